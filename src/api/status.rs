@@ -1,0 +1,78 @@
+//! `OtelAgent.status`: what is so, never what is hoped for.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Mode;
+
+/// What is so now.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OtelAgentStatus {
+    /// The generation of the spec this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The serving mode: what a pod created now is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// Where a pod created now sends telemetry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The agents of the serving mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agents: Option<AgentCounts>,
+    /// The pods that use, or should use, this agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<PodCounts>,
+    /// Accepted, Ready, Switching, Injected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// How many agents there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AgentCounts {
+    /// Nodes (Sidecar: pods) that should have one.
+    #[schemars(range(min = 0))]
+    pub desired: i32,
+    /// Ready ones.
+    #[schemars(range(min = 0))]
+    pub ready: i32,
+    /// Those made from the present spec.
+    #[schemars(range(min = 0))]
+    pub updated: i32,
+}
+
+/// How many pods use the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodCounts {
+    /// Live pods injected for this agent.
+    #[schemars(range(min = 0))]
+    pub injected: i32,
+    /// Of these, pods with the serving mode and configuration.
+    #[schemars(range(min = 0))]
+    pub current: i32,
+    /// Of these, pods with an older mode or configuration.
+    #[schemars(range(min = 0))]
+    pub stale: i32,
+    /// Live selected pods that were not injected.
+    #[schemars(range(min = 0))]
+    pub missed: i32,
+    /// Injected pods by the mode they were born with.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_mode: BTreeMap<String, i32>,
+}
+
+/// Condition: the spec can be carried out; False says what to change.
+pub const ACCEPTED: &str = "Accepted";
+/// Condition: a pod created now would be served.
+pub const READY: &str = "Ready";
+/// Condition: an older path still has users, or a new one is being made ready.
+pub const SWITCHING: &str = "Switching";
+/// Condition: injection is in force and no selected pod was missed.
+pub const INJECTED: &str = "Injected";

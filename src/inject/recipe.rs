@@ -1,0 +1,61 @@
+//! The recipe: what is injected for one `OtelAgent`, as data.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::api::Mode;
+use crate::names;
+
+/// What is injected into the pods of one `OtelAgent` in one mode.
+///
+/// Values are JSON rendered from typed objects: what the API server refuses to decode here would break
+/// the creation of every selected pod, whatever the failure policy.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recipe {
+    /// The `OtelAgent`, as made by [`names::agent_label`]; label `otelagent.dev/agent`.
+    pub agent: String,
+    /// The mode pods are given; label `otelagent.dev/mode`.
+    pub mode: Mode,
+    /// Annotations added, such as the sidecar's configuration.
+    pub annotations: BTreeMap<String, String>,
+    /// The agent as a native sidecar (`core/v1 Container` with `restartPolicy: Always`), in mode Sidecar.
+    pub sidecar: Option<Value>,
+    /// Volumes (`core/v1 Volume`) the sidecar mounts.
+    pub volumes: Vec<Value>,
+    /// Variables (`core/v1 EnvVar`) that others refer to; they come before everything else, in this order.
+    pub first: Vec<Value>,
+    /// Variables appended unless a container sets one of the names that block them.
+    pub env: Vec<EnvRule>,
+    /// Resource attributes appended to `OTEL_RESOURCE_ATTRIBUTES`; the user's keys win.
+    pub attributes: Vec<(String, String)>,
+}
+
+/// One variable that is appended unless it is blocked.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EnvRule {
+    /// The variable's name.
+    pub name: String,
+    /// Its value; may refer to the recipe's first variables as `$(NAME)`.
+    pub value: String,
+    /// Names that block it where a container sets any of them. Holds at least `name`.
+    pub unless: Vec<String>,
+}
+
+impl Recipe {
+    /// Ten hexadecimal characters over everything that is injected: label `otelagent.dev/config`.
+    pub fn hash(&self) -> String {
+        names::hash(&serde_json::to_string(self).unwrap_or_default(), 10)
+    }
+
+    /// The labels of an injected pod.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            (names::LABEL_AGENT.into(), self.agent.clone()),
+            (names::LABEL_MODE.into(), self.mode.to_string()),
+            (names::LABEL_CONFIG.into(), self.hash()),
+        ])
+    }
+}

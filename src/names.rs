@@ -1,0 +1,105 @@
+//! Pure. Every name this operator gives or reads: labels, annotations, object names, condition types.
+//!
+//! Names are a contract with running clusters: a changed constant orphans what an older version made.
+//! This room must not know what the named things contain.
+
+use sha2::{Digest, Sha256};
+
+/// API group of `OtelAgent`.
+pub const GROUP: &str = "otelagent.dev";
+/// Server-side apply field manager of everything the controller writes.
+pub const FIELD_MANAGER: &str = "otelagent-controller";
+
+/// On injected pods: which `OtelAgent` injected them, as made by [`agent_label`].
+pub const LABEL_AGENT: &str = "otelagent.dev/agent";
+/// On injected pods: the mode they were born with.
+pub const LABEL_MODE: &str = "otelagent.dev/mode";
+/// On injected pods: the hash of the recipe they were born with.
+pub const LABEL_CONFIG: &str = "otelagent.dev/config";
+/// On pods and their templates: `"false"` opts out of injection.
+pub const LABEL_INJECT: &str = "otelagent.dev/inject";
+/// On vehicles, their pods and Services: the `OtelAgent` (same value as [`LABEL_AGENT`]) they belong to.
+pub const LABEL_OWNER: &str = "otelagent.dev/owner";
+/// On vehicles, their pods and Services: the mode they serve.
+pub const LABEL_VEHICLE: &str = "otelagent.dev/vehicle";
+/// On agent pods: hash of the pod template they were made from, so "updated" needs no look-up.
+pub const LABEL_TEMPLATE: &str = "otelagent.dev/template";
+/// On cluster-scoped objects: uid of the `OtelAgent` they belong to; what the sweep goes by.
+pub const LABEL_OWNER_UID: &str = "otelagent.dev/owner-uid";
+/// On dry-run pods of the canary namespace: the policy (by content hash) that is being proved.
+pub const LABEL_PROOF: &str = "otelagent.dev/proof";
+/// On dry-run pods of the canary namespace: the `OtelAgent` whose injection in force is asked for.
+pub const LABEL_CANARY: &str = "otelagent.dev/canary";
+/// `app.kubernetes.io/managed-by`, on every object made.
+pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Value of [`LABEL_MANAGED_BY`].
+pub const MANAGED_BY: &str = "otelagent";
+
+/// On agent pods (sidecar or node agent): the agent's configuration, mounted through the downward API.
+pub const ANNOTATION_CONFIG: &str = "otelagent.dev/agent-config";
+/// On vehicles: since when (RFC 3339) no pod has used them. The one moment that must be remembered.
+pub const ANNOTATION_UNUSED_SINCE: &str = "otelagent.dev/unused-since";
+/// On bindings: the selection in force, as JSON, so that a broken spec still excludes its rivals.
+pub const ANNOTATION_SELECTION: &str = "otelagent.dev/selection";
+/// On bindings: the mode in force, so that the serving mode is read from the cluster and not assumed.
+pub const ANNOTATION_SERVING: &str = "otelagent.dev/serving";
+
+/// Name of the injected container, and of the container in agent pods.
+pub const CONTAINER: &str = "otelagent";
+/// Name of the injected volume that carries the agent's configuration.
+pub const CONFIG_VOLUME: &str = "otelagent-config";
+/// Prefix of every cluster-scoped object; the guard policy confines the operator to it.
+pub const CLUSTER_PREFIX: &str = "otelagent.";
+
+/// Longest allowed name of an `OtelAgent`, in characters: a vehicle's name must stay a DNS label.
+pub const MAX_NAME: usize = 40;
+
+/// Longest value of a Kubernetes label, in characters.
+const MAX_LABEL: usize = 63;
+
+/// First `chars` (at most 64) lower-case hexadecimal characters of the SHA-256 of `text`.
+pub fn hash(text: &str, chars: usize) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    digest
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|nibble| char::from_digit(nibble.into(), 16))
+        .take(chars)
+        .collect()
+}
+
+/// The value that stands for one `OtelAgent` in labels: `namespace.name`, or, where that is longer
+/// than a label may be, its beginning and a hash. At most 63 characters, unique per object.
+pub fn agent_label(namespace: &str, name: &str) -> String {
+    let full = format!("{namespace}.{name}");
+    if full.len() <= MAX_LABEL {
+        return full;
+    }
+    let digest = hash(&full, 10);
+    let head: String = full.chars().take(MAX_LABEL - digest.len() - 1).collect();
+    format!("{}-{digest}", head.trim_end_matches(['-', '.']))
+}
+
+/// Name of the vehicle (a `DaemonSet`) of an `OtelAgent` in a mode, `suffix` being the mode's
+/// kebab-case name. A DNS label for every name of at most [`MAX_NAME`] characters.
+pub fn vehicle(name: &str, suffix: &str) -> String {
+    format!("{name}-{suffix}")
+}
+
+/// Name of a cluster-scoped object of an `OtelAgent`: `otelagent.<namespace>.<name>[.<part>]`, a DNS
+/// subdomain. Dots cannot stand in either name, so two objects never share one.
+pub fn cluster_object(namespace: &str, name: &str, part: Option<&str>) -> String {
+    match part {
+        Some(part) => format!("{CLUSTER_PREFIX}{namespace}.{name}.{part}"),
+        None => format!("{CLUSTER_PREFIX}{namespace}.{name}"),
+    }
+}
+
+/// Whether `text` is a DNS label that starts with a letter (RFC 1035 §2.3.1), as Service names must be.
+pub fn is_dns_label(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() <= 63
+        && bytes.first().is_some_and(u8::is_ascii_lowercase)
+        && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+}
