@@ -1,0 +1,226 @@
+//! A running bed, as its users see it.
+//!
+//! Dropping it ends it. Knows what can be done to a bed while it runs; how it comes up is in the
+//! builder.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::builder::Builder;
+use crate::command::{command, run, write};
+use crate::component::{self, Component};
+use crate::control_plane;
+use crate::error::{Error, Result};
+use crate::layout::{BedName, Layout, node_name};
+use crate::net;
+use crate::node;
+use crate::options::Record;
+use crate::parts::{Part, ensure_for};
+use crate::progress::{Step, say};
+use crate::reaper::Reaper;
+use crate::registry;
+
+/// Kills everything in one control group.
+const END_GROUP: &str = concat!(include_str!("end-group.sh"), "group=$1\nend_group\n");
+
+/// A running cluster. It ends when this is dropped, unless [`Bed::keep`] was called.
+pub struct Bed {
+    record: Record,
+    layout: Layout,
+    kubeconfig: PathBuf,
+    kubectl: PathBuf,
+    reaper: Option<Reaper>,
+}
+
+impl Bed {
+    /// Begins to choose a bed.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A bed that is up already. Dropping what this returns does not end it.
+    pub fn attach(name: &str) -> Result<Self> {
+        Self::new(registry::load(&name.parse::<BedName>()?)?, None)
+    }
+
+    pub(crate) fn new(record: Record, reaper: Option<Reaper>) -> Result<Self> {
+        let layout = record.layout();
+        let kubectl = ensure_for(Part::Kubectl, record.options.kubernetes)?;
+        Ok(Self {
+            kubeconfig: layout.file("kubeconfig"),
+            kubectl,
+            layout,
+            record,
+            reaper,
+        })
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Lets the bed stay when this process ends; `testbed down` ends it.
+    pub fn keep(&mut self) -> Result<()> {
+        registry::keep(&mut self.record)?;
+        self.reaper.take().map_or(Ok(()), Reaper::dismiss)
+    }
+
+    /// Ends the bed now, and says what could not be removed. Dropping does the same silently.
+    pub fn stop(mut self) -> Result<()> {
+        match self.reaper.take() {
+            Some(mut reaper) => reaper.end(),
+            None => registry::down(&self.record.name).map(drop),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &BedName {
+        &self.record.name
+    }
+
+    /// The kubeconfig of an administrator.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// A kubectl of the cluster's release, speaking to it.
+    pub fn kubectl(&self) -> Command {
+        let mut kubectl = command(&self.kubectl);
+        kubectl.env("KUBECONFIG", &self.kubeconfig);
+        for proxy in [
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "ALL_PROXY",
+            "http_proxy",
+            "https_proxy",
+            "all_proxy",
+        ] {
+            kubectl.env_remove(proxy);
+        }
+        kubectl
+    }
+
+    /// The nodes' names.
+    pub fn node_names(&self) -> Vec<String> {
+        (1..=self.record.options.nodes).map(node_name).collect()
+    }
+
+    /// A node's address; nodes count from 1.
+    pub fn node_ip(&self, node: u8) -> Ipv4Addr {
+        self.layout.node_ip(node)
+    }
+
+    /// The address of the caller as pods see it: servers of a test listen here.
+    pub fn host_ip(&self) -> Ipv4Addr {
+        self.layout.host_ip()
+    }
+
+    /// Gives an image to every node.
+    pub fn load_image(&self, tar: &Path) -> Result<()> {
+        let step = Step::short(format!(
+            "load {} into {} nodes",
+            tar.display(),
+            self.record.options.nodes
+        ));
+        for node in 1..=self.record.options.nodes {
+            node::import(&self.layout, &self.record.options, node, tar)?;
+        }
+        step.finish();
+        Ok(())
+    }
+
+    /// One file per component; they outlive the bed.
+    pub fn log_dir(&self) -> PathBuf {
+        self.record.name.log_dir()
+    }
+
+    /// The log of one component.
+    pub fn log(&self, component: Component) -> PathBuf {
+        self.layout.log(component)
+    }
+
+    /// Where the API server notes requests, one JSON object per line, if the bed was built so.
+    pub fn audit_log(&self) -> Option<PathBuf> {
+        self.record
+            .options
+            .audit
+            .then(|| control_plane::audit_log(&self.layout))
+    }
+
+    /// Whether a component's process lives.
+    pub fn is_running(&self, component: Component) -> bool {
+        component::pid(&self.layout, component).is_some()
+    }
+
+    /// Kills one process, as a crash would. Nothing restarts it but [`Bed::start_process`].
+    pub fn kill_process(&self, component: Component) -> Result<()> {
+        component::kill(&self.layout, component)
+    }
+
+    /// Starts a killed process again.
+    pub fn start_process(&self, component: Component) -> Result<()> {
+        if self.is_running(component) {
+            return Ok(());
+        }
+        match component.node() {
+            Some(_) => node::start(&self.layout, &self.record.options, component),
+            None => control_plane::start(&self.layout, &self.record.options, component),
+        }
+    }
+
+    /// Kills the API server; etcd and the nodes run on.
+    pub fn stop_apiserver(&self) -> Result<()> {
+        self.kill_process(Component::ApiServer)
+    }
+
+    /// Starts the API server again and waits until it is ready.
+    pub fn start_apiserver(&self) -> Result<()> {
+        self.start_process(Component::ApiServer)
+    }
+
+    /// Takes a node away as a power cut would: every process, container and address of it.
+    pub fn stop_node(&self, node: u8) -> Result<()> {
+        self.check_node(node)?;
+        run(command("sh").args(["-c", END_GROUP, "end-group", &self.layout.node_cgroup(node)]))?;
+        net::remove_node(&self.layout, node)
+    }
+
+    /// Boots a stopped node again and waits until it is Ready. Its images are still there.
+    pub fn start_node(&self, node: u8) -> Result<()> {
+        self.check_node(node)?;
+        let (layout, options) = (&self.layout, &self.record.options);
+        node::start_runtime(layout, options, node)?;
+        for other in (1..=options.nodes).filter(|other| *other != node) {
+            net::connect_nodes(layout, node, other)?;
+        }
+        node::start_agents(layout, options, node)?;
+        node::wait_for_proxy(layout, node)?;
+        control_plane::wait_for_node(layout, options, node)
+    }
+
+    fn check_node(&self, node: u8) -> Result<()> {
+        if (1..=self.record.options.nodes).contains(&node) {
+            return Ok(());
+        }
+        Err(Error::Invalid(format!(
+            "there is no node {node}; this bed has {}, counted from 1",
+            self.record.options.nodes
+        )))
+    }
+
+    /// Writes the kubeconfig elsewhere.
+    pub fn write_kubeconfig(&self, path: &Path) -> Result<()> {
+        write(path, crate::command::read(&self.kubeconfig)?)
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        if let Some(mut reaper) = self.reaper.take()
+            && let Err(error) = reaper.end()
+        {
+            say(&error.to_string());
+        }
+    }
+}

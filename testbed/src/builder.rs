@@ -1,0 +1,166 @@
+//! Choosing what a bed shall be like, and bringing it up.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use crate::bed::Bed;
+use crate::component::Component;
+use crate::control_plane;
+use crate::error::{Error, Result};
+use crate::layout::{BedName, Layout, MAX_NODES};
+use crate::net;
+use crate::node;
+use crate::options::{Options, Record};
+use crate::packages;
+use crate::parts;
+use crate::pins::KubernetesVersion;
+use crate::pki;
+use crate::progress::Step;
+use crate::reaper::Reaper;
+use crate::registry;
+
+/// Choices for a [`Bed`]; see [`Bed::builder`].
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    name: Option<String>,
+    options: Options,
+}
+
+impl Builder {
+    /// Names the bed; without it the name is made from the process id.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// How many nodes; none by default: a control plane only, on which no pod ever runs.
+    pub fn nodes(mut self, nodes: u8) -> Self {
+        self.options.nodes = nodes;
+        self
+    }
+
+    /// Which Kubernetes release.
+    pub fn kubernetes(mut self, version: KubernetesVersion) -> Self {
+        self.options.kubernetes = version;
+        self
+    }
+
+    /// Whether the API server notes every request in [`Bed::audit_log`].
+    pub fn audit(mut self, audit: bool) -> Self {
+        self.options.audit = audit;
+        self
+    }
+
+    /// One more argument for the API server, as in `--runtime-config=...`.
+    pub fn apiserver_arg(mut self, arg: impl Into<String>) -> Self {
+        self.options.apiserver_args.push(arg.into());
+        self
+    }
+
+    /// One more argument for the controller manager.
+    pub fn controller_manager_arg(mut self, arg: impl Into<String>) -> Self {
+        self.options.controller_manager_args.push(arg.into());
+        self
+    }
+
+    /// One more argument for the scheduler.
+    pub fn scheduler_arg(mut self, arg: impl Into<String>) -> Self {
+        self.options.scheduler_args.push(arg.into());
+        self
+    }
+
+    /// Brings the bed up: builds what is missing, starts everything and waits until pods can run.
+    pub fn start(self) -> Result<Bed> {
+        let name = self.bed_name()?;
+        if self.options.nodes > MAX_NODES {
+            return Err(Error::Invalid(format!(
+                "{} nodes are too many; a bed has at most {MAX_NODES}",
+                self.options.nodes
+            )));
+        }
+        if !rustix::process::geteuid().is_root() {
+            return Err(Error::Missing {
+                what: "the right to make network namespaces and control groups".to_owned(),
+                remedy: "run as root".to_owned(),
+            });
+        }
+        packages::ensure(packages::BED)?;
+        if self.options.nodes > 0 {
+            packages::ensure(packages::NODE)?;
+        }
+        parts::ensure_all(self.options.kubernetes, self.options.nodes > 0)?;
+
+        let step = Step::short(format!(
+            "start bed {name}: Kubernetes {}, {} nodes",
+            self.options.kubernetes.release(),
+            self.options.nodes
+        ));
+        let record = registry::claim(name, self.options)?;
+        // From here on the bed's end is certain: dropping it ends it, and so does our death.
+        let reaper = Reaper::start(&record)?;
+        let bed = Bed::new(record, Some(reaper))?;
+        bring_up(bed.record())?;
+        step.finish();
+        Ok(bed)
+    }
+
+    fn bed_name(&self) -> Result<BedName> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        match &self.name {
+            Some(name) => name.parse(),
+            None => format!(
+                "p{}-{}",
+                std::process::id(),
+                COUNT.fetch_add(1, Ordering::Relaxed)
+            )
+            .parse(),
+        }
+    }
+}
+
+/// The order of things: what does not wait for anything else starts at once.
+fn bring_up(record: &Record) -> Result<()> {
+    let (layout, options) = (&record.layout(), &record.options);
+    net::create_control_plane(layout)?;
+    pki::issue(layout, options.nodes)?;
+    thread::scope(|scope| {
+        let nodes = scope.spawn(|| start_runtimes(layout, options));
+        let control_plane = start_control_plane(layout, options);
+        let nodes = nodes
+            .join()
+            .unwrap_or_else(|_| Err(Error::Invalid("starting the nodes panicked".to_owned())));
+        control_plane.and(nodes)
+    })?;
+    if options.nodes > 0 {
+        control_plane::start(layout, options, Component::CoreDns)?;
+    }
+    for node in 1..=options.nodes {
+        node::start_agents(layout, options, node)?;
+    }
+    control_plane::wait_for_controllers(layout, options)?;
+    for node in 1..=options.nodes {
+        node::wait_for_proxy(layout, node)?;
+        control_plane::wait_for_node(layout, options, node)?;
+    }
+    Ok(())
+}
+
+fn start_control_plane(layout: &Layout, options: &Options) -> Result<()> {
+    use Component::{ApiServer, ControllerManager, Etcd, Scheduler};
+    for component in [Etcd, ApiServer, ControllerManager, Scheduler] {
+        control_plane::start(layout, options, component)?;
+    }
+    Ok(())
+}
+
+fn start_runtimes(layout: &Layout, options: &Options) -> Result<()> {
+    for node in 1..=options.nodes {
+        node::start_runtime(layout, options, node)?;
+    }
+    for from in 1..=options.nodes {
+        for to in (1..=options.nodes).filter(|to| *to != from) {
+            net::connect_nodes(layout, from, to)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! The cluster a test or the demo runs on: a bed of ours, or one somebody names by `KUBECONFIG`.
+//!
+//! An external cluster is only ever spoken to by its API: its nodes are never touched.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::bed::Bed;
+use crate::builder::Builder;
+use crate::command::{command, run};
+use crate::error::{Error, Result};
+use crate::parts::{Part, ensure};
+use crate::progress::say;
+
+/// Where to run.
+pub enum Cluster {
+    /// Ours, to do with as one likes.
+    Bed(Box<Bed>),
+    /// Somebody's.
+    External {
+        /// How to enter it.
+        kubeconfig: PathBuf,
+    },
+}
+
+impl Cluster {
+    /// The cluster that `KUBECONFIG` names if it is set and not empty, else a new bed.
+    pub fn from_env_or_bed(builder: Builder) -> Result<Self> {
+        let Some(named) = env::var_os("KUBECONFIG").filter(|value| !value.is_empty()) else {
+            return builder.start().map(|bed| Self::Bed(Box::new(bed)));
+        };
+        let kubeconfig = PathBuf::from(named);
+        if !kubeconfig.is_file() {
+            return Err(Error::Invalid(format!(
+                "KUBECONFIG names {}, which is no file; name one file, or unset it to use a bed",
+                kubeconfig.display()
+            )));
+        }
+        say(&format!(
+            "use the cluster of {} because KUBECONFIG is set",
+            kubeconfig.display()
+        ));
+        Ok(Self::External { kubeconfig })
+    }
+
+    /// The kubeconfig.
+    pub fn kubeconfig(&self) -> &Path {
+        match self {
+            Self::Bed(bed) => bed.kubeconfig(),
+            Self::External { kubeconfig } => kubeconfig,
+        }
+    }
+
+    /// A kubectl that speaks to the cluster.
+    pub fn kubectl(&self) -> Result<Command> {
+        match self {
+            Self::Bed(bed) => Ok(bed.kubectl()),
+            Self::External { kubeconfig } => {
+                let mut kubectl = command(ensure(Part::Kubectl)?);
+                kubectl.env("KUBECONFIG", kubeconfig);
+                Ok(kubectl)
+            }
+        }
+    }
+
+    /// The nodes' names.
+    pub fn node_names(&self) -> Result<Vec<String>> {
+        match self {
+            Self::Bed(bed) => Ok(bed.node_names()),
+            Self::External { .. } => {
+                let names = "jsonpath={.items[*].metadata.name}";
+                let answer = run(self.kubectl()?.args(["get", "nodes", "--output", names]))?;
+                Ok(answer.split_whitespace().map(str::to_owned).collect())
+            }
+        }
+    }
+
+    /// Gives an image to every node.
+    pub fn load_image(&self, tar: &Path) -> Result<()> {
+        self.bed("loading an image")?.load_image(tar)
+    }
+
+    /// The bed, for what can only be done to one; `doing` says what, for the message.
+    pub fn bed(&self, doing: &'static str) -> Result<&Bed> {
+        match self {
+            Self::Bed(bed) => Ok(bed),
+            Self::External { .. } => Err(Error::External(doing)),
+        }
+    }
+}

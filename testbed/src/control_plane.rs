@@ -1,0 +1,236 @@
+//! The control plane: etcd, API server, controller manager, scheduler and DNS, with their flags.
+//!
+//! Knows nothing of nodes.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::command::{command, write};
+use crate::component::{Component, Launch, http_ok, launch, wait_ready};
+use crate::error::Result;
+use crate::layout::{Layout, node_name};
+use crate::options::Options;
+use crate::parts::{Part, ensure_for};
+
+/// Every request, without bodies: enough to compare the rights used with the rights granted.
+const AUDIT_POLICY: &str = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],"rules":[{"level":"Metadata"}]}"#;
+/// On a busy machine all of it takes longer than the second it takes otherwise.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Where the audit log is, when there is one.
+pub(crate) fn audit_log(layout: &Layout) -> PathBuf {
+    layout.name.log_dir().join("audit.log")
+}
+
+/// Starts one component of the control plane and waits until it serves.
+pub(crate) fn start(layout: &Layout, options: &Options, component: Component) -> Result<()> {
+    let (part, args) = match component {
+        Component::Etcd => (Part::Etcd, etcd_args(layout)),
+        Component::ApiServer => (Part::KubeApiserver, apiserver_args(layout, options)?),
+        Component::ControllerManager => (
+            Part::KubeControllerManager,
+            controller_manager_args(layout, options),
+        ),
+        Component::Scheduler => (Part::KubeScheduler, scheduler_args(layout, options)),
+        _ => (Part::CoreDns, coredns_args(layout)?),
+    };
+    let program = ensure_for(part, options.kubernetes)?;
+    let netns = layout.control_plane_netns();
+    launch(
+        layout,
+        Launch {
+            component,
+            netns,
+            mounts_of: None,
+            program: &program,
+            args,
+            path: Vec::new(),
+        },
+    )?;
+    match component {
+        Component::ApiServer => wait_for_apiserver(layout, options),
+        Component::CoreDns => {
+            let ip = layout.control_plane_ip();
+            wait_ready(layout, component, "answer at /ready", PATIENCE, || {
+                http_ok(ip, 8181, "/ready")
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `/readyz` fails until the built-in roles exist; a controller manager that starts before exits.
+fn wait_for_apiserver(layout: &Layout, options: &Options) -> Result<()> {
+    let kubectl = ensure_for(Part::Kubectl, options.kubernetes)?;
+    wait_ready(
+        layout,
+        Component::ApiServer,
+        "answer at /readyz",
+        PATIENCE,
+        || {
+            command(&kubectl)
+                .env("KUBECONFIG", layout.file("kubeconfig"))
+                .args(["get", "--raw", "/readyz", "--request-timeout=2s"])
+                .output()
+                .is_ok_and(|output| output.status.success())
+        },
+    )
+}
+
+fn words<I: IntoIterator<Item = String>>(args: I) -> Vec<OsString> {
+    args.into_iter().map(OsString::from).collect()
+}
+
+fn etcd_args(layout: &Layout) -> Vec<OsString> {
+    let client = "http://127.0.0.1:2379";
+    words([
+        format!("--data-dir={}", layout.file("etcd").display()),
+        format!("--listen-client-urls={client}"),
+        format!("--advertise-client-urls={client}"),
+        "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
+        // Nobody needs this data after a power cut.
+        "--unsafe-no-fsync".to_owned(),
+        "--log-level=warn".to_owned(),
+    ])
+}
+
+fn apiserver_args(layout: &Layout, options: &Options) -> Result<Vec<OsString>> {
+    let pki = |name: &str| layout.pki(name).display().to_string();
+    let mut args = vec![
+        "--etcd-servers=http://127.0.0.1:2379".to_owned(),
+        "--secure-port=6443".to_owned(),
+        "--bind-address=0.0.0.0".to_owned(),
+        format!("--advertise-address={}", layout.control_plane_ip()),
+        format!("--tls-cert-file={}", pki("apiserver.crt")),
+        format!("--tls-private-key-file={}", pki("apiserver.key")),
+        format!("--client-ca-file={}", pki("ca.crt")),
+        format!("--service-cluster-ip-range={}", layout.service_range()),
+        "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+        format!("--service-account-key-file={}", pki("service-accounts.pub")),
+        format!(
+            "--service-account-signing-key-file={}",
+            pki("service-accounts.key")
+        ),
+        "--authorization-mode=Node,RBAC".to_owned(),
+        "--enable-admission-plugins=NodeRestriction".to_owned(),
+        "--allow-privileged".to_owned(),
+        // There is no kube-proxy beside it: it must dial the Services of webhooks by endpoint.
+        "--enable-aggregator-routing=true".to_owned(),
+        format!("--kubelet-client-certificate={}", pki("kubelet-client.crt")),
+        format!("--kubelet-client-key={}", pki("kubelet-client.key")),
+        format!("--kubelet-certificate-authority={}", pki("ca.crt")),
+        "--kubelet-preferred-address-types=InternalIP".to_owned(),
+    ];
+    if options.audit {
+        let policy = layout.file("audit-policy.json");
+        write(&policy, AUDIT_POLICY)?;
+        args.push(format!("--audit-policy-file={}", policy.display()));
+        args.push(format!("--audit-log-path={}", audit_log(layout).display()));
+    }
+    args.extend(options.apiserver_args.iter().cloned());
+    Ok(words(args))
+}
+
+fn controller_manager_args(layout: &Layout, options: &Options) -> Vec<OsString> {
+    let kubeconfig = layout
+        .file("controller-manager.kubeconfig")
+        .display()
+        .to_string();
+    let pki = |name: &str| layout.pki(name).display().to_string();
+    let args = [
+        format!("--kubeconfig={kubeconfig}"),
+        format!("--authentication-kubeconfig={kubeconfig}"),
+        format!("--authorization-kubeconfig={kubeconfig}"),
+        format!("--root-ca-file={}", pki("ca.crt")),
+        format!(
+            "--service-account-private-key-file={}",
+            pki("service-accounts.key")
+        ),
+        "--use-service-account-credentials".to_owned(),
+        format!("--cluster-signing-cert-file={}", pki("ca.crt")),
+        format!("--cluster-signing-key-file={}", pki("ca.key")),
+        format!("--cluster-cidr={}", layout.pod_range()),
+        "--leader-elect=false".to_owned(),
+    ];
+    words(
+        args.into_iter()
+            .chain(options.controller_manager_args.iter().cloned()),
+    )
+}
+
+fn scheduler_args(layout: &Layout, options: &Options) -> Vec<OsString> {
+    let kubeconfig = layout.file("scheduler.kubeconfig").display().to_string();
+    let args = [
+        format!("--kubeconfig={kubeconfig}"),
+        format!("--authentication-kubeconfig={kubeconfig}"),
+        format!("--authorization-kubeconfig={kubeconfig}"),
+        "--leader-elect=false".to_owned(),
+    ];
+    words(
+        args.into_iter()
+            .chain(options.scheduler_args.iter().cloned()),
+    )
+}
+
+/// Names of the cluster, and a quick "no such name" for all others: there is no other server to
+/// ask, and a pod that asks for an unknown name must not wait for a time limit.
+fn coredns_args(layout: &Layout) -> Result<Vec<OsString>> {
+    let (ip, kubeconfig) = (layout.control_plane_ip(), layout.file("coredns.kubeconfig"));
+    let corefile = format!(
+        ".:53 {{
+    bind {ip}
+    errors
+    ready {ip}:8181
+    kubernetes cluster.local in-addr.arpa ip6.arpa {{
+        kubeconfig {}
+        ttl 5
+    }}
+    template ANY ANY . {{
+        rcode NXDOMAIN
+    }}
+}}
+",
+        kubeconfig.display()
+    );
+    let path = layout.file("Corefile");
+    write(&path, corefile)?;
+    Ok(words(["-conf".to_owned(), path.display().to_string()]))
+}
+
+/// Whether the default service account exists: then pods can be created, and the controllers run.
+pub(crate) fn wait_for_controllers(layout: &Layout, options: &Options) -> Result<()> {
+    let kubectl = ensure_for(Part::Kubectl, options.kubernetes)?;
+    wait_ready(
+        layout,
+        Component::ControllerManager,
+        "default service account",
+        PATIENCE,
+        || {
+            command(&kubectl)
+                .env("KUBECONFIG", layout.file("kubeconfig"))
+                .args(["get", "serviceaccount", "default", "--namespace=default"])
+                .output()
+                .is_ok_and(|output| output.status.success())
+        },
+    )
+}
+
+/// Waits until a node is Ready since its present kubelet started, and may be scheduled to.
+pub(crate) fn wait_for_node(layout: &Layout, options: &Options, node: u8) -> Result<()> {
+    let kubectl = ensure_for(Part::Kubectl, options.kubernetes)?;
+    let status = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status} {.spec.taints}"#;
+    wait_ready(
+        layout,
+        Component::Kubelet(node),
+        "Ready node",
+        PATIENCE,
+        || {
+            command(&kubectl)
+                .env("KUBECONFIG", layout.file("kubeconfig"))
+                .args(["get", "node", &node_name(node), "--output", status])
+                .output()
+                .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim() == "True")
+        },
+    )
+}

@@ -1,0 +1,203 @@
+//! Where everything of one bed is: names, addresses, directories, control groups.
+//!
+//! All of it follows from the bed's name and its slot, so that several beds never share anything
+//! and what a dead one left can be found again. Touches nothing itself.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::component::Component;
+use crate::error::{Error, Result};
+
+/// All beds of a machine, whoever started them: slots are per machine.
+pub(crate) const STATE_ROOT: &str = "/var/lib/otelagent-testbed";
+/// Beds at a time.
+pub(crate) const SLOTS: u8 = 64;
+/// The first of the second octets the slots use.
+const FIRST_NET: u8 = 64;
+/// Nodes per bed; bounded by the address plan.
+pub(crate) const MAX_NODES: u8 = 32;
+
+/// The name of a bed: a short DNS label.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BedName(String);
+
+impl FromStr for BedName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let edges = !text.starts_with('-') && !text.ends_with('-');
+        if text.is_empty() || text.len() > 40 || !text.chars().all(letters) || !edges {
+            return Err(Error::Invalid(format!(
+                "{text:?} is no name for a bed: write 1 to 40 of a-z, 0-9 and -, not beginning or ending with -"
+            )));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for BedName {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<BedName> for String {
+    fn from(name: BedName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for BedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl BedName {
+    /// The directory of this bed.
+    pub(crate) fn dir(&self) -> PathBuf {
+        beds_dir().join(&self.0)
+    }
+
+    /// Logs stay when the bed is gone.
+    pub(crate) fn log_dir(&self) -> PathBuf {
+        Path::new(STATE_ROOT).join("logs").join(&self.0)
+    }
+}
+
+/// The directory of all beds.
+pub(crate) fn beds_dir() -> PathBuf {
+    Path::new(STATE_ROOT).join("beds")
+}
+
+/// Held while beds are made or ended.
+pub(crate) fn lock_path() -> PathBuf {
+    Path::new(STATE_ROOT).join("lock")
+}
+
+/// One of the machine's address ranges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Slot(pub(crate) u8);
+
+impl Slot {
+    /// The range in the notation of `ip route`, up to the dot behind the second octet.
+    pub(crate) fn prefix(self) -> String {
+        format!("10.{}.", FIRST_NET + self.0)
+    }
+
+    fn addr(self, third: u8, fourth: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, FIRST_NET + self.0, third, fourth)
+    }
+
+    /// The link from the caller's network namespace into the bed's.
+    pub(crate) fn host_link(self) -> String {
+        format!("oab{}-host", self.0)
+    }
+
+    /// The root of the bed's control groups, in every hierarchy.
+    pub(crate) fn cgroup(self) -> String {
+        format!("otelagent-bed-{}", self.0)
+    }
+}
+
+/// Names and addresses of one bed.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    pub(crate) name: BedName,
+    pub(crate) slot: Slot,
+}
+
+impl Layout {
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.name.dir()
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir().join(name)
+    }
+
+    pub(crate) fn pki(&self, name: &str) -> PathBuf {
+        self.dir().join("pki").join(name)
+    }
+
+    pub(crate) fn log(&self, component: Component) -> PathBuf {
+        self.name.log_dir().join(format!("{component}.log"))
+    }
+
+    pub(crate) fn pid_file(&self, component: Component) -> PathBuf {
+        self.dir().join("pids").join(component.to_string())
+    }
+
+    pub(crate) fn node_dir(&self, node: u8) -> PathBuf {
+        self.dir().join(node_name(node))
+    }
+
+    pub(crate) fn control_plane_netns(&self) -> String {
+        format!("oab{}-cp", self.slot.0)
+    }
+
+    pub(crate) fn node_netns(&self, node: u8) -> String {
+        format!("oab{}-n{node}", self.slot.0)
+    }
+
+    /// The control plane: API server, DNS, and the nodes' gateway.
+    pub(crate) fn control_plane_ip(&self) -> Ipv4Addr {
+        self.slot.addr(0, 1)
+    }
+
+    /// The caller, as seen from pods and nodes.
+    pub(crate) fn host_ip(&self) -> Ipv4Addr {
+        self.slot.addr(0, 254)
+    }
+
+    pub(crate) fn node_ip(&self, node: u8) -> Ipv4Addr {
+        self.slot.addr(0, 10 + node)
+    }
+
+    pub(crate) fn pod_subnet(&self, node: u8) -> String {
+        format!("{}/24", self.slot.addr(64 + node, 0))
+    }
+
+    pub(crate) fn pod_range(&self) -> String {
+        format!("{}/18", self.slot.addr(64, 0))
+    }
+
+    pub(crate) fn service_range(&self) -> String {
+        format!("{}/17", self.slot.addr(128, 0))
+    }
+
+    /// The address of the `kubernetes` Service.
+    pub(crate) fn api_service_ip(&self) -> Ipv4Addr {
+        self.slot.addr(128, 1)
+    }
+
+    pub(crate) fn server(&self) -> String {
+        format!("https://{}:6443", self.control_plane_ip())
+    }
+
+    pub(crate) fn node_cgroup(&self, node: u8) -> String {
+        format!("{}/{}", self.slot.cgroup(), node_name(node))
+    }
+
+    /// The group a component's own process runs in. Pods are beside it, never above.
+    pub(crate) fn component_cgroup(&self, component: Component) -> String {
+        match component.node() {
+            Some(node) => format!("{}/system", self.node_cgroup(node)),
+            None => format!("{}/control-plane", self.slot.cgroup()),
+        }
+    }
+}
+
+/// The Kubernetes name of a node; nodes count from 1.
+pub(crate) fn node_name(node: u8) -> String {
+    format!("node{node}")
+}

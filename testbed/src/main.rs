@@ -1,0 +1,276 @@
+//! The `testbed` command: beds from a shell.
+//!
+//! Reads arguments and prints; everything else is the library's.
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use testbed::image::ImageSpec;
+use testbed::parts::{self, Part};
+use testbed::{Bed, BedName, Component, Error, KubernetesVersion, Result};
+
+/// A real Kubernetes cluster on this machine, without a container engine.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(clap::Args)]
+struct Named {
+    /// Which bed.
+    #[arg(long, default_value = "default")]
+    name: BedName,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Bring a bed up and leave it up.
+    Up {
+        #[command(flatten)]
+        named: Named,
+        /// How many nodes; 0 for a control plane only.
+        #[arg(long, default_value_t = 2)]
+        nodes: u8,
+        /// The Kubernetes release.
+        #[arg(long, default_value_t)]
+        kubernetes: KubernetesVersion,
+        /// Note every request to the API server in audit.log beside the other logs.
+        #[arg(long)]
+        audit: bool,
+        /// One more argument for the API server; may be repeated.
+        #[arg(long, allow_hyphen_values = true)]
+        apiserver_arg: Vec<String>,
+    },
+    /// End a bed and remove all of it but its logs.
+    Down {
+        #[command(flatten)]
+        named: Named,
+        /// End all beds of this machine, and what is left of dead ones.
+        #[arg(long)]
+        all: bool,
+    },
+    /// List the beds of this machine.
+    Status,
+    /// Give image files to every node.
+    LoadImage {
+        #[command(flatten)]
+        named: Named,
+        /// Tar files, as `testbed image` or other builders write them.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Print where the kubeconfig is.
+    Kubeconfig {
+        #[command(flatten)]
+        named: Named,
+    },
+    /// Run kubectl on a bed.
+    Kubectl {
+        #[command(flatten)]
+        named: Named,
+        /// What kubectl shall do.
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Print a component's log, or list the logs.
+    Logs {
+        #[command(flatten)]
+        named: Named,
+        /// For example kube-apiserver or node1-kubelet.
+        component: Option<Component>,
+    },
+    /// Build every part that is missing.
+    Build {
+        /// The Kubernetes release.
+        #[arg(long, default_value_t)]
+        kubernetes: KubernetesVersion,
+        /// Also the OpenTelemetry Collector.
+        #[arg(long)]
+        collector: bool,
+    },
+    /// Write an image from static binaries.
+    Image {
+        /// Its name with tag.
+        #[arg(long)]
+        name: String,
+        /// The command; repeat for its arguments.
+        #[arg(long, required = true, allow_hyphen_values = true)]
+        entrypoint: Vec<String>,
+        /// Who it runs as.
+        #[arg(long, default_value = "65532:65532")]
+        user: String,
+        /// NAME=VALUE; may be repeated.
+        #[arg(long, value_parser = pair)]
+        env: Vec<(String, String)>,
+        /// NAME=VALUE; may be repeated.
+        #[arg(long, value_parser = pair)]
+        label: Vec<(String, String)>,
+        /// Add this machine's certificate authorities.
+        #[arg(long)]
+        ca_bundle: bool,
+        /// Where to write it.
+        #[arg(long, short)]
+        out: PathBuf,
+        /// FILE=/PATH/IN/IMAGE
+        #[arg(required = true, value_parser = pair)]
+        files: Vec<(String, String)>,
+    },
+}
+
+fn pair(text: &str) -> std::result::Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write LEFT=RIGHT")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("testbed: {}: {error}", error.reason());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(action: Action) -> Result<ExitCode> {
+    match action {
+        Action::Up {
+            named,
+            nodes,
+            kubernetes,
+            audit,
+            apiserver_arg,
+        } => {
+            let builder = Bed::builder()
+                .name(named.name.to_string())
+                .nodes(nodes)
+                .kubernetes(kubernetes)
+                .audit(audit);
+            let builder = apiserver_arg
+                .into_iter()
+                .fold(builder, testbed::Builder::apiserver_arg);
+            let mut bed = builder.start()?;
+            bed.keep()?;
+            print(&format!("export KUBECONFIG={}", bed.kubeconfig().display()))?;
+        }
+        Action::Down { all: true, .. } => testbed::down_all()?,
+        Action::Down { named, .. } => {
+            if !testbed::down(&named.name)? {
+                print(&format!("there is no bed named {}", named.name))?;
+            }
+        }
+        Action::Status => status()?,
+        Action::LoadImage { named, files } => {
+            let bed = attach(&named)?;
+            for file in files {
+                bed.load_image(&file)?;
+            }
+        }
+        Action::Kubeconfig { named } => print(&attach(&named)?.kubeconfig().display().to_string())?,
+        Action::Kubectl { named, args } => return kubectl(&attach(&named)?, &args),
+        Action::Logs { named, component } => logs(&named, component)?,
+        Action::Build {
+            kubernetes,
+            collector,
+        } => {
+            parts::ensure_all(kubernetes, true)?;
+            if collector {
+                parts::ensure_for(Part::Collector, kubernetes)?;
+            }
+        }
+        Action::Image {
+            name,
+            entrypoint,
+            user,
+            env,
+            label,
+            ca_bundle,
+            out,
+            files,
+        } => {
+            let mut spec = ImageSpec {
+                name,
+                entrypoint,
+                user,
+                ca_bundle,
+                ..ImageSpec::default()
+            };
+            spec.env.extend(env);
+            spec.labels.extend(label);
+            spec.files = files
+                .into_iter()
+                .map(|(from, to)| (PathBuf::from(from), to))
+                .collect();
+            spec.write(&out)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn attach(named: &Named) -> Result<Bed> {
+    Bed::attach(&named.name.to_string())
+}
+
+fn print(line: &str) -> Result<()> {
+    writeln!(stdout(), "{line}").map_err(|source| Error::Io {
+        doing: "print".to_owned(),
+        source,
+    })
+}
+
+fn status() -> Result<()> {
+    for bed in testbed::list()? {
+        let down: Vec<String> = bed
+            .components
+            .iter()
+            .filter(|(_, alive)| !alive)
+            .map(|(component, _)| component.to_string())
+            .collect();
+        let state = match (bed.owned, down.is_empty()) {
+            (false, _) => "abandoned".to_owned(),
+            (true, true) => "up".to_owned(),
+            (true, false) => format!("not running: {}", down.join(", ")),
+        };
+        print(&format!(
+            "{}\tKubernetes {}\t{} nodes\t{state}",
+            bed.name, bed.kubernetes, bed.nodes
+        ))?;
+    }
+    Ok(())
+}
+
+fn kubectl(bed: &Bed, args: &[String]) -> Result<ExitCode> {
+    let mut kubectl = bed.kubectl();
+    kubectl.args(args).stdin(std::process::Stdio::inherit());
+    let status = kubectl.status().map_err(|source| Error::Io {
+        doing: "run kubectl".to_owned(),
+        source,
+    })?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn logs(named: &Named, component: Option<Component>) -> Result<()> {
+    let bed = attach(named)?;
+    match component {
+        None => print(&bed.log_dir().display().to_string()),
+        Some(component) => {
+            let path = bed.log(component);
+            let reading = |source| Error::Io {
+                doing: format!("read {}", path.display()),
+                source,
+            };
+            let mut file = std::fs::File::open(&path).map_err(reading)?;
+            std::io::copy(&mut file, &mut stdout())
+                .map(drop)
+                .map_err(|source| Error::Io {
+                    doing: "print".to_owned(),
+                    source,
+                })
+        }
+    }
+}

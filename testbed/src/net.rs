@@ -1,0 +1,99 @@
+//! The networks of a bed: one namespace for the control plane with a bridge, one per node, and a
+//! link into the caller's namespace so that tests reach everything directly.
+//!
+//! Knows addresses from the layout, and nothing of what listens on them.
+
+use crate::command::run_words;
+use crate::error::Result;
+use crate::layout::Layout;
+
+/// Runs an `ip` command given as one line without quotes.
+fn ip(line: &str) -> Result<()> {
+    let mut words = vec!["ip"];
+    words.extend(line.split(' '));
+    run_words(&words).map(drop)
+}
+
+/// Writes a kernel parameter of a network namespace. Entered with nsenter, because `ip netns exec`
+/// remounts /sys.
+fn sysctl(netns: &str, name: &str, value: &str) -> Result<()> {
+    let script = format!("echo {value} > /proc/sys/net/{name}");
+    run_words(&[
+        "nsenter",
+        &format!("--net=/run/netns/{netns}"),
+        "sh",
+        "-c",
+        &script,
+    ])
+    .map(drop)
+}
+
+/// Makes the control plane's namespace and the link into the caller's.
+pub(crate) fn create_control_plane(layout: &Layout) -> Result<()> {
+    let cp = layout.control_plane_netns();
+    let host_link = layout.slot.host_link();
+    ip(&format!("netns add {cp}"))?;
+    ip(&format!("-n {cp} link set lo up"))?;
+    ip(&format!("-n {cp} link add br0 type bridge"))?;
+    ip(&format!(
+        "-n {cp} addr add {}/24 dev br0",
+        layout.control_plane_ip()
+    ))?;
+    ip(&format!("-n {cp} link set br0 up"))?;
+    sysctl(&cp, "ipv4/ip_forward", "1")?;
+    ip(&format!(
+        "link add {host_link} type veth peer name host netns {cp}"
+    ))?;
+    ip(&format!("-n {cp} link set host master br0 up"))?;
+    ip(&format!("addr add {}/24 dev {host_link}", layout.host_ip()))?;
+    ip(&format!("link set {host_link} up"))
+}
+
+/// Makes a node's namespace, and the ways to its pods from the gateway and the caller.
+pub(crate) fn create_node(layout: &Layout, node: u8) -> Result<()> {
+    let (cp, netns, address) = (
+        layout.control_plane_netns(),
+        layout.node_netns(node),
+        layout.node_ip(node),
+    );
+    let link = format!("n{node}");
+    ip(&format!("netns add {netns}"))?;
+    ip(&format!(
+        "-n {cp} link add {link} type veth peer name eth0 netns {netns}"
+    ))?;
+    ip(&format!("-n {cp} link set {link} master br0 up"))?;
+    ip(&format!("-n {netns} link set lo up"))?;
+    ip(&format!("-n {netns} addr add {address}/24 dev eth0"))?;
+    ip(&format!("-n {netns} link set eth0 up"))?;
+    ip(&format!(
+        "-n {netns} route add default via {}",
+        layout.control_plane_ip()
+    ))?;
+    sysctl(&netns, "ipv4/ip_forward", "1")?;
+    let pods = layout.pod_subnet(node);
+    ip(&format!("-n {cp} route replace {pods} via {address}"))?;
+    ip(&format!(
+        "route replace {pods} via {address} dev {}",
+        layout.slot.host_link()
+    ))
+}
+
+/// Gives a node the routes to the pods of another; without them packets take a detour over the
+/// gateway, whose redirects make the first ones slow.
+pub(crate) fn connect_nodes(layout: &Layout, from: u8, to: u8) -> Result<()> {
+    ip(&format!(
+        "-n {} route replace {} via {}",
+        layout.node_netns(from),
+        layout.pod_subnet(to),
+        layout.node_ip(to)
+    ))
+}
+
+/// Removes a node's namespace: from now on nobody answers at its addresses.
+pub(crate) fn remove_node(layout: &Layout, node: u8) -> Result<()> {
+    let _ = ip(&format!(
+        "-n {} link del n{node}",
+        layout.control_plane_netns()
+    ));
+    ip(&format!("netns del {}", layout.node_netns(node)))
+}

@@ -1,0 +1,338 @@
+//! One node: mount namespace, containerd, kubelet and kube-proxy, with their files.
+//!
+//! Everything of a node runs in its own network and mount namespaces, so several fit one machine.
+//! Knows nothing of the control plane but its address.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::cgroup;
+use crate::command::{command, make_dir, run, write};
+use crate::component::{
+    self, Component, Launch, http_ok, launch, not_ready, system_program, wait_ready,
+};
+use crate::error::{Error, Result};
+use crate::image::ImageSpec;
+use crate::layout::{Layout, node_name};
+use crate::net;
+use crate::options::Options;
+use crate::parts::{Part, ensure_for};
+
+/// The name of the sandbox image.
+const PAUSE_IMAGE: &str = "bed.local/pause:1";
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Runs as the node's mount holder: what the kubelet and containers expect at fixed paths is the
+/// node's own, and mounts made in here are never seen outside.
+const HOLD_MOUNTS: &str = r#"set -e
+mount --make-rprivate /
+mount -t tmpfs tmpfs /run
+mkdir -p /run/netns /run/lock /var/lib/kubelet
+mount --bind "$1/kubelet" /var/lib/kubelet
+mount --bind "$1/log" /var/log
+mount --make-rshared /
+touch "$1/mounted"
+exec sleep infinity"#;
+
+/// Makes the node's network and starts its container runtime; needs no API server.
+pub(crate) fn start_runtime(layout: &Layout, options: &Options, node: u8) -> Result<()> {
+    net::create_node(layout, node)?;
+    let dir = layout.node_dir(node);
+    // What a real node keeps in memory only.
+    for fresh in ["containerd-state", "cni-state", "mounted"] {
+        let path = dir.join(fresh);
+        let _ = if path.is_dir() {
+            fs::remove_dir_all(path)
+        } else {
+            fs::remove_file(path)
+        };
+    }
+    for part in [
+        "kubelet",
+        "log",
+        "containerd",
+        "containerd-state",
+        "cni-conf",
+        "cni-state",
+    ] {
+        make_dir(&dir.join(part))?;
+    }
+    cgroup::create(&layout.node_cgroup(node))?;
+    start(layout, options, Component::Mounts(node))?;
+    start(layout, options, Component::Containerd(node))?;
+    import(layout, options, node, &pause_image(layout, options)?)
+}
+
+/// Starts what talks to the API server.
+pub(crate) fn start_agents(layout: &Layout, options: &Options, node: u8) -> Result<()> {
+    start(layout, options, Component::KubeProxy(node))?;
+    start(layout, options, Component::Kubelet(node))
+}
+
+/// Starts one of a node's processes and, where that needs no API server, waits until it serves.
+pub(crate) fn start(layout: &Layout, options: &Options, component: Component) -> Result<()> {
+    match component {
+        Component::Mounts(node) => start_mounts(layout, node),
+        Component::Containerd(node) => start_containerd(layout, options, node),
+        Component::Kubelet(node) => {
+            let args = kubelet_args(layout, node)?;
+            start_inside(layout, options, component, node, Part::Kubelet, args)
+        }
+        Component::KubeProxy(node) => {
+            let args = kube_proxy_args(layout, node)?;
+            start_inside(layout, options, component, node, Part::KubeProxy, args)
+        }
+        _ => Err(Error::Invalid(format!("{component} belongs to no node"))),
+    }
+}
+
+/// Waits until Services work on the node. Whether it is Ready, the API server says.
+pub(crate) fn wait_for_proxy(layout: &Layout, node: u8) -> Result<()> {
+    let ip = layout.node_ip(node);
+    wait_ready(
+        layout,
+        Component::KubeProxy(node),
+        "answer at /healthz",
+        PATIENCE,
+        || http_ok(ip, 10256, "/healthz"),
+    )
+}
+
+fn start_mounts(layout: &Layout, node: u8) -> Result<()> {
+    let (component, dir) = (Component::Mounts(node), layout.node_dir(node));
+    let unshare = system_program("unshare")?;
+    let words: [&std::ffi::OsStr; 6] = [
+        "--mount".as_ref(),
+        "sh".as_ref(),
+        "-c".as_ref(),
+        HOLD_MOUNTS.as_ref(),
+        "mounts".as_ref(),
+        dir.as_ref(),
+    ];
+    launch(
+        layout,
+        Launch {
+            component,
+            netns: layout.node_netns(node),
+            mounts_of: None,
+            program: &unshare,
+            args: words.iter().map(OsString::from).collect(),
+            path: Vec::new(),
+        },
+    )?;
+    wait_ready(layout, component, "mounts", PATIENCE, || {
+        dir.join("mounted").exists()
+    })
+}
+
+fn start_inside(
+    layout: &Layout,
+    options: &Options,
+    component: Component,
+    node: u8,
+    part: Part,
+    args: Vec<OsString>,
+) -> Result<()> {
+    let holder = Component::Mounts(node);
+    let Some(mounts_of) = component::pid(layout, holder) else {
+        return Err(not_ready(
+            layout,
+            holder,
+            "its process has ended; the node is down",
+        ));
+    };
+    let program = ensure_for(part, options.kubernetes)?;
+    let shim = ensure_for(Part::ContainerdShim, options.kubernetes)?;
+    let path = shim.parent().map(Path::to_owned).into_iter().collect();
+    let netns = layout.node_netns(node);
+    launch(
+        layout,
+        Launch {
+            component,
+            netns,
+            mounts_of: Some(mounts_of),
+            program: &program,
+            args,
+            path,
+        },
+    )
+}
+
+fn socket(layout: &Layout, node: u8) -> PathBuf {
+    layout.node_dir(node).join("containerd.sock")
+}
+
+fn start_containerd(layout: &Layout, options: &Options, node: u8) -> Result<()> {
+    let component = Component::Containerd(node);
+    let config = layout.node_dir(node).join("containerd.toml");
+    write(&config, containerd_config(layout, options, node)?)?;
+    write_cni_config(layout, node)?;
+    let args = vec!["--config".into(), config.into()];
+    start_inside(layout, options, component, node, Part::Containerd, args)?;
+    let ctr = ensure_for(Part::Ctr, options.kubernetes)?;
+    let socket = socket(layout, node);
+    wait_ready(layout, component, "answer on its socket", PATIENCE, || {
+        socket.exists() && run(command(&ctr).arg("--address").arg(&socket).arg("version")).is_ok()
+    })
+}
+
+fn containerd_config(layout: &Layout, options: &Options, node: u8) -> Result<String> {
+    let dir = layout.node_dir(node).display().to_string();
+    let runc = system_program("runc")?;
+    let plugins = ensure_for(Part::CniPtp, options.kubernetes)?;
+    let plugins = plugins.parent().unwrap_or(Path::new("/")).display();
+    Ok(format!(
+        "version = 3
+root = '{dir}/containerd'
+state = '{dir}/containerd-state'
+[grpc]
+address = '{}'
+[plugins.'io.containerd.cri.v1.runtime']
+restrict_oom_score_adj = true
+disable_apparmor = true
+disable_hugetlb_controller = true
+enable_selinux = false
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+bin_dirs = ['{plugins}']
+conf_dir = '{dir}/cni-conf'
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+runtime_type = 'io.containerd.runc.v2'
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+BinaryName = '{}'
+SystemdCgroup = false
+[plugins.'io.containerd.cri.v1.images']
+snapshotter = 'overlayfs'
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+sandbox = '{PAUSE_IMAGE}'
+",
+        socket(layout, node).display(),
+        runc.display()
+    ))
+}
+
+fn write_cni_config(layout: &Layout, node: u8) -> Result<()> {
+    let dir = layout.node_dir(node);
+    let config = json!({
+        "cniVersion": "1.0.0",
+        "name": "bed",
+        "plugins": [
+            {"type": "ptp", "mtu": 1500, "ipMasq": false, "ipam": {
+                "type": "host-local",
+                "dataDir": dir.join("cni-state"),
+                "ranges": [[{"subnet": layout.pod_subnet(node)}]],
+                "routes": [{"dst": "0.0.0.0/0"}],
+            }},
+            {"type": "portmap", "backend": "nftables", "snat": true, "capabilities": {"portMappings": true}},
+        ],
+    });
+    write(
+        &dir.join("cni-conf").join("10-bed.conflist"),
+        serde_json::to_vec_pretty(&config)?,
+    )
+}
+
+fn kubelet_args(layout: &Layout, node: u8) -> Result<Vec<OsString>> {
+    let (dir, name) = (layout.node_dir(node), node_name(node));
+    let resolv_conf = dir.join("resolv.conf");
+    write(
+        &resolv_conf,
+        format!("nameserver {}\n", layout.control_plane_ip()),
+    )?;
+    let config = json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        // Refusing version 1 is the default since 1.35; 1.37 still runs on it.
+        "failCgroupV1": false,
+        "failSwapOn": false,
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": format!("/{}", layout.node_cgroup(node)),
+        "enforceNodeAllocatable": [],
+        "containerRuntimeEndpoint": format!("unix://{}", socket(layout, node).display()),
+        "clusterDNS": [layout.control_plane_ip()],
+        "clusterDomain": "cluster.local",
+        "address": "0.0.0.0",
+        "authentication": {
+            "anonymous": {"enabled": false},
+            "webhook": {"enabled": true},
+            "x509": {"clientCAFile": layout.pki("ca.crt")},
+        },
+        "authorization": {"mode": "Webhook"},
+        "tlsCertFile": layout.pki(&format!("{name}.crt")),
+        "tlsPrivateKeyFile": layout.pki(&format!("{name}.key")),
+        "oomScoreAdj": 0,
+        "maxPods": 110,
+        // All nodes share one machine: its pressure is not theirs.
+        "evictionHard": {"memory.available": "0%", "nodefs.available": "0%", "imagefs.available": "0%"},
+        "imageGCHighThresholdPercent": 100,
+        "imageGCLowThresholdPercent": 99,
+        "nodeStatusUpdateFrequency": "5s",
+        "syncFrequency": "10s",
+        "resolvConf": resolv_conf,
+        "localStorageCapacityIsolation": false,
+    });
+    let path = dir.join("kubelet.json");
+    write(&path, serde_json::to_vec_pretty(&config)?)?;
+    let args = [
+        format!("--config={}", path.display()),
+        format!(
+            "--kubeconfig={}",
+            layout.file(&format!("{name}.kubeconfig")).display()
+        ),
+        format!("--hostname-override={name}"),
+        format!("--root-dir={}", dir.join("kubelet").display()),
+        format!("--node-ip={}", layout.node_ip(node)),
+    ];
+    Ok(args.into_iter().map(OsString::from).collect())
+}
+
+fn kube_proxy_args(layout: &Layout, node: u8) -> Result<Vec<OsString>> {
+    let config = json!({
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "nftables",
+        "hostnameOverride": node_name(node),
+        "clusterCIDR": layout.pod_range(),
+        "clientConnection": {"kubeconfig": layout.file("kube-proxy.kubeconfig")},
+        // Zero leaves the machine's connection tracking alone.
+        "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+        "bindAddress": "0.0.0.0",
+        "healthzBindAddress": "0.0.0.0:10256",
+    });
+    let path = layout.node_dir(node).join("kube-proxy.json");
+    write(&path, serde_json::to_vec_pretty(&config)?)?;
+    Ok(vec![format!("--config={}", path.display()).into()])
+}
+
+/// The sandbox image, written by whichever node comes first.
+fn pause_image(layout: &Layout, options: &Options) -> Result<PathBuf> {
+    let tar = layout.file("pause.tar");
+    if !tar.exists() {
+        let spec = ImageSpec {
+            name: PAUSE_IMAGE.to_owned(),
+            entrypoint: vec!["/pause".to_owned()],
+            files: vec![(
+                ensure_for(Part::Pause, options.kubernetes)?,
+                "/pause".to_owned(),
+            )],
+            user: "65535:65535".to_owned(),
+            ..ImageSpec::default()
+        };
+        spec.write(&tar)?;
+    }
+    Ok(tar)
+}
+
+/// Gives the node's runtime an image.
+pub(crate) fn import(layout: &Layout, options: &Options, node: u8, tar: &Path) -> Result<()> {
+    let ctr = ensure_for(Part::Ctr, options.kubernetes)?;
+    let mut import = command(&ctr);
+    import.arg("--address").arg(socket(layout, node));
+    import
+        .args(["--namespace", "k8s.io", "images", "import"])
+        .arg(tar);
+    run(&mut import).map(drop)
+}

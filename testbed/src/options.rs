@@ -1,0 +1,47 @@
+//! What one bed shall be like, and the note of it that is kept while the bed is up.
+
+use serde::{Deserialize, Serialize};
+
+use crate::layout::{BedName, Layout, Slot};
+use crate::pins::KubernetesVersion;
+
+/// The choices of whoever starts a bed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Options {
+    pub(crate) nodes: u8,
+    pub(crate) kubernetes: KubernetesVersion,
+    pub(crate) audit: bool,
+    pub(crate) apiserver_args: Vec<String>,
+    pub(crate) controller_manager_args: Vec<String>,
+    pub(crate) scheduler_args: Vec<String>,
+}
+
+/// A bed as noted in its directory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) name: BedName,
+    pub(crate) slot: Slot,
+    /// Tells this bed from an earlier or later one of the same name.
+    pub(crate) token: String,
+    /// The process whose end ends the bed; none once the bed is to stay.
+    pub(crate) owner: Option<Owner>,
+    /// Nothing of a bed survives a boot.
+    pub(crate) boot_id: String,
+    pub(crate) options: Options,
+}
+
+impl Record {
+    pub(crate) fn layout(&self) -> Layout {
+        Layout {
+            name: self.name.clone(),
+            slot: self.slot,
+        }
+    }
+}
+
+/// A process, told from a later one with the same id by when it began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Owner {
+    pub(crate) pid: u32,
+    pub(crate) begun: String,
+}

@@ -1,0 +1,115 @@
+//! Which versions of everything the bed is made of.
+//!
+//! Each pin is a go.mod and go.sum under `parts/`, embedded so that the command works from any
+//! directory. Knows nothing of how they are built.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::Error;
+
+/// A Kubernetes release the bed can run.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+)]
+pub enum KubernetesVersion {
+    /// 1.37
+    #[default]
+    #[serde(rename = "1.37")]
+    V1_37,
+}
+
+impl KubernetesVersion {
+    /// All of them, oldest first.
+    pub const ALL: &'static [Self] = &[Self::V1_37];
+
+    /// The minor release, as in `1.37`.
+    pub fn minor(self) -> &'static str {
+        match self {
+            Self::V1_37 => "1.37",
+        }
+    }
+
+    /// The exact release, as in `v1.37.2`.
+    pub fn release(self) -> &'static str {
+        match self {
+            Self::V1_37 => "v1.37.2",
+        }
+    }
+
+    pub(crate) fn module(self) -> GoModule {
+        match self {
+            Self::V1_37 => GoModule {
+                name: "kubernetes",
+                version: self.release(),
+                go_mod: include_str!("../parts/kubernetes-1.37/go.mod"),
+                go_sum: include_str!("../parts/kubernetes-1.37/go.sum"),
+            },
+        }
+    }
+}
+
+impl fmt::Display for KubernetesVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.minor())
+    }
+}
+
+impl FromStr for KubernetesVersion {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let known = || {
+            Self::ALL
+                .iter()
+                .map(|version| version.minor())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|version| text == version.minor() || text == version.release())
+            .ok_or_else(|| {
+                Error::Invalid(format!(
+                    "Kubernetes {text} is not pinned here; known: {}",
+                    known()
+                ))
+            })
+    }
+}
+
+/// A pinned set of Go modules.
+#[derive(Clone, Copy)]
+pub(crate) struct GoModule {
+    pub(crate) name: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) go_mod: &'static str,
+    pub(crate) go_sum: &'static str,
+}
+
+macro_rules! module {
+    ($name:literal, $version:literal) => {
+        GoModule {
+            name: $name,
+            version: $version,
+            go_mod: include_str!(concat!("../parts/", $name, "/go.mod")),
+            go_sum: include_str!(concat!("../parts/", $name, "/go.sum")),
+        }
+    };
+}
+
+pub(crate) const ETCD: GoModule = module!("etcd", "v3.7.3");
+pub(crate) const CONTAINERD: GoModule = module!("containerd", "v2.3.7");
+pub(crate) const CNI: GoModule = module!("cni", "v1.9.1");
+pub(crate) const COREDNS: GoModule = module!("coredns", "v1.15.0");
+/// The collector's builder; what it generates is pinned by [`COLLECTOR`].
+pub(crate) const COLLECTOR_BUILDER: GoModule = module!("otelcol", "v0.162.0");
+pub(crate) const COLLECTOR: GoModule = GoModule {
+    name: "otelcol",
+    version: "v0.162.0",
+    go_mod: include_str!("../parts/otelcol/collector.mod"),
+    go_sum: include_str!("../parts/otelcol/collector.sum"),
+};
+/// The list of components the collector is built of.
+pub(crate) const COLLECTOR_COMPONENTS: &str = include_str!("../parts/otelcol/builder-config.yaml");
