@@ -177,8 +177,9 @@ fn scheduler_args(layout: &Layout, options: &Options) -> Vec<OsString> {
 /// ask, and a pod that asks for an unknown name must not wait for a time limit.
 fn coredns_args(layout: &Layout) -> Result<Vec<OsString>> {
     let (ip, kubeconfig) = (layout.control_plane_ip(), layout.file("coredns.kubeconfig"));
+    // Two server blocks, because `template` always comes before `kubernetes` within one.
     let corefile = format!(
-        ".:53 {{
+        "cluster.local:53 in-addr.arpa:53 ip6.arpa:53 {{
     bind {ip}
     errors
     ready {ip}:8181
@@ -186,6 +187,10 @@ fn coredns_args(layout: &Layout) -> Result<Vec<OsString>> {
         kubeconfig {}
         ttl 5
     }}
+}}
+.:53 {{
+    bind {ip}
+    errors
     template ANY ANY . {{
         rcode NXDOMAIN
     }}
