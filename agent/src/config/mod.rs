@@ -1,0 +1,308 @@
+//! The configuration: a documented subset of OpenTelemetry Collector configuration, read into types
+//! that can only hold what the agent does. Pure: no file, no environment, no clock.
+//!
+//! Field names and defaults are the collector's (v0.162) where the field is the collector's; an
+//! unmodified collector starts with the same file. Everything else is refused by name.
+
+mod document;
+mod expand;
+mod exporters;
+mod processors;
+mod receivers;
+mod section;
+mod service;
+mod summary;
+mod tree;
+mod units;
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::scan::Signal;
+
+/// One mistake in a configuration: where, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Dotted path of the field, `exporters.otlp_grpc.compression`; empty for the whole document.
+    pub path: String,
+    /// What is wrong with its value and what is allowed.
+    pub message: String,
+}
+
+impl Problem {
+    fn new(path: &str, message: impl Into<String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() {
+            formatter.write_str(&self.message)
+        } else {
+            write!(formatter, "{}: {}", self.path, self.message)
+        }
+    }
+}
+
+/// Where the values of `${env:…}` and `${file:…}` come from.
+pub trait Resolve {
+    /// The value of an environment variable, if it is set.
+    fn env(&self, name: &str) -> Option<String>;
+    /// The content of a file, or why it cannot be read.
+    fn file(&self, path: &str) -> Result<String, String>;
+}
+
+/// The whole effective configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// What is listened on, and the limits of one request.
+    pub receiver: Receiver,
+    /// One per configured signal.
+    pub pipelines: Vec<Pipeline>,
+    /// Those that a pipeline uses, in the order of the file.
+    pub exporters: Vec<Exporter>,
+    /// How much telemetry may be held.
+    pub memory: Memory,
+    /// Where health is served over TCP.
+    pub health: Option<Health>,
+    /// What the agent tells about itself.
+    pub telemetry: Telemetry,
+    /// What deserves a log line but is no mistake, such as a variable that is not set.
+    pub warnings: Vec<String>,
+}
+
+/// `receivers.otlp`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receiver {
+    /// Every port takes OTLP/gRPC and OTLP/HTTP alike.
+    pub listen: Vec<Address>,
+    /// Largest gRPC message in bytes, also after decompression. Default 4 MiB.
+    pub max_grpc_message: usize,
+    /// Largest HTTP body in bytes, also after decompression. Default 20 MiB.
+    pub max_http_body: usize,
+    /// Calls one HTTP/2 connection may have open. Default 256.
+    pub max_concurrent_streams: u32,
+}
+
+/// A host and a port to listen on; an empty host means every address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Name or literal address, without brackets.
+    pub host: String,
+    /// 0 lets the system choose.
+    pub port: u16,
+}
+
+/// The way of one signal through the agent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pipeline {
+    /// What it carries.
+    pub signal: Signal,
+    /// Edits of resource attributes, in order.
+    pub attributes: Vec<AttributeEdit>,
+    /// Index into [`Config::exporters`].
+    pub exporter: usize,
+}
+
+/// One entry of a `resource` processor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttributeEdit {
+    /// Attribute key, never empty.
+    pub key: String,
+    /// What happens to it.
+    pub action: AttributeAction,
+}
+
+/// What a `resource` processor does with a key.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AttributeAction {
+    /// Sets the value where the key is absent: the application wins.
+    Insert(AttributeValue),
+    /// Sets the value where the key is present.
+    Update(AttributeValue),
+    /// Sets the value: the configuration wins.
+    Upsert(AttributeValue),
+    /// Removes the key.
+    Delete,
+}
+
+/// A literal attribute value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AttributeValue {
+    /// UTF-8 text.
+    Text(String),
+    /// `true` or `false`.
+    Bool(bool),
+    /// 64-bit signed.
+    Integer(i64),
+    /// IEEE double.
+    Float(f64),
+}
+
+/// Where a signal is forwarded to and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exporter {
+    /// The component id, `otlp_grpc` or `otlp_grpc/name`; the `exporter` label of metrics.
+    pub id: String,
+    /// Wire protocol.
+    pub protocol: Protocol,
+    /// Host and port to connect to.
+    pub endpoint: Address,
+    /// Path before `/v1/<signal>` of OTLP/HTTP, without a slash at its end; empty for gRPC.
+    pub base_path: String,
+    /// Encoding of request bodies.
+    pub compression: Compression,
+    /// Limit of one attempt, connecting included.
+    pub timeout: Duration,
+    /// Sent with every request, names in lower case.
+    pub headers: Vec<(String, Secret)>,
+    /// Telemetry kept while it cannot be sent.
+    pub queue: Queue,
+    /// What happens after an attempt fails.
+    pub retry: Retry,
+}
+
+/// A header value: never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("[redacted]")
+    }
+}
+
+/// OTLP's two transports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// OTLP/gRPC.
+    Grpc,
+    /// OTLP/HTTP with binary protobuf.
+    Http,
+}
+
+/// Encoding of what is sent upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Plain bytes.
+    None,
+    /// RFC 1952, level 1.
+    Gzip,
+    /// RFC 8878, level 1.
+    Zstd,
+}
+
+/// `sending_queue` and its `batch`, all sizes in uncompressed bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Bytes one signal may have waiting or in flight. Default 64 MiB.
+    pub capacity: usize,
+    /// Requests in flight per signal. Default 10.
+    pub consumers: usize,
+    /// Oldest telemetry waits this long for company. Default 200 ms.
+    pub flush_timeout: Duration,
+    /// A batch this large is sent at once. Default 3 MiB.
+    pub min_size: usize,
+    /// A batch is never merged beyond this. Default 3 MiB, below the 4 MiB most gRPC servers take.
+    pub max_size: usize,
+}
+
+/// `retry_on_failure`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Retry {
+    /// `false`: one attempt, then the batch is lost and counted.
+    pub enabled: bool,
+    /// First wait. Default 5 s.
+    pub initial_interval: Duration,
+    /// Longest wait, unless the upstream asks for more. Default 30 s.
+    pub max_interval: Duration,
+    /// Growth from one wait to the next. Default 1.5.
+    pub multiplier: f64,
+    /// Each wait is spread by this share in both directions. Default 0.5.
+    pub randomization_factor: f64,
+    /// A batch is given up after this; zero, the default, means never.
+    pub max_elapsed_time: Duration,
+}
+
+/// `memory_limiter`, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Never exceeded by telemetry held. Default 64 MiB.
+    pub limit: usize,
+    /// New requests are refused above `limit - spike`. Default a fifth of the limit.
+    pub spike: usize,
+}
+
+/// `health_check`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Where to listen. Default localhost:13133.
+    pub listen: Address,
+    /// The path that answers, next to `/ready`. Default `/`.
+    pub path: String,
+}
+
+/// `service.telemetry`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Telemetry {
+    /// Where Prometheus metrics are served. Default localhost:8888.
+    pub metrics: Option<MetricsReader>,
+    /// Least severe level that is logged. Default info.
+    pub log_level: LogLevel,
+    /// Shape of a log line. Default console.
+    pub log_encoding: LogEncoding,
+}
+
+/// A Prometheus pull reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsReader {
+    /// Where to listen.
+    pub listen: Address,
+    /// Leave `_total` off counters, as the collector's default reader does.
+    pub without_type_suffix: bool,
+    /// Leave `_bytes` and `_seconds` off, as the collector's default reader does.
+    pub without_units: bool,
+}
+
+/// Severity of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Everything.
+    Debug,
+    /// Starts, stops, changes of state.
+    Info,
+    /// What may need a person.
+    Warn,
+    /// What loses telemetry.
+    Error,
+}
+
+/// Shape of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogEncoding {
+    /// One JSON object per line.
+    Json,
+    /// Text.
+    Console,
+}
+
+/// Checks a configuration without looking anything up: every `${…}` reference counts as a valid value
+/// of whatever type its field has, and stays in the result as it was written.
+///
+/// # Errors
+/// Every problem found, in the order of the file.
+pub fn check(yaml: &str) -> Result<Config, Vec<Problem>> {
+    document::read(yaml, &expand::Mode::Opaque)
+}
+
+/// Reads a configuration for use, with references looked up through `resolve`.
+///
+/// # Errors
+/// Every problem found, in the order of the file.
+pub fn load(yaml: &str, resolve: &dyn Resolve) -> Result<Config, Vec<Problem>> {
+    document::read(yaml, &expand::Mode::Resolve(resolve))
+}

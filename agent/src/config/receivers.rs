@@ -1,0 +1,112 @@
+//! `receivers`: `otlp` and its two protocols. Both ports take both protocols, so the two sections
+//! differ only in their limits.
+
+use super::document::component_type;
+use super::section::Section;
+use super::units;
+use super::{Address, Receiver};
+
+const MIB: usize = 1024 * 1024;
+
+const NO_TLS: &str = "TLS on the receiver is not supported by this agent";
+
+pub(super) fn read(receivers: &Section<'_>) -> Vec<(String, Receiver)> {
+    let mut found = Vec::new();
+    for (id, node) in receivers.entries() {
+        if component_type(receivers, id, &["otlp"]).is_none() {
+            continue;
+        }
+        let section = Section::open(node, &receivers.at(id), receivers.problems());
+        found.push((id.to_owned(), otlp(section)));
+    }
+    if found.len() > 1 {
+        receivers.problems().add(
+            &receivers.path,
+            "more than one otlp receiver is not supported; give one both ports",
+        );
+    }
+    found
+}
+
+fn otlp(mut section: Section<'_>) -> Receiver {
+    let mut receiver = Receiver {
+        listen: Vec::new(),
+        max_grpc_message: 4 * MIB,
+        max_http_body: 20 * MIB,
+        max_concurrent_streams: 256,
+    };
+    if let Some(mut protocols) = section.section("protocols") {
+        if let Some(grpc) = protocols.section("grpc") {
+            grpc_protocol(grpc, &mut receiver);
+        }
+        if let Some(http) = protocols.section("http") {
+            http_protocol(http, &mut receiver);
+        }
+        protocols.finish();
+    }
+    if receiver.listen.is_empty() {
+        section.problem(
+            "protocols",
+            "names no protocol; configure grpc, http or both",
+        );
+    }
+    section.finish();
+    receiver
+}
+
+fn grpc_protocol(mut grpc: Section<'_>, receiver: &mut Receiver) {
+    listen(&mut grpc, 4317, receiver);
+    grpc.choice("transport", &[("tcp", ())]);
+    if let Some(mib) = grpc.integer("max_recv_msg_size_mib", 0..=1024)
+        && mib > 0
+    {
+        receiver.max_grpc_message = usize::try_from(mib).unwrap_or(usize::MAX / MIB) * MIB;
+    }
+    if let Some(streams) = grpc.integer("max_concurrent_streams", 0..=u64::from(u32::MAX))
+        && streams > 0
+    {
+        receiver.max_concurrent_streams = u32::try_from(streams).unwrap_or(u32::MAX);
+    }
+    grpc.refuse("tls", NO_TLS);
+    grpc.finish();
+}
+
+fn http_protocol(mut http: Section<'_>, receiver: &mut Receiver) {
+    listen(&mut http, 4318, receiver);
+    if let Some(bytes) = http.integer("max_request_body_size", 0..=1024 * MIB as u64)
+        && bytes > 0
+    {
+        receiver.max_http_body = usize::try_from(bytes).unwrap_or(usize::MAX);
+    }
+    http.refuse("tls", NO_TLS);
+    http.finish();
+}
+
+fn listen(section: &mut Section<'_>, default_port: u16, receiver: &mut Receiver) {
+    let address = section
+        .parsed("endpoint", address, opaque_address)
+        .unwrap_or_else(|| Address {
+            host: "localhost".to_owned(),
+            port: default_port,
+        });
+    if address.port != 0 && receiver.listen.contains(&address) {
+        section.problem(
+            "endpoint",
+            "is already taken by the other protocol; one port takes both protocols, leave the other section out",
+        );
+    }
+    receiver.listen.push(address);
+}
+
+pub(super) fn address(text: &str) -> Result<Address, String> {
+    let (host, port) = units::host_and_port(text)?;
+    Ok(Address { host, port })
+}
+
+/// An address that cannot be read yet, kept as it was written.
+pub(super) fn opaque_address(text: &str) -> Address {
+    Address {
+        host: text.to_owned(),
+        port: 0,
+    }
+}

@@ -1,0 +1,308 @@
+//! `extensions` and `service`: which components are used, and what the agent tells about itself.
+
+use super::document::component_type;
+use super::processors::{DEFAULT_MEMORY, Processor};
+use super::receivers;
+use super::section::Section;
+use super::tree::Node;
+use super::{
+    Address, Config, Exporter, Health, LogEncoding, LogLevel, MetricsReader, Pipeline, Receiver,
+    Telemetry,
+};
+use crate::scan::Signal;
+
+/// The components the file defines, by id.
+pub(super) struct Parts {
+    pub(super) receivers: Vec<(String, Receiver)>,
+    pub(super) processors: Vec<(String, Processor)>,
+    pub(super) exporters: Vec<(String, Exporter)>,
+    pub(super) extensions: Vec<(String, Health)>,
+}
+
+pub(super) fn extensions(extensions: &Section<'_>) -> Vec<(String, Health)> {
+    let mut found = Vec::new();
+    for (id, node) in extensions.entries() {
+        if component_type(extensions, id, &["health_check"]).is_none() {
+            continue;
+        }
+        let mut section = Section::open(node, &extensions.at(id), extensions.problems());
+        let listen = section
+            .parsed("endpoint", receivers::address, receivers::opaque_address)
+            .unwrap_or_else(|| localhost(13133));
+        let path = section
+            .parsed("path", absolute_path, str::to_owned)
+            .unwrap_or_else(|| "/".to_owned());
+        section.finish();
+        found.push((id.to_owned(), Health { listen, path }));
+    }
+    found
+}
+
+fn absolute_path(text: &str) -> Result<String, String> {
+    if text.starts_with('/') {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{text}` is not a path; start it with a slash"))
+    }
+}
+
+fn localhost(port: u16) -> Address {
+    Address {
+        host: "localhost".to_owned(),
+        port,
+    }
+}
+
+/// `None` only together with a problem.
+pub(super) fn assemble(
+    mut service: Section<'_>,
+    parts: &Parts,
+    warnings: Vec<String>,
+) -> Option<Config> {
+    let mut health = None;
+    for (path, id) in service.names("extensions") {
+        match find(&parts.extensions, id) {
+            Some((_, extension)) => health = Some(extension.clone()),
+            None => undefined(&service, &path, id, "extensions", &parts.extensions),
+        }
+    }
+    let mut wiring = Wiring {
+        parts,
+        receiver: None,
+        pipelines: Vec::new(),
+        exporters: Vec::new(),
+        memory: DEFAULT_MEMORY,
+    };
+    match service.section("pipelines") {
+        Some(pipelines) => wiring.pipelines(&pipelines),
+        None => service.problem("pipelines", "is missing; configure traces, metrics or logs"),
+    }
+    let telemetry = telemetry(service.section("telemetry"));
+    service.finish();
+    Some(Config {
+        receiver: wiring.receiver?,
+        pipelines: wiring.pipelines,
+        exporters: wiring.exporters,
+        memory: wiring.memory,
+        health,
+        telemetry,
+        warnings,
+    })
+}
+
+fn find<'a, T>(components: &'a [(String, T)], id: &str) -> Option<&'a (String, T)> {
+    components.iter().find(|(name, _)| name == id)
+}
+
+fn undefined<T>(section: &Section<'_>, path: &str, id: &str, kind: &str, known: &[(String, T)]) {
+    let names: Vec<_> = known.iter().map(|(name, _)| name.as_str()).collect();
+    let defined = if names.is_empty() {
+        "none is".to_owned()
+    } else {
+        format!("defined: {}", names.join(", "))
+    };
+    section.problems().add(
+        path,
+        format!("`{id}` is not defined under {kind}; {defined}"),
+    );
+}
+
+/// Pipelines being put together.
+struct Wiring<'p> {
+    parts: &'p Parts,
+    receiver: Option<Receiver>,
+    pipelines: Vec<Pipeline>,
+    exporters: Vec<Exporter>,
+    memory: super::Memory,
+}
+
+impl Wiring<'_> {
+    fn pipelines(&mut self, pipelines: &Section<'_>) {
+        let mut any = false;
+        for (id, node) in pipelines.entries() {
+            any = true;
+            let known = ["traces", "metrics", "logs"];
+            let Some(kind) = component_type(pipelines, id, &known) else {
+                continue;
+            };
+            let signal = match kind {
+                "traces" => Signal::Traces,
+                "metrics" => Signal::Metrics,
+                _ => Signal::Logs,
+            };
+            if self.pipelines.iter().any(|other| other.signal == signal) {
+                let message = format!("more than one {kind} pipeline is not supported");
+                pipelines.problem(id, message);
+                continue;
+            }
+            let section = Section::open(node, &pipelines.at(id), pipelines.problems());
+            if let Some(pipeline) = self.pipeline(section, signal) {
+                self.pipelines.push(pipeline);
+            }
+        }
+        if !any {
+            pipelines.problems().add(
+                &pipelines.path,
+                "is empty; configure traces, metrics or logs",
+            );
+        }
+    }
+
+    fn pipeline(&mut self, mut section: Section<'_>, signal: Signal) -> Option<Pipeline> {
+        let receivers = section.names("receivers");
+        if receivers.is_empty() {
+            section.problem("receivers", "is empty; name a receiver");
+        }
+        for (path, id) in receivers {
+            match find(&self.parts.receivers, id) {
+                Some((_, receiver)) => self.receiver = Some(receiver.clone()),
+                None => undefined(&section, &path, id, "receivers", &self.parts.receivers),
+            }
+        }
+        let attributes = self.processors(&mut section);
+        let exporters = section.names("exporters");
+        let exporter = match exporters.as_slice() {
+            [(path, id)] => self.exporter(&section, path, id),
+            [] => {
+                section.problem("exporters", "is empty; name an exporter");
+                None
+            }
+            _ => {
+                section.problem("exporters", "more than one exporter is not supported");
+                None
+            }
+        };
+        section.finish();
+        Some(Pipeline {
+            signal,
+            attributes,
+            exporter: exporter?,
+        })
+    }
+
+    fn processors(&mut self, section: &mut Section<'_>) -> Vec<super::AttributeEdit> {
+        let mut attributes = Vec::new();
+        for (path, id) in section.names("processors") {
+            match find(&self.parts.processors, id) {
+                Some((_, Processor::Memory(memory))) => self.memory = *memory,
+                Some((_, Processor::Resource(edits))) => attributes.extend_from_slice(edits),
+                None => undefined(section, &path, id, "processors", &self.parts.processors),
+            }
+        }
+        attributes
+    }
+
+    /// The index of an exporter that is now in use.
+    fn exporter(&mut self, section: &Section<'_>, path: &str, id: &str) -> Option<usize> {
+        if let Some(index) = self.exporters.iter().position(|used| used.id == id) {
+            return Some(index);
+        }
+        let Some((_, exporter)) = find(&self.parts.exporters, id) else {
+            undefined(section, path, id, "exporters", &self.parts.exporters);
+            return None;
+        };
+        self.exporters.push(exporter.clone());
+        Some(self.exporters.len() - 1)
+    }
+}
+
+fn telemetry(section: Option<Section<'_>>) -> Telemetry {
+    let mut telemetry = Telemetry {
+        metrics: Some(MetricsReader {
+            listen: localhost(8888),
+            without_type_suffix: true,
+            without_units: true,
+        }),
+        log_level: LogLevel::Info,
+        log_encoding: LogEncoding::Console,
+    };
+    let Some(mut section) = section else {
+        return telemetry;
+    };
+    if let Some(metrics) = section.section("metrics") {
+        telemetry.metrics = metrics_reader(metrics, telemetry.metrics);
+    }
+    if let Some(mut logs) = section.section("logs") {
+        let levels = [
+            ("debug", LogLevel::Debug),
+            ("info", LogLevel::Info),
+            ("warn", LogLevel::Warn),
+            ("error", LogLevel::Error),
+        ];
+        telemetry.log_level = logs.choice("level", &levels).unwrap_or(LogLevel::Info);
+        let encodings = [
+            ("json", LogEncoding::Json),
+            ("console", LogEncoding::Console),
+        ];
+        telemetry.log_encoding = logs
+            .choice("encoding", &encodings)
+            .unwrap_or(LogEncoding::Console);
+        logs.finish();
+    }
+    section.finish();
+    telemetry
+}
+
+fn metrics_reader(
+    mut metrics: Section<'_>,
+    default: Option<MetricsReader>,
+) -> Option<MetricsReader> {
+    let levels = [
+        ("none", false),
+        ("basic", true),
+        ("normal", true),
+        ("detailed", true),
+    ];
+    let on = metrics.choice("level", &levels).unwrap_or(true);
+    let mut reader = default;
+    let path = metrics.at("readers");
+    let readers = metrics.list("readers");
+    if readers.len() > 1 {
+        metrics.problem("readers", "more than one reader is not supported");
+    }
+    if let Some(node) = readers.first() {
+        reader = prometheus(node, &format!("{path}[0]"), &metrics);
+    }
+    metrics.finish();
+    reader.filter(|_| on)
+}
+
+fn prometheus(node: &Node, path: &str, parent: &Section<'_>) -> Option<MetricsReader> {
+    let mut reader = Section::open(node, path, parent.problems());
+    let mut found = None;
+    if let Some(mut pull) = reader.section("pull") {
+        if let Some(mut exporter) = pull.section("exporter") {
+            found = exporter.section("prometheus").map(pull_reader);
+            exporter.finish();
+        }
+        pull.finish();
+    }
+    if found.is_none() {
+        reader.problem(
+            "pull.exporter.prometheus",
+            "is missing; it is the only reader supported",
+        );
+    }
+    reader.finish();
+    found
+}
+
+fn pull_reader(mut prometheus: Section<'_>) -> MetricsReader {
+    let host = prometheus
+        .parsed("host", |text| Ok(text.to_owned()), str::to_owned)
+        .unwrap_or_else(|| "localhost".to_owned());
+    let port = prometheus.integer("port", 0..=65535).unwrap_or(8888);
+    let without_type_suffix = prometheus.boolean("without_type_suffix").unwrap_or(false);
+    let without_units = prometheus.boolean("without_units").unwrap_or(false);
+    // No series of this agent carries scope labels.
+    prometheus.boolean("without_scope_info");
+    prometheus.finish();
+    MetricsReader {
+        listen: Address {
+            host,
+            port: u16::try_from(port).unwrap_or_default(),
+        },
+        without_type_suffix,
+        without_units,
+    }
+}

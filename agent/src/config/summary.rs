@@ -1,0 +1,122 @@
+//! The effective configuration for people, as `otelagent-agent check` prints it. Header values are
+//! never shown.
+
+use std::fmt;
+
+use super::{Address, AttributeAction, AttributeValue, Config, Exporter, Protocol};
+
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(formatter, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(formatter, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl fmt::Display for AttributeValue {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(formatter, "{text:?}"),
+            Self::Bool(value) => value.fmt(formatter),
+            Self::Integer(value) => value.fmt(formatter),
+            Self::Float(value) => value.fmt(formatter),
+        }
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for address in &self.receiver.listen {
+            writeln!(formatter, "listen    {address} (gRPC and HTTP)")?;
+        }
+        writeln!(
+            formatter,
+            "limits    gRPC message {}, HTTP body {}, memory {}",
+            size(self.receiver.max_grpc_message),
+            size(self.receiver.max_http_body),
+            size(self.memory.limit),
+        )?;
+        for pipeline in &self.pipelines {
+            let exporter = self.exporters.get(pipeline.exporter);
+            let id = exporter.map_or("", |exporter| exporter.id.as_str());
+            writeln!(formatter, "{:<9} to {id}", pipeline.signal.name())?;
+            for edit in &pipeline.attributes {
+                match &edit.action {
+                    AttributeAction::Insert(value) => {
+                        writeln!(formatter, "          insert {} = {value}", edit.key)?;
+                    }
+                    AttributeAction::Update(value) => {
+                        writeln!(formatter, "          update {} = {value}", edit.key)?;
+                    }
+                    AttributeAction::Upsert(value) => {
+                        writeln!(formatter, "          upsert {} = {value}", edit.key)?;
+                    }
+                    AttributeAction::Delete => {
+                        writeln!(formatter, "          delete {}", edit.key)?;
+                    }
+                }
+            }
+        }
+        for exporter in &self.exporters {
+            write_exporter(formatter, exporter)?;
+        }
+        if let Some(health) = &self.health {
+            writeln!(formatter, "health    {}{}", health.listen, health.path)?;
+        }
+        if let Some(metrics) = &self.telemetry.metrics {
+            writeln!(formatter, "metrics   {}/metrics", metrics.listen)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_exporter(formatter: &mut fmt::Formatter<'_>, exporter: &Exporter) -> fmt::Result {
+    let protocol = match exporter.protocol {
+        Protocol::Grpc => "gRPC",
+        Protocol::Http => "HTTP",
+    };
+    writeln!(
+        formatter,
+        "{}: {protocol} {}{}, compression {:?}, timeout {:?}",
+        exporter.id, exporter.endpoint, exporter.base_path, exporter.compression, exporter.timeout
+    )?;
+    for (name, _) in &exporter.headers {
+        writeln!(formatter, "          header {name}")?;
+    }
+    let queue = &exporter.queue;
+    writeln!(
+        formatter,
+        "          queue {} per signal, {} in flight; batches of {} to {} or after {:?}",
+        size(queue.capacity),
+        queue.consumers,
+        size(queue.min_size),
+        size(queue.max_size),
+        queue.flush_timeout
+    )?;
+    let retry = &exporter.retry;
+    if !retry.enabled {
+        return writeln!(formatter, "          no retry");
+    }
+    write!(
+        formatter,
+        "          retry after {:?} to {:?}",
+        retry.initial_interval, retry.max_interval
+    )?;
+    if retry.max_elapsed_time.is_zero() {
+        writeln!(formatter, ", for ever")
+    } else {
+        writeln!(formatter, ", given up after {:?}", retry.max_elapsed_time)
+    }
+}
+
+/// Bytes, or MiB where the number is whole.
+fn size(bytes: usize) -> String {
+    const MIB: usize = 1024 * 1024;
+    if bytes >= MIB && bytes.is_multiple_of(MIB) {
+        format!("{} MiB", bytes / MIB)
+    } else {
+        format!("{bytes} B")
+    }
+}

@@ -1,0 +1,3 @@
+//! Everything the agent promises, each promise a sentence.
+
+mod config;
