@@ -3,8 +3,14 @@
 //! Pure rooms take values and return values; they know no client, clock, randomness or log:
 //! - [`names`]: every name given or read.
 //! - [`api`]: what users write and read.
+//! - [`desired`]: what must exist for an `OtelAgent`.
 //! - [`inject`]: pod and recipe to injected pod, and the same as admission policies.
+//! - [`switching`]: which modes stand at a moment, and which serves.
+//! - [`status`]: what is so, and which transitions are news.
 
 pub mod api;
+pub mod desired;
 pub mod inject;
 pub mod names;
+pub mod status;
+pub mod switching;

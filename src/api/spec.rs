@@ -121,11 +121,11 @@ pub enum Routing {
 pub struct Ports {
     /// The port SDKs use for OTLP/gRPC by default.
     #[serde(default = "default_grpc")]
-    #[schemars(range(min = 1024, max = 65535))]
+    #[schemars(range(min = 1024, max = 65535), extend("format" = "int32"))]
     pub grpc: u16,
     /// The port SDKs use for OTLP/HTTP by default.
     #[serde(default = "default_http")]
-    #[schemars(range(min = 1024, max = 65535))]
+    #[schemars(range(min = 1024, max = 65535), extend("format" = "int32"))]
     pub http: u16,
 }
 
@@ -317,7 +317,7 @@ pub struct Workloads {
     pub restart: Restart,
     /// How many workloads are restarted at a time. 1 where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1000))]
+    #[schemars(range(min = 1, max = 1000), extend("format" = "int32"))]
     pub max_concurrent_restarts: Option<u32>,
 }
 

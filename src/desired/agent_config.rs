@@ -1,0 +1,242 @@
+//! The agent's configuration: OpenTelemetry Collector configuration, generated and overlaid.
+//!
+//! The same text starts the bundled agent and an unmodified collector. It travels as an annotation of
+//! the pod that runs the agent, so it changes exactly with that pod and nothing is written elsewhere.
+
+use serde_json::{Map, Value, json};
+
+use super::quantity::{MIB, milliseconds};
+use super::validate::ValidAgent;
+use crate::api::{Compression, Header, Protocol, Tls};
+
+/// Where the configuration is mounted.
+pub(super) const DIRECTORY: &str = "/etc/otelagent";
+/// File name of the configuration in [`DIRECTORY`].
+pub(super) const FILE: &str = "config.yaml";
+/// Where Secrets and `ConfigMap`s are mounted, one folder each.
+pub(super) const MOUNTS: &str = "/etc/otelagent-mounts";
+/// Where the queue on disk lies.
+pub(super) const QUEUE: &str = "/var/lib/otelagent";
+/// Port of the agent's health endpoint.
+pub(super) const HEALTH_PORT: u16 = 13133;
+/// Port of the agent's metrics.
+pub(super) const METRICS_PORT: u16 = 8888;
+
+/// Bytes of telemetry a sidecar keeps in memory where the user does not say.
+const SIDECAR_MEMORY: u64 = 16 * MIB;
+/// Bytes of telemetry a node agent keeps in memory where the user does not say.
+const NODE_MEMORY: u64 = 64 * MIB;
+/// Bytes an agent needs beside the telemetry it keeps: program, connections, the batch under way.
+pub(super) const BASE_MEMORY: u64 = 32 * MIB;
+
+/// Which addresses the agent listens on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// Loopback of an application's pod.
+    Sidecar,
+    /// The address of a pod of its own.
+    Pod,
+    /// The address of the node.
+    Host,
+}
+
+impl Placement {
+    fn receiver(self) -> &'static str {
+        match self {
+            Self::Sidecar => "127.0.0.1",
+            Self::Pod => "0.0.0.0",
+            Self::Host => "${env:OTELAGENT_HOST_IP}",
+        }
+    }
+
+    /// Health and metrics are reached from the node and from scrapers, so never loopback only.
+    fn own(self) -> &'static str {
+        match self {
+            Self::Sidecar | Self::Pod => "0.0.0.0",
+            Self::Host => "${env:OTELAGENT_HOST_IP}",
+        }
+    }
+}
+
+/// Bytes of telemetry the agent keeps in memory.
+pub(super) fn memory_bytes(agent: &ValidAgent, placement: Placement) -> u64 {
+    let default = if placement == Placement::Sidecar { SIDECAR_MEMORY } else { NODE_MEMORY };
+    agent.memory_bytes.unwrap_or(default)
+}
+
+/// The effective configuration as YAML; the same bytes for the same input.
+pub(super) fn render(agent: &ValidAgent, placement: Placement) -> String {
+    let mut config = generated(agent, placement);
+    if let Some(overlay) = &agent.spec.config {
+        lay_over(&mut config, &Value::Object(overlay.clone()));
+    }
+    // A JSON value always prints as YAML; JSON itself would be as valid, only harder to read.
+    serde_saphyr::to_string(&config).unwrap_or_else(|_| config.to_string())
+}
+
+fn generated(agent: &ValidAgent, placement: Placement) -> Value {
+    let spec = &agent.spec;
+    let (receiver, own) = (placement.receiver(), placement.own());
+    let memory = memory_bytes(agent, placement);
+    let exporter = match spec.export.protocol {
+        Protocol::Grpc => "otlp_grpc",
+        Protocol::Http => "otlp_http",
+    };
+    let processors = processors(agent, memory);
+    let names: Vec<&String> = processors.iter().map(|(name, _)| name).collect();
+    let pipeline = json!({"receivers": ["otlp"], "processors": names, "exporters": [exporter]});
+    let processors: Map<String, Value> = processors.iter().cloned().collect();
+    let mut extensions = Map::from_iter([(
+        "health_check".to_owned(),
+        json!({"endpoint": format!("{own}:{HEALTH_PORT}")}),
+    )]);
+    if has_disk(agent) {
+        extensions.insert("file_storage".into(), json!({"directory": QUEUE}));
+    }
+    let extension_names: Vec<&String> = extensions.keys().collect();
+    json!({
+        "receivers": {"otlp": {"protocols": {
+            "grpc": {"endpoint": format!("{receiver}:{}", spec.ports.grpc)},
+            "http": {"endpoint": format!("{receiver}:{}", spec.ports.http)},
+        }}},
+        "processors": processors,
+        "exporters": {exporter: export(agent, memory)},
+        "service": {
+            "extensions": extension_names,
+            "pipelines": {"traces": pipeline, "metrics": pipeline, "logs": pipeline},
+            "telemetry": {
+                "logs": {"level": "info", "encoding": "json"},
+                "metrics": {"readers": [{"pull": {"exporter": {"prometheus": {"host": own, "port": METRICS_PORT}}}}]},
+            },
+        },
+        "extensions": extensions,
+    })
+}
+
+/// Whether the agent keeps a queue on disk.
+pub(super) fn has_disk(agent: &ValidAgent) -> bool {
+    agent.spec.buffer.as_ref().is_some_and(|buffer| buffer.disk.is_some())
+}
+
+/// In pipeline order: first what may refuse, then what adds. Host metadata comes last and only where
+/// absent, so an agent never re-labels what another node's pod has said.
+fn processors(agent: &ValidAgent, memory: u64) -> Vec<(String, Value)> {
+    let limit = (memory + BASE_MEMORY / 2).div_ceil(MIB);
+    let mut list = vec![("memory_limiter".to_owned(), json!({"check_interval": "1s", "limit_mib": limit}))];
+    let insert = |key: &str, value: String| json!({"key": key, "value": value, "action": "insert"});
+    if !agent.spec.resource_attributes.is_empty() {
+        let attributes: Vec<Value> =
+            agent.spec.resource_attributes.iter().map(|(key, value)| insert(key, literal(value))).collect();
+        list.push(("resource/attributes".into(), json!({"attributes": attributes})));
+    }
+    if agent.spec.host_metadata == Some(true) {
+        let node = || "${env:OTELAGENT_NODE_NAME}".to_owned();
+        let attributes = [insert("host.name", node()), insert("k8s.node.name", node())];
+        list.push(("resource/host".into(), json!({"attributes": attributes})));
+    }
+    list
+}
+
+fn export(agent: &ValidAgent, memory: u64) -> Value {
+    let export = &agent.spec.export;
+    let compression = match export.compression {
+        Compression::None => "none",
+        Compression::Gzip => "gzip",
+        Compression::Zstd => "zstd",
+    };
+    let mut queue = json!({
+        "enabled": true,
+        "sizer": "bytes",
+        "queue_size": memory,
+        "block_on_overflow": false,
+        "batch": {
+            "flush_timeout": milliseconds(agent.flush_interval),
+            "sizer": "bytes",
+            "min_size": agent.batch_bytes,
+            "max_size": agent.batch_bytes,
+        },
+    });
+    if has_disk(agent) {
+        lay_over(&mut queue, &json!({"storage": "file_storage"}));
+    }
+    let mut exporter = json!({
+        "endpoint": literal(&export.endpoint),
+        "compression": compression,
+        "timeout": milliseconds(agent.export_timeout),
+        "sending_queue": queue,
+        "retry_on_failure": {
+            "enabled": true,
+            "initial_interval": "1s",
+            "max_interval": "30s",
+            "max_elapsed_time": "0s",
+        },
+    });
+    if !export.headers.is_empty() {
+        let headers: Map<String, Value> =
+            export.headers.iter().enumerate().map(|(i, h)| (h.name.clone(), header(i, h))).collect();
+        lay_over(&mut exporter, &json!({"headers": headers}));
+    }
+    if let Some(tls) = &export.tls {
+        lay_over(&mut exporter, &json!({"tls": tls_files(tls)}));
+    }
+    exporter
+}
+
+fn header(index: usize, header: &Header) -> Value {
+    match (&header.value, &header.secret_key_ref) {
+        (_, Some(key)) => json!(format!("${{file:{MOUNTS}/header-{index}/{}}}", key.key)),
+        (value, None) => json!(literal(value.as_deref().unwrap_or_default())),
+    }
+}
+
+fn tls_files(tls: &Tls) -> Value {
+    let mut files = Map::new();
+    if let Some(ca) = &tls.ca_config_map {
+        files.insert("ca_file".into(), json!(format!("{MOUNTS}/ca/{}", ca.key)));
+    }
+    if tls.client_certificate_secret.is_some() {
+        files.insert("cert_file".into(), json!(format!("{MOUNTS}/client/tls.crt")));
+        files.insert("key_file".into(), json!(format!("{MOUNTS}/client/tls.key")));
+    }
+    if let Some(name) = &tls.server_name {
+        files.insert("server_name_override".into(), json!(literal(name)));
+    }
+    if tls.insecure_skip_verify == Some(true) {
+        files.insert("insecure_skip_verify".into(), json!(true));
+    }
+    Value::Object(files)
+}
+
+/// A value taken literally: `$` starts an expansion in collector configuration.
+fn literal(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+/// Maps are merged, everything else is replaced, as a collector does with several `--config`.
+fn lay_over(base: &mut Value, overlay: &Value) {
+    match (base, overlay) {
+        (Value::Object(base), Value::Object(overlay)) => {
+            for (key, value) in overlay {
+                lay_over(base.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (base, overlay) => *base = overlay.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overlay_merges_maps_and_replaces_lists() {
+        let mut base = json!({"a": {"x": 1, "list": [1, 2]}, "b": 1});
+        lay_over(&mut base, &json!({"a": {"list": [3], "y": null}}));
+        assert_eq!(base, json!({"a": {"x": 1, "list": [3], "y": null}, "b": 1}));
+    }
+
+    #[test]
+    fn a_users_dollar_sign_is_not_an_expansion() {
+        assert_eq!(literal("p$word ${env:HOME}"), "p$$word $${env:HOME}");
+    }
+}

@@ -1,0 +1,58 @@
+//! What the desired objects depend on besides the `OtelAgent` itself, as plain values.
+
+use std::collections::BTreeSet;
+
+/// The installation and the cluster, as the shell found them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Environment {
+    /// The operator's own namespace; its pods are never injected.
+    pub operator_namespace: String,
+    /// Namespaces whose `OtelAgent`s may act on other namespaces and use node modes.
+    pub platform_namespaces: BTreeSet<String>,
+    /// Image of the bundled agent.
+    pub agent_image: String,
+    /// Version of the API server.
+    pub server: ServerVersion,
+}
+
+/// Version of an API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServerVersion {
+    /// Major version; 1.
+    pub major: u32,
+    /// Minor version.
+    pub minor: u32,
+}
+
+impl ServerVersion {
+    /// Reads the `major` and `minor` of `/version`, where vendors append marks such as `37+`.
+    pub fn parse(major: &str, minor: &str) -> Option<Self> {
+        let number = |text: &str| {
+            let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().ok()
+        };
+        Some(Self { major: number(major)?, minor: number(minor)? })
+    }
+
+    /// Whether this server is at least 1.`minor`.
+    pub fn is_at_least(self, minor: u32) -> bool {
+        self >= Self { major: 1, minor }
+    }
+}
+
+impl std::fmt::Display for ServerVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vendor_mark_after_the_minor_version_is_ignored() {
+        let version = ServerVersion::parse("1", "36+").unwrap();
+        assert!(version.is_at_least(36) && !version.is_at_least(37));
+    }
+}

@@ -1,0 +1,19 @@
+//! Pure. `OtelAgent` → what must exist for it (design §2, §3).
+//!
+//! [`validate`] turns what a user wrote into a [`ValidAgent`] or a list of [`Problem`]s; everything after
+//! it cannot fail. Which modes' objects are wanted at a moment is `switching`'s, which this room must
+//! not know.
+
+mod agent_config;
+mod agent_pod;
+mod environment;
+mod modes;
+mod objects;
+mod quantity;
+mod validate;
+
+pub use agent_config::Placement;
+pub use environment::{Environment, ServerVersion};
+pub use modes::{Topology, topology};
+pub use objects::{Object, covers};
+pub use validate::{Problem, ValidAgent, validate};

@@ -1,0 +1,150 @@
+//! The `DaemonSet` that carries the agent in every node mode.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, Toleration, Volume};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::api::{self, Mode};
+use crate::desired::{Placement, ValidAgent, agent_pod};
+use crate::names;
+
+/// How many nodes may be without, or with two, agents during an update, where the user does not say.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rollout {
+    /// The new agent is ready before the old one goes.
+    Surge,
+    /// The old agent goes first: the node's port can be held once only.
+    Replace,
+}
+
+/// The parts in which node modes differ.
+pub(super) struct Parts {
+    /// The mode.
+    pub(super) mode: Mode,
+    /// Where the agent listens.
+    pub(super) placement: Placement,
+    /// The agent's container, complete.
+    pub(super) container: Container,
+    /// Volumes beside the agent's own.
+    pub(super) volumes: Vec<Volume>,
+    /// Whether the pod shares the node's network.
+    pub(super) host_network: bool,
+    /// How it is updated.
+    pub(super) rollout: Rollout,
+}
+
+/// Labels by which a mode's agents are found.
+pub(super) fn selector(agent: &ValidAgent, mode: Mode) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (names::LABEL_OWNER.to_owned(), agent.label()),
+        (names::LABEL_VEHICLE.to_owned(), mode.to_string()),
+    ])
+}
+
+/// Metadata of an object in the `OtelAgent`'s namespace, owned by it so that it goes with it.
+pub(super) fn metadata(agent: &ValidAgent, mode: Mode, name: String) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name),
+        namespace: Some(agent.namespace.clone()),
+        labels: Some(labels(agent, mode)),
+        owner_references: Some(vec![OwnerReference {
+            api_version: format!("{}/v1alpha1", names::GROUP),
+            kind: "OtelAgent".into(),
+            name: agent.name.clone(),
+            uid: agent.uid.clone(),
+            controller: Some(true),
+            block_owner_deletion: None,
+        }]),
+        ..ObjectMeta::default()
+    }
+}
+
+fn labels(agent: &ValidAgent, mode: Mode) -> BTreeMap<String, String> {
+    let mut labels = selector(agent, mode);
+    labels.insert("app.kubernetes.io/name".into(), "otelagent-agent".into());
+    labels.insert("app.kubernetes.io/instance".into(), agent.name.clone());
+    labels.insert(names::LABEL_MANAGED_BY.into(), names::MANAGED_BY.into());
+    labels
+}
+
+/// The vehicle of a node mode.
+pub(super) fn daemon_set(agent: &ValidAgent, name: String, parts: Parts) -> DaemonSet {
+    let (mode, rollout) = (parts.mode, parts.rollout);
+    DaemonSet {
+        metadata: metadata(agent, mode, name),
+        spec: Some(DaemonSetSpec {
+            selector: LabelSelector { match_labels: Some(selector(agent, mode)), ..LabelSelector::default() },
+            template: template(agent, parts),
+            update_strategy: Some(update_strategy(agent, rollout)),
+            ..DaemonSetSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// The pod template, labelled with a hash over itself: "updated" is then read from a pod's labels.
+fn template(agent: &ValidAgent, parts: Parts) -> PodTemplateSpec {
+    let user = agent.spec.agent.clone().unwrap_or_default();
+    let mut labels = labels(agent, parts.mode);
+    labels.insert(names::LABEL_INJECT.into(), "false".into());
+    let mut volumes = agent_pod::volumes(agent);
+    volumes.extend(parts.volumes);
+    let spec = PodSpec {
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        containers: vec![parts.container],
+        volumes: Some(volumes),
+        host_network: parts.host_network.then_some(true),
+        dns_policy: parts.host_network.then(|| "ClusterFirstWithHostNet".into()),
+        security_context: Some(agent_pod::pod_security()),
+        termination_grace_period_seconds: Some(30),
+        node_selector: (!user.node_selector.is_empty()).then_some(user.node_selector),
+        tolerations: (!user.tolerations.is_empty()).then(|| user.tolerations.iter().map(toleration).collect()),
+        priority_class_name: user.priority_class_name,
+        ..PodSpec::default()
+    };
+    let annotations = agent_pod::annotations(agent, parts.placement);
+    let digest = serde_json::to_string(&(&labels, &annotations, &spec)).unwrap_or_default();
+    labels.insert(names::LABEL_TEMPLATE.into(), names::hash(&digest, 10));
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(labels),
+            annotations: Some(annotations),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(spec),
+    }
+}
+
+fn update_strategy(agent: &ValidAgent, rollout: Rollout) -> DaemonSetUpdateStrategy {
+    let user = agent.spec.agent.as_ref().and_then(|a| a.update_strategy.clone()).unwrap_or_default();
+    let (surge, unavailable) = match rollout {
+        Rollout::Surge => (1, 0),
+        Rollout::Replace => (0, 1),
+    };
+    // Kubernetes refuses both at zero; a user who sets one to zero means the other to carry the rollout.
+    let zero = |value: &IntOrString| matches!(value, IntOrString::Int(0)) || *value == IntOrString::String("0%".into());
+    let surge_off = user.max_surge.as_ref().is_some_and(zero);
+    let unavailable = if surge_off { 1 } else { unavailable };
+    let surge = if user.max_unavailable.as_ref().is_some_and(|v| !zero(v)) { 0 } else { surge };
+    DaemonSetUpdateStrategy {
+        type_: Some("RollingUpdate".into()),
+        rolling_update: Some(RollingUpdateDaemonSet {
+            max_surge: Some(user.max_surge.unwrap_or(IntOrString::Int(surge))),
+            max_unavailable: Some(user.max_unavailable.unwrap_or(IntOrString::Int(unavailable))),
+        }),
+    }
+}
+
+fn toleration(toleration: &api::Toleration) -> Toleration {
+    Toleration {
+        key: toleration.key.clone(),
+        operator: toleration.operator.clone(),
+        value: toleration.value.clone(),
+        effect: toleration.effect.clone(),
+        toleration_seconds: toleration.toleration_seconds,
+    }
+}

@@ -1,0 +1,51 @@
+//! `HostPort`: a `DaemonSet` whose pods claim a port of their node.
+//!
+//! Kubernetes lets no two pods of a node claim one port, so an update leaves a gap per node; surge would
+//! hang with the new pod Pending.
+
+use super::daemon::{Parts, Rollout, daemon_set};
+use super::{Topology, variables_only};
+use crate::api::Mode;
+use crate::desired::{Environment, Object, Placement, ValidAgent, agent_pod};
+use crate::inject::Recipe;
+use crate::names;
+
+pub(super) struct HostPort;
+
+impl Topology for HostPort {
+    fn mode(&self) -> Mode {
+        Mode::HostPort
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::Pod
+    }
+
+    fn objects(&self, agent: &ValidAgent, environment: &Environment) -> Vec<Object> {
+        let mut container = agent_pod::container(agent, environment, self.placement());
+        container.ports = Some(agent_pod::ports(agent, true));
+        container.readiness_probe = Some(agent_pod::health_probe(1, 2));
+        let parts = Parts {
+            mode: self.mode(),
+            placement: self.placement(),
+            container,
+            volumes: Vec::new(),
+            host_network: false,
+            rollout: Rollout::Replace,
+        };
+        let name = names::vehicle(&agent.name, "host-port");
+        vec![Object::DaemonSet(Box::new(daemon_set(agent, name, parts)))]
+    }
+
+    fn endpoint(&self, agent: &ValidAgent) -> String {
+        format!("http://$(OTELAGENT_HOST_IP):{}", agent.spec.ports.grpc)
+    }
+
+    fn recipe(&self, agent: &ValidAgent, _: &Environment) -> Recipe {
+        variables_only(self.mode(), agent, &self.endpoint(agent), true)
+    }
+
+    fn vehicle(&self, agent: &ValidAgent) -> Option<String> {
+        Some(names::vehicle(&agent.name, "host-port"))
+    }
+}

@@ -1,0 +1,51 @@
+//! The modes (design §2), one file each. A new mode is its file and its line in [`topology`].
+
+mod daemon;
+mod host_network;
+mod host_port;
+mod node_local;
+mod sidecar;
+
+use super::{Environment, Object, Placement, ValidAgent};
+use crate::api::Mode;
+use crate::inject::Recipe;
+
+/// What a mode needs and what it gives to applications.
+pub trait Topology: Sync {
+    /// The mode.
+    fn mode(&self) -> Mode;
+    /// Where its agent listens.
+    fn placement(&self) -> Placement;
+    /// Its objects, vehicle first; none where the vehicle is in the application's pod.
+    fn objects(&self, agent: &ValidAgent, environment: &Environment) -> Vec<Object>;
+    /// The endpoint as applications are given it; may refer to the recipe's first variables.
+    fn endpoint(&self, agent: &ValidAgent) -> String;
+    /// What is injected into pods.
+    fn recipe(&self, agent: &ValidAgent, environment: &Environment) -> Recipe;
+    /// Name of its `DaemonSet`, if it has one.
+    fn vehicle(&self, agent: &ValidAgent) -> Option<String>;
+}
+
+/// The file that knows a mode.
+pub fn topology(mode: Mode) -> &'static dyn Topology {
+    match mode {
+        Mode::Sidecar => &sidecar::Sidecar,
+        Mode::HostPort => &host_port::HostPort,
+        Mode::HostNetwork => &host_network::HostNetwork,
+        Mode::NodeLocal => &node_local::NodeLocal,
+    }
+}
+
+/// The recipe of a mode that adds nothing but variables.
+fn variables_only(mode: Mode, agent: &ValidAgent, endpoint: &str, with_host_ip: bool) -> Recipe {
+    Recipe {
+        agent: agent.label(),
+        mode,
+        annotations: std::collections::BTreeMap::new(),
+        sidecar: None,
+        volumes: Vec::new(),
+        first: crate::inject::environment::first_variables(with_host_ip),
+        env: crate::inject::environment::rules(endpoint, agent.sdk_flush),
+        attributes: Vec::new(),
+    }
+}

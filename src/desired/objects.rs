@@ -1,0 +1,77 @@
+//! Desired objects as values, and whether a live object covers one.
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Service;
+use serde_json::Value;
+
+/// One object an `OtelAgent` needs, in its own namespace.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// A vehicle.
+    DaemonSet(Box<DaemonSet>),
+    /// The path to one.
+    Service(Box<Service>),
+}
+
+impl Object {
+    /// Kind, as in manifests and metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::DaemonSet(_) => "DaemonSet",
+            Self::Service(_) => "Service",
+        }
+    }
+
+    /// Name; every rendered object has one.
+    pub fn name(&self) -> &str {
+        let metadata = match self {
+            Self::DaemonSet(object) => &object.metadata,
+            Self::Service(object) => &object.metadata,
+        };
+        metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// The whole intent, as server-side apply takes it.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Self::DaemonSet(object) => serde_json::to_value(object),
+            Self::Service(object) => serde_json::to_value(object),
+        }
+        .unwrap_or_default()
+    }
+}
+
+/// Whether `actual` has everything that `desired` asks for. What others added or the server defaulted
+/// does not matter; list items with a `name` are found by it, as server-side apply does.
+pub fn covers(actual: &Value, desired: &Value) -> bool {
+    match (actual, desired) {
+        (Value::Object(actual), Value::Object(desired)) => {
+            desired.iter().all(|(key, value)| actual.get(key).is_some_and(|actual| covers(actual, value)))
+        }
+        (Value::Array(actual), Value::Array(desired)) => {
+            let named = desired.iter().all(|item| item.get("name").is_some());
+            if named && !desired.is_empty() {
+                desired.iter().all(|item| actual.iter().any(|other| other["name"] == item["name"] && covers(other, item)))
+            } else {
+                actual.len() == desired.len() && actual.iter().zip(desired).all(|(a, d)| covers(a, d))
+            }
+        }
+        (actual, desired) => actual == desired,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn defaults_and_foreign_additions_do_not_count_as_drift_but_changes_do() {
+        let actual = json!({"a": 1, "defaulted": true, "list": [{"name": "x", "v": 1, "d": 2}, {"name": "foreign"}]});
+        assert!(covers(&actual, &json!({"a": 1, "list": [{"name": "x", "v": 1}]})));
+        assert!(!covers(&actual, &json!({"a": 2})));
+        assert!(!covers(&actual, &json!({"list": [{"name": "x", "v": 9}]})));
+        assert!(!covers(&json!({"args": ["a", "b"]}), &json!({"args": ["a"]})));
+    }
+}

@@ -1,0 +1,235 @@
+//! `OtelAgent` → `ValidAgent`, or every problem with what to do about it.
+//!
+//! The API server's schema has refused what it can; here stands what needs the installation, the
+//! server's version or the agent's own configuration check. A problem is a value, not an error: the
+//! last good topology keeps running until the user changes something.
+
+use std::time::Duration;
+
+use kube::ResourceExt;
+
+use super::agent_config;
+use super::quantity::{self, MIB};
+use super::{Environment, topology};
+use crate::api::{Mode, OtelAgent, OtelAgentSpec, Routing, Workloads};
+use crate::inject::{Namespaces, Selection};
+use crate::names;
+
+/// One thing that keeps a spec from being carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Path of the field, such as `spec.agent.image`.
+    pub field: &'static str,
+    /// Stable word for conditions and events.
+    pub reason: &'static str,
+    /// What is wrong and what to write instead.
+    pub message: String,
+}
+
+/// An `OtelAgent` that can be carried out. Only [`validate`] makes one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidAgent {
+    /// Namespace of the object.
+    pub namespace: String,
+    /// Name of the object; a DNS label of at most [`names::MAX_NAME`] characters.
+    pub name: String,
+    /// Uid of the object.
+    pub uid: String,
+    /// What the user wrote, for the fields that need no parsing.
+    pub spec: OtelAgentSpec,
+    /// How long telemetry may wait for company.
+    pub flush_interval: Duration,
+    /// Bytes at which a batch is sent at once.
+    pub batch_bytes: u64,
+    /// Bytes of telemetry kept in memory, where the user said so.
+    pub memory_bytes: Option<u64>,
+    /// How long one upstream request may take.
+    pub export_timeout: Duration,
+    /// How long SDKs hold telemetry.
+    pub sdk_flush: Duration,
+    /// How long an unused path stays.
+    pub hold_old: Duration,
+    /// Which pods are injected; `None` where no workloads are selected.
+    pub selection: Option<Selection>,
+    /// Only `validate` can set this.
+    seal: Seal,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Seal;
+
+impl ValidAgent {
+    /// The mode asked for.
+    pub fn wanted(&self) -> Mode {
+        self.spec.mode
+    }
+
+    /// Value of the labels that stand for this object.
+    pub fn label(&self) -> String {
+        names::agent_label(&self.namespace, &self.name)
+    }
+
+    /// Image of the agent.
+    pub fn image<'a>(&'a self, environment: &'a Environment) -> &'a str {
+        self.own_image().unwrap_or(&environment.agent_image)
+    }
+
+    /// The user's own image, which need not be the bundled agent.
+    pub fn own_image(&self) -> Option<&str> {
+        self.spec.agent.as_ref().and_then(|agent| agent.image.as_deref())
+    }
+}
+
+/// Checks an `OtelAgent` against the installation and the server.
+///
+/// # Errors
+/// Every problem found, in the order of the spec's fields; never an empty list.
+pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAgent, Vec<Problem>> {
+    let spec = &agent.spec;
+    let namespace = agent.namespace().unwrap_or_default();
+    let mut problems = Vec::new();
+    problems.extend(platform_problems(spec, &namespace, environment));
+    problems.extend(server_problems(spec, environment));
+    problems.extend(secret_problems(spec));
+
+    let mut values = Values { problems: &mut problems };
+    let batch = spec.batch.clone().unwrap_or_default();
+    let buffer = spec.buffer.clone().unwrap_or_default();
+    let workloads = spec.workloads.clone();
+    let sdk_flush = workloads.as_ref().and_then(|w| w.flush_interval.clone());
+    let hold_old = spec.switchover.as_ref().and_then(|s| s.hold_old.clone());
+    let valid = ValidAgent {
+        name: agent.name_any(),
+        uid: agent.uid().unwrap_or_default(),
+        flush_interval: values.duration("spec.batch.flushInterval", batch.flush_interval.as_deref(), 200),
+        batch_bytes: values.size("spec.batch.maxSize", batch.max_size.as_deref()).unwrap_or(3 * MIB),
+        memory_bytes: values.size("spec.buffer.memory", buffer.memory.as_deref()),
+        export_timeout: values.duration("spec.export.timeout", spec.export.timeout.as_deref(), 10_000),
+        sdk_flush: values.duration("spec.workloads.flushInterval", sdk_flush.as_deref(), 500),
+        hold_old: values.duration("spec.switchover.holdOld", hold_old.as_deref(), 60_000),
+        selection: workloads.map(|workloads| selection(&workloads, &namespace)),
+        namespace,
+        spec: spec.clone(),
+        seal: Seal,
+    };
+    problems.extend(config_problems(&valid));
+    if problems.is_empty() { Ok(valid) } else { Err(problems) }
+}
+
+/// Reads values whose syntax the schema has checked already, noting what does not fit all the same.
+struct Values<'a> {
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Values<'_> {
+    fn duration(&mut self, field: &'static str, text: Option<&str>, default_ms: u64) -> Duration {
+        let default = Duration::from_millis(default_ms);
+        text.map_or(default, |text| {
+            quantity::duration(text).unwrap_or_else(|| {
+                self.malformed(field, text, "a duration such as 200ms, 5s or 1m30s");
+                default
+            })
+        })
+    }
+
+    fn size(&mut self, field: &'static str, text: Option<&str>) -> Option<u64> {
+        let text = text?;
+        let bytes = quantity::bytes(text);
+        if bytes.is_none() {
+            self.malformed(field, text, "a size such as 64Mi or 1Gi");
+        }
+        bytes
+    }
+
+    fn malformed(&mut self, field: &'static str, text: &str, expected: &str) {
+        let message = format!("{field} is `{text}`; write {expected}");
+        self.problems.push(Problem { field, reason: "InvalidValue", message });
+    }
+}
+
+fn selection(workloads: &Workloads, namespace: &str) -> Selection {
+    Selection {
+        namespaces: workloads
+            .namespace_selector
+            .clone()
+            .map_or_else(|| Namespaces::Named(namespace.into()), Namespaces::Labelled),
+        pods: workloads.pod_selector.clone().unwrap_or_default(),
+    }
+}
+
+fn platform_problems(spec: &OtelAgentSpec, namespace: &str, environment: &Environment) -> Vec<Problem> {
+    if environment.platform_namespaces.contains(namespace) {
+        return Vec::new();
+    }
+    let platform: Vec<&str> = environment.platform_namespaces.iter().map(String::as_str).collect();
+    let platform = platform.join(", ");
+    let problem = |field, what: &str, instead: &str| Problem {
+        field,
+        reason: "NotAPlatformNamespace",
+        message: format!(
+            "{what} needs an OtelAgent in a platform namespace ({platform}), and `{namespace}` is none; {instead}, or ask \
+             the platform team to create it there"
+        ),
+    };
+    let mut problems = Vec::new();
+    if spec.mode.on_nodes() {
+        problems.push(problem("spec.mode", &format!("mode {}", spec.mode), "use mode Sidecar"));
+    }
+    if spec.workloads.as_ref().is_some_and(|w| w.namespace_selector.is_some()) {
+        let instead = "remove it to select pods of this namespace";
+        problems.push(problem("spec.workloads.namespaceSelector", "workloads.namespaceSelector", instead));
+    }
+    if spec.agent.as_ref().is_some_and(|a| a.image.is_some()) {
+        problems.push(problem("spec.agent.image", "agent.image", "remove it to use the bundled agent"));
+    }
+    problems
+}
+
+fn server_problems(spec: &OtelAgentSpec, environment: &Environment) -> Option<Problem> {
+    let prefer = spec.mode == Mode::NodeLocal && spec.node_local.routing == Routing::Prefer;
+    (prefer && !environment.server.is_at_least(34)).then(|| Problem {
+        field: "spec.nodeLocal.routing",
+        reason: "ServerTooOld",
+        message: format!(
+            "routing Prefer needs trafficDistribution PreferSameNode, which servers offer from 1.34; this one is {}; use \
+             routing Require",
+            environment.server
+        ),
+    })
+}
+
+/// Secrets and `ConfigMap`s are mounted from the namespace of the pod that runs the agent, which in mode
+/// Sidecar is the application's.
+fn secret_problems(spec: &OtelAgentSpec) -> Option<Problem> {
+    let elsewhere = spec.workloads.as_ref().is_some_and(|w| w.namespace_selector.is_some());
+    let headers = spec.export.headers.iter().any(|h| h.secret_key_ref.is_some());
+    let tls = spec.export.tls.as_ref();
+    let mounted = headers || tls.is_some_and(|t| t.ca_config_map.is_some() || t.client_certificate_secret.is_some());
+    (spec.mode == Mode::Sidecar && elsewhere && mounted).then(|| Problem {
+        field: "spec.export",
+        reason: "SecretOutOfReach",
+        message: "a sidecar runs in the application's namespace and cannot mount Secrets or ConfigMaps of this one; use \
+                  mode NodeLocal, or an OtelAgent in each application namespace"
+            .into(),
+    })
+}
+
+/// The bundled agent's own verdict on the configuration it would be given. Another image is not ours
+/// to judge.
+fn config_problems(agent: &ValidAgent) -> Vec<Problem> {
+    if agent.own_image().is_some() {
+        return Vec::new();
+    }
+    let placement = topology(agent.wanted()).placement();
+    let rendered = agent_config::render(agent, placement);
+    let Err(found) = otelagent_agent::config::check(&rendered) else { return Vec::new() };
+    found
+        .iter()
+        .map(|problem| Problem {
+            field: "spec.config",
+            reason: "ConfigurationRefused",
+            message: format!("the agent refuses its configuration: {problem}"),
+        })
+        .collect()
+}
+

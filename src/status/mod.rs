@@ -1,0 +1,58 @@
+//! Pure. What is so, as `OtelAgent.status`, and which transitions are worth an event.
+//!
+//! Says nothing that was not observed. Times are given, never read.
+
+mod conditions;
+mod pods;
+
+pub use conditions::{Note, report, transitions};
+pub use pods::{LivePod, PodReport, Serving, count};
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::Mode;
+use crate::desired::Problem;
+use crate::switching::VehicleState;
+
+/// Everything a status is made of.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The moment of the report.
+    pub now: Timestamp,
+    /// Generation of the spec that was acted on.
+    pub generation: Option<i64>,
+    /// The mode asked for.
+    pub wanted: Mode,
+    /// What keeps the spec from being carried out.
+    pub problems: Vec<Problem>,
+    /// The mode that new pods are given, and where they send.
+    pub serving: Option<(Mode, String)>,
+    /// The serving mode's vehicle; `None` for mode Sidecar.
+    pub serving_vehicle: Option<VehicleState>,
+    /// The wanted mode's vehicle, where it differs from the serving one.
+    pub wanted_vehicle: Option<VehicleState>,
+    /// Modes that are kept only because an older path may still be used.
+    pub held: Vec<Mode>,
+    /// The pods.
+    pub pods: PodReport,
+    /// What is so of injection.
+    pub injection: InjectionState,
+}
+
+/// What is so of injection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InjectionState {
+    /// The object selects no workloads.
+    NotWanted,
+    /// A dry-run pod was injected as the recipe says.
+    InForce,
+    /// No vehicle has ever been ready, so nothing may be injected yet.
+    WaitingForVehicle,
+    /// Injection is not in force: stable reason and message.
+    Failed {
+        /// Stable word.
+        reason: &'static str,
+        /// What happened and what to do.
+        message: String,
+    },
+}

@@ -1,0 +1,165 @@
+//! Counting pods: injected, current, stale, missed.
+
+use std::collections::BTreeMap;
+
+use crate::api::{Mode, PodCounts};
+use crate::inject::Selection;
+use crate::names;
+
+/// How many owners a message names.
+const NAMED: usize = 3;
+
+/// One pod that is neither finished nor a mirror of a static one.
+#[derive(Clone, Debug)]
+pub struct LivePod<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Labels of its namespace.
+    pub namespace_labels: &'a BTreeMap<String, String>,
+    /// Its labels.
+    pub labels: &'a BTreeMap<String, String>,
+    /// Whom a person would look for: `Deployment shop/cart`.
+    pub owner: String,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+}
+
+/// What new pods are given now.
+#[derive(Clone, Debug)]
+pub struct Serving<'a> {
+    /// Mode of the recipe in force.
+    pub mode: Mode,
+    /// Hash of the recipe in force.
+    pub recipe: &'a str,
+}
+
+/// What was counted, and who holds what is not current.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodReport {
+    /// The numbers.
+    pub counts: PodCounts,
+    /// Live pods by mode, terminating ones included: they still use their path.
+    pub users: BTreeMap<Mode, usize>,
+    /// Owners of stale pods, with their number.
+    pub stale: BTreeMap<String, usize>,
+    /// Owners of missed pods, with their number.
+    pub missed: BTreeMap<String, usize>,
+}
+
+/// Counts the pods of one `OtelAgent`, known by `label`.
+///
+/// `selection` and `exclusions` say which pods should be injected; system namespaces must have been
+/// left out by the caller. Terminating pods use their path but are neither stale nor missed: nobody
+/// needs to act on them.
+pub fn count<'a>(
+    label: &str,
+    serving: Option<&Serving<'_>>,
+    selection: Option<&Selection>,
+    exclusions: &[Selection],
+    pods: impl IntoIterator<Item = LivePod<'a>>,
+) -> PodReport {
+    let mut report = PodReport::default();
+    for pod in pods {
+        let injected_by = pod.labels.get(names::LABEL_AGENT);
+        if injected_by.is_some_and(|agent| agent == label) {
+            count_injected(&mut report, &pod, serving);
+        } else if injected_by.is_none() && !pod.terminating && is_selected(&pod, selection, exclusions) {
+            report.counts.missed += 1;
+            *report.missed.entry(pod.owner).or_default() += 1;
+        }
+    }
+    report
+}
+
+fn count_injected(report: &mut PodReport, pod: &LivePod<'_>, serving: Option<&Serving<'_>>) {
+    let mode = pod.labels.get(names::LABEL_MODE).and_then(|mode| Mode::parse(mode));
+    if let Some(mode) = mode {
+        *report.users.entry(mode).or_default() += 1;
+    }
+    if pod.terminating {
+        return;
+    }
+    report.counts.injected += 1;
+    if let Some(mode) = mode {
+        *report.counts.by_mode.entry(mode.to_string()).or_default() += 1;
+    }
+    let recipe = pod.labels.get(names::LABEL_CONFIG).map(String::as_str);
+    if serving.is_some_and(|serving| mode == Some(serving.mode) && recipe == Some(serving.recipe)) {
+        report.counts.current += 1;
+    } else {
+        report.counts.stale += 1;
+        *report.stale.entry(pod.owner.clone()).or_default() += 1;
+    }
+}
+
+fn is_selected(pod: &LivePod<'_>, selection: Option<&Selection>, exclusions: &[Selection]) -> bool {
+    let matches = |selection: &Selection| selection.matches(pod.namespace, pod.namespace_labels, pod.labels);
+    selection.is_some_and(matches) && !exclusions.iter().any(matches)
+}
+
+/// The first few owners as a person reads them: `Deployment shop/cart: 3, Pod shop/one: 1 and 2 more`.
+pub(super) fn name_owners(owners: &BTreeMap<String, usize>) -> String {
+    let named: Vec<String> = owners.iter().take(NAMED).map(|(owner, pods)| format!("{owner}: {pods}")).collect();
+    let rest = owners.len().saturating_sub(NAMED);
+    if rest == 0 { named.join(", ") } else { format!("{} and {rest} more", named.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Selector;
+    use crate::inject::Namespaces;
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    fn all() -> Selection {
+        Selection { namespaces: Namespaces::Labelled(Selector::default()), pods: Selector::default() }
+    }
+
+    fn count_one(pod_labels: &[(&str, &str)], terminating: bool) -> PodReport {
+        let (pod_labels, none) = (labels(pod_labels), labels(&[]));
+        let pod = LivePod {
+            namespace: "shop",
+            namespace_labels: &none,
+            labels: &pod_labels,
+            owner: "Deployment shop/cart".into(),
+            terminating,
+        };
+        let serving = Serving { mode: Mode::HostPort, recipe: "r2" };
+        count("a.b", Some(&serving), Some(&all()), &[], [pod])
+    }
+
+    #[test]
+    fn a_pod_with_the_serving_mode_and_recipe_is_current() {
+        let injected = [(names::LABEL_AGENT, "a.b"), (names::LABEL_MODE, "HostPort"), (names::LABEL_CONFIG, "r2")];
+        let counts = count_one(&injected, false).counts;
+        assert_eq!((counts.injected, counts.current, counts.stale, counts.missed), (1, 1, 0, 0));
+    }
+
+    #[test]
+    fn a_pod_with_an_older_mode_or_recipe_is_stale() {
+        for (mode, recipe) in [("NodeLocal", "r2"), ("HostPort", "r1")] {
+            let injected = [(names::LABEL_AGENT, "a.b"), (names::LABEL_MODE, mode), (names::LABEL_CONFIG, recipe)];
+            let report = count_one(&injected, false);
+            assert_eq!((report.counts.current, report.counts.stale), (0, 1), "{mode} {recipe}");
+            assert_eq!(name_owners(&report.stale), "Deployment shop/cart: 1");
+        }
+    }
+
+    #[test]
+    fn a_selected_pod_without_a_mark_is_missed_unless_it_opted_out_or_is_going() {
+        assert_eq!(count_one(&[], false).counts.missed, 1);
+        assert_eq!(count_one(&[(names::LABEL_INJECT, "false")], false).counts.missed, 0);
+        assert_eq!(count_one(&[], true).counts.missed, 0);
+        assert_eq!(count_one(&[(names::LABEL_AGENT, "other")], false).counts.missed, 0);
+    }
+
+    #[test]
+    fn a_terminating_pod_still_uses_its_path() {
+        let report = count_one(&[(names::LABEL_AGENT, "a.b"), (names::LABEL_MODE, "NodeLocal")], true);
+        assert_eq!(report.users, BTreeMap::from([(Mode::NodeLocal, 1)]));
+        assert_eq!(report.counts.injected, 0);
+    }
+}

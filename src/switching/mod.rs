@@ -1,0 +1,183 @@
+//! Pure. Which modes' objects stand at a moment, and which mode serves (design §5).
+//!
+//! Running pods cannot be re-pointed, so the old path lives until its last user is gone, and nobody is
+//! sent to a path before it works. [`plan`] is one function of what is observed, evaluated from scratch
+//! each time: a crash at any point changes nothing.
+
+mod vehicle;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+
+pub use vehicle::{AgentPod, NodeState, Vehicle, VehicleState};
+
+use crate::api::Mode;
+
+/// How long a flip may take to reach every API server, rounded up: a pod admitted meanwhile still gets
+/// the old path, so an unused vehicle is never removed sooner, whatever the user asks (measured: 1 s).
+pub const PROPAGATION: Duration = Duration::from_secs(5);
+
+/// What is observed of one `OtelAgent`.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The moment of observation.
+    pub now: Timestamp,
+    /// The mode asked for.
+    pub wanted: Mode,
+    /// The mode that new pods are given now; `None` before the first.
+    pub serving: Option<Mode>,
+    /// Whether the wanted mode's vehicle is ready everywhere.
+    pub wanted_ready: bool,
+    /// Live pods by the mode they were born with.
+    pub users: BTreeMap<Mode, usize>,
+    /// Vehicles that exist, and since when each has had no user.
+    pub vehicles: BTreeMap<Mode, Option<Timestamp>>,
+    /// How long an unused path stays.
+    pub hold_old: Duration,
+}
+
+/// What must stand now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The mode that new pods are given; `None` until a first vehicle is ready.
+    pub serving: Option<Mode>,
+    /// Modes whose objects must exist, with the moment to be remembered on each vehicle.
+    pub keep: BTreeMap<Mode, Option<Timestamp>>,
+    /// Modes whose objects must go.
+    pub remove: BTreeSet<Mode>,
+    /// When to look again, if a held path is all that is left to wait for.
+    pub look_again: Option<Duration>,
+}
+
+/// Decides what stands.
+///
+/// ```text
+/// serving = wanted if its vehicle is ready everywhere, else the previous serving mode
+/// in use  = modes of live injected pods, each held `hold_old` longer
+/// keep    = {wanted, serving} ∪ in use
+/// ```
+pub fn plan(observed: &Observed) -> Plan {
+    let serving = if observed.wanted_ready { Some(observed.wanted) } else { observed.serving };
+    let mut plan =
+        Plan { serving, keep: BTreeMap::new(), remove: BTreeSet::new(), look_again: None };
+    let needed: BTreeSet<Mode> = [observed.wanted].into_iter().chain(serving).collect();
+    // Mode order has no meaning here; a mode that is neither needed, used nor there needs nothing.
+    for mode in Mode::ALL {
+        let used = observed.users.get(&mode).is_some_and(|users| *users > 0);
+        if needed.contains(&mode) || used {
+            plan.keep.insert(mode, None);
+            continue;
+        }
+        let Some(unused_since) = observed.vehicles.get(&mode) else { continue };
+        let since = unused_since.unwrap_or(observed.now);
+        match remaining(since, observed.now, observed.hold_old) {
+            Some(left) => {
+                plan.keep.insert(mode, Some(since));
+                plan.look_again = Some(plan.look_again.map_or(left, |other| other.min(left)));
+            }
+            None => {
+                plan.remove.insert(mode);
+            }
+        }
+    }
+    plan
+}
+
+/// How much longer a vehicle unused since `since` is held; `None` once it may go. A moment in the
+/// future (a clock set back) counts as now.
+fn remaining(since: Timestamp, now: Timestamp, hold: Duration) -> Option<Duration> {
+    let unused = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    hold.max(PROPAGATION).checked_sub(unused).filter(|left| !left.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn settled(mode: Mode) -> Observed {
+        Observed {
+            now: at(0),
+            wanted: mode,
+            serving: Some(mode),
+            wanted_ready: true,
+            users: BTreeMap::from([(mode, 3)]),
+            vehicles: BTreeMap::from([(mode, None)]),
+            hold_old: Duration::from_secs(60),
+        }
+    }
+
+    #[test]
+    fn nothing_serves_before_the_first_vehicle_is_ready() {
+        let observed = Observed {
+            serving: None,
+            wanted_ready: false,
+            users: BTreeMap::new(),
+            vehicles: BTreeMap::new(),
+            ..settled(Mode::NodeLocal)
+        };
+        let plan = plan(&observed);
+        assert_eq!(plan.serving, None);
+        assert_eq!(plan.keep, BTreeMap::from([(Mode::NodeLocal, None)]));
+    }
+
+    #[test]
+    fn a_new_mode_is_built_beside_the_old_one_which_serves_on() {
+        let observed = Observed { wanted: Mode::HostPort, wanted_ready: false, ..settled(Mode::NodeLocal) };
+        let plan = plan(&observed);
+        assert_eq!(plan.serving, Some(Mode::NodeLocal));
+        assert_eq!(plan.keep.keys().copied().collect::<Vec<_>>(), [Mode::HostPort, Mode::NodeLocal]);
+    }
+
+    #[test]
+    fn once_ready_the_new_mode_serves_and_the_old_stays_for_its_users() {
+        let mut observed = Observed { wanted: Mode::HostPort, ..settled(Mode::NodeLocal) };
+        observed.vehicles.insert(Mode::HostPort, None);
+        let plan = plan(&observed);
+        assert_eq!(plan.serving, Some(Mode::HostPort));
+        assert_eq!(plan.keep.get(&Mode::NodeLocal), Some(&None));
+        assert!(plan.remove.is_empty());
+    }
+
+    #[test]
+    fn an_unused_path_is_held_and_then_removed() {
+        let mut observed = Observed { wanted: Mode::HostPort, users: BTreeMap::new(), ..settled(Mode::NodeLocal) };
+        let first = plan(&observed);
+        assert_eq!(first.keep.get(&Mode::NodeLocal), Some(&Some(at(0))));
+        assert_eq!(first.look_again, Some(Duration::from_secs(60)));
+
+        observed.vehicles.insert(Mode::NodeLocal, Some(at(0)));
+        observed.now = at(59);
+        assert!(plan(&observed).remove.is_empty());
+        observed.now = at(60);
+        assert_eq!(plan(&observed).remove, BTreeSet::from([Mode::NodeLocal]));
+    }
+
+    #[test]
+    fn a_user_that_comes_back_ends_the_hold() {
+        let mut observed = Observed { wanted: Mode::HostPort, ..settled(Mode::NodeLocal) };
+        observed.vehicles.insert(Mode::NodeLocal, Some(at(-3600)));
+        assert_eq!(plan(&observed).keep.get(&Mode::NodeLocal), Some(&None));
+    }
+
+    #[test]
+    fn a_hold_of_zero_still_covers_the_time_a_flip_takes_to_arrive() {
+        let mut observed =
+            Observed { wanted: Mode::HostPort, users: BTreeMap::new(), hold_old: Duration::ZERO, ..settled(Mode::NodeLocal) };
+        observed.vehicles.insert(Mode::NodeLocal, Some(at(-4)));
+        assert!(plan(&observed).remove.is_empty());
+    }
+
+    #[test]
+    fn going_back_is_at_once_since_the_old_vehicle_still_stands() {
+        let mut observed = settled(Mode::NodeLocal);
+        observed.serving = Some(Mode::HostPort);
+        observed.vehicles.insert(Mode::HostPort, None);
+        assert_eq!(plan(&observed).serving, Some(Mode::NodeLocal));
+    }
+}
