@@ -63,7 +63,10 @@ pub(crate) fn create(group: &str) -> Result<String> {
             roots
         }
         Hierarchies::V2(root) => {
-            for_each_level(&root, group, delegate)?;
+            for_each_level(&root, group, |above, _| {
+                delegate(above);
+                Ok(())
+            })?;
             vec![root]
         }
     };
@@ -99,10 +102,9 @@ fn inherit_cpuset(above: &Path, dir: &Path) -> Result<()> {
 
 /// A version 2 group has the controllers its parent hands down. Some may not exist on this host;
 /// the kubelet says which one it misses.
-fn delegate(above: &Path, _dir: &Path) -> Result<()> {
+fn delegate(above: &Path) {
     let control = above.join("cgroup.subtree_control");
     for controller in V2_CONTROLLERS.split(' ') {
         let _ = fs::write(&control, controller);
     }
-    Ok(())
 }

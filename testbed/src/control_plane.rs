@@ -16,7 +16,7 @@ use crate::parts::{Part, ensure_for};
 /// Every request, without bodies: enough to compare the rights used with the rights granted.
 const AUDIT_POLICY: &str = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],"rules":[{"level":"Metadata"}]}"#;
 /// On a busy machine all of it takes longer than the second it takes otherwise.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Where the audit log is, when there is one.
 pub(crate) fn audit_log(layout: &Layout) -> PathBuf {

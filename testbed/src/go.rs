@@ -33,12 +33,14 @@ impl GoBuild<'_> {
             make_dir(parent)?;
         }
         let fresh = self.out.with_extension("building");
-        let mut flags = "-s -w".to_owned();
-        for (name, value) in self.stamps {
-            flags.push_str(&format!(" -X {name}={value}"));
-        }
+        let mut flags = vec!["-s -w".to_owned()];
+        flags.extend(
+            self.stamps
+                .iter()
+                .map(|(name, value)| format!("-X {name}={value}")),
+        );
         let mut go = go_command(self.dir)?;
-        go.args(["build", "-trimpath", "-ldflags", &flags]);
+        go.args(["build", "-trimpath", "-ldflags", &flags.join(" ")]);
         if !self.tags.is_empty() {
             go.args(["-tags", self.tags]);
         }

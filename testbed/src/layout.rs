@@ -201,3 +201,43 @@ impl Layout {
 pub(crate) fn node_name(node: u8) -> String {
     format!("node{node}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_short_dns_labels() {
+        for good in ["a", "default", "t-1", &"x".repeat(40)] {
+            assert!(good.parse::<BedName>().is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "a-", "A", "a/b", "..", "a b", &"x".repeat(41)] {
+            assert!(bad.parse::<BedName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn links_fit_and_ranges_of_slots_and_nodes_do_not_meet() {
+        let mut seen = std::collections::BTreeSet::new();
+        for slot in (0..SLOTS).map(Slot) {
+            let layout = Layout {
+                name: "x".parse().unwrap(),
+                slot,
+            };
+            assert!(slot.host_link().len() <= 15);
+            assert!(seen.insert(layout.host_ip().to_string()));
+            assert!(seen.insert(layout.control_plane_ip().to_string()));
+            assert!(seen.insert(layout.service_range()));
+            for node in 1..=MAX_NODES {
+                assert!(seen.insert(layout.node_ip(node).to_string()));
+                assert!(seen.insert(layout.pod_subnet(node)));
+            }
+            assert!(
+                seen.iter()
+                    .filter(|range| range.starts_with(&slot.prefix()))
+                    .count()
+                    > 3
+            );
+        }
+    }
+}

@@ -24,7 +24,7 @@ use crate::parts::{Part, ensure_for};
 
 /// The name of the sandbox image.
 const PAUSE_IMAGE: &str = "bed.local/pause:1";
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Runs as the node's mount holder: what the kubelet and containers expect at fixed paths is the
 /// node's own, and mounts made in here are never seen outside.

@@ -190,7 +190,8 @@ pub fn ensure_for(part: Part, kubernetes: KubernetesVersion) -> Result<PathBuf> 
     if binary.is_file() {
         return Ok(binary);
     }
-    if let Some(ready) = ready_binary(part, kubernetes) {
+    let assets = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
+    if let Some(ready) = ready_binary(part, kubernetes, assets.as_deref()) {
         say(&format!("use {} {}", part.binary(), ready.display()));
         return Ok(ready);
     }
@@ -199,7 +200,7 @@ pub fn ensure_for(part: Part, kubernetes: KubernetesVersion) -> Result<PathBuf> 
         say(&format!(
             "wait for another process that builds in {}",
             dir.display()
-        ))
+        ));
     };
     let held = lock(&dir.join(".lock"), waiting)?;
     if !binary.is_file() {
@@ -317,14 +318,16 @@ fn kubernetes_stamps(version: KubernetesVersion) -> Vec<(String, String)> {
 }
 
 /// A binary of the pinned version that is already on this machine.
-fn ready_binary(part: Part, kubernetes: KubernetesVersion) -> Option<PathBuf> {
+fn ready_binary(
+    part: Part,
+    kubernetes: KubernetesVersion,
+    assets: Option<&Path>,
+) -> Option<PathBuf> {
     let (args, expected) = part.version_probe(kubernetes)?;
-    let assets =
-        env::var_os("KUBEBUILDER_ASSETS").map(|dir| PathBuf::from(dir).join(part.binary()));
-    let candidates = [
-        assets.filter(|path| path.is_file()),
-        find_program(part.binary()),
-    ];
+    let assets = assets
+        .map(|dir| dir.join(part.binary()))
+        .filter(|path| path.is_file());
+    let candidates = [assets, find_program(part.binary())];
     candidates.into_iter().flatten().find(|candidate| {
         command(candidate)
             .args(args)
@@ -390,4 +393,37 @@ fn build_collector(dir: &Path, out: &Path) -> Result<()> {
     }
     .run()?;
     fs::remove_dir_all(&sources).map_err(Error::io("remove the generated sources"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_ready_binary_is_used_only_in_the_pinned_version() {
+        let dir = env::temp_dir().join(format!("testbed-assets-{}", std::process::id()));
+        make_dir(&dir).unwrap();
+        let version = KubernetesVersion::default();
+        let found = |says: &str| {
+            let path = dir.join("kube-scheduler");
+            write(&path, format!("#!/bin/sh\necho '{says}'\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            ready_binary(Part::KubeScheduler, version, Some(&dir)) == Some(path)
+        };
+        assert!(found(&format!("Kubernetes {}", version.release())));
+        assert!(!found("Kubernetes v1.30.0"));
+        assert!(!found(&format!("Kubernetes {}0", version.release())));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn every_part_has_a_directory_that_names_its_version() {
+        for version in KubernetesVersion::ALL {
+            for part in CONTROL_PLANE.iter().chain(NODE).chain(&[Part::Collector]) {
+                let name = part.source(*version).cache_name();
+                assert!(name.contains("-v"), "{part:?}: {name}");
+            }
+        }
+    }
 }

@@ -252,7 +252,7 @@ fn records() -> Result<Vec<Record>> {
 
 fn hold() -> Result<fs::File> {
     lock(&lock_path(), || {
-        say("wait for another bed that is being made or ended")
+        say("wait for another bed that is being made or ended");
     })
 }
 
