@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::builder::Builder;
-use crate::command::{command, run, write};
+use crate::command::{command, run};
 use crate::component::{self, Component};
 use crate::control_plane;
 use crate::error::{Error, Result};
@@ -207,11 +207,6 @@ impl Bed {
             "there is no node {node}; this bed has {}, counted from 1",
             self.record.options.nodes
         )))
-    }
-
-    /// Writes the kubeconfig elsewhere.
-    pub fn write_kubeconfig(&self, path: &Path) -> Result<()> {
-        write(path, crate::command::read(&self.kubeconfig)?)
     }
 }
 

@@ -115,6 +115,14 @@ fn apiserver_args(layout: &Layout, options: &Options) -> Result<Vec<OsString>> {
         "--authorization-mode=Node,RBAC".to_owned(),
         "--enable-admission-plugins=NodeRestriction".to_owned(),
         "--allow-privileged".to_owned(),
+        // For servers that extend the API, and for components that look these up.
+        format!("--requestheader-client-ca-file={}", pki("ca.crt")),
+        "--requestheader-allowed-names=bed-front-proxy".to_owned(),
+        "--requestheader-username-headers=X-Remote-User".to_owned(),
+        "--requestheader-group-headers=X-Remote-Group".to_owned(),
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-".to_owned(),
+        format!("--proxy-client-cert-file={}", pki("front-proxy.crt")),
+        format!("--proxy-client-key-file={}", pki("front-proxy.key")),
         // There is no kube-proxy beside it: it must dial the Services of webhooks by endpoint.
         "--enable-aggregator-routing=true".to_owned(),
         format!("--kubelet-client-certificate={}", pki("kubelet-client.crt")),
@@ -152,6 +160,9 @@ fn controller_manager_args(layout: &Layout, options: &Options) -> Vec<OsString> 
         format!("--cluster-signing-key-file={}", pki("ca.key")),
         format!("--cluster-cidr={}", layout.pod_range()),
         "--leader-elect=false".to_owned(),
+        // The default of 20 requests a second makes the start of the controllers take five.
+        "--kube-api-qps=200".to_owned(),
+        "--kube-api-burst=400".to_owned(),
     ];
     words(
         args.into_iter()

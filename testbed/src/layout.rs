@@ -68,8 +68,8 @@ impl BedName {
         beds_dir().join(&self.0)
     }
 
-    /// Logs stay when the bed is gone.
-    pub(crate) fn log_dir(&self) -> PathBuf {
+    /// Where its logs are: one file per component, kept when the bed is gone.
+    pub fn log_dir(&self) -> PathBuf {
         Path::new(STATE_ROOT).join("logs").join(&self.0)
     }
 }

@@ -76,7 +76,7 @@ enum Action {
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Print a component's log, or list the logs.
+    /// Print a component's log, or where the logs are; also of a bed that is gone.
     Logs {
         #[command(flatten)]
         named: Named,
@@ -254,23 +254,21 @@ fn kubectl(bed: &Bed, args: &[String]) -> Result<ExitCode> {
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
+/// Works for beds that are gone, too: that is when one needs logs most.
 fn logs(named: &Named, component: Option<Component>) -> Result<()> {
-    let bed = attach(named)?;
-    match component {
-        None => print(&bed.log_dir().display().to_string()),
-        Some(component) => {
-            let path = bed.log(component);
-            let reading = |source| Error::Io {
-                doing: format!("read {}", path.display()),
-                source,
-            };
-            let mut file = std::fs::File::open(&path).map_err(reading)?;
-            std::io::copy(&mut file, &mut stdout())
-                .map(drop)
-                .map_err(|source| Error::Io {
-                    doing: "print".to_owned(),
-                    source,
-                })
-        }
-    }
+    let dir = named.name.log_dir();
+    let Some(component) = component else {
+        return print(&dir.display().to_string());
+    };
+    let path = dir.join(format!("{component}.log"));
+    let reading = |source| Error::Io {
+        doing: format!("read {}", path.display()),
+        source,
+    };
+    let mut file = std::fs::File::open(&path).map_err(reading)?;
+    let copied = std::io::copy(&mut file, &mut stdout());
+    copied.map(drop).map_err(|source| Error::Io {
+        doing: "print".to_owned(),
+        source,
+    })
 }

@@ -192,7 +192,6 @@ pub fn ensure_for(part: Part, kubernetes: KubernetesVersion) -> Result<PathBuf> 
     }
     let assets = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
     if let Some(ready) = ready_binary(part, kubernetes, assets.as_deref()) {
-        say(&format!("use {} {}", part.binary(), ready.display()));
         return Ok(ready);
     }
     make_dir(&dir)?;
@@ -212,8 +211,12 @@ pub fn ensure_for(part: Part, kubernetes: KubernetesVersion) -> Result<PathBuf> 
 
 /// Makes sure all parts are there; with `nodes` also those only nodes need.
 pub fn ensure_all(kubernetes: KubernetesVersion, nodes: bool) -> Result<()> {
+    let cache = cache_root()?;
     for part in CONTROL_PLANE.iter().chain(if nodes { NODE } else { &[] }) {
-        ensure_for(*part, kubernetes)?;
+        let binary = ensure_for(*part, kubernetes)?;
+        if !binary.starts_with(&cache) {
+            say(&format!("use {}", binary.display()));
+        }
     }
     Ok(())
 }

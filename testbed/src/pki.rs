@@ -96,6 +96,11 @@ pub(crate) fn issue(layout: &Layout, nodes: u8) -> Result<()> {
         "kubelet-client",
         &client(&ca, "bed-kubelet-client", Some(MASTERS))?,
     )?;
+    save(
+        layout,
+        "front-proxy",
+        &client(&ca, "bed-front-proxy", None)?,
+    )?;
     for node in 1..=nodes {
         let name = node_name(node);
         save(

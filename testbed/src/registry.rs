@@ -4,6 +4,7 @@
 //! dies, the next one finds what to clean. Knows nothing of what runs in a bed.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -132,6 +133,9 @@ fn fresh_directories(record: &Record) -> Result<()> {
     make_dir(&logs)?;
     make_dir(&dir.join("pids"))?;
     make_dir(&dir.join("pki"))?;
+    // Whoever reads the keys in here is root on this machine by way of a privileged pod.
+    let private = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(&dir, private).map_err(Error::io(format!("protect {}", dir.display())))?;
     write(&dir.join("token"), &record.token)
 }
 
