@@ -44,6 +44,12 @@ pub const ANNOTATION_SELECTION: &str = "otelagent.dev/selection";
 /// On bindings: the mode in force, so that the serving mode is read from the cluster and not assumed.
 pub const ANNOTATION_SERVING: &str = "otelagent.dev/serving";
 
+/// On bindings: hash of the recipe in force.
+pub const ANNOTATION_RECIPE: &str = "otelagent.dev/recipe";
+/// On bindings: since when (RFC 3339) they bind their policy; an older policy is kept a while longer,
+/// for API servers that have not seen the move.
+pub const ANNOTATION_BOUND_AT: &str = "otelagent.dev/bound-at";
+
 /// Name of the injected container, and of the container in agent pods.
 pub const CONTAINER: &str = "otelagent";
 /// Name of the injected volume that carries the agent's configuration.
@@ -93,6 +99,13 @@ pub fn cluster_object(namespace: &str, name: &str, part: Option<&str>) -> String
         Some(part) => format!("{CLUSTER_PREFIX}{namespace}.{name}.{part}"),
         None => format!("{CLUSTER_PREFIX}{namespace}.{name}"),
     }
+}
+
+/// Namespace and name of the `OtelAgent` that a cluster-scoped object belongs to; the reverse of
+/// [`cluster_object`].
+pub fn owner_of_cluster_object(object: &str) -> Option<(String, String)> {
+    let mut parts = object.strip_prefix(CLUSTER_PREFIX)?.split('.');
+    Some((parts.next()?.to_owned(), parts.next()?.to_owned()))
 }
 
 /// Whether `text` is a DNS label that starts with a letter (RFC 1035 §2.3.1), as Service names must be.

@@ -15,6 +15,13 @@ pub struct Environment {
     pub server: ServerVersion,
 }
 
+impl Environment {
+    /// Namespaces whose pods nobody sees: the system's, and the operator's own.
+    pub fn excluded_namespaces(&self) -> impl Iterator<Item = &str> {
+        ["kube-system", self.operator_namespace.as_str()].into_iter()
+    }
+}
+
 /// Version of an API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServerVersion {

@@ -16,4 +16,4 @@ pub use agent_config::Placement;
 pub use environment::{Environment, ServerVersion};
 pub use modes::{Topology, topology};
 pub use objects::{Object, covers};
-pub use validate::{Problem, ValidAgent, validate};
+pub use validate::{Problem, ValidAgent, selection, validate};

@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use super::agent_config;
 use super::quantity::{self, MIB};
 use super::{Environment, topology};
-use crate::api::{Mode, OtelAgent, OtelAgentSpec, Routing, Workloads};
+use crate::api::{Mode, OtelAgent, OtelAgentSpec, Routing};
 use crate::inject::{Namespaces, Selection};
 use crate::names;
 
@@ -95,8 +95,7 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
     let mut values = Values { problems: &mut problems };
     let batch = spec.batch.clone().unwrap_or_default();
     let buffer = spec.buffer.clone().unwrap_or_default();
-    let workloads = spec.workloads.clone();
-    let sdk_flush = workloads.as_ref().and_then(|w| w.flush_interval.clone());
+    let sdk_flush = spec.workloads.as_ref().and_then(|w| w.flush_interval.clone());
     let hold_old = spec.switchover.as_ref().and_then(|s| s.hold_old.clone());
     let valid = ValidAgent {
         name: agent.name_any(),
@@ -107,7 +106,7 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
         export_timeout: values.duration("spec.export.timeout", spec.export.timeout.as_deref(), 10_000),
         sdk_flush: values.duration("spec.workloads.flushInterval", sdk_flush.as_deref(), 500),
         hold_old: values.duration("spec.switchover.holdOld", hold_old.as_deref(), 60_000),
-        selection: workloads.map(|workloads| selection(&workloads, &namespace)),
+        selection: selection(agent),
         namespace,
         spec: spec.clone(),
         seal: Seal,
@@ -147,14 +146,14 @@ impl Values<'_> {
     }
 }
 
-fn selection(workloads: &Workloads, namespace: &str) -> Selection {
-    Selection {
-        namespaces: workloads
-            .namespace_selector
-            .clone()
-            .map_or_else(|| Namespaces::Named(namespace.into()), Namespaces::Labelled),
+/// The pods a spec selects, whether or not the spec can be carried out; `None` without workloads.
+pub fn selection(agent: &OtelAgent) -> Option<Selection> {
+    let workloads = agent.spec.workloads.as_ref()?;
+    let own = || Namespaces::Named(agent.namespace().unwrap_or_default());
+    Some(Selection {
+        namespaces: workloads.namespace_selector.clone().map_or_else(own, Namespaces::Labelled),
         pods: workloads.pod_selector.clone().unwrap_or_default(),
-    }
+    })
 }
 
 fn platform_problems(spec: &OtelAgentSpec, namespace: &str, environment: &Environment) -> Vec<Problem> {

@@ -84,6 +84,9 @@ fn accepted(facts: &Facts) -> Verdict {
 
 /// Whether a pod created now would be served.
 fn ready(facts: &Facts) -> Verdict {
+    if let Some(failure) = &facts.failure {
+        return verdict(false, failure.reason, failure.message.clone());
+    }
     let Some((serving, _)) = &facts.serving else {
         let waiting = facts.wanted_vehicle.as_ref().map(waiting).unwrap_or_default();
         return verdict(false, "VehicleNotReady", format!("no agent serves yet: {waiting}"));
@@ -211,6 +214,7 @@ mod tests {
             held: Vec::new(),
             pods: PodReport::default(),
             injection: InjectionState::InForce,
+            failure: None,
         }
     }
 

@@ -6,7 +6,7 @@ mod conditions;
 mod pods;
 
 pub use conditions::{Note, report, transitions};
-pub use pods::{LivePod, PodReport, Serving, count};
+pub use pods::{LivePod, PodReport, Serving, count, owner_name};
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -37,6 +37,17 @@ pub struct Facts {
     pub pods: PodReport,
     /// What is so of injection.
     pub injection: InjectionState,
+    /// What kept the objects from being written, if anything did.
+    pub failure: Option<Failure>,
+}
+
+/// Why objects could not be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Stable word.
+    pub reason: &'static str,
+    /// What happened.
+    pub message: String,
 }
 
 /// What is so of injection.

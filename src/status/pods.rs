@@ -97,6 +97,27 @@ fn is_selected(pod: &LivePod<'_>, selection: Option<&Selection>, exclusions: &[S
     selection.is_some_and(matches) && !exclusions.iter().any(matches)
 }
 
+/// Whom a person would look for: the `Deployment` behind a `ReplicaSet`, else the controller, else the
+/// pod itself.
+pub fn owner_name(
+    namespace: &str,
+    pod: &str,
+    controller: Option<(&str, &str)>,
+    labels: &BTreeMap<String, String>,
+) -> String {
+    let deployment = |name: &str| {
+        let suffix = format!("-{}", labels.get("pod-template-hash")?);
+        name.strip_suffix(&suffix).map(|name| format!("Deployment {namespace}/{name}"))
+    };
+    match controller {
+        Some(("ReplicaSet", name)) => {
+            deployment(name).unwrap_or_else(|| format!("ReplicaSet {namespace}/{name}"))
+        }
+        Some((kind, name)) => format!("{kind} {namespace}/{name}"),
+        None => format!("Pod {namespace}/{pod}"),
+    }
+}
+
 /// The first few owners as a person reads them: `Deployment shop/cart: 3, Pod shop/one: 1 and 2 more`.
 pub(super) fn name_owners(owners: &BTreeMap<String, usize>) -> String {
     let named: Vec<String> = owners.iter().take(NAMED).map(|(owner, pods)| format!("{owner}: {pods}")).collect();
@@ -154,6 +175,15 @@ mod tests {
         assert_eq!(count_one(&[(names::LABEL_INJECT, "false")], false).counts.missed, 0);
         assert_eq!(count_one(&[], true).counts.missed, 0);
         assert_eq!(count_one(&[(names::LABEL_AGENT, "other")], false).counts.missed, 0);
+    }
+
+    #[test]
+    fn an_owner_is_the_deployment_behind_the_replica_set() {
+        let hashed = labels(&[("pod-template-hash", "7d4b9")]);
+        let name = |controller| owner_name("shop", "cart-7d4b9-x", controller, &hashed);
+        assert_eq!(name(Some(("ReplicaSet", "cart-7d4b9"))), "Deployment shop/cart");
+        assert_eq!(name(Some(("StatefulSet", "db"))), "StatefulSet shop/db");
+        assert_eq!(name(None), "Pod shop/cart-7d4b9-x");
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub struct Observed {
     pub now: Timestamp,
     /// The mode asked for.
     pub wanted: Mode,
-    /// The mode that new pods are given now; `None` before the first.
+    /// The mode that new pods are given now, as found in force; `None` before the first.
     pub serving: Option<Mode>,
     /// Whether the wanted mode's vehicle is ready everywhere.
     pub wanted_ready: bool,
@@ -62,7 +62,8 @@ pub fn plan(observed: &Observed) -> Plan {
     let serving = if observed.wanted_ready { Some(observed.wanted) } else { observed.serving };
     let mut plan =
         Plan { serving, keep: BTreeMap::new(), remove: BTreeSet::new(), look_again: None };
-    let needed: BTreeSet<Mode> = [observed.wanted].into_iter().chain(serving).collect();
+    // What is in force now is needed until the flip has been made, however long its proof takes.
+    let needed: BTreeSet<Mode> = [observed.wanted].into_iter().chain(serving).chain(observed.serving).collect();
     // Mode order has no meaning here; a mode that is neither needed, used nor there needs nothing.
     for mode in Mode::ALL {
         let used = observed.users.get(&mode).is_some_and(|users| *users > 0);
@@ -112,6 +113,20 @@ mod tests {
         }
     }
 
+    /// `HostPort` serves, pods of `NodeLocal` still run.
+    fn flipped() -> Observed {
+        Observed { wanted: Mode::HostPort, serving: Some(Mode::HostPort), ..settled(Mode::NodeLocal) }
+    }
+
+    #[test]
+    fn a_path_in_force_stays_until_the_flip_is_made() {
+        let mut observed = Observed { wanted: Mode::HostPort, users: BTreeMap::new(), ..settled(Mode::NodeLocal) };
+        observed.vehicles.insert(Mode::NodeLocal, Some(at(-3600)));
+        let plan = plan(&observed);
+        assert_eq!(plan.serving, Some(Mode::HostPort));
+        assert_eq!(plan.keep.get(&Mode::NodeLocal), Some(&None));
+    }
+
     #[test]
     fn nothing_serves_before_the_first_vehicle_is_ready() {
         let observed = Observed {
@@ -146,7 +161,7 @@ mod tests {
 
     #[test]
     fn an_unused_path_is_held_and_then_removed() {
-        let mut observed = Observed { wanted: Mode::HostPort, users: BTreeMap::new(), ..settled(Mode::NodeLocal) };
+        let mut observed = Observed { users: BTreeMap::new(), ..flipped() };
         let first = plan(&observed);
         assert_eq!(first.keep.get(&Mode::NodeLocal), Some(&Some(at(0))));
         assert_eq!(first.look_again, Some(Duration::from_secs(60)));
@@ -160,15 +175,14 @@ mod tests {
 
     #[test]
     fn a_user_that_comes_back_ends_the_hold() {
-        let mut observed = Observed { wanted: Mode::HostPort, ..settled(Mode::NodeLocal) };
+        let mut observed = flipped();
         observed.vehicles.insert(Mode::NodeLocal, Some(at(-3600)));
         assert_eq!(plan(&observed).keep.get(&Mode::NodeLocal), Some(&None));
     }
 
     #[test]
     fn a_hold_of_zero_still_covers_the_time_a_flip_takes_to_arrive() {
-        let mut observed =
-            Observed { wanted: Mode::HostPort, users: BTreeMap::new(), hold_old: Duration::ZERO, ..settled(Mode::NodeLocal) };
+        let mut observed = Observed { users: BTreeMap::new(), hold_old: Duration::ZERO, ..flipped() };
         observed.vehicles.insert(Mode::NodeLocal, Some(at(-4)));
         assert!(plan(&observed).remove.is_empty());
     }

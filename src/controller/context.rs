@@ -1,0 +1,109 @@
+//! What every reconcile shares.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use kube::runtime::events::Recorder;
+
+use super::stores::Stores;
+use crate::desired::Environment;
+use crate::process::Metrics;
+
+/// How far apart two passes over one object are, at least: pods come and go faster than anyone reads.
+const PACE: Duration = Duration::from_millis(500);
+/// How long a dry-run's answer is believed while nothing it speaks of has changed.
+const PROBE_TTL: Duration = Duration::from_secs(300);
+
+/// What every reconcile shares.
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) environment: Environment,
+    pub(crate) canary_namespace: String,
+    /// Whether the server mutates by policy.
+    pub(crate) policy_engine: bool,
+    /// Owner reference to the operator's `ClusterRole`, for cluster-scoped objects.
+    pub(crate) installation: Option<serde_json::Value>,
+    pub(crate) stores: Stores,
+    pub(crate) recorder: Recorder,
+    pub(crate) metrics: Metrics,
+    memory: Mutex<HashMap<String, Memory>>,
+}
+
+/// What is remembered of one object to spare requests; forgetting it changes nothing but their number.
+#[derive(Default)]
+struct Memory {
+    last_pass: Option<(Instant, Option<i64>)>,
+    probed: Option<(Instant, String)>,
+}
+
+impl Context {
+    #[allow(clippy::too_many_arguments)] // built once, field by field
+    pub(crate) fn new(
+        client: Client,
+        environment: Environment,
+        canary_namespace: String,
+        policy_engine: bool,
+        installation: Option<serde_json::Value>,
+        stores: Stores,
+        recorder: Recorder,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            client,
+            environment,
+            canary_namespace,
+            policy_engine,
+            installation,
+            stores,
+            recorder,
+            metrics,
+            memory: Mutex::default(),
+        }
+    }
+
+    /// The moment, for the pure rooms.
+    pub(crate) fn now() -> Timestamp {
+        Timestamp::now()
+    }
+
+    /// How long to wait before the next pass over an object, if it is too soon. A new generation of
+    /// the spec never waits.
+    pub(crate) fn too_soon(&self, uid: &str, generation: Option<i64>) -> Option<Duration> {
+        self.with(uid, |memory| {
+            let left = memory
+                .last_pass
+                .filter(|(_, seen)| *seen == generation)
+                .and_then(|(at, _)| PACE.checked_sub(at.elapsed()))
+                .filter(|left| !left.is_zero());
+            if left.is_none() {
+                memory.last_pass = Some((Instant::now(), generation));
+            }
+            left
+        })
+    }
+
+    /// Whether injection in force was shown lately for exactly this state of binding and policy.
+    pub(crate) fn was_probed(&self, uid: &str, state: &str) -> bool {
+        self.with(uid, |memory| {
+            memory.probed.as_ref().is_some_and(|(at, probed)| probed == state && at.elapsed() < PROBE_TTL)
+        })
+    }
+
+    /// Remembers that injection in force was shown for this state, or that it no longer is.
+    pub(crate) fn remember_probe(&self, uid: &str, state: Option<String>) {
+        self.with(uid, |memory| memory.probed = state.map(|state| (Instant::now(), state)));
+    }
+
+    /// Forgets objects that are gone.
+    pub(crate) fn retain(&self, uids: &std::collections::HashSet<String>) {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| uids.contains(uid));
+    }
+
+    fn with<T>(&self, uid: &str, act: impl FnOnce(&mut Memory) -> T) -> T {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        act(memory.entry(uid.to_owned()).or_default())
+    }
+}

@@ -1,0 +1,63 @@
+//! What can go wrong in the controller, each with a stable reason word.
+
+/// An error of the controller. A user's mistake is none: that is a value, and ends in a condition.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// A read or write of the API server failed.
+    #[error("{action}")]
+    Api {
+        /// What was tried.
+        action: String,
+        /// Why it failed.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// An object of the wanted name exists and belongs to somebody else.
+    #[error("{kind} {name} exists and was not made for this OtelAgent; rename one of them")]
+    NameTaken {
+        /// The kind.
+        kind: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// A reconcile took too long, most likely because the API server did not answer.
+    #[error("no end after {seconds} s; trying again")]
+    Timeout {
+        /// How long it was given.
+        seconds: u64,
+    },
+    /// The API server's version could not be read.
+    #[error("the API server's version {0:?} cannot be read")]
+    Version(String),
+    /// A policy could not be rendered.
+    #[error(transparent)]
+    Policy(#[from] crate::inject::PolicyError),
+    /// A watch ended for good.
+    #[error("the watch of {0} ended")]
+    WatchEnded(&'static str),
+}
+
+impl ControllerError {
+    /// Stable word for logs, metrics and conditions.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) if status.is_forbidden() => "Forbidden",
+                kube::Error::Api(status) if status.is_conflict() => "Conflict",
+                kube::Error::Api(status) if status.is_invalid() => "Invalid",
+                kube::Error::Api(_) => "ApiRefused",
+                _ => "ApiUnreachable",
+            },
+            Self::NameTaken { .. } => "NameTaken",
+            Self::Timeout { .. } => "Timeout",
+            Self::Version(_) => "UnknownVersion",
+            Self::Policy(_) => "PolicyTooLarge",
+            Self::WatchEnded(_) => "WatchEnded",
+        }
+    }
+
+    /// Wraps a client error with what was tried.
+    pub(crate) fn api(action: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+        move |source| Self::Api { action: action.into(), source: Box::new(source) }
+    }
+}

@@ -1,0 +1,328 @@
+//! Putting injection in force: prove a policy in the canary namespace, move the binding, ask again.
+//!
+//! A badly rendered policy would break the creation of every selected pod, whatever its failure policy.
+//! So a policy acts first on dry-run pods of the canary namespace only, and the real binding moves when
+//! the server's answer equals the pure function's (design §4).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ApiResource, DynamicObject, PostParams};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt};
+use serde_json::Value;
+
+use super::apply;
+use super::context::Context;
+use super::error::ControllerError;
+use super::observe::{self, InForce};
+use super::stores::admission_resource;
+use crate::api::{ACCEPTED, Mode, OtelAgent};
+use crate::desired::{ValidAgent, selection, topology};
+use crate::inject::{Candidate, Policies, PolicyInput, Recipe, Selection, canary, exclusion, policy};
+use crate::names;
+use crate::status::InjectionState;
+
+/// How often a proof is tried before it counts as failed: a policy takes up to a second to arrive.
+const ATTEMPTS: u32 = 20;
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How long an older policy stays after its binding moved on, for API servers that have not seen it.
+const KEEP_OLD: Duration = Duration::from_secs(30);
+
+const POLICY: &str = "MutatingAdmissionPolicy";
+const BINDING: &str = "MutatingAdmissionPolicyBinding";
+const WARNING: &str = "ValidatingAdmissionPolicy";
+const WARNING_BINDING: &str = "ValidatingAdmissionPolicyBinding";
+
+/// What stands before a pass.
+#[derive(Default)]
+pub(crate) struct Standing {
+    /// What the binding says.
+    pub(crate) in_force: InForce,
+    /// Pods that older `OtelAgent`s select and this one must leave alone.
+    pub(crate) exclusions: Vec<Selection>,
+}
+
+/// What stands after a pass.
+pub(crate) struct Ensured {
+    pub(crate) state: InjectionState,
+    pub(crate) in_force: InForce,
+}
+
+/// Reads the binding and the rivals of one `OtelAgent`.
+pub(crate) fn standing(context: &Context, agent: &OtelAgent) -> Standing {
+    let name = names::cluster_object(&agent.namespace().unwrap_or_default(), &agent.name_any(), None);
+    let own = cached(context, BINDING, &name).filter(|binding| belongs(binding, &agent.uid().unwrap_or_default()));
+    let others: Vec<Candidate> = context
+        .stores
+        .valid_agents()
+        .iter()
+        .filter_map(|other| other.0.as_ref().ok())
+        .filter_map(|other| candidate(context, other))
+        .collect();
+    let exclusions = candidate(context, agent).map(|me| exclusion::exclusions(&me, &others)).unwrap_or_default();
+    Standing { in_force: own.map(|binding| observe::in_force(&binding)).unwrap_or_default(), exclusions }
+}
+
+/// An `OtelAgent` as a rival for pods: by its spec, or by what is in force where its spec was refused.
+fn candidate(context: &Context, agent: &OtelAgent) -> Option<Candidate> {
+    let conditions = agent.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let is_refused = conditions.iter().any(|condition| {
+        condition.type_ == ACCEPTED
+            && condition.status == "False"
+            && condition.observed_generation == agent.metadata.generation
+    });
+    let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
+    let selection = if is_refused {
+        let binding = cached(context, BINDING, &names::cluster_object(&namespace, &name, None))?;
+        observe::in_force(&binding).selection
+    } else {
+        selection(agent)
+    }?;
+    let created = agent.creation_timestamp().map_or(i64::MAX, |time| time.0.as_second());
+    Some(Candidate { created, namespace, name, selection })
+}
+
+/// Puts the recipe of `serving` in force, or takes injection away where no workloads are selected.
+pub(crate) async fn ensure(
+    context: &Context,
+    valid: &ValidAgent,
+    standing: &Standing,
+    serving: Option<Mode>,
+) -> Result<Ensured, ControllerError> {
+    let unchanged = |state| Ensured { state, in_force: standing.in_force.clone() };
+    let Some(selection) = &valid.selection else {
+        withdraw(context, valid).await?;
+        return Ok(Ensured { state: InjectionState::NotWanted, in_force: InForce::default() });
+    };
+    if !context.policy_engine {
+        let message = format!(
+            "this server ({}) does not serve MutatingAdmissionPolicy v1, which injection needs; servers do from 1.36",
+            context.environment.server
+        );
+        return Ok(unchanged(InjectionState::Failed { reason: "ServerTooOld", message }));
+    }
+    let Some(mode) = serving else { return Ok(unchanged(InjectionState::WaitingForVehicle)) };
+    let recipe = topology(mode).recipe(valid, &context.environment);
+    let rendered = render(context, valid, selection, &recipe, standing)?;
+    write(context, POLICY, rendered.policy.clone()).await?;
+    let name = policy_name(&rendered);
+    if standing.in_force.policy.as_deref() != Some(name.as_str()) {
+        if let Err(refusal) = prove(context, valid, &rendered, &recipe).await? {
+            let message = format!("a new policy failed its proof and was not bound; the previous one stays: {refusal}");
+            return Ok(unchanged(InjectionState::Failed { reason: "ProofFailed", message }));
+        }
+    }
+    let in_force = bind(context, valid, &rendered, &recipe, standing).await?;
+    let state = show(context, valid, &recipe, &in_force).await?;
+    sweep_own(context, valid, &in_force).await?;
+    Ok(Ensured { state, in_force })
+}
+
+fn render(
+    context: &Context,
+    valid: &ValidAgent,
+    selection: &Selection,
+    recipe: &Recipe,
+    standing: &Standing,
+) -> Result<Policies, ControllerError> {
+    let workloads = valid.spec.workloads.clone().unwrap_or_default();
+    Ok(policy::render(&PolicyInput {
+        namespace: valid.namespace.clone(),
+        name: valid.name.clone(),
+        uid: valid.uid.clone(),
+        recipe: recipe.clone(),
+        selection: selection.clone(),
+        exclusions: standing.exclusions.clone(),
+        excluded_namespaces: context.environment.excluded_namespaces().map(Into::into).collect(),
+        canary_namespace: context.canary_namespace.clone(),
+        on_failure: workloads.on_injection_failure,
+        owner_reference: context.installation.clone(),
+    })?)
+}
+
+fn policy_name(rendered: &Policies) -> String {
+    rendered.policy["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Shows on dry-run pods of the canary namespace that the policy does what the function says. The
+/// inner error says what it did instead.
+async fn prove(
+    context: &Context,
+    valid: &ValidAgent,
+    rendered: &Policies,
+    recipe: &Recipe,
+) -> Result<Result<(), String>, ControllerError> {
+    write(context, BINDING, rendered.canary_binding.clone()).await?;
+    let mut refusal = String::new();
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+        match try_probes(context, canary::probe_pods(recipe, &rendered.hash), recipe).await? {
+            Ok(()) => {
+                refusal.clear();
+                break;
+            }
+            Err(seen) => refusal = seen,
+        }
+    }
+    let name = rendered.canary_binding["metadata"]["name"].as_str().unwrap_or_default();
+    remove(context, BINDING, name).await?;
+    if refusal.is_empty() {
+        return Ok(Ok(()));
+    }
+    tracing::warn!(namespace = valid.namespace, name = valid.name, refusal, "policy failed its proof");
+    Ok(Err(refusal))
+}
+
+async fn try_probes(
+    context: &Context,
+    pods: Vec<Value>,
+    recipe: &Recipe,
+) -> Result<Result<(), String>, ControllerError> {
+    for pod in pods {
+        let answer = match dry_run(context, &pod).await? {
+            Ok(answer) => answer,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if let Err(mismatch) = canary::compare(&pod, &answer, recipe, &context.canary_namespace) {
+            return Ok(Err(mismatch.to_string()));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Creates a pod of the canary namespace by dry-run. The server's refusal is an answer, not an error.
+async fn dry_run(context: &Context, pod: &Value) -> Result<Result<Value, String>, ControllerError> {
+    let resource = ApiResource::erase::<Pod>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &context.canary_namespace, &resource);
+    let parameters = PostParams { dry_run: true, ..PostParams::default() };
+    let pod: DynamicObject = match serde_json::from_value(pod.clone()) {
+        Ok(pod) => pod,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    match api.create(&parameters, &pod).await {
+        Ok(answer) => Ok(Ok(serde_json::to_value(answer).unwrap_or_default())),
+        Err(kube::Error::Api(status)) => Ok(Err(status.message.clone())),
+        Err(error) => Err(ControllerError::api("create a canary pod by dry-run")(error)),
+    }
+}
+
+/// Moves the real binding, then lets selected pods that come out uninjected be warned about.
+async fn bind(
+    context: &Context,
+    valid: &ValidAgent,
+    rendered: &Policies,
+    recipe: &Recipe,
+    standing: &Standing,
+) -> Result<InForce, ControllerError> {
+    let name = policy_name(rendered);
+    let moved = standing.in_force.policy.as_deref() != Some(name.as_str());
+    let bound_at = standing.in_force.bound_at.filter(|_| !moved).unwrap_or_else(Context::now);
+    let mut binding = rendered.binding.clone();
+    binding["metadata"]["annotations"][names::ANNOTATION_RECIPE] = Value::String(recipe.hash());
+    binding["metadata"]["annotations"][names::ANNOTATION_BOUND_AT] = Value::String(bound_at.to_string());
+    write(context, BINDING, binding).await?;
+    if moved {
+        context.remember_probe(&valid.uid, None);
+        tracing::info!(namespace = valid.namespace, name = valid.name, mode = %recipe.mode, policy = name, "serving");
+    }
+    write(context, WARNING, rendered.warning_policy.clone()).await?;
+    write(context, WARNING_BINDING, rendered.warning_binding.clone()).await?;
+    Ok(InForce {
+        mode: Some(recipe.mode),
+        recipe: Some(recipe.hash()),
+        selection: valid.selection.clone(),
+        policy: Some(name),
+        bound_at: Some(bound_at),
+    })
+}
+
+/// Asks the server, through the real binding, whether a pod created now is injected.
+async fn show(
+    context: &Context,
+    valid: &ValidAgent,
+    recipe: &Recipe,
+    in_force: &InForce,
+) -> Result<InjectionState, ControllerError> {
+    let state = format!("{in_force:?}");
+    if context.was_probed(&valid.uid, &state) {
+        return Ok(InjectionState::InForce);
+    }
+    let mut refusal = String::new();
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+        match try_probes(context, vec![canary::in_force_pod(&recipe.agent)], recipe).await? {
+            Ok(()) => {
+                context.remember_probe(&valid.uid, Some(state));
+                return Ok(InjectionState::InForce);
+            }
+            Err(seen) => refusal = seen,
+        }
+    }
+    let message = format!("a pod created by dry-run was not injected: {refusal}");
+    Ok(InjectionState::Failed { reason: "NotInForce", message })
+}
+
+/// Takes injection away: binding first, so that no binding ever points to nothing.
+async fn withdraw(context: &Context, valid: &ValidAgent) -> Result<(), ControllerError> {
+    for kind in [WARNING_BINDING, BINDING, WARNING, POLICY] {
+        for object in owned(context, kind, &valid.uid) {
+            remove(context, kind, &object.name_any()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes policies that the binding has left, once every API server must have seen it.
+async fn sweep_own(context: &Context, valid: &ValidAgent, in_force: &InForce) -> Result<(), ControllerError> {
+    let since = in_force.bound_at.unwrap_or(Timestamp::MAX);
+    let age = Duration::try_from(Context::now().duration_since(since)).unwrap_or_default();
+    if age < KEEP_OLD {
+        return Ok(());
+    }
+    for object in owned(context, POLICY, &valid.uid) {
+        if Some(object.name_any()) != in_force.policy {
+            remove(context, POLICY, &object.name_any()).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn write(context: &Context, kind: &'static str, intent: Value) -> Result<(), ControllerError> {
+    let name = intent["metadata"]["name"].as_str().unwrap_or_default();
+    let live = cached(context, kind, name).and_then(|object| serde_json::to_value(object.as_ref()).ok());
+    if apply::cluster_object(&context.client, &admission_resource(kind), intent, live.as_ref()).await? {
+        context.metrics.wrote(kind, "apply");
+    }
+    Ok(())
+}
+
+pub(crate) async fn remove(context: &Context, kind: &'static str, name: &str) -> Result<(), ControllerError> {
+    let api: Api<DynamicObject> = Api::all_with(context.client.clone(), &admission_resource(kind));
+    let uid = cached(context, kind, name).and_then(|object| object.uid());
+    apply::delete_named(&api, name, uid, None).await?;
+    context.metrics.wrote(kind, "delete");
+    Ok(())
+}
+
+fn cached(context: &Context, kind: &str, name: &str) -> Option<Arc<DynamicObject>> {
+    let resource = admission_resource(kind);
+    context.stores.admission.get(kind)?.get(&ObjectRef::new_with(name, resource))
+}
+
+/// Objects of a kind that carry an owner's uid.
+pub(crate) fn owned(context: &Context, kind: &str, uid: &str) -> Vec<Arc<DynamicObject>> {
+    let Some(store) = context.stores.admission.get(kind) else { return Vec::new() };
+    store.state_filter(|object| belongs(object, uid))
+}
+
+fn belongs(object: &DynamicObject, uid: &str) -> bool {
+    object.labels().get(names::LABEL_OWNER_UID).is_some_and(|owner| owner == uid)
+}

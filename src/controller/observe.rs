@@ -1,0 +1,159 @@
+//! Reading the caches: what is so of one `OtelAgent`, as values for the pure rooms.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::api::DynamicObject;
+
+use super::slim::SlimPod;
+use super::stores::{Stores, namespace_labels};
+use crate::api::{Mode, OtelAgent};
+use crate::desired::{Environment, Object, ValidAgent, topology};
+use crate::inject::Selection;
+use crate::names;
+use crate::status::{LivePod, PodReport, Serving, count, owner_name};
+use crate::switching::{AgentPod, NodeState, Vehicle, VehicleState};
+
+/// What is in force for one `OtelAgent`, as found on its binding.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct InForce {
+    /// The mode pods are given.
+    pub(crate) mode: Option<Mode>,
+    /// Hash of the recipe they are given.
+    pub(crate) recipe: Option<String>,
+    /// The pods it is for.
+    pub(crate) selection: Option<Selection>,
+    /// The policy it binds.
+    pub(crate) policy: Option<String>,
+    /// Since when it binds that policy.
+    pub(crate) bound_at: Option<Timestamp>,
+}
+
+/// Reads a real binding.
+pub(crate) fn in_force(binding: &DynamicObject) -> InForce {
+    let annotations = binding.annotations();
+    let annotation = |key: &str| annotations.get(key).map(String::as_str);
+    InForce {
+        mode: annotation(names::ANNOTATION_SERVING).and_then(Mode::parse),
+        recipe: annotation(names::ANNOTATION_RECIPE).map(Into::into),
+        selection: annotation(names::ANNOTATION_SELECTION).and_then(|text| serde_json::from_str(text).ok()),
+        policy: binding.data["spec"]["policyName"].as_str().map(Into::into),
+        bound_at: annotation(names::ANNOTATION_BOUND_AT).and_then(|text| text.parse().ok()),
+    }
+}
+
+/// Vehicles that exist, and since when each has had no user.
+pub(crate) fn vehicles(stores: &Stores, namespace: &str, label: &str) -> BTreeMap<Mode, Option<Timestamp>> {
+    let found = |mode| stores.daemon_set(namespace, label, mode).map(|object| (mode, unused_since(&object)));
+    Mode::ALL.into_iter().filter_map(found).collect()
+}
+
+fn unused_since(object: &DaemonSet) -> Option<Timestamp> {
+    object.annotations().get(names::ANNOTATION_UNUSED_SINCE).and_then(|text| text.parse().ok())
+}
+
+/// What is so of a node mode's vehicle, measured against the template it should have. A vehicle that
+/// does not exist yet is waited for.
+pub(crate) fn vehicle_state(
+    stores: &Stores,
+    agent: &ValidAgent,
+    environment: &Environment,
+    mode: Mode,
+) -> Option<VehicleState> {
+    if !mode.on_nodes() {
+        return None;
+    }
+    let objects = topology(mode).objects(agent, environment);
+    let template = objects.iter().find_map(template_of).unwrap_or_default();
+    let label = agent.label();
+    let Some(object) = stores.daemon_set(&agent.namespace, &label, mode) else {
+        return Some(VehicleState { waiting_for: vec!["it does not exist yet".into()], ..VehicleState::default() });
+    };
+    Some(vehicle(stores, &object, &label, mode).state(&node_states(stores), &template))
+}
+
+/// What is so of a vehicle as it stands, whatever it should be: for objects whose spec is refused.
+pub(crate) fn standing_vehicle(stores: &Stores, namespace: &str, label: &str, mode: Mode) -> Option<VehicleState> {
+    let object = stores.daemon_set(namespace, label, mode)?;
+    let vehicle = vehicle(stores, &object, label, mode);
+    let template = vehicle.template.clone();
+    Some(vehicle.state(&node_states(stores), &template))
+}
+
+fn vehicle(stores: &Stores, object: &DaemonSet, label: &str, mode: Mode) -> Vehicle {
+    let status = object.status.clone().unwrap_or_default();
+    let pods = stores.pods.state_filter(|pod: &SlimPod| {
+        let labels = pod.labels();
+        labels.get(names::LABEL_OWNER).is_some_and(|owner| owner == label)
+            && labels.get(names::LABEL_VEHICLE).is_some_and(|vehicle| vehicle == mode.as_str())
+    });
+    Vehicle {
+        observed: status.observed_generation.is_some() && status.observed_generation == object.metadata.generation,
+        desired: status.desired_number_scheduled,
+        template: template_label(object).unwrap_or_default(),
+        pods: pods
+            .iter()
+            .map(|pod| AgentPod {
+                name: pod.name_any(),
+                node: pod.spec.node_name.clone(),
+                ready: pod.status.is_ready() && pod.metadata.deletion_timestamp.is_none(),
+                template: pod.labels().get(names::LABEL_TEMPLATE).cloned(),
+            })
+            .collect(),
+    }
+}
+
+fn template_of(object: &Object) -> Option<String> {
+    match object {
+        Object::DaemonSet(object) => template_label(object),
+        Object::Service(_) => None,
+    }
+}
+
+fn template_label(object: &DaemonSet) -> Option<String> {
+    object.spec.as_ref()?.template.metadata.as_ref()?.labels.as_ref()?.get(names::LABEL_TEMPLATE).cloned()
+}
+
+fn node_states(stores: &Stores) -> NodeState {
+    stores.nodes.state().iter().map(|node| (node.name_any(), node.status.is_ready())).collect()
+}
+
+/// Counts the pods of one `OtelAgent`.
+pub(crate) fn pods(
+    stores: &Stores,
+    environment: &Environment,
+    agent: &OtelAgent,
+    in_force: &InForce,
+    selection: Option<&Selection>,
+    exclusions: &[Selection],
+) -> PodReport {
+    let label = names::agent_label(&agent.namespace().unwrap_or_default(), &agent.name_any());
+    let live = stores.pods.state_filter(|pod: &SlimPod| !pod.is_mirror() && !is_system(pod, environment));
+    let names_of: Vec<String> = live.iter().map(|pod| pod.namespace().unwrap_or_default()).collect();
+    let mut namespaces: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
+    for name in &names_of {
+        namespaces.entry(name).or_insert_with(|| namespace_labels(&stores.namespaces, name));
+    }
+    let pods = live.iter().zip(&names_of).map(|(pod, namespace)| LivePod {
+        namespace,
+        namespace_labels: &namespaces[namespace.as_str()],
+        labels: pod.labels(),
+        owner: owner(pod, namespace),
+        terminating: pod.metadata.deletion_timestamp.is_some(),
+    });
+    let serving = in_force.mode.zip(in_force.recipe.as_deref()).map(|(mode, recipe)| Serving { mode, recipe });
+    count(&label, serving.as_ref(), selection, exclusions, pods)
+}
+
+/// Namespaces whose pods nobody injects.
+fn is_system(pod: &SlimPod, environment: &Environment) -> bool {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    environment.excluded_namespaces().any(|excluded| excluded == namespace)
+}
+
+fn owner(pod: &SlimPod, namespace: &str) -> String {
+    let controller = pod.owner_references().first().map(|owner| (owner.kind.as_str(), owner.name.as_str()));
+    owner_name(namespace, &pod.name_any(), controller, pod.labels())
+}

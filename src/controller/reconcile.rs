@@ -1,0 +1,281 @@
+//! One pass over one `OtelAgent`: observe, validate, plan, apply, report.
+//!
+//! Report runs on every outcome, so a mistake or a failure shows on the object and not only in a log.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ListParams, PartialObjectMeta};
+use kube::runtime::controller::Action;
+use kube::{Api, ResourceExt};
+
+use super::context::Context;
+use super::error::ControllerError;
+use super::injection::{self, Standing};
+use super::observe::{self, InForce};
+use super::stores::Guarded;
+use super::{apply, report};
+use crate::api::{Mode, OtelAgent};
+use crate::desired::{Object, Problem, ValidAgent, selection, topology, validate};
+use crate::names;
+use crate::status::{Facts, Failure, InjectionState};
+use crate::switching::{Observed, Plan, plan};
+
+/// Longest pass; a client call has its own, shorter limit.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// When a settled object is looked at again though nothing changed.
+const RESYNC: Duration = Duration::from_secs(300);
+
+/// One paced, bounded pass.
+pub(crate) async fn reconcile(agent: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ControllerError> {
+    let agent = match &agent.0 {
+        Ok(agent) => agent,
+        Err(invalid) => {
+            tracing::warn!(name = invalid.metadata.name, error = %invalid, "stored object does not fit the schema; left alone");
+            return Ok(Action::await_change());
+        }
+    };
+    if agent.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let uid = agent.uid().unwrap_or_default();
+    if let Some(left) = context.too_soon(&uid, agent.metadata.generation) {
+        return Ok(Action::requeue(left));
+    }
+    let started = std::time::Instant::now();
+    let outcome = tokio::time::timeout(DEADLINE, pass(agent, &context))
+        .await
+        .unwrap_or(Err(ControllerError::Timeout { seconds: DEADLINE.as_secs() }));
+    context.metrics.reconciled(outcome.is_ok(), started.elapsed());
+    outcome
+}
+
+async fn pass(agent: &OtelAgent, context: &Context) -> Result<Action, ControllerError> {
+    let standing = injection::standing(context, agent);
+    match validate(agent, &context.environment) {
+        Ok(valid) => carry_out(agent, &valid, &standing, context).await,
+        Err(problems) => refuse(agent, problems, &standing, context).await,
+    }
+}
+
+/// A spec that cannot be carried out: nothing is written but the status.
+async fn refuse(
+    agent: &OtelAgent,
+    problems: Vec<Problem>,
+    standing: &Standing,
+    context: &Context,
+) -> Result<Action, ControllerError> {
+    let label = names::agent_label(&agent.namespace().unwrap_or_default(), &agent.name_any());
+    let namespace = agent.namespace().unwrap_or_default();
+    let in_force = &standing.in_force;
+    let mode = in_force.mode.or_else(|| agent.status.as_ref().and_then(|status| status.mode));
+    let endpoint = agent.status.as_ref().and_then(|status| status.endpoint.clone()).unwrap_or_default();
+    let stores = &context.stores;
+    let selected = in_force.selection.clone();
+    let injection = match (&in_force.policy, mode) {
+        (Some(_), _) => InjectionState::InForce,
+        (None, Some(_)) => InjectionState::NotWanted,
+        (None, None) => InjectionState::WaitingForVehicle,
+    };
+    let facts = Facts {
+        now: Context::now(),
+        generation: agent.metadata.generation,
+        wanted: agent.spec.mode,
+        problems,
+        serving: mode.map(|mode| (mode, endpoint)),
+        serving_vehicle: mode.and_then(|mode| observe::standing_vehicle(stores, &namespace, &label, mode)),
+        wanted_vehicle: None,
+        held: Vec::new(),
+        pods: observe::pods(stores, &context.environment, agent, in_force, selected.as_ref(), &standing.exclusions),
+        injection,
+        failure: None,
+    };
+    report::report(agent, &facts, context).await?;
+    Ok(Action::requeue(RESYNC))
+}
+
+/// A spec that can be carried out.
+async fn carry_out(
+    agent: &OtelAgent,
+    valid: &ValidAgent,
+    standing: &Standing,
+    context: &Context,
+) -> Result<Action, ControllerError> {
+    let now = Context::now();
+    let in_force = &standing.in_force;
+    let pods = |in_force: &InForce| {
+        let selection = selection(agent);
+        observe::pods(&context.stores, &context.environment, agent, in_force, selection.as_ref(), &standing.exclusions)
+    };
+    let mut observed = observed(agent, valid, in_force, pods(in_force).users, now, context);
+    let mut decided = plan(&observed);
+    if !decided.remove.is_empty() {
+        // A cache may lag; before anything is removed the server itself is asked who uses it.
+        observed.users.extend(live_users(valid, &decided, context).await?);
+        decided = plan(&observed);
+    }
+    let mut facts = Facts {
+        now,
+        generation: agent.metadata.generation,
+        wanted: valid.wanted(),
+        problems: Vec::new(),
+        serving: None,
+        serving_vehicle: None,
+        wanted_vehicle: None,
+        held: decided.keep.iter().filter(|(_, since)| since.is_some()).map(|(mode, _)| *mode).collect(),
+        pods: pods(in_force),
+        injection: InjectionState::NotWanted,
+        failure: None,
+    };
+    let mut outcome = write_objects(valid, &decided, context).await;
+    let mut now_in_force = in_force.clone();
+    if outcome.is_ok() {
+        let ensured = injection::ensure(context, valid, standing, decided.serving).await;
+        match ensured {
+            Ok(ensured) => (facts.injection, now_in_force) = (ensured.state, ensured.in_force),
+            Err(error) => outcome = Err(error),
+        }
+    }
+    if outcome.is_ok() {
+        outcome = remove_objects(valid, &decided, context).await;
+    }
+    let serving = if valid.selection.is_some() { now_in_force.mode } else { decided.serving };
+    describe(&mut facts, valid, serving, context);
+    facts.pods = pods(&now_in_force);
+    if let Err(error) = &outcome {
+        facts.failure = Some(Failure { reason: error.reason(), message: chain(error) });
+    }
+    report::report(agent, &facts, context).await?;
+    outcome?;
+    Ok(Action::requeue(next_look(&decided, &facts)))
+}
+
+fn observed(
+    agent: &OtelAgent,
+    valid: &ValidAgent,
+    in_force: &InForce,
+    users: BTreeMap<Mode, usize>,
+    now: Timestamp,
+    context: &Context,
+) -> Observed {
+    let wanted = valid.wanted();
+    let remembered = agent.status.as_ref().and_then(|status| status.mode);
+    let vehicle = observe::vehicle_state(&context.stores, valid, &context.environment, wanted);
+    Observed {
+        now,
+        wanted,
+        serving: in_force.mode.or(remembered),
+        wanted_ready: vehicle.is_none_or(|vehicle| vehicle.is_ready_everywhere()),
+        users,
+        vehicles: observe::vehicles(&context.stores, &valid.namespace, &valid.label()),
+        hold_old: valid.hold_old,
+    }
+}
+
+/// Where pods are sent now, and what is so of the vehicles.
+fn describe(facts: &mut Facts, valid: &ValidAgent, serving: Option<Mode>, context: &Context) {
+    let state = |mode| observe::vehicle_state(&context.stores, valid, &context.environment, mode);
+    let endpoint = |mode| topology(mode).endpoint(valid).replace("$(OTELAGENT_HOST_IP)", "<node address>");
+    facts.serving = serving.map(|mode| (mode, endpoint(mode)));
+    facts.serving_vehicle = serving.and_then(state);
+    facts.wanted_vehicle = (serving != Some(valid.wanted())).then(|| state(valid.wanted())).flatten();
+}
+
+async fn write_objects(valid: &ValidAgent, decided: &Plan, context: &Context) -> Result<(), ControllerError> {
+    for (mode, unused_since) in &decided.keep {
+        for object in topology(*mode).objects(valid, &context.environment) {
+            let moment = unused_since.filter(|_| matches!(object, Object::DaemonSet(_)));
+            let annotations: Vec<(&str, String)> =
+                moment.map(|moment| (names::ANNOTATION_UNUSED_SINCE, moment.to_string())).into_iter().collect();
+            let live = live(valid, &object, *mode, context);
+            if apply::object(&context.client, valid, &object, &annotations, live.as_ref()).await? {
+                context.metrics.wrote(object.kind(), "apply");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The object as the caches know it.
+fn live(valid: &ValidAgent, object: &Object, mode: Mode, context: &Context) -> Option<serde_json::Value> {
+    match object {
+        Object::DaemonSet(_) => {
+            let found = context.stores.daemon_set(&valid.namespace, &valid.label(), mode)?;
+            serde_json::to_value(found.as_ref()).ok()
+        }
+        Object::Service(wanted) => {
+            let name = wanted.metadata.name.as_deref()?;
+            let ours = |service: &Service| {
+                service.name_any() == name && service.owner_references().iter().any(|owner| owner.uid == valid.uid)
+            };
+            let found = context.stores.services.iter().find_map(|store| {
+                store.find(|service| service.namespace().as_deref() == Some(&valid.namespace) && ours(service))
+            })?;
+            serde_json::to_value(found.as_ref()).ok()
+        }
+    }
+}
+
+async fn remove_objects(valid: &ValidAgent, decided: &Plan, context: &Context) -> Result<(), ControllerError> {
+    let label = valid.label();
+    for mode in &decided.remove {
+        let belongs = |labels: &BTreeMap<String, String>| {
+            labels.get(names::LABEL_OWNER) == Some(&label)
+                && labels.get(names::LABEL_VEHICLE).is_some_and(|vehicle| vehicle == mode.as_str())
+        };
+        let services = context.stores.services.iter().flat_map(|store| store.state_filter(|s: &Service| belongs(s.labels())));
+        for service in services {
+            let api = Api::<Service>::namespaced(context.client.clone(), &valid.namespace);
+            apply::delete(&api, service.as_ref()).await?;
+            context.metrics.wrote("Service", "delete");
+        }
+        if let Some(vehicle) = context.stores.daemon_set(&valid.namespace, &label, *mode) {
+            let api = Api::<DaemonSet>::namespaced(context.client.clone(), &valid.namespace);
+            apply::delete(&api, vehicle.as_ref()).await?;
+            context.metrics.wrote("DaemonSet", "delete");
+        }
+    }
+    Ok(())
+}
+
+/// Users of the modes about to be removed, as the server itself knows them.
+async fn live_users(
+    valid: &ValidAgent,
+    decided: &Plan,
+    context: &Context,
+) -> Result<BTreeMap<Mode, usize>, ControllerError> {
+    let api = Api::<PartialObjectMeta<Pod>>::all(context.client.clone());
+    let mut users = BTreeMap::new();
+    for mode in &decided.remove {
+        let selector = format!("{}={},{}={mode}", names::LABEL_AGENT, valid.label(), names::LABEL_MODE);
+        let query = ListParams::default()
+            .labels(&selector)
+            .fields("status.phase!=Succeeded,status.phase!=Failed")
+            .limit(1);
+        let found = api.list(&query).await.map_err(ControllerError::api("count the users of an old path"))?;
+        users.insert(*mode, found.items.len());
+    }
+    Ok(users)
+}
+
+/// When to look again though nothing may have changed: what waits on time alone needs it.
+fn next_look(decided: &Plan, facts: &Facts) -> Duration {
+    let unproved = matches!(facts.injection, InjectionState::Failed { .. });
+    let retry = if unproved { Duration::from_secs(30) } else { RESYNC };
+    decided.look_again.map_or(retry, |held| held.min(retry))
+}
+
+/// An error with its causes, once each.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

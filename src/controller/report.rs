@@ -1,0 +1,56 @@
+//! Telling: the status where it changed, and events on transitions.
+
+use kube::api::{Patch, PatchParams};
+use kube::runtime::events::{Event, EventType};
+use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
+
+use super::context::Context;
+use super::error::ControllerError;
+use crate::api::OtelAgent;
+use crate::names;
+use crate::status::{Facts, report as status_of, transitions};
+
+/// Longest note of an event, in bytes (events.k8s.io/v1).
+const MAX_NOTE: usize = 1000;
+
+/// Writes the status if it says something new, then tells of transitions.
+pub(crate) async fn report(agent: &OtelAgent, facts: &Facts, context: &Context) -> Result<(), ControllerError> {
+    let previous = agent.status.as_ref();
+    let status = status_of(facts, previous);
+    if previous == Some(&status) {
+        return Ok(());
+    }
+    let namespace = agent.namespace().unwrap_or_default();
+    let api: Api<OtelAgent> = Api::namespaced(context.client.clone(), &namespace);
+    let intent = json!({
+        "apiVersion": OtelAgent::api_version(&()),
+        "kind": OtelAgent::kind(&()),
+        "metadata": {"name": agent.name_any(), "uid": agent.uid()},
+        "status": status,
+    });
+    let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
+    api.patch_status(&agent.name_any(), &parameters, &Patch::Apply(intent))
+        .await
+        .map_err(ControllerError::api("write the status"))?;
+    context.metrics.wrote("OtelAgent", "status");
+    for note in transitions(previous, &status) {
+        let event = Event {
+            type_: if note.warning { EventType::Warning } else { EventType::Normal },
+            reason: note.reason,
+            note: Some(shorten(&note.message, MAX_NOTE)),
+            action: "Reconcile".into(),
+            secondary: None,
+        };
+        // An event that cannot be written must not keep the object from being reconciled.
+        if let Err(error) = context.recorder.publish(&event, &agent.object_ref(&())).await {
+            tracing::warn!(error = %error, "event not written");
+        }
+    }
+    Ok(())
+}
+
+/// At most `limit` bytes, cut between characters.
+fn shorten(text: &str, limit: usize) -> String {
+    text.char_indices().take_while(|(at, c)| at + c.len_utf8() <= limit).map(|(_, c)| c).collect()
+}

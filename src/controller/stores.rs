@@ -1,0 +1,263 @@
+//! The watches and what they have seen: one stream and one store per kind, and who must be looked at
+//! again when something changes.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use futures::channel::mpsc::UnboundedSender;
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Service;
+use kube::api::{ApiResource, DynamicObject};
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+
+use super::slim::{SlimNamespace, SlimNode, SlimPod, trim_namespace, trim_node, trim_pod};
+use crate::api::{Mode, OtelAgent};
+use crate::desired::selection;
+use crate::names;
+
+/// `OtelAgent`s as stored, even where one no longer fits the schema.
+pub(crate) type Guarded = DeserializeGuard<OtelAgent>;
+
+/// Cluster-scoped admission objects the operator makes.
+pub(crate) const ADMISSION_KINDS: [&str; 4] = [
+    "MutatingAdmissionPolicy",
+    "MutatingAdmissionPolicyBinding",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+];
+
+/// The API of one admission kind; the client library has no types for servers this new.
+pub(crate) fn admission_resource(kind: &str) -> ApiResource {
+    let plural = match kind.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies").to_lowercase(),
+        None => format!("{kind}s").to_lowercase(),
+    };
+    ApiResource {
+        group: "admissionregistration.k8s.io".into(),
+        version: "v1".into(),
+        api_version: "admissionregistration.k8s.io/v1".into(),
+        kind: kind.into(),
+        plural,
+    }
+}
+
+/// What the watches have seen.
+pub(crate) struct Stores {
+    pub(crate) agents: Store<Guarded>,
+    pub(crate) pods: Store<SlimPod>,
+    pub(crate) nodes: Store<SlimNode>,
+    pub(crate) namespaces: Store<SlimNamespace>,
+    pub(crate) daemon_sets: Vec<Store<DaemonSet>>,
+    pub(crate) services: Vec<Store<Service>>,
+    /// By kind; empty where the server has no mutating admission policies.
+    pub(crate) admission: BTreeMap<&'static str, Store<DynamicObject>>,
+}
+
+/// The watches, to be driven by a task each.
+pub(crate) type Watches = Vec<std::pin::Pin<Box<dyn Future<Output = &'static str> + Send>>>;
+
+/// Sends the `OtelAgent`s that must be looked at.
+#[derive(Clone)]
+pub(crate) struct Trigger {
+    agents: Store<Guarded>,
+    sender: UnboundedSender<ObjectRef<Guarded>>,
+}
+
+impl Trigger {
+    /// Asks for one object. After the receiver is gone nobody needs to look.
+    pub(crate) fn one(&self, agent: ObjectRef<Guarded>) {
+        let _ = self.sender.unbounded_send(agent);
+    }
+
+    /// Asks for every object that `wants`.
+    pub(crate) fn each(&self, wants: impl Fn(&OtelAgent) -> bool) {
+        for agent in self.agents.state() {
+            if agent.0.as_ref().is_ok_and(&wants) {
+                self.one(ObjectRef::from_obj(agent.as_ref()));
+            }
+        }
+    }
+
+    /// Asks for the object that a label or annotation names.
+    fn labelled(&self, label: &str) {
+        self.each(|agent| label_of(agent) == label);
+    }
+}
+
+/// The label value that stands for an `OtelAgent`.
+pub(crate) fn label_of(agent: &OtelAgent) -> String {
+    names::agent_label(&agent.namespace().unwrap_or_default(), &agent.name_any())
+}
+
+/// Starts nothing; builds stores and the watches that fill them.
+///
+/// `owned_namespaces` are those in which vehicles may stand; nothing else is watched there.
+pub(crate) fn build(
+    client: &Client,
+    owned_namespaces: impl IntoIterator<Item = String>,
+    with_admission: bool,
+    sender: UnboundedSender<ObjectRef<Guarded>>,
+) -> (Stores, Watches, Trigger) {
+    let mut watches: Watches = Vec::new();
+    let (agents, writer) = reflector::store::<Guarded>();
+    let trigger = Trigger { agents: agents.clone(), sender };
+    let on = trigger.clone();
+    // A new, changed or deleted object may change whom its rivals exclude.
+    watches.push(drive("otelagents", Api::all(client.clone()), watcher::Config::default(), writer, |_| {}, move |agent| {
+        on.one(ObjectRef::from_obj(agent));
+        on.each(|other| other.spec.workloads.is_some());
+    }));
+
+    let (namespaces, writer) = reflector::store::<SlimNamespace>();
+    let on = trigger.clone();
+    watches.push(drive("namespaces", Api::all(client.clone()), watcher::Config::default(), writer, trim_namespace, move |_| {
+        on.each(|agent| agent.spec.workloads.as_ref().is_some_and(|w| w.namespace_selector.is_some()));
+    }));
+
+    let (nodes, writer) = reflector::store::<SlimNode>();
+    let on = trigger.clone();
+    watches.push(drive("nodes", Api::all(client.clone()), watcher::Config::default(), writer, trim_node, move |_| {
+        on.each(|agent| agent.spec.mode.on_nodes());
+    }));
+
+    let (pods, writer) = reflector::store::<SlimPod>();
+    let (on, known) = (trigger.clone(), namespaces.clone());
+    let live = watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
+    watches.push(drive("pods", Api::all(client.clone()), live, writer, trim_pod, move |pod| pod_changed(&on, &known, pod)));
+
+    let managed = || watcher::Config::default().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
+    let (mut daemon_sets, mut services) = (Vec::new(), Vec::new());
+    for namespace in owned_namespaces {
+        let (store, writer) = reflector::store::<DaemonSet>();
+        daemon_sets.push(store);
+        watches.push(owned("daemonsets", Api::namespaced(client.clone(), &namespace), managed(), writer, &trigger));
+        let (store, writer) = reflector::store::<Service>();
+        services.push(store);
+        watches.push(owned("services", Api::namespaced(client.clone(), &namespace), managed(), writer, &trigger));
+    }
+
+    let mut admission = BTreeMap::new();
+    for kind in ADMISSION_KINDS.into_iter().filter(|_| with_admission) {
+        let resource = admission_resource(kind);
+        let writer = reflector::store::Writer::<DynamicObject>::new(resource.clone());
+        admission.insert(kind, writer.as_reader());
+        let api = Api::all_with(client.clone(), &resource);
+        watches.push(owned(kind, api, managed(), writer, &trigger));
+    }
+    let stores = Stores { agents, pods, nodes, namespaces, daemon_sets, services, admission };
+    (stores, watches, trigger)
+}
+
+/// A watch of objects that carry the owner label.
+fn owned<K>(
+    what: &'static str,
+    api: Api<K>,
+    config: watcher::Config,
+    writer: reflector::store::Writer<K>,
+    trigger: &Trigger,
+) -> std::pin::Pin<Box<dyn Future<Output = &'static str> + Send>>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K::DynamicType: Eq + Hash + Clone + Send + Sync + Unpin,
+{
+    let on = trigger.clone();
+    let forget_managers = |object: &mut K| object.meta_mut().managed_fields = None;
+    drive(what, api, config, writer, forget_managers, move |object: &K| {
+        if let Some(label) = object.labels().get(names::LABEL_OWNER) {
+            on.labelled(label);
+        }
+    })
+}
+
+/// One watch with back-off, trimmed, stored and told. Ends only if the stream does.
+fn drive<K>(
+    what: &'static str,
+    api: Api<K>,
+    config: watcher::Config,
+    writer: reflector::store::Writer<K>,
+    trim: fn(&mut K),
+    tell: impl Fn(&K) + Send + 'static,
+) -> std::pin::Pin<Box<dyn Future<Output = &'static str> + Send>>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K::DynamicType: Eq + Hash + Clone + Send + Sync + Unpin,
+{
+    let stream = watcher(api, config)
+        .modify(trim)
+        .default_backoff()
+        .reflect(writer)
+        .touched_objects()
+        .inspect_err(move |error| tracing::warn!(what, error = %error, "watch failed, trying again"));
+    Box::pin(async move {
+        let mut stream = std::pin::pin!(stream);
+        while let Some(object) = stream.next().await {
+            if let Ok(object) = object {
+                tell(&object);
+            }
+        }
+        what
+    })
+}
+
+fn pod_changed(trigger: &Trigger, namespaces: &Store<SlimNamespace>, pod: &SlimPod) {
+    let labels = pod.labels();
+    for key in [names::LABEL_AGENT, names::LABEL_OWNER] {
+        if let Some(label) = labels.get(key) {
+            trigger.labelled(label);
+            return;
+        }
+    }
+    let namespace = pod.namespace().unwrap_or_default();
+    let labels_of_namespace = namespace_labels(namespaces, &namespace);
+    trigger.each(|agent| selection(agent).is_some_and(|s| s.matches(&namespace, &labels_of_namespace, labels)));
+}
+
+/// Labels of a namespace; none where it is not known (yet).
+pub(crate) fn namespace_labels(namespaces: &Store<SlimNamespace>, name: &str) -> BTreeMap<String, String> {
+    namespaces.get(&ObjectRef::new(name)).map(|namespace| namespace.labels().clone()).unwrap_or_default()
+}
+
+impl Stores {
+    /// Waits until every store has been filled once.
+    pub(crate) async fn wait_until_ready(&self) {
+        // A dropped writer means the watch task ended, which ends the process by itself.
+        let _ = self.agents.wait_until_ready().await;
+        let _ = self.pods.wait_until_ready().await;
+        let _ = self.nodes.wait_until_ready().await;
+        let _ = self.namespaces.wait_until_ready().await;
+        for store in &self.daemon_sets {
+            let _ = store.wait_until_ready().await;
+        }
+        for store in &self.services {
+            let _ = store.wait_until_ready().await;
+        }
+        for store in self.admission.values() {
+            let _ = store.wait_until_ready().await;
+        }
+    }
+
+    /// Every valid `OtelAgent`.
+    pub(crate) fn valid_agents(&self) -> Vec<Arc<Guarded>> {
+        self.agents.state().into_iter().filter(|agent| agent.0.is_ok()).collect()
+    }
+
+    /// The vehicle of a mode, by its labels.
+    pub(crate) fn daemon_set(&self, namespace: &str, label: &str, mode: Mode) -> Option<Arc<DaemonSet>> {
+        self.daemon_sets.iter().find_map(|store| {
+            store.find(|object| {
+                let labels = object.labels();
+                object.namespace().as_deref() == Some(namespace)
+                    && labels.get(names::LABEL_OWNER).is_some_and(|owner| owner == label)
+                    && labels.get(names::LABEL_VEHICLE).is_some_and(|vehicle| vehicle == mode.as_str())
+            })
+        })
+    }
+}
