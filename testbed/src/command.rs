@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 
@@ -108,11 +109,15 @@ pub(crate) fn lock(path: &Path, waiting: impl FnOnce()) -> Result<fs::File> {
         .write(true)
         .open(path)
         .map_err(Error::io(doing.clone()))?;
-    match file.try_lock() {
-        Ok(()) => return Ok(file),
-        Err(fs::TryLockError::WouldBlock) => waiting(),
-        Err(fs::TryLockError::Error(error)) => return Err(Error::io(doing)(error)),
+    // Others mostly hold it for a moment; only a longer wait is worth a line.
+    for _ in 0..40 {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(25)),
+            Err(fs::TryLockError::Error(error)) => return Err(Error::io(doing)(error)),
+        }
     }
+    waiting();
     file.lock().map_err(Error::io(doing))?;
     Ok(file)
 }

@@ -213,8 +213,10 @@ pub(crate) fn wait_ready(
             return Ok(());
         }
         let elapsed = begun.elapsed();
-        // The launcher needs a moment to note the process id.
-        if elapsed > Duration::from_secs(2) && pid(layout, component).is_none() {
+        // Until the launcher has noted the process id, there is none to look for.
+        let noted = fs::metadata(layout.pid_file(component)).is_ok_and(|file| file.len() > 0);
+        let noted = noted || elapsed > Duration::from_secs(5);
+        if noted && pid(layout, component).is_none() {
             return Err(not_ready(layout, component, "its process has ended"));
         }
         if elapsed > limit {

@@ -181,6 +181,7 @@ fn run(action: Action) -> Result<ExitCode> {
             if collector {
                 parts::ensure_for(Part::Collector, kubernetes)?;
             }
+            print("every part is there")?;
         }
         Action::Image {
             name,

@@ -10,6 +10,7 @@ mod support;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 
 use support::{eventually, leftovers, output};
 use testbed::{Bed, Cluster, Component, skip_unless_possible};
@@ -116,20 +117,66 @@ fn a_component_that_fails_is_shown_with_its_log() {
 }
 
 #[test]
-fn a_bed_can_stay_and_be_found_again() {
+fn a_bed_can_stay_and_be_used_from_a_shell() {
     if !skip_unless_possible("a bed can stay") {
         return;
     }
     let mut bed = Bed::builder().name("side-kept").start().unwrap();
-    let ip = bed.host_ip();
+    let (ip, kubeconfig) = (bed.host_ip(), bed.kubeconfig().to_owned());
     bed.keep().unwrap();
     drop(bed);
+
     let found = Bed::attach("side-kept").unwrap();
     output(found.kubectl().args(["get", "namespaces"])).unwrap();
     drop(found);
-    assert!(testbed::down(&"side-kept".parse().unwrap()).unwrap());
-    assert!(!testbed::down(&"side-kept".parse().unwrap()).unwrap());
+    let shell = |words: &str| {
+        output(Command::new(env!("CARGO_BIN_EXE_testbed")).args(words.split(' '))).unwrap()
+    };
+    assert!(
+        shell("status")
+            .lines()
+            .any(|line| line.starts_with("side-kept\t") && line.ends_with("\tup"))
+    );
+    assert_eq!(
+        shell("kubeconfig --name side-kept"),
+        kubeconfig.to_string_lossy()
+    );
+    assert!(shell("kubectl --name side-kept -- get namespaces").contains("kube-system"));
+
+    // A copy of this test that is told of the cluster uses it, and leaves it alone.
+    let copy = Command::new(std::env::current_exe().unwrap())
+        .args(["use_the_named_cluster", "--exact", "--nocapture"])
+        .env("KUBECONFIG", &kubeconfig)
+        .env(ROLE, "1")
+        .status();
+    assert!(copy.unwrap().success());
+
+    shell("down --name side-kept");
     assert_eq!(leftovers(ip, "side-kept"), Vec::<String>::new());
+    assert!(
+        shell("logs --name side-kept kube-apiserver").contains("v1."),
+        "logs stay"
+    );
+    assert!(shell("down --name side-kept").contains("there is no bed named side-kept"));
+}
+
+/// Tells the copy of this test that it is one.
+const ROLE: &str = "TESTBED_TEST_EXTERNAL";
+
+/// Does nothing unless it is the copy.
+#[test]
+fn use_the_named_cluster() {
+    if std::env::var_os(ROLE).is_none() {
+        return;
+    }
+    let cluster = Cluster::from_env_or_bed(Bed::builder()).unwrap();
+    assert!(matches!(cluster, Cluster::External { .. }));
+    output(cluster.kubectl().unwrap().args(["get", "namespaces"])).unwrap();
+    assert_eq!(cluster.node_names().unwrap(), Vec::<String>::new());
+    assert_eq!(
+        cluster.bed("stopping a node").err().unwrap().reason(),
+        "ExternalCluster"
+    );
 }
 
 #[test]

@@ -10,38 +10,21 @@ mod support;
 
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use support::{eventually, leftovers, output};
 use testbed::{Bed, skip_unless_possible};
 
-/// Tells the copy of this test that it is to start a bed and wait for its death.
+/// Names the bed that a copy of this test is to start and hold until it is killed.
 const ROLE: &str = "TESTBED_TEST_OWNER";
-const NAME: &str = "death";
 
 #[test]
 fn a_killed_owner_leaves_nothing() {
     if !skip_unless_possible("a killed owner leaves nothing") {
         return;
     }
-    if std::env::var_os(ROLE).is_some() {
-        own_a_bed_until_killed();
-    }
-    let mut owner = Command::new(std::env::current_exe().unwrap())
-        .args(["a_killed_owner_leaves_nothing", "--exact", "--nocapture"])
-        .env(ROLE, "1")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(owner.stdout.take().unwrap()).lines();
-    let ip: Ipv4Addr = lines
-        .map_while(Result::ok)
-        .find_map(|line| {
-            line.split_once("bed at ")
-                .map(|(_, ip)| ip.parse().unwrap())
-        })
-        .expect("the owner says where its bed is");
-    let living = leftovers(ip, NAME);
+    let (mut owner, ip) = start_owner("death");
+    let living = leftovers(ip, "death");
     assert!(
         living.iter().any(|line| line.contains("/pause")),
         "a container runs: {living:#?}"
@@ -49,15 +32,62 @@ fn a_killed_owner_leaves_nothing() {
 
     owner.kill().unwrap();
     owner.wait().unwrap();
-    eventually("everything is gone", 20, || match leftovers(ip, NAME) {
+    eventually("everything is gone", 20, || match leftovers(ip, "death") {
         left if left.is_empty() => Ok(()),
         left => Err(left.join("\n")),
     });
 }
 
-/// Never returns.
+#[test]
+fn what_nobody_cleaned_is_cleaned_by_name() {
+    if !skip_unless_possible("what nobody cleaned is cleaned by name") {
+        return;
+    }
+    let (mut owner, ip) = start_owner("death-of-all");
+    for child in children(owner.id()) {
+        output(Command::new("kill").args(["-9", &child])).unwrap();
+    }
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    let name = "death-of-all".parse().unwrap();
+    let abandoned = testbed::list()
+        .unwrap()
+        .into_iter()
+        .find(|bed| bed.name == name)
+        .unwrap();
+    assert!(!abandoned.owned);
+    assert!(!leftovers(ip, "death-of-all").is_empty());
+
+    assert!(testbed::down(&name).unwrap());
+    assert_eq!(leftovers(ip, "death-of-all"), Vec::<String>::new());
+}
+
+/// A copy of this program that owns a bed with a running pod.
+fn start_owner(name: &str) -> (Child, Ipv4Addr) {
+    let mut owner = Command::new(std::env::current_exe().unwrap())
+        .args(["own_a_bed_until_killed", "--exact", "--nocapture"])
+        .env(ROLE, name)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(owner.stdout.take().unwrap()).lines();
+    let ip = lines
+        .map_while(Result::ok)
+        .find_map(|line| {
+            line.split_once("bed at ")
+                .map(|(_, ip)| ip.parse().unwrap())
+        })
+        .expect("the owner says where its bed is");
+    (owner, ip)
+}
+
+/// Does nothing unless it is the copy.
+#[test]
 fn own_a_bed_until_killed() {
-    let bed = Bed::builder().name(NAME).nodes(1).start().unwrap();
+    let Ok(name) = std::env::var(ROLE) else {
+        return;
+    };
+    let bed = Bed::builder().name(name).nodes(1).start().unwrap();
     // The sandbox image is on every node, so a pod of it needs no other.
     let run = [
         "run",
@@ -75,4 +105,20 @@ fn own_a_bed_until_killed() {
     loop {
         std::thread::park();
     }
+}
+
+/// The processes a process started: the fourth field of their stat, counted behind the name.
+fn children(of: u32) -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let is_child = |path: std::path::PathBuf| {
+        let stat = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
+        let parent = stat
+            .rsplit_once(')')
+            .and_then(|(_, fields)| fields.split_whitespace().nth(1));
+        parent == Some(&of.to_string())
+    };
+    entries
+        .filter(|entry| is_child(entry.path()))
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }

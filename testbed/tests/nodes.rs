@@ -67,7 +67,9 @@ fn two_nodes_run_pods() {
     }
     let bed = Bed::builder().name("nodes").nodes(2).start().unwrap();
     assert_eq!(bed.node_names(), ["node1", "node2"]);
-    bed.load_image(&image()).unwrap();
+    let image = image();
+    bed.load_image(&image).unwrap();
+    std::fs::remove_file(image).unwrap();
     apply(&bed, WORKLOAD);
     rolled_out(&bed);
 
