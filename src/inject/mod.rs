@@ -1,11 +1,25 @@
 //! Pure. Pod × recipe → pod, and the same as admission policies (design §4).
 //!
 //! What is injected is data, the [`Recipe`]; two engines apply it and must agree: the function
-//! [`pod::inject`] and the policy rendered by [`policy`]. This room must not know modes' objects, the
-//! client or the cluster.
+//! [`pod::inject`] and the policy rendered by [`policy::render`]. This room must not know modes' objects,
+//! the client or the cluster.
 
+pub mod canary;
+pub mod cel;
+pub mod environment;
+pub mod exclusion;
+pub mod pod;
+pub mod policy;
+
+mod attributes;
+mod json;
+mod program;
+mod quantity;
+mod reason;
 mod recipe;
 mod selection;
 
+pub use pod::{Injection, inject};
+pub use reason::Reason;
 pub use recipe::{EnvRule, Recipe};
 pub use selection::{Namespaces, Selection};

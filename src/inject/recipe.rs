@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::json::text;
 use crate::api::Mode;
 use crate::names;
 
@@ -29,7 +30,8 @@ pub struct Recipe {
     pub first: Vec<Value>,
     /// Variables appended unless a container sets one of the names that block them.
     pub env: Vec<EnvRule>,
-    /// Resource attributes appended to `OTEL_RESOURCE_ATTRIBUTES`; the user's keys win.
+    /// Resource attributes appended to `OTEL_RESOURCE_ATTRIBUTES`, as the user wrote them: they are
+    /// encoded where they are applied. Keys of the pod's annotations and of its containers win.
     pub attributes: Vec<(String, String)>,
 }
 
@@ -48,6 +50,11 @@ impl Recipe {
     /// Ten hexadecimal characters over everything that is injected: label `otelagent.dev/config`.
     pub fn hash(&self) -> String {
         names::hash(&serde_json::to_string(self).unwrap_or_default(), 10)
+    }
+
+    /// Name of the injected container, where there is one.
+    pub(super) fn sidecar_name(&self) -> Option<&str> {
+        self.sidecar.as_ref().map(|sidecar| text(sidecar, "name"))
     }
 
     /// The labels of an injected pod.

@@ -40,7 +40,9 @@ impl Selection {
             Namespaces::Labelled(selector) => selector.matches(namespace_labels),
         };
         in_namespace
-            && pod_labels.get(names::LABEL_INJECT).is_none_or(|value| value != "false")
+            && pod_labels
+                .get(names::LABEL_INJECT)
+                .is_none_or(|value| value != "false")
             && self.pods.matches(pod_labels)
     }
 
@@ -55,9 +57,15 @@ impl Selection {
 
 /// Whether two selectors ask for different values of one label.
 fn contradict(a: &Selector, b: &Selector) -> bool {
-    let differs = a.match_labels.iter().any(|(key, value)| b.match_labels.get(key).is_some_and(|other| other != value));
+    let differs = a
+        .match_labels
+        .iter()
+        .any(|(key, value)| b.match_labels.get(key).is_some_and(|other| other != value));
     let excluded = |labels: &Selector, requirements: &[Requirement]| {
-        let single = |r: &Requirement| Selector { match_expressions: vec![r.clone()], ..Selector::default() };
+        let single = |r: &Requirement| Selector {
+            match_expressions: vec![r.clone()],
+            ..Selector::default()
+        };
         requirements
             .iter()
             .filter(|r| labels.match_labels.contains_key(&r.key))

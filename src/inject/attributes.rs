@@ -1,0 +1,304 @@
+//! What an application's telemetry says about where it comes from: `OTEL_SERVICE_NAME` and
+//! `OTEL_RESOURCE_ATTRIBUTES`, by OpenTelemetry's "Populating resource attributes in Kubernetes".
+//!
+//! The well-known labels `app.kubernetes.io/*` are not consulted: the conventions want an opt-in for
+//! them, since their authors may not have meant them for telemetry; annotations are meant for it.
+//! Everything here is also written in CEL in [`super::program`]; the two change together.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::Recipe;
+use super::environment::{NODE_NAME, POD_NAME, POD_UID};
+use super::json::{list, text};
+
+/// Annotations of a pod that become resource attributes.
+pub(super) const ANNOTATION_PREFIX: &str = "resource.opentelemetry.io/";
+/// Longer annotations are left out, which bounds what a policy may cost.
+pub(super) const MAX_VALUE: usize = 1024;
+/// Controllers whose kind has an attribute of its own in the conventions.
+pub(super) const KINDS: [&str; 5] = [
+    "ReplicaSet",
+    "StatefulSet",
+    "DaemonSet",
+    "Job",
+    "ReplicationController",
+];
+/// Characters that need no encoding, as the inside of a character class of RE2. W3C Baggage's octets
+/// without `%`, which starts an encoded one, without `=`, on which some SDKs split, and without `$`,
+/// on which the kubelet expands.
+pub(super) const SAFE: &str = r"!#&-+\--:<>-\[\]-~";
+/// The end of the name of a `CronJob`'s Job: the scheduled time in minutes, here from 2019 to 2049. Not
+/// simply eight digits, which a date such as 20261122 has as well.
+pub(super) const CRON_SUFFIX: &str = "-(2[6-9]|3[0-9]|4[01])[0-9]{6}$";
+/// Length of that.
+pub(super) const CRON_SUFFIX_CHARS: usize = 9;
+
+/// What all containers of a pod share.
+pub(super) struct PodAttributes {
+    /// Value of `OTEL_SERVICE_NAME`.
+    pub(super) service_name: String,
+    namespace: String,
+    computed: Vec<String>,
+    given: Vec<String>,
+    overridden: BTreeSet<String>,
+}
+
+impl PodAttributes {
+    /// Of a pod as its creator sent it: it may have no name and no uid yet.
+    pub(super) fn of(pod: &Value, namespace: &str, recipe: &Recipe) -> Self {
+        let owners = owners(pod);
+        let annotations = annotations(pod);
+        let annotated: BTreeSet<&str> = annotations.iter().map(|(key, _)| *key).collect();
+        let recipe_attributes = encoded(recipe);
+        let service_name = [
+            annotations
+                .iter()
+                .find(|(key, _)| *key == "service.name")
+                .map(|(_, value)| *value),
+            recipe
+                .attributes
+                .iter()
+                .find(|(key, _)| key == "service.name")
+                .map(|(_, value)| value.as_str()),
+            owners.first().map(|(_, name)| *name),
+        ];
+        let service_name = service_name
+            .into_iter()
+            .flatten()
+            .find(|name| !name.is_empty());
+        let mut overridden: BTreeSet<String> =
+            annotated.iter().map(|key| (*key).to_owned()).collect();
+        overridden.extend(
+            recipe_attributes
+                .iter()
+                .map(|attribute| key(attribute).to_owned()),
+        );
+
+        let mut computed = vec![
+            format!("k8s.namespace.name={namespace}"),
+            format!("k8s.pod.name=$({POD_NAME})"),
+            format!("k8s.pod.uid=$({POD_UID})"),
+            format!("k8s.node.name=$({NODE_NAME})"),
+            format!("service.namespace={namespace}"),
+        ];
+        let named = owners.iter().filter(|(kind, _)| !kind.is_empty());
+        computed
+            .extend(named.map(|(kind, name)| format!("k8s.{kind}.name={}", percent_encode(name))));
+        computed.retain(|attribute| !overridden.contains(key(attribute)));
+        let mut given: Vec<String> = recipe_attributes
+            .into_iter()
+            .filter(|attribute| {
+                key(attribute) != "service.name" && !annotated.contains(key(attribute))
+            })
+            .collect();
+        let others = annotations.iter().filter(|(key, _)| *key != "service.name");
+        given.extend(others.map(|(key, value)| format!("{key}={}", percent_encode(value))));
+        Self {
+            // The kubelet reads `$$` as `$` and would expand `$(...)`.
+            service_name: service_name
+                .map_or_else(|| format!("$({POD_NAME})"), |name| name.replace('$', "$$")),
+            namespace: namespace.to_owned(),
+            computed,
+            given,
+            overridden,
+        }
+    }
+
+    /// Attributes of one container, as `key=value`, each key once.
+    pub(super) fn of_container(&self, container: &Value) -> Vec<String> {
+        let name = text(container, "name");
+        let version = version(text(container, "image"));
+        let own = [
+            format!("k8s.container.name={name}"),
+            format!(
+                "service.instance.id={}.$({POD_NAME}).{name}",
+                self.namespace
+            ),
+        ];
+        let version = (!version.is_empty()).then(|| format!("service.version={version}"));
+        let own = own
+            .into_iter()
+            .chain(version)
+            .filter(|attribute| !self.overridden.contains(key(attribute)));
+        self.computed
+            .iter()
+            .cloned()
+            .chain(own)
+            .chain(self.given.iter().cloned())
+            .collect()
+    }
+}
+
+/// The recipe's attributes as `key=value`, both encoded: they are what users wrote.
+pub(super) fn encoded(recipe: &Recipe) -> Vec<String> {
+    let pair = |(key, value): &(String, String)| {
+        format!("{}={}", percent_encode(key), percent_encode(value))
+    };
+    recipe.attributes.iter().map(pair).collect()
+}
+
+/// The key of a `key=value`.
+pub(super) fn key(attribute: &str) -> &str {
+    attribute.split('=').next().unwrap_or_default()
+}
+
+/// `text` with everything but [`SAFE`] as `%XX` of its UTF-8 bytes.
+pub(super) fn percent_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'$' | b'%' | b'=' => encoded.push_str(&format!("%{byte:02X}")),
+            0x21 | 0x23..=0x2B | 0x2D..=0x3A | 0x3C..=0x5B | 0x5D..=0x7E => {
+                encoded.push(byte.into())
+            }
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+/// Annotations that become attributes, by key; the empty ones say nothing.
+fn annotations(pod: &Value) -> Vec<(&str, &str)> {
+    let all = pod
+        .get("metadata")
+        .and_then(|metadata| metadata.get("annotations"))
+        .and_then(Value::as_object);
+    let mut found: Vec<(&str, &str)> = all
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((key.strip_prefix(ANNOTATION_PREFIX)?, value.as_str()?)))
+        .filter(|(_, value)| !value.is_empty() && value.chars().count() <= MAX_VALUE)
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// Kind (as in `k8s.<kind>.name`, empty where the conventions have none) and name of what the pod
+/// belongs to, from the outermost inwards. Only the direct owner is known; the Deployment behind a
+/// `ReplicaSet` and the `CronJob` behind a Job are read from how their controllers make names.
+fn owners(pod: &Value) -> Vec<(String, &str)> {
+    let Some(metadata) = pod.get("metadata") else {
+        return Vec::new();
+    };
+    let controllers = list(metadata, "ownerReferences")
+        .iter()
+        .filter(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true));
+    let hash = metadata
+        .get("labels")
+        .and_then(|labels| labels.get("pod-template-hash"))
+        .and_then(Value::as_str);
+    let mut found = Vec::new();
+    for owner in controllers {
+        let (kind, name) = (text(owner, "kind"), text(owner, "name"));
+        let outer = match kind {
+            "ReplicaSet" => hash
+                .and_then(|hash| name.strip_suffix(hash)?.strip_suffix('-'))
+                .map(|outer| ("deployment".to_owned(), outer)),
+            "Job" => without_cron_suffix(name).map(|outer| ("cronjob".to_owned(), outer)),
+            _ => None,
+        };
+        found.extend(outer.filter(|(_, outer)| !outer.is_empty()));
+        let kind = if KINDS.contains(&kind) {
+            kind.to_ascii_lowercase()
+        } else {
+            String::new()
+        };
+        found.push((kind, name));
+    }
+    found
+}
+
+/// [`CRON_SUFFIX`] taken off, if it is there.
+fn without_cron_suffix(name: &str) -> Option<&str> {
+    let (outer, suffix) = name.split_at_checked(name.len().checked_sub(CRON_SUFFIX_CHARS)?)?;
+    let digits = suffix.strip_prefix('-')?;
+    let minutes: u32 = digits
+        .bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| digits.parse().ok())??;
+    (26_000_000..42_000_000).contains(&minutes).then_some(outer)
+}
+
+/// Tag and digest of an image, as the conventions derive `service.version` from them.
+fn version(image: &str) -> String {
+    let (reference, _) = image.split_once('@').unwrap_or((image, ""));
+    let tag = reference
+        .rsplit_once(':')
+        .map(|(_, tag)| tag)
+        .filter(|tag| is_tag(tag));
+    let digest = image
+        .rsplit_once('@')
+        .map(|(_, digest)| digest)
+        .filter(|digest| is_digest(digest));
+    tag.into_iter().chain(digest).collect::<Vec<_>>().join("@")
+}
+
+fn is_tag(text: &str) -> bool {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    text.len() <= 128
+        && text.bytes().next().is_some_and(word)
+        && text.bytes().all(|b| word(b) || b == b'.' || b == b'-')
+}
+
+fn is_digest(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(algorithm, hex)| {
+        let algorithm_byte = |b: u8| b.is_ascii_alphanumeric() || b"+._-".contains(&b);
+        !algorithm.is_empty()
+            && algorithm.bytes().all(algorithm_byte)
+            && hex.len() >= 32
+            && hex.bytes().all(|b| b.is_ascii_hexdigit())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_every_sdk_reads_back_stays_unencoded() {
+        assert_eq!(
+            percent_encode("a b,c=d;e%$(X)\"\\é/:@"),
+            "a%20b%2Cc%3Dd%3Be%25%24(X)%22%5C%C3%A9/:@"
+        );
+    }
+
+    #[test]
+    fn version_is_tag_and_digest_of_the_image() {
+        let digest = format!("sha256:{}", "0a".repeat(32));
+        assert_eq!(version("shop:1.2"), "1.2");
+        assert_eq!(version("registry:5000/shop"), "");
+        assert_eq!(
+            version(&format!("registry:5000/shop:1.2@{digest}")),
+            format!("1.2@{digest}")
+        );
+        assert_eq!(version(&format!("shop@{digest}")), digest);
+        assert_eq!(version("shop:$(X)"), "");
+        assert_eq!(version("shop@sha256:zz"), "");
+    }
+
+    #[test]
+    fn a_cron_job_is_told_from_a_job_that_ends_in_a_date() {
+        assert_eq!(without_cron_suffix("backup-29834567"), Some("backup"));
+        assert_eq!(without_cron_suffix("import-20261122"), None);
+        assert_eq!(without_cron_suffix("éééé"), None);
+    }
+
+    #[test]
+    fn the_deployment_is_known_by_the_hash_of_its_pod_template() {
+        let pod = json!({"metadata": {
+            "labels": {"pod-template-hash": "abc"},
+            "ownerReferences": [{"kind": "ReplicaSet", "name": "shop-abc", "controller": true}],
+        }});
+        assert_eq!(
+            owners(&pod),
+            [
+                ("deployment".to_owned(), "shop"),
+                ("replicaset".to_owned(), "shop-abc")
+            ]
+        );
+    }
+}

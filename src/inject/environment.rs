@@ -1,0 +1,71 @@
+//! The variables every mode gives to applications; a mode supplies only its endpoint.
+//!
+//! Must not know the modes.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::EnvRule;
+
+/// Address of the pod's node, for endpoints on the node.
+pub const HOST_IP: &str = "OTELAGENT_HOST_IP";
+/// Name of the pod's node.
+pub const NODE_NAME: &str = "OTELAGENT_NODE_NAME";
+/// Name of the pod, which may not exist yet when the pod is admitted (`generateName`).
+pub const POD_NAME: &str = "OTELAGENT_POD_NAME";
+/// Uid of the pod.
+pub const POD_UID: &str = "OTELAGENT_POD_UID";
+
+pub(super) const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
+pub(super) const RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
+
+/// Where SDKs send a signal. One of the last three set by the user counts as an endpoint set: to add
+/// the general one would send only the other signals elsewhere.
+const ENDPOINTS: [&str; 4] = [
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+];
+
+/// How long SDKs hold spans and log records, in milliseconds (OpenTelemetry's SDK environment variables).
+const DELAYS: [&str; 2] = ["OTEL_BSP_SCHEDULE_DELAY", "OTEL_BLRP_SCHEDULE_DELAY"];
+
+/// The variables that others refer to as `$(NAME)`. Only what was defined before can be referred to
+/// (`core/v1 EnvVar`), so they come first in every container.
+pub fn first_variables(with_host_ip: bool) -> Vec<Value> {
+    let host = with_host_ip.then_some((HOST_IP, "status.hostIP"));
+    let fields = [
+        (NODE_NAME, "spec.nodeName"),
+        (POD_NAME, "metadata.name"),
+        (POD_UID, "metadata.uid"),
+    ];
+    host.into_iter()
+        .chain(fields)
+        .map(|(name, path)| field(name, path))
+        .collect()
+}
+
+/// The variables that tell an SDK where to send and how long to wait.
+///
+/// The protocol is left to the SDK: both ports take both, and an SDK that speaks HTTP appends the
+/// signal's path to the endpoint by itself.
+pub fn rules(endpoint: &str, flush: Duration) -> Vec<EnvRule> {
+    let endpoint = EnvRule {
+        name: ENDPOINTS[0].into(),
+        value: endpoint.into(),
+        unless: ENDPOINTS.map(Into::into).to_vec(),
+    };
+    let delays = DELAYS.map(|name| EnvRule {
+        name: name.into(),
+        value: flush.as_millis().to_string(),
+        unless: vec![name.into()],
+    });
+    std::iter::once(endpoint).chain(delays).collect()
+}
+
+/// With the API version that the server would fill in, so that both engines' results read the same.
+fn field(name: &str, path: &str) -> Value {
+    json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}})
+}

@@ -1,0 +1,419 @@
+//! Why a selected pod is left alone: as a function of the pod, and as CEL for the policies.
+//!
+//! Each rule stands here twice, next to itself; the equivalence test sends pods through both. What
+//! would make a pod invalid, or keep it from starting, is a reason: injection never denies by itself.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::Recipe;
+use super::cel::{quoted, quoted_list};
+use super::json::{entry, has, list, text};
+use super::pod::containers;
+use crate::api::Mode;
+use crate::names;
+
+/// The kubelet's mark on the API's copy of a static pod, whose spec nobody can change.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+/// The label of nodes, and so of node selectors, that tells their operating system.
+const OS: &str = "kubernetes.io/os";
+/// Bytes of all annotations of an object, keys included (`ValidateAnnotationsSize` of apimachinery).
+const MAX_ANNOTATIONS: usize = 256 * 1024;
+
+/// Why a pod is admitted as it is. [`Reason::word`] is stable; [`fmt::Display`] is a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Its label says so.
+    OptedOut,
+    /// It only shows a static pod of a node.
+    MirrorPod,
+    /// Another `OtelAgent` was first.
+    AlreadyInjectedByAnother {
+        /// Value of the label of the other one.
+        agent: String,
+    },
+    /// It is a copy of a pod that this `OtelAgent` injected with another recipe.
+    InjectedEarlier,
+    /// The agent runs on Linux only.
+    Windows,
+    /// A sidecar on the host network would take the node's ports.
+    HostNetwork,
+    /// The name of the agent's Service means nothing to it.
+    NoClusterDns,
+    /// A sidecar may not fit in resources set for the pod as a whole.
+    PodLevelResources,
+    /// A container has the agent's name.
+    NameTaken {
+        /// The name.
+        container: String,
+    },
+    /// A volume has the name of one of the agent's.
+    VolumeTaken {
+        /// The name.
+        volume: String,
+    },
+    /// A container declares one of the agent's ports.
+    PortTaken {
+        /// The port.
+        port: u64,
+    },
+    /// The agent's configuration does not fit any more.
+    AnnotationsTooLarge,
+}
+
+impl Reason {
+    /// Stable word for conditions, events and metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::OptedOut => "OptedOut",
+            Self::MirrorPod => "MirrorPod",
+            Self::AlreadyInjectedByAnother { .. } => "AlreadyInjectedByAnother",
+            Self::InjectedEarlier => "InjectedEarlier",
+            Self::Windows => "Windows",
+            Self::HostNetwork => "HostNetwork",
+            Self::NoClusterDns => "NoClusterDns",
+            Self::PodLevelResources => "PodLevelResources",
+            Self::NameTaken { .. } => "NameTaken",
+            Self::VolumeTaken { .. } => "VolumeTaken",
+            Self::PortTaken { .. } => "PortTaken",
+            Self::AnnotationsTooLarge => "AnnotationsTooLarge",
+        }
+    }
+
+    /// What the sentence says before and after the detail that differs from pod to pod.
+    fn sentence(&self) -> [&'static str; 2] {
+        match self {
+            Self::OptedOut => ["it opts out with the label otelagent.dev/inject=false", ""],
+            Self::MirrorPod => ["it shows a static pod, which only its node can change", ""],
+            Self::AlreadyInjectedByAnother { .. } => {
+                ["it carries the label of another OtelAgent, ", ""]
+            }
+            Self::InjectedEarlier => [
+                "it is a copy of a pod injected earlier; remove its otelagent.dev labels and what was injected",
+                "",
+            ],
+            Self::Windows => [
+                "it is for Windows nodes, and the agent runs on Linux only",
+                "",
+            ],
+            Self::HostNetwork => [
+                "it is on the host network, where a sidecar would take the node's ports; use another mode",
+                "",
+            ],
+            Self::NoClusterDns => [
+                "its DNS policy does not resolve the agent's Service; use ClusterFirst, or ClusterFirstWithHostNet on the \
+                 host network",
+                "",
+            ],
+            Self::PodLevelResources => [
+                "it sets spec.resources, in which a sidecar may not fit; use another mode",
+                "",
+            ],
+            Self::NameTaken { .. } => ["a container is named ", ", as the agent's; rename it"],
+            Self::VolumeTaken { .. } => {
+                ["a volume is named ", ", as one of the agent's; rename it"]
+            }
+            Self::PortTaken { .. } => [
+                "a container uses port ",
+                ", as the agent does; change either",
+            ],
+            Self::AnnotationsTooLarge => [
+                "its annotations and the agent's configuration exceed 256 KiB together",
+                "",
+            ],
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::AlreadyInjectedByAnother { agent } => agent.clone(),
+            Self::NameTaken { container } => container.clone(),
+            Self::VolumeTaken { volume } => volume.clone(),
+            Self::PortTaken { port } => port.to_string(),
+            _ => String::new(),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [before, after] = self.sentence();
+        write!(f, "{before}{}{after}", self.detail())
+    }
+}
+
+/// The first reason to leave a pod alone.
+pub(super) fn why_not(pod: &Value, recipe: &Recipe) -> Option<Reason> {
+    let spec = pod.get("spec").unwrap_or(&Value::Null);
+    let label = |key| entry(pod, ["metadata", "labels"], key);
+    if label(names::LABEL_INJECT) == Some("false") {
+        return Some(Reason::OptedOut);
+    }
+    if entry(pod, ["metadata", "annotations"], MIRROR).is_some() {
+        return Some(Reason::MirrorPod);
+    }
+    if let Some(agent) = label(names::LABEL_AGENT) {
+        if agent != recipe.agent {
+            return Some(Reason::AlreadyInjectedByAnother {
+                agent: agent.to_owned(),
+            });
+        }
+        if label(names::LABEL_CONFIG) != Some(&recipe.hash()) {
+            return Some(Reason::InjectedEarlier);
+        }
+    }
+    let os = spec.get("os").map(|os| text(os, "name"));
+    if os == Some("windows") || entry(pod, ["spec", "nodeSelector"], OS) == Some("windows") {
+        return Some(Reason::Windows);
+    }
+    let host_network = spec.get("hostNetwork").and_then(Value::as_bool) == Some(true);
+    let dns_policy = text(spec, "dnsPolicy");
+    let node_dns =
+        dns_policy == "Default" || host_network && matches!(dns_policy, "" | "ClusterFirst");
+    if recipe.mode == Mode::NodeLocal && node_dns {
+        return Some(Reason::NoClusterDns);
+    }
+    recipe
+        .sidecar
+        .as_ref()
+        .and_then(|sidecar| why_no_sidecar(pod, spec, host_network, recipe, sidecar))
+}
+
+fn why_no_sidecar(
+    pod: &Value,
+    spec: &Value,
+    host_network: bool,
+    recipe: &Recipe,
+    sidecar: &Value,
+) -> Option<Reason> {
+    let name = text(sidecar, "name");
+    if host_network {
+        return Some(Reason::HostNetwork);
+    }
+    if has(spec, "resources") {
+        return Some(Reason::PodLevelResources);
+    }
+    let injected = is_injected(pod, spec, sidecar);
+    if !injected && containers(pod).any(|container| text(container, "name") == name) {
+        return Some(Reason::NameTaken {
+            container: name.to_owned(),
+        });
+    }
+    let volumes = list(spec, "volumes");
+    let taken = recipe.volumes.iter().map(|volume| text(volume, "name"));
+    let taken = taken
+        .into_iter()
+        .find(|name| volumes.iter().any(|volume| text(volume, "name") == *name));
+    if let Some(volume) = taken.filter(|_| !injected) {
+        return Some(Reason::VolumeTaken {
+            volume: volume.to_owned(),
+        });
+    }
+    let others = || containers(pod).filter(|container| text(container, "name") != name);
+    let port = tcp_ports(sidecar)
+        .into_iter()
+        .find(|port| others().any(|other| tcp_ports(other).contains(port)));
+    if let Some(port) = port {
+        return Some(Reason::PortTaken { port });
+    }
+    (annotation_bytes(pod, recipe) > MAX_ANNOTATIONS).then_some(Reason::AnnotationsTooLarge)
+}
+
+/// Whether this very recipe was applied before: the labels say so, and the container is ours by name
+/// and image. A name alone could be anybody's.
+fn is_injected(pod: &Value, spec: &Value, sidecar: &Value) -> bool {
+    let same = |other: &Value| {
+        ["name", "image"]
+            .iter()
+            .all(|key| text(other, key) == text(sidecar, key))
+    };
+    entry(pod, ["metadata", "labels"], names::LABEL_AGENT).is_some()
+        && list(spec, "initContainers").iter().any(same)
+}
+
+fn tcp_ports(container: &Value) -> Vec<u64> {
+    let tcp = list(container, "ports")
+        .iter()
+        .filter(|port| matches!(text(port, "protocol"), "" | "TCP"));
+    tcp.filter_map(|port| port.get("containerPort").and_then(Value::as_u64))
+        .collect()
+}
+
+fn annotation_bytes(pod: &Value, recipe: &Recipe) -> usize {
+    let annotations = pod
+        .get("metadata")
+        .and_then(|metadata| metadata.get("annotations"))
+        .and_then(Value::as_object);
+    let kept = annotations
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| !recipe.annotations.contains_key(*key));
+    kept.map(|(key, value)| key.len() + value.as_str().map_or(0, str::len))
+        .sum::<usize>()
+        + added_bytes(recipe)
+}
+
+fn added_bytes(recipe: &Recipe) -> usize {
+    recipe
+        .annotations
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum()
+}
+
+/// One reason as CEL over `object`.
+pub(super) struct Condition {
+    /// Name of the policy's match condition.
+    pub(super) name: &'static str,
+    /// Holds if the pod must be left alone.
+    pub(super) applies: String,
+    /// The sentence, as an expression that is evaluated only where the condition holds.
+    pub(super) sentence: String,
+}
+
+const CONTAINERS: &str = "(object.spec.containers + object.spec.?initContainers.orValue([]))";
+
+/// The reasons that a recipe can meet, in the order of [`why_not`], all but [`Reason::OptedOut`], which
+/// the policies' object selector keeps away.
+pub(super) fn conditions(recipe: &Recipe) -> Vec<Condition> {
+    let (agent, config) = (quoted(names::LABEL_AGENT), quoted(names::LABEL_CONFIG));
+    let (own, hash) = (quoted(&recipe.agent), quoted(&recipe.hash()));
+    let label = format!("object.metadata.?labels[?{agent}]");
+    let mut conditions = vec![
+        mirror(),
+        condition(
+            "another",
+            &Reason::AlreadyInjectedByAnother {
+                agent: String::new(),
+            },
+            format!("{label}.hasValue() && {label}.value() != {own}"),
+            &format!("string({label}.value())"),
+        ),
+        condition(
+            "earlier",
+            &Reason::InjectedEarlier,
+            format!(
+                "{label}.hasValue() && {label}.value() == {own} \
+                 && object.metadata.?labels[?{config}].orValue(\"\") != {hash}"
+            ),
+            "",
+        ),
+        condition(
+            "windows",
+            &Reason::Windows,
+            format!(
+                "object.spec.?os.?name.orValue(\"\") == \"windows\" \
+                 || object.spec.?nodeSelector[?{}].orValue(\"\") == \"windows\"",
+                quoted(OS)
+            ),
+            "",
+        ),
+    ];
+    if recipe.mode == Mode::NodeLocal {
+        let dns = "object.spec.?dnsPolicy.orValue(\"ClusterFirst\")";
+        let applies = format!(
+            "{dns} == \"Default\" || object.spec.?hostNetwork.orValue(false) && {dns} == \"ClusterFirst\""
+        );
+        conditions.push(condition("dns", &Reason::NoClusterDns, applies, ""));
+    }
+    if let Some(sidecar) = &recipe.sidecar {
+        conditions.extend(sidecar_conditions(recipe, sidecar, &label));
+    }
+    conditions
+}
+
+/// Of mirror pods the policies say nothing at all: not even `Fail` may refuse them, or the API would
+/// not show what runs on a node.
+pub(super) fn mirror() -> Condition {
+    let applies = format!(
+        "{} in object.metadata.?annotations.orValue({{}})",
+        quoted(MIRROR)
+    );
+    condition("mirror", &Reason::MirrorPod, applies, "")
+}
+
+fn sidecar_conditions(recipe: &Recipe, sidecar: &Value, label: &str) -> Vec<Condition> {
+    let (name, image) = (
+        quoted(text(sidecar, "name")),
+        quoted(text(sidecar, "image")),
+    );
+    let injected = format!(
+        "({label}.hasValue() && object.spec.?initContainers.orValue([])\
+         .exists(c, c.name == {name} && c.?image.orValue(\"\") == {image}))"
+    );
+    let volumes = quoted_list(recipe.volumes.iter().map(|volume| text(volume, "name")));
+    let taken =
+        |name: &str| format!("object.spec.?volumes.orValue([]).exists(w, w.name == {name})");
+    let ports: Vec<String> = tcp_ports(sidecar).iter().map(u64::to_string).collect();
+    let ports = format!("[{}]", ports.join(", "));
+    let used = format!(
+        "{CONTAINERS}.exists(c, c.name != {name} && c.?ports.orValue([])\
+         .exists(p, p.containerPort == port && p.?protocol.orValue(\"TCP\") == \"TCP\"))"
+    );
+    let kept = format!(
+        "object.metadata.?annotations.orValue({{}}).map(k, k in {} ? 0 \
+         : bytes(string(k)).size() + bytes(string(object.metadata.annotations[k])).size())",
+        quoted_list(recipe.annotations.keys().map(String::as_str))
+    );
+    vec![
+        condition(
+            "host-network",
+            &Reason::HostNetwork,
+            "object.spec.?hostNetwork.orValue(false)".into(),
+            "",
+        ),
+        condition(
+            "pod-resources",
+            &Reason::PodLevelResources,
+            "has(object.spec.resources)".into(),
+            "",
+        ),
+        condition(
+            "name",
+            &Reason::NameTaken {
+                container: String::new(),
+            },
+            format!("!{injected} && {CONTAINERS}.exists(c, c.name == {name})"),
+            &name,
+        ),
+        condition(
+            "volume",
+            &Reason::VolumeTaken {
+                volume: String::new(),
+            },
+            format!("!{injected} && {volumes}.exists(v, {})", taken("v")),
+            &format!("{volumes}.filter(v, {})[0]", taken("v")),
+        ),
+        condition(
+            "port",
+            &Reason::PortTaken { port: 0 },
+            format!("{ports}.exists(port, {used})"),
+            &format!("string({ports}.filter(port, {used})[0])"),
+        ),
+        condition(
+            "annotations",
+            &Reason::AnnotationsTooLarge,
+            format!(
+                "([{}] + {kept}).sum() > {MAX_ANNOTATIONS}",
+                added_bytes(recipe)
+            ),
+            "",
+        ),
+    ]
+}
+
+fn condition(name: &'static str, reason: &Reason, applies: String, detail: &str) -> Condition {
+    let [before, after] = reason.sentence();
+    let sentence = if detail.is_empty() {
+        quoted(before)
+    } else {
+        format!("{} + {detail} + {}", quoted(before), quoted(after))
+    };
+    Condition {
+        name,
+        applies,
+        sentence,
+    }
+}
