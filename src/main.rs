@@ -1,7 +1,6 @@
 //! The operator's commands.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    use kube::CustomResourceExt;
-    print!("{}", serde_saphyr::to_string(&otelagent_operator::api::OtelAgent::crd())?);
+    print!("{}", otelagent_operator::api::crd_yaml()?);
     Ok(())
 }

@@ -3,6 +3,8 @@
 //! Defaults that users build on stand in the schema; tuning defaults are the controller's, since they
 //! may improve. Every list, map and string is bounded, so the rules have a known cost.
 
+#![allow(unreachable_pub)] // the derive repeats the struct in a private place
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;

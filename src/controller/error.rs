@@ -31,7 +31,7 @@ pub enum ControllerError {
     Version(String),
     /// A policy could not be rendered.
     #[error(transparent)]
-    Policy(#[from] crate::inject::PolicyError),
+    Policy(#[from] crate::inject::policy::PolicyError),
     /// A watch ended for good.
     #[error("the watch of {0} ended")]
     WatchEnded(&'static str),

@@ -21,7 +21,9 @@ use super::observe::{self, InForce};
 use super::stores::admission_resource;
 use crate::api::{ACCEPTED, Mode, OtelAgent};
 use crate::desired::{ValidAgent, selection, topology};
-use crate::inject::{Candidate, Policies, PolicyInput, Recipe, Selection, canary, exclusion, policy};
+use crate::inject::exclusion::{self, Candidate};
+use crate::inject::policy::{self, Policies, PolicyInput};
+use crate::inject::{Recipe, Selection, canary};
 use crate::names;
 use crate::status::InjectionState;
 
@@ -44,6 +46,8 @@ pub(crate) struct Standing {
     pub(crate) in_force: InForce,
     /// Pods that older `OtelAgent`s select and this one must leave alone.
     pub(crate) exclusions: Vec<Selection>,
+    /// Those `OtelAgent`s, as `namespace/name`.
+    pub(crate) winners: Vec<String>,
 }
 
 /// What stands after a pass.
@@ -63,8 +67,13 @@ pub(crate) fn standing(context: &Context, agent: &OtelAgent) -> Standing {
         .filter_map(|other| other.0.as_ref().ok())
         .filter_map(|other| candidate(context, other))
         .collect();
-    let exclusions = candidate(context, agent).map(|me| exclusion::exclusions(&me, &others)).unwrap_or_default();
-    Standing { in_force: own.map(|binding| observe::in_force(&binding)).unwrap_or_default(), exclusions }
+    let me = candidate(context, agent);
+    let winners = me.map(|me| exclusion::winners(&me, &others).into_iter().cloned().collect::<Vec<_>>()).unwrap_or_default();
+    Standing {
+        in_force: own.map(|binding| observe::in_force(&binding)).unwrap_or_default(),
+        winners: winners.iter().map(|winner| format!("{}/{}", winner.namespace, winner.name)).collect(),
+        exclusions: winners.into_iter().map(|winner| winner.selection).collect(),
+    }
 }
 
 /// An `OtelAgent` as a rival for pods: by its spec, or by what is in force where its spec was refused.
@@ -82,7 +91,7 @@ fn candidate(context: &Context, agent: &OtelAgent) -> Option<Candidate> {
     } else {
         selection(agent)
     }?;
-    let created = agent.creation_timestamp().map_or(i64::MAX, |time| time.0.as_second());
+    let created = agent.creation_timestamp().map(|time| time.0.to_string()).unwrap_or_default();
     Some(Candidate { created, namespace, name, selection })
 }
 
@@ -156,7 +165,7 @@ async fn prove(
     rendered: &Policies,
     recipe: &Recipe,
 ) -> Result<Result<(), String>, ControllerError> {
-    write(context, BINDING, rendered.canary_binding.clone()).await?;
+    write(context, BINDING, rendered.proof_binding.clone()).await?;
     let mut refusal = String::new();
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
@@ -170,7 +179,7 @@ async fn prove(
             Err(seen) => refusal = seen,
         }
     }
-    let name = rendered.canary_binding["metadata"]["name"].as_str().unwrap_or_default();
+    let name = rendered.proof_binding["metadata"]["name"].as_str().unwrap_or_default();
     remove(context, BINDING, name).await?;
     if refusal.is_empty() {
         return Ok(Ok(()));
@@ -231,7 +240,7 @@ async fn bind(
         context.remember_probe(&valid.uid, None);
         tracing::info!(namespace = valid.namespace, name = valid.name, mode = %recipe.mode, policy = name, "serving");
     }
-    write(context, WARNING, rendered.warning_policy.clone()).await?;
+    write(context, WARNING, rendered.warning.clone()).await?;
     write(context, WARNING_BINDING, rendered.warning_binding.clone()).await?;
     Ok(InForce {
         mode: Some(recipe.mode),

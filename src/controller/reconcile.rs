@@ -92,6 +92,7 @@ async fn refuse(
         held: Vec::new(),
         pods: observe::pods(stores, &context.environment, agent, in_force, selected.as_ref(), &standing.exclusions),
         injection,
+        winners: standing.winners.clone(),
         failure: None,
     };
     report::report(agent, &facts, context).await?;
@@ -129,6 +130,7 @@ async fn carry_out(
         held: decided.keep.iter().filter(|(_, since)| since.is_some()).map(|(mode, _)| *mode).collect(),
         pods: pods(in_force),
         injection: InjectionState::NotWanted,
+        winners: standing.winners.clone(),
         failure: None,
     };
     let mut outcome = write_objects(valid, &decided, context).await;

@@ -149,6 +149,10 @@ fn injected(facts: &Facts) -> Verdict {
             let owners = name_owners(&facts.pods.missed);
             verdict(false, "PodsMissed", format!("{missed} selected pods were not injected and need a restart ({owners})"))
         }
+        InjectionState::InForce if !facts.winners.is_empty() => {
+            let winners = facts.winners.join(", ");
+            verdict(true, "InForce", format!("selected pods are injected when they are created, but those that {winners} selects too are its own: the older wins"))
+        }
         InjectionState::InForce => verdict(true, "InForce", "selected pods are injected when they are created"),
     }
 }
@@ -214,6 +218,7 @@ mod tests {
             held: Vec::new(),
             pods: PodReport::default(),
             injection: InjectionState::InForce,
+            winners: Vec::new(),
             failure: None,
         }
     }

@@ -37,6 +37,8 @@ pub struct Facts {
     pub pods: PodReport,
     /// What is so of injection.
     pub injection: InjectionState,
+    /// Older `OtelAgent`s that select some of the same pods, and get them.
+    pub winners: Vec<String>,
     /// What kept the objects from being written, if anything did.
     pub failure: Option<Failure>,
 }

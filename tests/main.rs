@@ -1,0 +1,3 @@
+//! The operator's tests, one binary: `cargo test -p otelagent-operator pure::` and so on run a part.
+
+mod pure;

@@ -1,0 +1,131 @@
+//! Properties of the pure core over generated input.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use otelagent_operator::api::Mode;
+use otelagent_operator::desired::{topology, validate};
+use otelagent_operator::names;
+use otelagent_operator::switching::{Observed, plan};
+use proptest::prelude::*;
+
+use super::{agent_with, environment};
+
+fn mode() -> impl Strategy<Value = Mode> {
+    proptest::sample::select(Mode::ALL.to_vec())
+}
+
+fn observed() -> impl Strategy<Value = Observed> {
+    let users = proptest::collection::btree_map(mode(), 0usize..3, 0..4);
+    let vehicles = proptest::collection::btree_map(mode(), proptest::option::of(0i64..200), 0..4);
+    (mode(), proptest::option::of(mode()), any::<bool>(), users, vehicles, 0u64..120).prop_map(
+        |(wanted, serving, wanted_ready, users, vehicles, hold)| Observed {
+            now: second(100),
+            wanted,
+            serving,
+            wanted_ready,
+            users,
+            vehicles: vehicles.into_iter().map(|(mode, since)| (mode, since.map(second))).collect(),
+            hold_old: Duration::from_secs(hold),
+        },
+    )
+}
+
+fn second(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+/// A name of the length Kubernetes allows for its kind.
+fn label(max: usize) -> impl Strategy<Value = String> {
+    proptest::string::string_regex(&format!("[a-z]([-a-z0-9]{{0,{}}}[a-z0-9])?", max - 2)).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn switching_never_removes_a_vehicle_in_use_wanted_or_serving(observed in observed()) {
+        let plan = plan(&observed);
+        for mode in &plan.remove {
+            prop_assert_eq!(observed.users.get(mode).copied().unwrap_or(0), 0);
+            prop_assert_ne!(*mode, observed.wanted);
+            prop_assert_ne!(Some(*mode), observed.serving);
+            prop_assert_ne!(Some(*mode), plan.serving);
+            prop_assert!(!plan.keep.contains_key(mode));
+        }
+    }
+
+    #[test]
+    fn what_is_used_wanted_or_serving_always_stands(observed in observed()) {
+        let plan = plan(&observed);
+        let users = observed.users.iter().filter(|(_, users)| **users > 0).map(|(mode, _)| *mode);
+        let needed: BTreeSet<Mode> = users.chain([observed.wanted]).chain(observed.serving).chain(plan.serving).collect();
+        for mode in needed {
+            prop_assert_eq!(plan.keep.get(&mode), Some(&None), "{}", mode);
+        }
+    }
+
+    #[test]
+    fn nobody_is_sent_to_a_mode_that_is_not_ready(observed in observed()) {
+        let plan = plan(&observed);
+        if !observed.wanted_ready {
+            prop_assert_eq!(plan.serving, observed.serving);
+        }
+    }
+
+    #[test]
+    fn a_plan_carried_out_is_a_plan_that_stays(observed in observed()) {
+        let first = plan(&observed);
+        let vehicles: BTreeMap<Mode, Option<Timestamp>> = first.keep.clone();
+        let second = plan(&Observed { serving: first.serving, vehicles, ..observed.clone() });
+        prop_assert_eq!(first.serving, second.serving);
+        // A mode that served until now loses its claim with the flip; nothing else may change.
+        for (mode, moment) in &first.keep {
+            if Some(*mode) != observed.serving {
+                prop_assert_eq!(second.keep.get(mode), Some(moment));
+            }
+        }
+    }
+
+    #[test]
+    fn every_name_is_valid_for_its_kind(namespace in label(63), name in label(names::MAX_NAME)) {
+        let label = names::agent_label(&namespace, &name);
+        prop_assert!(label.len() <= 63 && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b)));
+        prop_assert!(label.ends_with(|c: char| c.is_ascii_alphanumeric()));
+        let object = names::cluster_object(&namespace, &name, Some("0123456789"));
+        prop_assert!(object.len() <= 253 && object.split('.').all(|part| !part.is_empty() && part.len() <= 63));
+        prop_assert_eq!(names::owner_of_cluster_object(&object), Some((namespace.clone(), name.clone())));
+        let mut agent = agent_with("otelagent-system", "mode: NodeLocal");
+        agent.metadata.name = Some(name);
+        let valid = validate(&agent, &environment()).unwrap();
+        for mode in Mode::ALL {
+            for object in topology(mode).objects(&valid, &environment()) {
+                prop_assert!(names::is_dns_label(object.name()), "{}", object.name());
+                // A DaemonSet's pods get a dash and five characters more.
+                prop_assert!(object.name().len() <= 63 - 6);
+            }
+        }
+    }
+
+    #[test]
+    fn two_objects_never_share_a_label_or_a_cluster_name(
+        a in (label(63), label(names::MAX_NAME)), b in (label(63), label(names::MAX_NAME)),
+    ) {
+        prop_assume!(a != b);
+        prop_assert_ne!(names::agent_label(&a.0, &a.1), names::agent_label(&b.0, &b.1));
+        prop_assert_ne!(names::cluster_object(&a.0, &a.1, None), names::cluster_object(&b.0, &b.1, None));
+    }
+
+    #[test]
+    fn desired_objects_are_a_function_of_their_input_alone(attributes in proptest::collection::btree_map("[a-z.]{1,9}", "\\PC{0,9}", 0..5)) {
+        let mut agent = agent_with("otelagent-system", "mode: NodeLocal, hostMetadata: true");
+        agent.spec.resource_attributes = attributes;
+        let render = || {
+            let valid = validate(&agent, &environment()).unwrap();
+            Mode::ALL.map(|mode| {
+                let objects: Vec<_> = topology(mode).objects(&valid, &environment()).iter().map(|o| o.to_json()).collect();
+                serde_json::to_string(&(objects, topology(mode).recipe(&valid, &environment()))).unwrap()
+            })
+        };
+        prop_assert_eq!(render(), render());
+    }
+}
