@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use testbed::image::ImageSpec;
 use testbed::parts::{self, Part};
-use testbed::{Bed, BedName, Component, Error, KubernetesVersion, Result};
+use testbed::{Bed, BedName, Builder, Component, Error, KubernetesVersion, Result};
 
 /// A real Kubernetes cluster on this machine, without a container engine.
 #[derive(Parser)]
@@ -26,25 +26,56 @@ struct Named {
     name: BedName,
 }
 
+#[derive(clap::Args)]
+struct UpArgs {
+    #[command(flatten)]
+    named: Named,
+    /// How many nodes; 0 for a control plane only.
+    #[arg(long, default_value_t = 2)]
+    nodes: u8,
+    /// The Kubernetes release.
+    #[arg(long, default_value_t)]
+    kubernetes: KubernetesVersion,
+    /// Note every request to the API server in audit.log beside the other logs.
+    #[arg(long)]
+    audit: bool,
+    /// One more argument for the API server; may be repeated.
+    #[arg(long, allow_hyphen_values = true)]
+    apiserver_arg: Vec<String>,
+}
+
+#[derive(clap::Args)]
+struct ImageArgs {
+    /// Its name with tag.
+    #[arg(long)]
+    name: String,
+    /// The command; repeat for its arguments.
+    #[arg(long, required = true, allow_hyphen_values = true)]
+    entrypoint: Vec<String>,
+    /// Who it runs as.
+    #[arg(long, default_value = "65532:65532")]
+    user: String,
+    /// NAME=VALUE; may be repeated.
+    #[arg(long, value_parser = pair)]
+    env: Vec<(String, String)>,
+    /// NAME=VALUE; may be repeated.
+    #[arg(long, value_parser = pair)]
+    label: Vec<(String, String)>,
+    /// Add this machine's certificate authorities.
+    #[arg(long)]
+    ca_bundle: bool,
+    /// Where to write it.
+    #[arg(long, short)]
+    out: PathBuf,
+    /// FILE=/PATH/IN/IMAGE
+    #[arg(required = true, value_parser = pair)]
+    files: Vec<(String, String)>,
+}
+
 #[derive(Subcommand)]
 enum Action {
     /// Bring a bed up and leave it up.
-    Up {
-        #[command(flatten)]
-        named: Named,
-        /// How many nodes; 0 for a control plane only.
-        #[arg(long, default_value_t = 2)]
-        nodes: u8,
-        /// The Kubernetes release.
-        #[arg(long, default_value_t)]
-        kubernetes: KubernetesVersion,
-        /// Note every request to the API server in audit.log beside the other logs.
-        #[arg(long)]
-        audit: bool,
-        /// One more argument for the API server; may be repeated.
-        #[arg(long, allow_hyphen_values = true)]
-        apiserver_arg: Vec<String>,
-    },
+    Up(UpArgs),
     /// End a bed and remove all of it but its logs.
     Down {
         #[command(flatten)]
@@ -93,32 +124,7 @@ enum Action {
         collector: bool,
     },
     /// Write an image from static binaries.
-    Image {
-        /// Its name with tag.
-        #[arg(long)]
-        name: String,
-        /// The command; repeat for its arguments.
-        #[arg(long, required = true, allow_hyphen_values = true)]
-        entrypoint: Vec<String>,
-        /// Who it runs as.
-        #[arg(long, default_value = "65532:65532")]
-        user: String,
-        /// NAME=VALUE; may be repeated.
-        #[arg(long, value_parser = pair)]
-        env: Vec<(String, String)>,
-        /// NAME=VALUE; may be repeated.
-        #[arg(long, value_parser = pair)]
-        label: Vec<(String, String)>,
-        /// Add this machine's certificate authorities.
-        #[arg(long)]
-        ca_bundle: bool,
-        /// Where to write it.
-        #[arg(long, short)]
-        out: PathBuf,
-        /// FILE=/PATH/IN/IMAGE
-        #[arg(required = true, value_parser = pair)]
-        files: Vec<(String, String)>,
-    },
+    Image(ImageArgs),
 }
 
 fn pair(text: &str) -> std::result::Result<(String, String), String> {
@@ -138,25 +144,7 @@ fn main() -> ExitCode {
 
 fn run(action: Action) -> Result<ExitCode> {
     match action {
-        Action::Up {
-            named,
-            nodes,
-            kubernetes,
-            audit,
-            apiserver_arg,
-        } => {
-            let builder = Bed::builder()
-                .name(named.name.to_string())
-                .nodes(nodes)
-                .kubernetes(kubernetes)
-                .audit(audit);
-            let builder = apiserver_arg
-                .into_iter()
-                .fold(builder, testbed::Builder::apiserver_arg);
-            let mut bed = builder.start()?;
-            bed.keep()?;
-            print(&format!("export KUBECONFIG={}", bed.kubeconfig().display()))?;
-        }
+        Action::Up(args) => up(args)?,
         Action::Down { all: true, .. } => testbed::down_all()?,
         Action::Down { named, .. } => {
             if !testbed::down(&named.name)? {
@@ -183,33 +171,42 @@ fn run(action: Action) -> Result<ExitCode> {
             }
             print("every part is there")?;
         }
-        Action::Image {
-            name,
-            entrypoint,
-            user,
-            env,
-            label,
-            ca_bundle,
-            out,
-            files,
-        } => {
-            let mut spec = ImageSpec {
-                name,
-                entrypoint,
-                user,
-                ca_bundle,
-                ..ImageSpec::default()
-            };
-            spec.env.extend(env);
-            spec.labels.extend(label);
-            spec.files = files
-                .into_iter()
-                .map(|(from, to)| (PathBuf::from(from), to))
-                .collect();
-            spec.write(&out)?;
-        }
+        Action::Image(args) => image(args)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn up(args: UpArgs) -> Result<()> {
+    let builder = Bed::builder()
+        .name(args.named.name.to_string())
+        .nodes(args.nodes)
+        .kubernetes(args.kubernetes)
+        .audit(args.audit);
+    let builder = args
+        .apiserver_arg
+        .into_iter()
+        .fold(builder, Builder::apiserver_arg);
+    let mut bed = builder.start()?;
+    bed.keep()?;
+    print(&format!("export KUBECONFIG={}", bed.kubeconfig().display()))
+}
+
+fn image(args: ImageArgs) -> Result<()> {
+    let mut spec = ImageSpec {
+        name: args.name,
+        entrypoint: args.entrypoint,
+        user: args.user,
+        ca_bundle: args.ca_bundle,
+        ..ImageSpec::default()
+    };
+    spec.env.extend(args.env);
+    spec.labels.extend(args.label);
+    spec.files = args
+        .files
+        .into_iter()
+        .map(|(from, to)| (PathBuf::from(from), to))
+        .collect();
+    spec.write(&args.out)
 }
 
 fn attach(named: &Named) -> Result<Bed> {

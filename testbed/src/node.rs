@@ -31,7 +31,8 @@ const PATIENCE: Duration = Duration::from_mins(2);
 const HOLD_MOUNTS: &str = r#"set -e
 mount --make-rprivate /
 mount -t tmpfs tmpfs /run
-mkdir -p /run/netns /run/lock /var/lib/kubelet
+mkdir -p /run/netns /run/lock /run/containerd /var/lib/kubelet
+ln -s "$1/containerd.sock" /run/containerd/containerd.sock
 mount --bind "$1/kubelet" /var/lib/kubelet
 mount --bind "$1/log" /var/log
 mount --make-rshared /
