@@ -4,8 +4,40 @@
 //! | room | purity | one sentence |
 //! |---|---|---|
 //! | [`config`] | pure | collector-style YAML to a typed configuration, or every problem in it |
+//! | [`scan`] | pure | whether bytes are an OTLP request, and how many items they carry |
+//! | [`merge`] | pure | resource attributes edited in the bytes of a request |
+//! | `rpc_status` | pure | `google.rpc.Status` and the text forms gRPC headers use |
+//! | `budget` | shell | how many bytes of telemetry may be held |
+//! | `encoding` | shell | gzip and zstd, bounded by the budget |
+//! | `receive` | shell | connections and both OTLP transports |
+//! | `queue` | shell | one lane per signal, cut into batches by size and age |
+//! | `export` | shell | batches to the upstream, again until they are settled |
+//! | `metrics` | shell | the books, and their Prometheus text |
+//! | `health` | shell | what the agent answers about itself |
+//! | `process` | shell | arguments, signals, the order of starting and stopping |
 //!
 //! The agent knows nothing of Kubernetes: an orchestrator writes its file and reads its answers.
+//! Without the feature `server` only the first three rooms exist.
 
 pub mod config;
+pub mod merge;
 pub mod scan;
+
+#[cfg(feature = "server")]
+mod budget;
+#[cfg(feature = "server")]
+mod encoding;
+#[cfg(feature = "server")]
+mod export;
+#[cfg(feature = "server")]
+mod health;
+#[cfg(feature = "server")]
+mod metrics;
+#[cfg(feature = "server")]
+pub mod process;
+#[cfg(feature = "server")]
+mod queue;
+#[cfg(feature = "server")]
+mod receive;
+#[cfg(feature = "server")]
+mod rpc_status;

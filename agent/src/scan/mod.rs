@@ -1,4 +1,18 @@
-//! placeholder
+//! Reading OTLP requests on the wire: whether they are well formed and how many items they carry.
+//! Nothing is decoded into objects and nothing is allocated. Must not know HTTP, gRPC or queues.
+//!
+//! What passes here parses in every protobuf implementation, so one client's bytes can be merged with
+//! another's without risk to either (OTLP specification; Protocol Buffers encoding).
+
+mod schema;
+mod wire;
+
+pub(crate) use wire::{Cursor, Value, varint_length, write_varint};
+
+use schema::{Kind, Message};
+
+/// Messages that may be nested in one another, as many as prost and Go's gRPC allow.
+pub const MAX_DEPTH: u32 = 100;
 
 /// What an OTLP request carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -12,6 +26,9 @@ pub enum Signal {
 }
 
 impl Signal {
+    /// Every signal, in the order of [`Signal::index`].
+    pub const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
+
     /// `traces`, `metrics` or `logs`.
     pub fn name(self) -> &'static str {
         match self {
@@ -20,4 +37,115 @@ impl Signal {
             Self::Logs => "logs",
         }
     }
+
+    /// What the collector's metrics call its items.
+    pub fn items(self) -> &'static str {
+        match self {
+            Self::Traces => "spans",
+            Self::Metrics => "metric_points",
+            Self::Logs => "log_records",
+        }
+    }
+
+    /// Position in [`Signal::ALL`].
+    pub fn index(self) -> usize {
+        match self {
+            Self::Traces => 0,
+            Self::Metrics => 1,
+            Self::Logs => 2,
+        }
+    }
+
+    fn request(self) -> &'static Message {
+        match self {
+            Self::Traces => &schema::TRACES,
+            Self::Metrics => &schema::METRICS,
+            Self::Logs => &schema::LOGS,
+        }
+    }
+}
+
+/// Why bytes are not an OTLP request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// The bytes end inside a field, or a length points behind their end.
+    #[error("the request ends inside a field")]
+    Truncated,
+    /// A number of more than 64 bits.
+    #[error("a varint is longer than ten bytes")]
+    Varint,
+    /// A tag that names no field.
+    #[error("a field has number 0 or one beyond 32 bits")]
+    FieldNumber,
+    /// A known field encoded as something else, or a wire type that does not exist.
+    #[error("a field has the wrong wire type")]
+    WireType,
+    /// A group that is not closed, or closed by another's end.
+    #[error("a group is not closed")]
+    Group,
+    /// A string field that holds other bytes.
+    #[error("a string is not valid UTF-8")]
+    Utf8,
+    /// More than [`MAX_DEPTH`] messages inside one another.
+    #[error("values are nested deeper than 100 messages")]
+    Depth,
+}
+
+/// Checks a whole `Export<Signal>ServiceRequest` and counts its spans, data points or log records.
+///
+/// # Errors
+/// The first reason why the bytes are not such a request.
+pub fn inspect(signal: Signal, request: &[u8]) -> Result<usize, Malformed> {
+    let mut items = 0;
+    message(request, signal.request(), MAX_DEPTH, &mut items)?;
+    Ok(items)
+}
+
+fn message(
+    bytes: &[u8],
+    schema: &'static Message,
+    depth: u32,
+    items: &mut usize,
+) -> Result<(), Malformed> {
+    let mut cursor = Cursor::new(bytes);
+    while let Some(field) = cursor.field(depth)? {
+        match (schema.kind(field.number), field.value) {
+            (Kind::Unknown, _) => {
+                if depth == 0 {
+                    return Err(Malformed::Depth);
+                }
+            }
+            (Kind::Varint | Kind::PackedVarint, Value::Varint(_))
+            | (Kind::Fixed64 | Kind::PackedFixed64, Value::Fixed64)
+            | (Kind::Fixed32, Value::Fixed32)
+            | (Kind::Bytes, Value::Length(_)) => {}
+            (Kind::Text, Value::Length(text)) => {
+                std::str::from_utf8(text).map_err(|_| Malformed::Utf8)?;
+            }
+            (Kind::Message(inner), Value::Length(bytes)) => {
+                message(bytes, inner, below(depth)?, items)?;
+            }
+            (Kind::Item(inner), Value::Length(bytes)) => {
+                *items += 1;
+                message(bytes, inner, below(depth)?, items)?;
+            }
+            (Kind::PackedFixed64, Value::Length(bytes)) => {
+                if bytes.len() % 8 != 0 {
+                    return Err(Malformed::Truncated);
+                }
+            }
+            (Kind::PackedVarint, Value::Length(bytes)) => {
+                let mut packed = Cursor::new(bytes);
+                while !packed.is_at_end() {
+                    packed.varint()?;
+                }
+            }
+            _ => return Err(Malformed::WireType),
+        }
+    }
+    Ok(())
+}
+
+fn below(depth: u32) -> Result<u32, Malformed> {
+    depth.checked_sub(1).ok_or(Malformed::Depth)
 }

@@ -1,0 +1,167 @@
+//! gzip and zstd, both ways and bounded: what comes out of decompression is paid for from the budget
+//! before it is kept, and never exceeds its limit. Must not know HTTP or gRPC.
+
+use std::io::{Read, Write};
+
+use bytes::Bytes;
+
+use crate::budget::Permit;
+use crate::config::Compression;
+
+/// Output is taken from a decoder in pieces of this size.
+const PIECE: usize = 64 * 1024;
+
+/// Largest zstd window that is followed, 8 MiB: what RFC 8878 asks every decoder to take.
+const ZSTD_WINDOW_LOG: u32 = 23;
+
+/// Input a compressor takes before other tasks may run, about 0.2 ms of gzip.
+const TURN: usize = 64 * 1024;
+
+/// How a body is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    /// Plain.
+    Identity,
+    /// RFC 1952, any number of members.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
+/// What is accepted, for headers that say so.
+pub(crate) const ACCEPTED: &str = "gzip, zstd, identity";
+
+/// The same in the form of `grpc-accept-encoding`.
+pub(crate) const ACCEPTED_GRPC: &str = "identity,gzip,zstd";
+
+impl Encoding {
+    /// Reads a header value; nothing at all means identity.
+    pub(crate) fn parse(name: Option<&[u8]>) -> Option<Self> {
+        let Some(name) = name else {
+            return Some(Self::Identity);
+        };
+        let name = name.trim_ascii();
+        if name.is_empty() || name.eq_ignore_ascii_case(b"identity") {
+            Some(Self::Identity)
+        } else if name.eq_ignore_ascii_case(b"gzip") {
+            Some(Self::Gzip)
+        } else if name.eq_ignore_ascii_case(b"zstd") {
+            Some(Self::Zstd)
+        } else {
+            None
+        }
+    }
+}
+
+/// Why a body could not be decompressed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DecodeError {
+    /// More than the limit came out.
+    #[error("the body is larger than {0} bytes after decompression")]
+    TooLarge(usize),
+    /// The memory budget has no room for what comes out.
+    #[error("no memory left to decompress the body")]
+    Exhausted,
+    /// Not what the encoding says.
+    #[error("the body is not valid {0}")]
+    Corrupt(&'static str),
+}
+
+/// Decompresses a whole body to at most `limit` bytes, paid for by `permit`.
+pub(crate) fn decode(
+    encoding: Encoding,
+    body: Vec<u8>,
+    limit: usize,
+    permit: &mut Permit,
+) -> Result<Vec<u8>, DecodeError> {
+    // Telemetry compresses about fivefold; a wrong guess costs one more allocation.
+    let first = body.len().saturating_mul(6).max(1024);
+    match encoding {
+        Encoding::Identity => Ok(body),
+        Encoding::Gzip => {
+            let decoder = flate2::read::MultiGzDecoder::new(body.as_slice());
+            read_bounded(decoder, "gzip", limit, first, permit)
+        }
+        Encoding::Zstd => {
+            let corrupt = |_| DecodeError::Corrupt("zstd");
+            let mut decoder =
+                zstd::stream::read::Decoder::with_buffer(body.as_slice()).map_err(corrupt)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(corrupt)?;
+            read_bounded(decoder, "zstd", limit, first, permit)
+        }
+    }
+}
+
+/// One byte more than the limit is read, to tell too large from exactly full.
+fn read_bounded(
+    mut decoder: impl Read,
+    name: &'static str,
+    limit: usize,
+    first: usize,
+    permit: &mut Permit,
+) -> Result<Vec<u8>, DecodeError> {
+    let mut out = Vec::new();
+    let mut room = 0;
+    loop {
+        if out.len() > limit {
+            return Err(DecodeError::TooLarge(limit));
+        }
+        if out.len() == room {
+            let larger = (room * 2).max(first).min(limit + 1);
+            permit
+                .grow(larger - room)
+                .map_err(|_| DecodeError::Exhausted)?;
+            out.reserve_exact(larger - out.len());
+            room = larger;
+        }
+        let filled = out.len();
+        out.resize(room.min(filled + PIECE), 0);
+        let read = out
+            .get_mut(filled..)
+            .map_or(Ok(0), |space| decoder.read(space))
+            .map_err(|_| DecodeError::Corrupt(name))?;
+        out.truncate(filled + read);
+        if read == 0 {
+            return Ok(out);
+        }
+    }
+}
+
+/// Compresses the parts of one request as one stream, level 1, letting other tasks run in between.
+///
+/// # Errors
+/// Only where a compressor cannot be set up.
+pub(crate) async fn encode(
+    compression: Compression,
+    parts: &[Bytes],
+) -> std::io::Result<Vec<Bytes>> {
+    match compression {
+        Compression::None => Ok(parts.to_vec()),
+        Compression::Gzip => {
+            let level = flate2::Compression::new(1);
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+            feed(&mut encoder, parts).await?;
+            Ok(vec![Bytes::from(encoder.finish()?)])
+        }
+        Compression::Zstd => {
+            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1)?;
+            feed(&mut encoder, parts).await?;
+            Ok(vec![Bytes::from(encoder.finish()?)])
+        }
+    }
+}
+
+async fn feed(encoder: &mut impl Write, parts: &[Bytes]) -> std::io::Result<()> {
+    let mut since_yield = 0;
+    for part in parts {
+        for piece in part.chunks(TURN) {
+            encoder.write_all(piece)?;
+            since_yield += piece.len();
+            if since_yield >= TURN {
+                since_yield = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    Ok(())
+}

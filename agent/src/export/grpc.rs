@@ -1,0 +1,207 @@
+//! OTLP/gRPC to the upstream: one HTTP/2 connection, own framing (gRPC over HTTP/2). Must not know
+//! queues or when to try again.
+
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE, USER_AGENT};
+use http::{Method, Request, Response, Uri, Version};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::connect;
+use super::retry::{self, Outcome};
+use super::rope::Rope;
+use super::{AGENT, ExportError, MAX_RESPONSE, retry_on};
+use crate::config::{Compression, Exporter};
+use crate::rpc_status::{self, Code};
+use crate::scan::Signal;
+
+/// Answers are a few bytes; a larger window would only let the upstream fill our memory.
+const WINDOW: u32 = 64 * 1024;
+
+/// The upstream as gRPC server.
+pub(super) struct Client {
+    exporter: Exporter,
+    paths: [Uri; 3],
+    headers: HeaderMap,
+    connection: Mutex<Option<Connection>>,
+}
+
+struct Connection {
+    sender: SendRequest<Rope>,
+    expires: Instant,
+}
+
+impl Client {
+    pub(super) fn new(exporter: &Exporter) -> Result<Self, ExportError> {
+        let uri = |service: &str| {
+            Uri::builder()
+                .scheme("http")
+                .authority(exporter.endpoint.to_string())
+                .path_and_query(format!("/opentelemetry.proto.collector.{service}/Export"))
+                .build()
+                .map_err(ExportError::Endpoint)
+        };
+        let mut headers = super::configured_headers(exporter)?;
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        let encoding = match exporter.compression {
+            Compression::None => None,
+            Compression::Gzip => Some("gzip"),
+            Compression::Zstd => Some("zstd"),
+        };
+        if let Some(encoding) = encoding {
+            let name = HeaderName::from_static("grpc-encoding");
+            headers.insert(name, HeaderValue::from_static(encoding));
+        }
+        let millis = exporter.timeout.as_millis().min(99_999_999);
+        if let Ok(timeout) = HeaderValue::from_str(&format!("{millis}m")) {
+            headers.insert(HeaderName::from_static("grpc-timeout"), timeout);
+        }
+        Ok(Self {
+            exporter: exporter.clone(),
+            paths: [
+                uri("trace.v1.TraceService")?,
+                uri("metrics.v1.MetricsService")?,
+                uri("logs.v1.LogsService")?,
+            ],
+            headers,
+            connection: Mutex::new(None),
+        })
+    }
+
+    /// One attempt. A connection that turns out to be dead is replaced once, since the upstream may
+    /// have closed it while it was idle.
+    pub(super) async fn send(&self, signal: Signal, message: &[Bytes]) -> Outcome {
+        let mut last = None;
+        for _ in 0..2 {
+            let (sender, reused) = match self.sender().await {
+                Ok(found) => found,
+                Err(why) => return retry_on(&why),
+            };
+            match self.call(sender, signal, message).await {
+                Ok(response) => return outcome(response).await,
+                Err(error) => {
+                    self.forget().await;
+                    if !reused {
+                        return retry_on(&error);
+                    }
+                    last = Some(error);
+                }
+            }
+        }
+        last.map_or_else(|| retry_on(&"no connection"), |error| retry_on(&error))
+    }
+
+    /// Closes the connection once the calls on it have ended.
+    pub(super) async fn forget(&self) {
+        *self.connection.lock().await = None;
+    }
+
+    async fn call(
+        &self,
+        mut sender: SendRequest<Rope>,
+        signal: Signal,
+        message: &[Bytes],
+    ) -> hyper::Result<Response<Incoming>> {
+        let compressed = self.exporter.compression != Compression::None;
+        let length: usize = message.iter().map(Bytes::len).sum();
+        let mut prefix = BytesMut::with_capacity(5);
+        prefix.put_u8(u8::from(compressed));
+        // Batches are bounded far below 4 GiB by the configuration.
+        prefix.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+        let parts = std::iter::once(prefix.freeze()).chain(message.iter().cloned());
+        let mut request = Request::new(Rope::new(parts));
+        *request.method_mut() = Method::POST;
+        *request.version_mut() = Version::HTTP_2;
+        if let Some(path) = self.paths.get(signal.index()) {
+            *request.uri_mut() = path.clone();
+        }
+        *request.headers_mut() = self.headers.clone();
+        sender.ready().await?;
+        sender.send_request(request).await
+    }
+
+    async fn sender(&self) -> Result<(SendRequest<Rope>, bool), String> {
+        let mut slot = self.connection.lock().await;
+        if let Some(connection) = slot.as_ref()
+            && !connection.sender.is_closed()
+            && Instant::now() < connection.expires
+        {
+            return Ok((connection.sender.clone(), true));
+        }
+        let stream = connect::connect(&self.exporter.endpoint)
+            .await
+            .map_err(|error| format!("connecting: {error}"))?;
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_header_list_size(16 * 1024)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| format!("connecting: {error}"))?;
+        // Ends when the last sender is dropped; its errors reach the calls themselves.
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        *slot = Some(Connection {
+            sender: sender.clone(),
+            expires: connect::expiry(),
+        });
+        Ok((sender, false))
+    }
+}
+
+async fn outcome(response: Response<Incoming>) -> Outcome {
+    let (head, body) = response.into_parts();
+    if head.headers.contains_key("grpc-status") {
+        return of_status(&head.headers, &[]);
+    }
+    let is_grpc = head
+        .headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    if !is_grpc {
+        return retry::of_foreign_http(head.status.as_u16());
+    }
+    let collected = match Limited::new(body, MAX_RESPONSE).collect().await {
+        Ok(collected) => collected,
+        Err(error) => return retry_on(&error),
+    };
+    let trailers = collected.trailers().cloned();
+    let body = collected.to_bytes();
+    match trailers {
+        Some(trailers) => of_status(&trailers, &body),
+        None => retry_on(&"the call ended without a gRPC status"),
+    }
+}
+
+fn of_status(headers: &HeaderMap, body: &[u8]) -> Outcome {
+    let code = headers
+        .get("grpc-status")
+        .and_then(|status| status.to_str().ok())
+        .and_then(|status| status.parse().ok())
+        .map_or(Code(2), Code);
+    if code == Code::OK {
+        // Five bytes of gRPC framing; nothing behind them is an answer without partial success.
+        let message = body.get(5..).unwrap_or_default();
+        let (rejected, message) = rpc_status::partial_success(message).unwrap_or_default();
+        return Outcome::Delivered { rejected, message };
+    }
+    let text = headers
+        .get("grpc-message")
+        .map(|text| rpc_status::percent_decode(text.as_bytes()))
+        .unwrap_or_default();
+    retry::of_grpc(code, &text, details_delay(headers))
+}
+
+fn details_delay(headers: &HeaderMap) -> Option<Duration> {
+    let details = headers.get("grpc-status-details-bin")?;
+    rpc_status::retry_delay(&rpc_status::base64_decode(details.as_bytes())?)
+}

@@ -1,0 +1,167 @@
+//! OTLP/HTTP (binary protobuf) to the upstream: HTTP/1.1, as many connections as requests in flight.
+//! Redirects are not followed. Must not know queues or when to try again.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{
+    CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT,
+};
+use http::{Method, Request, Response, Uri};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+
+use super::connect;
+use super::retry::{self, Outcome};
+use super::rope::Rope;
+use super::{AGENT, ExportError, MAX_RESPONSE, retry_on};
+use crate::config::{Compression, Exporter};
+use crate::rpc_status;
+use crate::scan::Signal;
+
+/// The upstream as HTTP server.
+pub(super) struct Client {
+    exporter: Exporter,
+    paths: [Uri; 3],
+    headers: HeaderMap,
+    idle: Mutex<Vec<Connection>>,
+}
+
+struct Connection {
+    sender: SendRequest<Rope>,
+    expires: Instant,
+}
+
+impl Client {
+    pub(super) fn new(exporter: &Exporter) -> Result<Self, ExportError> {
+        let uri = |signal: Signal| {
+            format!("{}/v1/{}", exporter.base_path, signal.name())
+                .parse::<Uri>()
+                .map_err(|error| ExportError::Endpoint(error.into()))
+        };
+        let mut headers = super::configured_headers(exporter)?;
+        let host = HeaderValue::from_str(&exporter.endpoint.to_string())
+            .map_err(|error| ExportError::Endpoint(error.into()))?;
+        headers.insert(HOST, host);
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/x-protobuf"),
+        );
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        let encoding = match exporter.compression {
+            Compression::None => None,
+            Compression::Gzip => Some("gzip"),
+            Compression::Zstd => Some("zstd"),
+        };
+        if let Some(encoding) = encoding {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        }
+        Ok(Self {
+            exporter: exporter.clone(),
+            paths: [
+                uri(Signal::Traces)?,
+                uri(Signal::Metrics)?,
+                uri(Signal::Logs)?,
+            ],
+            headers,
+            idle: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// One attempt. Idle connections may have been closed meanwhile; only a fresh one's failure counts.
+    pub(super) async fn send(&self, signal: Signal, body: &[Bytes]) -> Outcome {
+        loop {
+            let (mut connection, reused) = match self.connection().await {
+                Ok(found) => found,
+                Err(why) => return retry_on(&why),
+            };
+            match connection
+                .sender
+                .send_request(self.request(signal, body))
+                .await
+            {
+                Ok(response) => return self.outcome(response, connection).await,
+                Err(error) if !reused => return retry_on(&error),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn request(&self, signal: Signal, body: &[Bytes]) -> Request<Rope> {
+        let mut request = Request::new(Rope::new(body.iter().cloned()));
+        *request.method_mut() = Method::POST;
+        if let Some(path) = self.paths.get(signal.index()) {
+            *request.uri_mut() = path.clone();
+        }
+        *request.headers_mut() = self.headers.clone();
+        request
+    }
+
+    async fn connection(&self) -> Result<(Connection, bool), String> {
+        loop {
+            let idle = self
+                .idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop();
+            let Some(connection) = idle else { break };
+            if connection.sender.is_ready() && Instant::now() < connection.expires {
+                return Ok((connection, true));
+            }
+        }
+        let stream = connect::connect(&self.exporter.endpoint)
+            .await
+            .map_err(|error| format!("connecting: {error}"))?;
+        let (mut sender, connection) = http1::Builder::new()
+            .max_buf_size(64 * 1024)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| format!("connecting: {error}"))?;
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        sender
+            .ready()
+            .await
+            .map_err(|error| format!("connecting: {error}"))?;
+        let expires = connect::expiry();
+        Ok((Connection { sender, expires }, false))
+    }
+
+    async fn outcome(&self, response: Response<Incoming>, mut connection: Connection) -> Outcome {
+        let (head, body) = response.into_parts();
+        let body = match Limited::new(body, MAX_RESPONSE).collect().await {
+            Ok(collected) => collected.to_bytes(),
+            Err(_) if head.status.is_success() => Bytes::new(),
+            Err(error) => return retry_on(&error),
+        };
+        if connection.sender.ready().await.is_ok() {
+            self.idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(connection);
+        }
+        if head.status.is_success() {
+            // A body that is no answer is no reason to send the data again.
+            let (rejected, message) = rpc_status::partial_success(&body).unwrap_or_default();
+            return Outcome::Delivered { rejected, message };
+        }
+        let message = rpc_status::message(&body).unwrap_or_default();
+        let retry_after = head.headers.get(RETRY_AFTER).and_then(retry_after);
+        retry::of_http(head.status.as_u16(), &message, retry_after)
+    }
+}
+
+/// Seconds or an HTTP date (RFC 9110, section 10.2.3).
+fn retry_after(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}

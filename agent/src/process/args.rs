@@ -1,0 +1,64 @@
+//! The command line. Must not act on it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What `--help` prints.
+pub(super) const USAGE: &str = "\
+usage: otelagent-agent --config FILE [--shutdown-grace SECONDS] [--lame-duck SECONDS]
+       otelagent-agent check FILE    print the effective configuration, or every problem in it
+       otelagent-agent ready         exit 0 if the agent behind $OTELAGENT_HEALTH_SOCKET is ready
+       otelagent-agent --version
+
+environment:
+  OTELAGENT_SHUTDOWN_GRACE   seconds to deliver what is held after SIGTERM (default 20)
+  OTELAGENT_LAME_DUCK        seconds to go on accepting connections after SIGTERM (default 0)
+  OTELAGENT_HEALTH_SOCKET    Unix socket that serves health, too
+  OTELAGENT_REUSE_PORT       `true`: another agent may listen on the same ports (SO_REUSEPORT)
+";
+
+/// What the process is asked to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    Run {
+        config: PathBuf,
+        grace: Option<OsString>,
+        lame_duck: Option<OsString>,
+    },
+    Check(PathBuf),
+    Ready,
+    Version,
+    Help,
+}
+
+pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
+    let mut args = args;
+    let mut config = None;
+    let mut grace = None;
+    let mut lame_duck = None;
+    while let Some(arg) = args.next() {
+        let mut value = |name: &str| args.next().ok_or_else(|| format!("{name} needs a value"));
+        match arg.to_str() {
+            Some("--version" | "-V") => return Ok(Command::Version),
+            Some("--help" | "-h") => return Ok(Command::Help),
+            Some("ready") => return Ok(Command::Ready),
+            Some("check") => return Ok(Command::Check(value("check")?.into())),
+            Some("--config") => config = Some(value("--config")?.into()),
+            Some("--shutdown-grace") => grace = Some(value("--shutdown-grace")?),
+            Some("--lame-duck") => lame_duck = Some(value("--lame-duck")?),
+            _ => {
+                // The collector's own spelling, so that images may be swapped.
+                let text = arg.to_string_lossy();
+                match text.strip_prefix("--config=") {
+                    Some(path) => config = Some(path.strip_prefix("file:").unwrap_or(path).into()),
+                    None => return Err(format!("unknown argument `{text}`")),
+                }
+            }
+        }
+    }
+    Ok(Command::Run {
+        config: config.ok_or("--config FILE is missing")?,
+        grace,
+        lame_duck,
+    })
+}

@@ -1,0 +1,333 @@
+//! One client connection: which HTTP it speaks, how long it may stay silent, and how it ends. Must not
+//! know what requests carry.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::body::Answer;
+use super::{Intake, grpc, http as otlp_http};
+
+/// Opening bytes of HTTP/2 (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A new connection says which HTTP it speaks within this.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// The headers of a request arrive within this of their first byte, give or take one [`CHECK`].
+const HEADERS: Duration = Duration::from_secs(10);
+
+/// A connection without a request is closed after this. SDKs export metrics once a minute.
+const IDLE: Duration = Duration::from_mins(5);
+
+/// A connection that was accepted while the agent stops still gets its first request answered, if it
+/// comes within this.
+const FIRST_REQUEST: Duration = Duration::from_millis(500);
+
+/// How often a connection's silence is looked at.
+const CHECK: Duration = Duration::from_secs(5);
+
+/// Bytes of headers one request may have.
+const HEADER_LIST: u32 = 16 * 1024;
+
+/// Bytes one HTTP/2 stream, and one connection, may send before they are read.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Limits of requests and connections.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Bytes of one gRPC message, also after decompression.
+    pub(crate) grpc_message: usize,
+    /// Bytes of one HTTP body, also after decompression.
+    pub(crate) http_body: usize,
+    /// Open calls of one HTTP/2 connection.
+    pub(crate) concurrent_streams: u32,
+    /// Open connections of the process.
+    pub(crate) connections: usize,
+}
+
+/// What is known about a connection's liveliness.
+struct Pulse {
+    started: Instant,
+    in_flight: AtomicUsize,
+    served: AtomicBool,
+    /// Milliseconds after `started` when the last request ended.
+    quiet_since: AtomicU64,
+    /// The same for the first byte of a request whose headers are not complete; 0 for none.
+    partial_since: AtomicU64,
+}
+
+impl Pulse {
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1)
+    }
+
+    fn bytes_arrived(&self) {
+        if self.in_flight.load(Ordering::Relaxed) == 0 {
+            let now = self.now();
+            let _ =
+                self.partial_since
+                    .compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    fn begin(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.served.store(true, Ordering::Relaxed);
+        self.partial_since.store(0, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.quiet_since.store(self.now(), Ordering::Relaxed);
+        self.partial_since.store(0, Ordering::Relaxed);
+    }
+
+    fn longer_than(&self, since: &AtomicU64, limit: Duration) -> bool {
+        let silent = self.now().saturating_sub(since.load(Ordering::Relaxed));
+        u128::from(silent) >= limit.as_millis()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) == 0 && self.longer_than(&self.quiet_since, IDLE)
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) == 0
+            && self.partial_since.load(Ordering::Relaxed) != 0
+            && self.longer_than(&self.partial_since, HEADERS)
+    }
+}
+
+/// Counts a request as in flight for as long as its answer takes.
+struct InFlight(Arc<Pulse>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// A stream whose first bytes were read to tell what is spoken on it.
+struct Opened<S> {
+    read_ahead: Vec<u8>,
+    at: usize,
+    stream: S,
+    pulse: Arc<Pulse>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Opened<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let ahead = this.read_ahead.get(this.at..).unwrap_or_default();
+        if !ahead.is_empty() {
+            let taken = ahead.get(..buf.remaining()).unwrap_or(ahead);
+            buf.put_slice(taken);
+            this.at += taken.len();
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        let result = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            this.pulse.bytes_arrived();
+        }
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Opened<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Serves a connection until it ends, is idle too long, or `stop` turns true and its requests are
+/// answered.
+pub(super) async fn serve<S>(mut stream: S, intake: Arc<Intake>, stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut read_ahead = Vec::with_capacity(PREFACE.len());
+    let Ok(Ok(is_http2)) = timeout(HANDSHAKE, speaks_http2(&mut stream, &mut read_ahead)).await
+    else {
+        return;
+    };
+    let pulse = Arc::new(Pulse {
+        started: Instant::now(),
+        in_flight: AtomicUsize::new(0),
+        served: AtomicBool::new(false),
+        quiet_since: AtomicU64::new(0),
+        partial_since: AtomicU64::new(0),
+    });
+    if !is_http2 {
+        pulse.bytes_arrived();
+    }
+    let io = TokioIo::new(Opened {
+        read_ahead,
+        at: 0,
+        stream,
+        pulse: Arc::clone(&pulse),
+    });
+    let streams = intake.limits.concurrent_streams;
+    let service = {
+        let pulse = Arc::clone(&pulse);
+        service_fn(move |request| {
+            pulse.begin();
+            answer(Arc::clone(&intake), request, InFlight(Arc::clone(&pulse)))
+        })
+    };
+    if is_http2 {
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(streams)
+            .max_header_list_size(HEADER_LIST)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(64 * 1024)
+            .keep_alive_interval(Duration::from_mins(1))
+            .keep_alive_timeout(Duration::from_secs(20))
+            .serve_connection(io, service);
+        watch_over(
+            connection,
+            http2::Connection::graceful_shutdown,
+            || false,
+            &pulse,
+            stop,
+        )
+        .await;
+    } else {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(None)
+            .max_buf_size(64 * 1024)
+            .serve_connection(io, service);
+        let stuck = || pulse.is_stuck();
+        watch_over(
+            connection,
+            http1::Connection::graceful_shutdown,
+            stuck,
+            &pulse,
+            stop,
+        )
+        .await;
+    }
+}
+
+/// Drives a connection; its errors are the client's and show in what it does next.
+async fn watch_over<C: Future>(
+    connection: C,
+    graceful_shutdown: impl Fn(Pin<&mut C>),
+    is_stuck: impl Fn() -> bool,
+    pulse: &Pulse,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut connection = pin!(connection);
+    let mut asked_to_stop = pin!(async {
+        let _ = stop.wait_for(|stop| *stop).await;
+        while !pulse.served.load(Ordering::Relaxed) && pulse.started.elapsed() < FIRST_REQUEST {
+            sleep(FIRST_REQUEST / 20).await;
+        }
+    });
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            biased;
+            _ = connection.as_mut() => return,
+            () = &mut asked_to_stop, if !stopping => {
+                stopping = true;
+                graceful_shutdown(connection.as_mut());
+            }
+            () = sleep(CHECK) => {
+                if is_stuck() {
+                    return;
+                }
+                if !stopping && pulse.is_idle() {
+                    stopping = true;
+                    graceful_shutdown(connection.as_mut());
+                }
+            }
+        }
+    }
+}
+
+/// Reads until the bytes differ from HTTP/2's preface or are all of it.
+async fn speaks_http2<S>(stream: &mut S, read_ahead: &mut Vec<u8>) -> io::Result<bool>
+where
+    S: AsyncRead + Unpin,
+{
+    loop {
+        let mut space = [0; PREFACE.len()];
+        let missing = PREFACE.len() - read_ahead.len();
+        let space = space.get_mut(..missing).unwrap_or_default();
+        let read = stream.read(space).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        read_ahead.extend_from_slice(space.get(..read).unwrap_or_default());
+        if !PREFACE.starts_with(read_ahead) {
+            return Ok(false);
+        }
+        if read_ahead.len() == PREFACE.len() {
+            return Ok(true);
+        }
+    }
+}
+
+async fn answer(
+    intake: Arc<Intake>,
+    request: Request<Incoming>,
+    in_flight: InFlight,
+) -> Result<Response<Answer>, Infallible> {
+    let response = if grpc::is_grpc(request.headers()) {
+        grpc::answer(&intake, request).await
+    } else {
+        otlp_http::answer(&intake, request).await
+    };
+    drop(in_flight);
+    Ok(response)
+}

@@ -1,0 +1,106 @@
+//! OTLP/gRPC on HTTP/2, with own framing: five bytes, then one message (gRPC over HTTP/2). Must not
+//! know connections.
+
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+
+use super::Intake;
+use super::body::{self, Answer};
+use super::status::Refusal;
+use crate::encoding::Encoding;
+use crate::metrics::Transport;
+use crate::scan::Signal;
+
+/// The compressed flag and a 32-bit length.
+const PREFIX: usize = 5;
+
+/// Whether a request speaks gRPC.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+pub(super) async fn answer(intake: &Intake, request: Request<Incoming>) -> Response<Answer> {
+    if request.version() != Version::HTTP_2 {
+        intake.count_refusal(None, Transport::Grpc, &Refusal::NeedsHttp2);
+        return Refusal::NeedsHttp2.http(false);
+    }
+    let signal = signal(request.uri().path());
+    match export(intake, signal, request).await {
+        Ok(()) => success(),
+        Err(refusal) => {
+            intake.count_refusal(signal, Transport::Grpc, &refusal);
+            refusal.grpc()
+        }
+    }
+}
+
+fn signal(path: &str) -> Option<Signal> {
+    match path {
+        "/opentelemetry.proto.collector.trace.v1.TraceService/Export" => Some(Signal::Traces),
+        "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export" => Some(Signal::Metrics),
+        "/opentelemetry.proto.collector.logs.v1.LogsService/Export" => Some(Signal::Logs),
+        _ => None,
+    }
+}
+
+async fn export(
+    intake: &Intake,
+    signal: Option<Signal>,
+    request: Request<Incoming>,
+) -> Result<(), Refusal> {
+    let route = intake.route(signal.ok_or(Refusal::UnknownPath)?)?;
+    let encoding = request
+        .headers()
+        .get("grpc-encoding")
+        .map(HeaderValue::as_bytes);
+    let encoding = Encoding::parse(encoding).ok_or(Refusal::Encoding)?;
+    let limit = intake.limits.grpc_message;
+    let announced = http_body::Body::size_hint(request.body())
+        .exact()
+        .unwrap_or_default();
+    let announced = usize::try_from(announced).unwrap_or(usize::MAX);
+    if announced > limit + PREFIX {
+        return Err(Refusal::TooLarge(limit));
+    }
+    let mut permit = intake.admit(route, announced)?;
+    let framed = body::collect(request.into_body(), announced, limit + PREFIX, &mut permit).await;
+    let (message, compressed) = unframe(framed.map_err(|refusal| match refusal {
+        Refusal::TooLarge(_) => Refusal::TooLarge(limit),
+        other => other,
+    })?)?;
+    let encoding = match (compressed, encoding) {
+        (false, _) => Encoding::Identity,
+        // A compressed message without an encoding is a broken call (gRPC compression.md).
+        (true, Encoding::Identity) => return Err(Refusal::Framing),
+        (true, encoding) => encoding,
+    };
+    intake.take(route, Transport::Grpc, encoding, limit, message, permit)
+}
+
+/// The one message of a unary call, and whether it is compressed.
+fn unframe(mut framed: Vec<u8>) -> Result<(Vec<u8>, bool), Refusal> {
+    let Some((&[flag, a, b, c, d], message)) = framed.split_first_chunk::<PREFIX>() else {
+        return Err(Refusal::Disconnected);
+    };
+    let length = u32::from_be_bytes([a, b, c, d]) as usize;
+    match message.len() {
+        received if received < length => return Err(Refusal::Disconnected),
+        received if received > length => return Err(Refusal::Framing),
+        _ => {}
+    }
+    if flag > 1 {
+        return Err(Refusal::Framing);
+    }
+    framed.drain(..PREFIX);
+    Ok((framed, flag == 1))
+}
+
+fn success() -> Response<Answer> {
+    let mut response = Response::new(Answer::grpc_ok());
+    let kind = HeaderValue::from_static("application/grpc");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}

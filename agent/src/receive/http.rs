@@ -1,0 +1,81 @@
+//! OTLP/HTTP with binary protobuf, on HTTP/1.1 and HTTP/2. Must not know connections.
+
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+
+use super::Intake;
+use super::body::{self, Answer};
+use super::status::Refusal;
+use crate::encoding::Encoding;
+use crate::metrics::Transport;
+use crate::scan::Signal;
+
+pub(super) async fn answer(intake: &Intake, request: Request<Incoming>) -> Response<Answer> {
+    let json = media_type(request.headers()) == b"application/json";
+    let signal = signal(request.uri().path());
+    match export(intake, signal, request).await {
+        Ok(()) => success(),
+        Err(refusal) => {
+            intake.count_refusal(signal, Transport::Http, &refusal);
+            refusal.http(json)
+        }
+    }
+}
+
+fn signal(path: &str) -> Option<Signal> {
+    match path {
+        "/v1/traces" => Some(Signal::Traces),
+        "/v1/metrics" => Some(Signal::Metrics),
+        "/v1/logs" => Some(Signal::Logs),
+        _ => None,
+    }
+}
+
+/// The content type without its parameters.
+fn media_type(headers: &HeaderMap) -> &[u8] {
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .map_or(&b""[..], HeaderValue::as_bytes);
+    kind.split(|&byte| byte == b';')
+        .next()
+        .unwrap_or_default()
+        .trim_ascii()
+}
+
+async fn export(
+    intake: &Intake,
+    signal: Option<Signal>,
+    request: Request<Incoming>,
+) -> Result<(), Refusal> {
+    let signal = signal.ok_or(Refusal::UnknownPath)?;
+    if request.method() != Method::POST {
+        return Err(Refusal::Method);
+    }
+    let headers = request.headers();
+    if !media_type(headers).eq_ignore_ascii_case(b"application/x-protobuf") {
+        return Err(Refusal::MediaType);
+    }
+    let encoding = headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
+    let encoding = Encoding::parse(encoding).ok_or(Refusal::Encoding)?;
+    let route = intake.route(signal)?;
+    let limit = intake.limits.http_body;
+    let announced = http_body::Body::size_hint(request.body())
+        .exact()
+        .unwrap_or_default();
+    let announced = usize::try_from(announced).unwrap_or(usize::MAX);
+    if announced > limit {
+        return Err(Refusal::TooLarge(limit));
+    }
+    let mut permit = intake.admit(route, announced)?;
+    let body = body::collect(request.into_body(), announced, limit, &mut permit).await?;
+    intake.take(route, Transport::Http, encoding, limit, body, permit)
+}
+
+/// An `Export<Signal>ServiceResponse` without fields is no bytes at all.
+fn success() -> Response<Answer> {
+    let mut response = Response::new(Answer::empty());
+    let kind = HeaderValue::from_static("application/x-protobuf");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
