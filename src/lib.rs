@@ -7,10 +7,16 @@
 //! - [`inject`]: pod and recipe to injected pod, and the same as admission policies.
 //! - [`switching`]: which modes stand at a moment, and which serves.
 //! - [`status`]: what is so, and which transitions are news.
+//!
+//! Shell rooms do I/O and hold no decisions:
+//! - [`controller`]: watches the cluster and carries out what the pure rooms decide.
+//! - [`process`]: what a process needs around its work: arguments, logs, metrics, probes, lease, end.
 
 pub mod api;
+pub mod controller;
 pub mod desired;
 pub mod inject;
 pub mod names;
+pub mod process;
 pub mod status;
 pub mod switching;

@@ -1,6 +1,104 @@
-//! The operator's commands.
+//! The operator's commands: start the parts, end them together.
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    print!("{}", otelagent_operator::api::crd_yaml()?);
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use clap::Parser;
+use otelagent_operator::api::crd_yaml;
+use otelagent_operator::controller::{Controller, Settings};
+use otelagent_operator::process::{
+    Args, Command, ControllerArgs, Fence, Leadership, LeaseSettings, Metrics, Readiness, Shutdown, client, listen, metrics,
+    probes, telemetry,
+};
+
+/// Whatever ended the process; its message goes to standard error.
+type Failure = Box<dyn std::error::Error>;
+
+/// Readiness: every cache has been filled once.
+const WATCHES: &str = "watches";
+/// Name of the Lease.
+const LEASE: &str = "otelagent-operator";
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().command {
+        Command::Controller(args) => run_controller(args),
+        Command::Crd => print_crd(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let mut text = failure.to_string();
+            let mut source = failure.source();
+            while let Some(cause) = source {
+                text = format!("{text}: {cause}");
+                source = cause.source();
+            }
+            eprintln!("otelagent-operator: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_crd() -> Result<(), Failure> {
+    use std::io::Write;
+    std::io::stdout().write_all(crd_yaml()?.as_bytes())?;
     Ok(())
+}
+
+#[tokio::main]
+async fn run_controller(args: ControllerArgs) -> Result<(), Failure> {
+    let ControllerArgs {
+        namespace,
+        platform_namespaces,
+        canary_namespace,
+        agent_image,
+        leader_elect,
+        identity,
+        metrics_address,
+        health_address,
+        log_level,
+    } = args;
+    telemetry::init(&log_level)?;
+    let shutdown = Shutdown::on_signals()?;
+    let (metrics, readiness) = (Metrics::new(), Readiness::of(&[WATCHES]));
+    tokio::spawn(metrics::serve(listen(metrics_address).await?, metrics.clone()));
+    tokio::spawn(probes::serve(listen(health_address).await?, readiness.clone()));
+
+    let fence = Fence::closed();
+    let client = client::connect(client::config().await?, &fence)?;
+    let identity = identity.unwrap_or_else(LeaseSettings::unique_identity);
+    let platform: BTreeSet<String> = if platform_namespaces.is_empty() {
+        BTreeSet::from([namespace.clone()])
+    } else {
+        platform_namespaces.into_iter().collect()
+    };
+    let settings = Settings {
+        namespace: namespace.clone(),
+        platform_namespaces: platform,
+        agent_image,
+        canary_namespace,
+        instance: identity.clone(),
+    };
+    let controller = Controller::start(client, settings, metrics.clone()).await?;
+    tokio::select! {
+        () = controller.until_synced() => readiness.ready(WATCHES),
+        () = shutdown.requested() => return Ok(()),
+    }
+    let leadership = if leader_elect {
+        // The lease is what opens the fence, so its own client stands outside.
+        let client = client::connect(client::config().await?, &Fence::open())?;
+        Leadership::campaign(&client, LeaseSettings { namespace, name: LEASE.into(), identity }, &fence, &metrics)
+    } else {
+        Leadership::without_election(&fence, &metrics)
+    };
+    let term = tokio::select! {
+        term = leadership.wait_until_leader() => term,
+        () = shutdown.requested() => return Ok(()),
+    };
+    let outcome = tokio::select! {
+        outcome = controller.run(shutdown.requested()) => outcome.map_err(Into::into),
+        () = term.lost() => Err("leadership was lost; the next leader goes on".into()),
+    };
+    leadership.release().await;
+    outcome
 }

@@ -123,7 +123,10 @@ impl Controller {
                 Some(ended) = watches.join_next() => {
                     return Err(ControllerError::WatchEnded(ended.unwrap_or("unknown")));
                 }
-                _ = sweep.tick() => sweep_once(&context).await,
+                _ = sweep.tick() => {
+                    context.metrics.objects(context.stores.agents.len());
+                    sweep_once(&context).await;
+                }
                 () = &mut shutdown => break,
             }
         }

@@ -1,0 +1,93 @@
+//! The command line.
+//!
+//! Plain structs, to be destructured in `main`: a field nobody reads is then a compile error. Must not
+//! know what any of it makes happen.
+
+use std::net::SocketAddr;
+
+use clap::{Parser, Subcommand};
+
+/// Puts an OpenTelemetry agent next to every application and switches how it is reached.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "otelagent-operator", version)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Run the controller.
+    Controller(ControllerArgs),
+    /// Print the CustomResourceDefinition.
+    Crd,
+}
+
+/// Options of the controller.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ControllerArgs {
+    /// Namespace the operator runs in.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "otelagent-system")]
+    pub namespace: String,
+    /// Namespaces whose OtelAgents may use node modes and act on other namespaces. Default: the
+    /// operator's own. Each needs the Role of manifests/platform-namespace.
+    #[arg(long, value_delimiter = ',', value_name = "NAMESPACES")]
+    pub platform_namespaces: Vec<String>,
+    /// Namespace in which injection is proved by pods created by dry-run.
+    #[arg(long, default_value = "otelagent-canary")]
+    pub canary_namespace: String,
+    /// Image of the agent where an OtelAgent names none.
+    #[arg(long, env = "OTELAGENT_AGENT_IMAGE", default_value = concat!("otelagent/agent:", env!("CARGO_PKG_VERSION")))]
+    pub agent_image: String,
+    /// Act only while holding the Lease, so that several replicas can run.
+    #[arg(long)]
+    pub leader_elect: bool,
+    /// Name under which the Lease is held; must be unique among the processes that run at a time.
+    /// Default: host name and process.
+    #[arg(long, env = "POD_NAME")]
+    pub identity: Option<String>,
+    /// Where Prometheus reads metrics.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub metrics_address: SocketAddr,
+    /// Where the kubelet asks for health and readiness.
+    #[arg(long, default_value = "0.0.0.0:8081")]
+    pub health_address: SocketAddr,
+    /// What is logged: a level (error, warn, info, debug, trace), or target=level pairs.
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    pub log_level: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn controller(words: &[&str]) -> ControllerArgs {
+        let words = ["otelagent-operator", "controller"].iter().chain(words);
+        match Args::try_parse_from(words).unwrap().command {
+            Command::Controller(args) => args,
+            Command::Crd => panic!("asked for the controller"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn platform_namespaces_are_separated_by_commas() {
+        let args = controller(&["--platform-namespaces", "a,b", "--leader-elect"]);
+        assert_eq!(args.platform_namespaces, ["a", "b"]);
+        assert!(args.leader_elect);
+    }
+
+    #[test]
+    fn without_options_nothing_is_elected_and_the_own_image_is_used() {
+        let args = controller(&[]);
+        assert!(args.platform_namespaces.is_empty() && !args.leader_elect);
+        assert_eq!(args.agent_image, format!("otelagent/agent:{}", env!("CARGO_PKG_VERSION")));
+    }
+}

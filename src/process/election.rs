@@ -1,0 +1,124 @@
+//! What a candidate for the lease does next, as a pure function of what it has seen.
+//!
+//! The times in a lease are other machines' clocks and are not believed: a lease has run out when it
+//! was *seen* unchanged for its whole duration, by the own monotonic clock. Must not know how leases
+//! are read and written.
+
+use std::time::Duration;
+
+/// What matters of a lease as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    /// Who holds it; `None` when it was released.
+    pub(super) holder: Option<String>,
+    /// Its version: every renewal changes it.
+    pub(super) version: Option<String>,
+    /// How long its holder may leave it unchanged.
+    pub(super) duration: Duration,
+}
+
+/// A record, and when this version of it was seen first, on the own clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) record: Record,
+    pub(super) since: Duration,
+}
+
+impl Seen {
+    /// What is known after `record` was read at `now`.
+    pub(super) fn after(previous: Option<Self>, record: Record, now: Duration) -> Self {
+        match previous {
+            Some(seen) if seen.record == record => seen,
+            _ => Self { record, since: now },
+        }
+    }
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// There is no lease: make it.
+    Create,
+    /// It is nobody's, or its holder let it run out: take it, if it is still this version.
+    Take,
+    /// It is ours: renew it, if it is still this version.
+    Renew,
+    /// It is another's.
+    Wait,
+}
+
+/// What `me` does next. `duration` is how long the own leases last: a holder that asked for less is
+/// given that long all the same, so that a release with a shorter one cannot cut off an older.
+pub(super) fn next(me: &str, seen: Option<&Seen>, now: Duration, duration: Duration) -> Step {
+    let Some(Seen { record, since }) = seen else { return Step::Create };
+    match record.holder.as_deref() {
+        None | Some("") => Step::Take,
+        Some(holder) if holder == me => Step::Renew,
+        Some(_) if now.saturating_sub(*since) > record.duration.max(duration) => Step::Take,
+        Some(_) => Step::Wait,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(15);
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn record(holder: &str, version: &str) -> Record {
+        Record { holder: Some(holder.into()), version: Some(version.into()), duration: LEASE }
+    }
+
+    fn seen(holder: &str, since: u64) -> Seen {
+        Seen { record: record(holder, "1"), since: at(since) }
+    }
+
+    #[test]
+    fn a_missing_lease_is_made() {
+        assert_eq!(next("me", None, at(0), LEASE), Step::Create);
+    }
+
+    #[test]
+    fn a_released_lease_is_taken_at_once() {
+        assert_eq!(next("me", Some(&seen("", 0)), at(0), LEASE), Step::Take);
+        let released = Seen { record: Record { holder: None, ..record("", "1") }, since: at(0) };
+        assert_eq!(next("me", Some(&released), at(0), LEASE), Step::Take);
+    }
+
+    #[test]
+    fn the_own_lease_is_renewed_however_old_it_is() {
+        assert_eq!(next("me", Some(&seen("me", 0)), at(1), LEASE), Step::Renew);
+        assert_eq!(next("me", Some(&seen("me", 0)), at(1000), LEASE), Step::Renew);
+    }
+
+    #[test]
+    fn anothers_lease_is_taken_only_after_it_was_seen_unchanged_for_its_duration() {
+        assert_eq!(next("me", Some(&seen("you", 100)), at(100), LEASE), Step::Wait);
+        assert_eq!(next("me", Some(&seen("you", 100)), at(115), LEASE), Step::Wait);
+        assert_eq!(next("me", Some(&seen("you", 100)), at(116), LEASE), Step::Take);
+    }
+
+    #[test]
+    fn a_holder_with_a_longer_lease_is_given_its_time_and_one_with_a_shorter_the_usual() {
+        let mut holder = seen("you", 0);
+        holder.record.duration = at(60);
+        assert_eq!(next("me", Some(&holder), at(59), LEASE), Step::Wait);
+        assert_eq!(next("me", Some(&holder), at(61), LEASE), Step::Take);
+        holder.record.duration = at(1);
+        assert_eq!(next("me", Some(&holder), at(10), LEASE), Step::Wait);
+    }
+
+    #[test]
+    fn a_renewal_starts_the_wait_anew_and_a_second_look_does_not() {
+        let first = Seen::after(None, record("you", "1"), at(0));
+        let again = Seen::after(Some(first.clone()), record("you", "1"), at(10));
+        assert_eq!(again, first);
+        let renewed = Seen::after(Some(again), record("you", "2"), at(12));
+        assert_eq!(next("me", Some(&renewed), at(20), LEASE), Step::Wait);
+        assert_eq!(next("me", Some(&renewed), at(28), LEASE), Step::Take);
+    }
+}

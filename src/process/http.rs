@@ -1,0 +1,166 @@
+//! The small server behind metrics and probes: one page per path, GET only, plain HTTP/1.1.
+//!
+//! Everything is bounded, since anyone on the network may connect: connections, header time and the
+//! life of a connection. Must not know what the pages say.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::ProcessError;
+
+/// Connections at a time; a scraper and a kubelet need one each.
+const CONNECTIONS: usize = 64;
+/// How long a request may take to arrive.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may live; each carries one request.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after a failed accept: out of file descriptors, trying again at once only burns the processor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+
+/// One answer.
+pub(super) struct Page {
+    status: StatusCode,
+    content_type: &'static str,
+    text: String,
+}
+
+impl Page {
+    pub(super) fn ok(content_type: &'static str, text: String) -> Self {
+        Self { status: StatusCode::OK, content_type, text }
+    }
+
+    pub(super) fn unavailable(content_type: &'static str, text: String) -> Self {
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, content_type, text }
+    }
+
+    fn empty(status: StatusCode) -> Self {
+        Self { status, content_type: "text/plain", text: String::new() }
+    }
+}
+
+/// Listens on an address.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, ProcessError> {
+    TcpListener::bind(address).await.map_err(|source| ProcessError::Listen { address, source })
+}
+
+/// Answers for ever with the page of each path, 404 where there is none.
+pub(super) async fn serve<F>(listener: TcpListener, page: F)
+where
+    F: Fn(&str) -> Option<Page> + Send + Sync + 'static,
+{
+    let page = Arc::new(page);
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        // The semaphore is never closed, so a permit always comes; the backlog holds who must wait.
+        let permit = Arc::clone(&permits).acquire_owned().await;
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let page = Arc::clone(&page);
+                tokio::spawn(async move {
+                    connection(stream, page.as_ref()).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Answers one request. Who breaks off early is no news.
+async fn connection(stream: TcpStream, page: &(impl Fn(&str) -> Option<Page> + Sync)) {
+    let service = service_fn(async |request| Ok::<_, Infallible>(answer(&request, page)));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
+}
+
+fn answer<B>(request: &Request<B>, page: &impl Fn(&str) -> Option<Page>) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET {
+        let mut response = Page::empty(StatusCode::METHOD_NOT_ALLOWED).into_response();
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        return response;
+    }
+    page(request.uri().path()).unwrap_or_else(|| Page::empty(StatusCode::NOT_FOUND)).into_response()
+}
+
+impl Page {
+    fn into_response(self) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::from(self.text));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::super::probes::{self, Readiness};
+    use super::*;
+
+    async fn start(readiness: &Readiness) -> SocketAddr {
+        let listener = listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(probes::serve(listener, readiness.clone()));
+        address
+    }
+
+    async fn ask(address: SocketAddr, line: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn readiness_names_what_it_waits_for() {
+        let readiness = Readiness::of(&["watches", "version"]);
+        let address = start(&readiness).await;
+        readiness.ready("version");
+        let answer = ask(address, "GET /readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.ends_with("waiting for: watches\n"), "{answer}");
+        readiness.ready("watches");
+        assert!(ask(address, "GET /readyz").await.starts_with("HTTP/1.1 200"));
+        readiness.not_ready("watches");
+        assert!(ask(address, "GET /readyz").await.starts_with("HTTP/1.1 503"));
+        assert!(ask(address, "GET /healthz").await.starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test]
+    async fn other_paths_and_methods_are_refused() {
+        let address = start(&Readiness::of(&[])).await;
+        assert!(ask(address, "GET /").await.starts_with("HTTP/1.1 404"));
+        assert!(ask(address, "POST /healthz").await.starts_with("HTTP/1.1 405"));
+    }
+
+    #[tokio::test]
+    async fn silent_connections_do_not_keep_others_out() {
+        let address = start(&Readiness::of(&[])).await;
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let answer = tokio::time::timeout(HEADER_TIMEOUT * 2, ask(address, "GET /healthz")).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"));
+    }
+}

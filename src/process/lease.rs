@@ -1,0 +1,341 @@
+//! Leadership by a `coordination.k8s.io` Lease.
+//!
+//! Three clocks make sure that two processes never write at once. A leader writes until
+//! [`RENEW_DEADLINE`] after the *start* of the last request that renewed its lease (the [`Fence`] sees to
+//! it, even in a process that was paused); others take the lease only after they saw it unchanged for
+//! the longer [`LEASE_DURATION`]; and every write of the lease names the version it replaces.
+//!
+//! Own code, since the crates that do this either go by wall clocks and unversioned patches, or cannot
+//! stop a write that is under way. Must not know what the leader does.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use super::election::{Record, Seen, Step, next};
+use super::{Fence, Metrics, Shutdown};
+
+/// How long a lease lasts unless it is renewed.
+pub const LEASE_DURATION: Duration = Duration::from_secs(15);
+/// How long after its last renewal a leader may still write.
+pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+/// How often a leader renews: the only writes of an operator at rest, so no oftener than needed.
+const RENEW_EVERY: Duration = Duration::from_secs(5);
+/// How often a renewal that failed is tried again, and how often others look at the lease.
+const RETRY_EVERY: Duration = Duration::from_secs(2);
+/// How long one attempt may take, so that a second fits before the deadline.
+const ATTEMPT: Duration = Duration::from_secs(3);
+
+/// Which lease, and who wants it.
+#[derive(Clone, Debug)]
+pub struct LeaseSettings {
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Name of the Lease.
+    pub name: String,
+    /// Name of this candidate. No two that run at a time may share it; one that starts anew under its
+    /// old name (a container in the same pod) goes on with the lease it held.
+    pub identity: String,
+}
+
+impl LeaseSettings {
+    /// A name that no other process has: for where there is no pod name.
+    pub fn unique_identity() -> String {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        format!("{}-{}-{}", host.trim(), std::process::id(), Timestamp::now().as_microsecond())
+    }
+}
+
+/// This process's part in the election. Dropped, it stops renewing; better is [`Leadership::release`].
+#[derive(Debug)]
+pub struct Leadership {
+    term: watch::Receiver<u64>,
+    fence: Fence,
+    stop: Shutdown,
+    task: Option<JoinHandle<()>>,
+}
+
+/// One unbroken time of leadership.
+#[derive(Clone, Debug)]
+pub struct Term {
+    number: u64,
+    current: watch::Receiver<u64>,
+}
+
+impl Leadership {
+    /// Leads from the start and for good: for processes that need no election.
+    pub fn without_election(fence: &Fence, metrics: &Metrics) -> Self {
+        fence.open_for_good();
+        metrics.leads(true);
+        Self { term: watch::channel(1).1, fence: fence.clone(), stop: Shutdown::default(), task: None }
+    }
+
+    /// Stands for election from now on, for as long as it takes and again after every loss.
+    ///
+    /// `client` must not be fenced by `fence`: it is what opens it.
+    pub fn campaign(client: &Client, settings: LeaseSettings, fence: &Fence, metrics: &Metrics) -> Self {
+        let (sender, term) = watch::channel(0);
+        let candidate = Candidate {
+            api: Api::namespaced(client.clone(), &settings.namespace),
+            settings,
+            fence: fence.clone(),
+            metrics: metrics.clone(),
+            origin: Instant::now(),
+            lease: None,
+            seen: None,
+            terms: 0,
+            term: sender,
+        };
+        let stop = Shutdown::default();
+        let task = tokio::spawn(candidate.run(stop.clone()));
+        Self { term, fence: fence.clone(), stop, task: Some(task) }
+    }
+
+    /// Whether this process may act now.
+    pub fn is_leader(&self) -> bool {
+        *self.term.borrow() != 0 && self.fence.is_open()
+    }
+
+    /// Waits until this process leads.
+    pub async fn wait_until_leader(&self) -> Term {
+        let mut current = self.term.clone();
+        let number = current.wait_for(|number| *number != 0).await.map(|number| *number).unwrap_or_default();
+        if number == 0 {
+            // The campaign has ended, so nobody is ever elected.
+            std::future::pending::<()>().await;
+        }
+        Term { number, current }
+    }
+
+    /// Gives the lease back, so that another need not wait for it to run out. To be called when the work
+    /// has stopped: nothing can be written afterwards.
+    pub async fn release(mut self) {
+        self.stop.request();
+        if let Some(task) = self.task.take() {
+            // It ends by itself after one bounded attempt.
+            let _ = task.await;
+        }
+        self.fence.close();
+    }
+}
+
+impl Drop for Leadership {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+            self.fence.close();
+        }
+    }
+}
+
+impl Term {
+    /// Waits until this term is over, whoever leads then.
+    pub async fn lost(&self) {
+        let number = self.number;
+        let mut current = self.current.clone();
+        // No sender (no election, or its end) means no further change either way.
+        if current.wait_for(|now| *now != number).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// One who wants the lease.
+struct Candidate {
+    api: Api<Lease>,
+    settings: LeaseSettings,
+    fence: Fence,
+    metrics: Metrics,
+    origin: Instant,
+    /// As last read or written.
+    lease: Option<Lease>,
+    seen: Option<Seen>,
+    terms: u64,
+    /// 0 while another leads.
+    term: watch::Sender<u64>,
+}
+
+impl Candidate {
+    async fn run(mut self, stop: Shutdown) {
+        let LeaseSettings { namespace, name, identity } = &self.settings;
+        tracing::info!(namespace, name, identity, "standing for election");
+        let mut ended = Box::pin(stop.requested());
+        loop {
+            let pause = self.round().await;
+            let pause = self.fence.remaining().filter(|_| self.leads()).map_or(pause, |left| pause.min(left));
+            if timeout(pause, &mut ended).await.is_ok() {
+                break;
+            }
+        }
+        let _ = timeout(ATTEMPT, self.release()).await;
+        self.resign("the process ends");
+    }
+
+    fn leads(&self) -> bool {
+        *self.term.borrow() != 0
+    }
+
+    /// One attempt. Returns how long to wait before the next.
+    async fn round(&mut self) -> Duration {
+        let started = Instant::now();
+        let budget = match self.fence.remaining() {
+            Some(left) if self.leads() => left.min(ATTEMPT),
+            _ => ATTEMPT,
+        };
+        let pause = match timeout(budget, self.attempt()).await {
+            Ok(Ok(true)) => {
+                // From before the request: others may have seen its effect before the answer came.
+                self.fence.open_until(started + RENEW_DEADLINE);
+                self.elected();
+                return RENEW_EVERY;
+            }
+            Ok(Ok(false)) => {
+                self.resign("another holds the lease");
+                return RETRY_EVERY;
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(error = %error, "lease not reached");
+                RETRY_EVERY
+            }
+            Err(_) => {
+                tracing::warn!(seconds = budget.as_secs_f32(), "lease not reached in time");
+                RETRY_EVERY.saturating_sub(budget)
+            }
+        };
+        self.metrics.failed("LeaseUnreachable");
+        // What was sent may have been carried out all the same: look again before the next write.
+        self.lease = None;
+        if !self.fence.is_open() {
+            self.resign("the lease could not be renewed in time");
+        }
+        pause
+    }
+
+    /// Reads the lease where it is not known, and makes, takes or renews it where that is due. Says
+    /// whether it is ours afterwards.
+    async fn attempt(&mut self) -> Result<bool, kube::Error> {
+        if self.lease.is_none() || !self.leads() {
+            self.read().await?;
+        }
+        match self.act().await {
+            // Somebody was faster, or somebody wrote a note on it: look once more.
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
+                self.read().await?;
+                match self.act().await {
+                    Err(kube::Error::Api(status)) if status.is_conflict() => Ok(false),
+                    outcome => outcome,
+                }
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), kube::Error> {
+        let lease = self.api.get_opt(&self.settings.name).await?;
+        self.remember(lease);
+        Ok(())
+    }
+
+    fn remember(&mut self, lease: Option<Lease>) {
+        let previous = self.seen.take();
+        self.seen = lease.as_ref().map(|lease| Seen::after(previous, record(lease), self.origin.elapsed()));
+        self.lease = lease;
+    }
+
+    async fn act(&mut self) -> Result<bool, kube::Error> {
+        let step = next(&self.settings.identity, self.seen.as_ref(), self.origin.elapsed(), LEASE_DURATION);
+        let previous = self.lease.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
+        let spec = match step {
+            Step::Wait => return Ok(false),
+            Step::Renew => LeaseSpec { renew_time: Some(MicroTime(Timestamp::now())), ..previous },
+            Step::Create | Step::Take => self.taken(&previous),
+        };
+        self.write(spec).await?;
+        Ok(true)
+    }
+
+    fn taken(&self, previous: &LeaseSpec) -> LeaseSpec {
+        let now = MicroTime(Timestamp::now());
+        LeaseSpec {
+            holder_identity: Some(self.settings.identity.clone()),
+            lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
+            acquire_time: Some(now.clone()),
+            renew_time: Some(now),
+            lease_transitions: Some(previous.lease_transitions.map_or(0, |before| before.saturating_add(1))),
+            ..LeaseSpec::default()
+        }
+    }
+
+    /// Replaces the version that is known, or makes the first one.
+    async fn write(&mut self, spec: LeaseSpec) -> Result<(), kube::Error> {
+        let parameters = PostParams::default();
+        let name = &self.settings.name;
+        let written = if let Some(known) = &self.lease {
+            let lease = Lease { metadata: known.metadata.clone(), spec: Some(spec) };
+            self.api.replace(name, &parameters, &lease).await
+        } else {
+            let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
+            self.api.create(&parameters, &Lease { metadata, spec: Some(spec) }).await
+        }?;
+        self.remember(Some(written));
+        Ok(())
+    }
+
+    fn elected(&mut self) {
+        if !self.leads() {
+            self.terms += 1;
+            tracing::info!(identity = self.settings.identity, "elected leader");
+            self.metrics.leads(true);
+            self.term.send_replace(self.terms);
+        }
+    }
+
+    fn resign(&mut self, reason: &'static str) {
+        self.fence.close();
+        if self.leads() {
+            tracing::warn!(identity = self.settings.identity, reason, "no longer leader");
+            self.metrics.leads(false);
+            self.term.send_replace(0);
+        }
+    }
+
+    /// Gives the lease back if it is ours. Failing is no harm: it runs out.
+    async fn release(&mut self) {
+        if !self.leads() {
+            return;
+        }
+        self.fence.close();
+        match self.try_release().await {
+            Ok(()) => tracing::info!(identity = self.settings.identity, "lease released"),
+            Err(error) => tracing::warn!(error = %error, "lease not released, it will run out"),
+        }
+    }
+
+    async fn try_release(&mut self) -> Result<(), kube::Error> {
+        if self.lease.is_none() {
+            self.read().await?;
+        }
+        let Some(spec) = self.lease.as_ref().and_then(|lease| lease.spec.clone()) else { return Ok(()) };
+        if spec.holder_identity.as_ref() != Some(&self.settings.identity) {
+            return Ok(());
+        }
+        self.write(LeaseSpec { holder_identity: None, lease_duration_seconds: Some(1), ..spec }).await
+    }
+}
+
+fn record(lease: &Lease) -> Record {
+    let spec = lease.spec.as_ref();
+    let seconds = spec.and_then(|spec| spec.lease_duration_seconds).and_then(|seconds| u64::try_from(seconds).ok());
+    Record {
+        holder: spec.and_then(|spec| spec.holder_identity.clone()),
+        version: lease.metadata.resource_version.clone(),
+        duration: Duration::from_secs(seconds.unwrap_or_default()),
+    }
+}

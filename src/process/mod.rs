@@ -1,0 +1,37 @@
+//! Shell. What a process needs around its work: arguments, logs, metrics, probes, the API client, the
+//! lease, the end.
+//!
+//! - [`args`]: the command line.
+//! - [`telemetry`]: structured logs.
+//! - [`metrics`]: what the process counts, and where Prometheus reads it.
+//! - [`probes`]: whether the kubelet should wait, or start the process anew.
+//! - [`fence`]: until when this process may write.
+//! - [`client`]: an API client whose calls end, and whose writes end with the leadership.
+//! - [`election`]: what a candidate does next, as a pure function.
+//! - [`lease`]: leadership by a Lease.
+//! - [`shutdown`]: the end, asked for by a signal.
+//! - [`http`]: the small server behind metrics and probes.
+//! - [`error`]: what can go wrong here.
+//!
+//! This room must not know what the controller does with any of it.
+
+pub mod args;
+pub mod client;
+mod election;
+mod error;
+mod fence;
+mod http;
+pub mod lease;
+pub mod metrics;
+pub mod probes;
+pub mod shutdown;
+pub mod telemetry;
+
+pub use args::{Args, Command, ControllerArgs};
+pub use error::ProcessError;
+pub use fence::Fence;
+pub use http::listen;
+pub use lease::{LeaseSettings, Leadership, Term};
+pub use metrics::Metrics;
+pub use probes::Readiness;
+pub use shutdown::Shutdown;
