@@ -88,6 +88,9 @@ mod tests {
     fn without_options_nothing_is_elected_and_the_own_image_is_used() {
         let args = controller(&[]);
         assert!(args.platform_namespaces.is_empty() && !args.leader_elect);
-        assert_eq!(args.agent_image, format!("otelagent/agent:{}", env!("CARGO_PKG_VERSION")));
+        assert_eq!(
+            args.agent_image,
+            format!("otelagent/agent:{}", env!("CARGO_PKG_VERSION"))
+        );
     }
 }

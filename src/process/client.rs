@@ -37,7 +37,9 @@ const AGENT: &str = concat!("otelagent-operator/", env!("CARGO_PKG_VERSION"));
 
 /// The way to the API server: KUBECONFIG, or the pod's service account.
 pub async fn config() -> Result<Config, ProcessError> {
-    Config::infer().await.map_err(|error| ProcessError::NoCluster(Box::new(error)))
+    Config::infer()
+        .await
+        .map_err(|error| ProcessError::NoCluster(Box::new(error)))
 }
 
 /// A client whose writes pass only while `fence` is open.
@@ -45,13 +47,25 @@ pub fn connect(config: Config, fence: &Fence) -> Result<Client, ProcessError> {
     connect_within(config, fence, CALL_TIMEOUT)
 }
 
-fn connect_within(mut config: Config, fence: &Fence, limit: Duration) -> Result<Client, ProcessError> {
+fn connect_within(
+    mut config: Config,
+    fence: &Fence,
+    limit: Duration,
+) -> Result<Client, ProcessError> {
     config.default_retry = false;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.write_timeout = Some(CALL_TIMEOUT);
-    config.headers.push((USER_AGENT, HeaderValue::from_static(AGENT)));
-    let builder = ClientBuilder::try_from(config).map_err(|error| ProcessError::Client(Box::new(error)))?;
-    Ok(builder.with_layer(&Bounds { fence: fence.clone(), limit }).build())
+    config
+        .headers
+        .push((USER_AGENT, HeaderValue::from_static(AGENT)));
+    let builder =
+        ClientBuilder::try_from(config).map_err(|error| ProcessError::Client(Box::new(error)))?;
+    Ok(builder
+        .with_layer(&Bounds {
+            fence: fence.clone(),
+            limit,
+        })
+        .build())
 }
 
 /// Bounds every call.
@@ -64,7 +78,11 @@ impl<S> Layer<S> for Bounds {
     type Service = Bounded<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Bounded { inner, fence: self.fence.clone(), limit: self.limit }
+        Bounded {
+            inner,
+            fence: self.fence.clone(),
+            limit: self.limit,
+        }
     }
 }
 
@@ -90,7 +108,11 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let left = if request.method().is_safe() { Some(self.limit) } else { self.fence.remaining() };
+        let left = if request.method().is_safe() {
+            Some(self.limit)
+        } else {
+            self.fence.remaining()
+        };
         let Some(left) = left else {
             return Box::pin(std::future::ready(Err(ProcessError::NotLeader.into())));
         };
@@ -112,7 +134,8 @@ where
 
 /// Whether the answer is meant to go on and on.
 fn is_watch(uri: &Uri) -> bool {
-    uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"))
+    uri.query()
+        .is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"))
 }
 
 /// The moment by which a call must have ended.
@@ -125,7 +148,11 @@ struct Deadline {
 impl Deadline {
     fn new(after: Duration) -> Self {
         let moment = Instant::now() + after;
-        Self { after, moment, timer: Box::pin(sleep_until(moment)) }
+        Self {
+            after,
+            moment,
+            timer: Box::pin(sleep_until(moment)),
+        }
     }
 
     /// Fails if the moment has come; else sees to it that the task is woken then.
@@ -155,7 +182,11 @@ where
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(Err(late)) = self.deadline.as_mut().map(|deadline| deadline.check(context)) {
+        if let Some(Err(late)) = self
+            .deadline
+            .as_mut()
+            .map(|deadline| deadline.check(context))
+        {
             return Poll::Ready(Some(Err(late)));
         }
         Poll::Ready(ready!(Pin::new(&mut self.inner).poll_frame(context)))
@@ -191,7 +222,9 @@ mod tests {
     /// A server that says `first` to every request, then nothing, and counts requests.
     async fn server(first: &'static str) -> (Config, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let uri = format!("http://{}", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
         let requests = Arc::new(AtomicUsize::new(0));
         let counter = requests.clone();
         tokio::spawn(async move {
@@ -216,7 +249,9 @@ mod tests {
 
     async fn in_time<T>(call: impl Future<Output = T>) -> (T, Duration) {
         let started = Instant::now();
-        let outcome = tokio::time::timeout(PATIENCE, call).await.expect("the call went on and on");
+        let outcome = tokio::time::timeout(PATIENCE, call)
+            .await
+            .expect("the call went on and on");
         (outcome, started.elapsed())
     }
 
@@ -226,7 +261,11 @@ mod tests {
         let api = namespaces(config, &Fence::open());
         let (outcome, took) = in_time(api.get("default")).await;
         let error = outcome.unwrap_err();
-        assert_eq!(ProcessError::within(&error).unwrap().reason(), "CallTimedOut", "{error}");
+        assert_eq!(
+            ProcessError::within(&error).unwrap().reason(),
+            "CallTimedOut",
+            "{error}"
+        );
         assert!(took >= LIMIT && took < LIMIT * 4, "{took:?}");
         assert_eq!(requests.load(Ordering::SeqCst), 1);
     }
@@ -240,7 +279,8 @@ mod tests {
 
     #[tokio::test]
     async fn one_call_to_an_overloaded_server_is_one_request() {
-        let overloaded = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 60\r\ncontent-length: 0\r\n\r\n";
+        let overloaded =
+            "HTTP/1.1 503 Service Unavailable\r\nretry-after: 60\r\ncontent-length: 0\r\n\r\n";
         let (config, requests) = server(overloaded).await;
         let api = namespaces(config, &Fence::open());
         let (outcome, took) = in_time(api.get("default")).await;
@@ -253,28 +293,50 @@ mod tests {
         let (config, _) = server("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
         let api = namespaces(config, &Fence::open());
         let mut events = Box::pin(api.watch(&WatchParams::default(), "0").await.unwrap());
-        assert!(tokio::time::timeout(LIMIT * 3, events.try_next()).await.is_err(), "the watch ended");
+        assert!(
+            tokio::time::timeout(LIMIT * 3, events.try_next())
+                .await
+                .is_err(),
+            "the watch ended"
+        );
     }
 
     #[tokio::test]
     async fn a_watch_that_does_not_begin_ends() {
         let (config, _) = server("").await;
         let api = namespaces(config, &Fence::open());
-        assert!(in_time(api.watch(&WatchParams::default(), "0")).await.0.is_err());
+        assert!(
+            in_time(api.watch(&WatchParams::default(), "0"))
+                .await
+                .0
+                .is_err()
+        );
     }
 
     #[tokio::test]
     async fn without_the_lease_reads_pass_and_writes_do_not_leave_the_process() {
-        let (config, requests) = server("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
+        let (config, requests) =
+            server("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
         let fence = Fence::closed();
         let api = namespaces(config, &fence);
-        let error = api.create(&PostParams::default(), &Namespace::default()).await.unwrap_err();
-        assert_eq!(ProcessError::within(&error).unwrap().reason(), "NotLeader", "{error}");
+        let error = api
+            .create(&PostParams::default(), &Namespace::default())
+            .await
+            .unwrap_err();
+        assert_eq!(
+            ProcessError::within(&error).unwrap().reason(),
+            "NotLeader",
+            "{error}"
+        );
         assert_eq!(requests.load(Ordering::SeqCst), 0);
         assert!(api.get("default").await.is_err());
         assert_eq!(requests.load(Ordering::SeqCst), 1);
         fence.open_for_good();
-        assert!(api.create(&PostParams::default(), &Namespace::default()).await.is_err());
+        assert!(
+            api.create(&PostParams::default(), &Namespace::default())
+                .await
+                .is_err()
+        );
         assert_eq!(requests.load(Ordering::SeqCst), 2);
     }
 
@@ -284,7 +346,8 @@ mod tests {
         let fence = Fence::closed();
         fence.open_until(Instant::now() + LIMIT / 4);
         let api = namespaces(config, &fence);
-        let (outcome, took) = in_time(api.create(&PostParams::default(), &Namespace::default())).await;
+        let (outcome, took) =
+            in_time(api.create(&PostParams::default(), &Namespace::default())).await;
         assert!(outcome.is_err() && took < LIMIT, "{took:?}");
     }
 }

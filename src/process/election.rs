@@ -50,7 +50,9 @@ pub(super) enum Step {
 /// What `me` does next. `duration` is how long the own leases last: a holder that asked for less is
 /// given that long all the same, so that a release with a shorter one cannot cut off an older.
 pub(super) fn next(me: &str, seen: Option<&Seen>, now: Duration, duration: Duration) -> Step {
-    let Some(Seen { record, since }) = seen else { return Step::Create };
+    let Some(Seen { record, since }) = seen else {
+        return Step::Create;
+    };
     match record.holder.as_deref() {
         None | Some("") => Step::Take,
         Some(holder) if holder == me => Step::Renew,
@@ -70,11 +72,18 @@ mod tests {
     }
 
     fn record(holder: &str, version: &str) -> Record {
-        Record { holder: Some(holder.into()), version: Some(version.into()), duration: LEASE }
+        Record {
+            holder: Some(holder.into()),
+            version: Some(version.into()),
+            duration: LEASE,
+        }
     }
 
     fn seen(holder: &str, since: u64) -> Seen {
-        Seen { record: record(holder, "1"), since: at(since) }
+        Seen {
+            record: record(holder, "1"),
+            since: at(since),
+        }
     }
 
     #[test]
@@ -85,21 +94,39 @@ mod tests {
     #[test]
     fn a_released_lease_is_taken_at_once() {
         assert_eq!(next("me", Some(&seen("", 0)), at(0), LEASE), Step::Take);
-        let released = Seen { record: Record { holder: None, ..record("", "1") }, since: at(0) };
+        let released = Seen {
+            record: Record {
+                holder: None,
+                ..record("", "1")
+            },
+            since: at(0),
+        };
         assert_eq!(next("me", Some(&released), at(0), LEASE), Step::Take);
     }
 
     #[test]
     fn the_own_lease_is_renewed_however_old_it_is() {
         assert_eq!(next("me", Some(&seen("me", 0)), at(1), LEASE), Step::Renew);
-        assert_eq!(next("me", Some(&seen("me", 0)), at(1000), LEASE), Step::Renew);
+        assert_eq!(
+            next("me", Some(&seen("me", 0)), at(1000), LEASE),
+            Step::Renew
+        );
     }
 
     #[test]
     fn anothers_lease_is_taken_only_after_it_was_seen_unchanged_for_its_duration() {
-        assert_eq!(next("me", Some(&seen("you", 100)), at(100), LEASE), Step::Wait);
-        assert_eq!(next("me", Some(&seen("you", 100)), at(115), LEASE), Step::Wait);
-        assert_eq!(next("me", Some(&seen("you", 100)), at(116), LEASE), Step::Take);
+        assert_eq!(
+            next("me", Some(&seen("you", 100)), at(100), LEASE),
+            Step::Wait
+        );
+        assert_eq!(
+            next("me", Some(&seen("you", 100)), at(115), LEASE),
+            Step::Wait
+        );
+        assert_eq!(
+            next("me", Some(&seen("you", 100)), at(116), LEASE),
+            Step::Take
+        );
     }
 
     #[test]

@@ -9,7 +9,9 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// Neither a kubeconfig nor a service account was found.
-    #[error("no way to the API server is configured: set KUBECONFIG, or run in a pod with a service account")]
+    #[error(
+        "no way to the API server is configured: set KUBECONFIG, or run in a pod with a service account"
+    )]
     NoCluster(#[source] Box<kube::config::InferConfigError>),
     /// The client cannot be built from what was configured.
     #[error("the configured way to the API server cannot be used")]
@@ -27,7 +29,9 @@ pub enum ProcessError {
     #[error("cannot wait for signals")]
     Signals(#[source] std::io::Error),
     /// The log level is not one.
-    #[error("{directives:?} is no log level: write one such as info, or target=level pairs separated by commas")]
+    #[error(
+        "{directives:?} is no log level: write one such as info, or target=level pairs separated by commas"
+    )]
     LogLevel {
         /// What was given.
         directives: String,

@@ -38,13 +38,18 @@ impl Fence {
     }
 
     fn new(until: u64) -> Self {
-        Self(Arc::new(State { origin: Instant::now(), until: AtomicU64::new(until) }))
+        Self(Arc::new(State {
+            origin: Instant::now(),
+            until: AtomicU64::new(until),
+        }))
     }
 
     /// How long writes may still take; `None` where none may start.
     pub fn remaining(&self) -> Option<Duration> {
         let until = Duration::from_millis(self.0.until.load(Ordering::Acquire));
-        until.checked_sub(self.0.origin.elapsed()).filter(|left| !left.is_zero())
+        until
+            .checked_sub(self.0.origin.elapsed())
+            .filter(|left| !left.is_zero())
     }
 
     /// Whether a write may start now.
@@ -55,7 +60,9 @@ impl Fence {
     /// Lets writes pass until `moment`.
     pub(super) fn open_until(&self, moment: Instant) {
         let until = moment.saturating_duration_since(self.0.origin).as_millis();
-        self.0.until.store(u64::try_from(until).unwrap_or(UNLIMITED), Ordering::Release);
+        self.0
+            .until
+            .store(u64::try_from(until).unwrap_or(UNLIMITED), Ordering::Release);
     }
 
     /// Lets writes pass for good.

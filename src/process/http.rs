@@ -38,21 +38,35 @@ pub(super) struct Page {
 
 impl Page {
     pub(super) fn ok(content_type: &'static str, text: String) -> Self {
-        Self { status: StatusCode::OK, content_type, text }
+        Self {
+            status: StatusCode::OK,
+            content_type,
+            text,
+        }
     }
 
     pub(super) fn unavailable(content_type: &'static str, text: String) -> Self {
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, content_type, text }
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            content_type,
+            text,
+        }
     }
 
     fn empty(status: StatusCode) -> Self {
-        Self { status, content_type: "text/plain", text: String::new() }
+        Self {
+            status,
+            content_type: "text/plain",
+            text: String::new(),
+        }
     }
 }
 
 /// Listens on an address.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, ProcessError> {
-    TcpListener::bind(address).await.map_err(|source| ProcessError::Listen { address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ProcessError::Listen { address, source })
 }
 
 /// Answers for ever with the page of each path, 404 where there is none.
@@ -95,17 +109,23 @@ async fn connection(stream: TcpStream, page: &(impl Fn(&str) -> Option<Page> + S
 fn answer<B>(request: &Request<B>, page: &impl Fn(&str) -> Option<Page>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
         let mut response = Page::empty(StatusCode::METHOD_NOT_ALLOWED).into_response();
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET"));
         return response;
     }
-    page(request.uri().path()).unwrap_or_else(|| Page::empty(StatusCode::NOT_FOUND)).into_response()
+    page(request.uri().path())
+        .unwrap_or_else(|| Page::empty(StatusCode::NOT_FOUND))
+        .into_response()
 }
 
 impl Page {
     fn into_response(self) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::from(self.text));
         *response.status_mut() = self.status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         response
     }
 }
@@ -126,7 +146,10 @@ mod tests {
 
     async fn ask(address: SocketAddr, line: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+        stream
+            .write_all(format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer
@@ -138,19 +161,38 @@ mod tests {
         let address = start(&readiness).await;
         readiness.ready("version");
         let answer = ask(address, "GET /readyz").await;
-        assert!(answer.starts_with("HTTP/1.1 503") && answer.ends_with("waiting for: watches\n"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 503") && answer.ends_with("waiting for: watches\n"),
+            "{answer}"
+        );
         readiness.ready("watches");
-        assert!(ask(address, "GET /readyz").await.starts_with("HTTP/1.1 200"));
+        assert!(
+            ask(address, "GET /readyz")
+                .await
+                .starts_with("HTTP/1.1 200")
+        );
         readiness.not_ready("watches");
-        assert!(ask(address, "GET /readyz").await.starts_with("HTTP/1.1 503"));
-        assert!(ask(address, "GET /healthz").await.starts_with("HTTP/1.1 200"));
+        assert!(
+            ask(address, "GET /readyz")
+                .await
+                .starts_with("HTTP/1.1 503")
+        );
+        assert!(
+            ask(address, "GET /healthz")
+                .await
+                .starts_with("HTTP/1.1 200")
+        );
     }
 
     #[tokio::test]
     async fn other_paths_and_methods_are_refused() {
         let address = start(&Readiness::of(&[])).await;
         assert!(ask(address, "GET /").await.starts_with("HTTP/1.1 404"));
-        assert!(ask(address, "POST /healthz").await.starts_with("HTTP/1.1 405"));
+        assert!(
+            ask(address, "POST /healthz")
+                .await
+                .starts_with("HTTP/1.1 405")
+        );
     }
 
     #[tokio::test]
@@ -160,7 +202,9 @@ mod tests {
         for _ in 0..CONNECTIONS {
             silent.push(TcpStream::connect(address).await.unwrap());
         }
-        let answer = tokio::time::timeout(HEADER_TIMEOUT * 2, ask(address, "GET /healthz")).await.unwrap();
+        let answer = tokio::time::timeout(HEADER_TIMEOUT * 2, ask(address, "GET /healthz"))
+            .await
+            .unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"));
     }
 }

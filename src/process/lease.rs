@@ -49,7 +49,12 @@ impl LeaseSettings {
     /// A name that no other process has: for where there is no pod name.
     pub fn unique_identity() -> String {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        format!("{}-{}-{}", host.trim(), std::process::id(), Timestamp::now().as_microsecond())
+        format!(
+            "{}-{}-{}",
+            host.trim(),
+            std::process::id(),
+            Timestamp::now().as_microsecond()
+        )
     }
 }
 
@@ -74,13 +79,23 @@ impl Leadership {
     pub fn without_election(fence: &Fence, metrics: &Metrics) -> Self {
         fence.open_for_good();
         metrics.leads(true);
-        Self { term: watch::channel(1).1, fence: fence.clone(), stop: Shutdown::default(), task: None }
+        Self {
+            term: watch::channel(1).1,
+            fence: fence.clone(),
+            stop: Shutdown::default(),
+            task: None,
+        }
     }
 
     /// Stands for election from now on, for as long as it takes and again after every loss.
     ///
     /// `client` must not be fenced by `fence`: it is what opens it.
-    pub fn campaign(client: &Client, settings: LeaseSettings, fence: &Fence, metrics: &Metrics) -> Self {
+    pub fn campaign(
+        client: &Client,
+        settings: LeaseSettings,
+        fence: &Fence,
+        metrics: &Metrics,
+    ) -> Self {
         let (sender, term) = watch::channel(0);
         let candidate = Candidate {
             api: Api::namespaced(client.clone(), &settings.namespace),
@@ -95,7 +110,12 @@ impl Leadership {
         };
         let stop = Shutdown::default();
         let task = tokio::spawn(candidate.run(stop.clone()));
-        Self { term, fence: fence.clone(), stop, task: Some(task) }
+        Self {
+            term,
+            fence: fence.clone(),
+            stop,
+            task: Some(task),
+        }
     }
 
     /// Whether this process may act now.
@@ -106,7 +126,11 @@ impl Leadership {
     /// Waits until this process leads.
     pub async fn wait_until_leader(&self) -> Term {
         let mut current = self.term.clone();
-        let number = current.wait_for(|number| *number != 0).await.map(|number| *number).unwrap_or_default();
+        let number = current
+            .wait_for(|number| *number != 0)
+            .await
+            .map(|number| *number)
+            .unwrap_or_default();
         if number == 0 {
             // The campaign has ended, so nobody is ever elected.
             std::future::pending::<()>().await;
@@ -164,12 +188,20 @@ struct Candidate {
 
 impl Candidate {
     async fn run(mut self, stop: Shutdown) {
-        let LeaseSettings { namespace, name, identity } = &self.settings;
+        let LeaseSettings {
+            namespace,
+            name,
+            identity,
+        } = &self.settings;
         tracing::info!(namespace, name, identity, "standing for election");
         let mut ended = Box::pin(stop.requested());
         loop {
             let pause = self.round().await;
-            let pause = self.fence.remaining().filter(|_| self.leads()).map_or(pause, |left| pause.min(left));
+            let pause = self
+                .fence
+                .remaining()
+                .filter(|_| self.leads())
+                .map_or(pause, |left| pause.min(left));
             if timeout(pause, &mut ended).await.is_ok() {
                 break;
             }
@@ -245,16 +277,30 @@ impl Candidate {
 
     fn remember(&mut self, lease: Option<Lease>) {
         let previous = self.seen.take();
-        self.seen = lease.as_ref().map(|lease| Seen::after(previous, record(lease), self.origin.elapsed()));
+        self.seen = lease
+            .as_ref()
+            .map(|lease| Seen::after(previous, record(lease), self.origin.elapsed()));
         self.lease = lease;
     }
 
     async fn act(&mut self) -> Result<bool, kube::Error> {
-        let step = next(&self.settings.identity, self.seen.as_ref(), self.origin.elapsed(), LEASE_DURATION);
-        let previous = self.lease.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
+        let step = next(
+            &self.settings.identity,
+            self.seen.as_ref(),
+            self.origin.elapsed(),
+            LEASE_DURATION,
+        );
+        let previous = self
+            .lease
+            .as_ref()
+            .and_then(|lease| lease.spec.clone())
+            .unwrap_or_default();
         let spec = match step {
             Step::Wait => return Ok(false),
-            Step::Renew => LeaseSpec { renew_time: Some(MicroTime(Timestamp::now())), ..previous },
+            Step::Renew => LeaseSpec {
+                renew_time: Some(MicroTime(Timestamp::now())),
+                ..previous
+            },
             Step::Create | Step::Take => self.taken(&previous),
         };
         self.write(spec).await?;
@@ -268,7 +314,11 @@ impl Candidate {
             lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
             acquire_time: Some(now.clone()),
             renew_time: Some(now),
-            lease_transitions: Some(previous.lease_transitions.map_or(0, |before| before.saturating_add(1))),
+            lease_transitions: Some(
+                previous
+                    .lease_transitions
+                    .map_or(0, |before| before.saturating_add(1)),
+            ),
             ..LeaseSpec::default()
         }
     }
@@ -278,11 +328,25 @@ impl Candidate {
         let parameters = PostParams::default();
         let name = &self.settings.name;
         let written = if let Some(known) = &self.lease {
-            let lease = Lease { metadata: known.metadata.clone(), spec: Some(spec) };
+            let lease = Lease {
+                metadata: known.metadata.clone(),
+                spec: Some(spec),
+            };
             self.api.replace(name, &parameters, &lease).await
         } else {
-            let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
-            self.api.create(&parameters, &Lease { metadata, spec: Some(spec) }).await
+            let metadata = ObjectMeta {
+                name: Some(name.clone()),
+                ..ObjectMeta::default()
+            };
+            self.api
+                .create(
+                    &parameters,
+                    &Lease {
+                        metadata,
+                        spec: Some(spec),
+                    },
+                )
+                .await
         }?;
         self.remember(Some(written));
         Ok(())
@@ -300,7 +364,11 @@ impl Candidate {
     fn resign(&mut self, reason: &'static str) {
         self.fence.close();
         if self.leads() {
-            tracing::warn!(identity = self.settings.identity, reason, "no longer leader");
+            tracing::warn!(
+                identity = self.settings.identity,
+                reason,
+                "no longer leader"
+            );
             self.metrics.leads(false);
             self.term.send_replace(0);
         }
@@ -322,17 +390,26 @@ impl Candidate {
         if self.lease.is_none() {
             self.read().await?;
         }
-        let Some(spec) = self.lease.as_ref().and_then(|lease| lease.spec.clone()) else { return Ok(()) };
+        let Some(spec) = self.lease.as_ref().and_then(|lease| lease.spec.clone()) else {
+            return Ok(());
+        };
         if spec.holder_identity.as_ref() != Some(&self.settings.identity) {
             return Ok(());
         }
-        self.write(LeaseSpec { holder_identity: None, lease_duration_seconds: Some(1), ..spec }).await
+        self.write(LeaseSpec {
+            holder_identity: None,
+            lease_duration_seconds: Some(1),
+            ..spec
+        })
+        .await
     }
 }
 
 fn record(lease: &Lease) -> Record {
     let spec = lease.spec.as_ref();
-    let seconds = spec.and_then(|spec| spec.lease_duration_seconds).and_then(|seconds| u64::try_from(seconds).ok());
+    let seconds = spec
+        .and_then(|spec| spec.lease_duration_seconds)
+        .and_then(|seconds| u64::try_from(seconds).ok());
     Record {
         holder: spec.and_then(|spec| spec.holder_identity.clone()),
         version: lease.metadata.resource_version.clone(),

@@ -69,18 +69,46 @@ impl Metrics {
         let errors = Family::default();
         let leader = Gauge::default();
         let objects = Gauge::default();
-        registry.register("reconciles", "Passes over an OtelAgent, by result", reconciles.clone());
+        registry.register(
+            "reconciles",
+            "Passes over an OtelAgent, by result",
+            reconciles.clone(),
+        );
         registry.register(
             "reconcile_duration_seconds",
             "Time one pass over an OtelAgent takes",
             reconcile_duration.clone(),
         );
-        registry.register("api_writes", "Writes to the API server, by kind and verb", writes.clone());
+        registry.register(
+            "api_writes",
+            "Writes to the API server, by kind and verb",
+            writes.clone(),
+        );
         registry.register("errors", "Errors, by reason", errors.clone());
-        registry.register("leader", "1 while this process holds the lease", leader.clone());
-        registry.register("objects", "OtelAgents this process knows of", objects.clone());
-        registry.register("build", "The program", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
-        Self { reconciles, reconcile_duration, writes, errors, leader, objects, registry: Arc::new(registry) }
+        registry.register(
+            "leader",
+            "1 while this process holds the lease",
+            leader.clone(),
+        );
+        registry.register(
+            "objects",
+            "OtelAgents this process knows of",
+            objects.clone(),
+        );
+        registry.register(
+            "build",
+            "The program",
+            Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        Self {
+            reconciles,
+            reconcile_duration,
+            writes,
+            errors,
+            leader,
+            objects,
+            registry: Arc::new(registry),
+        }
     }
 
     /// One pass over an object ended.
@@ -121,7 +149,10 @@ impl Metrics {
 
 /// Answers `/metrics` for ever.
 pub async fn serve(listener: TcpListener, metrics: Metrics) {
-    http::serve(listener, move |path| (path == "/metrics").then(|| Page::ok(OPEN_METRICS, metrics.render()))).await;
+    http::serve(listener, move |path| {
+        (path == "/metrics").then(|| Page::ok(OPEN_METRICS, metrics.render()))
+    })
+    .await;
 }
 
 #[cfg(test)]

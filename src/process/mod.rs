@@ -31,7 +31,7 @@ pub use args::{Args, Command, ControllerArgs};
 pub use error::ProcessError;
 pub use fence::Fence;
 pub use http::listen;
-pub use lease::{LeaseSettings, Leadership, Term};
+pub use lease::{Leadership, LeaseSettings, Term};
 pub use metrics::Metrics;
 pub use probes::Readiness;
 pub use shutdown::Shutdown;

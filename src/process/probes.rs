@@ -20,7 +20,9 @@ pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, bool>>>);
 impl Readiness {
     /// Not ready until each of `parts` is.
     pub fn of(parts: &[&'static str]) -> Self {
-        Self(Arc::new(Mutex::new(parts.iter().map(|part| (*part, false)).collect())))
+        Self(Arc::new(Mutex::new(
+            parts.iter().map(|part| (*part, false)).collect(),
+        )))
     }
 
     /// A part is ready.
@@ -36,11 +38,18 @@ impl Readiness {
     /// Parts that are not ready.
     pub fn waiting_for(&self) -> Vec<&'static str> {
         let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.iter().filter(|(_, ready)| !**ready).map(|(part, _)| *part).collect()
+        parts
+            .iter()
+            .filter(|(_, ready)| !**ready)
+            .map(|(part, _)| *part)
+            .collect()
     }
 
     fn set(&self, part: &'static str, ready: bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(part, ready);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(part, ready);
     }
 }
 

@@ -63,7 +63,13 @@ mod tests {
     async fn a_signal_is_a_request() {
         let token = Shutdown::on_signals().unwrap();
         let me = std::process::id().to_string();
-        assert!(std::process::Command::new("kill").args(["-TERM", &me]).status().unwrap().success());
+        assert!(
+            std::process::Command::new("kill")
+                .args(["-TERM", &me])
+                .status()
+                .unwrap()
+                .success()
+        );
         token.requested().await;
     }
 }

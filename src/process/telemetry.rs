@@ -20,7 +20,10 @@ const LOGS_BODIES: &str = "kube_client::client";
 /// Sets up logs for the whole process; `directives` as in `info` or `info,kube_runtime=debug`.
 pub fn init(directives: &str) -> Result<(), ProcessError> {
     let layer = layer(directives, std::io::stderr)?;
-    Registry::default().with(layer).try_init().map_err(ProcessError::LogsSetUp)
+    Registry::default()
+        .with(layer)
+        .try_init()
+        .map_err(ProcessError::LogsSetUp)
 }
 
 fn layer<S, W>(directives: &str, writer: W) -> Result<impl Layer<S>, ProcessError>
@@ -30,9 +33,18 @@ where
 {
     let wanted: Targets = directives
         .parse()
-        .map_err(|source| ProcessError::LogLevel { directives: directives.into(), source })?;
-    let lines = fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false);
-    Ok(lines.with_writer(writer).with_filter(wanted.with_target(LOGS_BODIES, LevelFilter::OFF)))
+        .map_err(|source| ProcessError::LogLevel {
+            directives: directives.into(),
+            source,
+        })?;
+    let lines = fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(true)
+        .with_span_list(false);
+    Ok(lines
+        .with_writer(writer)
+        .with_filter(wanted.with_target(LOGS_BODIES, LevelFilter::OFF)))
 }
 
 #[cfg(test)]
@@ -57,31 +69,50 @@ mod tests {
     fn logged(directives: &str, act: impl FnOnce()) -> Vec<serde_json::Value> {
         let memory = Memory::default();
         let writer = memory.clone();
-        let subscriber = Registry::default().with(layer(directives, move || writer.clone()).unwrap());
+        let subscriber =
+            Registry::default().with(layer(directives, move || writer.clone()).unwrap());
         tracing::subscriber::with_default(subscriber, act);
         let bytes = memory.0.lock().unwrap();
-        String::from_utf8_lossy(&bytes).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        String::from_utf8_lossy(&bytes)
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     #[test]
     fn a_line_is_json_with_the_fields_at_its_top() {
-        let lines = logged("info", || tracing::info!(kind = "DaemonSet", name = "node", "applied"));
+        let lines = logged("info", || {
+            tracing::info!(kind = "DaemonSet", name = "node", "applied")
+        });
         assert_eq!(lines.len(), 1);
         let line = &lines[0];
-        assert_eq!([&line["kind"], &line["name"], &line["message"]], ["DaemonSet", "node", "applied"]);
+        assert_eq!(
+            [&line["kind"], &line["name"], &line["message"]],
+            ["DaemonSet", "node", "applied"]
+        );
     }
 
     #[test]
     fn what_the_client_library_logs_of_bodies_never_appears() {
-        for directives in ["info", "trace", "kube_client=trace", "kube_client::client=trace"] {
-            let lines = logged(directives, || tracing::warn!(target: "kube_client::client", "secret body"));
+        for directives in [
+            "info",
+            "trace",
+            "kube_client=trace",
+            "kube_client::client=trace",
+        ] {
+            let lines = logged(
+                directives,
+                || tracing::warn!(target: "kube_client::client", "secret body"),
+            );
             assert!(lines.is_empty(), "{directives}: {lines:?}");
         }
     }
 
     #[test]
     fn a_wrong_level_is_refused_with_what_was_given() {
-        let error = layer::<Registry, _>("loud=very", std::io::sink).err().unwrap();
+        let error = layer::<Registry, _>("loud=very", std::io::sink)
+            .err()
+            .unwrap();
         assert_eq!(error.reason(), "BadLogLevel");
         assert!(error.to_string().contains("loud=very"));
     }
