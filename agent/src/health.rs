@@ -139,6 +139,16 @@ pub(crate) enum Topic {
     Metrics,
 }
 
+impl Topic {
+    /// For the log.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Health => "health",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
 fn answer(code: StatusCode, kind: &'static str, body: String) -> Response<Answer> {
     let mut response = Response::new(Answer::full(Bytes::from(body)));
     *response.status_mut() = code;

@@ -1,3 +1,12 @@
 //! Everything the agent promises, each promise a sentence.
 
+// A test says what it does in its name; items are public to be shared between modules.
+#![allow(missing_docs, unreachable_pub)]
+
 mod config;
+mod forward;
+mod receive;
+mod refuse;
+mod shutdown;
+mod support;
+mod wire;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -83,19 +83,19 @@ struct Agent {
     senders: JoinSet<()>,
     receivers: JoinSet<()>,
     stop: watch::Sender<bool>,
+    /// Bound addresses, for the log.
+    otlp: String,
 }
 
 /// Runs until SIGTERM or SIGINT; whether everything acknowledged was delivered.
 pub(super) async fn run(config: Config, options: Options) -> Result<bool, StartError> {
     let mut signals = Signals::new().map_err(StartError::Signals)?;
     let agent = start(&config, &options).await?;
-    let listening: Vec<_> = config
-        .receiver
-        .listen
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    info!(version = env!("CARGO_PKG_VERSION"), listen = ?listening, "ready");
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        otlp = agent.otlp,
+        "ready"
+    );
     signals.next().await;
     let deadline = Instant::now() + options.grace;
     let drained = async {
@@ -179,8 +179,10 @@ async fn start(config: &Config, options: &Options) -> Result<Agent, StartError> 
     let (stop, stopped) = watch::channel(false);
     let places = Arc::new(Semaphore::new(limits.connections));
     let mut receivers = JoinSet::new();
+    let mut otlp = Vec::new();
     for address in &config.receiver.listen {
         let listener = listener::bind(address, options.reuse_port).await?;
+        otlp.push(bound(&listener));
         let (intake, places) = (Arc::clone(&intake), Arc::clone(&places));
         receivers.spawn(listener::run(listener, intake, places, stopped.clone()));
     }
@@ -193,6 +195,7 @@ async fn start(config: &Config, options: &Options) -> Result<Agent, StartError> 
         senders,
         receivers,
         stop,
+        otlp: otlp.join(","),
     })
 }
 
@@ -249,10 +252,23 @@ async fn serve_report(
     for (address, topic) in ports {
         if let Some(address) = address {
             let listener = listener::bind(address, options.reuse_port).await?;
+            info!(
+                address = bound(&listener),
+                topic = topic.name(),
+                "listening"
+            );
             tokio::spawn(health::serve_tcp(listener, Arc::clone(report), topic));
         }
     }
     Ok(())
+}
+
+/// The address a listener got, which tells the port where 0 was configured.
+fn bound(listener: &TcpListener) -> String {
+    listener
+        .local_addr()
+        .map(|address| address.to_string())
+        .unwrap_or_default()
 }
 
 /// What the limit of open files leaves for clients.

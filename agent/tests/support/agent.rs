@@ -1,0 +1,298 @@
+//! The agent as a process of its own, configured, observed and stopped from outside.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A running agent; killed when the test ends.
+pub struct Agent {
+    child: Child,
+    pub ports: Vec<SocketAddr>,
+    pub health: SocketAddr,
+    pub metrics: SocketAddr,
+    log: Arc<Mutex<Vec<Value>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+/// The parts of a configuration that tests vary.
+pub struct Setup {
+    pub receiver: String,
+    pub processors: String,
+    pub pipeline_processors: String,
+    pub exporter: String,
+    pub queue: String,
+    pub retry: String,
+    pub env: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// Forwards by gRPC.
+    pub fn grpc(upstream: SocketAddr) -> Self {
+        Self::to("otlp_grpc", upstream)
+    }
+
+    /// Forwards by HTTP.
+    pub fn http(upstream: SocketAddr) -> Self {
+        Self::to("otlp_http", upstream)
+    }
+
+    fn to(kind: &str, upstream: SocketAddr) -> Self {
+        Self {
+            receiver: "grpc: {endpoint: '127.0.0.1:0'}, http: {endpoint: '127.0.0.1:0'}".into(),
+            processors: "memory_limiter: {check_interval: 1s, limit_mib: 64}".into(),
+            pipeline_processors: "memory_limiter".into(),
+            exporter: format!("{kind}: {{endpoint: 'http://{upstream}', timeout: 5s"),
+            queue: "flush_timeout: 20ms, sizer: bytes, min_size: 3145728, max_size: 3145728".into(),
+            retry: "initial_interval: 50ms, max_interval: 200ms".into(),
+            env: Vec::new(),
+        }
+    }
+
+    /// More fields of the exporter.
+    pub fn exporter(mut self, fields: &str) -> Self {
+        self.exporter.push_str(", ");
+        self.exporter.push_str(fields);
+        self
+    }
+
+    pub fn batch(mut self, fields: &str) -> Self {
+        self.queue = fields.into();
+        self
+    }
+
+    pub fn retry(mut self, fields: &str) -> Self {
+        self.retry = fields.into();
+        self
+    }
+
+    pub fn receiver(mut self, protocols: &str) -> Self {
+        self.receiver = protocols.into();
+        self
+    }
+
+    pub fn processors(mut self, definitions: &str, used: &str) -> Self {
+        self.processors = definitions.into();
+        self.pipeline_processors = used.into();
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn yaml(&self) -> String {
+        self.yaml_with_queue("")
+    }
+
+    fn yaml_with_queue(&self, queue: &str) -> String {
+        let exporter_id = self.exporter.split(':').next().unwrap();
+        let pipeline = format!(
+            "{{receivers: [otlp], processors: [{}], exporters: [{exporter_id}]}}",
+            self.pipeline_processors
+        );
+        let queue = if self.exporter.contains("sending_queue") {
+            queue.to_owned()
+        } else {
+            format!("{queue}, sending_queue: {{batch: {{{}}}}}", self.queue)
+        };
+        format!(
+            "receivers: {{otlp: {{protocols: {{{}}}}}}}\n\
+             processors: {{{}}}\n\
+             exporters: {{{}{queue}, retry_on_failure: {{{}}}}}}}\n\
+             extensions: {{health_check: {{endpoint: '127.0.0.1:0'}}}}\n\
+             service:\n  extensions: [health_check]\n  \
+             pipelines: {{traces: {pipeline}, metrics: {pipeline}, logs: {pipeline}}}\n  \
+             telemetry: {{logs: {{encoding: json}}, metrics: {{readers: [{{pull: {{exporter: \
+             {{prometheus: {{host: 127.0.0.1, port: 0}}}}}}}}]}}}}\n",
+            self.receiver, self.processors, self.exporter, self.retry
+        )
+    }
+
+    /// Starts an agent and waits until it is ready.
+    pub fn start(&self) -> Agent {
+        let file = temporary("config.yaml");
+        std::fs::write(&file, self.yaml()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_otelagent-agent"));
+        command
+            .arg("--config")
+            .arg(&file)
+            .envs(self.env.iter().cloned());
+        let agent = Agent::spawn(command);
+        std::fs::remove_file(file).unwrap();
+        agent
+    }
+}
+
+/// A path nobody else uses.
+pub fn temporary(name: &str) -> PathBuf {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!(
+        "otelagent-test-{}-{number}-{name}",
+        std::process::id()
+    ))
+}
+
+impl Agent {
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command
+            .stderr(Stdio::piped())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let reader = std::thread::spawn({
+            let log = Arc::clone(&log);
+            move || {
+                for line in lines.map_while(Result::ok) {
+                    let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                    log.lock().unwrap().push(value);
+                }
+            }
+        });
+        let find = |message: &str, field: &str, value: Option<&str>| {
+            let log = log.lock().unwrap();
+            log.iter()
+                .find(|line| {
+                    line["message"] == message && value.is_none_or(|value| line["topic"] == value)
+                })
+                .map(|line| line[field].as_str().unwrap().to_owned())
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let otlp = loop {
+            if let Some(otlp) = find("ready", "otlp", None) {
+                break otlp;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the agent does not start: {:?}",
+                log.lock().unwrap()
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        let ports = otlp
+            .split(',')
+            .map(|address| address.parse().unwrap())
+            .collect();
+        let health = find("listening", "address", Some("health"))
+            .unwrap()
+            .parse()
+            .unwrap();
+        let metrics = find("listening", "address", Some("metrics"))
+            .unwrap()
+            .parse()
+            .unwrap();
+        Self {
+            child,
+            ports,
+            health,
+            metrics,
+            log,
+            reader: Some(reader),
+        }
+    }
+
+    pub fn port(&self) -> SocketAddr {
+        self.ports[0]
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Waits for the end; the exit code and everything logged.
+    pub fn wait(mut self) -> (i32, Vec<Value>) {
+        let status = self.child.wait().unwrap();
+        self.reader.take().unwrap().join().unwrap();
+        let log = self.log.lock().unwrap().clone();
+        (status.code().unwrap_or(-1), log)
+    }
+
+    /// Every log line so far with this message.
+    pub fn logged(&self, message: &str) -> Vec<Value> {
+        let log = self.log.lock().unwrap();
+        log.iter()
+            .filter(|line| line["message"] == message)
+            .cloned()
+            .collect()
+    }
+
+    /// All metrics, by name with labels.
+    pub fn metrics(&self) -> BTreeMap<String, u64> {
+        let text = get(self.metrics, "/metrics").1;
+        text.lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.rsplit_once(' '))
+            .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+            .collect()
+    }
+
+    /// The sum of all series of a metric that carry `label`.
+    pub fn metric(&self, name: &str, label: &str) -> u64 {
+        self.metrics()
+            .iter()
+            .filter(|(key, _)| {
+                key.strip_prefix(name)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
+                    && key.contains(label)
+            })
+            .map(|(_, value)| value)
+            .sum()
+    }
+
+    /// accepted − delivered − in queue − lost, of one kind of item.
+    pub fn books(&self, items: &str) -> i128 {
+        let sum = |name: String| i128::from(self.metric(&name, ""));
+        sum(format!("otelcol_receiver_accepted_{items}_total"))
+            - sum(format!("otelcol_exporter_sent_{items}_total"))
+            - sum(format!("otelagent_queue_{items}"))
+            - sum(format!("otelagent_lost_{items}_total"))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A plain HTTP/1.1 GET: status and body.
+pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    let body = answer.split_once("\r\n\r\n").unwrap().1.to_owned();
+    (status, body)
+}

@@ -1,0 +1,268 @@
+//! An upstream on a real port, HTTP/1.1 and HTTP/2 alike: keeps what it takes, and answers as a script
+//! says before it begins to take.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::body::{Frame, Incoming};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::telemetry::span_names;
+
+/// What a sink says to one request.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// gRPC: status, and encoded `google.rpc.Status` details if any. The data is not kept.
+    Grpc(u32, Option<Vec<u8>>),
+    /// HTTP: status and headers. The data is not kept.
+    Http(u16, Vec<(&'static str, String)>),
+    /// The data is kept; this is the body of the answer.
+    Take(Vec<u8>),
+    /// Takes the data and never answers.
+    Silence,
+    /// Waits, then takes the data.
+    Slow(Duration),
+}
+
+/// One request as it arrived.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub path: String,
+    pub headers: HeaderMap,
+    /// Without gRPC framing, decompressed.
+    pub message: Vec<u8>,
+    pub taken: bool,
+}
+
+#[derive(Default)]
+struct State {
+    script: VecDeque<Reply>,
+    always: Option<Reply>,
+    received: Vec<Received>,
+}
+
+/// A running upstream; stops when dropped.
+pub struct Sink {
+    pub address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Speaks {
+    Grpc,
+    Http,
+}
+
+impl Sink {
+    pub async fn grpc() -> Self {
+        Self::at("127.0.0.1:0".parse().unwrap(), Speaks::Grpc).await
+    }
+
+    pub async fn http() -> Self {
+        Self::at("127.0.0.1:0".parse().unwrap(), Speaks::Http).await
+    }
+
+    /// Listens on a given address, for upstreams that come back.
+    pub async fn at(address: SocketAddr, speaks: Speaks) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(Mutex::new(State::default()));
+        let task = tokio::spawn(accept(listener, Arc::clone(&state), speaks));
+        Self {
+            address,
+            state,
+            task,
+        }
+    }
+
+    /// Replies before data is taken, in order.
+    pub fn script(&self, replies: impl IntoIterator<Item = Reply>) {
+        self.state.lock().unwrap().script.extend(replies);
+    }
+
+    /// The reply to everything the script does not cover.
+    pub fn always(&self, reply: Option<Reply>) {
+        self.state.lock().unwrap().always = reply;
+    }
+
+    pub fn received(&self) -> Vec<Received> {
+        self.state.lock().unwrap().received.clone()
+    }
+
+    /// Requests that were taken.
+    pub fn taken(&self) -> Vec<Received> {
+        self.received()
+            .into_iter()
+            .filter(|request| request.taken)
+            .collect()
+    }
+
+    /// Names of all spans taken.
+    pub fn spans(&self) -> Vec<String> {
+        let state = self.state.lock().unwrap();
+        let taken = state.received.iter().filter(|request| request.taken);
+        taken
+            .flat_map(|request| {
+                let request = ExportTraceServiceRequest::decode(request.message.as_slice());
+                span_names(&request.unwrap())
+            })
+            .collect()
+    }
+
+    pub fn stop(self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, state: Arc<Mutex<State>>, speaks: Speaks) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let state = Arc::clone(&state);
+        let service = service_fn(move |request| answer(request, Arc::clone(&state), speaks));
+        connections.spawn(async move {
+            let io = TokioIo::new(stream);
+            if speaks == Speaks::Grpc {
+                let builder = http2::Builder::new(TokioExecutor::new());
+                let _ = builder.serve_connection(io, service).await;
+            } else {
+                let _ = http1::Builder::new().serve_connection(io, service).await;
+            }
+        });
+    }
+}
+
+type Body = BoxBody<Bytes, Infallible>;
+
+async fn answer(
+    request: Request<Incoming>,
+    state: Arc<Mutex<State>>,
+    speaks: Speaks,
+) -> Result<Response<Body>, hyper::Error> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let reply = {
+        let mut state = state.lock().unwrap();
+        let scripted = state.script.pop_front();
+        scripted
+            .or_else(|| state.always.clone())
+            .unwrap_or(Reply::Take(Vec::new()))
+    };
+    if let Reply::Slow(wait) = reply {
+        tokio::time::sleep(wait).await;
+    }
+    let taken = matches!(reply, Reply::Take(_) | Reply::Silence | Reply::Slow(_));
+    let message = match speaks {
+        Speaks::Grpc => {
+            let encoding = head.headers.get("grpc-encoding").filter(|_| body[0] == 1);
+            decode(&body[5..], encoding)
+        }
+        Speaks::Http => decode(&body, head.headers.get("content-encoding")),
+    };
+    state.lock().unwrap().received.push(Received {
+        path: head.uri.path().to_owned(),
+        headers: head.headers,
+        message,
+        taken,
+    });
+    let body = match reply {
+        Reply::Silence => std::future::pending().await,
+        Reply::Take(body) => body,
+        Reply::Slow(_) => Vec::new(),
+        Reply::Grpc(code, details) => return Ok(grpc_error(code, details)),
+        Reply::Http(status, headers) => {
+            let mut response = Response::builder().status(status);
+            for (name, value) in headers {
+                response = response.header(name, value);
+            }
+            return Ok(response.body(Full::default().boxed()).unwrap());
+        }
+    };
+    Ok(match speaks {
+        Speaks::Http => Response::new(Full::from(body).boxed()),
+        Speaks::Grpc => grpc_ok(&body),
+    })
+}
+
+fn decode(body: &[u8], encoding: Option<&http::HeaderValue>) -> Vec<u8> {
+    match encoding.map(http::HeaderValue::as_bytes) {
+        None | Some(b"identity") => body.to_vec(),
+        Some(b"gzip") => {
+            let mut out = Vec::new();
+            flate2::read::GzDecoder::new(body)
+                .read_to_end(&mut out)
+                .unwrap();
+            out
+        }
+        Some(b"zstd") => zstd::decode_all(body).unwrap(),
+        Some(other) => panic!("unexpected encoding {other:?}"),
+    }
+}
+
+fn grpc_error(code: u32, details: Option<Vec<u8>>) -> Response<Body> {
+    let mut response = Response::builder()
+        .header("content-type", "application/grpc")
+        .header("grpc-status", code)
+        .header("grpc-message", "as%20scripted");
+    if let Some(details) = details {
+        let mut metadata = tonic::metadata::MetadataMap::new();
+        let value = tonic::metadata::MetadataValue::from_bytes(&details);
+        metadata.insert_bin("grpc-status-details-bin", value);
+        for (name, value) in &metadata.into_headers() {
+            response = response.header(name, value);
+        }
+    }
+    response.body(Full::default().boxed()).unwrap()
+}
+
+fn grpc_ok(message: &[u8]) -> Response<Body> {
+    let mut framed = vec![0];
+    framed.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+    framed.extend(message);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+    let frames = [Frame::data(Bytes::from(framed)), Frame::trailers(trailers)];
+    let mut frames = VecDeque::from(frames);
+    let body = BodyFn(move || frames.pop_front());
+    let kind = ("content-type", "application/grpc");
+    Response::builder()
+        .header(kind.0, kind.1)
+        .body(body.boxed())
+        .unwrap()
+}
+
+/// A body from a function, one frame at a time.
+struct BodyFn<F>(F);
+
+impl<F: FnMut() -> Option<Frame<Bytes>> + Unpin> hyper::body::Body for BodyFn<F> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        std::task::Poll::Ready((self.0)().map(Ok))
+    }
+}
