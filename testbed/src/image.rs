@@ -77,7 +77,7 @@ impl ImageSpec {
         }))?;
         let mut entry = manifest.descriptor("application/vnd.oci.image.manifest.v1+json");
         entry["annotations"] = json!({
-            "io.containerd.image.name": self.name,
+            "io.containerd.image.name": full_name(&self.name),
             "org.opencontainers.image.ref.name": self.name.rsplit(':').next(),
         });
         let index = serde_json::to_vec(&json!({
@@ -231,5 +231,26 @@ impl Archive {
 
     fn finish(self) -> Result<Vec<u8>> {
         self.0.into_inner().map_err(Error::io("finish an image"))
+    }
+}
+/// The name as kubelets ask containerd for it: a short name is completed the way Docker began it, or a
+/// pod that names `team/app:1` would look for an image that was loaded and never find it.
+fn full_name(name: &str) -> String {
+    match name.split_once('/') {
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => name.to_owned(),
+        Some(_) => format!("docker.io/{name}"),
+        None => format!("docker.io/library/{name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names_are_completed_and_full_ones_left_alone() {
+        assert_eq!(full_name("app:1"), "docker.io/library/app:1");
+        assert_eq!(full_name("team/app:1"), "docker.io/team/app:1");
+        assert_eq!(full_name("bed.local/app:1"), "bed.local/app:1");
     }
 }
