@@ -13,6 +13,7 @@
 //! | `queue` | shell | one lane per signal, cut into batches by size and age |
 //! | `export` | shell | batches to the upstream, again until they are settled |
 //! | `metrics` | shell | the books, and their Prometheus text |
+//! | `fold` | shell | repeated log lines folded into one a minute |
 //! | `health` | shell | what the agent answers about itself |
 //! | `process` | shell | arguments, signals, the order of starting and stopping |
 //!
@@ -29,6 +30,8 @@ mod budget;
 mod encoding;
 #[cfg(feature = "server")]
 mod export;
+#[cfg(feature = "server")]
+mod fold;
 #[cfg(feature = "server")]
 mod health;
 #[cfg(feature = "server")]

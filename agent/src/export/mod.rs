@@ -22,6 +22,7 @@ use self::retry::{Backoff, Outcome};
 use crate::budget::Budget;
 use crate::config::{Exporter, Protocol};
 use crate::encoding;
+use crate::fold::Fold;
 use crate::metrics::{Lost, Metrics};
 use crate::queue::{Batch, Lane};
 
@@ -73,6 +74,8 @@ pub(crate) struct Upstream {
     /// An attempt has succeeded after others failed, or the agent shuts down: no need to wait longer.
     hurry: Notify,
     draining: AtomicBool,
+    partial: Fold,
+    losses: Fold,
 }
 
 /// Whether delivery works, as health tells it.
@@ -124,6 +127,8 @@ impl Upstream {
             delivery: Mutex::default(),
             hurry: Notify::new(),
             draining: AtomicBool::new(false),
+            partial: Fold::default(),
+            losses: Fold::default(),
         }))
     }
 
@@ -186,20 +191,32 @@ impl Upstream {
         }
     }
 
+    fn tell_partial(&self, rejected: u64, upstream: &str) {
+        if let Some(left_out) = self.partial.due() {
+            warn!(
+                exporter = self.id(),
+                rejected, upstream, left_out, "partial success"
+            );
+        }
+    }
+
     fn lose(&self, batch: Batch, failed: &Failed) {
         let (reason, why) = match failed {
             Failed::TooLarge(why) => (Lost::TooLarge, why),
             Failed::Permanent(why) => (Lost::Permanent, why),
             Failed::GivenUp(why) => (Lost::GivenUp, why),
         };
-        error!(
-            exporter = self.id(),
-            signal = batch.signal().name(),
-            items = batch.items(),
-            reason = reason.reason(),
-            why,
-            "telemetry lost"
-        );
+        if let Some(left_out) = self.losses.due() {
+            error!(
+                exporter = self.id(),
+                signal = batch.signal().name(),
+                items = batch.items(),
+                reason = reason.reason(),
+                why,
+                left_out,
+                "telemetry lost"
+            );
+        }
         batch.lost(reason);
     }
 
@@ -212,7 +229,7 @@ impl Upstream {
                 Outcome::Delivered { rejected, message } => {
                     self.succeeded();
                     if rejected > 0 || !message.is_empty() {
-                        warn!(exporter = self.id(), rejected, message, "partial success");
+                        self.tell_partial(rejected, &message);
                     }
                     return Ok(rejected);
                 }

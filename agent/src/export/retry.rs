@@ -31,7 +31,7 @@ pub(crate) enum Outcome {
 
 /// Reads a gRPC status (OTLP specification, "OTLP/gRPC Response").
 pub(crate) fn of_grpc(code: Code, message: &str, retry_delay: Option<Duration>) -> Outcome {
-    let why = format!("gRPC status {}: {message}", code.0);
+    let why = format!("gRPC status {}: {}", code.0, beginning(message));
     if code.is_retryable(retry_delay.is_some()) {
         Outcome::Retry {
             after: retry_delay,
@@ -46,7 +46,7 @@ pub(crate) fn of_grpc(code: Code, message: &str, retry_delay: Option<Duration>) 
 
 /// Reads an HTTP status that is not a success (OTLP specification, "OTLP/HTTP Response").
 pub(crate) fn of_http(status: u16, message: &str, retry_after: Option<Duration>) -> Outcome {
-    let why = format!("HTTP status {status}: {message}");
+    let why = format!("HTTP status {status}: {}", beginning(message));
     match status {
         429 | 502 | 503 | 504 => Outcome::Retry {
             after: retry_after,
@@ -65,6 +65,14 @@ pub(crate) fn of_foreign_http(status: u16) -> Outcome {
         429 | 502 | 503 | 504 => Outcome::Retry { after: None, why },
         _ => Outcome::Permanent(why),
     }
+}
+
+/// As much of the upstream's words as a log line can bear.
+fn beginning(message: &str) -> &str {
+    const MOST: usize = 256;
+    message
+        .get(..message.floor_char_boundary(MOST))
+        .unwrap_or(message)
 }
 
 /// Exponential backoff of one batch.

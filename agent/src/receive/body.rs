@@ -6,11 +6,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::status::Refusal;
@@ -19,49 +20,108 @@ use crate::budget::Permit;
 /// A whole body must arrive within this.
 const BODY: Duration = Duration::from_secs(30);
 
+/// What is read of a body after its request was refused, and for how long.
+const DISCARD_BYTES: usize = 32 * 1024 * 1024;
+const DISCARD_TIME: Duration = Duration::from_secs(5);
+
+/// A request body. Refused ones are read to their end in the background and thrown away: to reset
+/// their streams instead would let an overloaded agent lose whole connections, since HTTP/2 ends one
+/// after a thousand resets.
+pub(super) struct Arriving(Option<Incoming>);
+
+impl Arriving {
+    pub(super) fn new(body: Incoming) -> Self {
+        Self(Some(body))
+    }
+
+    /// The announced length, 0 where there is none.
+    pub(super) fn announced(&self) -> usize {
+        let length = self.0.as_ref().and_then(|body| body.size_hint().exact());
+        usize::try_from(length.unwrap_or_default()).unwrap_or(usize::MAX)
+    }
+
+    async fn frame(&mut self) -> Result<Option<Bytes>, Refusal> {
+        while let Some(body) = &mut self.0 {
+            match body.frame().await {
+                None => self.0 = None,
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+                Some(Err(_)) => {
+                    self.0 = None;
+                    return Err(Refusal::Disconnected);
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        let unread = self.0.take().filter(|body| !body.is_end_stream());
+        if let (Some(body), Ok(runtime)) = (unread, Handle::try_current()) {
+            runtime.spawn(timeout(DISCARD_TIME, discard(body)));
+        }
+    }
+}
+
+async fn discard(mut body: Incoming) {
+    let mut read = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        read += frame.data_ref().map_or(0, Bytes::len);
+        if read > DISCARD_BYTES {
+            return;
+        }
+    }
+}
+
+/// How much of a body is paid for before its first byte has arrived: a length is easily announced.
+pub(super) const ADVANCE: usize = 16 * 1024;
+
 /// Reads a body of at most `limit` bytes, each paid for before it is kept. `permit` already covers
-/// `announced` bytes.
+/// [`ADVANCE`] or what was announced, whichever is less. `length` reads the whole length from the
+/// first piece, for bodies that begin with it.
 pub(super) async fn collect(
-    body: Incoming,
-    announced: usize,
+    body: Arriving,
     limit: usize,
     permit: &mut Permit,
+    length: impl Fn(&[u8]) -> usize,
 ) -> Result<Vec<u8>, Refusal> {
-    timeout(BODY, read(body, announced, limit, permit))
+    timeout(BODY, read(body, limit, permit, length))
         .await
         .unwrap_or(Err(Refusal::TooSlow))
 }
 
 async fn read(
-    mut body: Incoming,
-    announced: usize,
+    mut body: Arriving,
     limit: usize,
     permit: &mut Permit,
+    length: impl Fn(&[u8]) -> usize,
 ) -> Result<Vec<u8>, Refusal> {
-    let mut collected = Vec::with_capacity(announced);
-    let mut paid = announced;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Refusal::Disconnected)?;
-        let Ok(mut data) = frame.into_data() else {
-            continue;
-        };
-        let length = collected.len() + data.remaining();
-        if length > limit {
+    let mut expected = body.announced();
+    let mut paid = expected.min(ADVANCE);
+    let mut collected = Vec::with_capacity(paid);
+    while let Some(data) = body.frame().await? {
+        if collected.is_empty() {
+            expected = expected.max(length(&data));
+        }
+        let needed = collected.len() + data.len();
+        if needed.max(expected) > limit {
             return Err(Refusal::TooLarge(limit));
         }
-        if length > paid {
-            // Growing by half keeps copies few where no length was announced.
-            let room = (paid + paid / 2).max(length).min(limit);
+        if needed > paid {
+            // Twice what has arrived, but no more than will: few copies, and nobody can reserve
+            // memory by promising much and sending little.
+            let most = if expected >= needed { expected } else { limit };
+            let room = (needed * 2).min(most);
             permit.grow(room - paid).map_err(|_| Refusal::MemoryLimit)?;
             collected.reserve_exact(room - collected.len());
             paid = room;
         }
-        while data.has_remaining() {
-            let chunk = data.chunk();
-            collected.extend_from_slice(chunk);
-            let taken = chunk.len();
-            data.advance(taken);
-        }
+        collected.extend_from_slice(&data);
     }
     Ok(collected)
 }

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::body::Answer;
+use super::body::{Answer, Arriving};
 use super::{Intake, grpc, http as otlp_http};
 
 /// Opening bytes of HTTP/2 (RFC 9113, section 3.4).
@@ -323,6 +323,7 @@ async fn answer(
     request: Request<Incoming>,
     in_flight: InFlight,
 ) -> Result<Response<Answer>, Infallible> {
+    let request = request.map(Arriving::new);
     let response = if grpc::is_grpc(request.headers()) {
         grpc::answer(&intake, request).await
     } else {

@@ -3,10 +3,9 @@
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Request, Response, Version};
-use hyper::body::Incoming;
 
 use super::Intake;
-use super::body::{self, Answer};
+use super::body::{self, Answer, Arriving};
 use super::status::Refusal;
 use crate::encoding::Encoding;
 use crate::metrics::Transport;
@@ -22,7 +21,7 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-pub(super) async fn answer(intake: &Intake, request: Request<Incoming>) -> Response<Answer> {
+pub(super) async fn answer(intake: &Intake, request: Request<Arriving>) -> Response<Answer> {
     if request.version() != Version::HTTP_2 {
         intake.count_refusal(None, Transport::Grpc, &Refusal::NeedsHttp2);
         return Refusal::NeedsHttp2.http(false);
@@ -49,7 +48,7 @@ fn signal(path: &str) -> Option<Signal> {
 async fn export(
     intake: &Intake,
     signal: Option<Signal>,
-    request: Request<Incoming>,
+    request: Request<Arriving>,
 ) -> Result<(), Refusal> {
     let route = intake.route(signal.ok_or(Refusal::UnknownPath)?)?;
     let encoding = request
@@ -58,15 +57,18 @@ async fn export(
         .map(HeaderValue::as_bytes);
     let encoding = Encoding::parse(encoding).ok_or(Refusal::Encoding)?;
     let limit = intake.limits.grpc_message;
-    let announced = http_body::Body::size_hint(request.body())
-        .exact()
-        .unwrap_or_default();
-    let announced = usize::try_from(announced).unwrap_or(usize::MAX);
+    let announced = request.body().announced();
     if announced > limit + PREFIX {
         return Err(Refusal::TooLarge(limit));
     }
     let mut permit = intake.admit(route, announced)?;
-    let framed = body::collect(request.into_body(), announced, limit + PREFIX, &mut permit).await;
+    let framed = body::collect(
+        request.into_body(),
+        limit + PREFIX,
+        &mut permit,
+        framed_length,
+    )
+    .await;
     let (message, compressed) = unframe(framed.map_err(|refusal| match refusal {
         Refusal::TooLarge(_) => Refusal::TooLarge(limit),
         other => other,
@@ -78,6 +80,15 @@ async fn export(
         (true, encoding) => encoding,
     };
     intake.take(route, Transport::Grpc, encoding, limit, message, permit)
+}
+
+/// What the prefix announces, itself included.
+fn framed_length(beginning: &[u8]) -> usize {
+    beginning
+        .first_chunk::<PREFIX>()
+        .map_or(0, |&[_, a, b, c, d]| {
+            (u32::from_be_bytes([a, b, c, d]) as usize).saturating_add(PREFIX)
+        })
 }
 
 /// The one message of a unary call, and whether it is compressed.

@@ -2,16 +2,15 @@
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response};
-use hyper::body::Incoming;
 
 use super::Intake;
-use super::body::{self, Answer};
+use super::body::{self, Answer, Arriving};
 use super::status::Refusal;
 use crate::encoding::Encoding;
 use crate::metrics::Transport;
 use crate::scan::Signal;
 
-pub(super) async fn answer(intake: &Intake, request: Request<Incoming>) -> Response<Answer> {
+pub(super) async fn answer(intake: &Intake, request: Request<Arriving>) -> Response<Answer> {
     let json = media_type(request.headers()) == b"application/json";
     let signal = signal(request.uri().path());
     match export(intake, signal, request).await {
@@ -46,7 +45,7 @@ fn media_type(headers: &HeaderMap) -> &[u8] {
 async fn export(
     intake: &Intake,
     signal: Option<Signal>,
-    request: Request<Incoming>,
+    request: Request<Arriving>,
 ) -> Result<(), Refusal> {
     let signal = signal.ok_or(Refusal::UnknownPath)?;
     if request.method() != Method::POST {
@@ -60,15 +59,12 @@ async fn export(
     let encoding = Encoding::parse(encoding).ok_or(Refusal::Encoding)?;
     let route = intake.route(signal)?;
     let limit = intake.limits.http_body;
-    let announced = http_body::Body::size_hint(request.body())
-        .exact()
-        .unwrap_or_default();
-    let announced = usize::try_from(announced).unwrap_or(usize::MAX);
+    let announced = request.body().announced();
     if announced > limit {
         return Err(Refusal::TooLarge(limit));
     }
     let mut permit = intake.admit(route, announced)?;
-    let body = body::collect(request.into_body(), announced, limit, &mut permit).await?;
+    let body = body::collect(request.into_body(), limit, &mut permit, |_| 0).await?;
     intake.take(route, Transport::Http, encoding, limit, body, permit)
 }
 

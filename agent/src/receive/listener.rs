@@ -17,6 +17,7 @@ use tracing::warn;
 use super::{Intake, connection};
 use crate::config::Address;
 use crate::export::connect::resolve;
+use crate::fold::Fold;
 
 /// Connections the kernel keeps for us.
 const BACKLOG: i32 = 1024;
@@ -110,6 +111,7 @@ pub(crate) async fn run(
         connection::serve(stream, Arc::clone(&intake), stop.clone())
     };
     let stopped = stop.clone();
+    let errors = Fold::default();
     loop {
         let place = tokio::select! {
             biased;
@@ -132,7 +134,9 @@ pub(crate) async fn run(
                 });
             }
             Err(error) => {
-                warn!(%error, "cannot accept a connection");
+                if let Some(left_out) = errors.due() {
+                    warn!(%error, left_out, "cannot accept a connection");
+                }
                 sleep(PAUSE).await;
             }
         }

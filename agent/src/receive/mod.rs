@@ -68,13 +68,17 @@ impl Intake {
             .ok_or(Refusal::NoPipeline(signal))
     }
 
-    /// Asks, before a body is read, whether `bytes` of it could be taken.
+    /// Asks, before a body is read, whether `bytes` of it could be taken, and pays for its beginning.
     fn admit(&self, route: &Route, bytes: usize) -> Result<Permit, Refusal> {
         if !route.lane.has_room(bytes) {
             return Err(Refusal::QueueFull);
         }
+        if self.budget.used().saturating_add(bytes) > self.budget.soft_limit() {
+            return Err(Refusal::MemoryLimit);
+        }
         let mut permit = self.budget.permit();
-        permit.grow(bytes).map_err(|_| Refusal::MemoryLimit)?;
+        let advance = bytes.min(body::ADVANCE);
+        permit.grow(advance).map_err(|_| Refusal::MemoryLimit)?;
         Ok(permit)
     }
 

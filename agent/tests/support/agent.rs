@@ -45,11 +45,15 @@ impl Setup {
     }
 
     fn to(kind: &str, upstream: SocketAddr) -> Self {
+        Self::to_with_timeout(kind, upstream, "5s")
+    }
+
+    pub fn to_with_timeout(kind: &str, upstream: SocketAddr, timeout: &str) -> Self {
         Self {
             receiver: "grpc: {endpoint: '127.0.0.1:0'}, http: {endpoint: '127.0.0.1:0'}".into(),
             processors: "memory_limiter: {check_interval: 1s, limit_mib: 64}".into(),
             pipeline_processors: "memory_limiter".into(),
-            exporter: format!("{kind}: {{endpoint: 'http://{upstream}', timeout: 5s"),
+            exporter: format!("{kind}: {{endpoint: 'http://{upstream}', timeout: {timeout}"),
             queue: "flush_timeout: 20ms, sizer: bytes, min_size: 3145728, max_size: 3145728".into(),
             retry: "initial_interval: 50ms, max_interval: 200ms".into(),
             env: Vec::new(),
@@ -90,19 +94,15 @@ impl Setup {
     }
 
     pub fn yaml(&self) -> String {
-        self.yaml_with_queue("")
-    }
-
-    fn yaml_with_queue(&self, queue: &str) -> String {
         let exporter_id = self.exporter.split(':').next().unwrap();
         let pipeline = format!(
             "{{receivers: [otlp], processors: [{}], exporters: [{exporter_id}]}}",
             self.pipeline_processors
         );
         let queue = if self.exporter.contains("sending_queue") {
-            queue.to_owned()
+            String::new()
         } else {
-            format!("{queue}, sending_queue: {{batch: {{{}}}}}", self.queue)
+            format!(", sending_queue: {{batch: {{{}}}}}", self.queue)
         };
         format!(
             "receivers: {{otlp: {{protocols: {{{}}}}}}}\n\
@@ -119,8 +119,13 @@ impl Setup {
 
     /// Starts an agent and waits until it is ready.
     pub fn start(&self) -> Agent {
+        self.start_with(&self.yaml())
+    }
+
+    /// The same with a configuration of its own.
+    pub fn start_with(&self, yaml: &str) -> Agent {
         let file = temporary("config.yaml");
-        std::fs::write(&file, self.yaml()).unwrap();
+        std::fs::write(&file, yaml).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_otelagent-agent"));
         command
             .arg("--config")

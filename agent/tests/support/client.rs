@@ -1,6 +1,7 @@
 //! Clients: raw gRPC and HTTP for what SDKs would not send.
 
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -109,9 +110,13 @@ pub struct Http(TcpStream);
 
 impl Http {
     pub async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::try_connect(address).await.unwrap()
+    }
+
+    pub async fn try_connect(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).await.ok()?;
         stream.set_nodelay(true).unwrap();
-        Self(stream)
+        Some(Self(stream))
     }
 
     pub async fn write(&mut self, bytes: &[u8]) {
@@ -162,7 +167,7 @@ impl Http {
             head.push_str("content-type: application/x-protobuf\r\n");
         }
         for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            let _ = write!(head, "{name}: {value}\r\n");
         }
         head.push_str("\r\n");
         let mut request = head.into_bytes();

@@ -123,7 +123,10 @@ impl Sink {
             .collect()
     }
 
-    pub fn stop(self) -> SocketAddr {
+    /// Closes the port and every connection.
+    pub async fn stop(mut self) -> SocketAddr {
+        self.task.abort();
+        let _ = (&mut self.task).await;
         self.address
     }
 }
@@ -242,9 +245,8 @@ fn grpc_ok(message: &[u8]) -> Response<Body> {
     framed.extend(message);
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
-    let frames = [Frame::data(Bytes::from(framed)), Frame::trailers(trailers)];
-    let mut frames = VecDeque::from(frames);
-    let body = BodyFn(move || frames.pop_front());
+    let mut left = VecDeque::from([Frame::data(Bytes::from(framed)), Frame::trailers(trailers)]);
+    let body = BodyFn(move || left.pop_front());
     let kind = ("content-type", "application/grpc");
     Response::builder()
         .header(kind.0, kind.1)

@@ -21,21 +21,21 @@ pub fn text(key: &str, value: &str) -> KeyValue {
     }
 }
 
-pub fn resource(attributes: &[(&str, &str)]) -> Option<Resource> {
-    Some(Resource {
+pub fn resource(attributes: &[(&str, &str)]) -> Resource {
+    Resource {
         attributes: attributes
             .iter()
             .map(|(key, value)| text(key, value))
             .collect(),
         ..Resource::default()
-    })
+    }
 }
 
-fn scope() -> Option<InstrumentationScope> {
-    Some(InstrumentationScope {
+fn scope() -> InstrumentationScope {
+    InstrumentationScope {
         name: "test".into(),
         ..InstrumentationScope::default()
-    })
+    }
 }
 
 /// `count` spans called `name-0`, `name-1`, …
@@ -53,9 +53,9 @@ pub fn spans(name: &str, count: usize) -> ExportTraceServiceRequest {
         .collect();
     ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans {
-            resource: resource(&[("service.name", "shop")]),
+            resource: Some(resource(&[("service.name", "shop")])),
             scope_spans: vec![ScopeSpans {
-                scope: scope(),
+                scope: Some(scope()),
                 spans,
                 ..ScopeSpans::default()
             }],
@@ -74,9 +74,9 @@ pub fn logs(name: &str, count: usize) -> ExportLogsServiceRequest {
         .collect();
     ExportLogsServiceRequest {
         resource_logs: vec![ResourceLogs {
-            resource: resource(&[("service.name", "shop")]),
+            resource: Some(resource(&[("service.name", "shop")])),
             scope_logs: vec![ScopeLogs {
-                scope: scope(),
+                scope: Some(scope()),
                 log_records,
                 ..ScopeLogs::default()
             }],
@@ -94,9 +94,9 @@ pub fn metrics(name: &str, count: usize) -> ExportMetricsServiceRequest {
         .collect();
     ExportMetricsServiceRequest {
         resource_metrics: vec![ResourceMetrics {
-            resource: resource(&[("service.name", "shop")]),
+            resource: Some(resource(&[("service.name", "shop")])),
             scope_metrics: vec![ScopeMetrics {
-                scope: scope(),
+                scope: Some(scope()),
                 metrics: vec![Metric {
                     name: name.into(),
                     data: Some(metric::Data::Gauge(Gauge { data_points })),
