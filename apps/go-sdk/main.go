@@ -15,8 +15,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"go.opentelemetry.io/otel/sdk/resource"
 )
 
 // What the standard says is used where nobody chooses.
@@ -69,13 +67,8 @@ func parse() (settings, error) {
 func run(s settings) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	// Beside the attributes of the environment, the SDK's own, as its documentation advises.
-	labels, err := resource.New(ctx, resource.WithFromEnv(), resource.WithTelemetrySDK())
-	if err != nil {
-		return err
-	}
 	var counts counts
-	telemetry, err := start(s, labels, &counts)
+	telemetry, err := start(s, &counts)
 	if err != nil {
 		return err
 	}

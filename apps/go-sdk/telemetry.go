@@ -16,7 +16,6 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	sdklog "go.opentelemetry.io/otel/sdk/log"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 )
@@ -32,17 +31,17 @@ type telemetry struct {
 	ends    []func(context.Context) error
 }
 
-func start(s settings, labels *resource.Resource, counts *counts) (*telemetry, error) {
+func start(s settings, counts *counts) (*telemetry, error) {
 	t := &telemetry{run: s.run}
 	for _, name := range s.signals {
 		var err error
 		switch name {
 		case "traces":
-			err = t.startTraces(s.protocol, labels, counts)
+			err = t.startTraces(s.protocol, counts)
 		case "metrics":
-			err = t.startMetrics(s.protocol, labels)
+			err = t.startMetrics(s.protocol)
 		case "logs":
-			err = t.startLogs(s.protocol, labels)
+			err = t.startLogs(s.protocol)
 		default:
 			err = fmt.Errorf("unknown signal %q", name)
 		}
@@ -88,7 +87,7 @@ func (t *telemetry) finish(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
-func (t *telemetry) startTraces(protocol string, labels *resource.Resource, counts *counts) error {
+func (t *telemetry) startTraces(protocol string, counts *counts) error {
 	var exporter sdktrace.SpanExporter
 	var err error
 	switch protocol {
@@ -103,13 +102,13 @@ func (t *telemetry) startTraces(protocol string, labels *resource.Resource, coun
 		return err
 	}
 	exporter = counting{exporter, counts}
-	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(labels))
+	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter))
 	t.tracer = provider.Tracer(scope)
 	t.ends = append(t.ends, provider.ForceFlush, provider.Shutdown)
 	return nil
 }
 
-func (t *telemetry) startMetrics(protocol string, labels *resource.Resource) error {
+func (t *telemetry) startMetrics(protocol string) error {
 	var exporter sdkmetric.Exporter
 	var err error
 	switch protocol {
@@ -124,13 +123,13 @@ func (t *telemetry) startMetrics(protocol string, labels *resource.Resource) err
 		return err
 	}
 	reader := sdkmetric.NewPeriodicReader(exporter)
-	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader), sdkmetric.WithResource(labels))
+	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
 	t.ends = append(t.ends, provider.ForceFlush, provider.Shutdown)
 	t.counter, err = provider.Meter(scope).Int64Counter("app.work")
 	return err
 }
 
-func (t *telemetry) startLogs(protocol string, labels *resource.Resource) error {
+func (t *telemetry) startLogs(protocol string) error {
 	var exporter sdklog.Exporter
 	var err error
 	switch protocol {
@@ -145,7 +144,7 @@ func (t *telemetry) startLogs(protocol string, labels *resource.Resource) error 
 		return err
 	}
 	processor := sdklog.NewBatchProcessor(exporter)
-	provider := sdklog.NewLoggerProvider(sdklog.WithProcessor(processor), sdklog.WithResource(labels))
+	provider := sdklog.NewLoggerProvider(sdklog.WithProcessor(processor))
 	t.logger = provider.Logger(scope)
 	t.ends = append(t.ends, provider.ForceFlush, provider.Shutdown)
 	return nil

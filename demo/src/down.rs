@@ -1,0 +1,40 @@
+//! Removing what the demo made.
+
+use demo::{Kubectl, Result, apps, ledger, repository, steps};
+use testbed::{BedName, Builder, Cluster};
+
+use crate::show::Show;
+use crate::up::BED;
+
+/// Ends the demo's bed; on somebody else's cluster, removes the demo's objects.
+pub(crate) fn down(show: &Show) -> Result<()> {
+    if std::env::var_os("KUBECONFIG").is_none_or(|value| value.is_empty()) {
+        let was_up = show.step("bed removed", || {
+            Ok(testbed::down(&BED.parse::<BedName>()?)?)
+        })?;
+        if !was_up {
+            show.remark("There was none.");
+        }
+        return Ok(());
+    }
+    let cluster = Cluster::from_env_or_bed(Builder::default())?;
+    let kubectl = Kubectl::new(&cluster.kubectl()?);
+    show.step("applications, collector and ledger removed", || {
+        kubectl.run(&[
+            "delete",
+            "namespace",
+            apps::NAMESPACE,
+            ledger::NAMESPACE,
+            "--ignore-not-found",
+        ])
+    })?;
+    show.step(
+        "operator removed (kubectl delete -k manifests/default)",
+        || {
+            let manifests = repository().join("manifests/default").display().to_string();
+            kubectl.run(&["delete", "--ignore-not-found", "--kustomize", &manifests])
+        },
+    )?;
+    show.remark(&format!("Nothing is left in {}.", steps::PLATFORM));
+    Ok(())
+}

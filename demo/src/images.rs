@@ -1,0 +1,141 @@
+//! Every image the demo and the cluster tests need, built from this repository as static binaries.
+//!
+//! Knows how they are built and named, not what they do.
+
+use std::env;
+use std::io::{IsTerminal, stderr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use testbed::image::ImageSpec;
+use testbed::parts::{Part, ensure};
+use testbed::{Cluster, go_build_static};
+
+use crate::error::{Error, Result};
+use crate::repository;
+
+/// The operator.
+pub const OPERATOR: &str = "otelagent/operator:0.1.0";
+/// The agent.
+pub const AGENT: &str = "otelagent/agent:0.1.0";
+/// An application with the SDK for Rust.
+pub const RUST_SDK: &str = "otelagent-test/rust-sdk:1";
+/// An application with the SDK for Go.
+pub const GO_SDK: &str = "otelagent-test/go-sdk:1";
+/// What counts the telemetry that arrives.
+pub const LEDGER: &str = "otelagent-test/ledger:1";
+/// An OpenTelemetry Collector.
+pub const COLLECTOR: &str = "otelagent-test/otelcol:1";
+
+/// Linked in whole, since the images contain nothing else.
+const STATIC: &str = "-C target-feature=+crt-static";
+
+/// Builds everything that changed, and returns the image files.
+pub fn ensure_all() -> Result<Vec<PathBuf>> {
+    let target = target_directory();
+    let products = ["otelagent-operator", "otelagent-agent"];
+    let product = cargo(
+        "the operator and the agent",
+        repository(),
+        &target,
+        &products,
+    )?;
+    let apps = repository().join("apps");
+    let programs = ["rust-sdk", "ledger"];
+    let app = cargo(
+        "the test applications",
+        &apps,
+        &target.join("apps"),
+        &programs,
+    )?;
+    let go_sdk = target.join("apps/go-sdk");
+    go_build_static(&apps.join("go-sdk"), &go_sdk)?;
+
+    let images = target.join("images");
+    let write = |name: &str, binary: PathBuf| write(&images, name, binary);
+    Ok(vec![
+        write(OPERATOR, product.join("otelagent-operator"))?,
+        write(AGENT, product.join("otelagent-agent"))?,
+        write(RUST_SDK, app.join("rust-sdk"))?,
+        write(LEDGER, app.join("ledger"))?,
+        write(GO_SDK, go_sdk)?,
+        write(COLLECTOR, ensure(Part::Collector)?)?,
+    ])
+}
+
+/// Gives the images to the nodes; false where the cluster is not ours and must have them already.
+pub fn load_all(cluster: &Cluster, images: &[PathBuf]) -> Result<bool> {
+    if matches!(cluster, Cluster::External { .. }) {
+        return Ok(false);
+    }
+    for image in images {
+        cluster.load_image(image)?;
+    }
+    Ok(true)
+}
+
+/// Where cargo puts what it builds.
+fn target_directory() -> PathBuf {
+    let chosen = env::var_os("CARGO_TARGET_DIR").filter(|value| !value.is_empty());
+    chosen.map_or_else(|| repository().join("target"), PathBuf::from)
+}
+
+/// Builds packages of a workspace into static binaries, and returns the directory they are in.
+fn cargo(what: &str, workspace: &Path, target: &Path, packages: &[&str]) -> Result<PathBuf> {
+    // Naming the target keeps the flags away from build scripts, and this build away from others.
+    let triple = format!("{}-unknown-linux-gnu", env::consts::ARCH);
+    let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build
+        .current_dir(workspace)
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--target",
+            &triple,
+            "--target-dir",
+        ])
+        .arg(target)
+        .args(packages.iter().flat_map(|package| ["--package", package]))
+        .env("RUSTFLAGS", STATIC)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    if stderr().is_terminal() {
+        // Cargo's own progress says more than any summary.
+        build.stderr(Stdio::inherit());
+    }
+    let output = build.output().map_err(Error::io("start cargo"))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<&str> = text.lines().collect();
+        return Err(Error::Build {
+            what: what.to_owned(),
+            output: lines[lines.len().saturating_sub(40)..].join("\n"),
+        });
+    }
+    Ok(target.join(triple).join("release"))
+}
+
+/// Writes an image; a file that would be the same is left as it is.
+fn write(directory: &Path, name: &str, binary: PathBuf) -> Result<PathBuf> {
+    let file = name.replace(['/', ':'], "-");
+    let tar = directory.join(format!("{file}.tar"));
+    let fresh = directory.join(format!("{file}.fresh.tar"));
+    let inner = binary.file_name().unwrap_or_default().to_string_lossy();
+    let inner = format!("/{inner}");
+    ImageSpec {
+        name: name.to_owned(),
+        entrypoint: vec![inner.clone()],
+        files: vec![(binary, inner)],
+        ca_bundle: true,
+        ..ImageSpec::default()
+    }
+    .write(&fresh)?;
+    let read = |path: &Path| std::fs::read(path).ok();
+    if read(&tar) == read(&fresh) {
+        std::fs::remove_file(&fresh).map_err(Error::io(format!("remove {}", fresh.display())))?;
+    } else {
+        std::fs::rename(&fresh, &tar).map_err(Error::io(format!("rename {}", fresh.display())))?;
+    }
+    Ok(tar)
+}
