@@ -30,11 +30,31 @@ pub(crate) struct PodSpec {
     pub(crate) node_name: Option<String>,
 }
 
-/// Phase and conditions, of pods and nodes alike.
+/// Conditions of pods and nodes alike, and why a pod's containers wait.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Status {
     #[serde(default)]
     pub(crate) conditions: Vec<Condition>,
+    #[serde(default)]
+    pub(crate) container_statuses: Vec<ContainerStatus>,
+}
+
+/// What a container waits for, if it waits.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ContainerStatus {
+    #[serde(default)]
+    state: ContainerState,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct ContainerState {
+    waiting: Option<Waiting>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Waiting {
+    reason: Option<String>,
 }
 
 /// One condition.
@@ -69,10 +89,17 @@ impl Status {
         self.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
     }
 
-    /// Keeps what [`Status::is_ready`] reads.
+    /// Why the first waiting container waits, such as `ImagePullBackOff`.
+    pub(crate) fn waits_for(&self) -> Option<String> {
+        self.container_statuses.iter().find_map(|status| status.state.waiting.as_ref()?.reason.clone())
+    }
+
+    /// Keeps what is read above.
     fn trim(&mut self) {
         self.conditions.retain(|condition| condition.type_ == "Ready");
         self.conditions.shrink_to_fit();
+        self.container_statuses.retain(|status| status.state.waiting.is_some());
+        self.container_statuses.shrink_to_fit();
     }
 }
 

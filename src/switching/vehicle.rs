@@ -13,8 +13,20 @@ pub struct AgentPod {
     pub node: Option<String>,
     /// Whether it is ready and not terminating.
     pub ready: bool,
+    /// What its container waits for, such as `ImagePullBackOff`.
+    pub waits_for: Option<String>,
     /// Hash of the template it was made from.
     pub template: Option<String>,
+}
+
+impl AgentPod {
+    /// Its name, and why it waits where that is known.
+    fn described(&self) -> String {
+        match &self.waits_for {
+            Some(reason) => format!("{} ({reason})", self.name),
+            None => self.name.clone(),
+        }
+    }
 }
 
 /// Whether a node is Ready, by name.
@@ -82,7 +94,7 @@ impl Vehicle {
         let is_node_ready = |node: &str| nodes.get(node).copied().unwrap_or(false);
         for (node, pods) in &by_node {
             if is_node_ready(node) && !pods.iter().any(|pod| pod.ready && is_updated(pod)) {
-                let names: Vec<&str> = pods.iter().map(|pod| pod.name.as_str()).collect();
+                let names: Vec<String> = pods.iter().map(|pod| pod.described()).collect();
                 state.waiting_for.push(format!("node {node}: agent {} is not ready", names.join(", ")));
             }
         }
@@ -105,7 +117,13 @@ mod tests {
     use super::*;
 
     fn pod(node: &str, ready: bool, template: &str) -> AgentPod {
-        AgentPod { name: format!("a-{node}"), node: Some(node.into()), ready, template: Some(template.into()) }
+        AgentPod {
+            name: format!("a-{node}"),
+            node: Some(node.into()),
+            ready,
+            waits_for: None,
+            template: Some(template.into()),
+        }
     }
 
     fn vehicle(desired: i32, pods: Vec<AgentPod>) -> Vehicle {
@@ -125,6 +143,10 @@ mod tests {
 
         let state = vehicle(2, vec![pod("n1", true, "t1"), pod("n2", false, "t1")]).state(&nodes, "t1");
         assert_eq!(state.waiting_for, ["node n2: agent a-n2 is not ready"]);
+
+        let pulling = AgentPod { waits_for: Some("ImagePullBackOff".into()), ..pod("n2", false, "t1") };
+        let state = vehicle(2, vec![pod("n1", true, "t1"), pulling]).state(&nodes, "t1");
+        assert_eq!(state.waiting_for, ["node n2: agent a-n2 (ImagePullBackOff) is not ready"]);
 
         let state = vehicle(2, vec![pod("n1", true, "t1"), pod("n2", true, "t0")]).state(&nodes, "t1");
         assert!(!state.is_ready_everywhere());
