@@ -1,3 +1,5 @@
 //! The operator's tests, one binary: `cargo test -p otelagent-operator pure::` and so on run a part.
 
+mod inject;
+mod process;
 mod pure;

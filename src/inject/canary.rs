@@ -18,6 +18,9 @@ use crate::names;
 /// counts. All other lists must be equal item by item.
 const NAMED_LISTS: [&str; 4] = ["containers", "initContainers", "env", "volumes"];
 
+/// Dry-run pods never start, so nothing ever looks for this.
+const NO_IMAGE: &str = "otelagent.dev/none:1";
+
 /// A pod in which server and function differ.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("at {path} the policy made {found} where {expected} was expected")]
@@ -38,7 +41,7 @@ pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
         .as_ref()
         .map(|sidecar| text(sidecar, "image"))
         .filter(|image| !image.is_empty());
-    let image = image.unwrap_or("registry.k8s.io/pause:3.10");
+    let image = image.unwrap_or(NO_IMAGE);
     let full = json!({
         "initContainers": [
             container("istio-init", image, &json!([])),
@@ -88,7 +91,7 @@ pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
 /// made by [`names::agent_label`]) is in force. Its label [`names::LABEL_CONFIG`] then tells with which
 /// recipe.
 pub fn in_force_pod(agent: &str) -> Value {
-    let containers = json!([container("app", "registry.k8s.io/pause:3.10", &Value::Null)]);
+    let containers = json!([container("app", NO_IMAGE, &Value::Null)]);
     let mut asking = pod("otelagent-in-force", "", json!({"containers": containers}));
     if let Some(metadata) = asking.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.insert("labels".into(), json!({names::LABEL_CANARY: agent}));

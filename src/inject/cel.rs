@@ -38,7 +38,24 @@ pub fn literal(value: &Value) -> String {
 /// A CEL string. The escapes of JSON are all escapes of CEL as well (language definition, "String and
 /// bytes values").
 pub fn quoted(text: &str) -> String {
-    Value::from(text).to_string()
+    printable(&Value::from(text).to_string())
+}
+
+/// JSON or CEL whose strings hold no character that YAML refuses raw (YAML 1.2 §5.1): the API server
+/// reads the body of a server-side apply as YAML, even where it is JSON.
+pub(super) fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(
+            c,
+            '\u{7F}'..='\u{9F}' | '\u{2028}' | '\u{2029}' | '\u{FEFF}' | '\u{FFFE}' | '\u{FFFF}'
+        ) {
+            printable.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            printable.push(c);
+        }
+    }
+    printable
 }
 
 /// A CEL list of strings.
@@ -47,13 +64,50 @@ pub(super) fn quoted_list<'a>(texts: impl IntoIterator<Item = &'a str>) -> Strin
     format!("[{}]", texts.join(", "))
 }
 
-/// [`Selection::matches`] over `request`, `namespaceObject` and `object`, but for the opt-out.
-pub(super) fn selection(selection: &Selection) -> String {
-    let mut terms = match &selection.namespaces {
-        Namespaces::Named(name) => vec![format!("request.namespace == {}", quoted(name))],
-        Namespaces::Labelled(labels) => selector("namespaceObject.metadata.?labels", labels),
-    };
-    terms.extend(selector("object.metadata.?labels", &selection.pods));
+/// [`Selection::matches`] without the opt-out, in two expressions that must both hold: match conditions
+/// are not given the namespace's labels (`namespaceObject` is empty in them, though it compiles), so
+/// what asks for those stands in the second, for where they are known.
+pub(super) fn selected(selection: &Selection, exclusions: &[Selection]) -> [String; 2] {
+    let (late, early): (Vec<&Selection>, Vec<&Selection>) = exclusions
+        .iter()
+        .partition(|exclusion| !namespace_terms(exclusion).is_empty());
+    let mut first = pod_terms(selection);
+    first.extend(none_of(&early));
+    let mut second = namespace_terms(selection);
+    second.extend(none_of(&late));
+    [all(&first), all(&second)]
+}
+
+/// That no selection matches. Whole namespaces, the usual case where many teams have an `OtelAgent` of
+/// their own, share one term.
+fn none_of(selections: &[&Selection]) -> Vec<String> {
+    let named: Vec<&str> = selections
+        .iter()
+        .filter_map(|selection| whole_namespace(selection))
+        .collect();
+    let names =
+        (!named.is_empty()).then(|| format!("!(request.namespace in {})", quoted_list(named)));
+    let others = selections
+        .iter()
+        .filter(|selection| whole_namespace(selection).is_none());
+    let others = others.map(|other| {
+        let terms: Vec<String> = pod_terms(other)
+            .into_iter()
+            .chain(namespace_terms(other))
+            .collect();
+        format!("!({})", all(&terms))
+    });
+    names.into_iter().chain(others).collect()
+}
+
+fn whole_namespace(selection: &Selection) -> Option<&str> {
+    match &selection.namespaces {
+        Namespaces::Named(name) if selection.pods.is_empty() => Some(name),
+        _ => None,
+    }
+}
+
+fn all(terms: &[String]) -> String {
     if terms.is_empty() {
         "true".into()
     } else {
@@ -61,29 +115,23 @@ pub(super) fn selection(selection: &Selection) -> String {
     }
 }
 
-/// Whether any of several selections matches. Whole namespaces, the usual case where many teams have
-/// an `OtelAgent` of their own, share one term.
-pub(super) fn any_selection(selections: &[Selection]) -> String {
-    let whole = |selection: &Selection| match &selection.namespaces {
-        Namespaces::Named(name) if selection.pods.is_empty() => Some(name.clone()),
-        _ => None,
+/// What is asked of the request and the pod.
+fn pod_terms(selection: &Selection) -> Vec<String> {
+    let named = match &selection.namespaces {
+        Namespaces::Named(name) => Some(format!("request.namespace == {}", quoted(name))),
+        Namespaces::Labelled(_) => None,
     };
-    let named: Vec<String> = selections.iter().filter_map(whole).collect();
-    let mut terms = Vec::new();
-    if !named.is_empty() {
-        terms.push(format!(
-            "request.namespace in {}",
-            quoted_list(named.iter().map(String::as_str))
-        ));
-    }
-    let others = selections
-        .iter()
-        .filter(|selection| whole(selection).is_none());
-    terms.extend(others.map(|other| format!("({})", self::selection(other))));
-    if terms.is_empty() {
-        "false".into()
-    } else {
-        terms.join(" || ")
+    named
+        .into_iter()
+        .chain(selector("object.metadata.?labels", &selection.pods))
+        .collect()
+}
+
+/// What is asked of the namespace's labels.
+fn namespace_terms(selection: &Selection) -> Vec<String> {
+    match &selection.namespaces {
+        Namespaces::Named(_) => Vec::new(),
+        Namespaces::Labelled(labels) => selector("namespaceObject.metadata.?labels", labels),
     }
 }
 

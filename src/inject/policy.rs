@@ -7,7 +7,7 @@
 
 use serde_json::{Value, json};
 
-use super::cel::{any_selection, quoted, selection};
+use super::cel::{printable, quoted, selected};
 use super::program;
 use super::reason::{conditions, mirror};
 use super::{Namespaces, Recipe, Selection};
@@ -100,7 +100,7 @@ pub fn render(input: &PolicyInput) -> Result<Policies, PolicyError> {
         binding_spec(input, &policy_name),
     );
     let annotations = json!({
-        names::ANNOTATION_SELECTION: serde_json::to_string(&input.selection).unwrap_or_default(),
+        names::ANNOTATION_SELECTION: printable(&serde_json::to_string(&input.selection).unwrap_or_default()),
         names::ANNOTATION_SERVING: input.recipe.mode.as_str(),
     });
     if let Some(metadata) = binding.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -148,14 +148,14 @@ fn policy_spec(input: &PolicyInput, hash: &str) -> Value {
         .iter()
         .filter(|name| **name != input.canary_namespace)
         .collect();
-    let mut match_conditions =
-        vec![json!({"name": "selected", "expression": selected_or_canary(input, hash)})];
+    let [first, second] = selected_or_canary(input, hash);
+    let mut match_conditions = vec![json!({"name": "selected", "expression": first})];
     match_conditions.extend(conditions(&input.recipe).into_iter().map(|condition| {
         json!({"name": format!("not-{}", condition.name), "expression": format!("!({})", condition.applies)})
     }));
-    let variables = program::variables(&input.recipe);
+    let variables = std::iter::once((program::SELECTED, second));
     let variables: Vec<Value> = variables
-        .into_iter()
+        .chain(program::variables(&input.recipe))
         .map(|(name, expression)| json!({"name": name, "expression": expression}))
         .collect();
     json!({
@@ -192,8 +192,8 @@ fn matched_pods(excluded: &[&String]) -> Value {
 }
 
 /// In the canary namespace the pods that prove this very policy or ask whether this agent's injection
-/// is in force, and nothing else; elsewhere the selection.
-fn selected_or_canary(input: &PolicyInput, hash: &str) -> String {
+/// is in force, and nothing else; elsewhere the selection. As in [`selected`] in two parts.
+fn selected_or_canary(input: &PolicyInput, hash: &str) -> [String; 2] {
     let label = |key: &str, value: &str| {
         format!(
             "object.metadata.?labels[?{}].optMap(v, v == {}).orValue(false)",
@@ -201,21 +201,17 @@ fn selected_or_canary(input: &PolicyInput, hash: &str) -> String {
             quoted(value)
         )
     };
-    format!(
-        "request.namespace == {} ? {} || {} : {}",
-        quoted(&input.canary_namespace),
+    let [first, second] = selected(&input.selection, &input.exclusions);
+    let canary = format!("request.namespace == {}", quoted(&input.canary_namespace));
+    let asked = format!(
+        "{} || {}",
         label(names::LABEL_PROOF, hash),
-        label(names::LABEL_CANARY, &input.recipe.agent),
-        selected(input)
-    )
-}
-
-fn selected(input: &PolicyInput) -> String {
-    format!(
-        "({}) && !({})",
-        selection(&input.selection),
-        any_selection(&input.exclusions)
-    )
+        label(names::LABEL_CANARY, &input.recipe.agent)
+    );
+    [
+        format!("{canary} ? {asked} : {first}"),
+        format!("{canary} || {second}"),
+    ]
 }
 
 fn proof_binding_spec(input: &PolicyInput, policy: &str, hash: &str) -> Value {
@@ -253,6 +249,7 @@ fn warning_spec(input: &PolicyInput) -> Value {
     if !excluded.contains(&&input.canary_namespace) {
         excluded.push(&input.canary_namespace);
     }
+    let [first, second] = selected(&input.selection, &input.exclusions);
     let reasons = conditions(&input.recipe);
     let reasons: String = reasons
         .iter()
@@ -265,12 +262,14 @@ fn warning_spec(input: &PolicyInput) -> Value {
         "failurePolicy": if input.on_failure == OnFailure::Fail { "Fail" } else { "Ignore" },
         "matchConstraints": matched_pods(&excluded),
         "matchConditions": [
-            {"name": "selected", "expression": selected(input)},
+            {"name": "selected", "expression": first},
             {"name": "not-mirror", "expression": format!("!({})", mirror().applies)},
         ],
+        "variables": [{"name": program::SELECTED, "expression": second}],
         "validations": [{
             "expression": format!(
-                "object.metadata.?labels[?{}].optMap(v, v == {}).orValue(false)",
+                "!variables.{} || object.metadata.?labels[?{}].optMap(v, v == {}).orValue(false)",
+                program::SELECTED,
                 quoted(names::LABEL_AGENT),
                 quoted(&input.recipe.agent)
             ),

@@ -18,7 +18,10 @@ use super::cel::{literal, quoted, quoted_list};
 use super::environment::{NODE_NAME, POD_NAME, POD_UID, RESOURCE_ATTRIBUTES, SERVICE_NAME};
 use super::pod::{CONTAINER_LISTS, MESHES};
 
-/// The policy's variables, in the order of their use.
+/// The variable without which nothing is patched; the caller supplies it.
+pub(super) const SELECTED: &str = "selected";
+
+/// The policy's variables but [`SELECTED`], in the order of their use.
 pub(super) fn variables(recipe: &Recipe) -> Vec<(&'static str, String)> {
     let mut variables = data(recipe);
     variables.extend(pod(recipe));
@@ -195,11 +198,9 @@ pub(super) fn patch() -> String {
          : [JSONPatch{op: \"add\", path: \"/spec/volumes\", value: []}]) \
          + variables.addVolumes.filter(v, !object.spec.?volumes.orValue([]).exists(w, w.name == v.name))\
          .map(v, JSONPatch{op: \"add\", path: \"/spec/volumes/-\", value: v})";
-    format!(
-        "{env} + {sidecar} + {volumes} + {} + {}",
-        entries("labels", "addLabels"),
-        entries("annotations", "addAnnotations")
-    )
+    let labels = entries("labels", "addLabels");
+    let annotations = entries("annotations", "addAnnotations");
+    format!("!variables.{SELECTED} ? [] : {env} + {sidecar} + {volumes} + {labels} + {annotations}")
 }
 
 /// Puts a variable's entries into a map of the pod's metadata.

@@ -1,0 +1,66 @@
+//! The policies of each shape of recipe, as golden files: a change to one is proved and bound anew on
+//! every cluster, and must be seen in review.
+
+use otelagent_operator::api::{OnFailure, Operator, Requirement, Selector};
+use otelagent_operator::inject::policy::render;
+use otelagent_operator::inject::{Namespaces, Selection};
+use serde_json::json;
+
+use super::recipes;
+use super::server::input;
+
+#[test]
+fn policies_of_each_shape_are_the_golden_ones() {
+    let mut platform = input("node", "", &recipes::recipe("node-local"));
+    let requirement = Requirement {
+        key: "tier".into(),
+        operator: Operator::NotIn,
+        values: vec!["system".into()],
+    };
+    platform.selection = Selection {
+        namespaces: Namespaces::Labelled(Selector {
+            match_expressions: vec![requirement],
+            ..Selector::default()
+        }),
+        pods: Selector {
+            match_labels: [("team".to_owned(), "a".to_owned())].into(),
+            ..Selector::default()
+        },
+    };
+    platform.exclusions = vec![Selection {
+        namespaces: Namespaces::Named("shop".into()),
+        pods: Selector::default(),
+    }];
+    platform.on_failure = OnFailure::Fail;
+    platform.owner_reference = Some(json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "name": "otelagent-operator", "uid": "u",
+    }));
+    let inputs = [
+        (
+            "sidecar",
+            input("side", "shop", &recipes::recipe("sidecar")),
+        ),
+        (
+            "node-address",
+            input("port", "shop", &recipes::recipe("host-port")),
+        ),
+        ("platform", platform),
+    ];
+    for (name, input) in inputs {
+        let policies = render(&input).unwrap();
+        let objects = [
+            policies.policy,
+            policies.proof_binding,
+            policies.binding,
+            policies.warning,
+            policies.warning_binding,
+        ];
+        let text: Vec<String> = objects
+            .iter()
+            .map(|object| serde_saphyr::to_string(object).unwrap())
+            .collect();
+        insta::with_settings!({snapshot_path => "../golden", prepend_module_to_snapshot => false, omit_expression => true}, {
+            insta::assert_snapshot!(format!("policies-{name}"), text.join("---\n"));
+        });
+    }
+}

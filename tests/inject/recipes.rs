@@ -1,0 +1,54 @@
+//! Recipes as the modes make them, made harder.
+
+use std::sync::LazyLock;
+
+use otelagent_operator::desired::{topology, validate};
+use otelagent_operator::inject::Recipe;
+use serde_json::json;
+
+use crate::pure::{agent, environment};
+
+/// What users may write as resource attributes, and the server must hand on unharmed.
+pub(super) const ATTRIBUTES: [(&str, &str); 4] = [
+    ("deployment.environment.name", "production"),
+    ("service.namespace", "a shop, with = and % and é"),
+    ("odd key,=", "$(HOME) $$(HOME)"),
+    ("team", "\"quoted\" \\ \u{1F600}\n"),
+];
+
+/// The recipe of a fixture, with [`ATTRIBUTES`].
+pub(super) fn recipe(fixture: &str) -> Recipe {
+    let path = format!(
+        "{}/tests/pure/fixtures/{fixture}.yaml",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let yaml = std::fs::read_to_string(path).expect("a fixture");
+    let valid = validate(&agent(&yaml), &environment()).expect("a valid fixture");
+    let mut recipe = topology(valid.wanted()).recipe(&valid, &environment());
+    recipe.attributes = ATTRIBUTES
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .to_vec();
+    recipe
+}
+
+/// The sidecar's, with declared ports and an annotation of every kind of character.
+pub(super) fn sidecar() -> Recipe {
+    let mut recipe = recipe("sidecar");
+    let sidecar = recipe.sidecar.as_mut().expect("a sidecar");
+    sidecar["ports"] = json!([{"containerPort": 4317}, {"containerPort": 4318, "protocol": "TCP"}]);
+    let every: String = (1..0x250_u32)
+        .chain([0x2028, 0xFEFF, 0xFFFF, 0x1F600])
+        .filter_map(char::from_u32)
+        .collect();
+    recipe
+        .annotations
+        .insert("otelagent.dev/every-character".into(), every);
+    recipe
+}
+
+/// One of each shape: with and without a sidecar, with and without the node's address.
+pub(super) fn each() -> &'static [Recipe] {
+    static EACH: LazyLock<Vec<Recipe>> =
+        LazyLock::new(|| vec![sidecar(), recipe("host-port"), recipe("node-local")]);
+    &EACH
+}

@@ -1,0 +1,250 @@
+//! One API server for all tests of this module, and requests to it in plain JSON.
+
+use std::path::Path;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use kube::client::Body;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::Request;
+use kube::core::params::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Client, Config};
+use otelagent_operator::api::{OnFailure, Selector};
+use otelagent_operator::inject::policy::{Policies, PolicyInput, render};
+use otelagent_operator::inject::{Namespaces, Recipe, Selection, canary};
+use serde_json::{Value, json};
+use testbed::Bed;
+
+/// Where policies are proved.
+pub(super) const CANARY: &str = "otelagent-canary";
+
+/// Ends with this process: the bed watches it.
+static BED: LazyLock<Bed> = LazyLock::new(|| {
+    let name = format!("inject-{}", std::process::id());
+    Bed::builder().name(name).start().expect("a control plane")
+});
+
+/// A client of the API server.
+pub(super) struct Server {
+    client: Client,
+}
+
+/// What the server answered.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Value,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Answer {
+    pub(super) fn is_ok(&self) -> bool {
+        self.status < 300
+    }
+
+    pub(super) fn label(&self, key: &str) -> Option<&str> {
+        self.body["metadata"]["labels"][key].as_str()
+    }
+}
+
+impl Server {
+    /// As administrator.
+    pub(super) async fn start() -> Self {
+        Self::start_as(None).await
+    }
+
+    /// As another user.
+    pub(super) async fn start_as(user: Option<&str>) -> Self {
+        let path = tokio::task::spawn_blocking(|| BED.kubeconfig().to_owned())
+            .await
+            .unwrap();
+        Self::of(&path, user).await
+    }
+
+    /// Of another bed.
+    pub(super) async fn of(kubeconfig: &Path, user: Option<&str>) -> Self {
+        let mut kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
+        for info in &mut kubeconfig.auth_infos {
+            if let Some(info) = &mut info.auth_info {
+                info.impersonate = user.map(Into::into);
+            }
+        }
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .unwrap();
+        config.proxy_url = None;
+        let server = Self {
+            client: Client::try_from(config).unwrap(),
+        };
+        if user.is_none() {
+            server
+                .namespace(
+                    CANARY,
+                    json!({"pod-security.kubernetes.io/enforce": "restricted"}),
+                )
+                .await;
+        }
+        server
+    }
+
+    async fn send(&self, request: http::Request<Vec<u8>>) -> Answer {
+        let response = self
+            .client
+            .send(request.map(Body::from))
+            .await
+            .expect("an answer");
+        let status = response.status().as_u16();
+        let warnings = response.headers().get_all("warning").iter();
+        let warnings = warnings
+            .filter_map(|value| value.to_str().ok().map(str::to_owned))
+            .collect();
+        let bytes = response.into_body().collect_bytes().await.expect("a body");
+        Answer {
+            status,
+            warnings,
+            body: serde_json::from_slice(&bytes).unwrap_or_default(),
+        }
+    }
+
+    /// Creates a pod, as dry run.
+    pub(super) async fn dry_run(&self, namespace: &str, pod: &Value) -> Answer {
+        self.create_pod(namespace, pod, true).await
+    }
+
+    pub(super) async fn create_pod(&self, namespace: &str, pod: &Value, dry_run: bool) -> Answer {
+        let params = PostParams {
+            dry_run,
+            field_manager: None,
+        };
+        let request = Request::new(format!("/api/v1/namespaces/{namespace}/pods"));
+        self.send(
+            request
+                .create(&params, pod.to_string().into_bytes())
+                .unwrap(),
+        )
+        .await
+    }
+
+    /// Makes a namespace, or gives it these labels.
+    pub(super) async fn namespace(&self, name: &str, labels: Value) {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
+        let answer = self.apply_at("/api/v1/namespaces", name, &namespace).await;
+        assert!(answer.is_ok(), "{answer:?}");
+    }
+
+    async fn apply_at(&self, path: &str, name: &str, object: &Value) -> Answer {
+        let params = PatchParams::apply("test").force();
+        self.send(
+            Request::new(path)
+                .patch(name, &params, &Patch::Apply(object))
+                .unwrap(),
+        )
+        .await
+    }
+
+    /// Applies an object of `admissionregistration.k8s.io`.
+    pub(super) async fn apply(&self, object: &Value) -> Answer {
+        let name = object["metadata"]["name"].as_str().unwrap();
+        self.apply_at(&collection(object), name, object).await
+    }
+
+    pub(super) async fn delete(&self, object: &Value) -> Answer {
+        let name = object["metadata"]["name"].as_str().unwrap();
+        self.send(
+            Request::new(collection(object))
+                .delete(name, &DeleteParams::default())
+                .unwrap(),
+        )
+        .await
+    }
+
+    /// Applies a policy and waits until its proof succeeds; then binds it and waits until the real
+    /// binding is in force.
+    pub(super) async fn put_in_force(&self, input: &PolicyInput) -> Policies {
+        let policies = render(input).expect("policies");
+        for object in [&policies.policy, &policies.proof_binding] {
+            let answer = self.apply(object).await;
+            assert!(answer.is_ok(), "{}", answer.body["message"]);
+        }
+        for probe in canary::probe_pods(&input.recipe, &policies.hash) {
+            self.until("the proof", async || {
+                let answer = self.dry_run(CANARY, &probe).await;
+                if !answer.is_ok() {
+                    return Err(answer.body["message"].to_string());
+                }
+                canary::compare(&probe, &answer.body, &input.recipe, CANARY)
+                    .map_err(|mismatch| mismatch.to_string())
+            })
+            .await;
+        }
+        for object in [
+            &policies.binding,
+            &policies.warning,
+            &policies.warning_binding,
+        ] {
+            let answer = self.apply(object).await;
+            assert!(answer.is_ok(), "{}", answer.body["message"]);
+        }
+        self.until("the binding", async || {
+            let probe = canary::in_force_pod(&input.recipe.agent);
+            let answer = self.dry_run(CANARY, &probe).await;
+            canary::compare(&probe, &answer.body, &input.recipe, CANARY)
+                .map_err(|mismatch| mismatch.to_string())
+        })
+        .await;
+        // The warning comes with the same tick of the same API server, in which nothing can be asked.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        policies
+    }
+
+    /// Repeats until it succeeds: a policy is seen within about a second.
+    pub(super) async fn until(&self, what: &str, attempt: impl AsyncFn() -> Result<(), String>) {
+        let begun = Instant::now();
+        while let Err(why) = attempt().await {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{what}: {why}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn collection(object: &Value) -> String {
+    let plural = match object["kind"].as_str().unwrap() {
+        "MutatingAdmissionPolicy" => "mutatingadmissionpolicies",
+        "MutatingAdmissionPolicyBinding" => "mutatingadmissionpolicybindings",
+        "ValidatingAdmissionPolicy" => "validatingadmissionpolicies",
+        "ValidatingAdmissionPolicyBinding" => "validatingadmissionpolicybindings",
+        other => panic!("{other} is no admission policy"),
+    };
+    format!("/apis/admissionregistration.k8s.io/v1/{plural}")
+}
+
+/// The bed that the tests share.
+pub(super) fn shared_bed() -> &'static Bed {
+    &BED
+}
+
+/// Policies of an agent `name` for a namespace as a whole.
+pub(super) fn input(name: &str, namespace: &str, recipe: &Recipe) -> PolicyInput {
+    let mut recipe = recipe.clone();
+    recipe.agent = otelagent_operator::names::agent_label("otelagent-system", name);
+    PolicyInput {
+        namespace: "otelagent-system".into(),
+        name: name.into(),
+        uid: "uid".into(),
+        recipe,
+        selection: Selection {
+            namespaces: Namespaces::Named(namespace.into()),
+            pods: Selector::default(),
+        },
+        exclusions: Vec::new(),
+        excluded_namespaces: vec!["kube-system".into(), "otelagent-system".into()],
+        canary_namespace: CANARY.into(),
+        on_failure: OnFailure::Ignore,
+        owner_reference: None,
+    }
+}
+
+/// Whether server tests can run here; says so if not.
+pub(super) fn is_possible(test: &str) -> bool {
+    testbed::skip_unless_possible(test)
+}
