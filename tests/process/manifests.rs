@@ -1,0 +1,115 @@
+//! What is shipped as YAML: it installs, it is what Pod Security wants, and it grants no more than said.
+
+use super::cluster::kubectl;
+
+const OPERATOR: &str = "--as=system:serviceaccount:otelagent-system:otelagent-operator";
+
+fn must(words: &[&str]) -> String {
+    let (succeeded, text) = kubectl(words);
+    assert!(succeeded, "kubectl {}: {text}", words.join(" "));
+    text
+}
+
+/// Whether the operator may; `words` as after `kubectl auth can-i`.
+fn may(words: &str) -> bool {
+    let words: Vec<&str> = ["auth", "can-i", OPERATOR]
+        .into_iter()
+        .chain(words.split(' '))
+        .collect();
+    let (may, text) = kubectl(&words);
+    assert!(text.contains(if may { "yes" } else { "no" }), "{text}");
+    may
+}
+
+#[test]
+fn the_installation_installs_and_grants_what_it_says() {
+    if !testbed::skip_unless_possible("manifests") {
+        return;
+    }
+    must(&["apply", "--validate=strict", "-k", "manifests/default"]);
+    must(&[
+        "wait",
+        "--for=condition=Established",
+        "crd/otelagents.otelagent.dev",
+    ]);
+    must(&["create", "namespace", "shop"]);
+    // What was applied is what stands: nothing for a second time to change.
+    must(&["diff", "-k", "manifests/default"]);
+    samples_fit_the_schema();
+    the_operator_pod_is_restricted();
+    rights();
+    // Whatever was installed goes, and nothing is left that waits for something.
+    must(&["delete", "--timeout=60s", "-k", "manifests/default"]);
+}
+
+fn samples_fit_the_schema() {
+    let samples = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/samples"));
+    for sample in samples.unwrap() {
+        let path = sample.unwrap().path();
+        let dry = ["apply", "--dry-run=server", "--validate=strict", "-f"];
+        let words: Vec<&str> = dry.into_iter().chain([path.to_str().unwrap()]).collect();
+        let text = must(&words);
+        assert!(text.contains("created (server dry run)"), "{text}");
+    }
+}
+
+/// The namespace is privileged for the agents' sake; the operator must not need it.
+fn the_operator_pod_is_restricted() {
+    let label = "pod-security.kubernetes.io/enforce=restricted";
+    let text = must(&[
+        "label",
+        "--dry-run=server",
+        "--overwrite",
+        "namespace/otelagent-system",
+        label,
+    ]);
+    assert!(!text.contains("would violate"), "{text}");
+    let warned = must(&[
+        "label",
+        "--overwrite",
+        "namespace/otelagent-system",
+        "pod-security.kubernetes.io/warn=restricted",
+    ]);
+    assert!(!warned.contains("Warning"), "{warned}");
+    // Applying a Deployment warns about the pods it would make.
+    let restarted = must(&[
+        "rollout",
+        "restart",
+        "deployment/otelagent-operator",
+        "--namespace=otelagent-system",
+    ]);
+    assert!(!restarted.contains("Warning"), "{restarted}");
+}
+
+fn rights() {
+    for allowed in [
+        "list pods --all-namespaces",
+        "patch otelagents.otelagent.dev/status --subresource=status --all-namespaces",
+        "create daemonsets.apps --namespace=otelagent-system",
+        "delete services --namespace=otelagent-system",
+        "update leases.coordination.k8s.io/otelagent-operator --namespace=otelagent-system",
+        "create pods --namespace=otelagent-canary",
+        "patch mutatingadmissionpolicies.admissionregistration.k8s.io",
+        "get clusterroles.rbac.authorization.k8s.io/otelagent-operator",
+    ] {
+        assert!(may(allowed), "{allowed}");
+    }
+    for refused in [
+        "get secrets --namespace=otelagent-system",
+        "list configmaps --all-namespaces",
+        "create daemonsets.apps --namespace=shop",
+        "create pods --namespace=otelagent-system",
+        "create pods --namespace=shop",
+        "delete pods --namespace=otelagent-canary",
+        "update leases.coordination.k8s.io/another --namespace=otelagent-system",
+        "patch otelagents.otelagent.dev --all-namespaces",
+        "patch nodes",
+        "patch namespaces",
+        "patch clusterroles.rbac.authorization.k8s.io/otelagent-operator",
+        "create serviceaccounts/token --namespace=otelagent-system",
+        "create validatingwebhookconfigurations.admissionregistration.k8s.io",
+        "impersonate users",
+    ] {
+        assert!(!may(refused), "{refused}");
+    }
+}
