@@ -405,3 +405,44 @@ async fn requests_gather_while_every_slot_is_taken() {
     eventually("all arrive", || sink.spans().len() == 21).await;
     assert_eq!(sink.received().len(), 2, "what waited left together");
 }
+
+#[tokio::test]
+async fn the_books_balance_at_every_moment() {
+    let sink = Sink::grpc().await;
+    sink.script((0..200).map(|number| match number % 5 {
+        0 => Reply::Grpc(UNAVAILABLE, None),
+        1 => Reply::Grpc(3, None),
+        2 => Reply::Slow(Duration::from_millis(20)),
+        3 => Reply::Grpc(RESOURCE_EXHAUSTED, None),
+        _ => Reply::Take(Vec::new()),
+    }));
+    let queue = "sending_queue: {sizer: bytes, queue_size: 60000, batch: {flush_timeout: 1ms, \
+        sizer: bytes, min_size: 6000, max_size: 6000}}";
+    let agent = Setup::grpc(sink.address)
+        .exporter(queue)
+        .retry("initial_interval: 5ms, max_interval: 20ms")
+        .start();
+    let mut grpc = Grpc::connect(agent.port()).await;
+    let mut accepted = 0;
+    for number in 0..400 {
+        let message = spans(&format!("request{number}"), 5).encode_to_vec();
+        let answer = grpc.call(client::TRACES, &message).await.unwrap();
+        accepted += if answer.status == 0 { 5 } else { 0 };
+        if number % 10 == 0 {
+            assert_eq!(agent.books("spans"), 0);
+        }
+    }
+    eventually("everything is settled", || {
+        agent.metric("otelagent_queue_spans", "") == 0
+    })
+    .await;
+    assert_eq!(agent.books("spans"), 0);
+    assert_eq!(
+        agent.metric("otelcol_receiver_accepted_spans_total", ""),
+        accepted
+    );
+    let delivered = agent.metric("otelcol_exporter_sent_spans_total", "");
+    assert_eq!(u64::try_from(sink.spans().len()).unwrap(), delivered);
+    assert!(agent.metric("otelagent_lost_spans_total", "") > 0);
+    assert_eq!(agent.metric("otelagent_memory_held_bytes", ""), 0);
+}

@@ -9,6 +9,7 @@ mod config;
 mod forward;
 mod receive;
 mod refuse;
+mod rooms;
 mod shutdown;
 mod support;
 mod wire;

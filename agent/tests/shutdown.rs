@@ -29,7 +29,11 @@ async fn sigterm_under_load_loses_nothing_that_was_acknowledged() {
             let (ports, stop) = (agent.ports.clone(), Arc::clone(&stop));
             clients.spawn(load(number, ports, stop));
         }
-        tokio::time::sleep(Duration::from_millis(200 + 37 * round)).await;
+        eventually("the load is under way", || {
+            agent.metric("otelcol_receiver_accepted_spans_total", "") > 200
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(37 * round)).await;
         agent.terminate();
         let (code, log) = tokio::task::spawn_blocking(|| agent.wait()).await.unwrap();
         stop.store(true, Ordering::Relaxed);

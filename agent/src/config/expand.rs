@@ -201,7 +201,7 @@ impl Walk<'_, '_> {
         let content = resolve
             .file(path)
             .map_err(|error| format!("cannot read {path}: {error}"))?;
-        // Files written by hand or by kubectl end in a newline that no header may carry.
+        // Files written by hand end in a newline that no header may carry.
         let content = content.strip_suffix('\n').unwrap_or(&content);
         let content = content.strip_suffix('\r').unwrap_or(content);
         // A file is not a template: a dollar sign in a password stays one.

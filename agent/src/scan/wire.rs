@@ -13,6 +13,10 @@ pub(crate) struct Field<'a> {
 /// A field's value as far as the wire tells.
 #[derive(Clone, Copy)]
 pub(crate) enum Value<'a> {
+    #[cfg_attr(
+        not(feature = "server"),
+        expect(dead_code, reason = "only in answers of an upstream do numbers matter")
+    )]
     Varint(u64),
     Fixed64,
     Fixed32,

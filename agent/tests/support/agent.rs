@@ -256,25 +256,30 @@ impl Agent {
 
     /// The sum of all series of a metric that carry `label`.
     pub fn metric(&self, name: &str, label: &str) -> u64 {
-        self.metrics()
-            .iter()
-            .filter(|(key, _)| {
-                key.strip_prefix(name)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
-                    && key.contains(label)
-            })
-            .map(|(_, value)| value)
-            .sum()
+        sum(&self.metrics(), name, label)
     }
 
-    /// accepted − delivered − in queue − lost, of one kind of item.
+    /// accepted − delivered − in queue − lost, of one kind of item, at one moment.
     pub fn books(&self, items: &str) -> i128 {
-        let sum = |name: String| i128::from(self.metric(&name, ""));
+        let metrics = self.metrics();
+        let sum = |name: String| i128::from(sum(&metrics, &name, ""));
         sum(format!("otelcol_receiver_accepted_{items}_total"))
             - sum(format!("otelcol_exporter_sent_{items}_total"))
             - sum(format!("otelagent_queue_{items}"))
             - sum(format!("otelagent_lost_{items}_total"))
     }
+}
+
+fn sum(metrics: &BTreeMap<String, u64>, name: &str, label: &str) -> u64 {
+    metrics
+        .iter()
+        .filter(|(key, _)| {
+            key.strip_prefix(name)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
+                && key.contains(label)
+        })
+        .map(|(_, value)| value)
+        .sum()
 }
 
 impl Drop for Agent {

@@ -1,0 +1,208 @@
+//! One change to the contract at a time, and the one problem it must lead to.
+
+/// What is replaced, by what, and the message.
+pub const REFUSALS: &[(&str, &str, &str)] = &[
+    (
+        "compression: gzip",
+        "compression: lz5",
+        "exporters.otlp_grpc.compression: `lz5` is not supported; use none, gzip or zstd",
+    ),
+    (
+        "timeout: 10s",
+        "timeout: 10",
+        "exporters.otlp_grpc.timeout: 10 has no unit; write for example 200ms, 10s or 5m",
+    ),
+    (
+        "timeout: 10s",
+        "timeout: ten seconds",
+        "exporters.otlp_grpc.timeout: `ten seconds` is not a duration; write for example 200ms, 10s or 5m",
+    ),
+    (
+        "timeout: 10s",
+        "timeout: 10s\n    balancer_name: pick_first",
+        "exporters.otlp_grpc.balancer_name: is not supported here; known are tls, endpoint, compression, \
+          timeout, headers, sending_queue, retry_on_failure",
+    ),
+    (
+        "http://otel",
+        "https://otel",
+        "exporters.otlp_grpc.endpoint: TLS is not supported by this agent; write http:// before the host for plaintext",
+    ),
+    (
+        "http://otel-collector",
+        "otel-collector",
+        "exporters.otlp_grpc.endpoint: TLS is not supported by this agent; write http:// before the host for plaintext",
+    ),
+    (
+        "http://otel",
+        "unix://otel",
+        "exporters.otlp_grpc.endpoint: `unix://` is not supported; use http://",
+    ),
+    (
+        ".svc:4317",
+        ".svc:4317/path",
+        "exporters.otlp_grpc.endpoint: `/path`: a gRPC endpoint has no path",
+    ),
+    (
+        ".svc:4317",
+        ".svc:port",
+        "exporters.otlp_grpc.endpoint: `port` is not a port; use 0 to 65535",
+    ),
+    (
+        "timeout: 10s",
+        "tls: {insecure: false}",
+        "exporters.otlp_grpc.tls.insecure: TLS is not supported by this agent; only `insecure: true` is",
+    ),
+    (
+        "queue_size: 67108864",
+        "queue_size: 0",
+        "exporters.otlp_grpc.sending_queue.queue_size: 0 is out of range; use 1 to 68719476736",
+    ),
+    (
+        "block_on_overflow: false",
+        "block_on_overflow: true",
+        "exporters.otlp_grpc.sending_queue.block_on_overflow: is not supported; a full queue answers retryable at once",
+    ),
+    (
+        "block_on_overflow: false",
+        "storage: file_storage",
+        "exporters.otlp_grpc.sending_queue.storage: a queue on disk is not supported by this agent",
+    ),
+    (
+        "enabled: true, sizer: bytes",
+        "enabled: true, sizer: requests",
+        "exporters.otlp_grpc.sending_queue.sizer: `requests` is not supported; use bytes",
+    ),
+    (
+        "enabled: true, sizer: bytes",
+        "enabled: true",
+        "exporters.otlp_grpc.sending_queue.sizer: is missing; this agent counts bytes, write `sizer: bytes`",
+    ),
+    (
+        "enabled: true, sizer",
+        "enabled: false, sizer",
+        "exporters.otlp_grpc.sending_queue.enabled: the queue cannot be switched off",
+    ),
+    (
+        "min_size: 3145728",
+        "min_size: 3145729",
+        "exporters.otlp_grpc.sending_queue.batch.min_size: must not be larger than max_size",
+    ),
+    (
+        "x-tenant: a",
+        "te: a",
+        "exporters.otlp_grpc.headers.te: is set by the protocol and cannot be configured",
+    ),
+    (
+        "x-tenant: a",
+        "x tenant: a",
+        "exporters.otlp_grpc.headers.x tenant: is not the name of a header",
+    ),
+    (
+        "x-tenant: a",
+        "x-tenant: \"a\\nb\"",
+        "exporters.otlp_grpc.headers.x-tenant: holds characters a header value cannot carry",
+    ),
+    (
+        "0.0.0.0:4317",
+        "fe80::1:4317",
+        "receivers.otlp.protocols.grpc.endpoint: `fe80::1:4317` needs brackets around its IPv6 address: [fe80::1]:4317",
+    ),
+    (
+        "0.0.0.0:4318",
+        "0.0.0.0:4317",
+        "receivers.otlp.protocols.http.endpoint: is already taken by the other protocol; one port takes both \
+          protocols, leave the other section out",
+    ),
+    (
+        "grpc: {",
+        "grpc: {tls: {cert_file: a}, ",
+        "receivers.otlp.protocols.grpc.tls: TLS on the receiver is not supported by this agent",
+    ),
+    (
+        "limit_mib: 64",
+        "limit_percentage: 80, limit_mib: 64",
+        "processors.memory_limiter.limit_percentage: percentages are not supported; use limit_mib",
+    ),
+    (
+        "limit_mib: 64",
+        "limit_mib: much",
+        "processors.memory_limiter.limit_mib: expected a whole number, found a string",
+    ),
+    (
+        "action: insert",
+        "action: hash",
+        "processors.resource/attributes.attributes[0].action: `hash` is not supported; use insert, update, upsert or delete",
+    ),
+    (
+        "value: production, ",
+        "from_attribute: x, value: y, ",
+        "processors.resource/attributes.attributes[0].from_attribute: is not supported; give a literal value",
+    ),
+    (
+        "value: production, ",
+        "",
+        "processors.resource/attributes.attributes[0].value: is missing; give a string, number or boolean",
+    ),
+    (
+        "${env:OTELAGENT_NODE_NAME}",
+        "${env:9NAME}",
+        "processors.resource/host.attributes[0].value: `9NAME` is not the name of an environment variable; letters, \
+          digits and _ only, no digit first",
+    ),
+    (
+        "${env:OTELAGENT_NODE_NAME}",
+        "${http://x}",
+        "processors.resource/host.attributes[0].value: `${http:…}` is not supported; use ${env:NAME} or ${file:PATH}",
+    ),
+    (
+        "${env:OTELAGENT_NODE_NAME}",
+        "${env:OTELAGENT",
+        "processors.resource/host.attributes[0].value: `${env:OTELAGENT` opens `${` and never closes it",
+    ),
+    (
+        "exporters: [otlp_grpc]}\n    metrics",
+        "exporters: [oltp]}\n    metrics",
+        "service.pipelines.traces.exporters[0]: `oltp` is not defined under exporters; defined: otlp_grpc",
+    ),
+    (
+        "exporters: [otlp_grpc]}\n    metrics",
+        "exporters: []}\n    metrics",
+        "service.pipelines.traces.exporters: is empty; name an exporter",
+    ),
+    (
+        "    traces: {",
+        "    profiles: {",
+        "service.pipelines.profiles: `profiles` is not supported; use traces, metrics or logs",
+    ),
+    (
+        "    traces: {",
+        "    logs/2: {",
+        "service.pipelines.logs: more than one logs pipeline is not supported",
+    ),
+    (
+        "extensions: [health_check]",
+        "extensions: [zpages]",
+        "service.extensions[0]: `zpages` is not defined under extensions; defined: health_check",
+    ),
+    (
+        "level: info",
+        "level: trace",
+        "service.telemetry.logs.level: `trace` is not supported; use debug, info, warn or error",
+    ),
+    (
+        "service:\n",
+        "connectors: {}\nservice:\n",
+        "connectors: connectors are not supported by this agent",
+    ),
+    (
+        "  memory_limiter: {check",
+        "  batch: {}\n  memory_limiter: {check",
+        "processors.batch: `batch` is not supported; set sending_queue.batch of the exporter instead",
+    ),
+    (
+        "  memory_limiter: {check",
+        "  filter/x: {}\n  memory_limiter: {check",
+        "processors.filter/x: `filter` is not supported; use memory_limiter or resource",
+    ),
+];
