@@ -6,6 +6,7 @@
 //! Everything here is also written in CEL in [`super::program`]; the two change together.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 
 use serde_json::Value;
 
@@ -146,14 +147,14 @@ pub(super) fn key(attribute: &str) -> &str {
 
 /// `text` with everything but [`SAFE`] as `%XX` of its UTF-8 bytes.
 pub(super) fn percent_encode(text: &str) -> String {
+    let safe = |byte| matches!(byte, 0x21 | 0x23 | 0x26..=0x2B | 0x2D..=0x3A | 0x3C | 0x3E..=0x5B | 0x5D..=0x7E);
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
-        match byte {
-            b'$' | b'%' | b'=' => encoded.push_str(&format!("%{byte:02X}")),
-            0x21 | 0x23..=0x2B | 0x2D..=0x3A | 0x3C..=0x5B | 0x5D..=0x7E => {
-                encoded.push(byte.into())
-            }
-            _ => encoded.push_str(&format!("%{byte:02X}")),
+        if safe(byte) {
+            encoded.push(byte.into());
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(encoded, "%{byte:02X}");
         }
     }
     encoded

@@ -70,8 +70,8 @@ pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
     );
     if let Some(metadata) = owned.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.insert("annotations".into(), annotations);
-        let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "proof-abc", "uid": "none", "controller": true});
-        metadata.insert("ownerReferences".into(), json!([owner]));
+        let controller = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "proof-abc", "uid": "none", "controller": true});
+        metadata.insert("ownerReferences".into(), json!([controller]));
         if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
             labels.insert("pod-template-hash".into(), "abc".into());
         }
@@ -253,13 +253,11 @@ fn covers_named(expected: &[Value], found: &[Value], path: &Path) -> Result<(), 
         {
             return Err(mismatch(&here, &json!("one"), &json!("several")));
         }
-        match rest.find(|other| text(other, "name") == name) {
-            Some(other) => covers(item, other, &here)?,
-            None => {
-                let order: Vec<&str> = found.iter().map(|other| text(other, "name")).collect();
-                return Err(mismatch(&here, item, &json!(order)));
-            }
-        }
+        let Some(other) = rest.find(|other| text(other, "name") == name) else {
+            let order: Vec<&str> = found.iter().map(|other| text(other, "name")).collect();
+            return Err(mismatch(&here, item, &json!(order)));
+        };
+        covers(item, other, &here)?;
     }
     Ok(())
 }

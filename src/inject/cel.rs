@@ -2,6 +2,8 @@
 //!
 //! Knows Kubernetes' CEL dialect (optionals), nothing of recipes.
 
+use std::fmt::Write;
+
 use serde_json::Value;
 
 use super::{Namespaces, Selection};
@@ -44,18 +46,22 @@ pub fn quoted(text: &str) -> String {
 /// JSON or CEL whose strings hold no character that YAML refuses raw (YAML 1.2 §5.1): the API server
 /// reads the body of a server-side apply as YAML, even where it is JSON.
 pub(super) fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for c in text.chars() {
-        if matches!(
-            c,
-            '\u{7F}'..='\u{9F}' | '\u{2028}' | '\u{2029}' | '\u{FEFF}' | '\u{FFFE}' | '\u{FFFF}'
-        ) {
-            printable.push_str(&format!("\\u{:04x}", u32::from(c)));
-        } else {
-            printable.push(c);
-        }
-    }
-    printable
+    text.chars()
+        .fold(String::with_capacity(text.len()), |mut printable, c| {
+            match c {
+                '\u{7F}'..='\u{9F}'
+                | '\u{2028}'
+                | '\u{2029}'
+                | '\u{FEFF}'
+                | '\u{FFFE}'
+                | '\u{FFFF}' => {
+                    // Writing to a string cannot fail.
+                    let _ = write!(printable, "\\u{:04x}", u32::from(c));
+                }
+                _ => printable.push(c),
+            }
+            printable
+        })
 }
 
 /// A CEL list of strings.
@@ -81,12 +87,12 @@ pub(super) fn selected(selection: &Selection, exclusions: &[Selection]) -> [Stri
 /// That no selection matches. Whole namespaces, the usual case where many teams have an `OtelAgent` of
 /// their own, share one term.
 fn none_of(selections: &[&Selection]) -> Vec<String> {
-    let named: Vec<&str> = selections
+    let whole: Vec<&str> = selections
         .iter()
         .filter_map(|selection| whole_namespace(selection))
         .collect();
     let names =
-        (!named.is_empty()).then(|| format!("!(request.namespace in {})", quoted_list(named)));
+        (!whole.is_empty()).then(|| format!("!(request.namespace in {})", quoted_list(whole)));
     let others = selections
         .iter()
         .filter(|selection| whole_namespace(selection).is_none());

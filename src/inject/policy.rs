@@ -8,14 +8,14 @@
 use serde_json::{Value, json};
 
 use super::cel::{printable, quoted, selected};
+use super::json::{list, text};
 use super::program;
 use super::reason::{conditions, mirror};
 use super::{Namespaces, Recipe, Selection};
 use crate::api::OnFailure;
 use crate::names;
 
-/// Longest CEL expression the API server takes, in code points
-/// (`MaxRequestSizeBytes`-independent limit of k8s.io/apiserver's CEL compiler).
+/// Longest CEL expression the API server takes, in code points (cel-go's default, which it keeps).
 pub const MAX_EXPRESSION: usize = 100_000;
 
 const API_VERSION: &str = "admissionregistration.k8s.io/v1";
@@ -97,7 +97,7 @@ pub fn render(input: &PolicyInput) -> Result<Policies, PolicyError> {
         input,
         "MutatingAdmissionPolicyBinding",
         &own_name,
-        binding_spec(input, &policy_name),
+        &binding_spec(input, &policy_name),
     );
     let annotations = json!({
         names::ANNOTATION_SELECTION: printable(&serde_json::to_string(&input.selection).unwrap_or_default()),
@@ -107,26 +107,26 @@ pub fn render(input: &PolicyInput) -> Result<Policies, PolicyError> {
         metadata.insert("annotations".into(), annotations);
     }
     Ok(Policies {
-        policy: object(input, "MutatingAdmissionPolicy", &policy_name, spec),
+        policy: object(input, "MutatingAdmissionPolicy", &policy_name, &spec),
         proof_binding: object(
             input,
             "MutatingAdmissionPolicyBinding",
             &name(Some("canary")),
-            proof_binding_spec(input, &policy_name, &hash),
+            &proof_binding_spec(input, &policy_name, &hash),
         ),
         binding,
-        warning: object(input, "ValidatingAdmissionPolicy", &own_name, warning),
+        warning: object(input, "ValidatingAdmissionPolicy", &own_name, &warning),
         warning_binding: object(
             input,
             "ValidatingAdmissionPolicyBinding",
             &own_name,
-            warning_binding_spec(input, &own_name),
+            &warning_binding_spec(input, &own_name),
         ),
         hash,
     })
 }
 
-fn object(input: &PolicyInput, kind: &str, name: &str, spec: Value) -> Value {
+fn object(input: &PolicyInput, kind: &str, name: &str, spec: &Value) -> Value {
     let mut metadata = json!({
         "name": name,
         "labels": {
@@ -208,10 +208,12 @@ fn selected_or_canary(input: &PolicyInput, hash: &str) -> [String; 2] {
         label(names::LABEL_PROOF, hash),
         label(names::LABEL_CANARY, &input.recipe.agent)
     );
-    [
-        format!("{canary} ? {asked} : {first}"),
-        format!("{canary} || {second}"),
-    ]
+    let second = if second == "true" {
+        second
+    } else {
+        format!("{canary} || {second}")
+    };
+    [format!("{canary} ? {asked} : {first}"), second]
 }
 
 fn proof_binding_spec(input: &PolicyInput, policy: &str, hash: &str) -> Value {
@@ -251,10 +253,11 @@ fn warning_spec(input: &PolicyInput) -> Value {
     }
     let [first, second] = selected(&input.selection, &input.exclusions);
     let reasons = conditions(&input.recipe);
-    let reasons: String = reasons
+    let reasons = reasons
         .iter()
-        .map(|reason| format!("{} ? {} : ", reason.applies, reason.sentence))
-        .collect();
+        .map(|reason| format!("{} ? {} : ", reason.applies, reason.sentence));
+    let reasons: Vec<String> = reasons.collect();
+    let reasons = reasons.concat();
     let unknown =
         "the injection was not in force when the pod was created, or failed in the API server";
     let agent = format!("{}/{}", input.namespace, input.name);
@@ -305,24 +308,14 @@ fn warning_binding_spec(input: &PolicyInput, policy: &str) -> Value {
 fn check_sizes(spec: &Value) -> Result<(), PolicyError> {
     let named = ["matchConditions", "variables"]
         .into_iter()
-        .flat_map(|key| super::json::list(spec, key));
-    let named = named.map(|item| {
-        (
-            super::json::text(item, "name"),
-            super::json::text(item, "expression"),
-        )
-    });
-    let mutations = super::json::list(spec, "mutations")
+        .flat_map(|key| list(spec, key));
+    let named = named.map(|item| (text(item, "name"), text(item, "expression")));
+    let mutations = list(spec, "mutations")
         .iter()
         .filter_map(|mutation| mutation.get("jsonPatch"));
-    let mutations = mutations.map(|patch| ("mutation", super::json::text(patch, "expression")));
-    let messages = super::json::list(spec, "validations").iter();
-    let messages = messages.map(|validation| {
-        (
-            "message",
-            super::json::text(validation, "messageExpression"),
-        )
-    });
+    let mutations = mutations.map(|patch| ("mutation", text(patch, "expression")));
+    let messages = list(spec, "validations").iter();
+    let messages = messages.map(|validation| ("message", text(validation, "messageExpression")));
     for (name, expression) in named.chain(mutations).chain(messages) {
         let length = expression.chars().count();
         if length > MAX_EXPRESSION {

@@ -1,5 +1,13 @@
 //! Injection: the function's properties, and the policies on a real API server.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    reason = "helpers of tests may panic like tests, and take json!() as it comes"
+)]
+
 mod equivalence;
 mod golden;
 mod guard;
