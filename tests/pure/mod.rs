@@ -12,7 +12,7 @@ use otelagent_operator::api::OtelAgent;
 use otelagent_operator::desired::{Environment, ServerVersion};
 
 /// An installation in `otelagent-system` on the newest supported server.
-pub fn environment() -> Environment {
+pub(crate) fn environment() -> Environment {
     Environment {
         operator_namespace: "otelagent-system".into(),
         platform_namespaces: BTreeSet::from(["otelagent-system".to_owned()]),
@@ -22,12 +22,12 @@ pub fn environment() -> Environment {
 }
 
 /// An `OtelAgent` from its manifest.
-pub fn agent(yaml: &str) -> OtelAgent {
+pub(crate) fn agent(yaml: &str) -> OtelAgent {
     serde_saphyr::from_str(yaml).expect("a manifest that parses")
 }
 
 /// The simplest one there is, with a spec fragment of one's own.
-pub fn agent_with(namespace: &str, spec: &str) -> OtelAgent {
+pub(crate) fn agent_with(namespace: &str, spec: &str) -> OtelAgent {
     agent(&format!(
         "{{apiVersion: otelagent.dev/v1alpha1, kind: OtelAgent, metadata: {{name: node, namespace: {namespace}, uid: u}}, \
          spec: {{export: {{endpoint: 'http://c.o.svc:4317'}}, {spec}}}}}"

@@ -1,0 +1,145 @@
+//! The product on a real cluster: real API server, two real nodes, images as they are shipped, unmodified
+//! SDK programs.
+//!
+//! One cluster serves all tests of this module, one test at a time: host ports can be held once only.
+//! Each test leaves the cluster as it found it.
+
+mod api;
+mod modes;
+mod refusals;
+mod resilience;
+mod rest;
+mod routing;
+mod switching;
+mod uninstall;
+
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use demo::Kubectl;
+use demo::wait::{Seen, until};
+use demo::{images, steps};
+use serde_json::Value;
+use testbed::{Bed, Cluster};
+
+/// How long anything may take to come about.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The cluster, and the right to use it alone.
+struct World {
+    cluster: &'static Cluster,
+    kubectl: Kubectl,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// Ends with this process: the bed watches it.
+static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
+    let built = images::ensure_all().expect("images");
+    let name = format!("cluster-{}", std::process::id());
+    let cluster = Cluster::from_env_or_bed(Bed::builder().name(name).nodes(2).audit(true)).expect("a cluster");
+    images::load_all(&cluster, &built).expect("images on the nodes");
+    cluster
+});
+
+/// The cluster with the operator installed and the upstream running; `None` where this machine cannot
+/// run one, which is then listed as skipped.
+fn world(what: &str) -> Option<World> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    if !testbed::skip_unless_possible(what) {
+        return None;
+    }
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let cluster: &Cluster = &CLUSTER;
+    let kubectl = Kubectl::new(&cluster.kubectl().expect("kubectl"));
+    let world = World { cluster, kubectl, _alone: alone };
+    steps::install(&world.kubectl).expect("the operator installed");
+    steps::apply_upstream(&world.kubectl).expect("the upstream running");
+    world.end_all_agents();
+    Some(world)
+}
+
+impl World {
+    /// Makes an `OtelAgent` of the platform namespace that selects one namespace's pods; `spec` is YAML
+    /// flow content such as `mode: Sidecar`.
+    fn agent(&self, name: &str, selects: &str, spec: &str) {
+        self.kubectl.apply(&manifest("otelagent-system", name, selects, spec)).expect("an OtelAgent the server takes");
+    }
+
+    /// One `OtelAgent`.
+    fn get(&self, name: &str) -> Value {
+        self.kubectl.get(&["otelagent", name, "--namespace", steps::PLATFORM]).expect("the OtelAgent")
+    }
+
+    fn patch(&self, name: &str, patch: &Value) {
+        self.kubectl.patch(steps::PLATFORM, &format!("otelagent/{name}"), patch).expect("the patch taken");
+    }
+
+    /// Waits until a JSON document of `kubectl get` is as wanted, and returns it.
+    fn until(&self, what: &str, query: &[&str], test: impl Fn(&Value) -> bool) -> Value {
+        until(what, PATIENCE, || {
+            let seen: Value = self.kubectl.get(query)?;
+            Ok(if test(&seen) { Seen::Done(seen) } else { Seen::NotYet(seen.to_string()) })
+        })
+        .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Waits until the status of one `OtelAgent` speaks of its present spec and is as wanted.
+    fn until_status(&self, name: &str, what: &str, test: impl Fn(&Value) -> bool) -> Value {
+        self.until(what, &["otelagent", name, "--namespace", steps::PLATFORM], |agent| {
+            agent["status"]["observedGeneration"] == agent["metadata"]["generation"] && test(&agent["status"])
+        })
+    }
+
+    /// Waits until a pod created now would be served in a mode.
+    fn until_serving(&self, name: &str, mode: &str) {
+        self.until_status(name, &format!("{name} serving {mode}"), |status| {
+            status["mode"] == mode && condition(status, "Ready")["status"] == "True"
+        });
+    }
+
+    /// Names of a kind's objects in the platform namespace.
+    fn names(&self, kind: &str) -> Vec<String> {
+        names(&self.kubectl.get(&[kind, "--namespace", steps::PLATFORM]).expect("a list"))
+    }
+
+    /// Names of the operator's cluster-scoped objects.
+    fn cluster_objects(&self) -> Vec<String> {
+        let kinds = "mutatingadmissionpolicies,mutatingadmissionpolicybindings,\
+                     validatingadmissionpolicies,validatingadmissionpolicybindings";
+        let all = names(&self.kubectl.get(&[kinds]).expect("a list"));
+        all.into_iter().filter(|name| name.starts_with("otelagent.")).collect()
+    }
+
+    /// Waits until nothing of any `OtelAgent` is left.
+    fn end_all_agents(&self) {
+        let _ = self.kubectl.run(&["delete", "otelagents", "--all", "--all-namespaces", "--ignore-not-found"]);
+        until("nothing left of any OtelAgent", PATIENCE, || {
+            let left = [self.names("daemonsets,services"), self.cluster_objects()].concat();
+            Ok(Seen::check(left.is_empty(), format!("{left:?}")))
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Ends a namespace of applications, without waiting for it.
+    fn end_namespace(&self, name: &str) {
+        self.kubectl.run(&["delete", "namespace", name, "--wait=false"]).expect("deleted");
+    }
+}
+
+fn manifest(namespace: &str, name: &str, selects: &str, spec: &str) -> String {
+    format!(
+        "{{apiVersion: otelagent.dev/v1alpha1, kind: OtelAgent, metadata: {{name: {name}, namespace: {namespace}}}, spec: {{\
+         export: {{endpoint: 'http://otel-collector.observability.svc:4317'}}, switchover: {{holdOld: 5s}}, \
+         workloads: {{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {selects}}}}}}}, {spec}}}}}"
+    )
+}
+
+fn names(list: &Value) -> Vec<String> {
+    let items = list["items"].as_array().cloned().unwrap_or_default();
+    items.iter().filter_map(|item| item["metadata"]["name"].as_str().map(str::to_owned)).collect()
+}
+
+fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
+    let conditions = status["conditions"].as_array();
+    conditions.and_then(|all| all.iter().find(|condition| condition["type"] == kind)).unwrap_or(&Value::Null)
+}
