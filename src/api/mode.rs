@@ -20,7 +20,12 @@ pub enum Mode {
 
 impl Mode {
     /// Every mode, in the order of the documentation.
-    pub const ALL: [Self; 4] = [Self::Sidecar, Self::HostPort, Self::HostNetwork, Self::NodeLocal];
+    pub const ALL: [Self; 4] = [
+        Self::Sidecar,
+        Self::HostPort,
+        Self::HostNetwork,
+        Self::NodeLocal,
+    ];
 
     /// The word users write.
     pub fn as_str(self) -> &'static str {

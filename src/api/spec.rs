@@ -133,7 +133,10 @@ pub struct Ports {
 
 impl Default for Ports {
     fn default() -> Self {
-        Self { grpc: default_grpc(), http: default_http() }
+        Self {
+            grpc: default_grpc(),
+            http: default_http(),
+        }
     }
 }
 
@@ -211,7 +214,10 @@ pub enum Compression {
 ]))]
 pub struct Header {
     /// The header's name.
-    #[schemars(length(min = 1, max = 128), regex(pattern = "^[a-z0-9!#$%&'*+.^_|~-]+$"))]
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = "^[a-z0-9!#$%&'*+.^_|~-]+$")
+    )]
     pub name: String,
     /// The header's value, visible to everyone who may read this object.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -56,8 +56,17 @@ pub(crate) async fn cluster_object(
     if live.is_some_and(|live| covers(live, &intent)) {
         return Ok(false);
     }
-    let name = intent["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    apply(&Api::all_with(client.clone(), resource), &resource.kind, &name, &intent).await?;
+    let name = intent["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    apply(
+        &Api::all_with(client.clone(), resource),
+        &resource.kind,
+        &name,
+        &intent,
+    )
+    .await?;
     Ok(true)
 }
 
@@ -68,7 +77,12 @@ fn sealed(mut intent: Value) -> Value {
     intent
 }
 
-async fn apply(api: &Api<DynamicObject>, kind: &str, name: &str, intent: &Value) -> Result<(), ControllerError> {
+async fn apply(
+    api: &Api<DynamicObject>,
+    kind: &str,
+    name: &str,
+    intent: &Value,
+) -> Result<(), ControllerError> {
     let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
     api.patch(name, &parameters, &Patch::Apply(intent))
         .await
@@ -86,12 +100,22 @@ async fn refuse_foreign(
     let found = api
         .get_opt(desired.name())
         .await
-        .map_err(ControllerError::api(format!("read {} {}", desired.kind(), desired.name())))?;
-    let is_ours = |object: &DynamicObject| object.owner_references().iter().any(|owner| owner.uid == agent.uid);
+        .map_err(ControllerError::api(format!(
+            "read {} {}",
+            desired.kind(),
+            desired.name()
+        )))?;
+    let is_ours = |object: &DynamicObject| {
+        object
+            .owner_references()
+            .iter()
+            .any(|owner| owner.uid == agent.uid)
+    };
     match found {
-        Some(object) if !is_ours(&object) => {
-            Err(ControllerError::NameTaken { kind: desired.kind(), name: desired.name().into() })
-        }
+        Some(object) if !is_ours(&object) => Err(ControllerError::NameTaken {
+            kind: desired.kind(),
+            name: desired.name().into(),
+        }),
         _ => Ok(()),
     }
 }
@@ -115,8 +139,13 @@ pub(crate) async fn delete_named<K>(
 where
     K: Clone + Debug + serde::de::DeserializeOwned,
 {
-    let parameters =
-        DeleteParams { preconditions: Some(Preconditions { uid, resource_version }), ..DeleteParams::background() };
+    let parameters = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid,
+            resource_version,
+        }),
+        ..DeleteParams::background()
+    };
     match api.delete(name, &parameters).await {
         Ok(_) => {
             tracing::info!(name, "deleted");

@@ -88,18 +88,26 @@ impl Context {
     /// Whether injection in force was shown lately for exactly this state of binding and policy.
     pub(crate) fn was_probed(&self, uid: &str, state: &str) -> bool {
         self.with(uid, |memory| {
-            memory.probed.as_ref().is_some_and(|(at, probed)| probed == state && at.elapsed() < PROBE_TTL)
+            memory
+                .probed
+                .as_ref()
+                .is_some_and(|(at, probed)| probed == state && at.elapsed() < PROBE_TTL)
         })
     }
 
     /// Remembers that injection in force was shown for this state, or that it no longer is.
     pub(crate) fn remember_probe(&self, uid: &str, state: Option<String>) {
-        self.with(uid, |memory| memory.probed = state.map(|state| (Instant::now(), state)));
+        self.with(uid, |memory| {
+            memory.probed = state.map(|state| (Instant::now(), state))
+        });
     }
 
     /// Forgets objects that are gone.
     pub(crate) fn retain(&self, uids: &std::collections::HashSet<String>) {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| uids.contains(uid));
+        self.memory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|uid, _| uids.contains(uid));
     }
 
     fn with<T>(&self, uid: &str, act: impl FnOnce(&mut Memory) -> T) -> T {

@@ -58,6 +58,9 @@ impl ControllerError {
 
     /// Wraps a client error with what was tried.
     pub(crate) fn api(action: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
-        move |source| Self::Api { action: action.into(), source: Box::new(source) }
+        move |source| Self::Api {
+            action: action.into(),
+            source: Box::new(source),
+        }
     }
 }

@@ -58,8 +58,13 @@ pub(crate) struct Ensured {
 
 /// Reads the binding and the rivals of one `OtelAgent`.
 pub(crate) fn standing(context: &Context, agent: &OtelAgent) -> Standing {
-    let name = names::cluster_object(&agent.namespace().unwrap_or_default(), &agent.name_any(), None);
-    let own = cached(context, BINDING, &name).filter(|binding| belongs(binding, &agent.uid().unwrap_or_default()));
+    let name = names::cluster_object(
+        &agent.namespace().unwrap_or_default(),
+        &agent.name_any(),
+        None,
+    );
+    let own = cached(context, BINDING, &name)
+        .filter(|binding| belongs(binding, &agent.uid().unwrap_or_default()));
     let others: Vec<Candidate> = context
         .stores
         .valid_agents()
@@ -68,17 +73,33 @@ pub(crate) fn standing(context: &Context, agent: &OtelAgent) -> Standing {
         .filter_map(|other| candidate(context, other))
         .collect();
     let me = candidate(context, agent);
-    let winners = me.map(|me| exclusion::winners(&me, &others).into_iter().cloned().collect::<Vec<_>>()).unwrap_or_default();
+    let winners = me
+        .map(|me| {
+            exclusion::winners(&me, &others)
+                .into_iter()
+                .cloned()
+                .collect::<Vec<_>>()
+        })
+        .unwrap_or_default();
     Standing {
-        in_force: own.map(|binding| observe::in_force(&binding)).unwrap_or_default(),
-        winners: winners.iter().map(|winner| format!("{}/{}", winner.namespace, winner.name)).collect(),
+        in_force: own
+            .map(|binding| observe::in_force(&binding))
+            .unwrap_or_default(),
+        winners: winners
+            .iter()
+            .map(|winner| format!("{}/{}", winner.namespace, winner.name))
+            .collect(),
         exclusions: winners.into_iter().map(|winner| winner.selection).collect(),
     }
 }
 
 /// An `OtelAgent` as a rival for pods: by its spec, or by what is in force where its spec was refused.
 fn candidate(context: &Context, agent: &OtelAgent) -> Option<Candidate> {
-    let conditions = agent.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let conditions = agent
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default();
     let is_refused = conditions.iter().any(|condition| {
         condition.type_ == ACCEPTED
             && condition.status == "False"
@@ -86,13 +107,25 @@ fn candidate(context: &Context, agent: &OtelAgent) -> Option<Candidate> {
     });
     let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
     let selection = if is_refused {
-        let binding = cached(context, BINDING, &names::cluster_object(&namespace, &name, None))?;
+        let binding = cached(
+            context,
+            BINDING,
+            &names::cluster_object(&namespace, &name, None),
+        )?;
         observe::in_force(&binding).selection
     } else {
         selection(agent)
     }?;
-    let created = agent.creation_timestamp().map(|time| time.0.to_string()).unwrap_or_default();
-    Some(Candidate { created, namespace, name, selection })
+    let created = agent
+        .creation_timestamp()
+        .map(|time| time.0.to_string())
+        .unwrap_or_default();
+    Some(Candidate {
+        created,
+        namespace,
+        name,
+        selection,
+    })
 }
 
 /// Puts the recipe of `serving` in force, or takes injection away where no workloads are selected.
@@ -102,27 +135,43 @@ pub(crate) async fn ensure(
     standing: &Standing,
     serving: Option<Mode>,
 ) -> Result<Ensured, ControllerError> {
-    let unchanged = |state| Ensured { state, in_force: standing.in_force.clone() };
+    let unchanged = |state| Ensured {
+        state,
+        in_force: standing.in_force.clone(),
+    };
     let Some(selection) = &valid.selection else {
         withdraw(context, valid).await?;
-        return Ok(Ensured { state: InjectionState::NotWanted, in_force: InForce::default() });
+        return Ok(Ensured {
+            state: InjectionState::NotWanted,
+            in_force: InForce::default(),
+        });
     };
     if !context.policy_engine {
         let message = format!(
             "this server ({}) does not serve MutatingAdmissionPolicy v1, which injection needs; servers do from 1.36",
             context.environment.server
         );
-        return Ok(unchanged(InjectionState::Failed { reason: "ServerTooOld", message }));
+        return Ok(unchanged(InjectionState::Failed {
+            reason: "ServerTooOld",
+            message,
+        }));
     }
-    let Some(mode) = serving else { return Ok(unchanged(InjectionState::WaitingForVehicle)) };
+    let Some(mode) = serving else {
+        return Ok(unchanged(InjectionState::WaitingForVehicle));
+    };
     let recipe = topology(mode).recipe(valid, &context.environment);
     let rendered = render(context, valid, selection, &recipe, standing)?;
     write(context, POLICY, rendered.policy.clone()).await?;
     let name = policy_name(&rendered);
     if standing.in_force.policy.as_deref() != Some(name.as_str()) {
         if let Err(refusal) = prove(context, valid, &rendered, &recipe).await? {
-            let message = format!("a new policy failed its proof and was not bound; the previous one stays: {refusal}");
-            return Ok(unchanged(InjectionState::Failed { reason: "ProofFailed", message }));
+            let message = format!(
+                "a new policy failed its proof and was not bound; the previous one stays: {refusal}"
+            );
+            return Ok(unchanged(InjectionState::Failed {
+                reason: "ProofFailed",
+                message,
+            }));
         }
     }
     let in_force = bind(context, valid, &rendered, &recipe, standing).await?;
@@ -146,7 +195,11 @@ fn render(
         recipe: recipe.clone(),
         selection: selection.clone(),
         exclusions: standing.exclusions.clone(),
-        excluded_namespaces: context.environment.excluded_namespaces().map(Into::into).collect(),
+        excluded_namespaces: context
+            .environment
+            .excluded_namespaces()
+            .map(Into::into)
+            .collect(),
         canary_namespace: context.canary_namespace.clone(),
         on_failure: workloads.on_injection_failure,
         owner_reference: context.installation.clone(),
@@ -154,7 +207,10 @@ fn render(
 }
 
 fn policy_name(rendered: &Policies) -> String {
-    rendered.policy["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+    rendered.policy["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// Shows on dry-run pods of the canary namespace that the policy does what the function says. The
@@ -179,12 +235,19 @@ async fn prove(
             Err(seen) => refusal = seen,
         }
     }
-    let name = rendered.proof_binding["metadata"]["name"].as_str().unwrap_or_default();
+    let name = rendered.proof_binding["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default();
     remove(context, BINDING, name).await?;
     if refusal.is_empty() {
         return Ok(Ok(()));
     }
-    tracing::warn!(namespace = valid.namespace, name = valid.name, refusal, "policy failed its proof");
+    tracing::warn!(
+        namespace = valid.namespace,
+        name = valid.name,
+        refusal,
+        "policy failed its proof"
+    );
     Ok(Err(refusal))
 }
 
@@ -208,8 +271,12 @@ async fn try_probes(
 /// Creates a pod of the canary namespace by dry-run. The server's refusal is an answer, not an error.
 async fn dry_run(context: &Context, pod: &Value) -> Result<Result<Value, String>, ControllerError> {
     let resource = ApiResource::erase::<Pod>(&());
-    let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &context.canary_namespace, &resource);
-    let parameters = PostParams { dry_run: true, ..PostParams::default() };
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(context.client.clone(), &context.canary_namespace, &resource);
+    let parameters = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
     let pod: DynamicObject = match serde_json::from_value(pod.clone()) {
         Ok(pod) => pod,
         Err(error) => return Ok(Err(error.to_string())),
@@ -217,7 +284,9 @@ async fn dry_run(context: &Context, pod: &Value) -> Result<Result<Value, String>
     match api.create(&parameters, &pod).await {
         Ok(answer) => Ok(Ok(serde_json::to_value(answer).unwrap_or_default())),
         Err(kube::Error::Api(status)) => Ok(Err(status.message.clone())),
-        Err(error) => Err(ControllerError::api("create a canary pod by dry-run")(error)),
+        Err(error) => Err(ControllerError::api("create a canary pod by dry-run")(
+            error,
+        )),
     }
 }
 
@@ -231,10 +300,15 @@ async fn bind(
 ) -> Result<InForce, ControllerError> {
     let name = policy_name(rendered);
     let moved = standing.in_force.policy.as_deref() != Some(name.as_str());
-    let bound_at = standing.in_force.bound_at.filter(|_| !moved).unwrap_or_else(Context::now);
+    let bound_at = standing
+        .in_force
+        .bound_at
+        .filter(|_| !moved)
+        .unwrap_or_else(Context::now);
     let mut binding = rendered.binding.clone();
     binding["metadata"]["annotations"][names::ANNOTATION_RECIPE] = Value::String(recipe.hash());
-    binding["metadata"]["annotations"][names::ANNOTATION_BOUND_AT] = Value::String(bound_at.to_string());
+    binding["metadata"]["annotations"][names::ANNOTATION_BOUND_AT] =
+        Value::String(bound_at.to_string());
     write(context, BINDING, binding).await?;
     if moved {
         context.remember_probe(&valid.uid, None);
@@ -276,7 +350,40 @@ async fn show(
         }
     }
     let message = format!("a pod created by dry-run was not injected: {refusal}");
-    Ok(InjectionState::Failed { reason: "NotInForce", message })
+    Ok(InjectionState::Failed {
+        reason: "NotInForce",
+        message,
+    })
+}
+
+/// As [`show`], for an object whose present spec is refused: its last good recipe is known by its hash
+/// only, which is what an injected pod carries.
+pub(crate) async fn show_standing(
+    context: &Context,
+    agent: &OtelAgent,
+    in_force: &InForce,
+) -> Result<InjectionState, ControllerError> {
+    let (uid, state) = (agent.uid().unwrap_or_default(), format!("{in_force:?}"));
+    if context.was_probed(&uid, &state) {
+        return Ok(InjectionState::InForce);
+    }
+    let label = names::agent_label(&agent.namespace().unwrap_or_default(), &agent.name_any());
+    let answer = dry_run(context, &canary::in_force_pod(&label)).await?;
+    let seen = match &answer {
+        Ok(pod) => pod["metadata"]["labels"][names::LABEL_CONFIG]
+            .as_str()
+            .unwrap_or("nothing"),
+        Err(refusal) => refusal,
+    };
+    if in_force.recipe.as_deref() == Some(seen) {
+        context.remember_probe(&uid, Some(state));
+        return Ok(InjectionState::InForce);
+    }
+    let message = format!("a pod created by dry-run was not injected as it should be: {seen}");
+    Ok(InjectionState::Failed {
+        reason: "NotInForce",
+        message,
+    })
 }
 
 /// Takes injection away: binding first, so that no binding ever points to nothing.
@@ -290,7 +397,11 @@ async fn withdraw(context: &Context, valid: &ValidAgent) -> Result<(), Controlle
 }
 
 /// Removes policies that the binding has left, once every API server must have seen it.
-async fn sweep_own(context: &Context, valid: &ValidAgent, in_force: &InForce) -> Result<(), ControllerError> {
+async fn sweep_own(
+    context: &Context,
+    valid: &ValidAgent,
+    in_force: &InForce,
+) -> Result<(), ControllerError> {
     let since = in_force.bound_at.unwrap_or(Timestamp::MAX);
     let age = Duration::try_from(Context::now().duration_since(since)).unwrap_or_default();
     if age < KEEP_OLD {
@@ -304,16 +415,32 @@ async fn sweep_own(context: &Context, valid: &ValidAgent, in_force: &InForce) ->
     Ok(())
 }
 
-async fn write(context: &Context, kind: &'static str, intent: Value) -> Result<(), ControllerError> {
+async fn write(
+    context: &Context,
+    kind: &'static str,
+    intent: Value,
+) -> Result<(), ControllerError> {
     let name = intent["metadata"]["name"].as_str().unwrap_or_default();
-    let live = cached(context, kind, name).and_then(|object| serde_json::to_value(object.as_ref()).ok());
-    if apply::cluster_object(&context.client, &admission_resource(kind), intent, live.as_ref()).await? {
+    let live =
+        cached(context, kind, name).and_then(|object| serde_json::to_value(object.as_ref()).ok());
+    if apply::cluster_object(
+        &context.client,
+        &admission_resource(kind),
+        intent,
+        live.as_ref(),
+    )
+    .await?
+    {
         context.metrics.wrote(kind, "apply");
     }
     Ok(())
 }
 
-pub(crate) async fn remove(context: &Context, kind: &'static str, name: &str) -> Result<(), ControllerError> {
+pub(crate) async fn remove(
+    context: &Context,
+    kind: &'static str,
+    name: &str,
+) -> Result<(), ControllerError> {
     let api: Api<DynamicObject> = Api::all_with(context.client.clone(), &admission_resource(kind));
     let uid = cached(context, kind, name).and_then(|object| object.uid());
     apply::delete_named(&api, name, uid, None).await?;
@@ -323,15 +450,24 @@ pub(crate) async fn remove(context: &Context, kind: &'static str, name: &str) ->
 
 fn cached(context: &Context, kind: &str, name: &str) -> Option<Arc<DynamicObject>> {
     let resource = admission_resource(kind);
-    context.stores.admission.get(kind)?.get(&ObjectRef::new_with(name, resource))
+    context
+        .stores
+        .admission
+        .get(kind)?
+        .get(&ObjectRef::new_with(name, resource))
 }
 
 /// Objects of a kind that carry an owner's uid.
 pub(crate) fn owned(context: &Context, kind: &str, uid: &str) -> Vec<Arc<DynamicObject>> {
-    let Some(store) = context.stores.admission.get(kind) else { return Vec::new() };
+    let Some(store) = context.stores.admission.get(kind) else {
+        return Vec::new();
+    };
     store.state_filter(|object| belongs(object, uid))
 }
 
 fn belongs(object: &DynamicObject, uid: &str) -> bool {
-    object.labels().get(names::LABEL_OWNER_UID).is_some_and(|owner| owner == uid)
+    object
+        .labels()
+        .get(names::LABEL_OWNER_UID)
+        .is_some_and(|owner| owner == uid)
 }

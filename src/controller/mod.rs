@@ -72,13 +72,20 @@ impl Controller {
     ///
     /// # Errors
     /// When the server cannot be asked for its version or its API groups.
-    pub async fn start(client: Client, settings: Settings, metrics: Metrics) -> Result<Self, ControllerError> {
+    pub async fn start(
+        client: Client,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> Result<Self, ControllerError> {
         let (environment, policy_engine) = look_at_server(&client, &settings).await?;
         tracing::info!(server = %environment.server, policy_engine, "server");
         let (sender, queue) = mpsc::unbounded();
         let namespaces = settings.platform_namespaces.iter().cloned();
         let (stores, watches, trigger) = stores::build(&client, namespaces, policy_engine, sender);
-        let reporter = Reporter { controller: crate::names::FIELD_MANAGER.into(), instance: Some(settings.instance) };
+        let reporter = Reporter {
+            controller: crate::names::FIELD_MANAGER.into(),
+            instance: Some(settings.instance),
+        };
         let context = Arc::new(Context::new(
             client.clone(),
             environment,
@@ -90,7 +97,12 @@ impl Controller {
             metrics,
         ));
         let watches = watches.into_iter().collect();
-        Ok(Self { context, watches, trigger, queue })
+        Ok(Self {
+            context,
+            watches,
+            trigger,
+            queue,
+        })
     }
 
     /// Returns once every cache has been filled.
@@ -103,7 +115,12 @@ impl Controller {
     /// # Errors
     /// When a watch ends for good.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ControllerError> {
-        let Self { context, mut watches, trigger, queue } = self;
+        let Self {
+            context,
+            mut watches,
+            trigger,
+            queue,
+        } = self;
         context.stores.wait_until_ready().await;
         trigger.each(|_| true);
         let passes = controller::applier(
@@ -160,21 +177,34 @@ fn on_error(agent: Arc<Guarded>, error: &ControllerError, context: Arc<Context>)
         "pass failed, trying again"
     );
     match error {
-        ControllerError::NameTaken { .. } | ControllerError::Policy(_) => Action::requeue(Duration::from_secs(60)),
+        ControllerError::NameTaken { .. } | ControllerError::Policy(_) => {
+            Action::requeue(Duration::from_secs(60))
+        }
         _ => Action::requeue(Duration::from_secs(5)),
     }
 }
 
 /// The server's version, and whether it mutates by policy.
-async fn look_at_server(client: &Client, settings: &Settings) -> Result<(Environment, bool), ControllerError> {
-    let info = client.apiserver_version().await.map_err(ControllerError::api("read the server's version"))?;
+async fn look_at_server(
+    client: &Client,
+    settings: &Settings,
+) -> Result<(Environment, bool), ControllerError> {
+    let info = client
+        .apiserver_version()
+        .await
+        .map_err(ControllerError::api("read the server's version"))?;
     let server = ServerVersion::parse(&info.major, &info.minor)
         .ok_or_else(|| ControllerError::Version(format!("{}.{}", info.major, info.minor)))?;
     let resources = client
         .list_api_group_resources("admissionregistration.k8s.io/v1")
         .await
-        .map_err(ControllerError::api("list the server's admission resources"))?;
-    let policy_engine = resources.resources.iter().any(|resource| resource.name == "mutatingadmissionpolicies");
+        .map_err(ControllerError::api(
+            "list the server's admission resources",
+        ))?;
+    let policy_engine = resources
+        .resources
+        .iter()
+        .any(|resource| resource.name == "mutatingadmissionpolicies");
     let environment = Environment {
         operator_namespace: settings.namespace.clone(),
         platform_namespaces: settings.platform_namespaces.clone(),
@@ -188,7 +218,10 @@ async fn look_at_server(client: &Client, settings: &Settings) -> Result<(Environ
 /// installation even if the operator went first. Absent where it runs outside a cluster.
 async fn installation(client: &Client) -> Result<Option<serde_json::Value>, ControllerError> {
     let api: Api<PartialObjectMeta<ClusterRole>> = Api::all(client.clone());
-    let found = api.get_opt(INSTALLATION).await.map_err(ControllerError::api("read the installation's ClusterRole"))?;
+    let found = api
+        .get_opt(INSTALLATION)
+        .await
+        .map_err(ControllerError::api("read the installation's ClusterRole"))?;
     Ok(found.and_then(|role| role.uid()).map(|uid| {
         serde_json::json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",

@@ -38,20 +38,32 @@ pub(crate) fn in_force(binding: &DynamicObject) -> InForce {
     InForce {
         mode: annotation(names::ANNOTATION_SERVING).and_then(Mode::parse),
         recipe: annotation(names::ANNOTATION_RECIPE).map(Into::into),
-        selection: annotation(names::ANNOTATION_SELECTION).and_then(|text| serde_json::from_str(text).ok()),
+        selection: annotation(names::ANNOTATION_SELECTION)
+            .and_then(|text| serde_json::from_str(text).ok()),
         policy: binding.data["spec"]["policyName"].as_str().map(Into::into),
         bound_at: annotation(names::ANNOTATION_BOUND_AT).and_then(|text| text.parse().ok()),
     }
 }
 
 /// Vehicles that exist, and since when each has had no user.
-pub(crate) fn vehicles(stores: &Stores, namespace: &str, label: &str) -> BTreeMap<Mode, Option<Timestamp>> {
-    let found = |mode| stores.daemon_set(namespace, label, mode).map(|object| (mode, unused_since(&object)));
+pub(crate) fn vehicles(
+    stores: &Stores,
+    namespace: &str,
+    label: &str,
+) -> BTreeMap<Mode, Option<Timestamp>> {
+    let found = |mode| {
+        stores
+            .daemon_set(namespace, label, mode)
+            .map(|object| (mode, unused_since(&object)))
+    };
     Mode::ALL.into_iter().filter_map(found).collect()
 }
 
 fn unused_since(object: &DaemonSet) -> Option<Timestamp> {
-    object.annotations().get(names::ANNOTATION_UNUSED_SINCE).and_then(|text| text.parse().ok())
+    object
+        .annotations()
+        .get(names::ANNOTATION_UNUSED_SINCE)
+        .and_then(|text| text.parse().ok())
 }
 
 /// What is so of a node mode's vehicle, measured against the template it should have. A vehicle that
@@ -69,13 +81,21 @@ pub(crate) fn vehicle_state(
     let template = objects.iter().find_map(template_of).unwrap_or_default();
     let label = agent.label();
     let Some(object) = stores.daemon_set(&agent.namespace, &label, mode) else {
-        return Some(VehicleState { waiting_for: vec!["it does not exist yet".into()], ..VehicleState::default() });
+        return Some(VehicleState {
+            waiting_for: vec!["it does not exist yet".into()],
+            ..VehicleState::default()
+        });
     };
     Some(vehicle(stores, &object, &label, mode).state(&node_states(stores), &template))
 }
 
 /// What is so of a vehicle as it stands, whatever it should be: for objects whose spec is refused.
-pub(crate) fn standing_vehicle(stores: &Stores, namespace: &str, label: &str, mode: Mode) -> Option<VehicleState> {
+pub(crate) fn standing_vehicle(
+    stores: &Stores,
+    namespace: &str,
+    label: &str,
+    mode: Mode,
+) -> Option<VehicleState> {
     let object = stores.daemon_set(namespace, label, mode)?;
     let vehicle = vehicle(stores, &object, label, mode);
     let template = vehicle.template.clone();
@@ -86,11 +106,16 @@ fn vehicle(stores: &Stores, object: &DaemonSet, label: &str, mode: Mode) -> Vehi
     let status = object.status.clone().unwrap_or_default();
     let pods = stores.pods.state_filter(|pod: &SlimPod| {
         let labels = pod.labels();
-        labels.get(names::LABEL_OWNER).is_some_and(|owner| owner == label)
-            && labels.get(names::LABEL_VEHICLE).is_some_and(|vehicle| vehicle == mode.as_str())
+        labels
+            .get(names::LABEL_OWNER)
+            .is_some_and(|owner| owner == label)
+            && labels
+                .get(names::LABEL_VEHICLE)
+                .is_some_and(|vehicle| vehicle == mode.as_str())
     });
     Vehicle {
-        observed: status.observed_generation.is_some() && status.observed_generation == object.metadata.generation,
+        observed: status.observed_generation.is_some()
+            && status.observed_generation == object.metadata.generation,
         desired: status.desired_number_scheduled,
         template: template_label(object).unwrap_or_default(),
         pods: pods
@@ -114,11 +139,25 @@ fn template_of(object: &Object) -> Option<String> {
 }
 
 fn template_label(object: &DaemonSet) -> Option<String> {
-    object.spec.as_ref()?.template.metadata.as_ref()?.labels.as_ref()?.get(names::LABEL_TEMPLATE).cloned()
+    object
+        .spec
+        .as_ref()?
+        .template
+        .metadata
+        .as_ref()?
+        .labels
+        .as_ref()?
+        .get(names::LABEL_TEMPLATE)
+        .cloned()
 }
 
 fn node_states(stores: &Stores) -> NodeState {
-    stores.nodes.state().iter().map(|node| (node.name_any(), node.status.is_ready())).collect()
+    stores
+        .nodes
+        .state()
+        .iter()
+        .map(|node| (node.name_any(), node.status.is_ready()))
+        .collect()
 }
 
 /// Counts the pods of one `OtelAgent`.
@@ -131,11 +170,18 @@ pub(crate) fn pods(
     exclusions: &[Selection],
 ) -> PodReport {
     let label = names::agent_label(&agent.namespace().unwrap_or_default(), &agent.name_any());
-    let live = stores.pods.state_filter(|pod: &SlimPod| !pod.is_mirror() && !is_system(pod, environment));
-    let names_of: Vec<String> = live.iter().map(|pod| pod.namespace().unwrap_or_default()).collect();
+    let live = stores
+        .pods
+        .state_filter(|pod: &SlimPod| !pod.is_mirror() && !is_system(pod, environment));
+    let names_of: Vec<String> = live
+        .iter()
+        .map(|pod| pod.namespace().unwrap_or_default())
+        .collect();
     let mut namespaces: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
     for name in &names_of {
-        namespaces.entry(name).or_insert_with(|| namespace_labels(&stores.namespaces, name));
+        namespaces
+            .entry(name)
+            .or_insert_with(|| namespace_labels(&stores.namespaces, name));
     }
     let pods = live.iter().zip(&names_of).map(|(pod, namespace)| LivePod {
         namespace,
@@ -143,18 +189,27 @@ pub(crate) fn pods(
         labels: pod.labels(),
         owner: owner(pod, namespace),
         terminating: pod.metadata.deletion_timestamp.is_some(),
+        ready: pod.status.is_ready(),
     });
-    let serving = in_force.mode.zip(in_force.recipe.as_deref()).map(|(mode, recipe)| Serving { mode, recipe });
+    let serving = in_force
+        .mode
+        .zip(in_force.recipe.as_deref())
+        .map(|(mode, recipe)| Serving { mode, recipe });
     count(&label, serving.as_ref(), selection, exclusions, pods)
 }
 
 /// Namespaces whose pods nobody injects.
 fn is_system(pod: &SlimPod, environment: &Environment) -> bool {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    environment.excluded_namespaces().any(|excluded| excluded == namespace)
+    environment
+        .excluded_namespaces()
+        .any(|excluded| excluded == namespace)
 }
 
 fn owner(pod: &SlimPod, namespace: &str) -> String {
-    let controller = pod.owner_references().first().map(|owner| (owner.kind.as_str(), owner.name.as_str()));
+    let controller = pod
+        .owner_references()
+        .first()
+        .map(|owner| (owner.kind.as_str(), owner.name.as_str()));
     owner_name(namespace, &pod.name_any(), controller, pod.labels())
 }

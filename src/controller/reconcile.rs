@@ -31,7 +31,10 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const RESYNC: Duration = Duration::from_secs(300);
 
 /// One paced, bounded pass.
-pub(crate) async fn reconcile(agent: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ControllerError> {
+pub(crate) async fn reconcile(
+    agent: Arc<Guarded>,
+    context: Arc<Context>,
+) -> Result<Action, ControllerError> {
     let agent = match &agent.0 {
         Ok(agent) => agent,
         Err(invalid) => {
@@ -49,8 +52,12 @@ pub(crate) async fn reconcile(agent: Arc<Guarded>, context: Arc<Context>) -> Res
     let started = std::time::Instant::now();
     let outcome = tokio::time::timeout(DEADLINE, pass(agent, &context))
         .await
-        .unwrap_or(Err(ControllerError::Timeout { seconds: DEADLINE.as_secs() }));
-    context.metrics.reconciled(outcome.is_ok(), started.elapsed());
+        .unwrap_or(Err(ControllerError::Timeout {
+            seconds: DEADLINE.as_secs(),
+        }));
+    context
+        .metrics
+        .reconciled(outcome.is_ok(), started.elapsed());
     outcome
 }
 
@@ -72,12 +79,18 @@ async fn refuse(
     let label = names::agent_label(&agent.namespace().unwrap_or_default(), &agent.name_any());
     let namespace = agent.namespace().unwrap_or_default();
     let in_force = &standing.in_force;
-    let mode = in_force.mode.or_else(|| agent.status.as_ref().and_then(|status| status.mode));
-    let endpoint = agent.status.as_ref().and_then(|status| status.endpoint.clone()).unwrap_or_default();
+    let mode = in_force
+        .mode
+        .or_else(|| agent.status.as_ref().and_then(|status| status.mode));
+    let endpoint = agent
+        .status
+        .as_ref()
+        .and_then(|status| status.endpoint.clone())
+        .unwrap_or_default();
     let stores = &context.stores;
     let selected = in_force.selection.clone();
     let injection = match (&in_force.policy, mode) {
-        (Some(_), _) => InjectionState::InForce,
+        (Some(_), _) => injection::show_standing(context, agent, in_force).await?,
         (None, Some(_)) => InjectionState::NotWanted,
         (None, None) => InjectionState::WaitingForVehicle,
     };
@@ -87,10 +100,18 @@ async fn refuse(
         wanted: agent.spec.mode,
         problems,
         serving: mode.map(|mode| (mode, endpoint)),
-        serving_vehicle: mode.and_then(|mode| observe::standing_vehicle(stores, &namespace, &label, mode)),
+        serving_vehicle: mode
+            .and_then(|mode| observe::standing_vehicle(stores, &namespace, &label, mode)),
         wanted_vehicle: None,
         held: Vec::new(),
-        pods: observe::pods(stores, &context.environment, agent, in_force, selected.as_ref(), &standing.exclusions),
+        pods: observe::pods(
+            stores,
+            &context.environment,
+            agent,
+            in_force,
+            selected.as_ref(),
+            &standing.exclusions,
+        ),
         injection,
         winners: standing.winners.clone(),
         failure: None,
@@ -110,13 +131,22 @@ async fn carry_out(
     let in_force = &standing.in_force;
     let pods = |in_force: &InForce| {
         let selection = selection(agent);
-        observe::pods(&context.stores, &context.environment, agent, in_force, selection.as_ref(), &standing.exclusions)
+        observe::pods(
+            &context.stores,
+            &context.environment,
+            agent,
+            in_force,
+            selection.as_ref(),
+            &standing.exclusions,
+        )
     };
     let mut observed = observed(agent, valid, in_force, pods(in_force).users, now, context);
     let mut decided = plan(&observed);
     if !decided.remove.is_empty() {
         // A cache may lag; before anything is removed the server itself is asked who uses it.
-        observed.users.extend(live_users(valid, &decided, context).await?);
+        observed
+            .users
+            .extend(live_users(valid, &decided, context).await?);
         decided = plan(&observed);
     }
     let mut facts = Facts {
@@ -127,7 +157,12 @@ async fn carry_out(
         serving: None,
         serving_vehicle: None,
         wanted_vehicle: None,
-        held: decided.keep.iter().filter(|(_, since)| since.is_some()).map(|(mode, _)| *mode).collect(),
+        held: decided
+            .keep
+            .iter()
+            .filter(|(_, since)| since.is_some())
+            .map(|(mode, _)| *mode)
+            .collect(),
         pods: pods(in_force),
         injection: InjectionState::NotWanted,
         winners: standing.winners.clone(),
@@ -145,11 +180,18 @@ async fn carry_out(
     if outcome.is_ok() {
         outcome = remove_objects(valid, &decided, context).await;
     }
-    let serving = if valid.selection.is_some() { now_in_force.mode } else { decided.serving };
+    let serving = if valid.selection.is_some() {
+        now_in_force.mode
+    } else {
+        decided.serving
+    };
     describe(&mut facts, valid, serving, context);
     facts.pods = pods(&now_in_force);
     if let Err(error) = &outcome {
-        facts.failure = Some(Failure { reason: error.reason(), message: chain(error) });
+        facts.failure = Some(Failure {
+            reason: error.reason(),
+            message: chain(error),
+        });
     }
     report::report(agent, &facts, context).await?;
     outcome?;
@@ -181,18 +223,30 @@ fn observed(
 /// Where pods are sent now, and what is so of the vehicles.
 fn describe(facts: &mut Facts, valid: &ValidAgent, serving: Option<Mode>, context: &Context) {
     let state = |mode| observe::vehicle_state(&context.stores, valid, &context.environment, mode);
-    let endpoint = |mode| topology(mode).endpoint(valid).replace("$(OTELAGENT_HOST_IP)", "<node address>");
+    let endpoint = |mode| {
+        topology(mode)
+            .endpoint(valid)
+            .replace("$(OTELAGENT_HOST_IP)", "<node address>")
+    };
     facts.serving = serving.map(|mode| (mode, endpoint(mode)));
     facts.serving_vehicle = serving.and_then(state);
-    facts.wanted_vehicle = (serving != Some(valid.wanted())).then(|| state(valid.wanted())).flatten();
+    facts.wanted_vehicle = (serving != Some(valid.wanted()))
+        .then(|| state(valid.wanted()))
+        .flatten();
 }
 
-async fn write_objects(valid: &ValidAgent, decided: &Plan, context: &Context) -> Result<(), ControllerError> {
+async fn write_objects(
+    valid: &ValidAgent,
+    decided: &Plan,
+    context: &Context,
+) -> Result<(), ControllerError> {
     for (mode, unused_since) in &decided.keep {
         for object in topology(*mode).objects(valid, &context.environment) {
             let moment = unused_since.filter(|_| matches!(object, Object::DaemonSet(_)));
-            let annotations: Vec<(&str, String)> =
-                moment.map(|moment| (names::ANNOTATION_UNUSED_SINCE, moment.to_string())).into_iter().collect();
+            let annotations: Vec<(&str, String)> = moment
+                .map(|moment| (names::ANNOTATION_UNUSED_SINCE, moment.to_string()))
+                .into_iter()
+                .collect();
             let live = live(valid, &object, *mode, context);
             if apply::object(&context.client, valid, &object, &annotations, live.as_ref()).await? {
                 context.metrics.wrote(object.kind(), "apply");
@@ -203,33 +257,56 @@ async fn write_objects(valid: &ValidAgent, decided: &Plan, context: &Context) ->
 }
 
 /// The object as the caches know it.
-fn live(valid: &ValidAgent, object: &Object, mode: Mode, context: &Context) -> Option<serde_json::Value> {
+fn live(
+    valid: &ValidAgent,
+    object: &Object,
+    mode: Mode,
+    context: &Context,
+) -> Option<serde_json::Value> {
     match object {
         Object::DaemonSet(_) => {
-            let found = context.stores.daemon_set(&valid.namespace, &valid.label(), mode)?;
+            let found = context
+                .stores
+                .daemon_set(&valid.namespace, &valid.label(), mode)?;
             serde_json::to_value(found.as_ref()).ok()
         }
         Object::Service(wanted) => {
             let name = wanted.metadata.name.as_deref()?;
             let ours = |service: &Service| {
-                service.name_any() == name && service.owner_references().iter().any(|owner| owner.uid == valid.uid)
+                service.name_any() == name
+                    && service
+                        .owner_references()
+                        .iter()
+                        .any(|owner| owner.uid == valid.uid)
             };
             let found = context.stores.services.iter().find_map(|store| {
-                store.find(|service| service.namespace().as_deref() == Some(&valid.namespace) && ours(service))
+                store.find(|service| {
+                    service.namespace().as_deref() == Some(&valid.namespace) && ours(service)
+                })
             })?;
             serde_json::to_value(found.as_ref()).ok()
         }
     }
 }
 
-async fn remove_objects(valid: &ValidAgent, decided: &Plan, context: &Context) -> Result<(), ControllerError> {
+async fn remove_objects(
+    valid: &ValidAgent,
+    decided: &Plan,
+    context: &Context,
+) -> Result<(), ControllerError> {
     let label = valid.label();
     for mode in &decided.remove {
         let belongs = |labels: &BTreeMap<String, String>| {
             labels.get(names::LABEL_OWNER) == Some(&label)
-                && labels.get(names::LABEL_VEHICLE).is_some_and(|vehicle| vehicle == mode.as_str())
+                && labels
+                    .get(names::LABEL_VEHICLE)
+                    .is_some_and(|vehicle| vehicle == mode.as_str())
         };
-        let services = context.stores.services.iter().flat_map(|store| store.state_filter(|s: &Service| belongs(s.labels())));
+        let services = context
+            .stores
+            .services
+            .iter()
+            .flat_map(|store| store.state_filter(|s: &Service| belongs(s.labels())));
         for service in services {
             let api = Api::<Service>::namespaced(context.client.clone(), &valid.namespace);
             apply::delete(&api, service.as_ref()).await?;
@@ -253,12 +330,20 @@ async fn live_users(
     let api = Api::<PartialObjectMeta<Pod>>::all(context.client.clone());
     let mut users = BTreeMap::new();
     for mode in &decided.remove {
-        let selector = format!("{}={},{}={mode}", names::LABEL_AGENT, valid.label(), names::LABEL_MODE);
+        let selector = format!(
+            "{}={},{}={mode}",
+            names::LABEL_AGENT,
+            valid.label(),
+            names::LABEL_MODE
+        );
         let query = ListParams::default()
             .labels(&selector)
             .fields("status.phase!=Succeeded,status.phase!=Failed")
             .limit(1);
-        let found = api.list(&query).await.map_err(ControllerError::api("count the users of an old path"))?;
+        let found = api
+            .list(&query)
+            .await
+            .map_err(ControllerError::api("count the users of an old path"))?;
         users.insert(*mode, found.items.len());
     }
     Ok(users)
@@ -267,7 +352,11 @@ async fn live_users(
 /// When to look again though nothing may have changed: what waits on time alone needs it.
 fn next_look(decided: &Plan, facts: &Facts) -> Duration {
     let unproved = matches!(facts.injection, InjectionState::Failed { .. });
-    let retry = if unproved { Duration::from_secs(30) } else { RESYNC };
+    let retry = if unproved {
+        Duration::from_secs(30)
+    } else {
+        RESYNC
+    };
     decided.look_again.map_or(retry, |held| held.min(retry))
 }
 

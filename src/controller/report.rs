@@ -15,7 +15,11 @@ use crate::status::{Facts, report as status_of, transitions};
 const MAX_NOTE: usize = 1000;
 
 /// Writes the status if it says something new, then tells of transitions.
-pub(crate) async fn report(agent: &OtelAgent, facts: &Facts, context: &Context) -> Result<(), ControllerError> {
+pub(crate) async fn report(
+    agent: &OtelAgent,
+    facts: &Facts,
+    context: &Context,
+) -> Result<(), ControllerError> {
     let previous = agent.status.as_ref();
     let status = status_of(facts, previous);
     if previous == Some(&status) {
@@ -36,14 +40,22 @@ pub(crate) async fn report(agent: &OtelAgent, facts: &Facts, context: &Context) 
     context.metrics.wrote("OtelAgent", "status");
     for note in transitions(previous, &status) {
         let event = Event {
-            type_: if note.warning { EventType::Warning } else { EventType::Normal },
+            type_: if note.warning {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
             reason: note.reason,
             note: Some(shorten(&note.message, MAX_NOTE)),
             action: "Reconcile".into(),
             secondary: None,
         };
         // An event that cannot be written must not keep the object from being reconciled.
-        if let Err(error) = context.recorder.publish(&event, &agent.object_ref(&())).await {
+        if let Err(error) = context
+            .recorder
+            .publish(&event, &agent.object_ref(&()))
+            .await
+        {
             tracing::warn!(error = %error, "event not written");
         }
     }
@@ -52,5 +64,8 @@ pub(crate) async fn report(agent: &OtelAgent, facts: &Facts, context: &Context) 
 
 /// At most `limit` bytes, cut between characters.
 fn shorten(text: &str, limit: usize) -> String {
-    text.char_indices().take_while(|(at, c)| at + c.len_utf8() <= limit).map(|(_, c)| c).collect()
+    text.char_indices()
+        .take_while(|(at, c)| at + c.len_utf8() <= limit)
+        .map(|(_, c)| c)
+        .collect()
 }

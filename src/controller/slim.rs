@@ -86,19 +86,25 @@ pub(crate) struct SlimNamespace {
 impl Status {
     /// Whether condition `Ready` is true.
     pub(crate) fn is_ready(&self) -> bool {
-        self.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        self.conditions
+            .iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
     }
 
     /// Why the first waiting container waits, such as `ImagePullBackOff`.
     pub(crate) fn waits_for(&self) -> Option<String> {
-        self.container_statuses.iter().find_map(|status| status.state.waiting.as_ref()?.reason.clone())
+        self.container_statuses
+            .iter()
+            .find_map(|status| status.state.waiting.as_ref()?.reason.clone())
     }
 
     /// Keeps what is read above.
     fn trim(&mut self) {
-        self.conditions.retain(|condition| condition.type_ == "Ready");
+        self.conditions
+            .retain(|condition| condition.type_ == "Ready");
         self.conditions.shrink_to_fit();
-        self.container_statuses.retain(|status| status.state.waiting.is_some());
+        self.container_statuses
+            .retain(|status| status.state.waiting.is_some());
         self.container_statuses.shrink_to_fit();
     }
 }
@@ -106,7 +112,10 @@ impl Status {
 impl SlimPod {
     /// Whether the kubelet runs it from a file.
     pub(crate) fn is_mirror(&self) -> bool {
-        self.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(MIRROR))
+        self.metadata
+            .annotations
+            .as_ref()
+            .is_some_and(|annotations| annotations.contains_key(MIRROR))
     }
 }
 

@@ -108,40 +108,95 @@ pub(crate) fn build(
 ) -> (Stores, Watches, Trigger) {
     let mut watches: Watches = Vec::new();
     let (agents, writer) = reflector::store::<Guarded>();
-    let trigger = Trigger { agents: agents.clone(), sender };
+    let trigger = Trigger {
+        agents: agents.clone(),
+        sender,
+    };
     let on = trigger.clone();
     // A new, changed or deleted object may change whom its rivals exclude.
-    watches.push(drive("otelagents", Api::all(client.clone()), watcher::Config::default(), writer, |_| {}, move |agent| {
-        on.one(ObjectRef::from_obj(agent));
-        on.each(|other| other.spec.workloads.is_some());
-    }));
+    watches.push(drive(
+        "otelagents",
+        Api::all(client.clone()),
+        watcher::Config::default(),
+        writer,
+        |_| {},
+        move |agent| {
+            on.one(ObjectRef::from_obj(agent));
+            on.each(|other| other.spec.workloads.is_some());
+        },
+    ));
 
     let (namespaces, writer) = reflector::store::<SlimNamespace>();
     let on = trigger.clone();
-    watches.push(drive("namespaces", Api::all(client.clone()), watcher::Config::default(), writer, trim_namespace, move |_| {
-        on.each(|agent| agent.spec.workloads.as_ref().is_some_and(|w| w.namespace_selector.is_some()));
-    }));
+    watches.push(drive(
+        "namespaces",
+        Api::all(client.clone()),
+        watcher::Config::default(),
+        writer,
+        trim_namespace,
+        move |_| {
+            on.each(|agent| {
+                agent
+                    .spec
+                    .workloads
+                    .as_ref()
+                    .is_some_and(|w| w.namespace_selector.is_some())
+            });
+        },
+    ));
 
     let (nodes, writer) = reflector::store::<SlimNode>();
     let on = trigger.clone();
-    watches.push(drive("nodes", Api::all(client.clone()), watcher::Config::default(), writer, trim_node, move |_| {
-        on.each(|agent| agent.spec.mode.on_nodes());
-    }));
+    watches.push(drive(
+        "nodes",
+        Api::all(client.clone()),
+        watcher::Config::default(),
+        writer,
+        trim_node,
+        move |_| {
+            on.each(|agent| agent.spec.mode.on_nodes());
+        },
+    ));
 
     let (pods, writer) = reflector::store::<SlimPod>();
     let (on, known) = (trigger.clone(), namespaces.clone());
     let live = watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
-    watches.push(drive("pods", Api::all(client.clone()), live, writer, trim_pod, move |pod| pod_changed(&on, &known, pod)));
+    watches.push(drive(
+        "pods",
+        Api::all(client.clone()),
+        live,
+        writer,
+        trim_pod,
+        move |pod| pod_changed(&on, &known, pod),
+    ));
 
-    let managed = || watcher::Config::default().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
+    let managed = || {
+        watcher::Config::default().labels(&format!(
+            "{}={}",
+            names::LABEL_MANAGED_BY,
+            names::MANAGED_BY
+        ))
+    };
     let (mut daemon_sets, mut services) = (Vec::new(), Vec::new());
     for namespace in owned_namespaces {
         let (store, writer) = reflector::store::<DaemonSet>();
         daemon_sets.push(store);
-        watches.push(owned("daemonsets", Api::namespaced(client.clone(), &namespace), managed(), writer, &trigger));
+        watches.push(owned(
+            "daemonsets",
+            Api::namespaced(client.clone(), &namespace),
+            managed(),
+            writer,
+            &trigger,
+        ));
         let (store, writer) = reflector::store::<Service>();
         services.push(store);
-        watches.push(owned("services", Api::namespaced(client.clone(), &namespace), managed(), writer, &trigger));
+        watches.push(owned(
+            "services",
+            Api::namespaced(client.clone(), &namespace),
+            managed(),
+            writer,
+            &trigger,
+        ));
     }
 
     let mut admission = BTreeMap::new();
@@ -152,7 +207,15 @@ pub(crate) fn build(
         let api = Api::all_with(client.clone(), &resource);
         watches.push(owned(kind, api, managed(), writer, &trigger));
     }
-    let stores = Stores { agents, pods, nodes, namespaces, daemon_sets, services, admission };
+    let stores = Stores {
+        agents,
+        pods,
+        nodes,
+        namespaces,
+        daemon_sets,
+        services,
+        admission,
+    };
     (stores, watches, trigger)
 }
 
@@ -170,11 +233,18 @@ where
 {
     let on = trigger.clone();
     let forget_managers = |object: &mut K| object.meta_mut().managed_fields = None;
-    drive(what, api, config, writer, forget_managers, move |object: &K| {
-        if let Some(label) = object.labels().get(names::LABEL_OWNER) {
-            on.labelled(label);
-        }
-    })
+    drive(
+        what,
+        api,
+        config,
+        writer,
+        forget_managers,
+        move |object: &K| {
+            if let Some(label) = object.labels().get(names::LABEL_OWNER) {
+                on.labelled(label);
+            }
+        },
+    )
 }
 
 /// One watch with back-off, trimmed, stored and told. Ends only if the stream does.
@@ -195,7 +265,9 @@ where
         .default_backoff()
         .reflect(writer)
         .touched_objects()
-        .inspect_err(move |error| tracing::warn!(what, error = %error, "watch failed, trying again"));
+        .inspect_err(
+            move |error| tracing::warn!(what, error = %error, "watch failed, trying again"),
+        );
     Box::pin(async move {
         let mut stream = std::pin::pin!(stream);
         while let Some(object) = stream.next().await {
@@ -217,12 +289,20 @@ fn pod_changed(trigger: &Trigger, namespaces: &Store<SlimNamespace>, pod: &SlimP
     }
     let namespace = pod.namespace().unwrap_or_default();
     let labels_of_namespace = namespace_labels(namespaces, &namespace);
-    trigger.each(|agent| selection(agent).is_some_and(|s| s.matches(&namespace, &labels_of_namespace, labels)));
+    trigger.each(|agent| {
+        selection(agent).is_some_and(|s| s.matches(&namespace, &labels_of_namespace, labels))
+    });
 }
 
 /// Labels of a namespace; none where it is not known (yet).
-pub(crate) fn namespace_labels(namespaces: &Store<SlimNamespace>, name: &str) -> BTreeMap<String, String> {
-    namespaces.get(&ObjectRef::new(name)).map(|namespace| namespace.labels().clone()).unwrap_or_default()
+pub(crate) fn namespace_labels(
+    namespaces: &Store<SlimNamespace>,
+    name: &str,
+) -> BTreeMap<String, String> {
+    namespaces
+        .get(&ObjectRef::new(name))
+        .map(|namespace| namespace.labels().clone())
+        .unwrap_or_default()
 }
 
 impl Stores {
@@ -246,17 +326,30 @@ impl Stores {
 
     /// Every valid `OtelAgent`.
     pub(crate) fn valid_agents(&self) -> Vec<Arc<Guarded>> {
-        self.agents.state().into_iter().filter(|agent| agent.0.is_ok()).collect()
+        self.agents
+            .state()
+            .into_iter()
+            .filter(|agent| agent.0.is_ok())
+            .collect()
     }
 
     /// The vehicle of a mode, by its labels.
-    pub(crate) fn daemon_set(&self, namespace: &str, label: &str, mode: Mode) -> Option<Arc<DaemonSet>> {
+    pub(crate) fn daemon_set(
+        &self,
+        namespace: &str,
+        label: &str,
+        mode: Mode,
+    ) -> Option<Arc<DaemonSet>> {
         self.daemon_sets.iter().find_map(|store| {
             store.find(|object| {
                 let labels = object.labels();
                 object.namespace().as_deref() == Some(namespace)
-                    && labels.get(names::LABEL_OWNER).is_some_and(|owner| owner == label)
-                    && labels.get(names::LABEL_VEHICLE).is_some_and(|vehicle| vehicle == mode.as_str())
+                    && labels
+                        .get(names::LABEL_OWNER)
+                        .is_some_and(|owner| owner == label)
+                    && labels
+                        .get(names::LABEL_VEHICLE)
+                        .is_some_and(|vehicle| vehicle == mode.as_str())
             })
         })
     }

@@ -23,16 +23,35 @@ const ORDER: [&str; 4] = [
 
 /// One sweep. `OtelAgent`s are known by uid: one that was deleted and made again is another.
 pub(crate) async fn sweep(context: &Context) -> Result<(), ControllerError> {
-    let alive: HashSet<String> = context.stores.agents.state().iter().filter_map(|agent| agent.uid()).collect();
+    let alive: HashSet<String> = context
+        .stores
+        .agents
+        .state()
+        .iter()
+        .filter_map(|agent| agent.uid())
+        .collect();
     context.retain(&alive);
     let mut gone: BTreeMap<String, bool> = BTreeMap::new();
     for kind in ORDER {
-        for object in context.stores.admission.get(kind).map(|store| store.state()).unwrap_or_default() {
+        for object in context
+            .stores
+            .admission
+            .get(kind)
+            .map(|store| store.state())
+            .unwrap_or_default()
+        {
             let label = |key: &str| object.labels().get(key).cloned();
-            let Some(uid) = label(names::LABEL_OWNER_UID).filter(|uid| !alive.contains(uid)) else { continue };
-            let Some((namespace, name)) = names::owner_of_cluster_object(&object.name_any()) else { continue };
+            let Some(uid) = label(names::LABEL_OWNER_UID).filter(|uid| !alive.contains(uid)) else {
+                continue;
+            };
+            let Some((namespace, name)) = names::owner_of_cluster_object(&object.name_any()) else {
+                continue;
+            };
             if !gone.contains_key(&uid) {
-                gone.insert(uid.clone(), is_gone(context, &namespace, &name, &uid).await?);
+                gone.insert(
+                    uid.clone(),
+                    is_gone(context, &namespace, &name, &uid).await?,
+                );
             }
             if gone[&uid] {
                 injection::remove(context, kind, &object.name_any()).await?;
@@ -42,8 +61,16 @@ pub(crate) async fn sweep(context: &Context) -> Result<(), ControllerError> {
     Ok(())
 }
 
-async fn is_gone(context: &Context, namespace: &str, name: &str, uid: &str) -> Result<bool, ControllerError> {
+async fn is_gone(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+) -> Result<bool, ControllerError> {
     let api: Api<OtelAgent> = Api::namespaced(context.client.clone(), namespace);
-    let found = api.get_metadata_opt(name).await.map_err(ControllerError::api("look for an owner"))?;
+    let found = api
+        .get_metadata_opt(name)
+        .await
+        .map_err(ControllerError::api("look for an owner"))?;
     Ok(found.and_then(|object| object.uid()).as_deref() != Some(uid))
 }

@@ -60,7 +60,11 @@ impl Placement {
 
 /// Bytes of telemetry the agent keeps in memory.
 pub(super) fn memory_bytes(agent: &ValidAgent, placement: Placement) -> u64 {
-    let default = if placement == Placement::Sidecar { SIDECAR_MEMORY } else { NODE_MEMORY };
+    let default = if placement == Placement::Sidecar {
+        SIDECAR_MEMORY
+    } else {
+        NODE_MEMORY
+    };
     agent.memory_bytes.unwrap_or(default)
 }
 
@@ -115,19 +119,33 @@ fn generated(agent: &ValidAgent, placement: Placement) -> Value {
 
 /// Whether the agent keeps a queue on disk.
 pub(super) fn has_disk(agent: &ValidAgent) -> bool {
-    agent.spec.buffer.as_ref().is_some_and(|buffer| buffer.disk.is_some())
+    agent
+        .spec
+        .buffer
+        .as_ref()
+        .is_some_and(|buffer| buffer.disk.is_some())
 }
 
 /// In pipeline order: first what may refuse, then what adds. Host metadata comes last and only where
 /// absent, so an agent never re-labels what another node's pod has said.
 fn processors(agent: &ValidAgent, memory: u64) -> Vec<(String, Value)> {
     let limit = (memory + BASE_MEMORY / 2).div_ceil(MIB);
-    let mut list = vec![("memory_limiter".to_owned(), json!({"check_interval": "1s", "limit_mib": limit}))];
+    let mut list = vec![(
+        "memory_limiter".to_owned(),
+        json!({"check_interval": "1s", "limit_mib": limit}),
+    )];
     let insert = |key: &str, value: String| json!({"key": key, "value": value, "action": "insert"});
     if !agent.spec.resource_attributes.is_empty() {
-        let attributes: Vec<Value> =
-            agent.spec.resource_attributes.iter().map(|(key, value)| insert(key, literal(value))).collect();
-        list.push(("resource/attributes".into(), json!({"attributes": attributes})));
+        let attributes: Vec<Value> = agent
+            .spec
+            .resource_attributes
+            .iter()
+            .map(|(key, value)| insert(key, literal(value)))
+            .collect();
+        list.push((
+            "resource/attributes".into(),
+            json!({"attributes": attributes}),
+        ));
     }
     if agent.spec.host_metadata == Some(true) {
         let node = || "${env:OTELAGENT_NODE_NAME}".to_owned();
@@ -172,8 +190,12 @@ fn export(agent: &ValidAgent, memory: u64) -> Value {
         },
     });
     if !export.headers.is_empty() {
-        let headers: Map<String, Value> =
-            export.headers.iter().enumerate().map(|(i, h)| (h.name.clone(), header(i, h))).collect();
+        let headers: Map<String, Value> = export
+            .headers
+            .iter()
+            .enumerate()
+            .map(|(i, h)| (h.name.clone(), header(i, h)))
+            .collect();
         lay_over(&mut exporter, &json!({"headers": headers}));
     }
     if let Some(tls) = &export.tls {
@@ -195,7 +217,10 @@ fn tls_files(tls: &Tls) -> Value {
         files.insert("ca_file".into(), json!(format!("{MOUNTS}/ca/{}", ca.key)));
     }
     if tls.client_certificate_secret.is_some() {
-        files.insert("cert_file".into(), json!(format!("{MOUNTS}/client/tls.crt")));
+        files.insert(
+            "cert_file".into(),
+            json!(format!("{MOUNTS}/client/tls.crt")),
+        );
         files.insert("key_file".into(), json!(format!("{MOUNTS}/client/tls.key")));
     }
     if let Some(name) = &tls.server_name {

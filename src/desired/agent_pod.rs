@@ -6,17 +6,20 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, DownwardAPIVolumeFile, DownwardAPIVolumeSource,
-    EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath, ObjectFieldSelector, PodSecurityContext,
-    Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, DownwardAPIVolumeFile,
+    DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath,
+    ObjectFieldSelector, PodSecurityContext, Probe, ResourceRequirements, SeccompProfile,
+    SecretVolumeSource, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::agent_config::{self, BASE_MEMORY, DIRECTORY, FILE, HEALTH_PORT, METRICS_PORT, MOUNTS, Placement, QUEUE};
+use super::Environment;
+use super::agent_config::{
+    self, BASE_MEMORY, DIRECTORY, FILE, HEALTH_PORT, METRICS_PORT, MOUNTS, Placement, QUEUE,
+};
 use super::quantity;
 use super::validate::ValidAgent;
-use super::Environment;
 use crate::api::{Amounts, PullPolicy};
 use crate::names;
 
@@ -26,17 +29,27 @@ const USER: i64 = 65532;
 const DEFAULT_CPU: u64 = 50;
 
 /// The agent's container, without probes and ports, which differ by mode.
-pub(super) fn container(agent: &ValidAgent, environment: &Environment, placement: Placement) -> Container {
+pub(super) fn container(
+    agent: &ValidAgent,
+    environment: &Environment,
+    placement: Placement,
+) -> Container {
     let user = agent.spec.agent.clone().unwrap_or_default();
     let mut mounts = vec![mount(names::CONFIG_VOLUME, DIRECTORY, true)];
-    mounts.extend(mounted(agent).into_iter().map(|(name, _)| mount(&name, &mount_path(&name), true)));
+    mounts.extend(
+        mounted(agent)
+            .into_iter()
+            .map(|(name, _)| mount(&name, &mount_path(&name), true)),
+    );
     if agent_config::has_disk(agent) {
         mounts.push(mount(QUEUE_VOLUME, QUEUE, false));
     }
     Container {
         name: names::CONTAINER.into(),
         image: Some(agent.image(environment).into()),
-        image_pull_policy: user.image_pull_policy.map(|policy| pull_policy(policy).into()),
+        image_pull_policy: user
+            .image_pull_policy
+            .map(|policy| pull_policy(policy).into()),
         args: Some(vec!["--config".into(), format!("{DIRECTORY}/{FILE}")]),
         env: Some(vec![
             field("OTELAGENT_NODE_NAME", "spec.nodeName"),
@@ -71,7 +84,12 @@ pub(super) fn volumes(agent: &ValidAgent) -> Vec<Volume> {
         ..Volume::default()
     }];
     volumes.extend(mounted(agent).into_iter().map(|(_, volume)| volume));
-    if let Some(disk) = agent.spec.buffer.as_ref().and_then(|buffer| buffer.disk.as_ref()) {
+    if let Some(disk) = agent
+        .spec
+        .buffer
+        .as_ref()
+        .and_then(|buffer| buffer.disk.as_ref())
+    {
         volumes.push(Volume {
             name: QUEUE_VOLUME.into(),
             empty_dir: Some(EmptyDirVolumeSource {
@@ -86,7 +104,10 @@ pub(super) fn volumes(agent: &ValidAgent) -> Vec<Volume> {
 
 /// Annotations of the pod that runs the agent: its configuration.
 pub(super) fn annotations(agent: &ValidAgent, placement: Placement) -> BTreeMap<String, String> {
-    BTreeMap::from([(names::ANNOTATION_CONFIG.to_owned(), agent_config::render(agent, placement))])
+    BTreeMap::from([(
+        names::ANNOTATION_CONFIG.to_owned(),
+        agent_config::render(agent, placement),
+    )])
 }
 
 /// The two ports applications use, with the node's port where the mode claims one.
@@ -128,14 +149,21 @@ pub(super) fn health_probe(period_seconds: i32, failure_threshold: i32) -> Probe
 
 /// A variable with a literal value.
 pub(super) fn variable(name: &str, value: &str) -> EnvVar {
-    EnvVar { name: name.into(), value: Some(value.into()), ..EnvVar::default() }
+    EnvVar {
+        name: name.into(),
+        value: Some(value.into()),
+        ..EnvVar::default()
+    }
 }
 
 fn field(name: &str, path: &str) -> EnvVar {
     EnvVar {
         name: name.into(),
         value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector { api_version: Some("v1".into()), field_path: path.into() }),
+            field_ref: Some(ObjectFieldSelector {
+                api_version: Some("v1".into()),
+                field_path: path.into(),
+            }),
             ..EnvVarSource::default()
         }),
         ..EnvVar::default()
@@ -156,23 +184,58 @@ pub(super) fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
 /// operator never reads them.
 fn mounted(agent: &ValidAgent) -> Vec<(String, Volume)> {
     let export = &agent.spec.export;
-    let item = |key: &str| Some(vec![KeyToPath { key: key.into(), path: key.into(), mode: None }]);
+    let item = |key: &str| {
+        Some(vec![KeyToPath {
+            key: key.into(),
+            path: key.into(),
+            mode: None,
+        }])
+    };
     let secret = |name: String, secret: &str, items| {
-        let source = SecretVolumeSource { secret_name: Some(secret.into()), items, ..SecretVolumeSource::default() };
-        let volume = Volume { name: name.clone(), secret: Some(source), ..Volume::default() };
+        let source = SecretVolumeSource {
+            secret_name: Some(secret.into()),
+            items,
+            ..SecretVolumeSource::default()
+        };
+        let volume = Volume {
+            name: name.clone(),
+            secret: Some(source),
+            ..Volume::default()
+        };
         (name, volume)
     };
-    let headers = export.headers.iter().enumerate().filter_map(|(index, header)| {
-        let key = header.secret_key_ref.as_ref()?;
-        Some(secret(format!("otelagent-header-{index}"), &key.name, item(&key.key)))
-    });
+    let headers = export
+        .headers
+        .iter()
+        .enumerate()
+        .filter_map(|(index, header)| {
+            let key = header.secret_key_ref.as_ref()?;
+            Some(secret(
+                format!("otelagent-header-{index}"),
+                &key.name,
+                item(&key.key),
+            ))
+        });
     let tls = export.tls.clone().unwrap_or_default();
     let ca = tls.ca_config_map.map(|ca| {
         let name = "otelagent-ca".to_owned();
-        let source = ConfigMapVolumeSource { name: ca.name, items: item(&ca.key), ..ConfigMapVolumeSource::default() };
-        (name.clone(), Volume { name, config_map: Some(source), ..Volume::default() })
+        let source = ConfigMapVolumeSource {
+            name: ca.name,
+            items: item(&ca.key),
+            ..ConfigMapVolumeSource::default()
+        };
+        (
+            name.clone(),
+            Volume {
+                name,
+                config_map: Some(source),
+                ..Volume::default()
+            },
+        )
     });
-    let client = tls.client_certificate_secret.map(|s| secret("otelagent-client".into(), &s.name, None));
+    let client = tls
+        .client_certificate_secret
+        .map(|s| secret("otelagent-client".into(), &s.name, None));
     headers.chain(ca).chain(client).collect()
 }
 
@@ -184,25 +247,57 @@ fn mount_path(volume: &str) -> String {
 /// Requests and limits: the user's, else what the buffer needs. A sidecar's requests are its limits,
 /// so that it does not change its pod's quality of service (KEP-753).
 fn resources(agent: &ValidAgent, placement: Placement) -> ResourceRequirements {
-    let user = agent.spec.agent.as_ref().and_then(|a| a.resources.clone()).unwrap_or_default();
+    let user = agent
+        .spec
+        .agent
+        .as_ref()
+        .and_then(|a| a.resources.clone())
+        .unwrap_or_default();
     let memory = agent_config::memory_bytes(agent, placement) + BASE_MEMORY;
-    let (requests, limits) = (user.requests.unwrap_or_default(), user.limits.unwrap_or_default());
+    let (requests, limits) = (
+        user.requests.unwrap_or_default(),
+        user.limits.unwrap_or_default(),
+    );
     let amounts = |amounts: &Amounts, default_cpu: Option<u64>, default_memory: u64| {
-        let cpu = amounts.cpu.as_deref().and_then(quantity::millicores).or(default_cpu);
-        let memory = amounts.memory.as_deref().and_then(quantity::bytes).unwrap_or(default_memory);
+        let cpu = amounts
+            .cpu
+            .as_deref()
+            .and_then(quantity::millicores)
+            .or(default_cpu);
+        let memory = amounts
+            .memory
+            .as_deref()
+            .and_then(quantity::bytes)
+            .unwrap_or(default_memory);
         let memory = Some(("memory".to_owned(), quantity::memory(memory)));
         let cpu = cpu.map(|cpu| ("cpu".to_owned(), quantity::cpu(cpu)));
-        cpu.into_iter().chain(memory).collect::<BTreeMap<String, Quantity>>()
+        cpu.into_iter()
+            .chain(memory)
+            .collect::<BTreeMap<String, Quantity>>()
     };
     let (requests, limits) = if placement == Placement::Sidecar {
-        let either = Amounts { cpu: limits.cpu.or(requests.cpu), memory: limits.memory.or(requests.memory) };
+        let either = Amounts {
+            cpu: limits.cpu.or(requests.cpu),
+            memory: limits.memory.or(requests.memory),
+        };
         let both = amounts(&either, Some(DEFAULT_CPU), memory);
         (both.clone(), both)
     } else {
-        let limit = limits.memory.as_deref().and_then(quantity::bytes).unwrap_or(memory);
-        (amounts(&requests, Some(DEFAULT_CPU), limit.min(memory)), amounts(&limits, None, memory))
+        let limit = limits
+            .memory
+            .as_deref()
+            .and_then(quantity::bytes)
+            .unwrap_or(memory);
+        (
+            amounts(&requests, Some(DEFAULT_CPU), limit.min(memory)),
+            amounts(&limits, None, memory),
+        )
     };
-    ResourceRequirements { requests: Some(requests), limits: Some(limits), claims: None }
+    ResourceRequirements {
+        requests: Some(requests),
+        limits: Some(limits),
+        claims: None,
+    }
 }
 
 fn pull_policy(policy: PullPolicy) -> &'static str {
@@ -220,8 +315,14 @@ fn restricted() -> SecurityContext {
         run_as_group: Some(USER),
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
-        capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
-        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".into()]),
+            add: None,
+        }),
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".into(),
+            localhost_profile: None,
+        }),
         ..SecurityContext::default()
     }
 }
@@ -230,7 +331,10 @@ fn restricted() -> SecurityContext {
 pub(super) fn pod_security() -> PodSecurityContext {
     PodSecurityContext {
         run_as_non_root: Some(true),
-        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".into(),
+            localhost_profile: None,
+        }),
         ..PodSecurityContext::default()
     }
 }

@@ -38,7 +38,10 @@ impl ServerVersion {
             let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
             digits.parse().ok()
         };
-        Some(Self { major: number(major)?, minor: number(minor)? })
+        Some(Self {
+            major: number(major)?,
+            minor: number(minor)?,
+        })
     }
 
     /// Whether this server is at least 1.`minor`.

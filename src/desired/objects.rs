@@ -45,15 +45,20 @@ impl Object {
 /// does not matter; list items with a `name` are found by it, as server-side apply does.
 pub fn covers(actual: &Value, desired: &Value) -> bool {
     match (actual, desired) {
-        (Value::Object(actual), Value::Object(desired)) => {
-            desired.iter().all(|(key, value)| actual.get(key).is_some_and(|actual| covers(actual, value)))
-        }
+        (Value::Object(actual), Value::Object(desired)) => desired
+            .iter()
+            .all(|(key, value)| actual.get(key).is_some_and(|actual| covers(actual, value))),
         (Value::Array(actual), Value::Array(desired)) => {
             let named = desired.iter().all(|item| item.get("name").is_some());
             if named && !desired.is_empty() {
-                desired.iter().all(|item| actual.iter().any(|other| other["name"] == item["name"] && covers(other, item)))
+                desired.iter().all(|item| {
+                    actual
+                        .iter()
+                        .any(|other| other["name"] == item["name"] && covers(other, item))
+                })
             } else {
-                actual.len() == desired.len() && actual.iter().zip(desired).all(|(a, d)| covers(a, d))
+                actual.len() == desired.len()
+                    && actual.iter().zip(desired).all(|(a, d)| covers(a, d))
             }
         }
         (actual, desired) => actual == desired,
@@ -69,9 +74,15 @@ mod tests {
     #[test]
     fn defaults_and_foreign_additions_do_not_count_as_drift_but_changes_do() {
         let actual = json!({"a": 1, "defaulted": true, "list": [{"name": "x", "v": 1, "d": 2}, {"name": "foreign"}]});
-        assert!(covers(&actual, &json!({"a": 1, "list": [{"name": "x", "v": 1}]})));
+        assert!(covers(
+            &actual,
+            &json!({"a": 1, "list": [{"name": "x", "v": 1}]})
+        ));
         assert!(!covers(&actual, &json!({"a": 2})));
         assert!(!covers(&actual, &json!({"list": [{"name": "x", "v": 9}]})));
-        assert!(!covers(&json!({"args": ["a", "b"]}), &json!({"args": ["a"]})));
+        assert!(!covers(
+            &json!({"args": ["a", "b"]}),
+            &json!({"args": ["a"]})
+        ));
     }
 }

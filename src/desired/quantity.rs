@@ -12,7 +12,9 @@ pub(super) const MIB: u64 = 1 << 20;
 
 /// Bytes of a size such as `64Mi`; `None` where it is malformed or does not fit.
 pub(super) fn bytes(text: &str) -> Option<u64> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let factor: u64 = match unit {
         "" => 1,
@@ -33,7 +35,10 @@ pub(super) fn memory(bytes: u64) -> Quantity {
     let text = units
         .iter()
         .find(|(_, factor)| bytes >= *factor && bytes % factor == 0)
-        .map_or_else(|| bytes.to_string(), |(unit, factor)| format!("{}{unit}", bytes / factor));
+        .map_or_else(
+            || bytes.to_string(),
+            |(unit, factor)| format!("{}{unit}", bytes / factor),
+        );
     Quantity(text)
 }
 
@@ -47,18 +52,30 @@ pub(super) fn millicores(text: &str) -> Option<u64> {
         return None;
     }
     let fraction: u64 = format!("{fraction:0<3}").parse().ok()?;
-    whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(fraction)
+    whole
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1000)?
+        .checked_add(fraction)
 }
 
 /// Processor time in the form Kubernetes itself prints.
 pub(super) fn cpu(millicores: u64) -> Quantity {
-    Quantity(if millicores % 1000 == 0 { (millicores / 1000).to_string() } else { format!("{millicores}m") })
+    Quantity(if millicores % 1000 == 0 {
+        (millicores / 1000).to_string()
+    } else {
+        format!("{millicores}m")
+    })
 }
 
 /// A duration as Go writes it, such as `1m30s`; `None` where it is malformed, negative or too long.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let parsed: kube::core::Duration = text.parse().ok()?;
-    if parsed.is_negative() { None } else { Some(parsed.into()) }
+    if parsed.is_negative() {
+        None
+    } else {
+        Some(parsed.into())
+    }
 }
 
 /// A duration in whole milliseconds, as collector configuration takes it.
@@ -72,7 +89,12 @@ mod tests {
 
     #[test]
     fn sizes_are_read_and_printed_in_canonical_form() {
-        for (text, canonical) in [("64Mi", "64Mi"), ("1024Mi", "1Gi"), ("65536", "64Ki"), ("1M", "1000000")] {
+        for (text, canonical) in [
+            ("64Mi", "64Mi"),
+            ("1024Mi", "1Gi"),
+            ("65536", "64Ki"),
+            ("1M", "1000000"),
+        ] {
             assert_eq!(memory(bytes(text).unwrap()).0, canonical, "{text}");
         }
         assert_eq!(bytes("64MB"), None);

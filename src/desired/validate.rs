@@ -76,7 +76,10 @@ impl ValidAgent {
 
     /// The user's own image, which need not be the bundled agent.
     pub fn own_image(&self) -> Option<&str> {
-        self.spec.agent.as_ref().and_then(|agent| agent.image.as_deref())
+        self.spec
+            .agent
+            .as_ref()
+            .and_then(|agent| agent.image.as_deref())
     }
 }
 
@@ -92,18 +95,33 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
     problems.extend(server_problems(spec, environment));
     problems.extend(secret_problems(spec));
 
-    let mut values = Values { problems: &mut problems };
+    let mut values = Values {
+        problems: &mut problems,
+    };
     let batch = spec.batch.clone().unwrap_or_default();
     let buffer = spec.buffer.clone().unwrap_or_default();
-    let sdk_flush = spec.workloads.as_ref().and_then(|w| w.flush_interval.clone());
+    let sdk_flush = spec
+        .workloads
+        .as_ref()
+        .and_then(|w| w.flush_interval.clone());
     let hold_old = spec.switchover.as_ref().and_then(|s| s.hold_old.clone());
     let valid = ValidAgent {
         name: agent.name_any(),
         uid: agent.uid().unwrap_or_default(),
-        flush_interval: values.duration("spec.batch.flushInterval", batch.flush_interval.as_deref(), 200),
-        batch_bytes: values.size("spec.batch.maxSize", batch.max_size.as_deref()).unwrap_or(3 * MIB),
+        flush_interval: values.duration(
+            "spec.batch.flushInterval",
+            batch.flush_interval.as_deref(),
+            200,
+        ),
+        batch_bytes: values
+            .size("spec.batch.maxSize", batch.max_size.as_deref())
+            .unwrap_or(3 * MIB),
         memory_bytes: values.size("spec.buffer.memory", buffer.memory.as_deref()),
-        export_timeout: values.duration("spec.export.timeout", spec.export.timeout.as_deref(), 10_000),
+        export_timeout: values.duration(
+            "spec.export.timeout",
+            spec.export.timeout.as_deref(),
+            10_000,
+        ),
         sdk_flush: values.duration("spec.workloads.flushInterval", sdk_flush.as_deref(), 500),
         hold_old: values.duration("spec.switchover.holdOld", hold_old.as_deref(), 60_000),
         selection: selection(agent),
@@ -112,7 +130,11 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
         seal: Seal,
     };
     problems.extend(config_problems(&valid));
-    if problems.is_empty() { Ok(valid) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(valid)
+    } else {
+        Err(problems)
+    }
 }
 
 /// Reads values whose syntax the schema has checked already, noting what does not fit all the same.
@@ -142,7 +164,11 @@ impl Values<'_> {
 
     fn malformed(&mut self, field: &'static str, text: &str, expected: &str) {
         let message = format!("{field} is `{text}`; write {expected}");
-        self.problems.push(Problem { field, reason: "InvalidValue", message });
+        self.problems.push(Problem {
+            field,
+            reason: "InvalidValue",
+            message,
+        });
     }
 }
 
@@ -151,16 +177,27 @@ pub fn selection(agent: &OtelAgent) -> Option<Selection> {
     let workloads = agent.spec.workloads.as_ref()?;
     let own = || Namespaces::Named(agent.namespace().unwrap_or_default());
     Some(Selection {
-        namespaces: workloads.namespace_selector.clone().map_or_else(own, Namespaces::Labelled),
+        namespaces: workloads
+            .namespace_selector
+            .clone()
+            .map_or_else(own, Namespaces::Labelled),
         pods: workloads.pod_selector.clone().unwrap_or_default(),
     })
 }
 
-fn platform_problems(spec: &OtelAgentSpec, namespace: &str, environment: &Environment) -> Vec<Problem> {
+fn platform_problems(
+    spec: &OtelAgentSpec,
+    namespace: &str,
+    environment: &Environment,
+) -> Vec<Problem> {
     if environment.platform_namespaces.contains(namespace) {
         return Vec::new();
     }
-    let platform: Vec<&str> = environment.platform_namespaces.iter().map(String::as_str).collect();
+    let platform: Vec<&str> = environment
+        .platform_namespaces
+        .iter()
+        .map(String::as_str)
+        .collect();
     let platform = platform.join(", ");
     let problem = |field, what: &str, instead: &str| Problem {
         field,
@@ -172,14 +209,30 @@ fn platform_problems(spec: &OtelAgentSpec, namespace: &str, environment: &Enviro
     };
     let mut problems = Vec::new();
     if spec.mode.on_nodes() {
-        problems.push(problem("spec.mode", &format!("mode {}", spec.mode), "use mode Sidecar"));
+        problems.push(problem(
+            "spec.mode",
+            &format!("mode {}", spec.mode),
+            "use mode Sidecar",
+        ));
     }
-    if spec.workloads.as_ref().is_some_and(|w| w.namespace_selector.is_some()) {
+    if spec
+        .workloads
+        .as_ref()
+        .is_some_and(|w| w.namespace_selector.is_some())
+    {
         let instead = "remove it to select pods of this namespace";
-        problems.push(problem("spec.workloads.namespaceSelector", "workloads.namespaceSelector", instead));
+        problems.push(problem(
+            "spec.workloads.namespaceSelector",
+            "workloads.namespaceSelector",
+            instead,
+        ));
     }
     if spec.agent.as_ref().is_some_and(|a| a.image.is_some()) {
-        problems.push(problem("spec.agent.image", "agent.image", "remove it to use the bundled agent"));
+        problems.push(problem(
+            "spec.agent.image",
+            "agent.image",
+            "remove it to use the bundled agent",
+        ));
     }
     problems
 }
@@ -200,10 +253,18 @@ fn server_problems(spec: &OtelAgentSpec, environment: &Environment) -> Option<Pr
 /// Secrets and `ConfigMap`s are mounted from the namespace of the pod that runs the agent, which in mode
 /// Sidecar is the application's.
 fn secret_problems(spec: &OtelAgentSpec) -> Option<Problem> {
-    let elsewhere = spec.workloads.as_ref().is_some_and(|w| w.namespace_selector.is_some());
-    let headers = spec.export.headers.iter().any(|h| h.secret_key_ref.is_some());
+    let elsewhere = spec
+        .workloads
+        .as_ref()
+        .is_some_and(|w| w.namespace_selector.is_some());
+    let headers = spec
+        .export
+        .headers
+        .iter()
+        .any(|h| h.secret_key_ref.is_some());
     let tls = spec.export.tls.as_ref();
-    let mounted = headers || tls.is_some_and(|t| t.ca_config_map.is_some() || t.client_certificate_secret.is_some());
+    let mounted = headers
+        || tls.is_some_and(|t| t.ca_config_map.is_some() || t.client_certificate_secret.is_some());
     (spec.mode == Mode::Sidecar && elsewhere && mounted).then(|| Problem {
         field: "spec.export",
         reason: "SecretOutOfReach",
@@ -221,7 +282,9 @@ fn config_problems(agent: &ValidAgent) -> Vec<Problem> {
     }
     let placement = topology(agent.wanted()).placement();
     let rendered = agent_config::render(agent, placement);
-    let Err(found) = otelagent_agent::config::check(&rendered) else { return Vec::new() };
+    let Err(found) = otelagent_agent::config::check(&rendered) else {
+        return Vec::new();
+    };
     found
         .iter()
         .map(|problem| Problem {
@@ -231,4 +294,3 @@ fn config_problems(agent: &ValidAgent) -> Vec<Problem> {
         })
         .collect()
 }
-

@@ -22,6 +22,8 @@ pub struct LivePod<'a> {
     pub owner: String,
     /// Whether it is being deleted.
     pub terminating: bool,
+    /// Whether it is ready, and with it what runs in it.
+    pub ready: bool,
 }
 
 /// What new pods are given now.
@@ -40,6 +42,8 @@ pub struct PodReport {
     pub counts: PodCounts,
     /// Live pods by mode, terminating ones included: they still use their path.
     pub users: BTreeMap<Mode, usize>,
+    /// Of the injected pods, ready ones by mode: what a sidecar's readiness is read from.
+    pub ready: BTreeMap<Mode, i32>,
     /// Owners of stale pods, with their number.
     pub stale: BTreeMap<String, usize>,
     /// Owners of missed pods, with their number.
@@ -63,7 +67,10 @@ pub fn count<'a>(
         let injected_by = pod.labels.get(names::LABEL_AGENT);
         if injected_by.is_some_and(|agent| agent == label) {
             count_injected(&mut report, &pod, serving);
-        } else if injected_by.is_none() && !pod.terminating && is_selected(&pod, selection, exclusions) {
+        } else if injected_by.is_none()
+            && !pod.terminating
+            && is_selected(&pod, selection, exclusions)
+        {
             report.counts.missed += 1;
             *report.missed.entry(pod.owner).or_default() += 1;
         }
@@ -72,7 +79,10 @@ pub fn count<'a>(
 }
 
 fn count_injected(report: &mut PodReport, pod: &LivePod<'_>, serving: Option<&Serving<'_>>) {
-    let mode = pod.labels.get(names::LABEL_MODE).and_then(|mode| Mode::parse(mode));
+    let mode = pod
+        .labels
+        .get(names::LABEL_MODE)
+        .and_then(|mode| Mode::parse(mode));
     if let Some(mode) = mode {
         *report.users.entry(mode).or_default() += 1;
     }
@@ -82,6 +92,7 @@ fn count_injected(report: &mut PodReport, pod: &LivePod<'_>, serving: Option<&Se
     report.counts.injected += 1;
     if let Some(mode) = mode {
         *report.counts.by_mode.entry(mode.to_string()).or_default() += 1;
+        *report.ready.entry(mode).or_default() += i32::from(pod.ready);
     }
     let recipe = pod.labels.get(names::LABEL_CONFIG).map(String::as_str);
     if serving.is_some_and(|serving| mode == Some(serving.mode) && recipe == Some(serving.recipe)) {
@@ -93,7 +104,8 @@ fn count_injected(report: &mut PodReport, pod: &LivePod<'_>, serving: Option<&Se
 }
 
 fn is_selected(pod: &LivePod<'_>, selection: Option<&Selection>, exclusions: &[Selection]) -> bool {
-    let matches = |selection: &Selection| selection.matches(pod.namespace, pod.namespace_labels, pod.labels);
+    let matches =
+        |selection: &Selection| selection.matches(pod.namespace, pod.namespace_labels, pod.labels);
     selection.is_some_and(matches) && !exclusions.iter().any(matches)
 }
 
@@ -107,7 +119,8 @@ pub fn owner_name(
 ) -> String {
     let deployment = |name: &str| {
         let suffix = format!("-{}", labels.get("pod-template-hash")?);
-        name.strip_suffix(&suffix).map(|name| format!("Deployment {namespace}/{name}"))
+        name.strip_suffix(&suffix)
+            .map(|name| format!("Deployment {namespace}/{name}"))
     };
     match controller {
         Some(("ReplicaSet", name)) => {
@@ -120,9 +133,17 @@ pub fn owner_name(
 
 /// The first few owners as a person reads them: `Deployment shop/cart: 3, Pod shop/one: 1 and 2 more`.
 pub(super) fn name_owners(owners: &BTreeMap<String, usize>) -> String {
-    let named: Vec<String> = owners.iter().take(NAMED).map(|(owner, pods)| format!("{owner}: {pods}")).collect();
+    let named: Vec<String> = owners
+        .iter()
+        .take(NAMED)
+        .map(|(owner, pods)| format!("{owner}: {pods}"))
+        .collect();
     let rest = owners.len().saturating_sub(NAMED);
-    if rest == 0 { named.join(", ") } else { format!("{} and {rest} more", named.join(", ")) }
+    if rest == 0 {
+        named.join(", ")
+    } else {
+        format!("{} and {rest} more", named.join(", "))
+    }
 }
 
 #[cfg(test)]
@@ -132,11 +153,17 @@ mod tests {
     use crate::inject::Namespaces;
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     fn all() -> Selection {
-        Selection { namespaces: Namespaces::Labelled(Selector::default()), pods: Selector::default() }
+        Selection {
+            namespaces: Namespaces::Labelled(Selector::default()),
+            pods: Selector::default(),
+        }
     }
 
     fn count_one(pod_labels: &[(&str, &str)], terminating: bool) -> PodReport {
@@ -147,24 +174,43 @@ mod tests {
             labels: &pod_labels,
             owner: "Deployment shop/cart".into(),
             terminating,
+            ready: true,
         };
-        let serving = Serving { mode: Mode::HostPort, recipe: "r2" };
+        let serving = Serving {
+            mode: Mode::HostPort,
+            recipe: "r2",
+        };
         count("a.b", Some(&serving), Some(&all()), &[], [pod])
     }
 
     #[test]
     fn a_pod_with_the_serving_mode_and_recipe_is_current() {
-        let injected = [(names::LABEL_AGENT, "a.b"), (names::LABEL_MODE, "HostPort"), (names::LABEL_CONFIG, "r2")];
+        let injected = [
+            (names::LABEL_AGENT, "a.b"),
+            (names::LABEL_MODE, "HostPort"),
+            (names::LABEL_CONFIG, "r2"),
+        ];
         let counts = count_one(&injected, false).counts;
-        assert_eq!((counts.injected, counts.current, counts.stale, counts.missed), (1, 1, 0, 0));
+        assert_eq!(
+            (counts.injected, counts.current, counts.stale, counts.missed),
+            (1, 1, 0, 0)
+        );
     }
 
     #[test]
     fn a_pod_with_an_older_mode_or_recipe_is_stale() {
         for (mode, recipe) in [("NodeLocal", "r2"), ("HostPort", "r1")] {
-            let injected = [(names::LABEL_AGENT, "a.b"), (names::LABEL_MODE, mode), (names::LABEL_CONFIG, recipe)];
+            let injected = [
+                (names::LABEL_AGENT, "a.b"),
+                (names::LABEL_MODE, mode),
+                (names::LABEL_CONFIG, recipe),
+            ];
             let report = count_one(&injected, false);
-            assert_eq!((report.counts.current, report.counts.stale), (0, 1), "{mode} {recipe}");
+            assert_eq!(
+                (report.counts.current, report.counts.stale),
+                (0, 1),
+                "{mode} {recipe}"
+            );
             assert_eq!(name_owners(&report.stale), "Deployment shop/cart: 1");
         }
     }
@@ -172,23 +218,42 @@ mod tests {
     #[test]
     fn a_selected_pod_without_a_mark_is_missed_unless_it_opted_out_or_is_going() {
         assert_eq!(count_one(&[], false).counts.missed, 1);
-        assert_eq!(count_one(&[(names::LABEL_INJECT, "false")], false).counts.missed, 0);
+        assert_eq!(
+            count_one(&[(names::LABEL_INJECT, "false")], false)
+                .counts
+                .missed,
+            0
+        );
         assert_eq!(count_one(&[], true).counts.missed, 0);
-        assert_eq!(count_one(&[(names::LABEL_AGENT, "other")], false).counts.missed, 0);
+        assert_eq!(
+            count_one(&[(names::LABEL_AGENT, "other")], false)
+                .counts
+                .missed,
+            0
+        );
     }
 
     #[test]
     fn an_owner_is_the_deployment_behind_the_replica_set() {
         let hashed = labels(&[("pod-template-hash", "7d4b9")]);
         let name = |controller| owner_name("shop", "cart-7d4b9-x", controller, &hashed);
-        assert_eq!(name(Some(("ReplicaSet", "cart-7d4b9"))), "Deployment shop/cart");
+        assert_eq!(
+            name(Some(("ReplicaSet", "cart-7d4b9"))),
+            "Deployment shop/cart"
+        );
         assert_eq!(name(Some(("StatefulSet", "db"))), "StatefulSet shop/db");
         assert_eq!(name(None), "Pod shop/cart-7d4b9-x");
     }
 
     #[test]
     fn a_terminating_pod_still_uses_its_path() {
-        let report = count_one(&[(names::LABEL_AGENT, "a.b"), (names::LABEL_MODE, "NodeLocal")], true);
+        let report = count_one(
+            &[
+                (names::LABEL_AGENT, "a.b"),
+                (names::LABEL_MODE, "NodeLocal"),
+            ],
+            true,
+        );
         assert_eq!(report.users, BTreeMap::from([(Mode::NodeLocal, 1)]));
         assert_eq!(report.counts.injected, 0);
     }

@@ -59,11 +59,23 @@ pub struct Plan {
 /// keep    = {wanted, serving} ∪ in use
 /// ```
 pub fn plan(observed: &Observed) -> Plan {
-    let serving = if observed.wanted_ready { Some(observed.wanted) } else { observed.serving };
-    let mut plan =
-        Plan { serving, keep: BTreeMap::new(), remove: BTreeSet::new(), look_again: None };
+    let serving = if observed.wanted_ready {
+        Some(observed.wanted)
+    } else {
+        observed.serving
+    };
+    let mut plan = Plan {
+        serving,
+        keep: BTreeMap::new(),
+        remove: BTreeSet::new(),
+        look_again: None,
+    };
     // What is in force now is needed until the flip has been made, however long its proof takes.
-    let needed: BTreeSet<Mode> = [observed.wanted].into_iter().chain(serving).chain(observed.serving).collect();
+    let needed: BTreeSet<Mode> = [observed.wanted]
+        .into_iter()
+        .chain(serving)
+        .chain(observed.serving)
+        .collect();
     // Mode order has no meaning here; a mode that is neither needed, used nor there needs nothing.
     for mode in Mode::ALL {
         let used = observed.users.get(&mode).is_some_and(|users| *users > 0);
@@ -71,7 +83,9 @@ pub fn plan(observed: &Observed) -> Plan {
             plan.keep.insert(mode, None);
             continue;
         }
-        let Some(unused_since) = observed.vehicles.get(&mode) else { continue };
+        let Some(unused_since) = observed.vehicles.get(&mode) else {
+            continue;
+        };
         let since = unused_since.unwrap_or(observed.now);
         match remaining(since, observed.now, observed.hold_old) {
             Some(left) => {
@@ -90,7 +104,9 @@ pub fn plan(observed: &Observed) -> Plan {
 /// future (a clock set back) counts as now.
 fn remaining(since: Timestamp, now: Timestamp, hold: Duration) -> Option<Duration> {
     let unused = Duration::try_from(now.duration_since(since)).unwrap_or_default();
-    hold.max(PROPAGATION).checked_sub(unused).filter(|left| !left.is_zero())
+    hold.max(PROPAGATION)
+        .checked_sub(unused)
+        .filter(|left| !left.is_zero())
 }
 
 #[cfg(test)]
@@ -115,12 +131,20 @@ mod tests {
 
     /// `HostPort` serves, pods of `NodeLocal` still run.
     fn flipped() -> Observed {
-        Observed { wanted: Mode::HostPort, serving: Some(Mode::HostPort), ..settled(Mode::NodeLocal) }
+        Observed {
+            wanted: Mode::HostPort,
+            serving: Some(Mode::HostPort),
+            ..settled(Mode::NodeLocal)
+        }
     }
 
     #[test]
     fn a_path_in_force_stays_until_the_flip_is_made() {
-        let mut observed = Observed { wanted: Mode::HostPort, users: BTreeMap::new(), ..settled(Mode::NodeLocal) };
+        let mut observed = Observed {
+            wanted: Mode::HostPort,
+            users: BTreeMap::new(),
+            ..settled(Mode::NodeLocal)
+        };
         observed.vehicles.insert(Mode::NodeLocal, Some(at(-3600)));
         let plan = plan(&observed);
         assert_eq!(plan.serving, Some(Mode::HostPort));
@@ -143,15 +167,25 @@ mod tests {
 
     #[test]
     fn a_new_mode_is_built_beside_the_old_one_which_serves_on() {
-        let observed = Observed { wanted: Mode::HostPort, wanted_ready: false, ..settled(Mode::NodeLocal) };
+        let observed = Observed {
+            wanted: Mode::HostPort,
+            wanted_ready: false,
+            ..settled(Mode::NodeLocal)
+        };
         let plan = plan(&observed);
         assert_eq!(plan.serving, Some(Mode::NodeLocal));
-        assert_eq!(plan.keep.keys().copied().collect::<Vec<_>>(), [Mode::HostPort, Mode::NodeLocal]);
+        assert_eq!(
+            plan.keep.keys().copied().collect::<Vec<_>>(),
+            [Mode::HostPort, Mode::NodeLocal]
+        );
     }
 
     #[test]
     fn once_ready_the_new_mode_serves_and_the_old_stays_for_its_users() {
-        let mut observed = Observed { wanted: Mode::HostPort, ..settled(Mode::NodeLocal) };
+        let mut observed = Observed {
+            wanted: Mode::HostPort,
+            ..settled(Mode::NodeLocal)
+        };
         observed.vehicles.insert(Mode::HostPort, None);
         let plan = plan(&observed);
         assert_eq!(plan.serving, Some(Mode::HostPort));
@@ -161,7 +195,10 @@ mod tests {
 
     #[test]
     fn an_unused_path_is_held_and_then_removed() {
-        let mut observed = Observed { users: BTreeMap::new(), ..flipped() };
+        let mut observed = Observed {
+            users: BTreeMap::new(),
+            ..flipped()
+        };
         let first = plan(&observed);
         assert_eq!(first.keep.get(&Mode::NodeLocal), Some(&Some(at(0))));
         assert_eq!(first.look_again, Some(Duration::from_secs(60)));
@@ -182,7 +219,11 @@ mod tests {
 
     #[test]
     fn a_hold_of_zero_still_covers_the_time_a_flip_takes_to_arrive() {
-        let mut observed = Observed { users: BTreeMap::new(), hold_old: Duration::ZERO, ..flipped() };
+        let mut observed = Observed {
+            users: BTreeMap::new(),
+            hold_old: Duration::ZERO,
+            ..flipped()
+        };
         observed.vehicles.insert(Mode::NodeLocal, Some(at(-4)));
         assert!(plan(&observed).remove.is_empty());
     }

@@ -85,29 +85,43 @@ impl Vehicle {
             waiting_for: Vec::new(),
         };
         if !self.observed || self.template != wanted_template {
-            state.waiting_for.push("the DaemonSet controller has not acted on the change yet".into());
+            state
+                .waiting_for
+                .push("the DaemonSet controller has not acted on the change yet".into());
             return state;
         }
         if self.desired == 0 {
-            state.waiting_for.push("no node matches the agent's nodeSelector and tolerations".into());
+            state
+                .waiting_for
+                .push("no node matches the agent's nodeSelector and tolerations".into());
         }
         let is_node_ready = |node: &str| nodes.get(node).copied().unwrap_or(false);
         for (node, pods) in &by_node {
             if is_node_ready(node) && !pods.iter().any(|pod| pod.ready && is_updated(pod)) {
                 let names: Vec<String> = pods.iter().map(|pod| pod.described()).collect();
-                state.waiting_for.push(format!("node {node}: agent {} is not ready", names.join(", ")));
+                state.waiting_for.push(format!(
+                    "node {node}: agent {} is not ready",
+                    names.join(", ")
+                ));
             }
         }
-        state.waiting_for.extend(self.missing(&by_node.keys().copied().collect(), nodes));
+        state
+            .waiting_for
+            .extend(self.missing(&by_node.keys().copied().collect(), nodes));
         state
     }
 
     /// Agents that do not exist yet. Which nodes lack them is the `DaemonSet` controller's knowledge;
     /// nodes that are down without an agent may account for some.
     fn missing(&self, with_agent: &BTreeSet<&str>, nodes: &NodeState) -> Option<String> {
-        let down = nodes.iter().filter(|(name, ready)| !**ready && !with_agent.contains(name.as_str())).count();
+        let down = nodes
+            .iter()
+            .filter(|(name, ready)| !**ready && !with_agent.contains(name.as_str()))
+            .count();
         let desired = usize::try_from(self.desired).unwrap_or_default();
-        let missing = desired.saturating_sub(with_agent.len()).saturating_sub(down);
+        let missing = desired
+            .saturating_sub(with_agent.len())
+            .saturating_sub(down);
         (missing > 0).then(|| format!("{missing} of {desired} nodes have no agent yet"))
     }
 }
@@ -127,28 +141,45 @@ mod tests {
     }
 
     fn vehicle(desired: i32, pods: Vec<AgentPod>) -> Vehicle {
-        Vehicle { observed: true, desired, template: "t1".into(), pods }
+        Vehicle {
+            observed: true,
+            desired,
+            template: "t1".into(),
+            pods,
+        }
     }
 
     fn nodes(states: &[(&str, bool)]) -> NodeState {
-        states.iter().map(|(name, ready)| ((*name).to_owned(), *ready)).collect()
+        states
+            .iter()
+            .map(|(name, ready)| ((*name).to_owned(), *ready))
+            .collect()
     }
 
     #[test]
     fn ready_everywhere_means_every_ready_node_has_a_ready_updated_agent() {
         let nodes = nodes(&[("n1", true), ("n2", true)]);
-        let state = vehicle(2, vec![pod("n1", true, "t1"), pod("n2", true, "t1")]).state(&nodes, "t1");
+        let state =
+            vehicle(2, vec![pod("n1", true, "t1"), pod("n2", true, "t1")]).state(&nodes, "t1");
         assert!(state.is_ready_everywhere(), "{state:?}");
         assert_eq!((state.desired, state.ready, state.updated), (2, 2, 2));
 
-        let state = vehicle(2, vec![pod("n1", true, "t1"), pod("n2", false, "t1")]).state(&nodes, "t1");
+        let state =
+            vehicle(2, vec![pod("n1", true, "t1"), pod("n2", false, "t1")]).state(&nodes, "t1");
         assert_eq!(state.waiting_for, ["node n2: agent a-n2 is not ready"]);
 
-        let pulling = AgentPod { waits_for: Some("ImagePullBackOff".into()), ..pod("n2", false, "t1") };
+        let pulling = AgentPod {
+            waits_for: Some("ImagePullBackOff".into()),
+            ..pod("n2", false, "t1")
+        };
         let state = vehicle(2, vec![pod("n1", true, "t1"), pulling]).state(&nodes, "t1");
-        assert_eq!(state.waiting_for, ["node n2: agent a-n2 (ImagePullBackOff) is not ready"]);
+        assert_eq!(
+            state.waiting_for,
+            ["node n2: agent a-n2 (ImagePullBackOff) is not ready"]
+        );
 
-        let state = vehicle(2, vec![pod("n1", true, "t1"), pod("n2", true, "t0")]).state(&nodes, "t1");
+        let state =
+            vehicle(2, vec![pod("n1", true, "t1"), pod("n2", true, "t0")]).state(&nodes, "t1");
         assert!(!state.is_ready_everywhere());
     }
 
@@ -170,6 +201,10 @@ mod tests {
 
     #[test]
     fn no_node_at_all_is_not_ready() {
-        assert!(!vehicle(0, Vec::new()).state(&NodeState::new(), "t1").is_ready_everywhere());
+        assert!(
+            !vehicle(0, Vec::new())
+                .state(&NodeState::new(), "t1")
+                .is_ready_everywhere()
+        );
     }
 }

@@ -6,50 +6,110 @@ use super::{manifest, world};
 
 #[test]
 fn apply_reapply_diff_dry_run_edit_and_explain_behave() {
-    let Some(world) = world("the object under kubectl") else { return };
+    let Some(world) = world("the object under kubectl") else {
+        return;
+    };
     let file = std::env::temp_dir().join(format!("otelagent-api-{}.yaml", std::process::id()));
     let path = file.to_str().unwrap();
     let yaml = manifest("otelagent-system", "known", "nobody", "mode: Sidecar");
     std::fs::write(&file, &yaml).unwrap();
     let kubectl = |args: &[&str]| world.kubectl.run(args);
 
-    assert!(kubectl(&["apply", "--filename", path]).unwrap().contains("created"));
+    assert!(
+        kubectl(&["apply", "--filename", path])
+            .unwrap()
+            .contains("created")
+    );
     world.until_serving("known", "Sidecar");
-    assert!(kubectl(&["apply", "--filename", path]).unwrap().contains("unchanged"), "applying again changes nothing");
-    assert_eq!(kubectl(&["diff", "--filename", path]).unwrap(), "", "and differs in nothing");
+    assert!(
+        kubectl(&["apply", "--filename", path])
+            .unwrap()
+            .contains("unchanged"),
+        "applying again changes nothing"
+    );
+    assert_eq!(
+        kubectl(&["diff", "--filename", path]).unwrap(),
+        "",
+        "and differs in nothing"
+    );
     std::fs::write(&file, yaml.replace("holdOld: 5s", "holdOld: 6s")).unwrap();
     kubectl(&["diff", "--filename", path]).expect_err("a difference is told by the exit code");
-    assert!(kubectl(&["apply", "--dry-run=server", "--filename", path]).unwrap().contains("configured (server dry run)"));
+    assert!(
+        kubectl(&["apply", "--dry-run=server", "--filename", path])
+            .unwrap()
+            .contains("configured (server dry run)")
+    );
     let before: Value = world.get("known");
-    assert_eq!(before["spec"]["switchover"]["holdOld"], "5s", "a dry run changes nothing");
+    assert_eq!(
+        before["spec"]["switchover"]["holdOld"], "5s",
+        "a dry run changes nothing"
+    );
 
     // An editor that changes one word, as `kubectl edit` runs it.
     let edit = "KUBE_EDITOR=sed -i s/holdOld:.5s/holdOld:\\ 7s/";
     let (variable, editor) = edit.split_once('=').unwrap();
     let mut command = world.cluster.kubectl().unwrap();
-    command.env(variable, editor).args(["edit", "otelagent", "known", "--namespace=otelagent-system"]);
+    command.env(variable, editor).args([
+        "edit",
+        "otelagent",
+        "known",
+        "--namespace=otelagent-system",
+    ]);
     let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_eq!(world.get("known")["spec"]["switchover"]["holdOld"], "7s");
 
     let mut command = world.cluster.kubectl().unwrap();
     let patch = "{\"spec\":{\"bogus\":1}}";
-    command.args(["patch", "oa", "known", "--namespace=otelagent-system", "--type=merge", "--patch", patch]);
+    command.args([
+        "patch",
+        "oa",
+        "known",
+        "--namespace=otelagent-system",
+        "--type=merge",
+        "--patch",
+        patch,
+    ]);
     let output = command.output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stderr).contains("unknown field \"spec.bogus\""), "an unknown field warns");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("unknown field \"spec.bogus\""),
+        "an unknown field warns"
+    );
 
     let explained = kubectl(&["explain", "oa.spec.mode"]).unwrap();
-    for word in ["NodeLocal", "Sidecar", "HostPort", "HostNetwork", "keep the path they were born with"] {
+    for word in [
+        "NodeLocal",
+        "Sidecar",
+        "HostPort",
+        "HostNetwork",
+        "keep the path they were born with",
+    ] {
         let flat = explained.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(flat.contains(word), "{word} in: {explained}");
     }
     let table = kubectl(&["get", "otelagents", "--namespace=otelagent-system"]).unwrap();
     let header: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
-    assert_eq!(header, ["NAME", "MODE", "SERVING", "READY", "PODS", "STALE", "MISSED", "AGE"]);
+    assert_eq!(
+        header,
+        [
+            "NAME", "MODE", "SERVING", "READY", "PODS", "STALE", "MISSED", "AGE"
+        ]
+    );
     let wide = kubectl(&["get", "oa", "--namespace=otelagent-system", "-o", "wide"]).unwrap();
-    assert!(wide.lines().next().unwrap().contains("ENDPOINT") && wide.contains("UPSTREAM") && wide.contains("REASON"));
+    assert!(
+        wide.lines().next().unwrap().contains("ENDPOINT")
+            && wide.contains("UPSTREAM")
+            && wide.contains("REASON")
+    );
     let everything = kubectl(&["get", "all", "--namespace=otelagent-system"]).unwrap();
-    assert!(!everything.contains("otelagent.otelagent.dev"), "not in category all: {everything}");
+    assert!(
+        !everything.contains("otelagent.otelagent.dev"),
+        "not in category all: {everything}"
+    );
     std::fs::remove_file(&file).unwrap();
 }
 
@@ -61,9 +121,20 @@ fn events_are_written_on_transitions_only() {
     std::thread::sleep(std::time::Duration::from_secs(5));
     let events: Value = world
         .kubectl
-        .get(&["events.v1.events.k8s.io", "--namespace=otelagent-system", "--field-selector=regarding.name=told"])
+        .get(&[
+            "events.v1.events.k8s.io",
+            "--namespace=otelagent-system",
+            "--field-selector=regarding.name=told",
+        ])
         .unwrap_or_else(|_| {
-            world.kubectl.get(&["events", "--namespace=otelagent-system", "--field-selector=involvedObject.name=told"]).unwrap()
+            world
+                .kubectl
+                .get(&[
+                    "events",
+                    "--namespace=otelagent-system",
+                    "--field-selector=involvedObject.name=told",
+                ])
+                .unwrap()
         });
     let reasons: Vec<String> = events["items"]
         .as_array()
@@ -72,5 +143,8 @@ fn events_are_written_on_transitions_only() {
         .filter_map(|event| event["reason"].as_str().map(str::to_owned))
         .collect();
     assert!(reasons.contains(&"Serving".to_owned()), "{reasons:?}");
-    assert!(reasons.len() < 10, "a settled object is not talked about: {reasons:?}");
+    assert!(
+        reasons.len() < 10,
+        "a settled object is not talked about: {reasons:?}"
+    );
 }

@@ -36,7 +36,8 @@ struct World {
 static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
     let built = images::ensure_all().expect("images");
     let name = format!("cluster-{}", std::process::id());
-    let cluster = Cluster::from_env_or_bed(Bed::builder().name(name).nodes(2).audit(true)).expect("a cluster");
+    let cluster = Cluster::from_env_or_bed(Bed::builder().name(name).nodes(2).audit(true))
+        .expect("a cluster");
     images::load_all(&cluster, &built).expect("images on the nodes");
     cluster
 });
@@ -51,7 +52,11 @@ fn world(what: &str) -> Option<World> {
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let cluster: &Cluster = &CLUSTER;
     let kubectl = Kubectl::new(&cluster.kubectl().expect("kubectl"));
-    let world = World { cluster, kubectl, _alone: alone };
+    let world = World {
+        cluster,
+        kubectl,
+        _alone: alone,
+    };
     steps::install(&world.kubectl).expect("the operator installed");
     steps::apply_upstream(&world.kubectl).expect("the upstream running");
     world.end_all_agents();
@@ -62,32 +67,47 @@ impl World {
     /// Makes an `OtelAgent` of the platform namespace that selects one namespace's pods; `spec` is YAML
     /// flow content such as `mode: Sidecar`.
     fn agent(&self, name: &str, selects: &str, spec: &str) {
-        self.kubectl.apply(&manifest("otelagent-system", name, selects, spec)).expect("an OtelAgent the server takes");
+        self.kubectl
+            .apply(&manifest("otelagent-system", name, selects, spec))
+            .expect("an OtelAgent the server takes");
     }
 
     /// One `OtelAgent`.
     fn get(&self, name: &str) -> Value {
-        self.kubectl.get(&["otelagent", name, "--namespace", steps::PLATFORM]).expect("the OtelAgent")
+        self.kubectl
+            .get(&["otelagent", name, "--namespace", steps::PLATFORM])
+            .expect("the OtelAgent")
     }
 
     fn patch(&self, name: &str, patch: &Value) {
-        self.kubectl.patch(steps::PLATFORM, &format!("otelagent/{name}"), patch).expect("the patch taken");
+        self.kubectl
+            .patch(steps::PLATFORM, &format!("otelagent/{name}"), patch)
+            .expect("the patch taken");
     }
 
     /// Waits until a JSON document of `kubectl get` is as wanted, and returns it.
     fn until(&self, what: &str, query: &[&str], test: impl Fn(&Value) -> bool) -> Value {
         until(what, PATIENCE, || {
             let seen: Value = self.kubectl.get(query)?;
-            Ok(if test(&seen) { Seen::Done(seen) } else { Seen::NotYet(seen.to_string()) })
+            Ok(if test(&seen) {
+                Seen::Done(seen)
+            } else {
+                Seen::NotYet(seen.to_string())
+            })
         })
         .unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Waits until the status of one `OtelAgent` speaks of its present spec and is as wanted.
     fn until_status(&self, name: &str, what: &str, test: impl Fn(&Value) -> bool) -> Value {
-        self.until(what, &["otelagent", name, "--namespace", steps::PLATFORM], |agent| {
-            agent["status"]["observedGeneration"] == agent["metadata"]["generation"] && test(&agent["status"])
-        })
+        self.until(
+            what,
+            &["otelagent", name, "--namespace", steps::PLATFORM],
+            |agent| {
+                agent["status"]["observedGeneration"] == agent["metadata"]["generation"]
+                    && test(&agent["status"])
+            },
+        )
     }
 
     /// Waits until a pod created now would be served in a mode.
@@ -99,7 +119,12 @@ impl World {
 
     /// Names of a kind's objects in the platform namespace.
     fn names(&self, kind: &str) -> Vec<String> {
-        names(&self.kubectl.get(&[kind, "--namespace", steps::PLATFORM]).expect("a list"))
+        names(
+            &self
+                .kubectl
+                .get(&[kind, "--namespace", steps::PLATFORM])
+                .expect("a list"),
+        )
     }
 
     /// Names of the operator's cluster-scoped objects.
@@ -107,12 +132,20 @@ impl World {
         let kinds = "mutatingadmissionpolicies,mutatingadmissionpolicybindings,\
                      validatingadmissionpolicies,validatingadmissionpolicybindings";
         let all = names(&self.kubectl.get(&[kinds]).expect("a list"));
-        all.into_iter().filter(|name| name.starts_with("otelagent.")).collect()
+        all.into_iter()
+            .filter(|name| name.starts_with("otelagent."))
+            .collect()
     }
 
     /// Waits until nothing of any `OtelAgent` is left.
     fn end_all_agents(&self) {
-        let _ = self.kubectl.run(&["delete", "otelagents", "--all", "--all-namespaces", "--ignore-not-found"]);
+        let _ = self.kubectl.run(&[
+            "delete",
+            "otelagents",
+            "--all",
+            "--all-namespaces",
+            "--ignore-not-found",
+        ]);
         until("nothing left of any OtelAgent", PATIENCE, || {
             let left = [self.names("daemonsets,services"), self.cluster_objects()].concat();
             Ok(Seen::check(left.is_empty(), format!("{left:?}")))
@@ -122,7 +155,9 @@ impl World {
 
     /// Ends a namespace of applications, without waiting for it.
     fn end_namespace(&self, name: &str) {
-        self.kubectl.run(&["delete", "namespace", name, "--wait=false"]).expect("deleted");
+        self.kubectl
+            .run(&["delete", "namespace", name, "--wait=false"])
+            .expect("deleted");
     }
 }
 
@@ -136,10 +171,15 @@ fn manifest(namespace: &str, name: &str, selects: &str, spec: &str) -> String {
 
 fn names(list: &Value) -> Vec<String> {
     let items = list["items"].as_array().cloned().unwrap_or_default();
-    items.iter().filter_map(|item| item["metadata"]["name"].as_str().map(str::to_owned)).collect()
+    items
+        .iter()
+        .filter_map(|item| item["metadata"]["name"].as_str().map(str::to_owned))
+        .collect()
 }
 
 fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
     let conditions = status["conditions"].as_array();
-    conditions.and_then(|all| all.iter().find(|condition| condition["type"] == kind)).unwrap_or(&Value::Null)
+    conditions
+        .and_then(|all| all.iter().find(|condition| condition["type"] == kind))
+        .unwrap_or(&Value::Null)
 }

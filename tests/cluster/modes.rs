@@ -19,7 +19,9 @@ const TOPOLOGIES: [Topology; 5] = [
 
 #[test]
 fn each_mode_carries_spans_of_unmodified_programs_through_the_agent_of_their_own_node_or_pod() {
-    let Some(world) = world("every mode on two real nodes") else { return };
+    let Some(world) = world("every mode on two real nodes") else {
+        return;
+    };
     let kubectl = &world.kubectl;
     steps::apply_agent(kubectl).unwrap();
     steps::wait_serving(kubectl, TOPOLOGIES[0]).unwrap();
@@ -31,24 +33,40 @@ fn each_mode_carries_spans_of_unmodified_programs_through_the_agent_of_their_own
         tracker.look(kubectl, apps::NAMESPACE).unwrap();
         steps::roll_apps(kubectl, topology).unwrap();
         let routes = steps::wait_routed(kubectl, topology).unwrap();
-        assert_eq!(routes.len(), 4, "two programs with two pods each: {routes:?}");
+        assert_eq!(
+            routes.len(),
+            4,
+            "two programs with two pods each: {routes:?}"
+        );
         steps::wait_switched(kubectl).unwrap();
         let vehicles = world.names("daemonsets");
-        assert_eq!(vehicles, expected_vehicle(topology), "{topology}: no older vehicle is left");
+        assert_eq!(
+            vehicles,
+            expected_vehicle(topology),
+            "{topology}: no older vehicle is left"
+        );
         for route in routes {
             assert_eq!(route.unsigned, 0, "{topology}: every span passed an agent");
             check_attributes(&world, topology, &route.from);
         }
     }
-    let tally = tracker.settle(kubectl, apps::NAMESPACE, Duration::from_secs(30)).unwrap();
+    let tally = tracker
+        .settle(kubectl, apps::NAMESPACE, Duration::from_secs(30))
+        .unwrap();
     println!("four switches under load: {tally:?}");
     assert!(tally.received > 1000, "{tally:?}");
 
-    world.kubectl.run(&["delete", steps::AGENT, "--namespace", steps::PLATFORM]).unwrap();
+    world
+        .kubectl
+        .run(&["delete", steps::AGENT, "--namespace", steps::PLATFORM])
+        .unwrap();
     world.end_all_agents();
     apps::roll(kubectl, apps::NAMESPACE).unwrap();
     for pod in apps::pods(kubectl, apps::NAMESPACE).unwrap() {
-        assert!(!pod.labels.to_string().contains("otelagent.dev"), "left alone once the object is gone: {pod:?}");
+        assert!(
+            !pod.labels.to_string().contains("otelagent.dev"),
+            "left alone once the object is gone: {pod:?}"
+        );
     }
     world.end_namespace(apps::NAMESPACE);
 }
@@ -68,7 +86,9 @@ fn check_attributes(world: &World, topology: Topology, pod: &apps::AppPod) {
     let client = ledger::Client::new(&world.kubectl);
     let resource = wait::until("spans in the ledger", super::PATIENCE, || {
         let resources = client.run(&pod.name)?.resources;
-        let found = resources.into_iter().find(|resource| resource.signal == "traces");
+        let found = resources
+            .into_iter()
+            .find(|resource| resource.signal == "traces");
         Ok(found.map_or_else(|| wait::Seen::NotYet(String::new()), wait::Seen::Done))
     })
     .unwrap();
@@ -82,10 +102,23 @@ fn check_attributes(world: &World, topology: Topology, pod: &apps::AppPod) {
         ("deployment.environment.name", "demo"),
     ];
     for (key, value) in expected {
-        assert_eq!(resource.attribute(key), Some(value), "{topology}: {key} of {resource:?}");
+        assert_eq!(
+            resource.attribute(key),
+            Some(value),
+            "{topology}: {key} of {resource:?}"
+        );
     }
-    assert!(resource.attribute("k8s.pod.uid").is_some_and(|uid| uid.len() == 36), "{resource:?}");
+    assert!(
+        resource
+            .attribute("k8s.pod.uid")
+            .is_some_and(|uid| uid.len() == 36),
+        "{resource:?}"
+    );
     if topology != Topology::NodeLocalPrefer {
-        assert_eq!(resource.attribute("host.name"), Some(pod.node.as_str()), "{topology}: stamped by the node's agent");
+        assert_eq!(
+            resource.attribute("host.name"),
+            Some(pod.node.as_str()),
+            "{topology}: stamped by the node's agent"
+        );
     }
 }

@@ -9,15 +9,40 @@ use super::{PATIENCE, World, condition, world};
 
 #[test]
 fn of_two_operators_one_acts_and_the_other_takes_over_when_it_is_killed() {
-    let Some(world) = world("two operators") else { return };
-    let pods: Value = world.kubectl.get(&["pods", "--namespace=otelagent-system", OPERATOR]).unwrap();
-    assert_eq!(pods["items"].as_array().map(Vec::len), Some(2), "two replicas run");
+    let Some(world) = world("two operators") else {
+        return;
+    };
+    let pods: Value = world
+        .kubectl
+        .get(&["pods", "--namespace=otelagent-system", OPERATOR])
+        .unwrap();
+    assert_eq!(
+        pods["items"].as_array().map(Vec::len),
+        Some(2),
+        "two replicas run"
+    );
     let first = holder(&world);
-    assert!(super::names(&pods).contains(&first), "{first} is one of them");
-    let leaders = super::names(&pods).iter().filter(|pod| leads(&world, pod)).count();
+    assert!(
+        super::names(&pods).contains(&first),
+        "{first} is one of them"
+    );
+    let leaders = super::names(&pods)
+        .iter()
+        .filter(|pod| leads(&world, pod))
+        .count();
     assert_eq!(leaders, 1, "one acts");
 
-    world.kubectl.run(&["delete", "pod", &first, "--namespace=otelagent-system", "--grace-period=0", "--force"]).unwrap();
+    world
+        .kubectl
+        .run(&[
+            "delete",
+            "pod",
+            &first,
+            "--namespace=otelagent-system",
+            "--grace-period=0",
+            "--force",
+        ])
+        .unwrap();
     world.agent("heir", "nobody", "mode: Sidecar");
     world.until_serving("heir", "Sidecar");
     assert_ne!(holder(&world), first, "another acts");
@@ -27,25 +52,42 @@ const OPERATOR: &str = "--selector=app.kubernetes.io/component=operator";
 
 /// The pod that holds the Lease.
 fn holder(world: &World) -> String {
-    let lease: Value = world.kubectl.get(&["lease", "otelagent-operator", "--namespace=otelagent-system"]).unwrap();
-    lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
+    let lease: Value = world
+        .kubectl
+        .get(&[
+            "lease",
+            "otelagent-operator",
+            "--namespace=otelagent-system",
+        ])
+        .unwrap();
+    lease["spec"]["holderIdentity"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// Whether a replica says of itself that it leads.
 fn leads(world: &World, pod: &str) -> bool {
     let path = format!("/api/v1/namespaces/otelagent-system/pods/{pod}:8080/proxy/metrics");
     let metrics = world.kubectl.run(&["get", "--raw", &path]).unwrap();
-    metrics.lines().any(|line| line.starts_with("otelagent_leader") && line.ends_with(" 1"))
+    metrics
+        .lines()
+        .any(|line| line.starts_with("otelagent_leader") && line.ends_with(" 1"))
 }
 
 #[test]
 fn a_restarted_api_server_injects_the_first_pods_it_answers_and_the_operator_goes_on() {
-    let Some(world) = world("a restarted API server") else { return };
+    let Some(world) = world("a restarted API server") else {
+        return;
+    };
     let Ok(bed) = world.cluster.bed("restart the API server") else {
         println!("otelagent-skip: a restarted API server: not on a cluster that is not ours");
         return;
     };
-    world.kubectl.apply("{apiVersion: v1, kind: Namespace, metadata: {name: restarted}}").unwrap();
+    world
+        .kubectl
+        .apply("{apiVersion: v1, kind: Namespace, metadata: {name: restarted}}")
+        .unwrap();
     world.agent("restart", "restarted", "mode: Sidecar");
     world.until_serving("restart", "Sidecar");
     let objects = world.cluster_objects();
@@ -55,16 +97,35 @@ fn a_restarted_api_server_injects_the_first_pods_it_answers_and_the_operator_goe
     bed.start_apiserver().unwrap();
     let first = "{apiVersion: v1, kind: Pod, metadata: {name: first, namespace: restarted}, \
                  spec: {containers: [{name: app, image: none}]}}";
-    until("the first pod answered", PATIENCE, || world.kubectl.apply(first).map(Seen::Done)).unwrap();
-    let pod: Value = world.kubectl.get(&["pod", "first", "--namespace=restarted"]).unwrap();
-    assert_eq!(pod["metadata"]["labels"]["otelagent.dev/mode"], "Sidecar", "the very first is injected");
+    until("the first pod answered", PATIENCE, || {
+        world.kubectl.apply(first).map(Seen::Done)
+    })
+    .unwrap();
+    let pod: Value = world
+        .kubectl
+        .get(&["pod", "first", "--namespace=restarted"])
+        .unwrap();
+    assert_eq!(
+        pod["metadata"]["labels"]["otelagent.dev/mode"], "Sidecar",
+        "the very first is injected"
+    );
 
-    world.patch("restart", &json!({"spec": {"workloads": {"flushInterval": "1s"}}}));
-    world.until_status("restart", "the change carried out", |status| status["pods"]["stale"] == 1);
+    world.patch(
+        "restart",
+        &json!({"spec": {"workloads": {"flushInterval": "1s"}}}),
+    );
+    world.until_status("restart", "the change carried out", |status| {
+        status["pods"]["stale"] == 1
+    });
     assert_ne!(world.cluster_objects(), objects, "a new policy stands");
-    let pods: Value = world.kubectl.get(&["pods", "--namespace=otelagent-system", OPERATOR]).unwrap();
+    let pods: Value = world
+        .kubectl
+        .get(&["pods", "--namespace=otelagent-system", OPERATOR])
+        .unwrap();
     for pod in pods["items"].as_array().unwrap() {
-        let restarts = pod["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap_or_default();
+        let restarts = pod["status"]["containerStatuses"][0]["restartCount"]
+            .as_u64()
+            .unwrap_or_default();
         assert!(restarts <= 1, "no crash loop: {}", pod["status"]);
     }
     world.end_namespace("restarted");
@@ -72,28 +133,61 @@ fn a_restarted_api_server_injects_the_first_pods_it_answers_and_the_operator_goe
 
 #[test]
 fn a_recipe_that_fails_its_proof_is_never_bound_and_the_previous_one_stays() {
-    let Some(world) = world("a recipe that fails its proof") else { return };
-    world.kubectl.apply("{apiVersion: v1, kind: Namespace, metadata: {name: proof}}").unwrap();
+    let Some(world) = world("a recipe that fails its proof") else {
+        return;
+    };
+    world
+        .kubectl
+        .apply("{apiVersion: v1, kind: Namespace, metadata: {name: proof}}")
+        .unwrap();
     world.agent("proof", "proof", "mode: Sidecar");
     world.until_serving("proof", "Sidecar");
     let binding = || -> Value {
         let name = "otelagent.otelagent-system.proof";
-        world.kubectl.get(&["mutatingadmissionpolicybinding", name]).unwrap()
+        world
+            .kubectl
+            .get(&["mutatingadmissionpolicybinding", name])
+            .unwrap()
     };
     let before = binding();
     // The schema takes it, a pod with it is invalid: white space around an image's name.
-    world.patch("proof", &json!({"spec": {"agent": {"image": " otelagent/agent:0.1.0"}}}));
-    let agent = world.until_status("proof", "the failed proof", |status| condition(status, "Injected")["reason"] == "ProofFailed");
+    world.patch(
+        "proof",
+        &json!({"spec": {"agent": {"image": " otelagent/agent:0.1.0"}}}),
+    );
+    let agent = world.until_status("proof", "the failed proof", |status| {
+        condition(status, "Injected")["reason"] == "ProofFailed"
+    });
     let injected = condition(&agent["status"], "Injected");
-    assert!(injected["message"].as_str().is_some_and(|message| message.contains("image")), "{injected}");
+    assert!(
+        injected["message"]
+            .as_str()
+            .is_some_and(|message| message.contains("image")),
+        "{injected}"
+    );
     assert_eq!(condition(&agent["status"], "Ready")["status"], "False");
-    assert_eq!(binding()["spec"], before["spec"], "the previous policy stays bound");
+    assert_eq!(
+        binding()["spec"],
+        before["spec"],
+        "the previous policy stays bound"
+    );
     let pod = "{apiVersion: v1, kind: Pod, metadata: {name: app, namespace: proof}, spec: {containers: [{name: app, image: none}]}}";
-    world.kubectl.apply(pod).expect("pods can be created all the while");
-    let pod: Value = world.kubectl.get(&["pod", "app", "--namespace=proof"]).unwrap();
-    assert_eq!(pod["spec"]["initContainers"][0]["image"], "otelagent/agent:0.1.0", "by the previous recipe");
+    world
+        .kubectl
+        .apply(pod)
+        .expect("pods can be created all the while");
+    let pod: Value = world
+        .kubectl
+        .get(&["pod", "app", "--namespace=proof"])
+        .unwrap();
+    assert_eq!(
+        pod["spec"]["initContainers"][0]["image"], "otelagent/agent:0.1.0",
+        "by the previous recipe"
+    );
 
     world.patch("proof", &json!({"spec": {"agent": null}}));
-    world.until_status("proof", "back in force", |status| condition(status, "Ready")["status"] == "True");
+    world.until_status("proof", "back in force", |status| {
+        condition(status, "Ready")["status"] == "True"
+    });
     world.end_namespace("proof");
 }

@@ -12,20 +12,36 @@ const OPERATOR: &str = "system:serviceaccount:otelagent-system:otelagent-operato
 
 #[test]
 fn at_rest_nothing_is_written() {
-    let Some(world) = world("the operator at rest") else { return };
+    let Some(world) = world("the operator at rest") else {
+        return;
+    };
     world.agent("rest", "rest", "mode: NodeLocal");
     world.agent("rest2", "rest2", "mode: Sidecar");
     world.until_serving("rest", "NodeLocal");
     world.until_serving("rest2", "Sidecar");
-    apps::apply(&world.kubectl, &[App { namespace: "rest".into(), ..App::go_sdk() }]).unwrap();
-    world.until_status("rest", "its pods counted", |status| status["pods"]["current"] == 2);
+    apps::apply(
+        &world.kubectl,
+        &[App {
+            namespace: "rest".into(),
+            ..App::go_sdk()
+        }],
+    )
+    .unwrap();
+    world.until_status("rest", "its pods counted", |status| {
+        status["pods"]["current"] == 2
+    });
     // Policies that a binding has left are removed half a minute later; then all is done.
     std::thread::sleep(Duration::from_secs(35));
     let before = requests(&world).len();
     std::thread::sleep(Duration::from_secs(60));
     let all = requests(&world);
     let minute = &all[before..];
-    assert!(minute.iter().any(|request| request["objectRef"]["resource"] == "leases"), "the log is being read");
+    assert!(
+        minute
+            .iter()
+            .any(|request| request["objectRef"]["resource"] == "leases"),
+        "the log is being read"
+    );
     let writes: Vec<&Value> = minute.iter().filter(|request| is_write(request)).collect();
     assert!(writes.is_empty(), "{writes:#?}");
     world.end_namespace("rest");
@@ -34,7 +50,9 @@ fn at_rest_nothing_is_written() {
 /// Whether a request changes anything. Holding the Lease is the one that must go on.
 fn is_write(request: &Value) -> bool {
     let verb = request["verb"].as_str().unwrap_or_default();
-    let is_dry = request["requestURI"].as_str().is_some_and(|uri| uri.contains("dryRun=All"));
+    let is_dry = request["requestURI"]
+        .as_str()
+        .is_some_and(|uri| uri.contains("dryRun=All"));
     ["create", "update", "patch", "delete", "deletecollection"].contains(&verb)
         && !is_dry
         && request["objectRef"]["resource"] != "leases"
@@ -42,31 +60,66 @@ fn is_write(request: &Value) -> bool {
 
 #[test]
 fn every_right_that_is_granted_is_used_and_none_is_lacking() {
-    let Some(world) = world("granted and used rights") else { return };
+    let Some(world) = world("granted and used rights") else {
+        return;
+    };
     world.agent("rights", "rights", "mode: NodeLocal");
     world.until_serving("rights", "NodeLocal");
-    apps::apply(&world.kubectl, &[App { namespace: "rights".into(), ..App::go_sdk() }]).unwrap();
+    apps::apply(
+        &world.kubectl,
+        &[App {
+            namespace: "rights".into(),
+            ..App::go_sdk()
+        }],
+    )
+    .unwrap();
     world.patch("rights", &json!({"spec": {"mode": "Sidecar"}}));
     world.until_serving("rights", "Sidecar");
     apps::roll(&world.kubectl, "rights").unwrap();
-    world.until_status("rights", "the end of the switch", |status| condition(status, "Switching")["status"] == "False");
+    world.until_status("rights", "the end of the switch", |status| {
+        condition(status, "Switching")["status"] == "False"
+    });
     world.end_all_agents();
     let requests = requests(&world);
-    let refused: Vec<&Value> = requests.iter().filter(|request| request["responseStatus"]["code"] == 403).collect();
-    assert!(refused.is_empty(), "a right is lacking: {:#?}", refused.first());
+    let refused: Vec<&Value> = requests
+        .iter()
+        .filter(|request| request["responseStatus"]["code"] == 403)
+        .collect();
+    assert!(
+        refused.is_empty(),
+        "a right is lacking: {:#?}",
+        refused.first()
+    );
     let used: BTreeSet<String> = requests.iter().map(used_right).collect();
     let granted = granted(&world);
-    let idle: Vec<&String> = granted.iter().filter(|right| !used.contains(*right)).collect();
-    assert!(idle.is_empty(), "granted and never used: {idle:?}\nused: {used:#?}");
+    let idle: Vec<&String> = granted
+        .iter()
+        .filter(|right| !used.contains(*right))
+        .collect();
+    assert!(
+        idle.is_empty(),
+        "granted and never used: {idle:?}\nused: {used:#?}"
+    );
     world.end_namespace("rights");
 }
 
 /// Everything the operator has asked so far.
 fn requests(world: &World) -> Vec<Value> {
-    let log = world.cluster.bed("read the audit log").ok().and_then(|bed| bed.audit_log()).expect("an audit log");
+    let log = world
+        .cluster
+        .bed("read the audit log")
+        .ok()
+        .and_then(|bed| bed.audit_log())
+        .expect("an audit log");
     let text = std::fs::read_to_string(log).unwrap();
-    let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    events.filter(|event| event["user"]["username"] == OPERATOR && event["stage"] == "ResponseComplete").collect()
+    let events = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    events
+        .filter(|event| {
+            event["user"]["username"] == OPERATOR && event["stage"] == "ResponseComplete"
+        })
+        .collect()
 }
 
 fn used_right(request: &Value) -> String {
@@ -76,24 +129,43 @@ fn used_right(request: &Value) -> String {
         "" => text("resource").to_owned(),
         subresource => format!("{}/{subresource}", text("resource")),
     };
-    format!("{} {}/{resource}", request["verb"].as_str().unwrap_or_default(), text("apiGroup"))
+    format!(
+        "{} {}/{resource}",
+        request["verb"].as_str().unwrap_or_default(),
+        text("apiGroup")
+    )
 }
 
 /// Every verb on every resource that the operator's roles grant.
 fn granted(world: &World) -> BTreeSet<String> {
     let mut rights = BTreeSet::new();
-    let lists: Value = world.kubectl.get(&["clusterroles,roles", "--all-namespaces"]).unwrap();
+    let lists: Value = world
+        .kubectl
+        .get(&["clusterroles,roles", "--all-namespaces"])
+        .unwrap();
     let roles = lists["items"].as_array().cloned().unwrap_or_default();
     let ours = roles.iter().filter(|role| {
-        role["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("otelagent-operator"))
+        role["metadata"]["name"]
+            .as_str()
+            .is_some_and(|name| name.starts_with("otelagent-operator"))
     });
     for rule in ours.flat_map(|role| role["rules"].as_array().cloned().unwrap_or_default()) {
         let words = |key: &str| -> Vec<String> {
             let list = rule[key].as_array().cloned().unwrap_or_default();
-            list.iter().filter_map(|word| word.as_str().map(str::to_owned)).collect()
+            list.iter()
+                .filter_map(|word| word.as_str().map(str::to_owned))
+                .collect()
         };
-        for (verb, group) in words("verbs").iter().flat_map(|verb| words("apiGroups").into_iter().map(move |group| (verb.clone(), group))) {
-            rights.extend(words("resources").iter().map(|resource| format!("{verb} {group}/{resource}")));
+        for (verb, group) in words("verbs").iter().flat_map(|verb| {
+            words("apiGroups")
+                .into_iter()
+                .map(move |group| (verb.clone(), group))
+        }) {
+            rights.extend(
+                words("resources")
+                    .iter()
+                    .map(|resource| format!("{verb} {group}/{resource}")),
+            );
         }
     }
     assert!(rights.len() > 10, "the roles were found: {rights:?}");

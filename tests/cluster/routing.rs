@@ -14,7 +14,9 @@ const NAMESPACE: &str = "routing";
 
 #[test]
 fn with_the_local_agent_gone_require_stays_on_the_node_and_prefer_leaves_it() {
-    let Some(world) = world("routing on two real nodes") else { return };
+    let Some(world) = world("routing on two real nodes") else {
+        return;
+    };
     let nodes = world.cluster.node_names().unwrap();
     let (with_agent, without) = (&nodes[0], &nodes[1]);
     let spec = |routing: &str| {
@@ -28,29 +30,52 @@ fn with_the_local_agent_gone_require_stays_on_the_node_and_prefer_leaves_it() {
     };
     world.agent("route", NAMESPACE, &spec("Require"));
     world.until_serving("route", "NodeLocal");
-    let app = App { namespace: NAMESPACE.into(), ..App::go_sdk() };
+    let app = App {
+        namespace: NAMESPACE.into(),
+        ..App::go_sdk()
+    };
     apps::apply(&world.kubectl, &[app]).unwrap();
     let pods = apps::pods(&world.kubectl, NAMESPACE).unwrap();
-    let on = |node: &str| pods.iter().find(|pod| pod.node == node).expect("a pod on each node").name.clone();
+    let on = |node: &str| {
+        pods.iter()
+            .find(|pod| pod.node == node)
+            .expect("a pod on each node")
+            .name
+            .clone()
+    };
     let (local, lonely) = (on(with_agent), on(without));
 
     wait_for_spans(&world, &local);
     let watched = Instant::now();
     while watched.elapsed() < Duration::from_secs(10) {
-        assert_eq!(via(&world, &lonely), Vec::<String>::new(), "Require: nothing may pass the other node's agent");
+        assert_eq!(
+            via(&world, &lonely),
+            Vec::<String>::new(),
+            "Require: nothing may pass the other node's agent"
+        );
         std::thread::sleep(Duration::from_millis(500));
     }
 
-    world.patch("route", &json!({"spec": {"nodeLocal": {"routing": "Prefer"}}}));
+    world.patch(
+        "route",
+        &json!({"spec": {"nodeLocal": {"routing": "Prefer"}}}),
+    );
     wait_for_spans(&world, &lonely);
-    assert_eq!(via(&world, &lonely), [with_agent.clone()], "Prefer: the other node's agent takes them");
+    assert_eq!(
+        via(&world, &lonely),
+        [with_agent.clone()],
+        "Prefer: the other node's agent takes them"
+    );
     world.end_namespace(NAMESPACE);
 }
 
 /// Nodes of the agents that a run's spans came through.
 fn via(world: &World, run: &str) -> Vec<String> {
     // A run that the ledger has not heard of has no detail.
-    let resources = Client::new(&world.kubectl).run(run).map(|detail| detail.resources).unwrap_or_default();
+    let resources = Client::new(&world.kubectl)
+        .run(run)
+        .map(|detail| detail.resources)
+        .unwrap_or_default();
     let (through, unsigned) = routes::agents(&resources);
     assert_eq!(unsigned, 0, "every span passed an agent");
     through.into_iter().map(|via| via.node).collect()

@@ -10,11 +10,22 @@ const NAMESPACE: &str = "switching";
 
 #[test]
 fn a_switch_keeps_the_old_vehicle_for_its_users_though_the_operator_is_killed_in_between() {
-    let Some(world) = world("a switch with the operator killed") else { return };
+    let Some(world) = world("a switch with the operator killed") else {
+        return;
+    };
     world.agent("move", NAMESPACE, "mode: NodeLocal");
     world.until_serving("move", "NodeLocal");
-    apps::apply(&world.kubectl, &[App { namespace: NAMESPACE.into(), ..App::go_sdk() }]).unwrap();
-    world.until_status("move", "two users of NodeLocal", |status| status["pods"]["byMode"]["NodeLocal"] == 2);
+    apps::apply(
+        &world.kubectl,
+        &[App {
+            namespace: NAMESPACE.into(),
+            ..App::go_sdk()
+        }],
+    )
+    .unwrap();
+    world.until_status("move", "two users of NodeLocal", |status| {
+        status["pods"]["byMode"]["NodeLocal"] == 2
+    });
 
     world.patch("move", &json!({"spec": {"mode": "HostPort"}}));
     kill_operator(&world);
@@ -22,24 +33,40 @@ fn a_switch_keeps_the_old_vehicle_for_its_users_though_the_operator_is_killed_in
     let status = world.until_status("move", "the old path in use", |status| {
         condition(status, "Switching")["reason"] == "OldPathInUse" && status["pods"]["stale"] == 2
     });
-    let message = condition(&status["status"], "Switching")["message"].as_str().unwrap_or_default().to_owned();
-    assert!(message.contains("2 of 2 pods still use NodeLocal (Deployment switching/go-sdk: 2)"), "{message}");
-    assert_eq!(world.names("daemonsets"), ["move-host-port", "move-node-local"]);
+    let message = condition(&status["status"], "Switching")["message"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    assert!(
+        message.contains("2 of 2 pods still use NodeLocal (Deployment switching/go-sdk: 2)"),
+        "{message}"
+    );
+    assert_eq!(
+        world.names("daemonsets"),
+        ["move-host-port", "move-node-local"]
+    );
 
     kill_operator(&world);
     apps::roll(&world.kubectl, NAMESPACE).unwrap();
     kill_operator(&world);
     world.until_status("move", "the end of the switch", |status| {
-        condition(status, "Switching")["status"] == "False" && status["pods"]["byMode"] == json!({"HostPort": 2})
+        condition(status, "Switching")["status"] == "False"
+            && status["pods"]["byMode"] == json!({"HostPort": 2})
     });
     assert_eq!(world.names("daemonsets"), ["move-host-port"]);
-    assert_eq!(world.names("services"), Vec::<String>::new(), "the old path's Service is gone too");
+    assert_eq!(
+        world.names("services"),
+        Vec::<String>::new(),
+        "the old path's Service is gone too"
+    );
     world.end_namespace(NAMESPACE);
 }
 
 #[test]
 fn a_mode_that_never_becomes_ready_leaves_the_old_one_serving_and_says_where() {
-    let Some(world) = world("a switch that cannot end") else { return };
+    let Some(world) = world("a switch that cannot end") else {
+        return;
+    };
     world.agent("stuck", "nobody", "mode: NodeLocal");
     world.until_serving("stuck", "NodeLocal");
     // An image that no node has.
@@ -47,10 +74,18 @@ fn a_mode_that_never_becomes_ready_leaves_the_old_one_serving_and_says_where() {
     let agent = world.until_status("stuck", "a named reason", |status| {
         let switching = condition(status, "Switching");
         switching["reason"] == "VehicleNotReady"
-            && switching["message"].as_str().is_some_and(|message| message.contains("ErrImageNeverPull"))
+            && switching["message"]
+                .as_str()
+                .is_some_and(|message| message.contains("ErrImageNeverPull"))
     });
-    assert_eq!(agent["status"]["mode"], "NodeLocal", "the old mode serves on");
-    world.patch("stuck", &json!({"spec": {"mode": "NodeLocal", "agent": null}}));
+    assert_eq!(
+        agent["status"]["mode"], "NodeLocal",
+        "the old mode serves on"
+    );
+    world.patch(
+        "stuck",
+        &json!({"spec": {"mode": "NodeLocal", "agent": null}}),
+    );
     world.until_status("stuck", "back at once", |status| {
         status["mode"] == "NodeLocal"
             && condition(status, "Ready")["status"] == "True"
@@ -61,14 +96,32 @@ fn a_mode_that_never_becomes_ready_leaves_the_old_one_serving_and_says_where() {
 
 /// Both replicas at once, without a chance to say goodbye.
 fn kill_operator(world: &World) {
-    let operator = ["--namespace=otelagent-system", "--selector=app.kubernetes.io/component=operator"];
-    let before: Value = world.kubectl.get(&[&["pods"], &operator[..]].concat()).unwrap();
+    let operator = [
+        "--namespace=otelagent-system",
+        "--selector=app.kubernetes.io/component=operator",
+    ];
+    let before: Value = world
+        .kubectl
+        .get(&[&["pods"], &operator[..]].concat())
+        .unwrap();
     let gone = super::names(&before);
-    world.kubectl.run(&[&["delete", "pods", "--grace-period=0", "--force"], &operator[..]].concat()).unwrap();
+    world
+        .kubectl
+        .run(
+            &[
+                &["delete", "pods", "--grace-period=0", "--force"],
+                &operator[..],
+            ]
+            .concat(),
+        )
+        .unwrap();
     until("new operator pods", PATIENCE, || {
         let now: Value = world.kubectl.get(&[&["pods"], &operator[..]].concat())?;
         let names = super::names(&now);
-        Ok(Seen::check(!names.is_empty() && names.iter().all(|name| !gone.contains(name)), format!("{names:?}")))
+        Ok(Seen::check(
+            !names.is_empty() && names.iter().all(|name| !gone.contains(name)),
+            format!("{names:?}"),
+        ))
     })
     .unwrap();
 }

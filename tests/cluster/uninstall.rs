@@ -2,15 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use demo::wait::{Seen, until};
 use demo::repository;
+use demo::wait::{Seen, until};
 
 use super::{PATIENCE, world};
 
 #[test]
 fn uninstalling_with_running_objects_leaves_nothing_and_pods_can_be_created() {
-    let Some(world) = world("uninstalling") else { return };
-    world.kubectl.apply("{apiVersion: v1, kind: Namespace, metadata: {name: after}}").unwrap();
+    let Some(world) = world("uninstalling") else {
+        return;
+    };
+    world
+        .kubectl
+        .apply("{apiVersion: v1, kind: Namespace, metadata: {name: after}}")
+        .unwrap();
     world.agent("last", "after", "mode: NodeLocal");
     world.agent("side", "after", "mode: Sidecar");
     world.until_serving("last", "NodeLocal");
@@ -18,8 +23,19 @@ fn uninstalling_with_running_objects_leaves_nothing_and_pods_can_be_created() {
 
     let begun = Instant::now();
     let manifests = repository().join("manifests/default");
-    world.kubectl.run(&["delete", "--kustomize", manifests.to_str().unwrap(), "--timeout=90s"]).unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(90), "it ended by itself");
+    world
+        .kubectl
+        .run(&[
+            "delete",
+            "--kustomize",
+            manifests.to_str().unwrap(),
+            "--timeout=90s",
+        ])
+        .unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(90),
+        "it ended by itself"
+    );
     until("nothing left", PATIENCE, || {
         let left = world.cluster_objects();
         Ok(Seen::check(left.is_empty(), format!("{left:?}")))
@@ -27,12 +43,21 @@ fn uninstalling_with_running_objects_leaves_nothing_and_pods_can_be_created() {
     .unwrap();
     for kind in ["crd", "clusterrole", "clusterrolebinding", "namespace"] {
         let left = super::names(&world.kubectl.get(&[kind]).unwrap());
-        let ours: Vec<&String> = left.iter().filter(|name| name.contains("otelagent")).collect();
+        let ours: Vec<&String> = left
+            .iter()
+            .filter(|name| name.contains("otelagent"))
+            .collect();
         assert!(ours.is_empty(), "{kind}: {ours:?}");
     }
     let pod = "{apiVersion: v1, kind: Pod, metadata: {name: plain, namespace: after}, spec: {containers: [{name: app, image: none}]}}";
     world.kubectl.apply(pod).unwrap();
-    let pod: serde_json::Value = world.kubectl.get(&["pod", "plain", "--namespace=after"]).unwrap();
-    assert!(!pod.to_string().contains("otelagent.dev/"), "left alone: {pod}");
+    let pod: serde_json::Value = world
+        .kubectl
+        .get(&["pod", "plain", "--namespace=after"])
+        .unwrap();
+    assert!(
+        !pod.to_string().contains("otelagent.dev/"),
+        "left alone: {pod}"
+    );
     world.end_namespace("after");
 }

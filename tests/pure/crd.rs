@@ -5,7 +5,11 @@ use otelagent_operator::api;
 #[test]
 fn the_committed_crd_is_the_generated_one() {
     let committed = include_str!("../../crds/otelagents.yaml");
-    assert_eq!(committed, api::crd_yaml().unwrap(), "run `make crd` and commit the result");
+    assert_eq!(
+        committed,
+        api::crd_yaml().unwrap(),
+        "run `make crd` and commit the result"
+    );
 }
 
 #[test]
@@ -14,9 +18,23 @@ fn no_field_of_the_crd_names_a_namespace_a_command_or_a_security_context() {
     let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
     let mut names = Vec::new();
     collect(schema, &mut names);
-    assert!(names.contains(&"mode".to_owned()), "the walk found the spec's fields: {names:?}");
-    for forbidden in ["namespace", "serviceAccount", "serviceAccountName", "command", "args", "volumes", "securityContext"] {
-        assert!(!names.contains(&forbidden.to_owned()), "`{forbidden}` would let users reach beyond their namespace");
+    assert!(
+        names.contains(&"mode".to_owned()),
+        "the walk found the spec's fields: {names:?}"
+    );
+    for forbidden in [
+        "namespace",
+        "serviceAccount",
+        "serviceAccountName",
+        "command",
+        "args",
+        "volumes",
+        "securityContext",
+    ] {
+        assert!(
+            !names.contains(&forbidden.to_owned()),
+            "`{forbidden}` would let users reach beyond their namespace"
+        );
     }
 }
 

@@ -8,14 +8,25 @@ use super::{agent, environment};
 #[test]
 fn objects_and_recipe_of_each_fixture_are_the_golden_ones() {
     insta::glob!("fixtures/*.yaml", |path| {
-        let valid = validate(&agent(&std::fs::read_to_string(path).unwrap()), &environment()).expect("a valid fixture");
+        let valid = validate(
+            &agent(&std::fs::read_to_string(path).unwrap()),
+            &environment(),
+        )
+        .expect("a valid fixture");
         let mode = topology(valid.wanted());
         let mut text = format!("# endpoint: {}\n", mode.endpoint(&valid));
         for object in mode.objects(&valid, &environment()) {
-            text += &format!("---\n{}", serde_saphyr::to_string(&object.to_json()).unwrap());
+            text += &format!(
+                "---\n{}",
+                serde_saphyr::to_string(&object.to_json()).unwrap()
+            );
         }
         let recipe = mode.recipe(&valid, &environment());
-        text += &format!("--- # recipe {}\n{}", recipe.hash(), serde_saphyr::to_string(&recipe).unwrap());
+        text += &format!(
+            "--- # recipe {}\n{}",
+            recipe.hash(),
+            serde_saphyr::to_string(&recipe).unwrap()
+        );
         insta::assert_snapshot!(text);
     });
 }
@@ -23,14 +34,28 @@ fn objects_and_recipe_of_each_fixture_are_the_golden_ones() {
 #[test]
 fn the_agent_takes_every_generated_configuration() {
     insta::glob!("fixtures/*.yaml", |path| {
-        let valid = validate(&agent(&std::fs::read_to_string(path).unwrap()), &environment()).unwrap();
+        let valid = validate(
+            &agent(&std::fs::read_to_string(path).unwrap()),
+            &environment(),
+        )
+        .unwrap();
         if valid.own_image().is_some() {
             return;
         }
         for object in topology(valid.wanted()).objects(&valid, &environment()) {
-            let Object::DaemonSet(object) = object else { continue };
-            let annotations = object.spec.unwrap().template.metadata.unwrap().annotations.unwrap();
-            otelagent_agent::config::check(&annotations["otelagent.dev/agent-config"]).expect("taken as it is");
+            let Object::DaemonSet(object) = object else {
+                continue;
+            };
+            let annotations = object
+                .spec
+                .unwrap()
+                .template
+                .metadata
+                .unwrap()
+                .annotations
+                .unwrap();
+            otelagent_agent::config::check(&annotations["otelagent.dev/agent-config"])
+                .expect("taken as it is");
         }
     });
 }

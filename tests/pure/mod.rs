@@ -17,7 +17,10 @@ pub(crate) fn environment() -> Environment {
         operator_namespace: "otelagent-system".into(),
         platform_namespaces: BTreeSet::from(["otelagent-system".to_owned()]),
         agent_image: "otelagent/agent:test".into(),
-        server: ServerVersion { major: 1, minor: 37 },
+        server: ServerVersion {
+            major: 1,
+            minor: 37,
+        },
     }
 }
 

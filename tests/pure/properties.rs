@@ -19,17 +19,28 @@ fn mode() -> impl Strategy<Value = Mode> {
 fn observed() -> impl Strategy<Value = Observed> {
     let users = proptest::collection::btree_map(mode(), 0usize..3, 0..4);
     let vehicles = proptest::collection::btree_map(mode(), proptest::option::of(0i64..200), 0..4);
-    (mode(), proptest::option::of(mode()), any::<bool>(), users, vehicles, 0u64..120).prop_map(
-        |(wanted, serving, wanted_ready, users, vehicles, hold)| Observed {
-            now: second(100),
-            wanted,
-            serving,
-            wanted_ready,
-            users,
-            vehicles: vehicles.into_iter().map(|(mode, since)| (mode, since.map(second))).collect(),
-            hold_old: Duration::from_secs(hold),
-        },
+    (
+        mode(),
+        proptest::option::of(mode()),
+        any::<bool>(),
+        users,
+        vehicles,
+        0u64..120,
     )
+        .prop_map(
+            |(wanted, serving, wanted_ready, users, vehicles, hold)| Observed {
+                now: second(100),
+                wanted,
+                serving,
+                wanted_ready,
+                users,
+                vehicles: vehicles
+                    .into_iter()
+                    .map(|(mode, since)| (mode, since.map(second)))
+                    .collect(),
+                hold_old: Duration::from_secs(hold),
+            },
+        )
 }
 
 fn second(second: i64) -> Timestamp {

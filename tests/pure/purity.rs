@@ -4,12 +4,32 @@
 use std::path::Path;
 
 /// The rooms, as files or folders of `src`.
-const PURE: [&str; 6] = ["names.rs", "api", "desired", "inject", "switching", "status"];
+const PURE: [&str; 6] = [
+    "names.rs",
+    "api",
+    "desired",
+    "inject",
+    "switching",
+    "status",
+];
 
 /// What no line of a pure room may name, outside tests.
 const BANNED: [&str; 15] = [
-    "tokio", "async ", ".await", "kube::Client", "kube::client", "kube::Api", "kube::runtime", "Timestamp::now",
-    "SystemTime", "Instant::now", "std::env", "std::fs", "std::net", "tracing::", "rand::",
+    "tokio",
+    "async ",
+    ".await",
+    "kube::Client",
+    "kube::client",
+    "kube::Api",
+    "kube::runtime",
+    "Timestamp::now",
+    "SystemTime",
+    "Instant::now",
+    "std::env",
+    "std::fs",
+    "std::net",
+    "tracing::",
+    "rand::",
 ];
 
 #[test]
@@ -19,12 +39,20 @@ fn no_pure_room_names_a_client_a_clock_or_the_runtime() {
     for room in PURE {
         collect(&src.join(room), &mut files);
     }
-    assert!(files.len() > 20, "the walk found the rooms: {}", files.len());
+    assert!(
+        files.len() > 20,
+        "the walk found the rooms: {}",
+        files.len()
+    );
     let mut found = Vec::new();
     for file in &files {
         let text = std::fs::read_to_string(file).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-        for (number, line) in code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+        for (number, line) in code
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| !line.trim_start().starts_with("//"))
+        {
             for banned in BANNED.iter().filter(|banned| line.contains(**banned)) {
                 found.push(format!("{}:{}: {banned}", file.display(), number + 1));
             }
@@ -36,10 +64,15 @@ fn no_pure_room_names_a_client_a_clock_or_the_runtime() {
 #[test]
 fn the_agent_and_the_test_bed_know_nothing_of_the_operator_or_its_client() {
     for package in ["agent", "testbed"] {
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join(package).join("Cargo.toml");
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join(package)
+            .join("Cargo.toml");
         let text = std::fs::read_to_string(manifest).unwrap();
         for banned in ["kube", "k8s-openapi", "otelagent-operator"] {
-            assert!(!text.lines().any(|line| line.starts_with(banned)), "{package} depends on {banned}");
+            assert!(
+                !text.lines().any(|line| line.starts_with(banned)),
+                "{package} depends on {banned}"
+            );
         }
     }
 }

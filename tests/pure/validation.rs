@@ -8,9 +8,18 @@ fn problems(namespace: &str, spec: &str) -> Vec<(&'static str, String)> {
     problems_on(namespace, spec, &environment())
 }
 
-fn problems_on(namespace: &str, spec: &str, environment: &Environment) -> Vec<(&'static str, String)> {
-    let problems = validate(&agent_with(namespace, spec), environment).err().unwrap_or_default();
-    problems.into_iter().map(|problem| (problem.reason, problem.message)).collect()
+fn problems_on(
+    namespace: &str,
+    spec: &str,
+    environment: &Environment,
+) -> Vec<(&'static str, String)> {
+    let problems = validate(&agent_with(namespace, spec), environment)
+        .err()
+        .unwrap_or_default();
+    problems
+        .into_iter()
+        .map(|problem| (problem.reason, problem.message))
+        .collect()
 }
 
 #[test]
@@ -19,7 +28,11 @@ fn node_modes_need_a_platform_namespace_and_the_message_names_it() {
         let found = problems("shop", &format!("mode: {mode}"));
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].0, "NotAPlatformNamespace");
-        assert!(found[0].1.contains("otelagent-system") && found[0].1.contains("Sidecar"), "{}", found[0].1);
+        assert!(
+            found[0].1.contains("otelagent-system") && found[0].1.contains("Sidecar"),
+            "{}",
+            found[0].1
+        );
     }
     assert_eq!(problems("shop", "mode: Sidecar"), []);
     assert_eq!(problems("otelagent-system", "mode: NodeLocal"), []);
@@ -27,13 +40,25 @@ fn node_modes_need_a_platform_namespace_and_the_message_names_it() {
 
 #[test]
 fn another_image_and_other_namespaces_pods_need_a_platform_namespace() {
-    let found = problems("shop", "mode: Sidecar, agent: {image: x}, workloads: {namespaceSelector: {}}");
-    assert_eq!(found.iter().map(|(reason, _)| *reason).collect::<Vec<_>>(), ["NotAPlatformNamespace"; 2]);
+    let found = problems(
+        "shop",
+        "mode: Sidecar, agent: {image: x}, workloads: {namespaceSelector: {}}",
+    );
+    assert_eq!(
+        found.iter().map(|(reason, _)| *reason).collect::<Vec<_>>(),
+        ["NotAPlatformNamespace"; 2]
+    );
 }
 
 #[test]
 fn prefer_is_refused_on_servers_without_it_and_nothing_is_downgraded() {
-    let old = Environment { server: ServerVersion { major: 1, minor: 33 }, ..environment() };
+    let old = Environment {
+        server: ServerVersion {
+            major: 1,
+            minor: 33,
+        },
+        ..environment()
+    };
     let spec = "mode: NodeLocal, nodeLocal: {routing: Prefer}";
     let found = problems_on("otelagent-system", spec, &old);
     assert_eq!(found[0].0, "ServerTooOld");
@@ -56,9 +81,16 @@ fn a_sidecar_elsewhere_cannot_have_this_namespaces_secrets() {
 
 #[test]
 fn configuration_the_bundled_agent_does_not_take_is_refused_by_name() {
-    let found = problems("otelagent-system", "mode: NodeLocal, config: {exporters: {kafka: {}}}");
+    let found = problems(
+        "otelagent-system",
+        "mode: NodeLocal, config: {exporters: {kafka: {}}}",
+    );
     assert_eq!(found[0].0, "ConfigurationRefused");
     assert!(found[0].1.contains("exporters.kafka"), "{}", found[0].1);
     let other = "mode: NodeLocal, agent: {image: otelcol}, config: {exporters: {kafka: {}}}";
-    assert_eq!(problems("otelagent-system", other), [], "another image is not ours to judge");
+    assert_eq!(
+        problems("otelagent-system", other),
+        [],
+        "another image is not ours to judge"
+    );
 }

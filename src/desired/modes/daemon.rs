@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
+use k8s_openapi::api::apps::v1::{
+    DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet,
+};
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, Toleration, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -76,7 +78,10 @@ pub(super) fn daemon_set(agent: &ValidAgent, name: String, parts: Parts) -> Daem
     DaemonSet {
         metadata: metadata(agent, mode, name),
         spec: Some(DaemonSetSpec {
-            selector: LabelSelector { match_labels: Some(selector(agent, mode)), ..LabelSelector::default() },
+            selector: LabelSelector {
+                match_labels: Some(selector(agent, mode)),
+                ..LabelSelector::default()
+            },
             template: template(agent, parts),
             update_strategy: Some(update_strategy(agent, rollout)),
             ..DaemonSetSpec::default()
@@ -102,7 +107,8 @@ fn template(agent: &ValidAgent, parts: Parts) -> PodTemplateSpec {
         security_context: Some(agent_pod::pod_security()),
         termination_grace_period_seconds: Some(30),
         node_selector: (!user.node_selector.is_empty()).then_some(user.node_selector),
-        tolerations: (!user.tolerations.is_empty()).then(|| user.tolerations.iter().map(toleration).collect()),
+        tolerations: (!user.tolerations.is_empty())
+            .then(|| user.tolerations.iter().map(toleration).collect()),
         priority_class_name: user.priority_class_name,
         ..PodSpec::default()
     };
@@ -120,21 +126,35 @@ fn template(agent: &ValidAgent, parts: Parts) -> PodTemplateSpec {
 }
 
 fn update_strategy(agent: &ValidAgent, rollout: Rollout) -> DaemonSetUpdateStrategy {
-    let user = agent.spec.agent.as_ref().and_then(|a| a.update_strategy.clone()).unwrap_or_default();
+    let user = agent
+        .spec
+        .agent
+        .as_ref()
+        .and_then(|a| a.update_strategy.clone())
+        .unwrap_or_default();
     let (surge, unavailable) = match rollout {
         Rollout::Surge => (1, 0),
         Rollout::Replace => (0, 1),
     };
     // Kubernetes refuses both at zero; a user who sets one to zero means the other to carry the rollout.
-    let zero = |value: &IntOrString| matches!(value, IntOrString::Int(0)) || *value == IntOrString::String("0%".into());
+    let zero = |value: &IntOrString| {
+        matches!(value, IntOrString::Int(0)) || *value == IntOrString::String("0%".into())
+    };
     let surge_off = user.max_surge.as_ref().is_some_and(zero);
     let unavailable = if surge_off { 1 } else { unavailable };
-    let surge = if user.max_unavailable.as_ref().is_some_and(|v| !zero(v)) { 0 } else { surge };
+    let surge = if user.max_unavailable.as_ref().is_some_and(|v| !zero(v)) {
+        0
+    } else {
+        surge
+    };
     DaemonSetUpdateStrategy {
         type_: Some("RollingUpdate".into()),
         rolling_update: Some(RollingUpdateDaemonSet {
             max_surge: Some(user.max_surge.unwrap_or(IntOrString::Int(surge))),
-            max_unavailable: Some(user.max_unavailable.unwrap_or(IntOrString::Int(unavailable))),
+            max_unavailable: Some(
+                user.max_unavailable
+                    .unwrap_or(IntOrString::Int(unavailable)),
+            ),
         }),
     }
 }

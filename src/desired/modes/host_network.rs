@@ -37,16 +37,24 @@ impl Topology for HostNetwork {
             let env = container.env.get_or_insert_default();
             env.push(agent_pod::variable("OTELAGENT_REUSE_PORT", "true"));
             env.push(agent_pod::variable("OTELAGENT_HEALTH_SOCKET", &socket));
-            container.volume_mounts.get_or_insert_default().push(agent_pod::mount(RUN_VOLUME, RUN_DIRECTORY, false));
+            container
+                .volume_mounts
+                .get_or_insert_default()
+                .push(agent_pod::mount(RUN_VOLUME, RUN_DIRECTORY, false));
             container.readiness_probe = Some(Probe {
-                exec: Some(ExecAction { command: Some(vec!["/otelagent-agent".into(), "ready".into()]) }),
+                exec: Some(ExecAction {
+                    command: Some(vec!["/otelagent-agent".into(), "ready".into()]),
+                }),
                 period_seconds: Some(2),
                 failure_threshold: Some(2),
                 ..Probe::default()
             });
             volumes.push(Volume {
                 name: RUN_VOLUME.into(),
-                empty_dir: Some(EmptyDirVolumeSource { medium: Some("Memory".into()), ..EmptyDirVolumeSource::default() }),
+                empty_dir: Some(EmptyDirVolumeSource {
+                    medium: Some("Memory".into()),
+                    ..EmptyDirVolumeSource::default()
+                }),
                 ..Volume::default()
             });
             rollout = Rollout::Surge;

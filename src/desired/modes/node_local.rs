@@ -44,7 +44,10 @@ impl Topology for NodeLocal {
     }
 
     fn endpoint(&self, agent: &ValidAgent) -> String {
-        format!("http://{}.{}.svc:{}", agent.name, agent.namespace, agent.spec.ports.grpc)
+        format!(
+            "http://{}.{}.svc:{}",
+            agent.name, agent.namespace, agent.spec.ports.grpc
+        )
     }
 
     fn recipe(&self, agent: &ValidAgent, _: &Environment) -> Recipe {

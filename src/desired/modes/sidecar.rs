@@ -36,7 +36,10 @@ impl Topology for Sidecar {
         Recipe {
             annotations: agent_pod::annotations(agent, self.placement()),
             sidecar: Some(json(serde_json::to_value(container))),
-            volumes: agent_pod::volumes(agent).iter().map(|volume| json(serde_json::to_value(volume))).collect(),
+            volumes: agent_pod::volumes(agent)
+                .iter()
+                .map(|volume| json(serde_json::to_value(volume)))
+                .collect(),
             ..variables_only(self.mode(), agent, &self.endpoint(agent), false)
         }
     }
