@@ -32,7 +32,7 @@ async fn small_requests_leave_as_one_large_one_in_order() {
             Setup::http(sink.address)
         };
         let agent = setup
-            .batch("flush_timeout: 500ms, sizer: bytes, min_size: 3145728, max_size: 3145728")
+            .batch("flush_timeout: 2s, sizer: bytes, min_size: 3145728, max_size: 3145728")
             .start();
         let mut grpc = Grpc::connect(agent.port()).await;
         for number in 0..100 {
@@ -268,7 +268,7 @@ async fn rejected_items_are_counted_and_never_sent_again() {
         agent.metric("otelagent_lost_spans_total", "reason=\"rejected\""),
         2
     );
-    assert_eq!(agent.logged("partial success").len(), 1);
+    eventually("it is told", || agent.logged("partial success").len() == 1).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(sink.received().len(), 1);
     assert_eq!(agent.books("spans"), 0);
@@ -290,7 +290,7 @@ async fn a_batch_the_upstream_calls_too_large_is_sent_in_halves() {
         ),
     ] {
         let agent = setup
-            .batch("flush_timeout: 300ms, sizer: bytes, min_size: 3145728, max_size: 3145728")
+            .batch("flush_timeout: 1s, sizer: bytes, min_size: 3145728, max_size: 3145728")
             .start();
         sink.script([reply]);
         for number in 0..5 {
@@ -320,12 +320,8 @@ async fn nothing_is_lost_while_the_upstream_is_away_and_delivery_resumes_at_once
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert_eq!(agent.metric("otelagent_queue_spans", ""), 100);
-        assert_eq!(
-            agent
-                .logged("delivery fails; telemetry is kept and sent again")
-                .len(),
-            1
-        );
+        let told = "delivery fails; telemetry is kept and sent again";
+        eventually("it is told once", || agent.logged(told).len() == 1).await;
         let sink = Sink::at(address, speaks).await;
         eventually("all arrive", || sink.spans().len() == 100).await;
         // The connection is cut while the agent believes in it.
@@ -393,7 +389,7 @@ async fn a_batch_is_given_up_only_after_the_configured_time() {
 #[tokio::test]
 async fn requests_gather_while_every_slot_is_taken() {
     let sink = Sink::grpc().await;
-    sink.script([Reply::Slow(Duration::from_millis(400))]);
+    sink.script([Reply::Slow(Duration::from_secs(2))]);
     let queue = "sending_queue: {num_consumers: 1, batch: {flush_timeout: 1ms, sizer: bytes, \
         min_size: 1000000, max_size: 1000000}}";
     let agent = Setup::grpc(sink.address).exporter(queue).start();

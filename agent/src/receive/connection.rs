@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -215,10 +216,11 @@ where
     });
     let streams = intake.limits.concurrent_streams;
     let service = {
-        let pulse = Arc::clone(&pulse);
+        let (pulse, stop) = (Arc::clone(&pulse), stop.clone());
         service_fn(move |request| {
             pulse.begin();
-            answer(Arc::clone(&intake), request, InFlight(Arc::clone(&pulse)))
+            let in_flight = InFlight(Arc::clone(&pulse));
+            answer(Arc::clone(&intake), request, in_flight, stop.clone())
         })
     };
     if is_http2 {
@@ -322,13 +324,21 @@ async fn answer(
     intake: Arc<Intake>,
     request: Request<Incoming>,
     in_flight: InFlight,
+    stop: watch::Receiver<bool>,
 ) -> Result<Response<Answer>, Infallible> {
+    let version = request.version();
     let request = request.map(Arriving::new);
-    let response = if grpc::is_grpc(request.headers()) {
+    let mut response = if grpc::is_grpc(request.headers()) {
         grpc::answer(&intake, request).await
     } else {
         otlp_http::answer(&intake, request).await
     };
+    // Said with the last answer, so that no client sends another request into a closing connection.
+    if version < Version::HTTP_2 && *stop.borrow() {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     drop(in_flight);
     Ok(response)
 }
