@@ -17,6 +17,7 @@ pub struct Args {
 }
 
 /// What to do.
+#[allow(clippy::large_enum_variant)] // made once, by the parser
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Run the controller.

@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn a_line_is_json_with_the_fields_at_its_top() {
         let lines = logged("info", || {
-            tracing::info!(kind = "DaemonSet", name = "node", "applied")
+            tracing::info!(kind = "DaemonSet", name = "node", "applied");
         });
         assert_eq!(lines.len(), 1);
         let line = &lines[0];
