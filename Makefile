@@ -1,0 +1,136 @@
+# Everything a developer types. `make` alone lists it.
+#
+# Wanted on the machine: rustup and Go 1.26 or newer. What else is missing on Debian is installed by whoever
+# needs it, if that may be (root).
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+VERSION := $(shell sed -n '/^\[workspace.package\]/,/^$$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+TRIPLE := $(shell uname -m)-unknown-linux-gnu
+
+# Tools that are built once and kept outside of the repository.
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/otelagent-tools
+DENY_VERSION := 0.20.2
+DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+
+# Where tests note what this machine could not run.
+SKIPS := $(abspath $(TARGET))/skipped.txt
+TEST_LOG := $(abspath $(TARGET))/test.log
+
+heading = @printf '\n== %s  %s\n' "$$(date +%T)" $(1)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: prerequisites ## Build everything for development
+	$(CARGO) build --workspace --locked
+
+.PHONY: images
+images: prerequisites ## Build the operator's and the agent's image, as OCI tars that any engine loads
+	$(call heading,'static binaries')
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --locked --target $(TRIPLE) \
+	    --target-dir $(TARGET) --package otelagent-operator --package otelagent-agent
+	$(call heading,'images')
+	mkdir -p $(TARGET)/images
+	for name in operator agent; do \
+	    $(CARGO) run --quiet --locked --package testbed -- image --name otelagent/$$name:$(VERSION) --ca-bundle \
+	        --entrypoint /otelagent-$$name --out $(TARGET)/images/otelagent-$$name-$(VERSION).tar \
+	        $(TARGET)/$(TRIPLE)/release/otelagent-$$name=/otelagent-$$name; \
+	done
+	ls -sh $(TARGET)/images/otelagent-*.tar
+
+.PHONY: test
+test: lint ## Everything that must hold: lint, then all tests, then what this machine could not run
+	$(call heading,'tests')
+	@rm -f $(SKIPS); touch $(SKIPS); failed=0; \
+	OTELAGENT_SKIP_LOG=$(SKIPS) $(CARGO) test --workspace --locked --no-fail-fast 2>&1 | tee $(TEST_LOG) || failed=1; \
+	printf '\n== %s  not run here\n' "$$(date +%T)"; \
+	sort --unique --output=$(SKIPS) $(SKIPS); \
+	if [ ! -s $(SKIPS) ]; then echo 'nothing'; \
+	elif cat $(SKIPS); [ "$${CI:-}" = true ]; then echo 'In CI that is a failure: nobody would notice.'; failed=1; fi; \
+	awk -v here="$$(wc -l < $(SKIPS))" '/^test result:/ {passed += $$4; failed += $$6; ignored += $$8} \
+	    END {printf "\n%d passed, %d failed, %d skipped\n", passed, failed, ignored + here}' $(TEST_LOG); \
+	exit $$failed
+
+.PHONY: lint
+lint: prerequisites format clippy deny generated ## What needs no cluster: format, clippy, dependencies, generated files
+
+.PHONY: format
+format:
+	$(call heading,'format')
+	$(CARGO) fmt --all --check
+	$(CARGO) fmt --all --check --manifest-path apps/Cargo.toml
+	files=$$(gofmt -l apps); if [ -n "$$files" ]; then echo "run gofmt -w $$files"; exit 1; fi
+
+.PHONY: clippy
+clippy:
+	$(call heading,'clippy')
+	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
+	@# What the operator uses of the agent; the workspace as a whole always builds all of it.
+	$(CARGO) clippy --package otelagent-agent --no-default-features --locked -- --deny warnings
+	$(CARGO) clippy --manifest-path apps/Cargo.toml --target-dir $(TARGET)/apps --all-targets --locked -- --deny warnings
+
+.PHONY: deny
+deny: $(DENY)
+	$(call heading,'dependencies')
+	$(DENY) --locked check --hide-inclusion-graph bans licenses sources
+	$(call heading,'advisories')
+	@if timeout 120 $(DENY) fetch db > $(TOOLS)/fetch.log 2>&1; then \
+	    $(DENY) --locked check --disable-fetch --hide-inclusion-graph advisories; \
+	else \
+	    echo 'not checked: the advisory database cannot be fetched from here'; \
+	fi
+
+# A debug build: it runs for two seconds, and an optimized one would take minutes to build.
+$(DENY):
+	$(call heading,'build cargo-deny $(DENY_VERSION), once')
+	mkdir -p $(TOOLS)
+	CARGO_PROFILE_DEV_DEBUG=false $(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --debug --quiet \
+	    --root $(TOOLS)/cargo-deny-$(DENY_VERSION) --target-dir $(TOOLS)/build
+	rm -rf $(TOOLS)/build
+
+.PHONY: generated
+generated:
+	$(call heading,'generated files')
+	$(CARGO) test --workspace --locked --test tests -- --exact pure::crd::the_committed_crd_is_the_generated_one
+
+.PHONY: crd
+crd: prerequisites ## Write the CRD anew from the Rust types
+	$(CARGO) run --quiet --locked --package otelagent-operator -- crd > $(TARGET)/otelagents.yaml
+	mv $(TARGET)/otelagents.yaml crds/otelagents.yaml
+
+.PHONY: demo
+demo: prerequisites ## Watch spans arrive while the topology is switched through every mode; leaves the cluster up
+	@$(CARGO) run --quiet --locked --package demo -- up
+
+.PHONY: demo-down
+demo-down: prerequisites ## Remove the demo's cluster
+	@$(CARGO) run --quiet --locked --package demo -- down
+
+.PHONY: bench-operator
+bench-operator: prerequisites ## Measure the operator: reconcile time, admission latency, memory
+	$(CARGO) bench --locked --package otelagent-operator --bench operator
+
+.PHONY: clean
+clean: ## Remove what was built here; the caches of the test bed and of tools stay
+	$(CARGO) clean
+
+.PHONY: prerequisites
+prerequisites:
+	@command -v cargo > /dev/null || { echo 'cargo is missing: install rustup, which brings the toolchain of rust-toolchain.toml'; exit 1; }
+	@command -v go > /dev/null || { echo 'go is missing: install Go 1.26 or newer'; exit 1; }
+	@go version | awk '{split(substr($$3, 3), v, "."); exit !(v[1] > 1 || v[1] == 1 && v[2] >= 26)}' \
+	    || { echo "$$(go version) is too old: install Go 1.26 or newer"; exit 1; }
+	@command -v cc > /dev/null || { \
+	    [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
+	        || { echo 'cc is missing: on Debian, sudo apt-get install build-essential'; exit 1; }; \
+	    echo 'installing build-essential, for cc'; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq build-essential > /dev/null; }
