@@ -36,10 +36,7 @@ fn policies_of_each_shape_are_the_golden_ones() {
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "name": "otelagent-operator", "uid": "u",
     }));
     let inputs = [
-        (
-            "sidecar",
-            input("side", "shop", &recipes::recipe("sidecar")),
-        ),
+        ("sidecar", input("side", "shop", &recipes::small_sidecar())),
         (
             "node-address",
             input("port", "shop", &recipes::recipe("host-port")),

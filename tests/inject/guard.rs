@@ -19,7 +19,7 @@ kind: ClusterRole
 metadata: {name: guard-test}
 rules:
 - {apiGroups: [admissionregistration.k8s.io], resources: ["*"], verbs: ["*"]}
-- {apiGroups: [""], resources: [pods], verbs: ["*"]}
+- {apiGroups: [""], resources: [pods, configmaps], verbs: ["*"]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding

@@ -1,9 +1,12 @@
 //! Recipes as the modes make them, made harder.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
+use otelagent_operator::api::Mode;
 use otelagent_operator::desired::{topology, validate};
 use otelagent_operator::inject::Recipe;
+use otelagent_operator::inject::environment::{first_variables, rules};
 use serde_json::json;
 
 use crate::pure::{agent, environment};
@@ -43,6 +46,26 @@ pub(super) fn sidecar() -> Recipe {
     recipe
         .annotations
         .insert("otelagent.dev/every-character".into(), every);
+    recipe
+}
+
+/// The smallest sidecar, for golden files that change only when policies do.
+pub(super) fn small_sidecar() -> Recipe {
+    let mut recipe = recipe("host-port");
+    recipe.mode = Mode::Sidecar;
+    recipe.first = first_variables(false);
+    recipe.env = rules("http://127.0.0.1:4317", Duration::from_millis(500));
+    recipe.annotations.insert(
+        "otelagent.dev/agent-config".into(),
+        "receivers: {}\n".into(),
+    );
+    recipe.sidecar = Some(json!({
+        "name": "otelagent",
+        "image": "agent:1",
+        "restartPolicy": "Always",
+        "ports": [{"containerPort": 4317}, {"containerPort": 4318}],
+    }));
+    recipe.volumes = vec![json!({"name": "otelagent-config", "emptyDir": {}})];
     recipe
 }
 
