@@ -30,8 +30,12 @@ pub const COLLECTOR: &str = "otelagent-test/otelcol:1";
 /// Linked in whole, since the images contain nothing else.
 const STATIC: &str = "-C target-feature=+crt-static";
 
-/// Builds everything that changed, and returns the image files.
+/// Builds everything that changed, and returns the image files. Where `OTELAGENT_IMAGES` names a
+/// directory, its files are taken as they are and nothing is built.
 pub fn ensure_all() -> Result<Vec<PathBuf>> {
+    if let Some(directory) = env::var_os("OTELAGENT_IMAGES").filter(|value| !value.is_empty()) {
+        return prebuilt(Path::new(&directory));
+    }
     let target = target_directory();
     let products = ["otelagent-operator", "otelagent-agent"];
     let product = cargo(
@@ -61,6 +65,19 @@ pub fn ensure_all() -> Result<Vec<PathBuf>> {
         write(GO_SDK, go_sdk)?,
         write(COLLECTOR, ensure(Part::Collector)?)?,
     ])
+}
+
+fn prebuilt(directory: &Path) -> Result<Vec<PathBuf>> {
+    let unreadable = || Error::io(format!("read {}", directory.display()));
+    let mut images = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(unreadable())? {
+        let path = entry.map_err(unreadable())?.path();
+        if path.extension().is_some_and(|extension| extension == "tar") {
+            images.push(path);
+        }
+    }
+    images.sort();
+    Ok(images)
 }
 
 /// Gives the images to the nodes; false where the cluster is not ours and must have them already.
@@ -103,6 +120,8 @@ fn cargo(what: &str, workspace: &Path, target: &Path, packages: &[&str]) -> Resu
     if stderr().is_terminal() {
         // Cargo's own progress says more than any summary.
         build.stderr(Stdio::inherit());
+    } else {
+        eprintln!("demo: build {what} ...");
     }
     let output = build.output().map_err(Error::io("start cargo"))?;
     if !output.status.success() {
@@ -120,7 +139,8 @@ fn cargo(what: &str, workspace: &Path, target: &Path, packages: &[&str]) -> Resu
 fn write(directory: &Path, name: &str, binary: PathBuf) -> Result<PathBuf> {
     let file = name.replace(['/', ':'], "-");
     let tar = directory.join(format!("{file}.tar"));
-    let fresh = directory.join(format!("{file}.fresh.tar"));
+    // Tests may build at the same time as the demo.
+    let fresh = directory.join(format!("{file}.{}.tar", std::process::id()));
     let inner = binary.file_name().unwrap_or_default().to_string_lossy();
     let inner = format!("/{inner}");
     ImageSpec {
