@@ -5,7 +5,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::needless_pass_by_value,
-    reason = "helpers of tests may panic like tests, and take json!() as it comes"
+    clippy::too_many_lines,
+    reason = "helpers of tests may panic like tests and take json!() as it comes; tables are long"
 )]
 
 mod equivalence;

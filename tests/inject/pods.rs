@@ -244,6 +244,19 @@ fn obstacles(recipe: &Recipe) -> Vec<(&'static str, Value)> {
         .remove("labels");
     let container =
         |name: &str| json!({"containers": [app(json!([])), {"name": name, "image": "x"}]});
+    let added: usize = recipe
+        .annotations
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum();
+    let fitting = 256 * 1024 - added - "x".len();
+    let annotated = |bytes: usize| {
+        let value = format!("{}{}", "é".repeat(bytes / 2), "a".repeat(bytes % 2));
+        pod(
+            json!({"name": "a", "annotations": {"x": value}}),
+            json!({"containers": [app(json!([]))]}),
+        )
+    };
     vec![
         ("second pass", injected),
         ("a copy with a foreign agent", other_image),
@@ -350,13 +363,8 @@ fn obstacles(recipe: &Recipe) -> Vec<(&'static str, Value)> {
                 json!({"initContainers": [{"name": "own", "image": "x", "ports": [{"containerPort": 4318, "protocol": "UDP"}]}]}),
             ),
         ),
-        (
-            "annotations too large",
-            pod(
-                json!({"name": "a", "annotations": {"x": "é".repeat(130_900)}}),
-                json!({"containers": [app(json!([]))]}),
-            ),
-        ),
+        ("annotations that just fit", annotated(fitting)),
+        ("annotations too large by one byte", annotated(fitting + 1)),
     ]
 }
 
