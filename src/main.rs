@@ -7,8 +7,8 @@ use clap::Parser;
 use otelagent_operator::api::crd_yaml;
 use otelagent_operator::controller::{Controller, Settings};
 use otelagent_operator::process::{
-    Args, Command, ControllerArgs, Fence, Leadership, LeaseSettings, Metrics, Readiness, Shutdown, client, listen, metrics,
-    probes, telemetry,
+    Args, Command, ControllerArgs, Fence, Leadership, LeaseSettings, Metrics, Readiness, Shutdown,
+    client, listen, metrics, probes, telemetry,
 };
 
 /// Whatever ended the process; its message goes to standard error.
@@ -61,8 +61,14 @@ async fn run_controller(args: ControllerArgs) -> Result<(), Failure> {
     telemetry::init(&log_level)?;
     let shutdown = Shutdown::on_signals()?;
     let (metrics, readiness) = (Metrics::new(), Readiness::of(&[WATCHES]));
-    tokio::spawn(metrics::serve(listen(metrics_address).await?, metrics.clone()));
-    tokio::spawn(probes::serve(listen(health_address).await?, readiness.clone()));
+    tokio::spawn(metrics::serve(
+        listen(metrics_address).await?,
+        metrics.clone(),
+    ));
+    tokio::spawn(probes::serve(
+        listen(health_address).await?,
+        readiness.clone(),
+    ));
 
     let fence = Fence::closed();
     let client = client::connect(client::config().await?, &fence)?;
@@ -87,7 +93,16 @@ async fn run_controller(args: ControllerArgs) -> Result<(), Failure> {
     let leadership = if leader_elect {
         // The lease is what opens the fence, so its own client stands outside.
         let client = client::connect(client::config().await?, &Fence::open())?;
-        Leadership::campaign(&client, LeaseSettings { namespace, name: LEASE.into(), identity }, &fence, &metrics)
+        Leadership::campaign(
+            &client,
+            LeaseSettings {
+                namespace,
+                name: LEASE.into(),
+                identity,
+            },
+            &fence,
+            &metrics,
+        )
     } else {
         Leadership::without_election(&fence, &metrics)
     };

@@ -38,7 +38,7 @@ use crate::process::Metrics;
 /// Objects reconciled at the same time.
 const CONCURRENCY: u16 = 4;
 /// How often owners of cluster-scoped objects are looked for, beside after each deletion seen.
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How long passes under way may take to end after a shutdown is asked for.
 const GRACE: Duration = Duration::from_secs(10);
 /// Name of the `ClusterRole` that stands for the installation: what it owns goes with it.
@@ -140,6 +140,7 @@ impl Controller {
                 Some(ended) = watches.join_next() => {
                     return Err(ControllerError::WatchEnded(ended.unwrap_or("unknown")));
                 }
+                () = trigger.an_object_is_gone() => sweep_once(&context).await,
                 _ = sweep.tick() => {
                     context.metrics.objects(context.stores.agents.len());
                     sweep_once(&context).await;

@@ -1,7 +1,7 @@
 //! The watches and what they have seen: one stream and one store per kind, and who must be looked at
 //! again when something changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::future::Future;
 use std::hash::Hash;
@@ -17,6 +17,7 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
 
 use super::slim::{SlimNamespace, SlimNode, SlimPod, trim_namespace, trim_node, trim_pod};
 use crate::api::{Mode, OtelAgent};
@@ -69,9 +70,15 @@ pub(crate) type Watches = Vec<std::pin::Pin<Box<dyn Future<Output = &'static str
 pub(crate) struct Trigger {
     agents: Store<Guarded>,
     sender: UnboundedSender<ObjectRef<Guarded>>,
+    gone: Arc<Notify>,
 }
 
 impl Trigger {
+    /// Waits until an `OtelAgent` was seen to be deleted.
+    pub(crate) async fn an_object_is_gone(&self) {
+        self.gone.notified().await;
+    }
+
     /// Asks for one object. After the receiver is gone nobody needs to look.
     pub(crate) fn one(&self, agent: ObjectRef<Guarded>) {
         let _ = self.sender.unbounded_send(agent);
@@ -111,9 +118,11 @@ pub(crate) fn build(
     let trigger = Trigger {
         agents: agents.clone(),
         sender,
+        gone: Arc::default(),
     };
     let on = trigger.clone();
-    // A new, changed or deleted object may change whom its rivals exclude.
+    // A new, changed or deleted spec may change whom its rivals exclude; a written status does not.
+    let mut generations: HashMap<String, Option<i64>> = HashMap::new();
     watches.push(drive(
         "otelagents",
         Api::all(client.clone()),
@@ -121,8 +130,21 @@ pub(crate) fn build(
         writer,
         |_| {},
         move |agent| {
-            on.one(ObjectRef::from_obj(agent));
-            on.each(|other| other.spec.workloads.is_some());
+            let reference = ObjectRef::from_obj(agent);
+            let is_gone = on.agents.get(&reference).is_none();
+            on.one(reference);
+            let uid = agent.uid().unwrap_or_default();
+            let generation = agent.meta().generation;
+            let is_new = if is_gone {
+                generations.remove(&uid);
+                on.gone.notify_one();
+                true
+            } else {
+                generations.insert(uid, generation) != Some(generation)
+            };
+            if is_new {
+                on.each(|other| other.spec.workloads.is_some());
+            }
         },
     ));
 
@@ -254,7 +276,7 @@ fn drive<K>(
     config: watcher::Config,
     writer: reflector::store::Writer<K>,
     trim: fn(&mut K),
-    tell: impl Fn(&K) + Send + 'static,
+    mut tell: impl FnMut(&K) + Send + 'static,
 ) -> std::pin::Pin<Box<dyn Future<Output = &'static str> + Send>>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,

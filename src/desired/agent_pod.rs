@@ -44,6 +44,16 @@ pub(super) fn container(
     if agent_config::has_disk(agent) {
         mounts.push(mount(QUEUE_VOLUME, QUEUE, false));
     }
+    let mut env = vec![
+        field("OTELAGENT_NODE_NAME", "spec.nodeName"),
+        field("OTELAGENT_HOST_IP", "status.hostIP"),
+        field("OTELAGENT_POD_NAME", "metadata.name"),
+        field("OTELAGENT_POD_UID", "metadata.uid"),
+    ];
+    if placement != Placement::Sidecar {
+        // Applications learn that an agent goes a moment after it was told; a sidecar outlives them.
+        env.push(variable("OTELAGENT_LAME_DUCK", "3"));
+    }
     Container {
         name: names::CONTAINER.into(),
         image: Some(agent.image(environment).into()),
@@ -51,12 +61,7 @@ pub(super) fn container(
             .image_pull_policy
             .map(|policy| pull_policy(policy).into()),
         args: Some(vec!["--config".into(), format!("{DIRECTORY}/{FILE}")]),
-        env: Some(vec![
-            field("OTELAGENT_NODE_NAME", "spec.nodeName"),
-            field("OTELAGENT_HOST_IP", "status.hostIP"),
-            field("OTELAGENT_POD_NAME", "metadata.name"),
-            field("OTELAGENT_POD_UID", "metadata.uid"),
-        ]),
+        env: Some(env),
         resources: Some(resources(agent, placement)),
         security_context: Some(restricted()),
         volume_mounts: Some(mounts),

@@ -61,6 +61,8 @@ fn each_mode_carries_spans_of_unmodified_programs_through_the_agent_of_their_own
         .run(&["delete", steps::AGENT, "--namespace", steps::PLATFORM])
         .unwrap();
     world.end_all_agents();
+    // The end of a policy takes up to a second to arrive at the API server.
+    std::thread::sleep(Duration::from_secs(2));
     apps::roll(kubectl, apps::NAMESPACE).unwrap();
     for pod in apps::pods(kubectl, apps::NAMESPACE).unwrap() {
         assert!(
