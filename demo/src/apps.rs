@@ -178,7 +178,7 @@ fn pod(pod: &Value) -> AppPod {
 }
 
 /// What a program says of itself, once a second and at its end.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Report {
     /// How many of each signal it has made.
     pub made: u64,

@@ -101,8 +101,13 @@ impl Show {
             "   spans so far: {} sent, {} received, {lost}{again}",
             tally.sent, tally.received
         );
-        for (run, count) in &tally.losers {
-            println!("   {}", self.paint(RED, &format!("{run} lost {count}")));
+        for loser in &tally.losers {
+            let why = match loser.given_up {
+                0 => String::new(),
+                count => format!(": its SDK gave up on {count}"),
+            };
+            let text = format!("{} lost {}{why}", loser.run, loser.lost);
+            println!("   {}", self.paint(RED, &text));
         }
         for run in &tally.unfinished {
             let text =

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::apps;
+use crate::apps::{self, Report};
 use crate::error::Result;
 use crate::kubectl::Kubectl;
 use crate::ledger::{Client, Run};
@@ -26,8 +26,20 @@ pub struct Tally {
     pub duplicates: u64,
     /// Runs that ended and whose last span did not arrive: what they sent after the last look is unknown.
     pub unfinished: Vec<String>,
-    /// Runs that lost something, with how much.
-    pub losers: Vec<(String, u64)>,
+    /// Runs that lost something.
+    pub losers: Vec<Loser>,
+}
+
+/// A run that lost something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loser {
+    /// The run.
+    pub run: String,
+    /// How many spans did not arrive.
+    pub lost: u64,
+    /// How many of its spans the application's SDK gave up on, by its own account: no agent acknowledged
+    /// these.
+    pub given_up: u64,
 }
 
 impl Tally {
@@ -40,7 +52,9 @@ impl Tally {
 /// Keeps the tally of one namespace over the life of many pods.
 #[derive(Clone, Debug, Default)]
 pub struct Tracker {
-    made: BTreeMap<String, u64>,
+    said: BTreeMap<String, Report>,
+    /// The last settled tally: what was lost then will not come any more.
+    conceded: Tally,
 }
 
 impl Tracker {
@@ -48,10 +62,10 @@ impl Tracker {
     pub fn look(&mut self, kubectl: &Kubectl, namespace: &str) -> Result<()> {
         for pod in apps::pods(kubectl, namespace)? {
             if let Ok(Some(report)) = apps::report(kubectl, namespace, &pod.name) {
-                self.made.insert(pod.name, report.made);
+                self.said.insert(pod.name, report);
             } else {
                 // It has not spoken yet, but it exists: its last span must come some day.
-                self.made.entry(pod.name).or_default();
+                self.said.entry(pod.name).or_default();
             }
         }
         Ok(())
@@ -70,8 +84,11 @@ impl Tracker {
             let pods = apps::pods(kubectl, namespace)?;
             let running: BTreeSet<String> = pods.into_iter().map(|pod| pod.name).collect();
             let arrived = Client::new(kubectl).runs()?.runs;
-            let tally = tally(&self.made, &running, &arrived);
-            if tally.is_complete() || begun.elapsed() >= patience {
+            let tally = tally(&self.said, &running, &arrived);
+            let known =
+                tally.lost <= self.conceded.lost && tally.unfinished == self.conceded.unfinished;
+            if known || begun.elapsed() >= patience {
+                self.conceded = tally.clone();
                 return Ok(tally);
             }
             sleep(Duration::from_millis(500));
@@ -80,29 +97,37 @@ impl Tracker {
 }
 
 /// The tally, from what was said and what arrived.
-fn tally(made: &BTreeMap<String, u64>, running: &BTreeSet<String>, arrived: &[Run]) -> Tally {
+fn tally(said: &BTreeMap<String, Report>, running: &BTreeSet<String>, arrived: &[Run]) -> Tally {
     let nothing = Run::default();
     let mut tally = Tally::default();
     let arrivals = arrived
         .iter()
         .map(|run| run.run.as_str())
         .filter(|name| !name.is_empty());
-    let names: BTreeSet<&str> = made.keys().map(String::as_str).chain(arrivals).collect();
+    let names: BTreeSet<&str> = said.keys().map(String::as_str).chain(arrivals).collect();
     for name in names {
         let run = arrived
             .iter()
             .find(|run| run.run == name)
             .unwrap_or(&nothing);
         let counts = run.traces();
-        let said = made.get(name).copied().unwrap_or_default();
-        let sent = said.max(counts.end).max(counts.total.unwrap_or_default());
+        let report = said.get(name).copied().unwrap_or_default();
+        let sent = report
+            .made
+            .max(counts.end)
+            .max(counts.total.unwrap_or_default());
         let lost = sent - counts.distinct;
         tally.sent += sent;
         tally.received += counts.distinct;
         tally.lost += lost;
         tally.duplicates += counts.duplicates;
         if lost > 0 {
-            tally.losers.push((name.to_owned(), lost));
+            let given_up = report.failed;
+            tally.losers.push(Loser {
+                run: name.to_owned(),
+                lost,
+                given_up,
+            });
         }
         if counts.total.is_none() && !running.contains(name) {
             tally.unfinished.push(name.to_owned());
@@ -133,10 +158,15 @@ mod tests {
         }
     }
 
-    fn said(pairs: &[(&str, u64)]) -> BTreeMap<String, u64> {
+    fn said(pairs: &[(&str, u64)]) -> BTreeMap<String, Report> {
+        let report = |made| Report {
+            made,
+            exported: made,
+            failed: 1,
+        };
         pairs
             .iter()
-            .map(|(name, made)| ((*name).to_owned(), *made))
+            .map(|(name, made)| ((*name).to_owned(), report(*made)))
             .collect()
     }
 
@@ -159,14 +189,12 @@ mod tests {
         let arrived = [run("gap", 9, 10, Some(10)), run("behind", 5, 5, None)];
         let tally = tally(&said(&[("behind", 8), ("silent", 4)]), &running, &arrived);
         assert_eq!((tally.sent, tally.received, tally.lost), (22, 14, 8));
-        assert_eq!(
-            tally.losers,
-            [
-                ("behind".to_owned(), 3),
-                ("gap".to_owned(), 1),
-                ("silent".to_owned(), 4)
-            ]
-        );
+        let losers: Vec<_> = tally
+            .losers
+            .iter()
+            .map(|l| (l.run.as_str(), l.lost, l.given_up))
+            .collect();
+        assert_eq!(losers, [("behind", 3, 1), ("gap", 1, 0), ("silent", 4, 1)]);
         assert_eq!(tally.unfinished, ["silent"]);
     }
 
