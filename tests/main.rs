@@ -1,5 +1,8 @@
 //! The operator's tests, one binary: `cargo test -p otelagent-operator pure::` and so on run a part.
 
+// Helpers of tests fail like tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod cluster;
 mod inject;
 mod process;

@@ -157,7 +157,7 @@ fn default_http() -> u16 {
 ]))]
 pub struct Export {
     /// URL of the central collector or any OTLP endpoint, such as
-    /// http://otel-collector.observability.svc:4317.
+    /// `http://otel-collector.observability.svc:4317`.
     #[schemars(length(max = 512), extend("x-kubernetes-validations" = [{
         "rule": "self.matches('^https?://[^/@\\\\s]+:[0-9]{1,5}(/[^\\\\s]*)?$')",
         "message": "must be a URL with scheme http or https, a host and a port, such as http://otel-collector.observability.svc:4317",
@@ -221,7 +221,7 @@ pub struct Header {
     pub name: String,
     /// The header's value, visible to everyone who may read this object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 1024), extend("pattern" = PRINTABLE))]
     pub value: Option<String>,
     /// A key of a Secret. The kubelet mounts it; the operator never reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -463,11 +463,15 @@ pub struct UpdateStrategy {
     pub max_surge: Option<IntOrString>,
 }
 
+/// No control characters: the API server reads what is applied as YAML, which refuses them (YAML 1.2
+/// §5.1), and nobody means them.
+const PRINTABLE: &str = "^[^\\x{0000}-\\x{001f}\\x{007f}-\\x{009f}\\x{2028}\\x{2029}\\x{feff}]*$";
+
 fn attribute_map(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
         "maxProperties": 64,
-        "additionalProperties": {"type": "string", "maxLength": 1024},
+        "additionalProperties": {"type": "string", "maxLength": 1024, "pattern": PRINTABLE},
         "x-kubernetes-validations": [{
             "rule": "self.all(key, key.size() > 0 && key.size() <= 256)",
             "message": "the name of a resource attribute has 1 to 256 characters",

@@ -15,7 +15,7 @@ use crate::process::Metrics;
 /// How far apart two passes over one object are, at least: pods come and go faster than anyone reads.
 const PACE: Duration = Duration::from_millis(500);
 /// How long a dry-run's answer is believed while nothing it speaks of has changed.
-const PROBE_TTL: Duration = Duration::from_secs(300);
+const PROBE_TTL: Duration = Duration::from_mins(5);
 
 /// What every reconcile shares.
 pub(crate) struct Context {
@@ -98,7 +98,7 @@ impl Context {
     /// Remembers that injection in force was shown for this state, or that it no longer is.
     pub(crate) fn remember_probe(&self, uid: &str, state: Option<String>) {
         self.with(uid, |memory| {
-            memory.probed = state.map(|state| (Instant::now(), state))
+            memory.probed = state.map(|state| (Instant::now(), state));
         });
     }
 

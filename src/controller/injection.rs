@@ -163,16 +163,16 @@ pub(crate) async fn ensure(
     let rendered = render(context, valid, selection, &recipe, standing)?;
     write(context, POLICY, rendered.policy.clone()).await?;
     let name = policy_name(&rendered);
-    if standing.in_force.policy.as_deref() != Some(name.as_str()) {
-        if let Err(refusal) = prove(context, valid, &rendered, &recipe).await? {
-            let message = format!(
-                "a new policy failed its proof and was not bound; the previous one stays: {refusal}"
-            );
-            return Ok(unchanged(InjectionState::Failed {
-                reason: "ProofFailed",
-                message,
-            }));
-        }
+    if standing.in_force.policy.as_deref() != Some(name.as_str())
+        && let Err(refusal) = prove(context, valid, &rendered, &recipe).await?
+    {
+        let message = format!(
+            "a new policy failed its proof and was not bound; the previous one stays: {refusal}"
+        );
+        return Ok(unchanged(InjectionState::Failed {
+            reason: "ProofFailed",
+            message,
+        }));
     }
     let in_force = bind(context, valid, &rendered, &recipe, standing).await?;
     let state = show(context, valid, &recipe, &in_force).await?;

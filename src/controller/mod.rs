@@ -38,7 +38,7 @@ use crate::process::Metrics;
 /// Objects reconciled at the same time.
 const CONCURRENCY: u16 = 4;
 /// How often owners of cluster-scoped objects are looked for, beside after each deletion seen.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
 /// How long passes under way may take to end after a shutdown is asked for.
 const GRACE: Duration = Duration::from_secs(10);
 /// Name of the `ClusterRole` that stands for the installation: what it owns goes with it.
@@ -179,7 +179,7 @@ fn on_error(agent: Arc<Guarded>, error: &ControllerError, context: Arc<Context>)
     );
     match error {
         ControllerError::NameTaken { .. } | ControllerError::Policy(_) => {
-            Action::requeue(Duration::from_secs(60))
+            Action::requeue(Duration::from_mins(1))
         }
         _ => Action::requeue(Duration::from_secs(5)),
     }

@@ -26,9 +26,9 @@ use crate::status::{Facts, Failure, InjectionState};
 use crate::switching::{Observed, Plan, plan};
 
 /// Longest pass; a client call has its own, shorter limit.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 /// When a settled object is looked at again though nothing changed.
-const RESYNC: Duration = Duration::from_secs(300);
+const RESYNC: Duration = Duration::from_mins(5);
 
 /// One paced, bounded pass.
 pub(crate) async fn reconcile(

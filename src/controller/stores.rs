@@ -13,6 +13,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::DeserializeGuard;
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -113,23 +114,59 @@ pub(crate) fn build(
     with_admission: bool,
     sender: UnboundedSender<ObjectRef<Guarded>>,
 ) -> (Stores, Watches, Trigger) {
-    let mut watches: Watches = Vec::new();
     let (agents, writer) = reflector::store::<Guarded>();
     let trigger = Trigger {
         agents: agents.clone(),
         sender,
         gone: Arc::default(),
     };
-    let on = trigger.clone();
-    // A new, changed or deleted spec may change whom its rivals exclude; a written status does not.
-    let mut generations: HashMap<String, Option<i64>> = HashMap::new();
-    watches.push(drive(
-        "otelagents",
-        Api::all(client.clone()),
-        watcher::Config::default(),
-        writer,
-        |_| {},
-        move |agent| {
+    let mut builder = Builder {
+        client: client.clone(),
+        trigger,
+        watches: Vec::new(),
+    };
+    builder.agents(writer);
+    let namespaces = builder.namespaces();
+    let mut stores = Stores {
+        agents,
+        pods: builder.pods(&namespaces),
+        nodes: builder.nodes(),
+        namespaces,
+        daemon_sets: Vec::new(),
+        services: Vec::new(),
+        admission: BTreeMap::new(),
+    };
+    for namespace in owned_namespaces {
+        let api = Api::namespaced(client.clone(), &namespace);
+        stores
+            .daemon_sets
+            .push(builder.owned("daemonsets", api, ()));
+        let api = Api::namespaced(client.clone(), &namespace);
+        stores.services.push(builder.owned("services", api, ()));
+    }
+    for kind in ADMISSION_KINDS.into_iter().filter(|_| with_admission) {
+        let resource = admission_resource(kind);
+        let api = Api::all_with(client.clone(), &resource);
+        stores
+            .admission
+            .insert(kind, builder.owned(kind, api, resource));
+    }
+    (stores, builder.watches, builder.trigger)
+}
+
+/// The watches as they are added.
+struct Builder {
+    client: Client,
+    trigger: Trigger,
+    watches: Watches,
+}
+
+impl Builder {
+    /// A new, changed or deleted spec may change whom its rivals exclude; a written status does not.
+    fn agents(&mut self, writer: Writer<Guarded>) {
+        let on = self.trigger.clone();
+        let mut generations: HashMap<String, Option<i64>> = HashMap::new();
+        let tell = move |agent: &Guarded| {
             let reference = ObjectRef::from_obj(agent);
             let is_gone = on.agents.get(&reference).is_none();
             on.one(reference);
@@ -145,128 +182,72 @@ pub(crate) fn build(
             if is_new {
                 on.each(|other| other.spec.workloads.is_some());
             }
-        },
-    ));
-
-    let (namespaces, writer) = reflector::store::<SlimNamespace>();
-    let on = trigger.clone();
-    watches.push(drive(
-        "namespaces",
-        Api::all(client.clone()),
-        watcher::Config::default(),
-        writer,
-        trim_namespace,
-        move |_| {
-            on.each(|agent| {
-                agent
-                    .spec
-                    .workloads
-                    .as_ref()
-                    .is_some_and(|w| w.namespace_selector.is_some())
-            });
-        },
-    ));
-
-    let (nodes, writer) = reflector::store::<SlimNode>();
-    let on = trigger.clone();
-    watches.push(drive(
-        "nodes",
-        Api::all(client.clone()),
-        watcher::Config::default(),
-        writer,
-        trim_node,
-        move |_| {
-            on.each(|agent| agent.spec.mode.on_nodes());
-        },
-    ));
-
-    let (pods, writer) = reflector::store::<SlimPod>();
-    let (on, known) = (trigger.clone(), namespaces.clone());
-    let live = watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
-    watches.push(drive(
-        "pods",
-        Api::all(client.clone()),
-        live,
-        writer,
-        trim_pod,
-        move |pod| pod_changed(&on, &known, pod),
-    ));
-
-    let managed = || {
-        watcher::Config::default().labels(&format!(
-            "{}={}",
-            names::LABEL_MANAGED_BY,
-            names::MANAGED_BY
-        ))
-    };
-    let (mut daemon_sets, mut services) = (Vec::new(), Vec::new());
-    for namespace in owned_namespaces {
-        let (store, writer) = reflector::store::<DaemonSet>();
-        daemon_sets.push(store);
-        watches.push(owned(
-            "daemonsets",
-            Api::namespaced(client.clone(), &namespace),
-            managed(),
-            writer,
-            &trigger,
-        ));
-        let (store, writer) = reflector::store::<Service>();
-        services.push(store);
-        watches.push(owned(
-            "services",
-            Api::namespaced(client.clone(), &namespace),
-            managed(),
-            writer,
-            &trigger,
-        ));
+        };
+        let api = Api::all(self.client.clone());
+        let all = watcher::Config::default();
+        self.watches
+            .push(drive("otelagents", api, all, writer, |_| {}, tell));
     }
 
-    let mut admission = BTreeMap::new();
-    for kind in ADMISSION_KINDS.into_iter().filter(|_| with_admission) {
-        let resource = admission_resource(kind);
-        let writer = reflector::store::Writer::<DynamicObject>::new(resource.clone());
-        admission.insert(kind, writer.as_reader());
-        let api = Api::all_with(client.clone(), &resource);
-        watches.push(owned(kind, api, managed(), writer, &trigger));
+    fn namespaces(&mut self) -> Store<SlimNamespace> {
+        let (store, writer) = reflector::store();
+        let on = self.trigger.clone();
+        let selects_namespaces = |agent: &OtelAgent| {
+            let workloads = agent.spec.workloads.as_ref();
+            workloads.is_some_and(|workloads| workloads.namespace_selector.is_some())
+        };
+        let tell = move |_: &SlimNamespace| on.each(selects_namespaces);
+        let api = Api::all(self.client.clone());
+        let all = watcher::Config::default();
+        self.watches
+            .push(drive("namespaces", api, all, writer, trim_namespace, tell));
+        store
     }
-    let stores = Stores {
-        agents,
-        pods,
-        nodes,
-        namespaces,
-        daemon_sets,
-        services,
-        admission,
-    };
-    (stores, watches, trigger)
-}
 
-/// A watch of objects that carry the owner label.
-fn owned<K>(
-    what: &'static str,
-    api: Api<K>,
-    config: watcher::Config,
-    writer: reflector::store::Writer<K>,
-    trigger: &Trigger,
-) -> std::pin::Pin<Box<dyn Future<Output = &'static str> + Send>>
-where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-    K::DynamicType: Eq + Hash + Clone + Send + Sync + Unpin,
-{
-    let on = trigger.clone();
-    let forget_managers = |object: &mut K| object.meta_mut().managed_fields = None;
-    drive(
-        what,
-        api,
-        config,
-        writer,
-        forget_managers,
-        move |object: &K| {
+    fn nodes(&mut self) -> Store<SlimNode> {
+        let (store, writer) = reflector::store();
+        let on = self.trigger.clone();
+        let tell = move |_: &SlimNode| on.each(|agent| agent.spec.mode.on_nodes());
+        let api = Api::all(self.client.clone());
+        let all = watcher::Config::default();
+        self.watches
+            .push(drive("nodes", api, all, writer, trim_node, tell));
+        store
+    }
+
+    fn pods(&mut self, namespaces: &Store<SlimNamespace>) -> Store<SlimPod> {
+        let (store, writer) = reflector::store();
+        let (on, known) = (self.trigger.clone(), namespaces.clone());
+        let tell = move |pod: &SlimPod| pod_changed(&on, &known, pod);
+        let api = Api::all(self.client.clone());
+        let live =
+            watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
+        self.watches
+            .push(drive("pods", api, live, writer, trim_pod, tell));
+        store
+    }
+
+    /// Objects that the operator made, which name their `OtelAgent` in a label.
+    fn owned<K>(&mut self, what: &'static str, api: Api<K>, kind: K::DynamicType) -> Store<K>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+        K::DynamicType: Eq + Hash + Clone + Send + Sync + Unpin,
+    {
+        let writer = Writer::new(kind);
+        let store = writer.as_reader();
+        let on = self.trigger.clone();
+        let tell = move |object: &K| {
             if let Some(label) = object.labels().get(names::LABEL_OWNER) {
                 on.labelled(label);
             }
-        },
-    )
+        };
+        let ours = format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY);
+        let ours = watcher::Config::default().labels(&ours);
+        let forget_managers = |object: &mut K| object.meta_mut().managed_fields = None;
+        self.watches
+            .push(drive(what, api, ours, writer, forget_managers, tell));
+        store
+    }
 }
 
 /// One watch with back-off, trimmed, stored and told. Ends only if the stream does.
@@ -274,7 +255,7 @@ fn drive<K>(
     what: &'static str,
     api: Api<K>,
     config: watcher::Config,
-    writer: reflector::store::Writer<K>,
+    writer: Writer<K>,
     trim: fn(&mut K),
     mut tell: impl FnMut(&K) + Send + 'static,
 ) -> std::pin::Pin<Box<dyn Future<Output = &'static str> + Send>>

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use kube::runtime::reflector::Store;
 use kube::{Api, ResourceExt};
 
 use super::context::Context;
@@ -37,7 +38,7 @@ pub(crate) async fn sweep(context: &Context) -> Result<(), ControllerError> {
             .stores
             .admission
             .get(kind)
-            .map(|store| store.state())
+            .map(Store::state)
             .unwrap_or_default()
         {
             let label = |key: &str| object.labels().get(key).cloned();

@@ -34,7 +34,7 @@ pub(super) fn memory(bytes: u64) -> Quantity {
     let units = [("Gi", 1 << 30), ("Mi", MIB), ("Ki", 1 << 10)];
     let text = units
         .iter()
-        .find(|(_, factor)| bytes >= *factor && bytes % factor == 0)
+        .find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor))
         .map_or_else(
             || bytes.to_string(),
             |(unit, factor)| format!("{}{unit}", bytes / factor),
@@ -61,7 +61,7 @@ pub(super) fn millicores(text: &str) -> Option<u64> {
 
 /// Processor time in the form Kubernetes itself prints.
 pub(super) fn cpu(millicores: u64) -> Quantity {
-    Quantity(if millicores % 1000 == 0 {
+    Quantity(if millicores.is_multiple_of(1000) {
         (millicores / 1000).to_string()
     } else {
         format!("{millicores}m")

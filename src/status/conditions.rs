@@ -47,12 +47,12 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
         pods: Some(facts.pods.counts.clone()),
         conditions: verdicts
             .into_iter()
-            .map(|(type_, verdict)| condition(facts, old, type_, verdict))
+            .map(|(type_, verdict)| condition(facts, old, type_, &verdict))
             .collect(),
     }
 }
 
-fn condition(facts: &Facts, old: &[Condition], type_: &str, verdict: Verdict) -> Condition {
+fn condition(facts: &Facts, old: &[Condition], type_: &str, verdict: &Verdict) -> Condition {
     let status = if verdict.status { "True" } else { "False" };
     let unchanged = old
         .iter()

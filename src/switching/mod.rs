@@ -125,7 +125,7 @@ mod tests {
             wanted_ready: true,
             users: BTreeMap::from([(mode, 3)]),
             vehicles: BTreeMap::from([(mode, None)]),
-            hold_old: Duration::from_secs(60),
+            hold_old: Duration::from_mins(1),
         }
     }
 
@@ -201,7 +201,7 @@ mod tests {
         };
         let first = plan(&observed);
         assert_eq!(first.keep.get(&Mode::NodeLocal), Some(&Some(at(0))));
-        assert_eq!(first.look_again, Some(Duration::from_secs(60)));
+        assert_eq!(first.look_again, Some(Duration::from_mins(1)));
 
         observed.vehicles.insert(Mode::NodeLocal, Some(at(0)));
         observed.now = at(59);

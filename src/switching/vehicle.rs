@@ -74,14 +74,14 @@ impl Vehicle {
                 by_node.entry(node).or_default().push(pod);
             }
         }
-        let is_updated = |pod: &&AgentPod| pod.template.as_deref() == Some(wanted_template);
+        let is_updated = |pod: &AgentPod| pod.template.as_deref() == Some(wanted_template);
         let count = |test: &dyn Fn(&[&AgentPod]) -> bool| {
             i32::try_from(by_node.values().filter(|pods| test(pods)).count()).unwrap_or(i32::MAX)
         };
         let mut state = VehicleState {
             desired: self.desired,
             ready: count(&|pods| pods.iter().any(|pod| pod.ready)),
-            updated: count(&|pods| pods.iter().any(|pod| is_updated(&pod))),
+            updated: count(&|pods| pods.iter().any(|pod| is_updated(pod))),
             waiting_for: Vec::new(),
         };
         if !self.observed || self.template != wanted_template {

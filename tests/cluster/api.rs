@@ -64,7 +64,7 @@ fn apply_reapply_diff_dry_run_edit_and_explain_behave() {
     assert_eq!(world.get("known")["spec"]["switchover"]["holdOld"], "7s");
 
     let mut command = world.cluster.kubectl().unwrap();
-    let patch = "{\"spec\":{\"bogus\":1}}";
+    let bogus = "{\"spec\":{\"bogus\":1}}";
     command.args([
         "patch",
         "oa",
@@ -72,7 +72,7 @@ fn apply_reapply_diff_dry_run_edit_and_explain_behave() {
         "--namespace=otelagent-system",
         "--type=merge",
         "--patch",
-        patch,
+        bogus,
     ]);
     let output = command.output().unwrap();
     assert!(

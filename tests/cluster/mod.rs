@@ -23,7 +23,7 @@ use serde_json::Value;
 use testbed::{Bed, Cluster};
 
 /// How long anything may take to come about.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The cluster, and the right to use it alone.
 struct World {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use demo::apps::{self, App};
 use serde_json::{Value, json};
+use testbed::Bed;
 
 use super::{World, condition, world};
 
@@ -33,7 +34,7 @@ fn at_rest_nothing_is_written() {
     // Policies that a binding has left are removed half a minute later; then all is done.
     std::thread::sleep(Duration::from_secs(35));
     let before = requests(&world).len();
-    std::thread::sleep(Duration::from_secs(60));
+    std::thread::sleep(Duration::from_mins(1));
     let all = requests(&world);
     let minute = &all[before..];
     assert!(
@@ -109,7 +110,7 @@ fn requests(world: &World) -> Vec<Value> {
         .cluster
         .bed("read the audit log")
         .ok()
-        .and_then(|bed| bed.audit_log())
+        .and_then(Bed::audit_log)
         .expect("an audit log");
     let text = std::fs::read_to_string(log).unwrap();
     let events = text

@@ -63,7 +63,7 @@ fn with_the_local_agent_gone_require_stays_on_the_node_and_prefer_leaves_it() {
     wait_for_spans(&world, &lonely);
     assert_eq!(
         via(&world, &lonely),
-        [with_agent.clone()],
+        std::slice::from_ref(with_agent),
         "Prefer: the other node's agent takes them"
     );
     world.end_namespace(NAMESPACE);

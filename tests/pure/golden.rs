@@ -1,6 +1,8 @@
 //! What each mode renders, as golden files: a change to one restarts somebody's agents or makes
 //! somebody's pods stale, and must be seen in review.
 
+use std::fmt::Write as _;
+
 use otelagent_operator::desired::{Object, topology, validate};
 
 use super::{agent, environment};
@@ -16,17 +18,12 @@ fn objects_and_recipe_of_each_fixture_are_the_golden_ones() {
         let mode = topology(valid.wanted());
         let mut text = format!("# endpoint: {}\n", mode.endpoint(&valid));
         for object in mode.objects(&valid, &environment()) {
-            text += &format!(
-                "---\n{}",
-                serde_saphyr::to_string(&object.to_json()).unwrap()
-            );
+            text.push_str("---\n");
+            text.push_str(&serde_saphyr::to_string(&object.to_json()).unwrap());
         }
         let recipe = mode.recipe(&valid, &environment());
-        text += &format!(
-            "--- # recipe {}\n{}",
-            recipe.hash(),
-            serde_saphyr::to_string(&recipe).unwrap()
-        );
+        writeln!(text, "--- # recipe {}", recipe.hash()).unwrap();
+        text.push_str(&serde_saphyr::to_string(&recipe).unwrap());
         insta::assert_snapshot!(text);
     });
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use otelagent_operator::api::Mode;
-use otelagent_operator::desired::{topology, validate};
+use otelagent_operator::desired::{Object, topology, validate};
 use otelagent_operator::names;
 use otelagent_operator::switching::{Observed, plan};
 use proptest::prelude::*;
@@ -133,7 +133,7 @@ proptest! {
         let render = || {
             let valid = validate(&agent, &environment()).unwrap();
             Mode::ALL.map(|mode| {
-                let objects: Vec<_> = topology(mode).objects(&valid, &environment()).iter().map(|o| o.to_json()).collect();
+                let objects: Vec<_> = topology(mode).objects(&valid, &environment()).iter().map(Object::to_json).collect();
                 serde_json::to_string(&(objects, topology(mode).recipe(&valid, &environment()))).unwrap()
             })
         };

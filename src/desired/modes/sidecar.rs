@@ -31,6 +31,13 @@ impl Topology for Sidecar {
     fn recipe(&self, agent: &ValidAgent, environment: &Environment) -> Recipe {
         let mut container = agent_pod::container(agent, environment, self.placement());
         container.restart_policy = Some("Always".into());
+        // Declared, so that a clash with the application's own is seen before it breaks the pod; without
+        // names, so that nobody's Service or monitor takes them up.
+        let mut ports = agent_pod::ports(agent, false);
+        for port in &mut ports {
+            port.name = None;
+        }
+        container.ports = Some(ports);
         container.startup_probe = Some(agent_pod::health_probe(1, 60));
         let json = |value: serde_json::Result<serde_json::Value>| value.unwrap_or_default();
         Recipe {
