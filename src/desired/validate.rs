@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use super::agent_config;
 use super::quantity::{self, MIB};
 use super::{Environment, topology};
-use crate::api::{Mode, OtelAgent, OtelAgentSpec, Routing};
+use crate::api::{Mode, OtelAgent, OtelAgentSpec, Restart, Routing};
 use crate::inject::{Namespaces, Selection};
 use crate::names;
 
@@ -94,6 +94,7 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
     problems.extend(platform_problems(spec, &namespace, environment));
     problems.extend(server_problems(spec, environment));
     problems.extend(secret_problems(spec));
+    problems.extend(unavailable_problems(spec));
 
     let mut values = Values {
         problems: &mut problems,
@@ -270,6 +271,19 @@ fn secret_problems(spec: &OtelAgentSpec) -> Option<Problem> {
         reason: "SecretOutOfReach",
         message: "a sidecar runs in the application's namespace and cannot mount Secrets or ConfigMaps of this one; use \
                   mode NodeLocal, or an OtelAgent in each application namespace"
+            .into(),
+    })
+}
+
+/// What the API names and this version does not do: refused, since a field that is silently ignored is
+/// believed.
+fn unavailable_problems(spec: &OtelAgentSpec) -> Option<Problem> {
+    let workloads = spec.workloads.as_ref()?;
+    (workloads.restart == Restart::Rolling).then(|| Problem {
+        field: "spec.workloads.restart",
+        reason: "NotAvailable",
+        message: "this version does not restart workloads; use restart Never, and roll the owners that the conditions \
+                  name (kubectl rollout restart)"
             .into(),
     })
 }

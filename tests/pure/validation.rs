@@ -80,6 +80,22 @@ fn a_sidecar_elsewhere_cannot_have_this_namespaces_secrets() {
 }
 
 #[test]
+fn what_this_version_does_not_do_is_refused_and_not_ignored() {
+    let found = problems(
+        "otelagent-system",
+        "mode: NodeLocal, workloads: {restart: Rolling}",
+    );
+    assert_eq!(found[0].0, "NotAvailable");
+    assert!(found[0].1.contains("use restart Never"), "{}", found[0].1);
+    let disk = problems(
+        "otelagent-system",
+        "mode: NodeLocal, buffer: {disk: {size: 1Gi}}",
+    );
+    assert_eq!(disk[0].0, "ConfigurationRefused");
+    assert!(disk[0].1.contains("storage"), "{}", disk[0].1);
+}
+
+#[test]
 fn configuration_the_bundled_agent_does_not_take_is_refused_by_name() {
     let found = problems(
         "otelagent-system",
