@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, Toleration
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::Topology;
 use crate::api::{self, Mode};
 use crate::desired::{Placement, ValidAgent, agent_pod};
 use crate::names;
@@ -36,6 +37,20 @@ pub(super) struct Parts {
     pub(super) host_network: bool,
     /// How it is updated.
     pub(super) rollout: Rollout,
+}
+
+impl Parts {
+    /// Of a mode whose agents have networks of their own.
+    pub(super) fn of(topology: &dyn Topology, container: Container, rollout: Rollout) -> Self {
+        Self {
+            mode: topology.mode(),
+            placement: topology.placement(),
+            container,
+            volumes: Vec::new(),
+            host_network: false,
+            rollout,
+        }
+    }
 }
 
 /// Labels by which a mode's agents are found.

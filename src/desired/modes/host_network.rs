@@ -80,8 +80,4 @@ impl Topology for HostNetwork {
     fn recipe(&self, agent: &ValidAgent, _: &Environment) -> Recipe {
         variables_only(self.mode(), agent, &self.endpoint(agent), true)
     }
-
-    fn vehicle(&self, agent: &ValidAgent) -> Option<String> {
-        Some(names::vehicle(&agent.name, "host-network"))
-    }
 }

@@ -25,14 +25,7 @@ impl Topology for HostPort {
         let mut container = agent_pod::container(agent, environment, self.placement());
         container.ports = Some(agent_pod::ports(agent, true));
         container.readiness_probe = Some(agent_pod::health_probe(1, 2));
-        let parts = Parts {
-            mode: self.mode(),
-            placement: self.placement(),
-            container,
-            volumes: Vec::new(),
-            host_network: false,
-            rollout: Rollout::Replace,
-        };
+        let parts = Parts::of(self, container, Rollout::Replace);
         let name = names::vehicle(&agent.name, "host-port");
         vec![Object::DaemonSet(Box::new(daemon_set(agent, name, parts)))]
     }
@@ -43,9 +36,5 @@ impl Topology for HostPort {
 
     fn recipe(&self, agent: &ValidAgent, _: &Environment) -> Recipe {
         variables_only(self.mode(), agent, &self.endpoint(agent), true)
-    }
-
-    fn vehicle(&self, agent: &ValidAgent) -> Option<String> {
-        Some(names::vehicle(&agent.name, "host-port"))
     }
 }

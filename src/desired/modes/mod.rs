@@ -22,8 +22,6 @@ pub trait Topology: Sync {
     fn endpoint(&self, agent: &ValidAgent) -> String;
     /// What is injected into pods.
     fn recipe(&self, agent: &ValidAgent, environment: &Environment) -> Recipe;
-    /// Name of its `DaemonSet`, if it has one.
-    fn vehicle(&self, agent: &ValidAgent) -> Option<String>;
 }
 
 /// The file that knows a mode.

@@ -28,14 +28,7 @@ impl Topology for NodeLocal {
         let mut container = agent_pod::container(agent, environment, self.placement());
         container.ports = Some(agent_pod::ports(agent, false));
         container.readiness_probe = Some(agent_pod::health_probe(2, 2));
-        let parts = Parts {
-            mode: self.mode(),
-            placement: self.placement(),
-            container,
-            volumes: Vec::new(),
-            host_network: false,
-            rollout: Rollout::Surge,
-        };
+        let parts = Parts::of(self, container, Rollout::Surge);
         let name = names::vehicle(&agent.name, "node-local");
         vec![
             Object::DaemonSet(Box::new(daemon_set(agent, name, parts))),
@@ -52,10 +45,6 @@ impl Topology for NodeLocal {
 
     fn recipe(&self, agent: &ValidAgent, _: &Environment) -> Recipe {
         variables_only(self.mode(), agent, &self.endpoint(agent), false)
-    }
-
-    fn vehicle(&self, agent: &ValidAgent) -> Option<String> {
-        Some(names::vehicle(&agent.name, "node-local"))
     }
 }
 

@@ -50,8 +50,4 @@ impl Topology for Sidecar {
             ..variables_only(self.mode(), agent, &self.endpoint(agent), false)
         }
     }
-
-    fn vehicle(&self, _: &ValidAgent) -> Option<String> {
-        None
-    }
 }
