@@ -5,7 +5,7 @@ use std::time::Duration;
 use demo::steps::{self, Topology};
 use demo::tally::Tracker;
 use demo::{Kubectl, Result, apps, images};
-use testbed::{Bed, Cluster};
+use testbed::{Bed, BedName, Cluster};
 
 use crate::show::Show;
 
@@ -39,7 +39,7 @@ const TOUR: [(Topology, &str); 4] = [
 pub(crate) fn up(show: &Show) -> Result<()> {
     show.chapter("From nothing to a cluster");
     let tars = show.step("images built", images::ensure_all)?;
-    let (cluster, words) = cluster()?;
+    let (cluster, words) = cluster(show)?;
     let kubectl = Kubectl::new(&cluster.kubectl()?);
     println!("   cluster: {words}");
     if !show.step("images on every node", || images::load_all(&cluster, &tars))? {
@@ -113,14 +113,14 @@ fn picture(show: &Show, kubectl: &Kubectl, tracker: &mut Tracker, now: Topology)
     Ok(())
 }
 
-/// The cluster: the one of `KUBECONFIG`, the demo's from last time, or a new one that stays.
-fn cluster() -> Result<(Cluster, String)> {
+/// The cluster: the one of `KUBECONFIG`, or a new one that stays. What an earlier run left goes first: it may run
+/// older images of the same names.
+fn cluster(show: &Show) -> Result<(Cluster, String)> {
     let external = std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty());
-    if !external && let Ok(bed) = Bed::attach(BED) {
-        return Ok((
-            Cluster::Bed(Box::new(bed)),
-            format!("bed {BED}, which was up"),
-        ));
+    if !external && Bed::attach(BED).is_ok() {
+        show.step("the bed of an earlier run removed", || {
+            Ok(testbed::down(&BED.parse::<BedName>()?)?)
+        })?;
     }
     let mut cluster = Cluster::from_env_or_bed(Bed::builder().name(BED).nodes(NODES))?;
     if let Cluster::Bed(bed) = &mut cluster {
