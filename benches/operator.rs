@@ -194,13 +194,14 @@ async fn change_to_applied(client: &Client) -> Outcome<Vec<Duration>> {
 /// An `OtelAgent` that needs no vehicle, waited for until it serves.
 async fn make_serving(client: &Client, name: &str) -> Outcome<()> {
     let api: Api<OtelAgent> = Api::namespaced(client.clone(), PLATFORM);
+    // The older one selects the same pods and would keep them, though it has no node to serve from.
+    api.delete("first", &DeleteParams::default()).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     api.create(
         &PostParams::default(),
         &serde_json::from_value(agent(name, "bench", "Sidecar"))?,
     )
     .await?;
-    // The older one, which selects the same pods but has no node to serve from, must not take them.
-    api.delete("first", &DeleteParams::default()).await?;
     for _ in 0..120 {
         let status = api.get(name).await?.status.unwrap_or_default();
         if status
