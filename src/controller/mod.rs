@@ -177,10 +177,9 @@ fn on_error(agent: Arc<Guarded>, error: &ControllerError, context: Arc<Context>)
         source,
         "pass failed, trying again"
     );
+    // A policy that does not fit needs another spec; a taken name may be that of an object on its way out.
     match error {
-        ControllerError::NameTaken { .. } | ControllerError::Policy(_) => {
-            Action::requeue(Duration::from_mins(1))
-        }
+        ControllerError::Policy(_) => Action::requeue(Duration::from_mins(1)),
         _ => Action::requeue(Duration::from_secs(5)),
     }
 }

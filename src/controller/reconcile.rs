@@ -159,9 +159,9 @@ async fn carry_out(
         wanted_vehicle: None,
         held: decided
             .keep
-            .iter()
-            .filter(|(_, since)| since.is_some())
-            .map(|(mode, _)| *mode)
+            .keys()
+            .filter(|mode| **mode != valid.wanted() && Some(**mode) != decided.serving)
+            .copied()
             .collect(),
         pods: pods(in_force),
         injection: InjectionState::NotWanted,

@@ -214,7 +214,7 @@ fn switching(facts: &Facts) -> Verdict {
             true,
             "OldPathHeld",
             format!(
-                "{} has no user left and is held a little longer",
+                "no running pod uses {} any more; it stays until the last has ended, and a little longer",
                 held.join(", ")
             ),
         );

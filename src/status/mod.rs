@@ -31,7 +31,7 @@ pub struct Facts {
     pub serving_vehicle: Option<VehicleState>,
     /// The wanted mode's vehicle, where it differs from the serving one.
     pub wanted_vehicle: Option<VehicleState>,
-    /// Modes that are kept only because an older path may still be used.
+    /// Modes that stand though neither wanted nor serving: an older path may still be used.
     pub held: Vec<Mode>,
     /// The pods.
     pub pods: PodReport,

@@ -82,6 +82,10 @@ fn every_right_that_is_granted_is_used_and_none_is_lacking() {
     world.until_status("rights", "the end of the switch", |status| {
         condition(status, "Switching")["status"] == "False"
     });
+    let vehicles = ["daemonsets", "--namespace", "otelagent-system"];
+    world.until("the old vehicle gone", &vehicles, |list| {
+        super::names(list).is_empty()
+    });
     world.end_all_agents();
     let requests = requests(&world);
     let refused: Vec<&Value> = requests[earlier..]
@@ -93,7 +97,7 @@ fn every_right_that_is_granted_is_used_and_none_is_lacking() {
         "a right is lacking: {:#?}",
         refused.first()
     );
-    let used: BTreeSet<String> = requests.iter().map(used_right).collect();
+    let used: BTreeSet<String> = requests.iter().flat_map(used_rights).collect();
     let granted = granted(&world);
     let idle: Vec<&String> = granted
         .iter()
@@ -120,23 +124,30 @@ fn requests(world: &World) -> Vec<Value> {
         .filter_map(|line| serde_json::from_str::<Value>(line).ok());
     events
         .filter(|event| {
-            event["user"]["username"] == OPERATOR && event["stage"] == "ResponseComplete"
+            event["user"]["username"] == OPERATOR
+                && ["ResponseStarted", "ResponseComplete"]
+                    .iter()
+                    .any(|stage| event["stage"] == *stage)
         })
         .collect()
 }
 
-fn used_right(request: &Value) -> String {
+/// What a request needed. An apply that makes an object needs the right to create it too, though the log
+/// calls it a patch.
+fn used_rights(request: &Value) -> Vec<String> {
     let object = &request["objectRef"];
     let text = |key: &str| object[key].as_str().unwrap_or_default();
     let resource = match text("subresource") {
         "" => text("resource").to_owned(),
         subresource => format!("{}/{subresource}", text("resource")),
     };
-    format!(
-        "{} {}/{resource}",
-        request["verb"].as_str().unwrap_or_default(),
-        text("apiGroup")
-    )
+    let right = |verb: &str| format!("{verb} {}/{resource}", text("apiGroup"));
+    let verb = request["verb"].as_str().unwrap_or_default();
+    let makes = verb == "patch" && request["responseStatus"]["code"] == 201;
+    [Some(right(verb)), makes.then(|| right("create"))]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Every verb on every resource that the operator's roles grant.
