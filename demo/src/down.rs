@@ -1,6 +1,6 @@
 //! Removing what the demo made.
 
-use demo::{Kubectl, Result, apps, ledger, repository, steps};
+use demo::{Kubectl, Result, apps, ledger, repository};
 use testbed::{BedName, Builder, Cluster};
 
 use crate::show::Show;
@@ -35,6 +35,5 @@ pub(crate) fn down(show: &Show) -> Result<()> {
             kubectl.run(&["delete", "--ignore-not-found", "--kustomize", &manifests])
         },
     )?;
-    show.remark(&format!("Nothing is left in {}.", steps::PLATFORM));
     Ok(())
 }
