@@ -52,6 +52,7 @@ test: lint ## Everything that must hold: lint, then all tests, then what this ma
 	$(call heading,'tests')
 	@rm -f $(SKIPS); touch $(SKIPS); failed=0; \
 	OTELAGENT_SKIP_LOG=$(SKIPS) $(CARGO) test --workspace --locked --no-fail-fast 2>&1 | tee $(TEST_LOG) || failed=1; \
+	$(CARGO) test --manifest-path apps/Cargo.toml --target-dir $(TARGET)/apps --locked 2>&1 | tee -a $(TEST_LOG) || failed=1; \
 	printf '\n== %s  not run here\n' "$$(date +%T)"; \
 	sed -n 's/^test \(.*\) \.\.\. ignored.*/otelagent-skip: \1: marked as ignored/p' $(TEST_LOG) >> $(SKIPS); \
 	sort --unique --output=$(SKIPS) $(SKIPS); \

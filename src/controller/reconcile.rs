@@ -157,12 +157,7 @@ async fn carry_out(
         serving: None,
         serving_vehicle: None,
         wanted_vehicle: None,
-        held: decided
-            .keep
-            .keys()
-            .filter(|mode| **mode != valid.wanted() && Some(**mode) != decided.serving)
-            .copied()
-            .collect(),
+        held: decided.older_paths(valid.wanted()),
         pods: pods(in_force),
         injection: InjectionState::NotWanted,
         winners: standing.winners.clone(),

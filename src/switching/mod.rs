@@ -51,6 +51,15 @@ pub struct Plan {
     pub look_again: Option<Duration>,
 }
 
+impl Plan {
+    /// Modes that stand though neither wanted nor serving: somebody may still use them, were it a pod
+    /// that is on its way out.
+    pub fn older_paths(&self, wanted: Mode) -> Vec<Mode> {
+        let is_older = |mode: &Mode| *mode != wanted && Some(*mode) != self.serving;
+        self.keep.keys().copied().filter(is_older).collect()
+    }
+}
+
 /// Decides what stands.
 ///
 /// ```text
@@ -136,6 +145,24 @@ mod tests {
             serving: Some(Mode::HostPort),
             ..settled(Mode::NodeLocal)
         }
+    }
+
+    #[test]
+    fn an_older_path_is_told_of_while_it_stands_and_not_before_or_after() {
+        assert_eq!(
+            plan(&flipped()).older_paths(Mode::HostPort),
+            [Mode::NodeLocal]
+        );
+        assert_eq!(
+            plan(&settled(Mode::NodeLocal)).older_paths(Mode::NodeLocal),
+            []
+        );
+        let mut over = Observed {
+            users: BTreeMap::new(),
+            ..flipped()
+        };
+        over.vehicles.insert(Mode::NodeLocal, Some(at(-3600)));
+        assert_eq!(plan(&over).older_paths(Mode::HostPort), []);
     }
 
     #[test]

@@ -110,3 +110,20 @@ fn configuration_the_bundled_agent_does_not_take_is_refused_by_name() {
         "another image is not ours to judge"
     );
 }
+
+#[test]
+fn every_sample_that_is_shipped_is_accepted() {
+    let samples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/samples");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(samples).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        if !text.contains("kind: OtelAgent") {
+            continue;
+        }
+        let problems = validate(&super::agent(&text), &environment()).err();
+        assert_eq!(problems, None, "{}", path.display());
+        seen += 1;
+    }
+    assert!(seen >= 5, "the samples were found: {seen}");
+}
