@@ -8,7 +8,7 @@ use otelagent_operator::api::crd_yaml;
 use otelagent_operator::controller::{Controller, Settings};
 use otelagent_operator::process::{
     Args, Command, ControllerArgs, Fence, Leadership, LeaseSettings, Metrics, Readiness, Shutdown,
-    client, listen, metrics, probes, telemetry,
+    client, in_full, listen, metrics, probes, telemetry,
 };
 
 /// Whatever ended the process; its message goes to standard error.
@@ -27,13 +27,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let mut text = failure.to_string();
-            let mut source = failure.source();
-            while let Some(cause) = source {
-                text = format!("{text}: {cause}");
-                source = cause.source();
-            }
-            eprintln!("otelagent-operator: {text}");
+            eprintln!("otelagent-operator: {}", in_full(failure.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -18,7 +18,9 @@ use super::apply;
 use super::context::Context;
 use super::error::ControllerError;
 use super::observe::{self, InForce};
-use super::stores::admission_resource;
+use super::stores::{
+    ADMISSION_KINDS, BINDING, POLICY, WARNING, WARNING_BINDING, admission_resource,
+};
 use crate::api::{ACCEPTED, Mode, OtelAgent};
 use crate::desired::{ValidAgent, selection, topology};
 use crate::inject::exclusion::{self, Candidate};
@@ -33,11 +35,6 @@ const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(250);
 /// How long an older policy stays after its binding moved on, for API servers that have not seen it.
 const KEEP_OLD: Duration = Duration::from_secs(30);
-
-const POLICY: &str = "MutatingAdmissionPolicy";
-const BINDING: &str = "MutatingAdmissionPolicyBinding";
-const WARNING: &str = "ValidatingAdmissionPolicy";
-const WARNING_BINDING: &str = "ValidatingAdmissionPolicyBinding";
 
 /// What stands before a pass.
 #[derive(Default)]
@@ -67,7 +64,8 @@ pub(crate) fn standing(context: &Context, agent: &OtelAgent) -> Standing {
         .filter(|binding| belongs(binding, &agent.uid().unwrap_or_default()));
     let others: Vec<Candidate> = context
         .stores
-        .valid_agents()
+        .agents
+        .state()
         .iter()
         .filter_map(|other| other.0.as_ref().ok())
         .filter_map(|other| candidate(context, other))
@@ -222,46 +220,52 @@ async fn prove(
     recipe: &Recipe,
 ) -> Result<Result<(), String>, ControllerError> {
     write(context, BINDING, rendered.proof_binding.clone()).await?;
-    let mut refusal = String::new();
-    for attempt in 0..ATTEMPTS {
-        if attempt > 0 {
-            tokio::time::sleep(PAUSE).await;
-        }
-        match try_probes(context, canary::probe_pods(recipe, &rendered.hash), recipe).await? {
-            Ok(()) => {
-                refusal.clear();
-                break;
-            }
-            Err(seen) => refusal = seen,
-        }
-    }
+    let pods = canary::probe_pods(recipe, &rendered.hash);
+    let proof = probe(context, &pods, recipe).await?;
     let name = rendered.proof_binding["metadata"]["name"]
         .as_str()
         .unwrap_or_default();
     remove(context, BINDING, name).await?;
-    if refusal.is_empty() {
-        return Ok(Ok(()));
+    if let Err(refusal) = &proof {
+        tracing::warn!(
+            namespace = valid.namespace,
+            name = valid.name,
+            refusal,
+            "policy failed its proof"
+        );
     }
-    tracing::warn!(
-        namespace = valid.namespace,
-        name = valid.name,
-        refusal,
-        "policy failed its proof"
-    );
-    Ok(Err(refusal))
+    Ok(proof)
+}
+
+/// Creates pods by dry-run until all come out as the function says, or time is up. The inner error is
+/// what was seen last instead.
+async fn probe(
+    context: &Context,
+    pods: &[Value],
+    recipe: &Recipe,
+) -> Result<Result<(), String>, ControllerError> {
+    let mut outcome = try_probes(context, pods, recipe).await?;
+    for _ in 1..ATTEMPTS {
+        if outcome.is_ok() {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+        outcome = try_probes(context, pods, recipe).await?;
+    }
+    Ok(outcome)
 }
 
 async fn try_probes(
     context: &Context,
-    pods: Vec<Value>,
+    pods: &[Value],
     recipe: &Recipe,
 ) -> Result<Result<(), String>, ControllerError> {
     for pod in pods {
-        let answer = match dry_run(context, &pod).await? {
+        let answer = match dry_run(context, pod).await? {
             Ok(answer) => answer,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        if let Err(mismatch) = canary::compare(&pod, &answer, recipe, &context.canary_namespace) {
+        if let Err(mismatch) = canary::compare(pod, &answer, recipe, &context.canary_namespace) {
             return Ok(Err(mismatch.to_string()));
         }
     }
@@ -336,19 +340,11 @@ async fn show(
     if context.was_probed(&valid.uid, &state) {
         return Ok(InjectionState::InForce);
     }
-    let mut refusal = String::new();
-    for attempt in 0..ATTEMPTS {
-        if attempt > 0 {
-            tokio::time::sleep(PAUSE).await;
-        }
-        match try_probes(context, vec![canary::in_force_pod(&recipe.agent)], recipe).await? {
-            Ok(()) => {
-                context.remember_probe(&valid.uid, Some(state));
-                return Ok(InjectionState::InForce);
-            }
-            Err(seen) => refusal = seen,
-        }
-    }
+    let pods = [canary::in_force_pod(&recipe.agent)];
+    let Err(refusal) = probe(context, &pods, recipe).await? else {
+        context.remember_probe(&valid.uid, Some(state));
+        return Ok(InjectionState::InForce);
+    };
     let message = format!("a pod created by dry-run was not injected: {refusal}");
     Ok(InjectionState::Failed {
         reason: "NotInForce",
@@ -388,7 +384,7 @@ pub(crate) async fn show_standing(
 
 /// Takes injection away: binding first, so that no binding ever points to nothing.
 async fn withdraw(context: &Context, valid: &ValidAgent) -> Result<(), ControllerError> {
-    for kind in [WARNING_BINDING, BINDING, WARNING, POLICY] {
+    for kind in ADMISSION_KINDS {
         for object in owned(context, kind, &valid.uid) {
             remove(context, kind, &object.name_any()).await?;
         }

@@ -33,7 +33,7 @@ pub use self::error::ControllerError;
 use self::context::Context;
 use self::stores::{Guarded, Trigger};
 use crate::desired::{Environment, ServerVersion};
-use crate::process::Metrics;
+use crate::process::{Metrics, in_full};
 
 /// Objects reconciled at the same time.
 const CONCURRENCY: u16 = 4;
@@ -168,13 +168,11 @@ async fn sweep_once(context: &Context) {
 #[allow(clippy::needless_pass_by_value)] // the signature is the runtime's
 fn on_error(agent: Arc<Guarded>, error: &ControllerError, context: Arc<Context>) -> Action {
     context.metrics.failed(error.reason());
-    let source = std::error::Error::source(error).map(ToString::to_string);
     tracing::warn!(
         namespace = agent.namespace(),
         name = agent.name_any(),
         reason = error.reason(),
-        error = %error,
-        source,
+        error = in_full(error),
         "pass failed, trying again"
     );
     // A policy that does not fit needs another spec; a taken name may be that of an object on its way out.

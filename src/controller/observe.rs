@@ -8,12 +8,12 @@ use kube::ResourceExt;
 use kube::api::DynamicObject;
 
 use super::slim::SlimPod;
-use super::stores::{Stores, namespace_labels};
+use super::stores::{Stores, namespace_labels, serves};
 use crate::api::{Mode, OtelAgent};
 use crate::desired::{Environment, Object, ValidAgent, topology};
 use crate::inject::Selection;
 use crate::names;
-use crate::status::{LivePod, PodReport, Serving, count, owner_name};
+use crate::status::{LivePod, PodReport, Serving, count};
 use crate::switching::{AgentPod, NodeState, Vehicle, VehicleState};
 
 /// What is in force for one `OtelAgent`, as found on its binding.
@@ -104,15 +104,9 @@ pub(crate) fn standing_vehicle(
 
 fn vehicle(stores: &Stores, object: &DaemonSet, label: &str, mode: Mode) -> Vehicle {
     let status = object.status.clone().unwrap_or_default();
-    let pods = stores.pods.state_filter(|pod: &SlimPod| {
-        let labels = pod.labels();
-        labels
-            .get(names::LABEL_OWNER)
-            .is_some_and(|owner| owner == label)
-            && labels
-                .get(names::LABEL_VEHICLE)
-                .is_some_and(|vehicle| vehicle == mode.as_str())
-    });
+    let pods = stores
+        .pods
+        .state_filter(|pod: &SlimPod| serves(pod.labels(), label, mode));
     Vehicle {
         observed: status.observed_generation.is_some()
             && status.observed_generation == object.metadata.generation,
@@ -187,7 +181,8 @@ pub(crate) fn pods(
         namespace,
         namespace_labels: &namespaces[namespace.as_str()],
         labels: pod.labels(),
-        owner: owner(pod, namespace),
+        name: pod.metadata.name.as_deref().unwrap_or_default(),
+        controller: pod.owner_references().first(),
         terminating: pod.metadata.deletion_timestamp.is_some(),
         ready: pod.status.is_ready(),
     });
@@ -204,12 +199,4 @@ fn is_system(pod: &SlimPod, environment: &Environment) -> bool {
     environment
         .excluded_namespaces()
         .any(|excluded| excluded == namespace)
-}
-
-fn owner(pod: &SlimPod, namespace: &str) -> String {
-    let controller = pod
-        .owner_references()
-        .first()
-        .map(|owner| (owner.kind.as_str(), owner.name.as_str()));
-    owner_name(namespace, &pod.name_any(), controller, pod.labels())
 }

@@ -17,11 +17,13 @@ use super::context::Context;
 use super::error::ControllerError;
 use super::injection::{self, Standing};
 use super::observe::{self, InForce};
-use super::stores::Guarded;
+use super::stores::{Guarded, serves};
 use super::{apply, report};
 use crate::api::{Mode, OtelAgent};
-use crate::desired::{Object, Problem, ValidAgent, selection, topology, validate};
+use crate::desired::{Object, Problem, ValidAgent, topology, validate};
+use crate::inject::environment::HOST_IP;
 use crate::names;
+use crate::process::in_full;
 use crate::status::{Facts, Failure, InjectionState};
 use crate::switching::{Observed, Plan, plan};
 
@@ -130,17 +132,17 @@ async fn carry_out(
     let now = Context::now();
     let in_force = &standing.in_force;
     let pods = |in_force: &InForce| {
-        let selection = selection(agent);
         observe::pods(
             &context.stores,
             &context.environment,
             agent,
             in_force,
-            selection.as_ref(),
+            valid.selection.as_ref(),
             &standing.exclusions,
         )
     };
-    let mut observed = observed(agent, valid, in_force, pods(in_force).users, now, context);
+    let counted = pods(in_force);
+    let mut observed = observed(agent, valid, in_force, counted.users.clone(), now, context);
     let mut decided = plan(&observed);
     if !decided.remove.is_empty() {
         // A cache may lag; before anything is removed the server itself is asked who uses it.
@@ -158,7 +160,7 @@ async fn carry_out(
         serving_vehicle: None,
         wanted_vehicle: None,
         held: decided.older_paths(valid.wanted()),
-        pods: pods(in_force),
+        pods: counted,
         injection: InjectionState::NotWanted,
         winners: standing.winners.clone(),
         failure: None,
@@ -181,11 +183,13 @@ async fn carry_out(
         decided.serving
     };
     describe(&mut facts, valid, serving, context);
-    facts.pods = pods(&now_in_force);
+    if now_in_force != *in_force {
+        facts.pods = pods(&now_in_force);
+    }
     if let Err(error) = &outcome {
         facts.failure = Some(Failure {
             reason: error.reason(),
-            message: chain(error),
+            message: in_full(error),
         });
     }
     report::report(agent, &facts, context).await?;
@@ -221,7 +225,7 @@ fn describe(facts: &mut Facts, valid: &ValidAgent, serving: Option<Mode>, contex
     let endpoint = |mode| {
         topology(mode)
             .endpoint(valid)
-            .replace("$(OTELAGENT_HOST_IP)", "<node address>")
+            .replace(&format!("$({HOST_IP})"), "<node address>")
     };
     facts.serving = serving.map(|mode| (mode, endpoint(mode)));
     facts.serving_vehicle = serving.and_then(state);
@@ -291,17 +295,10 @@ async fn remove_objects(
 ) -> Result<(), ControllerError> {
     let label = valid.label();
     for mode in &decided.remove {
-        let belongs = |labels: &BTreeMap<String, String>| {
-            labels.get(names::LABEL_OWNER) == Some(&label)
-                && labels
-                    .get(names::LABEL_VEHICLE)
-                    .is_some_and(|vehicle| vehicle == mode.as_str())
-        };
-        let services = context
-            .stores
-            .services
-            .iter()
-            .flat_map(|store| store.state_filter(|s: &Service| belongs(s.labels())));
+        let services =
+            context.stores.services.iter().flat_map(|store| {
+                store.state_filter(|s: &Service| serves(s.labels(), &label, *mode))
+            });
         for service in services {
             let api = Api::<Service>::namespaced(context.client.clone(), &valid.namespace);
             apply::delete(&api, service.as_ref()).await?;
@@ -353,15 +350,4 @@ fn next_look(decided: &Plan, facts: &Facts) -> Duration {
         RESYNC
     };
     decided.look_again.map_or(retry, |held| held.min(retry))
-}
-
-/// An error with its causes, once each.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

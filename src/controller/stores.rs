@@ -28,13 +28,18 @@ use crate::names;
 /// `OtelAgent`s as stored, even where one no longer fits the schema.
 pub(crate) type Guarded = DeserializeGuard<OtelAgent>;
 
-/// Cluster-scoped admission objects the operator makes.
-pub(crate) const ADMISSION_KINDS: [&str; 4] = [
-    "MutatingAdmissionPolicy",
-    "MutatingAdmissionPolicyBinding",
-    "ValidatingAdmissionPolicy",
-    "ValidatingAdmissionPolicyBinding",
-];
+/// What injects.
+pub(crate) const POLICY: &str = "MutatingAdmissionPolicy";
+/// What lets a [`POLICY`] act.
+pub(crate) const BINDING: &str = "MutatingAdmissionPolicyBinding";
+/// What tells that a pod was not injected.
+pub(crate) const WARNING: &str = "ValidatingAdmissionPolicy";
+/// What lets a [`WARNING`] act.
+pub(crate) const WARNING_BINDING: &str = "ValidatingAdmissionPolicyBinding";
+
+/// Cluster-scoped kinds the operator makes, in the order of removal: bindings before policies, so that
+/// no binding ever points to nothing.
+pub(crate) const ADMISSION_KINDS: [&str; 4] = [WARNING_BINDING, BINDING, WARNING, POLICY];
 
 /// The API of one admission kind; the client library has no types for servers this new.
 pub(crate) fn admission_resource(kind: &str) -> ApiResource {
@@ -297,6 +302,12 @@ fn pod_changed(trigger: &Trigger, namespaces: &Store<SlimNamespace>, pod: &SlimP
     });
 }
 
+/// Whether these labels are of a mode's vehicle, its pods or its Service, made for one `OtelAgent`.
+pub(crate) fn serves(labels: &BTreeMap<String, String>, agent: &str, mode: Mode) -> bool {
+    let is = |key: &str, value: &str| labels.get(key).is_some_and(|found| found == value);
+    is(names::LABEL_OWNER, agent) && is(names::LABEL_VEHICLE, mode.as_str())
+}
+
 /// Labels of a namespace; none where it is not known (yet).
 pub(crate) fn namespace_labels(
     namespaces: &Store<SlimNamespace>,
@@ -327,15 +338,6 @@ impl Stores {
         }
     }
 
-    /// Every valid `OtelAgent`.
-    pub(crate) fn valid_agents(&self) -> Vec<Arc<Guarded>> {
-        self.agents
-            .state()
-            .into_iter()
-            .filter(|agent| agent.0.is_ok())
-            .collect()
-    }
-
     /// The vehicle of a mode, by its labels.
     pub(crate) fn daemon_set(
         &self,
@@ -345,14 +347,8 @@ impl Stores {
     ) -> Option<Arc<DaemonSet>> {
         self.daemon_sets.iter().find_map(|store| {
             store.find(|object| {
-                let labels = object.labels();
                 object.namespace().as_deref() == Some(namespace)
-                    && labels
-                        .get(names::LABEL_OWNER)
-                        .is_some_and(|owner| owner == label)
-                    && labels
-                        .get(names::LABEL_VEHICLE)
-                        .is_some_and(|vehicle| vehicle == mode.as_str())
+                    && serves(object.labels(), label, mode)
             })
         })
     }

@@ -11,16 +11,9 @@ use kube::{Api, ResourceExt};
 use super::context::Context;
 use super::error::ControllerError;
 use super::injection;
+use super::stores::ADMISSION_KINDS;
 use crate::api::OtelAgent;
 use crate::names;
-
-/// Binding kinds before policy kinds, so that no binding ever points to nothing.
-const ORDER: [&str; 4] = [
-    "ValidatingAdmissionPolicyBinding",
-    "MutatingAdmissionPolicyBinding",
-    "ValidatingAdmissionPolicy",
-    "MutatingAdmissionPolicy",
-];
 
 /// One sweep. `OtelAgent`s are known by uid: one that was deleted and made again is another.
 pub(crate) async fn sweep(context: &Context) -> Result<(), ControllerError> {
@@ -33,7 +26,7 @@ pub(crate) async fn sweep(context: &Context) -> Result<(), ControllerError> {
         .collect();
     context.retain(&alive);
     let mut gone: BTreeMap<String, bool> = BTreeMap::new();
-    for kind in ORDER {
+    for kind in ADMISSION_KINDS {
         for object in context
             .stores
             .admission

@@ -117,23 +117,17 @@ pub(super) fn annotations(agent: &ValidAgent, placement: Placement) -> BTreeMap<
 
 /// The two ports applications use, with the node's port where the mode claims one.
 pub(super) fn ports(agent: &ValidAgent, on_host: bool) -> Vec<ContainerPort> {
-    let port = |name: &str, number: u16| ContainerPort {
+    let port = |name: &str, number: u16, on_host: bool| ContainerPort {
         name: Some(name.into()),
         container_port: number.into(),
         host_port: on_host.then(|| number.into()),
         protocol: Some("TCP".into()),
         ..ContainerPort::default()
     };
-    let own = |name: &str, number: u16| ContainerPort {
-        name: Some(name.into()),
-        container_port: number.into(),
-        protocol: Some("TCP".into()),
-        ..ContainerPort::default()
-    };
     vec![
-        port("otlp-grpc", agent.spec.ports.grpc),
-        port("otlp-http", agent.spec.ports.http),
-        own("metrics", METRICS_PORT),
+        port("otlp-grpc", agent.spec.ports.grpc, on_host),
+        port("otlp-http", agent.spec.ports.http, on_host),
+        port("metrics", METRICS_PORT, false),
     ]
 }
 

@@ -34,14 +34,6 @@ pub fn winners<'a>(me: &Candidate, others: &'a [Candidate]) -> Vec<&'a Candidate
     winners
 }
 
-/// Selections of the [`winners`], whose pods `me` must leave alone.
-pub fn exclusions(me: &Candidate, others: &[Candidate]) -> Vec<Selection> {
-    winners(me, others)
-        .into_iter()
-        .map(|winner| winner.selection.clone())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

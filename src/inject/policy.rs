@@ -34,7 +34,7 @@ pub struct PolicyInput {
     pub recipe: Recipe,
     /// Into which pods.
     pub selection: Selection,
-    /// Pods that belong to others, as made by [`super::exclusion::exclusions`].
+    /// Pods that belong to others, the selections of [`super::exclusion::winners`].
     pub exclusions: Vec<Selection>,
     /// Namespaces whose pods are never injected: kube-system and the operator's.
     pub excluded_namespaces: Vec<String>,

@@ -28,7 +28,7 @@ pub mod shutdown;
 pub mod telemetry;
 
 pub use args::{Args, Command, ControllerArgs};
-pub use error::ProcessError;
+pub use error::{ProcessError, in_full};
 pub use fence::Fence;
 pub use http::listen;
 pub use lease::{Leadership, LeaseSettings, Term};

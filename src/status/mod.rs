@@ -6,7 +6,7 @@ mod conditions;
 mod pods;
 
 pub use conditions::{Note, report, transitions};
-pub use pods::{LivePod, PodReport, Serving, count, owner_name};
+pub use pods::{LivePod, PodReport, Serving, count};
 
 use k8s_openapi::jiff::Timestamp;
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
 use crate::api::{Mode, PodCounts};
 use crate::inject::Selection;
 use crate::names;
@@ -18,8 +20,10 @@ pub struct LivePod<'a> {
     pub namespace_labels: &'a BTreeMap<String, String>,
     /// Its labels.
     pub labels: &'a BTreeMap<String, String>,
-    /// Whom a person would look for: `Deployment shop/cart`.
-    pub owner: String,
+    /// Its name.
+    pub name: &'a str,
+    /// What controls it, if anything does.
+    pub controller: Option<&'a OwnerReference>,
     /// Whether it is being deleted.
     pub terminating: bool,
     /// Whether it is ready, and with it what runs in it.
@@ -72,7 +76,7 @@ pub fn count<'a>(
             && is_selected(&pod, selection, exclusions)
         {
             report.counts.missed += 1;
-            *report.missed.entry(pod.owner).or_default() += 1;
+            *report.missed.entry(owner(&pod)).or_default() += 1;
         }
     }
     report
@@ -99,7 +103,7 @@ fn count_injected(report: &mut PodReport, pod: &LivePod<'_>, serving: Option<&Se
         report.counts.current += 1;
     } else {
         report.counts.stale += 1;
-        *report.stale.entry(pod.owner.clone()).or_default() += 1;
+        *report.stale.entry(owner(pod)).or_default() += 1;
     }
 }
 
@@ -109,25 +113,18 @@ fn is_selected(pod: &LivePod<'_>, selection: Option<&Selection>, exclusions: &[S
     selection.is_some_and(matches) && !exclusions.iter().any(matches)
 }
 
-/// Whom a person would look for: the `Deployment` behind a `ReplicaSet`, else the controller, else the
-/// pod itself.
-pub fn owner_name(
-    namespace: &str,
-    pod: &str,
-    controller: Option<(&str, &str)>,
-    labels: &BTreeMap<String, String>,
-) -> String {
-    let deployment = |name: &str| {
-        let suffix = format!("-{}", labels.get("pod-template-hash")?);
-        name.strip_suffix(&suffix)
-            .map(|name| format!("Deployment {namespace}/{name}"))
+/// Whom a person would look for, as in `Deployment shop/cart`: the `Deployment` behind a `ReplicaSet`,
+/// else the controller, else the pod itself.
+fn owner(pod: &LivePod<'_>) -> String {
+    let namespace = pod.namespace;
+    let Some(controller) = pod.controller else {
+        return format!("Pod {namespace}/{}", pod.name);
     };
-    match controller {
-        Some(("ReplicaSet", name)) => {
-            deployment(name).unwrap_or_else(|| format!("ReplicaSet {namespace}/{name}"))
-        }
-        Some((kind, name)) => format!("{kind} {namespace}/{name}"),
-        None => format!("Pod {namespace}/{pod}"),
+    let hash = pod.labels.get("pod-template-hash");
+    let deployment = hash.and_then(|hash| controller.name.strip_suffix(&format!("-{hash}")));
+    match deployment {
+        Some(name) if controller.kind == "ReplicaSet" => format!("Deployment {namespace}/{name}"),
+        _ => format!("{} {namespace}/{}", controller.kind, controller.name),
     }
 }
 
@@ -166,13 +163,23 @@ mod tests {
         }
     }
 
+    fn controller(kind: &str, name: &str) -> OwnerReference {
+        OwnerReference {
+            kind: kind.into(),
+            name: name.into(),
+            ..OwnerReference::default()
+        }
+    }
+
     fn count_one(pod_labels: &[(&str, &str)], terminating: bool) -> PodReport {
         let (pod_labels, none) = (labels(pod_labels), labels(&[]));
+        let deployment = controller("Deployment", "cart");
         let pod = LivePod {
             namespace: "shop",
             namespace_labels: &none,
             labels: &pod_labels,
-            owner: "Deployment shop/cart".into(),
+            name: "cart-1",
+            controller: Some(&deployment),
             terminating,
             ready: true,
         };
@@ -236,12 +243,22 @@ mod tests {
     #[test]
     fn an_owner_is_the_deployment_behind_the_replica_set() {
         let hashed = labels(&[("pod-template-hash", "7d4b9")]);
-        let name = |controller| owner_name("shop", "cart-7d4b9-x", controller, &hashed);
-        assert_eq!(
-            name(Some(("ReplicaSet", "cart-7d4b9"))),
-            "Deployment shop/cart"
-        );
-        assert_eq!(name(Some(("StatefulSet", "db"))), "StatefulSet shop/db");
+        let none = labels(&[]);
+        let name = |controller: Option<&OwnerReference>| {
+            owner(&LivePod {
+                namespace: "shop",
+                namespace_labels: &none,
+                labels: &hashed,
+                name: "cart-7d4b9-x",
+                controller,
+                terminating: false,
+                ready: true,
+            })
+        };
+        let replica_set = controller("ReplicaSet", "cart-7d4b9");
+        assert_eq!(name(Some(&replica_set)), "Deployment shop/cart");
+        let stateful_set = controller("StatefulSet", "db");
+        assert_eq!(name(Some(&stateful_set)), "StatefulSet shop/db");
         assert_eq!(name(None), "Pod shop/cart-7d4b9-x");
     }
 

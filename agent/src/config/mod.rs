@@ -196,6 +196,17 @@ pub enum Compression {
     Zstd,
 }
 
+impl Compression {
+    /// The name both transports announce it by; none for plain bytes.
+    pub fn encoding(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Gzip => Some("gzip"),
+            Self::Zstd => Some("zstd"),
+        }
+    }
+}
+
 /// `sending_queue` and its `batch`, all sizes in uncompressed bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queue {

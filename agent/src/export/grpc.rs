@@ -51,12 +51,7 @@ impl Client {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-        let encoding = match exporter.compression {
-            Compression::None => None,
-            Compression::Gzip => Some("gzip"),
-            Compression::Zstd => Some("zstd"),
-        };
-        if let Some(encoding) = encoding {
+        if let Some(encoding) = exporter.compression.encoding() {
             let name = HeaderName::from_static("grpc-encoding");
             headers.insert(name, HeaderValue::from_static(encoding));
         }

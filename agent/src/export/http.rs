@@ -19,7 +19,7 @@ use super::connect;
 use super::retry::{self, Outcome};
 use super::rope::Rope;
 use super::{AGENT, ExportError, MAX_RESPONSE, retry_on};
-use crate::config::{Compression, Exporter};
+use crate::config::Exporter;
 use crate::rpc_status;
 use crate::scan::Signal;
 
@@ -52,12 +52,7 @@ impl Client {
             HeaderValue::from_static("application/x-protobuf"),
         );
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-        let encoding = match exporter.compression {
-            Compression::None => None,
-            Compression::Gzip => Some("gzip"),
-            Compression::Zstd => Some("zstd"),
-        };
-        if let Some(encoding) = encoding {
+        if let Some(encoding) = exporter.compression.encoding() {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
         }
         Ok(Self {

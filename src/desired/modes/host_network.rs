@@ -7,7 +7,7 @@
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, ExecAction, Probe, Volume};
 
 use super::daemon::{Parts, Rollout, daemon_set};
-use super::{Topology, variables_only};
+use super::{Topology, on_own_node, variables_only};
 use crate::api::Mode;
 use crate::desired::{Environment, Object, Placement, ValidAgent, agent_pod};
 use crate::inject::Recipe;
@@ -74,7 +74,7 @@ impl Topology for HostNetwork {
     }
 
     fn endpoint(&self, agent: &ValidAgent) -> String {
-        format!("http://$(OTELAGENT_HOST_IP):{}", agent.spec.ports.grpc)
+        on_own_node(agent)
     }
 
     fn recipe(&self, agent: &ValidAgent, _: &Environment) -> Recipe {

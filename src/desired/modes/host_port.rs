@@ -4,7 +4,7 @@
 //! hang with the new pod Pending.
 
 use super::daemon::{Parts, Rollout, daemon_set};
-use super::{Topology, variables_only};
+use super::{Topology, on_own_node, variables_only};
 use crate::api::Mode;
 use crate::desired::{Environment, Object, Placement, ValidAgent, agent_pod};
 use crate::inject::Recipe;
@@ -31,7 +31,7 @@ impl Topology for HostPort {
     }
 
     fn endpoint(&self, agent: &ValidAgent) -> String {
-        format!("http://$(OTELAGENT_HOST_IP):{}", agent.spec.ports.grpc)
+        on_own_node(agent)
     }
 
     fn recipe(&self, agent: &ValidAgent, _: &Environment) -> Recipe {

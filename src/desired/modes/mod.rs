@@ -9,6 +9,7 @@ mod sidecar;
 use super::{Environment, Object, Placement, ValidAgent};
 use crate::api::Mode;
 use crate::inject::Recipe;
+use crate::inject::environment::{self, HOST_IP};
 
 /// What a mode needs and what it gives to applications.
 pub trait Topology: Sync {
@@ -34,6 +35,11 @@ pub fn topology(mode: Mode) -> &'static dyn Topology {
     }
 }
 
+/// The endpoint of an agent that is reached by the address of the pod's node.
+fn on_own_node(agent: &ValidAgent) -> String {
+    format!("http://$({HOST_IP}):{}", agent.spec.ports.grpc)
+}
+
 /// The recipe of a mode that adds nothing but variables.
 fn variables_only(mode: Mode, agent: &ValidAgent, endpoint: &str, with_host_ip: bool) -> Recipe {
     Recipe {
@@ -42,8 +48,8 @@ fn variables_only(mode: Mode, agent: &ValidAgent, endpoint: &str, with_host_ip: 
         annotations: std::collections::BTreeMap::new(),
         sidecar: None,
         volumes: Vec::new(),
-        first: crate::inject::environment::first_variables(with_host_ip),
-        env: crate::inject::environment::rules(endpoint, agent.sdk_flush),
+        first: environment::first_variables(with_host_ip),
+        env: environment::rules(endpoint, agent.sdk_flush),
         attributes: Vec::new(),
     }
 }
