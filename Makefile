@@ -93,7 +93,7 @@ deny: $(DENY)
 
 # A debug build: it runs for two seconds, and an optimized one would take minutes to build.
 $(DENY):
-	$(call heading,'build cargo-deny $(DENY_VERSION), once')
+	$(call heading,'build cargo-deny $(DENY_VERSION)')
 	mkdir -p $(TOOLS)
 	CARGO_PROFILE_DEV_DEBUG=false $(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --debug --quiet \
 	    --root $(TOOLS)/cargo-deny-$(DENY_VERSION) --target-dir $(TOOLS)/build
