@@ -259,11 +259,12 @@ impl Agent {
         sum(&self.metrics(), name, label)
     }
 
-    /// accepted − delivered − in queue − lost, of one kind of item, at one moment.
+    /// accepted + recovered − delivered − in queue − lost, of one kind of item, at one moment.
     pub fn books(&self, items: &str) -> i128 {
         let metrics = self.metrics();
         let sum = |name: String| i128::from(sum(&metrics, &name, ""));
         sum(format!("otelcol_receiver_accepted_{items}_total"))
+            + sum(format!("otelagent_recovered_{items}_total"))
             - sum(format!("otelcol_exporter_sent_{items}_total"))
             - sum(format!("otelagent_queue_{items}"))
             - sum(format!("otelagent_lost_{items}_total"))
