@@ -278,7 +278,10 @@ impl Lane {
     }
 
     pub(super) fn has_log(&self) -> bool {
-        self.state().disk.as_mut().is_some_and(|d| d.log().is_some())
+        self.state()
+            .disk
+            .as_mut()
+            .is_some_and(|d| d.log().is_some())
     }
 
     pub(super) fn is_failing(&self) -> bool {

@@ -26,7 +26,11 @@ pub fn mark(generation: u64, settled: u64) -> ([u8; MARK], u64) {
     if let Some((fields, crc)) = bytes.split_last_chunk_mut::<4>() {
         *crc = salted(0, fields).to_le_bytes();
     }
-    let place = if generation.is_multiple_of(2) { 0 } else { MARK as u64 };
+    let place = if generation.is_multiple_of(2) {
+        0
+    } else {
+        MARK as u64
+    };
     (bytes, place)
 }
 

@@ -133,8 +133,11 @@ pub(super) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(path)
 }
 
-/// Segments in a directory, oldest first with their lengths, and the names of files that are not ours.
-pub(super) fn list(directory: &Path) -> io::Result<(Vec<(Name, u64)>, Vec<String>)> {
+/// Segments with their lengths, oldest first, and the names of files that are not ours.
+type Listing = (Vec<(Name, u64)>, Vec<String>);
+
+/// What is in a directory.
+pub(super) fn list(directory: &Path) -> io::Result<Listing> {
     let mut segments = Vec::new();
     let mut foreign = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -191,7 +194,9 @@ impl Log {
             .iter()
             .enumerate()
             .map(|(index, (name, length))| {
-                let after = found.get(index + 1).map_or(u64::MAX, |(name, _)| name.first);
+                let after = found
+                    .get(index + 1)
+                    .map_or(u64::MAX, |(name, _)| name.first);
                 Segment {
                     name: *name,
                     length: *length,
@@ -318,7 +323,7 @@ impl Log {
             .truncate(true)
             .mode(FILE_MODE)
             .open(&path)
-            .and_then(|mut file| file.write_all(&[0; PROBE]));
+            .and_then(|mut file| file.write_all(&vec![0; PROBE]));
         let removed = fs::remove_file(&path);
         written
             .and(removed)
@@ -510,9 +515,10 @@ impl Log {
         let directory = fs::metadata(&self.directory)
             .is_ok_and(|metadata| identity(&metadata) == self.identity);
         directory
-            && self.writer.as_ref().is_none_or(|writer| {
-                writer.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
-            })
+            && self
+                .writer
+                .as_ref()
+                .is_none_or(|writer| writer.metadata().is_ok_and(|metadata| metadata.nlink() > 0))
     }
 
     /// Items and payload bytes of this process that are on disk only.

@@ -108,7 +108,9 @@ impl Slot {
         let safe: String = exporter
             .bytes()
             .map(|byte| match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => {
+                    char::from(byte).to_string()
+                }
                 other => format!("%{other:02x}"),
             })
             .collect();
