@@ -16,8 +16,8 @@ const TURN: usize = 4 * 1024 * 1024;
 pub(super) enum Put {
     /// It shall wait in memory; it is on disk, too, if it has a place.
     Memory(Waiting),
-    /// On disk only.
-    Disk(Place),
+    /// On disk only; whether it is the first there.
+    Disk(Place, bool),
     /// In memory, behind what is on disk only.
     Behind,
 }
@@ -78,6 +78,8 @@ pub(super) enum Returned {
     Done,
     /// There is more to move than may be moved in one go.
     More,
+    /// What is on disk only goes first: it was there when the log was opened anew.
+    Later,
 }
 
 impl Disk {
@@ -97,7 +99,7 @@ impl Disk {
                 Ok(place) => {
                     self.only_bytes += waiting.held.bytes.len();
                     self.since.get_or_insert(waiting.since);
-                    return (Put::Disk(place), None);
+                    return (Put::Disk(place, all_read), None);
                 }
                 Err(error) => {
                     self.failing = true;
@@ -168,7 +170,7 @@ impl Disk {
 
     /// Takes note that bytes are no longer on disk only.
     pub(super) fn no_longer_only(&mut self, bytes: usize) {
-        self.only_bytes -= bytes;
+        self.only_bytes = self.only_bytes.saturating_sub(bytes);
         if self.is_read() {
             self.since = None;
         }
@@ -284,6 +286,11 @@ impl Disk {
         };
         if self.failing {
             log.probe()?;
+        }
+        let in_memory_only = self.out.values().any(|out| out.kept < out.parts.len())
+            || waiting.iter().any(|waiting| waiting.place.is_none());
+        if in_memory_only && !log.is_read() {
+            return Ok(Returned::Later);
         }
         let mut moved = 0;
         if log.is_read() {

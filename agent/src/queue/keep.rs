@@ -203,7 +203,7 @@ impl Lane {
     fn lost_on_disk(&self, state: &mut State, (items, bytes): (u64, usize)) {
         self.metrics.lost(self.signal, Lost::Storage, items);
         self.metrics.released(self.signal, items, bytes as u64);
-        state.held_bytes -= bytes;
+        state.held_bytes = state.held_bytes.saturating_sub(bytes);
     }
 
     pub(super) fn tell_damage(&self, chunk: &Chunk) {
@@ -340,7 +340,7 @@ impl Lane {
         self.ready.notify_one();
     }
 
-    /// Moves a part of what is in memory only to disk; whether that was all.
+    /// Moves a part of what is in memory only to disk; whether that was all that can be moved now.
     pub(super) fn come_back(&self) -> bool {
         let mut state = self.state();
         if state.disk.as_ref().is_some_and(Disk::is_read) {
@@ -350,6 +350,7 @@ impl Lane {
         let Some(disk) = disk else { return true };
         match disk.come_back(waiting) {
             Ok(Returned::More) => false,
+            Ok(Returned::Later) => true,
             Ok(Returned::Done) => {
                 drop(state);
                 self.metrics.storage(self.signal, true);

@@ -160,7 +160,7 @@ impl Lane {
             Some(disk) => disk.put(waiting, spill),
         };
         let (sequence, notify) = match put {
-            Put::Disk(place) => (Some(place.sequence), false),
+            Put::Disk(place, first) => (Some(place.sequence), first),
             Put::Behind => (None, false),
             Put::Memory(waiting) => {
                 let sequence = waiting.place.map(|place| place.sequence);
@@ -296,7 +296,8 @@ impl Lane {
     /// Items leave the books; their delivery or loss has been counted.
     fn release(&self, items: u64, bytes: usize) {
         self.metrics.released(self.signal, items, bytes as u64);
-        self.state().held_bytes -= bytes;
+        let mut state = self.state();
+        state.held_bytes = state.held_bytes.saturating_sub(bytes);
     }
 }
 
@@ -314,7 +315,8 @@ impl State {
 
     /// Bytes of requests in memory, waiting and in flight.
     fn memory_bytes(&self) -> usize {
-        self.held_bytes - self.disk.as_ref().map_or(0, Disk::only_bytes)
+        let only_on_disk = self.disk.as_ref().map_or(0, Disk::only_bytes);
+        self.held_bytes.saturating_sub(only_on_disk)
     }
 
     /// Lets what arrived while the disk failed wait like the rest; meant for when nothing before it is on

@@ -1,6 +1,8 @@
 //! Tends the queues of one storage while the process lives: holds a slot for them, notices when the disk
 //! fails or comes back, and takes over what dead processes have left. Must not know batches.
 
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,21 +81,26 @@ impl Tender {
                 commits.spawn(Arc::clone(lane).commit());
             }
         }
-        let mut adoption: Option<JoinHandle<()>> = None;
+        let mut adoption = self.search(Adoption::default());
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for look in 0_u64.. {
             looks.tick().await;
             self.look_after().await;
-            let free = adoption.as_ref().is_none_or(JoinHandle::is_finished);
-            if free && self.slot.is_some() && look.is_multiple_of(ADOPT_EVERY) {
-                adoption = Some(tokio::spawn(adopt(
-                    Arc::clone(&self.storage),
-                    Arc::clone(&self.lanes),
-                    Arc::clone(&self.strangers),
-                )));
+            let due = self.slot.is_some() && look.is_multiple_of(ADOPT_EVERY);
+            if due && adoption.is_finished() {
+                let last = (&mut adoption).await.unwrap_or_default();
+                adoption = self.search(last);
             }
         }
+    }
+
+    fn search(&self, last: Adoption) -> JoinHandle<Adoption> {
+        tokio::spawn(last.run(
+            Arc::clone(&self.storage),
+            Arc::clone(&self.lanes),
+            Arc::clone(&self.strangers),
+        ))
     }
 
     async fn look_after(&mut self) {
@@ -151,37 +158,58 @@ fn tell_strangers(slot: &Slot, lanes: &[Arc<Lane>], told: &Fold) {
 }
 
 /// Takes over what dead processes have left in their slots.
-async fn adopt(storage: Arc<Storage>, lanes: Arc<[Arc<Lane>]>, strangers: Arc<Fold>) {
-    for path in Slot::all(&storage) {
-        let Ok(Some(slot)) = Slot::try_hold(path) else {
-            continue;
-        };
-        tell_strangers(&slot, &lanes, &strangers);
-        for lane in lanes.iter() {
-            let directory = slot.lane(lane.exporter(), lane.signal.name());
-            let Ok(segments) = leftovers(&directory) else {
+#[derive(Default)]
+struct Adoption {
+    /// Directories whose files cannot be deleted: what is in them must not be sent again and again.
+    stuck: HashSet<PathBuf>,
+}
+
+impl Adoption {
+    /// One search; it comes back for the next.
+    async fn run(
+        mut self,
+        storage: Arc<Storage>,
+        lanes: Arc<[Arc<Lane>]>,
+        told: Arc<Fold>,
+    ) -> Self {
+        for path in Slot::all(&storage) {
+            let Ok(Some(slot)) = Slot::try_hold(path) else {
                 continue;
             };
-            if segments.is_empty() {
-                continue;
-            }
-            info!(
-                directory = %directory.display(),
-                segments = segments.len(),
-                "taking over what another process has left on disk"
-            );
-            for segment in segments {
-                if lane.take_over(&segment).await.is_none() {
-                    return;
-                }
-                if let Err(source) = segment.remove() {
-                    lane.tell_failing(&StoreError::io(directory, source));
-                    return;
+            tell_strangers(&slot, &lanes, &told);
+            for lane in lanes.iter() {
+                let directory = slot.lane(lane.exporter(), lane.signal.name());
+                if !self.stuck.contains(&directory)
+                    && let Err(error) = take_over(lane, &directory).await
+                {
+                    warn!(reason = error.reason(), %error, "a queue cannot be taken over");
+                    self.stuck.insert(directory);
                 }
             }
-            remove_empty(&directory);
+        }
+        self
+    }
+}
+
+/// Empties the directory of a lane like this one.
+async fn take_over(lane: &Lane, directory: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::io(directory, source);
+    let segments = leftovers(directory).map_err(failed)?;
+    if segments.is_empty() {
+        return Ok(());
+    }
+    info!(
+        directory = %directory.display(),
+        segments = segments.len(),
+        "taking over what another process has left on disk"
+    );
+    for segment in segments {
+        if lane.take_over(&segment).await.is_some() {
+            segment.remove().map_err(failed)?;
         }
     }
+    remove_empty(directory);
+    Ok(())
 }
 
 impl Lane {
@@ -195,6 +223,8 @@ impl Lane {
             job = segment.after(&chunk, PIECE);
             for record in chunk.records {
                 loop {
+                    // While the disk fails it would be held in memory, without asking for room there.
+                    self.works_again().await;
                     let held = self.held(record.payload.clone(), record.items)?;
                     match self.push(held, Origin::Recovered) {
                         Ok(ticket) => break ticket.ready().await,
@@ -203,9 +233,13 @@ impl Lane {
                 }
             }
         }
+        self.works_again().await;
+        Some(())
+    }
+
+    async fn works_again(&self) {
         while self.is_failing() {
             sleep(WAIT).await;
         }
-        Some(())
     }
 }

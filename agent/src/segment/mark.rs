@@ -1,7 +1,7 @@
 //! The mark: the sequence below which everything is settled, written to two places in turn so that a
 //! write cut short leaves the other.
 
-use super::salted;
+use super::{LAST, salted};
 
 /// Bytes of one mark.
 const MARK: usize = 32;
@@ -47,10 +47,9 @@ fn read(bytes: &[u8]) -> Option<(u64, u64)> {
     let (magic, rest) = fields.split_first_chunk::<8>()?;
     let (generation, rest) = rest.split_first_chunk::<8>()?;
     let (settled, _) = rest.split_first_chunk::<8>()?;
-    (*magic == MAGIC).then(|| {
-        (
-            u64::from_le_bytes(*generation),
-            u64::from_le_bytes(*settled),
-        )
-    })
+    let (generation, settled) = (
+        u64::from_le_bytes(*generation),
+        u64::from_le_bytes(*settled),
+    );
+    (*magic == MAGIC && generation < LAST && settled < LAST).then_some((generation, settled))
 }

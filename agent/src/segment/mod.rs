@@ -23,7 +23,7 @@ mod name;
 mod scan;
 
 pub use mark::{MARKS, latest_mark, mark};
-pub use name::{Name, Named};
+pub use name::{LAST, Name, Named};
 pub use scan::{Damage, Record, Scan};
 
 /// Bytes before each payload.

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Beyond every sequence there will ever be.
+pub const LAST: u64 = 1 << 62;
+
 /// What a segment's name says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name {
@@ -40,8 +43,10 @@ impl Name {
         if first.len() != 16 || salt.len() != 8 {
             return None;
         }
+        // No process counts as far as that; sums of sequences cannot overflow.
+        let first = u64::from_str_radix(first, 16).ok();
         Some(Self {
-            first: u64::from_str_radix(first, 16).ok()?,
+            first: first.filter(|first| *first < LAST)?,
             salt: u32::from_str_radix(salt, 16).ok()?,
         })
     }

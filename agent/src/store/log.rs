@@ -5,25 +5,16 @@
 //! repaired, only passed over.
 
 use std::collections::VecDeque;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, IoSlice, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::StoreError;
+use super::files::{self, identity, write_both};
 use super::read::{Chunk, Job};
-use crate::segment::{HEADER, MARKS, Name, Named, Scan, header, latest_mark, mark};
-
-/// Mode of every file.
-const FILE_MODE: u32 = 0o600;
-
-/// Name of the file of marks.
-const MARK_FILE: &str = "mark";
-
-/// Name of a file that is there for a moment, and its size.
-const PROBE_FILE: &str = "probe";
-const PROBE: usize = 64 * 1024;
+use crate::segment::{HEADER, Name, Scan, header, mark};
 
 /// Sizes and promises of a log.
 #[derive(Clone, Copy, Debug)]
@@ -128,65 +119,15 @@ pub(crate) struct Log {
     pub(crate) foreign: Vec<String>,
 }
 
-/// Makes a directory and those above it.
-pub(super) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(mode).create(path)
-}
-
-/// Segments with their lengths, oldest first, and the names of files that are not ours.
-type Listing = (Vec<(Name, u64)>, Vec<String>);
-
-/// What is in a directory.
-pub(super) fn list(directory: &Path) -> io::Result<Listing> {
-    let mut segments = Vec::new();
-    let mut foreign = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        match Name::parse(&name) {
-            Named::Segment(parsed) => segments.push((parsed, entry.metadata()?.len())),
-            Named::Newer | Named::Foreign if ![MARK_FILE, PROBE_FILE].contains(&&*name) => {
-                foreign.push(name.into_owned());
-            }
-            Named::Newer | Named::Foreign => {}
-        }
-    }
-    segments.sort_unstable();
-    Ok((segments, foreign))
-}
-
-/// The mark of a directory; nothing is settled where there is none.
-pub(super) fn read_mark(directory: &Path) -> (u64, u64) {
-    let mut bytes = Vec::with_capacity(MARKS);
-    let read = File::open(directory.join(MARK_FILE))
-        .and_then(|file| file.take(MARKS as u64).read_to_end(&mut bytes));
-    read.ok()
-        .and_then(|_| latest_mark(&bytes))
-        .unwrap_or_default()
-}
-
-/// Deletes the mark and the directory, where nothing else is left in it.
-pub(crate) fn remove_empty(directory: &Path) {
-    if list(directory).is_ok_and(|(segments, foreign)| segments.is_empty() && foreign.is_empty()) {
-        let _ = fs::remove_file(directory.join(MARK_FILE));
-        let _ = fs::remove_dir(directory);
-    }
-}
-
-fn identity(metadata: &fs::Metadata) -> (u64, u64) {
-    (metadata.dev(), metadata.ino())
-}
-
 impl Log {
     /// Opens the log of a directory, which is made if it is missing. What an earlier process has left is
     /// not looked into yet, so that this is quick however much there is.
     pub(crate) fn open(directory: &Path, limits: Limits) -> Result<Self, StoreError> {
         let failed = |source| StoreError::io(directory, source);
-        make_directory(directory, limits.directory_mode).map_err(failed)?;
+        files::make_directory(directory, limits.directory_mode).map_err(failed)?;
         let identity = identity(&fs::metadata(directory).map_err(failed)?);
-        let (found, foreign) = list(directory).map_err(failed)?;
-        let mark = read_mark(directory);
+        let (found, foreign) = files::list(directory).map_err(failed)?;
+        let mark = files::read_mark(directory);
         // Every record has a header, so this is beyond the last one.
         let beyond = |(name, length): &(Name, u64)| name.first + length / HEADER as u64 + 1;
         let next = found.last().map_or(1, beyond).max(mark.1).max(1);
@@ -316,18 +257,7 @@ impl Log {
 
     /// Whether the disk takes anything, after it has failed to.
     pub(crate) fn probe(&self) -> Result<(), StoreError> {
-        let path = self.directory.join(PROBE_FILE);
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(FILE_MODE)
-            .open(&path)
-            .and_then(|mut file| file.write_all(&vec![0; PROBE]));
-        let removed = fs::remove_file(&path);
-        written
-            .and(removed)
-            .map_err(|source| StoreError::io(path, source))
+        files::probe(&self.directory)
     }
 
     /// A segment to append to.
@@ -344,10 +274,8 @@ impl Log {
             salt: fastrand::u32(..),
         };
         let path = self.directory.join(name.to_string());
-        let file = OpenOptions::new()
-            .write(true)
+        let file = files::to_write()
             .create_new(true)
-            .mode(FILE_MODE)
             .open(&path)
             .map_err(|source| StoreError::io(path, source))?;
         let file = Arc::new(file);
@@ -461,13 +389,7 @@ impl Log {
             return;
         }
         if self.mark_file.is_none() {
-            self.mark_file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(FILE_MODE)
-                .open(self.directory.join(MARK_FILE))
-                .ok();
+            self.mark_file = files::open_mark(&self.directory).ok();
         }
         let (bytes, place) = mark(self.mark.0 + 1, settled);
         if let Some(file) = &self.mark_file
@@ -485,6 +407,9 @@ impl Log {
         if idle && self.segments.iter().all(|s| s.live == 0 && s.is_read()) {
             self.seal();
             self.mark_file = None;
+            if self.synced_below == self.next {
+                self.unsynced.clear();
+            }
         }
         self.prune();
     }
@@ -528,23 +453,5 @@ impl Log {
             .fold((0, 0), |(items, bytes), segment| {
                 (items + segment.unread.0, bytes + segment.unread.1)
             })
-    }
-}
-
-/// One system call, as a rule.
-fn write_both(mut file: &File, header: &[u8], payload: &[u8]) -> io::Result<()> {
-    let both = [IoSlice::new(header), IoSlice::new(payload)];
-    let written = loop {
-        match file.write_vectored(&both) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => break other?,
-        }
-    };
-    match header.get(written..) {
-        Some(rest) if !rest.is_empty() => {
-            file.write_all(rest)?;
-            file.write_all(payload)
-        }
-        _ => file.write_all(payload.get(written - header.len()..).unwrap_or_default()),
     }
 }

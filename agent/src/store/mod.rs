@@ -7,6 +7,7 @@
 //!                                    /mark                what is settled
 //! ```
 
+mod files;
 mod log;
 mod read;
 mod slot;
@@ -14,7 +15,8 @@ mod slot;
 use std::io;
 use std::path::PathBuf;
 
-pub(crate) use self::log::{Limits, Log, Place, Unsynced, remove_empty};
+pub(crate) use self::files::remove_empty;
+pub(crate) use self::log::{Limits, Log, Place, Unsynced};
 pub(crate) use self::read::{Chunk, Job, Leftover, leftovers};
 pub(crate) use self::slot::Slot;
 
@@ -54,6 +56,13 @@ impl StoreError {
                 _ => "io",
             },
         }
+    }
+
+    /// Whether it says nothing about other paths.
+    fn is_local(&self) -> bool {
+        use io::ErrorKind::{AlreadyExists, NotADirectory, PermissionDenied};
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.kind(), PermissionDenied | AlreadyExists | NotADirectory))
     }
 
     pub(crate) fn io(path: impl Into<PathBuf>, source: io::Error) -> Self {

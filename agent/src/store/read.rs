@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::log;
+use super::files;
 use crate::segment::{Damage, Name, Scan};
 
 /// A piece of a segment to be read.
@@ -140,11 +140,11 @@ pub(crate) struct Leftover {
 
 /// The segments in a directory of a slot that is held, oldest first.
 pub(crate) fn leftovers(directory: &Path) -> io::Result<Vec<Leftover>> {
-    let (segments, _) = match log::list(directory) {
+    let (segments, _) = match files::list(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,
     };
-    let (_, settled_below) = log::read_mark(directory);
+    let (_, settled_below) = files::read_mark(directory);
     Ok(segments
         .into_iter()
         .map(|(name, length)| Leftover {

@@ -1,12 +1,11 @@
 //! Slots: each process holds one directory by a lock on a file in it, which the system releases however
 //! the process ends. Must not know what is in a slot.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{StoreError, log};
+use super::{StoreError, files};
 use crate::config::Storage;
 
 /// More processes than this never share a directory.
@@ -29,20 +28,26 @@ impl Slot {
     ) -> Result<Self, StoreError> {
         let directory = Path::new(&storage.directory);
         if storage.create_directory {
-            log::make_directory(directory, storage.directory_permissions)
+            files::make_directory(directory, storage.directory_permissions)
                 .map_err(|source| StoreError::io(directory, source))?;
         } else if !directory.is_dir() {
             return Err(StoreError::Missing(directory.to_owned()));
         }
+        let mut failed = StoreError::Taken(directory.to_owned());
         for number in 0..SLOTS {
             let path = directory.join(format!("slot-{number}"));
-            log::make_directory(&path, storage.directory_permissions)
-                .map_err(|source| StoreError::io(&path, source))?;
-            if let Some(slot) = Self::try_hold(path)?.filter(&fits) {
-                return Ok(slot);
+            let held = files::make_directory(&path, storage.directory_permissions)
+                .map_err(|source| StoreError::io(&path, source))
+                .and_then(|()| Self::try_hold(path));
+            match held {
+                Ok(Some(slot)) if fits(&slot) => return Ok(slot),
+                Ok(_) => {}
+                // It belongs to another user, or is no directory: the next may be ours.
+                Err(error) if error.is_local() => failed = error,
+                Err(error) => return Err(error),
             }
         }
-        Err(StoreError::Taken(directory.to_owned()))
+        Err(failed)
     }
 
     /// Paths of every slot there is.
@@ -69,13 +74,11 @@ impl Slot {
         let open = || File::open(path.join(LOCK_FILE));
         let lock = match open() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let made = OpenOptions::new()
-                    .write(true)
-                    .create(true)
+                let mut made = files::to_write();
+                made.create(true)
                     .truncate(false)
-                    .mode(0o600)
-                    .open(path.join(LOCK_FILE));
-                made.and_then(|_| open())
+                    .open(path.join(LOCK_FILE))
+                    .and_then(|_| open())
             }
             other => other,
         };
@@ -97,7 +100,7 @@ impl Slot {
 
     /// Whether its path still leads to it.
     pub(crate) fn is_there(&self) -> bool {
-        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let identity = |metadata: fs::Metadata| files::identity(&metadata);
         let here = self.lock.metadata().map(identity).ok();
         let there = fs::metadata(self.path.join(LOCK_FILE)).map(identity).ok();
         here.is_some() && here == there
@@ -125,7 +128,7 @@ impl Slot {
         entries
             .filter_map(|entry| entry.ok().map(|entry| entry.path()))
             .filter(|path| !known.contains(path))
-            .filter(|path| log::list(path).is_ok_and(|(segments, _)| !segments.is_empty()))
+            .filter(|path| files::list(path).is_ok_and(|(segments, _)| !segments.is_empty()))
             .collect()
     }
 }
