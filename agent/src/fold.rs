@@ -17,6 +17,7 @@ pub(crate) struct Fold(Mutex<State>);
 struct State {
     last: Option<Instant>,
     left_out: u64,
+    told: bool,
 }
 
 impl Fold {
@@ -32,6 +33,13 @@ impl Fold {
             return None;
         }
         state.last = Some(now);
+        state.told = true;
         Some(std::mem::take(&mut state.left_out))
+    }
+
+    /// What the lines told of is over; whether any has been written since it last was.
+    pub(crate) fn ended(&self) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut state.told)
     }
 }

@@ -6,11 +6,13 @@
 //! | [`config`] | pure | collector-style YAML to a typed configuration, or every problem in it |
 //! | [`scan`] | pure | whether bytes are an OTLP request, and how many items they carry |
 //! | [`merge`] | pure | resource attributes edited in the bytes of a request |
+//! | [`segment`] | pure | the bytes of a queue on disk: records, and what is left of them after damage |
 //! | `rpc_status` | pure | `google.rpc.Status` and the text forms gRPC headers use |
 //! | `budget` | shell | how many bytes of telemetry may be held |
 //! | `encoding` | shell | gzip and zstd, bounded by the budget |
 //! | `receive` | shell | connections and both OTLP transports |
-//! | `queue` | shell | one lane per signal, cut into batches by size and age |
+//! | `queue` | shell | one lane per signal, in memory or on disk as well, cut into batches by size and age |
+//! | `store` | shell | the files of a queue on disk, and which process owns them |
 //! | `export` | shell | batches to the upstream, again until they are settled |
 //! | `metrics` | shell | the books, and their Prometheus text |
 //! | `fold` | shell | repeated log lines folded into one a minute |
@@ -18,7 +20,7 @@
 //! | `process` | shell | arguments, signals, the order of starting and stopping |
 //!
 //! The agent knows nothing of Kubernetes: an orchestrator writes its file and reads its answers.
-//! Without the feature `server` only the first three rooms exist.
+//! Without the feature `server` only `config`, `scan` and `merge` exist.
 
 pub mod config;
 pub mod merge;
@@ -44,3 +46,7 @@ mod queue;
 mod receive;
 #[cfg(feature = "server")]
 mod rpc_status;
+#[cfg(feature = "server")]
+pub mod segment;
+#[cfg(feature = "server")]
+mod store;

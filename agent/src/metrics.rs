@@ -1,5 +1,5 @@
 //! Counters of what happens to telemetry, and their Prometheus text under the collector's names. The
-//! books balance at all times: accepted = delivered + in queue + lost by reason. Must not know how
+//! books balance at all times: accepted + recovered = delivered + in queue + lost by reason. Must not know how
 //! telemetry is received or sent.
 
 use std::fmt::Write as _;
@@ -58,6 +58,8 @@ pub(crate) enum Lost {
     GivenUp,
     /// The grace period of a shutdown ran out.
     Shutdown,
+    /// It was on disk only, and is damaged or gone there.
+    Storage,
 }
 
 impl Refused {
@@ -84,12 +86,13 @@ impl Refused {
 }
 
 impl Lost {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Permanent,
         Self::Rejected,
         Self::TooLarge,
         Self::GivenUp,
         Self::Shutdown,
+        Self::Storage,
     ];
 
     /// The value of the `reason` label.
@@ -100,6 +103,7 @@ impl Lost {
             Self::TooLarge => "too_large",
             Self::GivenUp => "given_up",
             Self::Shutdown => "shutdown",
+            Self::Storage => "storage",
         }
     }
 }
@@ -109,7 +113,13 @@ struct SignalCounts {
     accepted: [AtomicU64; 2],
     refused_items: [AtomicU64; 2],
     sent: AtomicU64,
-    lost: [AtomicU64; 5],
+    lost: [AtomicU64; 6],
+    recovered: AtomicU64,
+    damaged_records: AtomicU64,
+    damaged_bytes: AtomicU64,
+    leftover_bytes: AtomicU64,
+    /// 0: no storage is configured, 1: it works, 2: it fails.
+    storage: AtomicU64,
     enqueue_failed: AtomicU64,
     memory_refused: AtomicU64,
     queue_items: AtomicU64,
@@ -132,6 +142,8 @@ pub(crate) struct Metrics {
 pub(crate) struct Books {
     /// Acknowledged to clients.
     pub(crate) accepted: u64,
+    /// Taken over from an earlier process.
+    pub(crate) recovered: u64,
     /// Acknowledged by the upstream.
     pub(crate) delivered: u64,
     /// Held now.
@@ -223,6 +235,33 @@ impl Metrics {
         counts.queue_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Items an earlier process has acknowledged are held from now on.
+    pub(crate) fn recovered(&self, signal: Signal, items: u64, bytes: u64) {
+        let counts = self.of(signal);
+        add(&counts.recovered, items);
+        add(&counts.queue_items, items);
+        add(&counts.queue_bytes, bytes);
+    }
+
+    /// Damage was found on disk.
+    pub(crate) fn damaged(&self, signal: Signal, records: u64, bytes: u64) {
+        let counts = self.of(signal);
+        add(&counts.damaged_records, records);
+        add(&counts.damaged_bytes, bytes);
+    }
+
+    /// Bytes of earlier processes that are on disk and not looked into yet.
+    pub(crate) fn leftover(&self, signal: Signal, bytes: u64) {
+        let counts = self.of(signal);
+        counts.leftover_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether the queue that should be on disk is.
+    pub(crate) fn storage(&self, signal: Signal, works: bool) {
+        let state = if works { 1 } else { 2 };
+        self.of(signal).storage.store(state, Ordering::Relaxed);
+    }
+
     /// An attempt to send failed and will be made again.
     pub(crate) fn attempt_failed(&self) {
         add(&self.attempts_failed, 1);
@@ -248,6 +287,7 @@ impl Metrics {
         let counts = self.of(signal);
         Books {
             accepted: counts.accepted.iter().map(get).sum(),
+            recovered: get(&counts.recovered),
             delivered: get(&counts.sent),
             in_queue: get(&counts.queue_items),
             lost: counts.lost.iter().map(get).sum(),
@@ -335,6 +375,7 @@ impl Metrics {
             self.exporter(&mut text, *signal, exporter);
         }
         self.queues(&mut text);
+        self.storages(&mut text);
         self.process(&mut text);
         text.out
     }
@@ -406,6 +447,11 @@ impl Metrics {
             })
             .collect();
         text.counter(&format!("otelagent_lost_{items}"), "", &lost);
+        text.counter(
+            &format!("otelagent_recovered_{items}"),
+            "",
+            &one(get(&counts.recovered)),
+        );
         text.gauge(
             &format!("otelagent_queue_{items}"),
             "",
@@ -424,7 +470,10 @@ impl Metrics {
                 })
                 .collect()
         };
-        let size = series(&|signal, _| get(&self.of(signal).queue_bytes));
+        let size = series(&|signal, _| {
+            let counts = self.of(signal);
+            get(&counts.queue_bytes) + get(&counts.leftover_bytes)
+        });
         let capacity = series(&|_, capacity| capacity as u64);
         let in_flight = series(&|signal, _| get(&self.of(signal).in_flight));
         text.gauge("otelcol_exporter_queue_size", "", &size);
@@ -432,6 +481,24 @@ impl Metrics {
         text.gauge("otelcol_exporter_in_flight_requests", "", &in_flight);
         let failed = [(String::new(), get(&self.attempts_failed))];
         text.counter("otelagent_exporter_failed_attempts", "", &failed);
+    }
+
+    /// Only for queues that should be on disk.
+    fn storages(&self, text: &mut Text<'_>) {
+        let series = |value: &dyn Fn(&SignalCounts) -> u64| -> Vec<(String, u64)> {
+            let stored = text.labels.pipelines.iter().filter_map(|(signal, id, _)| {
+                let counts = self.of(*signal);
+                let labels = format!("{{data_type=\"{}\",exporter=\"{id}\"}}", signal.name());
+                (get(&counts.storage) > 0).then(|| (labels, value(counts)))
+            });
+            stored.collect()
+        };
+        let failing = series(&|counts| u64::from(get(&counts.storage) == 2));
+        let records = series(&|counts| get(&counts.damaged_records));
+        let bytes = series(&|counts| get(&counts.damaged_bytes));
+        text.gauge("otelagent_storage_failing", "", &failing);
+        text.counter("otelagent_storage_damaged_records", "", &records);
+        text.counter("otelagent_storage_damaged", "_bytes", &bytes);
     }
 
     fn process(&self, text: &mut Text<'_>) {

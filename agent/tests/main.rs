@@ -7,9 +7,11 @@
 
 mod config;
 mod forward;
+mod keep;
 mod receive;
 mod refuse;
 mod rooms;
+mod segment;
 mod shutdown;
 mod support;
 mod wire;

@@ -35,11 +35,12 @@ fn sections(tree: &Node, problems: &Problems, warnings: Vec<String>) -> Option<C
         .section("processors")
         .map(|section| processors::read(&section))
         .unwrap_or_default();
-    let exporters = exporters::read(&required(&mut root, "exporters")?);
+    // Extensions come before exporters, whose queues may name one.
     let extensions = root
         .section("extensions")
         .map(|section| service::extensions(&section))
         .unwrap_or_default();
+    let exporters = exporters::read(&required(&mut root, "exporters")?, &extensions);
     let service = required(&mut root, "service")?;
     root.refuse("connectors", "connectors are not supported by this agent");
     root.finish();

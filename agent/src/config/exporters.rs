@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::document::component_type;
 use super::section::Section;
+use super::service::Extension;
+use super::storage;
 use super::tree::Node;
-use super::{Address, Compression, Exporter, Protocol, Queue, Retry, Secret, receivers};
+use super::{Address, Compression, Exporter, Protocol, Queue, Retry, Secret, Storage, receivers};
 
 const MIB: usize = 1024 * 1024;
 
@@ -23,7 +25,10 @@ const RESERVED_HEADERS: [&str; 10] = [
     "user-agent",
 ];
 
-pub(super) fn read(exporters: &Section<'_>) -> Vec<(String, Exporter)> {
+pub(super) fn read(
+    exporters: &Section<'_>,
+    extensions: &[(String, Extension)],
+) -> Vec<(String, Exporter)> {
     let mut found = Vec::new();
     for (id, node) in exporters.entries() {
         let known = ["otlp_grpc", "otlp_http", "otlp", "otlphttp"];
@@ -36,12 +41,18 @@ pub(super) fn read(exporters: &Section<'_>) -> Vec<(String, Exporter)> {
             Protocol::Http
         };
         let section = Section::open(node, &exporters.at(id), exporters.problems());
-        found.push((id.to_owned(), exporter(section, id, protocol)));
+        let exporter = exporter(section, id, protocol, extensions);
+        found.push((id.to_owned(), exporter));
     }
     found
 }
 
-fn exporter(mut section: Section<'_>, id: &str, protocol: Protocol) -> Exporter {
+fn exporter(
+    mut section: Section<'_>,
+    id: &str,
+    protocol: Protocol,
+    extensions: &[(String, Extension)],
+) -> Exporter {
     let insecure = tls(&mut section);
     let (endpoint, base_path) = endpoint(&mut section, protocol, insecure);
     let compression = section.choice(
@@ -59,7 +70,7 @@ fn exporter(mut section: Section<'_>, id: &str, protocol: Protocol) -> Exporter 
         section.choice("encoding", &[("proto", ())]);
     }
     let headers = headers(&mut section);
-    let queue = queue(section.section("sending_queue"));
+    let (queue, storage) = queue(section.section("sending_queue"), extensions);
     let retry = retry(section.section("retry_on_failure"));
     section.finish();
     let default_timeout = match protocol {
@@ -76,6 +87,7 @@ fn exporter(mut section: Section<'_>, id: &str, protocol: Protocol) -> Exporter 
         headers,
         queue,
         retry,
+        storage,
     }
 }
 
@@ -231,7 +243,10 @@ fn sizer(section: &mut Section<'_>, required: bool) {
     }
 }
 
-fn queue(section: Option<Section<'_>>) -> Queue {
+fn queue(
+    section: Option<Section<'_>>,
+    extensions: &[(String, Extension)],
+) -> (Queue, Option<Storage>) {
     let mut queue = Queue {
         capacity: 64 * MIB,
         consumers: 10,
@@ -240,7 +255,7 @@ fn queue(section: Option<Section<'_>>) -> Queue {
         max_size: 3 * MIB,
     };
     let Some(mut section) = section else {
-        return queue;
+        return (queue, None);
     };
     if section.boolean("enabled") == Some(false) {
         section.problem("enabled", "the queue cannot be switched off");
@@ -253,7 +268,7 @@ fn queue(section: Option<Section<'_>>) -> Queue {
             );
         }
     }
-    section.refuse("storage", "a queue on disk is not supported by this agent");
+    let storage = storage::named(&mut section, extensions);
     let capacity = size(&mut section, "queue_size");
     sizer(&mut section, capacity.is_some());
     queue.capacity = capacity.unwrap_or(queue.capacity);
@@ -264,7 +279,7 @@ fn queue(section: Option<Section<'_>>) -> Queue {
         batch_fields(batch, &mut queue);
     }
     section.finish();
-    queue
+    (queue, storage)
 }
 
 fn batch_fields(mut batch: Section<'_>, queue: &mut Queue) {

@@ -11,6 +11,7 @@ mod processors;
 mod receivers;
 mod section;
 mod service;
+mod storage;
 mod summary;
 mod tree;
 mod units;
@@ -164,6 +165,27 @@ pub struct Exporter {
     pub queue: Queue,
     /// What happens after an attempt fails.
     pub retry: Retry,
+    /// Where the queue is kept on disk as well; in memory alone without it.
+    pub storage: Option<Storage>,
+}
+
+/// `file_storage`: a directory for queues.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// The component id.
+    pub id: String,
+    /// Where the queues are. Default `/var/lib/otelcol/file_storage`.
+    pub directory: String,
+    /// Make the directory where it is missing. Default false.
+    pub create_directory: bool,
+    /// Mode of directories that are made. Default 0750.
+    pub directory_permissions: u32,
+    /// Acknowledge only what would survive a loss of power. Default false: what is acknowledged
+    /// survives the end of the process.
+    pub fsync: bool,
+    /// Bytes the files of one signal may take, what waits to be deleted included; 0, the default, means
+    /// that only `queue_size` bounds them.
+    pub max_size: u64,
 }
 
 /// A header value: never printed.
@@ -210,7 +232,7 @@ impl Compression {
 /// `sending_queue` and its `batch`, all sizes in uncompressed bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queue {
-    /// Bytes one signal may have waiting or in flight. Default 64 MiB.
+    /// Bytes one signal may have waiting or in flight, in memory and on disk. Default 64 MiB.
     pub capacity: usize,
     /// Requests in flight per signal. Default 10.
     pub consumers: usize,

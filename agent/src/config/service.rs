@@ -7,7 +7,7 @@ use super::section::Section;
 use super::tree::Node;
 use super::{
     Address, Config, Exporter, Health, LogEncoding, LogLevel, MetricsReader, Pipeline, Receiver,
-    Telemetry,
+    Storage, Telemetry, storage,
 };
 use crate::scan::Signal;
 
@@ -16,26 +16,42 @@ pub(super) struct Parts {
     pub(super) receivers: Vec<(String, Receiver)>,
     pub(super) processors: Vec<(String, Processor)>,
     pub(super) exporters: Vec<(String, Exporter)>,
-    pub(super) extensions: Vec<(String, Health)>,
+    pub(super) extensions: Vec<(String, Extension)>,
 }
 
-pub(super) fn extensions(extensions: &Section<'_>) -> Vec<(String, Health)> {
+/// What an extension is for.
+pub(super) enum Extension {
+    Health(Health),
+    Storage(Storage),
+}
+
+pub(super) fn extensions(extensions: &Section<'_>) -> Vec<(String, Extension)> {
     let mut found = Vec::new();
     for (id, node) in extensions.entries() {
-        if component_type(extensions, id, &["health_check"]).is_none() {
+        let known = ["health_check", "file_storage"];
+        let Some(kind) = component_type(extensions, id, &known) else {
             continue;
-        }
-        let mut section = Section::open(node, &extensions.at(id), extensions.problems());
-        let listen = section
-            .parsed("endpoint", receivers::address, receivers::opaque_address)
-            .unwrap_or_else(|| localhost(13133));
-        let path = section
-            .parsed("path", absolute_path, str::to_owned)
-            .unwrap_or_else(|| "/".to_owned());
-        section.finish();
-        found.push((id.to_owned(), Health { listen, path }));
+        };
+        let section = Section::open(node, &extensions.at(id), extensions.problems());
+        let extension = if kind == "file_storage" {
+            Extension::Storage(storage::read(section, id))
+        } else {
+            Extension::Health(health(section))
+        };
+        found.push((id.to_owned(), extension));
     }
     found
+}
+
+fn health(mut section: Section<'_>) -> Health {
+    let listen = section
+        .parsed("endpoint", receivers::address, receivers::opaque_address)
+        .unwrap_or_else(|| localhost(13133));
+    let path = section
+        .parsed("path", absolute_path, str::to_owned)
+        .unwrap_or_else(|| "/".to_owned());
+    section.finish();
+    Health { listen, path }
 }
 
 fn absolute_path(text: &str) -> Result<String, String> {
@@ -57,12 +73,14 @@ fn localhost(port: u16) -> Address {
 pub(super) fn assemble(
     mut service: Section<'_>,
     parts: &Parts,
-    warnings: Vec<String>,
+    mut warnings: Vec<String>,
 ) -> Option<Config> {
     let mut health = None;
+    let mut storages = Vec::new();
     for (path, id) in service.names("extensions") {
         match find(&parts.extensions, id) {
-            Some((_, extension)) => health = Some(extension.clone()),
+            Some((_, Extension::Health(extension))) => health = Some(extension.clone()),
+            Some((_, Extension::Storage(_))) => storages.push(id),
             None => undefined(&service, &path, id, "extensions", &parts.extensions),
         }
     }
@@ -77,6 +95,7 @@ pub(super) fn assemble(
         Some(pipelines) => wiring.pipelines(&pipelines),
         None => service.problem("pipelines", "is missing; configure traces, metrics or logs"),
     }
+    storage::check(&service, &wiring.exporters, &storages, &mut warnings);
     let telemetry = telemetry(service.section("telemetry"));
     service.finish();
     Some(Config {

@@ -95,6 +95,18 @@ fn write_exporter(formatter: &mut fmt::Formatter<'_>, exporter: &Exporter) -> fm
         size(queue.max_size),
         queue.flush_timeout
     )?;
+    if let Some(storage) = &exporter.storage {
+        writeln!(
+            formatter,
+            "          on disk in {}, {}",
+            storage.directory,
+            if storage.fsync {
+                "synced before an acknowledgement"
+            } else {
+                "not synced"
+            }
+        )?;
+    }
     let retry = &exporter.retry;
     if !retry.enabled {
         return writeln!(formatter, "          no retry");

@@ -19,8 +19,9 @@ use crate::config::{self, Config, LogEncoding, LogLevel, Problem, Resolve, Telem
 /// Bad arguments or configuration.
 const USAGE_ERROR: u8 = 2;
 
-/// Threads that resolve names; nothing else blocks.
-const BLOCKING_THREADS: usize = 2;
+/// Threads that resolve names, read queues from disk and sync them; nothing else blocks. They exist only
+/// while they are needed.
+const BLOCKING_THREADS: usize = 4;
 
 /// The environment and file system of this process.
 struct Process;

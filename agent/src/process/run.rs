@@ -1,5 +1,6 @@
 //! The life of the agent: bind, serve, and on SIGTERM drain in order. Must not know protocols.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,12 +15,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
 use crate::budget::Budget;
-use crate::config::Config;
+use crate::config::{Config, Storage};
 use crate::export::{ExportError, Upstream};
 use crate::health::{self, Report, Topic};
 use crate::merge::Edits;
 use crate::metrics::Metrics;
-use crate::queue::Lane;
+use crate::queue::{Keep, Lane, Tender};
 use crate::receive::listener::{self, ListenError};
 use crate::receive::{Intake, Limits, Route};
 use crate::scan::Signal;
@@ -81,6 +82,8 @@ struct Agent {
     upstreams: Vec<Arc<Upstream>>,
     lanes: Vec<Arc<Lane>>,
     senders: JoinSet<()>,
+    /// Tend queues on disk, for as long as the agent lives.
+    _keepers: JoinSet<()>,
     receivers: JoinSet<()>,
     stop: watch::Sender<bool>,
     /// Bound addresses, for the log.
@@ -136,9 +139,10 @@ async fn start(config: &Config, options: &Options) -> Result<Agent, StartError> 
     let metrics = Arc::new(Metrics::default());
     let budget = Budget::new(config.memory.limit, config.memory.spike);
     let upstreams = upstreams(config, &budget, &metrics)?;
-    let mut senders = JoinSet::new();
+    let (mut senders, mut keepers) = (JoinSet::new(), JoinSet::new());
     let mut routes = Vec::new();
     let mut lanes = Vec::new();
+    let mut stored = Stored::default();
     for pipeline in &config.pipelines {
         let Some(upstream) = upstreams.get(pipeline.exporter) else {
             continue;
@@ -146,7 +150,14 @@ async fn start(config: &Config, options: &Options) -> Result<Agent, StartError> 
         let Some(exporter) = config.exporters.get(pipeline.exporter) else {
             continue;
         };
-        let lane = Lane::new(pipeline.signal, exporter.queue, Arc::clone(&metrics));
+        let keep = exporter.storage.as_ref().map(|storage| {
+            let (budget, lanes) = (Arc::clone(&budget), config.pipelines.len());
+            Keep::new(&exporter.id, storage, &exporter.queue, budget, lanes)
+        });
+        let lane = Lane::new(pipeline.signal, exporter.queue, Arc::clone(&metrics), keep);
+        if let Some(storage) = &exporter.storage {
+            stored.add(storage, &lane);
+        }
         senders.spawn(Arc::clone(upstream).run(Arc::clone(&lane)));
         let capacity = exporter.queue.capacity;
         lanes.push((Arc::clone(&lane), exporter.id.clone(), capacity));
@@ -155,6 +166,7 @@ async fn start(config: &Config, options: &Options) -> Result<Agent, StartError> 
             edits: Edits::new(&pipeline.attributes),
         });
     }
+    stored.start(&mut keepers);
     let limits = Limits {
         grpc_message: config.receiver.max_grpc_message,
         http_body: config.receiver.max_http_body,
@@ -193,10 +205,31 @@ async fn start(config: &Config, options: &Options) -> Result<Agent, StartError> 
         upstreams,
         lanes: lanes.into_iter().map(|(lane, _, _)| lane).collect(),
         senders,
+        _keepers: keepers,
         receivers,
         stop,
         otlp: otlp.join(","),
     })
+}
+
+/// Lanes whose queues are kept on disk, by directory.
+#[derive(Default)]
+struct Stored(BTreeMap<String, (Storage, Vec<Arc<Lane>>)>);
+
+impl Stored {
+    fn add(&mut self, storage: &Storage, lane: &Arc<Lane>) {
+        let directory = storage.directory.clone();
+        let entry = self.0.entry(directory);
+        let (_, lanes) = entry.or_insert_with(|| (storage.clone(), Vec::new()));
+        lanes.push(Arc::clone(lane));
+    }
+
+    /// Before anything is accepted, so that what an earlier process has left goes first.
+    fn start(self, keepers: &mut JoinSet<()>) {
+        for (storage, lanes) in self.0.into_values() {
+            keepers.spawn(Tender::start(storage, lanes).run());
+        }
+    }
 }
 
 fn upstreams(
@@ -326,11 +359,14 @@ impl Agent {
         for signal in Signal::ALL {
             let books = self.metrics.books(signal);
             left += books.lost;
-            if books.accepted > 0 {
+            if books.accepted + books.recovered > 0 {
+                // What was in memory only has been counted as lost.
                 info!(
                     signal = signal.name(),
                     accepted = books.accepted,
+                    recovered = books.recovered,
                     delivered = books.delivered,
+                    left_on_disk = books.in_queue,
                     lost = books.lost,
                     "done"
                 );

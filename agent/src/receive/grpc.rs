@@ -79,7 +79,11 @@ async fn export(
         (true, Encoding::Identity) => return Err(Refusal::Framing),
         (true, encoding) => encoding,
     };
-    intake.take(route, Transport::Grpc, encoding, limit, message, permit)
+    let ticket = intake.take(route, Transport::Grpc, encoding, limit, message, permit)?;
+    if let Some(ticket) = ticket {
+        ticket.ready().await;
+    }
+    Ok(())
 }
 
 /// What the prefix announces, itself included.

@@ -65,7 +65,11 @@ async fn export(
     }
     let mut permit = intake.admit(route, announced)?;
     let body = body::collect(request.into_body(), limit, &mut permit, |_| 0).await?;
-    intake.take(route, Transport::Http, encoding, limit, body, permit)
+    let ticket = intake.take(route, Transport::Http, encoding, limit, body, permit)?;
+    if let Some(ticket) = ticket {
+        ticket.ready().await;
+    }
+    Ok(())
 }
 
 /// An `Export<Signal>ServiceResponse` without fields is no bytes at all.

@@ -17,7 +17,7 @@ use crate::budget::{Budget, Permit};
 use crate::encoding::{self, DecodeError, Encoding};
 use crate::merge::Edits;
 use crate::metrics::{Metrics, Refused, Transport};
-use crate::queue::{Held, Lane};
+use crate::queue::{Held, Lane, Origin, Ticket};
 use crate::scan::{self, Signal};
 
 pub(crate) use self::body::Answer;
@@ -82,7 +82,8 @@ impl Intake {
         Ok(permit)
     }
 
-    /// Takes a whole body: decompressed, inspected, edited, queued. What `Ok` follows is acknowledged.
+    /// Takes a whole body: decompressed, inspected, edited, queued. It may be acknowledged when the
+    /// ticket, if there is one, is ready.
     fn take(
         &self,
         route: &Route,
@@ -91,7 +92,7 @@ impl Intake {
         limit: usize,
         body: Vec<u8>,
         mut permit: Permit,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Ticket>, Refusal> {
         let signal = route.lane.signal;
         let message =
             encoding::decode(encoding, body, limit, &mut permit).map_err(|error| match error {
@@ -103,7 +104,7 @@ impl Intake {
         let items = scan::inspect(signal, &message).map_err(malformed)?;
         // A request without items has nothing to lose; forwarding its envelope would help nobody.
         if items == 0 {
-            return Ok(());
+            return Ok(None);
         }
         let bytes = if route.edits.is_empty() {
             exact(message)
@@ -116,7 +117,8 @@ impl Intake {
             items,
             permit,
         };
-        route.lane.push(held, transport).map_err(|_| {
+        let ticket = route.lane.push(held, Origin::Client(transport));
+        ticket.map(Some).map_err(|_| {
             self.metrics
                 .refused(Some(signal), transport, Refused::QueueFull, items);
             Refusal::QueueFullCounted

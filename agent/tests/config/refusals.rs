@@ -66,7 +66,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "block_on_overflow: false",
         "storage: file_storage",
-        "exporters.otlp_grpc.sending_queue.storage: a queue on disk is not supported by this agent",
+        "exporters.otlp_grpc.sending_queue.storage: `file_storage` is not defined under extensions as a file_storage",
     ),
     (
         "enabled: true, sizer: bytes",

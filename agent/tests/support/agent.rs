@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -30,6 +30,10 @@ pub struct Setup {
     pub exporter: String,
     pub queue: String,
     pub retry: String,
+    /// Other fields of `sending_queue`.
+    pub sending_queue: String,
+    /// Fields of `file_storage`.
+    pub storage: Option<String>,
     pub env: Vec<(String, String)>,
 }
 
@@ -56,6 +60,8 @@ impl Setup {
             exporter: format!("{kind}: {{endpoint: 'http://{upstream}', timeout: {timeout}"),
             queue: "flush_timeout: 20ms, sizer: bytes, min_size: 3145728, max_size: 3145728".into(),
             retry: "initial_interval: 50ms, max_interval: 200ms".into(),
+            sending_queue: String::new(),
+            storage: None,
             env: Vec::new(),
         }
     }
@@ -88,6 +94,19 @@ impl Setup {
         self
     }
 
+    /// More fields of `sending_queue`.
+    pub fn sending_queue(mut self, fields: &str) -> Self {
+        self.sending_queue = format!("{fields}, ");
+        self
+    }
+
+    /// Keeps queues in a directory.
+    pub fn storage(mut self, directory: &Path, fields: &str) -> Self {
+        let directory = directory.display();
+        self.storage = Some(format!("directory: '{directory}', {fields}"));
+        self
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.into(), value.into()));
         self
@@ -102,14 +121,25 @@ impl Setup {
         let queue = if self.exporter.contains("sending_queue") {
             String::new()
         } else {
-            format!(", sending_queue: {{batch: {{{}}}}}", self.queue)
+            let storage = self
+                .storage
+                .as_ref()
+                .map_or("", |_| "storage: file_storage, ");
+            format!(
+                ", sending_queue: {{{storage}{}batch: {{{}}}}}",
+                self.sending_queue, self.queue
+            )
         };
+        let storage = self.storage.as_ref().map_or_else(String::new, |fields| {
+            format!(", file_storage: {{{fields}}}")
+        });
+        let storage_id = self.storage.as_ref().map_or("", |_| ", file_storage");
         format!(
             "receivers: {{otlp: {{protocols: {{{}}}}}}}\n\
              processors: {{{}}}\n\
              exporters: {{{}{queue}, retry_on_failure: {{{}}}}}}}\n\
-             extensions: {{health_check: {{endpoint: '127.0.0.1:0'}}}}\n\
-             service:\n  extensions: [health_check]\n  \
+             extensions: {{health_check: {{endpoint: '127.0.0.1:0'}}{storage}}}\n\
+             service:\n  extensions: [health_check{storage_id}]\n  \
              pipelines: {{traces: {pipeline}, metrics: {pipeline}, logs: {pipeline}}}\n  \
              telemetry: {{logs: {{encoding: json}}, metrics: {{readers: [{{pull: {{exporter: \
              {{prometheus: {{host: 127.0.0.1, port: 0}}}}}}}}]}}}}\n",
@@ -211,6 +241,14 @@ impl Agent {
         self.ports[0]
     }
 
+    /// Resident memory in bytes, without what is shared with files.
+    pub fn rss(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssAnon:"));
+        let number = line.unwrap().split_whitespace().nth(1).unwrap();
+        number.parse::<u64>().unwrap() * 1024
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -259,11 +297,12 @@ impl Agent {
         sum(&self.metrics(), name, label)
     }
 
-    /// accepted − delivered − in queue − lost, of one kind of item, at one moment.
+    /// accepted + recovered − delivered − in queue − lost, of one kind of item, at one moment.
     pub fn books(&self, items: &str) -> i128 {
         let metrics = self.metrics();
         let sum = |name: String| i128::from(sum(&metrics, &name, ""));
         sum(format!("otelcol_receiver_accepted_{items}_total"))
+            + sum(format!("otelagent_recovered_{items}_total"))
             - sum(format!("otelcol_exporter_sent_{items}_total"))
             - sum(format!("otelagent_queue_{items}"))
             - sum(format!("otelagent_lost_{items}_total"))

@@ -6,6 +6,7 @@ pub mod client;
 pub mod sink;
 pub mod telemetry;
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 /// Waits until `check` holds; fails after ten seconds.
@@ -15,4 +16,28 @@ pub async fn eventually(what: &str, mut check: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// True where this test can run, since it mounts file systems. Otherwise says so in the way `make test`
+/// collects; in CI nothing is skipped, there it runs and fails.
+pub fn skip_unless_root(what: &str) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let uid = status
+        .lines()
+        .find(|line| line.starts_with("Uid:"))
+        .unwrap();
+    let root = uid.split_whitespace().nth(2) == Some("0");
+    if root || std::env::var("CI").is_ok_and(|ci| ci == "true") {
+        return true;
+    }
+    let line = format!("otelagent-skip: {what}: mounting needs root");
+    eprintln!("{line}");
+    if let Some(path) = std::env::var_os("OTELAGENT_SKIP_LOG") {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path);
+        let _ = log.and_then(|mut log| writeln!(log, "{line}"));
+    }
+    false
 }

@@ -1,0 +1,119 @@
+//! Batches: requests sent together, settled as one or in halves. Must not know how they are sent.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Held, Lane};
+use crate::metrics::Lost;
+use crate::scan::Signal;
+
+/// Requests sent together. It leaves the lane's books when it is settled. One that is dropped
+/// unsettled, because the process ends, stays on disk if it is there, and counts as lost in shutdown if
+/// not.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    lane: Arc<Lane>,
+    /// What it was cut as; halves share it.
+    id: u64,
+    all: Arc<Vec<Held>>,
+    part: Range<usize>,
+    bytes: usize,
+}
+
+impl Batch {
+    pub(super) fn new(lane: Arc<Lane>, id: u64, parts: Arc<Vec<Held>>, bytes: usize) -> Self {
+        Self {
+            lane,
+            id,
+            part: 0..parts.len(),
+            all: parts,
+            bytes,
+        }
+    }
+
+    fn held(&self) -> &[Held] {
+        self.all.get(self.part.clone()).unwrap_or_default()
+    }
+
+    /// What it carries.
+    pub(crate) fn signal(&self) -> Signal {
+        self.lane.signal
+    }
+
+    /// Uncompressed size.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Requests in it.
+    pub(crate) fn requests(&self) -> usize {
+        self.part.len()
+    }
+
+    /// Spans, data points or log records in it.
+    pub(crate) fn items(&self) -> u64 {
+        self.held().iter().map(|held| held.items as u64).sum()
+    }
+
+    /// The bytes of the merged request, in order.
+    pub(crate) fn parts(&self) -> Vec<Bytes> {
+        self.held().iter().map(|held| held.bytes.clone()).collect()
+    }
+
+    /// Cuts off the second half of a batch of two or more requests.
+    pub(crate) fn split(&mut self) -> Self {
+        self.lane.halved(self.id);
+        let middle = self.part.start + self.part.len().div_ceil(2);
+        let mut half = Self {
+            lane: Arc::clone(&self.lane),
+            id: self.id,
+            all: Arc::clone(&self.all),
+            part: middle..self.part.end,
+            bytes: 0,
+        };
+        half.bytes = half.held().iter().map(|held| held.bytes.len()).sum();
+        self.part.end = middle;
+        self.bytes -= half.bytes;
+        half
+    }
+
+    /// The upstream has taken it, except for `rejected` items.
+    pub(crate) fn delivered(mut self, rejected: u64) {
+        let items = self.items();
+        let rejected = rejected.min(items);
+        let signal = self.signal();
+        self.lane.metrics.delivered(signal, items - rejected);
+        self.lane.metrics.lost(signal, Lost::Rejected, rejected);
+        self.settle(items);
+    }
+
+    /// It will never be delivered.
+    pub(crate) fn lost(mut self, reason: Lost) {
+        let items = self.items();
+        self.lane.metrics.lost(self.signal(), reason, items);
+        self.settle(items);
+    }
+
+    fn settle(&mut self, items: u64) {
+        let bytes = std::mem::take(&mut self.bytes);
+        self.part = 0..0;
+        self.lane.release(items, bytes);
+        self.lane.settled(self.id);
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        if self.part.is_empty() {
+            return;
+        }
+        let kept = self.lane.on_disk(self.id);
+        let lost = self.all.get(self.part.start.max(kept)..self.part.end);
+        let lost = lost.unwrap_or_default();
+        let items = lost.iter().map(|held| held.items as u64).sum();
+        let bytes = lost.iter().map(|held| held.bytes.len()).sum();
+        self.lane.lost_in_shutdown(items, bytes);
+    }
+}
