@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | [`config`] | pure | collector-style YAML to a typed configuration, or every problem in it |
 //! | [`scan`] | pure | whether bytes are an OTLP request, and how many items they carry |
+//! | [`json`] | pure | OTLP/JSON to the same bytes as OTLP/protobuf |
 //! | [`merge`] | pure | resource attributes edited in the bytes of a request |
 //! | `rpc_status` | pure | `google.rpc.Status` and the text forms gRPC headers use |
 //! | `budget` | shell | how many bytes of telemetry may be held |
@@ -21,6 +22,7 @@
 //! Without the feature `server` only the first three rooms exist.
 
 pub mod config;
+pub mod json;
 pub mod merge;
 pub mod scan;
 

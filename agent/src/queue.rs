@@ -138,14 +138,15 @@ impl Lane {
             };
         };
         let due = *oldest + self.limits.flush_timeout;
-        if state.waiting_bytes < self.limits.min_size && now < due && !state.flushing {
+        let alone = !self.signal.is_mergeable();
+        if state.waiting_bytes < self.limits.min_size && now < due && !state.flushing && !alone {
             return Next::WaitUntil(due);
         }
         let mut parts = Vec::new();
         let mut bytes = 0;
         while let Some((held, _)) = state.waiting.front() {
             let more = held.bytes.len();
-            if !parts.is_empty() && bytes + more > self.limits.max_size {
+            if !parts.is_empty() && (alone || bytes + more > self.limits.max_size) {
                 break;
             }
             bytes += more;
