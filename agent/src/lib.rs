@@ -19,7 +19,7 @@
 //! | `process` | shell | arguments, signals, the order of starting and stopping |
 //!
 //! The agent knows nothing of Kubernetes: an orchestrator writes its file and reads its answers.
-//! Without the feature `server` only the first three rooms exist.
+//! Without the feature `server` only the first four rooms exist.
 
 pub mod config;
 pub mod json;

@@ -7,6 +7,8 @@
 
 mod config;
 mod forward;
+mod json;
+mod profiles;
 mod receive;
 mod refuse;
 mod rooms;

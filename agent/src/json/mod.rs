@@ -1,10 +1,10 @@
 //! OTLP/JSON to OTLP/protobuf, in one pass over the text and without objects in between (OTLP
-//! specification, "JSON Protobuf Encoding"; Protocol Buffers, "ProtoJSON Format"). Pure: memory is asked
+//! specification, "JSON Protobuf Encoding"; Protocol Buffers, "JSON Mapping"). Pure: memory is asked
 //! for by a function of the caller. Must not know HTTP or where requests come from.
 //!
 //! Taken beyond what the specification asks for: keys in `snake_case`, enums by name, whole numbers with
 //! fraction or exponent. Keys that are not known are ignored, whatever they hold; `null` is absence. A
-//! key that is given twice, or two keys of one choice, are an error as in `ProtoJSON`: any other reading
+//! key that is given twice, or two keys of one choice, are an error as in Protocol Buffers: any other reading
 //! would have to guess which one was meant. Halves of surrogate pairs, which JavaScript leaves behind
 //! where it cuts strings, become U+FFFD.
 

@@ -26,6 +26,7 @@ struct Length {
 }
 
 /// A message or string that is not finished.
+#[derive(Clone, Copy)]
 pub(super) struct Open {
     index: usize,
     missing: usize,
@@ -115,15 +116,18 @@ impl<'g> Output<'g> {
             return 0;
         };
         let value = self.bytes.len() - length.at - 1 + self.missing - open.missing;
-        if value < 0x80 {
-            // Whatever is inside is shorter still, so this is the last length that was noted.
-            if let Some(byte) = self.bytes.get_mut(length.at) {
-                *byte = value as u8;
+        match u8::try_from(value) {
+            Ok(short) if short < 0x80 => {
+                // Whatever is inside is shorter still, so this is the last length that was noted.
+                if let Some(byte) = self.bytes.get_mut(length.at) {
+                    *byte = short;
+                }
+                self.lengths.truncate(open.index);
             }
-            self.lengths.truncate(open.index);
-        } else {
-            length.value = value;
-            self.missing += varint_length(value) - 1;
+            _ => {
+                length.value = value;
+                self.missing += varint_length(value) - 1;
+            }
         }
         value
     }

@@ -58,7 +58,7 @@ pub(super) fn hex_in_place(text: &mut [u8]) -> Result<usize, &'static str> {
             return Err("expected hexadecimal digits");
         };
         if let Some(slot) = text.get_mut(at) {
-            *slot = (high << 4 | low) as u8;
+            *slot = ((high << 4 | low) & 0xff) as u8;
         }
     }
     Ok(length)
@@ -68,8 +68,7 @@ pub(super) fn hex_in_place(text: &mut [u8]) -> Result<usize, &'static str> {
 pub(super) fn base64_in_place(text: &mut [u8]) -> Result<usize, &'static str> {
     const WRONG: &str = "expected base64";
     let digits = match text {
-        [rest @ .., b'=', b'='] => rest.len(),
-        [rest @ .., b'='] => rest.len(),
+        [rest @ .., b'=', b'='] | [rest @ .., b'='] => rest.len(),
         _ => text.len(),
     };
     let is_padded = digits < text.len();
@@ -84,7 +83,7 @@ pub(super) fn base64_in_place(text: &mut [u8]) -> Result<usize, &'static str> {
         if at % 4 != 0
             && let Some(slot) = text.get_mut(length)
         {
-            *slot = (bits >> (6 - 2 * (at % 4))) as u8;
+            *slot = ((bits >> (6 - 2 * (at % 4))) & 0xff) as u8;
             length += 1;
         }
     }
