@@ -50,14 +50,20 @@ impl<'g> Output<'g> {
         Ok(output)
     }
 
+    #[inline]
     fn make_room(&mut self, more: usize) -> Result<(), Error> {
-        let needed = self.bytes.len() + more;
-        let room = self.bytes.capacity();
-        if needed <= room {
+        if more <= self.bytes.capacity() - self.bytes.len() {
             return Ok(());
         }
+        self.grow(more)
+    }
+
+    #[cold]
+    fn grow(&mut self, more: usize) -> Result<(), Error> {
+        let needed = self.bytes.len() + more;
+        let room = self.bytes.capacity();
         // What is asked for may be a little more than what is then written.
-        if needed > self.limit.saturating_add(VARINT) {
+        if needed > self.limit.saturating_add(2 * VARINT) {
             return Err(Error::TooLarge(self.limit));
         }
         let larger = (room * 2).min(self.limit).max(needed);
@@ -81,6 +87,15 @@ impl<'g> Output<'g> {
     pub(super) fn varint(&mut self, value: u64) -> Result<(), Error> {
         self.make_room(VARINT)?;
         write_varint(value, &mut self.bytes);
+        Ok(())
+    }
+
+    /// A tag, a length and as many bytes.
+    pub(super) fn field(&mut self, tag: u32, bytes: &[u8]) -> Result<(), Error> {
+        self.make_room(2 * VARINT + bytes.len())?;
+        write_varint(tag.into(), &mut self.bytes);
+        write_varint(bytes.len() as u64, &mut self.bytes);
+        self.bytes.extend_from_slice(bytes);
         Ok(())
     }
 

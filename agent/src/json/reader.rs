@@ -110,6 +110,20 @@ impl<'a> Reader<'a> {
         Ok(true)
     }
 
+    /// Whether the next key is this one, written without escapes and white space; it is then read.
+    pub(super) fn key_is(&mut self, name: &str) -> bool {
+        self.peek();
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let after = rest
+            .strip_prefix(b"\"")
+            .and_then(|rest| rest.strip_prefix(name.as_bytes()))
+            .and_then(|rest| rest.strip_prefix(b"\":"));
+        if let Some(after) = after {
+            self.at = self.text.len() - after.len();
+        }
+        after.is_some()
+    }
+
     /// A key and its colon.
     pub(super) fn key(&mut self) -> Result<Quoted<'a>, Error> {
         let key = self.string("a key")?;

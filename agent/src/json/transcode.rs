@@ -57,15 +57,14 @@ impl Transcoder<'_, '_> {
         let mut likely = 0;
         let mut is_first = true;
         while self.reader.more(b'}', &mut is_first)? {
-            let key = self.reader.key()?.short();
-            let Some((index, field)) = schema.named(&key, likely) else {
-                self.reader.skip().map_err(|error| error.under(&key))?;
+            let Some((index, field)) = self.key(schema, likely)? else {
                 continue;
             };
             likely = index + 1;
             if self.reader.literal("null") {
                 continue;
             }
+            let name = field.name.as_bytes();
             let bit = 1 << index;
             let is_choice = field.label == Label::Choice;
             if seen & bit != 0 || (is_choice && has_chosen) {
@@ -74,14 +73,34 @@ impl Transcoder<'_, '_> {
                 } else {
                     "is given beside another of which only one may be there"
                 };
-                return Err(Error::fault(message).under(&key));
+                return Err(Error::fault(message).under(name));
             }
             seen |= bit;
             has_chosen |= is_choice;
             self.field(field, depth)
-                .map_err(|error| error.under(&key))?;
+                .map_err(|error| error.under(name))?;
         }
         Ok(())
+    }
+
+    /// A key and the field it names; together with its value, if it names none. Encoders write fields in
+    /// order, so the likely one is looked for first.
+    fn key(
+        &mut self,
+        schema: &'static Message,
+        likely: usize,
+    ) -> Result<Option<(usize, &'static Field)>, Error> {
+        if let Some(field) = schema.fields().get(likely)
+            && self.reader.key_is(field.name)
+        {
+            return Ok(Some((likely, field)));
+        }
+        let key = self.reader.key()?.short();
+        let named = schema.named(&key);
+        if named.is_none() {
+            self.reader.skip().map_err(|error| error.under(&key))?;
+        }
+        Ok(named)
     }
 
     fn field(&mut self, field: &'static Field, depth: u32) -> Result<(), Error> {
@@ -158,15 +177,14 @@ impl Transcoder<'_, '_> {
         if text.raw.is_empty() && field.label == Label::One {
             return Ok(());
         }
-        self.tag(field, LENGTH)?;
-        if text.is_escaped {
-            let open = self.out.open()?;
-            self.out.unescaped(text.raw)?;
-            self.out.close(open);
-            return Ok(());
+        if !text.is_escaped {
+            return self.out.field(field.number << 3 | LENGTH, text.raw);
         }
-        self.out.varint(text.raw.len() as u64)?;
-        self.out.raw(text.raw)
+        self.tag(field, LENGTH)?;
+        let open = self.out.open()?;
+        self.out.unescaped(text.raw)?;
+        self.out.close(open);
+        Ok(())
     }
 
     /// A string that `decode` turns into bytes.

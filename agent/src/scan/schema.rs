@@ -125,14 +125,15 @@ impl Message {
         }
     }
 
-    /// The field of a JSON key and its position, which is less than [`MAX_FIELDS`]. Keys are
-    /// lowerCamelCase or, as in the schema itself, `snake_case`. The search begins at `likely`, since
-    /// encoders write fields in order.
-    pub(crate) fn named(&self, key: &[u8], likely: usize) -> Option<(usize, &'static Field)> {
+    /// Its fields in order, at most [`MAX_FIELDS`].
+    pub(crate) fn fields(&self) -> &'static [Field] {
+        self.fields
+    }
+
+    /// The field of a JSON key, and its position. Keys are lowerCamelCase or, as in the schema itself,
+    /// `snake_case`.
+    pub(crate) fn named(&self, key: &[u8]) -> Option<(usize, &'static Field)> {
         let exact = |field: &Field| field.name.as_bytes() == key;
-        if let Some(field) = self.fields.get(likely).filter(|field| exact(field)) {
-            return Some((likely, field));
-        }
         let index = self.fields.iter().position(exact).or_else(|| {
             let snake = |field: &Field| is_snake_case_of(key, field.name);
             key.contains(&b'_')

@@ -286,7 +286,7 @@ fn what_is_given_twice_is_refused() {
         ".name: is given twice"
     );
     let both = span_refusal(r#""traceId":"","trace_id":"aa""#);
-    assert_eq!(both, ".trace_id: is given twice");
+    assert_eq!(both, ".traceId: is given twice");
     let choice = span_refusal(r#""attributes":[{"value":{"intValue":1,"stringValue":"a"}}]"#);
     assert_eq!(
         choice,
