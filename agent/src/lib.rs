@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | [`config`] | pure | collector-style YAML to a typed configuration, or every problem in it |
 //! | [`scan`] | pure | whether bytes are an OTLP request, and how many items they carry |
+//! | [`json`] | pure | OTLP/JSON to the same bytes as OTLP/protobuf |
 //! | [`merge`] | pure | resource attributes edited in the bytes of a request |
 //! | [`segment`] | pure | the bytes of a queue on disk: records, and what is left of them after damage |
 //! | `rpc_status` | pure | `google.rpc.Status` and the text forms gRPC headers use |
@@ -20,9 +21,10 @@
 //! | `process` | shell | arguments, signals, the order of starting and stopping |
 //!
 //! The agent knows nothing of Kubernetes: an orchestrator writes its file and reads its answers.
-//! Without the feature `server` only `config`, `scan` and `merge` exist.
+//! Without the feature `server` only `config`, `scan`, `json` and `merge` exist.
 
 pub mod config;
+pub mod json;
 pub mod merge;
 pub mod scan;
 

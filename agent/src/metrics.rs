@@ -131,7 +131,7 @@ struct SignalCounts {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     started: Instant,
-    signals: [SignalCounts; 3],
+    signals: [SignalCounts; Signal::COUNT],
     requests_refused: [[AtomicU64; 6]; 2],
     attempts_failed: AtomicU64,
     connections: AtomicU64,

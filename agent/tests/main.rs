@@ -7,7 +7,9 @@
 
 mod config;
 mod forward;
+mod json;
 mod keep;
+mod profiles;
 mod receive;
 mod refuse;
 mod rooms;

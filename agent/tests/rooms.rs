@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-const ROOMS: [&str; 9] = [
-    "", "config", "scan", "segment", "receive", "queue", "store", "export", "process",
+const ROOMS: [&str; 10] = [
+    "", "config", "scan", "json", "segment", "receive", "queue", "store", "export", "process",
 ];
 
 fn sources(room: &str) -> Vec<(PathBuf, String)> {
@@ -40,6 +40,7 @@ fn pure_rooms_know_no_network_clock_file_or_environment() {
     for room in [
         "config",
         "scan",
+        "json",
         "merge.rs",
         "segment",
         "rpc_status.rs",

@@ -3,6 +3,7 @@
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{
     AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList, any_value,
@@ -132,7 +133,7 @@ fn span() -> impl Strategy<Value = Span> {
         })
 }
 
-fn traces() -> impl Strategy<Value = ExportTraceServiceRequest> {
+pub fn traces() -> impl Strategy<Value = ExportTraceServiceRequest> {
     let scope = (instrumentation_scope(), vec(span(), 0..3), "\\PC{0,5}").prop_map(
         |(scope, spans, schema_url)| ScopeSpans {
             scope,
@@ -150,7 +151,7 @@ fn traces() -> impl Strategy<Value = ExportTraceServiceRequest> {
     vec(entry, 0..3).prop_map(|resource_spans| ExportTraceServiceRequest { resource_spans })
 }
 
-fn logs() -> impl Strategy<Value = ExportLogsServiceRequest> {
+pub fn logs() -> impl Strategy<Value = ExportLogsServiceRequest> {
     let record =
         (any_value(), attributes(), "\\PC{0,9}").prop_map(|(body, attributes, text)| LogRecord {
             body: Some(body),
@@ -247,7 +248,7 @@ fn metric_data() -> impl Strategy<Value = Data> {
     })
 }
 
-fn metrics() -> impl Strategy<Value = ExportMetricsServiceRequest> {
+pub fn metrics() -> impl Strategy<Value = ExportMetricsServiceRequest> {
     let metric =
         ("\\PC{0,9}", metric_data(), attributes()).prop_map(|(name, data, metadata)| Metric {
             name: name.clone(),
@@ -351,11 +352,12 @@ fn edit_object(resource: &mut Option<Resource>, edits: &[AttributeEdit]) {
     }
 }
 
-fn prost_takes(signal: Signal, bytes: &[u8]) -> bool {
+pub fn prost_takes(signal: Signal, bytes: &[u8]) -> bool {
     match signal {
         Signal::Traces => ExportTraceServiceRequest::decode(bytes).is_ok(),
         Signal::Metrics => ExportMetricsServiceRequest::decode(bytes).is_ok(),
         Signal::Logs => ExportLogsServiceRequest::decode(bytes).is_ok(),
+        Signal::Profiles => ExportProfilesServiceRequest::decode(bytes).is_ok(),
     }
 }
 

@@ -93,7 +93,10 @@ pub(super) fn assemble(
     };
     match service.section("pipelines") {
         Some(pipelines) => wiring.pipelines(&pipelines),
-        None => service.problem("pipelines", "is missing; configure traces, metrics or logs"),
+        None => service.problem(
+            "pipelines",
+            "is missing; configure traces, metrics, logs or profiles",
+        ),
     }
     storage::check(&service, &wiring.exporters, &storages, &mut warnings);
     let telemetry = telemetry(service.section("telemetry"));
@@ -140,14 +143,12 @@ impl Wiring<'_> {
         let mut any = false;
         for (id, node) in pipelines.entries() {
             any = true;
-            let known = ["traces", "metrics", "logs"];
+            let known = Signal::ALL.map(Signal::name);
             let Some(kind) = component_type(pipelines, id, &known) else {
                 continue;
             };
-            let signal = match kind {
-                "traces" => Signal::Traces,
-                "metrics" => Signal::Metrics,
-                _ => Signal::Logs,
+            let Some(signal) = Signal::ALL.into_iter().find(|signal| signal.name() == kind) else {
+                continue;
             };
             if self.pipelines.iter().any(|other| other.signal == signal) {
                 let message = format!("more than one {kind} pipeline is not supported");
@@ -162,7 +163,7 @@ impl Wiring<'_> {
         if !any {
             pipelines.problems().add(
                 &pipelines.path,
-                "is empty; configure traces, metrics or logs",
+                "is empty; configure traces, metrics, logs or profiles",
             );
         }
     }
@@ -178,7 +179,7 @@ impl Wiring<'_> {
                 None => undefined(&section, &path, id, "receivers", &self.parts.receivers),
             }
         }
-        let attributes = self.processors(&mut section);
+        let attributes = self.processors(&mut section, signal);
         let exporters = section.names("exporters");
         let exporter = match exporters.as_slice() {
             [(path, id)] => self.exporter(&section, path, id),
@@ -199,11 +200,19 @@ impl Wiring<'_> {
         })
     }
 
-    fn processors(&mut self, section: &mut Section<'_>) -> Vec<super::AttributeEdit> {
+    fn processors(
+        &mut self,
+        section: &mut Section<'_>,
+        signal: Signal,
+    ) -> Vec<super::AttributeEdit> {
         let mut attributes = Vec::new();
         for (path, id) in section.names("processors") {
             match find(&self.parts.processors, id) {
                 Some((_, Processor::Memory(memory))) => self.memory = *memory,
+                Some((_, Processor::Resource(_))) if !signal.is_mergeable() => {
+                    let why = format!("`{id}` cannot be used for profiles, which pass as they are");
+                    section.problems().add(&path, why);
+                }
                 Some((_, Processor::Resource(edits))) => attributes.extend_from_slice(edits),
                 None => undefined(section, &path, id, "processors", &self.parts.processors),
             }

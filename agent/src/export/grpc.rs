@@ -27,7 +27,7 @@ const WINDOW: u32 = 64 * 1024;
 /// The upstream as gRPC server.
 pub(super) struct Client {
     exporter: Exporter,
-    paths: [Uri; 3],
+    paths: [Uri; Signal::COUNT],
     headers: HeaderMap,
     connection: Mutex<Option<Connection>>,
 }
@@ -39,11 +39,11 @@ struct Connection {
 
 impl Client {
     pub(super) fn new(exporter: &Exporter) -> Result<Self, ExportError> {
-        let uri = |service: &str| {
+        let uri = |signal: Signal| {
             Uri::builder()
                 .scheme("http")
                 .authority(exporter.endpoint.to_string())
-                .path_and_query(format!("/opentelemetry.proto.collector.{service}/Export"))
+                .path_and_query(signal.grpc_path())
                 .build()
                 .map_err(ExportError::Endpoint)
         };
@@ -62,9 +62,10 @@ impl Client {
         Ok(Self {
             exporter: exporter.clone(),
             paths: [
-                uri("trace.v1.TraceService")?,
-                uri("metrics.v1.MetricsService")?,
-                uri("logs.v1.LogsService")?,
+                uri(Signal::Traces)?,
+                uri(Signal::Metrics)?,
+                uri(Signal::Logs)?,
+                uri(Signal::Profiles)?,
             ],
             headers,
             connection: Mutex::new(None),

@@ -26,7 +26,7 @@ use crate::scan::Signal;
 /// The upstream as HTTP server.
 pub(super) struct Client {
     exporter: Exporter,
-    paths: [Uri; 3],
+    paths: [Uri; Signal::COUNT],
     headers: HeaderMap,
     idle: Mutex<Vec<Connection>>,
 }
@@ -39,7 +39,7 @@ struct Connection {
 impl Client {
     pub(super) fn new(exporter: &Exporter) -> Result<Self, ExportError> {
         let uri = |signal: Signal| {
-            format!("{}/v1/{}", exporter.base_path, signal.name())
+            format!("{}{}", exporter.base_path, signal.http_path())
                 .parse::<Uri>()
                 .map_err(|error| ExportError::Endpoint(error.into()))
         };
@@ -61,6 +61,7 @@ impl Client {
                 uri(Signal::Traces)?,
                 uri(Signal::Metrics)?,
                 uri(Signal::Logs)?,
+                uri(Signal::Profiles)?,
             ],
             headers,
             idle: Mutex::new(Vec::new()),

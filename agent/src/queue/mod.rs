@@ -206,7 +206,8 @@ impl Lane {
             };
         };
         let due = oldest.since + self.limits.flush_timeout;
-        if state.waiting_bytes < self.limits.min_size && now < due && !state.flushing {
+        let is_large = state.waiting_bytes >= self.limits.min_size || !self.signal.is_mergeable();
+        if !is_large && now < due && !state.flushing {
             return Next::WaitUntil(due);
         }
         Next::Send(self.cut(&mut state))
@@ -219,7 +220,8 @@ impl Lane {
         let mut bytes = 0;
         while let Some(waiting) = state.waiting.front() {
             let more = waiting.held.bytes.len();
-            if !parts.is_empty() && bytes + more > self.limits.max_size {
+            let fits = self.signal.is_mergeable() && bytes + more <= self.limits.max_size;
+            if !parts.is_empty() && !fits {
                 break;
             }
             let Some(waiting) = state.waiting.pop_front() else {

@@ -4,9 +4,9 @@
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Request, Response, Version};
 
-use super::Intake;
 use super::body::{self, Answer, Arriving};
 use super::status::Refusal;
+use super::{Form, Intake, Parcel};
 use crate::encoding::Encoding;
 use crate::metrics::Transport;
 use crate::scan::Signal;
@@ -37,12 +37,9 @@ pub(super) async fn answer(intake: &Intake, request: Request<Arriving>) -> Respo
 }
 
 fn signal(path: &str) -> Option<Signal> {
-    match path {
-        "/opentelemetry.proto.collector.trace.v1.TraceService/Export" => Some(Signal::Traces),
-        "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export" => Some(Signal::Metrics),
-        "/opentelemetry.proto.collector.logs.v1.LogsService/Export" => Some(Signal::Logs),
-        _ => None,
-    }
+    Signal::ALL
+        .into_iter()
+        .find(|signal| signal.grpc_path() == path)
 }
 
 async fn export(
@@ -79,8 +76,15 @@ async fn export(
         (true, Encoding::Identity) => return Err(Refusal::Framing),
         (true, encoding) => encoding,
     };
-    let ticket = intake.take(route, Transport::Grpc, encoding, limit, message, permit)?;
-    if let Some(ticket) = ticket {
+    let parcel = Parcel {
+        transport: Transport::Grpc,
+        encoding,
+        form: Form::Protobuf,
+        limit,
+        body: message,
+        permit,
+    };
+    if let Some(ticket) = intake.take(route, parcel)? {
         ticket.ready().await;
     }
     Ok(())

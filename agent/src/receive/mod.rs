@@ -15,6 +15,7 @@ use bytes::Bytes;
 use self::status::Refusal;
 use crate::budget::{Budget, Permit};
 use crate::encoding::{self, DecodeError, Encoding};
+use crate::json;
 use crate::merge::Edits;
 use crate::metrics::{Metrics, Refused, Transport};
 use crate::queue::{Held, Lane, Origin, Ticket};
@@ -31,9 +32,28 @@ pub(crate) struct Route {
     pub(crate) edits: Edits,
 }
 
+/// A whole body as it arrived.
+struct Parcel {
+    transport: Transport,
+    encoding: Encoding,
+    form: Form,
+    /// Bytes the message may have, in this form and as protobuf.
+    limit: usize,
+    body: Vec<u8>,
+    /// What has been paid for the body.
+    permit: Permit,
+}
+
+/// How a message is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Protobuf,
+    Json,
+}
+
 /// What every connection shares.
 pub(crate) struct Intake {
-    routes: [Option<Route>; 3],
+    routes: [Option<Route>; Signal::COUNT],
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
     limits: Limits,
@@ -47,7 +67,7 @@ impl Intake {
         metrics: Arc<Metrics>,
         limits: Limits,
     ) -> Arc<Self> {
-        let mut by_signal = [None, None, None];
+        let mut by_signal = [const { None }; Signal::COUNT];
         for route in routes {
             if let Some(slot) = by_signal.get_mut(route.lane.signal.index()) {
                 *slot = Some(route);
@@ -82,28 +102,17 @@ impl Intake {
         Ok(permit)
     }
 
-    /// Takes a whole body: decompressed, inspected, edited, queued. It may be acknowledged when the
-    /// ticket, if there is one, is ready.
-    fn take(
-        &self,
-        route: &Route,
-        transport: Transport,
-        encoding: Encoding,
-        limit: usize,
-        body: Vec<u8>,
-        mut permit: Permit,
-    ) -> Result<Option<Ticket>, Refusal> {
+    /// Takes a whole body: decompressed, brought into protobuf, inspected, edited, queued. It may be
+    /// acknowledged when the ticket, if there is one, is ready.
+    fn take(&self, route: &Route, parcel: Parcel) -> Result<Option<Ticket>, Refusal> {
         let signal = route.lane.signal;
-        let message =
-            encoding::decode(encoding, body, limit, &mut permit).map_err(|error| match error {
-                DecodeError::TooLarge(limit) => Refusal::TooLarge(limit),
-                DecodeError::Exhausted => Refusal::MemoryLimit,
-                DecodeError::Corrupt(_) => Refusal::Malformed(error.to_string()),
-            })?;
+        let transport = parcel.transport;
+        let (message, mut permit) = unpack(signal, parcel)?;
         let malformed = |error: scan::Malformed| Refusal::Malformed(error.to_string());
         let items = scan::inspect(signal, &message).map_err(malformed)?;
-        // A request without items has nothing to lose; forwarding its envelope would help nobody.
-        if items == 0 {
+        // A request without items has nothing to lose; forwarding its envelope would help nobody. A
+        // profile may be a payload without samples, though.
+        if message.is_empty() || (items == 0 && signal.is_mergeable()) {
             return Ok(None);
         }
         let bytes = if route.edits.is_empty() {
@@ -130,6 +139,35 @@ impl Intake {
             self.metrics.refused(signal, transport, reason, 0);
         }
     }
+}
+
+/// The message of a parcel as protobuf, and what has been paid for it.
+fn unpack(signal: Signal, parcel: Parcel) -> Result<(Vec<u8>, Permit), Refusal> {
+    let Parcel {
+        encoding,
+        form,
+        limit,
+        body,
+        mut permit,
+        ..
+    } = parcel;
+    let message =
+        encoding::decode(encoding, body, limit, &mut permit).map_err(|error| match error {
+            DecodeError::TooLarge(limit) => Refusal::TooLarge(limit),
+            DecodeError::Exhausted => Refusal::MemoryLimit,
+            DecodeError::Corrupt(_) => Refusal::Malformed(error.to_string()),
+        })?;
+    if form == Form::Protobuf {
+        return Ok((message, permit));
+    }
+    let mut grant = |more| permit.grow(more).is_ok();
+    let message =
+        json::transcode(signal, &message, limit, &mut grant).map_err(|error| match error {
+            json::Error::TooLarge(limit) => Refusal::TooLarge(limit),
+            json::Error::Exhausted => Refusal::MemoryLimit,
+            json::Error::Malformed(fault) => Refusal::Malformed(fault.to_string()),
+        })?;
+    Ok((message, permit))
 }
 
 /// Bytes whose allocation is no larger than they are, so that the budget's count is the truth.

@@ -4,12 +4,14 @@
 //! What passes here parses in every protobuf implementation, so one client's bytes can be merged with
 //! another's without risk to either (OTLP specification; Protocol Buffers encoding).
 
+mod otlp;
 mod schema;
 mod wire;
 
+pub(crate) use schema::{Field, Label, Message, Type};
 pub(crate) use wire::{Cursor, Value, varint_length, write_varint};
 
-use schema::{Kind, Message};
+use schema::Kind;
 
 /// Messages that may be nested in one another, as many as prost and Go's gRPC allow.
 pub const MAX_DEPTH: u32 = 100;
@@ -23,18 +25,24 @@ pub enum Signal {
     Metrics,
     /// Log records.
     Logs,
+    /// Samples of profiles, whose protocol is still in development.
+    Profiles,
 }
 
 impl Signal {
-    /// Every signal, in the order of [`Signal::index`].
-    pub const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
+    /// How many signals there are.
+    pub const COUNT: usize = 4;
 
-    /// `traces`, `metrics` or `logs`.
+    /// Every signal, in the order of [`Signal::index`].
+    pub const ALL: [Self; Self::COUNT] = [Self::Traces, Self::Metrics, Self::Logs, Self::Profiles];
+
+    /// `traces`, `metrics`, `logs` or `profiles`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Traces => "traces",
             Self::Metrics => "metrics",
             Self::Logs => "logs",
+            Self::Profiles => "profiles",
         }
     }
 
@@ -44,23 +52,50 @@ impl Signal {
             Self::Traces => "spans",
             Self::Metrics => "metric_points",
             Self::Logs => "log_records",
+            Self::Profiles => "profile_samples",
         }
     }
 
     /// Position in [`Signal::ALL`].
     pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Path of its requests over HTTP (OTLP specification, "OTLP/HTTP Request").
+    pub fn http_path(self) -> &'static str {
         match self {
-            Self::Traces => 0,
-            Self::Metrics => 1,
-            Self::Logs => 2,
+            Self::Traces => "/v1/traces",
+            Self::Metrics => "/v1/metrics",
+            Self::Logs => "/v1/logs",
+            Self::Profiles => "/v1development/profiles",
         }
     }
 
-    fn request(self) -> &'static Message {
+    /// Path of its requests over gRPC.
+    pub fn grpc_path(self) -> &'static str {
         match self {
-            Self::Traces => &schema::TRACES,
-            Self::Metrics => &schema::METRICS,
-            Self::Logs => &schema::LOGS,
+            Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+            Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+            Self::Profiles => {
+                "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export"
+            }
+        }
+    }
+
+    /// Whether requests laid end to end are one request, and whether their resources may be edited.
+    /// Profiles refer by number to the one dictionary of their request, so they are passed as they are.
+    pub fn is_mergeable(self) -> bool {
+        self != Self::Profiles
+    }
+
+    /// The schema of its requests.
+    pub(crate) fn request(self) -> &'static Message {
+        match self {
+            Self::Traces => &otlp::TRACES,
+            Self::Metrics => &otlp::METRICS,
+            Self::Logs => &otlp::LOGS,
+            Self::Profiles => &otlp::PROFILES,
         }
     }
 }
@@ -91,7 +126,8 @@ pub enum Malformed {
     Depth,
 }
 
-/// Checks a whole `Export<Signal>ServiceRequest` and counts its spans, data points or log records.
+/// Checks a whole `Export<Signal>ServiceRequest` and counts its spans, data points, log
+/// records or samples of profiles.
 ///
 /// # Errors
 /// The first reason why the bytes are not such a request.

@@ -1,7 +1,7 @@
-//! The messages of OTLP as tables from field number to kind (opentelemetry-proto 1.11, including the
-//! fields its Go implementation still reads under number 1000). Must not know how tables are walked.
+//! What a message of OTLP is described by: its fields by number for the scan, and by name for JSON.
+//! One declaration gives both. Must not know how descriptions are walked, nor which messages there are.
 
-/// What a field holds.
+/// What a field holds, as far as the wire tells.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     /// Not in the schema: kept and passed on.
@@ -19,25 +19,104 @@ pub(super) enum Kind {
     PackedVarint,
 }
 
-/// Field number to kind.
-pub(super) struct Message {
+/// What a field holds, in full.
+#[derive(Clone, Copy)]
+pub(crate) enum Type {
+    /// A string.
+    Text,
+    /// Bytes, base64 in JSON.
+    Bytes,
+    /// Bytes, hexadecimal in JSON (OTLP specification, "JSON Protobuf Encoding").
+    Id,
+    /// `true` or `false`.
+    Bool,
+    /// A number, in JSON also a name; the names of 0, 1, 2, …
+    Enum(&'static [&'static str]),
+    /// Two's complement of 64 bits on the wire.
+    Int32,
+    /// Two's complement.
+    Int64,
+    /// Unsigned.
+    Uint32,
+    /// Unsigned.
+    Uint64,
+    /// Zigzag.
+    Sint32,
+    /// Four bytes, unsigned.
+    Fixed32,
+    /// Eight bytes, unsigned.
+    Fixed64,
+    /// Eight bytes, two's complement.
+    Sfixed64,
+    /// Eight bytes, IEEE 754.
+    Double,
+    /// A message.
+    Message(&'static Message),
+    /// A message that counts as one item.
+    Item(&'static Message),
+}
+
+/// How often a field is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Label {
+    /// Once; its default is the same as its absence.
+    One,
+    /// Once; its default is a value.
+    Optional,
+    /// Once, and no other `Choice` of the message with it: the message's `oneof`.
+    Choice,
+    /// Any number of times; numbers are packed.
+    Many,
+}
+
+/// A field of a message.
+pub(crate) struct Field {
+    pub(crate) number: u32,
+    /// Its name in JSON, lowerCamelCase.
+    pub(crate) name: &'static str,
+    pub(crate) label: Label,
+    pub(crate) kind: Type,
+}
+
+impl Field {
+    const fn wire(&self) -> Kind {
+        match self.kind {
+            Type::Text => Kind::Text,
+            Type::Bytes | Type::Id => Kind::Bytes,
+            Type::Message(inner) => Kind::Message(inner),
+            Type::Item(inner) => Kind::Item(inner),
+            Type::Fixed32 => Kind::Fixed32,
+            Type::Fixed64 | Type::Sfixed64 | Type::Double => match self.label {
+                Label::Many => Kind::PackedFixed64,
+                _ => Kind::Fixed64,
+            },
+            Type::Bool
+            | Type::Enum(_)
+            | Type::Int32
+            | Type::Int64
+            | Type::Uint32
+            | Type::Uint64
+            | Type::Sint32 => match self.label {
+                Label::Many => Kind::PackedVarint,
+                _ => Kind::Varint,
+            },
+        }
+    }
+}
+
+/// The fields of a message.
+pub(crate) struct Message {
     /// Kinds of fields 1, 2, 3, …
-    fields: &'static [Kind],
+    pub(super) by_number: &'static [Kind],
+    pub(super) fields: &'static [Field],
     /// `instrumentation_library_spans` and its like, before they were renamed.
-    deprecated_1000: Option<&'static Message>,
+    pub(super) deprecated_1000: Option<&'static Message>,
 }
 
 impl Message {
-    const fn new(fields: &'static [Kind]) -> Self {
-        Self {
-            fields,
-            deprecated_1000: None,
-        }
-    }
-
     pub(super) fn kind(&'static self, number: u32) -> Kind {
         let index = (number as usize).wrapping_sub(1);
-        match self.fields.get(index) {
+        match self.by_number.get(index) {
             Some(kind) => *kind,
             None => match self.deprecated_1000 {
                 Some(inner) if number == 1000 => Kind::Message(inner),
@@ -45,160 +124,95 @@ impl Message {
             },
         }
     }
+
+    /// Its fields in order, at most [`MAX_FIELDS`].
+    pub(crate) fn fields(&self) -> &'static [Field] {
+        self.fields
+    }
+
+    /// The field of a JSON key, and its position. Keys are lowerCamelCase or, as in the schema itself,
+    /// `snake_case`.
+    pub(crate) fn named(&self, key: &[u8]) -> Option<(usize, &'static Field)> {
+        let exact = |field: &Field| field.name.as_bytes() == key;
+        let index = self.fields.iter().position(exact).or_else(|| {
+            let snake = |field: &Field| is_snake_case_of(key, field.name);
+            key.contains(&b'_')
+                .then(|| self.fields.iter().position(snake))?
+        })?;
+        Some((index, self.fields.get(index)?))
+    }
 }
 
-const NONE: Kind = Kind::Unknown;
-const VARINT: Kind = Kind::Varint;
-const FIXED64: Kind = Kind::Fixed64;
-const FIXED32: Kind = Kind::Fixed32;
-const BYTES: Kind = Kind::Bytes;
-const TEXT: Kind = Kind::Text;
-const ATTRIBUTES: Kind = Kind::Message(&KEY_VALUE);
+fn is_snake_case_of(key: &[u8], camel_case: &str) -> bool {
+    let mut rest = key;
+    for letter in camel_case.bytes() {
+        if letter.is_ascii_uppercase() {
+            let Some(after) = rest.strip_prefix(b"_") else {
+                return false;
+            };
+            rest = after;
+        }
+        match rest.split_first() {
+            Some((first, after)) if *first == letter.to_ascii_lowercase() => rest = after,
+            _ => return false,
+        }
+    }
+    rest.is_empty()
+}
 
-/// A request: repeated resource entries.
-macro_rules! request {
-    ($request:ident, $entry:ident, $scope_entry:ident) => {
-        pub(super) static $request: Message = Message::new(&[Kind::Message(&$entry)]);
-        static $entry: Message = Message {
-            fields: &[Kind::Message(&RESOURCE), Kind::Message(&$scope_entry), TEXT],
-            deprecated_1000: Some(&$scope_entry),
+/// Most fields a message may have.
+pub(crate) const MAX_FIELDS: usize = 32;
+
+/// The highest of some numbers.
+pub(super) const fn highest(mut numbers: &[usize]) -> usize {
+    let mut highest = 0;
+    while let [number, rest @ ..] = numbers {
+        if *number > highest {
+            highest = *number;
+        }
+        numbers = rest;
+    }
+    highest
+}
+
+/// What the wire tells of fields, by number.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "happens while compiling; numbers are never 0 and at most N"
+)]
+pub(super) const fn by_number<const N: usize>(mut fields: &[Field]) -> [Kind; N] {
+    assert!(fields.len() <= MAX_FIELDS, "seen fields are kept as bits");
+    let mut kinds = [Kind::Unknown; N];
+    while let [field, rest @ ..] = fields {
+        kinds[field.number as usize - 1] = field.wire();
+        fields = rest;
+    }
+    kinds
+}
+
+/// Declares a message: `number name: label type`.
+macro_rules! message {
+    ($message:ident $(or $old:ident in 1000)? {
+        $($number:literal $name:ident: $label:ident $kind:ident $(($of:expr))?,)*
+    }) => {
+        pub(super) static $message: Message = {
+            // Statics, because constants would follow messages that contain themselves for ever.
+            static FIELDS: &[Field] = &[$(Field {
+                number: $number,
+                name: stringify!($name),
+                label: Label::$label,
+                kind: Type::$kind $(($of))?,
+            }),*];
+            static BY_NUMBER: [Kind; highest(&[$($number),*])] = by_number(FIELDS);
+            Message {
+                by_number: &BY_NUMBER,
+                fields: FIELDS,
+                deprecated_1000: message!(@old $($old)?),
+            }
         };
     };
+    (@old) => { None };
+    (@old $old:ident) => { Some(&$old) };
 }
 
-request!(TRACES, RESOURCE_SPANS, SCOPE_SPANS);
-request!(METRICS, RESOURCE_METRICS, SCOPE_METRICS);
-request!(LOGS, RESOURCE_LOGS, SCOPE_LOGS);
-
-static RESOURCE: Message = Message::new(&[ATTRIBUTES, VARINT, Kind::Message(&ENTITY_REF)]);
-static ENTITY_REF: Message = Message::new(&[TEXT, TEXT, TEXT, TEXT]);
-static SCOPE: Message = Message::new(&[TEXT, TEXT, ATTRIBUTES, VARINT]);
-static KEY_VALUE: Message = Message::new(&[TEXT, Kind::Message(&ANY_VALUE), VARINT]);
-static ANY_VALUE: Message = Message::new(&[
-    TEXT,
-    VARINT,
-    VARINT,
-    FIXED64,
-    Kind::Message(&ARRAY_VALUE),
-    Kind::Message(&KEY_VALUE_LIST),
-    BYTES,
-    VARINT,
-]);
-static ARRAY_VALUE: Message = Message::new(&[Kind::Message(&ANY_VALUE)]);
-static KEY_VALUE_LIST: Message = Message::new(&[Kind::Message(&KEY_VALUE)]);
-
-static SCOPE_SPANS: Message = Message::new(&[Kind::Message(&SCOPE), Kind::Item(&SPAN), TEXT]);
-static SPAN: Message = Message::new(&[
-    BYTES,
-    BYTES,
-    TEXT,
-    BYTES,
-    TEXT,
-    VARINT,
-    FIXED64,
-    FIXED64,
-    ATTRIBUTES,
-    VARINT,
-    Kind::Message(&EVENT),
-    VARINT,
-    Kind::Message(&LINK),
-    VARINT,
-    Kind::Message(&STATUS),
-    FIXED32,
-]);
-static EVENT: Message = Message::new(&[FIXED64, TEXT, ATTRIBUTES, VARINT]);
-static LINK: Message = Message::new(&[BYTES, BYTES, TEXT, ATTRIBUTES, VARINT, FIXED32]);
-static STATUS: Message = Message::new(&[NONE, TEXT, VARINT]);
-
-static SCOPE_LOGS: Message = Message::new(&[Kind::Message(&SCOPE), Kind::Item(&LOG_RECORD), TEXT]);
-static LOG_RECORD: Message = Message::new(&[
-    FIXED64,
-    VARINT,
-    TEXT,
-    NONE,
-    Kind::Message(&ANY_VALUE),
-    ATTRIBUTES,
-    VARINT,
-    FIXED32,
-    BYTES,
-    BYTES,
-    FIXED64,
-    TEXT,
-]);
-
-static SCOPE_METRICS: Message =
-    Message::new(&[Kind::Message(&SCOPE), Kind::Message(&METRIC), TEXT]);
-static METRIC: Message = Message::new(&[
-    TEXT,
-    TEXT,
-    TEXT,
-    NONE,
-    Kind::Message(&GAUGE),
-    NONE,
-    Kind::Message(&SUM),
-    NONE,
-    Kind::Message(&HISTOGRAM),
-    Kind::Message(&EXPONENTIAL_HISTOGRAM),
-    Kind::Message(&SUMMARY),
-    ATTRIBUTES,
-]);
-static GAUGE: Message = Message::new(&[Kind::Item(&NUMBER_DATA_POINT)]);
-static SUM: Message = Message::new(&[Kind::Item(&NUMBER_DATA_POINT), VARINT, VARINT]);
-static HISTOGRAM: Message = Message::new(&[Kind::Item(&HISTOGRAM_DATA_POINT), VARINT]);
-static EXPONENTIAL_HISTOGRAM: Message =
-    Message::new(&[Kind::Item(&EXPONENTIAL_HISTOGRAM_DATA_POINT), VARINT]);
-static SUMMARY: Message = Message::new(&[Kind::Item(&SUMMARY_DATA_POINT)]);
-static NUMBER_DATA_POINT: Message = Message::new(&[
-    NONE,
-    FIXED64,
-    FIXED64,
-    FIXED64,
-    Kind::Message(&EXEMPLAR),
-    FIXED64,
-    ATTRIBUTES,
-    VARINT,
-]);
-static HISTOGRAM_DATA_POINT: Message = Message::new(&[
-    NONE,
-    FIXED64,
-    FIXED64,
-    FIXED64,
-    FIXED64,
-    Kind::PackedFixed64,
-    Kind::PackedFixed64,
-    Kind::Message(&EXEMPLAR),
-    ATTRIBUTES,
-    VARINT,
-    FIXED64,
-    FIXED64,
-]);
-static EXPONENTIAL_HISTOGRAM_DATA_POINT: Message = Message::new(&[
-    ATTRIBUTES,
-    FIXED64,
-    FIXED64,
-    FIXED64,
-    FIXED64,
-    VARINT,
-    FIXED64,
-    Kind::Message(&BUCKETS),
-    Kind::Message(&BUCKETS),
-    VARINT,
-    Kind::Message(&EXEMPLAR),
-    FIXED64,
-    FIXED64,
-    FIXED64,
-]);
-static BUCKETS: Message = Message::new(&[VARINT, Kind::PackedVarint]);
-static SUMMARY_DATA_POINT: Message = Message::new(&[
-    NONE,
-    FIXED64,
-    FIXED64,
-    FIXED64,
-    FIXED64,
-    Kind::Message(&VALUE_AT_QUANTILE),
-    ATTRIBUTES,
-    VARINT,
-]);
-static VALUE_AT_QUANTILE: Message = Message::new(&[FIXED64, FIXED64]);
-static EXEMPLAR: Message =
-    Message::new(&[NONE, FIXED64, FIXED64, BYTES, BYTES, FIXED64, ATTRIBUTES]);
+pub(super) use message;

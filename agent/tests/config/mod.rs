@@ -68,7 +68,7 @@ fn the_generated_file_is_taken_as_it_is() {
         .iter()
         .map(|pipeline| pipeline.signal)
         .collect();
-    assert_eq!(signals, Signal::ALL);
+    assert_eq!(signals, [Signal::Traces, Signal::Metrics, Signal::Logs]);
     let exporter = &config.exporters[0];
     assert_eq!(exporter.protocol, Protocol::Grpc);
     assert_eq!(exporter.compression, Compression::Gzip);
@@ -201,6 +201,19 @@ fn what_is_left_out_has_the_documented_default() {
     );
     assert!(config.telemetry.metrics.unwrap().without_type_suffix);
     assert_eq!(config.health, None);
+}
+
+#[test]
+fn profiles_have_a_pipeline_like_any_signal() {
+    let with = CONTRACT.replace(
+        "  pipelines:\n",
+        "  pipelines:\n    profiles: {receivers: [otlp], processors: [memory_limiter], exporters: [otlp_grpc]}\n",
+    );
+    let config = config::check(&with).unwrap();
+    let pipeline = &config.pipelines[0];
+    assert_eq!(pipeline.signal, Signal::Profiles);
+    assert_eq!((pipeline.exporter, pipeline.attributes.len()), (0, 0));
+    assert!(config.to_string().contains("profiles  to otlp_grpc"));
 }
 
 #[test]

@@ -171,9 +171,14 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
         "service.pipelines.traces.exporters: is empty; name an exporter",
     ),
     (
+        "    traces: {receivers: [otlp], processors: [memory_limiter, resource/attributes, resource/host]",
+        "    profiles: {receivers: [otlp], processors: [memory_limiter, resource/attributes]",
+        "service.pipelines.profiles.processors[1]: `resource/attributes` cannot be used for profiles, which pass as they are",
+    ),
+    (
         "    traces: {",
-        "    profiles: {",
-        "service.pipelines.profiles: `profiles` is not supported; use traces, metrics or logs",
+        "    spans: {",
+        "service.pipelines.spans: `spans` is not supported; use traces, metrics, logs or profiles",
     ),
     (
         "    traces: {",
