@@ -35,15 +35,15 @@ pub(crate) struct Full;
 pub(crate) struct Lane {
     /// What it carries.
     pub(crate) signal: Signal,
-    limits: Queue,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
     /// A batch may be ready.
     ready: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    limits: Queue,
     waiting: VecDeque<(Held, Instant)>,
     waiting_bytes: usize,
     /// Waiting and in flight.
@@ -65,9 +65,15 @@ impl Lane {
     pub(crate) fn new(signal: Signal, limits: Queue, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             signal,
-            limits,
             metrics,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                limits,
+                waiting: VecDeque::new(),
+                waiting_bytes: 0,
+                held_bytes: 0,
+                flushing: false,
+                closed: false,
+            }),
             ready: Notify::new(),
         })
     }
@@ -77,29 +83,46 @@ impl Lane {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Other limits from now on. What is held already stays, even above a smaller capacity.
+    pub(crate) fn set_limits(&self, limits: Queue) {
+        self.state().limits = limits;
+        self.ready.notify_one();
+    }
+
+    /// Bytes it may hold.
+    pub(crate) fn capacity(&self) -> usize {
+        self.state().limits.capacity
+    }
+
     /// Whether `bytes` more would fit now.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        self.state().held_bytes.saturating_add(bytes) <= self.limits.capacity
+        let state = self.state();
+        state.held_bytes.saturating_add(bytes) <= state.limits.capacity
+    }
+
+    /// Whether nothing more is taken, because the agent ends.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state().closed
     }
 
     /// Takes a request over; from here on it is delivered or counted as lost.
     ///
     /// # Errors
-    /// The request comes back untouched where there is no room.
+    /// Nothing is taken where there is no room, nor once the lane is closed.
     pub(crate) fn push(&self, held: Held, transport: Transport) -> Result<(), Full> {
         let bytes = held.bytes.len();
         let mut state = self.state();
-        if state.held_bytes.saturating_add(bytes) > self.limits.capacity {
+        if state.closed || state.held_bytes.saturating_add(bytes) > state.limits.capacity {
             return Err(Full);
         }
         self.metrics
             .accepted(self.signal, transport, held.items, bytes);
         let was_empty = state.waiting.is_empty();
-        let was_ready = state.waiting_bytes >= self.limits.min_size;
+        let was_ready = state.waiting_bytes >= state.limits.min_size;
         state.waiting.push_back((held, Instant::now()));
         state.waiting_bytes += bytes;
         state.held_bytes += bytes;
-        let is_ready = state.waiting_bytes >= self.limits.min_size;
+        let is_ready = state.waiting_bytes >= state.limits.min_size;
         drop(state);
         if was_empty || (is_ready && !was_ready) {
             self.ready.notify_one();
@@ -137,15 +160,15 @@ impl Lane {
                 Next::Wait
             };
         };
-        let due = *oldest + self.limits.flush_timeout;
-        if state.waiting_bytes < self.limits.min_size && now < due && !state.flushing {
+        let due = *oldest + state.limits.flush_timeout;
+        if state.waiting_bytes < state.limits.min_size && now < due && !state.flushing {
             return Next::WaitUntil(due);
         }
         let mut parts = Vec::new();
         let mut bytes = 0;
         while let Some((held, _)) = state.waiting.front() {
             let more = held.bytes.len();
-            if !parts.is_empty() && bytes + more > self.limits.max_size {
+            if !parts.is_empty() && bytes + more > state.limits.max_size {
                 break;
             }
             bytes += more;

@@ -1,4 +1,5 @@
-//! `exporters`: `otlp_grpc` and `otlp_http` (and their older names), with queue, batch and retry.
+//! `exporters`: `otlp_grpc` and `otlp_http` (and their older names), with queue, batch and retry, and
+//! those that send nothing, `debug` and `nop`.
 
 use std::time::Duration;
 
@@ -6,6 +7,7 @@ use super::document::component_type;
 use super::section::Section;
 use super::tree::Node;
 use super::{Address, Compression, Exporter, Protocol, Queue, Retry, Secret, receivers};
+use crate::scan::Signal;
 
 const MIB: usize = 1024 * 1024;
 
@@ -23,27 +25,93 @@ const RESERVED_HEADERS: [&str; 10] = [
     "user-agent",
 ];
 
-pub(super) fn read(exporters: &Section<'_>) -> Vec<(String, Exporter)> {
+/// An exporter as the file defines it.
+pub(super) struct Definition {
+    exporter: Exporter,
+    /// Whether `endpoint` is given, for signals without one of their own.
+    common: bool,
+    /// `<signal>_endpoint`.
+    own: Vec<(Signal, Url)>,
+}
+
+impl Definition {
+    /// What a pipeline of `signal` uses of it; `None` where that has no endpoint.
+    pub(super) fn of(&self, signal: Signal) -> Option<Exporter> {
+        let own = self.own.iter().find(|(of, _)| *of == signal);
+        match own {
+            Some((_, url)) => Some(Exporter {
+                signal: Some(signal),
+                endpoint: url.address.clone(),
+                base_path: url.whole_path.clone(),
+                ..self.exporter.clone()
+            }),
+            None => self.common.then(|| self.exporter.clone()),
+        }
+    }
+}
+
+pub(super) fn read(exporters: &Section<'_>) -> Vec<(String, Definition)> {
     let mut found = Vec::new();
     for (id, node) in exporters.entries() {
-        let known = ["otlp_grpc", "otlp_http", "otlp", "otlphttp"];
+        let known = ["otlp_grpc", "otlp_http", "otlp", "otlphttp", "debug", "nop"];
         let Some(kind) = component_type(exporters, id, &known) else {
             continue;
         };
-        let protocol = if matches!(kind, "otlp_grpc" | "otlp") {
-            Protocol::Grpc
-        } else {
-            Protocol::Http
+        let (kind, protocol) = match kind {
+            "otlp_grpc" | "otlp" => ("otlp_grpc", Protocol::Grpc),
+            "otlp_http" | "otlphttp" => ("otlp_http", Protocol::Http),
+            "debug" => ("debug", Protocol::Debug),
+            _ => ("nop", Protocol::Nop),
         };
-        let section = Section::open(node, &exporters.at(id), exporters.problems());
-        found.push((id.to_owned(), exporter(section, id, protocol)));
+        let section = Section::component(exporters, id, kind, node);
+        let definition = match protocol {
+            Protocol::Grpc | Protocol::Http => exporter(section, id, protocol),
+            Protocol::Debug | Protocol::Nop => local(section, id, protocol),
+        };
+        found.push((id.to_owned(), definition));
     }
     found
 }
 
-fn exporter(mut section: Section<'_>, id: &str, protocol: Protocol) -> Exporter {
+/// An exporter that sends nothing. Its lanes have the default queue, and no need of it.
+fn local(mut section: Section<'_>, id: &str, protocol: Protocol) -> Definition {
+    if protocol == Protocol::Debug {
+        section.choice("verbosity", &[("basic", ())]);
+    }
+    section.finish();
+    let exporter = Exporter {
+        id: id.to_owned(),
+        signal: None,
+        protocol,
+        endpoint: receivers::opaque_address(""),
+        base_path: String::new(),
+        user_agent: None,
+        authority: None,
+        compression: Compression::None,
+        timeout: Duration::from_secs(5),
+        headers: Vec::new(),
+        queue: queue(None),
+        retry: retry(None),
+    };
+    Definition {
+        exporter,
+        common: true,
+        own: Vec::new(),
+    }
+}
+
+fn exporter(mut section: Section<'_>, id: &str, protocol: Protocol) -> Definition {
     let insecure = tls(&mut section);
-    let (endpoint, base_path) = endpoint(&mut section, protocol, insecure);
+    let own = match protocol {
+        Protocol::Http => own_endpoints(&mut section),
+        _ => Vec::new(),
+    };
+    let common = own.is_empty() || section.node("endpoint").is_some();
+    let (endpoint, base_path) = if common {
+        endpoint(&mut section, protocol, insecure)
+    } else {
+        (receivers::opaque_address(""), String::new())
+    };
     let compression = section.choice(
         "compression",
         &[
@@ -55,8 +123,16 @@ fn exporter(mut section: Section<'_>, id: &str, protocol: Protocol) -> Exporter 
     let timeout = section
         .duration("timeout")
         .filter(|timeout| !timeout.is_zero());
-    if protocol == Protocol::Http {
+    let mut user_agent = None;
+    let mut authority = None;
+    if protocol == Protocol::Grpc {
+        user_agent = section.parsed("user_agent", header_value, str::to_owned);
+        authority = section.parsed("authority", authority_value, str::to_owned);
+    } else {
         section.choice("encoding", &[("proto", ())]);
+        if let Some(params) = section.section("compression_params") {
+            params.finish();
+        }
     }
     let headers = headers(&mut section);
     let queue = queue(section.section("sending_queue"));
@@ -64,19 +140,57 @@ fn exporter(mut section: Section<'_>, id: &str, protocol: Protocol) -> Exporter 
     section.finish();
     let default_timeout = match protocol {
         Protocol::Grpc => 5,
-        Protocol::Http => 30,
+        _ => 30,
     };
-    Exporter {
+    let exporter = Exporter {
         id: id.to_owned(),
+        signal: None,
         protocol,
         endpoint,
         base_path,
+        user_agent,
+        authority,
         compression: compression.unwrap_or(Compression::Gzip),
         timeout: timeout.unwrap_or(Duration::from_secs(default_timeout)),
         headers,
         queue,
         retry,
+    };
+    Definition {
+        exporter,
+        common,
+        own,
     }
+}
+
+fn header_value(text: &str) -> Result<String, String> {
+    let printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if text.is_empty() || !printable {
+        return Err(format!("`{text}` cannot be sent as a header"));
+    }
+    Ok(text.to_owned())
+}
+
+fn authority_value(text: &str) -> Result<String, String> {
+    if text.contains(['/', '@', '?', '#', ' ']) {
+        return Err(format!("`{text}` is not a host, with a port or without"));
+    }
+    header_value(text)
+}
+
+/// Endpoints of single signals, used as they stand.
+fn own_endpoints(section: &mut Section<'_>) -> Vec<(Signal, Url)> {
+    let mut own = Vec::new();
+    for (key, signal) in [
+        ("traces_endpoint", Signal::Traces),
+        ("metrics_endpoint", Signal::Metrics),
+        ("logs_endpoint", Signal::Logs),
+    ] {
+        if let Some(url) = parse_endpoint(section, key, Protocol::Http, true) {
+            own.push((signal, url));
+        }
+    }
+    own
 }
 
 /// `tls` may only say that there is none.
@@ -99,17 +213,14 @@ fn tls(section: &mut Section<'_>) -> bool {
 struct Url {
     scheme: Option<&'static str>,
     address: Address,
+    /// Without slashes at its end.
     path: String,
+    /// As it stands, never empty.
+    whole_path: String,
 }
 
 fn endpoint(section: &mut Section<'_>, protocol: Protocol, insecure: bool) -> (Address, String) {
-    let opaque = |text: &str| Url {
-        scheme: Some("http"),
-        address: receivers::opaque_address(text),
-        path: String::new(),
-    };
-    let url = section.parsed("endpoint", |text| url(text, protocol), opaque);
-    let Some(url) = url else {
+    let Some(url) = parse_endpoint(section, "endpoint", protocol, insecure) else {
         if section.node("endpoint").is_none() {
             section.problem(
                 "endpoint",
@@ -118,13 +229,29 @@ fn endpoint(section: &mut Section<'_>, protocol: Protocol, insecure: bool) -> (A
         }
         return (receivers::opaque_address(""), String::new());
     };
+    (url.address, url.path)
+}
+
+fn parse_endpoint(
+    section: &mut Section<'_>,
+    key: &'static str,
+    protocol: Protocol,
+    insecure: bool,
+) -> Option<Url> {
+    let opaque = |text: &str| Url {
+        scheme: Some("http"),
+        address: receivers::opaque_address(text),
+        path: String::new(),
+        whole_path: "/".to_owned(),
+    };
+    let url = section.parsed(key, |text| url(text, protocol), opaque)?;
     if url.scheme == Some("https") || (url.scheme.is_none() && !insecure) {
         section.problem(
-            "endpoint",
+            key,
             "TLS is not supported by this agent; write http:// before the host for plaintext",
         );
     }
-    (url.address, url.path)
+    Some(url)
 }
 
 fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
@@ -146,6 +273,7 @@ fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
     if authority.contains('@') {
         return Err("must not hold a user name or password; use headers".to_owned());
     }
+    let whole_path = if path.is_empty() { "/" } else { path };
     let path = path.trim_end_matches('/');
     if path.contains(['?', '#', ' ']) {
         return Err(format!("`{path}` is not a plain path"));
@@ -156,7 +284,7 @@ fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
     let default_port = match (scheme, protocol) {
         (Some("https"), _) => 443,
         (_, Protocol::Grpc) => 4317,
-        (_, Protocol::Http) => 80,
+        _ => 80,
     };
     let has_port = authority
         .rsplit_once(':')
@@ -173,6 +301,7 @@ fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
         scheme,
         address,
         path: path.to_owned(),
+        whole_path: whole_path.to_owned(),
     })
 }
 
@@ -253,7 +382,6 @@ fn queue(section: Option<Section<'_>>) -> Queue {
             );
         }
     }
-    section.refuse("storage", "a queue on disk is not supported by this agent");
     let capacity = size(&mut section, "queue_size");
     sizer(&mut section, capacity.is_some());
     queue.capacity = capacity.unwrap_or(queue.capacity);
@@ -279,7 +407,6 @@ fn batch_fields(mut batch: Section<'_>, queue: &mut Queue) {
     if queue.min_size > queue.max_size {
         batch.problem("min_size", "must not be larger than max_size");
     }
-    batch.refuse("partition", "is not supported");
     batch.finish();
 }
 

@@ -12,7 +12,8 @@ use crate::scan::Signal;
 
 pub(super) async fn answer(intake: &Intake, request: Request<Arriving>) -> Response<Answer> {
     let json = media_type(request.headers()) == b"application/json";
-    let signal = signal(request.uri().path());
+    let path = request.uri().path();
+    let signal = intake.signal_at(path).or_else(|| signal(path));
     match export(intake, signal, request).await {
         Ok(()) => success(),
         Err(refusal) => {

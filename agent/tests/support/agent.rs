@@ -250,7 +250,7 @@ impl Agent {
         text.lines()
             .filter(|line| !line.starts_with('#'))
             .filter_map(|line| line.rsplit_once(' '))
-            .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+            .map(|(name, value)| (name.to_owned(), whole(value)))
             .collect()
     }
 
@@ -268,6 +268,12 @@ impl Agent {
             - sum(format!("otelagent_queue_{items}"))
             - sum(format!("otelagent_lost_{items}_total"))
     }
+}
+
+/// The whole part of a value; below zero counts as the largest number there is.
+fn whole(value: &str) -> u64 {
+    let whole = value.split('.').next().unwrap();
+    whole.parse().unwrap_or(u64::MAX)
 }
 
 fn sum(metrics: &BTreeMap<String, u64>, name: &str, label: &str) -> u64 {
