@@ -122,7 +122,7 @@ impl Report {
         }
         for lane in &self.lanes {
             let name = lane.signal.name();
-            if lane.oldest().unwrap_or_default() >= patience {
+            if lane.oldest().is_some_and(|waited| waited >= patience) {
                 problems.push(format!("{name} wait"));
             }
             if lane.held_bytes() >= lane.capacity() / 100 * FULL {

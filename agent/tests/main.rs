@@ -7,9 +7,12 @@
 
 mod config;
 mod forward;
+mod handover;
 mod receive;
 mod refuse;
+mod reload;
 mod rooms;
 mod shutdown;
 mod support;
+mod tell;
 mod wire;

@@ -220,10 +220,11 @@ where
     });
     let limits = door.intake().limits;
     let service = {
-        let pulse = Arc::clone(&pulse);
+        let (pulse, stop) = (Arc::clone(&pulse), stop.clone());
         service_fn(move |request| {
             pulse.begin();
-            answer(Arc::clone(&door), request, InFlight(Arc::clone(&pulse)))
+            let in_flight = InFlight(Arc::clone(&pulse));
+            answer(Arc::clone(&door), request, in_flight, stop.clone())
         })
     };
     let watch = Watch {
@@ -360,6 +361,7 @@ async fn answer(
     door: Arc<Door>,
     request: Request<Incoming>,
     in_flight: InFlight,
+    stop: watch::Receiver<bool>,
 ) -> Result<Response<Answer>, Infallible> {
     let intake = door.intake();
     let version = request.version();
@@ -370,7 +372,8 @@ async fn answer(
         otlp_http::answer(&intake, request).await
     };
     // Said with the last answer, so that no client sends another request into a closing connection.
-    if version < Version::HTTP_2 && in_flight.0.leaving.load(Ordering::Relaxed) {
+    let ends = in_flight.0.leaving.load(Ordering::Relaxed) || *stop.borrow();
+    if version < Version::HTTP_2 && ends {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));

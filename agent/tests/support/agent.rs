@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -126,14 +126,19 @@ impl Setup {
     pub fn start_with(&self, yaml: &str) -> Agent {
         let file = temporary("config.yaml");
         std::fs::write(&file, yaml).unwrap();
+        let agent = self.start_from(&file);
+        std::fs::remove_file(file).unwrap();
+        agent
+    }
+
+    /// The same from a file that stays.
+    pub fn start_from(&self, file: &Path) -> Agent {
         let mut command = Command::new(env!("CARGO_BIN_EXE_otelagent-agent"));
         command
             .arg("--config")
-            .arg(&file)
+            .arg(file)
             .envs(self.env.iter().cloned());
-        let agent = Agent::spawn(command);
-        std::fs::remove_file(file).unwrap();
-        agent
+        Agent::spawn(command)
     }
 }
 
@@ -217,10 +222,19 @@ impl Agent {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal("-HUP");
+    }
+
+    fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(
             Command::new("kill")
-                .args(["-TERM", &pid])
+                .args([name, &pid])
                 .status()
                 .unwrap()
                 .success()
