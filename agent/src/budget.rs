@@ -10,9 +10,9 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub(crate) struct Budget {
     /// New telemetry is refused above this.
-    soft: usize,
+    soft: AtomicUsize,
     /// Exports wait above this.
-    hard: usize,
+    hard: AtomicUsize,
     used: AtomicUsize,
     exporting: AtomicUsize,
     released: Notify,
@@ -26,12 +26,20 @@ impl Budget {
     /// A budget of `limit` bytes, the last `spike` of them kept for exports.
     pub(crate) fn new(limit: usize, spike: usize) -> Arc<Self> {
         Arc::new(Self {
-            soft: limit.saturating_sub(spike),
-            hard: limit,
+            soft: AtomicUsize::new(limit.saturating_sub(spike)),
+            hard: AtomicUsize::new(limit),
             used: AtomicUsize::new(0),
             exporting: AtomicUsize::new(0),
             released: Notify::new(),
         })
+    }
+
+    /// Other limits from now on. What is held already stays, even above a smaller limit.
+    pub(crate) fn set_limits(&self, limit: usize, spike: usize) {
+        let soft = limit.saturating_sub(spike);
+        self.soft.store(soft, Ordering::Relaxed);
+        self.hard.store(limit, Ordering::Relaxed);
+        self.released.notify_waiters();
     }
 
     /// Bytes held now.
@@ -41,7 +49,7 @@ impl Budget {
 
     /// Bytes up to which new telemetry is taken.
     pub(crate) fn soft_limit(&self) -> usize {
-        self.soft
+        self.soft.load(Ordering::Relaxed)
     }
 
     /// An empty permit, to be grown as bytes arrive.
@@ -57,7 +65,9 @@ impl Budget {
     pub(crate) async fn export(self: &Arc<Self>, bytes: usize) -> ExportPermit {
         loop {
             let released = self.released.notified();
-            if self.exporting.load(Ordering::Relaxed) == 0 || self.used() + bytes <= self.hard {
+            if self.exporting.load(Ordering::Relaxed) == 0
+                || self.used() + bytes <= self.hard.load(Ordering::Relaxed)
+            {
                 self.exporting.fetch_add(1, Ordering::Relaxed);
                 let mut permit = self.permit();
                 permit.set(bytes);
@@ -83,7 +93,7 @@ impl Permit {
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), Exhausted> {
         let used = self.budget.used.fetch_add(more, Ordering::Relaxed) + more;
         self.bytes += more;
-        if used > self.budget.soft {
+        if used > self.budget.soft_limit() {
             self.set(self.bytes - more);
             return Err(Exhausted);
         }

@@ -1,10 +1,11 @@
-//! What the agent answers about itself: readiness and delivery as JSON, metrics as Prometheus text.
-//! Never shows telemetry or credentials. Must not know how the state comes about.
+//! What the agent answers about itself: that it lives, that it is ready, and whether delivery works, as
+//! JSON; metrics as Prometheus text. Never shows telemetry or credentials. Must not know how the state
+//! comes about.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,13 +21,12 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::budget::Budget;
-use crate::config::MetricsReader;
+use crate::config::{Config, MetricsReader};
 use crate::export::Upstream;
-use crate::metrics::{Labels, Metrics};
+use crate::metrics::{Labels, Metrics, PipelineLabels};
 use crate::queue::Lane;
 use crate::receive::Answer;
 use crate::rpc_status::json_string;
-use crate::scan::Signal;
 
 /// A probe or scrape takes at most this.
 const CONNECTION: Duration = Duration::from_secs(30);
@@ -34,46 +34,121 @@ const CONNECTION: Duration = Duration::from_secs(30);
 /// Probes and scrapes at a time.
 const PLACES: usize = 32;
 
+/// Delivery that has not worked for this long is called failing, unless the question names another
+/// time.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A queue filled to this many hundredths is called full: it is about to refuse.
+const FULL: usize = 90;
+
 /// Everything there is to tell.
 pub(crate) struct Report {
-    /// Every port is bound.
-    pub(crate) listening: AtomicBool,
-    /// The agent shuts down.
-    pub(crate) draining: AtomicBool,
-    /// Counters.
-    pub(crate) metrics: Arc<Metrics>,
-    /// Memory.
-    pub(crate) budget: Arc<Budget>,
-    /// Exporters in use.
-    pub(crate) upstreams: Vec<Arc<Upstream>>,
-    /// Lanes in use, each with its exporter's id and its capacity.
-    pub(crate) lanes: Vec<(Arc<Lane>, String, usize)>,
+    listening: AtomicBool,
+    draining: AtomicBool,
+    metrics: Arc<Metrics>,
+    budget: Arc<Budget>,
+    upstreams: Vec<Arc<Upstream>>,
+    lanes: Vec<Arc<Lane>>,
+    connections: usize,
+    receiver: String,
+    labels: Mutex<Vec<PipelineLabels>>,
     /// A path that answers next to `/` and `/ready`.
-    pub(crate) path: String,
-    /// How metrics are named.
-    pub(crate) reader: Option<MetricsReader>,
+    path: String,
+    reader: Option<MetricsReader>,
 }
 
 impl Report {
-    /// Whether clients are served.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.listening.load(Ordering::Relaxed) && !self.draining.load(Ordering::Relaxed)
+    /// Of an agent that does not listen yet. `connections` is how many it takes.
+    pub(crate) fn new(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        budget: Arc<Budget>,
+        upstreams: Vec<Arc<Upstream>>,
+        lanes: Vec<Arc<Lane>>,
+        connections: usize,
+    ) -> Arc<Self> {
+        let path = config.health.as_ref().map(|health| health.path.clone());
+        Arc::new(Self {
+            listening: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            metrics,
+            budget,
+            upstreams,
+            lanes,
+            connections,
+            receiver: config.receiver.id.clone(),
+            labels: Mutex::new(labels(config)),
+            path: path.unwrap_or_else(|| "/".to_owned()),
+            reader: config.telemetry.metrics.clone(),
+        })
     }
 
-    fn health(&self) -> Response<Answer> {
+    /// Takes over what a changed configuration says about pipelines.
+    pub(crate) fn relabel(&self, config: &Config) {
+        *self.labels.lock().unwrap_or_else(PoisonError::into_inner) = labels(config);
+    }
+
+    /// Every port is bound.
+    pub(crate) fn set_listening(&self) {
+        self.listening.store(true, Ordering::Relaxed);
+    }
+
+    /// The agent ends.
+    pub(crate) fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn ready(&self) -> Response<Answer> {
         let (code, status) = if self.draining.load(Ordering::Relaxed) {
             (StatusCode::SERVICE_UNAVAILABLE, "draining")
-        } else if self.is_ready() {
+        } else if self.listening.load(Ordering::Relaxed) {
             (StatusCode::OK, "ready")
         } else {
             (StatusCode::SERVICE_UNAVAILABLE, "starting")
         };
-        let mut body = format!("{{\"status\":\"{status}\",\"delivery\":{{");
+        answer(code, "application/json", self.body(status, &[]))
+    }
+
+    /// Whether telemetry gets through: 503 once an upstream has failed, or a request has waited, for
+    /// `patience`, or a queue is about to refuse.
+    fn delivery(&self, patience: Duration) -> Response<Answer> {
+        let mut problems = Vec::new();
+        for upstream in &self.upstreams {
+            if let Some((since, _)) = upstream.delivery().failing
+                && since.elapsed() >= patience
+            {
+                problems.push(format!("{} fails", upstream.name()));
+            }
+        }
+        for lane in &self.lanes {
+            let name = lane.signal.name();
+            if lane.oldest().is_some_and(|waited| waited >= patience) {
+                problems.push(format!("{name} wait"));
+            }
+            if lane.held_bytes() >= lane.capacity() / 100 * FULL {
+                problems.push(format!("the queue of {name} is full"));
+            }
+        }
+        let (code, status) = if problems.is_empty() {
+            (StatusCode::OK, "delivering")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "failing")
+        };
+        answer(code, "application/json", self.body(status, &problems))
+    }
+
+    fn body(&self, status: &str, problems: &[String]) -> String {
+        let mut body = format!("{{\"status\":\"{status}\",");
+        if !problems.is_empty() {
+            let problems: Vec<_> = problems.iter().map(|text| json_string(text)).collect();
+            let _ = write!(body, "\"problems\":[{}],", problems.join(","));
+        }
+        body.push_str("\"delivery\":{");
         let now = Instant::now();
         for (index, upstream) in self.upstreams.iter().enumerate() {
             let delivery = upstream.delivery();
             let comma = if index == 0 { "" } else { "," };
-            let _ = write!(body, "{comma}{}:", json_string(upstream.id()));
+            let _ = write!(body, "{comma}{}:", json_string(upstream.name()));
             let _ = match (&delivery.failing, delivery.succeeded) {
                 (Some((since, why)), _) => write!(
                     body,
@@ -90,13 +165,14 @@ impl Report {
             };
         }
         body.push_str("},\"queue\":{");
-        for (index, (lane, _, capacity)) in self.lanes.iter().enumerate() {
+        for (index, lane) in self.lanes.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
             let _ = write!(
                 body,
-                "{comma}\"{}\":{{\"bytes\":{},\"capacity\":{capacity},\"oldest_ms\":{}}}",
+                "{comma}\"{}\":{{\"bytes\":{},\"capacity\":{},\"oldest_ms\":{}}}",
                 lane.signal.name(),
                 lane.held_bytes(),
+                lane.capacity(),
                 lane.oldest().unwrap_or_default().as_millis()
             );
         }
@@ -106,22 +182,21 @@ impl Report {
             self.budget.used(),
             self.budget.soft_limit()
         );
-        answer(code, "application/json", body)
+        body
     }
 
     fn metrics(&self) -> Response<Answer> {
-        let pipelines: Vec<(Signal, String, usize)> = self
-            .lanes
-            .iter()
-            .map(|(lane, exporter, capacity)| (lane.signal, exporter.clone(), *capacity))
-            .collect();
-        let labels = Labels {
+        let reader = self.reader.as_ref();
+        let pipelines = self.labels.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = self.metrics.text(&Labels {
+            receiver: &self.receiver,
             pipelines: &pipelines,
-            without_type_suffix: self.reader.as_ref().is_some_and(|r| r.without_type_suffix),
-            without_units: self.reader.as_ref().is_some_and(|r| r.without_units),
+            without_type_suffix: reader.is_some_and(|reader| reader.without_type_suffix),
+            without_units: reader.is_some_and(|reader| reader.without_units),
             memory: (self.budget.used(), self.budget.soft_limit()),
-        };
-        let text = self.metrics.text(&labels);
+            connections: self.connections,
+        });
+        drop(pipelines);
         answer(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
@@ -130,10 +205,25 @@ impl Report {
     }
 }
 
+fn labels(config: &Config) -> Vec<PipelineLabels> {
+    let mut labels = Vec::new();
+    for pipeline in &config.pipelines {
+        if let Some(exporter) = config.exporters.get(pipeline.exporter) {
+            labels.push(PipelineLabels {
+                signal: pipeline.signal,
+                processors: pipeline.processors.clone(),
+                exporter: exporter.id.clone(),
+                capacity: exporter.queue.capacity,
+            });
+        }
+    }
+    labels
+}
+
 /// Which questions a socket answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Topic {
-    /// `/`, `/ready` and the configured path.
+    /// `/live`, `/ready`, `/` and the configured path, `/delivery`.
     Health,
     /// `/metrics`.
     Metrics,
@@ -163,10 +253,26 @@ fn respond(report: &Report, topic: Topic, request: &Request<Incoming>) -> Respon
         return answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", String::new());
     }
     match (topic, request.uri().path()) {
-        (Topic::Health, "/" | "/ready") => report.health(),
-        (Topic::Health, path) if path == report.path => report.health(),
+        (Topic::Health, "/live") => answer(StatusCode::OK, "text/plain", "alive\n".to_owned()),
+        (Topic::Health, "/" | "/ready") => report.ready(),
+        (Topic::Health, "/delivery") => match patience(request.uri().query()) {
+            Some(patience) => report.delivery(patience),
+            None => answer(StatusCode::BAD_REQUEST, "text/plain", String::new()),
+        },
+        (Topic::Health, path) if path == report.path => report.ready(),
         (Topic::Metrics, "/metrics") => report.metrics(),
         _ => answer(StatusCode::NOT_FOUND, "text/plain", String::new()),
+    }
+}
+
+/// `seconds=30`, or nothing.
+fn patience(query: Option<&str>) -> Option<Duration> {
+    match query {
+        None => Some(PATIENCE),
+        Some(query) => query
+            .strip_prefix("seconds=")
+            .and_then(|seconds| seconds.parse().ok())
+            .map(Duration::from_secs),
     }
 }
 

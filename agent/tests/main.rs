@@ -7,13 +7,16 @@
 
 mod config;
 mod forward;
+mod handover;
 mod json;
 mod keep;
 mod profiles;
 mod receive;
 mod refuse;
+mod reload;
 mod rooms;
 mod segment;
 mod shutdown;
 mod support;
+mod tell;
 mod wire;

@@ -18,17 +18,32 @@ pub(super) fn read(yaml: &str, mode: &Mode<'_>) -> Result<Config, Vec<Problem>> 
     let mut findings = Findings::default();
     let tree = expand::expand(tree, "", mode, &mut findings);
     let problems = Problems::default();
-    let config = sections(&tree, &problems, findings.warnings);
+    let config = sections(&tree, &problems);
+    let warnings = problems.warnings();
     let mut found = findings.problems;
     found.extend(problems.into_inner());
     match config {
-        Some(config) if found.is_empty() => Ok(config),
+        Some(mut config) if found.is_empty() => {
+            config.warnings = findings.warnings;
+            config.warnings.extend(warnings);
+            Ok(config)
+        }
         _ => Err(found),
     }
 }
 
+/// The shape of every field the reader asks for, and whether it was there.
+pub(super) fn asked(yaml: &str) -> Vec<(String, bool)> {
+    let problems = Problems::default();
+    if let Ok(tree @ Node::Map(_)) = Node::parse(yaml) {
+        let tree = expand::expand(tree, "", &Mode::Opaque, &mut Findings::default());
+        let _ = sections(&tree, &problems);
+    }
+    problems.asked()
+}
+
 /// `None` only together with a problem.
-fn sections(tree: &Node, problems: &Problems, warnings: Vec<String>) -> Option<Config> {
+fn sections(tree: &Node, problems: &Problems) -> Option<Config> {
     let mut root = Section::open(tree, "", problems);
     let receivers = receivers::read(&required(&mut root, "receivers")?);
     let processors = root
@@ -42,7 +57,6 @@ fn sections(tree: &Node, problems: &Problems, warnings: Vec<String>) -> Option<C
         .unwrap_or_default();
     let exporters = exporters::read(&required(&mut root, "exporters")?, &extensions);
     let service = required(&mut root, "service")?;
-    root.refuse("connectors", "connectors are not supported by this agent");
     root.finish();
     let parts = service::Parts {
         receivers,
@@ -50,7 +64,7 @@ fn sections(tree: &Node, problems: &Problems, warnings: Vec<String>) -> Option<C
         exporters,
         extensions,
     };
-    service::assemble(service, &parts, warnings)
+    service::assemble(service, &parts)
 }
 
 fn required<'a>(root: &mut Section<'a>, key: &'static str) -> Option<Section<'a>> {

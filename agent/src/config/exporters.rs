@@ -1,4 +1,5 @@
-//! `exporters`: `otlp_grpc` and `otlp_http` (and their older names), with queue, batch and retry.
+//! `exporters`: `otlp_grpc` and `otlp_http` (and their older names), with queue, batch and retry, and
+//! those that send nothing, `debug` and `nop`.
 
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use super::service::Extension;
 use super::storage;
 use super::tree::Node;
 use super::{Address, Compression, Exporter, Protocol, Queue, Retry, Secret, Storage, receivers};
+use crate::scan::Signal;
 
 const MIB: usize = 1024 * 1024;
 
@@ -25,26 +27,84 @@ const RESERVED_HEADERS: [&str; 10] = [
     "user-agent",
 ];
 
+/// An exporter as the file defines it.
+pub(super) struct Definition {
+    exporter: Exporter,
+    /// Whether `endpoint` is given, for signals without one of their own.
+    common: bool,
+    /// `<signal>_endpoint`.
+    own: Vec<(Signal, Url)>,
+}
+
+impl Definition {
+    /// What a pipeline of `signal` uses of it; `None` where that has no endpoint.
+    pub(super) fn of(&self, signal: Signal) -> Option<Exporter> {
+        let own = self.own.iter().find(|(of, _)| *of == signal);
+        match own {
+            Some((_, url)) => Some(Exporter {
+                signal: Some(signal),
+                endpoint: url.address.clone(),
+                base_path: url.whole_path.clone(),
+                ..self.exporter.clone()
+            }),
+            None => self.common.then(|| self.exporter.clone()),
+        }
+    }
+}
+
 pub(super) fn read(
     exporters: &Section<'_>,
     extensions: &[(String, Extension)],
-) -> Vec<(String, Exporter)> {
+) -> Vec<(String, Definition)> {
     let mut found = Vec::new();
     for (id, node) in exporters.entries() {
-        let known = ["otlp_grpc", "otlp_http", "otlp", "otlphttp"];
+        let known = ["otlp_grpc", "otlp_http", "otlp", "otlphttp", "debug", "nop"];
         let Some(kind) = component_type(exporters, id, &known) else {
             continue;
         };
-        let protocol = if matches!(kind, "otlp_grpc" | "otlp") {
-            Protocol::Grpc
-        } else {
-            Protocol::Http
+        let (kind, protocol) = match kind {
+            "otlp_grpc" | "otlp" => ("otlp_grpc", Protocol::Grpc),
+            "otlp_http" | "otlphttp" => ("otlp_http", Protocol::Http),
+            "debug" => ("debug", Protocol::Debug),
+            _ => ("nop", Protocol::Nop),
         };
-        let section = Section::open(node, &exporters.at(id), exporters.problems());
-        let exporter = exporter(section, id, protocol, extensions);
-        found.push((id.to_owned(), exporter));
+        let section = Section::component(exporters, id, kind, node);
+        let definition = match protocol {
+            Protocol::Grpc | Protocol::Http => exporter(section, id, protocol, extensions),
+            Protocol::Debug | Protocol::Nop => local(section, id, protocol),
+        };
+        found.push((id.to_owned(), definition));
     }
     found
+}
+
+/// An exporter that sends nothing. Its lanes have the default queue, and no need of it.
+fn local(mut section: Section<'_>, id: &str, protocol: Protocol) -> Definition {
+    if protocol == Protocol::Debug {
+        section.choice("verbosity", &[("basic", ())]);
+    }
+    section.finish();
+    let (queue, storage) = queue(None, &[]);
+    let exporter = Exporter {
+        id: id.to_owned(),
+        signal: None,
+        protocol,
+        endpoint: receivers::opaque_address(""),
+        base_path: String::new(),
+        user_agent: None,
+        authority: None,
+        compression: Compression::None,
+        timeout: Duration::from_secs(5),
+        headers: Vec::new(),
+        queue,
+        retry: retry(None),
+        storage,
+    };
+    Definition {
+        exporter,
+        common: true,
+        own: Vec::new(),
+    }
 }
 
 fn exporter(
@@ -52,9 +112,18 @@ fn exporter(
     id: &str,
     protocol: Protocol,
     extensions: &[(String, Extension)],
-) -> Exporter {
+) -> Definition {
     let insecure = tls(&mut section);
-    let (endpoint, base_path) = endpoint(&mut section, protocol, insecure);
+    let own = match protocol {
+        Protocol::Http => own_endpoints(&mut section),
+        _ => Vec::new(),
+    };
+    let common = own.is_empty() || section.node("endpoint").is_some();
+    let (endpoint, base_path) = if common {
+        endpoint(&mut section, protocol, insecure)
+    } else {
+        (receivers::opaque_address(""), String::new())
+    };
     let compression = section.choice(
         "compression",
         &[
@@ -66,8 +135,16 @@ fn exporter(
     let timeout = section
         .duration("timeout")
         .filter(|timeout| !timeout.is_zero());
-    if protocol == Protocol::Http {
+    let mut user_agent = None;
+    let mut authority = None;
+    if protocol == Protocol::Grpc {
+        user_agent = section.parsed("user_agent", header_value, str::to_owned);
+        authority = section.parsed("authority", authority_value, str::to_owned);
+    } else {
         section.choice("encoding", &[("proto", ())]);
+        if let Some(params) = section.section("compression_params") {
+            params.finish();
+        }
     }
     let headers = headers(&mut section);
     let (queue, storage) = queue(section.section("sending_queue"), extensions);
@@ -75,20 +152,59 @@ fn exporter(
     section.finish();
     let default_timeout = match protocol {
         Protocol::Grpc => 5,
-        Protocol::Http => 30,
+        _ => 30,
     };
-    Exporter {
+    let exporter = Exporter {
         id: id.to_owned(),
+        signal: None,
         protocol,
         endpoint,
         base_path,
+        user_agent,
+        authority,
         compression: compression.unwrap_or(Compression::Gzip),
         timeout: timeout.unwrap_or(Duration::from_secs(default_timeout)),
         headers,
         queue,
         retry,
         storage,
+    };
+    Definition {
+        exporter,
+        common,
+        own,
     }
+}
+
+fn header_value(text: &str) -> Result<String, String> {
+    let printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if text.is_empty() || !printable {
+        return Err(format!("`{text}` cannot be sent as a header"));
+    }
+    Ok(text.to_owned())
+}
+
+fn authority_value(text: &str) -> Result<String, String> {
+    if text.contains(['/', '@', '?', '#', ' ']) {
+        return Err(format!("`{text}` is not a host, with a port or without"));
+    }
+    header_value(text)
+}
+
+/// Endpoints of single signals, used as they stand.
+fn own_endpoints(section: &mut Section<'_>) -> Vec<(Signal, Url)> {
+    let mut own = Vec::new();
+    for (key, signal) in [
+        ("traces_endpoint", Signal::Traces),
+        ("metrics_endpoint", Signal::Metrics),
+        ("logs_endpoint", Signal::Logs),
+        ("profiles_endpoint", Signal::Profiles),
+    ] {
+        if let Some(url) = parse_endpoint(section, key, Protocol::Http, true) {
+            own.push((signal, url));
+        }
+    }
+    own
 }
 
 /// `tls` may only say that there is none.
@@ -111,17 +227,14 @@ fn tls(section: &mut Section<'_>) -> bool {
 struct Url {
     scheme: Option<&'static str>,
     address: Address,
+    /// Without slashes at its end.
     path: String,
+    /// As it stands, never empty.
+    whole_path: String,
 }
 
 fn endpoint(section: &mut Section<'_>, protocol: Protocol, insecure: bool) -> (Address, String) {
-    let opaque = |text: &str| Url {
-        scheme: Some("http"),
-        address: receivers::opaque_address(text),
-        path: String::new(),
-    };
-    let url = section.parsed("endpoint", |text| url(text, protocol), opaque);
-    let Some(url) = url else {
+    let Some(url) = parse_endpoint(section, "endpoint", protocol, insecure) else {
         if section.node("endpoint").is_none() {
             section.problem(
                 "endpoint",
@@ -130,13 +243,29 @@ fn endpoint(section: &mut Section<'_>, protocol: Protocol, insecure: bool) -> (A
         }
         return (receivers::opaque_address(""), String::new());
     };
+    (url.address, url.path)
+}
+
+fn parse_endpoint(
+    section: &mut Section<'_>,
+    key: &'static str,
+    protocol: Protocol,
+    insecure: bool,
+) -> Option<Url> {
+    let opaque = |text: &str| Url {
+        scheme: Some("http"),
+        address: receivers::opaque_address(text),
+        path: String::new(),
+        whole_path: "/".to_owned(),
+    };
+    let url = section.parsed(key, |text| url(text, protocol), opaque)?;
     if url.scheme == Some("https") || (url.scheme.is_none() && !insecure) {
         section.problem(
-            "endpoint",
+            key,
             "TLS is not supported by this agent; write http:// before the host for plaintext",
         );
     }
-    (url.address, url.path)
+    Some(url)
 }
 
 fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
@@ -158,6 +287,7 @@ fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
     if authority.contains('@') {
         return Err("must not hold a user name or password; use headers".to_owned());
     }
+    let whole_path = if path.is_empty() { "/" } else { path };
     let path = path.trim_end_matches('/');
     if path.contains(['?', '#', ' ']) {
         return Err(format!("`{path}` is not a plain path"));
@@ -168,7 +298,7 @@ fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
     let default_port = match (scheme, protocol) {
         (Some("https"), _) => 443,
         (_, Protocol::Grpc) => 4317,
-        (_, Protocol::Http) => 80,
+        _ => 80,
     };
     let has_port = authority
         .rsplit_once(':')
@@ -185,6 +315,7 @@ fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
         scheme,
         address,
         path: path.to_owned(),
+        whole_path: whole_path.to_owned(),
     })
 }
 
@@ -294,7 +425,6 @@ fn batch_fields(mut batch: Section<'_>, queue: &mut Queue) {
     if queue.min_size > queue.max_size {
         batch.problem("min_size", "must not be larger than max_size");
     }
-    batch.refuse("partition", "is not supported");
     batch.finish();
 }
 

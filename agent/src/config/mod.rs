@@ -4,9 +4,11 @@
 //! Field names and defaults are the collector's (v0.162) where the field is the collector's; an
 //! unmodified collector starts with the same file. Everything else is refused by name.
 
+mod changes;
 mod document;
 mod expand;
 mod exporters;
+pub mod fields;
 mod processors;
 mod receivers;
 mod section;
@@ -20,6 +22,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::scan::Signal;
+
+pub use self::changes::{Changes, changes, fingerprint};
 
 /// One mistake in a configuration: where, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +83,8 @@ pub struct Config {
 /// `receivers.otlp`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receiver {
+    /// The component id, `otlp` or `otlp/name`; the `receiver` label of metrics.
+    pub id: String,
     /// Every port takes OTLP/gRPC and OTLP/HTTP alike.
     pub listen: Vec<Address>,
     /// Largest gRPC message in bytes, also after decompression. Default 4 MiB.
@@ -87,6 +93,27 @@ pub struct Receiver {
     pub max_http_body: usize,
     /// Calls one HTTP/2 connection may have open. Default 256.
     pub max_concurrent_streams: u32,
+    /// Paths that take a signal beside its default one.
+    pub url_paths: Vec<(String, Signal)>,
+    /// How long client connections live.
+    pub connections: Connections,
+}
+
+/// How long client connections live; zero means for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connections {
+    /// An HTTP/1.1 connection without a request is closed after this. Default 5 min.
+    pub idle_http1: Duration,
+    /// The same for HTTP/2. Default 5 min.
+    pub idle_http2: Duration,
+    /// Every connection is asked to end after about this.
+    pub max_age: Duration,
+    /// Requests of a connection that was asked to end have this long.
+    pub max_age_grace: Duration,
+    /// A silent HTTP/2 connection is pinged after this. Default 1 min; never zero.
+    pub ping_after: Duration,
+    /// The answer must come within this. Default 20 s; never zero.
+    pub ping_timeout: Duration,
 }
 
 /// A host and a port to listen on; an empty host means every address.
@@ -103,6 +130,8 @@ pub struct Address {
 pub struct Pipeline {
     /// What it carries.
     pub signal: Signal,
+    /// Ids of its processors, in order; the `processor` label of metrics.
+    pub processors: Vec<String>,
     /// Edits of resource attributes, in order.
     pub attributes: Vec<AttributeEdit>,
     /// Index into [`Config::exporters`].
@@ -149,12 +178,19 @@ pub enum AttributeValue {
 pub struct Exporter {
     /// The component id, `otlp_grpc` or `otlp_grpc/name`; the `exporter` label of metrics.
     pub id: String,
+    /// The only signal it carries, where the file gives that signal an endpoint of its own.
+    pub signal: Option<Signal>,
     /// Wire protocol.
     pub protocol: Protocol,
-    /// Host and port to connect to.
+    /// Host and port to connect to; empty where nothing is connected to.
     pub endpoint: Address,
-    /// Path before `/v1/<signal>` of OTLP/HTTP, without a slash at its end; empty for gRPC.
+    /// Path before `/v1/<signal>` of OTLP/HTTP, without a slash at its end; with `signal` the whole
+    /// path. Empty for gRPC.
     pub base_path: String,
+    /// `user-agent` of requests, in place of the agent's own.
+    pub user_agent: Option<String>,
+    /// `:authority` of gRPC requests, in place of the endpoint.
+    pub authority: Option<String>,
     /// Encoding of request bodies.
     pub compression: Compression,
     /// Limit of one attempt, connecting included.
@@ -198,13 +234,17 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// OTLP's two transports.
+/// How telemetry leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// OTLP/gRPC.
     Grpc,
     /// OTLP/HTTP with binary protobuf.
     Http,
+    /// Counted in the log, then dropped.
+    Debug,
+    /// Dropped.
+    Nop,
 }
 
 /// Encoding of what is sent upstream.
@@ -288,6 +328,8 @@ pub struct Telemetry {
     pub log_level: LogLevel,
     /// Shape of a log line. Default console.
     pub log_encoding: LogEncoding,
+    /// Where log lines go. Default stderr.
+    pub log_output: LogOutput,
 }
 
 /// A Prometheus pull reader.
@@ -321,6 +363,21 @@ pub enum LogEncoding {
     Json,
     /// Text.
     Console,
+}
+
+/// Where log lines go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogOutput {
+    /// Standard error.
+    Stderr,
+    /// Standard output.
+    Stdout,
+}
+
+/// Every field the reader asks for while it reads a document, by the path [`fields`] has, and whether
+/// it was there: what the table of fields is compared with.
+pub fn asked(yaml: &str) -> Vec<(String, bool)> {
+    document::asked(yaml)
 }
 
 /// Checks a configuration without looking anything up: every `${…}` reference counts as a valid value

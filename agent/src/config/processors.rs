@@ -33,7 +33,7 @@ pub(super) fn read(processors: &Section<'_>) -> Vec<(String, Processor)> {
         let Some(kind) = component_type(processors, id, &["memory_limiter", "resource"]) else {
             continue;
         };
-        let section = Section::open(node, &processors.at(id), processors.problems());
+        let section = Section::component(processors, id, kind, node);
         let processor = if kind == "resource" {
             Processor::Resource(resource(section))
         } else {
@@ -51,19 +51,6 @@ pub(super) fn read(processors: &Section<'_>) -> Vec<(String, Processor)> {
 }
 
 fn memory_limiter(mut section: Section<'_>) -> Memory {
-    // Memory is counted byte by byte as it is taken, so there is no interval to check it at; nor a
-    // garbage collector to be told when to run.
-    for ignored in [
-        "check_interval",
-        "min_gc_interval_when_soft_limited",
-        "max_gc_interval_when_soft_limited",
-        "max_gc_interval_when_hard_limited",
-    ] {
-        section.duration(ignored);
-    }
-    for percentage in ["limit_percentage", "spike_limit_percentage"] {
-        section.refuse(percentage, "percentages are not supported; use limit_mib");
-    }
     let limit = section.integer("limit_mib", 1..=1024 * 1024);
     if limit.is_none() && section.node("limit_mib").is_none() {
         section.problem("limit_mib", "is missing; give the limit in MiB");
@@ -84,15 +71,11 @@ fn memory_limiter(mut section: Section<'_>) -> Memory {
 }
 
 fn resource(mut section: Section<'_>) -> Vec<AttributeEdit> {
-    let path = section.at("attributes");
-    let mut edits = Vec::new();
-    for (index, item) in section.list("attributes").iter().enumerate() {
-        let section = Section::open(item, &format!("{path}[{index}]"), section.problems());
-        edits.extend(edit(section));
-    }
-    if edits.is_empty() && section.list("attributes").is_empty() {
+    let items = section.items("attributes");
+    if items.is_empty() {
         section.problem("attributes", "is empty; give at least one attribute");
     }
+    let edits = items.into_iter().filter_map(edit).collect();
     section.finish();
     edits
 }
@@ -124,15 +107,6 @@ fn edit(mut section: Section<'_>) -> Option<AttributeEdit> {
     );
     if action.is_none() && section.node("action").is_none() {
         section.problem("action", "is missing; use insert, update, upsert or delete");
-    }
-    for source in [
-        "from_attribute",
-        "from_context",
-        "default_value",
-        "pattern",
-        "converted_type",
-    ] {
-        section.refuse(source, "is not supported; give a literal value");
     }
     let value = value(&mut section);
     let needs_value = action.is_some_and(|action| action != Action::Delete);

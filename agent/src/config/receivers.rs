@@ -1,14 +1,15 @@
 //! `receivers`: `otlp` and its two protocols. Both ports take both protocols, so the two sections
 //! differ only in their limits.
 
+use std::time::Duration;
+
 use super::document::component_type;
 use super::section::Section;
 use super::units;
-use super::{Address, Receiver};
+use super::{Address, Connections, Receiver};
+use crate::scan::Signal;
 
 const MIB: usize = 1024 * 1024;
-
-const NO_TLS: &str = "TLS on the receiver is not supported by this agent";
 
 pub(super) fn read(receivers: &Section<'_>) -> Vec<(String, Receiver)> {
     let mut found = Vec::new();
@@ -16,8 +17,8 @@ pub(super) fn read(receivers: &Section<'_>) -> Vec<(String, Receiver)> {
         if component_type(receivers, id, &["otlp"]).is_none() {
             continue;
         }
-        let section = Section::open(node, &receivers.at(id), receivers.problems());
-        found.push((id.to_owned(), otlp(section)));
+        let section = Section::component(receivers, id, "otlp", node);
+        found.push((id.to_owned(), otlp(section, id)));
     }
     if found.len() > 1 {
         receivers.problems().add(
@@ -28,12 +29,22 @@ pub(super) fn read(receivers: &Section<'_>) -> Vec<(String, Receiver)> {
     found
 }
 
-fn otlp(mut section: Section<'_>) -> Receiver {
+fn otlp(mut section: Section<'_>, id: &str) -> Receiver {
     let mut receiver = Receiver {
+        id: id.to_owned(),
         listen: Vec::new(),
         max_grpc_message: 4 * MIB,
         max_http_body: 20 * MIB,
         max_concurrent_streams: 256,
+        url_paths: Vec::new(),
+        connections: Connections {
+            idle_http1: Duration::from_mins(5),
+            idle_http2: Duration::from_mins(5),
+            max_age: Duration::ZERO,
+            max_age_grace: Duration::ZERO,
+            ping_after: Duration::from_mins(1),
+            ping_timeout: Duration::from_secs(20),
+        },
     };
     if let Some(mut protocols) = section.section("protocols") {
         if let Some(grpc) = protocols.section("grpc") {
@@ -67,8 +78,29 @@ fn grpc_protocol(mut grpc: Section<'_>, receiver: &mut Receiver) {
     {
         receiver.max_concurrent_streams = u32::try_from(streams).unwrap_or(u32::MAX);
     }
-    grpc.refuse("tls", NO_TLS);
+    if let Some(keepalive) = grpc.section("keepalive") {
+        keep_alive(keepalive, &mut receiver.connections);
+    }
     grpc.finish();
+}
+
+fn keep_alive(mut keepalive: Section<'_>, connections: &mut Connections) {
+    if let Some(mut server) = keepalive.section("server_parameters") {
+        let or_default = |given: Option<Duration>, default| match given {
+            Some(given) if !given.is_zero() => given,
+            _ => default,
+        };
+        let idle = server.duration("max_connection_idle");
+        connections.idle_http2 = idle.unwrap_or(connections.idle_http2);
+        connections.max_age = server.duration("max_connection_age").unwrap_or_default();
+        connections.max_age_grace = server
+            .duration("max_connection_age_grace")
+            .unwrap_or_default();
+        connections.ping_after = or_default(server.duration("time"), connections.ping_after);
+        connections.ping_timeout = or_default(server.duration("timeout"), connections.ping_timeout);
+        server.finish();
+    }
+    keepalive.finish();
 }
 
 fn http_protocol(mut http: Section<'_>, receiver: &mut Receiver) {
@@ -78,8 +110,32 @@ fn http_protocol(mut http: Section<'_>, receiver: &mut Receiver) {
     {
         receiver.max_http_body = usize::try_from(bytes).unwrap_or(usize::MAX);
     }
-    http.refuse("tls", NO_TLS);
+    if let Some(idle) = http.duration("idle_timeout").filter(|idle| !idle.is_zero()) {
+        receiver.connections.idle_http1 = idle;
+    }
+    for (key, signal) in [
+        ("traces_url_path", Signal::Traces),
+        ("metrics_url_path", Signal::Metrics),
+        ("logs_url_path", Signal::Logs),
+    ] {
+        if let Some(path) = http.parsed(key, units::absolute_path, str::to_owned) {
+            url_path(&http, key, path, signal, receiver);
+        }
+    }
     http.finish();
+}
+
+/// One path means one signal.
+fn url_path(http: &Section<'_>, key: &str, path: String, signal: Signal, receiver: &mut Receiver) {
+    let default = |signal: Signal| format!("/v1/{}", signal.name());
+    if path == default(signal) {
+        return;
+    }
+    let taken = receiver.url_paths.iter().any(|(other, _)| *other == path);
+    if taken || Signal::ALL.into_iter().any(|other| default(other) == path) {
+        http.problem(key, format!("`{path}` is the path of another signal"));
+    }
+    receiver.url_paths.push((path, signal));
 }
 
 fn listen(section: &mut Section<'_>, default_port: u16, receiver: &mut Receiver) {

@@ -5,29 +5,52 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use super::Problem;
+use super::fields::{self, Treatment};
 use super::tree::Node;
 use super::units;
 
-/// Collects problems while several sections are open.
+/// Collects problems and warnings while several sections are open.
 #[derive(Default)]
-pub(super) struct Problems(RefCell<Vec<Problem>>);
+pub(super) struct Problems {
+    found: RefCell<Vec<Problem>>,
+    warnings: RefCell<Vec<String>>,
+    asked: RefCell<Vec<(String, bool)>>,
+}
 
 impl Problems {
     pub(super) fn add(&self, path: &str, message: impl Into<String>) {
-        self.0.borrow_mut().push(Problem::new(path, message));
+        self.found.borrow_mut().push(Problem::new(path, message));
+    }
+
+    /// What is taken and deserves a log line all the same.
+    pub(super) fn warn(&self, path: &str, message: &str) {
+        self.warnings
+            .borrow_mut()
+            .push(format!("{path}: {message}"));
+    }
+
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.warnings.take()
+    }
+
+    /// The shape of every field that was read, and whether it was there.
+    pub(super) fn asked(&self) -> Vec<(String, bool)> {
+        self.asked.take()
     }
 
     pub(super) fn into_inner(self) -> Vec<Problem> {
-        self.0.into_inner()
+        self.found.into_inner()
     }
 }
 
-/// One mapping being read. Every field that is read is marked; `finish` reports the others.
+/// One mapping being read. Every field that is read is marked; `finish` treats the others as the
+/// table of fields says and reports those that are not in it.
 pub(super) struct Section<'a> {
     pub(super) path: String,
+    /// The path with component ids cut down to their types, as the table of fields has it.
+    shape: String,
     entries: &'a [(String, Node)],
     known: Vec<&'static str>,
-    refused: Vec<&'static str>,
     problems: &'a Problems,
 }
 
@@ -44,11 +67,19 @@ impl<'a> Section<'a> {
         };
         Self {
             path: path.to_owned(),
+            shape: fields::shape(path),
             entries,
             known: Vec::new(),
-            refused: Vec::new(),
             problems,
         }
+    }
+
+    /// Opens the definition of the component `id`, of a type that goes by `kind` in the table of
+    /// fields.
+    pub(super) fn component(parent: &Section<'a>, id: &str, kind: &str, node: &'a Node) -> Self {
+        let mut section = Self::open(node, &parent.at(id), parent.problems);
+        section.shape = format!("{}.{kind}", parent.shape);
+        section
     }
 
     /// The path of a field of this section.
@@ -76,6 +107,17 @@ impl<'a> Section<'a> {
     fn mark(&mut self, key: &'static str) {
         if !self.known.contains(&key) {
             self.known.push(key);
+            let there = self.entries.iter().any(|(name, _)| name == key);
+            let shape = self.shape_of(key);
+            self.problems.asked.borrow_mut().push((shape, there));
+        }
+    }
+
+    fn shape_of(&self, key: &str) -> String {
+        if self.shape.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.shape)
         }
     }
 
@@ -86,19 +128,13 @@ impl<'a> Section<'a> {
         (*node != Node::Null).then_some(node)
     }
 
-    /// A field the collector knows and this agent does not do.
-    pub(super) fn refuse(&mut self, key: &'static str, message: &str) {
-        if self.entries.iter().any(|(name, _)| name == key) {
-            self.refused.push(key);
-            self.problem(key, message);
-        }
-    }
-
     /// A nested mapping, also when it is present and empty.
     pub(super) fn section(&mut self, key: &'static str) -> Option<Section<'a>> {
         self.mark(key);
         let (_, node) = self.entries.iter().find(|(name, _)| name == key)?;
-        Some(Section::open(node, &self.at(key), self.problems))
+        let mut section = Section::open(node, &self.at(key), self.problems);
+        section.shape = self.shape_of(key);
+        Some(section)
     }
 
     /// A string field read by `parse`; text with unresolved references is taken as it stands.
@@ -222,6 +258,19 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The mappings of a list field.
+    pub(super) fn items(&mut self, key: &'static str) -> Vec<Section<'a>> {
+        let nodes = self.list(key).iter().enumerate();
+        nodes
+            .map(|(index, node)| {
+                let path = format!("{}[{index}]", self.at(key));
+                let mut section = Section::open(node, &path, self.problems);
+                section.shape = format!("{}[]", self.shape_of(key));
+                section
+            })
+            .collect()
+    }
+
     /// A list of component names, each with its path.
     pub(super) fn names(&mut self, key: &'static str) -> Vec<(String, &'a str)> {
         let path = self.at(key);
@@ -241,18 +290,44 @@ impl<'a> Section<'a> {
         names
     }
 
-    /// Reports every field that nobody asked for.
+    /// Treats every field that nobody asked for.
     pub(super) fn finish(self) {
-        for (key, _) in self.entries {
+        for (key, node) in self.entries {
             let key = key.as_str();
-            if !self.known.contains(&key) && !self.refused.contains(&key) {
-                let message = if self.known.is_empty() {
-                    "is not supported; this section takes no fields".to_owned()
-                } else {
-                    format!("is not supported here; known are {}", self.known.join(", "))
-                };
-                self.problem(key, message);
+            if self.known.contains(&key) {
+                continue;
+            }
+            match fields::find(&self.shape_of(key)).map(|field| (field.treatment, field.meaning)) {
+                Some((Treatment::Ignored, _)) => {}
+                Some((Treatment::Refused, reason)) => self.problem(key, reason),
+                Some((Treatment::Only(value), reason)) => {
+                    if !says(node.meaning(), value) {
+                        self.problem(key, format!("only `{value}` is supported: {reason}"));
+                    }
+                }
+                Some((Treatment::Taken, _)) | None => self.unknown(key),
             }
         }
+    }
+
+    fn unknown(&self, key: &str) {
+        let message = if self.known.is_empty() {
+            "is not supported; this section takes no fields".to_owned()
+        } else {
+            format!("is not supported here; known are {}", self.known.join(", "))
+        };
+        self.problem(key, message);
+    }
+}
+
+/// Whether a node holds the one value that is taken, or nothing that contradicts it.
+fn says(node: &Node, value: &str) -> bool {
+    match node {
+        Node::Null | Node::Opaque(_) => true,
+        Node::Bool(found) => found.to_string() == value,
+        Node::Integer(found) => found.to_string() == value,
+        Node::Text(found) | Node::Resolved(found, _) => found == value,
+        Node::List(items) => items.iter().all(|item| says(item.meaning(), value)),
+        Node::Float(_) | Node::Map(_) => false,
     }
 }

@@ -1,13 +1,14 @@
 //! `extensions` and `service`: which components are used, and what the agent tells about itself.
 
 use super::document::component_type;
+use super::exporters::Definition;
 use super::processors::{DEFAULT_MEMORY, Processor};
 use super::receivers;
 use super::section::Section;
-use super::tree::Node;
+use super::units;
 use super::{
-    Address, Config, Exporter, Health, LogEncoding, LogLevel, MetricsReader, Pipeline, Receiver,
-    Storage, Telemetry, storage,
+    Address, AttributeEdit, Config, Exporter, Health, LogEncoding, LogLevel, LogOutput,
+    MetricsReader, Pipeline, Receiver, Storage, Telemetry, storage,
 };
 use crate::scan::Signal;
 
@@ -15,28 +16,35 @@ use crate::scan::Signal;
 pub(super) struct Parts {
     pub(super) receivers: Vec<(String, Receiver)>,
     pub(super) processors: Vec<(String, Processor)>,
-    pub(super) exporters: Vec<(String, Exporter)>,
+    pub(super) exporters: Vec<(String, Definition)>,
     pub(super) extensions: Vec<(String, Extension)>,
 }
 
 /// What an extension is for.
+#[derive(Clone)]
 pub(super) enum Extension {
     Health(Health),
     Storage(Storage),
+    /// Something this agent has no use for.
+    Idle,
 }
 
 pub(super) fn extensions(extensions: &Section<'_>) -> Vec<(String, Extension)> {
     let mut found = Vec::new();
     for (id, node) in extensions.entries() {
-        let known = ["health_check", "file_storage"];
+        let known = ["health_check", "file_storage", "zpages", "pprof"];
         let Some(kind) = component_type(extensions, id, &known) else {
             continue;
         };
-        let section = Section::open(node, &extensions.at(id), extensions.problems());
-        let extension = if kind == "file_storage" {
-            Extension::Storage(storage::read(section, id))
-        } else {
-            Extension::Health(health(section))
+        let section = || Section::component(extensions, id, kind, node);
+        let extension = match kind {
+            "file_storage" => Extension::Storage(storage::read(section(), id)),
+            "health_check" => Extension::Health(health(section())),
+            _ => {
+                let message = "is ignored: this agent has nothing of the kind to show";
+                extensions.problems().warn(&extensions.at(id), message);
+                Extension::Idle
+            }
         };
         found.push((id.to_owned(), extension));
     }
@@ -48,18 +56,10 @@ fn health(mut section: Section<'_>) -> Health {
         .parsed("endpoint", receivers::address, receivers::opaque_address)
         .unwrap_or_else(|| localhost(13133));
     let path = section
-        .parsed("path", absolute_path, str::to_owned)
+        .parsed("path", units::absolute_path, str::to_owned)
         .unwrap_or_else(|| "/".to_owned());
     section.finish();
     Health { listen, path }
-}
-
-fn absolute_path(text: &str) -> Result<String, String> {
-    if text.starts_with('/') {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("`{text}` is not a path; start it with a slash"))
-    }
 }
 
 fn localhost(port: u16) -> Address {
@@ -70,17 +70,14 @@ fn localhost(port: u16) -> Address {
 }
 
 /// `None` only together with a problem.
-pub(super) fn assemble(
-    mut service: Section<'_>,
-    parts: &Parts,
-    mut warnings: Vec<String>,
-) -> Option<Config> {
+pub(super) fn assemble(mut service: Section<'_>, parts: &Parts) -> Option<Config> {
     let mut health = None;
     let mut storages = Vec::new();
     for (path, id) in service.names("extensions") {
         match find(&parts.extensions, id) {
-            Some((_, Extension::Health(extension))) => health = Some(extension.clone()),
+            Some((_, Extension::Health(found))) => health = Some(found.clone()),
             Some((_, Extension::Storage(_))) => storages.push(id),
+            Some((_, Extension::Idle)) => {}
             None => undefined(&service, &path, id, "extensions", &parts.extensions),
         }
     }
@@ -98,7 +95,7 @@ pub(super) fn assemble(
             "is missing; configure traces, metrics, logs or profiles",
         ),
     }
-    storage::check(&service, &wiring.exporters, &storages, &mut warnings);
+    storage::check(&service, &wiring.exporters, &storages);
     let telemetry = telemetry(service.section("telemetry"));
     service.finish();
     Some(Config {
@@ -108,7 +105,7 @@ pub(super) fn assemble(
         memory: wiring.memory,
         health,
         telemetry,
-        warnings,
+        warnings: Vec::new(),
     })
 }
 
@@ -155,7 +152,7 @@ impl Wiring<'_> {
                 pipelines.problem(id, message);
                 continue;
             }
-            let section = Section::open(node, &pipelines.at(id), pipelines.problems());
+            let section = Section::component(pipelines, id, kind, node);
             if let Some(pipeline) = self.pipeline(section, signal) {
                 self.pipelines.push(pipeline);
             }
@@ -179,10 +176,10 @@ impl Wiring<'_> {
                 None => undefined(&section, &path, id, "receivers", &self.parts.receivers),
             }
         }
-        let attributes = self.processors(&mut section, signal);
+        let (processors, attributes) = self.processors(&mut section, signal);
         let exporters = section.names("exporters");
         let exporter = match exporters.as_slice() {
-            [(path, id)] => self.exporter(&section, path, id),
+            [(path, id)] => self.exporter(&section, path, id, signal),
             [] => {
                 section.problem("exporters", "is empty; name an exporter");
                 None
@@ -195,18 +192,22 @@ impl Wiring<'_> {
         section.finish();
         Some(Pipeline {
             signal,
+            processors,
             attributes,
             exporter: exporter?,
         })
     }
 
+    /// The ids of a pipeline's processors and what they do to attributes.
     fn processors(
         &mut self,
         section: &mut Section<'_>,
         signal: Signal,
-    ) -> Vec<super::AttributeEdit> {
+    ) -> (Vec<String>, Vec<AttributeEdit>) {
+        let mut ids = Vec::new();
         let mut attributes = Vec::new();
         for (path, id) in section.names("processors") {
+            ids.push(id.to_owned());
             match find(&self.parts.processors, id) {
                 Some((_, Processor::Memory(memory))) => self.memory = *memory,
                 Some((_, Processor::Resource(_))) if !signal.is_mergeable() => {
@@ -217,19 +218,31 @@ impl Wiring<'_> {
                 None => undefined(section, &path, id, "processors", &self.parts.processors),
             }
         }
-        attributes
+        (ids, attributes)
     }
 
     /// The index of an exporter that is now in use.
-    fn exporter(&mut self, section: &Section<'_>, path: &str, id: &str) -> Option<usize> {
-        if let Some(index) = self.exporters.iter().position(|used| used.id == id) {
-            return Some(index);
-        }
-        let Some((_, exporter)) = find(&self.parts.exporters, id) else {
+    fn exporter(
+        &mut self,
+        section: &Section<'_>,
+        path: &str,
+        id: &str,
+        signal: Signal,
+    ) -> Option<usize> {
+        let Some((_, definition)) = find(&self.parts.exporters, id) else {
             undefined(section, path, id, "exporters", &self.parts.exporters);
             return None;
         };
-        self.exporters.push(exporter.clone());
+        let Some(exporter) = definition.of(signal) else {
+            let message = format!("`{id}` has no endpoint for {}", signal.name());
+            section.problems().add(path, message);
+            return None;
+        };
+        let same = |used: &Exporter| used.id == id && used.signal == exporter.signal;
+        if let Some(index) = self.exporters.iter().position(same) {
+            return Some(index);
+        }
+        self.exporters.push(exporter);
         Some(self.exporters.len() - 1)
     }
 }
@@ -243,6 +256,7 @@ fn telemetry(section: Option<Section<'_>>) -> Telemetry {
         }),
         log_level: LogLevel::Info,
         log_encoding: LogEncoding::Console,
+        log_output: LogOutput::Stderr,
     };
     let Some(mut section) = section else {
         return telemetry;
@@ -265,10 +279,22 @@ fn telemetry(section: Option<Section<'_>>) -> Telemetry {
         telemetry.log_encoding = logs
             .choice("encoding", &encodings)
             .unwrap_or(LogEncoding::Console);
+        telemetry.log_output = log_output(&mut logs);
         logs.finish();
     }
     section.finish();
     telemetry
+}
+
+fn log_output(logs: &mut Section<'_>) -> LogOutput {
+    match logs.names("output_paths").as_slice() {
+        [] | [(_, "stderr")] => LogOutput::Stderr,
+        [(_, "stdout")] => LogOutput::Stdout,
+        _ => {
+            logs.problem("output_paths", "only [stderr] and [stdout] are supported");
+            LogOutput::Stderr
+        }
+    }
 }
 
 fn metrics_reader(
@@ -283,20 +309,18 @@ fn metrics_reader(
     ];
     let on = metrics.choice("level", &levels).unwrap_or(true);
     let mut reader = default;
-    let path = metrics.at("readers");
-    let readers = metrics.list("readers");
+    let mut readers = metrics.items("readers");
     if readers.len() > 1 {
         metrics.problem("readers", "more than one reader is not supported");
     }
-    if let Some(node) = readers.first() {
-        reader = prometheus(node, &format!("{path}[0]"), &metrics);
+    if !readers.is_empty() {
+        reader = prometheus(readers.swap_remove(0));
     }
     metrics.finish();
     reader.filter(|_| on)
 }
 
-fn prometheus(node: &Node, path: &str, parent: &Section<'_>) -> Option<MetricsReader> {
-    let mut reader = Section::open(node, path, parent.problems());
+fn prometheus(mut reader: Section<'_>) -> Option<MetricsReader> {
     let mut found = None;
     if let Some(mut pull) = reader.section("pull") {
         if let Some(mut exporter) = pull.section("exporter") {
@@ -322,8 +346,6 @@ fn pull_reader(mut prometheus: Section<'_>) -> MetricsReader {
     let port = prometheus.integer("port", 0..=65535).unwrap_or(8888);
     let without_type_suffix = prometheus.boolean("without_type_suffix").unwrap_or(false);
     let without_units = prometheus.boolean("without_units").unwrap_or(false);
-    // No series of this agent carries scope labels.
-    prometheus.boolean("without_scope_info");
     prometheus.finish();
     MetricsReader {
         listen: Address {

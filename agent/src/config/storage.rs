@@ -12,19 +12,8 @@ pub(super) fn read(mut section: Section<'_>, id: &str) -> Storage {
     let directory_permissions = section
         .parsed("directory_permissions", permissions, |_| PERMISSIONS)
         .unwrap_or(PERMISSIONS);
-    // How long the collector waits for a lock on its file; here nothing is waited for.
-    section.duration("timeout");
     let fsync = section.boolean("fsync").unwrap_or(false);
     let max_size = section.integer("max_size", 0..=u64::MAX >> 1).unwrap_or(0);
-    if section.boolean("recreate") == Some(true) {
-        section.problem(
-            "recreate",
-            "is not supported; damage on disk costs only the records it has hit",
-        );
-    }
-    if let Some(compaction) = section.section("compaction") {
-        ignore_compaction(compaction);
-    }
     section.finish();
     Storage {
         id: id.to_owned(),
@@ -54,23 +43,6 @@ fn permissions(text: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("`{text}` is not an octal mode of 0700 to 0777; write \"0750\""))
 }
 
-/// Files of a segment log are deleted whole: there is nothing to compact.
-fn ignore_compaction(mut compaction: Section<'_>) {
-    for flag in ["on_start", "on_rebound", "cleanup_on_start"] {
-        compaction.boolean(flag);
-    }
-    compaction.parsed("directory", directory, str::to_owned);
-    for number in [
-        "max_transaction_size",
-        "rebound_needed_threshold_mib",
-        "rebound_trigger_threshold_mib",
-    ] {
-        compaction.integer(number, 0..=u64::MAX >> 1);
-    }
-    compaction.duration("check_interval");
-    compaction.finish();
-}
-
 /// The storage a `sending_queue` names.
 pub(super) fn named(
     queue: &mut Section<'_>,
@@ -91,12 +63,7 @@ pub(super) fn named(
 }
 
 /// What exporters, storages and `service.extensions` say together.
-pub(super) fn check(
-    service: &Section<'_>,
-    exporters: &[Exporter],
-    in_service: &[&str],
-    warnings: &mut Vec<String>,
-) {
+pub(super) fn check(service: &Section<'_>, exporters: &[Exporter], in_service: &[&str]) {
     for exporter in exporters {
         let Some(storage) = &exporter.storage else {
             continue;
@@ -108,16 +75,18 @@ pub(super) fn check(
         }
         let retry = &exporter.retry;
         if !retry.enabled {
-            warnings.push(format!(
-                "exporters.{exporter_id}.retry_on_failure.enabled is false: what fails once is LOST although the \
-                 queue is on disk"
-            ));
+            service.problems().warn(
+                &format!("exporters.{exporter_id}.retry_on_failure.enabled"),
+                "is false: what fails once is LOST although the queue is on disk",
+            );
         } else if !retry.max_elapsed_time.is_zero() {
-            warnings.push(format!(
-                "exporters.{exporter_id}.retry_on_failure.max_elapsed_time is {:?}: an upstream that stays away \
-                 longer LOSES telemetry although the queue is on disk; write 0s to keep it",
+            let message = format!(
+                "is {:?}: an upstream that stays away longer LOSES telemetry although the queue is on disk; write 0s \
+                 to keep it",
                 retry.max_elapsed_time
-            ));
+            );
+            let path = format!("exporters.{exporter_id}.retry_on_failure.max_elapsed_time");
+            service.problems().warn(&path, &message);
         }
     }
 }

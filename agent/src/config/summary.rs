@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::{Address, AttributeAction, AttributeValue, Config, Exporter, Protocol};
+use super::{Address, AttributeAction, AttributeValue, Config, Exporter, Protocol, Receiver};
 
 impl fmt::Display for Address {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -11,6 +11,16 @@ impl fmt::Display for Address {
             write!(formatter, "[{}]:{}", self.host, self.port)
         } else {
             write!(formatter, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl Exporter {
+    /// What people know it by: its id, and the signal where it carries only one.
+    pub fn name(&self) -> String {
+        match self.signal {
+            Some(signal) => format!("{} ({})", self.id, signal.name()),
+            None => self.id.clone(),
         }
     }
 }
@@ -38,10 +48,11 @@ impl fmt::Display for Config {
             size(self.receiver.max_http_body),
             size(self.memory.limit),
         )?;
+        write_receiver(formatter, &self.receiver)?;
         for pipeline in &self.pipelines {
             let exporter = self.exporters.get(pipeline.exporter);
-            let id = exporter.map_or("", |exporter| exporter.id.as_str());
-            writeln!(formatter, "{:<9} to {id}", pipeline.signal.name())?;
+            let name = exporter.map_or_else(String::new, Exporter::name);
+            writeln!(formatter, "{:<9} to {name}", pipeline.signal.name())?;
             for edit in &pipeline.attributes {
                 match &edit.action {
                     AttributeAction::Insert(value) => {
@@ -68,20 +79,52 @@ impl fmt::Display for Config {
         if let Some(metrics) = &self.telemetry.metrics {
             writeln!(formatter, "metrics   {}/metrics", metrics.listen)?;
         }
+        let telemetry = &self.telemetry;
+        writeln!(
+            formatter,
+            "log       {:?} and worse, {:?}, to {:?}",
+            telemetry.log_level, telemetry.log_encoding, telemetry.log_output
+        )?;
         Ok(())
     }
 }
 
+fn write_receiver(formatter: &mut fmt::Formatter<'_>, receiver: &Receiver) -> fmt::Result {
+    for (path, signal) in &receiver.url_paths {
+        writeln!(formatter, "          {path} takes {}", signal.name())?;
+    }
+    let connections = &receiver.connections;
+    write!(
+        formatter,
+        "          {} calls per connection, idle after {:?} HTTP/1.1, {:?} HTTP/2",
+        receiver.max_concurrent_streams, connections.idle_http1, connections.idle_http2
+    )?;
+    if connections.max_age.is_zero() {
+        writeln!(formatter)
+    } else {
+        writeln!(formatter, ", renewed after {:?}", connections.max_age)
+    }
+}
+
 fn write_exporter(formatter: &mut fmt::Formatter<'_>, exporter: &Exporter) -> fmt::Result {
+    let name = exporter.name();
     let protocol = match exporter.protocol {
         Protocol::Grpc => "gRPC",
         Protocol::Http => "HTTP",
+        Protocol::Debug => return writeln!(formatter, "{name}: counted in the log, then dropped"),
+        Protocol::Nop => return writeln!(formatter, "{name}: dropped"),
     };
     writeln!(
         formatter,
-        "{}: {protocol} {}{}, compression {:?}, timeout {:?}",
-        exporter.id, exporter.endpoint, exporter.base_path, exporter.compression, exporter.timeout
+        "{name}: {protocol} {}{}, compression {:?}, timeout {:?}",
+        exporter.endpoint, exporter.base_path, exporter.compression, exporter.timeout
     )?;
+    if let Some(authority) = &exporter.authority {
+        writeln!(formatter, "          authority {authority}")?;
+    }
+    if let Some(user_agent) = &exporter.user_agent {
+        writeln!(formatter, "          user-agent {user_agent}")?;
+    }
     for (name, _) in &exporter.headers {
         writeln!(formatter, "          header {name}")?;
     }

@@ -67,6 +67,17 @@ pub(super) fn host_and_port(text: &str) -> Result<(String, u16), String> {
     Ok((host.to_owned(), port))
 }
 
+/// Reads the path of a URL.
+pub(super) fn absolute_path(text: &str) -> Result<String, String> {
+    if !text.starts_with('/') {
+        return Err(format!("`{text}` is not a path; start it with a slash"));
+    }
+    if text.contains(['?', '#', ' ']) {
+        return Err(format!("`{text}` is not a plain path"));
+    }
+    Ok(text.to_owned())
+}
+
 /// `a`, `a or b`, `a, b or c`.
 pub(super) fn or_list(names: &[&str]) -> String {
     match names {

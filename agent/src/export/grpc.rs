@@ -39,10 +39,12 @@ struct Connection {
 
 impl Client {
     pub(super) fn new(exporter: &Exporter) -> Result<Self, ExportError> {
+        let endpoint = || exporter.endpoint.to_string();
+        let authority = exporter.authority.clone().unwrap_or_else(endpoint);
         let uri = |signal: Signal| {
             Uri::builder()
                 .scheme("http")
-                .authority(exporter.endpoint.to_string())
+                .authority(authority.as_str())
                 .path_and_query(signal.grpc_path())
                 .build()
                 .map_err(ExportError::Endpoint)
@@ -50,7 +52,10 @@ impl Client {
         let mut headers = super::configured_headers(exporter)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(TE, HeaderValue::from_static("trailers"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        let agent = exporter.user_agent.as_deref().unwrap_or(AGENT);
+        let agent = HeaderValue::from_str(agent)
+            .map_err(|_| ExportError::Header(USER_AGENT.to_string()))?;
+        headers.insert(USER_AGENT, agent);
         if let Some(encoding) = exporter.compression.encoding() {
             let name = HeaderName::from_static("grpc-encoding");
             headers.insert(name, HeaderValue::from_static(encoding));

@@ -39,8 +39,11 @@ struct Connection {
 impl Client {
     pub(super) fn new(exporter: &Exporter) -> Result<Self, ExportError> {
         let uri = |signal: Signal| {
-            format!("{}{}", exporter.base_path, signal.http_path())
-                .parse::<Uri>()
+            let path = match exporter.signal {
+                Some(_) => exporter.base_path.clone(),
+                None => format!("{}{}", exporter.base_path, signal.http_path()),
+            };
+            path.parse::<Uri>()
                 .map_err(|error| ExportError::Endpoint(error.into()))
         };
         let mut headers = super::configured_headers(exporter)?;

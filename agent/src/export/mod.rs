@@ -2,6 +2,7 @@
 //! counted as lost. Must not know receivers or configuration files.
 
 pub(crate) mod connect;
+mod debug;
 mod grpc;
 mod http;
 pub(crate) mod retry;
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ::http::header::{HeaderMap, HeaderName, HeaderValue};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
@@ -62,12 +63,36 @@ impl ExportError {
 enum Client {
     Grpc(grpc::Client),
     Http(http::Client),
+    Debug(debug::Client),
+    Nop,
+}
+
+/// How batches are sent at present: a configuration, and the connections made for it.
+pub(crate) struct Way {
+    exporter: Exporter,
+    client: Client,
+}
+
+impl Way {
+    /// Prepares it; nothing is connected before there is something to send.
+    pub(crate) fn new(exporter: &Exporter) -> Result<Arc<Self>, ExportError> {
+        let client = match exporter.protocol {
+            Protocol::Grpc => Client::Grpc(grpc::Client::new(exporter)?),
+            Protocol::Http => Client::Http(http::Client::new(exporter)?),
+            Protocol::Debug => Client::Debug(debug::Client::new(&exporter.id)),
+            Protocol::Nop => Client::Nop,
+        };
+        Ok(Arc::new(Self {
+            exporter: exporter.clone(),
+            client,
+        }))
+    }
 }
 
 /// One configured exporter.
 pub(crate) struct Upstream {
-    exporter: Exporter,
-    client: Client,
+    name: String,
+    way: Mutex<Arc<Way>>,
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
     delivery: Mutex<Delivery>,
@@ -76,6 +101,7 @@ pub(crate) struct Upstream {
     draining: AtomicBool,
     partial: Fold,
     losses: Fold,
+    halves: Fold,
 }
 
 /// Whether delivery works, as health tells it.
@@ -109,19 +135,15 @@ fn retry_on(why: &dyn Display) -> Outcome {
 }
 
 impl Upstream {
-    /// Prepares an exporter; nothing is connected before there is something to send.
+    /// Prepares an exporter.
     pub(crate) fn new(
         exporter: &Exporter,
         budget: Arc<Budget>,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, ExportError> {
-        let client = match exporter.protocol {
-            Protocol::Grpc => Client::Grpc(grpc::Client::new(exporter)?),
-            Protocol::Http => Client::Http(http::Client::new(exporter)?),
-        };
         Ok(Arc::new(Self {
-            exporter: exporter.clone(),
-            client,
+            name: exporter.name(),
+            way: Mutex::new(Way::new(exporter)?),
             budget,
             metrics,
             delivery: Mutex::default(),
@@ -129,12 +151,24 @@ impl Upstream {
             draining: AtomicBool::new(false),
             partial: Fold::default(),
             losses: Fold::default(),
+            halves: Fold::default(),
         }))
     }
 
-    /// The component id.
-    pub(crate) fn id(&self) -> &str {
-        &self.exporter.id
+    fn way(&self) -> Arc<Way> {
+        Arc::clone(&self.way.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on attempts go another way. Those under way end as they began; those that wait for
+    /// their time are made at once, since what they waited for may be different now.
+    pub(crate) fn change(&self, way: Arc<Way>) {
+        *self.way.lock().unwrap_or_else(PoisonError::into_inner) = way;
+        self.hurry.notify_waiters();
+    }
+
+    /// The component id, and the signal where it carries only one.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Whether delivery works.
@@ -153,19 +187,20 @@ impl Upstream {
 
     /// Sends what the lane holds until it is closed and empty.
     pub(crate) async fn run(self: Arc<Self>, lane: Arc<Lane>) {
-        let slots = Arc::new(Semaphore::new(self.exporter.queue.consumers));
         let mut under_way = JoinSet::new();
-        // The slot comes first: while all are taken, requests gather into larger batches.
-        while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+        loop {
+            while under_way.try_join_next().is_some() {}
+            // A free place comes first: while all are taken, requests gather into larger batches.
+            while under_way.len() >= self.way().exporter.queue.consumers {
+                under_way.join_next().await;
+            }
             let Some(batch) = lane.next().await else {
                 break;
             };
-            while under_way.try_join_next().is_some() {}
+            self.metrics
+                .dispatched(batch.signal(), batch.items(), batch.bytes() as u64);
             let upstream = Arc::clone(&self);
-            under_way.spawn(async move {
-                upstream.deliver(batch).await;
-                drop(slot);
-            });
+            under_way.spawn(async move { upstream.deliver(batch).await });
         }
         while under_way.join_next().await.is_some() {}
     }
@@ -177,12 +212,15 @@ impl Upstream {
             match self.attempts(&batch).await {
                 Ok(rejected) => batch.delivered(rejected),
                 Err(Failed::TooLarge(why)) if batch.requests() > 1 => {
-                    info!(
-                        reason = "too_large",
-                        bytes = batch.bytes(),
-                        why,
-                        "sending a batch in halves"
-                    );
+                    if let Some(left_out) = self.halves.due() {
+                        info!(
+                            reason = "too_large",
+                            bytes = batch.bytes(),
+                            why,
+                            left_out,
+                            "sending a batch in halves"
+                        );
+                    }
                     waiting.push(batch.split());
                     waiting.push(batch);
                 }
@@ -194,7 +232,7 @@ impl Upstream {
     fn tell_partial(&self, rejected: u64, upstream: &str) {
         if let Some(left_out) = self.partial.due() {
             warn!(
-                exporter = self.id(),
+                exporter = self.name(),
                 rejected, upstream, left_out, "partial success"
             );
         }
@@ -208,7 +246,7 @@ impl Upstream {
         };
         if let Some(left_out) = self.losses.due() {
             error!(
-                exporter = self.id(),
+                exporter = self.name(),
                 signal = batch.signal().name(),
                 items = batch.items(),
                 reason = reason.reason(),
@@ -223,7 +261,7 @@ impl Upstream {
     /// Attempts until one is answered for good; the answer is the number of rejected items.
     async fn attempts(&self, batch: &Batch) -> Result<u64, Failed> {
         let started = Instant::now();
-        let mut backoff = Backoff::new(self.exporter.retry);
+        let mut backoff = Backoff::new(self.way().exporter.retry);
         loop {
             let (after, why) = match self.attempt(batch).await {
                 Outcome::Delivered { rejected, message } => {
@@ -246,33 +284,39 @@ impl Upstream {
     }
 
     async fn attempt(&self, batch: &Batch) -> Outcome {
+        let way = self.way();
         let mut permit = self.budget.export(batch.bytes()).await;
         let parts = batch.parts();
-        let body = match encoding::encode(self.exporter.compression, &parts).await {
+        let body = match encoding::encode(way.exporter.compression, &parts).await {
             Ok(body) => body,
             Err(error) => return Outcome::Permanent(format!("compressing: {error}")),
         };
-        permit.set(match self.exporter.compression {
+        let size = body.iter().map(bytes::Bytes::len).sum();
+        permit.set(match way.exporter.compression {
             crate::config::Compression::None => 0,
-            _ => body.iter().map(bytes::Bytes::len).sum(),
+            _ => size,
         });
         self.metrics.in_flight(batch.signal(), true);
         let sent = async {
-            match &self.client {
+            match &way.client {
                 Client::Grpc(client) => client.send(batch.signal(), &body).await,
                 Client::Http(client) => client.send(batch.signal(), &body).await,
+                Client::Debug(client) => client.take(batch),
+                Client::Nop => debug::nothing(),
             }
         };
-        let outcome = timeout(self.exporter.timeout, sent).await;
+        let outcome = timeout(way.exporter.timeout, sent).await;
         self.metrics.in_flight(batch.signal(), false);
+        self.metrics
+            .attempted(batch.signal(), batch.bytes() as u64, size as u64);
         if let Ok(outcome) = outcome {
             return outcome;
         }
         // A peer that has vanished without a word keeps its connection open for a quarter of an hour.
-        if let Client::Grpc(client) = &self.client {
+        if let Client::Grpc(client) = &way.client {
             client.forget().await;
         }
-        retry_on(&format!("no answer within {:?}", self.exporter.timeout))
+        retry_on(&format!("no answer within {:?}", way.exporter.timeout))
     }
 
     /// Waits before the next attempt; where the upstream named a time, nothing but a shutdown cuts it.
@@ -296,18 +340,22 @@ impl Upstream {
             return;
         };
         let attempts = std::mem::take(&mut delivery.attempts);
-        delivery.mentioned = None;
+        // The end of a failure that was not worth a line is not worth one, either.
+        let told = delivery.mentioned.is_some_and(|last| last >= since);
         drop(delivery);
-        info!(
-            exporter = self.id(),
-            failed_attempts = attempts,
-            seconds = since.elapsed().as_secs(),
-            "delivery works again"
-        );
+        if told {
+            info!(
+                exporter = self.name(),
+                failed_attempts = attempts,
+                seconds = since.elapsed().as_secs(),
+                "delivery works again"
+            );
+        }
         self.hurry.notify_waiters();
     }
 
-    /// Remembers a failure; the log gets the first of a row and then one line a minute.
+    /// Remembers a failure; the log gets the first one and then a line a minute at most, also from an
+    /// upstream that comes and goes.
     fn failed(&self, why: &str) {
         self.metrics.attempt_failed();
         let mut delivery = self.delivery.lock().unwrap_or_else(PoisonError::into_inner);
@@ -325,7 +373,7 @@ impl Upstream {
         drop(delivery);
         if due {
             warn!(
-                exporter = self.id(),
+                exporter = self.name(),
                 failed_attempts = attempts,
                 seconds = since.elapsed().as_secs(),
                 why,

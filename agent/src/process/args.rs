@@ -7,6 +7,7 @@ use std::path::PathBuf;
 pub(super) const USAGE: &str = "\
 usage: otelagent-agent --config FILE [--shutdown-grace SECONDS] [--lame-duck SECONDS]
        otelagent-agent check FILE    print the effective configuration, or every problem in it
+       otelagent-agent reference     print every configuration field the agent knows, as Markdown
        otelagent-agent ready         exit 0 if the agent behind $OTELAGENT_HEALTH_SOCKET is ready
        otelagent-agent --version
 
@@ -26,6 +27,7 @@ pub(super) enum Command {
         lame_duck: Option<OsString>,
     },
     Check(PathBuf),
+    Reference,
     Ready,
     Version,
     Help,
@@ -41,6 +43,7 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Str
         match arg.to_str() {
             Some("--version" | "-V") => return Ok(Command::Version),
             Some("--help" | "-h") => return Ok(Command::Help),
+            Some("reference") => return Ok(Command::Reference),
             Some("ready") => return Ok(Command::Ready),
             Some("check") => return Ok(Command::Check(value("check")?.into())),
             Some("--config") => config = Some(value("--config")?.into()),

@@ -1,8 +1,12 @@
 //! The process: arguments, environment, logging, exit codes. Must not know telemetry.
 
 mod args;
+mod drain;
+mod log;
 mod probe;
+mod reload;
 mod run;
+mod source;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -10,11 +14,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tracing::{error, warn};
-use tracing_subscriber::filter::LevelFilter;
 
 use self::args::Command;
 use self::run::Options;
-use crate::config::{self, Config, LogEncoding, LogLevel, Problem, Resolve, Telemetry};
+use self::source::Source;
+use crate::config::{Config, fields};
 
 /// Bad arguments or configuration.
 const USAGE_ERROR: u8 = 2;
@@ -22,19 +26,6 @@ const USAGE_ERROR: u8 = 2;
 /// Threads that resolve names, read queues from disk and sync them; nothing else blocks. They exist only
 /// while they are needed.
 const BLOCKING_THREADS: usize = 4;
-
-/// The environment and file system of this process.
-struct Process;
-
-impl Resolve for Process {
-    fn env(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok()
-    }
-
-    fn file(&self, path: &str) -> Result<String, String> {
-        std::fs::read_to_string(path).map_err(|error| error.to_string())
-    }
-}
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -45,6 +36,10 @@ pub fn main() -> ExitCode {
             lame_duck,
         }) => run(&config, grace, lame_duck),
         Ok(Command::Check(file)) => check(&file),
+        Ok(Command::Reference) => {
+            print!("{}", fields::reference());
+            ExitCode::SUCCESS
+        }
         Ok(Command::Ready) => ready(),
         Ok(Command::Version) => {
             println!("otelagent-agent {}", env!("CARGO_PKG_VERSION"));
@@ -61,25 +56,17 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn read(file: &Path) -> Result<Config, ExitCode> {
-    let yaml = std::fs::read_to_string(file).map_err(|error| {
-        eprintln!("cannot read {}: {error}", file.display());
-        ExitCode::from(USAGE_ERROR)
-    })?;
-    config::load(&yaml, &Process).map_err(|problems| {
-        print_problems(file, &problems);
+fn read(source: &mut Source, file: &Path) -> Result<Config, ExitCode> {
+    source.load().map_err(|problems| {
+        for problem in problems {
+            eprintln!("{}: {problem}", file.display());
+        }
         ExitCode::from(USAGE_ERROR)
     })
 }
 
-fn print_problems(file: &Path, problems: &[Problem]) {
-    for problem in problems {
-        eprintln!("{}: {problem}", file.display());
-    }
-}
-
 fn check(file: &Path) -> ExitCode {
-    match read(file) {
+    match read(&mut Source::new(file), file) {
         Ok(config) => {
             for warning in &config.warnings {
                 eprintln!("warning: {warning}");
@@ -110,7 +97,8 @@ fn ready() -> ExitCode {
 }
 
 fn run(file: &Path, grace: Option<OsString>, lame_duck: Option<OsString>) -> ExitCode {
-    let config = match read(file) {
+    let mut source = Source::new(file);
+    let config = match read(&mut source, file) {
         Ok(config) => config,
         Err(code) => return code,
     };
@@ -121,7 +109,7 @@ fn run(file: &Path, grace: Option<OsString>, lame_duck: Option<OsString>) -> Exi
             return ExitCode::from(USAGE_ERROR);
         }
     };
-    log_to_stderr(&config.telemetry);
+    let level = log::start(&config.telemetry);
     for warning in &config.warnings {
         warn!("{warning}");
     }
@@ -136,7 +124,7 @@ fn run(file: &Path, grace: Option<OsString>, lame_duck: Option<OsString>) -> Exi
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(run::run(config, options));
+    let result = runtime.block_on(run::run(config, source, level, options));
     // A name that is still being resolved must not hold up the end.
     runtime.shutdown_background();
     match result {
@@ -180,22 +168,4 @@ fn seconds(text: Option<OsString>, name: &str, default: u64) -> Result<Duration,
         .filter(|seconds| *seconds <= 86_400)
         .map(Duration::from_secs)
         .ok_or_else(|| format!("{name}: `{text}` is not a number of seconds up to 86400"))
-}
-
-fn log_to_stderr(telemetry: &Telemetry) {
-    let level = match telemetry.log_level {
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Error => LevelFilter::ERROR,
-    };
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_ansi(false)
-        .with_target(false)
-        .with_writer(std::io::stderr);
-    match telemetry.log_encoding {
-        LogEncoding::Json => builder.json().flatten_event(true).init(),
-        LogEncoding::Console => builder.init(),
-    }
 }

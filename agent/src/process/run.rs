@@ -1,35 +1,43 @@
-//! The life of the agent: bind, serve, and on SIGTERM drain in order. Must not know protocols.
+//! The life of the agent: bind, serve, look after the configuration, and on SIGTERM end. Must not know
+//! protocols.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
+use super::log::Level;
+use super::source::Source;
 use crate::budget::Budget;
-use crate::config::{Config, Storage};
+use crate::config::{Config, Receiver, Storage};
 use crate::export::{ExportError, Upstream};
 use crate::health::{self, Report, Topic};
 use crate::merge::Edits;
 use crate::metrics::Metrics;
 use crate::queue::{Keep, Lane, Tender};
-use crate::receive::listener::{self, ListenError};
-use crate::receive::{Intake, Limits, Route};
-use crate::scan::Signal;
+use crate::receive::listener::{self, Ending, ListenError};
+use crate::receive::{Door, Intake, Limits, Route};
 
 /// Connections kept at most, less where the system allows fewer files.
 const MAX_CONNECTIONS: usize = 10_000;
 
 /// Files the agent needs beside client connections.
 const OTHER_FILES: usize = 100;
+
+/// How often the files of the configuration are looked at.
+const POLL: Duration = Duration::from_secs(3);
+
+/// A file that was written just now may not be complete.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// What the environment says.
 #[derive(Clone, Debug)]
@@ -76,30 +84,55 @@ impl StartError {
 }
 
 /// The parts that live as long as the process.
-struct Agent {
-    report: Arc<Report>,
-    metrics: Arc<Metrics>,
-    upstreams: Vec<Arc<Upstream>>,
-    lanes: Vec<Arc<Lane>>,
-    senders: JoinSet<()>,
+pub(super) struct Agent {
+    pub(super) config: Config,
+    pub(super) report: Arc<Report>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) budget: Arc<Budget>,
+    pub(super) door: Arc<Door>,
+    pub(super) upstreams: Vec<Arc<Upstream>>,
+    pub(super) lanes: Vec<Arc<Lane>>,
+    pub(super) senders: JoinSet<()>,
     /// Tend queues on disk, for as long as the agent lives.
     _keepers: JoinSet<()>,
-    receivers: JoinSet<()>,
-    stop: watch::Sender<bool>,
+    pub(super) receivers: JoinSet<()>,
+    pub(super) leave: watch::Sender<bool>,
+    pub(super) close: watch::Sender<bool>,
+    /// Ends once all its senders are dropped.
+    pub(super) left: (mpsc::Sender<Infallible>, mpsc::Receiver<Infallible>),
     /// Bound addresses, for the log.
     otlp: String,
 }
 
 /// Runs until SIGTERM or SIGINT; whether everything acknowledged was delivered.
-pub(super) async fn run(config: Config, options: Options) -> Result<bool, StartError> {
+pub(super) async fn run(
+    config: Config,
+    mut source: Source,
+    level: Level,
+    options: Options,
+) -> Result<bool, StartError> {
     let mut signals = Signals::new().map_err(StartError::Signals)?;
-    let agent = start(&config, &options).await?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
+    let mut agent = start(config, &options).await?;
+    agent.metrics.configured(source.fingerprint);
     info!(
         version = env!("CARGO_PKG_VERSION"),
         otlp = agent.otlp,
         "ready"
     );
-    signals.next().await;
+    let mut poll = interval(POLL);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = signals.end() => break,
+            _ = hangup.recv() => agent.reload(&mut source, &level),
+            _ = poll.tick() => if source.has_changed() {
+                sleep(SETTLE).await;
+                agent.reload(&mut source, &level);
+            }
+        }
+    }
     let deadline = Instant::now() + options.grace;
     let drained = async {
         let delivered = agent.drain(options.lame_duck, deadline).await;
@@ -107,7 +140,7 @@ pub(super) async fn run(config: Config, options: Options) -> Result<bool, StartE
     };
     tokio::select! {
         drained = drained => drained,
-        () = signals.next() => {
+        () = signals.end() => {
             warn!("second signal: ending at once");
             Ok(false)
         }
@@ -127,7 +160,7 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) {
+    async fn end(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -135,19 +168,19 @@ impl Signals {
     }
 }
 
-async fn start(config: &Config, options: &Options) -> Result<Agent, StartError> {
+async fn start(config: Config, options: &Options) -> Result<Agent, StartError> {
     let metrics = Arc::new(Metrics::default());
     let budget = Budget::new(config.memory.limit, config.memory.spike);
-    let upstreams = upstreams(config, &budget, &metrics)?;
+    let upstreams = upstreams(&config, &budget, &metrics)?;
     let (mut senders, mut keepers) = (JoinSet::new(), JoinSet::new());
     let mut routes = Vec::new();
     let mut lanes = Vec::new();
     let mut stored = Stored::default();
     for pipeline in &config.pipelines {
-        let Some(upstream) = upstreams.get(pipeline.exporter) else {
-            continue;
-        };
-        let Some(exporter) = config.exporters.get(pipeline.exporter) else {
+        let (Some(upstream), Some(exporter)) = (
+            upstreams.get(pipeline.exporter),
+            config.exporters.get(pipeline.exporter),
+        ) else {
             continue;
         };
         let keep = exporter.storage.as_ref().map(|storage| {
@@ -159,57 +192,80 @@ async fn start(config: &Config, options: &Options) -> Result<Agent, StartError> 
             stored.add(storage, &lane);
         }
         senders.spawn(Arc::clone(upstream).run(Arc::clone(&lane)));
-        let capacity = exporter.queue.capacity;
-        lanes.push((Arc::clone(&lane), exporter.id.clone(), capacity));
+        lanes.push(Arc::clone(&lane));
         routes.push(Route {
             lane,
             edits: Edits::new(&pipeline.attributes),
         });
     }
     stored.start(&mut keepers);
-    let limits = Limits {
-        grpc_message: config.receiver.max_grpc_message,
-        http_body: config.receiver.max_http_body,
-        concurrent_streams: config.receiver.max_concurrent_streams,
-        connections: max_connections(),
-    };
-    let report = Arc::new(Report {
-        listening: AtomicBool::new(false),
-        draining: AtomicBool::new(false),
-        metrics: Arc::clone(&metrics),
-        budget: Arc::clone(&budget),
-        upstreams: upstreams.clone(),
-        lanes: lanes.clone(),
-        path: config
-            .health
-            .as_ref()
-            .map_or_else(|| "/".to_owned(), |health| health.path.clone()),
-        reader: config.telemetry.metrics.clone(),
-    });
-    let intake = Intake::new(routes, budget, Arc::clone(&metrics), limits);
-    serve_report(config, options, &report).await?;
-    let (stop, stopped) = watch::channel(false);
-    let places = Arc::new(Semaphore::new(limits.connections));
-    let mut receivers = JoinSet::new();
-    let mut otlp = Vec::new();
-    for address in &config.receiver.listen {
-        let listener = listener::bind(address, options.reuse_port).await?;
-        otlp.push(bound(&listener));
-        let (intake, places) = (Arc::clone(&intake), Arc::clone(&places));
-        receivers.spawn(listener::run(listener, intake, places, stopped.clone()));
-    }
-    report.listening.store(true, Ordering::Relaxed);
-    Ok(Agent {
+    let connections = max_connections();
+    let report = Report::new(
+        &config,
+        Arc::clone(&metrics),
+        Arc::clone(&budget),
+        upstreams.clone(),
+        lanes.clone(),
+        connections,
+    );
+    let door = Door::new(Intake::new(
+        routes,
+        Arc::clone(&budget),
+        Arc::clone(&metrics),
+        limits(&config.receiver),
+        config.receiver.url_paths.clone(),
+    ));
+    serve_report(&config, options, &report).await?;
+    let mut agent = Agent {
+        config,
         report,
         metrics,
+        budget,
+        door,
         upstreams,
-        lanes: lanes.into_iter().map(|(lane, _, _)| lane).collect(),
+        lanes,
         senders,
         _keepers: keepers,
-        receivers,
-        stop,
-        otlp: otlp.join(","),
-    })
+        receivers: JoinSet::new(),
+        leave: watch::Sender::new(false),
+        close: watch::Sender::new(false),
+        left: mpsc::channel(1),
+        otlp: String::new(),
+    };
+    agent.listen(options, connections).await?;
+    agent.report.set_listening();
+    Ok(agent)
+}
+
+impl Agent {
+    async fn listen(&mut self, options: &Options, connections: usize) -> Result<(), ListenError> {
+        let places = Arc::new(Semaphore::new(connections));
+        let mut addresses = Vec::new();
+        for address in &self.config.receiver.listen {
+            let listener = listener::bind(address, options.reuse_port).await?;
+            addresses.push(bound(&listener));
+            let (door, places) = (Arc::clone(&self.door), Arc::clone(&places));
+            let ending = Ending {
+                leave: self.leave.subscribe(),
+                close: self.close.subscribe(),
+                left: self.left.0.clone(),
+            };
+            self.receivers
+                .spawn(listener::run(listener, door, places, ending));
+        }
+        self.otlp = addresses.join(",");
+        Ok(())
+    }
+}
+
+/// What a receiver's configuration means for requests and connections.
+pub(super) fn limits(receiver: &Receiver) -> Limits {
+    Limits {
+        grpc_message: receiver.max_grpc_message,
+        http_body: receiver.max_http_body,
+        concurrent_streams: receiver.max_concurrent_streams,
+        lifetimes: receiver.connections,
+    }
 }
 
 /// Lanes whose queues are kept on disk, by directory.
@@ -314,64 +370,4 @@ fn max_connections() -> usize {
         .and_then(|soft| soft.parse::<usize>().ok())
         .unwrap_or(MAX_CONNECTIONS);
     files.saturating_sub(OTHER_FILES).clamp(16, MAX_CONNECTIONS)
-}
-
-impl Agent {
-    /// Readiness off, listeners closed, open requests answered, everything held sent; whether nothing
-    /// was lost on the way.
-    async fn drain(mut self, lame_duck: Duration, deadline: Instant) -> bool {
-        info!("draining");
-        self.report.draining.store(true, Ordering::Relaxed);
-        sleep(lame_duck).await;
-        for lane in &self.lanes {
-            lane.flush();
-        }
-        for upstream in &self.upstreams {
-            upstream.drain();
-        }
-        self.stop.send_replace(true);
-        let now = Instant::now();
-        let answered = now + deadline.saturating_duration_since(now) / 2;
-        let all = async { while self.receivers.join_next().await.is_some() {} };
-        if timeout_at(answered, all).await.is_err() {
-            warn!("some connections did not end; closing them");
-            self.receivers.shutdown().await;
-        }
-        for lane in &self.lanes {
-            lane.close();
-        }
-        let all = async { while self.senders.join_next().await.is_some() {} };
-        if timeout_at(deadline, all).await.is_err() {
-            // Batches that are dropped count as lost in shutdown.
-            self.senders.shutdown().await;
-        }
-        for lane in &self.lanes {
-            lane.abandon();
-        }
-        self.tell_losses()
-    }
-
-    fn tell_losses(&self) -> bool {
-        for (signal, reason, items) in self.metrics.losses() {
-            warn!(signal = signal.name(), reason, items, "telemetry lost");
-        }
-        let mut left = 0;
-        for signal in Signal::ALL {
-            let books = self.metrics.books(signal);
-            left += books.lost;
-            if books.accepted + books.recovered > 0 {
-                // What was in memory only has been counted as lost.
-                info!(
-                    signal = signal.name(),
-                    accepted = books.accepted,
-                    recovered = books.recovered,
-                    delivered = books.delivered,
-                    left_on_disk = books.in_queue,
-                    lost = books.lost,
-                    "done"
-                );
-            }
-        }
-        left == 0
-    }
 }

@@ -141,7 +141,7 @@ impl Lane {
                 state.join_behind();
                 return None;
             }
-            if state.waiting_bytes >= self.limits.min_size {
+            if state.waiting_bytes >= state.limits.min_size {
                 return None;
             }
             let memory = state.memory_bytes();
@@ -196,7 +196,7 @@ impl Lane {
                 sequence: record.sequence,
             });
             let waiting = Waiting { held, since, place };
-            state.wait(waiting, self.limits.min_size);
+            state.wait(waiting);
         }
     }
 

@@ -56,7 +56,6 @@ pub(crate) struct Full;
 pub(crate) struct Lane {
     /// What it carries.
     pub(crate) signal: Signal,
-    limits: Queue,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
     /// A batch may be ready.
@@ -65,8 +64,9 @@ pub(crate) struct Lane {
     keep: Option<Keep>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    limits: Queue,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     /// Waiting and in flight, in memory or on disk.
@@ -104,12 +104,16 @@ impl Lane {
         keep: Option<Keep>,
     ) -> Arc<Self> {
         let state = State {
+            limits,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            held_bytes: 0,
+            flushing: false,
+            closed: false,
             disk: keep.is_some().then(Disk::default),
-            ..State::default()
         };
         Arc::new(Self {
             signal,
-            limits,
             metrics,
             state: Mutex::new(state),
             ready: Notify::new(),
@@ -122,20 +126,36 @@ impl Lane {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Other limits from now on. What is held already stays, even above a smaller capacity.
+    pub(crate) fn set_limits(&self, limits: Queue) {
+        self.state().limits = limits;
+        self.ready.notify_one();
+    }
+
+    /// Bytes it may hold.
+    pub(crate) fn capacity(&self) -> usize {
+        self.state().limits.capacity
+    }
+
     /// Whether `bytes` more would fit now.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        self.state().has_room(bytes, self.limits.capacity)
+        self.state().has_room(bytes)
+    }
+
+    /// Whether nothing more is taken, because the agent ends.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state().closed
     }
 
     /// Takes a request over; from here on it is delivered or counted as lost. It may be acknowledged
     /// when the ticket says so.
     ///
     /// # Errors
-    /// Nothing has happened where there is no room.
+    /// Nothing has happened where there is no room, nor once the lane is closed.
     pub(crate) fn push(&self, held: Held, origin: Origin) -> Result<Ticket, Full> {
         let bytes = held.bytes.len();
         let mut state = self.state();
-        if !state.has_room(bytes, self.limits.capacity) {
+        if state.closed || !state.has_room(bytes) {
             return Err(Full);
         }
         match origin {
@@ -164,7 +184,7 @@ impl Lane {
             Put::Behind => (None, false),
             Put::Memory(waiting) => {
                 let sequence = waiting.place.map(|place| place.sequence);
-                (sequence, state.wait(waiting, self.limits.min_size))
+                (sequence, state.wait(waiting))
             }
         };
         drop(state);
@@ -205,8 +225,8 @@ impl Lane {
                 Next::Wait
             };
         };
-        let due = oldest.since + self.limits.flush_timeout;
-        let is_large = state.waiting_bytes >= self.limits.min_size || !self.signal.is_mergeable();
+        let due = oldest.since + state.limits.flush_timeout;
+        let is_large = state.waiting_bytes >= state.limits.min_size || !self.signal.is_mergeable();
         if !is_large && now < due && !state.flushing {
             return Next::WaitUntil(due);
         }
@@ -220,7 +240,7 @@ impl Lane {
         let mut bytes = 0;
         while let Some(waiting) = state.waiting.front() {
             let more = waiting.held.bytes.len();
-            let fits = self.signal.is_mergeable() && bytes + more <= self.limits.max_size;
+            let fits = self.signal.is_mergeable() && bytes + more <= state.limits.max_size;
             if !parts.is_empty() && !fits {
                 break;
             }
@@ -304,9 +324,9 @@ impl Lane {
 }
 
 impl State {
-    fn has_room(&mut self, bytes: usize, capacity: usize) -> bool {
+    fn has_room(&mut self, bytes: usize) -> bool {
         let held = self.held_bytes.saturating_add(self.leftover());
-        held.saturating_add(bytes) <= capacity
+        held.saturating_add(bytes) <= self.limits.capacity
             && self.disk.as_mut().is_none_or(|disk| disk.has_room(bytes))
     }
 
@@ -326,12 +346,13 @@ impl State {
     fn join_behind(&mut self) {
         let behind = self.disk.as_mut().map(Disk::take_behind);
         for waiting in behind.into_iter().flatten() {
-            self.wait(waiting, 0);
+            self.wait(waiting);
         }
     }
 
     /// Appends to what waits; whether the dispatcher should look.
-    fn wait(&mut self, waiting: Waiting, min_size: usize) -> bool {
+    fn wait(&mut self, waiting: Waiting) -> bool {
+        let min_size = self.limits.min_size;
         let was_empty = self.waiting.is_empty();
         let was_ready = self.waiting_bytes >= min_size;
         self.waiting_bytes += waiting.held.bytes.len();

@@ -21,7 +21,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::body::{Answer, Arriving};
-use super::{Intake, grpc, http as otlp_http};
+use super::{Door, grpc, http as otlp_http};
+use crate::config::Connections;
 
 /// Opening bytes of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -32,12 +33,10 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The headers of a request arrive within this of their first byte, give or take one [`CHECK`].
 const HEADERS: Duration = Duration::from_secs(10);
 
-/// A connection without a request is closed after this. SDKs export metrics once a minute.
-const IDLE: Duration = Duration::from_mins(5);
-
-/// A connection that was accepted while the agent stops still gets its first request answered, if it
-/// comes within this.
-const FIRST_REQUEST: Duration = Duration::from_millis(500);
+/// A connection that is to end gets one more request answered, if it comes within this: the first one
+/// of a new HTTP/2 connection, and over HTTP/1.1 the one whose answer says that the connection ends.
+/// To close in silence could lose a request that is on its way.
+const ONE_MORE: Duration = Duration::from_millis(300);
 
 /// How often a connection's silence is looked at.
 const CHECK: Duration = Duration::from_secs(5);
@@ -58,8 +57,8 @@ pub(crate) struct Limits {
     pub(crate) http_body: usize,
     /// Open calls of one HTTP/2 connection.
     pub(crate) concurrent_streams: u32,
-    /// Open connections of the process.
-    pub(crate) connections: usize,
+    /// How long connections live.
+    pub(crate) lifetimes: Connections,
 }
 
 /// What is known about a connection's liveliness.
@@ -67,6 +66,8 @@ struct Pulse {
     started: Instant,
     in_flight: AtomicUsize,
     served: AtomicBool,
+    /// The connection is to end; HTTP/1.1 says so with the next answer.
+    leaving: AtomicBool,
     /// Milliseconds after `started` when the last request ended.
     quiet_since: AtomicU64,
     /// The same for the first byte of a request whose headers are not complete; 0 for none.
@@ -106,8 +107,10 @@ impl Pulse {
         u128::from(silent) >= limit.as_millis()
     }
 
-    fn is_idle(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) == 0 && self.longer_than(&self.quiet_since, IDLE)
+    fn is_idle(&self, limit: Duration) -> bool {
+        !limit.is_zero()
+            && self.in_flight.load(Ordering::Relaxed) == 0
+            && self.longer_than(&self.quiet_since, limit)
     }
 
     fn is_stuck(&self) -> bool {
@@ -187,9 +190,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Opened<S> {
     }
 }
 
-/// Serves a connection until it ends, is idle too long, or `stop` turns true and its requests are
-/// answered.
-pub(super) async fn serve<S>(mut stream: S, intake: Arc<Intake>, stop: watch::Receiver<bool>)
+/// Serves a connection until it ends, is idle too long or too old, or `stop` turns true and its
+/// requests are answered.
+pub(super) async fn serve<S>(mut stream: S, door: Arc<Door>, stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -202,6 +205,7 @@ where
         started: Instant::now(),
         in_flight: AtomicUsize::new(0),
         served: AtomicBool::new(false),
+        leaving: AtomicBool::new(false),
         quiet_since: AtomicU64::new(0),
         partial_since: AtomicU64::new(0),
     });
@@ -214,86 +218,119 @@ where
         stream,
         pulse: Arc::clone(&pulse),
     });
-    let streams = intake.limits.concurrent_streams;
+    let limits = door.intake().limits;
     let service = {
         let (pulse, stop) = (Arc::clone(&pulse), stop.clone());
         service_fn(move |request| {
             pulse.begin();
             let in_flight = InFlight(Arc::clone(&pulse));
-            answer(Arc::clone(&intake), request, in_flight, stop.clone())
+            answer(Arc::clone(&door), request, in_flight, stop.clone())
         })
+    };
+    let watch = Watch {
+        pulse: &pulse,
+        lifetimes: limits.lifetimes,
+        is_http2,
     };
     if is_http2 {
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .max_concurrent_streams(streams)
+            .max_concurrent_streams(limits.concurrent_streams)
             .max_header_list_size(HEADER_LIST)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(64 * 1024)
-            .keep_alive_interval(Duration::from_mins(1))
-            .keep_alive_timeout(Duration::from_secs(20))
+            .keep_alive_interval(limits.lifetimes.ping_after)
+            .keep_alive_timeout(limits.lifetimes.ping_timeout)
             .serve_connection(io, service);
-        watch_over(
-            connection,
-            http2::Connection::graceful_shutdown,
-            || false,
-            &pulse,
-            stop,
-        )
-        .await;
+        let end = http2::Connection::graceful_shutdown;
+        watch.over(connection, end, stop).await;
     } else {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(None)
             .max_buf_size(64 * 1024)
             .serve_connection(io, service);
-        let stuck = || pulse.is_stuck();
-        watch_over(
-            connection,
-            http1::Connection::graceful_shutdown,
-            stuck,
-            &pulse,
-            stop,
-        )
-        .await;
+        let end = http1::Connection::graceful_shutdown;
+        watch.over(connection, end, stop).await;
     }
 }
 
-/// Drives a connection; its errors are the client's and show in what it does next.
-async fn watch_over<C: Future>(
-    connection: C,
-    graceful_shutdown: impl Fn(Pin<&mut C>),
-    is_stuck: impl Fn() -> bool,
-    pulse: &Pulse,
-    mut stop: watch::Receiver<bool>,
-) {
-    let mut connection = pin!(connection);
-    let mut asked_to_stop = pin!(async {
-        let _ = stop.wait_for(|stop| *stop).await;
-        while !pulse.served.load(Ordering::Relaxed) && pulse.started.elapsed() < FIRST_REQUEST {
-            sleep(FIRST_REQUEST / 20).await;
-        }
-    });
-    let mut stopping = false;
-    loop {
-        tokio::select! {
-            biased;
-            _ = connection.as_mut() => return,
-            () = &mut asked_to_stop, if !stopping => {
-                stopping = true;
-                graceful_shutdown(connection.as_mut());
-            }
-            () = sleep(CHECK) => {
-                if is_stuck() {
-                    return;
-                }
-                if !stopping && pulse.is_idle() {
-                    stopping = true;
+/// What a connection's life is measured by.
+struct Watch<'a> {
+    pulse: &'a Pulse,
+    lifetimes: Connections,
+    is_http2: bool,
+}
+
+impl Watch<'_> {
+    /// Drives a connection; its errors are the client's and show in what it does next.
+    async fn over<C: Future>(
+        &self,
+        connection: C,
+        graceful_shutdown: impl Fn(Pin<&mut C>),
+        stop: watch::Receiver<bool>,
+    ) {
+        let idle = if self.is_http2 {
+            self.lifetimes.idle_http2
+        } else {
+            self.lifetimes.idle_http1
+        };
+        let check = if idle.is_zero() {
+            CHECK
+        } else {
+            CHECK.min(idle)
+        };
+        let mut connection = pin!(connection);
+        let mut asked_to_end = pin!(self.asked_to_end(stop));
+        let mut cut = None;
+        let mut ending = false;
+        loop {
+            tokio::select! {
+                biased;
+                _ = connection.as_mut() => return,
+                aged = &mut asked_to_end, if !ending => {
+                    ending = true;
                     graceful_shutdown(connection.as_mut());
+                    let grace = self.lifetimes.max_age_grace;
+                    cut = (aged && !grace.is_zero()).then(|| Instant::now() + grace);
+                }
+                () = sleep(check) => {
+                    let is_stuck = !self.is_http2 && self.pulse.is_stuck();
+                    if is_stuck || cut.is_some_and(|cut| Instant::now() >= cut) {
+                        return;
+                    }
+                    if !ending && self.pulse.is_idle(idle) {
+                        ending = true;
+                        graceful_shutdown(connection.as_mut());
+                    }
                 }
             }
         }
+    }
+
+    /// Waits until the connection is to end and can; whether that is for its age.
+    async fn asked_to_end(&self, mut stop: watch::Receiver<bool>) -> bool {
+        let age = self.lifetimes.max_age;
+        let aged = async {
+            if age.is_zero() {
+                std::future::pending::<()>().await;
+            }
+            // Clients that came together must not leave together.
+            sleep(age.mul_f64(0.9 + fastrand::f64() / 5.0)).await;
+        };
+        let aged = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => false,
+            () = aged => true,
+        };
+        self.pulse.leaving.store(true, Ordering::Relaxed);
+        let until = Instant::now() + ONE_MORE;
+        while Instant::now() < until
+            && !(self.is_http2 && self.pulse.served.load(Ordering::Relaxed))
+        {
+            sleep(ONE_MORE / 20).await;
+        }
+        aged
     }
 }
 
@@ -321,11 +358,12 @@ where
 }
 
 async fn answer(
-    intake: Arc<Intake>,
+    door: Arc<Door>,
     request: Request<Incoming>,
     in_flight: InFlight,
     stop: watch::Receiver<bool>,
 ) -> Result<Response<Answer>, Infallible> {
+    let intake = door.intake();
     let version = request.version();
     let request = request.map(Arriving::new);
     let mut response = if grpc::is_grpc(request.headers()) {
@@ -334,7 +372,8 @@ async fn answer(
         otlp_http::answer(&intake, request).await
     };
     // Said with the last answer, so that no client sends another request into a closing connection.
-    if version < Version::HTTP_2 && *stop.borrow() {
+    let ends = in_flight.0.leaving.load(Ordering::Relaxed) || *stop.borrow();
+    if version < Version::HTTP_2 && ends {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));

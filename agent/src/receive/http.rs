@@ -16,7 +16,8 @@ const JSON: &str = "application/json";
 
 pub(super) async fn answer(intake: &Intake, request: Request<Arriving>) -> Response<Answer> {
     let form = form(request.headers());
-    let signal = signal(request.uri().path());
+    let path = request.uri().path();
+    let signal = intake.signal_at(path).or_else(|| signal(path));
     match export(intake, signal, form, request).await {
         Ok(form) => success(form),
         Err(refusal) => {

@@ -1,7 +1,7 @@
 //! Listening sockets and the accept loop: connections are counted, errors slow it down instead of
-//! making it spin, and what the kernel has already accepted is served before the socket closes. Must
-//! not know HTTP.
+//! making it spin, and a socket that leaves loses no connection. Must not know HTTP.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::warn;
 
-use super::{Intake, connection};
+use super::{Door, connection, handover};
 use crate::config::Address;
 use crate::export::connect::resolve;
 use crate::fold::Fold;
@@ -97,55 +97,125 @@ fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts and serves until `stop` turns true; then until every connection has ended.
+/// When a listener and its connections are to end.
+pub(crate) struct Ending {
+    /// Connections end once their requests are answered. If another agent listens on the same address
+    /// the socket leaves to it; if not, new connections are served still, one request each.
+    pub(crate) leave: watch::Receiver<bool>,
+    /// The socket closes.
+    pub(crate) close: watch::Receiver<bool>,
+    /// Dropped once every connection that was open when `leave` turned true has ended.
+    pub(crate) left: mpsc::Sender<Infallible>,
+}
+
+/// Accepts and serves until it is told to end; then until every connection has ended.
 pub(crate) async fn run(
     listener: TcpListener,
-    intake: Arc<Intake>,
+    door: Arc<Door>,
     places: Arc<Semaphore>,
-    mut stop: watch::Receiver<bool>,
+    mut ending: Ending,
 ) {
-    let mut connections = JoinSet::new();
-    let serve = |stream: TcpStream, stop: &watch::Receiver<bool>| {
-        // An error here means that the client has already gone.
-        let _ = stream.set_nodelay(true);
-        connection::serve(stream, Arc::clone(&intake), stop.clone())
+    let port = Port {
+        listener,
+        door,
+        places,
+        leave: ending.leave.clone(),
+        errors: Fold::default(),
     };
-    let stopped = stop.clone();
-    let errors = Fold::default();
+    let mut connections = JoinSet::new();
     loop {
-        let place = tokio::select! {
+        tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => break,
-            place = Arc::clone(&places).acquire_owned() => place,
-        };
-        let accepted = tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop) => break,
-            accepted = listener.accept() => accepted,
-        };
+            () = is_set(&mut ending.leave) => break,
+            accepted = port.accept() => port.serve(accepted, &mut connections).await,
+        }
         while connections.try_join_next().is_some() {}
+    }
+    let local = port.listener.local_addr();
+    let mut late = JoinSet::new();
+    if local.is_ok_and(handover::has_successor) {
+        port.close(&mut connections).await;
+        while connections.join_next().await.is_some() {}
+        return;
+    }
+    let mut left = Some(ending.left);
+    loop {
+        if connections.is_empty() {
+            left.take();
+        }
+        tokio::select! {
+            biased;
+            () = is_set(&mut ending.close) => break,
+            Some(_) = connections.join_next() => {}
+            accepted = port.accept() => port.serve(accepted, &mut late).await,
+        }
+        while late.try_join_next().is_some() {}
+    }
+    port.close(&mut late).await;
+    while late.join_next().await.is_some() {}
+    while connections.join_next().await.is_some() {}
+}
+
+async fn is_set(flag: &mut watch::Receiver<bool>) {
+    let _ = flag.wait_for(|set| *set).await;
+}
+
+type Accepted = io::Result<(TcpStream, Option<OwnedSemaphorePermit>)>;
+
+/// A listening socket and what its connections share.
+struct Port {
+    listener: TcpListener,
+    door: Arc<Door>,
+    places: Arc<Semaphore>,
+    leave: watch::Receiver<bool>,
+    errors: Fold,
+}
+
+impl Port {
+    /// The next connection, as soon as there is a place for it.
+    async fn accept(&self) -> Accepted {
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        let (stream, _) = self.listener.accept().await?;
+        Ok((stream, place))
+    }
+
+    async fn serve(&self, accepted: Accepted, connections: &mut JoinSet<()>) {
         match accepted {
-            Ok((stream, _)) => {
-                intake.metrics.connected();
-                let served = serve(stream, &stopped);
-                connections.spawn(async move {
-                    served.await;
-                    drop(place);
-                });
-            }
+            Ok((stream, place)) => self.spawn(stream, place, connections),
             Err(error) => {
-                if let Some(left_out) = errors.due() {
+                self.door.metrics().accept_failed();
+                if let Some(left_out) = self.errors.due() {
                     warn!(%error, left_out, "cannot accept a connection");
                 }
                 sleep(PAUSE).await;
             }
         }
     }
-    // What is in the backlog was connected as far as its client can tell.
-    while let Ok(Ok((stream, _))) = timeout(Duration::from_millis(5), listener.accept()).await {
-        intake.metrics.connected();
-        connections.spawn(serve(stream, &stopped));
+
+    fn spawn(
+        &self,
+        stream: TcpStream,
+        place: Option<OwnedSemaphorePermit>,
+        connections: &mut JoinSet<()>,
+    ) {
+        // An error here means that the client has already gone.
+        let _ = stream.set_nodelay(true);
+        let open = self.door.metrics().connected();
+        let served = connection::serve(stream, Arc::clone(&self.door), self.leave.clone());
+        connections.spawn(async move {
+            served.await;
+            drop((place, open));
+        });
     }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
+
+    /// Serves what the kernel has accepted, whatever the number of places, and closes the socket.
+    async fn close(self, connections: &mut JoinSet<()>) {
+        let until = Instant::now() + handover::turn_away(&self.listener);
+        while let Ok(accepted) = timeout_at(until, self.listener.accept()).await {
+            match accepted {
+                Ok((stream, _)) => self.spawn(stream, None, connections),
+                Err(_) => sleep(PAUSE / 10).await,
+            }
+        }
+    }
 }

@@ -4,11 +4,12 @@
 mod body;
 mod connection;
 mod grpc;
+mod handover;
 mod http;
 pub(crate) mod listener;
 mod status;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -51,12 +52,43 @@ enum Form {
     Json,
 }
 
-/// What every connection shares.
+/// What every connection goes through: an intake, and after a change of the configuration another.
+pub(crate) struct Door {
+    metrics: Arc<Metrics>,
+    intake: Mutex<Arc<Intake>>,
+}
+
+impl Door {
+    /// A door to `intake`.
+    pub(crate) fn new(intake: Arc<Intake>) -> Arc<Self> {
+        Arc::new(Self {
+            metrics: Arc::clone(&intake.metrics),
+            intake: Mutex::new(intake),
+        })
+    }
+
+    /// What a request that begins now goes through.
+    pub(crate) fn intake(&self) -> Arc<Intake> {
+        Arc::clone(&self.intake.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Leads requests that begin from now on elsewhere. Those under way end as they began.
+    pub(crate) fn change(&self, intake: Arc<Intake>) {
+        *self.intake.lock().unwrap_or_else(PoisonError::into_inner) = intake;
+    }
+
+    fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+}
+
+/// What requests share.
 pub(crate) struct Intake {
     routes: [Option<Route>; Signal::COUNT],
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
     limits: Limits,
+    url_paths: Vec<(String, Signal)>,
 }
 
 impl Intake {
@@ -66,6 +98,7 @@ impl Intake {
         budget: Arc<Budget>,
         metrics: Arc<Metrics>,
         limits: Limits,
+        url_paths: Vec<(String, Signal)>,
     ) -> Arc<Self> {
         let mut by_signal = [const { None }; Signal::COUNT];
         for route in routes {
@@ -78,7 +111,16 @@ impl Intake {
             budget,
             metrics,
             limits,
+            url_paths,
         })
+    }
+
+    /// The signal of a path that is configured.
+    fn signal_at(&self, path: &str) -> Option<Signal> {
+        let mut paths = self.url_paths.iter();
+        paths
+            .find(|(configured, _)| configured == path)
+            .map(|(_, signal)| *signal)
     }
 
     fn route(&self, signal: Signal) -> Result<&Route, Refusal> {
@@ -92,6 +134,9 @@ impl Intake {
     fn admit(&self, route: &Route, bytes: usize) -> Result<Permit, Refusal> {
         if !route.lane.has_room(bytes) {
             return Err(Refusal::QueueFull);
+        }
+        if route.lane.is_closed() {
+            return Err(Refusal::ShuttingDown);
         }
         if self.budget.used().saturating_add(bytes) > self.budget.soft_limit() {
             return Err(Refusal::MemoryLimit);
@@ -113,6 +158,7 @@ impl Intake {
         // A request without items has nothing to lose; forwarding its envelope would help nobody. A
         // profile may be a payload without samples, though.
         if message.is_empty() || (items == 0 && signal.is_mergeable()) {
+            self.metrics.empty(transport);
             return Ok(None);
         }
         let bytes = if route.edits.is_empty() {
@@ -128,6 +174,9 @@ impl Intake {
         };
         let ticket = route.lane.push(held, Origin::Client(transport));
         ticket.map(Some).map_err(|_| {
+            if route.lane.is_closed() {
+                return Refusal::ShuttingDown;
+            }
             self.metrics
                 .refused(Some(signal), transport, Refused::QueueFull, items);
             Refusal::QueueFullCounted

@@ -48,6 +48,8 @@ pub(super) enum Refusal {
     Disconnected,
     #[error("gRPC needs HTTP/2")]
     NeedsHttp2,
+    #[error("the agent is shutting down")]
+    ShuttingDown,
 }
 
 impl Refusal {
@@ -66,6 +68,7 @@ impl Refusal {
             | Self::Encoding
             | Self::NeedsHttp2 => Refused::Unsupported,
             Self::TooSlow | Self::Disconnected => Refused::Aborted,
+            Self::ShuttingDown => Refused::ShuttingDown,
         })
     }
 
@@ -74,6 +77,7 @@ impl Refusal {
             Self::QueueFull
             | Self::QueueFullCounted
             | Self::MemoryLimit
+            | Self::ShuttingDown
             | Self::TooSlow
             | Self::Disconnected => Code::UNAVAILABLE,
             Self::TooLarge(_) => Code::RESOURCE_EXHAUSTED,
@@ -94,13 +98,13 @@ impl Refusal {
     fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::QueueFull | Self::QueueFullCounted | Self::MemoryLimit
+            Self::QueueFull | Self::QueueFullCounted | Self::MemoryLimit | Self::ShuttingDown
         )
     }
 
     fn http_status(&self) -> StatusCode {
         match self {
-            Self::QueueFull | Self::QueueFullCounted | Self::MemoryLimit => {
+            Self::QueueFull | Self::QueueFullCounted | Self::MemoryLimit | Self::ShuttingDown => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,

@@ -9,6 +9,8 @@ use otelagent_agent::config::{
 use otelagent_agent::scan::Signal;
 use proptest::prelude::*;
 
+mod changes;
+mod fields;
 mod refusals;
 
 use refusals::REFUSALS;

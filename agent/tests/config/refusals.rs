@@ -19,9 +19,83 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     ),
     (
         "timeout: 10s",
+        "timeout: 10s\n    colour: red",
+        "exporters.otlp_grpc.colour: is not supported here; known are tls, endpoint, compression, timeout, \
+          user_agent, authority, headers, sending_queue, retry_on_failure",
+    ),
+    (
+        "timeout: 10s",
         "timeout: 10s\n    balancer_name: pick_first",
-        "exporters.otlp_grpc.balancer_name: is not supported here; known are tls, endpoint, compression, \
-          timeout, headers, sending_queue, retry_on_failure",
+        "exporters.otlp_grpc.balancer_name: only `round_robin` is supported: every new connection goes to a random \
+          address of the name",
+    ),
+    (
+        "timeout: 10s",
+        "timeout: 10s\n    authority: http://a",
+        "exporters.otlp_grpc.authority: `http://a` is not a host, with a port or without",
+    ),
+    (
+        "timeout: 10s",
+        "timeout: 10s\n    traces_endpoint: http://a",
+        "exporters.otlp_grpc.traces_endpoint: is not supported here; known are tls, endpoint, compression, timeout, \
+          user_agent, authority, headers, sending_queue, retry_on_failure",
+    ),
+    (
+        "grpc: {",
+        "grpc: {include_metadata: true, ",
+        "receivers.otlp.protocols.grpc.include_metadata: only `false` is supported: headers of clients are not kept \
+          beside telemetry",
+    ),
+    (
+        "http: {",
+        "http: {cors: {allowed_origins: ['*']}, ",
+        "receivers.otlp.protocols.http.cors: browsers cannot send to this agent; let a collector take their telemetry",
+    ),
+    (
+        "http: {",
+        "http: {traces_url_path: v1, ",
+        "receivers.otlp.protocols.http.traces_url_path: `v1` is not a path; start it with a slash",
+    ),
+    (
+        "http: {",
+        "http: {traces_url_path: /v1/logs, ",
+        "receivers.otlp.protocols.http.traces_url_path: `/v1/logs` is the path of another signal",
+    ),
+    (
+        "grpc: {",
+        "grpc: {keepalive: {server_parameters: {max_connection_age: 10}}, ",
+        "receivers.otlp.protocols.grpc.keepalive.server_parameters.max_connection_age: 10 has no unit; write for \
+          example 200ms, 10s or 5m",
+    ),
+    (
+        "  otlp_grpc:\n",
+        "  debug: {verbosity: detailed}\n  otlp_grpc:\n",
+        "exporters.debug.verbosity: `detailed` is not supported; use basic",
+    ),
+    (
+        "  otlp_grpc:\n",
+        "  kafka: {}\n  otlp_grpc:\n",
+        "exporters.kafka: `kafka` is not supported; use otlp_grpc, otlp_http, otlp, otlphttp, debug or nop",
+    ),
+    (
+        "  health_check:",
+        "  oauth2client: {}\n  health_check:",
+        "extensions.oauth2client: `oauth2client` is not supported; use health_check, zpages or pprof",
+    ),
+    (
+        "encoding: json",
+        "encoding: json, output_paths: [/var/log/agent]",
+        "service.telemetry.logs.output_paths: only [stderr] and [stdout] are supported",
+    ),
+    (
+        "readers: [",
+        "address: 'localhost:8888', readers: [",
+        "service.telemetry.metrics.address: is gone from the collector, too; use readers",
+    ),
+    (
+        "${env:OTELAGENT_NODE_NAME}",
+        "${yaml:a}",
+        "processors.resource/host.attributes[0].value: `${yaml:…}` is not supported; use ${env:NAME} or ${file:PATH}",
     ),
     (
         "http://otel",

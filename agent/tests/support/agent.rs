@@ -156,14 +156,19 @@ impl Setup {
     pub fn start_with(&self, yaml: &str) -> Agent {
         let file = temporary("config.yaml");
         std::fs::write(&file, yaml).unwrap();
+        let agent = self.start_from(&file);
+        std::fs::remove_file(file).unwrap();
+        agent
+    }
+
+    /// The same from a file that stays.
+    pub fn start_from(&self, file: &Path) -> Agent {
         let mut command = Command::new(env!("CARGO_BIN_EXE_otelagent-agent"));
         command
             .arg("--config")
-            .arg(&file)
+            .arg(file)
             .envs(self.env.iter().cloned());
-        let agent = Agent::spawn(command);
-        std::fs::remove_file(file).unwrap();
-        agent
+        Agent::spawn(command)
     }
 }
 
@@ -255,10 +260,19 @@ impl Agent {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal("-HUP");
+    }
+
+    fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(
             Command::new("kill")
-                .args(["-TERM", &pid])
+                .args([name, &pid])
                 .status()
                 .unwrap()
                 .success()
@@ -288,7 +302,7 @@ impl Agent {
         text.lines()
             .filter(|line| !line.starts_with('#'))
             .filter_map(|line| line.rsplit_once(' '))
-            .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+            .map(|(name, value)| (name.to_owned(), whole(value)))
             .collect()
     }
 
@@ -307,6 +321,12 @@ impl Agent {
             - sum(format!("otelagent_queue_{items}"))
             - sum(format!("otelagent_lost_{items}_total"))
     }
+}
+
+/// The whole part of a value; below zero counts as the largest number there is.
+fn whole(value: &str) -> u64 {
+    let whole = value.split('.').next().unwrap();
+    whole.parse().unwrap_or(u64::MAX)
 }
 
 fn sum(metrics: &BTreeMap<String, u64>, name: &str, label: &str) -> u64 {

@@ -1,0 +1,164 @@
+//! What a new configuration changes about the one in use, and whether that can be done while the
+//! agent runs. Must not know how it is done.
+
+use super::{Config, Exporter, Pipeline, Problem, Queue, Receiver, Telemetry};
+
+/// What differs, all of which can be taken over while the agent runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Paths of the sections that differ, for people.
+    pub paths: Vec<String>,
+    /// Exporters that differ, as indices into the new [`Config::exporters`].
+    pub exporters: Vec<usize>,
+}
+
+const LISTENS: &str = "what is listened on changes; that needs a restart";
+
+/// Compares the configuration in use with a new one.
+///
+/// # Errors
+/// Every change that needs a restart, by path. What is not known to be changeable needs one.
+pub fn changes(old: &Config, new: &Config) -> Result<Changes, Vec<Problem>> {
+    let mut found = Comparison::default();
+    let receiver = format!("receivers.{}", old.receiver.id);
+    let same_sockets = with_limits_of(&old.receiver, &new.receiver) == old.receiver;
+    found.frozen(&receiver, !same_sockets, LISTENS);
+    found.free(&receiver, old.receiver != new.receiver);
+    found.free("processors.memory_limiter", old.memory != new.memory);
+    found.exporters(old, new);
+    found.frozen("extensions.health_check", old.health != new.health, LISTENS);
+    found.pipelines(old, new);
+    found.telemetry(&old.telemetry, &new.telemetry);
+    // A section added to the configuration does not compile here until it is compared, too.
+    let Config {
+        receiver: _,
+        pipelines: _,
+        exporters: _,
+        memory: _,
+        health: _,
+        telemetry: _,
+        warnings: _,
+    } = new;
+    if found.problems.is_empty() {
+        Ok(found.changes)
+    } else {
+        Err(found.problems)
+    }
+}
+
+#[derive(Default)]
+struct Comparison {
+    changes: Changes,
+    problems: Vec<Problem>,
+}
+
+impl Comparison {
+    /// A difference that needs no restart.
+    fn free(&mut self, path: &str, differs: bool) {
+        if differs {
+            self.changes.paths.push(path.to_owned());
+        }
+    }
+
+    /// A difference that needs one.
+    fn frozen(&mut self, path: &str, differs: bool, why: &str) {
+        if differs {
+            self.problems.push(Problem::new(path, why));
+        }
+    }
+
+    fn exporters(&mut self, old: &Config, new: &Config) {
+        for (index, after) in new.exporters.iter().enumerate() {
+            let name = after.name();
+            let Some(before) = old.exporters.iter().find(|before| before.name() == name) else {
+                continue;
+            };
+            let path = format!("exporters.{}", after.id);
+            let resized = after.storage.is_some() && before.queue.capacity != after.queue.capacity;
+            let same_place = with_sizes_of(&before.queue, &after.queue) == before.queue
+                && before.storage == after.storage
+                && !resized;
+            let why = "where the queue is kept changes; that needs a restart";
+            self.frozen(&format!("{path}.sending_queue"), !same_place, why);
+            if before != after {
+                self.free(&path, true);
+                self.changes.exporters.push(index);
+            }
+        }
+    }
+
+    fn pipelines(&mut self, old: &Config, new: &Config) {
+        let path = "service.pipelines";
+        let why = "a pipeline is added or removed; that needs a restart";
+        self.frozen(path, signals(old) != signals(new), why);
+        for after in &new.pipelines {
+            let same = |before: &&Pipeline| before.signal == after.signal;
+            let Some(before) = old.pipelines.iter().find(same) else {
+                continue;
+            };
+            let path = format!("{path}.{}", after.signal.name());
+            let moves = exporter(old, before) != exporter(new, after);
+            let why = "another exporter needs a restart";
+            self.frozen(&format!("{path}.exporters"), moves, why);
+            let edited =
+                before.attributes != after.attributes || before.processors != after.processors;
+            self.free(&format!("{path}.processors"), edited);
+        }
+    }
+
+    fn telemetry(&mut self, old: &Telemetry, new: &Telemetry) {
+        let path = "service.telemetry";
+        let metrics = format!("{path}.metrics");
+        self.frozen(&metrics, old.metrics != new.metrics, LISTENS);
+        let rest = Telemetry {
+            log_level: old.log_level,
+            metrics: old.metrics.clone(),
+            ..new.clone()
+        };
+        let why = "encoding and output_paths need a restart";
+        self.frozen(&format!("{path}.logs"), rest != *old, why);
+        let level = old.log_level != new.log_level;
+        self.free(&format!("{path}.logs.level"), level);
+    }
+}
+
+fn signals(config: &Config) -> Vec<usize> {
+    let signals = config.pipelines.iter();
+    let mut signals: Vec<_> = signals.map(|pipeline| pipeline.signal.index()).collect();
+    signals.sort_unstable();
+    signals
+}
+
+fn exporter(config: &Config, pipeline: &Pipeline) -> Option<String> {
+    config.exporters.get(pipeline.exporter).map(Exporter::name)
+}
+
+/// The new receiver, but for everything that can change.
+fn with_limits_of(old: &Receiver, new: &Receiver) -> Receiver {
+    Receiver {
+        max_grpc_message: old.max_grpc_message,
+        max_http_body: old.max_http_body,
+        max_concurrent_streams: old.max_concurrent_streams,
+        url_paths: old.url_paths.clone(),
+        connections: old.connections,
+        ..new.clone()
+    }
+}
+
+/// The new queue, but for everything that can change.
+fn with_sizes_of(old: &Queue, new: &Queue) -> Queue {
+    let mut queue = *new;
+    queue.capacity = old.capacity;
+    queue.consumers = old.consumers;
+    queue.flush_timeout = old.flush_timeout;
+    queue.min_size = old.min_size;
+    queue.max_size = old.max_size;
+    queue
+}
+
+/// FNV-1a of a text: tells configurations apart, on every machine alike.
+pub fn fingerprint(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

@@ -1,0 +1,68 @@
+//! How a listening socket leaves without a client noticing: new connections are turned away before the
+//! kernel has answered them, those it has answered are served, then the socket closes. Must not know
+//! what is served.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use socket2::{SockFilter, SockRef};
+use tokio::net::TcpListener;
+
+/// Handshakes under way end within this; clients of an agent are on the same node.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// The same where new ones cannot be kept out.
+const BRIEF: Duration = Duration::from_millis(5);
+
+/// A packet filter that drops what asks for a new connection (SYN without ACK, byte 13 of the TCP
+/// header) and passes everything else. Socket filters see packets from the TCP header on.
+///
+/// Closing a listening socket resets the connections in its backlog, also where another socket
+/// listens on the same port (unless `net.ipv4.tcp_migrate_req` is set, which is off by default). A
+/// client whose SYN is dropped asks again after a second, and reaches whoever listens then.
+const NO_NEW_CONNECTIONS: [SockFilter; 5] = [
+    SockFilter::new(0x30, 0, 0, 13),
+    SockFilter::new(0x54, 0, 0, 0x12),
+    SockFilter::new(0x15, 0, 1, 0x02),
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
+
+/// Keeps new connections from reaching the socket; how long to go on accepting what has reached it.
+pub(super) fn turn_away(listener: &TcpListener) -> Duration {
+    match SockRef::from(listener).attach_filter(&NO_NEW_CONNECTIONS) {
+        Ok(()) => SETTLE,
+        Err(_) => BRIEF,
+    }
+}
+
+/// Whether another socket listens on exactly this address, too: the agent that follows this one.
+pub(super) fn has_successor(address: SocketAddr) -> bool {
+    let table = match address {
+        SocketAddr::V4(_) => "/proc/self/net/tcp",
+        SocketAddr::V6(_) => "/proc/self/net/tcp6",
+    };
+    let sockets = std::fs::read_to_string(table).unwrap_or_default();
+    let local = kernel_form(address);
+    let listening = sockets.lines().filter(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        fields.next() == Some(&local) && fields.nth(1) == Some("0A")
+    });
+    listening.count() > 1
+}
+
+/// An address as the kernel's tables have it: words in the machine's byte order.
+fn kernel_form(address: SocketAddr) -> String {
+    let octets = match address.ip() {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let mut form = String::with_capacity(40);
+    for word in octets.chunks(4) {
+        let word = word.try_into().map_or(0, u32::from_ne_bytes);
+        let _ = write!(form, "{word:08X}");
+    }
+    let _ = write!(form, ":{:04X}", address.port());
+    form
+}

@@ -1,0 +1,251 @@
+//! One agent following another under load: every request is answered by one of the two, and none is
+//! refused, reset or lost, also for clients that never try again.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use prost::Message;
+use tokio::task::JoinSet;
+
+use crate::support::agent::{Agent, Setup, get};
+use crate::support::client::{self, Grpc, Http};
+use crate::support::eventually;
+use crate::support::sink::{Reply, Sink};
+use crate::support::telemetry::spans;
+
+/// What clients share.
+#[derive(Clone)]
+struct Load {
+    port: SocketAddr,
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+}
+
+/// What one client has to say at the end.
+#[derive(Default)]
+struct Account {
+    acknowledged: Vec<String>,
+    /// Requests that were sent and not answered with success, with the reason.
+    failed: Vec<String>,
+}
+
+impl Load {
+    fn goes_on(&self) -> bool {
+        !self.stop.load(Ordering::Relaxed)
+    }
+
+    fn settle(&self, account: &mut Account, name: String, outcome: Result<(), String>) {
+        match outcome {
+            Ok(()) => account.acknowledged.push(format!("{name}-0")),
+            Err(why) => account.failed.push(why),
+        }
+        self.answered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection for every request.
+    async fn ever_new(self, number: usize) -> Account {
+        let mut account = Account::default();
+        for sequence in 0.. {
+            if !self.goes_on() {
+                break;
+            }
+            let name = format!("new{number}-{sequence}");
+            let outcome = match Http::try_connect(self.port).await {
+                Some(mut http) => post(&mut http, &name).await.map(drop),
+                None => Err("not connected".to_owned()),
+            };
+            self.settle(&mut account, name, outcome);
+        }
+        account
+    }
+
+    /// One connection for as long as the agent does not say that it ends.
+    async fn kept(self, number: usize) -> Account {
+        let mut account = Account::default();
+        let mut connection = None;
+        for sequence in 0.. {
+            if !self.goes_on() {
+                break;
+            }
+            let mut http = match connection.take() {
+                Some(http) => http,
+                None => Http::connect(self.port).await,
+            };
+            let name = format!("kept{number}-{sequence}");
+            let outcome = post(&mut http, &name).await;
+            if outcome == Ok(false) {
+                connection = Some(http);
+            }
+            self.settle(&mut account, name, outcome.map(drop));
+        }
+        account
+    }
+
+    /// gRPC on one connection; a call the agent did not begin, as its GOAWAY says, is made on another,
+    /// as every gRPC library does by itself.
+    async fn grpc(self, number: usize) -> Account {
+        let mut account = Account::default();
+        let mut grpc = Grpc::connect(self.port).await;
+        for sequence in 0.. {
+            if !self.goes_on() {
+                break;
+            }
+            let name = format!("grpc{number}-{sequence}");
+            let message = spans(&name, 1).encode_to_vec();
+            let mut answer = grpc.call(client::TRACES, &message).await;
+            let never_left = |error: &hyper::Error| error.is_canceled() || error.is_closed();
+            if answer.as_ref().is_err_and(never_left) {
+                grpc = Grpc::connect(self.port).await;
+                answer = grpc.call(client::TRACES, &message).await;
+            }
+            let outcome = match answer {
+                Ok(answer) if answer.status == 0 => Ok(()),
+                Ok(answer) => Err(format!("gRPC status {}", answer.status)),
+                Err(error) => Err(format!("{error:?}")),
+            };
+            self.settle(&mut account, name, outcome);
+        }
+        account
+    }
+}
+
+/// Whether the agent said that the connection ends.
+async fn post(http: &mut Http, name: &str) -> Result<bool, String> {
+    let message = spans(name, 1).encode_to_vec();
+    let answer = http.post("/v1/traces", &[], &message);
+    match tokio::time::timeout(Duration::from_secs(15), answer).await {
+        Ok(Some(answer)) if answer.status == 200 => {
+            Ok(answer.header("connection") == Some("close"))
+        }
+        Ok(Some(answer)) => Err(format!("HTTP status {}", answer.status)),
+        Ok(None) => Err("reset".to_owned()),
+        Err(_) => Err("no answer".to_owned()),
+    }
+}
+
+fn follower(sink: &Sink, port: SocketAddr) -> Agent {
+    Setup::grpc(sink.address)
+        .receiver(&format!("grpc: {{endpoint: '{port}'}}"))
+        .env("OTELAGENT_REUSE_PORT", "true")
+        .start()
+}
+
+async fn end(agent: Agent) -> Vec<serde_json::Value> {
+    agent.terminate();
+    let (code, log) = tokio::task::spawn_blocking(|| agent.wait()).await.unwrap();
+    assert_eq!(code, 0);
+    log
+}
+
+#[tokio::test]
+async fn agents_follow_each_other_on_one_port_and_every_request_is_answered() {
+    let sink = Sink::grpc().await;
+    let mut current = follower(&sink, "127.0.0.1:0".parse().unwrap());
+    let load = Load {
+        port: current.port(),
+        stop: Arc::default(),
+        answered: Arc::default(),
+    };
+    let mut clients = JoinSet::new();
+    for number in 0..4 {
+        clients.spawn(load.clone().ever_new(number));
+        clients.spawn(load.clone().kept(number));
+        clients.spawn(load.clone().grpc(number));
+    }
+    for _ in 0..4 {
+        let before = load.answered.load(Ordering::Relaxed);
+        let next = follower(&sink, load.port);
+        eventually("both serve", || {
+            load.answered.load(Ordering::Relaxed) > before + 200
+        })
+        .await;
+        end(std::mem::replace(&mut current, next)).await;
+    }
+    load.stop.store(true, Ordering::Relaxed);
+    let mut acknowledged = HashSet::new();
+    while let Some(account) = clients.join_next().await {
+        let account = account.unwrap();
+        assert!(account.failed.is_empty(), "{:?}", account.failed);
+        acknowledged.extend(account.acknowledged);
+    }
+    end(current).await;
+    let arrived: HashSet<_> = sink.spans().into_iter().collect();
+    assert!(acknowledged.len() > 800, "{}", acknowledged.len());
+    assert_eq!(acknowledged.difference(&arrived).count(), 0);
+}
+
+#[tokio::test]
+async fn an_agent_without_a_follower_serves_new_connections_until_the_others_have_ended() {
+    let sink = Sink::grpc().await;
+    let agent = Setup::grpc(sink.address).start();
+    // A request that takes its time keeps the agent from closing.
+    let body = spans("slow", 1).encode_to_vec();
+    let mut slow = Http::connect(agent.port()).await;
+    let head = format!(
+        "POST /v1/traces HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    slow.write(head.as_bytes()).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    agent.terminate();
+    eventually("it drains", || get(agent.health, "/ready").0 == 503).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut late = Http::connect(agent.port()).await;
+    assert_eq!(
+        post(&mut late, "late").await,
+        Ok(true),
+        "taken, and the connection ends"
+    );
+    let mut grpc = Grpc::connect(agent.port()).await;
+    let message = spans("grpc", 1).encode_to_vec();
+    assert_eq!(grpc.call(client::TRACES, &message).await.unwrap().status, 0);
+    slow.write(&body).await;
+    assert_eq!(slow.read().await.unwrap().status, 200);
+    let (code, _) = tokio::task::spawn_blocking(|| agent.wait()).await.unwrap();
+    assert_eq!((code, sink.spans().len()), (0, 3));
+}
+
+#[tokio::test]
+async fn while_the_last_telemetry_leaves_requests_are_refused_as_retryable() {
+    let sink = Sink::grpc().await;
+    sink.always(Some(Reply::Grpc(14, None)));
+    let agent = Setup::grpc(sink.address)
+        .env("OTELAGENT_SHUTDOWN_GRACE", "10")
+        .start();
+    let message = spans("kept", 1).encode_to_vec();
+    {
+        let mut grpc = Grpc::connect(agent.port()).await;
+        grpc.call(client::TRACES, &message).await.unwrap();
+    }
+    agent.terminate();
+    let refused = || async {
+        let mut http = Http::connect(agent.port()).await;
+        let answer = http.post("/v1/traces", &[], &message).await.unwrap();
+        (answer.status == 503).then(|| answer.header("retry-after").map(str::to_owned))
+    };
+    let mut answer = None;
+    for _ in 0..500 {
+        answer = refused().await;
+        if answer.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(answer, Some(Some("1".to_owned())));
+    let mut grpc = Grpc::connect(agent.port()).await;
+    let refusal = grpc.call(client::TRACES, &message).await.unwrap();
+    assert_eq!(refusal.status, 14);
+    let shutting_down = "otelagent_refused_requests_total";
+    assert!(agent.metric(shutting_down, "reason=\"shutting_down\"") >= 2);
+    sink.always(None);
+    let (code, log) = tokio::task::spawn_blocking(|| agent.wait()).await.unwrap();
+    assert_eq!(code, 0);
+    let done = log.iter().find(|line| line["message"] == "done").unwrap();
+    assert_eq!(
+        (&done["lost"], &done["accepted"]),
+        (&0.into(), &done["delivered"])
+    );
+}

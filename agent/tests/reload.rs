@@ -1,0 +1,236 @@
+//! A configuration that changes while the agent runs: taken over without a client noticing, or refused
+//! as a whole.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use prost::Message;
+
+use crate::support::agent::{Agent, Setup, temporary};
+use crate::support::client::{self, Grpc, Http};
+use crate::support::eventually;
+use crate::support::sink::Sink;
+use crate::support::telemetry::spans;
+
+const RELOADS: &str = "otelagent_config_reloads_total";
+
+/// Writes the configuration and asks the agent to read it.
+fn change(agent: &Agent, file: &Path, yaml: &str) {
+    std::fs::write(file, yaml).unwrap();
+    agent.hang_up();
+}
+
+async fn send(agent: &Agent, name: &str) -> u32 {
+    let mut grpc = Grpc::connect(agent.port()).await;
+    let message = spans(name, 1).encode_to_vec();
+    grpc.call(client::TRACES, &message).await.unwrap().status
+}
+
+#[tokio::test]
+async fn an_upstream_changes_under_load_and_no_request_or_connection_is_lost() {
+    let (first, second) = (Sink::grpc().await, Sink::grpc().await);
+    let file = temporary("reload.yaml");
+    let setup = Setup::grpc(first.address);
+    std::fs::write(&file, setup.yaml()).unwrap();
+    let agent = setup.start_from(&file);
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut clients = tokio::task::JoinSet::new();
+    for number in 0..4 {
+        let (ports, stop) = (agent.ports.clone(), Arc::clone(&stop));
+        clients.spawn(async move {
+            // One connection each for the whole test; a request that fails ends it.
+            let mut grpc = Grpc::connect(ports[0]).await;
+            let mut http = Http::connect(ports[1]).await;
+            let mut sent = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let name = format!("client{number}-{}", sent.len());
+                let message = spans(&name, 1).encode_to_vec();
+                if number % 2 == 0 {
+                    let answer = grpc.call(client::TRACES, &message).await.unwrap();
+                    assert_eq!(answer.status, 0);
+                } else {
+                    let answer = http.post("/v1/traces", &[], &message).await.unwrap();
+                    assert_eq!((answer.status, answer.header("connection")), (200, None));
+                }
+                sent.push(format!("{name}-0"));
+            }
+            sent
+        });
+    }
+    eventually("the first upstream is used", || !first.spans().is_empty()).await;
+    let moved = Setup::grpc(second.address)
+        .exporter("compression: zstd, headers: {x-tenant: b}")
+        .processors(
+            "memory_limiter: {check_interval: 1s, limit_mib: 70}",
+            "memory_limiter",
+        );
+    change(&agent, &file, &moved.yaml());
+    eventually("the second upstream is used", || second.spans().len() > 50).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut sent: Vec<String> = Vec::new();
+    while let Some(names) = clients.join_next().await {
+        sent.extend(names.unwrap());
+    }
+    assert_eq!(agent.metric(RELOADS, "applied"), 1);
+    let received = second.received();
+    assert!(received.iter().all(|one| one.headers["x-tenant"] == "b"));
+    assert!(
+        received
+            .iter()
+            .all(|one| one.headers["grpc-encoding"] == "zstd")
+    );
+    agent.terminate();
+    let (_, log) = tokio::task::spawn_blocking(|| agent.wait()).await.unwrap();
+    let mut arrived = [first.spans(), second.spans()].concat();
+    arrived.sort();
+    sent.sort();
+    assert_eq!(arrived, sent);
+    let line = log
+        .iter()
+        .find(|line| line["message"] == "configuration read");
+    assert_eq!(
+        line.unwrap()["changed"],
+        "processors.memory_limiter, exporters.otlp_grpc"
+    );
+    std::fs::remove_file(file).unwrap();
+}
+
+#[tokio::test]
+async fn what_waits_for_an_upstream_that_is_gone_leaves_for_the_new_one_at_once() {
+    let sink = Sink::grpc().await;
+    let file = temporary("gone.yaml");
+    let nowhere =
+        Setup::grpc("127.0.0.1:1".parse().unwrap()).retry("initial_interval: 1h, max_interval: 1h");
+    std::fs::write(&file, nowhere.yaml()).unwrap();
+    let agent = nowhere.start_from(&file);
+    assert_eq!(send(&agent, "span").await, 0);
+    let failed = "otelagent_exporter_failed_attempts_total";
+    eventually("an attempt fails", || agent.metric(failed, "") > 0).await;
+    change(&agent, &file, &Setup::grpc(sink.address).yaml());
+    eventually("it arrives", || sink.spans() == ["span-0"]).await;
+    std::fs::remove_file(file).unwrap();
+}
+
+/// As an orchestrator mounts files: the name is a link to a link that is swapped.
+#[tokio::test]
+async fn a_file_swapped_by_a_link_is_noticed_without_a_signal() {
+    let sink = Sink::grpc().await;
+    let mount = temporary("mount");
+    let setup = |value: &str| {
+        Setup::grpc(sink.address).processors(
+            &format!("resource: {{attributes: [{{key: stage, value: {value}, action: upsert}}]}}"),
+            "resource",
+        )
+    };
+    let publish = |version: &str| {
+        let directory = mount.join(version);
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("agent.yaml"), setup(version).yaml()).unwrap();
+        let next = mount.join("next");
+        std::os::unix::fs::symlink(version, &next).unwrap();
+        std::fs::rename(next, mount.join("data")).unwrap();
+    };
+    publish("one");
+    std::os::unix::fs::symlink("data/agent.yaml", mount.join("agent.yaml")).unwrap();
+    let agent = setup("one").start_from(&mount.join("agent.yaml"));
+    publish("two");
+    eventually("it is read", || agent.metric(RELOADS, "applied") == 1).await;
+    assert_eq!(send(&agent, "span").await, 0);
+    eventually("it arrives", || !sink.spans().is_empty()).await;
+    let message = String::from_utf8_lossy(&sink.taken()[0].message).into_owned();
+    assert!(
+        message.contains("two") && !message.contains("one"),
+        "{message}"
+    );
+    std::fs::remove_dir_all(mount).unwrap();
+}
+
+#[tokio::test]
+async fn a_bad_file_is_refused_with_every_problem_and_the_agent_runs_on() {
+    let sink = Sink::grpc().await;
+    let file = temporary("bad-reload.yaml");
+    let setup = Setup::grpc(sink.address);
+    let yaml = setup.yaml();
+    std::fs::write(&file, &yaml).unwrap();
+    let agent = setup.start_from(&file);
+    let refused = |message: &'static str| {
+        let log = agent.logged(message);
+        assert_eq!(log.len(), 1, "{message}");
+        log[0]["path"].as_str().unwrap().to_owned()
+    };
+    let info = |agent: &Agent| {
+        let metrics = agent.metrics();
+        let name = metrics
+            .keys()
+            .find(|name| name.starts_with("otelagent_config_info"));
+        name.unwrap().clone()
+    };
+    let before = info(&agent);
+    let bad = yaml
+        .replace("timeout: 5s", "timeout: 5 parsecs")
+        .replace("limit_mib: 64", "limit_mib: -1");
+    change(&agent, &file, &bad);
+    eventually("it is refused", || agent.metric(RELOADS, "refused") == 1).await;
+    refused(
+        "configuration refused: exporters.otlp_grpc.timeout: `5 parsecs` is not a duration; write for example \
+         200ms, 10s or 5m",
+    );
+    refused(
+        "configuration refused: processors.memory_limiter.limit_mib: -1 is out of range; use 1 to 1048576",
+    );
+    change(
+        &agent,
+        &file,
+        &yaml.replace("encoding: json", "encoding: console"),
+    );
+    eventually("it is refused", || agent.metric(RELOADS, "refused") == 2).await;
+    let path = refused(
+        "configuration refused: service.telemetry.logs: encoding and output_paths need a restart",
+    );
+    assert_eq!(path, "service.telemetry.logs");
+    std::fs::remove_file(&file).unwrap();
+    agent.hang_up();
+    eventually("it is refused", || agent.metric(RELOADS, "refused") == 3).await;
+    assert_eq!(
+        info(&agent),
+        before,
+        "the configuration in use is the first one"
+    );
+    assert_eq!(send(&agent, "span").await, 0);
+    eventually("it arrives", || sink.spans() == ["span-0"]).await;
+    change(&agent, &file, &yaml);
+    eventually("it means what is in use", || {
+        agent.metric(RELOADS, "unchanged") == 1
+    })
+    .await;
+    std::fs::remove_file(file).unwrap();
+}
+
+#[tokio::test]
+async fn limits_and_the_level_of_the_log_are_those_of_the_new_file() {
+    let sink = Sink::grpc().await;
+    let file = temporary("limits.yaml");
+    let setup = Setup::grpc(sink.address);
+    std::fs::write(&file, setup.yaml()).unwrap();
+    let agent = setup.start_from(&file);
+    assert_eq!(send(&agent, "span").await, 0);
+    let tight = setup
+        .yaml()
+        .replace(
+            "sending_queue: {",
+            "sending_queue: {sizer: bytes, queue_size: 10, ",
+        )
+        .replace("logs: {encoding", "logs: {level: error, encoding");
+    change(&agent, &file, &tight);
+    eventually("it is taken over", || {
+        agent.metric("otelcol_exporter_queue_capacity", "traces") == 10
+    })
+    .await;
+    assert_eq!(send(&agent, "span").await, 14, "the queue is too small now");
+    assert!(
+        agent.logged("configuration read").is_empty(),
+        "an error is less severe"
+    );
+    std::fs::remove_file(file).unwrap();
+}
