@@ -102,7 +102,7 @@ pub struct Address {
 pub struct Pipeline {
     /// What it carries.
     pub signal: Signal,
-    /// Edits of resource attributes, in order.
+    /// Edits of resource attributes, in order; none for profiles, which pass as they are.
     pub attributes: Vec<AttributeEdit>,
     /// Index into [`Config::exporters`].
     pub exporter: usize,
