@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::json::base64_in_place;
 use crate::scan::{Cursor, MAX_DEPTH, Value, write_varint};
 
 const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
@@ -232,21 +233,8 @@ pub(crate) fn base64_encode(bytes: &[u8]) -> String {
 
 /// Reads base64 with or without padding.
 pub(crate) fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len() / 4 * 3);
-    let mut bits = 0_u32;
-    let mut count = 0;
-    for &byte in text.trim_ascii() {
-        if byte == b'=' {
-            break;
-        }
-        let value = ALPHABET.iter().position(|&letter| letter == byte)?;
-        bits = (bits << 6) | u32::try_from(value).ok()?;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            out.push(((bits >> count) & 0xff) as u8);
-            bits &= (1 << count) - 1;
-        }
-    }
-    Some(out)
+    let mut bytes = text.trim_ascii().to_vec();
+    let length = base64_in_place(&mut bytes).ok()?;
+    bytes.truncate(length);
+    Some(bytes)
 }

@@ -132,7 +132,7 @@ pub struct Pipeline {
     pub signal: Signal,
     /// Ids of its processors, in order; the `processor` label of metrics.
     pub processors: Vec<String>,
-    /// Edits of resource attributes, in order.
+    /// Edits of resource attributes, in order; none for profiles, which pass as they are.
     pub attributes: Vec<AttributeEdit>,
     /// Index into [`Config::exporters`].
     pub exporter: usize,

@@ -14,6 +14,9 @@ mod reader;
 mod text;
 mod transcode;
 
+#[cfg(feature = "server")]
+pub(crate) use self::text::base64_in_place;
+
 use crate::scan::{MAX_DEPTH, Signal};
 
 /// Why there is no protobuf form of a request.

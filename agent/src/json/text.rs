@@ -65,7 +65,7 @@ pub(super) fn hex_in_place(text: &mut [u8]) -> Result<usize, &'static str> {
 }
 
 /// The same for base64, of the standard alphabet or the one for URLs, with padding or without (RFC 4648).
-pub(super) fn base64_in_place(text: &mut [u8]) -> Result<usize, &'static str> {
+pub(crate) fn base64_in_place(text: &mut [u8]) -> Result<usize, &'static str> {
     const WRONG: &str = "expected base64";
     let digits = match text {
         [rest @ .., b'=', b'='] | [rest @ .., b'='] => rest.len(),

@@ -89,8 +89,13 @@ fn is_taken(text: &str) -> bool {
     transcode(Signal::Logs, &format!("{{\"unknown\":{text}}}")).is_ok()
 }
 
+/// By syntax alone: a number may be too large for any type.
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn requests_mean_the_same_as_json(traces in traces(), metrics in metrics(), logs in logs(), pretty: bool) {
@@ -104,7 +109,7 @@ proptest! {
         prop_assert!(is_taken(&document.to_string()));
         prop_assert!(is_taken(&serde_json::to_string_pretty(&document).unwrap()));
         let text: String = pieces.into_iter().map(|piece| PIECES[piece]).collect();
-        let expected = serde_json::from_str::<serde_json::Value>(&text).is_ok();
+        let expected = is_json(&text);
         prop_assert_eq!(is_taken(&text), expected, "{}", text);
     }
 
@@ -118,7 +123,7 @@ proptest! {
             let at = text.floor_char_boundary(index.index(text.len() + 1));
             text.insert_str(at, PIECES[piece]);
         }
-        let expected = serde_json::from_str::<serde_json::Value>(&text).is_ok();
+        let expected = is_json(&text);
         prop_assert_eq!(is_taken(&text), expected, "{}", text);
     }
 
