@@ -9,11 +9,15 @@ use tokio::sync::Notify;
 /// The budget all requests and exports share.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    /// New telemetry is refused above this.
+    /// New telemetry is refused above this, exports not counted.
     soft: usize,
-    /// Exports wait above this.
+    /// Exports wait above this; between it and the limit requests can still be read.
+    exports: usize,
+    /// New telemetry is refused above this, all counted.
     hard: usize,
     used: AtomicUsize,
+    /// Of `used`, what exports under way need beside the telemetry they carry.
+    exporting_bytes: AtomicUsize,
     exporting: AtomicUsize,
     released: Notify,
 }
@@ -27,8 +31,10 @@ impl Budget {
     pub(crate) fn new(limit: usize, spike: usize) -> Arc<Self> {
         Arc::new(Self {
             soft: limit.saturating_sub(spike),
+            exports: limit.saturating_sub(spike / 4),
             hard: limit,
             used: AtomicUsize::new(0),
+            exporting_bytes: AtomicUsize::new(0),
             exporting: AtomicUsize::new(0),
             released: Notify::new(),
         })
@@ -37,6 +43,18 @@ impl Budget {
     /// Bytes held now.
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of telemetry held now, without what exports need beside it.
+    pub(crate) fn held(&self) -> usize {
+        self.used()
+            .saturating_sub(self.exporting_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Whether `more` bytes of new telemetry could be taken.
+    pub(crate) fn has_room(&self, more: usize) -> bool {
+        self.held().saturating_add(more) <= self.soft
+            && self.used().saturating_add(more) <= self.hard
     }
 
     /// Bytes up to which new telemetry is taken.
@@ -57,11 +75,11 @@ impl Budget {
     pub(crate) async fn export(self: &Arc<Self>, bytes: usize) -> ExportPermit {
         loop {
             let released = self.released.notified();
-            if self.exporting.load(Ordering::Relaxed) == 0 || self.used() + bytes <= self.hard {
+            if self.exporting.load(Ordering::Relaxed) == 0 || self.used() + bytes <= self.exports {
                 self.exporting.fetch_add(1, Ordering::Relaxed);
-                let mut permit = self.permit();
+                let mut permit = ExportPermit(self.permit());
                 permit.set(bytes);
-                return ExportPermit(permit);
+                return permit;
             }
             released.await;
         }
@@ -81,13 +99,12 @@ impl Permit {
     /// # Errors
     /// Nothing is taken where the budget has no room for all of them.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), Exhausted> {
-        let used = self.budget.used.fetch_add(more, Ordering::Relaxed) + more;
-        self.bytes += more;
-        if used > self.budget.soft {
-            self.set(self.bytes - more);
-            return Err(Exhausted);
+        self.set(self.bytes + more);
+        if self.budget.has_room(0) {
+            return Ok(());
         }
-        Ok(())
+        self.set(self.bytes - more);
+        Err(Exhausted)
     }
 
     /// Holds exactly `bytes` from now on; meant for giving back.
@@ -117,6 +134,9 @@ pub(crate) struct ExportPermit(Permit);
 impl ExportPermit {
     /// Holds exactly `bytes` from now on: what compression left over.
     pub(crate) fn set(&mut self, bytes: usize) {
+        let exporting = &self.0.budget.exporting_bytes;
+        exporting.fetch_add(bytes, Ordering::Relaxed);
+        exporting.fetch_sub(self.0.bytes, Ordering::Relaxed);
         self.0.set(bytes);
     }
 }
@@ -124,6 +144,6 @@ impl ExportPermit {
 impl Drop for ExportPermit {
     fn drop(&mut self) {
         self.0.budget.exporting.fetch_sub(1, Ordering::Relaxed);
-        self.0.set(0);
+        self.set(0);
     }
 }

@@ -73,7 +73,7 @@ impl Intake {
         if !route.lane.has_room(bytes) {
             return Err(Refusal::QueueFull);
         }
-        if self.budget.used().saturating_add(bytes) > self.budget.soft_limit() {
+        if !self.budget.has_room(bytes) {
             return Err(Refusal::MemoryLimit);
         }
         let mut permit = self.budget.permit();

@@ -8,7 +8,7 @@ use prost::Message;
 use super::{Directory, UNAVAILABLE, arrived, away, balanced, kept, names, send};
 use crate::support::agent::{Agent, Setup};
 use crate::support::client::{self, Grpc};
-use crate::support::sink::{Reply, Sink};
+use crate::support::sink::Sink;
 use crate::support::telemetry::spans;
 use crate::support::{eventually, skip_unless_root};
 
@@ -100,7 +100,7 @@ async fn a_full_disk_is_told_and_the_agent_goes_on_in_memory_until_there_is_room
     })
     .await;
     drop(agent);
-    sink.always(None);
+    let sink = Sink::grpc().await;
     let agent = kept(sink.address, disk.path()).start();
     arrived(&sink, 60).await;
     balanced(&agent).await;
@@ -159,7 +159,7 @@ async fn what_was_accepted_while_the_disk_was_read_only_is_on_disk_once_it_is_no
     eventually("the disk is used again", || !failing(&agent)).await;
     send(&agent, "later", 5).await;
     drop(agent);
-    sink.always(None);
+    let sink = Sink::grpc().await;
     let agent = kept(sink.address, disk.path()).start();
     arrived(&sink, 15).await;
     assert_eq!(
@@ -187,7 +187,7 @@ async fn a_removed_directory_is_noticed_made_again_and_filled_from_memory() {
         send(&agent, "later", 5).await;
         assert_eq!(agent.books("spans"), 0);
         drop(agent);
-        sink.always(None);
+        let sink = Sink::grpc().await;
         let agent = kept(sink.address, &directory.0).start();
         arrived(&sink, 17).await;
         let expected = [names("span", 10), names("meanwhile", 2), names("later", 5)].concat();
@@ -239,7 +239,6 @@ async fn without_its_directory_an_agent_starts_in_memory_and_uses_it_once_it_is_
     std::fs::create_dir(&directory.0).unwrap();
     eventually("the disk is used", || !failing(&agent)).await;
     drop(agent);
-    sink.always(Some(Reply::Take(Vec::new())));
     let sink = Sink::grpc().await;
     let _agent = kept(sink.address, &directory.0).start();
     arrived(&sink, 3).await;
