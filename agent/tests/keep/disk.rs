@@ -3,13 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use prost::Message;
-
-use super::{Directory, UNAVAILABLE, arrived, away, balanced, kept, names, send};
+use super::{Directory, UNAVAILABLE, arrived, away, balanced, kept, names, padded, send};
 use crate::support::agent::{Agent, Setup};
 use crate::support::client::{self, Grpc};
 use crate::support::sink::Sink;
-use crate::support::telemetry::spans;
 use crate::support::{eventually, skip_unless_root};
 
 /// A file system in memory, for as long as the test runs.
@@ -82,9 +79,7 @@ async fn a_full_disk_is_told_and_the_agent_goes_on_in_memory_until_there_is_room
     let sink = away().await;
     let agent = kept(sink.address, disk.path()).start();
     let mut grpc = Grpc::connect(agent.port()).await;
-    let mut request = spans("span", 1);
-    request.resource_spans[0].schema_url = "x".repeat(50_000);
-    let message = request.encode_to_vec();
+    let message = padded("span", 50_000);
     for _ in 0..60 {
         let answer = grpc.call(client::TRACES, &message).await.unwrap();
         assert_eq!(answer.status, 0);
@@ -124,9 +119,7 @@ async fn a_full_disk_and_full_memory_refuse_retryably_and_lose_nothing() {
     let mut grpc = Grpc::connect(agent.port()).await;
     let mut taken = 0;
     loop {
-        let mut request = spans(&format!("span-{taken}"), 1);
-        request.resource_spans[0].schema_url = "x".repeat(20_000);
-        let message = request.encode_to_vec();
+        let message = padded(&format!("span-{taken}"), 20_000);
         let answer = grpc.call(client::TRACES, &message).await.unwrap();
         if answer.status == UNAVAILABLE {
             break;
@@ -207,9 +200,7 @@ async fn what_was_on_a_removed_disk_only_is_counted_as_lost() {
         )
         .start();
     let mut grpc = Grpc::connect(agent.port()).await;
-    let mut request = spans("span", 1);
-    request.resource_spans[0].schema_url = "x".repeat(50_000);
-    let message = request.encode_to_vec();
+    let message = padded("span", 50_000);
     for _ in 0..100 {
         let answer = grpc.call(client::TRACES, &message).await.unwrap();
         assert_eq!(answer.status, 0);

@@ -94,13 +94,25 @@ async fn arrived(sink: &Sink, count: usize) {
     eventually(&what, || sink.spans().len() >= count).await;
 }
 
+/// A request of one span, so many bytes larger than it need be.
+fn padded(name: &str, padding: usize) -> Vec<u8> {
+    let mut request = spans(name, 1);
+    request.resource_spans[0].schema_url = "x".repeat(padding);
+    request.encode_to_vec()
+}
+
 /// Sends until the agent is gone; the names of acknowledged spans, counted as they come.
-async fn load(client: String, port: SocketAddr, count: Arc<AtomicU64>) -> Vec<String> {
+async fn load(
+    client: String,
+    port: SocketAddr,
+    padding: usize,
+    count: Arc<AtomicU64>,
+) -> Vec<String> {
     let mut acknowledged = Vec::new();
     let mut grpc = Grpc::connect(port).await;
     for sequence in 0.. {
         let name = format!("{client}-{sequence}");
-        let message = spans(&name, 1).encode_to_vec();
+        let message = padded(&name, padding);
         match grpc.call(client::TRACES, &message).await {
             Ok(answer) if answer.status == 0 => {
                 acknowledged.push(format!("{name}-0"));
@@ -113,11 +125,16 @@ async fn load(client: String, port: SocketAddr, count: Arc<AtomicU64>) -> Vec<St
 }
 
 /// Each round ends after up to `most` acknowledgements.
-async fn killed_under_load(fields: &str, rounds: u64, most: u64) {
+async fn killed_under_load(
+    setup: impl Fn(SocketAddr, &Path) -> Setup,
+    padding: usize,
+    rounds: u64,
+    most: u64,
+) {
     let directory = Directory::new();
     let sink = Sink::grpc().await;
     sink.always(Some(Reply::Slow(Duration::from_millis(20))));
-    let setup = Setup::grpc(sink.address).storage(&directory.0, fields);
+    let setup = setup(sink.address, &directory.0);
     let mut acknowledged = HashSet::new();
     let count = Arc::new(AtomicU64::new(0));
     for round in 0..rounds {
@@ -125,7 +142,7 @@ async fn killed_under_load(fields: &str, rounds: u64, most: u64) {
         let mut clients = tokio::task::JoinSet::new();
         for number in 0..6 {
             let name = format!("round{round}-client{number}");
-            clients.spawn(load(name, agent.port(), Arc::clone(&count)));
+            clients.spawn(load(name, agent.port(), padding, Arc::clone(&count)));
         }
         // Anywhere from the first acknowledgement to several batches later.
         let enough = count.load(Ordering::Relaxed) + fastrand::u64(1..most);
@@ -160,12 +177,28 @@ fn rounds() -> u64 {
 
 #[tokio::test]
 async fn killed_at_any_moment_it_delivers_everything_it_acknowledged() {
-    killed_under_load("create_directory: true", rounds(), 400).await;
+    killed_under_load(kept, 0, rounds(), 400).await;
+}
+
+#[tokio::test]
+async fn the_same_holds_while_memory_is_short_and_the_queue_is_on_disk_only() {
+    let small = |upstream, directory: &Path| {
+        kept(upstream, directory)
+            .processors(
+                "memory_limiter: {check_interval: 1s, limit_mib: 4}",
+                "memory_limiter",
+            )
+            .sending_queue("num_consumers: 1")
+    };
+    killed_under_load(small, 30_000, rounds() / 2, 200).await;
 }
 
 #[tokio::test]
 async fn the_same_holds_when_acknowledgements_wait_for_the_disk() {
-    killed_under_load("create_directory: true, fsync: true", rounds() / 2, 40).await;
+    let safe = |upstream, directory: &Path| {
+        Setup::grpc(upstream).storage(directory, "create_directory: true, fsync: true")
+    };
+    killed_under_load(safe, 0, rounds() / 2, 40).await;
 }
 
 #[tokio::test]
@@ -286,9 +319,7 @@ async fn an_upstream_that_stays_away_costs_disk_and_no_memory() {
     let mut grpc = Grpc::connect(agent.port()).await;
     let mut early = 0;
     for number in 0..400 {
-        let mut request = spans(&format!("span-{number}"), 1);
-        request.resource_spans[0].schema_url = "x".repeat(100_000);
-        let message = request.encode_to_vec();
+        let message = padded(&format!("span-{number}"), 100_000);
         let answer = grpc.call(client::TRACES, &message).await.unwrap();
         assert_eq!(answer.status, 0, "{number}");
         if number == 200 {
