@@ -9,11 +9,15 @@ use tokio::sync::Notify;
 /// The budget all requests and exports share.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    /// New telemetry is refused above this.
+    /// New telemetry is refused above this, exports not counted.
     soft: AtomicUsize,
-    /// Exports wait above this.
+    /// Exports wait above this; between it and the limit requests can still be read.
+    exports: AtomicUsize,
+    /// New telemetry is refused above this, all counted.
     hard: AtomicUsize,
     used: AtomicUsize,
+    /// Of `used`, what exports under way need beside the telemetry they carry.
+    exporting_bytes: AtomicUsize,
     exporting: AtomicUsize,
     released: Notify,
 }
@@ -27,8 +31,10 @@ impl Budget {
     pub(crate) fn new(limit: usize, spike: usize) -> Arc<Self> {
         Arc::new(Self {
             soft: AtomicUsize::new(limit.saturating_sub(spike)),
+            exports: AtomicUsize::new(limit.saturating_sub(spike / 4)),
             hard: AtomicUsize::new(limit),
             used: AtomicUsize::new(0),
+            exporting_bytes: AtomicUsize::new(0),
             exporting: AtomicUsize::new(0),
             released: Notify::new(),
         })
@@ -36,8 +42,9 @@ impl Budget {
 
     /// Other limits from now on. What is held already stays, even above a smaller limit.
     pub(crate) fn set_limits(&self, limit: usize, spike: usize) {
-        let soft = limit.saturating_sub(spike);
-        self.soft.store(soft, Ordering::Relaxed);
+        let below = |bytes: usize| limit.saturating_sub(bytes);
+        self.soft.store(below(spike), Ordering::Relaxed);
+        self.exports.store(below(spike / 4), Ordering::Relaxed);
         self.hard.store(limit, Ordering::Relaxed);
         self.released.notify_waiters();
     }
@@ -45,6 +52,18 @@ impl Budget {
     /// Bytes held now.
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of telemetry held now, without what exports need beside it.
+    pub(crate) fn held(&self) -> usize {
+        self.used()
+            .saturating_sub(self.exporting_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Whether `more` bytes of new telemetry could be taken.
+    pub(crate) fn has_room(&self, more: usize) -> bool {
+        self.held().saturating_add(more) <= self.soft_limit()
+            && self.used().saturating_add(more) <= self.hard.load(Ordering::Relaxed)
     }
 
     /// Bytes up to which new telemetry is taken.
@@ -66,12 +85,12 @@ impl Budget {
         loop {
             let released = self.released.notified();
             if self.exporting.load(Ordering::Relaxed) == 0
-                || self.used() + bytes <= self.hard.load(Ordering::Relaxed)
+                || self.used() + bytes <= self.exports.load(Ordering::Relaxed)
             {
                 self.exporting.fetch_add(1, Ordering::Relaxed);
-                let mut permit = self.permit();
+                let mut permit = ExportPermit(self.permit());
                 permit.set(bytes);
-                return ExportPermit(permit);
+                return permit;
             }
             released.await;
         }
@@ -91,13 +110,12 @@ impl Permit {
     /// # Errors
     /// Nothing is taken where the budget has no room for all of them.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), Exhausted> {
-        let used = self.budget.used.fetch_add(more, Ordering::Relaxed) + more;
-        self.bytes += more;
-        if used > self.budget.soft_limit() {
-            self.set(self.bytes - more);
-            return Err(Exhausted);
+        self.set(self.bytes + more);
+        if self.budget.has_room(0) {
+            return Ok(());
         }
-        Ok(())
+        self.set(self.bytes - more);
+        Err(Exhausted)
     }
 
     /// Holds exactly `bytes` from now on; meant for giving back.
@@ -127,6 +145,9 @@ pub(crate) struct ExportPermit(Permit);
 impl ExportPermit {
     /// Holds exactly `bytes` from now on: what compression left over.
     pub(crate) fn set(&mut self, bytes: usize) {
+        let exporting = &self.0.budget.exporting_bytes;
+        exporting.fetch_add(bytes, Ordering::Relaxed);
+        exporting.fetch_sub(self.0.bytes, Ordering::Relaxed);
         self.0.set(bytes);
     }
 }
@@ -134,6 +155,6 @@ impl ExportPermit {
 impl Drop for ExportPermit {
     fn drop(&mut self) {
         self.0.budget.exporting.fetch_sub(1, Ordering::Relaxed);
-        self.0.set(0);
+        self.set(0);
     }
 }

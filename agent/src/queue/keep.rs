@@ -109,7 +109,7 @@ impl Lane {
     /// all telemetry may take is for queues, and of that each lane has its share.
     pub(super) fn is_memory_short(&self, memory: usize, more: usize) -> bool {
         self.keep.as_ref().is_some_and(|keep| {
-            keep.budget.used() > keep.budget.soft_limit() / 2
+            keep.budget.held() > keep.budget.soft_limit() / 2
                 && memory.saturating_add(more) > keep.share
         })
     }

@@ -138,7 +138,7 @@ impl Intake {
         if route.lane.is_closed() {
             return Err(Refusal::ShuttingDown);
         }
-        if self.budget.used().saturating_add(bytes) > self.budget.soft_limit() {
+        if !self.budget.has_room(bytes) {
             return Err(Refusal::MemoryLimit);
         }
         let mut permit = self.budget.permit();

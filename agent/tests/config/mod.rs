@@ -225,6 +225,91 @@ fn every_refusal_names_the_path_the_value_and_what_is_allowed() {
     }
 }
 
+/// The contract with its queue on disk, with these fields of the extension.
+fn on_disk(fields: &str) -> String {
+    CONTRACT
+        .replace("block_on_overflow: false", "storage: file_storage/queue")
+        .replace(
+            "extensions:\n  health",
+            &format!("extensions:\n  file_storage/queue: {{{fields}}}\n  health"),
+        )
+        .replace(
+            "extensions: [health_check]",
+            "extensions: [health_check, file_storage/queue]",
+        )
+}
+
+#[test]
+fn a_queue_on_disk_has_the_collectors_fields_and_defaults() {
+    let storage = |yaml: &str| config::check(yaml).unwrap().exporters[0].storage.clone();
+    assert_eq!(storage(CONTRACT), None);
+    let default = storage(&on_disk("")).unwrap();
+    assert_eq!(default.directory, "/var/lib/otelcol/file_storage");
+    assert_eq!(default.directory_permissions, 0o750);
+    assert!(!default.create_directory && !default.fsync);
+    assert_eq!(default.max_size, 0);
+    let all = storage(&on_disk(
+        "directory: /queue, create_directory: true, directory_permissions: '0700', timeout: 2s, fsync: true, \
+         max_size: 1000000, recreate: false, compaction: {on_start: true, directory: /tmp, check_interval: 5s, \
+         max_transaction_size: 0, rebound_needed_threshold_mib: 1}",
+    ))
+    .unwrap();
+    assert_eq!(
+        (all.id.as_str(), all.directory.as_str()),
+        ("file_storage/queue", "/queue")
+    );
+    assert_eq!(
+        (all.directory_permissions, all.max_size),
+        (0o700, 1_000_000)
+    );
+    assert!(all.create_directory && all.fsync);
+}
+
+#[test]
+fn a_queue_on_disk_is_refused_where_it_would_not_do_what_it_says() {
+    let refused = |yaml: &str| messages(config::check(yaml));
+    assert_eq!(
+        refused(&on_disk("recreate: true")),
+        [
+            "extensions.file_storage/queue.recreate: is not supported; damage on disk costs only the records it \
+             has hit"
+        ]
+    );
+    assert_eq!(
+        refused(&on_disk("directory_permissions: '0888'")),
+        [
+            "extensions.file_storage/queue.directory_permissions: `0888` is not an octal mode of 0700 to 0777; write \
+             \"0750\""
+        ]
+    );
+    assert_eq!(
+        refused(&on_disk("").replace("[health_check, file_storage/queue]", "[health_check]")),
+        [
+            "service.extensions: `file_storage/queue` is missing; the queue of otlp_grpc is kept there"
+        ]
+    );
+    assert_eq!(
+        refused(&on_disk("").replace("storage: file_storage/queue", "storage: health_check")),
+        [
+            "exporters.otlp_grpc.sending_queue.storage: `health_check` is not defined under extensions as a \
+             file_storage"
+        ]
+    );
+}
+
+#[test]
+fn giving_up_although_the_queue_is_on_disk_is_warned_of() {
+    let warnings = |yaml: String| config::check(&yaml).unwrap().warnings;
+    assert!(warnings(on_disk("")).is_empty());
+    let given_up = warnings(on_disk("").replace("max_elapsed_time: 0s", "max_elapsed_time: 5m"));
+    assert!(given_up[0].contains("LOSES telemetry"), "{given_up:?}");
+    let never_again = warnings(on_disk("").replace(
+        "retry_on_failure: {enabled: true",
+        "retry_on_failure: {enabled: false",
+    ));
+    assert!(never_again[0].contains("LOST"), "{never_again:?}");
+}
+
 #[test]
 fn all_problems_of_a_file_are_reported_at_once() {
     let yaml = CONTRACT

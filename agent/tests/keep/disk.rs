@@ -3,13 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use prost::Message;
-
-use super::{Directory, UNAVAILABLE, arrived, away, balanced, kept, names, send};
+use super::{Directory, UNAVAILABLE, arrived, away, balanced, kept, names, padded, send};
 use crate::support::agent::{Agent, Setup};
 use crate::support::client::{self, Grpc};
-use crate::support::sink::{Reply, Sink};
-use crate::support::telemetry::spans;
+use crate::support::sink::Sink;
 use crate::support::{eventually, skip_unless_root};
 
 /// A file system in memory, for as long as the test runs.
@@ -82,9 +79,7 @@ async fn a_full_disk_is_told_and_the_agent_goes_on_in_memory_until_there_is_room
     let sink = away().await;
     let agent = kept(sink.address, disk.path()).start();
     let mut grpc = Grpc::connect(agent.port()).await;
-    let mut request = spans("span", 1);
-    request.resource_spans[0].schema_url = "x".repeat(50_000);
-    let message = request.encode_to_vec();
+    let message = padded("span", 50_000);
     for _ in 0..60 {
         let answer = grpc.call(client::TRACES, &message).await.unwrap();
         assert_eq!(answer.status, 0);
@@ -100,7 +95,7 @@ async fn a_full_disk_is_told_and_the_agent_goes_on_in_memory_until_there_is_room
     })
     .await;
     drop(agent);
-    sink.always(None);
+    let sink = Sink::grpc().await;
     let agent = kept(sink.address, disk.path()).start();
     arrived(&sink, 60).await;
     balanced(&agent).await;
@@ -124,9 +119,7 @@ async fn a_full_disk_and_full_memory_refuse_retryably_and_lose_nothing() {
     let mut grpc = Grpc::connect(agent.port()).await;
     let mut taken = 0;
     loop {
-        let mut request = spans(&format!("span-{taken}"), 1);
-        request.resource_spans[0].schema_url = "x".repeat(20_000);
-        let message = request.encode_to_vec();
+        let message = padded(&format!("span-{taken}"), 20_000);
         let answer = grpc.call(client::TRACES, &message).await.unwrap();
         if answer.status == UNAVAILABLE {
             break;
@@ -159,7 +152,7 @@ async fn what_was_accepted_while_the_disk_was_read_only_is_on_disk_once_it_is_no
     eventually("the disk is used again", || !failing(&agent)).await;
     send(&agent, "later", 5).await;
     drop(agent);
-    sink.always(None);
+    let sink = Sink::grpc().await;
     let agent = kept(sink.address, disk.path()).start();
     arrived(&sink, 15).await;
     assert_eq!(
@@ -187,7 +180,7 @@ async fn a_removed_directory_is_noticed_made_again_and_filled_from_memory() {
         send(&agent, "later", 5).await;
         assert_eq!(agent.books("spans"), 0);
         drop(agent);
-        sink.always(None);
+        let sink = Sink::grpc().await;
         let agent = kept(sink.address, &directory.0).start();
         arrived(&sink, 17).await;
         let expected = [names("span", 10), names("meanwhile", 2), names("later", 5)].concat();
@@ -207,9 +200,7 @@ async fn what_was_on_a_removed_disk_only_is_counted_as_lost() {
         )
         .start();
     let mut grpc = Grpc::connect(agent.port()).await;
-    let mut request = spans("span", 1);
-    request.resource_spans[0].schema_url = "x".repeat(50_000);
-    let message = request.encode_to_vec();
+    let message = padded("span", 50_000);
     for _ in 0..100 {
         let answer = grpc.call(client::TRACES, &message).await.unwrap();
         assert_eq!(answer.status, 0);
@@ -239,7 +230,6 @@ async fn without_its_directory_an_agent_starts_in_memory_and_uses_it_once_it_is_
     std::fs::create_dir(&directory.0).unwrap();
     eventually("the disk is used", || !failing(&agent)).await;
     drop(agent);
-    sink.always(Some(Reply::Take(Vec::new())));
     let sink = Sink::grpc().await;
     let _agent = kept(sink.address, &directory.0).start();
     arrived(&sink, 3).await;

@@ -7,6 +7,8 @@ mod slots;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prost::Message;
@@ -92,35 +94,62 @@ async fn arrived(sink: &Sink, count: usize) {
     eventually(&what, || sink.spans().len() >= count).await;
 }
 
-/// Sends until the agent is gone; the names of acknowledged spans.
-async fn load(client: String, port: SocketAddr) -> Vec<String> {
+/// A request of one span, so many bytes larger than it need be.
+fn padded(name: &str, padding: usize) -> Vec<u8> {
+    let mut request = spans(name, 1);
+    request.resource_spans[0].schema_url = "x".repeat(padding);
+    request.encode_to_vec()
+}
+
+/// Sends until the agent is gone; the names of acknowledged spans, counted as they come.
+async fn load(
+    client: String,
+    port: SocketAddr,
+    padding: usize,
+    count: Arc<AtomicU64>,
+) -> Vec<String> {
     let mut acknowledged = Vec::new();
     let mut grpc = Grpc::connect(port).await;
     for sequence in 0.. {
         let name = format!("{client}-{sequence}");
-        let message = spans(&name, 1).encode_to_vec();
+        let message = padded(&name, padding);
         match grpc.call(client::TRACES, &message).await {
-            Ok(answer) if answer.status == 0 => acknowledged.push(format!("{name}-0")),
+            Ok(answer) if answer.status == 0 => {
+                acknowledged.push(format!("{name}-0"));
+                count.fetch_add(1, Ordering::Relaxed);
+            }
             _ => break,
         }
     }
     acknowledged
 }
 
-async fn killed_under_load(fields: &str, rounds: u64) {
+/// Each round ends after up to `most` acknowledgements.
+async fn killed_under_load(
+    setup: impl Fn(SocketAddr, &Path) -> Setup,
+    padding: usize,
+    rounds: u64,
+    most: u64,
+) {
     let directory = Directory::new();
     let sink = Sink::grpc().await;
     sink.always(Some(Reply::Slow(Duration::from_millis(20))));
-    let setup = Setup::grpc(sink.address).storage(&directory.0, fields);
+    let setup = setup(sink.address, &directory.0);
     let mut acknowledged = HashSet::new();
+    let count = Arc::new(AtomicU64::new(0));
     for round in 0..rounds {
         let agent = setup.start();
         let mut clients = tokio::task::JoinSet::new();
         for number in 0..6 {
-            clients.spawn(load(format!("round{round}-client{number}"), agent.port()));
+            let name = format!("round{round}-client{number}");
+            clients.spawn(load(name, agent.port(), padding, Arc::clone(&count)));
         }
-        // Anywhere from the first request to several batches later.
-        tokio::time::sleep(Duration::from_millis(5 + fastrand::u64(..150))).await;
+        // Anywhere from the first acknowledgement to several batches later.
+        let enough = count.load(Ordering::Relaxed) + fastrand::u64(1..most);
+        eventually("requests are acknowledged", || {
+            count.load(Ordering::Relaxed) >= enough
+        })
+        .await;
         // Killed: nothing is flushed, nothing is closed.
         drop(agent);
         while let Some(names) = clients.join_next().await {
@@ -134,7 +163,7 @@ async fn killed_under_load(fields: &str, rounds: u64) {
         acknowledged.difference(&arrived).count()
     };
     eventually("everything acknowledged arrives", || missing() == 0).await;
-    assert!(acknowledged.len() > 100, "{} spans", acknowledged.len());
+    assert_eq!(acknowledged.len() as u64, count.load(Ordering::Relaxed));
     balanced(&agent).await;
     assert_eq!(
         agent.metric("otelagent_storage_damaged_records_total", ""),
@@ -148,12 +177,28 @@ fn rounds() -> u64 {
 
 #[tokio::test]
 async fn killed_at_any_moment_it_delivers_everything_it_acknowledged() {
-    killed_under_load("create_directory: true", rounds()).await;
+    killed_under_load(kept, 0, rounds(), 400).await;
+}
+
+#[tokio::test]
+async fn the_same_holds_while_memory_is_short_and_the_queue_is_on_disk_only() {
+    let small = |upstream, directory: &Path| {
+        kept(upstream, directory)
+            .processors(
+                "memory_limiter: {check_interval: 1s, limit_mib: 4}",
+                "memory_limiter",
+            )
+            .sending_queue("num_consumers: 1")
+    };
+    killed_under_load(small, 30_000, rounds() / 2, 200).await;
 }
 
 #[tokio::test]
 async fn the_same_holds_when_acknowledgements_wait_for_the_disk() {
-    killed_under_load("create_directory: true, fsync: true", rounds() / 2).await;
+    let safe = |upstream, directory: &Path| {
+        Setup::grpc(upstream).storage(directory, "create_directory: true, fsync: true")
+    };
+    killed_under_load(safe, 0, rounds() / 2, 40).await;
 }
 
 #[tokio::test]
@@ -195,14 +240,46 @@ async fn what_was_delivered_before_the_crash_is_not_sent_again() {
     sink.always(Some(Reply::Grpc(UNAVAILABLE, None)));
     send(&agent, "second", 5).await;
     drop(agent);
-    sink.always(None);
-    let agent = kept(sink.address, &directory.0).start();
-    arrived(&sink, 25).await;
+    let later = Sink::grpc().await;
+    let agent = kept(later.address, &directory.0).start();
+    arrived(&later, 5).await;
     balanced(&agent).await;
-    assert_eq!(
-        sink.spans(),
-        [names("first", 20), names("second", 5)].concat()
-    );
+    assert_eq!(later.spans(), names("second", 5));
+}
+
+#[tokio::test]
+async fn a_batch_sent_in_halves_leaves_the_disk_when_both_are_settled() {
+    const RESOURCE_EXHAUSTED: u32 = 8;
+    let directory = Directory::new();
+    let sink = away().await;
+    // A batch is eight requests, never fewer.
+    let eight = 8 * spans("span-0", 1).encoded_len();
+    let setup = kept(sink.address, &directory.0).batch(&format!(
+        "flush_timeout: 1h, sizer: bytes, min_size: {eight}, max_size: {eight}"
+    ));
+    let agent = setup.start();
+    send(&agent, "span", 8).await;
+    sink.script([
+        Reply::Grpc(RESOURCE_EXHAUSTED, None),
+        Reply::Take(Vec::new()),
+    ]);
+    eventually("one half is delivered", || {
+        let sent = agent.metric("otelcol_exporter_sent_spans_total", "");
+        (1..8).contains(&sent)
+    })
+    .await;
+    drop(agent);
+    sink.always(None);
+    let agent = setup.start();
+    let distinct = || sink.spans().into_iter().collect::<HashSet<_>>().len();
+    eventually("everything is delivered", || distinct() == 8).await;
+    balanced(&agent).await;
+    sink.script([Reply::Grpc(RESOURCE_EXHAUSTED, None)]);
+    send(&agent, "more", 8).await;
+    eventually("nothing is left on disk", || {
+        distinct() == 16 && directory.segments().is_empty()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -242,9 +319,7 @@ async fn an_upstream_that_stays_away_costs_disk_and_no_memory() {
     let mut grpc = Grpc::connect(agent.port()).await;
     let mut early = 0;
     for number in 0..400 {
-        let mut request = spans(&format!("span-{number}"), 1);
-        request.resource_spans[0].schema_url = "x".repeat(100_000);
-        let message = request.encode_to_vec();
+        let message = padded(&format!("span-{number}"), 100_000);
         let answer = grpc.call(client::TRACES, &message).await.unwrap();
         assert_eq!(answer.status, 0, "{number}");
         if number == 200 {
