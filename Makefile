@@ -103,6 +103,8 @@ $(DENY):
 generated:
 	$(call heading,'generated files')
 	$(CARGO) test --workspace --locked --test tests -- --exact pure::crd::the_committed_crd_is_the_generated_one
+	$(CARGO) test --locked --package otelagent-agent --test agent -- \
+	    --exact config::fields::the_documentation_holds_the_reference_as_the_code_has_it
 
 .PHONY: crd
 crd: prerequisites ## Write the CRD anew from the Rust types
@@ -116,6 +118,16 @@ demo: prerequisites ## Watch spans arrive while the topology is switched through
 .PHONY: demo-down
 demo-down: prerequisites ## Remove the demo's cluster
 	@$(CARGO) run --quiet --locked --package demo -- down
+
+.PHONY: agent-demo
+agent-demo: prerequisites ## Watch the agent alone at work: rates, memory and CPU in the terminal
+	@$(CARGO) build --quiet --release --locked --package otelagent-agent
+	@$(CARGO) run --quiet --locked --package agent-demo -- --agent $(TARGET)/release/otelagent-agent $(DEMO_ARGS)
+
+.PHONY: reference
+reference: ## Write the configuration reference of docs/agent.md anew from the code
+	OTELAGENT_WRITE_REFERENCE=1 $(CARGO) test --quiet --locked --package otelagent-agent --test agent -- \
+	    --exact config::fields::the_documentation_holds_the_reference_as_the_code_has_it
 
 .PHONY: bench-operator
 bench-operator: prerequisites ## Measure the operator: reconcile time, admission latency, memory

@@ -37,7 +37,7 @@ impl Load {
         !self.stop.load(Ordering::Relaxed)
     }
 
-    fn settle(&self, account: &mut Account, name: String, outcome: Result<(), String>) {
+    fn settle(&self, account: &mut Account, name: &str, outcome: Result<(), String>) {
         match outcome {
             Ok(()) => account.acknowledged.push(format!("{name}-0")),
             Err(why) => account.failed.push(why),
@@ -57,7 +57,7 @@ impl Load {
                 Some(mut http) => post(&mut http, &name).await.map(drop),
                 None => Err("not connected".to_owned()),
             };
-            self.settle(&mut account, name, outcome);
+            self.settle(&mut account, &name, outcome);
         }
         account
     }
@@ -79,7 +79,7 @@ impl Load {
             if outcome == Ok(false) {
                 connection = Some(http);
             }
-            self.settle(&mut account, name, outcome.map(drop));
+            self.settle(&mut account, &name, outcome.map(drop));
         }
         account
     }
@@ -106,7 +106,7 @@ impl Load {
                 Ok(answer) => Err(format!("gRPC status {}", answer.status)),
                 Err(error) => Err(format!("{error:?}")),
             };
-            self.settle(&mut account, name, outcome);
+            self.settle(&mut account, &name, outcome);
         }
         account
     }

@@ -131,10 +131,10 @@ async fn metrics_have_the_collectors_names_with_and_without_suffixes() {
         let sink = Sink::grpc().await;
         let setup = Setup::grpc(sink.address);
         let plain = "without_type_suffix: true, without_units: true, port: 0";
-        let yaml = match suffixed {
-            true => setup.yaml(),
-            false => setup.yaml().replace("port: 0", plain),
-        };
+        let mut yaml = setup.yaml();
+        if !suffixed {
+            yaml = yaml.replace("port: 0", plain);
+        }
         let agent = setup.start_with(&yaml);
         send(&agent, "grpc", 3).await;
         eventually("it arrives", || sink.spans().len() == 3).await;
