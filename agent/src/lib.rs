@@ -9,6 +9,9 @@
 //! | `rpc_status` | pure | `google.rpc.Status` and the text forms gRPC headers use |
 //! | `budget` | shell | how many bytes of telemetry may be held |
 //! | `encoding` | shell | gzip and zstd, bounded by the budget |
+//! | `live` | shell | values made from files, made anew when the files change |
+//! | `tls` | shell | certificates and authorities to rustls, both sides |
+//! | `stream` | shell | TCP, Unix and TLS connections as one type |
 //! | `receive` | shell | connections and both OTLP transports |
 //! | `queue` | shell | one lane per signal, cut into batches by size and age |
 //! | `export` | shell | batches to the upstream, again until they are settled |
@@ -35,6 +38,8 @@ mod fold;
 #[cfg(feature = "server")]
 mod health;
 #[cfg(feature = "server")]
+mod live;
+#[cfg(feature = "server")]
 mod metrics;
 #[cfg(feature = "server")]
 pub mod process;
@@ -44,3 +49,7 @@ mod queue;
 mod receive;
 #[cfg(feature = "server")]
 mod rpc_status;
+#[cfg(feature = "server")]
+mod stream;
+#[cfg(feature = "server")]
+mod tls;

@@ -125,6 +125,7 @@ pub(crate) struct Metrics {
     requests_refused: [[AtomicU64; 6]; 2],
     attempts_failed: AtomicU64,
     connections: AtomicU64,
+    handshakes_failed: AtomicU64,
 }
 
 /// What a signal's books say, in items.
@@ -156,6 +157,7 @@ impl Default for Metrics {
             requests_refused: Default::default(),
             attempts_failed: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            handshakes_failed: AtomicU64::new(0),
         }
     }
 }
@@ -241,6 +243,11 @@ impl Metrics {
     /// A client connection was accepted.
     pub(crate) fn connected(&self) {
         add(&self.connections, 1);
+    }
+
+    /// A client connection ended before TLS was agreed on.
+    pub(crate) fn handshake_failed(&self) {
+        add(&self.handshakes_failed, 1);
     }
 
     /// The books of one signal.
@@ -440,6 +447,8 @@ impl Metrics {
         text.gauge("otelagent_memory_held", "_bytes", &one(held as u64));
         text.gauge("otelagent_memory_limit", "_bytes", &one(limit as u64));
         text.counter("otelagent_connections", "", &one(get(&self.connections)));
+        let failed = one(get(&self.handshakes_failed));
+        text.counter("otelagent_tls_handshakes_failed", "", &failed);
         text.counter(
             "otelcol_process_uptime",
             "_seconds",

@@ -17,7 +17,7 @@ pub(super) fn read(yaml: &str, mode: &Mode<'_>) -> Result<Config, Vec<Problem>> 
     };
     let mut findings = Findings::default();
     let tree = expand::expand(tree, "", mode, &mut findings);
-    let problems = Problems::default();
+    let problems = Problems::new(std::mem::take(&mut findings.with_files));
     let config = sections(&tree, &problems, findings.warnings);
     let mut found = findings.problems;
     found.extend(problems.into_inner());

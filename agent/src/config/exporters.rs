@@ -5,7 +5,10 @@ use std::time::Duration;
 use super::document::component_type;
 use super::section::Section;
 use super::tree::Node;
-use super::{Address, Compression, Exporter, Protocol, Queue, Retry, Secret, receivers};
+use super::{
+    Address, ClientTls, Compression, Exporter, Protocol, Queue, Retry, Text, is_header_value,
+    receivers, tls,
+};
 
 const MIB: usize = 1024 * 1024;
 
@@ -42,8 +45,8 @@ pub(super) fn read(exporters: &Section<'_>) -> Vec<(String, Exporter)> {
 }
 
 fn exporter(mut section: Section<'_>, id: &str, protocol: Protocol) -> Exporter {
-    let insecure = tls(&mut section);
-    let (endpoint, base_path) = endpoint(&mut section, protocol, insecure);
+    let tls = section.section("tls").map(tls::client);
+    let Endpoint { address, path, tls } = endpoint(&mut section, protocol, tls);
     let compression = section.choice(
         "compression",
         &[
@@ -69,30 +72,15 @@ fn exporter(mut section: Section<'_>, id: &str, protocol: Protocol) -> Exporter 
     Exporter {
         id: id.to_owned(),
         protocol,
-        endpoint,
-        base_path,
+        endpoint: address,
+        tls,
+        base_path: path,
         compression: compression.unwrap_or(Compression::Gzip),
         timeout: timeout.unwrap_or(Duration::from_secs(default_timeout)),
         headers,
         queue,
         retry,
     }
-}
-
-/// `tls` may only say that there is none.
-fn tls(section: &mut Section<'_>) -> bool {
-    let Some(mut tls) = section.section("tls") else {
-        return false;
-    };
-    let insecure = tls.boolean("insecure").unwrap_or(false);
-    if !insecure {
-        tls.problem(
-            "insecure",
-            "TLS is not supported by this agent; only `insecure: true` is",
-        );
-    }
-    tls.finish();
-    insecure
 }
 
 /// What an endpoint's text says.
@@ -102,29 +90,47 @@ struct Url {
     path: String,
 }
 
-fn endpoint(section: &mut Section<'_>, protocol: Protocol, insecure: bool) -> (Address, String) {
+/// Where an exporter sends to.
+struct Endpoint {
+    address: Address,
+    path: String,
+    tls: Option<ClientTls>,
+}
+
+fn endpoint(section: &mut Section<'_>, protocol: Protocol, tls: Option<tls::Client>) -> Endpoint {
     let opaque = |text: &str| Url {
-        scheme: Some("http"),
+        scheme: None,
         address: receivers::opaque_address(text),
         path: String::new(),
     };
     let url = section.parsed("endpoint", |text| url(text, protocol), opaque);
-    let Some(url) = url else {
-        if section.node("endpoint").is_none() {
-            section.problem(
-                "endpoint",
-                "is missing; write for example http://collector:4317",
-            );
-        }
-        return (receivers::opaque_address(""), String::new());
-    };
-    if url.scheme == Some("https") || (url.scheme.is_none() && !insecure) {
+    if url.is_none() && section.node("endpoint").is_none() {
         section.problem(
             "endpoint",
-            "TLS is not supported by this agent; write http:// before the host for plaintext",
+            "is missing; write for example https://collector:4317",
         );
     }
-    (url.address, url.path)
+    let url = url.unwrap_or_else(|| opaque(""));
+    // As in the collector: the scheme decides; without one TLS is spoken unless switched off.
+    let insecure = tls.as_ref().is_some_and(|tls| tls.insecure);
+    let encrypted = match url.scheme {
+        Some("http") => {
+            if tls.is_some() && !insecure {
+                section.problem(
+                    "endpoint",
+                    "`http://` is plaintext, but tls is configured; write https://, or `insecure: true` under tls",
+                );
+            }
+            false
+        }
+        Some(_) => true,
+        None => !insecure,
+    };
+    Endpoint {
+        address: url.address,
+        path: url.path,
+        tls: encrypted.then(|| tls.map(|tls| tls.tls).unwrap_or_default()),
+    }
 }
 
 fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
@@ -132,12 +138,16 @@ fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
         Some(("http", rest)) => (Some("http"), rest),
         Some(("https", rest)) => (Some("https"), rest),
         Some((other, _)) => {
-            return Err(format!("`{other}://` is not supported; use http://"));
+            return Err(format!(
+                "`{other}://` is not supported; use https:// or http://"
+            ));
         }
         None => (None, text),
     };
     if scheme.is_none() && protocol == Protocol::Http {
-        return Err(format!("`{text}` is not a URL; write http://host:4318"));
+        return Err(format!(
+            "`{text}` is not a URL; write https://host:4318 or http://host:4318"
+        ));
     }
     let (authority, path) = match rest.find('/') {
         Some(at) => rest.split_at(at),
@@ -176,7 +186,7 @@ fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
     })
 }
 
-fn headers(section: &mut Section<'_>) -> Vec<(String, Secret)> {
+fn headers(section: &mut Section<'_>) -> Vec<(String, Text)> {
     let mut headers = Vec::new();
     let Some(names) = section.section("headers") else {
         return headers;
@@ -202,13 +212,10 @@ fn headers(section: &mut Section<'_>) -> Vec<(String, Secret)> {
             }
         };
         // The value is not echoed: it may be a credential.
-        if !value
-            .bytes()
-            .all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte))
-        {
+        if !is_header_value(&value) {
             names.problem(name, "holds characters a header value cannot carry");
         }
-        headers.push((lower, Secret(value)));
+        headers.push((lower, Text::new(&value, names.written_with_files(name))));
     }
     headers
 }

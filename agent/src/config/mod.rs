@@ -12,6 +12,8 @@ mod receivers;
 mod section;
 mod service;
 mod summary;
+mod text;
+mod tls;
 mod tree;
 mod units;
 
@@ -19,6 +21,9 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::scan::Signal;
+
+pub use self::text::{Secret, Text, is_header_value};
+pub use self::tls::{ClientTls, Identity, Pem, ServerTls, Versions};
 
 /// One mistake in a configuration: where, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,14 +83,32 @@ pub struct Config {
 /// `receivers.otlp`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receiver {
-    /// Every port takes OTLP/gRPC and OTLP/HTTP alike.
-    pub listen: Vec<Address>,
+    /// Every one takes OTLP/gRPC and OTLP/HTTP alike.
+    pub listen: Vec<Listener>,
     /// Largest gRPC message in bytes, also after decompression. Default 4 MiB.
     pub max_grpc_message: usize,
     /// Largest HTTP body in bytes, also after decompression. Default 20 MiB.
     pub max_http_body: usize,
     /// Calls one HTTP/2 connection may have open. Default 256.
     pub max_concurrent_streams: u32,
+}
+
+/// One socket to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Where.
+    pub place: Place,
+    /// How clients must speak there; none means plaintext.
+    pub tls: Option<ServerTls>,
+}
+
+/// What clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A TCP port.
+    Tcp(Address),
+    /// The absolute path of a Unix socket.
+    Unix(String),
 }
 
 /// A host and a port to listen on; an empty host means every address.
@@ -152,6 +175,8 @@ pub struct Exporter {
     pub protocol: Protocol,
     /// Host and port to connect to.
     pub endpoint: Address,
+    /// How the upstream must be spoken to; none means plaintext.
+    pub tls: Option<ClientTls>,
     /// Path before `/v1/<signal>` of OTLP/HTTP, without a slash at its end; empty for gRPC.
     pub base_path: String,
     /// Encoding of request bodies.
@@ -159,21 +184,11 @@ pub struct Exporter {
     /// Limit of one attempt, connecting included.
     pub timeout: Duration,
     /// Sent with every request, names in lower case.
-    pub headers: Vec<(String, Secret)>,
+    pub headers: Vec<(String, Text)>,
     /// Telemetry kept while it cannot be sent.
     pub queue: Queue,
     /// What happens after an attempt fails.
     pub retry: Retry,
-}
-
-/// A header value: never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("[redacted]")
-    }
 }
 
 /// OTLP's two transports.

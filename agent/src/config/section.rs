@@ -8,17 +8,27 @@ use super::Problem;
 use super::tree::Node;
 use super::units;
 
-/// Collects problems while several sections are open.
-#[derive(Default)]
-pub(super) struct Problems(RefCell<Vec<Problem>>);
+/// Collects problems while several sections are open, and knows which scalars refer to files.
+pub(super) struct Problems {
+    found: RefCell<Vec<Problem>>,
+    /// Path of the scalar, and as it is written.
+    with_files: Vec<(String, String)>,
+}
 
 impl Problems {
+    pub(super) fn new(with_files: Vec<(String, String)>) -> Self {
+        Self {
+            found: RefCell::default(),
+            with_files,
+        }
+    }
+
     pub(super) fn add(&self, path: &str, message: impl Into<String>) {
-        self.0.borrow_mut().push(Problem::new(path, message));
+        self.found.borrow_mut().push(Problem::new(path, message));
     }
 
     pub(super) fn into_inner(self) -> Vec<Problem> {
-        self.0.into_inner()
+        self.found.into_inner()
     }
 }
 
@@ -71,6 +81,14 @@ impl<'a> Section<'a> {
     /// All entries, for mappings whose keys are names.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&'a str, &'a Node)> + use<'a> {
         self.entries.iter().map(|(key, node)| (key.as_str(), node))
+    }
+
+    /// How a field that refers to files is written in the document.
+    pub(super) fn written_with_files(&self, key: &str) -> Option<&'a str> {
+        let path = self.at(key);
+        let files = &self.problems.with_files;
+        let (_, written) = files.iter().find(|(found, _)| *found == path)?;
+        Some(written)
     }
 
     fn mark(&mut self, key: &'static str) {

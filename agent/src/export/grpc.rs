@@ -13,11 +13,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::connect;
+use super::connect::Dialer;
+use super::headers::Headers;
 use super::retry::{self, Outcome};
 use super::rope::Rope;
-use super::{AGENT, ExportError, MAX_RESPONSE, retry_on};
+use super::{AGENT, ExportError, MAX_RESPONSE, no_answer, retry_on};
 use crate::config::{Compression, Exporter};
+use crate::live::causes;
 use crate::rpc_status::{self, Code};
 use crate::scan::Signal;
 
@@ -28,7 +30,8 @@ const WINDOW: u32 = 64 * 1024;
 pub(super) struct Client {
     exporter: Exporter,
     paths: [Uri; 3],
-    headers: HeaderMap,
+    headers: Headers,
+    dialer: Dialer,
     connection: Mutex<Option<Connection>>,
 }
 
@@ -38,16 +41,27 @@ struct Connection {
 }
 
 impl Client {
-    pub(super) fn new(exporter: &Exporter) -> Result<Self, ExportError> {
+    pub(super) fn new(exporter: &Exporter, max_age: Duration) -> Result<Self, ExportError> {
+        let scheme = if exporter.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        // The name that is proven is the name that is asked for, as in other gRPC clients.
+        let override_name = exporter
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.server_name_override.clone());
+        let authority = override_name.unwrap_or_else(|| exporter.endpoint.to_string());
         let uri = |service: &str| {
             Uri::builder()
-                .scheme("http")
-                .authority(exporter.endpoint.to_string())
+                .scheme(scheme)
+                .authority(authority.as_str())
                 .path_and_query(format!("/opentelemetry.proto.collector.{service}/Export"))
                 .build()
                 .map_err(ExportError::Endpoint)
         };
-        let mut headers = super::configured_headers(exporter)?;
+        let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
@@ -66,7 +80,8 @@ impl Client {
                 uri("metrics.v1.MetricsService")?,
                 uri("logs.v1.LogsService")?,
             ],
-            headers,
+            headers: Headers::new(exporter, headers)?,
+            dialer: Dialer::new(exporter, b"h2", max_age)?,
             connection: Mutex::new(None),
         })
     }
@@ -78,7 +93,7 @@ impl Client {
         for _ in 0..2 {
             let (sender, reused) = match self.sender().await {
                 Ok(found) => found,
-                Err(why) => return retry_on(&why),
+                Err(why) => return no_answer(why),
             };
             match self.call(sender, signal, message).await {
                 Ok(response) => return outcome(response).await,
@@ -91,7 +106,7 @@ impl Client {
                 }
             }
         }
-        last.map_or_else(|| retry_on(&"no connection"), |error| retry_on(&error))
+        last.map_or_else(|| no_answer("no connection"), |error| retry_on(&error))
     }
 
     /// Closes the connection once the calls on it have ended.
@@ -118,7 +133,7 @@ impl Client {
         if let Some(path) = self.paths.get(signal.index()) {
             *request.uri_mut() = path.clone();
         }
-        *request.headers_mut() = self.headers.clone();
+        *request.headers_mut() = (*self.headers.current()).clone();
         sender.ready().await?;
         sender.send_request(request).await
     }
@@ -131,23 +146,21 @@ impl Client {
         {
             return Ok((connection.sender.clone(), true));
         }
-        let stream = connect::connect(&self.exporter.endpoint)
-            .await
-            .map_err(|error| format!("connecting: {error}"))?;
+        let stream = self.dialer.dial().await.map_err(|error| causes(&error))?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
             .max_header_list_size(16 * 1024)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| format!("connecting: {error}"))?;
+            .map_err(|error| format!("connecting: {}", causes(&error)))?;
         // Ends when the last sender is dropped; its errors reach the calls themselves.
         tokio::spawn(async move {
             let _ = connection.await;
         });
         *slot = Some(Connection {
             sender: sender.clone(),
-            expires: connect::expiry(),
+            expires: self.dialer.expiry(),
         });
         Ok((sender, false))
     }
@@ -167,13 +180,13 @@ async fn outcome(response: Response<Incoming>) -> Outcome {
     }
     let collected = match Limited::new(body, MAX_RESPONSE).collect().await {
         Ok(collected) => collected,
-        Err(error) => return retry_on(&error),
+        Err(error) => return retry_on(&*error),
     };
     let trailers = collected.trailers().cloned();
     let body = collected.to_bytes();
     match trailers {
         Some(trailers) => of_status(&trailers, &body),
-        None => retry_on(&"the call ended without a gRPC status"),
+        None => no_answer("the call ended without a gRPC status"),
     }
 }
 

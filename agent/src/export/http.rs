@@ -15,19 +15,21 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
-use super::connect;
+use super::connect::Dialer;
+use super::headers::Headers;
 use super::retry::{self, Outcome};
 use super::rope::Rope;
-use super::{AGENT, ExportError, MAX_RESPONSE, retry_on};
+use super::{AGENT, ExportError, MAX_RESPONSE, no_answer, retry_on};
 use crate::config::Exporter;
+use crate::live::causes;
 use crate::rpc_status;
 use crate::scan::Signal;
 
 /// The upstream as HTTP server.
 pub(super) struct Client {
-    exporter: Exporter,
     paths: [Uri; 3],
-    headers: HeaderMap,
+    headers: Headers,
+    dialer: Dialer,
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -37,13 +39,13 @@ struct Connection {
 }
 
 impl Client {
-    pub(super) fn new(exporter: &Exporter) -> Result<Self, ExportError> {
+    pub(super) fn new(exporter: &Exporter, max_age: Duration) -> Result<Self, ExportError> {
         let uri = |signal: Signal| {
             format!("{}/v1/{}", exporter.base_path, signal.name())
                 .parse::<Uri>()
                 .map_err(|error| ExportError::Endpoint(error.into()))
         };
-        let mut headers = super::configured_headers(exporter)?;
+        let mut headers = HeaderMap::new();
         let host = HeaderValue::from_str(&exporter.endpoint.to_string())
             .map_err(|error| ExportError::Endpoint(error.into()))?;
         headers.insert(HOST, host);
@@ -56,13 +58,13 @@ impl Client {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
         }
         Ok(Self {
-            exporter: exporter.clone(),
             paths: [
                 uri(Signal::Traces)?,
                 uri(Signal::Metrics)?,
                 uri(Signal::Logs)?,
             ],
-            headers,
+            headers: Headers::new(exporter, headers)?,
+            dialer: Dialer::new(exporter, b"http/1.1", max_age)?,
             idle: Mutex::new(Vec::new()),
         })
     }
@@ -72,7 +74,7 @@ impl Client {
         loop {
             let (mut connection, reused) = match self.connection().await {
                 Ok(found) => found,
-                Err(why) => return retry_on(&why),
+                Err(why) => return no_answer(why),
             };
             match connection
                 .sender
@@ -92,7 +94,7 @@ impl Client {
         if let Some(path) = self.paths.get(signal.index()) {
             *request.uri_mut() = path.clone();
         }
-        *request.headers_mut() = self.headers.clone();
+        *request.headers_mut() = (*self.headers.current()).clone();
         request
     }
 
@@ -108,22 +110,20 @@ impl Client {
                 return Ok((connection, true));
             }
         }
-        let stream = connect::connect(&self.exporter.endpoint)
-            .await
-            .map_err(|error| format!("connecting: {error}"))?;
+        let stream = self.dialer.dial().await.map_err(|error| causes(&error))?;
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(64 * 1024)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| format!("connecting: {error}"))?;
+            .map_err(|error| format!("connecting: {}", causes(&error)))?;
         tokio::spawn(async move {
             let _ = connection.await;
         });
         sender
             .ready()
             .await
-            .map_err(|error| format!("connecting: {error}"))?;
-        let expires = connect::expiry();
+            .map_err(|error| format!("connecting: {}", causes(&error)))?;
+        let expires = self.dialer.expiry();
         Ok((Connection { sender, expires }, false))
     }
 
@@ -132,7 +132,7 @@ impl Client {
         let body = match Limited::new(body, MAX_RESPONSE).collect().await {
             Ok(collected) => collected.to_bytes(),
             Err(_) if head.status.is_success() => Bytes::new(),
-            Err(error) => return retry_on(&error),
+            Err(error) => return retry_on(&*error),
         };
         if connection.sender.ready().await.is_ok() {
             self.idle

@@ -3,16 +3,16 @@
 
 pub(crate) mod connect;
 mod grpc;
+mod headers;
 mod http;
 pub(crate) mod retry;
 mod rope;
 
-use std::fmt::Display;
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ::http::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -23,8 +23,10 @@ use crate::budget::Budget;
 use crate::config::{Exporter, Protocol};
 use crate::encoding;
 use crate::fold::Fold;
+use crate::live::causes;
 use crate::metrics::{Lost, Metrics};
 use crate::queue::{Batch, Lane};
+use crate::tls::TlsError;
 
 /// `user-agent` of every request.
 const AGENT: &str = concat!("otelagent-agent/", env!("CARGO_PKG_VERSION"));
@@ -47,6 +49,12 @@ pub(crate) enum ExportError {
     /// A header's name or value cannot be sent.
     #[error("header {0} cannot be sent")]
     Header(String),
+    /// A header's value can no longer be read.
+    #[error("header {0}: {1}")]
+    HeaderFile(String, String),
+    /// Certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 impl ExportError {
@@ -54,7 +62,8 @@ impl ExportError {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Endpoint(_) => "endpoint",
-            Self::Header(_) => "header",
+            Self::Header(_) | Self::HeaderFile(..) => "header",
+            Self::Tls(error) => error.reason(),
         }
     }
 }
@@ -89,35 +98,30 @@ pub(crate) struct Delivery {
     mentioned: Option<Instant>,
 }
 
-fn configured_headers(exporter: &Exporter) -> Result<HeaderMap, ExportError> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &exporter.headers {
-        let wrong = || ExportError::Header(name.clone());
-        let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
-        let mut value = HeaderValue::from_str(&value.0).map_err(|_| wrong())?;
-        value.set_sensitive(true);
-        headers.insert(key, value);
-    }
-    Ok(headers)
+/// No answer at all.
+fn retry_on(error: &dyn Error) -> Outcome {
+    no_answer(causes(error))
 }
 
-fn retry_on(why: &dyn Display) -> Outcome {
+fn no_answer(why: impl Into<String>) -> Outcome {
     Outcome::Retry {
         after: None,
-        why: why.to_string(),
+        why: why.into(),
     }
 }
 
 impl Upstream {
-    /// Prepares an exporter; nothing is connected before there is something to send.
+    /// Prepares an exporter; nothing is connected before there is something to send. Connections live
+    /// for `connection_age` at most.
     pub(crate) fn new(
         exporter: &Exporter,
         budget: Arc<Budget>,
         metrics: Arc<Metrics>,
+        connection_age: Duration,
     ) -> Result<Arc<Self>, ExportError> {
         let client = match exporter.protocol {
-            Protocol::Grpc => Client::Grpc(grpc::Client::new(exporter)?),
-            Protocol::Http => Client::Http(http::Client::new(exporter)?),
+            Protocol::Grpc => Client::Grpc(grpc::Client::new(exporter, connection_age)?),
+            Protocol::Http => Client::Http(http::Client::new(exporter, connection_age)?),
         };
         Ok(Arc::new(Self {
             exporter: exporter.clone(),
@@ -272,7 +276,7 @@ impl Upstream {
         if let Client::Grpc(client) = &self.client {
             client.forget().await;
         }
-        retry_on(&format!("no answer within {:?}", self.exporter.timeout))
+        no_answer(format!("no answer within {:?}", self.exporter.timeout))
     }
 
     /// Waits before the next attempt; where the upstream named a time, nothing but a shutdown cuts it.

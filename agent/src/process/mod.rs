@@ -14,26 +14,14 @@ use tracing_subscriber::filter::LevelFilter;
 
 use self::args::Command;
 use self::run::Options;
-use crate::config::{self, Config, LogEncoding, LogLevel, Problem, Resolve, Telemetry};
+use crate::config::{self, Config, LogEncoding, LogLevel, Problem, Telemetry};
+use crate::live::{Process, causes};
 
 /// Bad arguments or configuration.
 const USAGE_ERROR: u8 = 2;
 
 /// Threads that resolve names; nothing else blocks.
 const BLOCKING_THREADS: usize = 2;
-
-/// The environment and file system of this process.
-struct Process;
-
-impl Resolve for Process {
-    fn env(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok()
-    }
-
-    fn file(&self, path: &str) -> Result<String, String> {
-        std::fs::read_to_string(path).map_err(|error| error.to_string())
-    }
-}
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -142,13 +130,7 @@ fn run(file: &Path, grace: Option<OsString>, lame_duck: Option<OsString>) -> Exi
         // Losses were told and counted; to restart for them would help nobody.
         Ok(_) => ExitCode::SUCCESS,
         Err(start) => {
-            let mut causes = String::new();
-            let mut source = std::error::Error::source(&start);
-            while let Some(cause) = source {
-                causes = format!("{causes}: {cause}");
-                source = cause.source();
-            }
-            error!(reason = start.reason(), "{start}{causes}");
+            error!(reason = start.reason(), "{}", causes(&start));
             ExitCode::FAILURE
         }
     }
@@ -161,6 +143,11 @@ fn options(grace: Option<OsString>, lame_duck: Option<OsString>) -> Result<Optio
     Ok(Options {
         grace: seconds(grace, "shutdown grace", 20)?,
         lame_duck: seconds(lame_duck, "lame duck", 0)?,
+        upstream_age: seconds(
+            std::env::var_os("OTELAGENT_UPSTREAM_CONNECTION_AGE"),
+            "upstream connection age",
+            600,
+        )?,
         reuse_port: std::env::var_os("OTELAGENT_REUSE_PORT").is_some_and(|value| value == "true"),
         health_socket: std::env::var_os("OTELAGENT_HEALTH_SOCKET").map(Into::into),
     })

@@ -20,7 +20,7 @@ use crate::health::{self, Report, Topic};
 use crate::merge::Edits;
 use crate::metrics::Metrics;
 use crate::queue::Lane;
-use crate::receive::listener::{self, ListenError};
+use crate::receive::listener::{self, ListenError, Listener};
 use crate::receive::{Intake, Limits, Route};
 use crate::scan::Signal;
 
@@ -38,6 +38,8 @@ pub(super) struct Options {
     /// From the signal to the end of accepting.
     pub(super) lame_duck: Duration,
     pub(super) reuse_port: bool,
+    /// Connections to the upstream live this long at most.
+    pub(super) upstream_age: Duration,
     pub(super) health_socket: Option<PathBuf>,
 }
 
@@ -135,7 +137,7 @@ impl Signals {
 async fn start(config: &Config, options: &Options) -> Result<Agent, StartError> {
     let metrics = Arc::new(Metrics::default());
     let budget = Budget::new(config.memory.limit, config.memory.spike);
-    let upstreams = upstreams(config, &budget, &metrics)?;
+    let upstreams = upstreams(config, options, &budget, &metrics)?;
     let mut senders = JoinSet::new();
     let mut routes = Vec::new();
     let mut lanes = Vec::new();
@@ -180,11 +182,11 @@ async fn start(config: &Config, options: &Options) -> Result<Agent, StartError> 
     let places = Arc::new(Semaphore::new(limits.connections));
     let mut receivers = JoinSet::new();
     let mut otlp = Vec::new();
-    for address in &config.receiver.listen {
-        let listener = listener::bind(address, options.reuse_port).await?;
-        otlp.push(bound(&listener));
+    for configured in &config.receiver.listen {
+        let listener = Listener::bind(configured, options.reuse_port).await?;
+        otlp.push(listener.place());
         let (intake, places) = (Arc::clone(&intake), Arc::clone(&places));
-        receivers.spawn(listener::run(listener, intake, places, stopped.clone()));
+        receivers.spawn(listener.run(intake, places, stopped.clone()));
     }
     report.listening.store(true, Ordering::Relaxed);
     Ok(Agent {
@@ -201,10 +203,14 @@ async fn start(config: &Config, options: &Options) -> Result<Agent, StartError> 
 
 fn upstreams(
     config: &Config,
+    options: &Options,
     budget: &Arc<Budget>,
     metrics: &Arc<Metrics>,
 ) -> Result<Vec<Arc<Upstream>>, StartError> {
-    let new = |exporter| Upstream::new(exporter, Arc::clone(budget), Arc::clone(metrics));
+    let new = |exporter| {
+        let (budget, metrics) = (Arc::clone(budget), Arc::clone(metrics));
+        Upstream::new(exporter, budget, metrics, options.upstream_age)
+    };
     config
         .exporters
         .iter()

@@ -7,6 +7,7 @@ mod grpc;
 mod http;
 pub(crate) mod listener;
 mod status;
+mod unix;
 
 use std::sync::Arc;
 
