@@ -12,4 +12,7 @@ mod refuse;
 mod rooms;
 mod shutdown;
 mod support;
+mod tls;
+mod unix;
+mod upstream;
 mod wire;

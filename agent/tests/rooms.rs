@@ -50,7 +50,7 @@ fn pure_rooms_know_no_network_clock_file_or_environment() {
 
 #[test]
 fn the_agent_knows_nothing_of_kubernetes() {
-    for room in ["", "config", "scan", "receive", "export", "process"] {
+    for room in ["", "config", "scan", "receive", "export", "process", "tls"] {
         for (file, text) in sources(room) {
             let mentions = text.lines().filter(|line| !line.starts_with("//!"));
             for line in mentions {
@@ -67,7 +67,7 @@ fn the_agent_knows_nothing_of_kubernetes() {
 
 #[test]
 fn every_file_says_what_it_is_for_and_stays_short() {
-    for room in ["", "config", "scan", "receive", "export", "process"] {
+    for room in ["", "config", "scan", "receive", "export", "process", "tls"] {
         for (file, text) in sources(room) {
             assert!(
                 text.starts_with("//! "),

@@ -89,7 +89,7 @@ pub(super) fn client(mut section: Section<'_>) -> Client {
         include_system_ca: section
             .boolean("include_system_ca_certs_pool")
             .unwrap_or(false),
-        identity: identity(&mut section),
+        identity: identity(&mut section, false),
         versions: versions(&mut section),
         reload_interval: interval(&mut section),
     };
@@ -106,10 +106,7 @@ pub(super) fn client(mut section: Section<'_>) -> Client {
 
 /// `None` only together with a problem.
 pub(super) fn server(mut section: Section<'_>) -> Option<ServerTls> {
-    let identity = identity(&mut section);
-    if identity.is_none() {
-        section.problem("cert_file", "is missing; a server proves who it is");
-    }
+    let identity = identity(&mut section, true);
     let client_ca = pem_file(&mut section, "client_ca_file");
     // Every file is read again when it has changed; the collector asks for that by name.
     section.boolean("client_ca_file_reload");
@@ -167,7 +164,7 @@ fn pem(section: &mut Section<'_>, file: &'static str, inline: &'static str) -> O
     from_file.or(given)
 }
 
-fn identity(section: &mut Section<'_>) -> Option<Identity> {
+fn identity(section: &mut Section<'_>, required: bool) -> Option<Identity> {
     let certificate = pem(section, "cert_file", "cert_pem");
     let key = pem(section, "key_file", "key_pem");
     match (certificate, key) {
@@ -180,7 +177,12 @@ fn identity(section: &mut Section<'_>) -> Option<Identity> {
             section.problem("cert_file", "is missing; key_file needs its certificate");
             None
         }
-        (None, None) => None,
+        (None, None) => {
+            if required {
+                section.problem("cert_file", "is missing; a server proves who it is");
+            }
+            None
+        }
     }
 }
 

@@ -19,7 +19,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
+use super::client::Duplex;
 use super::telemetry::span_names;
 
 /// What a sink says to one request.
@@ -52,6 +54,11 @@ struct State {
     script: VecDeque<Reply>,
     always: Option<Reply>,
     received: Vec<Received>,
+    /// What TLS agreed on, connection by connection.
+    protocols: Vec<Option<String>>,
+    connections: usize,
+    /// Replies by path, before any other.
+    by_path: Vec<(&'static str, Reply)>,
 }
 
 /// A running upstream; stops when dropped.
@@ -78,10 +85,20 @@ impl Sink {
 
     /// Listens on a given address, for upstreams that come back.
     pub async fn at(address: SocketAddr, speaks: Speaks) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
+        Self::on(TcpListener::bind(address).await.unwrap(), speaks, None)
+    }
+
+    /// Speaks TLS on a port of its own.
+    pub async fn secure(speaks: Speaks, tls: TlsAcceptor) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(listener, speaks, Some(tls))
+    }
+
+    /// Serves what connects to a socket that is there already.
+    pub fn on(listener: TcpListener, speaks: Speaks, tls: Option<TlsAcceptor>) -> Self {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State::default()));
-        let task = tokio::spawn(accept(listener, Arc::clone(&state), speaks));
+        let task = tokio::spawn(accept(listener, Arc::clone(&state), speaks, tls));
         Self {
             address,
             state,
@@ -97,6 +114,21 @@ impl Sink {
     /// The reply to everything the script does not cover.
     pub fn always(&self, reply: Option<Reply>) {
         self.state.lock().unwrap().always = reply;
+    }
+
+    /// The reply to everything sent to this path, from now on.
+    pub fn always_at(&self, path: &'static str, reply: Reply) {
+        self.state.lock().unwrap().by_path = vec![(path, reply)];
+    }
+
+    /// The protocols TLS has agreed on, connection by connection.
+    pub fn protocols(&self) -> Vec<Option<String>> {
+        self.state.lock().unwrap().protocols.clone()
+    }
+
+    /// Connections so far.
+    pub fn connections(&self) -> usize {
+        self.state.lock().unwrap().connections
     }
 
     pub fn received(&self) -> Vec<Received> {
@@ -137,14 +169,32 @@ impl Drop for Sink {
     }
 }
 
-async fn accept(listener: TcpListener, state: Arc<Mutex<State>>, speaks: Speaks) {
+async fn accept(
+    listener: TcpListener,
+    state: Arc<Mutex<State>>,
+    speaks: Speaks,
+    tls: Option<TlsAcceptor>,
+) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         stream.set_nodelay(true).unwrap();
-        let state = Arc::clone(&state);
-        let service = service_fn(move |request| answer(request, Arc::clone(&state), speaks));
+        state.lock().unwrap().connections += 1;
+        let (state, tls) = (Arc::clone(&state), tls.clone());
         connections.spawn(async move {
+            let stream: Box<dyn Duplex> = match tls {
+                None => Box::new(stream),
+                Some(tls) => {
+                    let Ok(stream) = tls.accept(stream).await else {
+                        return;
+                    };
+                    let protocol = stream.get_ref().1.alpn_protocol();
+                    let protocol = protocol.map(|name| String::from_utf8(name.into()).unwrap());
+                    state.lock().unwrap().protocols.push(protocol);
+                    Box::new(stream)
+                }
+            };
+            let service = service_fn(move |request| answer(request, Arc::clone(&state), speaks));
             let io = TokioIo::new(stream);
             if speaks == Speaks::Grpc {
                 let builder = http2::Builder::new(TokioExecutor::new());
@@ -167,8 +217,10 @@ async fn answer(
     let body = body.collect().await?.to_bytes();
     let reply = {
         let mut state = state.lock().unwrap();
-        let scripted = state.script.pop_front();
-        scripted
+        let path = head.uri.path();
+        let here = state.by_path.iter().find(|(wanted, _)| *wanted == path);
+        let here = here.map(|(_, reply)| reply.clone());
+        here.or_else(|| state.script.pop_front())
             .or_else(|| state.always.clone())
             .unwrap_or(Reply::Take(Vec::new()))
     };
