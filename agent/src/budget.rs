@@ -44,6 +44,11 @@ impl Budget {
         self.soft
     }
 
+    /// Whether new telemetry is refused for want of memory.
+    pub(crate) fn is_short(&self) -> bool {
+        self.used() > self.soft
+    }
+
     /// An empty permit, to be grown as bytes arrive.
     pub(crate) fn permit(self: &Arc<Self>) -> Permit {
         Permit {
@@ -115,9 +120,12 @@ impl Drop for Permit {
 pub(crate) struct ExportPermit(Permit);
 
 impl ExportPermit {
-    /// Holds exactly `bytes` from now on: what compression left over.
-    pub(crate) fn set(&mut self, bytes: usize) {
-        self.0.set(bytes);
+    /// Ends the export and holds exactly `bytes` from now on: what compression left over.
+    pub(crate) fn keep(mut self, bytes: usize) -> Permit {
+        let empty = self.0.budget.permit();
+        let mut kept = std::mem::replace(&mut self.0, empty);
+        kept.set(bytes);
+        kept
     }
 }
 

@@ -8,7 +8,8 @@
 //! | [`merge`] | pure | resource attributes edited in the bytes of a request |
 //! | `rpc_status` | pure | `google.rpc.Status` and the text forms gRPC headers use |
 //! | `budget` | shell | how many bytes of telemetry may be held |
-//! | `encoding` | shell | gzip and zstd, bounded by the budget |
+//! | `encoding` | shell | gzip and zstd of what arrives, bounded by the budget |
+//! | `compress` | shell | gzip and zstd of what is sent, one batch at a time |
 //! | `live` | shell | values made from files, made anew when the files change |
 //! | `tls` | shell | certificates and authorities to rustls, both sides |
 //! | `stream` | shell | TCP, Unix and TLS connections as one type |
@@ -29,6 +30,8 @@ pub mod scan;
 
 #[cfg(feature = "server")]
 mod budget;
+#[cfg(feature = "server")]
+mod compress;
 #[cfg(feature = "server")]
 mod encoding;
 #[cfg(feature = "server")]

@@ -245,6 +245,37 @@ impl Batch {
         }
     }
 
+    /// The first `length` bytes of a batch of one request.
+    pub(crate) fn front(&self, length: usize) -> Bytes {
+        let held = self.parts.first().map(|held| held.bytes.clone());
+        let mut bytes = held.unwrap_or_default();
+        bytes.truncate(length);
+        bytes
+    }
+
+    /// The first `length` bytes of a batch of one request, with `items` in them, were taken, except
+    /// for `lost` items. The rest remains; what has been settled is never counted again.
+    pub(crate) fn settle_front(&mut self, length: usize, items: u64, reason: Lost, lost: u64) {
+        let Some(held) = self.parts.first_mut() else {
+            return;
+        };
+        let length = length.min(held.bytes.len());
+        let is_last = length == held.bytes.len();
+        let all = held.items as u64;
+        let items = if is_last { all } else { items.min(all) };
+        let lost = lost.min(items);
+        held.items -= usize::try_from(items).unwrap_or(held.items);
+        held.bytes = held.bytes.slice(length..);
+        self.bytes -= length;
+        let signal = self.signal();
+        self.lane.metrics.delivered(signal, items - lost);
+        self.lane.metrics.lost(signal, reason, lost);
+        self.lane.release(items, length);
+        if is_last {
+            self.parts.clear();
+        }
+    }
+
     /// The upstream has taken it, except for `rejected` items.
     pub(crate) fn delivered(mut self, rejected: u64) {
         let items = self.items();

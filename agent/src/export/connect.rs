@@ -34,6 +34,9 @@ pub(super) enum ConnectError {
     /// Somebody answers, but the wrong one or in the wrong way.
     #[error("TLS with {0}: {1}")]
     Tls(SocketAddr, io::Error),
+    /// The connection ends before anything is said on it.
+    #[error("connecting")]
+    Http(#[source] hyper::Error),
 }
 
 /// Connects to one upstream.

@@ -13,18 +13,21 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::connect::Dialer;
+use super::connect::{ConnectError, Dialer};
+use super::ending::Ending;
 use super::headers::Headers;
 use super::retry::{self, Outcome};
 use super::rope::Rope;
 use super::{AGENT, ExportError, MAX_RESPONSE, no_answer, retry_on};
 use crate::config::{Compression, Exporter};
-use crate::live::causes;
 use crate::rpc_status::{self, Code};
 use crate::scan::Signal;
 
 /// Answers are a few bytes; a larger window would only let the upstream fill our memory.
 const WINDOW: u32 = 64 * 1024;
+
+/// Connections one attempt may find dead before it waits.
+const TRIES: usize = 3;
 
 /// The upstream as gRPC server.
 pub(super) struct Client {
@@ -35,9 +38,11 @@ pub(super) struct Client {
     connection: Mutex<Option<Connection>>,
 }
 
+#[derive(Clone)]
 struct Connection {
     sender: SendRequest<Rope>,
     expires: Instant,
+    ending: Ending,
 }
 
 impl Client {
@@ -86,32 +91,39 @@ impl Client {
         })
     }
 
-    /// One attempt. A connection that turns out to be dead is replaced once, since the upstream may
-    /// have closed it while it was idle.
+    /// One attempt. A call on a connection that turns out to be dead or going away (GOAWAY) is made
+    /// again at once on the next: only what a fresh one says counts.
     pub(super) async fn send(&self, signal: Signal, message: &[Bytes]) -> Outcome {
-        let mut last = None;
-        for _ in 0..2 {
-            let (sender, reused) = match self.sender().await {
+        let mut left = TRIES;
+        loop {
+            let (connection, is_fresh) = match self.connection().await {
                 Ok(found) => found,
-                Err(why) => return no_answer(why),
+                Err(error) => return retry_on(&error),
             };
-            match self.call(sender, signal, message).await {
+            left -= 1;
+            match self.call(connection.sender, signal, message).await {
                 Ok(response) => return outcome(response).await,
                 Err(error) => {
-                    self.forget().await;
-                    if !reused {
-                        return retry_on(&error);
+                    self.replace(&connection.ending).await;
+                    if is_fresh || left == 0 {
+                        return no_answer(connection.ending.explain(&error));
                     }
-                    last = Some(error);
                 }
             }
         }
-        last.map_or_else(|| no_answer("no connection"), |error| retry_on(&error))
     }
 
     /// Closes the connection once the calls on it have ended.
     pub(super) async fn forget(&self) {
         *self.connection.lock().await = None;
+    }
+
+    /// The same, unless another call has replaced it already.
+    async fn replace(&self, failed: &Ending) {
+        let mut slot = self.connection.lock().await;
+        if slot.as_ref().is_some_and(|found| found.ending.is(failed)) {
+            *slot = None;
+        }
     }
 
     async fn call(
@@ -138,31 +150,31 @@ impl Client {
         sender.send_request(request).await
     }
 
-    async fn sender(&self) -> Result<(SendRequest<Rope>, bool), String> {
+    /// The connection, and whether it was made for this call.
+    async fn connection(&self) -> Result<(Connection, bool), ConnectError> {
         let mut slot = self.connection.lock().await;
         if let Some(connection) = slot.as_ref()
             && !connection.sender.is_closed()
             && Instant::now() < connection.expires
         {
-            return Ok((connection.sender.clone(), true));
+            return Ok((connection.clone(), false));
         }
-        let stream = self.dialer.dial().await.map_err(|error| causes(&error))?;
+        let stream = self.dialer.dial().await?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
             .max_header_list_size(16 * 1024)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| format!("connecting: {}", causes(&error)))?;
-        // Ends when the last sender is dropped; its errors reach the calls themselves.
-        tokio::spawn(async move {
-            let _ = connection.await;
-        });
-        *slot = Some(Connection {
-            sender: sender.clone(),
+            .map_err(ConnectError::Http)?;
+        // Ends when the last sender is dropped.
+        let connection = Connection {
+            sender,
             expires: self.dialer.expiry(),
-        });
-        Ok((sender, false))
+            ending: Ending::of(connection),
+        };
+        *slot = Some(connection.clone());
+        Ok((connection, true))
     }
 }
 

@@ -15,13 +15,13 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
-use super::connect::Dialer;
+use super::connect::{ConnectError, Dialer};
+use super::ending::Ending;
 use super::headers::Headers;
 use super::retry::{self, Outcome};
 use super::rope::Rope;
 use super::{AGENT, ExportError, MAX_RESPONSE, no_answer, retry_on};
 use crate::config::Exporter;
-use crate::live::causes;
 use crate::rpc_status;
 use crate::scan::Signal;
 
@@ -36,6 +36,7 @@ pub(super) struct Client {
 struct Connection {
     sender: SendRequest<Rope>,
     expires: Instant,
+    ending: Ending,
 }
 
 impl Client {
@@ -74,7 +75,7 @@ impl Client {
         loop {
             let (mut connection, reused) = match self.connection().await {
                 Ok(found) => found,
-                Err(why) => return no_answer(why),
+                Err(error) => return retry_on(&error),
             };
             match connection
                 .sender
@@ -82,7 +83,7 @@ impl Client {
                 .await
             {
                 Ok(response) => return self.outcome(response, connection).await,
-                Err(error) if !reused => return retry_on(&error),
+                Err(error) if !reused => return no_answer(connection.ending.explain(&error)),
                 Err(_) => {}
             }
         }
@@ -98,7 +99,7 @@ impl Client {
         request
     }
 
-    async fn connection(&self) -> Result<(Connection, bool), String> {
+    async fn connection(&self) -> Result<(Connection, bool), ConnectError> {
         loop {
             let idle = self
                 .idle
@@ -110,21 +111,20 @@ impl Client {
                 return Ok((connection, true));
             }
         }
-        let stream = self.dialer.dial().await.map_err(|error| causes(&error))?;
+        let stream = self.dialer.dial().await?;
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(64 * 1024)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| format!("connecting: {}", causes(&error)))?;
-        tokio::spawn(async move {
-            let _ = connection.await;
-        });
-        sender
-            .ready()
-            .await
-            .map_err(|error| format!("connecting: {}", causes(&error)))?;
-        let expires = self.dialer.expiry();
-        Ok((Connection { sender, expires }, false))
+            .map_err(ConnectError::Http)?;
+        let ending = Ending::of(connection);
+        sender.ready().await.map_err(ConnectError::Http)?;
+        let connection = Connection {
+            sender,
+            expires: self.dialer.expiry(),
+            ending,
+        };
+        Ok((connection, false))
     }
 
     async fn outcome(&self, response: Response<Incoming>, mut connection: Connection) -> Outcome {
@@ -135,10 +135,10 @@ impl Client {
             Err(error) => return retry_on(&*error),
         };
         if connection.sender.ready().await.is_ok() {
-            self.idle
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(connection);
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            idle.retain(|other| !other.sender.is_closed() && now < other.expires);
+            idle.push(connection);
         }
         if head.status.is_success() {
             // A body that is no answer is no reason to send the data again.

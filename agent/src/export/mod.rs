@@ -2,6 +2,8 @@
 //! counted as lost. Must not know receivers or configuration files.
 
 pub(crate) mod connect;
+mod delivery;
+mod ending;
 mod grpc;
 mod headers;
 mod http;
@@ -9,23 +11,26 @@ pub(crate) mod retry;
 mod rope;
 
 use std::error::Error;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
+use self::delivery::{Deliveries, Delivery};
 use self::retry::{Backoff, Outcome};
-use crate::budget::Budget;
-use crate::config::{Exporter, Protocol};
-use crate::encoding;
+use crate::budget::{Budget, Permit};
+use crate::compress::{self, Compressor};
+use crate::config::{Compression, Exporter, Protocol};
 use crate::fold::Fold;
 use crate::live::causes;
+use crate::merge;
 use crate::metrics::{Lost, Metrics};
 use crate::queue::{Batch, Lane};
+use crate::scan::{self, Signal};
 use crate::tls::TlsError;
 
 /// `user-agent` of every request.
@@ -33,12 +38,6 @@ const AGENT: &str = concat!("otelagent-agent/", env!("CARGO_PKG_VERSION"));
 
 /// What is read of an answer (OTLP specification: 4 MiB are enough for every answer).
 const MAX_RESPONSE: usize = 4 * 1024 * 1024;
-
-/// Longest wait between attempts while the agent shuts down.
-const DRAIN_WAIT: Duration = Duration::from_millis(500);
-
-/// An upstream that stays away is mentioned this often.
-const REMINDER: Duration = Duration::from_mins(1);
 
 /// Why an exporter cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -77,25 +76,31 @@ enum Client {
 pub(crate) struct Upstream {
     exporter: Exporter,
     client: Client,
-    budget: Arc<Budget>,
-    metrics: Arc<Metrics>,
-    delivery: Mutex<Delivery>,
-    /// An attempt has succeeded after others failed, or the agent shuts down: no need to wait longer.
-    hurry: Notify,
-    draining: AtomicBool,
+    shared: Shared,
+    deliveries: Deliveries,
     partial: Fold,
+    halves: Fold,
     losses: Fold,
 }
 
-/// Whether delivery works, as health tells it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Delivery {
-    /// Since when every attempt has failed, and why the last one did.
-    pub(crate) failing: Option<(Instant, String)>,
-    /// When a batch was last taken.
-    pub(crate) succeeded: Option<Instant>,
-    attempts: u64,
-    mentioned: Option<Instant>,
+/// What all exporters have in common.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    /// Bytes that may be held.
+    pub(crate) budget: Arc<Budget>,
+    /// The books.
+    pub(crate) metrics: Arc<Metrics>,
+    /// What compresses.
+    pub(crate) compressor: Arc<Compressor>,
+    /// Connections to an upstream live this long at most.
+    pub(crate) connection_age: Duration,
+}
+
+/// A request ready to be sent, and what its bytes cost.
+struct Encoded {
+    body: Vec<Bytes>,
+    #[expect(dead_code, reason = "held for its drop")]
+    permit: Option<Permit>,
 }
 
 /// No answer at all.
@@ -106,32 +111,26 @@ fn retry_on(error: &dyn Error) -> Outcome {
 fn no_answer(why: impl Into<String>) -> Outcome {
     Outcome::Retry {
         after: None,
+        answered: false,
         why: why.into(),
     }
 }
 
 impl Upstream {
-    /// Prepares an exporter; nothing is connected before there is something to send. Connections live
-    /// for `connection_age` at most.
-    pub(crate) fn new(
-        exporter: &Exporter,
-        budget: Arc<Budget>,
-        metrics: Arc<Metrics>,
-        connection_age: Duration,
-    ) -> Result<Arc<Self>, ExportError> {
+    /// Prepares an exporter; nothing is connected before there is something to send.
+    pub(crate) fn new(exporter: &Exporter, shared: Shared) -> Result<Arc<Self>, ExportError> {
+        let age = shared.connection_age;
         let client = match exporter.protocol {
-            Protocol::Grpc => Client::Grpc(grpc::Client::new(exporter, connection_age)?),
-            Protocol::Http => Client::Http(http::Client::new(exporter, connection_age)?),
+            Protocol::Grpc => Client::Grpc(grpc::Client::new(exporter, age)?),
+            Protocol::Http => Client::Http(http::Client::new(exporter, age)?),
         };
         Ok(Arc::new(Self {
             exporter: exporter.clone(),
             client,
-            budget,
-            metrics,
-            delivery: Mutex::default(),
-            hurry: Notify::new(),
-            draining: AtomicBool::new(false),
+            shared,
+            deliveries: Deliveries::new(&exporter.id),
             partial: Fold::default(),
+            halves: Fold::default(),
             losses: Fold::default(),
         }))
     }
@@ -143,16 +142,12 @@ impl Upstream {
 
     /// Whether delivery works.
     pub(crate) fn delivery(&self) -> Delivery {
-        self.delivery
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.deliveries.overall()
     }
 
     /// From now on waits between attempts are short, and those under way end.
     pub(crate) fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-        self.hurry.notify_waiters();
+        self.deliveries.drain();
     }
 
     /// Sends what the lane holds until it is closed and empty.
@@ -174,24 +169,65 @@ impl Upstream {
         while under_way.join_next().await.is_some() {}
     }
 
-    /// Sends one batch until it is settled; what is too large is sent in halves.
+    /// Sends one batch until it is settled; what is too large is sent in halves, and one request that
+    /// is too large in pieces.
     async fn deliver(&self, batch: Batch) {
         let mut waiting = vec![batch];
         while let Some(mut batch) = waiting.pop() {
-            match self.attempts(&batch).await {
+            match self.attempts(batch.signal(), &batch.parts()).await {
                 Ok(rejected) => batch.delivered(rejected),
                 Err(Failed::TooLarge(why)) if batch.requests() > 1 => {
-                    info!(
-                        reason = "too_large",
-                        bytes = batch.bytes(),
-                        why,
-                        "sending a batch in halves"
-                    );
+                    self.tell_halves(batch.bytes(), &why);
                     waiting.push(batch.split());
                     waiting.push(batch);
                 }
-                Err(failed) => self.lose(batch, &failed),
+                Err(Failed::TooLarge(why)) => self.deliver_pieces(batch, why).await,
+                Err(failed) => {
+                    let reason = self.tell_loss(batch.signal(), batch.items(), &failed);
+                    batch.lost(reason);
+                }
             }
+        }
+    }
+
+    /// Sends one request in pieces cut between its entries, beginning with the first, as small as the
+    /// upstream makes them. An entry that is too large by itself is lost.
+    async fn deliver_pieces(&self, mut batch: Batch, why: String) {
+        let signal = batch.signal();
+        let mut lengths = vec![batch.bytes()];
+        let mut refused = Some(why);
+        while let Some(length) = lengths.pop() {
+            let piece = batch.front(length);
+            let result = match refused.take() {
+                Some(why) => Err(Failed::TooLarge(why)),
+                None => self.attempts(signal, std::slice::from_ref(&piece)).await,
+            };
+            if let (Err(Failed::TooLarge(why)), Some(at)) = (&result, merge::middle(&piece)) {
+                self.tell_halves(length, why);
+                lengths.push(length - at);
+                lengths.push(at);
+                continue;
+            }
+            // It was inspected when it came.
+            let items = scan::inspect(signal, &piece).unwrap_or_default() as u64;
+            let (reason, lost) = match result {
+                Ok(rejected) => (Lost::Rejected, rejected),
+                Err(failed) => (self.tell_loss(signal, items, &failed), items),
+            };
+            batch.settle_front(length, items, reason, lost);
+        }
+    }
+
+    fn tell_halves(&self, bytes: usize, why: &str) {
+        if let Some(left_out) = self.halves.due() {
+            info!(
+                exporter = self.id(),
+                reason = "too_large",
+                bytes,
+                why,
+                left_out,
+                "sending a batch in halves"
+            );
         }
     }
 
@@ -204,7 +240,7 @@ impl Upstream {
         }
     }
 
-    fn lose(&self, batch: Batch, failed: &Failed) {
+    fn tell_loss(&self, signal: Signal, items: u64, failed: &Failed) -> Lost {
         let (reason, why) = match failed {
             Failed::TooLarge(why) => (Lost::TooLarge, why),
             Failed::Permanent(why) => (Lost::Permanent, why),
@@ -213,25 +249,30 @@ impl Upstream {
         if let Some(left_out) = self.losses.due() {
             error!(
                 exporter = self.id(),
-                signal = batch.signal().name(),
-                items = batch.items(),
+                signal = signal.name(),
+                items,
                 reason = reason.reason(),
                 why,
                 left_out,
                 "telemetry lost"
             );
         }
-        batch.lost(reason);
+        reason
     }
 
     /// Attempts until one is answered for good; the answer is the number of rejected items.
-    async fn attempts(&self, batch: &Batch) -> Result<u64, Failed> {
+    async fn attempts(&self, signal: Signal, parts: &[Bytes]) -> Result<u64, Failed> {
         let started = Instant::now();
         let mut backoff = Backoff::new(self.exporter.retry);
+        let mut kept = None;
         loop {
-            let (after, why) = match self.attempt(batch).await {
+            let encoded = match kept.take() {
+                Some(encoded) => encoded,
+                None => self.encode(parts).await?,
+            };
+            let (after, answered, why) = match self.attempt(signal, &encoded.body).await {
                 Outcome::Delivered { rejected, message } => {
-                    self.succeeded();
+                    self.deliveries.succeeded(signal);
                     if rejected > 0 || !message.is_empty() {
                         self.tell_partial(rejected, &message);
                     }
@@ -239,36 +280,56 @@ impl Upstream {
                 }
                 Outcome::TooLarge(why) => return Err(Failed::TooLarge(why)),
                 Outcome::Permanent(why) => return Err(Failed::Permanent(why)),
-                Outcome::Retry { after, why } => (after, why),
+                Outcome::Retry {
+                    after,
+                    answered,
+                    why,
+                } => (after, answered, why),
             };
-            self.failed(&why);
+            self.shared.metrics.attempt_failed();
+            self.deliveries.failed(signal, &why);
+            // Where memory is short, to compress once more is the lesser evil.
+            if !self.shared.budget.is_short() {
+                kept = Some(encoded);
+            }
             let Some(wait) = backoff.next(started.elapsed(), after, fastrand::f64()) else {
                 return Err(Failed::GivenUp(why));
             };
-            self.pause(wait, after.is_some()).await;
+            self.deliveries.pause(signal, wait, answered).await;
         }
     }
 
-    async fn attempt(&self, batch: &Batch) -> Outcome {
-        let mut permit = self.budget.export(batch.bytes()).await;
-        let parts = batch.parts();
-        let body = match encoding::encode(self.exporter.compression, &parts).await {
-            Ok(body) => body,
-            Err(error) => return Outcome::Permanent(format!("compressing: {error}")),
-        };
-        permit.set(match self.exporter.compression {
-            crate::config::Compression::None => 0,
-            _ => body.iter().map(bytes::Bytes::len).sum(),
-        });
-        self.metrics.in_flight(batch.signal(), true);
+    async fn encode(&self, parts: &[Bytes]) -> Result<Encoded, Failed> {
+        let compression = self.exporter.compression;
+        if compression == Compression::None {
+            let (body, permit) = (parts.to_vec(), None);
+            return Ok(Encoded { body, permit });
+        }
+        let turn = self.shared.compressor.turn().await;
+        let bytes: usize = parts.iter().map(Bytes::len).sum();
+        let needed = bytes + compress::context(compression);
+        let permit = self.shared.budget.export(needed).await;
+        let body = turn
+            .encode(compression, parts)
+            .await
+            .map_err(|error| Failed::Permanent(format!("compressing: {error}")))?;
+        let permit = permit.keep(body.iter().map(Bytes::len).sum());
+        Ok(Encoded {
+            body,
+            permit: Some(permit),
+        })
+    }
+
+    async fn attempt(&self, signal: Signal, body: &[Bytes]) -> Outcome {
+        self.shared.metrics.in_flight(signal, true);
         let sent = async {
             match &self.client {
-                Client::Grpc(client) => client.send(batch.signal(), &body).await,
-                Client::Http(client) => client.send(batch.signal(), &body).await,
+                Client::Grpc(client) => client.send(signal, body).await,
+                Client::Http(client) => client.send(signal, body).await,
             }
         };
         let outcome = timeout(self.exporter.timeout, sent).await;
-        self.metrics.in_flight(batch.signal(), false);
+        self.shared.metrics.in_flight(signal, false);
         if let Ok(outcome) = outcome {
             return outcome;
         }
@@ -277,65 +338,6 @@ impl Upstream {
             client.forget().await;
         }
         no_answer(format!("no answer within {:?}", self.exporter.timeout))
-    }
-
-    /// Waits before the next attempt; where the upstream named a time, nothing but a shutdown cuts it.
-    async fn pause(&self, wait: Duration, asked: bool) {
-        let hurry = self.hurry.notified();
-        if self.draining.load(Ordering::Relaxed) {
-            tokio::time::sleep(wait.min(DRAIN_WAIT)).await;
-            return;
-        }
-        let until = Instant::now() + wait;
-        let _ = tokio::time::timeout_at(until, hurry).await;
-        if asked && !self.draining.load(Ordering::Relaxed) {
-            tokio::time::sleep_until(until).await;
-        }
-    }
-
-    fn succeeded(&self) {
-        let mut delivery = self.delivery.lock().unwrap_or_else(PoisonError::into_inner);
-        delivery.succeeded = Some(Instant::now());
-        let Some((since, _)) = delivery.failing.take() else {
-            return;
-        };
-        let attempts = std::mem::take(&mut delivery.attempts);
-        delivery.mentioned = None;
-        drop(delivery);
-        info!(
-            exporter = self.id(),
-            failed_attempts = attempts,
-            seconds = since.elapsed().as_secs(),
-            "delivery works again"
-        );
-        self.hurry.notify_waiters();
-    }
-
-    /// Remembers a failure; the log gets the first of a row and then one line a minute.
-    fn failed(&self, why: &str) {
-        self.metrics.attempt_failed();
-        let mut delivery = self.delivery.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let since = delivery.failing.as_ref().map_or(now, |(since, _)| *since);
-        delivery.failing = Some((since, why.to_owned()));
-        delivery.attempts += 1;
-        let attempts = delivery.attempts;
-        let due = delivery
-            .mentioned
-            .is_none_or(|last| now.duration_since(last) >= REMINDER);
-        if due {
-            delivery.mentioned = Some(now);
-        }
-        drop(delivery);
-        if due {
-            warn!(
-                exporter = self.id(),
-                failed_attempts = attempts,
-                seconds = since.elapsed().as_secs(),
-                why,
-                "delivery fails; telemetry is kept and sent again"
-            );
-        }
     }
 }
 

@@ -14,8 +14,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
 use crate::budget::Budget;
+use crate::compress::Compressor;
 use crate::config::Config;
-use crate::export::{ExportError, Upstream};
+use crate::export::{ExportError, Shared, Upstream};
 use crate::health::{self, Report, Topic};
 use crate::merge::Edits;
 use crate::metrics::Metrics;
@@ -207,10 +208,13 @@ fn upstreams(
     budget: &Arc<Budget>,
     metrics: &Arc<Metrics>,
 ) -> Result<Vec<Arc<Upstream>>, StartError> {
-    let new = |exporter| {
-        let (budget, metrics) = (Arc::clone(budget), Arc::clone(metrics));
-        Upstream::new(exporter, budget, metrics, options.upstream_age)
+    let shared = Shared {
+        budget: Arc::clone(budget),
+        metrics: Arc::clone(metrics),
+        compressor: Arc::new(Compressor::default()),
+        connection_age: options.upstream_age,
     };
+    let new = |exporter| Upstream::new(exporter, shared.clone());
     config
         .exporters
         .iter()
