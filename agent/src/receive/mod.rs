@@ -74,13 +74,26 @@ impl Intake {
         if !route.lane.has_room(bytes) {
             return Err(Refusal::QueueFull);
         }
-        if self.budget.used().saturating_add(bytes) > self.budget.soft_limit() {
+        let others = self.reserved_beside(route);
+        let needed = self.budget.used().saturating_add(bytes + others);
+        if needed > self.budget.soft_limit() {
             return Err(Refusal::MemoryLimit);
         }
         let mut permit = self.budget.permit();
         let advance = bytes.min(body::ADVANCE);
         permit.grow(advance).map_err(|_| Refusal::MemoryLimit)?;
         Ok(permit)
+    }
+
+    /// Memory that one signal leaves to the others: of an eighth each what they do not use, so that a
+    /// signal whose upstream is away does not take everything.
+    fn reserved_beside(&self, route: &Route) -> usize {
+        let share = self.budget.soft_limit() / 8;
+        let others = self.routes.iter().flatten();
+        others
+            .filter(|other| other.lane.signal != route.lane.signal)
+            .map(|other| share.saturating_sub(other.lane.held_bytes()))
+            .sum()
     }
 
     /// Takes a whole body: decompressed, inspected, edited, queued. What `Ok` follows is acknowledged.
