@@ -20,7 +20,6 @@ use crate::support::telemetry::{logs, spans};
 
 const UNAVAILABLE: u32 = 14;
 const KINDS: [(&str, Speaks); 2] = [("otlp_grpc", Speaks::Grpc), ("otlp_http", Speaks::Http)];
-const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
 /// Every request leaves by itself, and one that had to wait would wait for ever.
 fn impatient(kind: &str, upstream: SocketAddr) -> Setup {
@@ -217,7 +216,7 @@ async fn a_signal_the_upstream_has_no_room_for_waits_alone_and_as_long_as_it_is_
     }
     let refused = sink.received().len() - sink.taken().len();
     assert_eq!(refused, 1, "another signal's success is no reason to hurry");
-    assert!(sink.taken().iter().all(|taken| taken.path == LOGS));
+    assert!(sink.taken().iter().all(|taken| taken.path == client::LOGS));
     let health = get(agent.health, "/").1;
     assert!(health.contains("\"state\":\"failing\""), "{health}");
     assert_eq!(agent.metric("otelagent_queue_spans", ""), 1);
@@ -266,8 +265,7 @@ async fn compressors_are_used_again_for_large_and_small_batches_in_turn() {
         let agent = impatient("otlp_grpc", sink.address)
             .exporter(&format!("compression: {compression}"))
             .start();
-        let mut expected = 0;
-        for count in [1, 20_000, 3, 9000, 2, 1] {
+        for (sent, count) in [1, 20_000, 3, 9000, 2, 1].into_iter().enumerate() {
             let mut request = spans("span", count);
             // Bytes that do not compress, so that the output needs several pieces, too.
             for span in &mut request.resource_spans[0].scope_spans[0].spans {
@@ -276,8 +274,7 @@ async fn compressors_are_used_again_for_large_and_small_batches_in_turn() {
             }
             let message = request.encode_to_vec();
             take(&agent, client::TRACES, &request).await;
-            expected += 1;
-            eventually("it arrives", || sink.taken().len() == expected).await;
+            eventually("it arrives", || sink.taken().len() == sent + 1).await;
             assert!(
                 sink.taken().last().unwrap().message == message,
                 "{count} spans"

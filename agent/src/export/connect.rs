@@ -19,7 +19,7 @@ const PER_ADDRESS: Duration = Duration::from_secs(3);
 /// An idle connection is probed below TCP's data after this, so that one whose peer has vanished is
 /// found dead before it is needed. Pings of HTTP/2 would not do: gRPC servers punish those of idle
 /// clients (grpc-go's enforcement policy), and busy ones have the limit of an attempt.
-const PROBE_AFTER: Duration = Duration::from_secs(60);
+const PROBE_AFTER: Duration = Duration::from_mins(1);
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 
 /// Why there is no connection.

@@ -31,7 +31,7 @@ const TRIES: usize = 3;
 
 /// The upstream as gRPC server.
 pub(super) struct Client {
-    exporter: Exporter,
+    is_compressed: bool,
     paths: [Uri; 3],
     headers: Headers,
     dialer: Dialer,
@@ -79,7 +79,7 @@ impl Client {
             headers.insert(HeaderName::from_static("grpc-timeout"), timeout);
         }
         Ok(Self {
-            exporter: exporter.clone(),
+            is_compressed: exporter.compression != Compression::None,
             paths: [
                 uri("trace.v1.TraceService")?,
                 uri("metrics.v1.MetricsService")?,
@@ -132,10 +132,9 @@ impl Client {
         signal: Signal,
         message: &[Bytes],
     ) -> hyper::Result<Response<Incoming>> {
-        let compressed = self.exporter.compression != Compression::None;
         let length: usize = message.iter().map(Bytes::len).sum();
         let mut prefix = BytesMut::with_capacity(5);
-        prefix.put_u8(u8::from(compressed));
+        prefix.put_u8(u8::from(self.is_compressed));
         // Batches are bounded far below 4 GiB by the configuration.
         prefix.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
         let parts = std::iter::once(prefix.freeze()).chain(message.iter().cloned());
