@@ -71,6 +71,11 @@ impl Budget {
         self.soft.load(Ordering::Relaxed)
     }
 
+    /// Whether new telemetry is refused for want of memory.
+    pub(crate) fn is_short(&self) -> bool {
+        !self.has_room(0)
+    }
+
     /// An empty permit, to be grown as bytes arrive.
     pub(crate) fn permit(self: &Arc<Self>) -> Permit {
         Permit {
@@ -143,12 +148,18 @@ impl Drop for Permit {
 pub(crate) struct ExportPermit(Permit);
 
 impl ExportPermit {
-    /// Holds exactly `bytes` from now on: what compression left over.
-    pub(crate) fn set(&mut self, bytes: usize) {
+    /// Holds exactly `bytes` from now on.
+    fn set(&mut self, bytes: usize) {
         let exporting = &self.0.budget.exporting_bytes;
         exporting.fetch_add(bytes, Ordering::Relaxed);
         exporting.fetch_sub(self.0.bytes, Ordering::Relaxed);
         self.0.set(bytes);
+    }
+
+    /// Ends the export and holds exactly `bytes` from now on: what compression left over.
+    pub(crate) fn keep(mut self, bytes: usize) -> ExportPermit {
+        self.set(bytes);
+        self
     }
 }
 

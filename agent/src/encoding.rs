@@ -1,21 +1,15 @@
-//! gzip and zstd, both ways and bounded: what comes out of decompression is paid for from the budget
-//! before it is kept, and never exceeds its limit. Must not know HTTP or gRPC.
+//! gzip and zstd of what arrives: what comes out is paid for from the budget before it is kept, and
+//! never exceeds its limit. Must not know HTTP or gRPC.
 
-use std::io::{Read, Write};
-
-use bytes::Bytes;
+use std::io::Read;
 
 use crate::budget::Permit;
-use crate::config::Compression;
 
 /// Output is taken from a decoder in pieces of this size.
 const PIECE: usize = 64 * 1024;
 
 /// Largest zstd window that is followed, 8 MiB: what RFC 8878 asks every decoder to take.
 const ZSTD_WINDOW_LOG: u32 = 23;
-
-/// Input a compressor takes before other tasks may run, about 0.2 ms of gzip.
-const TURN: usize = 64 * 1024;
 
 /// How a body is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,43 +119,4 @@ fn read_bounded(
             return Ok(out);
         }
     }
-}
-
-/// Compresses the parts of one request as one stream, level 1, letting other tasks run in between.
-///
-/// # Errors
-/// Only where a compressor cannot be set up.
-pub(crate) async fn encode(
-    compression: Compression,
-    parts: &[Bytes],
-) -> std::io::Result<Vec<Bytes>> {
-    match compression {
-        Compression::None => Ok(parts.to_vec()),
-        Compression::Gzip => {
-            let level = flate2::Compression::new(1);
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
-            feed(&mut encoder, parts).await?;
-            Ok(vec![Bytes::from(encoder.finish()?)])
-        }
-        Compression::Zstd => {
-            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1)?;
-            feed(&mut encoder, parts).await?;
-            Ok(vec![Bytes::from(encoder.finish()?)])
-        }
-    }
-}
-
-async fn feed(encoder: &mut impl Write, parts: &[Bytes]) -> std::io::Result<()> {
-    let mut since_yield = 0;
-    for part in parts {
-        for piece in part.chunks(TURN) {
-            encoder.write_all(piece)?;
-            since_yield += piece.len();
-            if since_yield >= TURN {
-                since_yield = 0;
-                tokio::task::yield_now().await;
-            }
-        }
-    }
-    Ok(())
 }

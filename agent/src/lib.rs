@@ -10,7 +10,11 @@
 //! | [`segment`] | pure | the bytes of a queue on disk: records, and what is left of them after damage |
 //! | `rpc_status` | pure | `google.rpc.Status` and the text forms gRPC headers use |
 //! | `budget` | shell | how many bytes of telemetry may be held |
-//! | `encoding` | shell | gzip and zstd, bounded by the budget |
+//! | `encoding` | shell | gzip and zstd of what arrives, bounded by the budget |
+//! | `compress` | shell | gzip and zstd of what is sent, one batch at a time |
+//! | `live` | shell | values made from files, made anew when the files change |
+//! | `tls` | shell | certificates and authorities to rustls, both sides |
+//! | `stream` | shell | TCP, Unix and TLS connections as one type |
 //! | `receive` | shell | connections and both OTLP transports |
 //! | `queue` | shell | one lane per signal, in memory or on disk as well, cut into batches by size and age |
 //! | `store` | shell | the files of a queue on disk, and which process owns them |
@@ -31,6 +35,8 @@ pub mod scan;
 #[cfg(feature = "server")]
 mod budget;
 #[cfg(feature = "server")]
+mod compress;
+#[cfg(feature = "server")]
 mod encoding;
 #[cfg(feature = "server")]
 mod export;
@@ -38,6 +44,8 @@ mod export;
 mod fold;
 #[cfg(feature = "server")]
 mod health;
+#[cfg(feature = "server")]
+mod live;
 #[cfg(feature = "server")]
 mod metrics;
 #[cfg(feature = "server")]
@@ -52,3 +60,7 @@ mod rpc_status;
 pub mod segment;
 #[cfg(feature = "server")]
 mod store;
+#[cfg(feature = "server")]
+mod stream;
+#[cfg(feature = "server")]
+mod tls;

@@ -179,6 +179,26 @@ fn attribute(key: &str, value: &AttributeValue) -> Vec<u8> {
     field
 }
 
+/// Where a request can be cut in two, both of them requests: between two entries, as near to the
+/// middle as they allow. `None` for a single entry, and for requests with fields of another kind,
+/// which may belong to all entries.
+pub fn middle(request: &[u8]) -> Option<usize> {
+    let half = request.len() / 2;
+    let mut best: Option<usize> = None;
+    let mut at = 0;
+    let mut cursor = Cursor::new(request);
+    while let Some(field) = cursor.field(MAX_DEPTH).ok()? {
+        if field.number != 1 {
+            return None;
+        }
+        at += field.raw.len();
+        if at < request.len() && best.is_none_or(|best| at.abs_diff(half) < best.abs_diff(half)) {
+            best = Some(at);
+        }
+    }
+    best
+}
+
 fn write_field(tag: u8, bytes: &[u8], out: &mut Vec<u8>) {
     out.push(tag);
     write_varint(bytes.len() as u64, out);

@@ -19,4 +19,7 @@ mod segment;
 mod shutdown;
 mod support;
 mod tell;
+mod tls;
+mod unix;
+mod upstream;
 mod wire;

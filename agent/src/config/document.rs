@@ -17,7 +17,7 @@ pub(super) fn read(yaml: &str, mode: &Mode<'_>) -> Result<Config, Vec<Problem>> 
     };
     let mut findings = Findings::default();
     let tree = expand::expand(tree, "", mode, &mut findings);
-    let problems = Problems::default();
+    let problems = Problems::new(std::mem::take(&mut findings.with_files));
     let config = sections(&tree, &problems);
     let warnings = problems.warnings();
     let mut found = findings.problems;
@@ -34,7 +34,7 @@ pub(super) fn read(yaml: &str, mode: &Mode<'_>) -> Result<Config, Vec<Problem>> 
 
 /// The shape of every field the reader asks for, and whether it was there.
 pub(super) fn asked(yaml: &str) -> Vec<(String, bool)> {
-    let problems = Problems::default();
+    let problems = Problems::new(Vec::new());
     if let Ok(tree @ Node::Map(_)) = Node::parse(yaml) {
         let tree = expand::expand(tree, "", &Mode::Opaque, &mut Findings::default());
         let _ = sections(&tree, &problems);

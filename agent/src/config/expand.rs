@@ -21,6 +21,8 @@ pub(super) enum Mode<'a> {
 pub(super) struct Findings {
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<String>,
+    /// Scalars that refer to files: path in the document, and as they are written.
+    pub(super) with_files: Vec<(String, String)>,
 }
 
 /// Expands every scalar below `node`.
@@ -56,6 +58,19 @@ pub(super) fn expand(node: Node, path: &str, mode: &Mode<'_>, findings: &mut Fin
     }
 }
 
+/// Expands a text of the document once more, for what its files hold now.
+pub(super) fn again(text: &str, resolve: &dyn Resolve) -> Result<String, String> {
+    let mut findings = Findings::default();
+    let mut walk = Walk {
+        mode: &Mode::Resolve(resolve),
+        path: "",
+        findings: &mut findings,
+        references: 0,
+        files: 0,
+    };
+    walk.text(text, 0)
+}
+
 fn scalar(
     text: &str,
     mode: &Mode<'_>,
@@ -68,10 +83,15 @@ fn scalar(
         path,
         findings,
         references: 0,
+        files: 0,
     };
     let expanded = walk.text(text, depth)?;
     if walk.references == 0 {
         return Ok(Node::Text(expanded));
+    }
+    if walk.files > 0 {
+        let written = (path.to_owned(), text.to_owned());
+        findings.with_files.push(written);
     }
     if matches!(mode, Mode::Opaque) {
         return Ok(Node::Opaque(text.to_owned()));
@@ -115,6 +135,7 @@ struct Walk<'a, 'b> {
     path: &'a str,
     findings: &'a mut Findings,
     references: usize,
+    files: usize,
 }
 
 impl Walk<'_, '_> {
@@ -195,6 +216,7 @@ impl Walk<'_, '_> {
         if path.is_empty() {
             return Err("`${file:}` names no file".to_owned());
         }
+        self.files += 1;
         let Mode::Resolve(resolve) = self.mode else {
             return Ok(String::new());
         };

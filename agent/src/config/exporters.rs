@@ -8,7 +8,10 @@ use super::section::Section;
 use super::service::Extension;
 use super::storage;
 use super::tree::Node;
-use super::{Address, Compression, Exporter, Protocol, Queue, Retry, Secret, Storage, receivers};
+use super::{
+    Address, ClientTls, Compression, Exporter, Protocol, Queue, Retry, Storage, Text,
+    is_header_value, receivers, tls,
+};
 use crate::scan::Signal;
 
 const MIB: usize = 1024 * 1024;
@@ -33,7 +36,7 @@ pub(super) struct Definition {
     /// Whether `endpoint` is given, for signals without one of their own.
     common: bool,
     /// `<signal>_endpoint`.
-    own: Vec<(Signal, Url)>,
+    own: Vec<(Signal, Endpoint)>,
 }
 
 impl Definition {
@@ -41,10 +44,11 @@ impl Definition {
     pub(super) fn of(&self, signal: Signal) -> Option<Exporter> {
         let own = self.own.iter().find(|(of, _)| *of == signal);
         match own {
-            Some((_, url)) => Some(Exporter {
+            Some((_, endpoint)) => Some(Exporter {
                 signal: Some(signal),
-                endpoint: url.address.clone(),
-                base_path: url.whole_path.clone(),
+                endpoint: endpoint.address.clone(),
+                tls: endpoint.tls.clone(),
+                base_path: endpoint.whole_path.clone(),
                 ..self.exporter.clone()
             }),
             None => self.common.then(|| self.exporter.clone()),
@@ -90,6 +94,7 @@ fn local(mut section: Section<'_>, id: &str, protocol: Protocol) -> Definition {
         signal: None,
         protocol,
         endpoint: receivers::opaque_address(""),
+        tls: None,
         base_path: String::new(),
         user_agent: None,
         authority: None,
@@ -113,16 +118,16 @@ fn exporter(
     protocol: Protocol,
     extensions: &[(String, Extension)],
 ) -> Definition {
-    let insecure = tls(&mut section);
+    let tls = section.section("tls").map(tls::client);
     let own = match protocol {
-        Protocol::Http => own_endpoints(&mut section),
+        Protocol::Http => own_endpoints(&mut section, tls.as_ref()),
         _ => Vec::new(),
     };
     let common = own.is_empty() || section.node("endpoint").is_some();
-    let (endpoint, base_path) = if common {
-        endpoint(&mut section, protocol, insecure)
+    let endpoint = if common {
+        endpoint(&mut section, protocol, tls.as_ref())
     } else {
-        (receivers::opaque_address(""), String::new())
+        Endpoint::nowhere()
     };
     let compression = section.choice(
         "compression",
@@ -158,8 +163,9 @@ fn exporter(
         id: id.to_owned(),
         signal: None,
         protocol,
-        endpoint,
-        base_path,
+        endpoint: endpoint.address,
+        tls: endpoint.tls,
+        base_path: endpoint.path,
         user_agent,
         authority,
         compression: compression.unwrap_or(Compression::Gzip),
@@ -192,7 +198,7 @@ fn authority_value(text: &str) -> Result<String, String> {
 }
 
 /// Endpoints of single signals, used as they stand.
-fn own_endpoints(section: &mut Section<'_>) -> Vec<(Signal, Url)> {
+fn own_endpoints(section: &mut Section<'_>, tls: Option<&tls::Client>) -> Vec<(Signal, Endpoint)> {
     let mut own = Vec::new();
     for (key, signal) in [
         ("traces_endpoint", Signal::Traces),
@@ -200,27 +206,11 @@ fn own_endpoints(section: &mut Section<'_>) -> Vec<(Signal, Url)> {
         ("logs_endpoint", Signal::Logs),
         ("profiles_endpoint", Signal::Profiles),
     ] {
-        if let Some(url) = parse_endpoint(section, key, Protocol::Http, true) {
-            own.push((signal, url));
+        if let Some(endpoint) = parse_endpoint(section, key, Protocol::Http, tls) {
+            own.push((signal, endpoint));
         }
     }
     own
-}
-
-/// `tls` may only say that there is none.
-fn tls(section: &mut Section<'_>) -> bool {
-    let Some(mut tls) = section.section("tls") else {
-        return false;
-    };
-    let insecure = tls.boolean("insecure").unwrap_or(false);
-    if !insecure {
-        tls.problem(
-            "insecure",
-            "TLS is not supported by this agent; only `insecure: true` is",
-        );
-    }
-    tls.finish();
-    insecure
 }
 
 /// What an endpoint's text says.
@@ -233,39 +223,73 @@ struct Url {
     whole_path: String,
 }
 
-fn endpoint(section: &mut Section<'_>, protocol: Protocol, insecure: bool) -> (Address, String) {
-    let Some(url) = parse_endpoint(section, "endpoint", protocol, insecure) else {
+/// Where an exporter sends to.
+struct Endpoint {
+    address: Address,
+    /// Without slashes at its end.
+    path: String,
+    /// As it stands, never empty.
+    whole_path: String,
+    tls: Option<ClientTls>,
+}
+
+impl Endpoint {
+    fn nowhere() -> Self {
+        Self {
+            address: receivers::opaque_address(""),
+            path: String::new(),
+            whole_path: "/".to_owned(),
+            tls: None,
+        }
+    }
+}
+
+fn endpoint(section: &mut Section<'_>, protocol: Protocol, tls: Option<&tls::Client>) -> Endpoint {
+    parse_endpoint(section, "endpoint", protocol, tls).unwrap_or_else(|| {
         if section.node("endpoint").is_none() {
             section.problem(
                 "endpoint",
-                "is missing; write for example http://collector:4317",
+                "is missing; write for example https://collector:4317",
             );
         }
-        return (receivers::opaque_address(""), String::new());
-    };
-    (url.address, url.path)
+        Endpoint::nowhere()
+    })
 }
 
 fn parse_endpoint(
     section: &mut Section<'_>,
     key: &'static str,
     protocol: Protocol,
-    insecure: bool,
-) -> Option<Url> {
+    tls: Option<&tls::Client>,
+) -> Option<Endpoint> {
     let opaque = |text: &str| Url {
-        scheme: Some("http"),
+        scheme: None,
         address: receivers::opaque_address(text),
         path: String::new(),
         whole_path: "/".to_owned(),
     };
     let url = section.parsed(key, |text| url(text, protocol), opaque)?;
-    if url.scheme == Some("https") || (url.scheme.is_none() && !insecure) {
-        section.problem(
-            key,
-            "TLS is not supported by this agent; write http:// before the host for plaintext",
-        );
-    }
-    Some(url)
+    // As in the collector: the scheme decides; without one TLS is spoken unless switched off.
+    let insecure = tls.is_some_and(|tls| tls.insecure);
+    let encrypted = match url.scheme {
+        Some("http") => {
+            if tls.is_some() && !insecure {
+                section.problem(
+                    key,
+                    "`http://` is plaintext, but tls is configured; write https://, or `insecure: true` under tls",
+                );
+            }
+            false
+        }
+        Some(_) => true,
+        None => !insecure,
+    };
+    Some(Endpoint {
+        address: url.address,
+        path: url.path,
+        whole_path: url.whole_path,
+        tls: encrypted.then(|| tls.map(|tls| tls.tls.clone()).unwrap_or_default()),
+    })
 }
 
 fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
@@ -273,12 +297,16 @@ fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
         Some(("http", rest)) => (Some("http"), rest),
         Some(("https", rest)) => (Some("https"), rest),
         Some((other, _)) => {
-            return Err(format!("`{other}://` is not supported; use http://"));
+            return Err(format!(
+                "`{other}://` is not supported; use https:// or http://"
+            ));
         }
         None => (None, text),
     };
     if scheme.is_none() && protocol == Protocol::Http {
-        return Err(format!("`{text}` is not a URL; write http://host:4318"));
+        return Err(format!(
+            "`{text}` is not a URL; write https://host:4318 or http://host:4318"
+        ));
     }
     let (authority, path) = match rest.find('/') {
         Some(at) => rest.split_at(at),
@@ -319,7 +347,7 @@ fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
     })
 }
 
-fn headers(section: &mut Section<'_>) -> Vec<(String, Secret)> {
+fn headers(section: &mut Section<'_>) -> Vec<(String, Text)> {
     let mut headers = Vec::new();
     let Some(names) = section.section("headers") else {
         return headers;
@@ -345,13 +373,10 @@ fn headers(section: &mut Section<'_>) -> Vec<(String, Secret)> {
             }
         };
         // The value is not echoed: it may be a credential.
-        if !value
-            .bytes()
-            .all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte))
-        {
+        if !is_header_value(&value) {
             names.problem(name, "holds characters a header value cannot carry");
         }
-        headers.push((lower, Secret(value)));
+        headers.push((lower, Text::new(&value, names.written_with_files(name))));
     }
     headers
 }

@@ -15,6 +15,8 @@ mod section;
 mod service;
 mod storage;
 mod summary;
+mod text;
+mod tls;
 mod tree;
 mod units;
 
@@ -24,6 +26,8 @@ use std::time::Duration;
 use crate::scan::Signal;
 
 pub use self::changes::{Changes, changes, fingerprint};
+pub use self::text::{Secret, Text, is_header_value};
+pub use self::tls::{ClientTls, Identity, Pem, ServerTls, Versions};
 
 /// One mistake in a configuration: where, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,8 +89,8 @@ pub struct Config {
 pub struct Receiver {
     /// The component id, `otlp` or `otlp/name`; the `receiver` label of metrics.
     pub id: String,
-    /// Every port takes OTLP/gRPC and OTLP/HTTP alike.
-    pub listen: Vec<Address>,
+    /// Every one takes OTLP/gRPC and OTLP/HTTP alike.
+    pub listen: Vec<Listener>,
     /// Largest gRPC message in bytes, also after decompression. Default 4 MiB.
     pub max_grpc_message: usize,
     /// Largest HTTP body in bytes, also after decompression. Default 20 MiB.
@@ -114,6 +118,24 @@ pub struct Connections {
     pub ping_after: Duration,
     /// The answer must come within this. Default 20 s; never zero.
     pub ping_timeout: Duration,
+}
+
+/// One socket to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Where.
+    pub place: Place,
+    /// How clients must speak there; none means plaintext.
+    pub tls: Option<ServerTls>,
+}
+
+/// What clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A TCP port.
+    Tcp(Address),
+    /// The absolute path of a Unix socket.
+    Unix(String),
 }
 
 /// A host and a port to listen on; an empty host means every address.
@@ -184,6 +206,8 @@ pub struct Exporter {
     pub protocol: Protocol,
     /// Host and port to connect to; empty where nothing is connected to.
     pub endpoint: Address,
+    /// How the upstream must be spoken to; none means plaintext.
+    pub tls: Option<ClientTls>,
     /// Path before `/v1/<signal>` of OTLP/HTTP, without a slash at its end; with `signal` the whole
     /// path. Empty for gRPC.
     pub base_path: String,
@@ -196,7 +220,7 @@ pub struct Exporter {
     /// Limit of one attempt, connecting included.
     pub timeout: Duration,
     /// Sent with every request, names in lower case.
-    pub headers: Vec<(String, Secret)>,
+    pub headers: Vec<(String, Text)>,
     /// Telemetry kept while it cannot be sent.
     pub queue: Queue,
     /// What happens after an attempt fails.
@@ -222,16 +246,6 @@ pub struct Storage {
     /// Bytes the files of one signal may take, what waits to be deleted included; 0, the default, means
     /// that only `queue_size` bounds them.
     pub max_size: u64,
-}
-
-/// A header value: never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("[redacted]")
-    }
 }
 
 /// How telemetry leaves.

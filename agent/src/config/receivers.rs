@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::document::component_type;
 use super::section::Section;
 use super::units;
-use super::{Address, Connections, Receiver};
+use super::{Address, Connections, Listener, Place, Receiver, tls};
 use crate::scan::Signal;
 
 const MIB: usize = 1024 * 1024;
@@ -67,7 +67,6 @@ fn otlp(mut section: Section<'_>, id: &str) -> Receiver {
 
 fn grpc_protocol(mut grpc: Section<'_>, receiver: &mut Receiver) {
     listen(&mut grpc, 4317, receiver);
-    grpc.choice("transport", &[("tcp", ())]);
     if let Some(mib) = grpc.integer("max_recv_msg_size_mib", 0..=1024)
         && mib > 0
     {
@@ -139,19 +138,52 @@ fn url_path(http: &Section<'_>, key: &str, path: String, signal: Signal, receive
 }
 
 fn listen(section: &mut Section<'_>, default_port: u16, receiver: &mut Receiver) {
-    let address = section
-        .parsed("endpoint", address, opaque_address)
-        .unwrap_or_else(|| Address {
-            host: "localhost".to_owned(),
-            port: default_port,
-        });
-    if address.port != 0 && receiver.listen.contains(&address) {
+    let place = place(section, default_port);
+    let tls = section.section("tls").and_then(tls::server);
+    if tls.is_some() && matches!(place, Place::Unix(_)) {
+        section.problem("tls", "is not supported on a Unix socket; leave it out");
+    }
+    let is_fixed = !matches!(&place, Place::Tcp(address) if address.port == 0);
+    if is_fixed && receiver.listen.iter().any(|other| other.place == place) {
         section.problem(
             "endpoint",
             "is already taken by the other protocol; one port takes both protocols, leave the other section out",
         );
     }
-    receiver.listen.push(address);
+    receiver.listen.push(Listener { place, tls });
+}
+
+fn place(section: &mut Section<'_>, default_port: u16) -> Place {
+    let transports = [("tcp", false), ("unix", true)];
+    if section.choice("transport", &transports).unwrap_or(false) {
+        let path = section.parsed("endpoint", socket_path, str::to_owned);
+        if path.is_none() && section.node("endpoint").is_none() {
+            section.problem("endpoint", "is missing; name the socket's path");
+        }
+        return Place::Unix(path.unwrap_or_default());
+    }
+    let address = section.parsed("endpoint", address, opaque_address);
+    Place::Tcp(address.unwrap_or_else(|| Address {
+        host: "localhost".to_owned(),
+        port: default_port,
+    }))
+}
+
+/// A path Unix sockets can have: `sun_path` holds 108 bytes, four are kept for the name under which
+/// a socket is made.
+fn socket_path(text: &str) -> Result<String, String> {
+    let path = text.strip_prefix("unix://").unwrap_or(text);
+    if !path.starts_with('/') || path.ends_with('/') {
+        return Err(format!(
+            "`{text}` is not the path of a socket; write for example /run/otelagent/otlp.sock"
+        ));
+    }
+    if path.len() > 103 || path.contains('\0') {
+        return Err(format!(
+            "`{text}` is longer than 103 bytes, a socket's path cannot be"
+        ));
+    }
+    Ok(path.to_owned())
 }
 
 pub(super) fn address(text: &str) -> Result<Address, String> {

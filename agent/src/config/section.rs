@@ -9,15 +9,26 @@ use super::fields::{self, Treatment};
 use super::tree::Node;
 use super::units;
 
-/// Collects problems and warnings while several sections are open.
-#[derive(Default)]
+/// Collects problems and warnings while several sections are open, and knows which scalars refer to
+/// files.
 pub(super) struct Problems {
     found: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<String>>,
     asked: RefCell<Vec<(String, bool)>>,
+    /// Path of the scalar, and as it is written.
+    with_files: Vec<(String, String)>,
 }
 
 impl Problems {
+    pub(super) fn new(with_files: Vec<(String, String)>) -> Self {
+        Self {
+            found: RefCell::default(),
+            warnings: RefCell::default(),
+            asked: RefCell::default(),
+            with_files,
+        }
+    }
+
     pub(super) fn add(&self, path: &str, message: impl Into<String>) {
         self.found.borrow_mut().push(Problem::new(path, message));
     }
@@ -102,6 +113,14 @@ impl<'a> Section<'a> {
     /// All entries, for mappings whose keys are names.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&'a str, &'a Node)> + use<'a> {
         self.entries.iter().map(|(key, node)| (key.as_str(), node))
+    }
+
+    /// How a field that refers to files is written in the document.
+    pub(super) fn written_with_files(&self, key: &str) -> Option<&'a str> {
+        let path = self.at(key);
+        let files = &self.problems.with_files;
+        let (_, written) = files.iter().find(|(found, _)| *found == path)?;
+        Some(written)
     }
 
     fn mark(&mut self, key: &'static str) {

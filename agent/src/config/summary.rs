@@ -3,7 +3,10 @@
 
 use std::fmt;
 
-use super::{Address, AttributeAction, AttributeValue, Config, Exporter, Protocol, Receiver};
+use super::{
+    Address, AttributeAction, AttributeValue, ClientTls, Config, Exporter, Pem, Place, Protocol,
+    Receiver,
+};
 
 impl fmt::Display for Address {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,6 +28,24 @@ impl Exporter {
     }
 }
 
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(formatter),
+            Self::Unix(path) => write!(formatter, "unix:{path}"),
+        }
+    }
+}
+
+impl fmt::Display for Pem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => formatter.write_str(path),
+            Self::Inline(_) => formatter.write_str("the configuration"),
+        }
+    }
+}
+
 impl fmt::Display for AttributeValue {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -38,8 +59,20 @@ impl fmt::Display for AttributeValue {
 
 impl fmt::Display for Config {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for address in &self.receiver.listen {
-            writeln!(formatter, "listen    {address} (gRPC and HTTP)")?;
+        for listener in &self.receiver.listen {
+            let place = &listener.place;
+            let Some(tls) = &listener.tls else {
+                writeln!(formatter, "listen    {place} (gRPC and HTTP)")?;
+                continue;
+            };
+            writeln!(
+                formatter,
+                "listen    {place} (gRPC and HTTP, TLS), certificate of {}",
+                tls.identity.certificate
+            )?;
+            if let Some(ca) = &tls.client_ca {
+                writeln!(formatter, "          clients verified by {ca}")?;
+            }
         }
         writeln!(
             formatter,
@@ -119,6 +152,9 @@ fn write_exporter(formatter: &mut fmt::Formatter<'_>, exporter: &Exporter) -> fm
         "{name}: {protocol} {}{}, compression {:?}, timeout {:?}",
         exporter.endpoint, exporter.base_path, exporter.compression, exporter.timeout
     )?;
+    if let Some(tls) = &exporter.tls {
+        write_tls(formatter, tls)?;
+    }
     if let Some(authority) = &exporter.authority {
         writeln!(formatter, "          authority {authority}")?;
     }
@@ -164,6 +200,25 @@ fn write_exporter(formatter: &mut fmt::Formatter<'_>, exporter: &Exporter) -> fm
     } else {
         writeln!(formatter, ", given up after {:?}", retry.max_elapsed_time)
     }
+}
+
+fn write_tls(formatter: &mut fmt::Formatter<'_>, tls: &ClientTls) -> fmt::Result {
+    write!(formatter, "          TLS, ")?;
+    match &tls.ca {
+        _ if tls.insecure_skip_verify => write!(formatter, "the upstream is NOT verified")?,
+        Some(ca) if tls.include_system_ca => {
+            write!(formatter, "verified by {ca} or the system's authorities")?;
+        }
+        Some(ca) => write!(formatter, "verified by {ca}")?,
+        None => write!(formatter, "verified by the system's authorities")?,
+    }
+    if let Some(name) = &tls.server_name_override {
+        write!(formatter, " as {name}")?;
+    }
+    if let Some(identity) = &tls.identity {
+        write!(formatter, ", certificate of {}", identity.certificate)?;
+    }
+    writeln!(formatter)
 }
 
 /// Bytes, or MiB where the number is whole.

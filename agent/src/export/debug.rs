@@ -4,12 +4,12 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::info;
 
 use super::retry::Outcome;
-use crate::queue::Batch;
-use crate::scan::Signal;
+use crate::scan::{self, Signal};
 
 /// Least time between two lines of one signal.
 const QUIET: Duration = Duration::from_secs(1);
@@ -46,16 +46,17 @@ impl Client {
     }
 
     /// Counts a batch, and tells the counts unless it has just done so.
-    pub(super) fn take(&self, batch: &Batch) -> Outcome {
-        let signal = batch.signal();
+    pub(super) fn take(&self, signal: Signal, parts: &[Bytes]) -> Outcome {
+        // They were inspected when they came.
+        let items = |part: &Bytes| scan::inspect(signal, part).unwrap_or_default() as u64;
         let mut all = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if !all.iter().any(|(of, _)| *of == signal) {
             all.push((signal, Counts::default()));
         }
         for (_, counts) in all.iter_mut().filter(|(of, _)| *of == signal) {
             counts.batches += 1;
-            counts.items += batch.items();
-            counts.bytes += batch.bytes() as u64;
+            counts.items += parts.iter().map(items).sum::<u64>();
+            counts.bytes += parts.iter().map(|part| part.len() as u64).sum::<u64>();
             if counts.told.is_none_or(|told| told.elapsed() >= QUIET) {
                 self.tell(signal, counts);
             }

@@ -13,10 +13,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::connect;
+use super::connect::{ConnectError, Dialer};
+use super::ending::Ending;
+use super::headers::Headers;
 use super::retry::{self, Outcome};
 use super::rope::Rope;
-use super::{AGENT, ExportError, MAX_RESPONSE, retry_on};
+use super::{AGENT, ExportError, MAX_RESPONSE, no_answer, retry_on};
 use crate::config::{Compression, Exporter};
 use crate::rpc_status::{self, Code};
 use crate::scan::Signal;
@@ -24,32 +26,46 @@ use crate::scan::Signal;
 /// Answers are a few bytes; a larger window would only let the upstream fill our memory.
 const WINDOW: u32 = 64 * 1024;
 
+/// Connections one attempt may find dead before it waits.
+const TRIES: usize = 3;
+
 /// The upstream as gRPC server.
 pub(super) struct Client {
-    exporter: Exporter,
+    is_compressed: bool,
     paths: [Uri; Signal::COUNT],
-    headers: HeaderMap,
+    headers: Headers,
+    dialer: Dialer,
     connection: Mutex<Option<Connection>>,
 }
 
+#[derive(Clone)]
 struct Connection {
     sender: SendRequest<Rope>,
     expires: Instant,
+    ending: Ending,
 }
 
 impl Client {
-    pub(super) fn new(exporter: &Exporter) -> Result<Self, ExportError> {
-        let endpoint = || exporter.endpoint.to_string();
-        let authority = exporter.authority.clone().unwrap_or_else(endpoint);
+    pub(super) fn new(exporter: &Exporter, max_age: Duration) -> Result<Self, ExportError> {
+        let scheme = if exporter.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        // The name that is proven is the name that is asked for, as in other gRPC clients.
+        let tls = exporter.tls.as_ref();
+        let proven = tls.and_then(|tls| tls.server_name_override.clone());
+        let named = exporter.authority.clone().or(proven);
+        let authority = named.unwrap_or_else(|| exporter.endpoint.to_string());
         let uri = |signal: Signal| {
             Uri::builder()
-                .scheme("http")
+                .scheme(scheme)
                 .authority(authority.as_str())
                 .path_and_query(signal.grpc_path())
                 .build()
                 .map_err(ExportError::Endpoint)
         };
-        let mut headers = super::configured_headers(exporter)?;
+        let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(TE, HeaderValue::from_static("trailers"));
         let agent = exporter.user_agent.as_deref().unwrap_or(AGENT);
@@ -65,44 +81,52 @@ impl Client {
             headers.insert(HeaderName::from_static("grpc-timeout"), timeout);
         }
         Ok(Self {
-            exporter: exporter.clone(),
+            is_compressed: exporter.compression != Compression::None,
             paths: [
                 uri(Signal::Traces)?,
                 uri(Signal::Metrics)?,
                 uri(Signal::Logs)?,
                 uri(Signal::Profiles)?,
             ],
-            headers,
+            headers: Headers::new(exporter, headers)?,
+            dialer: Dialer::new(exporter, b"h2", max_age)?,
             connection: Mutex::new(None),
         })
     }
 
-    /// One attempt. A connection that turns out to be dead is replaced once, since the upstream may
-    /// have closed it while it was idle.
+    /// One attempt. A call on a connection that turns out to be dead or going away (GOAWAY) is made
+    /// again at once on the next: only what a fresh one says counts.
     pub(super) async fn send(&self, signal: Signal, message: &[Bytes]) -> Outcome {
-        let mut last = None;
-        for _ in 0..2 {
-            let (sender, reused) = match self.sender().await {
+        let mut left = TRIES;
+        loop {
+            let (connection, is_fresh) = match self.connection().await {
                 Ok(found) => found,
-                Err(why) => return retry_on(&why),
+                Err(error) => return retry_on(&error),
             };
-            match self.call(sender, signal, message).await {
+            left -= 1;
+            match self.call(connection.sender, signal, message).await {
                 Ok(response) => return outcome(response).await,
                 Err(error) => {
-                    self.forget().await;
-                    if !reused {
-                        return retry_on(&error);
+                    self.replace(&connection.ending).await;
+                    if is_fresh || left == 0 {
+                        return no_answer(connection.ending.explain(&error));
                     }
-                    last = Some(error);
                 }
             }
         }
-        last.map_or_else(|| retry_on(&"no connection"), |error| retry_on(&error))
     }
 
     /// Closes the connection once the calls on it have ended.
     pub(super) async fn forget(&self) {
         *self.connection.lock().await = None;
+    }
+
+    /// The same, unless another call has replaced it already.
+    async fn replace(&self, failed: &Ending) {
+        let mut slot = self.connection.lock().await;
+        if slot.as_ref().is_some_and(|found| found.ending.is(failed)) {
+            *slot = None;
+        }
     }
 
     async fn call(
@@ -111,10 +135,9 @@ impl Client {
         signal: Signal,
         message: &[Bytes],
     ) -> hyper::Result<Response<Incoming>> {
-        let compressed = self.exporter.compression != Compression::None;
         let length: usize = message.iter().map(Bytes::len).sum();
         let mut prefix = BytesMut::with_capacity(5);
-        prefix.put_u8(u8::from(compressed));
+        prefix.put_u8(u8::from(self.is_compressed));
         // Batches are bounded far below 4 GiB by the configuration.
         prefix.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
         let parts = std::iter::once(prefix.freeze()).chain(message.iter().cloned());
@@ -124,38 +147,36 @@ impl Client {
         if let Some(path) = self.paths.get(signal.index()) {
             *request.uri_mut() = path.clone();
         }
-        *request.headers_mut() = self.headers.clone();
+        *request.headers_mut() = (*self.headers.current()).clone();
         sender.ready().await?;
         sender.send_request(request).await
     }
 
-    async fn sender(&self) -> Result<(SendRequest<Rope>, bool), String> {
+    /// The connection, and whether it was made for this call.
+    async fn connection(&self) -> Result<(Connection, bool), ConnectError> {
         let mut slot = self.connection.lock().await;
         if let Some(connection) = slot.as_ref()
             && !connection.sender.is_closed()
             && Instant::now() < connection.expires
         {
-            return Ok((connection.sender.clone(), true));
+            return Ok((connection.clone(), false));
         }
-        let stream = connect::connect(&self.exporter.endpoint)
-            .await
-            .map_err(|error| format!("connecting: {error}"))?;
+        let stream = self.dialer.dial().await?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
             .max_header_list_size(16 * 1024)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| format!("connecting: {error}"))?;
-        // Ends when the last sender is dropped; its errors reach the calls themselves.
-        tokio::spawn(async move {
-            let _ = connection.await;
-        });
-        *slot = Some(Connection {
-            sender: sender.clone(),
-            expires: connect::expiry(),
-        });
-        Ok((sender, false))
+            .map_err(ConnectError::Http)?;
+        // Ends when the last sender is dropped.
+        let connection = Connection {
+            sender,
+            expires: self.dialer.expiry(),
+            ending: Ending::of(connection),
+        };
+        *slot = Some(connection.clone());
+        Ok((connection, true))
     }
 }
 
@@ -173,13 +194,13 @@ async fn outcome(response: Response<Incoming>) -> Outcome {
     }
     let collected = match Limited::new(body, MAX_RESPONSE).collect().await {
         Ok(collected) => collected,
-        Err(error) => return retry_on(&error),
+        Err(error) => return retry_on(&*error),
     };
     let trailers = collected.trailers().cloned();
     let body = collected.to_bytes();
     match trailers {
         Some(trailers) => of_status(&trailers, &body),
-        None => retry_on(&"the call ended without a gRPC status"),
+        None => no_answer("the call ended without a gRPC status"),
     }
 }
 

@@ -15,29 +15,32 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
-use super::connect;
+use super::connect::{ConnectError, Dialer};
+use super::ending::Ending;
+use super::headers::Headers;
 use super::retry::{self, Outcome};
 use super::rope::Rope;
-use super::{AGENT, ExportError, MAX_RESPONSE, retry_on};
+use super::{AGENT, ExportError, MAX_RESPONSE, no_answer, retry_on};
 use crate::config::Exporter;
 use crate::rpc_status;
 use crate::scan::Signal;
 
 /// The upstream as HTTP server.
 pub(super) struct Client {
-    exporter: Exporter,
     paths: [Uri; Signal::COUNT],
-    headers: HeaderMap,
+    headers: Headers,
+    dialer: Dialer,
     idle: Mutex<Vec<Connection>>,
 }
 
 struct Connection {
     sender: SendRequest<Rope>,
     expires: Instant,
+    ending: Ending,
 }
 
 impl Client {
-    pub(super) fn new(exporter: &Exporter) -> Result<Self, ExportError> {
+    pub(super) fn new(exporter: &Exporter, max_age: Duration) -> Result<Self, ExportError> {
         let uri = |signal: Signal| {
             let path = match exporter.signal {
                 Some(_) => exporter.base_path.clone(),
@@ -46,7 +49,7 @@ impl Client {
             path.parse::<Uri>()
                 .map_err(|error| ExportError::Endpoint(error.into()))
         };
-        let mut headers = super::configured_headers(exporter)?;
+        let mut headers = HeaderMap::new();
         let host = HeaderValue::from_str(&exporter.endpoint.to_string())
             .map_err(|error| ExportError::Endpoint(error.into()))?;
         headers.insert(HOST, host);
@@ -59,14 +62,14 @@ impl Client {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
         }
         Ok(Self {
-            exporter: exporter.clone(),
             paths: [
                 uri(Signal::Traces)?,
                 uri(Signal::Metrics)?,
                 uri(Signal::Logs)?,
                 uri(Signal::Profiles)?,
             ],
-            headers,
+            headers: Headers::new(exporter, headers)?,
+            dialer: Dialer::new(exporter, b"http/1.1", max_age)?,
             idle: Mutex::new(Vec::new()),
         })
     }
@@ -76,7 +79,7 @@ impl Client {
         loop {
             let (mut connection, reused) = match self.connection().await {
                 Ok(found) => found,
-                Err(why) => return retry_on(&why),
+                Err(error) => return retry_on(&error),
             };
             match connection
                 .sender
@@ -84,7 +87,7 @@ impl Client {
                 .await
             {
                 Ok(response) => return self.outcome(response, connection).await,
-                Err(error) if !reused => return retry_on(&error),
+                Err(error) if !reused => return no_answer(connection.ending.explain(&error)),
                 Err(_) => {}
             }
         }
@@ -96,11 +99,11 @@ impl Client {
         if let Some(path) = self.paths.get(signal.index()) {
             *request.uri_mut() = path.clone();
         }
-        *request.headers_mut() = self.headers.clone();
+        *request.headers_mut() = (*self.headers.current()).clone();
         request
     }
 
-    async fn connection(&self) -> Result<(Connection, bool), String> {
+    async fn connection(&self) -> Result<(Connection, bool), ConnectError> {
         loop {
             let idle = self
                 .idle
@@ -112,23 +115,20 @@ impl Client {
                 return Ok((connection, true));
             }
         }
-        let stream = connect::connect(&self.exporter.endpoint)
-            .await
-            .map_err(|error| format!("connecting: {error}"))?;
+        let stream = self.dialer.dial().await?;
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(64 * 1024)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| format!("connecting: {error}"))?;
-        tokio::spawn(async move {
-            let _ = connection.await;
-        });
-        sender
-            .ready()
-            .await
-            .map_err(|error| format!("connecting: {error}"))?;
-        let expires = connect::expiry();
-        Ok((Connection { sender, expires }, false))
+            .map_err(ConnectError::Http)?;
+        let ending = Ending::of(connection);
+        sender.ready().await.map_err(ConnectError::Http)?;
+        let connection = Connection {
+            sender,
+            expires: self.dialer.expiry(),
+            ending,
+        };
+        Ok((connection, false))
     }
 
     async fn outcome(&self, response: Response<Incoming>, mut connection: Connection) -> Outcome {
@@ -136,13 +136,13 @@ impl Client {
         let body = match Limited::new(body, MAX_RESPONSE).collect().await {
             Ok(collected) => collected.to_bytes(),
             Err(_) if head.status.is_success() => Bytes::new(),
-            Err(error) => return retry_on(&error),
+            Err(error) => return retry_on(&*error),
         };
         if connection.sender.ready().await.is_ok() {
-            self.idle
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(connection);
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            idle.retain(|other| !other.sender.is_closed() && now < other.expires);
+            idle.push(connection);
         }
         if head.status.is_success() {
             // A body that is no answer is no reason to send the data again.

@@ -3,41 +3,41 @@
 
 pub(crate) mod connect;
 mod debug;
+mod delivery;
+mod ending;
 mod grpc;
+mod headers;
 mod http;
 pub(crate) mod retry;
 mod rope;
 
-use std::fmt::Display;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ::http::header::{HeaderMap, HeaderName, HeaderValue};
-use tokio::sync::Notify;
+use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
+use self::delivery::{Deliveries, Delivery};
 use self::retry::{Backoff, Outcome};
-use crate::budget::Budget;
-use crate::config::{Exporter, Protocol};
-use crate::encoding;
+use crate::budget::{Budget, ExportPermit};
+use crate::compress::{self, Compressor};
+use crate::config::{Compression, Exporter, Protocol};
 use crate::fold::Fold;
+use crate::live::causes;
+use crate::merge;
 use crate::metrics::{Lost, Metrics};
 use crate::queue::{Batch, Lane};
+use crate::scan::{self, Signal};
+use crate::tls::TlsError;
 
 /// `user-agent` of every request.
 const AGENT: &str = concat!("otelagent-agent/", env!("CARGO_PKG_VERSION"));
 
 /// What is read of an answer (OTLP specification: 4 MiB are enough for every answer).
 const MAX_RESPONSE: usize = 4 * 1024 * 1024;
-
-/// Longest wait between attempts while the agent shuts down.
-const DRAIN_WAIT: Duration = Duration::from_millis(500);
-
-/// An upstream that stays away is mentioned this often.
-const REMINDER: Duration = Duration::from_mins(1);
 
 /// Why an exporter cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,12 @@ pub(crate) enum ExportError {
     /// A header's name or value cannot be sent.
     #[error("header {0} cannot be sent")]
     Header(String),
+    /// A header's value can no longer be read.
+    #[error("header {0}: {1}")]
+    HeaderFile(String, String),
+    /// Certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 impl ExportError {
@@ -55,7 +61,8 @@ impl ExportError {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Endpoint(_) => "endpoint",
-            Self::Header(_) => "header",
+            Self::Header(_) | Self::HeaderFile(..) => "header",
+            Self::Tls(error) => error.reason(),
         }
     }
 }
@@ -74,11 +81,12 @@ pub(crate) struct Way {
 }
 
 impl Way {
-    /// Prepares it; nothing is connected before there is something to send.
-    pub(crate) fn new(exporter: &Exporter) -> Result<Arc<Self>, ExportError> {
+    /// Prepares it; nothing is connected before there is something to send. Connections live for
+    /// `age` at most.
+    pub(crate) fn new(exporter: &Exporter, age: Duration) -> Result<Arc<Self>, ExportError> {
         let client = match exporter.protocol {
-            Protocol::Grpc => Client::Grpc(grpc::Client::new(exporter)?),
-            Protocol::Http => Client::Http(http::Client::new(exporter)?),
+            Protocol::Grpc => Client::Grpc(grpc::Client::new(exporter, age)?),
+            Protocol::Http => Client::Http(http::Client::new(exporter, age)?),
             Protocol::Debug => Client::Debug(debug::Client::new(&exporter.id)),
             Protocol::Nop => Client::Nop,
         };
@@ -93,65 +101,59 @@ impl Way {
 pub(crate) struct Upstream {
     name: String,
     way: Mutex<Arc<Way>>,
-    budget: Arc<Budget>,
-    metrics: Arc<Metrics>,
-    delivery: Mutex<Delivery>,
-    /// An attempt has succeeded after others failed, or the agent shuts down: no need to wait longer.
-    hurry: Notify,
-    draining: AtomicBool,
+    shared: Shared,
+    deliveries: Deliveries,
     partial: Fold,
-    losses: Fold,
     halves: Fold,
+    losses: Fold,
 }
 
-/// Whether delivery works, as health tells it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Delivery {
-    /// Since when every attempt has failed, and why the last one did.
-    pub(crate) failing: Option<(Instant, String)>,
-    /// When a batch was last taken.
-    pub(crate) succeeded: Option<Instant>,
-    attempts: u64,
-    mentioned: Option<Instant>,
+/// What all exporters have in common.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    /// Bytes that may be held.
+    pub(crate) budget: Arc<Budget>,
+    /// The books.
+    pub(crate) metrics: Arc<Metrics>,
+    /// What compresses.
+    pub(crate) compressor: Arc<Compressor>,
+    /// Connections to an upstream live this long at most.
+    pub(crate) connection_age: Duration,
 }
 
-fn configured_headers(exporter: &Exporter) -> Result<HeaderMap, ExportError> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &exporter.headers {
-        let wrong = || ExportError::Header(name.clone());
-        let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
-        let mut value = HeaderValue::from_str(&value.0).map_err(|_| wrong())?;
-        value.set_sensitive(true);
-        headers.insert(key, value);
-    }
-    Ok(headers)
+/// A request ready to be sent, and what its bytes cost.
+struct Encoded {
+    body: Vec<Bytes>,
+    /// Before compression.
+    bytes: usize,
+    #[expect(dead_code, reason = "held for its drop")]
+    permit: Option<ExportPermit>,
 }
 
-fn retry_on(why: &dyn Display) -> Outcome {
+/// No answer at all.
+fn retry_on(error: &dyn Error) -> Outcome {
+    no_answer(causes(error))
+}
+
+fn no_answer(why: impl Into<String>) -> Outcome {
     Outcome::Retry {
         after: None,
-        why: why.to_string(),
+        answered: false,
+        why: why.into(),
     }
 }
 
 impl Upstream {
     /// Prepares an exporter.
-    pub(crate) fn new(
-        exporter: &Exporter,
-        budget: Arc<Budget>,
-        metrics: Arc<Metrics>,
-    ) -> Result<Arc<Self>, ExportError> {
+    pub(crate) fn new(exporter: &Exporter, shared: Shared) -> Result<Arc<Self>, ExportError> {
         Ok(Arc::new(Self {
             name: exporter.name(),
-            way: Mutex::new(Way::new(exporter)?),
-            budget,
-            metrics,
-            delivery: Mutex::default(),
-            hurry: Notify::new(),
-            draining: AtomicBool::new(false),
+            way: Mutex::new(Way::new(exporter, shared.connection_age)?),
+            shared,
+            deliveries: Deliveries::new(&exporter.name()),
             partial: Fold::default(),
-            losses: Fold::default(),
             halves: Fold::default(),
+            losses: Fold::default(),
         }))
     }
 
@@ -163,7 +165,7 @@ impl Upstream {
     /// their time are made at once, since what they waited for may be different now.
     pub(crate) fn change(&self, way: Arc<Way>) {
         *self.way.lock().unwrap_or_else(PoisonError::into_inner) = way;
-        self.hurry.notify_waiters();
+        self.deliveries.hurry();
     }
 
     /// The component id, and the signal where it carries only one.
@@ -173,16 +175,12 @@ impl Upstream {
 
     /// Whether delivery works.
     pub(crate) fn delivery(&self) -> Delivery {
-        self.delivery
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.deliveries.overall()
     }
 
     /// From now on waits between attempts are short, and those under way end.
     pub(crate) fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-        self.hurry.notify_waiters();
+        self.deliveries.drain();
     }
 
     /// Sends what the lane holds until it is closed and empty.
@@ -197,35 +195,73 @@ impl Upstream {
             let Some(batch) = lane.next().await else {
                 break;
             };
-            self.metrics
-                .dispatched(batch.signal(), batch.items(), batch.bytes() as u64);
+            let (signal, items, bytes) = (batch.signal(), batch.items(), batch.bytes() as u64);
+            self.shared.metrics.dispatched(signal, items, bytes);
             let upstream = Arc::clone(&self);
             under_way.spawn(async move { upstream.deliver(batch).await });
         }
         while under_way.join_next().await.is_some() {}
     }
 
-    /// Sends one batch until it is settled; what is too large is sent in halves.
+    /// Sends one batch until it is settled; what is too large is sent in halves, and one request that
+    /// is too large in pieces.
     async fn deliver(&self, batch: Batch) {
         let mut waiting = vec![batch];
         while let Some(mut batch) = waiting.pop() {
-            match self.attempts(&batch).await {
+            match self.attempts(batch.signal(), &batch.parts()).await {
                 Ok(rejected) => batch.delivered(rejected),
                 Err(Failed::TooLarge(why)) if batch.requests() > 1 => {
-                    if let Some(left_out) = self.halves.due() {
-                        info!(
-                            reason = "too_large",
-                            bytes = batch.bytes(),
-                            why,
-                            left_out,
-                            "sending a batch in halves"
-                        );
-                    }
+                    self.tell_halves(batch.bytes(), &why);
                     waiting.push(batch.split());
                     waiting.push(batch);
                 }
-                Err(failed) => self.lose(batch, &failed),
+                Err(Failed::TooLarge(why)) => self.deliver_pieces(batch, why).await,
+                Err(failed) => {
+                    let reason = self.tell_loss(batch.signal(), batch.items(), &failed);
+                    batch.lost(reason);
+                }
             }
+        }
+    }
+
+    /// Sends one request in pieces cut between its entries, beginning with the first, as small as the
+    /// upstream makes them. An entry that is too large by itself is lost.
+    async fn deliver_pieces(&self, mut batch: Batch, why: String) {
+        let signal = batch.signal();
+        let mut lengths = vec![batch.bytes()];
+        let mut refused = Some(why);
+        while let Some(length) = lengths.pop() {
+            let piece = batch.front(length);
+            let result = match refused.take() {
+                Some(why) => Err(Failed::TooLarge(why)),
+                None => self.attempts(signal, std::slice::from_ref(&piece)).await,
+            };
+            if let (Err(Failed::TooLarge(why)), Some(at)) = (&result, merge::middle(&piece)) {
+                self.tell_halves(length, why);
+                lengths.push(length - at);
+                lengths.push(at);
+                continue;
+            }
+            // It was inspected when it came.
+            let items = scan::inspect(signal, &piece).unwrap_or_default() as u64;
+            let (reason, lost) = match result {
+                Ok(rejected) => (Lost::Rejected, rejected),
+                Err(failed) => (self.tell_loss(signal, items, &failed), items),
+            };
+            batch.settle_front(length, items, reason, lost);
+        }
+    }
+
+    fn tell_halves(&self, bytes: usize, why: &str) {
+        if let Some(left_out) = self.halves.due() {
+            info!(
+                exporter = self.name(),
+                reason = "too_large",
+                bytes,
+                why,
+                left_out,
+                "sending a batch in halves"
+            );
         }
     }
 
@@ -238,7 +274,7 @@ impl Upstream {
         }
     }
 
-    fn lose(&self, batch: Batch, failed: &Failed) {
+    fn tell_loss(&self, signal: Signal, items: u64, failed: &Failed) -> Lost {
         let (reason, why) = match failed {
             Failed::TooLarge(why) => (Lost::TooLarge, why),
             Failed::Permanent(why) => (Lost::Permanent, why),
@@ -247,25 +283,31 @@ impl Upstream {
         if let Some(left_out) = self.losses.due() {
             error!(
                 exporter = self.name(),
-                signal = batch.signal().name(),
-                items = batch.items(),
+                signal = signal.name(),
+                items,
                 reason = reason.reason(),
                 why,
                 left_out,
                 "telemetry lost"
             );
         }
-        batch.lost(reason);
+        reason
     }
 
     /// Attempts until one is answered for good; the answer is the number of rejected items.
-    async fn attempts(&self, batch: &Batch) -> Result<u64, Failed> {
+    async fn attempts(&self, signal: Signal, parts: &[Bytes]) -> Result<u64, Failed> {
         let started = Instant::now();
         let mut backoff = Backoff::new(self.way().exporter.retry);
+        let mut kept: Option<(Arc<Way>, Encoded)> = None;
         loop {
-            let (after, why) = match self.attempt(batch).await {
+            let way = self.way();
+            let encoded = match kept.take() {
+                Some((of, encoded)) if Arc::ptr_eq(&of, &way) => encoded,
+                _ => self.encode(&way, parts).await?,
+            };
+            let (after, answered, why) = match self.attempt(&way, signal, &encoded).await {
                 Outcome::Delivered { rejected, message } => {
-                    self.succeeded();
+                    self.deliveries.succeeded(signal);
                     if rejected > 0 || !message.is_empty() {
                         self.tell_partial(rejected, &message);
                     }
@@ -273,42 +315,67 @@ impl Upstream {
                 }
                 Outcome::TooLarge(why) => return Err(Failed::TooLarge(why)),
                 Outcome::Permanent(why) => return Err(Failed::Permanent(why)),
-                Outcome::Retry { after, why } => (after, why),
+                Outcome::Retry {
+                    after,
+                    answered,
+                    why,
+                } => (after, answered, why),
             };
-            self.failed(&why);
+            self.shared.metrics.attempt_failed();
+            self.deliveries.failed(signal, &why);
+            // Where memory is short, to compress once more is the lesser evil.
+            if !self.shared.budget.is_short() {
+                kept = Some((way, encoded));
+            }
             let Some(wait) = backoff.next(started.elapsed(), after, fastrand::f64()) else {
                 return Err(Failed::GivenUp(why));
             };
-            self.pause(wait, after.is_some()).await;
+            self.deliveries.pause(signal, wait, answered).await;
         }
     }
 
-    async fn attempt(&self, batch: &Batch) -> Outcome {
-        let way = self.way();
-        let mut permit = self.budget.export(batch.bytes()).await;
-        let parts = batch.parts();
-        let body = match encoding::encode(way.exporter.compression, &parts).await {
-            Ok(body) => body,
-            Err(error) => return Outcome::Permanent(format!("compressing: {error}")),
-        };
-        let size = body.iter().map(bytes::Bytes::len).sum();
-        permit.set(match way.exporter.compression {
-            crate::config::Compression::None => 0,
-            _ => size,
-        });
-        self.metrics.in_flight(batch.signal(), true);
+    async fn encode(&self, way: &Way, parts: &[Bytes]) -> Result<Encoded, Failed> {
+        let compression = way.exporter.compression;
+        let bytes: usize = parts.iter().map(Bytes::len).sum();
+        if compression == Compression::None {
+            let (body, permit) = (parts.to_vec(), None);
+            return Ok(Encoded {
+                body,
+                bytes,
+                permit,
+            });
+        }
+        let turn = self.shared.compressor.turn().await;
+        let needed = bytes + compress::context(compression);
+        let permit = self.shared.budget.export(needed).await;
+        let body = turn
+            .encode(compression, parts)
+            .await
+            .map_err(|error| Failed::Permanent(format!("compressing: {error}")))?;
+        let permit = permit.keep(body.iter().map(Bytes::len).sum());
+        Ok(Encoded {
+            body,
+            bytes,
+            permit: Some(permit),
+        })
+    }
+
+    async fn attempt(&self, way: &Way, signal: Signal, encoded: &Encoded) -> Outcome {
+        let body = &encoded.body;
+        self.shared.metrics.in_flight(signal, true);
         let sent = async {
             match &way.client {
-                Client::Grpc(client) => client.send(batch.signal(), &body).await,
-                Client::Http(client) => client.send(batch.signal(), &body).await,
-                Client::Debug(client) => client.take(batch),
+                Client::Grpc(client) => client.send(signal, body).await,
+                Client::Http(client) => client.send(signal, body).await,
+                Client::Debug(client) => client.take(signal, body),
                 Client::Nop => debug::nothing(),
             }
         };
         let outcome = timeout(way.exporter.timeout, sent).await;
-        self.metrics.in_flight(batch.signal(), false);
-        self.metrics
-            .attempted(batch.signal(), batch.bytes() as u64, size as u64);
+        self.shared.metrics.in_flight(signal, false);
+        let wire: usize = body.iter().map(Bytes::len).sum();
+        let plain = encoded.bytes as u64;
+        self.shared.metrics.attempted(signal, plain, wire as u64);
         if let Ok(outcome) = outcome {
             return outcome;
         }
@@ -316,70 +383,7 @@ impl Upstream {
         if let Client::Grpc(client) = &way.client {
             client.forget().await;
         }
-        retry_on(&format!("no answer within {:?}", way.exporter.timeout))
-    }
-
-    /// Waits before the next attempt; where the upstream named a time, nothing but a shutdown cuts it.
-    async fn pause(&self, wait: Duration, asked: bool) {
-        let hurry = self.hurry.notified();
-        if self.draining.load(Ordering::Relaxed) {
-            tokio::time::sleep(wait.min(DRAIN_WAIT)).await;
-            return;
-        }
-        let until = Instant::now() + wait;
-        let _ = tokio::time::timeout_at(until, hurry).await;
-        if asked && !self.draining.load(Ordering::Relaxed) {
-            tokio::time::sleep_until(until).await;
-        }
-    }
-
-    fn succeeded(&self) {
-        let mut delivery = self.delivery.lock().unwrap_or_else(PoisonError::into_inner);
-        delivery.succeeded = Some(Instant::now());
-        let Some((since, _)) = delivery.failing.take() else {
-            return;
-        };
-        let attempts = std::mem::take(&mut delivery.attempts);
-        // The end of a failure that was not worth a line is not worth one, either.
-        let told = delivery.mentioned.is_some_and(|last| last >= since);
-        drop(delivery);
-        if told {
-            info!(
-                exporter = self.name(),
-                failed_attempts = attempts,
-                seconds = since.elapsed().as_secs(),
-                "delivery works again"
-            );
-        }
-        self.hurry.notify_waiters();
-    }
-
-    /// Remembers a failure; the log gets the first one and then a line a minute at most, also from an
-    /// upstream that comes and goes.
-    fn failed(&self, why: &str) {
-        self.metrics.attempt_failed();
-        let mut delivery = self.delivery.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let since = delivery.failing.as_ref().map_or(now, |(since, _)| *since);
-        delivery.failing = Some((since, why.to_owned()));
-        delivery.attempts += 1;
-        let attempts = delivery.attempts;
-        let due = delivery
-            .mentioned
-            .is_none_or(|last| now.duration_since(last) >= REMINDER);
-        if due {
-            delivery.mentioned = Some(now);
-        }
-        drop(delivery);
-        if due {
-            warn!(
-                exporter = self.name(),
-                failed_attempts = attempts,
-                seconds = since.elapsed().as_secs(),
-                why,
-                "delivery fails; telemetry is kept and sent again"
-            );
-        }
+        no_answer(format!("no answer within {:?}", way.exporter.timeout))
     }
 }
 

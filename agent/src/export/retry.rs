@@ -20,6 +20,9 @@ pub(crate) enum Outcome {
     Retry {
         /// The upstream's wish.
         after: Option<Duration>,
+        /// Whether it said anything at all: an upstream that cannot be reached may be back at any
+        /// moment, one that has answered asks for patience.
+        answered: bool,
         /// For the log.
         why: String,
     },
@@ -35,6 +38,7 @@ pub(crate) fn of_grpc(code: Code, message: &str, retry_delay: Option<Duration>) 
     if code.is_retryable(retry_delay.is_some()) {
         Outcome::Retry {
             after: retry_delay,
+            answered: true,
             why,
         }
     } else if code == Code::RESOURCE_EXHAUSTED {
@@ -50,6 +54,7 @@ pub(crate) fn of_http(status: u16, message: &str, retry_after: Option<Duration>)
     match status {
         429 | 502 | 503 | 504 => Outcome::Retry {
             after: retry_after,
+            answered: true,
             why,
         },
         413 => Outcome::TooLarge(why),
@@ -62,7 +67,11 @@ pub(crate) fn of_http(status: u16, message: &str, retry_after: Option<Duration>)
 pub(crate) fn of_foreign_http(status: u16) -> Outcome {
     let why = format!("HTTP status {status} without gRPC status");
     match status {
-        429 | 502 | 503 | 504 => Outcome::Retry { after: None, why },
+        429 | 502 | 503 | 504 => Outcome::Retry {
+            after: None,
+            answered: true,
+            why,
+        },
         _ => Outcome::Permanent(why),
     }
 }

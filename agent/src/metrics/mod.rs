@@ -202,6 +202,7 @@ pub(crate) struct Metrics {
     connections: AtomicU64,
     connections_open: AtomicU64,
     accept_errors: AtomicU64,
+    handshakes_failed: AtomicU64,
     reloads: [AtomicU64; 3],
     /// Seconds since 1970 at which the configuration in use was read, and its fingerprint.
     configured: [AtomicU64; 2],
@@ -261,6 +262,7 @@ impl Default for Metrics {
             connections: AtomicU64::new(0),
             connections_open: AtomicU64::new(0),
             accept_errors: AtomicU64::new(0),
+            handshakes_failed: AtomicU64::new(0),
             reloads: Default::default(),
             configured: Default::default(),
         }
@@ -402,6 +404,11 @@ impl Metrics {
     /// A connection could not be accepted.
     pub(crate) fn accept_failed(&self) {
         add(&self.accept_errors, 1);
+    }
+
+    /// A client connection ended before TLS was agreed on.
+    pub(crate) fn handshake_failed(&self) {
+        add(&self.handshakes_failed, 1);
     }
 
     /// The configuration file was looked at.

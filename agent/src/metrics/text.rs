@@ -331,6 +331,8 @@ impl Metrics {
         text.gauge("otelagent_connections_limit", "", &one(limit));
         let errors = one(get(&self.accept_errors));
         text.counter("otelagent_accept_errors", "", &errors);
+        let failed = one(get(&self.handshakes_failed));
+        text.counter("otelagent_tls_handshakes_failed", "", &failed);
     }
 
     fn configuration(&self, text: &mut Text<'_>) {

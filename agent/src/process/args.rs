@@ -14,6 +14,8 @@ usage: otelagent-agent --config FILE [--shutdown-grace SECONDS] [--lame-duck SEC
 environment:
   OTELAGENT_SHUTDOWN_GRACE   seconds to deliver what is held after SIGTERM (default 20)
   OTELAGENT_LAME_DUCK        seconds to go on accepting connections after SIGTERM (default 0)
+  OTELAGENT_UPSTREAM_CONNECTION_AGE
+                             seconds a connection to the upstream lives at most (default 600)
   OTELAGENT_HEALTH_SOCKET    Unix socket that serves health, too
   OTELAGENT_REUSE_PORT       `true`: another agent may listen on the same ports (SO_REUSEPORT)
 ";

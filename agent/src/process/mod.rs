@@ -19,6 +19,7 @@ use self::args::Command;
 use self::run::Options;
 use self::source::Source;
 use crate::config::{Config, fields};
+use crate::live::causes;
 
 /// Bad arguments or configuration.
 const USAGE_ERROR: u8 = 2;
@@ -131,13 +132,7 @@ fn run(file: &Path, grace: Option<OsString>, lame_duck: Option<OsString>) -> Exi
         // Losses were told and counted; to restart for them would help nobody.
         Ok(_) => ExitCode::SUCCESS,
         Err(start) => {
-            let mut causes = String::new();
-            let mut source = std::error::Error::source(&start);
-            while let Some(cause) = source {
-                causes = format!("{causes}: {cause}");
-                source = cause.source();
-            }
-            error!(reason = start.reason(), "{start}{causes}");
+            error!(reason = start.reason(), "{}", causes(&start));
             ExitCode::FAILURE
         }
     }
@@ -150,6 +145,11 @@ fn options(grace: Option<OsString>, lame_duck: Option<OsString>) -> Result<Optio
     Ok(Options {
         grace: seconds(grace, "shutdown grace", 20)?,
         lame_duck: seconds(lame_duck, "lame duck", 0)?,
+        upstream_age: seconds(
+            std::env::var_os("OTELAGENT_UPSTREAM_CONNECTION_AGE"),
+            "upstream connection age",
+            600,
+        )?,
         reuse_port: std::env::var_os("OTELAGENT_REUSE_PORT").is_some_and(|value| value == "true"),
         health_socket: std::env::var_os("OTELAGENT_HEALTH_SOCKET").map(Into::into),
     })

@@ -2,6 +2,7 @@
 //! configurations come from.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::{error, info, warn};
 
@@ -21,7 +22,7 @@ impl Agent {
     pub(super) fn reload(&mut self, source: &mut Source, level: &Level) {
         let result = source.load().and_then(|new| {
             let changes = config::changes(&self.config, &new)?;
-            let ways = ways(&changes, &new)?;
+            let ways = ways(&changes, &new, self.options.upstream_age)?;
             Ok((new, changes, ways))
         });
         let (new, changes, ways) = match result {
@@ -81,7 +82,11 @@ impl Agent {
     }
 }
 
-fn ways(changes: &Changes, new: &Config) -> Result<Vec<(String, Arc<Way>)>, Vec<Problem>> {
+fn ways(
+    changes: &Changes,
+    new: &Config,
+    age: Duration,
+) -> Result<Vec<(String, Arc<Way>)>, Vec<Problem>> {
     let mut ways = Vec::new();
     let mut problems = Vec::new();
     for exporter in changes
@@ -89,7 +94,7 @@ fn ways(changes: &Changes, new: &Config) -> Result<Vec<(String, Arc<Way>)>, Vec<
         .iter()
         .filter_map(|&index| new.exporters.get(index))
     {
-        match Way::new(exporter) {
+        match Way::new(exporter, age) {
             Ok(way) => ways.push((exporter.name(), way)),
             Err(error) => problems.push(Problem {
                 path: format!("exporters.{}", exporter.id),

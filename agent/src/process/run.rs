@@ -18,13 +18,14 @@ use tracing::{info, warn};
 use super::log::Level;
 use super::source::Source;
 use crate::budget::Budget;
+use crate::compress::Compressor;
 use crate::config::{Config, Receiver, Storage};
-use crate::export::{ExportError, Upstream};
+use crate::export::{ExportError, Shared, Upstream};
 use crate::health::{self, Report, Topic};
 use crate::merge::Edits;
 use crate::metrics::Metrics;
 use crate::queue::{Keep, Lane, Tender};
-use crate::receive::listener::{self, Ending, ListenError};
+use crate::receive::listener::{self, Ending, ListenError, Listener};
 use crate::receive::{Door, Intake, Limits, Route};
 
 /// Connections kept at most, less where the system allows fewer files.
@@ -47,6 +48,8 @@ pub(super) struct Options {
     /// From the signal to the end of accepting.
     pub(super) lame_duck: Duration,
     pub(super) reuse_port: bool,
+    /// Connections to the upstream live this long at most.
+    pub(super) upstream_age: Duration,
     pub(super) health_socket: Option<PathBuf>,
 }
 
@@ -86,6 +89,7 @@ impl StartError {
 /// The parts that live as long as the process.
 pub(super) struct Agent {
     pub(super) config: Config,
+    pub(super) options: Options,
     pub(super) report: Arc<Report>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) budget: Arc<Budget>,
@@ -171,7 +175,7 @@ impl Signals {
 async fn start(config: Config, options: &Options) -> Result<Agent, StartError> {
     let metrics = Arc::new(Metrics::default());
     let budget = Budget::new(config.memory.limit, config.memory.spike);
-    let upstreams = upstreams(&config, &budget, &metrics)?;
+    let upstreams = upstreams(&config, options, &budget, &metrics)?;
     let (mut senders, mut keepers) = (JoinSet::new(), JoinSet::new());
     let mut routes = Vec::new();
     let mut lanes = Vec::new();
@@ -218,6 +222,7 @@ async fn start(config: Config, options: &Options) -> Result<Agent, StartError> {
     serve_report(&config, options, &report).await?;
     let mut agent = Agent {
         config,
+        options: options.clone(),
         report,
         metrics,
         budget,
@@ -241,17 +246,16 @@ impl Agent {
     async fn listen(&mut self, options: &Options, connections: usize) -> Result<(), ListenError> {
         let places = Arc::new(Semaphore::new(connections));
         let mut addresses = Vec::new();
-        for address in &self.config.receiver.listen {
-            let listener = listener::bind(address, options.reuse_port).await?;
-            addresses.push(bound(&listener));
+        for configured in &self.config.receiver.listen {
+            let listener = Listener::bind(configured, options.reuse_port).await?;
+            addresses.push(listener.place());
             let (door, places) = (Arc::clone(&self.door), Arc::clone(&places));
             let ending = Ending {
                 leave: self.leave.subscribe(),
                 close: self.close.subscribe(),
                 left: self.left.0.clone(),
             };
-            self.receivers
-                .spawn(listener::run(listener, door, places, ending));
+            self.receivers.spawn(listener.run(door, places, ending));
         }
         self.otlp = addresses.join(",");
         Ok(())
@@ -290,10 +294,17 @@ impl Stored {
 
 fn upstreams(
     config: &Config,
+    options: &Options,
     budget: &Arc<Budget>,
     metrics: &Arc<Metrics>,
 ) -> Result<Vec<Arc<Upstream>>, StartError> {
-    let new = |exporter| Upstream::new(exporter, Arc::clone(budget), Arc::clone(metrics));
+    let shared = Shared {
+        budget: Arc::clone(budget),
+        metrics: Arc::clone(metrics),
+        compressor: Arc::new(Compressor::default()),
+        connection_age: options.upstream_age,
+    };
+    let new = |exporter| Upstream::new(exporter, shared.clone());
     config
         .exporters
         .iter()

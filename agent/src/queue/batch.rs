@@ -19,7 +19,10 @@ pub(crate) struct Batch {
     id: u64,
     all: Arc<Vec<Held>>,
     part: Range<usize>,
+    /// Not settled yet.
     bytes: usize,
+    /// Bytes and items settled already of a batch of one request.
+    front: (usize, u64),
 }
 
 impl Batch {
@@ -30,6 +33,7 @@ impl Batch {
             part: 0..parts.len(),
             all: parts,
             bytes,
+            front: (0, 0),
         }
     }
 
@@ -52,9 +56,10 @@ impl Batch {
         self.part.len()
     }
 
-    /// Spans, data points or log records in it.
+    /// Spans, data points or log records in it that are not settled yet.
     pub(crate) fn items(&self) -> u64 {
-        self.held().iter().map(|held| held.items as u64).sum()
+        let all: u64 = self.held().iter().map(|held| held.items as u64).sum();
+        all - self.front.1
     }
 
     /// The bytes of the merged request, in order.
@@ -72,11 +77,42 @@ impl Batch {
             all: Arc::clone(&self.all),
             part: middle..self.part.end,
             bytes: 0,
+            front: (0, 0),
         };
         half.bytes = half.held().iter().map(|held| held.bytes.len()).sum();
         self.part.end = middle;
         self.bytes -= half.bytes;
         half
+    }
+
+    /// The next `length` bytes of a batch of one request.
+    pub(crate) fn front(&self, length: usize) -> Bytes {
+        let bytes = self.held().first().map(|held| held.bytes.clone());
+        let mut bytes = bytes.unwrap_or_default();
+        let mut front = bytes.split_off(self.front.0.min(bytes.len()));
+        front.truncate(length);
+        front
+    }
+
+    /// The next `length` bytes of a batch of one request, with `items` in them, were taken, except for
+    /// `lost` items. The rest remains; what has been settled is never counted again.
+    pub(crate) fn settle_front(&mut self, length: usize, items: u64, reason: Lost, lost: u64) {
+        let length = length.min(self.bytes);
+        let is_last = length == self.bytes;
+        let all = self.items();
+        let items = if is_last { all } else { items.min(all) };
+        let lost = lost.min(items);
+        let signal = self.signal();
+        self.lane.metrics.delivered(signal, items - lost);
+        self.lane.metrics.lost(signal, reason, lost);
+        if is_last {
+            self.settle(items);
+        } else {
+            self.front.0 += length;
+            self.front.1 += items;
+            self.bytes -= length;
+            self.lane.release(items, length);
+        }
     }
 
     /// The upstream has taken it, except for `rejected` items.
@@ -99,6 +135,7 @@ impl Batch {
     fn settle(&mut self, items: u64) {
         let bytes = std::mem::take(&mut self.bytes);
         self.part = 0..0;
+        self.front = (0, 0);
         self.lane.release(items, bytes);
         self.lane.settled(self.id);
     }
@@ -112,8 +149,10 @@ impl Drop for Batch {
         let kept = self.lane.on_disk(self.id);
         let lost = self.all.get(self.part.start.max(kept)..self.part.end);
         let lost = lost.unwrap_or_default();
-        let items = lost.iter().map(|held| held.items as u64).sum();
-        let bytes = lost.iter().map(|held| held.bytes.len()).sum();
-        self.lane.lost_in_shutdown(items, bytes);
+        let items: u64 = lost.iter().map(|held| held.items as u64).sum();
+        let bytes: usize = lost.iter().map(|held| held.bytes.len()).sum();
+        // Only a batch of one request has a front, and it is lost whole or not at all.
+        let front = if lost.is_empty() { (0, 0) } else { self.front };
+        self.lane.lost_in_shutdown(items - front.1, bytes - front.0);
     }
 }

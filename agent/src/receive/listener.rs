@@ -1,5 +1,6 @@
 //! Listening sockets and the accept loop: connections are counted, errors slow it down instead of
-//! making it spin, and a socket that leaves loses no connection. Must not know HTTP.
+//! making it spin, TLS is spoken where configured, and a socket that leaves loses no connection. Must
+//! not know HTTP.
 
 use std::convert::Infallible;
 use std::io;
@@ -7,23 +8,32 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::warn;
 
+use super::unix::UnixSocket;
 use super::{Door, connection, handover};
-use crate::config::Address;
+use crate::config::{self, Address, Place};
 use crate::export::connect::resolve;
 use crate::fold::Fold;
+use crate::stream::Stream;
+use crate::tls::{Acceptor, TlsError};
 
 /// Connections the kernel keeps for us.
 const BACKLOG: i32 = 1024;
 
 /// Pause after an error such as "too many open files".
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// A client has this long to prove what it must and to agree on keys.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// The same while the agent stops.
+const HANDSHAKE_WHILE_STOPPING: Duration = Duration::from_millis(500);
 
 /// Why a port cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +56,24 @@ pub(crate) enum ListenError {
         #[source]
         source: io::Error,
     },
+    /// The Unix socket cannot be made.
+    #[error("cannot listen on the Unix socket {path}")]
+    Unix {
+        /// As configured.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Certificates cannot be used.
+    #[error("TLS on {place}")]
+    Tls {
+        /// As configured.
+        place: Place,
+        /// What is wrong with them.
+        #[source]
+        source: TlsError,
+    },
 }
 
 impl ListenError {
@@ -54,8 +82,21 @@ impl ListenError {
         match self {
             Self::Resolve { .. } => "resolve",
             Self::Bind { .. } => "bind",
+            Self::Unix { .. } => "unix_socket",
+            Self::Tls { source, .. } => source.reason(),
         }
     }
+}
+
+/// When a listener and its connections are to end.
+pub(crate) struct Ending {
+    /// Connections end once their requests are answered. If another agent listens on the same address
+    /// the socket leaves to it; if not, new connections are served still, one request each.
+    pub(crate) leave: watch::Receiver<bool>,
+    /// The socket closes.
+    pub(crate) close: watch::Receiver<bool>,
+    /// Dropped once every connection that was open when `leave` turned true has ended.
+    pub(crate) left: mpsc::Sender<Infallible>,
 }
 
 /// Binds an address. With `reuse_port` two agents may hold the same port, so that one can follow the
@@ -82,7 +123,7 @@ pub(crate) async fn bind(address: &Address, reuse_port: bool) -> Result<TcpListe
 }
 
 fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(
+    let socket = socket2::Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
@@ -97,74 +138,151 @@ fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// When a listener and its connections are to end.
-pub(crate) struct Ending {
-    /// Connections end once their requests are answered. If another agent listens on the same address
-    /// the socket leaves to it; if not, new connections are served still, one request each.
-    pub(crate) leave: watch::Receiver<bool>,
-    /// The socket closes.
-    pub(crate) close: watch::Receiver<bool>,
-    /// Dropped once every connection that was open when `leave` turned true has ended.
-    pub(crate) left: mpsc::Sender<Infallible>,
+/// Where OTLP arrives.
+pub(crate) struct Listener {
+    socket: Socket,
+    tls: Option<Handshakes>,
 }
 
-/// Accepts and serves until it is told to end; then until every connection has ended.
-pub(crate) async fn run(
-    listener: TcpListener,
-    door: Arc<Door>,
-    places: Arc<Semaphore>,
-    mut ending: Ending,
-) {
-    let port = Port {
-        listener,
-        door,
-        places,
-        leave: ending.leave.clone(),
-        errors: Fold::default(),
-    };
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            biased;
-            () = is_set(&mut ending.leave) => break,
-            accepted = port.accept() => port.serve(accepted, &mut connections).await,
-        }
-        while connections.try_join_next().is_some() {}
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixSocket),
+}
+
+/// TLS with whoever connects.
+struct Handshakes {
+    acceptor: Acceptor,
+    failures: Fold,
+}
+
+impl Listener {
+    /// Binds what is configured and reads its certificates.
+    pub(crate) async fn bind(
+        configured: &config::Listener,
+        reuse_port: bool,
+    ) -> Result<Self, ListenError> {
+        let place = &configured.place;
+        let acceptor = |tls| Acceptor::new(tls, &place.to_string());
+        let tls = configured.tls.as_ref().map(acceptor).transpose();
+        let tls = tls.map_err(|source| ListenError::Tls {
+            place: place.clone(),
+            source,
+        })?;
+        let socket = match place {
+            Place::Tcp(address) => Socket::Tcp(bind(address, reuse_port).await?),
+            Place::Unix(path) => {
+                let socket = UnixSocket::bind(path);
+                Socket::Unix(socket.map_err(|source| ListenError::Unix {
+                    path: path.clone(),
+                    source,
+                })?)
+            }
+        };
+        let tls = tls.map(|acceptor| Handshakes {
+            acceptor,
+            failures: Fold::default(),
+        });
+        Ok(Self { socket, tls })
     }
-    let local = port.listener.local_addr();
-    let mut late = JoinSet::new();
-    if local.is_ok_and(handover::has_successor) {
-        port.close(&mut connections).await;
+
+    /// Where it listens, which tells the port where 0 was configured.
+    pub(crate) fn place(&self) -> String {
+        match &self.socket {
+            Socket::Tcp(listener) => listener
+                .local_addr()
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
+            Socket::Unix(socket) => format!("unix:{}", socket.path().display()),
+        }
+    }
+
+    /// Accepts and serves until it is told to end; then until every connection has ended.
+    pub(crate) async fn run(self, door: Arc<Door>, places: Arc<Semaphore>, mut ending: Ending) {
+        let port = Port {
+            socket: self.socket,
+            tls: self.tls.map(Arc::new),
+            door,
+            places,
+            leave: ending.leave.clone(),
+            errors: Fold::default(),
+        };
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = is_set(&mut ending.leave) => break,
+                accepted = port.accept() => port.serve(accepted, &mut connections).await,
+            }
+            while connections.try_join_next().is_some() {}
+        }
+        if port.socket.has_successor() {
+            port.close(&mut connections).await;
+            while connections.join_next().await.is_some() {}
+            return;
+        }
+        let mut late = JoinSet::new();
+        let mut left = Some(ending.left);
+        loop {
+            if connections.is_empty() {
+                left.take();
+            }
+            tokio::select! {
+                biased;
+                () = is_set(&mut ending.close) => break,
+                Some(_) = connections.join_next() => {}
+                accepted = port.accept() => port.serve(accepted, &mut late).await,
+            }
+            while late.try_join_next().is_some() {}
+        }
+        port.close(&mut late).await;
+        while late.join_next().await.is_some() {}
         while connections.join_next().await.is_some() {}
-        return;
     }
-    let mut left = Some(ending.left);
-    loop {
-        if connections.is_empty() {
-            left.take();
-        }
-        tokio::select! {
-            biased;
-            () = is_set(&mut ending.close) => break,
-            Some(_) = connections.join_next() => {}
-            accepted = port.accept() => port.serve(accepted, &mut late).await,
-        }
-        while late.try_join_next().is_some() {}
-    }
-    port.close(&mut late).await;
-    while late.join_next().await.is_some() {}
-    while connections.join_next().await.is_some() {}
 }
 
 async fn is_set(flag: &mut watch::Receiver<bool>) {
     let _ = flag.wait_for(|set| *set).await;
 }
 
-type Accepted = io::Result<(TcpStream, Option<OwnedSemaphorePermit>)>;
+impl Socket {
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // An error here means that the client has already gone.
+                let _ = stream.set_nodelay(true);
+                Ok(Stream::Tcp(stream))
+            }
+            Self::Unix(socket) => {
+                let (stream, _) = socket.listener.accept().await?;
+                Ok(Stream::Unix(stream))
+            }
+        }
+    }
+
+    /// Whether another agent listens in the same place, so that new connections reach it.
+    fn has_successor(&self) -> bool {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().is_ok_and(handover::has_successor),
+            Self::Unix(socket) => !socket.is_reached(),
+        }
+    }
+
+    /// Keeps new connections from arriving; how long to go on accepting those that have.
+    fn turn_away(&self) -> Duration {
+        match self {
+            Self::Tcp(listener) => handover::turn_away(listener),
+            Self::Unix(socket) => socket.turn_away(),
+        }
+    }
+}
+
+type Accepted = io::Result<(Stream, Option<OwnedSemaphorePermit>)>;
 
 /// A listening socket and what its connections share.
 struct Port {
-    listener: TcpListener,
+    socket: Socket,
+    tls: Option<Arc<Handshakes>>,
     door: Arc<Door>,
     places: Arc<Semaphore>,
     leave: watch::Receiver<bool>,
@@ -175,7 +293,7 @@ impl Port {
     /// The next connection, as soon as there is a place for it.
     async fn accept(&self) -> Accepted {
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
-        let (stream, _) = self.listener.accept().await?;
+        let stream = self.socket.accept().await?;
         Ok((stream, place))
     }
 
@@ -194,14 +312,13 @@ impl Port {
 
     fn spawn(
         &self,
-        stream: TcpStream,
+        stream: Stream,
         place: Option<OwnedSemaphorePermit>,
         connections: &mut JoinSet<()>,
     ) {
-        // An error here means that the client has already gone.
-        let _ = stream.set_nodelay(true);
         let open = self.door.metrics().connected();
-        let served = connection::serve(stream, Arc::clone(&self.door), self.leave.clone());
+        let (tls, door) = (self.tls.clone(), Arc::clone(&self.door));
+        let served = serve(stream, tls, door, self.leave.clone());
         connections.spawn(async move {
             served.await;
             drop((place, open));
@@ -210,12 +327,58 @@ impl Port {
 
     /// Serves what the kernel has accepted, whatever the number of places, and closes the socket.
     async fn close(self, connections: &mut JoinSet<()>) {
-        let until = Instant::now() + handover::turn_away(&self.listener);
-        while let Ok(accepted) = timeout_at(until, self.listener.accept()).await {
+        let until = Instant::now() + self.socket.turn_away();
+        while let Ok(accepted) = timeout_at(until, self.socket.accept()).await {
             match accepted {
-                Ok((stream, _)) => self.spawn(stream, None, connections),
+                Ok(stream) => self.spawn(stream, None, connections),
                 Err(_) => sleep(PAUSE / 10).await,
             }
         }
+    }
+}
+
+/// One connection in a task of its own, handshake included: nobody waits for another's.
+async fn serve(
+    stream: Stream,
+    tls: Option<Arc<Handshakes>>,
+    door: Arc<Door>,
+    leave: watch::Receiver<bool>,
+) {
+    let stream = match (stream, tls) {
+        (Stream::Tcp(stream), Some(tls)) => {
+            // Boxed, so that plain connections do not pay for its size.
+            let handshake = Box::pin(tls.with(stream, leave.clone()));
+            let Some(stream) = handshake.await else {
+                door.metrics().handshake_failed();
+                return;
+            };
+            stream
+        }
+        (stream, _) => stream,
+    };
+    connection::serve(stream, door, leave).await;
+}
+
+impl Handshakes {
+    /// `None` where the client cannot or may not; the log gets a line a minute of that.
+    async fn with(&self, stream: TcpStream, mut stop: watch::Receiver<bool>) -> Option<Stream> {
+        let peer = stream.peer_addr();
+        let stopped = async {
+            let _ = stop.wait_for(|stop| *stop).await;
+            sleep(HANDSHAKE_WHILE_STOPPING).await;
+        };
+        let why = tokio::select! {
+            result = timeout(HANDSHAKE, self.acceptor.accept(stream)) => match result {
+                Ok(Ok(stream)) => return Some(Stream::Tls(Box::new(stream))),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "took too long".to_owned(),
+            },
+            () = stopped => return None,
+        };
+        if let Some(left_out) = self.failures.due() {
+            let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
+            warn!(peer, why, left_out, "TLS handshake failed");
+        }
+        None
     }
 }

@@ -8,6 +8,7 @@ mod handover;
 mod http;
 pub(crate) mod listener;
 mod status;
+mod unix;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -138,13 +139,27 @@ impl Intake {
         if route.lane.is_closed() {
             return Err(Refusal::ShuttingDown);
         }
-        if !self.budget.has_room(bytes) {
+        if !self
+            .budget
+            .has_room(bytes.saturating_add(self.reserved_beside(route)))
+        {
             return Err(Refusal::MemoryLimit);
         }
         let mut permit = self.budget.permit();
         let advance = bytes.min(body::ADVANCE);
         permit.grow(advance).map_err(|_| Refusal::MemoryLimit)?;
         Ok(permit)
+    }
+
+    /// Memory that one signal leaves to the others: of an eighth each what they do not use, so that a
+    /// signal whose upstream is away does not take everything.
+    fn reserved_beside(&self, route: &Route) -> usize {
+        let share = self.budget.soft_limit() / 8;
+        let others = self.routes.iter().flatten();
+        others
+            .filter(|other| other.lane.signal != route.lane.signal)
+            .map(|other| share.saturating_sub(other.lane.held_bytes()))
+            .sum()
     }
 
     /// Takes a whole body: decompressed, brought into protobuf, inspected, edited, queued. It may be

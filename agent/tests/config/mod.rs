@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use otelagent_agent::config::{
-    self, AttributeAction, AttributeValue, Compression, Config, LogEncoding, LogLevel, Problem,
-    Protocol, Resolve,
+    self, AttributeAction, AttributeValue, ClientTls, Compression, Config, Identity, LogEncoding,
+    LogLevel, Pem, Problem, Protocol, Resolve, Versions,
 };
 use otelagent_agent::scan::Signal;
 use proptest::prelude::*;
@@ -105,7 +105,8 @@ fn references_are_looked_up_only_when_the_file_is_loaded() {
     let headers = &loaded.exporters[0].headers;
     assert_eq!(headers[1].0, "authorization");
     assert_eq!(
-        headers[1].1.0, "Bearer a$b",
+        headers[1].1.value(),
+        "Bearer a$b",
         "without the newline, the dollar sign kept"
     );
     assert!(!format!("{loaded:?}{loaded}").contains("Bearer"));
@@ -180,7 +181,7 @@ fn what_is_left_out_has_the_documented_default() {
         .receiver
         .listen
         .iter()
-        .map(ToString::to_string)
+        .map(|listener| listener.place.to_string())
         .collect();
     assert_eq!(listen, ["localhost:4317", "localhost:4318"]);
     let exporter = &config.exporters[0];
@@ -216,6 +217,62 @@ fn profiles_have_a_pipeline_like_any_signal() {
     assert_eq!(pipeline.signal, Signal::Profiles);
     assert_eq!((pipeline.exporter, pipeline.attributes.len()), (0, 0));
     assert!(config.to_string().contains("profiles  to otlp_grpc"));
+}
+
+#[test]
+fn the_scheme_decides_about_tls_and_without_one_it_is_on() {
+    let tls = |endpoint: &str, tls: &str| {
+        let yaml = CONTRACT
+            .replace("http://otel-collector.observability.svc:4317", endpoint)
+            .replace("timeout: 10s", &format!("timeout: 10s\n    {tls}"));
+        load(&yaml).exporters.remove(0).tls
+    };
+    assert_eq!(tls("http://c:4317", ""), None);
+    assert_eq!(tls("http://c:4317", "tls: {insecure: true}"), None);
+    assert_eq!(tls("c:4317", "tls: {insecure: true}"), None);
+    assert_eq!(tls("c:4317", ""), Some(ClientTls::default()));
+    assert_eq!(tls("https://c", ""), Some(ClientTls::default()));
+    assert_eq!(
+        tls("https://c", "tls: {insecure: true}"),
+        Some(ClientTls::default()),
+        "as in the collector"
+    );
+    let full = "tls: {ca_file: /ca, include_system_ca_certs_pool: true, cert_file: /c, key_file: /k, \
+        server_name_override: s, min_version: '1.3', reload_interval: 10s, insecure_skip_verify: true}";
+    let file = |path: &str| Pem::File(path.into());
+    let expected = ClientTls {
+        insecure_skip_verify: true,
+        server_name_override: Some("s".into()),
+        ca: Some(file("/ca")),
+        include_system_ca: true,
+        identity: Some(Identity {
+            certificate: file("/c"),
+            key: file("/k"),
+        }),
+        versions: Versions {
+            tls12: false,
+            tls13: true,
+        },
+        reload_interval: Some(Duration::from_secs(10)),
+    };
+    assert_eq!(tls("c:4317", full), Some(expected));
+}
+
+#[test]
+fn a_header_from_a_file_can_be_read_again_and_others_stay() {
+    let yaml = CONTRACT.replace("x-tenant: a", "x-tenant: 'a-${env:PORT}'");
+    let headers = load(&yaml).exporters.remove(0).headers;
+    let (tenant, token) = (&headers[0].1, &headers[1].1);
+    assert_eq!((tenant.value(), tenant.can_change()), ("a-9999", false));
+    assert!(token.can_change());
+    assert_eq!(token.read_again(&World).unwrap(), "Bearer a$b");
+    let yaml = CONTRACT.replace(
+        "\"${file:/etc/otelagent/headers/0/token}\"",
+        "'Basic ${file:/etc/otelagent/headers/0/token}!'",
+    );
+    let token = load(&yaml).exporters.remove(0).headers.remove(1).1;
+    assert_eq!(token.read_again(&World).unwrap(), "Basic Bearer a$b!");
+    assert!(!format!("{token:?}").contains("Basic"));
 }
 
 #[test]

@@ -99,18 +99,8 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     ),
     (
         "http://otel",
-        "https://otel",
-        "exporters.otlp_grpc.endpoint: TLS is not supported by this agent; write http:// before the host for plaintext",
-    ),
-    (
-        "http://otel-collector",
-        "otel-collector",
-        "exporters.otlp_grpc.endpoint: TLS is not supported by this agent; write http:// before the host for plaintext",
-    ),
-    (
-        "http://otel",
         "unix://otel",
-        "exporters.otlp_grpc.endpoint: `unix://` is not supported; use http://",
+        "exporters.otlp_grpc.endpoint: `unix://` is not supported; use https:// or http://",
     ),
     (
         ".svc:4317",
@@ -125,7 +115,49 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "timeout: 10s",
         "tls: {insecure: false}",
-        "exporters.otlp_grpc.tls.insecure: TLS is not supported by this agent; only `insecure: true` is",
+        "exporters.otlp_grpc.endpoint: `http://` is plaintext, but tls is configured; write https://, or \
+          `insecure: true` under tls",
+    ),
+    (
+        "timeout: 10s",
+        "tls: {insecure: true, ca_file: /ca}",
+        "exporters.otlp_grpc.tls.insecure: `true` switches TLS off, but certificates are configured; leave out one of them",
+    ),
+    (
+        "endpoint: http://otel",
+        "tls: {cert_file: /c}\n    endpoint: https://otel",
+        "exporters.otlp_grpc.tls.key_file: is missing; cert_file needs its private key",
+    ),
+    (
+        "endpoint: http://otel",
+        "tls: {key_pem: x}\n    endpoint: https://otel",
+        "exporters.otlp_grpc.tls.cert_file: is missing; key_file needs its certificate",
+    ),
+    (
+        "endpoint: http://otel",
+        "tls: {ca_file: /ca, ca_pem: x}\n    endpoint: https://otel",
+        "exporters.otlp_grpc.tls.ca_pem: ca_file is set, too; leave out one of them",
+    ),
+    (
+        "endpoint: http://otel",
+        "tls: {cipher_suites: [TLS_RSA]}\n    endpoint: https://otel",
+        "exporters.otlp_grpc.tls.cipher_suites: is not supported; only suites without known weakness are spoken, \
+          set min_version instead",
+    ),
+    (
+        "endpoint: http://otel",
+        "tls: {curve_preferences: [P521]}\n    endpoint: https://otel",
+        "exporters.otlp_grpc.tls.curve_preferences: is not supported; X25519, P-256 and P-384 are spoken, in this order",
+    ),
+    (
+        "endpoint: http://otel",
+        "tls: {min_version: '1.1'}\n    endpoint: https://otel",
+        "exporters.otlp_grpc.tls.min_version: `1.1` is not supported; use 1.2 or 1.3",
+    ),
+    (
+        "endpoint: http://otel",
+        "tls: {min_version: '1.3', max_version: '1.2'}\n    endpoint: https://otel",
+        "exporters.otlp_grpc.tls.min_version: must not be higher than max_version",
     ),
     (
         "queue_size: 67108864",
@@ -191,7 +223,38 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "grpc: {",
         "grpc: {tls: {cert_file: a}, ",
-        "receivers.otlp.protocols.grpc.tls: TLS on the receiver is not supported by this agent",
+        "receivers.otlp.protocols.grpc.tls.key_file: is missing; cert_file needs its private key",
+    ),
+    (
+        "grpc: {",
+        "grpc: {tls: {client_ca_file: a}, ",
+        "receivers.otlp.protocols.grpc.tls.cert_file: is missing; a server proves who it is",
+    ),
+    (
+        "grpc: {",
+        "grpc: {tls: {cert_file: a, key_file: b, ca_file: c}, ",
+        "receivers.otlp.protocols.grpc.tls.ca_file: means nothing to a server; clients are verified by client_ca_file",
+    ),
+    (
+        "grpc: {",
+        "grpc: {transport: udp, ",
+        "receivers.otlp.protocols.grpc.transport: `udp` is not supported; use tcp or unix",
+    ),
+    (
+        "grpc: {",
+        "grpc: {transport: unix, ",
+        "receivers.otlp.protocols.grpc.endpoint: `0.0.0.0:4317` is not the path of a socket; write for example \
+          /run/otelagent/otlp.sock",
+    ),
+    (
+        "grpc: {endpoint: \"0.0.0.0:4317\"}",
+        "grpc: {transport: unix}",
+        "receivers.otlp.protocols.grpc.endpoint: is missing; name the socket's path",
+    ),
+    (
+        "grpc: {endpoint: \"0.0.0.0:4317\"}",
+        "grpc: {transport: unix, endpoint: /a, tls: {cert_file: a, key_file: b}}",
+        "receivers.otlp.protocols.grpc.tls: is not supported on a Unix socket; leave it out",
     ),
     (
         "limit_mib: 64",

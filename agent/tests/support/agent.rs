@@ -66,6 +66,15 @@ impl Setup {
         }
     }
 
+    /// Forwards over TLS to a port of this machine.
+    pub fn secure(kind: &str, upstream: SocketAddr, tls: &str) -> Self {
+        let port = upstream.port();
+        let mut setup = Self::to(kind, upstream);
+        setup.exporter =
+            format!("{kind}: {{endpoint: 'https://localhost:{port}', timeout: 5s, tls: {{{tls}}}");
+        setup
+    }
+
     /// More fields of the exporter.
     pub fn exporter(mut self, fields: &str) -> Self {
         self.exporter.push_str(", ");
@@ -220,9 +229,10 @@ impl Agent {
             );
             std::thread::sleep(Duration::from_millis(2));
         };
+        // Unix sockets are none.
         let ports = otlp
             .split(',')
-            .map(|address| address.parse().unwrap())
+            .filter_map(|address| address.parse().ok())
             .collect();
         let health = find("listening", "address", Some("health"))
             .unwrap()

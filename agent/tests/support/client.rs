@@ -9,7 +9,7 @@ use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 pub const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -34,10 +34,17 @@ impl Grpc {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::over(stream).await.unwrap()
+    }
+
+    /// The same on any stream, for agents that want more than TCP.
+    pub async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<Self, hyper::Error> {
         let io = TokioIo::new(stream);
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
         tokio::spawn(connection);
-        Self(sender)
+        Ok(Self(sender))
     }
 
     /// Sends bytes that are framed already.
@@ -106,7 +113,12 @@ impl HttpAnswer {
 }
 
 /// One HTTP/1.1 connection for raw requests.
-pub struct Http(TcpStream);
+pub struct Http(Box<dyn Duplex>);
+
+/// What HTTP can be spoken on.
+pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
 
 impl Http {
     pub async fn connect(address: SocketAddr) -> Self {
@@ -116,7 +128,12 @@ impl Http {
     pub async fn try_connect(address: SocketAddr) -> Option<Self> {
         let stream = TcpStream::connect(address).await.ok()?;
         stream.set_nodelay(true).unwrap();
-        Some(Self(stream))
+        Some(Self::over(stream))
+    }
+
+    /// The same on any stream.
+    pub fn over(stream: impl Duplex + 'static) -> Self {
+        Self(Box::new(stream))
     }
 
     pub async fn write(&mut self, bytes: &[u8]) {

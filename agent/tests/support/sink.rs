@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,8 +19,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
+use super::client::Duplex;
 use super::telemetry::span_names;
 
 /// What a sink says to one request.
@@ -52,6 +56,13 @@ struct State {
     script: VecDeque<Reply>,
     always: Option<Reply>,
     received: Vec<Received>,
+    /// What TLS agreed on, connection by connection.
+    protocols: Vec<Option<String>>,
+    connections: usize,
+    /// Replies by path, before any other.
+    by_path: Vec<(&'static str, Reply)>,
+    /// Larger requests are refused.
+    largest: Option<usize>,
 }
 
 /// A running upstream; stops when dropped.
@@ -59,6 +70,7 @@ pub struct Sink {
     pub address: SocketAddr,
     state: Arc<Mutex<State>>,
     task: JoinHandle<()>,
+    leave: watch::Sender<()>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -78,14 +90,26 @@ impl Sink {
 
     /// Listens on a given address, for upstreams that come back.
     pub async fn at(address: SocketAddr, speaks: Speaks) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
+        Self::on(TcpListener::bind(address).await.unwrap(), speaks, None)
+    }
+
+    /// Speaks TLS on a port of its own.
+    pub async fn secure(speaks: Speaks, tls: TlsAcceptor) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(listener, speaks, Some(tls))
+    }
+
+    /// Serves what connects to a socket that is there already.
+    pub fn on(listener: TcpListener, speaks: Speaks, tls: Option<TlsAcceptor>) -> Self {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State::default()));
-        let task = tokio::spawn(accept(listener, Arc::clone(&state), speaks));
+        let (leave, left) = watch::channel(());
+        let task = tokio::spawn(accept(listener, Arc::clone(&state), speaks, tls, left));
         Self {
             address,
             state,
             task,
+            leave,
         }
     }
 
@@ -97,6 +121,31 @@ impl Sink {
     /// The reply to everything the script does not cover.
     pub fn always(&self, reply: Option<Reply>) {
         self.state.lock().unwrap().always = reply;
+    }
+
+    /// The reply to everything sent to this path, from now on.
+    pub fn always_at(&self, path: &'static str, reply: Reply) {
+        self.state.lock().unwrap().by_path = vec![(path, reply)];
+    }
+
+    /// Refuses requests of more bytes, uncompressed, as too large.
+    pub fn largest(&self, bytes: usize) {
+        self.state.lock().unwrap().largest = Some(bytes);
+    }
+
+    /// Ends every connection in good order: GOAWAY, or `connection: close`.
+    pub fn leave(&self) {
+        self.leave.send_replace(());
+    }
+
+    /// The protocols TLS has agreed on, connection by connection.
+    pub fn protocols(&self) -> Vec<Option<String>> {
+        self.state.lock().unwrap().protocols.clone()
+    }
+
+    /// Connections so far.
+    pub fn connections(&self) -> usize {
+        self.state.lock().unwrap().connections
     }
 
     pub fn received(&self) -> Vec<Received> {
@@ -115,7 +164,8 @@ impl Sink {
     pub fn spans(&self) -> Vec<String> {
         let state = self.state.lock().unwrap();
         let taken = state.received.iter().filter(|request| request.taken);
-        taken
+        let traces = taken.filter(|request| request.path.to_lowercase().contains("trace"));
+        traces
             .flat_map(|request| {
                 let request = ExportTraceServiceRequest::decode(request.message.as_slice());
                 span_names(&request.unwrap())
@@ -137,20 +187,52 @@ impl Drop for Sink {
     }
 }
 
-async fn accept(listener: TcpListener, state: Arc<Mutex<State>>, speaks: Speaks) {
+async fn accept(
+    listener: TcpListener,
+    state: Arc<Mutex<State>>,
+    speaks: Speaks,
+    tls: Option<TlsAcceptor>,
+    left: watch::Receiver<()>,
+) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         stream.set_nodelay(true).unwrap();
-        let state = Arc::clone(&state);
-        let service = service_fn(move |request| answer(request, Arc::clone(&state), speaks));
+        state.lock().unwrap().connections += 1;
+        let (state, tls, mut left) = (Arc::clone(&state), tls.clone(), left.clone());
+        left.mark_unchanged();
         connections.spawn(async move {
+            let stream: Box<dyn Duplex> = match tls {
+                None => Box::new(stream),
+                Some(tls) => {
+                    let Ok(stream) = tls.accept(stream).await else {
+                        return;
+                    };
+                    let protocol = stream.get_ref().1.alpn_protocol();
+                    let protocol = protocol.map(|name| String::from_utf8(name.into()).unwrap());
+                    state.lock().unwrap().protocols.push(protocol);
+                    Box::new(stream)
+                }
+            };
+            let service = service_fn(move |request| answer(request, Arc::clone(&state), speaks));
             let io = TokioIo::new(stream);
             if speaks == Speaks::Grpc {
                 let builder = http2::Builder::new(TokioExecutor::new());
-                let _ = builder.serve_connection(io, service).await;
+                let mut connection = pin!(builder.serve_connection(io, service));
+                while tokio::select! {
+                    _ = connection.as_mut() => false,
+                    changed = left.changed() => changed.is_ok(),
+                } {
+                    connection.as_mut().graceful_shutdown();
+                }
             } else {
-                let _ = http1::Builder::new().serve_connection(io, service).await;
+                let mut connection = pin!(http1::Builder::new().serve_connection(io, service));
+                while tokio::select! {
+                    _ = connection.as_mut() => false,
+                    changed = left.changed() => changed.is_ok(),
+                } {
+                    connection.as_mut().graceful_shutdown();
+                }
             }
         });
     }
@@ -167,22 +249,31 @@ async fn answer(
     let body = body.collect().await?.to_bytes();
     let reply = {
         let mut state = state.lock().unwrap();
-        let scripted = state.script.pop_front();
-        scripted
+        let path = head.uri.path();
+        let here = state.by_path.iter().find(|(wanted, _)| *wanted == path);
+        let here = here.map(|(_, reply)| reply.clone());
+        here.or_else(|| state.script.pop_front())
             .or_else(|| state.always.clone())
             .unwrap_or(Reply::Take(Vec::new()))
     };
     if let Reply::Slow(wait) = reply {
         tokio::time::sleep(wait).await;
     }
-    let taken = matches!(reply, Reply::Take(_) | Reply::Silence | Reply::Slow(_));
+    let body = body.as_ref();
     let message = match speaks {
         Speaks::Grpc => {
             let encoding = head.headers.get("grpc-encoding").filter(|_| body[0] == 1);
             decode(&body[5..], encoding)
         }
-        Speaks::Http => decode(&body, head.headers.get("content-encoding")),
+        Speaks::Http => decode(body, head.headers.get("content-encoding")),
     };
+    let largest = state.lock().unwrap().largest;
+    let reply = match (largest, speaks) {
+        (Some(largest), Speaks::Grpc) if message.len() > largest => Reply::Grpc(8, None),
+        (Some(largest), Speaks::Http) if message.len() > largest => Reply::Http(413, Vec::new()),
+        _ => reply,
+    };
+    let taken = matches!(reply, Reply::Take(_) | Reply::Silence | Reply::Slow(_));
     state.lock().unwrap().received.push(Received {
         path: head.uri.path().to_owned(),
         headers: head.headers,

@@ -1,6 +1,6 @@
 //! The table of fields: `exporters`. Must not know how a field is read.
 
-use super::{Field, ignored, only, refused, taken};
+use super::{CURVES, Field, KEYS, SUITES, ignored, only, refused, taken};
 
 const ONE_CONNECTION: &str =
     "calls share one HTTP/2 connection, which is renewed from time to time";
@@ -17,7 +17,22 @@ pub(super) const FIELDS: &[Field] = &[
     taken("exporters.otlp_http.logs_endpoint", "URL", "", "The same for logs"),
     taken("exporters.otlp_http.profiles_endpoint", "URL", "", "The same for profiles"),
     taken("exporters.otlp_http.encoding", "`proto`", "proto", "Encoding of bodies"),
-    taken("exporters.otlp_*.tls.insecure", "`true`", "false", "Plaintext, where the endpoint has no scheme"),
+    taken("exporters.otlp_*.tls.insecure", "`true` or `false`", "false", "Plaintext, where the endpoint has no scheme"),
+    taken("exporters.otlp_*.tls.insecure_skip_verify", "`true` or `false`", "false", "Any certificate is taken: encrypted, but to whom nobody knows"),
+    taken("exporters.otlp_*.tls.server_name_override", "string", "the endpoint's host", "The name the upstream must prove"),
+    taken("exporters.otlp_*.tls.ca_file", "path", "the system's authorities", "Authorities that may vouch for the upstream, PEM; read again when it has changed, like every file here"),
+    taken("exporters.otlp_*.tls.ca_pem", "PEM", "", "The same in the document"),
+    taken("exporters.otlp_*.tls.include_system_ca_certs_pool", "`true` or `false`", "false", "The system's authorities count beside these"),
+    taken("exporters.otlp_*.tls.cert_file", "path", "", "The agent's certificate and those that lead to its authority, PEM"),
+    taken("exporters.otlp_*.tls.cert_pem", "PEM", "", "The same in the document"),
+    taken("exporters.otlp_*.tls.key_file", "path", "", "Its private key, PEM (PKCS#8, PKCS#1 or SEC 1)"),
+    taken("exporters.otlp_*.tls.key_pem", "PEM", "", "The same in the document"),
+    taken("exporters.otlp_*.tls.min_version", "`1.2` or `1.3`", "1.2", "Least version that is spoken"),
+    taken("exporters.otlp_*.tls.max_version", "`1.2` or `1.3`", "1.3", "Highest version that is spoken"),
+    taken("exporters.otlp_*.tls.reload_interval", "duration", "1s", "How often the files are looked at while there is something to send"),
+    refused("exporters.otlp_*.tls.cipher_suites", SUITES),
+    refused("exporters.otlp_*.tls.curve_preferences", CURVES),
+    refused("exporters.otlp_*.tls.tpm", KEYS),
     taken("exporters.otlp_*.compression", "`none`, `gzip` or `zstd`", "gzip", "Compression of requests, always at level 1"),
     taken("exporters.otlp_*.timeout", "duration", "5s gRPC, 30s HTTP", "Limit of one attempt, connecting included"),
     taken("exporters.otlp_*.headers", "mapping of strings", "", "Sent with every request; values are never printed"),

@@ -74,6 +74,13 @@ const fn only(path: &'static str, value: &'static str, reason: &'static str) -> 
     other(path, reason, Treatment::Only(value))
 }
 
+const SUITES: &str =
+    "is not supported; only suites without known weakness are spoken, set min_version instead";
+
+const CURVES: &str = "is not supported; X25519, P-256 and P-384 are spoken, in this order";
+
+const KEYS: &str = "is not supported; keys are read from key_file or key_pem";
+
 /// Every row, in the order of a configuration file.
 pub fn fields() -> impl Iterator<Item = &'static Field> {
     [

@@ -1,0 +1,61 @@
+//! Strings that may have been written with references to files: what they say, and how to read them
+//! again. Never printed: they may be credentials. Must not read a file itself.
+
+use std::fmt;
+
+use super::{Resolve, expand};
+
+/// A secret: never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("[redacted]")
+    }
+}
+
+/// A string of the document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    value: Secret,
+    /// As it stands in the document, where it refers to files.
+    written: Option<Secret>,
+}
+
+impl Text {
+    pub(super) fn new(value: &str, written: Option<&str>) -> Self {
+        Self {
+            value: Secret(value.to_owned()),
+            written: written.map(|written| Secret(written.to_owned())),
+        }
+    }
+
+    /// What it said when the configuration was loaded.
+    pub fn value(&self) -> &str {
+        &self.value.0
+    }
+
+    /// Whether it may say something else later.
+    pub fn can_change(&self) -> bool {
+        self.written.is_some()
+    }
+
+    /// What it says now.
+    ///
+    /// # Errors
+    /// A file that cannot be read, by name.
+    pub fn read_again(&self, resolve: &dyn Resolve) -> Result<String, String> {
+        match &self.written {
+            Some(written) => expand::again(&written.0, resolve),
+            None => Ok(self.value.0.clone()),
+        }
+    }
+}
+
+/// Whether a header can carry `value`.
+pub fn is_header_value(value: &str) -> bool {
+    value
+        .bytes()
+        .all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte))
+}

@@ -1,0 +1,284 @@
+//! The way to the upstream: connections that come and go, requests it cannot take whole, and signals
+//! that must not wait for one another.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::task::JoinHandle;
+
+use crate::support::agent::{Agent, Setup, get};
+use crate::support::client::{self, Grpc};
+use crate::support::eventually;
+use crate::support::sink::{Reply, Sink, Speaks};
+use crate::support::telemetry::{logs, spans};
+
+const UNAVAILABLE: u32 = 14;
+const KINDS: [(&str, Speaks); 2] = [("otlp_grpc", Speaks::Grpc), ("otlp_http", Speaks::Http)];
+
+/// Every request leaves by itself, and one that had to wait would wait for ever.
+fn impatient(kind: &str, upstream: SocketAddr) -> Setup {
+    Setup::to_with_timeout(kind, upstream, "5s")
+        .batch("flush_timeout: 1ms, sizer: bytes, min_size: 1, max_size: 1")
+        .retry("initial_interval: 1h, max_interval: 1h")
+}
+
+async fn take(agent: &Agent, path: &str, message: &impl Message) {
+    let mut grpc = Grpc::connect(agent.port()).await;
+    let answer = grpc.call(path, &message.encode_to_vec()).await.unwrap();
+    assert_eq!(answer.status, 0);
+}
+
+/// Clients that send until they are told to stop, and the names they got acknowledged.
+struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Vec<String>>>,
+}
+
+impl Load {
+    fn start(agent: &Agent) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients = (0..4).map(|client| {
+            let (port, stop) = (agent.port(), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let mut grpc = Grpc::connect(port).await;
+                let mut acknowledged = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let name = format!("{client}-{}", acknowledged.len());
+                    let message = spans(&name, 1).encode_to_vec();
+                    let answer = grpc.call(client::TRACES, &message).await.unwrap();
+                    assert_eq!(answer.status, 0);
+                    acknowledged.push(format!("{name}-0"));
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                acknowledged
+            })
+        });
+        Self {
+            clients: clients.collect(),
+            stop,
+        }
+    }
+
+    async fn stop(self) -> HashSet<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut names = HashSet::new();
+        for client in self.clients {
+            names.extend(client.await.unwrap());
+        }
+        names
+    }
+}
+
+/// A port that several listen on, as several replicas answer for one name.
+fn shared(address: SocketAddr) -> TcpListener {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseport(true).unwrap();
+    socket.bind(address).unwrap();
+    socket.listen(128).unwrap()
+}
+
+#[tokio::test]
+async fn connections_are_renewed_under_load_so_that_every_replica_gets_some_and_nothing_is_lost() {
+    for (kind, speaks) in KINDS {
+        let first = Sink::on(shared("127.0.0.1:0".parse().unwrap()), speaks, None);
+        let second = Sink::on(shared(first.address), speaks, None);
+        let agent = impatient(kind, first.address)
+            .env("OTELAGENT_UPSTREAM_CONNECTION_AGE", "1")
+            .start();
+        let load = Load::start(&agent);
+        eventually("both have connections made anew", || {
+            let counts = (first.connections(), second.connections());
+            counts.0 > 0 && counts.1 > 0 && counts.0 + counts.1 > 3
+        })
+        .await;
+        let acknowledged = load.stop().await;
+        eventually("all arrive", || {
+            first.spans().len() + second.spans().len() >= acknowledged.len()
+        })
+        .await;
+        assert!(!first.spans().is_empty() && !second.spans().is_empty());
+        let arrived: Vec<_> = [first.spans(), second.spans()].concat();
+        assert_eq!(arrived.len(), acknowledged.len(), "nothing is sent twice");
+        assert_eq!(arrived.into_iter().collect::<HashSet<_>>(), acknowledged);
+        assert_eq!(
+            agent.metric("otelagent_exporter_failed_attempts_total", ""),
+            0
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_leaves_in_good_order_costs_no_request_and_no_wait() {
+    for (kind, speaks) in KINDS {
+        let sink = Sink::at("127.0.0.1:0".parse().unwrap(), speaks).await;
+        let agent = impatient(kind, sink.address).start();
+        let load = Load::start(&agent);
+        for round in 1..=5 {
+            sink.script(vec![Reply::Slow(Duration::from_millis(30)); 5]);
+            let before = (sink.connections(), sink.spans().len());
+            eventually("requests flow", || sink.spans().len() > before.1 + 20).await;
+            sink.leave();
+            eventually(&format!("a new connection, round {round}"), || {
+                sink.connections() > before.0
+            })
+            .await;
+        }
+        let acknowledged = load.stop().await;
+        eventually("all arrive", || sink.spans().len() >= acknowledged.len()).await;
+        let arrived: HashSet<_> = sink.spans().into_iter().collect();
+        assert_eq!(arrived, acknowledged);
+        assert_eq!(
+            agent.metric("otelagent_exporter_failed_attempts_total", ""),
+            0
+        );
+    }
+}
+
+#[tokio::test]
+async fn one_request_that_is_too_large_is_sent_in_pieces_and_only_what_cannot_be_cut_is_lost() {
+    for (kind, speaks) in KINDS {
+        let sink = Sink::at("127.0.0.1:0".parse().unwrap(), speaks).await;
+        sink.largest(3000);
+        let agent = Setup::to_with_timeout(kind, sink.address, "5s").start();
+        let mut request = ExportTraceServiceRequest::default();
+        let mut expected = Vec::new();
+        for entry in 0..9 {
+            // The fifth is larger than the upstream takes.
+            let count = if entry == 4 { 60 } else { 3 };
+            let part = spans(&format!("entry{entry}"), count);
+            request.resource_spans.extend(part.resource_spans);
+            if entry != 4 {
+                expected.extend((0..3).map(|span| format!("entry{entry}-{span}")));
+            }
+        }
+        take(&agent, client::TRACES, &request).await;
+        eventually("the rest arrives", || sink.spans().len() == expected.len()).await;
+        assert_eq!(sink.spans(), expected, "in order, nothing twice");
+        assert!(sink.taken().iter().all(|taken| taken.message.len() <= 3000));
+        eventually("the loss is counted", || {
+            agent.metric("otelagent_lost_spans_total", "reason=\"too_large\"") == 60
+        })
+        .await;
+        assert_eq!(agent.metric("otelagent_lost_spans_total", ""), 60);
+        assert_eq!(agent.metric("otelcol_exporter_sent_spans_total", ""), 24);
+        assert_eq!(agent.books("spans"), 0);
+        eventually("nothing is held", || {
+            agent.metric("otelagent_memory_held_bytes", "") == 0
+        })
+        .await;
+        assert_eq!(agent.logged("sending a batch in halves").len(), 1, "folded");
+    }
+}
+
+#[tokio::test]
+async fn what_is_settled_of_a_request_stays_settled_when_the_rest_cannot_be_sent() {
+    let sink = Sink::grpc().await;
+    sink.largest(1000);
+    let agent = Setup::grpc(sink.address)
+        .retry("initial_interval: 20ms, max_interval: 20ms, max_elapsed_time: 200ms")
+        .start();
+    let mut request = spans("good", 2);
+    request
+        .resource_spans
+        .extend(spans("bad", 12).resource_spans);
+    sink.script([
+        Reply::Take(Vec::new()),
+        Reply::Take(Vec::new()),
+        // For good.
+        Reply::Grpc(3, None),
+    ]);
+    take(&agent, client::TRACES, &request).await;
+    eventually("both pieces are settled", || {
+        agent.metric("otelagent_queue_spans", "") == 0
+    })
+    .await;
+    assert_eq!(agent.metric("otelcol_exporter_sent_spans_total", ""), 2);
+    assert_eq!(agent.metric("otelagent_lost_spans_total", ""), 12);
+    assert_eq!(agent.books("spans"), 0);
+}
+
+#[tokio::test]
+async fn a_signal_the_upstream_has_no_room_for_waits_alone_and_as_long_as_it_is_asked_to() {
+    let sink = Sink::grpc().await;
+    sink.always_at(client::TRACES, Reply::Grpc(UNAVAILABLE, None));
+    let agent = impatient("otlp_grpc", sink.address).start();
+    take(&agent, client::TRACES, &spans("span", 1)).await;
+    eventually("traces are refused", || sink.received().len() == 1).await;
+    for number in 0..20 {
+        take(&agent, client::LOGS, &logs("log", 1)).await;
+        eventually("the log arrives", || sink.taken().len() == number + 1).await;
+    }
+    let refused = sink.received().len() - sink.taken().len();
+    assert_eq!(refused, 1, "another signal's success is no reason to hurry");
+    assert!(sink.taken().iter().all(|taken| taken.path == client::LOGS));
+    let health = get(agent.health, "/").1;
+    assert!(health.contains("\"state\":\"failing\""), "{health}");
+    assert_eq!(agent.metric("otelagent_queue_spans", ""), 1);
+}
+
+#[tokio::test]
+async fn a_dead_upstream_does_not_stop_another_exporter_even_when_memory_runs_out() {
+    let sink = Sink::http().await;
+    let setup = Setup::to_with_timeout("otlp_grpc", "127.0.0.1:1".parse().unwrap(), "5s")
+        .processors(
+            "memory_limiter: {check_interval: 1s, limit_mib: 8}",
+            "memory_limiter",
+        );
+    let alive = format!(
+        "exporters: {{otlp_http: {{endpoint: 'http://{}', sending_queue: {{batch: \
+         {{flush_timeout: 1ms}}}}}}, ",
+        sink.address
+    );
+    let yaml = setup.yaml().replacen("exporters: {", &alive, 1);
+    let (before, after) = yaml.rsplit_once("exporters: [otlp_grpc]").unwrap();
+    let agent = setup.start_with(&format!("{before}exporters: [otlp_http]{after}"));
+    let mut grpc = Grpc::connect(agent.port()).await;
+    let message = spans("span", 500).encode_to_vec();
+    let mut accepted = 0;
+    while grpc.call(client::TRACES, &message).await.unwrap().status == 0 {
+        accepted += 1;
+    }
+    assert!(
+        accepted * message.len() > 3 << 20,
+        "most of the memory is used"
+    );
+    let log = logs("log", 1000);
+    for number in 0..5 {
+        take(&agent, client::LOGS, &log).await;
+        eventually("the logs arrive", || sink.taken().len() == number + 1).await;
+    }
+    assert_eq!(agent.metric("otelagent_lost_spans_total", ""), 0);
+    assert_eq!(agent.books("spans"), 0);
+    assert_eq!(agent.books("log_records"), 0);
+}
+
+#[tokio::test]
+async fn compressors_are_used_again_for_large_and_small_batches_in_turn() {
+    for compression in ["gzip", "zstd"] {
+        let sink = Sink::grpc().await;
+        let agent = impatient("otlp_grpc", sink.address)
+            .exporter(&format!("compression: {compression}"))
+            .start();
+        for (sent, count) in [1, 20_000, 3, 9000, 2, 1].into_iter().enumerate() {
+            let mut request = spans("span", count);
+            // Bytes that do not compress, so that the output needs several pieces, too.
+            for span in &mut request.resource_spans[0].scope_spans[0].spans {
+                span.trace_id = (0..16).map(|_| fastrand::u8(..)).collect();
+                span.span_id = (0..8).map(|_| fastrand::u8(..)).collect();
+            }
+            let message = request.encode_to_vec();
+            take(&agent, client::TRACES, &request).await;
+            eventually("it arrives", || sink.taken().len() == sent + 1).await;
+            assert!(
+                sink.taken().last().unwrap().message == message,
+                "{count} spans"
+            );
+        }
+    }
+}
