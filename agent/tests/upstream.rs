@@ -177,6 +177,28 @@ async fn one_request_that_is_too_large_is_sent_in_pieces_and_only_what_cannot_be
 }
 
 #[tokio::test]
+async fn a_proxy_that_answers_a_call_in_http_is_understood_by_its_status() {
+    let sink = Sink::grpc().await;
+    let agent = Setup::grpc(sink.address)
+        .retry("initial_interval: 1ms, max_interval: 1ms")
+        .start();
+    let (mut taken, mut lost) = (0, 0);
+    for status in [429, 502, 503, 504, 400, 401, 403, 404, 500] {
+        sink.script([Reply::Http(status, Vec::new())]);
+        take(&agent, client::TRACES, &spans("span", 1)).await;
+        if status == 429 || status > 500 {
+            taken += 1;
+        } else {
+            lost += 1;
+        }
+        eventually(&format!("status {status} is settled"), || {
+            sink.spans().len() == taken && agent.metric("otelagent_lost_spans_total", "") == lost
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn what_is_settled_of_a_request_stays_settled_when_the_rest_cannot_be_sent() {
     let sink = Sink::grpc().await;
     sink.largest(1000);
