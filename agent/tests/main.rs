@@ -7,6 +7,7 @@
 
 mod config;
 mod forward;
+mod hostile;
 mod receive;
 mod refuse;
 mod rooms;

@@ -10,7 +10,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tracing::{error, warn};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use self::args::Command;
 use self::run::Options;
@@ -188,13 +190,20 @@ fn log_to_stderr(telemetry: &Telemetry) {
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Error => LevelFilter::ERROR,
     };
+    // Our own lines only: a client that breaks HTTP/2 could fill the log with those of its library.
+    let ours = Targets::new().with_target(env!("CARGO_CRATE_NAME"), level);
     let builder = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_ansi(false)
         .with_target(false)
         .with_writer(std::io::stderr);
     match telemetry.log_encoding {
-        LogEncoding::Json => builder.json().flatten_event(true).init(),
-        LogEncoding::Console => builder.init(),
+        LogEncoding::Json => builder
+            .json()
+            .flatten_event(true)
+            .finish()
+            .with(ours)
+            .init(),
+        LogEncoding::Console => builder.finish().with(ours).init(),
     }
 }

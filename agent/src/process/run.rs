@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
@@ -21,7 +21,7 @@ use crate::merge::Edits;
 use crate::metrics::Metrics;
 use crate::queue::Lane;
 use crate::receive::listener::{self, ListenError};
-use crate::receive::{Intake, Limits, Route};
+use crate::receive::{Intake, Limits, Places, Route};
 use crate::scan::Signal;
 
 /// Connections kept at most, less where the system allows fewer files.
@@ -159,7 +159,6 @@ async fn start(config: &Config, options: &Options) -> Result<Agent, StartError> 
         grpc_message: config.receiver.max_grpc_message,
         http_body: config.receiver.max_http_body,
         concurrent_streams: config.receiver.max_concurrent_streams,
-        connections: max_connections(),
     };
     let report = Arc::new(Report {
         listening: AtomicBool::new(false),
@@ -174,10 +173,16 @@ async fn start(config: &Config, options: &Options) -> Result<Agent, StartError> 
             .map_or_else(|| "/".to_owned(), |health| health.path.clone()),
         reader: config.telemetry.metrics.clone(),
     });
-    let intake = Intake::new(routes, budget, Arc::clone(&metrics), limits);
+    let places = Places::new(max_connections(), config.memory.limit, Arc::clone(&budget));
+    let intake = Intake::new(
+        routes,
+        budget,
+        Arc::clone(&places),
+        Arc::clone(&metrics),
+        limits,
+    );
     serve_report(config, options, &report).await?;
     let (stop, stopped) = watch::channel(false);
-    let places = Arc::new(Semaphore::new(limits.connections));
     let mut receivers = JoinSet::new();
     let mut otlp = Vec::new();
     for address in &config.receiver.listen {

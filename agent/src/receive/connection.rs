@@ -6,7 +6,6 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,13 +13,15 @@ use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{Service as HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::body::{Answer, Arriving};
+use super::places::Place;
+use super::pulse::{InFlight, Pulse};
 use super::{Intake, grpc, http as otlp_http};
 
 /// Opening bytes of HTTP/2 (RFC 9113, section 3.4).
@@ -29,18 +30,15 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A new connection says which HTTP it speaks within this.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// The headers of a request arrive within this of their first byte, give or take one [`CHECK`].
-const HEADERS: Duration = Duration::from_secs(10);
-
-/// A connection without a request is closed after this. SDKs export metrics once a minute.
-const IDLE: Duration = Duration::from_mins(5);
-
 /// A connection that was accepted while the agent stops still gets its first request answered, if it
 /// comes within this.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
 
 /// How often a connection's silence is looked at.
 const CHECK: Duration = Duration::from_secs(5);
+
+/// A connection that was asked to leave ends within this, or is dropped.
+const LEAVE: Duration = Duration::from_millis(100);
 
 /// Bytes of headers one request may have.
 const HEADER_LIST: u32 = 16 * 1024;
@@ -58,72 +56,6 @@ pub(crate) struct Limits {
     pub(crate) http_body: usize,
     /// Open calls of one HTTP/2 connection.
     pub(crate) concurrent_streams: u32,
-    /// Open connections of the process.
-    pub(crate) connections: usize,
-}
-
-/// What is known about a connection's liveliness.
-struct Pulse {
-    started: Instant,
-    in_flight: AtomicUsize,
-    served: AtomicBool,
-    /// Milliseconds after `started` when the last request ended.
-    quiet_since: AtomicU64,
-    /// The same for the first byte of a request whose headers are not complete; 0 for none.
-    partial_since: AtomicU64,
-}
-
-impl Pulse {
-    fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis())
-            .unwrap_or(u64::MAX)
-            .max(1)
-    }
-
-    fn bytes_arrived(&self) {
-        if self.in_flight.load(Ordering::Relaxed) == 0 {
-            let now = self.now();
-            let _ =
-                self.partial_since
-                    .compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
-        }
-    }
-
-    fn begin(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.served.store(true, Ordering::Relaxed);
-        self.partial_since.store(0, Ordering::Relaxed);
-    }
-
-    fn end(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.quiet_since.store(self.now(), Ordering::Relaxed);
-        self.partial_since.store(0, Ordering::Relaxed);
-    }
-
-    fn longer_than(&self, since: &AtomicU64, limit: Duration) -> bool {
-        let silent = self.now().saturating_sub(since.load(Ordering::Relaxed));
-        u128::from(silent) >= limit.as_millis()
-    }
-
-    fn is_idle(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) == 0 && self.longer_than(&self.quiet_since, IDLE)
-    }
-
-    fn is_stuck(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) == 0
-            && self.partial_since.load(Ordering::Relaxed) != 0
-            && self.longer_than(&self.partial_since, HEADERS)
-    }
-}
-
-/// Counts a request as in flight for as long as its answer takes.
-struct InFlight(Arc<Pulse>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.end();
-    }
 }
 
 /// A stream whose first bytes were read to tell what is spoken on it.
@@ -187,77 +119,81 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Opened<S> {
     }
 }
 
-/// Serves a connection until it ends, is idle too long, or `stop` turns true and its requests are
-/// answered.
-pub(super) async fn serve<S>(mut stream: S, intake: Arc<Intake>, stop: watch::Receiver<bool>)
-where
+/// Serves a connection until it ends, is idle too long, has to make way for another, or `stop` turns
+/// true and its requests are answered.
+pub(super) async fn serve<S>(
+    mut stream: S,
+    intake: Arc<Intake>,
+    stop: watch::Receiver<bool>,
+    mut place: Place,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut read_ahead = Vec::with_capacity(PREFACE.len());
-    let Ok(Ok(is_http2)) = timeout(HANDSHAKE, speaks_http2(&mut stream, &mut read_ahead)).await
-    else {
-        return;
-    };
-    let pulse = Arc::new(Pulse {
-        started: Instant::now(),
-        in_flight: AtomicUsize::new(0),
-        served: AtomicBool::new(false),
-        quiet_since: AtomicU64::new(0),
-        partial_since: AtomicU64::new(0),
+    let pulse = Arc::clone(&place.pulse);
+    let opened = timeout(HANDSHAKE, async {
+        let is_http2 = speaks_http2(&mut stream, &mut read_ahead).await?;
+        place.speak().await;
+        io::Result::Ok(is_http2)
     });
-    if !is_http2 {
-        pulse.bytes_arrived();
-    }
-    let io = TokioIo::new(Opened {
+    let is_http2 = tokio::select! {
+        () = pulse.asked_to_leave() => return,
+        opened = opened => match opened {
+            Ok(Ok(is_http2)) => is_http2,
+            _ => return,
+        },
+    };
+    let opened = Opened {
         read_ahead,
         at: 0,
         stream,
-        pulse: Arc::clone(&pulse),
-    });
-    let streams = intake.limits.concurrent_streams;
-    let service = {
-        let (pulse, stop) = (Arc::clone(&pulse), stop.clone());
-        service_fn(move |request| {
-            pulse.begin();
-            let in_flight = InFlight(Arc::clone(&pulse));
-            answer(Arc::clone(&intake), request, in_flight, stop.clone())
-        })
+        pulse,
     };
+    // Boxed, so that a connection that says nothing costs little.
     if is_http2 {
-        let connection = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(streams)
-            .max_header_list_size(HEADER_LIST)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(64 * 1024)
-            .keep_alive_interval(Duration::from_mins(1))
-            .keep_alive_timeout(Duration::from_secs(20))
-            .serve_connection(io, service);
-        watch_over(
-            connection,
-            http2::Connection::graceful_shutdown,
-            || false,
-            &pulse,
-            stop,
-        )
-        .await;
+        Box::pin(speak_http2(opened, intake, stop)).await;
     } else {
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(None)
-            .max_buf_size(64 * 1024)
-            .serve_connection(io, service);
-        let stuck = || pulse.is_stuck();
-        watch_over(
-            connection,
-            http1::Connection::graceful_shutdown,
-            stuck,
-            &pulse,
-            stop,
-        )
-        .await;
+        opened.pulse.bytes_arrived();
+        Box::pin(speak_http1(opened, intake, stop)).await;
     }
+    drop(place);
+}
+
+async fn speak_http1<S>(opened: Opened<S>, intake: Arc<Intake>, stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let pulse = Arc::clone(&opened.pulse);
+    let service = service(intake, Arc::clone(&pulse), stop.clone());
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_buf_size(64 * 1024)
+        .serve_connection(TokioIo::new(opened), service);
+    let stuck = || pulse.is_stuck();
+    let leave = http1::Connection::graceful_shutdown;
+    watch_over(connection, leave, stuck, &pulse, stop).await;
+}
+
+async fn speak_http2<S>(opened: Opened<S>, intake: Arc<Intake>, stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let pulse = Arc::clone(&opened.pulse);
+    let streams = intake.limits.concurrent_streams;
+    let service = service(intake, Arc::clone(&pulse), stop.clone());
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(streams)
+        .max_header_list_size(HEADER_LIST)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(64 * 1024)
+        .keep_alive_interval(Duration::from_mins(1))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .serve_connection(TokioIo::new(opened), service);
+    let leave = http2::Connection::graceful_shutdown;
+    watch_over(connection, leave, || false, &pulse, stop).await;
 }
 
 /// Drives a connection; its errors are the client's and show in what it does next.
@@ -271,11 +207,11 @@ async fn watch_over<C: Future>(
     let mut connection = pin!(connection);
     let mut asked_to_stop = pin!(async {
         let _ = stop.wait_for(|stop| *stop).await;
-        while !pulse.served.load(Ordering::Relaxed) && pulse.started.elapsed() < FIRST_REQUEST {
+        while pulse.is_unused_within(FIRST_REQUEST) {
             sleep(FIRST_REQUEST / 20).await;
         }
     });
-    let mut stopping = false;
+    let (mut stopping, mut leaving) = (false, false);
     loop {
         tokio::select! {
             biased;
@@ -284,13 +220,16 @@ async fn watch_over<C: Future>(
                 stopping = true;
                 graceful_shutdown(connection.as_mut());
             }
-            () = sleep(CHECK) => {
-                if is_stuck() {
+            () = pulse.asked_to_leave(), if !leaving => {
+                leaving = true;
+                graceful_shutdown(connection.as_mut());
+            }
+            () = sleep(if leaving { LEAVE } else { CHECK }) => {
+                if leaving && pulse.can_go() || is_stuck() {
                     return;
                 }
                 if !stopping && pulse.is_idle() {
-                    stopping = true;
-                    graceful_shutdown(connection.as_mut());
+                    pulse.ask_to_leave();
                 }
             }
         }
@@ -318,6 +257,23 @@ where
             return Ok(true);
         }
     }
+}
+
+/// What answers the requests of one connection.
+fn service(
+    intake: Arc<Intake>,
+    pulse: Arc<Pulse>,
+    stop: watch::Receiver<bool>,
+) -> impl HttpService<
+    Request<Incoming>,
+    Response = Response<Answer>,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response<Answer>, Infallible>> + Send,
+> {
+    service_fn(move |request| {
+        let in_flight = pulse.begin();
+        answer(Arc::clone(&intake), request, in_flight, stop.clone())
+    })
 }
 
 async fn answer(

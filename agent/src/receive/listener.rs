@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
+use super::places::{Place, Places};
 use super::{Intake, connection};
 use crate::config::Address;
 use crate::export::connect::resolve;
@@ -101,23 +102,18 @@ fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
 pub(crate) async fn run(
     listener: TcpListener,
     intake: Arc<Intake>,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
-    let serve = |stream: TcpStream, stop: &watch::Receiver<bool>| {
+    let serve = |stream: TcpStream, stop: &watch::Receiver<bool>, place: Place| {
         // An error here means that the client has already gone.
         let _ = stream.set_nodelay(true);
-        connection::serve(stream, Arc::clone(&intake), stop.clone())
+        connection::serve(stream, Arc::clone(&intake), stop.clone(), place)
     };
     let stopped = stop.clone();
     let errors = Fold::default();
     loop {
-        let place = tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop) => break,
-            place = Arc::clone(&places).acquire_owned() => place,
-        };
         let accepted = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
@@ -127,11 +123,9 @@ pub(crate) async fn run(
         match accepted {
             Ok((stream, _)) => {
                 intake.metrics.connected();
-                let served = serve(stream, &stopped);
-                connections.spawn(async move {
-                    served.await;
-                    drop(place);
-                });
+                if let Some(place) = places.enter().await {
+                    connections.spawn(serve(stream, &stopped, place));
+                }
             }
             Err(error) => {
                 if let Some(left_out) = errors.due() {
@@ -144,7 +138,9 @@ pub(crate) async fn run(
     // What is in the backlog was connected as far as its client can tell.
     while let Ok(Ok((stream, _))) = timeout(Duration::from_millis(5), listener.accept()).await {
         intake.metrics.connected();
-        connections.spawn(serve(stream, &stopped));
+        if let Some(place) = places.enter().await {
+            connections.spawn(serve(stream, &stopped, place));
+        }
     }
     drop(listener);
     while connections.join_next().await.is_some() {}

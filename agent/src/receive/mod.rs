@@ -6,6 +6,8 @@ mod connection;
 mod grpc;
 mod http;
 pub(crate) mod listener;
+mod places;
+mod pulse;
 mod status;
 
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use crate::scan::{self, Signal};
 
 pub(crate) use self::body::Answer;
 pub(crate) use self::connection::Limits;
+pub(crate) use self::places::Places;
 
 /// The way of one signal.
 pub(crate) struct Route {
@@ -31,10 +34,14 @@ pub(crate) struct Route {
     pub(crate) edits: Edits,
 }
 
+/// What a request costs while it is open, beside its body: a task, a timer, an HTTP/2 stream.
+const OPEN: usize = 4 * 1024;
+
 /// What every connection shares.
 pub(crate) struct Intake {
     routes: [Option<Route>; 3],
     budget: Arc<Budget>,
+    places: Arc<Places>,
     metrics: Arc<Metrics>,
     limits: Limits,
 }
@@ -44,6 +51,7 @@ impl Intake {
     pub(crate) fn new(
         routes: Vec<Route>,
         budget: Arc<Budget>,
+        places: Arc<Places>,
         metrics: Arc<Metrics>,
         limits: Limits,
     ) -> Arc<Self> {
@@ -56,6 +64,7 @@ impl Intake {
         Arc::new(Self {
             routes: by_signal,
             budget,
+            places,
             metrics,
             limits,
         })
@@ -77,7 +86,7 @@ impl Intake {
             return Err(Refusal::MemoryLimit);
         }
         let mut permit = self.budget.permit();
-        let advance = bytes.min(body::ADVANCE);
+        let advance = OPEN + bytes.min(body::ADVANCE);
         permit.grow(advance).map_err(|_| Refusal::MemoryLimit)?;
         Ok(permit)
     }
@@ -124,6 +133,9 @@ impl Intake {
     }
 
     fn count_refusal(&self, signal: Option<Signal>, transport: Transport, refusal: &Refusal) {
+        if *refusal == Refusal::MemoryLimit {
+            self.places.end_a_slow_one();
+        }
         if let Some(reason) = refusal.counted_as() {
             self.metrics.refused(signal, transport, reason, 0);
         }

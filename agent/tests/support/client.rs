@@ -123,6 +123,11 @@ impl Http {
         self.0.write_all(bytes).await.unwrap();
     }
 
+    /// Whether the connection still took the bytes.
+    pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
+        self.0.write_all(bytes).await.is_ok()
+    }
+
     /// Reads one answer, by its content-length.
     pub async fn read(&mut self) -> Option<HttpAnswer> {
         let mut bytes = Vec::new();

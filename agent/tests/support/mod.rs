@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod client;
+pub mod raw;
 pub mod sink;
 pub mod telemetry;
 

@@ -1,0 +1,148 @@
+//! What is known about a connection's liveliness: whether requests are in flight, since when it is
+//! quiet, whether it was asked to leave. Must not know HTTP.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// The headers of a request arrive within this of their first byte, give or take one look at them.
+const HEADERS: Duration = Duration::from_secs(10);
+
+/// A connection without a request is closed after this. SDKs export metrics once a minute.
+const IDLE: Duration = Duration::from_mins(5);
+
+/// A request takes longer than this only where its sender is slow; where places are scarce, such a
+/// connection has to make way like an idle one.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// The liveliness of one connection. Times are milliseconds after its start.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    started: Instant,
+    in_flight: AtomicUsize,
+    served: AtomicBool,
+    /// When a request last began or ended.
+    changed: AtomicU64,
+    /// When the first byte of a request came whose headers are not complete; 0 for none.
+    partial_since: AtomicU64,
+    leaving: AtomicBool,
+    leave: Notify,
+}
+
+/// How gladly a connection is spared: those without a request before those whose sender is slow, and
+/// of each the longest silent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    /// No request is in flight.
+    pub(super) quiet: bool,
+    silence: Duration,
+}
+
+impl Pulse {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            started: Instant::now(),
+            in_flight: AtomicUsize::new(0),
+            served: AtomicBool::new(false),
+            changed: AtomicU64::new(0),
+            partial_since: AtomicU64::new(0),
+            leaving: AtomicBool::new(false),
+            leave: Notify::new(),
+        })
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1)
+    }
+
+    pub(super) fn bytes_arrived(&self) {
+        if self.in_flight.load(Ordering::Relaxed) == 0 {
+            let now = self.now();
+            let _ =
+                self.partial_since
+                    .compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.served.store(true, Ordering::Relaxed);
+        self.settle();
+        InFlight(Arc::clone(self))
+    }
+
+    fn settle(&self) {
+        self.changed.store(self.now(), Ordering::Relaxed);
+        self.partial_since.store(0, Ordering::Relaxed);
+    }
+
+    fn silence(&self) -> Duration {
+        let silent = self
+            .now()
+            .saturating_sub(self.changed.load(Ordering::Relaxed));
+        Duration::from_millis(silent)
+    }
+
+    /// Whether any request has come, and how old the connection is.
+    pub(super) fn is_unused_within(&self, time: Duration) -> bool {
+        !self.served.load(Ordering::Relaxed) && self.started.elapsed() < time
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) == 0
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_quiet() && self.silence() >= IDLE
+    }
+
+    /// Whether the headers of a request have begun and do not end.
+    pub(super) fn is_stuck(&self) -> bool {
+        let since = self.partial_since.load(Ordering::Relaxed);
+        self.is_quiet() && since != 0 && self.now() - since.min(self.now()) >= millis(HEADERS)
+    }
+
+    /// How gladly the connection is spared, if at all.
+    pub(super) fn dispensable(&self) -> Option<Rank> {
+        let can_go = self.can_go() && !self.leaving.load(Ordering::Relaxed);
+        can_go.then(|| Rank {
+            quiet: self.is_quiet(),
+            silence: self.silence(),
+        })
+    }
+
+    /// Whether nothing is under way, or nothing that gets on.
+    pub(super) fn can_go(&self) -> bool {
+        self.is_quiet() || self.silence() >= SLOW
+    }
+
+    /// Asks the connection to end.
+    pub(super) fn ask_to_leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+        self.leave.notify_one();
+    }
+
+    /// Waits until the connection is asked to end.
+    pub(super) async fn asked_to_leave(&self) {
+        self.leave.notified().await;
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Counts a request as in flight for as long as its answer takes.
+pub(super) struct InFlight(Arc<Pulse>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.settle();
+    }
+}
