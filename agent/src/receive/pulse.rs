@@ -18,6 +18,10 @@ const IDLE: Duration = Duration::from_mins(5);
 /// connection has to make way like an idle one.
 const SLOW: Duration = Duration::from_secs(1);
 
+/// A connection that was just opened, or has just been answered, gets this long for its next request
+/// before it has to make way.
+const FRESH: Duration = Duration::from_millis(250);
+
 /// The liveliness of one connection. Times are milliseconds after its start.
 #[derive(Debug)]
 pub(super) struct Pulse {
@@ -118,7 +122,7 @@ impl Pulse {
 
     /// Whether nothing is under way, or nothing that gets on.
     pub(super) fn can_go(&self) -> bool {
-        self.is_quiet() || self.silence() >= SLOW
+        self.silence() >= if self.is_quiet() { FRESH } else { SLOW }
     }
 
     /// Asks the connection to end.

@@ -65,7 +65,7 @@ async fn thousands_of_idle_connections_make_way_for_new_ones() {
     let (_sink, agent) = agent().await;
     let mut idle = Vec::new();
     let mut waiting = Vec::new();
-    for number in 0..affordable(4000) {
+    for number in 0..affordable(2000) {
         if number % 2 == 0 {
             let mut http = Http::connect(agent.port()).await;
             let answer = http.post("/v1/traces", &[], b"").await.unwrap();

@@ -32,12 +32,16 @@ pub struct Grpc(http2::SendRequest<Full<Bytes>>);
 
 impl Grpc {
     pub async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::try_connect(address).await.unwrap()
+    }
+
+    pub async fn try_connect(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).await.ok()?;
         stream.set_nodelay(true).unwrap();
         let io = TokioIo::new(stream);
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.ok()?;
         tokio::spawn(connection);
-        Self(sender)
+        Some(Self(sender))
     }
 
     /// Sends bytes that are framed already.
@@ -126,6 +130,20 @@ impl Http {
     /// Whether the connection still took the bytes.
     pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
         self.0.write_all(bytes).await.is_ok()
+    }
+
+    /// Reads this many answers without bodies, all successful.
+    pub async fn skip(&mut self, many: usize) {
+        let mut bytes = Vec::new();
+        let mut left = many;
+        while left > 0 {
+            assert!(self.0.read_buf(&mut bytes).await.unwrap() > 0);
+            while let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+                assert!(bytes.starts_with(b"HTTP/1.1 200 "));
+                bytes.drain(..end + 4);
+                left -= 1;
+            }
+        }
     }
 
     /// Reads one answer, by its content-length.

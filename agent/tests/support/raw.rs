@@ -30,7 +30,6 @@ const LONG: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Frame {
     pub kind: u8,
-    pub flags: u8,
     pub stream: u32,
     pub payload: Vec<u8>,
 }
@@ -127,7 +126,6 @@ impl Raw {
         self.0.read_exact(&mut payload).await.ok()?;
         Some(Frame {
             kind: head[3],
-            flags: head[4],
             stream: u32::from_be_bytes([head[5], head[6], head[7], head[8]]),
             payload,
         })
@@ -146,7 +144,7 @@ impl Raw {
     pub async fn read_until(&mut self, kind: u8, stream: u32) -> Option<Frame> {
         loop {
             let frame = self.read().await?;
-            if (frame.kind, frame.stream) == (kind, stream) && frame.flags & ACK == 0 {
+            if (frame.kind, frame.stream) == (kind, stream) {
                 return Some(frame);
             }
         }
