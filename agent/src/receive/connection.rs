@@ -64,6 +64,8 @@ struct Opened<S> {
     at: usize,
     stream: S,
     pulse: Arc<Pulse>,
+    intake: Arc<Intake>,
+    waited: Option<u64>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Opened<S> {
@@ -80,9 +82,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Opened<S> {
             this.at += taken.len();
             return Poll::Ready(Ok(()));
         }
+        if this.intake.turn.is_over(&mut this.waited) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let result = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
+        let read = buf.filled().len() - before;
+        if read > 0 {
+            this.intake.turn.bytes_arrived(read);
             this.pulse.bytes_arrived();
         }
         result
@@ -125,7 +133,7 @@ pub(super) async fn serve<S>(
     mut stream: S,
     intake: Arc<Intake>,
     stop: watch::Receiver<bool>,
-    mut place: Place,
+    place: Place,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -137,7 +145,7 @@ pub(super) async fn serve<S>(
         io::Result::Ok(is_http2)
     });
     let is_http2 = tokio::select! {
-        () = pulse.asked_to_leave() => return,
+        _ = pulse.asked_to_leave() => return,
         opened = opened => match opened {
             Ok(Ok(is_http2)) => is_http2,
             _ => return,
@@ -148,22 +156,24 @@ pub(super) async fn serve<S>(
         at: 0,
         stream,
         pulse,
+        intake,
+        waited: None,
     };
     // Boxed, so that a connection that says nothing costs little.
     if is_http2 {
-        Box::pin(speak_http2(opened, intake, stop)).await;
+        Box::pin(speak_http2(opened, stop)).await;
     } else {
         opened.pulse.bytes_arrived();
-        Box::pin(speak_http1(opened, intake, stop)).await;
+        Box::pin(speak_http1(opened, stop)).await;
     }
     drop(place);
 }
 
-async fn speak_http1<S>(opened: Opened<S>, intake: Arc<Intake>, stop: watch::Receiver<bool>)
+async fn speak_http1<S>(opened: Opened<S>, stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let pulse = Arc::clone(&opened.pulse);
+    let (pulse, intake) = (Arc::clone(&opened.pulse), Arc::clone(&opened.intake));
     let service = service(intake, Arc::clone(&pulse), stop.clone());
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -175,11 +185,11 @@ where
     watch_over(connection, leave, stuck, &pulse, stop).await;
 }
 
-async fn speak_http2<S>(opened: Opened<S>, intake: Arc<Intake>, stop: watch::Receiver<bool>)
+async fn speak_http2<S>(opened: Opened<S>, stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let pulse = Arc::clone(&opened.pulse);
+    let (pulse, intake) = (Arc::clone(&opened.pulse), Arc::clone(&opened.intake));
     let streams = intake.limits.concurrent_streams;
     let service = service(intake, Arc::clone(&pulse), stop.clone());
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -220,7 +230,10 @@ async fn watch_over<C: Future>(
                 stopping = true;
                 graceful_shutdown(connection.as_mut());
             }
-            () = pulse.asked_to_leave(), if !leaving => {
+            at_once = pulse.asked_to_leave() => {
+                if at_once {
+                    return;
+                }
                 leaving = true;
                 graceful_shutdown(connection.as_mut());
             }
@@ -270,10 +283,7 @@ fn service(
     Error = Infallible,
     Future = impl Future<Output = Result<Response<Answer>, Infallible>> + Send,
 > {
-    service_fn(move |request| {
-        let in_flight = pulse.begin();
-        answer(Arc::clone(&intake), request, in_flight, stop.clone())
-    })
+    service_fn(move |request| answer(Arc::clone(&intake), request, pulse.begin(), stop.clone()))
 }
 
 async fn answer(
@@ -283,7 +293,7 @@ async fn answer(
     stop: watch::Receiver<bool>,
 ) -> Result<Response<Answer>, Infallible> {
     let version = request.version();
-    let request = request.map(Arriving::new);
+    let request = request.map(|body| Arriving::new(body, in_flight.pulse()));
     let mut response = if grpc::is_grpc(request.headers()) {
         grpc::answer(&intake, request).await
     } else {

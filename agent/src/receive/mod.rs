@@ -9,12 +9,14 @@ pub(crate) mod listener;
 mod places;
 mod pulse;
 mod status;
+mod turn;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use self::status::Refusal;
+use self::turn::Turn;
 use crate::budget::{Budget, Permit};
 use crate::encoding::{self, DecodeError, Encoding};
 use crate::merge::Edits;
@@ -34,14 +36,15 @@ pub(crate) struct Route {
     pub(crate) edits: Edits,
 }
 
-/// What a request costs while it is open, beside its body: a task, a timer, an HTTP/2 stream.
-const OPEN: usize = 4 * 1024;
+/// What a request costs while it is open, beside its body: a task and a timer.
+const OPEN: usize = 2 * 1024;
 
 /// What every connection shares.
 pub(crate) struct Intake {
     routes: [Option<Route>; 3],
     budget: Arc<Budget>,
     places: Arc<Places>,
+    turn: Turn,
     metrics: Arc<Metrics>,
     limits: Limits,
 }
@@ -65,6 +68,7 @@ impl Intake {
             routes: by_signal,
             budget,
             places,
+            turn: Turn::default(),
             metrics,
             limits,
         })

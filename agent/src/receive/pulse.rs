@@ -1,12 +1,14 @@
-//! What is known about a connection's liveliness: whether requests are in flight, since when it is
-//! quiet, whether it was asked to leave. Must not know HTTP.
+//! What is known about a connection: whether requests are in flight, since when it is quiet, whether it
+//! has to leave, and what it costs of the memory. Must not know HTTP.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use super::places::Cost;
 
 /// The headers of a request arrive within this of their first byte, give or take one look at them.
 const HEADERS: Duration = Duration::from_secs(10);
@@ -33,7 +35,12 @@ pub(super) struct Pulse {
     /// When the first byte of a request came whose headers are not complete; 0 for none.
     partial_since: AtomicU64,
     leaving: AtomicBool,
+    /// It costs more than it may, and ends at once.
+    overdrawn: AtomicBool,
     leave: Notify,
+    /// Requests in flight that are paid for.
+    paid: AtomicUsize,
+    cost: Mutex<Option<Cost>>,
 }
 
 /// How gladly a connection is spared: those without a request before those whose sender is slow, and
@@ -46,7 +53,7 @@ pub(super) struct Rank {
 }
 
 impl Pulse {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(cost: Cost) -> Arc<Self> {
         Arc::new(Self {
             started: Instant::now(),
             in_flight: AtomicUsize::new(0),
@@ -54,7 +61,10 @@ impl Pulse {
             changed: AtomicU64::new(0),
             partial_since: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
+            overdrawn: AtomicBool::new(false),
             leave: Notify::new(),
+            paid: AtomicUsize::new(0),
+            cost: Mutex::new(Some(cost)),
         })
     }
 
@@ -74,10 +84,32 @@ impl Pulse {
     }
 
     pub(super) fn begin(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let open = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        if open > self.paid.load(Ordering::Relaxed) {
+            self.pay();
+        }
         self.served.store(true, Ordering::Relaxed);
         self.settle();
         InFlight(Arc::clone(self))
+    }
+
+    /// More requests are in flight than ever before: HTTP/2 keeps the room they take until the
+    /// connection ends.
+    fn pay(&self) {
+        let mut cost = self.cost.lock().unwrap_or_else(PoisonError::into_inner);
+        let paid = cost.as_mut().map(Cost::more_requests);
+        drop(cost);
+        if let Some(Some(more)) = paid {
+            self.paid.fetch_add(more, Ordering::Relaxed);
+        } else {
+            self.overdrawn.store(true, Ordering::Relaxed);
+            self.ask_to_leave();
+        }
+    }
+
+    /// Changes what the connection costs; `None` once it costs nothing any more.
+    pub(super) fn with_cost(&self, change: impl FnOnce(&mut Option<Cost>)) {
+        change(&mut self.cost.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn settle(&self) {
@@ -122,7 +154,8 @@ impl Pulse {
 
     /// Whether nothing is under way, or nothing that gets on.
     pub(super) fn can_go(&self) -> bool {
-        self.silence() >= if self.is_quiet() { FRESH } else { SLOW }
+        let patience = if self.is_quiet() { FRESH } else { SLOW };
+        self.overdrawn.load(Ordering::Relaxed) || self.silence() >= patience
     }
 
     /// Asks the connection to end.
@@ -131,9 +164,10 @@ impl Pulse {
         self.leave.notify_one();
     }
 
-    /// Waits until the connection is asked to end.
-    pub(super) async fn asked_to_leave(&self) {
+    /// Waits until the connection is asked to end; whether that has to be at once.
+    pub(super) async fn asked_to_leave(&self) -> bool {
         self.leave.notified().await;
+        self.overdrawn.load(Ordering::Relaxed)
     }
 }
 
@@ -143,6 +177,12 @@ fn millis(time: Duration) -> u64 {
 
 /// Counts a request as in flight for as long as its answer takes.
 pub(super) struct InFlight(Arc<Pulse>);
+
+impl InFlight {
+    pub(super) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.0)
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
