@@ -2,7 +2,7 @@
 //! know what requests carry.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -65,7 +65,7 @@ struct Opened<S> {
     stream: S,
     pulse: Arc<Pulse>,
     intake: Arc<Intake>,
-    waited: Option<u64>,
+    waited: (u64, u64),
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Opened<S> {
@@ -82,7 +82,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Opened<S> {
             this.at += taken.len();
             return Poll::Ready(Ok(()));
         }
-        if this.intake.turn.is_over(&mut this.waited) {
+        let poll = this.pulse.polls();
+        if this.intake.turn.is_over(poll, &mut this.waited) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -157,7 +158,7 @@ pub(super) async fn serve<S>(
         stream,
         pulse,
         intake,
-        waited: None,
+        waited: (0, 0),
     };
     // Boxed, so that a connection that says nothing costs little.
     if is_http2 {
@@ -225,7 +226,7 @@ async fn watch_over<C: Future>(
     loop {
         tokio::select! {
             biased;
-            _ = connection.as_mut() => return,
+            _ = poll_fn(|cx| pulse.poll(connection.as_mut(), cx)) => return,
             () = &mut asked_to_stop, if !stopping => {
                 stopping = true;
                 graceful_shutdown(connection.as_mut());
@@ -283,7 +284,10 @@ fn service(
     Error = Infallible,
     Future = impl Future<Output = Result<Response<Answer>, Infallible>> + Send,
 > {
-    service_fn(move |request| answer(Arc::clone(&intake), request, pulse.begin(), stop.clone()))
+    service_fn(move |request| {
+        intake.turn.request_arrived();
+        answer(Arc::clone(&intake), request, pulse.begin(), stop.clone())
+    })
 }
 
 async fn answer(

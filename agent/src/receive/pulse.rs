@@ -1,8 +1,11 @@
 //! What is known about a connection: whether requests are in flight, since when it is quiet, whether it
 //! has to leave, and what it costs of the memory. Must not know HTTP.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -34,6 +37,8 @@ pub(super) struct Pulse {
     changed: AtomicU64,
     /// When the first byte of a request came whose headers are not complete; 0 for none.
     partial_since: AtomicU64,
+    /// How often its task has run.
+    polls: AtomicU64,
     leaving: AtomicBool,
     /// It costs more than it may, and ends at once.
     overdrawn: AtomicBool,
@@ -60,6 +65,7 @@ impl Pulse {
             served: AtomicBool::new(false),
             changed: AtomicU64::new(0),
             partial_since: AtomicU64::new(0),
+            polls: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
             overdrawn: AtomicBool::new(false),
             leave: Notify::new(),
@@ -72,6 +78,20 @@ impl Pulse {
         u64::try_from(self.started.elapsed().as_millis())
             .unwrap_or(u64::MAX)
             .max(1)
+    }
+
+    /// Runs the connection, counted.
+    pub(super) fn poll<C: Future>(
+        &self,
+        connection: Pin<&mut C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<C::Output> {
+        self.polls.fetch_add(1, Ordering::Relaxed);
+        connection.poll(cx)
+    }
+
+    pub(super) fn polls(&self) -> u64 {
+        self.polls.load(Ordering::Relaxed)
     }
 
     pub(super) fn bytes_arrived(&self) {

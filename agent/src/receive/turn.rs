@@ -12,7 +12,7 @@ const REQUEST: usize = 4 * 1024;
 
 /// The turn all connections share. It relies on a scheduler of one thread that runs tasks in the order
 /// they were woken: who yields comes again when everything that was woken before has run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Turn {
     number: AtomicU64,
     read: AtomicUsize,
@@ -27,19 +27,30 @@ impl Turn {
         self.read.fetch_add(REQUEST, Ordering::Relaxed);
     }
 
-    /// Whether a connection has to let others run before it reads on; `waited` is where it remembers
-    /// for which turn it has.
-    pub(super) fn is_over(&self, waited: &mut Option<u64>) -> bool {
+    /// Whether a connection has to let others run before it reads on. `poll` is how often its task has
+    /// run, `waited` where it remembers for which turn it has stepped back, and in which run of its task.
+    pub(super) fn is_over(&self, poll: u64, waited: &mut (u64, u64)) -> bool {
         if self.read.load(Ordering::Relaxed) < TURN {
             return false;
         }
         let number = self.number.load(Ordering::Relaxed);
-        if *waited != Some(number) {
-            *waited = Some(number);
+        if waited.0 != number {
+            *waited = (number, poll);
+        }
+        if waited.1 == poll {
             return true;
         }
         self.number.store(number + 1, Ordering::Relaxed);
         self.read.store(0, Ordering::Relaxed);
         false
+    }
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self {
+            number: AtomicU64::new(1),
+            read: AtomicUsize::new(0),
+        }
     }
 }
