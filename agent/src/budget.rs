@@ -14,6 +14,8 @@ pub(crate) struct Budget {
     /// Exports wait above this.
     hard: usize,
     used: AtomicUsize,
+    /// Bytes of connections, whatever they carry.
+    connections: AtomicUsize,
     exporting: AtomicUsize,
     released: Notify,
 }
@@ -29,14 +31,28 @@ impl Budget {
             soft: limit.saturating_sub(spike),
             hard: limit,
             used: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
             exporting: AtomicUsize::new(0),
             released: Notify::new(),
         })
     }
 
-    /// Bytes held now.
+    /// Bytes of telemetry held now.
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// The same and what connections cost: what the limits are compared with.
+    pub(crate) fn in_use(&self) -> usize {
+        self.used() + self.connections.load(Ordering::Relaxed)
+    }
+
+    /// What a connection costs: nothing yet.
+    pub(crate) fn overhead(self: &Arc<Self>) -> Overhead {
+        Overhead {
+            budget: Arc::clone(self),
+            bytes: 0,
+        }
     }
 
     /// Bytes up to which new telemetry is taken.
@@ -57,7 +73,7 @@ impl Budget {
     pub(crate) async fn export(self: &Arc<Self>, bytes: usize) -> ExportPermit {
         loop {
             let released = self.released.notified();
-            if self.exporting.load(Ordering::Relaxed) == 0 || self.used() + bytes <= self.hard {
+            if self.exporting.load(Ordering::Relaxed) == 0 || self.in_use() + bytes <= self.hard {
                 self.exporting.fetch_add(1, Ordering::Relaxed);
                 let mut permit = self.permit();
                 permit.set(bytes);
@@ -81,9 +97,9 @@ impl Permit {
     /// # Errors
     /// Nothing is taken where the budget has no room for all of them.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), Exhausted> {
-        let used = self.budget.used.fetch_add(more, Ordering::Relaxed) + more;
+        self.budget.used.fetch_add(more, Ordering::Relaxed);
         self.bytes += more;
-        if used > self.budget.soft {
+        if self.budget.in_use() > self.budget.soft {
             self.set(self.bytes - more);
             return Err(Exhausted);
         }
@@ -105,6 +121,31 @@ impl Permit {
 }
 
 impl Drop for Permit {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// What a connection costs beside the telemetry on it; given back on drop. It is taken without asking:
+/// who accepts connections bounds their sum.
+#[derive(Debug)]
+pub(crate) struct Overhead {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Overhead {
+    /// Costs exactly `bytes` from now on.
+    pub(crate) fn set(&mut self, bytes: usize) {
+        let connections = &self.budget.connections;
+        connections.fetch_add(bytes, Ordering::Relaxed);
+        connections.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+        self.budget.released.notify_waiters();
+    }
+}
+
+impl Drop for Overhead {
     fn drop(&mut self) {
         self.set(0);
     }

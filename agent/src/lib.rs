@@ -6,7 +6,8 @@
 //! | [`config`] | pure | collector-style YAML to a typed configuration, or every problem in it |
 //! | [`scan`] | pure | whether bytes are an OTLP request, and how many items they carry |
 //! | [`merge`] | pure | resource attributes edited in the bytes of a request |
-//! | `rpc_status` | pure | `google.rpc.Status` and the text forms gRPC headers use |
+//! | [`frame`] | pure | gRPC's frame around a message |
+//! | [`rpc_status`] | pure | `google.rpc.Status` and the text forms gRPC headers use |
 //! | `budget` | shell | how many bytes of telemetry may be held |
 //! | `encoding` | shell | gzip and zstd, bounded by the budget |
 //! | `receive` | shell | connections and both OTLP transports |
@@ -15,13 +16,18 @@
 //! | `metrics` | shell | the books, and their Prometheus text |
 //! | `fold` | shell | repeated log lines folded into one a minute |
 //! | `health` | shell | what the agent answers about itself |
+//! | [`offline`] | shell | the receiving side without sockets, for fuzz targets and tests |
 //! | `process` | shell | arguments, signals, the order of starting and stopping |
 //!
 //! The agent knows nothing of Kubernetes: an orchestrator writes its file and reads its answers.
 //! Without the feature `server` only the first three rooms exist.
 
 pub mod config;
+#[cfg(feature = "server")]
+pub mod frame;
 pub mod merge;
+#[cfg(feature = "server")]
+pub mod rpc_status;
 pub mod scan;
 
 #[cfg(feature = "server")]
@@ -37,10 +43,10 @@ mod health;
 #[cfg(feature = "server")]
 mod metrics;
 #[cfg(feature = "server")]
+pub mod offline;
+#[cfg(feature = "server")]
 pub mod process;
 #[cfg(feature = "server")]
 mod queue;
 #[cfg(feature = "server")]
 mod receive;
-#[cfg(feature = "server")]
-mod rpc_status;

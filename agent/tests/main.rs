@@ -7,6 +7,7 @@
 
 mod config;
 mod forward;
+mod h2spec;
 mod hostile;
 mod receive;
 mod refuse;

@@ -37,6 +37,7 @@ fn pure_rooms_know_no_network_clock_file_or_environment() {
         "config",
         "scan",
         "merge.rs",
+        "frame.rs",
         "rpc_status.rs",
         "export/retry.rs",
     ] {

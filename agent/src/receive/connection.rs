@@ -130,7 +130,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Opened<S> {
 
 /// Serves a connection until it ends, is idle too long, has to make way for another, or `stop` turns
 /// true and its requests are answered.
-pub(super) async fn serve<S>(
+pub(crate) async fn serve<S>(
     mut stream: S,
     intake: Arc<Intake>,
     stop: watch::Receiver<bool>,

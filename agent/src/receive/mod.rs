@@ -25,7 +25,7 @@ use crate::queue::{Held, Lane};
 use crate::scan::{self, Signal};
 
 pub(crate) use self::body::Answer;
-pub(crate) use self::connection::Limits;
+pub(crate) use self::connection::{Limits, serve};
 pub(crate) use self::places::Places;
 
 /// The way of one signal.
@@ -86,7 +86,7 @@ impl Intake {
         if !route.lane.has_room(bytes) {
             return Err(Refusal::QueueFull);
         }
-        if self.budget.used().saturating_add(bytes) > self.budget.soft_limit() {
+        if self.budget.in_use().saturating_add(bytes) > self.budget.soft_limit() {
             return Err(Refusal::MemoryLimit);
         }
         let mut permit = self.budget.permit();

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::pulse::{Pulse, Rank};
-use crate::budget::{Budget, Permit};
+use crate::budget::{Budget, Overhead};
 use crate::fold::Fold;
 
 /// What a connection costs that has not said anything, in KiB: its task. 1.6 were measured.
@@ -77,10 +77,10 @@ impl Places {
     }
 
     /// A place for a connection that has just been accepted; others leave for it where none is free.
-    pub(super) async fn enter(self: &Arc<Self>) -> Option<Place> {
+    pub(crate) async fn enter(self: &Arc<Self>) -> Option<Place> {
         let seat = self.wait_for(&self.seats, 1).await?;
         let memory = self.wait_for(&self.memory, SILENT).await?;
-        let pulse = Pulse::new(Cost::new(memory, self.budget.permit()));
+        let pulse = Pulse::new(Cost::new(memory, self.budget.overhead()));
         let mut taken = self.taken();
         let index = taken.free.pop().unwrap_or(taken.pulses.len());
         let entry = Some(Arc::clone(&pulse));
@@ -151,12 +151,12 @@ impl Places {
 #[derive(Debug)]
 pub(super) struct Cost {
     memory: OwnedSemaphorePermit,
-    permit: Permit,
+    overhead: Overhead,
 }
 
 impl Cost {
-    fn new(memory: OwnedSemaphorePermit, permit: Permit) -> Self {
-        let mut cost = Self { memory, permit };
+    fn new(memory: OwnedSemaphorePermit, overhead: Overhead) -> Self {
+        let mut cost = Self { memory, overhead };
         cost.charge();
         cost
     }
@@ -167,7 +167,7 @@ impl Cost {
     }
 
     fn charge(&mut self) {
-        self.permit.set(self.memory.num_permits() * 1024);
+        self.overhead.set(self.memory.num_permits() * 1024);
     }
 
     /// Pays for some more requests in flight; for how many. `None` where connections cost what they may.
@@ -180,7 +180,7 @@ impl Cost {
 }
 
 /// The place of one connection, free again when it is dropped.
-pub(super) struct Place {
+pub(crate) struct Place {
     places: Arc<Places>,
     index: usize,
     pub(super) pulse: Arc<Pulse>,
