@@ -2,7 +2,7 @@
 //! know what requests carry.
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -160,12 +160,13 @@ pub(crate) async fn serve<S>(
         intake,
         waited: (0, 0),
     };
+    let pulse = Arc::clone(&opened.pulse);
     // Boxed, so that a connection that says nothing costs little.
     if is_http2 {
-        Box::pin(speak_http2(opened, stop)).await;
+        pulse.run(Box::pin(speak_http2(opened, stop))).await;
     } else {
-        opened.pulse.bytes_arrived();
-        Box::pin(speak_http1(opened, stop)).await;
+        pulse.bytes_arrived();
+        pulse.run(Box::pin(speak_http1(opened, stop))).await;
     }
     drop(place);
 }
@@ -226,7 +227,7 @@ async fn watch_over<C: Future>(
     loop {
         tokio::select! {
             biased;
-            _ = poll_fn(|cx| pulse.poll(connection.as_mut(), cx)) => return,
+            _ = connection.as_mut() => return,
             () = &mut asked_to_stop, if !stopping => {
                 stopping = true;
                 graceful_shutdown(connection.as_mut());

@@ -190,8 +190,11 @@ pub(crate) struct Place {
 impl Place {
     /// Waits until the connection may cost what one does that speaks.
     pub(super) async fn speak(&self) {
+        self.pulse.wait(true);
         let more = SPEAKING - SILENT;
-        if let Some(more) = self.places.wait_for(&self.places.memory, more).await {
+        let more = self.places.wait_for(&self.places.memory, more).await;
+        self.pulse.wait(false);
+        if let Some(more) = more {
             self.pulse.with_cost(|cost| {
                 if let Some(cost) = cost {
                     cost.add(more);

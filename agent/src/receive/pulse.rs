@@ -1,11 +1,10 @@
 //! What is known about a connection: whether requests are in flight, since when it is quiet, whether it
 //! has to leave, and what it costs of the memory. Must not know HTTP.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -37,6 +36,8 @@ pub(super) struct Pulse {
     changed: AtomicU64,
     /// When the first byte of a request came whose headers are not complete; 0 for none.
     partial_since: AtomicU64,
+    /// It waits for a place itself.
+    waiting: AtomicBool,
     /// How often its task has run.
     polls: AtomicU64,
     leaving: AtomicBool,
@@ -65,6 +66,7 @@ impl Pulse {
             served: AtomicBool::new(false),
             changed: AtomicU64::new(0),
             partial_since: AtomicU64::new(0),
+            waiting: AtomicBool::new(false),
             polls: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
             overdrawn: AtomicBool::new(false),
@@ -80,14 +82,13 @@ impl Pulse {
             .max(1)
     }
 
-    /// Runs the connection, counted.
-    pub(super) fn poll<C: Future>(
-        &self,
-        connection: Pin<&mut C>,
-        cx: &mut Context<'_>,
-    ) -> Poll<C::Output> {
-        self.polls.fetch_add(1, Ordering::Relaxed);
-        connection.poll(cx)
+    /// Runs the connection, counting how often its task is run.
+    pub(super) async fn run(&self, mut connection: Pin<Box<impl Future<Output = ()>>>) {
+        poll_fn(|cx| {
+            self.polls.fetch_add(1, Ordering::Relaxed);
+            connection.as_mut().poll(cx)
+        })
+        .await;
     }
 
     pub(super) fn polls(&self) -> u64 {
@@ -163,9 +164,17 @@ impl Pulse {
         self.is_quiet() && since != 0 && self.now() - since.min(self.now()) >= millis(HEADERS)
     }
 
+    /// Whether the connection waits for a place itself; afterwards it is as good as new.
+    pub(super) fn wait(&self, waiting: bool) {
+        self.waiting.store(waiting, Ordering::Relaxed);
+        self.settle();
+    }
+
     /// How gladly the connection is spared, if at all.
     pub(super) fn dispensable(&self) -> Option<Rank> {
-        let can_go = self.can_go() && !self.leaving.load(Ordering::Relaxed);
+        let can_go = self.can_go()
+            && !self.leaving.load(Ordering::Relaxed)
+            && !self.waiting.load(Ordering::Relaxed);
         can_go.then(|| Rank {
             quiet: self.is_quiet(),
             silence: self.silence(),
