@@ -18,6 +18,8 @@ pub(crate) struct Budget {
     used: AtomicUsize,
     /// Of `used`, what exports under way need beside the telemetry they carry.
     exporting_bytes: AtomicUsize,
+    /// Bytes of connections, whatever they carry.
+    connections: AtomicUsize,
     exporting: AtomicUsize,
     released: Notify,
 }
@@ -35,6 +37,7 @@ impl Budget {
             hard: AtomicUsize::new(limit),
             used: AtomicUsize::new(0),
             exporting_bytes: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
             exporting: AtomicUsize::new(0),
             released: Notify::new(),
         })
@@ -49,7 +52,7 @@ impl Budget {
         self.released.notify_waiters();
     }
 
-    /// Bytes held now.
+    /// Bytes of telemetry held now.
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
@@ -60,10 +63,25 @@ impl Budget {
             .saturating_sub(self.exporting_bytes.load(Ordering::Relaxed))
     }
 
+    /// What is held and what connections cost: what the limits are compared with.
+    pub(crate) fn in_use(&self) -> usize {
+        self.used() + self.connections.load(Ordering::Relaxed)
+    }
+
     /// Whether `more` bytes of new telemetry could be taken.
     pub(crate) fn has_room(&self, more: usize) -> bool {
-        self.held().saturating_add(more) <= self.soft_limit()
-            && self.used().saturating_add(more) <= self.hard.load(Ordering::Relaxed)
+        let connections = self.connections.load(Ordering::Relaxed);
+        let wanted = connections.saturating_add(more);
+        self.held().saturating_add(wanted) <= self.soft_limit()
+            && self.used().saturating_add(wanted) <= self.hard.load(Ordering::Relaxed)
+    }
+
+    /// What a connection costs: nothing yet.
+    pub(crate) fn overhead(self: &Arc<Self>) -> Overhead {
+        Overhead {
+            budget: Arc::clone(self),
+            bytes: 0,
+        }
     }
 
     /// Bytes up to which new telemetry is taken.
@@ -90,7 +108,7 @@ impl Budget {
         loop {
             let released = self.released.notified();
             if self.exporting.load(Ordering::Relaxed) == 0
-                || self.used() + bytes <= self.exports.load(Ordering::Relaxed)
+                || self.in_use() + bytes <= self.exports.load(Ordering::Relaxed)
             {
                 self.exporting.fetch_add(1, Ordering::Relaxed);
                 let mut permit = ExportPermit(self.permit());
@@ -138,6 +156,31 @@ impl Permit {
 }
 
 impl Drop for Permit {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// What a connection costs beside the telemetry on it; given back on drop. It is taken without asking:
+/// who accepts connections bounds their sum.
+#[derive(Debug)]
+pub(crate) struct Overhead {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Overhead {
+    /// Costs exactly `bytes` from now on.
+    pub(crate) fn set(&mut self, bytes: usize) {
+        let connections = &self.budget.connections;
+        connections.fetch_add(bytes, Ordering::Relaxed);
+        connections.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+        self.budget.released.notify_waiters();
+    }
+}
+
+impl Drop for Overhead {
     fn drop(&mut self) {
         self.set(0);
     }

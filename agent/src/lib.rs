@@ -8,7 +8,8 @@
 //! | [`json`] | pure | OTLP/JSON to the same bytes as OTLP/protobuf |
 //! | [`merge`] | pure | resource attributes edited in the bytes of a request |
 //! | [`segment`] | pure | the bytes of a queue on disk: records, and what is left of them after damage |
-//! | `rpc_status` | pure | `google.rpc.Status` and the text forms gRPC headers use |
+//! | [`frame`] | pure | gRPC's frame around a message |
+//! | [`rpc_status`] | pure | `google.rpc.Status` and the text forms gRPC headers use |
 //! | `budget` | shell | how many bytes of telemetry may be held |
 //! | `encoding` | shell | gzip and zstd of what arrives, bounded by the budget |
 //! | `compress` | shell | gzip and zstd of what is sent, one batch at a time |
@@ -22,14 +23,19 @@
 //! | `metrics` | shell | the books, and their Prometheus text |
 //! | `fold` | shell | repeated log lines folded into one a minute |
 //! | `health` | shell | what the agent answers about itself |
+//! | [`offline`] | shell | the receiving side without sockets, for fuzz targets and tests |
 //! | `process` | shell | arguments, signals, the order of starting and stopping |
 //!
 //! The agent knows nothing of Kubernetes: an orchestrator writes its file and reads its answers.
 //! Without the feature `server` only `config`, `scan`, `json` and `merge` exist.
 
 pub mod config;
+#[cfg(feature = "server")]
+pub mod frame;
 pub mod json;
 pub mod merge;
+#[cfg(feature = "server")]
+pub mod rpc_status;
 pub mod scan;
 
 #[cfg(feature = "server")]
@@ -49,13 +55,13 @@ mod live;
 #[cfg(feature = "server")]
 mod metrics;
 #[cfg(feature = "server")]
+pub mod offline;
+#[cfg(feature = "server")]
 pub mod process;
 #[cfg(feature = "server")]
 mod queue;
 #[cfg(feature = "server")]
 mod receive;
-#[cfg(feature = "server")]
-mod rpc_status;
 #[cfg(feature = "server")]
 pub mod segment;
 #[cfg(feature = "server")]

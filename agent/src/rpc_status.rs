@@ -12,25 +12,25 @@ const BAD_REQUEST: &str = "type.googleapis.com/google.rpc.BadRequest";
 
 /// gRPC status codes (grpc/grpc statuscodes.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Code(pub u32);
+pub struct Code(pub u32);
 
 impl Code {
     /// Done.
-    pub(crate) const OK: Self = Self(0);
+    pub const OK: Self = Self(0);
     /// The caller's bytes are at fault.
-    pub(crate) const INVALID_ARGUMENT: Self = Self(3);
+    pub const INVALID_ARGUMENT: Self = Self(3);
     /// Too large, or a quota is used up.
-    pub(crate) const RESOURCE_EXHAUSTED: Self = Self(8);
+    pub const RESOURCE_EXHAUSTED: Self = Self(8);
     /// No such method, message encoding or signal.
-    pub(crate) const UNIMPLEMENTED: Self = Self(12);
+    pub const UNIMPLEMENTED: Self = Self(12);
     /// A broken message.
-    pub(crate) const INTERNAL: Self = Self(13);
+    pub const INTERNAL: Self = Self(13);
     /// Try again later.
-    pub(crate) const UNAVAILABLE: Self = Self(14);
+    pub const UNAVAILABLE: Self = Self(14);
 
     /// Whether a client sends the same request again (OTLP specification, "OTLP/gRPC response");
     /// `RESOURCE_EXHAUSTED` only together with a `RetryInfo`.
-    pub(crate) fn is_retryable(self, has_retry_info: bool) -> bool {
+    pub fn is_retryable(self, has_retry_info: bool) -> bool {
         match self.0 {
             // CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS
             1 | 4 | 10 | 11 | 14 | 15 => true,
@@ -42,18 +42,18 @@ impl Code {
 
 /// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Status {
+pub struct Status {
     /// gRPC code.
-    pub(crate) code: Code,
+    pub code: Code,
     /// For people.
-    pub(crate) message: String,
+    pub message: String,
     /// How long to wait before trying again.
-    pub(crate) retry_after: Option<Duration>,
+    pub retry_after: Option<Duration>,
 }
 
 impl Status {
     /// The message as protobuf: code, message and one detail.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.push(0x08);
         write_varint(u64::from(self.code.0), &mut out);
@@ -78,7 +78,7 @@ impl Status {
     }
 
     /// The message as protobuf JSON, without details.
-    pub(crate) fn json(&self) -> String {
+    pub fn json(&self) -> String {
         format!(
             "{{\"code\":{},\"message\":{}}}",
             self.code.0,
@@ -88,7 +88,7 @@ impl Status {
 }
 
 /// A JSON string with its quotes.
-pub(crate) fn json_string(text: &str) -> String {
+pub fn json_string(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for character in text.chars() {
@@ -118,7 +118,7 @@ fn field(tag: u8, bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The delay of a `RetryInfo` in an encoded status, if it holds one.
-pub(crate) fn retry_delay(status: &[u8]) -> Option<Duration> {
+pub fn retry_delay(status: &[u8]) -> Option<Duration> {
     let mut cursor = Cursor::new(status);
     while let Ok(Some(detail)) = cursor.field(MAX_DEPTH) {
         if let (3, Value::Length(any)) = (detail.number, detail.value)
@@ -137,7 +137,7 @@ pub(crate) fn retry_delay(status: &[u8]) -> Option<Duration> {
 }
 
 /// Partial success of an `Export<Signal>ServiceResponse`: items rejected and the message.
-pub(crate) fn partial_success(response: &[u8]) -> Option<(u64, String)> {
+pub fn partial_success(response: &[u8]) -> Option<(u64, String)> {
     let partial = submessage(response, 1)?;
     let rejected = i64::try_from(number(partial, 1)).map_or(0, i64::cast_unsigned);
     let message = submessage(partial, 2).unwrap_or_default();
@@ -146,7 +146,7 @@ pub(crate) fn partial_success(response: &[u8]) -> Option<(u64, String)> {
 }
 
 /// The message text of an encoded status.
-pub(crate) fn message(status: &[u8]) -> Option<String> {
+pub fn message(status: &[u8]) -> Option<String> {
     submessage(status, 2).map(|text| String::from_utf8_lossy(text).into_owned())
 }
 
@@ -175,7 +175,7 @@ fn number(message: &[u8], number: u32) -> u64 {
 }
 
 /// `grpc-message`: percent-encoded where a header cannot carry it (gRPC over HTTP/2, "Responses").
-pub(crate) fn percent_encode(text: &str) -> String {
+pub fn percent_encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if (b' '..=b'~').contains(&byte) && byte != b'%' {
@@ -188,7 +188,7 @@ pub(crate) fn percent_encode(text: &str) -> String {
 }
 
 /// The text of a `grpc-message`; what is no escape stays as it is.
-pub(crate) fn percent_decode(text: &[u8]) -> String {
+pub fn percent_decode(text: &[u8]) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&byte, after)) = rest.split_first() {
@@ -211,7 +211,7 @@ pub(crate) fn percent_decode(text: &[u8]) -> String {
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Binary header values: base64 without padding, as gRPC asks for.
-pub(crate) fn base64_encode(bytes: &[u8]) -> String {
+pub fn base64_encode(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
         let mut bits = 0_u32;
@@ -232,7 +232,7 @@ pub(crate) fn base64_encode(bytes: &[u8]) -> String {
 }
 
 /// Reads base64 with or without padding.
-pub(crate) fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
+pub fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = text.trim_ascii().to_vec();
     let length = base64_in_place(&mut bytes).ok()?;
     bytes.truncate(length);

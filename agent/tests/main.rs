@@ -7,7 +7,9 @@
 
 mod config;
 mod forward;
+mod h2spec;
 mod handover;
+mod hostile;
 mod json;
 mod keep;
 mod profiles;

@@ -262,7 +262,7 @@ async fn requests_over_the_limit_are_refused_for_good_before_and_after_decompres
 #[tokio::test]
 async fn a_decompression_bomb_costs_no_more_than_the_limit() {
     let (_sink, agent) = agent().await;
-    let before = resident(&agent);
+    let before = agent.resident();
     // Members and frames may be joined, which makes a bomb of 512 MiB quick to build.
     let mebibyte = vec![0; 1024 * 1024];
     let bomb = client::gzip(&mebibyte).repeat(512);
@@ -284,7 +284,7 @@ async fn a_decompression_bomb_costs_no_more_than_the_limit() {
         .await
         .unwrap();
     assert_eq!(answer.status, RESOURCE_EXHAUSTED);
-    let peak = peak(&agent);
+    let peak = agent.peak();
     assert!(
         peak - before < 60 * 1024,
         "grew from {before} to {peak} KiB"
@@ -295,7 +295,7 @@ async fn a_decompression_bomb_costs_no_more_than_the_limit() {
 async fn a_million_empty_spans_cost_no_more_than_their_bytes() {
     let (sink, agent) = agent().await;
     sink.always(Some(Reply::Grpc(UNAVAILABLE, None)));
-    let before = resident(&agent);
+    let before = agent.resident();
     let empty = [0x12, 0x00].repeat(1024 * 1024);
     let mut scope = vec![0x12];
     prost::encoding::encode_varint(empty.len() as u64, &mut scope);
@@ -314,27 +314,11 @@ async fn a_million_empty_spans_cost_no_more_than_their_bytes() {
         agent.metric("otelcol_receiver_accepted_spans_total", ""),
         1024 * 1024
     );
-    let peak = peak(&agent);
+    let peak = agent.peak();
     assert!(
         peak - before < 20 * 1024,
         "grew from {before} to {peak} KiB"
     );
-}
-
-fn status_field(agent: &Agent, name: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-/// KiB.
-fn resident(agent: &Agent) -> u64 {
-    status_field(agent, "VmRSS")
-}
-
-/// KiB.
-fn peak(agent: &Agent) -> u64 {
-    status_field(agent, "VmHWM")
 }
 
 const SMALL_QUEUE: &str = "sending_queue: {sizer: bytes, queue_size: 20000, num_consumers: 1, \
@@ -393,7 +377,7 @@ async fn the_memory_limit_holds_while_the_upstream_is_away() {
             "memory_limiter",
         )
         .start();
-    let before = resident(&agent);
+    let before = agent.resident();
     let message = spans("span", 500).encode_to_vec();
     let mut grpc = Grpc::connect(agent.port()).await;
     let mut refused = 0;
@@ -414,7 +398,7 @@ async fn the_memory_limit_holds_while_the_upstream_is_away() {
     );
     let held = agent.metric("otelagent_memory_held_bytes", "");
     assert!(held <= 16 * 1024 * 1024, "{held} bytes held");
-    let grown = peak(&agent) - before;
+    let grown = agent.peak() - before;
     assert!(grown < 18 * 1024, "grew by {grown} KiB");
     assert_eq!(agent.books("spans"), 0);
 }

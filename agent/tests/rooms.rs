@@ -58,6 +58,7 @@ fn pure_rooms_know_no_network_clock_file_or_environment() {
         "json",
         "merge.rs",
         "segment",
+        "frame.rs",
         "rpc_status.rs",
         "export/retry.rs",
     ] {

@@ -39,6 +39,8 @@ pub enum Part {
     Pause,
     /// An OpenTelemetry Collector, for tests that need an upstream.
     Collector,
+    /// A client that tests whether a server speaks HTTP/2.
+    H2spec,
 }
 
 /// What a control plane needs, in the order that lets it start earliest.
@@ -101,6 +103,7 @@ impl Part {
             Self::KubeProxy => "kube-proxy",
             Self::Pause => "pause",
             Self::Collector => "otelcol",
+            Self::H2spec => "h2spec",
         }
     }
 
@@ -137,6 +140,7 @@ impl Part {
                 module: kubernetes.module(),
             },
             Self::Collector => Source::Collector,
+            Self::H2spec => plain(pins::H2SPEC, "github.com/summerwind/h2spec/cmd/h2spec"),
             _ => Source::Go {
                 module: kubernetes.module(),
                 package: format!("k8s.io/kubernetes/cmd/{}", self.binary()),
@@ -423,7 +427,11 @@ mod tests {
     #[test]
     fn every_part_has_a_directory_that_names_its_version() {
         for version in KubernetesVersion::ALL {
-            for part in CONTROL_PLANE.iter().chain(NODE).chain(&[Part::Collector]) {
+            for part in CONTROL_PLANE
+                .iter()
+                .chain(NODE)
+                .chain(&[Part::Collector, Part::H2spec])
+            {
                 let name = part.source(*version).cache_name();
                 assert!(name.contains("-v"), "{part:?}: {name}");
             }

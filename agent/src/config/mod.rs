@@ -120,6 +120,19 @@ pub struct Connections {
     pub ping_timeout: Duration,
 }
 
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            idle_http1: Duration::from_mins(5),
+            idle_http2: Duration::from_mins(5),
+            max_age: Duration::ZERO,
+            max_age_grace: Duration::ZERO,
+            ping_after: Duration::from_mins(1),
+            ping_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
 /// One socket to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {

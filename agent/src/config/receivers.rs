@@ -37,14 +37,7 @@ fn otlp(mut section: Section<'_>, id: &str) -> Receiver {
         max_http_body: 20 * MIB,
         max_concurrent_streams: 256,
         url_paths: Vec::new(),
-        connections: Connections {
-            idle_http1: Duration::from_mins(5),
-            idle_http2: Duration::from_mins(5),
-            max_age: Duration::ZERO,
-            max_age_grace: Duration::ZERO,
-            ping_after: Duration::from_mins(1),
-            ping_timeout: Duration::from_secs(20),
-        },
+        connections: Connections::default(),
     };
     if let Some(mut protocols) = section.section("protocols") {
         if let Some(grpc) = protocols.section("grpc") {

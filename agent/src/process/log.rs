@@ -1,7 +1,7 @@
 //! The log: one subscriber for the process, its level changeable. Must not know what is logged.
 
 use tracing_subscriber::Registry;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
@@ -38,7 +38,9 @@ pub(super) fn start(telemetry: &Telemetry) -> Level {
         .with_ansi(false)
         .with_target(false)
         .with_writer(writer);
-    let registry = tracing_subscriber::registry().with(level);
+    // Our own lines only: a client that breaks HTTP/2 could fill the log with those of its library.
+    let ours = Targets::new().with_target(env!("CARGO_CRATE_NAME"), LevelFilter::TRACE);
+    let registry = tracing_subscriber::registry().with(level).with(ours);
     match telemetry.log_encoding {
         LogEncoding::Json => registry.with(lines.json().flatten_event(true)).init(),
         LogEncoding::Console => registry.with(lines).init(),

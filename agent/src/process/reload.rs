@@ -73,6 +73,7 @@ impl Agent {
         self.door.change(Intake::new(
             routes,
             Arc::clone(&self.budget),
+            self.door.places(),
             Arc::clone(&self.metrics),
             limits(&new.receiver),
             new.receiver.url_paths.clone(),

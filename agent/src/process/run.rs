@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
@@ -26,7 +26,7 @@ use crate::merge::Edits;
 use crate::metrics::Metrics;
 use crate::queue::{Keep, Lane, Tender};
 use crate::receive::listener::{self, Ending, ListenError, Listener};
-use crate::receive::{Door, Intake, Limits, Route};
+use crate::receive::{Door, Intake, Limits, Places, Route};
 
 /// Connections kept at most, less where the system allows fewer files.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -212,9 +212,12 @@ async fn start(config: Config, options: &Options) -> Result<Agent, StartError> {
         lanes.clone(),
         connections,
     );
+    let limit = config.memory.limit;
+    let places = Places::new(connections, limit, Arc::clone(&budget));
     let door = Door::new(Intake::new(
         routes,
         Arc::clone(&budget),
+        places,
         Arc::clone(&metrics),
         limits(&config.receiver),
         config.receiver.url_paths.clone(),
@@ -237,25 +240,24 @@ async fn start(config: Config, options: &Options) -> Result<Agent, StartError> {
         left: mpsc::channel(1),
         otlp: String::new(),
     };
-    agent.listen(options, connections).await?;
+    agent.listen(options).await?;
     agent.report.set_listening();
     Ok(agent)
 }
 
 impl Agent {
-    async fn listen(&mut self, options: &Options, connections: usize) -> Result<(), ListenError> {
-        let places = Arc::new(Semaphore::new(connections));
+    async fn listen(&mut self, options: &Options) -> Result<(), ListenError> {
         let mut addresses = Vec::new();
         for configured in &self.config.receiver.listen {
             let listener = Listener::bind(configured, options.reuse_port).await?;
             addresses.push(listener.place());
-            let (door, places) = (Arc::clone(&self.door), Arc::clone(&places));
+            let door = Arc::clone(&self.door);
             let ending = Ending {
                 leave: self.leave.subscribe(),
                 close: self.close.subscribe(),
                 left: self.left.0.clone(),
             };
-            self.receivers.spawn(listener.run(door, places, ending));
+            self.receivers.spawn(listener.run(door, ending));
         }
         self.otlp = addresses.join(",");
         Ok(())

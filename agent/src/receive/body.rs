@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,8 +13,10 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::pulse::Pulse;
 use super::status::Refusal;
 use crate::budget::Permit;
 
@@ -24,33 +27,42 @@ const BODY: Duration = Duration::from_secs(30);
 const DISCARD_BYTES: usize = 32 * 1024 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
 
+/// How many bodies are thrown away at a time: each costs a few kilobytes that nobody has paid for.
+static DISCARDS: Semaphore = Semaphore::const_new(1024);
+
 /// A request body. Refused ones are read to their end in the background and thrown away: to reset
 /// their streams instead would let an overloaded agent lose whole connections, since HTTP/2 ends one
-/// after a thousand resets.
-pub(super) struct Arriving(Option<Incoming>);
+/// after a thousand resets. Bodies that do not end are thrown away up to a number; then it does that.
+pub(super) struct Arriving {
+    body: Option<Incoming>,
+    pulse: Arc<Pulse>,
+}
 
 impl Arriving {
-    pub(super) fn new(body: Incoming) -> Self {
-        Self(Some(body))
+    pub(super) fn new(body: Incoming, pulse: Arc<Pulse>) -> Self {
+        Self {
+            body: Some(body),
+            pulse,
+        }
     }
 
     /// The announced length, 0 where there is none.
     pub(super) fn announced(&self) -> usize {
-        let length = self.0.as_ref().and_then(|body| body.size_hint().exact());
+        let length = self.body.as_ref().and_then(|body| body.size_hint().exact());
         usize::try_from(length.unwrap_or_default()).unwrap_or(usize::MAX)
     }
 
     async fn frame(&mut self) -> Result<Option<Bytes>, Refusal> {
-        while let Some(body) = &mut self.0 {
+        while let Some(body) = &mut self.body {
             match body.frame().await {
-                None => self.0 = None,
+                None => self.body = None,
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         return Ok(Some(data));
                     }
                 }
                 Some(Err(_)) => {
-                    self.0 = None;
+                    self.body = None;
                     return Err(Refusal::Disconnected);
                 }
             }
@@ -61,9 +73,17 @@ impl Arriving {
 
 impl Drop for Arriving {
     fn drop(&mut self) {
-        let unread = self.0.take().filter(|body| !body.is_end_stream());
-        if let (Some(body), Ok(runtime)) = (unread, Handle::try_current()) {
-            runtime.spawn(timeout(DISCARD_TIME, discard(body)));
+        let unread = self.body.take().filter(|body| !body.is_end_stream());
+        let Some(body) = unread else {
+            return;
+        };
+        if let (Ok(place), Ok(runtime)) = (DISCARDS.try_acquire(), Handle::try_current()) {
+            // An HTTP/2 stream that is still open counts.
+            let in_flight = self.pulse.begin();
+            runtime.spawn(async move {
+                let _ = timeout(DISCARD_TIME, discard(body)).await;
+                drop((place, in_flight));
+            });
         }
     }
 }

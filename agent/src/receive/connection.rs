@@ -6,7 +6,6 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,13 +13,15 @@ use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{Service as HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::body::{Answer, Arriving};
+use super::places::Place;
+use super::pulse::{InFlight, Pulse};
 use super::{Door, grpc, http as otlp_http};
 use crate::config::Connections;
 
@@ -30,9 +31,6 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A new connection says which HTTP it speaks within this.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// The headers of a request arrive within this of their first byte, give or take one [`CHECK`].
-const HEADERS: Duration = Duration::from_secs(10);
-
 /// A connection that is to end gets one more request answered, if it comes within this: the first one
 /// of a new HTTP/2 connection, and over HTTP/1.1 the one whose answer says that the connection ends.
 /// To close in silence could lose a request that is on its way.
@@ -40,6 +38,9 @@ const ONE_MORE: Duration = Duration::from_millis(300);
 
 /// How often a connection's silence is looked at.
 const CHECK: Duration = Duration::from_secs(5);
+
+/// A connection that was asked to leave ends within this, or is dropped.
+const LEAVE: Duration = Duration::from_millis(100);
 
 /// Bytes of headers one request may have.
 const HEADER_LIST: u32 = 16 * 1024;
@@ -61,80 +62,14 @@ pub(crate) struct Limits {
     pub(crate) lifetimes: Connections,
 }
 
-/// What is known about a connection's liveliness.
-struct Pulse {
-    started: Instant,
-    in_flight: AtomicUsize,
-    served: AtomicBool,
-    /// The connection is to end; HTTP/1.1 says so with the next answer.
-    leaving: AtomicBool,
-    /// Milliseconds after `started` when the last request ended.
-    quiet_since: AtomicU64,
-    /// The same for the first byte of a request whose headers are not complete; 0 for none.
-    partial_since: AtomicU64,
-}
-
-impl Pulse {
-    fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis())
-            .unwrap_or(u64::MAX)
-            .max(1)
-    }
-
-    fn bytes_arrived(&self) {
-        if self.in_flight.load(Ordering::Relaxed) == 0 {
-            let now = self.now();
-            let _ =
-                self.partial_since
-                    .compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
-        }
-    }
-
-    fn begin(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.served.store(true, Ordering::Relaxed);
-        self.partial_since.store(0, Ordering::Relaxed);
-    }
-
-    fn end(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.quiet_since.store(self.now(), Ordering::Relaxed);
-        self.partial_since.store(0, Ordering::Relaxed);
-    }
-
-    fn longer_than(&self, since: &AtomicU64, limit: Duration) -> bool {
-        let silent = self.now().saturating_sub(since.load(Ordering::Relaxed));
-        u128::from(silent) >= limit.as_millis()
-    }
-
-    fn is_idle(&self, limit: Duration) -> bool {
-        !limit.is_zero()
-            && self.in_flight.load(Ordering::Relaxed) == 0
-            && self.longer_than(&self.quiet_since, limit)
-    }
-
-    fn is_stuck(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) == 0
-            && self.partial_since.load(Ordering::Relaxed) != 0
-            && self.longer_than(&self.partial_since, HEADERS)
-    }
-}
-
-/// Counts a request as in flight for as long as its answer takes.
-struct InFlight(Arc<Pulse>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.end();
-    }
-}
-
 /// A stream whose first bytes were read to tell what is spoken on it.
 struct Opened<S> {
     read_ahead: Vec<u8>,
     at: usize,
     stream: S,
     pulse: Arc<Pulse>,
+    door: Arc<Door>,
+    waited: (u64, u64),
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Opened<S> {
@@ -151,9 +86,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Opened<S> {
             this.at += taken.len();
             return Poll::Ready(Ok(()));
         }
+        let poll = this.pulse.polls();
+        if this.door.turn.is_over(poll, &mut this.waited) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let result = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
+        let read = buf.filled().len() - before;
+        if read > 0 {
+            this.door.turn.bytes_arrived(read);
             this.pulse.bytes_arrived();
         }
         result
@@ -190,70 +132,93 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Opened<S> {
     }
 }
 
-/// Serves a connection until it ends, is idle too long or too old, or `stop` turns true and its
-/// requests are answered.
-pub(super) async fn serve<S>(mut stream: S, door: Arc<Door>, stop: watch::Receiver<bool>)
-where
+/// Serves a connection until it ends, is idle too long or too old, has to make way for another, or
+/// `stop` turns true and its requests are answered.
+pub(crate) async fn serve<S>(
+    mut stream: S,
+    door: Arc<Door>,
+    stop: watch::Receiver<bool>,
+    place: Place,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut read_ahead = Vec::with_capacity(PREFACE.len());
-    let Ok(Ok(is_http2)) = timeout(HANDSHAKE, speaks_http2(&mut stream, &mut read_ahead)).await
-    else {
-        return;
-    };
-    let pulse = Arc::new(Pulse {
-        started: Instant::now(),
-        in_flight: AtomicUsize::new(0),
-        served: AtomicBool::new(false),
-        leaving: AtomicBool::new(false),
-        quiet_since: AtomicU64::new(0),
-        partial_since: AtomicU64::new(0),
+    let pulse = Arc::clone(&place.pulse);
+    let opened = timeout(HANDSHAKE, async {
+        let is_http2 = speaks_http2(&mut stream, &mut read_ahead).await?;
+        place.speak().await;
+        io::Result::Ok(is_http2)
     });
-    if !is_http2 {
-        pulse.bytes_arrived();
-    }
-    let io = TokioIo::new(Opened {
+    let is_http2 = tokio::select! {
+        _ = pulse.asked_to_leave() => return,
+        opened = opened => match opened {
+            Ok(Ok(is_http2)) => is_http2,
+            _ => return,
+        },
+    };
+    let opened = Opened {
         read_ahead,
         at: 0,
         stream,
-        pulse: Arc::clone(&pulse),
-    });
-    let limits = door.intake().limits;
-    let service = {
-        let (pulse, stop) = (Arc::clone(&pulse), stop.clone());
-        service_fn(move |request| {
-            pulse.begin();
-            let in_flight = InFlight(Arc::clone(&pulse));
-            answer(Arc::clone(&door), request, in_flight, stop.clone())
-        })
+        pulse,
+        door,
+        waited: (0, 0),
     };
+    let pulse = Arc::clone(&opened.pulse);
+    // Boxed, so that a connection that says nothing costs little.
+    if is_http2 {
+        pulse.run(Box::pin(speak_http2(opened, stop))).await;
+    } else {
+        pulse.bytes_arrived();
+        pulse.run(Box::pin(speak_http1(opened, stop))).await;
+    }
+    drop(place);
+}
+
+async fn speak_http1<S>(opened: Opened<S>, stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (pulse, door) = (Arc::clone(&opened.pulse), Arc::clone(&opened.door));
+    let watch = Watch {
+        pulse: &pulse,
+        lifetimes: door.intake().limits.lifetimes,
+        is_http2: false,
+    };
+    let service = service(door, Arc::clone(&pulse), stop.clone());
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_buf_size(64 * 1024)
+        .serve_connection(TokioIo::new(opened), service);
+    let end = http1::Connection::graceful_shutdown;
+    watch.over(connection, end, stop).await;
+}
+
+async fn speak_http2<S>(opened: Opened<S>, stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (pulse, door) = (Arc::clone(&opened.pulse), Arc::clone(&opened.door));
+    let limits = door.intake().limits;
     let watch = Watch {
         pulse: &pulse,
         lifetimes: limits.lifetimes,
-        is_http2,
+        is_http2: true,
     };
-    if is_http2 {
-        let connection = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.concurrent_streams)
-            .max_header_list_size(HEADER_LIST)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(64 * 1024)
-            .keep_alive_interval(limits.lifetimes.ping_after)
-            .keep_alive_timeout(limits.lifetimes.ping_timeout)
-            .serve_connection(io, service);
-        let end = http2::Connection::graceful_shutdown;
-        watch.over(connection, end, stop).await;
-    } else {
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(None)
-            .max_buf_size(64 * 1024)
-            .serve_connection(io, service);
-        let end = http1::Connection::graceful_shutdown;
-        watch.over(connection, end, stop).await;
-    }
+    let service = service(door, Arc::clone(&pulse), stop.clone());
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.concurrent_streams)
+        .max_header_list_size(HEADER_LIST)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(64 * 1024)
+        .keep_alive_interval(limits.lifetimes.ping_after)
+        .keep_alive_timeout(limits.lifetimes.ping_timeout)
+        .serve_connection(TokioIo::new(opened), service);
+    let end = http2::Connection::graceful_shutdown;
+    watch.over(connection, end, stop).await;
 }
 
 /// What a connection's life is measured by.
@@ -284,7 +249,7 @@ impl Watch<'_> {
         let mut connection = pin!(connection);
         let mut asked_to_end = pin!(self.asked_to_end(stop));
         let mut cut = None;
-        let mut ending = false;
+        let (mut ending, mut leaving) = (false, false);
         loop {
             tokio::select! {
                 biased;
@@ -295,14 +260,21 @@ impl Watch<'_> {
                     let grace = self.lifetimes.max_age_grace;
                     cut = (aged && !grace.is_zero()).then(|| Instant::now() + grace);
                 }
-                () = sleep(check) => {
+                at_once = self.pulse.asked_to_leave() => {
+                    if at_once {
+                        return;
+                    }
+                    leaving = true;
+                    graceful_shutdown(connection.as_mut());
+                }
+                () = sleep(if leaving { LEAVE } else { check }) => {
                     let is_stuck = !self.is_http2 && self.pulse.is_stuck();
-                    if is_stuck || cut.is_some_and(|cut| Instant::now() >= cut) {
+                    let can_go = leaving && self.pulse.can_go();
+                    if is_stuck || can_go || cut.is_some_and(|cut| Instant::now() >= cut) {
                         return;
                     }
                     if !ending && self.pulse.is_idle(idle) {
-                        ending = true;
-                        graceful_shutdown(connection.as_mut());
+                        self.pulse.ask_to_leave();
                     }
                 }
             }
@@ -323,11 +295,9 @@ impl Watch<'_> {
             _ = stop.wait_for(|stop| *stop) => false,
             () = aged => true,
         };
-        self.pulse.leaving.store(true, Ordering::Relaxed);
+        self.pulse.close();
         let until = Instant::now() + ONE_MORE;
-        while Instant::now() < until
-            && !(self.is_http2 && self.pulse.served.load(Ordering::Relaxed))
-        {
+        while Instant::now() < until && !(self.is_http2 && self.pulse.has_served()) {
             sleep(ONE_MORE / 20).await;
         }
         aged
@@ -357,6 +327,23 @@ where
     }
 }
 
+/// What answers the requests of one connection.
+fn service(
+    door: Arc<Door>,
+    pulse: Arc<Pulse>,
+    stop: watch::Receiver<bool>,
+) -> impl HttpService<
+    Request<Incoming>,
+    Response = Response<Answer>,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response<Answer>, Infallible>> + Send,
+> {
+    service_fn(move |request| {
+        door.turn.request_arrived();
+        answer(Arc::clone(&door), request, pulse.begin(), stop.clone())
+    })
+}
+
 async fn answer(
     door: Arc<Door>,
     request: Request<Incoming>,
@@ -365,14 +352,14 @@ async fn answer(
 ) -> Result<Response<Answer>, Infallible> {
     let intake = door.intake();
     let version = request.version();
-    let request = request.map(Arriving::new);
+    let request = request.map(|body| Arriving::new(body, in_flight.pulse()));
     let mut response = if grpc::is_grpc(request.headers()) {
         grpc::answer(&intake, request).await
     } else {
         otlp_http::answer(&intake, request).await
     };
     // Said with the last answer, so that no client sends another request into a closing connection.
-    let ends = in_flight.0.leaving.load(Ordering::Relaxed) || *stop.borrow();
+    let ends = in_flight.pulse().is_closing() || *stop.borrow();
     if version < Version::HTTP_2 && ends {
         response
             .headers_mut()

@@ -1,5 +1,4 @@
-//! OTLP/gRPC on HTTP/2, with own framing: five bytes, then one message (gRPC over HTTP/2). Must not
-//! know connections.
+//! OTLP/gRPC on HTTP/2. Must not know connections.
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Request, Response, Version};
@@ -8,11 +7,9 @@ use super::body::{self, Answer, Arriving};
 use super::status::Refusal;
 use super::{Form, Intake, Parcel};
 use crate::encoding::Encoding;
+use crate::frame::{self, Broken, PREFIX};
 use crate::metrics::Transport;
 use crate::scan::Signal;
-
-/// The compressed flag and a 32-bit length.
-const PREFIX: usize = 5;
 
 /// Whether a request speaks gRPC.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
@@ -63,13 +60,17 @@ async fn export(
         request.into_body(),
         limit + PREFIX,
         &mut permit,
-        framed_length,
+        frame::announced,
     )
     .await;
-    let (message, compressed) = unframe(framed.map_err(|refusal| match refusal {
+    let framed = framed.map_err(|refusal| match refusal {
         Refusal::TooLarge(_) => Refusal::TooLarge(limit),
         other => other,
-    })?)?;
+    })?;
+    let (message, compressed) = frame::unframe(framed).map_err(|broken| match broken {
+        Broken::Short => Refusal::Disconnected,
+        Broken::Long | Broken::Flag => Refusal::Framing,
+    })?;
     let encoding = match (compressed, encoding) {
         (false, _) => Encoding::Identity,
         // A compressed message without an encoding is a broken call (gRPC compression.md).
@@ -88,33 +89,6 @@ async fn export(
         ticket.ready().await;
     }
     Ok(())
-}
-
-/// What the prefix announces, itself included.
-fn framed_length(beginning: &[u8]) -> usize {
-    beginning
-        .first_chunk::<PREFIX>()
-        .map_or(0, |&[_, a, b, c, d]| {
-            (u32::from_be_bytes([a, b, c, d]) as usize).saturating_add(PREFIX)
-        })
-}
-
-/// The one message of a unary call, and whether it is compressed.
-fn unframe(mut framed: Vec<u8>) -> Result<(Vec<u8>, bool), Refusal> {
-    let Some((&[flag, a, b, c, d], message)) = framed.split_first_chunk::<PREFIX>() else {
-        return Err(Refusal::Disconnected);
-    };
-    let length = u32::from_be_bytes([a, b, c, d]) as usize;
-    match message.len() {
-        received if received < length => return Err(Refusal::Disconnected),
-        received if received > length => return Err(Refusal::Framing),
-        _ => {}
-    }
-    if flag > 1 {
-        return Err(Refusal::Framing);
-    }
-    framed.drain(..PREFIX);
-    Ok((framed, flag == 1))
 }
 
 fn success() -> Response<Answer> {

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::warn;
 
 use super::unix::UnixSocket;
-use super::{Door, connection, handover};
+use super::{Door, connection, handover, places};
 use crate::config::{self, Address, Place};
 use crate::export::connect::resolve;
 use crate::fold::Fold;
@@ -197,12 +197,11 @@ impl Listener {
     }
 
     /// Accepts and serves until it is told to end; then until every connection has ended.
-    pub(crate) async fn run(self, door: Arc<Door>, places: Arc<Semaphore>, mut ending: Ending) {
+    pub(crate) async fn run(self, door: Arc<Door>, mut ending: Ending) {
         let port = Port {
             socket: self.socket,
             tls: self.tls.map(Arc::new),
             door,
-            places,
             leave: ending.leave.clone(),
             errors: Fold::default(),
         };
@@ -211,7 +210,7 @@ impl Listener {
             tokio::select! {
                 biased;
                 () = is_set(&mut ending.leave) => break,
-                accepted = port.accept() => port.serve(accepted, &mut connections).await,
+                accepted = port.socket.accept() => port.serve(accepted, &mut connections).await,
             }
             while connections.try_join_next().is_some() {}
         }
@@ -230,7 +229,7 @@ impl Listener {
                 biased;
                 () = is_set(&mut ending.close) => break,
                 Some(_) = connections.join_next() => {}
-                accepted = port.accept() => port.serve(accepted, &mut late).await,
+                accepted = port.socket.accept() => port.serve(accepted, &mut late).await,
             }
             while late.try_join_next().is_some() {}
         }
@@ -277,29 +276,19 @@ impl Socket {
     }
 }
 
-type Accepted = io::Result<(Stream, Option<OwnedSemaphorePermit>)>;
-
 /// A listening socket and what its connections share.
 struct Port {
     socket: Socket,
     tls: Option<Arc<Handshakes>>,
     door: Arc<Door>,
-    places: Arc<Semaphore>,
     leave: watch::Receiver<bool>,
     errors: Fold,
 }
 
 impl Port {
-    /// The next connection, as soon as there is a place for it.
-    async fn accept(&self) -> Accepted {
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
-        let stream = self.socket.accept().await?;
-        Ok((stream, place))
-    }
-
-    async fn serve(&self, accepted: Accepted, connections: &mut JoinSet<()>) {
+    async fn serve(&self, accepted: io::Result<Stream>, connections: &mut JoinSet<()>) {
         match accepted {
-            Ok((stream, place)) => self.spawn(stream, place, connections),
+            Ok(stream) => self.spawn(stream, connections).await,
             Err(error) => {
                 self.door.metrics().accept_failed();
                 if let Some(left_out) = self.errors.due() {
@@ -310,27 +299,26 @@ impl Port {
         }
     }
 
-    fn spawn(
-        &self,
-        stream: Stream,
-        place: Option<OwnedSemaphorePermit>,
-        connections: &mut JoinSet<()>,
-    ) {
+    /// Serves a connection as soon as there is a place for it.
+    async fn spawn(&self, stream: Stream, connections: &mut JoinSet<()>) {
         let open = self.door.metrics().connected();
+        let Some(place) = self.door.places().enter().await else {
+            return;
+        };
         let (tls, door) = (self.tls.clone(), Arc::clone(&self.door));
-        let served = serve(stream, tls, door, self.leave.clone());
+        let served = serve(stream, tls, door, self.leave.clone(), place);
         connections.spawn(async move {
             served.await;
-            drop((place, open));
+            drop(open);
         });
     }
 
-    /// Serves what the kernel has accepted, whatever the number of places, and closes the socket.
+    /// Serves what the kernel has accepted, and closes the socket.
     async fn close(self, connections: &mut JoinSet<()>) {
         let until = Instant::now() + self.socket.turn_away();
         while let Ok(accepted) = timeout_at(until, self.socket.accept()).await {
             match accepted {
-                Ok(stream) => self.spawn(stream, None, connections),
+                Ok(stream) => self.spawn(stream, connections).await,
                 Err(_) => sleep(PAUSE / 10).await,
             }
         }
@@ -343,12 +331,17 @@ async fn serve(
     tls: Option<Arc<Handshakes>>,
     door: Arc<Door>,
     leave: watch::Receiver<bool>,
+    place: places::Place,
 ) {
     let stream = match (stream, tls) {
         (Stream::Tcp(stream), Some(tls)) => {
             // Boxed, so that plain connections do not pay for its size.
             let handshake = Box::pin(tls.with(stream, leave.clone()));
-            let Some(stream) = handshake.await else {
+            let stream = tokio::select! {
+                stream = handshake => stream,
+                _ = place.pulse.asked_to_leave() => None,
+            };
+            let Some(stream) = stream else {
                 door.metrics().handshake_failed();
                 return;
             };
@@ -356,7 +349,7 @@ async fn serve(
         }
         (stream, _) => stream,
     };
-    connection::serve(stream, door, leave).await;
+    connection::serve(stream, door, leave, place).await;
 }
 
 impl Handshakes {

@@ -7,7 +7,10 @@ mod grpc;
 mod handover;
 mod http;
 pub(crate) mod listener;
+mod places;
+mod pulse;
 mod status;
+mod turn;
 mod unix;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use self::status::Refusal;
+use self::turn::Turn;
 use crate::budget::{Budget, Permit};
 use crate::encoding::{self, DecodeError, Encoding};
 use crate::json;
@@ -24,7 +28,8 @@ use crate::queue::{Held, Lane, Origin, Ticket};
 use crate::scan::{self, Signal};
 
 pub(crate) use self::body::Answer;
-pub(crate) use self::connection::Limits;
+pub(crate) use self::connection::{Limits, serve};
+pub(crate) use self::places::Places;
 
 /// The way of one signal.
 pub(crate) struct Route {
@@ -53,10 +58,14 @@ enum Form {
     Json,
 }
 
+/// What a request costs while it is open, beside its body: a task and a timer.
+const OPEN: usize = 2 * 1024;
+
 /// What every connection goes through: an intake, and after a change of the configuration another.
 pub(crate) struct Door {
     metrics: Arc<Metrics>,
     intake: Mutex<Arc<Intake>>,
+    turn: Turn,
 }
 
 impl Door {
@@ -65,6 +74,7 @@ impl Door {
         Arc::new(Self {
             metrics: Arc::clone(&intake.metrics),
             intake: Mutex::new(intake),
+            turn: Turn::default(),
         })
     }
 
@@ -78,6 +88,11 @@ impl Door {
         *self.intake.lock().unwrap_or_else(PoisonError::into_inner) = intake;
     }
 
+    /// Where connections stay, whatever the configuration.
+    pub(crate) fn places(&self) -> Arc<Places> {
+        Arc::clone(&self.intake().places)
+    }
+
     fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
@@ -87,6 +102,7 @@ impl Door {
 pub(crate) struct Intake {
     routes: [Option<Route>; Signal::COUNT],
     budget: Arc<Budget>,
+    places: Arc<Places>,
     metrics: Arc<Metrics>,
     limits: Limits,
     url_paths: Vec<(String, Signal)>,
@@ -97,6 +113,7 @@ impl Intake {
     pub(crate) fn new(
         routes: Vec<Route>,
         budget: Arc<Budget>,
+        places: Arc<Places>,
         metrics: Arc<Metrics>,
         limits: Limits,
         url_paths: Vec<(String, Signal)>,
@@ -110,6 +127,7 @@ impl Intake {
         Arc::new(Self {
             routes: by_signal,
             budget,
+            places,
             metrics,
             limits,
             url_paths,
@@ -146,7 +164,7 @@ impl Intake {
             return Err(Refusal::MemoryLimit);
         }
         let mut permit = self.budget.permit();
-        let advance = bytes.min(body::ADVANCE);
+        let advance = OPEN + bytes.min(body::ADVANCE);
         permit.grow(advance).map_err(|_| Refusal::MemoryLimit)?;
         Ok(permit)
     }
@@ -199,6 +217,9 @@ impl Intake {
     }
 
     fn count_refusal(&self, signal: Option<Signal>, transport: Transport, refusal: &Refusal) {
+        if *refusal == Refusal::MemoryLimit {
+            self.places.end_a_slow_one();
+        }
         if let Some(reason) = refusal.counted_as() {
             self.metrics.refused(signal, transport, reason, 0);
         }

@@ -268,6 +268,22 @@ impl Agent {
         self.child.id()
     }
 
+    fn status(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Memory in use now, in KiB.
+    pub fn resident(&self) -> u64 {
+        self.status("VmRSS")
+    }
+
+    /// The most memory there ever was in use, in KiB.
+    pub fn peak(&self) -> u64 {
+        self.status("VmHWM")
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         self.signal("-TERM");
@@ -304,6 +320,11 @@ impl Agent {
             .filter(|line| line["message"] == message)
             .cloned()
             .collect()
+    }
+
+    /// Lines logged so far.
+    pub fn lines(&self) -> usize {
+        self.log.lock().unwrap().len()
     }
 
     /// All metrics, by name with labels.

@@ -32,9 +32,13 @@ pub struct Grpc(http2::SendRequest<Full<Bytes>>);
 
 impl Grpc {
     pub async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::try_connect(address).await.unwrap()
+    }
+
+    pub async fn try_connect(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).await.ok()?;
         stream.set_nodelay(true).unwrap();
-        Self::over(stream).await.unwrap()
+        Self::over(stream).await.ok()
     }
 
     /// The same on any stream, for agents that want more than TCP.
@@ -138,6 +142,25 @@ impl Http {
 
     pub async fn write(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).await.unwrap();
+    }
+
+    /// Whether the connection still took the bytes.
+    pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
+        self.0.write_all(bytes).await.is_ok()
+    }
+
+    /// Reads this many answers without bodies, all successful.
+    pub async fn skip(&mut self, many: usize) {
+        let mut bytes = Vec::new();
+        let mut left = many;
+        while left > 0 {
+            assert!(self.0.read_buf(&mut bytes).await.unwrap() > 0);
+            while let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+                assert!(bytes.starts_with(b"HTTP/1.1 200 "));
+                bytes.drain(..end + 4);
+                left -= 1;
+            }
+        }
     }
 
     /// Reads one answer, by its content-length.

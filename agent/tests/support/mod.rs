@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod client;
 pub mod pki;
+pub mod raw;
 pub mod sink;
 pub mod telemetry;
 

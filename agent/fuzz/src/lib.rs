@@ -1,0 +1,10 @@
+//! One function per fuzz target: bytes in, a panic where what must hold does not. Each compares with
+//! somebody else's reading of the same bytes, or with its own the other way round.
+
+mod connection;
+mod requests;
+mod text;
+
+pub use connection::connection;
+pub use requests::{edits, framing, inflate, scan};
+pub use text::{config, status};

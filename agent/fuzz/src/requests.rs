@@ -1,0 +1,227 @@
+//! Requests: whether they are ones, editing them, unpacking them.
+
+use std::io::Read;
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use otelagent_agent::config::{AttributeAction, AttributeEdit, AttributeValue};
+use otelagent_agent::frame::{self, Broken};
+use otelagent_agent::merge::Edits;
+use otelagent_agent::offline::decompress;
+use otelagent_agent::scan::{self, Signal};
+use prost::Message;
+
+/// What prost counts in a request, if it is one.
+fn prost_counts(signal: Signal, bytes: &[u8]) -> Option<usize> {
+    Some(match signal {
+        Signal::Traces => {
+            let request = ExportTraceServiceRequest::decode(bytes).ok()?;
+            let entries = request.resource_spans.iter();
+            let scopes = entries.flat_map(|entry| &entry.scope_spans);
+            scopes.map(|scope| scope.spans.len()).sum()
+        }
+        Signal::Logs => {
+            let request = ExportLogsServiceRequest::decode(bytes).ok()?;
+            let entries = request.resource_logs.iter();
+            let scopes = entries.flat_map(|entry| &entry.scope_logs);
+            scopes.map(|scope| scope.log_records.len()).sum()
+        }
+        Signal::Metrics => {
+            let request = ExportMetricsServiceRequest::decode(bytes).ok()?;
+            let entries = request.resource_metrics.iter();
+            let scopes = entries.flat_map(|entry| &entry.scope_metrics);
+            let metrics = scopes.flat_map(|scope| &scope.metrics);
+            metrics.map(|metric| points(metric.data.as_ref())).sum()
+        }
+    })
+}
+
+fn points(data: Option<&Data>) -> usize {
+    match data {
+        None => 0,
+        Some(Data::Gauge(data)) => data.data_points.len(),
+        Some(Data::Sum(data)) => data.data_points.len(),
+        Some(Data::Histogram(data)) => data.data_points.len(),
+        Some(Data::ExponentialHistogram(data)) => data.data_points.len(),
+        Some(Data::Summary(data)) => data.data_points.len(),
+    }
+}
+
+/// The first byte names the signal: what is taken is exactly what prost takes, and no item is missed.
+pub fn scan(bytes: &[u8]) {
+    let Some((&first, request)) = bytes.split_first() else {
+        return;
+    };
+    let signal = Signal::ALL[usize::from(first) % 3];
+    match (
+        scan::inspect(signal, request),
+        prost_counts(signal, request),
+    ) {
+        // Of a oneof that is there twice prost keeps the last, and fields under number 1000 it does not
+        // know: both are data that will be passed on.
+        (Ok(items), Some(counted)) => assert!(items >= counted, "{items} < {counted}"),
+        (Err(_), None) => {}
+        // A message of a deprecated field is checked, which prost does not know.
+        (Err(_), Some(_)) if has_field_1000(request) => {}
+        (taken, counted) => panic!("{signal:?}: {taken:?}, prost {counted:?}"),
+    }
+}
+
+/// The tag of field 1000 with a length.
+fn has_field_1000(request: &[u8]) -> bool {
+    request
+        .windows(2)
+        .any(|window| window[0] & 0x87 == 0x82 && window[1] & 0x7f == 0x3e)
+        || request.windows(2).any(|window| window == [0xc2, 0xbe])
+        || request.windows(2).any(|window| window == [0xc2, 0x3e])
+}
+
+fn edit(choice: u8) -> AttributeEdit {
+    let value = match choice & 3 {
+        0 => AttributeValue::Text("new".to_owned()),
+        1 => AttributeValue::Bool(true),
+        2 => AttributeValue::Integer(-7),
+        _ => AttributeValue::Float(1.5),
+    };
+    let key = ["service.name", "a", "b", "k8s.pod.name"][usize::from(choice >> 2 & 3)];
+    AttributeEdit {
+        key: key.to_owned(),
+        action: match choice >> 4 & 3 {
+            0 => AttributeAction::Insert(value),
+            1 => AttributeAction::Update(value),
+            2 => AttributeAction::Upsert(value),
+            _ => AttributeAction::Delete,
+        },
+    }
+}
+
+/// The first two bytes choose edits: editing bytes and decoding them is decoding and editing objects.
+pub fn edits(bytes: &[u8]) {
+    let Some((&[one, two], request)) = bytes.split_first_chunk::<2>() else {
+        return;
+    };
+    let chosen = [edit(one), edit(two)];
+    let edited = Edits::new(&chosen).apply(request);
+    if scan::inspect(Signal::Traces, request).is_err() {
+        return;
+    }
+    let edited = edited.expect("a request that was inspected");
+    assert_eq!(
+        scan::inspect(Signal::Traces, &edited),
+        scan::inspect(Signal::Traces, request)
+    );
+    let mut expected = ExportTraceServiceRequest::decode(request).expect("scan agrees with prost");
+    for entry in &mut expected.resource_spans {
+        edit_object(entry.resource.get_or_insert_default(), &chosen);
+    }
+    let decoded = ExportTraceServiceRequest::decode(edited.as_slice()).expect("still a request");
+    // As text, since a number that is none equals nothing.
+    assert_eq!(format!("{decoded:?}"), format!("{expected:?}"));
+}
+
+fn edit_object(resource: &mut Resource, edits: &[AttributeEdit]) {
+    let attributes = &mut resource.attributes;
+    for edit in edits {
+        let first = attributes.iter().position(|known| known.key == edit.key);
+        match (&edit.action, first) {
+            (AttributeAction::Insert(value) | AttributeAction::Upsert(value), None) => {
+                attributes.push(attribute(&edit.key, value));
+            }
+            (AttributeAction::Update(value) | AttributeAction::Upsert(value), Some(at)) => {
+                attributes.retain(|known| known.key != edit.key);
+                attributes.insert(at, attribute(&edit.key, value));
+            }
+            (AttributeAction::Delete, Some(_)) => attributes.retain(|known| known.key != edit.key),
+            _ => {}
+        }
+    }
+}
+
+fn attribute(key: &str, value: &AttributeValue) -> KeyValue {
+    let value = match value.clone() {
+        AttributeValue::Text(text) => any_value::Value::StringValue(text),
+        AttributeValue::Bool(value) => any_value::Value::BoolValue(value),
+        AttributeValue::Integer(value) => any_value::Value::IntValue(value),
+        AttributeValue::Float(value) => any_value::Value::DoubleValue(value),
+    };
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    }
+}
+
+/// What is unframed is what was framed, and nothing else is unframed.
+pub fn framing(bytes: &[u8]) {
+    let announced = frame::announced(bytes);
+    assert_eq!(announced == 0, bytes.len() < frame::PREFIX);
+    match frame::unframe(bytes.to_vec()) {
+        Ok((message, compressed)) => {
+            let length = u32::try_from(message.len()).expect("it was in 32 bits");
+            let again = [&[u8::from(compressed)], &length.to_be_bytes()[..], &message].concat();
+            assert_eq!(again, bytes);
+            assert_eq!(announced, bytes.len());
+        }
+        Err(Broken::Short) => assert!(bytes.len() < announced.max(frame::PREFIX)),
+        Err(Broken::Long) => assert!(bytes.len() > announced),
+        Err(Broken::Flag) => assert!(bytes[0] > 1 && bytes.len() == announced),
+    }
+}
+
+/// Decompressed bodies stay below the limit and their memory, and are what others unpack. The first
+/// byte names the encoding, the second the limit, the third the memory, both in KiB.
+pub fn inflate(bytes: &[u8]) {
+    let Some((&[kind, limit, memory], body)) = bytes.split_first_chunk::<3>() else {
+        return;
+    };
+    let encoding: &[u8] = [&b"gzip"[..], b"zstd", b"identity"][usize::from(kind) % 3];
+    let (limit, memory) = (usize::from(limit) * 1024, usize::from(memory) * 1024);
+    let expected = unpack(encoding, body, limit);
+    match (decompress(encoding, body.to_vec(), limit, memory), expected) {
+        (Ok(out), Some(expected)) => {
+            // A body that is not compressed has been measured where it arrived.
+            assert!(out.len() <= limit || encoding == b"identity");
+            assert_eq!(out, expected);
+        }
+        (Ok(_), None) => panic!("others cannot unpack it"),
+        (Err(why), Some(_)) => assert!(why.contains("memory"), "{why}"),
+        (Err(_), None) => {}
+    }
+}
+
+/// `None` where it is broken or larger than the limit.
+fn unpack(encoding: &[u8], body: &[u8], limit: usize) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    let most = limit as u64 + 1;
+    match encoding {
+        b"gzip" => {
+            let mut rest = body;
+            // Member by member, with the other of the library's two decoders.
+            loop {
+                let mut decoder = flate2::bufread::GzDecoder::new(rest);
+                decoder.by_ref().take(most).read_to_end(&mut out).ok()?;
+                if out.len() > limit {
+                    return None;
+                }
+                rest = decoder.into_inner();
+                if rest.is_empty() {
+                    break;
+                }
+            }
+        }
+        b"zstd" => {
+            let mut decoder = zstd::stream::read::Decoder::new(body).ok()?;
+            decoder.window_log_max(23).ok()?;
+            decoder.take(most).read_to_end(&mut out).ok()?;
+            if out.len() > limit {
+                return None;
+            }
+        }
+        _ => out.extend_from_slice(body),
+    }
+    Some(out)
+}

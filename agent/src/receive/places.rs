@@ -1,0 +1,217 @@
+//! Places for client connections: what each costs of the memory limit, and which of them makes way
+//! where they are scarce. Without that, whoever opens connections and leaves them open could use up
+//! the memory, or keep everybody else out. Must not know HTTP.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::pulse::{Pulse, Rank};
+use crate::budget::{Budget, Overhead};
+use crate::fold::Fold;
+
+/// What a connection costs that has not said anything, in KiB: its task. 1.6 were measured.
+const SILENT: u32 = 2;
+
+/// What it costs from its first byte on, in KiB: the buffers of its protocol. Measured: 23 of
+/// HTTP/1.1, 26 of HTTP/2.
+const SPEAKING: u32 = 28;
+
+/// What a request costs that is in flight at the same time as others, in KiB, for as long as the
+/// connection lives. Measured: 2.5.
+const REQUEST: u32 = 3;
+
+/// Requests are paid for so many at a time.
+const STEP: usize = 8;
+
+/// The share of the memory limit that connections may cost together.
+const SHARE: usize = 4;
+
+/// However small the memory limit is, so many clients are served.
+const FEWEST: usize = 16;
+
+/// How often the next connection is asked to leave while one waits for a place.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// Connections that are looked at to find one that can go.
+const LOOK: usize = 64;
+
+/// All places of the process.
+pub(crate) struct Places {
+    /// Connections.
+    seats: Arc<Semaphore>,
+    /// KiB of memory.
+    memory: Arc<Semaphore>,
+    budget: Arc<Budget>,
+    taken: Mutex<Taken>,
+    scarce: Fold,
+}
+
+#[derive(Default)]
+struct Taken {
+    pulses: Vec<Option<Arc<Pulse>>>,
+    free: Vec<usize>,
+    /// Where the next look begins.
+    hand: usize,
+}
+
+impl Places {
+    /// At most `most` connections, together costing at most a quarter of `limit` bytes.
+    pub(crate) fn new(most: usize, limit: usize, budget: Arc<Budget>) -> Arc<Self> {
+        let memory = (limit / SHARE / 1024).max(FEWEST * 2 * SPEAKING as usize);
+        Arc::new(Self {
+            seats: Arc::new(Semaphore::new(most)),
+            memory: Arc::new(Semaphore::new(memory.min(Semaphore::MAX_PERMITS))),
+            budget,
+            taken: Mutex::default(),
+            scarce: Fold::default(),
+        })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        // Nothing panics while the lock is held; a poisoned state would still be consistent.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a connection that has just been accepted; others leave for it where none is free.
+    pub(crate) async fn enter(self: &Arc<Self>) -> Option<Place> {
+        let seat = self.wait_for(&self.seats, 1).await?;
+        let memory = self.wait_for(&self.memory, SILENT).await?;
+        let pulse = Pulse::new(Cost::new(memory, self.budget.overhead()));
+        let mut taken = self.taken();
+        let index = taken.free.pop().unwrap_or(taken.pulses.len());
+        let entry = Some(Arc::clone(&pulse));
+        match taken.pulses.get_mut(index) {
+            Some(slot) => *slot = entry,
+            None => taken.pulses.push(entry),
+        }
+        drop(taken);
+        Some(Place {
+            places: Arc::clone(self),
+            index,
+            pulse,
+            _seat: seat,
+        })
+    }
+
+    async fn wait_for(&self, of: &Arc<Semaphore>, many: u32) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(of).try_acquire_many_owned(many) {
+            return Some(permit);
+        }
+        if let Some(left_out) = self.scarce.due() {
+            warn!(left_out, "too many connections; the idlest are closed");
+        }
+        let mut free = std::pin::pin!(Arc::clone(of).acquire_many_owned(many));
+        loop {
+            self.make_way();
+            if let Ok(permit) = timeout(PATIENCE, free.as_mut()).await {
+                return permit.ok();
+            }
+        }
+    }
+
+    /// Asks one connection to leave: the idlest of a few, or one whose sender is slow.
+    fn make_way(&self) {
+        self.dismiss(|_| true);
+    }
+
+    /// Asks one connection to leave whose sender is slow. For when memory is short: requests that never
+    /// end must not keep out those that do.
+    pub(super) fn end_a_slow_one(&self) {
+        self.dismiss(|rank| !rank.quiet);
+    }
+
+    fn dismiss(&self, may_go: impl Fn(&Rank) -> bool) {
+        let mut taken = self.taken();
+        let mut first: Option<(Rank, Arc<Pulse>)> = None;
+        let all = taken.pulses.len();
+        for _ in 0..LOOK.min(all) {
+            taken.hand = (taken.hand + 1) % all;
+            let Some(Some(pulse)) = taken.pulses.get(taken.hand) else {
+                continue;
+            };
+            let rank = pulse.dispensable().filter(&may_go);
+            if let Some(rank) =
+                rank.filter(|rank| first.as_ref().is_none_or(|(best, _)| rank > best))
+            {
+                first = Some((rank, Arc::clone(pulse)));
+            }
+        }
+        drop(taken);
+        if let Some((_, pulse)) = first {
+            pulse.ask_to_leave();
+        }
+    }
+}
+
+/// What a connection costs now.
+#[derive(Debug)]
+pub(super) struct Cost {
+    memory: OwnedSemaphorePermit,
+    overhead: Overhead,
+}
+
+impl Cost {
+    fn new(memory: OwnedSemaphorePermit, overhead: Overhead) -> Self {
+        let mut cost = Self { memory, overhead };
+        cost.charge();
+        cost
+    }
+
+    fn add(&mut self, more: OwnedSemaphorePermit) {
+        self.memory.merge(more);
+        self.charge();
+    }
+
+    fn charge(&mut self) {
+        self.overhead.set(self.memory.num_permits() * 1024);
+    }
+
+    /// Pays for some more requests in flight; for how many. `None` where connections cost what they may.
+    pub(super) fn more_requests(&mut self) -> Option<usize> {
+        let all = Arc::clone(self.memory.semaphore());
+        let more = all.try_acquire_many_owned(REQUEST * u32::try_from(STEP).ok()?);
+        self.add(more.ok()?);
+        Some(STEP)
+    }
+}
+
+/// The place of one connection, free again when it is dropped.
+pub(crate) struct Place {
+    places: Arc<Places>,
+    index: usize,
+    pub(super) pulse: Arc<Pulse>,
+    _seat: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// Waits until the connection may cost what one does that speaks.
+    pub(super) async fn speak(&self) {
+        self.pulse.wait(true);
+        let more = SPEAKING - SILENT;
+        let more = self.places.wait_for(&self.places.memory, more).await;
+        self.pulse.wait(false);
+        if let Some(more) = more {
+            self.pulse.with_cost(|cost| {
+                if let Some(cost) = cost {
+                    cost.add(more);
+                }
+            });
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Requests that are still being thrown away keep the pulse.
+        self.pulse.with_cost(|cost| *cost = None);
+        let mut taken = self.places.taken();
+        if let Some(slot) = taken.pulses.get_mut(self.index) {
+            *slot = None;
+            taken.free.push(self.index);
+        }
+    }
+}

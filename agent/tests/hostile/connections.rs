@@ -1,0 +1,247 @@
+//! Connections that are opened and not used, used slowly, or never ended.
+
+use std::process::Command;
+use std::time::Duration;
+
+use prost::Message;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::{LIMIT_MIB, agent, assert_others_are_served, assert_unharmed};
+use crate::support::agent::{Agent, Setup};
+use crate::support::client::{self, Grpc, Http};
+use crate::support::raw::{DATA, END_HEADERS, GOAWAY, HEADERS, Raw, export_headers, frame};
+use crate::support::sink::{Reply, Sink};
+use crate::support::telemetry::spans;
+
+/// The limit and a tenth, and what a debug build has anyway.
+const MOST_KIB: u64 = LIMIT_MIB * 1024 * 11 / 10 + 10 * 1024;
+
+/// The share of connections in the limit, a quarter, and what a debug build has anyway.
+const CONNECTIONS_KIB: u64 = LIMIT_MIB * 1024 / 4 + 14 * 1024;
+
+/// As many connections as the limit of open files allows, at most `wanted`: both ends count here.
+fn affordable(wanted: usize) -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let mut numbers = files
+        .unwrap()
+        .split_whitespace()
+        .filter_map(|word| word.parse::<usize>().ok());
+    let (soft, hard) = (
+        numbers.next().unwrap(),
+        numbers.next().unwrap_or(usize::MAX),
+    );
+    let needed = wanted + 1000;
+    if soft < needed && hard > soft {
+        let raised = format!("--nofile={}:{hard}", needed.min(hard));
+        let pid = std::process::id().to_string();
+        let _ = Command::new("prlimit")
+            .args(["--pid", &pid, &raised])
+            .status();
+    }
+    wanted.min(needed.min(hard) - 1000)
+}
+
+const EXPORT: &[u8] = b"POST /v1/traces HTTP/1.1\r\nhost: a\r\n\
+    content-type: application/x-protobuf\r\ncontent-length: ";
+
+#[tokio::test]
+async fn ten_thousand_silent_connections_cost_two_kilobytes_each_and_disturb_nobody() {
+    let many = affordable(10_000);
+    let (_sink, agent) = agent().await;
+    let mut silent = Vec::new();
+    for _ in 0..many {
+        silent.push(Raw::connect(agent.port()).await);
+    }
+    assert_others_are_served(&agent).await;
+    assert_unharmed(&agent, CONNECTIONS_KIB).await;
+}
+
+#[tokio::test]
+async fn thousands_of_idle_connections_make_way_for_new_ones() {
+    let (_sink, agent) = agent().await;
+    let mut idle = Vec::new();
+    let mut waiting = Vec::new();
+    for number in 0..affordable(2000) {
+        if number % 2 == 0 {
+            let mut http = Http::connect(agent.port()).await;
+            let answer = http.post("/v1/traces", &[], b"").await.unwrap();
+            assert_eq!(answer.status, 200);
+            idle.push(http);
+        } else {
+            waiting.push(Raw::open(agent.port(), &[]).await);
+        }
+    }
+    assert_others_are_served(&agent).await;
+    assert_unharmed(&agent, CONNECTIONS_KIB).await;
+    assert_eq!(
+        agent
+            .logged("too many connections; the idlest are closed")
+            .len(),
+        1
+    );
+    // The first of them had to go, and was told so before.
+    assert!(idle[0].read().await.is_none());
+    assert!(waiting[0].read_until(GOAWAY, 0).await.is_some());
+}
+
+/// Starts a request on each of many connections and never ends it.
+async fn unfinished(agent: &Agent, many: usize) -> Vec<Http> {
+    let mut slow = Vec::new();
+    for _ in 0..many {
+        let mut http = Http::connect(agent.port()).await;
+        http.write(&[EXPORT, b"1000000\r\n\r\n", &[0; 900]].concat())
+            .await;
+        slow.push(http);
+    }
+    slow
+}
+
+#[tokio::test]
+async fn bodies_that_trickle_do_not_keep_others_out() {
+    let (_sink, agent) = agent().await;
+    let mut slow = Vec::new();
+    for _ in 0..4 {
+        slow.extend(unfinished(&agent, 400).await);
+        for http in &mut slow {
+            // Those that had to make way are closed by now.
+            let _ = http.try_write(b"x").await;
+        }
+        assert_others_are_served(&agent).await;
+    }
+    assert_unharmed(&agent, MOST_KIB).await;
+}
+
+#[tokio::test]
+async fn whatever_is_begun_and_not_continued_is_ended() {
+    let (_sink, agent) = agent().await;
+    let limit = Duration::from_secs(45);
+    let mut body = Http::connect(agent.port()).await;
+    body.write(&[EXPORT, b"10\r\n\r\nabc"].concat()).await;
+    let mut preface = Http::connect(agent.port()).await;
+    preface.write(b"PRI * HTTP/2.0\r\n").await;
+    let mut call = Raw::open(agent.port(), &[]).await;
+    let begun = frame(HEADERS, END_HEADERS, 1, &export_headers());
+    assert!(call.write(&begun).await);
+    let trickle = async {
+        let mut bytes = 0;
+        // One byte of a message every half second is not progress.
+        while call.write(&frame(DATA, 0, 1, &[0])).await {
+            if let Ok(answer) = timeout(limit / 90, call.read_until(HEADERS, 1)).await {
+                return answer.is_some();
+            }
+            bytes += 1;
+            assert!(bytes < 90, "still open");
+        }
+        false
+    };
+    let (body, preface, call) = tokio::join!(
+        timeout(limit, body.read()),
+        timeout(limit, preface.read()),
+        trickle,
+    );
+    assert_eq!(body.unwrap().unwrap().status, 408);
+    assert!(preface.unwrap().is_none());
+    assert!(call, "the call is answered");
+    assert_unharmed(&agent, CONNECTIONS_KIB).await;
+}
+
+#[tokio::test]
+async fn calls_that_are_opened_and_never_finished_do_not_use_up_the_memory() {
+    let (_sink, agent) = agent().await;
+    let mut held = Vec::new();
+    for _ in 0..60 {
+        let mut raw = Raw::open(agent.port(), &[]).await;
+        let mut calls = Vec::new();
+        for number in 0..256 {
+            calls.extend(frame(
+                HEADERS,
+                END_HEADERS,
+                2 * number + 1,
+                &export_headers(),
+            ));
+        }
+        let _ = raw.write(&calls).await;
+        held.push(raw);
+    }
+    assert_unharmed(&agent, MOST_KIB).await;
+}
+
+/// 256 KiB: the window of one call.
+const WINDOW: usize = 256 * 1024;
+
+#[tokio::test]
+async fn windows_filled_by_hundreds_of_clients_at_once_stay_within_the_memory_limit() {
+    let (_sink, agent) = agent().await;
+    let mut calls = Vec::new();
+    for number in 0..4 {
+        let stream = 2 * number + 1;
+        calls.extend(frame(HEADERS, END_HEADERS, stream, &export_headers()));
+        let mut data = vec![0, 0, 0x3f, 0, 0];
+        data.resize(WINDOW - 1024, 0);
+        for part in data.chunks(16 * 1024) {
+            calls.extend(frame(DATA, 0, stream, part));
+        }
+    }
+    let mut writers = JoinSet::new();
+    for _ in 0..400 {
+        let (port, calls) = (agent.port(), calls.clone());
+        writers.spawn(async move {
+            let mut raw = Raw::open(port, &[]).await;
+            let _ = raw.write_within(Duration::from_secs(2), &calls).await;
+            raw
+        });
+    }
+    let held = writers.join_all().await;
+    assert_eq!(held.len(), 400);
+    assert_unharmed(&agent, MOST_KIB).await;
+}
+
+#[tokio::test]
+async fn connections_that_come_and_go_leave_nothing_behind() {
+    let (_sink, agent) = agent().await;
+    let churn = async |many: usize| {
+        for number in 0..many {
+            match number % 4 {
+                0 => drop(Raw::connect(agent.port()).await),
+                1 => drop(Raw::open(agent.port(), &[]).await),
+                2 => {
+                    let mut raw = Raw::open(agent.port(), &[]).await;
+                    let _ = raw
+                        .write(&frame(HEADERS, END_HEADERS, 1, &export_headers()))
+                        .await;
+                }
+                _ => drop(unfinished(&agent, 1).await),
+            }
+        }
+        assert_others_are_served(&agent).await;
+    };
+    churn(1000).await;
+    let early = agent.peak();
+    churn(4000).await;
+    let grown = agent.peak() - early;
+    assert!(grown < 2048, "grew by {grown} KiB");
+    assert!(agent.metric("otelagent_memory_held_bytes", "") < 1024 * 1024);
+}
+
+#[tokio::test]
+async fn a_full_memory_refuses_in_words_even_where_connections_are_many() {
+    let sink = Sink::grpc().await;
+    sink.always(Some(Reply::Silence));
+    let agent = Setup::grpc(sink.address).start();
+    let message = spans("span", 500).encode_to_vec();
+    let mut grpc = Grpc::connect(agent.port()).await;
+    while grpc.call(client::TRACES, &message).await.unwrap().status == 0 {}
+    let mut silent = Vec::new();
+    for _ in 0..affordable(2000) {
+        silent.push(Raw::connect(agent.port()).await);
+    }
+    let mut late = Grpc::connect(agent.port()).await;
+    let answer = late.call(client::TRACES, &message).await.unwrap();
+    assert_eq!(answer.status, 14);
+    let peak = agent.peak();
+    assert!(peak < MOST_KIB + 4 * 1024, "{peak} KiB");
+}
