@@ -210,7 +210,8 @@ impl Port {
 
     /// Serves what the kernel has accepted, whatever the number of places, and closes the socket.
     async fn close(self, connections: &mut JoinSet<()>) {
-        let until = Instant::now() + handover::turn_away(&self.listener);
+        handover::turn_away(&self.listener);
+        let until = Instant::now() + handover::SETTLE;
         while let Ok(accepted) = timeout_at(until, self.listener.accept()).await {
             match accepted {
                 Ok((stream, _)) => self.spawn(stream, None, connections),
