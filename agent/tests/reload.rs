@@ -146,6 +146,11 @@ async fn a_file_swapped_by_a_link_is_noticed_without_a_signal() {
     std::fs::remove_dir_all(mount).unwrap();
 }
 
+async fn refused(agent: &Agent, problem: &str) {
+    let message = format!("configuration refused: {problem}");
+    eventually(&message, || !agent.logged(&message).is_empty()).await;
+}
+
 #[tokio::test]
 async fn a_bad_file_is_refused_with_every_problem_and_the_agent_runs_on() {
     let sink = Sink::grpc().await;
@@ -154,11 +159,6 @@ async fn a_bad_file_is_refused_with_every_problem_and_the_agent_runs_on() {
     let yaml = setup.yaml();
     std::fs::write(&file, &yaml).unwrap();
     let agent = setup.start_from(&file);
-    let refused = |message: &'static str| {
-        let log = agent.logged(message);
-        assert_eq!(log.len(), 1, "{message}");
-        log[0]["path"].as_str().unwrap().to_owned()
-    };
     let info = |agent: &Agent| {
         let metrics = agent.metrics();
         let name = metrics
@@ -171,27 +171,31 @@ async fn a_bad_file_is_refused_with_every_problem_and_the_agent_runs_on() {
         .replace("timeout: 5s", "timeout: 5 parsecs")
         .replace("limit_mib: 64", "limit_mib: -1");
     change(&agent, &file, &bad);
-    eventually("it is refused", || agent.metric(RELOADS, "refused") == 1).await;
-    refused(
-        "configuration refused: exporters.otlp_grpc.timeout: `5 parsecs` is not a duration; write for example \
-         200ms, 10s or 5m",
-    );
-    refused(
-        "configuration refused: processors.memory_limiter.limit_mib: -1 is out of range; use 1 to 1048576",
-    );
+    for message in [
+        "exporters.otlp_grpc.timeout: `5 parsecs` is not a duration; write for example 200ms, 10s or 5m",
+        "processors.memory_limiter.limit_mib: -1 is out of range; use 1 to 1048576",
+    ] {
+        refused(&agent, message).await;
+    }
+    // The file may be looked at for the signal and by itself.
+    assert!(agent.metric(RELOADS, "refused") >= 1);
     change(
         &agent,
         &file,
         &yaml.replace("encoding: json", "encoding: console"),
     );
-    eventually("it is refused", || agent.metric(RELOADS, "refused") == 2).await;
-    let path = refused(
-        "configuration refused: service.telemetry.logs: encoding and output_paths need a restart",
-    );
-    assert_eq!(path, "service.telemetry.logs");
+    refused(
+        &agent,
+        "service.telemetry.logs: encoding and output_paths need a restart",
+    )
+    .await;
     std::fs::remove_file(&file).unwrap();
     agent.hang_up();
-    eventually("it is refused", || agent.metric(RELOADS, "refused") == 3).await;
+    let gone = format!(
+        "cannot read {}: No such file or directory (os error 2)",
+        file.display()
+    );
+    refused(&agent, &gone).await;
     assert_eq!(
         info(&agent),
         before,
@@ -201,7 +205,7 @@ async fn a_bad_file_is_refused_with_every_problem_and_the_agent_runs_on() {
     eventually("it arrives", || sink.spans() == ["span-0"]).await;
     change(&agent, &file, &yaml);
     eventually("it means what is in use", || {
-        agent.metric(RELOADS, "unchanged") == 1
+        agent.metric(RELOADS, "unchanged") >= 1
     })
     .await;
     std::fs::remove_file(file).unwrap();

@@ -9,11 +9,9 @@ use std::time::Duration;
 use socket2::{SockFilter, SockRef};
 use tokio::net::TcpListener;
 
-/// Handshakes under way end within this; clients of an agent are on the same node.
-const SETTLE: Duration = Duration::from_millis(50);
-
-/// The same where new ones cannot be kept out.
-const BRIEF: Duration = Duration::from_millis(5);
+/// How long to go on accepting: handshakes under way end within this, for clients of an agent are on the
+/// same node. Each connection that is turned away in this time costs its client a second.
+pub(super) const SETTLE: Duration = Duration::from_millis(5);
 
 /// A packet filter that drops what asks for a new connection (SYN without ACK, byte 13 of the TCP
 /// header) and passes everything else. Socket filters see packets from the TCP header on.
@@ -29,12 +27,9 @@ const NO_NEW_CONNECTIONS: [SockFilter; 5] = [
     SockFilter::new(0x06, 0, 0, u32::MAX),
 ];
 
-/// Keeps new connections from reaching the socket; how long to go on accepting what has reached it.
-pub(super) fn turn_away(listener: &TcpListener) -> Duration {
-    match SockRef::from(listener).attach_filter(&NO_NEW_CONNECTIONS) {
-        Ok(()) => SETTLE,
-        Err(_) => BRIEF,
-    }
+/// Keeps new connections from reaching the socket, where the system can do that.
+pub(super) fn turn_away(listener: &TcpListener) {
+    let _ = SockRef::from(listener).attach_filter(&NO_NEW_CONNECTIONS);
 }
 
 /// Whether another socket listens on exactly this address, too: the agent that follows this one.

@@ -267,8 +267,8 @@ impl Socket {
         }
     }
 
-    /// Keeps new connections from arriving; how long to go on accepting those that have.
-    fn turn_away(&self) -> Duration {
+    /// Keeps new connections from arriving.
+    fn turn_away(&self) {
         match self {
             Self::Tcp(listener) => handover::turn_away(listener),
             Self::Unix(socket) => socket.turn_away(),
@@ -315,7 +315,8 @@ impl Port {
 
     /// Serves what the kernel has accepted, and closes the socket.
     async fn close(self, connections: &mut JoinSet<()>) {
-        let until = Instant::now() + self.socket.turn_away();
+        self.socket.turn_away();
+        let until = Instant::now() + handover::SETTLE;
         while let Ok(accepted) = timeout_at(until, self.socket.accept()).await {
             match accepted {
                 Ok(stream) => self.spawn(stream, connections).await,

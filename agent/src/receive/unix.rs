@@ -4,16 +4,12 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tokio::net::UnixListener;
 
 /// Whoever reaches the directory may send, as whoever reaches a port may: applications run as other
 /// users than the agent.
 const MODE: u32 = 0o666;
-
-/// Connections are complete as soon as they are made.
-const BRIEF: Duration = Duration::from_millis(5);
 
 /// A socket that is listened on. Its file goes when it is dropped, unless another agent has put its
 /// own in its place.
@@ -56,13 +52,11 @@ impl UnixSocket {
         identity(&self.path).is_ok_and(|file| file == self.file)
     }
 
-    /// Takes the file away, so that nobody connects any more; how long those that have may take to
-    /// be seen.
-    pub(super) fn turn_away(&self) -> Duration {
+    /// Takes the file away, so that nobody connects any more.
+    pub(super) fn turn_away(&self) {
         if self.is_reached() {
             let _ = remove(&self.path);
         }
-        BRIEF
     }
 
     /// Where it is.
