@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::quantity::{MIB, milliseconds};
 use super::validate::ValidAgent;
-use crate::api::{Compression, Header, Protocol, Tls};
+use crate::api::{Compression, Export, Header, Protocol, Tls};
 
 /// Where the configuration is mounted.
 pub(super) const DIRECTORY: &str = "/etc/otelagent";
@@ -110,10 +110,21 @@ fn generated(agent: &ValidAgent, placement: Placement) -> Value {
             "pipelines": {"traces": pipeline, "metrics": pipeline, "logs": pipeline},
             "telemetry": {
                 "logs": {"level": "info", "encoding": "json"},
-                "metrics": {"readers": [{"pull": {"exporter": {"prometheus": {"host": own, "port": METRICS_PORT}}}}]},
+                "metrics": {"readers": [{"pull": {"exporter": {"prometheus": prometheus(own)}}}]},
             },
         },
         "extensions": extensions,
+    })
+}
+
+/// The names of metrics are told, since versions of the collector differ in what is the default.
+fn prometheus(host: &str) -> Value {
+    json!({
+        "host": host,
+        "port": METRICS_PORT,
+        "without_type_suffix": true,
+        "without_units": true,
+        "without_scope_info": true,
     })
 }
 
@@ -162,6 +173,8 @@ fn export(agent: &ValidAgent, memory: u64) -> Value {
         Compression::Gzip => "gzip",
         Compression::Zstd => "zstd",
     };
+    // A collector refuses a batch that its queue could never hold.
+    let batch = agent.batch_bytes.min(memory);
     let mut queue = json!({
         "enabled": true,
         "sizer": "bytes",
@@ -170,15 +183,15 @@ fn export(agent: &ValidAgent, memory: u64) -> Value {
         "batch": {
             "flush_timeout": milliseconds(agent.flush_interval),
             "sizer": "bytes",
-            "min_size": agent.batch_bytes,
-            "max_size": agent.batch_bytes,
+            "min_size": batch,
+            "max_size": batch,
         },
     });
     if has_disk(agent) {
         lay_over(&mut queue, &json!({"storage": "file_storage"}));
     }
     let mut exporter = json!({
-        "endpoint": literal(&export.endpoint),
+        "endpoint": literal(endpoint(export)),
         "compression": compression,
         "timeout": milliseconds(agent.export_timeout),
         "sending_queue": queue,
@@ -198,10 +211,21 @@ fn export(agent: &ValidAgent, memory: u64) -> Value {
             .collect();
         lay_over(&mut exporter, &json!({"headers": headers}));
     }
-    if let Some(tls) = &export.tls {
-        lay_over(&mut exporter, &json!({"tls": tls_files(tls)}));
+    // To a collector, `http` before the host of a gRPC endpoint does not mean without TLS.
+    let plain = export.protocol == Protocol::Grpc && export.endpoint.starts_with("http://");
+    let tls = export.tls.as_ref().map(tls_files);
+    if let Some(tls) = tls.or_else(|| plain.then(|| json!({"insecure": true}))) {
+        lay_over(&mut exporter, &json!({"tls": tls}));
     }
     exporter
+}
+
+/// A collector takes no slash after the port of a gRPC endpoint.
+fn endpoint(export: &Export) -> &str {
+    match export.protocol {
+        Protocol::Grpc => export.endpoint.trim_end_matches('/'),
+        Protocol::Http => &export.endpoint,
+    }
 }
 
 fn header(index: usize, header: &Header) -> Value {

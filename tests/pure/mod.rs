@@ -1,5 +1,6 @@
 //! The pure core: golden files, properties, and proof that it is pure.
 
+mod configuration;
 mod crd;
 mod golden;
 mod properties;
