@@ -76,7 +76,7 @@ fn generated() -> Vec<(String, String)> {
             files.push((name.to_owned(), text.to_owned()));
         }
     }
-    assert!(files.len() >= 7, "the golden files were found: {files:?}");
+    assert!(files.len() >= 12, "the golden files were found: {files:?}");
     files
 }
 
@@ -349,6 +349,11 @@ async fn what_arrives_through_either_is_the_same_by_http_with_headers_of_a_secre
     for expected in ["authorization: \"Bearer secret\"", "x-tenant: \"a\""] {
         assert!(arrived.headers.contains(expected), "{:?}", arrived.headers);
     }
+}
+
+#[tokio::test]
+async fn what_arrives_through_either_is_the_same_with_a_queue_on_disk() {
+    same_through_either("disk", Sink::grpc).await;
 }
 
 #[tokio::test]
