@@ -19,7 +19,8 @@ use serde_json::Value;
 use crate::support::agent::{get, temporary};
 use crate::support::client::{Grpc, Http, TRACES};
 use crate::support::eventually;
-use crate::support::sink::Sink;
+use crate::support::pki::Authority;
+use crate::support::sink::{Sink, Speaks};
 use crate::support::telemetry::{logs, spans};
 
 /// Either program.
@@ -31,6 +32,9 @@ enum Program {
 
 static COLLECTOR: LazyLock<PathBuf> =
     LazyLock::new(|| testbed::parts::ensure(testbed::parts::Part::Collector).unwrap());
+
+/// Vouches for the upstream and for whoever runs here.
+static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::new);
 
 impl Program {
     const BOTH: [Self; 2] = [Self::Collector, Self::Agent];
@@ -76,7 +80,7 @@ fn generated() -> Vec<(String, String)> {
             files.push((name.to_owned(), text.to_owned()));
         }
     }
-    assert!(files.len() >= 12, "the golden files were found: {files:?}");
+    assert!(files.len() >= 12, "the files were found: {}", files.len());
     files
 }
 
@@ -99,12 +103,18 @@ impl Place {
             NEXT.fetch_add(1, Ordering::Relaxed),
         );
         let folder = temporary("place");
-        for sub in ["queue", "mounts/header-0", "mounts/header-1"] {
-            std::fs::create_dir_all(folder.join(sub)).unwrap();
-        }
-        for header in ["header-0", "header-1"] {
-            let file = folder.join("mounts").join(header).join("token");
-            std::fs::write(file, "Bearer secret").unwrap();
+        std::fs::create_dir_all(folder.join("queue")).unwrap();
+        let client = AUTHORITY.client();
+        for (file, content) in [
+            ("header-0/token", "Bearer secret"),
+            ("header-1/token", "Bearer secret"),
+            ("ca/ca.crt", &AUTHORITY.pem()),
+            ("client/tls.crt", &client.certificate),
+            ("client/tls.key", &client.key),
+        ] {
+            let file = folder.join("mounts").join(file);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, content).unwrap();
         }
         Self {
             folder,
@@ -122,9 +132,12 @@ impl Place {
             .replace("/etc/otelagent-mounts", &within("mounts"))
             .replace("0.0.0.0", &address)
             .replace("127.0.0.1", &address);
-        for port in ["4317", "4318"] {
-            let upstream = format!("otel-collector.observability.svc:{port}");
-            text = text.replace(&upstream, &self.upstream.to_string());
+        for upstream in [
+            "otel-collector.observability.svc:4317",
+            "otel-collector.observability.svc:4318",
+            "telemetry.example.com:443",
+        ] {
+            text = text.replace(upstream, &self.upstream.to_string());
         }
         let file = self.folder.join("config.yaml");
         std::fs::write(&file, text).unwrap();
@@ -349,6 +362,25 @@ async fn what_arrives_through_either_is_the_same_by_http_with_headers_of_a_secre
     for expected in ["authorization: \"Bearer secret\"", "x-tenant: \"a\""] {
         assert!(arrived.headers.contains(expected), "{:?}", arrived.headers);
     }
+}
+
+#[tokio::test]
+async fn what_arrives_through_either_is_the_same_with_encryption_and_a_certificate_of_its_own() {
+    let sink = async || {
+        let server = AUTHORITY.server(&["collector.example.com"]);
+        let clients = Some(&*AUTHORITY);
+        Sink::secure(Speaks::Grpc, server.acceptor(&["h2"], clients)).await
+    };
+    same_through_either("tls", sink).await;
+}
+
+#[tokio::test]
+async fn what_arrives_through_either_is_the_same_by_http_over_tls_with_a_queue_on_disk() {
+    let sink = async || {
+        let tls = AUTHORITY.local().acceptor(&["http/1.1"], None);
+        Sink::secure(Speaks::Http, tls).await
+    };
+    same_through_either("tls-http-disk", sink).await;
 }
 
 #[tokio::test]
