@@ -284,7 +284,7 @@ pub struct Batch {
 /// What is kept while the upstream is away.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Buffer {
-    /// Bytes of telemetry kept in memory. 64Mi where absent.
+    /// Bytes of telemetry kept in memory. 64Mi where absent, in mode Sidecar 16Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::size")]
     pub memory: Option<String>,

@@ -117,13 +117,13 @@ pub(super) fn disk_queues(agent: &ValidAgent, placement: Placement) -> DiskQueue
     for exporter in exporters.flatten().filter_map(Value::as_str) {
         let queue = &config["exporters"][exporter]["sending_queue"];
         if let Some(storage) = queue["storage"].as_str() {
-            let sizes = [
-                &config["extensions"][storage]["max_size"],
-                &queue["queue_size"],
-            ];
-            let bytes = sizes.iter().filter_map(|size| size.as_u64()).max();
+            let limit = config["extensions"][storage]["max_size"].as_u64();
+            let telemetry = queue["queue_size"].as_u64().unwrap_or_default();
+            // Without a limit, a collector's files took 2.4 times the bytes of small requests.
+            let bytes = limit.filter(|limit| *limit > 0);
+            let bytes = bytes.unwrap_or_else(|| telemetry.saturating_mul(3));
             queues.count += 1;
-            queues.bytes = queues.bytes.saturating_add(bytes.unwrap_or_default());
+            queues.bytes = queues.bytes.saturating_add(bytes);
         }
     }
     queues

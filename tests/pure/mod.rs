@@ -3,6 +3,7 @@
 mod configuration;
 mod crd;
 mod golden;
+mod pods;
 mod properties;
 mod purity;
 mod validation;

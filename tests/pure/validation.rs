@@ -124,6 +124,12 @@ fn encryption_and_a_queue_on_disk_are_taken_in_every_mode() {
 }
 
 #[test]
+fn profiles_are_taken_where_a_pipeline_asks_for_them() {
+    let spec = "mode: NodeLocal, config: {service: {pipelines: {profiles: {receivers: [otlp], exporters: [otlp_grpc]}}}}";
+    assert_eq!(problems("otelagent-system", spec), []);
+}
+
+#[test]
 fn every_sample_that_is_shipped_is_accepted() {
     let samples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/samples");
     let mut seen = 0;
