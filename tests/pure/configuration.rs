@@ -32,7 +32,7 @@ fn configuration(agent: &ValidAgent) -> String {
     let objects = mode.objects(agent, &environment());
     let annotations = objects.into_iter().find_map(|object| match object {
         Object::DaemonSet(set) => set.spec?.template.metadata?.annotations,
-        _ => None,
+        Object::Service(_) => None,
     });
     annotations.unwrap_or_else(|| mode.recipe(agent, &environment()).annotations)
         ["otelagent.dev/agent-config"]

@@ -15,11 +15,8 @@ fn valid(spec: &str) -> ValidAgent {
 /// The pod of a node mode's agent.
 fn pod(agent: &ValidAgent) -> Value {
     let objects = topology(agent.wanted()).objects(agent, &environment());
-    let set = objects.iter().find_map(|object| match object {
-        Object::DaemonSet(_) => Some(object.to_json()),
-        _ => None,
-    });
-    set.expect("a DaemonSet")["spec"]["template"]["spec"].clone()
+    let mut sets = objects.iter().filter(|o| matches!(o, Object::DaemonSet(_)));
+    sets.next().expect("a DaemonSet").to_json()["spec"]["template"]["spec"].clone()
 }
 
 fn seconds(pod: &Value, variable: &str) -> i64 {
