@@ -30,13 +30,24 @@ pub(super) fn duration_or_zero(_: &mut SchemaGenerator) -> Schema {
 
 /// A number of bytes as Kubernetes writes it, at least 64 KiB and at most 1 TiB.
 pub(super) fn size(_: &mut SchemaGenerator) -> Schema {
+    size_from("64Ki")
+}
+
+/// The same, at least 16 MiB: the files of three signals need room to breathe.
+pub(super) fn disk_size(_: &mut SchemaGenerator) -> Schema {
+    size_from("16Mi")
+}
+
+fn size_from(least: &str) -> Schema {
     json_schema!({
         "type": "string",
         "maxLength": 16,
         "pattern": "^[0-9]+(Ki|Mi|Gi|k|M|G)?$",
         "x-kubernetes-validations": [{
-            "rule": "isQuantity(self) && quantity(self).compareTo(quantity('64Ki')) >= 0 && quantity(self).compareTo(quantity('1Ti')) <= 0",
-            "message": "must be a size between 64Ki and 1Ti, written like 64Mi or 1Gi",
+            "rule": format!(
+                "isQuantity(self) && quantity(self).compareTo(quantity('{least}')) >= 0 && quantity(self).compareTo(quantity('1Ti')) <= 0"
+            ),
+            "message": format!("must be a size between {least} and 1Ti, written like 64Mi or 1Gi"),
         }],
     })
 }

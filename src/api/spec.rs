@@ -284,11 +284,12 @@ pub struct Batch {
 /// What is kept while the upstream is away.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Buffer {
-    /// Bytes of telemetry kept in memory. 64Mi where absent.
+    /// Bytes of telemetry kept in memory. 64Mi where absent, in mode Sidecar 16Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::size")]
     pub memory: Option<String>,
-    /// A queue on disk; acknowledged telemetry then survives the agent's crash.
+    /// A queue on disk beside the memory. Acknowledged telemetry then survives a crash of the agent and a
+    /// restart of its container; it goes with the agent's pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<Disk>,
 }
@@ -296,8 +297,8 @@ pub struct Buffer {
 /// A queue on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Disk {
-    /// Bytes it may take.
-    #[schemars(schema_with = "rules::size")]
+    /// Bytes it may take, in equal parts for traces, metrics and logs.
+    #[schemars(schema_with = "rules::disk_size")]
     pub size: String,
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::quantity::{MIB, milliseconds};
 use super::validate::ValidAgent;
-use crate::api::{Compression, Header, Protocol, Tls};
+use crate::api::{Compression, Export, Header, Protocol, Tls};
 
 /// Where the configuration is mounted.
 pub(super) const DIRECTORY: &str = "/etc/otelagent";
@@ -26,8 +26,13 @@ pub(super) const METRICS_PORT: u16 = 8888;
 const SIDECAR_MEMORY: u64 = 16 * MIB;
 /// Bytes of telemetry a node agent keeps in memory where the user does not say.
 const NODE_MEMORY: u64 = 64 * MIB;
-/// Bytes an agent needs beside the telemetry it keeps: program, connections, the batch under way.
-pub(super) const BASE_MEMORY: u64 = 32 * MIB;
+/// Bytes the bundled agent needs beside the telemetry it keeps: program, connections, the batch under way.
+const BASE_MEMORY: u64 = 32 * MIB;
+/// The same of another image. A collector takes 35 MiB when it idles, and its garbage under load.
+const OTHER_BASE_MEMORY: u64 = 128 * MIB;
+
+/// Signals of the generated pipelines. The queue of each counts for itself.
+const SIGNALS: [&str; 3] = ["traces", "metrics", "logs"];
 
 /// Which addresses the agent listens on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +64,7 @@ impl Placement {
 }
 
 /// Bytes of telemetry the agent keeps in memory.
-pub(super) fn memory_bytes(agent: &ValidAgent, placement: Placement) -> u64 {
+fn memory_bytes(agent: &ValidAgent, placement: Placement) -> u64 {
     let default = if placement == Placement::Sidecar {
         SIDECAR_MEMORY
     } else {
@@ -68,14 +73,60 @@ pub(super) fn memory_bytes(agent: &ValidAgent, placement: Placement) -> u64 {
     agent.memory_bytes.unwrap_or(default)
 }
 
+/// Bytes the agent's container needs.
+pub(super) fn container_memory(agent: &ValidAgent, placement: Placement) -> u64 {
+    let base = if agent.own_image().is_none() {
+        BASE_MEMORY
+    } else {
+        OTHER_BASE_MEMORY
+    };
+    memory_bytes(agent, placement) + base
+}
+
 /// The effective configuration as YAML; the same bytes for the same input.
 pub(super) fn render(agent: &ValidAgent, placement: Placement) -> String {
+    let config = effective(agent, placement);
+    // A JSON value always prints as YAML; JSON itself would be as valid, only harder to read.
+    serde_saphyr::to_string(&config).unwrap_or_else(|_| config.to_string())
+}
+
+fn effective(agent: &ValidAgent, placement: Placement) -> Value {
     let mut config = generated(agent, placement);
     if let Some(overlay) = &agent.spec.config {
         lay_over(&mut config, &Value::Object(overlay.clone()));
     }
-    // A JSON value always prints as YAML; JSON itself would be as valid, only harder to read.
-    serde_saphyr::to_string(&config).unwrap_or_else(|_| config.to_string())
+    config
+}
+
+/// The queues on disk, as they are after the user's overlay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct DiskQueues {
+    /// How many there are.
+    pub(super) count: u64,
+    /// Bytes their files may take together.
+    pub(super) bytes: u64,
+}
+
+/// What is queued on disk: one queue for each signal and each of its exporters.
+pub(super) fn disk_queues(agent: &ValidAgent, placement: Placement) -> DiskQueues {
+    let config = effective(agent, placement);
+    let pipelines = config["service"]["pipelines"].as_object();
+    let exporters = pipelines.into_iter().flat_map(Map::values);
+    let exporters = exporters.filter_map(|pipeline| pipeline["exporters"].as_array());
+    let mut queues = DiskQueues::default();
+    for exporter in exporters.flatten().filter_map(Value::as_str) {
+        let queue = &config["exporters"][exporter]["sending_queue"];
+        if let Some(storage) = queue["storage"].as_str() {
+            let limit = config["extensions"][storage]["max_size"].as_u64();
+            let telemetry = queue["queue_size"].as_u64().unwrap_or_default();
+            // Without a limit, a collector's files took 2.4 times the bytes of small requests.
+            let bytes = limit.filter(|limit| *limit > 0);
+            let bytes = bytes.unwrap_or_else(|| telemetry.saturating_mul(3));
+            queues.count += 1;
+            queues.bytes = queues.bytes.saturating_add(bytes);
+        }
+    }
+    queues
 }
 
 fn generated(agent: &ValidAgent, placement: Placement) -> Value {
@@ -94,10 +145,16 @@ fn generated(agent: &ValidAgent, placement: Placement) -> Value {
         "health_check".to_owned(),
         json!({"endpoint": format!("{own}:{HEALTH_PORT}")}),
     )]);
-    if has_disk(agent) {
-        extensions.insert("file_storage".into(), json!({"directory": QUEUE}));
+    if agent.disk_bytes.is_some() {
+        // The queue counts telemetry; what the files make of it has a limit of its own.
+        let storage = json!({"directory": QUEUE, "max_size": queue_bytes(agent, memory)});
+        extensions.insert("file_storage".into(), storage);
     }
     let extension_names: Vec<&String> = extensions.keys().collect();
+    let pipelines: Map<String, Value> = SIGNALS
+        .iter()
+        .map(|signal| ((*signal).to_owned(), pipeline.clone()))
+        .collect();
     json!({
         "receivers": {"otlp": {"protocols": {
             "grpc": {"endpoint": format!("{receiver}:{}", spec.ports.grpc)},
@@ -107,23 +164,33 @@ fn generated(agent: &ValidAgent, placement: Placement) -> Value {
         "exporters": {exporter: export(agent, memory)},
         "service": {
             "extensions": extension_names,
-            "pipelines": {"traces": pipeline, "metrics": pipeline, "logs": pipeline},
+            "pipelines": pipelines,
             "telemetry": {
                 "logs": {"level": "info", "encoding": "json"},
-                "metrics": {"readers": [{"pull": {"exporter": {"prometheus": {"host": own, "port": METRICS_PORT}}}}]},
+                "metrics": {"readers": [{"pull": {"exporter": {"prometheus": prometheus(own)}}}]},
             },
         },
         "extensions": extensions,
     })
 }
 
-/// Whether the agent keeps a queue on disk.
-pub(super) fn has_disk(agent: &ValidAgent) -> bool {
+/// The names of metrics are told, since versions of the collector differ in what is the default.
+fn prometheus(host: &str) -> Value {
+    json!({
+        "host": host,
+        "port": METRICS_PORT,
+        "without_type_suffix": true,
+        "without_units": true,
+        "without_scope_info": true,
+    })
+}
+
+/// Bytes one signal's queue may hold: its share of the disk, or all of the memory, which the signals
+/// share by the memory limit.
+fn queue_bytes(agent: &ValidAgent, memory: u64) -> u64 {
     agent
-        .spec
-        .buffer
-        .as_ref()
-        .is_some_and(|buffer| buffer.disk.is_some())
+        .disk_bytes
+        .map_or(memory, |disk| disk / SIGNALS.len() as u64)
 }
 
 /// In pipeline order: first what may refuse, then what adds. Host metadata comes last and only where
@@ -162,23 +229,26 @@ fn export(agent: &ValidAgent, memory: u64) -> Value {
         Compression::Gzip => "gzip",
         Compression::Zstd => "zstd",
     };
+    let queue_bytes = queue_bytes(agent, memory);
+    // A collector refuses a batch that its queue could never hold.
+    let batch = agent.batch_bytes.min(queue_bytes);
     let mut queue = json!({
         "enabled": true,
         "sizer": "bytes",
-        "queue_size": memory,
+        "queue_size": queue_bytes,
         "block_on_overflow": false,
         "batch": {
             "flush_timeout": milliseconds(agent.flush_interval),
             "sizer": "bytes",
-            "min_size": agent.batch_bytes,
-            "max_size": agent.batch_bytes,
+            "min_size": batch,
+            "max_size": batch,
         },
     });
-    if has_disk(agent) {
+    if agent.disk_bytes.is_some() {
         lay_over(&mut queue, &json!({"storage": "file_storage"}));
     }
     let mut exporter = json!({
-        "endpoint": literal(&export.endpoint),
+        "endpoint": literal(endpoint(export)),
         "compression": compression,
         "timeout": milliseconds(agent.export_timeout),
         "sending_queue": queue,
@@ -198,10 +268,21 @@ fn export(agent: &ValidAgent, memory: u64) -> Value {
             .collect();
         lay_over(&mut exporter, &json!({"headers": headers}));
     }
-    if let Some(tls) = &export.tls {
-        lay_over(&mut exporter, &json!({"tls": tls_files(tls)}));
+    // To a collector, `http` before the host of a gRPC endpoint does not mean without TLS.
+    let plain = export.protocol == Protocol::Grpc && export.endpoint.starts_with("http://");
+    let tls = export.tls.as_ref().map(tls_files);
+    if let Some(tls) = tls.or_else(|| plain.then(|| json!({"insecure": true}))) {
+        lay_over(&mut exporter, &json!({"tls": tls}));
     }
     exporter
+}
+
+/// A collector takes no slash after the port of a gRPC endpoint.
+fn endpoint(export: &Export) -> &str {
+    match export.protocol {
+        Protocol::Grpc => export.endpoint.trim_end_matches('/'),
+        Protocol::Http => &export.endpoint,
+    }
 }
 
 fn header(index: usize, header: &Header) -> Value {
@@ -222,6 +303,10 @@ fn tls_files(tls: &Tls) -> Value {
             json!(format!("{MOUNTS}/client/tls.crt")),
         );
         files.insert("key_file".into(), json!(format!("{MOUNTS}/client/tls.key")));
+    }
+    if !files.is_empty() {
+        // A collector reads them once if it is not told to look again.
+        files.insert("reload_interval".into(), json!("1m"));
     }
     if let Some(name) = &tls.server_name {
         files.insert("server_name_override".into(), json!(literal(name)));

@@ -16,9 +16,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::Environment;
 use super::agent_config::{
-    self, BASE_MEMORY, DIRECTORY, FILE, HEALTH_PORT, METRICS_PORT, MOUNTS, Placement, QUEUE,
+    self, DIRECTORY, FILE, HEALTH_PORT, METRICS_PORT, MOUNTS, Placement, QUEUE,
 };
-use super::quantity;
+use super::quantity::{self, MIB};
 use super::validate::ValidAgent;
 use crate::api::{Amounts, PullPolicy};
 use crate::names;
@@ -41,19 +41,15 @@ pub(super) fn container(
             .into_iter()
             .map(|(name, _)| mount(&name, &mount_path(&name), true)),
     );
-    if agent_config::has_disk(agent) {
+    if agent.disk_bytes.is_some() {
         mounts.push(mount(QUEUE_VOLUME, QUEUE, false));
     }
-    let mut env = vec![
+    let env = vec![
         field("OTELAGENT_NODE_NAME", "spec.nodeName"),
         field("OTELAGENT_HOST_IP", "status.hostIP"),
         field("OTELAGENT_POD_NAME", "metadata.name"),
         field("OTELAGENT_POD_UID", "metadata.uid"),
     ];
-    if placement != Placement::Sidecar {
-        // Applications learn that an agent goes a moment after it was told; a sidecar outlives them.
-        env.push(variable("OTELAGENT_LAME_DUCK", "3"));
-    }
     Container {
         name: names::CONTAINER.into(),
         image: Some(agent.image(environment).into()),
@@ -72,7 +68,7 @@ pub(super) fn container(
 const QUEUE_VOLUME: &str = "otelagent-queue";
 
 /// Volumes of the agent's container.
-pub(super) fn volumes(agent: &ValidAgent) -> Vec<Volume> {
+pub(super) fn volumes(agent: &ValidAgent, placement: Placement) -> Vec<Volume> {
     let mut volumes = vec![Volume {
         name: names::CONFIG_VOLUME.into(),
         downward_api: Some(DownwardAPIVolumeSource {
@@ -89,22 +85,33 @@ pub(super) fn volumes(agent: &ValidAgent) -> Vec<Volume> {
         ..Volume::default()
     }];
     volumes.extend(mounted(agent).into_iter().map(|(_, volume)| volume));
-    if let Some(disk) = agent
-        .spec
-        .buffer
-        .as_ref()
-        .and_then(|buffer| buffer.disk.as_ref())
-    {
-        volumes.push(Volume {
-            name: QUEUE_VOLUME.into(),
-            empty_dir: Some(EmptyDirVolumeSource {
-                size_limit: quantity::bytes(&disk.size).map(quantity::memory),
-                ..EmptyDirVolumeSource::default()
-            }),
-            ..Volume::default()
-        });
-    }
+    volumes.extend(queue_volume(agent, placement));
     volumes
+}
+
+/// The queue on disk, in every mode a folder that lives as long as the pod. It is writable for every
+/// user, so the agent needs no group of its own, which a sidecar could not have. A folder of the node
+/// would outlive the pod, but only root could make it writable, no namespace but a privileged one may
+/// mount it, and an uninstallation would leave telemetry on every node.
+fn queue_volume(agent: &ValidAgent, placement: Placement) -> Option<Volume> {
+    agent.disk_bytes?;
+    Some(Volume {
+        name: QUEUE_VOLUME.into(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            size_limit: Some(quantity::memory(volume_bytes(agent, placement))),
+            ..EmptyDirVolumeSource::default()
+        }),
+        ..Volume::default()
+    })
+}
+
+/// Bytes at which the kubelet evicts the pod, and the queue with it: more than the queues ever take, which
+/// have their own limit and a few small files beside.
+fn volume_bytes(agent: &ValidAgent, placement: Placement) -> u64 {
+    let queues = agent_config::disk_queues(agent, placement);
+    let beside = queues.count.saturating_mul(MIB);
+    let asked = agent.disk_bytes.unwrap_or_default();
+    queues.bytes.max(asked).saturating_add(beside)
 }
 
 /// Annotations of the pod that runs the agent: its configuration.
@@ -252,7 +259,7 @@ fn resources(agent: &ValidAgent, placement: Placement) -> ResourceRequirements {
         .as_ref()
         .and_then(|a| a.resources.clone())
         .unwrap_or_default();
-    let memory = agent_config::memory_bytes(agent, placement) + BASE_MEMORY;
+    let memory = agent_config::container_memory(agent, placement);
     let (requests, limits) = (
         user.requests.unwrap_or_default(),
         user.limits.unwrap_or_default(),
@@ -274,7 +281,7 @@ fn resources(agent: &ValidAgent, placement: Placement) -> ResourceRequirements {
             .chain(memory)
             .collect::<BTreeMap<String, Quantity>>()
     };
-    let (requests, limits) = if placement == Placement::Sidecar {
+    let (mut requests, limits) = if placement == Placement::Sidecar {
         let either = Amounts {
             cpu: limits.cpu.or(requests.cpu),
             memory: limits.memory.or(requests.memory),
@@ -292,6 +299,11 @@ fn resources(agent: &ValidAgent, placement: Placement) -> ResourceRequirements {
             amounts(&limits, None, memory),
         )
     };
+    if agent.disk_bytes.is_some() {
+        // Reserved and not limited: a limit would hold for the whole pod, its application included.
+        let disk = quantity::memory(volume_bytes(agent, placement));
+        requests.insert("ephemeral-storage".to_owned(), disk);
+    }
     ResourceRequirements {
         requests: Some(requests),
         limits: Some(limits),

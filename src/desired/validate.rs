@@ -43,6 +43,8 @@ pub struct ValidAgent {
     pub batch_bytes: u64,
     /// Bytes of telemetry kept in memory, where the user said so.
     pub memory_bytes: Option<u64>,
+    /// Bytes of telemetry kept on disk, where there is a queue on disk.
+    pub disk_bytes: Option<u64>,
     /// How long one upstream request may take.
     pub export_timeout: Duration,
     /// How long SDKs hold telemetry.
@@ -118,6 +120,10 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
             .size("spec.batch.maxSize", batch.max_size.as_deref())
             .unwrap_or(3 * MIB),
         memory_bytes: values.size("spec.buffer.memory", buffer.memory.as_deref()),
+        disk_bytes: values.size(
+            "spec.buffer.disk.size",
+            buffer.disk.as_ref().map(|disk| disk.size.as_str()),
+        ),
         export_timeout: values.duration(
             "spec.export.timeout",
             spec.export.timeout.as_deref(),

@@ -5,6 +5,7 @@
 //! Each test leaves the cluster as it found it.
 
 mod api;
+mod durable;
 mod modes;
 mod refusals;
 mod resilience;

@@ -41,6 +41,10 @@ fn the_api_server_refuses_with_words_that_say_what_to_write_instead() {
             "must be a size between 64Ki and 1Ti",
         ),
         (
+            "mode: NodeLocal, buffer: {disk: {size: 1Mi}}",
+            "must be a size between 16Mi and 1Ti",
+        ),
+        (
             "mode: HostPort, agent: {updateStrategy: {maxSurge: 1}}",
             "use maxUnavailable",
         ),

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use otelagent_operator::desired::{Object, topology, validate};
+use otelagent_operator::desired::{topology, validate};
 
 use super::{agent, environment};
 
@@ -25,34 +25,5 @@ fn objects_and_recipe_of_each_fixture_are_the_golden_ones() {
         writeln!(text, "--- # recipe {}", recipe.hash()).unwrap();
         text.push_str(&serde_saphyr::to_string(&recipe).unwrap());
         insta::assert_snapshot!(text);
-    });
-}
-
-#[test]
-fn the_agent_takes_every_generated_configuration() {
-    insta::glob!("fixtures/*.yaml", |path| {
-        let valid = validate(
-            &agent(&std::fs::read_to_string(path).unwrap()),
-            &environment(),
-        )
-        .unwrap();
-        if valid.own_image().is_some() {
-            return;
-        }
-        for object in topology(valid.wanted()).objects(&valid, &environment()) {
-            let Object::DaemonSet(object) = object else {
-                continue;
-            };
-            let annotations = object
-                .spec
-                .unwrap()
-                .template
-                .metadata
-                .unwrap()
-                .annotations
-                .unwrap();
-            otelagent_agent::config::check(&annotations["otelagent.dev/agent-config"])
-                .expect("taken as it is");
-        }
     });
 }

@@ -1,7 +1,9 @@
 //! The pure core: golden files, properties, and proof that it is pure.
 
+mod configuration;
 mod crd;
 mod golden;
+mod pods;
 mod properties;
 mod purity;
 mod validation;

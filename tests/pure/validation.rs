@@ -87,12 +87,6 @@ fn what_this_version_does_not_do_is_refused_and_not_ignored() {
     );
     assert_eq!(found[0].0, "NotAvailable");
     assert!(found[0].1.contains("use restart Never"), "{}", found[0].1);
-    let disk = problems(
-        "otelagent-system",
-        "mode: NodeLocal, buffer: {disk: {size: 1Gi}}",
-    );
-    assert_eq!(disk[0].0, "ConfigurationRefused");
-    assert!(disk[0].1.contains("storage"), "{}", disk[0].1);
 }
 
 #[test]
@@ -109,6 +103,30 @@ fn configuration_the_bundled_agent_does_not_take_is_refused_by_name() {
         [],
         "another image is not ours to judge"
     );
+}
+
+#[test]
+fn encryption_and_a_queue_on_disk_are_taken_in_every_mode() {
+    for mode in ["Sidecar", "HostPort", "HostNetwork", "NodeLocal"] {
+        for protocol in ["grpc", "http"] {
+            let agent = super::agent(&format!(
+                "{{apiVersion: otelagent.dev/v1alpha1, kind: OtelAgent, metadata: {{name: a, namespace: otelagent-system}}, \
+                 spec: {{mode: {mode}, buffer: {{disk: {{size: 1Gi}}}}, export: {{endpoint: 'https://c:4317', protocol: {protocol}, \
+                 tls: {{caConfigMap: {{name: a, key: ca.crt}}, clientCertificateSecret: {{name: c}}}}}}}}}}"
+            ));
+            assert_eq!(
+                validate(&agent, &environment()).err(),
+                None,
+                "{mode}, {protocol}"
+            );
+        }
+    }
+}
+
+#[test]
+fn profiles_are_taken_where_a_pipeline_asks_for_them() {
+    let spec = "mode: NodeLocal, config: {service: {pipelines: {profiles: {receivers: [otlp], exporters: [otlp_grpc]}}}}";
+    assert_eq!(problems("otelagent-system", spec), []);
 }
 
 #[test]

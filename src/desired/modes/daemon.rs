@@ -89,7 +89,8 @@ fn labels(agent: &ValidAgent, mode: Mode) -> BTreeMap<String, String> {
 
 /// The vehicle of a node mode.
 pub(super) fn daemon_set(agent: &ValidAgent, name: String, parts: Parts) -> DaemonSet {
-    let (mode, rollout) = (parts.mode, parts.rollout);
+    let mode = parts.mode;
+    let strategy = update_strategy(agent, parts.rollout);
     DaemonSet {
         metadata: metadata(agent, mode, name),
         spec: Some(DaemonSetSpec {
@@ -97,21 +98,46 @@ pub(super) fn daemon_set(agent: &ValidAgent, name: String, parts: Parts) -> Daem
                 match_labels: Some(selector(agent, mode)),
                 ..LabelSelector::default()
             },
-            template: template(agent, parts),
-            update_strategy: Some(update_strategy(agent, rollout)),
+            template: template(agent, parts, grace(agent, &strategy)),
+            update_strategy: Some(strategy),
             ..DaemonSetSpec::default()
         }),
         status: None,
     }
 }
 
+/// Seconds from the moment an agent is told to end until it is killed. What it holds then is lost with
+/// its pod. A queue on disk may take longer to send, and it costs nothing to wait where another agent has
+/// taken over; else the node is without an agent meanwhile.
+fn grace(agent: &ValidAgent, strategy: &DaemonSetUpdateStrategy) -> u32 {
+    let rolling = strategy.rolling_update.as_ref();
+    let surges =
+        rolling.is_some_and(|rolling| rolling.max_surge.as_ref().is_some_and(|s| !zero(s)));
+    if surges && agent.disk_bytes.is_some() {
+        120
+    } else {
+        30
+    }
+}
+
+/// Seconds an agent needs to end once it has given up what it could not send.
+const ENDING: u32 = 5;
+
+/// Seconds an agent takes new connections after it was told to end: applications learn later than it
+/// does. A part of the grace.
+const LAME_DUCK: u32 = 3;
+
 /// The pod template, labelled with a hash over itself: "updated" is then read from a pod's labels.
-fn template(agent: &ValidAgent, parts: Parts) -> PodTemplateSpec {
+fn template(agent: &ValidAgent, mut parts: Parts, grace: u32) -> PodTemplateSpec {
     let user = agent.spec.agent.clone().unwrap_or_default();
     let mut labels = labels(agent, parts.mode);
     labels.insert(names::LABEL_INJECT.into(), "false".into());
-    let mut volumes = agent_pod::volumes(agent);
+    let mut volumes = agent_pod::volumes(agent, parts.placement);
     volumes.extend(parts.volumes);
+    parts.container.env.get_or_insert_default().extend([
+        agent_pod::variable("OTELAGENT_LAME_DUCK", &LAME_DUCK.to_string()),
+        agent_pod::variable("OTELAGENT_SHUTDOWN_GRACE", &(grace - ENDING).to_string()),
+    ]);
     let spec = PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
@@ -120,7 +146,7 @@ fn template(agent: &ValidAgent, parts: Parts) -> PodTemplateSpec {
         host_network: parts.host_network.then_some(true),
         dns_policy: parts.host_network.then(|| "ClusterFirstWithHostNet".into()),
         security_context: Some(agent_pod::pod_security()),
-        termination_grace_period_seconds: Some(30),
+        termination_grace_period_seconds: Some(grace.into()),
         node_selector: (!user.node_selector.is_empty()).then_some(user.node_selector),
         tolerations: (!user.tolerations.is_empty())
             .then(|| user.tolerations.iter().map(toleration).collect()),
@@ -140,6 +166,11 @@ fn template(agent: &ValidAgent, parts: Parts) -> PodTemplateSpec {
     }
 }
 
+/// No nodes at all, as a count or as a percentage.
+fn zero(value: &IntOrString) -> bool {
+    matches!(value, IntOrString::Int(0)) || *value == IntOrString::String("0%".into())
+}
+
 fn update_strategy(agent: &ValidAgent, rollout: Rollout) -> DaemonSetUpdateStrategy {
     let user = agent
         .spec
@@ -152,9 +183,6 @@ fn update_strategy(agent: &ValidAgent, rollout: Rollout) -> DaemonSetUpdateStrat
         Rollout::Replace => (0, 1),
     };
     // Kubernetes refuses both at zero; a user who sets one to zero means the other to carry the rollout.
-    let zero = |value: &IntOrString| {
-        matches!(value, IntOrString::Int(0)) || *value == IntOrString::String("0%".into())
-    };
     let surge_off = user.max_surge.as_ref().is_some_and(zero);
     let unavailable = if surge_off { 1 } else { unavailable };
     let surge = if user.max_unavailable.as_ref().is_some_and(|v| !zero(v)) {

@@ -43,7 +43,7 @@ impl Topology for Sidecar {
         Recipe {
             annotations: agent_pod::annotations(agent, self.placement()),
             sidecar: Some(json(serde_json::to_value(container))),
-            volumes: agent_pod::volumes(agent)
+            volumes: agent_pod::volumes(agent, self.placement())
                 .iter()
                 .map(|volume| json(serde_json::to_value(volume)))
                 .collect(),

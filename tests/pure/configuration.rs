@@ -1,0 +1,57 @@
+//! The agent's configuration of every shape, as golden files of their own: the tests of the agent start
+//! the agent and an unmodified collector with exactly these.
+
+use std::path::{Path, PathBuf};
+
+use otelagent_operator::desired::{Object, ValidAgent, topology, validate};
+
+use super::{agent, environment};
+
+/// Those with an image of their own are the same in all but the image.
+fn inputs() -> Vec<(String, ValidAgent)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pure");
+    let files = |folder: &str| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(directory.join(folder)).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    let mut inputs = Vec::new();
+    for file in files("fixtures").into_iter().chain(files("configurations")) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let valid = validate(&agent(&text), &environment()).expect("a valid OtelAgent");
+        if valid.own_image().is_none() {
+            let name = file.file_stem().unwrap().to_string_lossy().into_owned();
+            inputs.push((name, valid));
+        }
+    }
+    inputs
+}
+
+/// As it stands in the annotation of the pod that runs the agent.
+fn configuration(agent: &ValidAgent) -> String {
+    let mode = topology(agent.wanted());
+    let objects = mode.objects(agent, &environment());
+    let annotations = objects.into_iter().find_map(|object| match object {
+        Object::DaemonSet(set) => set.spec?.template.metadata?.annotations,
+        Object::Service(_) => None,
+    });
+    annotations.unwrap_or_else(|| mode.recipe(agent, &environment()).annotations)
+        ["otelagent.dev/agent-config"]
+        .clone()
+}
+
+#[test]
+fn the_configuration_of_each_shape_is_the_golden_one() {
+    for (name, agent) in inputs() {
+        insta::with_settings!({snapshot_path => "../golden", prepend_module_to_snapshot => false, omit_expression => true}, {
+            insta::assert_snapshot!(format!("configuration-{name}"), configuration(&agent));
+        });
+    }
+}
+
+#[test]
+fn the_bundled_agent_takes_the_configuration_of_each_shape() {
+    for (name, agent) in inputs() {
+        let taken = otelagent_agent::config::check(&configuration(&agent));
+        assert_eq!(taken.err(), None, "{name}");
+    }
+}

@@ -1,0 +1,80 @@
+//! What the pods of agents promise their agents: room on disk, and time to end.
+
+use otelagent_operator::api::Mode;
+use otelagent_operator::desired::{Object, ValidAgent, topology, validate};
+use serde_json::Value;
+
+use super::{agent_with, environment};
+
+const GIB: u64 = 1 << 30;
+
+fn valid(spec: &str) -> ValidAgent {
+    validate(&agent_with("otelagent-system", spec), &environment()).expect("a valid OtelAgent")
+}
+
+/// The pod of a node mode's agent.
+fn pod(agent: &ValidAgent) -> Value {
+    let objects = topology(agent.wanted()).objects(agent, &environment());
+    let mut sets = objects.iter().filter(|o| matches!(o, Object::DaemonSet(_)));
+    sets.next().expect("a DaemonSet").to_json()["spec"]["template"]["spec"].clone()
+}
+
+fn seconds(pod: &Value, variable: &str) -> i64 {
+    let env = pod["containers"][0]["env"].as_array().unwrap();
+    let found = env.iter().find(|entry| entry["name"] == variable);
+    let value = found.expect("the variable")["value"].as_str().unwrap();
+    value.parse().unwrap()
+}
+
+#[test]
+fn an_agent_gives_up_before_it_is_killed_and_listens_on_for_a_part_of_that_time() {
+    for mode in Mode::ALL.into_iter().filter(|mode| mode.on_nodes()) {
+        for buffer in ["", ", buffer: {disk: {size: 1Gi}}"] {
+            let pod = pod(&valid(&format!("mode: {mode}{buffer}")));
+            let killed = pod["terminationGracePeriodSeconds"].as_i64().unwrap();
+            let gives_up = seconds(&pod, "OTELAGENT_SHUTDOWN_GRACE");
+            let lame_duck = seconds(&pod, "OTELAGENT_LAME_DUCK");
+            assert!(gives_up + 5 <= killed, "{mode}: {gives_up} of {killed}");
+            assert!(
+                lame_duck * 4 < gives_up,
+                "{mode}: {lame_duck} of {gives_up}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_on_disk_is_given_more_time_only_where_another_agent_has_taken_over() {
+    let grace = |spec: &str| {
+        let spec = format!("{spec}, buffer: {{disk: {{size: 1Gi}}}}");
+        pod(&valid(&spec))["terminationGracePeriodSeconds"].clone()
+    };
+    assert_eq!(grace("mode: NodeLocal"), 120);
+    assert_eq!(grace("mode: HostNetwork"), 120);
+    assert_eq!(grace("mode: HostPort"), 30);
+    let no_surge = "mode: NodeLocal, agent: {updateStrategy: {maxSurge: 0}}";
+    assert_eq!(grace(no_surge), 30);
+}
+
+/// Bytes of the queue's volume.
+fn volume(spec: &str) -> u64 {
+    let pod = pod(&valid(spec));
+    let volumes = pod["volumes"].as_array().unwrap();
+    let queue = volumes.iter().find(|v| v["name"] == "otelagent-queue");
+    let limit = &queue.expect("a volume")["emptyDir"]["sizeLimit"];
+    let requests = &pod["containers"][0]["resources"]["requests"];
+    assert_eq!(requests["ephemeral-storage"], *limit, "reserved");
+    let mebibytes = limit.as_str().unwrap().strip_suffix("Mi").unwrap();
+    mebibytes.parse::<u64>().unwrap() << 20
+}
+
+#[test]
+fn the_volume_holds_more_than_the_queues_may_take_also_where_the_user_changed_them() {
+    let disk = "mode: NodeLocal, buffer: {disk: {size: 1Gi}}";
+    assert!(volume(disk) > GIB);
+    let larger = "config: {extensions: {file_storage: {max_size: 1073741824}}}";
+    assert!(volume(&format!("{disk}, {larger}")) > 3 * GIB);
+    let unlimited = "config: {extensions: {file_storage: {max_size: 0}}, \
+                     exporters: {otlp_grpc: {sending_queue: {queue_size: 1073741824}}}}";
+    assert!(volume(&format!("{disk}, {unlimited}")) > 7 * GIB);
+}
