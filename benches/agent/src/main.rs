@@ -3,11 +3,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use agent_bench::Outcome;
 use agent_bench::machine::{self, Cores};
-use agent_bench::peers::{self, Place};
+use agent_bench::peers::{self, Kind, Place};
 use agent_bench::report::{self, About, Report};
 use agent_bench::scenarios::{Bench, Scale, Scenario};
 use clap::{Parser, ValueEnum};
@@ -22,6 +22,15 @@ struct Cli {
     /// Only these scenarios.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Scenario>,
+    /// Only these programs.
+    #[arg(long, value_delimiter = ',')]
+    peers: Vec<Kind>,
+    /// Seconds of load of one run.
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Interleaved runs.
+    #[arg(long)]
+    repeats: Option<usize>,
     /// Once and shortly, for trying out.
     #[arg(long)]
     quick: bool,
@@ -36,8 +45,31 @@ struct Cli {
     scratch: PathBuf,
 }
 
+impl Cli {
+    fn scale(&self) -> Scale {
+        let mut scale = if self.quick {
+            Scale::QUICK
+        } else {
+            Scale::FULL
+        };
+        if let Some(seconds) = self.seconds {
+            scale.window = Duration::from_secs(seconds);
+        }
+        if let Some(repeats) = self.repeats {
+            scale.repeats = repeats;
+        }
+        scale
+    }
+
+    /// Whether everything is measured, and as long as the bars ask.
+    fn is_full(&self) -> bool {
+        let shortened = self.quick || self.seconds.is_some() || self.repeats.is_some();
+        !shortened && self.only.is_empty() && self.peers.is_empty()
+    }
+}
+
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    match run(&Cli::parse()) {
         Ok(failures) if failures.is_empty() => ExitCode::SUCCESS,
         Ok(failures) => {
             for failure in failures {
@@ -52,10 +84,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Outcome<Vec<String>> {
+fn run(cli: &Cli) -> Outcome<Vec<String>> {
     let begun = Instant::now();
     let load = machine::load_average();
-    let (peers, missing) = peers::find(&std::path::absolute(&cli.agent)?)?;
+    let (mut peers, missing) = peers::find(&std::path::absolute(&cli.agent)?)?;
+    peers.retain(|peer| cli.peers.is_empty() || cli.peers.contains(&peer.kind));
     let scratch = std::path::absolute(&cli.scratch)?.join(std::process::id().to_string());
     std::fs::create_dir_all(&scratch)?;
     let cores = Cores::find()?;
@@ -68,7 +101,7 @@ fn run(cli: Cli) -> Outcome<Vec<String>> {
             cores,
             scratch: scratch.clone(),
         },
-        scale: if cli.quick { Scale::QUICK } else { Scale::FULL },
+        scale: cli.scale(),
     };
     let report = measure(&bench, &cli.only);
     // Logs stay where a program has failed.
@@ -77,7 +110,7 @@ fn run(cli: Cli) -> Outcome<Vec<String>> {
     }
     let report = report?;
     let about = About {
-        command: cli.command,
+        command: cli.command.clone(),
         machine: machine::description(),
         load,
         pinning: match cores {
@@ -92,14 +125,14 @@ fn run(cli: Cli) -> Outcome<Vec<String>> {
     };
     let section = report.section(&about);
     println!("{section}");
-    if let Some(document) = cli.document {
-        if cli.quick || !cli.only.is_empty() {
+    if let Some(document) = &cli.document {
+        if !cli.is_full() {
             eprintln!(
                 "bench: {} is left as it is: not a full run",
                 document.display()
             );
         } else {
-            report::write(&document, &section)?;
+            report::write(document, &section)?;
         }
     }
     Ok(report.failures)

@@ -88,7 +88,8 @@ impl Sink {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let first = runtime.block_on(TcpListener::bind(address))?;
+        let first = std::net::TcpListener::bind(address)?;
+        first.set_nonblocking(true)?;
         let shared = Arc::clone(&state);
         let thread = std::thread::Builder::new()
             .name("sink".to_owned())
@@ -190,11 +191,11 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 
 async fn run(
     address: SocketAddr,
-    first: TcpListener,
+    first: std::net::TcpListener,
     mut behaviour: watch::Receiver<Behaviour>,
     state: Arc<Mutex<State>>,
 ) {
-    let mut listener = Some(first);
+    let mut listener = TcpListener::from_std(first).ok();
     let mut connections = JoinSet::new();
     loop {
         let now = *behaviour.borrow_and_update();

@@ -138,7 +138,8 @@ impl Stock {
             encoding,
             supply: Supply::Numbered {
                 templates: templates.collect::<Outcome<_>>()?,
-                next: 0,
+                // An id of zeros is none (W3C Trace Context).
+                next: 1,
             },
         })
     }
@@ -158,7 +159,7 @@ impl Stock {
                 let first = *next;
                 let spans = self.spans as u64;
                 *next += spans;
-                let index = usize::try_from(first / spans)? % templates.len();
+                let index = usize::try_from((first - 1) / spans)? % templates.len();
                 let (template, ids) = templates.get(index).ok_or("no template")?;
                 let mut message = template.clone();
                 for (number, ids) in (first..).zip(ids) {
@@ -270,7 +271,7 @@ mod tests {
     fn spans_are_as_large_as_real_ones_and_numbered_without_gaps() {
         let mut stock = Stock::numbered(100, Encoding::Identity).unwrap();
         let (first, second) = (stock.next().unwrap(), stock.next().unwrap());
-        assert_eq!((first.first, second.first, second.spans), (0, 100, 100));
+        assert_eq!((first.first, second.first, second.spans), (1, 101, 100));
         assert!(
             (38_000..46_000).contains(&first.framed.len()),
             "{}",
@@ -282,13 +283,13 @@ mod tests {
             .iter()
             .map(|span| u64::from_le_bytes(span.span_id.as_slice().try_into().unwrap()))
             .collect();
-        assert_eq!(ids, (100..200).collect::<Vec<_>>());
+        assert_eq!(ids, (101..201).collect::<Vec<_>>());
     }
 
     #[test]
     fn a_ring_repeats_after_forty_thousand_spans() {
         let mut stock = Stock::ring(10, Encoding::Gzip).unwrap();
         let firsts: Vec<_> = (0..4001).map(|_| stock.next().unwrap().first).collect();
-        assert_eq!((firsts[1], firsts[3999], firsts[4000]), (10, 39_990, 0));
+        assert_eq!((firsts[1], firsts[3999], firsts[4000]), (11, 39_991, 1));
     }
 }

@@ -23,7 +23,7 @@ pub use running::Running;
 const PORTS: std::ops::Range<u16> = 21_000..31_000;
 
 /// Which program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Kind {
     /// Ours.
     Otelagent,
