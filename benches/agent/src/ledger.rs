@@ -112,7 +112,7 @@ mod tests {
     fn what_is_missing_doubled_or_altered_is_told_apart() {
         let mut stock = Stock::numbered(2, Encoding::Identity).unwrap();
         let mut ledger = Ledger::default();
-        let parcels: Vec<_> = (0..3).map(|_| stock.next().unwrap()).collect();
+        let parcels: Vec<_> = (0..3).map(|_| stock.draw().unwrap()).collect();
         for parcel in &parcels {
             ledger.sent(parcel.first, parcel.spans);
             ledger.acked(parcel.first, parcel.spans);

@@ -126,13 +126,11 @@ fn run(cli: &Cli) -> Outcome<Vec<String>> {
     let section = report.section(&about);
     println!("{section}");
     if let Some(document) = &cli.document {
-        if !cli.is_full() {
-            eprintln!(
-                "bench: {} is left as it is: not a full run",
-                document.display()
-            );
-        } else {
+        if cli.is_full() {
             report::write(document, &section)?;
+        } else {
+            let name = document.display();
+            eprintln!("bench: {name} is left as it is: not a full run");
         }
     }
     Ok(report.failures)

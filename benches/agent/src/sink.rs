@@ -36,7 +36,7 @@ pub enum Behaviour {
     Silent,
     /// Nobody listens, and no connection is left.
     Away,
-    /// Refuses larger ones: 413, or RESOURCE_EXHAUSTED.
+    /// Refuses larger ones: 413, or `RESOURCE_EXHAUSTED`.
     AtMost(usize),
     /// Ends.
     Gone,
@@ -213,14 +213,12 @@ async fn run(
             _ => {}
         }
         let accept = async {
-            match &listener {
-                Some(listener) => listener.accept().await.ok(),
-                // The port is not free yet.
-                None => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                    None
-                }
+            if let Some(listener) = &listener {
+                return listener.accept().await.ok();
             }
+            // The port is not free yet.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            None
         };
         tokio::select! {
             changed = behaviour.changed() => {

@@ -106,7 +106,7 @@ impl Stock {
     pub fn ring(spans: usize, encoding: Encoding) -> Outcome<Self> {
         let mut numbered = Self::of_templates(spans, Encoding::Identity, RING_SPANS / spans)?;
         let parcels = (0..RING_SPANS / spans).map(|_| {
-            let parcel = numbered.next()?;
+            let parcel = numbered.draw()?;
             let framed = encoding.frame(&parcel.message())?;
             Ok(Parcel { framed, ..parcel })
         });
@@ -148,7 +148,7 @@ impl Stock {
     ///
     /// # Errors
     /// Only where a compressor fails.
-    pub fn next(&mut self) -> Outcome<Parcel> {
+    pub fn draw(&mut self) -> Outcome<Parcel> {
         match &mut self.supply {
             Supply::Ring { parcels, at } => {
                 let parcel = parcels.get(*at % parcels.len()).cloned();
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn spans_are_as_large_as_real_ones_and_numbered_without_gaps() {
         let mut stock = Stock::numbered(100, Encoding::Identity).unwrap();
-        let (first, second) = (stock.next().unwrap(), stock.next().unwrap());
+        let (first, second) = (stock.draw().unwrap(), stock.draw().unwrap());
         assert_eq!((first.first, second.first, second.spans), (1, 101, 100));
         assert!(
             (38_000..46_000).contains(&first.framed.len()),
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn a_ring_repeats_after_forty_thousand_spans() {
         let mut stock = Stock::ring(10, Encoding::Gzip).unwrap();
-        let firsts: Vec<_> = (0..4001).map(|_| stock.next().unwrap().first).collect();
+        let firsts: Vec<_> = (0..4001).map(|_| stock.draw().unwrap().first).collect();
         assert_eq!((firsts[1], firsts[3999], firsts[4000]), (11, 39_991, 1));
     }
 }

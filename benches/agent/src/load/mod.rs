@@ -53,7 +53,6 @@ impl Tally {
                 self.acked += 1;
                 self.acked_spans += parcel.spans;
                 self.ledger.acked(parcel.first, parcel.spans);
-                return;
             }
             Reply::Refused(why) => {
                 self.refused += 1;
@@ -103,7 +102,7 @@ impl Shared {
     }
 
     fn next(&self) -> Outcome<Parcel> {
-        let parcel = self.stock.borrow_mut().next()?;
+        let parcel = self.stock.borrow_mut().draw()?;
         let mut tally = self.tally.borrow_mut();
         tally.ledger.sent(parcel.first, parcel.spans);
         Ok(parcel)

@@ -58,5 +58,6 @@ fn run(mut command: Command) -> Outcome<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{:?}: {}", command.get_program(), said.trim()).into())
+    let program = command.get_program().display();
+    Err(format!("{program}: {}", said.trim()).into())
 }

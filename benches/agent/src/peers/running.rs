@@ -17,7 +17,7 @@ use crate::machine::{self, Cores, Memory};
 use crate::telemetry::Encoding;
 
 /// A program that does not listen by then is broken. Under callgrind everything takes long.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// A running program; killed when dropped.
 pub struct Running {

@@ -144,7 +144,7 @@ async fn total(
     let link = Link::new(running.target(Transport::Grpc, encoding))?;
     let mut stock = Stock::ring(spans, encoding)?;
     for _ in 0..requests {
-        let reply = link.send(&stock.next()?).await;
+        let reply = link.send(&stock.draw()?).await;
         if reply != Reply::Acked {
             return Err(running.complain(&format!("{reply:?}")));
         }

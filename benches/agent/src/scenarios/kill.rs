@@ -131,7 +131,7 @@ async fn sample(bench: &Bench, peer: &Peer, death: Death) -> Outcome<Balance> {
     }
     sink.behave(Behaviour::Take);
     let mut tally = clients.stop(Duration::from_secs(30)).await?;
-    sink.quiet(Duration::from_secs(3), Duration::from_secs(60))
+    sink.quiet(Duration::from_secs(3), Duration::from_mins(1))
         .await;
     sink.settle(&mut tally.ledger);
     if tally.permanent > 0 {

@@ -15,7 +15,7 @@ use crate::telemetry::{Encoding, Stock};
 const SHAPE: (usize, usize) = (4, 8);
 
 /// What arrives this late does not arrive.
-const DRAIN: Duration = Duration::from_secs(60);
+const DRAIN: Duration = Duration::from_mins(1);
 const QUIET: Duration = Duration::from_millis(1500);
 
 struct Case {
