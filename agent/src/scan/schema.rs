@@ -73,7 +73,7 @@ request!(LOGS, RESOURCE_LOGS, SCOPE_LOGS);
 static RESOURCE: Message = Message::new(&[ATTRIBUTES, VARINT, Kind::Message(&ENTITY_REF)]);
 static ENTITY_REF: Message = Message::new(&[TEXT, TEXT, TEXT, TEXT]);
 static SCOPE: Message = Message::new(&[TEXT, TEXT, ATTRIBUTES, VARINT]);
-static KEY_VALUE: Message = Message::new(&[TEXT, Kind::Message(&ANY_VALUE), VARINT]);
+pub(super) static KEY_VALUE: Message = Message::new(&[TEXT, Kind::Message(&ANY_VALUE), VARINT]);
 static ANY_VALUE: Message = Message::new(&[
     TEXT,
     VARINT,
