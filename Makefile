@@ -133,6 +133,17 @@ reference: ## Write the configuration reference of docs/agent.md anew from the c
 bench-operator: prerequisites ## Measure the operator: reconcile time, admission latency, memory
 	$(CARGO) bench --locked --package otelagent-operator --bench operator
 
+.PHONY: bench-agent
+bench-agent: prerequisites ## Measure the agent against its peers, and write the table of docs/benchmarks.md (40 minutes)
+	$(call heading,'the agent, static')
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --locked --target $(TRIPLE) \
+	    --target-dir $(TARGET) --package otelagent-agent
+	$(call heading,'load generator, sink, plain forwarder')
+	$(CARGO) build --release --locked --package agent-bench
+	$(call heading,'measure')
+	$(TARGET)/release/agent-bench --agent $(TARGET)/$(TRIPLE)/release/otelagent-agent \
+	    --scratch $(TARGET)/bench-agent --document docs/benchmarks.md $(BENCH)
+
 .PHONY: clean
 clean: ## Remove what was built here; the caches of the test bed and of tools stay
 	$(CARGO) clean

@@ -141,6 +141,11 @@ impl Permit {
         Err(Exhausted)
     }
 
+    /// Gives back `less` bytes.
+    pub(crate) fn shrink(&mut self, less: usize) {
+        self.set(self.bytes.saturating_sub(less));
+    }
+
     /// Holds exactly `bytes` from now on; meant for giving back.
     pub(crate) fn set(&mut self, bytes: usize) {
         if bytes > self.bytes {

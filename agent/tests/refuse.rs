@@ -194,6 +194,16 @@ async fn broken_compression_and_framing_are_the_clients_fault() {
         .post("/v1/traces", &[("content-encoding", "gzip")], b"no gzip")
         .await;
     assert_eq!(answer.unwrap().status, 400);
+    // Whatever the last four bytes say, what comes out must be as long, and no longer than allowed.
+    let honest = client::gzip(&spans("span", 10).encode_to_vec());
+    let (rest, _) = honest.split_last_chunk::<4>().unwrap();
+    for claimed in [0, 1, 100_000, u32::MAX] {
+        let lie = [rest, &claimed.to_le_bytes()].concat();
+        let answer = http
+            .post("/v1/traces", &[("content-encoding", "gzip")], &lie)
+            .await;
+        assert_eq!(answer.unwrap().status, 400, "{claimed}");
+    }
     let mut grpc = Grpc::connect(agent.port()).await;
     let gzip = [("grpc-encoding", "gzip")];
     let answer = grpc

@@ -155,11 +155,14 @@ fn message(
             | (Kind::Fixed64 | Kind::PackedFixed64, Value::Fixed64)
             | (Kind::Fixed32, Value::Fixed32)
             | (Kind::Bytes, Value::Length(_)) => {}
-            (Kind::Text, Value::Length(text)) => {
-                std::str::from_utf8(text).map_err(|_| Malformed::Utf8)?;
-            }
+            (Kind::Text, Value::Length(text)) => check_text(text)?,
             (Kind::Message(inner), Value::Length(bytes)) => {
-                message(bytes, inner, below(depth)?, items)?;
+                if !(std::ptr::eq(inner, &raw const otlp::KEY_VALUE)
+                    && depth > 2
+                    && is_plain_attribute(bytes))
+                {
+                    message(bytes, inner, below(depth)?, items)?;
+                }
             }
             (Kind::Item(inner), Value::Length(bytes)) => {
                 *items += 1;
@@ -180,6 +183,66 @@ fn message(
         }
     }
     Ok(())
+}
+
+/// Whether a `KeyValue` is one as SDKs write it: a key of ASCII letters, then a value that is one such
+/// string, or one number. Most bytes of telemetry are in these, so they are not walked field by field;
+/// whatever looks different is, and may well be valid.
+#[inline]
+fn is_plain_attribute(bytes: &[u8]) -> bool {
+    let Some((key, rest)) = short_field(bytes, KEY) else {
+        return false;
+    };
+    let Some((value, [])) = short_field(rest, VALUE) else {
+        return false;
+    };
+    let is_plain = match value {
+        [STRING, ..] => matches!(short_field(value, STRING), Some((text, [])) if is_ascii(text)),
+        [BOOL | INTEGER, 0..0x80] | [INTEGER, 0x80..=0xff, 0..0x80] => true,
+        _ => false,
+    };
+    is_plain && is_ascii(key)
+}
+
+/// Tags of the fields above, in one byte each.
+const KEY: u8 = 0x0a;
+const VALUE: u8 = 0x12;
+const STRING: u8 = 0x0a;
+const BOOL: u8 = 0x10;
+const INTEGER: u8 = 0x18;
+
+/// A field with this tag and less than 128 bytes at the beginning, and what follows it.
+#[inline]
+fn short_field(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+    match bytes {
+        [first, length @ 0..0x80, rest @ ..] if *first == tag => {
+            rest.split_at_checked(usize::from(*length))
+        }
+        _ => None,
+    }
+}
+
+#[inline]
+fn check_text(text: &[u8]) -> Result<(), Malformed> {
+    if is_ascii(text) || std::str::from_utf8(text).is_ok() {
+        return Ok(());
+    }
+    Err(Malformed::Utf8)
+}
+
+/// Eight bytes at a time, the last of them twice: most strings are too short for anything wider.
+#[inline]
+fn is_ascii(text: &[u8]) -> bool {
+    let (words, rest) = text.as_chunks::<8>();
+    let mut seen = words
+        .iter()
+        .fold(0, |seen, word| seen | u64::from_ne_bytes(*word));
+    if let Some(last) = text.last_chunk::<8>() {
+        seen |= u64::from_ne_bytes(*last);
+    } else {
+        seen |= rest.iter().fold(0, |seen, byte| seen | u64::from(*byte));
+    }
+    seen & 0x8080_8080_8080_8080 == 0
 }
 
 fn below(depth: u32) -> Result<u32, Malformed> {

@@ -40,15 +40,20 @@ impl<'a> Cursor<'a> {
     }
 
     /// A base-128 number of at most ten bytes, the tenth holding one bit.
+    #[inline]
     pub(crate) fn varint(&mut self) -> Result<u64, Malformed> {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
         // Most numbers of OTLP are tags and lengths below 128.
-        if let Some(&first) = rest.first()
-            && first < 0x80
-        {
-            self.at += 1;
-            return Ok(u64::from(first));
+        match self.bytes.get(self.at) {
+            Some(&first) if first < 0x80 => {
+                self.at += 1;
+                Ok(u64::from(first))
+            }
+            _ => self.long_varint(),
         }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, Malformed> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
         let mut value = 0_u64;
         for (index, &byte) in rest.iter().take(10).enumerate() {
             if index == 9 && byte > 1 {
@@ -68,6 +73,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The next field, or nothing at the end. Groups are skipped whole, nested at most `depth` deep.
+    #[inline]
     pub(crate) fn field(&mut self, depth: u32) -> Result<Option<Field<'a>>, Malformed> {
         if self.is_at_end() {
             return Ok(None);
@@ -100,6 +106,7 @@ impl<'a> Cursor<'a> {
         Ok(Some(Field { number, value, raw }))
     }
 
+    #[inline]
     fn tag(&mut self) -> Result<(u32, u8), Malformed> {
         let tag = u32::try_from(self.varint()?).map_err(|_| Malformed::FieldNumber)?;
         if tag >> 3 == 0 {
@@ -108,6 +115,7 @@ impl<'a> Cursor<'a> {
         Ok((tag >> 3, (tag & 7) as u8))
     }
 
+    #[inline]
     fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
         let end = self.at.checked_add(length).ok_or(Malformed::Truncated)?;
         let taken = self.bytes.get(self.at..end).ok_or(Malformed::Truncated)?;
@@ -116,6 +124,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Skips to behind the end of the group that has just begun.
+    #[cold]
     fn skip_group(&mut self, number: u32, depth: u32) -> Result<(), Malformed> {
         let depth = depth.checked_sub(1).ok_or(Malformed::Depth)?;
         loop {

@@ -1,0 +1,146 @@
+//! Time from when a request was due until it was acknowledged, at a rate far below saturation, with
+//! the queue on disk where there is one.
+
+use std::time::Duration;
+
+use super::{Bench, blemishes, progress, queue_dir};
+use crate::Outcome;
+use crate::load::{self, Rate, Transport};
+use crate::peers::{Kind, Peer, Setup, free_port};
+use crate::report::{Line, Report, Verdict, median, time};
+use crate::sink::Sink;
+use crate::telemetry::{Encoding, Stock};
+
+const RATE: Rate = Rate {
+    per_second: 1000.0,
+    connections: 4,
+    at_most: 1000,
+    precise: true,
+};
+
+const BAR: Duration = Duration::from_millis(1);
+
+struct Sample {
+    p50: Duration,
+    p99: Duration,
+    max: Duration,
+}
+
+pub(super) async fn run(bench: &Bench) -> Outcome<Report> {
+    let mut samples: Vec<(Kind, Vec<Sample>)> = Vec::new();
+    let mut remarks = Vec::new();
+    for round in 0..bench.scale.repeats {
+        for peer in &bench.peers {
+            let name = peer.kind.name();
+            let (sample, blemishes) = match sample(bench, peer).await {
+                Ok(found) => found,
+                Err(error) => {
+                    progress(&format!("latency, {name}: {error}"));
+                    remarks.push(format!("Latency of {name} could not be measured: {error}"));
+                    continue;
+                }
+            };
+            progress(&format!(
+                "latency {round}, {name}: p50 {}, p99 {}, max {} {blemishes}",
+                time(sample.p50),
+                time(sample.p99),
+                time(sample.max)
+            ));
+            if !blemishes.is_empty() {
+                remarks.push(format!("Latency, run {round} of {name}: {blemishes}."));
+            }
+            match samples.iter_mut().find(|(kind, _)| *kind == peer.kind) {
+                Some((_, samples)) => samples.push(sample),
+                None => samples.push((peer.kind, vec![sample])),
+            }
+        }
+    }
+    Ok(Report {
+        lines: vec![line(&samples)],
+        details: remarks,
+        ..Report::default()
+    })
+}
+
+fn middle(samples: &[Sample], figure: impl Fn(&Sample) -> Duration) -> Duration {
+    let seconds: Vec<_> = samples
+        .iter()
+        .map(|sample| figure(sample).as_secs_f64())
+        .collect();
+    Duration::from_secs_f64(median(&seconds))
+}
+
+fn line(samples: &[(Kind, Vec<Sample>)]) -> Line {
+    let figures = samples.iter().map(|(kind, samples)| {
+        let figure = |of: fn(&Sample) -> Duration| time(middle(samples, of));
+        let queue = if kind.has_disk() {
+            ""
+        } else {
+            ", queue in memory"
+        };
+        let told = format!(
+            "{} / {} / {}{queue}",
+            figure(|sample| sample.p50),
+            figure(|sample| sample.p99),
+            figure(|sample| sample.max)
+        );
+        (*kind, told)
+    });
+    let p99 = |samples: &[Sample]| middle(samples, |sample| sample.p99);
+    let ours = samples.iter().find(|(kind, _)| *kind == Kind::Otelagent);
+    let best_peer = samples
+        .iter()
+        .filter(|(kind, _)| *kind != Kind::Otelagent)
+        .map(|(_, samples)| p99(samples))
+        .min();
+    let (ratio, verdict) = match (ours.map(|(_, samples)| p99(samples)), best_peer) {
+        (Some(ours), Some(best)) => (
+            format!(
+                "{:.2} of the best peer's",
+                ours.as_secs_f64() / best.as_secs_f64()
+            ),
+            Verdict::from(ours < BAR && ours < best),
+        ),
+        _ => (String::new(), Verdict::Open),
+    };
+    Line {
+        measure:
+            "acknowledge latency at 1,000 requests/s of 10 spans, queue on disk: p50 / p99 / max"
+                .to_owned(),
+        bar: "p99 < 1 ms and below every peer".to_owned(),
+        figures: figures.collect(),
+        ratio,
+        verdict,
+    }
+}
+
+async fn sample(bench: &Bench, peer: &Peer) -> Outcome<(Sample, String)> {
+    let sink = Sink::start(free_port()?)?;
+    let mut setup = Setup::new(sink.address)?;
+    if peer.kind.has_disk() {
+        setup.disk = Some(queue_dir(bench)?);
+        setup.queue_bytes = 1 << 30;
+    }
+    let running = peer.start(&setup, &bench.place).await?;
+    let target = running.target(Transport::Grpc, Encoding::Identity);
+    let stock = Stock::ring(10, Encoding::Identity)?;
+    let warm_up = Duration::from_secs(1);
+    let (_, stock) = load::at_rate(target, stock, RATE, warm_up).await?;
+    sink.quiet(Duration::from_millis(700), Duration::from_secs(10))
+        .await;
+    sink.settle(&mut crate::ledger::Ledger::default());
+    let (mut tally, _) = load::at_rate(target, stock, RATE, bench.scale.window).await?;
+    sink.quiet(Duration::from_secs(1), Duration::from_secs(20))
+        .await;
+    drop(running);
+    let arrived = sink.settle(&mut tally.ledger);
+    if tally.acked == 0 {
+        return Err(tally.complaint.unwrap_or_default().into());
+    }
+    let sample = Sample {
+        p50: tally.percentile(50.0),
+        p99: tally.percentile(99.0),
+        max: tally.percentile(100.0),
+    };
+    Ok((sample, blemishes(&tally, arrived)))
+}
