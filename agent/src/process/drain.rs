@@ -21,8 +21,8 @@ impl Agent {
     /// another agent listens on them: a client that is refused may come back, and SDKs count one that
     /// is not even connected as failed for good.
     pub(super) async fn drain(mut self, lame_duck: Duration, deadline: Instant) -> bool {
-        info!("draining");
         self.report.set_draining();
+        info!("draining");
         sleep(lame_duck).await;
         for lane in &self.lanes {
             lane.flush();

@@ -96,6 +96,11 @@ impl Ticket {
 }
 
 impl Lane {
+    /// Whether the queue is to be on disk, so that memory is not what bounds it.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.keep.is_some()
+    }
+
     /// Id of the exporter, where the queue is to be on disk.
     pub(super) fn exporter(&self) -> &str {
         self.keep.as_ref().map_or("", |keep| &keep.exporter)

@@ -172,6 +172,10 @@ impl Intake {
     /// Memory that one signal leaves to the others: of an eighth each what they do not use, so that a
     /// signal whose upstream is away does not take everything.
     fn reserved_beside(&self, route: &Route) -> usize {
+        // What is kept on disk makes way in memory by itself.
+        if route.lane.is_kept() {
+            return 0;
+        }
         let share = self.budget.soft_limit() / 8;
         let others = self.routes.iter().flatten();
         others

@@ -328,7 +328,7 @@ fn a_queue_on_disk_is_refused_where_it_would_not_do_what_it_says() {
     assert_eq!(
         refused(&on_disk("recreate: true")),
         [
-            "extensions.file_storage/queue.recreate: is not supported; damage on disk costs only the records it \
+            "extensions.file_storage/queue.recreate: only `false` is supported: damage on disk costs only the records it \
              has hit"
         ]
     );

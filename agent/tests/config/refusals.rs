@@ -80,7 +80,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "  health_check:",
         "  oauth2client: {}\n  health_check:",
-        "extensions.oauth2client: `oauth2client` is not supported; use health_check, zpages or pprof",
+        "extensions.oauth2client: `oauth2client` is not supported; use health_check, file_storage, zpages or pprof",
     ),
     (
         "encoding: json",
