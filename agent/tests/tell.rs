@@ -314,7 +314,7 @@ async fn telemetry_can_be_counted_in_the_log_or_dropped_instead_of_sent() {
 async fn paths_and_endpoints_of_single_signals_are_those_of_the_configuration() {
     let (traces, others) = (Sink::http().await, Sink::http().await);
     let agent = Setup::http(others.address)
-        .exporter(&format!("traces_endpoint: 'http://{}/in/'", traces.address))
+        .exporter(&format!("traces_endpoint: 'http://{}/in/traces/'", traces.address))
         .receiver("http: {endpoint: '127.0.0.1:0', traces_url_path: /custom}")
         .start();
     let mut http = Http::connect(agent.port()).await;
@@ -324,7 +324,7 @@ async fn paths_and_endpoints_of_single_signals_are_those_of_the_configuration() 
         200
     );
     eventually("it arrives", || traces.spans() == ["span-0"]).await;
-    assert_eq!(traces.received()[0].path, "/in/");
+    assert_eq!(traces.received()[0].path, "/in/traces/");
     let logs = crate::support::telemetry::logs("log", 1).encode_to_vec();
     assert_eq!(http.post("/v1/logs", &[], &logs).await.unwrap().status, 200);
     eventually("it arrives", || !others.received().is_empty()).await;
