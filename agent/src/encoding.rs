@@ -125,12 +125,15 @@ fn one_member(
 /// Whether a second member may begin somewhere. It never does in compressed data, but for one body of
 /// some thousand.
 fn has_another_member(body: &[u8]) -> bool {
-    let bytes = body.iter().skip(1);
-    let magic = bytes.clone().zip(bytes.clone().skip(1)).zip(bytes.skip(2));
-    // Without an early end this is done sixteen bytes at a time.
-    magic.fold(false, |found, ((first, second), third)| {
-        found | ((*first == 0x1f) & (*second == 0x8b) & (*third == 8))
-    })
+    let (first, second, third) = (body.get(1..), body.get(2..), body.get(3..));
+    let (Some(first), Some(second), Some(third)) = (first, second, third) else {
+        return false;
+    };
+    let windows = first.iter().zip(second).zip(third);
+    // Without branches, so that the compiler compares many at a time.
+    let differences =
+        windows.map(|((first, second), third)| (first ^ 0x1f) | (second ^ 0x8b) | (third ^ 8));
+    differences.fold(u8::MAX, u8::min) == 0
 }
 
 /// One byte more than the limit is read, to tell too large from exactly full.
