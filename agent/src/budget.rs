@@ -111,7 +111,10 @@ impl Budget {
                 || self.in_use() + bytes <= self.exports.load(Ordering::Relaxed)
             {
                 self.exporting.fetch_add(1, Ordering::Relaxed);
-                let mut permit = ExportPermit(self.permit());
+                let mut permit = ExportPermit {
+                    permit: self.permit(),
+                    under_way: true,
+                };
                 permit.set(bytes);
                 return permit;
             }
@@ -191,29 +194,41 @@ impl Drop for Overhead {
     }
 }
 
-/// A permit of an export under way.
+/// A permit of an export: while it compresses it counts as under way, afterwards it only holds what is
+/// sent.
 #[derive(Debug)]
-pub(crate) struct ExportPermit(Permit);
+pub(crate) struct ExportPermit {
+    permit: Permit,
+    under_way: bool,
+}
 
 impl ExportPermit {
     /// Holds exactly `bytes` from now on.
     fn set(&mut self, bytes: usize) {
-        let exporting = &self.0.budget.exporting_bytes;
+        let exporting = &self.permit.budget.exporting_bytes;
         exporting.fetch_add(bytes, Ordering::Relaxed);
-        exporting.fetch_sub(self.0.bytes, Ordering::Relaxed);
-        self.0.set(bytes);
+        exporting.fetch_sub(self.permit.bytes, Ordering::Relaxed);
+        self.permit.set(bytes);
     }
 
-    /// Ends the export and holds exactly `bytes` from now on: what compression left over.
-    pub(crate) fn keep(mut self, bytes: usize) -> ExportPermit {
+    /// Is no longer under way and holds exactly `bytes` from now on: what compression left over.
+    pub(crate) fn keep(mut self, bytes: usize) -> Self {
+        self.end();
         self.set(bytes);
         self
+    }
+
+    fn end(&mut self) {
+        if std::mem::take(&mut self.under_way) {
+            let exporting = &self.permit.budget.exporting;
+            exporting.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for ExportPermit {
     fn drop(&mut self) {
-        self.0.budget.exporting.fetch_sub(1, Ordering::Relaxed);
+        self.end();
         self.set(0);
     }
 }

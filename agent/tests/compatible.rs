@@ -236,7 +236,7 @@ impl Running {
     }
 
     /// The books of what was sent, by the names that dashboards know.
-    fn check_metrics(&self) {
+    async fn check_metrics(&self) {
         let metrics = get(self.place.at(8888), "/metrics").1;
         for expected in [
             "otelcol_receiver_accepted_spans{receiver=\"otlp\",transport=\"grpc\"} 3",
@@ -250,10 +250,17 @@ impl Running {
             "otelcol_exporter_queue_capacity",
             "otelcol_process_uptime",
         ] {
-            let mut names = metrics
-                .lines()
-                .filter_map(|line| line.split(['{', ' ']).next());
-            assert!(names.any(|name| name == expected), "{expected}: {metrics}");
+            let is_told = |metrics: &str| {
+                let mut names = metrics
+                    .lines()
+                    .filter_map(|line| line.split(['{', ' ']).next());
+                names.any(|name| name == expected)
+            };
+            // What was sent is counted a moment after it has arrived.
+            eventually(expected, || {
+                is_told(&get(self.place.at(8888), "/metrics").1)
+            })
+            .await;
         }
     }
 
@@ -339,7 +346,7 @@ async fn same_through_either(name: &str, sink: impl AsyncFn() -> Sink) -> Arrive
         running.send().await;
         let what = format!("{name}: telemetry through {program:?}");
         eventually(&what, || arrived(&sink).items.len() == 5).await;
-        running.check_metrics();
+        running.check_metrics().await;
         running.end();
         both.push(arrived(&sink));
     }

@@ -314,7 +314,10 @@ async fn telemetry_can_be_counted_in_the_log_or_dropped_instead_of_sent() {
 async fn paths_and_endpoints_of_single_signals_are_those_of_the_configuration() {
     let (traces, others) = (Sink::http().await, Sink::http().await);
     let agent = Setup::http(others.address)
-        .exporter(&format!("traces_endpoint: 'http://{}/in/traces/'", traces.address))
+        .exporter(&format!(
+            "traces_endpoint: 'http://{}/in/traces/'",
+            traces.address
+        ))
         .receiver("http: {endpoint: '127.0.0.1:0', traces_url_path: /custom}")
         .start();
     let mut http = Http::connect(agent.port()).await;

@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +16,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::warn;
 
+use super::places::Place;
 use super::unix::UnixSocket;
-use super::{Door, connection, handover, places};
-use crate::config::{self, Address, Place};
+use super::{Door, connection, handover};
+use crate::config::{self, Address};
 use crate::export::connect::resolve;
 use crate::fold::Fold;
 use crate::stream::Stream;
@@ -69,7 +71,7 @@ pub(crate) enum ListenError {
     #[error("TLS on {place}")]
     Tls {
         /// As configured.
-        place: Place,
+        place: config::Place,
         /// What is wrong with them.
         #[source]
         source: TlsError,
@@ -169,8 +171,8 @@ impl Listener {
             source,
         })?;
         let socket = match place {
-            Place::Tcp(address) => Socket::Tcp(bind(address, reuse_port).await?),
-            Place::Unix(path) => {
+            config::Place::Tcp(address) => Socket::Tcp(bind(address, reuse_port).await?),
+            config::Place::Unix(path) => {
                 let socket = UnixSocket::bind(path);
                 Socket::Unix(socket.map_err(|source| ListenError::Unix {
                     path: path.clone(),
@@ -305,8 +307,14 @@ impl Port {
         let Some(place) = self.door.places().enter().await else {
             return;
         };
-        let (tls, door) = (self.tls.clone(), Arc::clone(&self.door));
-        let served = serve(stream, tls, door, self.leave.clone(), place);
+        let (door, leave) = (Arc::clone(&self.door), self.leave.clone());
+        // Boxed, so that a task is no larger than what is served in it.
+        let served: Pin<Box<dyn Future<Output = ()> + Send>> = match (stream, self.tls.clone()) {
+            (Stream::Tcp(stream), Some(tls)) => {
+                Box::pin(serve_tls(stream, tls, door, leave, place))
+            }
+            (stream, _) => Box::pin(connection::serve(stream, door, leave, place)),
+        };
         connections.spawn(async move {
             served.await;
             drop(open);
@@ -326,31 +334,22 @@ impl Port {
     }
 }
 
-/// One connection in a task of its own, handshake included: nobody waits for another's.
-async fn serve(
-    stream: Stream,
-    tls: Option<Arc<Handshakes>>,
+/// Shakes hands and serves, in a task of its own: nobody waits for another's handshake.
+async fn serve_tls(
+    stream: TcpStream,
+    tls: Arc<Handshakes>,
     door: Arc<Door>,
     leave: watch::Receiver<bool>,
-    place: places::Place,
+    place: Place,
 ) {
-    let stream = match (stream, tls) {
-        (Stream::Tcp(stream), Some(tls)) => {
-            // Boxed, so that plain connections do not pay for its size.
-            let handshake = Box::pin(tls.with(stream, leave.clone()));
-            let stream = tokio::select! {
-                stream = handshake => stream,
-                _ = place.pulse.asked_to_leave() => None,
-            };
-            let Some(stream) = stream else {
-                door.metrics().handshake_failed();
-                return;
-            };
-            stream
-        }
-        (stream, _) => stream,
+    let stream = tokio::select! {
+        stream = tls.with(stream, leave.clone()) => stream,
+        _ = place.pulse.asked_to_leave() => None,
     };
-    connection::serve(stream, door, leave, place).await;
+    match stream {
+        Some(stream) => connection::serve(stream, door, leave, place).await,
+        None => door.metrics().handshake_failed(),
+    }
 }
 
 impl Handshakes {

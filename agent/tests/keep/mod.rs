@@ -102,6 +102,9 @@ fn padded(name: &str, padding: usize) -> Vec<u8> {
 }
 
 /// Sends until the agent is gone; the names of acknowledged spans, counted as they come.
+/// A refused client waits this long.
+const REFUSED: Duration = Duration::from_millis(20);
+
 async fn load(
     client: String,
     port: SocketAddr,
@@ -118,6 +121,8 @@ async fn load(
                 acknowledged.push(format!("{name}-0"));
                 count.fetch_add(1, Ordering::Relaxed);
             }
+            // Refused and not taken; SDKs come again, too.
+            Ok(answer) if answer.status == 14 => tokio::time::sleep(REFUSED).await,
             _ => break,
         }
     }
