@@ -144,8 +144,9 @@ fn message(
     items: &mut usize,
 ) -> Result<(), Malformed> {
     let mut cursor = Cursor::new(bytes);
-    while let Some(field) = cursor.field(depth)? {
-        match (schema.kind(field.number), field.value) {
+    while !cursor.is_at_end() {
+        let (number, wire_type) = cursor.tag()?;
+        match (schema.kind(number), cursor.value(number, wire_type, depth)?) {
             (Kind::Unknown, _) => {
                 if depth == 0 {
                     return Err(Malformed::Depth);

@@ -80,7 +80,20 @@ impl<'a> Cursor<'a> {
         }
         let start = self.at;
         let (number, wire_type) = self.tag()?;
-        let value = match wire_type {
+        let value = self.value(number, wire_type, depth)?;
+        let raw = self.bytes.get(start..self.at).unwrap_or_default();
+        Ok(Some(Field { number, value, raw }))
+    }
+
+    /// What follows a tag.
+    #[inline]
+    pub(super) fn value(
+        &mut self,
+        number: u32,
+        wire_type: u8,
+        depth: u32,
+    ) -> Result<Value<'a>, Malformed> {
+        Ok(match wire_type {
             0 => Value::Varint(self.varint()?),
             1 => {
                 self.take(8)?;
@@ -101,13 +114,12 @@ impl<'a> Cursor<'a> {
             }
             4 => return Err(Malformed::Group),
             _ => return Err(Malformed::WireType),
-        };
-        let raw = self.bytes.get(start..self.at).unwrap_or_default();
-        Ok(Some(Field { number, value, raw }))
+        })
     }
 
+    /// Number and wire type of the next field.
     #[inline]
-    fn tag(&mut self) -> Result<(u32, u8), Malformed> {
+    pub(super) fn tag(&mut self) -> Result<(u32, u8), Malformed> {
         let tag = u32::try_from(self.varint()?).map_err(|_| Malformed::FieldNumber)?;
         if tag >> 3 == 0 {
             return Err(Malformed::FieldNumber);

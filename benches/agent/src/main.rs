@@ -103,12 +103,11 @@ fn run(cli: &Cli) -> Outcome<Vec<String>> {
         },
         scale: cli.scale(),
     };
-    let report = measure(&bench, &cli.only);
-    // Logs stay where a program has failed.
-    if report.is_ok() {
+    let report = measure(&bench, &cli.only)?;
+    // Logs stay where something has failed.
+    if report.failures.is_empty() {
         std::fs::remove_dir_all(&scratch)?;
     }
-    let report = report?;
     let about = About {
         command: cli.command.clone(),
         machine: machine::description(),
@@ -144,7 +143,10 @@ fn measure(bench: &Bench, only: &[Scenario]) -> Outcome<Report> {
     for scenario in Scenario::value_variants() {
         if only.is_empty() || only.contains(scenario) {
             let local = LocalSet::new();
-            report.add(local.block_on(&runtime, scenario.run(bench))?);
+            match local.block_on(&runtime, scenario.run(bench)) {
+                Ok(part) => report.add(part),
+                Err(error) => report.failures.push(format!("{scenario:?}: {error}")),
+            }
         }
     }
     Ok(report)

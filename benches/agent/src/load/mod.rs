@@ -169,6 +169,8 @@ pub struct Rate {
     pub at_most: usize,
     /// Whether to spin until a request is due. Sleeping is a millisecond off.
     pub precise: bool,
+    /// Latencies count from here on.
+    pub warm_up: Duration,
 }
 
 /// Sends at a rate for a while. Nothing is sent again.
@@ -206,7 +208,7 @@ pub async fn at_rate(
             let parcel = shared.next()?;
             spawn_local(async move {
                 let reply = link.send(&parcel).await;
-                if reply == Reply::Acked {
+                if reply == Reply::Acked && scheduled >= begun + rate.warm_up {
                     let units = scheduled.elapsed().as_nanos() / 100;
                     let units = u32::try_from(units).unwrap_or(u32::MAX);
                     shared.tally.borrow_mut().latencies.push(units);

@@ -16,6 +16,7 @@ const RATE: Rate = Rate {
     connections: 4,
     at_most: 1000,
     precise: true,
+    warm_up: Duration::from_secs(1),
 };
 
 const BAR: Duration = Duration::from_millis(1);
@@ -124,12 +125,8 @@ async fn sample(bench: &Bench, peer: &Peer) -> Outcome<(Sample, String)> {
     let running = peer.start(&setup, &bench.place).await?;
     let target = running.target(Transport::Grpc, Encoding::Identity);
     let stock = Stock::ring(10, Encoding::Identity)?;
-    let warm_up = Duration::from_secs(1);
-    let (_, stock) = load::at_rate(target, stock, RATE, warm_up).await?;
-    sink.quiet(Duration::from_millis(700), Duration::from_secs(10))
-        .await;
-    sink.settle(&mut crate::ledger::Ledger::default());
-    let (mut tally, _) = load::at_rate(target, stock, RATE, bench.scale.window).await?;
+    let duration = RATE.warm_up + bench.scale.window;
+    let (mut tally, _) = load::at_rate(target, stock, RATE, duration).await?;
     sink.quiet(Duration::from_secs(1), Duration::from_secs(20))
         .await;
     drop(running);

@@ -25,6 +25,7 @@ const STEADY: Rate = Rate {
     connections: 4,
     at_most: 1000,
     precise: false,
+    warm_up: Duration::ZERO,
 };
 
 /// MiB.
@@ -148,6 +149,7 @@ async fn sample(bench: &Bench, peer: &Peer) -> Outcome<Sample> {
         connections: 16,
         at_most: 1024,
         precise: false,
+        warm_up: Duration::ZERO,
     };
     let half = bench.scale.overload / 2;
     sink.behave(Behaviour::Silent);

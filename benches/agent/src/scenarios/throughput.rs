@@ -98,7 +98,18 @@ pub(super) async fn run(bench: &Bench) -> Outcome<Report> {
                 .iter()
                 .filter(|peer| peer.kind.sends(case.outward))
             {
-                let sample = sample(bench, case, peer).await?;
+                let sample = match sample(bench, case, peer).await {
+                    Ok(sample) => sample,
+                    Err(error) => {
+                        let name = peer.kind.name();
+                        progress(&format!("throughput, {name}: {error}"));
+                        let case = case.name();
+                        report
+                            .details
+                            .push(format!("Throughput of {name}, {case}: {error}"));
+                        continue;
+                    }
+                };
                 progress(&format!(
                     "throughput {round}, {}: {} {} spans per CPU second, {} spans/s {}",
                     case.name(),
