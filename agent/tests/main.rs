@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod config;
+mod conformance;
 mod forward;
 mod h2spec;
 mod hostile;
