@@ -14,5 +14,6 @@ mod receive;
 mod refuse;
 mod rooms;
 mod shutdown;
+mod silence;
 mod support;
 mod wire;
