@@ -53,6 +53,7 @@ test: lint ## Everything that must hold: lint, then all tests, then what this ma
 	@rm -f $(SKIPS); touch $(SKIPS); failed=0; \
 	OTELAGENT_SKIP_LOG=$(SKIPS) $(CARGO) test --workspace --locked --no-fail-fast 2>&1 | tee $(TEST_LOG) || failed=1; \
 	$(CARGO) test --manifest-path apps/Cargo.toml --target-dir $(TARGET)/apps --locked 2>&1 | tee -a $(TEST_LOG) || failed=1; \
+	$(MAKE) --no-print-directory fuzz-short || failed=1; \
 	printf '\n== %s  not run here\n' "$$(date +%T)"; \
 	sed -n 's/^test \(.*\) \.\.\. ignored.*/otelagent-skip: \1: marked as ignored/p' $(TEST_LOG) >> $(SKIPS); \
 	sort --unique --output=$(SKIPS) $(SKIPS); \
@@ -62,6 +63,33 @@ test: lint ## Everything that must hold: lint, then all tests, then what this ma
 	    END {printf "\n%d passed, %d failed, %d skipped\n", passed, failed, here}' $(TEST_LOG); \
 	exit $$failed
 
+# libFuzzer needs no nightly toolchain where no sanitizer is asked for: these options are stable.
+FUZZ := agent/fuzz
+FUZZ_TARGETS := scan edits framing inflate config status connection
+FUZZ_SECONDS := 60
+FUZZ_BUILD := $(abspath $(TARGET))/fuzz
+FUZZ_COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares
+
+.PHONY: fuzz
+fuzz: prerequisites ## Fuzz everything in the agent that parses bytes, FUZZ_SECONDS each (60), two at a time
+	$(call heading,'build the fuzz targets')
+	cd $(FUZZ) && RUSTFLAGS='$(FUZZ_COVERAGE)' $(CARGO) build --release --locked --bins --quiet \
+	    --target $(TRIPLE) --target-dir $(FUZZ_BUILD)
+	$(call heading,'fuzz for $(FUZZ_SECONDS) s each')
+	@mkdir -p $(addprefix $(FUZZ_BUILD)/corpus/,$(FUZZ_TARGETS)) $(FUZZ_BUILD)/found
+	@printf '%s\n' $(FUZZ_TARGETS) | xargs -P 2 -I NAME bash -c '\
+	    if $(FUZZ_BUILD)/$(TRIPLE)/release/NAME -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 \
+	        -max_len=8192 -artifact_prefix=$(FUZZ_BUILD)/found/NAME- \
+	        $(FUZZ_BUILD)/corpus/NAME $(FUZZ)/seeds/NAME > $(FUZZ_BUILD)/NAME.log 2>&1; \
+	    then echo "NAME: $$(tail -n 1 $(FUZZ_BUILD)/NAME.log)"; \
+	    else echo "NAME failed; its input is in $(FUZZ_BUILD)/found:"; tail -n 30 $(FUZZ_BUILD)/NAME.log; exit 255; fi'
+
+.PHONY: fuzz-short
+fuzz-short: FUZZ_SECONDS := 6
+fuzz-short: fuzz ## The same for six seconds each, which is part of make test
+
 .PHONY: lint
 lint: prerequisites format clippy deny generated ## What needs no cluster: format, clippy, dependencies, generated files
 
@@ -70,6 +98,7 @@ format:
 	$(call heading,'format')
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --all --check --manifest-path apps/Cargo.toml
+	$(CARGO) fmt --check --manifest-path agent/fuzz/Cargo.toml
 	files=$$(gofmt -l apps); if [ -n "$$files" ]; then echo "run gofmt -w $$files"; exit 1; fi
 
 .PHONY: clippy

@@ -7,6 +7,7 @@
 
 mod compatible;
 mod config;
+mod conformance;
 mod forward;
 mod h2spec;
 mod handover;
@@ -20,6 +21,7 @@ mod reload;
 mod rooms;
 mod segment;
 mod shutdown;
+mod silence;
 mod support;
 mod tell;
 mod tls;
