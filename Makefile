@@ -65,7 +65,7 @@ test: lint ## Everything that must hold: lint, then all tests, then what this ma
 
 # libFuzzer needs no nightly toolchain where no sanitizer is asked for: these options are stable.
 FUZZ := agent/fuzz
-FUZZ_TARGETS := scan edits framing inflate config status connection
+FUZZ_TARGETS := scan json edits framing inflate segment config status connection
 FUZZ_SECONDS := 60
 FUZZ_BUILD := $(abspath $(TARGET))/fuzz
 FUZZ_COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

@@ -3,8 +3,10 @@
 
 mod connection;
 mod requests;
+mod segment;
 mod text;
 
 pub use connection::connection;
-pub use requests::{edits, framing, inflate, scan};
+pub use requests::{edits, framing, inflate, json, scan};
+pub use segment::segment;
 pub use text::{config, status};

@@ -4,12 +4,14 @@ use std::io::Read;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use otelagent_agent::config::{AttributeAction, AttributeEdit, AttributeValue};
 use otelagent_agent::frame::{self, Broken};
+use otelagent_agent::json;
 use otelagent_agent::merge::Edits;
 use otelagent_agent::offline::decompress;
 use otelagent_agent::scan::{self, Signal};
@@ -37,6 +39,13 @@ fn prost_counts(signal: Signal, bytes: &[u8]) -> Option<usize> {
             let metrics = scopes.flat_map(|scope| &scope.metrics);
             metrics.map(|metric| points(metric.data.as_ref())).sum()
         }
+        Signal::Profiles => {
+            let request = ExportProfilesServiceRequest::decode(bytes).ok()?;
+            let entries = request.resource_profiles.iter();
+            let scopes = entries.flat_map(|entry| &entry.scope_profiles);
+            let profiles = scopes.flat_map(|scope| &scope.profiles);
+            profiles.map(|profile| profile.samples.len()).sum()
+        }
     })
 }
 
@@ -56,7 +65,7 @@ pub fn scan(bytes: &[u8]) {
     let Some((&first, request)) = bytes.split_first() else {
         return;
     };
-    let signal = Signal::ALL[usize::from(first) % 3];
+    let signal = Signal::ALL[usize::from(first) % Signal::COUNT];
     match (
         scan::inspect(signal, request),
         prost_counts(signal, request),
@@ -69,6 +78,28 @@ pub fn scan(bytes: &[u8]) {
         (Err(_), Some(_)) if has_field_1000(request) => {}
         (taken, counted) => panic!("{signal:?}: {taken:?}, prost {counted:?}"),
     }
+}
+
+/// The first byte names the signal: JSON that is taken becomes a request that every reader takes, within
+/// the limit and paid for.
+pub fn json(bytes: &[u8]) {
+    const LIMIT: usize = 4096;
+    let Some((&first, text)) = bytes.split_first() else {
+        return;
+    };
+    let signal = Signal::ALL[usize::from(first) % Signal::COUNT];
+    let mut granted = 0;
+    let mut grant = |more: usize| {
+        granted += more;
+        true
+    };
+    let Ok(request) = json::transcode(signal, text, LIMIT, &mut grant) else {
+        return;
+    };
+    assert!(request.len() <= LIMIT);
+    assert!(request.capacity() <= text.len() + granted);
+    let items = scan::inspect(signal, &request).expect("what is transcoded is a request");
+    assert_eq!(Some(items), prost_counts(signal, &request));
 }
 
 /// The tag of field 1000 with a length.

@@ -17,8 +17,8 @@ pub fn config(bytes: &[u8]) {
             assert!(!printed.is_empty());
             for exporter in &config.exporters {
                 for (_, secret) in &exporter.headers {
-                    let hidden = secret.0.len() < 8 || !printed.contains(secret.0.as_str());
-                    assert!(hidden || text.matches(secret.0.as_str()).count() > 1);
+                    let hidden = secret.value().len() < 8 || !printed.contains(secret.value());
+                    assert!(hidden || text.matches(secret.value()).count() > 1);
                 }
             }
             let again = config::check(text).expect("it was taken a moment ago");
