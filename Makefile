@@ -84,7 +84,7 @@ fuzz: prerequisites ## Fuzz everything in the agent that parses bytes, FUZZ_SECO
 	        -max_len=8192 -artifact_prefix=$(FUZZ_BUILD)/found/NAME- \
 	        $(FUZZ_BUILD)/corpus/NAME $(FUZZ)/seeds/NAME > $(FUZZ_BUILD)/NAME.log 2>&1; \
 	    then echo "NAME: $$(tail -n 1 $(FUZZ_BUILD)/NAME.log)"; \
-	    else echo "NAME failed; its input is in $(FUZZ_BUILD)/found:"; tail -n 30 $(FUZZ_BUILD)/NAME.log; exit 255; fi'
+	    else echo "NAME failed; its input is in $(FUZZ_BUILD)/found:"; tail -n 30 $(FUZZ_BUILD)/NAME.log; exit 1; fi'
 
 .PHONY: fuzz-short
 fuzz-short: FUZZ_SECONDS := 6

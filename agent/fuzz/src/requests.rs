@@ -218,8 +218,13 @@ pub fn inflate(bytes: &[u8]) {
             assert!(out.len() <= limit || encoding == b"identity");
             assert_eq!(out, expected);
         }
-        (Ok(_), None) => panic!("others cannot unpack it"),
-        (Err(why), Some(_)) => assert!(why.contains("memory"), "{why}"),
+        // That a frame is shorter than it says, zstd finds out only where all of it would have fitted
+        // into the space it was given.
+        (Ok(_), None) => assert_eq!(encoding, b"zstd", "others cannot unpack it"),
+        (Err(why), Some(_)) => assert!(
+            why.contains("memory") || encoding == b"zstd" && why.contains("not valid"),
+            "{why}"
+        ),
         (Err(_), None) => {}
     }
 }
@@ -247,9 +252,16 @@ fn unpack(encoding: &[u8], body: &[u8], limit: usize) -> Option<Vec<u8>> {
         b"zstd" => {
             let mut decoder = zstd::stream::read::Decoder::new(body).ok()?;
             decoder.window_log_max(23).ok()?;
-            decoder.take(most).read_to_end(&mut out).ok()?;
-            if out.len() > limit {
-                return None;
+            let mut piece = vec![0; 64 * 1024];
+            loop {
+                let read = decoder.read(&mut piece).ok()?;
+                out.extend_from_slice(&piece[..read]);
+                if out.len() > limit {
+                    return None;
+                }
+                if read == 0 {
+                    break;
+                }
             }
         }
         _ => out.extend_from_slice(body),
