@@ -104,10 +104,13 @@ fn one_member(
     thread_local! {
         static DECOMPRESSOR: RefCell<libdeflater::Decompressor> = RefCell::default();
     }
-    let Some(length) = body.last_chunk::<4>() else {
+    let Some(&[a, b, c, d, e, f, g, h]) = body.last_chunk::<8>() else {
         return Ok(None);
     };
-    let length = u32::from_le_bytes(*length) as usize;
+    let (checksum, length) = (
+        u32::from_le_bytes([a, b, c, d]),
+        u32::from_le_bytes([e, f, g, h]) as usize,
+    );
     let is_possible = length <= limit && length / MOST_PER_BYTE <= body.len();
     if !is_possible || has_another_member(body) {
         return Ok(None);
@@ -115,7 +118,9 @@ fn one_member(
     permit.grow(length).map_err(|_| DecodeError::Exhausted)?;
     let mut message = vec![0; length];
     let written = DECOMPRESSOR.with_borrow_mut(|gzip| gzip.gzip_decompress(body, &mut message));
-    if written == Ok(length) {
+    // The member must be all of the body: the decompressor does not say where it ended, but at the end
+    // stands the checksum of what came out.
+    if written == Ok(length) && crc32fast::hash(&message) == checksum {
         return Ok(Some(message));
     }
     permit.shrink(length);
