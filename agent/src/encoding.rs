@@ -104,13 +104,10 @@ fn one_member(
     thread_local! {
         static DECOMPRESSOR: RefCell<libdeflater::Decompressor> = RefCell::default();
     }
-    let Some(&[a, b, c, d, e, f, g, h]) = body.last_chunk::<8>() else {
+    let Some((before, length)) = body.split_last_chunk::<4>() else {
         return Ok(None);
     };
-    let (checksum, length) = (
-        u32::from_le_bytes([a, b, c, d]),
-        u32::from_le_bytes([e, f, g, h]) as usize,
-    );
+    let length = u32::from_le_bytes(*length) as usize;
     let is_possible = length <= limit && length / MOST_PER_BYTE <= body.len();
     if !is_possible || has_another_member(body) {
         return Ok(None);
@@ -120,7 +117,8 @@ fn one_member(
     let written = DECOMPRESSOR.with_borrow_mut(|gzip| gzip.gzip_decompress(body, &mut message));
     // The member must be all of the body: the decompressor does not say where it ended, but at the end
     // stands the checksum of what came out.
-    if written == Ok(length) && crc32fast::hash(&message) == checksum {
+    let checksum = crc32fast::hash(&message).to_le_bytes();
+    if written == Ok(length) && before.ends_with(&checksum) {
         return Ok(Some(message));
     }
     permit.shrink(length);

@@ -20,7 +20,8 @@ pub fn segment(bytes: &[u8]) {
         let (payload, after) = after.split_at(usize::from(*length).min(after.len()));
         let sequence = FIRST + records.len() as u64;
         let begin = file.len();
-        file.extend(header(SALT, sequence, u32::from(*length), payload).expect("short"));
+        let items = payload.len() as u32;
+        file.extend(header(SALT, sequence, items, payload).expect("short"));
         file.extend(payload);
         records.push((sequence, payload, begin..file.len()));
         rest = after;
