@@ -109,7 +109,7 @@ fn one_member(
     };
     let length = u32::from_le_bytes(*length) as usize;
     let is_possible = length <= limit && length / MOST_PER_BYTE <= body.len();
-    if !is_possible || has_another_member(body) {
+    if !is_possible || length == 0 || has_another_member(body) {
         return Ok(None);
     }
     permit.grow(length).map_err(|_| DecodeError::Exhausted)?;

@@ -43,9 +43,9 @@ pub fn segment(bytes: &[u8]) {
         read.push((record.sequence, record.payload));
     });
     assert_eq!(used, file.len());
-    let sound = records.iter().filter(|(_, _, place)| {
-        place.end <= end && !hit.iter().any(|at| place.contains(at))
-    });
+    let sound = records
+        .iter()
+        .filter(|(_, _, place)| place.end <= end && !hit.iter().any(|at| place.contains(at)));
     // A byte that is flipped twice is as it was.
     let known = |(sequence, payload): &(u64, &[u8])| {
         let record = records.get((sequence - FIRST) as usize);
