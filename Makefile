@@ -164,10 +164,10 @@ bench-operator: prerequisites ## Measure the operator: reconcile time, admission
 
 .PHONY: bench-agent
 bench-agent: prerequisites ## Measure the agent against its peers, and write the table of docs/benchmarks.md (40 minutes)
-	$(call heading,'the agent, static')
+	$(call heading,'static binary of the agent')
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --locked --target $(TRIPLE) \
 	    --target-dir $(TARGET) --package otelagent-agent
-	$(call heading,'load generator, sink, plain forwarder')
+	$(call heading,'load generator and plain forwarder')
 	$(CARGO) build --release --locked --package agent-bench
 	$(call heading,'measure')
 	$(TARGET)/release/agent-bench --agent $(TARGET)/$(TRIPLE)/release/otelagent-agent \

@@ -28,6 +28,13 @@ pub(super) enum Death {
 }
 
 impl Death {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill -9",
+            Self::Terminate => "SIGTERM",
+        }
+    }
+
     fn concerns(self, kind: Kind) -> bool {
         self == Self::Terminate || kind.has_disk()
     }
@@ -42,8 +49,8 @@ pub(super) async fn run(bench: &Bench, death: Death) -> Outcome<Report> {
         let balance = match sample(bench, peer, death).await {
             Ok(balance) => balance,
             Err(error) => {
-                progress(&format!("{death:?}, {name}: {error}"));
-                let told = format!("{death:?} of {name} could not be measured: {error}");
+                progress(&format!("{}, {name}: {error}", death.name()));
+                let told = format!("{} of {name} could not be measured: {error}", death.name());
                 report.details.push(told);
                 continue;
             }
@@ -53,10 +60,13 @@ pub(super) async fn run(bench: &Bench, death: Death) -> Outcome<Report> {
             grouped(count(balance.missing)),
             grouped(count(balance.acked))
         );
-        progress(&format!("{death:?}, {name}: missing {told}, {balance:?}"));
+        progress(&format!(
+            "{}, {name}: missing {told}, {balance:?}",
+            death.name()
+        ));
         report.details.push(format!(
-            "{death:?}, {name}: {} spans acknowledged, {} received, {} missing, {} duplicates, {} altered.",
-            balance.acked, balance.received, balance.missing, balance.duplicates, balance.foreign
+            "{}, {name}: {} spans acknowledged, {} received, {} missing, {} duplicates, {} altered.",
+            death.name(), balance.acked, balance.received, balance.missing, balance.duplicates, balance.foreign
         ));
         figures.push((peer.kind, told));
         if peer.kind == Kind::Otelagent {
