@@ -162,6 +162,8 @@ reference: ## Write the configuration reference of docs/agent.md anew from the c
 bench-operator: prerequisites ## Measure the operator: reconcile time, admission latency, memory
 	$(CARGO) bench --locked --package otelagent-operator --bench operator
 
+BENCH_PARTS ?= costs losses
+
 .PHONY: bench-agent
 bench-agent: prerequisites ## Measure the agent against its peers, and write the table of docs/benchmarks.md (40 minutes)
 	$(call heading,'static binary of the agent')
@@ -170,8 +172,10 @@ bench-agent: prerequisites ## Measure the agent against its peers, and write the
 	$(call heading,'load generator and plain forwarder')
 	$(CARGO) build --release --locked --package agent-bench
 	$(call heading,'measure')
-	$(TARGET)/release/agent-bench --agent $(TARGET)/$(TRIPLE)/release/otelagent-agent \
-	    --scratch $(TARGET)/bench-agent --document docs/benchmarks.md $(BENCH)
+	for part in $(BENCH_PARTS); do \
+	    $(TARGET)/release/agent-bench --agent $(TARGET)/$(TRIPLE)/release/otelagent-agent --part $$part \
+	        --scratch $(TARGET)/bench-agent --document docs/benchmarks.md \
+	        --command "make bench-agent BENCH_PARTS=$$part" $(BENCH); done
 
 .PHONY: clean
 clean: ## Remove what was built here; the caches of the test bed and of tools stay

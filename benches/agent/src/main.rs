@@ -9,7 +9,7 @@ use agent_bench::Outcome;
 use agent_bench::machine::{self, Cores};
 use agent_bench::peers::{self, Kind, Place};
 use agent_bench::report::{self, About, Report};
-use agent_bench::scenarios::{Bench, Scale, Scenario};
+use agent_bench::scenarios::{Bench, Part, Scale, Scenario};
 use clap::{Parser, ValueEnum};
 use tokio::task::LocalSet;
 
@@ -19,6 +19,9 @@ struct Cli {
     /// The agent's static release binary.
     #[arg(long)]
     agent: PathBuf,
+    /// One part of the report, whole.
+    #[arg(long)]
+    part: Option<Part>,
     /// Only these scenarios.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Scenario>,
@@ -64,7 +67,7 @@ impl Cli {
     /// Whether everything is measured, and as long as the bars ask.
     fn is_full(&self) -> bool {
         let shortened = self.quick || self.seconds.is_some() || self.repeats.is_some();
-        !shortened && self.only.is_empty() && self.peers.is_empty()
+        !shortened && self.only.is_empty() && self.peers.is_empty() && self.part.is_some()
     }
 }
 
@@ -103,7 +106,7 @@ fn run(cli: &Cli) -> Outcome<Vec<String>> {
         },
         scale: cli.scale(),
     };
-    let report = measure(&bench, &cli.only)?;
+    let report = measure(&bench, cli)?;
     // Logs stay where something has failed.
     if report.failures.is_empty() {
         std::fs::remove_dir_all(&scratch)?;
@@ -125,8 +128,8 @@ fn run(cli: &Cli) -> Outcome<Vec<String>> {
     let section = report.section(&about);
     println!("{section}");
     if let Some(document) = &cli.document {
-        if cli.is_full() {
-            report::write(document, &section)?;
+        if let Some(part) = cli.part.filter(|_| cli.is_full()) {
+            report::write(document, part.name(), &section)?;
         } else {
             let name = document.display();
             eprintln!("bench: {name} is left as it is: not a full run");
@@ -135,13 +138,14 @@ fn run(cli: &Cli) -> Outcome<Vec<String>> {
     Ok(report.failures)
 }
 
-fn measure(bench: &Bench, only: &[Scenario]) -> Outcome<Report> {
+fn measure(bench: &Bench, cli: &Cli) -> Outcome<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let mut report = Report::default();
     for scenario in Scenario::value_variants() {
-        if only.is_empty() || only.contains(scenario) {
+        let wanted = cli.only.is_empty() || cli.only.contains(scenario);
+        if wanted && cli.part.is_none_or(|part| part.has(*scenario)) {
             let local = LocalSet::new();
             match local.block_on(&runtime, scenario.run(bench)) {
                 Ok(part) => report.add(part),

@@ -9,8 +9,13 @@ use std::time::Duration;
 use crate::Outcome;
 use crate::peers::{Kind, Peer};
 
-const BEGIN: &str = "<!-- written by `make bench-agent`, from here -->";
-const END: &str = "<!-- to here -->";
+fn begin(part: &str) -> String {
+    format!("<!-- {part}: written by `make bench-agent`, from here -->")
+}
+
+fn end(part: &str) -> String {
+    format!("<!-- {part}: to here -->")
+}
 
 /// Whether a bar is met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,17 +139,18 @@ pub struct About {
     pub took: Duration,
 }
 
-/// Puts the section into a document, in place of the one before it.
-pub fn write(document: &Path, section: &str) -> Outcome<()> {
+/// Puts the section of a part into a document, in place of the one before it.
+pub fn write(document: &Path, part: &str, section: &str) -> Outcome<()> {
+    let (begin, end) = (begin(part), end(part));
     let before = fs::read_to_string(document)?;
     let place = before
-        .split_once(BEGIN)
-        .and_then(|(head, rest)| Some((head, rest.split_once(END)?.1)));
+        .split_once(&begin)
+        .and_then(|(head, rest)| Some((head, rest.split_once(&end)?.1)));
     let (head, tail) = place.ok_or_else(|| {
         let name = document.display();
-        format!("{name} has no lines `{BEGIN}` and `{END}`")
+        format!("{name} has no lines `{begin}` and `{end}`")
     })?;
-    fs::write(document, format!("{head}{BEGIN}\n\n{section}\n{END}{tail}"))?;
+    fs::write(document, format!("{head}{begin}\n\n{section}\n{end}{tail}"))?;
     Ok(())
 }
 
@@ -197,12 +203,14 @@ mod tests {
     fn a_section_takes_the_place_of_the_one_before_it() {
         let name = format!("otelagent-bench-{}.md", std::process::id());
         let file = std::env::temp_dir().join(name);
-        fs::write(&file, format!("# A\n{BEGIN}\nold\n{END}\n# B\n")).unwrap();
-        write(&file, "new").unwrap();
-        write(&file, "newer").unwrap();
+        let (begin, end) = (begin("x"), end("x"));
+        fs::write(&file, format!("# A\n{begin}\nold\n{end}\n# B\n")).unwrap();
+        write(&file, "x", "new").unwrap();
+        write(&file, "x", "newer").unwrap();
+        assert!(write(&file, "y", "other").is_err());
         let text = fs::read_to_string(&file).unwrap();
         fs::remove_file(file).unwrap();
-        assert_eq!(text, format!("# A\n{BEGIN}\n\nnewer\n{END}\n# B\n"));
+        assert_eq!(text, format!("# A\n{begin}\n\nnewer\n{end}\n# B\n"));
     }
 
     #[test]

@@ -92,6 +92,31 @@ pub enum Scenario {
     Away,
 }
 
+/// What is written together: costs need an idle machine, losses do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// CPU, time, memory, size.
+    Costs,
+    /// What is missing after agents have died, and after the upstream was away.
+    Losses,
+}
+
+impl Part {
+    /// Its name in the document.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Costs => "costs",
+            Self::Losses => "losses",
+        }
+    }
+
+    /// Whether it holds a scenario.
+    pub fn has(self, scenario: Scenario) -> bool {
+        use Scenario::{Away, Kill, Terminate};
+        (self == Self::Losses) == matches!(scenario, Kill | Terminate | Away)
+    }
+}
+
 impl Scenario {
     /// Runs it.
     pub async fn run(self, bench: &Bench) -> Outcome<Report> {
