@@ -162,7 +162,7 @@ reference: ## Write the configuration reference of docs/agent.md anew from the c
 bench-operator: prerequisites ## Measure the operator: reconcile time, admission latency, memory
 	$(CARGO) bench --locked --package otelagent-operator --bench operator
 
-BENCH_PARTS ?= costs losses
+BENCH_PARTS ?= costs losses outage
 
 .PHONY: bench-agent
 bench-agent: prerequisites ## Measure the agent against its peers, and write the table of docs/benchmarks.md (40 minutes)

@@ -97,8 +97,10 @@ pub enum Scenario {
 pub enum Part {
     /// CPU, time, memory, size.
     Costs,
-    /// What is missing after agents have died, and after the upstream was away.
+    /// What is missing after agents have died.
     Losses,
+    /// What is missing after the upstream was away.
+    Outage,
 }
 
 impl Part {
@@ -107,13 +109,18 @@ impl Part {
         match self {
             Self::Costs => "costs",
             Self::Losses => "losses",
+            Self::Outage => "outage",
         }
     }
 
     /// Whether it holds a scenario.
     pub fn has(self, scenario: Scenario) -> bool {
-        use Scenario::{Away, Kill, Terminate};
-        (self == Self::Losses) == matches!(scenario, Kill | Terminate | Away)
+        let of = match scenario {
+            Scenario::Kill | Scenario::Terminate => Self::Losses,
+            Scenario::Away => Self::Outage,
+            _ => Self::Costs,
+        };
+        self == of
     }
 }
 
