@@ -36,7 +36,7 @@ impl Running {
         setup: &Setup,
         cores: Option<Cores>,
     ) -> Outcome<Self> {
-        let file = File::options().create(true).append(true).open(&log)?;
+        let file = File::create(&log)?;
         command
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
@@ -90,7 +90,8 @@ impl Running {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = log.lines().rev().take(8).collect();
         let end: Vec<_> = lines.into_iter().rev().collect();
-        format!("{}: {what}\n{}", self.log.display(), end.join("\n")).into()
+        let name = self.log.file_stem().unwrap_or_default().display();
+        format!("{name} {what}: {}", end.join("; ")).into()
     }
 
     /// CPU time used so far.

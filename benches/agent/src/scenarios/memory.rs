@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::{Bench, progress};
 use crate::Outcome;
 use crate::load::{self, Rate, Transport};
-use crate::peers::{Kind, Peer, Setup, free_port};
+use crate::peers::{Kind, Peer, Running, Setup, free_port};
 use crate::report::{Line, Report, Verdict, grouped, mib};
 use crate::sink::{Behaviour, Sink};
 use crate::telemetry::{Encoding, Stock};
@@ -19,6 +19,9 @@ const LIMIT_MIB: u64 = 64;
 const IDLE_BAR: f64 = 5.0;
 const LOADED_BAR: f64 = 24.0;
 const OVERLOAD_BAR: f64 = 64.0 * 1.1;
+
+/// A program that holds more is ended, before it takes the whole machine.
+const TOO_MUCH_MIB: f64 = 4096.0;
 
 const STEADY: Rate = Rate {
     per_second: 1000.0,
@@ -35,7 +38,26 @@ struct Sample {
     loaded: f64,
     overload: f64,
     offered: f64,
-    taken: f64,
+    /// Share of what was offered that was taken; none where the program had to be ended.
+    taken: Option<f64>,
+}
+
+impl Sample {
+    fn told(&self) -> String {
+        let outcome = match self.taken {
+            Some(share) => format!("took {:.1} % of it", share * 100.0),
+            None => "was ended before it took the whole machine".to_owned(),
+        };
+        format!(
+            "{}: idle {:.1} MiB, 10,000 spans/s {:.1} MiB, overload {:.1} MiB; offered {} spans/s while the upstream \
+             was stopped, twice what it had taken before, it {outcome}",
+            self.kind.name(),
+            self.idle,
+            self.loaded,
+            self.overload,
+            grouped(self.offered)
+        )
+    }
 }
 
 pub(super) async fn run(bench: &Bench) -> Outcome<Report> {
@@ -45,15 +67,7 @@ pub(super) async fn run(bench: &Bench) -> Outcome<Report> {
         let name = peer.kind.name();
         match sample(bench, peer).await {
             Ok(sample) => {
-                let told = format!(
-                    "{name}: idle {:.1} MiB, loaded {:.1} MiB, overload {:.1} MiB; offered {} spans/s while the \
-                     upstream was stopped, which is twice what it took before, and took {} of every 100",
-                    sample.idle,
-                    sample.loaded,
-                    sample.overload,
-                    grouped(sample.offered),
-                    grouped(sample.taken * 100.0)
-                );
+                let told = sample.told();
                 progress(&format!("memory, {told}"));
                 details = format!("{details}- Memory of {told}.\n");
                 samples.push(sample);
@@ -152,19 +166,36 @@ async fn sample(bench: &Bench, peer: &Peer) -> Outcome<Sample> {
         warm_up: Duration::ZERO,
     };
     let half = bench.scale.overload / 2;
-    sink.behave(Behaviour::Silent);
-    let (silent, stock) = load::at_rate(target, stock, overload, half).await?;
-    sink.behave(Behaviour::Away);
-    let (away, _) = load::at_rate(target, stock, overload, half).await?;
+    let stopped = async {
+        sink.behave(Behaviour::Silent);
+        let (silent, stock) = load::at_rate(target, stock, overload, half).await?;
+        sink.behave(Behaviour::Away);
+        let (away, _) = load::at_rate(target, stock, overload, half).await?;
+        Outcome::Ok(Some(silent.acked_spans + away.acked_spans))
+    };
+    let acked = tokio::select! {
+        acked = stopped => acked?,
+        () = too_much(&running) => None,
+    };
     let memory = running.memory().map_err(|_| running.complain("died"))?;
     let offered = per_second * 100.0;
-    let taken = (silent.acked_spans + away.acked_spans) as f64;
+    let seconds = bench.scale.overload.as_secs_f64();
     Ok(Sample {
         kind: peer.kind,
         idle,
         loaded,
         overload: mib(memory.peak),
         offered,
-        taken: taken / (offered * bench.scale.overload.as_secs_f64()),
+        taken: acked.map(|spans| spans as f64 / (offered * seconds)),
     })
+}
+
+/// Ends when the program holds too much.
+async fn too_much(running: &Running) {
+    while running
+        .memory()
+        .is_ok_and(|memory| mib(memory.now) < TOO_MUCH_MIB)
+    {
+        sleep(Duration::from_millis(200)).await;
+    }
 }
