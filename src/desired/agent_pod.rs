@@ -281,7 +281,7 @@ fn resources(agent: &ValidAgent, placement: Placement) -> ResourceRequirements {
             .chain(memory)
             .collect::<BTreeMap<String, Quantity>>()
     };
-    let (mut requests, limits) = if placement == Placement::Sidecar {
+    let (requests, limits) = if placement == Placement::Sidecar {
         let either = Amounts {
             cpu: limits.cpu.or(requests.cpu),
             memory: limits.memory.or(requests.memory),
@@ -299,11 +299,8 @@ fn resources(agent: &ValidAgent, placement: Placement) -> ResourceRequirements {
             amounts(&limits, None, memory),
         )
     };
-    if agent.disk_bytes.is_some() {
-        // Reserved and not limited: a limit would hold for the whole pod, its application included.
-        let disk = quantity::memory(volume_bytes(agent, placement));
-        requests.insert("ephemeral-storage".to_owned(), disk);
-    }
+    // Nothing of the disk is requested: in a sidecar that would decide where an application can run, and
+    // nodes that do not count their disk would take no such pod at all.
     ResourceRequirements {
         requests: Some(requests),
         limits: Some(limits),
