@@ -1,9 +1,14 @@
 //! Which spans were sent, acknowledged and received, by number. Must not know networks.
 
+use std::sync::LazyLock;
+
 use crate::wire;
 
-/// First half of every trace id of ours; the second half and the span id are the span's number.
-pub const MARK: [u8; 8] = *b"otabench";
+/// First half of every trace id of this process; the second half and the span id are the span's number.
+pub static MARK: LazyLock<[u8; 8]> = LazyLock::new(|| {
+    let [a, b, c, d] = std::process::id().to_le_bytes();
+    [b'o', b't', b'a', b'b', a, b, c, d]
+});
 
 /// Counts per span number.
 #[derive(Debug, Default)]
@@ -99,7 +104,7 @@ impl Ledger {
 /// The number both ids of a span agree on.
 fn number(request: &[u8], ids: wire::Ids) -> Option<u64> {
     let bytes = |at: usize| -> Option<[u8; 8]> { request.get(at..at + 8)?.try_into().ok() };
-    let marked = bytes(ids.trace)? == MARK && bytes(ids.trace + 8)? == bytes(ids.span)?;
+    let marked = bytes(ids.trace)? == *MARK && bytes(ids.trace + 8)? == bytes(ids.span)?;
     marked.then_some(u64::from_le_bytes(bytes(ids.span)?))
 }
 
@@ -121,7 +126,7 @@ mod tests {
         assert_eq!(ledger.received(&altered), Some(2));
         assert_eq!(ledger.received(&parcels[1].message()), Some(2));
         assert_eq!(ledger.received(&parcels[1].message()), Some(2));
-        let mark = altered.windows(8).position(|bytes| bytes == MARK).unwrap();
+        let mark = altered.windows(8).position(|bytes| bytes == *MARK).unwrap();
         altered[mark] ^= 1;
         assert_eq!(ledger.received(&altered), Some(2));
         assert_eq!(ledger.received(&altered[1..]), None);

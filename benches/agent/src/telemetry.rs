@@ -163,7 +163,7 @@ impl Stock {
                 let (template, ids) = templates.get(index).ok_or("no template")?;
                 let mut message = template.clone();
                 for (number, ids) in (first..).zip(ids) {
-                    write(&mut message, ids.trace, MARK);
+                    write(&mut message, ids.trace, *MARK);
                     write(&mut message, ids.trace + 8, number.to_le_bytes());
                     write(&mut message, ids.span, number.to_le_bytes());
                 }
