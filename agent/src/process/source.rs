@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::config::{self, Config, Problem, Resolve};
+use crate::live::Process;
 
 /// Where the configuration comes from, and what it was like when it was last read.
 pub(super) struct Source {
@@ -18,17 +19,17 @@ pub(super) struct Source {
 
 /// The environment and file system of this process; remembers which files were asked for.
 #[derive(Default)]
-struct Process(Mutex<Vec<PathBuf>>);
+struct Remembering(Mutex<Vec<PathBuf>>);
 
-impl Resolve for Process {
+impl Resolve for Remembering {
     fn env(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok()
+        Process.env(name)
     }
 
     fn file(&self, path: &str) -> Result<String, String> {
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         asked.push(path.into());
-        std::fs::read_to_string(path).map_err(|error| error.to_string())
+        Process.file(path)
     }
 }
 
@@ -45,7 +46,7 @@ impl Source {
 
     /// Reads it.
     pub(super) fn load(&mut self) -> Result<Config, Vec<Problem>> {
-        let process = Process::default();
+        let process = Remembering::default();
         let config = match std::fs::read_to_string(&self.file) {
             Ok(yaml) => {
                 self.fingerprint = config::fingerprint(&yaml);
