@@ -97,6 +97,8 @@ async fn a_request_in_flight_is_answered_and_its_connection_closed() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address).start();
     let body = spans("span", 1).encode_to_vec();
+    let mut other = Http::connect(agent.port()).await;
+    other.post("/v1/traces", &[], &body).await.unwrap();
     let mut http = Http::connect(agent.port()).await;
     let head = format!(
         "POST /v1/traces HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n",
@@ -107,6 +109,8 @@ async fn a_request_in_flight_is_answered_and_its_connection_closed() {
     agent.terminate();
     eventually("it drains", || !agent.logged("draining").is_empty()).await;
     assert_eq!(get(agent.health, "/ready").0, 503);
+    // Connections are asked to end a moment after the drain has begun; once another one has ended, all know.
+    assert!(other.read().await.is_none());
     http.write(&body).await;
     let answer = http.read().await.unwrap();
     assert_eq!(
@@ -115,7 +119,7 @@ async fn a_request_in_flight_is_answered_and_its_connection_closed() {
     );
     let (code, _) = tokio::task::spawn_blocking(|| agent.wait()).await.unwrap();
     assert_eq!(code, 0);
-    assert_eq!(sink.spans(), ["span-0"]);
+    assert_eq!(sink.spans(), ["span-0", "span-0"]);
 }
 
 #[tokio::test]
