@@ -38,6 +38,17 @@ pub(super) fn disk_size(_: &mut SchemaGenerator) -> Schema {
     size_from("16Mi")
 }
 
+/// A count, or a percentage such as 5%, as Kubernetes writes it.
+pub(super) fn count_or_percent(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "x-kubernetes-validations": [{
+            "rule": "string(self).matches('^(0|[1-9][0-9]{0,5}|(0|[1-9][0-9]?|100)%)$')",
+            "message": "must be a count such as 3, or a percentage such as 5%",
+        }],
+    })
+}
+
 fn size_from(least: &str) -> Schema {
     json_schema!({
         "type": "string",

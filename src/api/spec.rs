@@ -34,6 +34,7 @@ use super::{Mode, OtelAgentStatus, Selector, rules};
     printcolumn(name = "Pods", type_ = "integer", json_path = ".status.pods.injected", description = "Live pods that use this agent"),
     printcolumn(name = "Stale", type_ = "integer", json_path = ".status.pods.stale", description = "Of these, pods with an older mode or configuration"),
     printcolumn(name = "Missed", type_ = "integer", json_path = ".status.pods.missed", description = "Live pods that should use this agent and do not"),
+    printcolumn(name = "Uncovered", type_ = "integer", json_path = ".status.pods.uncovered", priority = 1, description = "Live pods on nodes where no agent of their mode is ready"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoint", priority = 1, description = "Where applications send telemetry"),
     printcolumn(name = "Upstream", type_ = "string", json_path = ".spec.export.endpoint", priority = 1, description = "Where the agent sends telemetry"),
@@ -358,6 +359,11 @@ pub struct Switchover {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::duration_or_zero")]
     pub hold_old: Option<String>,
+    /// Nodes (count or percent, rounded down) that may be without a ready agent when a new path is taken
+    /// into use; status names them all the same. 0 where absent. For clusters in which some always are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::count_or_percent")]
+    pub max_unready: Option<IntOrString>,
 }
 
 /// The agent's image, size and placement.
@@ -458,9 +464,11 @@ pub struct Toleration {
 pub struct UpdateStrategy {
     /// Nodes (count or percent) that may be without their agent. HostPort: 1; else 0 where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::count_or_percent")]
     pub max_unavailable: Option<IntOrString>,
     /// Nodes (count or percent) that may have two agents. HostPort: not possible; else 1 where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::count_or_percent")]
     pub max_surge: Option<IntOrString>,
 }
 

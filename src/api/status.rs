@@ -63,6 +63,10 @@ pub struct PodCounts {
     /// Live selected pods that were not injected.
     #[schemars(range(min = 0))]
     pub missed: i32,
+    /// Of the injected ones, pods on a node where no agent of their mode is ready.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub uncovered: i32,
     /// Injected pods by the mode they were born with.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub by_mode: BTreeMap<String, i32>,

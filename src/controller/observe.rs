@@ -9,12 +9,12 @@ use kube::api::DynamicObject;
 
 use super::slim::SlimPod;
 use super::stores::{Stores, namespace_labels, serves};
-use crate::api::{Mode, OtelAgent};
+use crate::api::{Mode, OtelAgent, Routing};
 use crate::desired::{Environment, Object, ValidAgent, topology};
 use crate::inject::Selection;
 use crate::names;
-use crate::status::{LivePod, PodReport, Serving, count};
-use crate::switching::{AgentPod, NodeState, Vehicle, VehicleState};
+use crate::status::{Coverage, LivePod, PodReport, Serving, count};
+use crate::switching::{AgentPod, MaxUnready, NodeState, Vehicle, VehicleState};
 
 /// What is in force for one `OtelAgent`, as found on its binding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,12 +81,10 @@ pub(crate) fn vehicle_state(
     let template = objects.iter().find_map(template_of).unwrap_or_default();
     let label = agent.label();
     let Some(object) = stores.daemon_set(&agent.namespace, &label, mode) else {
-        return Some(VehicleState {
-            waiting_for: vec!["it does not exist yet".into()],
-            ..VehicleState::default()
-        });
+        return Some(VehicleState::pending("it does not exist yet"));
     };
-    Some(vehicle(stores, &object, &label, mode).state(&node_states(stores), &template))
+    let vehicle = vehicle(stores, &object, &label, mode);
+    Some(vehicle.state(&node_states(stores), &template, agent.max_unready))
 }
 
 /// What is so of a vehicle as it stands, whatever it should be: for objects whose spec is refused.
@@ -99,7 +97,7 @@ pub(crate) fn standing_vehicle(
     let object = stores.daemon_set(namespace, label, mode)?;
     let vehicle = vehicle(stores, &object, label, mode);
     let template = vehicle.template.clone();
-    Some(vehicle.state(&node_states(stores), &template))
+    Some(vehicle.state(&node_states(stores), &template, MaxUnready::default()))
 }
 
 fn vehicle(stores: &Stores, object: &DaemonSet, label: &str, mode: Mode) -> Vehicle {
@@ -182,6 +180,7 @@ pub(crate) fn pods(
         namespace_labels: &namespaces[namespace.as_str()],
         labels: pod.labels(),
         name: pod.metadata.name.as_deref().unwrap_or_default(),
+        node: pod.spec.node_name.as_deref(),
         controller: pod.owner_references().first(),
         terminating: pod.metadata.deletion_timestamp.is_some(),
         ready: pod.status.is_ready(),
@@ -190,7 +189,37 @@ pub(crate) fn pods(
         .mode
         .zip(in_force.recipe.as_deref())
         .map(|(mode, recipe)| Serving { mode, recipe });
-    count(&label, serving.as_ref(), selection, exclusions, pods)
+    let coverage = coverage(stores, agent, &label);
+    let serving = serving.as_ref();
+    count(&label, serving, selection, exclusions, &coverage, pods)
+}
+
+/// Where the agents of one `OtelAgent` are ready.
+fn coverage(stores: &Stores, agent: &OtelAgent, label: &str) -> Coverage {
+    let nodes = node_states(stores).into_iter();
+    let mut coverage = Coverage {
+        nodes: nodes
+            .filter_map(|(name, ready)| ready.then_some(name))
+            .collect(),
+        ..Coverage::default()
+    };
+    let ready = stores.pods.state_filter(|pod: &SlimPod| {
+        pod.labels()
+            .get(names::LABEL_OWNER)
+            .is_some_and(|owner| owner == label)
+            && pod.status.is_ready()
+    });
+    for pod in ready {
+        let mode = pod.labels().get(names::LABEL_VEHICLE);
+        let mode = mode.and_then(|mode| Mode::parse(mode));
+        if let Some((mode, node)) = mode.zip(pod.spec.node_name.clone()) {
+            coverage.ready.entry(mode).or_default().insert(node);
+        }
+    }
+    if agent.spec.node_local.routing == Routing::Prefer {
+        coverage.anywhere.insert(Mode::NodeLocal);
+    }
+    coverage
 }
 
 /// Namespaces whose pods nobody injects.

@@ -6,14 +6,16 @@
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
 use super::agent_config;
 use super::quantity::{self, MIB};
 use super::{Environment, topology};
-use crate::api::{Mode, OtelAgent, OtelAgentSpec, Restart, Routing};
+use crate::api::{Mode, OtelAgent, OtelAgentSpec, Restart, Routing, Switchover};
 use crate::inject::{Namespaces, Selection};
 use crate::names;
+use crate::switching::MaxUnready;
 
 /// One thing that keeps a spec from being carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub struct ValidAgent {
     pub sdk_flush: Duration,
     /// How long an unused path stays.
     pub hold_old: Duration,
+    /// How many nodes may be without a ready agent when a path is taken into use.
+    pub max_unready: MaxUnready,
     /// Which pods are injected; `None` where no workloads are selected.
     pub selection: Option<Selection>,
     /// Only `validate` can set this.
@@ -131,6 +135,7 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
         ),
         sdk_flush: values.duration("spec.workloads.flushInterval", sdk_flush.as_deref(), 500),
         hold_old: values.duration("spec.switchover.holdOld", hold_old.as_deref(), 60_000),
+        max_unready: values.max_unready(spec.switchover.as_ref()),
         selection: selection(agent),
         namespace,
         spec: spec.clone(),
@@ -167,6 +172,19 @@ impl Values<'_> {
             self.malformed(field, text, "a size such as 64Mi or 1Gi");
         }
         bytes
+    }
+
+    fn max_unready(&mut self, switchover: Option<&Switchover>) -> MaxUnready {
+        let text = match switchover.and_then(|switchover| switchover.max_unready.as_ref()) {
+            None => return MaxUnready::default(),
+            Some(IntOrString::Int(nodes)) => nodes.to_string(),
+            Some(IntOrString::String(text)) => text.clone(),
+        };
+        MaxUnready::parse(&text).unwrap_or_else(|| {
+            let expected = "a count such as 3, or a percentage such as 5%";
+            self.malformed("spec.switchover.maxUnready", &text, expected);
+            MaxUnready::default()
+        })
     }
 
     fn malformed(&mut self, field: &'static str, text: &str, expected: &str) {

@@ -147,24 +147,48 @@ fn ready(facts: &Facts) -> Verdict {
             format!("{serving}: {}", waiting(vehicle)),
         );
     }
-    match &facts.injection {
-        InjectionState::InForce => verdict(
-            true,
-            "Serving",
-            format!("a pod created now is served in mode {serving}"),
-        ),
-        InjectionState::NotWanted => verdict(
-            true,
-            "Serving",
-            format!("agents serve in mode {serving}; no workloads are selected"),
-        ),
-        InjectionState::WaitingForVehicle => verdict(
-            false,
-            "VehicleNotReady",
-            "injection waits for the first agents",
-        ),
-        InjectionState::Failed { reason, message } => verdict(false, reason, message.clone()),
+    if facts.pods.counts.uncovered > 0 {
+        return verdict(false, "PodsUncovered", uncovered(facts));
     }
+    let served = match &facts.injection {
+        InjectionState::InForce => format!("a pod created now is served in mode {serving}"),
+        InjectionState::NotWanted => {
+            format!("agents serve in mode {serving}; no workloads are selected")
+        }
+        InjectionState::WaitingForVehicle => {
+            return verdict(
+                false,
+                "VehicleNotReady",
+                "injection waits for the first agents",
+            );
+        }
+        InjectionState::Failed { reason, message } => {
+            return verdict(false, reason, message.clone());
+        }
+    };
+    // Nodes that may be without a ready agent are named all the same.
+    let tolerated = facts.serving_vehicle.as_ref().map(waiting);
+    match tolerated.filter(|named| !named.is_empty()) {
+        Some(named) => verdict(
+            true,
+            "Serving",
+            format!("{served}, but for what switchover.maxUnready allows: {named}"),
+        ),
+        None => verdict(true, "Serving", served),
+    }
+}
+
+/// Pods whose path leads nowhere, and what to do about it.
+fn uncovered(facts: &Facts) -> String {
+    let nodes: Vec<String> = facts.pods.uncovered_nodes.iter().cloned().collect();
+    format!(
+        "{} of {} pods run where no agent of their mode is ready ({}; {}); let the agent tolerate the taints of these \
+         nodes (agent.tolerations, agent.nodeSelector), or move the pods",
+        facts.pods.counts.uncovered,
+        facts.pods.counts.injected,
+        name_owners(&facts.pods.uncovered),
+        first_few(&nodes, ", "),
+    )
 }
 
 fn switching(facts: &Facts) -> Verdict {
@@ -255,6 +279,18 @@ fn injected(facts: &Facts) -> Verdict {
                 format!("{missed} selected pods were not injected and need a restart ({owners})"),
             )
         }
+        InjectionState::InForce if !facts.pods.outdated.is_empty() => {
+            let pods: usize = facts.pods.outdated.values().sum();
+            let owners = name_owners(&facts.pods.outdated);
+            verdict(
+                true,
+                "OlderConfiguration",
+                format!(
+                    "selected pods are injected when they are created; {pods} have an older configuration until they are \
+                     restarted ({owners})"
+                ),
+            )
+        }
         InjectionState::InForce if !facts.winners.is_empty() => {
             let winners = facts.winners.join(", ");
             verdict(
@@ -274,17 +310,14 @@ fn injected(facts: &Facts) -> Verdict {
 }
 
 fn waiting(vehicle: &VehicleState) -> String {
-    let named: Vec<&str> = vehicle
-        .waiting_for
-        .iter()
-        .take(NAMED)
-        .map(String::as_str)
-        .collect();
-    let rest = vehicle.waiting_for.len().saturating_sub(NAMED);
-    if rest == 0 {
-        named.join("; ")
-    } else {
-        format!("{} and {rest} more", named.join("; "))
+    first_few(&vehicle.waiting_for(), "; ")
+}
+
+fn first_few(all: &[String], separator: &str) -> String {
+    let named = all[..all.len().min(NAMED)].join(separator);
+    match all.len().saturating_sub(NAMED) {
+        0 => named,
+        rest => format!("{named} and {rest} more"),
     }
 }
 
@@ -341,7 +374,7 @@ mod tests {
             desired: 2,
             ready: 2,
             updated: 2,
-            waiting_for: Vec::new(),
+            ..VehicleState::default()
         };
         Facts {
             now: Timestamp::from_second(second).unwrap(),
@@ -390,7 +423,7 @@ mod tests {
     fn ready_needs_both_agents_and_injection() {
         assert_eq!(find(&report(&facts(0), None), READY).status, "True");
         let mut lacking = facts(0);
-        lacking.serving_vehicle.as_mut().unwrap().waiting_for =
+        lacking.serving_vehicle.as_mut().unwrap().unready =
             vec!["node n1: agent a is not ready".into()];
         let status = report(&lacking, None);
         assert_eq!(
@@ -407,7 +440,8 @@ mod tests {
         let mut midway = facts(0);
         midway.wanted = Mode::HostPort;
         midway.wanted_vehicle = Some(VehicleState {
-            waiting_for: vec!["1 of 2 nodes have no agent yet".into()],
+            desired: 2,
+            missing: 1,
             ..VehicleState::default()
         });
         let status = report(&midway, None);
@@ -417,6 +451,42 @@ mod tests {
             find(&status, SWITCHING)
                 .message
                 .contains("NodeLocal serves on: 1 of 2 nodes")
+        );
+    }
+
+    #[test]
+    fn pods_without_an_agent_on_their_node_make_it_not_ready_and_are_named_with_their_nodes() {
+        let mut lacking = facts(0);
+        lacking.pods.counts.injected = 5;
+        lacking.pods.counts.uncovered = 2;
+        lacking
+            .pods
+            .uncovered
+            .insert("Deployment shop/cart".into(), 2);
+        lacking.pods.uncovered_nodes.insert("n9".into());
+        let status = report(&lacking, None);
+        let ready = find(&status, READY);
+        assert_eq!(
+            (ready.status.as_str(), ready.reason.as_str()),
+            ("False", "PodsUncovered")
+        );
+        let named =
+            "2 of 5 pods run where no agent of their mode is ready (Deployment shop/cart: 2; n9)";
+        assert!(ready.message.starts_with(named), "{}", ready.message);
+    }
+
+    #[test]
+    fn nodes_that_may_be_without_an_agent_are_named_though_it_is_ready() {
+        let mut tolerating = facts(0);
+        let vehicle = tolerating.serving_vehicle.as_mut().unwrap();
+        vehicle.unready = vec!["node n1: agent a is not ready".into()];
+        vehicle.max_unready = 1;
+        let status = report(&tolerating, None);
+        assert_eq!(find(&status, READY).status, "True");
+        assert!(
+            find(&status, READY)
+                .message
+                .contains("node n1: agent a is not ready")
         );
     }
 

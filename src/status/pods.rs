@@ -1,6 +1,6 @@
-//! Counting pods: injected, current, stale, missed.
+//! Counting pods: injected, current, stale, missed, uncovered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
@@ -22,6 +22,8 @@ pub struct LivePod<'a> {
     pub labels: &'a BTreeMap<String, String>,
     /// Its name.
     pub name: &'a str,
+    /// The node it runs on, if it has been placed.
+    pub node: Option<&'a str>,
     /// What controls it, if anything does.
     pub controller: Option<&'a OwnerReference>,
     /// Whether it is being deleted.
@@ -39,6 +41,29 @@ pub struct Serving<'a> {
     pub recipe: &'a str,
 }
 
+/// Where agents are ready, so that a pod whose path leads nowhere is found.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    /// Nodes that are Ready. On one that is down nobody sends anything.
+    pub nodes: BTreeSet<String>,
+    /// By mode, nodes with a ready agent.
+    pub ready: BTreeMap<Mode, BTreeSet<String>>,
+    /// Modes in which an agent of any node will do.
+    pub anywhere: BTreeSet<Mode>,
+}
+
+impl Coverage {
+    /// Whether a pod that was born with a mode finds an agent from its node.
+    fn covers(&self, mode: Mode, node: &str) -> bool {
+        if !mode.on_nodes() || !self.nodes.contains(node) {
+            return true;
+        }
+        self.ready.get(&mode).is_some_and(|ready| {
+            ready.contains(node) || self.anywhere.contains(&mode) && !ready.is_empty()
+        })
+    }
+}
+
 /// What was counted, and who holds what is not current.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodReport {
@@ -50,8 +75,14 @@ pub struct PodReport {
     pub ready: BTreeMap<Mode, i32>,
     /// Owners of stale pods, with their number.
     pub stale: BTreeMap<String, usize>,
+    /// Of these, owners of pods whose mode is the serving one: only their configuration is older.
+    pub outdated: BTreeMap<String, usize>,
     /// Owners of missed pods, with their number.
     pub missed: BTreeMap<String, usize>,
+    /// Owners of uncovered pods, with their number.
+    pub uncovered: BTreeMap<String, usize>,
+    /// Nodes on which uncovered pods run.
+    pub uncovered_nodes: BTreeSet<String>,
 }
 
 /// Counts the pods of one `OtelAgent`, known by `label`.
@@ -64,13 +95,14 @@ pub fn count<'a>(
     serving: Option<&Serving<'_>>,
     selection: Option<&Selection>,
     exclusions: &[Selection],
+    coverage: &Coverage,
     pods: impl IntoIterator<Item = LivePod<'a>>,
 ) -> PodReport {
     let mut report = PodReport::default();
     for pod in pods {
         let injected_by = pod.labels.get(names::LABEL_AGENT);
         if injected_by.is_some_and(|agent| agent == label) {
-            count_injected(&mut report, &pod, serving);
+            count_injected(&mut report, &pod, serving, coverage);
         } else if injected_by.is_none()
             && !pod.terminating
             && is_selected(&pod, selection, exclusions)
@@ -82,7 +114,12 @@ pub fn count<'a>(
     report
 }
 
-fn count_injected(report: &mut PodReport, pod: &LivePod<'_>, serving: Option<&Serving<'_>>) {
+fn count_injected(
+    report: &mut PodReport,
+    pod: &LivePod<'_>,
+    serving: Option<&Serving<'_>>,
+    coverage: &Coverage,
+) {
     let mode = pod
         .labels
         .get(names::LABEL_MODE)
@@ -99,11 +136,22 @@ fn count_injected(report: &mut PodReport, pod: &LivePod<'_>, serving: Option<&Se
         *report.ready.entry(mode).or_default() += i32::from(pod.ready);
     }
     let recipe = pod.labels.get(names::LABEL_CONFIG).map(String::as_str);
-    if serving.is_some_and(|serving| mode == Some(serving.mode) && recipe == Some(serving.recipe)) {
+    let of_serving_mode = serving.is_some_and(|serving| mode == Some(serving.mode));
+    if of_serving_mode && recipe == serving.map(|serving| serving.recipe) {
         report.counts.current += 1;
     } else {
         report.counts.stale += 1;
         *report.stale.entry(owner(pod)).or_default() += 1;
+        if of_serving_mode {
+            *report.outdated.entry(owner(pod)).or_default() += 1;
+        }
+    }
+    if let Some((mode, node)) = mode.zip(pod.node)
+        && !coverage.covers(mode, node)
+    {
+        report.counts.uncovered += 1;
+        *report.uncovered.entry(owner(pod)).or_default() += 1;
+        report.uncovered_nodes.insert(node.to_owned());
     }
 }
 
@@ -179,6 +227,7 @@ mod tests {
             namespace_labels: &none,
             labels: &pod_labels,
             name: "cart-1",
+            node: Some("n1"),
             controller: Some(&deployment),
             terminating,
             ready: true,
@@ -187,7 +236,8 @@ mod tests {
             mode: Mode::HostPort,
             recipe: "r2",
         };
-        count("a.b", Some(&serving), Some(&all()), &[], [pod])
+        let coverage = covered_on("n1", &[Mode::HostPort, Mode::NodeLocal]);
+        count("a.b", Some(&serving), Some(&all()), &[], &coverage, [pod])
     }
 
     #[test]
@@ -250,6 +300,7 @@ mod tests {
                 namespace_labels: &none,
                 labels: &hashed,
                 name: "cart-7d4b9-x",
+                node: None,
                 controller,
                 terminating: false,
                 ready: true,
@@ -260,6 +311,82 @@ mod tests {
         let stateful_set = controller("StatefulSet", "db");
         assert_eq!(name(Some(&stateful_set)), "StatefulSet shop/db");
         assert_eq!(name(None), "Pod shop/cart-7d4b9-x");
+    }
+
+    /// Agents of these modes are ready on one of two Ready nodes.
+    fn covered_on(node: &str, modes: &[Mode]) -> Coverage {
+        let ready = BTreeSet::from([node.to_owned()]);
+        Coverage {
+            nodes: ["n1", "n2"].map(str::to_owned).into(),
+            ready: modes.iter().map(|mode| (*mode, ready.clone())).collect(),
+            anywhere: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn a_pod_is_uncovered_where_no_agent_of_its_own_mode_is_ready() {
+        let coverage = covered_on("n1", &[Mode::HostPort, Mode::NodeLocal]);
+        assert!(coverage.covers(Mode::HostPort, "n1"));
+        assert!(!coverage.covers(Mode::HostPort, "n2"), "on another node");
+        assert!(!coverage.covers(Mode::HostNetwork, "n1"), "of another mode");
+        assert!(coverage.covers(Mode::Sidecar, "n2"), "it has its own");
+        assert!(coverage.covers(Mode::HostPort, "n3"), "down: nobody sends");
+    }
+
+    #[test]
+    fn an_agent_of_any_node_will_do_where_the_service_leaves_the_node() {
+        let mut coverage = covered_on("n1", &[Mode::NodeLocal]);
+        coverage.anywhere.insert(Mode::NodeLocal);
+        assert!(coverage.covers(Mode::NodeLocal, "n2"));
+        coverage.ready.clear();
+        assert!(!coverage.covers(Mode::NodeLocal, "n2"));
+    }
+
+    #[test]
+    fn an_uncovered_pod_is_counted_beside_being_current_or_stale_and_its_owner_named() {
+        let injected = labels(&[
+            (names::LABEL_AGENT, "a.b"),
+            (names::LABEL_MODE, "HostPort"),
+            (names::LABEL_CONFIG, "r2"),
+        ]);
+        let none = labels(&[]);
+        let deployment = controller("StatefulSet", "db");
+        let pod = |node| LivePod {
+            namespace: "shop",
+            namespace_labels: &none,
+            labels: &injected,
+            name: "db-0",
+            node,
+            controller: Some(&deployment),
+            terminating: false,
+            ready: true,
+        };
+        let serving = Serving {
+            mode: Mode::HostPort,
+            recipe: "r2",
+        };
+        let coverage = covered_on("n1", &[Mode::HostPort]);
+        let pods = [pod(Some("n1")), pod(Some("n2")), pod(None)];
+        let report = count("a.b", Some(&serving), None, &[], &coverage, pods);
+        assert_eq!((report.counts.current, report.counts.uncovered), (3, 1));
+        assert_eq!(name_owners(&report.uncovered), "StatefulSet shop/db: 1");
+        assert_eq!(report.uncovered_nodes, BTreeSet::from(["n2".to_owned()]));
+    }
+
+    #[test]
+    fn of_stale_pods_those_that_only_have_an_older_configuration_are_told_apart() {
+        let born_with = |mode| {
+            count_one(
+                &[
+                    (names::LABEL_AGENT, "a.b"),
+                    (names::LABEL_MODE, mode),
+                    (names::LABEL_CONFIG, "r1"),
+                ],
+                false,
+            )
+        };
+        assert_eq!(born_with("HostPort").outdated.len(), 1);
+        assert_eq!(born_with("NodeLocal").outdated.len(), 0);
     }
 
     #[test]

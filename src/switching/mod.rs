@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-pub use vehicle::{AgentPod, NodeState, Vehicle, VehicleState};
+pub use vehicle::{AgentPod, MaxUnready, NodeState, Vehicle, VehicleState};
 
 use crate::api::Mode;
 

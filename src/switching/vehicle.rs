@@ -1,6 +1,7 @@
 //! Whether a vehicle is ready everywhere, and where it is not.
 //!
-//! "Everywhere" is every agent on a node that is Ready: a node that is down blocks nothing.
+//! "Everywhere" is every agent on a node that is Ready: a node that is down blocks nothing. A cluster
+//! that always has some nodes without a ready agent says how many may be.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,6 +46,42 @@ pub struct Vehicle {
     pub pods: Vec<AgentPod>,
 }
 
+/// How many nodes may be without a ready agent when a path is taken into use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxUnready {
+    /// That many.
+    Nodes(usize),
+    /// Percent of the nodes that should have an agent, rounded down: never more than was said.
+    Percent(u8),
+}
+
+impl Default for MaxUnready {
+    fn default() -> Self {
+        Self::Nodes(0)
+    }
+}
+
+impl MaxUnready {
+    /// A count such as `3` or a percentage such as `5%`, as users write them; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.strip_suffix('%') {
+            None => text.parse().ok().map(Self::Nodes),
+            Some(percent) => {
+                let percent = percent.parse().ok().filter(|percent| *percent <= 100);
+                percent.map(Self::Percent)
+            }
+        }
+    }
+
+    /// The count, of `desired` nodes.
+    pub fn of(self, desired: usize) -> usize {
+        match self {
+            Self::Nodes(nodes) => nodes,
+            Self::Percent(percent) => desired.saturating_mul(percent.into()) / 100,
+        }
+    }
+}
+
 /// What is so of a vehicle.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VehicleState {
@@ -54,20 +91,55 @@ pub struct VehicleState {
     pub ready: i32,
     /// Nodes with an agent made from the present template.
     pub updated: i32,
-    /// Why it is not ready everywhere; empty where it is. Node names and reasons, for a person.
-    pub waiting_for: Vec<String>,
+    /// Why nothing can be said of its nodes yet, for a person.
+    pub pending: Option<String>,
+    /// Ready nodes without a ready agent of the present template: names and reasons, for a person.
+    pub unready: Vec<String>,
+    /// Nodes that have no agent at all yet. Which these are only the `DaemonSet` controller knows.
+    pub missing: usize,
+    /// Of `unready` and `missing`, how many there may be.
+    pub max_unready: usize,
 }
 
 impl VehicleState {
-    /// Whether every agent on a Ready node is ready and updated.
+    /// A vehicle of which nothing is known but why.
+    pub fn pending(why: impl Into<String>) -> Self {
+        Self {
+            pending: Some(why.into()),
+            ..Self::default()
+        }
+    }
+
+    /// Whether every agent on a Ready node is ready and updated, but for as many as may not be.
     pub fn is_ready_everywhere(&self) -> bool {
-        self.waiting_for.is_empty()
+        self.pending.is_none() && self.unready.len() + self.missing <= self.max_unready
+    }
+
+    /// What a person would look at where it is not ready, or not on every node.
+    pub fn waiting_for(&self) -> Vec<String> {
+        let missing = (self.missing > 0).then(|| {
+            format!(
+                "{} of {} nodes have no agent yet",
+                self.missing, self.desired
+            )
+        });
+        self.pending
+            .iter()
+            .chain(&self.unready)
+            .cloned()
+            .chain(missing)
+            .collect()
     }
 }
 
 impl Vehicle {
     /// Counts agents by node and names the nodes that are waited for.
-    pub fn state(&self, nodes: &NodeState, wanted_template: &str) -> VehicleState {
+    pub fn state(
+        &self,
+        nodes: &NodeState,
+        wanted_template: &str,
+        max_unready: MaxUnready,
+    ) -> VehicleState {
         let mut by_node: BTreeMap<&str, Vec<&AgentPod>> = BTreeMap::new();
         for pod in &self.pods {
             if let Some(node) = &pod.node {
@@ -82,47 +154,46 @@ impl Vehicle {
             desired: self.desired,
             ready: count(&|pods| pods.iter().any(|pod| pod.ready)),
             updated: count(&|pods| pods.iter().any(|pod| is_updated(pod))),
-            waiting_for: Vec::new(),
+            max_unready: max_unready.of(usize::try_from(self.desired).unwrap_or_default()),
+            ..VehicleState::default()
         };
         if !self.observed || self.template != wanted_template {
-            state
-                .waiting_for
-                .push("the DaemonSet controller has not acted on the change yet".into());
+            state.pending = Some("the DaemonSet controller has not acted on the change yet".into());
             return state;
         }
         if self.desired == 0 {
-            state
-                .waiting_for
-                .push("no node matches the agent's nodeSelector and tolerations".into());
+            state.pending = Some("no node matches the agent's nodeSelector and tolerations".into());
         }
         let is_node_ready = |node: &str| nodes.get(node).copied().unwrap_or(false);
         for (node, pods) in &by_node {
             if is_node_ready(node) && !pods.iter().any(|pod| pod.ready && is_updated(pod)) {
                 let names: Vec<String> = pods.iter().map(|pod| pod.described()).collect();
-                state.waiting_for.push(format!(
+                state.unready.push(format!(
                     "node {node}: agent {} is not ready",
                     names.join(", ")
                 ));
             }
         }
-        state
-            .waiting_for
-            .extend(self.missing(&by_node.keys().copied().collect(), nodes));
+        state.missing = self.missing(&by_node.keys().copied().collect(), nodes);
+        let works = self.pods.iter().any(|pod| pod.ready && is_updated(pod));
+        if !works && state.is_ready_everywhere() {
+            // All nodes are down, or all may be unready: nobody would be served all the same.
+            state.pending = Some("no node has a ready agent".into());
+        }
         state
     }
 
     /// Agents that do not exist yet. Which nodes lack them is the `DaemonSet` controller's knowledge;
     /// nodes that are down without an agent may account for some.
-    fn missing(&self, with_agent: &BTreeSet<&str>, nodes: &NodeState) -> Option<String> {
+    fn missing(&self, with_agent: &BTreeSet<&str>, nodes: &NodeState) -> usize {
         let down = nodes
             .iter()
             .filter(|(name, ready)| !**ready && !with_agent.contains(name.as_str()))
             .count();
         let desired = usize::try_from(self.desired).unwrap_or_default();
-        let missing = desired
+        desired
             .saturating_sub(with_agent.len())
-            .saturating_sub(down);
-        (missing > 0).then(|| format!("{missing} of {desired} nodes have no agent yet"))
+            .saturating_sub(down)
     }
 }
 
@@ -159,27 +230,40 @@ mod tests {
     #[test]
     fn ready_everywhere_means_every_ready_node_has_a_ready_updated_agent() {
         let nodes = nodes(&[("n1", true), ("n2", true)]);
-        let state =
-            vehicle(2, vec![pod("n1", true, "t1"), pod("n2", true, "t1")]).state(&nodes, "t1");
+        let state = vehicle(2, vec![pod("n1", true, "t1"), pod("n2", true, "t1")]).state(
+            &nodes,
+            "t1",
+            MaxUnready::default(),
+        );
         assert!(state.is_ready_everywhere(), "{state:?}");
         assert_eq!((state.desired, state.ready, state.updated), (2, 2, 2));
 
-        let state =
-            vehicle(2, vec![pod("n1", true, "t1"), pod("n2", false, "t1")]).state(&nodes, "t1");
-        assert_eq!(state.waiting_for, ["node n2: agent a-n2 is not ready"]);
+        let state = vehicle(2, vec![pod("n1", true, "t1"), pod("n2", false, "t1")]).state(
+            &nodes,
+            "t1",
+            MaxUnready::default(),
+        );
+        assert_eq!(state.waiting_for(), ["node n2: agent a-n2 is not ready"]);
 
         let pulling = AgentPod {
             waits_for: Some("ImagePullBackOff".into()),
             ..pod("n2", false, "t1")
         };
-        let state = vehicle(2, vec![pod("n1", true, "t1"), pulling]).state(&nodes, "t1");
+        let state = vehicle(2, vec![pod("n1", true, "t1"), pulling]).state(
+            &nodes,
+            "t1",
+            MaxUnready::default(),
+        );
         assert_eq!(
-            state.waiting_for,
+            state.waiting_for(),
             ["node n2: agent a-n2 (ImagePullBackOff) is not ready"]
         );
 
-        let state =
-            vehicle(2, vec![pod("n1", true, "t1"), pod("n2", true, "t0")]).state(&nodes, "t1");
+        let state = vehicle(2, vec![pod("n1", true, "t1"), pod("n2", true, "t0")]).state(
+            &nodes,
+            "t1",
+            MaxUnready::default(),
+        );
         assert!(!state.is_ready_everywhere());
     }
 
@@ -187,23 +271,70 @@ mod tests {
     fn a_node_that_is_down_blocks_nothing() {
         let nodes = nodes(&[("n1", true), ("n2", false)]);
         let with_dead_agent = vehicle(2, vec![pod("n1", true, "t1"), pod("n2", false, "t1")]);
-        assert!(with_dead_agent.state(&nodes, "t1").is_ready_everywhere());
+        assert!(
+            with_dead_agent
+                .state(&nodes, "t1", MaxUnready::default())
+                .is_ready_everywhere()
+        );
         let without_agent = vehicle(2, vec![pod("n1", true, "t1")]);
-        assert!(without_agent.state(&nodes, "t1").is_ready_everywhere());
+        assert!(
+            without_agent
+                .state(&nodes, "t1", MaxUnready::default())
+                .is_ready_everywhere()
+        );
     }
 
     #[test]
     fn a_node_without_an_agent_is_waited_for() {
         let nodes = nodes(&[("n1", true), ("n2", true)]);
-        let state = vehicle(2, vec![pod("n1", true, "t1")]).state(&nodes, "t1");
-        assert_eq!(state.waiting_for, ["1 of 2 nodes have no agent yet"]);
+        let state =
+            vehicle(2, vec![pod("n1", true, "t1")]).state(&nodes, "t1", MaxUnready::default());
+        assert_eq!(state.waiting_for(), ["1 of 2 nodes have no agent yet"]);
+    }
+
+    #[test]
+    fn as_many_nodes_as_the_user_allows_may_be_without_a_ready_agent_and_are_named_all_the_same() {
+        let nodes = nodes(&[("n1", true), ("n2", true), ("n3", true)]);
+        let vehicle = vehicle(3, vec![pod("n1", true, "t1"), pod("n2", false, "t1")]);
+        let state = |max_unready| vehicle.state(&nodes, "t1", max_unready);
+        assert!(!state(MaxUnready::Nodes(1)).is_ready_everywhere());
+        assert!(!state(MaxUnready::Percent(66)).is_ready_everywhere());
+        let allowed = state(MaxUnready::Percent(67));
+        assert!(allowed.is_ready_everywhere());
+        assert_eq!(
+            allowed.waiting_for(),
+            [
+                "node n2: agent a-n2 is not ready",
+                "1 of 3 nodes have no agent yet"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_vehicle_without_any_ready_agent_is_not_ready_whatever_is_allowed() {
+        let up = nodes(&[("n1", true)]);
+        let lame = vehicle(1, vec![pod("n1", false, "t1")]);
+        let state = lame.state(&up, "t1", MaxUnready::Percent(100));
+        assert!(!state.is_ready_everywhere());
+        let down = nodes(&[("n1", false)]);
+        let state = lame.state(&down, "t1", MaxUnready::default());
+        assert_eq!(state.waiting_for(), ["no node has a ready agent"]);
+    }
+
+    #[test]
+    fn a_number_of_nodes_is_a_count_or_a_percentage() {
+        assert_eq!(MaxUnready::parse("3"), Some(MaxUnready::Nodes(3)));
+        assert_eq!(MaxUnready::parse("5%"), Some(MaxUnready::Percent(5)));
+        for wrong in ["", "-1", "101%", "5 %", "%", "a few"] {
+            assert_eq!(MaxUnready::parse(wrong), None, "{wrong}");
+        }
     }
 
     #[test]
     fn no_node_at_all_is_not_ready() {
         assert!(
             !vehicle(0, Vec::new())
-                .state(&NodeState::new(), "t1")
+                .state(&NodeState::new(), "t1", MaxUnready::default())
                 .is_ready_everywhere()
         );
     }
