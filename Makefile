@@ -140,6 +140,11 @@ crd: prerequisites ## Write the CRD anew from the Rust types
 	$(CARGO) run --quiet --locked --package otelagent-operator -- crd > $(TARGET)/otelagents.yaml
 	mv $(TARGET)/otelagents.yaml crds/otelagents.yaml
 
+.PHONY: pin-release
+pin-release: prerequisites ## Pin what this release renders; say why it differs in docs/upgrading.md
+	OTELAGENT_PIN_RELEASE=1 $(CARGO) test --quiet --locked --package otelagent-operator --test tests -- \
+	    --exact pure::releases::this_release_renders_what_is_pinned_for_it
+
 .PHONY: demo
 demo: prerequisites ## Watch spans arrive while the topology is switched through every mode; leaves the cluster up
 	@$(CARGO) run --quiet --locked --package demo -- up

@@ -78,6 +78,7 @@ async fn run_controller(args: ControllerArgs) -> Result<(), Failure> {
         agent_image,
         canary_namespace,
         instance: identity.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
     };
     let controller = Controller::start(client, settings, metrics.clone()).await?;
     tokio::select! {

@@ -50,6 +50,12 @@ pub const ANNOTATION_RECIPE: &str = "otelagent.dev/recipe";
 /// for API servers that have not seen the move.
 pub const ANNOTATION_BOUND_AT: &str = "otelagent.dev/bound-at";
 
+/// On bindings: what made their recipe the one in force, for a person: a generation of the spec, or an
+/// upgrade of the operator.
+pub const ANNOTATION_BECAUSE: &str = "otelagent.dev/because";
+/// On vehicles and bindings: version of the operator that wrote them.
+pub const ANNOTATION_OPERATOR: &str = "otelagent.dev/operator-version";
+
 /// Name of the injected container, and of the container in agent pods.
 pub const CONTAINER: &str = "otelagent";
 /// Name of the injected volume that carries the agent's configuration.

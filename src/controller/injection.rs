@@ -45,6 +45,8 @@ pub(crate) struct Standing {
     pub(crate) exclusions: Vec<Selection>,
     /// Those `OtelAgent`s, as `namespace/name`.
     pub(crate) winners: Vec<String>,
+    /// What the next recipe would be put in force for: a generation of the spec, or an upgrade.
+    pub(crate) because: String,
 }
 
 /// What stands after a pass.
@@ -79,16 +81,37 @@ pub(crate) fn standing(context: &Context, agent: &OtelAgent) -> Standing {
                 .collect::<Vec<_>>()
         })
         .unwrap_or_default();
+    let in_force = own
+        .map(|binding| observe::in_force(&binding))
+        .unwrap_or_default();
     Standing {
-        in_force: own
-            .map(|binding| observe::in_force(&binding))
-            .unwrap_or_default(),
+        because: because(agent, &in_force, &context.environment.operator_version),
+        in_force,
         winners: winners
             .iter()
             .map(|winner| format!("{}/{}", winner.namespace, winner.name))
             .collect(),
         exclusions: winners.into_iter().map(|winner| winner.selection).collect(),
     }
+}
+
+/// What a change of the recipe would be due to: where the spec is as it was, another version of the
+/// operator.
+fn because(agent: &OtelAgent, in_force: &InForce, version: &str) -> String {
+    let generation = agent.metadata.generation;
+    let was_seen = agent
+        .status
+        .as_ref()
+        .is_some_and(|status| status.observed_generation == generation);
+    match in_force.written_by.as_deref() {
+        Some(before) if was_seen && before != version => upgrade(before, version),
+        _ => format!("generation {} of its spec", generation.unwrap_or_default()),
+    }
+}
+
+/// An upgrade of the operator, in words.
+pub(crate) fn upgrade(before: &str, version: &str) -> String {
+    format!("the upgrade of the operator from {before} to {version}")
 }
 
 /// An `OtelAgent` as a rival for pods: by its spec, or by what is in force where its spec was refused.
@@ -309,7 +332,16 @@ async fn bind(
         .bound_at
         .filter(|_| !moved)
         .unwrap_or_else(Context::now);
+    let because = standing
+        .in_force
+        .because
+        .clone()
+        .filter(|_| !moved)
+        .unwrap_or_else(|| standing.because.clone());
+    let version = context.environment.operator_version.clone();
     let mut binding = rendered.binding.clone();
+    binding["metadata"]["annotations"][names::ANNOTATION_BECAUSE] = because.clone().into();
+    binding["metadata"]["annotations"][names::ANNOTATION_OPERATOR] = version.clone().into();
     binding["metadata"]["annotations"][names::ANNOTATION_RECIPE] = Value::String(recipe.hash());
     binding["metadata"]["annotations"][names::ANNOTATION_BOUND_AT] =
         Value::String(bound_at.to_string());
@@ -326,6 +358,8 @@ async fn bind(
         selection: valid.selection.clone(),
         policy: Some(name),
         bound_at: Some(bound_at),
+        because: Some(because),
+        written_by: Some(version),
     })
 }
 

@@ -57,6 +57,8 @@ pub struct Settings {
     pub canary_namespace: String,
     /// Name of this replica, for events.
     pub instance: String,
+    /// Version of this operator; what it renders otherwise than another version is told with it.
+    pub version: String,
 }
 
 /// The controller, watching but not writing yet.
@@ -208,6 +210,7 @@ async fn look_at_server(
         platform_namespaces: settings.platform_namespaces.clone(),
         agent_image: settings.agent_image.clone(),
         server,
+        operator_version: settings.version.clone(),
     };
     Ok((environment, policy_engine))
 }

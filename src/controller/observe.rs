@@ -29,6 +29,10 @@ pub(crate) struct InForce {
     pub(crate) policy: Option<String>,
     /// Since when it binds that policy.
     pub(crate) bound_at: Option<Timestamp>,
+    /// What made its recipe the one in force.
+    pub(crate) because: Option<String>,
+    /// Version of the operator that wrote it last.
+    pub(crate) written_by: Option<String>,
 }
 
 /// Reads a real binding.
@@ -42,6 +46,8 @@ pub(crate) fn in_force(binding: &DynamicObject) -> InForce {
             .and_then(|text| serde_json::from_str(text).ok()),
         policy: binding.data["spec"]["policyName"].as_str().map(Into::into),
         bound_at: annotation(names::ANNOTATION_BOUND_AT).and_then(|text| text.parse().ok()),
+        because: annotation(names::ANNOTATION_BECAUSE).map(Into::into),
+        written_by: annotation(names::ANNOTATION_OPERATOR).map(Into::into),
     }
 }
 
@@ -121,6 +127,22 @@ fn vehicle(stores: &Stores, object: &DaemonSet, label: &str, mode: Mode) -> Vehi
             })
             .collect(),
     }
+}
+
+/// Another version of the operator that wrote a vehicle whose agents this one renders anew, and so
+/// replaces.
+pub(crate) fn replaced_version(
+    stores: &Stores,
+    agent: &ValidAgent,
+    environment: &Environment,
+    mode: Mode,
+) -> Option<String> {
+    let live = stores.daemon_set(&agent.namespace, &agent.label(), mode)?;
+    let objects = topology(mode).objects(agent, environment);
+    let wanted = objects.iter().find_map(template_of);
+    let version = live.annotations().get(names::ANNOTATION_OPERATOR)?;
+    let differs = template_label(&live) != wanted && *version != environment.operator_version;
+    differs.then(|| version.clone())
 }
 
 fn template_of(object: &Object) -> Option<String> {

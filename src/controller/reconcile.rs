@@ -24,7 +24,7 @@ use crate::desired::{Object, Problem, ValidAgent, topology, validate};
 use crate::inject::environment::HOST_IP;
 use crate::names;
 use crate::process::in_full;
-use crate::status::{Facts, Failure, InjectionState};
+use crate::status::{Facts, Failure, InjectionState, Upgrade};
 use crate::switching::{Observed, Plan, plan};
 
 /// Longest pass; a client call has its own, shorter limit.
@@ -116,6 +116,8 @@ async fn refuse(
         ),
         injection,
         winners: standing.winners.clone(),
+        because: in_force.because.clone(),
+        upgrade: None,
         failure: None,
     };
     report::report(agent, &facts, context).await?;
@@ -163,6 +165,8 @@ async fn carry_out(
         pods: counted,
         injection: InjectionState::NotWanted,
         winners: standing.winners.clone(),
+        because: None,
+        upgrade: upgrade(valid, &decided, context),
         failure: None,
     };
     let mut outcome = write_objects(valid, &decided, context).await;
@@ -186,6 +190,7 @@ async fn carry_out(
     if now_in_force != *in_force {
         facts.pods = pods(&now_in_force);
     }
+    facts.because = now_in_force.because;
     if let Err(error) = &outcome {
         facts.failure = Some(Failure {
             reason: error.reason(),
@@ -234,6 +239,22 @@ fn describe(facts: &mut Facts, valid: &ValidAgent, serving: Option<Mode>, contex
         .flatten();
 }
 
+/// Modes whose agents are about to be replaced only because this operator is another version.
+fn upgrade(valid: &ValidAgent, decided: &Plan, context: &Context) -> Option<Upgrade> {
+    let environment = &context.environment;
+    let replaced = |mode: &Mode| {
+        let before = observe::replaced_version(&context.stores, valid, environment, *mode)?;
+        Some((before, *mode))
+    };
+    let found: Vec<(String, Mode)> = decided.keep.keys().filter_map(replaced).collect();
+    let (before, _) = found.first()?.clone();
+    Some(Upgrade {
+        before,
+        version: environment.operator_version.clone(),
+        modes: found.into_iter().map(|(_, mode)| mode).collect(),
+    })
+}
+
 async fn write_objects(
     valid: &ValidAgent,
     decided: &Plan,
@@ -241,11 +262,13 @@ async fn write_objects(
 ) -> Result<(), ControllerError> {
     for (mode, unused_since) in &decided.keep {
         for object in topology(*mode).objects(valid, &context.environment) {
-            let moment = unused_since.filter(|_| matches!(object, Object::DaemonSet(_)));
-            let annotations: Vec<(&str, String)> = moment
-                .map(|moment| (names::ANNOTATION_UNUSED_SINCE, moment.to_string()))
-                .into_iter()
-                .collect();
+            let mut annotations = Vec::new();
+            if matches!(object, Object::DaemonSet(_)) {
+                let version = context.environment.operator_version.clone();
+                annotations.push((names::ANNOTATION_OPERATOR, version));
+                let moment = unused_since.map(|moment| moment.to_string());
+                annotations.extend(moment.map(|at| (names::ANNOTATION_UNUSED_SINCE, at)));
+            }
             let live = live(valid, &object, *mode, context);
             if apply::object(&context.client, valid, &object, &annotations, live.as_ref()).await? {
                 context.metrics.wrote(object.kind(), "apply");

@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::context::Context;
 use super::error::ControllerError;
-use crate::api::OtelAgent;
+use crate::api::{OtelAgent, OtelAgentStatus};
 use crate::names;
-use crate::status::{Facts, report as status_of, transitions};
+use crate::status::{Facts, Note, report as status_of, transitions, upgrade};
 
 /// Longest note of an event, in bytes (events.k8s.io/v1).
 const MAX_NOTE: usize = 1000;
@@ -22,9 +22,22 @@ pub(crate) async fn report(
 ) -> Result<(), ControllerError> {
     let previous = agent.status.as_ref();
     let status = status_of(facts, previous);
-    if previous == Some(&status) {
-        return Ok(());
+    let mut news: Vec<Note> = upgrade(facts).into_iter().collect();
+    if previous != Some(&status) {
+        write(agent, &status, context).await?;
+        news.extend(transitions(previous, &status));
     }
+    for note in news {
+        tell(agent, note, context).await;
+    }
+    Ok(())
+}
+
+async fn write(
+    agent: &OtelAgent,
+    status: &OtelAgentStatus,
+    context: &Context,
+) -> Result<(), ControllerError> {
     let namespace = agent.namespace().unwrap_or_default();
     let api: Api<OtelAgent> = Api::namespaced(context.client.clone(), &namespace);
     let intent = json!({
@@ -38,28 +51,26 @@ pub(crate) async fn report(
         .await
         .map_err(ControllerError::api("write the status"))?;
     context.metrics.wrote("OtelAgent", "status");
-    for note in transitions(previous, &status) {
-        let event = Event {
-            type_: if note.warning {
-                EventType::Warning
-            } else {
-                EventType::Normal
-            },
-            reason: note.reason,
-            note: Some(shorten(&note.message, MAX_NOTE)),
-            action: "Reconcile".into(),
-            secondary: None,
-        };
-        // An event that cannot be written must not keep the object from being reconciled.
-        if let Err(error) = context
-            .recorder
-            .publish(&event, &agent.object_ref(&()))
-            .await
-        {
-            tracing::warn!(error = %error, "event not written");
-        }
-    }
     Ok(())
+}
+
+/// An event that cannot be written must not keep the object from being reconciled.
+async fn tell(agent: &OtelAgent, note: Note, context: &Context) {
+    let event = Event {
+        type_: if note.warning {
+            EventType::Warning
+        } else {
+            EventType::Normal
+        },
+        reason: note.reason,
+        note: Some(shorten(&note.message, MAX_NOTE)),
+        action: "Reconcile".into(),
+        secondary: None,
+    };
+    let about = agent.object_ref(&());
+    if let Err(error) = context.recorder.publish(&event, &about).await {
+        tracing::warn!(error = %error, "event not written");
+    }
 }
 
 /// At most `limit` bytes, cut between characters.

@@ -13,6 +13,8 @@ pub struct Environment {
     pub agent_image: String,
     /// Version of the API server.
     pub server: ServerVersion,
+    /// Version of this operator, such as `0.1.0`.
+    pub operator_version: String,
 }
 
 impl Environment {

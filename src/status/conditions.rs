@@ -286,8 +286,9 @@ fn injected(facts: &Facts) -> Verdict {
                 true,
                 "OlderConfiguration",
                 format!(
-                    "selected pods are injected when they are created; {pods} have an older configuration until they are \
-                     restarted ({owners})"
+                    "selected pods are injected when they are created; {pods} have an older configuration than that of \
+                     {} until they are restarted ({owners})",
+                    facts.because.as_deref().unwrap_or("the present spec"),
                 ),
             )
         }
@@ -332,6 +333,22 @@ pub struct Note {
     pub message: String,
 }
 
+/// What an upgrade of the operator does to agents, if it does anything.
+pub fn upgrade(facts: &Facts) -> Option<Note> {
+    let upgrade = facts.upgrade.as_ref()?;
+    let modes: Vec<&str> = upgrade.modes.iter().map(|mode| mode.as_str()).collect();
+    Some(Note {
+        warning: false,
+        reason: "OperatorUpgraded".into(),
+        message: format!(
+            "agents of {} are replaced: operator {} renders them otherwise than {} did",
+            modes.join(", "),
+            upgrade.version,
+            upgrade.before
+        ),
+    })
+}
+
 /// The transitions between two statuses: a condition whose status changed, or whose reason changed
 /// while it is a cause for concern. Nothing else is an event.
 pub fn transitions(previous: Option<&OtelAgentStatus>, current: &OtelAgentStatus) -> Vec<Note> {
@@ -367,7 +384,7 @@ mod tests {
 
     use super::*;
     use crate::api::Mode;
-    use crate::status::PodReport;
+    use crate::status::{PodReport, Upgrade};
 
     fn facts(second: i64) -> Facts {
         let ready = VehicleState {
@@ -388,6 +405,8 @@ mod tests {
             pods: PodReport::default(),
             injection: InjectionState::InForce,
             winners: Vec::new(),
+            because: None,
+            upgrade: None,
             failure: None,
         }
     }
@@ -487,6 +506,29 @@ mod tests {
             find(&status, READY)
                 .message
                 .contains("node n1: agent a is not ready")
+        );
+    }
+
+    #[test]
+    fn an_upgrade_that_makes_pods_stale_or_replaces_agents_is_named_as_the_reason() {
+        let mut upgraded = facts(0);
+        upgraded.because = Some("the upgrade of the operator from 1 to 2".into());
+        upgraded.pods.outdated.insert("Pod shop/one".into(), 1);
+        let status = report(&upgraded, None);
+        let injected = find(&status, INJECTED);
+        assert_eq!(injected.reason, "OlderConfiguration");
+        let named = "than that of the upgrade of the operator from 1 to 2 until they are restarted (Pod shop/one: 1)";
+        assert!(injected.message.contains(named), "{}", injected.message);
+
+        assert_eq!(upgrade(&upgraded), None);
+        upgraded.upgrade = Some(Upgrade {
+            before: "1".into(),
+            version: "2".into(),
+            modes: vec![Mode::HostPort],
+        });
+        assert_eq!(
+            upgrade(&upgraded).map(|note| note.message).as_deref(),
+            Some("agents of HostPort are replaced: operator 2 renders them otherwise than 1 did")
         );
     }
 

@@ -5,7 +5,7 @@
 mod conditions;
 mod pods;
 
-pub use conditions::{Note, report, transitions};
+pub use conditions::{Note, report, transitions, upgrade};
 pub use pods::{Coverage, LivePod, PodReport, Serving, count};
 
 use k8s_openapi::jiff::Timestamp;
@@ -39,8 +39,23 @@ pub struct Facts {
     pub injection: InjectionState,
     /// Older `OtelAgent`s that select some of the same pods, and get them.
     pub winners: Vec<String>,
+    /// What made the recipe in force the one it is, in words.
+    pub because: Option<String>,
+    /// Agents that are about to be replaced though the spec is as it was.
+    pub upgrade: Option<Upgrade>,
     /// What kept the objects from being written, if anything did.
     pub failure: Option<Failure>,
+}
+
+/// Agents that another version of the operator renders otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgrade {
+    /// The version that wrote them.
+    pub before: String,
+    /// The version that writes them now.
+    pub version: String,
+    /// Their modes.
+    pub modes: Vec<Mode>,
 }
 
 /// Why objects could not be written.

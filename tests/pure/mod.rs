@@ -6,6 +6,7 @@ mod golden;
 mod pods;
 mod properties;
 mod purity;
+mod releases;
 mod validation;
 
 use std::collections::BTreeSet;
@@ -23,6 +24,7 @@ pub(crate) fn environment() -> Environment {
             major: 1,
             minor: 37,
         },
+        operator_version: "0.0.0".into(),
     }
 }
 
