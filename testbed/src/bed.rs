@@ -20,6 +20,7 @@ use crate::parts::{Part, ensure_for};
 use crate::progress::{Step, say};
 use crate::reaper::Reaper;
 use crate::registry;
+use crate::simulated;
 
 /// Kills everything in one control group.
 const END_GROUP: &str = concat!(include_str!("end-group.sh"), "group=$1\nend_group\n");
@@ -101,9 +102,13 @@ impl Bed {
         kubectl
     }
 
-    /// The nodes' names.
+    /// The nodes' names, real or simulated.
     pub fn node_names(&self) -> Vec<String> {
-        (1..=self.record.options.nodes).map(node_name).collect()
+        let simulated = (1..=self.record.options.simulated_nodes).map(simulated::node_name);
+        (1..=self.record.options.nodes)
+            .map(node_name)
+            .chain(simulated)
+            .collect()
     }
 
     /// A node's address; nodes count from 1.
@@ -197,6 +202,27 @@ impl Bed {
         node::start_agents(layout, options, node)?;
         node::wait_for_proxy(layout, node)?;
         control_plane::wait_for_node(layout, options, node)
+    }
+
+    /// Takes a simulated node down: neither it nor its pods are Ready any more, and pods that are
+    /// deleted stay until it is back. Simulated nodes count from 1.
+    pub fn stop_simulated_node(&self, node: u16) -> Result<()> {
+        simulated::check(&self.record.options, &[node])?;
+        simulated::stop_node(&self.layout, &self.record.options, node)
+    }
+
+    /// Brings a simulated node back and waits until it is Ready. Its pods become ready again.
+    pub fn start_simulated_node(&self, node: u16) -> Result<()> {
+        simulated::check(&self.record.options, &[node])?;
+        simulated::start_node(&self.layout, &self.record.options, node)
+    }
+
+    /// On these simulated nodes, and on no others, new pods stay Pending from now on, as if their
+    /// image could not be had. Those that run stay as they are; held ones run once their node is
+    /// not named any more.
+    pub fn hold_pods_on(&self, nodes: &[u16]) -> Result<()> {
+        simulated::check(&self.record.options, nodes)?;
+        simulated::hold_pods(&self.layout, &self.record.options, nodes)
     }
 
     fn check_node(&self, node: u8) -> Result<()> {

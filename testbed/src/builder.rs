@@ -12,12 +12,13 @@ use crate::net;
 use crate::node;
 use crate::options::{Options, Record};
 use crate::packages;
-use crate::parts;
+use crate::parts::{self, Part};
 use crate::pins::KubernetesVersion;
 use crate::pki;
 use crate::progress::Step;
 use crate::reaper::Reaper;
 use crate::registry;
+use crate::simulated;
 
 /// Choices for a [`Bed`]; see [`Bed::builder`].
 #[derive(Clone, Debug, Default)]
@@ -36,6 +37,13 @@ impl Builder {
     /// How many nodes; none by default: a control plane only, on which no pod ever runs.
     pub fn nodes(mut self, nodes: u8) -> Self {
         self.options.nodes = nodes;
+        self
+    }
+
+    /// How many simulated nodes, instead of real ones: objects that kwok keeps Ready and whose pods
+    /// it makes Running and Ready at once. Nothing in the pods runs.
+    pub fn simulated_nodes(mut self, nodes: u16) -> Self {
+        self.options.simulated_nodes = nodes;
         self
     }
 
@@ -78,6 +86,7 @@ impl Builder {
                 self.options.nodes
             )));
         }
+        simulated::check_options(&self.options)?;
         if !rustix::process::geteuid().is_root() {
             return Err(Error::Missing {
                 what: "the right to make network namespaces and control groups".to_owned(),
@@ -89,11 +98,14 @@ impl Builder {
             packages::ensure(packages::NODE)?;
         }
         parts::ensure_all(self.options.kubernetes, self.options.nodes > 0)?;
+        if self.options.simulated_nodes > 0 {
+            parts::ensure_for(Part::Kwok, self.options.kubernetes)?;
+        }
 
         let step = Step::short(format!(
             "start bed {name}: Kubernetes {}, {} nodes",
             self.options.kubernetes.release(),
-            self.options.nodes
+            u16::from(self.options.nodes) + self.options.simulated_nodes
         ));
         let record = registry::claim(name, self.options)?;
         // From here on the bed's end is certain: dropping it ends it, and so does our death.
@@ -138,6 +150,9 @@ fn bring_up(record: &Record) -> Result<()> {
         node::start_agents(layout, options, node)?;
     }
     control_plane::wait_for_controllers(layout, options)?;
+    if options.simulated_nodes > 0 {
+        simulated::start(layout, options)?;
+    }
     for node in 1..=options.nodes {
         node::wait_for_proxy(layout, node)?;
         control_plane::wait_for_node(layout, options, node)?;

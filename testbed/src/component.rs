@@ -25,6 +25,8 @@ pub enum Component {
     ControllerManager,
     Scheduler,
     CoreDns,
+    /// Plays the kubelets of all simulated nodes.
+    Kwok,
     /// Holds a node's mount namespace.
     Mounts(u8),
     Containerd(u8),
@@ -44,8 +46,8 @@ impl Component {
         }
     }
 
-    /// Every process of a bed with so many nodes.
-    pub fn all(nodes: u8) -> Vec<Self> {
+    /// Every process of a bed with so many nodes and, if `simulated`, with simulated ones.
+    pub fn all(nodes: u8, simulated: bool) -> Vec<Self> {
         let mut all = vec![
             Self::Etcd,
             Self::ApiServer,
@@ -54,6 +56,9 @@ impl Component {
         ];
         if nodes > 0 {
             all.push(Self::CoreDns);
+        }
+        if simulated {
+            all.push(Self::Kwok);
         }
         for node in 1..=nodes {
             all.extend([
@@ -75,6 +80,7 @@ impl fmt::Display for Component {
             Self::ControllerManager => f.write_str("kube-controller-manager"),
             Self::Scheduler => f.write_str("kube-scheduler"),
             Self::CoreDns => f.write_str("coredns"),
+            Self::Kwok => f.write_str("kwok"),
             Self::Mounts(node) => write!(f, "node{node}-mounts"),
             Self::Containerd(node) => write!(f, "node{node}-containerd"),
             Self::Kubelet(node) => write!(f, "node{node}-kubelet"),
@@ -87,12 +93,12 @@ impl FromStr for Component {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let all = Self::all(crate::layout::MAX_NODES);
+        let all = Self::all(crate::layout::MAX_NODES, true);
         let found = all
             .into_iter()
             .find(|component| component.to_string() == text);
         found.ok_or_else(|| {
-            let some: Vec<String> = Self::all(1).iter().map(ToString::to_string).collect();
+            let some: Vec<String> = Self::all(1, true).iter().map(ToString::to_string).collect();
             Error::Invalid(format!(
                 "{text:?} is no component; with one node they are: {}",
                 some.join(", ")

@@ -1,4 +1,5 @@
-//! The control plane: etcd, API server, controller manager, scheduler and DNS, with their flags.
+//! The control plane: etcd, API server, controller manager, scheduler, DNS and the simulator of
+//! nodes, with their flags.
 //!
 //! Knows nothing of nodes.
 
@@ -12,6 +13,7 @@ use crate::error::Result;
 use crate::layout::{Layout, node_name};
 use crate::options::Options;
 use crate::parts::{Part, ensure_for};
+use crate::simulated;
 
 /// Every request, without bodies: enough to compare the rights used with the rights granted.
 const AUDIT_POLICY: &str = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],"rules":[{"level":"Metadata"}]}"#;
@@ -33,6 +35,7 @@ pub(crate) fn start(layout: &Layout, options: &Options, component: Component) ->
             controller_manager_args(layout, options),
         ),
         Component::Scheduler => (Part::KubeScheduler, scheduler_args(layout, options)),
+        Component::Kwok => (Part::Kwok, simulated::kwok_args(layout)),
         _ => (Part::CoreDns, coredns_args(layout)?),
     };
     let program = ensure_for(part, options.kubernetes)?;
@@ -166,6 +169,7 @@ fn controller_manager_args(layout: &Layout, options: &Options) -> Vec<OsString> 
     ];
     words(
         args.into_iter()
+            .chain(simulated::controller_manager_args(options))
             .chain(options.controller_manager_args.iter().cloned()),
     )
 }
@@ -180,6 +184,7 @@ fn scheduler_args(layout: &Layout, options: &Options) -> Vec<OsString> {
     ];
     words(
         args.into_iter()
+            .chain(simulated::scheduler_args(options))
             .chain(options.scheduler_args.iter().cloned()),
     )
 }

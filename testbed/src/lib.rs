@@ -30,6 +30,7 @@ mod progress;
 mod reaper;
 mod registry;
 mod requirement;
+mod simulated;
 
 pub use bed::Bed;
 pub use builder::Builder;

@@ -33,6 +33,9 @@ struct UpArgs {
     /// How many nodes; 0 for a control plane only.
     #[arg(long, default_value_t = 2)]
     nodes: u8,
+    /// How many simulated nodes, instead of real ones.
+    #[arg(long, default_value_t = 0, conflicts_with = "nodes")]
+    simulated_nodes: u16,
     /// The Kubernetes release.
     #[arg(long, default_value_t)]
     kubernetes: KubernetesVersion,
@@ -179,7 +182,12 @@ fn run(action: Action) -> Result<ExitCode> {
 fn up(args: UpArgs) -> Result<()> {
     let builder = Bed::builder()
         .name(args.named.name.to_string())
-        .nodes(args.nodes)
+        .nodes(if args.simulated_nodes > 0 {
+            0
+        } else {
+            args.nodes
+        })
+        .simulated_nodes(args.simulated_nodes)
         .kubernetes(args.kubernetes)
         .audit(args.audit);
     let builder = args
@@ -235,7 +243,9 @@ fn status() -> Result<()> {
         };
         print(&format!(
             "{}\tKubernetes {}\t{} nodes\t{state}",
-            bed.name, bed.kubernetes, bed.nodes
+            bed.name,
+            bed.kubernetes,
+            u16::from(bed.nodes) + bed.simulated_nodes
         ))?;
     }
     Ok(())

@@ -9,6 +9,9 @@ use crate::pins::KubernetesVersion;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Options {
     pub(crate) nodes: u8,
+    /// Beds that were noted before there were any have none.
+    #[serde(default)]
+    pub(crate) simulated_nodes: u16,
     pub(crate) kubernetes: KubernetesVersion,
     pub(crate) audit: bool,
     pub(crate) apiserver_args: Vec<String>,

@@ -39,6 +39,8 @@ pub enum Part {
     Pause,
     /// An OpenTelemetry Collector, for tests that need an upstream.
     Collector,
+    /// Plays the kubelets of simulated nodes.
+    Kwok,
     /// A client that tests whether a server speaks HTTP/2.
     H2spec,
 }
@@ -103,6 +105,7 @@ impl Part {
             Self::KubeProxy => "kube-proxy",
             Self::Pause => "pause",
             Self::Collector => "otelcol",
+            Self::Kwok => "kwok",
             Self::H2spec => "h2spec",
         }
     }
@@ -140,6 +143,7 @@ impl Part {
                 module: kubernetes.module(),
             },
             Self::Collector => Source::Collector,
+            Self::Kwok => plain(pins::KWOK, "sigs.k8s.io/kwok/cmd/kwok"),
             Self::H2spec => plain(pins::H2SPEC, "github.com/summerwind/h2spec/cmd/h2spec"),
             _ => Source::Go {
                 module: kubernetes.module(),
@@ -427,10 +431,11 @@ mod tests {
     #[test]
     fn every_part_has_a_directory_that_names_its_version() {
         for version in KubernetesVersion::ALL {
-            for part in CONTROL_PLANE
-                .iter()
-                .chain(NODE)
-                .chain(&[Part::Collector, Part::H2spec])
+            for part in
+                CONTROL_PLANE
+                    .iter()
+                    .chain(NODE)
+                    .chain(&[Part::Collector, Part::Kwok, Part::H2spec])
             {
                 let name = part.source(*version).cache_name();
                 assert!(name.contains("-v"), "{part:?}: {name}");

@@ -103,6 +103,7 @@ pub(crate) const ETCD: GoModule = module!("etcd", "v3.7.3");
 pub(crate) const CONTAINERD: GoModule = module!("containerd", "v2.3.7");
 pub(crate) const CNI: GoModule = module!("cni", "v1.9.1");
 pub(crate) const COREDNS: GoModule = module!("coredns", "v1.15.0");
+pub(crate) const KWOK: GoModule = module!("kwok", "v0.8.0");
 /// The commit of release 2.6.0, whose tag the Go command cannot name: its go.mod says no /v2.
 pub(crate) const H2SPEC: GoModule = module!("h2spec", "v0.0.0-20200804131034-70ac22940108");
 /// The collector's builder; what it generates is pinned by [`COLLECTOR`].

@@ -49,6 +49,11 @@ fn clients(nodes: u8) -> Vec<(String, String, Option<&'static str>)> {
             "bed-coredns".to_owned(),
             Some(MASTERS),
         ),
+        (
+            "kwok.kubeconfig".to_owned(),
+            "bed-kwok".to_owned(),
+            Some(MASTERS),
+        ),
     ];
     for node in (1..=nodes).map(node_name) {
         clients.push((

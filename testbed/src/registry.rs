@@ -28,6 +28,8 @@ pub struct BedSummary {
     pub name: BedName,
     /// How many nodes it has.
     pub nodes: u8,
+    /// How many simulated ones.
+    pub simulated_nodes: u16,
     /// Its Kubernetes release.
     pub kubernetes: &'static str,
     /// Processes that should run, and whether they do.
@@ -40,10 +42,11 @@ pub struct BedSummary {
 pub fn list() -> Result<Vec<BedSummary>> {
     let summaries = records()?.into_iter().map(|record| {
         let layout = record.layout();
-        let all = Component::all(record.options.nodes);
+        let all = Component::all(record.options.nodes, record.options.simulated_nodes > 0);
         let alive = |component: &Component| component::pid(&layout, *component).is_some();
         BedSummary {
             nodes: record.options.nodes,
+            simulated_nodes: record.options.simulated_nodes,
             kubernetes: record.options.kubernetes.release(),
             components: all
                 .into_iter()
