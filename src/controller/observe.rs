@@ -120,7 +120,7 @@ fn vehicle(stores: &Stores, object: &DaemonSet, label: &str, mode: Mode) -> Vehi
             .iter()
             .map(|pod| AgentPod {
                 name: pod.name_any(),
-                node: pod.spec.node_name.clone(),
+                node: pod.spec.node().map(Into::into),
                 ready: pod.status.is_ready() && pod.metadata.deletion_timestamp.is_none(),
                 waits_for: pod.status.waits_for(),
                 template: pod.labels().get(names::LABEL_TEMPLATE).cloned(),

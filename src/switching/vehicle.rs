@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct AgentPod {
     /// Its name.
     pub name: String,
-    /// The node it runs on; `None` until it is scheduled.
+    /// The node it runs on or is made for, where that is known.
     pub node: Option<String>,
     /// Whether it is ready and not terminating.
     pub ready: bool,
-    /// What its container waits for, such as `ImagePullBackOff`.
+    /// What its container waits for, such as `ImagePullBackOff`, or why its node does not take it.
     pub waits_for: Option<String>,
     /// Hash of the template it was made from.
     pub template: Option<String>,

@@ -7,6 +7,7 @@
 mod api;
 mod durable;
 mod modes;
+mod nodes;
 mod refusals;
 mod resilience;
 mod rest;
