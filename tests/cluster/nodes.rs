@@ -56,18 +56,14 @@ fn a_node_whose_port_is_taken_is_named_and_keeps_the_old_path_serving_unless_it_
     world.agent("blocked", "nobody", "mode: NodeLocal");
     world.until_serving("blocked", "NodeLocal");
     world.patch("blocked", &json!({"spec": {"mode": "HostPort"}}));
-    let agent = world.until_status("blocked", "the node and why", |status| {
-        let message = condition(status, "Switching")["message"].as_str();
-        message.is_some_and(|message| message.contains("free ports"))
-    });
-    let message = condition(&agent["status"], "Switching")["message"]
-        .as_str()
-        .unwrap_or_default();
     let named = format!(
-        "HostPort is not ready, NodeLocal serves on: node {}",
+        "HostPort is not ready, NodeLocal serves on: node {}: agent blocked-host-port-",
         nodes[1]
     );
-    assert!(message.starts_with(&named), "{message}");
+    let agent = world.until_status("blocked", "the node and why", |status| {
+        let message = condition(status, "Switching")["message"].as_str();
+        message.is_some_and(|text| text.starts_with(&named) && text.contains("free ports"))
+    });
     assert_eq!(agent["status"]["mode"], "NodeLocal");
 
     world.patch(
