@@ -7,3 +7,4 @@ mod cluster;
 mod inject;
 mod process;
 mod pure;
+mod walks;
