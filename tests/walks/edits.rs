@@ -122,7 +122,7 @@ fn integers(schema: &Value) -> Vec<Value> {
 }
 
 fn int_or_strings() -> Vec<Value> {
-    let numbers = [-1, 0, 1, 2, 100, 1 << 31, 1 << 40].map(Value::from);
+    let numbers = [-1_i64, 0, 1, 2, 100, 1 << 31, 1 << 40].map(Value::from);
     let texts = ["0", "1", "0%", "00%", "1%", "30%", "100%", "101%", "-1%", "1.5%", "%", "", "some"].map(Value::from);
     numbers.into_iter().chain(texts).collect()
 }

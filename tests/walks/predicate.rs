@@ -122,12 +122,11 @@ fn check(schema: &Value, old: Option<&Value>, value: &Value, path: &str, found: 
 
 /// What each pattern of the CRD means.
 fn fits(pattern: &str, text: &str) -> bool {
-    let word = |allowed: &str| move |c: char| c.is_ascii_alphanumeric() || allowed.contains(c);
     match pattern {
         "^([0-9]+(ms|s|m|h))+$" => nanoseconds(text).is_some(),
         "^[0-9]+(Ki|Mi|Gi|k|M|G)?$" => bytes(text).is_some(),
         r"^[0-9]+(\.[0-9]+)?m?$" | r"^([0-9]{1,9}m|[0-9]{1,6}(\.[0-9]{1,3})?)$" => cpu(pattern, text),
-        "^[-._a-zA-Z0-9]+$" => !text.is_empty() && text.chars().all(word("-._")),
+        "^[-._a-zA-Z0-9]+$" => !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
         r"^[^\x{0000}-\x{001f}\x{007f}-\x{009f}\x{2028}\x{2029}\x{feff}]*$" => {
             !text.chars().any(|c| c.is_control() || "\u{2028}\u{2029}\u{FEFF}".contains(c))
         }
