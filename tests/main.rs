@@ -5,5 +5,7 @@
 
 mod cluster;
 mod inject;
+mod oracle;
 mod process;
 mod pure;
+mod simulated;
