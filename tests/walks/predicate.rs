@@ -38,6 +38,8 @@ fn fill(schema: &Value, value: &mut Value) {
             if let Some(known) = properties {
                 fields.retain(|name, _| known.contains_key(name));
             }
+            // Without a value an entry of a map is none.
+            fields.retain(|name, field| !field.is_null() || schema["properties"].get(name).is_some());
             for (name, field) in fields {
                 let inner = schema["properties"].get(name).unwrap_or(&schema["additionalProperties"]);
                 fill(inner, field);
@@ -50,12 +52,16 @@ fn fill(schema: &Value, value: &mut Value) {
 
 fn check(schema: &Value, old: Option<&Value>, value: &Value, path: &str, found: &mut Vec<String>) {
     if value.is_null() && schema["nullable"] == true {
+        // OpenAPI 3.0.3: null must then be among the values of an enum, and the generator leaves it out.
+        if schema["enum"].is_array() {
+            found.push(format!("{path}: null is not one of its values"));
+        }
         return;
     }
     let mut refuse = |why: &str| found.push(format!("{path}: {why}"));
     let is_typed = match schema["type"].as_str() {
         Some("string") => value.is_string(),
-        Some("integer") => value.as_i64().is_some() || value.as_f64().is_some_and(|v| v.fract() == 0.0),
+        Some("integer") => value.as_i64().is_some() || value.as_f64().is_some_and(|v| v.fract() == 0.0 && v.abs() < 9e18),
         Some("boolean") => value.is_boolean(),
         Some("array") => value.is_array(),
         Some("object") => value.is_object(),

@@ -10,6 +10,7 @@ use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use otelagent_operator::controller::{Controller, Settings};
+use otelagent_operator::desired::{Environment, ServerVersion};
 use otelagent_operator::process::{Fence, Metrics, client};
 use serde_json::{Value, json};
 use testbed::Bed;
@@ -135,6 +136,25 @@ impl Server {
         let _ = self.api(kind, namespace).delete(name, &gone).await;
     }
 
+    /// What the server would store of an object that is applied.
+    pub(super) async fn dry_apply(&self, object: &Value) -> Result<Value, String> {
+        let kind = object["kind"].as_str().unwrap_or_default();
+        let namespace = object["metadata"]["namespace"].as_str();
+        let mut params = PatchParams::apply("test").force();
+        params.dry_run = true;
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let answer = self.api(kind, namespace).patch(name, &params, &Patch::Apply(object)).await;
+        answer.map(|object| serde_json::to_value(object).unwrap()).map_err(|error| error.to_string())
+    }
+
+    /// What the server would make of a pod of the canary namespace.
+    pub(super) async fn dry_run_pod(&self, pod: &Value) -> Result<Value, String> {
+        let params = PostParams { dry_run: true, ..PostParams::default() };
+        let pod = serde_json::from_value(pod.clone()).unwrap();
+        let answer = self.api("Pod", Some("otelagent-canary")).create(&params, &pod).await;
+        answer.map(|object| serde_json::to_value(object).unwrap()).map_err(|error| error.to_string())
+    }
+
     /// Two nodes, and their kubelets.
     pub(super) async fn with_nodes(&self) -> JoinHandle<()> {
         for name in ["sim-1", "sim-2"] {
@@ -192,6 +212,16 @@ pub(super) fn agent(name: &str, spec: &Value) -> Value {
         "apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent",
         "metadata": {"name": name, "namespace": PLATFORM}, "spec": spec,
     })
+}
+
+/// The installation as the pure rooms see it.
+pub(super) fn environment() -> Environment {
+    Environment {
+        operator_namespace: "otelagent-operator".into(),
+        platform_namespaces: [PLATFORM.to_owned()].into(),
+        agent_image: "otelagent/agent:test".into(),
+        server: ServerVersion { major: 1, minor: 37 },
+    }
 }
 
 /// A spec with something in most fields, so that an edit has something to disturb.
