@@ -51,7 +51,14 @@ pub(super) fn values(field: &Field) -> Vec<Option<Value>> {
         Some("object") => values.extend(objects(field)),
         _ => values.extend(int_or_strings()),
     }
-    let wrong_types = [json!(7), json!("text"), json!(true), json!([]), json!({}), json!(1.5)];
+    let wrong_types = [
+        json!(7),
+        json!("text"),
+        json!(true),
+        json!([]),
+        json!({}),
+        json!(1.5),
+    ];
     values.extend(wrong_types);
     let mut distinct: Vec<Option<Value>> = vec![None];
     for value in values.into_iter().map(Some) {
@@ -65,9 +72,21 @@ pub(super) fn values(field: &Field) -> Vec<Option<Value>> {
 /// A string at every bound, and what its pattern, its rule or its name says it means.
 fn strings(field: &Field) -> Vec<Value> {
     let schema = &field.schema;
-    let mut texts: Vec<String> = ["", " ", "a", "ä ö\u{2028}", "$(X)${env:Y}", "a/b", "-", "..", ".", "\u{1F600}", "a\nb"]
-        .map(Into::into)
-        .to_vec();
+    let mut texts: Vec<String> = [
+        "",
+        " ",
+        "a",
+        "ä ö\u{2028}",
+        "$(X)${env:Y}",
+        "a/b",
+        "-",
+        "..",
+        ".",
+        "\u{1F600}",
+        "a\nb",
+    ]
+    .map(Into::into)
+    .to_vec();
     let longest = schema["maxLength"].as_u64().unwrap_or(253);
     for length in [63, 64, 253, 254, longest, longest + 1] {
         texts.push("x".repeat(usize::try_from(length).unwrap()));
@@ -75,7 +94,9 @@ fn strings(field: &Field) -> Vec<Value> {
     let pattern = schema["pattern"].as_str().unwrap_or_default();
     let rules = schema["x-kubernetes-validations"].to_string();
     if rules.contains("duration(") {
-        texts.extend(words("0s 9ms 10ms 250ms 1m30s 24h 24h1ms 1h1h 99999999999999h 1.5s -1s 5 5d s 0ms"));
+        texts.extend(words(
+            "0s 9ms 10ms 250ms 1m30s 24h 24h1ms 1h1h 99999999999999h 1.5s -1s 5 5d s 0ms",
+        ));
     }
     if rules.contains("quantity(") {
         texts.extend(words(
@@ -92,13 +113,23 @@ fn strings(field: &Field) -> Vec<Value> {
         ));
     }
     match field.path.name() {
-        "mode" => texts.extend(words("Sidecar HostPort HostNetwork NodeLocal NodePort nodelocal")),
-        "image" => texts.extend(words("otel/collector:1 UPPER:1 a:b:c a@sha256:x registry:5000/x/y:1")),
+        "mode" => texts.extend(words(
+            "Sidecar HostPort HostNetwork NodeLocal NodePort nodelocal",
+        )),
+        "image" => texts.extend(words(
+            "otel/collector:1 UPPER:1 a:b:c a@sha256:x registry:5000/x/y:1",
+        )),
         "effect" => texts.extend(words("NoSchedule PreferNoSchedule NoExecute noschedule")),
         "operator" => texts.extend(words("Exists Equal In NotIn DoesNotExist Lt exists")),
-        "key" => texts.extend(words("app example.com/role ca.crt ..data a/b/c -a Example.com/x /x")),
-        "name" => texts.extend(words("creds x-tenant authorization Upper a_b content-type te host")),
-        "values" | "value" | "matchLabels" | "nodeSelector" => texts.extend(words("v -v a.b_c true")),
+        "key" => texts.extend(words(
+            "app example.com/role ca.crt ..data a/b/c -a Example.com/x /x",
+        )),
+        "name" => texts.extend(words(
+            "creds x-tenant authorization Upper a_b content-type te host",
+        )),
+        "values" | "value" | "matchLabels" | "nodeSelector" => {
+            texts.extend(words("v -v a.b_c true"))
+        }
         "priorityClassName" => texts.extend(words("system-node-critical no-such-class Bad_Name")),
         _ => {}
     }
@@ -110,12 +141,28 @@ fn words(text: &str) -> Vec<String> {
 }
 
 fn integers(schema: &Value) -> Vec<Value> {
-    let bound = |key: &str| schema[key].as_f64().map(|bound| json!(bound.round()).as_f64().unwrap());
+    let bound = |key: &str| {
+        schema[key]
+            .as_f64()
+            .map(|bound| json!(bound.round()).as_f64().unwrap())
+    };
     #[allow(clippy::cast_possible_truncation, reason = "bounds are small")]
     let around = |bound: f64| [bound as i64 - 1, bound as i64, bound as i64 + 1];
     let bounds = [bound("minimum"), bound("maximum")];
     let mut numbers: Vec<i64> = bounds.into_iter().flatten().flat_map(around).collect();
-    numbers.extend([-1, 0, 1, 4317, 4318, 5317, 8888, 13133, 65536, 1 << 31, 1 << 32]);
+    numbers.extend([
+        -1,
+        0,
+        1,
+        4317,
+        4318,
+        5317,
+        8888,
+        13133,
+        65536,
+        1 << 31,
+        1 << 32,
+    ]);
     let mut values: Vec<Value> = numbers.into_iter().map(Value::from).collect();
     values.push(json!(1e30));
     values
@@ -123,7 +170,10 @@ fn integers(schema: &Value) -> Vec<Value> {
 
 fn int_or_strings() -> Vec<Value> {
     let numbers = [-1_i64, 0, 1, 2, 100, 1 << 31, 1 << 40].map(Value::from);
-    let texts = ["0", "1", "0%", "00%", "1%", "30%", "100%", "101%", "-1%", "1.5%", "%", "", "some"].map(Value::from);
+    let texts = [
+        "0", "1", "0%", "00%", "1%", "30%", "100%", "101%", "-1%", "1.5%", "%", "", "some",
+    ]
+    .map(Value::from);
     numbers.into_iter().chain(texts).collect()
 }
 
@@ -139,11 +189,22 @@ fn lists(schema: &Value) -> Vec<Value> {
                     item[key] = json!(format!("n{index}"));
                 }
             }
-            if item.is_string() { json!(format!("n{index}")) } else { item }
+            if item.is_string() {
+                json!(format!("n{index}"))
+            } else {
+                item
+            }
         };
         (0..count).map(name).collect()
     };
-    vec![json!([]), json!([item.clone(), item.clone()]), json!([item]), numbered(2), numbered(longest), numbered(longest + 1)]
+    vec![
+        json!([]),
+        json!([item.clone(), item.clone()]),
+        json!([item]),
+        numbered(2),
+        numbered(longest),
+        numbered(longest + 1),
+    ]
 }
 
 fn objects(field: &Field) -> Vec<Value> {
@@ -161,9 +222,21 @@ fn objects(field: &Field) -> Vec<Value> {
     };
     let long = "k".repeat(257);
     vec![
-        json!({}), json!({"a": "b"}), json!({"example.com/a": "b", "c": ""}), json!({"": "v"}), json!({"a b": "v"}),
-        json!({"-": "v"}), json!({"ä": "v"}), json!({"a/b/c": "v"}), json!({long: "v"}), json!({"a": null}), json!({"a": 1}),
-        json!({"kubernetes.io/metadata.name": "shop"}), json!({"kubernetes.io/hostname": "sim-1"}), many(most), many(most + 1),
+        json!({}),
+        json!({"a": "b"}),
+        json!({"example.com/a": "b", "c": ""}),
+        json!({"": "v"}),
+        json!({"a b": "v"}),
+        json!({"-": "v"}),
+        json!({"ä": "v"}),
+        json!({"a/b/c": "v"}),
+        json!({long: "v"}),
+        json!({"a": null}),
+        json!({"a": 1}),
+        json!({"kubernetes.io/metadata.name": "shop"}),
+        json!({"kubernetes.io/hostname": "sim-1"}),
+        many(most),
+        many(most + 1),
     ]
 }
 
@@ -208,7 +281,11 @@ pub(super) fn sample(schema: &Value) -> Value {
         Some("object") => {
             let required = schema["required"].as_array().cloned().unwrap_or_default();
             let fields = required.iter().filter_map(Value::as_str);
-            Value::Object(fields.map(|name| (name.to_owned(), sample(&schema["properties"][name]))).collect())
+            Value::Object(
+                fields
+                    .map(|name| (name.to_owned(), sample(&schema["properties"][name])))
+                    .collect(),
+            )
         }
         _ => json!(1),
     }
@@ -236,7 +313,9 @@ fn set(root: &Value, here: &mut Value, rest: &[Step], walked: &[Step], value: Op
             if !here.is_array() {
                 *here = json!([]);
             }
-            let Some(items) = here.as_array_mut() else { return };
+            let Some(items) = here.as_array_mut() else {
+                return;
+            };
             if is_last {
                 match (value, items.is_empty()) {
                     (Some(value), true) => items.push(value.clone()),
@@ -255,15 +334,27 @@ fn set(root: &Value, here: &mut Value, rest: &[Step], walked: &[Step], value: Op
             if !here.is_object() {
                 *here = Value::Object(Map::new());
             }
-            let Some(fields) = here.as_object_mut() else { return };
+            let Some(fields) = here.as_object_mut() else {
+                return;
+            };
             let key = match step {
                 Step::Key(key) => key.clone(),
-                _ => fields.keys().next().cloned().unwrap_or_else(|| "entry".into()),
+                _ => fields
+                    .keys()
+                    .next()
+                    .cloned()
+                    .unwrap_or_else(|| "entry".into()),
             };
             match (is_last, value) {
                 (true, Some(value)) => drop(fields.insert(key, value.clone())),
                 (true, None) => drop(fields.remove(&key)),
-                (false, _) => set(root, fields.entry(key).or_insert_with(fresh), rest, &walked, value),
+                (false, _) => set(
+                    root,
+                    fields.entry(key).or_insert_with(fresh),
+                    rest,
+                    &walked,
+                    value,
+                ),
             }
         }
     }

@@ -39,13 +39,18 @@ fn fill(schema: &Value, value: &mut Value) {
                 fields.retain(|name, _| known.contains_key(name));
             }
             // Without a value an entry of a map is none.
-            fields.retain(|name, field| !field.is_null() || schema["properties"].get(name).is_some());
+            fields
+                .retain(|name, field| !field.is_null() || schema["properties"].get(name).is_some());
             for (name, field) in fields {
-                let inner = schema["properties"].get(name).unwrap_or(&schema["additionalProperties"]);
+                let inner = schema["properties"]
+                    .get(name)
+                    .unwrap_or(&schema["additionalProperties"]);
                 fill(inner, field);
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| fill(&schema["items"], item)),
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|item| fill(&schema["items"], item)),
         _ => {}
     }
 }
@@ -61,17 +66,30 @@ fn check(schema: &Value, old: Option<&Value>, value: &Value, path: &str, found: 
     let mut refuse = |why: &str| found.push(format!("{path}: {why}"));
     let is_typed = match schema["type"].as_str() {
         Some("string") => value.is_string(),
-        Some("integer") => value.as_i64().is_some() || value.as_f64().is_some_and(|v| v.fract() == 0.0 && v.abs() < 9e18),
+        Some("integer") => {
+            value.as_i64().is_some()
+                || value
+                    .as_f64()
+                    .is_some_and(|v| v.fract() == 0.0 && v.abs() < 9e18)
+        }
         Some("boolean") => value.is_boolean(),
         Some("array") => value.is_array(),
         Some("object") => value.is_object(),
-        _ => schema["x-kubernetes-int-or-string"] != true || value.is_string() || value.is_i64() || value.is_u64(),
+        _ => {
+            schema["x-kubernetes-int-or-string"] != true
+                || value.is_string()
+                || value.is_i64()
+                || value.is_u64()
+        }
     };
     if !is_typed {
         refuse("wrong type");
         return;
     }
-    if schema["enum"].as_array().is_some_and(|values| !values.contains(value)) {
+    if schema["enum"]
+        .as_array()
+        .is_some_and(|values| !values.contains(value))
+    {
         refuse("not one of its values");
     }
     let limit = |key: &str| schema[key].as_f64();
@@ -88,7 +106,9 @@ fn check(schema: &Value, old: Option<&Value>, value: &Value, path: &str, found: 
         (None, None) => None,
     };
     if let Some((least, most, size)) = measured {
-        if limit(least).is_some_and(|least| size < least) || limit(most).is_some_and(|most| size > most) {
+        if limit(least).is_some_and(|least| size < least)
+            || limit(most).is_some_and(|most| size > most)
+        {
             refuse("beyond its bounds");
         }
     }
@@ -97,7 +117,12 @@ fn check(schema: &Value, old: Option<&Value>, value: &Value, path: &str, found: 
     {
         refuse("does not fit its pattern");
     }
-    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+    for name in schema["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+    {
         if value.get(name).is_none() {
             refuse(&format!("{name} is missing"));
         }
@@ -109,20 +134,40 @@ fn check(schema: &Value, old: Option<&Value>, value: &Value, path: &str, found: 
             refuse("one name twice");
         }
     }
-    for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+    for rule in schema["x-kubernetes-validations"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
         let message = rule["message"].as_str().unwrap_or_default();
         if !holds(message, old, value) {
             refuse(message);
         }
     }
-    let inner = |name: &str| schema["properties"].get(name).or_else(|| schema.get("additionalProperties"));
+    let inner = |name: &str| {
+        schema["properties"]
+            .get(name)
+            .or_else(|| schema.get("additionalProperties"))
+    };
     for (name, field) in value.as_object().into_iter().flatten() {
         if let Some(inner) = inner(name) {
-            check(inner, old.and_then(|old| old.get(name)), field, &format!("{path}.{name}"), found);
+            check(
+                inner,
+                old.and_then(|old| old.get(name)),
+                field,
+                &format!("{path}.{name}"),
+                found,
+            );
         }
     }
     for (index, item) in value.as_array().into_iter().flatten().enumerate() {
-        check(&schema["items"], None, item, &format!("{path}[{index}]"), found);
+        check(
+            &schema["items"],
+            None,
+            item,
+            &format!("{path}[{index}]"),
+            found,
+        );
     }
 }
 
@@ -131,13 +176,22 @@ fn fits(pattern: &str, text: &str) -> bool {
     match pattern {
         "^([0-9]+(ms|s|m|h))+$" => nanoseconds(text).is_some(),
         "^[0-9]+(Ki|Mi|Gi|k|M|G)?$" => bytes(text).is_some(),
-        r"^[0-9]+(\.[0-9]+)?m?$" | r"^([0-9]{1,9}m|[0-9]{1,6}(\.[0-9]{1,3})?)$" => cpu(pattern, text),
-        "^[-._a-zA-Z0-9]+$" => !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
-        r"^[^\x{0000}-\x{001f}\x{007f}-\x{009f}\x{2028}\x{2029}\x{feff}]*$" => {
-            !text.chars().any(|c| c.is_control() || "\u{2028}\u{2029}\u{FEFF}".contains(c))
+        r"^[0-9]+(\.[0-9]+)?m?$" | r"^([0-9]{1,9}m|[0-9]{1,6}(\.[0-9]{1,3})?)$" => {
+            cpu(pattern, text)
         }
+        "^[-._a-zA-Z0-9]+$" => {
+            !text.is_empty()
+                && text
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
+        }
+        r"^[^\x{0000}-\x{001f}\x{007f}-\x{009f}\x{2028}\x{2029}\x{feff}]*$" => !text
+            .chars()
+            .any(|c| c.is_control() || "\u{2028}\u{2029}\u{FEFF}".contains(c)),
         "^[a-z0-9!#$%&'*+.^_|~-]+$" => {
-            let is_fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "!#$%&'*+.^_|~-".contains(c);
+            let is_fine = |c: char| {
+                c.is_ascii_lowercase() || c.is_ascii_digit() || "!#$%&'*+.^_|~-".contains(c)
+            };
             !text.is_empty() && text.chars().all(is_fine)
         }
         r"^\S+$" => !text.is_empty() && !text.chars().any(|c| "\t\n\u{b}\u{c}\r ".contains(c)),
@@ -147,14 +201,21 @@ fn fits(pattern: &str, text: &str) -> bool {
 
 fn cpu(pattern: &str, text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let (number, milli) = text.strip_suffix('m').map_or((text, false), |number| (number, true));
-    let (whole, fraction) = number.split_once('.').map_or((number, None), |(whole, rest)| (whole, Some(rest)));
+    let (number, milli) = text
+        .strip_suffix('m')
+        .map_or((text, false), |number| (number, true));
+    let (whole, fraction) = number
+        .split_once('.')
+        .map_or((number, None), |(whole, rest)| (whole, Some(rest)));
     let shaped = digits(whole) && fraction.is_none_or(digits);
     if !pattern.contains('{') {
         return shaped;
     }
     let longest = if milli { 9 } else { 6 };
-    shaped && whole.len() <= longest && !(milli && fraction.is_some()) && fraction.is_none_or(|f| f.len() <= 3)
+    shaped
+        && whole.len() <= longest
+        && !(milli && fraction.is_some())
+        && fraction.is_none_or(|f| f.len() <= 3)
 }
 
 /// Of a duration with units `ms`, `s`, `m` and `h`.
@@ -165,7 +226,12 @@ fn nanoseconds(text: &str) -> Option<u128> {
         let end = rest.find(|c: char| !c.is_ascii_digit())?;
         let number: u128 = rest[..end].parse().ok()?;
         rest = &rest[end..];
-        let units = [("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
+        let units = [
+            ("ms", 1_000_000),
+            ("s", 1_000_000_000),
+            ("m", 60_000_000_000),
+            ("h", 3_600_000_000_000),
+        ];
         let (unit, factor) = units.into_iter().find(|(unit, _)| rest.starts_with(unit))?;
         rest = &rest[unit.len()..];
         sum += number * factor;
@@ -174,8 +240,10 @@ fn nanoseconds(text: &str) -> Option<u128> {
 }
 
 /// Of a size as Kubernetes writes it, without `T` and more.
-fn bytes(text: &str) -> Option<u128> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+pub(super) fn bytes(text: &str) -> Option<u128> {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let factor = match &text[end..] {
         "" => 1,
         "k" => 1000,
@@ -193,7 +261,9 @@ fn bytes(text: &str) -> Option<u128> {
 fn holds(message: &str, old: Option<&Value>, value: &Value) -> bool {
     let text = value.as_str().unwrap_or_default();
     let is = |field: &str| value.get(field).is_some_and(|field| !field.is_null());
-    let between = |least: u128, most: u128, value: Option<u128>| value.is_some_and(|v| (least..=most).contains(&v));
+    let between = |least: u128, most: u128, value: Option<u128>| {
+        value.is_some_and(|v| (least..=most).contains(&v))
+    };
     let (ms, day, tib) = (1_000_000, 86_400_000_000_000, 1 << 40);
     let starts = |beginning: &str| message.starts_with(beginning);
     if starts("must be a duration between 10ms and 24h") {
@@ -209,27 +279,51 @@ fn holds(message: &str, old: Option<&Value>, value: &Value) -> bool {
     } else if starts("NodePort is not offered") {
         text != "NodePort"
     } else if starts("mode must be Sidecar, HostPort") {
-        ["Sidecar", "HostPort", "HostNetwork", "NodeLocal", "NodePort"].contains(&text)
+        [
+            "Sidecar",
+            "HostPort",
+            "HostNetwork",
+            "NodeLocal",
+            "NodePort",
+        ]
+        .contains(&text)
     } else if starts("a header needs exactly one of") {
         is("value") != is("secretKeyRef")
     } else if starts("tls is set but the endpoint") {
-        !is("tls") || value["endpoint"].as_str().is_some_and(|url| url.starts_with("https://"))
+        !is("tls")
+            || value["endpoint"]
+                .as_str()
+                .is_some_and(|url| url.starts_with("https://"))
     } else if starts("ports.grpc and ports.http must differ") {
         value["grpc"] != value["http"]
     } else if starts("ports 8888 and 13133") {
-        ["grpc", "http"].iter().all(|port| value[*port] != 8888 && value[*port] != 13133)
+        ["grpc", "http"]
+            .iter()
+            .all(|port| value[*port] != 8888 && value[*port] != 13133)
     } else if starts("ports cannot change") {
         old.is_none_or(|old| old["ports"] == value["ports"])
     } else if starts("the name of a resource attribute") {
-        value.as_object().is_none_or(|map| map.keys().all(|key| (1..=256).contains(&key.chars().count())))
+        value.as_object().is_none_or(|map| {
+            map.keys()
+                .all(|key| (1..=256).contains(&key.chars().count()))
+        })
     } else if starts("In and NotIn need values") {
-        let lists = ["In", "NotIn"].iter().any(|operator| value["operator"] == *operator);
-        lists == value["values"].as_array().is_some_and(|values| !values.is_empty())
+        let lists = ["In", "NotIn"]
+            .iter()
+            .any(|operator| value["operator"] == *operator);
+        lists
+            == value["values"]
+                .as_array()
+                .is_some_and(|values| !values.is_empty())
     } else if starts("hostMetadata with nodeLocal.routing Prefer") {
         value["hostMetadata"] != true || value["nodeLocal"]["routing"] != "Prefer"
     } else if starts("agent.updateStrategy.maxSurge cannot be used with mode HostPort") {
         let surge = &value["agent"]["updateStrategy"]["maxSurge"];
-        value["mode"] != "HostPort" || surge.is_null() || *surge == 0 || *surge == "0" || *surge == "0%"
+        value["mode"] != "HostPort"
+            || surge.is_null()
+            || *surge == 0
+            || *surge == "0"
+            || *surge == "0%"
     } else {
         super::newer_rules::holds(message, value)
     }
@@ -238,11 +332,20 @@ fn holds(message: &str, old: Option<&Value>, value: &Value) -> bool {
 /// `http[s]://host:port[/...]` without user and white space.
 fn is_endpoint(text: &str) -> bool {
     let space = |c: char| "\t\n\u{c}\r ".contains(c);
-    let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else {
+    let Some(rest) = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"))
+    else {
         return false;
     };
     let (authority, tail) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-    let Some((host, port)) = authority.rsplit_once(':') else { return false };
+    let Some((host, port)) = authority.rsplit_once(':') else {
+        return false;
+    };
     let is_port = (1..=5).contains(&port.len()) && port.bytes().all(|b| b.is_ascii_digit());
-    is_port && !host.is_empty() && !host.contains('@') && !host.contains(space) && !tail.contains(space)
+    is_port
+        && !host.is_empty()
+        && !host.contains('@')
+        && !host.contains(space)
+        && !tail.contains(space)
 }

@@ -25,7 +25,11 @@ async fn the_servers_verdict_on_every_edit_of_every_field_is_the_predicates() {
     for field in schema::fields(&schema) {
         for (index, value) in edits::values(&field).into_iter().enumerate() {
             let mode = (index % 3 == 1).then(|| MODES[index % 4]);
-            let edit = Edit { mode, path: field.path.clone(), value };
+            let edit = Edit {
+                mode,
+                path: field.path.clone(),
+                value,
+            };
             let edited = apply(&schema, &spec, &edit);
             let answer = server.dry_run("verdicts", &edited).await;
             let expected = refusals(&schema, Some(&spec), &edited);
@@ -34,17 +38,29 @@ async fn the_servers_verdict_on_every_edit_of_every_field_is_the_predicates() {
                 Err(_) => refused += 1,
             }
             if answer.is_ok() != expected.is_empty() {
-                differ.push(format!("{edit}\n    server: {:?}\n    predicate: {expected:?}", answer.err()));
+                differ.push(format!(
+                    "{edit}\n    server: {:?}\n    predicate: {expected:?}",
+                    answer.err()
+                ));
             }
         }
     }
     println!("{taken} edits taken, {refused} refused");
-    assert!(taken > 200 && refused > 200, "both kinds were tried: {taken}, {refused}");
-    assert!(differ.is_empty(), "{} differ:\n{}", differ.len(), differ.join("\n"));
+    assert!(
+        taken > 200 && refused > 200,
+        "both kinds were tried: {taken}, {refused}"
+    );
+    assert!(
+        differ.is_empty(),
+        "{} differ:\n{}",
+        differ.len(),
+        differ.join("\n")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_the_server_takes_is_refused_with_a_reason_or_the_objects_of_every_mode_are_taken_as_they_are() {
+async fn whatever_the_server_takes_is_refused_with_a_reason_or_the_objects_of_every_mode_are_taken_as_they_are()
+ {
     if !testbed::skip_unless_possible("objects of every edit against a real API server") {
         return;
     }
@@ -55,8 +71,15 @@ async fn whatever_the_server_takes_is_refused_with_a_reason_or_the_objects_of_ev
     let (mut carried, mut refused) = (0, 0);
     for field in schema::fields(&schema) {
         for (index, value) in edits::values(&field).into_iter().enumerate() {
-            let edit = Edit { mode: Some(MODES[index % 4]), path: field.path.clone(), value };
-            let Ok(taken) = server.dry_run("objects", &apply(&schema, &base(), &edit)).await else {
+            let edit = Edit {
+                mode: Some(MODES[index % 4]),
+                path: field.path.clone(),
+                value,
+            };
+            let Ok(taken) = server
+                .dry_run("objects", &apply(&schema, &base(), &edit))
+                .await
+            else {
                 continue;
             };
             let outcome = match serde_json::from_value::<OtelAgent>(taken) {
@@ -64,8 +87,14 @@ async fn whatever_the_server_takes_is_refused_with_a_reason_or_the_objects_of_ev
                 Ok(agent) => match validate(&agent, &environment()) {
                     Err(problems) => {
                         refused += 1;
-                        let silent = problems.iter().any(|problem| problem.reason.is_empty() || problem.message.is_empty());
-                        if silent || problems.is_empty() { Err("refused without a word".into()) } else { Ok(()) }
+                        let silent = problems
+                            .iter()
+                            .any(|problem| problem.reason.is_empty() || problem.message.is_empty());
+                        if silent || problems.is_empty() {
+                            Err("refused without a word".into())
+                        } else {
+                            Ok(())
+                        }
                     }
                     Ok(valid) => {
                         carried += 1;
@@ -74,12 +103,20 @@ async fn whatever_the_server_takes_is_refused_with_a_reason_or_the_objects_of_ev
                 },
             };
             if let Err(why) = outcome {
-                wrong.push(format!("{edit}\n    {}", why.chars().take(300).collect::<String>()));
+                wrong.push(format!(
+                    "{edit}\n    {}",
+                    why.chars().take(300).collect::<String>()
+                ));
             }
         }
     }
     println!("{carried} specs carried out, {refused} refused by the operator");
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 /// Objects of every mode, not of the wanted one only: an older path is held with the present spec.
@@ -88,9 +125,16 @@ async fn objects_are_taken(server: &Server, valid: &ValidAgent) -> Result<(), St
         let mode = topology(mode);
         for object in mode.objects(valid, &environment()) {
             let intent = object.to_json();
-            let answer = server.dry_apply(&intent).await.map_err(|why| format!("{}: {why}", mode.mode()))?;
+            let answer = server
+                .dry_apply(&intent)
+                .await
+                .map_err(|why| format!("{}: {why}", mode.mode()))?;
             if !covers(&answer, &intent) {
-                return Err(format!("{} would be written for ever: {}", object.name(), difference(&answer, &intent, "")));
+                return Err(format!(
+                    "{} would be written for ever: {}",
+                    object.name(),
+                    difference(&answer, &intent, "")
+                ));
             }
         }
     }
@@ -98,8 +142,12 @@ async fn objects_are_taken(server: &Server, valid: &ValidAgent) -> Result<(), St
     let recipe = topology(valid.wanted()).recipe(valid, &environment());
     for probe in canary::probe_pods(&recipe, "proof") {
         if let Injection::Injected(pod) = inject(&probe, "otelagent-canary", &recipe) {
-            let answer = server.dry_run_pod(&pod).await.map_err(|why| format!("injected pod: {why}"))?;
-            canary::compare(&probe, &answer, &recipe, "otelagent-canary").map_err(|why| why.to_string())?;
+            let answer = server
+                .dry_run_pod(&pod)
+                .await
+                .map_err(|why| format!("injected pod: {why}"))?;
+            canary::compare(&probe, &answer, &recipe, "otelagent-canary")
+                .map_err(|why| why.to_string())?;
         }
     }
     let Some(selection) = valid.selection.clone() else {
@@ -114,14 +162,28 @@ async fn objects_are_taken(server: &Server, valid: &ValidAgent) -> Result<(), St
         exclusions: Vec::new(),
         excluded_namespaces: vec!["kube-system".into()],
         canary_namespace: "otelagent-canary".into(),
-        on_failure: valid.spec.workloads.clone().unwrap_or_default().on_injection_failure,
+        on_failure: valid
+            .spec
+            .workloads
+            .clone()
+            .unwrap_or_default()
+            .on_injection_failure,
         owner_reference: None,
     })
     .map_err(|why| why.to_string())?;
-    for object in [&policies.policy, &policies.binding, &policies.warning, &policies.warning_binding] {
+    for object in [
+        &policies.policy,
+        &policies.binding,
+        &policies.warning,
+        &policies.warning_binding,
+    ] {
         let answer = server.dry_apply(object).await?;
         if !covers(&answer, object) {
-            return Err(format!("{} would be written for ever: {}", object["kind"], difference(&answer, object, "")));
+            return Err(format!(
+                "{} would be written for ever: {}",
+                object["kind"],
+                difference(&answer, object, "")
+            ));
         }
     }
     Ok(())
@@ -131,14 +193,25 @@ async fn objects_are_taken(server: &Server, valid: &ValidAgent) -> Result<(), St
 fn difference(actual: &Value, intent: &Value, path: &str) -> String {
     match (actual, intent) {
         (Value::Object(_), Value::Object(fields)) => {
-            let differs = fields.iter().find(|(key, value)| !covers(&json!({"v": actual.get(*key)}), &json!({"v": value})));
+            let differs = fields.iter().find(|(key, value)| {
+                !covers(&json!({"v": actual.get(*key)}), &json!({"v": value}))
+            });
             differs.map_or_else(String::new, |(key, value)| {
-                difference(actual.get(key).unwrap_or(&Value::Null), value, &format!("{path}.{key}"))
+                difference(
+                    actual.get(key).unwrap_or(&Value::Null),
+                    value,
+                    &format!("{path}.{key}"),
+                )
             })
         }
         (Value::Array(found), Value::Array(items)) if found.len() == items.len() => {
-            let differs = found.iter().zip(items).find(|(found, item)| !covers(found, item));
-            differs.map_or_else(String::new, |(found, item)| difference(found, item, &format!("{path}[]")))
+            let differs = found
+                .iter()
+                .zip(items)
+                .find(|(found, item)| !covers(found, item));
+            differs.map_or_else(String::new, |(found, item)| {
+                difference(found, item, &format!("{path}[]"))
+            })
         }
         _ => format!("{path} is {actual} instead of {intent}"),
     }

@@ -6,7 +6,9 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams,
+};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use otelagent_operator::controller::{Controller, Settings};
@@ -47,29 +49,68 @@ fn resource(kind: &str) -> ApiResource {
         "Node" => ("", "v1", "nodes"),
         "Namespace" => ("", "v1", "namespaces"),
         "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1", "customresourcedefinitions"),
-        "MutatingAdmissionPolicy" => ("admissionregistration.k8s.io", "v1", "mutatingadmissionpolicies"),
-        "MutatingAdmissionPolicyBinding" => ("admissionregistration.k8s.io", "v1", "mutatingadmissionpolicybindings"),
-        "ValidatingAdmissionPolicy" => ("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies"),
-        "ValidatingAdmissionPolicyBinding" => ("admissionregistration.k8s.io", "v1", "validatingadmissionpolicybindings"),
+        "MutatingAdmissionPolicy" => (
+            "admissionregistration.k8s.io",
+            "v1",
+            "mutatingadmissionpolicies",
+        ),
+        "MutatingAdmissionPolicyBinding" => (
+            "admissionregistration.k8s.io",
+            "v1",
+            "mutatingadmissionpolicybindings",
+        ),
+        "ValidatingAdmissionPolicy" => (
+            "admissionregistration.k8s.io",
+            "v1",
+            "validatingadmissionpolicies",
+        ),
+        "ValidatingAdmissionPolicyBinding" => (
+            "admissionregistration.k8s.io",
+            "v1",
+            "validatingadmissionpolicybindings",
+        ),
         other => panic!("{other} is not looked at"),
     };
-    let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    ApiResource { group: group.into(), version: version.into(), api_version, kind: kind.into(), plural: plural.into() }
+    let api_version = if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    };
+    ApiResource {
+        group: group.into(),
+        version: version.into(),
+        api_version,
+        kind: kind.into(),
+        plural: plural.into(),
+    }
 }
 
 impl Server {
     /// With the CRD and the namespaces.
     pub(super) async fn start() -> Self {
-        let path = tokio::task::spawn_blocking(|| BED.kubeconfig().to_owned()).await.unwrap();
-        let mut config = Config::from_custom_kubeconfig(Kubeconfig::read_from(path).unwrap(), &KubeConfigOptions::default())
+        let path = tokio::task::spawn_blocking(|| BED.kubeconfig().to_owned())
             .await
             .unwrap();
+        let mut config = Config::from_custom_kubeconfig(
+            Kubeconfig::read_from(path).unwrap(),
+            &KubeConfigOptions::default(),
+        )
+        .await
+        .unwrap();
         config.proxy_url = None;
-        let server = Self { client: client::connect(config, &Fence::open()).unwrap() };
-        let crd: Value = serde_saphyr::from_str(include_str!("../../crds/otelagents.yaml")).unwrap();
+        let server = Self {
+            client: client::connect(config, &Fence::open()).unwrap(),
+        };
+        let crd: Value =
+            serde_saphyr::from_str(include_str!("../../crds/otelagents.yaml")).unwrap();
         server.apply(&crd).await.unwrap();
         for name in [PLATFORM, SHOP, "otelagent-canary"] {
-            server.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await.unwrap();
+            server
+                .apply(
+                    &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+                )
+                .await
+                .unwrap();
         }
         for _ in 0..100 {
             if server.list("OtelAgent", None).await.is_ok() {
@@ -82,30 +123,62 @@ impl Server {
 
     pub(super) fn api(&self, kind: &str, namespace: Option<&str>) -> Api<DynamicObject> {
         match namespace {
-            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource(kind)),
+            Some(namespace) => {
+                Api::namespaced_with(self.client.clone(), namespace, &resource(kind))
+            }
             None => Api::all_with(self.client.clone(), &resource(kind)),
         }
     }
 
-    pub(super) async fn list(&self, kind: &str, namespace: Option<&str>) -> kube::Result<Vec<Value>> {
-        let found = self.api(kind, namespace).list(&ListParams::default()).await?;
-        Ok(found.items.into_iter().map(|object| serde_json::to_value(object).unwrap()).collect())
+    pub(super) async fn list(
+        &self,
+        kind: &str,
+        namespace: Option<&str>,
+    ) -> kube::Result<Vec<Value>> {
+        let found = self
+            .api(kind, namespace)
+            .list(&ListParams::default())
+            .await?;
+        Ok(found
+            .items
+            .into_iter()
+            .map(|object| serde_json::to_value(object).unwrap())
+            .collect())
     }
 
     async fn apply(&self, object: &Value) -> kube::Result<DynamicObject> {
         let name = object["metadata"]["name"].as_str().unwrap();
-        let api = self.api(object["kind"].as_str().unwrap(), object["metadata"]["namespace"].as_str());
-        api.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(object)).await
+        let api = self.api(
+            object["kind"].as_str().unwrap(),
+            object["metadata"]["namespace"].as_str(),
+        );
+        api.patch(
+            name,
+            &PatchParams::apply("test").force(),
+            &Patch::Apply(object),
+        )
+        .await
     }
 
     pub(super) async fn create(&self, object: &Value) -> kube::Result<Value> {
-        let api = self.api(object["kind"].as_str().unwrap(), object["metadata"]["namespace"].as_str());
+        let api = self.api(
+            object["kind"].as_str().unwrap(),
+            object["metadata"]["namespace"].as_str(),
+        );
         let object = serde_json::from_value(object.clone()).unwrap();
-        api.create(&PostParams::default(), &object).await.map(|object| serde_json::to_value(object).unwrap())
+        api.create(&PostParams::default(), &object)
+            .await
+            .map(|object| serde_json::to_value(object).unwrap())
     }
 
     pub(super) async fn get(&self, name: &str) -> Value {
-        serde_json::to_value(self.api("OtelAgent", Some(PLATFORM)).get(name).await.unwrap()).unwrap()
+        serde_json::to_value(
+            self.api("OtelAgent", Some(PLATFORM))
+                .get(name)
+                .await
+                .unwrap(),
+        )
+        .unwrap()
     }
 
     /// Replaces the spec of an `OtelAgent`.
@@ -123,7 +196,10 @@ impl Server {
         loop {
             let mut object = api.get(name).await?;
             object.data["spec"] = spec.clone();
-            let params = PostParams { dry_run, ..PostParams::default() };
+            let params = PostParams {
+                dry_run,
+                ..PostParams::default()
+            };
             match api.replace(name, &params, &object).await {
                 Err(kube::Error::Api(status)) if status.is_conflict() => {}
                 other => return other.map(|object| serde_json::to_value(object).unwrap()),
@@ -143,16 +219,29 @@ impl Server {
         let mut params = PatchParams::apply("test").force();
         params.dry_run = true;
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        let answer = self.api(kind, namespace).patch(name, &params, &Patch::Apply(object)).await;
-        answer.map(|object| serde_json::to_value(object).unwrap()).map_err(|error| error.to_string())
+        let answer = self
+            .api(kind, namespace)
+            .patch(name, &params, &Patch::Apply(object))
+            .await;
+        answer
+            .map(|object| serde_json::to_value(object).unwrap())
+            .map_err(|error| error.to_string())
     }
 
     /// What the server would make of a pod of the canary namespace.
     pub(super) async fn dry_run_pod(&self, pod: &Value) -> Result<Value, String> {
-        let params = PostParams { dry_run: true, ..PostParams::default() };
+        let params = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
         let pod = serde_json::from_value(pod.clone()).unwrap();
-        let answer = self.api("Pod", Some("otelagent-canary")).create(&params, &pod).await;
-        answer.map(|object| serde_json::to_value(object).unwrap()).map_err(|error| error.to_string())
+        let answer = self
+            .api("Pod", Some("otelagent-canary"))
+            .create(&params, &pod)
+            .await;
+        answer
+            .map(|object| serde_json::to_value(object).unwrap())
+            .map_err(|error| error.to_string())
     }
 
     /// Two nodes, and their kubelets.
@@ -164,7 +253,10 @@ impl Server {
             let status = json!({"status": {"capacity": room, "allocatable": room, "conditions": [
                 {"type": "Ready", "status": "True", "reason": "Simulated", "lastHeartbeatTime": "2026-01-01T00:00:00Z"},
             ]}});
-            self.api("Node", None).patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+            self.api("Node", None)
+                .patch_status(name, &PatchParams::default(), &Patch::Merge(&status))
+                .await
+                .unwrap();
         }
         let server = self.clone();
         tokio::spawn(async move {
@@ -186,7 +278,10 @@ impl Server {
             let ready = json!({"status": {"phase": "Running", "conditions": [
                 {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"},
             ]}});
-            let _ = self.api("Pod", namespace).patch_status(name, &PatchParams::default(), &Patch::Merge(&ready)).await;
+            let _ = self
+                .api("Pod", namespace)
+                .patch_status(name, &PatchParams::default(), &Patch::Merge(&ready))
+                .await;
         }
     }
 
@@ -200,9 +295,14 @@ impl Server {
             canary_namespace: "otelagent-canary".into(),
             instance: "walks".into(),
         };
-        let controller = Controller::start(self.client.clone(), settings, metrics.clone()).await.unwrap();
+        let controller = Controller::start(self.client.clone(), settings, metrics.clone())
+            .await
+            .unwrap();
         let run = controller.run(std::future::pending());
-        (tokio::spawn(async { run.await.map_err(|error| error.to_string()) }), metrics)
+        (
+            tokio::spawn(async { run.await.map_err(|error| error.to_string()) }),
+            metrics,
+        )
     }
 }
 
@@ -220,7 +320,10 @@ pub(super) fn environment() -> Environment {
         operator_namespace: "otelagent-operator".into(),
         platform_namespaces: [PLATFORM.to_owned()].into(),
         agent_image: "otelagent/agent:test".into(),
-        server: ServerVersion { major: 1, minor: 37 },
+        server: ServerVersion {
+            major: 1,
+            minor: 37,
+        },
     }
 }
 
