@@ -10,5 +10,6 @@ mod newer_rules;
 mod predicate;
 mod schema;
 mod server;
+mod walk;
 
 mod world;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::edits::{self, Edit, MODES, apply};
 use super::predicate::refusals;
 use super::schema;
-use super::world::{PLATFORM, Server, agent, base, environment};
+use super::world::{Server, agent, base, environment};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_servers_verdict_on_every_edit_of_every_field_is_the_predicates() {

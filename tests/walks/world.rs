@@ -289,7 +289,7 @@ impl Server {
     pub(super) async fn with_controller(&self) -> (JoinHandle<Result<(), String>>, Metrics) {
         let metrics = Metrics::new();
         let settings = Settings {
-            namespace: "otelagent-operator".into(),
+            namespace: PLATFORM.into(),
             platform_namespaces: [PLATFORM.to_owned()].into(),
             agent_image: "otelagent/agent:test".into(),
             canary_namespace: "otelagent-canary".into(),
@@ -317,7 +317,7 @@ pub(super) fn agent(name: &str, spec: &Value) -> Value {
 /// The installation as the pure rooms see it.
 pub(super) fn environment() -> Environment {
     Environment {
-        operator_namespace: "otelagent-operator".into(),
+        operator_namespace: PLATFORM.into(),
         platform_namespaces: [PLATFORM.to_owned()].into(),
         agent_image: "otelagent/agent:test".into(),
         server: ServerVersion {
