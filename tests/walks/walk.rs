@@ -1,6 +1,7 @@
 //! Walks: a running object is edited again and again, and after each edit what came of it is compared with
 //! the predicate, with the cluster itself, and in the end with an object made anew from the same spec.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use otelagent_operator::process::Metrics;
@@ -70,7 +71,11 @@ fn walk(seed: u64, length: usize) -> Vec<Move> {
                 let mut values = edits::values(field);
                 let value = values.swap_remove(numbers.below(values.len()));
                 let mode = (numbers.below(3) == 0).then(|| MODES[numbers.below(4)]);
-                Move::Edit(Edit { mode, path: field.path.clone(), value })
+                Move::Edit(Edit {
+                    mode,
+                    path: field.path.clone(),
+                    value,
+                })
             }
         });
     }
@@ -79,7 +84,9 @@ fn walk(seed: u64, length: usize) -> Vec<Move> {
 
 /// The seed given in `OTELAGENT_SEED`, or another one each time.
 fn seed() -> u64 {
-    let given = std::env::var("OTELAGENT_SEED").ok().and_then(|text| text.parse().ok());
+    let given = std::env::var("OTELAGENT_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok());
     let now = std::time::UNIX_EPOCH.elapsed().unwrap();
     given.unwrap_or_else(|| now.as_secs())
 }
@@ -91,12 +98,16 @@ async fn a_running_object_survives_a_walk_over_its_spec_and_ends_as_one_made_ane
     }
     let (seed, full) = (seed(), std::env::var_os("OTELAGENT_FULL").is_some());
     let moves = walk(seed, if full { FULL } else { SHORT });
-    println!("walk of {} moves; again with OTELAGENT_SEED={seed}", moves.len());
+    println!(
+        "walk of {} moves; again with OTELAGENT_SEED={seed}",
+        moves.len()
+    );
     let mut walker = Walker::start("walker").await;
     let Err((at, why)) = walker.go(&moves).await else {
         println!("{:?}", walker.tally);
         return;
     };
+    println!("seed {seed}, move {at}: {why}");
     // Shortened: a part of the moves before is left out while the same failure remains.
     let mut shortest = moves[..=at].to_vec();
     let mut part = shortest.len() / 2;
@@ -118,7 +129,10 @@ async fn a_running_object_survives_a_walk_over_its_spec_and_ends_as_one_made_ane
         part /= 2;
     }
     let lines: Vec<String> = shortest.iter().map(|step| format!("  {step}")).collect();
-    panic!("seed {seed}, move {at}: {why}\nthe shortest walk that still fails:\n{}", lines.join("\n"));
+    panic!(
+        "seed {seed}, move {at}: {why}\nthe shortest walk that still fails:\n{}",
+        lines.join("\n")
+    );
 }
 
 /// What came of the edits.
@@ -165,9 +179,14 @@ impl Walker {
 
     /// The object made from the start, in a world without pods of older ones.
     async fn anew(&mut self) {
-        self.server.delete("OtelAgent", Some(PLATFORM), self.name).await;
+        self.server
+            .delete("OtelAgent", Some(PLATFORM), self.name)
+            .await;
         (self.spec, self.good) = (base(), base());
-        self.server.create(&agent(self.name, &self.spec)).await.unwrap();
+        self.server
+            .create(&agent(self.name, &self.spec))
+            .await
+            .unwrap();
         self.rest().await.unwrap();
         self.roll().await;
     }
@@ -198,7 +217,10 @@ impl Walker {
         let answer = self.server.replace(self.name, &edited).await;
         let expected = refusals(&self.schema, Some(&self.spec), &edited);
         if answer.is_ok() != expected.is_empty() {
-            return Err(format!("server: {:?}; predicate: {expected:?}", answer.err()));
+            return Err(format!(
+                "server: {:?}; predicate: {expected:?}",
+                answer.err()
+            ));
         }
         if answer.is_err() {
             self.tally.refused_by_server += 1;
@@ -213,13 +235,17 @@ impl Walker {
             return Ok(());
         }
         self.tally.refused_by_operator += 1;
-        let is_told = ["reason", "message"].iter().all(|key| accepted[*key].as_str().is_some_and(|text| !text.is_empty()));
+        let is_told = ["reason", "message"]
+            .iter()
+            .all(|key| accepted[*key].as_str().is_some_and(|text| !text.is_empty()));
         if !is_told {
             return Err(format!("refused without a reason: {accepted}"));
         }
         let after = self.children().await;
         if after != before {
-            return Err(format!("refused ({accepted}), and yet its objects changed: {before:?} to {after:?}"));
+            return Err(format!(
+                "refused ({accepted}), and yet its objects changed: {before:?} to {after:?}"
+            ));
         }
         Ok(())
     }
@@ -227,16 +253,34 @@ impl Walker {
     /// Waits until the object has come to rest, then looks at it. Returns the status.
     async fn settled(&mut self) -> Result<Value, String> {
         let status = self.rest().await?;
-        let lies = truth_within(&self.server.client, PLATFORM, self.name, Duration::from_secs(15)).await?;
+        let lies = truth_within(
+            &self.server.client,
+            PLATFORM,
+            self.name,
+            Duration::from_secs(15),
+        )
+        .await?;
         if !lies.is_empty() {
             let lies: Vec<String> = lies.iter().map(ToString::to_string).collect();
-            return Err(format!("the status is not so: {}\n{status}", lies.join("; ")));
+            return Err(format!(
+                "the status is not so: {}\n{status}",
+                lies.join("; ")
+            ));
         }
         for type_ in ["Ready", "Injected"] {
             let found = condition(&status, type_);
-            let allowed = ["VehicleNotReady", "AgentsNotReady", "Serving", "InForce", "NoWorkloads", "PodsMissed"];
+            let allowed = [
+                "VehicleNotReady",
+                "AgentsNotReady",
+                "Serving",
+                "InForce",
+                "NoWorkloads",
+                "PodsMissed",
+            ];
             if !allowed.iter().any(|reason| found["reason"] == *reason) {
-                return Err(format!("taken, and neither carried out nor refused: {found}"));
+                return Err(format!(
+                    "taken, and neither carried out nor refused: {found}"
+                ));
             }
         }
         if self.controller.is_finished() {
@@ -253,51 +297,83 @@ impl Walker {
             self.nudge().await;
             tokio::time::sleep(Duration::from_millis(700)).await;
             let object = self.server.get(self.name).await;
-            let is_current = object["status"]["observedGeneration"] == object["metadata"]["generation"];
+            let is_current =
+                object["status"]["observedGeneration"] == object["metadata"]["generation"];
             if is_current && self.writes() == before && !self.is_moving(&object["status"]).await {
                 return Ok(object["status"].clone());
             }
             if begun.elapsed() > PATIENCE {
                 let after = self.writes();
-                return Err(format!("no rest: {}\nwrites before {before:?}\nand after {after:?}", object["status"]));
+                return Err(format!(
+                    "no rest: {}\nwrites before {before:?}\nand after {after:?}",
+                    object["status"]
+                ));
             }
         }
     }
 
     /// Whether a vehicle is on its way: the nodes are healthy, so a pod that has a node becomes ready.
     async fn is_moving(&self, status: &Value) -> bool {
-        let sets = self.server.list("DaemonSet", Some(PLATFORM)).await.unwrap_or_default();
+        let sets = self
+            .server
+            .list("DaemonSet", Some(PLATFORM))
+            .await
+            .unwrap_or_default();
         let rolls = sets.iter().any(|set| {
             let number = |key: &str| set["status"][key].as_i64().unwrap_or_default();
             set["status"]["observedGeneration"] != set["metadata"]["generation"]
                 || number("currentNumberScheduled") < number("desiredNumberScheduled")
         });
         let pods = self.server.list("Pod", None).await.unwrap_or_default();
-        let ends = pods.iter().any(|pod| !pod["metadata"]["deletionTimestamp"].is_null());
-        let starts = pods.iter().any(|pod| pod["spec"]["nodeName"].is_string() && pod["status"]["phase"] != "Running");
+        let ends = pods
+            .iter()
+            .any(|pod| !pod["metadata"]["deletionTimestamp"].is_null());
+        let starts = pods
+            .iter()
+            .any(|pod| pod["spec"]["nodeName"].is_string() && pod["status"]["phase"] != "Running");
         rolls && condition(status, "Ready")["status"] == "True" || ends || starts
     }
 
     /// Asks for a pass without changing anything.
     async fn nudge(&self) {
-        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos().to_string();
+        let now = std::time::UNIX_EPOCH
+            .elapsed()
+            .unwrap()
+            .as_nanos()
+            .to_string();
         let patch = json!({"metadata": {"annotations": {"test/nudge": now}}});
         let api = self.server.api("OtelAgent", Some(PLATFORM));
-        let _ = api.patch(self.name, &kube::api::PatchParams::default(), &kube::api::Patch::Merge(&patch)).await;
+        let _ = api
+            .patch(
+                self.name,
+                &kube::api::PatchParams::default(),
+                &kube::api::Patch::Merge(&patch),
+            )
+            .await;
     }
 
     /// Everything the controller has written, but the end of policies that a binding has left.
     fn writes(&self) -> Vec<String> {
         let text = self.metrics.render();
-        text.lines().filter(|line| line.contains("verb=\"") && !line.contains("delete")).map(Into::into).collect()
+        text.lines()
+            .filter(|line| line.contains("verb=\"") && !line.contains("delete"))
+            .map(Into::into)
+            .collect()
     }
 
     /// Vehicles, Services and bindings: what runs.
     async fn children(&self) -> Vec<(String, Value)> {
         let mut found = Vec::new();
-        for (kind, namespace) in [("DaemonSet", Some(PLATFORM)), ("Service", Some(PLATFORM)), ("MutatingAdmissionPolicyBinding", None)] {
+        for (kind, namespace) in [
+            ("DaemonSet", Some(PLATFORM)),
+            ("Service", Some(PLATFORM)),
+            ("MutatingAdmissionPolicyBinding", None),
+        ] {
             for object in self.server.list(kind, namespace).await.unwrap_or_default() {
-                found.push((format!("{kind} {}", object["metadata"]["name"]), json!([object["metadata"]["uid"], object["spec"]])));
+                found.push((
+                    format!("{kind} {}", object["metadata"]["name"]),
+                    json!([object["metadata"]["uid"], object["spec"]]),
+                ));
             }
         }
         found
@@ -321,6 +397,14 @@ impl Walker {
         }
     }
 
+    /// Without the policies: those that the binding has left stay for half a minute, and what the bound one
+    /// does to a pod is asked of the server after every edit.
+    async fn end_state(&self) -> Result<BTreeMap<String, Value>, String> {
+        let mut found = end_state::normalised(&self.server.client, PLATFORM, self.name).await?;
+        found.retain(|key, _| !key.starts_with("mutatingadmissionpolicies "));
+        Ok(found)
+    }
+
     /// Makes the object anew from the same spec, once the older paths are gone: its objects are the same.
     async fn is_as_new(&mut self) -> Result<(), String> {
         if self.spec != self.good {
@@ -335,21 +419,33 @@ impl Walker {
                 break;
             }
         }
-        let walked = end_state::normalised(&self.server.client, PLATFORM, self.name).await?;
-        self.server.delete("OtelAgent", Some(PLATFORM), self.name).await;
-        self.server.create(&agent(self.name, &self.spec)).await.map_err(|error| error.to_string())?;
+        let walked = self.end_state().await?;
+        self.server
+            .delete("OtelAgent", Some(PLATFORM), self.name)
+            .await;
+        self.server
+            .create(&agent(self.name, &self.spec))
+            .await
+            .map_err(|error| error.to_string())?;
         self.rest().await?;
         self.roll().await;
         self.settled().await?;
-        let fresh = end_state::normalised(&self.server.client, PLATFORM, self.name).await?;
+        let fresh = self.end_state().await?;
         let found = end_state::differences(&walked, &fresh);
         self.tally.compared_with_new += 1;
-        if found.is_empty() { Ok(()) } else { Err(format!("not as one made anew: {found:?}")) }
+        if found.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("not as one made anew: {found:?}"))
+        }
     }
 }
 
 fn condition<'a>(status: &'a Value, type_: &str) -> &'a Value {
     let conditions = status["conditions"].as_array();
-    let found = conditions.into_iter().flatten().find(|condition| condition["type"] == type_);
+    let found = conditions
+        .into_iter()
+        .flatten()
+        .find(|condition| condition["type"] == type_);
     found.unwrap_or(&Value::Null)
 }
