@@ -194,7 +194,12 @@ fn a_recipe_that_fails_its_proof_is_never_bound_and_the_previous_one_stays() {
 
     world
         .kubectl
-        .run(&["delete", "limitrange", "proof", "--namespace=otelagent-canary"])
+        .run(&[
+            "delete",
+            "limitrange",
+            "proof",
+            "--namespace=otelagent-canary",
+        ])
         .unwrap();
     world.patch("proof", &json!({"spec": {"agent": null}}));
     world.until_status("proof", "back in force", |status| {

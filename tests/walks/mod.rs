@@ -5,6 +5,7 @@
 //! on a running object and compares what comes of it with the cluster itself.
 
 mod edits;
+mod leaves;
 
 mod newer_rules;
 mod predicate;
