@@ -103,7 +103,7 @@ fn strings(field: &Field) -> Vec<Value> {
             "0 1 64Ki 65535 65536 63Ki 16Mi 15Mi 96Mi 100M 123456k 1000000 1Gi 1024Gi 1025Gi 1Ti 1G 64MB -64Mi 1e9 00064Mi 9999999999999999",
         ));
     }
-    if pattern.ends_with("m?$") {
+    if field.path.name() == "cpu" {
         texts.extend(words("0 1m 50m 0.5 2 1000m 1000 0.0001 1.5m 0.12345 99999999999999m 9999999999999999 .5 -1 1e3"));
     }
     if rules.contains("http") {
@@ -269,7 +269,7 @@ pub(super) fn sample(schema: &Value) -> Value {
         Some("string") if rules.contains("duration(") => json!("1s"),
         Some("string") if rules.contains("quantity(") => json!("64Mi"),
         Some("string") if rules.contains("http") => json!("http://c.o.svc:4317"),
-        Some("string") if pattern.ends_with("m?$") => json!("100m"),
+        Some("string") if pattern.contains("{1,9}m") => json!("100m"),
         Some("string") => json!("sample"),
         Some("integer") => json!(schema["minimum"].as_f64().map_or(1, |least| {
             #[allow(clippy::cast_possible_truncation, reason = "bounds are small")]

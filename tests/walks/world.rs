@@ -347,7 +347,7 @@ pub(super) fn base() -> Value {
         "switchover": {"holdOld": "0s"},
         "agent": {
             "resources": {"requests": {"cpu": "50m"}, "limits": {"memory": "256Mi"}},
-            "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoSchedule"}],
+            "tolerations": [{"key": "a", "operator": "Equal", "value": "v", "effect": "NoExecute"}],
         },
     })
 }
