@@ -5,5 +5,8 @@
 
 mod cluster;
 mod inject;
+mod oracle;
 mod process;
 mod pure;
+mod simulated;
+mod walks;

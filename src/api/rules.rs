@@ -38,17 +38,6 @@ pub(super) fn disk_size(_: &mut SchemaGenerator) -> Schema {
     size_from("16Mi")
 }
 
-/// A count, or a percentage such as 5%, as Kubernetes writes it.
-pub(super) fn count_or_percent(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "x-kubernetes-int-or-string": true,
-        "x-kubernetes-validations": [{
-            "rule": "string(self).matches('^(0|[1-9][0-9]{0,5}|(0|[1-9][0-9]?|100)%)$')",
-            "message": "must be a count such as 3, or a percentage such as 5%",
-        }],
-    })
-}
-
 fn size_from(least: &str) -> Schema {
     json_schema!({
         "type": "string",
@@ -61,4 +50,77 @@ fn size_from(least: &str) -> Schema {
             "message": format!("must be a size between {least} and 1Ti, written like 64Mi or 1Gi"),
         }],
     })
+}
+
+/// A number of nodes: a count or a percentage, as rollouts take it. The count fits 32 bits.
+pub(super) fn nodes(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "x-kubernetes-validations": [{
+            "rule": "type(self) == int ? self >= 0 && self <= 100000 : self.matches('^([0-9]|[1-9][0-9]|100)%$')",
+            "message": "must be a count from 0 to 100000, or a percentage from 0% to 100%",
+        }],
+    })
+}
+
+/// Name of a Secret, a `ConfigMap` or a class: a DNS subdomain (RFC 1123).
+pub(super) fn object_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 253,
+        "x-kubernetes-validations": [{
+            "rule": "!format.dns1123Subdomain().validate(self).hasValue()",
+            "message": "must be an object's name: lower-case letters, digits, '-' and '.'",
+        }],
+    })
+}
+
+/// A label's or taint's key: a name of at most 63 characters, and a DNS subdomain before it if need be.
+pub(super) fn label_key(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 317,
+        "x-kubernetes-validations": [{
+            "rule": "!format.qualifiedName().validate(self).hasValue()",
+            "message": "must be a key such as app or example.com/role",
+        }],
+    })
+}
+
+/// A label's or taint's value.
+pub(super) fn label_value(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 63,
+        "x-kubernetes-validations": [{
+            "rule": "!format.labelValue().validate(self).hasValue()",
+            "message": "must be a value of at most 63 letters, digits, '-', '_' and '.'",
+        }],
+    })
+}
+
+/// Labels, all of which must be there.
+pub(super) fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": {"type": "string", "maxLength": 63},
+        "x-kubernetes-validations": [{
+            "rule": "self.all(key, !format.qualifiedName().validate(key).hasValue() && !format.labelValue().validate(self[key]).hasValue())",
+            "message": "must be labels such as example.com/role: agents",
+        }],
+    })
+}
+
+/// The rule that a request is not above its limit, where both are there.
+pub(super) fn within_limit(amount: &str) -> String {
+    let has = |side: &str| format!("has(self.{side}) && has(self.{side}.{amount})");
+    format!(
+        "!({} && {}) || quantity(self.requests.{amount}).compareTo(quantity(self.limits.{amount})) <= 0",
+        has("requests"),
+        has("limits"),
+    )
 }

@@ -47,6 +47,8 @@ use super::{Mode, OtelAgentStatus, Selector, rules};
     .message("hostMetadata with nodeLocal.routing Prefer is refused: telemetry may pass through an agent of another node, which would stamp its own name on it; use routing Require, or hostMetadata false"))]
 #[x_kube(validation = Rule::new("self.mode != 'HostPort' || !has(self.agent) || !has(self.agent.updateStrategy) || !has(self.agent.updateStrategy.maxSurge) || string(self.agent.updateStrategy.maxSurge) in ['0', '0%']")
     .message("agent.updateStrategy.maxSurge cannot be used with mode HostPort: two agents cannot hold one host port, so the new one would stay Pending; use maxUnavailable"))]
+#[x_kube(validation = Rule::new("self.mode != 'HostPort' || !has(self.agent) || !has(self.agent.updateStrategy) || !has(self.agent.updateStrategy.maxUnavailable) || !(string(self.agent.updateStrategy.maxUnavailable) in ['0', '0%'])")
+    .message("agent.updateStrategy.maxUnavailable must be above zero with mode HostPort: the old agent goes before the new one can have the node's port"))]
 #[x_kube(validation = Rule::new("!has(self.ports) && !has(oldSelf.ports) || has(self.ports) && has(oldSelf.ports) && self.ports == oldSelf.ports")
     .message("ports cannot change: running pods keep the address they were born with; create a second OtelAgent with the new ports and move the workloads to it"))]
 pub struct OtelAgentSpec {
@@ -233,10 +235,12 @@ pub struct Header {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeyRef {
     /// The object's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "rules::object_name")]
     pub name: String,
     /// The key in its data.
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^[-._a-zA-Z0-9]+$"))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[-._a-zA-Z0-9]+$"), extend("x-kubernetes-validations" = [
+        {"rule": "self != '.' && !self.startsWith('..')", "message": "a key is neither . nor does it start with two dots"},
+    ]))]
     pub key: String,
 }
 
@@ -244,7 +248,7 @@ pub struct KeyRef {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SecretRef {
     /// The Secret's name; of type kubernetes.io/tls.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "rules::object_name")]
     pub name: String,
 }
 
@@ -362,7 +366,7 @@ pub struct Switchover {
     /// Nodes (count or percent, rounded down) that may be without a ready agent when a new path is taken
     /// into use; status names them all the same. 0 where absent. For clusters in which some always are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "rules::count_or_percent")]
+    #[schemars(schema_with = "rules::nodes")]
     pub max_unready: Option<IntOrString>,
 }
 
@@ -373,7 +377,7 @@ pub struct Agent {
     /// Image of the agent, such as an OpenTelemetry Collector's. Absent: the bundled agent. Only for
     /// OtelAgents of platform namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^\S+$"))]
     pub image: Option<String>,
     /// When the image is pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -383,7 +387,7 @@ pub struct Agent {
     pub resources: Option<Resources>,
     /// Labels of the nodes on which the agent runs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16))]
+    #[schemars(schema_with = "rules::labels")]
     pub node_selector: BTreeMap<String, String>,
     /// Taints the agent tolerates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -391,7 +395,7 @@ pub struct Agent {
     pub tolerations: Vec<Toleration>,
     /// Priority class of the agent's pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
+    #[schemars(schema_with = "rules::object_name")]
     pub priority_class_name: Option<String>,
     /// How the agents of the nodes are replaced after a change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -411,6 +415,10 @@ pub enum PullPolicy {
 
 /// Requests and limits by resource name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": rules::within_limit("cpu"), "message": "requests.cpu must not be above limits.cpu"},
+    {"rule": rules::within_limit("memory"), "message": "requests.memory must not be above limits.memory"},
+]))]
 pub struct Resources {
     /// What is reserved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -425,7 +433,10 @@ pub struct Resources {
 pub struct Amounts {
     /// Processor time, such as 50m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?m?$"), length(max = 16))]
+    #[schemars(
+        regex(pattern = r"^([0-9]{1,9}m|[0-9]{1,6}(\.[0-9]{1,3})?)$"),
+        length(max = 16)
+    )]
     pub cpu: Option<String>,
     /// Memory, such as 64Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -436,22 +447,30 @@ pub struct Amounts {
 /// One toleration, as in a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "has(self.key) || has(self.operator) && self.operator == 'Exists'",
+     "message": "a toleration without key needs operator Exists, which tolerates all taints"},
+    {"rule": "!has(self.operator) || self.operator != 'Exists' || !has(self.value)",
+     "message": "operator Exists takes no value"},
+    {"rule": "!has(self.tolerationSeconds) || has(self.effect) && self.effect == 'NoExecute'",
+     "message": "tolerationSeconds needs effect NoExecute"},
+]))]
 pub struct Toleration {
     /// The taint's key; absent with operator Exists tolerates all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 317))]
+    #[schemars(schema_with = "rules::label_key")]
     pub key: Option<String>,
     /// Exists or Equal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), extend("enum" = ["Exists", "Equal"]))]
     pub operator: Option<String>,
     /// The taint's value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 63))]
+    #[schemars(schema_with = "rules::label_value")]
     pub value: Option<String>,
     /// The taint's effect; absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 32), extend("enum" = ["NoSchedule", "PreferNoSchedule", "NoExecute"]))]
     pub effect: Option<String>,
     /// Seconds for which a NoExecute taint is tolerated; absent: for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -461,14 +480,18 @@ pub struct Toleration {
 /// How the agents of the nodes are replaced after a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "!has(self.maxSurge) || !has(self.maxUnavailable) || (string(self.maxSurge) in ['0', '0%']) != (string(self.maxUnavailable) in ['0', '0%'])",
+     "message": "exactly one of maxSurge and maxUnavailable must be above zero: a node's agent is either doubled or away while it is replaced"},
+]))]
 pub struct UpdateStrategy {
     /// Nodes (count or percent) that may be without their agent. HostPort: 1; else 0 where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "rules::count_or_percent")]
+    #[schemars(schema_with = "rules::nodes")]
     pub max_unavailable: Option<IntOrString>,
     /// Nodes (count or percent) that may have two agents. HostPort: not possible; else 1 where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "rules::count_or_percent")]
+    #[schemars(schema_with = "rules::nodes")]
     pub max_surge: Option<IntOrString>,
 }
 

@@ -289,14 +289,15 @@ fn resources(agent: &ValidAgent, placement: Placement) -> ResourceRequirements {
         let both = amounts(&either, Some(DEFAULT_CPU), memory);
         (both.clone(), both)
     } else {
-        let limit = limits
-            .memory
-            .as_deref()
-            .and_then(quantity::bytes)
-            .unwrap_or(memory);
+        // Where only one of the two is given, the other must not contradict it.
+        let bytes = |text: &Option<String>| text.as_deref().and_then(quantity::bytes);
+        let limit = bytes(&limits.memory)
+            .unwrap_or_else(|| memory.max(bytes(&requests.memory).unwrap_or_default()));
+        let most_cpu = limits.cpu.as_deref().and_then(quantity::millicores);
+        let cpu = DEFAULT_CPU.min(most_cpu.unwrap_or(DEFAULT_CPU));
         (
-            amounts(&requests, Some(DEFAULT_CPU), limit.min(memory)),
-            amounts(&limits, None, memory),
+            amounts(&requests, Some(cpu), limit.min(memory)),
+            amounts(&limits, None, limit),
         )
     };
     // Nothing of the disk is requested: in a sidecar that would decide where an application can run, and

@@ -29,17 +29,39 @@ pub(super) fn bytes(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-/// A number of bytes in the form Kubernetes itself prints: the largest binary unit that divides it.
+/// A number of bytes in the form Kubernetes itself prints: the largest binary unit that divides it, or, where
+/// none does, the largest decimal one.
 pub(super) fn memory(bytes: u64) -> Quantity {
-    let units = [("Gi", 1 << 30), ("Mi", MIB), ("Ki", 1 << 10)];
-    let text = units
-        .iter()
-        .find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor))
+    let binary = [
+        ("Ti", 1 << 40),
+        ("Gi", 1 << 30),
+        ("Mi", MIB),
+        ("Ki", 1 << 10),
+    ];
+    let unit = binary
+        .into_iter()
+        .find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor));
+    Quantity(unit.map_or_else(
+        || decimal(bytes),
+        |(unit, factor)| format!("{}{unit}", bytes / factor),
+    ))
+}
+
+/// A number with the largest decimal unit that divides it.
+fn decimal(number: u64) -> String {
+    let units = [
+        ("T", 1_000_000_000_000),
+        ("G", 1_000_000_000),
+        ("M", 1_000_000),
+        ("k", 1_000),
+    ];
+    units
+        .into_iter()
+        .find(|(_, factor)| number >= *factor && number.is_multiple_of(*factor))
         .map_or_else(
-            || bytes.to_string(),
-            |(unit, factor)| format!("{}{unit}", bytes / factor),
-        );
-    Quantity(text)
+            || number.to_string(),
+            |(unit, factor)| format!("{}{unit}", number / factor),
+        )
 }
 
 /// Thousandths of a processor of an amount such as `50m`, `1` or `0.5`.
@@ -62,7 +84,7 @@ pub(super) fn millicores(text: &str) -> Option<u64> {
 /// Processor time in the form Kubernetes itself prints.
 pub(super) fn cpu(millicores: u64) -> Quantity {
     Quantity(if millicores.is_multiple_of(1000) {
-        (millicores / 1000).to_string()
+        decimal(millicores / 1000)
     } else {
         format!("{millicores}m")
     })
@@ -93,7 +115,10 @@ mod tests {
             ("64Mi", "64Mi"),
             ("1024Mi", "1Gi"),
             ("65536", "64Ki"),
-            ("1M", "1000000"),
+            ("1000000", "1M"),
+            ("123456k", "123456k"),
+            ("1024Gi", "1Ti"),
+            ("1000001", "1000001"),
         ] {
             assert_eq!(memory(bytes(text).unwrap()).0, canonical, "{text}");
         }
@@ -103,7 +128,13 @@ mod tests {
 
     #[test]
     fn processor_time_is_read_and_printed_in_canonical_form() {
-        for (text, canonical) in [("50m", "50m"), ("0.5", "500m"), ("2", "2"), ("1000m", "1")] {
+        for (text, canonical) in [
+            ("50m", "50m"),
+            ("0.5", "500m"),
+            ("2", "2"),
+            ("1000m", "1"),
+            ("1000", "1k"),
+        ] {
             assert_eq!(cpu(millicores(text).unwrap()).0, canonical, "{text}");
         }
         assert_eq!(millicores("0.12345"), None);

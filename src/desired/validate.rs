@@ -12,10 +12,14 @@ use kube::ResourceExt;
 use super::agent_config;
 use super::quantity::{self, MIB};
 use super::{Environment, topology};
-use crate::api::{Mode, OtelAgent, OtelAgentSpec, Restart, Routing, Switchover};
+use crate::api::{Mode, OnFailure, OtelAgent, OtelAgentSpec, Restart, Routing, Switchover};
+use crate::inject::policy::{self, PolicyInput};
 use crate::inject::{Namespaces, Selection};
 use crate::names;
 use crate::switching::MaxUnready;
+
+/// Bytes of configuration a pod can carry: its annotations may take 262144 together, keys and others' included.
+const MAX_CONFIGURATION: usize = 240 << 10;
 
 /// One thing that keeps a spec from being carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +105,7 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
     problems.extend(server_problems(spec, environment));
     problems.extend(secret_problems(spec));
     problems.extend(unavailable_problems(spec));
+    problems.extend(surge_problems(spec));
 
     let mut values = Values {
         problems: &mut problems,
@@ -142,6 +147,7 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
         seal: Seal,
     };
     problems.extend(config_problems(&valid));
+    problems.extend(size_problems(&valid, environment));
     if problems.is_empty() {
         Ok(valid)
     } else {
@@ -310,6 +316,57 @@ fn unavailable_problems(spec: &OtelAgentSpec) -> Option<Problem> {
                   name (kubectl rollout restart)"
             .into(),
     })
+}
+
+/// Only the bundled agent shares the node's port with its successor.
+fn surge_problems(spec: &OtelAgentSpec) -> Option<Problem> {
+    let agent = spec.agent.as_ref().filter(|agent| agent.image.is_some())?;
+    let strategy = agent.update_strategy.as_ref()?;
+    let is_zero = |value: &IntOrString| {
+        matches!(value, IntOrString::Int(0)) || *value == IntOrString::String("0%".into())
+    };
+    let surges = strategy
+        .max_surge
+        .as_ref()
+        .is_some_and(|surge| !is_zero(surge))
+        || strategy.max_unavailable.as_ref().is_some_and(is_zero);
+    (spec.mode == Mode::HostNetwork && surges).then(|| Problem {
+        field: "spec.agent.updateStrategy",
+        reason: "SurgeNotPossible",
+        message: "in mode HostNetwork an agent of another image cannot hold the node's port beside its successor; use \
+                  maxUnavailable above zero, or the bundled agent"
+            .into(),
+    })
+}
+
+/// What fits neither a pod nor an admission policy. Other `OtelAgent`s' exclusions are not known here.
+fn size_problems(agent: &ValidAgent, environment: &Environment) -> Option<Problem> {
+    let too_large = |message: String| Problem {
+        field: "spec.config",
+        reason: "TooLarge",
+        message,
+    };
+    let mode = topology(agent.wanted());
+    let bytes = agent_config::render(agent, mode.placement()).len();
+    if bytes > MAX_CONFIGURATION {
+        return Some(too_large(format!(
+            "the agent's configuration has {bytes} bytes, and a pod's annotations hold {MAX_CONFIGURATION}; make spec.config \
+             smaller"
+        )));
+    }
+    let policies = policy::render(&PolicyInput {
+        namespace: agent.namespace.clone(),
+        name: agent.name.clone(),
+        uid: agent.uid.clone(),
+        recipe: mode.recipe(agent, environment),
+        selection: agent.selection.clone()?,
+        exclusions: Vec::new(),
+        excluded_namespaces: environment.excluded_namespaces().map(Into::into).collect(),
+        canary_namespace: String::new(),
+        on_failure: OnFailure::default(),
+        owner_reference: None,
+    });
+    policies.err().map(|error| too_large(error.to_string()))
 }
 
 /// The bundled agent's own verdict on the configuration it would be given. Another image is not ours

@@ -150,10 +150,17 @@ fn a_recipe_that_fails_its_proof_is_never_bound_and_the_previous_one_stays() {
             .unwrap()
     };
     let before = binding();
-    // The schema takes it, a pod with it is invalid: white space around an image's name.
+    // The schema takes it, the canary namespace's quota does not.
+    world
+        .kubectl
+        .apply(
+            "{apiVersion: v1, kind: LimitRange, metadata: {name: proof, namespace: otelagent-canary}, \
+             spec: {limits: [{type: Container, max: {memory: 1Gi}}]}}",
+        )
+        .unwrap();
     world.patch(
         "proof",
-        &json!({"spec": {"agent": {"image": " otelagent/agent:0.1.0"}}}),
+        &json!({"spec": {"agent": {"resources": {"limits": {"memory": "2Gi"}}}}}),
     );
     let agent = world.until_status("proof", "the failed proof", |status| {
         condition(status, "Injected")["reason"] == "ProofFailed"
@@ -162,7 +169,7 @@ fn a_recipe_that_fails_its_proof_is_never_bound_and_the_previous_one_stays() {
     assert!(
         injected["message"]
             .as_str()
-            .is_some_and(|message| message.contains("image")),
+            .is_some_and(|message| message.contains("memory")),
         "{injected}"
     );
     assert_eq!(condition(&agent["status"], "Ready")["status"], "False");
@@ -180,11 +187,20 @@ fn a_recipe_that_fails_its_proof_is_never_bound_and_the_previous_one_stays() {
         .kubectl
         .get(&["pod", "app", "--namespace=proof"])
         .unwrap();
-    assert_eq!(
-        pod["spec"]["initContainers"][0]["image"], "otelagent/agent:0.1.0",
+    assert_ne!(
+        pod["spec"]["initContainers"][0]["resources"]["limits"]["memory"], "2Gi",
         "by the previous recipe"
     );
 
+    world
+        .kubectl
+        .run(&[
+            "delete",
+            "limitrange",
+            "proof",
+            "--namespace=otelagent-canary",
+        ])
+        .unwrap();
     world.patch("proof", &json!({"spec": {"agent": null}}));
     world.until_status("proof", "back in force", |status| {
         condition(status, "Ready")["status"] == "True"

@@ -178,26 +178,24 @@ fn update_strategy(agent: &ValidAgent, rollout: Rollout) -> DaemonSetUpdateStrat
         .as_ref()
         .and_then(|a| a.update_strategy.clone())
         .unwrap_or_default();
-    let (surge, unavailable) = match rollout {
-        Rollout::Surge => (1, 0),
-        Rollout::Replace => (0, 1),
-    };
-    // Kubernetes refuses both at zero; a user who sets one to zero means the other to carry the rollout.
-    let surge_off = user.max_surge.as_ref().is_some_and(zero);
-    let unavailable = if surge_off { 1 } else { unavailable };
-    let surge = if user.max_unavailable.as_ref().is_some_and(|v| !zero(v)) {
-        0
-    } else {
-        surge
+    let given = |value: Option<IntOrString>| value.filter(|value| !zero(value));
+    let zero_surge = user.max_surge.as_ref().is_some_and(zero);
+    let (surge, unavailable) = (given(user.max_surge), given(user.max_unavailable));
+    let none = IntOrString::Int(0);
+    let one = IntOrString::Int(1);
+    // Kubernetes takes exactly one of them above zero. A path that is held after a switch is rendered from
+    // a spec made for another mode, so what cannot be here is left out and not passed on.
+    let (surge, unavailable) = match (rollout, surge, unavailable) {
+        (Rollout::Replace, _, unavailable) => (none, unavailable.unwrap_or(one)),
+        (Rollout::Surge, _, Some(unavailable)) => (none, unavailable),
+        (Rollout::Surge, None, None) if zero_surge => (none, one),
+        (Rollout::Surge, surge, None) => (surge.unwrap_or(one), none),
     };
     DaemonSetUpdateStrategy {
         type_: Some("RollingUpdate".into()),
         rolling_update: Some(RollingUpdateDaemonSet {
-            max_surge: Some(user.max_surge.unwrap_or(IntOrString::Int(surge))),
-            max_unavailable: Some(
-                user.max_unavailable
-                    .unwrap_or(IntOrString::Int(unavailable)),
-            ),
+            max_surge: Some(surge),
+            max_unavailable: Some(unavailable),
         }),
     }
 }
