@@ -28,5 +28,5 @@ pub mod log;
 mod read;
 mod truth;
 
-pub use read::{get, list, text};
-pub use truth::{Lie, truth, truth_within};
+pub use read::{get, list};
+pub use truth::truth_within;
