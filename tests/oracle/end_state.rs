@@ -34,7 +34,7 @@ const MASKED: [&str; 20] = [
 ];
 
 /// Cluster-scoped kinds, as paths.
-pub const ADMISSION: [&str; 4] = [
+pub(crate) const ADMISSION: [&str; 4] = [
     "mutatingadmissionpolicies",
     "mutatingadmissionpolicybindings",
     "validatingadmissionpolicies",
@@ -46,7 +46,7 @@ pub const ADMISSION: [&str; 4] = [
 ///
 /// # Errors
 /// If the cluster cannot be read.
-pub async fn normalised(
+pub(crate) async fn normalised(
     client: &Client,
     namespace: &str,
     name: &str,
@@ -165,7 +165,7 @@ fn replace(text: &str, words: &[(String, &str)]) -> String {
 }
 
 /// Where two end states differ, for a person; empty where they do not.
-pub fn differences(
+pub(crate) fn differences(
     expected: &BTreeMap<String, Value>,
     found: &BTreeMap<String, Value>,
 ) -> Vec<String> {

@@ -43,24 +43,24 @@ const BINDING: &str = "MutatingAdmissionPolicyBinding";
 
 /// One change.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// When, on the cluster's one clock.
-    pub revision: u64,
+    pub(crate) revision: u64,
     /// Of which kind.
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// Whether the object is gone with it.
-    pub gone: bool,
+    pub(crate) gone: bool,
     /// The object, as much of it as is asked about.
-    pub object: Value,
+    pub(crate) object: Value,
 }
 
 /// Watches the whole cluster and notes what changes, by the namespace it is for.
 #[derive(Clone, Default)]
-pub struct Recorder(Arc<Mutex<HashMap<String, Vec<Seen>>>>);
+pub(crate) struct Recorder(Arc<Mutex<HashMap<String, Vec<Seen>>>>);
 
 impl Recorder {
     /// Begins to watch, on the present runtime; goes on until that ends.
-    pub fn start(client: &Client) -> Self {
+    pub(crate) fn start(client: &Client) -> Self {
         let recorder = Self::default();
         for (group, version, kind, plural) in KINDS {
             let resource = ApiResource {
@@ -143,7 +143,7 @@ impl Recorder {
 
     /// What was seen of a namespace and of the cluster-scoped objects made for it, in order. Watches
     /// lag by a moment.
-    pub fn events(&self, namespace: &str) -> Vec<Seen> {
+    pub(crate) fn events(&self, namespace: &str) -> Vec<Seen> {
         let mut events = self.lock().get(namespace).cloned().unwrap_or_default();
         events.sort_by_key(|seen| seen.revision);
         // A watch that began anew lists what was seen before.
@@ -152,7 +152,7 @@ impl Recorder {
     }
 
     /// Forgets a namespace.
-    pub fn forget(&self, namespace: &str) {
+    pub(crate) fn forget(&self, namespace: &str) {
         self.lock().remove(namespace);
     }
 
@@ -188,16 +188,16 @@ fn slim(object: &Value) -> Value {
 
 /// How often an object was made and removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Count {
+pub(crate) struct Count {
     /// Times it came to be.
-    pub made: usize,
+    pub(crate) made: usize,
     /// Times it went.
-    pub removed: usize,
+    pub(crate) removed: usize,
 }
 
 /// Counts by kind and name of what the operator made for one `OtelAgent`; policies, whose names are
 /// hashes, in the order in which they came.
-pub fn summary(events: &[Seen], name: &str) -> BTreeMap<String, Count> {
+pub(crate) fn summary(events: &[Seen], name: &str) -> BTreeMap<String, Count> {
     let mut counts: BTreeMap<String, Count> = BTreeMap::new();
     let mut known: HashMap<String, String> = HashMap::new();
     let mut policies: Vec<String> = Vec::new();
@@ -250,7 +250,12 @@ struct Moment {
 ///
 /// `strict` asks in addition for a ready agent on the node of every live pod of a node mode, which holds
 /// while no agent is updated, moved to other nodes or taken away by somebody else.
-pub fn violations(events: &[Seen], namespace: &str, name: &str, strict: bool) -> Vec<String> {
+pub(crate) fn violations(
+    events: &[Seen],
+    namespace: &str,
+    name: &str,
+    strict: bool,
+) -> Vec<String> {
     let owner = names::agent_label(namespace, name);
     let mut moment = Moment::default();
     let mut wrong = Vec::new();

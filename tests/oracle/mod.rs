@@ -23,10 +23,10 @@
 //!
 //! A log without an error proves nothing: 41 of the 46 bugs Sieve found were silent (OSDI'22).
 
-pub mod end_state;
-pub mod log;
+pub(crate) mod end_state;
+pub(crate) mod log;
 mod read;
 mod truth;
 
-pub use read::{get, list};
-pub use truth::truth_within;
+pub(crate) use read::{get, list};
+pub(crate) use truth::truth_within;

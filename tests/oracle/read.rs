@@ -7,7 +7,7 @@ use serde_json::Value;
 ///
 /// # Errors
 /// Every other failure, as text.
-pub async fn get(client: &Client, path: &str) -> Result<Value, String> {
+pub(crate) async fn get(client: &Client, path: &str) -> Result<Value, String> {
     let request = http::Request::get(path)
         .body(Vec::new())
         .map_err(|error| error.to_string())?;
@@ -22,7 +22,7 @@ pub async fn get(client: &Client, path: &str) -> Result<Value, String> {
 ///
 /// # Errors
 /// As [`get`].
-pub async fn list(client: &Client, path: &str) -> Result<Vec<Value>, String> {
+pub(crate) async fn list(client: &Client, path: &str) -> Result<Vec<Value>, String> {
     let mut found = get(client, path).await?;
     Ok(match found["items"].take() {
         Value::Array(items) => items,
@@ -31,7 +31,7 @@ pub async fn list(client: &Client, path: &str) -> Result<Vec<Value>, String> {
 }
 
 /// Text at a JSON pointer, empty where there is none.
-pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value
         .pointer(pointer)
         .and_then(Value::as_str)

@@ -18,7 +18,7 @@ const SYSTEM: [&str; 2] = ["kube-system", "otelagent-system"];
 
 /// Something a status says that is not so.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lie(String);
+pub(crate) struct Lie(String);
 
 impl fmt::Display for Lie {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -44,7 +44,11 @@ struct Cluster {
 ///
 /// # Errors
 /// If the cluster cannot be read.
-pub async fn truth(client: &Client, namespace: &str, name: &str) -> Result<Vec<Lie>, String> {
+pub(crate) async fn truth(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<Vec<Lie>, String> {
     let cluster = look(client, namespace, name).await?;
     Ok(lies(&cluster))
 }
@@ -53,7 +57,7 @@ pub async fn truth(client: &Client, namespace: &str, name: &str) -> Result<Vec<L
 ///
 /// # Errors
 /// If the cluster cannot be read.
-pub async fn truth_within(
+pub(crate) async fn truth_within(
     client: &Client,
     namespace: &str,
     name: &str,

@@ -10,9 +10,8 @@
 //! controller's tasks are aborted, everything it knew is dropped, and another starts with a client of its
 //! own. Nothing of the controller lives in statics, so that is all that a killed process loses.
 //!
-//! In `make test` a sample runs: one batch of runs at once, half a minute of which is the time an older
-//! policy is kept. Which runs are drawn changes with the commit and is printed; `OTELAGENT_SEED` draws the
-//! same again. `make test-full` (`OTELAGENT_FULL=1`) runs every pair, every write, before and after.
+//! `make test-full` (`OTELAGENT_FULL=1`) runs every pair, every write, before and after. `OTELAGENT_SEED`
+//! alone draws a sample by that word; without either nothing runs.
 
 mod cluster;
 mod crashes;
