@@ -63,6 +63,10 @@ test: lint ## Everything that must hold: lint, then all tests, then what this ma
 	    END {printf "\n%d passed, %d failed, %d skipped\n", passed, failed, here}' $(TEST_LOG); \
 	exit $$failed
 
+.PHONY: test-full
+test-full: ## The same with what takes long: a crash and an error at every write of the controller
+	OTELAGENT_FULL=1 $(MAKE) --no-print-directory test
+
 # libFuzzer needs no nightly toolchain where no sanitizer is asked for: these options are stable.
 FUZZ := agent/fuzz
 FUZZ_TARGETS := scan json edits framing inflate segment config status connection

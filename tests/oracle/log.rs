@@ -45,13 +45,13 @@ const BINDING: &str = "MutatingAdmissionPolicyBinding";
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     /// When, on the cluster's one clock.
-    pub revision: u64,
+    pub(crate) revision: u64,
     /// Of which kind.
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// Whether the object is gone with it.
-    pub gone: bool,
+    pub(crate) gone: bool,
     /// The object, as much of it as is asked about.
-    pub object: Value,
+    pub(crate) object: Value,
 }
 
 /// Watches the whole cluster and notes what changes, by the namespace it is for.
@@ -190,9 +190,9 @@ fn slim(object: &Value) -> Value {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Count {
     /// Times it came to be.
-    pub made: usize,
+    pub(crate) made: usize,
     /// Times it went.
-    pub removed: usize,
+    pub(crate) removed: usize,
 }
 
 /// Counts by kind and name of what the operator made for one `OtelAgent`; policies, whose names are

@@ -1,0 +1,146 @@
+//! The bed, what is installed on it, and the ways to it.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use http::header::{HeaderName, HeaderValue};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde_json::{Value, json};
+use testbed::Bed;
+
+use super::kubelet;
+use crate::oracle::log::Recorder;
+
+/// Whom the controller acts as.
+const OPERATOR: &str = "system:serviceaccount:otelagent-system:otelagent-operator";
+/// What every `ServiceAccount` belongs to.
+const GROUPS: [&str; 3] = [
+    "system:serviceaccounts",
+    "system:serviceaccounts:otelagent-system",
+    "system:authenticated",
+];
+
+/// The cluster all runs share.
+pub(super) struct Cluster {
+    kubeconfig: Kubeconfig,
+    /// Sees everything, writes nothing.
+    pub(super) recorder: Recorder,
+    bed: Bed,
+}
+
+/// Brought up on first use; ends with this process: the bed watches it.
+pub(super) async fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    tokio::task::spawn_blocking(|| CLUSTER.get_or_init(start))
+        .await
+        .unwrap()
+}
+
+fn start() -> Cluster {
+    let name = format!("faults-{}", std::process::id());
+    let bed = Bed::builder().name(name).start().expect("a control plane");
+    let kubeconfig = Kubeconfig::read_from(bed.kubeconfig()).unwrap();
+    // Every test has a runtime of its own; what lives for all of them needs another.
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let config = kubeconfig.clone();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let client = Client::try_from(read(config).await).unwrap();
+            kubelet::start(&client).await;
+            sender.send(Recorder::start(&client)).unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    let recorder = receiver.recv().unwrap();
+    let cluster = Cluster {
+        kubeconfig,
+        recorder,
+        bed,
+    };
+    for part in [
+        "crds",
+        "manifests/default/namespaces.yaml",
+        "manifests/default/rbac.yaml",
+    ] {
+        let flag = if part == "crds" { "-k" } else { "-f" };
+        cluster.kubectl(&["apply", flag, part]);
+    }
+    cluster.kubectl(&[
+        "wait",
+        "--for=condition=Established",
+        "crd/otelagents.otelagent.dev",
+    ]);
+    cluster
+}
+
+async fn read(kubeconfig: Kubeconfig) -> Config {
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .unwrap();
+    config.proxy_url = None;
+    config
+}
+
+impl Cluster {
+    fn kubectl(&self, words: &[&str]) {
+        let output = self
+            .bed
+            .kubectl()
+            .args(words)
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
+            .output()
+            .expect("kubectl runs");
+        assert!(output.status.success(), "kubectl {words:?}: {output:?}");
+    }
+
+    /// As administrator.
+    pub(super) async fn admin(&self) -> Client {
+        Client::try_from(read(self.kubeconfig.clone()).await).unwrap()
+    }
+
+    /// As the operator.
+    pub(super) async fn as_operator(&self) -> Config {
+        let mut config = read(self.kubeconfig.clone()).await;
+        let header = |name: &'static str, value: &'static str| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        };
+        config.headers.push(header("impersonate-user", OPERATOR));
+        for group in GROUPS {
+            config.headers.push(header("impersonate-group", group));
+        }
+        config
+    }
+}
+
+/// What makes a namespace a platform namespace, as manifests/platform-namespace does.
+pub(super) fn platform(namespace: &str) -> Vec<(String, Value)> {
+    let name = "otelagent-operator-vehicles";
+    let verbs = ["get", "list", "watch", "create", "patch", "delete"];
+    vec![
+        (
+            "/api/v1/namespaces".into(),
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}),
+        ),
+        (
+            format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles"),
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": name}, "rules": [
+                {"apiGroups": ["apps"], "resources": ["daemonsets"], "verbs": verbs},
+                {"apiGroups": [""], "resources": ["services"], "verbs": verbs},
+            ]}),
+        ),
+        (
+            format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings"),
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": name},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+                "subjects": [{"kind": "ServiceAccount", "name": "otelagent-operator", "namespace": "otelagent-system"}]}),
+        ),
+    ]
+}

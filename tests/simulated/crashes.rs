@@ -1,0 +1,170 @@
+//! Killed before and after each write, and answered with errors at each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::StreamExt;
+use tokio::time::Instant;
+
+use super::faults::{Fault, Plan};
+use super::run::{Reference, Story, run};
+use super::sample::{drawn, full};
+use super::topology::{ALL, pairs};
+
+/// Runs at once.
+const AT_ONCE: usize = 24;
+/// Switches of which the writes are discovered where not all are, and runs drawn of theirs.
+const SAMPLE: (usize, usize) = (4, 20);
+/// Answers a write may get instead of being carried out, or beside it.
+const ANSWERS: [Fault; 7] = [
+    Fault::Answer(409, 3),
+    Fault::Answer(429, 2),
+    Fault::Answer(500, 2),
+    Fault::Answer(503, 2),
+    Fault::Lost,
+    Fault::Silence,
+    Fault::Twice,
+];
+
+/// A run and what goes wrong in it.
+#[derive(Clone, Debug)]
+struct Trial {
+    story: Story,
+    plan: Plan,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_goes_wrong_at_whichever_write_every_run_ends_in_the_same_state() {
+    if !testbed::skip_unless_possible("crash at every write") {
+        return;
+    }
+    // Not yet in `make test`: a run without faults is not yet quiet after a start anew.
+    if !full() && std::env::var_os("OTELAGENT_SEED").is_none() {
+        return;
+    }
+    let began = Instant::now();
+    let mut stories: Vec<Story> = pairs()
+        .into_iter()
+        .map(|(from, to)| Story::Switch(from, to))
+        .collect();
+    stories.extend(ALL.map(Story::Create));
+    stories.extend(ALL.map(Story::Delete));
+    let stories = drawn(stories, SAMPLE.0);
+    let references = references(&stories).await;
+    let trials = trials(&stories, &references);
+    let all = trials.len();
+    let trials = drawn(trials, SAMPLE.1);
+    let chosen = trials.len();
+    let outcomes: Vec<(Trial, Result<Option<Reference>, String>)> = futures::stream::iter(trials)
+        .map(|trial| {
+            let reference = &references[&format!("{:?}", trial.story)];
+            async move {
+                let outcome = run(trial.story, Some(trial.plan.clone()), Some(reference)).await;
+                (trial, outcome)
+            }
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    let passed = outcomes
+        .iter()
+        .filter(|(_, outcome)| matches!(outcome, Ok(Some(_))))
+        .count();
+    let unmet: Vec<&Trial> = outcomes
+        .iter()
+        .filter(|(_, outcome)| matches!(outcome, Ok(None)))
+        .map(|(trial, _)| trial)
+        .collect();
+    println!(
+        "{} stories, {all} faults, {chosen} run: {passed} passed, {} never met their write, {:?}",
+        stories.len(),
+        unmet.len(),
+        began.elapsed()
+    );
+    for trial in &unmet {
+        println!("not met: {trial:?}");
+    }
+    let failed: Vec<String> = outcomes
+        .iter()
+        .filter_map(|(trial, outcome)| {
+            let wrong = outcome.as_ref().err()?;
+            Some(format!("{trial:?}\n    {wrong}"))
+        })
+        .collect();
+    assert!(
+        failed.is_empty(),
+        "{} of {chosen}:\n{}",
+        failed.len(),
+        failed.join("\n")
+    );
+    // A status on the way may be passed over; everything else is written in every run.
+    let evaded: Vec<&&Trial> = unmet
+        .iter()
+        .filter(|trial| !is_status(&trial.plan.at.0))
+        .collect();
+    assert!(evaded.is_empty(), "never made: {evaded:?}");
+}
+
+/// What each story comes to without faults; told again, it must come to the same.
+async fn references(stories: &[Story]) -> BTreeMap<String, Reference> {
+    let found: Vec<(Story, Reference)> = futures::stream::iter(stories.to_vec())
+        .map(|story| async move {
+            let reference = run(story, None, None).await;
+            (
+                story,
+                reference.unwrap_or_else(|wrong| panic!("{story:?} without faults:\n    {wrong}")),
+            )
+        })
+        .map(|told| async move {
+            let (story, reference) = told.await;
+            (story, reference.expect("a run without a plan"))
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    // A switch ends where a fresh object with the same spec stands.
+    for (story, reference) in &found {
+        let Story::Switch(_, to) = story else {
+            continue;
+        };
+        let fresh = found.iter().find(|(other, _)| *other == Story::Create(*to));
+        if let Some((_, fresh)) = fresh {
+            let differs = crate::oracle::end_state::differences(&fresh.end, &reference.end);
+            assert!(differs.is_empty(), "{story:?} is not as fresh: {differs:?}");
+        }
+    }
+    found
+        .into_iter()
+        .map(|(story, reference)| (format!("{story:?}"), reference))
+        .collect()
+}
+
+fn trials(stories: &[Story], references: &BTreeMap<String, Reference>) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for story in stories {
+        let reference = &references[&format!("{story:?}")];
+        let writes: BTreeSet<(String, usize)> = reference
+            .writes
+            .iter()
+            .map(super::faults::Write::id)
+            .filter(|(key, nth)| *nth == 0 || !is_status(key))
+            .collect();
+        let answered = matches!(story, Story::Switch(from, to)
+            if [("NodeLocal-Require", "HostPort"), ("HostPort", "Sidecar")].contains(&(from.name, to.name)));
+        for at in writes {
+            let crashes = [Fault::CrashBefore, Fault::CrashAfter];
+            let answers = ANSWERS.iter().filter(|_| answered || !full());
+            trials.extend(crashes.iter().chain(answers).map(|fault| Trial {
+                story: *story,
+                plan: Plan {
+                    at: at.clone(),
+                    fault: *fault,
+                },
+            }));
+        }
+    }
+    trials
+}
+
+fn is_status(key: &str) -> bool {
+    key.contains("/status ")
+}

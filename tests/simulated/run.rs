@@ -1,0 +1,421 @@
+//! One `OtelAgent` from its creation to its end, with something going wrong on the way, and the oracle's
+//! verdict on it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use kube::Client;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::cluster::{Cluster, cluster, platform};
+use super::faults::{Faults, Plan, Write};
+use super::operator::Operator;
+use super::topology::Topology;
+use crate::oracle::log::{self, Count};
+use crate::oracle::{end_state, get, list, truth_within};
+
+/// How long anything may take: far above the half minute for which an older policy is kept.
+const PATIENCE: Duration = Duration::from_mins(4);
+/// How long nothing may be written by an operator that has nothing to do, per part.
+const QUIET: Duration = Duration::from_secs(3);
+/// Application pods.
+const REPLICAS: usize = 2;
+
+/// What is done to the object while something goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Story {
+    /// It is made.
+    Create(Topology),
+    /// Its topology is changed under running pods, which are rolled once it serves.
+    Switch(Topology, Topology),
+    /// It is deleted.
+    Delete(Topology),
+}
+
+/// What a run without faults came to.
+#[derive(Clone, Debug)]
+pub(super) struct Reference {
+    pub(super) end: BTreeMap<String, Value>,
+    pub(super) summary: BTreeMap<String, Count>,
+    pub(super) writes: Vec<Write>,
+}
+
+/// A run under way.
+pub(super) struct Run {
+    cluster: &'static Cluster,
+    admin: Client,
+    namespace: String,
+    name: String,
+    ports: (u16, u16),
+    faults: Faults,
+    operator: Operator,
+}
+
+type Outcome<T> = Result<T, String>;
+
+/// Runs a story, with a fault if one is planned. `Err` says what was wrong; `Ok(None)` that the write was
+/// never made.
+pub(super) async fn run(
+    story: Story,
+    plan: Option<Plan>,
+    reference: Option<&Reference>,
+) -> Outcome<Option<Reference>> {
+    let run = Run::start().await;
+    let outcome = run.tell(story, plan.clone(), reference).await;
+    let met = plan.is_none() || run.faults.met();
+    run.end().await;
+    outcome.map(|found| met.then_some(found))
+}
+
+impl Run {
+    async fn start() -> Self {
+        static COUNT: AtomicU16 = AtomicU16::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let cluster = cluster().await;
+        let (namespace, name) = (format!("space{number}x"), format!("agent{number}x"));
+        let faults = Faults::none(&namespace, &name);
+        let admin = cluster.admin().await;
+        for (path, object) in platform(&namespace) {
+            send(&admin, http::Method::POST, &path, &object)
+                .await
+                .unwrap();
+        }
+        // A right takes a moment to be known.
+        sleep(Duration::from_millis(500)).await;
+        Self {
+            operator: Operator::start(cluster, &namespace, &faults),
+            ports: (20_000 + 2 * number, 20_001 + 2 * number),
+            cluster,
+            admin,
+            namespace,
+            name,
+            faults,
+        }
+    }
+
+    async fn tell(
+        &self,
+        story: Story,
+        plan: Option<Plan>,
+        reference: Option<&Reference>,
+    ) -> Outcome<Reference> {
+        let first = match story {
+            Story::Create(topology) | Story::Switch(topology, _) | Story::Delete(topology) => {
+                topology
+            }
+        };
+        if matches!(story, Story::Create(_)) {
+            self.faults.arm(plan.clone());
+        }
+        self.create(first).await?;
+        self.until_serving(first).await?;
+        self.applications().await?;
+        self.until_settled(first).await?;
+        let before = self.faults.writes().len();
+        let mut from = if matches!(story, Story::Create(_)) {
+            0
+        } else {
+            before
+        };
+        let mut last = Some(first);
+        match story {
+            Story::Create(_) => {}
+            Story::Switch(_, to) => {
+                self.faults.arm(plan);
+                self.patch(&self.path(), &json!({"spec": to.spec()}))
+                    .await?;
+                self.until_serving(to).await?;
+                self.roll().await?;
+                self.until_settled(to).await?;
+                last = Some(to);
+            }
+            Story::Delete(_) => {
+                self.faults.arm(plan);
+                send(
+                    &self.admin,
+                    http::Method::DELETE,
+                    &self.path(),
+                    &Value::Null,
+                )
+                .await?;
+                self.until_nothing_is_left().await?;
+                last = None;
+            }
+        }
+        let end = self.judge(last, reference).await?;
+        let writes = self.faults.writes();
+        from = from.min(writes.len());
+        Ok(Reference {
+            end,
+            summary: self.summary(),
+            writes: writes[from..].to_vec(),
+        })
+    }
+
+    async fn end(mut self) {
+        self.operator.stop().await;
+        let prefix = format!("otelagent.{}.", self.namespace);
+        let _ = send(
+            &self.admin,
+            http::Method::DELETE,
+            &self.path(),
+            &Value::Null,
+        )
+        .await;
+        for kind in end_state::ADMISSION {
+            let path = format!("/apis/admissionregistration.k8s.io/v1/{kind}");
+            for object in list(&self.admin, &path).await.unwrap_or_default() {
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                if name.starts_with(&prefix) {
+                    let path = format!("{path}/{name}");
+                    let _ = send(&self.admin, http::Method::DELETE, &path, &Value::Null).await;
+                }
+            }
+        }
+        let path = format!("/api/v1/namespaces/{}", self.namespace);
+        let _ = send(&self.admin, http::Method::DELETE, &path, &Value::Null).await;
+        self.cluster.recorder.forget(&self.namespace);
+    }
+
+    fn path(&self) -> String {
+        let (namespace, name) = (&self.namespace, &self.name);
+        format!("/apis/otelagent.dev/v1alpha1/namespaces/{namespace}/otelagents/{name}")
+    }
+
+    fn application(&self) -> String {
+        format!(
+            "/apis/apps/v1/namespaces/{}/deployments/shop",
+            self.namespace
+        )
+    }
+
+    async fn create(&self, topology: Topology) -> Outcome<()> {
+        let mut spec = json!({
+            "export": {"endpoint": "http://collector.observability.svc:4317"},
+            "ports": {"grpc": self.ports.0, "http": self.ports.1},
+            "switchover": {"holdOld": "5s"},
+            "workloads": {"podSelector": {"matchLabels": {"app": "shop"}}},
+        });
+        for (key, value) in topology.spec().as_object().into_iter().flatten() {
+            spec[key] = value.clone();
+        }
+        let agent = json!({
+            "apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent",
+            "metadata": {"name": self.name}, "spec": spec,
+        });
+        let path = self.path();
+        let path = path.trim_end_matches(&format!("/{}", self.name));
+        send(&self.admin, http::Method::POST, path, &agent)
+            .await
+            .map(drop)
+    }
+
+    async fn applications(&self) -> Outcome<()> {
+        let labels = json!({"app": "shop"});
+        let deployment = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "shop"},
+            "spec": {"replicas": REPLICAS, "selector": {"matchLabels": labels}, "template": {
+                "metadata": {"labels": labels}, "spec": {"containers": [{"name": "app", "image": "none"}]},
+            }},
+        });
+        let path = self.application();
+        let path = path.trim_end_matches("/shop");
+        send(&self.admin, http::Method::POST, path, &deployment)
+            .await
+            .map(drop)
+    }
+
+    /// As `kubectl rollout restart` does.
+    async fn roll(&self) -> Outcome<()> {
+        let annotations = json!({"kubectl.kubernetes.io/restartedAt": "now"});
+        let patch = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
+        self.patch(&self.application(), &patch).await
+    }
+
+    async fn patch(&self, path: &str, patch: &Value) -> Outcome<()> {
+        send(&self.admin, http::Method::PATCH, path, patch)
+            .await
+            .map(drop)
+    }
+
+    async fn until(
+        &self,
+        what: &str,
+        test: impl AsyncFn() -> Outcome<Result<(), String>>,
+    ) -> Outcome<()> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match test().await? {
+                Ok(()) => return Ok(()),
+                Err(seen) if Instant::now() > end => return Err(format!("never {what}: {seen}")),
+                Err(_) => sleep(Duration::from_millis(500)).await,
+            }
+        }
+    }
+
+    async fn until_serving(&self, topology: Topology) -> Outcome<()> {
+        self.until(&format!("serving {}", topology.name), async || {
+            let agent = get(&self.admin, &self.path()).await?;
+            let serves = agent["status"]["mode"] == topology.mode
+                && agent["status"]["observedGeneration"] == agent["metadata"]["generation"]
+                && is(&agent, "Ready", "True");
+            Ok(serves
+                .then_some(())
+                .ok_or_else(|| agent["status"].to_string()))
+        })
+        .await
+    }
+
+    /// One path, one policy, and every application pod on it.
+    async fn until_settled(&self, topology: Topology) -> Outcome<()> {
+        self.until(&format!("settled in {}", topology.name), async || {
+            let agent = get(&self.admin, &self.path()).await?;
+            let pods = &agent["status"]["pods"];
+            let settled = agent["status"]["mode"] == topology.mode
+                && agent["status"]["observedGeneration"] == agent["metadata"]["generation"]
+                && is(&agent, "Ready", "True")
+                && is(&agent, "Switching", "False")
+                && pods["injected"] == REPLICAS
+                && pods["current"] == REPLICAS;
+            let left = self.policies().await?;
+            Ok((settled && left.len() == 1)
+                .then_some(())
+                .ok_or_else(|| format!("{} and policies {left:?}", agent["status"])))
+        })
+        .await
+    }
+
+    async fn until_nothing_is_left(&self) -> Outcome<()> {
+        self.until("without anything left", async || {
+            let found = end_state::normalised(&self.admin, &self.namespace, &self.name).await?;
+            let left: Vec<&String> = found.keys().filter(|key| *key != "injected pods").collect();
+            Ok(left
+                .is_empty()
+                .then_some(())
+                .ok_or_else(|| format!("{left:?}")))
+        })
+        .await
+    }
+
+    async fn policies(&self) -> Outcome<Vec<String>> {
+        let prefix = format!("otelagent.{}.", self.namespace);
+        let path = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies";
+        let all = list(&self.admin, path).await?;
+        let names = all
+            .iter()
+            .filter_map(|object| object["metadata"]["name"].as_str());
+        Ok(names
+            .filter(|name| name.starts_with(&prefix))
+            .map(str::to_owned)
+            .collect())
+    }
+
+    fn summary(&self) -> BTreeMap<String, Count> {
+        log::summary(&self.cluster.recorder.events(&self.namespace), &self.name)
+    }
+
+    /// The oracle, whole.
+    async fn judge(
+        &self,
+        last: Option<Topology>,
+        reference: Option<&Reference>,
+    ) -> Outcome<BTreeMap<String, Value>> {
+        let mut wrong = Vec::new();
+        if last.is_some() {
+            let told = truth_within(
+                &self.admin,
+                &self.namespace,
+                &self.name,
+                Duration::from_secs(10),
+            );
+            wrong.extend(told.await?.iter().map(|lie| format!("untrue: {lie}")));
+        }
+        wrong.extend(self.disquiet(last.is_some()).await?);
+        let end = end_state::normalised(&self.admin, &self.namespace, &self.name).await?;
+        let events = self.cluster.recorder.events(&self.namespace);
+        wrong.extend(log::violations(&events, &self.namespace, &self.name, true));
+        wrong.extend(self.faults.wrong());
+        if let Some(reference) = reference {
+            wrong.extend(end_state::differences(&reference.end, &end));
+            wrong.extend(excess(&reference.summary, &self.summary()));
+        }
+        if wrong.is_empty() {
+            Ok(end)
+        } else {
+            Err(wrong.join("\n    "))
+        }
+    }
+
+    /// Writes made though there is nothing to do: at rest, when passes are forced, after a start anew.
+    async fn disquiet(&self, forced: bool) -> Outcome<Vec<String>> {
+        sleep(QUIET).await;
+        let from = self.faults.writes().len();
+        if forced {
+            for number in 0..3 {
+                let path = format!("/api/v1/namespaces/{}/pods", self.namespace);
+                for pod in list(&self.admin, &path).await? {
+                    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+                    let patch =
+                        json!({"metadata": {"annotations": {"test/poke": number.to_string()}}});
+                    self.patch(&format!("{path}/{name}"), &patch).await?;
+                }
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+        let mut another = Operator::start(self.cluster, &self.namespace, &self.faults);
+        sleep(QUIET).await;
+        another.stop().await;
+        let writes = self.faults.writes();
+        Ok(writes[from..]
+            .iter()
+            .map(|write| format!("written at rest: {}", write.key))
+            .collect())
+    }
+}
+
+/// Objects made or removed more often than without faults. A policy may have to be proved again.
+fn excess(reference: &BTreeMap<String, Count>, found: &BTreeMap<String, Count>) -> Vec<String> {
+    found
+        .iter()
+        .filter_map(|(key, found)| {
+            let allowed = reference.get(key).copied().unwrap_or_default();
+            let again = usize::from(key.ends_with("canary"));
+            (found.made > allowed.made + again || found.removed > allowed.removed + again)
+                .then(|| format!("{key}: {found:?}, without faults {allowed:?}"))
+        })
+        .collect()
+}
+
+fn is(agent: &Value, kind: &str, status: &str) -> bool {
+    let all = agent["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    all.into_iter()
+        .any(|condition| condition["type"] == kind && condition["status"] == status)
+}
+
+async fn send(client: &Client, method: http::Method, path: &str, body: &Value) -> Outcome<Value> {
+    let kind = if method == http::Method::PATCH {
+        "application/merge-patch+json"
+    } else {
+        "application/json"
+    };
+    let body = if body.is_null() {
+        Vec::new()
+    } else {
+        body.to_string().into_bytes()
+    };
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", kind)
+        .body(body);
+    let request = request.map_err(|error| error.to_string())?;
+    client
+        .request(request)
+        .await
+        .map_err(|error| format!("{path}: {error}"))
+}
