@@ -36,7 +36,7 @@ impl Operator {
         let (metrics, health) = (free_address()?, free_address()?);
         let begun = Instant::now();
         let child = Command::new(env!("CARGO_BIN_EXE_otelagent-operator"))
-            .args(["controller", "--log-level=warn"])
+            .args(["controller", "--log-level=warn", "--leader-elect"])
             .arg(format!("--metrics-address={metrics}"))
             .arg(format!("--health-address={health}"))
             .env("KUBECONFIG", &kubeconfig)
@@ -66,7 +66,7 @@ impl Operator {
     pub(crate) fn memory(&self, line: &str) -> Outcome<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let found = status.lines().find_map(|found| found.strip_prefix(line));
-        let kib = found.and_then(|rest| rest.split_whitespace().nth(1));
+        let kib = found.and_then(|rest| rest.split_whitespace().next());
         let kib: f64 = kib.ok_or("no such line")?.parse()?;
         Ok(kib / 1024.0)
     }
