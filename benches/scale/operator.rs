@@ -62,7 +62,7 @@ impl Operator {
         get(self.metrics, "/metrics")
     }
 
-    /// A line of /proc/PID/status in MiB: VmRSS is now, VmHWM the most ever.
+    /// A line of `/proc/PID/status` in MiB: `VmRSS` is now, `VmHWM` the most ever.
     pub(crate) fn memory(&self, line: &str) -> Outcome<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let found = status.lines().find_map(|found| found.strip_prefix(line));
