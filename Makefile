@@ -171,6 +171,18 @@ reference: ## Write the configuration reference of docs/agent.md anew from the c
 bench-operator: prerequisites ## Measure the operator: reconcile time, admission latency, memory
 	$(CARGO) bench --locked --package otelagent-operator --bench operator
 
+NODES ?= 1000
+PODS ?= 20000
+AGENTS ?= 50
+NAMESPACES ?= 500
+
+.PHONY: bench-scale
+bench-scale: prerequisites ## Measure the operator with NODES (1000), PODS (20000), AGENTS (50) and NAMESPACES (500), all simulated
+	$(CARGO) bench --locked --package otelagent-operator --bench scale -- \
+	    --nodes $(NODES) --pods $(PODS) --agents $(AGENTS) --namespaces $(NAMESPACES) \
+	    --document $(abspath docs/benchmarks.md) \
+	    --command 'make bench-scale NODES=$(NODES) PODS=$(PODS) AGENTS=$(AGENTS) NAMESPACES=$(NAMESPACES)'
+
 BENCH_PARTS ?= costs losses outage
 
 .PHONY: bench-agent

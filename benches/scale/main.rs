@@ -1,0 +1,58 @@
+//! What the operator costs in a large cluster: memory, requests at rest, time of a switch.
+//!
+//! `make bench-scale`. Control plane and operator are real, the nodes simulated: nothing runs in their
+//! pods. Sizes are options, so that a small run is quick. Figures say little across machines, and API
+//! server, controllers, simulator and operator share this machine's cores.
+
+#![allow(clippy::cast_precision_loss)] // counts of things in one cluster
+
+mod measure;
+mod operator;
+mod phases;
+mod report;
+mod world;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// Measures the operator in a large simulated cluster.
+#[derive(Parser)]
+struct Args {
+    /// Simulated nodes.
+    #[arg(long, default_value_t = 1000)]
+    nodes: u16,
+    /// Pods of all kinds, agents included.
+    #[arg(long, default_value_t = 20_000)]
+    pods: usize,
+    /// `OtelAgent`s; the first four are of node modes, the others sidecars.
+    #[arg(long, default_value_t = 50)]
+    agents: usize,
+    /// Namespaces with workloads.
+    #[arg(long, default_value_t = 500)]
+    namespaces: usize,
+    /// Document whose section between the markers is written anew.
+    #[arg(long)]
+    document: Option<PathBuf>,
+    /// The command as it is named in the document.
+    #[arg(long, default_value = "make bench-scale")]
+    command: String,
+    /// What cargo tells every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[tokio::main]
+async fn main() -> Outcome<()> {
+    let args = Args::parse();
+    let world = world::World::start(&args).await?;
+    let report = phases::run(&world, &args).await?;
+    println!("{report}");
+    if let Some(document) = &args.document {
+        report::write(document, &report)?;
+    }
+    tokio::task::spawn_blocking(move || world.bed.stop()).await??;
+    Ok(())
+}
