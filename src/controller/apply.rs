@@ -11,7 +11,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::Value;
 
 use super::error::ControllerError;
-use crate::desired::{Object, ValidAgent, covers};
+use crate::desired::{Object, ValidAgent, is_as_wanted};
 use crate::names;
 
 /// Annotation with a hash over the whole intent: fields that are no longer wanted show only there.
@@ -34,7 +34,7 @@ pub(crate) async fn object(
         intent["metadata"]["annotations"][*key] = Value::String(value.clone());
     }
     let intent = sealed(intent);
-    if live.is_some_and(|live| covers(live, &intent)) {
+    if live.is_some_and(|live| is_as_wanted(live, &intent)) {
         return Ok(false);
     }
     let api = Api::namespaced_with(client.clone(), &agent.namespace, &resource);
@@ -53,7 +53,7 @@ pub(crate) async fn cluster_object(
     live: Option<&Value>,
 ) -> Result<bool, ControllerError> {
     let intent = sealed(intent);
-    if live.is_some_and(|live| covers(live, &intent)) {
+    if live.is_some_and(|live| is_as_wanted(live, &intent)) {
         return Ok(false);
     }
     let name = intent["metadata"]["name"]

@@ -15,5 +15,5 @@ mod validate;
 pub use agent_config::Placement;
 pub use environment::{Environment, ServerVersion};
 pub use modes::{Topology, topology};
-pub use objects::{Object, covers};
+pub use objects::{Object, covers, is_as_wanted};
 pub use validate::{Problem, ValidAgent, selection, validate};

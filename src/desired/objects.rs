@@ -41,6 +41,16 @@ impl Object {
     }
 }
 
+/// Whether an object as the server keeps it is as wanted. Its type is left out: whoever lists objects gets
+/// it once for all of them.
+pub fn is_as_wanted(live: &Value, intent: &Value) -> bool {
+    let mut fields = intent.as_object().into_iter().flatten();
+    fields.all(|(key, value)| {
+        ["apiVersion", "kind"].contains(&key.as_str())
+            || live.get(key).is_some_and(|live| covers(live, value))
+    })
+}
+
 /// Whether `actual` has everything that `desired` asks for. What others added or the server defaulted
 /// does not matter; list items with a `name` are found by it, as server-side apply does.
 pub fn covers(actual: &Value, desired: &Value) -> bool {
@@ -70,6 +80,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn an_object_from_a_list_which_does_not_say_its_kind_is_as_wanted() {
+        let wanted = json!({"apiVersion": "v1", "kind": "Thing", "spec": {"a": 1}});
+        assert!(is_as_wanted(&json!({"spec": {"a": 1, "b": 2}}), &wanted));
+        assert!(!is_as_wanted(&json!({"spec": {"a": 2}}), &wanted));
+    }
 
     #[test]
     fn defaults_and_foreign_additions_do_not_count_as_drift_but_changes_do() {

@@ -384,7 +384,7 @@ mod tests {
 
     use super::*;
     use crate::api::Mode;
-    use crate::status::{PodReport, Upgrade};
+    use crate::status::{Owner, PodReport, Upgrade};
 
     fn facts(second: i64) -> Facts {
         let ready = VehicleState {
@@ -408,6 +408,15 @@ mod tests {
             because: None,
             upgrade: None,
             failure: None,
+        }
+    }
+
+    fn owner(kind: &str, name: &str) -> Owner {
+        Owner {
+            kind: kind.into(),
+            namespace: "shop".into(),
+            name: name.into(),
+            api_version: "apps/v1".into(),
         }
     }
 
@@ -481,7 +490,7 @@ mod tests {
         lacking
             .pods
             .uncovered
-            .insert("Deployment shop/cart".into(), 2);
+            .insert(owner("Deployment", "cart"), 2);
         lacking.pods.uncovered_nodes.insert("n9".into());
         let status = report(&lacking, None);
         let ready = find(&status, READY);
@@ -513,7 +522,7 @@ mod tests {
     fn an_upgrade_that_makes_pods_stale_or_replaces_agents_is_named_as_the_reason() {
         let mut upgraded = facts(0);
         upgraded.because = Some("the upgrade of the operator from 1 to 2".into());
-        upgraded.pods.outdated.insert("Pod shop/one".into(), 1);
+        upgraded.pods.outdated.insert(owner("Pod", "one"), 1);
         let status = report(&upgraded, None);
         let injected = find(&status, INJECTED);
         assert_eq!(injected.reason, "OlderConfiguration");

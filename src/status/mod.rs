@@ -6,7 +6,7 @@ mod conditions;
 mod pods;
 
 pub use conditions::{Note, report, transitions, upgrade};
-pub use pods::{Coverage, LivePod, PodReport, Serving, count};
+pub use pods::{Coverage, LivePod, Owner, PodReport, Serving, count};
 
 use k8s_openapi::jiff::Timestamp;
 

@@ -1,6 +1,7 @@
 //! Counting pods: injected, current, stale, missed, uncovered.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
@@ -30,6 +31,25 @@ pub struct LivePod<'a> {
     pub terminating: bool,
     /// Whether it is ready, and with it what runs in it.
     pub ready: bool,
+}
+
+/// What pods belong to: what a person would restart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner {
+    /// Its kind.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Group and version of its kind, as its pods say.
+    pub api_version: String,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
 }
 
 /// What new pods are given now.
@@ -74,13 +94,13 @@ pub struct PodReport {
     /// Of the injected pods, ready ones by mode: what a sidecar's readiness is read from.
     pub ready: BTreeMap<Mode, i32>,
     /// Owners of stale pods, with their number.
-    pub stale: BTreeMap<String, usize>,
+    pub stale: BTreeMap<Owner, usize>,
     /// Of these, owners of pods whose mode is the serving one: only their configuration is older.
-    pub outdated: BTreeMap<String, usize>,
+    pub outdated: BTreeMap<Owner, usize>,
     /// Owners of missed pods, with their number.
-    pub missed: BTreeMap<String, usize>,
+    pub missed: BTreeMap<Owner, usize>,
     /// Owners of uncovered pods, with their number.
-    pub uncovered: BTreeMap<String, usize>,
+    pub uncovered: BTreeMap<Owner, usize>,
     /// Nodes on which uncovered pods run.
     pub uncovered_nodes: BTreeSet<String>,
 }
@@ -163,21 +183,28 @@ fn is_selected(pod: &LivePod<'_>, selection: Option<&Selection>, exclusions: &[S
 
 /// Whom a person would look for, as in `Deployment shop/cart`: the `Deployment` behind a `ReplicaSet`,
 /// else the controller, else the pod itself.
-fn owner(pod: &LivePod<'_>) -> String {
-    let namespace = pod.namespace;
+fn owner(pod: &LivePod<'_>) -> Owner {
+    let owner = |api_version: &str, kind: &str, name: &str| Owner {
+        api_version: api_version.into(),
+        kind: kind.into(),
+        namespace: pod.namespace.into(),
+        name: name.into(),
+    };
     let Some(controller) = pod.controller else {
-        return format!("Pod {namespace}/{}", pod.name);
+        return owner("v1", "Pod", pod.name);
     };
     let hash = pod.labels.get("pod-template-hash");
     let deployment = hash.and_then(|hash| controller.name.strip_suffix(&format!("-{hash}")));
     match deployment {
-        Some(name) if controller.kind == "ReplicaSet" => format!("Deployment {namespace}/{name}"),
-        _ => format!("{} {namespace}/{}", controller.kind, controller.name),
+        Some(name) if controller.kind == "ReplicaSet" => {
+            owner(&controller.api_version, "Deployment", name)
+        }
+        _ => owner(&controller.api_version, &controller.kind, &controller.name),
     }
 }
 
 /// The first few owners as a person reads them: `Deployment shop/cart: 3, Pod shop/one: 1 and 2 more`.
-pub(super) fn name_owners(owners: &BTreeMap<String, usize>) -> String {
+pub(super) fn name_owners(owners: &BTreeMap<Owner, usize>) -> String {
     let named: Vec<String> = owners
         .iter()
         .take(NAMED)
@@ -305,6 +332,7 @@ mod tests {
                 terminating: false,
                 ready: true,
             })
+            .to_string()
         };
         let replica_set = controller("ReplicaSet", "cart-7d4b9");
         assert_eq!(name(Some(&replica_set)), "Deployment shop/cart");

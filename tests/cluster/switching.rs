@@ -95,7 +95,7 @@ fn a_mode_that_never_becomes_ready_leaves_the_old_one_serving_and_says_where() {
 }
 
 /// Both replicas at once, without a chance to say goodbye.
-fn kill_operator(world: &World) {
+pub(super) fn kill_operator(world: &World) {
     let operator = [
         "--namespace=otelagent-system",
         "--selector=app.kubernetes.io/component=operator",
