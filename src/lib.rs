@@ -6,6 +6,7 @@
 //! - [`desired`]: what must exist for an `OtelAgent`.
 //! - [`inject`]: pod and recipe to injected pod, and the same as admission policies.
 //! - [`switching`]: which modes stand at a moment, and which serves.
+//! - [`restart`]: which workloads are rolled, which wait, which are left alone.
 //! - [`status`]: what is so, and which transitions are news.
 //!
 //! Shell rooms do I/O and hold no decisions:
@@ -18,5 +19,6 @@ pub mod desired;
 pub mod inject;
 pub mod names;
 pub mod process;
+pub mod restart;
 pub mod status;
 pub mod switching;

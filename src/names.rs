@@ -5,6 +5,9 @@
 
 use sha2::{Digest, Sha256};
 
+/// Field manager of restarts of workloads.
+pub const RESTART_MANAGER: &str = "otelagent-restart";
+
 /// API group of `OtelAgent`.
 pub const GROUP: &str = "otelagent.dev";
 /// Server-side apply field manager of everything the controller writes.
@@ -30,6 +33,8 @@ pub const LABEL_OWNER_UID: &str = "otelagent.dev/owner-uid";
 pub const LABEL_PROOF: &str = "otelagent.dev/proof";
 /// On dry-run pods of the canary namespace: the `OtelAgent` whose injection in force is asked for.
 pub const LABEL_CANARY: &str = "otelagent.dev/canary";
+/// On workloads: the `OtelAgent` (same value as [`LABEL_AGENT`]) that restarts them, until it is over.
+pub const LABEL_RESTARTING: &str = "otelagent.dev/restarting";
 /// `app.kubernetes.io/managed-by`, on every object made.
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Value of [`LABEL_MANAGED_BY`].
@@ -39,6 +44,8 @@ pub const MANAGED_BY: &str = "otelagent";
 pub const ANNOTATION_CONFIG: &str = "otelagent.dev/agent-config";
 /// On vehicles: since when (RFC 3339) no pod has used them. The one moment that must be remembered.
 pub const ANNOTATION_UNUSED_SINCE: &str = "otelagent.dev/unused-since";
+/// On workloads: which recipe of which `OtelAgent` they were restarted for last.
+pub const ANNOTATION_RESTARTED_FOR: &str = "otelagent.dev/restarted-for";
 /// On bindings: the selection in force, as JSON, so that a broken spec still excludes its rivals.
 pub const ANNOTATION_SELECTION: &str = "otelagent.dev/selection";
 /// On bindings: the mode in force, so that the serving mode is read from the cluster and not assumed.

@@ -27,7 +27,10 @@ pub struct OtelAgentStatus {
     /// The pods that use, or should use, this agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<PodCounts>,
-    /// Accepted, Ready, Switching, Injected.
+    /// Workloads that are, or are not, restarted; only with workloads.restart Rolling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<RestartCounts>,
+    /// Accepted, Ready, Switching, Injected, and with workloads.restart Rolling also Restarting.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -72,6 +75,26 @@ pub struct PodCounts {
     pub by_mode: BTreeMap<String, i32>,
 }
 
+/// How many workloads with stale, missed or uncovered pods there are, by what becomes of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestartCounts {
+    /// Those being restarted.
+    #[schemars(range(min = 0))]
+    pub running: i32,
+    /// Those that will be.
+    #[schemars(range(min = 0))]
+    pub waiting: i32,
+    /// Those that were, and whose pods are as they were; they are not restarted again.
+    #[schemars(range(min = 0))]
+    pub stuck: i32,
+    /// Those that are somebody else's to restart.
+    #[schemars(range(min = 0))]
+    pub not_restartable: i32,
+}
+
+/// Condition: workloads are being restarted or wait for it; only with workloads.restart Rolling.
+pub const RESTARTING: &str = "Restarting";
 /// Condition: the spec can be carried out; False says what to change.
 pub const ACCEPTED: &str = "Accepted";
 /// Condition: a pod created now would be served.

@@ -8,6 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::runtime::events::Recorder;
 
+use super::restart;
 use super::stores::Stores;
 use crate::desired::Environment;
 use crate::process::Metrics;
@@ -37,6 +38,7 @@ pub(crate) struct Context {
 struct Memory {
     last_pass: Option<(Instant, Option<i64>)>,
     probed: Option<(Instant, String)>,
+    restarts: restart::Memory,
 }
 
 impl Context {
@@ -100,6 +102,15 @@ impl Context {
         self.with(uid, |memory| {
             memory.probed = state.map(|state| (Instant::now(), state));
         });
+    }
+
+    /// What is remembered of the restarts for an object.
+    pub(crate) fn with_restarts<T>(
+        &self,
+        uid: &str,
+        act: impl FnOnce(&mut restart::Memory) -> T,
+    ) -> T {
+        self.with(uid, |memory| act(&mut memory.restarts))
     }
 
     /// Forgets objects that are gone.

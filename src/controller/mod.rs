@@ -10,6 +10,7 @@ mod injection;
 mod observe;
 mod reconcile;
 mod report;
+mod restart;
 mod slim;
 mod stores;
 mod sweep;

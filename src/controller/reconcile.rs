@@ -18,7 +18,7 @@ use super::error::ControllerError;
 use super::injection::{self, Standing};
 use super::observe::{self, InForce};
 use super::stores::{Guarded, serves};
-use super::{apply, report};
+use super::{apply, report, restart};
 use crate::api::{Mode, OtelAgent};
 use crate::desired::{Object, Problem, ValidAgent, topology, validate};
 use crate::inject::environment::HOST_IP;
@@ -118,6 +118,7 @@ async fn refuse(
         winners: standing.winners.clone(),
         because: in_force.because.clone(),
         upgrade: None,
+        restarts: None,
         failure: None,
     };
     report::report(agent, &facts, context).await?;
@@ -167,6 +168,7 @@ async fn carry_out(
         winners: standing.winners.clone(),
         because: None,
         upgrade: upgrade(valid, &decided, context),
+        restarts: None,
         failure: None,
     };
     let mut outcome = write_objects(valid, &decided, context).await;
@@ -191,6 +193,10 @@ async fn carry_out(
         facts.pods = pods(&now_in_force);
     }
     facts.because = now_in_force.because;
+    if valid.at_a_time() > 0 && outcome.is_ok() {
+        let recipe = now_in_force.recipe.as_deref();
+        facts.restarts = Some(restart::carry_out(context, valid, &facts, recipe).await);
+    }
     if let Err(error) = &outcome {
         facts.failure = Some(Failure {
             reason: error.reason(),
@@ -372,5 +378,7 @@ fn next_look(decided: &Plan, facts: &Facts) -> Duration {
     } else {
         RESYNC
     };
-    decided.look_again.map_or(retry, |held| held.min(retry))
+    let restarts = facts.restarts.as_ref().and_then(restart::next_look);
+    let sooner = decided.look_again.into_iter().chain(restarts).min();
+    sooner.map_or(retry, |sooner| sooner.min(retry))
 }

@@ -84,6 +84,16 @@ impl ValidAgent {
         self.own_image().unwrap_or(&environment.agent_image)
     }
 
+    /// How many workloads may be restarted at a time; 0 where they are left alone.
+    pub fn at_a_time(&self) -> usize {
+        let workloads = self.spec.workloads.as_ref();
+        workloads
+            .filter(|workloads| workloads.restart == Restart::Rolling)
+            .map_or(0, |workloads| {
+                workloads.max_concurrent_restarts.unwrap_or(1) as usize
+            })
+    }
+
     /// The user's own image, which need not be the bundled agent.
     pub fn own_image(&self) -> Option<&str> {
         self.spec
@@ -104,7 +114,6 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
     problems.extend(platform_problems(spec, &namespace, environment));
     problems.extend(server_problems(spec, environment));
     problems.extend(secret_problems(spec));
-    problems.extend(unavailable_problems(spec));
     problems.extend(surge_problems(spec));
 
     let mut values = Values {
@@ -301,19 +310,6 @@ fn secret_problems(spec: &OtelAgentSpec) -> Option<Problem> {
         reason: "SecretOutOfReach",
         message: "a sidecar runs in the application's namespace and cannot mount Secrets or ConfigMaps of this one; use \
                   mode NodeLocal, or an OtelAgent in each application namespace"
-            .into(),
-    })
-}
-
-/// What the API names and this version does not do: refused, since a field that is silently ignored is
-/// believed.
-fn unavailable_problems(spec: &OtelAgentSpec) -> Option<Problem> {
-    let workloads = spec.workloads.as_ref()?;
-    (workloads.restart == Restart::Rolling).then(|| Problem {
-        field: "spec.workloads.restart",
-        reason: "NotAvailable",
-        message: "this version does not restart workloads; use restart Never, and roll the owners that the conditions \
-                  name (kubectl rollout restart)"
             .into(),
     })
 }

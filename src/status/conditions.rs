@@ -3,8 +3,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::pods::name_owners;
-use super::{Facts, InjectionState};
-use crate::api::{ACCEPTED, AgentCounts, INJECTED, OtelAgentStatus, READY, SWITCHING};
+use super::{Facts, InjectionState, restarts};
+use crate::api::{ACCEPTED, AgentCounts, INJECTED, OtelAgentStatus, READY, RESTARTING, SWITCHING};
 use crate::switching::VehicleState;
 
 /// How many nodes a message names.
@@ -13,13 +13,13 @@ const NAMED: usize = 3;
 const MAX_MESSAGE: usize = 1024;
 
 /// A verdict before it becomes a condition.
-struct Verdict {
-    status: bool,
-    reason: &'static str,
-    message: String,
+pub(super) struct Verdict {
+    pub(super) status: bool,
+    pub(super) reason: &'static str,
+    pub(super) message: String,
 }
 
-fn verdict(status: bool, reason: &'static str, message: impl Into<String>) -> Verdict {
+pub(super) fn verdict(status: bool, reason: &'static str, message: impl Into<String>) -> Verdict {
     Verdict {
         status,
         reason,
@@ -36,6 +36,8 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
         (SWITCHING, switching(facts)),
         (INJECTED, injected(facts)),
     ];
+    let restarting = facts.restarts.as_ref().map(restarts::restarting);
+    let restarting = restarting.map(|verdict| (RESTARTING, verdict));
     let old = previous
         .map(|status| status.conditions.as_slice())
         .unwrap_or_default();
@@ -45,8 +47,10 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
         endpoint: facts.serving.as_ref().map(|(_, endpoint)| endpoint.clone()),
         agents: Some(agents(facts)),
         pods: Some(facts.pods.counts.clone()),
+        restarts: facts.restarts.as_ref().map(restarts::counts),
         conditions: verdicts
             .into_iter()
+            .chain(restarting)
             .map(|(type_, verdict)| condition(facts, old, type_, &verdict))
             .collect(),
     }
@@ -314,7 +318,7 @@ fn waiting(vehicle: &VehicleState) -> String {
     first_few(&vehicle.waiting_for(), "; ")
 }
 
-fn first_few(all: &[String], separator: &str) -> String {
+pub(super) fn first_few(all: &[String], separator: &str) -> String {
     let named = all[..all.len().min(NAMED)].join(separator);
     match all.len().saturating_sub(NAMED) {
         0 => named,
@@ -360,7 +364,12 @@ pub fn transitions(previous: Option<&OtelAgentStatus>, current: &OtelAgentStatus
         .iter()
         .filter_map(|new| {
             let before = old.iter().find(|condition| condition.type_ == new.type_);
-            let is_good = (new.status == "True") != (new.type_ == SWITCHING);
+            let is_movement = [SWITCHING, RESTARTING].contains(&new.type_.as_str());
+            let is_good = if new.type_ == RESTARTING {
+                new.reason == "Done"
+            } else {
+                (new.status == "True") != is_movement
+            };
             let changed = before.is_none_or(|before| before.status != new.status);
             let worse = !is_good && before.is_some_and(|before| before.reason != new.reason);
             // The first report of a settled object is no news.
@@ -370,7 +379,7 @@ pub fn transitions(previous: Option<&OtelAgentStatus>, current: &OtelAgentStatus
                 changed || worse
             };
             is_news.then(|| Note {
-                warning: !is_good && new.type_ != SWITCHING,
+                warning: !is_good && (!is_movement || new.status == "False"),
                 reason: new.reason.clone(),
                 message: new.message.clone(),
             })
@@ -407,6 +416,7 @@ mod tests {
             winners: Vec::new(),
             because: None,
             upgrade: None,
+            restarts: None,
             failure: None,
         }
     }

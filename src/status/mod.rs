@@ -4,14 +4,18 @@
 
 mod conditions;
 mod pods;
+mod restarts;
 
 pub use conditions::{Note, report, transitions, upgrade};
 pub use pods::{Coverage, LivePod, Owner, PodReport, Serving, count};
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::Mode;
 use crate::desired::Problem;
+use crate::restart::Verdict;
 use crate::switching::VehicleState;
 
 /// Everything a status is made of.
@@ -43,7 +47,18 @@ pub struct Facts {
     pub because: Option<String>,
     /// Agents that are about to be replaced though the spec is as it was.
     pub upgrade: Option<Upgrade>,
+    /// What is so of restarts; `None` where workloads are left alone.
+    pub restarts: Option<Restarts>,
     /// What kept the objects from being written, if anything did.
+    pub failure: Option<Failure>,
+}
+
+/// What is so of the workloads that own stale, missed or uncovered pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restarts {
+    /// Of each, whether it is restarted, and why not.
+    pub verdicts: BTreeMap<Owner, Verdict>,
+    /// Why none could be restarted.
     pub failure: Option<Failure>,
 }
 

@@ -11,6 +11,7 @@ mod nodes;
 mod refusals;
 mod resilience;
 mod rest;
+mod restart;
 mod routing;
 mod switching;
 mod uninstall;

@@ -113,7 +113,7 @@ fn every_right_that_is_granted_is_used_and_none_is_lacking() {
 }
 
 /// Everything the operator has asked so far.
-fn requests(world: &World) -> Vec<Value> {
+pub(super) fn requests(world: &World) -> Vec<Value> {
     let log = world
         .cluster
         .bed("read the audit log")
@@ -136,7 +136,7 @@ fn requests(world: &World) -> Vec<Value> {
 
 /// What a request needed. An apply that makes an object needs the right to create it too, though the log
 /// calls it a patch.
-fn used_rights(request: &Value) -> Vec<String> {
+pub(super) fn used_rights(request: &Value) -> Vec<String> {
     let object = &request["objectRef"];
     let text = |key: &str| object[key].as_str().unwrap_or_default();
     let resource = match text("subresource") {
@@ -153,7 +153,7 @@ fn used_rights(request: &Value) -> Vec<String> {
 }
 
 /// Every verb on every resource that the operator's roles grant.
-fn granted(world: &World) -> BTreeSet<String> {
+pub(super) fn granted(world: &World) -> BTreeSet<String> {
     let mut rights = BTreeSet::new();
     let lists: Value = world
         .kubectl

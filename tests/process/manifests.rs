@@ -35,6 +35,12 @@ fn the_installation_installs_and_grants_what_it_says() {
     must(&["create", "namespace", "shop"]);
     // What was applied is what stands: nothing for a second time to change.
     must(&["diff", "-k", "manifests/default"]);
+    // The right to restart workloads is one of its own.
+    assert!(!may("patch deployments --namespace shop"));
+    must(&["apply", "--validate=strict", "-k", "manifests/restart"]);
+    assert!(may("patch deployments --namespace shop"));
+    assert!(!may("create deployments --namespace shop"));
+    must(&["delete", "-k", "manifests/restart"]);
     samples_fit_the_schema();
     the_operator_pod_is_restricted();
     rights();

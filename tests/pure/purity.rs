@@ -4,12 +4,13 @@
 use std::path::Path;
 
 /// The rooms, as files or folders of `src`.
-const PURE: [&str; 6] = [
+const PURE: [&str; 7] = [
     "names.rs",
     "api",
     "desired",
     "inject",
     "switching",
+    "restart",
     "status",
 ];
 

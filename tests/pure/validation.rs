@@ -80,13 +80,17 @@ fn a_sidecar_elsewhere_cannot_have_this_namespaces_secrets() {
 }
 
 #[test]
-fn what_this_version_does_not_do_is_refused_and_not_ignored() {
-    let found = problems(
-        "otelagent-system",
-        "mode: NodeLocal, workloads: {restart: Rolling}",
-    );
-    assert_eq!(found[0].0, "NotAvailable");
-    assert!(found[0].1.contains("use restart Never"), "{}", found[0].1);
+fn workloads_are_left_alone_unless_asked_for_and_then_restarted_one_at_a_time() {
+    let at_a_time = |workloads: &str| {
+        let spec = format!("mode: NodeLocal, workloads: {{{workloads}}}");
+        validate(&agent_with("otelagent-system", &spec), &environment())
+            .unwrap()
+            .at_a_time()
+    };
+    assert_eq!(at_a_time(""), 0);
+    assert_eq!(at_a_time("maxConcurrentRestarts: 3"), 0);
+    assert_eq!(at_a_time("restart: Rolling"), 1);
+    assert_eq!(at_a_time("restart: Rolling, maxConcurrentRestarts: 3"), 3);
 }
 
 #[test]

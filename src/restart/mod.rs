@@ -1,0 +1,293 @@
+//! Pure. Which workloads are restarted now, which wait and why, which are only told of
+//! (`workloads.restart: Rolling`).
+//!
+//! A restart makes new pods, which are given the serving path: that is what stale, missed and uncovered
+//! pods lack. It is the only thing here that moves running applications, so it errs on the side of leaving
+//! them alone: one that is not well, rolls already, is paused or guarded by a budget waits, and none is
+//! restarted twice for the same recipe. What must be remembered stands on the workload itself, written
+//! together with the restart: a crash at any point changes nothing.
+//!
+//! Must not know how workloads are read or written.
+
+mod workload;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::status::Owner;
+
+pub use workload::{Budget, KINDS, State, Workload, is_restartable, patch, release};
+
+/// What is observed of the workloads of one `OtelAgent`.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Owners of stale, missed or uncovered pods.
+    pub candidates: BTreeSet<Owner>,
+    /// Workloads that bear the mark of a restart under way.
+    pub marked: Vec<Workload>,
+    /// Candidates as they are now; those that could not be found are absent.
+    pub seen: Vec<Workload>,
+    /// What was so of candidates when they were looked at last.
+    pub known: BTreeMap<Owner, Verdict>,
+    /// What a restart would be for: `OtelAgent` and recipe, see [`purpose`].
+    pub purpose: String,
+    /// How many may be restarted at a time.
+    pub at_a_time: usize,
+}
+
+/// Why a workload is not restarted now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is restarted, or was and is not done.
+    Running,
+    /// It will be, when this is over.
+    Waits(String),
+    /// It was restarted for this recipe already, and its pods are as they were.
+    Stuck,
+    /// It is somebody else's to restart.
+    NotRestartable(String),
+}
+
+/// What to do, and what to tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// Workloads to restart now.
+    pub restart: Vec<Owner>,
+    /// Workloads whose mark is to be taken off: their restart is over.
+    pub release: Vec<Owner>,
+    /// What is so of each candidate and each workload under way.
+    pub verdicts: BTreeMap<Owner, Verdict>,
+}
+
+/// What a restart is for, as it is remembered on the workload.
+pub fn purpose(agent: &str, recipe: &str) -> String {
+    format!("{agent}/{recipe}")
+}
+
+/// Decides.
+pub fn decide(observed: &Observed) -> Decision {
+    let mut decision = Decision::default();
+    for workload in &observed.marked {
+        if workload.state == State::Settled {
+            decision.release.push(workload.owner.clone());
+        } else {
+            let owner = workload.owner.clone();
+            decision.verdicts.insert(owner, Verdict::Running);
+        }
+    }
+    let mut free = observed.at_a_time.saturating_sub(decision.verdicts.len());
+    for owner in &observed.candidates {
+        if decision.verdicts.contains_key(owner) {
+            continue;
+        }
+        let verdict = match observed.seen.iter().find(|seen| seen.owner == *owner) {
+            _ if !is_restartable(owner) => Verdict::NotRestartable(beyond(owner)),
+            None => remembered(observed.known.get(owner)),
+            Some(workload) => judge(workload, &observed.purpose, &mut free),
+        };
+        if verdict == Verdict::Running {
+            decision.restart.push(owner.clone());
+        }
+        decision.verdicts.insert(owner.clone(), verdict);
+    }
+    decision
+}
+
+/// What is told of a candidate that was not looked at this time.
+fn remembered(known: Option<&Verdict>) -> Verdict {
+    let known = known.filter(|known| **known != Verdict::Running).cloned();
+    known.unwrap_or_else(|| Verdict::Waits("it has not been looked at yet".into()))
+}
+
+fn judge(workload: &Workload, purpose: &str, free: &mut usize) -> Verdict {
+    if let Some(why) = &workload.not_restartable {
+        return Verdict::NotRestartable(why.clone());
+    }
+    if let State::Unsettled(why) = &workload.state {
+        return Verdict::Waits(why.clone());
+    }
+    if workload.restarted_for.as_deref() == Some(purpose) {
+        return Verdict::Stuck;
+    }
+    if let Some(budget) = &workload.guarded_by {
+        return Verdict::Waits(format!(
+            "PodDisruptionBudget {budget} allows no disruption now"
+        ));
+    }
+    if *free == 0 {
+        return Verdict::Waits("its turn has not come".into());
+    }
+    *free -= 1;
+    Verdict::Running
+}
+
+/// Why a kind of owner is left alone.
+fn beyond(owner: &Owner) -> String {
+    match owner.kind.as_str() {
+        "Pod" => "nothing would make the pod again".into(),
+        "Job" | "CronJob" => "a Job ends by itself".into(),
+        kind => format!("restart it as its own kind ({kind}) wants it"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn owner(kind: &str, name: &str) -> Owner {
+        let api_version = if kind == "Pod" { "v1" } else { "apps/v1" };
+        Owner {
+            kind: kind.into(),
+            namespace: "shop".into(),
+            name: name.into(),
+            api_version: api_version.into(),
+        }
+    }
+
+    fn settled(name: &str) -> Workload {
+        Workload {
+            owner: owner("Deployment", name),
+            state: State::Settled,
+            not_restartable: None,
+            restarted_for: None,
+            guarded_by: None,
+        }
+    }
+
+    fn observed(seen: Vec<Workload>) -> Observed {
+        Observed {
+            candidates: seen.iter().map(|seen| seen.owner.clone()).collect(),
+            seen,
+            purpose: "a.b/r2".into(),
+            at_a_time: 1,
+            ..Observed::default()
+        }
+    }
+
+    #[test]
+    fn as_many_as_may_be_are_restarted_and_the_others_wait() {
+        let mut observed = observed(vec![settled("a"), settled("b"), settled("c")]);
+        observed.at_a_time = 2;
+        let decision = decide(&observed);
+        assert_eq!(
+            decision.restart,
+            [owner("Deployment", "a"), owner("Deployment", "b")]
+        );
+        assert!(matches!(
+            decision.verdicts[&owner("Deployment", "c")],
+            Verdict::Waits(_)
+        ));
+    }
+
+    #[test]
+    fn one_under_way_holds_its_place_until_it_is_settled_and_is_then_let_go() {
+        let mut observed = observed(vec![settled("b")]);
+        observed.marked = vec![Workload {
+            state: State::Unsettled("1 of 2 are available".into()),
+            ..settled("a")
+        }];
+        assert_eq!(decide(&observed).restart, []);
+        observed.marked[0].state = State::Settled;
+        let decision = decide(&observed);
+        assert_eq!(decision.release, [owner("Deployment", "a")]);
+        assert_eq!(decision.restart, [owner("Deployment", "b")]);
+    }
+
+    #[test]
+    fn a_workload_that_stays_stale_after_its_restart_is_told_and_not_restarted_again() {
+        let mut workload = settled("a");
+        workload.restarted_for = Some("a.b/r2".into());
+        let decision = decide(&observed(vec![workload.clone()]));
+        assert_eq!(decision.restart, []);
+        assert_eq!(decision.verdicts[&workload.owner], Verdict::Stuck);
+        workload.restarted_for = Some("a.b/r1".into());
+        assert_eq!(decide(&observed(vec![workload])).restart.len(), 1);
+    }
+
+    #[test]
+    fn what_is_paused_unwell_guarded_or_bare_is_left_alone_with_the_reason() {
+        let guarded = Workload {
+            guarded_by: Some("strict".into()),
+            ..settled("guarded")
+        };
+        let unwell = Workload {
+            state: State::Unsettled("1 of 2 are available".into()),
+            ..settled("unwell")
+        };
+        let paused = Workload {
+            not_restartable: Some("it is paused".into()),
+            ..settled("paused")
+        };
+        let mut observed = observed(vec![guarded, unwell, paused]);
+        observed.candidates.insert(owner("Pod", "bare"));
+        let decision = decide(&observed);
+        assert_eq!(decision.restart, []);
+        let told: Vec<String> = decision
+            .verdicts
+            .iter()
+            .map(|(owner, verdict)| format!("{}: {verdict:?}", owner.name))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "guarded: Waits(\"PodDisruptionBudget strict allows no disruption now\")",
+                "paused: NotRestartable(\"it is paused\")",
+                "unwell: Waits(\"1 of 2 are available\")",
+                "bare: NotRestartable(\"nothing would make the pod again\")",
+            ]
+        );
+    }
+
+    fn workload() -> impl Strategy<Value = Workload> {
+        (
+            0u8..9,
+            any::<bool>(),
+            any::<bool>(),
+            proptest::option::of(0u8..2),
+            any::<bool>(),
+        )
+            .prop_map(|(name, is_settled, can, restarted, guarded)| Workload {
+                state: if is_settled {
+                    State::Settled
+                } else {
+                    State::Unsettled("rolls".into())
+                },
+                not_restartable: (!can).then(|| "paused".into()),
+                restarted_for: restarted.map(|recipe| format!("a.b/r{recipe}")),
+                guarded_by: guarded.then(|| "strict".into()),
+                ..settled(&name.to_string())
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_may_be_never_twice_never_unwell_and_never_none_without_a_reason(
+            seen in proptest::collection::vec(workload(), 0..9),
+            marked in proptest::collection::vec(workload(), 0..4),
+            at_a_time in 1usize..4,
+        ) {
+            let observed = Observed { marked, purpose: "a.b/r1".into(), at_a_time, ..observed(seen) };
+            let decision = decide(&observed);
+            let under_way: BTreeSet<&Owner> = observed.marked.iter()
+                .filter(|workload| workload.state != State::Settled)
+                .map(|workload| &workload.owner)
+                .collect();
+            prop_assert!(decision.restart.is_empty() || decision.restart.len() + under_way.len() <= at_a_time);
+            let may = |workload: &&Workload| workload.state == State::Settled
+                && workload.not_restartable.is_none()
+                && workload.restarted_for.as_deref() != Some("a.b/r1")
+                && workload.guarded_by.is_none()
+                && !under_way.contains(&workload.owner);
+            for owner in &decision.restart {
+                let found = observed.seen.iter().find(|workload| workload.owner == *owner).unwrap();
+                prop_assert!(may(&found));
+            }
+            // The first of each name counts: a candidate is seen once.
+            let mut names = BTreeSet::new();
+            let waiting = observed.seen.iter().filter(|workload| names.insert(&workload.owner)).filter(may).count();
+            let places = at_a_time.saturating_sub(under_way.len());
+            prop_assert_eq!(decision.restart.len(), waiting.min(places));
+        }
+    }
+}
