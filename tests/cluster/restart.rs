@@ -147,22 +147,22 @@ fn restarts(world: &World, kind: &str, name: &str) -> usize {
         .unwrap();
     assert!(found["metadata"]["labels"]["otelagent.dev/restarting"].is_null());
     let was = found["spec"]["template"]["metadata"]["annotations"][RESTARTED_AT].is_string();
-    let owned = if kind == "deployment" {
+    let history = if kind == "deployment" {
         "replicasets"
     } else {
         "controllerrevisions"
     };
     let all: Value = world
         .kubectl
-        .get(&[owned, "--namespace", NAMESPACE])
+        .get(&[history, "--namespace", NAMESPACE])
         .unwrap();
     let revisions = all["items"].as_array().unwrap().iter().filter(|item| {
         let owner = &item["metadata"]["ownerReferences"][0];
         owner["name"] == name && owner["kind"] == found["kind"]
     });
-    let restarts = revisions.count() - 1;
-    assert_eq!(was, restarts > 0, "{kind} {name}");
-    restarts
+    let changes = revisions.count() - 1;
+    assert_eq!(was, changes > 0, "{kind} {name}");
+    changes
 }
 
 /// Of the role that lets workloads be restarted.

@@ -3,7 +3,7 @@
 //! All versions of one cluster are revisions of one etcd, so events of different kinds can be put in the
 //! order in which they happened.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ impl Recorder {
             if version.is_none() {
                 match api.list(&ListParams::default()).await {
                     Ok(listed) => {
-                        version = listed.metadata.resource_version.clone();
+                        version.clone_from(&listed.metadata.resource_version);
                         listed
                             .items
                             .iter()
@@ -199,7 +199,7 @@ pub(crate) struct Count {
 /// hashes, in the order in which they came.
 pub(crate) fn summary(events: &[Seen], name: &str) -> BTreeMap<String, Count> {
     let mut counts: BTreeMap<String, Count> = BTreeMap::new();
-    let mut known: HashMap<String, String> = HashMap::new();
+    let mut known: HashSet<String> = HashSet::new();
     let mut policies: Vec<String> = Vec::new();
     for seen in events {
         if matches!(seen.kind, "Pod" | "OtelAgent")
@@ -229,9 +229,8 @@ pub(crate) fn summary(events: &[Seen], name: &str) -> BTreeMap<String, Count> {
             format!("{} {}", seen.kind, own.replace(name, "NAME"))
         };
         let id = uid(&seen.object);
-        let count = counts.entry(key.clone()).or_default();
-        if !known.contains_key(&id) {
-            known.insert(id, key);
+        let count = counts.entry(key).or_default();
+        if known.insert(id) {
             count.made += 1;
         }
         count.removed += usize::from(seen.gone);

@@ -234,8 +234,8 @@ impl Run {
         self.patch(&self.application(), &patch).await
     }
 
-    async fn patch(&self, path: &str, patch: &Value) -> Outcome<()> {
-        send(&self.admin, http::Method::PATCH, path, patch)
+    async fn patch(&self, path: &str, change: &Value) -> Outcome<()> {
+        send(&self.admin, http::Method::PATCH, path, change)
             .await
             .map(drop)
     }
@@ -354,12 +354,12 @@ impl Run {
         let from = self.faults.writes().len();
         if forced {
             for number in 0..3 {
-                let path = format!("/api/v1/namespaces/{}/pods", self.namespace);
-                for pod in list(&self.admin, &path).await? {
+                let pods = format!("/api/v1/namespaces/{}/pods", self.namespace);
+                for pod in list(&self.admin, &pods).await? {
                     let name = pod["metadata"]["name"].as_str().unwrap_or_default();
                     let patch =
                         json!({"metadata": {"annotations": {"test/poke": number.to_string()}}});
-                    self.patch(&format!("{path}/{name}"), &patch).await?;
+                    self.patch(&format!("{pods}/{name}"), &patch).await?;
                 }
                 sleep(Duration::from_secs(1)).await;
             }
