@@ -53,6 +53,8 @@ pub(crate) struct Standing {
 pub(crate) struct Ensured {
     pub(crate) state: InjectionState,
     pub(crate) in_force: InForce,
+    /// When to look again, if an older policy has still to go.
+    pub(crate) look_again: Option<Duration>,
 }
 
 /// Reads the binding and the rivals of one `OtelAgent`.
@@ -159,12 +161,14 @@ pub(crate) async fn ensure(
     let unchanged = |state| Ensured {
         state,
         in_force: standing.in_force.clone(),
+        look_again: None,
     };
     let Some(selection) = &valid.selection else {
         withdraw(context, valid).await?;
         return Ok(Ensured {
             state: InjectionState::NotWanted,
             in_force: InForce::default(),
+            look_again: None,
         });
     };
     if !context.policy_engine {
@@ -197,8 +201,12 @@ pub(crate) async fn ensure(
     }
     let in_force = bind(context, valid, &rendered, &recipe, standing).await?;
     let state = show(context, valid, &recipe, &in_force).await?;
-    sweep_own(context, valid, &in_force).await?;
-    Ok(Ensured { state, in_force })
+    let look_again = sweep_own(context, valid, &in_force).await?;
+    Ok(Ensured {
+        state,
+        in_force,
+        look_again,
+    })
 }
 
 fn render(
@@ -426,23 +434,24 @@ async fn withdraw(context: &Context, valid: &ValidAgent) -> Result<(), Controlle
     Ok(())
 }
 
-/// Removes policies that the binding has left, once every API server must have seen it.
+/// Removes policies that the binding has left, once every API server must have seen it; how long until
+/// then, if there are any.
 async fn sweep_own(
     context: &Context,
     valid: &ValidAgent,
     in_force: &InForce,
-) -> Result<(), ControllerError> {
+) -> Result<Option<Duration>, ControllerError> {
     let since = in_force.bound_at.unwrap_or(Timestamp::MAX);
     let age = Duration::try_from(Context::now().duration_since(since)).unwrap_or_default();
+    let mut left = owned(context, POLICY, &valid.uid);
+    left.retain(|object| Some(object.name_any()) != in_force.policy);
     if age < KEEP_OLD {
-        return Ok(());
+        return Ok((!left.is_empty()).then(|| KEEP_OLD - age));
     }
-    for object in owned(context, POLICY, &valid.uid) {
-        if Some(object.name_any()) != in_force.policy {
-            remove(context, POLICY, &object.name_any()).await?;
-        }
+    for object in left {
+        remove(context, POLICY, &object.name_any()).await?;
     }
-    Ok(())
+    Ok(None)
 }
 
 async fn write(

@@ -176,7 +176,14 @@ async fn carry_out(
     if outcome.is_ok() {
         let ensured = injection::ensure(context, valid, standing, decided.serving).await;
         match ensured {
-            Ok(ensured) => (facts.injection, now_in_force) = (ensured.state, ensured.in_force),
+            Ok(ensured) => {
+                (facts.injection, now_in_force) = (ensured.state, ensured.in_force);
+                decided.look_again = decided
+                    .look_again
+                    .into_iter()
+                    .chain(ensured.look_again)
+                    .min();
+            }
             Err(error) => outcome = Err(error),
         }
     }
