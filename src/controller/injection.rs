@@ -445,8 +445,8 @@ async fn sweep_own(
     let age = Duration::try_from(Context::now().duration_since(since)).unwrap_or_default();
     let mut left = owned(context, POLICY, &valid.uid);
     left.retain(|object| Some(object.name_any()) != in_force.policy);
-    if age < KEEP_OLD {
-        return Ok((!left.is_empty()).then(|| KEEP_OLD - age));
+    if let Some(wait) = KEEP_OLD.checked_sub(age).filter(|wait| !wait.is_zero()) {
+        return Ok((!left.is_empty()).then_some(wait));
     }
     for object in left {
         remove(context, POLICY, &object.name_any()).await?;
