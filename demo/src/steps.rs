@@ -42,6 +42,15 @@ pub enum Topology {
 }
 
 impl Topology {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::NodeLocalRequire,
+        Self::NodeLocalPrefer,
+        Self::HostPort,
+        Self::HostNetwork,
+        Self::Sidecar,
+    ];
+
     /// The value of `spec.mode`.
     pub fn mode(self) -> &'static str {
         match self {
@@ -166,6 +175,31 @@ pub fn wait_switched(kubectl: &Kubectl) -> Result<()> {
             is_current(&agent) && condition(&agent, "Switching") == "False",
             shown(&agent),
         ))
+    })
+}
+
+/// Waits until only agents of this topology are there, none of them on its way out, and as many as there are
+/// nodes; none where the agents are in the applications' pods.
+pub fn wait_settled(kubectl: &Kubectl, topology: Topology, nodes: usize) -> Result<()> {
+    let expected = if topology == Topology::Sidecar {
+        0
+    } else {
+        nodes
+    };
+    until(&format!("agents of {topology} alone"), PATIENCE, || {
+        let selector = format!("--selector={VEHICLE_LABEL}");
+        let pods: List<Value> = kubectl.get(&["pods", "--namespace", PLATFORM, &selector])?;
+        let settled = pods.items.iter().all(|pod| {
+            pod["metadata"]["labels"][VEHICLE_LABEL] == topology.mode()
+                && pod["metadata"].get("deletionTimestamp").is_none()
+        });
+        let names: Vec<&Value> = pods
+            .items
+            .iter()
+            .map(|pod| &pod["metadata"]["name"])
+            .collect();
+        let done = settled && names.len() == expected;
+        Ok(Seen::check(done, format!("{names:?}")))
     })
 }
 
