@@ -106,7 +106,9 @@ fn prepare(show: &Show, kubectl: &Kubectl, first: Topology, rate: u32) -> Result
     })?;
     show.step(&format!("OtelAgent, {first}"), || {
         steps::apply_agent(kubectl)?;
-        steps::switch(kubectl, first)?;
+        // Prefer allows no host metadata; without it from the beginning, a switch changes nothing else.
+        steps::switch(kubectl, Topology::NodeLocalPrefer)?;
+        steps::switch_alone(kubectl, first)?;
         steps::wait_serving(kubectl, first)
     })?;
     let apps = [App::rust_sdk(), App::go_sdk()].map(|mut app| {
@@ -164,7 +166,7 @@ impl Measurement<'_> {
     fn switch(&mut self, from: Topology, to: Topology) -> Result<Row> {
         Client::new(&self.kubectl).forget_gaps()?;
         let begun = Instant::now();
-        steps::switch(&self.kubectl, to)?;
+        steps::switch_alone(&self.kubectl, to)?;
         steps::wait_serving(&self.kubectl, to)?;
         let serving = begun.elapsed();
         steps::roll_apps(&self.kubectl, to)?;

@@ -128,6 +128,20 @@ pub fn switch(kubectl: &Kubectl, to: Topology) -> Result<()> {
     kubectl.patch(PLATFORM, AGENT, &to.patch())
 }
 
+/// Changes the topology of the sample `OtelAgent` and nothing else. Only where it already is as Prefer needs
+/// it can it become every other.
+pub fn switch_alone(kubectl: &Kubectl, to: Topology) -> Result<()> {
+    let Value::Object(spec) = to.patch()["spec"].take() else {
+        return Ok(());
+    };
+    let chosen = ["mode", "nodeLocal"];
+    let spec: Value = spec
+        .into_iter()
+        .filter(|(field, _)| chosen.contains(&field.as_str()))
+        .collect();
+    kubectl.patch(PLATFORM, AGENT, &json!({"spec": spec}))
+}
+
 /// Replaces the applications' pods, and waits until the old ones are gone and every new one was injected
 /// for this topology.
 pub fn roll_apps(kubectl: &Kubectl, to: Topology) -> Result<()> {

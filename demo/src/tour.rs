@@ -38,6 +38,6 @@ mod tests {
     #[test]
     fn one_place_is_no_journey() {
         assert_eq!(every_pair(&[7]), [7]);
-        assert_eq!(every_pair::<u8>(&[]), []);
+        assert!(every_pair::<u8>(&[]).is_empty());
     }
 }
