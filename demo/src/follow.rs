@@ -21,7 +21,7 @@ pub struct Said {
     /// What its SDK complained of, in its own words.
     pub complaints: Vec<String>,
     /// Whether somebody listens to it now.
-    listening: bool,
+    pub(crate) listening: bool,
 }
 
 type Shared = Arc<Mutex<BTreeMap<String, Said>>>;
