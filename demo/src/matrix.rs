@@ -67,12 +67,12 @@ pub(crate) fn matrix(show: &Show, options: &Options) -> Result<()> {
     measurement.warm_up()?;
     let (mut switches, mut updates) = (Vec::new(), Vec::new());
     let steps = tour.len() - 1;
-    let mut updated = Vec::new();
+    let mut visited = Vec::new();
     for step in tour.windows(2).take(options.first.unwrap_or(steps)) {
         let &[from, to] = step else { continue };
-        if !options.no_updates && !updated.contains(&from) {
-            updates.push(measurement.update(from, updated.len() + 1)?);
-            updated.push(from);
+        if !options.no_updates && !visited.contains(&from) {
+            updates.push(measurement.update(from, visited.len() + 1)?);
+            visited.push(from);
         }
         switches.push(measurement.switch(from, to)?);
     }
