@@ -154,7 +154,7 @@ demo-down: prerequisites ## Remove the demo's cluster
 	@$(CARGO) run --quiet --locked --package demo -- down
 
 .PHONY: switch-matrix
-switch-matrix: prerequisites ## Make all 20 switches under load, and write what was lost into docs/switching.md (20 minutes)
+switch-matrix: prerequisites ## Make all 20 switches under load, and write what was lost into docs/switching.md (7 minutes)
 	@$(CARGO) run --quiet --locked --package demo -- matrix --document docs/switching.md $(MATRIX)
 
 .PHONY: agent-demo

@@ -164,14 +164,15 @@ fn a_node_that_loses_power_during_a_switch_keeps_nobody_waiting_and_is_served_wh
     apps::apply(&world.kubectl, &[app]).unwrap();
 
     let node = bed.node_names()[1].clone();
-    bed.stop_node(2).unwrap();
     world.patch("power", &json!({"spec": {"mode": "HostPort"}}));
+    bed.stop_node(2).unwrap();
     world.until("the node down", &["node", &node], |node: &Value| {
         condition(&node["status"], "Ready")["status"] != "True"
     });
     world.until_serving("power", "HostPort");
-    let left = world.get("power");
-    assert_eq!(left["status"]["agents"]["ready"], 1, "{left}");
+    world.until_status("power", "the agent of the other node alone", |status| {
+        status["agents"]["ready"] == 1
+    });
 
     bed.start_node(2).unwrap();
     world.until_status("power", "agents on both nodes", |status| {
