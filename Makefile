@@ -157,6 +157,10 @@ demo: prerequisites ## Watch spans arrive while the topology is switched through
 demo-down: prerequisites ## Remove the demo's cluster
 	@$(CARGO) run --quiet --locked --package demo -- down
 
+.PHONY: switch-matrix
+switch-matrix: prerequisites ## Make all 20 switches under load, and write what was lost into docs/switching.md (7 minutes)
+	@$(CARGO) run --quiet --locked --package demo -- matrix --document docs/switching.md $(MATRIX)
+
 .PHONY: agent-demo
 agent-demo: prerequisites ## Watch the agent alone at work: rates, memory and CPU in the terminal
 	@$(CARGO) build --quiet --release --locked --package otelagent-agent

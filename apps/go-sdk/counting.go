@@ -6,12 +6,14 @@ import (
 	"os"
 	"sync/atomic"
 
+	sdklog "go.opentelemetry.io/otel/sdk/log"
 	"go.opentelemetry.io/otel/sdk/trace"
 )
 
-// How many spans the other side acknowledged, and how many the SDK gave up on after its own retries.
+// How many spans the other side acknowledged, and how many spans and log records the SDK gave up on after
+// its own retries.
 type counts struct {
-	exported, failed atomic.Int64
+	exported, failed, failedLogs atomic.Int64
 }
 
 // An exporter that counts what another one reports, and changes nothing.
@@ -28,5 +30,20 @@ func (c counting) ExportSpans(ctx context.Context, spans []trace.ReadOnlySpan) e
 	}
 	c.counts.failed.Add(int64(len(spans)))
 	fmt.Fprintf(os.Stderr, "go-sdk: %d spans were not exported: %v\n", len(spans), err)
+	return err
+}
+
+// The same for log records.
+type countingLogs struct {
+	sdklog.Exporter
+	counts *counts
+}
+
+func (c countingLogs) Export(ctx context.Context, records []sdklog.Record) error {
+	err := c.Exporter.Export(ctx, records)
+	if err != nil {
+		c.counts.failedLogs.Add(int64(len(records)))
+		fmt.Fprintf(os.Stderr, "go-sdk: %d log records were not exported: %v\n", len(records), err)
+	}
 	return err
 }

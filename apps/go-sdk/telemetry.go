@@ -41,7 +41,7 @@ func start(s settings, counts *counts) (*telemetry, error) {
 		case "metrics":
 			err = t.startMetrics(s.protocol)
 		case "logs":
-			err = t.startLogs(s.protocol)
+			err = t.startLogs(s.protocol, counts)
 		default:
 			err = fmt.Errorf("unknown signal %q", name)
 		}
@@ -129,7 +129,7 @@ func (t *telemetry) startMetrics(protocol string) error {
 	return err
 }
 
-func (t *telemetry) startLogs(protocol string) error {
+func (t *telemetry) startLogs(protocol string, counts *counts) error {
 	var exporter sdklog.Exporter
 	var err error
 	switch protocol {
@@ -143,7 +143,7 @@ func (t *telemetry) startLogs(protocol string) error {
 	if err != nil {
 		return err
 	}
-	processor := sdklog.NewBatchProcessor(exporter)
+	processor := sdklog.NewBatchProcessor(countingLogs{exporter, counts})
 	provider := sdklog.NewLoggerProvider(sdklog.WithProcessor(processor))
 	t.logger = provider.Logger(scope)
 	t.ends = append(t.ends, provider.ForceFlush, provider.Shutdown)

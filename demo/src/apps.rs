@@ -186,6 +186,9 @@ pub struct Report {
     pub exported: u64,
     /// How many spans its SDK gave up on.
     pub failed: u64,
+    /// How many log records its SDK gave up on.
+    #[serde(default, rename = "failedLogs")]
+    pub failed_logs: u64,
 }
 
 /// The latest report in a pod's log, if there is one.

@@ -45,6 +45,20 @@ pub enum Error {
         /// Why it cannot be read.
         source: serde_json::Error,
     },
+    /// A document has no place for a table.
+    #[error("{document} has no markers for the table {table}")]
+    Markers {
+        /// The document.
+        document: String,
+        /// The table.
+        table: String,
+    },
+    /// Telemetry was lost though no SDK gave up on it.
+    #[error("{items} spans or log records were lost that no SDK gave up on")]
+    Lost {
+        /// How many.
+        items: u64,
+    },
     /// Something did not come about in time.
     #[error("{what} did not come about in {} s; last seen: {seen}", waited.as_secs())]
     Timeout {
@@ -66,6 +80,8 @@ impl Error {
             Self::Build { .. } => "BuildFailed",
             Self::Kubectl { .. } => "KubectlFailed",
             Self::Answer { .. } => "UnreadableAnswer",
+            Self::Markers { .. } => "NoMarkers",
+            Self::Lost { .. } => "TelemetryLost",
             Self::Timeout { .. } => "Timeout",
         }
     }

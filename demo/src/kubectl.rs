@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -92,13 +92,24 @@ impl Kubectl {
         parse(&args, &self.run(&args)?)
     }
 
+    /// Starts it, for what goes on until the other side ends it; standard output is for the caller to read.
+    pub fn start(&self, args: &[&str]) -> Result<Child> {
+        let mut command = self.command();
+        command.args(args).stdin(Stdio::null());
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(Error::io("run kubectl"))
+    }
+
     /// A `POST` of nothing to this path.
     pub fn post(&self, path: &str) -> Result<()> {
         self.run(&["create", "--raw", path, "--filename=-"])
             .map(drop)
     }
 
-    fn run_with_input(&self, args: &[&str], input: &str) -> Result<String> {
+    fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         for (name, value) in &self.environment {
             match value {
@@ -106,6 +117,11 @@ impl Kubectl {
                 None => command.env_remove(name),
             };
         }
+        command
+    }
+
+    fn run_with_input(&self, args: &[&str], input: &str) -> Result<String> {
+        let mut command = self.command();
         let doing = || Error::io("run kubectl");
         let mut child = command
             .args(args)

@@ -36,6 +36,11 @@ impl<'a> Client<'a> {
         self.kubectl.raw(&format!("{}/runs/{run}", self.base))
     }
 
+    /// Forgets the longest gaps, and nothing else.
+    pub fn forget_gaps(&self) -> Result<()> {
+        self.kubectl.post(&format!("{}/gaps/reset", self.base))
+    }
+
     /// Forgets everything.
     pub fn reset(&self) -> Result<()> {
         self.kubectl.post(&format!("{}/reset", self.base))
@@ -92,6 +97,10 @@ pub struct Counts {
     pub first_missing: Vec<u64>,
     /// How many the run made, once its last item has come.
     pub total: Option<u64>,
+    /// The highest value of its sums.
+    pub highest: u64,
+    /// The longest time without an arrival between two, in milliseconds, since these were forgotten last.
+    pub longest_gap: u64,
 }
 
 /// One run with the labels it came with.

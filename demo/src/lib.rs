@@ -4,12 +4,16 @@
 //! It acts on the cluster as a user does, through kubectl, and knows the operator only by its manifests,
 //! its custom resource and the labels it documents.
 
+pub mod account;
 pub mod apps;
+pub mod follow;
 pub mod images;
 pub mod ledger;
+pub mod report;
 pub mod routes;
 pub mod steps;
 pub mod tally;
+pub mod tour;
 pub mod wait;
 
 mod error;

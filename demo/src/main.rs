@@ -1,8 +1,10 @@
-//! The `demo` command: a tour through every topology on a real cluster, and its removal.
+//! The `demo` command: a tour through every topology on a real cluster, its removal, and the measurement of
+//! every switch.
 //!
 //! Reads arguments and speaks; what it does is the library's.
 
 mod down;
+mod matrix;
 mod show;
 mod up;
 
@@ -23,6 +25,8 @@ struct Cli {
 enum Action {
     /// Bring everything up, tour the topologies, and leave it up.
     Up,
+    /// Make every switch between two topologies under load, and write down what became of the telemetry.
+    Matrix(matrix::Options),
     /// Remove all of it.
     Down,
 }
@@ -31,6 +35,7 @@ fn main() -> ExitCode {
     let show = Show::new();
     let result = match Cli::parse().command {
         Action::Up => up::up(&show),
+        Action::Matrix(options) => matrix::matrix(&show, &options),
         Action::Down => down::down(&show),
     };
     let Err(error) = result else {

@@ -42,6 +42,15 @@ pub enum Topology {
 }
 
 impl Topology {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::NodeLocalRequire,
+        Self::NodeLocalPrefer,
+        Self::HostPort,
+        Self::HostNetwork,
+        Self::Sidecar,
+    ];
+
     /// The value of `spec.mode`.
     pub fn mode(self) -> &'static str {
         match self {
@@ -119,6 +128,20 @@ pub fn switch(kubectl: &Kubectl, to: Topology) -> Result<()> {
     kubectl.patch(PLATFORM, AGENT, &to.patch())
 }
 
+/// Changes the topology of the sample `OtelAgent` and nothing else. Only where it already is as Prefer needs
+/// it can it become every other.
+pub fn switch_alone(kubectl: &Kubectl, to: Topology) -> Result<()> {
+    let Value::Object(spec) = to.patch()["spec"].take() else {
+        return Ok(());
+    };
+    let chosen = ["mode", "nodeLocal"];
+    let spec: Value = spec
+        .into_iter()
+        .filter(|(field, _)| chosen.contains(&field.as_str()))
+        .collect();
+    kubectl.patch(PLATFORM, AGENT, &json!({"spec": spec}))
+}
+
 /// Replaces the applications' pods, and waits until the old ones are gone and every new one was injected
 /// for this topology.
 pub fn roll_apps(kubectl: &Kubectl, to: Topology) -> Result<()> {
@@ -166,6 +189,31 @@ pub fn wait_switched(kubectl: &Kubectl) -> Result<()> {
             is_current(&agent) && condition(&agent, "Switching") == "False",
             shown(&agent),
         ))
+    })
+}
+
+/// Waits until only agents of this topology are there, none of them on its way out, and as many as there are
+/// nodes; none where the agents are in the applications' pods.
+pub fn wait_settled(kubectl: &Kubectl, topology: Topology, nodes: usize) -> Result<()> {
+    let expected = if topology == Topology::Sidecar {
+        0
+    } else {
+        nodes
+    };
+    until(&format!("agents of {topology} alone"), PATIENCE, || {
+        let selector = format!("--selector={VEHICLE_LABEL}");
+        let pods: List<Value> = kubectl.get(&["pods", "--namespace", PLATFORM, &selector])?;
+        let settled = pods.items.iter().all(|pod| {
+            pod["metadata"]["labels"][VEHICLE_LABEL] == topology.mode()
+                && pod["metadata"].get("deletionTimestamp").is_none()
+        });
+        let names: Vec<&Value> = pods
+            .items
+            .iter()
+            .map(|pod| &pod["metadata"]["name"])
+            .collect();
+        let done = settled && names.len() == expected;
+        Ok(Seen::check(done, format!("{names:?}")))
     })
 }
 

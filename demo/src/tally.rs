@@ -163,6 +163,7 @@ mod tests {
             made,
             exported: made,
             failed: 1,
+            failed_logs: 0,
         };
         pairs
             .iter()

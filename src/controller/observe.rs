@@ -1,6 +1,6 @@
 //! Reading the caches: what is so of one `OtelAgent`, as values for the pure rooms.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::jiff::Timestamp;
@@ -83,14 +83,36 @@ pub(crate) fn vehicle_state(
     if !mode.on_nodes() {
         return None;
     }
-    let objects = topology(mode).objects(agent, environment);
-    let template = objects.iter().find_map(template_of).unwrap_or_default();
+    let template = wanted_template(agent, environment, mode);
     let label = agent.label();
     let Some(object) = stores.daemon_set(&agent.namespace, &label, mode) else {
         return Some(VehicleState::pending("it does not exist yet"));
     };
     let vehicle = vehicle(stores, &object, &label, mode);
     Some(vehicle.state(&node_states(stores), &template, agent.max_unready))
+}
+
+/// Vehicles beside the wanted one of which some node has no agent but one of an older spec.
+pub(crate) fn outdated(
+    stores: &Stores,
+    agent: &ValidAgent,
+    environment: &Environment,
+) -> BTreeSet<Mode> {
+    let label = agent.label();
+    let is_outdated = |mode: &Mode| {
+        let found = stores.daemon_set(&agent.namespace, &label, *mode);
+        found.is_some_and(|object| {
+            let template = wanted_template(agent, environment, *mode);
+            vehicle(stores, &object, &label, *mode).is_outdated(&node_states(stores), &template)
+        })
+    };
+    let others = Mode::ALL.into_iter().filter(|mode| *mode != agent.wanted());
+    others.filter(is_outdated).collect()
+}
+
+fn wanted_template(agent: &ValidAgent, environment: &Environment, mode: Mode) -> String {
+    let objects = topology(mode).objects(agent, environment);
+    objects.iter().find_map(template_of).unwrap_or_default()
 }
 
 /// What is so of a vehicle as it stands, whatever it should be: for objects whose spec is refused.

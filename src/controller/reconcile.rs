@@ -25,7 +25,7 @@ use crate::inject::environment::HOST_IP;
 use crate::names;
 use crate::process::in_full;
 use crate::status::{Facts, Failure, InjectionState, Upgrade};
-use crate::switching::{Observed, Plan, plan};
+use crate::switching::{Observed, Plan, VehicleState, plan};
 
 /// Longest pass; a client call has its own, shorter limit.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -195,7 +195,7 @@ async fn carry_out(
     } else {
         decided.serving
     };
-    describe(&mut facts, valid, serving, context);
+    describe(&mut facts, valid, serving, &decided, context);
     if now_in_force != *in_force {
         facts.pods = pods(&now_in_force);
     }
@@ -233,12 +233,19 @@ fn observed(
         wanted_ready: vehicle.is_none_or(|vehicle| vehicle.is_ready_everywhere()),
         users,
         vehicles: observe::vehicles(&context.stores, &valid.namespace, &valid.label()),
+        outdated: observe::outdated(&context.stores, valid, &context.environment),
         hold_old: valid.hold_old,
     }
 }
 
 /// Where pods are sent now, and what is so of the vehicles.
-fn describe(facts: &mut Facts, valid: &ValidAgent, serving: Option<Mode>, context: &Context) {
+fn describe(
+    facts: &mut Facts,
+    valid: &ValidAgent,
+    serving: Option<Mode>,
+    decided: &Plan,
+    context: &Context,
+) {
     let state = |mode| observe::vehicle_state(&context.stores, valid, &context.environment, mode);
     let endpoint = |mode| {
         topology(mode)
@@ -248,7 +255,12 @@ fn describe(facts: &mut Facts, valid: &ValidAgent, serving: Option<Mode>, contex
     facts.serving = serving.map(|mode| (mode, endpoint(mode)));
     facts.serving_vehicle = serving.and_then(state);
     facts.wanted_vehicle = (serving != Some(valid.wanted()))
-        .then(|| state(valid.wanted()))
+        .then(|| match decided.first {
+            Some(first) => Some(VehicleState::pending(format!(
+                "the agents of {first} are brought up to date first, so that every node has their image"
+            ))),
+            None => state(valid.wanted()),
+        })
         .flatten();
 }
 

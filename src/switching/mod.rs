@@ -34,6 +34,8 @@ pub struct Observed {
     pub users: BTreeMap<Mode, usize>,
     /// Vehicles that exist, and since when each has had no user.
     pub vehicles: BTreeMap<Mode, Option<Timestamp>>,
+    /// Vehicles of which some node has no agent but one of an older spec.
+    pub outdated: BTreeSet<Mode>,
     /// How long an unused path stays.
     pub hold_old: Duration,
 }
@@ -45,6 +47,8 @@ pub struct Plan {
     pub serving: Option<Mode>,
     /// Modes whose objects must exist, with the moment to be remembered on each vehicle.
     pub keep: BTreeMap<Mode, Option<Timestamp>>,
+    /// A vehicle that is brought up to date before the wanted one is made.
+    pub first: Option<Mode>,
     /// Modes whose objects must go.
     pub remove: BTreeSet<Mode>,
     /// When to look again, if a held path is all that is left to wait for.
@@ -68,7 +72,8 @@ impl Plan {
 /// keep    = {wanted, serving} ∪ in use
 /// ```
 pub fn plan(observed: &Observed) -> Plan {
-    let serving = if observed.wanted_ready {
+    let first = comes_first(observed);
+    let serving = if observed.wanted_ready && first.is_none() {
         Some(observed.wanted)
     } else {
         observed.serving
@@ -76,11 +81,13 @@ pub fn plan(observed: &Observed) -> Plan {
     let mut plan = Plan {
         serving,
         keep: BTreeMap::new(),
+        first,
         remove: BTreeSet::new(),
         look_again: None,
     };
     // What is in force now is needed until the flip has been made, however long its proof takes.
-    let needed: BTreeSet<Mode> = [observed.wanted]
+    let wanted = first.is_none().then_some(observed.wanted);
+    let needed: BTreeSet<Mode> = wanted
         .into_iter()
         .chain(serving)
         .chain(observed.serving)
@@ -109,6 +116,22 @@ pub fn plan(observed: &Observed) -> Plan {
     plan
 }
 
+/// The host-network vehicle, where it stands in the way of a first `HostPort` vehicle.
+///
+/// A pod with a host port gets the node's traffic from the moment its sandbox exists, before its image is
+/// pulled. Whoever is served over the host network meanwhile would find nobody listening, so the
+/// host-network agents are given the present spec first: every node then has the image. The other way
+/// round nothing has to wait: the host port wins until its last pod is gone, and to update that one first
+/// would open a gap of its own.
+fn comes_first(observed: &Observed) -> Option<Mode> {
+    let (from, to) = (Mode::HostNetwork, Mode::HostPort);
+    let used = |mode| {
+        observed.serving == Some(mode) || observed.users.get(&mode).is_some_and(|users| *users > 0)
+    };
+    let begins = observed.wanted == to && !observed.vehicles.contains_key(&to) && !used(to);
+    (begins && used(from) && observed.outdated.contains(&from)).then_some(from)
+}
+
 /// How much longer a vehicle unused since `since` is held; `None` once it may go. A moment in the
 /// future (a clock set back) counts as now.
 fn remaining(since: Timestamp, now: Timestamp, hold: Duration) -> Option<Duration> {
@@ -134,6 +157,7 @@ mod tests {
             wanted_ready: true,
             users: BTreeMap::from([(mode, 3)]),
             vehicles: BTreeMap::from([(mode, None)]),
+            outdated: BTreeSet::new(),
             hold_old: Duration::from_mins(1),
         }
     }
@@ -253,6 +277,50 @@ mod tests {
         };
         observed.vehicles.insert(Mode::NodeLocal, Some(at(-4)));
         assert!(plan(&observed).remove.is_empty());
+    }
+
+    /// `HostNetwork` serves agents of an older spec, `HostPort` is wanted with a new one.
+    fn handed_over() -> Observed {
+        Observed {
+            wanted: Mode::HostPort,
+            wanted_ready: false,
+            outdated: BTreeSet::from([Mode::HostNetwork]),
+            ..settled(Mode::HostNetwork)
+        }
+    }
+
+    #[test]
+    fn a_host_port_waits_until_every_node_of_the_host_network_has_the_present_agent() {
+        let mut observed = handed_over();
+        let waiting = plan(&observed);
+        assert_eq!(waiting.first, Some(Mode::HostNetwork));
+        assert_eq!(waiting.serving, Some(Mode::HostNetwork));
+        assert_eq!(waiting.keep, BTreeMap::from([(Mode::HostNetwork, None)]));
+        assert!(waiting.remove.is_empty());
+
+        observed.outdated.clear();
+        let after = plan(&observed);
+        assert_eq!(after.first, None);
+        assert!(after.keep.contains_key(&Mode::HostPort));
+    }
+
+    #[test]
+    fn nothing_waits_for_a_host_network_nobody_uses_nor_once_the_host_port_stands() {
+        let unused = Observed {
+            serving: Some(Mode::NodeLocal),
+            users: BTreeMap::new(),
+            ..handed_over()
+        };
+        assert_eq!(plan(&unused).first, None);
+        let mut stands = handed_over();
+        stands.vehicles.insert(Mode::HostPort, None);
+        assert_eq!(plan(&stands).first, None);
+        let back = Observed {
+            wanted: Mode::HostNetwork,
+            outdated: BTreeSet::from([Mode::HostPort]),
+            ..settled(Mode::HostPort)
+        };
+        assert_eq!(plan(&back).first, None);
     }
 
     #[test]

@@ -183,6 +183,23 @@ impl Vehicle {
         state
     }
 
+    /// Whether some node that is Ready is served by no agent but one of another template. A node without
+    /// a ready agent is served by none, so nothing there is out of date.
+    pub fn is_outdated(&self, nodes: &NodeState, wanted_template: &str) -> bool {
+        if !self.observed || self.template != wanted_template {
+            return true;
+        }
+        let mut served: BTreeMap<&str, bool> = BTreeMap::new();
+        for pod in self.pods.iter().filter(|pod| pod.ready) {
+            if let Some(node) = pod.node.as_deref() {
+                let updated = pod.template.as_deref() == Some(wanted_template);
+                *served.entry(node).or_default() |= updated;
+            }
+        }
+        let is_up = |node: &str| nodes.get(node).copied().unwrap_or(false);
+        served.iter().any(|(node, updated)| is_up(node) && !updated)
+    }
+
     /// Agents that do not exist yet. Which nodes lack them is the `DaemonSet` controller's knowledge;
     /// nodes that are down without an agent may account for some.
     fn missing(&self, with_agent: &BTreeSet<&str>, nodes: &NodeState) -> usize {
@@ -265,6 +282,29 @@ mod tests {
             MaxUnready::default(),
         );
         assert!(!state.is_ready_everywhere());
+    }
+
+    #[test]
+    fn a_vehicle_is_outdated_while_a_ready_node_has_nothing_newer() {
+        let up = nodes(&[("n1", true), ("n2", true)]);
+        let surging = vec![
+            pod("n1", true, "t0"),
+            pod("n1", true, "t1"),
+            pod("n2", true, "t0"),
+        ];
+        let mut surged = vehicle(2, surging);
+        assert!(surged.is_outdated(&up, "t1"));
+        surged.pods.push(pod("n2", true, "t1"));
+        assert!(!surged.is_outdated(&up, "t1"));
+        assert!(surged.is_outdated(&up, "t2"), "not even asked for");
+        surged.observed = false;
+        assert!(surged.is_outdated(&up, "t1"), "not acted on");
+
+        let blocked = vehicle(2, vec![pod("n1", true, "t1"), pod("n2", false, "t0")]);
+        assert!(!blocked.is_outdated(&up, "t1"), "nobody is served on n2");
+        let half = nodes(&[("n1", true), ("n2", false)]);
+        let down = vehicle(2, vec![pod("n1", true, "t1"), pod("n2", true, "t0")]);
+        assert!(!down.is_outdated(&half, "t1"), "n2 is down");
     }
 
     #[test]

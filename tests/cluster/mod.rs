@@ -6,6 +6,7 @@
 
 mod api;
 mod durable;
+mod flips;
 mod modes;
 mod nodes;
 mod refusals;

@@ -25,10 +25,11 @@ fn observed() -> impl Strategy<Value = Observed> {
         any::<bool>(),
         users,
         vehicles,
+        proptest::collection::btree_set(mode(), 0..4),
         0u64..120,
     )
         .prop_map(
-            |(wanted, serving, wanted_ready, users, vehicles, hold)| Observed {
+            |(wanted, serving, wanted_ready, users, vehicles, outdated, hold)| Observed {
                 now: second(100),
                 wanted,
                 serving,
@@ -38,6 +39,7 @@ fn observed() -> impl Strategy<Value = Observed> {
                     .into_iter()
                     .map(|(mode, since)| (mode, since.map(second)))
                     .collect(),
+                outdated,
                 hold_old: Duration::from_secs(hold),
             },
         )
@@ -69,7 +71,7 @@ proptest! {
     fn what_is_used_wanted_or_serving_always_stands(observed in observed()) {
         let plan = plan(&observed);
         let users = observed.users.iter().filter(|(_, users)| **users > 0).map(|(mode, _)| *mode);
-        let needed: BTreeSet<Mode> = users.chain([observed.wanted]).chain(observed.serving).chain(plan.serving).collect();
+        let needed: BTreeSet<Mode> = users.chain(plan.first.is_none().then_some(observed.wanted)).chain(observed.serving).chain(plan.serving).collect();
         for mode in needed {
             prop_assert_eq!(plan.keep.get(&mode), Some(&None), "{}", mode);
         }
@@ -80,6 +82,17 @@ proptest! {
         let plan = plan(&observed);
         if !observed.wanted_ready {
             prop_assert_eq!(plan.serving, observed.serving);
+        }
+    }
+
+    #[test]
+    fn a_wanted_vehicle_waits_for_another_only_where_it_is_neither_there_nor_used(observed in observed()) {
+        let plan = plan(&observed);
+        if let Some(first) = plan.first {
+            prop_assert!(!observed.vehicles.contains_key(&observed.wanted));
+            prop_assert!(!plan.keep.contains_key(&observed.wanted));
+            prop_assert_ne!(Some(observed.wanted), plan.serving);
+            prop_assert_eq!(plan.keep.get(&first), Some(&None));
         }
     }
 

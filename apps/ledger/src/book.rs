@@ -40,6 +40,8 @@ pub(crate) struct Item<'a> {
     pub(crate) number: Option<u64>,
     /// Whether the run says that this is its last.
     pub(crate) last: bool,
+    /// What a sum counts up to here.
+    pub(crate) value: Option<u64>,
 }
 
 /// Everything that arrived since the last reset.
@@ -63,6 +65,12 @@ struct Tally {
     numbers: Numbers,
     /// How many the run says it made.
     total: Option<u64>,
+    /// The highest value of its sums.
+    highest: u64,
+    /// When the last one came.
+    last: Option<u64>,
+    /// The longest time in which none came, between two that did.
+    longest_gap: u64,
 }
 
 #[derive(Debug)]
@@ -85,6 +93,10 @@ impl Book {
         }
         let tally = run.tallies.entry(item.signal).or_default();
         tally.received += 1;
+        let gap = tally.last.map_or(0, |last| now.saturating_sub(last));
+        tally.longest_gap = tally.longest_gap.max(gap);
+        tally.last = Some(now);
+        tally.highest = tally.highest.max(item.value.unwrap_or_default());
         if let Some(number) = item.number {
             if !tally.numbers.insert(number) {
                 self.ignored += 1;
@@ -94,6 +106,15 @@ impl Book {
             }
         }
         run.sight(item.signal, resource, now);
+    }
+
+    /// Begins to look for the longest gaps anew; a gap that is open goes on.
+    pub(crate) fn forget_gaps(&mut self) {
+        for run in self.runs.values_mut() {
+            for tally in run.tallies.values_mut() {
+                tally.longest_gap = 0;
+            }
+        }
     }
 
     /// All runs.
@@ -153,6 +174,8 @@ impl Run {
                 missing: numbers.missing(),
                 first_missing: numbers.first_missing(NAMED_MISSING),
                 total: tally.total,
+                highest: tally.highest,
+                longest_gap: tally.longest_gap,
             };
             (*signal, counts)
         });
@@ -200,6 +223,10 @@ struct Counts {
     first_missing: Vec<u64>,
     /// How many the run made, once its last item (`app.last`) has come.
     total: Option<u64>,
+    /// The highest value of its sums.
+    highest: u64,
+    /// The longest time without an arrival between two, in milliseconds.
+    longest_gap: u64,
 }
 
 /// Answer of `GET /runs/<run>`.
@@ -242,6 +269,7 @@ mod tests {
             run,
             number: Some(number),
             last: false,
+            value: None,
         }
     }
 
@@ -325,6 +353,32 @@ mod tests {
         let b = book.detail("b").unwrap();
         assert_eq!((traces(&b).received, traces(&b).distinct), (1, 0));
         assert!(book.detail("c").is_none());
+    }
+
+    #[test]
+    fn the_longest_gap_is_between_two_arrivals_and_can_be_forgotten() {
+        let mut book = Book::default();
+        for now in [5, 6, 16, 18] {
+            book.note(span("a", now), &Attributes::new(), now);
+        }
+        assert_eq!(traces(&book.detail("a").unwrap()).longest_gap, 10);
+        book.forget_gaps();
+        book.note(span("a", 21), &Attributes::new(), 21);
+        assert_eq!(traces(&book.detail("a").unwrap()).longest_gap, 3);
+    }
+
+    #[test]
+    fn of_sums_the_highest_value_is_kept() {
+        let mut book = Book::default();
+        for value in [3, 9, 4] {
+            let sum = Item {
+                value: Some(value),
+                number: None,
+                ..span("a", 0)
+            };
+            book.note(sum, &Attributes::new(), 0);
+        }
+        assert_eq!(traces(&book.detail("a").unwrap()).highest, 9);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use crate::book::{Attributes, Book, Item, Signal};
@@ -38,41 +39,52 @@ pub(crate) fn note_metrics(book: &mut Book, request: &ExportMetricsServiceReques
     for group in &request.resource_metrics {
         let resource = attributes(group.resource.as_ref());
         for metric in group.scope_metrics.iter().flat_map(|scope| &scope.metrics) {
-            for point in metric.data.iter().flat_map(points) {
-                book.note(item(Signal::Metrics, point), &resource, now);
+            for (point, value) in metric.data.iter().flat_map(points) {
+                let item = Item {
+                    value,
+                    ..item(Signal::Metrics, point)
+                };
+                book.note(item, &resource, now);
             }
         }
     }
 }
 
-/// The attributes of each data point.
-fn points(data: &Data) -> Vec<&[KeyValue]> {
+/// The attributes of each data point, and what it counts where it is a whole number of a sum.
+fn points(data: &Data) -> Vec<(&[KeyValue], Option<u64>)> {
     match data {
         Data::Gauge(gauge) => gauge
             .data_points
             .iter()
-            .map(|p| p.attributes.as_slice())
+            .map(|p| (p.attributes.as_slice(), None))
             .collect(),
         Data::Sum(sum) => sum
             .data_points
             .iter()
-            .map(|p| p.attributes.as_slice())
+            .map(|p| (p.attributes.as_slice(), whole(p.value)))
             .collect(),
         Data::Histogram(h) => h
             .data_points
             .iter()
-            .map(|p| p.attributes.as_slice())
+            .map(|p| (p.attributes.as_slice(), None))
             .collect(),
         Data::ExponentialHistogram(h) => h
             .data_points
             .iter()
-            .map(|p| p.attributes.as_slice())
+            .map(|p| (p.attributes.as_slice(), None))
             .collect(),
         Data::Summary(s) => s
             .data_points
             .iter()
-            .map(|p| p.attributes.as_slice())
+            .map(|p| (p.attributes.as_slice(), None))
             .collect(),
+    }
+}
+
+fn whole(value: Option<number_data_point::Value>) -> Option<u64> {
+    match value {
+        Some(number_data_point::Value::AsInt(value)) => u64::try_from(value).ok(),
+        _ => None,
     }
 }
 
@@ -82,6 +94,7 @@ fn item(signal: Signal, attributes: &[KeyValue]) -> Item<'_> {
         run: "",
         number: None,
         last: false,
+        value: None,
     };
     for attribute in attributes {
         let value = attribute

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::logs::{LogBatch, LogExporter};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 
-/// How many spans were handed over, and how many the SDK gave up on.
+/// How many spans were handed over, and how many spans and log records the SDK gave up on.
 #[derive(Clone, Default)]
-pub(crate) struct Counts(Arc<[AtomicU64; 2]>);
+pub(crate) struct Counts(Arc<[AtomicU64; 3]>);
 
 impl Counts {
     /// Spans that the other side acknowledged.
@@ -22,6 +23,11 @@ impl Counts {
     /// Spans that the SDK gave up on after its own retries.
     pub(crate) fn failed(&self) -> u64 {
         self.0[1].load(Ordering::Relaxed)
+    }
+
+    /// Log records that the SDK gave up on.
+    pub(crate) fn failed_logs(&self) -> u64 {
+        self.0[2].load(Ordering::Relaxed)
     }
 
     fn add(&self, spans: u64, delivered: bool) {
@@ -65,6 +71,26 @@ impl<E: SpanExporter> SpanExporter for Counting<E> {
 
     fn force_flush(&self) -> OTelSdkResult {
         self.inner.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+impl<E: LogExporter> LogExporter for Counting<E> {
+    async fn export(&self, batch: LogBatch<'_>) -> OTelSdkResult {
+        let records = batch.iter().count() as u64;
+        let result = self.inner.export(batch).await;
+        if let Err(error) = &result {
+            self.counts.0[2].fetch_add(records, Ordering::Relaxed);
+            eprintln!("rust-sdk: {records} log records were not exported: {error}");
+        }
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
     }
 
     fn set_resource(&mut self, resource: &Resource) {

@@ -119,6 +119,7 @@ fn report(event: &str, run: &str, made: u64, counts: &Counts) {
         "made": made,
         "exported": counts.exported(),
         "failed": counts.failed(),
+        "failedLogs": counts.failed_logs(),
     });
     println!("{line}");
 }

@@ -33,7 +33,7 @@ impl Signals {
         let wants = |kind| wanted.contains(&kind);
         let traces = wants(SignalKindName::Traces).then(|| traces(protocol, counts));
         let metrics = wants(SignalKindName::Metrics).then(|| metrics(protocol));
-        let logs = wants(SignalKindName::Logs).then(|| logs(protocol));
+        let logs = wants(SignalKindName::Logs).then(|| logs(protocol, counts));
         Ok(Self {
             run: run.to_owned(),
             traces: traces.transpose()?,
@@ -119,7 +119,10 @@ fn metrics(
     Ok((provider, counter))
 }
 
-fn logs(protocol: Option<Protocol>) -> Result<(SdkLoggerProvider, SdkLogger), ExporterBuildError> {
+fn logs(
+    protocol: Option<Protocol>,
+    counts: &Counts,
+) -> Result<(SdkLoggerProvider, SdkLogger), ExporterBuildError> {
     let exporter = LogExporter::builder();
     let exporter = match protocol {
         None => exporter.build(),
@@ -127,7 +130,7 @@ fn logs(protocol: Option<Protocol>) -> Result<(SdkLoggerProvider, SdkLogger), Ex
         Some(Protocol::HttpProtobuf) => exporter.with_http().build(),
     }?;
     let provider = SdkLoggerProvider::builder()
-        .with_batch_exporter(exporter)
+        .with_batch_exporter(Counting::new(exporter, counts.clone()))
         .build();
     let logger = provider.logger(SCOPE);
     Ok((provider, logger))

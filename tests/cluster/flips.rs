@@ -1,0 +1,184 @@
+//! Switches under load, in quick succession, with vehicles deleted by hand and a node without power: what was
+//! acknowledged arrives.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use demo::account::{Account, settle};
+use demo::apps::{self, App};
+use demo::follow::Follower;
+use serde_json::{Value, json};
+
+use super::{World, condition, world};
+
+/// How long telemetry may take to the ledger before it counts as lost.
+const ARRIVAL: Duration = Duration::from_secs(30);
+
+/// Applications that send all signals, and what became of them.
+struct Load<'a> {
+    world: &'a World,
+    namespace: &'static str,
+    follower: Follower,
+}
+
+impl<'a> Load<'a> {
+    /// Both programs, two pods each, a hundred of each signal per second and pod.
+    fn start(world: &'a World, namespace: &'static str) -> Self {
+        let apps = [App::rust_sdk(), App::go_sdk()].map(|mut app| {
+            namespace.clone_into(&mut app.namespace);
+            app.args.pop();
+            let more = ["--rate=100", "--signals=traces,metrics,logs"];
+            app.args.extend(more.map(str::to_owned));
+            app
+        });
+        apps::apply(&world.kubectl, &apps).unwrap();
+        let follower = Follower::new(&world.kubectl, namespace);
+        // Until every program has spoken.
+        sleep(Duration::from_secs(4));
+        Self {
+            world,
+            namespace,
+            follower,
+        }
+    }
+
+    fn roll(&self) {
+        apps::roll(&self.world.kubectl, self.namespace).unwrap();
+    }
+
+    /// What became of everything so far.
+    fn account(&self) -> Account {
+        let (kubectl, before) = (&self.world.kubectl, Account::default());
+        let account = settle(kubectl, self.namespace, &self.follower, before, ARRIVAL).unwrap();
+        println!("{}: {account:?}", self.namespace);
+        assert!(account.sent > 1000, "{account:?}");
+        account
+    }
+
+    /// Everything that an SDK did not give up on without an acknowledgement has arrived.
+    fn check_nothing_acknowledged_is_lost(&self) {
+        let account = self.account();
+        let complaints: Vec<_> = self
+            .follower
+            .said()
+            .into_values()
+            .flat_map(|said| said.complaints)
+            .collect();
+        assert!(
+            account.lost <= account.given_up,
+            "{account:?}, {complaints:#?}"
+        );
+    }
+}
+
+/// Waits until nothing but one vehicle stands and serves all pods.
+fn until_settled(world: &World, name: &str, mode: &str, pods: u64, vehicle: &str) {
+    world.until_status(name, "the end of the switch", |status| {
+        status["mode"] == mode
+            && condition(status, "Ready")["status"] == "True"
+            && condition(status, "Switching")["status"] == "False"
+            && status["pods"]["byMode"] == json!({mode: pods})
+    });
+    world.until(
+        "one vehicle",
+        &["daemonsets", "--namespace=otelagent-system"],
+        |list| super::names(list) == [vehicle],
+    );
+}
+
+fn flip(world: &World, name: &str, flips: usize) {
+    for number in 0..flips {
+        let mode = ["HostPort", "NodeLocal"][number % 2];
+        world.patch(name, &json!({"spec": {"mode": mode}}));
+        sleep(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn flips_every_second_lose_nothing_and_vehicles_deleted_meanwhile_are_made_again() {
+    let Some(world) = world("flips under load") else {
+        return;
+    };
+    world.agent("flips", "flips", "mode: NodeLocal");
+    world.until_serving("flips", "NodeLocal");
+    let load = Load::start(&world, "flips");
+    flip(&world, "flips", 20);
+    let account = load.account();
+    assert_eq!(
+        account.lost, 0,
+        "nothing was rolled or removed: {account:?}"
+    );
+
+    let both = ["flips-node-local", "flips-host-port"];
+    let deletion = ["delete", "daemonset", "--namespace=otelagent-system"];
+    let options = ["--wait=false", "--ignore-not-found"];
+    world
+        .kubectl
+        .run(&[&deletion[..], &both, &options].concat())
+        .unwrap();
+    flip(&world, "flips", 5);
+    world.until_serving("flips", "HostPort");
+    load.roll();
+    until_settled(&world, "flips", "HostPort", 4, "flips-host-port");
+    load.check_nothing_acknowledged_is_lost();
+    world.end_namespace("flips");
+}
+
+#[test]
+fn a_node_port_is_handed_over_and_back_under_load() {
+    let Some(world) = world("a node port handed over") else {
+        return;
+    };
+    world.agent("hand", "hand", "mode: HostPort");
+    world.until_serving("hand", "HostPort");
+    let load = Load::start(&world, "hand");
+    let ways = [
+        ("HostNetwork", "hand-host-network"),
+        ("HostPort", "hand-host-port"),
+    ];
+    for (mode, vehicle) in ways {
+        world.patch("hand", &json!({"spec": {"mode": mode}}));
+        world.until_serving("hand", mode);
+        load.roll();
+        until_settled(&world, "hand", mode, 4, vehicle);
+    }
+    load.check_nothing_acknowledged_is_lost();
+    world.end_namespace("hand");
+}
+
+#[test]
+fn a_node_that_loses_power_during_a_switch_keeps_nobody_waiting_and_is_served_when_it_is_back() {
+    let Some(world) = world("a node without power") else {
+        return;
+    };
+    let Ok(bed) = world.cluster.bed("power a node off") else {
+        println!("otelagent-skip: a node without power: not on a cluster that is not ours");
+        return;
+    };
+    world.agent("power", "power", "mode: NodeLocal");
+    world.until_serving("power", "NodeLocal");
+    let app = App {
+        namespace: "power".into(),
+        ..App::go_sdk()
+    };
+    apps::apply(&world.kubectl, &[app]).unwrap();
+
+    let node = bed.node_names()[1].clone();
+    world.patch("power", &json!({"spec": {"mode": "HostPort"}}));
+    bed.stop_node(2).unwrap();
+    world.until("the node down", &["node", &node], |node: &Value| {
+        condition(&node["status"], "Ready")["status"] != "True"
+    });
+    world.until_serving("power", "HostPort");
+    world.until_status("power", "the agent of the other node alone", |status| {
+        status["agents"]["ready"] == 1
+    });
+
+    bed.start_node(2).unwrap();
+    world.until_status("power", "agents on both nodes", |status| {
+        status["agents"]["ready"] == 2
+    });
+    apps::roll(&world.kubectl, "power").unwrap();
+    until_settled(&world, "power", "HostPort", 2, "power-host-port");
+    world.end_namespace("power");
+}
