@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::edits::{self, Edit, MODES, apply};
 use super::predicate::refusals;
 use super::schema;
-use super::world::{PLATFORM, SHOP, Server, agent, base};
+use super::world::{Numbers, PLATFORM, SHOP, Server, agent, base, is_full, seed};
 use crate::oracle::end_state;
 use crate::oracle::truth_within;
 
@@ -43,20 +43,6 @@ impl std::fmt::Display for Move {
     }
 }
 
-/// Numbers that follow from a seed (splitmix64).
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        let bound = u64::try_from(bound).unwrap();
-        usize::try_from((mixed ^ (mixed >> 31)) % bound).unwrap()
-    }
-}
-
 /// A walk of so many moves. Fields are drawn first, so that one with many values is not drawn more often.
 fn walk(seed: u64, length: usize) -> Vec<Move> {
     let fields = schema::fields(&schema::spec());
@@ -82,21 +68,12 @@ fn walk(seed: u64, length: usize) -> Vec<Move> {
     moves
 }
 
-/// The seed given in `OTELAGENT_SEED`, or another one each time.
-fn seed() -> u64 {
-    let given = std::env::var("OTELAGENT_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    let now = std::time::UNIX_EPOCH.elapsed().unwrap();
-    given.unwrap_or(now.as_secs())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_object_survives_a_walk_over_its_spec_and_ends_as_one_made_anew() {
     if !testbed::skip_unless_possible("a walk over the spec") {
         return;
     }
-    let (seed, full) = (seed(), std::env::var_os("OTELAGENT_FULL").is_some());
+    let (seed, full) = (seed(), is_full());
     let moves = walk(seed, if full { FULL } else { SHORT });
     println!(
         "walk of {} moves; again with OTELAGENT_SEED={seed}",
@@ -160,7 +137,7 @@ struct Walker {
 
 impl Walker {
     async fn start(name: &'static str) -> Self {
-        let server = Server::start().await;
+        let server = Server::walked().await;
         drop(server.with_nodes().await);
         let (controller, metrics) = server.with_controller().await;
         let mut walker = Self {
