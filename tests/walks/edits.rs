@@ -127,7 +127,7 @@ fn strings(field: &Field) -> Vec<Value> {
             "creds x-tenant authorization Upper a_b content-type te host",
         )),
         "values" | "value" | "matchLabels" | "nodeSelector" => {
-            texts.extend(words("v -v a.b_c true"))
+            texts.extend(words("v -v a.b_c true"));
         }
         "priorityClassName" => texts.extend(words("system-node-critical no-such-class Bad_Name")),
         _ => {}

@@ -24,6 +24,8 @@ pub(super) fn holds(message: &str, value: &Value) -> bool {
         !is("tolerationSeconds") || value["effect"] == "NoExecute"
     } else if starts("must be a count from 0 to 100000") {
         is_number_of_nodes(value)
+    } else if starts("must be a count such as 3, or a percentage") {
+        is_number_of_unready_nodes(value)
     } else if starts("exactly one of maxSurge and maxUnavailable") {
         let both = is("maxSurge") && is("maxUnavailable");
         !both || is_zero(&value["maxSurge"]) != is_zero(&value["maxUnavailable"])
@@ -82,6 +84,19 @@ fn is_number_of_nodes(value: &Value) -> bool {
             .as_i64()
             .is_some_and(|number| (0..=100_000).contains(&number)),
     }
+}
+
+/// Up to six digits or a percentage, without zeros before them; a count may be written as text.
+fn is_number_of_unready_nodes(value: &Value) -> bool {
+    let text = value
+        .as_str()
+        .map_or_else(|| value.to_string(), ToOwned::to_owned);
+    let (digits, most) = text
+        .strip_suffix('%')
+        .map_or((text.as_str(), 999_999), |digits| (digits, 100));
+    digits.bytes().all(|byte| byte.is_ascii_digit())
+        && (digits == "0" || !digits.starts_with('0'))
+        && digits.parse::<u32>().is_ok_and(|number| number <= most)
 }
 
 /// Letters and digits, in between also these.

@@ -64,25 +64,7 @@ fn check(schema: &Value, old: Option<&Value>, value: &Value, path: &str, found: 
         return;
     }
     let mut refuse = |why: &str| found.push(format!("{path}: {why}"));
-    let is_typed = match schema["type"].as_str() {
-        Some("string") => value.is_string(),
-        Some("integer") => {
-            value.as_i64().is_some()
-                || value
-                    .as_f64()
-                    .is_some_and(|v| v.fract() == 0.0 && v.abs() < 9e18)
-        }
-        Some("boolean") => value.is_boolean(),
-        Some("array") => value.is_array(),
-        Some("object") => value.is_object(),
-        _ => {
-            schema["x-kubernetes-int-or-string"] != true
-                || value.is_string()
-                || value.is_i64()
-                || value.is_u64()
-        }
-    };
-    if !is_typed {
+    if !is_typed(schema, value) {
         refuse("wrong type");
         return;
     }
@@ -92,7 +74,80 @@ fn check(schema: &Value, old: Option<&Value>, value: &Value, path: &str, found: 
     {
         refuse("not one of its values");
     }
-    let limit = |key: &str| schema[key].as_f64();
+    if !is_within_bounds(schema, value) {
+        refuse("beyond its bounds");
+    }
+    if let (Some(pattern), Some(text)) = (schema["pattern"].as_str(), value.as_str())
+        && !fits(pattern, text)
+    {
+        refuse("does not fit its pattern");
+    }
+    for name in items(&schema["required"]).filter_map(Value::as_str) {
+        if value.get(name).is_none() {
+            refuse(&format!("{name} is missing"));
+        }
+    }
+    if schema["x-kubernetes-list-type"] == "map" {
+        let names: Vec<String> = items(value).map(|item| item["name"].to_string()).collect();
+        if names.iter().collect::<BTreeSet<_>>().len() < names.len() {
+            refuse("one name twice");
+        }
+    }
+    for rule in items(&schema["x-kubernetes-validations"]) {
+        let message = rule["message"].as_str().unwrap_or_default();
+        if !holds(message, old, value) {
+            refuse(message);
+        }
+    }
+    check_within(schema, old, value, path, found);
+}
+
+/// The fields of an object, the entries of a map, the items of a list.
+fn check_within(
+    schema: &Value,
+    old: Option<&Value>,
+    value: &Value,
+    path: &str,
+    found: &mut Vec<String>,
+) {
+    for (name, field) in value.as_object().into_iter().flatten() {
+        let inner = schema["properties"]
+            .get(name)
+            .or_else(|| schema.get("additionalProperties"));
+        if let Some(inner) = inner {
+            let old = old.and_then(|old| old.get(name));
+            check(inner, old, field, &format!("{path}.{name}"), found);
+        }
+    }
+    for (index, item) in items(value).enumerate() {
+        let path = format!("{path}[{index}]");
+        check(&schema["items"], None, item, &path, found);
+    }
+}
+
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+fn is_typed(schema: &Value, value: &Value) -> bool {
+    let is_whole = |number: f64| number.fract() == 0.0 && number.abs() < 9e18;
+    match schema["type"].as_str() {
+        Some("string") => value.is_string(),
+        Some("integer") => value.is_i64() || value.as_f64().is_some_and(is_whole),
+        Some("boolean") => value.is_boolean(),
+        Some("array") => value.is_array(),
+        Some("object") => value.is_object(),
+        _ => {
+            schema["x-kubernetes-int-or-string"] != true
+                || value.is_string()
+                || value.is_i64()
+                || value.is_u64()
+        }
+    }
+}
+
+/// A number itself, and the size of anything that has one.
+fn is_within_bounds(schema: &Value, value: &Value) -> bool {
     let size = match value {
         Value::String(text) => Some(("minLength", "maxLength", text.chars().count())),
         Value::Array(items) => Some(("minItems", "maxItems", items.len())),
@@ -105,70 +160,11 @@ fn check(schema: &Value, old: Option<&Value>, value: &Value, path: &str, found: 
         (None, Some(number)) => Some(("minimum", "maximum", number)),
         (None, None) => None,
     };
-    if let Some((least, most, size)) = measured {
-        if limit(least).is_some_and(|least| size < least)
-            || limit(most).is_some_and(|most| size > most)
-        {
-            refuse("beyond its bounds");
-        }
-    }
-    if let (Some(pattern), Some(text)) = (schema["pattern"].as_str(), value.as_str())
-        && !fits(pattern, text)
-    {
-        refuse("does not fit its pattern");
-    }
-    for name in schema["required"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-    {
-        if value.get(name).is_none() {
-            refuse(&format!("{name} is missing"));
-        }
-    }
-    if schema["x-kubernetes-list-type"] == "map" {
-        let items = value.as_array().into_iter().flatten();
-        let names: Vec<String> = items.map(|item| item["name"].to_string()).collect();
-        if names.iter().collect::<BTreeSet<_>>().len() < names.len() {
-            refuse("one name twice");
-        }
-    }
-    for rule in schema["x-kubernetes-validations"]
-        .as_array()
-        .into_iter()
-        .flatten()
-    {
-        let message = rule["message"].as_str().unwrap_or_default();
-        if !holds(message, old, value) {
-            refuse(message);
-        }
-    }
-    let inner = |name: &str| {
-        schema["properties"]
-            .get(name)
-            .or_else(|| schema.get("additionalProperties"))
-    };
-    for (name, field) in value.as_object().into_iter().flatten() {
-        if let Some(inner) = inner(name) {
-            check(
-                inner,
-                old.and_then(|old| old.get(name)),
-                field,
-                &format!("{path}.{name}"),
-                found,
-            );
-        }
-    }
-    for (index, item) in value.as_array().into_iter().flatten().enumerate() {
-        check(
-            &schema["items"],
-            None,
-            item,
-            &format!("{path}[{index}]"),
-            found,
-        );
-    }
+    let limit = |key: &str| schema[key].as_f64();
+    measured.is_none_or(|(least, most, size)| {
+        limit(least).is_none_or(|least| size >= least)
+            && limit(most).is_none_or(|most| size <= most)
+    })
 }
 
 /// What each pattern of the CRD means.

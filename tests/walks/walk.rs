@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::edits::{self, Edit, MODES, apply};
 use super::predicate::refusals;
 use super::schema;
-use super::world::{PLATFORM, SHOP, Server, agent, base};
+use super::world::{Numbers, PLATFORM, SHOP, Server, agent, base, is_full, seed};
 use crate::oracle::end_state;
 use crate::oracle::truth_within;
 
@@ -19,7 +19,7 @@ use crate::oracle::truth_within;
 const SHORT: usize = 30;
 const FULL: usize = 500;
 /// Everything comes to rest within this time, also on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(3);
 /// Edits between two comparisons with an object made anew.
 const STRIDE: usize = 50;
 
@@ -40,20 +40,6 @@ impl std::fmt::Display for Move {
             Self::Back => f.write_str("back to the last good spec"),
             Self::Roll => f.write_str("the applications' pods are replaced"),
         }
-    }
-}
-
-/// Numbers that follow from a seed (splitmix64).
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        let bound = u64::try_from(bound).unwrap();
-        usize::try_from((mixed ^ (mixed >> 31)) % bound).unwrap()
     }
 }
 
@@ -82,21 +68,12 @@ fn walk(seed: u64, length: usize) -> Vec<Move> {
     moves
 }
 
-/// The seed given in `OTELAGENT_SEED`, or another one each time.
-fn seed() -> u64 {
-    let given = std::env::var("OTELAGENT_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    let now = std::time::UNIX_EPOCH.elapsed().unwrap();
-    given.unwrap_or_else(|| now.as_secs())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_object_survives_a_walk_over_its_spec_and_ends_as_one_made_anew() {
     if !testbed::skip_unless_possible("a walk over the spec") {
         return;
     }
-    let (seed, full) = (seed(), std::env::var_os("OTELAGENT_FULL").is_some());
+    let (seed, full) = (seed(), is_full());
     let moves = walk(seed, if full { FULL } else { SHORT });
     println!(
         "walk of {} moves; again with OTELAGENT_SEED={seed}",
@@ -160,7 +137,7 @@ struct Walker {
 
 impl Walker {
     async fn start(name: &'static str) -> Self {
-        let server = Server::start().await;
+        let server = Server::walked().await;
         drop(server.with_nodes().await);
         let (controller, metrics) = server.with_controller().await;
         let mut walker = Self {
@@ -424,7 +401,7 @@ impl Walker {
         loop {
             let status = self.rest().await?;
             let waits = condition(&status, "Switching")["status"] == "True";
-            if !waits || begun.elapsed() > PATIENCE {
+            if !waits || begun.elapsed() > Duration::from_mins(1) {
                 break;
             }
         }

@@ -13,6 +13,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use otelagent_operator::controller::{Controller, Settings};
 use otelagent_operator::desired::{Environment, ServerVersion};
+use otelagent_operator::names::FIELD_MANAGER;
 use otelagent_operator::process::{Fence, Metrics, client};
 use serde_json::{Value, json};
 use testbed::Bed;
@@ -23,15 +24,20 @@ pub(super) const PLATFORM: &str = "otelagent-system";
 /// Where the applications are.
 pub(super) const SHOP: &str = "shop";
 
-/// Ends with this process: the bed watches it. Nodes are played by this process, which may be slow.
-static BED: LazyLock<Bed> = LazyLock::new(|| {
+/// Where a walk goes, with the controller. Ends with this process: the bed watches it.
+static WALKED: LazyLock<Bed> = LazyLock::new(|| bed("walks"));
+/// Where nothing but the API server answers: no controller writes what is tried here.
+static STILL: LazyLock<Bed> = LazyLock::new(|| bed("verdicts"));
+
+/// Nodes are played by this process, which may be slow.
+fn bed(name: &str) -> Bed {
     Bed::builder()
-        .name(format!("walks-{}", std::process::id()))
+        .name(format!("{name}-{}", std::process::id()))
         .controller_manager_arg("--node-monitor-grace-period=24h")
         .controller_manager_arg("--node-startup-grace-period=24h")
         .start()
         .expect("a control plane")
-});
+}
 
 /// The API server, as administrator.
 #[derive(Clone)]
@@ -86,9 +92,19 @@ fn resource(kind: &str) -> ApiResource {
 }
 
 impl Server {
+    /// Of the walk.
+    pub(super) async fn walked() -> Self {
+        Self::of(&WALKED).await
+    }
+
+    /// Without a controller.
+    pub(super) async fn still() -> Self {
+        Self::of(&STILL).await
+    }
+
     /// With the CRD and the namespaces.
-    pub(super) async fn start() -> Self {
-        let path = tokio::task::spawn_blocking(|| BED.kubeconfig().to_owned())
+    async fn of(bed: &'static LazyLock<Bed>) -> Self {
+        let path = tokio::task::spawn_blocking(|| bed.kubeconfig().to_owned())
             .await
             .unwrap();
         let mut config = Config::from_custom_kubeconfig(
@@ -112,7 +128,7 @@ impl Server {
                 .await
                 .unwrap();
         }
-        for _ in 0..100 {
+        for _ in 0..600 {
             if server.list("OtelAgent", None).await.is_ok() {
                 break;
             }
@@ -216,7 +232,7 @@ impl Server {
     pub(super) async fn dry_apply(&self, object: &Value) -> Result<Value, String> {
         let kind = object["kind"].as_str().unwrap_or_default();
         let namespace = object["metadata"]["namespace"].as_str();
-        let mut params = PatchParams::apply("test").force();
+        let mut params = PatchParams::apply(FIELD_MANAGER).force();
         params.dry_run = true;
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let answer = self
@@ -305,6 +321,34 @@ impl Server {
             metrics,
         )
     }
+}
+
+/// Numbers that follow from a seed (splitmix64).
+pub(super) struct Numbers(pub(super) u64);
+
+impl Numbers {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let bound = u64::try_from(bound).unwrap();
+        usize::try_from((mixed ^ (mixed >> 31)) % bound).unwrap()
+    }
+}
+
+/// The seed given in `OTELAGENT_SEED`, or another one each time.
+pub(super) fn seed() -> u64 {
+    let given = std::env::var("OTELAGENT_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap();
+    given.unwrap_or(now.as_secs())
+}
+
+/// Whether everything is tried, as in `make test-full`.
+pub(super) fn is_full() -> bool {
+    std::env::var_os("OTELAGENT_FULL").is_some()
 }
 
 /// An `OtelAgent` of the platform namespace.
