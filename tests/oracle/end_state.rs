@@ -85,6 +85,9 @@ pub(crate) async fn normalised(
                 if kind == ADMISSION[0] {
                     policies.push(of.trim_start_matches(&format!("{prefix}.")).to_owned());
                 }
+                // The server's own opinion of a policy names types by chance.
+                let mut object = object;
+                object["status"] = Value::Null;
                 found.push((format!("{kind} {of}"), object));
             }
         }
@@ -100,6 +103,15 @@ pub(crate) async fn normalised(
         (name.to_owned(), "NAME"),
     ];
     words.extend(policies.into_iter().map(|hash| (hash, "HASH")));
+    // Ports are part of a recipe, so runs that differ in them differ in its hash.
+    let recipes = found.iter().filter_map(|(_, object)| {
+        object["metadata"]["annotations"][names::ANNOTATION_RECIPE].as_str()
+    });
+    words.extend(
+        recipes
+            .map(|hash| (hash.to_owned(), "RECIPE"))
+            .collect::<Vec<_>>(),
+    );
     let ports = &agent["spec"]["ports"];
     for (key, word) in [("grpc", "GRPC"), ("http", "HTTP")] {
         if let Some(port) = ports[key].as_u64() {
