@@ -1,14 +1,13 @@
 //! Which runs are drawn where not all are run.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::process::Command;
 
 /// Whether everything is run.
 pub(super) fn full() -> bool {
     std::env::var("OTELAGENT_FULL").is_ok_and(|value| value == "1")
 }
 
-/// `size` of the `items`, or all of them in a full run: other ones with every commit.
+/// `size` of the `items`, or all of them in a full run: by `OTELAGENT_SEED`, always the same without.
 pub(super) fn drawn<T: std::fmt::Debug>(items: Vec<T>, size: usize) -> Vec<T> {
     if full() {
         return items;
@@ -34,16 +33,7 @@ pub(super) fn drawn<T: std::fmt::Debug>(items: Vec<T>, size: usize) -> Vec<T> {
         .collect()
 }
 
+/// Fixed where none is given: what fails then fails because of the change that was made.
 fn seed() -> String {
-    std::env::var("OTELAGENT_SEED").unwrap_or_else(|_| {
-        let commit = Command::new("git")
-            .args(["rev-parse", "--short", "HEAD"])
-            .output();
-        let text = commit
-            .ok()
-            .and_then(|output| String::from_utf8(output.stdout).ok());
-        text.map(|text| text.trim().to_owned())
-            .filter(|text| !text.is_empty())
-            .unwrap_or_else(|| "none".into())
-    })
+    std::env::var("OTELAGENT_SEED").unwrap_or_else(|_| "2".into())
 }
