@@ -128,6 +128,13 @@ fn ready(facts: &Facts) -> Verdict {
     if let Some(failure) = &facts.failure {
         return verdict(false, failure.reason, failure.message.clone());
     }
+    if facts.serving.is_none() && !facts.problems.is_empty() {
+        return verdict(
+            false,
+            "NotAccepted",
+            "no agent serves yet: the spec was not accepted",
+        );
+    }
     let Some((serving, _)) = &facts.serving else {
         let waiting = facts
             .wanted_vehicle
@@ -549,6 +556,19 @@ mod tests {
             upgrade(&upgraded).map(|note| note.message).as_deref(),
             Some("agents of HostPort are replaced: operator 2 renders them otherwise than 1 did")
         );
+    }
+
+    #[test]
+    fn an_object_that_was_never_accepted_says_why_nothing_serves() {
+        let mut refused = facts(0);
+        refused.serving = None;
+        refused.problems = vec![crate::desired::Problem {
+            field: "spec.mode",
+            reason: "NotAPlatformNamespace",
+            message: "x".into(),
+        }];
+        let status = report(&refused, None);
+        assert_eq!(find(&status, READY).reason, "NotAccepted");
     }
 
     #[test]

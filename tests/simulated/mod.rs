@@ -10,8 +10,9 @@
 //! controller's tasks are aborted, everything it knew is dropped, and another starts with a client of its
 //! own. Nothing of the controller lives in statics, so that is all that a killed process loses.
 //!
-//! `make test-full` (`OTELAGENT_FULL=1`) runs every pair, every write, before and after. `OTELAGENT_SEED`
-//! alone draws a sample by that word; without either nothing runs.
+//! `make test-full` (`OTELAGENT_FULL=1`) runs every pair, every write, before and after. `make test` runs a
+//! sample that takes two minutes: a fixed one, so that a failure is the change's and not chance's, or the one
+//! that `OTELAGENT_SEED` draws.
 
 mod cluster;
 mod crashes;
