@@ -257,6 +257,8 @@ impl Walker {
                 "InForce",
                 "NoWorkloads",
                 "PodsMissed",
+                "OlderConfiguration",
+                "PodsUncovered",
             ];
             if !allowed.iter().any(|reason| found["reason"] == *reason) {
                 return Err(format!(
@@ -399,6 +401,19 @@ impl Walker {
     async fn is_as_new(&mut self) -> Result<(), String> {
         if self.spec != self.good {
             self.take(&Move::Back).await?;
+        }
+        let status = self.rest().await?;
+        let reasons =
+            ["Ready", "Switching"].map(|type_| condition(&status, type_)["reason"].clone());
+        if ["VehicleNotReady", "AgentsNotReady", "FirstVehicle"]
+            .iter()
+            .any(|reason| reasons.iter().any(|found| found == reason))
+        {
+            // Agents that cannot start (a priority class that does not exist, say) leave an older path
+            // serving, which a new object would not have.
+            (self.spec, self.good) = (base(), base());
+            let answer = self.server.replace(self.name, &self.spec).await;
+            answer.map_err(|error| error.to_string())?;
         }
         self.roll().await;
         let begun = Instant::now();
