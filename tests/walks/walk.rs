@@ -414,6 +414,7 @@ impl Walker {
             (self.spec, self.good) = (base(), base());
             let answer = self.server.replace(self.name, &self.spec).await;
             answer.map_err(|error| error.to_string())?;
+            self.rest().await?;
         }
         self.roll().await;
         let begun = Instant::now();
@@ -432,7 +433,11 @@ impl Walker {
             .create(&agent(self.name, &self.spec))
             .await
             .map_err(|error| error.to_string())?;
-        self.rest().await?;
+        // Pods that come before it serves are missed, as they should be.
+        let begun = Instant::now();
+        while condition(&self.rest().await?, "Ready")["status"] != "True"
+            && begun.elapsed() < Duration::from_mins(1)
+        {}
         self.roll().await;
         self.settled().await?;
         let fresh = self.end_state().await?;
