@@ -106,14 +106,11 @@ fn because(agent: &OtelAgent, in_force: &InForce, version: &str) -> String {
         .as_ref()
         .is_some_and(|status| status.observed_generation == generation);
     match in_force.written_by.as_deref() {
-        Some(before) if was_seen && before != version => upgrade(before, version),
+        Some(before) if was_seen && before != version => {
+            format!("the upgrade of the operator from {before} to {version}")
+        }
         _ => format!("generation {} of its spec", generation.unwrap_or_default()),
     }
-}
-
-/// An upgrade of the operator, in words.
-pub(crate) fn upgrade(before: &str, version: &str) -> String {
-    format!("the upgrade of the operator from {before} to {version}")
 }
 
 /// An `OtelAgent` as a rival for pods: by its spec, or by what is in force where its spec was refused.

@@ -160,10 +160,9 @@ pub(crate) fn replaced_version(
     mode: Mode,
 ) -> Option<String> {
     let live = stores.daemon_set(&agent.namespace, &agent.label(), mode)?;
-    let objects = topology(mode).objects(agent, environment);
-    let wanted = objects.iter().find_map(template_of);
     let version = live.annotations().get(names::ANNOTATION_OPERATOR)?;
-    let differs = template_label(&live) != wanted && *version != environment.operator_version;
+    let differs = *version != environment.operator_version
+        && template_label(&live).unwrap_or_default() != wanted_template(agent, environment, mode);
     differs.then(|| version.clone())
 }
 

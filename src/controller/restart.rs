@@ -60,13 +60,16 @@ pub(crate) async fn carry_out(
         .iter()
         .flat_map(|owners| owners.keys().cloned())
         .collect();
-    let (Some(recipe), None) = (recipe, hold(valid, facts)) else {
-        let why = hold(valid, facts).unwrap_or("nothing is served yet");
-        let waits = |owner| (owner, Verdict::Waits(why.to_owned()));
-        return Restarts {
-            verdicts: candidates.into_iter().map(waits).collect(),
-            failure: None,
-        };
+    let recipe = match (hold(valid, facts), recipe) {
+        (None, Some(recipe)) => recipe,
+        (held, _) => {
+            let why = held.unwrap_or("nothing is served yet");
+            let waits = |owner| (owner, Verdict::Waits(why.to_owned()));
+            return Restarts {
+                verdicts: candidates.into_iter().map(waits).collect(),
+                failure: None,
+            };
+        }
     };
     match attempt(context, valid, candidates, recipe).await {
         Ok(verdicts) => Restarts {

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// Bytes in one mebibyte.
 pub(super) const MIB: u64 = 1 << 20;
@@ -62,6 +63,11 @@ fn decimal(number: u64) -> String {
             || number.to_string(),
             |(unit, factor)| format!("{}{unit}", number / factor),
         )
+}
+
+/// No nodes at all, as a count or as a percentage.
+pub(super) fn no_nodes(value: &IntOrString) -> bool {
+    matches!(value, IntOrString::Int(0)) || *value == IntOrString::String("0%".into())
 }
 
 /// Thousandths of a processor of an amount such as `50m`, `1` or `0.5`.

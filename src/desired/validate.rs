@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
 use super::agent_config;
-use super::quantity::{self, MIB};
+use super::quantity::{self, MIB, no_nodes};
 use super::{Environment, topology};
 use crate::api::{Mode, OnFailure, OtelAgent, OtelAgentSpec, Restart, Routing, Switchover};
 use crate::inject::policy::{self, PolicyInput};
@@ -155,8 +155,9 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
         spec: spec.clone(),
         seal: Seal,
     };
-    problems.extend(config_problems(&valid));
-    problems.extend(size_problems(&valid, environment));
+    let configuration = agent_config::render(&valid, topology(valid.wanted()).placement());
+    problems.extend(config_problems(&valid, &configuration));
+    problems.extend(size_problems(&valid, &configuration, environment));
     if problems.is_empty() {
         Ok(valid)
     } else {
@@ -318,14 +319,11 @@ fn secret_problems(spec: &OtelAgentSpec) -> Option<Problem> {
 fn surge_problems(spec: &OtelAgentSpec) -> Option<Problem> {
     let agent = spec.agent.as_ref().filter(|agent| agent.image.is_some())?;
     let strategy = agent.update_strategy.as_ref()?;
-    let is_zero = |value: &IntOrString| {
-        matches!(value, IntOrString::Int(0)) || *value == IntOrString::String("0%".into())
-    };
     let surges = strategy
         .max_surge
         .as_ref()
-        .is_some_and(|surge| !is_zero(surge))
-        || strategy.max_unavailable.as_ref().is_some_and(is_zero);
+        .is_some_and(|surge| !no_nodes(surge))
+        || strategy.max_unavailable.as_ref().is_some_and(no_nodes);
     (spec.mode == Mode::HostNetwork && surges).then(|| Problem {
         field: "spec.agent.updateStrategy",
         reason: "SurgeNotPossible",
@@ -336,14 +334,17 @@ fn surge_problems(spec: &OtelAgentSpec) -> Option<Problem> {
 }
 
 /// What fits neither a pod nor an admission policy. Other `OtelAgent`s' exclusions are not known here.
-fn size_problems(agent: &ValidAgent, environment: &Environment) -> Option<Problem> {
+fn size_problems(
+    agent: &ValidAgent,
+    configuration: &str,
+    environment: &Environment,
+) -> Option<Problem> {
     let too_large = |message: String| Problem {
         field: "spec.config",
         reason: "TooLarge",
         message,
     };
-    let mode = topology(agent.wanted());
-    let bytes = agent_config::render(agent, mode.placement()).len();
+    let bytes = configuration.len();
     if bytes > MAX_CONFIGURATION {
         return Some(too_large(format!(
             "the agent's configuration has {bytes} bytes, and a pod's annotations hold {MAX_CONFIGURATION}; make spec.config \
@@ -354,7 +355,7 @@ fn size_problems(agent: &ValidAgent, environment: &Environment) -> Option<Proble
         namespace: agent.namespace.clone(),
         name: agent.name.clone(),
         uid: agent.uid.clone(),
-        recipe: mode.recipe(agent, environment),
+        recipe: topology(agent.wanted()).recipe(agent, environment),
         selection: agent.selection.clone()?,
         exclusions: Vec::new(),
         excluded_namespaces: environment.excluded_namespaces().map(Into::into).collect(),
@@ -367,13 +368,11 @@ fn size_problems(agent: &ValidAgent, environment: &Environment) -> Option<Proble
 
 /// The bundled agent's own verdict on the configuration it would be given. Another image is not ours
 /// to judge.
-fn config_problems(agent: &ValidAgent) -> Vec<Problem> {
+fn config_problems(agent: &ValidAgent, configuration: &str) -> Vec<Problem> {
     if agent.own_image().is_some() {
         return Vec::new();
     }
-    let placement = topology(agent.wanted()).placement();
-    let rendered = agent_config::render(agent, placement);
-    let Err(found) = otelagent_agent::config::check(&rendered) else {
+    let Err(found) = otelagent_agent::config::check(configuration) else {
         return Vec::new();
     };
     found

@@ -21,6 +21,11 @@ pub struct AgentPod {
 }
 
 impl AgentPod {
+    /// Whether it was made from this template.
+    fn is_of(&self, template: &str) -> bool {
+        self.template.as_deref() == Some(template)
+    }
+
     /// Its name, and why it waits where that is known.
     fn described(&self) -> String {
         match &self.waits_for {
@@ -32,6 +37,10 @@ impl AgentPod {
 
 /// Whether a node is Ready, by name.
 pub type NodeState = BTreeMap<String, bool>;
+
+fn is_up(nodes: &NodeState, node: &str) -> bool {
+    nodes.get(node).copied().unwrap_or(false)
+}
 
 /// A vehicle as it stands in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,7 +155,7 @@ impl Vehicle {
                 by_node.entry(node).or_default().push(pod);
             }
         }
-        let is_updated = |pod: &AgentPod| pod.template.as_deref() == Some(wanted_template);
+        let is_updated = |pod: &AgentPod| pod.is_of(wanted_template);
         let count = |test: &dyn Fn(&[&AgentPod]) -> bool| {
             i32::try_from(by_node.values().filter(|pods| test(pods)).count()).unwrap_or(i32::MAX)
         };
@@ -164,9 +173,8 @@ impl Vehicle {
         if self.desired == 0 {
             state.pending = Some("no node matches the agent's nodeSelector and tolerations".into());
         }
-        let is_node_ready = |node: &str| nodes.get(node).copied().unwrap_or(false);
         for (node, pods) in &by_node {
-            if is_node_ready(node) && !pods.iter().any(|pod| pod.ready && is_updated(pod)) {
+            if is_up(nodes, node) && !pods.iter().any(|pod| pod.ready && is_updated(pod)) {
                 let names: Vec<String> = pods.iter().map(|pod| pod.described()).collect();
                 state.unready.push(format!(
                     "node {node}: agent {} is not ready",
@@ -192,12 +200,11 @@ impl Vehicle {
         let mut served: BTreeMap<&str, bool> = BTreeMap::new();
         for pod in self.pods.iter().filter(|pod| pod.ready) {
             if let Some(node) = pod.node.as_deref() {
-                let updated = pod.template.as_deref() == Some(wanted_template);
-                *served.entry(node).or_default() |= updated;
+                *served.entry(node).or_default() |= pod.is_of(wanted_template);
             }
         }
-        let is_up = |node: &str| nodes.get(node).copied().unwrap_or(false);
-        served.iter().any(|(node, updated)| is_up(node) && !updated)
+        let mut served = served.iter();
+        served.any(|(node, updated)| is_up(nodes, node) && !updated)
     }
 
     /// Agents that do not exist yet. Which nodes lack them is the `DaemonSet` controller's knowledge;

@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::Topology;
 use crate::api::{self, Mode};
+use crate::desired::quantity::no_nodes;
 use crate::desired::{Placement, ValidAgent, agent_pod};
 use crate::names;
 
@@ -112,7 +113,7 @@ pub(super) fn daemon_set(agent: &ValidAgent, name: String, parts: Parts) -> Daem
 fn grace(agent: &ValidAgent, strategy: &DaemonSetUpdateStrategy) -> u32 {
     let rolling = strategy.rolling_update.as_ref();
     let surges =
-        rolling.is_some_and(|rolling| rolling.max_surge.as_ref().is_some_and(|s| !zero(s)));
+        rolling.is_some_and(|rolling| rolling.max_surge.as_ref().is_some_and(|s| !no_nodes(s)));
     if surges && agent.disk_bytes.is_some() {
         120
     } else {
@@ -166,11 +167,6 @@ fn template(agent: &ValidAgent, mut parts: Parts, grace: u32) -> PodTemplateSpec
     }
 }
 
-/// No nodes at all, as a count or as a percentage.
-fn zero(value: &IntOrString) -> bool {
-    matches!(value, IntOrString::Int(0)) || *value == IntOrString::String("0%".into())
-}
-
 fn update_strategy(agent: &ValidAgent, rollout: Rollout) -> DaemonSetUpdateStrategy {
     let user = agent
         .spec
@@ -178,8 +174,8 @@ fn update_strategy(agent: &ValidAgent, rollout: Rollout) -> DaemonSetUpdateStrat
         .as_ref()
         .and_then(|a| a.update_strategy.clone())
         .unwrap_or_default();
-    let given = |value: Option<IntOrString>| value.filter(|value| !zero(value));
-    let zero_surge = user.max_surge.as_ref().is_some_and(zero);
+    let given = |value: Option<IntOrString>| value.filter(|value| !no_nodes(value));
+    let zero_surge = user.max_surge.as_ref().is_some_and(no_nodes);
     let (surge, unavailable) = (given(user.max_surge), given(user.max_unavailable));
     let none = IntOrString::Int(0);
     let one = IntOrString::Int(1);
