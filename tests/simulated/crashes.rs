@@ -7,8 +7,9 @@ use tokio::time::Instant;
 
 use super::faults::{Fault, Plan};
 use super::run::{Reference, Story, run};
-use super::sample::{drawn, full};
+use super::sample::drawn;
 use super::topology::{ALL, pairs};
+use crate::effort::is_full;
 
 /// Runs at once.
 const AT_ONCE: usize = 24;
@@ -148,7 +149,7 @@ fn trials(stories: &[Story], references: &BTreeMap<String, Reference>) -> Vec<Tr
             if [("NodeLocal-Require", "HostPort"), ("HostPort", "Sidecar")].contains(&(from.name, to.name)));
         for at in writes {
             let crashes = [Fault::CrashBefore, Fault::CrashAfter];
-            let answers = ANSWERS.iter().filter(|_| answered || !full());
+            let answers = ANSWERS.iter().filter(|_| answered || !is_full());
             trials.extend(crashes.iter().chain(answers).map(|fault| Trial {
                 story: *story,
                 plan: Plan {

@@ -2,14 +2,11 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Whether everything is run.
-pub(super) fn full() -> bool {
-    std::env::var("OTELAGENT_FULL").is_ok_and(|value| value == "1")
-}
+use crate::effort::{is_full, seed};
 
 /// `size` of the `items`, or all of them in a full run: by `OTELAGENT_SEED`, always the same without.
 pub(super) fn drawn<T: std::fmt::Debug>(items: Vec<T>, size: usize) -> Vec<T> {
-    if full() {
+    if is_full() {
         return items;
     }
     let seed = seed();
@@ -31,9 +28,4 @@ pub(super) fn drawn<T: std::fmt::Debug>(items: Vec<T>, size: usize) -> Vec<T> {
         .take(size)
         .map(|(_, item)| item)
         .collect()
-}
-
-/// Fixed where none is given: what fails then fails because of the change that was made.
-fn seed() -> String {
-    std::env::var("OTELAGENT_SEED").unwrap_or_else(|_| "2".into())
 }

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use super::edits::{self, Edit, apply};
 use super::predicate::refusals;
 use super::schema::{self, Field};
-use super::world::{agent, base, environment};
+use super::world::{agent, base};
+use crate::pure::environment;
 
 #[test]
 fn each_field_changes_what_its_row_says_and_nothing_else() {

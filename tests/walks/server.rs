@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use super::edits::{self, Edit, MODES, apply};
 use super::predicate::refusals;
 use super::schema;
-use super::world::{Numbers, Server, agent, base, environment, is_full, seed};
+use super::world::{Numbers, Server, agent, base, seed};
+use crate::effort::is_full;
+use crate::pure::environment;
 
 /// Of every field one edit in so many is sent in `make test`; all of them in `make test-full`.
 const VERDICTS: usize = 4;

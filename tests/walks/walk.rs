@@ -11,7 +11,8 @@ use tokio::task::JoinHandle;
 use super::edits::{self, Edit, MODES, apply};
 use super::predicate::refusals;
 use super::schema;
-use super::world::{Numbers, PLATFORM, SHOP, Server, agent, base, is_full, seed};
+use super::world::{Numbers, PLATFORM, SHOP, Server, agent, base, seed};
+use crate::effort::is_full;
 use crate::oracle::end_state;
 use crate::oracle::truth_within;
 
@@ -385,15 +386,6 @@ impl Walker {
     async fn end_state(&self) -> Result<BTreeMap<String, Value>, String> {
         let mut found = end_state::normalised(&self.server.client, PLATFORM, self.name).await?;
         found.retain(|key, _| !key.starts_with("mutatingadmissionpolicies "));
-        // A policy's status is the server's own, with numbers drawn at random.
-        for object in found
-            .iter_mut()
-            .filter(|(key, _)| key.starts_with("validating"))
-        {
-            if let Some(fields) = object.1.as_object_mut() {
-                fields.remove("status");
-            }
-        }
         Ok(found)
     }
 

@@ -3,6 +3,7 @@
 //! Scheduler, `DaemonSet` controller and garbage collector are real; only the kubelet is played: it starts
 //! what is bound to its nodes and ends what is deleted.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -12,7 +13,6 @@ use kube::api::{
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use otelagent_operator::controller::{Controller, Settings};
-use otelagent_operator::desired::{Environment, ServerVersion};
 use otelagent_operator::names::FIELD_MANAGER;
 use otelagent_operator::process::{Fence, Metrics, client};
 use serde_json::{Value, json};
@@ -337,18 +337,14 @@ impl Numbers {
     }
 }
 
-/// The seed given in `OTELAGENT_SEED`, or another one each time.
+/// What samples are drawn by, as a number; a word counts as one, too.
 pub(super) fn seed() -> u64 {
-    let given = std::env::var("OTELAGENT_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    let now = std::time::UNIX_EPOCH.elapsed().unwrap();
-    given.unwrap_or(now.as_secs())
-}
-
-/// Whether everything is tried, as in `make test-full`.
-pub(super) fn is_full() -> bool {
-    std::env::var_os("OTELAGENT_FULL").is_some()
+    let seed = crate::effort::seed();
+    seed.parse().unwrap_or_else(|_| {
+        let mut hasher = DefaultHasher::new();
+        seed.hash(&mut hasher);
+        hasher.finish()
+    })
 }
 
 /// An `OtelAgent` of the platform namespace.
@@ -357,20 +353,6 @@ pub(super) fn agent(name: &str, spec: &Value) -> Value {
         "apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent",
         "metadata": {"name": name, "namespace": PLATFORM}, "spec": spec,
     })
-}
-
-/// The installation as the pure rooms see it.
-pub(super) fn environment() -> Environment {
-    Environment {
-        operator_namespace: PLATFORM.into(),
-        platform_namespaces: [PLATFORM.to_owned()].into(),
-        agent_image: "otelagent/agent:test".into(),
-        server: ServerVersion {
-            major: 1,
-            minor: 37,
-        },
-        operator_version: "0.0.0".into(),
-    }
 }
 
 /// A spec with something in most fields, so that an edit has something to disturb.
