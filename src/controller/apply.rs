@@ -45,16 +45,17 @@ pub(crate) async fn object(
     Ok(true)
 }
 
-/// Writes one cluster-scoped object unless `live` already is what is wanted. Returns whether it wrote.
+/// Writes one cluster-scoped object unless `live` already is what is wanted. Returns what stands after a
+/// write, and `None` where there was nothing to write.
 pub(crate) async fn cluster_object(
     client: &Client,
     resource: &ApiResource,
     intent: Value,
     live: Option<&Value>,
-) -> Result<bool, ControllerError> {
+) -> Result<Option<DynamicObject>, ControllerError> {
     let intent = sealed(intent);
     if live.is_some_and(|live| is_as_wanted(live, &intent)) {
-        return Ok(false);
+        return Ok(None);
     }
     let name = intent["metadata"]["name"]
         .as_str()
@@ -66,8 +67,8 @@ pub(crate) async fn cluster_object(
         &name,
         &intent,
     )
-    .await?;
-    Ok(true)
+    .await
+    .map(Some)
 }
 
 /// The intent with its own hash as an annotation.
@@ -82,13 +83,14 @@ async fn apply(
     kind: &str,
     name: &str,
     intent: &Value,
-) -> Result<(), ControllerError> {
+) -> Result<DynamicObject, ControllerError> {
     let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
-    api.patch(name, &parameters, &Patch::Apply(intent))
+    let stands = api
+        .patch(name, &parameters, &Patch::Apply(intent))
         .await
         .map_err(ControllerError::api(format!("apply {kind} {name}")))?;
     tracing::info!(kind, name, "applied");
-    Ok(())
+    Ok(stands)
 }
 
 /// Force takes over whatever bears the name, so what is not ours is refused first.

@@ -247,13 +247,16 @@ async fn prove(
     rendered: &Policies,
     recipe: &Recipe,
 ) -> Result<Result<(), String>, ControllerError> {
-    write(context, BINDING, rendered.proof_binding.clone()).await?;
+    let written = write(context, BINDING, rendered.proof_binding.clone()).await?;
     let pods = canary::probe_pods(recipe, &rendered.hash);
     let proof = probe(context, &pods, recipe).await?;
     let name = rendered.proof_binding["metadata"]["name"]
         .as_str()
         .unwrap_or_default();
-    remove(context, BINDING, name).await?;
+    // The cache may not know yet what was written a moment ago.
+    let known = || cached(context, BINDING, name).and_then(|binding| binding.uid());
+    let uid = written.and_then(|binding| binding.uid()).or_else(known);
+    remove(context, BINDING, name, uid).await?;
     if let Err(refusal) = &proof {
         tracing::warn!(
             namespace = valid.namespace,
@@ -425,7 +428,7 @@ pub(crate) async fn show_standing(
 async fn withdraw(context: &Context, valid: &ValidAgent) -> Result<(), ControllerError> {
     for kind in ADMISSION_KINDS {
         for object in owned(context, kind, &valid.uid) {
-            remove(context, kind, &object.name_any()).await?;
+            remove(context, kind, &object.name_any(), object.uid()).await?;
         }
     }
     Ok(())
@@ -446,7 +449,7 @@ async fn sweep_own(
         return Ok((!left.is_empty()).then_some(wait));
     }
     for object in left {
-        remove(context, POLICY, &object.name_any()).await?;
+        remove(context, POLICY, &object.name_any(), object.uid()).await?;
     }
     Ok(None)
 }
@@ -455,30 +458,34 @@ async fn write(
     context: &Context,
     kind: &'static str,
     intent: Value,
-) -> Result<(), ControllerError> {
+) -> Result<Option<DynamicObject>, ControllerError> {
     let name = intent["metadata"]["name"].as_str().unwrap_or_default();
     let live =
         cached(context, kind, name).and_then(|object| serde_json::to_value(object.as_ref()).ok());
-    if apply::cluster_object(
+    let written = apply::cluster_object(
         &context.client,
         &admission_resource(kind),
         intent,
         live.as_ref(),
     )
-    .await?
-    {
+    .await?;
+    if written.is_some() {
         context.metrics.wrote(kind, "apply");
     }
-    Ok(())
+    Ok(written)
 }
 
+/// Removes exactly the object of this uid; without one it has been seen to be gone.
 pub(crate) async fn remove(
     context: &Context,
     kind: &'static str,
     name: &str,
+    uid: Option<String>,
 ) -> Result<(), ControllerError> {
+    if uid.is_none() {
+        return Ok(());
+    }
     let api: Api<DynamicObject> = Api::all_with(context.client.clone(), &admission_resource(kind));
-    let uid = cached(context, kind, name).and_then(|object| object.uid());
     apply::delete_named(&api, name, uid, None).await?;
     context.metrics.wrote(kind, "delete");
     Ok(())

@@ -48,7 +48,7 @@ pub(crate) async fn sweep(context: &Context) -> Result<(), ControllerError> {
                 );
             }
             if gone[&uid] {
-                injection::remove(context, kind, &object.name_any()).await?;
+                injection::remove(context, kind, &object.name_any(), object.uid()).await?;
             }
         }
     }

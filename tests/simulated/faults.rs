@@ -53,6 +53,16 @@ impl Write {
     }
 }
 
+impl Fault {
+    /// How many passes it spoils.
+    pub(super) fn times(self) -> usize {
+        match self {
+            Self::Answer(_, times) => times,
+            _ => 1,
+        }
+    }
+}
+
 /// When what goes wrong.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -96,15 +106,16 @@ impl Faults {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The `OtelAgent`'s name.
+    fn name(&self) -> String {
+        self.lock().name.clone()
+    }
+
     /// Counts from here, and goes wrong as planned.
     pub(super) fn arm(&self, plan: Option<Plan>) {
         let mut state = self.lock();
         state.counts.clear();
-        state.left = match plan.as_ref().map(|plan| plan.fault) {
-            Some(Fault::Answer(_, times)) => times,
-            Some(_) => 1,
-            None => 0,
-        };
+        state.left = plan.as_ref().map_or(0, |plan| plan.fault.times());
         state.plan = plan;
         state.met = false;
     }
@@ -133,9 +144,6 @@ impl Faults {
 impl State {
     /// Notes a write, and says what goes wrong with it.
     fn note(&mut self, method: &Method, uri: &Uri, body: &Value) -> Option<Fault> {
-        if self.is_sweep_after_another_run(method, uri.path()) {
-            return None;
-        }
         let key = self.key(method, uri.path(), body);
         let count = self.counts.entry(key.clone()).or_default();
         let nth = *count;
@@ -155,14 +163,6 @@ impl State {
         self.left -= 1;
         self.met = true;
         Some(plan.fault)
-    }
-
-    /// Removing what a run that has ended left behind: this controller sees no `OtelAgent` but its own, asks
-    /// for the owner, and finds that it is gone. That is right, and nothing of this run's story.
-    fn is_sweep_after_another_run(&self, method: &Method, path: &str) -> bool {
-        method == Method::DELETE
-            && path.starts_with("/apis/admissionregistration.k8s.io/")
-            && !path.contains(&format!("/otelagent.{}.", self.namespace))
     }
 
     fn key(&mut self, method: &Method, path: &str, body: &Value) -> String {
@@ -288,7 +288,7 @@ impl Service<Request<Body>> for Faulty {
 impl Faulty {
     async fn pass(&self, request: Request<Body>) -> Answer {
         let (mut parts, body) = request.into_parts();
-        parts.uri = narrowed(&parts.uri, &self.namespace)?;
+        parts.uri = self.narrowed(&parts.uri)?;
         let bytes = body.collect_bytes().await?;
         let again = || {
             let mut request = Request::new(Body::from(bytes.to_vec()));
@@ -326,6 +326,25 @@ impl Faulty {
         }
     }
 
+    /// Lists of what others' runs have too, of this run's own only.
+    fn narrowed(&self, uri: &Uri) -> Result<Uri, BoxError> {
+        let namespace = &self.namespace;
+        let path = match uri.path() {
+            "/api/v1/pods" => format!("/api/v1/namespaces/{namespace}/pods"),
+            "/apis/otelagent.dev/v1alpha1/otelagents" => {
+                format!("/apis/otelagent.dev/v1alpha1/namespaces/{namespace}/otelagents")
+            }
+            path => path.to_owned(),
+        };
+        let query = uri.query().map(|query| format!("?{query}"));
+        let mut query = query.unwrap_or_default();
+        if path.starts_with("/apis/admissionregistration.k8s.io/") {
+            let own = format!("otelagent.dev%2Fowner%3D{namespace}.{}", self.faults.name());
+            query = query.replace("labelSelector=", &format!("labelSelector={own}%2C"));
+        }
+        Ok(format!("{path}{query}").parse()?)
+    }
+
     async fn die(&self) -> Answer {
         self.life.end();
         std::future::pending().await
@@ -358,20 +377,4 @@ fn is_write(method: &Method, uri: &Uri) -> bool {
         && !uri.query().is_some_and(|query| query.contains("dryRun"))
         && !path.contains("/events")
         && !path.contains("/leases")
-}
-
-/// Lists of what others' runs have too, of this run's namespace only.
-fn narrowed(uri: &Uri, namespace: &str) -> Result<Uri, BoxError> {
-    let path = match uri.path() {
-        "/api/v1/pods" => format!("/api/v1/namespaces/{namespace}/pods"),
-        "/apis/otelagent.dev/v1alpha1/otelagents" => {
-            format!("/apis/otelagent.dev/v1alpha1/namespaces/{namespace}/otelagents")
-        }
-        _ => return Ok(uri.clone()),
-    };
-    let query = uri
-        .query()
-        .map(|query| format!("?{query}"))
-        .unwrap_or_default();
-    Ok(format!("{path}{query}").parse()?)
 }

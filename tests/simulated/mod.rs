@@ -3,7 +3,7 @@
 //! One bed serves every run: API server, etcd, scheduler and controllers are real, nodes and what runs on
 //! them are [`kubelet`]'s. A run has a namespace of its own, which holds its `OtelAgent`, its vehicles and
 //! its applications, and a controller of its own that sees no other's: its lists and watches of `OtelAgent`s
-//! and pods are narrowed to that namespace on their way, so many runs go on at once. It acts with the rights
+//! and pods are narrowed to that namespace on their way, those of policies to its own, so many runs go on at once. It acts with the rights
 //! of the installed `ServiceAccount`.
 //!
 //! A crash is [`faults`]' doing: from some write on no call of that client ends any more, then the

@@ -101,6 +101,7 @@ impl Run {
         plan: Option<Plan>,
         reference: Option<&Reference>,
     ) -> Outcome<Reference> {
+        let spoiled = plan.as_ref().map_or(0, |plan| plan.fault.times());
         let first = match story {
             Story::Create(topology) | Story::Switch(topology, _) | Story::Delete(topology) => {
                 topology
@@ -144,7 +145,7 @@ impl Run {
                 last = None;
             }
         }
-        let end = self.judge(last, reference).await?;
+        let end = self.judge(last, reference, spoiled).await?;
         let writes = self.faults.writes();
         from = from.min(writes.len());
         Ok(Reference {
@@ -321,6 +322,7 @@ impl Run {
         &self,
         last: Option<Topology>,
         reference: Option<&Reference>,
+        spoiled: usize,
     ) -> Outcome<BTreeMap<String, Value>> {
         let mut wrong = Vec::new();
         if last.is_some() {
@@ -339,7 +341,7 @@ impl Run {
         wrong.extend(self.faults.wrong());
         if let Some(reference) = reference {
             wrong.extend(end_state::differences(&reference.end, &end));
-            wrong.extend(excess(&reference.summary, &self.summary()));
+            wrong.extend(excess(&reference.summary, &self.summary(), spoiled));
         }
         if wrong.is_empty() {
             Ok(end)
@@ -375,13 +377,18 @@ impl Run {
     }
 }
 
-/// Objects made or removed more often than without faults. A policy may have to be proved again.
-fn excess(reference: &BTreeMap<String, Count>, found: &BTreeMap<String, Count>) -> Vec<String> {
+/// Objects made or removed more often than without faults. A policy may have to be proved again by each
+/// pass that was spoiled.
+fn excess(
+    reference: &BTreeMap<String, Count>,
+    found: &BTreeMap<String, Count>,
+    spoiled: usize,
+) -> Vec<String> {
     found
         .iter()
         .filter_map(|(key, found)| {
             let allowed = reference.get(key).copied().unwrap_or_default();
-            let again = usize::from(key.ends_with("canary"));
+            let again = if key.ends_with("canary") { spoiled } else { 0 };
             (found.made > allowed.made + again || found.removed > allowed.removed + again)
                 .then(|| format!("{key}: {found:?}, without faults {allowed:?}"))
         })
