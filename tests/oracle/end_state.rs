@@ -10,7 +10,7 @@ use super::read::{get, is_live, label, list, text};
 
 /// What two runs may differ in: identities and moments. Found by comparing runs without faults; a key
 /// stands here only if what it holds is either given by the server or a hash over the run's own name.
-const MASKED: [&str; 20] = [
+const MASKED: [&str; 21] = [
     "uid",
     "resourceVersion",
     "generation",
@@ -31,6 +31,8 @@ const MASKED: [&str; 20] = [
     names::LABEL_TEMPLATE,
     names::ANNOTATION_RECIPE,
     names::LABEL_OWNER_UID,
+    // Names the generation that asked for it.
+    names::ANNOTATION_BECAUSE,
 ];
 
 /// Cluster-scoped kinds, as paths.
