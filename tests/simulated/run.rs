@@ -34,6 +34,16 @@ pub(super) enum Story {
     Delete(Topology),
 }
 
+impl std::fmt::Display for Story {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Create(to) => write!(f, "create {}", to.name),
+            Self::Switch(from, to) => write!(f, "{} to {}", from.name, to.name),
+            Self::Delete(of) => write!(f, "delete {}", of.name),
+        }
+    }
+}
+
 /// What a run without faults came to.
 #[derive(Clone, Debug)]
 pub(super) struct Reference {
