@@ -26,6 +26,9 @@ pub enum ControllerError {
         /// How long it was given.
         seconds: u64,
     },
+    /// A cache lags behind the server, so nothing is decided by it.
+    #[error("the watch of {0} lags behind the server; trying again")]
+    StaleView(&'static str),
     /// The API server's version could not be read.
     #[error("the API server's version {0:?} cannot be read")]
     Version(String),
@@ -50,6 +53,7 @@ impl ControllerError {
             },
             Self::NameTaken { .. } => "NameTaken",
             Self::Timeout { .. } => "Timeout",
+            Self::StaleView(_) => "StaleView",
             Self::Version(_) => "UnknownVersion",
             Self::Policy(_) => "PolicyTooLarge",
             Self::WatchEnded(_) => "WatchEnded",

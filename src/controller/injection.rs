@@ -14,13 +14,13 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use serde_json::Value;
 
-use super::apply;
 use super::context::Context;
 use super::error::ControllerError;
 use super::observe::{self, InForce};
 use super::stores::{
     ADMISSION_KINDS, BINDING, POLICY, WARNING, WARNING_BINDING, admission_resource,
 };
+use super::{apply, fresh};
 use crate::api::{ACCEPTED, Mode, OtelAgent};
 use crate::desired::{ValidAgent, selection, topology};
 use crate::inject::exclusion::{self, Candidate};
@@ -151,6 +151,7 @@ fn candidate(context: &Context, agent: &OtelAgent) -> Option<Candidate> {
 /// Puts the recipe of `serving` in force, or takes injection away where no workloads are selected.
 pub(crate) async fn ensure(
     context: &Context,
+    agent: &OtelAgent,
     valid: &ValidAgent,
     standing: &Standing,
     serving: Option<Mode>,
@@ -161,7 +162,7 @@ pub(crate) async fn ensure(
         look_again: None,
     };
     let Some(selection) = &valid.selection else {
-        withdraw(context, valid).await?;
+        withdraw(context, agent, valid).await?;
         return Ok(Ensured {
             state: InjectionState::NotWanted,
             in_force: InForce::default(),
@@ -425,9 +426,17 @@ pub(crate) async fn show_standing(
 }
 
 /// Takes injection away: binding first, so that no binding ever points to nothing.
-async fn withdraw(context: &Context, valid: &ValidAgent) -> Result<(), ControllerError> {
-    for kind in ADMISSION_KINDS {
-        for object in owned(context, kind, &valid.uid) {
+async fn withdraw(
+    context: &Context,
+    agent: &OtelAgent,
+    valid: &ValidAgent,
+) -> Result<(), ControllerError> {
+    let all = ADMISSION_KINDS.map(|kind| (kind, owned(context, kind, &valid.uid)));
+    if all.iter().any(|(_, objects)| !objects.is_empty()) {
+        fresh::spec(context, agent).await?;
+    }
+    for (kind, objects) in all {
+        for object in objects {
             remove(context, kind, &object.name_any(), object.uid()).await?;
         }
     }
@@ -445,8 +454,15 @@ async fn sweep_own(
     let age = Duration::try_from(Context::now().duration_since(since)).unwrap_or_default();
     let mut left = owned(context, POLICY, &valid.uid);
     left.retain(|object| Some(object.name_any()) != in_force.policy);
+    if left.is_empty() {
+        return Ok(None);
+    }
     if let Some(wait) = KEEP_OLD.checked_sub(age).filter(|wait| !wait.is_zero()) {
-        return Ok((!left.is_empty()).then_some(wait));
+        return Ok(Some(wait));
+    }
+    let live = fresh::in_force(context, &valid.namespace, &valid.name, &valid.uid).await?;
+    if (&live.policy, live.bound_at) != (&in_force.policy, in_force.bound_at) {
+        return Err(ControllerError::StaleView(BINDING));
     }
     for object in left {
         remove(context, POLICY, &object.name_any(), object.uid()).await?;

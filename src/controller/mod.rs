@@ -6,6 +6,7 @@
 mod apply;
 mod context;
 mod error;
+mod fresh;
 mod injection;
 mod observe;
 mod reconcile;
@@ -178,8 +179,10 @@ fn on_error(agent: Arc<Guarded>, error: &ControllerError, context: Arc<Context>)
         error = in_full(error),
         "pass failed, trying again"
     );
-    // A policy that does not fit needs another spec; a taken name may be that of an object on its way out.
+    // A policy that does not fit needs another spec; a taken name may be that of an object on its way out;
+    // a watch that lags is told soon.
     match error {
+        ControllerError::StaleView(_) => Action::requeue(Duration::from_secs(1)),
         ControllerError::Policy(_) => Action::requeue(Duration::from_mins(1)),
         _ => Action::requeue(Duration::from_secs(5)),
     }

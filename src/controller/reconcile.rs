@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ListParams, PartialObjectMeta};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
@@ -18,7 +17,7 @@ use super::error::ControllerError;
 use super::injection::{self, Standing};
 use super::observe::{self, InForce};
 use super::stores::{Guarded, serves};
-use super::{apply, report, restart};
+use super::{apply, fresh, report, restart};
 use crate::api::{Mode, OtelAgent};
 use crate::desired::{Object, Problem, ValidAgent, topology, validate};
 use crate::inject::environment::HOST_IP;
@@ -31,6 +30,8 @@ use crate::switching::{Observed, Plan, VehicleState, plan};
 const DEADLINE: Duration = Duration::from_mins(1);
 /// When a settled object is looked at again though nothing changed.
 const RESYNC: Duration = Duration::from_mins(5);
+/// When to look again at what the server does not bear out yet.
+const SOON: Duration = Duration::from_secs(1);
 
 /// One paced, bounded pass.
 pub(crate) async fn reconcile(
@@ -145,15 +146,8 @@ async fn carry_out(
         )
     };
     let counted = pods(in_force);
-    let mut observed = observed(agent, valid, in_force, counted.users.clone(), now, context);
-    let mut decided = plan(&observed);
-    if !decided.remove.is_empty() {
-        // A cache may lag; before anything is removed the server itself is asked who uses it.
-        observed
-            .users
-            .extend(live_users(valid, &decided, context).await?);
-        decided = plan(&observed);
-    }
+    let observed = observed(agent, valid, in_force, counted.users.clone(), now, context);
+    let mut decided = decide(agent, valid, in_force, observed, context).await?;
     let mut facts = Facts {
         now,
         generation: agent.metadata.generation,
@@ -174,7 +168,7 @@ async fn carry_out(
     let mut outcome = write_objects(valid, &decided, context).await;
     let mut now_in_force = in_force.clone();
     if outcome.is_ok() {
-        let ensured = injection::ensure(context, valid, standing, decided.serving).await;
+        let ensured = injection::ensure(context, agent, valid, standing, decided.serving).await;
         match ensured {
             Ok(ensured) => {
                 (facts.injection, now_in_force) = (ensured.state, ensured.in_force);
@@ -236,6 +230,38 @@ async fn restarts(
     }
 }
 
+/// The plan; where it sends pods elsewhere or takes something away, one that the server itself bears out.
+async fn decide(
+    agent: &OtelAgent,
+    valid: &ValidAgent,
+    in_force: &InForce,
+    mut observed: Observed,
+    context: &Context,
+) -> Result<Plan, ControllerError> {
+    let first = plan(&observed);
+    let flips = first.serving != observed.serving;
+    if !flips && first.remove.is_empty() {
+        return Ok(first);
+    }
+    fresh::view(context, agent, valid, in_force).await?;
+    for mode in &first.remove {
+        let used = fresh::is_used(context, valid, *mode).await?;
+        observed.users.insert(*mode, usize::from(used));
+    }
+    if flips && !fresh::vehicle_stands(context, valid, valid.wanted()).await? {
+        tracing::debug!(
+            name = valid.name,
+            "the vehicle is not on the server as it was seen"
+        );
+        observed.wanted_ready = false;
+    }
+    let mut decided = plan(&observed);
+    if !observed.wanted_ready {
+        decided.look_again = Some(decided.look_again.map_or(SOON, |other| other.min(SOON)));
+    }
+    Ok(decided)
+}
+
 fn observed(
     agent: &OtelAgent,
     valid: &ValidAgent,
@@ -280,7 +306,13 @@ fn describe(
             Some(first) => Some(VehicleState::pending(format!(
                 "the agents of {first} are brought up to date first, so that every node has their image"
             ))),
-            None => state(valid.wanted()),
+            None => state(valid.wanted()).map(|vehicle| {
+                if vehicle.is_ready_everywhere() && decided.serving != Some(valid.wanted()) {
+                    VehicleState::pending("its readiness is not confirmed yet")
+                } else {
+                    vehicle
+                }
+            }),
         })
         .flatten();
 }
@@ -380,34 +412,6 @@ async fn remove_objects(
         }
     }
     Ok(())
-}
-
-/// Users of the modes about to be removed, as the server itself knows them.
-async fn live_users(
-    valid: &ValidAgent,
-    decided: &Plan,
-    context: &Context,
-) -> Result<BTreeMap<Mode, usize>, ControllerError> {
-    let api = Api::<PartialObjectMeta<Pod>>::all(context.client.clone());
-    let mut users = BTreeMap::new();
-    for mode in &decided.remove {
-        let selector = format!(
-            "{}={},{}={mode}",
-            names::LABEL_AGENT,
-            valid.label(),
-            names::LABEL_MODE
-        );
-        let query = ListParams::default()
-            .labels(&selector)
-            .fields("status.phase!=Succeeded,status.phase!=Failed")
-            .limit(1);
-        let found = api
-            .list(&query)
-            .await
-            .map_err(ControllerError::api("count the users of an old path"))?;
-        users.insert(*mode, found.items.len());
-    }
-    Ok(users)
 }
 
 /// When to look again though nothing may have changed: what waits on time alone needs it.

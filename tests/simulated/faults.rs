@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::{BoxError, Service};
 
+use super::views::{Bent, Views, whole};
+
 /// What goes wrong at a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -74,7 +76,11 @@ pub(super) struct Plan {
 
 /// The faults of one run and the record of its writes, shared by all its controllers.
 #[derive(Clone)]
-pub(super) struct Faults(Arc<Mutex<State>>);
+pub(super) struct Faults {
+    state: Arc<Mutex<State>>,
+    /// What they are shown.
+    pub(super) views: Views,
+}
 
 struct State {
     namespace: String,
@@ -90,7 +96,7 @@ struct State {
 impl Faults {
     /// Of a run that goes wrong nowhere yet.
     pub(super) fn none(namespace: &str, name: &str) -> Self {
-        Self(Arc::new(Mutex::new(State {
+        let state = State {
             namespace: namespace.into(),
             name: name.into(),
             writes: Vec::new(),
@@ -99,11 +105,15 @@ impl Faults {
             plan: None,
             left: 0,
             met: false,
-        })))
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            views: Views::present(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The `OtelAgent`'s name.
@@ -262,10 +272,10 @@ struct Faulty {
     namespace: String,
 }
 
-type Answer = Result<Response<Body>, BoxError>;
+type Answer = Result<Response<Bent>, BoxError>;
 
 impl Service<Request<Body>> for Faulty {
-    type Response = Response<Body>;
+    type Response = Response<Bent>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
@@ -303,8 +313,13 @@ impl Faulty {
         } else {
             None
         };
+        let views = &self.faults.views;
+        if let Some(old) = views.old_answer(&parts.method, &parts.uri) {
+            return Ok(old);
+        }
+        let shown = |answer| views.shown(&parts.uri, answer);
         match fault {
-            None => Ok(self.inner.send(again()).await?),
+            None => Ok(shown(self.inner.send(again()).await?)),
             Some(Fault::CrashBefore) => self.die().await,
             Some(Fault::CrashAfter) => {
                 self.inner.send(again()).await?;
@@ -321,7 +336,7 @@ impl Faulty {
             }
             Some(Fault::Twice) => {
                 self.inner.send(again()).await?;
-                Ok(self.inner.send(again()).await?)
+                Ok(shown(self.inner.send(again()).await?))
             }
         }
     }
@@ -362,7 +377,7 @@ fn refusal(code: u16) -> Answer {
         "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "reason": reason,
         "message": "a fault of the test",
     });
-    let mut response = Response::new(Body::from(status.to_string().into_bytes()));
+    let mut response = Response::new(whole(status.to_string()));
     *response.status_mut() = StatusCode::from_u16(code)?;
     if code == 429 {
         response.headers_mut().insert("retry-after", "1".parse()?);

@@ -21,4 +21,6 @@ mod kubelet;
 mod operator;
 mod run;
 mod sample;
+mod stale;
 mod topology;
+mod views;

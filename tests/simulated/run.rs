@@ -13,6 +13,7 @@ use super::cluster::{Cluster, cluster, platform};
 use super::faults::{Faults, Plan, Write};
 use super::operator::Operator;
 use super::topology::Topology;
+use super::views::{Snapshot, Views};
 use crate::oracle::log::{self, Count};
 use crate::oracle::{end_state, get, list, truth_within};
 
@@ -21,7 +22,7 @@ const PATIENCE: Duration = Duration::from_mins(4);
 /// How long nothing may be written by an operator that has nothing to do, per part.
 const QUIET: Duration = Duration::from_secs(3);
 /// Application pods.
-const REPLICAS: usize = 2;
+pub(super) const REPLICAS: usize = 2;
 
 /// What is done to the object while something goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,16 @@ pub(super) enum Story {
     Switch(Topology, Topology),
     /// It is deleted.
     Delete(Topology),
+}
+
+impl std::fmt::Display for Story {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Create(to) => write!(f, "create {}", to.name),
+            Self::Switch(from, to) => write!(f, "{} to {}", from.name, to.name),
+            Self::Delete(of) => write!(f, "delete {}", of.name),
+        }
+    }
 }
 
 /// What a run without faults came to.
@@ -53,7 +64,7 @@ pub(super) struct Run {
     operator: Operator,
 }
 
-type Outcome<T> = Result<T, String>;
+pub(super) type Outcome<T> = Result<T, String>;
 
 /// Runs a story, with a fault if one is planned. `Err` says what was wrong; `Ok(None)` that the write was
 /// never made.
@@ -70,7 +81,7 @@ pub(super) async fn run(
 }
 
 impl Run {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         static COUNT: AtomicU16 = AtomicU16::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let cluster = cluster().await;
@@ -125,8 +136,7 @@ impl Run {
             Story::Create(_) => {}
             Story::Switch(_, to) => {
                 self.faults.arm(plan);
-                self.patch(&self.path(), &json!({"spec": to.spec()}))
-                    .await?;
+                self.want(to).await?;
                 self.until_serving(to).await?;
                 self.roll().await?;
                 self.until_settled(to).await?;
@@ -145,7 +155,15 @@ impl Run {
                 last = None;
             }
         }
-        let end = self.judge(last, reference, spoiled).await?;
+        let end = self
+            .judge(last, reference.map(|reference| &reference.end))
+            .await?;
+        if let Some(reference) = reference {
+            let excess = excess(&reference.summary, &self.summary(), spoiled);
+            if !excess.is_empty() {
+                return Err(excess.join("\n    "));
+            }
+        }
         let writes = self.faults.writes();
         from = from.min(writes.len());
         Ok(Reference {
@@ -155,7 +173,7 @@ impl Run {
         })
     }
 
-    async fn end(mut self) {
+    pub(super) async fn end(mut self) {
         self.operator.stop().await;
         let prefix = format!("otelagent.{}.", self.namespace);
         let _ = send(
@@ -192,7 +210,7 @@ impl Run {
         )
     }
 
-    async fn create(&self, topology: Topology) -> Outcome<()> {
+    pub(super) async fn create(&self, topology: Topology) -> Outcome<()> {
         let mut spec = json!({
             "export": {"endpoint": "http://collector.observability.svc:4317"},
             "ports": {"grpc": self.ports.0, "http": self.ports.1},
@@ -213,7 +231,7 @@ impl Run {
             .map(drop)
     }
 
-    async fn applications(&self) -> Outcome<()> {
+    pub(super) async fn applications(&self) -> Outcome<()> {
         let labels = json!({"app": "shop"});
         let deployment = json!({
             "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "shop"},
@@ -229,10 +247,80 @@ impl Run {
     }
 
     /// As `kubectl rollout restart` does.
-    async fn roll(&self) -> Outcome<()> {
+    pub(super) async fn roll(&self) -> Outcome<()> {
         let annotations = json!({"kubectl.kubernetes.io/restartedAt": "now"});
         let patch = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
         self.patch(&self.application(), &patch).await
+    }
+
+    /// As a user changes it.
+    pub(super) async fn want(&self, topology: Topology) -> Outcome<()> {
+        self.patch(&self.path(), &json!({"spec": topology.spec()}))
+            .await
+    }
+
+    /// Some application pods, or none.
+    pub(super) async fn scale(&self, replicas: usize) -> Outcome<()> {
+        self.patch(
+            &self.application(),
+            &json!({"spec": {"replicas": replicas}}),
+        )
+        .await
+    }
+
+    /// Waits until the status counts that many pods, all of them on the path that serves.
+    pub(super) async fn until_counted(&self, replicas: usize) -> Outcome<()> {
+        self.until("counted", async || {
+            let agent = get(&self.admin, &self.path()).await?;
+            let pods = &agent["status"]["pods"];
+            let is = |key: &str| pods[key].as_u64().unwrap_or_default() == replicas as u64;
+            Ok((is("injected") && is("current"))
+                .then_some(())
+                .ok_or_else(|| agent["status"].to_string()))
+        })
+        .await
+    }
+
+    /// A pod that bears a mode's labels, as one admitted by an API server that had not heard of the flip.
+    pub(super) async fn late_pod(&self, mode: &str) -> Outcome<()> {
+        let owner = otelagent_operator::names::agent_label(&self.namespace, &self.name);
+        let labels = json!({
+            otelagent_operator::names::LABEL_AGENT: owner,
+            otelagent_operator::names::LABEL_MODE: mode,
+        });
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "late", "labels": labels},
+            "spec": {"containers": [{"name": "app", "image": "none"}]},
+        });
+        let path = format!("/api/v1/namespaces/{}/pods", self.namespace);
+        send(&self.admin, http::Method::POST, &path, &pod)
+            .await
+            .map(drop)
+    }
+
+    /// Ends it.
+    pub(super) async fn end_late_pod(&self) -> Outcome<()> {
+        let path = format!("/api/v1/namespaces/{}/pods/late", self.namespace);
+        send(&self.admin, http::Method::DELETE, &path, &Value::Null)
+            .await
+            .map(drop)
+    }
+
+    /// What the controllers of this run are shown.
+    pub(super) fn views(&self) -> &Views {
+        &self.faults.views
+    }
+
+    /// Lists as a controller lists them, as administrator.
+    pub(super) async fn snapshot(&self, kinds: &[&'static str]) -> Outcome<Snapshot> {
+        self.views().snapshot(&self.admin, kinds).await
+    }
+
+    /// Kills the controller; `meanwhile` happens while there is none.
+    pub(super) async fn restart(&mut self, meanwhile: impl FnOnce(&Self)) {
+        self.operator.stop().await;
+        meanwhile(self);
+        self.operator = Operator::start(self.cluster, &self.namespace, &self.faults);
     }
 
     async fn patch(&self, path: &str, change: &Value) -> Outcome<()> {
@@ -241,7 +329,7 @@ impl Run {
             .map(drop)
     }
 
-    async fn until(
+    pub(super) async fn until(
         &self,
         what: &str,
         test: impl AsyncFn() -> Outcome<Result<(), String>>,
@@ -256,7 +344,7 @@ impl Run {
         }
     }
 
-    async fn until_serving(&self, topology: Topology) -> Outcome<()> {
+    pub(super) async fn until_serving(&self, topology: Topology) -> Outcome<()> {
         self.until(&format!("serving {}", topology.name), async || {
             let agent = get(&self.admin, &self.path()).await?;
             let serves = agent["status"]["mode"] == topology.mode
@@ -270,7 +358,7 @@ impl Run {
     }
 
     /// One path, one policy, and every application pod on it.
-    async fn until_settled(&self, topology: Topology) -> Outcome<()> {
+    pub(super) async fn until_settled(&self, topology: Topology) -> Outcome<()> {
         self.until(&format!("settled in {}", topology.name), async || {
             let agent = get(&self.admin, &self.path()).await?;
             let pods = &agent["status"]["pods"];
@@ -317,12 +405,11 @@ impl Run {
         log::summary(&self.cluster.recorder.events(&self.namespace), &self.name)
     }
 
-    /// The oracle, whole.
-    async fn judge(
+    /// The oracle but for its summary: truth, quiescence, invariants and the end state `expected`.
+    pub(super) async fn judge(
         &self,
         last: Option<Topology>,
-        reference: Option<&Reference>,
-        spoiled: usize,
+        expected: Option<&BTreeMap<String, Value>>,
     ) -> Outcome<BTreeMap<String, Value>> {
         let mut wrong = Vec::new();
         if last.is_some() {
@@ -339,9 +426,8 @@ impl Run {
         let events = self.cluster.recorder.events(&self.namespace);
         wrong.extend(log::violations(&events, &self.namespace, &self.name, true));
         wrong.extend(self.faults.wrong());
-        if let Some(reference) = reference {
-            wrong.extend(end_state::differences(&reference.end, &end));
-            wrong.extend(excess(&reference.summary, &self.summary(), spoiled));
+        if let Some(expected) = expected {
+            wrong.extend(end_state::differences(expected, &end));
         }
         if wrong.is_empty() {
             Ok(end)

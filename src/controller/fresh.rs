@@ -1,0 +1,134 @@
+//! Asking the server itself, before anything is done that an old view must not decide.
+//!
+//! A watch can fall behind for as long as its connection lives, and one replica's caches may have been
+//! filled long before it came to lead. What only adds can be put right once the cache has caught up; what
+//! takes away or sends pods elsewhere cannot. So those steps are preceded by a few reads that name no version, which the server answers
+//! as of now (KEP-2340). Whoever holds the lease is the only writer, so what is read stays so.
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DynamicObject, ListParams, PartialObjectMeta};
+use kube::{Api, ResourceExt};
+
+use super::context::Context;
+use super::error::ControllerError;
+use super::observe::{self, InForce};
+use super::stores::{BINDING, admission_resource};
+use crate::api::{Mode, OtelAgent};
+use crate::desired::ValidAgent;
+use crate::names;
+
+/// Fails unless the server has the spec that the cache has.
+pub(crate) async fn spec(context: &Context, agent: &OtelAgent) -> Result<(), ControllerError> {
+    let namespace = agent.namespace().unwrap_or_default();
+    let api: Api<OtelAgent> = Api::namespaced(context.client.clone(), &namespace);
+    let found = api
+        .get_metadata_opt(&agent.name_any())
+        .await
+        .map_err(ControllerError::api("read the spec's generation"))?;
+    let is_same = found.is_some_and(|live| {
+        live.metadata.uid == agent.metadata.uid
+            && live.metadata.generation == agent.metadata.generation
+            && live.metadata.deletion_timestamp.is_none()
+    });
+    is_same
+        .then_some(())
+        .ok_or(ControllerError::StaleView("OtelAgent"))
+}
+
+/// What the binding of one `OtelAgent` says on the server now.
+pub(crate) async fn in_force(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+) -> Result<InForce, ControllerError> {
+    let api: Api<DynamicObject> =
+        Api::all_with(context.client.clone(), &admission_resource(BINDING));
+    let name = names::cluster_object(namespace, name, None);
+    let query = ListParams::default()
+        .fields(&format!("metadata.name={name}"))
+        .limit(1);
+    let found = api
+        .list(&query)
+        .await
+        .map_err(ControllerError::api("read what is in force"))?;
+    let own = found.items.iter().find(|binding| {
+        let owner = binding.labels().get(names::LABEL_OWNER_UID);
+        owner.is_some_and(|owner| owner == uid)
+    });
+    Ok(own.map(observe::in_force).unwrap_or_default())
+}
+
+/// Fails unless spec and binding are on the server what the caches have.
+pub(crate) async fn view(
+    context: &Context,
+    agent: &OtelAgent,
+    valid: &ValidAgent,
+    known: &InForce,
+) -> Result<(), ControllerError> {
+    spec(context, agent).await?;
+    if context.policy_engine
+        && in_force(context, &valid.namespace, &valid.name, &valid.uid).await? != *known
+    {
+        return Err(ControllerError::StaleView(BINDING));
+    }
+    Ok(())
+}
+
+/// Whether a mode's vehicle stands on the server as the caches have it, with no fewer nodes served. Always
+/// so of a mode without one.
+pub(crate) async fn vehicle_stands(
+    context: &Context,
+    valid: &ValidAgent,
+    mode: Mode,
+) -> Result<bool, ControllerError> {
+    let Some(state) = observe::vehicle_state(&context.stores, valid, &context.environment, mode)
+    else {
+        return Ok(true);
+    };
+    let cached = context
+        .stores
+        .daemon_set(&valid.namespace, &valid.label(), mode);
+    let Some(cached) = cached else {
+        return Ok(false);
+    };
+    let api = Api::<DaemonSet>::namespaced(context.client.clone(), &valid.namespace);
+    let live = api
+        .get_opt(&cached.name_any())
+        .await
+        .map_err(ControllerError::api("read a vehicle"))?;
+    Ok(live.is_some_and(|live| {
+        let status = live.status.clone().unwrap_or_default();
+        // Nodes that want no agent any more are no loss.
+        let expected = state.ready.min(status.desired_number_scheduled).max(1);
+        live.metadata.uid == cached.metadata.uid
+            && live.metadata.generation == cached.metadata.generation
+            && live.metadata.deletion_timestamp.is_none()
+            && status.number_ready >= expected
+    }))
+}
+
+/// Whether some live pod was given this mode, as the server itself knows it.
+pub(crate) async fn is_used(
+    context: &Context,
+    valid: &ValidAgent,
+    mode: Mode,
+) -> Result<bool, ControllerError> {
+    let api = Api::<PartialObjectMeta<Pod>>::all(context.client.clone());
+    let selector = format!(
+        "{}={},{}={mode}",
+        names::LABEL_AGENT,
+        valid.label(),
+        names::LABEL_MODE
+    );
+    let query = ListParams::default()
+        .labels(&selector)
+        .fields("status.phase!=Succeeded,status.phase!=Failed")
+        .limit(1);
+    let found = api
+        .list(&query)
+        .await
+        .map_err(ControllerError::api("count the users of an old path"))?;
+    Ok(!found.items.is_empty())
+}
