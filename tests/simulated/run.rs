@@ -45,15 +45,15 @@ pub(super) struct Reference {
 /// A run under way.
 pub(super) struct Run {
     cluster: &'static Cluster,
-    admin: Client,
-    namespace: String,
-    name: String,
+    pub(super) admin: Client,
+    pub(super) namespace: String,
+    pub(super) name: String,
     ports: (u16, u16),
     faults: Faults,
     operator: Operator,
 }
 
-type Outcome<T> = Result<T, String>;
+pub(super) type Outcome<T> = Result<T, String>;
 
 /// Runs a story, with a fault if one is planned. `Err` says what was wrong; `Ok(None)` that the write was
 /// never made.
@@ -70,7 +70,7 @@ pub(super) async fn run(
 }
 
 impl Run {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         static COUNT: AtomicU16 = AtomicU16::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let cluster = cluster().await;
@@ -155,7 +155,7 @@ impl Run {
         })
     }
 
-    async fn end(mut self) {
+    pub(super) async fn end(mut self) {
         self.operator.stop().await;
         let prefix = format!("otelagent.{}.", self.namespace);
         let _ = send(
@@ -180,7 +180,7 @@ impl Run {
         self.cluster.recorder.forget(&self.namespace);
     }
 
-    fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         let (namespace, name) = (&self.namespace, &self.name);
         format!("/apis/otelagent.dev/v1alpha1/namespaces/{namespace}/otelagents/{name}")
     }
@@ -192,7 +192,7 @@ impl Run {
         )
     }
 
-    async fn create(&self, topology: Topology) -> Outcome<()> {
+    pub(super) async fn create(&self, topology: Topology) -> Outcome<()> {
         let mut spec = json!({
             "export": {"endpoint": "http://collector.observability.svc:4317"},
             "ports": {"grpc": self.ports.0, "http": self.ports.1},
@@ -213,7 +213,7 @@ impl Run {
             .map(drop)
     }
 
-    async fn applications(&self) -> Outcome<()> {
+    pub(super) async fn applications(&self) -> Outcome<()> {
         let labels = json!({"app": "shop"});
         let deployment = json!({
             "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "shop"},
@@ -235,13 +235,13 @@ impl Run {
         self.patch(&self.application(), &patch).await
     }
 
-    async fn patch(&self, path: &str, change: &Value) -> Outcome<()> {
+    pub(super) async fn patch(&self, path: &str, change: &Value) -> Outcome<()> {
         send(&self.admin, http::Method::PATCH, path, change)
             .await
             .map(drop)
     }
 
-    async fn until(
+    pub(super) async fn until(
         &self,
         what: &str,
         test: impl AsyncFn() -> Outcome<Result<(), String>>,
@@ -256,7 +256,7 @@ impl Run {
         }
     }
 
-    async fn until_serving(&self, topology: Topology) -> Outcome<()> {
+    pub(super) async fn until_serving(&self, topology: Topology) -> Outcome<()> {
         self.until(&format!("serving {}", topology.name), async || {
             let agent = get(&self.admin, &self.path()).await?;
             let serves = agent["status"]["mode"] == topology.mode
@@ -270,7 +270,7 @@ impl Run {
     }
 
     /// One path, one policy, and every application pod on it.
-    async fn until_settled(&self, topology: Topology) -> Outcome<()> {
+    pub(super) async fn until_settled(&self, topology: Topology) -> Outcome<()> {
         self.until(&format!("settled in {}", topology.name), async || {
             let agent = get(&self.admin, &self.path()).await?;
             let pods = &agent["status"]["pods"];
@@ -288,7 +288,7 @@ impl Run {
         .await
     }
 
-    async fn until_nothing_is_left(&self) -> Outcome<()> {
+    pub(super) async fn until_nothing_is_left(&self) -> Outcome<()> {
         self.until("without anything left", async || {
             let found = end_state::normalised(&self.admin, &self.namespace, &self.name).await?;
             let left: Vec<&String> = found.keys().filter(|key| *key != "injected pods").collect();
@@ -395,7 +395,7 @@ fn excess(
         .collect()
 }
 
-fn is(agent: &Value, kind: &str, status: &str) -> bool {
+pub(super) fn is(agent: &Value, kind: &str, status: &str) -> bool {
     let all = agent["status"]["conditions"]
         .as_array()
         .into_iter()
@@ -404,7 +404,12 @@ fn is(agent: &Value, kind: &str, status: &str) -> bool {
         .any(|condition| condition["type"] == kind && condition["status"] == status)
 }
 
-async fn send(client: &Client, method: http::Method, path: &str, body: &Value) -> Outcome<Value> {
+pub(super) async fn send(
+    client: &Client,
+    method: http::Method,
+    path: &str,
+    body: &Value,
+) -> Outcome<Value> {
     let kind = if method == http::Method::PATCH {
         "application/merge-patch+json"
     } else {
