@@ -37,6 +37,16 @@ impl Mode {
         }
     }
 
+    /// The word in names of objects.
+    pub fn kebab(self) -> &'static str {
+        match self {
+            Self::Sidecar => "sidecar",
+            Self::HostPort => "host-port",
+            Self::HostNetwork => "host-network",
+            Self::NodeLocal => "node-local",
+        }
+    }
+
     /// The mode a label value names, if any.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|mode| mode.as_str() == text)

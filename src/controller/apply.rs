@@ -7,17 +7,18 @@ use std::fmt::Debug;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
-use kube::{Api, Client, Resource, ResourceExt};
-use serde_json::Value;
+use kube::{Api, Client};
+use serde_json::{Value, json};
 
 use super::error::ControllerError;
-use crate::desired::{Object, ValidAgent, is_as_wanted};
+use crate::desired::{Object, Owner, ValidAgent, is_as_wanted, strangers};
 use crate::names;
 
 /// Annotation with a hash over the whole intent: fields that are no longer wanted show only there.
 const APPLIED: &str = "otelagent.dev/applied";
 
-/// Writes one namespaced object unless `live` already is what is wanted. Returns whether it wrote.
+/// Writes one namespaced object unless `live`, which bears its name, already is what is wanted. Returns
+/// whether it wrote.
 pub(crate) async fn object(
     client: &Client,
     agent: &ValidAgent,
@@ -25,50 +26,64 @@ pub(crate) async fn object(
     annotations: &[(&str, String)],
     live: Option<&Value>,
 ) -> Result<bool, ControllerError> {
-    let resource = match desired {
-        Object::DaemonSet(_) => ApiResource::erase::<DaemonSet>(&()),
-        Object::Service(_) => ApiResource::erase::<Service>(&()),
-    };
     let mut intent = desired.to_json();
     for (key, value) in annotations {
         intent["metadata"]["annotations"][*key] = Value::String(value.clone());
     }
-    let intent = sealed(intent);
-    if live.is_some_and(|live| is_as_wanted(live, &intent)) {
-        return Ok(false);
-    }
-    let api = Api::namespaced_with(client.clone(), &agent.namespace, &resource);
-    if live.is_none() {
-        refuse_foreign(&api, agent, desired).await?;
-    }
-    apply(&api, desired.kind(), desired.name(), &intent).await?;
-    Ok(true)
+    let target = Target {
+        api: Api::namespaced_with(client.clone(), &agent.namespace, &resource(desired)),
+        kind: desired.kind(),
+        name: desired.name(),
+        owner: &agent.owner(),
+    };
+    let written = target.write(&sealed(intent), live).await?;
+    Ok(written.is_some())
 }
 
-/// Writes one cluster-scoped object unless `live` already is what is wanted. Returns what stands after a
-/// write, and `None` where there was nothing to write.
+/// Writes one cluster-scoped object unless `live`, which bears its name, already is what is wanted. Returns
+/// what stands after a write, and `None` where there was nothing to write.
 pub(crate) async fn cluster_object(
     client: &Client,
-    resource: &ApiResource,
+    owner: &Owner,
+    (kind, resource): (&'static str, &ApiResource),
     intent: Value,
     live: Option<&Value>,
 ) -> Result<Option<DynamicObject>, ControllerError> {
     let intent = sealed(intent);
-    if live.is_some_and(|live| is_as_wanted(live, &intent)) {
-        return Ok(None);
+    let target = Target {
+        api: Api::all_with(client.clone(), resource),
+        kind,
+        name: intent["metadata"]["name"].as_str().unwrap_or_default(),
+        owner,
+    };
+    target.write(&intent, live).await
+}
+
+/// Whether an object is this `OtelAgent`'s, for the server is asked where it does not say so itself.
+pub(crate) async fn is_ours(
+    client: &Client,
+    agent: &ValidAgent,
+    desired: &Object,
+    live: &Value,
+) -> Result<bool, ControllerError> {
+    let owner = agent.owner();
+    if owner.is_named_by(live) {
+        return Ok(true);
     }
-    let name = intent["metadata"]["name"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
-    apply(
-        &Api::all_with(client.clone(), resource),
-        &resource.kind,
-        &name,
-        &intent,
-    )
-    .await
-    .map(Some)
+    let target = Target {
+        api: Api::namespaced_with(client.clone(), &agent.namespace, &resource(desired)),
+        kind: desired.kind(),
+        name: desired.name(),
+        owner: &owner,
+    };
+    Ok(target.refuse_foreign().await.is_ok())
+}
+
+fn resource(desired: &Object) -> ApiResource {
+    match desired {
+        Object::DaemonSet(_) => ApiResource::erase::<DaemonSet>(&()),
+        Object::Service(_) => ApiResource::erase::<Service>(&()),
+    }
 }
 
 /// The intent with its own hash as an annotation.
@@ -78,60 +93,121 @@ fn sealed(mut intent: Value) -> Value {
     intent
 }
 
-async fn apply(
-    api: &Api<DynamicObject>,
-    kind: &str,
-    name: &str,
-    intent: &Value,
-) -> Result<DynamicObject, ControllerError> {
-    let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
-    let stands = api
-        .patch(name, &parameters, &Patch::Apply(intent))
-        .await
-        .map_err(ControllerError::api(format!("apply {kind} {name}")))?;
-    tracing::info!(kind, name, "applied");
-    Ok(stands)
+/// One object that is to be written.
+struct Target<'a> {
+    api: Api<DynamicObject>,
+    kind: &'static str,
+    name: &'a str,
+    owner: &'a Owner,
 }
 
-/// Force takes over whatever bears the name, so what is not ours is refused first.
-async fn refuse_foreign(
-    api: &Api<DynamicObject>,
-    agent: &ValidAgent,
-    desired: &Object,
-) -> Result<(), ControllerError> {
-    let found = api
-        .get_opt(desired.name())
-        .await
-        .map_err(ControllerError::api(format!(
-            "read {} {}",
-            desired.kind(),
-            desired.name()
-        )))?;
-    let is_ours = |object: &DynamicObject| {
-        object
-            .owner_references()
-            .iter()
-            .any(|owner| owner.uid == agent.uid)
-    };
-    match found {
-        Some(object) if !is_ours(&object) => Err(ControllerError::NameTaken {
-            kind: desired.kind(),
-            name: desired.name().into(),
-        }),
-        _ => Ok(()),
+impl Target<'_> {
+    async fn write(
+        &self,
+        intent: &Value,
+        live: Option<&Value>,
+    ) -> Result<Option<DynamicObject>, ControllerError> {
+        let ours = live.filter(|live| self.owner.is_named_by(live));
+        if ours.is_some_and(|live| is_as_wanted(live, intent)) {
+            return Ok(None);
+        }
+        if ours.is_none() {
+            self.refuse_foreign().await?;
+        }
+        let stands = match self.apply(intent).await {
+            Err(kube::Error::Api(status)) if status.is_invalid() => {
+                self.remove_strangers(intent).await?;
+                self.apply(intent).await
+            }
+            other => other,
+        };
+        let action = || format!("apply {} {}", self.kind, self.name);
+        let stands = stands.map_err(|error| ControllerError::api(action())(error))?;
+        tracing::info!(kind = self.kind, name = self.name, "applied");
+        Ok(Some(stands))
+    }
+
+    async fn apply(&self, intent: &Value) -> kube::Result<DynamicObject> {
+        let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
+        let intent = Patch::Apply(intent);
+        self.api.patch(self.name, &parameters, &intent).await
+    }
+
+    /// Force takes over whatever bears the name, so what is not ours is refused first.
+    async fn refuse_foreign(&self) -> Result<(), ControllerError> {
+        let found = self.api.get_metadata_opt(self.name).await;
+        let action = || format!("read {} {}", self.kind, self.name);
+        let found = found.map_err(|error| ControllerError::api(action())(error))?;
+        let found = found.and_then(|found| serde_json::to_value(found).ok());
+        if found.is_none_or(|found| self.owner.owns(&found)) {
+            return Ok(());
+        }
+        Err(ControllerError::NameTaken {
+            kind: self.kind,
+            name: self.name.into(),
+        })
+    }
+
+    /// Whoever renames an entry of a list makes it his own beside ours, and some lists cannot hold both
+    /// (one port under two names): such entries go. Not by a merge patch, which would own what it writes.
+    async fn remove_strangers(&self, intent: &Value) -> Result<(), ControllerError> {
+        let action = || format!("read {} {}", self.kind, self.name);
+        let live = self.api.get_opt(self.name).await;
+        let live = live.map_err(|error| ControllerError::api(action())(error))?;
+        let Some(live) = live.and_then(|live| serde_json::to_value(live).ok()) else {
+            return Ok(());
+        };
+        // Removes nothing from another version than the one that was read.
+        let version = &live["metadata"]["resourceVersion"];
+        let mut steps =
+            vec![json!({"op": "test", "path": "/metadata/resourceVersion", "value": version})];
+        let paths = strangers(&live, intent);
+        steps.extend(
+            paths
+                .iter()
+                .map(|path| json!({"op": "remove", "path": path})),
+        );
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let action = || {
+            format!(
+                "remove {} from {} {}",
+                paths.join(", "),
+                self.kind,
+                self.name
+            )
+        };
+        let Ok(steps) = serde_json::from_value(Value::Array(steps)) else {
+            return Ok(());
+        };
+        let parameters = PatchParams {
+            field_manager: Some(names::FIELD_MANAGER.into()),
+            ..PatchParams::default()
+        };
+        let patched = self
+            .api
+            .patch(self.name, &parameters, &Patch::<()>::Json(steps))
+            .await;
+        patched.map_err(|error| ControllerError::api(action())(error))?;
+        Ok(())
     }
 }
 
 /// Deletes exactly the object that was seen: same uid, same version. Already gone is success.
-pub(crate) async fn delete<K>(api: &Api<K>, seen: &K) -> Result<(), ControllerError>
-where
-    K: Resource + Clone + Debug + serde::de::DeserializeOwned,
-    K::DynamicType: Default,
-{
-    delete_named(api, &seen.name_any(), seen.uid(), seen.resource_version()).await
+pub(crate) async fn delete_object(
+    client: &Client,
+    agent: &ValidAgent,
+    desired: &Object,
+    seen: &Value,
+) -> Result<(), ControllerError> {
+    let api =
+        Api::<DynamicObject>::namespaced_with(client.clone(), &agent.namespace, &resource(desired));
+    let seen = |key: &str| seen["metadata"][key].as_str().map(str::to_owned);
+    delete_named(&api, desired.name(), seen("uid"), seen("resourceVersion")).await
 }
 
-/// As [`delete`], for kinds known at run time only.
+/// Deletes the object of this uid and version, where they are given. Already gone is success.
 pub(crate) async fn delete_named<K>(
     api: &Api<K>,
     name: &str,

@@ -184,7 +184,7 @@ pub(crate) async fn ensure(
     };
     let recipe = topology(mode).recipe(valid, &context.environment);
     let rendered = render(context, valid, selection, &recipe, standing)?;
-    write(context, POLICY, rendered.policy.clone()).await?;
+    write(context, valid, POLICY, rendered.policy.clone()).await?;
     let name = policy_name(&rendered);
     if standing.in_force.policy.as_deref() != Some(name.as_str())
         && let Err(refusal) = prove(context, valid, &rendered, &recipe).await?
@@ -248,7 +248,7 @@ async fn prove(
     rendered: &Policies,
     recipe: &Recipe,
 ) -> Result<Result<(), String>, ControllerError> {
-    let written = write(context, BINDING, rendered.proof_binding.clone()).await?;
+    let written = write(context, valid, BINDING, rendered.proof_binding.clone()).await?;
     let pods = canary::probe_pods(recipe, &rendered.hash);
     let proof = probe(context, &pods, recipe).await?;
     let name = rendered.proof_binding["metadata"]["name"]
@@ -354,13 +354,14 @@ async fn bind(
     binding["metadata"]["annotations"][names::ANNOTATION_RECIPE] = Value::String(recipe.hash());
     binding["metadata"]["annotations"][names::ANNOTATION_BOUND_AT] =
         Value::String(bound_at.to_string());
-    write(context, BINDING, binding).await?;
+    write(context, valid, BINDING, binding).await?;
     if moved {
         context.remember_probe(&valid.uid, None);
         tracing::info!(namespace = valid.namespace, name = valid.name, mode = %recipe.mode, policy = name, "serving");
     }
-    write(context, WARNING, rendered.warning.clone()).await?;
-    write(context, WARNING_BINDING, rendered.warning_binding.clone()).await?;
+    write(context, valid, WARNING, rendered.warning.clone()).await?;
+    let warning_binding = rendered.warning_binding.clone();
+    write(context, valid, WARNING_BINDING, warning_binding).await?;
     Ok(InForce {
         mode: Some(recipe.mode),
         recipe: Some(recipe.hash()),
@@ -431,7 +432,7 @@ async fn withdraw(
     agent: &OtelAgent,
     valid: &ValidAgent,
 ) -> Result<(), ControllerError> {
-    let all = ADMISSION_KINDS.map(|kind| (kind, owned(context, kind, &valid.uid)));
+    let all = ADMISSION_KINDS.map(|kind| (kind, owned(context, kind, valid)));
     if all.iter().any(|(_, objects)| !objects.is_empty()) {
         fresh::spec(context, agent).await?;
     }
@@ -452,7 +453,7 @@ async fn sweep_own(
 ) -> Result<Option<Duration>, ControllerError> {
     let since = in_force.bound_at.unwrap_or(Timestamp::MAX);
     let age = Duration::try_from(Context::now().duration_since(since)).unwrap_or_default();
-    let mut left = owned(context, POLICY, &valid.uid);
+    let mut left = owned(context, POLICY, valid);
     left.retain(|object| Some(object.name_any()) != in_force.policy);
     if left.is_empty() {
         return Ok(None);
@@ -472,6 +473,7 @@ async fn sweep_own(
 
 async fn write(
     context: &Context,
+    valid: &ValidAgent,
     kind: &'static str,
     intent: Value,
 ) -> Result<Option<DynamicObject>, ControllerError> {
@@ -480,7 +482,8 @@ async fn write(
         cached(context, kind, name).and_then(|object| serde_json::to_value(object.as_ref()).ok());
     let written = apply::cluster_object(
         &context.client,
-        &admission_resource(kind),
+        &valid.owner(),
+        (kind, &admission_resource(kind)),
         intent,
         live.as_ref(),
     )
@@ -516,12 +519,16 @@ fn cached(context: &Context, kind: &str, name: &str) -> Option<Arc<DynamicObject
         .get(&ObjectRef::new_with(name, resource))
 }
 
-/// Objects of a kind that carry an owner's uid.
-pub(crate) fn owned(context: &Context, kind: &str, uid: &str) -> Vec<Arc<DynamicObject>> {
+/// Objects of a kind that carry an owner's uid and its name: a copy under another name is its maker's.
+fn owned(context: &Context, kind: &str, valid: &ValidAgent) -> Vec<Arc<DynamicObject>> {
     let Some(store) = context.stores.admission.get(kind) else {
         return Vec::new();
     };
-    store.state_filter(|object| belongs(object, uid))
+    let own = (valid.namespace.clone(), valid.name.clone());
+    store.state_filter(|object| {
+        let named = names::owner_of_cluster_object(&object.name_any());
+        belongs(object, &valid.uid) && named.as_ref() == Some(&own)
+    })
 }
 
 fn belongs(object: &DynamicObject, uid: &str) -> bool {

@@ -55,11 +55,11 @@ pub(crate) fn in_force(binding: &DynamicObject) -> InForce {
 pub(crate) fn vehicles(
     stores: &Stores,
     namespace: &str,
-    label: &str,
+    name: &str,
 ) -> BTreeMap<Mode, Option<Timestamp>> {
     let found = |mode| {
         stores
-            .daemon_set(namespace, label, mode)
+            .daemon_set(namespace, name, mode)
             .map(|object| (mode, unused_since(&object)))
     };
     Mode::ALL.into_iter().filter_map(found).collect()
@@ -84,11 +84,10 @@ pub(crate) fn vehicle_state(
         return None;
     }
     let template = wanted_template(agent, environment, mode);
-    let label = agent.label();
-    let Some(object) = stores.daemon_set(&agent.namespace, &label, mode) else {
+    let Some(object) = stores.daemon_set(&agent.namespace, &agent.name, mode) else {
         return Some(VehicleState::pending("it does not exist yet"));
     };
-    let vehicle = vehicle(stores, &object, &label, mode);
+    let vehicle = vehicle(stores, &object, &agent.label(), mode);
     Some(vehicle.state(&node_states(stores), &template, agent.max_unready))
 }
 
@@ -100,7 +99,7 @@ pub(crate) fn outdated(
 ) -> BTreeSet<Mode> {
     let label = agent.label();
     let is_outdated = |mode: &Mode| {
-        let found = stores.daemon_set(&agent.namespace, &label, *mode);
+        let found = stores.daemon_set(&agent.namespace, &agent.name, *mode);
         found.is_some_and(|object| {
             let template = wanted_template(agent, environment, *mode);
             vehicle(stores, &object, &label, *mode).is_outdated(&node_states(stores), &template)
@@ -119,11 +118,12 @@ fn wanted_template(agent: &ValidAgent, environment: &Environment, mode: Mode) ->
 pub(crate) fn standing_vehicle(
     stores: &Stores,
     namespace: &str,
-    label: &str,
+    name: &str,
     mode: Mode,
 ) -> Option<VehicleState> {
-    let object = stores.daemon_set(namespace, label, mode)?;
-    let vehicle = vehicle(stores, &object, label, mode);
+    let object = stores.daemon_set(namespace, name, mode)?;
+    let label = names::agent_label(namespace, name);
+    let vehicle = vehicle(stores, &object, &label, mode);
     let template = vehicle.template.clone();
     Some(vehicle.state(&node_states(stores), &template, MaxUnready::default()))
 }
@@ -159,7 +159,7 @@ pub(crate) fn replaced_version(
     environment: &Environment,
     mode: Mode,
 ) -> Option<String> {
-    let live = stores.daemon_set(&agent.namespace, &agent.label(), mode)?;
+    let live = stores.daemon_set(&agent.namespace, &agent.name, mode)?;
     let version = live.annotations().get(names::ANNOTATION_OPERATOR)?;
     let differs = *version != environment.operator_version
         && template_label(&live).unwrap_or_default() != wanted_template(agent, environment, mode);

@@ -6,17 +6,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
-use kube::{Api, ResourceExt};
+use kube::runtime::reflector::ObjectRef;
+use kube::ResourceExt;
 
 use super::context::Context;
 use super::error::ControllerError;
 use super::injection::{self, Standing};
 use super::observe::{self, InForce};
-use super::stores::{Guarded, serves};
+use super::stores::Guarded;
 use super::{apply, fresh, report, restart};
 use crate::api::{Mode, OtelAgent};
 use crate::desired::{Object, Problem, ValidAgent, topology, validate};
@@ -79,8 +79,7 @@ async fn refuse(
     standing: &Standing,
     context: &Context,
 ) -> Result<Action, ControllerError> {
-    let label = names::agent_label(&agent.namespace().unwrap_or_default(), &agent.name_any());
-    let namespace = agent.namespace().unwrap_or_default();
+    let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
     let in_force = &standing.in_force;
     let mode = in_force
         .mode
@@ -104,7 +103,7 @@ async fn refuse(
         problems,
         serving: mode.map(|mode| (mode, endpoint)),
         serving_vehicle: mode
-            .and_then(|mode| observe::standing_vehicle(stores, &namespace, &label, mode)),
+            .and_then(|mode| observe::standing_vehicle(stores, &namespace, &name, mode)),
         wanted_vehicle: None,
         held: Vec::new(),
         pods: observe::pods(
@@ -279,7 +278,7 @@ fn observed(
         serving: in_force.mode.or(remembered),
         wanted_ready: vehicle.is_none_or(|vehicle| vehicle.is_ready_everywhere()),
         users,
-        vehicles: observe::vehicles(&context.stores, &valid.namespace, &valid.label()),
+        vehicles: observe::vehicles(&context.stores, &valid.namespace, &valid.name),
         outdated: observe::outdated(&context.stores, valid, &context.environment),
         hold_old: valid.hold_old,
     }
@@ -356,7 +355,7 @@ async fn write_objects(
     Ok(())
 }
 
-/// The object as the caches know it.
+/// The object of that name as the caches know it, whosever it is.
 fn live(
     valid: &ValidAgent,
     object: &Object,
@@ -367,23 +366,16 @@ fn live(
         Object::DaemonSet(_) => {
             let found = context
                 .stores
-                .daemon_set(&valid.namespace, &valid.label(), mode)?;
+                .daemon_set(&valid.namespace, &valid.name, mode)?;
             serde_json::to_value(found.as_ref()).ok()
         }
-        Object::Service(wanted) => {
-            let name = wanted.metadata.name.as_deref()?;
-            let ours = |service: &Service| {
-                service.name_any() == name
-                    && service
-                        .owner_references()
-                        .iter()
-                        .any(|owner| owner.uid == valid.uid)
-            };
-            let found = context.stores.services.iter().find_map(|store| {
-                store.find(|service| {
-                    service.namespace().as_deref() == Some(&valid.namespace) && ours(service)
-                })
-            })?;
+        Object::Service(_) => {
+            let reference = ObjectRef::<Service>::new(object.name()).within(&valid.namespace);
+            let found = context
+                .stores
+                .services
+                .iter()
+                .find_map(|store| store.get(&reference))?;
             serde_json::to_value(found.as_ref()).ok()
         }
     }
@@ -394,21 +386,20 @@ async fn remove_objects(
     decided: &Plan,
     context: &Context,
 ) -> Result<(), ControllerError> {
-    let label = valid.label();
     for mode in &decided.remove {
-        let services =
-            context.stores.services.iter().flat_map(|store| {
-                store.state_filter(|s: &Service| serves(s.labels(), &label, *mode))
-            });
-        for service in services {
-            let api = Api::<Service>::namespaced(context.client.clone(), &valid.namespace);
-            apply::delete(&api, service.as_ref()).await?;
-            context.metrics.wrote("Service", "delete");
-        }
-        if let Some(vehicle) = context.stores.daemon_set(&valid.namespace, &label, *mode) {
-            let api = Api::<DaemonSet>::namespaced(context.client.clone(), &valid.namespace);
-            apply::delete(&api, vehicle.as_ref()).await?;
-            context.metrics.wrote("DaemonSet", "delete");
+        // The path first, then what it leads to.
+        for object in topology(*mode)
+            .objects(valid, &context.environment)
+            .iter()
+            .rev()
+        {
+            let Some(live) = live(valid, object, *mode, context) else {
+                continue;
+            };
+            if apply::is_ours(&context.client, valid, object, &live).await? {
+                apply::delete_object(&context.client, valid, object, &live).await?;
+                context.metrics.wrote(object.kind(), "delete");
+            }
         }
     }
     Ok(())

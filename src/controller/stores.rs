@@ -11,6 +11,7 @@ use futures::channel::mpsc::UnboundedSender;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::Writer;
@@ -241,11 +242,7 @@ impl Builder {
         let writer = Writer::new(kind);
         let store = writer.as_reader();
         let on = self.trigger.clone();
-        let tell = move |object: &K| {
-            if let Some(label) = object.labels().get(names::LABEL_OWNER) {
-                on.labelled(label);
-            }
-        };
+        let tell = move |object: &K| on.each(|agent| is_made_for(object.meta(), agent));
         let ours = format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY);
         let ours = watcher::Config::default().labels(&ours);
         let forget_managers = |object: &mut K| object.meta_mut().managed_fields = None;
@@ -285,6 +282,23 @@ where
         }
         what
     })
+}
+
+/// Whether an object could be of an `OtelAgent`: by its label or, since that may have been taken away, by
+/// its name.
+fn is_made_for(object: &ObjectMeta, agent: &OtelAgent) -> bool {
+    let labels = object.labels.as_ref();
+    let label = labels.and_then(|labels| labels.get(names::LABEL_OWNER));
+    let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
+    let object_name = object.name.as_deref().unwrap_or_default();
+    let is_named = match &object.namespace {
+        Some(of) => {
+            let rest = object_name.strip_prefix(&name);
+            *of == namespace && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        }
+        None => names::owner_of_cluster_object(object_name) == Some((namespace, name)),
+    };
+    is_named || label.is_some_and(|label| *label == label_of(agent))
 }
 
 fn pod_changed(trigger: &Trigger, namespaces: &Store<SlimNamespace>, pod: &SlimPod) {
@@ -338,18 +352,24 @@ impl Stores {
         }
     }
 
-    /// The vehicle of a mode, by its labels.
+    /// The vehicle of a mode of an `OtelAgent`: of that name, and by its labels or its owner reference
+    /// made for one of that name. Whose it is, only the server knows where the reference is gone.
     pub(crate) fn daemon_set(
         &self,
         namespace: &str,
-        label: &str,
+        agent: &str,
         mode: Mode,
     ) -> Option<Arc<DaemonSet>> {
-        self.daemon_sets.iter().find_map(|store| {
-            store.find(|object| {
-                object.namespace().as_deref() == Some(namespace)
-                    && serves(object.labels(), label, mode)
-            })
+        let name = names::vehicle(agent, mode.kebab());
+        let reference = ObjectRef::new(&name).within(namespace);
+        let label = names::agent_label(namespace, agent);
+        let found = self
+            .daemon_sets
+            .iter()
+            .find_map(|store| store.get(&reference));
+        found.filter(|found| {
+            let refers = |owner: &OwnerReference| owner.kind == "OtelAgent" && owner.name == agent;
+            serves(found.labels(), &label, mode) || found.owner_references().iter().any(refers)
         })
     }
 }

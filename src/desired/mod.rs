@@ -9,11 +9,13 @@ mod agent_pod;
 mod environment;
 mod modes;
 mod objects;
+mod ownership;
 mod quantity;
 mod validate;
 
 pub use agent_config::Placement;
 pub use environment::{Environment, ServerVersion};
 pub use modes::{Topology, topology};
-pub use objects::{Object, covers, is_as_wanted};
+pub use objects::{Object, covers, is_as_wanted, strangers};
+pub use ownership::Owner;
 pub use validate::{Problem, ValidAgent, selection, validate};

@@ -75,6 +75,38 @@ pub fn covers(actual: &Value, desired: &Value) -> bool {
     }
 }
 
+/// Entries of `actual`'s lists that `desired` does not name though it names the list's others, as JSON
+/// pointers (RFC 6901), the last of each list first, so that they can be removed in this order. A list of
+/// which nothing would remain is left alone.
+pub fn strangers(actual: &Value, desired: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    collect_strangers("", actual, desired, &mut found);
+    found
+}
+
+fn collect_strangers(path: &str, actual: &Value, desired: &Value, found: &mut Vec<String>) {
+    match (actual, desired) {
+        (Value::Object(actual), Value::Object(desired)) => {
+            for (key, desired) in desired {
+                if let Some(actual) = actual.get(key) {
+                    let key = key.replace('~', "~0").replace('/', "~1");
+                    collect_strangers(&format!("{path}/{key}"), actual, desired, found);
+                }
+            }
+        }
+        (Value::Array(actual), Value::Array(desired)) => {
+            let is_meant = |item: &&Value| desired.iter().any(|wanted| covers(item, wanted));
+            let is_named = desired.iter().all(|item| item.get("name").is_some());
+            if is_named && actual.iter().any(|item| is_meant(&item)) {
+                let others = actual.iter().enumerate().rev();
+                let others = others.filter(|(_, item)| !is_meant(item));
+                found.extend(others.map(|(index, _)| format!("{path}/{index}")));
+            }
+        }
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -101,5 +133,24 @@ mod tests {
             &json!({"args": ["a", "b"]}),
             &json!({"args": ["a"]})
         ));
+    }
+
+    #[test]
+    fn strangers_are_entries_of_named_lists_that_nobody_wants_last_first() {
+        let wanted = json!({"spec": {"ports": [{"name": "a", "port": 1}, {"name": "b", "port": 2}], "args": ["x"]}});
+        let live = |ports: Value| json!({"spec": {"ports": ports, "args": ["y"], "more": [{"name": "z"}]}});
+        let changed = live(
+            json!([{"name": "a", "port": 9}, {"name": "b", "port": 2, "set": 1}, {"name": "c", "port": 3}]),
+        );
+        assert_eq!(
+            strangers(&changed, &wanted),
+            ["/spec/ports/2", "/spec/ports/0"]
+        );
+        let all = live(json!([{"name": "a", "port": 9}]));
+        assert!(
+            strangers(&all, &wanted).is_empty(),
+            "a list without entries may be refused"
+        );
+        assert!(strangers(&wanted, &wanted).is_empty());
     }
 }

@@ -11,7 +11,7 @@ use kube::ResourceExt;
 
 use super::agent_config;
 use super::quantity::{self, MIB, no_nodes};
-use super::{Environment, topology};
+use super::{Environment, Owner, topology};
 use crate::api::{Mode, OnFailure, OtelAgent, OtelAgentSpec, Restart, Routing, Switchover};
 use crate::inject::policy::{self, PolicyInput};
 use crate::inject::{Namespaces, Selection};
@@ -77,6 +77,15 @@ impl ValidAgent {
     /// Value of the labels that stand for this object.
     pub fn label(&self) -> String {
         names::agent_label(&self.namespace, &self.name)
+    }
+
+    /// As its objects name it.
+    pub fn owner(&self) -> Owner {
+        Owner {
+            uid: self.uid.clone(),
+            name: self.name.clone(),
+            label: self.label(),
+        }
     }
 
     /// Image of the agent.

@@ -215,6 +215,27 @@ impl Cluster {
             .find(|object| label(object, names::LABEL_VEHICLE) == Some(mode) && !is_going(object))
     }
 
+    /// How many nodes of a vehicle may be without a ready agent: `spec.switchover.maxUnready`, a count or
+    /// percent of those that should have one, rounded down.
+    fn may_be_unready(&self, mode: &str) -> usize {
+        let desired = self
+            .vehicle(mode)
+            .and_then(|object| object["status"]["desiredNumberScheduled"].as_u64())
+            .unwrap_or_default();
+        let said = match &self.agent["spec"]["switchover"]["maxUnready"] {
+            Value::String(text) => match text.strip_suffix('%') {
+                Some(percent) => percent
+                    .parse()
+                    .ok()
+                    .map(|percent: u64| desired * percent / 100),
+                None => text.parse().ok(),
+            },
+            other => other.as_u64(),
+        };
+        said.and_then(|nodes| usize::try_from(nodes).ok())
+            .unwrap_or_default()
+    }
+
     /// Agent pods of a mode by node, those that are ready.
     fn agents(&self, mode: &str) -> BTreeMap<&str, bool> {
         let mut nodes: BTreeMap<&str, bool> = BTreeMap::new();
@@ -277,9 +298,9 @@ fn check_serving(cluster: &Cluster, court: &mut Court) {
             .filter(|(node, ready)| !ready && cluster.nodes.get(*node) == Some(&true))
             .map(|(node, _)| node)
             .collect();
-        let tolerated = !cluster.agent["spec"]["switchover"]["maxUnready"].is_null();
-        court.check(silent.is_empty() || tolerated, || {
-            format!("Ready is true, and {mode} has no ready agent on {silent:?}")
+        let tolerated = cluster.may_be_unready(mode);
+        court.check(silent.len() <= tolerated, || {
+            format!("Ready is true, and {mode} has no ready agent on {silent:?}, which is more than {tolerated}")
         });
     }
 }

@@ -56,6 +56,29 @@ fn what_is_on_disk_is_given_more_time_only_where_another_agent_has_taken_over() 
     assert_eq!(grace(no_surge), 30);
 }
 
+#[test]
+fn an_image_is_pulled_as_the_server_would_say_for_it_whatever_image_was_there_before() {
+    let policy = |agent: &str| {
+        let pod = pod(&valid(&format!("mode: NodeLocal, agent: {{{agent}}}")));
+        pod["containers"][0]["imagePullPolicy"].clone()
+    };
+    assert_eq!(policy(""), "IfNotPresent", "the bundled agent has a tag");
+    assert_eq!(policy("image: a"), "Always");
+    assert_eq!(policy("image: 'a:latest'"), "Always");
+    assert_eq!(policy("image: 'host:5000/a'"), "Always");
+    assert_eq!(policy("image: 'host:5000/a:1'"), "IfNotPresent");
+    let digest = "0".repeat(64);
+    assert_eq!(
+        policy(&format!("image: 'a@sha256:{digest}'")),
+        "IfNotPresent"
+    );
+    assert_eq!(
+        policy(&format!("image: 'a:latest@sha256:{digest}'")),
+        "Always"
+    );
+    assert_eq!(policy("image: a, imagePullPolicy: Never"), "Never");
+}
+
 /// Bytes of the queue's volume.
 fn volume(spec: &str) -> u64 {
     let pod = pod(&valid(spec));

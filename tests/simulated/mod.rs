@@ -14,6 +14,7 @@
 //! sample that takes two minutes: a fixed one, so that a failure is the change's and not chance's, or the one
 //! that `OTELAGENT_SEED` draws.
 
+mod children;
 mod cluster;
 mod crashes;
 mod faults;

@@ -56,9 +56,9 @@ pub(super) struct Reference {
 /// A run under way.
 pub(super) struct Run {
     cluster: &'static Cluster,
-    admin: Client,
-    namespace: String,
-    name: String,
+    pub(super) admin: Client,
+    pub(super) namespace: String,
+    pub(super) name: String,
     ports: (u16, u16),
     faults: Faults,
     operator: Operator,
@@ -198,7 +198,7 @@ impl Run {
         self.cluster.recorder.forget(&self.namespace);
     }
 
-    fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         let (namespace, name) = (&self.namespace, &self.name);
         format!("/apis/otelagent.dev/v1alpha1/namespaces/{namespace}/otelagents/{name}")
     }
@@ -323,7 +323,7 @@ impl Run {
         self.operator = Operator::start(self.cluster, &self.namespace, &self.faults);
     }
 
-    async fn patch(&self, path: &str, change: &Value) -> Outcome<()> {
+    pub(super) async fn patch(&self, path: &str, change: &Value) -> Outcome<()> {
         send(&self.admin, http::Method::PATCH, path, change)
             .await
             .map(drop)
@@ -376,7 +376,7 @@ impl Run {
         .await
     }
 
-    async fn until_nothing_is_left(&self) -> Outcome<()> {
+    pub(super) async fn until_nothing_is_left(&self) -> Outcome<()> {
         self.until("without anything left", async || {
             let found = end_state::normalised(&self.admin, &self.namespace, &self.name).await?;
             let left: Vec<&String> = found.keys().filter(|key| *key != "injected pods").collect();
@@ -481,7 +481,7 @@ fn excess(
         .collect()
 }
 
-fn is(agent: &Value, kind: &str, status: &str) -> bool {
+pub(super) fn is(agent: &Value, kind: &str, status: &str) -> bool {
     let all = agent["status"]["conditions"]
         .as_array()
         .into_iter()
@@ -490,7 +490,12 @@ fn is(agent: &Value, kind: &str, status: &str) -> bool {
         .any(|condition| condition["type"] == kind && condition["status"] == status)
 }
 
-async fn send(client: &Client, method: http::Method, path: &str, body: &Value) -> Outcome<Value> {
+pub(super) async fn send(
+    client: &Client,
+    method: http::Method,
+    path: &str,
+    body: &Value,
+) -> Outcome<Value> {
     let kind = if method == http::Method::PATCH {
         "application/merge-patch+json"
     } else {

@@ -78,6 +78,7 @@ fn rendered(spec: &Value) -> Option<Value> {
         "recipe": mode.recipe(&valid, &environment()),
         "selection": valid.selection,
         "hold": format!("{:?}", valid.hold_old),
+        "max unready": format!("{:?}", valid.max_unready),
         "mode": valid.wanted(),
     });
     for object in mode.objects(&valid, &environment()) {

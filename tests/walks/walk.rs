@@ -16,7 +16,7 @@ use crate::effort::is_full;
 use crate::oracle::end_state;
 use crate::oracle::truth_within;
 
-/// Edits of a walk in `make test`, and in `make test-full`.
+/// Edits of a walk in `make test`, which take less than a minute, and in `make test-full`.
 const SHORT: usize = 30;
 const FULL: usize = 500;
 /// Everything comes to rest within this time, also on a busy machine.
@@ -74,10 +74,6 @@ async fn a_running_object_survives_a_walk_over_its_spec_and_ends_as_one_made_ane
     if !testbed::skip_unless_possible("a walk over the spec") {
         return;
     }
-    // Not yet in `make test`: some walks do not come to an end, and why is not known.
-    if !is_full() && std::env::var_os("OTELAGENT_SEED").is_none() {
-        return;
-    }
     let (seed, full) = (seed(), is_full());
     let moves = walk(seed, if full { FULL } else { SHORT });
     println!(
@@ -85,8 +81,9 @@ async fn a_running_object_survives_a_walk_over_its_spec_and_ends_as_one_made_ane
         moves.len()
     );
     let mut walker = Walker::start("walker").await;
+    let begun = Instant::now();
     let Err((at, why)) = walker.go(&moves).await else {
-        println!("{:?}", walker.tally);
+        println!("{:?} in {:.0?}", walker.tally, begun.elapsed());
         return;
     };
     println!("seed {seed}, move {at}: {why}");
@@ -123,7 +120,10 @@ struct Tally {
     carried_out: usize,
     refused_by_server: usize,
     refused_by_operator: usize,
+    rolls: usize,
     compared_with_new: usize,
+    /// Of these, from the first spec: with the last one agents cannot start.
+    compared_from_base: usize,
 }
 
 /// One object, and what is known of it.
@@ -143,7 +143,6 @@ struct Walker {
 impl Walker {
     async fn start(name: &'static str) -> Self {
         let server = Server::walked().await;
-        drop(server.with_nodes().await);
         let (controller, metrics) = server.with_controller().await;
         let mut walker = Self {
             server,
@@ -191,6 +190,7 @@ impl Walker {
             Move::Edit(edit) => apply(&self.schema, &self.spec, edit),
             Move::Back => self.good.clone(),
             Move::Roll => {
+                self.tally.rolls += 1;
                 self.roll().await;
                 return self.settled().await.map(drop);
             }
@@ -394,43 +394,23 @@ impl Walker {
         if self.spec != self.good {
             self.take(&Move::Back).await?;
         }
-        let status = self.rest().await?;
-        let reasons =
-            ["Ready", "Switching"].map(|type_| condition(&status, type_)["reason"].clone());
-        if ["VehicleNotReady", "AgentsNotReady", "FirstVehicle"]
-            .iter()
-            .any(|reason| reasons.iter().any(|found| found == reason))
-        {
+        if !self.serves_as_wanted().await? {
             // Agents that cannot start (a priority class that does not exist, say) leave an older path
             // serving, which a new object would not have.
+            self.tally.compared_from_base += 1;
             (self.spec, self.good) = (base(), base());
             let answer = self.server.replace(self.name, &self.spec).await;
             answer.map_err(|error| error.to_string())?;
-            self.rest().await?;
         }
-        self.roll().await;
-        let begun = Instant::now();
-        loop {
-            let status = self.rest().await?;
-            let waits = condition(&status, "Switching")["status"] == "True";
-            if !waits || begun.elapsed() > Duration::from_mins(1) {
-                break;
-            }
-        }
+        self.until_only_the_wanted_path_stands().await?;
         let walked = self.end_state().await?;
         self.server
             .delete("OtelAgent", Some(PLATFORM), self.name)
             .await;
-        self.server
-            .create(&agent(self.name, &self.spec))
-            .await
-            .map_err(|error| error.to_string())?;
-        // Pods that come before it serves are missed, as they should be.
-        let begun = Instant::now();
-        while condition(&self.rest().await?, "Ready")["status"] != "True"
-            && begun.elapsed() < Duration::from_mins(1)
-        {}
-        self.roll().await;
+        let new = agent(self.name, &self.spec);
+        let answer = self.server.create(&new).await;
+        answer.map_err(|error| error.to_string())?;
+        self.until_only_the_wanted_path_stands().await?;
         self.settled().await?;
         let fresh = self.end_state().await?;
         let found = end_state::differences(&walked, &fresh);
@@ -439,6 +419,37 @@ impl Walker {
             Ok(())
         } else {
             Err(format!("not as one made anew: {found:?}"))
+        }
+    }
+
+    /// Whether the mode asked for serves, or is about to: its agents can start.
+    async fn serves_as_wanted(&self) -> Result<bool, String> {
+        let status = self.rest().await?;
+        let stuck = ["VehicleNotReady", "AgentsNotReady", "FirstVehicle"];
+        Ok(!["Ready", "Switching"].iter().any(|type_| {
+            let reason = condition(&status, type_)["reason"].as_str();
+            reason.is_some_and(|reason| stuck.contains(&reason))
+        }))
+    }
+
+    /// Waits until the object serves, gives pods what it serves (those that came before are missed or
+    /// stale, as they should be), and waits until the older paths are gone.
+    async fn until_only_the_wanted_path_stands(&self) -> Result<(), String> {
+        let begun = Instant::now();
+        let mut was_rolled = false;
+        loop {
+            let status = self.rest().await?;
+            let is_ready = condition(&status, "Ready")["status"] == "True";
+            let is_switching = condition(&status, "Switching")["status"] == "True";
+            if is_ready && !was_rolled {
+                self.roll().await;
+                was_rolled = true;
+            } else if is_ready && !is_switching {
+                return Ok(());
+            }
+            if begun.elapsed() > PATIENCE {
+                return Err(format!("the wanted path never stands alone: {status}"));
+            }
         }
     }
 }

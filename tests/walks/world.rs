@@ -1,7 +1,4 @@
 //! The least world a walk needs: a control plane, two simulated nodes, the controller in this process.
-//!
-//! Scheduler, `DaemonSet` controller and garbage collector are real; only the kubelet is played: it starts
-//! what is bound to its nodes and ends what is deleted.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::LazyLock;
@@ -25,16 +22,14 @@ pub(super) const PLATFORM: &str = "otelagent-system";
 pub(super) const SHOP: &str = "shop";
 
 /// Where a walk goes, with the controller. Ends with this process: the bed watches it.
-static WALKED: LazyLock<Bed> = LazyLock::new(|| bed("walks"));
+static WALKED: LazyLock<Bed> = LazyLock::new(|| bed("walks", 2));
 /// Where nothing but the API server answers: no controller writes what is tried here.
-static STILL: LazyLock<Bed> = LazyLock::new(|| bed("verdicts"));
+static STILL: LazyLock<Bed> = LazyLock::new(|| bed("verdicts", 0));
 
-/// Nodes are played by this process, which may be slow.
-fn bed(name: &str) -> Bed {
+fn bed(name: &str, nodes: u16) -> Bed {
     Bed::builder()
         .name(format!("{name}-{}", std::process::id()))
-        .controller_manager_arg("--node-monitor-grace-period=24h")
-        .controller_manager_arg("--node-startup-grace-period=24h")
+        .simulated_nodes(nodes)
         .start()
         .expect("a control plane")
 }
@@ -52,7 +47,6 @@ fn resource(kind: &str) -> ApiResource {
         "DaemonSet" => ("apps", "v1", "daemonsets"),
         "Service" => ("", "v1", "services"),
         "Pod" => ("", "v1", "pods"),
-        "Node" => ("", "v1", "nodes"),
         "Namespace" => ("", "v1", "namespaces"),
         "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1", "customresourcedefinitions"),
         "MutatingAdmissionPolicy" => (
@@ -258,47 +252,6 @@ impl Server {
         answer
             .map(|object| serde_json::to_value(object).unwrap())
             .map_err(|error| error.to_string())
-    }
-
-    /// Two nodes, and their kubelets.
-    pub(super) async fn with_nodes(&self) -> JoinHandle<()> {
-        for name in ["sim-1", "sim-2"] {
-            let labels = json!({"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"});
-            self.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})).await.unwrap();
-            let room = json!({"cpu": "32", "memory": "64Gi", "pods": "200"});
-            let status = json!({"status": {"capacity": room, "allocatable": room, "conditions": [
-                {"type": "Ready", "status": "True", "reason": "Simulated", "lastHeartbeatTime": "2026-01-01T00:00:00Z"},
-            ]}});
-            self.api("Node", None)
-                .patch_status(name, &PatchParams::default(), &Patch::Merge(&status))
-                .await
-                .unwrap();
-        }
-        let server = self.clone();
-        tokio::spawn(async move {
-            loop {
-                for pod in server.list("Pod", None).await.unwrap_or_default() {
-                    server.kubelet(&pod).await;
-                }
-                tokio::time::sleep(Duration::from_millis(150)).await;
-            }
-        })
-    }
-
-    async fn kubelet(&self, pod: &Value) {
-        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-        let namespace = pod["metadata"]["namespace"].as_str();
-        if !pod["metadata"]["deletionTimestamp"].is_null() {
-            self.delete("Pod", namespace, name).await;
-        } else if pod["spec"]["nodeName"].is_string() && pod["status"]["phase"] != "Running" {
-            let ready = json!({"status": {"phase": "Running", "conditions": [
-                {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"},
-            ]}});
-            let _ = self
-                .api("Pod", namespace)
-                .patch_status(name, &PatchParams::default(), &Patch::Merge(&ready))
-                .await;
-        }
     }
 
     /// The controller, in this process.

@@ -128,6 +128,21 @@ const ENDING: u32 = 5;
 /// does. A part of the grace.
 const LAME_DUCK: u32 = 3;
 
+/// When an image is pulled where the user does not say. The server's own default, written down: that is
+/// filled in once, when an object is made, and would stay as it was under another image.
+fn default_pull_policy(image: &str) -> &'static str {
+    // A colon before the last slash begins a port.
+    let name = image.rsplit('/').next().unwrap_or_default();
+    let (tagged, digest) = name
+        .split_once('@')
+        .map_or((name, false), |(tagged, _)| (tagged, true));
+    match tagged.split_once(':') {
+        Some((_, "latest")) => "Always",
+        None if !digest => "Always",
+        _ => "IfNotPresent",
+    }
+}
+
 /// The pod template, labelled with a hash over itself: "updated" is then read from a pod's labels.
 fn template(agent: &ValidAgent, mut parts: Parts, grace: u32) -> PodTemplateSpec {
     let user = agent.spec.agent.clone().unwrap_or_default();
@@ -135,6 +150,10 @@ fn template(agent: &ValidAgent, mut parts: Parts, grace: u32) -> PodTemplateSpec
     labels.insert(names::LABEL_INJECT.into(), "false".into());
     let mut volumes = agent_pod::volumes(agent, parts.placement);
     volumes.extend(parts.volumes);
+    parts.container.image_pull_policy.get_or_insert_with(|| {
+        let image = parts.container.image.as_deref().unwrap_or_default();
+        default_pull_policy(image).into()
+    });
     parts.container.env.get_or_insert_default().extend([
         agent_pod::variable("OTELAGENT_LAME_DUCK", &LAME_DUCK.to_string()),
         agent_pod::variable("OTELAGENT_SHUTDOWN_GRACE", &(grace - ENDING).to_string()),
