@@ -7,6 +7,7 @@ mod apply;
 mod context;
 mod error;
 mod injection;
+mod kept;
 mod observe;
 mod reconcile;
 mod report;
@@ -125,7 +126,7 @@ impl Controller {
             queue,
         } = self;
         context.stores.wait_until_ready().await;
-        trigger.each(|_| true);
+        trigger.begin();
         let passes = controller::applier(
             |agent, context| Box::pin(reconcile::reconcile(agent, context)),
             on_error,
