@@ -6,6 +6,7 @@
 
 #![allow(clippy::cast_precision_loss)] // counts of things in one cluster
 
+mod load;
 mod measure;
 mod operator;
 mod phases;
@@ -33,6 +34,9 @@ struct Args {
     /// Namespaces with workloads.
     #[arg(long, default_value_t = 500)]
     namespaces: usize,
+    /// How long the operator is watched at rest; settled objects are looked at every five minutes.
+    #[arg(long, default_value_t = 330)]
+    rest_seconds: u64,
     /// Document whose section between the markers is written anew.
     #[arg(long)]
     document: Option<PathBuf>,
@@ -47,8 +51,9 @@ struct Args {
 #[tokio::main]
 async fn main() -> Outcome<()> {
     let args = Args::parse();
+    let before = phases::load_average();
     let world = world::World::start(&args).await?;
-    let report = phases::run(&world, &args).await?;
+    let report = phases::run(&world, &args, &before).await?;
     println!("{report}");
     if let Some(document) = &args.document {
         report::write(document, &report)?;

@@ -29,6 +29,10 @@ impl Requests {
         self.writes.values().sum()
     }
 
+    pub(crate) fn all_reads(&self) -> usize {
+        self.reads.values().sum()
+    }
+
     pub(crate) fn status_writes(&self) -> usize {
         let status = |(what, count): (&String, &usize)| what.contains("status").then_some(*count);
         self.writes.iter().filter_map(status).sum()
@@ -143,6 +147,17 @@ impl Histogram {
                 .map(|(bound, count)| (*bound, count - before(*bound)))
                 .collect(),
         )
+    }
+
+    /// Adds a later reading of the same buckets.
+    pub(crate) fn add(&mut self, more: &Self) {
+        if self.0.is_empty() {
+            self.0.clone_from(&more.0);
+            return;
+        }
+        for ((_, sum), (_, count)) in self.0.iter_mut().zip(&more.0) {
+            *sum += count;
+        }
     }
 
     pub(crate) fn count(&self) -> f64 {

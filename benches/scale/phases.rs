@@ -1,12 +1,15 @@
 //! What is done, in order, and what is measured on the way.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::load::{Created, Fate, Load};
 use crate::measure::{Audit, Histogram, Requests};
 use crate::operator::Operator;
 use crate::report::{Table, ms, seconds};
-use crate::world::{Load, NODE_AGENTS, World, namespace};
+use crate::world::{NODE_AGENTS, World, namespace};
 use crate::{Args, Outcome};
 
 /// The operator's own histogram.
@@ -14,9 +17,11 @@ const RECONCILE: &str = "otelagent_reconcile_duration_seconds";
 /// The API server's histogram of all mutation by its built-in and policy plugins, by plugin.
 const ADMISSION: &str = "apiserver_admission_controller_admission_duration_seconds";
 const PLUGIN: &str = r#"name="MutatingAdmissionPolicy""#;
-const CHURN_SECONDS: u32 = 60;
+const LOAD_SECONDS: u32 = 60;
+/// Into how many parts the load is cut where cases take turns.
+const TURNS: u32 = 6;
 
-pub(crate) async fn run(world: &World, args: &Args) -> Outcome<String> {
+pub(crate) async fn run(world: &World, args: &Args, before: &str) -> Outcome<String> {
     let begun = Instant::now();
     let log = world.bed.audit_log().ok_or("no audit log")?;
     let say = |what: &str| eprintln!("scale: {:>4} s  {what}", begun.elapsed().as_secs());
@@ -41,58 +46,120 @@ pub(crate) async fn run(world: &World, args: &Args) -> Outcome<String> {
     );
 
     until_quiet(&mut audit, &log).await?;
+    memory(&mut table, &operator, "RSS once it rests", "VmRSS:")?;
+    memory(&mut table, &operator, "peak RSS of the start", "VmHWM:")?;
     say("at rest");
-    tokio::time::sleep(Duration::from_mins(1)).await;
-    at_rest(&mut table, &audit.read(&log)?);
-    let rest = operator.memory("VmRSS:")?;
-    table.row(
-        "RSS at rest",
-        "< 64 MiB",
-        &format!("{rest:.1} MiB"),
-        Some(rest < 64.0),
-    );
-
+    let mut meter = Meter::start(operator, audit, log)?;
+    rest(&mut meter, args, &mut table).await?;
     say("switch");
-    let before = Histogram::parse(&operator.metrics()?, RECONCILE);
     switch(world, args, &mut table).await?;
-    say("churn");
-    churn(world, &operator, &mut audit, &log, &mut table).await?;
-    let reconciles = Histogram::parse(&operator.metrics()?, RECONCILE).since(&before);
-    let p99 = reconciles
-        .quantile(0.99)
-        .map_or("none".into(), |p99| format!("{:.0} ms", p99 * 1e3));
-    table.row(
-        &format!(
-            "reconcile p99, {:.0} passes during switch and churn",
-            reconciles.count()
-        ),
-        "",
-        &p99,
-        None,
-    );
-    let most = operator.memory("VmHWM:")?;
-    table.row(
-        "peak RSS, start, switch and churn included",
-        "< 64 MiB",
-        &format!("{most:.1} MiB"),
-        Some(most < 64.0),
-    );
+    passes(&mut table, "of a switch", &meter.read()?.passes);
+    say("pods come and go");
+    come_and_go(world, args, &mut meter, &mut table).await?;
+    memory(
+        &mut table,
+        &meter.operator,
+        "peak RSS, all of the above included",
+        "VmHWM:",
+    )?;
     say("admission");
     admission(world, args, &mut table).await?;
     say("done");
-    Ok(heading(args, filled) + &table.0)
+    Ok(heading(args, filled, before) + &table.0)
 }
 
-fn heading(args: &Args, filled: Duration) -> String {
+/// What is counted of the operator from one reading to the next.
+struct Meter {
+    operator: Operator,
+    audit: Audit,
+    log: PathBuf,
+    passes: Histogram,
+    cpu: f64,
+}
+
+/// What it did in between.
+struct Reading {
+    requests: Requests,
+    passes: Histogram,
+    /// In seconds.
+    cpu: f64,
+}
+
+impl Meter {
+    fn start(operator: Operator, audit: Audit, log: PathBuf) -> Outcome<Self> {
+        let mut meter = Self {
+            passes: Histogram::default(),
+            cpu: 0.0,
+            operator,
+            audit,
+            log,
+        };
+        meter.read()?;
+        Ok(meter)
+    }
+
+    fn read(&mut self) -> Outcome<Reading> {
+        let (passes, cpu) = (
+            Histogram::parse(&self.operator.metrics()?, RECONCILE),
+            self.operator.cpu()?,
+        );
+        let reading = Reading {
+            requests: self.audit.read(&self.log)?,
+            passes: passes.since(&self.passes),
+            cpu: cpu - self.cpu,
+        };
+        (self.passes, self.cpu) = (passes, cpu);
+        Ok(reading)
+    }
+}
+
+fn memory(table: &mut Table, operator: &Operator, what: &str, line: &str) -> Outcome<()> {
+    let figure = operator.memory(line)?;
+    table.row(
+        what,
+        "< 64 MiB",
+        &format!("{figure:.1} MiB"),
+        Some(figure < 64.0),
+    );
+    Ok(())
+}
+
+fn passes(table: &mut Table, when: &str, histogram: &Histogram) {
+    table.row(
+        &format!(
+            "reconcile {when}: p50 / p99 of {:.0} passes",
+            histogram.count()
+        ),
+        "",
+        &quantiles(histogram),
+        None,
+    );
+}
+
+/// Median and 99th percentile, as far as the buckets tell.
+fn quantiles(histogram: &Histogram) -> String {
+    let quantile = |share| {
+        let found = histogram.quantile(share);
+        found.map_or("none".into(), |found| format!("{:.1} ms", found * 1e3))
+    };
+    format!("{} / {}", quantile(0.5), quantile(0.99))
+}
+
+/// The load average of the last minute.
+pub(crate) fn load_average() -> String {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split(' ').next().unwrap_or_default().to_owned()
+}
+
+fn heading(args: &Args, filled: Duration, before: &str) -> String {
     let mut text = format!("Command: `{}`\n\n", args.command);
     let (nodes, pods, agents) = (args.nodes, args.pods, args.agents);
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or_default().to_owned();
+    let load = load_average();
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let _ = writeln!(
         text,
         "{nodes} simulated nodes, {pods} pods, {agents} OtelAgents ({NODE_AGENTS} of node modes), {} namespaces; \
-         {cores} cores shared with the API server, the controllers and the simulator; load average at the end: {load}; \
+         {cores} cores shared with the API server, the controllers and the simulator; load average {before} before anything was started, {load} at the end; \
          the cluster took {} to fill.\n",
         args.namespaces,
         seconds(filled),
@@ -119,36 +186,49 @@ async fn until_quiet(audit: &mut Audit, log: &std::path::Path) -> Outcome<()> {
     Ok(())
 }
 
-fn at_rest(table: &mut Table, minute: &Requests) {
-    let writes = minute.all_writes();
-    let shown = if writes == 0 {
-        "0".into()
-    } else {
-        format!("{writes}: {:?}", minute.writes)
+/// Long enough that every object is looked at once though nothing changed.
+async fn rest(meter: &mut Meter, args: &Args, table: &mut Table) -> Outcome<()> {
+    meter.read()?;
+    tokio::time::sleep(Duration::from_secs(args.rest_seconds)).await;
+    let Reading {
+        requests,
+        passes: looks,
+        cpu,
+    } = meter.read()?;
+    let seconds = args.rest_seconds;
+    let shown = |all: usize, by: &BTreeMap<String, usize>| match all {
+        0 => "0".to_owned(),
+        some => format!("{some}: {by:?}"),
     };
+    let writes = requests.all_writes();
     table.row(
-        "writes a minute at rest, without the Lease",
+        &format!("writes in {seconds} s at rest, without the Lease"),
         "0",
-        &shown,
+        &shown(writes, &requests.writes),
         Some(writes == 0),
     );
-    let reads: usize = minute.reads.values().sum();
-    let shown = if reads == 0 {
-        "0".into()
-    } else {
-        format!("{reads}: {:?}", minute.reads)
-    };
+    let reads = requests.all_reads();
     table.row(
-        "reads a minute at rest that are no watches",
+        "reads meanwhile that are no watches",
         "0",
-        &shown,
+        &shown(reads, &requests.reads),
         Some(reads == 0),
     );
+    let a_minute = |count: usize| format!("{:.1}", count as f64 * 60.0 / seconds as f64);
     let others = format!(
-        "{} watches renewed, {} for the Lease, {} dry runs",
-        minute.watches, minute.lease, minute.dry_runs
+        "watch {}, create by dry run {}, get and update of the Lease {}",
+        a_minute(requests.watches),
+        a_minute(requests.dry_runs),
+        a_minute(requests.lease),
     );
-    table.row("other requests a minute at rest", "", &others, None);
+    table.row("other requests a minute meanwhile", "", &others, None);
+    passes(table, "at rest", &looks);
+    table.row("CPU at rest", "", &share(cpu, seconds as f64), None);
+    Ok(())
+}
+
+fn share(cpu: f64, seconds: f64) -> String {
+    format!("{:.1} % of a core", 100.0 * cpu / seconds)
 }
 
 async fn switch(world: &World, args: &Args, table: &mut Table) -> Outcome<()> {
@@ -190,88 +270,143 @@ async fn switch(world: &World, args: &Args, table: &mut Table) -> Outcome<()> {
     }
 }
 
-async fn churn(
+/// Namespaces of both kinds: with a sidecar object of their own, and selected by one of a node mode.
+fn selected(args: &Args) -> Vec<String> {
+    let sidecars = args.agents.saturating_sub(NODE_AGENTS).min(args.namespaces);
+    let of_nodes = sidecars..args.namespaces;
+    let some = (0..sidecars).take(20).chain(of_nodes.take(20));
+    some.map(namespace).collect()
+}
+
+/// Real pods are created and deleted; none of them is anything but current, so little is to be written.
+async fn come_and_go(
     world: &World,
-    operator: &Operator,
-    audit: &mut Audit,
-    log: &std::path::Path,
+    args: &Args,
+    meter: &mut Meter,
     table: &mut Table,
 ) -> Outcome<()> {
-    until_quiet(audit, log).await?;
-    let cpu = operator.cpu()?;
-    let places: Vec<String> = (0..20).map(namespace).collect();
-    let _ = world
-        .create_pods(&places, 20, CHURN_SECONDS, Load::Churn)
-        .await?;
-    let requests = audit.read(log)?;
-    let spent = operator.cpu()? - cpu;
+    until_quiet(&mut meter.audit, &meter.log).await?;
+    meter.read()?;
+    let places = selected(args);
+    let objects = places.len().min(20) + NODE_AGENTS;
+    let load = Load {
+        rate: 100,
+        seconds: LOAD_SECONDS,
+        fate: Fate::Live {
+            nodes: (1..=args.nodes).map(|node| format!("sim{node}")).collect(),
+            lifetime: Duration::from_secs(3),
+        },
+        places,
+    };
+    let created = load.run(&world.client).await?;
+    // The last are still being deleted.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let Reading {
+        requests,
+        passes: looks,
+        cpu,
+    } = meter.read()?;
+    let pods = created.took.len();
     table.row(
-        "status writes a minute while 20 pods a second come and go, in 20 OtelAgents",
-        "bounded: ≤ 2 a second and OtelAgent",
-        &requests.status_writes().to_string(),
-        Some(requests.status_writes() <= 2 * places.len() * CHURN_SECONDS as usize),
+        &format!(
+            "pods created and deleted a second, of {} wanted, in {objects} OtelAgents",
+            load.rate
+        ),
+        "",
+        &format!("{:.0}", created.rate()),
+        None,
     );
-    let others = requests.all_writes() - requests.status_writes();
+    passes(table, "meanwhile", &looks);
+    let writes = requests.status_writes();
+    let bound = 2.0 * objects as f64 * (created.span.as_secs_f64() + 5.0);
+    table.row(
+        "status writes meanwhile",
+        "≤ 2 a second and OtelAgent",
+        &writes.to_string(),
+        Some(writes as f64 <= bound),
+    );
+    let others = requests.all_writes() - writes;
     table.row(
         "other writes meanwhile",
         "0",
         &others.to_string(),
         Some(others == 0),
     );
-    let share = 100.0 * spent / f64::from(CHURN_SECONDS);
+    let all = requests.all_writes() + requests.all_reads() + requests.dry_runs + requests.watches;
+    table.row(
+        "requests of the operator per pod created",
+        "",
+        &format!("{:.3}", all as f64 / pods as f64),
+        None,
+    );
     table.row(
         "CPU meanwhile",
         "",
-        &format!("{share:.0} % of a core"),
+        &share(cpu, created.span.as_secs_f64() + 5.0),
         None,
     );
     Ok(())
 }
 
-/// There is no webhook: policies in the API server inject. So what is measured is that server's time.
+/// Policies in the API server inject, so what is measured is that server's time. The cases take turns,
+/// so that both see the same machine.
 async fn admission(world: &World, args: &Args, table: &mut Table) -> Outcome<()> {
     world.kubectl(&["create", "namespace", "unselected"])?;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let sidecars = args.agents.saturating_sub(NODE_AGENTS).clamp(1, 20);
-    let selected: Vec<String> = (0..sidecars).map(namespace).collect();
-    for (what, places) in [
+    let mut cases = [
         ("not selected", vec!["unselected".to_owned()]),
-        ("injected", selected),
-    ] {
-        let read = || -> Outcome<Histogram> {
-            let metrics = world.kubectl(&["get", "--raw", "/metrics"])?;
-            let pods: String = metrics
-                .lines()
-                .filter(|line| line.contains(PLUGIN) && line.contains("operation=\"CREATE\""))
-                .fold(String::new(), |text, line| text + line + "\n");
-            Ok(Histogram::parse(&pods, ADMISSION))
+        ("injected", selected(args)),
+    ]
+    .map(|(what, places)| {
+        let load = Load {
+            places,
+            rate: 100,
+            seconds: LOAD_SECONDS / TURNS,
+            fate: Fate::DryRun,
         };
-        let before = read()?;
-        let mut took = world.create_pods(&places, 100, 20, Load::DryRun).await?;
-        let policy = read()?.since(&before);
-        took.sort_unstable();
-        let at = |share: usize| took[(took.len() * share / 100).min(took.len() - 1)];
+        (what, load, Created::default(), Histogram::default())
+    });
+    for _ in 0..TURNS {
+        for (_, load, created, policy) in &mut cases {
+            let before = policy_engine(world)?;
+            created.add(load.run(&world.client).await?);
+            policy.add(&policy_engine(world)?.since(&before));
+        }
+    }
+    for (what, _, created, policy) in cases {
         table.row(
-            &format!("pod created by dry run, 100 a second, {what}: whole request, p50 / p99"),
+            &format!(
+                "pod created by dry run, {:.0} a second, {what}: whole request, p50 / p99",
+                created.rate()
+            ),
             "",
-            &format!("{} / {}", ms(at(50)), ms(at(99))),
+            &format!(
+                "{} / {}",
+                ms(created.percentile(50)),
+                ms(created.percentile(99))
+            ),
             None,
         );
-        let quantile = |share| {
-            policy
-                .quantile(share)
-                .map_or("none".into(), |q| format!("{:.1} ms", q * 1e3))
-        };
         let p99 = policy.quantile(0.99).unwrap_or(f64::INFINITY);
         table.row(
             &format!(
-                "the same: policy engine, p50 / p99 of {:.0} as the server counts them",
+                "the same: policy engine, p50 / p99 of {:.0} calls as the server counts them",
                 policy.count()
             ),
             "p99 < 5 ms",
-            &format!("{} / {}", quantile(0.5), quantile(0.99)),
+            &quantiles(&policy),
             Some(p99 < 0.005),
         );
     }
     Ok(())
+}
+
+/// The server's time in its policy engine, of creations.
+fn policy_engine(world: &World) -> Outcome<Histogram> {
+    let metrics = world.kubectl(&["get", "--raw", "/metrics"])?;
+    let creations: String = metrics
+        .lines()
+        .filter(|line| line.contains(PLUGIN) && line.contains("operation=\"CREATE\""))
+        .fold(String::new(), |text, line| text + line + "\n");
+    Ok(Histogram::parse(&creations, ADMISSION))
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use otelagent_operator::api::{OtelAgent, OtelAgentStatus};
@@ -197,31 +197,6 @@ impl World {
         Ok(api.get(name).await?.status.unwrap_or_default())
     }
 
-    /// Creates so many selected pods a second for a while, spread over the places given, and says how
-    /// long each request took. With `delete`, each pod is deleted again a second later.
-    pub(crate) async fn create_pods(
-        &self,
-        places: &[String],
-        rate: u32,
-        seconds: u32,
-        load: Load,
-    ) -> Outcome<Vec<Duration>> {
-        let mut tick = tokio::time::interval(Duration::from_secs(1) / rate);
-        let mut running = tokio::task::JoinSet::new();
-        for number in 0..rate * seconds {
-            tick.tick().await;
-            let place = &places[number as usize % places.len()];
-            let api: Api<Pod> = Api::namespaced(self.client.clone(), place);
-            running
-                .spawn(async move { one_pod(&api, number, load).await.map_err(|e| e.to_string()) });
-        }
-        let mut took = Vec::new();
-        while let Some(one) = running.join_next().await {
-            took.push(one??);
-        }
-        Ok(took)
-    }
-
     pub(crate) async fn switch(&self, name: &str, mode: &str) -> Outcome<i64> {
         let patch = json!({"spec": {"mode": mode}});
         let api: Api<OtelAgent> = Api::namespaced(self.client.clone(), PLATFORM);
@@ -230,34 +205,6 @@ impl World {
             .await?;
         Ok(patched.metadata.generation.unwrap_or_default())
     }
-}
-
-/// What becomes of created pods.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Load {
-    /// They are not kept: admission is all that happens.
-    DryRun,
-    /// They run, and are deleted a second later.
-    Churn,
-}
-
-async fn one_pod(api: &Api<Pod>, number: u32, load: Load) -> Outcome<Duration> {
-    let params = PostParams {
-        dry_run: load == Load::DryRun,
-        ..PostParams::default()
-    };
-    let name = format!("cart-alone-{number}");
-    let mut object = pod_template("cart");
-    object["metadata"]["name"] = name.clone().into();
-    let begun = Instant::now();
-    api.create(&params, &serde_json::from_value(object)?)
-        .await?;
-    let took = begun.elapsed();
-    if load == Load::Churn {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        api.delete(&name, &DeleteParams::default()).await?;
-    }
-    Ok(took)
 }
 
 pub(crate) fn namespace(number: usize) -> String {
@@ -308,7 +255,8 @@ fn agent(number: usize) -> (String, Value) {
     (place, object)
 }
 
-fn pod_template(app: &str) -> Value {
+/// Labels and spec of pods; those of `cart` are selected, others are not.
+pub(crate) fn pod_template(app: &str) -> Value {
     let environment = json!([{"name": "A", "value": "b"}]);
     json!({
         "metadata": {"labels": {"app": app, "team": "shop", "version": "1"}},

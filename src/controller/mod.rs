@@ -8,6 +8,7 @@ mod context;
 mod error;
 mod fresh;
 mod injection;
+mod kept;
 mod observe;
 mod reconcile;
 mod report;
@@ -126,7 +127,7 @@ impl Controller {
             queue,
         } = self;
         context.stores.wait_until_ready().await;
-        trigger.each(|_| true);
+        trigger.begin();
         let passes = controller::applier(
             |agent, context| Box::pin(reconcile::reconcile(agent, context)),
             on_error,

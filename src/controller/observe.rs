@@ -7,8 +7,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 
-use super::slim::SlimPod;
-use super::stores::{Stores, namespace_labels, serves};
+use super::kept::Pods;
+use super::stores::{Stores, serves};
 use crate::api::{Mode, OtelAgent, Routing};
 use crate::desired::{Environment, Object, ValidAgent, topology};
 use crate::inject::Selection;
@@ -88,7 +88,7 @@ pub(crate) fn vehicle_state(
         return Some(VehicleState::pending("it does not exist yet"));
     };
     let vehicle = vehicle(stores, &object, &agent.label(), mode);
-    Some(vehicle.state(&node_states(stores), &template, agent.max_unready))
+    Some(vehicle.state(&stores.nodes.read().0, &template, agent.max_unready))
 }
 
 /// Vehicles beside the wanted one of which some node has no agent but one of an older spec.
@@ -102,7 +102,7 @@ pub(crate) fn outdated(
         let found = stores.daemon_set(&agent.namespace, &agent.name, *mode);
         found.is_some_and(|object| {
             let template = wanted_template(agent, environment, *mode);
-            vehicle(stores, &object, &label, *mode).is_outdated(&node_states(stores), &template)
+            vehicle(stores, &object, &label, *mode).is_outdated(&stores.nodes.read().0, &template)
         })
     };
     let others = Mode::ALL.into_iter().filter(|mode| *mode != agent.wanted());
@@ -125,27 +125,27 @@ pub(crate) fn standing_vehicle(
     let label = names::agent_label(namespace, name);
     let vehicle = vehicle(stores, &object, &label, mode);
     let template = vehicle.template.clone();
-    Some(vehicle.state(&node_states(stores), &template, MaxUnready::default()))
+    Some(vehicle.state(&stores.nodes.read().0, &template, MaxUnready::default()))
 }
 
 fn vehicle(stores: &Stores, object: &DaemonSet, label: &str, mode: Mode) -> Vehicle {
     let status = object.status.clone().unwrap_or_default();
-    let pods = stores
-        .pods
-        .state_filter(|pod: &SlimPod| serves(pod.labels(), label, mode));
+    let known = stores.pods.read();
+    let pods = known
+        .agents_of(label)
+        .filter(|(_, pod)| serves(&pod.labels, label, mode));
     Vehicle {
         observed: status.observed_generation.is_some()
             && status.observed_generation == object.metadata.generation,
         desired: status.desired_number_scheduled,
         template: template_label(object).unwrap_or_default(),
         pods: pods
-            .iter()
-            .map(|pod| AgentPod {
-                name: pod.name_any(),
-                node: pod.spec.node().map(Into::into),
-                ready: pod.status.is_ready() && pod.metadata.deletion_timestamp.is_none(),
-                waits_for: pod.status.waits_for(),
-                template: pod.labels().get(names::LABEL_TEMPLATE).cloned(),
+            .map(|(name, pod)| AgentPod {
+                name: name.to_owned(),
+                node: pod.node.as_deref().map(Into::into),
+                ready: pod.ready && !pod.terminating,
+                waits_for: pod.waits_for.as_deref().map(Into::into),
+                template: pod.labels.get(names::LABEL_TEMPLATE).cloned(),
             })
             .collect(),
     }
@@ -186,15 +186,6 @@ fn template_label(object: &DaemonSet) -> Option<String> {
         .cloned()
 }
 
-fn node_states(stores: &Stores) -> NodeState {
-    stores
-        .nodes
-        .state()
-        .iter()
-        .map(|node| (node.name_any(), node.status.is_ready()))
-        .collect()
-}
-
 /// Counts the pods of one `OtelAgent`.
 pub(crate) fn pods(
     stores: &Stores,
@@ -205,58 +196,55 @@ pub(crate) fn pods(
     exclusions: &[Selection],
 ) -> PodReport {
     let label = names::agent_label(&agent.namespace().unwrap_or_default(), &agent.name_any());
-    let live = stores
-        .pods
-        .state_filter(|pod: &SlimPod| !pod.is_mirror() && !is_system(pod, environment));
-    let names_of: Vec<String> = live
-        .iter()
-        .map(|pod| pod.namespace().unwrap_or_default())
+    let labels_of = stores.namespaces.read();
+    let known = stores.pods.read();
+    // Others of the cluster's pods can neither be this object's nor be missed by it.
+    let namespaces: Vec<_> = known
+        .namespaces()
+        .filter(|(name, _)| !is_system(name, environment))
+        .map(|(name, namespace)| (name, labels_of.labels(name), namespace))
+        .filter(|(name, labels, namespace)| {
+            namespace.has_injected(&label)
+                || selection.is_some_and(|selection| selection.in_namespace(name, labels))
+        })
         .collect();
-    let mut namespaces: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
-    for name in &names_of {
-        namespaces
-            .entry(name)
-            .or_insert_with(|| namespace_labels(&stores.namespaces, name));
-    }
-    let pods = live.iter().zip(&names_of).map(|(pod, namespace)| LivePod {
-        namespace,
-        namespace_labels: &namespaces[namespace.as_str()],
-        labels: pod.labels(),
-        name: pod.metadata.name.as_deref().unwrap_or_default(),
-        node: pod.spec.node_name.as_deref(),
-        controller: pod.owner_references().first(),
-        terminating: pod.metadata.deletion_timestamp.is_some(),
-        ready: pod.status.is_ready(),
+    let pods = namespaces.iter().flat_map(|(namespace, labels, of)| {
+        of.pods().map(|(name, pod)| LivePod {
+            namespace,
+            namespace_labels: labels,
+            labels: &pod.labels,
+            name,
+            node: pod.runs_on(),
+            controller: pod.controller.as_deref(),
+            terminating: pod.terminating,
+            ready: pod.ready,
+        })
     });
     let serving = in_force
         .mode
         .zip(in_force.recipe.as_deref())
         .map(|(mode, recipe)| Serving { mode, recipe });
-    let coverage = coverage(stores, agent, &label);
+    let coverage = coverage(&stores.nodes.read().0, &known, agent, &label);
     let serving = serving.as_ref();
     count(&label, serving, selection, exclusions, &coverage, pods)
 }
 
 /// Where the agents of one `OtelAgent` are ready.
-fn coverage(stores: &Stores, agent: &OtelAgent, label: &str) -> Coverage {
-    let nodes = node_states(stores).into_iter();
+fn coverage(nodes: &NodeState, known: &Pods, agent: &OtelAgent, label: &str) -> Coverage {
+    let nodes = nodes.iter();
     let mut coverage = Coverage {
         nodes: nodes
-            .filter_map(|(name, ready)| ready.then_some(name))
+            .filter(|(_, ready)| **ready)
+            .map(|(name, _)| name.clone())
             .collect(),
         ..Coverage::default()
     };
-    let ready = stores.pods.state_filter(|pod: &SlimPod| {
-        pod.labels()
-            .get(names::LABEL_OWNER)
-            .is_some_and(|owner| owner == label)
-            && pod.status.is_ready()
-    });
-    for pod in ready {
-        let mode = pod.labels().get(names::LABEL_VEHICLE);
+    for (_, pod) in known.agents_of(label).filter(|(_, pod)| pod.ready) {
+        let mode = pod.labels.get(names::LABEL_VEHICLE);
         let mode = mode.and_then(|mode| Mode::parse(mode));
-        if let Some((mode, node)) = mode.zip(pod.spec.node_name.clone()) {
-            coverage.ready.entry(mode).or_default().insert(node);
+        if let Some((mode, node)) = mode.zip(pod.runs_on()) {
+            let ready = coverage.ready.entry(mode).or_default();
+            ready.insert(node.to_owned());
         }
     }
     if agent.spec.node_local.routing == Routing::Prefer {
@@ -265,9 +253,8 @@ fn coverage(stores: &Stores, agent: &OtelAgent, label: &str) -> Coverage {
     coverage
 }
 
-/// Namespaces whose pods nobody injects.
-fn is_system(pod: &SlimPod, environment: &Environment) -> bool {
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+/// Whether nobody injects pods of a namespace.
+fn is_system(namespace: &str, environment: &Environment) -> bool {
     environment
         .excluded_namespaces()
         .any(|excluded| excluded == namespace)

@@ -1,247 +1,313 @@
-//! Slim types: only what is counted is kept of the cluster's pods, nodes and namespaces.
+//! Slim types: of the cluster's pods, nodes and namespaces only what is counted is decoded.
 //!
-//! A cache of whole pods is what makes operators grow with clusters they do not own. Everything not
-//! named here is dropped while it is read.
+//! A cache of whole objects is what makes operators grow with clusters they do not own. Everything not
+//! named here is dropped while it is read; what is kept of the rest is in [`kept`](super::kept).
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 
-/// Marks a pod the kubelet runs from a file; nobody can inject or restart it.
-const MIRROR: &str = "kubernetes.io/config.mirror";
+use crate::status::Controller;
 
 /// Longest message that is kept, in characters.
 const MAX_MESSAGE: usize = 200;
 
-/// A pod: metadata, node, phase and readiness.
-#[derive(Resource, Clone, Debug, Default, Serialize, Deserialize)]
+/// Labels of one object.
+pub(crate) type Labels = BTreeMap<String, String>;
+
+/// A pod as it arrives. The metadata have only what a watch needs: name, namespace and version.
+#[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = Pod)]
+#[serde(from = "PodParts")]
 pub(crate) struct SlimPod {
-    /// Trimmed by [`trim`].
     pub(crate) metadata: ObjectMeta,
-    #[serde(default)]
-    pub(crate) spec: PodSpec,
-    #[serde(default)]
-    pub(crate) status: Status,
+    pub(crate) labels: Labels,
+    pub(crate) controller: Option<Controller>,
+    pub(crate) node: Option<Placement>,
+    pub(crate) ready: bool,
+    pub(crate) terminating: bool,
+    /// Whether the kubelet runs it from a file: nobody can inject or restart it.
+    pub(crate) mirror: bool,
+    /// Why it does not run, if it says so.
+    pub(crate) waits_for: Option<String>,
 }
 
-/// Where a pod runs.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// A pod's node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// It runs there.
+    On(String),
+    /// It was made for that node and waits to be scheduled there.
+    MeantFor(String),
+}
+
+/// A node as it arrives.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = Node)]
+#[serde(from = "NodeParts")]
+pub(crate) struct SlimNode {
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) ready: bool,
+}
+
+/// A namespace as it arrives.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = Namespace)]
+#[serde(from = "NamespaceParts")]
+pub(crate) struct SlimNamespace {
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) labels: Labels,
+}
+
+#[derive(Deserialize)]
+struct PodParts {
+    metadata: Metadata,
+    #[serde(default)]
+    spec: PodSpec,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Deserialize)]
+struct NodeParts {
+    metadata: Metadata,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Deserialize)]
+struct NamespaceParts {
+    metadata: Metadata,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Metadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    resource_version: Option<String>,
+    deletion_timestamp: Option<IgnoredAny>,
+    #[serde(deserialize_with = "or_default")]
+    labels: Labels,
+    #[serde(deserialize_with = "or_default")]
+    annotations: Annotations,
+    #[serde(deserialize_with = "or_default")]
+    owner_references: Vec<OwnerReference>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Annotations {
+    #[serde(rename = "kubernetes.io/config.mirror")]
+    mirror: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct PodSpec {
-    pub(crate) node_name: Option<String>,
-    /// Where it waits to be scheduled, the node it was made for if it is of a `DaemonSet`.
-    #[serde(default, skip_serializing)]
+struct OwnerReference {
+    api_version: String,
+    kind: String,
+    name: String,
+    #[serde(default)]
+    controller: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PodSpec {
+    node_name: Option<String>,
     affinity: Option<Affinity>,
 }
 
 /// Of an affinity, what the `DaemonSet` controller says a pod's node with.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Affinity {
     node_affinity: Option<NodeAffinity>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct NodeAffinity {
     required_during_scheduling_ignored_during_execution: Option<NodeSelector>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct NodeSelector {
     #[serde(default)]
     node_selector_terms: Vec<NodeSelectorTerm>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct NodeSelectorTerm {
     #[serde(default)]
     match_fields: Vec<FieldRequirement>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Deserialize)]
 struct FieldRequirement {
     key: String,
     #[serde(default)]
     values: Vec<String>,
 }
 
-impl PodSpec {
-    /// The node it runs on, or waits to run on.
-    pub(crate) fn node(&self) -> Option<&str> {
-        self.node_name.as_deref().or_else(|| self.meant_for())
-    }
-
-    fn meant_for(&self) -> Option<&str> {
-        let affinity = self.affinity.as_ref()?.node_affinity.as_ref()?;
-        let required = affinity
-            .required_during_scheduling_ignored_during_execution
-            .as_ref()?;
-        let fields = required
-            .node_selector_terms
-            .iter()
-            .flat_map(|term| &term.match_fields);
-        let mut names = fields.filter(|field| field.key == "metadata.name");
-        names.next()?.values.first().map(String::as_str)
-    }
-}
-
 /// Conditions of pods and nodes alike, and why a pod's containers wait.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Status {
-    #[serde(default)]
-    pub(crate) conditions: Vec<Condition>,
-    #[serde(default)]
-    pub(crate) container_statuses: Vec<ContainerStatus>,
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Status {
+    #[serde(deserialize_with = "or_default")]
+    conditions: Vec<Condition>,
+    #[serde(deserialize_with = "or_default")]
+    container_statuses: Vec<ContainerStatus>,
 }
 
-/// What a container waits for, if it waits.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct ContainerStatus {
+#[derive(Deserialize)]
+struct ContainerStatus {
     #[serde(default)]
     state: ContainerState,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Default, Deserialize)]
 struct ContainerState {
     waiting: Option<Waiting>,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Waiting {
     reason: Option<String>,
 }
 
-/// One condition.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Condition {
+#[derive(Deserialize)]
+struct Condition {
     #[serde(rename = "type")]
-    pub(crate) type_: String,
-    pub(crate) status: String,
-    #[serde(default)]
+    type_: String,
+    status: String,
     message: Option<String>,
 }
 
-/// A node: name and readiness.
-#[derive(Resource, Clone, Debug, Default, Serialize, Deserialize)]
-#[resource(inherit = Node)]
-pub(crate) struct SlimNode {
-    /// Trimmed by [`trim`].
-    pub(crate) metadata: ObjectMeta,
-    #[serde(default)]
-    pub(crate) status: Status,
+/// `null` is nothing, as it is for the server.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// A namespace: name and labels.
-#[derive(Resource, Clone, Debug, Default, Serialize, Deserialize)]
-#[resource(inherit = Namespace)]
-pub(crate) struct SlimNamespace {
-    /// Trimmed by [`trim`].
-    pub(crate) metadata: ObjectMeta,
+impl From<PodParts> for SlimPod {
+    fn from(parts: PodParts) -> Self {
+        let PodParts {
+            metadata,
+            spec,
+            status,
+        } = parts;
+        Self {
+            ready: status.is_ready(),
+            waits_for: status.waits_for(),
+            node: spec.placement(),
+            terminating: metadata.deletion_timestamp.is_some(),
+            mirror: metadata.annotations.mirror.is_some(),
+            controller: controller(metadata.owner_references),
+            labels: metadata.labels,
+            metadata: identity(metadata.name, metadata.namespace, metadata.resource_version),
+        }
+    }
+}
+
+impl From<NodeParts> for SlimNode {
+    fn from(parts: NodeParts) -> Self {
+        let metadata = parts.metadata;
+        Self {
+            metadata: identity(metadata.name, metadata.namespace, metadata.resource_version),
+            ready: parts.status.is_ready(),
+        }
+    }
+}
+
+impl From<NamespaceParts> for SlimNamespace {
+    fn from(parts: NamespaceParts) -> Self {
+        let metadata = parts.metadata;
+        Self {
+            metadata: identity(metadata.name, metadata.namespace, metadata.resource_version),
+            labels: metadata.labels,
+        }
+    }
+}
+
+fn identity(
+    name: Option<String>,
+    namespace: Option<String>,
+    version: Option<String>,
+) -> ObjectMeta {
+    ObjectMeta {
+        name,
+        namespace,
+        resource_version: version,
+        ..ObjectMeta::default()
+    }
+}
+
+fn controller(owners: Vec<OwnerReference>) -> Option<Controller> {
+    let mut owners = owners.into_iter();
+    let owner = owners.find(|owner| owner.controller == Some(true))?;
+    Some(Controller {
+        api_version: owner.api_version,
+        kind: owner.kind,
+        name: owner.name,
+    })
+}
+
+impl PodSpec {
+    fn placement(self) -> Option<Placement> {
+        let meant_for = || Some(Placement::MeantFor(self.affinity?.node()?));
+        self.node_name.map(Placement::On).or_else(meant_for)
+    }
+}
+
+impl Affinity {
+    fn node(self) -> Option<String> {
+        let required = self
+            .node_affinity?
+            .required_during_scheduling_ignored_during_execution?;
+        let terms = required.node_selector_terms.into_iter();
+        let mut fields = terms.flat_map(|term| term.match_fields);
+        let name = fields.find(|field| field.key == "metadata.name")?;
+        name.values.into_iter().next()
+    }
 }
 
 impl Status {
     /// Whether condition `Ready` is true.
-    pub(crate) fn is_ready(&self) -> bool {
+    fn is_ready(&self) -> bool {
         self.conditions
             .iter()
             .any(|condition| condition.type_ == "Ready" && condition.status == "True")
     }
 
     /// Why the first waiting container waits, such as `ImagePullBackOff`, or why no node takes the pod.
-    pub(crate) fn waits_for(&self) -> Option<String> {
+    fn waits_for(&self) -> Option<String> {
         let waits = self
             .container_statuses
             .iter()
             .find_map(|status| status.state.waiting.as_ref()?.reason.clone());
-        let not_scheduled = || {
-            self.conditions
-                .iter()
-                .find(|condition| condition.is_not_scheduled())?
-                .message
-                .clone()
-        };
+        let not_scheduled = || self.conditions.iter().find_map(Condition::not_scheduled);
         waits.or_else(not_scheduled)
-    }
-
-    /// Keeps what is read above.
-    fn trim(&mut self) {
-        self.conditions
-            .retain(|condition| condition.type_ == "Ready" || condition.is_not_scheduled());
-        for condition in &mut self.conditions {
-            condition.message = condition.first_sentence();
-        }
-        self.conditions.shrink_to_fit();
-        self.container_statuses
-            .retain(|status| status.state.waiting.is_some());
-        self.container_statuses.shrink_to_fit();
     }
 }
 
 impl Condition {
-    fn is_not_scheduled(&self) -> bool {
-        self.type_ == "PodScheduled" && self.status == "False"
-    }
-
-    /// Of a scheduler's message, what it says of the nodes; nothing of other conditions.
-    fn first_sentence(&self) -> Option<String> {
-        let message = self
-            .message
-            .as_deref()
-            .filter(|_| self.is_not_scheduled())?;
-        let sentence = message.split(". ").next().unwrap_or_default();
+    /// Of a scheduler's message, what it says of the nodes.
+    fn not_scheduled(&self) -> Option<String> {
+        if self.type_ != "PodScheduled" || self.status != "False" {
+            return None;
+        }
+        let sentence = self.message.as_deref()?.split(". ").next()?;
         Some(sentence.chars().take(MAX_MESSAGE).collect())
     }
-}
-
-impl SlimPod {
-    /// Whether the kubelet runs it from a file.
-    pub(crate) fn is_mirror(&self) -> bool {
-        self.metadata
-            .annotations
-            .as_ref()
-            .is_some_and(|annotations| annotations.contains_key(MIRROR))
-    }
-}
-
-/// Drops what a cached pod does not need.
-pub(crate) fn trim_pod(pod: &mut SlimPod) {
-    if let Some(annotations) = &mut pod.metadata.annotations {
-        annotations.retain(|key, _| key == MIRROR);
-    }
-    if let Some(owners) = &mut pod.metadata.owner_references {
-        owners.retain(|owner| owner.controller == Some(true));
-    }
-    if pod.spec.node_name.is_some() || pod.spec.meant_for().is_none() {
-        pod.spec.affinity = None;
-    }
-    pod.status.trim();
-    trim(&mut pod.metadata);
-}
-
-/// Drops what a cached node does not need.
-pub(crate) fn trim_node(node: &mut SlimNode) {
-    node.metadata.labels = None;
-    node.metadata.annotations = None;
-    node.status.trim();
-    trim(&mut node.metadata);
-}
-
-/// Drops what a cached namespace does not need.
-pub(crate) fn trim_namespace(namespace: &mut SlimNamespace) {
-    namespace.metadata.annotations = None;
-    trim(&mut namespace.metadata);
-}
-
-fn trim(metadata: &mut ObjectMeta) {
-    metadata.managed_fields = None;
-    metadata.finalizers = None;
-    metadata.generate_name = None;
 }
 
 #[cfg(test)]
@@ -251,9 +317,7 @@ mod tests {
     use super::*;
 
     fn pod(json: serde_json::Value) -> SlimPod {
-        let mut pod: SlimPod = serde_json::from_value(json).unwrap();
-        trim_pod(&mut pod);
-        pod
+        serde_json::from_value(json).unwrap()
     }
 
     #[test]
@@ -267,25 +331,50 @@ mod tests {
             "status": {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
                 "message": "0/2 nodes are available: 1 node(s) didn't have free ports. preemption: none"}]},
         }));
-        assert_eq!(waiting.spec.node(), Some("n2"));
+        assert_eq!(waiting.node, Some(Placement::MeantFor("n2".into())));
         assert_eq!(
-            waiting.status.waits_for().as_deref(),
+            waiting.waits_for.as_deref(),
             Some("0/2 nodes are available: 1 node(s) didn't have free ports")
         );
     }
 
     #[test]
-    fn nothing_of_an_affinity_is_kept_of_a_pod_that_runs_or_may_run_anywhere() {
+    fn an_affinity_says_nothing_of_a_pod_that_runs_or_may_run_anywhere() {
         let preferred =
             json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}});
         let anywhere = pod(json!({"metadata": {"name": "a"}, "spec": {"affinity": preferred}}));
-        assert!(anywhere.spec.affinity.is_none());
-        assert_eq!(anywhere.spec.node(), None);
+        assert_eq!(anywhere.node, None);
         let runs = pod(json!({
             "metadata": {"name": "a"}, "spec": {"nodeName": "n1", "affinity": preferred},
             "status": {"conditions": [{"type": "Ready", "status": "True", "message": "long"}]},
         }));
-        assert_eq!(runs.spec.node(), Some("n1"));
-        assert!(runs.status.is_ready() && runs.status.conditions[0].message.is_none());
+        assert_eq!(runs.node, Some(Placement::On("n1".into())));
+        assert!(runs.ready && runs.waits_for.is_none());
+    }
+
+    #[test]
+    fn of_metadata_the_marks_are_read_and_the_rest_is_left_where_it_is() {
+        let read = pod(json!({
+            "metadata": {
+                "name": "a", "namespace": "shop", "resourceVersion": "7", "uid": "u", "labels": null,
+                "deletionTimestamp": "2026-01-01T00:00:00Z",
+                "annotations": {"kubernetes.io/config.mirror": "x", "other": "y"},
+                "managedFields": [{"manager": "m", "fieldsV1": {"f:spec": {}}}],
+                "ownerReferences": [
+                    {"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u"},
+                    {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "u", "controller": true},
+                ],
+            },
+            "status": {"conditions": null, "containerStatuses": null},
+        }));
+        assert!(read.mirror && read.terminating && read.labels.is_empty() && !read.ready);
+        assert_eq!(
+            read.metadata,
+            identity(Some("a".into()), Some("shop".into()), Some("7".into()))
+        );
+        assert_eq!(
+            read.controller.map(|controller| controller.kind),
+            Some("ReplicaSet".into())
+        );
     }
 }

@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::channel::mpsc::UnboundedSender;
 use futures::{StreamExt, TryStreamExt};
@@ -16,12 +17,13 @@ use kube::api::{ApiResource, DynamicObject};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
-use super::slim::{SlimNamespace, SlimNode, SlimPod, trim_namespace, trim_node, trim_pod};
+use super::kept::{Cache, Kept, Namespaces, Nodes, PodNews, Pods};
 use crate::api::{Mode, OtelAgent};
 use crate::desired::selection;
 use crate::names;
@@ -60,9 +62,9 @@ pub(crate) fn admission_resource(kind: &str) -> ApiResource {
 /// What the watches have seen.
 pub(crate) struct Stores {
     pub(crate) agents: Store<Guarded>,
-    pub(crate) pods: Store<SlimPod>,
-    pub(crate) nodes: Store<SlimNode>,
-    pub(crate) namespaces: Store<SlimNamespace>,
+    pub(crate) pods: Arc<Kept<Pods>>,
+    pub(crate) nodes: Arc<Kept<Nodes>>,
+    pub(crate) namespaces: Arc<Kept<Namespaces>>,
     pub(crate) daemon_sets: Vec<Store<DaemonSet>>,
     pub(crate) services: Vec<Store<Service>>,
     /// By kind; empty where the server has no mutating admission policies.
@@ -78,9 +80,17 @@ pub(crate) struct Trigger {
     agents: Store<Guarded>,
     sender: UnboundedSender<ObjectRef<Guarded>>,
     gone: Arc<Notify>,
+    /// Whether anybody listens: a standby would only pile up what the next leader looks at anyway.
+    leads: Arc<AtomicBool>,
 }
 
 impl Trigger {
+    /// From now on somebody listens; asks for every object first.
+    pub(crate) fn begin(&self) {
+        self.leads.store(true, Ordering::SeqCst);
+        self.each(|_| true);
+    }
+
     /// Waits until an `OtelAgent` was seen to be deleted.
     pub(crate) async fn an_object_is_gone(&self) {
         self.gone.notified().await;
@@ -88,7 +98,9 @@ impl Trigger {
 
     /// Asks for one object. After the receiver is gone nobody needs to look.
     pub(crate) fn one(&self, agent: ObjectRef<Guarded>) {
-        let _ = self.sender.unbounded_send(agent);
+        if self.leads.load(Ordering::SeqCst) {
+            let _ = self.sender.unbounded_send(agent);
+        }
     }
 
     /// Asks for every object that `wants`.
@@ -125,6 +137,7 @@ pub(crate) fn build(
         agents: agents.clone(),
         sender,
         gone: Arc::default(),
+        leads: Arc::default(),
     };
     let mut builder = Builder {
         client: client.clone(),
@@ -192,45 +205,48 @@ impl Builder {
         let api = Api::all(self.client.clone());
         let all = watcher::Config::default();
         self.watches
-            .push(drive("otelagents", api, all, writer, |_| {}, tell));
+            .push(drive("otelagents", api, all, writer, tell));
     }
 
-    fn namespaces(&mut self) -> Store<SlimNamespace> {
-        let (store, writer) = reflector::store();
+    fn namespaces(&mut self) -> Arc<Kept<Namespaces>> {
         let on = self.trigger.clone();
         let selects_namespaces = |agent: &OtelAgent| {
             let workloads = agent.spec.workloads.as_ref();
             workloads.is_some_and(|workloads| workloads.namespace_selector.is_some())
         };
-        let tell = move |_: &SlimNamespace| on.each(selects_namespaces);
-        let api = Api::all(self.client.clone());
-        let all = watcher::Config::default();
-        self.watches
-            .push(drive("namespaces", api, all, writer, trim_namespace, tell));
-        store
+        let tell = move |_: Option<&()>| on.each(selects_namespaces);
+        self.kept("namespaces", watcher::Config::default(), tell)
     }
 
-    fn nodes(&mut self) -> Store<SlimNode> {
-        let (store, writer) = reflector::store();
+    fn nodes(&mut self) -> Arc<Kept<Nodes>> {
         let on = self.trigger.clone();
-        let tell = move |_: &SlimNode| on.each(|agent| agent.spec.mode.on_nodes());
-        let api = Api::all(self.client.clone());
-        let all = watcher::Config::default();
-        self.watches
-            .push(drive("nodes", api, all, writer, trim_node, tell));
-        store
+        let tell = move |_: Option<&()>| on.each(|agent| agent.spec.mode.on_nodes());
+        self.kept("nodes", watcher::Config::default(), tell)
     }
 
-    fn pods(&mut self, namespaces: &Store<SlimNamespace>) -> Store<SlimPod> {
-        let (store, writer) = reflector::store();
+    fn pods(&mut self, namespaces: &Arc<Kept<Namespaces>>) -> Arc<Kept<Pods>> {
         let (on, known) = (self.trigger.clone(), namespaces.clone());
-        let tell = move |pod: &SlimPod| pod_changed(&on, &known, pod);
-        let api = Api::all(self.client.clone());
+        let tell = move |news: Option<&PodNews>| match news {
+            Some(news) => pod_changed(&on, &known, news),
+            None => on.each(|_| true),
+        };
         let live =
             watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
+        self.kept("pods", live, tell)
+    }
+
+    /// Objects of others, of the whole cluster.
+    fn kept<C: Cache>(
+        &mut self,
+        what: &'static str,
+        config: watcher::Config,
+        tell: impl FnMut(Option<&C::News>) + Send + 'static,
+    ) -> Arc<Kept<C>> {
+        let kept = Arc::<Kept<C>>::default();
+        let api = Api::all(self.client.clone());
         self.watches
-            .push(drive("pods", api, live, writer, trim_pod, tell));
-        store
+            .push(follow(what, api, config, kept.clone(), tell));
+        kept
     }
 
     /// Objects that the operator made, which name their `OtelAgent` in a label.
@@ -245,20 +261,17 @@ impl Builder {
         let tell = move |object: &K| on.each(|agent| is_made_for(object.meta(), agent));
         let ours = format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY);
         let ours = watcher::Config::default().labels(&ours);
-        let forget_managers = |object: &mut K| object.meta_mut().managed_fields = None;
-        self.watches
-            .push(drive(what, api, ours, writer, forget_managers, tell));
+        self.watches.push(drive(what, api, ours, writer, tell));
         store
     }
 }
 
-/// One watch with back-off, trimmed, stored and told. Ends only if the stream does.
+/// One watch with back-off, without its managers stored and told. Ends only if the stream does.
 fn drive<K>(
     what: &'static str,
     api: Api<K>,
     config: watcher::Config,
     writer: Writer<K>,
-    trim: fn(&mut K),
     mut tell: impl FnMut(&K) + Send + 'static,
 ) -> std::pin::Pin<Box<dyn Future<Output = &'static str> + Send>>
 where
@@ -266,7 +279,7 @@ where
     K::DynamicType: Eq + Hash + Clone + Send + Sync + Unpin,
 {
     let stream = watcher(api, config)
-        .modify(trim)
+        .modify(|object| object.meta_mut().managed_fields = None)
         .default_backoff()
         .reflect(writer)
         .touched_objects()
@@ -301,19 +314,64 @@ fn is_made_for(object: &ObjectMeta, agent: &OtelAgent) -> bool {
     is_named || label.is_some_and(|label| *label == label_of(agent))
 }
 
-fn pod_changed(trigger: &Trigger, namespaces: &Store<SlimNamespace>, pod: &SlimPod) {
-    let labels = pod.labels();
-    for key in [names::LABEL_AGENT, names::LABEL_OWNER] {
-        if let Some(label) = labels.get(key) {
-            trigger.labelled(label);
-            return;
+/// One watch with back-off into a cache of our own; tells what changed, and of a whole list nothing
+/// in particular. Ends only if the stream does.
+fn follow<C: Cache>(
+    what: &'static str,
+    api: Api<C::Object>,
+    config: watcher::Config,
+    kept: Arc<Kept<C>>,
+    mut tell: impl FnMut(Option<&C::News>) + Send + 'static,
+) -> std::pin::Pin<Box<dyn Future<Output = &'static str> + Send>> {
+    let stream = watcher(api, config).default_backoff();
+    Box::pin(async move {
+        let mut stream = std::pin::pin!(stream);
+        let mut listed = C::default();
+        while let Some(event) = stream.next().await {
+            let news = match event {
+                Err(error) => {
+                    tracing::warn!(what, error = %error, "watch failed, trying again");
+                    continue;
+                }
+                Ok(Event::Init) => {
+                    listed = C::default();
+                    continue;
+                }
+                Ok(Event::InitApply(object)) => {
+                    listed.put(object);
+                    continue;
+                }
+                Ok(Event::InitDone) => {
+                    kept.fill(std::mem::take(&mut listed));
+                    tell(None);
+                    continue;
+                }
+                Ok(Event::Apply(object)) => kept.write().put(object),
+                Ok(Event::Delete(object)) => kept.write().remove(&object),
+            };
+            if let Some(news) = news {
+                tell(Some(&news));
+            }
         }
+        what
+    })
+}
+
+fn pod_changed(trigger: &Trigger, namespaces: &Kept<Namespaces>, news: &PodNews) {
+    for labels in &news.labels {
+        let mark = [names::LABEL_AGENT, names::LABEL_OWNER]
+            .into_iter()
+            .find_map(|key| labels.get(key));
+        if let Some(label) = mark {
+            trigger.labelled(label);
+            continue;
+        }
+        let namespace = news.namespace.as_str();
+        let labels_of_namespace = namespaces.read().labels(namespace);
+        trigger.each(|agent| {
+            selection(agent).is_some_and(|s| s.matches(namespace, &labels_of_namespace, labels))
+        });
     }
-    let namespace = pod.namespace().unwrap_or_default();
-    let labels_of_namespace = namespace_labels(namespaces, &namespace);
-    trigger.each(|agent| {
-        selection(agent).is_some_and(|s| s.matches(&namespace, &labels_of_namespace, labels))
-    });
 }
 
 /// Whether these labels are of a mode's vehicle, its pods or its Service, made for one `OtelAgent`.
@@ -322,25 +380,14 @@ pub(crate) fn serves(labels: &BTreeMap<String, String>, agent: &str, mode: Mode)
     is(names::LABEL_OWNER, agent) && is(names::LABEL_VEHICLE, mode.as_str())
 }
 
-/// Labels of a namespace; none where it is not known (yet).
-pub(crate) fn namespace_labels(
-    namespaces: &Store<SlimNamespace>,
-    name: &str,
-) -> BTreeMap<String, String> {
-    namespaces
-        .get(&ObjectRef::new(name))
-        .map(|namespace| namespace.labels().clone())
-        .unwrap_or_default()
-}
-
 impl Stores {
     /// Waits until every store has been filled once.
     pub(crate) async fn wait_until_ready(&self) {
         // A dropped writer means the watch task ended, which ends the process by itself.
         let _ = self.agents.wait_until_ready().await;
-        let _ = self.pods.wait_until_ready().await;
-        let _ = self.nodes.wait_until_ready().await;
-        let _ = self.namespaces.wait_until_ready().await;
+        self.pods.wait_until_filled().await;
+        self.nodes.wait_until_filled().await;
+        self.namespaces.wait_until_filled().await;
         for store in &self.daemon_sets {
             let _ = store.wait_until_ready().await;
         }

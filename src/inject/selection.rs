@@ -35,15 +35,19 @@ impl Selection {
         namespace_labels: &BTreeMap<String, String>,
         pod_labels: &BTreeMap<String, String>,
     ) -> bool {
-        let in_namespace = match &self.namespaces {
-            Namespaces::Named(name) => name == namespace,
-            Namespaces::Labelled(selector) => selector.matches(namespace_labels),
-        };
-        in_namespace
+        self.in_namespace(namespace, namespace_labels)
             && pod_labels
                 .get(names::LABEL_INJECT)
                 .is_none_or(|value| value != "false")
             && self.pods.matches(pod_labels)
+    }
+
+    /// Whether pods of a namespace with these labels may be selected at all.
+    pub fn in_namespace(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
+        match &self.namespaces {
+            Namespaces::Named(name) => name == namespace,
+            Namespaces::Labelled(selector) => selector.matches(labels),
+        }
     }
 
     /// Whether some pod may be selected by both; `true` where it cannot be told.

@@ -21,9 +21,11 @@ use super::http::{self, Page};
 
 /// Content type of the `OpenMetrics` text format.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Upper bounds of reconcile durations, in seconds: a settled object takes none, one that needs a
-/// proof about a second, and a reconcile is given up after a minute.
-const DURATIONS: [f64; 9] = [0.001, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
+/// Upper bounds of reconcile durations, in seconds: a settled object takes milliseconds, one that needs
+/// a proof about a second, and a reconcile is given up after a minute.
+const DURATIONS: [f64; 14] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
+];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabel {

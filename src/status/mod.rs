@@ -7,7 +7,7 @@ mod pods;
 mod restarts;
 
 pub use conditions::{Note, report, transitions, upgrade};
-pub use pods::{Coverage, LivePod, Owner, PodReport, Serving, count};
+pub use pods::{Controller, Coverage, LivePod, Owner, PodReport, Serving, count};
 
 use std::collections::BTreeMap;
 

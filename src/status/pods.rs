@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-
 use crate::api::{Mode, PodCounts};
 use crate::inject::Selection;
 use crate::names;
@@ -26,11 +24,22 @@ pub struct LivePod<'a> {
     /// The node it runs on, if it has been placed.
     pub node: Option<&'a str>,
     /// What controls it, if anything does.
-    pub controller: Option<&'a OwnerReference>,
+    pub controller: Option<&'a Controller>,
     /// Whether it is being deleted.
     pub terminating: bool,
     /// Whether it is ready, and with it what runs in it.
     pub ready: bool,
+}
+
+/// The object that made a pod and replaces it, as the pod names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Controller {
+    /// Group and version of its kind.
+    pub api_version: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its name, in the pod's namespace.
+    pub name: String,
 }
 
 /// What pods belong to: what a person would restart.
@@ -238,11 +247,11 @@ mod tests {
         }
     }
 
-    fn controller(kind: &str, name: &str) -> OwnerReference {
-        OwnerReference {
+    fn controller(kind: &str, name: &str) -> Controller {
+        Controller {
             kind: kind.into(),
             name: name.into(),
-            ..OwnerReference::default()
+            ..Controller::default()
         }
     }
 
@@ -321,7 +330,7 @@ mod tests {
     fn an_owner_is_the_deployment_behind_the_replica_set() {
         let hashed = labels(&[("pod-template-hash", "7d4b9")]);
         let none = labels(&[]);
-        let name = |controller: Option<&OwnerReference>| {
+        let name = |controller: Option<&Controller>| {
             owner(&LivePod {
                 namespace: "shop",
                 namespace_labels: &none,
