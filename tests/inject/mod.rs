@@ -15,6 +15,7 @@ mod guard;
 mod pods;
 mod properties;
 mod recipes;
+mod review;
 mod selection;
 mod server;
 mod warning;
