@@ -12,6 +12,7 @@ pub mod order;
 pub mod pod;
 pub mod policy;
 pub mod review;
+pub mod webhook;
 
 mod attributes;
 mod json;

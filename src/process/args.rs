@@ -4,6 +4,7 @@
 //! know what any of it makes happen.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
@@ -22,6 +23,8 @@ pub struct Args {
 pub enum Command {
     /// Run the controller.
     Controller(ControllerArgs),
+    /// Run the webhook, which injects where the API server does not do it by itself.
+    Webhook(WebhookArgs),
     /// Print the CustomResourceDefinition.
     Crd,
 }
@@ -60,6 +63,34 @@ pub struct ControllerArgs {
     pub log_level: String,
 }
 
+/// Options of the webhook.
+#[derive(Clone, Debug, clap::Args)]
+pub struct WebhookArgs {
+    /// Namespace the webhook runs in.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "otelagent-system")]
+    pub namespace: String,
+    /// Where the API server calls.
+    #[arg(long, default_value = "0.0.0.0:8443")]
+    pub address: SocketAddr,
+    /// DNS names and addresses by which the API server calls. Default: the Service
+    /// otelagent-webhook.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub server_names: Vec<String>,
+    /// Directory with tls.crt and tls.key, such as a mounted Secret of cert-manager. They are read again
+    /// as they change. Default: certificates of the operator's own.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub tls_directory: Option<PathBuf>,
+    /// Where Prometheus reads metrics.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub metrics_address: SocketAddr,
+    /// Where the kubelet asks for health and readiness.
+    #[arg(long, default_value = "0.0.0.0:8081")]
+    pub health_address: SocketAddr,
+    /// What is logged: a level (error, warn, info, debug, trace), or target=level pairs.
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    pub log_level: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,7 +99,7 @@ mod tests {
         let words = ["otelagent-operator", "controller"].iter().chain(words);
         match Args::try_parse_from(words).unwrap().command {
             Command::Controller(args) => args,
-            Command::Crd => panic!("asked for the controller"),
+            Command::Webhook(_) | Command::Crd => panic!("asked for the controller"),
         }
     }
 
