@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use otelagent_operator::api::crd_yaml;
-use otelagent_operator::controller::{Controller, Settings};
+use otelagent_operator::controller::{Controller, InjectionSettings, Settings};
+use otelagent_operator::desired::Choice;
 use otelagent_operator::names;
 use otelagent_operator::process::{
-    Args, Command, ControllerArgs, Fence, Leadership, LeaseSettings, Metrics, Readiness, Shutdown,
-    WebhookArgs, client, in_full, listen, metrics, probes, telemetry,
+    Args, Command, ControllerArgs, Fence, InjectionEngine, Leadership, LeaseSettings, Metrics,
+    Readiness, Shutdown, WebhookArgs, client, in_full, listen, metrics, probes, telemetry,
 };
 use otelagent_operator::webhook::{self, Source, Webhook};
 
@@ -49,6 +51,10 @@ async fn run_controller(args: ControllerArgs) -> Result<(), Failure> {
         platform_namespaces,
         canary_namespace,
         agent_image,
+        injection_engine,
+        webhook_url,
+        webhook_authority_file,
+        webhook_authority_seconds,
         leader_elect,
         identity,
         metrics_address,
@@ -81,6 +87,16 @@ async fn run_controller(args: ControllerArgs) -> Result<(), Failure> {
         agent_image,
         canary_namespace,
         instance: identity.clone(),
+        injection: InjectionSettings {
+            engine: match injection_engine {
+                InjectionEngine::Auto => Choice::Auto,
+                InjectionEngine::Policy => Choice::Policy,
+                InjectionEngine::Webhook => Choice::Webhook,
+            },
+            webhook_url,
+            authority_file: webhook_authority_file,
+            authority_life: Duration::from_secs(webhook_authority_seconds),
+        },
         version: env!("CARGO_PKG_VERSION").into(),
     };
     let controller = Controller::start(client, settings, metrics.clone()).await?;

@@ -37,9 +37,12 @@ pub(crate) const WARNING: &str = "ValidatingAdmissionPolicy";
 /// What lets a [`WARNING`] act.
 pub(crate) const WARNING_BINDING: &str = "ValidatingAdmissionPolicyBinding";
 
+/// What makes the API server call the webhook.
+pub(crate) const ENTRY: &str = "MutatingWebhookConfiguration";
+
 /// Cluster-scoped kinds the operator makes, in the order of removal: bindings before policies, so that
 /// no binding ever points to nothing.
-pub(crate) const ADMISSION_KINDS: [&str; 4] = [WARNING_BINDING, BINDING, WARNING, POLICY];
+pub(crate) const ADMISSION_KINDS: [&str; 5] = [WARNING_BINDING, ENTRY, BINDING, WARNING, POLICY];
 
 /// The API of one admission kind; the client library has no types for servers this new.
 pub(crate) fn admission_resource(kind: &str) -> ApiResource {
@@ -64,7 +67,7 @@ pub(crate) struct Stores {
     pub(crate) namespaces: Store<SlimNamespace>,
     pub(crate) daemon_sets: Vec<Store<DaemonSet>>,
     pub(crate) services: Vec<Store<Service>>,
-    /// By kind; empty where the server has no mutating admission policies.
+    /// By kind; those that the server serves and the operator may read.
     pub(crate) admission: BTreeMap<&'static str, Store<DynamicObject>>,
 }
 
@@ -116,7 +119,7 @@ pub(crate) fn label_of(agent: &OtelAgent) -> String {
 pub(crate) fn build(
     client: &Client,
     owned_namespaces: impl IntoIterator<Item = String>,
-    with_admission: bool,
+    admission: &[&'static str],
     sender: UnboundedSender<ObjectRef<Guarded>>,
 ) -> (Stores, Watches, Trigger) {
     let (agents, writer) = reflector::store::<Guarded>();
@@ -149,7 +152,7 @@ pub(crate) fn build(
         let api = Api::namespaced(client.clone(), &namespace);
         stores.services.push(builder.owned("services", api, ()));
     }
-    for kind in ADMISSION_KINDS.into_iter().filter(|_| with_admission) {
+    for kind in admission {
         let resource = admission_resource(kind);
         let api = Api::all_with(client.clone(), &resource);
         stores
@@ -320,8 +323,8 @@ pub(crate) fn namespace_labels(
 }
 
 impl Stores {
-    /// Waits until every store has been filled once.
-    pub(crate) async fn wait_until_ready(&self) {
+    /// Waits until every store has been filled once, but for those of kinds that cannot be read yet.
+    pub(crate) async fn wait_until_ready(&self, unreadable: &[&str]) {
         // A dropped writer means the watch task ended, which ends the process by itself.
         let _ = self.agents.wait_until_ready().await;
         let _ = self.pods.wait_until_ready().await;
@@ -333,7 +336,8 @@ impl Stores {
         for store in &self.services {
             let _ = store.wait_until_ready().await;
         }
-        for store in self.admission.values() {
+        let readable = |kind: &&str| !unreadable.contains(kind);
+        for (_, store) in self.admission.iter().filter(|(kind, _)| readable(kind)) {
             let _ = store.wait_until_ready().await;
         }
     }

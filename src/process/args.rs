@@ -29,6 +29,18 @@ pub enum Command {
     Crd,
 }
 
+/// What injects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum InjectionEngine {
+    /// What the server offers.
+    #[default]
+    Auto,
+    /// Admission policies.
+    Policy,
+    /// The webhook.
+    Webhook,
+}
+
 /// Options of the controller.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ControllerArgs {
@@ -45,6 +57,22 @@ pub struct ControllerArgs {
     /// Image of the agent where an OtelAgent names none.
     #[arg(long, env = "OTELAGENT_AGENT_IMAGE", default_value = concat!("otelagent/agent:", env!("CARGO_PKG_VERSION")))]
     pub agent_image: String,
+    /// What injects: auto takes policies where the server has them (1.36), else the webhook of
+    /// manifests/webhook.
+    #[arg(long, value_enum, default_value_t)]
+    pub injection_engine: InjectionEngine,
+    /// Where the API server reaches the webhook, as in https://192.0.2.7:8443. Default: the Service
+    /// otelagent-webhook.
+    #[arg(long, value_name = "URL")]
+    pub webhook_url: Option<String>,
+    /// File with the authorities that signed the webhook's certificates, such as ca.crt of a mounted
+    /// Secret of cert-manager. Default: the operator's own.
+    #[arg(long, value_name = "FILE")]
+    pub webhook_authority_file: Option<PathBuf>,
+    /// How long a certificate authority of the operator's own lives; the next one is made at two
+    /// thirds of it.
+    #[arg(long, value_name = "SECONDS", default_value_t = 365 * 24 * 3600, value_parser = clap::value_parser!(u64).range(60..))]
+    pub webhook_authority_seconds: u64,
     /// Act only while holding the Lease, so that several replicas can run.
     #[arg(long)]
     pub leader_elect: bool,
