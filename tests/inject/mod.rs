@@ -1,4 +1,4 @@
-//! Injection: the function's properties, and the policies on a real API server.
+//! Injection: the function's properties, and both engines on a real API server.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,6 +9,8 @@
     reason = "helpers of tests may panic like tests and take json!() as it comes; tables are long"
 )]
 
+mod callee;
+mod engines;
 mod equivalence;
 mod golden;
 mod guard;
