@@ -8,8 +8,7 @@ use otelagent_operator::inject::policy::PolicyInput;
 use otelagent_operator::inject::{Injection, Reason, Recipe, inject};
 use otelagent_operator::names;
 use serde_json::{Value, json};
-use testbed::Bed;
-use testbed::pins::KubernetesVersion;
+use testbed::{Bed, KubernetesVersion};
 
 use super::callee::Callee;
 use super::pods::{any_pod, generated, table};
