@@ -2,14 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use otelagent_operator::api::crd_yaml;
-use otelagent_operator::controller::{Controller, Settings};
+use otelagent_operator::controller::{Controller, InjectionSettings, Settings};
+use otelagent_operator::desired::Choice;
+use otelagent_operator::names;
 use otelagent_operator::process::{
-    Args, Command, ControllerArgs, Fence, Leadership, LeaseSettings, Metrics, Readiness, Shutdown,
-    client, in_full, listen, metrics, probes, telemetry,
+    Args, Command, ControllerArgs, Fence, InjectionEngine, Leadership, LeaseSettings, Metrics,
+    Readiness, Shutdown, WebhookArgs, client, in_full, listen, metrics, probes, telemetry,
 };
+use otelagent_operator::webhook::{self, Source, Webhook};
 
 /// Whatever ended the process; its message goes to standard error.
 type Failure = Box<dyn std::error::Error>;
@@ -22,6 +26,7 @@ const LEASE: &str = "otelagent-operator";
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Controller(args) => run_controller(args),
+        Command::Webhook(args) => run_webhook(args),
         Command::Crd => print_crd(),
     };
     match outcome {
@@ -46,6 +51,10 @@ async fn run_controller(args: ControllerArgs) -> Result<(), Failure> {
         platform_namespaces,
         canary_namespace,
         agent_image,
+        injection_engine,
+        webhook_url,
+        webhook_authority_file,
+        webhook_authority_seconds,
         leader_elect,
         identity,
         metrics_address,
@@ -78,6 +87,16 @@ async fn run_controller(args: ControllerArgs) -> Result<(), Failure> {
         agent_image,
         canary_namespace,
         instance: identity.clone(),
+        injection: InjectionSettings {
+            engine: match injection_engine {
+                InjectionEngine::Auto => Choice::Auto,
+                InjectionEngine::Policy => Choice::Policy,
+                InjectionEngine::Webhook => Choice::Webhook,
+            },
+            webhook_url,
+            authority_file: webhook_authority_file,
+            authority_life: Duration::from_secs(webhook_authority_seconds),
+        },
         version: env!("CARGO_PKG_VERSION").into(),
     };
     let controller = Controller::start(client, settings, metrics.clone()).await?;
@@ -111,4 +130,48 @@ async fn run_controller(args: ControllerArgs) -> Result<(), Failure> {
     };
     leadership.release().await;
     outcome
+}
+
+#[tokio::main]
+async fn run_webhook(args: WebhookArgs) -> Result<(), Failure> {
+    let WebhookArgs {
+        namespace,
+        address,
+        server_names,
+        tls_directory,
+        metrics_address,
+        health_address,
+        log_level,
+    } = args;
+    telemetry::init(&log_level)?;
+    let shutdown = Shutdown::on_signals()?;
+    let metrics = Metrics::new();
+    let readiness = Readiness::of(&[webhook::WATCHES, webhook::CERTIFICATE, webhook::SERVING]);
+    tokio::spawn(metrics::serve(
+        listen(metrics_address).await?,
+        metrics.clone(),
+    ));
+    tokio::spawn(probes::serve(
+        listen(health_address).await?,
+        readiness.clone(),
+    ));
+    // It reads only: the fence stays closed for good.
+    let client = client::connect(client::config().await?, &Fence::closed())?;
+    let source = match tls_directory {
+        Some(directory) => Source::Directory(directory),
+        None if server_names.is_empty() => Source::Authority {
+            names: vec![format!("{}.{namespace}.svc", names::WEBHOOK)],
+            namespace,
+        },
+        None => Source::Authority {
+            names: server_names,
+            namespace,
+        },
+    };
+    let listener = listen(address).await?;
+    let webhook = Webhook::start(&client, source, metrics);
+    webhook
+        .run(listener, &readiness, shutdown.requested())
+        .await
+        .map_err(Into::into)
 }

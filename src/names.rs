@@ -60,6 +60,11 @@ pub const ANNOTATION_BOUND_AT: &str = "otelagent.dev/bound-at";
 /// On bindings: what made their recipe the one in force, for a person: a generation of the spec, or an
 /// upgrade of the operator.
 pub const ANNOTATION_BECAUSE: &str = "otelagent.dev/because";
+/// On webhook entries: what the webhook is told to do, as JSON.
+pub const ANNOTATION_ORDER: &str = "otelagent.dev/order";
+/// On webhook entries: hash of their content, which the API server's calls name.
+pub const ANNOTATION_ENTRY: &str = "otelagent.dev/entry";
+
 /// On vehicles and bindings: version of the operator that wrote them.
 pub const ANNOTATION_OPERATOR: &str = "otelagent.dev/operator-version";
 
@@ -69,6 +74,14 @@ pub const CONTAINER: &str = "otelagent";
 pub const CONFIG_VOLUME: &str = "otelagent-config";
 /// Prefix of every cluster-scoped object; the guard policy confines the operator to it.
 pub const CLUSTER_PREFIX: &str = "otelagent.";
+
+/// Name of the webhook's Service, of the `ClusterRole` whose going takes the entries along, and of the
+/// webhook's other objects.
+pub const WEBHOOK: &str = "otelagent-webhook";
+/// Name of the Secret that holds the webhook's certificate authority.
+pub const AUTHORITY_SECRET: &str = "otelagent-webhook-authority";
+/// Key of that Secret.
+pub const AUTHORITY_KEY: &str = "authority.json";
 
 /// Longest allowed name of an `OtelAgent`, in characters: a vehicle's name must stay a DNS label.
 pub const MAX_NAME: usize = 40;

@@ -7,10 +7,16 @@ use std::time::{Duration, Instant};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::runtime::events::Recorder;
+use serde_json::Value;
+use tokio::sync::OnceCell;
 
-use super::restart;
+use super::authorities::Authorities;
+use super::error::ControllerError;
 use super::stores::Stores;
-use crate::desired::Environment;
+use super::{engine, restart};
+use crate::desired::{Engine, Environment};
+use crate::inject::webhook::Endpoint;
+use crate::names;
 use crate::process::Metrics;
 
 /// How far apart two passes over one object are, at least: pods come and go faster than anyone reads.
@@ -23,10 +29,16 @@ pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) environment: Environment,
     pub(crate) canary_namespace: String,
-    /// Whether the server mutates by policy.
-    pub(crate) policy_engine: bool,
+    /// What injects, or why nothing does.
+    pub(crate) engine: Result<Engine, String>,
+    /// Where the webhook is reached.
+    pub(crate) endpoint: Endpoint,
+    /// By what the webhook is known.
+    pub(crate) authorities: Authorities,
     /// Owner reference to the operator's `ClusterRole`, for cluster-scoped objects.
-    pub(crate) installation: Option<serde_json::Value>,
+    pub(crate) installation: Option<Value>,
+    /// The same of the webhook's `ClusterRole`, once it has been seen.
+    webhook_installation: OnceCell<Value>,
     pub(crate) stores: Stores,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
@@ -47,8 +59,9 @@ impl Context {
         client: Client,
         environment: Environment,
         canary_namespace: String,
-        policy_engine: bool,
-        installation: Option<serde_json::Value>,
+        engine: Result<Engine, String>,
+        endpoint: Endpoint,
+        installation: Option<Value>,
         stores: Stores,
         recorder: Recorder,
         metrics: Metrics,
@@ -57,13 +70,29 @@ impl Context {
             client,
             environment,
             canary_namespace,
-            policy_engine,
+            engine,
+            endpoint,
+            authorities: Authorities::default(),
             installation,
+            webhook_installation: OnceCell::new(),
             stores,
             recorder,
             metrics,
             memory: Mutex::default(),
         }
+    }
+
+    /// Owner reference to the webhook's `ClusterRole`; `None` while the webhook is not installed.
+    pub(crate) async fn webhook_installation(&self) -> Result<Option<Value>, ControllerError> {
+        if self.webhook_installation.initialized() {
+            return Ok(self.webhook_installation.get().cloned());
+        }
+        let found = engine::installation(&self.client, names::WEBHOOK).await?;
+        if let Some(found) = &found {
+            // Another pass may have been faster, with the same answer.
+            let _ = self.webhook_installation.set(found.clone());
+        }
+        Ok(found)
     }
 
     /// The moment, for the pure rooms.

@@ -11,9 +11,10 @@ use kube::api::{DynamicObject, ListParams, PartialObjectMeta};
 use kube::{Api, ResourceExt};
 
 use super::context::Context;
+use super::engine;
 use super::error::ControllerError;
 use super::observe::{self, InForce};
-use super::stores::{BINDING, admission_resource};
+use super::stores::admission_resource;
 use crate::api::{Mode, OtelAgent};
 use crate::desired::ValidAgent;
 use crate::names;
@@ -36,16 +37,15 @@ pub(crate) async fn spec(context: &Context, agent: &OtelAgent) -> Result<(), Con
         .ok_or(ControllerError::StaleView("OtelAgent"))
 }
 
-/// What the binding of one `OtelAgent` says on the server now.
+/// What the server says now of what is `known` to be in force.
 pub(crate) async fn in_force(
     context: &Context,
-    namespace: &str,
-    name: &str,
-    uid: &str,
+    valid: &ValidAgent,
+    known: &InForce,
 ) -> Result<InForce, ControllerError> {
-    let api: Api<DynamicObject> =
-        Api::all_with(context.client.clone(), &admission_resource(BINDING));
-    let name = names::cluster_object(namespace, name, None);
+    let resource = admission_resource(engine::kind_in_force(context, known));
+    let api: Api<DynamicObject> = Api::all_with(context.client.clone(), &resource);
+    let name = names::cluster_object(&valid.namespace, &valid.name, None);
     let query = ListParams::default()
         .fields(&format!("metadata.name={name}"))
         .limit(1);
@@ -55,7 +55,7 @@ pub(crate) async fn in_force(
         .map_err(ControllerError::api("read what is in force"))?;
     let own = found.items.iter().find(|binding| {
         let owner = binding.labels().get(names::LABEL_OWNER_UID);
-        owner.is_some_and(|owner| owner == uid)
+        owner.is_some_and(|owner| *owner == valid.uid)
     });
     Ok(own.map(observe::in_force).unwrap_or_default())
 }
@@ -68,10 +68,9 @@ pub(crate) async fn view(
     known: &InForce,
 ) -> Result<(), ControllerError> {
     spec(context, agent).await?;
-    if context.policy_engine
-        && in_force(context, &valid.namespace, &valid.name, &valid.uid).await? != *known
-    {
-        return Err(ControllerError::StaleView(BINDING));
+    if context.engine.is_ok() && in_force(context, valid, known).await? != *known {
+        let kind = engine::kind_in_force(context, known);
+        return Err(ControllerError::StaleView(kind));
     }
     Ok(())
 }
@@ -89,7 +88,7 @@ pub(crate) async fn vehicle_stands(
     };
     let cached = context
         .stores
-        .daemon_set(&valid.namespace, &valid.label(), mode);
+        .daemon_set(&valid.namespace, &valid.name, mode);
     let Some(cached) = cached else {
         return Ok(false);
     };

@@ -1,8 +1,9 @@
-//! Putting injection in force: prove a policy in the canary namespace, move the binding, ask again.
+//! Putting injection in force: prove it in the canary namespace, move the binding, ask again.
 //!
 //! A badly rendered policy would break the creation of every selected pod, whatever its failure policy.
 //! So a policy acts first on dry-run pods of the canary namespace only, and the real binding moves when
-//! the server's answer equals the pure function's (design §4).
+//! the server's answer equals the pure function's (design §4). The entries of the webhook go the same
+//! way, so that none stands before the webhook has answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +16,15 @@ use kube::{Api, ResourceExt};
 use serde_json::Value;
 
 use super::context::Context;
+use super::engine::{self, Rendered};
 use super::error::ControllerError;
 use super::observe::{self, InForce};
-use super::stores::{
-    ADMISSION_KINDS, BINDING, POLICY, WARNING, WARNING_BINDING, admission_resource,
-};
+use super::stores::{ADMISSION_KINDS, POLICY, WARNING, WARNING_BINDING, admission_resource};
 use super::{apply, fresh};
 use crate::api::{ACCEPTED, Mode, OtelAgent};
-use crate::desired::{ValidAgent, selection, topology};
+use crate::desired::{Engine, ValidAgent, selection, topology};
 use crate::inject::exclusion::{self, Candidate};
-use crate::inject::policy::{self, Policies, PolicyInput};
+use crate::inject::policy::PolicyInput;
 use crate::inject::{Recipe, Selection, canary};
 use crate::names;
 use crate::status::InjectionState;
@@ -33,7 +33,10 @@ use crate::status::InjectionState;
 const ATTEMPTS: u32 = 20;
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How long an older policy stays after its binding moved on, for API servers that have not seen it.
+/// Longest proof: a webhook that does not answer makes every attempt slow.
+const PROOF: Duration = Duration::from_secs(15);
+/// How long an older policy stays after its binding moved on, for API servers that have not seen it; as
+/// long both engines act after a change of the engine, which is harmless, since the second adds nothing.
 const KEEP_OLD: Duration = Duration::from_secs(30);
 
 /// What stands before a pass.
@@ -64,8 +67,8 @@ pub(crate) fn standing(context: &Context, agent: &OtelAgent) -> Standing {
         &agent.name_any(),
         None,
     );
-    let own = cached(context, BINDING, &name)
-        .filter(|binding| belongs(binding, &agent.uid().unwrap_or_default()));
+    let uid = agent.uid().unwrap_or_default();
+    let own = binding(context, &name, |binding| belongs(binding, &uid));
     let others: Vec<Candidate> = context
         .stores
         .agents
@@ -127,12 +130,9 @@ fn candidate(context: &Context, agent: &OtelAgent) -> Option<Candidate> {
     });
     let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
     let selection = if is_refused {
-        let binding = cached(
-            context,
-            BINDING,
-            &names::cluster_object(&namespace, &name, None),
-        )?;
-        observe::in_force(&binding).selection
+        let name = names::cluster_object(&namespace, &name, None);
+        let found = binding(context, &name, |_| true)?;
+        observe::in_force(&found).selection
     } else {
         selection(agent)
     }?;
@@ -169,25 +169,29 @@ pub(crate) async fn ensure(
             look_again: None,
         });
     };
-    if !context.policy_engine {
-        let message = format!(
-            "this server ({}) does not serve MutatingAdmissionPolicy v1, which injection needs; servers do from 1.36",
-            context.environment.server
-        );
-        return Ok(unchanged(InjectionState::Failed {
-            reason: "ServerTooOld",
-            message,
-        }));
+    let engine = match &context.engine {
+        Ok(engine) => *engine,
+        Err(message) => {
+            return Ok(unchanged(InjectionState::Failed {
+                reason: "ServerTooOld",
+                message: message.clone(),
+            }));
+        }
+    };
+    if let Some(state) = engine::obstacle(context, engine).await? {
+        return Ok(unchanged(state));
     }
     let Some(mode) = serving else {
         return Ok(unchanged(InjectionState::WaitingForVehicle));
     };
     let recipe = topology(mode).recipe(valid, &context.environment);
-    let rendered = render(context, valid, selection, &recipe, standing)?;
-    write(context, valid, POLICY, rendered.policy.clone()).await?;
-    let name = policy_name(&rendered);
-    if standing.in_force.policy.as_deref() != Some(name.as_str())
-        && let Err(refusal) = prove(context, valid, &rendered, &recipe).await?
+    let input = input(context, valid, selection, &recipe, standing);
+    let rendered = engine::render(context, engine, input).await?;
+    if let Some(policy) = &rendered.policy {
+        write(context, valid, POLICY, policy.clone()).await?;
+    }
+    if standing.in_force.policy.as_ref() != Some(&rendered.name)
+        && let Err(refusal) = prove(context, valid, engine, &rendered, &recipe).await?
     {
         let message = format!(
             "a new policy failed its proof and was not bound; the previous one stays: {refusal}"
@@ -197,9 +201,13 @@ pub(crate) async fn ensure(
             message,
         }));
     }
-    let in_force = bind(context, valid, &rendered, &recipe, standing).await?;
-    let state = show(context, valid, &recipe, &in_force).await?;
-    let look_again = sweep_own(context, valid, &in_force).await?;
+    let in_force = bind(context, valid, engine, &rendered, &recipe, standing).await?;
+    let state = show(context, valid, engine, &rendered, &recipe, &in_force).await?;
+    let look_again = if state == InjectionState::InForce {
+        sweep_own(context, valid, engine, &rendered, &recipe, &in_force).await?
+    } else {
+        None
+    };
     Ok(Ensured {
         state,
         in_force,
@@ -207,15 +215,29 @@ pub(crate) async fn ensure(
     })
 }
 
-fn render(
+/// What stands for injection: of the engine that is used, or, until that has been put in force, of the
+/// other one.
+fn binding(
+    context: &Context,
+    name: &str,
+    is_ours: impl Fn(&DynamicObject) -> bool,
+) -> Option<Arc<DynamicObject>> {
+    let preferred = context.engine.clone().unwrap_or(Engine::Policy);
+    [preferred, engine::other(preferred)]
+        .into_iter()
+        .filter_map(|engine| cached(context, engine::binding_kind(engine), name))
+        .find(|object| is_ours(object))
+}
+
+fn input(
     context: &Context,
     valid: &ValidAgent,
     selection: &Selection,
     recipe: &Recipe,
     standing: &Standing,
-) -> Result<Policies, ControllerError> {
+) -> PolicyInput {
     let workloads = valid.spec.workloads.clone().unwrap_or_default();
-    Ok(policy::render(&PolicyInput {
+    PolicyInput {
         namespace: valid.namespace.clone(),
         name: valid.name.clone(),
         uid: valid.uid.clone(),
@@ -230,34 +252,29 @@ fn render(
         canary_namespace: context.canary_namespace.clone(),
         on_failure: workloads.on_injection_failure,
         owner_reference: context.installation.clone(),
-    })?)
+    }
 }
 
-fn policy_name(rendered: &Policies) -> String {
-    rendered.policy["metadata"]["name"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned()
-}
-
-/// Shows on dry-run pods of the canary namespace that the policy does what the function says. The
+/// Shows on dry-run pods of the canary namespace that the engine does what the function says. The
 /// inner error says what it did instead.
 async fn prove(
     context: &Context,
     valid: &ValidAgent,
-    rendered: &Policies,
+    engine: Engine,
+    rendered: &Rendered,
     recipe: &Recipe,
 ) -> Result<Result<(), String>, ControllerError> {
-    let written = write(context, valid, BINDING, rendered.proof_binding.clone()).await?;
+    let kind = engine::binding_kind(engine);
+    let written = write(context, valid, kind, rendered.proof.clone()).await?;
     let pods = canary::probe_pods(recipe, &rendered.hash);
     let proof = probe(context, &pods, recipe).await?;
-    let name = rendered.proof_binding["metadata"]["name"]
+    let name = rendered.proof["metadata"]["name"]
         .as_str()
         .unwrap_or_default();
     // The cache may not know yet what was written a moment ago.
-    let known = || cached(context, BINDING, name).and_then(|binding| binding.uid());
+    let known = || cached(context, kind, name).and_then(|binding| binding.uid());
     let uid = written.and_then(|binding| binding.uid()).or_else(known);
-    remove(context, BINDING, name, uid).await?;
+    remove(context, kind, name, uid).await?;
     if let Err(refusal) = &proof {
         tracing::warn!(
             namespace = valid.namespace,
@@ -276,9 +293,10 @@ async fn probe(
     pods: &[Value],
     recipe: &Recipe,
 ) -> Result<Result<(), String>, ControllerError> {
+    let begun = std::time::Instant::now();
     let mut outcome = try_probes(context, pods, recipe).await?;
     for _ in 1..ATTEMPTS {
-        if outcome.is_ok() {
+        if outcome.is_ok() || begun.elapsed() > PROOF {
             break;
         }
         tokio::time::sleep(PAUSE).await;
@@ -330,11 +348,12 @@ async fn dry_run(context: &Context, pod: &Value) -> Result<Result<Value, String>
 async fn bind(
     context: &Context,
     valid: &ValidAgent,
-    rendered: &Policies,
+    engine: Engine,
+    rendered: &Rendered,
     recipe: &Recipe,
     standing: &Standing,
 ) -> Result<InForce, ControllerError> {
-    let name = policy_name(rendered);
+    let name = rendered.name.clone();
     let moved = standing.in_force.policy.as_deref() != Some(name.as_str());
     let bound_at = standing
         .in_force
@@ -354,13 +373,13 @@ async fn bind(
     binding["metadata"]["annotations"][names::ANNOTATION_RECIPE] = Value::String(recipe.hash());
     binding["metadata"]["annotations"][names::ANNOTATION_BOUND_AT] =
         Value::String(bound_at.to_string());
-    write(context, valid, BINDING, binding).await?;
+    write(context, valid, engine::binding_kind(engine), binding).await?;
     if moved {
         context.remember_probe(&valid.uid, None);
         tracing::info!(namespace = valid.namespace, name = valid.name, mode = %recipe.mode, policy = name, "serving");
     }
-    write(context, valid, WARNING, rendered.warning.clone()).await?;
-    let warning_binding = rendered.warning_binding.clone();
+    let [warning, warning_binding] = rendered.warnings.clone();
+    write(context, valid, WARNING, warning).await?;
     write(context, valid, WARNING_BINDING, warning_binding).await?;
     Ok(InForce {
         mode: Some(recipe.mode),
@@ -373,10 +392,13 @@ async fn bind(
     })
 }
 
-/// Asks the server, through the real binding, whether a pod created now is injected.
+/// Asks the server, through the real binding, whether a pod created now is injected. While the other
+/// engine still stands, which may have failed, only the new one is asked.
 async fn show(
     context: &Context,
     valid: &ValidAgent,
+    engine: Engine,
+    rendered: &Rendered,
     recipe: &Recipe,
     in_force: &InForce,
 ) -> Result<InjectionState, ControllerError> {
@@ -384,7 +406,12 @@ async fn show(
     if context.was_probed(&valid.uid, &state) {
         return Ok(InjectionState::InForce);
     }
-    let pods = [canary::in_force_pod(&recipe.agent)];
+    let others = engine::binding_kind(engine::other(engine));
+    let pods = if owned(context, others, valid).is_empty() {
+        [canary::in_force_pod(&recipe.agent)]
+    } else {
+        [canary::engine_pod(&rendered.hash)]
+    };
     let Err(refusal) = probe(context, &pods, recipe).await? else {
         context.remember_probe(&valid.uid, Some(state));
         return Ok(InjectionState::InForce);
@@ -444,29 +471,50 @@ async fn withdraw(
     Ok(())
 }
 
-/// Removes policies that the binding has left, once every API server must have seen it; how long until
-/// then, if there are any.
+/// Removes what the binding has left, policies and the objects of the other engine, once every API
+/// server must have seen it; how long until then, if there is any.
 async fn sweep_own(
     context: &Context,
     valid: &ValidAgent,
+    engine: Engine,
+    rendered: &Rendered,
+    recipe: &Recipe,
     in_force: &InForce,
 ) -> Result<Option<Duration>, ControllerError> {
     let since = in_force.bound_at.unwrap_or(Timestamp::MAX);
     let age = Duration::try_from(Context::now().duration_since(since)).unwrap_or_default();
-    let mut left = owned(context, POLICY, valid);
-    left.retain(|object| Some(object.name_any()) != in_force.policy);
-    if left.is_empty() {
+    let others = engine::binding_kind(engine::other(engine));
+    let bindings = owned(context, others, valid);
+    let mut policies = owned(context, POLICY, valid);
+    policies.retain(|object| Some(object.name_any()) != in_force.policy);
+    if bindings.is_empty() && policies.is_empty() {
         return Ok(None);
     }
     if let Some(wait) = KEEP_OLD.checked_sub(age).filter(|wait| !wait.is_zero()) {
         return Ok(Some(wait));
     }
-    let live = fresh::in_force(context, &valid.namespace, &valid.name, &valid.uid).await?;
+    let live = fresh::in_force(context, valid, in_force).await?;
     if (&live.policy, live.bound_at) != (&in_force.policy, in_force.bound_at) {
-        return Err(ControllerError::StaleView(BINDING));
+        return Err(ControllerError::StaleView(engine::binding_kind(engine)));
     }
-    for object in left {
-        remove(context, POLICY, &object.name_any(), object.uid()).await?;
+    if !bindings.is_empty() {
+        // So far either engine could have injected; this asks the new one alone.
+        let asking = [canary::engine_pod(&rendered.hash)];
+        if let Err(refusal) = probe(context, &asking, recipe).await? {
+            tracing::warn!(
+                namespace = valid.namespace,
+                name = valid.name,
+                refusal,
+                "the engine before stays: the new one does not inject by itself"
+            );
+            return Ok(Some(KEEP_OLD));
+        }
+        context.remember_probe(&valid.uid, None);
+    }
+    for (kind, objects) in [(others, bindings), (POLICY, policies)] {
+        for object in objects {
+            remove(context, kind, &object.name_any(), object.uid()).await?;
+        }
     }
     Ok(None)
 }

@@ -4,7 +4,9 @@
 //! `switching`, `inject` and `status` what they mean, and writes the answer.
 
 mod apply;
+mod authorities;
 mod context;
+mod engine;
 mod error;
 mod fresh;
 mod injection;
@@ -23,19 +25,19 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::channel::mpsc;
-use k8s_openapi::api::rbac::v1::ClusterRole;
-use kube::api::PartialObjectMeta;
 use kube::runtime::controller::{self, Action};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 use tokio::task::JoinSet;
 
+pub use self::engine::InjectionSettings;
 pub use self::error::ControllerError;
 
 use self::context::Context;
-use self::stores::{Guarded, Trigger};
-use crate::desired::{Environment, ServerVersion};
+use self::stores::{ADMISSION_KINDS, BINDING, ENTRY, Guarded, Trigger};
+use crate::desired::{self, Engine, Environment, ServerVersion};
+use crate::names;
 use crate::process::{Metrics, in_full};
 
 /// Objects reconciled at the same time.
@@ -60,6 +62,8 @@ pub struct Settings {
     pub canary_namespace: String,
     /// Name of this replica, for events.
     pub instance: String,
+    /// How injection was set up.
+    pub injection: InjectionSettings,
     /// Version of this operator; what it renders otherwise than another version is told with it.
     pub version: String,
 }
@@ -67,6 +71,9 @@ pub struct Settings {
 /// The controller, watching but not writing yet.
 pub struct Controller {
     context: Arc<Context>,
+    injection: InjectionSettings,
+    /// Kinds whose watch cannot be waited for: what grants it is not installed.
+    unreadable: Vec<&'static str>,
     watches: JoinSet<&'static str>,
     trigger: Trigger,
     queue: mpsc::UnboundedReceiver<ObjectRef<Guarded>>,
@@ -82,11 +89,24 @@ impl Controller {
         settings: Settings,
         metrics: Metrics,
     ) -> Result<Self, ControllerError> {
-        let (environment, policy_engine) = look_at_server(&client, &settings).await?;
-        tracing::info!(server = %environment.server, policy_engine, "server");
+        let (environment, served) = look_at_server(&client, &settings).await?;
+        let injection = settings.injection;
+        let offers_policies = served.contains(&BINDING);
+        let engine = desired::engine(injection.engine, offers_policies, environment.server);
+        tracing::info!(server = %environment.server, engine = ?engine, "server");
+        let webhook = engine::installation(&client, names::WEBHOOK).await?;
+        // Also where policies inject: what an earlier choice left must be seen to be removed.
+        let watched =
+            |kind: &&str| *kind != ENTRY || webhook.is_some() || engine == Ok(Engine::Webhook);
+        let kinds: Vec<&'static str> = served.into_iter().filter(watched).collect();
+        let unreadable = kinds
+            .iter()
+            .copied()
+            .filter(|kind| *kind == ENTRY && webhook.is_none())
+            .collect();
         let (sender, queue) = mpsc::unbounded();
         let namespaces = settings.platform_namespaces.iter().cloned();
-        let (stores, watches, trigger) = stores::build(&client, namespaces, policy_engine, sender);
+        let (stores, watches, trigger) = stores::build(&client, namespaces, &kinds, sender);
         let reporter = Reporter {
             controller: crate::names::FIELD_MANAGER.into(),
             instance: Some(settings.instance),
@@ -95,8 +115,9 @@ impl Controller {
             client.clone(),
             environment,
             settings.canary_namespace,
-            policy_engine,
-            installation(&client).await?,
+            engine,
+            injection.endpoint(&settings.namespace),
+            engine::installation(&client, INSTALLATION).await?,
             stores,
             Recorder::new(client, reporter),
             metrics,
@@ -104,6 +125,8 @@ impl Controller {
         let watches = watches.into_iter().collect();
         Ok(Self {
             context,
+            injection,
+            unreadable,
             watches,
             trigger,
             queue,
@@ -112,7 +135,7 @@ impl Controller {
 
     /// Returns once every cache has been filled.
     pub async fn until_synced(&self) {
-        self.context.stores.wait_until_ready().await;
+        self.context.stores.wait_until_ready(&self.unreadable).await;
     }
 
     /// Carries out what is wanted until `shutdown`. Call it as the leader only.
@@ -122,12 +145,21 @@ impl Controller {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ControllerError> {
         let Self {
             context,
+            injection,
+            unreadable,
             mut watches,
             trigger,
             queue,
         } = self;
-        context.stores.wait_until_ready().await;
+        context.stores.wait_until_ready(&unreadable).await;
         trigger.begin();
+        if context.engine == Ok(Engine::Webhook) {
+            watches.spawn(authorities::keep(
+                context.clone(),
+                injection,
+                trigger.clone(),
+            ));
+        }
         let passes = controller::applier(
             |agent, context| Box::pin(reconcile::reconcile(agent, context)),
             on_error,
@@ -189,11 +221,11 @@ fn on_error(agent: Arc<Guarded>, error: &ControllerError, context: Arc<Context>)
     }
 }
 
-/// The server's version, and whether it mutates by policy.
+/// The server's version, and which admission kinds it serves.
 async fn look_at_server(
     client: &Client,
     settings: &Settings,
-) -> Result<(Environment, bool), ControllerError> {
+) -> Result<(Environment, Vec<&'static str>), ControllerError> {
     let info = client
         .apiserver_version()
         .await
@@ -206,10 +238,8 @@ async fn look_at_server(
         .map_err(ControllerError::api(
             "list the server's admission resources",
         ))?;
-    let policy_engine = resources
-        .resources
-        .iter()
-        .any(|resource| resource.name == "mutatingadmissionpolicies");
+    let is_served = |kind: &&str| resources.resources.iter().any(|known| known.kind == *kind);
+    let served = ADMISSION_KINDS.into_iter().filter(is_served).collect();
     let environment = Environment {
         operator_namespace: settings.namespace.clone(),
         platform_namespaces: settings.platform_namespaces.clone(),
@@ -217,23 +247,5 @@ async fn look_at_server(
         server,
         operator_version: settings.version.clone(),
     };
-    Ok((environment, policy_engine))
-}
-
-/// Owner reference to the operator's `ClusterRole`, so that cluster-scoped objects go with the
-/// installation even if the operator went first. Absent where it runs outside a cluster.
-async fn installation(client: &Client) -> Result<Option<serde_json::Value>, ControllerError> {
-    let api: Api<PartialObjectMeta<ClusterRole>> = Api::all(client.clone());
-    let found = api
-        .get_opt(INSTALLATION)
-        .await
-        .map_err(ControllerError::api("read the installation's ClusterRole"))?;
-    Ok(found.and_then(|role| role.uid()).map(|uid| {
-        serde_json::json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRole",
-            "name": INSTALLATION,
-            "uid": uid,
-        })
-    }))
+    Ok((environment, served))
 }

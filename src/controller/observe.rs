@@ -7,6 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 
+use super::engine::BY_WEBHOOK;
 use super::kept::Pods;
 use super::stores::{Stores, serves};
 use crate::api::{Mode, OtelAgent, Routing};
@@ -25,9 +26,9 @@ pub(crate) struct InForce {
     pub(crate) recipe: Option<String>,
     /// The pods it is for.
     pub(crate) selection: Option<Selection>,
-    /// The policy it binds.
+    /// The policy it binds, or which entry of the webhook it is.
     pub(crate) policy: Option<String>,
-    /// Since when it binds that policy.
+    /// Since when it has been so.
     pub(crate) bound_at: Option<Timestamp>,
     /// What made its recipe the one in force.
     pub(crate) because: Option<String>,
@@ -35,16 +36,18 @@ pub(crate) struct InForce {
     pub(crate) written_by: Option<String>,
 }
 
-/// Reads a real binding.
+/// Reads a real binding, or a real entry of the webhook.
 pub(crate) fn in_force(binding: &DynamicObject) -> InForce {
     let annotations = binding.annotations();
     let annotation = |key: &str| annotations.get(key).map(String::as_str);
+    let policy = binding.data["spec"]["policyName"].as_str().map(Into::into);
+    let entry = annotation(names::ANNOTATION_ENTRY).map(|hash| format!("{BY_WEBHOOK}{hash}"));
     InForce {
         mode: annotation(names::ANNOTATION_SERVING).and_then(Mode::parse),
         recipe: annotation(names::ANNOTATION_RECIPE).map(Into::into),
         selection: annotation(names::ANNOTATION_SELECTION)
             .and_then(|text| serde_json::from_str(text).ok()),
-        policy: binding.data["spec"]["policyName"].as_str().map(Into::into),
+        policy: policy.or(entry),
         bound_at: annotation(names::ANNOTATION_BOUND_AT).and_then(|text| text.parse().ok()),
         because: annotation(names::ANNOTATION_BECAUSE).map(Into::into),
         written_by: annotation(names::ANNOTATION_OPERATOR).map(Into::into),

@@ -40,9 +40,12 @@ pub(crate) const WARNING: &str = "ValidatingAdmissionPolicy";
 /// What lets a [`WARNING`] act.
 pub(crate) const WARNING_BINDING: &str = "ValidatingAdmissionPolicyBinding";
 
+/// What makes the API server call the webhook.
+pub(crate) const ENTRY: &str = "MutatingWebhookConfiguration";
+
 /// Cluster-scoped kinds the operator makes, in the order of removal: bindings before policies, so that
 /// no binding ever points to nothing.
-pub(crate) const ADMISSION_KINDS: [&str; 4] = [WARNING_BINDING, BINDING, WARNING, POLICY];
+pub(crate) const ADMISSION_KINDS: [&str; 5] = [WARNING_BINDING, ENTRY, BINDING, WARNING, POLICY];
 
 /// The API of one admission kind; the client library has no types for servers this new.
 pub(crate) fn admission_resource(kind: &str) -> ApiResource {
@@ -67,7 +70,7 @@ pub(crate) struct Stores {
     pub(crate) namespaces: Arc<Kept<Namespaces>>,
     pub(crate) daemon_sets: Vec<Store<DaemonSet>>,
     pub(crate) services: Vec<Store<Service>>,
-    /// By kind; empty where the server has no mutating admission policies.
+    /// By kind; those that the server serves and the operator may read.
     pub(crate) admission: BTreeMap<&'static str, Store<DynamicObject>>,
 }
 
@@ -129,7 +132,7 @@ pub(crate) fn label_of(agent: &OtelAgent) -> String {
 pub(crate) fn build(
     client: &Client,
     owned_namespaces: impl IntoIterator<Item = String>,
-    with_admission: bool,
+    admission: &[&'static str],
     sender: UnboundedSender<ObjectRef<Guarded>>,
 ) -> (Stores, Watches, Trigger) {
     let (agents, writer) = reflector::store::<Guarded>();
@@ -163,7 +166,7 @@ pub(crate) fn build(
         let api = Api::namespaced(client.clone(), &namespace);
         stores.services.push(builder.owned("services", api, ()));
     }
-    for kind in ADMISSION_KINDS.into_iter().filter(|_| with_admission) {
+    for kind in admission {
         let resource = admission_resource(kind);
         let api = Api::all_with(client.clone(), &resource);
         stores
@@ -381,8 +384,8 @@ pub(crate) fn serves(labels: &BTreeMap<String, String>, agent: &str, mode: Mode)
 }
 
 impl Stores {
-    /// Waits until every store has been filled once.
-    pub(crate) async fn wait_until_ready(&self) {
+    /// Waits until every store has been filled once, but for those of kinds that cannot be read yet.
+    pub(crate) async fn wait_until_ready(&self, unreadable: &[&str]) {
         // A dropped writer means the watch task ended, which ends the process by itself.
         let _ = self.agents.wait_until_ready().await;
         self.pods.wait_until_filled().await;
@@ -394,7 +397,8 @@ impl Stores {
         for store in &self.services {
             let _ = store.wait_until_ready().await;
         }
-        for store in self.admission.values() {
+        let readable = |kind: &&str| !unreadable.contains(kind);
+        for (_, store) in self.admission.iter().filter(|(kind, _)| readable(kind)) {
             let _ = store.wait_until_ready().await;
         }
     }

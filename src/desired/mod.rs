@@ -6,6 +6,7 @@
 
 mod agent_config;
 mod agent_pod;
+mod engine;
 mod environment;
 mod modes;
 mod objects;
@@ -14,6 +15,7 @@ mod quantity;
 mod validate;
 
 pub use agent_config::Placement;
+pub use engine::{Choice, Engine, engine};
 pub use environment::{Environment, ServerVersion};
 pub use modes::{Topology, topology};
 pub use objects::{Object, covers, is_as_wanted, strangers};

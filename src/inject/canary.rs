@@ -99,6 +99,16 @@ pub fn in_force_pod(agent: &str) -> Value {
     asking
 }
 
+/// As [`in_force_pod`], of one engine: injected if, and only if, what has this content is bound.
+pub fn engine_pod(hash: &str) -> Value {
+    let containers = json!([container("app", NO_IMAGE, &Value::Null)]);
+    pod(
+        "otelagent-in-force",
+        hash,
+        json!({"containers": containers}),
+    )
+}
+
 /// Compares the API server's answer to the creation of a probe with the function's result. What the
 /// server fills in by itself, and what other admission plugins add, is left out of account.
 ///

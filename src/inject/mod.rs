@@ -1,18 +1,22 @@
 //! Pure. Pod × recipe → pod, and the same as admission policies (design §4).
 //!
 //! What is injected is data, the [`Recipe`]; two engines apply it and must agree: the function
-//! [`pod::inject`] and the policy rendered by [`policy::render`]. This room must not know modes' objects,
-//! the client or the cluster.
+//! [`pod::inject`], which the webhook answers with ([`review`]), and the policy rendered by
+//! [`policy::render`]. This room must not know modes' objects, the client or the cluster.
 
 pub mod canary;
 pub mod cel;
 pub mod environment;
 pub mod exclusion;
+pub mod order;
 pub mod pod;
 pub mod policy;
+pub mod review;
+pub mod webhook;
 
 mod attributes;
 mod json;
+mod patch;
 mod program;
 mod quantity;
 mod reason;

@@ -18,8 +18,8 @@ use crate::names;
 /// Longest CEL expression the API server takes, in code points (cel-go's default, which it keeps).
 pub const MAX_EXPRESSION: usize = 100_000;
 
-const API_VERSION: &str = "admissionregistration.k8s.io/v1";
-const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+pub(super) const API_VERSION: &str = "admissionregistration.k8s.io/v1";
+pub(super) const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 /// What the policies of one `OtelAgent` are made from.
 #[derive(Clone, Debug)]
@@ -78,6 +78,15 @@ pub enum PolicyError {
         /// Its length in code points.
         length: usize,
     },
+    /// The API server would refuse the annotations of a webhook entry.
+    #[error(
+        "the injection does not fit the annotations of a webhook entry: {bytes} bytes of at most 256 KiB; \
+         make the configuration or the selectors smaller"
+    )]
+    TooLargeForAnnotations {
+        /// Their length.
+        bytes: usize,
+    },
 }
 
 /// Renders the policies. Equal input gives equal bytes.
@@ -88,9 +97,8 @@ pub fn render(input: &PolicyInput) -> Result<Policies, PolicyError> {
     let unnamed = policy_spec(input, "");
     let hash = names::hash(&unnamed.to_string(), 10);
     let spec = policy_spec(input, &hash);
-    let warning = warning_spec(input);
     check_sizes(&spec)?;
-    check_sizes(&warning)?;
+    let [warning, warning_binding] = warnings(input)?;
     let name = |part: Option<&str>| names::cluster_object(&input.namespace, &input.name, part);
     let (policy_name, own_name) = (name(Some(&hash)), name(None));
     let mut binding = object(
@@ -115,18 +123,34 @@ pub fn render(input: &PolicyInput) -> Result<Policies, PolicyError> {
             &proof_binding_spec(input, &policy_name, &hash),
         ),
         binding,
-        warning: object(input, "ValidatingAdmissionPolicy", &own_name, &warning),
-        warning_binding: object(
-            input,
-            "ValidatingAdmissionPolicyBinding",
-            &own_name,
-            &warning_binding_spec(input, &own_name),
-        ),
+        warning,
+        warning_binding,
         hash,
     })
 }
 
+/// The policy that tells who creates a pod why it was not injected, or refuses it, and its binding: the
+/// same whichever engine injects.
+///
+/// # Errors
+/// As [`render`].
+pub fn warnings(input: &PolicyInput) -> Result<[Value; 2], PolicyError> {
+    let name = names::cluster_object(&input.namespace, &input.name, None);
+    let spec = warning_spec(input);
+    check_sizes(&spec)?;
+    let binding = warning_binding_spec(input, &name);
+    Ok([
+        object(input, "ValidatingAdmissionPolicy", &name, &spec),
+        object(input, "ValidatingAdmissionPolicyBinding", &name, &binding),
+    ])
+}
+
 fn object(input: &PolicyInput, kind: &str, name: &str, spec: &Value) -> Value {
+    json!({"apiVersion": API_VERSION, "kind": kind, "metadata": metadata(input, name), "spec": spec})
+}
+
+/// Name, labels and owner of a cluster-scoped object.
+pub(super) fn metadata(input: &PolicyInput, name: &str) -> Value {
     let mut metadata = json!({
         "name": name,
         "labels": {
@@ -138,7 +162,7 @@ fn object(input: &PolicyInput, kind: &str, name: &str, spec: &Value) -> Value {
     if let (Some(owner), Some(metadata)) = (&input.owner_reference, metadata.as_object_mut()) {
         metadata.insert("ownerReferences".into(), json!([owner]));
     }
-    json!({"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec})
+    metadata
 }
 
 /// The injecting policy. `hash` is its own, which the proof's pods name; empty while it is computed.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::json::text;
@@ -13,7 +13,7 @@ use crate::names;
 ///
 /// Values are JSON rendered from typed objects: what the API server refuses to decode here would break
 /// the creation of every selected pod, whatever the failure policy.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Recipe {
     /// The `OtelAgent`, as made by [`names::agent_label`]; label `otelagent.dev/agent`.
@@ -36,7 +36,7 @@ pub struct Recipe {
 }
 
 /// One variable that is appended unless it is blocked.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EnvRule {
     /// The variable's name.
     pub name: String,

@@ -50,6 +50,11 @@ impl Selection {
         }
     }
 
+    /// Whether it selects by labels of namespaces.
+    pub fn is_by_namespace_labels(&self) -> bool {
+        matches!(&self.namespaces, Namespaces::Labelled(selector) if !selector.is_empty())
+    }
+
     /// Whether some pod may be selected by both; `true` where it cannot be told.
     pub fn may_overlap(&self, other: &Self) -> bool {
         match (&self.namespaces, &other.namespaces) {

@@ -4,6 +4,7 @@
 //! know what any of it makes happen.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
@@ -22,8 +23,22 @@ pub struct Args {
 pub enum Command {
     /// Run the controller.
     Controller(ControllerArgs),
+    /// Run the webhook, which injects where the API server does not do it by itself.
+    Webhook(WebhookArgs),
     /// Print the CustomResourceDefinition.
     Crd,
+}
+
+/// What injects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum InjectionEngine {
+    /// What the server offers.
+    #[default]
+    Auto,
+    /// Admission policies.
+    Policy,
+    /// The webhook.
+    Webhook,
 }
 
 /// Options of the controller.
@@ -42,6 +57,22 @@ pub struct ControllerArgs {
     /// Image of the agent where an OtelAgent names none.
     #[arg(long, env = "OTELAGENT_AGENT_IMAGE", default_value = concat!("otelagent/agent:", env!("CARGO_PKG_VERSION")))]
     pub agent_image: String,
+    /// What injects: auto takes policies where the server has them (1.36), else the webhook of
+    /// manifests/webhook.
+    #[arg(long, value_enum, default_value_t)]
+    pub injection_engine: InjectionEngine,
+    /// Where the API server reaches the webhook, as in https://192.0.2.7:8443. Default: the Service
+    /// otelagent-webhook.
+    #[arg(long, value_name = "URL")]
+    pub webhook_url: Option<String>,
+    /// File with the authorities that signed the webhook's certificates, such as ca.crt of a mounted
+    /// Secret of cert-manager. Default: the operator's own.
+    #[arg(long, value_name = "FILE")]
+    pub webhook_authority_file: Option<PathBuf>,
+    /// How long a certificate authority of the operator's own lives; the next one is made at two
+    /// thirds of it.
+    #[arg(long, value_name = "SECONDS", default_value_t = 365 * 24 * 3600, value_parser = clap::value_parser!(u64).range(60..))]
+    pub webhook_authority_seconds: u64,
     /// Act only while holding the Lease, so that several replicas can run.
     #[arg(long)]
     pub leader_elect: bool,
@@ -49,6 +80,34 @@ pub struct ControllerArgs {
     /// Default: host name and process.
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,
+    /// Where Prometheus reads metrics.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub metrics_address: SocketAddr,
+    /// Where the kubelet asks for health and readiness.
+    #[arg(long, default_value = "0.0.0.0:8081")]
+    pub health_address: SocketAddr,
+    /// What is logged: a level (error, warn, info, debug, trace), or target=level pairs.
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    pub log_level: String,
+}
+
+/// Options of the webhook.
+#[derive(Clone, Debug, clap::Args)]
+pub struct WebhookArgs {
+    /// Namespace the webhook runs in.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "otelagent-system")]
+    pub namespace: String,
+    /// Where the API server calls.
+    #[arg(long, default_value = "0.0.0.0:8443")]
+    pub address: SocketAddr,
+    /// DNS names and addresses by which the API server calls. Default: the Service
+    /// otelagent-webhook.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub server_names: Vec<String>,
+    /// Directory with tls.crt and tls.key, such as a mounted Secret of cert-manager. They are read again
+    /// as they change. Default: certificates of the operator's own.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub tls_directory: Option<PathBuf>,
     /// Where Prometheus reads metrics.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub metrics_address: SocketAddr,
@@ -68,7 +127,7 @@ mod tests {
         let words = ["otelagent-operator", "controller"].iter().chain(words);
         match Args::try_parse_from(words).unwrap().command {
             Command::Controller(args) => args,
-            Command::Crd => panic!("asked for the controller"),
+            Command::Webhook(_) | Command::Crd => panic!("asked for the controller"),
         }
     }
 

@@ -27,6 +27,14 @@ const DURATIONS: [f64; 14] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
 ];
 
+/// Upper bounds of the webhook's answers, in seconds: the bar is 0.005, and 2 is when it gives up.
+const REVIEW_DURATIONS: [f64; 9] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1, 0.5, 2.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabel {
     result: &'static str,
@@ -52,6 +60,8 @@ pub struct Metrics {
     errors: Family<ReasonLabel, Counter>,
     leader: Gauge,
     objects: Gauge<u64, AtomicU64>,
+    reviews: Family<OutcomeLabel, Counter>,
+    review_duration: Histogram,
     registry: Arc<Registry>,
 }
 
@@ -71,6 +81,18 @@ impl Metrics {
         let errors = Family::default();
         let leader = Gauge::default();
         let objects = Gauge::default();
+        let reviews = Family::default();
+        let review_duration = Histogram::new(REVIEW_DURATIONS);
+        registry.register(
+            "webhook_reviews",
+            "Reviews of pods the webhook answered, by what became of them",
+            reviews.clone(),
+        );
+        registry.register(
+            "webhook_review_duration_seconds",
+            "Time the webhook takes to answer",
+            review_duration.clone(),
+        );
         registry.register(
             "reconciles",
             "Passes over an OtelAgent, by result",
@@ -109,6 +131,8 @@ impl Metrics {
             errors,
             leader,
             objects,
+            reviews,
+            review_duration,
             registry: Arc::new(registry),
         }
     }
@@ -138,6 +162,12 @@ impl Metrics {
     /// How many `OtelAgent`s this process knows of.
     pub fn objects(&self, count: usize) {
         self.objects.set(count.try_into().unwrap_or(u64::MAX));
+    }
+
+    /// The webhook answered, in one of a closed set of ways.
+    pub fn reviewed(&self, outcome: &'static str, took: Duration) {
+        self.reviews.get_or_create(&OutcomeLabel { outcome }).inc();
+        self.review_duration.observe(took.as_secs_f64());
     }
 
     /// Everything in the `OpenMetrics` text format.

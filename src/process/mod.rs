@@ -11,6 +11,7 @@
 //! - [`lease`]: leadership by a Lease.
 //! - [`shutdown`]: the end, asked for by a signal.
 //! - [`http`]: the small server behind metrics and probes.
+//! - [`issue`]: making certificates.
 //! - [`error`]: what can go wrong here.
 //!
 //! This room must not know what the controller does with any of it.
@@ -21,13 +22,14 @@ mod election;
 mod error;
 mod fence;
 mod http;
+pub mod issue;
 pub mod lease;
 pub mod metrics;
 pub mod probes;
 pub mod shutdown;
 pub mod telemetry;
 
-pub use args::{Args, Command, ControllerArgs};
+pub use args::{Args, Command, ControllerArgs, InjectionEngine, WebhookArgs};
 pub use error::{ProcessError, in_full};
 pub use fence::Fence;
 pub use http::listen;

@@ -16,6 +16,7 @@ mod restart;
 mod routing;
 mod switching;
 mod uninstall;
+mod webhook;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -134,7 +135,8 @@ impl World {
     /// Names of the operator's cluster-scoped objects.
     fn cluster_objects(&self) -> Vec<String> {
         let kinds = "mutatingadmissionpolicies,mutatingadmissionpolicybindings,\
-                     validatingadmissionpolicies,validatingadmissionpolicybindings";
+                     validatingadmissionpolicies,validatingadmissionpolicybindings,\
+                     mutatingwebhookconfigurations";
         let all = names(&self.kubectl.get(&[kinds]).expect("a list"));
         all.into_iter()
             .filter(|name| name.starts_with("otelagent."))

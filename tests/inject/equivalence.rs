@@ -1,13 +1,16 @@
-//! The policy does what the function does, on a real API server.
+//! Policy and webhook do what the function does, on real API servers of every release the bed has.
 //!
 //! Each pod is created (as dry run) in a selected namespace, where the policy injects it, and, injected
 //! by the function, in one that nobody selects. Both answers carry the server's defaults, so they are
 //! compared whole.
 
+use otelagent_operator::inject::policy::PolicyInput;
 use otelagent_operator::inject::{Injection, Reason, Recipe, inject};
 use otelagent_operator::names;
 use serde_json::{Value, json};
+use testbed::{Bed, KubernetesVersion};
 
+use super::callee::Callee;
 use super::pods::{any_pod, generated, table};
 use super::recipes;
 use super::server::{self, Answer, Server, input};
@@ -21,13 +24,54 @@ async fn policy_and_function_agree_on_every_pod() {
         return;
     }
     let server = Server::start().await;
+    agree(&server, "policy", async |input| {
+        server.put_in_force(input).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn webhook_and_function_agree_on_every_pod_and_every_release() {
+    if !server::is_possible("webhook and function agree on every pod") {
+        return;
+    }
+    for version in KubernetesVersion::ALL {
+        if *version == KubernetesVersion::default() {
+            let bed = tokio::task::spawn_blocking(server::shared_bed);
+            agree_by_webhook(bed.await.unwrap()).await;
+            continue;
+        }
+        let name = format!("inject-{}-{}", version.minor(), std::process::id()).replace('.', "");
+        let bed = Bed::builder().name(name).kubernetes(*version);
+        let bed = tokio::task::spawn_blocking(|| bed.start().expect("a control plane"));
+        let bed = bed.await.unwrap();
+        agree_by_webhook(&bed).await;
+        let ended = tokio::task::spawn_blocking(|| bed.stop());
+        ended.await.unwrap().unwrap();
+    }
+}
+
+async fn agree_by_webhook(bed: &Bed) {
+    let server = Server::of(bed.kubeconfig(), None).await;
+    let callee = Callee::start(bed, &server).await;
+    agree(&server, "webhook", async |input| {
+        let authorities = callee.authorities();
+        let endpoint = callee.endpoint();
+        server
+            .put_entry_in_force(input, &endpoint, &authorities)
+            .await;
+    })
+    .await;
+}
+
+async fn agree(server: &Server, engine: &str, put_in_force: impl AsyncFn(&PolicyInput)) {
     server.namespace("plain", json!({})).await;
     let (mut injected, mut skipped) = (0, 0);
     for (index, recipe) in recipes::each().iter().enumerate() {
-        let namespace = format!("equal-{index}");
+        let namespace = format!("equal-{engine}-{index}");
         server.namespace(&namespace, json!({})).await;
-        let input = input(&format!("equal-{index}"), &namespace, recipe);
-        server.put_in_force(&input).await;
+        let input = input(&namespace, &namespace, recipe);
+        put_in_force(&input).await;
         let named = table(&input.recipe)
             .into_iter()
             .map(|(name, pod)| (name.to_owned(), pod));
@@ -36,7 +80,7 @@ async fn policy_and_function_agree_on_every_pod() {
         for (name, mut pod) in named.chain(generated) {
             // The name of the token's volume is random.
             pod["spec"]["automountServiceAccountToken"] = json!(false);
-            match check(&server, &namespace, &name, &pod, &input.recipe).await {
+            match check(server, &namespace, &name, &pod, &input.recipe).await {
                 Some(true) => injected += 1,
                 Some(false) => skipped += 1,
                 None => {}
@@ -59,12 +103,12 @@ async fn check(
 ) -> Option<bool> {
     let context = || format!("{name}, {}: {pod:#}", recipe.mode);
     let plain = server.dry_run("plain", pod).await;
-    let by_policy = server.dry_run(namespace, pod).await;
+    let by_engine = server.dry_run(namespace, pod).await;
     assert_eq!(
         plain.status,
-        by_policy.status,
+        by_engine.status,
         "{}\n{}\n{}",
-        by_policy.body["message"],
+        by_engine.body["message"],
         plain.body["message"],
         context()
     );
@@ -75,7 +119,7 @@ async fn check(
         Injection::Injected(injected) => (server.dry_run("plain", &injected).await, None),
         Injection::Skipped(reason) => (plain, Some(reason)),
     };
-    let (expected_pod, found_pod) = (comparable(&expected.body), comparable(&by_policy.body));
+    let (expected_pod, found_pod) = (comparable(&expected.body), comparable(&by_engine.body));
     assert_eq!(expected_pod, found_pod, "{}", context());
     // What the server fills in changes nothing for the function.
     if let Injection::Injected(of_defaulted) =
@@ -88,7 +132,7 @@ async fn check(
             context()
         );
     }
-    check_warning(&by_policy, recipe, reason.as_ref(), &context());
+    check_warning(&by_engine, recipe, reason.as_ref(), &context());
     Some(reason.is_none())
 }
 

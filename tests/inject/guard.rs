@@ -2,8 +2,9 @@
 
 use std::process::Stdio;
 
-use otelagent_operator::inject::canary;
 use otelagent_operator::inject::policy::render;
+use otelagent_operator::inject::webhook::{self, Endpoint};
+use otelagent_operator::inject::{Recipe, canary};
 use serde_json::{Value, json};
 
 use super::recipes;
@@ -87,6 +88,7 @@ async fn with_the_static_guard_the_operator_writes_its_own_policies_and_no_other
         refuses_changes(&operator, &policies.warning).await;
         refuses_rebinding(&operator, &policies.binding).await;
         refuses_rebinding(&operator, &policies.warning_binding).await;
+        writes_entries_of_its_own_service_only(&operator, recipe).await;
         for object in all.into_iter().rev() {
             let answer = operator.delete(object).await;
             assert!(answer.is_ok(), "{}", answer.body["message"]);
@@ -222,6 +224,56 @@ async fn refuses_changes(operator: &Server, policy: &Value) {
         refused(operator, &named(policy, "other"), "may touch only").await,
         Ok(())
     );
+}
+
+async fn writes_entries_of_its_own_service_only(operator: &Server, recipe: &Recipe) {
+    let service = |name: &str| Endpoint::Service {
+        namespace: "otelagent-system".into(),
+        name: name.into(),
+    };
+    let input = input("guarded", "guarded", recipe);
+    let entries = webhook::render(&input, &service("otelagent-webhook"), "").unwrap();
+    for object in [&entries.proof, &entries.entry] {
+        let answer = operator.apply(object).await;
+        assert!(answer.is_ok(), "{}", answer.body["message"]);
+    }
+    for elsewhere in [
+        service("another"),
+        Endpoint::Url("https://192.0.2.7".into()),
+    ] {
+        let entries = webhook::render(&input, &elsewhere, "").unwrap();
+        let why = "may call only the Service";
+        assert_eq!(refused(operator, &entries.entry, why).await, Ok(()));
+    }
+    let changed = |pointer: &str, value: Value| {
+        let mut changed = entries.entry.clone();
+        *changed.pointer_mut(pointer).unwrap() = value;
+        changed
+    };
+    for (pointer, value, why) in [
+        (
+            "/webhooks/0/rules/0/resources",
+            json!(["*"]),
+            "nothing but the creation",
+        ),
+        (
+            "/webhooks/1/rules/0/operations",
+            json!(["UPDATE"]),
+            "nothing but the creation",
+        ),
+        (
+            "/webhooks/0/namespaceSelector",
+            json!({}),
+            "must leave namespaces",
+        ),
+        ("/metadata/name", json!("somebody-elses"), "may touch only"),
+    ] {
+        let changed = changed(pointer, value);
+        assert_eq!(refused(operator, &changed, why).await, Ok(()), "{pointer}");
+    }
+    for object in [&entries.proof, &entries.entry] {
+        assert!(operator.delete(object).await.is_ok());
+    }
 }
 
 async fn refuses_rebinding(operator: &Server, binding: &Value) {

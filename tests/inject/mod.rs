@@ -1,4 +1,4 @@
-//! Injection: the function's properties, and the policies on a real API server.
+//! Injection: the function's properties, and both engines on a real API server.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,12 +9,15 @@
     reason = "helpers of tests may panic like tests and take json!() as it comes; tables are long"
 )]
 
+mod callee;
+mod engines;
 mod equivalence;
 mod golden;
 mod guard;
 mod pods;
 mod properties;
 mod recipes;
+mod review;
 mod selection;
 mod server;
 mod warning;

@@ -87,7 +87,7 @@ fn check(pod: &Value, recipe: &Recipe) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn any_json() -> impl Strategy<Value = Value> {
+pub(super) fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),

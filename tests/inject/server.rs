@@ -10,7 +10,9 @@ use kube::core::Request;
 use kube::core::params::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, Config};
 use otelagent_operator::api::{OnFailure, Selector};
+use otelagent_operator::inject::policy::warnings;
 use otelagent_operator::inject::policy::{Policies, PolicyInput, render};
+use otelagent_operator::inject::webhook::{self, Endpoint};
 use otelagent_operator::inject::{Namespaces, Recipe, Selection, canary};
 use serde_json::{Value, json};
 use testbed::Bed;
@@ -61,8 +63,8 @@ impl Server {
         Self::of(&path, user).await
     }
 
-    /// Of another bed.
-    pub(super) async fn of(kubeconfig: &Path, user: Option<&str>) -> Self {
+    /// The way to an API server.
+    pub(super) async fn config(kubeconfig: &Path, user: Option<&str>) -> Config {
         let mut kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
         for info in &mut kubeconfig.auth_infos {
             if let Some(info) = &mut info.auth_info {
@@ -73,6 +75,12 @@ impl Server {
             .await
             .unwrap();
         config.proxy_url = None;
+        config
+    }
+
+    /// Of another bed.
+    pub(super) async fn of(kubeconfig: &Path, user: Option<&str>) -> Self {
+        let config = Self::config(kubeconfig, user).await;
         let server = Self {
             client: Client::try_from(config).unwrap(),
         };
@@ -132,7 +140,7 @@ impl Server {
         assert!(answer.is_ok(), "{answer:?}");
     }
 
-    async fn apply_at(&self, path: &str, name: &str, object: &Value) -> Answer {
+    pub(super) async fn apply_at(&self, path: &str, name: &str, object: &Value) -> Answer {
         let params = PatchParams::apply("test").force();
         self.send(
             Request::new(path)
@@ -150,12 +158,61 @@ impl Server {
 
     pub(super) async fn delete(&self, object: &Value) -> Answer {
         let name = object["metadata"]["name"].as_str().unwrap();
+        self.delete_at(&collection(object), name).await
+    }
+
+    pub(super) async fn delete_at(&self, path: &str, name: &str) -> Answer {
         self.send(
-            Request::new(collection(object))
+            Request::new(path)
                 .delete(name, &DeleteParams::default())
                 .unwrap(),
         )
         .await
+    }
+
+    /// What a path answers.
+    pub(super) async fn get(&self, path: &str) -> Answer {
+        let request = http::Request::get(path).body(Vec::new()).unwrap();
+        self.send(request).await
+    }
+
+    /// As [`Self::put_in_force`], by the webhook that answers at an address.
+    pub(super) async fn put_entry_in_force(
+        &self,
+        input: &PolicyInput,
+        endpoint: &Endpoint,
+        authorities: &str,
+    ) {
+        let entries = webhook::render(input, endpoint, authorities).expect("entries");
+        let applied = self.apply(&entries.proof).await;
+        assert!(applied.is_ok(), "{}", applied.body["message"]);
+        for probe in canary::probe_pods(&input.recipe, &entries.hash) {
+            self.until_injected("the proof", &probe, &input.recipe)
+                .await;
+        }
+        assert!(self.delete(&entries.proof).await.is_ok());
+        let [warning, warning_binding] = warnings(input).expect("warnings");
+        for object in [&entries.entry, &warning, &warning_binding] {
+            let answer = self.apply(object).await;
+            assert!(answer.is_ok(), "{}", answer.body["message"]);
+        }
+        let asking = canary::in_force_pod(&input.recipe.agent);
+        self.until_injected("the entry", &asking, &input.recipe)
+            .await;
+        // The warning comes with the next tick of the API server, in which nothing can be asked.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+    }
+
+    async fn until_injected(&self, what: &str, probe: &Value, recipe: &Recipe) {
+        self.until(what, async || {
+            let answer = self.dry_run(CANARY, probe).await;
+            if !answer.is_ok() {
+                return Err(answer.body["message"].to_string());
+            }
+            canary::compare(probe, &answer.body, recipe, CANARY)
+                .map_err(|mismatch| mismatch.to_string())
+        })
+        .await;
     }
 
     /// Applies a policy and waits until its proof succeeds; then binds it and waits until the real
@@ -167,15 +224,8 @@ impl Server {
             assert!(answer.is_ok(), "{}", answer.body["message"]);
         }
         for probe in canary::probe_pods(&input.recipe, &policies.hash) {
-            self.until("the proof", async || {
-                let answer = self.dry_run(CANARY, &probe).await;
-                if !answer.is_ok() {
-                    return Err(answer.body["message"].to_string());
-                }
-                canary::compare(&probe, &answer.body, &input.recipe, CANARY)
-                    .map_err(|mismatch| mismatch.to_string())
-            })
-            .await;
+            self.until_injected("the proof", &probe, &input.recipe)
+                .await;
         }
         for object in [
             &policies.binding,
@@ -185,13 +235,9 @@ impl Server {
             let answer = self.apply(object).await;
             assert!(answer.is_ok(), "{}", answer.body["message"]);
         }
-        self.until("the binding", async || {
-            let probe = canary::in_force_pod(&input.recipe.agent);
-            let answer = self.dry_run(CANARY, &probe).await;
-            canary::compare(&probe, &answer.body, &input.recipe, CANARY)
-                .map_err(|mismatch| mismatch.to_string())
-        })
-        .await;
+        let asking = canary::in_force_pod(&input.recipe.agent);
+        self.until_injected("the binding", &asking, &input.recipe)
+            .await;
         // The warning comes with the same tick of the same API server, in which nothing can be asked.
         tokio::time::sleep(Duration::from_millis(1100)).await;
         policies
@@ -213,6 +259,7 @@ fn collection(object: &Value) -> String {
         "MutatingAdmissionPolicyBinding" => "mutatingadmissionpolicybindings",
         "ValidatingAdmissionPolicy" => "validatingadmissionpolicies",
         "ValidatingAdmissionPolicyBinding" => "validatingadmissionpolicybindings",
+        "MutatingWebhookConfiguration" => "mutatingwebhookconfigurations",
         other => panic!("{other} is no admission policy"),
     };
     format!("/apis/admissionregistration.k8s.io/v1/{plural}")

@@ -4,6 +4,8 @@ use super::cluster::kubectl;
 
 const OPERATOR: &str = "--as=system:serviceaccount:otelagent-system:otelagent-operator";
 
+const WEBHOOK: &str = "--as=system:serviceaccount:otelagent-system:otelagent-webhook";
+
 fn must(words: &[&str]) -> String {
     let (succeeded, text) = kubectl(words);
     assert!(succeeded, "kubectl {}: {text}", words.join(" "));
@@ -12,7 +14,11 @@ fn must(words: &[&str]) -> String {
 
 /// Whether the operator may; `words` as after `kubectl auth can-i`.
 fn may(words: &str) -> bool {
-    let words: Vec<&str> = ["auth", "can-i", OPERATOR]
+    may_as(OPERATOR, words)
+}
+
+fn may_as(whom: &str, words: &str) -> bool {
+    let words: Vec<&str> = ["auth", "can-i", whom]
         .into_iter()
         .chain(words.split(' '))
         .collect();
@@ -41,11 +47,43 @@ fn the_installation_installs_and_grants_what_it_says() {
     assert!(may("patch deployments --namespace shop"));
     assert!(!may("create deployments --namespace shop"));
     must(&["delete", "-k", "manifests/restart"]);
+    the_webhook_reads_and_the_operator_keeps_one_secret();
     samples_fit_the_schema();
     the_operator_pod_is_restricted();
     rights();
     // Whatever was installed goes, and nothing is left that waits for something.
     must(&["delete", "--timeout=60s", "-k", "manifests/default"]);
+}
+
+/// Comes and goes beside the installation, and takes its rights along.
+fn the_webhook_reads_and_the_operator_keeps_one_secret() {
+    let entries = "mutatingwebhookconfigurations.admissionregistration.k8s.io";
+    let authority = "secrets/otelagent-webhook-authority --namespace=otelagent-system";
+    assert!(!may(&format!("create {entries}")));
+    must(&["apply", "--validate=strict", "-k", "manifests/webhook"]);
+    must(&["diff", "-k", "manifests/webhook"]);
+    for verb in ["list", "watch"] {
+        assert!(may_as(WEBHOOK, &format!("{verb} {entries}")));
+        assert!(may_as(WEBHOOK, &format!("{verb} namespaces")));
+    }
+    assert!(may_as(WEBHOOK, &format!("get {authority}")));
+    for refused in [
+        &format!("patch {entries}"),
+        &format!("update {authority}"),
+        "list secrets --namespace=otelagent-system",
+        "get secrets/another --namespace=otelagent-system",
+        "list otelagents.otelagent.dev --all-namespaces",
+        "list pods --all-namespaces",
+        "get leases.coordination.k8s.io/otelagent-operator --namespace=otelagent-system",
+    ] {
+        assert!(!may_as(WEBHOOK, refused), "{refused}");
+    }
+    assert!(may(&format!("patch {entries}")) && may(&format!("update {authority}")));
+    for refused in ["create", "list", "delete"] {
+        let refused = format!("{refused} secrets --namespace=otelagent-system");
+        assert!(!may(&refused), "{refused}");
+    }
+    must(&["delete", "--timeout=60s", "-k", "manifests/webhook"]);
 }
 
 fn samples_fit_the_schema() {

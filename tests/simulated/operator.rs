@@ -47,6 +47,7 @@ async fn live(cluster: &Cluster, namespace: &str, faults: &Faults) {
         agent_image: "otelagent/agent:test".into(),
         canary_namespace: "otelagent-canary".into(),
         instance: "test".into(),
+        injection: otelagent_operator::controller::InjectionSettings::default(),
         version: "0.0.0".into(),
     };
     // Dropped at the first select that death wins: with it go its tasks, caches and memory.

@@ -263,6 +263,7 @@ impl Server {
             agent_image: "otelagent/agent:test".into(),
             canary_namespace: "otelagent-canary".into(),
             instance: "walks".into(),
+            injection: otelagent_operator::controller::InjectionSettings::default(),
             version: "0.0.0".into(),
         };
         let controller = Controller::start(self.client.clone(), settings, metrics.clone())

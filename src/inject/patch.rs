@@ -1,0 +1,169 @@
+//! The JSON patch (RFC 6902) that makes one JSON value out of another which has things added.
+//!
+//! Webhooks answer with a patch, and a patch that says more than what was added would undo what other
+//! webhooks do meanwhile. So nothing is replaced that did not change, and lists grow by insertion. Knows
+//! nothing of pods.
+
+use serde_json::{Map, Value, json};
+
+/// The operations, in the order in which they are applied. Where `after` is `before` with fields and
+/// list items added, all of them add, but for texts that became longer, which are replaced one by one.
+/// Whatever else differs is replaced as a whole: the patch makes `after` in any case.
+pub(super) fn between(before: &Value, after: &Value) -> Vec<Value> {
+    let mut operations = Vec::new();
+    compare(before, after, "", &mut operations);
+    operations
+}
+
+fn compare(before: &Value, after: &Value, path: &str, operations: &mut Vec<Value>) {
+    match (before, after) {
+        _ if before == after => {}
+        (Value::Object(before), Value::Object(after))
+            if before.keys().all(|key| after.contains_key(key)) =>
+        {
+            compare_objects(before, after, path, operations);
+        }
+        (Value::Array(before), Value::Array(after)) => match alignment(before, after) {
+            Some(partners) => compare_lists(before, after, &partners, path, operations),
+            None => operations.push(operation("replace", path, &Value::Array(after.clone()))),
+        },
+        // To add where null stands is to replace it (RFC 6902 §4.1).
+        (Value::Null, _) if !path.is_empty() => operations.push(operation("add", path, after)),
+        _ => operations.push(operation("replace", path, after)),
+    }
+}
+
+fn compare_objects(
+    before: &Map<String, Value>,
+    after: &Map<String, Value>,
+    path: &str,
+    operations: &mut Vec<Value>,
+) {
+    for (key, value) in after {
+        let path = format!("{path}/{}", escaped(key));
+        match before.get(key) {
+            Some(previous) => compare(previous, value, &path, operations),
+            None => operations.push(operation("add", &path, value)),
+        }
+    }
+}
+
+/// From left to right, so that every index is that of the list as it is by then.
+fn compare_lists(
+    before: &[Value],
+    after: &[Value],
+    partners: &[Option<usize>],
+    path: &str,
+    operations: &mut Vec<Value>,
+) {
+    for (index, (value, partner)) in after.iter().zip(partners).enumerate() {
+        let path = format!("{path}/{index}");
+        match partner.and_then(|partner| before.get(partner)) {
+            Some(previous) => compare(previous, value, &path, operations),
+            None => operations.push(operation("add", &path, value)),
+        }
+    }
+}
+
+/// For each item of `after` the item of `before` it grew from; `None` unless all of `before` is there,
+/// in its order.
+fn alignment(before: &[Value], after: &[Value]) -> Option<Vec<Option<usize>>> {
+    let mut next = 0;
+    let partners = after.iter().map(|value| {
+        let found = before
+            .get(next)
+            .is_some_and(|previous| grew(previous, value));
+        found.then(|| {
+            next += 1;
+            next - 1
+        })
+    });
+    let partners = partners.collect();
+    (next == before.len()).then_some(partners)
+}
+
+/// Whether a value may have become another by additions only.
+fn grew(before: &Value, after: &Value) -> bool {
+    match (before, after) {
+        (Value::Null, _) => true,
+        (Value::Object(before), Value::Object(after)) => before.iter().all(|(key, value)| {
+            let exact = key == "name";
+            after
+                .get(key)
+                .is_some_and(|after| value == after || !exact && grew(value, after))
+        }),
+        (Value::Array(before), Value::Array(after)) => alignment(before, after).is_some(),
+        (Value::String(before), Value::String(after)) => after.starts_with(before.as_str()),
+        _ => before == after,
+    }
+}
+
+fn operation(kind: &str, path: &str, value: &Value) -> Value {
+    json!({"op": kind, "path": path, "value": value})
+}
+
+/// A key as part of a JSON pointer (RFC 6901 §3).
+fn escaped(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(before: &Value, after: &Value) -> Vec<Value> {
+        let operations = between(before, after);
+        let patch: json_patch::Patch = serde_json::from_value(json!(operations)).unwrap();
+        let mut patched = before.clone();
+        json_patch::patch(&mut patched, &patch).unwrap();
+        assert_eq!(patched, *after, "{operations:#?}");
+        operations
+    }
+
+    #[test]
+    fn what_is_equal_needs_no_operation() {
+        assert!(
+            check(
+                &json!({"a": [1, {"b": null}]}),
+                &json!({"a": [1, {"b": null}]})
+            )
+            .is_empty()
+        );
+    }
+
+    #[test]
+    fn items_are_inserted_where_they_stand_and_others_are_left_alone() {
+        let operations = check(
+            &json!({"env": [{"name": "B", "value": "b"}, {"name": "C"}]}),
+            &json!({"env": [{"name": "A"}, {"name": "B", "value": "b,c"}, {"name": "C"}, {"name": "D"}]}),
+        );
+        let paths: Vec<&str> = operations
+            .iter()
+            .filter_map(|operation| operation["path"].as_str())
+            .collect();
+        assert_eq!(paths, ["/env/0", "/env/1/value", "/env/3"]);
+        assert_eq!(operations[1]["op"], "replace");
+    }
+
+    #[test]
+    fn fields_are_added_by_escaped_keys_and_nulls_are_filled() {
+        let operations = check(
+            &json!({"labels": null, "annotations": {}}),
+            &json!({"labels": {"a": "b"}, "annotations": {"x.io/y~z": "1"}}),
+        );
+        assert_eq!(operations[0]["path"], "/annotations/x.io~1y~0z");
+        assert!(operations.iter().all(|operation| operation["op"] == "add"));
+    }
+
+    #[test]
+    fn what_did_not_only_grow_is_replaced() {
+        for (before, after) in [
+            (json!({"a": [1, 2]}), json!({"a": [2]})),
+            (json!({"a": {"b": 1}}), json!({"a": {"c": 1}})),
+            (json!({"a": 1}), json!([])),
+            (json!(null), json!({"a": 1})),
+        ] {
+            check(&before, &after);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Connections: HTTP/1.1 over TLS, bounded in number and time, one request each.
+//!
+//! The API server speaks HTTP/1.1 to webhooks. Were connections kept, one that ends here just as a call
+//! is written there would lose that call, and a replica that went would be called until somebody
+//! noticed; a handshake costs less. Must not know what is answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::answer::Answers;
+
+/// Connections at a time; whoever comes then waits.
+const CONNECTIONS: u32 = 256;
+/// How long a handshake may take, and a request's header to arrive.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may live.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after a failed accept: out of file descriptors, trying again at once only burns the processor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+
+/// Answers until `stop`, and then until every connection has ended.
+pub(super) async fn serve(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    answers: Arc<Answers>,
+    stop: CancellationToken,
+) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS as usize));
+    loop {
+        // The semaphore is never closed, so a permit always comes.
+        let permit = Arc::clone(&permits).acquire_owned().await;
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (acceptor, answers) = (acceptor.clone(), answers.clone());
+                tokio::spawn(async move {
+                    let whole = connection(stream, &acceptor, &answers);
+                    // Who breaks off early, or speaks no TLS, is no news.
+                    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, whole).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    let _ = permits.acquire_many(CONNECTIONS).await;
+}
+
+async fn connection(stream: TcpStream, acceptor: &TlsAcceptor, answers: &Answers) {
+    let Ok(Ok(stream)) = tokio::time::timeout(HEADER_TIMEOUT, acceptor.accept(stream)).await else {
+        return;
+    };
+    let service = service_fn(|request| answers.respond(request));
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}

@@ -1,0 +1,95 @@
+//! The webhook as a part of this process, where the API server of a bed can call it.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use otelagent_operator::authority::Authority;
+use otelagent_operator::inject::webhook::Endpoint;
+use otelagent_operator::names;
+use otelagent_operator::process::{Fence, Metrics, Readiness, client, issue, listen};
+use otelagent_operator::webhook::{self, Source, Webhook};
+use serde_json::json;
+use testbed::Bed;
+use tokio::task::JoinHandle;
+
+use super::server::Server;
+
+/// Where the operator would live.
+const NAMESPACE: &str = "otelagent-system";
+
+/// A running webhook; ends when it is dropped.
+pub(super) struct Callee {
+    url: String,
+    authority: Authority,
+    running: JoinHandle<()>,
+}
+
+impl Drop for Callee {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+impl Callee {
+    /// With an authority made here and kept where the webhook looks for it.
+    pub(super) async fn start(bed: &Bed, server: &Server) -> Self {
+        let now = Timestamp::now();
+        let issuer = issue::issuer(now, Duration::from_hours(24)).unwrap();
+        let authority = Authority::default().with(issuer, now);
+        server.namespace(NAMESPACE, json!({})).await;
+        let secret = json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": names::AUTHORITY_SECRET},
+            "stringData": {names::AUTHORITY_KEY: authority.to_text()},
+        });
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets");
+        let kept = server
+            .apply_at(&path, names::AUTHORITY_SECRET, &secret)
+            .await;
+        assert!(kept.is_ok(), "{kept:?}");
+        let mut callee = Self::start_with_what_is_kept(bed).await;
+        callee.authority = authority;
+        callee
+    }
+
+    /// By the authority that somebody else keeps.
+    pub(super) async fn start_with_what_is_kept(bed: &Bed) -> Self {
+        let config = Server::config(bed.kubeconfig(), None).await;
+        let client = client::connect(config, &Fence::closed()).unwrap();
+        let host = bed.host_ip();
+        let listener = listen((host, 0).into()).await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let source = Source::Authority {
+            namespace: NAMESPACE.into(),
+            names: vec![host.to_string()],
+        };
+        let running = Webhook::start(&client, source, Metrics::new());
+        let running = tokio::spawn(async move {
+            let parts = [webhook::WATCHES, webhook::CERTIFICATE, webhook::SERVING];
+            let readiness = Readiness::of(&parts);
+            let ended = running
+                .run(listener, &readiness, std::future::pending())
+                .await;
+            panic!("the webhook ended by itself: {ended:?}");
+        });
+        Self {
+            url,
+            authority: Authority::default(),
+            running,
+        }
+    }
+
+    pub(super) fn endpoint(&self) -> Endpoint {
+        Endpoint::Url(self.url.clone())
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What the API server shall trust.
+    pub(super) fn authorities(&self) -> String {
+        self.authority.bundle(Timestamp::now())
+    }
+}

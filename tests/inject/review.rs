@@ -1,0 +1,257 @@
+//! The webhook's answers: the patch makes the pod that the function makes, touches nothing it need not,
+//! and nothing that is sent breaks anything.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use otelagent_operator::api::Selector;
+use otelagent_operator::inject::order::Order;
+use otelagent_operator::inject::review::{Answer, BadReview, Outcome, Review};
+use otelagent_operator::inject::{Injection, Namespaces, Reason, Recipe, Selection, inject};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::pods::{any_pod, table};
+use super::properties::any_json;
+use super::recipes;
+
+pub(super) fn order(recipe: &Recipe) -> Order {
+    Order {
+        recipe: recipe.clone(),
+        exclusions: Vec::new(),
+        canary_namespace: "otelagent-canary".into(),
+    }
+}
+
+pub(super) fn review(namespace: &str, pod: &Value) -> Value {
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
+        "kind": {"group": "", "version": "v1", "kind": "Pod"},
+        "resource": {"group": "", "version": "v1", "resource": "pods"},
+        "namespace": namespace,
+        "operation": "CREATE",
+        "userInfo": {"username": "somebody"},
+        "object": pod,
+        "oldObject": null,
+        "dryRun": false,
+    }})
+}
+
+fn asked(review: &Value, order: &Order) -> Answer {
+    Review::parse(review.to_string().as_bytes())
+        .unwrap()
+        .answer(Some(order), None)
+}
+
+fn operations(answer: &Answer) -> Vec<Value> {
+    let response = &answer.review["response"];
+    if response.get("patch").is_none() {
+        return Vec::new();
+    }
+    assert_eq!(response["patchType"], "JSONPatch");
+    let bytes: ByteString = serde_json::from_value(response["patch"].clone()).unwrap();
+    serde_json::from_slice(&bytes.0).unwrap()
+}
+
+/// Whether an operation is one that injection may make.
+fn is_targeted(operation: &Value, pod: &Value) -> bool {
+    let path = operation["path"].as_str().unwrap();
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    let is_index = |part: &&str| part.parse::<usize>().is_ok();
+    match (operation["op"].as_str().unwrap(), parts.as_slice()) {
+        ("add", ["metadata", "labels" | "annotations", ..]) => true,
+        ("add", ["spec", "volumes" | "initContainers"]) => {
+            pod["spec"][parts[1]].as_array().is_none()
+        }
+        ("add", ["spec", "volumes" | "initContainers", index]) => is_index(index),
+        ("add", ["spec", "containers" | "initContainers", index, "env"]) => is_index(index),
+        ("add", ["spec", "containers" | "initContainers", index, "env", at]) => {
+            is_index(index) && is_index(at)
+        }
+        // The user's own literal attributes, with more behind; in Go's eyes no value is an empty one.
+        (
+            "add" | "replace",
+            [
+                "spec",
+                "containers" | "initContainers",
+                _,
+                "env",
+                _,
+                "value",
+            ],
+        ) => operation["value"].as_str().unwrap().contains('='),
+        _ => false,
+    }
+}
+
+fn check(pod: &Value, recipe: &Recipe) -> Result<(), TestCaseError> {
+    let answer = asked(&review("shop", pod), &order(recipe));
+    let response = &answer.review["response"];
+    prop_assert_eq!(&response["uid"], "705ab4f5-6393-11e8-b7cc-42010a800002");
+    prop_assert_eq!(&response["allowed"], true);
+    let operations = operations(&answer);
+    let patch: json_patch::Patch = serde_json::from_value(json!(operations)).unwrap();
+    let mut patched = pod.clone();
+    json_patch::patch(&mut patched, &patch).expect("a patch that fits");
+    match inject(pod, "shop", recipe) {
+        Injection::Skipped(reason) => {
+            prop_assert_eq!(&answer.outcome, &Outcome::Skipped(reason));
+            prop_assert!(operations.is_empty());
+        }
+        Injection::Injected(expected) => {
+            prop_assert_eq!(&patched, &expected);
+            for operation in &operations {
+                prop_assert!(is_targeted(operation, pod), "{operation} on {pod:#}");
+            }
+            let again = asked(&review("shop", &patched), &order(recipe));
+            prop_assert_eq!(again.outcome, Outcome::Unchanged);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_patch_makes_the_functions_pod_and_touches_nothing_else(pod in any_pod()) {
+        for recipe in recipes::each() {
+            check(&pod, recipe)?;
+        }
+    }
+
+    #[test]
+    fn whatever_is_sent_gets_an_answer_or_a_refusal_with_words(value in any_json(), bytes in any::<Vec<u8>>()) {
+        prop_assert!(Review::parse(&bytes).is_err());
+        let order = order(&recipes::each()[0]);
+        if let Err(refusal) = Review::parse(value.to_string().as_bytes()) {
+            prop_assert_eq!(&refusal.status()["code"], 400);
+        }
+        let mut odd = review("shop", &value);
+        prop_assert_eq!(&asked(&odd, &order).review["response"]["allowed"], true);
+        odd["request"]["object"] = json!({"apiVersion": "v1", "kind": "Pod", "metadata": value, "spec": value});
+        prop_assert_eq!(&asked(&odd, &order).review["response"]["allowed"], true);
+    }
+}
+
+#[test]
+fn every_case_of_the_table_comes_out_as_the_function_says() {
+    for recipe in recipes::each() {
+        for (name, pod) in table(recipe) {
+            let forged = [
+                "forged configuration",
+                "forged mode",
+                "a copy with a foreign agent",
+            ];
+            if !forged.contains(&name) {
+                check(&pod, recipe).unwrap_or_else(|error| panic!("{name}: {error}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_review_is_refused_with_words() {
+    let order = order(&recipes::recipe("host-port"));
+    let refusal = |text: &str| Review::parse(text.as_bytes()).unwrap_err();
+    assert_eq!(refusal(""), BadReview::NotJson);
+    assert_eq!(refusal("{"), BadReview::NotJson);
+    assert_eq!(refusal(&"[".repeat(100_000)), BadReview::NotJson);
+    assert_eq!(refusal("{}"), BadReview::NotAReview);
+    let pod = json!({"apiVersion": "v1", "kind": "Pod"});
+    let mut old = review("shop", &pod);
+    old["apiVersion"] = json!("admission.k8s.io/v1beta1");
+    assert_eq!(refusal(&old.to_string()), BadReview::NotAReview);
+    let mut empty = review("shop", &pod);
+    empty["request"] = json!(null);
+    assert_eq!(refusal(&empty.to_string()), BadReview::NoRequest);
+    let mut nameless = review("shop", &pod);
+    nameless["request"]["uid"] = json!(7);
+    assert_eq!(refusal(&nameless.to_string()), BadReview::NoRequest);
+    let no_order = Review::parse(review("shop", &pod).to_string().as_bytes())
+        .unwrap()
+        .answer(None, None);
+    assert_eq!(no_order.outcome, Outcome::NoOrder);
+    assert_eq!(
+        asked(&review("shop", &pod), &order).outcome,
+        Outcome::Injected
+    );
+}
+
+#[test]
+fn what_is_no_creation_of_a_pod_is_admitted_unchanged() {
+    let order = order(&recipes::recipe("host-port"));
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [{"name": "app"}]}});
+    for (path, value) in [
+        ("/request/operation", json!("UPDATE")),
+        ("/request/operation", json!("DELETE")),
+        ("/request/operation", json!(null)),
+        ("/request/subResource", json!("exec")),
+        ("/request/resource/resource", json!("deployments")),
+        ("/request/resource/group", json!("apps")),
+        ("/request/resource/version", json!("v2")),
+        ("/request/object/kind", json!("Deployment")),
+        ("/request/object", json!(null)),
+        ("/request/object", json!([])),
+    ] {
+        let mut review = review("shop", &pod);
+        review["request"]["subResource"] = json!("");
+        *review.pointer_mut(path).unwrap() = value.clone();
+        let answer = asked(&review, &order);
+        assert_eq!(answer.outcome, Outcome::NotAPodCreation, "{path}: {value}");
+        assert_eq!(answer.review["response"]["allowed"], true);
+        assert!(operations(&answer).is_empty());
+    }
+    let mut dry = review("shop", &pod);
+    dry["request"]["dryRun"] = json!(true);
+    assert_eq!(asked(&dry, &order), asked(&review("shop", &pod), &order));
+}
+
+#[test]
+fn a_pod_of_an_older_agent_is_left_to_it_also_where_only_its_namespaces_labels_say_so() {
+    let labelled = |value: &str| Selector {
+        match_labels: BTreeMap::from([("team".to_owned(), value.to_owned())]),
+        ..Selector::default()
+    };
+    let mut order = order(&recipes::recipe("host-port"));
+    order.exclusions = vec![Selection {
+        namespaces: Namespaces::Labelled(labelled("a")),
+        pods: labelled("x"),
+    }];
+    let pod = |team: &str| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"labels": {"team": team}}, "spec": {"containers": [{"name": "app"}]}});
+    let asked = |namespace: &str, team: &str, labels: Option<&str>| {
+        let labels = labels.map(|team| BTreeMap::from([("team".to_owned(), team.to_owned())]));
+        let review = review(namespace, &pod(team)).to_string();
+        let review = Review::parse(review.as_bytes()).unwrap();
+        review.answer(Some(&order), labels.as_ref()).outcome
+    };
+    assert_eq!(asked("shop", "x", Some("a")), Outcome::Excluded);
+    assert_eq!(asked("shop", "y", Some("a")), Outcome::Injected);
+    assert_eq!(asked("shop", "x", Some("b")), Outcome::Injected);
+    assert_eq!(asked("shop", "x", None), Outcome::UnknownNamespace);
+    assert_eq!(asked("otelagent-canary", "x", None), Outcome::Injected);
+}
+
+#[test]
+fn outcomes_have_words() {
+    assert_eq!(Outcome::Skipped(Reason::Windows).word(), "Windows");
+    assert_eq!(Outcome::Injected.word(), "Injected");
+}
+
+#[test]
+fn an_order_reads_back_and_what_is_not_understood_in_full_is_refused() {
+    for recipe in recipes::each() {
+        let mut order = order(recipe);
+        order.exclusions = vec![Selection {
+            namespaces: Namespaces::Named("shop".into()),
+            pods: Selector::default(),
+        }];
+        let text = order.to_text();
+        let read = Order::parse(&text).expect("an order");
+        assert_eq!(read, order);
+        assert_eq!(read.recipe.hash(), recipe.hash());
+        let of_a_later_version = text.replacen("\"recipe\":{", "\"recipe\":{\"more\":1,", 1);
+        assert_eq!(Order::parse(&of_a_later_version), None);
+        assert_eq!(Order::parse("{}"), None);
+    }
+}
