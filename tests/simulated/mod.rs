@@ -17,7 +17,9 @@
 mod cluster;
 mod crashes;
 mod faults;
+mod killed;
 mod kubelet;
+mod leaders;
 mod operator;
 mod run;
 mod sample;
