@@ -1,6 +1,6 @@
 //! The bed, what is installed on it, and the ways to it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use http::header::{HeaderName, HeaderValue};
@@ -32,13 +32,21 @@ pub(super) struct Cluster {
 /// Brought up on first use; ends with this process: the bed watches it.
 pub(super) async fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    tokio::task::spawn_blocking(|| CLUSTER.get_or_init(start))
+    tokio::task::spawn_blocking(|| CLUSTER.get_or_init(|| start("faults")))
         .await
         .unwrap()
 }
 
-fn start() -> Cluster {
-    let name = format!("faults-{}", std::process::id());
+/// Another, for an operator that sees all there is.
+pub(super) async fn whole_cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    tokio::task::spawn_blocking(|| CLUSTER.get_or_init(|| start("killed")))
+        .await
+        .unwrap()
+}
+
+fn start(what: &str) -> Cluster {
+    let name = format!("{what}-{}", std::process::id());
     let bed = Bed::builder().name(name).start().expect("a control plane");
     let kubeconfig = Kubeconfig::read_from(bed.kubeconfig()).unwrap();
     // Every test has a runtime of its own; what lives for all of them needs another.
@@ -87,7 +95,23 @@ async fn read(kubeconfig: Kubeconfig) -> Config {
 }
 
 impl Cluster {
-    fn kubectl(&self, words: &[&str]) {
+    /// A kubeconfig with the operator's own token, for a process of its own.
+    pub(super) fn operator_kubeconfig(&self) -> PathBuf {
+        let token = self.kubectl(&[
+            "create",
+            "token",
+            "otelagent-operator",
+            "--namespace=otelagent-system",
+        ]);
+        let text = std::fs::read_to_string(self.bed.kubeconfig()).unwrap();
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        config["users"][0]["user"] = json!({"token": token.trim()});
+        let file = self.bed.kubeconfig().with_file_name("operator.kubeconfig");
+        std::fs::write(&file, config.to_string()).unwrap();
+        file
+    }
+
+    fn kubectl(&self, words: &[&str]) -> String {
         let output = self
             .bed
             .kubectl()
@@ -96,6 +120,7 @@ impl Cluster {
             .output()
             .expect("kubectl runs");
         assert!(output.status.success(), "kubectl {words:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// As administrator.

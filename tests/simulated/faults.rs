@@ -386,7 +386,7 @@ fn refusal(code: u16) -> Answer {
 }
 
 /// Whether it changes something the operator is there for.
-fn is_write(method: &Method, uri: &Uri) -> bool {
+pub(super) fn is_write(method: &Method, uri: &Uri) -> bool {
     let path = uri.path();
     !method.is_safe()
         && !uri.query().is_some_and(|query| query.contains("dryRun"))

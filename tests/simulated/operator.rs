@@ -10,9 +10,12 @@ use tokio::task::JoinHandle;
 use super::cluster::Cluster;
 use super::faults::{self, Faults, Life};
 
+/// Never pulled: nothing runs on these nodes.
+pub(super) const AGENT_IMAGE: &str = "otelagent/agent:test";
+
 /// A controller that is started anew whenever it has died.
 pub(super) struct Operator {
-    supervisor: JoinHandle<()>,
+    supervisor: Option<JoinHandle<()>>,
 }
 
 impl Operator {
@@ -26,13 +29,17 @@ impl Operator {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         });
-        Self { supervisor }
+        Self {
+            supervisor: Some(supervisor),
+        }
     }
 
     /// Ends the present one, without another.
     pub(super) async fn stop(&mut self) {
-        self.supervisor.abort();
-        let _ = (&mut self.supervisor).await;
+        if let Some(supervisor) = self.supervisor.take() {
+            supervisor.abort();
+            let _ = supervisor.await;
+        }
     }
 }
 
@@ -41,15 +48,7 @@ async fn live(cluster: &Cluster, namespace: &str, faults: &Faults) {
     let life = Life::new();
     let inner = client::connect(cluster.as_operator().await, &Fence::open()).unwrap();
     let client = faults::client(inner, faults.clone(), life.clone(), namespace);
-    let settings = Settings {
-        namespace: "otelagent-system".into(),
-        platform_namespaces: BTreeSet::from([namespace.to_owned()]),
-        agent_image: "otelagent/agent:test".into(),
-        canary_namespace: "otelagent-canary".into(),
-        instance: "test".into(),
-        injection: otelagent_operator::controller::InjectionSettings::default(),
-        version: "0.0.0".into(),
-    };
+    let settings = settings(namespace);
     // Dropped at the first select that death wins: with it go its tasks, caches and memory.
     let lives = async {
         let controller = Controller::start(client, settings, Metrics::new()).await?;
@@ -58,5 +57,18 @@ async fn live(cluster: &Cluster, namespace: &str, faults: &Faults) {
     tokio::select! {
         () = life.ended() => {}
         ended = lives => panic!("the controller ended by itself: {ended:?}"),
+    }
+}
+
+/// How an operator is started whose only platform namespace is that of a run.
+pub(super) fn settings(namespace: &str) -> Settings {
+    Settings {
+        namespace: "otelagent-system".into(),
+        platform_namespaces: BTreeSet::from([namespace.to_owned()]),
+        agent_image: AGENT_IMAGE.into(),
+        canary_namespace: "otelagent-canary".into(),
+        instance: "test".into(),
+        injection: otelagent_operator::controller::InjectionSettings::default(),
+        version: env!("CARGO_PKG_VERSION").into(),
     }
 }

@@ -55,12 +55,12 @@ pub(super) struct Reference {
 
 /// A run under way.
 pub(super) struct Run {
-    cluster: &'static Cluster,
+    pub(super) cluster: &'static Cluster,
     pub(super) admin: Client,
     pub(super) namespace: String,
     pub(super) name: String,
     ports: (u16, u16),
-    faults: Faults,
+    pub(super) faults: Faults,
     operator: Operator,
 }
 
@@ -82,9 +82,13 @@ pub(super) async fn run(
 
 impl Run {
     pub(super) async fn start() -> Self {
+        Self::start_on(cluster().await).await
+    }
+
+    /// On another than the cluster that runs share.
+    pub(super) async fn start_on(cluster: &'static Cluster) -> Self {
         static COUNT: AtomicU16 = AtomicU16::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let cluster = cluster().await;
         let (namespace, name) = (format!("space{number}x"), format!("agent{number}x"));
         let faults = Faults::none(&namespace, &name);
         let admin = cluster.admin().await;
@@ -248,7 +252,9 @@ impl Run {
 
     /// As `kubectl rollout restart` does.
     pub(super) async fn roll(&self) -> Outcome<()> {
-        let annotations = json!({"kubectl.kubernetes.io/restartedAt": "now"});
+        static COUNT: AtomicU16 = AtomicU16::new(0);
+        let nth = COUNT.fetch_add(1, Ordering::Relaxed);
+        let annotations = json!({"kubectl.kubernetes.io/restartedAt": nth.to_string()});
         let patch = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
         self.patch(&self.application(), &patch).await
     }
@@ -314,6 +320,11 @@ impl Run {
     /// Lists as a controller lists them, as administrator.
     pub(super) async fn snapshot(&self, kinds: &[&'static str]) -> Outcome<Snapshot> {
         self.views().snapshot(&self.admin, kinds).await
+    }
+
+    /// Ends the controller; whoever asks brings others.
+    pub(super) async fn without_controller(&mut self) {
+        self.operator.stop().await;
     }
 
     /// Kills the controller; `meanwhile` happens while there is none.
