@@ -11,7 +11,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::error::ControllerError;
-use crate::desired::{Object, Owner, ValidAgent, is_as_wanted, strangers};
+use crate::desired::{Object, Owner, ValidAgent, corrections, is_as_wanted};
 use crate::names;
 
 /// Annotation with a hash over the whole intent: fields that are no longer wanted show only there.
@@ -115,10 +115,7 @@ impl Target<'_> {
             self.refuse_foreign().await?;
         }
         let stands = match self.apply(intent).await {
-            Err(kube::Error::Api(status)) if status.is_invalid() => {
-                self.remove_strangers(intent).await?;
-                self.apply(intent).await
-            }
+            Err(kube::Error::Api(status)) if status.is_invalid() => self.make_room(intent).await,
             other => other,
         };
         let action = || format!("apply {} {}", self.kind, self.name);
@@ -148,48 +145,44 @@ impl Target<'_> {
         })
     }
 
-    /// Whoever renames an entry of a list makes it his own beside ours, and some lists cannot hold both
-    /// (one port under two names): such entries go. Not by a merge patch, which would own what it writes.
-    async fn remove_strangers(&self, intent: &Value) -> Result<(), ControllerError> {
-        let action = || format!("read {} {}", self.kind, self.name);
-        let live = self.api.get_opt(self.name).await;
-        let live = live.map_err(|error| ControllerError::api(action())(error))?;
-        let Some(live) = live.and_then(|live| serde_json::to_value(live).ok()) else {
-            return Ok(());
-        };
-        // Removes nothing from another version than the one that was read.
-        let version = &live["metadata"]["resourceVersion"];
-        let mut steps =
-            vec![json!({"op": "test", "path": "/metadata/resourceVersion", "value": version})];
-        let paths = strangers(&live, intent);
-        steps.extend(
-            paths
-                .iter()
-                .map(|path| json!({"op": "remove", "path": path})),
+    /// Whoever renames or renumbers an entry of a list makes it his own beside ours, and some lists cannot
+    /// hold both (one port under two names): such entries go, then the intent is applied again.
+    async fn make_room(&self, intent: &Value) -> kube::Result<DynamicObject> {
+        if let Some(live) = self.api.get_opt(self.name).await? {
+            let version = live.metadata.resource_version.clone();
+            let live = serde_json::to_value(live).unwrap_or_default();
+            self.patch(version, corrections(&live, intent)).await?;
+        }
+        let stands = self.apply(intent).await?;
+        // What that patch wrote would stay once it is no longer applied: this manager must not own it twice.
+        let managers = stands.metadata.managed_fields.iter().flatten();
+        let twice = managers.enumerate().find(|(_, entry)| {
+            entry.manager.as_deref() == Some(names::FIELD_MANAGER)
+                && entry.operation.as_deref() == Some("Update")
+        });
+        let twice = twice.map(
+            |(at, _)| json!({"op": "remove", "path": format!("/metadata/managedFields/{at}")}),
         );
-        if paths.is_empty() {
+        let twice = twice.into_iter().collect();
+        self.patch(stands.metadata.resource_version.clone(), twice)
+            .await?;
+        Ok(stands)
+    }
+
+    /// A JSON patch of exactly this version.
+    async fn patch(&self, version: Option<String>, steps: Vec<Value>) -> kube::Result<()> {
+        if steps.is_empty() {
             return Ok(());
         }
-        let action = || {
-            format!(
-                "remove {} from {} {}",
-                paths.join(", "),
-                self.kind,
-                self.name
-            )
-        };
-        let Ok(steps) = serde_json::from_value(Value::Array(steps)) else {
-            return Ok(());
-        };
+        let test = json!({"op": "test", "path": "/metadata/resourceVersion", "value": version});
+        let steps: Vec<Value> = std::iter::once(test).chain(steps).collect();
+        let steps = serde_json::from_value(Value::Array(steps)).map_err(kube::Error::SerdeError)?;
         let parameters = PatchParams {
             field_manager: Some(names::FIELD_MANAGER.into()),
             ..PatchParams::default()
         };
-        let patched = self
-            .api
-            .patch(self.name, &parameters, &Patch::<()>::Json(steps))
-            .await;
-        patched.map_err(|error| ControllerError::api(action())(error))?;
+        let patch = Patch::<()>::Json(steps);
+        self.api.patch(self.name, &parameters, &patch).await?;
         Ok(())
     }
 }

@@ -18,6 +18,6 @@ pub use agent_config::Placement;
 pub use engine::{Choice, Engine, engine};
 pub use environment::{Environment, ServerVersion};
 pub use modes::{Topology, topology};
-pub use objects::{Object, covers, is_as_wanted, strangers};
+pub use objects::{Object, corrections, covers, is_as_wanted};
 pub use ownership::Owner;
 pub use validate::{Problem, ValidAgent, selection, validate};

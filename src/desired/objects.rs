@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// One object an `OtelAgent` needs, in its own namespace.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,42 +75,56 @@ pub fn covers(actual: &Value, desired: &Value) -> bool {
     }
 }
 
-/// Entries of `actual`'s lists that `desired` does not name though it names the list's others, as JSON
-/// pointers (RFC 6901), the last of each list first, so that they can be removed in this order. A list of
-/// which nothing would remain is left alone.
-pub fn strangers(actual: &Value, desired: &Value) -> Vec<String> {
-    let mut found = Vec::new();
-    collect_strangers("", actual, desired, &mut found);
-    found
+/// What to take out of an object, as a JSON patch (RFC 6902), where it cannot hold `desired` beside what
+/// others put into the same lists. An entry that is not meant goes; a list of which nothing would remain
+/// becomes the wanted one, since some may not be empty.
+pub fn corrections(actual: &Value, desired: &Value) -> Vec<Value> {
+    let mut steps = Vec::new();
+    correct("", actual, desired, &mut steps);
+    steps
 }
 
-fn collect_strangers(path: &str, actual: &Value, desired: &Value, found: &mut Vec<String>) {
+fn correct(path: &str, actual: &Value, desired: &Value, steps: &mut Vec<Value>) {
     match (actual, desired) {
         (Value::Object(actual), Value::Object(desired)) => {
             for (key, desired) in desired {
                 if let Some(actual) = actual.get(key) {
                     let key = key.replace('~', "~0").replace('/', "~1");
-                    collect_strangers(&format!("{path}/{key}"), actual, desired, found);
+                    correct(&format!("{path}/{key}"), actual, desired, steps);
                 }
             }
         }
         (Value::Array(actual), Value::Array(desired)) => {
-            let is_meant = |item: &&Value| desired.iter().any(|wanted| covers(item, wanted));
-            let is_named = desired.iter().all(|item| item.get("name").is_some());
-            if is_named && actual.iter().any(|item| is_meant(&item)) {
-                let others = actual.iter().enumerate().rev();
-                let others = others.filter(|(_, item)| !is_meant(item));
-                found.extend(others.map(|(index, _)| format!("{path}/{index}")));
+            let meant = |item: &Value| desired.iter().find(|wanted| key(wanted) == key(item));
+            if desired.iter().any(|item| key(item).is_none()) {
+                return;
+            }
+            if !actual.iter().any(|item| meant(item).is_some()) {
+                steps.push(json!({"op": "replace", "path": path, "value": desired}));
+                return;
+            }
+            // The last first: the others keep their places.
+            for (index, item) in actual.iter().enumerate().rev() {
+                let path = format!("{path}/{index}");
+                match meant(item) {
+                    Some(wanted) => correct(&path, item, wanted, steps),
+                    None => steps.push(json!({"op": "remove", "path": path})),
+                }
             }
         }
         _ => {}
     }
 }
 
+/// What the server knows an entry of a list by: ports by their number, others by their name.
+fn key(item: &Value) -> Option<&Value> {
+    ["containerPort", "port", "name"]
+        .iter()
+        .find_map(|key| item.get(key))
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -136,21 +150,30 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_entries_of_named_lists_that_nobody_wants_last_first() {
-        let wanted = json!({"spec": {"ports": [{"name": "a", "port": 1}, {"name": "b", "port": 2}], "args": ["x"]}});
-        let live = |ports: Value| json!({"spec": {"ports": ports, "args": ["y"], "more": [{"name": "z"}]}});
-        let changed = live(
-            json!([{"name": "a", "port": 9}, {"name": "b", "port": 2, "set": 1}, {"name": "c", "port": 3}]),
+    fn what_others_put_into_lists_goes_where_there_is_no_room_beside_it() {
+        let port = |name: &str, port: u16| json!({"name": name, "port": port});
+        let object = |ports: Value, env: Value| json!({"spec": {"ports": ports, "args": ["x"], "parts": [{"name": "p", "env": env}]}});
+        let named = |name: &str| json!({"name": name});
+        let wanted = object(json!([port("a", 1), port("b", 2)]), json!([named("E")]));
+        let renumbered = object(
+            json!([port("a", 9), port("b", 2), port("c", 3)]),
+            json!([named("E"), named("F")]),
         );
+        let remove = |path: &str| json!({"op": "remove", "path": path});
         assert_eq!(
-            strangers(&changed, &wanted),
-            ["/spec/ports/2", "/spec/ports/0"]
+            corrections(&renumbered, &wanted),
+            [
+                remove("/spec/parts/0/env/1"),
+                remove("/spec/ports/2"),
+                remove("/spec/ports/0")
+            ]
         );
-        let all = live(json!([{"name": "a", "port": 9}]));
-        assert!(
-            strangers(&all, &wanted).is_empty(),
-            "a list without entries may be refused"
+        let others = object(json!([port("a", 9)]), json!([named("E")]));
+        let ports = &wanted["spec"]["ports"];
+        assert_eq!(
+            corrections(&others, &wanted),
+            [json!({"op": "replace", "path": "/spec/ports", "value": ports})]
         );
-        assert!(strangers(&wanted, &wanted).is_empty());
+        assert!(corrections(&wanted, &wanted).is_empty());
     }
 }

@@ -85,9 +85,11 @@ mod tests {
 
     #[test]
     fn what_this_operator_applied_stays_its_own_without_the_reference() {
-        let ours = |references| object(names::FIELD_MANAGER, "Apply", "system.node", references);
-        assert!(owner().owns(&ours(&json!([]))));
-        assert!(!owner().is_named_by(&ours(&json!([]))));
+        let ours =
+            |references: &Value| object(names::FIELD_MANAGER, "Apply", "system.node", references);
+        let none = json!([]);
+        assert!(owner().owns(&ours(&none)));
+        assert!(!owner().is_named_by(&ours(&none)));
         let before = controller("OtelAgent", "node", "before");
         assert!(owner().owns(&ours(&before)), "of one that was made again");
     }
