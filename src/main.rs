@@ -44,7 +44,8 @@ fn print_crd() -> Result<(), Failure> {
     Ok(())
 }
 
-#[tokio::main]
+// Two threads are enough for all it does; one for each core of a large node would only cost memory.
+#[tokio::main(worker_threads = 2)]
 async fn run_controller(args: ControllerArgs) -> Result<(), Failure> {
     let ControllerArgs {
         namespace,

@@ -34,6 +34,12 @@ struct Args {
     /// Namespaces with workloads.
     #[arg(long, default_value_t = 500)]
     namespaces: usize,
+    /// Leaves the bed up, filled, for a later run with `--bed`; `testbed down` ends it.
+    #[arg(long)]
+    keep: bool,
+    /// Measures on a bed that an earlier run of the same sizes has filled and kept.
+    #[arg(long)]
+    bed: Option<String>,
     /// How long the operator is watched at rest; settled objects are looked at every five minutes.
     #[arg(long, default_value_t = 330)]
     rest_seconds: u64,
@@ -52,12 +58,20 @@ struct Args {
 async fn main() -> Outcome<()> {
     let args = Args::parse();
     let before = phases::load_average();
-    let world = world::World::start(&args).await?;
+    let mut world = match &args.bed {
+        None => world::World::start(&args).await?,
+        Some(name) => world::World::attach(name).await?,
+    };
+    if args.keep {
+        world.bed.keep()?;
+    }
     let report = phases::run(&world, &args, &before).await?;
     println!("{report}");
     if let Some(document) = &args.document {
         report::write(document, &report)?;
     }
-    tokio::task::spawn_blocking(move || world.bed.stop()).await??;
+    if !args.keep && args.bed.is_none() {
+        tokio::task::spawn_blocking(move || world.bed.stop()).await??;
+    }
     Ok(())
 }

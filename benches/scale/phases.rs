@@ -25,16 +25,13 @@ pub(crate) async fn run(world: &World, args: &Args, before: &str) -> Outcome<Str
     let begun = Instant::now();
     let log = world.bed.audit_log().ok_or("no audit log")?;
     let say = |what: &str| eprintln!("scale: {:>4} s  {what}", begun.elapsed().as_secs());
-    say("namespaces");
-    world.create_namespaces(args).await?;
-    let first = Operator::start(world)?;
-    say("OtelAgents");
-    world.create_agents(args).await?;
-    say("workloads");
-    world.create_workloads(args).await?;
+    let operator_before = match &args.bed {
+        Some(_) => None,
+        None => Some(fill(world, args, &say).await?),
+    };
     let filled = begun.elapsed();
     say("the operator starts anew");
-    drop(first);
+    drop(operator_before);
     let mut audit = Audit::from_now(&log)?;
     let operator = Operator::start(world)?;
     let mut table = Table::new();
@@ -66,6 +63,18 @@ pub(crate) async fn run(world: &World, args: &Args, before: &str) -> Outcome<Str
     admission(world, args, &mut table).await?;
     say("done");
     Ok(heading(args, filled, before) + &table.0)
+}
+
+/// Makes everything there is to be measured with; returns the operator that worked meanwhile.
+async fn fill(world: &World, args: &Args, say: &impl Fn(&str)) -> Outcome<Operator> {
+    say("namespaces");
+    world.create_namespaces(args).await?;
+    let operator = Operator::start(world)?;
+    say("OtelAgents");
+    world.create_agents(args).await?;
+    say("workloads");
+    world.create_workloads(args).await?;
+    Ok(operator)
 }
 
 /// What is counted of the operator from one reading to the next.

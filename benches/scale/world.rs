@@ -39,17 +39,26 @@ impl World {
             .controller_manager_arg("--kube-api-qps=1000")
             .controller_manager_arg("--kube-api-burst=2000");
         let bed = tokio::task::spawn_blocking(move || builder.start()).await??;
+        let world = Self::of(bed).await?;
+        world.install()?;
+        Ok(world)
+    }
+
+    /// A world that is there already.
+    pub(crate) async fn attach(name: &str) -> Outcome<Self> {
+        Self::of(Bed::attach(name)?).await
+    }
+
+    async fn of(bed: Bed) -> Outcome<Self> {
         let config = Config::from_custom_kubeconfig(
             Kubeconfig::read_from(bed.kubeconfig())?,
             &KubeConfigOptions::default(),
         )
         .await?;
-        let world = Self {
+        Ok(Self {
             client: Client::try_from(config)?,
             bed,
-        };
-        world.install()?;
-        Ok(world)
+        })
     }
 
     pub(crate) fn kubectl(&self, args: &[&str]) -> Outcome<String> {
@@ -160,7 +169,7 @@ impl World {
             if running >= wanted {
                 return Ok(());
             }
-            if begun.elapsed() > Duration::from_mins(20) {
+            if begun.elapsed() > Duration::from_hours(1) {
                 return Err(format!("{running} of {wanted} pods run").into());
             }
             tokio::time::sleep(Duration::from_secs(5)).await;
