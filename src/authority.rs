@@ -121,8 +121,9 @@ impl Authority {
 
     /// The certificates to be trusted, as PEM; empty where there are none.
     pub fn bundle(&self, now: Timestamp) -> String {
-        self.living(now)
-            .map(|issuer| format!("{}\n", issuer.certificate.trim_end()))
+        let certificates = self.living(now).map(|issuer| issuer.certificate.trim_end());
+        certificates
+            .flat_map(|certificate| [certificate, "\n"])
             .collect()
     }
 

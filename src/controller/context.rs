@@ -8,7 +8,6 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::runtime::events::Recorder;
 use serde_json::Value;
-use tokio::sync::OnceCell;
 
 use super::authorities::Authorities;
 use super::error::ControllerError;
@@ -23,6 +22,8 @@ use crate::process::Metrics;
 const PACE: Duration = Duration::from_millis(500);
 /// How long a dry-run's answer is believed while nothing it speaks of has changed.
 const PROBE_TTL: Duration = Duration::from_mins(5);
+/// How long the webhook is believed to be installed: what belongs to an installation that has gone goes.
+const INSTALLATION_TTL: Duration = Duration::from_secs(30);
 
 /// What every reconcile shares.
 pub(crate) struct Context {
@@ -37,8 +38,8 @@ pub(crate) struct Context {
     pub(crate) authorities: Authorities,
     /// Owner reference to the operator's `ClusterRole`, for cluster-scoped objects.
     pub(crate) installation: Option<Value>,
-    /// The same of the webhook's `ClusterRole`, once it has been seen.
-    webhook_installation: OnceCell<Value>,
+    /// The same of the webhook's `ClusterRole`, when it was seen last.
+    webhook_installation: Mutex<Option<(Instant, Value)>>,
     pub(crate) stores: Stores,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
@@ -74,7 +75,7 @@ impl Context {
             endpoint,
             authorities: Authorities::default(),
             installation,
-            webhook_installation: OnceCell::new(),
+            webhook_installation: Mutex::default(),
             stores,
             recorder,
             metrics,
@@ -84,14 +85,17 @@ impl Context {
 
     /// Owner reference to the webhook's `ClusterRole`; `None` while the webhook is not installed.
     pub(crate) async fn webhook_installation(&self) -> Result<Option<Value>, ControllerError> {
-        if self.webhook_installation.initialized() {
-            return Ok(self.webhook_installation.get().cloned());
+        let remembered = || {
+            let seen = &self.webhook_installation;
+            seen.lock().unwrap_or_else(PoisonError::into_inner)
+        };
+        let fresh = |(at, _): &(Instant, Value)| at.elapsed() < INSTALLATION_TTL;
+        let known = remembered().clone().filter(fresh);
+        if let Some((_, known)) = known {
+            return Ok(Some(known));
         }
         let found = engine::installation(&self.client, names::WEBHOOK).await?;
-        if let Some(found) = &found {
-            // Another pass may have been faster, with the same answer.
-            let _ = self.webhook_installation.set(found.clone());
-        }
+        *remembered() = found.clone().map(|found| (Instant::now(), found));
         Ok(found)
     }
 

@@ -96,9 +96,9 @@ impl Controller {
         tracing::info!(server = %environment.server, engine = ?engine, "server");
         let webhook = engine::installation(&client, names::WEBHOOK).await?;
         // Also where policies inject: what an earlier choice left must be seen to be removed.
-        let watched =
+        let is_readable =
             |kind: &&str| *kind != ENTRY || webhook.is_some() || engine == Ok(Engine::Webhook);
-        let kinds: Vec<&'static str> = served.into_iter().filter(watched).collect();
+        let kinds: Vec<&'static str> = served.into_iter().filter(is_readable).collect();
         let unreadable = kinds
             .iter()
             .copied()
@@ -239,7 +239,7 @@ async fn look_at_server(
             "list the server's admission resources",
         ))?;
     let is_served = |kind: &&str| resources.resources.iter().any(|known| known.kind == *kind);
-    let served = ADMISSION_KINDS.into_iter().filter(is_served).collect();
+    let kinds = ADMISSION_KINDS.into_iter().filter(is_served).collect();
     let environment = Environment {
         operator_namespace: settings.namespace.clone(),
         platform_namespaces: settings.platform_namespaces.clone(),
@@ -247,5 +247,5 @@ async fn look_at_server(
         server,
         operator_version: settings.version.clone(),
     };
-    Ok((environment, served))
+    Ok((environment, kinds))
 }

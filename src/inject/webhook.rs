@@ -76,7 +76,7 @@ pub fn render(
         input,
         &name(Some("canary")),
         &annotations,
-        json!([proof_pods(input, &client, &hash)]),
+        &json!([proof_pods(input, &client, &hash)]),
     );
     if let Some(annotations) = annotations.as_object_mut() {
         let selection = serde_json::to_string(&input.selection).unwrap_or_default();
@@ -94,11 +94,11 @@ pub fn render(
         users_pods(input, &client),
         canary_pods(input, &client, &hash)
     ]);
-    let entry = object(input, &name(None), &annotations, webhooks);
+    let entry = object(input, &name(None), &annotations, &webhooks);
     Ok(Entries { hash, proof, entry })
 }
 
-fn object(input: &PolicyInput, name: &str, annotations: &Value, webhooks: Value) -> Value {
+fn object(input: &PolicyInput, name: &str, annotations: &Value, webhooks: &Value) -> Value {
     let mut metadata = policy::metadata(input, name);
     if let Some(metadata) = metadata.as_object_mut() {
         metadata.insert("annotations".into(), annotations.clone());

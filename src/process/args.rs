@@ -61,7 +61,7 @@ pub struct ControllerArgs {
     /// manifests/webhook.
     #[arg(long, value_enum, default_value_t)]
     pub injection_engine: InjectionEngine,
-    /// Where the API server reaches the webhook, as in https://192.0.2.7:8443. Default: the Service
+    /// Where the API server reaches the webhook: https, host and port. Default: the Service
     /// otelagent-webhook.
     #[arg(long, value_name = "URL")]
     pub webhook_url: Option<String>,

@@ -137,7 +137,7 @@ async fn watch_entries(client: Client, book: Arc<Book>) -> &'static str {
             Ok(watcher::Event::Init) => listed.clear(),
             Ok(watcher::Event::InitApply(entry)) => listed.extend(read(&entry)),
             Ok(watcher::Event::InitDone) => {
-                book.change(|entries| *entries = std::mem::take(&mut listed))
+                book.change(|entries| *entries = std::mem::take(&mut listed));
             }
             Ok(watcher::Event::Apply(entry)) => book.change(|entries| {
                 entries.remove(&entry.name_any());

@@ -163,18 +163,18 @@ impl Upkeep {
     }
 
     fn sign_if_due(&mut self, names: &[String], now: Timestamp) -> Result<(), WebhookError> {
-        let Some(signer) = self.authority.as_ref().and_then(|all| all.signer(now)) else {
+        let Some(issuer) = self.authority.as_ref().and_then(|all| all.signer(now)) else {
             return Ok(());
         };
         let is_good = self.served.as_ref().is_some_and(|served| {
-            served.by == signer.certificate
+            served.by == issuer.certificate
                 && served.life.is_some_and(|life| !life.is_to_be_renewed(now))
         });
         if is_good {
             return Ok(());
         }
-        let signed = issue::sign(signer, names, now)?;
-        let by = signer.certificate.clone();
+        let signed = issue::sign(issuer, names, now)?;
+        let by = issuer.certificate.clone();
         let life = signed.life;
         self.serve(signed.certificate.as_bytes(), signed.key.as_bytes())?;
         self.served = Some(Served {

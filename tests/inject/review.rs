@@ -111,7 +111,7 @@ fn check(pod: &Value, recipe: &Recipe) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_patch_makes_the_functions_pod_and_touches_nothing_else(pod in any_pod()) {
