@@ -86,6 +86,7 @@ impl Builder {
                 self.options.nodes
             )));
         }
+        check_release(&self.options)?;
         simulated::check_options(&self.options)?;
         if !rustix::process::geteuid().is_root() {
             return Err(Error::Missing {
@@ -128,6 +129,17 @@ impl Builder {
             .parse(),
         }
     }
+}
+
+fn check_release(options: &Options) -> Result<()> {
+    if options.nodes == 0 || options.kubernetes.has_nodes() {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!(
+        "real nodes are only built of Kubernetes {}; with {} a bed has a control plane and, if wanted, simulated nodes",
+        KubernetesVersion::default(),
+        options.kubernetes
+    )))
 }
 
 /// The order of things: what does not wait for anything else starts at once.

@@ -69,6 +69,9 @@ pub(crate) const NODE: &[Part] = &[
     Part::CoreDns,
 ];
 
+/// The release of kubectl, whatever the server's: it is how the bed asks, never what is asked.
+const CLIENT: KubernetesVersion = KubernetesVersion::V1_37;
+
 /// How a part comes to be.
 enum Source {
     /// A main package of a pinned module; tags; variables to stamp with the version.
@@ -145,6 +148,7 @@ impl Part {
             Self::Collector => Source::Collector,
             Self::Kwok => plain(pins::KWOK, "sigs.k8s.io/kwok/cmd/kwok"),
             Self::H2spec => plain(pins::H2SPEC, "github.com/summerwind/h2spec/cmd/h2spec"),
+            Self::Kubectl if kubernetes != CLIENT => self.source(CLIENT),
             _ => Source::Go {
                 module: kubernetes.module(),
                 package: format!("k8s.io/kubernetes/cmd/{}", self.binary()),
@@ -170,7 +174,7 @@ impl Part {
             Self::CoreDns => Some((&["-version"], format!("CoreDNS-{}", bare(pins::COREDNS)))),
             Self::Kubectl => Some((
                 &["version", "--client"],
-                format!("Client Version: {}\n", kubernetes.release()),
+                format!("Client Version: {}\n", CLIENT.release()),
             )),
             Self::KubeApiserver
             | Self::KubeControllerManager

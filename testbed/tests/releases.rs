@@ -1,0 +1,71 @@
+//! Every pinned Kubernetes release, as a control plane.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use serde_json::Value;
+use support::output;
+use testbed::{Bed, KubernetesVersion, skip_unless_possible};
+
+#[test]
+fn each_release_has_a_control_plane_that_says_which_it_is_and_runs_pods_on_simulated_nodes() {
+    if !skip_unless_possible("a control plane of each release") {
+        return;
+    }
+    for release in KubernetesVersion::ALL {
+        let bed = Bed::builder()
+            .name(format!("release-{}", release.minor().replace('.', "-")))
+            .kubernetes(*release)
+            .simulated_nodes(1)
+            .start()
+            .unwrap();
+        let version = output(bed.kubectl().args(["get", "--raw", "/version"])).unwrap();
+        let version: Value = serde_json::from_str(&version).unwrap();
+        assert_eq!(version["gitVersion"], release.release(), "{version}");
+        assert_eq!(
+            format!(
+                "{}.{}",
+                version["major"].as_str().unwrap(),
+                version["minor"].as_str().unwrap()
+            ),
+            release.minor()
+        );
+
+        // Admission, scheduler and controllers do their part at this release as at any other.
+        output(
+            bed.kubectl()
+                .args(["create", "deployment", "some", "--image=x"]),
+        )
+        .unwrap();
+        output(bed.kubectl().args([
+            "wait",
+            "--for=condition=Available",
+            "--timeout=120s",
+            "deployment/some",
+        ]))
+        .unwrap();
+        bed.stop().unwrap();
+    }
+}
+
+#[test]
+fn real_nodes_of_an_older_release_are_refused_with_what_would_work() {
+    for release in KubernetesVersion::ALL
+        .iter()
+        .filter(|release| !release.has_nodes())
+    {
+        let bed = Bed::builder().kubernetes(*release).nodes(1);
+        let error = bed.start().err().unwrap();
+        assert_eq!(error.reason(), "Invalid");
+        let text = error.to_string();
+        for word in [release.minor(), "simulated nodes", "1.37"] {
+            assert!(text.contains(word), "{word} in: {text}");
+        }
+    }
+    assert!(KubernetesVersion::default().has_nodes());
+}
