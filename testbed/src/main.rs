@@ -117,7 +117,7 @@ enum Action {
         /// For example kube-apiserver or node1-kubelet.
         component: Option<Component>,
     },
-    /// Build every part that is missing; of older releases a control plane's only.
+    /// Build every part that is missing; of older releases only the API server is of that release.
     Build {
         /// The Kubernetes release.
         #[arg(long, default_value_t)]

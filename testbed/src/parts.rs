@@ -69,8 +69,9 @@ pub(crate) const NODE: &[Part] = &[
     Part::CoreDns,
 ];
 
-/// The release of kubectl, whatever the server's: it is how the bed asks, never what is asked.
-const CLIENT: KubernetesVersion = KubernetesVersion::V1_37;
+/// The release of everything but the API server, whatever that one's is: kubectl asks it, and of the
+/// controllers and the scheduler a bed without real nodes needs little that ever changed.
+const AROUND: KubernetesVersion = KubernetesVersion::V1_37;
 
 /// How a part comes to be.
 enum Source {
@@ -113,6 +114,14 @@ impl Part {
         }
     }
 
+    /// The release of this part in a bed of a release.
+    fn release(self, bed: KubernetesVersion) -> KubernetesVersion {
+        match self {
+            Self::KubeApiserver => bed,
+            _ => AROUND,
+        }
+    }
+
     fn source(self, kubernetes: KubernetesVersion) -> Source {
         let plain = |module: GoModule, package: &str| Source::Go {
             module,
@@ -148,7 +157,6 @@ impl Part {
             Self::Collector => Source::Collector,
             Self::Kwok => plain(pins::KWOK, "sigs.k8s.io/kwok/cmd/kwok"),
             Self::H2spec => plain(pins::H2SPEC, "github.com/summerwind/h2spec/cmd/h2spec"),
-            Self::Kubectl if kubernetes != CLIENT => self.source(CLIENT),
             _ => Source::Go {
                 module: kubernetes.module(),
                 package: format!("k8s.io/kubernetes/cmd/{}", self.binary()),
@@ -174,7 +182,7 @@ impl Part {
             Self::CoreDns => Some((&["-version"], format!("CoreDNS-{}", bare(pins::COREDNS)))),
             Self::Kubectl => Some((
                 &["version", "--client"],
-                format!("Client Version: {}\n", CLIENT.release()),
+                format!("Client Version: {}\n", kubernetes.release()),
             )),
             Self::KubeApiserver
             | Self::KubeControllerManager
@@ -194,8 +202,9 @@ pub fn ensure(part: Part) -> Result<PathBuf> {
     ensure_for(part, KubernetesVersion::default())
 }
 
-/// Makes sure the part is there, for one Kubernetes release, and says where.
+/// Makes sure the part is there, for a bed of one Kubernetes release, and says where.
 pub fn ensure_for(part: Part, kubernetes: KubernetesVersion) -> Result<PathBuf> {
+    let kubernetes = part.release(kubernetes);
     let source = part.source(kubernetes);
     let dir = cache_root()?.join(source.cache_name());
     let binary = dir.join(part.binary());

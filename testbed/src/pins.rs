@@ -62,8 +62,8 @@ impl KubernetesVersion {
         }
     }
 
-    /// Whether real nodes of this release are built here. Of older releases only the control plane is,
-    /// because each program of each release takes its minutes on a fresh machine.
+    /// Whether real nodes of this release are built here. Of older releases only the API server is,
+    /// because every program of every release takes its minutes on a fresh machine.
     pub fn has_nodes(self) -> bool {
         self == Self::default()
     }
