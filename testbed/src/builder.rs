@@ -132,11 +132,12 @@ impl Builder {
 }
 
 fn check_release(options: &Options) -> Result<()> {
-    if options.nodes == 0 || options.kubernetes.has_nodes() {
+    let nodes = options.nodes > 0 || options.simulated_nodes > 0;
+    if !nodes || options.kubernetes.has_nodes() {
         return Ok(());
     }
     Err(Error::Invalid(format!(
-        "real nodes are only built of Kubernetes {}; with {} a bed has a control plane and, if wanted, simulated nodes",
+        "nodes, real or simulated, are only to be had with Kubernetes {}; ask for 0 of them with {}",
         KubernetesVersion::default(),
         options.kubernetes
     )))

@@ -70,7 +70,7 @@ pub(crate) const NODE: &[Part] = &[
 ];
 
 /// The release of everything but the API server, whatever that one's is: kubectl asks it, and of the
-/// controllers and the scheduler a bed without real nodes needs little that ever changed.
+/// controllers a bed without nodes needs service accounts and the end of namespaces.
 const AROUND: KubernetesVersion = KubernetesVersion::V1_37;
 
 /// How a part comes to be.

@@ -62,8 +62,9 @@ impl KubernetesVersion {
         }
     }
 
-    /// Whether real nodes of this release are built here. Of older releases only the API server is,
-    /// because every program of every release takes its minutes on a fresh machine.
+    /// Whether a bed of this release can have nodes. Of older releases only the API server is built,
+    /// because every program of every release takes its minutes on a fresh machine, and a newer
+    /// scheduler waits for kinds that an older server does not have.
     pub fn has_nodes(self) -> bool {
         self == Self::default()
     }

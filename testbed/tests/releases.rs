@@ -13,7 +13,7 @@ use support::output;
 use testbed::{Bed, KubernetesVersion, skip_unless_possible};
 
 #[test]
-fn each_release_has_a_control_plane_that_says_which_it_is_and_runs_pods_on_simulated_nodes() {
+fn each_release_has_a_control_plane_that_says_which_it_is_and_takes_pods() {
     if !skip_unless_possible("a control plane of each release") {
         return;
     }
@@ -21,22 +21,19 @@ fn each_release_has_a_control_plane_that_says_which_it_is_and_runs_pods_on_simul
         let bed = Bed::builder()
             .name(format!("release-{}", release.minor().replace('.', "-")))
             .kubernetes(*release)
-            .simulated_nodes(1)
             .start()
             .unwrap();
         let version = output(bed.kubectl().args(["get", "--raw", "/version"])).unwrap();
         let version: Value = serde_json::from_str(&version).unwrap();
         assert_eq!(version["gitVersion"], release.release(), "{version}");
+        let number = |key: &str| version[key].as_str().unwrap().to_owned();
         assert_eq!(
-            format!(
-                "{}.{}",
-                version["major"].as_str().unwrap(),
-                version["minor"].as_str().unwrap()
-            ),
+            format!("{}.{}", number("major"), number("minor")),
             release.minor()
         );
 
-        // Admission, scheduler and controllers do their part at this release as at any other.
+        // Controllers do their part at this release as at any other: pods are made of Deployments, and
+        // namespaces end.
         output(
             bed.kubectl()
                 .args(["create", "deployment", "some", "--image=x"]),
@@ -44,27 +41,36 @@ fn each_release_has_a_control_plane_that_says_which_it_is_and_runs_pods_on_simul
         .unwrap();
         output(bed.kubectl().args([
             "wait",
-            "--for=condition=Available",
+            "--for=create",
             "--timeout=120s",
-            "deployment/some",
+            "pod",
+            "--selector=app=some",
         ]))
+        .unwrap();
+        output(bed.kubectl().args(["create", "namespace", "short"])).unwrap();
+        output(
+            bed.kubectl()
+                .args(["delete", "namespace", "short", "--timeout=120s"]),
+        )
         .unwrap();
         bed.stop().unwrap();
     }
 }
 
 #[test]
-fn real_nodes_of_an_older_release_are_refused_with_what_would_work() {
+fn nodes_of_an_older_release_are_refused_with_what_would_work() {
     for release in KubernetesVersion::ALL
         .iter()
         .filter(|release| !release.has_nodes())
     {
-        let bed = Bed::builder().kubernetes(*release).nodes(1);
-        let error = bed.start().err().unwrap();
-        assert_eq!(error.reason(), "Invalid");
-        let text = error.to_string();
-        for word in [release.minor(), "simulated nodes", "1.37"] {
-            assert!(text.contains(word), "{word} in: {text}");
+        let bed = || Bed::builder().kubernetes(*release);
+        for bed in [bed().nodes(1), bed().simulated_nodes(1)] {
+            let error = bed.start().err().unwrap();
+            assert_eq!(error.reason(), "Invalid");
+            let text = error.to_string();
+            for word in [release.minor(), "simulated", "1.37"] {
+                assert!(text.contains(word), "{word} in: {text}");
+            }
         }
     }
     assert!(KubernetesVersion::default().has_nodes());
