@@ -7,6 +7,7 @@
 use otelagent_operator::inject::{Injection, Reason, Recipe, inject};
 use otelagent_operator::names;
 use serde_json::{Value, json};
+use testbed::KubernetesVersion;
 
 use super::pods::{any_pod, generated, table};
 use super::recipes;
@@ -15,12 +16,22 @@ use super::server::{self, Answer, Server, input};
 /// Generated pods per recipe.
 const GENERATED: usize = 150;
 
+/// The first release that has such policies.
 #[tokio::test(flavor = "multi_thread")]
-async fn policy_and_function_agree_on_every_pod() {
-    if !server::is_possible("policy and function agree on every pod") {
+async fn policy_and_function_agree_on_every_pod_on_1_36() {
+    policy_and_function_agree_on_every_pod(KubernetesVersion::V1_36).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policy_and_function_agree_on_every_pod_on_1_37() {
+    policy_and_function_agree_on_every_pod(KubernetesVersion::V1_37).await;
+}
+
+async fn policy_and_function_agree_on_every_pod(release: KubernetesVersion) {
+    if !server::is_possible(&format!("policy and function agree on {release}")) {
         return;
     }
-    let server = Server::start().await;
+    let server = Server::of_release(release, None).await;
     server.namespace("plain", json!({})).await;
     let (mut injected, mut skipped) = (0, 0);
     for (index, recipe) in recipes::each().iter().enumerate() {
