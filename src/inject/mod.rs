@@ -13,6 +13,7 @@ pub mod policy;
 
 mod attributes;
 mod json;
+mod ports;
 mod program;
 mod quantity;
 mod reason;
@@ -21,5 +22,5 @@ mod selection;
 
 pub use pod::{Injection, inject};
 pub use reason::Reason;
-pub use recipe::{EnvRule, Recipe};
+pub use recipe::{EnvRule, Moved, Recipe};
 pub use selection::{Namespaces, Selection};

@@ -18,3 +18,4 @@ mod recipes;
 mod selection;
 mod server;
 mod warning;
+mod wild;
