@@ -9,5 +9,6 @@ mod inject;
 mod oracle;
 mod process;
 mod pure;
+mod servers;
 mod simulated;
 mod walks;

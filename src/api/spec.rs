@@ -323,6 +323,11 @@ pub struct Workloads {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::duration")]
     pub flush_interval: Option<String>,
+    /// What is done where a container takes variables with envFrom, which may carry an endpoint, a name of
+    /// the service or resource attributes of its own. Keep: what it may carry is not added. Override: it is
+    /// added, and wins.
+    #[serde(default)]
+    pub env_from: EnvFrom,
     /// Ignore: a pod that cannot be injected is created as it is, with a warning. Fail: it is refused.
     #[serde(default)]
     pub on_injection_failure: OnFailure,
@@ -333,6 +338,16 @@ pub struct Workloads {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000), extend("format" = "int32"))]
     pub max_concurrent_restarts: Option<u32>,
+}
+
+/// What is done with variables that a container's `envFrom` may carry, which nobody can read at admission.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum EnvFrom {
+    /// They are not added.
+    #[default]
+    Keep,
+    /// They are added and win, since `env` beats `envFrom`.
+    Override,
 }
 
 /// What happens to a pod that cannot be injected.

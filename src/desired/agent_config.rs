@@ -17,10 +17,6 @@ pub(super) const FILE: &str = "config.yaml";
 pub(super) const MOUNTS: &str = "/etc/otelagent-mounts";
 /// Where the queue on disk lies.
 pub(super) const QUEUE: &str = "/var/lib/otelagent";
-/// Port of the agent's health endpoint.
-pub(super) const HEALTH_PORT: u16 = 13133;
-/// Port of the agent's metrics.
-pub(super) const METRICS_PORT: u16 = 8888;
 
 /// Bytes of telemetry a sidecar keeps in memory where the user does not say.
 const SIDECAR_MEMORY: u64 = 16 * MIB;
@@ -143,7 +139,7 @@ fn generated(agent: &ValidAgent, placement: Placement) -> Value {
     let processors: Map<String, Value> = processors.iter().cloned().collect();
     let mut extensions = Map::from_iter([(
         "health_check".to_owned(),
-        json!({"endpoint": format!("{own}:{HEALTH_PORT}")}),
+        json!({"endpoint": format!("{own}:{}", agent.own_ports.health)}),
     )]);
     if agent.disk_bytes.is_some() {
         // The queue counts telemetry; what the files make of it has a limit of its own.
@@ -167,7 +163,7 @@ fn generated(agent: &ValidAgent, placement: Placement) -> Value {
             "pipelines": pipelines,
             "telemetry": {
                 "logs": {"level": "info", "encoding": "json"},
-                "metrics": {"readers": [{"pull": {"exporter": {"prometheus": prometheus(own)}}}]},
+                "metrics": {"readers": [{"pull": {"exporter": {"prometheus": prometheus(own, agent.own_ports.metrics)}}}]},
             },
         },
         "extensions": extensions,
@@ -175,10 +171,10 @@ fn generated(agent: &ValidAgent, placement: Placement) -> Value {
 }
 
 /// The names of metrics are told, since versions of the collector differ in what is the default.
-fn prometheus(host: &str) -> Value {
+fn prometheus(host: &str, port: u16) -> Value {
     json!({
         "host": host,
-        "port": METRICS_PORT,
+        "port": port,
         "without_type_suffix": true,
         "without_units": true,
         "without_scope_info": true,

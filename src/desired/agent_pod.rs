@@ -15,9 +15,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::Environment;
-use super::agent_config::{
-    self, DIRECTORY, FILE, HEALTH_PORT, METRICS_PORT, MOUNTS, Placement, QUEUE,
-};
+use super::agent_config::{self, DIRECTORY, FILE, MOUNTS, Placement, QUEUE};
 use super::quantity::{self, MIB};
 use super::validate::ValidAgent;
 use crate::api::{Amounts, PullPolicy};
@@ -134,16 +132,20 @@ pub(super) fn ports(agent: &ValidAgent, on_host: bool) -> Vec<ContainerPort> {
     vec![
         port("otlp-grpc", agent.spec.ports.grpc, on_host),
         port("otlp-http", agent.spec.ports.http, on_host),
-        port("metrics", METRICS_PORT, false),
+        port("metrics", agent.own_ports.metrics, false),
     ]
 }
 
 /// Asks the agent's health endpoint over the pod's address.
-pub(super) fn health_probe(period_seconds: i32, failure_threshold: i32) -> Probe {
+pub(super) fn health_probe(
+    agent: &ValidAgent,
+    period_seconds: i32,
+    failure_threshold: i32,
+) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
             path: Some("/".into()),
-            port: IntOrString::Int(HEALTH_PORT.into()),
+            port: IntOrString::Int(agent.own_ports.health.into()),
             scheme: Some("HTTP".into()),
             ..HTTPGetAction::default()
         }),

@@ -61,12 +61,31 @@ pub struct ValidAgent {
     pub max_unready: MaxUnready,
     /// Which pods are injected; `None` where no workloads are selected.
     pub selection: Option<Selection>,
+    /// The agent's own ports.
+    pub own_ports: OwnPorts,
     /// Only `validate` can set this.
     seal: Seal,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 struct Seal;
+
+/// Ports that the agent takes beside those for applications.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnPorts {
+    /// Of its health endpoint.
+    pub health: u16,
+    /// Of its metrics.
+    pub metrics: u16,
+}
+
+impl OwnPorts {
+    /// Those of the collector. The CRD's rules keep applications' ports away from them.
+    const USUAL: Self = Self {
+        health: 13133,
+        metrics: 8888,
+    };
+}
 
 impl ValidAgent {
     /// The mode asked for.
@@ -101,6 +120,22 @@ impl ValidAgent {
             .map_or(0, |workloads| {
                 workloads.max_concurrent_restarts.unwrap_or(1) as usize
             })
+    }
+
+    /// The same agent at other ports, by some ten thousand higher; `None` where there are none so high.
+    pub fn moved(&self) -> Option<Self> {
+        let ports = &self.spec.ports;
+        let by = (1..=5).map(|n| n * 10_000).find(|by| {
+            [ports.grpc, ports.http]
+                .iter()
+                .all(|port| port.checked_add(*by).is_some())
+        })?;
+        let mut moved = self.clone();
+        moved.spec.ports.grpc += by;
+        moved.spec.ports.http += by;
+        moved.own_ports.health += by;
+        moved.own_ports.metrics += by;
+        Some(moved)
     }
 
     /// The user's own image, which need not be the bundled agent.
@@ -160,6 +195,7 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
         hold_old: values.duration("spec.switchover.holdOld", hold_old.as_deref(), 60_000),
         max_unready: values.max_unready(spec.switchover.as_ref()),
         selection: selection(agent),
+        own_ports: OwnPorts::USUAL,
         namespace,
         spec: spec.clone(),
         seal: Seal,

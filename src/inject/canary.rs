@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
-use super::json::text;
+use super::json::{list, text};
 use super::quantity;
 use super::{Injection, Recipe, inject};
 use crate::names;
@@ -56,6 +56,8 @@ pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
             container("other", image, &json!([
                 {"name": "OTEL_RESOURCE_ATTRIBUTES", "valueFrom": {"configMapKeyRef": {"name": "own", "key": "k"}}},
             ])),
+            carrying(image, "APP_"),
+            carrying(image, "OTEL_"),
         ],
         "volumes": [{"name": "own", "emptyDir": {}}],
     });
@@ -76,6 +78,12 @@ pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
             labels.insert("pod-template-hash".into(), "abc".into());
         }
     }
+    let mut clashing = container("app", image, &Value::Null);
+    let port = recipe
+        .sidecar
+        .as_ref()
+        .and_then(|sidecar| list(sidecar, "ports").first());
+    clashing["ports"] = port.cloned().into_iter().collect();
     vec![
         pod(
             &name("bare"),
@@ -84,6 +92,7 @@ pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
         ),
         pod(&name("full"), hash, full),
         owned,
+        pod(&name("clashing"), hash, json!({"containers": [clashing]})),
     ]
 }
 
@@ -147,6 +156,14 @@ fn pod(name: &str, hash: &str, mut spec: Value) -> Value {
         "metadata": {"name": name, "labels": {names::LABEL_PROOF: hash}},
         "spec": spec,
     })
+}
+
+/// One whose `envFrom` may carry what begins with a prefix.
+fn carrying(image: &str, prefix: &str) -> Value {
+    let name = format!("carries-{}", prefix.to_ascii_lowercase().replace('_', ""));
+    let mut container = container(&name, image, &Value::Null);
+    container["envFrom"] = json!([{"prefix": prefix, "configMapRef": {"name": "own"}}]);
+    container
 }
 
 /// Requests and limits, since a quota in the namespace may ask for them.

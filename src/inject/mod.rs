@@ -17,6 +17,7 @@ pub mod webhook;
 mod attributes;
 mod json;
 mod patch;
+mod ports;
 mod program;
 mod quantity;
 mod reason;
@@ -25,5 +26,5 @@ mod selection;
 
 pub use pod::{Injection, inject};
 pub use reason::Reason;
-pub use recipe::{EnvRule, Recipe};
+pub use recipe::{EnvRule, Moved, Recipe};
 pub use selection::{Namespaces, Selection};

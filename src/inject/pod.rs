@@ -4,7 +4,7 @@
 //! the webhook engine. It adds only, and what it has added already it does not add again. Must not
 //! know why a pod is selected.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
@@ -12,7 +12,7 @@ use super::attributes::{PodAttributes, key};
 use super::environment::{RESOURCE_ATTRIBUTES, SERVICE_NAME};
 use super::json::{has, list, list_mut, object_mut, text};
 use super::reason::{Reason, why_not};
-use super::{EnvRule, Recipe};
+use super::{EnvRule, Recipe, ports};
 
 /// Beginnings of the names of mesh containers that set up a pod's network: the agent starts after them.
 pub(super) const MESHES: [&str; 2] = ["istio-", "linkerd-"];
@@ -35,20 +35,49 @@ pub fn inject(pod: &Value, namespace: &str, recipe: &Recipe) -> Injection {
         return Injection::Skipped(reason);
     }
     let attributes = PodAttributes::of(pod, namespace, recipe);
+    let given = Given::to(pod, recipe);
     let mut pod = pod.clone();
     if let Some(root) = pod.as_object_mut() {
         if let Some(spec) = object_mut(root, "spec") {
-            add_to_spec(spec, recipe, &attributes);
+            add_to_spec(spec, &given, &attributes);
         }
         if let Some(metadata) = object_mut(root, "metadata") {
             add_entries(metadata, "labels", recipe.labels());
-            add_entries(metadata, "annotations", recipe.annotations.clone());
+            add_entries(metadata, "annotations", given.annotations.clone());
         }
     }
     Injection::Injected(pod)
 }
 
-fn add_to_spec(spec: &mut Map<String, Value>, recipe: &Recipe, attributes: &PodAttributes) {
+/// What one pod is given: the recipe, at the ports that are free in it.
+struct Given<'a> {
+    recipe: &'a Recipe,
+    annotations: &'a BTreeMap<String, String>,
+    sidecar: Option<&'a Value>,
+    env: &'a [EnvRule],
+}
+
+impl<'a> Given<'a> {
+    fn to(pod: &Value, recipe: &'a Recipe) -> Self {
+        ports::moved(pod, recipe).map_or(
+            Self {
+                recipe,
+                annotations: &recipe.annotations,
+                sidecar: recipe.sidecar.as_ref(),
+                env: &recipe.env,
+            },
+            |moved| Self {
+                recipe,
+                annotations: &moved.annotations,
+                sidecar: Some(&moved.sidecar),
+                env: &moved.env,
+            },
+        )
+    }
+}
+
+fn add_to_spec(spec: &mut Map<String, Value>, given: &Given, attributes: &PodAttributes) {
+    let recipe = given.recipe;
     let agent = recipe.sidecar_name();
     for name in CONTAINER_LISTS {
         let containers = spec.get_mut(name).and_then(Value::as_array_mut);
@@ -58,15 +87,16 @@ fn add_to_spec(spec: &mut Map<String, Value>, recipe: &Recipe, attributes: &PodA
             .filter(|container| Some(text(container, "name")) != agent)
         {
             let own = attributes.of_container(container);
+            let carried = carried(container, recipe);
             if let Some(env) = container
                 .as_object_mut()
                 .and_then(|container| list_mut(container, "env"))
             {
-                add_variables(env, recipe, &own, &attributes.service_name);
+                add_variables(env, given, &carried, &own, &attributes.service_name);
             }
         }
     }
-    let Some(sidecar) = &recipe.sidecar else {
+    let Some(sidecar) = given.sidecar else {
         return;
     };
     if let Some(inits) = list_mut(spec, "initContainers")
@@ -98,12 +128,33 @@ fn is_mesh(container: &Value) -> bool {
         .any(|prefix| text(container, "name").starts_with(prefix))
 }
 
+/// Names of those we would add that a container's `envFrom` may carry; none where the recipe overrides it.
+fn carried<'a>(container: &Value, recipe: &'a Recipe) -> BTreeSet<&'a str> {
+    let sources = list(container, "envFrom");
+    let mut names = recipe.added_names();
+    names.retain(|name| {
+        !recipe.overrides_env_from
+            && sources
+                .iter()
+                .any(|source| name.starts_with(text(source, "prefix")))
+    });
+    names
+}
+
 /// The variables of one container. The user's stay as they are and where they are, but for attributes
 /// appended to a literal `OTEL_RESOURCE_ATTRIBUTES`.
-fn add_variables(env: &mut Vec<Value>, recipe: &Recipe, attributes: &[String], service_name: &str) {
+fn add_variables(
+    env: &mut Vec<Value>,
+    given: &Given,
+    carried: &BTreeSet<&str>,
+    attributes: &[String],
+    service_name: &str,
+) {
     let names: BTreeSet<String> = env
         .iter()
-        .map(|variable| text(variable, "name").to_owned())
+        .map(|variable| text(variable, "name"))
+        .chain(carried.iter().copied())
+        .map(str::to_owned)
         .collect();
     let own: Vec<&Value> = env
         .iter()
@@ -114,7 +165,8 @@ fn add_variables(env: &mut Vec<Value>, recipe: &Recipe, attributes: &[String], s
         .flat_map(|variable| keys(text(variable, "value")))
         .collect();
     // What stands in a ConfigMap cannot be read here; it may name the service.
-    let unreadable = own.iter().any(|variable| has(variable, "valueFrom"));
+    let unreadable = own.iter().any(|variable| has(variable, "valueFrom"))
+        || own.is_empty() && carried.contains(RESOURCE_ATTRIBUTES);
 
     let missing: Vec<&str> = attributes
         .iter()
@@ -132,7 +184,8 @@ fn add_variables(env: &mut Vec<Value>, recipe: &Recipe, attributes: &[String], s
             }
         }
     }
-    let first = recipe
+    let first = given
+        .recipe
         .first
         .iter()
         .filter(|variable| !names.contains(text(variable, "name")))
@@ -140,7 +193,7 @@ fn add_variables(env: &mut Vec<Value>, recipe: &Recipe, attributes: &[String], s
     env.splice(0..0, first);
     let blocked = |rule: &&EnvRule| !rule.unless.iter().any(|name| names.contains(name));
     env.extend(
-        recipe
+        given
             .env
             .iter()
             .filter(blocked)

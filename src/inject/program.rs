@@ -8,15 +8,17 @@
 //! - 1.36 panics on lists of typed object literals; plain maps of strings are safe on both.
 //! - There are no functions to define and no `cel.bind`: what is used twice is a variable.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
-use super::Recipe;
 use super::attributes::{
     ANNOTATION_PREFIX, CRON_SUFFIX, CRON_SUFFIX_CHARS, KINDS, MAX_VALUE, SAFE, encoded, key,
 };
 use super::cel::{literal, quoted, quoted_list};
 use super::environment::{NODE_NAME, POD_NAME, POD_UID, RESOURCE_ATTRIBUTES, SERVICE_NAME};
 use super::pod::{CONTAINER_LISTS, MESHES};
+use super::{EnvRule, Recipe, ports};
 
 /// The variable without which nothing is patched; the caller supplies it.
 pub(super) const SELECTED: &str = "selected";
@@ -31,24 +33,52 @@ pub(super) fn variables(recipe: &Recipe) -> Vec<(&'static str, String)> {
 
 /// The recipe.
 fn data(recipe: &Recipe) -> Vec<(&'static str, String)> {
-    let rules = recipe.env.iter().map(
-        |rule| json!({"set": {"name": rule.name, "value": rule.value}, "unless": rule.unless}),
-    );
     let attributes = encoded(recipe);
-    vec![
+    let carriable = recipe.added_names().into_iter();
+    let carriable = carriable.filter(|_| !recipe.overrides_env_from);
+    let mut data = vec![
         ("first", literal(&Value::Array(recipe.first.clone()))),
-        ("rules", literal(&rules.collect())),
         (
             "attributes",
             quoted_list(attributes.iter().map(String::as_str)),
         ),
+        ("carriable", quoted_list(carriable)),
         ("addLabels", literal(&json!(recipe.labels()))),
-        ("addAnnotations", literal(&json!(recipe.annotations))),
-        (
-            "sidecars",
-            literal(&recipe.sidecar.iter().cloned().collect()),
-        ),
         ("addVolumes", literal(&Value::Array(recipe.volumes.clone()))),
+    ];
+    let usual = at(&recipe.annotations, recipe.sidecar.as_ref(), &recipe.env);
+    let Some((moved, other)) = ports::moved_in_cel(recipe).zip(recipe.moved.as_ref()) else {
+        data.extend(AT.into_iter().zip(usual));
+        return data;
+    };
+    let other = at(&other.annotations, Some(&other.sidecar), &other.env);
+    data.push(("moved", moved));
+    data.extend(AT_USUAL.into_iter().zip(usual));
+    data.extend(AT_OTHER.into_iter().zip(other));
+    let chosen = AT_USUAL.into_iter().zip(AT_OTHER);
+    let chosen = chosen
+        .map(|(usual, other)| format!("variables.moved ? variables.{other} : variables.{usual}"));
+    data.extend(AT.into_iter().zip(chosen));
+    data
+}
+
+/// What differs with the ports: each twice where there are others, and which of them the pod is given.
+const AT: [&str; 3] = ["addAnnotations", "sidecars", "rules"];
+const AT_USUAL: [&str; 3] = ["usualAnnotations", "usualSidecars", "usualRules"];
+const AT_OTHER: [&str; 3] = ["otherAnnotations", "otherSidecars", "otherRules"];
+
+fn at(
+    annotations: &BTreeMap<String, String>,
+    sidecar: Option<&Value>,
+    env: &[EnvRule],
+) -> [String; 3] {
+    let rules = env.iter().map(
+        |rule| json!({"set": {"name": rule.name, "value": rule.value}, "unless": rule.unless}),
+    );
+    [
+        literal(&json!(annotations)),
+        literal(&sidecar.into_iter().cloned().collect()),
+        literal(&rules.collect()),
     ]
 }
 
@@ -140,16 +170,18 @@ fn containers() -> String {
     let own = quoted(RESOURCE_ATTRIBUTES);
     let tag = quoted(":[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$");
     let digest = quoted("@[A-Za-z0-9+._-]+:[0-9a-fA-F]{32,}$");
+    let carried = "c.?envFrom.orValue([]).exists(f, n.startsWith(f.?prefix.orValue(\"\")))";
     format!(
         "{lists}.filter(k, k in object.spec).map(k, object.spec[k].transformList(i, c, \
          !variables.sidecars.exists(a, a.name == c.name), {{\
          \"path\": dyn(\"/spec/\" + k + \"/\" + string(i) + \"/env\"), \
          \"none\": dyn(!has(c.env)), \
          \"env\": dyn(c.?env.orValue([])), \
-         \"names\": dyn(c.?env.orValue([]).map(e, e.name)), \
+         \"names\": dyn(c.?env.orValue([]).map(e, string(e.name)) + variables.carriable.filter(n, {carried})), \
          \"keys\": dyn(c.?env.orValue([]).filter(e, e.name == {own})\
          .map(e, e.?value.orValue(\"\").split(\",\").map(s, s.split(\"=\")[0].trim())).flatten()), \
-         \"unreadable\": dyn(c.?env.orValue([]).exists(e, e.name == {own} && has(e.valueFrom))), \
+         \"unreadable\": dyn(c.?env.orValue([]).exists(e, e.name == {own} && has(e.valueFrom)) \
+         || !c.?env.orValue([]).exists(e, e.name == {own}) && variables.carriable.exists(n, n == {own} && {carried})), \
          \"attributes\": dyn(variables.computed \
          + ([\"k8s.container.name=\" + c.name, \
          \"service.instance.id=\" + request.namespace + \".$({POD_NAME}).\" + c.name] \

@@ -3,14 +3,16 @@
 //! Each rule stands here twice, next to itself; the equivalence test sends pods through both. What
 //! would make a pod invalid, or keep it from starting, is a reason: injection never denies by itself.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::Value;
 
-use super::Recipe;
 use super::cel::{quoted, quoted_list};
 use super::json::{entry, has, list, text};
 use super::pod::containers;
+use super::ports::{self, CONTAINERS};
+use super::{Moved, Recipe};
 use crate::api::Mode;
 use crate::names;
 
@@ -18,6 +20,8 @@ use crate::names;
 const MIRROR: &str = "kubernetes.io/config.mirror";
 /// The label of nodes, and so of node selectors, that tells their operating system.
 const OS: &str = "kubernetes.io/os";
+/// With which a pod asks the OpenTelemetry operator for a collector beside it, by name or `true`.
+const COLLECTOR: &str = "sidecar.opentelemetry.io/inject";
 /// Bytes of all annotations of an object, keys included (`ValidateAnnotationsSize` of apimachinery).
 const MAX_ANNOTATIONS: usize = 256 * 1024;
 
@@ -38,6 +42,8 @@ pub enum Reason {
     InjectedEarlier,
     /// The agent runs on Linux only.
     Windows,
+    /// The OpenTelemetry operator is asked for a collector in it, which takes what the application sends.
+    CollectorAsked,
     /// A sidecar on the host network would take the node's ports.
     HostNetwork,
     /// The name of the agent's Service means nothing to it.
@@ -54,7 +60,7 @@ pub enum Reason {
         /// The name.
         volume: String,
     },
-    /// A container declares one of the agent's ports.
+    /// Containers declare one of the agent's ports, and one of those it could take instead.
     PortTaken {
         /// The port.
         port: u64,
@@ -72,6 +78,7 @@ impl Reason {
             Self::AlreadyInjectedByAnother { .. } => "AlreadyInjectedByAnother",
             Self::InjectedEarlier => "InjectedEarlier",
             Self::Windows => "Windows",
+            Self::CollectorAsked => "CollectorAsked",
             Self::HostNetwork => "HostNetwork",
             Self::NoClusterDns => "NoClusterDns",
             Self::PodLevelResources => "PodLevelResources",
@@ -98,13 +105,17 @@ impl Reason {
                 "it is for Windows nodes, and the agent runs on Linux only",
                 "",
             ],
+            Self::CollectorAsked => [
+                "its annotation sidecar.opentelemetry.io/inject asks for a collector of its own; remove it to use this agent",
+                "",
+            ],
             Self::HostNetwork => [
                 "it is on the host network, where a sidecar would take the node's ports; use another mode",
                 "",
             ],
             Self::NoClusterDns => [
-                "its DNS policy does not resolve the agent's Service; use ClusterFirst, or ClusterFirstWithHostNet on the \
-                 host network",
+                "its DNS policy does not resolve the agent's Service; use ClusterFirst, ClusterFirstWithHostNet on the \
+                 host network, or None with searches",
                 "",
             ],
             Self::PodLevelResources => [
@@ -117,7 +128,7 @@ impl Reason {
             }
             Self::PortTaken { .. } => [
                 "a container uses port ",
-                ", as the agent does; change either",
+                ", as the agent does, and the ports it would take instead are used too; change either",
             ],
             Self::AnnotationsTooLarge => [
                 "its annotations and the agent's configuration exceed 256 KiB together",
@@ -168,17 +179,32 @@ pub(super) fn why_not(pod: &Value, recipe: &Recipe) -> Option<Reason> {
     if os == Some("windows") || entry(pod, ["spec", "nodeSelector"], OS) == Some("windows") {
         return Some(Reason::Windows);
     }
+    if !matches!(
+        entry(pod, ["metadata", "annotations"], COLLECTOR),
+        None | Some("" | "false")
+    ) {
+        return Some(Reason::CollectorAsked);
+    }
     let host_network = spec.get("hostNetwork").and_then(Value::as_bool) == Some(true);
-    let dns_policy = text(spec, "dnsPolicy");
-    let node_dns =
-        dns_policy == "Default" || host_network && matches!(dns_policy, "" | "ClusterFirst");
-    if recipe.mode == Mode::NodeLocal && node_dns {
+    if recipe.mode == Mode::NodeLocal && !resolves_services(spec, host_network) {
         return Some(Reason::NoClusterDns);
     }
     recipe
         .sidecar
         .as_ref()
         .and_then(|sidecar| why_no_sidecar(pod, spec, host_network, recipe, sidecar))
+}
+
+/// Whether `name.namespace.svc` can mean something to a pod: it needs a list of domains to search.
+fn resolves_services(spec: &Value, host_network: bool) -> bool {
+    match text(spec, "dnsPolicy") {
+        "Default" => false,
+        "None" => spec
+            .get("dnsConfig")
+            .is_some_and(|config| !list(config, "searches").is_empty()),
+        "" | "ClusterFirst" => !host_network,
+        _ => true,
+    }
 }
 
 fn why_no_sidecar(
@@ -211,11 +237,10 @@ fn why_no_sidecar(
             volume: volume.to_owned(),
         });
     }
-    let others = || containers(pod).filter(|container| text(container, "name") != name);
-    let port = tcp_ports(sidecar)
-        .into_iter()
-        .find(|port| others().any(|other| tcp_ports(other).contains(port)));
-    if let Some(port) = port {
+    let elsewhere = |moved: &Moved| ports::clash(pod, &moved.sidecar).is_none();
+    if let Some(port) = ports::clash(pod, sidecar)
+        && !recipe.moved.as_ref().is_some_and(elsewhere)
+    {
         return Some(Reason::PortTaken { port });
     }
     (annotation_bytes(pod, recipe) > MAX_ANNOTATIONS).then_some(Reason::AnnotationsTooLarge)
@@ -233,14 +258,6 @@ fn is_injected(pod: &Value, spec: &Value, sidecar: &Value) -> bool {
         && list(spec, "initContainers").iter().any(same)
 }
 
-fn tcp_ports(container: &Value) -> Vec<u64> {
-    let tcp = list(container, "ports")
-        .iter()
-        .filter(|port| matches!(text(port, "protocol"), "" | "TCP"));
-    tcp.filter_map(|port| port.get("containerPort").and_then(Value::as_u64))
-        .collect()
-}
-
 fn annotation_bytes(pod: &Value, recipe: &Recipe) -> usize {
     let annotations = pod
         .get("metadata")
@@ -252,12 +269,11 @@ fn annotation_bytes(pod: &Value, recipe: &Recipe) -> usize {
         .filter(|(key, _)| !recipe.annotations.contains_key(*key));
     kept.map(|(key, value)| key.len() + value.as_str().map_or(0, str::len))
         .sum::<usize>()
-        + added_bytes(recipe)
+        + bytes(ports::moved(pod, recipe).map_or(&recipe.annotations, |moved| &moved.annotations))
 }
 
-fn added_bytes(recipe: &Recipe) -> usize {
-    recipe
-        .annotations
+fn bytes(annotations: &BTreeMap<String, String>) -> usize {
+    annotations
         .iter()
         .map(|(key, value)| key.len() + value.len())
         .sum()
@@ -272,8 +288,6 @@ pub(super) struct Condition {
     /// The sentence, as an expression that is evaluated only where the condition holds.
     pub(super) sentence: String,
 }
-
-const CONTAINERS: &str = "(object.spec.containers + object.spec.?initContainers.orValue([]))";
 
 /// The reasons that a recipe can meet, in the order of [`why_not`], all but [`Reason::OptedOut`], which
 /// the policies' object selector keeps away.
@@ -311,10 +325,21 @@ pub(super) fn conditions(recipe: &Recipe) -> Vec<Condition> {
             "",
         ),
     ];
+    let collector = format!(
+        "!(object.metadata.?annotations[?{}].orValue(\"\") in [\"\", \"false\"])",
+        quoted(COLLECTOR)
+    );
+    conditions.push(condition(
+        "collector",
+        &Reason::CollectorAsked,
+        collector,
+        "",
+    ));
     if recipe.mode == Mode::NodeLocal {
         let dns = "object.spec.?dnsPolicy.orValue(\"ClusterFirst\")";
         let applies = format!(
-            "{dns} == \"Default\" || object.spec.?hostNetwork.orValue(false) && {dns} == \"ClusterFirst\""
+            "{dns} == \"Default\" || {dns} == \"None\" && object.spec.?dnsConfig.?searches.orValue([]).size() == 0 \
+             || object.spec.?hostNetwork.orValue(false) && {dns} == \"ClusterFirst\""
         );
         conditions.push(condition("dns", &Reason::NoClusterDns, applies, ""));
     }
@@ -346,12 +371,18 @@ fn sidecar_conditions(recipe: &Recipe, sidecar: &Value, label: &str) -> Vec<Cond
     let volumes = quoted_list(recipe.volumes.iter().map(|volume| text(volume, "name")));
     let taken =
         |name: &str| format!("object.spec.?volumes.orValue([]).exists(w, w.name == {name})");
-    let ports: Vec<String> = tcp_ports(sidecar).iter().map(u64::to_string).collect();
-    let ports = format!("[{}]", ports.join(", "));
-    let used = format!(
-        "{CONTAINERS}.exists(c, c.name != {name} && c.?ports.orValue([])\
-         .exists(p, p.containerPort == port && p.?protocol.orValue(\"TCP\") == \"TCP\"))"
-    );
+    let ports = ports::InCel::of(sidecar);
+    let moved = recipe.moved.as_ref();
+    let nowhere = moved.map_or_else(String::new, |moved| {
+        format!(" && {}", ports::InCel::of(&moved.sidecar).clash())
+    });
+    let added = bytes(&recipe.annotations).to_string();
+    let added = match (moved, ports::moved_in_cel(recipe)) {
+        (Some(moved), Some(clash)) => {
+            format!("{clash} ? {} : {added}", bytes(&moved.annotations))
+        }
+        _ => added,
+    };
     let kept = format!(
         "object.metadata.?annotations.orValue({{}}).map(k, k in {} ? 0 \
          : bytes(string(k)).size() + bytes(string(object.metadata.annotations[k])).size())",
@@ -389,16 +420,13 @@ fn sidecar_conditions(recipe: &Recipe, sidecar: &Value, label: &str) -> Vec<Cond
         condition(
             "port",
             &Reason::PortTaken { port: 0 },
-            format!("{ports}.exists(port, {used})"),
-            &format!("string({ports}.filter(port, {used})[0])"),
+            format!("{}{nowhere}", ports.clash()),
+            &format!("string({}.filter(port, {})[0])", ports.ports, ports.used),
         ),
         condition(
             "annotations",
             &Reason::AnnotationsTooLarge,
-            format!(
-                "([{}] + {kept}).sum() > {MAX_ANNOTATIONS}",
-                added_bytes(recipe)
-            ),
+            format!("([{added}] + {kept}).sum() > {MAX_ANNOTATIONS}"),
             "",
         ),
     ]

@@ -1,10 +1,11 @@
 //! The recipe: what is injected for one `OtelAgent`, as data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::environment::{RESOURCE_ATTRIBUTES, SERVICE_NAME};
 use super::json::text;
 use crate::api::Mode;
 use crate::names;
@@ -30,9 +31,27 @@ pub struct Recipe {
     pub first: Vec<Value>,
     /// Variables appended unless a container sets one of the names that block them.
     pub env: Vec<EnvRule>,
+    /// Whether variables are added that a container's `envFrom` may carry already; `env` then wins.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub overrides_env_from: bool,
     /// Resource attributes appended to `OTEL_RESOURCE_ATTRIBUTES`, as the user wrote them: they are
     /// encoded where they are applied. Keys of the pod's annotations and of its containers win.
     pub attributes: Vec<(String, String)>,
+    /// The agent at other ports, for pods that take the usual ones themselves; only with a sidecar.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moved: Option<Moved>,
+}
+
+/// What differs in a [`Recipe`] whose sidecar listens at other ports.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Moved {
+    /// In place of the recipe's; of the same keys.
+    pub annotations: BTreeMap<String, String>,
+    /// In place of the recipe's; of the same name and image.
+    pub sidecar: Value,
+    /// In place of the recipe's; of the same names, blocked by the same.
+    pub env: Vec<EnvRule>,
 }
 
 /// One variable that is appended unless it is blocked.
@@ -55,6 +74,13 @@ impl Recipe {
     /// Name of the injected container, where there is one.
     pub(super) fn sidecar_name(&self) -> Option<&str> {
         self.sidecar.as_ref().map(|sidecar| text(sidecar, "name"))
+    }
+
+    /// Names of the variables that a user may have set in other ways than by name.
+    pub(super) fn added_names(&self) -> BTreeSet<&str> {
+        let blocking = self.env.iter().flat_map(|rule| &rule.unless);
+        let own = [SERVICE_NAME, RESOURCE_ATTRIBUTES];
+        blocking.map(String::as_str).chain(own).collect()
     }
 
     /// The labels of an injected pod.

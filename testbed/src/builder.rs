@@ -86,6 +86,7 @@ impl Builder {
                 self.options.nodes
             )));
         }
+        check_release(&self.options)?;
         simulated::check_options(&self.options)?;
         if !rustix::process::geteuid().is_root() {
             return Err(Error::Missing {
@@ -128,6 +129,18 @@ impl Builder {
             .parse(),
         }
     }
+}
+
+fn check_release(options: &Options) -> Result<()> {
+    let nodes = options.nodes > 0 || options.simulated_nodes > 0;
+    if !nodes || options.kubernetes.has_nodes() {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!(
+        "nodes, real or simulated, are only to be had with Kubernetes {}; ask for 0 of them with {}",
+        KubernetesVersion::default(),
+        options.kubernetes
+    )))
 }
 
 /// The order of things: what does not wait for anything else starts at once.

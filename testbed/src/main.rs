@@ -117,7 +117,7 @@ enum Action {
         /// For example kube-apiserver or node1-kubelet.
         component: Option<Component>,
     },
-    /// Build every part that is missing.
+    /// Build every part that is missing; of older releases only the API server is of that release.
     Build {
         /// The Kubernetes release.
         #[arg(long, default_value_t)]
@@ -168,7 +168,7 @@ fn run(action: Action) -> Result<ExitCode> {
             kubernetes,
             collector,
         } => {
-            parts::ensure_all(kubernetes, true)?;
+            parts::ensure_all(kubernetes, kubernetes.has_nodes())?;
             if collector {
                 parts::ensure_for(Part::Collector, kubernetes)?;
             }

@@ -69,6 +69,10 @@ pub(crate) const NODE: &[Part] = &[
     Part::CoreDns,
 ];
 
+/// The release of everything but the API server, whatever that one's is: kubectl asks it, and of the
+/// controllers a bed without nodes needs service accounts and the end of namespaces.
+const AROUND: KubernetesVersion = KubernetesVersion::V1_37;
+
 /// How a part comes to be.
 enum Source {
     /// A main package of a pinned module; tags; variables to stamp with the version.
@@ -107,6 +111,14 @@ impl Part {
             Self::Collector => "otelcol",
             Self::Kwok => "kwok",
             Self::H2spec => "h2spec",
+        }
+    }
+
+    /// The release of this part in a bed of a release.
+    fn release(self, bed: KubernetesVersion) -> KubernetesVersion {
+        match self {
+            Self::KubeApiserver => bed,
+            _ => AROUND,
         }
     }
 
@@ -190,8 +202,9 @@ pub fn ensure(part: Part) -> Result<PathBuf> {
     ensure_for(part, KubernetesVersion::default())
 }
 
-/// Makes sure the part is there, for one Kubernetes release, and says where.
+/// Makes sure the part is there, for a bed of one Kubernetes release, and says where.
 pub fn ensure_for(part: Part, kubernetes: KubernetesVersion) -> Result<PathBuf> {
+    let kubernetes = part.release(kubernetes);
     let source = part.source(kubernetes);
     let dir = cache_root()?.join(source.cache_name());
     let binary = dir.join(part.binary());

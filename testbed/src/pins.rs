@@ -8,11 +8,30 @@ use std::str::FromStr;
 
 use crate::error::Error;
 
+/// The two files of a directory under `parts/`.
+macro_rules! pinned {
+    ($dir:literal) => {
+        (
+            include_str!(concat!("../parts/", $dir, "/go.mod")),
+            include_str!(concat!("../parts/", $dir, "/go.sum")),
+        )
+    };
+}
+
 /// A Kubernetes release the bed can run.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
 )]
 pub enum KubernetesVersion {
+    /// 1.33: no `MutatingAdmissionPolicy`, and the first with native sidecars for all.
+    #[serde(rename = "1.33")]
+    V1_33,
+    /// 1.35: the last without `MutatingAdmissionPolicy` unless a gate is opened.
+    #[serde(rename = "1.35")]
+    V1_35,
+    /// 1.36: the first with `MutatingAdmissionPolicy`.
+    #[serde(rename = "1.36")]
+    V1_36,
     /// 1.37
     #[default]
     #[serde(rename = "1.37")]
@@ -21,11 +40,14 @@ pub enum KubernetesVersion {
 
 impl KubernetesVersion {
     /// All of them, oldest first.
-    pub const ALL: &'static [Self] = &[Self::V1_37];
+    pub const ALL: &'static [Self] = &[Self::V1_33, Self::V1_35, Self::V1_36, Self::V1_37];
 
     /// The minor release, as in `1.37`.
     pub fn minor(self) -> &'static str {
         match self {
+            Self::V1_33 => "1.33",
+            Self::V1_35 => "1.35",
+            Self::V1_36 => "1.36",
             Self::V1_37 => "1.37",
         }
     }
@@ -33,18 +55,32 @@ impl KubernetesVersion {
     /// The exact release, as in `v1.37.2`.
     pub fn release(self) -> &'static str {
         match self {
+            Self::V1_33 => "v1.33.13",
+            Self::V1_35 => "v1.35.4",
+            Self::V1_36 => "v1.36.3",
             Self::V1_37 => "v1.37.2",
         }
     }
 
+    /// Whether a bed of this release can have nodes. Of older releases only the API server is built,
+    /// because every program of every release takes its minutes on a fresh machine, and a newer
+    /// scheduler waits for kinds that an older server does not have.
+    pub fn has_nodes(self) -> bool {
+        self == Self::default()
+    }
+
     pub(crate) fn module(self) -> GoModule {
-        match self {
-            Self::V1_37 => GoModule {
-                name: "kubernetes",
-                version: self.release(),
-                go_mod: include_str!("../parts/kubernetes-1.37/go.mod"),
-                go_sum: include_str!("../parts/kubernetes-1.37/go.sum"),
-            },
+        let (go_mod, go_sum) = match self {
+            Self::V1_33 => pinned!("kubernetes-1.33"),
+            Self::V1_35 => pinned!("kubernetes-1.35"),
+            Self::V1_36 => pinned!("kubernetes-1.36"),
+            Self::V1_37 => pinned!("kubernetes-1.37"),
+        };
+        GoModule {
+            name: "kubernetes",
+            version: self.release(),
+            go_mod,
+            go_sum,
         }
     }
 }

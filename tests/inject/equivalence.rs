@@ -18,12 +18,22 @@ use super::server::{self, Answer, Server, input};
 /// Generated pods per recipe.
 const GENERATED: usize = 150;
 
+/// The first release that has such policies.
 #[tokio::test(flavor = "multi_thread")]
-async fn policy_and_function_agree_on_every_pod() {
-    if !server::is_possible("policy and function agree on every pod") {
+async fn policy_and_function_agree_on_every_pod_on_1_36() {
+    policy_and_function_agree_on_every_pod(KubernetesVersion::V1_36).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policy_and_function_agree_on_every_pod_on_1_37() {
+    policy_and_function_agree_on_every_pod(KubernetesVersion::V1_37).await;
+}
+
+async fn policy_and_function_agree_on_every_pod(release: KubernetesVersion) {
+    if !server::is_possible(&format!("policy and function agree on {release}")) {
         return;
     }
-    let server = Server::start().await;
+    let server = Server::of_release(release, None).await;
     agree(&server, "policy", async |input| {
         server.put_in_force(input).await;
     })
@@ -35,19 +45,9 @@ async fn webhook_and_function_agree_on_every_pod_and_every_release() {
     if !server::is_possible("webhook and function agree on every pod") {
         return;
     }
-    for version in KubernetesVersion::ALL {
-        if *version == KubernetesVersion::default() {
-            let bed = tokio::task::spawn_blocking(server::shared_bed);
-            agree_by_webhook(bed.await.unwrap()).await;
-            continue;
-        }
-        let name = format!("inject-{}-{}", version.minor(), std::process::id()).replace('.', "");
-        let bed = Bed::builder().name(name).kubernetes(*version);
-        let bed = tokio::task::spawn_blocking(|| bed.start().expect("a control plane"));
-        let bed = bed.await.unwrap();
-        agree_by_webhook(&bed).await;
-        let ended = tokio::task::spawn_blocking(|| bed.stop());
-        ended.await.unwrap().unwrap();
+    for release in KubernetesVersion::ALL {
+        let bed = tokio::task::spawn_blocking(|| server::bed_of(*release));
+        agree_by_webhook(bed.await.unwrap()).await;
     }
 }
 

@@ -21,3 +21,4 @@ mod review;
 mod selection;
 mod server;
 mod warning;
+mod wild;

@@ -7,6 +7,8 @@ use proptest::option;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
+use super::wild;
+
 /// A pod around a spec.
 pub(super) fn pod(metadata: Value, spec: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
@@ -38,6 +40,7 @@ pub(super) fn table(recipe: &Recipe) -> Vec<(&'static str, Value)> {
     let mut cases = shapes();
     cases.extend(variables());
     cases.extend(obstacles(recipe));
+    cases.extend(wild::pods());
     cases
 }
 
@@ -412,22 +415,41 @@ fn variable() -> impl Strategy<Value = Value> {
     })
 }
 
+/// Sources of variables, whose content nobody sees.
+fn sources() -> impl Strategy<Value = Value> {
+    let prefix = prop::sample::select(vec![
+        "",
+        "APP_",
+        "O",
+        "OTEL_",
+        "OTEL_RES",
+        "OTEL_SERVICE_NAME_",
+    ]);
+    let kind = prop::sample::select(vec!["configMapRef", "secretRef"]);
+    let source =
+        (prefix, kind).prop_map(|(prefix, kind)| json!({"prefix": prefix, kind: {"name": "s"}}));
+    vec(source, 1..3).prop_map(|sources| json!(sources))
+}
+
 fn container() -> impl Strategy<Value = Value> {
     let image = prop_oneof![
         "[a-z]{1,5}(:[0-9]{4})?(/[a-z]{1,4})?(:[a-z0-9._-]{1,6})?(@sha256:[0-9a-f]{30,34})?",
         any_text().prop_map(|text| format!("x{}x", text.trim())),
     ];
-    let port = (4316_u16..4320, prop::sample::select(vec!["TCP", "UDP"]))
+    let ports = prop::sample::select(vec![4316_u16, 4317, 4318, 14_317, 13_133]);
+    let port = (ports, prop::sample::select(vec!["TCP", "UDP"]))
         .prop_map(|(port, protocol)| json!({"containerPort": port, "protocol": protocol}));
     (
         image,
         option::of(vec(variable(), 0..6)),
         option::weighted(0.1, port),
+        option::weighted(0.2, sources()),
     )
-        .prop_map(|(image, env, port)| {
+        .prop_map(|(image, env, port, sources)| {
             let mut container = Map::from_iter([("image".to_owned(), json!(image))]);
             container.extend(env.map(|env| ("env".to_owned(), json!(env))));
             container.extend(port.map(|port| ("ports".to_owned(), json!([port]))));
+            container.extend(sources.map(|sources| ("envFrom".to_owned(), sources)));
             Value::Object(container)
         })
 }
@@ -506,6 +528,7 @@ pub(super) fn any_pod() -> impl Strategy<Value = Value> {
         json!({}),
         json!({"dnsPolicy": "Default"}),
         json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"]}}),
+        json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "searches": ["cluster.local"]}}),
     ]);
     (
         metadata(),

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use otelagent_operator::api::Mode;
 use otelagent_operator::desired::{topology, validate};
-use otelagent_operator::inject::Recipe;
 use otelagent_operator::inject::environment::{first_variables, rules};
+use otelagent_operator::inject::{Moved, Recipe};
 use serde_json::json;
 
 use crate::pure::{agent, environment};
@@ -43,9 +43,14 @@ pub(super) fn sidecar() -> Recipe {
         .chain([0x2028, 0xFEFF, 0xFFFF, 0x1F600])
         .filter_map(char::from_u32)
         .collect();
-    recipe
-        .annotations
-        .insert("otelagent.dev/every-character".into(), every);
+    recipe.env[0].value = "http://127.0.0.1:4317".into();
+    let moved = recipe.moved.as_mut().expect("other ports");
+    moved.sidecar["ports"] =
+        json!([{"containerPort": 14317}, {"containerPort": 14318, "protocol": "TCP"}]);
+    moved.env[0].value = "http://127.0.0.1:14317".into();
+    for annotations in [&mut recipe.annotations, &mut moved.annotations] {
+        annotations.insert("otelagent.dev/every-character".into(), every.clone());
+    }
     recipe
 }
 
@@ -65,6 +70,13 @@ pub(super) fn small_sidecar() -> Recipe {
         "restartPolicy": "Always",
         "ports": [{"containerPort": 4317}, {"containerPort": 4318}],
     }));
+    let mut sidecar = recipe.sidecar.clone().expect("a sidecar");
+    sidecar["ports"] = json!([{"containerPort": 14317}, {"containerPort": 14318}]);
+    recipe.moved = Some(Moved {
+        annotations: recipe.annotations.clone(),
+        sidecar,
+        env: rules("http://127.0.0.1:14317", Duration::from_millis(500)),
+    });
     recipe.volumes = vec![json!({"name": "otelagent-config", "emptyDir": {}})];
     recipe
 }

@@ -255,3 +255,100 @@ async fn of_two_agents_the_one_without_exclusions_injects_and_opting_out_works()
         (None, vec![])
     );
 }
+
+/// Label of the agent that injected a pod made now, once the namespace takes pods at all: the service account
+/// of a new one takes a moment.
+async fn injected_by(server: &Server, namespace: &str) -> Option<String> {
+    let asked = pod(
+        json!({"name": "p"}),
+        json!({"containers": [{"name": "a", "image": "a"}]}),
+    );
+    for _ in 0..600 {
+        let answer = server.dry_run(namespace, &asked).await;
+        if answer.is_ok() {
+            return answer.label(names::LABEL_AGENT).map(str::to_owned);
+        }
+        let message = answer.body["message"].as_str().unwrap_or_default();
+        assert!(message.contains("serviceaccount"), "{message}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("{namespace} takes no pods");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_policy_serves_three_hundred_namespaces_and_the_first_pod_of_each_made_later() {
+    if !server::is_possible("three hundred namespaces on a real API server") {
+        return;
+    }
+    let server = Server::start().await;
+    let mut crowd = input("crowd", "", &recipes::recipe("node-local"));
+    crowd.selection.namespaces = Namespaces::Labelled(Selector {
+        match_labels: Labels::from([("crowd".into(), "yes".into())]),
+        ..Selector::default()
+    });
+    // Before the policy, and after it.
+    let name = |index: usize| format!("crowd-{index}");
+    for index in 0..150 {
+        server
+            .namespace(&name(index), json!({"crowd": "yes"}))
+            .await;
+    }
+    server.namespace("crowd-not", json!({})).await;
+    let policies = server.put_in_force(&crowd).await;
+    for index in 150..300 {
+        server
+            .namespace(&name(index), json!({"crowd": "yes"}))
+            .await;
+        let by = injected_by(&server, &name(index)).await;
+        assert_eq!(by.as_ref(), Some(&crowd.recipe.agent), "{}", name(index));
+    }
+    for index in 0..150 {
+        let by = injected_by(&server, &name(index)).await;
+        assert_eq!(by.as_ref(), Some(&crowd.recipe.agent), "{}", name(index));
+    }
+    assert_eq!(injected_by(&server, "crowd-not").await, None);
+    for object in [&policies.binding, &policies.warning_binding] {
+        server.delete(object).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_follow_a_changed_selector_and_an_agent_that_is_deleted_and_made_again() {
+    if !server::is_possible("a changed selector on a real API server") {
+        return;
+    }
+    let server = Server::start().await;
+    for namespace in ["before", "after"] {
+        server.namespace(namespace, json!({})).await;
+    }
+    let recipe = recipes::recipe("node-local");
+    let agent = server
+        .put_in_force(&input("moving", "before", &recipe))
+        .await;
+    let label = input("moving", "before", &recipe).recipe.agent;
+    assert_eq!(injected_by(&server, "before").await, Some(label.clone()));
+    assert_eq!(injected_by(&server, "after").await, None);
+
+    let changed = input("moving", "after", &recipe);
+    let changed_policies = server.put_in_force(&changed).await;
+    assert_eq!(
+        agent.binding["metadata"]["name"], changed_policies.binding["metadata"]["name"],
+        "one binding at any time"
+    );
+    assert_eq!(injected_by(&server, "after").await, Some(label.clone()));
+    assert_eq!(injected_by(&server, "before").await, None);
+
+    for object in [&changed_policies.binding, &changed_policies.warning_binding] {
+        server.delete(object).await;
+    }
+    server
+        .until("nothing is injected", async || {
+            let by = injected_by(&server, "after").await;
+            by.is_none().then_some(()).ok_or_else(|| format!("{by:?}"))
+        })
+        .await;
+    let mut anew = changed;
+    anew.uid = "another".into();
+    server.put_in_force(&anew).await;
+    assert_eq!(injected_by(&server, "after").await, Some(label));
+}

@@ -1,7 +1,7 @@
-//! One API server for all tests of this module, and requests to it in plain JSON.
+//! One API server of each release for all tests of this module, and requests to it in plain JSON.
 
 use std::path::Path;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use kube::client::Body;
@@ -15,16 +15,28 @@ use otelagent_operator::inject::policy::{Policies, PolicyInput, render};
 use otelagent_operator::inject::webhook::{self, Endpoint};
 use otelagent_operator::inject::{Namespaces, Recipe, Selection, canary};
 use serde_json::{Value, json};
-use testbed::Bed;
+use testbed::{Bed, KubernetesVersion};
 
 /// Where policies are proved.
 pub(super) const CANARY: &str = "otelagent-canary";
 
-/// Ends with this process: the bed watches it.
-static BED: LazyLock<Bed> = LazyLock::new(|| {
-    let name = format!("inject-{}", std::process::id());
-    Bed::builder().name(name).start().expect("a control plane")
-});
+/// The bed of a release, brought up on first use. It ends with this process, which it watches.
+pub(super) fn bed_of(release: KubernetesVersion) -> &'static Bed {
+    static BEDS: [OnceLock<Bed>; KubernetesVersion::ALL.len()] =
+        [const { OnceLock::new() }; KubernetesVersion::ALL.len()];
+    let index = KubernetesVersion::ALL
+        .iter()
+        .position(|one| *one == release);
+    BEDS[index.expect("a pinned release")].get_or_init(|| {
+        let name = format!(
+            "inject-{}-{}",
+            release.minor().replace('.', "-"),
+            std::process::id()
+        );
+        let bed = Bed::builder().name(name).kubernetes(release).start();
+        bed.expect("a control plane")
+    })
+}
 
 /// A client of the API server.
 pub(super) struct Server {
@@ -50,14 +62,19 @@ impl Answer {
 }
 
 impl Server {
-    /// As administrator.
+    /// Of the newest release, as administrator.
     pub(super) async fn start() -> Self {
         Self::start_as(None).await
     }
 
-    /// As another user.
+    /// Of the newest release, as another user.
     pub(super) async fn start_as(user: Option<&str>) -> Self {
-        let path = tokio::task::spawn_blocking(|| BED.kubeconfig().to_owned())
+        Self::of_release(KubernetesVersion::default(), user).await
+    }
+
+    /// Of one release.
+    pub(super) async fn of_release(release: KubernetesVersion, user: Option<&str>) -> Self {
+        let path = tokio::task::spawn_blocking(move || bed_of(release).kubeconfig().to_owned())
             .await
             .unwrap();
         Self::of(&path, user).await
@@ -265,9 +282,9 @@ fn collection(object: &Value) -> String {
     format!("/apis/admissionregistration.k8s.io/v1/{plural}")
 }
 
-/// The bed that the tests share.
+/// The bed of the newest release.
 pub(super) fn shared_bed() -> &'static Bed {
-    &BED
+    bed_of(KubernetesVersion::default())
 }
 
 /// Policies of an agent `name` for a namespace as a whole.

@@ -142,6 +142,7 @@ async fn what_is_too_large_is_refused_here_and_what_just_fits_is_taken_there() {
     let server = Server::start().await;
     let mut large = input("large", "nowhere", &recipes::sidecar());
     large.recipe.annotations.clear();
+    large.recipe.moved = None;
     let key = "otelagent.dev/agent-config";
     let around = format!("{{\"{key}\": dyn(\"\")}}").len();
     large

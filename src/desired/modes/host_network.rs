@@ -59,7 +59,7 @@ impl Topology for HostNetwork {
             });
             rollout = Rollout::Surge;
         } else {
-            container.readiness_probe = Some(agent_pod::health_probe(2, 2));
+            container.readiness_probe = Some(agent_pod::health_probe(agent, 2, 2));
         }
         let parts = Parts {
             mode: self.mode(),

@@ -24,7 +24,7 @@ impl Topology for HostPort {
     fn objects(&self, agent: &ValidAgent, environment: &Environment) -> Vec<Object> {
         let mut container = agent_pod::container(agent, environment, self.placement());
         container.ports = Some(agent_pod::ports(agent, true));
-        container.readiness_probe = Some(agent_pod::health_probe(1, 2));
+        container.readiness_probe = Some(agent_pod::health_probe(agent, 1, 2));
         let parts = Parts::of(self, container, Rollout::Replace);
         let name = names::vehicle(&agent.name, self.mode().kebab());
         vec![Object::DaemonSet(Box::new(daemon_set(agent, name, parts)))]

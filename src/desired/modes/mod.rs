@@ -7,7 +7,7 @@ mod node_local;
 mod sidecar;
 
 use super::{Environment, Object, Placement, ValidAgent};
-use crate::api::Mode;
+use crate::api::{EnvFrom, Mode};
 use crate::inject::Recipe;
 use crate::inject::environment::{self, HOST_IP};
 
@@ -40,6 +40,11 @@ fn on_own_node(agent: &ValidAgent) -> String {
     format!("http://$({HOST_IP}):{}", agent.spec.ports.grpc)
 }
 
+fn overrides_env_from(agent: &ValidAgent) -> bool {
+    let workloads = agent.spec.workloads.as_ref();
+    workloads.is_some_and(|workloads| workloads.env_from == EnvFrom::Override)
+}
+
 /// The recipe of a mode that adds nothing but variables.
 fn variables_only(mode: Mode, agent: &ValidAgent, endpoint: &str, with_host_ip: bool) -> Recipe {
     Recipe {
@@ -50,6 +55,8 @@ fn variables_only(mode: Mode, agent: &ValidAgent, endpoint: &str, with_host_ip: 
         volumes: Vec::new(),
         first: environment::first_variables(with_host_ip),
         env: environment::rules(endpoint, agent.sdk_flush),
+        overrides_env_from: overrides_env_from(agent),
         attributes: Vec::new(),
+        moved: None,
     }
 }

@@ -27,7 +27,7 @@ impl Topology for NodeLocal {
     fn objects(&self, agent: &ValidAgent, environment: &Environment) -> Vec<Object> {
         let mut container = agent_pod::container(agent, environment, self.placement());
         container.ports = Some(agent_pod::ports(agent, false));
-        container.readiness_probe = Some(agent_pod::health_probe(2, 2));
+        container.readiness_probe = Some(agent_pod::health_probe(agent, 2, 2));
         let parts = Parts::of(self, container, Rollout::Surge);
         let name = names::vehicle(&agent.name, self.mode().kebab());
         vec![

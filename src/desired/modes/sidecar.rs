@@ -4,10 +4,16 @@
 //! the application out of its Services whenever telemetry stalls; no preStop, which starts with the
 //! application's own shutdown and would end the agent too early.
 
+use k8s_openapi::api::core::v1::Container;
+
 use super::{Topology, variables_only};
 use crate::api::Mode;
 use crate::desired::{Environment, Object, Placement, ValidAgent, agent_pod};
-use crate::inject::Recipe;
+use crate::inject::{Moved, Recipe};
+use crate::names;
+
+/// Where tokens are mounted (`DefaultAPITokenMountPath` of the service account admission plugin).
+const TOKENS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 pub(super) struct Sidecar;
 
@@ -29,25 +35,47 @@ impl Topology for Sidecar {
     }
 
     fn recipe(&self, agent: &ValidAgent, environment: &Environment) -> Recipe {
-        let mut container = agent_pod::container(agent, environment, self.placement());
-        container.restart_policy = Some("Always".into());
-        // Declared, so that a clash with the application's own is seen before it breaks the pod; without
-        // names, so that nobody's Service or monitor takes them up.
-        let mut ports = agent_pod::ports(agent, false);
-        for port in &mut ports {
-            port.name = None;
-        }
-        container.ports = Some(ports);
-        container.startup_probe = Some(agent_pod::health_probe(1, 60));
-        let json = |value: serde_json::Result<serde_json::Value>| value.unwrap_or_default();
-        Recipe {
+        let at = |agent: &ValidAgent| Recipe {
             annotations: agent_pod::annotations(agent, self.placement()),
-            sidecar: Some(json(serde_json::to_value(container))),
+            sidecar: Some(json(&container(agent, environment))),
+            ..variables_only(self.mode(), agent, &self.endpoint(agent), false)
+        };
+        let moved = agent.moved().map(|agent| at(&agent));
+        Recipe {
             volumes: agent_pod::volumes(agent, self.placement())
                 .iter()
-                .map(|volume| json(serde_json::to_value(volume)))
+                .map(json)
                 .collect(),
-            ..variables_only(self.mode(), agent, &self.endpoint(agent), false)
+            moved: moved.and_then(|moved| {
+                Some(Moved {
+                    annotations: moved.annotations,
+                    sidecar: moved.sidecar?,
+                    env: moved.env,
+                })
+            }),
+            ..at(agent)
         }
     }
+}
+
+fn json(value: &impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+fn container(agent: &ValidAgent, environment: &Environment) -> Container {
+    let mut container = agent_pod::container(agent, environment, Placement::Sidecar);
+    container.restart_policy = Some("Always".into());
+    // Declared, so that a clash with the application's own is seen before it breaks the pod; without
+    // names, so that nobody's Service or monitor takes them up.
+    let mut ports = agent_pod::ports(agent, false);
+    for port in &mut ports {
+        port.name = None;
+    }
+    container.ports = Some(ports);
+    container.startup_probe = Some(agent_pod::health_probe(agent, 1, 60));
+    // The API server mounts the token of the application's service account into every container that has
+    // nothing there, also into one that was injected: the agent must not have it.
+    let mounts = container.volume_mounts.get_or_insert_default();
+    mounts.push(agent_pod::mount(names::CONFIG_VOLUME, TOKENS, true));
+    container
 }
