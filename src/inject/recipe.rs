@@ -38,12 +38,12 @@ pub struct Recipe {
     /// encoded where they are applied. Keys of the pod's annotations and of its containers win.
     pub attributes: Vec<(String, String)>,
     /// The agent at other ports, for pods that take the usual ones themselves; only with a sidecar.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved: Option<Moved>,
 }
 
 /// What differs in a [`Recipe`] whose sidecar listens at other ports.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Moved {
     /// In place of the recipe's; of the same keys.
