@@ -2,8 +2,9 @@
 //!
 //! A watch can fall behind for as long as its connection lives, and one replica's caches may have been
 //! filled long before it came to lead. What only adds can be put right once the cache has caught up; what
-//! takes away or sends pods elsewhere cannot. So those steps are preceded by a few reads that name no version, which the server answers
-//! as of now (KEP-2340). Whoever holds the lease is the only writer, so what is read stays so.
+//! takes away or sends pods elsewhere cannot. So those steps are preceded by a few reads that name no
+//! version, which the server answers as of now (KEP-2340). Whoever holds the lease is the only writer, so
+//! what is read stays so.
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;

@@ -1,5 +1,5 @@
-//! The process as it is shipped, killed (SIGKILL) at any moment of switches and started anew under the name it had,
-//! as a kubelet does; and paused past its lease, with a second one beside it.
+//! The process itself, killed (SIGKILL) at any moment of switches and started anew under the name it had, as
+//! a kubelet does; and paused past its lease, with a second one beside it.
 //!
 //! What it writes is not seen by a layer here; that it writes nothing at rest is seen by versions that do
 //! not move.

@@ -228,7 +228,10 @@ impl Drop for Replica {
 }
 
 /// Who held the lease from which revision on.
-async fn holders(admin: Client, name: String, seen: Arc<Mutex<Vec<(u64, Option<String>)>>>) {
+type Holders = Vec<(u64, Option<String>)>;
+
+/// Watches the lease.
+async fn holders(admin: Client, name: String, seen: Arc<Mutex<Holders>>) {
     let api = Api::<Lease>::namespaced(admin, LEASES);
     let only = WatchParams::default().fields(&format!("metadata.name={name}"));
     loop {
@@ -281,7 +284,7 @@ async fn a_leader_that_lost_its_lease_writes_nothing_and_the_next_one_ends_what_
 
 async fn tell(run: &mut Run, from: Topology, to: Topology, fresh: &Reference) -> Outcome<()> {
     run.without_controller().await;
-    let (log, seen) = (Log::default(), Arc::default());
+    let (log, seen) = (Log::default(), Arc::<Mutex<Holders>>::default());
     let watching = tokio::spawn(holders(
         run.admin.clone(),
         run.namespace.clone(),
@@ -326,7 +329,7 @@ async fn tell(run: &mut Run, from: Topology, to: Topology, fresh: &Reference) ->
 }
 
 /// One leader's writes per term, and something that the fence kept in.
-fn verdict(log: &[Write], holders: &[(u64, Option<String>)]) -> Outcome<()> {
+fn verdict(log: &[Write], holders: &Holders) -> Outcome<()> {
     let mut wrong = Vec::new();
     for who in ["first", "second"] {
         if !log

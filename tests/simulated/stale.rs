@@ -216,6 +216,9 @@ async fn tell(run: &mut Run, trial: Trial, fresh: &Reference) -> Outcome<()> {
             run.views().release(Release::Late);
         }
     }
+    if matches!(view, View::Lags(..) | View::Returns(_)) && run.views().given() == 0 {
+        return Err("nothing old was shown, so this proves nothing".into());
+    }
     let last = trial.last();
     run.until_settled(last).await?;
     run.judge(Some(last), Some(&fresh.end)).await.map(drop)

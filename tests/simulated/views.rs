@@ -5,6 +5,7 @@
 //! of one object, or of one page of one item, is a question that the server answers as of now, so it passes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -41,6 +42,8 @@ struct Shared {
     asked: Mutex<BTreeMap<String, HashSet<Uri>>>,
     /// Answers that stand for lists now, by address.
     old: Mutex<HashMap<Uri, Bytes>>,
+    /// How many of them were given.
+    given: AtomicUsize,
     held: watch::Sender<Held>,
 }
 
@@ -69,6 +72,7 @@ impl Views {
         Self(Arc::new(Shared {
             asked: Mutex::default(),
             old: Mutex::default(),
+            given: AtomicUsize::new(0),
             held: watch::channel(Held::default()).0,
         }))
     }
@@ -100,6 +104,11 @@ impl Views {
             .send_modify(|held| held.kinds = kinds.iter().copied().collect());
     }
 
+    /// How many lists of an earlier time controllers were given.
+    pub(super) fn given(&self) -> usize {
+        self.0.given.load(Ordering::Relaxed)
+    }
+
     /// Ends whatever watches there are as `how` says, held or not.
     pub(super) fn end(&self, how: Release) {
         self.0
@@ -129,6 +138,7 @@ impl Views {
             .or_default()
             .insert(uri.clone());
         let old = lock(&self.0.old).get(uri).cloned()?;
+        self.0.given.fetch_add(1, Ordering::Relaxed);
         let mut response = Response::new(whole(old));
         let json = http::HeaderValue::from_static("application/json");
         response.headers_mut().insert("content-type", json);
