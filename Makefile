@@ -64,7 +64,7 @@ test: lint ## Everything that must hold: lint, then all tests, then what this ma
 	exit $$failed
 
 .PHONY: test-full
-test-full: ## The same with what takes long: a crash and an error at every write of the controller
+test-full: ## The same with what takes long: a crash and an error at every write of the controller, 500 edits of a running object
 	OTELAGENT_FULL=1 $(MAKE) --no-print-directory test
 
 # libFuzzer needs no nightly toolchain where no sanitizer is asked for: these options are stable.

@@ -204,7 +204,11 @@ async fn undo(run: &Run, harm: &Harm) -> Outcome<bool> {
         }
         what => {
             let steps = steps(what, &before);
-            if steps.is_empty() || change(run, &harm.path, &steps).await.is_err() {
+            if steps.is_empty() {
+                return Ok(false);
+            }
+            if let Err(why) = change(run, &harm.path, &steps).await {
+                println!("refused: {what:?}: {why}");
                 return Ok(false);
             }
         }

@@ -17,7 +17,7 @@ use crate::oracle::end_state;
 use crate::oracle::truth_within;
 
 /// Edits of a walk in `make test`, which take less than a minute, and in `make test-full`.
-const SHORT: usize = 30;
+const SHORT: usize = 20;
 const FULL: usize = 500;
 /// Everything comes to rest within this time, also on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
@@ -75,7 +75,9 @@ async fn a_running_object_survives_a_walk_over_its_spec_and_ends_as_one_made_ane
         return;
     }
     let (seed, full) = (seed(), is_full());
-    let moves = walk(seed, if full { FULL } else { SHORT });
+    let length = std::env::var("OTELAGENT_MOVES").ok();
+    let length = length.and_then(|length| length.parse().ok());
+    let moves = walk(seed, length.unwrap_or(if full { FULL } else { SHORT }));
     println!(
         "walk of {} moves; again with OTELAGENT_SEED={seed}",
         moves.len()
