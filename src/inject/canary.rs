@@ -78,13 +78,7 @@ pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
             labels.insert("pod-template-hash".into(), "abc".into());
         }
     }
-    let mut clashing = container("app", image, &Value::Null);
-    let port = recipe
-        .sidecar
-        .as_ref()
-        .and_then(|sidecar| list(sidecar, "ports").first());
-    clashing["ports"] = port.cloned().into_iter().collect();
-    vec![
+    let mut pods = vec![
         pod(
             &name("bare"),
             hash,
@@ -92,8 +86,22 @@ pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
         ),
         pod(&name("full"), hash, full),
         owned,
-        pod(&name("clashing"), hash, json!({"containers": [clashing]})),
-    ]
+    ];
+    // Where there are no other ports, such a pod is not injected.
+    if let (Some(sidecar), Some(_)) = (&recipe.sidecar, &recipe.moved) {
+        let mut clashing = container("app", image, &Value::Null);
+        clashing["ports"] = list(sidecar, "ports")
+            .first()
+            .cloned()
+            .into_iter()
+            .collect();
+        pods.push(pod(
+            &name("clashing"),
+            hash,
+            json!({"containers": [clashing]}),
+        ));
+    }
+    pods
 }
 
 /// A pod that is injected in the canary namespace if, and only if, the real binding of an agent (as

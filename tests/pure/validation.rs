@@ -1,6 +1,8 @@
 //! What the operator refuses, and what it says instead.
 
-use otelagent_operator::desired::{Environment, ServerVersion, validate};
+use otelagent_operator::desired::{Environment, ServerVersion, topology, validate};
+use otelagent_operator::inject::canary::probe_pods;
+use otelagent_operator::inject::{Injection, inject};
 
 use super::{agent_with, environment};
 
@@ -148,4 +150,52 @@ fn every_sample_that_is_shipped_is_accepted() {
         seen += 1;
     }
     assert!(seen >= 5, "the samples were found: {seen}");
+}
+
+#[test]
+fn a_sidecar_at_other_ports_is_the_same_agent_and_there_is_none_where_ports_end() {
+    let recipe = |ports: &str| {
+        let spec = format!("mode: Sidecar, ports: {{{ports}}}");
+        let valid = validate(&agent_with("shop", &spec), &environment()).unwrap();
+        topology(valid.wanted()).recipe(&valid, &environment())
+    };
+    let usual = recipe("grpc: 4317, http: 4318");
+    let moved = usual.moved.clone().unwrap();
+    let higher = |text: String| {
+        [
+            ("4317", "14317"),
+            ("4318", "14318"),
+            ("8888", "18888"),
+            ("13133", "23133"),
+        ]
+        .into_iter()
+        .fold(text, |text, (from, to)| text.replace(from, to))
+    };
+    assert_eq!(
+        higher(usual.sidecar.unwrap().to_string()),
+        moved.sidecar.to_string()
+    );
+    assert_eq!(
+        moved.env[0].value, "http://127.0.0.1:14317",
+        "the endpoint follows"
+    );
+    let configuration = &moved.annotations["otelagent.dev/agent-config"];
+    for port in [
+        "127.0.0.1:14317",
+        "127.0.0.1:14318",
+        "0.0.0.0:23133",
+        "port: 18888",
+    ] {
+        assert!(configuration.contains(port), "{port} in: {configuration}");
+    }
+    let highest = recipe("grpc: 55535, http: 4318").moved.unwrap();
+    assert_eq!(highest.env[0].value, "http://127.0.0.1:65535");
+    let without = recipe("grpc: 55536, http: 4318");
+    assert_eq!(without.moved, None);
+    for recipe in [recipe("grpc: 4317, http: 4318"), without] {
+        for probe in probe_pods(&recipe, "hash") {
+            let proved = inject(&probe, "canary", &recipe);
+            assert!(matches!(proved, Injection::Injected(_)), "{probe:#}");
+        }
+    }
 }
