@@ -193,11 +193,11 @@ async fn carry_out(
     if now_in_force != *in_force {
         facts.pods = pods(&now_in_force);
     }
-    facts.because = now_in_force.because;
-    if valid.at_a_time() > 0 && outcome.is_ok() {
-        let recipe = now_in_force.recipe.as_deref();
-        facts.restarts = Some(restart::carry_out(context, valid, &facts, recipe).await);
+    if outcome.is_ok() {
+        let again = restarts(agent, valid, &mut facts, &now_in_force, context).await;
+        decided.look_again = decided.look_again.into_iter().chain(again).min();
     }
+    facts.because = now_in_force.because;
     if let Err(error) = &outcome {
         facts.failure = Some(Failure {
             reason: error.reason(),
@@ -227,18 +227,38 @@ async fn decide(
         let used = fresh::is_used(context, valid, *mode).await?;
         observed.users.insert(*mode, usize::from(used));
     }
-    if flips && !fresh::vehicle_stands(context, valid, valid.wanted()).await? {
+    let unproved = flips && !fresh::vehicle_stands(context, valid, valid.wanted()).await?;
+    observed.wanted_ready &= !unproved;
+    let mut decided = plan(&observed);
+    if unproved {
         tracing::debug!(
             name = valid.name,
-            "the vehicle is not on the server as it was seen"
+            "the server does not have the vehicle as it was seen"
         );
-        observed.wanted_ready = false;
-    }
-    let mut decided = plan(&observed);
-    if !observed.wanted_ready {
         decided.look_again = Some(decided.look_again.map_or(SOON, |other| other.min(SOON)));
     }
     Ok(decided)
+}
+
+/// Restarts workloads where that is wanted, or ends it where it no longer is. Returns when to look again.
+async fn restarts(
+    agent: &OtelAgent,
+    valid: &ValidAgent,
+    facts: &mut Facts,
+    in_force: &InForce,
+    context: &Context,
+) -> Option<Duration> {
+    let were_wanted = || agent.status.as_ref()?.restarts.as_ref();
+    if valid.at_a_time() > 0 {
+        let (restarts, again) = restart::carry_out(context, valid, facts, in_force).await;
+        facts.restarts = Some(restarts);
+        again
+    } else if were_wanted().is_some() {
+        facts.restarts = restart::let_go(context, valid).await;
+        facts.restarts.as_ref().map(|_| restart::WHILE_WAITING)
+    } else {
+        None
+    }
 }
 
 fn observed(
@@ -401,7 +421,5 @@ fn next_look(decided: &Plan, facts: &Facts) -> Duration {
     } else {
         RESYNC
     };
-    let restarts = facts.restarts.as_ref().and_then(restart::next_look);
-    let sooner = decided.look_again.into_iter().chain(restarts).min();
-    sooner.map_or(retry, |sooner| sooner.min(retry))
+    decided.look_again.map_or(retry, |sooner| sooner.min(retry))
 }

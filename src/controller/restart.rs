@@ -14,13 +14,15 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::error::ControllerError;
+use super::observe::InForce;
 use crate::desired::ValidAgent;
 use crate::names;
 use crate::process::in_full;
 use crate::restart::{
-    Budget, KINDS, Observed, Verdict, Workload, decide, is_restartable, patch, purpose, release,
+    Budget, KINDS, Observed, Verdict, Workload, decide, held_back, hold, next_to_look_at, patch,
+    purpose, release,
 };
-use crate::status::{Facts, Failure, InjectionState, Owner, Restarts};
+use crate::status::{Facts, Failure, Owner, Restarts};
 
 /// Workloads that are looked at in one pass.
 const LOOK_AT: usize = 50;
@@ -28,7 +30,7 @@ const LOOK_AT: usize = 50;
 const PACE: Duration = Duration::from_secs(2);
 /// When to look again while something rolls, and while something waits.
 const WHILE_RUNNING: Duration = Duration::from_secs(5);
-const WHILE_WAITING: Duration = Duration::from_secs(30);
+pub(crate) const WHILE_WAITING: Duration = Duration::from_secs(30);
 
 /// What is remembered between looks to spare requests; forgetting it changes nothing but their number.
 #[derive(Default)]
@@ -47,47 +49,72 @@ struct Seen {
     object: Value,
 }
 
-/// Restarts what may be restarted now, and says what is so of the rest.
+/// Restarts what may be restarted now, and says what is so of the rest and when to look again.
 pub(crate) async fn carry_out(
     context: &Context,
     valid: &ValidAgent,
     facts: &Facts,
-    recipe: Option<&str>,
-) -> Restarts {
+    in_force: &InForce,
+) -> (Restarts, Option<Duration>) {
     let pods = &facts.pods;
     let owners = [&pods.stale, &pods.missed, &pods.uncovered];
     let candidates: BTreeSet<Owner> = owners
         .iter()
         .flat_map(|owners| owners.keys().cloned())
         .collect();
-    let recipe = match (hold(valid, facts), recipe) {
+    let recipe = match (hold(facts, in_force.bound_at), &in_force.recipe) {
         (None, Some(recipe)) => recipe,
         (held, _) => {
             let why = held.unwrap_or("nothing is served yet");
             let waits = |owner| (owner, Verdict::Waits(why.to_owned()));
-            return Restarts {
+            let restarts = Restarts {
                 verdicts: candidates.into_iter().map(waits).collect(),
                 failure: None,
             };
+            // Nothing was read, so it costs nothing to look soon.
+            let waiting = !restarts.verdicts.is_empty();
+            return (restarts, waiting.then_some(WHILE_RUNNING));
         }
     };
-    match attempt(context, valid, candidates, recipe).await {
+    let restarts = match attempt(context, valid, candidates, held_back(facts), recipe).await {
         Ok(verdicts) => Restarts {
             verdicts,
             failure: None,
         },
-        Err(error) => Restarts {
-            verdicts: BTreeMap::new(),
-            failure: Some(Failure {
-                reason: error.reason(),
-                message: in_full(&error),
-            }),
-        },
+        Err(error) => failed(&error),
+    };
+    let again = next_look(&restarts);
+    (restarts, again)
+}
+
+/// Takes the marks of restarts under way off: workloads are left alone from now on. What could not be done
+/// and is worth another try is returned.
+pub(crate) async fn let_go(context: &Context, valid: &ValidAgent) -> Option<Restarts> {
+    let attempt = async {
+        let mut budgets = BTreeMap::new();
+        for seen in marked(context, valid, &mut budgets).await? {
+            let change = release(&seen.object);
+            write(context, &seen.workload.owner, &change, "release").await?;
+        }
+        Ok::<_, ControllerError>(())
+    };
+    let error = attempt.await.err()?;
+    // Without the right to, there is nothing to be done, and nothing is held up by a mark.
+    (error.reason() != "Forbidden").then(|| failed(&error))
+}
+
+fn failed(error: &ControllerError) -> Restarts {
+    Restarts {
+        verdicts: BTreeMap::new(),
+        failure: Some(Failure {
+            reason: error.reason(),
+            message: in_full(error),
+        }),
     }
 }
 
 /// When to look again.
-pub(crate) fn next_look(restarts: &Restarts) -> Option<Duration> {
+fn next_look(restarts: &Restarts) -> Option<Duration> {
     let any = |test: fn(&Verdict) -> bool| restarts.verdicts.values().any(test);
     if any(|verdict| *verdict == Verdict::Running) {
         Some(WHILE_RUNNING)
@@ -98,43 +125,16 @@ pub(crate) fn next_look(restarts: &Restarts) -> Option<Duration> {
     }
 }
 
-/// Why nothing is restarted at all now: new pods would not be any better.
-fn hold(valid: &ValidAgent, facts: &Facts) -> Option<&'static str> {
-    let serves = facts.serving.as_ref().map(|(mode, _)| *mode);
-    let ready = facts
-        .serving_vehicle
-        .as_ref()
-        .is_none_or(crate::switching::VehicleState::is_ready_everywhere);
-    if facts.injection != InjectionState::InForce {
-        Some("injection is not in force")
-    } else if serves != Some(valid.wanted()) {
-        Some("the wanted mode does not serve yet")
-    } else if !ready {
-        Some("agents are not ready on every node")
-    } else {
-        None
-    }
-}
-
 async fn attempt(
     context: &Context,
     valid: &ValidAgent,
     candidates: BTreeSet<Owner>,
+    held_back: BTreeMap<Owner, String>,
     recipe: &str,
 ) -> Result<BTreeMap<Owner, Verdict>, ControllerError> {
-    let (idle, known, last) = context.with_restarts(&valid.uid, |memory| {
-        let too_soon = memory.looked_at.is_some_and(|at| at.elapsed() < PACE);
-        if !too_soon {
-            memory.looked_at = Some(std::time::Instant::now());
-        }
-        let known = memory.known.clone();
-        (
-            memory.idle && candidates.is_empty() || too_soon,
-            known,
-            memory.last.clone(),
-        )
-    });
-    if idle {
+    let (is_due, known, last) =
+        context.with_restarts(&valid.uid, |memory| memory.take(!candidates.is_empty()));
+    if !is_due {
         let still = |owner: &Owner, verdict: &Verdict| {
             candidates.contains(owner) || *verdict == Verdict::Running
         };
@@ -145,38 +145,90 @@ async fn attempt(
     }
     let mut budgets = BTreeMap::new();
     let marked = marked(context, valid, &mut budgets).await?;
-    let seen = look_at(context, &candidates, last.as_ref(), &mut budgets).await?;
-    let observed = Observed {
-        candidates,
-        marked: marked.iter().map(|seen| seen.workload.clone()).collect(),
-        seen: seen.iter().map(|seen| seen.workload.clone()).collect(),
-        known,
-        purpose: purpose(&valid.label(), recipe),
-        at_a_time: valid.at_a_time(),
+    let workloads = |seen: &[Seen]| -> Vec<Workload> {
+        seen.iter().map(|seen| seen.workload.clone()).collect()
     };
-    let mut decision = decide(&observed);
+    let under_way = workloads(&marked);
+    let at_a_time = valid.at_a_time();
+    let worth = next_to_look_at(
+        &candidates,
+        &known,
+        &under_way,
+        at_a_time,
+        last.as_ref(),
+        LOOK_AT,
+    );
+    let seen = look_at(context, &worth, &mut budgets).await?;
+    let observed = Observed {
+        marked: under_way,
+        seen: workloads(&seen),
+        known,
+        held_back,
+        purpose: purpose(&valid.label(), recipe),
+        at_a_time,
+        candidates,
+    };
+    let verdicts = act(context, valid, observed, &marked, &seen).await?;
+    let running = |verdict: &Verdict| *verdict == Verdict::Running;
+    context.with_restarts(&valid.uid, |memory| {
+        memory.idle = !verdicts.values().any(running);
+        memory.last = seen.last().map(|seen| seen.workload.owner.clone());
+        memory.known.clone_from(&verdicts);
+    });
+    Ok(verdicts)
+}
+
+impl Memory {
+    /// Whether it is time for a look, and what is known; a look that is due counts as taken.
+    fn take(&mut self, has_candidates: bool) -> (bool, BTreeMap<Owner, Verdict>, Option<Owner>) {
+        let too_soon = self.looked_at.is_some_and(|at| at.elapsed() < PACE);
+        if !too_soon {
+            self.looked_at = Some(std::time::Instant::now());
+        }
+        let is_due = !too_soon && (has_candidates || !self.idle);
+        (is_due, self.known.clone(), self.last.clone())
+    }
+}
+
+/// Carries out what is decided. A workload whose restart is refused is held back, and its place goes to
+/// another.
+async fn act(
+    context: &Context,
+    valid: &ValidAgent,
+    mut observed: Observed,
+    marked: &[Seen],
+    seen: &[Seen],
+) -> Result<BTreeMap<Owner, Verdict>, ControllerError> {
+    let now = Context::now().to_string();
+    let mut restarted = BTreeSet::new();
+    let decision = loop {
+        let decision = decide(&observed);
+        let mut refused = BTreeMap::new();
+        for owner in &decision.restart {
+            let found = seen.iter().find(|seen| seen.workload.owner == *owner);
+            let Some(found) = found.filter(|_| !restarted.contains(owner)) else {
+                continue;
+            };
+            let change = patch(&found.object, &valid.label(), &observed.purpose, &now);
+            match write(context, owner, &change, "restart").await? {
+                Written::Yes => {
+                    restarted.insert(owner.clone());
+                }
+                Written::No(why) => {
+                    refused.insert(owner.clone(), why);
+                }
+            }
+        }
+        if refused.is_empty() {
+            break decision;
+        }
+        observed.held_back.extend(refused);
+    };
     for owner in &decision.release {
         if let Some(found) = marked.iter().find(|seen| seen.workload.owner == *owner) {
             write(context, owner, &release(&found.object), "release").await?;
         }
     }
-    for owner in std::mem::take(&mut decision.restart) {
-        let Some(found) = seen.iter().find(|seen| seen.workload.owner == owner) else {
-            continue;
-        };
-        let now = Context::now().to_string();
-        let change = patch(&found.object, &valid.label(), &observed.purpose, &now);
-        if !write(context, &owner, &change, "restart").await? {
-            let waits = Verdict::Waits("it has just changed".into());
-            decision.verdicts.insert(owner, waits);
-        }
-    }
-    let running = |verdict: &Verdict| *verdict == Verdict::Running;
-    context.with_restarts(&valid.uid, |memory| {
-        memory.idle = !decision.verdicts.values().any(running);
-        memory.last = seen.last().map(|seen| seen.workload.owner.clone());
-        memory.known.clone_from(&decision.verdicts);
-    });
     Ok(decision.verdicts)
 }
 
@@ -204,18 +256,14 @@ async fn marked(
     Ok(found)
 }
 
-/// Some of the candidates as they are now, beginning after the one that was looked at last.
+/// Workloads as they are now; those that are gone are left out.
 async fn look_at(
     context: &Context,
-    candidates: &BTreeSet<Owner>,
-    last: Option<&Owner>,
+    owners: &[&Owner],
     budgets: &mut Budgets,
 ) -> Result<Vec<Seen>, ControllerError> {
-    let restartable = || candidates.iter().filter(|owner| is_restartable(owner));
-    let (after, before): (Vec<&Owner>, Vec<&Owner>) =
-        restartable().partition(|owner| last.is_none_or(|last| *owner > last));
     let mut seen = Vec::new();
-    for owner in after.into_iter().chain(before).take(LOOK_AT) {
+    for owner in owners {
         let api: Api<DynamicObject> = Api::namespaced_with(
             context.client.clone(),
             &owner.namespace,
@@ -266,13 +314,20 @@ async fn read(
     })
 }
 
-/// Writes a change of a workload; false where it was changed by another meanwhile, or is gone.
+/// Whether a change of a workload was taken, or why not.
+enum Written {
+    Yes,
+    No(String),
+}
+
+/// Writes a change of a workload. That the server does not take it for what it is concerns this workload
+/// alone; that it is not well, or does not let us, concerns all.
 async fn write(
     context: &Context,
     owner: &Owner,
     change: &Value,
     what: &'static str,
-) -> Result<bool, ControllerError> {
+) -> Result<Written, ControllerError> {
     let api: Api<DynamicObject> = Api::namespaced_with(
         context.client.clone(),
         &owner.namespace,
@@ -289,11 +344,24 @@ async fn write(
         Ok(_) => {
             context.metrics.wrote("Workload", what);
             tracing::info!(%owner, what, "workload");
-            Ok(true)
+            Ok(Written::Yes)
         }
-        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(false),
+        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {
+            Ok(Written::No("it has just changed".into()))
+        }
+        Err(kube::Error::Api(status)) if concerns_one(status.code) => {
+            let why = format!("the server refuses to {what} it: {}", status.message);
+            tracing::warn!(%owner, what, message = status.message, "workload refused");
+            Ok(Written::No(why))
+        }
         Err(error) => Err(ControllerError::api(format!("{what} {owner}"))(error)),
     }
+}
+
+/// Whether a refusal is of this request and not of all: a webhook, a policy or a quota says 400, 403 or
+/// 422, while 401 and 429 say nothing of the object.
+fn concerns_one(code: u16) -> bool {
+    matches!(code, 400 | 403 | 413 | 422)
 }
 
 fn resource(kind: &str) -> ApiResource {

@@ -9,13 +9,15 @@
 //!
 //! Must not know how workloads are read or written.
 
+mod look;
 mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::status::Owner;
 
-pub use workload::{Budget, KINDS, State, Workload, is_restartable, patch, release};
+pub use look::{held_back, hold, next_to_look_at};
+pub use workload::{Budget, Guard, KINDS, State, Workload, is_restartable, patch, release};
 
 /// What is observed of the workloads of one `OtelAgent`.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +30,9 @@ pub struct Observed {
     pub seen: Vec<Workload>,
     /// What was so of candidates when they were looked at last.
     pub known: BTreeMap<Owner, Verdict>,
+    /// Candidates that must not be restarted now, and why: the server refused it, or new pods would be
+    /// no better.
+    pub held_back: BTreeMap<Owner, String>,
     /// What a restart would be for: `OtelAgent` and recipe, see [`purpose`].
     pub purpose: String,
     /// How many may be restarted at a time.
@@ -63,18 +68,30 @@ pub fn purpose(agent: &str, recipe: &str) -> String {
     format!("{agent}/{recipe}")
 }
 
+/// What restarts under way leave for others.
+struct Places<'a> {
+    free: usize,
+    /// Budgets whose pods go already.
+    budgets: BTreeSet<(&'a str, &'a str)>,
+}
+
 /// Decides.
 pub fn decide(observed: &Observed) -> Decision {
     let mut decision = Decision::default();
+    let mut places = Places {
+        free: observed.at_a_time,
+        budgets: BTreeSet::new(),
+    };
     for workload in &observed.marked {
         if workload.state == State::Settled {
             decision.release.push(workload.owner.clone());
         } else {
+            places.budgets.extend(workload.budgets());
             let owner = workload.owner.clone();
             decision.verdicts.insert(owner, Verdict::Running);
         }
     }
-    let mut free = observed.at_a_time.saturating_sub(decision.verdicts.len());
+    places.free = places.free.saturating_sub(decision.verdicts.len());
     for owner in &observed.candidates {
         if decision.verdicts.contains_key(owner) {
             continue;
@@ -82,7 +99,7 @@ pub fn decide(observed: &Observed) -> Decision {
         let verdict = match observed.seen.iter().find(|seen| seen.owner == *owner) {
             _ if !is_restartable(owner) => Verdict::NotRestartable(beyond(owner)),
             None => remembered(observed.known.get(owner)),
-            Some(workload) => judge(workload, &observed.purpose, &mut free),
+            Some(workload) => judge(workload, observed, &decision.release, &mut places),
         };
         if verdict == Verdict::Running {
             decision.restart.push(owner.clone());
@@ -98,25 +115,46 @@ fn remembered(known: Option<&Verdict>) -> Verdict {
     known.unwrap_or_else(|| Verdict::Waits("it has not been looked at yet".into()))
 }
 
-fn judge(workload: &Workload, purpose: &str, free: &mut usize) -> Verdict {
+fn judge<'a>(
+    workload: &'a Workload,
+    observed: &Observed,
+    released: &[Owner],
+    places: &mut Places<'a>,
+) -> Verdict {
+    let waits = |why: &str| Verdict::Waits(why.to_owned());
     if let Some(why) = &workload.not_restartable {
         return Verdict::NotRestartable(why.clone());
     }
     if let State::Unsettled(why) = &workload.state {
-        return Verdict::Waits(why.clone());
+        return waits(why);
     }
-    if workload.restarted_for.as_deref() == Some(purpose) {
-        return Verdict::Stuck;
+    if workload.restarted_for.as_deref() == Some(&observed.purpose) {
+        // Its workload may be seen settled before the end of its old pods is.
+        return if released.contains(&workload.owner) {
+            waits("it has just been restarted")
+        } else {
+            Verdict::Stuck
+        };
     }
-    if let Some(budget) = &workload.guarded_by {
+    if let Some(why) = observed.held_back.get(&workload.owner) {
+        return waits(why);
+    }
+    if let Some(budget) = workload.guarded_by() {
         return Verdict::Waits(format!(
             "PodDisruptionBudget {budget} allows no disruption now"
         ));
     }
-    if *free == 0 {
-        return Verdict::Waits("its turn has not come".into());
+    if places.free == 0 {
+        return waits("its turn has not come");
     }
-    *free -= 1;
+    if workload
+        .budgets()
+        .any(|name| places.budgets.contains(&name))
+    {
+        return waits("another workload of its PodDisruptionBudget is being restarted");
+    }
+    places.free -= 1;
+    places.budgets.extend(workload.budgets());
     Verdict::Running
 }
 
@@ -151,7 +189,14 @@ mod tests {
             state: State::Settled,
             not_restartable: None,
             restarted_for: None,
-            guarded_by: None,
+            guards: Vec::new(),
+        }
+    }
+
+    fn guard(budget: &str, allows: bool) -> Guard {
+        Guard {
+            budget: budget.into(),
+            allows,
         }
     }
 
@@ -206,9 +251,54 @@ mod tests {
     }
 
     #[test]
+    fn one_whose_old_pods_may_still_be_seen_is_not_called_stuck_at_once() {
+        let mut workload = settled("a");
+        workload.restarted_for = Some("a.b/r2".into());
+        let mut observed = observed(vec![workload.clone()]);
+        observed.marked = vec![workload.clone()];
+        let decision = decide(&observed);
+        assert_eq!(decision.release, std::slice::from_ref(&workload.owner));
+        assert!(matches!(
+            decision.verdicts[&workload.owner],
+            Verdict::Waits(_)
+        ));
+    }
+
+    #[test]
+    fn workloads_of_one_budget_follow_each_other_also_where_several_may_be_restarted() {
+        let of = |name: &str, budget: &str| Workload {
+            guards: vec![guard(budget, true)],
+            ..settled(name)
+        };
+        let mut observed = observed(vec![of("a", "x"), of("b", "x"), of("c", "y")]);
+        observed.at_a_time = 3;
+        let (a, c) = (owner("Deployment", "a"), owner("Deployment", "c"));
+        assert_eq!(decide(&observed).restart, [a.clone(), c]);
+        observed.candidates.remove(&a);
+        observed.marked = vec![Workload {
+            state: State::Unsettled("it rolls".into()),
+            ..of("a", "x")
+        }];
+        assert_eq!(decide(&observed).restart, [owner("Deployment", "c")]);
+    }
+
+    #[test]
+    fn one_that_is_held_back_keeps_nobody_else_from_being_restarted() {
+        let mut observed = observed(vec![settled("a"), settled("b")]);
+        let refused = (owner("Deployment", "a"), "a webhook refused it".to_owned());
+        observed.held_back = BTreeMap::from([refused]);
+        let decision = decide(&observed);
+        assert_eq!(decision.restart, [owner("Deployment", "b")]);
+        assert_eq!(
+            decision.verdicts[&owner("Deployment", "a")],
+            Verdict::Waits("a webhook refused it".into())
+        );
+    }
+
+    #[test]
     fn what_is_paused_unwell_guarded_or_bare_is_left_alone_with_the_reason() {
         let guarded = Workload {
-            guarded_by: Some("strict".into()),
+            guards: vec![guard("strict", false)],
             ..settled("guarded")
         };
         let unwell = Workload {
@@ -255,7 +345,10 @@ mod tests {
                 },
                 not_restartable: (!can).then(|| "paused".into()),
                 restarted_for: restarted.map(|recipe| format!("a.b/r{recipe}")),
-                guarded_by: guarded.then(|| "strict".into()),
+                guards: guarded
+                    .then(|| guard("strict", false))
+                    .into_iter()
+                    .collect(),
                 ..settled(&name.to_string())
             })
     }
@@ -277,7 +370,7 @@ mod tests {
             let may = |workload: &&Workload| workload.state == State::Settled
                 && workload.not_restartable.is_none()
                 && workload.restarted_for.as_deref() != Some("a.b/r1")
-                && workload.guarded_by.is_none()
+                && workload.guarded_by().is_none()
                 && !under_way.contains(&workload.owner);
             for owner in &decision.restart {
                 let found = observed.seen.iter().find(|workload| workload.owner == *owner).unwrap();

@@ -51,8 +51,17 @@ pub struct Workload {
     pub not_restartable: Option<String>,
     /// What it was restarted for last.
     pub restarted_for: Option<String>,
-    /// A budget that allows none of its pods to go now.
-    pub guarded_by: Option<String>,
+    /// Budgets that guard its pods.
+    pub guards: Vec<Guard>,
+}
+
+/// A budget that guards the pods of a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// Its name.
+    pub budget: String,
+    /// Whether one of its pods may go now.
+    pub allows: bool,
 }
 
 /// A `PodDisruptionBudget`: whose pods it guards, and whether one of them may go.
@@ -73,6 +82,13 @@ impl Budget {
             selector: serde_json::from_value(object["spec"]["selector"].clone()).ok()?,
             allows: is_current && allowed.is_some_and(|allowed| allowed > 0),
         })
+    }
+
+    fn guard(&self) -> Guard {
+        Guard {
+            budget: self.name.clone(),
+            allows: self.allows,
+        }
     }
 
     /// Whether it guards pods of a template with these labels. What controllers add to pods is not known
@@ -107,9 +123,7 @@ impl Workload {
         let template = &object["spec"]["template"]["metadata"]["labels"];
         let labels: BTreeMap<String, String> =
             serde_json::from_value(template.clone()).unwrap_or_default();
-        let guard = budgets
-            .iter()
-            .find(|budget| !budget.allows && budget.guards(&labels));
+        let guards = budgets.iter().filter(|budget| budget.guards(&labels));
         Self {
             owner: Owner {
                 api_version: "apps/v1".into(),
@@ -122,8 +136,22 @@ impl Workload {
             restarted_for: metadata["annotations"][names::ANNOTATION_RESTARTED_FOR]
                 .as_str()
                 .map(Into::into),
-            guarded_by: guard.map(|budget| budget.name.clone()),
+            guards: guards.map(Budget::guard).collect(),
         }
+    }
+
+    /// A budget that allows none of its pods to go now.
+    pub fn guarded_by(&self) -> Option<&str> {
+        let guard = self.guards.iter().find(|guard| !guard.allows)?;
+        Some(&guard.budget)
+    }
+
+    /// Names of all budgets that guard its pods, which are of its namespace.
+    pub(super) fn budgets(&self) -> impl Iterator<Item = (&str, &str)> {
+        let namespace = self.owner.namespace.as_str();
+        self.guards
+            .iter()
+            .map(move |guard| (namespace, guard.budget.as_str()))
     }
 }
 
@@ -276,7 +304,8 @@ mod tests {
             .unwrap()
         };
         let guarded = |budget: Budget| {
-            Workload::read("Deployment", &deployment(&settled()), &[budget]).guarded_by
+            let read = Workload::read("Deployment", &deployment(&settled()), &[budget]);
+            read.guarded_by().map(str::to_owned)
         };
         assert_eq!(guarded(budget("cart", 1, 1)), None);
         assert_eq!(guarded(budget("other", 0, 1)), None);

@@ -102,7 +102,7 @@ fn flips_every_second_lose_nothing_and_vehicles_deleted_meanwhile_are_made_again
     world.agent("flips", "flips", "mode: NodeLocal");
     world.until_serving("flips", "NodeLocal");
     let load = Load::start(&world, "flips");
-    flip(&world, "flips", 20);
+    flip(&world, "flips", 60);
     let account = load.account();
     assert_eq!(
         account.lost, 0,

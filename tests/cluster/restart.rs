@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use demo::apps::{self, App};
 use demo::{images, repository};
+use otelagent_operator::names;
 use serde_json::{Value, json};
 
 use super::{World, condition, rest, world};
@@ -20,8 +21,8 @@ fn stale_workloads_are_rolled_once_each_and_what_is_paused_guarded_or_bare_is_na
     world.agent("roll", NAMESPACE, "mode: NodeLocal");
     world.until_serving("roll", "NodeLocal");
     make_workloads(&world);
-    world.until_status("roll", "eight current pods", |status| {
-        status["pods"]["current"] == 8
+    world.until_status("roll", "nine current pods", |status| {
+        status["pods"]["current"] == 9
     });
 
     let workloads = json!({"restart": "Rolling", "flushInterval": "1s"});
@@ -29,20 +30,21 @@ fn stale_workloads_are_rolled_once_each_and_what_is_paused_guarded_or_bare_is_na
     let agent = world.until_status("roll", "that it may not", |status| {
         condition(status, "Restarting")["reason"] == "NotAllowed"
     });
-    assert_eq!(agent["status"]["pods"]["stale"], 8);
+    assert_eq!(agent["status"]["pods"]["stale"], 9);
 
     world.kubectl.apply_kustomization(&role).unwrap();
     let agent = world.until_status("roll", "only what must be left alone", |status| {
-        status["pods"]["stale"] == 3 && condition(status, "Restarting")["reason"] == "Waiting"
+        status["pods"]["stale"] == 4 && condition(status, "Restarting")["reason"] == "Waiting"
     });
     assert_eq!(
         agent["status"]["restarts"],
-        json!({"running": 0, "waiting": 1, "stuck": 0, "notRestartable": 2})
+        json!({"running": 0, "waiting": 2, "stuck": 0, "notRestartable": 2})
     );
     let message = condition(&agent["status"], "Restarting")["message"]
         .as_str()
         .unwrap_or_default();
     for named in [
+        "Deployment restart/a-refused: the server refuses to restart it",
         "Deployment restart/guarded: PodDisruptionBudget guarded allows no disruption now",
         "Deployment restart/paused: it is paused",
         "Pod restart/bare",
@@ -52,24 +54,29 @@ fn stale_workloads_are_rolled_once_each_and_what_is_paused_guarded_or_bare_is_na
     for (kind, name) in ROLLED {
         assert_eq!(restarts(&world, kind, name), 1, "{kind} {name}");
     }
-    assert_eq!(restarts(&world, "deployment", "guarded"), 0);
-    assert_eq!(restarts(&world, "deployment", "paused"), 0);
+    for name in ["a-refused", "guarded", "paused"] {
+        assert_eq!(restarts(&world, "deployment", name), 0, "{name}");
+    }
 
     let namespace = format!("--namespace={NAMESPACE}");
     world
         .kubectl
         .run(&["delete", "poddisruptionbudget", "guarded", &namespace])
         .unwrap();
-    world.until_status("roll", "the guarded one rolled too", |status| {
+    world.kubectl.run(&["delete", REFUSAL, NAME]).unwrap();
+    world.until_status("roll", "the two that waited rolled too", |status| {
         status["pods"]["stale"] == 2
             && condition(status, "Restarting")["reason"] == "NotRestartable"
     });
-    for (kind, name) in ROLLED.into_iter().chain([("deployment", "guarded")]) {
+    let waited = [("deployment", "guarded"), ("deployment", "a-refused")];
+    for (kind, name) in ROLLED.into_iter().chain(waited) {
         assert_eq!(restarts(&world, kind, name), 1, "{kind} {name}, still");
     }
+    a_restart_under_way_is_forgotten_once_workloads_are_left_alone(&world);
     all_rights_are_used(&world);
     let role = role.display().to_string();
     world.kubectl.run(&["delete", "-k", &role]).unwrap();
+    world.kubectl.run(&["delete", BINDING, NAME]).unwrap();
     world.end_namespace(NAMESPACE);
 }
 
@@ -79,8 +86,53 @@ const ROLLED: [(&str, &str); 3] = [
     ("daemonset", "each"),
 ];
 
-/// Eight pods: of a Deployment (2), a `StatefulSet`, a `DaemonSet` (2), a guarded and a paused Deployment, and
-/// a bare one.
+fn a_restart_under_way_is_forgotten_once_workloads_are_left_alone(world: &World) {
+    let mark = names::agent_label("otelagent-system", "roll");
+    let marked = json!({"metadata": {"labels": {"otelagent.dev/restarting": mark}}});
+    let patch = |patch: &Value| world.kubectl.patch(NAMESPACE, "deployment/go-sdk", patch);
+    patch(&marked).unwrap();
+    let never = json!({"spec": {"workloads": {"restart": "Never"}}});
+    world.patch("roll", &never);
+    let deployment = ["deployment", "go-sdk", "--namespace", NAMESPACE];
+    world.until("no mark", &deployment, |found| {
+        found["metadata"]["labels"]["otelagent.dev/restarting"].is_null()
+    });
+    world.until_status("roll", "nothing told of restarts", |status| {
+        status["restarts"].is_null() && condition(status, "Restarting").is_null()
+    });
+}
+
+const REFUSAL: &str = "validatingadmissionpolicy";
+const BINDING: &str = "validatingadmissionpolicybinding";
+const NAME: &str = "restart-refused";
+
+/// Somebody's own policy, which lets nobody change the template of one Deployment.
+fn refuse_changes(world: &World, deployment: &str) {
+    let apply = |object: Value| world.kubectl.apply(&object.to_string()).unwrap();
+    let expression = format!(
+        "object.metadata.name != '{deployment}' || object.spec.template == oldObject.spec.template"
+    );
+    apply(json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": NAME},
+        "spec": {
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["deployments"],
+            }]},
+            "validations": [{"expression": expression, "message": "not today"}],
+        },
+    }));
+    apply(json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": NAME},
+        "spec": {"policyName": NAME, "validationActions": ["Deny"], "matchResources": {"namespaceSelector": {
+            "matchLabels": {"kubernetes.io/metadata.name": NAMESPACE},
+        }}},
+    }));
+}
+
+/// Nine pods: of a Deployment (2), a `StatefulSet`, a `DaemonSet` (2), Deployments that are guarded, paused and
+/// refused, and a bare one.
 fn make_workloads(world: &World) {
     let app = App {
         namespace: NAMESPACE.into(),
@@ -96,6 +148,8 @@ fn make_workloads(world: &World) {
         "metadata": {"name": "guarded", "namespace": NAMESPACE},
         "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "guarded"}}},
     }));
+    apply(workload("Deployment", "a-refused"));
+    refuse_changes(world, "a-refused");
     apply(workload("Deployment", "paused"));
     apply(json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bare", "namespace": NAMESPACE},
