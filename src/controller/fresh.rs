@@ -6,6 +6,8 @@
 //! version, which the server answers as of now (KEP-2340). Whoever holds the lease is the only writer, so
 //! what is read stays so.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DynamicObject, ListParams, PartialObjectMeta};
@@ -15,6 +17,7 @@ use super::context::Context;
 use super::engine;
 use super::error::ControllerError;
 use super::observe::{self, InForce};
+use super::slim::{Placement, SlimPod};
 use super::stores::admission_resource;
 use crate::api::{Mode, OtelAgent};
 use crate::desired::ValidAgent;
@@ -98,15 +101,47 @@ pub(crate) async fn vehicle_stands(
         .get_opt(&cached.name_any())
         .await
         .map_err(ControllerError::api("read a vehicle"))?;
-    Ok(live.is_some_and(|live| {
-        let status = live.status.clone().unwrap_or_default();
-        // Nodes that want no agent any more are no loss.
-        let expected = state.ready.min(status.desired_number_scheduled).max(1);
+    let is_same = live.as_ref().is_some_and(|live| {
         live.metadata.uid == cached.metadata.uid
             && live.metadata.generation == cached.metadata.generation
             && live.metadata.deletion_timestamp.is_none()
-            && status.number_ready >= expected
-    }))
+    });
+    let counted = live.and_then(|live| live.status);
+    if !is_same || counted.is_some_and(|status| status.number_ready >= state.ready.max(1)) {
+        return Ok(is_same);
+    }
+    // The DaemonSet controller counts late, and only nodes that still want an agent.
+    Ok(nodes_served(context, valid, mode).await? >= state.ready.max(1))
+}
+
+/// Nodes with a ready agent of a mode, as the server itself knows them.
+async fn nodes_served(
+    context: &Context,
+    valid: &ValidAgent,
+    mode: Mode,
+) -> Result<i32, ControllerError> {
+    let api = Api::<SlimPod>::namespaced(context.client.clone(), &valid.namespace);
+    let selector = format!(
+        "{}={},{}={mode}",
+        names::LABEL_OWNER,
+        valid.label(),
+        names::LABEL_VEHICLE
+    );
+    let found = api
+        .list(&ListParams::default().labels(&selector))
+        .await
+        .map_err(ControllerError::api("count the ready agents"))?;
+    let ready = found
+        .items
+        .iter()
+        .filter(|pod| pod.ready && !pod.terminating);
+    let nodes: BTreeSet<&str> = ready
+        .filter_map(|pod| match &pod.node {
+            Some(Placement::On(node)) => Some(node.as_str()),
+            _ => None,
+        })
+        .collect();
+    Ok(i32::try_from(nodes.len()).unwrap_or(i32::MAX))
 }
 
 /// Whether some live pod was given this mode, as the server itself knows it.

@@ -208,6 +208,37 @@ async fn carry_out(
     Ok(Action::requeue(next_look(&decided, &facts)))
 }
 
+/// The plan; where it sends pods elsewhere or takes something away, one that the server itself bears out.
+async fn decide(
+    agent: &OtelAgent,
+    valid: &ValidAgent,
+    in_force: &InForce,
+    mut observed: Observed,
+    context: &Context,
+) -> Result<Plan, ControllerError> {
+    let first = plan(&observed);
+    let flips = first.serving != observed.serving;
+    if !flips && first.remove.is_empty() {
+        return Ok(first);
+    }
+    fresh::view(context, agent, valid, in_force).await?;
+    for mode in &first.remove {
+        let used = fresh::is_used(context, valid, *mode).await?;
+        observed.users.insert(*mode, usize::from(used));
+    }
+    let unproved = flips && !fresh::vehicle_stands(context, valid, valid.wanted()).await?;
+    observed.wanted_ready &= !unproved;
+    let mut decided = plan(&observed);
+    if unproved {
+        tracing::debug!(
+            name = valid.name,
+            "the server does not have the vehicle as it was seen"
+        );
+        decided.look_again = Some(decided.look_again.map_or(SOON, |other| other.min(SOON)));
+    }
+    Ok(decided)
+}
+
 /// Restarts workloads where that is wanted, or ends it where it no longer is. Returns when to look again.
 async fn restarts(
     agent: &OtelAgent,
@@ -227,38 +258,6 @@ async fn restarts(
     } else {
         None
     }
-}
-
-/// The plan; where it sends pods elsewhere or takes something away, one that the server itself bears out.
-async fn decide(
-    agent: &OtelAgent,
-    valid: &ValidAgent,
-    in_force: &InForce,
-    mut observed: Observed,
-    context: &Context,
-) -> Result<Plan, ControllerError> {
-    let first = plan(&observed);
-    let flips = first.serving != observed.serving;
-    if !flips && first.remove.is_empty() {
-        return Ok(first);
-    }
-    fresh::view(context, agent, valid, in_force).await?;
-    for mode in &first.remove {
-        let used = fresh::is_used(context, valid, *mode).await?;
-        observed.users.insert(*mode, usize::from(used));
-    }
-    if flips && !fresh::vehicle_stands(context, valid, valid.wanted()).await? {
-        tracing::debug!(
-            name = valid.name,
-            "the vehicle is not on the server as it was seen"
-        );
-        observed.wanted_ready = false;
-    }
-    let mut decided = plan(&observed);
-    if !observed.wanted_ready {
-        decided.look_again = Some(decided.look_again.map_or(SOON, |other| other.min(SOON)));
-    }
-    Ok(decided)
 }
 
 fn observed(

@@ -32,7 +32,7 @@ pub struct Recipe {
     /// Variables appended unless a container sets one of the names that block them.
     pub env: Vec<EnvRule>,
     /// Whether variables are added that a container's `envFrom` may carry already; `env` then wins.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub overrides_env_from: bool,
     /// Resource attributes appended to `OTEL_RESOURCE_ATTRIBUTES`, as the user wrote them: they are
     /// encoded where they are applied. Keys of the pod's annotations and of its containers win.

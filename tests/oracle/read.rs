@@ -1,20 +1,41 @@
 //! Reading the API server as plain JSON.
 
+use std::time::Duration;
+
 use kube::Client;
 use serde_json::Value;
+use tokio::time::sleep;
 
-/// One object or list by its path; `Null` where it is not found.
+/// How often a read is tried.
+const ATTEMPTS: usize = 4;
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// One object or list by its path; `Null` where it is not found. A connection that breaks is tried again:
+/// a busy machine is no finding.
 ///
 /// # Errors
 /// Every other failure, as text.
 pub(crate) async fn get(client: &Client, path: &str) -> Result<Value, String> {
+    for _ in 1..ATTEMPTS {
+        match attempt(client, path).await {
+            Err(kube::Error::Api(status)) => return Err(format!("{path}: {status}")),
+            Err(_) => sleep(PAUSE).await,
+            Ok(value) => return Ok(value),
+        }
+    }
+    attempt(client, path)
+        .await
+        .map_err(|error| format!("{path}: {error}"))
+}
+
+async fn attempt(client: &Client, path: &str) -> Result<Value, kube::Error> {
     let request = http::Request::get(path)
         .body(Vec::new())
-        .map_err(|error| error.to_string())?;
+        .map_err(kube::Error::HttpError)?;
     match client.request::<Value>(request).await {
-        Ok(value) => Ok(value),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Value::Null),
-        Err(error) => Err(format!("{path}: {error}")),
+        outcome => outcome,
     }
 }
 

@@ -424,12 +424,7 @@ impl Run {
     ) -> Outcome<BTreeMap<String, Value>> {
         let mut wrong = Vec::new();
         if last.is_some() {
-            let told = truth_within(
-                &self.admin,
-                &self.namespace,
-                &self.name,
-                Duration::from_secs(10),
-            );
+            let told = truth_within(&self.admin, &self.namespace, &self.name, PATIENCE);
             wrong.extend(told.await?.iter().map(|lie| format!("untrue: {lie}")));
         }
         wrong.extend(self.disquiet(last.is_some()).await?);
