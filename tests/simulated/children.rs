@@ -425,6 +425,13 @@ async fn taken(run: &Run, topology: Topology) -> Outcome<()> {
         send(&run.admin, http::Method::DELETE, &path, &Value::Null).await?;
     }
     run.until_settled(topology).await?;
+    // Nor is a copy taken for a part of a path that goes.
+    let other = ALL[1];
+    run.patch(&run.path(), &json!({"spec": other.spec()}))
+        .await?;
+    run.until_serving(other).await?;
+    run.roll().await?;
+    run.until_settled(other).await?;
     for (path, copy) in &copies {
         untouched(run, path, copy).await?;
         send(&run.admin, http::Method::DELETE, path, &Value::Null).await?;

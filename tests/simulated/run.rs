@@ -229,7 +229,7 @@ impl Run {
     }
 
     /// As `kubectl rollout restart` does.
-    async fn roll(&self) -> Outcome<()> {
+    pub(super) async fn roll(&self) -> Outcome<()> {
         let annotations = json!({"kubectl.kubernetes.io/restartedAt": "now"});
         let patch = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
         self.patch(&self.application(), &patch).await
