@@ -95,7 +95,11 @@ async fn harmed(run: &Run, topology: Topology) -> Outcome<String> {
     // What tells whose an object is, is tried in any case.
     let is_disowned = |harm: &Harm| matches!(harm.what, What::Disowned(_));
     let (disowned, fields): (Vec<Harm>, Vec<Harm>) = harms.into_iter().partition(is_disowned);
-    let harms: Vec<Harm> = disowned.into_iter().chain(drawn(fields, SAMPLE)).collect();
+    // By number: their names have those of the run in them, and the same are to be drawn again.
+    let fields = drawn((0..fields.len()).collect(), SAMPLE)
+        .into_iter()
+        .map(|at: usize| fields[at].clone());
+    let harms: Vec<Harm> = disowned.into_iter().chain(fields).collect();
     let (mut undone, mut refused) = (0, 0);
     for harm in &harms {
         if undo(run, harm).await? {
@@ -421,6 +425,13 @@ async fn taken(run: &Run, topology: Topology) -> Outcome<()> {
         send(&run.admin, http::Method::DELETE, &path, &Value::Null).await?;
     }
     run.until_settled(topology).await?;
+    // Nor is a copy taken for a part of a path that goes.
+    let other = ALL[1];
+    run.patch(&run.path(), &json!({"spec": other.spec()}))
+        .await?;
+    run.until_serving(other).await?;
+    run.roll().await?;
+    run.until_settled(other).await?;
     for (path, copy) in &copies {
         untouched(run, path, copy).await?;
         send(&run.admin, http::Method::DELETE, path, &Value::Null).await?;

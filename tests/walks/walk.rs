@@ -236,7 +236,7 @@ impl Walker {
 
     /// Waits until the object has come to rest, then looks at it. Returns the status.
     async fn settled(&mut self) -> Result<Value, String> {
-        let status = self.rest().await?;
+        let status = self.outcome().await?;
         let lies = truth_within(
             &self.server.client,
             PLATFORM,
@@ -251,28 +251,45 @@ impl Walker {
                 lies.join("; ")
             ));
         }
-        for type_ in ["Ready", "Injected"] {
-            let found = condition(&status, type_);
-            let allowed = [
-                "VehicleNotReady",
-                "AgentsNotReady",
-                "Serving",
-                "InForce",
-                "NoWorkloads",
-                "PodsMissed",
-                "OlderConfiguration",
-                "PodsUncovered",
-            ];
-            if !allowed.iter().any(|reason| found["reason"] == *reason) {
-                return Err(format!(
-                    "taken, and neither carried out nor refused: {found}"
-                ));
-            }
-        }
         if self.controller.is_finished() {
             return Err("the controller has ended".into());
         }
         Ok(status)
+    }
+
+    /// Waits until what was taken is carried out or refused. A server that was too busy to answer is asked
+    /// again.
+    async fn outcome(&self) -> Result<Value, String> {
+        const ALLOWED: [&str; 8] = [
+            "VehicleNotReady",
+            "AgentsNotReady",
+            "Serving",
+            "InForce",
+            "NoWorkloads",
+            "PodsMissed",
+            "OlderConfiguration",
+            "PodsUncovered",
+        ];
+        let begun = Instant::now();
+        loop {
+            let status = self.rest().await?;
+            let found = ["Ready", "Injected"].map(|type_| condition(&status, type_));
+            let other = found.into_iter().find(|found| {
+                let reason = found["reason"].as_str();
+                !reason.is_some_and(|reason| ALLOWED.contains(&reason))
+            });
+            let Some(other) = other else {
+                return Ok(status);
+            };
+            let is_busy = ["ApiUnreachable", "Timeout"]
+                .iter()
+                .any(|reason| other["reason"] == *reason);
+            if !is_busy || begun.elapsed() > PATIENCE {
+                return Err(format!(
+                    "taken, and neither carried out nor refused: {other}"
+                ));
+            }
+        }
     }
 
     /// Waits until the status speaks of the present spec and two passes that are asked for write nothing.
