@@ -395,6 +395,10 @@ async fn remove_objects(
 ) -> Result<(), ControllerError> {
     let label = valid.label();
     for mode in &decided.remove {
+        // The proof of a policy may have taken its time meanwhile.
+        if fresh::is_used(context, valid, *mode).await? {
+            continue;
+        }
         let services =
             context.stores.services.iter().flat_map(|store| {
                 store.state_filter(|s: &Service| serves(s.labels(), &label, *mode))
