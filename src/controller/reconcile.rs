@@ -386,6 +386,10 @@ async fn remove_objects(
     context: &Context,
 ) -> Result<(), ControllerError> {
     for mode in &decided.remove {
+        // The proof of a policy may have taken its time meanwhile.
+        if fresh::is_used(context, valid, *mode).await? {
+            continue;
+        }
         // The path first, then what it leads to.
         for object in topology(*mode)
             .objects(valid, &context.environment)

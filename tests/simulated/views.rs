@@ -56,6 +56,7 @@ struct Held {
 }
 
 /// Answers to the lists of some kinds, at one moment.
+#[derive(Default)]
 pub(super) struct Snapshot(HashMap<Uri, Bytes>);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
