@@ -63,8 +63,11 @@ fn is_targeted(operation: &Value, pod: &Value) -> bool {
         ("add", ["spec", "volumes" | "initContainers"]) => {
             pod["spec"][parts[1]].as_array().is_none()
         }
-        ("add", ["spec", "volumes" | "initContainers", index])
-        | ("add", ["spec", "containers" | "initContainers", index, "env"]) => is_index(index),
+        (
+            "add",
+            ["spec", "volumes" | "initContainers", index]
+            | ["spec", "containers" | "initContainers", index, "env"],
+        ) => is_index(index),
         ("add", ["spec", "containers" | "initContainers", index, "env", at]) => {
             is_index(index) && is_index(at)
         }
