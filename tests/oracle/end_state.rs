@@ -115,9 +115,15 @@ pub(crate) async fn normalised(
             .collect::<Vec<_>>(),
     );
     let ports = &agent["spec"]["ports"];
-    for (key, word) in [("grpc", "GRPC"), ("http", "HTTP")] {
+    let spoken = [
+        ("grpc", "GRPC", "MOVED-GRPC"),
+        ("http", "HTTP", "MOVED-HTTP"),
+    ];
+    for (key, word, moved) in spoken {
         if let Some(port) = ports[key].as_u64() {
             words.push((port.to_string(), word));
+            // Where an application has the usual one itself.
+            words.push(((port + 10_000).to_string(), moved));
         }
     }
     for value in &mut given {
