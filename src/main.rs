@@ -11,7 +11,8 @@ use otelagent_operator::desired::Choice;
 use otelagent_operator::names;
 use otelagent_operator::process::{
     Args, Command, ControllerArgs, Fence, InjectionEngine, Leadership, LeaseSettings, Metrics,
-    Readiness, Shutdown, WebhookArgs, client, in_full, listen, metrics, probes, telemetry,
+    Readiness, Shutdown, TellingArgs, WebhookArgs, client, in_full, listen, metrics, probes,
+    telemetry,
 };
 use otelagent_operator::webhook::{self, Source, Webhook};
 
@@ -44,6 +45,25 @@ fn print_crd() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Begins to log, and to answer who asks for metrics and health.
+async fn tell(args: TellingArgs, metrics: &Metrics, readiness: &Readiness) -> Result<(), Failure> {
+    let TellingArgs {
+        metrics_address,
+        health_address,
+        log_level,
+    } = args;
+    telemetry::init(&log_level)?;
+    tokio::spawn(metrics::serve(
+        listen(metrics_address).await?,
+        metrics.clone(),
+    ));
+    tokio::spawn(probes::serve(
+        listen(health_address).await?,
+        readiness.clone(),
+    ));
+    Ok(())
+}
+
 // Two threads are enough for all it does; one for each core of a large node would only cost memory.
 #[tokio::main(worker_threads = 2)]
 async fn run_controller(args: ControllerArgs) -> Result<(), Failure> {
@@ -58,21 +78,11 @@ async fn run_controller(args: ControllerArgs) -> Result<(), Failure> {
         webhook_authority_seconds,
         leader_elect,
         identity,
-        metrics_address,
-        health_address,
-        log_level,
+        telling,
     } = args;
-    telemetry::init(&log_level)?;
     let shutdown = Shutdown::on_signals()?;
     let (metrics, readiness) = (Metrics::new(), Readiness::of(&[WATCHES]));
-    tokio::spawn(metrics::serve(
-        listen(metrics_address).await?,
-        metrics.clone(),
-    ));
-    tokio::spawn(probes::serve(
-        listen(health_address).await?,
-        readiness.clone(),
-    ));
+    tell(telling, &metrics, &readiness).await?;
 
     let fence = Fence::closed();
     let client = client::connect(client::config().await?, &fence)?;
@@ -140,22 +150,12 @@ async fn run_webhook(args: WebhookArgs) -> Result<(), Failure> {
         address,
         server_names,
         tls_directory,
-        metrics_address,
-        health_address,
-        log_level,
+        telling,
     } = args;
-    telemetry::init(&log_level)?;
     let shutdown = Shutdown::on_signals()?;
     let metrics = Metrics::new();
     let readiness = Readiness::of(&[webhook::WATCHES, webhook::CERTIFICATE, webhook::SERVING]);
-    tokio::spawn(metrics::serve(
-        listen(metrics_address).await?,
-        metrics.clone(),
-    ));
-    tokio::spawn(probes::serve(
-        listen(health_address).await?,
-        readiness.clone(),
-    ));
+    tell(telling, &metrics, &readiness).await?;
     // It reads only: the fence stays closed for good.
     let client = client::connect(client::config().await?, &Fence::closed())?;
     let source = match tls_directory {

@@ -41,6 +41,20 @@ pub enum InjectionEngine {
     Webhook,
 }
 
+/// What a process tells of itself, and where.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TellingArgs {
+    /// Where Prometheus reads metrics.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub metrics_address: SocketAddr,
+    /// Where the kubelet asks for health and readiness.
+    #[arg(long, default_value = "0.0.0.0:8081")]
+    pub health_address: SocketAddr,
+    /// What is logged: a level (error, warn, info, debug, trace), or target=level pairs.
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    pub log_level: String,
+}
+
 /// Options of the controller.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ControllerArgs {
@@ -80,15 +94,9 @@ pub struct ControllerArgs {
     /// Default: host name and process.
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,
-    /// Where Prometheus reads metrics.
-    #[arg(long, default_value = "0.0.0.0:8080")]
-    pub metrics_address: SocketAddr,
-    /// Where the kubelet asks for health and readiness.
-    #[arg(long, default_value = "0.0.0.0:8081")]
-    pub health_address: SocketAddr,
-    /// What is logged: a level (error, warn, info, debug, trace), or target=level pairs.
-    #[arg(long, env = "RUST_LOG", default_value = "info")]
-    pub log_level: String,
+    /// What the process tells of itself.
+    #[command(flatten)]
+    pub telling: TellingArgs,
 }
 
 /// Options of the webhook.
@@ -108,15 +116,9 @@ pub struct WebhookArgs {
     /// as they change. Default: certificates of the operator's own.
     #[arg(long, value_name = "DIRECTORY")]
     pub tls_directory: Option<PathBuf>,
-    /// Where Prometheus reads metrics.
-    #[arg(long, default_value = "0.0.0.0:8080")]
-    pub metrics_address: SocketAddr,
-    /// Where the kubelet asks for health and readiness.
-    #[arg(long, default_value = "0.0.0.0:8081")]
-    pub health_address: SocketAddr,
-    /// What is logged: a level (error, warn, info, debug, trace), or target=level pairs.
-    #[arg(long, env = "RUST_LOG", default_value = "info")]
-    pub log_level: String,
+    /// What the process tells of itself.
+    #[command(flatten)]
+    pub telling: TellingArgs,
 }
 
 #[cfg(test)]

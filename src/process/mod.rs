@@ -29,7 +29,7 @@ pub mod probes;
 pub mod shutdown;
 pub mod telemetry;
 
-pub use args::{Args, Command, ControllerArgs, InjectionEngine, WebhookArgs};
+pub use args::{Args, Command, ControllerArgs, InjectionEngine, TellingArgs, WebhookArgs};
 pub use error::{ProcessError, in_full};
 pub use fence::Fence;
 pub use http::listen;
