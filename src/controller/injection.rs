@@ -28,6 +28,7 @@ use crate::inject::policy::PolicyInput;
 use crate::inject::{Recipe, Selection, canary};
 use crate::names;
 use crate::status::InjectionState;
+use crate::switching::remaining;
 
 /// How often a proof is tried before it counts as failed: a policy takes up to a second to arrive.
 const ATTEMPTS: u32 = 20;
@@ -482,7 +483,6 @@ async fn sweep_own(
     in_force: &InForce,
 ) -> Result<Option<Duration>, ControllerError> {
     let since = in_force.bound_at.unwrap_or(Timestamp::MAX);
-    let age = Duration::try_from(Context::now().duration_since(since)).unwrap_or_default();
     let others = engine::binding_kind(engine::other(engine));
     let bindings = owned(context, others, valid);
     let mut policies = owned(context, POLICY, valid);
@@ -490,7 +490,7 @@ async fn sweep_own(
     if bindings.is_empty() && policies.is_empty() {
         return Ok(None);
     }
-    if let Some(wait) = KEEP_OLD.checked_sub(age).filter(|wait| !wait.is_zero()) {
+    if let Some(wait) = remaining(since, Context::now(), KEEP_OLD) {
         return Ok(Some(wait));
     }
     let live = fresh::in_force(context, valid, in_force).await?;

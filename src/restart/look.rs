@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{State, Verdict, Workload, is_restartable};
 use crate::status::{Facts, InjectionState, Owner};
-use crate::switching::{PROPAGATION, VehicleState};
+use crate::switching::{PROPAGATION, VehicleState, remaining};
 
 /// Why nothing is restarted at all now: new pods would not be any better. `bound_at` is since when the
 /// recipe is in force.
@@ -19,15 +19,11 @@ pub fn hold(facts: &Facts, bound_at: Option<Timestamp>) -> Option<&'static str> 
         Some("the wanted mode does not serve yet")
     } else if !vehicle.is_none_or(VehicleState::is_ready_everywhere) {
         Some("agents are not ready on every node")
-    } else if bound_at.is_none_or(|at| facts.now.duration_since(at) < to_signed(PROPAGATION)) {
+    } else if bound_at.is_none_or(|at| remaining(at, facts.now, PROPAGATION).is_some()) {
         Some("some API server may not have the new recipe yet")
     } else {
         None
     }
-}
-
-fn to_signed(duration: std::time::Duration) -> k8s_openapi::jiff::SignedDuration {
-    duration.try_into().unwrap_or_default()
 }
 
 /// Candidates that would gain nothing now, and why: their pods are only uncovered, and nodes are let off
@@ -73,12 +69,7 @@ mod tests {
     use super::*;
 
     fn owner(name: &str) -> Owner {
-        Owner {
-            kind: "Deployment".into(),
-            namespace: "shop".into(),
-            name: name.into(),
-            api_version: "apps/v1".into(),
-        }
+        Owner::of_shop("Deployment", name)
     }
 
     fn names(owners: &[&Owner]) -> String {

@@ -174,13 +174,7 @@ mod tests {
     use super::*;
 
     fn owner(kind: &str, name: &str) -> Owner {
-        let api_version = if kind == "Pod" { "v1" } else { "apps/v1" };
-        Owner {
-            kind: kind.into(),
-            namespace: "shop".into(),
-            name: name.into(),
-            api_version: api_version.into(),
-        }
+        Owner::of_shop(kind, name)
     }
 
     fn settled(name: &str) -> Workload {

@@ -429,12 +429,7 @@ mod tests {
     }
 
     fn owner(kind: &str, name: &str) -> Owner {
-        Owner {
-            kind: kind.into(),
-            namespace: "shop".into(),
-            name: name.into(),
-            api_version: "apps/v1".into(),
-        }
+        Owner::of_shop(kind, name)
     }
 
     fn find<'a>(status: &'a OtelAgentStatus, type_: &str) -> &'a Condition {

@@ -61,6 +61,20 @@ impl fmt::Display for Owner {
     }
 }
 
+#[cfg(test)]
+impl Owner {
+    /// One of namespace `shop`.
+    pub(crate) fn of_shop(kind: &str, name: &str) -> Self {
+        let api_version = if kind == "Pod" { "v1" } else { "apps/v1" };
+        Self {
+            kind: kind.into(),
+            namespace: "shop".into(),
+            name: name.into(),
+            api_version: api_version.into(),
+        }
+    }
+}
+
 /// What new pods are given now.
 #[derive(Clone, Debug)]
 pub struct Serving<'a> {

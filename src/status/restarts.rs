@@ -87,12 +87,7 @@ mod tests {
     use crate::status::Failure;
 
     fn owner(name: &str) -> Owner {
-        Owner {
-            kind: "Deployment".into(),
-            namespace: "shop".into(),
-            name: name.into(),
-            api_version: "apps/v1".into(),
-        }
+        Owner::of_shop("Deployment", name)
     }
 
     fn told(verdicts: &[(&str, Verdict)]) -> (bool, &'static str, String) {

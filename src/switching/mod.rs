@@ -132,12 +132,13 @@ fn comes_first(observed: &Observed) -> Option<Mode> {
     (begins && used(from) && observed.outdated.contains(&from)).then_some(from)
 }
 
-/// How much longer a vehicle unused since `since` is held; `None` once it may go. A moment in the
-/// future (a clock set back) counts as now.
-fn remaining(since: Timestamp, now: Timestamp, hold: Duration) -> Option<Duration> {
-    let unused = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+/// How much longer something has to wait that began at `since` and is held for `hold`, at least until every
+/// API server knows of it; `None` once that is over. A moment in the future (a clock set back) counts as
+/// now.
+pub fn remaining(since: Timestamp, now: Timestamp, hold: Duration) -> Option<Duration> {
+    let age = Duration::try_from(now.duration_since(since)).unwrap_or_default();
     hold.max(PROPAGATION)
-        .checked_sub(unused)
+        .checked_sub(age)
         .filter(|left| !left.is_zero())
 }
 
