@@ -91,8 +91,9 @@ pub(crate) async fn carry_out(
 /// and is worth another try is returned.
 pub(crate) async fn let_go(context: &Context, valid: &ValidAgent) -> Option<Restarts> {
     let attempt = async {
-        let mut budgets = BTreeMap::new();
-        for seen in marked(context, valid, &mut budgets).await? {
+        // Whom budgets guard is of no interest here, so none is read.
+        for (kind, object) in list_marked(context, valid).await? {
+            let seen = seen(kind, &object, &[]);
             let change = release(&seen.object);
             write(context, &seen.workload.owner, &change, "release").await?;
         }
@@ -144,7 +145,10 @@ async fn attempt(
             .collect());
     }
     let mut budgets = BTreeMap::new();
-    let marked = marked(context, valid, &mut budgets).await?;
+    let mut marked = Vec::new();
+    for (kind, object) in list_marked(context, valid).await? {
+        marked.push(read(context, kind, &object, &mut budgets).await?);
+    }
     let workloads = |seen: &[Seen]| -> Vec<Workload> {
         seen.iter().map(|seen| seen.workload.clone()).collect()
     };
@@ -234,12 +238,11 @@ async fn act(
 
 type Budgets = BTreeMap<String, Vec<Budget>>;
 
-/// Workloads that bear the mark of a restart for this object.
-async fn marked(
+/// Workloads that bear the mark of a restart for this object, with their kinds.
+async fn list_marked(
     context: &Context,
     valid: &ValidAgent,
-    budgets: &mut Budgets,
-) -> Result<Vec<Seen>, ControllerError> {
+) -> Result<Vec<(&'static str, DynamicObject)>, ControllerError> {
     let query =
         ListParams::default().labels(&format!("{}={}", names::LABEL_RESTARTING, valid.label()));
     let mut found = Vec::new();
@@ -249,9 +252,7 @@ async fn marked(
             .list(&query)
             .await
             .map_err(ControllerError::api(format!("list restarted {kind}s")))?;
-        for object in list.items {
-            found.push(read(context, kind, &object, budgets).await?);
-        }
+        found.extend(list.items.into_iter().map(|object| (kind, object)));
     }
     Ok(found)
 }
@@ -306,12 +307,16 @@ async fn read(
         let all = values.filter_map(|value| Budget::read(&value)).collect();
         budgets.insert(namespace.clone(), all);
     }
-    let object = serde_json::to_value(object).unwrap_or_default();
     let budgets = budgets.get(&namespace).map_or(&[][..], Vec::as_slice);
-    Ok(Seen {
+    Ok(seen(kind, object, budgets))
+}
+
+fn seen(kind: &str, object: &DynamicObject, budgets: &[Budget]) -> Seen {
+    let object = serde_json::to_value(object).unwrap_or_default();
+    Seen {
         workload: Workload::read(kind, &object, budgets),
         object,
-    })
+    }
 }
 
 /// Whether a change of a workload was taken, or why not.
