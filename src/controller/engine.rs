@@ -22,7 +22,7 @@ use crate::names;
 use crate::status::InjectionState;
 
 /// How the name of what is in force begins where the webhook injects; no object is called so.
-pub(super) const BY_WEBHOOK: &str = "webhook ";
+const BY_WEBHOOK: &str = "webhook ";
 
 /// How injection was set up.
 #[derive(Clone, Debug)]
@@ -83,6 +83,11 @@ pub(super) fn binding_kind(engine: Engine) -> &'static str {
         Engine::Policy => BINDING,
         Engine::Webhook => ENTRY,
     }
+}
+
+/// What is in force where the entry of this hash stands.
+pub(super) fn entry_in_force(hash: &str) -> String {
+    format!("{BY_WEBHOOK}{hash}")
 }
 
 /// The kind of what is in force, or would be if something were.
@@ -162,7 +167,7 @@ pub(super) async fn render(
             input.owner_reference = context.webhook_installation().await?;
             let made = webhook::render(&input, &context.endpoint, &context.authorities.bundle())?;
             Ok(Rendered {
-                name: format!("{BY_WEBHOOK}{}", made.hash),
+                name: entry_in_force(&made.hash),
                 hash: made.hash,
                 policy: None,
                 proof: made.proof,

@@ -256,10 +256,11 @@ fn count(marks: &mut HashMap<Box<str>, usize>, mark: Option<&str>) {
 }
 
 fn discount(marks: &mut HashMap<Box<str>, usize>, mark: Option<&str>) {
-    if let Some(pods) = mark.and_then(|mark| marks.get_mut(mark)) {
+    let Some(mark) = mark else { return };
+    if let Some(pods) = marks.get_mut(mark) {
         *pods -= 1;
         if *pods == 0 {
-            marks.retain(|_, pods| *pods > 0);
+            marks.remove(mark);
         }
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 
-use super::engine::BY_WEBHOOK;
+use super::engine;
 use super::kept::Pods;
 use super::stores::{Stores, serves};
 use crate::api::{Mode, OtelAgent, Routing};
@@ -41,7 +41,7 @@ pub(crate) fn in_force(binding: &DynamicObject) -> InForce {
     let annotations = binding.annotations();
     let annotation = |key: &str| annotations.get(key).map(String::as_str);
     let policy = binding.data["spec"]["policyName"].as_str().map(Into::into);
-    let entry = annotation(names::ANNOTATION_ENTRY).map(|hash| format!("{BY_WEBHOOK}{hash}"));
+    let entry = annotation(names::ANNOTATION_ENTRY).map(engine::entry_in_force);
     InForce {
         mode: annotation(names::ANNOTATION_SERVING).and_then(Mode::parse),
         recipe: annotation(names::ANNOTATION_RECIPE).map(Into::into),
