@@ -142,6 +142,20 @@ proptest! {
     }
 }
 
+/// What `kubectl debug --copy-to` makes of an injected pod, and a hand that copies the spec alone.
+#[test]
+fn a_copy_of_an_injected_pod_is_given_back_what_it_lost_and_nothing_twice() {
+    for recipe in recipes::each() {
+        let pod = json!({"metadata": {"name": "shop"}, "spec": {"containers": [{"name": "app", "image": "shop:1"}]}});
+        let Injection::Injected(injected) = inject(&pod, "shop", recipe) else {
+            panic!("injectable")
+        };
+        let mut copy = injected.clone();
+        copy["metadata"] = json!({"name": "shop"});
+        assert_eq!(inject(&copy, "shop", recipe), Injection::Injected(injected));
+    }
+}
+
 #[test]
 fn every_case_of_the_table_is_added_to_only_and_only_once() {
     for recipe in recipes::each() {
