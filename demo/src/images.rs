@@ -3,6 +3,7 @@
 //! Knows how they are built and named, not what they do.
 
 use std::env;
+use std::ffi::OsString;
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -33,7 +34,7 @@ const STATIC: &str = "-C target-feature=+crt-static";
 /// Builds everything that changed, and returns the image files. Where `OTELAGENT_IMAGES` names a
 /// directory, its files are taken as they are and nothing is built.
 pub fn ensure_all() -> Result<Vec<PathBuf>> {
-    if let Some(directory) = env::var_os("OTELAGENT_IMAGES").filter(|value| !value.is_empty()) {
+    if let Some(directory) = chosen() {
         return prebuilt(Path::new(&directory));
     }
     let target = target_directory();
@@ -67,6 +68,11 @@ pub fn ensure_all() -> Result<Vec<PathBuf>> {
     ])
 }
 
+/// The directory whose images are taken as they are, where there is one.
+pub(crate) fn chosen() -> Option<OsString> {
+    env::var_os("OTELAGENT_IMAGES").filter(|value| !value.is_empty())
+}
+
 fn prebuilt(directory: &Path) -> Result<Vec<PathBuf>> {
     let unreadable = || Error::io(format!("read {}", directory.display()));
     let mut images = Vec::new();
@@ -92,7 +98,7 @@ pub fn load_all(cluster: &Cluster, images: &[PathBuf]) -> Result<bool> {
 }
 
 /// Where cargo puts what it builds.
-fn target_directory() -> PathBuf {
+pub(crate) fn target_directory() -> PathBuf {
     let chosen = env::var_os("CARGO_TARGET_DIR").filter(|value| !value.is_empty());
     chosen.map_or_else(|| repository().join("target"), PathBuf::from)
 }
@@ -135,22 +141,27 @@ fn cargo(what: &str, workspace: &Path, target: &Path, packages: &[&str]) -> Resu
     Ok(target.join(triple).join("release"))
 }
 
-/// Writes an image; a file that would be the same is left as it is.
+/// Writes the image of one static binary.
 fn write(directory: &Path, name: &str, binary: PathBuf) -> Result<PathBuf> {
-    let file = name.replace(['/', ':'], "-");
-    let tar = directory.join(format!("{file}.tar"));
-    // Tests may build at the same time as the demo.
-    let fresh = directory.join(format!("{file}.{}.tar", std::process::id()));
     let inner = binary.file_name().unwrap_or_default().to_string_lossy();
     let inner = format!("/{inner}");
-    ImageSpec {
+    let spec = ImageSpec {
         name: name.to_owned(),
         entrypoint: vec![inner.clone()],
         files: vec![(binary, inner)],
         ca_bundle: true,
         ..ImageSpec::default()
-    }
-    .write(&fresh)?;
+    };
+    put(directory, &spec)
+}
+
+/// Writes an image; a file that would be the same is left as it is.
+pub(crate) fn put(directory: &Path, spec: &ImageSpec) -> Result<PathBuf> {
+    let file = spec.name.replace(['/', ':'], "-");
+    let tar = directory.join(format!("{file}.tar"));
+    // Tests may build at the same time as the demo.
+    let fresh = directory.join(format!("{file}.{}.tar", std::process::id()));
+    spec.write(&fresh)?;
     let read = |path: &Path| std::fs::read(path).ok();
     if read(&tar) == read(&fresh) {
         std::fs::remove_file(&fresh).map_err(Error::io(format!("remove {}", fresh.display())))?;
