@@ -126,7 +126,8 @@ pub(super) fn namespace(name: &str, restricted: bool) -> Value {
 /// Waits until all of each run has arrived: so many spans and, where they are sent, log records and counts.
 pub(super) fn until_all_arrived(world: &World, runs: &BTreeMap<String, u64>, signals: &[&str]) {
     let client = ledger::Client::new(&world.kubectl);
-    until("everything that was sent", PATIENCE, || {
+    // Many pods start at once, on a machine that may have two processors.
+    until("everything that was sent", PATIENCE * 2, || {
         let arrived = client.runs()?.runs;
         let of = |run: &str, signal: &str| {
             let found = arrived.iter().find(|other| other.run == run);

@@ -435,24 +435,26 @@ fn says(world: &World, agent: &str, run: &str, key: &str, value: &str) {
 /// A way to end other than well.
 struct Ending {
     name: &'static str,
-    code: i64,
+    /// Whether a signal ends it. Which one an abort is depends on the process: the first of a container has no
+    /// default actions.
+    killed: bool,
     reason: &'static str,
 }
 
 const ENDINGS: [Ending; 3] = [
     Ending {
         name: "abort",
-        code: 134,
+        killed: true,
         reason: "Error",
     },
     Ending {
         name: "fail",
-        code: 1,
+        killed: false,
         reason: "Error",
     },
     Ending {
         name: "hoard",
-        code: 137,
+        killed: true,
         reason: "OOMKilled",
     },
 ];
@@ -465,7 +467,8 @@ fn those_that_crashed_ended_as_they_should(world: &World) {
             let query = ["pod", &name, "--namespace", &restricted(agent)];
             let pod = world.until("its end", &query, |pod| pod["status"]["phase"] == "Failed");
             let ended = &app_of(&pod)["state"]["terminated"];
-            assert_eq!(ended["exitCode"], ending.code, "{name}: {ended}");
+            let killed = ended["exitCode"].as_i64().map(|code| code > 128);
+            assert_eq!(killed, Some(ending.killed), "{name}: {ended}");
             assert_eq!(ended["reason"], ending.reason, "{name}: {ended}");
         }
     }
@@ -500,8 +503,8 @@ fn copies_of_injected_pods_are_injected_once_and_send(world: &World) {
             "labels": copy["metadata"]["labels"], "annotations": copy["metadata"]["annotations"],
         });
         copy["metadata"] = metadata;
-        copy["status"] = Value::Null;
-        copy["spec"]["nodeName"] = Value::Null;
+        copy.as_object_mut().unwrap().remove("status");
+        copy["spec"].as_object_mut().unwrap().remove("nodeName");
         programs::apply(world, &[copy]);
         runs.insert(debugged, COUNT);
         runs.insert(copied, COUNT);
