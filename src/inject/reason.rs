@@ -38,7 +38,7 @@ pub enum Reason {
         /// Value of the label of the other one.
         agent: String,
     },
-    /// It is a copy of a pod that this `OtelAgent` injected with another recipe.
+    /// It is a copy of a pod that was injected with another recipe.
     InjectedEarlier,
     /// The agent runs on Linux only.
     Windows,
@@ -183,6 +183,9 @@ pub(super) fn why_not(pod: &Value, recipe: &Recipe) -> Option<Reason> {
             return Some(Reason::InjectedEarlier);
         }
     }
+    if recipe.sidecar.is_none() && bears_sidecar(spec) {
+        return Some(Reason::InjectedEarlier);
+    }
     let os = spec.get("os").map(|os| text(os, "name"));
     if os == Some("windows") || entry(pod, ["spec", "nodeSelector"], OS) == Some("windows") {
         return Some(Reason::Windows);
@@ -201,6 +204,16 @@ pub(super) fn why_not(pod: &Value, recipe: &Recipe) -> Option<Reason> {
         .sidecar
         .as_ref()
         .and_then(|sidecar| why_no_sidecar(pod, spec, host_network, recipe, sidecar))
+}
+
+/// Whether a sidecar of ours is in it, which a recipe without one can give no configuration.
+fn bears_sidecar(spec: &Value) -> bool {
+    let named = |key, name| {
+        list(spec, key)
+            .iter()
+            .any(|item| text(item, "name") == name)
+    };
+    named("initContainers", names::CONTAINER) && named("volumes", names::CONFIG_VOLUME)
 }
 
 /// Whether `name.namespace.svc` can mean something to a pod: it needs a list of domains to search.
@@ -306,6 +319,15 @@ pub(super) fn conditions(recipe: &Recipe) -> Vec<Condition> {
     let (agent, config) = (quoted(names::LABEL_AGENT), quoted(names::LABEL_CONFIG));
     let (own, hash) = (quoted(&recipe.agent), quoted(&recipe.hash()));
     let label = format!("object.metadata.?labels[?{agent}]");
+    let earlier = format!(
+        "{label}.hasValue() && {label}.value() == {own} \
+         && object.metadata.?labels[?{config}].orValue(\"\") != {hash}"
+    );
+    let earlier = if recipe.sidecar.is_some() {
+        earlier
+    } else {
+        format!("{earlier} || {}", bears_sidecar_in_cel())
+    };
     let mut conditions = vec![
         mirror(),
         condition(
@@ -316,15 +338,7 @@ pub(super) fn conditions(recipe: &Recipe) -> Vec<Condition> {
             format!("{label}.hasValue() && {label}.value() != {own}"),
             &format!("string({label}.value())"),
         ),
-        condition(
-            "earlier",
-            &Reason::InjectedEarlier,
-            format!(
-                "{label}.hasValue() && {label}.value() == {own} \
-                 && object.metadata.?labels[?{config}].orValue(\"\") != {hash}"
-            ),
-            "",
-        ),
+        condition("earlier", &Reason::InjectedEarlier, earlier, ""),
         condition(
             "windows",
             &Reason::Windows,
@@ -358,6 +372,17 @@ pub(super) fn conditions(recipe: &Recipe) -> Vec<Condition> {
         conditions.extend(sidecar_conditions(recipe, sidecar));
     }
     conditions
+}
+
+/// The same as [`bears_sidecar`].
+fn bears_sidecar_in_cel() -> String {
+    let named = |list: &str, name: &str| {
+        let name = quoted(name);
+        format!("object.spec.?{list}.orValue([]).exists(i, i.name == {name})")
+    };
+    let container = named("initContainers", names::CONTAINER);
+    let volume = named("volumes", names::CONFIG_VOLUME);
+    format!("{container} && {volume}")
 }
 
 /// The contrary of [`resolves_services`].

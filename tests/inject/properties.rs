@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use otelagent_operator::inject::cel::{literal, quoted};
 use otelagent_operator::inject::policy::render;
-use otelagent_operator::inject::{Injection, Recipe, inject};
+use otelagent_operator::inject::{Injection, Reason, Recipe, inject};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::pods::{any_pod, table};
+use super::pods::{any_pod, sidecar_copy, table};
 use super::recipes;
 use super::server::input;
 
@@ -153,6 +153,18 @@ fn a_copy_of_an_injected_pod_is_given_back_what_it_lost_and_nothing_twice() {
         let mut copy = injected.clone();
         copy["metadata"] = json!({"name": "shop"});
         assert_eq!(inject(&copy, "shop", recipe), Injection::Injected(injected));
+    }
+}
+
+/// Without its configuration the sidecar would not start, and no other mode has one for it.
+#[test]
+fn a_copy_with_a_sidecar_is_left_alone_and_told_of_where_another_mode_serves() {
+    for recipe in recipes::each()
+        .iter()
+        .filter(|recipe| recipe.sidecar.is_none())
+    {
+        let outcome = inject(&sidecar_copy(), "sel", recipe);
+        assert_eq!(outcome, Injection::Skipped(Reason::InjectedEarlier));
     }
 }
 
