@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use demo::{images, python, repository};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::programs::{self, COMPILED, PYTHON, Program};
 use super::{World, world};

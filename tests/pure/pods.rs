@@ -58,7 +58,7 @@ fn only_a_sidecar_that_sends_to_a_service_by_its_short_name_needs_to_search_the_
     assert!(needs(&laid_over("c.other.svc:4317")));
     for resolvable in [
         "http://192.0.2.1:4317",
-        "https://telemetry.example.com/c.o.svc",
+        "https://telemetry.example.com:443",
         "http://c.o.svc.cluster.local:4317",
     ] {
         assert!(!needs(&laid_over(resolvable)), "{resolvable}");
