@@ -3,7 +3,6 @@
 //! The program brings a script that lays it out with everything it needs; here the result becomes an image.
 //! Apart from [`crate::images`], since not every machine has a Python and only one test needs it.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -70,7 +69,7 @@ fn make(folder: &Path, directory: &Path) -> Result<PathBuf> {
         ..ImageSpec::default()
     };
     let environment = ENVIRONMENT.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    spec.env.extend(BTreeMap::from(environment));
+    spec.env.extend(environment);
     images::put(directory, &spec)
 }
 
