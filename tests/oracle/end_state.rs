@@ -181,7 +181,24 @@ fn normalise(value: &mut Value, words: &[(String, &str)]) {
 fn replace(text: &str, words: &[(String, &str)]) -> String {
     words
         .iter()
-        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+        .fold(text.to_owned(), |text, (from, to)| whole(&text, from, to))
+}
+
+/// As `str::replace`, but a number is not looked for within a longer one.
+fn whole(text: &str, from: &str, to: &str) -> String {
+    let is_number = from.bytes().all(|byte| byte.is_ascii_digit());
+    let touches = |found: Option<char>| is_number && found.is_some_and(|c| c.is_ascii_digit());
+    let (mut out, mut done) = (String::new(), 0);
+    for (at, _) in text.match_indices(from) {
+        let end = at + from.len();
+        if touches(text[..at].chars().next_back()) || touches(text[end..].chars().next()) {
+            continue;
+        }
+        out.push_str(&text[done..at]);
+        out.push_str(to);
+        done = end;
+    }
+    out + &text[done..]
 }
 
 /// Where two end states differ, for a person; empty where they do not.
