@@ -22,7 +22,7 @@ const LEAD_PART: u32 = 24;
 const SERVING_PART: u32 = 12;
 
 /// How long the authorities that a file held before it changed are trusted on.
-const TRUSTED_ON: Duration = Duration::from_secs(60);
+const TRUSTED_ON: Duration = Duration::from_mins(1);
 /// How long a changed certificate of a file waits until it serves: entries trust its authority by then.
 const SETTLE: Duration = Duration::from_secs(20);
 

@@ -7,7 +7,7 @@ use crate::measure::Histogram;
 use crate::operator::{Operator, free_address};
 use crate::phases::{LOAD_SECONDS, quantiles, selected};
 use crate::report::{Table, ms};
-use crate::world::{PLATFORM, World};
+use crate::world::World;
 use crate::{Args, Outcome};
 
 /// The webhook's own histogram.
