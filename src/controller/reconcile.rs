@@ -17,7 +17,7 @@ use super::error::ControllerError;
 use super::injection::{self, Standing};
 use super::observe::{self, InForce};
 use super::stores::Guarded;
-use super::{apply, fresh, report, restart};
+use super::{apply, bounds, fresh, report, restart};
 use crate::api::{Mode, OtelAgent};
 use crate::desired::{Object, Problem, ValidAgent, topology, validate};
 use crate::inject::environment::HOST_IP;
@@ -116,6 +116,7 @@ async fn refuse(
         ),
         injection,
         winners: standing.winners.clone(),
+        obstacles: Vec::new(),
         because: in_force.because.clone(),
         upgrade: None,
         restarts: None,
@@ -159,6 +160,7 @@ async fn carry_out(
         pods: counted,
         injection: InjectionState::NotWanted,
         winners: standing.winners.clone(),
+        obstacles: bounds::obstacles(&context.stores, valid, &context.environment),
         because: None,
         upgrade: upgrade(valid, &decided, context),
         restarts: None,
@@ -294,7 +296,7 @@ fn describe(
     let state = |mode| observe::vehicle_state(&context.stores, valid, &context.environment, mode);
     let endpoint = |mode| {
         topology(mode)
-            .endpoint(valid)
+            .endpoint(valid, &context.environment)
             .replace(&format!("$({HOST_IP})"), "<node address>")
     };
     facts.serving = serving.map(|mode| (mode, endpoint(mode)));
