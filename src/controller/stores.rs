@@ -1,7 +1,7 @@
 //! The watches and what they have seen: one stream and one store per kind, and who must be looked at
 //! again when something changes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::future::Future;
 use std::hash::Hash;
@@ -14,7 +14,6 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{ApiResource, DynamicObject};
-use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::Event;
@@ -23,13 +22,11 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
+pub(crate) use super::guarded::Guarded;
 use super::kept::{Cache, Kept, Namespaces, Nodes, PodNews, Pods};
 use crate::api::{Mode, OtelAgent};
 use crate::desired::selection;
 use crate::names;
-
-/// `OtelAgent`s as stored, even where one no longer fits the schema.
-pub(crate) type Guarded = DeserializeGuard<OtelAgent>;
 
 /// What injects.
 pub(crate) const POLICY: &str = "MutatingAdmissionPolicy";
@@ -131,7 +128,7 @@ pub(crate) fn label_of(agent: &OtelAgent) -> String {
 /// `owned_namespaces` are those in which vehicles may stand; nothing else is watched there.
 pub(crate) fn build(
     client: &Client,
-    owned_namespaces: impl IntoIterator<Item = String>,
+    owned_namespaces: &BTreeSet<String>,
     admission: &[&'static str],
     sender: UnboundedSender<ObjectRef<Guarded>>,
 ) -> (Stores, Watches, Trigger) {
@@ -147,7 +144,7 @@ pub(crate) fn build(
         trigger,
         watches: Vec::new(),
     };
-    builder.agents(writer);
+    builder.agents(writer, owned_namespaces.clone());
     let namespaces = builder.namespaces();
     let mut stores = Stores {
         agents,
@@ -159,11 +156,11 @@ pub(crate) fn build(
         admission: BTreeMap::new(),
     };
     for namespace in owned_namespaces {
-        let api = Api::namespaced(client.clone(), &namespace);
+        let api = Api::namespaced(client.clone(), namespace);
         stores
             .daemon_sets
             .push(builder.owned("daemonsets", api, ()));
-        let api = Api::namespaced(client.clone(), &namespace);
+        let api = Api::namespaced(client.clone(), namespace);
         stores.services.push(builder.owned("services", api, ()));
     }
     for kind in admission {
@@ -184,8 +181,8 @@ struct Builder {
 }
 
 impl Builder {
-    /// A new, changed or deleted spec may change whom its rivals exclude; a written status does not.
-    fn agents(&mut self, writer: Writer<Guarded>) {
+    /// A new, changed or deleted spec may change whom its younger rivals exclude; a written status does not.
+    fn agents(&mut self, writer: Writer<Guarded>, platform: BTreeSet<String>) {
         let on = self.trigger.clone();
         let mut generations: HashMap<String, Option<i64>> = HashMap::new();
         let tell = move |agent: &Guarded| {
@@ -202,7 +199,7 @@ impl Builder {
                 generations.insert(uid, generation) != Some(generation)
             };
             if is_new {
-                on.each(|other| other.spec.workloads.is_some());
+                on.each(|other| may_lose_to(other, agent, &platform));
             }
         };
         let api = Api::all(self.client.clone());
@@ -267,6 +264,15 @@ impl Builder {
         self.watches.push(drive(what, api, ours, writer, tell));
         store
     }
+}
+
+/// Whether what an `OtelAgent` injects may depend on another. The older wins, so it depends on none that is
+/// younger; and beyond its own namespace only one of a platform namespace selects.
+fn may_lose_to(agent: &OtelAgent, other: &Guarded, platform: &BTreeSet<String>) -> bool {
+    let (namespace, others) = (&agent.metadata.namespace, &other.meta().namespace);
+    let is_platform = |name: &Option<String>| name.as_ref().is_some_and(|n| platform.contains(n));
+    agent.metadata.creation_timestamp >= other.meta().creation_timestamp
+        && (namespace == others || is_platform(namespace) || is_platform(others))
 }
 
 /// One watch with back-off, without its managers stored and told. Ends only if the stream does.

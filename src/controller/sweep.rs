@@ -11,8 +11,7 @@ use kube::{Api, ResourceExt};
 use super::context::Context;
 use super::error::ControllerError;
 use super::injection;
-use super::stores::ADMISSION_KINDS;
-use crate::api::OtelAgent;
+use super::stores::{ADMISSION_KINDS, Guarded};
 use crate::names;
 
 /// One sweep. `OtelAgent`s are known by uid: one that was deleted and made again is another.
@@ -61,9 +60,10 @@ async fn is_gone(
     name: &str,
     uid: &str,
 ) -> Result<bool, ControllerError> {
-    let api: Api<OtelAgent> = Api::namespaced(context.client.clone(), namespace);
+    // The object itself: of one that cannot be read not even its metadata could.
+    let api: Api<Guarded> = Api::namespaced(context.client.clone(), namespace);
     let found = api
-        .get_metadata_opt(name)
+        .get_opt(name)
         .await
         .map_err(ControllerError::api("look for an owner"))?;
     Ok(found.and_then(|object| object.uid()).as_deref() != Some(uid))

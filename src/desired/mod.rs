@@ -20,4 +20,6 @@ pub use environment::{Environment, ServerVersion};
 pub use modes::{Topology, topology};
 pub use objects::{Object, corrections, covers, is_as_wanted};
 pub use ownership::Owner;
-pub use validate::{Problem, ValidAgent, selection, validate};
+pub use validate::{
+    MAX_PER_NAMESPACE, Problem, ValidAgent, crowding, is_permitted, selection, validate,
+};

@@ -45,6 +45,7 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
         observed_generation: facts.generation,
         mode: facts.serving.as_ref().map(|(mode, _)| *mode),
         endpoint: facts.serving.as_ref().map(|(_, endpoint)| endpoint.clone()),
+        paths: facts.paths.clone(),
         agents: Some(agents(facts)),
         pods: Some(facts.pods.counts.clone()),
         restarts: facts.restarts.as_ref().map(restarts::counts),
@@ -304,7 +305,7 @@ fn injected(facts: &Facts) -> Verdict {
             )
         }
         InjectionState::InForce if !facts.winners.is_empty() => {
-            let winners = facts.winners.join(", ");
+            let winners = first_few(&facts.winners, ", ");
             verdict(
                 true,
                 "InForce",
@@ -418,6 +419,7 @@ mod tests {
             serving_vehicle: Some(ready),
             wanted_vehicle: None,
             held: Vec::new(),
+            paths: Vec::new(),
             pods: PodReport::default(),
             injection: InjectionState::InForce,
             winners: Vec::new(),
