@@ -37,19 +37,16 @@ pub fn ensure_all() -> Result<Vec<PathBuf>> {
         return prebuilt(Path::new(&directory));
     }
     let target = target_directory();
-    let products = ["otelagent-operator", "otelagent-agent"];
-    let product = cargo(
-        "the operator and the agent",
-        repository(),
-        &target,
-        &products,
-    )?;
+    let product = |what, profile, package| cargo(what, repository(), &target, profile, &[package]);
+    let operator = product("the operator", "operator", "otelagent-operator")?;
+    let agent = product("the agent", "release", "otelagent-agent")?;
     let apps = repository().join("apps");
     let programs = ["rust-sdk", "ledger"];
     let app = cargo(
         "the test applications",
         &apps,
         &target.join("apps"),
+        "release",
         &programs,
     )?;
     let go_sdk = target.join("apps/go-sdk");
@@ -58,8 +55,8 @@ pub fn ensure_all() -> Result<Vec<PathBuf>> {
     let images = target.join("images");
     let write = |name: &str, binary: PathBuf| write(&images, name, binary);
     Ok(vec![
-        write(OPERATOR, product.join("otelagent-operator"))?,
-        write(AGENT, product.join("otelagent-agent"))?,
+        write(OPERATOR, operator.join("otelagent-operator"))?,
+        write(AGENT, agent.join("otelagent-agent"))?,
         write(RUST_SDK, app.join("rust-sdk"))?,
         write(LEDGER, app.join("ledger"))?,
         write(GO_SDK, go_sdk)?,
@@ -98,7 +95,13 @@ fn target_directory() -> PathBuf {
 }
 
 /// Builds packages of a workspace into static binaries, and returns the directory they are in.
-fn cargo(what: &str, workspace: &Path, target: &Path, packages: &[&str]) -> Result<PathBuf> {
+fn cargo(
+    what: &str,
+    workspace: &Path,
+    target: &Path,
+    profile: &str,
+    packages: &[&str],
+) -> Result<PathBuf> {
     // Naming the target keeps the flags away from build scripts, and this build away from others.
     let triple = format!("{}-unknown-linux-gnu", env::consts::ARCH);
     let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -106,7 +109,8 @@ fn cargo(what: &str, workspace: &Path, target: &Path, packages: &[&str]) -> Resu
         .current_dir(workspace)
         .args([
             "build",
-            "--release",
+            "--profile",
+            profile,
             "--locked",
             "--target",
             &triple,
@@ -132,7 +136,7 @@ fn cargo(what: &str, workspace: &Path, target: &Path, packages: &[&str]) -> Resu
             output: lines[lines.len().saturating_sub(40)..].join("\n"),
         });
     }
-    Ok(target.join(triple).join("release"))
+    Ok(target.join(triple).join(profile))
 }
 
 /// Writes an image; a file that would be the same is left as it is.
