@@ -11,4 +11,5 @@ mod process;
 mod pure;
 mod servers;
 mod simulated;
+mod threats;
 mod walks;
