@@ -21,6 +21,11 @@ const LEAD_PART: u32 = 24;
 /// Of its issuer's life a serving certificate lives one part in so many.
 const SERVING_PART: u32 = 12;
 
+/// How long the authorities that a file held before it changed are trusted on.
+const TRUSTED_ON: Duration = Duration::from_mins(1);
+/// How long a changed certificate of a file waits until it serves: entries trust its authority by then.
+const SETTLE: Duration = Duration::from_secs(20);
+
 /// From when to when something holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -57,6 +62,38 @@ impl Life {
             .checked_add(self.length() / LEAD_PART)
             .unwrap_or(Timestamp::MAX)
     }
+}
+
+/// The authorities of a file that somebody else renews: those it holds and, for a while, those it held
+/// before, since it is not known when replicas read what changes beside it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustedFile {
+    holds: String,
+    held: Option<(String, Timestamp)>,
+}
+
+impl TrustedFile {
+    /// Takes in what the file holds now, and says what is to be trusted, as PEM.
+    pub fn read(&mut self, text: String, now: Timestamp) -> String {
+        if text != self.holds {
+            let before = std::mem::replace(&mut self.holds, text);
+            self.held = (!before.is_empty()).then_some((before, now));
+        }
+        let is_recent = |(_, since): &(String, Timestamp)| !is_past(*since, TRUSTED_ON, now);
+        match self.held.as_ref().filter(|held| is_recent(held)) {
+            Some((held, _)) => format!("{}\n{held}", self.holds.trim_end()),
+            None => self.holds.clone(),
+        }
+    }
+}
+
+/// Whether a certificate of a file that was first seen at a moment may serve in the place of another.
+pub fn may_serve(first_seen: Timestamp, now: Timestamp) -> bool {
+    is_past(first_seen, SETTLE, now)
+}
+
+fn is_past(since: Timestamp, length: Duration, now: Timestamp) -> bool {
+    Duration::try_from(now.duration_since(since)).unwrap_or_default() >= length
 }
 
 /// One certificate authority.
@@ -232,6 +269,18 @@ mod tests {
         let one = Authority::default().with(issuer("a", at(10)), at(10));
         assert!(!one.is_to_be_renewed(at(0)));
         assert!(one.signer(at(0)).is_some());
+    }
+
+    #[test]
+    fn what_a_file_held_is_trusted_until_every_replica_serves_by_what_it_holds() {
+        let second = |second| Timestamp::from_second(second).unwrap();
+        let mut file = TrustedFile::default();
+        assert_eq!(file.read("a\n".into(), second(0)), "a\n");
+        assert_eq!(file.read("a\n".into(), second(900)), "a\n");
+        assert_eq!(file.read("b\n".into(), second(1000)), "b\na\n");
+        assert!(!may_serve(second(1000), second(1019)) && may_serve(second(1000), second(1020)));
+        assert_eq!(file.read("b\n".into(), second(1059)), "b\na\n");
+        assert_eq!(file.read("b\n".into(), second(1060)), "b\n");
     }
 
     #[test]

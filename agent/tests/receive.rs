@@ -45,6 +45,38 @@ async fn every_signal_of_an_unmodified_grpc_client_arrives_on_every_port() {
 }
 
 #[tokio::test]
+async fn an_agent_that_listens_everywhere_is_reached_by_addresses_of_either_family() {
+    let sink = Sink::grpc().await;
+    let mut sent = 0;
+    for everywhere in ["[::]:0", ":0"] {
+        let protocols = format!("grpc: {{endpoint: '{everywhere}'}}");
+        let agent = Setup::grpc(sink.address).receiver(&protocols).start();
+        let port = agent.ports[0].port();
+        for host in ["127.0.0.1", "[::1]"] {
+            let url = format!("http://{host}:{port}");
+            let mut client = TraceServiceClient::connect(url).await.unwrap();
+            client.export(spans("span", 1)).await.unwrap();
+            sent += 1;
+        }
+        eventually("everything is delivered", || sink.spans().len() == sent).await;
+    }
+}
+
+#[tokio::test]
+async fn an_address_of_either_family_may_stand_in_brackets() {
+    let sink = Sink::grpc().await;
+    for host in ["127.0.0.1", "::1"] {
+        let protocols = "grpc: {endpoint: '[${env:ADDRESS}]:0'}";
+        let setup = Setup::grpc(sink.address).receiver(protocols);
+        let agent = setup.env("ADDRESS", host).start();
+        assert_eq!(agent.ports[0].ip().to_string(), host);
+        let url = format!("http://{}", agent.ports[0]);
+        let mut client = TraceServiceClient::connect(url).await.unwrap();
+        client.export(spans("span", 1)).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn every_signal_over_http_arrives_on_every_port() {
     let sink = Sink::http().await;
     let agent = Setup::http(sink.address).start();

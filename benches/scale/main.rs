@@ -11,6 +11,7 @@ mod measure;
 mod operator;
 mod phases;
 mod report;
+mod webhook;
 mod world;
 
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
-//! The operator as a process beside the bed, with the rights of its installation.
+//! The operator's processes beside the bed, each with the rights of its installation.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,7 +14,11 @@ use crate::world::{PLATFORM, World};
 /// As whom its requests are in the audit log.
 pub(crate) const USER: &str = "system:serviceaccount:otelagent-system:otelagent-operator";
 
-/// The operator, ended with the benchmark.
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// The account of the webhook.
+const WEBHOOK: &str = "otelagent-webhook";
+
+/// One of the operator's processes, ended with the benchmark.
 pub(crate) struct Operator {
     child: Child,
     metrics: SocketAddr,
@@ -30,13 +34,30 @@ impl Drop for Operator {
 }
 
 impl Operator {
+    /// The controller.
+    pub(crate) fn start(world: &World, more: &[String]) -> Outcome<Self> {
+        let words = ["controller".to_owned(), "--leader-elect".to_owned()];
+        Self::run(world, "otelagent-operator", &[&words, more].concat())
+    }
+
+    /// The webhook, at an address where the API server can call it.
+    pub(crate) fn webhook(world: &World, address: SocketAddr) -> Outcome<Self> {
+        let words = [
+            "webhook".to_owned(),
+            format!("--address={address}"),
+            format!("--server-names={}", address.ip()),
+        ];
+        Self::run(world, WEBHOOK, &words)
+    }
+
     /// The binary that cargo built for this benchmark, in the same profile.
-    pub(crate) fn start(world: &World) -> Outcome<Self> {
-        let kubeconfig = kubeconfig(world)?;
-        let (metrics, health) = (free_address()?, free_address()?);
+    fn run(world: &World, account: &str, words: &[String]) -> Outcome<Self> {
+        let kubeconfig = kubeconfig(world, account)?;
+        let (metrics, health) = (free_address(LOOPBACK)?, free_address(LOOPBACK)?);
         let begun = Instant::now();
         let child = Command::new(env!("CARGO_BIN_EXE_otelagent-operator"))
-            .args(["controller", "--log-level=warn", "--leader-elect"])
+            .args(words)
+            .arg("--log-level=warn")
             .arg(format!("--metrics-address={metrics}"))
             .arg(format!("--health-address={health}"))
             .env("KUBECONFIG", &kubeconfig)
@@ -82,26 +103,23 @@ impl Operator {
     }
 }
 
-/// The bed's, with the operator's own token.
-fn kubeconfig(world: &World) -> Outcome<PathBuf> {
-    let token = world.kubectl(&[
-        "create",
-        "token",
-        "otelagent-operator",
-        "-n",
-        PLATFORM,
-        "--duration=24h",
-    ])?;
+/// The bed's, with an account's own token.
+fn kubeconfig(world: &World, account: &str) -> Outcome<PathBuf> {
+    let token = world.kubectl(&["create", "token", account, "-n", PLATFORM, "--duration=24h"])?;
     let mut config: Value =
         serde_json::from_str(&std::fs::read_to_string(world.bed.kubeconfig())?)?;
     config["users"][0]["user"] = json!({"token": token});
-    let file = world.bed.kubeconfig().with_file_name("operator.kubeconfig");
+    let file = world
+        .bed
+        .kubeconfig()
+        .with_file_name(format!("{account}.kubeconfig"));
     std::fs::write(&file, config.to_string())?;
     Ok(file)
 }
 
-fn free_address() -> Outcome<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+/// An address at which nobody listens.
+pub(crate) fn free_address(host: IpAddr) -> Outcome<SocketAddr> {
+    Ok(TcpListener::bind((host, 0))?.local_addr()?)
 }
 
 fn get(address: SocketAddr, path: &str) -> Outcome<String> {

@@ -10,14 +10,14 @@ use crate::measure::{Audit, Histogram, Requests};
 use crate::operator::Operator;
 use crate::report::{Table, ms, seconds};
 use crate::world::{NODE_AGENTS, World, namespace};
-use crate::{Args, Outcome};
+use crate::{Args, Outcome, webhook};
 
 /// The operator's own histogram.
 const RECONCILE: &str = "otelagent_reconcile_duration_seconds";
 /// The API server's histogram of all mutation by its built-in and policy plugins, by plugin.
 const ADMISSION: &str = "apiserver_admission_controller_admission_duration_seconds";
 const PLUGIN: &str = r#"name="MutatingAdmissionPolicy""#;
-const LOAD_SECONDS: u32 = 60;
+pub(crate) const LOAD_SECONDS: u32 = 60;
 /// Into how many parts the load is cut where cases take turns.
 const TURNS: u32 = 6;
 
@@ -33,7 +33,7 @@ pub(crate) async fn run(world: &World, args: &Args, before: &str) -> Outcome<Str
     say("the operator starts anew");
     drop(operator_before);
     let mut audit = Audit::from_now(&log)?;
-    let operator = Operator::start(world)?;
+    let operator = Operator::start(world, &[])?;
     let mut table = Table::new();
     table.row(
         "start to all caches filled",
@@ -61,6 +61,9 @@ pub(crate) async fn run(world: &World, args: &Args, before: &str) -> Outcome<Str
     )?;
     say("admission");
     admission(world, args, &mut table).await?;
+    say("the webhook in the place of policies");
+    drop(meter);
+    webhook::run(world, args, &mut table).await?;
     say("done");
     Ok(heading(args, filled, before) + &table.0)
 }
@@ -69,7 +72,7 @@ pub(crate) async fn run(world: &World, args: &Args, before: &str) -> Outcome<Str
 async fn fill(world: &World, args: &Args, say: &impl Fn(&str)) -> Outcome<Operator> {
     say("namespaces");
     world.create_namespaces(args).await?;
-    let operator = Operator::start(world)?;
+    let operator = Operator::start(world, &[])?;
     say("OtelAgents");
     world.create_agents(args).await?;
     say("workloads");
@@ -146,7 +149,7 @@ fn passes(table: &mut Table, when: &str, histogram: &Histogram) {
 }
 
 /// Median and 99th percentile, as far as the buckets tell.
-fn quantiles(histogram: &Histogram) -> String {
+pub(crate) fn quantiles(histogram: &Histogram) -> String {
     let quantile = |share| {
         let found = histogram.quantile(share);
         found.map_or("none".into(), |found| format!("{:.1} ms", found * 1e3))
@@ -280,7 +283,7 @@ async fn switch(world: &World, args: &Args, table: &mut Table) -> Outcome<()> {
 }
 
 /// Namespaces of both kinds: with a sidecar object of their own, and selected by one of a node mode.
-fn selected(args: &Args) -> Vec<String> {
+pub(crate) fn selected(args: &Args) -> Vec<String> {
     let sidecars = args.agents.saturating_sub(NODE_AGENTS).min(args.namespaces);
     let of_nodes = sidecars..args.namespaces;
     let some = (0..sidecars).take(20).chain(of_nodes.take(20));

@@ -74,7 +74,15 @@ impl World {
     }
 
     fn install(&self) -> Outcome<()> {
-        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/default");
+        self.apply("manifests/default")?;
+        // It runs as a process beside the bed instead.
+        self.kubectl(&["delete", "deployment", "otelagent-operator", "-n", PLATFORM])?;
+        Ok(())
+    }
+
+    /// Applies a kustomization of the repository.
+    pub(crate) fn apply(&self, what: &str) -> Outcome<()> {
+        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join(what);
         let apply = [
             "apply",
             "--server-side",
@@ -89,8 +97,6 @@ impl World {
             std::thread::sleep(Duration::from_secs(1));
         }
         self.kubectl(&apply)?;
-        // It runs as a process beside the bed instead.
-        self.kubectl(&["delete", "deployment", "otelagent-operator", "-n", PLATFORM])?;
         Ok(())
     }
 

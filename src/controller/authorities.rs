@@ -17,7 +17,7 @@ use super::context::Context;
 use super::engine::InjectionSettings;
 use super::error::ControllerError;
 use super::stores::Trigger;
-use crate::authority::Authority;
+use crate::authority::{Authority, TrustedFile};
 use crate::names;
 use crate::process::{in_full, issue};
 
@@ -30,6 +30,8 @@ pub(crate) struct Authorities {
     trusted: Mutex<String>,
     /// Our own, as last read or written.
     own: Mutex<Option<Authority>>,
+    /// Those of a file.
+    file: Mutex<TrustedFile>,
 }
 
 impl Authorities {
@@ -98,7 +100,10 @@ async fn look(context: &Context, settings: &InjectionSettings) -> Result<String,
     if let Some(path) = settings.authority_file.clone() {
         let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
         let read = read.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        return read.map_err(ControllerError::AuthorityFile);
+        let text = read.map_err(ControllerError::AuthorityFile)?;
+        let file = &context.authorities.file;
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+        return Ok(file.read(text, Timestamp::now()));
     }
     let now = Timestamp::now();
     let namespace = &context.environment.operator_namespace;

@@ -5,6 +5,7 @@
 
 mod apply;
 mod authorities;
+mod bounds;
 mod context;
 mod engine;
 mod error;
@@ -27,10 +28,12 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::channel::mpsc;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::ListParams;
 use kube::runtime::controller::{self, Action};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
-use kube::{Client, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use tokio::task::JoinSet;
 
 pub use self::engine::InjectionSettings;
@@ -38,7 +41,7 @@ pub use self::error::ControllerError;
 
 use self::context::Context;
 use self::stores::{ADMISSION_KINDS, BINDING, ENTRY, Guarded, Trigger};
-use crate::desired::{self, Engine, Environment, ServerVersion};
+use crate::desired::{self, Engine, Environment, Family, ServerVersion};
 use crate::names;
 use crate::process::{Metrics, in_full};
 
@@ -225,6 +228,20 @@ fn on_error(agent: Arc<Guarded>, error: &ControllerError, context: Arc<Context>)
     }
 }
 
+/// The family of the nodes' first addresses, which is the same on all of them. Where there is no node yet
+/// it is taken for IPv4.
+async fn family_of_nodes(client: &Client) -> Result<Family, ControllerError> {
+    let one = ListParams::default().limit(1);
+    let nodes = Api::<Node>::all(client.clone()).list(&one).await;
+    let nodes = nodes.map_err(ControllerError::api("ask for a node"))?;
+    let status = nodes.items.first().and_then(|node| node.status.as_ref());
+    let addresses = status.and_then(|status| status.addresses.as_ref());
+    let mut internal = addresses.into_iter().flatten();
+    let first = internal.find(|address| address.type_ == "InternalIP");
+    let is_v6 = first.is_some_and(|first| first.address.contains(':'));
+    Ok(if is_v6 { Family::V6 } else { Family::V4 })
+}
+
 /// The server's version, and which admission kinds it serves.
 async fn look_at_server(
     client: &Client,
@@ -249,6 +266,7 @@ async fn look_at_server(
         platform_namespaces: settings.platform_namespaces.clone(),
         agent_image: settings.agent_image.clone(),
         server,
+        nodes: family_of_nodes(client).await?,
         operator_version: settings.version.clone(),
     };
     Ok((environment, kinds))

@@ -208,7 +208,7 @@ pub(crate) fn pods(
     // Others of the cluster's pods can neither be this object's nor be missed by it.
     let namespaces: Vec<_> = known
         .namespaces()
-        .filter(|(name, _)| !is_system(name, environment) && reaches(name))
+        .filter(|(name, _)| !environment.is_excluded(name) && reaches(name))
         .map(|(name, namespace)| (name, labels_of.labels(name), namespace))
         .filter(|(name, labels, namespace)| {
             namespace.has_injected(&label)
@@ -260,11 +260,4 @@ fn coverage(nodes: &NodeState, known: &Pods, agent: &OtelAgent, label: &str) -> 
         coverage.anywhere.insert(Mode::NodeLocal);
     }
     coverage
-}
-
-/// Whether nobody injects pods of a namespace.
-fn is_system(namespace: &str, environment: &Environment) -> bool {
-    environment
-        .excluded_namespaces()
-        .any(|excluded| excluded == namespace)
 }

@@ -19,7 +19,7 @@ use super::error::ControllerError;
 use super::injection::{self, Standing};
 use super::observe::{self, InForce};
 use super::stores::Guarded;
-use super::{apply, fresh, report, restart, rivals};
+use super::{apply, bounds, fresh, report, restart, rivals};
 use crate::api::{Mode, OtelAgent};
 use crate::desired::{Object, Problem, ValidAgent, crowding, topology, validate};
 use crate::inject::environment::HOST_IP;
@@ -138,6 +138,7 @@ async fn refuse(
         ),
         injection,
         winners: standing.winners.clone(),
+        obstacles: Vec::new(),
         because: in_force.because.clone(),
         upgrade: None,
         restarts: None,
@@ -182,6 +183,7 @@ async fn carry_out(
         pods: counted,
         injection: InjectionState::NotWanted,
         winners: standing.winners.clone(),
+        obstacles: bounds::obstacles(&context.stores, valid, &context.environment),
         because: None,
         upgrade: upgrade(valid, &decided, context),
         restarts: None,
@@ -336,7 +338,7 @@ fn describe(
     let state = |mode| observe::vehicle_state(&context.stores, valid, &context.environment, mode);
     let endpoint = |mode| {
         topology(mode)
-            .endpoint(valid)
+            .endpoint(valid, &context.environment)
             .replace(&format!("$({HOST_IP})"), "<node address>")
     };
     facts.serving = serving.map(|mode| (mode, endpoint(mode)));

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::channel::mpsc::UnboundedSender;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::reflector::store::Writer;
@@ -22,6 +22,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
+use super::bounds::{Bounding, Bounds};
 pub(crate) use super::guarded::Guarded;
 use super::kept::{Cache, Kept, Namespaces, Nodes, PodNews, Pods};
 use crate::api::{Mode, OtelAgent};
@@ -65,6 +66,8 @@ pub(crate) struct Stores {
     pub(crate) pods: Arc<Kept<Pods>>,
     pub(crate) nodes: Arc<Kept<Nodes>>,
     pub(crate) namespaces: Arc<Kept<Namespaces>>,
+    pub(crate) limit_ranges: Arc<Kept<Bounds<LimitRange>>>,
+    pub(crate) resource_quotas: Arc<Kept<Bounds<ResourceQuota>>>,
     pub(crate) daemon_sets: Vec<Store<DaemonSet>>,
     pub(crate) services: Vec<Store<Service>>,
     /// By kind; those that the server serves and the operator may read.
@@ -150,6 +153,8 @@ pub(crate) fn build(
         agents,
         pods: builder.pods(&namespaces),
         nodes: builder.nodes(),
+        limit_ranges: builder.bounds("limitranges", &namespaces),
+        resource_quotas: builder.bounds("resourcequotas", &namespaces),
         namespaces,
         daemon_sets: Vec::new(),
         services: Vec::new(),
@@ -222,6 +227,29 @@ impl Builder {
         let on = self.trigger.clone();
         let tell = move |_: Option<&()>| on.each(|agent| agent.spec.mode.on_nodes());
         self.kept("nodes", watcher::Config::default(), tell)
+    }
+
+    /// What could keep a sidecar out of its namespace.
+    fn bounds<K>(
+        &mut self,
+        what: &'static str,
+        namespaces: &Arc<Kept<Namespaces>>,
+    ) -> Arc<Kept<Bounds<K>>>
+    where
+        K: Bounding,
+        Bounds<K>: Cache<Object = K, News = String>,
+    {
+        let (on, known) = (self.trigger.clone(), namespaces.clone());
+        let tell = move |news: Option<&String>| {
+            on.each(|agent| {
+                let concerns = |namespace: &String| {
+                    let labels = known.read().labels(namespace);
+                    selection(agent).is_some_and(|s| s.in_namespace(namespace, &labels))
+                };
+                agent.spec.mode == Mode::Sidecar && news.is_none_or(concerns)
+            });
+        };
+        self.kept(what, watcher::Config::default(), tell)
     }
 
     fn pods(&mut self, namespaces: &Arc<Kept<Namespaces>>) -> Arc<Kept<Pods>> {
@@ -397,6 +425,8 @@ impl Stores {
         self.pods.wait_until_filled().await;
         self.nodes.wait_until_filled().await;
         self.namespaces.wait_until_filled().await;
+        self.limit_ranges.wait_until_filled().await;
+        self.resource_quotas.wait_until_filled().await;
         for store in &self.daemon_sets {
             let _ = store.wait_until_ready().await;
         }

@@ -30,6 +30,11 @@ const OTHER_BASE_MEMORY: u64 = 128 * MIB;
 /// Signals of the generated pipelines. The queue of each counts for itself.
 const SIGNALS: [&str; 3] = ["traces", "metrics", "logs"];
 
+/// Every address of the pod, of either family.
+const ANY: &str = "[::]";
+/// The node's address; in brackets, which an address of either family may stand in here.
+const HOST: &str = "[${env:OTELAGENT_HOST_IP}]";
+
 /// Which addresses the agent listens on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
@@ -45,16 +50,16 @@ impl Placement {
     fn receiver(self) -> &'static str {
         match self {
             Self::Sidecar => "127.0.0.1",
-            Self::Pod => "0.0.0.0",
-            Self::Host => "${env:OTELAGENT_HOST_IP}",
+            Self::Pod => ANY,
+            Self::Host => HOST,
         }
     }
 
     /// Health and metrics are reached from the node and from scrapers, so never loopback only.
     fn own(self) -> &'static str {
         match self {
-            Self::Sidecar | Self::Pod => "0.0.0.0",
-            Self::Host => "${env:OTELAGENT_HOST_IP}",
+            Self::Sidecar | Self::Pod => ANY,
+            Self::Host => HOST,
         }
     }
 }

@@ -13,8 +13,20 @@ pub struct Environment {
     pub agent_image: String,
     /// Version of the API server.
     pub server: ServerVersion,
+    /// Family of the nodes' first addresses, which pods are given as `status.hostIP`.
+    pub nodes: Family,
     /// Version of this operator, such as `0.1.0`.
     pub operator_version: String,
+}
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Family {
+    /// Four bytes.
+    #[default]
+    V4,
+    /// Sixteen bytes; in brackets where a port follows (RFC 3986, 3.2.2).
+    V6,
 }
 
 impl Environment {
@@ -26,6 +38,12 @@ impl Environment {
     /// Namespaces whose pods nobody sees: the system's, and the operator's own.
     pub fn excluded_namespaces(&self) -> impl Iterator<Item = &str> {
         ["kube-system", self.operator_namespace.as_str()].into_iter()
+    }
+
+    /// Whether nobody injects pods of a namespace.
+    pub fn is_excluded(&self, namespace: &str) -> bool {
+        self.excluded_namespaces()
+            .any(|excluded| excluded == namespace)
     }
 }
 

@@ -16,7 +16,7 @@ mod validate;
 
 pub use agent_config::Placement;
 pub use engine::{Choice, Engine, engine};
-pub use environment::{Environment, ServerVersion};
+pub use environment::{Environment, Family, ServerVersion};
 pub use modes::{Topology, topology};
 pub use objects::{Object, corrections, covers, is_as_wanted};
 pub use ownership::Owner;

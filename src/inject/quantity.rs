@@ -1,4 +1,4 @@
-//! Whether two Kubernetes quantities are the same amount: the API server rewrites `0.5` as `500m`.
+//! Kubernetes quantities as amounts, to compare them: the API server rewrites `0.5` as `500m`.
 
 /// Exact comparison; texts that are no quantities are equal only as texts.
 pub(super) fn same(a: &str, b: &str) -> bool {
@@ -6,7 +6,7 @@ pub(super) fn same(a: &str, b: &str) -> bool {
 }
 
 /// The amount in billionths, the smallest unit of a quantity. `None` where it is finer or too large.
-fn billionths(text: &str) -> Option<i128> {
+pub(super) fn billionths(text: &str) -> Option<i128> {
     let end = text
         .rfind(|c: char| c.is_ascii_digit() || c == '.')
         .map(|last| last + 1)?;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::environment::{RESOURCE_ATTRIBUTES, SERVICE_NAME};
 use super::json::text;
+use super::limits::{self, Amounts};
 use crate::api::Mode;
 use crate::names;
 
@@ -69,6 +70,14 @@ impl Recipe {
     /// Ten hexadecimal characters over everything that is injected: label `otelagent.dev/config`.
     pub fn hash(&self) -> String {
         names::hash(&serde_json::to_string(self).unwrap_or_default(), 10)
+    }
+
+    /// What the injected container asks for; nothing where none is injected.
+    pub fn amounts(&self) -> Amounts {
+        self.sidecar
+            .as_ref()
+            .map(limits::amounts)
+            .unwrap_or_default()
     }
 
     /// Name of the injected container, where there is one.

@@ -45,10 +45,10 @@ pub enum InjectionEngine {
 #[derive(Clone, Debug, clap::Args)]
 pub struct TellingArgs {
     /// Where Prometheus reads metrics.
-    #[arg(long, default_value = "0.0.0.0:8080")]
+    #[arg(long, default_value = "[::]:8080")]
     pub metrics_address: SocketAddr,
     /// Where the kubelet asks for health and readiness.
-    #[arg(long, default_value = "0.0.0.0:8081")]
+    #[arg(long, default_value = "[::]:8081")]
     pub health_address: SocketAddr,
     /// What is logged: a level (error, warn, info, debug, trace), or target=level pairs.
     #[arg(long, env = "RUST_LOG", default_value = "info")]
@@ -106,7 +106,7 @@ pub struct WebhookArgs {
     #[arg(long, env = "POD_NAMESPACE", default_value = "otelagent-system")]
     pub namespace: String,
     /// Where the API server calls.
-    #[arg(long, default_value = "0.0.0.0:8443")]
+    #[arg(long, default_value = "[::]:8443")]
     pub address: SocketAddr,
     /// DNS names and addresses by which the API server calls. Default: the Service
     /// otelagent-webhook.

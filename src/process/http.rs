@@ -4,7 +4,8 @@
 //! life of a connection. Must not know what the pages say.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use tokio::sync::Semaphore;
 
 use super::ProcessError;
 
+/// What Linux answers where it was started without IPv6 (`errno.h`).
+const EAFNOSUPPORT: i32 = 97;
 /// Connections at a time; a scraper and a kubelet need one each.
 const CONNECTIONS: usize = 64;
 /// How long a request may take to arrive.
@@ -62,11 +65,20 @@ impl Page {
     }
 }
 
-/// Listens on an address.
+/// Listens on an address; on all of either family where it is `[::]`, or of the one there is.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, ProcessError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| ProcessError::Listen { address, source })
+    let bound = match TcpListener::bind(address).await {
+        Err(error) if is_any_without_ipv6(address, &error) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    };
+    bound.map_err(|source| ProcessError::Listen { address, source })
+}
+
+/// Whether the kernel knows no IPv6 at all.
+fn is_any_without_ipv6(address: SocketAddr, error: &io::Error) -> bool {
+    address.ip() == Ipv6Addr::UNSPECIFIED && error.raw_os_error() == Some(EAFNOSUPPORT)
 }
 
 /// Answers for ever with the page of each path, 404 where there is none.

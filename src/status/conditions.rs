@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::injected::injected;
 use super::pods::name_owners;
 use super::{Facts, InjectionState, restarts};
 use crate::api::{ACCEPTED, AgentCounts, INJECTED, OtelAgentStatus, READY, RESTARTING, SWITCHING};
@@ -269,59 +270,6 @@ fn switching(facts: &Facts) -> Verdict {
     )
 }
 
-fn injected(facts: &Facts) -> Verdict {
-    let missed = facts.pods.counts.missed;
-    match &facts.injection {
-        InjectionState::NotWanted => verdict(
-            true,
-            "NoWorkloads",
-            "no workloads are selected; the endpoint is in status",
-        ),
-        InjectionState::WaitingForVehicle => verdict(
-            false,
-            "VehicleNotReady",
-            "nothing is injected before the first agents are ready",
-        ),
-        InjectionState::Failed { reason, message } => verdict(false, reason, message.clone()),
-        InjectionState::InForce if missed > 0 => {
-            let owners = name_owners(&facts.pods.missed);
-            verdict(
-                false,
-                "PodsMissed",
-                format!("{missed} selected pods were not injected and need a restart ({owners})"),
-            )
-        }
-        InjectionState::InForce if !facts.pods.outdated.is_empty() => {
-            let pods: usize = facts.pods.outdated.values().sum();
-            let owners = name_owners(&facts.pods.outdated);
-            verdict(
-                true,
-                "OlderConfiguration",
-                format!(
-                    "selected pods are injected when they are created; {pods} have an older configuration than that of \
-                     {} until they are restarted ({owners})",
-                    facts.because.as_deref().unwrap_or("the present spec"),
-                ),
-            )
-        }
-        InjectionState::InForce if !facts.winners.is_empty() => {
-            let winners = first_few(&facts.winners, ", ");
-            verdict(
-                true,
-                "InForce",
-                format!(
-                    "selected pods are injected when they are created, but those that {winners} selects too are its own: the older wins"
-                ),
-            )
-        }
-        InjectionState::InForce => verdict(
-            true,
-            "InForce",
-            "selected pods are injected when they are created",
-        ),
-    }
-}
-
 fn waiting(vehicle: &VehicleState) -> String {
     first_few(&vehicle.waiting_for(), "; ")
 }
@@ -423,6 +371,7 @@ mod tests {
             pods: PodReport::default(),
             injection: InjectionState::InForce,
             winners: Vec::new(),
+            obstacles: Vec::new(),
             because: None,
             upgrade: None,
             restarts: None,

@@ -3,6 +3,7 @@
 //! Says nothing that was not observed. Times are given, never read.
 
 mod conditions;
+mod injected;
 mod pods;
 mod restarts;
 
@@ -15,6 +16,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::api::Mode;
 use crate::desired::Problem;
+use crate::inject::limits::Breach;
 use crate::restart::Verdict;
 use crate::switching::VehicleState;
 
@@ -45,6 +47,8 @@ pub struct Facts {
     pub injection: InjectionState,
     /// Older `OtelAgent`s that select some of the same pods, and get them.
     pub winners: Vec<String>,
+    /// What would keep pods out of namespaces because of the container that is injected.
+    pub obstacles: Vec<Obstacle>,
     /// What made the recipe in force the one it is, in words.
     pub because: Option<String>,
     /// Agents that are about to be replaced though the spec is as it was.
@@ -62,6 +66,17 @@ pub struct Restarts {
     pub verdicts: BTreeMap<Owner, Verdict>,
     /// Why none could be restarted.
     pub failure: Option<Failure>,
+}
+
+/// What a namespace demands and the injected container does not meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obstacle {
+    /// The namespace.
+    pub namespace: String,
+    /// Kind and name of the object that demands it.
+    pub object: String,
+    /// What is demanded.
+    pub breach: Breach,
 }
 
 /// Agents that another version of the operator renders otherwise.

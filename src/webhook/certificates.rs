@@ -21,7 +21,7 @@ use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 
 use super::WebhookError;
-use crate::authority::{Authority, Life};
+use crate::authority::{Authority, Life, may_serve};
 use crate::names;
 use crate::process::{in_full, issue};
 
@@ -68,6 +68,7 @@ impl Certificates {
             certificates: certificates.clone(),
             authority: None,
             served: None,
+            next: None,
         };
         tasks.spawn(upkeep.run());
         certificates
@@ -103,6 +104,8 @@ struct Upkeep {
     certificates: Arc<Certificates>,
     authority: Option<Authority>,
     served: Option<Served>,
+    /// Files that changed, and since when they are known.
+    next: Option<(String, Timestamp)>,
 }
 
 impl Upkeep {
@@ -191,6 +194,13 @@ impl Upkeep {
         let both = [certificate.as_slice(), key.as_slice()].concat();
         let by = names::hash(&String::from_utf8_lossy(&both), 64);
         if self.served.as_ref().is_some_and(|served| served.by == by) {
+            return Ok(());
+        }
+        let now = Timestamp::now();
+        let known = self.next.take().filter(|(next, _)| *next == by);
+        let first_seen = known.map_or(now, |(_, first_seen)| first_seen);
+        if self.served.is_some() && !may_serve(first_seen, now) {
+            self.next = Some((by, first_seen));
             return Ok(());
         }
         self.serve(&certificate, &key)?;

@@ -55,15 +55,20 @@ impl Callee {
 
     /// By the authority that somebody else keeps.
     pub(super) async fn start_with_what_is_kept(bed: &Bed) -> Self {
+        let source = Source::Authority {
+            namespace: NAMESPACE.into(),
+            names: vec![bed.host_ip().to_string()],
+        };
+        Self::start_with(bed, source).await
+    }
+
+    /// By certificates from wherever.
+    pub(super) async fn start_with(bed: &Bed, source: Source) -> Self {
         let config = Server::config(bed.kubeconfig(), None).await;
         let client = client::connect(config, &Fence::closed()).unwrap();
         let host = bed.host_ip();
         let listener = listen((host, 0).into()).await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
-        let source = Source::Authority {
-            namespace: NAMESPACE.into(),
-            names: vec![host.to_string()],
-        };
         let running = Webhook::start(&client, source, Metrics::new());
         let running = tokio::spawn(async move {
             let parts = [webhook::WATCHES, webhook::CERTIFICATE, webhook::SERVING];

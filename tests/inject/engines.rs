@@ -1,8 +1,6 @@
 //! The engine is changed on a running cluster, and the webhook's authority goes by, while pods are created
 //! all the time: each of them is injected.
 
-use std::collections::BTreeSet;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,16 +8,15 @@ use std::time::{Duration, Instant};
 use k8s_openapi::ByteString;
 use k8s_openapi::jiff::Timestamp;
 use otelagent_operator::authority::Authority;
-use otelagent_operator::controller::{Controller, InjectionSettings, Settings};
+use otelagent_operator::controller::InjectionSettings;
 use otelagent_operator::desired::Choice;
 use otelagent_operator::names;
-use otelagent_operator::process::{Fence, Metrics, client};
 use serde_json::{Value, json};
-use testbed::Bed;
 use tokio::task::JoinHandle;
 
 use super::callee::Callee;
-use super::server::{self, CANARY, Server};
+use super::installed::{Operator, bed};
+use super::server::{self, Server};
 
 /// How long anything may take to come about.
 const PATIENCE: Duration = Duration::from_mins(4);
@@ -32,7 +29,9 @@ async fn neither_a_change_of_the_engine_nor_one_of_the_authority_loses_a_pod() {
     if !server::is_possible("a change of the engine on a real API server") {
         return;
     }
-    let bed = tokio::task::spawn_blocking(bed).await.unwrap();
+    let bed = tokio::task::spawn_blocking(|| bed("engines"))
+        .await
+        .unwrap();
     let server = Arc::new(Server::of(bed.kubeconfig(), None).await);
     server.namespace("shop", json!({})).await;
     let agent = json!({"apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": "side"},
@@ -41,8 +40,14 @@ async fn neither_a_change_of_the_engine_nor_one_of_the_authority_loses_a_pod() {
     let applied = server.apply_at(agents, "side", &agent).await;
     assert!(applied.is_ok(), "{applied:?}");
     let callee = Callee::start_with_what_is_kept(&bed).await;
+    let choosing = |engine| InjectionSettings {
+        engine,
+        webhook_url: Some(callee.url().to_owned()),
+        authority_file: None,
+        authority_life: LIFE,
+    };
 
-    let operator = Operator::start(&bed, Choice::Policy, &callee).await;
+    let operator = Operator::start(&bed, choosing(Choice::Policy)).await;
     until(&server, "injected by policy", |seen| {
         seen.injected && seen.bindings == 1 && seen.entries.is_empty()
     })
@@ -50,7 +55,7 @@ async fn neither_a_change_of_the_engine_nor_one_of_the_authority_loses_a_pod() {
     let creator = Creator::start(server.clone());
 
     operator.end().await;
-    let operator = Operator::start(&bed, Choice::Webhook, &callee).await;
+    let operator = Operator::start(&bed, choosing(Choice::Webhook)).await;
     until(&server, "the webhook alone", |seen| {
         seen.injected && seen.bindings == 0 && seen.policies == 0 && seen.entries.len() == 1
     })
@@ -63,7 +68,7 @@ async fn neither_a_change_of_the_engine_nor_one_of_the_authority_loses_a_pod() {
     .await;
 
     operator.end().await;
-    let operator = Operator::start(&bed, Choice::Auto, &callee).await;
+    let operator = Operator::start(&bed, choosing(Choice::Auto)).await;
     until(&server, "policies alone", |seen| {
         seen.injected && seen.bindings == 1 && seen.entries.is_empty()
     })
@@ -89,72 +94,14 @@ async fn neither_a_change_of_the_engine_nor_one_of_the_authority_loses_a_pod() {
         .unwrap();
 }
 
-/// A control plane of its own: the operator sweeps what it does not know.
-fn bed() -> Bed {
-    let name = format!("engines-{}", std::process::id());
-    let bed = Bed::builder().name(name).start().expect("a control plane");
-    let kubectl = |words: &[&str]| {
-        let mut command: Command = bed.kubectl();
-        let output = command
-            .args(words)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "kubectl {words:?}: {output:?}");
-    };
-    kubectl(&["apply", "-k", "crds"]);
-    kubectl(&["apply", "-f", "manifests/default/namespaces.yaml"]);
-    kubectl(&["apply", "-f", "manifests/webhook/rbac.yaml"]);
-    kubectl(&["apply", "-f", "manifests/webhook/authority.yaml"]);
-    let crd = "crd/otelagents.otelagent.dev";
-    kubectl(&["wait", "--for=condition=Established", crd]);
-    bed
-}
-
-/// A controller in this process.
-struct Operator(JoinHandle<()>);
-
-impl Operator {
-    async fn start(bed: &Bed, engine: Choice, callee: &Callee) -> Self {
-        let config = Server::config(bed.kubeconfig(), None).await;
-        let client = client::connect(config, &Fence::open()).unwrap();
-        let settings = Settings {
-            namespace: "otelagent-system".into(),
-            platform_namespaces: BTreeSet::from(["otelagent-system".to_owned()]),
-            agent_image: "otelagent/agent:test".into(),
-            canary_namespace: CANARY.into(),
-            instance: "test".into(),
-            injection: InjectionSettings {
-                engine,
-                webhook_url: Some(callee.url().to_owned()),
-                authority_file: None,
-                authority_life: LIFE,
-            },
-            version: "0.0.0".into(),
-        };
-        let controller = Controller::start(client, settings, Metrics::new())
-            .await
-            .unwrap();
-        Self(tokio::spawn(async move {
-            let ended = controller.run(std::future::pending()).await;
-            panic!("the controller ended by itself: {ended:?}");
-        }))
-    }
-
-    async fn end(self) {
-        self.0.abort();
-        let _ = self.0.await;
-    }
-}
-
 /// Creates pods by dry-run, one after the other, and notes those that come out uninjected.
-struct Creator {
+pub(super) struct Creator {
     stop: Arc<AtomicBool>,
     running: JoinHandle<(usize, Vec<String>)>,
 }
 
 impl Creator {
-    fn start(server: Arc<Server>) -> Self {
+    pub(super) fn start(server: Arc<Server>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let running = tokio::spawn(async move {
@@ -182,7 +129,7 @@ impl Creator {
         Self { stop, running }
     }
 
-    async fn end(self) -> (usize, Vec<String>) {
+    pub(super) async fn end(self) -> (usize, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
         self.running.await.unwrap()
     }

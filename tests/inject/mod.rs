@@ -9,11 +9,15 @@
     reason = "helpers of tests may panic like tests and take json!() as it comes; tables are long"
 )]
 
+mod addresses;
 mod callee;
 mod engines;
 mod equivalence;
+mod files;
 mod golden;
 mod guard;
+mod installed;
+mod limits;
 mod pods;
 mod properties;
 mod recipes;

@@ -44,7 +44,7 @@ pub(crate) const ADMISSION: [&str; 4] = [
 ];
 
 /// Everything that stands for an `OtelAgent`, by kind and name, normalised. Injected pods are compared as
-/// a set: what each was given, without its name.
+/// a set: what each was given, without its name. `ports` are those it had, where it may be gone.
 ///
 /// # Errors
 /// If the cluster cannot be read.
@@ -52,6 +52,7 @@ pub(crate) async fn normalised(
     client: &Client,
     namespace: &str,
     name: &str,
+    ports: Option<(u16, u16)>,
 ) -> Result<BTreeMap<String, Value>, String> {
     let path = format!("/apis/otelagent.dev/v1alpha1/namespaces/{namespace}/otelagents/{name}");
     let agent = get(client, &path).await?;
@@ -114,13 +115,13 @@ pub(crate) async fn normalised(
             .map(|hash| (hash.to_owned(), "RECIPE"))
             .collect::<Vec<_>>(),
     );
-    let ports = &agent["spec"]["ports"];
-    let spoken = [
-        ("grpc", "GRPC", "MOVED-GRPC"),
-        ("http", "HTTP", "MOVED-HTTP"),
-    ];
-    for (key, word, moved) in spoken {
-        if let Some(port) = ports[key].as_u64() {
+    let of_spec = |key: &str| agent["spec"]["ports"][key].as_u64();
+    let (grpc, http) = match ports {
+        Some((grpc, http)) => (Some(grpc.into()), Some(http.into())),
+        None => (of_spec("grpc"), of_spec("http")),
+    };
+    for (port, word, moved) in [(grpc, "GRPC", "MOVED-GRPC"), (http, "HTTP", "MOVED-HTTP")] {
+        if let Some(port) = port {
             words.push((port.to_string(), word));
             // Where an application has the usual one itself.
             words.push(((port + 10_000).to_string(), moved));
@@ -181,7 +182,24 @@ fn normalise(value: &mut Value, words: &[(String, &str)]) {
 fn replace(text: &str, words: &[(String, &str)]) -> String {
     words
         .iter()
-        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+        .fold(text.to_owned(), |text, (from, to)| whole(&text, from, to))
+}
+
+/// As `str::replace`, but a number is not looked for within a longer one.
+fn whole(text: &str, from: &str, to: &str) -> String {
+    let is_number = from.bytes().all(|byte| byte.is_ascii_digit());
+    let touches = |found: Option<char>| is_number && found.is_some_and(|c| c.is_ascii_digit());
+    let (mut out, mut done) = (String::new(), 0);
+    for (at, _) in text.match_indices(from) {
+        let end = at + from.len();
+        if touches(text[..at].chars().next_back()) || touches(text[end..].chars().next()) {
+            continue;
+        }
+        out.push_str(&text[done..at]);
+        out.push_str(to);
+        done = end;
+    }
+    out + &text[done..]
 }
 
 /// Where two end states differ, for a person; empty where they do not.

@@ -16,7 +16,7 @@ fn objects_and_recipe_of_each_fixture_are_the_golden_ones() {
         )
         .expect("a valid fixture");
         let mode = topology(valid.wanted());
-        let mut text = format!("# endpoint: {}\n", mode.endpoint(&valid));
+        let mut text = format!("# endpoint: {}\n", mode.endpoint(&valid, &environment()));
         for object in mode.objects(&valid, &environment()) {
             text.push_str("---\n");
             text.push_str(&serde_saphyr::to_string(&object.to_json()).unwrap());

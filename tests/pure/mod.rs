@@ -12,7 +12,7 @@ mod validation;
 use std::collections::BTreeSet;
 
 use otelagent_operator::api::OtelAgent;
-use otelagent_operator::desired::{Environment, ServerVersion};
+use otelagent_operator::desired::{Environment, Family, ServerVersion};
 
 /// An installation in `otelagent-system` on the newest supported server.
 pub(crate) fn environment() -> Environment {
@@ -24,6 +24,7 @@ pub(crate) fn environment() -> Environment {
             major: 1,
             minor: 37,
         },
+        nodes: Family::V4,
         operator_version: "0.0.0".into(),
     }
 }

@@ -183,7 +183,7 @@ fn a_sidecar_at_other_ports_is_the_same_agent_and_there_is_none_where_ports_end(
     for port in [
         "127.0.0.1:14317",
         "127.0.0.1:14318",
-        "0.0.0.0:23133",
+        "[::]:23133",
         "port: 18888",
     ] {
         assert!(configuration.contains(port), "{port} in: {configuration}");

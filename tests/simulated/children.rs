@@ -82,14 +82,16 @@ async fn what_users_do_to_owned_fields_is_undone_and_what_is_theirs_is_left() {
 
 async fn harmed(run: &Run, topology: Topology) -> Outcome<String> {
     settle(run, topology).await?;
-    let reference = end_state::normalised(&run.admin, &run.namespace, &run.name).await?;
+    let reference = run.end_state().await?;
     let paths = children(run).await?;
     let theirs =
         json!({"metadata": {"labels": {FOREIGN: "kept"}, "annotations": {FOREIGN: "kept"}}});
-    let mut harms = Vec::new();
+    let (mut harms, mut uids) = (Vec::new(), Vec::new());
     for path in &paths {
         run.patch(path, &theirs).await?;
-        harms.extend(harms_to(&get(&run.admin, path).await?, path));
+        let live = get(&run.admin, path).await?;
+        harms.extend(harms_to(&live, path));
+        uids.push(live["metadata"]["uid"].clone());
     }
     let all = harms.len();
     // What tells whose an object is, is tried in any case.
@@ -108,11 +110,13 @@ async fn harmed(run: &Run, topology: Topology) -> Outcome<String> {
             refused += 1;
         }
     }
-    for path in &paths {
+    for (path, uid) in paths.iter().zip(uids) {
         let live = get(&run.admin, path).await?;
-        let kept = ["labels", "annotations"]
-            .iter()
-            .all(|key| live["metadata"][key][FOREIGN] == "kept");
+        // An owner that does not exist makes the garbage collector delete it: it may be another by now.
+        let kept = live["metadata"]["uid"] != uid
+            || ["labels", "annotations"]
+                .iter()
+                .all(|key| live["metadata"][key][FOREIGN] == "kept");
         if !kept {
             return Err(format!(
                 "{path} has lost what was not the operator's: {live}"
@@ -139,7 +143,7 @@ async fn harmed(run: &Run, topology: Topology) -> Outcome<String> {
         Duration::from_secs(15),
     )
     .await?;
-    let end = end_state::normalised(&run.admin, &run.namespace, &run.name).await?;
+    let end = run.end_state().await?;
     let wrong = end_state::differences(&reference, &end);
     if !lies.is_empty() || !wrong.is_empty() {
         return Err(format!("in the end: {lies:?} {wrong:?}"));

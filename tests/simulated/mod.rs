@@ -24,7 +24,8 @@
 //! more. `make test` runs some of each kind (20, 8, 1 and 3) in a few minutes: every change then meets each
 //! kind of fault, and what it breaks for one write it seldom breaks for that write alone. Which these are is
 //! fixed, so that a failure is the change's and not chance's, or drawn by `OTELAGENT_SEED`. With
-//! `--nocapture` each run prints its verdict when it is over.
+//! `OTELAGENT_FULL=1 OTELAGENT_ONLY='Sidecar to HostPort: CrashAfter at'` only those runs are made whose lines begin
+//! so. With `--nocapture` each run prints its verdict when it is over.
 
 mod children;
 mod cluster;

@@ -380,16 +380,36 @@ impl Run {
                 && pods["injected"] == REPLICAS
                 && pods["current"] == REPLICAS;
             let left = self.policies().await?;
-            Ok((settled && left.len() == 1)
+            let rolled = self.is_rolled().await?;
+            Ok((settled && rolled && left.len() == 1)
                 .then_some(())
-                .ok_or_else(|| format!("{} and policies {left:?}", agent["status"])))
+                .ok_or_else(|| format!("{}, rolled {rolled}, policies {left:?}", agent["status"])))
         })
         .await
     }
 
+    /// Whether the pods that are there are those that `roll` brought, and no others.
+    async fn is_rolled(&self) -> Outcome<bool> {
+        let application = get(&self.admin, &self.application()).await?;
+        let status = &application["status"];
+        let pods = format!("/api/v1/namespaces/{}/pods", self.namespace);
+        let pods = list(&self.admin, &pods).await?;
+        let is_app = |pod: &&Value| pod["metadata"]["labels"]["app"] == "shop";
+        Ok(
+            status["observedGeneration"] == application["metadata"]["generation"]
+                && status["updatedReplicas"] == REPLICAS
+                && pods.iter().filter(is_app).count() == REPLICAS,
+        )
+    }
+
+    /// Everything there is, but for what differs from run to run.
+    pub(super) async fn end_state(&self) -> Outcome<BTreeMap<String, Value>> {
+        end_state::normalised(&self.admin, &self.namespace, &self.name, Some(self.ports)).await
+    }
+
     pub(super) async fn until_nothing_is_left(&self) -> Outcome<()> {
         self.until("without anything left", async || {
-            let found = end_state::normalised(&self.admin, &self.namespace, &self.name).await?;
+            let found = self.end_state().await?;
             let left: Vec<&String> = found.keys().filter(|key| *key != "injected pods").collect();
             Ok(left
                 .is_empty()
@@ -428,7 +448,7 @@ impl Run {
             wrong.extend(told.await?.iter().map(|lie| format!("untrue: {lie}")));
         }
         wrong.extend(self.disquiet(last.is_some()).await?);
-        let end = end_state::normalised(&self.admin, &self.namespace, &self.name).await?;
+        let end = self.end_state().await?;
         let events = self.cluster.recorder.events(&self.namespace);
         wrong.extend(log::violations(&events, &self.namespace, &self.name, true));
         wrong.extend(self.faults.wrong());

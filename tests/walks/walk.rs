@@ -403,7 +403,8 @@ impl Walker {
     /// Without the policies: those that the binding has left stay for half a minute, and what the bound one
     /// does to a pod is asked of the server after every edit.
     async fn end_state(&self) -> Result<BTreeMap<String, Value>, String> {
-        let mut found = end_state::normalised(&self.server.client, PLATFORM, self.name).await?;
+        let mut found =
+            end_state::normalised(&self.server.client, PLATFORM, self.name, None).await?;
         found.retain(|key, _| !key.starts_with("mutatingadmissionpolicies "));
         Ok(found)
     }

@@ -339,9 +339,17 @@ fn prometheus(mut reader: Section<'_>) -> Option<MetricsReader> {
     found
 }
 
+/// The collector puts host and port together with a colon, so an IPv6 address comes in brackets.
+fn without_brackets(host: &str) -> String {
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    bare.unwrap_or(host).to_owned()
+}
+
 fn pull_reader(mut prometheus: Section<'_>) -> MetricsReader {
     let host = prometheus
-        .parsed("host", |text| Ok(text.to_owned()), str::to_owned)
+        .parsed("host", |text| Ok(without_brackets(text)), str::to_owned)
         .unwrap_or_else(|| "localhost".to_owned());
     let port = prometheus.integer("port", 0..=65535).unwrap_or(8888);
     let without_type_suffix = prometheus.boolean("without_type_suffix").unwrap_or(false);

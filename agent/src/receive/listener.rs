@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,9 @@ use crate::tls::{Acceptor, TlsError};
 
 /// Connections the kernel keeps for us.
 const BACKLOG: i32 = 1024;
+
+/// What Linux answers where it was started without IPv6 (`errno.h`).
+const EAFNOSUPPORT: i32 = 97;
 
 /// Pause after an error such as "too many open files".
 const PAUSE: Duration = Duration::from_millis(100);
@@ -105,7 +108,7 @@ pub(crate) struct Ending {
 /// other without a gap.
 pub(crate) async fn bind(address: &Address, reuse_port: bool) -> Result<TcpListener, ListenError> {
     let socket_address = if address.host.is_empty() {
-        SocketAddr::from(([0, 0, 0, 0], address.port))
+        SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port))
     } else {
         let found = resolve(address).await.and_then(|found| {
             found
@@ -118,10 +121,22 @@ pub(crate) async fn bind(address: &Address, reuse_port: bool) -> Result<TcpListe
             source,
         })?
     };
-    listen(socket_address, reuse_port).map_err(|source| ListenError::Bind {
+    let bound = match listen(socket_address, reuse_port) {
+        Err(error) if is_any_without_ipv6(socket_address, &error) => {
+            let any = (Ipv4Addr::UNSPECIFIED, address.port).into();
+            listen(any, reuse_port)
+        }
+        bound => bound,
+    };
+    bound.map_err(|source| ListenError::Bind {
         address: address.clone(),
         source,
     })
+}
+
+/// Whether the kernel knows no IPv6 at all.
+fn is_any_without_ipv6(address: SocketAddr, error: &io::Error) -> bool {
+    address.ip() == Ipv6Addr::UNSPECIFIED && error.raw_os_error() == Some(EAFNOSUPPORT)
 }
 
 fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
@@ -133,6 +148,10 @@ fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     if reuse_port {
         socket.set_reuse_port(true)?;
+    }
+    if address.ip() == Ipv6Addr::UNSPECIFIED {
+        // All addresses are meant, whatever net.ipv6.bindv6only says.
+        socket.set_only_v6(false)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

@@ -73,11 +73,12 @@ impl Topology for HostNetwork {
         vec![Object::DaemonSet(Box::new(daemon_set(agent, name, parts)))]
     }
 
-    fn endpoint(&self, agent: &ValidAgent) -> String {
-        on_own_node(agent)
+    fn endpoint(&self, agent: &ValidAgent, environment: &Environment) -> String {
+        on_own_node(agent, environment)
     }
 
-    fn recipe(&self, agent: &ValidAgent, _: &Environment) -> Recipe {
-        variables_only(self.mode(), agent, &self.endpoint(agent), true)
+    fn recipe(&self, agent: &ValidAgent, environment: &Environment) -> Recipe {
+        let endpoint = self.endpoint(agent, environment);
+        variables_only(self.mode(), agent, &endpoint, true)
     }
 }

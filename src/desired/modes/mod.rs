@@ -6,7 +6,7 @@ mod host_port;
 mod node_local;
 mod sidecar;
 
-use super::{Environment, Object, Placement, ValidAgent};
+use super::{Environment, Family, Object, Placement, ValidAgent};
 use crate::api::{EnvFrom, Mode};
 use crate::inject::Recipe;
 use crate::inject::environment::{self, HOST_IP};
@@ -20,7 +20,7 @@ pub trait Topology: Sync {
     /// Its objects, vehicle first; none where the vehicle is in the application's pod.
     fn objects(&self, agent: &ValidAgent, environment: &Environment) -> Vec<Object>;
     /// The endpoint as applications are given it; may refer to the recipe's first variables.
-    fn endpoint(&self, agent: &ValidAgent) -> String;
+    fn endpoint(&self, agent: &ValidAgent, environment: &Environment) -> String;
     /// What is injected into pods.
     fn recipe(&self, agent: &ValidAgent, environment: &Environment) -> Recipe;
 }
@@ -36,8 +36,12 @@ pub fn topology(mode: Mode) -> &'static dyn Topology {
 }
 
 /// The endpoint of an agent that is reached by the address of the pod's node.
-fn on_own_node(agent: &ValidAgent) -> String {
-    format!("http://$({HOST_IP}):{}", agent.spec.ports.grpc)
+fn on_own_node(agent: &ValidAgent, environment: &Environment) -> String {
+    let port = agent.spec.ports.grpc;
+    match environment.nodes {
+        Family::V4 => format!("http://$({HOST_IP}):{port}"),
+        Family::V6 => format!("http://[$({HOST_IP})]:{port}"),
+    }
 }
 
 fn overrides_env_from(agent: &ValidAgent) -> bool {

@@ -36,15 +36,16 @@ impl Topology for NodeLocal {
         ]
     }
 
-    fn endpoint(&self, agent: &ValidAgent) -> String {
+    fn endpoint(&self, agent: &ValidAgent, _: &Environment) -> String {
         format!(
             "http://{}.{}.svc:{}",
             agent.name, agent.namespace, agent.spec.ports.grpc
         )
     }
 
-    fn recipe(&self, agent: &ValidAgent, _: &Environment) -> Recipe {
-        variables_only(self.mode(), agent, &self.endpoint(agent), false)
+    fn recipe(&self, agent: &ValidAgent, environment: &Environment) -> Recipe {
+        let endpoint = self.endpoint(agent, environment);
+        variables_only(self.mode(), agent, &endpoint, false)
     }
 }
 

@@ -30,7 +30,7 @@ impl Topology for Sidecar {
         Vec::new()
     }
 
-    fn endpoint(&self, agent: &ValidAgent) -> String {
+    fn endpoint(&self, agent: &ValidAgent, _: &Environment) -> String {
         format!("http://127.0.0.1:{}", agent.spec.ports.grpc)
     }
 
@@ -38,7 +38,12 @@ impl Topology for Sidecar {
         let at = |agent: &ValidAgent| Recipe {
             annotations: agent_pod::annotations(agent, self.placement()),
             sidecar: Some(json(&container(agent, environment))),
-            ..variables_only(self.mode(), agent, &self.endpoint(agent), false)
+            ..variables_only(
+                self.mode(),
+                agent,
+                &self.endpoint(agent, environment),
+                false,
+            )
         };
         let moved = agent.moved().map(|agent| at(&agent));
         Recipe {

@@ -1,0 +1,93 @@
+//! The webhook in the place of policies: how long it takes to answer.
+
+use std::time::{Duration, Instant};
+
+use crate::load::{Fate, Load};
+use crate::measure::Histogram;
+use crate::operator::{Operator, free_address};
+use crate::phases::{LOAD_SECONDS, quantiles, selected};
+use crate::report::{Table, ms};
+use crate::world::World;
+use crate::{Args, Outcome};
+
+/// The webhook's own histogram.
+const REVIEW: &str = "otelagent_webhook_review_duration_seconds";
+
+/// Changes the engine and creates pods. Two processes of the operator run: the controller and one webhook.
+pub(crate) async fn run(world: &World, args: &Args, table: &mut Table) -> Outcome<()> {
+    world.apply("manifests/webhook")?;
+    world.kubectl(&[
+        "delete",
+        "deployment",
+        "otelagent-webhook",
+        "-n",
+        crate::world::PLATFORM,
+    ])?;
+    let address = free_address(world.bed.host_ip().into())?;
+    // The webhook's certificate needs the authority that the controller makes.
+    let more = [
+        "--injection-engine=webhook".to_owned(),
+        format!("--webhook-url=https://{address}"),
+    ];
+    let _controller = Operator::start(world, &more)?;
+    let webhook = Operator::webhook(world, address)?;
+    until_alone(world, args.agents).await?;
+    let load = Load {
+        places: selected(args),
+        rate: 100,
+        seconds: LOAD_SECONDS,
+        fate: Fate::DryRun,
+    };
+    let before = Histogram::parse(&webhook.metrics()?, REVIEW);
+    let created = load.run(&world.client).await?;
+    let reviews = Histogram::parse(&webhook.metrics()?, REVIEW).since(&before);
+    table.row(
+        &format!(
+            "pod created by dry run, {:.0} a second, injected by webhook: whole request, p50 / p99",
+            created.rate()
+        ),
+        "",
+        &format!(
+            "{} / {}",
+            ms(created.percentile(50)),
+            ms(created.percentile(99))
+        ),
+        None,
+    );
+    let p99 = reviews.quantile(0.99).unwrap_or(f64::INFINITY);
+    table.row(
+        &format!(
+            "the same: at the webhook, p50 / p99 of {:.0} reviews",
+            reviews.count()
+        ),
+        "p99 < 5 ms",
+        &quantiles(&reviews),
+        Some(p99 < 0.005),
+    );
+    let most = format!("{:.1} MiB", webhook.memory("VmHWM:")?);
+    table.row("peak RSS of the webhook", "", &most, None);
+    Ok(())
+}
+
+/// Until each `OtelAgent` has its entry and no policy injects.
+async fn until_alone(world: &World, agents: usize) -> Outcome<()> {
+    let begun = Instant::now();
+    loop {
+        let count = |kind: &str| -> Outcome<usize> {
+            let names = world.kubectl(&["get", kind, "-o", "name"])?;
+            Ok(names
+                .lines()
+                .filter(|name| name.contains("/otelagent."))
+                .count())
+        };
+        let entries = count("mutatingwebhookconfigurations")?;
+        let bindings = count("mutatingadmissionpolicybindings")?;
+        if entries == agents && bindings == 0 {
+            return Ok(());
+        }
+        if begun.elapsed() > Duration::from_mins(10) {
+            return Err(format!("{entries} entries, {bindings} bindings").into());
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+}

@@ -1,0 +1,235 @@
+//! What `LimitRange`s and `ResourceQuota`s of a namespace say of an injected container, before a pod fails.
+//!
+//! Only what is certain is told: what the other containers of a pod ask for is not known here. Defaults
+//! need no look, since an injected container sets requests and limits of all that could be demanded of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use serde_json::Value;
+
+use super::quantity::billionths;
+
+/// Scopes that every pod is in which has a sidecar and no deadline.
+const ORDINARY: [&str; 2] = ["NotBestEffort", "NotTerminating"];
+
+/// One thing that a namespace demands of the containers, or the pods, in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    resource: String,
+    demand: Demand,
+}
+
+/// What is demanded, as quantities.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Demand {
+    /// Each container asks for so much.
+    ContainerAtLeast(String),
+    /// Each container has no more.
+    ContainerAtMost(String),
+    /// The containers of a pod have no more together.
+    PodAtMost(String),
+    /// All pods have no more together, and have so much.
+    Together { hard: String, used: String },
+}
+
+/// What an injected container asks for, by resource: requests and limits at once, which are equal.
+pub type Amounts = BTreeMap<String, String>;
+
+/// A demand that an injected container does not meet, as a sentence without its object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breach(String);
+
+impl fmt::Display for Breach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What an injected container asks for, as its recipe says.
+pub(super) fn amounts(container: &Value) -> Amounts {
+    let limits = container["resources"]["limits"].as_object();
+    let text =
+        |(name, amount): (&String, &Value)| Some((name.clone(), amount.as_str()?.to_owned()));
+    limits.into_iter().flatten().filter_map(text).collect()
+}
+
+/// What a `LimitRange` demands.
+pub fn of_range(range: &LimitRange) -> Vec<Bound> {
+    let items = range.spec.iter().flat_map(|spec| &spec.limits);
+    items
+        .flat_map(|item| match item.type_.as_str() {
+            "Container" => {
+                let least = bounds(item.min.as_ref(), Demand::ContainerAtLeast);
+                let most = bounds(item.max.as_ref(), Demand::ContainerAtMost);
+                least.into_iter().chain(most).collect()
+            }
+            "Pod" => bounds(item.max.as_ref(), Demand::PodAtMost),
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+fn bounds(
+    amounts: Option<&BTreeMap<String, Quantity>>,
+    demand: impl Fn(String) -> Demand,
+) -> Vec<Bound> {
+    let bound = |(resource, amount): (&String, &Quantity)| Bound {
+        resource: resource.clone(),
+        demand: demand(amount.0.clone()),
+    };
+    amounts.into_iter().flatten().map(bound).collect()
+}
+
+/// What a `ResourceQuota` demands; nothing where it is for some pods only.
+pub fn of_quota(quota: &ResourceQuota) -> Vec<Bound> {
+    let Some(spec) = &quota.spec else {
+        return Vec::new();
+    };
+    let scopes = spec.scopes.iter().flatten().map(String::as_str);
+    let selector = spec.scope_selector.as_ref();
+    let expressions = selector.and_then(|selector| selector.match_expressions.as_ref());
+    let selected = expressions.into_iter().flatten();
+    let mut scopes = scopes.chain(selected.map(|expression| expression.scope_name.as_str()));
+    if !scopes.all(|scope| ORDINARY.contains(&scope)) {
+        return Vec::new();
+    }
+    let status = quota.status.as_ref();
+    let used = status.and_then(|status| status.used.as_ref());
+    let bound = |(name, hard): (&String, &Quantity)| Bound {
+        resource: name.clone(),
+        demand: Demand::Together {
+            hard: hard.0.clone(),
+            used: used
+                .and_then(|used| used.get(name))
+                .map_or_else(|| "0".to_owned(), |used| used.0.clone()),
+        },
+    };
+    spec.hard.iter().flatten().map(bound).collect()
+}
+
+/// The first demand of an object that a container of these amounts does not meet.
+pub fn breach(bounds: &[Bound], container: &Amounts) -> Option<Breach> {
+    bounds.iter().find_map(|bound| bound.breach(container))
+}
+
+impl Bound {
+    fn breach(&self, container: &Amounts) -> Option<Breach> {
+        let resource = self.resource.as_str();
+        let counted = ["requests.", "limits."];
+        let plain = counted
+            .iter()
+            .find_map(|prefix| resource.strip_prefix(prefix));
+        let has = container.get(plain.unwrap_or(resource))?;
+        let amount = billionths(has)?;
+        let says = match &self.demand {
+            Demand::ContainerAtLeast(least) if amount < billionths(least)? => {
+                format!(
+                    "demands at least {least} {resource} of each container, and the agent has {has}"
+                )
+            }
+            Demand::ContainerAtMost(most) if amount > billionths(most)? => {
+                format!("allows each container at most {most} {resource}, and the agent has {has}")
+            }
+            Demand::PodAtMost(most) if amount > billionths(most)? => {
+                format!("allows each pod at most {most} {resource}, and the agent alone has {has}")
+            }
+            Demand::Together { hard, used } if amount > billionths(hard)? - billionths(used)? => {
+                format!("has {used} of {hard} {resource} in use, and the agent alone needs {has}")
+            }
+            _ => return None,
+        };
+        Some(Breach(says))
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "json!() is passed as it comes"
+)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn container() -> Amounts {
+        amounts(&json!({"resources": {"limits": {"cpu": "50m", "memory": "64Mi"}}}))
+    }
+
+    fn range(item: Value) -> Option<String> {
+        let range = json!({"metadata": {}, "spec": {"limits": [item]}});
+        let bounds = of_range(&serde_json::from_value(range).unwrap());
+        breach(&bounds, &container()).map(|breach| breach.to_string())
+    }
+
+    fn quota(spec: Value, used: Value) -> Option<String> {
+        let quota = json!({"metadata": {}, "spec": spec, "status": {"used": used}});
+        let bounds = of_quota(&serde_json::from_value(quota).unwrap());
+        breach(&bounds, &container()).map(|breach| breach.to_string())
+    }
+
+    #[test]
+    fn a_container_within_the_range_breaks_nothing_and_one_outside_is_told() {
+        let fits =
+            json!({"type": "Container", "min": {"cpu": "0.05"}, "max": {"memory": "65536Ki"}});
+        assert_eq!(range(fits), None);
+        let too_small = range(json!({"type": "Container", "min": {"cpu": "100m"}}));
+        let told = "demands at least 100m cpu of each container, and the agent has 50m";
+        assert_eq!(too_small.as_deref(), Some(told));
+        let too_large = range(json!({"type": "Container", "max": {"memory": "32Mi"}}));
+        let told = "allows each container at most 32Mi memory, and the agent has 64Mi";
+        assert_eq!(too_large.as_deref(), Some(told));
+    }
+
+    #[test]
+    fn of_what_pods_may_have_only_the_agents_own_part_is_known() {
+        assert_eq!(
+            range(json!({"type": "Pod", "max": {"cpu": "60m"}, "min": {"cpu": "1"}})),
+            None
+        );
+        let told = "allows each pod at most 40m cpu, and the agent alone has 50m";
+        assert_eq!(
+            range(json!({"type": "Pod", "max": {"cpu": "40m"}})).as_deref(),
+            Some(told)
+        );
+    }
+
+    #[test]
+    fn a_quota_without_room_for_the_agent_is_told() {
+        let spec = json!({"hard": {"requests.cpu": "1", "pods": "10"}});
+        assert_eq!(quota(spec.clone(), json!({"requests.cpu": "950m"})), None);
+        let told = "has 951m of 1 requests.cpu in use, and the agent alone needs 50m";
+        assert_eq!(
+            quota(spec, json!({"requests.cpu": "951m"})).as_deref(),
+            Some(told)
+        );
+        let never = quota(json!({"hard": {"limits.memory": "1Mi"}}), json!({}));
+        let told = "has 0 of 1Mi limits.memory in use, and the agent alone needs 64Mi";
+        assert_eq!(never.as_deref(), Some(told));
+    }
+
+    #[test]
+    fn a_quota_for_some_pods_only_is_left_out() {
+        let hard = json!({"cpu": "1m"});
+        assert_eq!(
+            quota(json!({"hard": hard, "scopes": ["BestEffort"]}), json!({})),
+            None
+        );
+        let expression = json!({"scopeName": "PriorityClass", "operator": "In", "values": ["low"]});
+        let selector = json!({"matchExpressions": [expression]});
+        assert_eq!(
+            quota(json!({"hard": hard, "scopeSelector": selector}), json!({})),
+            None
+        );
+        assert!(
+            quota(
+                json!({"hard": hard, "scopes": ["NotBestEffort"]}),
+                json!({})
+            )
+            .is_some()
+        );
+    }
+}

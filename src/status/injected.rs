@@ -1,0 +1,81 @@
+//! The condition `Injected`: whether pods that are created now get what is injected, and which did not.
+
+use super::conditions::{Verdict, first_few, verdict};
+use super::pods::name_owners;
+use super::{Facts, InjectionState};
+
+pub(super) fn injected(facts: &Facts) -> Verdict {
+    match &facts.injection {
+        InjectionState::NotWanted => verdict(
+            true,
+            "NoWorkloads",
+            "no workloads are selected; the endpoint is in status",
+        ),
+        InjectionState::WaitingForVehicle => verdict(
+            false,
+            "VehicleNotReady",
+            "nothing is injected before the first agents are ready",
+        ),
+        InjectionState::Failed { reason, message } => verdict(false, reason, message.clone()),
+        InjectionState::InForce => in_force(facts),
+    }
+}
+
+fn in_force(facts: &Facts) -> Verdict {
+    let missed = (facts.pods.counts.missed > 0).then(|| missed(facts));
+    if !facts.obstacles.is_empty() {
+        let all: Vec<String> = [obstructed(facts)].into_iter().chain(missed).collect();
+        return verdict(false, "PodsRefused", all.join("; "));
+    }
+    if let Some(missed) = missed {
+        return verdict(false, "PodsMissed", missed);
+    }
+    if !facts.pods.outdated.is_empty() {
+        let pods: usize = facts.pods.outdated.values().sum();
+        let owners = name_owners(&facts.pods.outdated);
+        return verdict(
+            true,
+            "OlderConfiguration",
+            format!(
+                "selected pods are injected when they are created; {pods} have an older configuration than that of {} \
+                 until they are restarted ({owners})",
+                facts.because.as_deref().unwrap_or("the present spec"),
+            ),
+        );
+    }
+    let served = "selected pods are injected when they are created";
+    if facts.winners.is_empty() {
+        return verdict(true, "InForce", served);
+    }
+    let winners = first_few(&facts.winners, ", ");
+    verdict(
+        true,
+        "InForce",
+        format!("{served}, but those that {winners} selects too are its own: the older wins"),
+    )
+}
+
+fn missed(facts: &Facts) -> String {
+    let owners = name_owners(&facts.pods.missed);
+    let missed = facts.pods.counts.missed;
+    format!("{missed} selected pods were not injected and need a restart ({owners})")
+}
+
+/// Where pods cannot be created any more, and what to do about it.
+fn obstructed(facts: &Facts) -> String {
+    let told: Vec<String> = facts
+        .obstacles
+        .iter()
+        .map(|found| {
+            format!(
+                "in namespace {}, {} {}",
+                found.namespace, found.object, found.breach
+            )
+        })
+        .collect();
+    format!(
+        "pods would be refused because of their sidecar: {}; change spec.agent.resources or these objects, or choose a \
+         mode on nodes",
+        first_few(&told, "; ")
+    )
+}

@@ -1,0 +1,85 @@
+//! Nodes with IPv6 addresses: what applications are given to reach them by (RFC 3986, 3.2.2).
+
+use std::time::{Duration, Instant};
+
+use otelagent_operator::controller::InjectionSettings;
+use serde_json::{Value, json};
+
+use super::installed::{Operator, bed};
+use super::server::{self, Server};
+
+/// How long anything may take to come about.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_address_of_an_ipv6_node_is_given_to_applications_in_brackets() {
+    if !server::is_possible("IPv6 nodes on a real API server") {
+        return;
+    }
+    let bed = tokio::task::spawn_blocking(|| bed("addresses"))
+        .await
+        .unwrap();
+    let server = Server::of(bed.kubeconfig(), None).await;
+    server.namespace("shop", json!({})).await;
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "six"}});
+    let made = server.apply_at("/api/v1/nodes", "six", &node).await;
+    assert!(made.is_ok(), "{made:?}");
+    let mut told = node.clone();
+    told["status"] = json!({"addresses": [{"type": "Hostname", "address": "six"},
+        {"type": "InternalIP", "address": "fd00::6"}, {"type": "ExternalIP", "address": "10.0.0.6"}]});
+    let told = server.apply_at("/api/v1/nodes", "six/status", &told).await;
+    assert!(told.is_ok(), "{told:?}");
+    let operator = Operator::start(&bed, InjectionSettings::default()).await;
+    for (name, mode) in [("port", "HostPort"), ("network", "HostNetwork")] {
+        let agents = "/apis/otelagent.dev/v1alpha1/namespaces/otelagent-system/otelagents";
+        let agent = json!({"apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": name},
+            "spec": {"mode": mode, "export": {"endpoint": "http://c.o.svc:4317"},
+                "workloads": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "shop"}},
+                    "podSelector": {"matchLabels": {"app": name}}}}});
+        let applied = server.apply_at(agents, name, &agent).await;
+        assert!(applied.is_ok(), "{applied:?}");
+        until_given(&server, name, mode, "http://[$(OTELAGENT_HOST_IP)]:4317").await;
+    }
+    operator.end().await;
+    tokio::task::spawn_blocking(|| bed.stop())
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+async fn until_given(server: &Server, app: &str, mode: &str, endpoint: &str) {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"generateName": "app-", "labels": {"app": app}},
+        "spec": {"containers": [{"name": "app", "image": "app:1"}]}});
+    let begun = Instant::now();
+    loop {
+        say_ready(server).await;
+        let answer = server.dry_run("shop", &pod).await;
+        let env = &answer.body["spec"]["containers"][0]["env"];
+        let variables = env.as_array().into_iter().flatten();
+        let values: Vec<&Value> = variables
+            .filter(|variable| variable["name"] == "OTEL_EXPORTER_OTLP_ENDPOINT")
+            .map(|variable| &variable["value"])
+            .collect();
+        if answer.label("otelagent.dev/mode") == Some(mode) && values == [endpoint] {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{mode}: {answer:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// What the kubelet of that node would say of its agents.
+async fn say_ready(server: &Server) {
+    let pods = "/api/v1/namespaces/otelagent-system/pods";
+    let agents = server.get(pods).await.body["items"].as_array().cloned();
+    for agent in agents.unwrap_or_default() {
+        let name = agent["metadata"]["name"].as_str().unwrap();
+        let status = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        let said = server
+            .apply_at(pods, &format!("{name}/status"), &status)
+            .await;
+        assert!(said.is_ok(), "{said:?}");
+    }
+}
