@@ -188,7 +188,17 @@ impl Builder {
     fn agents(&mut self, writer: Writer<Guarded>) {
         let on = self.trigger.clone();
         let mut generations: HashMap<String, Option<i64>> = HashMap::new();
-        let tell = move |agent: &Guarded| {
+        let tell = move |agent: Option<&Guarded>| {
+            let Some(agent) = agent else {
+                let known = on.agents.state();
+                let generation = |agent: &Arc<Guarded>| {
+                    (agent.uid().unwrap_or_default(), agent.meta().generation)
+                };
+                generations = known.iter().map(generation).collect();
+                on.gone.notify_one();
+                on.each(|_| true);
+                return;
+            };
             let reference = ObjectRef::from_obj(agent);
             let is_gone = on.agents.get(&reference).is_none();
             on.one(reference);
@@ -261,7 +271,10 @@ impl Builder {
         let writer = Writer::new(kind);
         let store = writer.as_reader();
         let on = self.trigger.clone();
-        let tell = move |object: &K| on.each(|agent| is_made_for(object.meta(), agent));
+        let tell = move |object: Option<&K>| match object {
+            Some(object) => on.each(|agent| is_made_for(object.meta(), agent)),
+            None => on.each(|_| true),
+        };
         let ours = format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY);
         let ours = watcher::Config::default().labels(&ours);
         self.watches.push(drive(what, api, ours, writer, tell));
@@ -269,13 +282,14 @@ impl Builder {
     }
 }
 
-/// One watch with back-off, without its managers stored and told. Ends only if the stream does.
+/// One watch with back-off, without its managers stored and told; of a whole list nothing in particular,
+/// since nobody names what it no longer has. Ends only if the stream does.
 fn drive<K>(
     what: &'static str,
     api: Api<K>,
     config: watcher::Config,
     writer: Writer<K>,
-    mut tell: impl FnMut(&K) + Send + 'static,
+    mut tell: impl FnMut(Option<&K>) + Send + 'static,
 ) -> std::pin::Pin<Box<dyn Future<Output = &'static str> + Send>>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
@@ -285,15 +299,16 @@ where
         .modify(|object| object.meta_mut().managed_fields = None)
         .default_backoff()
         .reflect(writer)
-        .touched_objects()
         .inspect_err(
             move |error| tracing::warn!(what, error = %error, "watch failed, trying again"),
         );
     Box::pin(async move {
         let mut stream = std::pin::pin!(stream);
-        while let Some(object) = stream.next().await {
-            if let Ok(object) = object {
-                tell(&object);
+        while let Some(event) = stream.next().await {
+            match event {
+                Ok(Event::Apply(object) | Event::Delete(object)) => tell(Some(&object)),
+                Ok(Event::InitDone) => tell(None),
+                Ok(Event::Init | Event::InitApply(_)) | Err(_) => {}
             }
         }
         what
