@@ -31,9 +31,10 @@ RUN set -eu; \
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target,id=target-$TARGETARCH \
-    cargo build --release --locked --target "$(cat /triple)" --package otelagent-operator --package otelagent-agent \
+    cargo build --release --locked --target "$(cat /triple)" --package otelagent-agent \
+    && cargo build --profile operator --locked --target "$(cat /triple)" --package otelagent-operator \
     && mkdir /out \
-    && cp "target/$(cat /triple)/release/otelagent-operator" "target/$(cat /triple)/release/otelagent-agent" /out/
+    && cp "target/$(cat /triple)/operator/otelagent-operator" "target/$(cat /triple)/release/otelagent-agent" /out/
 
 FROM scratch AS operator
 COPY --from=build /out/otelagent-operator /otelagent-operator

@@ -37,13 +37,16 @@ build: prerequisites ## Build everything for development
 images: prerequisites ## Build the operator's and the agent's image, as OCI tars that any engine loads
 	$(call heading,'static binaries')
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --locked --target $(TRIPLE) \
-	    --target-dir $(TARGET) --package otelagent-operator --package otelagent-agent
+	    --target-dir $(TARGET) --package otelagent-agent
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --profile operator --locked --target $(TRIPLE) \
+	    --target-dir $(TARGET) --package otelagent-operator
 	$(call heading,'images')
 	mkdir -p $(TARGET)/images
-	for name in operator agent; do \
+	for binary in operator/otelagent-operator release/otelagent-agent; do \
+	    name=$${binary#*/otelagent-}; \
 	    $(CARGO) run --quiet --locked --package testbed -- image --name otelagent/$$name:$(VERSION) --ca-bundle \
 	        --entrypoint /otelagent-$$name --out $(TARGET)/images/otelagent-$$name-$(VERSION).tar \
-	        $(TARGET)/$(TRIPLE)/release/otelagent-$$name=/otelagent-$$name; \
+	        $(TARGET)/$(TRIPLE)/$$binary=/otelagent-$$name; \
 	done
 	ls -sh $(TARGET)/images/otelagent-*.tar
 

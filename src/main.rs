@@ -19,6 +19,9 @@ use otelagent_operator::webhook::{self, Source, Webhook};
 /// Whatever ended the process; its message goes to standard error.
 type Failure = Box<dyn std::error::Error>;
 
+/// Why a process ends whose caches are of a world that is gone.
+const SET_BACK: &str =
+    "the cluster's history was set back; to be started anew, with what is there now";
 /// Readiness: every cache has been filled once.
 const WATCHES: &str = "watches";
 /// Name of the Lease.
@@ -133,11 +136,13 @@ async fn run_controller(args: ControllerArgs) -> Result<(), Failure> {
     };
     let term = tokio::select! {
         term = leadership.wait_until_leader() => term,
+        () = fence.broken() => return Err(SET_BACK.into()),
         () = shutdown.requested() => return Ok(()),
     };
     let outcome = tokio::select! {
         outcome = controller.run(shutdown.requested()) => outcome.map_err(Into::into),
         () = term.lost() => Err("leadership was lost; the next leader goes on".into()),
+        () = fence.broken() => Err(SET_BACK.into()),
     };
     leadership.release().await;
     outcome

@@ -3,6 +3,7 @@
 // Helpers of tests fail like tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod away;
 mod cluster;
 mod effort;
 mod inject;
@@ -11,4 +12,5 @@ mod process;
 mod pure;
 mod servers;
 mod simulated;
+mod threats;
 mod walks;

@@ -23,6 +23,7 @@ mod segment;
 mod shutdown;
 mod silence;
 mod support;
+mod surface;
 mod tell;
 mod tls;
 mod unix;

@@ -115,7 +115,11 @@ async fn one(
     if let Fate::Live { lifetime, .. } = fate {
         tokio::time::sleep(lifetime).await;
         let at_once = DeleteParams::default().grace_period(0);
-        api.delete(name, &at_once).await?;
+        // It may be gone: controllers delete pods too.
+        match api.delete(name, &at_once).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            other => drop(other?),
+        }
     }
     Ok((answered, answered - begun))
 }

@@ -3,6 +3,7 @@
 //! Knows how they are built and named, not what they do.
 
 use std::env;
+use std::ffi::OsString;
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -33,23 +34,20 @@ const STATIC: &str = "-C target-feature=+crt-static";
 /// Builds everything that changed, and returns the image files. Where `OTELAGENT_IMAGES` names a
 /// directory, its files are taken as they are and nothing is built.
 pub fn ensure_all() -> Result<Vec<PathBuf>> {
-    if let Some(directory) = env::var_os("OTELAGENT_IMAGES").filter(|value| !value.is_empty()) {
+    if let Some(directory) = chosen() {
         return prebuilt(Path::new(&directory));
     }
     let target = target_directory();
-    let products = ["otelagent-operator", "otelagent-agent"];
-    let product = cargo(
-        "the operator and the agent",
-        repository(),
-        &target,
-        &products,
-    )?;
+    let product = |what, profile, package| cargo(what, repository(), &target, profile, &[package]);
+    let operator = product("the operator", "operator", "otelagent-operator")?;
+    let agent = product("the agent", "release", "otelagent-agent")?;
     let apps = repository().join("apps");
     let programs = ["rust-sdk", "ledger"];
     let app = cargo(
         "the test applications",
         &apps,
         &target.join("apps"),
+        "release",
         &programs,
     )?;
     let go_sdk = target.join("apps/go-sdk");
@@ -58,13 +56,18 @@ pub fn ensure_all() -> Result<Vec<PathBuf>> {
     let images = target.join("images");
     let write = |name: &str, binary: PathBuf| write(&images, name, binary);
     Ok(vec![
-        write(OPERATOR, product.join("otelagent-operator"))?,
-        write(AGENT, product.join("otelagent-agent"))?,
+        write(OPERATOR, operator.join("otelagent-operator"))?,
+        write(AGENT, agent.join("otelagent-agent"))?,
         write(RUST_SDK, app.join("rust-sdk"))?,
         write(LEDGER, app.join("ledger"))?,
         write(GO_SDK, go_sdk)?,
         write(COLLECTOR, ensure(Part::Collector)?)?,
     ])
+}
+
+/// The directory whose images are taken as they are, where there is one.
+pub(crate) fn chosen() -> Option<OsString> {
+    env::var_os("OTELAGENT_IMAGES").filter(|value| !value.is_empty())
 }
 
 fn prebuilt(directory: &Path) -> Result<Vec<PathBuf>> {
@@ -92,13 +95,19 @@ pub fn load_all(cluster: &Cluster, images: &[PathBuf]) -> Result<bool> {
 }
 
 /// Where cargo puts what it builds.
-fn target_directory() -> PathBuf {
+pub(crate) fn target_directory() -> PathBuf {
     let chosen = env::var_os("CARGO_TARGET_DIR").filter(|value| !value.is_empty());
     chosen.map_or_else(|| repository().join("target"), PathBuf::from)
 }
 
 /// Builds packages of a workspace into static binaries, and returns the directory they are in.
-fn cargo(what: &str, workspace: &Path, target: &Path, packages: &[&str]) -> Result<PathBuf> {
+fn cargo(
+    what: &str,
+    workspace: &Path,
+    target: &Path,
+    profile: &str,
+    packages: &[&str],
+) -> Result<PathBuf> {
     // Naming the target keeps the flags away from build scripts, and this build away from others.
     let triple = format!("{}-unknown-linux-gnu", env::consts::ARCH);
     let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -106,7 +115,8 @@ fn cargo(what: &str, workspace: &Path, target: &Path, packages: &[&str]) -> Resu
         .current_dir(workspace)
         .args([
             "build",
-            "--release",
+            "--profile",
+            profile,
             "--locked",
             "--target",
             &triple,
@@ -132,25 +142,30 @@ fn cargo(what: &str, workspace: &Path, target: &Path, packages: &[&str]) -> Resu
             output: lines[lines.len().saturating_sub(40)..].join("\n"),
         });
     }
-    Ok(target.join(triple).join("release"))
+    Ok(target.join(triple).join(profile))
 }
 
-/// Writes an image; a file that would be the same is left as it is.
+/// Writes the image of one static binary.
 fn write(directory: &Path, name: &str, binary: PathBuf) -> Result<PathBuf> {
-    let file = name.replace(['/', ':'], "-");
-    let tar = directory.join(format!("{file}.tar"));
-    // Tests may build at the same time as the demo.
-    let fresh = directory.join(format!("{file}.{}.tar", std::process::id()));
     let inner = binary.file_name().unwrap_or_default().to_string_lossy();
     let inner = format!("/{inner}");
-    ImageSpec {
+    let spec = ImageSpec {
         name: name.to_owned(),
         entrypoint: vec![inner.clone()],
         files: vec![(binary, inner)],
         ca_bundle: true,
         ..ImageSpec::default()
-    }
-    .write(&fresh)?;
+    };
+    put(directory, &spec)
+}
+
+/// Writes an image; a file that would be the same is left as it is.
+pub(crate) fn put(directory: &Path, spec: &ImageSpec) -> Result<PathBuf> {
+    let file = spec.name.replace(['/', ':'], "-");
+    let tar = directory.join(format!("{file}.tar"));
+    // Tests may build at the same time as the demo.
+    let fresh = directory.join(format!("{file}.{}.tar", std::process::id()));
+    spec.write(&fresh)?;
     let read = |path: &Path| std::fs::read(path).ok();
     if read(&tar) == read(&fresh) {
         std::fs::remove_file(&fresh).map_err(Error::io(format!("remove {}", fresh.display())))?;

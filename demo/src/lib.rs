@@ -9,6 +9,7 @@ pub mod apps;
 pub mod follow;
 pub mod images;
 pub mod ledger;
+pub mod python;
 pub mod report;
 pub mod routes;
 pub mod steps;

@@ -21,6 +21,11 @@ pub struct OtelAgentStatus {
     /// Where a pod created now sends telemetry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// Node modes whose agents stand: the wanted and the serving one, and older ones that pods still use.
+    /// Where somebody else takes one of them away, it is made again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "atomic"))]
+    pub paths: Vec<Mode>,
     /// The agents of the serving mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agents: Option<AgentCounts>,

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::PostParams;
+use tokio::time::MissedTickBehavior;
 
 use super::context::Context;
 use super::engine::InjectionSettings;
@@ -70,6 +71,8 @@ pub(super) async fn keep(
     trigger: Trigger,
 ) -> &'static str {
     let mut clock = tokio::time::interval(LOOK_EVERY);
+    // A process that was paused looks once, not once for each look it missed.
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = None;
     loop {
         clock.tick().await;

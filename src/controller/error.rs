@@ -26,6 +26,9 @@ pub enum ControllerError {
         /// How long it was given.
         seconds: u64,
     },
+    /// A pass panicked: a mistake in this program.
+    #[error("a pass panicked, which is a mistake of the operator; trying again")]
+    Panicked,
     /// A cache lags behind the server, so nothing is decided by it.
     #[error("the watch of {0} lags behind the server; trying again")]
     StaleView(&'static str),
@@ -59,6 +62,7 @@ impl ControllerError {
             },
             Self::NameTaken { .. } => "NameTaken",
             Self::Timeout { .. } => "Timeout",
+            Self::Panicked => "Panicked",
             Self::StaleView(_) => "StaleView",
             Self::Version(_) => "UnknownVersion",
             Self::Policy(_) => "PolicyTooLarge",

@@ -20,10 +20,10 @@ use super::engine::{self, Rendered};
 use super::error::ControllerError;
 use super::observe::{self, InForce};
 use super::stores::{ADMISSION_KINDS, POLICY, WARNING, WARNING_BINDING, admission_resource};
-use super::{apply, fresh};
-use crate::api::{ACCEPTED, Mode, OtelAgent};
-use crate::desired::{Engine, ValidAgent, selection, topology};
-use crate::inject::exclusion::{self, Candidate};
+use super::{apply, fresh, rivals};
+use crate::api::{Mode, OtelAgent};
+use crate::desired::{Engine, ValidAgent, topology};
+use crate::inject::exclusion;
 use crate::inject::policy::PolicyInput;
 use crate::inject::{Recipe, Selection, canary};
 use crate::names;
@@ -63,6 +63,19 @@ pub(crate) struct Ensured {
 
 /// Reads the binding and the rivals of one `OtelAgent`.
 pub(crate) fn standing(context: &Context, agent: &OtelAgent) -> Standing {
+    let winners = rivals::winners(context, agent);
+    Standing {
+        exclusions: exclusion::exclusions(&winners),
+        winners: winners
+            .iter()
+            .map(|winner| format!("{}/{}", winner.namespace, winner.name))
+            .collect(),
+        ..standing_alone(context, agent)
+    }
+}
+
+/// The same without looking at any other.
+pub(crate) fn standing_alone(context: &Context, agent: &OtelAgent) -> Standing {
     let name = names::cluster_object(
         &agent.namespace().unwrap_or_default(),
         &agent.name_any(),
@@ -70,34 +83,13 @@ pub(crate) fn standing(context: &Context, agent: &OtelAgent) -> Standing {
     );
     let uid = agent.uid().unwrap_or_default();
     let own = binding(context, &name, |binding| belongs(binding, &uid));
-    let others: Vec<Candidate> = context
-        .stores
-        .agents
-        .state()
-        .iter()
-        .filter_map(|other| other.0.as_ref().ok())
-        .filter_map(|other| candidate(context, other))
-        .collect();
-    let me = candidate(context, agent);
-    let winners = me
-        .map(|me| {
-            exclusion::winners(&me, &others)
-                .into_iter()
-                .cloned()
-                .collect::<Vec<_>>()
-        })
-        .unwrap_or_default();
     let in_force = own
         .map(|binding| observe::in_force(&binding))
         .unwrap_or_default();
     Standing {
         because: because(agent, &in_force, &context.environment.operator_version),
         in_force,
-        winners: winners
-            .iter()
-            .map(|winner| format!("{}/{}", winner.namespace, winner.name))
-            .collect(),
-        exclusions: winners.into_iter().map(|winner| winner.selection).collect(),
+        ..Standing::default()
     }
 }
 
@@ -115,38 +107,6 @@ fn because(agent: &OtelAgent, in_force: &InForce, version: &str) -> String {
         }
         _ => format!("generation {} of its spec", generation.unwrap_or_default()),
     }
-}
-
-/// An `OtelAgent` as a rival for pods: by its spec, or by what is in force where its spec was refused.
-fn candidate(context: &Context, agent: &OtelAgent) -> Option<Candidate> {
-    let conditions = agent
-        .status
-        .as_ref()
-        .map(|status| status.conditions.as_slice())
-        .unwrap_or_default();
-    let is_refused = conditions.iter().any(|condition| {
-        condition.type_ == ACCEPTED
-            && condition.status == "False"
-            && condition.observed_generation == agent.metadata.generation
-    });
-    let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
-    let selection = if is_refused {
-        let name = names::cluster_object(&namespace, &name, None);
-        let found = binding(context, &name, |_| true)?;
-        observe::in_force(&found).selection
-    } else {
-        selection(agent)
-    }?;
-    let created = agent
-        .creation_timestamp()
-        .map(|time| time.0.to_string())
-        .unwrap_or_default();
-    Some(Candidate {
-        created,
-        namespace,
-        name,
-        selection,
-    })
 }
 
 /// Puts the recipe of `serving` in force, or takes injection away where no workloads are selected.
@@ -218,7 +178,7 @@ pub(crate) async fn ensure(
 
 /// What stands for injection: of the engine that is used, or, until that has been put in force, of the
 /// other one.
-fn binding(
+pub(crate) fn binding(
     context: &Context,
     name: &str,
     is_ours: impl Fn(&DynamicObject) -> bool,

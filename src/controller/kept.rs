@@ -172,13 +172,15 @@ impl Pods {
         self.namespaces.iter().map(|(name, of)| (&**name, of))
     }
 
-    /// The agents of one `OtelAgent`, known by its label.
+    /// The agents of one `OtelAgent`, known by its label and in its namespace: elsewhere anybody may give
+    /// that label to a pod.
     pub(crate) fn agents_of<'a>(
         &'a self,
+        namespace: &str,
         label: &'a str,
     ) -> impl Iterator<Item = (&'a str, &'a KnownPod)> {
-        self.namespaces
-            .values()
+        let namespace = self.namespaces.get(namespace).into_iter();
+        namespace
             .filter(move |namespace| namespace.agents.contains_key(label))
             .flat_map(PodsOfNamespace::pods)
             .filter(move |(_, pod)| pod.mark(LABEL_OWNER) == Some(label))
@@ -406,18 +408,19 @@ mod tests {
             |pods: &Pods, label: &str| pods.namespaces().any(|(_, of)| of.has_injected(label));
         assert!(has(&pods, "x.one") && has(&pods, "x.two"));
         assert_eq!(
-            pods.agents_of("x.one")
+            pods.agents_of("shop", "x.one")
                 .map(|(name, _)| name)
                 .collect::<Vec<_>>(),
             ["agent"]
         );
-        assert_eq!(pods.agents_of("x.two").count(), 0);
+        assert_eq!(pods.agents_of("shop", "x.two").count(), 0);
+        assert_eq!(pods.agents_of("elsewhere", "x.one").count(), 0);
         pods.remove(&pod("a", &[]));
         assert!(has(&pods, "x.one"));
         pods.put(pod("b", &[(LABEL_AGENT, "x.two")]));
         assert!(!has(&pods, "x.one") && has(&pods, "x.two"));
         pods.remove(&agent);
-        assert_eq!(pods.agents_of("x.one").count(), 0);
+        assert_eq!(pods.agents_of("shop", "x.one").count(), 0);
     }
 
     #[test]

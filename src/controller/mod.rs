@@ -10,12 +10,14 @@ mod context;
 mod engine;
 mod error;
 mod fresh;
+mod guarded;
 mod injection;
 mod kept;
 mod observe;
 mod reconcile;
 mod report;
 mod restart;
+mod rivals;
 mod slim;
 mod stores;
 mod sweep;
@@ -108,7 +110,7 @@ impl Controller {
             .filter(|kind| *kind == ENTRY && webhook.is_none())
             .collect();
         let (sender, queue) = mpsc::unbounded();
-        let namespaces = settings.platform_namespaces.iter().cloned();
+        let namespaces = &settings.platform_namespaces;
         let (stores, watches, trigger) = stores::build(&client, namespaces, &kinds, sender);
         let reporter = Reporter {
             controller: crate::names::FIELD_MANAGER.into(),
@@ -219,7 +221,9 @@ fn on_error(agent: Arc<Guarded>, error: &ControllerError, context: Arc<Context>)
     // a watch that lags is told soon.
     match error {
         ControllerError::StaleView(_) => Action::requeue(Duration::from_secs(1)),
-        ControllerError::Policy(_) => Action::requeue(Duration::from_mins(1)),
+        ControllerError::Policy(_) | ControllerError::Panicked => {
+            Action::requeue(Duration::from_mins(1))
+        }
         _ => Action::requeue(Duration::from_secs(5)),
     }
 }

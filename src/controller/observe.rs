@@ -134,8 +134,9 @@ pub(crate) fn standing_vehicle(
 fn vehicle(stores: &Stores, object: &DaemonSet, label: &str, mode: Mode) -> Vehicle {
     let status = object.status.clone().unwrap_or_default();
     let known = stores.pods.read();
+    let namespace = object.namespace().unwrap_or_default();
     let pods = known
-        .agents_of(label)
+        .agents_of(&namespace, label)
         .filter(|(_, pod)| serves(&pod.labels, label, mode));
     Vehicle {
         observed: status.observed_generation.is_some()
@@ -198,13 +199,16 @@ pub(crate) fn pods(
     selection: Option<&Selection>,
     exclusions: &[Selection],
 ) -> PodReport {
-    let label = names::agent_label(&agent.namespace().unwrap_or_default(), &agent.name_any());
+    let own = agent.namespace().unwrap_or_default();
+    let label = names::agent_label(&own, &agent.name_any());
+    // Elsewhere a pod that bears the label was not injected: anybody may label pods.
+    let reaches = |name: &str| name == own || environment.is_platform(&own);
     let labels_of = stores.namespaces.read();
     let known = stores.pods.read();
     // Others of the cluster's pods can neither be this object's nor be missed by it.
     let namespaces: Vec<_> = known
         .namespaces()
-        .filter(|(name, _)| !environment.is_excluded(name))
+        .filter(|(name, _)| !environment.is_excluded(name) && reaches(name))
         .map(|(name, namespace)| (name, labels_of.labels(name), namespace))
         .filter(|(name, labels, namespace)| {
             namespace.has_injected(&label)
@@ -242,7 +246,9 @@ fn coverage(nodes: &NodeState, known: &Pods, agent: &OtelAgent, label: &str) -> 
             .collect(),
         ..Coverage::default()
     };
-    for (_, pod) in known.agents_of(label).filter(|(_, pod)| pod.ready) {
+    let namespace = agent.namespace().unwrap_or_default();
+    let agents = known.agents_of(&namespace, label);
+    for (_, pod) in agents.filter(|(_, pod)| pod.ready) {
         let mode = pod.labels.get(names::LABEL_VEHICLE);
         let mode = mode.and_then(|mode| Mode::parse(mode));
         if let Some((mode, node)) = mode.zip(pod.runs_on()) {

@@ -3,9 +3,11 @@
 //! Report runs on every outcome, so a mistake or a failure shows on the object and not only in a log.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -17,14 +19,14 @@ use super::error::ControllerError;
 use super::injection::{self, Standing};
 use super::observe::{self, InForce};
 use super::stores::Guarded;
-use super::{apply, bounds, fresh, report, restart};
+use super::{apply, bounds, fresh, report, restart, rivals};
 use crate::api::{Mode, OtelAgent};
-use crate::desired::{Object, Problem, ValidAgent, topology, validate};
+use crate::desired::{Object, Problem, ValidAgent, crowding, topology, validate};
 use crate::inject::environment::HOST_IP;
 use crate::names;
 use crate::process::in_full;
 use crate::status::{Facts, Failure, InjectionState, Upgrade};
-use crate::switching::{Observed, Plan, VehicleState, plan};
+use crate::switching::{Observed, Plan, VehicleState, plan, used};
 
 /// Longest pass; a client call has its own, shorter limit.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -41,7 +43,11 @@ pub(crate) async fn reconcile(
     let agent = match &agent.0 {
         Ok(agent) => agent,
         Err(invalid) => {
-            tracing::warn!(name = invalid.metadata.name, error = %invalid, "stored object does not fit the schema; left alone");
+            tracing::warn!(
+                name = invalid.metadata.name,
+                error = invalid.error,
+                "a stored object cannot be read; left alone"
+            );
             return Ok(Action::await_change());
         }
     };
@@ -53,18 +59,33 @@ pub(crate) async fn reconcile(
         return Ok(Action::requeue(left));
     }
     let started = std::time::Instant::now();
-    let outcome = tokio::time::timeout(DEADLINE, pass(agent, &context))
-        .await
-        .unwrap_or(Err(ControllerError::Timeout {
-            seconds: DEADLINE.as_secs(),
-        }));
+    let outcome = bounded(Box::pin(pass(agent, &context))).await;
     context
         .metrics
         .reconciled(outcome.is_ok(), started.elapsed());
     outcome
 }
 
+/// Bounds what a pass may take, and keeps a mistake of ours to one object.
+async fn bounded(
+    pass: impl Future<Output = Result<Action, ControllerError>>,
+) -> Result<Action, ControllerError> {
+    let pass = AssertUnwindSafe(pass).catch_unwind();
+    match tokio::time::timeout(DEADLINE, pass).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err(ControllerError::Panicked),
+        Err(_) => Err(ControllerError::Timeout {
+            seconds: DEADLINE.as_secs(),
+        }),
+    }
+}
+
 async fn pass(agent: &OtelAgent, context: &Context) -> Result<Action, ControllerError> {
+    let older = rivals::older(context, agent);
+    if let Some(problem) = crowding(agent, &context.environment, older) {
+        let standing = injection::standing_alone(context, agent);
+        return refuse(agent, vec![problem], &standing, context).await;
+    }
     let standing = injection::standing(context, agent);
     match validate(agent, &context.environment) {
         Ok(valid) => carry_out(agent, &valid, &standing, context).await,
@@ -106,6 +127,7 @@ async fn refuse(
             .and_then(|mode| observe::standing_vehicle(stores, &namespace, &name, mode)),
         wanted_vehicle: None,
         held: Vec::new(),
+        paths: standing_paths(agent),
         pods: observe::pods(
             stores,
             &context.environment,
@@ -157,6 +179,7 @@ async fn carry_out(
         serving_vehicle: None,
         wanted_vehicle: None,
         held: decided.older_paths(valid.wanted()),
+        paths: decided.node_modes(),
         pods: counted,
         injection: InjectionState::NotWanted,
         winners: standing.winners.clone(),
@@ -200,6 +223,10 @@ async fn carry_out(
     }
     facts.because = now_in_force.because;
     if let Err(error) = &outcome {
+        // What could not be removed stands.
+        facts.paths.extend(standing_paths(agent));
+        facts.paths.sort_unstable();
+        facts.paths.dedup();
         facts.failure = Some(Failure {
             reason: error.reason(),
             message: in_full(error),
@@ -271,18 +298,33 @@ fn observed(
     context: &Context,
 ) -> Observed {
     let wanted = valid.wanted();
+    // Whoever owns an object may have written its status, too: what it says counts where it may be so.
+    let is_platform = context.environment.is_platform(&valid.namespace);
+    let may_be = |mode: &Mode| is_platform || !mode.on_nodes();
     let remembered = agent.status.as_ref().and_then(|status| status.mode);
+    let serving = in_force.mode.or(remembered).filter(may_be);
     let vehicle = observe::vehicle_state(&context.stores, valid, &context.environment, wanted);
+    let vehicles = observe::vehicles(&context.stores, &valid.namespace, &valid.name);
+    let stood = standing_paths(agent).into_iter().filter(may_be);
+    let known = stood.chain(serving).chain(vehicles.keys().copied());
     Observed {
         now,
         wanted,
-        serving: in_force.mode.or(remembered),
+        serving,
         wanted_ready: vehicle.is_none_or(|vehicle| vehicle.is_ready_everywhere()),
-        users,
-        vehicles: observe::vehicles(&context.stores, &valid.namespace, &valid.name),
+        users: used(users, &known.collect()),
+        vehicles,
         outdated: observe::outdated(&context.stores, valid, &context.environment),
         hold_old: valid.hold_old,
     }
+}
+
+/// Node modes whose agents stood when the status was written last.
+fn standing_paths(agent: &OtelAgent) -> Vec<Mode> {
+    let status = agent.status.as_ref();
+    status
+        .map(|status| status.paths.clone())
+        .unwrap_or_default()
 }
 
 /// Where pods are sent now, and what is so of the vehicles.
@@ -419,4 +461,16 @@ fn next_look(decided: &Plan, facts: &Facts) -> Duration {
         RESYNC
     };
     decided.look_again.map_or(retry, |sooner| sooner.min(retry))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_one_objects_and_the_next_pass_is_made() {
+        let panics = bounded(async { panic!("on purpose") }).await;
+        assert!(panics.is_err_and(|error| error.reason() == "Panicked"));
+        assert!(bounded(async { Ok(Action::await_change()) }).await.is_ok());
+    }
 }

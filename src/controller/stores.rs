@@ -1,7 +1,7 @@
 //! The watches and what they have seen: one stream and one store per kind, and who must be looked at
 //! again when something changes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::future::Future;
 use std::hash::Hash;
@@ -14,7 +14,6 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{ApiResource, DynamicObject};
-use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::Event;
@@ -24,13 +23,11 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
 use super::bounds::{Bounding, Bounds};
+pub(crate) use super::guarded::Guarded;
 use super::kept::{Cache, Kept, Namespaces, Nodes, PodNews, Pods};
 use crate::api::{Mode, OtelAgent};
 use crate::desired::selection;
 use crate::names;
-
-/// `OtelAgent`s as stored, even where one no longer fits the schema.
-pub(crate) type Guarded = DeserializeGuard<OtelAgent>;
 
 /// What injects.
 pub(crate) const POLICY: &str = "MutatingAdmissionPolicy";
@@ -134,7 +131,7 @@ pub(crate) fn label_of(agent: &OtelAgent) -> String {
 /// `owned_namespaces` are those in which vehicles may stand; nothing else is watched there.
 pub(crate) fn build(
     client: &Client,
-    owned_namespaces: impl IntoIterator<Item = String>,
+    owned_namespaces: &BTreeSet<String>,
     admission: &[&'static str],
     sender: UnboundedSender<ObjectRef<Guarded>>,
 ) -> (Stores, Watches, Trigger) {
@@ -150,7 +147,7 @@ pub(crate) fn build(
         trigger,
         watches: Vec::new(),
     };
-    builder.agents(writer);
+    builder.agents(writer, owned_namespaces.clone());
     let namespaces = builder.namespaces();
     let mut stores = Stores {
         agents,
@@ -164,11 +161,11 @@ pub(crate) fn build(
         admission: BTreeMap::new(),
     };
     for namespace in owned_namespaces {
-        let api = Api::namespaced(client.clone(), &namespace);
+        let api = Api::namespaced(client.clone(), namespace);
         stores
             .daemon_sets
             .push(builder.owned("daemonsets", api, ()));
-        let api = Api::namespaced(client.clone(), &namespace);
+        let api = Api::namespaced(client.clone(), namespace);
         stores.services.push(builder.owned("services", api, ()));
     }
     for kind in admission {
@@ -189,11 +186,21 @@ struct Builder {
 }
 
 impl Builder {
-    /// A new, changed or deleted spec may change whom its rivals exclude; a written status does not.
-    fn agents(&mut self, writer: Writer<Guarded>) {
+    /// A new, changed or deleted spec may change whom its younger rivals exclude; a written status does not.
+    fn agents(&mut self, writer: Writer<Guarded>, platform: BTreeSet<String>) {
         let on = self.trigger.clone();
         let mut generations: HashMap<String, Option<i64>> = HashMap::new();
-        let tell = move |agent: &Guarded| {
+        let tell = move |agent: Option<&Guarded>| {
+            let Some(agent) = agent else {
+                let known = on.agents.state();
+                let generation = |agent: &Arc<Guarded>| {
+                    (agent.uid().unwrap_or_default(), agent.meta().generation)
+                };
+                generations = known.iter().map(generation).collect();
+                on.gone.notify_one();
+                on.each(|_| true);
+                return;
+            };
             let reference = ObjectRef::from_obj(agent);
             let is_gone = on.agents.get(&reference).is_none();
             on.one(reference);
@@ -207,7 +214,7 @@ impl Builder {
                 generations.insert(uid, generation) != Some(generation)
             };
             if is_new {
-                on.each(|other| other.spec.workloads.is_some());
+                on.each(|other| may_lose_to(other, agent, &platform));
             }
         };
         let api = Api::all(self.client.clone());
@@ -289,7 +296,10 @@ impl Builder {
         let writer = Writer::new(kind);
         let store = writer.as_reader();
         let on = self.trigger.clone();
-        let tell = move |object: &K| on.each(|agent| is_made_for(object.meta(), agent));
+        let tell = move |object: Option<&K>| match object {
+            Some(object) => on.each(|agent| is_made_for(object.meta(), agent)),
+            None => on.each(|_| true),
+        };
         let ours = format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY);
         let ours = watcher::Config::default().labels(&ours);
         self.watches.push(drive(what, api, ours, writer, tell));
@@ -297,13 +307,23 @@ impl Builder {
     }
 }
 
-/// One watch with back-off, without its managers stored and told. Ends only if the stream does.
+/// Whether what an `OtelAgent` injects may depend on another. The older wins, so it depends on none that is
+/// younger; and beyond its own namespace only one of a platform namespace selects.
+fn may_lose_to(agent: &OtelAgent, other: &Guarded, platform: &BTreeSet<String>) -> bool {
+    let (namespace, others) = (&agent.metadata.namespace, &other.meta().namespace);
+    let is_platform = |name: &Option<String>| name.as_ref().is_some_and(|n| platform.contains(n));
+    agent.metadata.creation_timestamp >= other.meta().creation_timestamp
+        && (namespace == others || is_platform(namespace) || is_platform(others))
+}
+
+/// One watch with back-off, without its managers stored and told; of a whole list nothing in particular,
+/// since nobody names what it no longer has. Ends only if the stream does.
 fn drive<K>(
     what: &'static str,
     api: Api<K>,
     config: watcher::Config,
     writer: Writer<K>,
-    mut tell: impl FnMut(&K) + Send + 'static,
+    mut tell: impl FnMut(Option<&K>) + Send + 'static,
 ) -> std::pin::Pin<Box<dyn Future<Output = &'static str> + Send>>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
@@ -313,15 +333,16 @@ where
         .modify(|object| object.meta_mut().managed_fields = None)
         .default_backoff()
         .reflect(writer)
-        .touched_objects()
         .inspect_err(
             move |error| tracing::warn!(what, error = %error, "watch failed, trying again"),
         );
     Box::pin(async move {
         let mut stream = std::pin::pin!(stream);
-        while let Some(object) = stream.next().await {
-            if let Ok(object) = object {
-                tell(&object);
+        while let Some(event) = stream.next().await {
+            match event {
+                Ok(Event::Apply(object) | Event::Delete(object)) => tell(Some(&object)),
+                Ok(Event::InitDone) => tell(None),
+                Ok(Event::Init | Event::InitApply(_)) | Err(_) => {}
             }
         }
         what

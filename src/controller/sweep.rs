@@ -5,14 +5,15 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use kube::api::DynamicObject;
 use kube::runtime::reflector::Store;
 use kube::{Api, ResourceExt};
 
 use super::context::Context;
 use super::error::ControllerError;
 use super::injection;
-use super::stores::ADMISSION_KINDS;
-use crate::api::OtelAgent;
+use super::stores::{ADMISSION_KINDS, Guarded, admission_resource};
+use crate::desired::is_applied;
 use crate::names;
 
 /// One sweep. `OtelAgent`s are known by uid: one that was deleted and made again is another.
@@ -47,12 +48,22 @@ pub(crate) async fn sweep(context: &Context) -> Result<(), ControllerError> {
                     is_gone(context, &namespace, &name, &uid).await?,
                 );
             }
-            if gone[&uid] {
+            if gone[&uid] && is_ours(context, kind, &object.name_any()).await? {
                 injection::remove(context, kind, &object.name_any(), object.uid()).await?;
             }
         }
     }
     Ok(())
+}
+
+/// Whether this operator made it: labels alone are anybody's.
+async fn is_ours(context: &Context, kind: &str, name: &str) -> Result<bool, ControllerError> {
+    let resource = admission_resource(kind);
+    let api: Api<DynamicObject> = Api::all_with(context.client.clone(), &resource);
+    let live = api.get_metadata_opt(name).await;
+    let live = live.map_err(ControllerError::api("look whose an object is"))?;
+    let live = live.and_then(|live| serde_json::to_value(live).ok());
+    Ok(live.is_some_and(|live| is_applied(&live)))
 }
 
 async fn is_gone(
@@ -61,9 +72,10 @@ async fn is_gone(
     name: &str,
     uid: &str,
 ) -> Result<bool, ControllerError> {
-    let api: Api<OtelAgent> = Api::namespaced(context.client.clone(), namespace);
+    // The object itself: of one that cannot be read not even its metadata could.
+    let api: Api<Guarded> = Api::namespaced(context.client.clone(), namespace);
     let found = api
-        .get_metadata_opt(name)
+        .get_opt(name)
         .await
         .map_err(ControllerError::api("look for an owner"))?;
     Ok(found.and_then(|object| object.uid()).as_deref() != Some(uid))

@@ -99,6 +99,30 @@ fn effective(agent: &ValidAgent, placement: Placement) -> Value {
     config
 }
 
+/// Whether an exporter names a Service as `name.namespace.svc`, which means nothing to a pod that does not
+/// search the cluster's domain.
+pub(super) fn sends_to_service(agent: &ValidAgent, placement: Placement) -> bool {
+    let config = effective(agent, placement);
+    let exporters = config["exporters"].as_object();
+    let endpoints = exporters
+        .into_iter()
+        .flat_map(Map::values)
+        .filter_map(|exporter| exporter["endpoint"].as_str());
+    let is_service = |host: &str| {
+        let domain = host.rsplit_once('.').map(|(_, last)| last);
+        domain.is_some_and(|last| last.eq_ignore_ascii_case("svc"))
+    };
+    endpoints.map(host).any(is_service)
+}
+
+/// The host of a URL, or of what a collector takes for one: `host:port`.
+fn host(endpoint: &str) -> &str {
+    let rest = endpoint
+        .split_once("://")
+        .map_or(endpoint, |(_, rest)| rest);
+    rest.split(['/', ':']).next().unwrap_or_default()
+}
+
 /// The queues on disk, as they are after the user's overlay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct DiskQueues {

@@ -30,6 +30,11 @@ pub enum Family {
 }
 
 impl Environment {
+    /// Whether an `OtelAgent` of this namespace may have agents on nodes and act on other namespaces.
+    pub fn is_platform(&self, namespace: &str) -> bool {
+        self.platform_namespaces.contains(namespace)
+    }
+
     /// Namespaces whose pods nobody sees: the system's, and the operator's own.
     pub fn excluded_namespaces(&self) -> impl Iterator<Item = &str> {
         ["kube-system", self.operator_namespace.as_str()].into_iter()

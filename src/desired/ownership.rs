@@ -27,19 +27,21 @@ impl Owner {
     /// for an `OtelAgent` of this name, and nobody else has become its controller. What a user made is
     /// not, whatever its labels say. Needs `metadata.managedFields`, which caches do not keep.
     pub fn owns(&self, object: &Value) -> bool {
-        let managers = object["metadata"]["managedFields"].as_array();
-        let is_applied = managers
-            .into_iter()
-            .flatten()
-            .any(|entry| entry["manager"] == names::FIELD_MANAGER && entry["operation"] == "Apply");
         // One that was deleted and made again has another uid, and its objects are as good.
         let is_elsewhere = references(object).any(|reference| {
             reference["controller"] == true
                 && (reference["kind"] != "OtelAgent" || reference["name"] != *self.name)
         });
         let is_labelled = object["metadata"]["labels"][names::LABEL_OWNER] == *self.label;
-        self.is_named_by(object) || is_applied && is_labelled && !is_elsewhere
+        self.is_named_by(object) || is_applied(object) && is_labelled && !is_elsewhere
     }
+}
+
+/// Whether this operator has applied an object. Needs `metadata.managedFields`.
+pub fn is_applied(object: &Value) -> bool {
+    let managers = object["metadata"]["managedFields"].as_array();
+    let mut managers = managers.into_iter().flatten();
+    managers.any(|entry| entry["manager"] == names::FIELD_MANAGER && entry["operation"] == "Apply")
 }
 
 fn references(object: &Value) -> impl Iterator<Item = &Value> {

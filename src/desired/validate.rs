@@ -21,6 +21,10 @@ use crate::switching::MaxUnready;
 /// Bytes of configuration a pod can carry: its annotations may take 262144 together, keys and others' included.
 const MAX_CONFIGURATION: usize = 240 << 10;
 
+/// `OtelAgent`s of one namespace that are carried out, where it is no platform namespace: each costs the API
+/// server four policies and bindings, and the operator seconds to prove them.
+pub const MAX_PER_NAMESPACE: usize = 20;
+
 /// One thing that keeps a spec from being carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -271,12 +275,33 @@ pub fn selection(agent: &OtelAgent) -> Option<Selection> {
     })
 }
 
+/// What keeps one from being carried out that has this many `OtelAgent`s before it in its namespace.
+pub fn crowding(agent: &OtelAgent, environment: &Environment, older: usize) -> Option<Problem> {
+    let namespace = agent.namespace().unwrap_or_default();
+    let is_crowded = !environment.is_platform(&namespace) && older >= MAX_PER_NAMESPACE;
+    is_crowded.then(|| Problem {
+        field: "metadata.namespace",
+        reason: "TooManyInNamespace",
+        message: format!(
+            "of the OtelAgents of a namespace the {MAX_PER_NAMESPACE} oldest are carried out, and at least as many \
+             of `{namespace}` are older than this one; delete some: one OtelAgent can select all pods of its namespace"
+        ),
+    })
+}
+
+/// Whether an object asks for nothing that is kept for platform namespaces. What it says of itself in its
+/// status counts for nothing: its owner may write that, too.
+pub fn is_permitted(agent: &OtelAgent, environment: &Environment) -> bool {
+    let namespace = agent.namespace().unwrap_or_default();
+    platform_problems(&agent.spec, &namespace, environment).is_empty()
+}
+
 fn platform_problems(
     spec: &OtelAgentSpec,
     namespace: &str,
     environment: &Environment,
 ) -> Vec<Problem> {
-    if environment.platform_namespaces.contains(namespace) {
+    if environment.is_platform(namespace) {
         return Vec::new();
     }
     let platform: Vec<&str> = environment

@@ -3,7 +3,15 @@
 //! The API server runs policies in random order, so who wins must be written into the policies of all
 //! who lose. Must not know policies.
 
-use super::Selection;
+use std::collections::BTreeMap;
+
+use super::cel::selected;
+use super::{Namespaces, Selection};
+use crate::api::Selector;
+
+/// Most characters that what is left to others may take of an expression, of which the API server takes
+/// 100,000.
+const ROOM: usize = 50_000;
 
 /// An `OtelAgent` that selects pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,11 +42,67 @@ pub fn winners<'a>(me: &Candidate, others: &'a [Candidate]) -> Vec<&'a Candidate
     winners
 }
 
+/// The pods that are left to these. Where that is more than there is room for, namespaces whose own
+/// `OtelAgent`s select in too many words are left to them as a whole, the wordiest first: whoever writes
+/// selectors without end must not keep those who come later from injecting anywhere.
+pub fn exclusions(winners: &[Candidate]) -> Vec<Selection> {
+    let mut words: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut room = ROOM;
+    for winner in winners {
+        let length = length(&winner.selection);
+        match &winner.selection.namespaces {
+            Namespaces::Named(namespace) => *words.entry(namespace).or_default() += length,
+            // Those of platform namespaces, who could do worse.
+            Namespaces::Labelled(_) => room = room.saturating_sub(length),
+        }
+    }
+    let mut taken: usize = words.values().sum();
+    let mut by_length: Vec<(&str, usize)> = words.into_iter().collect();
+    by_length.sort_by_key(|(namespace, length)| (std::cmp::Reverse(*length), *namespace));
+    let mut whole: BTreeMap<&str, bool> = BTreeMap::new();
+    for (namespace, length) in by_length {
+        if taken <= room {
+            break;
+        }
+        taken -= length.saturating_sub(self::length(&all_of(namespace)));
+        whole.insert(namespace, false);
+    }
+    let mut excluded = Vec::new();
+    for winner in winners {
+        let known = match &winner.selection.namespaces {
+            Namespaces::Named(namespace) => whole.get_mut(namespace.as_str()),
+            Namespaces::Labelled(_) => None,
+        };
+        match known {
+            None => excluded.push(winner.selection.clone()),
+            Some(true) => {}
+            Some(said) => {
+                *said = true;
+                if let Namespaces::Named(namespace) = &winner.selection.namespaces {
+                    excluded.push(all_of(namespace));
+                }
+            }
+        }
+    }
+    excluded
+}
+
+fn all_of(namespace: &str) -> Selection {
+    Selection {
+        namespaces: Namespaces::Named(namespace.to_owned()),
+        pods: Selector::default(),
+    }
+}
+
+/// What it takes to leave these pods alone, in characters.
+fn length(selection: &Selection) -> usize {
+    let terms = selected(selection, &[]);
+    terms.iter().map(|term| term.chars().count() + 8).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Selector;
-    use crate::inject::Namespaces;
 
     fn candidate(created: &str, namespace: &str, name: &str, selected: &str) -> Candidate {
         let selection = Selection {
@@ -70,5 +134,21 @@ mod tests {
         assert_eq!(names(&all[0]), ["a", "b"]);
         assert_eq!(names(&all[1]), ["a"]);
         assert!(names(&all[2]).is_empty());
+    }
+    #[test]
+    fn what_is_left_to_others_fits_however_much_they_say() {
+        let wordy = |namespace: &str, length: usize| {
+            let mut wordy = candidate("2026-11-22T10:00:00Z", namespace, "a", namespace);
+            let labels = [("a".to_owned(), "x".repeat(length))];
+            wordy.selection.pods.match_labels = labels.into();
+            wordy
+        };
+        let few = [wordy("a", 10), wordy("b", 10)];
+        let as_they_are: Vec<Selection> = few.iter().map(|one| one.selection.clone()).collect();
+        assert_eq!(exclusions(&few), as_they_are);
+        let mut many: Vec<Candidate> = (0..20).map(|_| wordy("evil", 4000)).collect();
+        many.extend(few);
+        let expected = [vec![all_of("evil")], as_they_are].concat();
+        assert_eq!(exclusions(&many), expected, "and nobody else loses a pod");
     }
 }

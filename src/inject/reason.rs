@@ -38,7 +38,7 @@ pub enum Reason {
         /// Value of the label of the other one.
         agent: String,
     },
-    /// It is a copy of a pod that this `OtelAgent` injected with another recipe.
+    /// It is a copy of a pod that was injected with another recipe.
     InjectedEarlier,
     /// The agent runs on Linux only.
     Windows,
@@ -48,6 +48,8 @@ pub enum Reason {
     HostNetwork,
     /// The name of the agent's Service means nothing to it.
     NoClusterDns,
+    /// The name of what the sidecar would send to means nothing to it.
+    NoUpstreamDns,
     /// A sidecar may not fit in resources set for the pod as a whole.
     PodLevelResources,
     /// A container has the agent's name.
@@ -81,6 +83,7 @@ impl Reason {
             Self::CollectorAsked => "CollectorAsked",
             Self::HostNetwork => "HostNetwork",
             Self::NoClusterDns => "NoClusterDns",
+            Self::NoUpstreamDns => "NoUpstreamDns",
             Self::PodLevelResources => "PodLevelResources",
             Self::NameTaken { .. } => "NameTaken",
             Self::VolumeTaken { .. } => "VolumeTaken",
@@ -116,6 +119,11 @@ impl Reason {
             Self::NoClusterDns => [
                 "its DNS policy does not resolve the agent's Service; use ClusterFirst, ClusterFirstWithHostNet on the \
                  host network, or None with searches",
+                "",
+            ],
+            Self::NoUpstreamDns => [
+                "its DNS policy does not resolve the Service that a sidecar would send to; use ClusterFirst, None with \
+                 searches, or another name in export.endpoint",
                 "",
             ],
             Self::PodLevelResources => [
@@ -175,6 +183,9 @@ pub(super) fn why_not(pod: &Value, recipe: &Recipe) -> Option<Reason> {
             return Some(Reason::InjectedEarlier);
         }
     }
+    if recipe.sidecar.is_none() && bears_sidecar(spec) {
+        return Some(Reason::InjectedEarlier);
+    }
     let os = spec.get("os").map(|os| text(os, "name"));
     if os == Some("windows") || entry(pod, ["spec", "nodeSelector"], OS) == Some("windows") {
         return Some(Reason::Windows);
@@ -193,6 +204,16 @@ pub(super) fn why_not(pod: &Value, recipe: &Recipe) -> Option<Reason> {
         .sidecar
         .as_ref()
         .and_then(|sidecar| why_no_sidecar(pod, spec, host_network, recipe, sidecar))
+}
+
+/// Whether a sidecar of ours is in it, which a recipe without one can give no configuration.
+fn bears_sidecar(spec: &Value) -> bool {
+    let named = |key, name| {
+        list(spec, key)
+            .iter()
+            .any(|item| text(item, "name") == name)
+    };
+    named("initContainers", names::CONTAINER) && named("volumes", names::CONFIG_VOLUME)
 }
 
 /// Whether `name.namespace.svc` can mean something to a pod: it needs a list of domains to search.
@@ -218,10 +239,13 @@ fn why_no_sidecar(
     if host_network {
         return Some(Reason::HostNetwork);
     }
+    if recipe.upstream_is_service && !resolves_services(spec, host_network) {
+        return Some(Reason::NoUpstreamDns);
+    }
     if has(spec, "resources") {
         return Some(Reason::PodLevelResources);
     }
-    let injected = is_injected(pod, spec, sidecar);
+    let injected = is_injected(spec, sidecar);
     if !injected && containers(pod).any(|container| text(container, "name") == name) {
         return Some(Reason::NameTaken {
             container: name.to_owned(),
@@ -246,16 +270,16 @@ fn why_no_sidecar(
     (annotation_bytes(pod, recipe) > MAX_ANNOTATIONS).then_some(Reason::AnnotationsTooLarge)
 }
 
-/// Whether this very recipe was applied before: the labels say so, and the container is ours by name
-/// and image. A name alone could be anybody's.
-fn is_injected(pod: &Value, spec: &Value, sidecar: &Value) -> bool {
+/// Whether the sidecar is there already: a container that is ours by name and image. A name alone could be
+/// anybody's, and labels are no sign: `kubectl debug --copy-to` drops them, with the configuration among the
+/// annotations, without which the copy would never start.
+fn is_injected(spec: &Value, sidecar: &Value) -> bool {
     let same = |other: &Value| {
         ["name", "image"]
             .iter()
             .all(|key| text(other, key) == text(sidecar, key))
     };
-    entry(pod, ["metadata", "labels"], names::LABEL_AGENT).is_some()
-        && list(spec, "initContainers").iter().any(same)
+    list(spec, "initContainers").iter().any(same)
 }
 
 fn annotation_bytes(pod: &Value, recipe: &Recipe) -> usize {
@@ -295,6 +319,15 @@ pub(super) fn conditions(recipe: &Recipe) -> Vec<Condition> {
     let (agent, config) = (quoted(names::LABEL_AGENT), quoted(names::LABEL_CONFIG));
     let (own, hash) = (quoted(&recipe.agent), quoted(&recipe.hash()));
     let label = format!("object.metadata.?labels[?{agent}]");
+    let earlier = format!(
+        "{label}.hasValue() && {label}.value() == {own} \
+         && object.metadata.?labels[?{config}].orValue(\"\") != {hash}"
+    );
+    let earlier = if recipe.sidecar.is_some() {
+        earlier
+    } else {
+        format!("{earlier} || {}", bears_sidecar_in_cel())
+    };
     let mut conditions = vec![
         mirror(),
         condition(
@@ -305,15 +338,7 @@ pub(super) fn conditions(recipe: &Recipe) -> Vec<Condition> {
             format!("{label}.hasValue() && {label}.value() != {own}"),
             &format!("string({label}.value())"),
         ),
-        condition(
-            "earlier",
-            &Reason::InjectedEarlier,
-            format!(
-                "{label}.hasValue() && {label}.value() == {own} \
-                 && object.metadata.?labels[?{config}].orValue(\"\") != {hash}"
-            ),
-            "",
-        ),
+        condition("earlier", &Reason::InjectedEarlier, earlier, ""),
         condition(
             "windows",
             &Reason::Windows,
@@ -336,17 +361,37 @@ pub(super) fn conditions(recipe: &Recipe) -> Vec<Condition> {
         "",
     ));
     if recipe.mode == Mode::NodeLocal {
-        let dns = "object.spec.?dnsPolicy.orValue(\"ClusterFirst\")";
-        let applies = format!(
-            "{dns} == \"Default\" || {dns} == \"None\" && object.spec.?dnsConfig.?searches.orValue([]).size() == 0 \
-             || object.spec.?hostNetwork.orValue(false) && {dns} == \"ClusterFirst\""
-        );
-        conditions.push(condition("dns", &Reason::NoClusterDns, applies, ""));
+        conditions.push(condition(
+            "dns",
+            &Reason::NoClusterDns,
+            unresolved_services(),
+            "",
+        ));
     }
     if let Some(sidecar) = &recipe.sidecar {
-        conditions.extend(sidecar_conditions(recipe, sidecar, &label));
+        conditions.extend(sidecar_conditions(recipe, sidecar));
     }
     conditions
+}
+
+/// The same as [`bears_sidecar`].
+fn bears_sidecar_in_cel() -> String {
+    let named = |list: &str, name: &str| {
+        let name = quoted(name);
+        format!("object.spec.?{list}.orValue([]).exists(i, i.name == {name})")
+    };
+    let container = named("initContainers", names::CONTAINER);
+    let volume = named("volumes", names::CONFIG_VOLUME);
+    format!("{container} && {volume}")
+}
+
+/// The contrary of [`resolves_services`].
+fn unresolved_services() -> String {
+    let dns = "object.spec.?dnsPolicy.orValue(\"ClusterFirst\")";
+    format!(
+        "{dns} == \"Default\" || {dns} == \"None\" && object.spec.?dnsConfig.?searches.orValue([]).size() == 0 \
+         || object.spec.?hostNetwork.orValue(false) && {dns} == \"ClusterFirst\""
+    )
 }
 
 /// Of mirror pods the policies say nothing at all: not even `Fail` may refuse them, or the API would
@@ -359,14 +404,14 @@ pub(super) fn mirror() -> Condition {
     condition("mirror", &Reason::MirrorPod, applies, "")
 }
 
-fn sidecar_conditions(recipe: &Recipe, sidecar: &Value, label: &str) -> Vec<Condition> {
+fn sidecar_conditions(recipe: &Recipe, sidecar: &Value) -> Vec<Condition> {
     let (name, image) = (
         quoted(text(sidecar, "name")),
         quoted(text(sidecar, "image")),
     );
     let injected = format!(
-        "({label}.hasValue() && object.spec.?initContainers.orValue([])\
-         .exists(c, c.name == {name} && c.?image.orValue(\"\") == {image}))"
+        "object.spec.?initContainers.orValue([])\
+         .exists(c, c.name == {name} && c.?image.orValue(\"\") == {image})"
     );
     let volumes = quoted_list(recipe.volumes.iter().map(|volume| text(volume, "name")));
     let taken =
@@ -388,13 +433,23 @@ fn sidecar_conditions(recipe: &Recipe, sidecar: &Value, label: &str) -> Vec<Cond
          : bytes(string(k)).size() + bytes(string(object.metadata.annotations[k])).size())",
         quoted_list(recipe.annotations.keys().map(String::as_str))
     );
-    vec![
-        condition(
-            "host-network",
-            &Reason::HostNetwork,
-            "object.spec.?hostNetwork.orValue(false)".into(),
+    let host_network = "object.spec.?hostNetwork.orValue(false)".to_owned();
+    let mut conditions = vec![condition(
+        "host-network",
+        &Reason::HostNetwork,
+        host_network,
+        "",
+    )];
+    if recipe.upstream_is_service {
+        let applies = unresolved_services();
+        conditions.push(condition(
+            "upstream-dns",
+            &Reason::NoUpstreamDns,
+            applies,
             "",
-        ),
+        ));
+    }
+    conditions.extend([
         condition(
             "pod-resources",
             &Reason::PodLevelResources,
@@ -429,7 +484,8 @@ fn sidecar_conditions(recipe: &Recipe, sidecar: &Value, label: &str) -> Vec<Cond
             format!("([{added}] + {kept}).sum() > {MAX_ANNOTATIONS}"),
             "",
         ),
-    ]
+    ]);
+    conditions
 }
 
 fn condition(name: &'static str, reason: &Reason, applies: String, detail: &str) -> Condition {

@@ -26,6 +26,9 @@ pub struct Recipe {
     pub annotations: BTreeMap<String, String>,
     /// The agent as a native sidecar (`core/v1 Container` with `restartPolicy: Always`), in mode Sidecar.
     pub sidecar: Option<Value>,
+    /// Whether what the sidecar sends to is named as only pods that search the cluster's domain can resolve.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub upstream_is_service: bool,
     /// Volumes (`core/v1 Volume`) the sidecar mounts.
     pub volumes: Vec<Value>,
     /// Variables (`core/v1 EnvVar`) that others refer to; they come before everything else, in this order.

@@ -9,7 +9,8 @@
 //! - every call ends within [`CALL_TIMEOUT`], answer included; of a watch only the beginning is bounded,
 //!   its silence is the watcher's to notice;
 //! - a call given up closes its connection, so the next one does not meet the same black hole;
-//! - a write starts only while the [`Fence`] is open, and ends when it closes.
+//! - a write starts only while the [`Fence`] is open, and ends when it closes;
+//! - a watch goes on only in the history that the server has ([`history`]).
 //!
 //! Must not know which calls are made.
 
@@ -26,7 +27,7 @@ use kube::{Client, Config};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::{BoxError, Layer, Service};
 
-use super::{Fence, ProcessError};
+use super::{Fence, ProcessError, history};
 
 /// Within this time a connection stands, or the address is taken for dead.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,12 +61,11 @@ fn connect_within(
         .push((USER_AGENT, HeaderValue::from_static(AGENT)));
     let builder =
         ClientBuilder::try_from(config).map_err(|error| ProcessError::Client(Box::new(error)))?;
-    Ok(builder
-        .with_layer(&Bounds {
-            fence: fence.clone(),
-            limit,
-        })
-        .build())
+    let bounds = Bounds {
+        fence: fence.clone(),
+        limit,
+    };
+    Ok(history::kept_to(builder.with_layer(&bounds).build(), fence))
 }
 
 /// Bounds every call.
@@ -133,7 +133,7 @@ where
 }
 
 /// Whether the answer is meant to go on and on.
-fn is_watch(uri: &Uri) -> bool {
+pub(super) fn is_watch(uri: &Uri) -> bool {
     uri.query()
         .is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"))
 }

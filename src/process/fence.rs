@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// Closed, until this moment at least was reached.
 const CLOSED: u64 = 0;
@@ -24,6 +25,8 @@ struct State {
     origin: Instant,
     /// In milliseconds since `origin`.
     until: AtomicU64,
+    /// Whether what this process knows is no longer of this world.
+    broken: CancellationToken,
 }
 
 impl Fence {
@@ -41,11 +44,15 @@ impl Fence {
         Self(Arc::new(State {
             origin: Instant::now(),
             until: AtomicU64::new(until),
+            broken: CancellationToken::new(),
         }))
     }
 
     /// How long writes may still take; `None` where none may start.
     pub fn remaining(&self) -> Option<Duration> {
+        if self.0.broken.is_cancelled() {
+            return None;
+        }
         let until = Duration::from_millis(self.0.until.load(Ordering::Acquire));
         until
             .checked_sub(self.0.origin.elapsed())
@@ -70,6 +77,16 @@ impl Fence {
         self.0.until.store(UNLIMITED, Ordering::Release);
     }
 
+    /// Lets no write pass ever again: the process has to begin anew.
+    pub(super) fn break_off(&self) {
+        self.0.broken.cancel();
+    }
+
+    /// Returns once no write can ever pass again.
+    pub async fn broken(&self) {
+        self.0.broken.cancelled().await;
+    }
+
     /// Lets no write pass from now on.
     pub(super) fn close(&self) {
         self.0.until.store(CLOSED, Ordering::Release);
@@ -88,6 +105,16 @@ mod tests {
         assert_eq!(fence.remaining(), Some(Duration::from_secs(10)));
         tokio::time::advance(Duration::from_secs(10)).await;
         assert!(!fence.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fence_that_is_broken_off_never_opens_again() {
+        let fence = Fence::open();
+        fence.clone().break_off();
+        fence.open_until(Instant::now() + Duration::from_secs(10));
+        fence.open_for_good();
+        assert!(!fence.is_open());
+        fence.broken().await;
     }
 
     #[tokio::test(start_paused = true)]

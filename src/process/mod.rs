@@ -7,6 +7,7 @@
 //! - [`probes`]: whether the kubelet should wait, or start the process anew.
 //! - [`fence`]: until when this process may write.
 //! - [`client`]: an API client whose calls end, and whose writes end with the leadership.
+//! - [`history`]: watches of that client, kept to the history that the server has.
 //! - [`election`]: what a candidate does next, as a pure function.
 //! - [`lease`]: leadership by a Lease.
 //! - [`shutdown`]: the end, asked for by a signal.
@@ -21,6 +22,7 @@ pub mod client;
 mod election;
 mod error;
 mod fence;
+mod history;
 mod http;
 pub mod issue;
 pub mod lease;

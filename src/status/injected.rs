@@ -47,7 +47,7 @@ fn in_force(facts: &Facts) -> Verdict {
     if facts.winners.is_empty() {
         return verdict(true, "InForce", served);
     }
-    let winners = facts.winners.join(", ");
+    let winners = first_few(&facts.winners, ", ");
     verdict(
         true,
         "InForce",

@@ -39,6 +39,8 @@ pub struct Facts {
     pub wanted_vehicle: Option<VehicleState>,
     /// Modes that stand though neither wanted nor serving: an older path may still be used.
     pub held: Vec<Mode>,
+    /// Node modes whose agents stand, or are about to.
+    pub paths: Vec<Mode>,
     /// The pods.
     pub pods: PodReport,
     /// What is so of injection.

@@ -56,12 +56,27 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Modes whose agents on nodes must stand.
+    pub fn node_modes(&self) -> Vec<Mode> {
+        let modes = self.keep.keys().copied();
+        modes.filter(|mode| mode.on_nodes()).collect()
+    }
+
     /// Modes that stand though neither wanted nor serving: somebody may still use them, were it a pod
     /// that is on its way out.
     pub fn older_paths(&self, wanted: Mode) -> Vec<Mode> {
         let is_older = |mode: &Mode| *mode != wanted && Some(*mode) != self.serving;
         self.keep.keys().copied().filter(is_older).collect()
     }
+}
+
+/// Of the paths that pods claim to be on, those there can be. Whoever owns a pod owns its labels, so no
+/// agent is put on a node for their sake alone: only a path that stands, serves, or stood when the status
+/// was written last has users.
+pub fn used(claimed: BTreeMap<Mode, usize>, known: &BTreeSet<Mode>) -> BTreeMap<Mode, usize> {
+    let is_known = |mode: &Mode| !mode.on_nodes() || known.contains(mode);
+    let claimed = claimed.into_iter();
+    claimed.filter(|(mode, _)| is_known(mode)).collect()
 }
 
 /// Decides what stands.
@@ -170,6 +185,26 @@ mod tests {
             serving: Some(Mode::HostPort),
             ..settled(Mode::NodeLocal)
         }
+    }
+
+    #[test]
+    fn a_path_that_never_stood_has_no_users_whatever_pods_say() {
+        let claimed = BTreeMap::from([
+            (Mode::Sidecar, 1),
+            (Mode::HostPort, 2),
+            (Mode::NodeLocal, 3),
+        ]);
+        let known = BTreeSet::from([Mode::NodeLocal]);
+        let users = used(claimed, &known);
+        assert_eq!(
+            users,
+            BTreeMap::from([(Mode::Sidecar, 1), (Mode::NodeLocal, 3)])
+        );
+        let plan = plan(&Observed {
+            users,
+            ..settled(Mode::NodeLocal)
+        });
+        assert!(!plan.keep.contains_key(&Mode::HostPort));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
@@ -111,11 +112,14 @@ struct Upkeep {
 impl Upkeep {
     async fn run(mut self) -> &'static str {
         let mut clock = tokio::time::interval(LOOK_EVERY);
+        // A process that was paused looks once, not once for each look it missed.
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = 0_u32;
         let mut told = None;
         loop {
             clock.tick().await;
-            let read = self.served.is_none() || looks.is_multiple_of(READ_EVERY);
+            let needs_one = self.served.is_none() || self.has_no_signer(Timestamp::now());
+            let read = needs_one || looks.is_multiple_of(READ_EVERY);
             looks = looks.wrapping_add(1);
             let outcome = self.look(read).await;
             let failed = outcome.as_ref().err().map(WebhookError::reason);
@@ -131,6 +135,12 @@ impl Upkeep {
             }
             told = failed;
         }
+    }
+
+    /// Whether all authorities that are known have ended.
+    fn has_no_signer(&self, now: Timestamp) -> bool {
+        let known = self.authority.as_ref();
+        known.is_some_and(|authority| authority.signer(now).is_none())
     }
 
     async fn look(&mut self, read: bool) -> Result<(), WebhookError> {

@@ -49,7 +49,7 @@ impl Bed {
         let layout = record.layout();
         let kubectl = ensure_for(Part::Kubectl, record.options.kubernetes)?;
         Ok(Self {
-            kubeconfig: layout.file("kubeconfig"),
+            kubeconfig: layout.file(control_plane::KUBECONFIG),
             kubectl,
             layout,
             record,
@@ -184,6 +184,61 @@ impl Bed {
         self.start_process(Component::ApiServer)
     }
 
+    /// Starts another API server on the same etcd and waits until it is ready. Returns the kubeconfig of
+    /// an administrator that leads to it; [`Bed::kubeconfig`] leads to the first as before.
+    pub fn start_second_apiserver(&self) -> Result<PathBuf> {
+        self.start_process(Component::SecondApiServer)?;
+        Ok(self.layout.file(control_plane::SECOND_KUBECONFIG))
+    }
+
+    /// Stops a process where it is, as a machine that hangs would; connections to it stay.
+    pub fn pause_process(&self, component: Component) -> Result<()> {
+        component::signal(&self.layout, component, "-STOP")
+    }
+
+    /// Lets a paused process go on.
+    pub fn resume_process(&self, component: Component) -> Result<()> {
+        component::signal(&self.layout, component, "-CONT")
+    }
+
+    /// Keeps what etcd holds now, for [`Bed::restore_etcd`]. Everything waits meanwhile, and nothing ends.
+    pub fn save_etcd(&self) -> Result<()> {
+        let (live, saved) = self.etcd_directories();
+        remove_directory(&saved)?;
+        self.pause_process(Component::Etcd)?;
+        let copied = run(command("cp").arg("-a").args([&live, &saved]));
+        self.resume_process(Component::Etcd)?;
+        copied.map(drop)
+    }
+
+    /// Sets etcd back to what was saved, as after a disaster: what speaks to it is killed, and started
+    /// again with it. Revisions are counted on from the saved one, so some are given twice.
+    pub fn restore_etcd(&self) -> Result<()> {
+        use Component::{ApiServer, ControllerManager, Etcd, Scheduler, SecondApiServer};
+        let (live, saved) = self.etcd_directories();
+        let all = [
+            Etcd,
+            ApiServer,
+            SecondApiServer,
+            ControllerManager,
+            Scheduler,
+        ];
+        let running = all.into_iter().filter(|one| self.is_running(*one));
+        let running: Vec<Component> = running.collect();
+        for one in running.iter().rev() {
+            self.kill_process(*one)?;
+        }
+        remove_directory(&live)?;
+        run(command("cp").arg("-a").args([&saved, &live]))?;
+        running
+            .into_iter()
+            .try_for_each(|one| self.start_process(one))
+    }
+
+    fn etcd_directories(&self) -> (PathBuf, PathBuf) {
+        (self.layout.file("etcd"), self.layout.file("etcd-saved"))
+    }
+
     /// Takes a node away as a power cut would: every process, container and address of it.
     pub fn stop_node(&self, node: u8) -> Result<()> {
         self.check_node(node)?;
@@ -233,6 +288,15 @@ impl Bed {
             "there is no node {node}; this bed has {}, counted from 1",
             self.record.options.nodes
         )))
+    }
+}
+
+fn remove_directory(directory: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("remove {}", directory.display()))(error))
+        }
+        _ => Ok(()),
     }
 }
 

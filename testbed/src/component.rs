@@ -22,6 +22,8 @@ use crate::layout::Layout;
 pub enum Component {
     Etcd,
     ApiServer,
+    /// Another on the same etcd; there only once it was asked for.
+    SecondApiServer,
     ControllerManager,
     Scheduler,
     CoreDns,
@@ -46,7 +48,7 @@ impl Component {
         }
     }
 
-    /// Every process of a bed with so many nodes and, if `simulated`, with simulated ones.
+    /// Every process that a bed with so many nodes and, if `simulated`, with simulated ones starts with.
     pub fn all(nodes: u8, simulated: bool) -> Vec<Self> {
         let mut all = vec![
             Self::Etcd,
@@ -77,6 +79,7 @@ impl fmt::Display for Component {
         match self {
             Self::Etcd => f.write_str("etcd"),
             Self::ApiServer => f.write_str("kube-apiserver"),
+            Self::SecondApiServer => f.write_str("kube-apiserver-2"),
             Self::ControllerManager => f.write_str("kube-controller-manager"),
             Self::Scheduler => f.write_str("kube-scheduler"),
             Self::CoreDns => f.write_str("coredns"),
@@ -96,6 +99,7 @@ impl FromStr for Component {
         let all = Self::all(crate::layout::MAX_NODES, true);
         let found = all
             .into_iter()
+            .chain([Self::SecondApiServer])
             .find(|component| component.to_string() == text);
         found.ok_or_else(|| {
             let some: Vec<String> = Self::all(1, true).iter().map(ToString::to_string).collect();
@@ -203,6 +207,14 @@ pub(crate) fn kill(layout: &Layout, component: Component) -> Result<()> {
         std::thread::sleep(Duration::from_millis(10));
     }
     Ok(())
+}
+
+/// Sends a component's process a signal, such as `-STOP`. Not running is an error.
+pub(crate) fn signal(layout: &Layout, component: Component, signal: &str) -> Result<()> {
+    let Some(found) = pid(layout, component) else {
+        return Err(not_ready(layout, component, "it does not run"));
+    };
+    run(command("kill").args([signal, &found.to_string()])).map(drop)
 }
 
 /// Waits until the probe says yes; the component's end or the time limit is an error.

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::command::{command, write};
+use crate::command::{command, read, write};
 use crate::component::{Component, Launch, http_ok, launch, wait_ready};
 use crate::error::Result;
 use crate::layout::{Layout, node_name};
@@ -19,6 +19,14 @@ use crate::simulated;
 const AUDIT_POLICY: &str = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],"rules":[{"level":"Metadata"}]}"#;
 /// On a busy machine all of it takes longer than the second it takes otherwise.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// The administrator's kubeconfig.
+pub(crate) const KUBECONFIG: &str = "kubeconfig";
+/// The same for the second API server.
+pub(crate) const SECOND_KUBECONFIG: &str = "kubeconfig-2";
+/// Where the API server listens.
+const PORT: u16 = 6443;
+/// Where the second one does.
+const SECOND_PORT: u16 = 6444;
 
 /// Where the audit log is, when there is one.
 pub(crate) fn audit_log(layout: &Layout) -> PathBuf {
@@ -30,6 +38,9 @@ pub(crate) fn start(layout: &Layout, options: &Options, component: Component) ->
     let (part, args) = match component {
         Component::Etcd => (Part::Etcd, etcd_args(layout)),
         Component::ApiServer => (Part::KubeApiserver, apiserver_args(layout, options)?),
+        Component::SecondApiServer => {
+            (Part::KubeApiserver, second_apiserver_args(layout, options)?)
+        }
         Component::ControllerManager => (
             Part::KubeControllerManager,
             controller_manager_args(layout, options),
@@ -52,7 +63,11 @@ pub(crate) fn start(layout: &Layout, options: &Options, component: Component) ->
         },
     )?;
     match component {
-        Component::ApiServer => wait_for_apiserver(layout, options),
+        Component::ApiServer => wait_for_apiserver(layout, options, component, KUBECONFIG),
+        Component::SecondApiServer => {
+            second_kubeconfig(layout)?;
+            wait_for_apiserver(layout, options, component, SECOND_KUBECONFIG)
+        }
         Component::CoreDns => {
             let ip = layout.control_plane_ip();
             wait_ready(layout, component, "answer at /ready", PATIENCE, || {
@@ -64,21 +79,28 @@ pub(crate) fn start(layout: &Layout, options: &Options, component: Component) ->
 }
 
 /// `/readyz` fails until the built-in roles exist; a controller manager that starts before exits.
-fn wait_for_apiserver(layout: &Layout, options: &Options) -> Result<()> {
+fn wait_for_apiserver(
+    layout: &Layout,
+    options: &Options,
+    component: Component,
+    kubeconfig: &str,
+) -> Result<()> {
     let kubectl = ensure_for(Part::Kubectl, options.kubernetes)?;
-    wait_ready(
-        layout,
-        Component::ApiServer,
-        "answer at /readyz",
-        PATIENCE,
-        || {
-            command(&kubectl)
-                .env("KUBECONFIG", layout.file("kubeconfig"))
-                .args(["get", "--raw", "/readyz", "--request-timeout=2s"])
-                .output()
-                .is_ok_and(|output| output.status.success())
-        },
-    )
+    wait_ready(layout, component, "answer at /readyz", PATIENCE, || {
+        command(&kubectl)
+            .env("KUBECONFIG", layout.file(kubeconfig))
+            .args(["get", "--raw", "/readyz", "--request-timeout=2s"])
+            .output()
+            .is_ok_and(|output| output.status.success())
+    })
+}
+
+/// The administrator's way to the second API server: the same certificates at another port.
+fn second_kubeconfig(layout: &Layout) -> Result<()> {
+    let first = read(&layout.file(KUBECONFIG))?;
+    let port = |port: u16| format!(":{port}");
+    let second = first.replace(&port(PORT), &port(SECOND_PORT));
+    write(&layout.file(SECOND_KUBECONFIG), second)
 }
 
 fn words<I: IntoIterator<Item = String>>(args: I) -> Vec<OsString> {
@@ -99,10 +121,25 @@ fn etcd_args(layout: &Layout) -> Vec<OsString> {
 }
 
 fn apiserver_args(layout: &Layout, options: &Options) -> Result<Vec<OsString>> {
+    apiserver_args_at(layout, options, PORT)
+}
+
+/// The same, but for what only one of them can have: a port, the endpoint of the `kubernetes` Service, a log.
+fn second_apiserver_args(layout: &Layout, options: &Options) -> Result<Vec<OsString>> {
+    let unaudited = Options {
+        audit: false,
+        ..options.clone()
+    };
+    let mut args = apiserver_args_at(layout, &unaudited, SECOND_PORT)?;
+    args.push("--endpoint-reconciler-type=none".into());
+    Ok(args)
+}
+
+fn apiserver_args_at(layout: &Layout, options: &Options, port: u16) -> Result<Vec<OsString>> {
     let pki = |name: &str| layout.pki(name).display().to_string();
     let mut args = vec![
         "--etcd-servers=http://127.0.0.1:2379".to_owned(),
-        "--secure-port=6443".to_owned(),
+        format!("--secure-port={port}"),
         "--bind-address=0.0.0.0".to_owned(),
         format!("--advertise-address={}", layout.control_plane_ip()),
         format!("--tls-cert-file={}", pki("apiserver.crt")),

@@ -41,4 +41,4 @@ pub use go::go_build_static;
 pub use layout::BedName;
 pub use pins::KubernetesVersion;
 pub use registry::{BedSummary, down, down_all, list};
-pub use requirement::skip_unless_possible;
+pub use requirement::{skip, skip_unless_possible};

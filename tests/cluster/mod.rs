@@ -9,14 +9,17 @@ mod durable;
 mod flips;
 mod modes;
 mod nodes;
+mod programs;
 mod refusals;
 mod resilience;
 mod rest;
 mod restart;
 mod routing;
+mod sdks;
 mod switching;
 mod uninstall;
 mod webhook;
+mod wild;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -7,7 +7,7 @@ use proptest::option;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::wild;
+use super::{recipes, wild};
 
 /// A pod around a spec.
 pub(super) fn pod(metadata: Value, spec: Value) -> Value {
@@ -226,6 +226,16 @@ fn variables() -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// What `kubectl debug --copy-to` makes of a pod that was given a sidecar.
+pub(super) fn sidecar_copy() -> Value {
+    let original = simple("copied", json!({}));
+    let Injection::Injected(mut copy) = inject(&original, "sel", &recipes::small_sidecar()) else {
+        panic!("injectable")
+    };
+    copy["metadata"] = original["metadata"].clone();
+    copy
+}
+
 fn obstacles(recipe: &Recipe) -> Vec<(&'static str, Value)> {
     let labelled = |labels: Value| {
         pod(
@@ -264,6 +274,7 @@ fn obstacles(recipe: &Recipe) -> Vec<(&'static str, Value)> {
         ("second pass", injected),
         ("a copy with a foreign agent", other_image),
         ("a copy without labels", unlabelled),
+        ("a copy with a sidecar", sidecar_copy()),
         ("opted out", labelled(json!({names::LABEL_INJECT: "false"}))),
         (
             "opted in by name",

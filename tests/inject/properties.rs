@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use otelagent_operator::inject::cel::{literal, quoted};
 use otelagent_operator::inject::policy::render;
-use otelagent_operator::inject::{Injection, Recipe, inject};
+use otelagent_operator::inject::{Injection, Reason, Recipe, inject};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::pods::{any_pod, table};
+use super::pods::{any_pod, sidecar_copy, table};
 use super::recipes;
 use super::server::input;
 
@@ -139,6 +139,32 @@ proptest! {
         let sorted: BTreeMap<&String, &Value> = forth.iter().collect();
         let back: serde_json::Map<String, Value> = sorted.iter().rev().map(|(k, v)| ((*k).clone(), (*v).clone())).collect();
         prop_assert_eq!(literal(&Value::Object(forth.clone())), literal(&Value::Object(back)));
+    }
+}
+
+/// What `kubectl debug --copy-to` makes of an injected pod, and a hand that copies the spec alone.
+#[test]
+fn a_copy_of_an_injected_pod_is_given_back_what_it_lost_and_nothing_twice() {
+    for recipe in recipes::each() {
+        let pod = json!({"metadata": {"name": "shop"}, "spec": {"containers": [{"name": "app", "image": "shop:1"}]}});
+        let Injection::Injected(injected) = inject(&pod, "shop", recipe) else {
+            panic!("injectable")
+        };
+        let mut copy = injected.clone();
+        copy["metadata"] = json!({"name": "shop"});
+        assert_eq!(inject(&copy, "shop", recipe), Injection::Injected(injected));
+    }
+}
+
+/// Without its configuration the sidecar would not start, and no other mode has one for it.
+#[test]
+fn a_copy_with_a_sidecar_is_left_alone_and_told_of_where_another_mode_serves() {
+    for recipe in recipes::each()
+        .iter()
+        .filter(|recipe| recipe.sidecar.is_none())
+    {
+        let outcome = inject(&sidecar_copy(), "sel", recipe);
+        assert_eq!(outcome, Injection::Skipped(Reason::InjectedEarlier));
     }
 }
 

@@ -195,13 +195,13 @@ fn nodes_and_networks() -> Vec<Case> {
         case(
             "dnsPolicy None without searches",
             with_spec(dns(json!([]))),
-            Seen::told,
+            |seen| seen.refused("does not resolve the Service that a sidecar would send to"),
             |seen| seen.refused("its DNS policy does not resolve the agent's Service"),
         ),
         case(
             "dnsPolicy Default",
             with_spec(json!({"dnsPolicy": "Default"})),
-            Seen::told,
+            |seen| seen.refused("does not resolve the Service that a sidecar would send to"),
             |seen| seen.refused("its DNS policy does not resolve the agent's Service"),
         ),
         case(

@@ -44,6 +44,28 @@ fn an_agent_gives_up_before_it_is_killed_and_listens_on_for_a_part_of_that_time(
 }
 
 #[test]
+fn only_a_sidecar_that_sends_to_a_service_by_its_short_name_needs_to_search_the_clusters_domain() {
+    let needs = |spec: &str| {
+        let agent = valid(spec);
+        let recipe = topology(agent.wanted()).recipe(&agent, &environment());
+        recipe.upstream_is_service
+    };
+    assert!(needs("mode: Sidecar"));
+    assert!(!needs("mode: HostPort"));
+    let laid_over = |endpoint: &str| {
+        format!("mode: Sidecar, config: {{exporters: {{otlp_grpc: {{endpoint: '{endpoint}'}}}}}}")
+    };
+    assert!(needs(&laid_over("c.other.svc:4317")));
+    for resolvable in [
+        "http://192.0.2.1:4317",
+        "https://telemetry.example.com:443",
+        "http://c.o.svc.cluster.local:4317",
+    ] {
+        assert!(!needs(&laid_over(resolvable)), "{resolvable}");
+    }
+}
+
+#[test]
 fn what_is_on_disk_is_given_more_time_only_where_another_agent_has_taken_over() {
     let grace = |spec: &str| {
         let spec = format!("{spec}, buffer: {{disk: {{size: 1Gi}}}}");

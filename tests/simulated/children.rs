@@ -419,6 +419,7 @@ async fn taken(run: &Run, topology: Topology) -> Outcome<()> {
         .await?;
         make(run, path, object).await?;
     }
+    sweep(run).await?;
     run.create(topology).await?;
     while !foreign.is_empty() {
         let named = until_named(run, &foreign).await?;
@@ -476,6 +477,20 @@ fn copies(objects: &[(String, Value)]) -> Vec<(String, Value)> {
         (format!("{collection}/{name}"), copy)
     });
     copied.collect()
+}
+
+/// Makes the operator look for what nobody owns any more, as it does when an `OtelAgent` goes.
+async fn sweep(run: &Run) -> Outcome<()> {
+    let path = format!("{}-passing", run.path());
+    let (_, name) = path.rsplit_once('/').unwrap_or_default();
+    let passing = json!({
+        "apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": name},
+        "spec": {"mode": "Sidecar", "export": {"endpoint": "http://c.o.svc:4317"}},
+    });
+    make(run, &path, &passing).await?;
+    send(&run.admin, http::Method::DELETE, &path, &Value::Null).await?;
+    sleep(Duration::from_secs(3)).await;
+    Ok(())
 }
 
 async fn make(run: &Run, path: &str, object: &Value) -> Outcome<()> {

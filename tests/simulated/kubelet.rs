@@ -17,7 +17,7 @@ pub(super) const NODES: usize = 3;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Registers the nodes and lives for them, on the present runtime, until that ends.
-pub(super) async fn start(client: &Client) {
+pub(crate) async fn start(client: &Client) {
     for number in 1..=NODES {
         let node: Node = serde_json::from_value(json!({
             "metadata": {"name": format!("simulated-{number}"), "labels": {"kubernetes.io/os": "linux"}},

@@ -32,7 +32,7 @@ mod cluster;
 mod crashes;
 mod faults;
 mod killed;
-mod kubelet;
+pub(crate) mod kubelet;
 mod leaders;
 mod operator;
 mod run;

@@ -5,6 +5,7 @@
 //! telemetry goes, nor by which way.
 
 mod counting;
+mod ending;
 mod signals;
 
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::counting::Counts;
+use crate::ending::Ending;
 use crate::signals::Signals;
 
 /// Sends numbered telemetry until SIGTERM, and says once a second how much.
@@ -37,6 +39,9 @@ struct Args {
     /// What to send.
     #[arg(long, value_delimiter = ',', default_value = "traces")]
     signals: Vec<SignalKindName>,
+    /// How to end once enough was sent.
+    #[arg(long, default_value = "clean")]
+    ending: Ending,
 }
 
 /// An OTLP transport.
@@ -83,7 +88,13 @@ async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     // The last one says so: a receiver then knows how many there are.
     signals.emit(made, true);
     // Flushing blocks, and the exporter may need this runtime.
-    tokio::task::spawn_blocking(move || signals.finish()).await?;
+    let signals = tokio::task::spawn_blocking(move || {
+        signals.flush();
+        signals
+    })
+    .await?;
+    args.ending.come_unexpectedly();
+    tokio::task::spawn_blocking(move || signals.shut_down()).await?;
     report("end", &args.run, made + 1, &counts);
     Ok(())
 }

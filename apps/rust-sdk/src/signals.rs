@@ -5,6 +5,7 @@ use opentelemetry::metrics::{Counter, MeterProvider as _};
 use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
 use opentelemetry::{Key, KeyValue};
 use opentelemetry_otlp::{ExporterBuildError, LogExporter, MetricExporter, SpanExporter};
+use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{SdkLogger, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
@@ -70,19 +71,34 @@ impl Signals {
         }
     }
 
-    /// Sends what is left, and ends.
-    pub(crate) fn finish(self) {
-        let ends = [
+    /// Sends what is left, and waits until the other side has it.
+    pub(crate) fn flush(&self) {
+        complain([
             self.traces
-                .map(|(provider, _)| provider.force_flush().and(provider.shutdown())),
+                .as_ref()
+                .map(|(provider, _)| provider.force_flush()),
             self.metrics
-                .map(|(provider, _)| provider.force_flush().and(provider.shutdown())),
+                .as_ref()
+                .map(|(provider, _)| provider.force_flush()),
             self.logs
-                .map(|(provider, _)| provider.force_flush().and(provider.shutdown())),
-        ];
-        for error in ends.into_iter().flatten().filter_map(Result::err) {
-            eprintln!("rust-sdk: the end was not clean: {error}");
-        }
+                .as_ref()
+                .map(|(provider, _)| provider.force_flush()),
+        ]);
+    }
+
+    /// Ends the pipelines.
+    pub(crate) fn shut_down(self) {
+        complain([
+            self.traces.map(|(provider, _)| provider.shutdown()),
+            self.metrics.map(|(provider, _)| provider.shutdown()),
+            self.logs.map(|(provider, _)| provider.shutdown()),
+        ]);
+    }
+}
+
+fn complain(ends: [Option<OTelSdkResult>; 3]) {
+    for error in ends.into_iter().flatten().filter_map(Result::err) {
+        eprintln!("rust-sdk: the end was not clean: {error}");
     }
 }
 

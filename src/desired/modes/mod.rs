@@ -56,6 +56,7 @@ fn variables_only(mode: Mode, agent: &ValidAgent, endpoint: &str, with_host_ip: 
         mode,
         annotations: std::collections::BTreeMap::new(),
         sidecar: None,
+        upstream_is_service: false,
         volumes: Vec::new(),
         first: environment::first_variables(with_host_ip),
         env: environment::rules(endpoint, agent.sdk_flush),

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Container;
 
 use super::{Topology, variables_only};
 use crate::api::Mode;
-use crate::desired::{Environment, Object, Placement, ValidAgent, agent_pod};
+use crate::desired::{Environment, Object, Placement, ValidAgent, agent_config, agent_pod};
 use crate::inject::{Moved, Recipe};
 use crate::names;
 
@@ -47,6 +47,7 @@ impl Topology for Sidecar {
         };
         let moved = agent.moved().map(|agent| at(&agent));
         Recipe {
+            upstream_is_service: agent_config::sends_to_service(agent, self.placement()),
             volumes: agent_pod::volumes(agent, self.placement())
                 .iter()
                 .map(json)

@@ -1,0 +1,265 @@
+//! `OtelAgent`s as they are stored, each read by itself.
+//!
+//! Anybody may store one, and the API server takes what no reader here does: `spec.config` may be nested a
+//! thousand levels deep. One that cannot be read is left alone; were lists read as a whole, it would keep
+//! the operator from every other.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::Resource;
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use crate::api::OtelAgent;
+
+/// How deep an object may be nested. The JSON reader gives up on whatever stands around it at 128.
+const DEPTH: usize = 100;
+
+/// One that was read, or what is known of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Guarded(pub(crate) Result<OtelAgent, Unreadable>);
+
+/// One that cannot be read.
+#[derive(Clone, Debug)]
+pub(crate) struct Unreadable {
+    pub(crate) metadata: ObjectMeta,
+    /// Why not.
+    pub(crate) error: String,
+}
+
+/// What every object has.
+#[derive(Deserialize)]
+struct Known {
+    metadata: Marks,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Marks {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    generation: Option<i64>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+}
+
+impl<'de> Deserialize<'de> for Guarded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut is_cut = false;
+        let object = Shallow {
+            left: DEPTH,
+            is_cut: &mut is_cut,
+        };
+        let object = object.deserialize(deserializer)?;
+        let agent = if is_cut {
+            Err(format!("it is nested more than {DEPTH} levels deep"))
+        } else {
+            OtelAgent::deserialize(&object).map_err(|error| error.to_string())
+        };
+        let error = match agent {
+            Ok(agent) => return Ok(Self(Ok(agent))),
+            Err(error) => error,
+        };
+        let known = Known::deserialize(&object).map_err(D::Error::custom)?;
+        let metadata = known.metadata.into();
+        Ok(Self(Err(Unreadable { metadata, error })))
+    }
+}
+
+/// Reads JSON and passes over what is nested too deep, which takes no depth.
+struct Shallow<'a> {
+    left: usize,
+    is_cut: &'a mut bool,
+}
+
+impl Shallow<'_> {
+    /// What stands within.
+    fn inner(&mut self) -> Shallow<'_> {
+        Shallow {
+            left: self.left.saturating_sub(1),
+            is_cut: self.is_cut,
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Shallow<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        if self.left == 0 {
+            *self.is_cut = true;
+            return IgnoredAny::deserialize(deserializer).map(|_| Value::Null);
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Shallow<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element_seed(self.inner())? {
+            list.push(item);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut fields: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = fields.next_key::<String>()? {
+            map.insert(key, fields.next_value_seed(self.inner())?);
+        }
+        Ok(Value::Object(map))
+    }
+}
+
+impl From<Marks> for ObjectMeta {
+    fn from(marks: Marks) -> Self {
+        Self {
+            name: marks.name,
+            namespace: marks.namespace,
+            uid: marks.uid,
+            resource_version: marks.resource_version,
+            generation: marks.generation,
+            creation_timestamp: marks.creation_timestamp,
+            deletion_timestamp: marks.deletion_timestamp,
+            ..Self::default()
+        }
+    }
+}
+
+impl Resource for Guarded {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind(of: &()) -> Cow<'_, str> {
+        OtelAgent::kind(of)
+    }
+
+    fn group(of: &()) -> Cow<'_, str> {
+        OtelAgent::group(of)
+    }
+
+    fn version(of: &()) -> Cow<'_, str> {
+        OtelAgent::version(of)
+    }
+
+    fn plural(of: &()) -> Cow<'_, str> {
+        OtelAgent::plural(of)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        match &self.0 {
+            Ok(agent) => &agent.metadata,
+            Err(unreadable) => &unreadable.metadata,
+        }
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        match &mut self.0 {
+            Ok(agent) => &mut agent.metadata,
+            Err(unreadable) => &mut unreadable.metadata,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::ResourceExt;
+    use kube::api::{ObjectList, WatchEvent};
+
+    use super::*;
+
+    fn agent(name: &str, config: &str) -> String {
+        format!(
+            r#"{{"apiVersion":"otelagent.dev/v1alpha1","kind":"OtelAgent",
+            "metadata":{{"name":"{name}","namespace":"shop","uid":"u","resourceVersion":"7","generation":2,
+                "creationTimestamp":"2026-11-26T12:00:00Z"}},
+            "spec":{{"mode":"Sidecar","export":{{"endpoint":"http://c:4317"}},"config":{config}}}}}"#
+        )
+    }
+
+    fn deep() -> String {
+        format!(
+            "{}{}",
+            "{\"a\":".repeat(5000),
+            "1".to_owned() + &"}".repeat(5000)
+        )
+    }
+
+    #[test]
+    fn of_a_list_every_object_is_read_but_the_one_that_is_nested_too_deep() {
+        let text = format!(
+            r#"{{"apiVersion":"otelagent.dev/v1alpha1","kind":"OtelAgentList","metadata":{{"resourceVersion":"9"}},
+            "items":[{},{},{}]}}"#,
+            agent("one", "{}"),
+            agent("deep", &deep()),
+            agent("two", "7")
+        );
+        let list: ObjectList<Guarded> = serde_json::from_str(&text).unwrap();
+        let read: Vec<(String, bool)> = list
+            .items
+            .iter()
+            .map(|found| (found.name_any(), found.0.is_ok()))
+            .collect();
+        let expected = [("one", true), ("deep", false), ("two", false)];
+        assert_eq!(read, expected.map(|(name, is)| (name.to_owned(), is)));
+        let deep = &list.items[1];
+        assert_eq!(deep.uid().as_deref(), Some("u"));
+        assert_eq!(deep.resource_version().as_deref(), Some("7"));
+        assert_eq!(deep.meta().generation, Some(2));
+    }
+
+    #[test]
+    fn a_watch_goes_on_past_it() {
+        let text = format!(r#"{{"type":"ADDED","object":{}}}"#, agent("deep", &deep()));
+        let event: WatchEvent<Guarded> = serde_json::from_str(&text).unwrap();
+        let WatchEvent::Added(found) = event else {
+            panic!("another event");
+        };
+        assert!(
+            found
+                .0
+                .is_err_and(|unreadable| unreadable.error.contains("levels deep"))
+        );
+    }
+}

@@ -1,0 +1,82 @@
+//! Other `OtelAgent`s that select the same pods, as the caches know them.
+//!
+//! Whoever owns one may write anything into it, its status included, at any moment. So what it takes from
+//! others follows from where it stands, never from what it says of itself.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Resource, ResourceExt};
+
+use super::context::Context;
+use super::injection::binding;
+use super::observe;
+use crate::api::{ACCEPTED, OtelAgent};
+use crate::desired::{is_permitted, selection};
+use crate::inject::exclusion::{self, Candidate};
+use crate::names;
+
+/// Those that come before one and may select a pod of it, oldest first.
+pub(crate) fn winners(context: &Context, agent: &OtelAgent) -> Vec<Candidate> {
+    let Some(me) = candidate(context, agent) else {
+        return Vec::new();
+    };
+    let all = context.stores.agents.state();
+    let others = all.iter().filter_map(|other| other.0.as_ref().ok());
+    let others: Vec<Candidate> = others
+        .filter(|other| may_be_rivals(context, agent, other))
+        .filter_map(|other| candidate(context, other))
+        .collect();
+    let winners = exclusion::winners(&me, &others).into_iter();
+    winners.cloned().collect()
+}
+
+/// Whether two may select the same pods: those of different namespaces only where one is a platform's.
+fn may_be_rivals(context: &Context, one: &OtelAgent, other: &OtelAgent) -> bool {
+    let of = |agent: &OtelAgent| agent.metadata.namespace.clone().unwrap_or_default();
+    let (one, other) = (of(one), of(other));
+    let is_platform = |namespace: &str| context.environment.is_platform(namespace);
+    one == other || is_platform(&one) || is_platform(&other)
+}
+
+/// How many `OtelAgent`s of its namespace are older than one.
+pub(crate) fn older(context: &Context, agent: &OtelAgent) -> usize {
+    let rank = |of: &ObjectMeta| (of.creation_timestamp.clone(), of.name.clone());
+    let own = rank(&agent.metadata);
+    let all = context.stores.agents.state();
+    let neighbours = all.iter().map(|other| other.meta());
+    let neighbours = neighbours.filter(|other| other.namespace == agent.metadata.namespace);
+    neighbours.filter(|other| rank(other) < own).count()
+}
+
+/// An `OtelAgent` as a rival for pods: by its spec, or by what is in force where its spec was refused.
+fn candidate(context: &Context, agent: &OtelAgent) -> Option<Candidate> {
+    let conditions = agent
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default();
+    let is_refused = conditions.iter().any(|condition| {
+        condition.type_ == ACCEPTED
+            && condition.status == "False"
+            && condition.observed_generation == agent.metadata.generation
+    });
+    let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
+    // Not judged by its status alone: between a change and the refusal, or where its owner writes the
+    // status, it would take pods that are not its own.
+    let selection = if is_refused || !is_permitted(agent, &context.environment) {
+        let name = names::cluster_object(&namespace, &name, None);
+        let found = binding(context, &name, |_| true)?;
+        observe::in_force(&found).selection
+    } else {
+        selection(agent)
+    }?;
+    let created = agent
+        .creation_timestamp()
+        .map(|time| time.0.to_string())
+        .unwrap_or_default();
+    Some(Candidate {
+        created,
+        namespace,
+        name,
+        selection,
+    })
+}

@@ -1,0 +1,138 @@
+//! API servers come and go, and do not all know the same at the same time.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use testbed::Component;
+use tokio::task::block_in_place;
+use tokio::time::sleep;
+
+use super::creator::{Creator, How, Outcome};
+use super::world::{PATIENCE, PLATFORM, Process, World, client, until};
+use crate::effort::is_full;
+
+const AGENT: (&str, &str) = (PLATFORM, "node");
+/// Between two pods of one creator.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How far one API server is left behind at a flip: longer than others are given to hear of it before
+/// anything is restarted, shorter than the old policy stays.
+const BEHIND: Duration = Duration::from_secs(6);
+
+/// Longer than it takes to come back after an outage, shorter than an operator waits that sees no reason to
+/// look.
+const SOON: Duration = Duration::from_mins(2);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_pod_is_missed_while_api_servers_are_killed_and_join_and_a_flip_reaches_one_before_the_other()
+ {
+    if !testbed::skip_unless_possible("API servers that come and go") {
+        return;
+    }
+    let world = World::start("servers").await;
+    world.namespace("shop", json!({})).await;
+    let mut operator = world.operator(&[]);
+    let here = json!({"matchLabels": {"kubernetes.io/metadata.name": "shop"}});
+    let spec = json!({"mode": "NodeLocal", "workloads": {"namespaceSelector": here}});
+    world.agent(AGENT.0, AGENT.1, spec).await;
+    world.until_serving(AGENT, "NodeLocal").await;
+
+    let first = Creator::start(&world.admin, "shop", How::DryRun, 1, PAUSE);
+    first.until_more(20).await;
+    for _ in 0..if is_full() { 10 } else { 2 } {
+        block_in_place(|| world.bed.stop_apiserver()).unwrap();
+        block_in_place(|| world.bed.start_apiserver()).unwrap();
+        first.until_more(20).await;
+    }
+    what_went_unseen_is_made_again(&world, &operator).await;
+    first.until_more(20).await;
+    let second = join(&world).await;
+    second.until_more(20).await;
+    flip(&world, &first, &second).await;
+
+    operator.must_run();
+    for (server, creator) in [("the first", first), ("the second", second)] {
+        let outcome = creator.end().await;
+        println!("{} pods by {server} server", outcome.answered.len());
+        judge(server, &outcome);
+    }
+    world.truth(AGENT).await;
+    drop(operator);
+    world.end();
+}
+
+/// An object of the operator's goes while that hears of nothing, and the API server that could tell of it is
+/// replaced by one that never knew it: a list anew has to do.
+async fn what_went_unseen_is_made_again(world: &World, operator: &Process) {
+    operator.pause();
+    for binding in world.warnings(AGENT).await.unwrap() {
+        world.delete(&binding).await;
+    }
+    block_in_place(|| world.bed.stop_apiserver()).unwrap();
+    block_in_place(|| world.bed.start_apiserver()).unwrap();
+    operator.resume();
+    until("made again", SOON, async || {
+        let found = world.warnings(AGENT).await?;
+        (found.len() == 1)
+            .then_some(())
+            .ok_or_else(|| format!("{found:?}"))
+    })
+    .await;
+}
+
+/// A second server; the very first pod that it answers counts.
+async fn join(world: &World) -> Creator {
+    let bed = &world.bed;
+    let kubeconfig = block_in_place(|| bed.start_second_apiserver()).unwrap();
+    bed.kill_process(Component::SecondApiServer).unwrap();
+    let way = client(&kubeconfig).await;
+    let creator = Creator::start(&way, "shop", How::DryRun, 1, PAUSE);
+    block_in_place(|| bed.start_second_apiserver()).unwrap();
+    creator
+}
+
+/// The mode is changed while the second server hears of nothing; when it goes on it still has the old way,
+/// whose policy stands until long after.
+async fn flip(world: &World, first: &Creator, second: &Creator) {
+    world.bed.pause_process(Component::SecondApiServer).unwrap();
+    world
+        .want(AGENT.0, AGENT.1, json!({"mode": "HostPort"}))
+        .await;
+    world.until_serving(AGENT, "HostPort").await;
+    let served = Instant::now();
+    sleep(BEHIND).await;
+    let policies = world.policies(AGENT).await;
+    assert_eq!(policies, Ok(2), "the old policy stays for who is behind");
+    world
+        .bed
+        .resume_process(Component::SecondApiServer)
+        .unwrap();
+    for creator in [first, second] {
+        until("given HostPort", PATIENCE, async || {
+            let last = creator.last();
+            let is_new = last.as_ref().is_some_and(|last| {
+                last.begun > served && last.mode.as_deref() == Some("HostPort")
+            });
+            is_new.then_some(()).ok_or_else(|| format!("{last:?}"))
+        })
+        .await;
+    }
+    until("without the old policy", PATIENCE, async || {
+        let left = world.policies(AGENT).await?;
+        (left == 1).then_some(()).ok_or_else(|| format!("{left}"))
+    })
+    .await;
+    for creator in [first, second] {
+        creator.until_more(20).await;
+    }
+}
+
+/// Every pod that was answered is injected, and no server goes back to the old way.
+fn judge(server: &str, outcome: &Outcome) {
+    let missed = outcome.missed();
+    assert!(missed.is_empty(), "by {server} server: {missed:?}");
+    let modes = outcome.modes();
+    assert!(
+        modes == ["NodeLocal", "HostPort"],
+        "by {server} server pods were given {modes:?}"
+    );
+}

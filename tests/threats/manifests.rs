@@ -1,0 +1,372 @@
+//! Shipped and rendered pods, and the webhook's entries, by the checklist (parts 6.1 and 6.3).
+
+use std::path::Path;
+
+use otelagent_operator::api::{Mode, OnFailure, Selector};
+use otelagent_operator::desired::{Object, topology, validate};
+use otelagent_operator::inject::policy::PolicyInput;
+use otelagent_operator::inject::webhook::{self, Endpoint};
+use otelagent_operator::inject::{Namespaces, Recipe, Selection};
+use serde_json::{Value, json};
+
+use super::yaml::{shipped_of, words};
+use crate::pure::{agent, environment};
+
+/// A pod's spec, and where it is from.
+struct Pod {
+    from: String,
+    /// Of an agent's.
+    mode: Option<Mode>,
+    spec: Value,
+}
+
+impl Pod {
+    fn containers(&self) -> Vec<&Value> {
+        let lists = ["containers", "initContainers"].into_iter();
+        lists
+            .flat_map(|list| self.spec[list].as_array().into_iter().flatten())
+            .collect()
+    }
+}
+
+/// Every file of a folder of fixtures, carried out.
+fn fixtures() -> Vec<(String, otelagent_operator::desired::ValidAgent)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pure");
+    let mut fixtures = Vec::new();
+    for folder in ["fixtures", "configurations"] {
+        for entry in std::fs::read_dir(directory.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let yaml = std::fs::read_to_string(&path).unwrap();
+            let valid = validate(&agent(&yaml), &environment()).expect("a valid fixture");
+            fixtures.push((
+                path.file_stem().unwrap().to_string_lossy().into_owned(),
+                valid,
+            ));
+        }
+    }
+    fixtures.sort_by(|(a, _), (b, _)| a.cmp(b));
+    fixtures
+}
+
+/// Pods of the installation.
+fn installed() -> Vec<Pod> {
+    let deployments = shipped_of("Deployment");
+    let pods = deployments.iter().map(|deployment| Pod {
+        from: deployment["metadata"]["name"].to_string(),
+        mode: None,
+        spec: deployment["spec"]["template"]["spec"].clone(),
+    });
+    pods.collect()
+}
+
+/// Pods of agents on nodes, and sidecars with their volumes as if they were pods.
+fn rendered() -> Vec<Pod> {
+    let mut pods = Vec::new();
+    for (name, valid) in fixtures() {
+        let mode = topology(valid.wanted());
+        for object in mode.objects(&valid, &environment()) {
+            if matches!(object, Object::DaemonSet(_)) {
+                let spec = object.to_json()["spec"]["template"]["spec"].clone();
+                pods.push(Pod {
+                    from: name.clone(),
+                    mode: Some(valid.wanted()),
+                    spec,
+                });
+            }
+        }
+        let recipe = mode.recipe(&valid, &environment());
+        if let Some(sidecar) = &recipe.sidecar {
+            let spec = json!({"initContainers": [sidecar], "volumes": recipe.volumes});
+            pods.push(Pod {
+                from: format!("{name} (sidecar)"),
+                mode: Some(Mode::Sidecar),
+                spec,
+            });
+        }
+    }
+    assert!(pods.len() > 8, "{} pods", pods.len());
+    pods
+}
+
+fn all() -> Vec<Pod> {
+    installed().into_iter().chain(rendered()).collect()
+}
+
+#[test]
+fn every_container_is_restricted_and_bounded() {
+    for pod in all() {
+        let of_pod = &pod.spec["securityContext"];
+        let either = |container: &Value, key: &str| {
+            let own = container["securityContext"][key].clone();
+            if own.is_null() {
+                of_pod[key].clone()
+            } else {
+                own
+            }
+        };
+        for container in pod.containers() {
+            let own = &container["securityContext"];
+            assert_eq!(own["allowPrivilegeEscalation"], false, "{}", pod.from);
+            assert_eq!(own["readOnlyRootFilesystem"], true, "{}", pod.from);
+            assert_eq!(
+                own["capabilities"],
+                json!({"drop": ["ALL"]}),
+                "{}",
+                pod.from
+            );
+            assert!(own["privileged"].is_null(), "{}", pod.from);
+            assert_eq!(either(container, "runAsNonRoot"), true, "{}", pod.from);
+            for id in ["runAsUser", "runAsGroup"] {
+                let id = either(container, id).as_u64().expect("a number");
+                assert!(id >= 10_000, "{}: {id}", pod.from);
+            }
+            let seccomp = either(container, "seccompProfile");
+            assert_eq!(seccomp["type"], "RuntimeDefault", "{}", pod.from);
+            let resources = &container["resources"];
+            for amount in ["/requests/cpu", "/requests/memory", "/limits/memory"] {
+                assert!(
+                    resources.pointer(amount).is_some(),
+                    "{}: {amount}",
+                    pod.from
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn no_pod_reaches_into_its_node_but_by_the_network_that_its_mode_needs() {
+    for pod in all() {
+        for field in ["hostPID", "hostIPC", "hostUsers", "shareProcessNamespace"] {
+            assert!(pod.spec[field].is_null(), "{}: {field}", pod.from);
+        }
+        assert!(pod.spec["securityContext"]["sysctls"].is_null());
+        assert!(pod.spec["securityContext"]["fsGroup"].is_null());
+        assert!(
+            pod.spec["priorityClassName"].is_null() || pod.from == "placed",
+            "{}",
+            pod.from
+        );
+        let is_on_the_host = pod.spec["hostNetwork"] == true;
+        let may_be = pod.mode == Some(Mode::HostNetwork);
+        assert_eq!(is_on_the_host, may_be, "{}", pod.from);
+        for container in pod.containers() {
+            let ports = container["ports"].as_array().into_iter().flatten();
+            let takes = ports.filter(|port| !port["hostPort"].is_null()).count();
+            let may_take = pod.mode == Some(Mode::HostPort);
+            assert!(takes == 0 || may_take, "{}", pod.from);
+        }
+    }
+}
+
+#[test]
+fn what_is_written_are_bounded_volumes_and_what_is_read_is_mounted_read_only() {
+    let kinds = ["configMap", "downwardAPI", "emptyDir", "secret"];
+    for pod in all() {
+        let volumes = pod.spec["volumes"].as_array().cloned().unwrap_or_default();
+        for volume in &volumes {
+            let kind = kinds.iter().find(|kind| !volume[**kind].is_null());
+            assert!(kind.is_some(), "{}: {volume}", pod.from);
+            // What is in memory counts towards the container's limit of it.
+            let disk = &volume["emptyDir"];
+            let is_bounded = disk["sizeLimit"].is_string() || disk["medium"] == "Memory";
+            assert!(disk.is_null() || is_bounded, "{}: {volume}", pod.from);
+        }
+        for container in pod.containers() {
+            let mounts = container["volumeMounts"].as_array().into_iter().flatten();
+            for mount in mounts.filter(|mount| mount["readOnly"] != true) {
+                let name = mount["name"].as_str().unwrap();
+                let may_be = ["otelagent-queue", "otelagent-run"].contains(&name);
+                assert!(may_be, "{}: {mount}", pod.from);
+            }
+            let env = container["env"].as_array().into_iter().flatten();
+            let is_secret = |variable: &Value| !variable["valueFrom"]["secretKeyRef"].is_null();
+            assert!(!env.into_iter().any(is_secret), "{}", pod.from);
+            assert!(container["envFrom"].is_null(), "{}", pod.from);
+        }
+    }
+}
+
+#[test]
+fn probes_name_no_host_and_ask_for_health_and_not_for_otlp() {
+    for pod in all() {
+        for container in pod.containers() {
+            for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+                let asked = &container[probe];
+                if asked.is_null() {
+                    continue;
+                }
+                assert!(asked["httpGet"]["host"].is_null(), "{}", pod.from);
+                // By the agent's own program where two may have the node's port at a time.
+                let is_own = asked["exec"]["command"] == json!(["/otelagent-agent", "ready"]);
+                let port = &asked["httpGet"]["port"];
+                let is_health = *port == "health" || *port == 13133;
+                assert!(is_own || is_health, "{}: {asked}", pod.from);
+            }
+            assert!(container["lifecycle"].is_null(), "{}", pod.from);
+        }
+    }
+}
+
+#[test]
+fn agents_have_no_account_of_their_own_and_no_token() {
+    for pod in rendered() {
+        assert!(pod.spec["serviceAccountName"].is_null(), "{}", pod.from);
+        let volumes = pod.spec["volumes"].to_string();
+        assert!(!volumes.contains("serviceAccountToken"), "{}", pod.from);
+        if pod.mode != Some(Mode::Sidecar) {
+            assert_eq!(
+                pod.spec["automountServiceAccountToken"], false,
+                "{}",
+                pod.from
+            );
+        }
+    }
+}
+
+#[test]
+fn agents_tolerate_what_their_user_says_and_end_in_their_own_time() {
+    for pod in rendered() {
+        let tolerated = pod.spec["tolerations"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        assert!(
+            tolerated.is_empty() || pod.from == "placed",
+            "{}: {tolerated:?}",
+            pod.from
+        );
+        if pod.mode != Some(Mode::Sidecar) {
+            assert!(
+                pod.spec["terminationGracePeriodSeconds"].as_u64() >= Some(30),
+                "{}",
+                pod.from
+            );
+        }
+    }
+}
+
+#[test]
+fn operator_and_webhook_are_two_each_apart_and_disturbed_one_at_a_time() {
+    let budgets = shipped_of("PodDisruptionBudget");
+    for deployment in shipped_of("Deployment") {
+        let name = &deployment["metadata"]["name"];
+        assert_eq!(deployment["spec"]["replicas"], 2, "{name}");
+        let pod = &deployment["spec"]["template"]["spec"];
+        let spread = &pod["topologySpreadConstraints"][0];
+        assert_eq!(spread["topologyKey"], "kubernetes.io/hostname", "{name}");
+        assert_eq!(pod["terminationGracePeriodSeconds"], 30, "{name}");
+        let budget = budgets
+            .iter()
+            .find(|budget| budget["metadata"]["name"] == *name);
+        let budget = &budget.expect("a budget")["spec"];
+        assert_eq!(budget["maxUnavailable"], 1, "{name}");
+        assert_eq!(
+            budget["unhealthyPodEvictionPolicy"], "AlwaysAllow",
+            "{name}"
+        );
+        assert_eq!(budget["selector"], deployment["spec"]["selector"], "{name}");
+    }
+}
+
+fn recipe(fixture: &str) -> Recipe {
+    let (_, valid) = fixtures()
+        .into_iter()
+        .find(|(name, _)| name == fixture)
+        .unwrap();
+    topology(valid.wanted()).recipe(&valid, &environment())
+}
+
+fn entries(name: &str, namespaces: Namespaces, on_failure: OnFailure) -> webhook::Entries {
+    let labels = [("team".to_owned(), "a".to_owned())];
+    let input = PolicyInput {
+        namespace: "otelagent-system".into(),
+        name: name.into(),
+        uid: "u".into(),
+        recipe: recipe(name),
+        selection: Selection {
+            namespaces,
+            pods: Selector {
+                match_labels: labels.into(),
+                ..Selector::default()
+            },
+        },
+        exclusions: Vec::new(),
+        excluded_namespaces: vec!["kube-system".into(), "otelagent-system".into()],
+        canary_namespace: "otelagent-canary".into(),
+        on_failure,
+        owner_reference: None,
+    };
+    let service = Endpoint::Service {
+        namespace: "otelagent-system".into(),
+        name: "otelagent-webhook".into(),
+    };
+    webhook::render(&input, &service, "-----BEGIN CERTIFICATE-----").unwrap()
+}
+
+fn both() -> [(&'static str, webhook::Entries); 2] {
+    let everywhere = Namespaces::Labelled(Selector::default());
+    [
+        (
+            "node-local",
+            entries("node-local", everywhere, OnFailure::Fail),
+        ),
+        (
+            "sidecar",
+            entries(
+                "sidecar",
+                Namespaces::Named("shop".into()),
+                OnFailure::Ignore,
+            ),
+        ),
+    ]
+}
+
+#[test]
+fn the_webhooks_entries_of_each_shape_are_the_golden_ones() {
+    for (name, entries) in both() {
+        let texts =
+            [&entries.proof, &entries.entry].map(|entry| serde_saphyr::to_string(entry).unwrap());
+        insta::with_settings!({snapshot_path => "../golden", prepend_module_to_snapshot => false, omit_expression => true}, {
+            insta::assert_snapshot!(format!("entries-{name}"), texts.join("---\n"));
+        });
+    }
+}
+
+#[test]
+fn the_webhook_is_called_for_the_creation_of_selected_pods_and_never_for_the_systems() {
+    for (name, entries) in both() {
+        let webhooks = [&entries.proof, &entries.entry]
+            .map(|entry| entry["webhooks"].as_array().unwrap().clone());
+        for webhook in webhooks.concat() {
+            let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+                "resources": ["pods"], "scope": "Namespaced"}]);
+            assert_eq!(webhook["rules"], rules, "{name}");
+            assert_eq!(webhook["matchPolicy"], "Equivalent", "{name}");
+            assert_eq!(webhook["sideEffects"], "None", "{name}");
+            assert_eq!(webhook["reinvocationPolicy"], "IfNeeded", "{name}");
+            assert!(webhook["timeoutSeconds"].as_u64() <= Some(3), "{name}");
+            assert_eq!(words(&webhook["admissionReviewVersions"]), ["v1"], "{name}");
+            let requirements = webhook["namespaceSelector"]["matchExpressions"]
+                .as_array()
+                .unwrap();
+            let excludes = |namespace: &str| {
+                requirements.iter().any(|requirement| {
+                    requirement["key"] == "kubernetes.io/metadata.name"
+                        && requirement["operator"] == "NotIn"
+                        && words(&requirement["values"]).contains(&namespace)
+                })
+            };
+            assert!(
+                excludes("kube-system") && excludes("otelagent-system"),
+                "{webhook}"
+            );
+        }
+        let users = &entries.entry["webhooks"][0];
+        let conditions = users["matchConditions"].to_string();
+        assert!(
+            conditions.contains("kubernetes.io/config.mirror"),
+            "{conditions}"
+        );
+    }
+}
