@@ -1,6 +1,6 @@
 //! Thousands of `OtelAgent`s of one tenant, beside others who notice nothing of it.
 //!
-//! On a bed of its own. `make test` makes two thousand, `OTELAGENT_FULL` ten thousand.
+//! On a bed of its own. `make test` makes one thousand, `OTELAGENT_FULL` ten thousand.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ const CROWD: &str = "t-crowd";
 const AT_A_TIME: usize = 16;
 
 fn crowd() -> usize {
-    if is_full() { 10_000 } else { 2_000 }
+    if is_full() { 10_000 } else { 1_000 }
 }
 
 #[tokio::test(flavor = "multi_thread")]
