@@ -396,14 +396,8 @@ pub(crate) async fn show_standing(
         return Ok(InjectionState::InForce);
     }
     let label = names::agent_label(&agent.namespace().unwrap_or_default(), &agent.name_any());
-    let answer = dry_run(context, &canary::in_force_pod(&label)).await?;
-    let seen = match &answer {
-        Ok(pod) => pod["metadata"]["labels"][names::LABEL_CONFIG]
-            .as_str()
-            .unwrap_or("nothing"),
-        Err(refusal) => refusal,
-    };
-    if in_force.recipe.as_deref() == Some(seen) {
+    let seen = given_now(context, &label).await?;
+    if in_force.recipe.as_ref() == Some(&seen) {
         context.remember_probe(&uid, Some(state));
         return Ok(InjectionState::InForce);
     }
@@ -412,6 +406,18 @@ pub(crate) async fn show_standing(
         reason: "NotInForce",
         message,
     })
+}
+
+/// Hash of the recipe that a pod created now is given, or what happens to it instead; asked of the server.
+pub(crate) async fn given_now(context: &Context, agent: &str) -> Result<String, ControllerError> {
+    let answer = dry_run(context, &canary::in_force_pod(agent)).await?;
+    Ok(answer.map_or_else(
+        |refusal| refusal,
+        |pod| {
+            let recipe = pod["metadata"]["labels"][names::LABEL_CONFIG].as_str();
+            recipe.unwrap_or("nothing").to_owned()
+        },
+    ))
 }
 
 /// Takes injection away: binding first, so that no binding ever points to nothing.

@@ -14,8 +14,9 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::error::ControllerError;
+use super::injection;
 use super::observe::InForce;
-use crate::desired::ValidAgent;
+use crate::desired::{Engine, ValidAgent};
 use crate::names;
 use crate::process::in_full;
 use crate::restart::{
@@ -144,6 +145,12 @@ async fn attempt(
             .filter(|(owner, verdict)| still(owner, verdict))
             .collect());
     }
+    if !candidates.is_empty() && !injects_now(context, valid, recipe).await? {
+        let verdicts = until_the_webhook_answers(candidates, known);
+        context.remember_probe(&valid.uid, None);
+        context.with_restarts(&valid.uid, |memory| memory.known.clone_from(&verdicts));
+        return Ok(verdicts);
+    }
     let mut budgets = BTreeMap::new();
     let mut marked = Vec::new();
     for (kind, object) in list_marked(context, valid).await? {
@@ -180,6 +187,32 @@ async fn attempt(
         memory.known.clone_from(&verdicts);
     });
     Ok(verdicts)
+}
+
+/// Whether new pods are any better at this very moment. What was shown lately holds of policies; a webhook
+/// may be away again, and what is missed is a sign of that.
+async fn injects_now(
+    context: &Context,
+    valid: &ValidAgent,
+    recipe: &str,
+) -> Result<bool, ControllerError> {
+    if context.engine != Ok(Engine::Webhook) {
+        return Ok(true);
+    }
+    let given = injection::given_now(context, &valid.label()).await?;
+    Ok(given == recipe)
+}
+
+/// What rolls goes on, and nothing else begins.
+fn until_the_webhook_answers(
+    candidates: BTreeSet<Owner>,
+    known: BTreeMap<Owner, Verdict>,
+) -> BTreeMap<Owner, Verdict> {
+    let waits = |owner| (owner, Verdict::Waits("the webhook does not answer".into()));
+    let mut verdicts: BTreeMap<Owner, Verdict> = candidates.into_iter().map(waits).collect();
+    let running = known.into_iter();
+    verdicts.extend(running.filter(|(_, verdict)| *verdict == Verdict::Running));
+    verdicts
 }
 
 impl Memory {
