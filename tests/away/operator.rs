@@ -21,7 +21,7 @@ use crate::oracle::{get, list};
 
 const AGENT: (&str, &str) = (PLATFORM, "node");
 /// Longer than an unused path is held, and than an operator takes to act.
-const A_WHILE: Duration = Duration::from_secs(8);
+const A_WHILE: Duration = Duration::from_secs(6);
 /// Missed while the operator was away: their namespace was selected after they had been created.
 const MISSED: usize = 20;
 

@@ -25,7 +25,7 @@ const STRICT: (&str, &str) = (PLATFORM, "strict");
 /// Where the replicas listen.
 const PORTS: [u16; 2] = [18443, 18444];
 /// How long there is no webhook.
-const OUTAGE: Duration = Duration::from_secs(4);
+const OUTAGE: Duration = Duration::from_secs(3);
 /// Life of an authority in seconds, the shortest there is; a certificate lives a twelfth of it.
 const LIFE: &str = "--webhook-authority-seconds=60";
 /// Longer than a certificate lives, and than an authority.
@@ -102,7 +102,7 @@ async fn outage(world: &World, replicas: &mut [Process; 2]) -> BTreeSet<String> 
         Creator::start(&world.admin, namespace, How::Kept, at_a_time, pause)
     };
     let (none, pause) = (Duration::ZERO, Duration::from_millis(100));
-    let load = create("shop", 8, none);
+    let load = create("shop", 4, none);
     let strict = create("vault", 1, pause);
     let system = create("kube-system", 1, pause);
     let own = create(PLATFORM, 1, pause);
