@@ -200,13 +200,26 @@ pub(crate) fn kill(layout: &Layout, component: Component) -> Result<()> {
     };
     run(command("kill").args(["-9", &found.to_string()]))?;
     let begun = Instant::now();
-    while pid(layout, component).is_some() {
+    while !has_ended(found) {
         if begun.elapsed() > Duration::from_secs(10) {
             return Err(not_ready(layout, component, "it was killed and still runs"));
         }
         std::thread::sleep(Duration::from_millis(10));
     }
     Ok(())
+}
+
+/// Whether nothing is left of a process but what waits to be collected. Memory goes before sockets and
+/// threads one by one, so a port may be taken long after the process looks as if it were gone.
+fn has_ended(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return true;
+    };
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        state.is_none_or(|state| state.starts_with(['Z', 'X']))
+    })
 }
 
 /// Sends a component's process a signal, such as `-STOP`. Not running is an error.
