@@ -190,6 +190,9 @@ pub(crate) fn pid(layout: &Layout, component: Component) -> Option<u32> {
     let zombie = fs::read_to_string(format!("/proc/{pid}/stat"))
         .ok()?
         .contains(") Z ");
+    // Its ports are free when the last thread is gone, which need not be the first one.
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    let zombie = zombie && threads < 2;
     (groups.contains(&layout.component_cgroup(component)) && !zombie).then_some(pid)
 }
 
