@@ -130,7 +130,7 @@ impl Place {
         let mut text = text
             .replace("/var/lib/otelagent", &within("queue"))
             .replace("/etc/otelagent-mounts", &within("mounts"))
-            .replace("0.0.0.0", &address)
+            .replace("[::]", &address)
             .replace("127.0.0.1", &address);
         for upstream in [
             "otel-collector.observability.svc:4317",
