@@ -108,15 +108,14 @@ pub(crate) fn obstacles(
     agent: &ValidAgent,
     environment: &Environment,
 ) -> Vec<Obstacle> {
-    let Some(selection) = &agent.selection else {
+    // Only a sidecar is bounded by the namespaces it is in; the recipe of others need not be rendered.
+    let selection = agent.selection.as_ref();
+    let Some(selection) = selection.filter(|_| !agent.wanted().on_nodes()) else {
         return Vec::new();
     };
     let amounts = topology(agent.wanted())
         .recipe(agent, environment)
         .amounts();
-    if amounts.is_empty() {
-        return Vec::new();
-    }
     let labels = stores.namespaces.read();
     let wanted = |namespace: &str| {
         !environment.is_excluded(namespace)

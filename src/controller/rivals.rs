@@ -3,6 +3,8 @@
 //! Whoever owns one may write anything into it, its status included, at any moment. So what it takes from
 //! others follows from where it stands, never from what it says of itself.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
@@ -21,8 +23,9 @@ pub(crate) fn winners(context: &Context, agent: &OtelAgent) -> Vec<Candidate> {
     };
     let all = context.stores.agents.state();
     let others = all.iter().filter_map(|other| other.0.as_ref().ok());
+    let platform = &context.environment.platform_namespaces;
     let others: Vec<Candidate> = others
-        .filter(|other| may_be_rivals(context, agent, other))
+        .filter(|other| may_meet(&agent.metadata, &other.metadata, platform))
         .filter_map(|other| candidate(context, other))
         .collect();
     let winners = exclusion::winners(&me, &others).into_iter();
@@ -30,11 +33,10 @@ pub(crate) fn winners(context: &Context, agent: &OtelAgent) -> Vec<Candidate> {
 }
 
 /// Whether two may select the same pods: those of different namespaces only where one is a platform's.
-fn may_be_rivals(context: &Context, one: &OtelAgent, other: &OtelAgent) -> bool {
-    let of = |agent: &OtelAgent| agent.metadata.namespace.clone().unwrap_or_default();
-    let (one, other) = (of(one), of(other));
-    let is_platform = |namespace: &str| context.environment.is_platform(namespace);
-    one == other || is_platform(&one) || is_platform(&other)
+pub(crate) fn may_meet(one: &ObjectMeta, other: &ObjectMeta, platform: &BTreeSet<String>) -> bool {
+    let (one, other) = (&one.namespace, &other.namespace);
+    let is_platform = |name: &Option<String>| name.as_ref().is_some_and(|n| platform.contains(n));
+    one == other || is_platform(one) || is_platform(other)
 }
 
 /// How many `OtelAgent`s of its namespace are older than one.

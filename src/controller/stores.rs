@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 use super::bounds::{Bounding, Bounds};
 pub(crate) use super::guarded::Guarded;
 use super::kept::{Cache, Kept, Namespaces, Nodes, PodNews, Pods};
+use super::rivals::may_meet;
 use crate::api::{Mode, OtelAgent};
 use crate::desired::selection;
 use crate::names;
@@ -308,12 +309,10 @@ impl Builder {
 }
 
 /// Whether what an `OtelAgent` injects may depend on another. The older wins, so it depends on none that is
-/// younger; and beyond its own namespace only one of a platform namespace selects.
+/// younger.
 fn may_lose_to(agent: &OtelAgent, other: &Guarded, platform: &BTreeSet<String>) -> bool {
-    let (namespace, others) = (&agent.metadata.namespace, &other.meta().namespace);
-    let is_platform = |name: &Option<String>| name.as_ref().is_some_and(|n| platform.contains(n));
     agent.metadata.creation_timestamp >= other.meta().creation_timestamp
-        && (namespace == others || is_platform(namespace) || is_platform(others))
+        && may_meet(&agent.metadata, other.meta(), platform)
 }
 
 /// One watch with back-off, without its managers stored and told; of a whole list nothing in particular,

@@ -3,7 +3,7 @@
 //! The API server runs policies in random order, so who wins must be written into the policies of all
 //! who lose. Must not know policies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::cel::selected;
 use super::{Namespaces, Selection};
@@ -59,29 +59,23 @@ pub fn exclusions(winners: &[Candidate]) -> Vec<Selection> {
     let mut taken: usize = words.values().sum();
     let mut by_length: Vec<(&str, usize)> = words.into_iter().collect();
     by_length.sort_by_key(|(namespace, length)| (std::cmp::Reverse(*length), *namespace));
-    let mut whole: BTreeMap<&str, bool> = BTreeMap::new();
+    let mut whole: BTreeSet<&str> = BTreeSet::new();
     for (namespace, length) in by_length {
         if taken <= room {
             break;
         }
         taken -= length.saturating_sub(self::length(&all_of(namespace)));
-        whole.insert(namespace, false);
+        whole.insert(namespace);
     }
-    let mut excluded = Vec::new();
+    let (mut excluded, mut said) = (Vec::new(), BTreeSet::new());
     for winner in winners {
-        let known = match &winner.selection.namespaces {
-            Namespaces::Named(namespace) => whole.get_mut(namespace.as_str()),
-            Namespaces::Labelled(_) => None,
-        };
-        match known {
-            None => excluded.push(winner.selection.clone()),
-            Some(true) => {}
-            Some(said) => {
-                *said = true;
-                if let Namespaces::Named(namespace) = &winner.selection.namespaces {
+        match &winner.selection.namespaces {
+            Namespaces::Named(namespace) if whole.contains(namespace.as_str()) => {
+                if said.insert(namespace) {
                     excluded.push(all_of(namespace));
                 }
             }
+            _ => excluded.push(winner.selection.clone()),
         }
     }
     excluded
