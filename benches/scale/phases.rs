@@ -149,7 +149,7 @@ fn passes(table: &mut Table, when: &str, histogram: &Histogram) {
 }
 
 /// Median and 99th percentile, as far as the buckets tell.
-pub(crate) fn quantiles(histogram: &Histogram) -> String {
+fn quantiles(histogram: &Histogram) -> String {
     let quantile = |share| {
         let found = histogram.quantile(share);
         found.map_or("none".into(), |found| format!("{:.1} ms", found * 1e3))
@@ -386,31 +386,36 @@ async fn admission(world: &World, args: &Args, table: &mut Table) -> Outcome<()>
         }
     }
     for (what, _, created, policy) in cases {
-        table.row(
-            &format!(
-                "pod created by dry run, {:.0} a second, {what}: whole request, p50 / p99",
-                created.rate()
-            ),
-            "",
-            &format!(
-                "{} / {}",
-                ms(created.percentile(50)),
-                ms(created.percentile(99))
-            ),
-            None,
-        );
-        let p99 = policy.quantile(0.99).unwrap_or(f64::INFINITY);
-        table.row(
-            &format!(
-                "the same: policy engine, p50 / p99 of {:.0} calls as the server counts them",
-                policy.count()
-            ),
-            "p99 < 5 ms",
-            &quantiles(&policy),
-            Some(p99 < 0.005),
-        );
+        let calls = format!("{:.0} calls as the server counts them", policy.count());
+        admitted(table, what, &created, ("policy engine", &calls), &policy);
     }
     Ok(())
+}
+
+/// Two rows: what whoever creates pods sees, and what whatever injects them takes of it, in so many of its
+/// own calls.
+pub(crate) fn admitted(
+    table: &mut Table,
+    what: &str,
+    created: &Created,
+    (engine, calls): (&str, &str),
+    took: &Histogram,
+) {
+    let (median, worst) = (created.percentile(50), created.percentile(99));
+    let rate = created.rate();
+    table.row(
+        &format!("pod created by dry run, {rate:.0} a second, {what}: whole request, p50 / p99"),
+        "",
+        &format!("{} / {}", ms(median), ms(worst)),
+        None,
+    );
+    let p99 = took.quantile(0.99).unwrap_or(f64::INFINITY);
+    table.row(
+        &format!("the same: {engine}, p50 / p99 of {calls}"),
+        "p99 < 5 ms",
+        &quantiles(took),
+        Some(p99 < 0.005),
+    );
 }
 
 /// The server's time in its policy engine, of creations.

@@ -29,12 +29,7 @@ async fn no_pod_is_missed_while_api_servers_are_killed_and_join_and_a_flip_reach
         return;
     }
     let world = World::start("servers").await;
-    world.namespace("shop", json!({})).await;
-    let mut operator = world.operator(&[]);
-    let here = json!({"matchLabels": {"kubernetes.io/metadata.name": "shop"}});
-    let spec = json!({"mode": "NodeLocal", "workloads": {"namespaceSelector": here}});
-    world.agent(AGENT.0, AGENT.1, spec).await;
-    world.until_serving(AGENT, "NodeLocal").await;
+    let mut operator = world.serve_shop(AGENT).await;
 
     let first = Creator::start(&world.admin, "shop", How::DryRun, 1, PAUSE);
     first.until_more(20).await;

@@ -22,12 +22,7 @@ async fn after_etcd_was_set_back_the_operator_begins_anew_goes_by_what_is_there_
         return;
     }
     let world = World::start("store").await;
-    world.namespace("shop", json!({})).await;
-    let mut operator = world.operator(&[]);
-    let here = json!({"matchLabels": {"kubernetes.io/metadata.name": "shop"}});
-    let spec = json!({"mode": "NodeLocal", "workloads": {"namespaceSelector": here}});
-    world.agent(AGENT.0, AGENT.1, spec).await;
-    world.until_serving(AGENT, "NodeLocal").await;
+    let mut operator = world.serve_shop(AGENT).await;
     world.deployment("shop", "web", REPLICAS).await;
     until_all_use(&world, "NodeLocal").await;
 

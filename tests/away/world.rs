@@ -14,7 +14,7 @@ use testbed::Bed;
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
-use crate::oracle::{get, list, truth_within};
+use crate::oracle::{get, list, request, truth_within};
 use crate::simulated::kubelet;
 
 /// How long anything may take to come about, on a busy machine.
@@ -83,6 +83,17 @@ impl World {
     pub(super) fn operator(&self, options: &[&str]) -> Process {
         let words = [&["controller"], options].concat();
         self.process("otelagent-operator", &words)
+    }
+
+    /// An operator that lets an `OtelAgent` of mode `NodeLocal` serve the namespace `shop`.
+    pub(super) async fn serve_shop(&self, agent: (&str, &str)) -> Process {
+        self.namespace("shop", json!({})).await;
+        let operator = self.operator(&[]);
+        let here = json!({"matchLabels": {"kubernetes.io/metadata.name": "shop"}});
+        let spec = json!({"mode": "NodeLocal", "workloads": {"namespaceSelector": here}});
+        self.agent(agent.0, agent.1, spec).await;
+        self.until_serving(agent, "NodeLocal").await;
+        operator
     }
 
     /// One of the webhook's, listening at a port of the address that the API server can call.
@@ -302,17 +313,7 @@ pub(super) async fn send(
     path: &str,
     body: &Value,
 ) -> Result<Value, kube::Error> {
-    let kind = if method == Method::PATCH {
-        "application/merge-patch+json"
-    } else {
-        "application/json"
-    };
-    let request = http::Request::builder()
-        .method(method)
-        .uri(path)
-        .header("content-type", kind)
-        .body(body.to_string().into_bytes())
-        .unwrap();
+    let request = request(method, path, body).unwrap();
     client.request(request).await
 }
 

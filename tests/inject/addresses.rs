@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use otelagent_operator::controller::InjectionSettings;
 use serde_json::{Value, json};
 
-use super::installed::{Operator, bed};
+use super::installed::{self, Operator, bed};
 use super::server::{self, Server};
 
 /// How long anything may take to come about.
@@ -40,11 +40,7 @@ async fn the_address_of_an_ipv6_node_is_given_to_applications_in_brackets() {
         assert!(applied.is_ok(), "{applied:?}");
         until_given(&server, name, mode, "http://[$(OTELAGENT_HOST_IP)]:4317").await;
     }
-    operator.end().await;
-    tokio::task::spawn_blocking(|| bed.stop())
-        .await
-        .unwrap()
-        .unwrap();
+    installed::end(operator, bed).await;
 }
 
 async fn until_given(server: &Server, app: &str, mode: &str, endpoint: &str) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
+use kube::Config;
 use otelagent_operator::authority::Authority;
 use otelagent_operator::inject::webhook::Endpoint;
 use otelagent_operator::names;
@@ -18,7 +19,7 @@ use super::server::Server;
 const NAMESPACE: &str = "otelagent-system";
 
 /// A running webhook; ends when it is dropped.
-pub(super) struct Callee {
+pub(crate) struct Callee {
     url: String,
     authority: Authority,
     running: JoinHandle<()>,
@@ -55,16 +56,26 @@ impl Callee {
 
     /// By the authority that somebody else keeps.
     pub(super) async fn start_with_what_is_kept(bed: &Bed) -> Self {
-        let source = Source::Authority {
+        let config = Server::config(bed.kubeconfig(), None).await;
+        Self::start_as(bed, config, Self::kept(bed)).await
+    }
+
+    /// What signs its certificates where nobody else does.
+    pub(crate) fn kept(bed: &Bed) -> Source {
+        Source::Authority {
             namespace: NAMESPACE.into(),
             names: vec![bed.host_ip().to_string()],
-        };
-        Self::start_with(bed, source).await
+        }
     }
 
     /// By certificates from wherever.
     pub(super) async fn start_with(bed: &Bed, source: Source) -> Self {
         let config = Server::config(bed.kubeconfig(), None).await;
+        Self::start_as(bed, config, source).await
+    }
+
+    /// As whoever this is the way of.
+    pub(crate) async fn start_as(bed: &Bed, config: Config, source: Source) -> Self {
         let client = client::connect(config, &Fence::closed()).unwrap();
         let host = bed.host_ip();
         let listener = listen((host, 0).into()).await.unwrap();
@@ -89,7 +100,7 @@ impl Callee {
         Endpoint::Url(self.url.clone())
     }
 
-    pub(super) fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.url
     }
 

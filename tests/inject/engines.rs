@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::callee::Callee;
-use super::installed::{Operator, bed};
+use super::installed::{self, Operator, bed};
 use super::server::{self, Server};
 
 /// How long anything may take to come about.
@@ -87,11 +87,7 @@ async fn neither_a_change_of_the_engine_nor_one_of_the_authority_loses_a_pod() {
         seen.bindings == 0 && seen.policies == 0 && seen.entries.is_empty()
     })
     .await;
-    operator.end().await;
-    tokio::task::spawn_blocking(|| bed.stop())
-        .await
-        .unwrap()
-        .unwrap();
+    installed::end(operator, bed).await;
 }
 
 /// Creates pods by dry-run, one after the other, and notes those that come out uninjected.

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::callee::Callee;
 use super::engines::Creator;
-use super::installed::{Operator, bed};
+use super::installed::{self, Operator, bed};
 use super::server::{self, Server};
 
 /// How long anything may take to come about.
@@ -58,11 +58,7 @@ async fn certificates_that_somebody_else_renews_with_another_authority_lose_no_p
     let missing = missed.len();
     assert!(missed.is_empty(), "{missing} of {created}: {missed:?}");
     assert!(created > 100, "{created} pods were created");
-    operator.end().await;
-    tokio::task::spawn_blocking(|| bed.stop())
-        .await
-        .unwrap()
-        .unwrap();
+    installed::end(operator, bed).await;
 }
 
 /// Writes certificates of a new authority, one file after the other; returns the authority.

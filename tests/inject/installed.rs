@@ -61,3 +61,12 @@ impl Operator {
         let _ = self.0.await;
     }
 }
+
+/// Ends both.
+pub(super) async fn end(operator: Operator, bed: Bed) {
+    operator.end().await;
+    tokio::task::spawn_blocking(|| bed.stop())
+        .await
+        .unwrap()
+        .unwrap();
+}

@@ -7,7 +7,7 @@ use otelagent_operator::controller::InjectionSettings;
 use otelagent_operator::names;
 use serde_json::{Value, json};
 
-use super::installed::{Operator, bed};
+use super::installed::{self, Operator, bed};
 use super::server::{self, Server};
 
 const AGENTS: &str = "/apis/otelagent.dev/v1alpha1/namespaces/otelagent-system/otelagents";
@@ -166,11 +166,7 @@ async fn limits_that_a_sidecar_does_not_fit_in_are_named_while_they_refuse_its_p
         assert!(deleted.is_ok(), "{deleted:?}");
         until_injected(&server, "True", "are injected when they are created").await;
     }
-    operator.end().await;
-    tokio::task::spawn_blocking(|| bed.stop())
-        .await
-        .unwrap()
-        .unwrap();
+    installed::end(operator, bed).await;
 }
 
 async fn demand(server: &Server, namespace: &str, kind: &str, spec: &Value) {

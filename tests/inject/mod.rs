@@ -10,7 +10,7 @@
 )]
 
 mod addresses;
-mod callee;
+pub(crate) mod callee;
 mod engines;
 mod equivalence;
 mod files;

@@ -28,5 +28,5 @@ pub(crate) mod log;
 mod read;
 mod truth;
 
-pub(crate) use read::{get, list};
+pub(crate) use read::{get, list, request};
 pub(crate) use truth::truth_within;

@@ -39,6 +39,32 @@ async fn attempt(client: &Client, path: &str) -> Result<Value, kube::Error> {
     }
 }
 
+/// A request with a body, or none where that is `Null`; what is patched is merged.
+///
+/// # Errors
+/// If the path is none.
+pub(crate) fn request(
+    method: http::Method,
+    path: &str,
+    body: &Value,
+) -> http::Result<http::Request<Vec<u8>>> {
+    let kind = if method == http::Method::PATCH {
+        "application/merge-patch+json"
+    } else {
+        "application/json"
+    };
+    let body = if body.is_null() {
+        Vec::new()
+    } else {
+        body.to_string().into_bytes()
+    };
+    http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", kind)
+        .body(body)
+}
+
 /// Items of a list.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ use super::operator::Operator;
 use super::topology::Topology;
 use super::views::{Snapshot, Views};
 use crate::oracle::log::{self, Count};
-use crate::oracle::{end_state, get, list, truth_within};
+use crate::oracle::{end_state, get, list, request, truth_within};
 
 /// How long anything may take: far above the half minute for which an older policy is kept.
 const PATIENCE: Duration = Duration::from_mins(4);
@@ -522,22 +522,7 @@ pub(super) async fn send(
     path: &str,
     body: &Value,
 ) -> Outcome<Value> {
-    let kind = if method == http::Method::PATCH {
-        "application/merge-patch+json"
-    } else {
-        "application/json"
-    };
-    let body = if body.is_null() {
-        Vec::new()
-    } else {
-        body.to_string().into_bytes()
-    };
-    let request = http::Request::builder()
-        .method(method)
-        .uri(path)
-        .header("content-type", kind)
-        .body(body);
-    let request = request.map_err(|error| error.to_string())?;
+    let request = request(method, path, body).map_err(|error| error.to_string())?;
     client
         .request(request)
         .await

@@ -16,6 +16,8 @@ use otelagent_operator::process::{Fence, Metrics, client};
 use serde_json::{Value, json};
 use testbed::Bed;
 
+use crate::oracle::request;
+
 /// The platform namespace.
 pub(super) const PLATFORM: &str = "otelagent-system";
 /// Where policies are proved.
@@ -213,22 +215,8 @@ impl Answer {
 
 impl Caller {
     pub(super) async fn send(&self, method: Method, path: &str, body: &Value) -> Answer {
-        let kind = if method == Method::PATCH {
-            "application/merge-patch+json"
-        } else {
-            "application/json"
-        };
-        let body = if body.is_null() {
-            Vec::new()
-        } else {
-            body.to_string().into_bytes()
-        };
-        let request = http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header("content-type", kind)
-            .body(Body::from(body));
-        let response = self.0.send(request.unwrap()).await.expect("an answer");
+        let request = request(method, path, body).unwrap().map(Body::from);
+        let response = self.0.send(request).await.expect("an answer");
         let status = response.status().as_u16();
         let bytes = response.into_body().collect_bytes().await.expect("a body");
         Answer {

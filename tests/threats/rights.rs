@@ -8,14 +8,13 @@ use std::time::Duration;
 use http::Method;
 use otelagent_operator::controller::InjectionSettings;
 use otelagent_operator::desired::Choice;
-use otelagent_operator::process::{Fence, Metrics, Readiness, client, listen};
-use otelagent_operator::webhook::{self, Source, Webhook};
 use serde_json::{Value, json};
 
 use super::bed::{
-    ADMISSION, OPERATOR, PLATFORM, World, agent_path, config, is_possible, settings, sidecar, until,
+    ADMISSION, OPERATOR, World, agent_path, config, is_possible, settings, sidecar, until,
 };
 use super::yaml::{objects, text, words};
+use crate::inject::callee::Callee;
 
 const WEBHOOK: &str = "system:serviceaccount:otelagent-system:otelagent-webhook";
 
@@ -30,10 +29,12 @@ async fn the_webhook_and_what_the_operator_is_granted_for_it_use_every_right_and
         world
     });
     let world = world.await.unwrap();
-    let url = serve(&world).await;
+    let bed = &world.bed;
+    let account = config(bed.kubeconfig(), Some(WEBHOOK)).await;
+    let webhook = Callee::start_as(bed, account, Callee::kept(bed)).await;
     let injection = InjectionSettings {
         engine: Choice::Webhook,
-        webhook_url: Some(url),
+        webhook_url: Some(webhook.url().to_owned()),
         authority_file: None,
         authority_life: Duration::from_hours(24),
     };
@@ -93,29 +94,6 @@ async fn the_webhook_and_what_the_operator_is_granted_for_it_use_every_right_and
             assert!(more.is_empty(), "{user} uses {more:?} by another role");
         }
     }
-}
-
-/// The webhook, as its own `ServiceAccount`, where the API server can call it.
-async fn serve(world: &World) -> String {
-    let config = config(world.bed.kubeconfig(), Some(WEBHOOK)).await;
-    let client = client::connect(config, &Fence::closed()).unwrap();
-    let host = world.bed.host_ip();
-    let listener = listen((host, 0).into()).await.unwrap();
-    let url = format!("https://{}", listener.local_addr().unwrap());
-    let source = Source::Authority {
-        namespace: PLATFORM.into(),
-        names: vec![host.to_string()],
-    };
-    let running = Webhook::start(&client, source, Metrics::new());
-    tokio::spawn(async move {
-        let parts = [webhook::WATCHES, webhook::CERTIFICATE, webhook::SERVING];
-        let readiness = Readiness::of(&parts);
-        let ended = running
-            .run(listener, &readiness, std::future::pending())
-            .await;
-        panic!("the webhook ended by itself: {ended:?}");
-    });
-    url
 }
 
 /// What somebody has asked so far; discovery, which everybody may, left out.
