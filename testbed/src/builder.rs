@@ -7,6 +7,7 @@ use crate::bed::Bed;
 use crate::component::Component;
 use crate::control_plane;
 use crate::error::{Error, Result};
+use crate::family::Family;
 use crate::layout::{BedName, Layout, MAX_NODES};
 use crate::net;
 use crate::node;
@@ -44,6 +45,12 @@ impl Builder {
     /// it makes Running and Ready at once. Nothing in the pods runs.
     pub fn simulated_nodes(mut self, nodes: u16) -> Self {
         self.options.simulated_nodes = nodes;
+        self
+    }
+
+    /// Which addresses everything in it has; IPv4 by default.
+    pub fn family(mut self, family: Family) -> Self {
+        self.options.family = family;
         self
     }
 

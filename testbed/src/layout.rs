@@ -4,7 +4,7 @@
 //! and what a dead one left can be found again. Touches nothing itself.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::component::Component;
 use crate::error::{Error, Result};
+use crate::family::Family;
 
 /// All beds of a machine, whoever started them: slots are per machine.
 pub(crate) const STATE_ROOT: &str = "/var/lib/otelagent-testbed";
@@ -89,13 +90,13 @@ pub(crate) fn lock_path() -> PathBuf {
 pub(crate) struct Slot(pub(crate) u8);
 
 impl Slot {
-    /// The range in the notation of `ip route`, up to the dot behind the second octet.
+    /// The IPv4 range in the notation of `ip route`, up to the dot behind the second octet.
     pub(crate) fn prefix(self) -> String {
-        format!("10.{}.", FIRST_NET + self.0)
+        format!("10.{}.", self.second())
     }
 
-    fn addr(self, third: u8, fourth: u8) -> Ipv4Addr {
-        Ipv4Addr::new(10, FIRST_NET + self.0, third, fourth)
+    fn second(self) -> u8 {
+        FIRST_NET + self.0
     }
 
     /// The link from the caller's network namespace into the bed's.
@@ -114,9 +115,32 @@ impl Slot {
 pub(crate) struct Layout {
     pub(crate) name: BedName,
     pub(crate) slot: Slot,
+    pub(crate) family: Family,
 }
 
 impl Layout {
+    /// An address by the third and last of its parts. IPv6 addresses are unique local ones (RFC 4193) with
+    /// the same numbers.
+    fn addr(&self, third: u8, last: u8) -> IpAddr {
+        let second = self.slot.second();
+        match self.family {
+            Family::V4 => Ipv4Addr::new(10, second, third, last).into(),
+            Family::V6 => {
+                let (second, third, last) = (second.into(), third.into(), last.into());
+                Ipv6Addr::new(0xfd0a, second, third, 0, 0, 0, 0, last).into()
+            }
+        }
+    }
+
+    /// A range that begins at a third part, with its length in bits for either family.
+    fn range(&self, third: u8, v4_bits: u8, v6_bits: u8) -> String {
+        let bits = match self.family {
+            Family::V4 => v4_bits,
+            Family::V6 => v6_bits,
+        };
+        format!("{}/{bits}", self.addr(third, 0))
+    }
+
     pub(crate) fn dir(&self) -> PathBuf {
         self.name.dir()
     }
@@ -149,39 +173,51 @@ impl Layout {
         format!("oab{}-n{node}", self.slot.0)
     }
 
+    /// An address on the link between control plane, nodes and caller, with the length of that range.
+    pub(crate) fn on_link(&self, address: IpAddr) -> String {
+        match self.family {
+            Family::V4 => format!("{address}/24"),
+            Family::V6 => format!("{address}/64"),
+        }
+    }
+
     /// The control plane: API server, DNS, and the nodes' gateway.
-    pub(crate) fn control_plane_ip(&self) -> Ipv4Addr {
-        self.slot.addr(0, 1)
+    pub(crate) fn control_plane_ip(&self) -> IpAddr {
+        self.addr(0, 1)
     }
 
     /// The caller, as seen from pods and nodes.
-    pub(crate) fn host_ip(&self) -> Ipv4Addr {
-        self.slot.addr(0, 254)
+    pub(crate) fn host_ip(&self) -> IpAddr {
+        self.addr(0, 254)
     }
 
-    pub(crate) fn node_ip(&self, node: u8) -> Ipv4Addr {
-        self.slot.addr(0, 10 + node)
+    pub(crate) fn node_ip(&self, node: u8) -> IpAddr {
+        self.addr(0, 10 + node)
     }
 
     pub(crate) fn pod_subnet(&self, node: u8) -> String {
-        format!("{}/24", self.slot.addr(64 + node, 0))
+        self.range(64 + node, 24, 64)
     }
 
     pub(crate) fn pod_range(&self) -> String {
-        format!("{}/18", self.slot.addr(64, 0))
+        self.range(64, 18, 42)
     }
 
     pub(crate) fn service_range(&self) -> String {
-        format!("{}/17", self.slot.addr(128, 0))
+        // The API server takes no more than 20 bits of an IPv6 range.
+        self.range(128, 17, 112)
     }
 
     /// The address of the `kubernetes` Service.
-    pub(crate) fn api_service_ip(&self) -> Ipv4Addr {
-        self.slot.addr(128, 1)
+    pub(crate) fn api_service_ip(&self) -> IpAddr {
+        self.addr(128, 1)
     }
 
     pub(crate) fn server(&self) -> String {
-        format!("https://{}:6443", self.control_plane_ip())
+        format!(
+            "https://{}",
+            SocketAddr::from((self.control_plane_ip(), 6443))
+        )
     }
 
     pub(crate) fn node_cgroup(&self, node: u8) -> String {
@@ -219,10 +255,13 @@ mod tests {
     #[test]
     fn links_fit_and_ranges_of_slots_and_nodes_do_not_meet() {
         let mut seen = std::collections::BTreeSet::new();
-        for slot in (0..SLOTS).map(Slot) {
+        let families = [Family::V4, Family::V6];
+        let both = |slot| families.map(|family| (slot, family));
+        for (slot, family) in (0..SLOTS).map(Slot).flat_map(both) {
             let layout = Layout {
                 name: "x".parse().unwrap(),
                 slot,
+                family,
             };
             assert!(slot.host_link().len() <= 15);
             assert!(seen.insert(layout.host_ip().to_string()));

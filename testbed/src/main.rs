@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use testbed::image::ImageSpec;
 use testbed::parts::{self, Part};
-use testbed::{Bed, BedName, Builder, Component, Error, KubernetesVersion, Result};
+use testbed::{Bed, BedName, Builder, Component, Error, Family, KubernetesVersion, Result};
 
 /// A real Kubernetes cluster on this machine, without a container engine.
 #[derive(Parser)]
@@ -36,6 +36,9 @@ struct UpArgs {
     /// How many simulated nodes, instead of real ones.
     #[arg(long, default_value_t = 0, conflicts_with = "nodes")]
     simulated_nodes: u16,
+    /// Give everything in it IPv6 addresses, and no others.
+    #[arg(long, conflicts_with = "simulated_nodes")]
+    ipv6: bool,
     /// The Kubernetes release.
     #[arg(long, default_value_t)]
     kubernetes: KubernetesVersion,
@@ -188,6 +191,7 @@ fn up(args: UpArgs) -> Result<()> {
             args.nodes
         })
         .simulated_nodes(args.simulated_nodes)
+        .family(if args.ipv6 { Family::V6 } else { Family::V4 })
         .kubernetes(args.kubernetes)
         .audit(args.audit);
     let builder = args

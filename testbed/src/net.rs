@@ -35,17 +35,21 @@ pub(crate) fn create_control_plane(layout: &Layout) -> Result<()> {
     ip(&format!("netns add {cp}"))?;
     ip(&format!("-n {cp} link set lo up"))?;
     ip(&format!("-n {cp} link add br0 type bridge"))?;
+    let flags = layout.family.address_flags();
     ip(&format!(
-        "-n {cp} addr add {}/24 dev br0",
-        layout.control_plane_ip()
+        "-n {cp} addr add {} dev br0{flags}",
+        layout.on_link(layout.control_plane_ip())
     ))?;
     ip(&format!("-n {cp} link set br0 up"))?;
-    sysctl(&cp, "ipv4/ip_forward", "1")?;
+    sysctl(&cp, layout.family.forwarding(), "1")?;
     ip(&format!(
         "link add {host_link} type veth peer name host netns {cp}"
     ))?;
     ip(&format!("-n {cp} link set host master br0 up"))?;
-    ip(&format!("addr add {}/24 dev {host_link}", layout.host_ip()))?;
+    ip(&format!(
+        "addr add {} dev {host_link}{flags}",
+        layout.on_link(layout.host_ip())
+    ))?;
     ip(&format!("link set {host_link} up"))
 }
 
@@ -63,13 +67,17 @@ pub(crate) fn create_node(layout: &Layout, node: u8) -> Result<()> {
     ))?;
     ip(&format!("-n {cp} link set {link} master br0 up"))?;
     ip(&format!("-n {netns} link set lo up"))?;
-    ip(&format!("-n {netns} addr add {address}/24 dev eth0"))?;
+    ip(&format!(
+        "-n {netns} addr add {} dev eth0{}",
+        layout.on_link(address),
+        layout.family.address_flags()
+    ))?;
     ip(&format!("-n {netns} link set eth0 up"))?;
     ip(&format!(
         "-n {netns} route add default via {}",
         layout.control_plane_ip()
     ))?;
-    sysctl(&netns, "ipv4/ip_forward", "1")?;
+    sysctl(&netns, layout.family.forwarding(), "1")?;
     let pods = layout.pod_subnet(node);
     ip(&format!("-n {cp} route replace {pods} via {address}"))?;
     ip(&format!(

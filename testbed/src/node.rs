@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -225,7 +226,7 @@ fn write_cni_config(layout: &Layout, node: u8) -> Result<()> {
                 "type": "host-local",
                 "dataDir": dir.join("cni-state"),
                 "ranges": [[{"subnet": layout.pod_subnet(node)}]],
-                "routes": [{"dst": "0.0.0.0/0"}],
+                "routes": [{"dst": layout.family.everything()}],
             }},
             {"type": "portmap", "backend": "nftables", "snat": true, "capabilities": {"portMappings": true}},
         ],
@@ -255,7 +256,7 @@ fn kubelet_args(layout: &Layout, node: u8) -> Result<Vec<OsString>> {
         "containerRuntimeEndpoint": format!("unix://{}", socket(layout, node).display()),
         "clusterDNS": [layout.control_plane_ip()],
         "clusterDomain": "cluster.local",
-        "address": "0.0.0.0",
+        "address": layout.family.unspecified(),
         "authentication": {
             "anonymous": {"enabled": false},
             "webhook": {"enabled": true},
@@ -291,6 +292,7 @@ fn kubelet_args(layout: &Layout, node: u8) -> Result<Vec<OsString>> {
 }
 
 fn kube_proxy_args(layout: &Layout, node: u8) -> Result<Vec<OsString>> {
+    let unspecified = layout.family.unspecified();
     let config = json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
@@ -300,8 +302,8 @@ fn kube_proxy_args(layout: &Layout, node: u8) -> Result<Vec<OsString>> {
         "clientConnection": {"kubeconfig": layout.file("kube-proxy.kubeconfig")},
         // Zero leaves the machine's connection tracking alone.
         "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
-        "bindAddress": "0.0.0.0",
-        "healthzBindAddress": "0.0.0.0:10256",
+        "bindAddress": unspecified,
+        "healthzBindAddress": SocketAddr::from((unspecified, 10256)),
     });
     let path = layout.node_dir(node).join("kube-proxy.json");
     write(&path, serde_json::to_vec_pretty(&config)?)?;

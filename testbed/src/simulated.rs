@@ -13,6 +13,7 @@ use crate::command::{command, run, write};
 use crate::component::{self, Component, wait_ready};
 use crate::control_plane;
 use crate::error::{Error, Result};
+use crate::family::Family;
 use crate::layout::Layout;
 use crate::options::Options;
 use crate::parts::{Part, ensure_for};
@@ -232,6 +233,11 @@ pub(crate) fn check_options(options: &Options) -> Result<()> {
             "{} simulated nodes are too many; a bed has at most {MAX_SIMULATED}",
             options.simulated_nodes
         )));
+    }
+    if options.simulated_nodes > 0 && options.family == Family::V6 {
+        return Err(Error::Invalid(
+            "simulated nodes have IPv4 addresses; leave the family out".to_owned(),
+        ));
     }
     if options.simulated_nodes > 0 && options.nodes > 0 {
         // Pods of real nodes could not reach those of simulated ones, and silence of a real one

@@ -28,7 +28,7 @@ use demo::Kubectl;
 use demo::wait::{Seen, until};
 use demo::{images, steps};
 use serde_json::Value;
-use testbed::{Bed, Cluster};
+use testbed::{Bed, Cluster, Family};
 
 /// How long anything may take to come about.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -50,15 +50,30 @@ static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
     cluster
 });
 
+/// The same on a bed in which all addresses are IPv6 ones.
+static IPV6_CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
+    let built = images::ensure_all().expect("images");
+    let name = format!("cluster-6-{}", std::process::id());
+    let builder = Bed::builder().name(name).nodes(2).family(Family::V6);
+    let cluster = Cluster::Bed(Box::new(builder.start().expect("a bed")));
+    images::load_all(&cluster, &built).expect("images on the nodes");
+    cluster
+});
+
 /// The cluster with the operator installed and the upstream running; `None` where this machine cannot
 /// run one, which is then listed as skipped.
 fn world(what: &str) -> Option<World> {
+    world_on(&CLUSTER, what)
+}
+
+/// The same on one of the clusters.
+fn world_on(cluster: &'static LazyLock<Cluster>, what: &str) -> Option<World> {
     static ALONE: Mutex<()> = Mutex::new(());
     if !testbed::skip_unless_possible(what) {
         return None;
     }
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let cluster: &Cluster = &CLUSTER;
+    let cluster: &Cluster = cluster;
     let kubectl = Kubectl::new(&cluster.kubectl().expect("kubectl"));
     let world = World {
         cluster,

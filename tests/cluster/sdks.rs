@@ -7,7 +7,7 @@ use demo::{images, python, repository};
 use serde_json::Value;
 
 use super::programs::{self, COMPILED, PYTHON, Program};
-use super::{World, world};
+use super::{IPV6_CLUSTER, World, world, world_on};
 
 /// An `OtelAgent` for each mode. All stand at once, so two that want the same port of a node have different ones.
 const AGENTS: [(&str, &str); 5] = [
@@ -32,33 +32,51 @@ fn unmodified_sdks_of_three_languages_send_all_signals_over_both_transports_in_e
         return;
     };
     no_program_knows_what_carries_its_telemetry();
+    let programs = programs(&world);
+    all_send_in_every_mode(&world, &programs);
+}
+
+#[test]
+fn where_all_addresses_are_ipv6_sdks_send_all_signals_in_every_mode_as_well() {
+    let Some(world) = world_on(&IPV6_CLUSTER, "SDKs where all addresses are IPv6") else {
+        return;
+    };
+    all_send_in_every_mode(&world, &COMPILED);
+    let pods: Value = world.kubectl.get(&["pods", "--all-namespaces"]).unwrap();
+    let pods = pods["items"].as_array().unwrap().iter();
+    for address in pods.filter_map(|pod| pod["status"]["podIP"].as_str()) {
+        assert!(address.contains(':'), "{address}");
+    }
+}
+
+/// One pod of each program for each mode; all that they send arrives, and says where it comes from.
+fn all_send_in_every_mode(world: &World, programs: &[Program]) {
     for (name, spec) in AGENTS {
         let spec = format!("{spec}, resourceAttributes: {{deployment.environment.name: {name}}}");
         world.agent(name, &namespace(name), &spec);
     }
-    let programs = programs(&world);
     for (name, spec) in AGENTS {
         let mode = spec["mode: ".len()..].split(',').next().unwrap_or_default();
         world.until_serving(name, mode);
     }
     let namespaces = AGENTS.map(|(name, _)| programs::namespace(&namespace(name), true));
-    programs::apply(&world, &namespaces);
+    programs::apply(world, &namespaces);
     let sent: Vec<(&str, Program, Value)> = AGENTS
         .iter()
         .flat_map(|(agent, _)| programs.iter().map(|program| (*agent, *program)))
         .map(|(agent, program)| (agent, program, pod(agent, program)))
         .collect();
     let pods: Vec<Value> = sent.iter().map(|(_, _, pod)| pod.clone()).collect();
-    programs::apply(&world, &pods);
+    programs::apply(world, &pods);
 
     let runs = sent
         .iter()
         .map(|(agent, program, _)| (run(agent, *program), COUNT))
         .collect();
-    programs::until_all_arrived(&world, &runs, &SIGNALS);
-    let nodes = nodes(&world);
+    programs::until_all_arrived(world, &runs, &SIGNALS);
+    let nodes = nodes(world);
     for (agent, program, _) in &sent {
-        check(&world, agent, *program, &nodes);
+        check(world, agent, *program, &nodes);
     }
     for (name, _) in AGENTS {
         world.end_namespace(&namespace(name));
