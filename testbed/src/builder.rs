@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
+use crate::addresses::Addresses;
 use crate::bed::Bed;
 use crate::component::Component;
 use crate::control_plane;
 use crate::error::{Error, Result};
-use crate::family::Family;
 use crate::layout::{BedName, Layout, MAX_NODES};
 use crate::net;
 use crate::node;
@@ -49,8 +49,8 @@ impl Builder {
     }
 
     /// Which addresses everything in it has; IPv4 by default.
-    pub fn family(mut self, family: Family) -> Self {
-        self.options.family = family;
+    pub fn addresses(mut self, addresses: Addresses) -> Self {
+        self.options.addresses = addresses;
         self
     }
 

@@ -141,7 +141,7 @@ fn apiserver_args_at(layout: &Layout, options: &Options, port: u16) -> Result<Ve
     let mut args = vec![
         "--etcd-servers=http://127.0.0.1:2379".to_owned(),
         format!("--secure-port={port}"),
-        format!("--bind-address={}", layout.family.unspecified()),
+        format!("--bind-address={}", layout.addresses.unspecified()),
         format!("--advertise-address={}", layout.control_plane_ip()),
         format!("--tls-cert-file={}", pki("apiserver.crt")),
         format!("--tls-private-key-file={}", pki("apiserver.key")),

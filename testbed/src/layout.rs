@@ -10,9 +10,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::addresses::{Addresses, Family};
 use crate::component::Component;
 use crate::error::{Error, Result};
-use crate::family::Family;
 
 /// All beds of a machine, whoever started them: slots are per machine.
 pub(crate) const STATE_ROOT: &str = "/var/lib/otelagent-testbed";
@@ -115,15 +115,63 @@ impl Slot {
 pub(crate) struct Layout {
     pub(crate) name: BedName,
     pub(crate) slot: Slot,
+    pub(crate) addresses: Addresses,
+}
+
+/// The last parts of addresses on the link.
+const CONTROL_PLANE: u8 = 1;
+const HOST: u8 = 254;
+
+fn node_number(node: u8) -> u8 {
+    10 + node
+}
+
+/// The addresses of one family on the link between control plane, nodes and caller, and the pods behind it.
+#[derive(Clone, Copy)]
+pub(crate) struct Links<'a> {
+    layout: &'a Layout,
     pub(crate) family: Family,
+}
+
+impl Links<'_> {
+    fn address(self, last: u8) -> IpAddr {
+        self.layout.addr(self.family, 0, last)
+    }
+
+    /// The nodes' gateway.
+    pub(crate) fn control_plane(self) -> IpAddr {
+        self.address(CONTROL_PLANE)
+    }
+
+    pub(crate) fn host(self) -> IpAddr {
+        self.address(HOST)
+    }
+
+    pub(crate) fn node(self, node: u8) -> IpAddr {
+        self.address(node_number(node))
+    }
+
+    /// The pods of one node.
+    pub(crate) fn pods(self, node: u8) -> String {
+        self.layout.range(self.family, 64 + node, 24, 64)
+    }
+
+    /// What `ip addr add` is told of an address on the link, without its device.
+    pub(crate) fn add(self, address: IpAddr) -> String {
+        let bits = match self.family {
+            Family::V4 => 24,
+            Family::V6 => 64,
+        };
+        format!("{address}/{bits}{}", self.family.address_flags())
+    }
 }
 
 impl Layout {
     /// An address by the third and last of its parts. IPv6 addresses are unique local ones (RFC 4193) with
     /// the same numbers.
-    fn addr(&self, third: u8, last: u8) -> IpAddr {
+    fn addr(&self, family: Family, third: u8, last: u8) -> IpAddr {
         let second = self.slot.second();
-        match self.family {
+        match family {
             Family::V4 => Ipv4Addr::new(10, second, third, last).into(),
             Family::V6 => {
                 let (second, third, last) = (second.into(), third.into(), last.into());
@@ -133,12 +181,24 @@ impl Layout {
     }
 
     /// A range that begins at a third part, with its length in bits for either family.
-    fn range(&self, third: u8, v4_bits: u8, v6_bits: u8) -> String {
-        let bits = match self.family {
+    fn range(&self, family: Family, third: u8, v4_bits: u8, v6_bits: u8) -> String {
+        let bits = match family {
             Family::V4 => v4_bits,
             Family::V6 => v6_bits,
         };
-        format!("{}/{bits}", self.addr(third, 0))
+        format!("{}/{bits}", self.addr(family, third, 0))
+    }
+
+    /// A range of each family, as programs take them in one flag.
+    fn ranges(&self, third: u8, v4_bits: u8, v6_bits: u8) -> String {
+        let families = self.addresses.families().iter();
+        let ranges = families.map(|family| self.range(*family, third, v4_bits, v6_bits));
+        ranges.collect::<Vec<_>>().join(",")
+    }
+
+    /// An address of the link between control plane, nodes and caller.
+    fn on_link(&self, last: u8) -> IpAddr {
+        self.addr(self.addresses.first(), 0, last)
     }
 
     pub(crate) fn dir(&self) -> PathBuf {
@@ -173,44 +233,47 @@ impl Layout {
         format!("oab{}-n{node}", self.slot.0)
     }
 
-    /// An address on the link between control plane, nodes and caller, with the length of that range.
-    pub(crate) fn on_link(&self, address: IpAddr) -> String {
-        match self.family {
-            Family::V4 => format!("{address}/24"),
-            Family::V6 => format!("{address}/64"),
-        }
-    }
-
     /// The control plane: API server, DNS, and the nodes' gateway.
     pub(crate) fn control_plane_ip(&self) -> IpAddr {
-        self.addr(0, 1)
+        self.on_link(CONTROL_PLANE)
     }
 
     /// The caller, as seen from pods and nodes.
     pub(crate) fn host_ip(&self) -> IpAddr {
-        self.addr(0, 254)
+        self.on_link(HOST)
     }
 
     pub(crate) fn node_ip(&self, node: u8) -> IpAddr {
-        self.addr(0, 10 + node)
+        self.on_link(node_number(node))
     }
 
-    pub(crate) fn pod_subnet(&self, node: u8) -> String {
-        self.range(64 + node, 24, 64)
+    /// All addresses of a node, as the kubelet takes them.
+    pub(crate) fn node_ips(&self, node: u8) -> String {
+        let families = self.addresses.families().iter();
+        let ips = families.map(|family| self.links(*family).node(node).to_string());
+        ips.collect::<Vec<_>>().join(",")
+    }
+
+    /// What of the network is one family's.
+    pub(crate) fn links(&self, family: Family) -> Links<'_> {
+        Links {
+            layout: self,
+            family,
+        }
     }
 
     pub(crate) fn pod_range(&self) -> String {
-        self.range(64, 18, 42)
+        self.ranges(64, 18, 42)
     }
 
     pub(crate) fn service_range(&self) -> String {
         // The API server takes no more than 20 bits of an IPv6 range.
-        self.range(128, 17, 112)
+        self.ranges(128, 17, 112)
     }
 
     /// The address of the `kubernetes` Service.
     pub(crate) fn api_service_ip(&self) -> IpAddr {
-        self.addr(128, 1)
+        self.addr(self.addresses.first(), 128, 1)
     }
 
     pub(crate) fn server(&self) -> String {
@@ -255,21 +318,22 @@ mod tests {
     #[test]
     fn links_fit_and_ranges_of_slots_and_nodes_do_not_meet() {
         let mut seen = std::collections::BTreeSet::new();
-        let families = [Family::V4, Family::V6];
-        let both = |slot| families.map(|family| (slot, family));
-        for (slot, family) in (0..SLOTS).map(Slot).flat_map(both) {
+        let families = [Addresses::Ipv4, Addresses::Ipv6];
+        let both = |slot| families.map(|addresses| (slot, addresses));
+        for (slot, addresses) in (0..SLOTS).map(Slot).flat_map(both) {
             let layout = Layout {
                 name: "x".parse().unwrap(),
                 slot,
-                family,
+                addresses,
             };
+            let links = layout.links(addresses.first());
             assert!(slot.host_link().len() <= 15);
             assert!(seen.insert(layout.host_ip().to_string()));
             assert!(seen.insert(layout.control_plane_ip().to_string()));
             assert!(seen.insert(layout.service_range()));
             for node in 1..=MAX_NODES {
                 assert!(seen.insert(layout.node_ip(node).to_string()));
-                assert!(seen.insert(layout.pod_subnet(node)));
+                assert!(seen.insert(links.pods(node)));
             }
             assert!(
                 seen.iter()

@@ -9,6 +9,7 @@
 pub mod image;
 pub mod parts;
 
+mod addresses;
 mod bed;
 mod builder;
 mod cgroup;
@@ -17,7 +18,6 @@ mod command;
 mod component;
 mod control_plane;
 mod error;
-mod family;
 mod go;
 mod kubeconfig;
 mod layout;
@@ -33,12 +33,12 @@ mod registry;
 mod requirement;
 mod simulated;
 
+pub use addresses::Addresses;
 pub use bed::Bed;
 pub use builder::Builder;
 pub use cluster::Cluster;
 pub use component::Component;
 pub use error::{Error, Result};
-pub use family::Family;
 pub use go::go_build_static;
 pub use layout::BedName;
 pub use pins::KubernetesVersion;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::family::Family;
+use crate::addresses::Addresses;
 use crate::layout::{BedName, Layout, Slot};
 use crate::pins::KubernetesVersion;
 
@@ -15,7 +15,7 @@ pub(crate) struct Options {
     pub(crate) simulated_nodes: u16,
     /// Beds that were noted before there was a choice have IPv4.
     #[serde(default)]
-    pub(crate) family: Family,
+    pub(crate) addresses: Addresses,
     pub(crate) kubernetes: KubernetesVersion,
     pub(crate) audit: bool,
     pub(crate) apiserver_args: Vec<String>,
@@ -42,7 +42,7 @@ impl Record {
         Layout {
             name: self.name.clone(),
             slot: self.slot,
-            family: self.options.family,
+            addresses: self.options.addresses,
         }
     }
 }

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::addresses::Addresses;
 use crate::command::{command, run, write};
 use crate::component::{self, Component, wait_ready};
 use crate::control_plane;
 use crate::error::{Error, Result};
-use crate::family::Family;
 use crate::layout::Layout;
 use crate::options::Options;
 use crate::parts::{Part, ensure_for};
@@ -234,9 +234,9 @@ pub(crate) fn check_options(options: &Options) -> Result<()> {
             options.simulated_nodes
         )));
     }
-    if options.simulated_nodes > 0 && options.family == Family::V6 {
+    if options.simulated_nodes > 0 && options.addresses != Addresses::Ipv4 {
         return Err(Error::Invalid(
-            "simulated nodes have IPv4 addresses; leave the family out".to_owned(),
+            "simulated nodes have IPv4 addresses only; do not ask for others".to_owned(),
         ));
     }
     if options.simulated_nodes > 0 && options.nodes > 0 {

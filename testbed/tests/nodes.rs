@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use support::{eventually, leftovers, output};
 use testbed::image::ImageSpec;
 use testbed::parts::{self, Part};
-use testbed::{Bed, Component, Family, skip_unless_possible};
+use testbed::{Addresses, Bed, Component, skip_unless_possible};
 
 /// The one static program here that is a client and a server, and resolves names: kubectl. Its
 /// server shows a file with the pod's name.
@@ -85,17 +85,27 @@ fn two_nodes_run_pods() {
 }
 
 #[test]
-fn nodes_and_pods_can_have_ipv6_addresses_alone() {
-    if !skip_unless_possible("two nodes with IPv6 addresses run pods") {
+fn nodes_and_pods_can_have_addresses_of_both_families() {
+    if !skip_unless_possible("two nodes with addresses of both families") {
         return;
     }
-    let builder = Bed::builder().name("nodes-6").nodes(2).family(Family::V6);
+    let builder = Bed::builder()
+        .name("nodes-both")
+        .nodes(2)
+        .addresses(Addresses::Both);
     let bed = builder.start().unwrap();
     let pods = run_web(
         &bed,
         &WORKLOAD.replace("--address=0.0.0.0", "'--address=[::]'"),
     );
-    assert!(pods.iter().all(|pod| pod.ip.is_ipv6()));
+    for pod in &pods {
+        assert!(pod.ip.is_ipv6());
+        let second = second_ip(&bed, &pod.name);
+        assert!(second.is_ipv4());
+        eventually("the other address answers", 10, || {
+            get(second, 8080).map(|name| assert_eq!(name, pod.name))
+        });
+    }
     each_node_has_a_pod_reachable_from_here(&pods);
     host_ports_lead_to_the_nodes_own_pod(&bed, &pods);
     names_and_services_work_in_a_pod(&bed, &pods);
@@ -105,7 +115,7 @@ fn nodes_and_pods_can_have_ipv6_addresses_alone() {
 
     let ip = bed.host_ip();
     bed.stop().unwrap();
-    assert_eq!(leftovers(ip, "nodes-6"), Vec::<String>::new());
+    assert_eq!(leftovers(ip, "nodes-both"), Vec::<String>::new());
 }
 
 /// Runs the workload on every node.
@@ -177,6 +187,12 @@ fn pods(bed: &Bed) -> Vec<Web> {
         }
     };
     text.lines().map(web).collect()
+}
+
+fn second_ip(bed: &Bed, pod: &str) -> IpAddr {
+    let second = "jsonpath={.status.podIPs[1].ip}";
+    let ip = output(bed.kubectl().args(["get", "pod", pod, "-o", second])).unwrap();
+    ip.parse().unwrap()
 }
 
 /// The body a plain HTTP server answers with.

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use demo::{images, python, repository};
 use serde_json::Value;
+use testbed::{Addresses, Cluster};
 
 use super::programs::{self, COMPILED, PYTHON, Program};
-use super::{IPV6_CLUSTER, World, world, world_on};
+use super::{World, cluster_with, world, world_on};
+use crate::effort::is_full;
 
 /// An `OtelAgent` for each mode. All stand at once, so two that want the same port of a node have different ones.
 const AGENTS: [(&str, &str); 5] = [
@@ -38,14 +41,35 @@ fn unmodified_sdks_of_three_languages_send_all_signals_over_both_transports_in_e
 
 #[test]
 fn where_all_addresses_are_ipv6_sdks_send_all_signals_in_every_mode_as_well() {
-    let Some(world) = world_on(&IPV6_CLUSTER, "SDKs where all addresses are IPv6") else {
+    static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| cluster_with(Addresses::Ipv6));
+    let Some(world) = world_on("SDKs where all addresses are IPv6", || &CLUSTER) else {
         return;
     };
     all_send_in_every_mode(&world, &COMPILED);
+    every_pod_has(&world, 1);
+}
+
+/// With `make test-full`: what differs from the above is how many addresses there are.
+#[test]
+fn where_addresses_are_of_both_families_they_do_too() {
+    static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| cluster_with(Addresses::Both));
+    if !is_full() {
+        return;
+    }
+    let Some(world) = world_on("SDKs where addresses are of both families", || &CLUSTER) else {
+        return;
+    };
+    all_send_in_every_mode(&world, &COMPILED);
+    every_pod_has(&world, 2);
+}
+
+/// So many addresses, of which the first is an IPv6 one.
+fn every_pod_has(world: &World, count: usize) {
     let pods: Value = world.kubectl.get(&["pods", "--all-namespaces"]).unwrap();
-    let pods = pods["items"].as_array().unwrap().iter();
-    for address in pods.filter_map(|pod| pod["status"]["podIP"].as_str()) {
-        assert!(address.contains(':'), "{address}");
+    for pod in pods["items"].as_array().unwrap() {
+        let addresses = pod["status"]["podIPs"].as_array().unwrap();
+        assert_eq!(addresses.len(), count, "{addresses:?}");
+        assert!(pod["status"]["podIP"].as_str().unwrap().contains(':'));
     }
 }
 

@@ -1,6 +1,6 @@
-//! The kind of addresses a bed has: one of the two, for everything in it.
+//! Which kinds of addresses a bed has.
 //!
-//! Knows how either kind is spelled where programs are told of it, and nothing of who has which address.
+//! Knows how each kind is spelled where programs are told of it, and nothing of who has which address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,17 +8,49 @@ use serde::{Deserialize, Serialize};
 
 /// Which addresses nodes, pods and Services have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Family {
-    /// IPv4 only.
+pub enum Addresses {
+    /// IPv4 ones only.
     #[default]
+    Ipv4,
+    /// IPv6 ones only.
+    Ipv6,
+    /// One of each, the IPv6 one first, so that a Service which does not ask has an IPv6 one.
+    Both,
+}
+
+/// One kind of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
     V4,
-    /// IPv6 only.
     V6,
 }
 
-impl Family {
+impl Addresses {
+    /// The families, the one that comes first first.
+    pub(crate) fn families(self) -> &'static [Family] {
+        match self {
+            Self::Ipv4 => &[Family::V4],
+            Self::Ipv6 => &[Family::V6],
+            Self::Both => &[Family::V6, Family::V4],
+        }
+    }
+
+    /// The family that programs are told of who can be told of one only.
+    pub(crate) fn first(self) -> Family {
+        match self {
+            Self::Ipv4 => Family::V4,
+            Self::Ipv6 | Self::Both => Family::V6,
+        }
+    }
+
     /// What a program listens on that takes everything.
     pub(crate) fn unspecified(self) -> IpAddr {
+        self.first().unspecified()
+    }
+}
+
+impl Family {
+    fn unspecified(self) -> IpAddr {
         match self {
             Self::V4 => Ipv4Addr::UNSPECIFIED.into(),
             Self::V6 => Ipv6Addr::UNSPECIFIED.into(),
