@@ -3,7 +3,7 @@
 //! Dropping it ends it. Knows what can be done to a bed while it runs; how it comes up is in the
 //! builder.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -112,12 +112,12 @@ impl Bed {
     }
 
     /// A node's address; nodes count from 1.
-    pub fn node_ip(&self, node: u8) -> Ipv4Addr {
+    pub fn node_ip(&self, node: u8) -> IpAddr {
         self.layout.node_ip(node)
     }
 
     /// The address of the caller as pods see it: servers of a test listen here.
-    pub fn host_ip(&self) -> Ipv4Addr {
+    pub fn host_ip(&self) -> IpAddr {
         self.layout.host_ip()
     }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
+use crate::addresses::Addresses;
 use crate::bed::Bed;
 use crate::component::Component;
 use crate::control_plane;
@@ -44,6 +45,12 @@ impl Builder {
     /// it makes Running and Ready at once. Nothing in the pods runs.
     pub fn simulated_nodes(mut self, nodes: u16) -> Self {
         self.options.simulated_nodes = nodes;
+        self
+    }
+
+    /// Which addresses everything in it has; IPv4 by default.
+    pub fn addresses(mut self, addresses: Addresses) -> Self {
+        self.options.addresses = addresses;
         self
     }
 

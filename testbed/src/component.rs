@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -273,12 +273,12 @@ pub(crate) fn not_ready(layout: &Layout, component: Component, why: &str) -> Err
 }
 
 /// Whether a plain HTTP endpoint answers 200.
-pub(crate) fn http_ok(ip: Ipv4Addr, port: u16, path: &str) -> bool {
-    let second = Duration::from_secs(1);
-    let Ok(mut stream) = TcpStream::connect_timeout(&SocketAddr::from((ip, port)), second) else {
+pub(crate) fn http_ok(ip: IpAddr, port: u16, path: &str) -> bool {
+    let (address, second) = (SocketAddr::from((ip, port)), Duration::from_secs(1));
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, second) else {
         return false;
     };
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {ip}\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
     let _ = stream.set_read_timeout(Some(second));
     let mut answer = [0; 12];
     stream.write_all(request.as_bytes()).is_ok()

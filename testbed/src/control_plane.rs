@@ -4,6 +4,7 @@
 //! Knows nothing of nodes.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -140,7 +141,7 @@ fn apiserver_args_at(layout: &Layout, options: &Options, port: u16) -> Result<Ve
     let mut args = vec![
         "--etcd-servers=http://127.0.0.1:2379".to_owned(),
         format!("--secure-port={port}"),
-        "--bind-address=0.0.0.0".to_owned(),
+        format!("--bind-address={}", layout.addresses.unspecified()),
         format!("--advertise-address={}", layout.control_plane_ip()),
         format!("--tls-cert-file={}", pki("apiserver.crt")),
         format!("--tls-private-key-file={}", pki("apiserver.key")),
@@ -230,12 +231,13 @@ fn scheduler_args(layout: &Layout, options: &Options) -> Vec<OsString> {
 /// ask, and a pod that asks for an unknown name must not wait for a time limit.
 fn coredns_args(layout: &Layout) -> Result<Vec<OsString>> {
     let (ip, kubeconfig) = (layout.control_plane_ip(), layout.file("coredns.kubeconfig"));
+    let ready = SocketAddr::from((ip, 8181));
     // Two server blocks, because `template` always comes before `kubernetes` within one.
     let corefile = format!(
         "cluster.local:53 in-addr.arpa:53 ip6.arpa:53 {{
     bind {ip}
     errors
-    ready {ip}:8181
+    ready {ready}
     kubernetes cluster.local in-addr.arpa ip6.arpa {{
         kubeconfig {}
         ttl 5

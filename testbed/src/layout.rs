@@ -4,12 +4,13 @@
 //! and what a dead one left can be found again. Touches nothing itself.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::addresses::{Addresses, Family};
 use crate::component::Component;
 use crate::error::{Error, Result};
 
@@ -89,13 +90,13 @@ pub(crate) fn lock_path() -> PathBuf {
 pub(crate) struct Slot(pub(crate) u8);
 
 impl Slot {
-    /// The range in the notation of `ip route`, up to the dot behind the second octet.
+    /// The IPv4 range in the notation of `ip route`, up to the dot behind the second octet.
     pub(crate) fn prefix(self) -> String {
-        format!("10.{}.", FIRST_NET + self.0)
+        format!("10.{}.", self.second())
     }
 
-    fn addr(self, third: u8, fourth: u8) -> Ipv4Addr {
-        Ipv4Addr::new(10, FIRST_NET + self.0, third, fourth)
+    fn second(self) -> u8 {
+        FIRST_NET + self.0
     }
 
     /// The link from the caller's network namespace into the bed's.
@@ -114,9 +115,92 @@ impl Slot {
 pub(crate) struct Layout {
     pub(crate) name: BedName,
     pub(crate) slot: Slot,
+    pub(crate) addresses: Addresses,
+}
+
+/// The last parts of addresses on the link.
+const CONTROL_PLANE: u8 = 1;
+const HOST: u8 = 254;
+
+fn node_number(node: u8) -> u8 {
+    10 + node
+}
+
+/// The addresses of one family on the link between control plane, nodes and caller, and the pods behind it.
+#[derive(Clone, Copy)]
+pub(crate) struct Links<'a> {
+    layout: &'a Layout,
+    pub(crate) family: Family,
+}
+
+impl Links<'_> {
+    fn address(self, last: u8) -> IpAddr {
+        self.layout.addr(self.family, 0, last)
+    }
+
+    /// The nodes' gateway.
+    pub(crate) fn control_plane(self) -> IpAddr {
+        self.address(CONTROL_PLANE)
+    }
+
+    pub(crate) fn host(self) -> IpAddr {
+        self.address(HOST)
+    }
+
+    pub(crate) fn node(self, node: u8) -> IpAddr {
+        self.address(node_number(node))
+    }
+
+    /// The pods of one node.
+    pub(crate) fn pods(self, node: u8) -> String {
+        self.layout.range(self.family, 64 + node, 24, 64)
+    }
+
+    /// What `ip addr add` is told of an address on the link, without its device.
+    pub(crate) fn add(self, address: IpAddr) -> String {
+        let bits = match self.family {
+            Family::V4 => 24,
+            Family::V6 => 64,
+        };
+        format!("{address}/{bits}{}", self.family.address_flags())
+    }
 }
 
 impl Layout {
+    /// An address by the third and last of its parts. IPv6 addresses are unique local ones (RFC 4193) with
+    /// the same numbers.
+    fn addr(&self, family: Family, third: u8, last: u8) -> IpAddr {
+        let second = self.slot.second();
+        match family {
+            Family::V4 => Ipv4Addr::new(10, second, third, last).into(),
+            Family::V6 => {
+                let (second, third, last) = (second.into(), third.into(), last.into());
+                Ipv6Addr::new(0xfd0a, second, third, 0, 0, 0, 0, last).into()
+            }
+        }
+    }
+
+    /// A range that begins at a third part, with its length in bits for either family.
+    fn range(&self, family: Family, third: u8, v4_bits: u8, v6_bits: u8) -> String {
+        let bits = match family {
+            Family::V4 => v4_bits,
+            Family::V6 => v6_bits,
+        };
+        format!("{}/{bits}", self.addr(family, third, 0))
+    }
+
+    /// A range of each family, as programs take them in one flag.
+    fn ranges(&self, third: u8, v4_bits: u8, v6_bits: u8) -> String {
+        let families = self.addresses.families().iter();
+        let ranges = families.map(|family| self.range(*family, third, v4_bits, v6_bits));
+        ranges.collect::<Vec<_>>().join(",")
+    }
+
+    /// An address of the link between control plane, nodes and caller.
+    fn on_link(&self, last: u8) -> IpAddr {
+        self.addr(self.addresses.first(), 0, last)
+    }
+
     pub(crate) fn dir(&self) -> PathBuf {
         self.name.dir()
     }
@@ -150,38 +234,53 @@ impl Layout {
     }
 
     /// The control plane: API server, DNS, and the nodes' gateway.
-    pub(crate) fn control_plane_ip(&self) -> Ipv4Addr {
-        self.slot.addr(0, 1)
+    pub(crate) fn control_plane_ip(&self) -> IpAddr {
+        self.on_link(CONTROL_PLANE)
     }
 
     /// The caller, as seen from pods and nodes.
-    pub(crate) fn host_ip(&self) -> Ipv4Addr {
-        self.slot.addr(0, 254)
+    pub(crate) fn host_ip(&self) -> IpAddr {
+        self.on_link(HOST)
     }
 
-    pub(crate) fn node_ip(&self, node: u8) -> Ipv4Addr {
-        self.slot.addr(0, 10 + node)
+    pub(crate) fn node_ip(&self, node: u8) -> IpAddr {
+        self.on_link(node_number(node))
     }
 
-    pub(crate) fn pod_subnet(&self, node: u8) -> String {
-        format!("{}/24", self.slot.addr(64 + node, 0))
+    /// All addresses of a node, as the kubelet takes them.
+    pub(crate) fn node_ips(&self, node: u8) -> String {
+        let families = self.addresses.families().iter();
+        let ips = families.map(|family| self.links(*family).node(node).to_string());
+        ips.collect::<Vec<_>>().join(",")
+    }
+
+    /// What of the network is one family's.
+    pub(crate) fn links(&self, family: Family) -> Links<'_> {
+        Links {
+            layout: self,
+            family,
+        }
     }
 
     pub(crate) fn pod_range(&self) -> String {
-        format!("{}/18", self.slot.addr(64, 0))
+        self.ranges(64, 18, 42)
     }
 
     pub(crate) fn service_range(&self) -> String {
-        format!("{}/17", self.slot.addr(128, 0))
+        // The API server takes no more than 20 bits of an IPv6 range.
+        self.ranges(128, 17, 112)
     }
 
     /// The address of the `kubernetes` Service.
-    pub(crate) fn api_service_ip(&self) -> Ipv4Addr {
-        self.slot.addr(128, 1)
+    pub(crate) fn api_service_ip(&self) -> IpAddr {
+        self.addr(self.addresses.first(), 128, 1)
     }
 
     pub(crate) fn server(&self) -> String {
-        format!("https://{}:6443", self.control_plane_ip())
+        format!(
+            "https://{}",
+            SocketAddr::from((self.control_plane_ip(), 6443))
+        )
     }
 
     pub(crate) fn node_cgroup(&self, node: u8) -> String {
@@ -219,18 +318,22 @@ mod tests {
     #[test]
     fn links_fit_and_ranges_of_slots_and_nodes_do_not_meet() {
         let mut seen = std::collections::BTreeSet::new();
-        for slot in (0..SLOTS).map(Slot) {
+        let families = [Addresses::Ipv4, Addresses::Ipv6];
+        let both = |slot| families.map(|addresses| (slot, addresses));
+        for (slot, addresses) in (0..SLOTS).map(Slot).flat_map(both) {
             let layout = Layout {
                 name: "x".parse().unwrap(),
                 slot,
+                addresses,
             };
+            let links = layout.links(addresses.first());
             assert!(slot.host_link().len() <= 15);
             assert!(seen.insert(layout.host_ip().to_string()));
             assert!(seen.insert(layout.control_plane_ip().to_string()));
             assert!(seen.insert(layout.service_range()));
             for node in 1..=MAX_NODES {
                 assert!(seen.insert(layout.node_ip(node).to_string()));
-                assert!(seen.insert(layout.pod_subnet(node)));
+                assert!(seen.insert(links.pods(node)));
             }
             assert!(
                 seen.iter()

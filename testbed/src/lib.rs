@@ -9,6 +9,7 @@
 pub mod image;
 pub mod parts;
 
+mod addresses;
 mod bed;
 mod builder;
 mod cgroup;
@@ -32,6 +33,7 @@ mod registry;
 mod requirement;
 mod simulated;
 
+pub use addresses::Addresses;
 pub use bed::Bed;
 pub use builder::Builder;
 pub use cluster::Cluster;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use testbed::image::ImageSpec;
 use testbed::parts::{self, Part};
-use testbed::{Bed, BedName, Builder, Component, Error, KubernetesVersion, Result};
+use testbed::{Addresses, Bed, BedName, Builder, Component, Error, KubernetesVersion, Result};
 
 /// A real Kubernetes cluster on this machine, without a container engine.
 #[derive(Parser)]
@@ -36,6 +36,9 @@ struct UpArgs {
     /// How many simulated nodes, instead of real ones.
     #[arg(long, default_value_t = 0, conflicts_with = "nodes")]
     simulated_nodes: u16,
+    /// Which addresses nodes, pods and Services have.
+    #[arg(long, value_enum, default_value_t, conflicts_with = "simulated_nodes")]
+    addresses: AddressesArg,
     /// The Kubernetes release.
     #[arg(long, default_value_t)]
     kubernetes: KubernetesVersion,
@@ -45,6 +48,25 @@ struct UpArgs {
     /// One more argument for the API server; may be repeated.
     #[arg(long, allow_hyphen_values = true)]
     apiserver_arg: Vec<String>,
+}
+
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+enum AddressesArg {
+    #[default]
+    Ipv4,
+    Ipv6,
+    /// One of each, the IPv6 one first.
+    Both,
+}
+
+impl From<AddressesArg> for Addresses {
+    fn from(arg: AddressesArg) -> Self {
+        match arg {
+            AddressesArg::Ipv4 => Self::Ipv4,
+            AddressesArg::Ipv6 => Self::Ipv6,
+            AddressesArg::Both => Self::Both,
+        }
+    }
 }
 
 #[derive(clap::Args)]
@@ -188,6 +210,7 @@ fn up(args: UpArgs) -> Result<()> {
             args.nodes
         })
         .simulated_nodes(args.simulated_nodes)
+        .addresses(args.addresses.into())
         .kubernetes(args.kubernetes)
         .audit(args.audit);
     let builder = args

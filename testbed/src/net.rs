@@ -5,7 +5,7 @@
 
 use crate::command::run_words;
 use crate::error::Result;
-use crate::layout::Layout;
+use crate::layout::{Layout, Links};
 
 /// Runs an `ip` command given as one line without quotes.
 fn ip(line: &str) -> Result<()> {
@@ -35,27 +35,24 @@ pub(crate) fn create_control_plane(layout: &Layout) -> Result<()> {
     ip(&format!("netns add {cp}"))?;
     ip(&format!("-n {cp} link set lo up"))?;
     ip(&format!("-n {cp} link add br0 type bridge"))?;
-    ip(&format!(
-        "-n {cp} addr add {}/24 dev br0",
-        layout.control_plane_ip()
-    ))?;
     ip(&format!("-n {cp} link set br0 up"))?;
-    sysctl(&cp, "ipv4/ip_forward", "1")?;
     ip(&format!(
         "link add {host_link} type veth peer name host netns {cp}"
     ))?;
     ip(&format!("-n {cp} link set host master br0 up"))?;
-    ip(&format!("addr add {}/24 dev {host_link}", layout.host_ip()))?;
-    ip(&format!("link set {host_link} up"))
+    ip(&format!("link set {host_link} up"))?;
+    for links in each_family(layout) {
+        let (control_plane, host) = (links.add(links.control_plane()), links.add(links.host()));
+        ip(&format!("-n {cp} addr add {control_plane} dev br0"))?;
+        ip(&format!("addr add {host} dev {host_link}"))?;
+        sysctl(&cp, links.family.forwarding(), "1")?;
+    }
+    Ok(())
 }
 
 /// Makes a node's namespace, and the ways to its pods from the gateway and the caller.
 pub(crate) fn create_node(layout: &Layout, node: u8) -> Result<()> {
-    let (cp, netns, address) = (
-        layout.control_plane_netns(),
-        layout.node_netns(node),
-        layout.node_ip(node),
-    );
+    let (cp, netns) = (layout.control_plane_netns(), layout.node_netns(node));
     let link = format!("n{node}");
     ip(&format!("netns add {netns}"))?;
     ip(&format!(
@@ -63,30 +60,38 @@ pub(crate) fn create_node(layout: &Layout, node: u8) -> Result<()> {
     ))?;
     ip(&format!("-n {cp} link set {link} master br0 up"))?;
     ip(&format!("-n {netns} link set lo up"))?;
-    ip(&format!("-n {netns} addr add {address}/24 dev eth0"))?;
     ip(&format!("-n {netns} link set eth0 up"))?;
-    ip(&format!(
-        "-n {netns} route add default via {}",
-        layout.control_plane_ip()
-    ))?;
-    sysctl(&netns, "ipv4/ip_forward", "1")?;
-    let pods = layout.pod_subnet(node);
+    each_family(layout).try_for_each(|links| connect_node(layout, links, node))
+}
+
+/// Gives a node its address of one family, and makes the ways to its pods.
+fn connect_node(layout: &Layout, links: Links<'_>, node: u8) -> Result<()> {
+    let (cp, netns) = (layout.control_plane_netns(), layout.node_netns(node));
+    let (address, pods) = (links.node(node), links.pods(node));
+    let (own, gateway) = (links.add(address), links.control_plane());
+    let host_link = layout.slot.host_link();
+    ip(&format!("-n {netns} addr add {own} dev eth0"))?;
+    ip(&format!("-n {netns} route add default via {gateway}"))?;
+    sysctl(&netns, links.family.forwarding(), "1")?;
     ip(&format!("-n {cp} route replace {pods} via {address}"))?;
     ip(&format!(
-        "route replace {pods} via {address} dev {}",
-        layout.slot.host_link()
+        "route replace {pods} via {address} dev {host_link}"
     ))
 }
 
 /// Gives a node the routes to the pods of another; without them packets take a detour over the
 /// gateway, whose redirects make the first ones slow.
 pub(crate) fn connect_nodes(layout: &Layout, from: u8, to: u8) -> Result<()> {
-    ip(&format!(
-        "-n {} route replace {} via {}",
-        layout.node_netns(from),
-        layout.pod_subnet(to),
-        layout.node_ip(to)
-    ))
+    let netns = layout.node_netns(from);
+    each_family(layout).try_for_each(|links| {
+        let (pods, address) = (links.pods(to), links.node(to));
+        ip(&format!("-n {netns} route replace {pods} via {address}"))
+    })
+}
+
+fn each_family(layout: &Layout) -> impl Iterator<Item = Links<'_>> {
+    let families = layout.addresses.families().iter();
+    families.map(|family| layout.links(*family))
 }
 
 /// Removes a node's namespace: from now on nobody answers at its addresses.

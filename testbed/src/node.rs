@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -217,6 +218,11 @@ sandbox = '{PAUSE_IMAGE}'
 
 fn write_cni_config(layout: &Layout, node: u8) -> Result<()> {
     let dir = layout.node_dir(node);
+    let families = layout.addresses.families().iter();
+    let ranges = families
+        .clone()
+        .map(|family| json!([{"subnet": layout.links(*family).pods(node)}]));
+    let routes = families.map(|family| json!({"dst": family.everything()}));
     let config = json!({
         "cniVersion": "1.0.0",
         "name": "bed",
@@ -224,8 +230,8 @@ fn write_cni_config(layout: &Layout, node: u8) -> Result<()> {
             {"type": "ptp", "mtu": 1500, "ipMasq": false, "ipam": {
                 "type": "host-local",
                 "dataDir": dir.join("cni-state"),
-                "ranges": [[{"subnet": layout.pod_subnet(node)}]],
-                "routes": [{"dst": "0.0.0.0/0"}],
+                "ranges": ranges.collect::<Vec<_>>(),
+                "routes": routes.collect::<Vec<_>>(),
             }},
             {"type": "portmap", "backend": "nftables", "snat": true, "capabilities": {"portMappings": true}},
         ],
@@ -255,7 +261,7 @@ fn kubelet_args(layout: &Layout, node: u8) -> Result<Vec<OsString>> {
         "containerRuntimeEndpoint": format!("unix://{}", socket(layout, node).display()),
         "clusterDNS": [layout.control_plane_ip()],
         "clusterDomain": "cluster.local",
-        "address": "0.0.0.0",
+        "address": layout.addresses.unspecified(),
         "authentication": {
             "anonymous": {"enabled": false},
             "webhook": {"enabled": true},
@@ -285,12 +291,13 @@ fn kubelet_args(layout: &Layout, node: u8) -> Result<Vec<OsString>> {
         ),
         format!("--hostname-override={name}"),
         format!("--root-dir={}", dir.join("kubelet").display()),
-        format!("--node-ip={}", layout.node_ip(node)),
+        format!("--node-ip={}", layout.node_ips(node)),
     ];
     Ok(args.into_iter().map(OsString::from).collect())
 }
 
 fn kube_proxy_args(layout: &Layout, node: u8) -> Result<Vec<OsString>> {
+    let unspecified = layout.addresses.unspecified();
     let config = json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
@@ -300,8 +307,8 @@ fn kube_proxy_args(layout: &Layout, node: u8) -> Result<Vec<OsString>> {
         "clientConnection": {"kubeconfig": layout.file("kube-proxy.kubeconfig")},
         // Zero leaves the machine's connection tracking alone.
         "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
-        "bindAddress": "0.0.0.0",
-        "healthzBindAddress": "0.0.0.0:10256",
+        "bindAddress": unspecified,
+        "healthzBindAddress": SocketAddr::from((unspecified, 10256)),
     });
     let path = layout.node_dir(node).join("kube-proxy.json");
     write(&path, serde_json::to_vec_pretty(&config)?)?;

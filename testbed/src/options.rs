@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::addresses::Addresses;
 use crate::layout::{BedName, Layout, Slot};
 use crate::pins::KubernetesVersion;
 
@@ -12,6 +13,9 @@ pub(crate) struct Options {
     /// Beds that were noted before there were any have none.
     #[serde(default)]
     pub(crate) simulated_nodes: u16,
+    /// Beds that were noted before there was a choice have IPv4.
+    #[serde(default)]
+    pub(crate) addresses: Addresses,
     pub(crate) kubernetes: KubernetesVersion,
     pub(crate) audit: bool,
     pub(crate) apiserver_args: Vec<String>,
@@ -38,6 +42,7 @@ impl Record {
         Layout {
             name: self.name.clone(),
             slot: self.slot,
+            addresses: self.options.addresses,
         }
     }
 }

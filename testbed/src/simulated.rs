@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::addresses::Addresses;
 use crate::command::{command, run, write};
 use crate::component::{self, Component, wait_ready};
 use crate::control_plane;
@@ -232,6 +233,11 @@ pub(crate) fn check_options(options: &Options) -> Result<()> {
             "{} simulated nodes are too many; a bed has at most {MAX_SIMULATED}",
             options.simulated_nodes
         )));
+    }
+    if options.simulated_nodes > 0 && options.addresses != Addresses::Ipv4 {
+        return Err(Error::Invalid(
+            "simulated nodes have IPv4 addresses only; do not ask for others".to_owned(),
+        ));
     }
     if options.simulated_nodes > 0 && options.nodes > 0 {
         // Pods of real nodes could not reach those of simulated ones, and silence of a real one

@@ -9,7 +9,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::process::{Child, Command, Stdio};
 
 use support::{eventually, leftovers, output};
@@ -63,7 +63,7 @@ fn what_nobody_cleaned_is_cleaned_by_name() {
 }
 
 /// A copy of this program that owns a bed with a running pod.
-fn start_owner(name: &str) -> (Child, Ipv4Addr) {
+fn start_owner(name: &str) -> (Child, IpAddr) {
     let mut owner = Command::new(std::env::current_exe().unwrap())
         .args(["own_a_bed_until_killed", "--exact", "--nocapture"])
         .env(ROLE, name)

@@ -10,15 +10,16 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use support::{eventually, leftovers, output};
 use testbed::image::ImageSpec;
 use testbed::parts::{self, Part};
-use testbed::{Bed, Component, skip_unless_possible};
+use testbed::{Addresses, Bed, Component, skip_unless_possible};
 
 /// The one static program here that is a client and a server, and resolves names: kubectl. Its
 /// server shows a file with the pod's name.
@@ -57,7 +58,7 @@ spec: {clusterIP: None, selector: {app: web}, ports: [{port: 8080}]}
 struct Web {
     name: String,
     node: String,
-    ip: Ipv4Addr,
+    ip: IpAddr,
 }
 
 #[test]
@@ -67,13 +68,7 @@ fn two_nodes_run_pods() {
     }
     let bed = Bed::builder().name("nodes").nodes(2).start().unwrap();
     assert_eq!(bed.node_names(), ["node1", "node2"]);
-    let image = image();
-    bed.load_image(&image).unwrap();
-    std::fs::remove_file(image).unwrap();
-    apply(&bed, WORKLOAD);
-    rolled_out(&bed);
-
-    let pods = pods(&bed);
+    let pods = run_web(&bed, WORKLOAD);
     each_node_has_a_pod_reachable_from_here(&pods);
     host_ports_lead_to_the_nodes_own_pod(&bed, &pods);
     names_and_services_work_in_a_pod(&bed, &pods);
@@ -89,8 +84,55 @@ fn two_nodes_run_pods() {
     assert_eq!(leftovers(ip, "nodes"), Vec::<String>::new());
 }
 
+#[test]
+fn nodes_and_pods_can_have_addresses_of_both_families() {
+    if !skip_unless_possible("two nodes with addresses of both families") {
+        return;
+    }
+    let builder = Bed::builder()
+        .name("nodes-both")
+        .nodes(2)
+        .addresses(Addresses::Both);
+    let bed = builder.start().unwrap();
+    let pods = run_web(
+        &bed,
+        &WORKLOAD.replace("--address=0.0.0.0", "'--address=[::]'"),
+    );
+    for pod in &pods {
+        assert!(pod.ip.is_ipv6());
+        let second = second_ip(&bed, &pod.name);
+        assert!(second.is_ipv4());
+        eventually("the other address answers", 10, || {
+            get(second, 8080).map(|name| assert_eq!(name, pod.name))
+        });
+    }
+    each_node_has_a_pod_reachable_from_here(&pods);
+    host_ports_lead_to_the_nodes_own_pod(&bed, &pods);
+    names_and_services_work_in_a_pod(&bed, &pods);
+    unknown_names_fail_at_once(&bed, &pods);
+    a_pod_reaches_the_api_server(&bed, &pods);
+    a_pod_reaches_the_caller(&bed, &pods);
+
+    let ip = bed.host_ip();
+    bed.stop().unwrap();
+    assert_eq!(leftovers(ip, "nodes-both"), Vec::<String>::new());
+}
+
+/// Runs the workload on every node.
+fn run_web(bed: &Bed, workload: &str) -> Vec<Web> {
+    let image = image();
+    bed.load_image(&image).unwrap();
+    std::fs::remove_file(image).unwrap();
+    apply(bed, workload);
+    rolled_out(bed);
+    pods(bed)
+}
+
 fn image() -> PathBuf {
-    let tar = std::env::temp_dir().join(format!("testbed-nodes-{}.tar", std::process::id()));
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("testbed-nodes-{}-{number}.tar", std::process::id());
+    let tar = std::env::temp_dir().join(name);
     let spec = ImageSpec {
         name: "bed.local/kubectl:1".to_owned(),
         entrypoint: vec!["/bin/kubectl".to_owned()],
@@ -147,8 +189,14 @@ fn pods(bed: &Bed) -> Vec<Web> {
     text.lines().map(web).collect()
 }
 
+fn second_ip(bed: &Bed, pod: &str) -> IpAddr {
+    let second = "jsonpath={.status.podIPs[1].ip}";
+    let ip = output(bed.kubectl().args(["get", "pod", pod, "-o", second])).unwrap();
+    ip.parse().unwrap()
+}
+
 /// The body a plain HTTP server answers with.
-fn get(ip: Ipv4Addr, port: u16) -> Result<String, String> {
+fn get(ip: IpAddr, port: u16) -> Result<String, String> {
     let text = |error: std::io::Error| error.to_string();
     let limit = Duration::from_secs(3);
     let mut stream = TcpStream::connect_timeout(&(ip, port).into(), limit).map_err(text)?;
@@ -195,10 +243,8 @@ fn host_ports_lead_to_the_nodes_own_pod(bed: &Bed, pods: &[Web]) {
         assert_eq!(get(bed.node_ip(number), 4317).unwrap(), own.name);
     }
     // From a pod to its own node, which is how an application finds its agent.
-    let own_node = format!(
-        "http://{}:4317",
-        bed.node_ip(if pods[0].node == "node1" { 1 } else { 2 })
-    );
+    let own_node = bed.node_ip(if pods[0].node == "node1" { 1 } else { 2 });
+    let own_node = format!("http://{}", SocketAddr::from((own_node, 4317)));
     assert_eq!(
         get_from_pod(bed, &pods[0], &own_node).unwrap(),
         pods[0].name
@@ -259,7 +305,7 @@ fn a_pod_reaches_the_caller(bed: &Bed, pods: &[Web]) {
         let _ = stream.read(&mut [0; 1024]);
         stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhere").unwrap();
     });
-    let url = format!("http://{}:{port}", bed.host_ip());
+    let url = format!("http://{}", SocketAddr::from((bed.host_ip(), port)));
     assert_eq!(get_from_pod(bed, &pods[0], &url).unwrap(), "here");
     server.join().unwrap();
 }
@@ -278,7 +324,7 @@ fn logs_and_port_forward_work(bed: &Bed, pods: &[Web]) {
         .spawn()
         .unwrap();
     eventually("the forwarded port answers", 10, || {
-        get(Ipv4Addr::LOCALHOST, 18080).map(|name| assert_eq!(name, pods[1].name))
+        get(Ipv4Addr::LOCALHOST.into(), 18080).map(|name| assert_eq!(name, pods[1].name))
     });
     forward.kill().unwrap();
     forward.wait().unwrap();

@@ -28,7 +28,7 @@ use demo::Kubectl;
 use demo::wait::{Seen, until};
 use demo::{images, steps};
 use serde_json::Value;
-use testbed::{Bed, Cluster};
+use testbed::{Addresses, Bed, Cluster};
 
 /// How long anything may take to come about.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -50,15 +50,30 @@ static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
     cluster
 });
 
+/// The same on a bed with other addresses.
+fn cluster_with(addresses: Addresses) -> Cluster {
+    let built = images::ensure_all().expect("images");
+    let name = format!("cluster-{addresses:?}-{}", std::process::id()).to_lowercase();
+    let builder = Bed::builder().name(name).nodes(2).addresses(addresses);
+    let cluster = Cluster::Bed(Box::new(builder.start().expect("a bed")));
+    images::load_all(&cluster, &built).expect("images on the nodes");
+    cluster
+}
+
 /// The cluster with the operator installed and the upstream running; `None` where this machine cannot
 /// run one, which is then listed as skipped.
 fn world(what: &str) -> Option<World> {
+    world_on(what, || &CLUSTER)
+}
+
+/// The same on one of the clusters.
+fn world_on(what: &str, cluster: impl FnOnce() -> &'static Cluster) -> Option<World> {
     static ALONE: Mutex<()> = Mutex::new(());
     if !testbed::skip_unless_possible(what) {
         return None;
     }
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let cluster: &Cluster = &CLUSTER;
+    let cluster = cluster();
     let kubectl = Kubectl::new(&cluster.kubectl().expect("kubectl"));
     let world = World {
         cluster,

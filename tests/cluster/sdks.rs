@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use demo::{images, python, repository};
 use serde_json::Value;
+use testbed::{Addresses, Cluster};
 
 use super::programs::{self, COMPILED, PYTHON, Program};
-use super::{World, world};
+use super::{World, cluster_with, world, world_on};
+use crate::effort::is_full;
 
 /// An `OtelAgent` for each mode. All stand at once, so two that want the same port of a node have different ones.
 const AGENTS: [(&str, &str); 5] = [
@@ -32,33 +35,72 @@ fn unmodified_sdks_of_three_languages_send_all_signals_over_both_transports_in_e
         return;
     };
     no_program_knows_what_carries_its_telemetry();
+    let programs = programs(&world);
+    all_send_in_every_mode(&world, &programs);
+}
+
+#[test]
+fn where_all_addresses_are_ipv6_sdks_send_all_signals_in_every_mode_as_well() {
+    static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| cluster_with(Addresses::Ipv6));
+    let Some(world) = world_on("SDKs where all addresses are IPv6", || &CLUSTER) else {
+        return;
+    };
+    all_send_in_every_mode(&world, &COMPILED);
+    every_pod_has(&world, 1);
+}
+
+/// With `make test-full`: what differs from the above is how many addresses there are.
+#[test]
+fn where_addresses_are_of_both_families_they_do_too() {
+    static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| cluster_with(Addresses::Both));
+    if !is_full() {
+        return;
+    }
+    let Some(world) = world_on("SDKs where addresses are of both families", || &CLUSTER) else {
+        return;
+    };
+    all_send_in_every_mode(&world, &COMPILED);
+    every_pod_has(&world, 2);
+}
+
+/// So many addresses, of which the first is an IPv6 one.
+fn every_pod_has(world: &World, count: usize) {
+    let pods: Value = world.kubectl.get(&["pods", "--all-namespaces"]).unwrap();
+    for pod in pods["items"].as_array().unwrap() {
+        let addresses = pod["status"]["podIPs"].as_array().unwrap();
+        assert_eq!(addresses.len(), count, "{addresses:?}");
+        assert!(pod["status"]["podIP"].as_str().unwrap().contains(':'));
+    }
+}
+
+/// One pod of each program for each mode; all that they send arrives, and says where it comes from.
+fn all_send_in_every_mode(world: &World, programs: &[Program]) {
     for (name, spec) in AGENTS {
         let spec = format!("{spec}, resourceAttributes: {{deployment.environment.name: {name}}}");
         world.agent(name, &namespace(name), &spec);
     }
-    let programs = programs(&world);
     for (name, spec) in AGENTS {
         let mode = spec["mode: ".len()..].split(',').next().unwrap_or_default();
         world.until_serving(name, mode);
     }
     let namespaces = AGENTS.map(|(name, _)| programs::namespace(&namespace(name), true));
-    programs::apply(&world, &namespaces);
+    programs::apply(world, &namespaces);
     let sent: Vec<(&str, Program, Value)> = AGENTS
         .iter()
         .flat_map(|(agent, _)| programs.iter().map(|program| (*agent, *program)))
         .map(|(agent, program)| (agent, program, pod(agent, program)))
         .collect();
     let pods: Vec<Value> = sent.iter().map(|(_, _, pod)| pod.clone()).collect();
-    programs::apply(&world, &pods);
+    programs::apply(world, &pods);
 
     let runs = sent
         .iter()
         .map(|(agent, program, _)| (run(agent, *program), COUNT))
         .collect();
-    programs::until_all_arrived(&world, &runs, &SIGNALS);
-    let nodes = nodes(&world);
+    programs::until_all_arrived(world, &runs, &SIGNALS);
+    let nodes = nodes(world);
     for (agent, program, _) in &sent {
-        check(&world, agent, *program, &nodes);
+        check(world, agent, *program, &nodes);
     }
     for (name, _) in AGENTS {
         world.end_namespace(&namespace(name));

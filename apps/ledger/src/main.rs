@@ -9,7 +9,7 @@ mod otlp;
 mod query;
 mod receive;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -25,14 +25,25 @@ use crate::book::Book;
 #[command(version)]
 struct Args {
     /// Where OTLP/gRPC is served.
-    #[arg(long, default_value = "0.0.0.0:4317")]
+    #[arg(long, default_value_t = any(4317))]
     grpc: SocketAddr,
     /// Where OTLP/HTTP is served.
-    #[arg(long, default_value = "0.0.0.0:4318")]
+    #[arg(long, default_value_t = any(4318))]
     http: SocketAddr,
     /// Where the JSON interface is served.
-    #[arg(long, default_value = "0.0.0.0:8080")]
+    #[arg(long, default_value_t = any(8080))]
     query: SocketAddr,
+}
+
+/// A port at all addresses, of both families where the kernel has both.
+fn any(port: u16) -> SocketAddr {
+    let both = std::net::TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
+    let ip: IpAddr = if both {
+        Ipv6Addr::UNSPECIFIED.into()
+    } else {
+        Ipv4Addr::UNSPECIFIED.into()
+    };
+    (ip, port).into()
 }
 
 /// The one book all servers write.

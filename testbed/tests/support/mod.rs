@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -33,8 +33,17 @@ pub(crate) fn output(command: &mut Command) -> Result<String, String> {
 
 /// Everything on this machine that belongs to the bed with this address: control groups, processes,
 /// network namespaces, links, routes and mounts.
-pub(crate) fn leftovers(host_ip: Ipv4Addr, name: &str) -> Vec<String> {
-    let second = host_ip.octets()[1];
+pub(crate) fn leftovers(host_ip: IpAddr, name: &str) -> Vec<String> {
+    let (second, family, range) = match host_ip {
+        IpAddr::V4(ip) => {
+            let second = u16::from(ip.octets()[1]);
+            (second, "-4", format!("10.{second}."))
+        }
+        IpAddr::V6(ip) => {
+            let second = ip.segments()[1];
+            (second, "-6", format!("fd0a:{second:x}:"))
+        }
+    };
     let slot = second - 64;
     let (group, netns) = (format!("otelagent-bed-{slot}"), format!("oab{slot}-"));
     let mut found = Vec::new();
@@ -74,8 +83,9 @@ pub(crate) fn leftovers(host_ip: Ipv4Addr, name: &str) -> Vec<String> {
                 .map(|line| format!("{what} {line}")),
         );
     };
-    let routes = output(Command::new("ip").args(["-4", "route", "show", "table", "all"])).unwrap();
-    lines_with("route", &routes, &format!("10.{second}."));
+    let routes =
+        output(Command::new("ip").args([family, "route", "show", "table", "all"])).unwrap();
+    lines_with("route", &routes, &range);
     lines_with(
         "link",
         &output(Command::new("ip").args(["-o", "link"])).unwrap(),

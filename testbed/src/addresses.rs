@@ -1,0 +1,81 @@
+//! Which kinds of addresses a bed has.
+//!
+//! Knows how each kind is spelled where programs are told of it, and nothing of who has which address.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+/// Which addresses nodes, pods and Services have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Addresses {
+    /// IPv4 ones only.
+    #[default]
+    Ipv4,
+    /// IPv6 ones only.
+    Ipv6,
+    /// One of each, the IPv6 one first, so that a Service which does not ask has an IPv6 one.
+    Both,
+}
+
+/// One kind of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Addresses {
+    /// The families, the one that comes first first.
+    pub(crate) fn families(self) -> &'static [Family] {
+        match self {
+            Self::Ipv4 => &[Family::V4],
+            Self::Ipv6 => &[Family::V6],
+            Self::Both => &[Family::V6, Family::V4],
+        }
+    }
+
+    /// The family that programs are told of who can be told of one only.
+    pub(crate) fn first(self) -> Family {
+        match self {
+            Self::Ipv4 => Family::V4,
+            Self::Ipv6 | Self::Both => Family::V6,
+        }
+    }
+
+    /// What a program listens on that takes everything.
+    pub(crate) fn unspecified(self) -> IpAddr {
+        self.first().unspecified()
+    }
+}
+
+impl Family {
+    fn unspecified(self) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            Self::V6 => Ipv6Addr::UNSPECIFIED.into(),
+        }
+    }
+
+    /// The destination of a default route.
+    pub(crate) fn everything(self) -> String {
+        format!("{}/0", self.unspecified())
+    }
+
+    /// The kernel parameter that makes a network namespace a router.
+    pub(crate) fn forwarding(self) -> &'static str {
+        match self {
+            Self::V4 => "ipv4/ip_forward",
+            Self::V6 => "ipv6/conf/all/forwarding",
+        }
+    }
+
+    /// What `ip addr add` is told besides: an IPv6 address is used at once, without a second of asking
+    /// whether somebody else has it.
+    pub(crate) fn address_flags(self) -> &'static str {
+        match self {
+            Self::V4 => "",
+            Self::V6 => " nodad",
+        }
+    }
+}
