@@ -1,21 +1,27 @@
 //! The load: pods created at a steady rate, whatever admits them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::Outcome;
 use crate::world::pod_template;
+
+/// Requests at a time. A server that cannot keep up is not buried under requests that wait, which would be
+/// measuring that; the rate that is told is the one that was reached.
+const AT_ONCE: usize = 32;
 
 /// Pods with the labels of `cart`, which are selected where their namespace is, created one after the
 /// other in the places given.
 #[derive(Clone, Debug)]
 pub(crate) struct Load {
     pub(crate) places: Vec<String>,
-    /// Pods a second. Requests start on time, however long earlier ones take.
+    /// Pods a second. Requests start on time, unless [`AT_ONCE`] are under way.
     pub(crate) rate: u32,
     pub(crate) seconds: u32,
     pub(crate) fate: Fate,
@@ -67,13 +73,14 @@ impl Load {
     pub(crate) async fn run(&self, client: &Client) -> Outcome<Created> {
         let mut tick = tokio::time::interval(Duration::from_secs(1) / self.rate);
         let begun = Instant::now();
-        let mut running = JoinSet::new();
+        let (mut running, free) = (JoinSet::new(), Arc::new(Semaphore::new(AT_ONCE)));
         for number in 0..(self.rate * self.seconds) as usize {
             tick.tick().await;
             let api = Api::namespaced(client.clone(), &self.places[number % self.places.len()]);
-            let (name, fate) = (format!("cart-alone-{number}"), self.fate.clone());
+            let (fate, free) = (self.fate.clone(), free.clone());
+            drop(free.acquire().await?);
             running.spawn(async move {
-                one(&api, &name, number, fate)
+                one(&api, number, fate, &free)
                     .await
                     .map_err(|error| error.to_string())
             });
@@ -95,28 +102,31 @@ impl Load {
 /// When the server answered, and after how long.
 async fn one(
     api: &Api<Pod>,
-    name: &str,
     number: usize,
     fate: Fate,
+    free: &Semaphore,
 ) -> Outcome<(Instant, Duration)> {
     let parameters = PostParams {
         dry_run: matches!(fate, Fate::DryRun),
         ..PostParams::default()
     };
-    let mut object = pod_template("cart");
-    object["metadata"]["name"] = name.into();
+    let (name, mut object) = (format!("cart-alone-{number}"), pod_template("cart"));
+    object["metadata"]["name"] = name.as_str().into();
     if let Fate::Live { nodes, .. } = &fate {
         object["spec"]["nodeName"] = nodes[number % nodes.len()].as_str().into();
     }
     let pod: Pod = serde_json::from_value(object)?;
+    let turn = free.acquire().await?;
     let begun = Instant::now();
     api.create(&parameters, &pod).await?;
     let answered = Instant::now();
+    drop(turn);
     if let Fate::Live { lifetime, .. } = fate {
         tokio::time::sleep(lifetime).await;
+        let _turn = free.acquire().await?;
         let at_once = DeleteParams::default().grace_period(0);
         // It may be gone: controllers delete pods too.
-        match api.delete(name, &at_once).await {
+        match api.delete(&name, &at_once).await {
             Err(kube::Error::Api(status)) if status.is_not_found() => {}
             other => drop(other?),
         }
