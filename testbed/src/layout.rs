@@ -118,14 +118,6 @@ pub(crate) struct Layout {
     pub(crate) addresses: Addresses,
 }
 
-/// The last parts of addresses on the link.
-const CONTROL_PLANE: u8 = 1;
-const HOST: u8 = 254;
-
-fn node_number(node: u8) -> u8 {
-    10 + node
-}
-
 /// The addresses of one family on the link between control plane, nodes and caller, and the pods behind it.
 #[derive(Clone, Copy)]
 pub(crate) struct Links<'a> {
@@ -134,21 +126,22 @@ pub(crate) struct Links<'a> {
 }
 
 impl Links<'_> {
+    /// An address by its last part.
     fn address(self, last: u8) -> IpAddr {
         self.layout.addr(self.family, 0, last)
     }
 
     /// The nodes' gateway.
     pub(crate) fn control_plane(self) -> IpAddr {
-        self.address(CONTROL_PLANE)
+        self.address(1)
     }
 
     pub(crate) fn host(self) -> IpAddr {
-        self.address(HOST)
+        self.address(254)
     }
 
     pub(crate) fn node(self, node: u8) -> IpAddr {
-        self.address(node_number(node))
+        self.address(10 + node)
     }
 
     /// The pods of one node.
@@ -196,11 +189,6 @@ impl Layout {
         ranges.collect::<Vec<_>>().join(",")
     }
 
-    /// An address of the link between control plane, nodes and caller.
-    fn on_link(&self, last: u8) -> IpAddr {
-        self.addr(self.addresses.first(), 0, last)
-    }
-
     pub(crate) fn dir(&self) -> PathBuf {
         self.name.dir()
     }
@@ -235,16 +223,16 @@ impl Layout {
 
     /// The control plane: API server, DNS, and the nodes' gateway.
     pub(crate) fn control_plane_ip(&self) -> IpAddr {
-        self.on_link(CONTROL_PLANE)
+        self.first_links().control_plane()
     }
 
     /// The caller, as seen from pods and nodes.
     pub(crate) fn host_ip(&self) -> IpAddr {
-        self.on_link(HOST)
+        self.first_links().host()
     }
 
     pub(crate) fn node_ip(&self, node: u8) -> IpAddr {
-        self.on_link(node_number(node))
+        self.first_links().node(node)
     }
 
     /// All addresses of a node, as the kubelet takes them.
@@ -252,6 +240,10 @@ impl Layout {
         let families = self.addresses.families().iter();
         let ips = families.map(|family| self.links(*family).node(node).to_string());
         ips.collect::<Vec<_>>().join(",")
+    }
+
+    fn first_links(&self) -> Links<'_> {
+        self.links(self.addresses.first())
     }
 
     /// What of the network is one family's.

@@ -21,6 +21,7 @@ mod uninstall;
 mod webhook;
 mod wild;
 
+use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,40 +41,56 @@ struct World {
     _alone: MutexGuard<'static, ()>,
 }
 
-/// Ends with this process: the bed watches it.
-static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
-    let built = images::ensure_all().expect("images");
+/// As they are shipped, and those of the programs for tests.
+static IMAGES: LazyLock<Vec<PathBuf>> = LazyLock::new(|| images::ensure_all().expect("images"));
+
+/// A cluster that is made when it is first asked for, and ends with this process: the bed watches it.
+struct Place {
+    cluster: LazyLock<Cluster>,
+    alone: Mutex<()>,
+}
+
+impl Place {
+    const fn new(make: fn() -> Cluster) -> Self {
+        Self {
+            cluster: LazyLock::new(make),
+            alone: Mutex::new(()),
+        }
+    }
+}
+
+static CLUSTER: Place = Place::new(|| {
+    let built: &[PathBuf] = &IMAGES;
     let name = format!("cluster-{}", std::process::id());
     let cluster = Cluster::from_env_or_bed(Bed::builder().name(name).nodes(2).audit(true))
         .expect("a cluster");
-    images::load_all(&cluster, &built).expect("images on the nodes");
+    images::load_all(&cluster, built).expect("images on the nodes");
     cluster
 });
 
 /// The same on a bed with other addresses.
 fn cluster_with(addresses: Addresses) -> Cluster {
-    let built = images::ensure_all().expect("images");
+    let built: &[PathBuf] = &IMAGES;
     let name = format!("cluster-{addresses:?}-{}", std::process::id()).to_lowercase();
     let builder = Bed::builder().name(name).nodes(2).addresses(addresses);
     let cluster = Cluster::Bed(Box::new(builder.start().expect("a bed")));
-    images::load_all(&cluster, &built).expect("images on the nodes");
+    images::load_all(&cluster, built).expect("images on the nodes");
     cluster
 }
 
 /// The cluster with the operator installed and the upstream running; `None` where this machine cannot
 /// run one, which is then listed as skipped.
 fn world(what: &str) -> Option<World> {
-    world_on(what, || &CLUSTER)
+    world_on(what, &CLUSTER)
 }
 
 /// The same on one of the clusters.
-fn world_on(what: &str, cluster: impl FnOnce() -> &'static Cluster) -> Option<World> {
-    static ALONE: Mutex<()> = Mutex::new(());
+fn world_on(what: &str, place: &'static Place) -> Option<World> {
     if !testbed::skip_unless_possible(what) {
         return None;
     }
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let cluster = cluster();
+    let alone = place.alone.lock().unwrap_or_else(PoisonError::into_inner);
+    let cluster: &Cluster = &place.cluster;
     let kubectl = Kubectl::new(&cluster.kubectl().expect("kubectl"));
     let world = World {
         cluster,
@@ -177,6 +194,13 @@ impl World {
             Ok(Seen::check(left.is_empty(), format!("{left:?}")))
         })
         .unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Ends the cluster if it is a bed; no other test has a use for it.
+    fn end_bed(self) {
+        if let Cluster::Bed(bed) = self.cluster {
+            testbed::down(bed.name()).expect("the end of the bed");
+        }
     }
 
     /// Ends a namespace of applications, without waiting for it.

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::LazyLock;
 
 use demo::{images, python, repository};
 use serde_json::Value;
-use testbed::{Addresses, Cluster};
+use testbed::Addresses;
 
 use super::programs::{self, COMPILED, PYTHON, Program};
-use super::{World, cluster_with, world, world_on};
+use super::{Place, World, cluster_with, world, world_on};
 use crate::effort::is_full;
 
 /// An `OtelAgent` for each mode. All stand at once, so two that want the same port of a node have different ones.
@@ -41,26 +40,28 @@ fn unmodified_sdks_of_three_languages_send_all_signals_over_both_transports_in_e
 
 #[test]
 fn where_all_addresses_are_ipv6_sdks_send_all_signals_in_every_mode_as_well() {
-    static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| cluster_with(Addresses::Ipv6));
-    let Some(world) = world_on("SDKs where all addresses are IPv6", || &CLUSTER) else {
+    static PLACE: Place = Place::new(|| cluster_with(Addresses::Ipv6));
+    let Some(world) = world_on("SDKs where all addresses are IPv6", &PLACE) else {
         return;
     };
     all_send_in_every_mode(&world, &COMPILED);
     every_pod_has(&world, 1);
+    world.end_bed();
 }
 
 /// With `make test-full`: what differs from the above is how many addresses there are.
 #[test]
 fn where_addresses_are_of_both_families_they_do_too() {
-    static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| cluster_with(Addresses::Both));
+    static PLACE: Place = Place::new(|| cluster_with(Addresses::Both));
     if !is_full() {
         return;
     }
-    let Some(world) = world_on("SDKs where addresses are of both families", || &CLUSTER) else {
+    let Some(world) = world_on("SDKs where addresses are of both families", &PLACE) else {
         return;
     };
     all_send_in_every_mode(&world, &COMPILED);
     every_pod_has(&world, 2);
+    world.end_bed();
 }
 
 /// So many addresses, of which the first is an IPv6 one.
