@@ -23,7 +23,7 @@ pub(crate) async fn run(world: &World, args: &Args, table: &mut Table) -> Outcom
         "-n",
         crate::world::PLATFORM,
     ])?;
-    let address = free_address(world.bed.host_ip().into())?;
+    let address = free_address(world.bed.host_ip())?;
     // The webhook's certificate needs the authority that the controller makes.
     let more = [
         "--injection-engine=webhook".to_owned(),

@@ -8,6 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::runtime::events::Recorder;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use super::authorities::Authorities;
 use super::error::ControllerError;
@@ -18,6 +19,8 @@ use crate::inject::webhook::Endpoint;
 use crate::names;
 use crate::process::Metrics;
 
+/// Passes at a time over those that are too many in their namespace, fewer than there are passes at a time.
+const CROWD_AT_A_TIME: usize = 2;
 /// How far apart two passes over one object are, at least: pods come and go faster than anyone reads.
 const PACE: Duration = Duration::from_millis(500);
 /// How long a dry-run's answer is believed while nothing it speaks of has changed.
@@ -43,6 +46,8 @@ pub(crate) struct Context {
     pub(crate) stores: Stores,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
+    /// Turns of those that are too many in their namespace: however many wait, others find a pass free.
+    pub(crate) crowd: Semaphore,
     memory: Mutex<HashMap<String, Memory>>,
 }
 
@@ -79,6 +84,7 @@ impl Context {
             stores,
             recorder,
             metrics,
+            crowd: Semaphore::new(CROWD_AT_A_TIME),
             memory: Mutex::default(),
         }
     }

@@ -32,6 +32,8 @@ use crate::switching::{Observed, Plan, VehicleState, plan, used};
 const DEADLINE: Duration = Duration::from_mins(1);
 /// When a settled object is looked at again though nothing changed.
 const RESYNC: Duration = Duration::from_mins(5);
+/// When to look again at one of too many of its namespace, while others of them are looked at.
+const IN_A_CROWD: Duration = Duration::from_secs(5);
 /// When to look again at what the server does not bear out yet.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -83,6 +85,9 @@ async fn bounded(
 async fn pass(agent: &OtelAgent, context: &Context) -> Result<Action, ControllerError> {
     let older = rivals::older(context, agent);
     if let Some(problem) = crowding(agent, &context.environment, older) {
+        let Ok(_turn) = context.crowd.try_acquire() else {
+            return Ok(Action::requeue(IN_A_CROWD));
+        };
         let standing = injection::standing_alone(context, agent);
         return refuse(agent, vec![problem], &standing, context).await;
     }

@@ -3,16 +3,17 @@
 //! Whoever owns one may write anything into it, its status included, at any moment. So what it takes from
 //! others follows from where it stands, never from what it says of itself.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::{Resource, ResourceExt};
 
 use super::context::Context;
 use super::injection::binding;
 use super::observe;
 use crate::api::{ACCEPTED, OtelAgent};
-use crate::desired::{is_permitted, selection};
+use crate::desired::{MAX_PER_NAMESPACE, is_permitted, selection};
 use crate::inject::exclusion::{self, Candidate};
 use crate::names;
 
@@ -39,14 +40,23 @@ pub(crate) fn may_meet(one: &ObjectMeta, other: &ObjectMeta, platform: &BTreeSet
     one == other || is_platform(one) || is_platform(other)
 }
 
-/// How many `OtelAgent`s of its namespace are older than one.
+/// How many `OtelAgent`s of its namespace are older than one, counted as far as it matters: there may be
+/// thousands.
 pub(crate) fn older(context: &Context, agent: &OtelAgent) -> usize {
-    let rank = |of: &ObjectMeta| (of.creation_timestamp.clone(), of.name.clone());
-    let own = rank(&agent.metadata);
-    let all = context.stores.agents.state();
-    let neighbours = all.iter().map(|other| other.meta());
-    let neighbours = neighbours.filter(|other| other.namespace == agent.metadata.namespace);
-    neighbours.filter(|other| rank(other) < own).count()
+    let own = &agent.metadata;
+    let counted = Cell::new(0);
+    let _enough = context.stores.agents.find(|other| {
+        let other = other.meta();
+        if other.namespace == own.namespace && rank(other) < rank(own) {
+            counted.set(counted.get() + 1);
+        }
+        counted.get() == MAX_PER_NAMESPACE
+    });
+    counted.get()
+}
+
+fn rank(of: &ObjectMeta) -> (Option<&Time>, Option<&String>) {
+    (of.creation_timestamp.as_ref(), of.name.as_ref())
 }
 
 /// An `OtelAgent` as a rival for pods: by its spec, or by what is in force where its spec was refused.
