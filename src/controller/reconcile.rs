@@ -32,8 +32,6 @@ use crate::switching::{Observed, Plan, VehicleState, plan, used};
 const DEADLINE: Duration = Duration::from_mins(1);
 /// When a settled object is looked at again though nothing changed.
 const RESYNC: Duration = Duration::from_mins(5);
-/// When to look again at one of too many of its namespace, while others of them are looked at.
-const IN_A_CROWD: Duration = Duration::from_secs(5);
 /// When to look again at what the server does not bear out yet.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -86,7 +84,7 @@ async fn pass(agent: &OtelAgent, context: &Context) -> Result<Action, Controller
     let older = rivals::older(context, agent);
     if let Some(problem) = crowding(agent, &context.environment, older) {
         let Ok(_turn) = context.crowd.try_acquire() else {
-            return Ok(Action::requeue(IN_A_CROWD));
+            return Ok(Action::requeue(in_a_crowd(context.stores.agents.len())));
         };
         let standing = injection::standing_alone(context, agent);
         return refuse(agent, vec![problem], &standing, context).await;
@@ -96,6 +94,13 @@ async fn pass(agent: &OtelAgent, context: &Context) -> Result<Action, Controller
         Ok(valid) => carry_out(agent, &valid, &standing, context).await,
         Err(problems) => refuse(agent, problems, &standing, context).await,
     }
+}
+
+/// When to look again at one of too many of its namespace, while others of them are looked at: so that of all
+/// that may wait two hundred come a second, more than get a turn and fewer than anybody feels.
+fn in_a_crowd(agents: usize) -> Duration {
+    let agents = u32::try_from(agents).unwrap_or(u32::MAX);
+    Duration::from_millis(5).saturating_mul(agents).max(SOON)
 }
 
 /// A spec that cannot be carried out: nothing is written but the status.
