@@ -3,6 +3,7 @@
 //! Report runs on every outcome, so a mistake or a failure shows on the object and not only in a log.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,7 +85,8 @@ async fn pass(agent: &OtelAgent, context: &Context) -> Result<Action, Controller
     let older = rivals::older(context, agent);
     if let Some(problem) = crowding(agent, &context.environment, older) {
         let Ok(_turn) = context.crowd.try_acquire() else {
-            return Ok(Action::requeue(in_a_crowd(context.stores.agents.len())));
+            let agents = context.stores.agents.len();
+            return Ok(Action::requeue(in_a_crowd(agents, &agent.uid())));
         };
         let standing = injection::standing_alone(context, agent);
         return refuse(agent, vec![problem], &standing, context).await;
@@ -97,10 +99,15 @@ async fn pass(agent: &OtelAgent, context: &Context) -> Result<Action, Controller
 }
 
 /// When to look again at one of too many of its namespace, while others of them are looked at: so that of all
-/// that may wait two hundred come a second, more than get a turn and fewer than anybody feels.
-fn in_a_crowd(agents: usize) -> Duration {
+/// that may wait two hundred come a second, more than get a turn and fewer than anybody feels. Each waits
+/// otherwise long, or those that came at once would come again at once.
+fn in_a_crowd(agents: usize, which: &impl Hash) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    which.hash(&mut hasher);
+    let percent = u32::try_from(hasher.finish() % 100).unwrap_or_default();
     let agents = u32::try_from(agents).unwrap_or(u32::MAX);
-    Duration::from_millis(5).saturating_mul(agents).max(SOON)
+    let mean = Duration::from_millis(5).saturating_mul(agents).max(SOON);
+    mean / 2 + mean * percent / 100
 }
 
 /// A spec that cannot be carried out: nothing is written but the status.
