@@ -2,12 +2,13 @@
 //!
 //! Knows how each kind is spelled where programs are told of it, and nothing of who has which address.
 
+use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
 /// Which addresses nodes, pods and Services have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 pub enum Addresses {
     /// IPv4 ones only.
     #[default]
@@ -27,12 +28,9 @@ pub(crate) enum Family {
 
 impl Addresses {
     /// The families, the one that comes first first.
-    pub(crate) fn families(self) -> &'static [Family] {
-        match self {
-            Self::Ipv4 => &[Family::V4],
-            Self::Ipv6 => &[Family::V6],
-            Self::Both => &[Family::V6, Family::V4],
-        }
+    pub(crate) fn families(self) -> impl Iterator<Item = Family> {
+        let second = (self == Self::Both).then_some(Family::V4);
+        iter::once(self.first()).chain(second)
     }
 
     /// The family that programs are told of who can be told of one only.
@@ -67,6 +65,14 @@ impl Family {
         match self {
             Self::V4 => "ipv4/ip_forward",
             Self::V6 => "ipv6/conf/all/forwarding",
+        }
+    }
+
+    /// The length of a range in bits, which differs by family.
+    pub(crate) fn bits(self, v4: u8, v6: u8) -> u8 {
+        match self {
+            Self::V4 => v4,
+            Self::V6 => v6,
         }
     }
 

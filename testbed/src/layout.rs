@@ -151,11 +151,8 @@ impl Links<'_> {
 
     /// What `ip addr add` is told of an address on the link, without its device.
     pub(crate) fn add(self, address: IpAddr) -> String {
-        let bits = match self.family {
-            Family::V4 => 24,
-            Family::V6 => 64,
-        };
-        format!("{address}/{bits}{}", self.family.address_flags())
+        let (bits, flags) = (self.family.bits(24, 64), self.family.address_flags());
+        format!("{address}/{bits}{flags}")
     }
 }
 
@@ -175,17 +172,14 @@ impl Layout {
 
     /// A range that begins at a third part, with its length in bits for either family.
     fn range(&self, family: Family, third: u8, v4_bits: u8, v6_bits: u8) -> String {
-        let bits = match family {
-            Family::V4 => v4_bits,
-            Family::V6 => v6_bits,
-        };
+        let bits = family.bits(v4_bits, v6_bits);
         format!("{}/{bits}", self.addr(family, third, 0))
     }
 
     /// A range of each family, as programs take them in one flag.
     fn ranges(&self, third: u8, v4_bits: u8, v6_bits: u8) -> String {
-        let families = self.addresses.families().iter();
-        let ranges = families.map(|family| self.range(*family, third, v4_bits, v6_bits));
+        let families = self.addresses.families();
+        let ranges = families.map(|family| self.range(family, third, v4_bits, v6_bits));
         ranges.collect::<Vec<_>>().join(",")
     }
 
@@ -237,8 +231,7 @@ impl Layout {
 
     /// All addresses of a node, as the kubelet takes them.
     pub(crate) fn node_ips(&self, node: u8) -> String {
-        let families = self.addresses.families().iter();
-        let ips = families.map(|family| self.links(*family).node(node).to_string());
+        let ips = self.each_links().map(|links| links.node(node).to_string());
         ips.collect::<Vec<_>>().join(",")
     }
 
@@ -246,8 +239,13 @@ impl Layout {
         self.links(self.addresses.first())
     }
 
-    /// What of the network is one family's.
-    pub(crate) fn links(&self, family: Family) -> Links<'_> {
+    /// The network, one family after the other.
+    pub(crate) fn each_links(&self) -> impl Iterator<Item = Links<'_>> {
+        let families = self.addresses.families();
+        families.map(|family| self.links(family))
+    }
+
+    fn links(&self, family: Family) -> Links<'_> {
         Links {
             layout: self,
             family,
@@ -318,14 +316,13 @@ mod tests {
                 slot,
                 addresses,
             };
-            let links = layout.links(addresses.first());
             assert!(slot.host_link().len() <= 15);
             assert!(seen.insert(layout.host_ip().to_string()));
             assert!(seen.insert(layout.control_plane_ip().to_string()));
             assert!(seen.insert(layout.service_range()));
             for node in 1..=MAX_NODES {
                 assert!(seen.insert(layout.node_ip(node).to_string()));
-                assert!(seen.insert(links.pods(node)));
+                assert!(seen.insert(layout.first_links().pods(node)));
             }
             assert!(
                 seen.iter()

@@ -38,7 +38,7 @@ struct UpArgs {
     simulated_nodes: u16,
     /// Which addresses nodes, pods and Services have.
     #[arg(long, value_enum, default_value_t, conflicts_with = "simulated_nodes")]
-    addresses: AddressesArg,
+    addresses: Addresses,
     /// The Kubernetes release.
     #[arg(long, default_value_t)]
     kubernetes: KubernetesVersion,
@@ -48,25 +48,6 @@ struct UpArgs {
     /// One more argument for the API server; may be repeated.
     #[arg(long, allow_hyphen_values = true)]
     apiserver_arg: Vec<String>,
-}
-
-#[derive(Clone, Copy, Default, clap::ValueEnum)]
-enum AddressesArg {
-    #[default]
-    Ipv4,
-    Ipv6,
-    /// One of each, the IPv6 one first.
-    Both,
-}
-
-impl From<AddressesArg> for Addresses {
-    fn from(arg: AddressesArg) -> Self {
-        match arg {
-            AddressesArg::Ipv4 => Self::Ipv4,
-            AddressesArg::Ipv6 => Self::Ipv6,
-            AddressesArg::Both => Self::Both,
-        }
-    }
 }
 
 #[derive(clap::Args)]
@@ -210,7 +191,7 @@ fn up(args: UpArgs) -> Result<()> {
             args.nodes
         })
         .simulated_nodes(args.simulated_nodes)
-        .addresses(args.addresses.into())
+        .addresses(args.addresses)
         .kubernetes(args.kubernetes)
         .audit(args.audit);
     let builder = args

@@ -41,7 +41,7 @@ pub(crate) fn create_control_plane(layout: &Layout) -> Result<()> {
     ))?;
     ip(&format!("-n {cp} link set host master br0 up"))?;
     ip(&format!("link set {host_link} up"))?;
-    for links in each_family(layout) {
+    for links in layout.each_links() {
         let (control_plane, host) = (links.add(links.control_plane()), links.add(links.host()));
         ip(&format!("-n {cp} addr add {control_plane} dev br0"))?;
         ip(&format!("addr add {host} dev {host_link}"))?;
@@ -61,7 +61,9 @@ pub(crate) fn create_node(layout: &Layout, node: u8) -> Result<()> {
     ip(&format!("-n {cp} link set {link} master br0 up"))?;
     ip(&format!("-n {netns} link set lo up"))?;
     ip(&format!("-n {netns} link set eth0 up"))?;
-    each_family(layout).try_for_each(|links| connect_node(layout, links, node))
+    layout
+        .each_links()
+        .try_for_each(|links| connect_node(layout, links, node))
 }
 
 /// Gives a node its address of one family, and makes the ways to its pods.
@@ -83,15 +85,10 @@ fn connect_node(layout: &Layout, links: Links<'_>, node: u8) -> Result<()> {
 /// gateway, whose redirects make the first ones slow.
 pub(crate) fn connect_nodes(layout: &Layout, from: u8, to: u8) -> Result<()> {
     let netns = layout.node_netns(from);
-    each_family(layout).try_for_each(|links| {
+    layout.each_links().try_for_each(|links| {
         let (pods, address) = (links.pods(to), links.node(to));
         ip(&format!("-n {netns} route replace {pods} via {address}"))
     })
-}
-
-fn each_family(layout: &Layout) -> impl Iterator<Item = Links<'_>> {
-    let families = layout.addresses.families().iter();
-    families.map(|family| layout.links(*family))
 }
 
 /// Removes a node's namespace: from now on nobody answers at its addresses.

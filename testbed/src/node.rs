@@ -18,7 +18,7 @@ use crate::component::{
 };
 use crate::error::{Error, Result};
 use crate::image::ImageSpec;
-use crate::layout::{Layout, node_name};
+use crate::layout::{Layout, Links, node_name};
 use crate::net;
 use crate::options::Options;
 use crate::parts::{Part, ensure_for};
@@ -218,11 +218,8 @@ sandbox = '{PAUSE_IMAGE}'
 
 fn write_cni_config(layout: &Layout, node: u8) -> Result<()> {
     let dir = layout.node_dir(node);
-    let families = layout.addresses.families().iter();
-    let ranges = families
-        .clone()
-        .map(|family| json!([{"subnet": layout.links(*family).pods(node)}]));
-    let routes = families.map(|family| json!({"dst": family.everything()}));
+    let range = |links: Links<'_>| json!([{"subnet": links.pods(node)}]);
+    let route = |links: Links<'_>| json!({"dst": links.family.everything()});
     let config = json!({
         "cniVersion": "1.0.0",
         "name": "bed",
@@ -230,8 +227,8 @@ fn write_cni_config(layout: &Layout, node: u8) -> Result<()> {
             {"type": "ptp", "mtu": 1500, "ipMasq": false, "ipam": {
                 "type": "host-local",
                 "dataDir": dir.join("cni-state"),
-                "ranges": ranges.collect::<Vec<_>>(),
-                "routes": routes.collect::<Vec<_>>(),
+                "ranges": layout.each_links().map(range).collect::<Vec<_>>(),
+                "routes": layout.each_links().map(route).collect::<Vec<_>>(),
             }},
             {"type": "portmap", "backend": "nftables", "snat": true, "capabilities": {"portMappings": true}},
         ],

@@ -69,12 +69,7 @@ fn two_nodes_run_pods() {
     let bed = Bed::builder().name("nodes").nodes(2).start().unwrap();
     assert_eq!(bed.node_names(), ["node1", "node2"]);
     let pods = run_web(&bed, WORKLOAD);
-    each_node_has_a_pod_reachable_from_here(&pods);
-    host_ports_lead_to_the_nodes_own_pod(&bed, &pods);
-    names_and_services_work_in_a_pod(&bed, &pods);
-    unknown_names_fail_at_once(&bed, &pods);
-    a_pod_reaches_the_api_server(&bed, &pods);
-    a_pod_reaches_the_caller(&bed, &pods);
+    everybody_reaches_whom_a_pod_may_count_on(&bed, &pods);
     logs_and_port_forward_work(&bed, &pods);
     a_killed_kubelet_comes_back(&bed);
     a_node_dies_and_boots(&bed, &pods);
@@ -106,16 +101,20 @@ fn nodes_and_pods_can_have_addresses_of_both_families() {
             get(second, 8080).map(|name| assert_eq!(name, pod.name))
         });
     }
-    each_node_has_a_pod_reachable_from_here(&pods);
-    host_ports_lead_to_the_nodes_own_pod(&bed, &pods);
-    names_and_services_work_in_a_pod(&bed, &pods);
-    unknown_names_fail_at_once(&bed, &pods);
-    a_pod_reaches_the_api_server(&bed, &pods);
-    a_pod_reaches_the_caller(&bed, &pods);
+    everybody_reaches_whom_a_pod_may_count_on(&bed, &pods);
 
     let ip = bed.host_ip();
     bed.stop().unwrap();
     assert_eq!(leftovers(ip, "nodes-both"), Vec::<String>::new());
+}
+
+fn everybody_reaches_whom_a_pod_may_count_on(bed: &Bed, pods: &[Web]) {
+    each_node_has_a_pod_reachable_from_here(pods);
+    host_ports_lead_to_the_nodes_own_pod(bed, pods);
+    names_and_services_work_in_a_pod(bed, pods);
+    unknown_names_fail_at_once(bed, pods);
+    a_pod_reaches_the_api_server(bed, pods);
+    a_pod_reaches_the_caller(bed, pods);
 }
 
 /// Runs the workload on every node.

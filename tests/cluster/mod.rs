@@ -1,7 +1,8 @@
 //! The product on a real cluster: real API server, two real nodes, images as they are shipped, unmodified
 //! SDK programs.
 //!
-//! One cluster serves all tests of this module, one test at a time: host ports can be held once only.
+//! One cluster serves all tests of this module but those of other addresses, one test at a time: host ports can
+//! be held once only.
 //! Each test leaves the cluster as it found it.
 
 mod api;
@@ -60,20 +61,25 @@ impl Place {
 }
 
 static CLUSTER: Place = Place::new(|| {
-    let built: &[PathBuf] = &IMAGES;
-    let name = format!("cluster-{}", std::process::id());
-    let cluster = Cluster::from_env_or_bed(Bed::builder().name(name).nodes(2).audit(true))
-        .expect("a cluster");
-    images::load_all(&cluster, built).expect("images on the nodes");
-    cluster
+    with_images(|| {
+        let name = format!("cluster-{}", std::process::id());
+        Cluster::from_env_or_bed(Bed::builder().name(name).nodes(2).audit(true))
+    })
 });
 
-/// The same on a bed with other addresses.
+/// A bed with other addresses.
 fn cluster_with(addresses: Addresses) -> Cluster {
+    with_images(|| {
+        let name = format!("cluster-{addresses:?}-{}", std::process::id()).to_lowercase();
+        let builder = Bed::builder().name(name).nodes(2).addresses(addresses);
+        builder.start().map(|bed| Cluster::Bed(Box::new(bed)))
+    })
+}
+
+/// A cluster that does not stand about while images are built, and has them then.
+fn with_images(start: impl FnOnce() -> testbed::Result<Cluster>) -> Cluster {
     let built: &[PathBuf] = &IMAGES;
-    let name = format!("cluster-{addresses:?}-{}", std::process::id()).to_lowercase();
-    let builder = Bed::builder().name(name).nodes(2).addresses(addresses);
-    let cluster = Cluster::Bed(Box::new(builder.start().expect("a bed")));
+    let cluster = start().expect("a cluster");
     images::load_all(&cluster, built).expect("images on the nodes");
     cluster
 }
