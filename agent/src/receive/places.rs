@@ -24,8 +24,11 @@ const SPEAKING: u32 = 28;
 /// connection lives. Measured: 2.5.
 const REQUEST: u32 = 3;
 
-/// Requests are paid for so many at a time.
-const STEP: usize = 8;
+/// Requests are paid for so many at a time, the first with the connection's first byte.
+const STEP: u32 = 8;
+
+/// What they cost, in KiB.
+const STEP_COSTS: u32 = STEP * REQUEST;
 
 /// The share of the memory limit that connections may cost together.
 const SHARE: usize = 4;
@@ -33,7 +36,7 @@ const SHARE: usize = 4;
 /// However small the memory limit is, so many clients are served.
 const FEWEST: usize = 16;
 
-/// How often the next connection is asked to leave while one waits for a place.
+/// How often more connections are asked to leave while one waits for a place.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Connections that are looked at to find one that can go.
@@ -61,7 +64,7 @@ struct Taken {
 impl Places {
     /// At most `most` connections, together costing at most a quarter of `limit` bytes.
     pub(crate) fn new(most: usize, limit: usize, budget: Arc<Budget>) -> Arc<Self> {
-        let memory = (limit / SHARE / 1024).max(FEWEST * 2 * SPEAKING as usize);
+        let memory = (limit / SHARE / 1024).max(FEWEST * (SPEAKING + STEP_COSTS) as usize);
         Arc::new(Self {
             seats: Arc::new(Semaphore::new(most)),
             memory: Arc::new(Semaphore::new(memory.min(Semaphore::MAX_PERMITS))),
@@ -106,16 +109,28 @@ impl Places {
         }
         let mut free = std::pin::pin!(Arc::clone(of).acquire_many_owned(many));
         loop {
-            self.make_way();
+            self.make_way(many);
             if let Ok(permit) = timeout(PATIENCE, free.as_mut()).await {
                 return permit.ok();
             }
         }
     }
 
-    /// Asks one connection to leave: the idlest of a few, or one whose sender is slow.
-    fn make_way(&self) {
-        self.dismiss(|_| true);
+    /// Asks connections to leave that cost this many KiB together: the idlest of a few each time, or
+    /// those whose sender is slow.
+    fn make_way(&self, costs: u32) {
+        let mut missing = costs as usize;
+        while missing > 0 {
+            let Some(freed) = self.dismiss(|_| true) else {
+                return;
+            };
+            missing = missing.saturating_sub(freed);
+        }
+    }
+
+    /// The same for the next request of a connection that could not pay for it.
+    pub(super) fn make_way_for_requests(&self) {
+        self.make_way(STEP_COSTS);
     }
 
     /// Asks one connection to leave whose sender is slow. For when memory is short: requests that never
@@ -124,7 +139,8 @@ impl Places {
         self.dismiss(|rank| !rank.quiet);
     }
 
-    fn dismiss(&self, may_go: impl Fn(&Rank) -> bool) {
+    /// What the connection costs that was asked to leave, in KiB.
+    fn dismiss(&self, may_go: impl Fn(&Rank) -> bool) -> Option<usize> {
         let mut taken = self.taken();
         let mut first: Option<(Rank, Arc<Pulse>)> = None;
         let all = taken.pulses.len();
@@ -141,9 +157,9 @@ impl Places {
             }
         }
         drop(taken);
-        if let Some((_, pulse)) = first {
-            pulse.ask_to_leave();
-        }
+        let (_, pulse) = first?;
+        pulse.ask_to_leave();
+        Some(pulse.with_cost(|cost| cost.as_ref().map_or(0, Cost::kib)))
     }
 }
 
@@ -166,16 +182,19 @@ impl Cost {
         self.charge();
     }
 
+    fn kib(&self) -> usize {
+        self.memory.num_permits()
+    }
+
     fn charge(&mut self) {
-        self.overhead.set(self.memory.num_permits() * 1024);
+        self.overhead.set(self.kib() * 1024);
     }
 
     /// Pays for some more requests in flight; for how many. `None` where connections cost what they may.
     pub(super) fn more_requests(&mut self) -> Option<usize> {
         let all = Arc::clone(self.memory.semaphore());
-        let more = all.try_acquire_many_owned(REQUEST * u32::try_from(STEP).ok()?);
-        self.add(more.ok()?);
-        Some(STEP)
+        self.add(all.try_acquire_many_owned(STEP_COSTS).ok()?);
+        Some(STEP as usize)
     }
 }
 
@@ -188,19 +207,22 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Waits until the connection may cost what one does that speaks.
+    /// Waits until the connection may cost what one does that speaks, its first requests included:
+    /// whoever got so far must not be closed for want of them.
     pub(super) async fn speak(&self) {
         self.pulse.wait(true);
-        let more = SPEAKING - SILENT;
+        let more = SPEAKING - SILENT + STEP_COSTS;
         let more = self.places.wait_for(&self.places.memory, more).await;
         self.pulse.wait(false);
-        if let Some(more) = more {
-            self.pulse.with_cost(|cost| {
-                if let Some(cost) = cost {
-                    cost.add(more);
-                }
-            });
-        }
+        let Some(more) = more else {
+            return;
+        };
+        self.pulse.paid_for(STEP as usize);
+        self.pulse.with_cost(|cost| {
+            if let Some(cost) = cost {
+                cost.add(more);
+            }
+        });
     }
 }
 

@@ -121,16 +121,26 @@ impl Pulse {
         let paid = cost.as_mut().map(Cost::more_requests);
         drop(cost);
         if let Some(Some(more)) = paid {
-            self.paid.fetch_add(more, Ordering::Relaxed);
+            self.paid_for(more);
         } else {
             self.overdrawn.store(true, Ordering::Relaxed);
             self.ask_to_leave();
         }
     }
 
-    /// Changes what the connection costs; `None` once it costs nothing any more.
-    pub(super) fn with_cost(&self, change: impl FnOnce(&mut Option<Cost>)) {
-        change(&mut self.cost.lock().unwrap_or_else(PoisonError::into_inner));
+    /// So many more requests in flight are paid for.
+    pub(super) fn paid_for(&self, more: usize) {
+        self.paid.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Whether it costs more than it may.
+    pub(super) fn is_overdrawn(&self) -> bool {
+        self.overdrawn.load(Ordering::Relaxed)
+    }
+
+    /// Looks at what the connection costs, or changes it; `None` once it costs nothing any more.
+    pub(super) fn with_cost<T>(&self, use_it: impl FnOnce(&mut Option<Cost>) -> T) -> T {
+        use_it(&mut self.cost.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn settle(&self) {
@@ -195,7 +205,7 @@ impl Pulse {
     /// Whether nothing is under way, or nothing that gets on.
     pub(super) fn can_go(&self) -> bool {
         let patience = if self.is_quiet() { FRESH } else { SLOW };
-        self.overdrawn.load(Ordering::Relaxed) || self.silence() >= patience
+        self.is_overdrawn() || self.silence() >= patience
     }
 
     /// Asks the connection to end.
@@ -207,7 +217,7 @@ impl Pulse {
     /// Waits until the connection is asked to end; whether that has to be at once.
     pub(super) async fn asked_to_leave(&self) -> bool {
         self.leave.notified().await;
-        self.overdrawn.load(Ordering::Relaxed)
+        self.is_overdrawn()
     }
 }
 

@@ -1,16 +1,22 @@
 //! Connections that are opened and not used, used slowly, or never ended.
 
+use std::collections::HashSet;
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use prost::Message;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{LIMIT_MIB, agent, assert_others_are_served, assert_unharmed};
 use crate::support::agent::{Agent, Setup};
 use crate::support::client::{self, Grpc, Http};
-use crate::support::raw::{DATA, END_HEADERS, GOAWAY, HEADERS, Raw, export_headers, frame};
+use crate::support::eventually;
+use crate::support::raw::{
+    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Raw, export_headers, frame,
+};
 use crate::support::sink::{Reply, Sink};
 use crate::support::telemetry::spans;
 
@@ -20,8 +26,9 @@ const MOST_KIB: u64 = LIMIT_MIB * 1024 * 11 / 10 + 10 * 1024;
 /// The share of connections in the limit, a quarter, and what a debug build has anyway.
 const CONNECTIONS_KIB: u64 = LIMIT_MIB * 1024 / 4 + 14 * 1024;
 
-/// As many connections as the limit of open files allows, at most `wanted`: both ends count here.
-fn affordable(wanted: usize) -> usize {
+/// Files that these tests may have open together, beside what they have anyway. Raised once, so that
+/// agents which are started later have it too.
+static FILES: LazyLock<(usize, Semaphore)> = LazyLock::new(|| {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
     let files = limits
         .lines()
@@ -34,15 +41,26 @@ fn affordable(wanted: usize) -> usize {
         numbers.next().unwrap(),
         numbers.next().unwrap_or(usize::MAX),
     );
-    let needed = wanted + 1000;
-    if soft < needed && hard > soft {
-        let raised = format!("--nofile={}:{hard}", needed.min(hard));
+    let wanted = hard.min(20_000);
+    if soft < wanted {
+        let raised = format!("--nofile={wanted}:{hard}");
         let pid = std::process::id().to_string();
-        let _ = Command::new("prlimit")
+        let done = Command::new("prlimit")
             .args(["--pid", &pid, &raised])
             .status();
+        assert!(done.unwrap().success(), "{raised}");
     }
-    wanted.min(needed.min(hard) - 1000)
+    let all = wanted.saturating_sub(1000);
+    (all, Semaphore::new(all))
+});
+
+/// As many connections as the limit of open files allows, at most `wanted`. They are this test's for as
+/// long as it keeps what comes with them.
+async fn affordable(wanted: usize) -> (usize, SemaphorePermit<'static>) {
+    let (all, free) = &*FILES;
+    let many = wanted.min(*all);
+    let permit = free.acquire_many(u32::try_from(many).unwrap());
+    (many, permit.await.unwrap())
 }
 
 const EXPORT: &[u8] = b"POST /v1/traces HTTP/1.1\r\nhost: a\r\n\
@@ -50,14 +68,60 @@ const EXPORT: &[u8] = b"POST /v1/traces HTTP/1.1\r\nhost: a\r\n\
 
 #[tokio::test]
 async fn ten_thousand_silent_connections_cost_two_kilobytes_each_and_disturb_nobody() {
-    let many = affordable(10_000);
+    let (many, _files) = affordable(10_000).await;
     let (_sink, agent) = agent().await;
+    // The share of connections and a fifth, beside what this build on this machine has anyway.
+    assert_unharmed(&agent, CONNECTIONS_KIB).await;
+    let most = agent.peak() + LIMIT_MIB * 1024 / 4 * 6 / 5;
     let mut silent = Vec::new();
     for _ in 0..many {
         silent.push(Raw::connect(agent.port()).await);
     }
-    assert_others_are_served(&agent).await;
-    assert_unharmed(&agent, CONNECTIONS_KIB).await;
+    let accepted = || agent.metric("otelagent_connections_total", "");
+    eventually("all are accepted", || accepted() >= many as u64).await;
+    // A new client is served the first time it comes.
+    let mut honest = Vec::new();
+    for _ in 0..3 {
+        let mut http = Http::connect(agent.port()).await;
+        let answer = http.post("/v1/traces", &[], b"").await.unwrap();
+        assert_eq!(answer.status, 200);
+        let mut grpc = Grpc::connect(agent.port()).await;
+        let answer = grpc.call(client::TRACES, &[]).await.unwrap();
+        assert_eq!(answer.status, 0);
+        honest.push((http, grpc));
+    }
+    // One with many calls at once may have to come again, since they are paid for as they come.
+    let mut comes = 1;
+    while !are_calls_answered(&agent, 20).await {
+        comes += 1;
+        assert!(comes < 5);
+    }
+    assert_unharmed(&agent, most).await;
+}
+
+/// Whether calls that are all begun before the first ends are all answered.
+async fn are_calls_answered(agent: &Agent, many: u32) -> bool {
+    let mut raw = Raw::open(agent.port(), &[]).await;
+    let streams = (0..many).map(|number| 2 * number + 1);
+    let begun = streams
+        .clone()
+        .flat_map(|stream| frame(HEADERS, END_HEADERS, stream, &export_headers()));
+    let ended = streams
+        .clone()
+        .flat_map(|stream| frame(DATA, END_STREAM, stream, &[0; 5]));
+    if !raw.write(&begun.chain(ended).collect::<Vec<_>>()).await {
+        return false;
+    }
+    let mut unanswered: HashSet<_> = streams.collect();
+    while !unanswered.is_empty() {
+        let Some(frame) = raw.read().await else {
+            return false;
+        };
+        if frame.kind == HEADERS {
+            unanswered.remove(&frame.stream);
+        }
+    }
+    true
 }
 
 #[tokio::test]
@@ -65,7 +129,8 @@ async fn thousands_of_idle_connections_make_way_for_new_ones() {
     let (_sink, agent) = agent().await;
     let mut idle = Vec::new();
     let mut waiting = Vec::new();
-    for number in 0..affordable(2000) {
+    let (many, _files) = affordable(2000).await;
+    for number in 0..many {
         if number % 2 == 0 {
             let mut http = Http::connect(agent.port()).await;
             let answer = http.post("/v1/traces", &[], b"").await.unwrap();
@@ -104,6 +169,7 @@ async fn unfinished(agent: &Agent, many: usize) -> Vec<Http> {
 async fn bodies_that_trickle_do_not_keep_others_out() {
     let (_sink, agent) = agent().await;
     let mut slow = Vec::new();
+    let (_, _files) = affordable(1600).await;
     for _ in 0..4 {
         slow.extend(unfinished(&agent, 400).await);
         for http in &mut slow {
@@ -187,7 +253,8 @@ async fn windows_filled_by_hundreds_of_clients_at_once_stay_within_the_memory_li
         }
     }
     let mut writers = JoinSet::new();
-    for _ in 0..400 {
+    let (many, _files) = affordable(400).await;
+    for _ in 0..many {
         let (port, calls) = (agent.port(), calls.clone());
         writers.spawn(async move {
             let mut raw = Raw::open(port, &[]).await;
@@ -196,7 +263,7 @@ async fn windows_filled_by_hundreds_of_clients_at_once_stay_within_the_memory_li
         });
     }
     let held = writers.join_all().await;
-    assert_eq!(held.len(), 400);
+    assert_eq!(held.len(), many);
     assert_unharmed(&agent, MOST_KIB).await;
 }
 
@@ -236,7 +303,8 @@ async fn a_full_memory_refuses_in_words_even_where_connections_are_many() {
     let mut grpc = Grpc::connect(agent.port()).await;
     while grpc.call(client::TRACES, &message).await.unwrap().status == 0 {}
     let mut silent = Vec::new();
-    for _ in 0..affordable(2000) {
+    let (many, _files) = affordable(2000).await;
+    for _ in 0..many {
         silent.push(Raw::connect(agent.port()).await);
     }
     let mut late = Grpc::connect(agent.port()).await;
