@@ -8,7 +8,7 @@ use std::time::Duration;
 use prost::Message;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{LIMIT_MIB, agent, assert_others_are_served, assert_unharmed};
 use crate::support::agent::{Agent, Setup};
@@ -312,4 +312,35 @@ async fn a_full_memory_refuses_in_words_even_where_connections_are_many() {
     assert_eq!(answer.status, 14);
     let peak = agent.peak();
     assert!(peak < MOST_KIB + 4 * 1024, "{peak} KiB");
+}
+
+#[tokio::test]
+async fn clients_that_are_refused_and_wait_as_told_are_not_taken_for_slow_ones() {
+    let sink = Sink::grpc().await;
+    sink.always(Some(Reply::Silence));
+    let agent = Setup::grpc(sink.address).start();
+    let message = spans("span", 2500).encode_to_vec();
+    let mut first = Http::connect(agent.port()).await;
+    let mut patient = Vec::new();
+    for _ in 0..10 {
+        patient.push(Http::connect(agent.port()).await);
+    }
+    while first
+        .post("/v1/traces", &[], &message)
+        .await
+        .unwrap()
+        .status
+        == 200
+    {}
+    for _ in 0..3 {
+        for http in &mut patient {
+            let answer = http.post("/v1/traces", &[], &message).await;
+            let answer = answer.expect("the connection is open");
+            assert_eq!(
+                (answer.status, answer.header("retry-after")),
+                (503, Some("1"))
+            );
+        }
+        sleep(Duration::from_millis(1200)).await;
+    }
 }
