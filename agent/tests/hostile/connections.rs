@@ -344,3 +344,27 @@ async fn clients_that_are_refused_and_wait_as_told_are_not_taken_for_slow_ones()
         sleep(Duration::from_millis(1200)).await;
     }
 }
+
+#[tokio::test]
+async fn what_connections_keep_of_large_bodies_is_paid_for() {
+    let (_sink, agent) = agent().await;
+    assert_unharmed(&agent, CONNECTIONS_KIB).await;
+    let before = agent.rss();
+    let message = spans("span", 2500).encode_to_vec();
+    let mut kept = Vec::new();
+    for _ in 0..300 {
+        let mut http = Http::connect(agent.port()).await;
+        let answer = http.post("/v1/traces", &[], &message).await.unwrap();
+        assert!([200, 503].contains(&answer.status), "{}", answer.status);
+        kept.push(http);
+    }
+    let delivered = || agent.metric("otelagent_memory_held_bytes", "") == 0;
+    eventually("all is delivered", delivered).await;
+    assert_eq!(agent.metric("otelagent_open_connections", ""), 300);
+    // Their share, a quarter, and what the way upstream keeps for its own requests.
+    let grown = (agent.rss() - before) / 1024;
+    assert!(
+        grown < LIMIT_MIB * 1024 / 4 + 8 * 1024,
+        "grew by {grown} KiB"
+    );
+}
