@@ -149,13 +149,13 @@ async fn an_upstream_sees_the_agents_certificate_or_none_and_the_next_one_after_
 }
 
 /// A receiver on one port that speaks TLS, with what else is said of it.
-fn receiver(pair: &str, more: &str) -> String {
+pub fn receiver(pair: &str, more: &str) -> String {
     format!(
         "grpc: {{endpoint: '127.0.0.1:0', tls: {{cert_file: '{pair}/crt', key_file: '{pair}/key'{more}}}}}"
     )
 }
 
-fn pair(files: &Files, issued: &Issued) -> String {
+pub fn pair(files: &Files, issued: &Issued) -> String {
     let pair = [
         ("crt", issued.certificate.as_str()),
         ("key", issued.key.as_str()),
@@ -163,7 +163,7 @@ fn pair(files: &Files, issued: &Issued) -> String {
     files.swap("server", &pair)
 }
 
-async fn accepted(agent: &Agent, authority: &Authority, identity: Option<&Issued>) -> bool {
+pub async fn accepted(agent: &Agent, authority: &Authority, identity: Option<&Issued>) -> bool {
     let Ok(stream) = connect(agent.port().port(), &["h2"], authority, identity).await else {
         return false;
     };

@@ -362,25 +362,36 @@ async fn serve_tls(
     place: Place,
 ) {
     let stream = tokio::select! {
-        stream = tls.with(stream, leave.clone()) => stream,
+        stream = tls.with(stream, &place, leave.clone()) => stream,
         _ = place.pulse.asked_to_leave() => None,
     };
+    // Boxed, here and above, so that a connection that says nothing costs little.
     match stream {
-        Some(stream) => connection::serve(stream, door, leave, place).await,
+        Some(stream) => Box::pin(connection::serve(stream, door, leave, place)).await,
         None => door.metrics().handshake_failed(),
     }
 }
 
 impl Handshakes {
     /// `None` where the client cannot or may not; the log gets a line a minute of that.
-    async fn with(&self, stream: TcpStream, mut stop: watch::Receiver<bool>) -> Option<Stream> {
+    async fn with(
+        &self,
+        stream: TcpStream,
+        place: &Place,
+        mut stop: watch::Receiver<bool>,
+    ) -> Option<Stream> {
         let peer = stream.peer_addr();
+        let shaken = async {
+            stream.peek(&mut [0]).await?;
+            place.speak_tls().await;
+            Box::pin(self.acceptor.accept(stream)).await
+        };
         let stopped = async {
             let _ = stop.wait_for(|stop| *stop).await;
             sleep(HANDSHAKE_WHILE_STOPPING).await;
         };
         let why = tokio::select! {
-            result = timeout(HANDSHAKE, self.acceptor.accept(stream)) => match result {
+            result = timeout(HANDSHAKE, shaken) => match result {
                 Ok(Ok(stream)) => return Some(Stream::Tls(Box::new(stream))),
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "took too long".to_owned(),

@@ -56,7 +56,7 @@ static FILES: LazyLock<(usize, Semaphore)> = LazyLock::new(|| {
 
 /// As many connections as the limit of open files allows, at most `wanted`. They are this test's for as
 /// long as it keeps what comes with them.
-async fn affordable(wanted: usize) -> (usize, SemaphorePermit<'static>) {
+pub(super) async fn affordable(wanted: usize) -> (usize, SemaphorePermit<'static>) {
     let (all, free) = &*FILES;
     let many = wanted.min(*all);
     let permit = free.acquire_many(u32::try_from(many).unwrap());

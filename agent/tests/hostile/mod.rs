@@ -3,6 +3,7 @@
 
 mod connections;
 mod frames;
+mod handshakes;
 mod requests;
 
 use std::time::Duration;
