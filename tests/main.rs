@@ -14,3 +14,4 @@ mod servers;
 mod simulated;
 mod threats;
 mod walks;
+mod way;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::Outcome;
@@ -77,10 +77,10 @@ impl Load {
         for number in 0..(self.rate * self.seconds) as usize {
             tick.tick().await;
             let api = Api::namespaced(client.clone(), &self.places[number % self.places.len()]);
-            let (fate, free) = (self.fate.clone(), free.clone());
-            drop(free.acquire().await?);
+            let (fate, free) = (self.fate.clone(), Arc::clone(&free));
+            let turn = Arc::clone(&free).acquire_owned().await?;
             running.spawn(async move {
-                one(&api, number, fate, &free)
+                one(&api, number, fate, turn, &free)
                     .await
                     .map_err(|error| error.to_string())
             });
@@ -99,11 +99,12 @@ impl Load {
     }
 }
 
-/// When the server answered, and after how long.
+/// When the server answered, and after how long. The turn is over then; the deletion waits for another.
 async fn one(
     api: &Api<Pod>,
     number: usize,
     fate: Fate,
+    turn: OwnedSemaphorePermit,
     free: &Semaphore,
 ) -> Outcome<(Instant, Duration)> {
     let parameters = PostParams {
@@ -116,7 +117,6 @@ async fn one(
         object["spec"]["nodeName"] = nodes[number % nodes.len()].as_str().into();
     }
     let pod: Pod = serde_json::from_value(object)?;
-    let turn = free.acquire().await?;
     let begun = Instant::now();
     api.create(&parameters, &pod).await?;
     let answered = Instant::now();

@@ -6,7 +6,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use http::Method;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use otelagent_operator::names;
 use serde_json::{Value, json};
@@ -16,6 +15,7 @@ use tokio::time::sleep;
 
 use crate::oracle::{get, list, request, truth_within};
 use crate::simulated::kubelet;
+use crate::way::way;
 
 /// How long anything may take to come about, on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_mins(4);
@@ -298,11 +298,7 @@ pub(super) async fn client(kubeconfig: &Path) -> Client {
 }
 
 pub(super) async fn config(kubeconfig: &Path) -> Config {
-    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
-    let options = KubeConfigOptions::default();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &options);
-    let mut config = config.await.unwrap();
-    config.proxy_url = None;
+    let mut config = way(kubeconfig).await;
     config.default_retry = false;
     config
 }

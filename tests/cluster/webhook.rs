@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{World, names, world};
 
 /// Of one authority; the next is made at two thirds, and signs a twenty-fourth later.
-const LIFE: Duration = Duration::from_mins(4);
+const LIFE: Duration = Duration::from_secs(150);
 
 #[test]
 fn the_webhook_injects_while_a_replica_is_lost_and_while_its_authority_changes() {

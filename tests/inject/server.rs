@@ -5,7 +5,6 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use kube::client::Body;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::Request;
 use kube::core::params::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, Config};
@@ -16,6 +15,8 @@ use otelagent_operator::inject::webhook::{self, Endpoint};
 use otelagent_operator::inject::{Namespaces, Recipe, Selection, canary};
 use serde_json::{Value, json};
 use testbed::{Bed, KubernetesVersion};
+
+use crate::way::way;
 
 /// Where policies are proved.
 pub(super) const CANARY: &str = "otelagent-canary";
@@ -82,16 +83,8 @@ impl Server {
 
     /// The way to an API server.
     pub(super) async fn config(kubeconfig: &Path, user: Option<&str>) -> Config {
-        let mut kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
-        for info in &mut kubeconfig.auth_infos {
-            if let Some(info) = &mut info.auth_info {
-                info.impersonate = user.map(Into::into);
-            }
-        }
-        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .unwrap();
-        config.proxy_url = None;
+        let mut config = way(kubeconfig).await;
+        config.auth_info.impersonate = user.map(Into::into);
         config
     }
 

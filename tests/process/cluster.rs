@@ -6,11 +6,12 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use kube::Config;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use testbed::Bed;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+
+use crate::way::way;
 
 /// Ends with this process: the bed watches it.
 static BED: LazyLock<Bed> = LazyLock::new(|| {
@@ -21,10 +22,7 @@ static BED: LazyLock<Bed> = LazyLock::new(|| {
 /// The way to the API server, as administrator.
 pub(super) async fn config() -> Config {
     let path = tokio::task::spawn_blocking(|| BED.kubeconfig().to_owned());
-    let kubeconfig = Kubeconfig::read_from(path.await.unwrap()).unwrap();
-    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .unwrap()
+    way(&path.await.unwrap()).await
 }
 
 /// What kubectl says, run in the repository; both streams, and whether it succeeded.

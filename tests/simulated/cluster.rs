@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use http::header::{HeaderName, HeaderValue};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 use testbed::Bed;
 
 use super::kubelet;
 use crate::oracle::log::Recorder;
+use crate::way::way;
 
 /// Whom the controller acts as.
 const OPERATOR: &str = "system:serviceaccount:otelagent-system:otelagent-operator";
@@ -23,7 +23,6 @@ const GROUPS: [&str; 3] = [
 
 /// The cluster all runs share.
 pub(super) struct Cluster {
-    kubeconfig: Kubeconfig,
     /// Sees everything, writes nothing.
     pub(super) recorder: Recorder,
     bed: Bed,
@@ -48,28 +47,23 @@ pub(super) async fn whole_cluster() -> &'static Cluster {
 fn start(what: &str) -> Cluster {
     let name = format!("{what}-{}", std::process::id());
     let bed = Bed::builder().name(name).start().expect("a control plane");
-    let kubeconfig = Kubeconfig::read_from(bed.kubeconfig()).unwrap();
     // Every test has a runtime of its own; what lives for all of them needs another.
     let (sender, receiver) = std::sync::mpsc::channel();
-    let config = kubeconfig.clone();
+    let kubeconfig = bed.kubeconfig().to_owned();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
         runtime.block_on(async move {
-            let client = Client::try_from(read(config).await).unwrap();
+            let client = Client::try_from(way(&kubeconfig).await).unwrap();
             kubelet::start(&client).await;
             sender.send(Recorder::start(&client)).unwrap();
             std::future::pending::<()>().await;
         });
     });
     let recorder = receiver.recv().unwrap();
-    let cluster = Cluster {
-        kubeconfig,
-        recorder,
-        bed,
-    };
+    let cluster = Cluster { recorder, bed };
     for part in [
         "crds",
         "manifests/default/namespaces.yaml",
@@ -84,14 +78,6 @@ fn start(what: &str) -> Cluster {
         "crd/otelagents.otelagent.dev",
     ]);
     cluster
-}
-
-async fn read(kubeconfig: Kubeconfig) -> Config {
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .unwrap();
-    config.proxy_url = None;
-    config
 }
 
 impl Cluster {
@@ -125,12 +111,12 @@ impl Cluster {
 
     /// As administrator.
     pub(super) async fn admin(&self) -> Client {
-        Client::try_from(read(self.kubeconfig.clone()).await).unwrap()
+        Client::try_from(way(self.bed.kubeconfig()).await).unwrap()
     }
 
     /// As the operator.
     pub(super) async fn as_operator(&self) -> Config {
-        let mut config = read(self.kubeconfig.clone()).await;
+        let mut config = way(self.bed.kubeconfig()).await;
         let header = |name: &'static str, value: &'static str| {
             (
                 HeaderName::from_static(name),

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use http::Method;
 use http::header::{HeaderName, HeaderValue};
 use kube::client::Body;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use otelagent_operator::controller::{Controller, InjectionSettings, Settings};
 use otelagent_operator::names;
@@ -17,6 +16,7 @@ use serde_json::{Value, json};
 use testbed::Bed;
 
 use crate::oracle::request;
+use crate::way::way;
 
 /// The platform namespace.
 pub(super) const PLATFORM: &str = "otelagent-system";
@@ -172,11 +172,7 @@ impl World {
 
 /// The way to the API server as somebody; `ServiceAccount`s with the groups they have.
 pub(super) async fn config(kubeconfig: &Path, user: Option<&str>) -> Config {
-    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
-    let options = KubeConfigOptions::default();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-    let mut config = config.unwrap();
-    config.proxy_url = None;
+    let mut config = way(kubeconfig).await;
     let Some(user) = user else { return config };
     let mut header = |name: &'static str, value: &str| {
         let value = HeaderValue::from_str(value).unwrap();

@@ -4,17 +4,18 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use kube::Client;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams,
 };
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
 use otelagent_operator::controller::{Controller, Settings};
 use otelagent_operator::names::FIELD_MANAGER;
 use otelagent_operator::process::{Fence, Metrics, client};
 use serde_json::{Value, json};
 use testbed::Bed;
 use tokio::task::JoinHandle;
+
+use crate::way::way;
 
 /// The platform namespace.
 pub(super) const PLATFORM: &str = "otelagent-system";
@@ -101,15 +102,8 @@ impl Server {
         let path = tokio::task::spawn_blocking(|| bed.kubeconfig().to_owned())
             .await
             .unwrap();
-        let mut config = Config::from_custom_kubeconfig(
-            Kubeconfig::read_from(path).unwrap(),
-            &KubeConfigOptions::default(),
-        )
-        .await
-        .unwrap();
-        config.proxy_url = None;
         let server = Self {
-            client: client::connect(config, &Fence::open()).unwrap(),
+            client: client::connect(way(&path).await, &Fence::open()).unwrap(),
         };
         let crd: Value =
             serde_saphyr::from_str(include_str!("../../crds/otelagents.yaml")).unwrap();
