@@ -2,6 +2,7 @@
 //! JSON; metrics as Prometheus text. Never shows telemetry or credentials. Must not know how the state
 //! comes about.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::budget::Budget;
@@ -31,8 +32,12 @@ use crate::rpc_status::json_string;
 /// A probe or scrape takes at most this.
 const CONNECTION: Duration = Duration::from_secs(30);
 
-/// Probes and scrapes at a time.
+/// Probes and scrapes at a time. Each takes a moment; where all places are taken, the oldest makes way,
+/// so that connections which say nothing cannot keep the kubelet out.
 const PLACES: usize = 32;
+
+/// Pause after an error such as "too many open files".
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Delivery that has not worked for this long is called failing, unless the question names another
 /// time.
@@ -292,36 +297,42 @@ where
     let _ = timeout(CONNECTION, connection).await;
 }
 
+/// Connections that are being served, the oldest first.
+#[derive(Default)]
+struct Visitors(VecDeque<AbortHandle>);
+
+impl Visitors {
+    fn serve(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
+        self.0.retain(|visitor| !visitor.is_finished());
+        if self.0.len() >= PLACES
+            && let Some(oldest) = self.0.pop_front()
+        {
+            oldest.abort();
+        }
+        self.0.push_back(tokio::spawn(connection).abort_handle());
+    }
+}
+
 /// Serves a TCP port until the process ends.
 pub(crate) async fn serve_tcp(listener: TcpListener, report: Arc<Report>, topic: Topic) {
-    let places = Arc::new(Semaphore::new(PLACES));
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+    let mut visitors = Visitors::default();
+    loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let served = connection(stream, Arc::clone(&report), topic);
-                tokio::spawn(async move {
-                    served.await;
-                    drop(place);
-                });
-            }
-            Err(_) => sleep(Duration::from_millis(100)).await,
+            Ok((stream, _)) => visitors.serve(connection(stream, Arc::clone(&report), topic)),
+            Err(_) => sleep(PAUSE).await,
         }
     }
 }
 
 /// Serves health on a Unix socket until the process ends.
 pub(crate) async fn serve_unix(listener: UnixListener, report: Arc<Report>) {
-    let places = Arc::new(Semaphore::new(PLACES));
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+    let mut visitors = Visitors::default();
+    loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let served = connection(stream, Arc::clone(&report), Topic::Health);
-                tokio::spawn(async move {
-                    served.await;
-                    drop(place);
-                });
+                visitors.serve(connection(stream, Arc::clone(&report), Topic::Health));
             }
-            Err(_) => sleep(Duration::from_millis(100)).await,
+            Err(_) => sleep(PAUSE).await,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Everything is bounded, since anyone on the network may connect: connections, header time and the
 //! life of a connection. Must not know what the pages say.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,13 +18,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use super::ProcessError;
 
 /// What Linux answers where it was started without IPv6 (`errno.h`).
 const EAFNOSUPPORT: i32 = 97;
-/// Connections at a time; a scraper and a kubelet need one each.
+/// Connections at a time; a scraper and a kubelet need one each. Where there are more, the oldest makes
+/// way, so that those which say nothing cannot keep a probe out.
 const CONNECTIONS: usize = 64;
 /// How long a request may take to arrive.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -87,17 +89,19 @@ where
     F: Fn(&str) -> Option<Page> + Send + Sync + 'static,
 {
     let page = Arc::new(page);
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        // The semaphore is never closed, so a permit always comes; the backlog holds who must wait.
-        let permit = Arc::clone(&permits).acquire_owned().await;
         match listener.accept().await {
             Ok((stream, _)) => {
+                open.retain(|connection| !connection.is_finished());
+                if open.len() >= CONNECTIONS
+                    && let Some(oldest) = open.pop_front()
+                {
+                    oldest.abort();
+                }
                 let page = Arc::clone(&page);
-                tokio::spawn(async move {
-                    connection(stream, page.as_ref()).await;
-                    drop(permit);
-                });
+                let served = async move { connection(stream, page.as_ref()).await };
+                open.push_back(tokio::spawn(served).abort_handle());
             }
             Err(error) => {
                 tracing::warn!(error = %error, "a connection could not be accepted");
@@ -211,10 +215,11 @@ mod tests {
     async fn silent_connections_do_not_keep_others_out() {
         let address = start(&Readiness::of(&[])).await;
         let mut silent = Vec::new();
-        for _ in 0..CONNECTIONS {
+        for _ in 0..CONNECTIONS * 4 {
             silent.push(TcpStream::connect(address).await.unwrap());
         }
-        let answer = tokio::time::timeout(HEADER_TIMEOUT * 2, ask(address, "GET /healthz"))
+        // Less than they may take to say something.
+        let answer = tokio::time::timeout(HEADER_TIMEOUT, ask(address, "GET /healthz"))
             .await
             .unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"));

@@ -368,3 +368,22 @@ async fn what_connections_keep_of_large_bodies_is_paid_for() {
         "grew by {grown} KiB"
     );
 }
+
+#[tokio::test]
+async fn neither_health_nor_metrics_are_kept_from_anybody_by_silent_connections() {
+    let (_sink, agent) = agent().await;
+    for (port, path) in [(agent.health, "/ready"), (agent.metrics, "/metrics")] {
+        let mut held = Vec::new();
+        for words in [&b""[..], b"GET / HT"].repeat(200) {
+            let mut raw = Raw::connect(port).await;
+            let _ = raw.write(words).await;
+            held.push(raw);
+        }
+        let mut http = Http::connect(port).await;
+        let asked = format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");
+        http.write(asked.as_bytes()).await;
+        let answer = timeout(Duration::from_secs(10), http.read()).await;
+        assert_eq!(answer.unwrap().unwrap().status, 200);
+    }
+    assert_unharmed(&agent, CONNECTIONS_KIB).await;
+}
