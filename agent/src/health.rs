@@ -33,7 +33,7 @@ use crate::rpc_status::json_string;
 const CONNECTION: Duration = Duration::from_secs(30);
 
 /// Probes and scrapes at a time. Each takes a moment; where all places are taken, the oldest makes way,
-/// so that connections which say nothing cannot keep the kubelet out.
+/// so that connections which say nothing cannot keep a probe out.
 const PLACES: usize = 32;
 
 /// Pause after an error such as "too many open files".
