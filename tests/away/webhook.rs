@@ -199,7 +199,7 @@ async fn what_was_missed_is_counted_and_repaired(world: &World, bare: &BTreeSet<
     assert_eq!(modes, vec![Some("Sidecar".to_owned()); 4]);
 
     let bare = format!("{}?labelSelector=%21app", pods_path("shop"));
-    world.delete(&bare).await;
+    world.delete_all(&bare).await;
     world
         .until_status(LENIENT, "nothing missed", |status| {
             status["pods"]["missed"] == 0 && is(status, "Injected", "True")

@@ -146,8 +146,18 @@ impl World {
     }
 
     pub(super) async fn delete(&self, path: &str) {
-        let now = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0});
-        send(&self.admin, Method::DELETE, path, &now).await.unwrap();
+        send(&self.admin, Method::DELETE, path, &at_once())
+            .await
+            .unwrap();
+    }
+
+    /// Deletes a collection. The server ends such a request after a minute, however much is left.
+    pub(super) async fn delete_all(&self, path: &str) {
+        until("everything is deleted", PATIENCE, async || {
+            let answer = send(&self.admin, Method::DELETE, path, &at_once()).await;
+            answer.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
     }
 
     /// Makes an `OtelAgent` whose spec is completed by where it exports to and how long paths are held.
@@ -282,6 +292,10 @@ pub(super) fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
     let all = status["conditions"].as_array().into_iter().flatten();
     let mut found = all.filter(|condition| condition["type"] == kind);
     found.next().unwrap_or(&Value::Null)
+}
+
+fn at_once() -> Value {
+    json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0})
 }
 
 /// A pod that nobody places: it is created and counted, and costs nobody anything more.
