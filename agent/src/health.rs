@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -302,14 +303,22 @@ where
 struct Visitors(VecDeque<AbortHandle>);
 
 impl Visitors {
-    fn serve(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
+    /// Serves whoever was accepted, wherever that was.
+    async fn meet<S, A>(&mut self, accepted: io::Result<(S, A)>, report: &Arc<Report>, topic: Topic)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Ok((stream, _)) = accepted else {
+            return sleep(PAUSE).await;
+        };
         self.0.retain(|visitor| !visitor.is_finished());
         if self.0.len() >= PLACES
             && let Some(oldest) = self.0.pop_front()
         {
             oldest.abort();
         }
-        self.0.push_back(tokio::spawn(connection).abort_handle());
+        let served = connection(stream, Arc::clone(report), topic);
+        self.0.push_back(tokio::spawn(served).abort_handle());
     }
 }
 
@@ -317,10 +326,8 @@ impl Visitors {
 pub(crate) async fn serve_tcp(listener: TcpListener, report: Arc<Report>, topic: Topic) {
     let mut visitors = Visitors::default();
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => visitors.serve(connection(stream, Arc::clone(&report), topic)),
-            Err(_) => sleep(PAUSE).await,
-        }
+        let accepted = listener.accept().await;
+        visitors.meet(accepted, &report, topic).await;
     }
 }
 
@@ -328,11 +335,7 @@ pub(crate) async fn serve_tcp(listener: TcpListener, report: Arc<Report>, topic:
 pub(crate) async fn serve_unix(listener: UnixListener, report: Arc<Report>) {
     let mut visitors = Visitors::default();
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                visitors.serve(connection(stream, Arc::clone(&report), Topic::Health));
-            }
-            Err(_) => sleep(PAUSE).await,
-        }
+        let accepted = listener.accept().await;
+        visitors.meet(accepted, &report, Topic::Health).await;
     }
 }

@@ -344,13 +344,7 @@ fn service(
 > {
     service_fn(move |request| {
         door.turn.request_arrived();
-        let overdrawn_before = pulse.is_overdrawn();
-        let in_flight = pulse.begin();
-        if !overdrawn_before && pulse.is_overdrawn() {
-            // It ends, since nobody may cost more; there is room once its client comes again.
-            door.places().make_way_for_requests();
-        }
-        answer(Arc::clone(&door), request, in_flight, stop.clone())
+        answer(Arc::clone(&door), request, pulse.begin(), stop.clone())
     })
 }
 

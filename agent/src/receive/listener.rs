@@ -365,7 +365,7 @@ async fn serve_tls(
         stream = tls.with(stream, &place, leave.clone()) => stream,
         _ = place.pulse.asked_to_leave() => None,
     };
-    // Boxed, here and above, so that a connection that says nothing costs little.
+    // Boxed, as the handshake is, so that a connection that says nothing costs little.
     match stream {
         Some(stream) => Box::pin(connection::serve(stream, door, leave, place)).await,
         None => door.metrics().handshake_failed(),

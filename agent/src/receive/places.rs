@@ -87,7 +87,7 @@ impl Places {
     pub(crate) async fn enter(self: &Arc<Self>) -> Option<Place> {
         let seat = self.wait_for(&self.seats, 1).await?;
         let memory = self.wait_for(&self.memory, SILENT).await?;
-        let pulse = Pulse::new(Cost::new(memory, self.budget.overhead()));
+        let pulse = Pulse::new(Cost::new(memory, self.budget.overhead()), self);
         let mut taken = self.taken();
         let index = taken.free.pop().unwrap_or(taken.pulses.len());
         let entry = Some(Arc::clone(&pulse));
@@ -121,7 +121,7 @@ impl Places {
     }
 
     /// Asks connections to leave that cost this many KiB together: the idlest of a few each time, or
-    /// those whose sender is slow.
+    /// those whose sender is slow. One seat is as good as one KiB: whoever leaves has more.
     fn make_way(&self, costs: u32) {
         let mut missing = costs as usize;
         while missing > 0 {

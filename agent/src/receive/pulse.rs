@@ -4,13 +4,13 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::places::Cost;
+use super::places::{Cost, Places};
 
 /// The headers of a request arrive within this of their first byte, give or take one look at them.
 const HEADERS: Duration = Duration::from_secs(10);
@@ -46,6 +46,8 @@ pub(super) struct Pulse {
     /// Requests in flight that are paid for.
     paid: AtomicUsize,
     cost: Mutex<Option<Cost>>,
+    /// Where others make way.
+    places: Weak<Places>,
 }
 
 /// How gladly a connection is spared: those without a request before those whose sender is slow, and
@@ -58,7 +60,7 @@ pub(super) struct Rank {
 }
 
 impl Pulse {
-    pub(super) fn new(cost: Cost) -> Arc<Self> {
+    pub(super) fn new(cost: Cost, places: &Arc<Places>) -> Arc<Self> {
         Arc::new(Self {
             started: Instant::now(),
             in_flight: AtomicUsize::new(0),
@@ -73,6 +75,7 @@ impl Pulse {
             leave: Notify::new(),
             paid: AtomicUsize::new(0),
             cost: Mutex::new(Some(cost)),
+            places: Arc::downgrade(places),
         })
     }
 
@@ -117,14 +120,15 @@ impl Pulse {
     /// More requests are in flight than ever before: HTTP/2 keeps the room they take until the
     /// connection ends.
     fn pay(&self) {
-        let mut cost = self.cost.lock().unwrap_or_else(PoisonError::into_inner);
-        let paid = cost.as_mut().map(Cost::more_requests);
-        drop(cost);
-        if let Some(Some(more)) = paid {
+        if let Some(more) = self.with_cost(|cost| cost.as_mut()?.more_requests()) {
             self.paid_for(more);
-        } else {
-            self.overdrawn.store(true, Ordering::Relaxed);
-            self.ask_to_leave();
+            return;
+        }
+        let first = !self.overdrawn.swap(true, Ordering::Relaxed);
+        self.ask_to_leave();
+        if first && let Some(places) = self.places.upgrade() {
+            // It ends, since nobody may cost more; there is room once its client comes again.
+            places.make_way_for_requests();
         }
     }
 
@@ -134,7 +138,7 @@ impl Pulse {
     }
 
     /// Whether it costs more than it may.
-    pub(super) fn is_overdrawn(&self) -> bool {
+    fn is_overdrawn(&self) -> bool {
         self.overdrawn.load(Ordering::Relaxed)
     }
 
