@@ -369,11 +369,20 @@ pub(super) fn pod(labels: Value) -> Value {
 
 /// Repeats until it succeeds.
 pub(super) async fn until<T>(what: &str, attempt: impl AsyncFn() -> Result<T, String>) -> T {
+    until_within(PATIENCE, what, attempt).await
+}
+
+/// The same for what takes longer.
+pub(super) async fn until_within<T>(
+    patience: Duration,
+    what: &str,
+    attempt: impl AsyncFn() -> Result<T, String>,
+) -> T {
     let begun = Instant::now();
     loop {
         match attempt().await {
             Ok(found) => return found,
-            Err(why) => assert!(begun.elapsed() < PATIENCE, "{what}: {why}"),
+            Err(why) => assert!(begun.elapsed() < patience, "{what}: {why}"),
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

@@ -13,7 +13,8 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::bed::{
-    ADMISSION, Caller, PLATFORM, World, agents_of, condition, is_possible, settings, sidecar, until,
+    ADMISSION, Caller, PLATFORM, World, agents_of, condition, is_possible, settings, sidecar,
+    until, until_within,
 };
 use crate::effort::is_full;
 
@@ -135,8 +136,8 @@ async fn make(tenant: Arc<Caller>, made: Arc<AtomicUsize>) {
 
 /// All but the oldest are refused with the reason; of ten thousand the last after a while.
 async fn everybody_is_told(tenant: &Caller) {
-    let (begun, limit) = (Instant::now(), if is_full() { 30 } else { 5 });
-    loop {
+    let patience = Duration::from_mins(if is_full() { 30 } else { 5 });
+    until_within(patience, "everybody told", async || {
         let agents = tenant.list(&agents_of(CROWD)).await;
         let accepted = |agent: &serde_json::Value| condition(&agent["status"], "Accepted");
         let refused = agents
@@ -148,11 +149,11 @@ async fn everybody_is_told(tenant: &Caller) {
             .filter(|agent| accepted(agent)["status"] == "True")
             .count();
         if refused == crowd() - MAX_PER_NAMESPACE && taken == MAX_PER_NAMESPACE {
-            return;
+            return Ok(());
         }
-        let told = format!("{taken} taken, {refused} refused");
-        assert!(begun.elapsed() < Duration::from_mins(limit), "{told}");
         // Thousands are a long list, which the server had better not be asked for all the time.
         tokio::time::sleep(Duration::from_secs(5)).await;
-    }
+        Err(format!("{taken} taken, {refused} refused"))
+    })
+    .await;
 }

@@ -10,14 +10,16 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{LIMIT_MIB, agent, assert_others_are_served, assert_unharmed};
-use crate::support::agent::{Agent, Setup};
+use super::{
+    LIMIT_MIB, agent, agent_that_keeps_all, assert_grown_by_its_share, assert_others_are_served,
+    assert_unharmed,
+};
+use crate::support::agent::Agent;
 use crate::support::client::{self, Grpc, Http};
 use crate::support::eventually;
 use crate::support::raw::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Raw, export_headers, frame,
 };
-use crate::support::sink::{Reply, Sink};
 use crate::support::telemetry::spans;
 
 /// The limit and a tenth, and what a debug build has anyway.
@@ -296,9 +298,7 @@ async fn connections_that_come_and_go_leave_nothing_behind() {
 
 #[tokio::test]
 async fn a_full_memory_refuses_in_words_even_where_connections_are_many() {
-    let sink = Sink::grpc().await;
-    sink.always(Some(Reply::Silence));
-    let agent = Setup::grpc(sink.address).start();
+    let (_sink, agent) = agent_that_keeps_all().await;
     let message = spans("span", 500).encode_to_vec();
     let mut grpc = Grpc::connect(agent.port()).await;
     while grpc.call(client::TRACES, &message).await.unwrap().status == 0 {}
@@ -316,9 +316,7 @@ async fn a_full_memory_refuses_in_words_even_where_connections_are_many() {
 
 #[tokio::test]
 async fn clients_that_are_refused_and_wait_as_told_are_not_taken_for_slow_ones() {
-    let sink = Sink::grpc().await;
-    sink.always(Some(Reply::Silence));
-    let agent = Setup::grpc(sink.address).start();
+    let (_sink, agent) = agent_that_keeps_all().await;
     let message = spans("span", 2500).encode_to_vec();
     let mut first = Http::connect(agent.port()).await;
     let mut patient = Vec::new();
@@ -361,12 +359,7 @@ async fn what_connections_keep_of_large_bodies_is_paid_for() {
     let delivered = || agent.metric("otelagent_memory_held_bytes", "") == 0;
     eventually("all is delivered", delivered).await;
     assert_eq!(agent.metric("otelagent_open_connections", ""), 300);
-    // Their share, a quarter, and what the way upstream keeps for its own requests.
-    let grown = (agent.rss() - before) / 1024;
-    assert!(
-        grown < LIMIT_MIB * 1024 / 4 + 8 * 1024,
-        "grew by {grown} KiB"
-    );
+    assert_grown_by_its_share(&agent, before);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use crate::support::raw::Raw;
 use crate::support::sink::Sink;
 use crate::tls::{accepted, pair, receiver};
 
-use super::LIMIT_MIB;
+use super::assert_grown_by_its_share;
 use super::connections::affordable;
 
 /// A record that holds the beginning of a `ClientHello` of 16,380 bytes (RFC 8446, sections 4 and 5.1),
@@ -29,6 +29,7 @@ async fn thousands_of_handshakes_that_do_not_end_cost_their_share_and_disturb_no
         (begun(11), most / 2),
         (begun(15_000), most / 2),
     ] {
+        println!("{} bytes said on each of {many}", words.len());
         let agent = Setup::grpc(sink.address)
             .receiver(&receiver(&pair, ""))
             .start();
@@ -43,13 +44,6 @@ async fn thousands_of_handshakes_that_do_not_end_cost_their_share_and_disturb_no
         let come = || agent.metric("otelagent_connections_total", "");
         eventually("all have come", || come() > many as u64).await;
         assert!(accepted(&agent, &authority, None).await);
-        // Their share, a quarter, and what the way upstream keeps for its own requests.
-        let grown = (agent.rss() - before) / 1024;
-        let most = LIMIT_MIB * 1024 / 4 + 8 * 1024;
-        assert!(
-            grown < most,
-            "grew by {grown} KiB, {} bytes said",
-            words.len()
-        );
+        assert_grown_by_its_share(&agent, before);
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::support::agent::{Agent, Setup};
 use crate::support::client::{self, Grpc, Http};
-use crate::support::sink::Sink;
+use crate::support::sink::{Reply, Sink};
 use crate::support::telemetry::spans;
 
 /// The memory limit of most agents here, and what may come on top of it: a tenth, and the buffers of
@@ -23,6 +23,13 @@ const LIMIT_MIB: u64 = 64;
 async fn agent() -> (Sink, Agent) {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address).start();
+    (sink, agent)
+}
+
+/// The same with an upstream that takes everything and never answers, so that all of it is kept.
+async fn agent_that_keeps_all() -> (Sink, Agent) {
+    let (sink, agent) = agent().await;
+    sink.always(Some(Reply::Silence));
     (sink, agent)
 }
 
@@ -59,5 +66,15 @@ async fn assert_unharmed(agent: &Agent, most_kib: u64) {
     assert!(
         peak < most_kib,
         "{peak} KiB at the peak, {most_kib} allowed"
+    );
+}
+
+/// Since `before`, bytes of resident memory, the agent has grown by no more than the share of
+/// connections, a quarter of the limit, and what the way upstream keeps for its own requests.
+fn assert_grown_by_its_share(agent: &Agent, before: u64) {
+    let grown = (agent.rss() - before) / 1024;
+    assert!(
+        grown < LIMIT_MIB * 1024 / 4 + 8 * 1024,
+        "grew by {grown} KiB"
     );
 }
