@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use demo::steps::PLATFORM;
 use demo::wait::{Seen, until};
 use serde_json::{Value, json};
 
@@ -75,6 +76,17 @@ fn leads(world: &World, pod: &str) -> bool {
         .any(|line| line.starts_with("otelagent_leader") && line.ends_with(" 1"))
 }
 
+/// How often the operator's containers have been started again, in all.
+fn restarts(world: &World) -> u64 {
+    let pods: Value = world
+        .kubectl
+        .get(&["pods", "--namespace=otelagent-system", OPERATOR])
+        .unwrap();
+    let pods = pods["items"].as_array().into_iter().flatten();
+    let counts = pods.map(|pod| pod["status"]["containerStatuses"][0]["restartCount"].as_u64());
+    counts.flatten().sum()
+}
+
 #[test]
 fn a_restarted_api_server_injects_the_first_pods_it_answers_and_the_operator_goes_on() {
     let Some(world) = world("a restarted API server") else {
@@ -90,7 +102,7 @@ fn a_restarted_api_server_injects_the_first_pods_it_answers_and_the_operator_goe
         .unwrap();
     world.agent("restart", "restarted", "mode: Sidecar");
     world.until_serving("restart", "Sidecar");
-    let objects = world.cluster_objects();
+    let (objects, restarts) = (world.cluster_objects(), restarts(&world));
 
     bed.stop_apiserver().unwrap();
     std::thread::sleep(Duration::from_secs(1));
@@ -110,24 +122,23 @@ fn a_restarted_api_server_injects_the_first_pods_it_answers_and_the_operator_goe
         "the very first is injected"
     );
 
-    world.patch(
-        "restart",
-        &json!({"spec": {"workloads": {"flushInterval": "1s"}}}),
-    );
+    // Kinds that are no part of the server are served a little later.
+    let change = json!({"spec": {"workloads": {"flushInterval": "1s"}}});
+    until("the change taken", PATIENCE, || {
+        let taken = world.kubectl.patch(PLATFORM, "otelagent/restart", &change);
+        taken.map(Seen::Done)
+    })
+    .unwrap();
     world.until_status("restart", "the change carried out", |status| {
         status["pods"]["stale"] == 1
     });
     assert_ne!(world.cluster_objects(), objects, "a new policy stands");
-    let pods: Value = world
-        .kubectl
-        .get(&["pods", "--namespace=otelagent-system", OPERATOR])
-        .unwrap();
-    for pod in pods["items"].as_array().unwrap() {
-        let restarts = pod["status"]["containerStatuses"][0]["restartCount"]
-            .as_u64()
-            .unwrap_or_default();
-        assert!(restarts <= 1, "no crash loop: {}", pod["status"]);
-    }
+    let since = self::restarts(&world).saturating_sub(restarts);
+    println!("containers started again: {restarts} before, {since} since");
+    assert!(
+        since <= 2,
+        "each of two at most once, no crash loop: {since}"
+    );
     world.end_namespace("restarted");
 }
 

@@ -464,7 +464,8 @@ fn theirs(live: &Value) -> Value {
     })
 }
 
-/// A Service and the policies under other names, with the labels of the operator's own.
+/// A Service and the policies under other names, with the labels of the operator's own. Their bindings select
+/// nothing: of two that inject the same pod, the server takes any first.
 fn copies(objects: &[(String, Value)]) -> Vec<(String, Value)> {
     let copied = objects
         .iter()
@@ -474,6 +475,10 @@ fn copies(objects: &[(String, Value)]) -> Vec<(String, Value)> {
         let (collection, name) = path.rsplit_once('/').unwrap_or_default();
         let name = format!("copy-of-{name}");
         copy["metadata"]["name"] = json!(name);
+        if path.contains("bindings/") {
+            copy["spec"]["matchResources"] =
+                json!({"namespaceSelector": {"matchLabels": {"copies": "select-nothing"}}});
+        }
         (format!("{collection}/{name}"), copy)
     });
     copied.collect()

@@ -93,9 +93,10 @@ async fn a_running_object_survives_a_walk_over_its_spec_and_ends_as_one_made_ane
     let mut shortest = moves[..=at].to_vec();
     let mut part = shortest.len() / 2;
     let begun = Instant::now();
-    while part > 0 && begun.elapsed() < Duration::from_mins(5) {
+    let goes_on = || begun.elapsed() < Duration::from_mins(5);
+    while part > 0 && goes_on() {
         let mut from = 0;
-        while from + part < shortest.len() {
+        while from + part < shortest.len() && goes_on() {
             let mut fewer = shortest.clone();
             fewer.drain(from..from + part);
             walker.anew().await;
@@ -452,14 +453,16 @@ impl Walker {
         }))
     }
 
-    /// Waits until the object serves, gives pods what it serves (those that came before are missed or
-    /// stale, as they should be), and waits until the older paths are gone.
+    /// Waits until the object serves as wanted, gives pods what it serves (those that came before are missed
+    /// or stale, as they should be), and waits until the older paths are gone. While a vehicle is made an
+    /// older path serves and is ready as well.
     async fn until_only_the_wanted_path_stands(&self) -> Result<(), String> {
         let begun = Instant::now();
         let mut was_rolled = false;
         loop {
             let status = self.rest().await?;
-            let is_ready = condition(&status, "Ready")["status"] == "True";
+            let is_ready = condition(&status, "Ready")["status"] == "True"
+                && status["mode"] == self.spec["mode"];
             let is_switching = condition(&status, "Switching")["status"] == "True";
             if is_ready && !was_rolled {
                 self.roll().await;
