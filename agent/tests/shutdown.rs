@@ -136,7 +136,7 @@ async fn what_waits_for_company_leaves_at_once() {
     agent.terminate();
     let (code, _) = tokio::task::spawn_blocking(|| agent.wait()).await.unwrap();
     assert!(
-        started.elapsed() < Duration::from_secs(2),
+        started.elapsed() < Duration::from_secs(10),
         "{:?}",
         started.elapsed()
     );
@@ -181,7 +181,7 @@ async fn what_cannot_be_delivered_in_time_is_told_as_lost() {
     agent.terminate();
     let (code, log) = tokio::task::spawn_blocking(|| agent.wait()).await.unwrap();
     assert!(
-        started.elapsed() < Duration::from_millis(2500),
+        started.elapsed() < Duration::from_secs(5),
         "{:?}",
         started.elapsed()
     );

@@ -20,6 +20,10 @@ use crate::way::way;
 
 /// Where policies are proved.
 pub(super) const CANARY: &str = "otelagent-canary";
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// Warnings come with another tick of the API server's, of a second each, in which nothing can be asked.
+const UNTIL_WARNED: Duration = Duration::from_millis(2500);
 
 /// The bed of a release, brought up on first use. It ends with this process, which it watches.
 pub(super) fn bed_of(release: KubernetesVersion) -> &'static Bed {
@@ -209,8 +213,7 @@ impl Server {
         let asking = canary::in_force_pod(&input.recipe.agent);
         self.until_injected("the entry", &asking, &input.recipe)
             .await;
-        // The warning comes with the next tick of the API server, in which nothing can be asked.
-        tokio::time::sleep(Duration::from_millis(1100)).await;
+        tokio::time::sleep(UNTIL_WARNED).await;
     }
 
     async fn until_injected(&self, what: &str, probe: &Value, recipe: &Recipe) {
@@ -248,16 +251,15 @@ impl Server {
         let asking = canary::in_force_pod(&input.recipe.agent);
         self.until_injected("the binding", &asking, &input.recipe)
             .await;
-        // The warning comes with the same tick of the same API server, in which nothing can be asked.
-        tokio::time::sleep(Duration::from_millis(1100)).await;
+        tokio::time::sleep(UNTIL_WARNED).await;
         policies
     }
 
-    /// Repeats until it succeeds: a policy is seen within about a second.
+    /// Repeats until it succeeds: a policy is seen within about a second by a server that is not busy.
     pub(super) async fn until(&self, what: &str, attempt: impl AsyncFn() -> Result<(), String>) {
         let begun = Instant::now();
         while let Err(why) = attempt().await {
-            assert!(begun.elapsed() < Duration::from_secs(10), "{what}: {why}");
+            assert!(begun.elapsed() < PATIENCE, "{what}: {why}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

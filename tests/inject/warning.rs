@@ -25,11 +25,17 @@ async fn a_pod_that_cannot_be_injected_is_refused_where_the_user_wants_that() {
         json!({"name": "a"}),
         json!({"containers": [{"name": names::CONTAINER, "image": "x"}]}),
     );
-    let answer = server.dry_run("strict", &taken).await;
-    assert_eq!(answer.status, 403);
-    let message = answer.body["message"].as_str().unwrap();
     let why = "OtelAgent otelagent-system/strict did not inject this pod: a container is named otelagent, as the agent's; rename it";
-    assert!(message.ends_with(why), "{message}");
+    server
+        .until("a refusal with the reason", async || {
+            let answer = server.dry_run("strict", &taken).await;
+            let message = answer.body["message"].as_str().unwrap_or_default();
+            let is_refused = answer.status == 403 && message.ends_with(why);
+            is_refused
+                .then_some(())
+                .ok_or_else(|| format!("{} {message}", answer.status))
+        })
+        .await;
 
     let fine = pod(
         json!({"name": "a"}),
