@@ -21,6 +21,8 @@ const SHORT: usize = 20;
 const FULL: usize = 500;
 /// Everything comes to rest within this time, also on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
+/// A pod that is not taken within this time is refused.
+const REFUSED: Duration = Duration::from_secs(5);
 /// Edits between two comparisons with an object made anew.
 const STRIDE: usize = 50;
 
@@ -242,7 +244,7 @@ impl Walker {
             &self.server.client,
             PLATFORM,
             self.name,
-            Duration::from_secs(15),
+            Duration::from_mins(1),
         )
         .await?;
         if !lies.is_empty() {
@@ -392,8 +394,12 @@ impl Walker {
                 "metadata": {"name": name, "namespace": SHOP, "labels": {"app": name}},
                 "spec": {"containers": [{"name": "app", "image": "none"}]},
             });
-            for _ in 0..50 {
-                if self.server.create(&pod).await.is_ok() {
+            let begun = Instant::now();
+            while let Err(error) = self.server.create(&pod).await {
+                let still_there = matches!(&error, kube::Error::Api(status) if status.code == 409);
+                // What a spec of the walk has refused is not created, which the status must bear.
+                let patience = if still_there { PATIENCE } else { REFUSED };
+                if begun.elapsed() > patience {
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
