@@ -29,6 +29,9 @@ use crate::status::{Facts, Failure, Owner, Restarts};
 const LOOK_AT: usize = 50;
 /// Between two looks at the workloads of one `OtelAgent`, at least.
 const PACE: Duration = Duration::from_secs(2);
+/// How long a webhook that may have been away must have answered before anything is restarted: one of its
+/// replicas is back before the other, and a workload that is missed again is not restarted again.
+const STEADY: Duration = Duration::from_secs(5);
 /// When to look again while something rolls, and while something waits.
 const WHILE_RUNNING: Duration = Duration::from_secs(5);
 pub(crate) const WHILE_WAITING: Duration = Duration::from_secs(30);
@@ -37,6 +40,8 @@ pub(crate) const WHILE_WAITING: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(crate) struct Memory {
     looked_at: Option<std::time::Instant>,
+    /// Since when the webhook has answered at every look, as long as there were candidates.
+    answers_since: Option<std::time::Instant>,
     /// Whether it is known that no restart is under way.
     idle: bool,
     /// The candidate looked at last, so that all get their turn.
@@ -84,7 +89,9 @@ pub(crate) async fn carry_out(
         },
         Err(error) => failed(&error),
     };
-    let again = next_look(&restarts);
+    let soon = context.with_restarts(&valid.uid, |memory| memory.is_about_to_be_steady());
+    let soon = soon.then_some(WHILE_RUNNING);
+    let again = soon.into_iter().chain(next_look(&restarts)).min();
     (restarts, again)
 }
 
@@ -145,11 +152,16 @@ async fn attempt(
             .filter(|(owner, verdict)| still(owner, verdict))
             .collect());
     }
-    if !candidates.is_empty() && !injects_now(context, valid, recipe).await? {
-        let verdicts = until_the_webhook_answers(candidates, known);
-        context.remember_probe(&valid.uid, None);
-        context.with_restarts(&valid.uid, |memory| memory.known.clone_from(&verdicts));
-        return Ok(verdicts);
+    if !candidates.is_empty() && context.engine == Ok(Engine::Webhook) {
+        let answers = injects_now(context, valid, recipe).await?;
+        if !answers {
+            context.remember_probe(&valid.uid, None);
+        }
+        if !context.with_restarts(&valid.uid, |memory| memory.is_steady(answers)) {
+            let verdicts = until_the_webhook_answers(candidates, known, answers);
+            context.with_restarts(&valid.uid, |memory| memory.known.clone_from(&verdicts));
+            return Ok(verdicts);
+        }
     }
     let mut budgets = BTreeMap::new();
     let mut marked = Vec::new();
@@ -196,9 +208,6 @@ async fn injects_now(
     valid: &ValidAgent,
     recipe: &str,
 ) -> Result<bool, ControllerError> {
-    if context.engine != Ok(Engine::Webhook) {
-        return Ok(true);
-    }
     let given = injection::given_now(context, &valid.label()).await?;
     Ok(given == recipe)
 }
@@ -207,8 +216,14 @@ async fn injects_now(
 fn until_the_webhook_answers(
     candidates: BTreeSet<Owner>,
     known: BTreeMap<Owner, Verdict>,
+    answers: bool,
 ) -> BTreeMap<Owner, Verdict> {
-    let waits = |owner| (owner, Verdict::Waits("the webhook does not answer".into()));
+    let why = if answers {
+        "the webhook has only just begun to answer"
+    } else {
+        "the webhook does not answer"
+    };
+    let waits = |owner| (owner, Verdict::Waits(why.into()));
     let mut verdicts: BTreeMap<Owner, Verdict> = candidates.into_iter().map(waits).collect();
     let running = known.into_iter();
     verdicts.extend(running.filter(|(_, verdict)| *verdict == Verdict::Running));
@@ -222,8 +237,24 @@ impl Memory {
         if !too_soon {
             self.looked_at = Some(std::time::Instant::now());
         }
+        if !has_candidates {
+            self.answers_since = None;
+        }
         let is_due = !too_soon && (has_candidates || !self.idle);
         (is_due, self.known.clone(), self.last.clone())
+    }
+
+    /// Whether the webhook has answered for long enough, now that it does or does not.
+    fn is_steady(&mut self, answers: bool) -> bool {
+        let now = std::time::Instant::now();
+        self.answers_since = answers.then(|| self.answers_since.unwrap_or(now));
+        self.answers_since
+            .is_some_and(|since| now - since >= STEADY)
+    }
+
+    fn is_about_to_be_steady(&self) -> bool {
+        self.answers_since
+            .is_some_and(|since| since.elapsed() < STEADY)
     }
 }
 
@@ -410,5 +441,36 @@ fn resource(kind: &str) -> ApiResource {
         api_version: "apps/v1".into(),
         kind: kind.into(),
         plural: plural.map_or_else(String::new, |(_, plural)| (*plural).to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A memory of a webhook that began to answer so long ago.
+    fn answering_for(time: Duration) -> Memory {
+        let mut memory = Memory::default();
+        assert!(!memory.is_steady(true), "it has only just begun");
+        memory.answers_since = memory.answers_since.and_then(|at| at.checked_sub(time));
+        memory
+    }
+
+    #[test]
+    fn a_webhook_that_has_just_come_back_is_given_a_moment() {
+        assert!(!answering_for(STEADY / 2).is_steady(true));
+        assert!(answering_for(STEADY / 2).is_about_to_be_steady());
+        assert!(answering_for(STEADY).is_steady(true));
+        assert!(!answering_for(STEADY).is_about_to_be_steady());
+    }
+
+    #[test]
+    fn a_webhook_that_was_away_again_or_that_nobody_asked_begins_anew() {
+        let mut away = answering_for(STEADY);
+        assert!(!away.is_steady(false));
+        assert!(!away.is_steady(true));
+        let mut unasked = answering_for(STEADY);
+        unasked.take(false);
+        assert!(!unasked.is_steady(true));
     }
 }
