@@ -13,10 +13,7 @@ fn of_two_operators_one_acts_and_the_other_takes_over_when_it_is_killed() {
     let Some(world) = world("two operators") else {
         return;
     };
-    let pods: Value = world
-        .kubectl
-        .get(&["pods", "--namespace=otelagent-system", OPERATOR])
-        .unwrap();
+    let pods = operator_pods(&world);
     assert_eq!(
         pods["items"].as_array().map(Vec::len),
         Some(2),
@@ -51,6 +48,13 @@ fn of_two_operators_one_acts_and_the_other_takes_over_when_it_is_killed() {
 
 const OPERATOR: &str = "--selector=app.kubernetes.io/component=operator";
 
+fn operator_pods(world: &World) -> Value {
+    world
+        .kubectl
+        .get(&["pods", "--namespace=otelagent-system", OPERATOR])
+        .unwrap()
+}
+
 /// The pod that holds the Lease.
 fn holder(world: &World) -> String {
     let lease: Value = world
@@ -78,10 +82,7 @@ fn leads(world: &World, pod: &str) -> bool {
 
 /// How often the operator's containers have been started again, in all.
 fn restarts(world: &World) -> u64 {
-    let pods: Value = world
-        .kubectl
-        .get(&["pods", "--namespace=otelagent-system", OPERATOR])
-        .unwrap();
+    let pods = operator_pods(world);
     let pods = pods["items"].as_array().into_iter().flatten();
     let counts = pods.map(|pod| pod["status"]["containerStatuses"][0]["restartCount"].as_u64());
     counts.flatten().sum()
@@ -102,7 +103,7 @@ fn a_restarted_api_server_injects_the_first_pods_it_answers_and_the_operator_goe
         .unwrap();
     world.agent("restart", "restarted", "mode: Sidecar");
     world.until_serving("restart", "Sidecar");
-    let (objects, restarts) = (world.cluster_objects(), restarts(&world));
+    let (objects, before) = (world.cluster_objects(), restarts(&world));
 
     bed.stop_apiserver().unwrap();
     std::thread::sleep(Duration::from_secs(1));
@@ -133,8 +134,8 @@ fn a_restarted_api_server_injects_the_first_pods_it_answers_and_the_operator_goe
         status["pods"]["stale"] == 1
     });
     assert_ne!(world.cluster_objects(), objects, "a new policy stands");
-    let since = self::restarts(&world).saturating_sub(restarts);
-    println!("containers started again: {restarts} before, {since} since");
+    let since = restarts(&world).saturating_sub(before);
+    println!("containers started again: {before} before, {since} since");
     assert!(
         since <= 2,
         "each of two at most once, no crash loop: {since}"

@@ -4,7 +4,7 @@ use otelagent_operator::api::OnFailure;
 use otelagent_operator::inject::canary;
 use otelagent_operator::inject::policy::{PolicyError, render};
 use otelagent_operator::names;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::pods::pod;
 use super::recipes;
@@ -26,16 +26,7 @@ async fn a_pod_that_cannot_be_injected_is_refused_where_the_user_wants_that() {
         json!({"containers": [{"name": names::CONTAINER, "image": "x"}]}),
     );
     let why = "OtelAgent otelagent-system/strict did not inject this pod: a container is named otelagent, as the agent's; rename it";
-    server
-        .until("a refusal with the reason", async || {
-            let answer = server.dry_run("strict", &taken).await;
-            let message = answer.body["message"].as_str().unwrap_or_default();
-            let is_refused = answer.status == 403 && message.ends_with(why);
-            is_refused
-                .then_some(())
-                .ok_or_else(|| format!("{} {message}", answer.status))
-        })
-        .await;
+    until_refused(&server, &taken, |message| message.ends_with(why)).await;
 
     let fine = pod(
         json!({"name": "a"}),
@@ -52,14 +43,20 @@ async fn a_pod_that_cannot_be_injected_is_refused_where_the_user_wants_that() {
     );
 
     server.delete(&policies.binding).await;
+    let is_told = |message: &str| message.contains("was not in force");
+    until_refused(&server, &fine, is_told).await;
+}
+
+/// Waits until a pod is refused in words that are as they should be.
+async fn until_refused(server: &Server, pod: &Value, is_told: impl Fn(&str) -> bool) {
     server
-        .until("refusal once the injection is away", async || {
-            let answer = server.dry_run("strict", &fine).await;
+        .until("a refusal with the reason", async || {
+            let answer = server.dry_run("strict", pod).await;
             let message = answer.body["message"].as_str().unwrap_or_default();
-            if answer.status == 403 && message.contains("was not in force") {
+            if answer.status == 403 && is_told(message) {
                 Ok(())
             } else {
-                Err(message.into())
+                Err(format!("{} {message}", answer.status))
             }
         })
         .await;
