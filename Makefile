@@ -10,7 +10,10 @@ SHELL := bash
 .NOTPARALLEL:
 
 CARGO ?= cargo
-TARGET := $(or $(CARGO_TARGET_DIR),target)
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+# The workspace of everything that needs clusters. Both workspaces share what they build.
+LAB := --manifest-path lab/Cargo.toml --target-dir $(TARGET)
+APPS := --manifest-path lab/apps/Cargo.toml --target-dir $(TARGET)/apps
 VERSION := $(shell sed -n '/^\[workspace.package\]/,/^$$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 TRIPLE := $(shell uname -m)-unknown-linux-gnu
 
@@ -32,6 +35,7 @@ help: ## List the targets
 .PHONY: build
 build: prerequisites ## Build everything for development
 	$(CARGO) build --workspace --locked
+	$(CARGO) build $(LAB) --workspace --locked
 
 .PHONY: images
 images: prerequisites ## Build the operator's and the agent's image, as OCI tars that any engine loads
@@ -44,7 +48,7 @@ images: prerequisites ## Build the operator's and the agent's image, as OCI tars
 	mkdir -p $(TARGET)/images
 	for binary in operator/otelagent-operator release/otelagent-agent; do \
 	    name=$${binary#*/otelagent-}; \
-	    $(CARGO) run --quiet --locked --package testbed -- image --name otelagent/$$name:$(VERSION) --ca-bundle \
+	    $(CARGO) run $(LAB) --quiet --locked --package testbed -- image --name otelagent/$$name:$(VERSION) --ca-bundle \
 	        --entrypoint /otelagent-$$name --out $(TARGET)/images/otelagent-$$name-$(VERSION).tar \
 	        $(TARGET)/$(TRIPLE)/$$binary=/otelagent-$$name; \
 	done
@@ -55,7 +59,8 @@ test: lint ## Everything that must hold: lint, then all tests, then what this ma
 	$(call heading,'tests')
 	@rm -f $(SKIPS); touch $(SKIPS); failed=0; \
 	OTELAGENT_SKIP_LOG=$(SKIPS) $(CARGO) test --workspace --locked --no-fail-fast 2>&1 | tee $(TEST_LOG) || failed=1; \
-	$(CARGO) test --manifest-path apps/Cargo.toml --target-dir $(TARGET)/apps --locked 2>&1 | tee -a $(TEST_LOG) || failed=1; \
+	OTELAGENT_SKIP_LOG=$(SKIPS) $(CARGO) test $(LAB) --workspace --locked --no-fail-fast 2>&1 | tee -a $(TEST_LOG) || failed=1; \
+	$(CARGO) test $(APPS) --locked 2>&1 | tee -a $(TEST_LOG) || failed=1; \
 	$(MAKE) --no-print-directory fuzz-short || failed=1; \
 	printf '\n== %s  not run here\n' "$$(date +%T)"; \
 	sed -n 's/^test \(.*\) \.\.\. ignored.*/otelagent-skip: \1: marked as ignored/p' $(TEST_LOG) >> $(SKIPS); \
@@ -104,9 +109,10 @@ lint: prerequisites format clippy deny generated ## What needs no cluster: forma
 format:
 	$(call heading,'format')
 	$(CARGO) fmt --all --check
-	$(CARGO) fmt --all --check --manifest-path apps/Cargo.toml
+	$(CARGO) fmt --all --check --manifest-path lab/Cargo.toml
+	$(CARGO) fmt --all --check --manifest-path lab/apps/Cargo.toml
 	$(CARGO) fmt --check --manifest-path agent/fuzz/Cargo.toml
-	files=$$(gofmt -l apps); if [ -n "$$files" ]; then echo "run gofmt -w $$files"; exit 1; fi
+	files=$$(gofmt -l lab/apps); if [ -n "$$files" ]; then echo "run gofmt -w $$files"; exit 1; fi
 
 .PHONY: clippy
 clippy:
@@ -114,7 +120,8 @@ clippy:
 	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
 	@# What the operator uses of the agent; the workspace as a whole always builds all of it.
 	$(CARGO) clippy --package otelagent-agent --no-default-features --locked -- --deny warnings
-	$(CARGO) clippy --manifest-path apps/Cargo.toml --target-dir $(TARGET)/apps --all-targets --locked -- --deny warnings
+	$(CARGO) clippy $(LAB) --workspace --all-targets --locked -- --deny warnings
+	$(CARGO) clippy $(APPS) --all-targets --locked -- --deny warnings
 
 .PHONY: deny
 deny: $(DENY)
@@ -154,20 +161,20 @@ pin-release: prerequisites ## Pin what this release renders; say why it differs 
 
 .PHONY: demo
 demo: prerequisites ## Watch spans arrive while the topology is switched through every mode; leaves the cluster up
-	@$(CARGO) run --quiet --locked --package demo -- up
+	@$(CARGO) run $(LAB) --quiet --locked --package demo -- up
 
 .PHONY: demo-down
 demo-down: prerequisites ## Remove the demo's cluster
-	@$(CARGO) run --quiet --locked --package demo -- down
+	@$(CARGO) run $(LAB) --quiet --locked --package demo -- down
 
 .PHONY: switch-matrix
 switch-matrix: prerequisites ## Make all 20 switches under load, and write what was lost into docs/switching.md (7 minutes)
-	@$(CARGO) run --quiet --locked --package demo -- matrix --document docs/switching.md $(MATRIX)
+	@$(CARGO) run $(LAB) --quiet --locked --package demo -- matrix --document docs/switching.md $(MATRIX)
 
 .PHONY: agent-demo
 agent-demo: prerequisites ## Watch the agent alone at work: rates, memory and CPU in the terminal
 	@$(CARGO) build --quiet --release --locked --package otelagent-agent
-	@$(CARGO) run --quiet --locked --package agent-demo -- --agent $(TARGET)/release/otelagent-agent $(DEMO_ARGS)
+	@$(CARGO) run $(LAB) --quiet --locked --package agent-demo -- --agent $(TARGET)/release/otelagent-agent $(DEMO_ARGS)
 
 .PHONY: reference
 reference: ## Write the configuration reference of docs/agent.md anew from the code
@@ -176,7 +183,7 @@ reference: ## Write the configuration reference of docs/agent.md anew from the c
 
 .PHONY: bench-operator
 bench-operator: prerequisites ## Measure the operator: reconcile time, admission latency, memory
-	$(CARGO) bench --locked --package otelagent-operator --bench operator
+	$(CARGO) bench $(LAB) --locked --package operator-bench --bench operator
 
 NODES ?= 1000
 PODS ?= 20000
@@ -185,7 +192,7 @@ NAMESPACES ?= 500
 
 .PHONY: bench-scale
 bench-scale: prerequisites ## Measure the operator with NODES (1000), PODS (20000), AGENTS (50) and NAMESPACES (500), all simulated
-	$(CARGO) bench --locked --package otelagent-operator --bench scale -- \
+	$(CARGO) bench $(LAB) --locked --package operator-bench --bench scale -- \
 	    --nodes $(NODES) --pods $(PODS) --agents $(AGENTS) --namespaces $(NAMESPACES) \
 	    --document $(abspath docs/benchmarks.md) \
 	    --command 'make bench-scale NODES=$(NODES) PODS=$(PODS) AGENTS=$(AGENTS) NAMESPACES=$(NAMESPACES)'
@@ -198,7 +205,7 @@ bench-agent: prerequisites ## Measure the agent against its peers, and write the
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --locked --target $(TRIPLE) \
 	    --target-dir $(TARGET) --package otelagent-agent
 	$(call heading,'load generator and plain forwarder')
-	$(CARGO) build --release --locked --package agent-bench
+	$(CARGO) build $(LAB) --release --locked --package agent-bench
 	$(call heading,'measure')
 	for part in $(BENCH_PARTS); do \
 	    $(TARGET)/release/agent-bench --agent $(TARGET)/$(TRIPLE)/release/otelagent-agent --part $$part \

@@ -2,19 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use otelagent_operator::api::crd_yaml;
+use otelagent_api::crd_yaml;
+use otelagent_core::build::Choice;
+use otelagent_core::{in_full, names};
 use otelagent_operator::controller::{Controller, InjectionSettings, Settings};
-use otelagent_operator::desired::Choice;
-use otelagent_operator::names;
-use otelagent_operator::process::{
+use otelagent_operator::runtime::{
     Args, Command, ControllerArgs, Fence, InjectionEngine, Leadership, LeaseSettings, Metrics,
-    Readiness, Shutdown, TellingArgs, WebhookArgs, client, in_full, listen, metrics, probes,
+    Readiness, Served, Shutdown, TellingArgs, WebhookArgs, client, listen, metrics, probes,
     telemetry,
 };
-use otelagent_operator::webhook::{self, Source, Webhook};
+use otelagent_webhook::{self as webhook, Source, Webhook};
 
 /// Whatever ended the process; its message goes to standard error.
 type Failure = Box<dyn std::error::Error>;
@@ -175,9 +176,10 @@ async fn run_webhook(args: WebhookArgs) -> Result<(), Failure> {
         },
     };
     let listener = listen(address).await?;
-    let webhook = Webhook::start(&client, source, metrics);
+    let observer = Arc::new(Served { metrics, readiness });
+    let webhook = Webhook::start(&client, source, observer);
     webhook
-        .run(listener, &readiness, shutdown.requested())
+        .run(listener, shutdown.requested())
         .await
         .map_err(Into::into)
 }

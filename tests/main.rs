@@ -1,17 +1,8 @@
-//! The operator's tests, one binary: `cargo test -p otelagent-operator pure::` and so on run a part.
+//! What can be shown without a cluster: golden files, properties, the shipped manifests.
 
 // Helpers of tests fail like tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod away;
-mod cluster;
-mod effort;
 mod inject;
-mod oracle;
-mod process;
 mod pure;
-mod servers;
-mod simulated;
 mod threats;
-mod walks;
-mod way;

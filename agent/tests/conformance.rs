@@ -331,10 +331,12 @@ fn every_statement_of_the_checklist_has_tests_that_exist() {
 /// Whether the sources have a function of this name in this module that is a test.
 fn exists(test: &str) -> bool {
     let (module, name) = test.rsplit_once("::").unwrap();
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    let path = tests.join(module.replace("::", "/"));
-    let files = [path.with_extension("rs"), path.join("mod.rs")];
+    let agent = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = [agent.join("tests"), agent.join("../lab/agent-tests")];
+    let files = folders.map(|folder| folder.join(module.replace("::", "/")));
+    let files = files.map(|path| [path.with_extension("rs"), path.join("mod.rs")]);
     let source = files
+        .as_flattened()
         .iter()
         .find_map(|file| std::fs::read_to_string(file).ok());
     let source = source.unwrap_or_default();

@@ -5,11 +5,9 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod compatible;
 mod config;
 mod conformance;
 mod forward;
-mod h2spec;
 mod handover;
 mod hostile;
 mod json;
@@ -29,3 +27,8 @@ mod tls;
 mod unix;
 mod upstream;
 mod wire;
+
+/// The program that is tested.
+fn program() -> std::path::PathBuf {
+    env!("CARGO_BIN_EXE_otelagent-agent").into()
+}

@@ -211,7 +211,7 @@ async fn two_agents_share_a_port_and_the_health_socket_tells_them_apart() {
     let second = with(Setup::grpc(sink.address).receiver(&same), &sockets[1]).start();
     assert_eq!(second.ports[0].port(), port);
     let ready = |socket: &std::path::Path| {
-        Command::new(env!("CARGO_BIN_EXE_otelagent-agent"))
+        Command::new(crate::program())
             .arg("ready")
             .env("OTELAGENT_HEALTH_SOCKET", socket)
             .output()
@@ -241,7 +241,7 @@ fn a_bad_configuration_ends_the_start_with_every_problem_named() {
     )
     .unwrap();
     for arguments in [["check"], ["--config"]] {
-        let output = Command::new(env!("CARGO_BIN_EXE_otelagent-agent"))
+        let output = Command::new(crate::program())
             .args(arguments)
             .arg(&file)
             .output()
@@ -262,7 +262,7 @@ fn check_prints_the_effective_configuration_without_secrets() {
         .exporter("headers: {authorization: '${env:TEST_TOKEN}'}")
         .yaml();
     std::fs::write(&file, yaml).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_otelagent-agent"))
+    let output = Command::new(crate::program())
         .arg("check")
         .arg(&file)
         .env("TEST_TOKEN", "Bearer secret")
@@ -284,7 +284,7 @@ fn a_port_in_use_is_named_in_the_last_line() {
         .receiver(&format!("grpc: {{endpoint: '{address}'}}"))
         .yaml();
     std::fs::write(&file, yaml).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_otelagent-agent"))
+    let output = Command::new(crate::program())
         .arg("--config")
         .arg(&file)
         .output()

@@ -385,7 +385,7 @@ fn an_agent_does_not_start_with_certificates_it_cannot_use() {
         ),
     ] {
         let config = files.write("config.yaml", &setup.yaml());
-        let output = Command::new(env!("CARGO_BIN_EXE_otelagent-agent"))
+        let output = Command::new(crate::program())
             .args(["--config", &config])
             .envs(setup.env)
             .output()

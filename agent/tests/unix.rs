@@ -78,7 +78,7 @@ async fn a_file_that_is_no_socket_is_never_removed() {
             .receiver(&on(&path))
             .yaml(),
     );
-    let output = Command::new(env!("CARGO_BIN_EXE_otelagent-agent"))
+    let output = Command::new(crate::program())
         .args(["--config", &config])
         .output()
         .unwrap();

@@ -11,8 +11,8 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::error::ControllerError;
-use crate::desired::{Object, Owner, ValidAgent, corrections, is_as_wanted};
-use crate::names;
+use otelagent_core::build::{Object, Owner, ValidAgent, corrections, is_as_wanted};
+use otelagent_core::names;
 
 /// Annotation with a hash over the whole intent: fields that are no longer wanted show only there.
 const APPLIED: &str = "otelagent.dev/applied";

@@ -1,6 +1,6 @@
 //! Keeping the certificate authority of the webhook: its Secret, and what entries trust.
 //!
-//! When a new one is due is [`crate::authority`]'s to say. The Secret is part of the manifests, so that no
+//! When a new one is due is [`otelagent_webhook::ca`]'s to say. The Secret is part of the manifests, so that no
 //! right to create Secrets is needed; it is filled, renewed and, if somebody empties it, restored.
 
 use std::collections::BTreeMap;
@@ -18,9 +18,10 @@ use super::context::Context;
 use super::engine::InjectionSettings;
 use super::error::ControllerError;
 use super::stores::Trigger;
-use crate::authority::{Authority, TrustedFile};
-use crate::names;
-use crate::process::{in_full, issue};
+use otelagent_core::in_full;
+use otelagent_core::names;
+use otelagent_webhook::ca::{Authority, TrustedFile};
+use otelagent_webhook::issue;
 
 /// How often Secret or file are read.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

@@ -9,9 +9,9 @@ use kube::{Resource, ResourceExt};
 
 use super::kept::Cache;
 use super::stores::Stores;
-use crate::desired::{Environment, ValidAgent, topology};
-use crate::inject::limits::{Amounts, Bound, breach, of_quota, of_range};
-use crate::status::Obstacle;
+use otelagent_core::build::{Environment, ValidAgent, topology};
+use otelagent_core::inject::limits::{Amounts, Bound, breach, of_quota, of_range};
+use otelagent_core::status::Obstacle;
 
 /// A kind whose objects bound what containers may ask for.
 pub(crate) trait Bounding {

@@ -14,10 +14,10 @@ use super::authorities::Authorities;
 use super::error::ControllerError;
 use super::stores::Stores;
 use super::{engine, restart};
-use crate::desired::{Engine, Environment};
-use crate::inject::webhook::Endpoint;
-use crate::names;
-use crate::process::Metrics;
+use crate::runtime::Metrics;
+use otelagent_core::build::{Engine, Environment};
+use otelagent_core::names;
+use otelagent_webhook::configuration::Endpoint;
 
 /// Passes at a time over those that are too many in their namespace, fewer than there are passes at a time.
 const CROWD_AT_A_TIME: usize = 2;

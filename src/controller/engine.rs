@@ -15,11 +15,11 @@ use super::context::Context;
 use super::error::ControllerError;
 use super::observe::InForce;
 use super::stores::{BINDING, ENTRY};
-use crate::desired::{Choice, Engine};
-use crate::inject::policy::{self, PolicyInput};
-use crate::inject::webhook::{self, Endpoint};
-use crate::names;
-use crate::status::InjectionState;
+use otelagent_core::build::{Choice, Engine};
+use otelagent_core::inject::policy::{self, PolicyInput};
+use otelagent_core::names;
+use otelagent_core::status::InjectionState;
+use otelagent_webhook::configuration::{self, Endpoint};
 
 /// How the name of what is in force begins where the webhook injects; no object is called so.
 const BY_WEBHOOK: &str = "webhook ";
@@ -165,7 +165,8 @@ pub(super) async fn render(
             let warnings = policy::warnings(&input)?;
             // Entries go with the webhook, also where the operator stays.
             input.owner_reference = context.webhook_installation().await?;
-            let made = webhook::render(&input, &context.endpoint, &context.authorities.bundle())?;
+            let made =
+                configuration::render(&input, &context.endpoint, &context.authorities.bundle())?;
             Ok(Rendered {
                 name: entry_in_force(&made.hash),
                 hash: made.hash,

@@ -37,13 +37,13 @@ pub enum ControllerError {
     Version(String),
     /// A policy could not be rendered.
     #[error(transparent)]
-    Policy(#[from] crate::inject::policy::PolicyError),
+    Policy(#[from] otelagent_core::inject::policy::PolicyError),
     /// The file with the certificate authorities cannot be read.
     #[error("the file with the webhook's certificate authorities cannot be read")]
     AuthorityFile(#[source] std::io::Error),
     /// A certificate authority cannot be made.
     #[error("a certificate authority cannot be made")]
-    Authority(#[from] rcgen::Error),
+    Authority(#[from] otelagent_webhook::issue::Failed),
     /// A watch ended for good.
     #[error("the watch of {0} ended")]
     WatchEnded(&'static str),

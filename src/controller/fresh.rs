@@ -19,9 +19,9 @@ use super::error::ControllerError;
 use super::observe::{self, InForce};
 use super::slim::{Placement, SlimPod};
 use super::stores::admission_resource;
-use crate::api::{Mode, OtelAgent};
-use crate::desired::ValidAgent;
-use crate::names;
+use otelagent_api::{Mode, OtelAgent};
+use otelagent_core::build::ValidAgent;
+use otelagent_core::names;
 
 /// Fails unless the server has the spec that the cache has.
 pub(crate) async fn spec(context: &Context, agent: &OtelAgent) -> Result<(), ControllerError> {

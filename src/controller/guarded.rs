@@ -14,7 +14,7 @@ use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visito
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::api::OtelAgent;
+use otelagent_api::OtelAgent;
 
 /// How deep an object may be nested. The JSON reader gives up on whatever stands around it at 128.
 const DEPTH: usize = 100;

@@ -21,14 +21,14 @@ use super::error::ControllerError;
 use super::observe::{self, InForce};
 use super::stores::{ADMISSION_KINDS, POLICY, WARNING, WARNING_BINDING, admission_resource};
 use super::{apply, fresh, rivals};
-use crate::api::{Mode, OtelAgent};
-use crate::desired::{Engine, ValidAgent, topology};
-use crate::inject::exclusion;
-use crate::inject::policy::PolicyInput;
-use crate::inject::{Recipe, Selection, canary};
-use crate::names;
-use crate::status::InjectionState;
-use crate::switching::remaining;
+use otelagent_api::{Mode, OtelAgent};
+use otelagent_core::build::{Engine, ValidAgent, topology};
+use otelagent_core::inject::exclusion;
+use otelagent_core::inject::policy::PolicyInput;
+use otelagent_core::inject::{Recipe, Selection, canary};
+use otelagent_core::names;
+use otelagent_core::status::InjectionState;
+use otelagent_core::switching::remaining;
 
 /// How often a proof is tried before it counts as failed: a policy takes up to a second to arrive.
 const ATTEMPTS: u32 = 20;

@@ -14,9 +14,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::slim::{Labels, Placement, SlimNamespace, SlimNode, SlimPod};
-use crate::names::{LABEL_AGENT, LABEL_OWNER};
-use crate::status::Controller;
-use crate::switching::NodeState;
+use otelagent_core::names::{LABEL_AGENT, LABEL_OWNER};
+use otelagent_core::status::Controller;
+use otelagent_core::switching::NodeState;
 
 /// What is kept of one kind.
 pub(crate) trait Cache: Default + Send + Sync + 'static {

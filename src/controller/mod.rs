@@ -41,9 +41,10 @@ pub use self::error::ControllerError;
 
 use self::context::Context;
 use self::stores::{ADMISSION_KINDS, BINDING, ENTRY, Guarded, Trigger};
-use crate::desired::{self, Engine, Environment, Family, ServerVersion};
-use crate::names;
-use crate::process::{Metrics, in_full};
+use crate::runtime::Metrics;
+use otelagent_core::build::{self, Engine, Environment, Family, ServerVersion};
+use otelagent_core::in_full;
+use otelagent_core::names;
 
 /// Objects reconciled at the same time.
 const CONCURRENCY: u16 = 4;
@@ -97,7 +98,7 @@ impl Controller {
         let (environment, served) = look_at_server(&client, &settings).await?;
         let injection = settings.injection;
         let offers_policies = served.contains(&BINDING);
-        let engine = desired::engine(injection.engine, offers_policies, environment.server);
+        let engine = build::engine(injection.engine, offers_policies, environment.server);
         tracing::info!(server = %environment.server, engine = ?engine, "server");
         let webhook = engine::installation(&client, names::WEBHOOK).await?;
         // Also where policies inject: what an earlier choice left must be seen to be removed.
@@ -113,7 +114,7 @@ impl Controller {
         let namespaces = &settings.platform_namespaces;
         let (stores, watches, trigger) = stores::build(&client, namespaces, &kinds, sender);
         let reporter = Reporter {
-            controller: crate::names::FIELD_MANAGER.into(),
+            controller: otelagent_core::names::FIELD_MANAGER.into(),
             instance: Some(settings.instance),
         };
         let context = Arc::new(Context::new(

@@ -10,12 +10,12 @@ use kube::api::DynamicObject;
 use super::engine;
 use super::kept::Pods;
 use super::stores::{Stores, serves};
-use crate::api::{Mode, OtelAgent, Routing};
-use crate::desired::{Environment, Object, ValidAgent, topology};
-use crate::inject::Selection;
-use crate::names;
-use crate::status::{Coverage, LivePod, PodReport, Serving, count};
-use crate::switching::{AgentPod, MaxUnready, NodeState, Vehicle, VehicleState};
+use otelagent_api::{Mode, OtelAgent, Routing};
+use otelagent_core::build::{Environment, Object, ValidAgent, topology};
+use otelagent_core::inject::Selection;
+use otelagent_core::names;
+use otelagent_core::status::{Coverage, LivePod, PodReport, Serving, count};
+use otelagent_core::switching::{AgentPod, MaxUnready, NodeState, Vehicle, VehicleState};
 
 /// What is in force for one `OtelAgent`, as found on its binding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

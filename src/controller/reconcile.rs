@@ -21,13 +21,13 @@ use super::injection::{self, Standing};
 use super::observe::{self, InForce};
 use super::stores::Guarded;
 use super::{apply, bounds, fresh, report, restart, rivals};
-use crate::api::{Mode, OtelAgent};
-use crate::desired::{Object, Problem, ValidAgent, crowding, topology, validate};
-use crate::inject::environment::HOST_IP;
-use crate::names;
-use crate::process::in_full;
-use crate::status::{Facts, Failure, InjectionState, Upgrade};
-use crate::switching::{Observed, Plan, VehicleState, plan, used};
+use otelagent_api::{Mode, OtelAgent};
+use otelagent_core::build::{Object, Problem, ValidAgent, crowding, topology, validate};
+use otelagent_core::in_full;
+use otelagent_core::inject::environment::HOST_IP;
+use otelagent_core::names;
+use otelagent_core::status::{Facts, Failure, InjectionState, Upgrade};
+use otelagent_core::switching::{Observed, Plan, VehicleState, plan, used};
 
 /// Longest pass; a client call has its own, shorter limit.
 const DEADLINE: Duration = Duration::from_mins(1);

@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::context::Context;
 use super::error::ControllerError;
-use crate::api::{OtelAgent, OtelAgentStatus};
-use crate::names;
-use crate::status::{Facts, Note, report as status_of, transitions, upgrade};
+use otelagent_api::{OtelAgent, OtelAgentStatus};
+use otelagent_core::names;
+use otelagent_core::status::{Facts, Note, report as status_of, transitions, upgrade};
 
 /// Longest note of an event, in bytes (events.k8s.io/v1).
 const MAX_NOTE: usize = 1000;

@@ -16,14 +16,14 @@ use super::context::Context;
 use super::error::ControllerError;
 use super::injection;
 use super::observe::InForce;
-use crate::desired::{Engine, ValidAgent};
-use crate::names;
-use crate::process::in_full;
-use crate::restart::{
+use otelagent_core::build::{Engine, ValidAgent};
+use otelagent_core::in_full;
+use otelagent_core::names;
+use otelagent_core::restart::{
     Budget, KINDS, Observed, Verdict, Workload, decide, held_back, hold, next_to_look_at, patch,
     purpose, release,
 };
-use crate::status::{Facts, Failure, Owner, Restarts};
+use otelagent_core::status::{Facts, Failure, Owner, Restarts};
 
 /// Workloads that are looked at in one pass.
 const LOOK_AT: usize = 50;

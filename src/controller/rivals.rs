@@ -12,10 +12,10 @@ use kube::{Resource, ResourceExt};
 use super::context::Context;
 use super::injection::binding;
 use super::observe;
-use crate::api::{ACCEPTED, OtelAgent};
-use crate::desired::{MAX_PER_NAMESPACE, is_permitted, selection};
-use crate::inject::exclusion::{self, Candidate};
-use crate::names;
+use otelagent_api::{ACCEPTED, OtelAgent};
+use otelagent_core::build::{MAX_PER_NAMESPACE, is_permitted, selection};
+use otelagent_core::inject::exclusion::{self, Candidate};
+use otelagent_core::names;
 
 /// Those that come before one and may select a pod of it, oldest first.
 pub(crate) fn winners(context: &Context, agent: &OtelAgent) -> Vec<Candidate> {

@@ -26,9 +26,9 @@ use super::bounds::{Bounding, Bounds};
 pub(crate) use super::guarded::Guarded;
 use super::kept::{Cache, Kept, Namespaces, Nodes, PodNews, Pods};
 use super::rivals::may_meet;
-use crate::api::{Mode, OtelAgent};
-use crate::desired::selection;
-use crate::names;
+use otelagent_api::{Mode, OtelAgent};
+use otelagent_core::build::selection;
+use otelagent_core::names;
 
 /// What injects.
 pub(crate) const POLICY: &str = "MutatingAdmissionPolicy";

@@ -13,8 +13,8 @@ use super::context::Context;
 use super::error::ControllerError;
 use super::injection;
 use super::stores::{ADMISSION_KINDS, Guarded, admission_resource};
-use crate::desired::is_applied;
-use crate::names;
+use otelagent_core::build::is_applied;
+use otelagent_core::names;
 
 /// One sweep. `OtelAgent`s are known by uid: one that was deleted and made again is another.
 pub(crate) async fn sweep(context: &Context) -> Result<(), ControllerError> {

@@ -1,13 +1,13 @@
 //! The policies of each shape of recipe, as golden files: a change to one is proved and bound anew on
 //! every cluster, and must be seen in review.
 
-use otelagent_operator::api::{OnFailure, Operator, Requirement, Selector};
-use otelagent_operator::inject::policy::render;
-use otelagent_operator::inject::{Namespaces, Selection};
+use otelagent_api::{OnFailure, Operator, Requirement, Selector};
+use otelagent_core::inject::policy::render;
+use otelagent_core::inject::{Namespaces, Selection};
 use serde_json::json;
 
-use super::recipes;
-use super::server::input;
+use otelagent_test_support::recipes;
+use otelagent_test_support::recipes::input;
 
 #[test]
 fn policies_of_each_shape_are_the_golden_ones() {

@@ -1,28 +1,6 @@
-//! Injection: the function's properties, and both engines on a real API server.
+//! The injecting function: its golden files and properties, and the webhook's answers made of it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::needless_pass_by_value,
-    clippy::too_many_lines,
-    reason = "helpers of tests may panic like tests and take json!() as it comes; tables are long"
-)]
-
-mod addresses;
-pub(crate) mod callee;
-mod engines;
-mod equivalence;
-mod files;
+mod documentation;
 mod golden;
-mod guard;
-mod installed;
-mod limits;
-mod pods;
 mod properties;
-mod recipes;
 mod review;
-mod selection;
-mod server;
-mod warning;
-mod wild;

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use otelagent_operator::inject::cel::{literal, quoted};
-use otelagent_operator::inject::policy::render;
-use otelagent_operator::inject::{Injection, Reason, Recipe, inject};
+use otelagent_core::inject::cel::{literal, quoted};
+use otelagent_core::inject::policy::render;
+use otelagent_core::inject::{Injection, Reason, Recipe, inject};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::pods::{any_pod, sidecar_copy, table};
-use super::recipes;
-use super::server::input;
+use otelagent_test_support::pods::{any_pod, sidecar_copy, table};
+use otelagent_test_support::recipes;
+use otelagent_test_support::recipes::input;
 
 /// Whether `after` is `before` with things added: every field, and every item in its order.
 fn is_within(before: &Value, after: &Value, key: &str) -> bool {

@@ -4,16 +4,16 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
-use otelagent_operator::api::Selector;
-use otelagent_operator::inject::order::Order;
-use otelagent_operator::inject::review::{Answer, BadReview, Outcome, Review};
-use otelagent_operator::inject::{Injection, Namespaces, Reason, Recipe, Selection, inject};
+use otelagent_api::Selector;
+use otelagent_core::inject::{Injection, Namespaces, Reason, Recipe, Selection, inject};
+use otelagent_webhook::order::Order;
+use otelagent_webhook::review::{Answer, BadReview, Outcome, Review};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::pods::{any_pod, table};
 use super::properties::any_json;
-use super::recipes;
+use otelagent_test_support::pods::{any_pod, table};
+use otelagent_test_support::recipes;
 
 pub(super) fn order(recipe: &Recipe) -> Order {
     Order {

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use otelagent_operator::desired::{Object, ValidAgent, topology, validate};
+use otelagent_core::build::{Object, ValidAgent, topology, validate};
 
 use super::{agent, environment};
 

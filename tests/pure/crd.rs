@@ -1,20 +1,19 @@
 //! The shipped CRD is the one the types describe.
 
-use otelagent_operator::api;
-
 #[test]
 fn the_committed_crd_is_the_generated_one() {
     let committed = include_str!("../../crds/otelagents.yaml");
     assert_eq!(
         committed,
-        api::crd_yaml().unwrap(),
+        otelagent_api::crd_yaml().unwrap(),
         "run `make crd` and commit the result"
     );
 }
 
 #[test]
 fn no_field_of_the_crd_names_a_namespace_a_command_or_a_security_context() {
-    let crd: serde_json::Value = serde_saphyr::from_str(&api::crd_yaml().unwrap()).unwrap();
+    let crd: serde_json::Value =
+        serde_saphyr::from_str(&otelagent_api::crd_yaml().unwrap()).unwrap();
     let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
     let mut names = Vec::new();
     collect(schema, &mut names);

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use otelagent_operator::desired::{topology, validate};
+use otelagent_core::build::{topology, validate};
 
 use super::{agent, environment};
 

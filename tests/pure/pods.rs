@@ -1,7 +1,7 @@
 //! What the pods of agents promise their agents: room on disk, and time to end.
 
-use otelagent_operator::api::Mode;
-use otelagent_operator::desired::{Object, ValidAgent, topology, validate};
+use otelagent_api::Mode;
+use otelagent_core::build::{Object, ValidAgent, topology, validate};
 use serde_json::Value;
 
 use super::{agent_with, environment};

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use otelagent_operator::api::Mode;
-use otelagent_operator::desired::{Object, topology, validate};
-use otelagent_operator::names;
-use otelagent_operator::switching::{Observed, plan};
+use otelagent_api::Mode;
+use otelagent_core::build::{Object, topology, validate};
+use otelagent_core::names;
+use otelagent_core::switching::{Observed, plan};
 use proptest::prelude::*;
 
 use super::{agent_with, environment};

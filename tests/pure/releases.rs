@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use otelagent_operator::desired::{Object, topology, validate};
-use otelagent_operator::names;
+use otelagent_core::build::{Object, topology, validate};
+use otelagent_core::names;
 
 use super::{agent, environment};
 

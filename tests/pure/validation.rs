@@ -1,8 +1,8 @@
 //! What the operator refuses, and what it says instead.
 
-use otelagent_operator::desired::{Environment, ServerVersion, topology, validate};
-use otelagent_operator::inject::canary::probe_pods;
-use otelagent_operator::inject::{Injection, inject};
+use otelagent_core::build::{Environment, ServerVersion, topology, validate};
+use otelagent_core::inject::canary::probe_pods;
+use otelagent_core::inject::{Injection, inject};
 
 use super::{agent_with, environment};
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::yaml::{shipped, shipped_of, words};
+use otelagent_test_support::manifests::{shipped, shipped_of, words};
 
 const READ: [&str; 3] = ["get", "list", "watch"];
 

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use otelagent_operator::api::{Mode, OnFailure, Selector};
-use otelagent_operator::desired::{Object, topology, validate};
-use otelagent_operator::inject::policy::PolicyInput;
-use otelagent_operator::inject::webhook::{self, Endpoint};
-use otelagent_operator::inject::{Namespaces, Recipe, Selection};
+use otelagent_api::{Mode, OnFailure, Selector};
+use otelagent_core::build::{Object, topology, validate};
+use otelagent_core::inject::policy::PolicyInput;
+use otelagent_core::inject::{Namespaces, Recipe, Selection};
+use otelagent_webhook::configuration::{self, Endpoint};
 use serde_json::{Value, json};
 
-use super::yaml::{shipped_of, words};
-use crate::pure::{agent, environment};
+use otelagent_test_support::agents::{agent, environment};
+use otelagent_test_support::manifests::{shipped_of, words};
 
 /// A pod's spec, and where it is from.
 struct Pod {
@@ -30,7 +30,7 @@ impl Pod {
 }
 
 /// Every file of a folder of fixtures, carried out.
-fn fixtures() -> Vec<(String, otelagent_operator::desired::ValidAgent)> {
+fn fixtures() -> Vec<(String, otelagent_core::build::ValidAgent)> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pure");
     let mut fixtures = Vec::new();
     for folder in ["fixtures", "configurations"] {
@@ -277,7 +277,7 @@ fn recipe(fixture: &str) -> Recipe {
     topology(valid.wanted()).recipe(&valid, &environment())
 }
 
-fn entries(name: &str, namespaces: Namespaces, on_failure: OnFailure) -> webhook::Entries {
+fn entries(name: &str, namespaces: Namespaces, on_failure: OnFailure) -> configuration::Entries {
     let labels = [("team".to_owned(), "a".to_owned())];
     let input = PolicyInput {
         namespace: "otelagent-system".into(),
@@ -301,10 +301,10 @@ fn entries(name: &str, namespaces: Namespaces, on_failure: OnFailure) -> webhook
         namespace: "otelagent-system".into(),
         name: "otelagent-webhook".into(),
     };
-    webhook::render(&input, &service, "-----BEGIN CERTIFICATE-----").unwrap()
+    configuration::render(&input, &service, "-----BEGIN CERTIFICATE-----").unwrap()
 }
 
-fn both() -> [(&'static str, webhook::Entries); 2] {
+fn both() -> [(&'static str, configuration::Entries); 2] {
     let everywhere = Namespaces::Labelled(Selector::default());
     [
         (

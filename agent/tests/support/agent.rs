@@ -172,7 +172,7 @@ impl Setup {
 
     /// The same from a file that stays.
     pub fn start_from(&self, file: &Path) -> Agent {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_otelagent-agent"));
+        let mut command = Command::new(crate::program());
         command
             .arg("--config")
             .arg(file)

@@ -1,0 +1,84 @@
+//! `HostNetwork`: a `DaemonSet` on the network of its node.
+//!
+//! The bundled agent declares no ports and binds with `SO_REUSEPORT`: the scheduler then sees no
+//! conflict (KEP-1591) and two agents can share a node during an update or a hand-over from `HostPort`.
+//! Their health endpoints share a port too, so readiness is asked over a Unix socket of the pod's own.
+
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, ExecAction, Probe, Volume};
+
+use super::daemon::{Parts, Rollout, daemon_set};
+use super::{Topology, on_own_node, variables_only};
+use crate::build::{Environment, Object, Placement, ValidAgent, agent_pod};
+use crate::inject::Recipe;
+use crate::names;
+use otelagent_api::Mode;
+
+/// Volume and folder of the health socket.
+const RUN_VOLUME: &str = "otelagent-run";
+const RUN_DIRECTORY: &str = "/run/otelagent";
+
+pub(super) struct HostNetwork;
+
+impl Topology for HostNetwork {
+    fn mode(&self) -> Mode {
+        Mode::HostNetwork
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::Host
+    }
+
+    fn objects(&self, agent: &ValidAgent, environment: &Environment) -> Vec<Object> {
+        let mut container = agent_pod::container(agent, environment, self.placement());
+        let mut volumes = Vec::new();
+        let mut rollout = Rollout::Replace;
+        if agent.own_image().is_none() {
+            let socket = format!("{RUN_DIRECTORY}/health.sock");
+            let env = container.env.get_or_insert_default();
+            env.push(agent_pod::variable("OTELAGENT_REUSE_PORT", "true"));
+            env.push(agent_pod::variable("OTELAGENT_HEALTH_SOCKET", &socket));
+            container
+                .volume_mounts
+                .get_or_insert_default()
+                .push(agent_pod::mount(RUN_VOLUME, RUN_DIRECTORY, false));
+            container.readiness_probe = Some(Probe {
+                exec: Some(ExecAction {
+                    command: Some(vec!["/otelagent-agent".into(), "ready".into()]),
+                }),
+                period_seconds: Some(2),
+                failure_threshold: Some(2),
+                ..Probe::default()
+            });
+            volumes.push(Volume {
+                name: RUN_VOLUME.into(),
+                empty_dir: Some(EmptyDirVolumeSource {
+                    medium: Some("Memory".into()),
+                    ..EmptyDirVolumeSource::default()
+                }),
+                ..Volume::default()
+            });
+            rollout = Rollout::Surge;
+        } else {
+            container.readiness_probe = Some(agent_pod::health_probe(agent, 2, 2));
+        }
+        let parts = Parts {
+            mode: self.mode(),
+            placement: self.placement(),
+            container,
+            volumes,
+            host_network: true,
+            rollout,
+        };
+        let name = names::vehicle(&agent.name, self.mode().kebab());
+        vec![Object::DaemonSet(Box::new(daemon_set(agent, name, parts)))]
+    }
+
+    fn endpoint(&self, agent: &ValidAgent, environment: &Environment) -> String {
+        on_own_node(agent, environment)
+    }
+
+    fn recipe(&self, agent: &ValidAgent, environment: &Environment) -> Recipe {
+        let endpoint = self.endpoint(agent, environment);
+        variables_only(self.mode(), agent, &endpoint, true)
+    }
+}

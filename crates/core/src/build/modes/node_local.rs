@@ -1,0 +1,79 @@
+//! `NodeLocal`: a `DaemonSet` behind a Service that keeps traffic on the node.
+//!
+//! `Require` is `internalTrafficPolicy: Local`, `Prefer` is `trafficDistribution: PreferSameNode`, never
+//! both: with `Local` set, hints do not matter (KEP-3015).
+
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::daemon::{Parts, Rollout, daemon_set, metadata, selector};
+use super::{Topology, variables_only};
+use crate::build::{Environment, Object, Placement, ValidAgent, agent_pod};
+use crate::inject::Recipe;
+use crate::names;
+use otelagent_api::{Mode, Routing};
+
+pub(super) struct NodeLocal;
+
+impl Topology for NodeLocal {
+    fn mode(&self) -> Mode {
+        Mode::NodeLocal
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::Pod
+    }
+
+    fn objects(&self, agent: &ValidAgent, environment: &Environment) -> Vec<Object> {
+        let mut container = agent_pod::container(agent, environment, self.placement());
+        container.ports = Some(agent_pod::ports(agent, false));
+        container.readiness_probe = Some(agent_pod::health_probe(agent, 2, 2));
+        let parts = Parts::of(self, container, Rollout::Surge);
+        let name = names::vehicle(&agent.name, self.mode().kebab());
+        vec![
+            Object::DaemonSet(Box::new(daemon_set(agent, name, parts))),
+            Object::Service(Box::new(service(agent))),
+        ]
+    }
+
+    fn endpoint(&self, agent: &ValidAgent, _: &Environment) -> String {
+        format!(
+            "http://{}.{}.svc:{}",
+            agent.name, agent.namespace, agent.spec.ports.grpc
+        )
+    }
+
+    fn recipe(&self, agent: &ValidAgent, environment: &Environment) -> Recipe {
+        let endpoint = self.endpoint(agent, environment);
+        variables_only(self.mode(), agent, &endpoint, false)
+    }
+}
+
+fn service(agent: &ValidAgent) -> Service {
+    let port = |name: &str, number: u16| ServicePort {
+        name: Some(name.into()),
+        port: number.into(),
+        target_port: Some(IntOrString::String(name.into())),
+        protocol: Some("TCP".into()),
+        ..ServicePort::default()
+    };
+    let (policy, distribution) = match agent.spec.node_local.routing {
+        Routing::Require => ("Local", None),
+        Routing::Prefer => ("Cluster", Some("PreferSameNode".to_owned())),
+    };
+    Service {
+        metadata: metadata(agent, Mode::NodeLocal, agent.name.clone()),
+        spec: Some(ServiceSpec {
+            type_: Some("ClusterIP".into()),
+            selector: Some(selector(agent, Mode::NodeLocal)),
+            ports: Some(vec![
+                port("otlp-grpc", agent.spec.ports.grpc),
+                port("otlp-http", agent.spec.ports.http),
+            ]),
+            internal_traffic_policy: Some(policy.into()),
+            traffic_distribution: distribution,
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }
+}

@@ -1,0 +1,148 @@
+//! Of several `OtelAgent`s that select one pod the oldest wins.
+//!
+//! The API server runs policies in random order, so who wins must be written into the policies of all
+//! who lose. Must not know policies.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::cel::selected;
+use super::{Namespaces, Selection};
+use otelagent_api::Selector;
+
+/// Most characters that what is left to others may take of an expression, of which the API server takes
+/// 100,000.
+const ROOM: usize = 50_000;
+
+/// An `OtelAgent` that selects pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// `metadata.creationTimestamp` in RFC 3339 and UTC, as the API server writes it: such texts sort
+    /// by time.
+    pub created: String,
+    /// Namespace of the object.
+    pub namespace: String,
+    /// Name of the object.
+    pub name: String,
+    /// What it selects; for one with a broken spec what it last selected.
+    pub selection: Selection,
+}
+
+impl Candidate {
+    fn rank(&self) -> (&str, &str, &str) {
+        (&self.created, &self.namespace, &self.name)
+    }
+}
+
+/// Those that come before `me` and may select a pod of mine, oldest first. `others` may hold `me`.
+pub fn winners<'a>(me: &Candidate, others: &'a [Candidate]) -> Vec<&'a Candidate> {
+    let before =
+        |other: &&Candidate| other.rank() < me.rank() && other.selection.may_overlap(&me.selection);
+    let mut winners: Vec<&Candidate> = others.iter().filter(before).collect();
+    winners.sort_unstable_by_key(|winner| winner.rank());
+    winners
+}
+
+/// The pods that are left to these. Where that is more than there is room for, namespaces whose own
+/// `OtelAgent`s select in too many words are left to them as a whole, the wordiest first: whoever writes
+/// selectors without end must not keep those who come later from injecting anywhere.
+pub fn exclusions(winners: &[Candidate]) -> Vec<Selection> {
+    let mut words: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut room = ROOM;
+    for winner in winners {
+        let length = length(&winner.selection);
+        match &winner.selection.namespaces {
+            Namespaces::Named(namespace) => *words.entry(namespace).or_default() += length,
+            // Those of platform namespaces, who could do worse.
+            Namespaces::Labelled(_) => room = room.saturating_sub(length),
+        }
+    }
+    let mut taken: usize = words.values().sum();
+    let mut by_length: Vec<(&str, usize)> = words.into_iter().collect();
+    by_length.sort_by_key(|(namespace, length)| (std::cmp::Reverse(*length), *namespace));
+    let mut whole: BTreeSet<&str> = BTreeSet::new();
+    for (namespace, length) in by_length {
+        if taken <= room {
+            break;
+        }
+        taken -= length.saturating_sub(self::length(&all_of(namespace)));
+        whole.insert(namespace);
+    }
+    let (mut excluded, mut said) = (Vec::new(), BTreeSet::new());
+    for winner in winners {
+        match &winner.selection.namespaces {
+            Namespaces::Named(namespace) if whole.contains(namespace.as_str()) => {
+                if said.insert(namespace) {
+                    excluded.push(all_of(namespace));
+                }
+            }
+            _ => excluded.push(winner.selection.clone()),
+        }
+    }
+    excluded
+}
+
+fn all_of(namespace: &str) -> Selection {
+    Selection {
+        namespaces: Namespaces::Named(namespace.to_owned()),
+        pods: Selector::default(),
+    }
+}
+
+/// What it takes to leave these pods alone, in characters.
+fn length(selection: &Selection) -> usize {
+    let terms = selected(selection, &[]);
+    terms.iter().map(|term| term.chars().count() + 8).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(created: &str, namespace: &str, name: &str, selected: &str) -> Candidate {
+        let selection = Selection {
+            namespaces: Namespaces::Named(selected.into()),
+            pods: Selector::default(),
+        };
+        Candidate {
+            created: created.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+            selection,
+        }
+    }
+
+    #[test]
+    fn the_oldest_wins_then_namespace_and_name() {
+        let all = [
+            candidate("2026-11-22T10:00:01Z", "a", "a", "shop"),
+            candidate("2026-11-22T10:00:00Z", "b", "b", "shop"),
+            candidate("2026-11-22T10:00:00Z", "b", "a", "shop"),
+            candidate("2026-11-22T09:00:00Z", "b", "z", "elsewhere"),
+        ];
+        let names = |me: &Candidate| {
+            winners(me, &all)
+                .iter()
+                .map(|w| w.name.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(&all[0]), ["a", "b"]);
+        assert_eq!(names(&all[1]), ["a"]);
+        assert!(names(&all[2]).is_empty());
+    }
+    #[test]
+    fn what_is_left_to_others_fits_however_much_they_say() {
+        let wordy = |namespace: &str, length: usize| {
+            let mut wordy = candidate("2026-11-22T10:00:00Z", namespace, "a", namespace);
+            let labels = [("a".to_owned(), "x".repeat(length))];
+            wordy.selection.pods.match_labels = labels.into();
+            wordy
+        };
+        let few = [wordy("a", 10), wordy("b", 10)];
+        let as_they_are: Vec<Selection> = few.iter().map(|one| one.selection.clone()).collect();
+        assert_eq!(exclusions(&few), as_they_are);
+        let mut many: Vec<Candidate> = (0..20).map(|_| wordy("evil", 4000)).collect();
+        many.extend(few);
+        let expected = [vec![all_of("evil")], as_they_are].concat();
+        assert_eq!(exclusions(&many), expected, "and nobody else loses a pod");
+    }
+}

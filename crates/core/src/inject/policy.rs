@@ -1,0 +1,355 @@
+//! The admission policies of one `OtelAgent`, as JSON objects ready to be applied.
+//!
+//! A policy that cannot be evaluated is skipped by the API server without a word, and one that makes a
+//! pod invalid breaks its creation whatever the failure policy. So the injecting policy is named by
+//! its content and proved in the canary namespace before the real binding points to it. Must not know
+//! when anything is applied or proved.
+
+use serde_json::{Value, json};
+
+use super::cel::{printable, quoted, selected};
+use super::json::{list, text};
+use super::program;
+use super::reason::{conditions, mirror};
+use super::{Namespaces, Recipe, Selection};
+use crate::names;
+use otelagent_api::OnFailure;
+
+/// Longest CEL expression the API server takes, in code points (cel-go's default, which it keeps).
+pub const MAX_EXPRESSION: usize = 100_000;
+
+/// Group and version of admission policies and webhook configurations.
+pub const API_VERSION: &str = "admissionregistration.k8s.io/v1";
+/// The label that names a namespace, which the API server sets.
+pub const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+
+/// What the policies of one `OtelAgent` are made from.
+#[derive(Clone, Debug)]
+pub struct PolicyInput {
+    /// Namespace of the `OtelAgent`.
+    pub namespace: String,
+    /// Name of the `OtelAgent`.
+    pub name: String,
+    /// Uid of the `OtelAgent`; what the sweep goes by.
+    pub uid: String,
+    /// What is injected.
+    pub recipe: Recipe,
+    /// Into which pods.
+    pub selection: Selection,
+    /// Pods that belong to others, the selections of [`super::exclusion::winners`].
+    pub exclusions: Vec<Selection>,
+    /// Namespaces whose pods are never injected: kube-system and the operator's.
+    pub excluded_namespaces: Vec<String>,
+    /// Where policies are proved. Holds no pods.
+    pub canary_namespace: String,
+    /// Whether a pod that was not injected is refused.
+    pub on_failure: OnFailure,
+    /// The operator's `ClusterRole`, with which everything goes.
+    pub owner_reference: Option<Value>,
+}
+
+/// The objects, in the order in which they are applied: after the first two the policy is proved, then
+/// the others follow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policies {
+    /// Hash of the injecting policy's content, in its name and on pods that prove it.
+    pub hash: String,
+    /// `MutatingAdmissionPolicy`, named by its content.
+    pub policy: Value,
+    /// `MutatingAdmissionPolicyBinding` that lets it act on the pods that prove it.
+    pub proof_binding: Value,
+    /// `MutatingAdmissionPolicyBinding` that lets it act on users' pods.
+    pub binding: Value,
+    /// `ValidatingAdmissionPolicy` that tells who creates a pod why it was not injected, or refuses it.
+    pub warning: Value,
+    /// `ValidatingAdmissionPolicyBinding` of that.
+    pub warning_binding: Value,
+}
+
+/// Why no policies can be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// The API server would refuse an expression.
+    #[error(
+        "the injection does not fit an admission policy: `{expression}` has {length} characters of at most {MAX_EXPRESSION}; \
+         make the configuration or the selectors smaller"
+    )]
+    TooLarge {
+        /// Which expression.
+        expression: String,
+        /// Its length in code points.
+        length: usize,
+    },
+    /// The API server would refuse the annotations of a webhook entry.
+    #[error(
+        "the injection does not fit the annotations of a webhook entry: {bytes} bytes of at most 256 KiB; \
+         make the configuration or the selectors smaller"
+    )]
+    TooLargeForAnnotations {
+        /// Their length.
+        bytes: usize,
+    },
+}
+
+/// Renders the policies. Equal input gives equal bytes.
+///
+/// # Errors
+/// If an expression is longer than the API server allows.
+pub fn render(input: &PolicyInput) -> Result<Policies, PolicyError> {
+    let unnamed = policy_spec(input, "");
+    let hash = names::hash(&unnamed.to_string(), 10);
+    let spec = policy_spec(input, &hash);
+    check_sizes(&spec)?;
+    let [warning, warning_binding] = warnings(input)?;
+    let name = |part: Option<&str>| names::cluster_object(&input.namespace, &input.name, part);
+    let (policy_name, own_name) = (name(Some(&hash)), name(None));
+    let mut binding = object(
+        input,
+        "MutatingAdmissionPolicyBinding",
+        &own_name,
+        &binding_spec(input, &policy_name),
+    );
+    let annotations = json!({
+        names::ANNOTATION_SELECTION: printable(&serde_json::to_string(&input.selection).unwrap_or_default()),
+        names::ANNOTATION_SERVING: input.recipe.mode.as_str(),
+    });
+    if let Some(metadata) = binding.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.insert("annotations".into(), annotations);
+    }
+    Ok(Policies {
+        policy: object(input, "MutatingAdmissionPolicy", &policy_name, &spec),
+        proof_binding: object(
+            input,
+            "MutatingAdmissionPolicyBinding",
+            &name(Some("canary")),
+            &proof_binding_spec(input, &policy_name, &hash),
+        ),
+        binding,
+        warning,
+        warning_binding,
+        hash,
+    })
+}
+
+/// The policy that tells who creates a pod why it was not injected, or refuses it, and its binding: the
+/// same whichever engine injects.
+///
+/// # Errors
+/// As [`render`].
+pub fn warnings(input: &PolicyInput) -> Result<[Value; 2], PolicyError> {
+    let name = names::cluster_object(&input.namespace, &input.name, None);
+    let spec = warning_spec(input);
+    check_sizes(&spec)?;
+    let binding = warning_binding_spec(input, &name);
+    Ok([
+        object(input, "ValidatingAdmissionPolicy", &name, &spec),
+        object(input, "ValidatingAdmissionPolicyBinding", &name, &binding),
+    ])
+}
+
+fn object(input: &PolicyInput, kind: &str, name: &str, spec: &Value) -> Value {
+    json!({"apiVersion": API_VERSION, "kind": kind, "metadata": metadata(input, name), "spec": spec})
+}
+
+/// Name, labels and owner of a cluster-scoped object.
+pub fn metadata(input: &PolicyInput, name: &str) -> Value {
+    let mut metadata = json!({
+        "name": name,
+        "labels": {
+            names::LABEL_MANAGED_BY: names::MANAGED_BY,
+            names::LABEL_OWNER: names::agent_label(&input.namespace, &input.name),
+            names::LABEL_OWNER_UID: input.uid,
+        },
+    });
+    if let (Some(owner), Some(metadata)) = (&input.owner_reference, metadata.as_object_mut()) {
+        metadata.insert("ownerReferences".into(), json!([owner]));
+    }
+    metadata
+}
+
+/// The injecting policy. `hash` is its own, which the proof's pods name; empty while it is computed.
+fn policy_spec(input: &PolicyInput, hash: &str) -> Value {
+    let excluded: Vec<&String> = input
+        .excluded_namespaces
+        .iter()
+        .filter(|name| **name != input.canary_namespace)
+        .collect();
+    let [first, second] = selected_or_canary(input, hash);
+    let mut match_conditions = vec![json!({"name": "selected", "expression": first})];
+    match_conditions.extend(conditions(&input.recipe).into_iter().map(|condition| {
+        json!({"name": format!("not-{}", condition.name), "expression": format!("!({})", condition.applies)})
+    }));
+    let variables = std::iter::once((program::SELECTED, second));
+    let variables: Vec<Value> = variables
+        .chain(program::variables(&input.recipe))
+        .map(|(name, expression)| json!({"name": name, "expression": expression}))
+        .collect();
+    json!({
+        // A pod without telemetry is better than no pod; who thinks otherwise says onInjectionFailure.
+        "failurePolicy": "Ignore",
+        // IfNeeded would run every policy twice for every pod, by its own change.
+        "reinvocationPolicy": "Never",
+        "matchConstraints": matched_pods(&excluded),
+        "matchConditions": match_conditions,
+        "variables": variables,
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": program::patch()}}],
+    })
+}
+
+/// Creation of pods that did not opt out. Every default is written down, so that what is read back
+/// equals what was written.
+fn matched_pods(excluded: &[&String]) -> Value {
+    json!({
+        "matchPolicy": "Equivalent",
+        "namespaceSelector": {"matchExpressions": [
+            {"key": NAMESPACE_NAME, "operator": "NotIn", "values": excluded},
+        ]},
+        "objectSelector": {"matchExpressions": [
+            {"key": names::LABEL_INJECT, "operator": "NotIn", "values": ["false"]},
+        ]},
+        "resourceRules": [{
+            "apiGroups": [""],
+            "apiVersions": ["v1"],
+            "operations": ["CREATE"],
+            "resources": ["pods"],
+            "scope": "Namespaced",
+        }],
+    })
+}
+
+/// In the canary namespace the pods that prove this very policy or ask whether this agent's injection
+/// is in force, and nothing else; elsewhere the selection. As in [`selected`] in two parts.
+fn selected_or_canary(input: &PolicyInput, hash: &str) -> [String; 2] {
+    let label = |key: &str, value: &str| {
+        format!(
+            "object.metadata.?labels[?{}].optMap(v, v == {}).orValue(false)",
+            quoted(key),
+            quoted(value)
+        )
+    };
+    let [first, second] = selected(&input.selection, &input.exclusions);
+    let canary = format!("request.namespace == {}", quoted(&input.canary_namespace));
+    let asked = format!(
+        "{} || {}",
+        label(names::LABEL_PROOF, hash),
+        label(names::LABEL_CANARY, &input.recipe.agent)
+    );
+    let second = if second == "true" {
+        second
+    } else {
+        format!("{canary} || {second}")
+    };
+    [format!("{canary} ? {asked} : {first}"), second]
+}
+
+fn proof_binding_spec(input: &PolicyInput, policy: &str, hash: &str) -> Value {
+    json!({
+        "policyName": policy,
+        "matchResources": {
+            "matchPolicy": "Equivalent",
+            "namespaceSelector": namespaces(&[&input.canary_namespace]),
+            "objectSelector": {"matchLabels": {names::LABEL_PROOF: hash}},
+        },
+    })
+}
+
+/// Narrowed where the namespace is known, so that pods of other namespaces cost nothing at all.
+fn binding_spec(input: &PolicyInput, policy: &str) -> Value {
+    let mut spec = json!({"policyName": policy});
+    if let (Namespaces::Named(namespace), Some(spec)) =
+        (&input.selection.namespaces, spec.as_object_mut())
+    {
+        let namespaces = namespaces(&[namespace, &input.canary_namespace]);
+        let resources = json!({"matchPolicy": "Equivalent", "namespaceSelector": namespaces, "objectSelector": {}});
+        spec.insert("matchResources".into(), resources);
+    }
+    spec
+}
+
+fn namespaces(names: &[&String]) -> Value {
+    json!({"matchExpressions": [{"key": NAMESPACE_NAME, "operator": "In", "values": names}]})
+}
+
+/// Runs after everything else has changed the pod and looks for the label only, so that it also tells
+/// of failures that no rule foresaw.
+fn warning_spec(input: &PolicyInput) -> Value {
+    let mut excluded: Vec<&String> = input.excluded_namespaces.iter().collect();
+    if !excluded.contains(&&input.canary_namespace) {
+        excluded.push(&input.canary_namespace);
+    }
+    let [first, second] = selected(&input.selection, &input.exclusions);
+    let reasons = conditions(&input.recipe);
+    let reasons = reasons
+        .iter()
+        .map(|reason| format!("{} ? {} : ", reason.applies, reason.sentence));
+    let reasons: Vec<String> = reasons.collect();
+    let reasons = reasons.concat();
+    let unknown =
+        "the injection was not in force when the pod was created, or failed in the API server";
+    let agent = format!("{}/{}", input.namespace, input.name);
+    json!({
+        "failurePolicy": if input.on_failure == OnFailure::Fail { "Fail" } else { "Ignore" },
+        "matchConstraints": matched_pods(&excluded),
+        "matchConditions": [
+            {"name": "selected", "expression": first},
+            {"name": "not-mirror", "expression": format!("!({})", mirror().applies)},
+        ],
+        "variables": [{"name": program::SELECTED, "expression": second}],
+        "validations": [{
+            "expression": format!(
+                "!variables.{} || object.metadata.?labels[?{}].optMap(v, v == {}).orValue(false)",
+                program::SELECTED,
+                quoted(names::LABEL_AGENT),
+                quoted(&input.recipe.agent)
+            ),
+            "message": format!("OtelAgent {agent} did not inject this pod"),
+            "messageExpression": format!(
+                "{} + ({reasons}{})",
+                quoted(&format!("OtelAgent {agent} did not inject this pod: ")),
+                quoted(unknown)
+            ),
+            "reason": "Forbidden",
+        }],
+    })
+}
+
+fn warning_binding_spec(input: &PolicyInput, policy: &str) -> Value {
+    let actions = if input.on_failure == OnFailure::Fail {
+        ["Deny", "Audit"]
+    } else {
+        ["Warn", "Audit"]
+    };
+    let mut spec = json!({"policyName": policy, "validationActions": actions});
+    if let (Namespaces::Named(namespace), Some(spec)) =
+        (&input.selection.namespaces, spec.as_object_mut())
+    {
+        let namespaces = namespaces(&[namespace]);
+        let resources = json!({"matchPolicy": "Equivalent", "namespaceSelector": namespaces, "objectSelector": {}});
+        spec.insert("matchResources".into(), resources);
+    }
+    spec
+}
+
+/// Every expression of a policy must stay below the limit; found by their keys.
+fn check_sizes(spec: &Value) -> Result<(), PolicyError> {
+    let named = ["matchConditions", "variables"]
+        .into_iter()
+        .flat_map(|key| list(spec, key));
+    let named = named.map(|item| (text(item, "name"), text(item, "expression")));
+    let mutations = list(spec, "mutations")
+        .iter()
+        .filter_map(|mutation| mutation.get("jsonPatch"));
+    let mutations = mutations.map(|patch| ("mutation", text(patch, "expression")));
+    let messages = list(spec, "validations").iter();
+    let messages = messages.map(|validation| ("message", text(validation, "messageExpression")));
+    for (name, expression) in named.chain(mutations).chain(messages) {
+        let length = expression.chars().count();
+        if length > MAX_EXPRESSION {
+            return Err(PolicyError::TooLarge {
+                expression: name.to_owned(),
+                length,
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! The recipe: what is injected for one `OtelAgent`, as data.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::environment::{RESOURCE_ATTRIBUTES, SERVICE_NAME};
+use super::json::text;
+use super::limits::{self, Amounts};
+use crate::names;
+use otelagent_api::Mode;
+
+/// What is injected into the pods of one `OtelAgent` in one mode.
+///
+/// Values are JSON rendered from typed objects: what the API server refuses to decode here would break
+/// the creation of every selected pod, whatever the failure policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recipe {
+    /// The `OtelAgent`, as made by [`names::agent_label`]; label `otelagent.dev/agent`.
+    pub agent: String,
+    /// The mode pods are given; label `otelagent.dev/mode`.
+    pub mode: Mode,
+    /// Annotations added, such as the sidecar's configuration.
+    pub annotations: BTreeMap<String, String>,
+    /// The agent as a native sidecar (`core/v1 Container` with `restartPolicy: Always`), in mode Sidecar.
+    pub sidecar: Option<Value>,
+    /// Whether what the sidecar sends to is named as only pods that search the cluster's domain can resolve.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub upstream_is_service: bool,
+    /// Volumes (`core/v1 Volume`) the sidecar mounts.
+    pub volumes: Vec<Value>,
+    /// Variables (`core/v1 EnvVar`) that others refer to; they come before everything else, in this order.
+    pub first: Vec<Value>,
+    /// Variables appended unless a container sets one of the names that block them.
+    pub env: Vec<EnvRule>,
+    /// Whether variables are added that a container's `envFrom` may carry already; `env` then wins.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overrides_env_from: bool,
+    /// Resource attributes appended to `OTEL_RESOURCE_ATTRIBUTES`, as the user wrote them: they are
+    /// encoded where they are applied. Keys of the pod's annotations and of its containers win.
+    pub attributes: Vec<(String, String)>,
+    /// The agent at other ports, for pods that take the usual ones themselves; only with a sidecar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<Moved>,
+}
+
+/// What differs in a [`Recipe`] whose sidecar listens at other ports.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Moved {
+    /// In place of the recipe's; of the same keys.
+    pub annotations: BTreeMap<String, String>,
+    /// In place of the recipe's; of the same name and image.
+    pub sidecar: Value,
+    /// In place of the recipe's; of the same names, blocked by the same.
+    pub env: Vec<EnvRule>,
+}
+
+/// One variable that is appended unless it is blocked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EnvRule {
+    /// The variable's name.
+    pub name: String,
+    /// Its value; may refer to the recipe's first variables as `$(NAME)`.
+    pub value: String,
+    /// Names that block it where a container sets any of them. Holds at least `name`.
+    pub unless: Vec<String>,
+}
+
+impl Recipe {
+    /// Ten hexadecimal characters over everything that is injected: label `otelagent.dev/config`.
+    pub fn hash(&self) -> String {
+        names::hash(&serde_json::to_string(self).unwrap_or_default(), 10)
+    }
+
+    /// What the injected container asks for; nothing where none is injected.
+    pub fn amounts(&self) -> Amounts {
+        self.sidecar
+            .as_ref()
+            .map(limits::amounts)
+            .unwrap_or_default()
+    }
+
+    /// Name of the injected container, where there is one.
+    pub(super) fn sidecar_name(&self) -> Option<&str> {
+        self.sidecar.as_ref().map(|sidecar| text(sidecar, "name"))
+    }
+
+    /// Names of the variables that a user may have set in other ways than by name.
+    pub(super) fn added_names(&self) -> BTreeSet<&str> {
+        let blocking = self.env.iter().flat_map(|rule| &rule.unless);
+        let own = [SERVICE_NAME, RESOURCE_ATTRIBUTES];
+        blocking.map(String::as_str).chain(own).collect()
+    }
+
+    /// The labels of an injected pod.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            (names::LABEL_AGENT.into(), self.agent.clone()),
+            (names::LABEL_MODE.into(), self.mode.to_string()),
+            (names::LABEL_CONFIG.into(), self.hash()),
+        ])
+    }
+}

@@ -1,0 +1,315 @@
+//! A workload as its object says it is, and the change that restarts it.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::names;
+use crate::status::Owner;
+use otelagent_api::Selector;
+
+/// Kinds of `apps/v1` that can be restarted, with the names of their resources.
+pub const KINDS: [(&str, &str); 3] = [
+    ("Deployment", "deployments"),
+    ("StatefulSet", "statefulsets"),
+    ("DaemonSet", "daemonsets"),
+];
+
+/// What `kubectl rollout restart` writes into the template.
+const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
+
+/// Labels that controllers add to pods and that no template has.
+const ADDED: [&str; 4] = [
+    "pod-template-hash",
+    "controller-revision-hash",
+    "statefulset.kubernetes.io/pod-name",
+    "apps.kubernetes.io/pod-index",
+];
+
+/// Whether an owner is of a kind that can be restarted.
+pub fn is_restartable(owner: &Owner) -> bool {
+    owner.api_version == "apps/v1" && KINDS.iter().any(|(kind, _)| *kind == owner.kind)
+}
+
+/// Whether a workload runs what it should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// All its pods are of its present template and available.
+    Settled,
+    /// It rolls, or is not well: why.
+    Unsettled(String),
+}
+
+/// What is known of a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Which one.
+    pub owner: Owner,
+    /// Whether it runs what it should.
+    pub state: State,
+    /// Why it must not be restarted, if so.
+    pub not_restartable: Option<String>,
+    /// What it was restarted for last.
+    pub restarted_for: Option<String>,
+    /// Budgets that guard its pods.
+    pub guards: Vec<Guard>,
+}
+
+/// A budget that guards the pods of a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// Its name.
+    pub budget: String,
+    /// Whether one of its pods may go now.
+    pub allows: bool,
+}
+
+/// A `PodDisruptionBudget`: whose pods it guards, and whether one of them may go.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    name: String,
+    selector: Selector,
+    allows: bool,
+}
+
+impl Budget {
+    /// Reads one. A selector that cannot be read guards nothing.
+    pub fn read(object: &Value) -> Option<Self> {
+        let is_current = object["status"]["observedGeneration"] == object["metadata"]["generation"];
+        let allowed = object["status"]["disruptionsAllowed"].as_i64();
+        Some(Self {
+            name: object["metadata"]["name"].as_str()?.into(),
+            selector: serde_json::from_value(object["spec"]["selector"].clone()).ok()?,
+            allows: is_current && allowed.is_some_and(|allowed| allowed > 0),
+        })
+    }
+
+    fn guard(&self) -> Guard {
+        Guard {
+            budget: self.name.clone(),
+            allows: self.allows,
+        }
+    }
+
+    /// Whether it guards pods of a template with these labels. What controllers add to pods is not known
+    /// here, so what asks for it counts as met.
+    fn guards(&self, labels: &BTreeMap<String, String>) -> bool {
+        let known = |key: &str| !ADDED.contains(&key);
+        let selector = Selector {
+            match_labels: self
+                .selector
+                .match_labels
+                .iter()
+                .filter(|(key, _)| known(key))
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
+            match_expressions: self
+                .selector
+                .match_expressions
+                .iter()
+                .filter(|requirement| known(&requirement.key))
+                .cloned()
+                .collect(),
+        };
+        selector.matches(labels)
+    }
+}
+
+impl Workload {
+    /// Reads a Deployment, `StatefulSet` or `DaemonSet`, `budgets` being those of its namespace.
+    pub fn read(kind: &str, object: &Value, budgets: &[Budget]) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let metadata = &object["metadata"];
+        let template = &object["spec"]["template"]["metadata"]["labels"];
+        let labels: BTreeMap<String, String> =
+            serde_json::from_value(template.clone()).unwrap_or_default();
+        let guards = budgets.iter().filter(|budget| budget.guards(&labels));
+        Self {
+            owner: Owner {
+                api_version: "apps/v1".into(),
+                kind: kind.into(),
+                namespace: text(&metadata["namespace"]),
+                name: text(&metadata["name"]),
+            },
+            state: state(kind, object),
+            not_restartable: not_restartable(object),
+            restarted_for: metadata["annotations"][names::ANNOTATION_RESTARTED_FOR]
+                .as_str()
+                .map(Into::into),
+            guards: guards.map(Budget::guard).collect(),
+        }
+    }
+
+    /// A budget that allows none of its pods to go now.
+    pub fn guarded_by(&self) -> Option<&str> {
+        let guard = self.guards.iter().find(|guard| !guard.allows)?;
+        Some(&guard.budget)
+    }
+
+    /// Names of all budgets that guard its pods, which are of its namespace.
+    pub(super) fn budgets(&self) -> impl Iterator<Item = (&str, &str)> {
+        let namespace = self.owner.namespace.as_str();
+        self.guards
+            .iter()
+            .map(move |guard| (namespace, guard.budget.as_str()))
+    }
+}
+
+fn not_restartable(object: &Value) -> Option<String> {
+    let spec = &object["spec"];
+    let partition = &spec["updateStrategy"]["rollingUpdate"]["partition"];
+    if spec["paused"] == true {
+        return Some("it is paused (kubectl rollout resume)".into());
+    }
+    if spec["updateStrategy"]["type"] == "OnDelete" {
+        return Some(
+            "its update strategy is OnDelete: its pods are replaced when they are deleted".into(),
+        );
+    }
+    if partition.as_i64().is_some_and(|partition| partition > 0) {
+        return Some("its update strategy has a partition, so some pods would stay".into());
+    }
+    None
+}
+
+fn state(kind: &str, object: &Value) -> State {
+    let (spec, status) = (&object["spec"], &object["status"]);
+    let number = |value: &Value| value.as_i64().unwrap_or_default();
+    if status["observedGeneration"] != object["metadata"]["generation"] {
+        return State::Unsettled("its controller has not acted on its last change yet".into());
+    }
+    let (wanted, all, updated, available) = if kind == "DaemonSet" {
+        (
+            number(&status["desiredNumberScheduled"]),
+            number(&status["currentNumberScheduled"]),
+            number(&status["updatedNumberScheduled"]),
+            number(&status["numberAvailable"]),
+        )
+    } else {
+        (
+            spec["replicas"].as_i64().unwrap_or(1),
+            number(&status["replicas"]),
+            number(&status["updatedReplicas"]),
+            number(&status["availableReplicas"]),
+        )
+    };
+    if updated < wanted || all > updated {
+        return State::Unsettled(format!("it rolls: {updated} of {wanted} are updated"));
+    }
+    if available < wanted {
+        return State::Unsettled(format!(
+            "it is not well: {available} of {wanted} are available"
+        ));
+    }
+    if kind == "StatefulSet" && status["currentRevision"] != status["updateRevision"] {
+        return State::Unsettled("it rolls".into());
+    }
+    State::Settled
+}
+
+/// The change that restarts a workload, as `kubectl rollout restart` does, and remembers what for. It is
+/// refused if the workload has changed since it was looked at.
+pub fn patch(seen: &Value, agent: &str, purpose: &str, now: &str) -> Value {
+    json!({
+        "metadata": {
+            "resourceVersion": seen["metadata"]["resourceVersion"],
+            "uid": seen["metadata"]["uid"],
+            "labels": {names::LABEL_RESTARTING: agent},
+            "annotations": {names::ANNOTATION_RESTARTED_FOR: purpose},
+        },
+        "spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: now}}}},
+    })
+}
+
+/// The change that takes the mark of a restart under way off.
+pub fn release(seen: &Value) -> Value {
+    json!({"metadata": {
+        "resourceVersion": seen["metadata"]["resourceVersion"],
+        "uid": seen["metadata"]["uid"],
+        "labels": {names::LABEL_RESTARTING: null},
+    }})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deployment(status: &Value) -> Value {
+        json!({
+            "metadata": {"name": "cart", "namespace": "shop", "generation": 3},
+            "spec": {"replicas": 2, "template": {"metadata": {"labels": {"app": "cart"}}}},
+            "status": status,
+        })
+    }
+
+    fn settled() -> Value {
+        json!({"observedGeneration": 3, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2})
+    }
+
+    #[test]
+    fn a_deployment_is_settled_when_only_updated_available_pods_are_left() {
+        let state = |status: &Value| state("Deployment", &deployment(status));
+        assert_eq!(state(&settled()), State::Settled);
+        for (key, value) in [
+            ("observedGeneration", 2),
+            ("replicas", 3),
+            ("updatedReplicas", 1),
+            ("availableReplicas", 1),
+        ] {
+            let mut status = settled();
+            status[key] = value.into();
+            assert_ne!(state(&status), State::Settled, "{key}");
+        }
+    }
+
+    #[test]
+    fn stateful_sets_are_settled_when_their_revisions_agree_and_daemon_sets_by_nodes() {
+        let mut set = deployment(&settled());
+        set["status"]["currentRevision"] = "r1".into();
+        set["status"]["updateRevision"] = "r2".into();
+        assert_ne!(state("StatefulSet", &set), State::Settled);
+        set["status"]["currentRevision"] = "r2".into();
+        assert_eq!(state("StatefulSet", &set), State::Settled);
+        let mut daemons = json!({
+            "metadata": {"generation": 1},
+            "status": {"observedGeneration": 1, "desiredNumberScheduled": 2, "currentNumberScheduled": 2,
+                "updatedNumberScheduled": 2, "numberAvailable": 2},
+        });
+        assert_eq!(state("DaemonSet", &daemons), State::Settled);
+        daemons["status"]["updatedNumberScheduled"] = 1.into();
+        assert_ne!(state("DaemonSet", &daemons), State::Settled);
+    }
+
+    #[test]
+    fn paused_on_delete_and_partitioned_workloads_are_not_restarted() {
+        let spec = |spec: Value| not_restartable(&json!({"spec": spec}));
+        assert_eq!(
+            spec(json!({"updateStrategy": {"type": "RollingUpdate"}})),
+            None
+        );
+        assert!(spec(json!({"paused": true})).is_some());
+        assert!(spec(json!({"updateStrategy": {"type": "OnDelete"}})).is_some());
+        let partition = json!({"updateStrategy": {"rollingUpdate": {"partition": 1}}});
+        assert!(spec(partition).is_some());
+    }
+
+    #[test]
+    fn a_budget_that_allows_nothing_or_is_behind_guards_the_pods_it_selects() {
+        let budget = |app: &str, allowed: i64, observed: i64| {
+            Budget::read(&json!({
+                "metadata": {"name": "strict", "generation": 1},
+                "spec": {"selector": {"matchLabels": {"app": app, "pod-template-hash": "x"}}},
+                "status": {"disruptionsAllowed": allowed, "observedGeneration": observed},
+            }))
+            .unwrap()
+        };
+        let guarded = |budget: Budget| {
+            let read = Workload::read("Deployment", &deployment(&settled()), &[budget]);
+            read.guarded_by().map(str::to_owned)
+        };
+        assert_eq!(guarded(budget("cart", 1, 1)), None);
+        assert_eq!(guarded(budget("other", 0, 1)), None);
+        assert_eq!(guarded(budget("cart", 0, 1)).as_deref(), Some("strict"));
+        assert_eq!(guarded(budget("cart", 1, 0)).as_deref(), Some("strict"));
+    }
+}

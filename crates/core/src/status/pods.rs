@@ -1,0 +1,455 @@
+//! Counting pods: injected, current, stale, missed, uncovered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::inject::Selection;
+use crate::names;
+use otelagent_api::{Mode, PodCounts};
+
+/// How many owners a message names.
+const NAMED: usize = 3;
+
+/// One pod that is neither finished nor a mirror of a static one.
+#[derive(Clone, Debug)]
+pub struct LivePod<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Labels of its namespace.
+    pub namespace_labels: &'a BTreeMap<String, String>,
+    /// Its labels.
+    pub labels: &'a BTreeMap<String, String>,
+    /// Its name.
+    pub name: &'a str,
+    /// The node it runs on, if it has been placed.
+    pub node: Option<&'a str>,
+    /// What controls it, if anything does.
+    pub controller: Option<&'a Controller>,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+    /// Whether it is ready, and with it what runs in it.
+    pub ready: bool,
+}
+
+/// The object that made a pod and replaces it, as the pod names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Controller {
+    /// Group and version of its kind.
+    pub api_version: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its name, in the pod's namespace.
+    pub name: String,
+}
+
+/// What pods belong to: what a person would restart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner {
+    /// Its kind.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Group and version of its kind, as its pods say.
+    pub api_version: String,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+#[cfg(test)]
+impl Owner {
+    /// One of namespace `shop`.
+    pub(crate) fn of_shop(kind: &str, name: &str) -> Self {
+        let api_version = if kind == "Pod" { "v1" } else { "apps/v1" };
+        Self {
+            kind: kind.into(),
+            namespace: "shop".into(),
+            name: name.into(),
+            api_version: api_version.into(),
+        }
+    }
+}
+
+/// What new pods are given now.
+#[derive(Clone, Debug)]
+pub struct Serving<'a> {
+    /// Mode of the recipe in force.
+    pub mode: Mode,
+    /// Hash of the recipe in force.
+    pub recipe: &'a str,
+}
+
+/// Where agents are ready, so that a pod whose path leads nowhere is found.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    /// Nodes that are Ready. On one that is down nobody sends anything.
+    pub nodes: BTreeSet<String>,
+    /// By mode, nodes with a ready agent.
+    pub ready: BTreeMap<Mode, BTreeSet<String>>,
+    /// Modes in which an agent of any node will do.
+    pub anywhere: BTreeSet<Mode>,
+}
+
+impl Coverage {
+    /// Whether a pod that was born with a mode finds an agent from its node.
+    fn covers(&self, mode: Mode, node: &str) -> bool {
+        if !mode.on_nodes() || !self.nodes.contains(node) {
+            return true;
+        }
+        self.ready.get(&mode).is_some_and(|ready| {
+            ready.contains(node) || self.anywhere.contains(&mode) && !ready.is_empty()
+        })
+    }
+}
+
+/// What was counted, and who holds what is not current.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodReport {
+    /// The numbers.
+    pub counts: PodCounts,
+    /// Live pods by mode, terminating ones included: they still use their path.
+    pub users: BTreeMap<Mode, usize>,
+    /// Of the injected pods, ready ones by mode: what a sidecar's readiness is read from.
+    pub ready: BTreeMap<Mode, i32>,
+    /// Owners of stale pods, with their number.
+    pub stale: BTreeMap<Owner, usize>,
+    /// Of these, owners of pods whose mode is the serving one: only their configuration is older.
+    pub outdated: BTreeMap<Owner, usize>,
+    /// Owners of missed pods, with their number.
+    pub missed: BTreeMap<Owner, usize>,
+    /// Owners of uncovered pods, with their number.
+    pub uncovered: BTreeMap<Owner, usize>,
+    /// Nodes on which uncovered pods run.
+    pub uncovered_nodes: BTreeSet<String>,
+}
+
+/// Counts the pods of one `OtelAgent`, known by `label`.
+///
+/// `selection` and `exclusions` say which pods should be injected; system namespaces must have been
+/// left out by the caller. Terminating pods use their path but are neither stale nor missed: nobody
+/// needs to act on them.
+pub fn count<'a>(
+    label: &str,
+    serving: Option<&Serving<'_>>,
+    selection: Option<&Selection>,
+    exclusions: &[Selection],
+    coverage: &Coverage,
+    pods: impl IntoIterator<Item = LivePod<'a>>,
+) -> PodReport {
+    let mut report = PodReport::default();
+    for pod in pods {
+        let injected_by = pod.labels.get(names::LABEL_AGENT);
+        if injected_by.is_some_and(|agent| agent == label) {
+            count_injected(&mut report, &pod, serving, coverage);
+        } else if injected_by.is_none()
+            && !pod.terminating
+            && is_selected(&pod, selection, exclusions)
+        {
+            report.counts.missed += 1;
+            *report.missed.entry(owner(&pod)).or_default() += 1;
+        }
+    }
+    report
+}
+
+fn count_injected(
+    report: &mut PodReport,
+    pod: &LivePod<'_>,
+    serving: Option<&Serving<'_>>,
+    coverage: &Coverage,
+) {
+    let mode = pod
+        .labels
+        .get(names::LABEL_MODE)
+        .and_then(|mode| Mode::parse(mode));
+    if let Some(mode) = mode {
+        *report.users.entry(mode).or_default() += 1;
+    }
+    if pod.terminating {
+        return;
+    }
+    report.counts.injected += 1;
+    if let Some(mode) = mode {
+        *report.counts.by_mode.entry(mode.to_string()).or_default() += 1;
+        *report.ready.entry(mode).or_default() += i32::from(pod.ready);
+    }
+    let recipe = pod.labels.get(names::LABEL_CONFIG).map(String::as_str);
+    let of_serving_mode = serving.is_some_and(|serving| mode == Some(serving.mode));
+    if of_serving_mode && recipe == serving.map(|serving| serving.recipe) {
+        report.counts.current += 1;
+    } else {
+        report.counts.stale += 1;
+        *report.stale.entry(owner(pod)).or_default() += 1;
+        if of_serving_mode {
+            *report.outdated.entry(owner(pod)).or_default() += 1;
+        }
+    }
+    if let Some((mode, node)) = mode.zip(pod.node)
+        && !coverage.covers(mode, node)
+    {
+        report.counts.uncovered += 1;
+        *report.uncovered.entry(owner(pod)).or_default() += 1;
+        report.uncovered_nodes.insert(node.to_owned());
+    }
+}
+
+fn is_selected(pod: &LivePod<'_>, selection: Option<&Selection>, exclusions: &[Selection]) -> bool {
+    let matches =
+        |selection: &Selection| selection.matches(pod.namespace, pod.namespace_labels, pod.labels);
+    selection.is_some_and(matches) && !exclusions.iter().any(matches)
+}
+
+/// Whom a person would look for, as in `Deployment shop/cart`: the `Deployment` behind a `ReplicaSet`,
+/// else the controller, else the pod itself.
+fn owner(pod: &LivePod<'_>) -> Owner {
+    let owner = |api_version: &str, kind: &str, name: &str| Owner {
+        api_version: api_version.into(),
+        kind: kind.into(),
+        namespace: pod.namespace.into(),
+        name: name.into(),
+    };
+    let Some(controller) = pod.controller else {
+        return owner("v1", "Pod", pod.name);
+    };
+    let hash = pod.labels.get("pod-template-hash");
+    let deployment = hash.and_then(|hash| controller.name.strip_suffix(&format!("-{hash}")));
+    match deployment {
+        Some(name) if controller.kind == "ReplicaSet" => {
+            owner(&controller.api_version, "Deployment", name)
+        }
+        _ => owner(&controller.api_version, &controller.kind, &controller.name),
+    }
+}
+
+/// The first few owners as a person reads them: `Deployment shop/cart: 3, Pod shop/one: 1 and 2 more`.
+pub(super) fn name_owners(owners: &BTreeMap<Owner, usize>) -> String {
+    let named: Vec<String> = owners
+        .iter()
+        .take(NAMED)
+        .map(|(owner, pods)| format!("{owner}: {pods}"))
+        .collect();
+    let rest = owners.len().saturating_sub(NAMED);
+    if rest == 0 {
+        named.join(", ")
+    } else {
+        format!("{} and {rest} more", named.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inject::Namespaces;
+    use otelagent_api::Selector;
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
+    }
+
+    fn all() -> Selection {
+        Selection {
+            namespaces: Namespaces::Labelled(Selector::default()),
+            pods: Selector::default(),
+        }
+    }
+
+    fn controller(kind: &str, name: &str) -> Controller {
+        Controller {
+            kind: kind.into(),
+            name: name.into(),
+            ..Controller::default()
+        }
+    }
+
+    fn count_one(pod_labels: &[(&str, &str)], terminating: bool) -> PodReport {
+        let (pod_labels, none) = (labels(pod_labels), labels(&[]));
+        let deployment = controller("Deployment", "cart");
+        let pod = LivePod {
+            namespace: "shop",
+            namespace_labels: &none,
+            labels: &pod_labels,
+            name: "cart-1",
+            node: Some("n1"),
+            controller: Some(&deployment),
+            terminating,
+            ready: true,
+        };
+        let serving = Serving {
+            mode: Mode::HostPort,
+            recipe: "r2",
+        };
+        let coverage = covered_on("n1", &[Mode::HostPort, Mode::NodeLocal]);
+        count("a.b", Some(&serving), Some(&all()), &[], &coverage, [pod])
+    }
+
+    #[test]
+    fn a_pod_with_the_serving_mode_and_recipe_is_current() {
+        let injected = [
+            (names::LABEL_AGENT, "a.b"),
+            (names::LABEL_MODE, "HostPort"),
+            (names::LABEL_CONFIG, "r2"),
+        ];
+        let counts = count_one(&injected, false).counts;
+        assert_eq!(
+            (counts.injected, counts.current, counts.stale, counts.missed),
+            (1, 1, 0, 0)
+        );
+    }
+
+    #[test]
+    fn a_pod_with_an_older_mode_or_recipe_is_stale() {
+        for (mode, recipe) in [("NodeLocal", "r2"), ("HostPort", "r1")] {
+            let injected = [
+                (names::LABEL_AGENT, "a.b"),
+                (names::LABEL_MODE, mode),
+                (names::LABEL_CONFIG, recipe),
+            ];
+            let report = count_one(&injected, false);
+            assert_eq!(
+                (report.counts.current, report.counts.stale),
+                (0, 1),
+                "{mode} {recipe}"
+            );
+            assert_eq!(name_owners(&report.stale), "Deployment shop/cart: 1");
+        }
+    }
+
+    #[test]
+    fn a_selected_pod_without_a_mark_is_missed_unless_it_opted_out_or_is_going() {
+        assert_eq!(count_one(&[], false).counts.missed, 1);
+        assert_eq!(
+            count_one(&[(names::LABEL_INJECT, "false")], false)
+                .counts
+                .missed,
+            0
+        );
+        assert_eq!(count_one(&[], true).counts.missed, 0);
+        assert_eq!(
+            count_one(&[(names::LABEL_AGENT, "other")], false)
+                .counts
+                .missed,
+            0
+        );
+    }
+
+    #[test]
+    fn an_owner_is_the_deployment_behind_the_replica_set() {
+        let hashed = labels(&[("pod-template-hash", "7d4b9")]);
+        let none = labels(&[]);
+        let name = |controller: Option<&Controller>| {
+            owner(&LivePod {
+                namespace: "shop",
+                namespace_labels: &none,
+                labels: &hashed,
+                name: "cart-7d4b9-x",
+                node: None,
+                controller,
+                terminating: false,
+                ready: true,
+            })
+            .to_string()
+        };
+        let replica_set = controller("ReplicaSet", "cart-7d4b9");
+        assert_eq!(name(Some(&replica_set)), "Deployment shop/cart");
+        let stateful_set = controller("StatefulSet", "db");
+        assert_eq!(name(Some(&stateful_set)), "StatefulSet shop/db");
+        assert_eq!(name(None), "Pod shop/cart-7d4b9-x");
+    }
+
+    /// Agents of these modes are ready on one of two Ready nodes.
+    fn covered_on(node: &str, modes: &[Mode]) -> Coverage {
+        let ready = BTreeSet::from([node.to_owned()]);
+        Coverage {
+            nodes: ["n1", "n2"].map(str::to_owned).into(),
+            ready: modes.iter().map(|mode| (*mode, ready.clone())).collect(),
+            anywhere: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn a_pod_is_uncovered_where_no_agent_of_its_own_mode_is_ready() {
+        let coverage = covered_on("n1", &[Mode::HostPort, Mode::NodeLocal]);
+        assert!(coverage.covers(Mode::HostPort, "n1"));
+        assert!(!coverage.covers(Mode::HostPort, "n2"), "on another node");
+        assert!(!coverage.covers(Mode::HostNetwork, "n1"), "of another mode");
+        assert!(coverage.covers(Mode::Sidecar, "n2"), "it has its own");
+        assert!(coverage.covers(Mode::HostPort, "n3"), "down: nobody sends");
+    }
+
+    #[test]
+    fn an_agent_of_any_node_will_do_where_the_service_leaves_the_node() {
+        let mut coverage = covered_on("n1", &[Mode::NodeLocal]);
+        coverage.anywhere.insert(Mode::NodeLocal);
+        assert!(coverage.covers(Mode::NodeLocal, "n2"));
+        coverage.ready.clear();
+        assert!(!coverage.covers(Mode::NodeLocal, "n2"));
+    }
+
+    #[test]
+    fn an_uncovered_pod_is_counted_beside_being_current_or_stale_and_its_owner_named() {
+        let injected = labels(&[
+            (names::LABEL_AGENT, "a.b"),
+            (names::LABEL_MODE, "HostPort"),
+            (names::LABEL_CONFIG, "r2"),
+        ]);
+        let none = labels(&[]);
+        let deployment = controller("StatefulSet", "db");
+        let pod = |node| LivePod {
+            namespace: "shop",
+            namespace_labels: &none,
+            labels: &injected,
+            name: "db-0",
+            node,
+            controller: Some(&deployment),
+            terminating: false,
+            ready: true,
+        };
+        let serving = Serving {
+            mode: Mode::HostPort,
+            recipe: "r2",
+        };
+        let coverage = covered_on("n1", &[Mode::HostPort]);
+        let pods = [pod(Some("n1")), pod(Some("n2")), pod(None)];
+        let report = count("a.b", Some(&serving), None, &[], &coverage, pods);
+        assert_eq!((report.counts.current, report.counts.uncovered), (3, 1));
+        assert_eq!(name_owners(&report.uncovered), "StatefulSet shop/db: 1");
+        assert_eq!(report.uncovered_nodes, BTreeSet::from(["n2".to_owned()]));
+    }
+
+    #[test]
+    fn of_stale_pods_those_that_only_have_an_older_configuration_are_told_apart() {
+        let born_with = |mode| {
+            count_one(
+                &[
+                    (names::LABEL_AGENT, "a.b"),
+                    (names::LABEL_MODE, mode),
+                    (names::LABEL_CONFIG, "r1"),
+                ],
+                false,
+            )
+        };
+        assert_eq!(born_with("HostPort").outdated.len(), 1);
+        assert_eq!(born_with("NodeLocal").outdated.len(), 0);
+    }
+
+    #[test]
+    fn a_terminating_pod_still_uses_its_path() {
+        let report = count_one(
+            &[
+                (names::LABEL_AGENT, "a.b"),
+                (names::LABEL_MODE, "NodeLocal"),
+            ],
+            true,
+        );
+        assert_eq!(report.users, BTreeMap::from([(Mode::NodeLocal, 1)]));
+        assert_eq!(report.counts.injected, 0);
+    }
+}

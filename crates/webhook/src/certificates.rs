@@ -1,0 +1,242 @@
+//! What the webhook serves by: a certificate in memory that is renewed while it runs.
+//!
+//! Whatever goes wrong with the next one, the last good one goes on serving. When something is due is
+//! [`crate::ca`]'s to say.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
+use tokio_rustls::rustls::sign::CertifiedKey;
+
+use super::WebhookError;
+use crate::ca::{Authority, Life, may_serve};
+use otelagent_core::in_full;
+use otelagent_core::names;
+
+use crate::issue;
+
+/// How often the clock is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the Secret or the files are read, in looks.
+const READ_EVERY: u32 = 10;
+
+/// Where certificates come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Signed here, by the authority in a Secret that the controller keeps.
+    Authority {
+        /// Namespace of the Secret.
+        namespace: String,
+        /// DNS names and addresses by which the webhook is called.
+        names: Vec<String>,
+    },
+    /// `tls.crt` and `tls.key` of a directory, which somebody else renews.
+    Directory(PathBuf),
+}
+
+/// The certificate that is served.
+#[derive(Debug)]
+pub(crate) struct Certificates(watch::Sender<Option<Arc<CertifiedKey>>>);
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.borrow().clone()
+    }
+}
+
+impl Certificates {
+    /// Starts to get and to renew them.
+    pub(crate) fn start(
+        client: &Client,
+        source: Source,
+        tasks: &mut JoinSet<&'static str>,
+    ) -> Arc<Self> {
+        let certificates = Arc::new(Self(watch::Sender::new(None)));
+        let upkeep = Upkeep {
+            client: client.clone(),
+            source,
+            certificates: certificates.clone(),
+            authority: None,
+            served: None,
+            next: None,
+        };
+        tasks.spawn(upkeep.run());
+        certificates
+    }
+
+    /// Returns once there is one.
+    pub(crate) async fn until_held(&self) {
+        // The sender lives as long as this.
+        let _ = self.0.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// The server's end of TLS, by whatever certificate there is at the time of a handshake.
+    pub(crate) fn acceptor(self: &Arc<Self>) -> Result<TlsAcceptor, WebhookError> {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(WebhookError::Tls)?
+            .with_no_client_auth()
+            .with_cert_resolver(self.clone());
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+}
+
+/// What was served last: who signed it, or the files it was made of, and its life where we gave it one.
+struct Served {
+    by: String,
+    life: Option<Life>,
+}
+
+struct Upkeep {
+    client: Client,
+    source: Source,
+    certificates: Arc<Certificates>,
+    authority: Option<Authority>,
+    served: Option<Served>,
+    /// Files that changed, and since when they are known.
+    next: Option<(String, Timestamp)>,
+}
+
+impl Upkeep {
+    async fn run(mut self) -> &'static str {
+        let mut clock = tokio::time::interval(LOOK_EVERY);
+        // A process that was paused looks once, not once for each look it missed.
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = 0_u32;
+        let mut told = None;
+        loop {
+            clock.tick().await;
+            let needs_one = self.served.is_none() || self.has_no_signer(Timestamp::now());
+            let read = needs_one || looks.is_multiple_of(READ_EVERY);
+            looks = looks.wrapping_add(1);
+            let outcome = self.look(read).await;
+            let failed = outcome.as_ref().err().map(WebhookError::reason);
+            if let Err(error) = &outcome
+                && failed != told
+            {
+                let reason = error.reason();
+                tracing::warn!(
+                    reason,
+                    error = in_full(error),
+                    "no new certificate, trying again"
+                );
+            }
+            told = failed;
+        }
+    }
+
+    /// Whether all authorities that are known have ended.
+    fn has_no_signer(&self, now: Timestamp) -> bool {
+        let known = self.authority.as_ref();
+        known.is_some_and(|authority| authority.signer(now).is_none())
+    }
+
+    async fn look(&mut self, read: bool) -> Result<(), WebhookError> {
+        match self.source.clone() {
+            Source::Authority { namespace, names } => {
+                let outcome = if read {
+                    self.read_authority(&namespace).await
+                } else {
+                    Ok(())
+                };
+                // What was read before signs on, however the reading went.
+                self.sign_if_due(&names, Timestamp::now())?;
+                outcome
+            }
+            Source::Directory(directory) if read => self.load(&directory).await,
+            Source::Directory(_) => Ok(()),
+        }
+    }
+
+    async fn read_authority(&mut self, namespace: &str) -> Result<(), WebhookError> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let secret = api
+            .get_opt(names::AUTHORITY_SECRET)
+            .await
+            .map_err(|error| WebhookError::Authority(Box::new(error)))?;
+        let data = secret.and_then(|secret| secret.data).unwrap_or_default();
+        let text = data.get(names::AUTHORITY_KEY).map(|bytes| &bytes.0);
+        let read = text
+            .and_then(|bytes| std::str::from_utf8(bytes).ok())
+            .and_then(Authority::parse);
+        self.authority = Some(read.ok_or(WebhookError::NoAuthority(names::AUTHORITY_SECRET))?);
+        Ok(())
+    }
+
+    fn sign_if_due(&mut self, names: &[String], now: Timestamp) -> Result<(), WebhookError> {
+        let Some(issuer) = self.authority.as_ref().and_then(|all| all.signer(now)) else {
+            return Ok(());
+        };
+        let is_good = self.served.as_ref().is_some_and(|served| {
+            served.by == issuer.certificate
+                && served.life.is_some_and(|life| !life.is_to_be_renewed(now))
+        });
+        if is_good {
+            return Ok(());
+        }
+        let signed = issue::sign(issuer, names, now)?;
+        let by = issuer.certificate.clone();
+        let life = signed.life;
+        self.serve(signed.certificate.as_bytes(), signed.key.as_bytes())?;
+        self.served = Some(Served {
+            by,
+            life: Some(life),
+        });
+        tracing::info!(until = %life.ends, "serving by a new certificate");
+        Ok(())
+    }
+
+    async fn load(&mut self, directory: &Path) -> Result<(), WebhookError> {
+        let certificate = read(directory.join("tls.crt")).await?;
+        let key = read(directory.join("tls.key")).await?;
+        let both = [certificate.as_slice(), key.as_slice()].concat();
+        let by = names::hash(&String::from_utf8_lossy(&both), 64);
+        if self.served.as_ref().is_some_and(|served| served.by == by) {
+            return Ok(());
+        }
+        let now = Timestamp::now();
+        let known = self.next.take().filter(|(next, _)| *next == by);
+        let first_seen = known.map_or(now, |(_, first_seen)| first_seen);
+        if self.served.is_some() && !may_serve(first_seen, now) {
+            self.next = Some((by, first_seen));
+            return Ok(());
+        }
+        self.serve(&certificate, &key)?;
+        self.served = Some(Served { by, life: None });
+        tracing::info!("serving by a new certificate");
+        Ok(())
+    }
+
+    fn serve(&self, certificate: &[u8], key: &[u8]) -> Result<(), WebhookError> {
+        let unusable = |error: &dyn std::fmt::Display| WebhookError::Unusable(error.to_string());
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificate)
+            .collect::<Result<_, _>>()
+            .map_err(|error| unusable(&error))?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| unusable(&error))?;
+        let certified = CertifiedKey::from_der(chain, key, &ring::default_provider())
+            .map_err(|error| unusable(&error))?;
+        self.certificates.0.send_replace(Some(Arc::new(certified)));
+        Ok(())
+    }
+}
+
+async fn read(path: PathBuf) -> Result<Vec<u8>, WebhookError> {
+    let read = path.clone();
+    let read = tokio::task::spawn_blocking(move || std::fs::read(read)).await;
+    read.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+        .map_err(|source| WebhookError::File { path, source })
+}

@@ -1,0 +1,269 @@
+//! The webhook entries of one `OtelAgent`, as JSON objects ready to be applied.
+//!
+//! The API server calls the webhook for selected pods only: what its selectors and match conditions can
+//! say stands in the entry, and what is injected stands beside it as an [`Order`]. An entry, too, is
+//! named by its content and proved in the canary namespace before users' pods reach it. Must not know
+//! when anything is applied or proved.
+
+use k8s_openapi::ByteString;
+use serde_json::{Value, json};
+
+use super::order::{Order, Target};
+use otelagent_api::{OnFailure, Selector};
+use otelagent_core::inject::cel::{printable, quoted, selected};
+use otelagent_core::inject::policy::{self, NAMESPACE_NAME, PolicyError, PolicyInput};
+use otelagent_core::inject::reason::mirror;
+use otelagent_core::inject::{Namespaces, Selection};
+use otelagent_core::names;
+
+/// Bytes that the annotations of an object may have together (`ValidateAnnotationsSize` of apimachinery),
+/// less what is added when an entry is written.
+const MAX_ANNOTATIONS: usize = (256 << 10) - 4096;
+/// How long the API server waits for an answer, in seconds. A hung webhook delays each selected pod by it.
+pub const TIMEOUT_SECONDS: u8 = 3;
+
+/// Where the API server reaches the webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// By a Service.
+    Service {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// By an address, such as `https://192.0.2.7:8443`, for webhooks outside of the cluster.
+    Url(String),
+}
+
+/// The objects, in the order in which they are applied: the first proves, then the other follows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entries {
+    /// Hash of the content, but for the certificates; in paths and on pods that prove the entry.
+    pub hash: String,
+    /// `MutatingWebhookConfiguration` for the pods that prove it.
+    pub proof: Value,
+    /// `MutatingWebhookConfiguration` for users' pods.
+    pub entry: Value,
+}
+
+/// Renders the entries. `authorities` are the certificates, as PEM, by which the webhook is known.
+///
+/// # Errors
+/// If the recipe does not fit the annotations of an object.
+pub fn render(
+    input: &PolicyInput,
+    endpoint: &Endpoint,
+    authorities: &str,
+) -> Result<Entries, PolicyError> {
+    let order = Order {
+        recipe: input.recipe.clone(),
+        exclusions: input.exclusions.clone(),
+        canary_namespace: input.canary_namespace.clone(),
+    };
+    let order = order.to_text();
+    let client = |hash: &str, authorities: &str| client_config(input, endpoint, hash, authorities);
+    let unnamed = json!([
+        order,
+        users_pods(input, &client("", "")),
+        canary_pods(input, &client("", ""), "")
+    ]);
+    let hash = names::hash(&unnamed.to_string(), 10);
+    let client = client(&hash, authorities);
+    let name = |part: Option<&str>| names::cluster_object(&input.namespace, &input.name, part);
+    let mut annotations = json!({names::ANNOTATION_ORDER: order, names::ANNOTATION_ENTRY: hash});
+    let proof = object(
+        input,
+        &name(Some("canary")),
+        &annotations,
+        &json!([proof_pods(input, &client, &hash)]),
+    );
+    if let Some(annotations) = annotations.as_object_mut() {
+        let selection = serde_json::to_string(&input.selection).unwrap_or_default();
+        annotations.insert(
+            names::ANNOTATION_SELECTION.into(),
+            printable(&selection).into(),
+        );
+        annotations.insert(
+            names::ANNOTATION_SERVING.into(),
+            input.recipe.mode.as_str().into(),
+        );
+    }
+    check_size(&annotations)?;
+    let webhooks = json!([
+        users_pods(input, &client),
+        canary_pods(input, &client, &hash)
+    ]);
+    let entry = object(input, &name(None), &annotations, &webhooks);
+    Ok(Entries { hash, proof, entry })
+}
+
+fn object(input: &PolicyInput, name: &str, annotations: &Value, webhooks: &Value) -> Value {
+    let mut metadata = policy::metadata(input, name);
+    if let Some(metadata) = metadata.as_object_mut() {
+        metadata.insert("annotations".into(), annotations.clone());
+    }
+    json!({
+        "apiVersion": policy::API_VERSION,
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": metadata,
+        "webhooks": webhooks,
+    })
+}
+
+fn check_size(annotations: &Value) -> Result<(), PolicyError> {
+    let bytes = annotations
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| key.len() + value.as_str().map_or(0, str::len))
+        .sum();
+    if bytes > MAX_ANNOTATIONS {
+        return Err(PolicyError::TooLargeForAnnotations { bytes });
+    }
+    Ok(())
+}
+
+fn client_config(input: &PolicyInput, endpoint: &Endpoint, hash: &str, authorities: &str) -> Value {
+    let target = Target {
+        namespace: input.namespace.clone(),
+        name: input.name.clone(),
+        hash: hash.to_owned(),
+    };
+    let bundle = ByteString(authorities.as_bytes().to_vec());
+    match endpoint {
+        Endpoint::Service { namespace, name } => json!({
+            "caBundle": bundle,
+            "service": {"namespace": namespace, "name": name, "path": target.path(), "port": 443},
+        }),
+        Endpoint::Url(url) => json!({
+            "caBundle": bundle,
+            "url": format!("{}{}", url.trim_end_matches('/'), target.path()),
+        }),
+    }
+}
+
+/// What all entries have in common: creation of pods, every default written down.
+fn webhook(name: &str, client: &Value, fails: bool, fields: Value) -> Value {
+    let mut webhook = json!({
+        "name": format!("{name}.injection.otelagent.dev"),
+        "admissionReviewVersions": ["v1"],
+        "clientConfig": client,
+        "failurePolicy": if fails { "Fail" } else { "Ignore" },
+        "matchPolicy": "Equivalent",
+        // Injection is idempotent, and containers that others add later need their variables as well.
+        "reinvocationPolicy": "IfNeeded",
+        "rules": [{
+            "apiGroups": [""],
+            "apiVersions": ["v1"],
+            "operations": ["CREATE"],
+            "resources": ["pods"],
+            "scope": "Namespaced",
+        }],
+        "sideEffects": "None",
+        "timeoutSeconds": TIMEOUT_SECONDS,
+    });
+    if let (Some(webhook), Value::Object(fields)) = (webhook.as_object_mut(), fields) {
+        webhook.extend(fields);
+    }
+    webhook
+}
+
+/// The selected pods. Labels of namespaces that exclude a pod are not known to match conditions: those the
+/// webhook looks at.
+fn users_pods(input: &PolicyInput, client: &Value) -> Value {
+    let [first, _] = selected(&input.selection, &input.exclusions);
+    let fails = input.on_failure == OnFailure::Fail;
+    webhook(
+        "pods",
+        client,
+        fails,
+        json!({
+            "namespaceSelector": namespace_selector(input),
+            "objectSelector": object_selector(&input.selection),
+            "matchConditions": [
+                {"name": "selected", "expression": first},
+                {"name": "not-mirror", "expression": format!("!({})", mirror().applies)},
+            ],
+        }),
+    )
+}
+
+/// Dry-run pods that ask whether injection is in force. Fails, so that who asks is told why.
+fn canary_pods(input: &PolicyInput, client: &Value, hash: &str) -> Value {
+    let label = |key: &str, value: &str| {
+        let (key, value) = (quoted(key), quoted(value));
+        format!("object.metadata.?labels[?{key}].orValue(\"\") == {value}")
+    };
+    let asked = format!(
+        "{} || {}",
+        label(names::LABEL_PROOF, hash),
+        label(names::LABEL_CANARY, &input.recipe.agent)
+    );
+    webhook(
+        "canary",
+        client,
+        true,
+        json!({
+            "namespaceSelector": in_canary_namespace(input),
+            "objectSelector": {},
+            "matchConditions": [{"name": "asked", "expression": asked}],
+        }),
+    )
+}
+
+/// Dry-run pods that prove this very entry.
+fn proof_pods(input: &PolicyInput, client: &Value, hash: &str) -> Value {
+    webhook(
+        "proof",
+        client,
+        true,
+        json!({
+            "namespaceSelector": in_canary_namespace(input),
+            "objectSelector": {"matchLabels": {names::LABEL_PROOF: hash}},
+        }),
+    )
+}
+
+fn in_canary_namespace(input: &PolicyInput) -> Value {
+    json!({"matchExpressions": [
+        {"key": NAMESPACE_NAME, "operator": "In", "values": [input.canary_namespace]},
+        {"key": NAMESPACE_NAME, "operator": "NotIn", "values": input.excluded_namespaces},
+    ]})
+}
+
+/// Namespaces that nobody injects are named in every entry, whatever is selected.
+fn namespace_selector(input: &PolicyInput) -> Value {
+    let mut excluded: Vec<&String> = input.excluded_namespaces.iter().collect();
+    if !excluded.contains(&&input.canary_namespace) {
+        excluded.push(&input.canary_namespace);
+    }
+    let excluded = json!({"key": NAMESPACE_NAME, "operator": "NotIn", "values": excluded});
+    match &input.selection.namespaces {
+        Namespaces::Named(name) => json!({"matchExpressions": [
+            {"key": NAMESPACE_NAME, "operator": "In", "values": [name]},
+            excluded,
+        ]}),
+        Namespaces::Labelled(labels) => with_requirement(labels, excluded),
+    }
+}
+
+fn object_selector(selection: &Selection) -> Value {
+    let not_opted_out =
+        json!({"key": names::LABEL_INJECT, "operator": "NotIn", "values": ["false"]});
+    with_requirement(&selection.pods, not_opted_out)
+}
+
+/// A label selector with one more requirement.
+fn with_requirement(selector: &Selector, requirement: Value) -> Value {
+    let mut all = json!(selector);
+    if let Some(all) = all.as_object_mut() {
+        let requirements = all
+            .entry("matchExpressions")
+            .or_insert_with(|| Value::Array(Vec::new()));
+        if let Some(requirements) = requirements.as_array_mut() {
+            requirements.push(requirement);
+        }
+    }
+    all
+}

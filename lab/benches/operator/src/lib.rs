@@ -1,0 +1,1 @@
+//! Only benchmarks: `operator.rs` and `scale`.

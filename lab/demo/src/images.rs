@@ -1,0 +1,192 @@
+//! Every image the demo and the cluster tests need, built from this repository as static binaries.
+//!
+//! Knows how they are built and named, not what they do.
+
+use std::env;
+use std::ffi::OsString;
+use std::io::{IsTerminal, stderr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use testbed::image::ImageSpec;
+use testbed::parts::{Part, ensure};
+use testbed::{Cluster, go_build_static};
+
+use crate::error::{Error, Result};
+use crate::repository;
+
+/// The operator.
+pub const OPERATOR: &str = "otelagent/operator:0.1.0";
+/// The agent.
+pub const AGENT: &str = "otelagent/agent:0.1.0";
+/// An application with the SDK for Rust.
+pub const RUST_SDK: &str = "otelagent-test/rust-sdk:1";
+/// An application with the SDK for Go.
+pub const GO_SDK: &str = "otelagent-test/go-sdk:1";
+/// What counts the telemetry that arrives.
+pub const LEDGER: &str = "otelagent-test/ledger:1";
+/// An OpenTelemetry Collector.
+pub const COLLECTOR: &str = "otelagent-test/otelcol:1";
+
+/// Linked in whole, since the images contain nothing else.
+const STATIC: &str = "-C target-feature=+crt-static";
+
+/// Builds everything that changed, and returns the image files. Where `OTELAGENT_IMAGES` names a
+/// directory, its files are taken as they are and nothing is built.
+pub fn ensure_all() -> Result<Vec<PathBuf>> {
+    if let Some(directory) = chosen() {
+        return prebuilt(Path::new(&directory));
+    }
+    let target = target_directory();
+    let product = |what, profile, package| cargo(what, repository(), &target, profile, &[package]);
+    let operator = product("the operator", "operator", "otelagent-operator")?;
+    let agent = product("the agent", "release", "otelagent-agent")?;
+    let apps = repository().join("lab/apps");
+    let programs = ["rust-sdk", "ledger"];
+    let app = cargo(
+        "the test applications",
+        &apps,
+        &target.join("apps"),
+        "release",
+        &programs,
+    )?;
+    let go_sdk = target.join("apps/go-sdk");
+    go_build_static(&apps.join("go-sdk"), &go_sdk)?;
+
+    let images = target.join("images");
+    let write = |name: &str, binary: PathBuf| write(&images, name, binary);
+    Ok(vec![
+        write(OPERATOR, operator.join("otelagent-operator"))?,
+        write(AGENT, agent.join("otelagent-agent"))?,
+        write(RUST_SDK, app.join("rust-sdk"))?,
+        write(LEDGER, app.join("ledger"))?,
+        write(GO_SDK, go_sdk)?,
+        write(COLLECTOR, ensure(Part::Collector)?)?,
+    ])
+}
+
+/// A program of the product as it is built for development, for tests that start it as a process.
+pub fn program(package: &str) -> Result<PathBuf> {
+    let target = target_directory();
+    run(package, build(repository(), &target, "dev", &[package]))?;
+    Ok(target.join("debug").join(package))
+}
+
+/// The operator as it is shipped, for measurements of the process.
+pub fn shipped_operator() -> Result<PathBuf> {
+    let package = "otelagent-operator";
+    let target = target_directory();
+    Ok(cargo(package, repository(), &target, "operator", &[package])?.join(package))
+}
+
+/// The directory whose images are taken as they are, where there is one.
+pub(crate) fn chosen() -> Option<OsString> {
+    env::var_os("OTELAGENT_IMAGES").filter(|value| !value.is_empty())
+}
+
+fn prebuilt(directory: &Path) -> Result<Vec<PathBuf>> {
+    let unreadable = || Error::io(format!("read {}", directory.display()));
+    let mut images = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(unreadable())? {
+        let path = entry.map_err(unreadable())?.path();
+        if path.extension().is_some_and(|extension| extension == "tar") {
+            images.push(path);
+        }
+    }
+    images.sort();
+    Ok(images)
+}
+
+/// Gives the images to the nodes; false where the cluster is not ours and must have them already.
+pub fn load_all(cluster: &Cluster, images: &[PathBuf]) -> Result<bool> {
+    if matches!(cluster, Cluster::External { .. }) {
+        return Ok(false);
+    }
+    for image in images {
+        cluster.load_image(image)?;
+    }
+    Ok(true)
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_directory() -> PathBuf {
+    let chosen = env::var_os("CARGO_TARGET_DIR").filter(|value| !value.is_empty());
+    chosen.map_or_else(|| repository().join("target"), PathBuf::from)
+}
+
+/// Builds packages of a workspace into static binaries, and returns the directory they are in.
+fn cargo(
+    what: &str,
+    workspace: &Path,
+    target: &Path,
+    profile: &str,
+    packages: &[&str],
+) -> Result<PathBuf> {
+    // Naming the target keeps the flags away from build scripts, and this build away from others.
+    let triple = format!("{}-unknown-linux-gnu", env::consts::ARCH);
+    let mut build = build(workspace, target, profile, packages);
+    build.args(["--target", &triple]).env("RUSTFLAGS", STATIC);
+    run(what, build)?;
+    Ok(target.join(triple).join(profile))
+}
+
+fn build(workspace: &Path, target: &Path, profile: &str, packages: &[&str]) -> Command {
+    let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build
+        .current_dir(workspace)
+        .args(["build", "--profile", profile, "--locked", "--target-dir"])
+        .arg(target)
+        .args(packages.iter().flat_map(|package| ["--package", package]))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    build
+}
+
+fn run(what: &str, mut build: Command) -> Result<()> {
+    if stderr().is_terminal() {
+        // Cargo's own progress says more than any summary.
+        build.stderr(Stdio::inherit());
+    } else {
+        eprintln!("demo: build {what} ...");
+    }
+    let output = build.output().map_err(Error::io("start cargo"))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<&str> = text.lines().collect();
+        return Err(Error::Build {
+            what: what.to_owned(),
+            output: lines[lines.len().saturating_sub(40)..].join("\n"),
+        });
+    }
+    Ok(())
+}
+
+/// Writes the image of one static binary.
+fn write(directory: &Path, name: &str, binary: PathBuf) -> Result<PathBuf> {
+    let inner = binary.file_name().unwrap_or_default().to_string_lossy();
+    let inner = format!("/{inner}");
+    let spec = ImageSpec {
+        name: name.to_owned(),
+        entrypoint: vec![inner.clone()],
+        files: vec![(binary, inner)],
+        ca_bundle: true,
+        ..ImageSpec::default()
+    };
+    put(directory, &spec)
+}
+
+/// Writes an image; a file that would be the same is left as it is.
+pub(crate) fn put(directory: &Path, spec: &ImageSpec) -> Result<PathBuf> {
+    let file = spec.name.replace(['/', ':'], "-");
+    let tar = directory.join(format!("{file}.tar"));
+    // Tests may build at the same time as the demo.
+    let fresh = directory.join(format!("{file}.{}.tar", std::process::id()));
+    spec.write(&fresh)?;
+    let read = |path: &Path| std::fs::read(path).ok();
+    if read(&tar) == read(&fresh) {
+        std::fs::remove_file(&fresh).map_err(Error::io(format!("remove {}", fresh.display())))?;
+    } else {
+        std::fs::rename(&fresh, &tar).map_err(Error::io(format!("rename {}", fresh.display())))?;
+    }
+    Ok(tar)
+}

@@ -1,0 +1,89 @@
+//! etcd is set back to an older snapshot, and versions are counted anew from there.
+
+use std::time::Duration;
+
+use otelagent_api::Mode;
+use otelagent_core::names;
+use serde_json::json;
+use tokio::task::block_in_place;
+
+use super::creator::{Creator, How};
+use super::world::{PATIENCE, PLATFORM, World, agent_path, client, until};
+use crate::oracle::get;
+use crate::oracle::log::{Recorder, violations};
+
+const AGENT: (&str, &str) = (PLATFORM, "node");
+const REPLICAS: usize = 2;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_etcd_was_set_back_the_operator_begins_anew_goes_by_what_is_there_and_removes_nothing_in_use()
+ {
+    if !testbed::skip_unless_possible("etcd set back to a snapshot") {
+        return;
+    }
+    let world = World::start("store").await;
+    let mut operator = world.serve_shop(AGENT).await;
+    world.deployment("shop", "web", REPLICAS).await;
+    until_all_use(&world, "NodeLocal").await;
+
+    block_in_place(|| world.bed.save_etcd()).unwrap();
+    what_will_be_forgotten(&world).await;
+    block_in_place(|| world.bed.restore_etcd()).unwrap();
+
+    let admin = client(world.bed.kubeconfig()).await;
+    let recorder = Recorder::start(&admin);
+    let agent = get(&admin, &agent_path(AGENT.0, AGENT.1)).await.unwrap();
+    assert_eq!(agent["spec"]["mode"], "NodeLocal", "it was set back");
+    // It ends rather than to act on a view that is half of the old world; a kubelet starts it anew.
+    operator.until_it_ends().await;
+    let mut operator = world.operator(&[]);
+    until_all_use(&world, "NodeLocal").await;
+    world.truth(AGENT).await;
+
+    // It acts on what happens from now on, though versions are below those that it has seen.
+    world
+        .want(AGENT.0, AGENT.1, json!({"mode": "HostPort"}))
+        .await;
+    world.until_serving(AGENT, "HostPort").await;
+    let creator = Creator::start(&admin, "shop", How::DryRun, 1, Duration::from_millis(50));
+    creator.until_more(20).await;
+    let missed = creator.end().await;
+    assert!(missed.missed().is_empty(), "{:?}", missed.missed());
+    world.truth(AGENT).await;
+    let wrong = violations(&recorder.events(AGENT.0), AGENT.0, AGENT.1, true);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    operator.must_run();
+    drop(operator);
+    world.end();
+}
+
+/// A switch that takes the old path away, and another `OtelAgent`.
+async fn what_will_be_forgotten(world: &World) {
+    world
+        .want(AGENT.0, AGENT.1, json!({"mode": "HostPort"}))
+        .await;
+    world.until_serving(AGENT, "HostPort").await;
+    let spec = json!({"mode": "Sidecar", "workloads": {}});
+    world.agent("default", "late", spec).await;
+    world.until_serving(("default", "late"), "Sidecar").await;
+    world.roll("shop", "web");
+    until_all_use(world, "HostPort").await;
+    let vehicle = names::vehicle(AGENT.1, Mode::NodeLocal.kebab());
+    let path = format!("/apis/apps/v1/namespaces/{PLATFORM}/daemonsets/{vehicle}");
+    until("without the old path", PATIENCE, async || {
+        let left = get(&world.admin, &path).await?;
+        left.is_null().then_some(()).ok_or_else(|| left.to_string())
+    })
+    .await;
+}
+
+async fn until_all_use(world: &World, mode: &str) {
+    let what = format!("{REPLICAS} pods that use {mode}");
+    world
+        .until_status(AGENT, &what, |status| {
+            status["mode"] == mode
+                && status["pods"]["injected"] == REPLICAS
+                && status["pods"]["current"] == REPLICAS
+        })
+        .await;
+}

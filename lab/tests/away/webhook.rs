@@ -1,0 +1,320 @@
+//! The webhook engine: its replicas are killed under load, and stopped for so long that what they serve by
+//! has run out.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::ByteString;
+use k8s_openapi::jiff::Timestamp;
+use otelagent_core::names;
+use otelagent_webhook::ca::Authority;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::creator::{Creator, How, Outcome, mode_of};
+use super::world::{
+    PATIENCE, PLATFORM, Process, World, condition, is, name_of, pods_path, send, unplaced, until,
+};
+use crate::effort::is_full;
+use crate::oracle::get;
+
+/// Misses pods rather than to refuse them, and restarts what was missed.
+const LENIENT: (&str, &str) = ("shop", "side");
+/// Selects every namespace, and refuses what is not injected.
+const STRICT: (&str, &str) = (PLATFORM, "strict");
+/// Where the replicas listen.
+const PORTS: [u16; 2] = [18443, 18444];
+/// How long there is no webhook.
+const OUTAGE: Duration = Duration::from_secs(3);
+/// Life of an authority in seconds, the shortest there is; a certificate lives a twelfth of it.
+const LIFE: &str = "--webhook-authority-seconds=60";
+/// Longer than a certificate lives, and than an authority.
+const CERTIFICATE: Duration = Duration::from_secs(7);
+const AUTHORITY: Duration = Duration::from_secs(65);
+/// Within this time everything goes on once it is let go on; the webhook reads the Secret every ten seconds.
+const SECONDS: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_webhook_misses_is_counted_and_repaired_or_refused_and_run_out_certificates_are_replaced()
+ {
+    if !testbed::skip_unless_possible("a webhook that dies and certificates that run out") {
+        return;
+    }
+    let world = World::start("webhook").await;
+    for namespace in ["shop", "vault"] {
+        world.namespace(namespace, json!({})).await;
+    }
+    service(&world).await;
+    let mut operator = world.operator(&["--injection-engine=webhook"]);
+    let mut replicas = PORTS.map(|port| world.webhook(port));
+    let workloads = json!({"restart": "Rolling"});
+    let spec = json!({"mode": "Sidecar", "workloads": workloads});
+    world.agent(LENIENT.0, LENIENT.1, spec).await;
+    // The older wins, and is older by a second at least.
+    world.until_serving(LENIENT, "Sidecar").await;
+    sleep(Duration::from_secs(1)).await;
+    let workloads = json!({"namespaceSelector": {}, "onInjectionFailure": "Fail"});
+    let spec = json!({"mode": "Sidecar", "workloads": workloads});
+    world.agent(STRICT.0, STRICT.1, spec).await;
+    world.until_serving(STRICT, "Sidecar").await;
+    world.deployment("shop", "web", 2).await;
+    let both = |status: &Value| status["pods"]["current"] == 2;
+    world.until_status(LENIENT, "two pods", both).await;
+
+    let missed = outage(&world, &mut replicas).await;
+    what_was_missed_is_counted_and_repaired(&world, &missed).await;
+    operator.must_run();
+    drop(operator);
+
+    let mut operator = short_lived(&world).await;
+    what_ran_out_is_replaced(&world, &mut operator, &mut replicas).await;
+    drop((operator, replicas));
+    world.end();
+}
+
+/// As of manifests/webhook, but that the replicas are processes and no pods.
+async fn service(world: &World) {
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": names::WEBHOOK},
+        "spec": {"ports": [{"name": "webhook", "port": 443}]},
+    });
+    let path = format!("/api/v1/namespaces/{PLATFORM}/services");
+    world.make(&path, &service).await;
+    let path = format!("/apis/discovery.k8s.io/v1/namespaces/{PLATFORM}/endpointslices");
+    for port in PORTS {
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {
+                "name": format!("{}-{port}", names::WEBHOOK),
+                "labels": {"kubernetes.io/service-name": names::WEBHOOK},
+            },
+            "ports": [{"name": "webhook", "port": port, "protocol": "TCP"}],
+            "endpoints": [{"addresses": [world.bed.host_ip()], "conditions": {"ready": true}}],
+        });
+        world.make(&path, &slice).await;
+    }
+}
+
+/// Both replicas are killed while pods are created as fast as they are answered. Returns the names of those
+/// that were missed.
+async fn outage(world: &World, replicas: &mut [Process; 2]) -> BTreeSet<String> {
+    let create = |namespace, at_a_time, pause| {
+        Creator::start(&world.admin, namespace, How::Kept, at_a_time, pause)
+    };
+    let (none, pause) = (Duration::ZERO, Duration::from_millis(100));
+    let load = create("shop", 4, none);
+    let strict = create("vault", 1, pause);
+    let system = create("kube-system", 1, pause);
+    let own = create(PLATFORM, 1, pause);
+    load.until_more(50).await;
+
+    // Dropped, that is killed, both.
+    let [first, second] = replicas;
+    first.kill();
+    second.kill();
+    world.scale("shop", "web", 4).await;
+    sleep(OUTAGE).await;
+    until("four pods of the Deployment", PATIENCE, async || {
+        let pods = of_web(world).await?.len();
+        (pods == 4).then_some(()).ok_or_else(|| format!("{pods}"))
+    })
+    .await;
+    for creator in [&load, &system, &own] {
+        creator.until_more(20).await;
+    }
+    let rate = load.rate();
+    *replicas = PORTS.map(|port| world.webhook(port));
+    until("injected again", PATIENCE, async || {
+        let last = load.last();
+        let is_so = last.as_ref().is_some_and(|last| last.mode.is_some());
+        is_so.then_some(()).ok_or_else(|| format!("{last:?}"))
+    })
+    .await;
+    strict.until_more(5).await;
+
+    let (load, strict) = (load.end().await, strict.end().await);
+    println!(
+        "{} pods, {rate:.0} a second, {} of them missed; {} refused in the strict namespace",
+        load.answered.len(),
+        load.missed().len(),
+        strict.refused.len()
+    );
+    assert!(load.refused.is_empty(), "{:?}", load.refused);
+    refused_rather_than_missed(world, &strict).await;
+    for (namespace, creator) in [("kube-system", system), (PLATFORM, own)] {
+        let outcome = creator.end().await;
+        assert!(outcome.refused.is_empty(), "{:?}", outcome.refused);
+        assert_eq!(
+            outcome.missed().len(),
+            outcome.answered.len(),
+            "{namespace}"
+        );
+    }
+    let missed: BTreeSet<String> = load.missed().iter().map(|pod| pod.name.clone()).collect();
+    assert!(
+        !missed.is_empty(),
+        "nothing was missed: the webhook was not away"
+    );
+    missed
+}
+
+/// With `Fail`, no pod starts uninjected.
+async fn refused_rather_than_missed(world: &World, strict: &Outcome) {
+    assert!(!strict.refused.is_empty(), "nothing was refused");
+    assert!(strict.missed().is_empty(), "{:?}", strict.missed());
+    let pods = world.pods("vault").await.unwrap();
+    let uninjected: Vec<&str> = pods
+        .iter()
+        .filter(|pod| mode_of(pod).is_none())
+        .map(name_of)
+        .collect();
+    assert!(uninjected.is_empty(), "{uninjected:?}");
+}
+
+/// Every missed pod is counted; those of a Deployment are replaced, and others are named until somebody does.
+async fn what_was_missed_is_counted_and_repaired(world: &World, bare: &BTreeSet<String>) {
+    let status = world
+        .until_status(LENIENT, "only bare pods missed", |status| {
+            status["pods"]["missed"] == bare.len() && status["restarts"]["running"] == 0
+        })
+        .await;
+    world.truth(LENIENT).await;
+    let injected = condition(&status, "Injected");
+    assert_eq!(injected["reason"], "PodsMissed", "{injected}");
+    let first = bare.first().cloned().unwrap_or_default();
+    let message = injected["message"].as_str().unwrap_or_default();
+    assert!(
+        message.contains(&format!("Pod shop/{first}: 1")),
+        "{message}"
+    );
+
+    let web = "/apis/apps/v1/namespaces/shop/deployments/web";
+    let web = get(&world.admin, web).await.unwrap();
+    let annotations = &web["spec"]["template"]["metadata"]["annotations"];
+    assert!(
+        annotations["kubectl.kubernetes.io/restartedAt"].is_string(),
+        "what was missed was not restarted: {annotations}"
+    );
+    let modes: Vec<Option<String>> = of_web(world).await.unwrap().iter().map(mode_of).collect();
+    assert_eq!(modes, vec![Some("Sidecar".to_owned()); 4]);
+
+    let bare = format!("{}?labelSelector=%21app", pods_path("shop"));
+    world.delete_all(&bare).await;
+    world
+        .until_status(LENIENT, "nothing missed", |status| {
+            status["pods"]["missed"] == 0 && is(status, "Injected", "True")
+        })
+        .await;
+}
+
+/// Live pods of the Deployment.
+async fn of_web(world: &World) -> Result<Vec<Value>, String> {
+    let mut pods = world.pods("shop").await?;
+    pods.retain(|pod| pod["metadata"]["labels"]["app"] == "web");
+    Ok(pods)
+}
+
+/// An operator whose authorities live a minute. The one before is forgotten, as if somebody had emptied the
+/// Secret while no operator ran.
+async fn short_lived(world: &World) -> Process {
+    let path = format!(
+        "/api/v1/namespaces/{PLATFORM}/secrets/{}",
+        names::AUTHORITY_SECRET
+    );
+    world.patch(&path, &json!({"data": null})).await;
+    let operator = world.operator(&["--injection-engine=webhook", LIFE]);
+    // Only who serves by the new one is believed then; the API server asks either replica.
+    until(
+        "injected by the new authority alone",
+        PATIENCE,
+        async || {
+            let kept = authority(world).await?.bundle(Timestamp::now());
+            let name = names::cluster_object(LENIENT.0, LENIENT.1, None);
+            let entry = format!(
+                "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}"
+            );
+            let entry = get(&world.admin, &entry).await?;
+            let trusted = bytes(&entry["webhooks"][0]["clientConfig"]["caBundle"])?;
+            if trusted != kept.into_bytes() {
+                return Err("the entry trusts another".to_owned());
+            }
+            for _ in 0..10 {
+                injected(world).await?;
+            }
+            Ok(())
+        },
+    )
+    .await;
+    operator
+}
+
+/// Paused beyond the life of what they serve by, which to them is as if the clock had been moved, they go on
+/// by themselves.
+async fn what_ran_out_is_replaced(
+    world: &World,
+    operator: &mut Process,
+    replicas: &mut [Process; 2],
+) {
+    for replica in &*replicas {
+        replica.pause();
+    }
+    sleep(CERTIFICATE).await;
+    let missed = injected(world).await;
+    assert!(missed.is_err(), "nobody answered, and the pod was injected");
+    goes_on(world, "the certificates", replicas).await;
+    if is_full() {
+        operator.pause();
+        for replica in &*replicas {
+            replica.pause();
+        }
+        sleep(AUTHORITY).await;
+        let kept = authority(world).await.unwrap();
+        assert_eq!(kept.bundle(Timestamp::now()), "", "all have run out");
+        operator.resume();
+        goes_on(world, "the authority", replicas).await;
+    }
+    operator.must_run();
+    for replica in replicas {
+        replica.must_run();
+    }
+}
+
+async fn goes_on(world: &World, what: &str, replicas: &[Process; 2]) {
+    for replica in replicas {
+        replica.resume();
+    }
+    let begun = Instant::now();
+    let what_for = format!("injected after {what} ran out");
+    until(&what_for, SECONDS, async || injected(world).await).await;
+    let took = begun.elapsed().as_secs_f64();
+    println!("{what} ran out; pods are injected {took:.1} s after");
+}
+
+/// The authority as it is kept.
+async fn authority(world: &World) -> Result<Authority, String> {
+    let path = format!(
+        "/api/v1/namespaces/{PLATFORM}/secrets/{}",
+        names::AUTHORITY_SECRET
+    );
+    let secret = get(&world.admin, &path).await?;
+    let kept = bytes(&secret["data"][names::AUTHORITY_KEY])?;
+    let text = String::from_utf8(kept).map_err(|error| error.to_string())?;
+    Authority::parse(&text).ok_or_else(|| "no authority".to_owned())
+}
+
+fn bytes(value: &Value) -> Result<Vec<u8>, String> {
+    let bytes: Result<ByteString, _> = serde_json::from_value(value.clone());
+    bytes
+        .map(|bytes| bytes.0)
+        .map_err(|error| error.to_string())
+}
+
+/// Whether a pod created now, by dry run, is injected.
+async fn injected(world: &World) -> Result<(), String> {
+    let path = format!("{}?dryRun=All", pods_path("shop"));
+    let pod = send(&world.admin, http::Method::POST, &path, &unplaced()).await;
+    let pod = pod.map_err(|error| error.to_string())?;
+    mode_of(&pod)
+        .map(drop)
+        .ok_or_else(|| "a pod came out uninjected".to_owned())
+}

@@ -1,0 +1,393 @@
+//! The control plane of one story, what is installed on it, and the processes that act on it.
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use http::Method;
+use kube::{Client, Config};
+use otelagent_core::names;
+use serde_json::{Value, json};
+use testbed::Bed;
+use tokio::task::block_in_place;
+use tokio::time::sleep;
+
+use crate::oracle::{get, list, request, truth_within};
+use crate::simulated::kubelet;
+use crate::way::way;
+
+/// How long anything may take to come about, on a busy machine.
+pub(super) const PATIENCE: Duration = Duration::from_mins(4);
+/// Namespace of the operator, and of `OtelAgent`s that act on other namespaces.
+pub(super) const PLATFORM: &str = "otelagent-system";
+/// What is installed, and whether it is a kustomization.
+const INSTALLED: [(&str, &str); 7] = [
+    ("-k", "crds"),
+    ("-f", "manifests/default/namespaces.yaml"),
+    ("-f", "manifests/default/rbac.yaml"),
+    ("-f", "manifests/platform-namespace/rbac.yaml"),
+    ("-f", "manifests/webhook/rbac.yaml"),
+    ("-f", "manifests/webhook/authority.yaml"),
+    ("-k", "manifests/restart"),
+];
+
+/// A control plane with simulated nodes.
+pub(super) struct World {
+    pub(super) bed: Bed,
+    pub(super) admin: Client,
+}
+
+impl World {
+    pub(super) async fn start(what: &str) -> Self {
+        let name = format!("away-{what}-{}", std::process::id());
+        let bed = block_in_place(|| Bed::builder().name(name).start().expect("a control plane"));
+        let admin = client(bed.kubeconfig()).await;
+        kubelet::start(&admin).await;
+        let world = Self { bed, admin };
+        for (flag, part) in INSTALLED {
+            world.kubectl(&["apply", flag, part]);
+        }
+        let crd = "crd/otelagents.otelagent.dev";
+        world.kubectl(&["wait", "--for=condition=Established", crd]);
+        world
+    }
+
+    pub(super) fn end(self) {
+        block_in_place(|| self.bed.stop()).unwrap();
+    }
+
+    /// What kubectl says, in the repository.
+    pub(super) fn kubectl(&self, words: &[&str]) -> String {
+        let mut command = self.bed.kubectl();
+        command.args(words).current_dir(demo::repository());
+        let output = block_in_place(|| command.output()).expect("kubectl runs");
+        assert!(output.status.success(), "kubectl {words:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A kubeconfig with the token of a `ServiceAccount` of the installation.
+    fn kubeconfig_of(&self, account: &str) -> PathBuf {
+        let namespace = format!("--namespace={PLATFORM}");
+        let token = self.kubectl(&["create", "token", account, &namespace]);
+        let text = std::fs::read_to_string(self.bed.kubeconfig()).unwrap();
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        config["users"][0]["user"] = json!({"token": token.trim()});
+        let file = self.bed.kubeconfig().with_file_name(account);
+        std::fs::write(&file, config.to_string()).unwrap();
+        file
+    }
+
+    /// The operator's process, started with these options. Without an election: a leader whose API server is
+    /// away for longer than its lease ends, to be started anew, while a standby goes on with what it knows.
+    pub(super) fn operator(&self, options: &[&str]) -> Process {
+        let words = [&["controller"], options].concat();
+        self.process("otelagent-operator", &words)
+    }
+
+    /// An operator that lets an `OtelAgent` of mode `NodeLocal` serve the namespace `shop`.
+    pub(super) async fn serve_shop(&self, agent: (&str, &str)) -> Process {
+        self.namespace("shop", json!({})).await;
+        let operator = self.operator(&[]);
+        let here = json!({"matchLabels": {"kubernetes.io/metadata.name": "shop"}});
+        let spec = json!({"mode": "NodeLocal", "workloads": {"namespaceSelector": here}});
+        self.agent(agent.0, agent.1, spec).await;
+        self.until_serving(agent, "NodeLocal").await;
+        operator
+    }
+
+    /// One of the webhook's, listening at a port of the address that the API server can call.
+    pub(super) fn webhook(&self, port: u16) -> Process {
+        let address = format!("--address={}:{port}", self.bed.host_ip());
+        self.process("otelagent-webhook", &["webhook", &address])
+    }
+
+    fn process(&self, account: &str, words: &[&str]) -> Process {
+        let log = self.bed.log_dir().join(format!("{account}.log"));
+        let log = OpenOptions::new().create(true).append(true).open(log);
+        let log = log.expect("a log");
+        let child = Command::new(
+            demo::images::program("otelagent-operator").expect("the operator's binary"),
+        )
+        .args(words)
+        .args([
+            "--metrics-address=127.0.0.1:0",
+            "--health-address=127.0.0.1:0",
+        ])
+        .env("KUBECONFIG", self.kubeconfig_of(account))
+        .env("POD_NAMESPACE", PLATFORM)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn();
+        Process(child.expect("the operator's binary"))
+    }
+
+    pub(super) async fn namespace(&self, name: &str, labels: Value) {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
+        self.make("/api/v1/namespaces", &namespace).await;
+        // Without it no pod is created there.
+        let account = format!("/api/v1/namespaces/{name}/serviceaccounts/default");
+        until("a service account", PATIENCE, async || {
+            let found = get(&self.admin, &account).await?;
+            (!found.is_null())
+                .then_some(())
+                .ok_or_else(|| name.to_owned())
+        })
+        .await;
+    }
+
+    pub(super) async fn make(&self, path: &str, object: &Value) -> Value {
+        send(&self.admin, Method::POST, path, object).await.unwrap()
+    }
+
+    pub(super) async fn patch(&self, path: &str, change: &Value) {
+        send(&self.admin, Method::PATCH, path, change)
+            .await
+            .unwrap();
+    }
+
+    pub(super) async fn delete(&self, path: &str) {
+        send(&self.admin, Method::DELETE, path, &at_once())
+            .await
+            .unwrap();
+    }
+
+    /// Deletes a collection. The server ends such a request after a minute, however much is left.
+    pub(super) async fn delete_all(&self, path: &str) {
+        until("everything is deleted", PATIENCE, async || {
+            let answer = send(&self.admin, Method::DELETE, path, &at_once()).await;
+            answer.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+    }
+
+    /// Makes an `OtelAgent` whose spec is completed by where it exports to and how long paths are held.
+    pub(super) async fn agent(&self, namespace: &str, name: &str, mut spec: Value) {
+        spec["export"] = json!({"endpoint": "http://collector.observability.svc:4317"});
+        spec["hostMetadata"] = json!(false);
+        spec["switchover"] = json!({"holdOld": "5s"});
+        let agent = json!({
+            "apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": name}, "spec": spec,
+        });
+        let path = agent_path(namespace, name);
+        let path = path.trim_end_matches(&format!("/{name}"));
+        self.make(path, &agent).await;
+    }
+
+    /// Changes an `OtelAgent`'s spec, as a user does.
+    pub(super) async fn want(&self, namespace: &str, name: &str, spec: Value) {
+        let path = agent_path(namespace, name);
+        self.patch(&path, &json!({"spec": spec})).await;
+    }
+
+    pub(super) async fn deployment(&self, namespace: &str, name: &str, replicas: usize) {
+        let labels = json!({"app": name});
+        let deployment = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": {
+                "metadata": {"labels": labels}, "spec": {"containers": [{"name": "app", "image": "none"}]},
+            }},
+        });
+        let path = format!("/apis/apps/v1/namespaces/{namespace}/deployments");
+        self.make(&path, &deployment).await;
+    }
+
+    pub(super) async fn scale(&self, namespace: &str, name: &str, replicas: usize) {
+        let path = format!("/apis/apps/v1/namespaces/{namespace}/deployments/{name}");
+        self.patch(&path, &json!({"spec": {"replicas": replicas}}))
+            .await;
+    }
+
+    /// As `kubectl rollout restart` does, until all is replaced.
+    pub(super) fn roll(&self, namespace: &str, name: &str) {
+        let (namespace, name) = (
+            format!("--namespace={namespace}"),
+            format!("deployment/{name}"),
+        );
+        self.kubectl(&["rollout", "restart", &name, &namespace]);
+        self.kubectl(&["rollout", "status", &name, &namespace, "--timeout=4m"]);
+    }
+
+    /// Waits until the status of an `OtelAgent` of its present generation `is_so`, and returns the status.
+    pub(super) async fn until_status(
+        &self,
+        (namespace, name): (&str, &str),
+        what: &str,
+        is_so: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let path = agent_path(namespace, name);
+        until(what, PATIENCE, async || {
+            let agent = get(&self.admin, &path).await?;
+            let status = &agent["status"];
+            let is_present = status["observedGeneration"] == agent["metadata"]["generation"];
+            if is_present && is_so(status) {
+                Ok(status.clone())
+            } else {
+                Err(format!("{name}: {status}"))
+            }
+        })
+        .await
+    }
+
+    /// Waits until a pod created now is given a mode, by what the status says.
+    pub(super) async fn until_serving(&self, agent: (&str, &str), mode: &str) -> Value {
+        let what = format!("{mode} serves");
+        self.until_status(agent, &what, |status| {
+            status["mode"] == mode && is(status, "Ready", "True") && is(status, "Injected", "True")
+        })
+        .await
+    }
+
+    /// Fails unless the status becomes true in all that it says.
+    pub(super) async fn truth(&self, (namespace, name): (&str, &str)) {
+        let lies = truth_within(&self.admin, namespace, name, PATIENCE).await;
+        let lies: Vec<String> = lies.unwrap().iter().map(ToString::to_string).collect();
+        assert!(lies.is_empty(), "{lies:#?}");
+    }
+
+    /// Policies that stand for one `OtelAgent`.
+    pub(super) async fn policies(&self, (namespace, name): (&str, &str)) -> Result<usize, String> {
+        let path = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies";
+        let prefix = format!("otelagent.{namespace}.{name}.");
+        let all = list(&self.admin, path).await?;
+        let names = all.iter().map(name_of);
+        Ok(names.filter(|name| name.starts_with(&prefix)).count())
+    }
+
+    /// Bindings of the policies that warn of uninjected pods of one `OtelAgent`, as paths.
+    pub(super) async fn warnings(&self, agent: (&str, &str)) -> Result<Vec<String>, String> {
+        let path = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
+        let prefix = names::cluster_object(agent.0, agent.1, None);
+        let all = list(&self.admin, path).await?;
+        let names = all.iter().map(name_of);
+        let own = names.filter(|name| name.starts_with(&prefix));
+        Ok(own.map(|name| format!("{path}/{name}")).collect())
+    }
+
+    /// Live pods of a namespace.
+    pub(super) async fn pods(&self, namespace: &str) -> Result<Vec<Value>, String> {
+        let mut pods = list(&self.admin, &pods_path(namespace)).await?;
+        pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        Ok(pods)
+    }
+}
+
+pub(super) fn pods_path(namespace: &str) -> String {
+    format!("/api/v1/namespaces/{namespace}/pods")
+}
+
+pub(super) fn agent_path(namespace: &str, name: &str) -> String {
+    format!("/apis/otelagent.dev/v1alpha1/namespaces/{namespace}/otelagents/{name}")
+}
+
+pub(super) fn name_of(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap_or_default()
+}
+
+/// Whether a condition has a status.
+pub(super) fn is(status: &Value, kind: &str, value: &str) -> bool {
+    condition(status, kind)["status"] == value
+}
+
+pub(super) fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
+    let all = status["conditions"].as_array().into_iter().flatten();
+    let mut found = all.filter(|condition| condition["type"] == kind);
+    found.next().unwrap_or(&Value::Null)
+}
+
+fn at_once() -> Value {
+    json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0})
+}
+
+/// A pod that nobody places: it is created and counted, and costs nobody anything more.
+pub(super) fn unplaced() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "app-"},
+        "spec": {"schedulerName": "nobody", "containers": [{"name": "app", "image": "none"}]},
+    })
+}
+
+/// A client whose calls are tried once.
+pub(super) async fn client(kubeconfig: &Path) -> Client {
+    Client::try_from(config(kubeconfig).await).unwrap()
+}
+
+pub(super) async fn config(kubeconfig: &Path) -> Config {
+    let mut config = way(kubeconfig).await;
+    config.default_retry = false;
+    config
+}
+
+pub(super) async fn send(
+    client: &Client,
+    method: Method,
+    path: &str,
+    body: &Value,
+) -> Result<Value, kube::Error> {
+    let request = request(method, path, body).unwrap();
+    client.request(request).await
+}
+
+/// Tries until it succeeds; what was seen last is told if it never does.
+pub(super) async fn until<T>(
+    what: &str,
+    patience: Duration,
+    attempt: impl AsyncFn() -> Result<T, String>,
+) -> T {
+    let begun = Instant::now();
+    loop {
+        match attempt().await {
+            Ok(found) => return found,
+            Err(seen) => assert!(begun.elapsed() < patience, "never {what}: {seen}"),
+        }
+        sleep(Duration::from_millis(250)).await;
+    }
+}
+
+/// A process of the operator's binary; killed when it is dropped.
+pub(super) struct Process(Child);
+
+impl Process {
+    /// Stops it where it is, as a node that hangs would.
+    pub(super) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    pub(super) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    /// Ends it as a crash does.
+    pub(super) fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.0.id().to_string();
+        let sent = Command::new("kill").args([name, &pid]).status().unwrap();
+        assert!(sent.success(), "kill {name}");
+    }
+
+    /// Waits until it ends by itself, and says so to whoever would start it anew.
+    pub(super) async fn until_it_ends(&mut self) {
+        let begun = Instant::now();
+        while self.0.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < PATIENCE, "it did not end");
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Fails if it has ended.
+    pub(super) fn must_run(&mut self) {
+        let ended = self.0.try_wait().unwrap();
+        assert!(ended.is_none(), "it ended by itself: {ended:?}");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,118 @@
+//! The webhook as a part of this process, where the API server of a bed can call it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::Config;
+use otelagent_core::names;
+use otelagent_operator::runtime::{Fence, Metrics, Readiness, Served, client, listen};
+use otelagent_webhook::ca::Authority;
+use otelagent_webhook::configuration::Endpoint;
+use otelagent_webhook::issue;
+use otelagent_webhook::{Source, Webhook};
+use serde_json::json;
+use testbed::Bed;
+use tokio::task::JoinHandle;
+
+use super::server::Server;
+
+/// Where the operator would live.
+const NAMESPACE: &str = "otelagent-system";
+
+/// A running webhook; ends when it is dropped.
+pub(crate) struct Callee {
+    url: String,
+    authority: Authority,
+    running: JoinHandle<()>,
+}
+
+impl Drop for Callee {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+impl Callee {
+    /// With an authority made here and kept where the webhook looks for it.
+    pub(super) async fn start(bed: &Bed, server: &Server) -> Self {
+        let now = Timestamp::now();
+        let issuer = issue::issuer(now, Duration::from_hours(24)).unwrap();
+        let authority = Authority::default().with(issuer, now);
+        server.namespace(NAMESPACE, json!({})).await;
+        let secret = json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": names::AUTHORITY_SECRET},
+            "stringData": {names::AUTHORITY_KEY: authority.to_text()},
+        });
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets");
+        let kept = server
+            .apply_at(&path, names::AUTHORITY_SECRET, &secret)
+            .await;
+        assert!(kept.is_ok(), "{kept:?}");
+        let mut callee = Self::start_with_what_is_kept(bed).await;
+        callee.authority = authority;
+        callee
+    }
+
+    /// By the authority that somebody else keeps.
+    pub(super) async fn start_with_what_is_kept(bed: &Bed) -> Self {
+        let config = Server::config(bed.kubeconfig(), None).await;
+        Self::start_as(bed, config, Self::kept(bed)).await
+    }
+
+    /// What signs its certificates where nobody else does.
+    pub(crate) fn kept(bed: &Bed) -> Source {
+        Source::Authority {
+            namespace: NAMESPACE.into(),
+            names: vec![bed.host_ip().to_string()],
+        }
+    }
+
+    /// By certificates from wherever.
+    pub(super) async fn start_with(bed: &Bed, source: Source) -> Self {
+        let config = Server::config(bed.kubeconfig(), None).await;
+        Self::start_as(bed, config, source).await
+    }
+
+    /// As whoever this is the way of.
+    pub(crate) async fn start_as(bed: &Bed, config: Config, source: Source) -> Self {
+        let client = client::connect(config, &Fence::closed()).unwrap();
+        let host = bed.host_ip();
+        let listener = listen((host, 0).into()).await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let parts = [
+            otelagent_webhook::WATCHES,
+            otelagent_webhook::CERTIFICATE,
+            otelagent_webhook::SERVING,
+        ];
+        let served = Served {
+            metrics: Metrics::new(),
+            readiness: Readiness::of(&parts),
+        };
+        let running = Webhook::start(&client, source, Arc::new(served));
+        let running = tokio::spawn(async move {
+            let ended = running.run(listener, std::future::pending()).await;
+            panic!("the webhook ended by itself: {ended:?}");
+        });
+        Self {
+            url,
+            authority: Authority::default(),
+            running,
+        }
+    }
+
+    pub(super) fn endpoint(&self) -> Endpoint {
+        Endpoint::Url(self.url.clone())
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What the API server shall trust.
+    pub(super) fn authorities(&self) -> String {
+        self.authority.bundle(Timestamp::now())
+    }
+}

@@ -1,0 +1,206 @@
+//! The engine is changed on a running cluster, and the webhook's authority goes by, while pods are created
+//! all the time: each of them is injected.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::ByteString;
+use k8s_openapi::jiff::Timestamp;
+use otelagent_core::build::Choice;
+use otelagent_core::names;
+use otelagent_operator::controller::InjectionSettings;
+use otelagent_webhook::ca::Authority;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use super::callee::Callee;
+use super::installed::{self, Operator, bed};
+use super::server::{self, Server};
+
+/// How long anything may take to come about.
+const PATIENCE: Duration = Duration::from_mins(4);
+/// Of one authority; the next is made at two thirds.
+const LIFE: Duration = Duration::from_secs(150);
+const AGENT: &str = "shop.side";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_a_change_of_the_engine_nor_one_of_the_authority_loses_a_pod() {
+    if !server::is_possible("a change of the engine on a real API server") {
+        return;
+    }
+    let bed = tokio::task::spawn_blocking(|| bed("engines"))
+        .await
+        .unwrap();
+    let server = Arc::new(Server::of(bed.kubeconfig(), None).await);
+    server.namespace("shop", json!({})).await;
+    let agent = json!({"apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": "side"},
+        "spec": {"mode": "Sidecar", "export": {"endpoint": "http://c.o.svc:4317"}, "workloads": {}}});
+    let agents = "/apis/otelagent.dev/v1alpha1/namespaces/shop/otelagents";
+    let applied = server.apply_at(agents, "side", &agent).await;
+    assert!(applied.is_ok(), "{applied:?}");
+    let callee = Callee::start_with_what_is_kept(&bed).await;
+    let choosing = |engine| InjectionSettings {
+        engine,
+        webhook_url: Some(callee.url().to_owned()),
+        authority_file: None,
+        authority_life: LIFE,
+    };
+
+    let operator = Operator::start(&bed, choosing(Choice::Policy)).await;
+    until(&server, "injected by policy", |seen| {
+        seen.injected && seen.bindings == 1 && seen.entries.is_empty()
+    })
+    .await;
+    let creator = Creator::start(server.clone());
+
+    operator.end().await;
+    let operator = Operator::start(&bed, choosing(Choice::Webhook)).await;
+    until(&server, "the webhook alone", |seen| {
+        seen.injected && seen.bindings == 0 && seen.policies == 0 && seen.entries.len() == 1
+    })
+    .await;
+    // One authority, then two that are trusted, then the new one signs, then the old one is forgotten.
+    until(&server, "two authorities trusted", |seen| seen.trusted == 2).await;
+    until(&server, "the new authority alone", |seen| {
+        seen.trusted == 1 && seen.injected
+    })
+    .await;
+
+    operator.end().await;
+    let operator = Operator::start(&bed, choosing(Choice::Auto)).await;
+    until(&server, "policies alone", |seen| {
+        seen.injected && seen.bindings == 1 && seen.entries.is_empty()
+    })
+    .await;
+    let (created, missed) = creator.end().await;
+    assert!(
+        missed.is_empty(),
+        "{} of {created}: {missed:?}",
+        missed.len()
+    );
+    assert!(created > 500, "{created} pods were created");
+
+    let deleted = server.delete_at(agents, "side").await;
+    assert!(deleted.is_ok(), "{deleted:?}");
+    until(&server, "nothing left", |seen| {
+        seen.bindings == 0 && seen.policies == 0 && seen.entries.is_empty()
+    })
+    .await;
+    installed::end(operator, bed).await;
+}
+
+/// Creates pods by dry-run, one after the other, and notes those that come out uninjected.
+pub(super) struct Creator {
+    stop: Arc<AtomicBool>,
+    running: JoinHandle<(usize, Vec<String>)>,
+}
+
+impl Creator {
+    pub(super) fn start(server: Arc<Server>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let running = tokio::spawn(async move {
+            let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "app-"},
+                "spec": {"containers": [{"name": "app", "image": "app:1"}]}});
+            let (mut created, mut missed, begun) = (0, Vec::new(), Instant::now());
+            while !stopped.load(Ordering::Relaxed) {
+                let answer = server.dry_run("shop", &pod).await;
+                let sidecars = answer.body["spec"]["initContainers"]
+                    .as_array()
+                    .map_or(0, Vec::len);
+                let is_injected = answer.label(names::LABEL_AGENT) == Some(AGENT) && sidecars == 1;
+                if !is_injected {
+                    let at = begun.elapsed().as_secs_f32();
+                    missed.push(format!(
+                        "after {at} s: {} {}",
+                        answer.status, answer.body["message"]
+                    ));
+                }
+                created += 1;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            (created, missed)
+        });
+        Self { stop, running }
+    }
+
+    pub(super) async fn end(self) -> (usize, Vec<String>) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.running.await.unwrap()
+    }
+}
+
+/// What stands.
+#[derive(Debug)]
+struct Seen {
+    injected: bool,
+    bindings: usize,
+    policies: usize,
+    entries: Vec<String>,
+    /// How many authorities the entry trusts, where they are those that are kept.
+    trusted: usize,
+}
+
+async fn look(server: &Server) -> Seen {
+    let agent = server
+        .get("/apis/otelagent.dev/v1alpha1/namespaces/shop/otelagents/side")
+        .await;
+    let conditions = agent.body["status"]["conditions"].as_array().cloned();
+    let injected = conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition["type"] == "Injected" && condition["status"] == "True");
+    let items = async |plural: &str| {
+        let path = format!("/apis/admissionregistration.k8s.io/v1/{plural}");
+        let list = server.get(&path).await.body["items"].as_array().cloned();
+        let ours = |item: &Value| {
+            item["metadata"]["name"]
+                .as_str()
+                .is_some_and(|name| name.starts_with("otelagent."))
+        };
+        list.unwrap_or_default()
+            .into_iter()
+            .filter(ours)
+            .collect::<Vec<_>>()
+    };
+    let entries = items("mutatingwebhookconfigurations").await;
+    let secret = format!(
+        "/api/v1/namespaces/otelagent-system/secrets/{}",
+        names::AUTHORITY_SECRET
+    );
+    let secret = server.get(&secret).await.body["data"][names::AUTHORITY_KEY].clone();
+    let kept = serde_json::from_value::<ByteString>(secret).ok();
+    let kept = kept.and_then(|bytes| Authority::parse(&String::from_utf8(bytes.0).unwrap()));
+    let kept = kept.unwrap_or_default().bundle(Timestamp::now());
+    let trusts = |entry: &Value| {
+        let bundle = entry["webhooks"][0]["clientConfig"]["caBundle"].clone();
+        serde_json::from_value::<ByteString>(bundle).is_ok_and(|bundle| bundle.0 == kept.as_bytes())
+    };
+    Seen {
+        injected,
+        bindings: items("mutatingadmissionpolicybindings").await.len(),
+        policies: items("mutatingadmissionpolicies").await.len(),
+        trusted: if entries.iter().any(trusts) {
+            kept.matches("BEGIN").count()
+        } else {
+            0
+        },
+        entries: entries
+            .iter()
+            .map(|entry| entry["metadata"]["name"].to_string())
+            .collect(),
+    }
+}
+
+async fn until(server: &Server, what: &str, is_so: impl Fn(&Seen) -> bool) {
+    let begun = Instant::now();
+    loop {
+        let seen = look(server).await;
+        if is_so(&seen) {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{what}: {seen:?}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}

@@ -1,0 +1,101 @@
+//! The webhook by certificates that somebody else makes and renews, as cert-manager does: another authority
+//! and its certificate come while pods are created, and each of them is injected.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::ByteString;
+use k8s_openapi::jiff::Timestamp;
+use otelagent_core::build::Choice;
+use otelagent_operator::controller::InjectionSettings;
+use otelagent_webhook::Source;
+use otelagent_webhook::issue;
+use serde_json::json;
+
+use super::callee::Callee;
+use super::engines::Creator;
+use super::installed::{self, Operator, bed};
+use super::server::{self, Server};
+
+/// How long anything may take to come about.
+const PATIENCE: Duration = Duration::from_mins(4);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_that_somebody_else_renews_with_another_authority_lose_no_pod() {
+    if !server::is_possible("certificates of somebody else on a real API server") {
+        return;
+    }
+    let bed = tokio::task::spawn_blocking(|| bed("files")).await.unwrap();
+    let server = Arc::new(Server::of(bed.kubeconfig(), None).await);
+    server.namespace("shop", json!({})).await;
+    let directory = bed.kubeconfig().with_file_name("certificates");
+    std::fs::create_dir(&directory).unwrap();
+    let host = bed.host_ip().to_string();
+    let first = renew(&directory, &host);
+    let callee = Callee::start_with(&bed, Source::Directory(directory.clone())).await;
+    let settings = InjectionSettings {
+        engine: Choice::Webhook,
+        webhook_url: Some(callee.url().to_owned()),
+        authority_file: Some(directory.join("ca.crt")),
+        ..InjectionSettings::default()
+    };
+    let operator = Operator::start(&bed, settings).await;
+    let agent = json!({"apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": "side"},
+        "spec": {"mode": "Sidecar", "export": {"endpoint": "http://c.o.svc:4317"}, "workloads": {}}});
+    let agents = "/apis/otelagent.dev/v1alpha1/namespaces/shop/otelagents";
+    let applied = server.apply_at(agents, "side", &agent).await;
+    assert!(applied.is_ok(), "{applied:?}");
+    until_trusted(&server, &first).await;
+    let creator = Creator::start(server.clone());
+
+    let second = renew(&directory, &host);
+    until_trusted(&server, &format!("{}\n{first}", second.trim_end())).await;
+    until_trusted(&server, &second).await;
+    // Whoever still served by the first would not be believed any more.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (created, missed) = creator.end().await;
+    let missing = missed.len();
+    assert!(missed.is_empty(), "{missing} of {created}: {missed:?}");
+    assert!(created > 100, "{created} pods were created");
+    installed::end(operator, bed).await;
+}
+
+/// Writes certificates of a new authority, one file after the other; returns the authority.
+fn renew(directory: &Path, host: &str) -> String {
+    let now = Timestamp::now();
+    let issuer = issue::issuer(now, Duration::from_hours(24)).unwrap();
+    let signed = issue::sign(&issuer, &[host.to_owned()], now).unwrap();
+    for (file, text) in [
+        ("ca.crt", &issuer.certificate),
+        ("tls.crt", &signed.certificate),
+        ("tls.key", &signed.key),
+    ] {
+        std::fs::write(directory.join(file), text).unwrap();
+    }
+    issuer.certificate
+}
+
+/// Until the entry of the webhook trusts just these authorities.
+async fn until_trusted(server: &Server, authorities: &str) {
+    let begun = Instant::now();
+    loop {
+        let path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+        let entries = server.get(path).await.body["items"].as_array().cloned();
+        let bundles: Vec<String> = entries
+            .into_iter()
+            .flatten()
+            .filter(|entry| entry["metadata"]["name"] == "otelagent.shop.side")
+            .filter_map(|entry| {
+                let bundle = entry["webhooks"][0]["clientConfig"]["caBundle"].clone();
+                let bytes = serde_json::from_value::<ByteString>(bundle).ok()?;
+                String::from_utf8(bytes.0).ok()
+            })
+            .collect();
+        if bundles == [authorities] {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{bundles:?}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}

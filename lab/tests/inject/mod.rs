@@ -1,0 +1,23 @@
+//! Injection: the function's properties, and both engines on a real API server.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    clippy::too_many_lines,
+    reason = "helpers of tests may panic like tests and take json!() as it comes; tables are long"
+)]
+
+mod addresses;
+pub(crate) mod callee;
+mod engines;
+mod equivalence;
+mod files;
+mod guard;
+mod installed;
+mod limits;
+mod pod_shapes;
+mod selection;
+mod server;
+mod warning;

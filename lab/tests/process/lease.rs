@@ -1,0 +1,169 @@
+//! Leader election: never two at once, whatever happens to the way between.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Config};
+use otelagent_operator::runtime::lease::{LEASE_DURATION, RENEW_DEADLINE};
+use otelagent_operator::runtime::{Fence, Leadership, LeaseSettings, Metrics, Term, client};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use super::cluster;
+
+/// Longer than a candidate that waits needs to notice a lease that is free.
+const SOON: Duration = Duration::from_secs(5);
+/// Longer than a leader takes to renew.
+const RENEWAL: Duration = Duration::from_secs(7);
+
+struct Candidate {
+    leadership: Leadership,
+    fence: Fence,
+}
+
+fn stand(config: Config, lease: &str, identity: &str) -> Candidate {
+    let fence = Fence::closed();
+    let client = client::connect(config, &Fence::open()).unwrap();
+    let settings = LeaseSettings {
+        namespace: "default".into(),
+        name: lease.into(),
+        identity: identity.into(),
+    };
+    let leadership = Leadership::campaign(&client, settings, &fence, &Metrics::new());
+    Candidate { leadership, fence }
+}
+
+impl Candidate {
+    async fn elected(&self, within: Duration) -> Term {
+        timeout(within, self.leadership.wait_until_leader())
+            .await
+            .expect("not elected in time")
+    }
+
+    fn acts(&self) -> bool {
+        self.leadership.is_leader() || self.fence.is_open()
+    }
+}
+
+async fn leases() -> Api<Lease> {
+    let client = client::connect(cluster::config().await, &Fence::open()).unwrap();
+    Api::namespaced(client, "default")
+}
+
+async fn change(lease: &str, change: Value) {
+    let parameters = PatchParams::default();
+    leases()
+        .await
+        .patch(lease, &parameters, &Patch::Merge(change))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_leads_and_a_release_hands_over_at_once() {
+    if !testbed::skip_unless_possible("leader election") {
+        return;
+    }
+    let config = cluster::config().await;
+    let first = stand(config.clone(), "handover", "first");
+    first.elected(SOON).await;
+    let second = stand(config, "handover", "second");
+    sleep(Duration::from_secs(3)).await;
+    assert!(first.acts() && !second.acts());
+
+    first.leadership.release().await;
+    assert!(!first.fence.is_open());
+    second.elected(SOON).await;
+    assert!(second.acts());
+    let spec = leases().await.get("handover").await.unwrap().spec.unwrap();
+    assert_eq!(spec.holder_identity.as_deref(), Some("second"));
+    assert_eq!(spec.lease_transitions, Some(1));
+    second.leadership.release().await;
+    let spec = leases().await.get("handover").await.unwrap().spec.unwrap();
+    assert_eq!(spec.holder_identity, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_cut_off_stops_before_another_starts() {
+    if !testbed::skip_unless_possible("leader election, cut off") {
+        return;
+    }
+    let (config, swallows) = cluster::black_hole().await;
+    let first = stand(config, "cut-off", "first");
+    let term = first.elected(SOON).await;
+    let second = stand(cluster::config().await, "cut-off", "second");
+    sleep(Duration::from_secs(3)).await;
+    assert!(first.acts() && !second.acts());
+
+    let cut = Instant::now();
+    swallows.send_replace(true);
+    let (mut stopped, mut started) = (None, None);
+    while started.is_none() && cut.elapsed() < LEASE_DURATION * 2 {
+        if stopped.is_none() && !first.acts() {
+            stopped = Some(cut.elapsed());
+        }
+        if second.acts() {
+            started = Some(cut.elapsed());
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    let stopped = stopped.expect("the first never stopped");
+    let started = started.expect("the second never started");
+    assert!(
+        stopped <= RENEW_DEADLINE + Duration::from_secs(1),
+        "{stopped:?}"
+    );
+    assert!(
+        started > stopped + Duration::from_secs(2),
+        "{stopped:?} {started:?}"
+    );
+    timeout(SOON, term.lost())
+        .await
+        .expect("the first was not told");
+
+    swallows.send_replace(false);
+    sleep(SOON).await;
+    assert!(!first.acts() && second.acts());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_note_on_the_lease_costs_nothing() {
+    if !testbed::skip_unless_possible("leader election, lease annotated") {
+        return;
+    }
+    let leader = stand(cluster::config().await, "note", "leader");
+    let term = leader.elected(SOON).await;
+    change("note", json!({"metadata": {"annotations": {"note": "x"}}})).await;
+    assert!(timeout(RENEWAL, term.lost()).await.is_err());
+    assert!(leader.acts());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_takes_the_lease_by_hand_is_obeyed() {
+    if !testbed::skip_unless_possible("leader election, lease taken") {
+        return;
+    }
+    let leader = stand(cluster::config().await, "taken", "leader");
+    let term = leader.elected(SOON).await;
+    change("taken", json!({"spec": {"holderIdentity": "somebody"}})).await;
+    timeout(RENEWAL, term.lost())
+        .await
+        .expect("still believes to lead");
+    assert!(!leader.acts());
+    sleep(Duration::from_secs(3)).await;
+    assert!(!leader.acts(), "took it back before it ran out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_starts_anew_under_its_old_name_goes_on_with_its_lease() {
+    if !testbed::skip_unless_possible("leader election, started anew") {
+        return;
+    }
+    let config = cluster::config().await;
+    let killed = stand(config.clone(), "anew", "pod-0");
+    killed.elected(SOON).await;
+    drop(killed.leadership);
+    assert!(!killed.fence.is_open());
+    stand(config, "anew", "pod-0").elected(SOON).await;
+}

@@ -1,0 +1,77 @@
+//! A control plane of one release, and kubectl on it.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use testbed::{Bed, KubernetesVersion};
+
+/// Ends when it is dropped.
+pub(super) struct Server {
+    bed: Bed,
+}
+
+impl Server {
+    pub(super) fn start(release: KubernetesVersion) -> Self {
+        let name = format!(
+            "server-{}-{}",
+            release.minor().replace('.', "-"),
+            std::process::id()
+        );
+        let bed = Bed::builder().name(name).kubernetes(release).start();
+        Self {
+            bed: bed.expect("a control plane"),
+        }
+    }
+
+    fn kubectl(&self, words: &[&str]) -> Command {
+        let mut command = self.bed.kubectl();
+        command.args(words).current_dir(demo::repository());
+        command
+    }
+
+    /// What kubectl says, in the repository.
+    pub(super) fn must(&self, words: &[&str]) -> String {
+        let output = self.kubectl(words).output().expect("kubectl runs");
+        said(&output).unwrap_or_else(|said| panic!("kubectl {words:?}: {said}"))
+    }
+
+    pub(super) fn get(&self, words: &[&str]) -> Value {
+        let words = [&["get", "--output=json"], words].concat();
+        serde_json::from_str(&self.must(&words)).expect("JSON")
+    }
+
+    /// Creates an object as dry run; every field must be known. What the server would keep, or what it said.
+    pub(super) fn create(&self, object: &Value) -> Result<Value, String> {
+        let words = [
+            "create",
+            "--dry-run=server",
+            "--validate=strict",
+            "--output=json",
+            "--filename=-",
+        ];
+        let mut child = self
+            .kubectl(&words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl runs");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        stdin
+            .write_all(object.to_string().as_bytes())
+            .expect("kubectl reads");
+        drop(stdin);
+        let kept = said(&child.wait_with_output().expect("kubectl ends"))?;
+        Ok(serde_json::from_str(&kept).expect("JSON"))
+    }
+}
+
+fn said(output: &Output) -> Result<String, String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(text(&output.stdout) + &text(&output.stderr))
+    }
+}

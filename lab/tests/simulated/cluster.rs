@@ -1,0 +1,157 @@
+//! The bed, what is installed on it, and the ways to it.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use http::header::{HeaderName, HeaderValue};
+use kube::{Client, Config};
+use serde_json::{Value, json};
+use testbed::Bed;
+
+use super::kubelet;
+use crate::oracle::log::Recorder;
+use crate::way::way;
+
+/// Whom the controller acts as.
+const OPERATOR: &str = "system:serviceaccount:otelagent-system:otelagent-operator";
+/// What every `ServiceAccount` belongs to.
+const GROUPS: [&str; 3] = [
+    "system:serviceaccounts",
+    "system:serviceaccounts:otelagent-system",
+    "system:authenticated",
+];
+
+/// The cluster all runs share.
+pub(super) struct Cluster {
+    /// Sees everything, writes nothing.
+    pub(super) recorder: Recorder,
+    bed: Bed,
+}
+
+/// Brought up on first use; ends with this process: the bed watches it.
+pub(super) async fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    tokio::task::spawn_blocking(|| CLUSTER.get_or_init(|| start("faults")))
+        .await
+        .unwrap()
+}
+
+/// Another, for an operator that sees all there is.
+pub(super) async fn whole_cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    tokio::task::spawn_blocking(|| CLUSTER.get_or_init(|| start("killed")))
+        .await
+        .unwrap()
+}
+
+fn start(what: &str) -> Cluster {
+    let name = format!("{what}-{}", std::process::id());
+    let bed = Bed::builder().name(name).start().expect("a control plane");
+    // Every test has a runtime of its own; what lives for all of them needs another.
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let kubeconfig = bed.kubeconfig().to_owned();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let client = Client::try_from(way(&kubeconfig).await).unwrap();
+            kubelet::start(&client).await;
+            sender.send(Recorder::start(&client)).unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    let recorder = receiver.recv().unwrap();
+    let cluster = Cluster { recorder, bed };
+    for part in [
+        "crds",
+        "manifests/default/namespaces.yaml",
+        "manifests/default/rbac.yaml",
+    ] {
+        let flag = if part == "crds" { "-k" } else { "-f" };
+        cluster.kubectl(&["apply", flag, part]);
+    }
+    cluster.kubectl(&[
+        "wait",
+        "--for=condition=Established",
+        "crd/otelagents.otelagent.dev",
+    ]);
+    cluster
+}
+
+impl Cluster {
+    /// A kubeconfig with the operator's own token, for a process of its own.
+    pub(super) fn operator_kubeconfig(&self) -> PathBuf {
+        let token = self.kubectl(&[
+            "create",
+            "token",
+            "otelagent-operator",
+            "--namespace=otelagent-system",
+        ]);
+        let text = std::fs::read_to_string(self.bed.kubeconfig()).unwrap();
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        config["users"][0]["user"] = json!({"token": token.trim()});
+        let file = self.bed.kubeconfig().with_file_name("operator.kubeconfig");
+        std::fs::write(&file, config.to_string()).unwrap();
+        file
+    }
+
+    fn kubectl(&self, words: &[&str]) -> String {
+        let output = self
+            .bed
+            .kubectl()
+            .args(words)
+            .current_dir(demo::repository())
+            .output()
+            .expect("kubectl runs");
+        assert!(output.status.success(), "kubectl {words:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// As administrator.
+    pub(super) async fn admin(&self) -> Client {
+        Client::try_from(way(self.bed.kubeconfig()).await).unwrap()
+    }
+
+    /// As the operator.
+    pub(super) async fn as_operator(&self) -> Config {
+        let mut config = way(self.bed.kubeconfig()).await;
+        let header = |name: &'static str, value: &'static str| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        };
+        config.headers.push(header("impersonate-user", OPERATOR));
+        for group in GROUPS {
+            config.headers.push(header("impersonate-group", group));
+        }
+        config
+    }
+}
+
+/// What makes a namespace a platform namespace, as manifests/platform-namespace does.
+pub(super) fn platform(namespace: &str) -> Vec<(String, Value)> {
+    let name = "otelagent-operator-vehicles";
+    let verbs = ["get", "list", "watch", "create", "patch", "delete"];
+    vec![
+        (
+            "/api/v1/namespaces".into(),
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}),
+        ),
+        (
+            format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles"),
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": name}, "rules": [
+                {"apiGroups": ["apps"], "resources": ["daemonsets"], "verbs": verbs},
+                {"apiGroups": [""], "resources": ["services"], "verbs": verbs},
+            ]}),
+        ),
+        (
+            format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings"),
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": name},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+                "subjects": [{"kind": "ServiceAccount", "name": "otelagent-operator", "namespace": "otelagent-system"}]}),
+        ),
+    ]
+}

@@ -1,0 +1,152 @@
+//! The process itself, killed (SIGKILL) at any moment of switches and started anew under the name it had, as
+//! a kubelet does; and paused past its lease, with a second one beside it.
+//!
+//! What it writes is not seen by a layer here; that it writes nothing at rest is seen by versions that do
+//! not move.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use super::cluster::whole_cluster;
+use super::operator::AGENT_IMAGE;
+use super::run::{Outcome, Run};
+use super::topology::ALL;
+use crate::effort::{is_full, seed};
+
+/// How long after a change of the spec the process is killed at the latest: a switch takes about as long.
+const SWITCH: u64 = 6000;
+/// Kills in a full run, and otherwise.
+const KILLS: (usize, usize) = (10, 3);
+/// Longer than a lease, which is taken over meanwhile.
+const PAUSE: Duration = Duration::from_secs(25);
+/// How long nothing may be written.
+const QUIET: Duration = Duration::from_secs(5);
+/// How long a process may take to notice that it lost its lease, on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The operator's process, ended with the test.
+struct Process(Child);
+
+impl Process {
+    fn start(kubeconfig: &PathBuf, run: &Run, identity: &str) -> Self {
+        let child = Command::new(
+            demo::images::program("otelagent-operator").expect("the operator's binary"),
+        )
+        .args(["controller", "--leader-elect", "--log-level=error"])
+        .args([
+            "--metrics-address=127.0.0.1:0",
+            "--health-address=127.0.0.1:0",
+        ])
+        .arg(format!("--platform-namespaces={}", run.namespace))
+        .arg(format!("--agent-image={AGENT_IMAGE}"))
+        .arg(format!("--identity={identity}"))
+        .env("KUBECONFIG", kubeconfig)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+        Self(child.expect("the operator's binary"))
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.0.id().to_string();
+        let sent = Command::new("kill").args([name, &pid]).status().unwrap();
+        assert!(sent.success(), "kill {name}");
+    }
+
+    async fn until_it_ends(&mut self) -> Outcome<()> {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            if self.0.try_wait().is_ok_and(|ended| ended.is_some()) {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        Err("a process that lost its lease did not end".into())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// When the n-th kill comes, in milliseconds after the change: drawn by the seed.
+fn moment(nth: usize) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (seed(), nth).hash(&mut hasher);
+    hasher.finish() % SWITCH
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_killed_at_any_moment_or_paused_past_its_lease_leaves_nothing_behind() {
+    if !testbed::skip_unless_possible("the operator's process killed") {
+        return;
+    }
+    let cluster = whole_cluster().await;
+    let kubeconfig = tokio::task::spawn_blocking(|| cluster.operator_kubeconfig());
+    let kubeconfig = kubeconfig.await.unwrap();
+    let mut run = Run::start_on(cluster).await;
+    run.without_controller().await;
+    let outcome = tell(&run, &kubeconfig).await;
+    run.end().await;
+    outcome.unwrap_or_else(|wrong| panic!("{wrong}"));
+}
+
+async fn tell(run: &Run, kubeconfig: &PathBuf) -> Outcome<()> {
+    let mut process = Process::start(kubeconfig, run, "one");
+    run.create(ALL[0]).await?;
+    run.until_serving(ALL[0]).await?;
+    run.applications().await?;
+    run.until_settled(ALL[0]).await?;
+    let kills = if is_full() { KILLS.0 } else { KILLS.1 };
+    for nth in 1..=kills {
+        let to = ALL[nth % ALL.len()];
+        run.want(to).await?;
+        let after = moment(nth);
+        sleep(Duration::from_millis(after)).await;
+        drop(process);
+        println!("killed {after} ms after the change to {}", to.name);
+        process = Process::start(kubeconfig, run, "one");
+        run.until_serving(to).await?;
+        run.roll().await?;
+    }
+    let last = ALL[kills % ALL.len()];
+    run.until_settled(last).await?;
+
+    let paused_at = ALL[(kills + 1) % ALL.len()];
+    let second = Process::start(kubeconfig, run, "two");
+    run.want(paused_at).await?;
+    sleep(Duration::from_millis(moment(0) / 2)).await;
+    process.signal("-STOP");
+    sleep(PAUSE).await;
+    run.want(last).await?;
+    run.until_serving(last).await?;
+    process.signal("-CONT");
+    process.until_it_ends().await?;
+    run.roll().await?;
+    run.until_settled(last).await?;
+    run.judge(Some(last), None).await?;
+    let before = written(run);
+    sleep(QUIET).await;
+    let after = written(run);
+    drop(second);
+    if before == after {
+        Ok(())
+    } else {
+        Err(format!("written at rest: {:?}", &after[before.len()..]))
+    }
+}
+
+/// Changes of whatever the operator writes, as the independent watcher saw them.
+fn written(run: &Run) -> Vec<(u64, &'static str)> {
+    let events = run.cluster.recorder.events(&run.namespace);
+    let events = events.iter().filter(|seen| seen.kind != "Pod");
+    events.map(|seen| (seen.revision, seen.kind)).collect()
+}

@@ -1,0 +1,79 @@
+//! The network policies that are shipped, and every example of the documentation, as the server takes them.
+
+use serde_json::Value;
+
+use super::bed::{is_possible, world};
+use otelagent_test_support::manifests::{objects, shipped_of, text, words};
+
+#[test]
+fn each_process_is_reached_at_its_ports_only_and_reaches_the_api_server_and_names_only() {
+    let policies = shipped_of("NetworkPolicy");
+    assert_eq!(policies.len(), 2);
+    let deployments = shipped_of("Deployment");
+    for policy in policies {
+        let spec = &policy["spec"];
+        let selected = spec["podSelector"]["matchLabels"].as_object().unwrap();
+        let of: Vec<&Value> = deployments
+            .iter()
+            .filter(|deployment| {
+                let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+                selected.iter().all(|(key, value)| labels[key] == *value)
+            })
+            .collect();
+        assert_eq!(of.len(), 1, "{policy}");
+        assert_eq!(words(&spec["policyTypes"]), ["Ingress", "Egress"]);
+        let container = &of[0]["spec"]["template"]["spec"]["containers"][0];
+        let served = container["ports"].as_array().unwrap();
+        let served: Vec<&str> = served
+            .iter()
+            .filter_map(|port| port["name"].as_str())
+            .collect();
+        let mut open = Vec::new();
+        for rule in spec["ingress"].as_array().unwrap() {
+            for port in rule["ports"].as_array().expect("ports of a rule") {
+                open.push(port["port"].as_str().expect("a port by name"));
+            }
+        }
+        for port in &open {
+            assert!(served.contains(port), "{port}");
+        }
+        let closed: Vec<&&str> = served.iter().filter(|port| !open.contains(*port)).collect();
+        assert_eq!(closed, [&"health"], "probes come from the node");
+        for rule in spec["egress"].as_array().unwrap() {
+            for port in rule["ports"].as_array().expect("ports of a rule") {
+                let port = port["port"].as_u64().unwrap();
+                assert!([53, 443, 6443].contains(&port), "{port}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_policies_and_every_example_of_the_documentation_are_taken_strictly() {
+    if !is_possible("network policies on a real API server") {
+        return;
+    }
+    let world = world().await;
+    let dry = ["--dry-run=server", "--validate=strict"];
+    world.kubectl(&[&["apply", "-k", "manifests/network"], dry.as_slice()].concat());
+    let examples = examples(&text("docs/security.md"));
+    assert!(examples.len() >= 2, "{examples:?}");
+    for (number, example) in examples.iter().enumerate() {
+        for object in objects(example) {
+            assert!(object["kind"].is_string(), "{example}");
+        }
+        let file =
+            std::env::temp_dir().join(format!("security-{}-{number}.yaml", std::process::id()));
+        std::fs::write(&file, example).unwrap();
+        world.kubectl(&[&["apply", "-f", file.to_str().unwrap()], dry.as_slice()].concat());
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
+/// The blocks of YAML of a page.
+fn examples(page: &str) -> Vec<String> {
+    let blocks = page.split("```yaml\n").skip(1);
+    blocks
+        .filter_map(|rest| rest.split("```").next().map(str::to_owned))
+        .collect()
+}

@@ -1,0 +1,148 @@
+//! Where the webhook injects: what it and the operator ask of the API server is what they are granted for it,
+//! by the server's own audit log. For the rest of the operator's rights `tests/cluster/rest.rs` says the same.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use http::Method;
+use otelagent_core::build::Choice;
+use otelagent_operator::controller::InjectionSettings;
+use serde_json::{Value, json};
+
+use super::bed::{
+    ADMISSION, OPERATOR, World, agent_path, config, is_possible, settings, sidecar, until,
+};
+use crate::inject::callee::Callee;
+use otelagent_test_support::manifests::{objects, text, words};
+
+const WEBHOOK: &str = "system:serviceaccount:otelagent-system:otelagent-webhook";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_webhook_and_what_the_operator_is_granted_for_it_use_every_right_and_lack_none() {
+    if !is_possible("rights of the webhook by the audit log") {
+        return;
+    }
+    let world = tokio::task::spawn_blocking(|| {
+        let world = World::start("rights", |bed| bed.audit(true));
+        world.kubectl(&["apply", "-k", "manifests/webhook"]);
+        world
+    });
+    let world = world.await.unwrap();
+    let bed = &world.bed;
+    let account = config(bed.kubeconfig(), Some(WEBHOOK)).await;
+    let webhook = Callee::start_as(bed, account, Callee::kept(bed)).await;
+    let injection = InjectionSettings {
+        engine: Choice::Webhook,
+        webhook_url: Some(webhook.url().to_owned()),
+        authority_file: None,
+        authority_life: Duration::from_hours(24),
+    };
+    world.run_operator(settings(injection));
+    let tenant = world.tenant("t-rights").await;
+    assert!(
+        tenant
+            .agent("t-rights", "own", &sidecar(&json!({})))
+            .await
+            .is_ok()
+    );
+    tenant.until_injecting("t-rights", "own").await;
+    assert_eq!(
+        tenant.injected_by("t-rights").await,
+        Some("t-rights.own".into())
+    );
+    let path = agent_path("t-rights", "own");
+    tenant.must(Method::DELETE, &path, &Value::Null).await;
+    let admin = world.admin().await;
+    until("the entry gone", async || {
+        let entries = admin
+            .list(&format!("{ADMISSION}/mutatingwebhookconfigurations"))
+            .await;
+        entries
+            .is_empty()
+            .then_some(())
+            .ok_or_else(|| format!("{entries:?}"))
+    })
+    .await;
+
+    let log = world.bed.audit_log().expect("an audit log");
+    let granted = objects(&text("manifests/webhook/rbac.yaml"));
+    for (user, prefix) in [
+        (WEBHOOK, "otelagent-webhook"),
+        (OPERATOR, "otelagent-operator"),
+    ] {
+        let requests = requests(&log, user);
+        let refused: Vec<&Value> = requests
+            .iter()
+            .filter(|request| request["responseStatus"]["code"] == 403)
+            .collect();
+        assert!(
+            refused.is_empty(),
+            "{user} lacks a right: {:#?}",
+            refused.first()
+        );
+        let used: BTreeSet<String> = requests.iter().flat_map(used_rights).collect();
+        let granted = rights(&granted, prefix);
+        assert!(granted.len() > 3, "{granted:?}");
+        let idle: Vec<&String> = granted.difference(&used).collect();
+        assert!(
+            idle.is_empty(),
+            "{user} never uses {idle:?}\nused: {used:#?}"
+        );
+        if user == WEBHOOK {
+            let more: Vec<&String> = used.difference(&granted).collect();
+            assert!(more.is_empty(), "{user} uses {more:?} by another role");
+        }
+    }
+}
+
+/// What somebody has asked so far; discovery, which everybody may, left out.
+fn requests(log: &Path, user: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(log).unwrap();
+    let events = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    events
+        .filter(|event| event["impersonatedUser"]["username"] == user)
+        .filter(|event| {
+            ["ResponseStarted", "ResponseComplete"]
+                .iter()
+                .any(|stage| event["stage"] == *stage)
+        })
+        .filter(|event| event["objectRef"]["resource"].is_string())
+        .collect()
+}
+
+/// What a request needed; an apply that makes an object needs the right to create it, too.
+fn used_rights(request: &Value) -> Vec<String> {
+    let object = &request["objectRef"];
+    let right = |verb: &str| {
+        let group = object["apiGroup"].as_str().unwrap_or_default();
+        format!(
+            "{verb} {group}/{}",
+            object["resource"].as_str().unwrap_or_default()
+        )
+    };
+    let verb = request["verb"].as_str().unwrap_or_default();
+    let makes = verb == "patch" && request["responseStatus"]["code"] == 201;
+    let create = makes.then(|| right("create"));
+    [Some(right(verb)), create].into_iter().flatten().collect()
+}
+
+/// What the roles whose names begin so grant.
+fn rights(manifest: &[Value], prefix: &str) -> BTreeSet<String> {
+    let roles = manifest.iter().filter(|object| {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        name.starts_with(prefix) && object["rules"].is_array()
+    });
+    let mut rights = BTreeSet::new();
+    for rule in roles.flat_map(|role| role["rules"].as_array().cloned().unwrap_or_default()) {
+        for verb in words(&rule["verbs"]) {
+            for group in words(&rule["apiGroups"]) {
+                let resources = words(&rule["resources"]).into_iter();
+                rights.extend(resources.map(|resource| format!("{verb} {group}/{resource}")));
+            }
+        }
+    }
+    rights
+}

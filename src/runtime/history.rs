@@ -1,0 +1,258 @@
+//! A watch goes on only in the history that the server has.
+//!
+//! An API server begins a watch at whatever version it is told, also at one that it has not reached yet, and
+//! tells nothing until it has. That is how it stands after etcd was set back to an older snapshot: caches
+//! would stay as they were for hours, and whoever goes by them would act on a world that is gone. So before
+//! a watch goes on from a version, the server is asked for its present one. If that is older, the watch
+//! hears what it hears of every version that is no longer known (410 Expired), and lists anew. Watches come
+//! to that one after the other, so for a while some caches are of the old world and some of the new one:
+//! from the first on nothing is written any more (the [`Fence`] breaks off), and a process that writes
+//! begins anew.
+//!
+//! Not asked is where the watch before has lasted for the time it was to last: a server whose history is set
+//! back ends, and with it its watches before their time.
+//!
+//! Must not know what is watched.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use http::header::{ACCEPT, HeaderValue};
+use http::{Method, Request, Response, Uri};
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+use tower::Service;
+
+use super::Fence;
+use super::client::is_watch;
+
+/// Names and versions are enough.
+const METADATA: &str =
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+
+/// A watch that ends so long before its time has lasted: clocks and messages take their time.
+const EARLY: Duration = Duration::from_secs(2);
+
+/// A client whose watches go on only in the history that the server has; `fence` breaks off where they
+/// cannot.
+pub(super) fn kept_to(inner: Client, fence: &Fence) -> Client {
+    let namespace = inner.default_namespace().to_owned();
+    let valid_until = *inner.valid_until();
+    let history = History {
+        inner,
+        ends: Arc::default(),
+        fence: fence.clone(),
+    };
+    Client::new(history, namespace).with_valid_until(valid_until)
+}
+
+/// Asks before a watch goes on.
+struct History {
+    inner: Client,
+    /// When watches end by themselves, by what is watched.
+    ends: Arc<Mutex<HashMap<String, Instant>>>,
+    fence: Fence,
+}
+
+impl Service<Request<Body>> for History {
+    type Response = Response<Body>;
+    type Error = kube::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, kube::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), kube::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (client, fence) = (self.inner.clone(), self.fence.clone());
+        let has_lasted = lasts(request.uri()).is_some_and(|(what, lasting)| {
+            let now = Instant::now();
+            let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = ends.insert(what, now + lasting);
+            before.is_some_and(|end| end <= now + EARLY)
+        });
+        Box::pin(async move {
+            let Some((version, question)) = goes_on(&request).filter(|_| !has_lasted) else {
+                return client.send(request).await;
+            };
+            let answer = client.send(question).await?;
+            if !answer.status().is_success() {
+                return Ok(answer);
+            }
+            let body = answer.into_body().collect_bytes().await?;
+            match present(&body) {
+                Some(present) if present < version => {
+                    fence.break_off();
+                    let path = request.uri().path();
+                    tracing::warn!(
+                        path,
+                        version,
+                        present,
+                        "the server's history was set back, listing anew"
+                    );
+                    Ok(Response::new(Body::from(expired(version, present))))
+                }
+                _ => client.send(request).await,
+            }
+        })
+    }
+}
+
+/// What is watched, without the version, and for how long, where the watch says so.
+fn lasts(uri: &Uri) -> Option<(String, Duration)> {
+    let query = uri.query().filter(|_| is_watch(uri))?;
+    let pairs = || query.split('&').filter_map(|pair| pair.split_once('='));
+    let (_, seconds) = pairs().find(|(key, _)| *key == "timeoutSeconds")?;
+    let lasting = Duration::from_secs(seconds.parse().ok()?);
+    let rest = pairs().filter(|(key, _)| *key != "resourceVersion");
+    let what = rest.fold(uri.path().to_owned(), |what, (key, value)| {
+        format!("{what}&{key}={value}")
+    });
+    Some((what, lasting))
+}
+
+/// The version a watch goes on from, and what asks for the present one; `None` of any other request.
+fn goes_on(request: &Request<Body>) -> Option<(u64, Request<Body>)> {
+    let uri = request.uri();
+    if request.method() != Method::GET || !is_watch(uri) {
+        return None;
+    }
+    let mut pairs = uri
+        .query()?
+        .split('&')
+        .filter_map(|pair| pair.split_once('='));
+    // Not a number where it begins with everything there is, and 0 where any beginning will do.
+    let (_, version) = pairs.find(|(key, _)| *key == "resourceVersion")?;
+    let version = version.parse().ok().filter(|version| *version > 0)?;
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(format!("{}?limit=1", uri.path()).parse().ok()?);
+    let mut question = Request::new(Body::empty());
+    *question.uri_mut() = Uri::from_parts(parts).ok()?;
+    question
+        .headers_mut()
+        .insert(ACCEPT, HeaderValue::from_static(METADATA));
+    Some((version, question))
+}
+
+/// The version of a list.
+fn present(body: &[u8]) -> Option<u64> {
+    let list: Value = serde_json::from_slice(body).ok()?;
+    list["metadata"]["resourceVersion"].as_str()?.parse().ok()
+}
+
+/// What a server tells a watch from a version that is no longer known.
+fn expired(version: u64, present: u64) -> Vec<u8> {
+    let message = format!("version {version} is of a history that was set back to {present}");
+    let status = json!({
+        "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
+        "reason": "Expired", "code": 410, "message": message,
+    });
+    format!("{}\n", json!({"type": "ERROR", "object": status})).into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use futures::TryStreamExt;
+    use k8s_openapi::api::core::v1::Namespace;
+    use kube::api::{WatchEvent, WatchParams};
+    use kube::{Api, Config};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use crate::runtime::{Fence, client};
+
+    /// A server at version 100, and the requests it gets.
+    async fn server() -> (Api<Namespace>, Arc<Mutex<Vec<String>>>, Fence) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let requests = Arc::<Mutex<Vec<String>>>::default();
+        let seen = requests.clone();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let seen = seen.clone();
+                tokio::spawn(async move {
+                    let mut buffer = [0; 4096];
+                    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+                        let text = String::from_utf8_lossy(&buffer[..read]).into_owned();
+                        let line = text.lines().next().unwrap().to_owned();
+                        let body = if line.contains("watch=true") {
+                            r#"{"type":"BOOKMARK","object":{"apiVersion":"v1","kind":"Namespace","metadata":{"resourceVersion":"100"}}}"#
+                        } else {
+                            r#"{"kind":"NamespaceList","apiVersion":"v1","metadata":{"resourceVersion":"100"},"items":[]}"#
+                        };
+                        seen.lock().unwrap().push(line);
+                        let head =
+                            format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                        stream.write_all((head + body).as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+        let config = Config::new(format!("http://{address}").parse().unwrap());
+        let fence = Fence::open();
+        let client = client::connect(config, &fence).unwrap();
+        (Api::all(client), requests, fence)
+    }
+
+    async fn first(api: &Api<Namespace>, version: &str) -> WatchEvent<Namespace> {
+        let stream = api.watch(&WatchParams::default(), version).await.unwrap();
+        let mut stream = std::pin::pin!(stream);
+        stream.try_next().await.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_watch_from_a_version_that_the_server_has_not_reached_lists_anew_and_nothing_is_written()
+     {
+        let (api, requests, fence) = server().await;
+        match first(&api, "101").await {
+            WatchEvent::Error(status) => assert_eq!(status.code, 410, "{status:?}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(!fence.is_open());
+        let requests = requests.lock().unwrap();
+        assert_eq!(*requests, ["GET /api/v1/namespaces?limit=1 HTTP/1.1"]);
+    }
+
+    #[tokio::test]
+    async fn a_watch_from_a_version_that_the_server_has_goes_on() {
+        let (api, requests, fence) = server().await;
+        for version in ["99", "100"] {
+            let event = first(&api, version).await;
+            assert!(matches!(event, WatchEvent::Bookmark(_)), "{event:?}");
+        }
+        assert_eq!(requests.lock().unwrap().len(), 4);
+        assert!(fence.is_open());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_asked_where_the_watch_before_has_lasted_its_time() {
+        let (api, requests, _) = server().await;
+        let asked = || {
+            let requests = requests.lock().unwrap();
+            let questions = requests.iter().filter(|line| line.contains("limit=1"));
+            questions.count()
+        };
+        // Each ends at once, which is long before the time of the first two.
+        for (seconds, questions) in [(290, 1), (290, 2), (1, 3), (1, 3)] {
+            let lasting = WatchParams::default().timeout(seconds);
+            let stream = api.watch(&lasting, "99").await.unwrap();
+            std::pin::pin!(stream).try_next().await.unwrap().unwrap();
+            assert_eq!(asked(), questions, "{seconds}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_asked_before_other_requests() {
+        let (api, requests, _) = server().await;
+        first(&api, "0").await;
+        api.list(&kube::api::ListParams::default()).await.unwrap();
+        assert_eq!(requests.lock().unwrap().len(), 2);
+    }
+}

@@ -1,0 +1,499 @@
+//! Shapes of pods that clusters hold, and what `docs/pods.md` says becomes of each.
+//!
+//! An API server is asked by dry run in `lab/tests/inject/pod_shapes.rs`; they are also part of the table that
+//! policy and function must agree on.
+
+use otelagent_core::names;
+use serde_json::{Value, json};
+
+use crate::pods::pod;
+
+const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+/// The variable of the service name.
+pub const SERVICE: &str = "OTEL_SERVICE_NAME";
+/// The variable of the resource attributes.
+pub const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
+/// The endpoint of a sidecar.
+pub const SIDECAR: &str = "http://127.0.0.1:4317";
+const MOVED: &str = "http://127.0.0.1:14317";
+
+/// One line of the documentation.
+pub struct Case {
+    /// As the line begins.
+    pub name: &'static str,
+    /// The pod.
+    pub pod: Value,
+    /// What holds in mode Sidecar.
+    pub sidecar: fn(&Seen),
+    /// What holds in mode NodeLocal.
+    pub node: fn(&Seen),
+}
+
+/// What the server made of a pod.
+pub struct Seen {
+    /// The pod as it came back.
+    pub pod: Value,
+    /// What whoever created it was warned of.
+    pub warnings: Vec<String>,
+    /// The endpoint of this recipe.
+    pub endpoint: String,
+}
+
+impl Seen {
+    fn label(&self, key: &str) -> Option<&str> {
+        self.pod["metadata"]["labels"][key].as_str()
+    }
+
+    fn injected(&self) {
+        assert!(
+            self.label(names::LABEL_AGENT).is_some(),
+            "not injected: {:?}",
+            self.warnings
+        );
+    }
+
+    /// Left as it is, and whoever creates it is told why.
+    fn refused(&self, why: &str) {
+        assert_eq!(self.label(names::LABEL_AGENT), None);
+        let told = self.warnings.iter().any(|told| told.contains(why));
+        assert!(told, "{why} in {:?}", self.warnings);
+    }
+
+    /// A container of the pod.
+    pub fn container(&self, name: &str) -> &Value {
+        let spec = &self.pod["spec"];
+        ["containers", "initContainers"]
+            .iter()
+            .filter_map(|list| spec[*list].as_array())
+            .flatten()
+            .find(|container| container["name"] == name)
+            .unwrap_or_else(|| panic!("no container {name} in {spec:#}"))
+    }
+
+    /// The variables of a container with a name, in their order.
+    pub fn variables(&self, container: &str, name: &str) -> Vec<&Value> {
+        let env = self.container(container)["env"].as_array();
+        env.into_iter()
+            .flatten()
+            .filter(|variable| variable["name"] == name)
+            .collect()
+    }
+
+    /// The value of a variable that stands once.
+    fn value(&self, container: &str, name: &str) -> &str {
+        let [variable] = self.variables(container, name)[..] else {
+            panic!("{name} in {:#}", self.container(container));
+        };
+        variable["value"].as_str().unwrap_or_default()
+    }
+
+    /// Fails where a container has the variable.
+    pub fn without(&self, container: &str, name: &str) {
+        assert_eq!(self.variables(container, name), Vec::<&Value>::new());
+    }
+
+    /// The application is told this recipe's endpoint.
+    pub fn told(&self) {
+        self.injected();
+        assert_eq!(self.value("app", ENDPOINT), self.endpoint);
+    }
+
+    fn inits(&self) -> Vec<&str> {
+        let inits = self.pod["spec"]["initContainers"].as_array();
+        inits
+            .into_iter()
+            .flatten()
+            .filter_map(|container| container["name"].as_str())
+            .collect()
+    }
+
+    fn agent_ports(&self) -> Vec<u64> {
+        let ports = self.container(names::CONTAINER)["ports"].as_array();
+        ports
+            .into_iter()
+            .flatten()
+            .filter_map(|port| port["containerPort"].as_u64())
+            .collect()
+    }
+}
+
+fn app(more: Value) -> Value {
+    let mut app = json!({"name": "app", "image": "shop:1.2"});
+    app.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    app
+}
+
+fn with_spec(more: Value) -> Value {
+    let mut spec = json!({"containers": [app(json!({}))]});
+    spec.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    pod(json!({"name": "wild"}), spec)
+}
+
+/// A pod whose application's container has more.
+pub fn with_app(more: Value) -> Value {
+    pod(json!({"name": "wild"}), json!({"containers": [app(more)]}))
+}
+
+fn annotated(key: &str, value: &str) -> Value {
+    pod(
+        json!({"name": "wild", "annotations": {key: value}}),
+        json!({"containers": [app(json!({}))]}),
+    )
+}
+
+/// All pods, for the comparison of the engines.
+pub fn pods() -> Vec<(&'static str, Value)> {
+    cases()
+        .into_iter()
+        .map(|case| (case.name, case.pod))
+        .collect()
+}
+
+/// All lines of the documentation.
+pub fn cases() -> Vec<Case> {
+    [nodes_and_networks(), neighbours(), variables()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn case(name: &'static str, pod: Value, sidecar: fn(&Seen), node: fn(&Seen)) -> Case {
+    Case {
+        name,
+        pod,
+        sidecar,
+        node,
+    }
+}
+
+fn nodes_and_networks() -> Vec<Case> {
+    let secure = json!({
+        "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000, "runAsNonRoot": true},
+        "shareProcessNamespace": true,
+        "enableServiceLinks": false,
+        "automountServiceAccountToken": false,
+        "containers": [app(json!({"securityContext": {"readOnlyRootFilesystem": true}}))],
+    });
+    let dns = |searches: Value| json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["10.0.0.10"], "searches": searches}});
+    vec![
+        case(
+            "pod-level resources",
+            with_spec(json!({"resources": {"limits": {"memory": "64Mi"}}})),
+            |seen| seen.refused("it sets spec.resources"),
+            Seen::told,
+        ),
+        case(
+            "Windows",
+            with_spec(json!({"os": {"name": "windows"}})),
+            |seen| seen.refused("it is for Windows nodes"),
+            |seen| seen.refused("it is for Windows nodes"),
+        ),
+        case(
+            "Windows by node selector",
+            with_spec(json!({"nodeSelector": {"kubernetes.io/os": "windows"}})),
+            |seen| seen.refused("it is for Windows nodes"),
+            |seen| seen.refused("it is for Windows nodes"),
+        ),
+        case(
+            "dnsPolicy None with searches",
+            with_spec(dns(json!(["svc.cluster.local", "cluster.local"]))),
+            Seen::told,
+            Seen::told,
+        ),
+        case(
+            "dnsPolicy None without searches",
+            with_spec(dns(json!([]))),
+            |seen| seen.refused("does not resolve the Service that a sidecar would send to"),
+            |seen| seen.refused("its DNS policy does not resolve the agent's Service"),
+        ),
+        case(
+            "dnsPolicy Default",
+            with_spec(json!({"dnsPolicy": "Default"})),
+            |seen| seen.refused("does not resolve the Service that a sidecar would send to"),
+            |seen| seen.refused("its DNS policy does not resolve the agent's Service"),
+        ),
+        case(
+            "host network",
+            with_spec(json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"})),
+            |seen| seen.refused("it is on the host network"),
+            Seen::told,
+        ),
+        case(
+            "shareProcessNamespace, read-only root, runAsUser, enableServiceLinks false, automount off",
+            with_spec(secure),
+            |seen| {
+                seen.told();
+                let agent = seen.container(names::CONTAINER);
+                assert_eq!(agent["securityContext"]["runAsUser"], 65532, "{agent:#}");
+                assert_eq!(agent["securityContext"]["readOnlyRootFilesystem"], true);
+            },
+            Seen::told,
+        ),
+    ]
+}
+
+fn neighbours() -> Vec<Case> {
+    let native = |name: &str| json!({"name": name, "image": "x", "restartPolicy": "Always"});
+    let init = |name: &str| json!({"name": name, "image": "x"});
+    let inits = |inits: Value| {
+        let containers = json!([app(json!({}))]);
+        pod(
+            json!({"name": "wild"}),
+            json!({"containers": containers, "initContainers": inits}),
+        )
+    };
+    let ports = |ports: &[u16]| {
+        let ports: Vec<Value> = ports.iter().map(|p| json!({"containerPort": p})).collect();
+        json!({"ports": ports})
+    };
+    let collector = json!({"name": "collector", "image": "otelcol", "ports": [
+        {"name": "otlp-grpc", "containerPort": 4317}, {"name": "otlp-http", "containerPort": 4318},
+        {"name": "metrics", "containerPort": 8888}, {"name": "health", "containerPort": 13133},
+    ]});
+    let with_collector = pod(
+        json!({"name": "wild"}),
+        json!({"containers": [
+            app(json!({"env": [{"name": ENDPOINT, "value": "http://localhost:4317"}]})), collector,
+        ]}),
+    );
+    let instrumented = pod(
+        json!({"name": "wild", "annotations": {"instrumentation.opentelemetry.io/inject-java": "true"}}),
+        json!({
+            "initContainers": [init("opentelemetry-auto-instrumentation-java")],
+            "containers": [app(json!({"env": [
+                {"name": "JAVA_TOOL_OPTIONS", "value": " -javaagent:/otel-auto-instrumentation-java/javaagent.jar"},
+                {"name": SERVICE, "value": "theirs"},
+                {"name": ENDPOINT, "value": "http://theirs:4317"},
+                {"name": "OTEL_RESOURCE_ATTRIBUTES_POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                {"name": ATTRIBUTES, "value": "k8s.pod.name=$(OTEL_RESOURCE_ATTRIBUTES_POD_NAME),service.version=1"},
+            ]}))],
+        }),
+    );
+    vec![
+        case(
+            "an application at 4317 or 4318",
+            with_app(ports(&[4318])),
+            |seen| {
+                seen.injected();
+                assert_eq!(seen.value("app", ENDPOINT), MOVED);
+                assert_eq!(seen.agent_ports(), [14317, 14318]);
+            },
+            Seen::told,
+        ),
+        case(
+            "an application at all of the agent's ports",
+            with_app(ports(&[4317, 14318])),
+            |seen| seen.refused("a container uses port 4317, as the agent does"),
+            Seen::told,
+        ),
+        case(
+            "a collector in the pod",
+            with_collector,
+            |seen| {
+                seen.injected();
+                assert_eq!(seen.value("app", ENDPOINT), "http://localhost:4317");
+                assert_eq!(seen.agent_ports(), [14317, 14318]);
+            },
+            |seen| {
+                seen.injected();
+                assert_eq!(seen.value("app", ENDPOINT), "http://localhost:4317");
+            },
+        ),
+        case(
+            "a collector asked of the OpenTelemetry operator",
+            annotated("sidecar.opentelemetry.io/inject", "true"),
+            |seen| seen.refused("asks for a collector of its own"),
+            |seen| seen.refused("asks for a collector of its own"),
+        ),
+        case(
+            "a collector refused of the OpenTelemetry operator",
+            annotated("sidecar.opentelemetry.io/inject", "false"),
+            Seen::told,
+            Seen::told,
+        ),
+        case(
+            "instrumented by the OpenTelemetry operator",
+            instrumented,
+            kept_as_instrumented,
+            kept_as_instrumented,
+        ),
+        case(
+            "Istio",
+            inits(json!([
+                init("istio-init"),
+                native("istio-proxy"),
+                init("migrate")
+            ])),
+            |seen| {
+                seen.told();
+                assert_eq!(
+                    seen.inits(),
+                    ["istio-init", "istio-proxy", names::CONTAINER, "migrate"]
+                );
+            },
+            Seen::told,
+        ),
+        case(
+            "Linkerd",
+            inits(json!([
+                init("linkerd-network-validator"),
+                init("migrate"),
+                native("linkerd-proxy"),
+                init("late"),
+            ])),
+            |seen| {
+                seen.told();
+                let order = [
+                    "linkerd-network-validator",
+                    "migrate",
+                    "linkerd-proxy",
+                    names::CONTAINER,
+                    "late",
+                ];
+                assert_eq!(seen.inits(), order);
+            },
+            Seen::told,
+        ),
+        case(
+            "native sidecars of others",
+            inits(json!([native("logs"), init("migrate")])),
+            |seen| {
+                seen.told();
+                assert_eq!(seen.inits(), [names::CONTAINER, "logs", "migrate"]);
+                assert_eq!(seen.value("migrate", ENDPOINT), SIDECAR);
+            },
+            Seen::told,
+        ),
+    ]
+}
+
+/// Everything of theirs as it was, and only what was missing added.
+fn kept_as_instrumented(seen: &Seen) {
+    seen.injected();
+    assert_eq!(seen.value("app", ENDPOINT), "http://theirs:4317");
+    assert_eq!(seen.value("app", SERVICE), "theirs");
+    let attributes = seen.value("app", ATTRIBUTES);
+    assert!(attributes.starts_with(
+        "k8s.pod.name=$(OTEL_RESOURCE_ATTRIBUTES_POD_NAME),service.version=1,k8s.namespace.name="
+    ));
+    assert_eq!(attributes.matches("k8s.pod.name=").count(), 1);
+    assert_eq!(attributes.matches("service.version=").count(), 1);
+}
+
+fn variables() -> Vec<Case> {
+    let env = |env: Value| with_app(json!({"env": env}));
+    let from = |sources: Value| with_app(json!({"envFrom": sources}));
+    let source = json!({"configMapRef": {"name": "settings"}});
+    let key = json!({"configMapKeyRef": {"name": "settings", "key": "k"}});
+    vec![
+        case(
+            "a variable set",
+            env(json!([{"name": ENDPOINT, "value": "http://own:4317"}])),
+            |seen| assert_eq!(seen.value("app", ENDPOINT), "http://own:4317"),
+            |seen| assert_eq!(seen.value("app", ENDPOINT), "http://own:4317"),
+        ),
+        case(
+            "a variable set to nothing",
+            env(json!([{"name": ENDPOINT, "value": ""}, {"name": SERVICE}])),
+            |seen| {
+                assert_eq!(seen.value("app", ENDPOINT), "");
+                assert_eq!(seen.value("app", SERVICE), "");
+            },
+            |seen| assert_eq!(seen.value("app", ENDPOINT), ""),
+        ),
+        case(
+            "a variable from elsewhere",
+            env(
+                json!([{"name": ENDPOINT, "valueFrom": key}, {"name": ATTRIBUTES, "valueFrom": key}]),
+            ),
+            |seen| {
+                assert_eq!(seen.variables("app", ENDPOINT).len(), 1);
+                assert_eq!(seen.variables("app", ATTRIBUTES).len(), 1);
+                // The attributes may name the service.
+                seen.without("app", SERVICE);
+            },
+            |seen| seen.without("app", SERVICE),
+        ),
+        case(
+            "an endpoint of one signal",
+            env(
+                json!([{"name": "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "value": "http://own:4317"}]),
+            ),
+            |seen| {
+                seen.injected();
+                seen.without("app", ENDPOINT);
+            },
+            |seen| seen.without("app", ENDPOINT),
+        ),
+        case(
+            "variables that refer to others",
+            env(json!([
+                {"name": "TEAM", "value": "a"},
+                {"name": "BOTH", "value": "$(TEAM)-$(OTELAGENT_NODE_NAME)"},
+                {"name": ATTRIBUTES, "value": "team=$(BOTH)"},
+            ])),
+            |seen| {
+                seen.told();
+                let env = seen.container("app")["env"].as_array().unwrap();
+                let at = |name: &str| env.iter().position(|v| v["name"] == name).unwrap();
+                assert!(at("OTELAGENT_NODE_NAME") < at("TEAM"));
+                assert!(at("TEAM") < at("BOTH") && at("BOTH") < at(ATTRIBUTES));
+                assert!(seen.value("app", ATTRIBUTES).starts_with("team=$(BOTH),"));
+            },
+            Seen::told,
+        ),
+        case(
+            "a variable twice",
+            env(json!([
+                {"name": ENDPOINT, "value": "http://first:4317"},
+                {"name": ENDPOINT, "value": "http://last:4317"},
+            ])),
+            |seen| {
+                let values: Vec<&str> = seen
+                    .variables("app", ENDPOINT)
+                    .iter()
+                    .filter_map(|variable| variable["value"].as_str())
+                    .collect();
+                assert_eq!(values, ["http://first:4317", "http://last:4317"]);
+            },
+            Seen::injected,
+        ),
+        case(
+            "envFrom",
+            from(json!([source])),
+            nothing_that_may_be_carried,
+            nothing_that_may_be_carried,
+        ),
+        case(
+            "envFrom with a prefix that begins no variable of ours",
+            from(json!([{"prefix": "APP_", "secretRef": {"name": "settings"}}])),
+            |seen| {
+                seen.told();
+                assert_eq!(seen.variables("app", SERVICE).len(), 1);
+            },
+            Seen::told,
+        ),
+        case(
+            "envFrom that may carry the attributes only",
+            from(json!([{"prefix": "OTEL_RES", "secretRef": {"name": "settings"}}])),
+            |seen| {
+                seen.told();
+                seen.without("app", ATTRIBUTES);
+                seen.without("app", SERVICE);
+            },
+            Seen::told,
+        ),
+    ]
+}
+
+fn nothing_that_may_be_carried(seen: &Seen) {
+    seen.injected();
+    for name in [ENDPOINT, SERVICE, ATTRIBUTES, "OTEL_BSP_SCHEDULE_DELAY"] {
+        seen.without("app", name);
+    }
+    assert_eq!(seen.variables("app", "OTELAGENT_POD_NAME").len(), 1);
+}
