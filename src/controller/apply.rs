@@ -11,7 +11,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::error::ControllerError;
-use otelagent_core::build::{Object, Owner, ValidAgent, corrections, is_as_wanted};
+use otelagent_core::build::{Object, ObjectOwner, ValidAgent, corrections, is_as_wanted};
 use otelagent_core::names;
 
 /// Annotation with a hash over the whole intent: fields that are no longer wanted show only there.
@@ -44,7 +44,7 @@ pub(crate) async fn object(
 /// what stands after a write, and `None` where there was nothing to write.
 pub(crate) async fn cluster_object(
     client: &Client,
-    owner: &Owner,
+    owner: &ObjectOwner,
     (kind, resource): (&'static str, &ApiResource),
     intent: Value,
     live: Option<&Value>,
@@ -98,7 +98,7 @@ struct Target<'a> {
     api: Api<DynamicObject>,
     kind: &'static str,
     name: &'a str,
-    owner: &'a Owner,
+    owner: &'a ObjectOwner,
 }
 
 impl Target<'_> {

@@ -81,12 +81,12 @@ pub(crate) async fn view(
 
 /// Whether a mode's vehicle stands on the server as the caches have it, with no fewer nodes served. Always
 /// so of a mode without one.
-pub(crate) async fn vehicle_stands(
+pub(crate) async fn workload_exists(
     context: &Context,
     valid: &ValidAgent,
     mode: Mode,
 ) -> Result<bool, ControllerError> {
-    let Some(state) = observe::vehicle_state(&context.stores, valid, &context.environment, mode)
+    let Some(state) = observe::workload_state(&context.stores, valid, &context.environment, mode)
     else {
         return Ok(true);
     };
@@ -100,7 +100,7 @@ pub(crate) async fn vehicle_stands(
     let live = api
         .get_opt(&cached.name_any())
         .await
-        .map_err(ControllerError::api("read a vehicle"))?;
+        .map_err(ControllerError::api("read an agent workload"))?;
     let is_same = live.as_ref().is_some_and(|live| {
         live.metadata.uid == cached.metadata.uid
             && live.metadata.generation == cached.metadata.generation
@@ -125,7 +125,7 @@ async fn nodes_served(
         "{}={},{}={mode}",
         names::LABEL_OWNER,
         valid.label(),
-        names::LABEL_VEHICLE
+        names::LABEL_WORKLOAD
     );
     let found = api
         .list(&ListParams::default().labels(&selector))

@@ -143,7 +143,7 @@ pub(crate) async fn ensure(
         return Ok(unchanged(state));
     }
     let Some(mode) = serving else {
-        return Ok(unchanged(InjectionState::WaitingForVehicle));
+        return Ok(unchanged(InjectionState::WaitingForAgents));
     };
     let recipe = topology(mode).recipe(valid, &context.environment);
     let input = input(context, valid, selection, &recipe, standing);

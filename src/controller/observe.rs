@@ -15,7 +15,7 @@ use otelagent_core::build::{Environment, Object, ValidAgent, topology};
 use otelagent_core::inject::Selection;
 use otelagent_core::names;
 use otelagent_core::status::{Coverage, LivePod, PodReport, Serving, count};
-use otelagent_core::switching::{AgentPod, MaxUnready, NodeState, Vehicle, VehicleState};
+use otelagent_core::switching::{AgentPod, AgentWorkload, MaxUnready, NodeState, WorkloadState};
 
 /// What is in force for one `OtelAgent`, as found on its binding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub(crate) fn in_force(binding: &DynamicObject) -> InForce {
 }
 
 /// Vehicles that exist, and since when each has had no user.
-pub(crate) fn vehicles(
+pub(crate) fn workloads(
     stores: &Stores,
     namespace: &str,
     name: &str,
@@ -75,23 +75,23 @@ fn unused_since(object: &DaemonSet) -> Option<Timestamp> {
         .and_then(|text| text.parse().ok())
 }
 
-/// What is so of a node mode's vehicle, measured against the template it should have. A vehicle that
+/// What is so of a node mode's workload, measured against the template it should have. A vehicle that
 /// does not exist yet is waited for.
-pub(crate) fn vehicle_state(
+pub(crate) fn workload_state(
     stores: &Stores,
     agent: &ValidAgent,
     environment: &Environment,
     mode: Mode,
-) -> Option<VehicleState> {
+) -> Option<WorkloadState> {
     if !mode.on_nodes() {
         return None;
     }
     let template = wanted_template(agent, environment, mode);
     let Some(object) = stores.daemon_set(&agent.namespace, &agent.name, mode) else {
-        return Some(VehicleState::pending("it does not exist yet"));
+        return Some(WorkloadState::pending("it does not exist yet"));
     };
-    let vehicle = vehicle(stores, &object, &agent.label(), mode);
-    Some(vehicle.state(&stores.nodes.read().0, &template, agent.max_unready))
+    let workload = workload(stores, &object, &agent.label(), mode);
+    Some(workload.state(&stores.nodes.read().0, &template, agent.max_unready))
 }
 
 /// Vehicles beside the wanted one of which some node has no agent but one of an older spec.
@@ -105,7 +105,7 @@ pub(crate) fn outdated(
         let found = stores.daemon_set(&agent.namespace, &agent.name, *mode);
         found.is_some_and(|object| {
             let template = wanted_template(agent, environment, *mode);
-            vehicle(stores, &object, &label, *mode).is_outdated(&stores.nodes.read().0, &template)
+            workload(stores, &object, &label, *mode).is_outdated(&stores.nodes.read().0, &template)
         })
     };
     let others = Mode::ALL.into_iter().filter(|mode| *mode != agent.wanted());
@@ -118,27 +118,27 @@ fn wanted_template(agent: &ValidAgent, environment: &Environment, mode: Mode) ->
 }
 
 /// What is so of a vehicle as it stands, whatever it should be: for objects whose spec is refused.
-pub(crate) fn standing_vehicle(
+pub(crate) fn existing_workload(
     stores: &Stores,
     namespace: &str,
     name: &str,
     mode: Mode,
-) -> Option<VehicleState> {
+) -> Option<WorkloadState> {
     let object = stores.daemon_set(namespace, name, mode)?;
     let label = names::agent_label(namespace, name);
-    let vehicle = vehicle(stores, &object, &label, mode);
-    let template = vehicle.template.clone();
-    Some(vehicle.state(&stores.nodes.read().0, &template, MaxUnready::default()))
+    let workload = workload(stores, &object, &label, mode);
+    let template = workload.template.clone();
+    Some(workload.state(&stores.nodes.read().0, &template, MaxUnready::default()))
 }
 
-fn vehicle(stores: &Stores, object: &DaemonSet, label: &str, mode: Mode) -> Vehicle {
+fn workload(stores: &Stores, object: &DaemonSet, label: &str, mode: Mode) -> AgentWorkload {
     let status = object.status.clone().unwrap_or_default();
     let known = stores.pods.read();
     let namespace = object.namespace().unwrap_or_default();
     let pods = known
         .agents_of(&namespace, label)
         .filter(|(_, pod)| serves(&pod.labels, label, mode));
-    Vehicle {
+    AgentWorkload {
         observed: status.observed_generation.is_some()
             && status.observed_generation == object.metadata.generation,
         desired: status.desired_number_scheduled,
@@ -249,7 +249,7 @@ fn coverage(nodes: &NodeState, known: &Pods, agent: &OtelAgent, label: &str) -> 
     let namespace = agent.namespace().unwrap_or_default();
     let agents = known.agents_of(&namespace, label);
     for (_, pod) in agents.filter(|(_, pod)| pod.ready) {
-        let mode = pod.labels.get(names::LABEL_VEHICLE);
+        let mode = pod.labels.get(names::LABEL_WORKLOAD);
         let mode = mode.and_then(|mode| Mode::parse(mode));
         if let Some((mode, node)) = mode.zip(pod.runs_on()) {
             let ready = coverage.ready.entry(mode).or_default();

@@ -27,7 +27,7 @@ use otelagent_core::in_full;
 use otelagent_core::inject::environment::HOST_IP;
 use otelagent_core::names;
 use otelagent_core::status::{Facts, Failure, InjectionState, Upgrade};
-use otelagent_core::switching::{Observed, Plan, VehicleState, plan, used};
+use otelagent_core::switching::{Plan, Situation, WorkloadState, plan, used};
 
 /// Longest pass; a client call has its own, shorter limit.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -132,7 +132,7 @@ async fn refuse(
     let injection = match (&in_force.policy, mode) {
         (Some(_), _) => injection::show_standing(context, agent, in_force).await?,
         (None, Some(_)) => InjectionState::NotWanted,
-        (None, None) => InjectionState::WaitingForVehicle,
+        (None, None) => InjectionState::WaitingForAgents,
     };
     let facts = Facts {
         now: Context::now(),
@@ -140,9 +140,9 @@ async fn refuse(
         wanted: agent.spec.mode,
         problems,
         serving: mode.map(|mode| (mode, endpoint)),
-        serving_vehicle: mode
-            .and_then(|mode| observe::standing_vehicle(stores, &namespace, &name, mode)),
-        wanted_vehicle: None,
+        serving_workload: mode
+            .and_then(|mode| observe::existing_workload(stores, &namespace, &name, mode)),
+        wanted_workload: None,
         held: Vec::new(),
         paths: standing_paths(agent),
         pods: observe::pods(
@@ -193,8 +193,8 @@ async fn carry_out(
         wanted: valid.wanted(),
         problems: Vec::new(),
         serving: None,
-        serving_vehicle: None,
-        wanted_vehicle: None,
+        serving_workload: None,
+        wanted_workload: None,
         held: decided.older_paths(valid.wanted()),
         paths: decided.node_modes(),
         pods: counted,
@@ -259,7 +259,7 @@ async fn decide(
     agent: &OtelAgent,
     valid: &ValidAgent,
     in_force: &InForce,
-    mut observed: Observed,
+    mut observed: Situation,
     context: &Context,
 ) -> Result<Plan, ControllerError> {
     let first = plan(&observed);
@@ -272,13 +272,13 @@ async fn decide(
         let used = fresh::is_used(context, valid, *mode).await?;
         observed.users.insert(*mode, usize::from(used));
     }
-    let unproved = flips && !fresh::vehicle_stands(context, valid, valid.wanted()).await?;
+    let unproved = flips && !fresh::workload_exists(context, valid, valid.wanted()).await?;
     observed.wanted_ready &= !unproved;
     let mut decided = plan(&observed);
     if unproved {
         tracing::debug!(
             name = valid.name,
-            "the server does not have the vehicle as it was seen"
+            "the server does not have the agent workload as it was seen"
         );
         decided.look_again = Some(decided.look_again.map_or(SOON, |other| other.min(SOON)));
     }
@@ -313,24 +313,24 @@ fn observed(
     users: BTreeMap<Mode, usize>,
     now: Timestamp,
     context: &Context,
-) -> Observed {
+) -> Situation {
     let wanted = valid.wanted();
     // Whoever owns an object may have written its status, too: what it says counts where it may be so.
     let is_platform = context.environment.is_platform(&valid.namespace);
     let may_be = |mode: &Mode| is_platform || !mode.on_nodes();
     let remembered = agent.status.as_ref().and_then(|status| status.mode);
     let serving = in_force.mode.or(remembered).filter(may_be);
-    let vehicle = observe::vehicle_state(&context.stores, valid, &context.environment, wanted);
-    let vehicles = observe::vehicles(&context.stores, &valid.namespace, &valid.name);
+    let workload = observe::workload_state(&context.stores, valid, &context.environment, wanted);
+    let workloads = observe::workloads(&context.stores, &valid.namespace, &valid.name);
     let stood = standing_paths(agent).into_iter().filter(may_be);
-    let known = stood.chain(serving).chain(vehicles.keys().copied());
-    Observed {
+    let known = stood.chain(serving).chain(workloads.keys().copied());
+    Situation {
         now,
         wanted,
         serving,
-        wanted_ready: vehicle.is_none_or(|vehicle| vehicle.is_ready_everywhere()),
+        wanted_ready: workload.is_none_or(|workload| workload.is_ready_everywhere()),
         users: used(users, &known.collect()),
-        vehicles,
+        workloads,
         outdated: observe::outdated(&context.stores, valid, &context.environment),
         hold_old: valid.hold_old,
     }
@@ -352,24 +352,24 @@ fn describe(
     decided: &Plan,
     context: &Context,
 ) {
-    let state = |mode| observe::vehicle_state(&context.stores, valid, &context.environment, mode);
+    let state = |mode| observe::workload_state(&context.stores, valid, &context.environment, mode);
     let endpoint = |mode| {
         topology(mode)
             .endpoint(valid, &context.environment)
             .replace(&format!("$({HOST_IP})"), "<node address>")
     };
     facts.serving = serving.map(|mode| (mode, endpoint(mode)));
-    facts.serving_vehicle = serving.and_then(state);
-    facts.wanted_vehicle = (serving != Some(valid.wanted()))
+    facts.serving_workload = serving.and_then(state);
+    facts.wanted_workload = (serving != Some(valid.wanted()))
         .then(|| match decided.first {
-            Some(first) => Some(VehicleState::pending(format!(
+            Some(first) => Some(WorkloadState::pending(format!(
                 "the agents of {first} are brought up to date first, so that every node has their image"
             ))),
-            None => state(valid.wanted()).map(|vehicle| {
-                if vehicle.is_ready_everywhere() && decided.serving != Some(valid.wanted()) {
-                    VehicleState::pending("its readiness is not confirmed yet")
+            None => state(valid.wanted()).map(|workload| {
+                if workload.is_ready_everywhere() && decided.serving != Some(valid.wanted()) {
+                    WorkloadState::pending("its readiness is not confirmed yet")
                 } else {
-                    vehicle
+                    workload
                 }
             }),
         })

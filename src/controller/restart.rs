@@ -20,10 +20,10 @@ use otelagent_core::build::{Engine, ValidAgent};
 use otelagent_core::in_full;
 use otelagent_core::names;
 use otelagent_core::restart::{
-    Budget, KINDS, Observed, Verdict, Workload, decide, held_back, hold, next_to_look_at, patch,
+    Budget, KINDS, Round, Verdict, Workload, decide, held_back, hold, next_to_look_at, patch,
     purpose, release,
 };
-use otelagent_core::status::{Facts, Failure, Owner, Restarts};
+use otelagent_core::status::{Facts, Failure, Restarts, WorkloadRef};
 
 /// Workloads that are looked at in one pass.
 const LOOK_AT: usize = 50;
@@ -45,8 +45,8 @@ pub(crate) struct Memory {
     /// Whether it is known that no restart is under way.
     idle: bool,
     /// The candidate looked at last, so that all get their turn.
-    last: Option<Owner>,
-    known: BTreeMap<Owner, Verdict>,
+    last: Option<WorkloadRef>,
+    known: BTreeMap<WorkloadRef, Verdict>,
 }
 
 /// A workload with its object, which a change of it is based on.
@@ -64,7 +64,7 @@ pub(crate) async fn carry_out(
 ) -> (Restarts, Option<Duration>) {
     let pods = &facts.pods;
     let owners = [&pods.stale, &pods.missed, &pods.uncovered];
-    let candidates: BTreeSet<Owner> = owners
+    let candidates: BTreeSet<WorkloadRef> = owners
         .iter()
         .flat_map(|owners| owners.keys().cloned())
         .collect();
@@ -137,14 +137,14 @@ fn next_look(restarts: &Restarts) -> Option<Duration> {
 async fn attempt(
     context: &Context,
     valid: &ValidAgent,
-    candidates: BTreeSet<Owner>,
-    held_back: BTreeMap<Owner, String>,
+    candidates: BTreeSet<WorkloadRef>,
+    held_back: BTreeMap<WorkloadRef, String>,
     recipe: &str,
-) -> Result<BTreeMap<Owner, Verdict>, ControllerError> {
+) -> Result<BTreeMap<WorkloadRef, Verdict>, ControllerError> {
     let (is_due, known, last) =
         context.with_restarts(&valid.uid, |memory| memory.take(!candidates.is_empty()));
     if !is_due {
-        let still = |owner: &Owner, verdict: &Verdict| {
+        let still = |owner: &WorkloadRef, verdict: &Verdict| {
             candidates.contains(owner) || *verdict == Verdict::Running
         };
         return Ok(known
@@ -182,7 +182,7 @@ async fn attempt(
         LOOK_AT,
     );
     let seen = look_at(context, &worth, &mut budgets).await?;
-    let observed = Observed {
+    let observed = Round {
         marked: under_way,
         seen: workloads(&seen),
         known,
@@ -214,17 +214,17 @@ async fn injects_now(
 
 /// What rolls goes on, and nothing else begins.
 fn until_the_webhook_answers(
-    candidates: BTreeSet<Owner>,
-    known: BTreeMap<Owner, Verdict>,
+    candidates: BTreeSet<WorkloadRef>,
+    known: BTreeMap<WorkloadRef, Verdict>,
     answers: bool,
-) -> BTreeMap<Owner, Verdict> {
+) -> BTreeMap<WorkloadRef, Verdict> {
     let why = if answers {
         "the webhook has only just begun to answer"
     } else {
         "the webhook does not answer"
     };
     let waits = |owner| (owner, Verdict::Waits(why.into()));
-    let mut verdicts: BTreeMap<Owner, Verdict> = candidates.into_iter().map(waits).collect();
+    let mut verdicts: BTreeMap<WorkloadRef, Verdict> = candidates.into_iter().map(waits).collect();
     let running = known.into_iter();
     verdicts.extend(running.filter(|(_, verdict)| *verdict == Verdict::Running));
     verdicts
@@ -232,7 +232,10 @@ fn until_the_webhook_answers(
 
 impl Memory {
     /// Whether it is time for a look, and what is known; a look that is due counts as taken.
-    fn take(&mut self, has_candidates: bool) -> (bool, BTreeMap<Owner, Verdict>, Option<Owner>) {
+    fn take(
+        &mut self,
+        has_candidates: bool,
+    ) -> (bool, BTreeMap<WorkloadRef, Verdict>, Option<WorkloadRef>) {
         let too_soon = self.looked_at.is_some_and(|at| at.elapsed() < PACE);
         if !too_soon {
             self.looked_at = Some(std::time::Instant::now());
@@ -263,10 +266,10 @@ impl Memory {
 async fn act(
     context: &Context,
     valid: &ValidAgent,
-    mut observed: Observed,
+    mut observed: Round,
     marked: &[Seen],
     seen: &[Seen],
-) -> Result<BTreeMap<Owner, Verdict>, ControllerError> {
+) -> Result<BTreeMap<WorkloadRef, Verdict>, ControllerError> {
     let now = Context::now().to_string();
     let mut restarted = BTreeSet::new();
     let decision = loop {
@@ -324,7 +327,7 @@ async fn list_marked(
 /// Workloads as they are now; those that are gone are left out.
 async fn look_at(
     context: &Context,
-    owners: &[&Owner],
+    owners: &[&WorkloadRef],
     budgets: &mut Budgets,
 ) -> Result<Vec<Seen>, ControllerError> {
     let mut seen = Vec::new();
@@ -393,7 +396,7 @@ enum Written {
 /// alone; that it is not well, or does not let us, concerns all.
 async fn write(
     context: &Context,
-    owner: &Owner,
+    owner: &WorkloadRef,
     change: &Value,
     what: &'static str,
 ) -> Result<Written, ControllerError> {

@@ -425,10 +425,10 @@ fn pod_changed(trigger: &Trigger, namespaces: &Kept<Namespaces>, news: &PodNews)
     }
 }
 
-/// Whether these labels are of a mode's vehicle, its pods or its Service, made for one `OtelAgent`.
+/// Whether these labels are of a mode's workload, its pods or its Service, made for one `OtelAgent`.
 pub(crate) fn serves(labels: &BTreeMap<String, String>, agent: &str, mode: Mode) -> bool {
     let is = |key: &str, value: &str| labels.get(key).is_some_and(|found| found == value);
-    is(names::LABEL_OWNER, agent) && is(names::LABEL_VEHICLE, mode.as_str())
+    is(names::LABEL_OWNER, agent) && is(names::LABEL_WORKLOAD, mode.as_str())
 }
 
 impl Stores {
@@ -461,7 +461,7 @@ impl Stores {
         agent: &str,
         mode: Mode,
     ) -> Option<Arc<DaemonSet>> {
-        let name = names::vehicle(agent, mode.kebab());
+        let name = names::agent_workload(agent, mode.kebab());
         let reference = ObjectRef::new(&name).within(namespace);
         let label = names::agent_label(namespace, agent);
         let found = self

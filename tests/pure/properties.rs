@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use otelagent_api::Mode;
 use otelagent_core::build::{Object, topology, validate};
 use otelagent_core::names;
-use otelagent_core::switching::{Observed, plan};
+use otelagent_core::switching::{Situation, plan};
 use proptest::prelude::*;
 
 use super::{agent_with, environment};
@@ -16,26 +16,26 @@ fn mode() -> impl Strategy<Value = Mode> {
     proptest::sample::select(Mode::ALL.to_vec())
 }
 
-fn observed() -> impl Strategy<Value = Observed> {
+fn observed() -> impl Strategy<Value = Situation> {
     let users = proptest::collection::btree_map(mode(), 0usize..3, 0..4);
-    let vehicles = proptest::collection::btree_map(mode(), proptest::option::of(0i64..200), 0..4);
+    let workloads = proptest::collection::btree_map(mode(), proptest::option::of(0i64..200), 0..4);
     (
         mode(),
         proptest::option::of(mode()),
         any::<bool>(),
         users,
-        vehicles,
+        workloads,
         proptest::collection::btree_set(mode(), 0..4),
         0u64..120,
     )
         .prop_map(
-            |(wanted, serving, wanted_ready, users, vehicles, outdated, hold)| Observed {
+            |(wanted, serving, wanted_ready, users, workloads, outdated, hold)| Situation {
                 now: second(100),
                 wanted,
                 serving,
                 wanted_ready,
                 users,
-                vehicles: vehicles
+                workloads: workloads
                     .into_iter()
                     .map(|(mode, since)| (mode, since.map(second)))
                     .collect(),
@@ -56,7 +56,7 @@ fn label(max: usize) -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn switching_never_removes_a_vehicle_in_use_wanted_or_serving(observed in observed()) {
+    fn switching_never_removes_a_workload_in_use_wanted_or_serving(observed in observed()) {
         let plan = plan(&observed);
         for mode in &plan.remove {
             prop_assert_eq!(observed.users.get(mode).copied().unwrap_or(0), 0);
@@ -86,10 +86,10 @@ proptest! {
     }
 
     #[test]
-    fn a_wanted_vehicle_waits_for_another_only_where_it_is_neither_there_nor_used(observed in observed()) {
+    fn a_wanted_workload_waits_for_another_only_where_it_is_neither_there_nor_used(observed in observed()) {
         let plan = plan(&observed);
         if let Some(first) = plan.first {
-            prop_assert!(!observed.vehicles.contains_key(&observed.wanted));
+            prop_assert!(!observed.workloads.contains_key(&observed.wanted));
             prop_assert!(!plan.keep.contains_key(&observed.wanted));
             prop_assert_ne!(Some(observed.wanted), plan.serving);
             prop_assert_eq!(plan.keep.get(&first), Some(&None));
@@ -99,8 +99,8 @@ proptest! {
     #[test]
     fn a_plan_carried_out_is_a_plan_that_stays(observed in observed()) {
         let first = plan(&observed);
-        let vehicles: BTreeMap<Mode, Option<Timestamp>> = first.keep.clone();
-        let second = plan(&Observed { serving: first.serving, vehicles, ..observed.clone() });
+        let workloads: BTreeMap<Mode, Option<Timestamp>> = first.keep.clone();
+        let second = plan(&Situation { serving: first.serving, workloads, ..observed.clone() });
         prop_assert_eq!(first.serving, second.serving);
         // A mode that served until now loses its claim with the flip; nothing else may change.
         for (mode, moment) in &first.keep {

@@ -24,7 +24,7 @@ pub const LABEL_INJECT: &str = "otelagent.dev/inject";
 /// On vehicles, their pods and Services: the `OtelAgent` (same value as [`LABEL_AGENT`]) they belong to.
 pub const LABEL_OWNER: &str = "otelagent.dev/owner";
 /// On vehicles, their pods and Services: the mode they serve.
-pub const LABEL_VEHICLE: &str = "otelagent.dev/vehicle";
+pub const LABEL_WORKLOAD: &str = "otelagent.dev/vehicle";
 /// On agent pods: hash of the pod template they were made from, so "updated" needs no look-up.
 pub const LABEL_TEMPLATE: &str = "otelagent.dev/template";
 /// On cluster-scoped objects: uid of the `OtelAgent` they belong to; what the sweep goes by.
@@ -42,7 +42,7 @@ pub const MANAGED_BY: &str = "otelagent";
 
 /// On agent pods (sidecar or node agent): the agent's configuration, mounted through the downward API.
 pub const ANNOTATION_CONFIG: &str = "otelagent.dev/agent-config";
-/// On vehicles: since when (RFC 3339) no pod has used them. The one moment that must be remembered.
+/// On workloads: since when (RFC 3339) no pod has used them. The one moment that must be remembered.
 pub const ANNOTATION_UNUSED_SINCE: &str = "otelagent.dev/unused-since";
 /// On workloads: which recipe of which `OtelAgent` they were restarted for last.
 pub const ANNOTATION_RESTARTED_FOR: &str = "otelagent.dev/restarted-for";
@@ -114,7 +114,7 @@ pub fn agent_label(namespace: &str, name: &str) -> String {
 
 /// Name of the vehicle (a `DaemonSet`) of an `OtelAgent` in a mode, `suffix` being the mode's
 /// kebab-case name. A DNS label for every name of at most [`MAX_NAME`] characters.
-pub fn vehicle(name: &str, suffix: &str) -> String {
+pub fn agent_workload(name: &str, suffix: &str) -> String {
     format!("{name}-{suffix}")
 }
 

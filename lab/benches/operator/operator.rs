@@ -51,7 +51,7 @@ async fn main() -> Outcome<()> {
     let mut table = String::from("| measure | median | p99 |\n|---|---|---|\n");
 
     apply_agent(&client, "first", "bench").await?;
-    until_vehicle(&client, "first", "200ms").await?;
+    until_workload(&client, "first", "200ms").await?;
     let reconciles = change_to_applied(&client).await?;
     row(
         &mut table,
@@ -155,7 +155,7 @@ async fn apply_agent(client: &Client, name: &str, selects: &str) -> Outcome<()> 
 }
 
 /// Waits until the vehicle's configuration holds a flush interval.
-async fn until_vehicle(client: &Client, name: &str, flush: &str) -> Outcome<Duration> {
+async fn until_workload(client: &Client, name: &str, flush: &str) -> Outcome<Duration> {
     let api: Api<DaemonSet> = Api::namespaced(client.clone(), PLATFORM);
     let (name, needle) = (
         format!("{name}-node-local"),
@@ -183,14 +183,14 @@ async fn change_to_applied(client: &Client) -> Outcome<Vec<Duration>> {
         let begun = Instant::now();
         api.patch("first", &PatchParams::default(), &Patch::Merge(patch))
             .await?;
-        until_vehicle(client, "first", &flush).await?;
+        until_workload(client, "first", &flush).await?;
         took.push(begun.elapsed());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(took)
 }
 
-/// An `OtelAgent` that needs no vehicle, waited for until it serves.
+/// An `OtelAgent` that needs no workload, waited for until it serves.
 async fn make_serving(client: &Client, name: &str) -> Outcome<()> {
     let api: Api<OtelAgent> = Api::namespaced(client.clone(), PLATFORM);
     // The older one selects the same pods and would keep them, though it has no node to serve from.

@@ -276,9 +276,9 @@ async fn upgrades(world: &World) -> Vec<String> {
 
 /// Waits until vehicle and bindings bear a release's name.
 async fn until_written_by(world: &World, version: &str) {
-    let vehicle = names::vehicle(AGENT.1, Mode::NodeLocal.kebab());
+    let workload = names::agent_workload(AGENT.1, Mode::NodeLocal.kebab());
     let mut paths = vec![format!(
-        "/apis/apps/v1/namespaces/{PLATFORM}/daemonsets/{vehicle}"
+        "/apis/apps/v1/namespaces/{PLATFORM}/daemonsets/{workload}"
     )];
     for (namespace, name) in [AGENT, SIDE] {
         let name = names::cluster_object(namespace, name, None);

@@ -68,8 +68,8 @@ async fn what_will_be_forgotten(world: &World) {
     world.until_serving(("default", "late"), "Sidecar").await;
     world.roll("shop", "web");
     until_all_use(world, "HostPort").await;
-    let vehicle = names::vehicle(AGENT.1, Mode::NodeLocal.kebab());
-    let path = format!("/apis/apps/v1/namespaces/{PLATFORM}/daemonsets/{vehicle}");
+    let workload = names::agent_workload(AGENT.1, Mode::NodeLocal.kebab());
+    let path = format!("/apis/apps/v1/namespaces/{PLATFORM}/daemonsets/{workload}");
     until("without the old path", PATIENCE, async || {
         let left = get(&world.admin, &path).await?;
         left.is_null().then_some(()).ok_or_else(|| left.to_string())

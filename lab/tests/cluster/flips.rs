@@ -72,7 +72,7 @@ impl<'a> Load<'a> {
 }
 
 /// Waits until nothing but one vehicle stands and serves all pods.
-fn until_settled(world: &World, name: &str, mode: &str, pods: u64, vehicle: &str) {
+fn until_settled(world: &World, name: &str, mode: &str, pods: u64, workload: &str) {
     world.until_status(name, "the end of the switch", |status| {
         status["mode"] == mode
             && condition(status, "Ready")["status"] == "True"
@@ -82,7 +82,7 @@ fn until_settled(world: &World, name: &str, mode: &str, pods: u64, vehicle: &str
     world.until(
         "one vehicle",
         &["daemonsets", "--namespace=otelagent-system"],
-        |list| super::names(list) == [vehicle],
+        |list| super::names(list) == [workload],
     );
 }
 
@@ -95,7 +95,7 @@ fn flip(world: &World, name: &str, flips: usize) {
 }
 
 #[test]
-fn flips_every_second_lose_nothing_and_vehicles_deleted_meanwhile_are_made_again() {
+fn flips_every_second_lose_nothing_and_workloads_deleted_meanwhile_are_made_again() {
     let Some(world) = world("flips under load") else {
         return;
     };
@@ -136,11 +136,11 @@ fn a_node_port_is_handed_over_and_back_under_load() {
         ("HostNetwork", "hand-host-network"),
         ("HostPort", "hand-host-port"),
     ];
-    for (mode, vehicle) in ways {
+    for (mode, workload) in ways {
         world.patch("hand", &json!({"spec": {"mode": mode}}));
         world.until_serving("hand", mode);
         load.roll();
-        until_settled(&world, "hand", mode, 4, vehicle);
+        until_settled(&world, "hand", mode, 4, workload);
     }
     load.check_nothing_acknowledged_is_lost();
     world.end_namespace("hand");

@@ -39,10 +39,10 @@ fn each_mode_carries_spans_of_unmodified_programs_through_the_agent_of_their_own
             "two programs with two pods each: {routes:?}"
         );
         steps::wait_switched(kubectl).unwrap();
-        let vehicles = world.names("daemonsets");
+        let workloads = world.names("daemonsets");
         assert_eq!(
-            vehicles,
-            expected_vehicle(topology),
+            workloads,
+            expected_workload(topology),
             "{topology}: no older vehicle is left"
         );
         for route in routes {
@@ -73,7 +73,7 @@ fn each_mode_carries_spans_of_unmodified_programs_through_the_agent_of_their_own
     world.end_namespace(apps::NAMESPACE);
 }
 
-fn expected_vehicle(topology: Topology) -> Vec<String> {
+fn expected_workload(topology: Topology) -> Vec<String> {
     let suffix = match topology {
         Topology::NodeLocalRequire | Topology::NodeLocalPrefer => "node-local",
         Topology::HostPort => "host-port",

@@ -118,7 +118,7 @@ fn a_broken_spec_on_a_running_object_leaves_the_topology_as_it_was() {
     world.agent("broken", "nobody", "mode: NodeLocal");
     world.until_serving("broken", "NodeLocal");
     let standing = || {
-        let vehicle: serde_json::Value = world
+        let workload: serde_json::Value = world
             .kubectl
             .get(&[
                 "daemonset",
@@ -128,8 +128,8 @@ fn a_broken_spec_on_a_running_object_leaves_the_topology_as_it_was() {
             ])
             .unwrap();
         (
-            vehicle["metadata"]["generation"].clone(),
-            vehicle["metadata"]["uid"].clone(),
+            workload["metadata"]["generation"].clone(),
+            workload["metadata"]["uid"].clone(),
             world.cluster_objects(),
         )
     };

@@ -84,8 +84,8 @@ fn every_right_that_is_granted_is_used_and_none_is_lacking() {
     world.until_status("rights", "the end of the switch", |status| {
         condition(status, "Switching")["status"] == "False"
     });
-    let vehicles = ["daemonsets", "--namespace", "otelagent-system"];
-    world.until("the old vehicle gone", &vehicles, |list| {
+    let workloads = ["daemonsets", "--namespace", "otelagent-system"];
+    world.until("the old vehicle gone", &workloads, |list| {
         super::names(list).is_empty()
     });
     world.end_all_agents();

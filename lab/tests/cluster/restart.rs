@@ -229,9 +229,9 @@ fn all_rights_are_used(world: &World) {
         .filter(|right| right.contains(" apps/") || right.contains(" policy/"))
         .filter(|right| !used.contains(*right))
         .collect();
-    let vehicles = ["watch", "create", "delete"].map(|verb| format!("{verb} apps/daemonsets"));
+    let workloads = ["watch", "create", "delete"].map(|verb| format!("{verb} apps/daemonsets"));
     assert!(
-        idle.iter().all(|right| vehicles.contains(right)),
+        idle.iter().all(|right| workloads.contains(right)),
         "granted and never used: {idle:?}"
     );
 }

@@ -9,7 +9,7 @@ use super::{PATIENCE, World, condition, world};
 const NAMESPACE: &str = "switching";
 
 #[test]
-fn a_switch_keeps_the_old_vehicle_for_its_users_though_the_operator_is_killed_in_between() {
+fn a_switch_keeps_the_old_workload_for_its_users_though_the_operator_is_killed_in_between() {
     let Some(world) = world("a switch with the operator killed") else {
         return;
     };

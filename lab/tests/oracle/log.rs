@@ -320,7 +320,7 @@ impl Moment {
     }
 
     fn removed_in_use(&self, seen: &Seen, owner: &str) -> Option<String> {
-        let mode = label(&seen.object, names::LABEL_VEHICLE)?;
+        let mode = label(&seen.object, names::LABEL_WORKLOAD)?;
         if label(&seen.object, names::LABEL_OWNER) != Some(owner) {
             return None;
         }
@@ -358,7 +358,7 @@ impl Moment {
         }
         let stands = self.all("DaemonSet").any(|object| {
             label(object, names::LABEL_OWNER) == Some(owner)
-                && label(object, names::LABEL_VEHICLE) == Some(mode)
+                && label(object, names::LABEL_WORKLOAD) == Some(mode)
                 && !is_going(object)
         });
         (!stands || self.nodes(owner, mode).is_empty())
@@ -370,7 +370,7 @@ impl Moment {
         self.all("Pod")
             .filter(|pod| {
                 label(pod, names::LABEL_OWNER) == Some(owner)
-                    && label(pod, names::LABEL_VEHICLE) == Some(mode)
+                    && label(pod, names::LABEL_WORKLOAD) == Some(mode)
                     && is_ready(pod)
                     && !is_going(pod)
             })

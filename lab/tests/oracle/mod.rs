@@ -9,7 +9,7 @@
 //!   whose list of what may differ is short and reviewed: identities, moments, what the server allots, and
 //!   what a run was told to choose for itself (its name, its node ports).
 //! - **Summary** ([`log::summary`]): how often each object was made and removed. A repair may cost one more
-//!   proof of a policy for each pass that was spoiled; it never makes or removes a vehicle, a Service or a binding once more.
+//!   proof of a policy for each pass that was spoiled; it never makes or removes a workload, a Service or a binding once more.
 //! - **Quiescence**: settled, nothing is written, though watches start anew and passes are forced. Whoever
 //!   runs the operator counts its writes, or sees that no `resourceVersion` moves.
 //! - **Invariants** ([`log::violations`]) on everything an independent watcher saw, in the order of the

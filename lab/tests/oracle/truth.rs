@@ -30,7 +30,7 @@ impl fmt::Display for Lie {
 struct Cluster {
     agent: Value,
     rivals: Vec<Value>,
-    vehicles: Vec<Value>,
+    workloads: Vec<Value>,
     pods: Vec<Value>,
     nodes: BTreeMap<String, bool>,
     namespaces: BTreeMap<String, Value>,
@@ -83,11 +83,11 @@ async fn look(client: &Client, namespace: &str, name: &str) -> Result<Cluster, S
         .pop()
         .ok_or_else(|| format!("no OtelAgent {namespace}/{name}"))?;
     let label = names::agent_label(namespace, name);
-    let vehicles = format!("/apis/apps/v1/namespaces/{namespace}/daemonsets");
+    let workloads = format!("/apis/apps/v1/namespaces/{namespace}/daemonsets");
     let by_name = |object: Value| (text(&object, "/metadata/name").to_owned(), object);
     Ok(Cluster {
         newborn: newborn(client, &label).await?,
-        vehicles: list(client, &vehicles)
+        workloads: list(client, &workloads)
             .await?
             .into_iter()
             .filter(|object| self::label(object, names::LABEL_OWNER) == Some(&label))
@@ -209,17 +209,17 @@ impl Cluster {
         ))
     }
 
-    fn vehicle(&self, mode: &str) -> Option<&Value> {
-        self.vehicles
+    fn workload(&self, mode: &str) -> Option<&Value> {
+        self.workloads
             .iter()
-            .find(|object| label(object, names::LABEL_VEHICLE) == Some(mode) && !is_going(object))
+            .find(|object| label(object, names::LABEL_WORKLOAD) == Some(mode) && !is_going(object))
     }
 
     /// How many nodes of a vehicle may be without a ready agent: `spec.switchover.maxUnready`, a count or
     /// percent of those that should have one, rounded down.
     fn may_be_unready(&self, mode: &str) -> usize {
         let desired = self
-            .vehicle(mode)
+            .workload(mode)
             .and_then(|object| object["status"]["desiredNumberScheduled"].as_u64())
             .unwrap_or_default();
         let said = match &self.agent["spec"]["switchover"]["maxUnready"] {
@@ -243,7 +243,7 @@ impl Cluster {
             let node = text(pod, "/spec/nodeName");
             if is_live(pod)
                 && label(pod, names::LABEL_OWNER) == Some(&self.label)
-                && label(pod, names::LABEL_VEHICLE) == Some(mode)
+                && label(pod, names::LABEL_WORKLOAD) == Some(mode)
                 && !node.is_empty()
             {
                 *nodes.entry(node).or_default() |= is_ready(pod) && !is_going(pod);
@@ -289,7 +289,7 @@ fn check_serving(cluster: &Cluster, court: &mut Court) {
         format!("{mode} serves without an endpoint")
     });
     if is_ready && mode != "Sidecar" {
-        court.check(cluster.vehicle(mode).is_some(), || {
+        court.check(cluster.workload(mode).is_some(), || {
             format!("Ready is true, and {mode} has no vehicle")
         });
         let silent: Vec<&str> = cluster
@@ -434,7 +434,7 @@ fn check_agents(cluster: &Cluster, court: &mut Court) {
         return;
     }
     let desired = cluster
-        .vehicle(mode)
+        .workload(mode)
         .and_then(|object| object["status"]["desiredNumberScheduled"].as_i64())
         .unwrap_or_default();
     court.equal("agents.desired", &status["agents"]["desired"], desired);
@@ -460,10 +460,10 @@ fn check_switching(cluster: &Cluster, court: &mut Court) {
         .collect();
     older.extend(
         cluster
-            .vehicles
+            .workloads
             .iter()
             .filter(|object| !is_going(object))
-            .filter_map(|object| label(object, names::LABEL_VEHICLE)),
+            .filter_map(|object| label(object, names::LABEL_WORKLOAD)),
     );
     older.remove(wanted);
     let under_way = serving != Some(wanted) || !older.is_empty();

@@ -266,7 +266,7 @@ async fn labels_on_a_tenants_pods_make_agents_nowhere_and_stop_nobody() {
         for mode in &MODES[1..] {
             // A user of a path, and an agent that serves it.
             let user = json!({names::LABEL_AGENT: victim, names::LABEL_MODE: mode, names::LABEL_CONFIG: "0123456789"});
-            let agent = json!({names::LABEL_OWNER: victim, names::LABEL_VEHICLE: mode, names::LABEL_MANAGED_BY: names::MANAGED_BY});
+            let agent = json!({names::LABEL_OWNER: victim, names::LABEL_WORKLOAD: mode, names::LABEL_MANAGED_BY: names::MANAGED_BY});
             for labels in [user, agent] {
                 tenant.must(Method::POST, pods, &pod(labels)).await;
             }
@@ -297,8 +297,8 @@ async fn labels_on_a_tenants_pods_make_agents_nowhere_and_stop_nobody() {
     assert_eq!(own["status"]["pods"]["injected"], 0, "{}", own["status"]);
     let differ = differences(&before, &elsewhere(&admin).await);
     assert!(differ.is_empty(), "{differ:#?}");
-    let vehicles = admin.list("/apis/apps/v1/daemonsets").await;
-    assert_eq!(vehicles, Vec::<Value>::new());
+    let workloads = admin.list("/apis/apps/v1/daemonsets").await;
+    assert_eq!(workloads, Vec::<Value>::new());
     admin
         .must(
             Method::DELETE,

@@ -19,7 +19,7 @@ pub use engine::{Choice, Engine, engine};
 pub use environment::{Environment, Family, ServerVersion};
 pub use modes::{Topology, topology};
 pub use objects::{Object, corrections, covers, is_as_wanted};
-pub use ownership::{Owner, is_applied};
+pub use ownership::{ObjectOwner, is_applied};
 pub use validate::{
     MAX_PER_NAMESPACE, Problem, ValidAgent, crowding, is_permitted, selection, validate,
 };

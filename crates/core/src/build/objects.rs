@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 /// One object an `OtelAgent` needs, in its own namespace.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
-    /// A vehicle.
+    /// A workload.
     DaemonSet(Box<DaemonSet>),
     /// The path to one.
     Service(Box<Service>),

@@ -6,7 +6,7 @@ use crate::names;
 
 /// One `OtelAgent`, as its objects name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub struct ObjectOwner {
     /// Its uid.
     pub uid: String,
     /// Its name.
@@ -15,7 +15,7 @@ pub struct Owner {
     pub label: String,
 }
 
-impl Owner {
+impl ObjectOwner {
     /// Whether an object says itself that it is this owner's: by an owner reference, or, where it is
     /// cluster-scoped, by the label with the owner's uid.
     pub fn is_named_by(&self, object: &Value) -> bool {
@@ -55,8 +55,8 @@ mod tests {
 
     use super::*;
 
-    fn owner() -> Owner {
-        Owner {
+    fn owner() -> ObjectOwner {
+        ObjectOwner {
             uid: "u".into(),
             name: "node".into(),
             label: "system.node".into(),

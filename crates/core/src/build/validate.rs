@@ -11,7 +11,7 @@ use otelagent_api::ResourceExt;
 
 use super::agent_config;
 use super::quantity::{self, MIB, no_nodes};
-use super::{Environment, Owner, topology};
+use super::{Environment, ObjectOwner, topology};
 use crate::inject::policy::{self, PolicyInput};
 use crate::inject::{Namespaces, Selection};
 use crate::names;
@@ -103,8 +103,8 @@ impl ValidAgent {
     }
 
     /// As its objects name it.
-    pub fn owner(&self) -> Owner {
-        Owner {
+    pub fn owner(&self) -> ObjectOwner {
+        ObjectOwner {
             uid: self.uid.clone(),
             name: self.name.clone(),
             label: self.label(),

@@ -5,19 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::Timestamp;
 
 use super::{State, Verdict, Workload, is_restartable};
-use crate::status::{Facts, InjectionState, Owner};
-use crate::switching::{PROPAGATION, VehicleState, remaining};
+use crate::status::{Facts, InjectionState, WorkloadRef};
+use crate::switching::{PROPAGATION, WorkloadState, remaining};
 
 /// Why nothing is restarted at all now: new pods would not be any better. `bound_at` is since when the
 /// recipe is in force.
 pub fn hold(facts: &Facts, bound_at: Option<Timestamp>) -> Option<&'static str> {
     let serves = facts.serving.as_ref().map(|(mode, _)| *mode);
-    let vehicle = facts.serving_vehicle.as_ref();
+    let workload = facts.serving_workload.as_ref();
     if facts.injection != InjectionState::InForce {
         Some("injection is not in force")
     } else if serves != Some(facts.wanted) {
         Some("the wanted mode does not serve yet")
-    } else if !vehicle.is_none_or(VehicleState::is_ready_everywhere) {
+    } else if !workload.is_none_or(WorkloadState::is_ready_everywhere) {
         Some("agents are not ready on every node")
     } else if bound_at.is_none_or(|at| remaining(at, facts.now, PROPAGATION).is_some()) {
         Some("some API server may not have the new recipe yet")
@@ -28,13 +28,14 @@ pub fn hold(facts: &Facts, bound_at: Option<Timestamp>) -> Option<&'static str> 
 
 /// Candidates that would gain nothing now, and why: their pods are only uncovered, and nodes are let off
 /// (`switchover.maxUnready`) on which new pods may be as well.
-pub fn held_back(facts: &Facts) -> BTreeMap<Owner, String> {
-    let vehicle = facts.serving_vehicle.as_ref();
-    if vehicle.is_none_or(|vehicle| vehicle.waiting_for().is_empty()) {
+pub fn held_back(facts: &Facts) -> BTreeMap<WorkloadRef, String> {
+    let workload = facts.serving_workload.as_ref();
+    if workload.is_none_or(|workload| workload.waiting_for().is_empty()) {
         return BTreeMap::new();
     }
     let pods = &facts.pods;
-    let behind = |owner: &Owner| pods.stale.contains_key(owner) || pods.missed.contains_key(owner);
+    let behind =
+        |owner: &WorkloadRef| pods.stale.contains_key(owner) || pods.missed.contains_key(owner);
     let why = "not every node has a ready agent, so new pods may be uncovered too";
     let owners = pods.uncovered.keys().filter(|owner| !behind(owner));
     owners
@@ -46,18 +47,18 @@ pub fn held_back(facts: &Facts) -> BTreeMap<Owner, String> {
 /// last so that all get their turn. While no further one may be restarted only those are looked at of
 /// which nothing is known.
 pub fn next_to_look_at<'a>(
-    candidates: &'a BTreeSet<Owner>,
-    known: &BTreeMap<Owner, Verdict>,
+    candidates: &'a BTreeSet<WorkloadRef>,
+    known: &BTreeMap<WorkloadRef, Verdict>,
     marked: &[Workload],
     at_a_time: usize,
-    last: Option<&Owner>,
+    last: Option<&WorkloadRef>,
     most: usize,
-) -> Vec<&'a Owner> {
+) -> Vec<&'a WorkloadRef> {
     let under_way = marked
         .iter()
         .filter(|workload| workload.state != State::Settled);
     let full = under_way.count() >= at_a_time;
-    let (after, before): (Vec<&Owner>, Vec<&Owner>) = candidates
+    let (after, before): (Vec<&WorkloadRef>, Vec<&WorkloadRef>) = candidates
         .iter()
         .filter(|owner| is_restartable(owner) && !(full && known.contains_key(owner)))
         .partition(|owner| last.is_none_or(|last| *owner > last));
@@ -68,18 +69,18 @@ pub fn next_to_look_at<'a>(
 mod tests {
     use super::*;
 
-    fn owner(name: &str) -> Owner {
-        Owner::of_shop("Deployment", name)
+    fn owner(name: &str) -> WorkloadRef {
+        WorkloadRef::of_shop("Deployment", name)
     }
 
-    fn names(owners: &[&Owner]) -> String {
+    fn names(owners: &[&WorkloadRef]) -> String {
         owners.iter().map(|owner| owner.name.as_str()).collect()
     }
 
     #[test]
     fn all_candidates_get_their_turn_and_while_places_are_taken_only_unknown_ones_are_read() {
-        let mut candidates: BTreeSet<Owner> = ["a", "b", "c", "d"].map(owner).into();
-        candidates.insert(Owner {
+        let mut candidates: BTreeSet<WorkloadRef> = ["a", "b", "c", "d"].map(owner).into();
+        candidates.insert(WorkloadRef {
             kind: "Pod".into(),
             api_version: "v1".into(),
             ..owner("bare")

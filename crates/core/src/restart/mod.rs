@@ -14,25 +14,25 @@ mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::status::Owner;
+use crate::status::WorkloadRef;
 
 pub use look::{held_back, hold, next_to_look_at};
 pub use workload::{Budget, Guard, KINDS, State, Workload, is_restartable, patch, release};
 
 /// What is observed of the workloads of one `OtelAgent`.
 #[derive(Clone, Debug, Default)]
-pub struct Observed {
+pub struct Round {
     /// Owners of stale, missed or uncovered pods.
-    pub candidates: BTreeSet<Owner>,
+    pub candidates: BTreeSet<WorkloadRef>,
     /// Workloads that bear the mark of a restart under way.
     pub marked: Vec<Workload>,
     /// Candidates as they are now; those that could not be found are absent.
     pub seen: Vec<Workload>,
     /// What was so of candidates when they were looked at last.
-    pub known: BTreeMap<Owner, Verdict>,
+    pub known: BTreeMap<WorkloadRef, Verdict>,
     /// Candidates that must not be restarted now, and why: the server refused it, or new pods would be
     /// no better.
-    pub held_back: BTreeMap<Owner, String>,
+    pub held_back: BTreeMap<WorkloadRef, String>,
     /// What a restart would be for: `OtelAgent` and recipe, see [`purpose`].
     pub purpose: String,
     /// How many may be restarted at a time.
@@ -56,11 +56,11 @@ pub enum Verdict {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
     /// Workloads to restart now.
-    pub restart: Vec<Owner>,
+    pub restart: Vec<WorkloadRef>,
     /// Workloads whose mark is to be taken off: their restart is over.
-    pub release: Vec<Owner>,
+    pub release: Vec<WorkloadRef>,
     /// What is so of each candidate and each workload under way.
-    pub verdicts: BTreeMap<Owner, Verdict>,
+    pub verdicts: BTreeMap<WorkloadRef, Verdict>,
 }
 
 /// What a restart is for, as it is remembered on the workload.
@@ -76,7 +76,7 @@ struct Places<'a> {
 }
 
 /// Decides.
-pub fn decide(observed: &Observed) -> Decision {
+pub fn decide(observed: &Round) -> Decision {
     let mut decision = Decision::default();
     let mut places = Places {
         free: observed.at_a_time,
@@ -117,8 +117,8 @@ fn remembered(known: Option<&Verdict>) -> Verdict {
 
 fn judge<'a>(
     workload: &'a Workload,
-    observed: &Observed,
-    released: &[Owner],
+    observed: &Round,
+    released: &[WorkloadRef],
     places: &mut Places<'a>,
 ) -> Verdict {
     let waits = |why: &str| Verdict::Waits(why.to_owned());
@@ -159,7 +159,7 @@ fn judge<'a>(
 }
 
 /// Why a kind of owner is left alone.
-fn beyond(owner: &Owner) -> String {
+fn beyond(owner: &WorkloadRef) -> String {
     match owner.kind.as_str() {
         "Pod" => "nothing would make the pod again".into(),
         "Job" | "CronJob" => "a Job ends by itself".into(),
@@ -173,8 +173,8 @@ mod tests {
 
     use super::*;
 
-    fn owner(kind: &str, name: &str) -> Owner {
-        Owner::of_shop(kind, name)
+    fn owner(kind: &str, name: &str) -> WorkloadRef {
+        WorkloadRef::of_shop(kind, name)
     }
 
     fn settled(name: &str) -> Workload {
@@ -194,13 +194,13 @@ mod tests {
         }
     }
 
-    fn observed(seen: Vec<Workload>) -> Observed {
-        Observed {
+    fn observed(seen: Vec<Workload>) -> Round {
+        Round {
             candidates: seen.iter().map(|seen| seen.owner.clone()).collect(),
             seen,
             purpose: "a.b/r2".into(),
             at_a_time: 1,
-            ..Observed::default()
+            ..Round::default()
         }
     }
 
@@ -354,9 +354,9 @@ mod tests {
             marked in proptest::collection::vec(workload(), 0..4),
             at_a_time in 1usize..4,
         ) {
-            let observed = Observed { marked, purpose: "a.b/r1".into(), at_a_time, ..observed(seen) };
+            let observed = Round { marked, purpose: "a.b/r1".into(), at_a_time, ..observed(seen) };
             let decision = decide(&observed);
-            let under_way: BTreeSet<&Owner> = observed.marked.iter()
+            let under_way: BTreeSet<&WorkloadRef> = observed.marked.iter()
                 .filter(|workload| workload.state != State::Settled)
                 .map(|workload| &workload.owner)
                 .collect();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::names;
-use crate::status::Owner;
+use crate::status::WorkloadRef;
 use otelagent_api::Selector;
 
 /// Kinds of `apps/v1` that can be restarted, with the names of their resources.
@@ -27,7 +27,7 @@ const ADDED: [&str; 4] = [
 ];
 
 /// Whether an owner is of a kind that can be restarted.
-pub fn is_restartable(owner: &Owner) -> bool {
+pub fn is_restartable(owner: &WorkloadRef) -> bool {
     owner.api_version == "apps/v1" && KINDS.iter().any(|(kind, _)| *kind == owner.kind)
 }
 
@@ -44,7 +44,7 @@ pub enum State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
     /// Which one.
-    pub owner: Owner,
+    pub owner: WorkloadRef,
     /// Whether it runs what it should.
     pub state: State,
     /// Why it must not be restarted, if so.
@@ -125,7 +125,7 @@ impl Workload {
             serde_json::from_value(template.clone()).unwrap_or_default();
         let guards = budgets.iter().filter(|budget| budget.guards(&labels));
         Self {
-            owner: Owner {
+            owner: WorkloadRef {
                 api_version: "apps/v1".into(),
                 kind: kind.into(),
                 namespace: text(&metadata["namespace"]),

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use super::injected::injected;
 use super::pods::name_owners;
 use super::{Facts, InjectionState, restarts};
-use crate::switching::VehicleState;
+use crate::switching::WorkloadState;
 use otelagent_api::{
     ACCEPTED, AgentCounts, INJECTED, OtelAgentStatus, READY, RESTARTING, SWITCHING,
 };
@@ -16,14 +16,14 @@ const NAMED: usize = 3;
 const MAX_MESSAGE: usize = 1024;
 
 /// A verdict before it becomes a condition.
-pub(super) struct Verdict {
+pub(super) struct Assessment {
     pub(super) status: bool,
     pub(super) reason: &'static str,
     pub(super) message: String,
 }
 
-pub(super) fn verdict(status: bool, reason: &'static str, message: impl Into<String>) -> Verdict {
-    Verdict {
+pub(super) fn assess(status: bool, reason: &'static str, message: impl Into<String>) -> Assessment {
+    Assessment {
         status,
         reason,
         message: message.into(),
@@ -60,7 +60,7 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
     }
 }
 
-fn condition(facts: &Facts, old: &[Condition], type_: &str, verdict: &Verdict) -> Condition {
+fn condition(facts: &Facts, old: &[Condition], type_: &str, verdict: &Assessment) -> Condition {
     let status = if verdict.status { "True" } else { "False" };
     let unchanged = old
         .iter()
@@ -78,11 +78,11 @@ fn condition(facts: &Facts, old: &[Condition], type_: &str, verdict: &Verdict) -
 }
 
 fn agents(facts: &Facts) -> AgentCounts {
-    match (&facts.serving_vehicle, &facts.serving) {
-        (Some(vehicle), _) => AgentCounts {
-            desired: vehicle.desired,
-            ready: vehicle.ready,
-            updated: vehicle.updated,
+    match (&facts.serving_workload, &facts.serving) {
+        (Some(workload), _) => AgentCounts {
+            desired: workload.desired,
+            ready: workload.ready,
+            updated: workload.updated,
         },
         // Sidecars run in the pods themselves: one each, and as ready as the pod.
         (None, Some((mode, _))) => {
@@ -102,38 +102,38 @@ fn agents(facts: &Facts) -> AgentCounts {
         }
         (None, None) => {
             facts
-                .wanted_vehicle
+                .wanted_workload
                 .as_ref()
-                .map_or_else(AgentCounts::default, |vehicle| AgentCounts {
-                    desired: vehicle.desired,
-                    ready: vehicle.ready,
-                    updated: vehicle.updated,
+                .map_or_else(AgentCounts::default, |workload| AgentCounts {
+                    desired: workload.desired,
+                    ready: workload.ready,
+                    updated: workload.updated,
                 })
         }
     }
 }
 
-fn accepted(facts: &Facts) -> Verdict {
+fn accepted(facts: &Facts) -> Assessment {
     match facts.problems.first() {
-        None => verdict(true, "Valid", "the spec can be carried out"),
+        None => assess(true, "Valid", "the spec can be carried out"),
         Some(first) => {
             let all: Vec<&str> = facts
                 .problems
                 .iter()
                 .map(|problem| problem.message.as_str())
                 .collect();
-            verdict(false, first.reason, all.join("; "))
+            assess(false, first.reason, all.join("; "))
         }
     }
 }
 
 /// Whether a pod created now would be served.
-fn ready(facts: &Facts) -> Verdict {
+fn ready(facts: &Facts) -> Assessment {
     if let Some(failure) = &facts.failure {
-        return verdict(false, failure.reason, failure.message.clone());
+        return assess(false, failure.reason, failure.message.clone());
     }
     if facts.serving.is_none() && !facts.problems.is_empty() {
-        return verdict(
+        return assess(
             false,
             "NotAccepted",
             "no agent serves yet: the spec was not accepted",
@@ -141,55 +141,55 @@ fn ready(facts: &Facts) -> Verdict {
     }
     let Some((serving, _)) = &facts.serving else {
         let waiting = facts
-            .wanted_vehicle
+            .wanted_workload
             .as_ref()
             .map(waiting)
             .unwrap_or_default();
-        return verdict(
+        return assess(
             false,
             "VehicleNotReady",
             format!("no agent serves yet: {waiting}"),
         );
     };
-    if let Some(vehicle) = facts
-        .serving_vehicle
+    if let Some(workload) = facts
+        .serving_workload
         .as_ref()
-        .filter(|vehicle| !vehicle.is_ready_everywhere())
+        .filter(|workload| !workload.is_ready_everywhere())
     {
-        return verdict(
+        return assess(
             false,
             "AgentsNotReady",
-            format!("{serving}: {}", waiting(vehicle)),
+            format!("{serving}: {}", waiting(workload)),
         );
     }
     if facts.pods.counts.uncovered > 0 {
-        return verdict(false, "PodsUncovered", uncovered(facts));
+        return assess(false, "PodsUncovered", uncovered(facts));
     }
     let served = match &facts.injection {
         InjectionState::InForce => format!("a pod created now is served in mode {serving}"),
         InjectionState::NotWanted => {
             format!("agents serve in mode {serving}; no workloads are selected")
         }
-        InjectionState::WaitingForVehicle => {
-            return verdict(
+        InjectionState::WaitingForAgents => {
+            return assess(
                 false,
                 "VehicleNotReady",
                 "injection waits for the first agents",
             );
         }
         InjectionState::Failed { reason, message } => {
-            return verdict(false, reason, message.clone());
+            return assess(false, reason, message.clone());
         }
     };
     // Nodes that may be without a ready agent are named all the same.
-    let tolerated = facts.serving_vehicle.as_ref().map(waiting);
+    let tolerated = facts.serving_workload.as_ref().map(waiting);
     match tolerated.filter(|named| !named.is_empty()) {
-        Some(named) => verdict(
+        Some(named) => assess(
             true,
             "Serving",
             format!("{served}, but for what switchover.maxUnready allows: {named}"),
         ),
-        None => verdict(true, "Serving", served),
+        None => assess(true, "Serving", served),
     }
 }
 
@@ -206,24 +206,24 @@ fn uncovered(facts: &Facts) -> String {
     )
 }
 
-fn switching(facts: &Facts) -> Verdict {
+fn switching(facts: &Facts) -> Assessment {
     if !facts.problems.is_empty() {
-        return verdict(
+        return assess(
             false,
             "NotAccepted",
             "the spec was not accepted; the last good topology keeps running",
         );
     }
     let wanted = facts.wanted;
-    if let (Some((serving, _)), Some(vehicle)) = (&facts.serving, &facts.wanted_vehicle)
+    if let (Some((serving, _)), Some(workload)) = (&facts.serving, &facts.wanted_workload)
         && *serving != wanted
     {
-        return verdict(
+        return assess(
             true,
             "VehicleNotReady",
             format!(
                 "{wanted} is not ready, {serving} serves on: {}",
-                waiting(vehicle)
+                waiting(workload)
             ),
         );
     }
@@ -241,7 +241,7 @@ fn switching(facts: &Facts) -> Verdict {
         .collect();
     if !on_older_paths.is_empty() {
         let owners = name_owners(&facts.pods.stale);
-        return verdict(
+        return assess(
             true,
             "OldPathInUse",
             format!("{} ({owners})", on_older_paths.join(", ")),
@@ -249,7 +249,7 @@ fn switching(facts: &Facts) -> Verdict {
     }
     if !facts.held.is_empty() {
         let held: Vec<&str> = facts.held.iter().map(|mode| mode.as_str()).collect();
-        return verdict(
+        return assess(
             true,
             "OldPathHeld",
             format!(
@@ -259,21 +259,21 @@ fn switching(facts: &Facts) -> Verdict {
         );
     }
     if facts.serving.is_none() {
-        return verdict(
+        return assess(
             true,
             "FirstVehicle",
             format!("{wanted} is being made ready for the first time"),
         );
     }
-    verdict(
+    assess(
         false,
         "Settled",
         format!("{wanted} serves and no older path is left"),
     )
 }
 
-fn waiting(vehicle: &VehicleState) -> String {
-    first_few(&vehicle.waiting_for(), "; ")
+fn waiting(workload: &WorkloadState) -> String {
+    first_few(&workload.waiting_for(), "; ")
 }
 
 pub(super) fn first_few(all: &[String], separator: &str) -> String {
@@ -350,15 +350,15 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
 
     use super::*;
-    use crate::status::{Owner, PodReport, Upgrade};
+    use crate::status::{PodReport, Upgrade, WorkloadRef};
     use otelagent_api::Mode;
 
     fn facts(second: i64) -> Facts {
-        let ready = VehicleState {
+        let ready = WorkloadState {
             desired: 2,
             ready: 2,
             updated: 2,
-            ..VehicleState::default()
+            ..WorkloadState::default()
         };
         Facts {
             now: Timestamp::from_second(second).unwrap(),
@@ -366,8 +366,8 @@ mod tests {
             wanted: Mode::NodeLocal,
             problems: Vec::new(),
             serving: Some((Mode::NodeLocal, "http://node.x.svc:4317".into())),
-            serving_vehicle: Some(ready),
-            wanted_vehicle: None,
+            serving_workload: Some(ready),
+            wanted_workload: None,
             held: Vec::new(),
             paths: Vec::new(),
             pods: PodReport::default(),
@@ -381,8 +381,8 @@ mod tests {
         }
     }
 
-    fn owner(kind: &str, name: &str) -> Owner {
-        Owner::of_shop(kind, name)
+    fn owner(kind: &str, name: &str) -> WorkloadRef {
+        WorkloadRef::of_shop(kind, name)
     }
 
     fn find<'a>(status: &'a OtelAgentStatus, type_: &str) -> &'a Condition {
@@ -416,7 +416,7 @@ mod tests {
     fn ready_needs_both_agents_and_injection() {
         assert_eq!(find(&report(&facts(0), None), READY).status, "True");
         let mut lacking = facts(0);
-        lacking.serving_vehicle.as_mut().unwrap().unready =
+        lacking.serving_workload.as_mut().unwrap().unready =
             vec!["node n1: agent a is not ready".into()];
         let status = report(&lacking, None);
         assert_eq!(
@@ -432,10 +432,10 @@ mod tests {
     fn a_wanted_mode_that_is_not_ready_leaves_the_serving_one_ready() {
         let mut midway = facts(0);
         midway.wanted = Mode::HostPort;
-        midway.wanted_vehicle = Some(VehicleState {
+        midway.wanted_workload = Some(WorkloadState {
             desired: 2,
             missing: 1,
-            ..VehicleState::default()
+            ..WorkloadState::default()
         });
         let status = report(&midway, None);
         assert_eq!(find(&status, READY).status, "True");
@@ -471,9 +471,9 @@ mod tests {
     #[test]
     fn nodes_that_may_be_without_an_agent_are_named_though_it_is_ready() {
         let mut tolerating = facts(0);
-        let vehicle = tolerating.serving_vehicle.as_mut().unwrap();
-        vehicle.unready = vec!["node n1: agent a is not ready".into()];
-        vehicle.max_unready = 1;
+        let workload = tolerating.serving_workload.as_mut().unwrap();
+        workload.unready = vec!["node n1: agent a is not ready".into()];
+        workload.max_unready = 1;
         let status = report(&tolerating, None);
         assert_eq!(find(&status, READY).status, "True");
         assert!(

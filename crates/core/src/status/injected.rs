@@ -1,39 +1,39 @@
 //! The condition `Injected`: whether pods that are created now get what is injected, and which did not.
 
-use super::conditions::{Verdict, first_few, verdict};
+use super::conditions::{Assessment, assess, first_few};
 use super::pods::name_owners;
 use super::{Facts, InjectionState};
 
-pub(super) fn injected(facts: &Facts) -> Verdict {
+pub(super) fn injected(facts: &Facts) -> Assessment {
     match &facts.injection {
-        InjectionState::NotWanted => verdict(
+        InjectionState::NotWanted => assess(
             true,
             "NoWorkloads",
             "no workloads are selected; the endpoint is in status",
         ),
-        InjectionState::WaitingForVehicle => verdict(
+        InjectionState::WaitingForAgents => assess(
             false,
             "VehicleNotReady",
             "nothing is injected before the first agents are ready",
         ),
-        InjectionState::Failed { reason, message } => verdict(false, reason, message.clone()),
+        InjectionState::Failed { reason, message } => assess(false, reason, message.clone()),
         InjectionState::InForce => in_force(facts),
     }
 }
 
-fn in_force(facts: &Facts) -> Verdict {
+fn in_force(facts: &Facts) -> Assessment {
     let missed = (facts.pods.counts.missed > 0).then(|| missed(facts));
     if !facts.obstacles.is_empty() {
         let all: Vec<String> = [obstructed(facts)].into_iter().chain(missed).collect();
-        return verdict(false, "PodsRefused", all.join("; "));
+        return assess(false, "PodsRefused", all.join("; "));
     }
     if let Some(missed) = missed {
-        return verdict(false, "PodsMissed", missed);
+        return assess(false, "PodsMissed", missed);
     }
     if !facts.pods.outdated.is_empty() {
         let pods: usize = facts.pods.outdated.values().sum();
         let owners = name_owners(&facts.pods.outdated);
-        return verdict(
+        return assess(
             true,
             "OlderConfiguration",
             format!(
@@ -45,10 +45,10 @@ fn in_force(facts: &Facts) -> Verdict {
     }
     let served = "selected pods are injected when they are created";
     if facts.winners.is_empty() {
-        return verdict(true, "InForce", served);
+        return assess(true, "InForce", served);
     }
     let winners = first_few(&facts.winners, ", ");
-    verdict(
+    assess(
         true,
         "InForce",
         format!("{served}, but those that {winners} selects too are its own: the older wins"),

@@ -8,7 +8,7 @@ mod pods;
 mod restarts;
 
 pub use conditions::{Note, report, transitions, upgrade};
-pub use pods::{Controller, Coverage, LivePod, Owner, PodReport, Serving, count};
+pub use pods::{Controller, Coverage, LivePod, PodReport, Serving, WorkloadRef, count};
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::build::Problem;
 use crate::inject::limits::Breach;
 use crate::restart::Verdict;
-use crate::switching::VehicleState;
+use crate::switching::WorkloadState;
 use otelagent_api::Mode;
 
 /// Everything a status is made of.
@@ -33,10 +33,10 @@ pub struct Facts {
     pub problems: Vec<Problem>,
     /// The mode that new pods are given, and where they send.
     pub serving: Option<(Mode, String)>,
-    /// The serving mode's vehicle; `None` for mode Sidecar.
-    pub serving_vehicle: Option<VehicleState>,
-    /// The wanted mode's vehicle, where it differs from the serving one.
-    pub wanted_vehicle: Option<VehicleState>,
+    /// The serving mode's workload; `None` for mode Sidecar.
+    pub serving_workload: Option<WorkloadState>,
+    /// The wanted mode's workload, where it differs from the serving one.
+    pub wanted_workload: Option<WorkloadState>,
     /// Modes that stand though neither wanted nor serving: an older path may still be used.
     pub held: Vec<Mode>,
     /// Node modes whose agents stand, or are about to.
@@ -63,7 +63,7 @@ pub struct Facts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restarts {
     /// Of each, whether it is restarted, and why not.
-    pub verdicts: BTreeMap<Owner, Verdict>,
+    pub verdicts: BTreeMap<WorkloadRef, Verdict>,
     /// Why none could be restarted.
     pub failure: Option<Failure>,
 }
@@ -107,7 +107,7 @@ pub enum InjectionState {
     /// A dry-run pod was injected as the recipe says.
     InForce,
     /// No vehicle has ever been ready, so nothing may be injected yet.
-    WaitingForVehicle,
+    WaitingForAgents,
     /// Injection is not in force: stable reason and message.
     Failed {
         /// Stable word.

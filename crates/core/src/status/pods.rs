@@ -44,7 +44,7 @@ pub struct Controller {
 
 /// What pods belong to: what a person would restart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Owner {
+pub struct WorkloadRef {
     /// Its kind.
     pub kind: String,
     /// Its namespace.
@@ -55,14 +55,14 @@ pub struct Owner {
     pub api_version: String,
 }
 
-impl fmt::Display for Owner {
+impl fmt::Display for WorkloadRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
     }
 }
 
 #[cfg(test)]
-impl Owner {
+impl WorkloadRef {
     /// One of namespace `shop`.
     pub(crate) fn of_shop(kind: &str, name: &str) -> Self {
         let api_version = if kind == "Pod" { "v1" } else { "apps/v1" };
@@ -117,13 +117,13 @@ pub struct PodReport {
     /// Of the injected pods, ready ones by mode: what a sidecar's readiness is read from.
     pub ready: BTreeMap<Mode, i32>,
     /// Owners of stale pods, with their number.
-    pub stale: BTreeMap<Owner, usize>,
+    pub stale: BTreeMap<WorkloadRef, usize>,
     /// Of these, owners of pods whose mode is the serving one: only their configuration is older.
-    pub outdated: BTreeMap<Owner, usize>,
+    pub outdated: BTreeMap<WorkloadRef, usize>,
     /// Owners of missed pods, with their number.
-    pub missed: BTreeMap<Owner, usize>,
+    pub missed: BTreeMap<WorkloadRef, usize>,
     /// Owners of uncovered pods, with their number.
-    pub uncovered: BTreeMap<Owner, usize>,
+    pub uncovered: BTreeMap<WorkloadRef, usize>,
     /// Nodes on which uncovered pods run.
     pub uncovered_nodes: BTreeSet<String>,
 }
@@ -206,8 +206,8 @@ fn is_selected(pod: &LivePod<'_>, selection: Option<&Selection>, exclusions: &[S
 
 /// Whom a person would look for, as in `Deployment shop/cart`: the `Deployment` behind a `ReplicaSet`,
 /// else the controller, else the pod itself.
-fn owner(pod: &LivePod<'_>) -> Owner {
-    let owner = |api_version: &str, kind: &str, name: &str| Owner {
+fn owner(pod: &LivePod<'_>) -> WorkloadRef {
+    let owner = |api_version: &str, kind: &str, name: &str| WorkloadRef {
         api_version: api_version.into(),
         kind: kind.into(),
         namespace: pod.namespace.into(),
@@ -227,7 +227,7 @@ fn owner(pod: &LivePod<'_>) -> Owner {
 }
 
 /// The first few owners as a person reads them: `Deployment shop/cart: 3, Pod shop/one: 1 and 2 more`.
-pub(super) fn name_owners(owners: &BTreeMap<Owner, usize>) -> String {
+pub(super) fn name_owners(owners: &BTreeMap<WorkloadRef, usize>) -> String {
     let named: Vec<String> = owners
         .iter()
         .take(NAMED)

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::conditions::{Verdict as Told, first_few, verdict};
-use super::{Owner, Restarts};
+use super::conditions::{Assessment, assess, first_few};
+use super::{Restarts, WorkloadRef};
 use crate::restart::Verdict;
 use otelagent_api::RestartCounts;
 
@@ -25,35 +25,35 @@ pub(super) fn counts(restarts: &Restarts) -> RestartCounts {
 }
 
 /// True while workloads are restarted or wait for it; False once that is over, with what is left.
-pub(super) fn restarting(restarts: &Restarts) -> Told {
+pub(super) fn restarting(restarts: &Restarts) -> Assessment {
     if let Some(failure) = &restarts.failure {
         return if failure.reason == "Forbidden" {
             let message = format!(
                 "the operator may not restart workloads here; allow it (kubectl apply -k {MANIFEST}), or use restart Never: {}",
                 failure.message
             );
-            verdict(false, "NotAllowed", message)
+            assess(false, "NotAllowed", message)
         } else {
-            verdict(false, failure.reason, failure.message.clone())
+            assess(false, failure.reason, failure.message.clone())
         };
     }
     let counts = counts(restarts);
     let parts = parts(&restarts.verdicts).join("; ");
     if counts.running > 0 {
-        verdict(true, "Rolling", parts)
+        assess(true, "Rolling", parts)
     } else if counts.waiting > 0 {
-        verdict(true, "Waiting", parts)
+        assess(true, "Waiting", parts)
     } else if counts.stuck > 0 {
-        verdict(false, "StaleAfterRestart", parts)
+        assess(false, "StaleAfterRestart", parts)
     } else if counts.not_restartable > 0 {
-        verdict(false, "NotRestartable", parts)
+        assess(false, "NotRestartable", parts)
     } else {
-        verdict(false, "Done", "no workload needs a restart")
+        assess(false, "Done", "no workload needs a restart")
     }
 }
 
-fn parts(verdicts: &BTreeMap<Owner, Verdict>) -> Vec<String> {
-    let of = |tell: fn(&Owner, &Verdict) -> Option<String>| -> Vec<String> {
+fn parts(verdicts: &BTreeMap<WorkloadRef, Verdict>) -> Vec<String> {
+    let of = |tell: fn(&WorkloadRef, &Verdict) -> Option<String>| -> Vec<String> {
         verdicts
             .iter()
             .filter_map(|(owner, verdict)| tell(owner, verdict))
@@ -86,8 +86,8 @@ mod tests {
     use super::*;
     use crate::status::Failure;
 
-    fn owner(name: &str) -> Owner {
-        Owner::of_shop("Deployment", name)
+    fn owner(name: &str) -> WorkloadRef {
+        WorkloadRef::of_shop("Deployment", name)
     }
 
     fn told(verdicts: &[(&str, Verdict)]) -> (bool, &'static str, String) {

@@ -4,14 +4,14 @@
 //! sent to a path before it works. [`plan`] is one function of what is observed, evaluated from scratch
 //! each time: a crash at any point changes nothing.
 
-mod vehicle;
+mod agent_workload;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-pub use vehicle::{AgentPod, MaxUnready, NodeState, Vehicle, VehicleState};
+pub use agent_workload::{AgentPod, AgentWorkload, MaxUnready, NodeState, WorkloadState};
 
 use otelagent_api::Mode;
 
@@ -21,7 +21,7 @@ pub const PROPAGATION: Duration = Duration::from_secs(5);
 
 /// What is observed of one `OtelAgent`.
 #[derive(Clone, Debug)]
-pub struct Observed {
+pub struct Situation {
     /// The moment of observation.
     pub now: Timestamp,
     /// The mode asked for.
@@ -33,7 +33,7 @@ pub struct Observed {
     /// Live pods by the mode they were born with.
     pub users: BTreeMap<Mode, usize>,
     /// Vehicles that exist, and since when each has had no user.
-    pub vehicles: BTreeMap<Mode, Option<Timestamp>>,
+    pub workloads: BTreeMap<Mode, Option<Timestamp>>,
     /// Vehicles of which some node has no agent but one of an older spec.
     pub outdated: BTreeSet<Mode>,
     /// How long an unused path stays.
@@ -45,7 +45,7 @@ pub struct Observed {
 pub struct Plan {
     /// The mode that new pods are given; `None` until a first vehicle is ready.
     pub serving: Option<Mode>,
-    /// Modes whose objects must exist, with the moment to be remembered on each vehicle.
+    /// Modes whose objects must exist, with the moment to be remembered on each workload.
     pub keep: BTreeMap<Mode, Option<Timestamp>>,
     /// A vehicle that is brought up to date before the wanted one is made.
     pub first: Option<Mode>,
@@ -86,7 +86,7 @@ pub fn used(claimed: BTreeMap<Mode, usize>, known: &BTreeSet<Mode>) -> BTreeMap<
 /// in use  = modes of live injected pods, each held `hold_old` longer
 /// keep    = {wanted, serving} ∪ in use
 /// ```
-pub fn plan(observed: &Observed) -> Plan {
+pub fn plan(observed: &Situation) -> Plan {
     let first = comes_first(observed);
     let serving = if observed.wanted_ready && first.is_none() {
         Some(observed.wanted)
@@ -114,7 +114,7 @@ pub fn plan(observed: &Observed) -> Plan {
             plan.keep.insert(mode, None);
             continue;
         }
-        let Some(unused_since) = observed.vehicles.get(&mode) else {
+        let Some(unused_since) = observed.workloads.get(&mode) else {
             continue;
         };
         let since = unused_since.unwrap_or(observed.now);
@@ -131,19 +131,19 @@ pub fn plan(observed: &Observed) -> Plan {
     plan
 }
 
-/// The host-network vehicle, where it stands in the way of a first `HostPort` vehicle.
+/// The host-network workload, where it stands in the way of a first `HostPort` workload.
 ///
 /// A pod with a host port gets the node's traffic from the moment its sandbox exists, before its image is
 /// pulled. Whoever is served over the host network meanwhile would find nobody listening, so the
 /// host-network agents are given the present spec first: every node then has the image. The other way
 /// round nothing has to wait: the host port wins until its last pod is gone, and to update that one first
 /// would open a gap of its own.
-fn comes_first(observed: &Observed) -> Option<Mode> {
+fn comes_first(observed: &Situation) -> Option<Mode> {
     let (from, to) = (Mode::HostNetwork, Mode::HostPort);
     let used = |mode| {
         observed.serving == Some(mode) || observed.users.get(&mode).is_some_and(|users| *users > 0)
     };
-    let begins = observed.wanted == to && !observed.vehicles.contains_key(&to) && !used(to);
+    let begins = observed.wanted == to && !observed.workloads.contains_key(&to) && !used(to);
     (begins && used(from) && observed.outdated.contains(&from)).then_some(from)
 }
 
@@ -165,22 +165,22 @@ mod tests {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
     }
 
-    fn settled(mode: Mode) -> Observed {
-        Observed {
+    fn settled(mode: Mode) -> Situation {
+        Situation {
             now: at(0),
             wanted: mode,
             serving: Some(mode),
             wanted_ready: true,
             users: BTreeMap::from([(mode, 3)]),
-            vehicles: BTreeMap::from([(mode, None)]),
+            workloads: BTreeMap::from([(mode, None)]),
             outdated: BTreeSet::new(),
             hold_old: Duration::from_mins(1),
         }
     }
 
     /// `HostPort` serves, pods of `NodeLocal` still run.
-    fn flipped() -> Observed {
-        Observed {
+    fn flipped() -> Situation {
+        Situation {
             wanted: Mode::HostPort,
             serving: Some(Mode::HostPort),
             ..settled(Mode::NodeLocal)
@@ -200,7 +200,7 @@ mod tests {
             users,
             BTreeMap::from([(Mode::Sidecar, 1), (Mode::NodeLocal, 3)])
         );
-        let plan = plan(&Observed {
+        let plan = plan(&Situation {
             users,
             ..settled(Mode::NodeLocal)
         });
@@ -217,34 +217,34 @@ mod tests {
             plan(&settled(Mode::NodeLocal)).older_paths(Mode::NodeLocal),
             []
         );
-        let mut over = Observed {
+        let mut over = Situation {
             users: BTreeMap::new(),
             ..flipped()
         };
-        over.vehicles.insert(Mode::NodeLocal, Some(at(-3600)));
+        over.workloads.insert(Mode::NodeLocal, Some(at(-3600)));
         assert_eq!(plan(&over).older_paths(Mode::HostPort), []);
     }
 
     #[test]
     fn a_path_in_force_stays_until_the_flip_is_made() {
-        let mut observed = Observed {
+        let mut observed = Situation {
             wanted: Mode::HostPort,
             users: BTreeMap::new(),
             ..settled(Mode::NodeLocal)
         };
-        observed.vehicles.insert(Mode::NodeLocal, Some(at(-3600)));
+        observed.workloads.insert(Mode::NodeLocal, Some(at(-3600)));
         let plan = plan(&observed);
         assert_eq!(plan.serving, Some(Mode::HostPort));
         assert_eq!(plan.keep.get(&Mode::NodeLocal), Some(&None));
     }
 
     #[test]
-    fn nothing_serves_before_the_first_vehicle_is_ready() {
-        let observed = Observed {
+    fn nothing_serves_before_the_first_workload_is_ready() {
+        let observed = Situation {
             serving: None,
             wanted_ready: false,
             users: BTreeMap::new(),
-            vehicles: BTreeMap::new(),
+            workloads: BTreeMap::new(),
             ..settled(Mode::NodeLocal)
         };
         let plan = plan(&observed);
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_new_mode_is_built_beside_the_old_one_which_serves_on() {
-        let observed = Observed {
+        let observed = Situation {
             wanted: Mode::HostPort,
             wanted_ready: false,
             ..settled(Mode::NodeLocal)
@@ -269,11 +269,11 @@ mod tests {
 
     #[test]
     fn once_ready_the_new_mode_serves_and_the_old_stays_for_its_users() {
-        let mut observed = Observed {
+        let mut observed = Situation {
             wanted: Mode::HostPort,
             ..settled(Mode::NodeLocal)
         };
-        observed.vehicles.insert(Mode::HostPort, None);
+        observed.workloads.insert(Mode::HostPort, None);
         let plan = plan(&observed);
         assert_eq!(plan.serving, Some(Mode::HostPort));
         assert_eq!(plan.keep.get(&Mode::NodeLocal), Some(&None));
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn an_unused_path_is_held_and_then_removed() {
-        let mut observed = Observed {
+        let mut observed = Situation {
             users: BTreeMap::new(),
             ..flipped()
         };
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(first.keep.get(&Mode::NodeLocal), Some(&Some(at(0))));
         assert_eq!(first.look_again, Some(Duration::from_mins(1)));
 
-        observed.vehicles.insert(Mode::NodeLocal, Some(at(0)));
+        observed.workloads.insert(Mode::NodeLocal, Some(at(0)));
         observed.now = at(59);
         assert!(plan(&observed).remove.is_empty());
         observed.now = at(60);
@@ -300,24 +300,24 @@ mod tests {
     #[test]
     fn a_user_that_comes_back_ends_the_hold() {
         let mut observed = flipped();
-        observed.vehicles.insert(Mode::NodeLocal, Some(at(-3600)));
+        observed.workloads.insert(Mode::NodeLocal, Some(at(-3600)));
         assert_eq!(plan(&observed).keep.get(&Mode::NodeLocal), Some(&None));
     }
 
     #[test]
     fn a_hold_of_zero_still_covers_the_time_a_flip_takes_to_arrive() {
-        let mut observed = Observed {
+        let mut observed = Situation {
             users: BTreeMap::new(),
             hold_old: Duration::ZERO,
             ..flipped()
         };
-        observed.vehicles.insert(Mode::NodeLocal, Some(at(-4)));
+        observed.workloads.insert(Mode::NodeLocal, Some(at(-4)));
         assert!(plan(&observed).remove.is_empty());
     }
 
     /// `HostNetwork` serves agents of an older spec, `HostPort` is wanted with a new one.
-    fn handed_over() -> Observed {
-        Observed {
+    fn handed_over() -> Situation {
+        Situation {
             wanted: Mode::HostPort,
             wanted_ready: false,
             outdated: BTreeSet::from([Mode::HostNetwork]),
@@ -342,16 +342,16 @@ mod tests {
 
     #[test]
     fn nothing_waits_for_a_host_network_nobody_uses_nor_once_the_host_port_stands() {
-        let unused = Observed {
+        let unused = Situation {
             serving: Some(Mode::NodeLocal),
             users: BTreeMap::new(),
             ..handed_over()
         };
         assert_eq!(plan(&unused).first, None);
         let mut stands = handed_over();
-        stands.vehicles.insert(Mode::HostPort, None);
+        stands.workloads.insert(Mode::HostPort, None);
         assert_eq!(plan(&stands).first, None);
-        let back = Observed {
+        let back = Situation {
             wanted: Mode::HostNetwork,
             outdated: BTreeSet::from([Mode::HostPort]),
             ..settled(Mode::HostPort)
@@ -360,10 +360,10 @@ mod tests {
     }
 
     #[test]
-    fn going_back_is_at_once_since_the_old_vehicle_still_stands() {
+    fn going_back_is_at_once_since_the_old_workload_still_stands() {
         let mut observed = settled(Mode::NodeLocal);
         observed.serving = Some(Mode::HostPort);
-        observed.vehicles.insert(Mode::HostPort, None);
+        observed.workloads.insert(Mode::HostPort, None);
         assert_eq!(plan(&observed).serving, Some(Mode::NodeLocal));
     }
 }

@@ -198,9 +198,9 @@ impl World {
     }
 
     /// Agents ready of an object's vehicle in a mode, by the suffix of the vehicle's name.
-    pub(crate) async fn ready_agents(&self, vehicle: &str) -> Outcome<i32> {
+    pub(crate) async fn ready_agents(&self, workload: &str) -> Outcome<i32> {
         let api: Api<DaemonSet> = Api::namespaced(self.client.clone(), PLATFORM);
-        let found = api.get_opt(vehicle).await?;
+        let found = api.get_opt(workload).await?;
         Ok(found
             .and_then(|object| object.status)
             .map_or(0, |status| status.number_ready))

@@ -58,7 +58,7 @@ impl Parts {
 pub(super) fn selector(agent: &ValidAgent, mode: Mode) -> BTreeMap<String, String> {
     BTreeMap::from([
         (names::LABEL_OWNER.to_owned(), agent.label()),
-        (names::LABEL_VEHICLE.to_owned(), mode.to_string()),
+        (names::LABEL_WORKLOAD.to_owned(), mode.to_string()),
     ])
 }
 

@@ -69,7 +69,7 @@ impl Topology for HostNetwork {
             host_network: true,
             rollout,
         };
-        let name = names::vehicle(&agent.name, self.mode().kebab());
+        let name = names::agent_workload(&agent.name, self.mode().kebab());
         vec![Object::DaemonSet(Box::new(daemon_set(agent, name, parts)))]
     }
 

@@ -26,7 +26,7 @@ impl Topology for HostPort {
         container.ports = Some(agent_pod::ports(agent, true));
         container.readiness_probe = Some(agent_pod::health_probe(agent, 1, 2));
         let parts = Parts::of(self, container, Rollout::Replace);
-        let name = names::vehicle(&agent.name, self.mode().kebab());
+        let name = names::agent_workload(&agent.name, self.mode().kebab());
         vec![Object::DaemonSet(Box::new(daemon_set(agent, name, parts)))]
     }
 

@@ -29,7 +29,7 @@ impl Topology for NodeLocal {
         container.ports = Some(agent_pod::ports(agent, false));
         container.readiness_probe = Some(agent_pod::health_probe(agent, 2, 2));
         let parts = Parts::of(self, container, Rollout::Surge);
-        let name = names::vehicle(&agent.name, self.mode().kebab());
+        let name = names::agent_workload(&agent.name, self.mode().kebab());
         vec![
             Object::DaemonSet(Box::new(daemon_set(agent, name, parts))),
             Object::Service(Box::new(service(agent))),

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One agent pod of a vehicle.
+/// One agent pod of a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentPod {
     /// Its name.
@@ -44,7 +44,7 @@ fn is_up(nodes: &NodeState, node: &str) -> bool {
 
 /// A vehicle as it stands in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Vehicle {
+pub struct AgentWorkload {
     /// Whether its controller has seen its present generation.
     pub observed: bool,
     /// Nodes that should have an agent, as its controller counts them.
@@ -91,9 +91,9 @@ impl MaxUnready {
     }
 }
 
-/// What is so of a vehicle.
+/// What is so of a workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VehicleState {
+pub struct WorkloadState {
     /// Nodes that should have an agent.
     pub desired: i32,
     /// Nodes with a ready agent.
@@ -110,7 +110,7 @@ pub struct VehicleState {
     pub max_unready: usize,
 }
 
-impl VehicleState {
+impl WorkloadState {
     /// A vehicle of which nothing is known but why.
     pub fn pending(why: impl Into<String>) -> Self {
         Self {
@@ -141,14 +141,14 @@ impl VehicleState {
     }
 }
 
-impl Vehicle {
+impl AgentWorkload {
     /// Counts agents by node and names the nodes that are waited for.
     pub fn state(
         &self,
         nodes: &NodeState,
         wanted_template: &str,
         max_unready: MaxUnready,
-    ) -> VehicleState {
+    ) -> WorkloadState {
         let mut by_node: BTreeMap<&str, Vec<&AgentPod>> = BTreeMap::new();
         for pod in &self.pods {
             if let Some(node) = &pod.node {
@@ -159,12 +159,12 @@ impl Vehicle {
         let count = |test: &dyn Fn(&[&AgentPod]) -> bool| {
             i32::try_from(by_node.values().filter(|pods| test(pods)).count()).unwrap_or(i32::MAX)
         };
-        let mut state = VehicleState {
+        let mut state = WorkloadState {
             desired: self.desired,
             ready: count(&|pods| pods.iter().any(|pod| pod.ready)),
             updated: count(&|pods| pods.iter().any(|pod| is_updated(pod))),
             max_unready: max_unready.of(usize::try_from(self.desired).unwrap_or_default()),
-            ..VehicleState::default()
+            ..WorkloadState::default()
         };
         if !self.observed || self.template != wanted_template {
             state.pending = Some("the DaemonSet controller has not acted on the change yet".into());
@@ -235,8 +235,8 @@ mod tests {
         }
     }
 
-    fn vehicle(desired: i32, pods: Vec<AgentPod>) -> Vehicle {
-        Vehicle {
+    fn of_nodes(desired: i32, pods: Vec<AgentPod>) -> AgentWorkload {
+        AgentWorkload {
             observed: true,
             desired,
             template: "t1".into(),
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn ready_everywhere_means_every_ready_node_has_a_ready_updated_agent() {
         let nodes = nodes(&[("n1", true), ("n2", true)]);
-        let state = vehicle(2, vec![pod("n1", true, "t1"), pod("n2", true, "t1")]).state(
+        let state = of_nodes(2, vec![pod("n1", true, "t1"), pod("n2", true, "t1")]).state(
             &nodes,
             "t1",
             MaxUnready::default(),
@@ -262,7 +262,7 @@ mod tests {
         assert!(state.is_ready_everywhere(), "{state:?}");
         assert_eq!((state.desired, state.ready, state.updated), (2, 2, 2));
 
-        let state = vehicle(2, vec![pod("n1", true, "t1"), pod("n2", false, "t1")]).state(
+        let state = of_nodes(2, vec![pod("n1", true, "t1"), pod("n2", false, "t1")]).state(
             &nodes,
             "t1",
             MaxUnready::default(),
@@ -273,7 +273,7 @@ mod tests {
             waits_for: Some("ImagePullBackOff".into()),
             ..pod("n2", false, "t1")
         };
-        let state = vehicle(2, vec![pod("n1", true, "t1"), pulling]).state(
+        let state = of_nodes(2, vec![pod("n1", true, "t1"), pulling]).state(
             &nodes,
             "t1",
             MaxUnready::default(),
@@ -283,7 +283,7 @@ mod tests {
             ["node n2: agent a-n2 (ImagePullBackOff) is not ready"]
         );
 
-        let state = vehicle(2, vec![pod("n1", true, "t1"), pod("n2", true, "t0")]).state(
+        let state = of_nodes(2, vec![pod("n1", true, "t1"), pod("n2", true, "t0")]).state(
             &nodes,
             "t1",
             MaxUnready::default(),
@@ -292,14 +292,14 @@ mod tests {
     }
 
     #[test]
-    fn a_vehicle_is_outdated_while_a_ready_node_has_nothing_newer() {
+    fn a_workload_is_outdated_while_a_ready_node_has_nothing_newer() {
         let up = nodes(&[("n1", true), ("n2", true)]);
         let surging = vec![
             pod("n1", true, "t0"),
             pod("n1", true, "t1"),
             pod("n2", true, "t0"),
         ];
-        let mut surged = vehicle(2, surging);
+        let mut surged = of_nodes(2, surging);
         assert!(surged.is_outdated(&up, "t1"));
         surged.pods.push(pod("n2", true, "t1"));
         assert!(!surged.is_outdated(&up, "t1"));
@@ -307,23 +307,23 @@ mod tests {
         surged.observed = false;
         assert!(surged.is_outdated(&up, "t1"), "not acted on");
 
-        let blocked = vehicle(2, vec![pod("n1", true, "t1"), pod("n2", false, "t0")]);
+        let blocked = of_nodes(2, vec![pod("n1", true, "t1"), pod("n2", false, "t0")]);
         assert!(!blocked.is_outdated(&up, "t1"), "nobody is served on n2");
         let half = nodes(&[("n1", true), ("n2", false)]);
-        let down = vehicle(2, vec![pod("n1", true, "t1"), pod("n2", true, "t0")]);
+        let down = of_nodes(2, vec![pod("n1", true, "t1"), pod("n2", true, "t0")]);
         assert!(!down.is_outdated(&half, "t1"), "n2 is down");
     }
 
     #[test]
     fn a_node_that_is_down_blocks_nothing() {
         let nodes = nodes(&[("n1", true), ("n2", false)]);
-        let with_dead_agent = vehicle(2, vec![pod("n1", true, "t1"), pod("n2", false, "t1")]);
+        let with_dead_agent = of_nodes(2, vec![pod("n1", true, "t1"), pod("n2", false, "t1")]);
         assert!(
             with_dead_agent
                 .state(&nodes, "t1", MaxUnready::default())
                 .is_ready_everywhere()
         );
-        let without_agent = vehicle(2, vec![pod("n1", true, "t1")]);
+        let without_agent = of_nodes(2, vec![pod("n1", true, "t1")]);
         assert!(
             without_agent
                 .state(&nodes, "t1", MaxUnready::default())
@@ -335,15 +335,15 @@ mod tests {
     fn a_node_without_an_agent_is_waited_for() {
         let nodes = nodes(&[("n1", true), ("n2", true)]);
         let state =
-            vehicle(2, vec![pod("n1", true, "t1")]).state(&nodes, "t1", MaxUnready::default());
+            of_nodes(2, vec![pod("n1", true, "t1")]).state(&nodes, "t1", MaxUnready::default());
         assert_eq!(state.waiting_for(), ["1 of 2 nodes have no agent yet"]);
     }
 
     #[test]
     fn as_many_nodes_as_the_user_allows_may_be_without_a_ready_agent_and_are_named_all_the_same() {
         let nodes = nodes(&[("n1", true), ("n2", true), ("n3", true)]);
-        let vehicle = vehicle(3, vec![pod("n1", true, "t1"), pod("n2", false, "t1")]);
-        let state = |max_unready| vehicle.state(&nodes, "t1", max_unready);
+        let workload = of_nodes(3, vec![pod("n1", true, "t1"), pod("n2", false, "t1")]);
+        let state = |max_unready| workload.state(&nodes, "t1", max_unready);
         assert!(!state(MaxUnready::Nodes(1)).is_ready_everywhere());
         assert!(!state(MaxUnready::Percent(66)).is_ready_everywhere());
         let allowed = state(MaxUnready::Percent(67));
@@ -358,9 +358,9 @@ mod tests {
     }
 
     #[test]
-    fn a_vehicle_without_any_ready_agent_is_not_ready_whatever_is_allowed() {
+    fn a_workload_without_any_ready_agent_is_not_ready_whatever_is_allowed() {
         let up = nodes(&[("n1", true)]);
-        let lame = vehicle(1, vec![pod("n1", false, "t1")]);
+        let lame = of_nodes(1, vec![pod("n1", false, "t1")]);
         let state = lame.state(&up, "t1", MaxUnready::Percent(100));
         assert!(!state.is_ready_everywhere());
         let down = nodes(&[("n1", false)]);
@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn no_node_at_all_is_not_ready() {
         assert!(
-            !vehicle(0, Vec::new())
+            !of_nodes(0, Vec::new())
                 .state(&NodeState::new(), "t1", MaxUnready::default())
                 .is_ready_everywhere()
         );
