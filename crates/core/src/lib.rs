@@ -14,6 +14,7 @@
 pub mod build;
 pub mod inject;
 pub mod names;
+pub mod reconcile;
 pub mod restart;
 pub mod status;
 pub mod switching;

@@ -6,6 +6,7 @@
 
 mod agent_config;
 mod agent_pod;
+mod desired;
 mod engine;
 mod environment;
 mod modes;
@@ -15,6 +16,7 @@ mod quantity;
 mod validate;
 
 pub use agent_config::Placement;
+pub use desired::Desired;
 pub use engine::{Choice, Engine, engine};
 pub use environment::{Environment, Family, ServerVersion};
 pub use modes::{Topology, topology};

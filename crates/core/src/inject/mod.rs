@@ -8,6 +8,7 @@ pub mod canary;
 pub mod cel;
 pub mod environment;
 pub mod exclusion;
+pub mod kinds;
 pub mod limits;
 pub mod pod;
 pub mod policy;

@@ -61,6 +61,13 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
 }
 
 fn condition(facts: &Facts, old: &[Condition], type_: &str, verdict: &Assessment) -> Condition {
+    // What was not asked this time is as it was reported last.
+    if type_ == INJECTED
+        && facts.injection == InjectionState::Unknown
+        && let Some(before) = old.iter().find(|condition| condition.type_ == type_)
+    {
+        return before.clone();
+    }
     let status = if verdict.status { "True" } else { "False" };
     let unchanged = old
         .iter()
@@ -169,6 +176,13 @@ fn ready(facts: &Facts) -> Assessment {
         InjectionState::InForce => format!("a pod created now is served in mode {serving}"),
         InjectionState::NotWanted => {
             format!("agents serve in mode {serving}; no workloads are selected")
+        }
+        InjectionState::Unknown => {
+            return assess(
+                false,
+                "NotEstablished",
+                "whether new pods are injected is not known yet",
+            );
         }
         InjectionState::WaitingForAgents => {
             return assess(

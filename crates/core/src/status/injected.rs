@@ -11,6 +11,11 @@ pub(super) fn injected(facts: &Facts) -> Assessment {
             "NoWorkloads",
             "no workloads are selected; the endpoint is in status",
         ),
+        InjectionState::Unknown => assess(
+            false,
+            "NotEstablished",
+            "whether new pods are injected is not known yet",
+        ),
         InjectionState::WaitingForAgents => assess(
             false,
             "VehicleNotReady",

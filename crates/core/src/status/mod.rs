@@ -8,7 +8,7 @@ mod pods;
 mod restarts;
 
 pub use conditions::{Note, report, transitions, upgrade};
-pub use pods::{Controller, Coverage, LivePod, PodReport, Serving, WorkloadRef, count};
+pub use pods::{Controller, Coverage, LivePod, PodReport, PodTally, Serving, WorkloadRef, count};
 
 use std::collections::BTreeMap;
 
@@ -108,6 +108,8 @@ pub enum InjectionState {
     InForce,
     /// No vehicle has ever been ready, so nothing may be injected yet.
     WaitingForAgents,
+    /// Nothing was found out in this reconcile: the condition stays as it was.
+    Unknown,
     /// Injection is not in force: stable reason and message.
     Failed {
         /// Stable word.

@@ -128,45 +128,80 @@ pub struct PodReport {
     pub uncovered_nodes: BTreeSet<String>,
 }
 
+/// The pods of one `OtelAgent`, before it is known which of them are current.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodTally {
+    /// Everything but what depends on the serving recipe.
+    counted: PodReport,
+    /// Live injected pods that are not terminating, by mode and recipe, with their owners.
+    born: BTreeMap<(Option<Mode>, Option<String>), BTreeMap<WorkloadRef, usize>>,
+}
+
+impl PodTally {
+    /// Live pods by mode, terminating ones included: they still use their route.
+    pub fn users(&self) -> &BTreeMap<Mode, usize> {
+        &self.counted.users
+    }
+
+    /// The counts while new pods are given `serving`.
+    pub fn report(&self, serving: Option<&Serving<'_>>) -> PodReport {
+        let mut report = self.counted.clone();
+        for ((mode, recipe), owners) in &self.born {
+            let pods = owners.values().sum::<usize>();
+            let pods = i32::try_from(pods).unwrap_or(i32::MAX);
+            let of_serving_mode = serving.is_some_and(|serving| *mode == Some(serving.mode));
+            if of_serving_mode && recipe.as_deref() == serving.map(|serving| serving.recipe) {
+                report.counts.current += pods;
+                continue;
+            }
+            report.counts.stale += pods;
+            add(&mut report.stale, owners);
+            if of_serving_mode {
+                add(&mut report.outdated, owners);
+            }
+        }
+        report
+    }
+}
+
+fn add(to: &mut BTreeMap<WorkloadRef, usize>, owners: &BTreeMap<WorkloadRef, usize>) {
+    for (owner, pods) in owners {
+        *to.entry(owner.clone()).or_default() += pods;
+    }
+}
+
 /// Counts the pods of one `OtelAgent`, known by `label`.
 ///
 /// `selection` and `exclusions` say which pods should be injected; system namespaces must have been
-/// left out by the caller. Terminating pods use their path but are neither stale nor missed: nobody
+/// left out by the caller. Terminating pods use their route but are neither stale nor missed: nobody
 /// needs to act on them.
 pub fn count<'a>(
     label: &str,
-    serving: Option<&Serving<'_>>,
     selection: Option<&Selection>,
     exclusions: &[Selection],
     coverage: &Coverage,
     pods: impl IntoIterator<Item = LivePod<'a>>,
-) -> PodReport {
-    let mut report = PodReport::default();
+) -> PodTally {
+    let mut tally = PodTally::default();
     for pod in pods {
         let injected_by = pod.labels.get(names::LABEL_AGENT);
         if injected_by.is_some_and(|agent| agent == label) {
-            count_injected(&mut report, &pod, serving, coverage);
+            count_injected(&mut tally, &pod, coverage);
         } else if injected_by.is_none()
             && !pod.terminating
             && is_selected(&pod, selection, exclusions)
         {
-            report.counts.missed += 1;
-            *report.missed.entry(owner(&pod)).or_default() += 1;
+            tally.counted.counts.missed += 1;
+            *tally.counted.missed.entry(owner(&pod)).or_default() += 1;
         }
     }
-    report
+    tally
 }
 
-fn count_injected(
-    report: &mut PodReport,
-    pod: &LivePod<'_>,
-    serving: Option<&Serving<'_>>,
-    coverage: &Coverage,
-) {
-    let mode = pod
-        .labels
-        .get(names::LABEL_MODE)
-        .and_then(|mode| Mode::parse(mode));
+fn count_injected(tally: &mut PodTally, pod: &LivePod<'_>, coverage: &Coverage) {
+    let report = &mut tally.counted;
+    let mode = pod.labels.get(names::LABEL_MODE);
+    let mode = mode.and_then(|mode| Mode::parse(mode));
     if let Some(mode) = mode {
         *report.users.entry(mode).or_default() += 1;
     }
@@ -178,17 +213,6 @@ fn count_injected(
         *report.counts.by_mode.entry(mode.to_string()).or_default() += 1;
         *report.ready.entry(mode).or_default() += i32::from(pod.ready);
     }
-    let recipe = pod.labels.get(names::LABEL_CONFIG).map(String::as_str);
-    let of_serving_mode = serving.is_some_and(|serving| mode == Some(serving.mode));
-    if of_serving_mode && recipe == serving.map(|serving| serving.recipe) {
-        report.counts.current += 1;
-    } else {
-        report.counts.stale += 1;
-        *report.stale.entry(owner(pod)).or_default() += 1;
-        if of_serving_mode {
-            *report.outdated.entry(owner(pod)).or_default() += 1;
-        }
-    }
     if let Some((mode, node)) = mode.zip(pod.node)
         && !coverage.covers(mode, node)
     {
@@ -196,6 +220,9 @@ fn count_injected(
         *report.uncovered.entry(owner(pod)).or_default() += 1;
         report.uncovered_nodes.insert(node.to_owned());
     }
+    let recipe = pod.labels.get(names::LABEL_CONFIG).cloned();
+    let born = tally.born.entry((mode, recipe)).or_default();
+    *born.entry(owner(pod)).or_default() += 1;
 }
 
 fn is_selected(pod: &LivePod<'_>, selection: Option<&Selection>, exclusions: &[Selection]) -> bool {
@@ -287,7 +314,7 @@ mod tests {
             recipe: "r2",
         };
         let coverage = covered_on("n1", &[Mode::HostPort, Mode::NodeLocal]);
-        count("a.b", Some(&serving), Some(&all()), &[], &coverage, [pod])
+        count("a.b", Some(&all()), &[], &coverage, [pod]).report(Some(&serving))
     }
 
     #[test]

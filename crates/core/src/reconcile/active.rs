@@ -1,0 +1,64 @@
+//! What new pods are given now, as the active binding records it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::jiff::Timestamp;
+use otelagent_api::Mode;
+
+use crate::build::Engine;
+use crate::inject::Selection;
+use crate::names;
+
+/// How the name of what is active begins where the webhook injects. No object is called so.
+const WEBHOOK_PREFIX: &str = "webhook ";
+
+/// What new pods are given now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Active {
+    /// The mode of new pods.
+    pub mode: Option<Mode>,
+    /// Hash of their recipe.
+    pub recipe: Option<String>,
+    /// The pods that are selected.
+    pub selection: Option<Selection>,
+    /// The policy that is bound, or the webhook configuration, by its content.
+    pub policy: Option<String>,
+    /// Since when it is bound.
+    pub bound_at: Option<Timestamp>,
+    /// What made this recipe the active one, in words.
+    pub reason: Option<String>,
+    /// Version of the operator that wrote the binding last.
+    pub written_by: Option<String>,
+}
+
+impl Active {
+    /// Reads the annotations of a binding that binds `policy`, or of a webhook configuration.
+    pub fn read(annotations: &BTreeMap<String, String>, policy: Option<&str>) -> Self {
+        let text = |key: &str| annotations.get(key).map(String::as_str);
+        let configuration = text(names::ANNOTATION_ENTRY).map(webhook_configuration);
+        Self {
+            mode: text(names::ANNOTATION_SERVING).and_then(Mode::parse),
+            recipe: text(names::ANNOTATION_RECIPE).map(Into::into),
+            selection: text(names::ANNOTATION_SELECTION)
+                .and_then(|text| serde_json::from_str(text).ok()),
+            policy: policy.map(Into::into).or(configuration),
+            bound_at: text(names::ANNOTATION_BOUND_AT).and_then(|text| text.parse().ok()),
+            reason: text(names::ANNOTATION_BECAUSE).map(Into::into),
+            written_by: text(names::ANNOTATION_OPERATOR).map(Into::into),
+        }
+    }
+
+    /// The engine it belongs to; `otherwise` where nothing is active.
+    pub fn engine(&self, otherwise: Engine) -> Engine {
+        match self.policy.as_deref() {
+            None => otherwise,
+            Some(name) if name.starts_with(WEBHOOK_PREFIX) => Engine::Webhook,
+            Some(_) => Engine::Policy,
+        }
+    }
+}
+
+/// The name of what is active where the webhook configuration with this content hash is.
+pub fn webhook_configuration(hash: &str) -> String {
+    format!("{WEBHOOK_PREFIX}{hash}")
+}

@@ -1,0 +1,301 @@
+//! The steps that change what is injected: verify on the canary, activate, confirm, retire what is left.
+//!
+//! A badly rendered policy would break the creation of every selected pod, whatever its failure policy. So a
+//! policy acts first on dry-run pods of the canary namespace only, and becomes active when the API server's
+//! answer equals the pure function's. Webhook configurations go the same way.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::active::Active;
+use super::observation::{Observation, Subject};
+use super::step::{
+    Activation, Confirmation, Expectation, Intent, KEEP_OLD, Retirement, Step, Verification,
+};
+use crate::build::{Engine, is_as_wanted};
+use crate::inject::kinds::{
+    ADMISSION_KINDS, BINDING, POLICY, WARNING, WARNING_BINDING, WEBHOOK_CONFIGURATION,
+};
+use crate::inject::policy::{PolicyError, PolicyInput, Rendered};
+use crate::inject::{Recipe, canary};
+use crate::names;
+use crate::status::InjectionState;
+use crate::switching::remaining;
+
+/// An engine that can be used now.
+pub trait Render: Sync {
+    /// Which one.
+    fn engine(&self) -> Engine;
+
+    /// What it makes of a recipe.
+    ///
+    /// # Errors
+    /// If the API server would refuse it for its size.
+    fn render(&self, input: PolicyInput) -> Result<Rendered, PolicyError>;
+}
+
+/// The engine that injects, or what keeps it from being used: a stable reason and a message.
+pub type Engines<'a> = Result<&'a dyn Render, (&'static str, String)>;
+
+/// What is planned for injection.
+pub(super) struct Injection {
+    /// What is known of it before the steps are executed.
+    pub(super) state: InjectionState,
+    /// The steps.
+    pub(super) steps: Vec<Step>,
+    /// When to plan again, if something has still to go.
+    pub(super) look_again: Option<Duration>,
+}
+
+impl Injection {
+    fn only(state: InjectionState) -> Self {
+        Self {
+            state,
+            steps: Vec::new(),
+            look_again: None,
+        }
+    }
+}
+
+/// The kind that lets an engine act on users' pods.
+pub fn binding_kind(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Policy => BINDING,
+        Engine::Webhook => WEBHOOK_CONFIGURATION,
+    }
+}
+
+/// The engine that is not used.
+pub fn other(engine: Engine) -> Engine {
+    match engine {
+        Engine::Policy => Engine::Webhook,
+        Engine::Webhook => Engine::Policy,
+    }
+}
+
+/// What makes `recipe` the active one; without a recipe no mode serves yet.
+pub(super) fn activate(
+    observation: &Observation<'_>,
+    subject: &Subject<'_>,
+    engines: &Engines<'_>,
+    recipe: Option<&Recipe>,
+) -> Result<Injection, PolicyError> {
+    let Some(input) = recipe.map(|recipe| input(observation, subject, recipe)) else {
+        return Ok(Injection::only(InjectionState::WaitingForAgents));
+    };
+    let (engine, recipe, input) = match (engines, recipe, input) {
+        (Ok(engine), Some(recipe), Some(input)) => (engine, recipe, input),
+        (Err((reason, message)), ..) => {
+            return Ok(Injection::only(InjectionState::Failed {
+                reason,
+                message: message.clone(),
+            }));
+        }
+        _ => return Ok(withdraw(observation)),
+    };
+    let rendered = engine.render(input)?;
+    let moves = observation.active.policy.as_ref() != Some(&rendered.name);
+    let mut steps = Vec::new();
+    if let Some(policy) = &rendered.policy {
+        steps.extend(write(observation, POLICY, policy).map(Step::WritePolicy));
+    }
+    let kind = binding_kind(engine.engine());
+    if moves {
+        steps.push(Step::Verify(Verification {
+            canary: intent(observation, kind, rendered.canary.clone()),
+            probes: canary::probe_pods(recipe, &rendered.hash),
+            recipe: recipe.clone(),
+        }));
+    }
+    steps.extend(activation(observation, subject, kind, &rendered, recipe, moves));
+    steps.push(confirmation(observation, engine.engine(), &rendered, recipe));
+    let (retire, look_again) = if moves {
+        (None, None)
+    } else {
+        retirement(observation, engine.engine(), &rendered, recipe)
+    };
+    steps.extend(retire);
+    Ok(Injection {
+        state: InjectionState::Unknown,
+        steps,
+        look_again,
+    })
+}
+
+/// Takes injection away where no workloads are selected.
+pub(super) fn withdraw(observation: &Observation<'_>) -> Injection {
+    let owned = ADMISSION_KINDS.iter().flat_map(|kind| observation.owned(kind));
+    let objects: Vec<_> = owned.cloned().collect();
+    Injection {
+        steps: (!objects.is_empty())
+            .then_some(Step::Withdraw(objects))
+            .into_iter()
+            .collect(),
+        ..Injection::only(InjectionState::NotWanted)
+    }
+}
+
+/// Asks whether the last good recipe is still injected, for an object whose present spec is refused.
+pub(super) fn confirm_last_good(observation: &Observation<'_>) -> Injection {
+    let active = &observation.active;
+    let label = observation.label();
+    match (&active.policy, &active.recipe) {
+        (Some(_), recipe) => Injection {
+            steps: vec![Step::Confirm(Confirmation {
+                probe: canary::in_force_pod(&label),
+                expected: Expectation::Hash(recipe.clone().unwrap_or_default()),
+            })],
+            ..Injection::only(InjectionState::Unknown)
+        },
+        (None, _) if observation.last_mode().is_some() => {
+            Injection::only(InjectionState::NotWanted)
+        }
+        (None, _) => Injection::only(InjectionState::WaitingForAgents),
+    }
+}
+
+fn input(
+    observation: &Observation<'_>,
+    subject: &Subject<'_>,
+    recipe: &Recipe,
+) -> Option<PolicyInput> {
+    let valid = subject.valid;
+    let workloads = valid.spec.workloads.clone().unwrap_or_default();
+    let excluded = subject.environment.excluded_namespaces();
+    Some(PolicyInput {
+        namespace: valid.namespace.clone(),
+        name: valid.name.clone(),
+        uid: valid.uid.clone(),
+        recipe: recipe.clone(),
+        selection: valid.selection.clone()?,
+        exclusions: observation.exclusions.clone(),
+        excluded_namespaces: excluded.map(Into::into).collect(),
+        canary_namespace: subject.canary_namespace.into(),
+        on_failure: workloads.on_injection_failure,
+        owner_reference: subject.installation.cloned(),
+    })
+}
+
+/// The intent of a cluster-scoped object.
+fn intent(observation: &Observation<'_>, kind: &'static str, body: Value) -> Intent {
+    let name = body["metadata"]["name"].as_str().unwrap_or_default();
+    let live = observation.admission_object(kind, name);
+    Intent::sealed(kind, body, live.is_some_and(|live| live.is_ours))
+}
+
+/// The same, unless the object already is as wanted.
+fn write(observation: &Observation<'_>, kind: &'static str, body: &Value) -> Option<Intent> {
+    let intent = intent(observation, kind, body.clone());
+    let live = observation.admission_object(kind, &intent.name);
+    let is_done = live.is_some_and(|live| live.is_ours && is_as_wanted(&live.object, &intent.body));
+    (!is_done).then_some(intent)
+}
+
+/// Moves the binding, or puts it right where somebody changed it; `None` where nothing differs.
+fn activation(
+    observation: &Observation<'_>,
+    subject: &Subject<'_>,
+    kind: &'static str,
+    rendered: &Rendered,
+    recipe: &Recipe,
+    moves: bool,
+) -> Option<Step> {
+    let before = &observation.active;
+    let reason = before.reason.clone().filter(|_| !moves);
+    let reason = reason.unwrap_or_else(|| reason_of_change(observation, subject));
+    let version = subject.environment.operator_version.clone();
+    let mut binding = rendered.binding.clone();
+    let annotations = &mut binding["metadata"]["annotations"];
+    annotations[names::ANNOTATION_BECAUSE] = reason.clone().into();
+    annotations[names::ANNOTATION_OPERATOR] = version.clone().into();
+    annotations[names::ANNOTATION_RECIPE] = recipe.hash().into();
+    let name = binding["metadata"]["name"].as_str().unwrap_or_default();
+    let live = observation.admission_object(kind, name);
+    let warnings = [WARNING, WARNING_BINDING].iter().zip(&rendered.warnings);
+    let activation = Activation {
+        kind,
+        is_ours: live.is_some_and(|live| live.is_ours),
+        binding,
+        active: Active {
+            mode: Some(recipe.mode),
+            recipe: Some(recipe.hash()),
+            selection: subject.valid.selection.clone(),
+            policy: Some(rendered.name.clone()),
+            bound_at: before.bound_at.filter(|_| !moves),
+            reason: Some(reason),
+            written_by: Some(version),
+        },
+        warnings: warnings
+            .filter_map(|(kind, body)| write(observation, kind, body))
+            .collect(),
+    };
+    // Without a move the moment is known, and so is the whole object.
+    let (intended, _) = activation.at(observation.now);
+    let is_done = live.is_some_and(|live| live.is_ours && is_as_wanted(&live.object, &intended.body));
+    let is_settled = !activation.moves() && is_done && activation.warnings.is_empty();
+    (!is_settled).then(|| Step::Activate(Box::new(activation)))
+}
+
+/// What a change of the recipe is due to: where the spec is as it was, another version of the operator.
+fn reason_of_change(observation: &Observation<'_>, subject: &Subject<'_>) -> String {
+    let generation = observation.agent.metadata.generation;
+    let status = observation.agent.status.as_ref();
+    let was_seen = status.is_some_and(|status| status.observed_generation == generation);
+    let version = &subject.environment.operator_version;
+    match observation.active.written_by.as_deref() {
+        Some(before) if was_seen && before != version => {
+            format!("the upgrade of the operator from {before} to {version}")
+        }
+        _ => format!("generation {} of its spec", generation.unwrap_or_default()),
+    }
+}
+
+/// Asks through the real binding. While the other engine's objects exist, which may have failed, only the
+/// new one is asked.
+fn confirmation(
+    observation: &Observation<'_>,
+    engine: Engine,
+    rendered: &Rendered,
+    recipe: &Recipe,
+) -> Step {
+    let others = observation.owned(binding_kind(other(engine))).next();
+    let probe = match others {
+        None => canary::in_force_pod(&recipe.agent),
+        Some(_) => canary::engine_pod(&rendered.hash),
+    };
+    Step::Confirm(Confirmation {
+        probe,
+        expected: Expectation::Recipe(Box::new(recipe.clone())),
+    })
+}
+
+/// What the binding has left, once every API server must have seen it move; else how long until then.
+fn retirement(
+    observation: &Observation<'_>,
+    engine: Engine,
+    rendered: &Rendered,
+    recipe: &Recipe,
+) -> (Option<Step>, Option<Duration>) {
+    let active = &observation.active;
+    let bindings: Vec<_> = observation
+        .owned(binding_kind(other(engine)))
+        .cloned()
+        .collect();
+    let policies = observation
+        .owned(POLICY)
+        .filter(|policy| Some(&policy.name) != active.policy.as_ref());
+    let alone = (!bindings.is_empty())
+        .then(|| (canary::engine_pod(&rendered.hash), Box::new(recipe.clone())));
+    let objects: Vec<_> = bindings.iter().chain(policies).cloned().collect();
+    if objects.is_empty() {
+        return (None, None);
+    }
+    let wait = active
+        .bound_at
+        .map_or(Some(KEEP_OLD), |at| remaining(at, observation.now, KEEP_OLD));
+    match wait {
+        Some(wait) => (None, Some(wait)),
+        None => (Some(Step::Retire(Retirement { objects, alone })), None),
+    }
+}

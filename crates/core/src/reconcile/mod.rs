@@ -1,0 +1,26 @@
+//! One reconcile as values: what was observed, what follows from it, and what came of it.
+//!
+//! | module | says |
+//! |---|---|
+//! | [`active`] | what new pods are given now, as the active binding records it |
+//! | [`observation`] | everything the caches hold about one `OtelAgent`, read once |
+//! | [`step`] | one change of the cluster, and what the API server must confirm before it |
+//! | [`plan`] | the steps from what is observed to what is desired |
+//! | [`injection`] | of these, the steps that change what is injected |
+//! | [`outcome`] | what the steps achieved, and the facts a status is made of |
+//!
+//! The operator's shell fills an [`Observation`], executes the [`Step`]s and reports the [`Outcome`].
+
+pub mod active;
+pub mod injection;
+pub mod observation;
+pub mod outcome;
+pub mod plan;
+pub mod step;
+
+pub use active::Active;
+pub use injection::{Engines, Render};
+pub use observation::{AdmissionObject, Observation, ObservedWorkload, Subject};
+pub use outcome::Outcome;
+pub use plan::{Plan, modes, plan, plan_refused};
+pub use step::{Correction, Intent, Precondition, Step, StepKind};

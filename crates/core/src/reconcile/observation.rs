@@ -1,0 +1,137 @@
+//! Everything the caches hold about one `OtelAgent`, read once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use otelagent_api::{Mode, OtelAgent, ResourceExt};
+use serde_json::Value;
+
+use super::active::Active;
+use super::step::Correction;
+use crate::build::{Environment, ValidAgent};
+use crate::inject::Selection;
+use crate::inject::limits::Bound;
+use crate::names;
+use crate::status::PodTally;
+use crate::switching::{AgentWorkload, NodeState};
+
+/// What the caches hold about one `OtelAgent` at one moment.
+#[derive(Clone, Debug)]
+pub struct Observation<'a> {
+    /// The moment.
+    pub now: Timestamp,
+    /// The object.
+    pub agent: &'a OtelAgent,
+    /// How many `OtelAgent`s of its namespace are older, counted as far as it matters.
+    pub older: usize,
+    /// What new pods are given.
+    pub active: Active,
+    /// Pods that older `OtelAgent`s select and this one must leave alone.
+    pub exclusions: Vec<Selection>,
+    /// These older `OtelAgent`s, as `namespace/name`.
+    pub winners: Vec<String>,
+    /// Whether each node is Ready.
+    pub nodes: Arc<NodeState>,
+    /// Its DaemonSets by mode.
+    pub workloads: BTreeMap<Mode, ObservedWorkload>,
+    /// The Service of its name, whoever made it.
+    pub service: Option<Value>,
+    /// Its pods, and those it should have injected.
+    pub pods: PodTally,
+    /// What LimitRanges and ResourceQuotas of selected namespaces demand: namespace, object and demands.
+    pub namespace_limits: Vec<(String, String, Vec<Bound>)>,
+    /// Cluster-scoped objects that bear its name.
+    pub admission: Vec<AdmissionObject>,
+    /// Modes whose readiness the API server did not confirm.
+    pub unconfirmed: BTreeSet<Mode>,
+    /// Whether the API server knows live pods of a mode, where it was asked.
+    pub used: BTreeMap<Mode, bool>,
+}
+
+/// A DaemonSet of one mode.
+#[derive(Clone, Debug)]
+pub struct ObservedWorkload {
+    /// The object, without its managers.
+    pub object: Value,
+    /// What it says of its agents.
+    pub workload: AgentWorkload,
+    /// Since when no pod has used it.
+    pub unused_since: Option<Timestamp>,
+    /// Version of the operator that wrote it.
+    pub written_by: Option<String>,
+}
+
+/// A cluster-scoped object that bears the `OtelAgent`'s name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdmissionObject {
+    /// Its kind.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: Option<String>,
+    /// Whether it carries the uid of this `OtelAgent`. A copy under another name is its maker's.
+    pub is_ours: bool,
+    /// The object, without its managers.
+    pub object: Value,
+}
+
+impl Observation<'_> {
+    /// The label value that stands for the `OtelAgent`.
+    pub fn label(&self) -> String {
+        let namespace = self.agent.namespace().unwrap_or_default();
+        names::agent_label(&namespace, &self.agent.name_any())
+    }
+
+    /// The mode new pods are given, or were given when the status was written last.
+    pub fn last_mode(&self) -> Option<Mode> {
+        let reported = self.agent.status.as_ref();
+        self.active.mode.or(reported.and_then(|status| status.mode))
+    }
+
+    /// Takes in what the API server said instead of confirming a precondition.
+    pub fn correct(&mut self, correction: Correction) {
+        match correction {
+            Correction::NotReady(mode) => {
+                self.unconfirmed.insert(mode);
+            }
+            Correction::Used(mode, is_used) => {
+                self.used.insert(mode, is_used);
+            }
+        }
+    }
+
+    /// The object of a kind and name.
+    pub fn admission_object(&self, kind: &str, name: &str) -> Option<&AdmissionObject> {
+        let mut objects = self.admission.iter();
+        objects.find(|object| object.kind == kind && object.name == name)
+    }
+
+    /// Objects of a kind that are this `OtelAgent`'s.
+    pub fn owned(&self, kind: &str) -> impl Iterator<Item = &AdmissionObject> {
+        let objects = self.admission.iter();
+        objects.filter(move |object| object.kind == kind && object.is_ours)
+    }
+
+    /// Node modes whose agents ran when the status was written last.
+    pub fn reported_routes(&self) -> Vec<Mode> {
+        let status = self.agent.status.as_ref();
+        status
+            .map(|status| status.paths.clone())
+            .unwrap_or_default()
+    }
+}
+
+/// The object that is reconciled, and its installation.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The object.
+    pub valid: &'a ValidAgent,
+    /// The installation.
+    pub environment: &'a Environment,
+    /// Where dry-run pods are created.
+    pub canary_namespace: &'a str,
+    /// Owner reference for cluster-scoped objects.
+    pub installation: Option<&'a Value>,
+}

@@ -1,0 +1,221 @@
+//! What the steps of a reconcile achieved, and the facts a status is made of.
+
+use std::time::Duration;
+
+use otelagent_api::Mode;
+
+use super::active::Active;
+use super::observation::{Observation, Subject};
+use super::plan::{Plan, workload_state};
+use crate::build::{Desired, Problem};
+use crate::inject::limits::breach;
+use crate::status::{Facts, Failure, InjectionState, Obstacle, Restarts, Serving, Upgrade};
+use crate::switching::{MaxUnready, WorkloadState};
+
+/// When a settled object is reconciled again though nothing changed.
+const RESYNC: Duration = Duration::from_mins(5);
+/// When injection that is not as it should be is tried again.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// What the steps achieved so far.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What is known of injection.
+    pub injection: InjectionState,
+    /// What new pods are given now.
+    pub active: Active,
+    /// What is known of restarts; `None` where workloads are left alone.
+    pub restarts: Option<Restarts>,
+    /// When to reconcile again though nothing may have changed.
+    pub look_again: Option<Duration>,
+}
+
+impl Outcome {
+    /// Before any step is executed.
+    pub fn before(observation: &Observation<'_>, plan: &Plan) -> Self {
+        let mut outcome = Self {
+            injection: plan.injection.clone(),
+            active: observation.active.clone(),
+            restarts: None,
+            look_again: plan.look_again,
+        };
+        if plan.injection == InjectionState::NotWanted && plan.switch.is_some() {
+            outcome.active = Active::default();
+        }
+        outcome
+    }
+
+    /// Asks for another reconcile within this time.
+    pub fn look_again_within(&mut self, time: Option<Duration>) {
+        self.look_again = self.look_again.into_iter().chain(time).min();
+    }
+
+    /// When to reconcile again: what waits on time alone needs it.
+    pub fn next(&self) -> Duration {
+        let is_failed = matches!(self.injection, InjectionState::Failed { .. });
+        let retry = if is_failed { RETRY } else { RESYNC };
+        self.look_again.map_or(retry, |sooner| sooner.min(retry))
+    }
+}
+
+/// The facts about an object whose spec is valid.
+pub fn facts(
+    observation: &Observation<'_>,
+    subject: &Subject<'_>,
+    desired: &Desired<'_>,
+    plan: &Plan,
+    outcome: &Outcome,
+    failure: Option<Failure>,
+) -> Facts {
+    let valid = subject.valid;
+    let wanted = valid.wanted();
+    let switch = plan.switch.as_ref();
+    let planned = switch.and_then(|switch| switch.serving);
+    let serving = if valid.selection.is_some() {
+        outcome.active.mode
+    } else {
+        planned
+    };
+    let mut routes = switch.map(|switch| switch.node_modes()).unwrap_or_default();
+    if failure.is_some() {
+        // What could not be removed is still there.
+        routes.extend(observation.reported_routes());
+        routes.sort_unstable();
+        routes.dedup();
+    }
+    let state = |mode| workload_state(observation, valid, desired, mode);
+    Facts {
+        serving: serving.map(|mode| (mode, desired.endpoint(mode))),
+        serving_workload: serving.and_then(state),
+        wanted_workload: (serving != Some(wanted))
+            .then(|| wanted_state(plan, wanted, state(wanted)))
+            .flatten(),
+        held: switch
+            .map(|switch| switch.older_paths(wanted))
+            .unwrap_or_default(),
+        paths: routes,
+        obstacles: obstacles(observation, subject, desired),
+        because: outcome.active.reason.clone(),
+        upgrade: upgrade(observation, subject, desired, plan),
+        restarts: outcome.restarts.clone(),
+        failure,
+        ..common(observation, outcome)
+    }
+}
+
+/// The facts about an object whose spec was refused.
+pub fn refused(
+    observation: &Observation<'_>,
+    problems: Vec<Problem>,
+    outcome: &Outcome,
+    failure: Option<Failure>,
+) -> Facts {
+    let status = observation.agent.status.as_ref();
+    let endpoint = status.and_then(|status| status.endpoint.clone());
+    let mode = observation.last_mode();
+    let state = |mode: Mode| {
+        let found = observation.workloads.get(&mode)?;
+        let template = &found.workload.template;
+        let any = MaxUnready::default();
+        Some(found.workload.state(&observation.nodes, template, any))
+    };
+    Facts {
+        problems,
+        serving: mode.map(|mode| (mode, endpoint.unwrap_or_default())),
+        serving_workload: mode.and_then(state),
+        paths: observation.reported_routes(),
+        because: outcome.active.reason.clone(),
+        failure,
+        ..common(observation, outcome)
+    }
+}
+
+fn common(observation: &Observation<'_>, outcome: &Outcome) -> Facts {
+    let active = &outcome.active;
+    let recipe = active.recipe.as_deref();
+    let serving = active.mode.zip(recipe);
+    let serving = serving.map(|(mode, recipe)| Serving { mode, recipe });
+    Facts {
+        now: observation.now,
+        generation: observation.agent.metadata.generation,
+        wanted: observation.agent.spec.mode,
+        problems: Vec::new(),
+        serving: None,
+        serving_workload: None,
+        wanted_workload: None,
+        held: Vec::new(),
+        paths: Vec::new(),
+        pods: observation.pods.report(serving.as_ref()),
+        injection: outcome.injection.clone(),
+        winners: observation.winners.clone(),
+        obstacles: Vec::new(),
+        because: None,
+        upgrade: None,
+        restarts: None,
+        failure: None,
+    }
+}
+
+/// The state of the wanted mode's agents while another one serves.
+fn wanted_state(plan: &Plan, wanted: Mode, state: Option<WorkloadState>) -> Option<WorkloadState> {
+    let switch = plan.switch.as_ref()?;
+    if let Some(first) = switch.first {
+        return Some(WorkloadState::pending(format!(
+            "the agents of {first} are brought up to date first, so that every node has their image"
+        )));
+    }
+    let state = state?;
+    let is_unconfirmed = state.is_ready_everywhere() && switch.serving != Some(wanted);
+    Some(if is_unconfirmed {
+        WorkloadState::pending("its readiness is not confirmed yet")
+    } else {
+        state
+    })
+}
+
+/// What would keep pods out of selected namespaces because of the sidecar; agents on nodes are in the
+/// `OtelAgent`'s own.
+fn obstacles(
+    observation: &Observation<'_>,
+    subject: &Subject<'_>,
+    desired: &Desired<'_>,
+) -> Vec<Obstacle> {
+    let wanted = subject.valid.wanted();
+    if wanted.on_nodes() || observation.namespace_limits.is_empty() {
+        return Vec::new();
+    }
+    let amounts = desired.recipe(wanted).map(|recipe| recipe.amounts());
+    let amounts = amounts.unwrap_or_default();
+    let limits = observation.namespace_limits.iter();
+    let obstacle = |(namespace, object, bounds): &(String, String, Vec<_>)| {
+        Some(Obstacle {
+            namespace: namespace.clone(),
+            object: object.clone(),
+            breach: breach(bounds, &amounts)?,
+        })
+    };
+    limits.filter_map(obstacle).collect()
+}
+
+/// Modes whose agents are about to be replaced only because this operator is another version.
+fn upgrade(
+    observation: &Observation<'_>,
+    subject: &Subject<'_>,
+    desired: &Desired<'_>,
+    plan: &Plan,
+) -> Option<Upgrade> {
+    let version = &subject.environment.operator_version;
+    let before = |mode: &Mode| {
+        let found = observation.workloads.get(mode)?;
+        let before = found.written_by.as_ref().filter(|before| *before != version)?;
+        let differs = found.workload.template != desired.template(*mode);
+        differs.then(|| (before.clone(), *mode))
+    };
+    let kept = plan.switch.as_ref()?.keep.keys();
+    let found: Vec<(String, Mode)> = kept.filter_map(before).collect();
+    Some(Upgrade {
+        before: found.first()?.0.clone(),
+        version: version.clone(),
+        modes: found.into_iter().map(|(_, mode)| mode).collect(),
+    })
+}

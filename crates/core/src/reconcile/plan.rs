@@ -1,0 +1,234 @@
+//! From what is observed to what is desired: the steps of one reconcile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use otelagent_api::Mode;
+use serde_json::Value;
+
+use super::injection::{self, Engines, Injection};
+use super::observation::{Observation, Subject};
+use super::step::{Intent, Precondition, Removal, Step};
+use crate::build::{Desired, Environment, Object, ValidAgent, is_as_wanted};
+use crate::inject::policy::PolicyError;
+use crate::names;
+use crate::status::InjectionState;
+use crate::switching::{self, Situation, WorkloadState, used};
+
+/// When to look again at what the API server has not confirmed yet.
+const SOON: Duration = Duration::from_secs(1);
+
+/// What one reconcile does.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Which modes' objects must exist, and which mode serves; `None` for a refused spec.
+    pub switch: Option<switching::Plan>,
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+    /// What is known of injection before the steps are executed.
+    pub injection: InjectionState,
+    /// When to reconcile again though nothing may have changed.
+    pub look_again: Option<Duration>,
+}
+
+impl Plan {
+    /// What the API server must confirm before any step is executed.
+    pub fn preconditions(&self) -> BTreeSet<Precondition> {
+        self.steps.iter().flat_map(Step::preconditions).collect()
+    }
+}
+
+/// The modes whose objects the plan may need: the wanted and the serving one, those that exist, and those
+/// that pods use.
+pub fn modes(observation: &Observation<'_>, subject: &Subject<'_>) -> BTreeSet<Mode> {
+    let used = users(observation, subject).into_keys();
+    let serving = serving(observation, subject);
+    let existing = observation.workloads.keys().copied();
+    let wanted = [subject.valid.wanted()].into_iter();
+    wanted.chain(serving).chain(existing).chain(used).collect()
+}
+
+/// Plans from scratch: nothing is remembered of the plan before.
+///
+/// # Errors
+/// If the API server would refuse what injects for its size.
+pub fn plan(
+    observation: &Observation<'_>,
+    subject: &Subject<'_>,
+    desired: &Desired<'_>,
+    engines: &Engines<'_>,
+) -> Result<Plan, PolicyError> {
+    let situation = situation(observation, subject, desired);
+    let mut switch = switching::plan(&situation);
+    let mut steps = writes(observation, subject, desired, &switch);
+    let recipe = switch.serving.and_then(|mode| desired.recipe(mode));
+    let injection = if subject.valid.selection.is_none() {
+        injection::withdraw(observation)
+    } else {
+        injection::activate(observation, subject, engines, recipe)?
+    };
+    let cuts_over = switch.serving != situation.serving;
+    steps.extend(switch.serving.filter(|_| cuts_over).map(Step::CutOver));
+    steps.extend(injection.steps);
+    steps.extend(removals(observation, desired, &switch));
+    let unconfirmed = observation.unconfirmed.contains(&subject.valid.wanted());
+    let look_again = [switch.look_again.take(), injection.look_again]
+        .into_iter()
+        .chain([unconfirmed.then_some(SOON)])
+        .flatten()
+        .min();
+    Ok(Plan {
+        switch: Some(switch),
+        steps,
+        injection: injection.state,
+        look_again,
+    })
+}
+
+/// The plan for a spec that was refused: the last good topology keeps running, and the API server is asked
+/// whether it still does.
+pub fn plan_refused(observation: &Observation<'_>) -> Plan {
+    let Injection { state, steps, .. } = injection::confirm_last_good(observation);
+    Plan {
+        switch: None,
+        steps,
+        injection: state,
+        look_again: None,
+    }
+}
+
+/// The state of a mode's agent workload against the template it should have; `None` in mode Sidecar. One
+/// that does not exist yet is waited for.
+pub(super) fn workload_state(
+    observation: &Observation<'_>,
+    valid: &ValidAgent,
+    desired: &Desired<'_>,
+    mode: Mode,
+) -> Option<WorkloadState> {
+    if !mode.on_nodes() {
+        return None;
+    }
+    let Some(found) = observation.workloads.get(&mode) else {
+        return Some(WorkloadState::pending("it does not exist yet"));
+    };
+    let template = desired.template(mode);
+    let state = &found.workload;
+    Some(state.state(&observation.nodes, template, valid.max_unready))
+}
+
+/// Only what may be so counts: who owns an object may have written its status too.
+fn may_be(subject: &Subject<'_>) -> impl Fn(&Mode) -> bool {
+    let is_platform = subject.environment.is_platform(&subject.valid.namespace);
+    move |mode| is_platform || !mode.on_nodes()
+}
+
+fn serving(observation: &Observation<'_>, subject: &Subject<'_>) -> Option<Mode> {
+    observation.last_mode().filter(may_be(subject))
+}
+
+fn users(observation: &Observation<'_>, subject: &Subject<'_>) -> BTreeMap<Mode, usize> {
+    let reported = observation.reported_routes().into_iter();
+    let existing = observation.workloads.keys().copied();
+    let known = reported
+        .filter(may_be(subject))
+        .chain(serving(observation, subject))
+        .chain(existing);
+    let mut users = used(observation.pods.users().clone(), &known.collect());
+    let asked = observation.used.iter();
+    users.extend(asked.map(|(mode, used)| (*mode, usize::from(*used))));
+    users
+}
+
+fn situation(
+    observation: &Observation<'_>,
+    subject: &Subject<'_>,
+    desired: &Desired<'_>,
+) -> Situation {
+    let valid = subject.valid;
+    let wanted = valid.wanted();
+    let state = workload_state(observation, valid, desired, wanted);
+    let workloads = observation.workloads.iter();
+    let is_outdated = |mode: &Mode| {
+        let found = observation.workloads.get(mode);
+        let template = desired.template(*mode);
+        found.is_some_and(|found| found.workload.is_outdated(&observation.nodes, template))
+    };
+    let others = Mode::ALL.into_iter().filter(|mode| *mode != wanted);
+    Situation {
+        now: observation.now,
+        wanted,
+        serving: serving(observation, subject),
+        wanted_ready: state.is_none_or(|state| state.is_ready_everywhere())
+            && !observation.unconfirmed.contains(&wanted),
+        users: users(observation, subject),
+        workloads: workloads
+            .map(|(mode, found)| (*mode, found.unused_since))
+            .collect(),
+        outdated: others.filter(is_outdated).collect(),
+        hold_old: valid.hold_old,
+    }
+}
+
+/// Applies what differs of the modes that must exist.
+fn writes(
+    observation: &Observation<'_>,
+    subject: &Subject<'_>,
+    desired: &Desired<'_>,
+    switch: &switching::Plan,
+) -> Vec<Step> {
+    let owner = subject.valid.owner();
+    let mut steps = Vec::new();
+    for (mode, unused_since) in &switch.keep {
+        for object in desired.objects(*mode) {
+            let live = live(observation, *mode, object);
+            let ours = live.filter(|live| owner.is_named_by(live));
+            let body = annotated(object, subject.environment, *unused_since);
+            let intent = Intent::sealed(object.kind(), body, ours.is_some());
+            if !ours.is_some_and(|live| is_as_wanted(live, &intent.body)) {
+                steps.push(Step::Apply(intent));
+            }
+        }
+    }
+    steps
+}
+
+fn annotated(object: &Object, environment: &Environment, unused: Option<Timestamp>) -> Value {
+    let mut body = object.to_json();
+    if matches!(object, Object::DaemonSet(_)) {
+        let annotations = &mut body["metadata"]["annotations"];
+        annotations[names::ANNOTATION_OPERATOR] = environment.operator_version.clone().into();
+        if let Some(since) = unused {
+            annotations[names::ANNOTATION_UNUSED_SINCE] = since.to_string().into();
+        }
+    }
+    body
+}
+
+/// The object of that name as it was observed, whoever made it.
+fn live<'a>(observation: &'a Observation<'_>, mode: Mode, object: &Object) -> Option<&'a Value> {
+    match object {
+        Object::DaemonSet(_) => observation.workloads.get(&mode).map(|found| &found.object),
+        Object::Service(_) => observation.service.as_ref(),
+    }
+}
+
+/// Removes the modes that no pod uses any more: the route first, then what it leads to.
+fn removals(
+    observation: &Observation<'_>,
+    desired: &Desired<'_>,
+    switch: &switching::Plan,
+) -> Vec<Step> {
+    let removal = |mode: &Mode| {
+        let objects = desired.objects(*mode).iter().rev();
+        let found = |object: &Object| {
+            let live = live(observation, *mode, object)?;
+            Some((object.kind(), live.clone()))
+        };
+        Step::Remove(Removal {
+            mode: *mode,
+            objects: objects.filter_map(found).collect(),
+        })
+    };
+    switch.remove.iter().map(removal).collect()
+}
