@@ -276,7 +276,7 @@ pub fn selection(agent: &OtelAgent) -> Option<Selection> {
 }
 
 /// What keeps one from being carried out that has this many `OtelAgent`s before it in its namespace.
-pub fn crowding(agent: &OtelAgent, environment: &Environment, older: usize) -> Option<Problem> {
+pub fn over_quota(agent: &OtelAgent, environment: &Environment, older: usize) -> Option<Problem> {
     let namespace = agent.namespace().unwrap_or_default();
     let is_crowded = !environment.is_platform(&namespace) && older >= MAX_PER_NAMESPACE;
     is_crowded.then(|| Problem {

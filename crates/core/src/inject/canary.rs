@@ -161,7 +161,7 @@ fn pod(name: &str, hash: &str, mut spec: Value) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "labels": {names::LABEL_PROOF: hash}},
+        "metadata": {"name": name, "labels": {names::LABEL_VERIFICATION: hash}},
         "spec": spec,
     })
 }
