@@ -164,7 +164,7 @@ pub(crate) async fn ensure(
     }
     let in_force = bind(context, valid, engine, &rendered, &recipe, standing).await?;
     let state = show(context, valid, engine, &rendered, &recipe, &in_force).await?;
-    let look_again = if state == InjectionState::InForce {
+    let look_again = if state == InjectionState::Active {
         sweep_own(context, valid, engine, &rendered, &recipe, &in_force).await?
     } else {
         None
@@ -329,7 +329,7 @@ async fn bind(
         .unwrap_or_else(|| standing.because.clone());
     let version = context.environment.operator_version.clone();
     let mut binding = rendered.binding.clone();
-    binding["metadata"]["annotations"][names::ANNOTATION_BECAUSE] = because.clone().into();
+    binding["metadata"]["annotations"][names::ANNOTATION_REASON] = because.clone().into();
     binding["metadata"]["annotations"][names::ANNOTATION_OPERATOR] = version.clone().into();
     binding["metadata"]["annotations"][names::ANNOTATION_RECIPE] = Value::String(recipe.hash());
     binding["metadata"]["annotations"][names::ANNOTATION_BOUND_AT] =
@@ -365,7 +365,7 @@ async fn show(
 ) -> Result<InjectionState, ControllerError> {
     let state = format!("{in_force:?}");
     if context.was_probed(&valid.uid, &state) {
-        return Ok(InjectionState::InForce);
+        return Ok(InjectionState::Active);
     }
     let others = engine::binding_kind(engine::other(engine));
     let pods = if owned(context, others, valid).is_empty() {
@@ -375,7 +375,7 @@ async fn show(
     };
     let Err(refusal) = probe(context, &pods, recipe).await? else {
         context.remember_probe(&valid.uid, Some(state));
-        return Ok(InjectionState::InForce);
+        return Ok(InjectionState::Active);
     };
     let message = format!("a pod created by dry-run was not injected: {refusal}");
     Ok(InjectionState::Failed {
@@ -393,13 +393,13 @@ pub(crate) async fn show_standing(
 ) -> Result<InjectionState, ControllerError> {
     let (uid, state) = (agent.uid().unwrap_or_default(), format!("{in_force:?}"));
     if context.was_probed(&uid, &state) {
-        return Ok(InjectionState::InForce);
+        return Ok(InjectionState::Active);
     }
     let label = names::agent_label(&agent.namespace().unwrap_or_default(), &agent.name_any());
     let seen = given_now(context, &label).await?;
     if in_force.recipe.as_ref() == Some(&seen) {
         context.remember_probe(&uid, Some(state));
-        return Ok(InjectionState::InForce);
+        return Ok(InjectionState::Active);
     }
     let message = format!("a pod created by dry-run was not injected as it should be: {seen}");
     Ok(InjectionState::Failed {

@@ -14,7 +14,7 @@ use otelagent_api::{Mode, OtelAgent, Routing};
 use otelagent_core::build::{Environment, Object, ValidAgent, topology};
 use otelagent_core::inject::Selection;
 use otelagent_core::names;
-use otelagent_core::status::{Coverage, LivePod, PodReport, Serving, count};
+use otelagent_core::pods::{Coverage, LivePod, PodReport, Serving, count};
 use otelagent_core::switching::{AgentPod, AgentWorkload, MaxUnready, NodeState, WorkloadState};
 
 /// What is in force for one `OtelAgent`, as found on its binding.
@@ -41,7 +41,7 @@ pub(crate) fn in_force(binding: &DynamicObject) -> InForce {
     let annotations = binding.annotations();
     let annotation = |key: &str| annotations.get(key).map(String::as_str);
     let policy = binding.data["spec"]["policyName"].as_str().map(Into::into);
-    let entry = annotation(names::ANNOTATION_ENTRY).map(engine::entry_in_force);
+    let entry = annotation(names::ANNOTATION_WEBHOOK_HASH).map(engine::entry_in_force);
     InForce {
         mode: annotation(names::ANNOTATION_SERVING).and_then(Mode::parse),
         recipe: annotation(names::ANNOTATION_RECIPE).map(Into::into),
@@ -49,7 +49,7 @@ pub(crate) fn in_force(binding: &DynamicObject) -> InForce {
             .and_then(|text| serde_json::from_str(text).ok()),
         policy: policy.or(entry),
         bound_at: annotation(names::ANNOTATION_BOUND_AT).and_then(|text| text.parse().ok()),
-        because: annotation(names::ANNOTATION_BECAUSE).map(Into::into),
+        because: annotation(names::ANNOTATION_REASON).map(Into::into),
         written_by: annotation(names::ANNOTATION_OPERATOR).map(Into::into),
     }
 }

@@ -14,6 +14,8 @@
 pub mod build;
 pub mod inject;
 pub mod names;
+pub mod pods;
+mod quantity;
 pub mod reconcile;
 pub mod restart;
 pub mod status;

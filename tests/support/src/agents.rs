@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use otelagent_api::OtelAgent;
-use otelagent_core::build::{Environment, Family, ServerVersion};
+use otelagent_core::build::{Environment, IpFamily, ServerVersion};
 
 /// An installation in `otelagent-system` on the newest supported server.
 pub fn environment() -> Environment {
@@ -15,7 +15,7 @@ pub fn environment() -> Environment {
             major: 1,
             minor: 37,
         },
-        nodes: Family::V4,
+        nodes: IpFamily::V4,
         operator_version: "0.0.0".into(),
     }
 }

@@ -12,16 +12,15 @@ mod environment;
 mod modes;
 mod objects;
 mod ownership;
-mod quantity;
 mod validate;
 
 pub use agent_config::Placement;
 pub use desired::Desired;
 pub use engine::{Choice, Engine, engine};
-pub use environment::{Environment, Family, ServerVersion};
+pub use environment::{Environment, IpFamily, ServerVersion};
 pub use modes::{Topology, topology};
 pub use objects::{Object, corrections, covers, is_as_wanted};
 pub use ownership::{ObjectOwner, is_applied};
 pub use validate::{
-    MAX_PER_NAMESPACE, Problem, ValidAgent, crowding, is_permitted, selection, validate,
+    MAX_PER_NAMESPACE, Problem, ValidAgent, is_permitted, over_quota, selection, validate,
 };

@@ -10,11 +10,11 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use otelagent_api::ResourceExt;
 
 use super::agent_config;
-use super::quantity::{self, MIB, no_nodes};
 use super::{Environment, ObjectOwner, topology};
 use crate::inject::policy::{self, PolicyInput};
 use crate::inject::{Namespaces, Selection};
 use crate::names;
+use crate::quantity::{self, MIB, no_nodes};
 use crate::switching::MaxUnready;
 use otelagent_api::{Mode, OnFailure, OtelAgent, OtelAgentSpec, Restart, Routing, Switchover};
 
@@ -276,7 +276,7 @@ pub fn selection(agent: &OtelAgent) -> Option<Selection> {
 }
 
 /// What keeps one from being carried out that has this many `OtelAgent`s before it in its namespace.
-pub fn crowding(agent: &OtelAgent, environment: &Environment, older: usize) -> Option<Problem> {
+pub fn over_quota(agent: &OtelAgent, environment: &Environment, older: usize) -> Option<Problem> {
     let namespace = agent.namespace().unwrap_or_default();
     let is_crowded = !environment.is_platform(&namespace) && older >= MAX_PER_NAMESPACE;
     is_crowded.then(|| Problem {

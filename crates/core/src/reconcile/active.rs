@@ -35,7 +35,7 @@ impl Active {
     /// Reads the annotations of a binding that binds `policy`, or of a webhook configuration.
     pub fn read(annotations: &BTreeMap<String, String>, policy: Option<&str>) -> Self {
         let text = |key: &str| annotations.get(key).map(String::as_str);
-        let configuration = text(names::ANNOTATION_ENTRY).map(webhook_configuration);
+        let configuration = text(names::ANNOTATION_WEBHOOK_HASH).map(webhook_configuration);
         Self {
             mode: text(names::ANNOTATION_SERVING).and_then(Mode::parse),
             recipe: text(names::ANNOTATION_RECIPE).map(Into::into),
@@ -43,7 +43,7 @@ impl Active {
                 .and_then(|text| serde_json::from_str(text).ok()),
             policy: policy.map(Into::into).or(configuration),
             bound_at: text(names::ANNOTATION_BOUND_AT).and_then(|text| text.parse().ok()),
-            reason: text(names::ANNOTATION_BECAUSE).map(Into::into),
+            reason: text(names::ANNOTATION_REASON).map(Into::into),
             written_by: text(names::ANNOTATION_OPERATOR).map(Into::into),
         }
     }

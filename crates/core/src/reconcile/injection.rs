@@ -45,7 +45,7 @@ pub(super) struct Injection {
     /// The steps.
     pub(super) steps: Vec<Step>,
     /// When to plan again, if something has still to go.
-    pub(super) look_again: Option<Duration>,
+    pub(super) requeue_after: Option<Duration>,
 }
 
 impl Injection {
@@ -53,7 +53,7 @@ impl Injection {
         Self {
             state,
             steps: Vec::new(),
-            look_again: None,
+            requeue_after: None,
         }
     }
 }
@@ -110,7 +110,7 @@ pub(super) fn activate(
     }
     steps.extend(activation(observation, subject, kind, &rendered, recipe, moves));
     steps.push(confirmation(observation, engine.engine(), &rendered, recipe));
-    let (retire, look_again) = if moves {
+    let (retire, requeue_after) = if moves {
         (None, None)
     } else {
         retirement(observation, engine.engine(), &rendered, recipe)
@@ -119,7 +119,7 @@ pub(super) fn activate(
     Ok(Injection {
         state: InjectionState::Unknown,
         steps,
-        look_again,
+        requeue_after,
     })
 }
 
@@ -207,7 +207,7 @@ fn activation(
     let version = subject.environment.operator_version.clone();
     let mut binding = rendered.binding.clone();
     let annotations = &mut binding["metadata"]["annotations"];
-    annotations[names::ANNOTATION_BECAUSE] = reason.clone().into();
+    annotations[names::ANNOTATION_REASON] = reason.clone().into();
     annotations[names::ANNOTATION_OPERATOR] = version.clone().into();
     annotations[names::ANNOTATION_RECIPE] = recipe.hash().into();
     let name = binding["metadata"]["name"].as_str().unwrap_or_default();

@@ -13,7 +13,7 @@ use crate::build::{Environment, ValidAgent};
 use crate::inject::Selection;
 use crate::inject::limits::Bound;
 use crate::names;
-use crate::status::PodTally;
+use crate::pods::PodTally;
 use crate::switching::{AgentWorkload, NodeState};
 
 /// What the caches hold about one `OtelAgent` at one moment.

@@ -9,7 +9,8 @@ use super::observation::{Observation, Subject};
 use super::plan::{Plan, workload_state};
 use crate::build::{Desired, Problem};
 use crate::inject::limits::breach;
-use crate::status::{Facts, Failure, InjectionState, Obstacle, Restarts, Serving, Upgrade};
+use crate::pods::Serving;
+use crate::status::{Facts, Failure, InjectionState, NamespaceLimit, Restarts, Upgrade};
 use crate::switching::{MaxUnready, WorkloadState};
 
 /// When a settled object is reconciled again though nothing changed.
@@ -27,7 +28,7 @@ pub struct Outcome {
     /// What is known of restarts; `None` where workloads are left alone.
     pub restarts: Option<Restarts>,
     /// When to reconcile again though nothing may have changed.
-    pub look_again: Option<Duration>,
+    pub requeue_after: Option<Duration>,
 }
 
 impl Outcome {
@@ -37,7 +38,7 @@ impl Outcome {
             injection: plan.injection.clone(),
             active: observation.active.clone(),
             restarts: None,
-            look_again: plan.look_again,
+            requeue_after: plan.requeue_after,
         };
         if plan.injection == InjectionState::NotWanted && plan.switch.is_some() {
             outcome.active = Active::default();
@@ -46,15 +47,15 @@ impl Outcome {
     }
 
     /// Asks for another reconcile within this time.
-    pub fn look_again_within(&mut self, time: Option<Duration>) {
-        self.look_again = self.look_again.into_iter().chain(time).min();
+    pub fn requeue_within(&mut self, time: Option<Duration>) {
+        self.requeue_after = self.requeue_after.into_iter().chain(time).min();
     }
 
     /// When to reconcile again: what waits on time alone needs it.
     pub fn next(&self) -> Duration {
         let is_failed = matches!(self.injection, InjectionState::Failed { .. });
         let retry = if is_failed { RETRY } else { RESYNC };
-        self.look_again.map_or(retry, |sooner| sooner.min(retry))
+        self.requeue_after.map_or(retry, |sooner| sooner.min(retry))
     }
 }
 
@@ -90,12 +91,12 @@ pub fn facts(
         wanted_workload: (serving != Some(wanted))
             .then(|| wanted_state(plan, wanted, state(wanted)))
             .flatten(),
-        held: switch
-            .map(|switch| switch.older_paths(wanted))
+        older_routes: switch
+            .map(|switch| switch.older_routes(wanted))
             .unwrap_or_default(),
-        paths: routes,
-        obstacles: obstacles(observation, subject, desired),
-        because: outcome.active.reason.clone(),
+        routes,
+        namespace_limits: namespace_limits(observation, subject, desired),
+        recipe_reason: outcome.active.reason.clone(),
         upgrade: upgrade(observation, subject, desired, plan),
         restarts: outcome.restarts.clone(),
         failure,
@@ -123,8 +124,8 @@ pub fn refused(
         problems,
         serving: mode.map(|mode| (mode, endpoint.unwrap_or_default())),
         serving_workload: mode.and_then(state),
-        paths: observation.reported_routes(),
-        because: outcome.active.reason.clone(),
+        routes: observation.reported_routes(),
+        recipe_reason: outcome.active.reason.clone(),
         failure,
         ..common(observation, outcome)
     }
@@ -143,13 +144,13 @@ fn common(observation: &Observation<'_>, outcome: &Outcome) -> Facts {
         serving: None,
         serving_workload: None,
         wanted_workload: None,
-        held: Vec::new(),
-        paths: Vec::new(),
+        older_routes: Vec::new(),
+        routes: Vec::new(),
         pods: observation.pods.report(serving.as_ref()),
         injection: outcome.injection.clone(),
-        winners: observation.winners.clone(),
-        obstacles: Vec::new(),
-        because: None,
+        overlapping: observation.winners.clone(),
+        namespace_limits: Vec::new(),
+        recipe_reason: None,
         upgrade: None,
         restarts: None,
         failure: None,
@@ -175,11 +176,11 @@ fn wanted_state(plan: &Plan, wanted: Mode, state: Option<WorkloadState>) -> Opti
 
 /// What would keep pods out of selected namespaces because of the sidecar; agents on nodes are in the
 /// `OtelAgent`'s own.
-fn obstacles(
+fn namespace_limits(
     observation: &Observation<'_>,
     subject: &Subject<'_>,
     desired: &Desired<'_>,
-) -> Vec<Obstacle> {
+) -> Vec<NamespaceLimit> {
     let wanted = subject.valid.wanted();
     if wanted.on_nodes() || observation.namespace_limits.is_empty() {
         return Vec::new();
@@ -187,14 +188,14 @@ fn obstacles(
     let amounts = desired.recipe(wanted).map(|recipe| recipe.amounts());
     let amounts = amounts.unwrap_or_default();
     let limits = observation.namespace_limits.iter();
-    let obstacle = |(namespace, object, bounds): &(String, String, Vec<_>)| {
-        Some(Obstacle {
+    let limit = |(namespace, object, bounds): &(String, String, Vec<_>)| {
+        Some(NamespaceLimit {
             namespace: namespace.clone(),
             object: object.clone(),
             breach: breach(bounds, &amounts)?,
         })
     };
-    limits.filter_map(obstacle).collect()
+    limits.filter_map(limit).collect()
 }
 
 /// Modes whose agents are about to be replaced only because this operator is another version.

@@ -29,7 +29,7 @@ pub struct Plan {
     /// What is known of injection before the steps are executed.
     pub injection: InjectionState,
     /// When to reconcile again though nothing may have changed.
-    pub look_again: Option<Duration>,
+    pub requeue_after: Option<Duration>,
 }
 
 impl Plan {
@@ -73,7 +73,7 @@ pub fn plan(
     steps.extend(injection.steps);
     steps.extend(removals(observation, desired, &switch));
     let unconfirmed = observation.unconfirmed.contains(&subject.valid.wanted());
-    let look_again = [switch.look_again.take(), injection.look_again]
+    let requeue_after = [switch.requeue_after.take(), injection.requeue_after]
         .into_iter()
         .chain([unconfirmed.then_some(SOON)])
         .flatten()
@@ -82,7 +82,7 @@ pub fn plan(
         switch: Some(switch),
         steps,
         injection: injection.state,
-        look_again,
+        requeue_after,
     })
 }
 
@@ -94,7 +94,7 @@ pub fn plan_refused(observation: &Observation<'_>) -> Plan {
         switch: None,
         steps,
         injection: state,
-        look_again: None,
+        requeue_after: None,
     }
 }
 

@@ -9,14 +9,14 @@
 //!
 //! Must not know how workloads are read or written.
 
-mod look;
+mod poll;
 mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::status::WorkloadRef;
+use crate::pods::WorkloadRef;
 
-pub use look::{held_back, hold, next_to_look_at};
+pub use poll::{NewPods, next_to_poll};
 pub use workload::{Budget, Guard, KINDS, State, Workload, is_restartable, patch, release};
 
 /// What is observed of the workloads of one `OtelAgent`.
@@ -32,7 +32,7 @@ pub struct Round {
     pub known: BTreeMap<WorkloadRef, Verdict>,
     /// Candidates that must not be restarted now, and why: the server refused it, or new pods would be
     /// no better.
-    pub held_back: BTreeMap<WorkloadRef, String>,
+    pub blocked: BTreeMap<WorkloadRef, String>,
     /// What a restart would be for: `OtelAgent` and recipe, see [`purpose`].
     pub purpose: String,
     /// How many may be restarted at a time.
@@ -136,7 +136,7 @@ fn judge<'a>(
             Verdict::Stuck
         };
     }
-    if let Some(why) = observed.held_back.get(&workload.owner) {
+    if let Some(why) = observed.blocked.get(&workload.owner) {
         return waits(why);
     }
     if let Some(budget) = workload.guarded_by() {
@@ -280,7 +280,7 @@ mod tests {
     fn one_that_is_held_back_keeps_nobody_else_from_being_restarted() {
         let mut observed = observed(vec![settled("a"), settled("b")]);
         let refused = (owner("Deployment", "a"), "a webhook refused it".to_owned());
-        observed.held_back = BTreeMap::from([refused]);
+        observed.blocked = BTreeMap::from([refused]);
         let decision = decide(&observed);
         assert_eq!(decision.restart, [owner("Deployment", "b")]);
         assert_eq!(

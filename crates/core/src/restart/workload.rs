@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::names;
-use crate::status::WorkloadRef;
+use crate::pods::WorkloadRef;
 use otelagent_api::Selector;
 
 /// Kinds of `apps/v1` that can be restarted, with the names of their resources.

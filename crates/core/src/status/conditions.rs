@@ -3,8 +3,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::injected::injected;
-use super::pods::name_owners;
 use super::{Facts, InjectionState, restarts};
+use crate::pods::name_owners;
 use crate::switching::WorkloadState;
 use otelagent_api::{
     ACCEPTED, AgentCounts, INJECTED, OtelAgentStatus, READY, RESTARTING, SWITCHING,
@@ -48,7 +48,7 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
         observed_generation: facts.generation,
         mode: facts.serving.as_ref().map(|(mode, _)| *mode),
         endpoint: facts.serving.as_ref().map(|(_, endpoint)| endpoint.clone()),
-        paths: facts.paths.clone(),
+        paths: facts.routes.clone(),
         agents: Some(agents(facts)),
         pods: Some(facts.pods.counts.clone()),
         restarts: facts.restarts.as_ref().map(restarts::counts),
@@ -173,7 +173,7 @@ fn ready(facts: &Facts) -> Assessment {
         return assess(false, "PodsUncovered", uncovered(facts));
     }
     let served = match &facts.injection {
-        InjectionState::InForce => format!("a pod created now is served in mode {serving}"),
+        InjectionState::Active => format!("a pod created now is served in mode {serving}"),
         InjectionState::NotWanted => {
             format!("agents serve in mode {serving}; no workloads are selected")
         }
@@ -261,14 +261,18 @@ fn switching(facts: &Facts) -> Assessment {
             format!("{} ({owners})", on_older_paths.join(", ")),
         );
     }
-    if !facts.held.is_empty() {
-        let held: Vec<&str> = facts.held.iter().map(|mode| mode.as_str()).collect();
+    if !facts.older_routes.is_empty() {
+        let older: Vec<&str> = facts
+            .older_routes
+            .iter()
+            .map(|mode| mode.as_str())
+            .collect();
         return assess(
             true,
             "OldPathHeld",
             format!(
                 "no running pod uses {} any more; it stays until the last has ended, and a little longer",
-                held.join(", ")
+                older.join(", ")
             ),
         );
     }
@@ -364,7 +368,8 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
 
     use super::*;
-    use crate::status::{PodReport, Upgrade, WorkloadRef};
+    use crate::pods::{PodReport, WorkloadRef};
+    use crate::status::Upgrade;
     use otelagent_api::Mode;
 
     fn facts(second: i64) -> Facts {
@@ -382,13 +387,13 @@ mod tests {
             serving: Some((Mode::NodeLocal, "http://node.x.svc:4317".into())),
             serving_workload: Some(ready),
             wanted_workload: None,
-            held: Vec::new(),
-            paths: Vec::new(),
+            older_routes: Vec::new(),
+            routes: Vec::new(),
             pods: PodReport::default(),
-            injection: InjectionState::InForce,
-            winners: Vec::new(),
-            obstacles: Vec::new(),
-            because: None,
+            injection: InjectionState::Active,
+            overlapping: Vec::new(),
+            namespace_limits: Vec::new(),
+            recipe_reason: None,
             upgrade: None,
             restarts: None,
             failure: None,
@@ -500,7 +505,7 @@ mod tests {
     #[test]
     fn an_upgrade_that_makes_pods_stale_or_replaces_agents_is_named_as_the_reason() {
         let mut upgraded = facts(0);
-        upgraded.because = Some("the upgrade of the operator from 1 to 2".into());
+        upgraded.recipe_reason = Some("the upgrade of the operator from 1 to 2".into());
         upgraded.pods.outdated.insert(owner("Pod", "one"), 1);
         let status = report(&upgraded, None);
         let injected = find(&status, INJECTED);

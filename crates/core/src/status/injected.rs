@@ -1,8 +1,8 @@
 //! The condition `Injected`: whether pods that are created now get what is injected, and which did not.
 
 use super::conditions::{Assessment, assess, first_few};
-use super::pods::name_owners;
 use super::{Facts, InjectionState};
+use crate::pods::name_owners;
 
 pub(super) fn injected(facts: &Facts) -> Assessment {
     match &facts.injection {
@@ -22,13 +22,13 @@ pub(super) fn injected(facts: &Facts) -> Assessment {
             "nothing is injected before the first agents are ready",
         ),
         InjectionState::Failed { reason, message } => assess(false, reason, message.clone()),
-        InjectionState::InForce => in_force(facts),
+        InjectionState::Active => in_force(facts),
     }
 }
 
 fn in_force(facts: &Facts) -> Assessment {
     let missed = (facts.pods.counts.missed > 0).then(|| missed(facts));
-    if !facts.obstacles.is_empty() {
+    if !facts.namespace_limits.is_empty() {
         let all: Vec<String> = [obstructed(facts)].into_iter().chain(missed).collect();
         return assess(false, "PodsRefused", all.join("; "));
     }
@@ -44,15 +44,15 @@ fn in_force(facts: &Facts) -> Assessment {
             format!(
                 "selected pods are injected when they are created; {pods} have an older configuration than that of {} \
                  until they are restarted ({owners})",
-                facts.because.as_deref().unwrap_or("the present spec"),
+                facts.recipe_reason.as_deref().unwrap_or("the present spec"),
             ),
         );
     }
     let served = "selected pods are injected when they are created";
-    if facts.winners.is_empty() {
+    if facts.overlapping.is_empty() {
         return assess(true, "InForce", served);
     }
-    let winners = first_few(&facts.winners, ", ");
+    let winners = first_few(&facts.overlapping, ", ");
     assess(
         true,
         "InForce",
@@ -69,7 +69,7 @@ fn missed(facts: &Facts) -> String {
 /// Where pods cannot be created any more, and what to do about it.
 fn obstructed(facts: &Facts) -> String {
     let told: Vec<String> = facts
-        .obstacles
+        .namespace_limits
         .iter()
         .map(|found| {
             format!(

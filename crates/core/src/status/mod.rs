@@ -4,11 +4,9 @@
 
 mod conditions;
 mod injected;
-mod pods;
 mod restarts;
 
 pub use conditions::{Note, report, transitions, upgrade};
-pub use pods::{Controller, Coverage, LivePod, PodReport, PodTally, Serving, WorkloadRef, count};
 
 use std::collections::BTreeMap;
 
@@ -16,6 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::build::Problem;
 use crate::inject::limits::Breach;
+use crate::pods::{PodReport, WorkloadRef};
 use crate::restart::Verdict;
 use crate::switching::WorkloadState;
 use otelagent_api::Mode;
@@ -38,19 +37,19 @@ pub struct Facts {
     /// The wanted mode's workload, where it differs from the serving one.
     pub wanted_workload: Option<WorkloadState>,
     /// Modes that stand though neither wanted nor serving: an older path may still be used.
-    pub held: Vec<Mode>,
+    pub older_routes: Vec<Mode>,
     /// Node modes whose agents stand, or are about to.
-    pub paths: Vec<Mode>,
+    pub routes: Vec<Mode>,
     /// The pods.
     pub pods: PodReport,
     /// What is so of injection.
     pub injection: InjectionState,
     /// Older `OtelAgent`s that select some of the same pods, and get them.
-    pub winners: Vec<String>,
+    pub overlapping: Vec<String>,
     /// What would keep pods out of namespaces because of the container that is injected.
-    pub obstacles: Vec<Obstacle>,
+    pub namespace_limits: Vec<NamespaceLimit>,
     /// What made the recipe in force the one it is, in words.
-    pub because: Option<String>,
+    pub recipe_reason: Option<String>,
     /// Agents that are about to be replaced though the spec is as it was.
     pub upgrade: Option<Upgrade>,
     /// What is so of restarts; `None` where workloads are left alone.
@@ -70,7 +69,7 @@ pub struct Restarts {
 
 /// What a namespace demands and the injected container does not meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Obstacle {
+pub struct NamespaceLimit {
     /// The namespace.
     pub namespace: String,
     /// Kind and name of the object that demands it.
@@ -105,7 +104,7 @@ pub enum InjectionState {
     /// The object selects no workloads.
     NotWanted,
     /// A dry-run pod was injected as the recipe says.
-    InForce,
+    Active,
     /// No vehicle has ever been ready, so nothing may be injected yet.
     WaitingForAgents,
     /// Nothing was found out in this reconcile: the condition stays as it was.

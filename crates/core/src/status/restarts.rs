@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::Restarts;
 use super::conditions::{Assessment, assess, first_few};
-use super::{Restarts, WorkloadRef};
+use crate::pods::WorkloadRef;
 use crate::restart::Verdict;
 use otelagent_api::RestartCounts;
 

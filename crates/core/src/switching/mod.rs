@@ -52,7 +52,7 @@ pub struct Plan {
     /// Modes whose objects must go.
     pub remove: BTreeSet<Mode>,
     /// When to look again, if a held path is all that is left to wait for.
-    pub look_again: Option<Duration>,
+    pub requeue_after: Option<Duration>,
 }
 
 impl Plan {
@@ -64,7 +64,7 @@ impl Plan {
 
     /// Modes that stand though neither wanted nor serving: somebody may still use them, were it a pod
     /// that is on its way out.
-    pub fn older_paths(&self, wanted: Mode) -> Vec<Mode> {
+    pub fn older_routes(&self, wanted: Mode) -> Vec<Mode> {
         let is_older = |mode: &Mode| *mode != wanted && Some(*mode) != self.serving;
         self.keep.keys().copied().filter(is_older).collect()
     }
@@ -98,7 +98,7 @@ pub fn plan(observed: &Situation) -> Plan {
         keep: BTreeMap::new(),
         first,
         remove: BTreeSet::new(),
-        look_again: None,
+        requeue_after: None,
     };
     // What is in force now is needed until the flip has been made, however long its proof takes.
     let wanted = first.is_none().then_some(observed.wanted);
@@ -121,7 +121,7 @@ pub fn plan(observed: &Situation) -> Plan {
         match remaining(since, observed.now, observed.hold_old) {
             Some(left) => {
                 plan.keep.insert(mode, Some(since));
-                plan.look_again = Some(plan.look_again.map_or(left, |other| other.min(left)));
+                plan.requeue_after = Some(plan.requeue_after.map_or(left, |other| other.min(left)));
             }
             None => {
                 plan.remove.insert(mode);
@@ -210,11 +210,11 @@ mod tests {
     #[test]
     fn an_older_path_is_told_of_while_it_stands_and_not_before_or_after() {
         assert_eq!(
-            plan(&flipped()).older_paths(Mode::HostPort),
+            plan(&flipped()).older_routes(Mode::HostPort),
             [Mode::NodeLocal]
         );
         assert_eq!(
-            plan(&settled(Mode::NodeLocal)).older_paths(Mode::NodeLocal),
+            plan(&settled(Mode::NodeLocal)).older_routes(Mode::NodeLocal),
             []
         );
         let mut over = Situation {
@@ -222,7 +222,7 @@ mod tests {
             ..flipped()
         };
         over.workloads.insert(Mode::NodeLocal, Some(at(-3600)));
-        assert_eq!(plan(&over).older_paths(Mode::HostPort), []);
+        assert_eq!(plan(&over).older_routes(Mode::HostPort), []);
     }
 
     #[test]
@@ -288,7 +288,7 @@ mod tests {
         };
         let first = plan(&observed);
         assert_eq!(first.keep.get(&Mode::NodeLocal), Some(&Some(at(0))));
-        assert_eq!(first.look_again, Some(Duration::from_mins(1)));
+        assert_eq!(first.requeue_after, Some(Duration::from_mins(1)));
 
         observed.workloads.insert(Mode::NodeLocal, Some(at(0)));
         observed.now = at(59);

@@ -6,7 +6,7 @@ mod host_port;
 mod node_local;
 mod sidecar;
 
-use super::{Environment, Family, Object, Placement, ValidAgent};
+use super::{Environment, IpFamily, Object, Placement, ValidAgent};
 use crate::inject::Recipe;
 use crate::inject::environment::{self, HOST_IP};
 use otelagent_api::{EnvFrom, Mode};
@@ -39,8 +39,8 @@ pub fn topology(mode: Mode) -> &'static dyn Topology {
 fn on_own_node(agent: &ValidAgent, environment: &Environment) -> String {
     let port = agent.spec.ports.grpc;
     match environment.nodes {
-        Family::V4 => format!("http://$({HOST_IP}):{port}"),
-        Family::V6 => format!("http://[$({HOST_IP})]:{port}"),
+        IpFamily::V4 => format!("http://$({HOST_IP}):{port}"),
+        IpFamily::V6 => format!("http://[$({HOST_IP})]:{port}"),
     }
 }
 

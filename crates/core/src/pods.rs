@@ -254,7 +254,7 @@ fn owner(pod: &LivePod<'_>) -> WorkloadRef {
 }
 
 /// The first few owners as a person reads them: `Deployment shop/cart: 3, Pod shop/one: 1 and 2 more`.
-pub(super) fn name_owners(owners: &BTreeMap<WorkloadRef, usize>) -> String {
+pub(crate) fn name_owners(owners: &BTreeMap<WorkloadRef, usize>) -> String {
     let named: Vec<String> = owners
         .iter()
         .take(NAMED)
