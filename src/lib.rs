@@ -5,5 +5,6 @@
 //!
 //! Decisions are in `crates/core`, the API in `crates/api`, the webhook in `crates/webhook`.
 
+mod cache;
 pub mod controller;
 pub mod runtime;

@@ -1,210 +1,203 @@
-//! Reading the caches: what is so of one `OtelAgent`, as values for the pure rooms.
+//! Reads the caches, once: everything they hold about one `OtelAgent`, as values.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::Cell;
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::DynamicObject;
-
-use super::engine;
-use super::kept::Pods;
-use super::stores::{Stores, serves};
-use otelagent_api::{Mode, OtelAgent, Routing};
-use otelagent_core::build::{Environment, Object, ValidAgent, topology};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
+use otelagent_api::{ACCEPTED, Mode, OtelAgent, Routing};
+use otelagent_core::build::{MAX_PER_NAMESPACE, is_permitted, selection};
 use otelagent_core::inject::Selection;
+use otelagent_core::inject::exclusion::{self, Candidate};
+use otelagent_core::inject::kinds::ADMISSION_KINDS;
 use otelagent_core::names;
-use otelagent_core::pods::{Coverage, LivePod, PodReport, Serving, count};
-use otelagent_core::switching::{AgentPod, AgentWorkload, MaxUnready, NodeState, WorkloadState};
+use otelagent_core::pods::{Coverage, LivePod, PodTally, count};
+use otelagent_core::reconcile::{
+    Active, AdmissionObject, Observation, ObservedWorkload, binding_kind, other,
+};
+use otelagent_core::switching::{AgentPod, AgentWorkload, NodeState};
+use serde_json::Value;
 
-/// What is in force for one `OtelAgent`, as found on its binding.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct InForce {
-    /// The mode pods are given.
-    pub(crate) mode: Option<Mode>,
-    /// Hash of the recipe they are given.
-    pub(crate) recipe: Option<String>,
-    /// The pods it is for.
-    pub(crate) selection: Option<Selection>,
-    /// The policy it binds, or which entry of the webhook it is.
-    pub(crate) policy: Option<String>,
-    /// Since when it has been so.
-    pub(crate) bound_at: Option<Timestamp>,
-    /// What made its recipe the one in force.
-    pub(crate) because: Option<String>,
-    /// Version of the operator that wrote it last.
-    pub(crate) written_by: Option<String>,
-}
+use super::context::Context;
+use crate::cache::{Pods, Stores, in_namespaces, may_meet, serves};
 
-/// Reads a real binding, or a real entry of the webhook.
-pub(crate) fn in_force(binding: &DynamicObject) -> InForce {
-    let annotations = binding.annotations();
-    let annotation = |key: &str| annotations.get(key).map(String::as_str);
-    let policy = binding.data["spec"]["policyName"].as_str().map(Into::into);
-    let entry = annotation(names::ANNOTATION_WEBHOOK_HASH).map(engine::entry_in_force);
-    InForce {
-        mode: annotation(names::ANNOTATION_SERVING).and_then(Mode::parse),
-        recipe: annotation(names::ANNOTATION_RECIPE).map(Into::into),
-        selection: annotation(names::ANNOTATION_SELECTION)
-            .and_then(|text| serde_json::from_str(text).ok()),
-        policy: policy.or(entry),
-        bound_at: annotation(names::ANNOTATION_BOUND_AT).and_then(|text| text.parse().ok()),
-        because: annotation(names::ANNOTATION_REASON).map(Into::into),
-        written_by: annotation(names::ANNOTATION_OPERATOR).map(Into::into),
+/// Everything the caches hold about one `OtelAgent`. Of one that is too many in its namespace nobody needs
+/// to know whose pods it would take, which costs a look at every other one.
+pub(crate) fn observe<'a>(context: &Context, agent: &'a OtelAgent) -> Observation<'a> {
+    let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
+    let older = older(&context.stores, agent);
+    let admission = admission_objects(&context.stores, agent);
+    let active = active(context, &admission);
+    let winners = if older < MAX_PER_NAMESPACE {
+        winners(context, agent)
+    } else {
+        Vec::new()
+    };
+    let exclusions = exclusion::exclusions(&winners);
+    let selection = selected(context, agent, &active);
+    let nodes = context.stores.nodes.read().states();
+    let workloads = Mode::ALL.into_iter().filter_map(|mode| {
+        let found = context.stores.daemon_set(&namespace, &name, mode)?;
+        Some((mode, workload(&context.stores, agent, &found, mode)))
+    });
+    Observation {
+        now: Context::now(),
+        agent,
+        older,
+        pods: pods(context, agent, &nodes, selection.as_ref(), &exclusions),
+        namespace_limits: namespace_limits(context, agent, selection.as_ref()),
+        active,
+        exclusions,
+        winners: winners
+            .iter()
+            .map(|winner| format!("{}/{}", winner.namespace, winner.name))
+            .collect(),
+        workloads: workloads.collect(),
+        service: service(&context.stores, &namespace, &name),
+        nodes,
+        admission,
+        unconfirmed: std::collections::BTreeSet::new(),
+        used: BTreeMap::new(),
     }
 }
 
-/// Vehicles that exist, and since when each has had no user.
-pub(crate) fn workloads(
-    stores: &Stores,
-    namespace: &str,
-    name: &str,
-) -> BTreeMap<Mode, Option<Timestamp>> {
-    let found = |mode| {
-        stores
-            .daemon_set(namespace, name, mode)
-            .map(|object| (mode, unused_since(&object)))
-    };
-    Mode::ALL.into_iter().filter_map(found).collect()
-}
-
-fn unused_since(object: &DaemonSet) -> Option<Timestamp> {
-    object
-        .annotations()
-        .get(names::ANNOTATION_UNUSED_SINCE)
-        .and_then(|text| text.parse().ok())
-}
-
-/// What is so of a node mode's workload, measured against the template it should have. A vehicle that
-/// does not exist yet is waited for.
-pub(crate) fn workload_state(
-    stores: &Stores,
-    agent: &ValidAgent,
-    environment: &Environment,
-    mode: Mode,
-) -> Option<WorkloadState> {
-    if !mode.on_nodes() {
-        return None;
+/// The pods that should be injected: those the spec selects, or those that are selected now where the spec
+/// asks for what it may not have.
+fn selected(context: &Context, agent: &OtelAgent, active: &Active) -> Option<Selection> {
+    if is_refused(agent) || !is_permitted(agent, &context.environment) {
+        active.selection.clone()
+    } else {
+        selection(agent)
     }
-    let template = wanted_template(agent, environment, mode);
-    let Some(object) = stores.daemon_set(&agent.namespace, &agent.name, mode) else {
-        return Some(WorkloadState::pending("it does not exist yet"));
-    };
-    let workload = workload(stores, &object, &agent.label(), mode);
-    Some(workload.state(&stores.nodes.read().0, &template, agent.max_unready))
 }
 
-/// Vehicles beside the wanted one of which some node has no agent but one of an older spec.
-pub(crate) fn outdated(
+/// Whether the present generation of the spec was refused.
+fn is_refused(agent: &OtelAgent) -> bool {
+    let status = agent.status.as_ref();
+    let mut conditions = status.iter().flat_map(|status| &status.conditions);
+    conditions.any(|condition| {
+        condition.type_ == ACCEPTED
+            && condition.status == "False"
+            && condition.observed_generation == agent.metadata.generation
+    })
+}
+
+/// Cluster-scoped objects that bear the name of an `OtelAgent`.
+fn admission_objects(stores: &Stores, agent: &OtelAgent) -> Vec<AdmissionObject> {
+    let own = Some((agent.namespace().unwrap_or_default(), agent.name_any()));
+    let uid = agent.uid().unwrap_or_default();
+    let mut found = Vec::new();
+    for kind in ADMISSION_KINDS {
+        let Some(store) = stores.admission.get(kind) else {
+            continue;
+        };
+        let named = |object: &DynamicObject| {
+            names::owner_of_cluster_object(&object.name_any()) == own
+        };
+        for object in store.state_filter(named) {
+            let owner = object.labels().get(names::LABEL_OWNER_UID);
+            found.push(AdmissionObject {
+                kind,
+                name: object.name_any(),
+                uid: object.uid(),
+                is_ours: owner.is_some_and(|owner| *owner == uid),
+                object: serde_json::to_value(object.as_ref()).unwrap_or_default(),
+            });
+        }
+    }
+    found
+}
+
+/// What new pods are given: by the engine that is used, or, until it is active, by the other one.
+fn active(context: &Context, admission: &[AdmissionObject]) -> Active {
+    let found = context.engines().into_iter().find_map(|engine| {
+        let kind = binding_kind(engine);
+        let mut own = admission.iter();
+        own.find(|object| object.kind == kind && object.is_ours && is_binding(object))
+    });
+    found.map(|found| read_active(&found.object)).unwrap_or_default()
+}
+
+/// Whether it is the real binding and not the canary's: its name has no further part.
+fn is_binding(object: &AdmissionObject) -> bool {
+    let owner = names::owner_of_cluster_object(&object.name);
+    owner.is_some_and(|(namespace, name)| {
+        object.name == names::cluster_object(&namespace, &name, None)
+    })
+}
+
+/// Reads a real binding, or a real webhook configuration.
+pub(crate) fn read_active(binding: &Value) -> Active {
+    let annotations = &binding["metadata"]["annotations"];
+    let annotations: BTreeMap<String, String> =
+        serde_json::from_value(annotations.clone()).unwrap_or_default();
+    Active::read(&annotations, binding["spec"]["policyName"].as_str())
+}
+
+fn service(stores: &Stores, namespace: &str, name: &str) -> Option<Value> {
+    let reference = ObjectRef::<Service>::new(name).within(namespace);
+    let found = stores.services.iter().find_map(|store| store.get(&reference))?;
+    serde_json::to_value(found.as_ref()).ok()
+}
+
+fn workload(
     stores: &Stores,
-    agent: &ValidAgent,
-    environment: &Environment,
-) -> BTreeSet<Mode> {
-    let label = agent.label();
-    let is_outdated = |mode: &Mode| {
-        let found = stores.daemon_set(&agent.namespace, &agent.name, *mode);
-        found.is_some_and(|object| {
-            let template = wanted_template(agent, environment, *mode);
-            workload(stores, &object, &label, *mode).is_outdated(&stores.nodes.read().0, &template)
-        })
-    };
-    let others = Mode::ALL.into_iter().filter(|mode| *mode != agent.wanted());
-    others.filter(is_outdated).collect()
-}
-
-fn wanted_template(agent: &ValidAgent, environment: &Environment, mode: Mode) -> String {
-    let objects = topology(mode).objects(agent, environment);
-    objects.iter().find_map(template_of).unwrap_or_default()
-}
-
-/// What is so of a vehicle as it stands, whatever it should be: for objects whose spec is refused.
-pub(crate) fn existing_workload(
-    stores: &Stores,
-    namespace: &str,
-    name: &str,
+    agent: &OtelAgent,
+    object: &DaemonSet,
     mode: Mode,
-) -> Option<WorkloadState> {
-    let object = stores.daemon_set(namespace, name, mode)?;
-    let label = names::agent_label(namespace, name);
-    let workload = workload(stores, &object, &label, mode);
-    let template = workload.template.clone();
-    Some(workload.state(&stores.nodes.read().0, &template, MaxUnready::default()))
-}
-
-fn workload(stores: &Stores, object: &DaemonSet, label: &str, mode: Mode) -> AgentWorkload {
+) -> ObservedWorkload {
+    let namespace = agent.namespace().unwrap_or_default();
+    let label = names::agent_label(&namespace, &agent.name_any());
     let status = object.status.clone().unwrap_or_default();
     let known = stores.pods.read();
-    let namespace = object.namespace().unwrap_or_default();
-    let pods = known
-        .agents_of(&namespace, label)
-        .filter(|(_, pod)| serves(&pod.labels, label, mode));
-    AgentWorkload {
-        observed: status.observed_generation.is_some()
-            && status.observed_generation == object.metadata.generation,
-        desired: status.desired_number_scheduled,
-        template: template_label(object).unwrap_or_default(),
-        pods: pods
-            .map(|(name, pod)| AgentPod {
-                name: name.to_owned(),
-                node: pod.node.as_deref().map(Into::into),
-                ready: pod.ready && !pod.terminating,
-                waits_for: pod.waits_for.as_deref().map(Into::into),
-                template: pod.labels.get(names::LABEL_TEMPLATE).cloned(),
-            })
-            .collect(),
+    let pods = known.agents_of(&namespace, &label);
+    let pods = pods.filter(|(_, pod)| serves(&pod.labels, &label, mode));
+    let text = |key: &str| object.annotations().get(key);
+    let template = object.spec.as_ref().and_then(|spec| {
+        let labels = spec.template.metadata.as_ref()?.labels.as_ref()?;
+        labels.get(names::LABEL_TEMPLATE).cloned()
+    });
+    ObservedWorkload {
+        workload: AgentWorkload {
+            observed: status.observed_generation.is_some()
+                && status.observed_generation == object.metadata.generation,
+            desired: status.desired_number_scheduled,
+            template: template.unwrap_or_default(),
+            pods: pods
+                .map(|(name, pod)| AgentPod {
+                    name: name.to_owned(),
+                    node: pod.node.as_deref().map(Into::into),
+                    ready: pod.ready && !pod.terminating,
+                    waits_for: pod.waits_for.as_deref().map(Into::into),
+                    template: pod.labels.get(names::LABEL_TEMPLATE).cloned(),
+                })
+                .collect(),
+        },
+        unused_since: text(names::ANNOTATION_UNUSED_SINCE).and_then(|text| text.parse().ok()),
+        written_by: text(names::ANNOTATION_OPERATOR).cloned(),
+        object: serde_json::to_value(object).unwrap_or_default(),
     }
-}
-
-/// Another version of the operator that wrote a vehicle whose agents this one renders anew, and so
-/// replaces.
-pub(crate) fn replaced_version(
-    stores: &Stores,
-    agent: &ValidAgent,
-    environment: &Environment,
-    mode: Mode,
-) -> Option<String> {
-    let live = stores.daemon_set(&agent.namespace, &agent.name, mode)?;
-    let version = live.annotations().get(names::ANNOTATION_OPERATOR)?;
-    let differs = *version != environment.operator_version
-        && template_label(&live).unwrap_or_default() != wanted_template(agent, environment, mode);
-    differs.then(|| version.clone())
-}
-
-fn template_of(object: &Object) -> Option<String> {
-    match object {
-        Object::DaemonSet(object) => template_label(object),
-        Object::Service(_) => None,
-    }
-}
-
-fn template_label(object: &DaemonSet) -> Option<String> {
-    object
-        .spec
-        .as_ref()?
-        .template
-        .metadata
-        .as_ref()?
-        .labels
-        .as_ref()?
-        .get(names::LABEL_TEMPLATE)
-        .cloned()
 }
 
 /// Counts the pods of one `OtelAgent`.
-pub(crate) fn pods(
-    stores: &Stores,
-    environment: &Environment,
+fn pods(
+    context: &Context,
     agent: &OtelAgent,
-    in_force: &InForce,
+    nodes: &NodeState,
     selection: Option<&Selection>,
     exclusions: &[Selection],
-) -> PodReport {
+) -> PodTally {
+    let environment = &context.environment;
     let own = agent.namespace().unwrap_or_default();
     let label = names::agent_label(&own, &agent.name_any());
     // Elsewhere a pod that bears the label was not injected: anybody may label pods.
     let reaches = |name: &str| name == own || environment.is_platform(&own);
-    let labels_of = stores.namespaces.read();
-    let known = stores.pods.read();
+    let labels_of = context.stores.namespaces.read();
+    let known = context.stores.pods.read();
     // Others of the cluster's pods can neither be this object's nor be missed by it.
     let namespaces: Vec<_> = known
         .namespaces()
@@ -227,23 +220,15 @@ pub(crate) fn pods(
             ready: pod.ready,
         })
     });
-    let serving = in_force
-        .mode
-        .zip(in_force.recipe.as_deref())
-        .map(|(mode, recipe)| Serving { mode, recipe });
-    let coverage = coverage(&stores.nodes.read().0, &known, agent, &label);
-    let serving = serving.as_ref();
-    count(&label, serving, selection, exclusions, &coverage, pods)
+    let coverage = coverage(nodes, &known, agent, &label);
+    count(&label, selection, exclusions, &coverage, pods)
 }
 
 /// Where the agents of one `OtelAgent` are ready.
 fn coverage(nodes: &NodeState, known: &Pods, agent: &OtelAgent, label: &str) -> Coverage {
-    let nodes = nodes.iter();
+    let ready = nodes.iter().filter(|(_, ready)| **ready);
     let mut coverage = Coverage {
-        nodes: nodes
-            .filter(|(_, ready)| **ready)
-            .map(|(name, _)| name.clone())
-            .collect(),
+        nodes: ready.map(|(name, _)| name.clone()).collect(),
         ..Coverage::default()
     };
     let namespace = agent.namespace().unwrap_or_default();
@@ -260,4 +245,86 @@ fn coverage(nodes: &NodeState, known: &Pods, agent: &OtelAgent, label: &str) -> 
         coverage.anywhere.insert(Mode::NodeLocal);
     }
     coverage
+}
+
+/// What selected namespaces demand of a sidecar. Agents on nodes are in the `OtelAgent`'s own namespace.
+fn namespace_limits(
+    context: &Context,
+    agent: &OtelAgent,
+    selection: Option<&Selection>,
+) -> Vec<(String, String, Vec<otelagent_core::inject::limits::Bound>)> {
+    let Some(selection) = selection.filter(|_| agent.spec.mode == Mode::Sidecar) else {
+        return Vec::new();
+    };
+    let stores = &context.stores;
+    let labels = stores.namespaces.read();
+    in_namespaces(
+        &stores.limit_ranges.read(),
+        &stores.resource_quotas.read(),
+        |namespace| {
+            !context.environment.is_excluded(namespace)
+                && selection.in_namespace(namespace, &labels.labels(namespace))
+        },
+    )
+}
+
+/// Other `OtelAgent`s that come before one and may select a pod of it, oldest first.
+fn winners(context: &Context, agent: &OtelAgent) -> Vec<Candidate> {
+    let Some(me) = candidate(context, agent) else {
+        return Vec::new();
+    };
+    let all = context.stores.agents.state();
+    let others = all.iter().filter_map(|other| other.0.as_ref().ok());
+    let platform = &context.environment.platform_namespaces;
+    let others: Vec<Candidate> = others
+        .filter(|other| may_meet(&agent.metadata, &other.metadata, platform))
+        .filter_map(|other| candidate(context, other))
+        .collect();
+    let winners = exclusion::winners(&me, &others).into_iter();
+    winners.cloned().collect()
+}
+
+/// An `OtelAgent` as it competes for pods: by its spec, or by what is active where its spec was refused.
+///
+/// Whoever owns an object may write anything into it, its status included, at any moment. So it is not
+/// judged by its status alone, or it would take pods between a change and the refusal.
+fn candidate(context: &Context, agent: &OtelAgent) -> Option<Candidate> {
+    let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
+    let selection = if is_refused(agent) || !is_permitted(agent, &context.environment) {
+        let name = names::cluster_object(&namespace, &name, None);
+        let found = context.engines().into_iter().find_map(|engine| {
+            let store = context.stores.admission.get(binding_kind(engine))?;
+            store.find(|object| object.name_any() == name)
+        })?;
+        let object = serde_json::to_value(found.as_ref()).unwrap_or_default();
+        read_active(&object).selection
+    } else {
+        selection(agent)
+    }?;
+    let created = agent.creation_timestamp();
+    Some(Candidate {
+        created: created.map(|time| time.0.to_string()).unwrap_or_default(),
+        namespace,
+        name,
+        selection,
+    })
+}
+
+/// How many `OtelAgent`s of its namespace are older than one, counted as far as it matters: there may be
+/// thousands.
+fn older(stores: &Stores, agent: &OtelAgent) -> usize {
+    let own = &agent.metadata;
+    let counted = Cell::new(0);
+    let _enough = stores.agents.find(|other| {
+        let other = other.meta();
+        if other.namespace == own.namespace && rank(other) < rank(own) {
+            counted.set(counted.get() + 1);
+        }
+        counted.get() == MAX_PER_NAMESPACE
+    });
+    counted.get()
+}
+
+fn rank(of: &ObjectMeta) -> (Option<&Time>, Option<&String>) {
+    (of.creation_timestamp.as_ref(), of.name.as_ref())
 }

@@ -19,7 +19,7 @@ pub mod plan;
 pub mod step;
 
 pub use active::Active;
-pub use injection::{Engines, Render};
+pub use injection::{Engines, Render, binding_kind, other};
 pub use observation::{AdmissionObject, Observation, ObservedWorkload, Subject};
 pub use outcome::Outcome;
 pub use plan::{Plan, modes, plan, plan_refused};

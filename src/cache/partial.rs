@@ -23,11 +23,11 @@ pub(crate) type Labels = BTreeMap<String, String>;
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = Pod)]
 #[serde(from = "PodParts")]
-pub(crate) struct SlimPod {
+pub(crate) struct PartialPod {
     pub(crate) metadata: ObjectMeta,
     pub(crate) labels: Labels,
     pub(crate) controller: Option<Controller>,
-    pub(crate) node: Option<Placement>,
+    pub(crate) node: Option<NodePlacement>,
     pub(crate) ready: bool,
     pub(crate) terminating: bool,
     /// Whether the kubelet runs it from a file: nobody can inject or restart it.
@@ -38,7 +38,7 @@ pub(crate) struct SlimPod {
 
 /// A pod's node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Placement {
+pub(crate) enum NodePlacement {
     /// It runs there.
     On(String),
     /// It was made for that node and waits to be scheduled there.
@@ -49,7 +49,7 @@ pub(crate) enum Placement {
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = Node)]
 #[serde(from = "NodeParts")]
-pub(crate) struct SlimNode {
+pub(crate) struct PartialNode {
     pub(crate) metadata: ObjectMeta,
     pub(crate) ready: bool,
 }
@@ -58,7 +58,7 @@ pub(crate) struct SlimNode {
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = Namespace)]
 #[serde(from = "NamespaceParts")]
-pub(crate) struct SlimNamespace {
+pub(crate) struct PartialNamespace {
     pub(crate) metadata: ObjectMeta,
     pub(crate) labels: Labels,
 }
@@ -198,7 +198,7 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-impl From<PodParts> for SlimPod {
+impl From<PodParts> for PartialPod {
     fn from(parts: PodParts) -> Self {
         let PodParts {
             metadata,
@@ -218,7 +218,7 @@ impl From<PodParts> for SlimPod {
     }
 }
 
-impl From<NodeParts> for SlimNode {
+impl From<NodeParts> for PartialNode {
     fn from(parts: NodeParts) -> Self {
         let metadata = parts.metadata;
         Self {
@@ -228,7 +228,7 @@ impl From<NodeParts> for SlimNode {
     }
 }
 
-impl From<NamespaceParts> for SlimNamespace {
+impl From<NamespaceParts> for PartialNamespace {
     fn from(parts: NamespaceParts) -> Self {
         let metadata = parts.metadata;
         Self {
@@ -262,9 +262,9 @@ fn controller(owners: Vec<OwnerReference>) -> Option<Controller> {
 }
 
 impl PodSpec {
-    fn placement(self) -> Option<Placement> {
-        let meant_for = || Some(Placement::MeantFor(self.affinity?.node()?));
-        self.node_name.map(Placement::On).or_else(meant_for)
+    fn placement(self) -> Option<NodePlacement> {
+        let meant_for = || Some(NodePlacement::MeantFor(self.affinity?.node()?));
+        self.node_name.map(NodePlacement::On).or_else(meant_for)
     }
 }
 
@@ -316,7 +316,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(json: serde_json::Value) -> SlimPod {
+    fn pod(json: serde_json::Value) -> PartialPod {
         serde_json::from_value(json).unwrap()
     }
 
@@ -331,7 +331,7 @@ mod tests {
             "status": {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
                 "message": "0/2 nodes are available: 1 node(s) didn't have free ports. preemption: none"}]},
         }));
-        assert_eq!(waiting.node, Some(Placement::MeantFor("n2".into())));
+        assert_eq!(waiting.node, Some(NodePlacement::MeantFor("n2".into())));
         assert_eq!(
             waiting.waits_for.as_deref(),
             Some("0/2 nodes are available: 1 node(s) didn't have free ports")
@@ -348,7 +348,7 @@ mod tests {
             "metadata": {"name": "a"}, "spec": {"nodeName": "n1", "affinity": preferred},
             "status": {"conditions": [{"type": "Ready", "status": "True", "message": "long"}]},
         }));
-        assert_eq!(runs.node, Some(Placement::On("n1".into())));
+        assert_eq!(runs.node, Some(NodePlacement::On("n1".into())));
         assert!(runs.ready && runs.waits_for.is_none());
     }
 

@@ -4,120 +4,18 @@
 //! `Deployment` share their labels and their owner, and a cache says of a change whether it matters.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt::Debug;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 
-use kube::{Resource, ResourceExt};
-use serde::de::DeserializeOwned;
-use tokio::sync::watch;
-
-use super::slim::{Labels, Placement, SlimNamespace, SlimNode, SlimPod};
+use super::partial::{Labels, NodePlacement, PartialPod};
+use super::store::Cache;
 use otelagent_core::names::{LABEL_AGENT, LABEL_OWNER};
 use otelagent_core::pods::Controller;
-use otelagent_core::switching::NodeState;
-
-/// What is kept of one kind.
-pub(crate) trait Cache: Default + Send + Sync + 'static {
-    /// The kind as it arrives.
-    type Object: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static;
-    /// What a change means to others.
-    type News;
-
-    /// Takes in an object; `None` where nothing changed that is kept.
-    fn put(&mut self, object: Self::Object) -> Option<Self::News>;
-
-    /// Forgets an object; `None` where it was not kept.
-    fn remove(&mut self, object: &Self::Object) -> Option<Self::News>;
-}
-
-/// A cache that one watch fills and every pass reads.
-pub(crate) struct Kept<C> {
-    cache: RwLock<C>,
-    filled: watch::Sender<bool>,
-}
-
-impl<C: Cache> Default for Kept<C> {
-    fn default() -> Self {
-        Self {
-            cache: RwLock::default(),
-            filled: watch::Sender::new(false),
-        }
-    }
-}
-
-impl<C: Cache> Kept<C> {
-    /// The cache as it is now. Nothing is taken in meanwhile, so read it and let go.
-    pub(crate) fn read(&self) -> RwLockReadGuard<'_, C> {
-        self.cache.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The cache, to be changed by its watch.
-    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, C> {
-        self.cache.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts a whole list in place of what was kept.
-    pub(crate) fn fill(&self, cache: C) {
-        *self.write() = cache;
-        self.filled.send_replace(true);
-    }
-
-    /// Returns once a whole list was seen.
-    pub(crate) async fn wait_until_filled(&self) {
-        // The sender lives as long as this does.
-        let _ = self.filled.subscribe().wait_for(|filled| *filled).await;
-    }
-}
-
-/// Whether nodes are Ready, by name.
-#[derive(Default)]
-pub(crate) struct Nodes(pub(crate) NodeState);
-
-impl Cache for Nodes {
-    type Object = SlimNode;
-    type News = ();
-
-    fn put(&mut self, node: SlimNode) -> Option<()> {
-        let before = self.0.insert(node.name_any(), node.ready);
-        (before != Some(node.ready)).then_some(())
-    }
-
-    fn remove(&mut self, node: &SlimNode) -> Option<()> {
-        self.0.remove(&node.name_any()).map(|_| ())
-    }
-}
-
-/// Labels of namespaces, by name.
-#[derive(Default)]
-pub(crate) struct Namespaces(BTreeMap<String, Arc<Labels>>);
-
-impl Namespaces {
-    /// Labels of a namespace; none where it is not known (yet).
-    pub(crate) fn labels(&self, name: &str) -> Arc<Labels> {
-        self.0.get(name).cloned().unwrap_or_default()
-    }
-}
-
-impl Cache for Namespaces {
-    type Object = SlimNamespace;
-    type News = ();
-
-    fn put(&mut self, namespace: SlimNamespace) -> Option<()> {
-        let (name, labels) = (namespace.name_any(), Arc::new(namespace.labels));
-        let before = self.0.insert(name, labels.clone());
-        (before != Some(labels)).then_some(())
-    }
-
-    fn remove(&mut self, namespace: &SlimNamespace) -> Option<()> {
-        self.0.remove(&namespace.name_any()).map(|_| ())
-    }
-}
 
 /// What is kept of one pod.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct KnownPod {
+pub(crate) struct CachedPod {
     pub(crate) labels: Arc<Labels>,
     pub(crate) controller: Option<Arc<Controller>>,
     /// The node it runs on, or was made for.
@@ -130,7 +28,7 @@ pub(crate) struct KnownPod {
     pub(crate) waits_for: Option<Box<str>>,
 }
 
-impl KnownPod {
+impl CachedPod {
     /// The node it runs on.
     pub(crate) fn runs_on(&self) -> Option<&str> {
         self.node.as_deref().filter(|_| self.placed)
@@ -145,15 +43,15 @@ impl KnownPod {
 #[derive(Default)]
 pub(crate) struct Pods {
     namespaces: HashMap<Box<str>, PodsOfNamespace>,
-    labels: Shared<Labels>,
-    controllers: Shared<Controller>,
-    nodes: Shared<str>,
+    labels: Interned<Labels>,
+    controllers: Interned<Controller>,
+    nodes: Interned<str>,
 }
 
 /// The live pods of one namespace.
 #[derive(Default)]
 pub(crate) struct PodsOfNamespace {
-    pods: HashMap<Box<str>, KnownPod>,
+    pods: HashMap<Box<str>, CachedPod>,
     /// How many carry which value of the label that says who injected them.
     injected: HashMap<Box<str>, usize>,
     /// The same of the label that says whose agents they are.
@@ -161,7 +59,7 @@ pub(crate) struct PodsOfNamespace {
 }
 
 /// A pod came, changed or went: its labels before and after.
-pub(crate) struct PodNews {
+pub(crate) struct PodChange {
     pub(crate) namespace: String,
     pub(crate) labels: Vec<Arc<Labels>>,
 }
@@ -178,7 +76,7 @@ impl Pods {
         &'a self,
         namespace: &str,
         label: &'a str,
-    ) -> impl Iterator<Item = (&'a str, &'a KnownPod)> {
+    ) -> impl Iterator<Item = (&'a str, &'a CachedPod)> {
         let namespace = self.namespaces.get(namespace).into_iter();
         namespace
             .filter(move |namespace| namespace.agents.contains_key(label))
@@ -186,14 +84,14 @@ impl Pods {
             .filter(move |(_, pod)| pod.mark(LABEL_OWNER) == Some(label))
     }
 
-    fn intern(&mut self, seen: SlimPod) -> KnownPod {
+    fn intern(&mut self, seen: PartialPod) -> CachedPod {
         let is_agent = seen.labels.contains_key(LABEL_OWNER);
         let (node, placed) = match seen.node {
-            Some(Placement::On(node)) => (Some(node), true),
-            Some(Placement::MeantFor(node)) => (Some(node), false),
+            Some(NodePlacement::On(node)) => (Some(node), true),
+            Some(NodePlacement::MeantFor(node)) => (Some(node), false),
             None => (None, false),
         };
-        KnownPod {
+        CachedPod {
             labels: self.labels.share(seen.labels),
             controller: seen.controller.map(|found| self.controllers.share(found)),
             node: node.map(|node| self.nodes.share(node)),
@@ -204,20 +102,20 @@ impl Pods {
         }
     }
 
-    fn let_go(&mut self, pod: &KnownPod) {
-        self.labels.let_go(&pod.labels);
+    fn release(&mut self, pod: &CachedPod) {
+        self.labels.release(&pod.labels);
         if let Some(controller) = &pod.controller {
-            self.controllers.let_go(controller);
+            self.controllers.release(controller);
         }
         if let Some(node) = &pod.node {
-            self.nodes.let_go(node);
+            self.nodes.release(node);
         }
     }
 }
 
 impl PodsOfNamespace {
     /// Name and what is kept of every pod.
-    pub(crate) fn pods(&self) -> impl Iterator<Item = (&str, &KnownPod)> {
+    pub(crate) fn pods(&self) -> impl Iterator<Item = (&str, &CachedPod)> {
         self.pods.iter().map(|(name, pod)| (&**name, pod))
     }
 
@@ -226,7 +124,7 @@ impl PodsOfNamespace {
         self.injected.contains_key(label)
     }
 
-    fn insert(&mut self, name: String, pod: KnownPod) -> Option<KnownPod> {
+    fn insert(&mut self, name: String, pod: CachedPod) -> Option<CachedPod> {
         count(&mut self.injected, pod.mark(LABEL_AGENT));
         count(&mut self.agents, pod.mark(LABEL_OWNER));
         let before = self.pods.insert(name.into(), pod);
@@ -234,13 +132,13 @@ impl PodsOfNamespace {
         before
     }
 
-    fn remove(&mut self, name: &str) -> Option<KnownPod> {
+    fn remove(&mut self, name: &str) -> Option<CachedPod> {
         let before = self.pods.remove(name);
         self.uncount(before.as_ref());
         before
     }
 
-    fn uncount(&mut self, pod: Option<&KnownPod>) {
+    fn uncount(&mut self, pod: Option<&CachedPod>) {
         if let Some(pod) = pod {
             discount(&mut self.injected, pod.mark(LABEL_AGENT));
             discount(&mut self.agents, pod.mark(LABEL_OWNER));
@@ -268,10 +166,10 @@ fn discount(marks: &mut HashMap<Box<str>, usize>, mark: Option<&str>) {
 }
 
 impl Cache for Pods {
-    type Object = SlimPod;
-    type News = PodNews;
+    type Object = PartialPod;
+    type Change = PodChange;
 
-    fn put(&mut self, mut seen: SlimPod) -> Option<PodNews> {
+    fn insert(&mut self, mut seen: PartialPod) -> Option<PodChange> {
         if seen.mirror {
             return None;
         }
@@ -284,28 +182,28 @@ impl Cache for Pods {
         let is_as_before = of_namespace.pods.get(name.as_str()) == Some(&pod);
         let before = of_namespace.insert(name, pod);
         if let Some(before) = &before {
-            self.let_go(before);
+            self.release(before);
         }
         if is_as_before {
             return None;
         }
         let before = before.map(|pod| pod.labels);
         let before = before.filter(|before| *before != labels);
-        Some(PodNews {
+        Some(PodChange {
             namespace,
             labels: before.into_iter().chain([labels]).collect(),
         })
     }
 
-    fn remove(&mut self, seen: &SlimPod) -> Option<PodNews> {
+    fn remove(&mut self, seen: &PartialPod) -> Option<PodChange> {
         let namespace = seen.metadata.namespace.as_deref()?;
         let of_namespace = self.namespaces.get_mut(namespace)?;
         let pod = of_namespace.remove(seen.metadata.name.as_deref()?)?;
         if of_namespace.pods.is_empty() {
             self.namespaces.remove(namespace);
         }
-        self.let_go(&pod);
-        Some(PodNews {
+        self.release(&pod);
+        Some(PodChange {
             namespace: namespace.to_owned(),
             labels: vec![pod.labels],
         })
@@ -313,15 +211,15 @@ impl Cache for Pods {
 }
 
 /// Equal values kept once.
-struct Shared<T: ?Sized>(HashSet<Arc<T>>);
+struct Interned<T: ?Sized>(HashSet<Arc<T>>);
 
-impl<T: ?Sized> Default for Shared<T> {
+impl<T: ?Sized> Default for Interned<T> {
     fn default() -> Self {
         Self(HashSet::new())
     }
 }
 
-impl<T: ?Sized + Eq + Hash> Shared<T> {
+impl<T: ?Sized + Eq + Hash> Interned<T> {
     fn share<V: Borrow<T> + Into<Arc<T>>>(&mut self, value: V) -> Arc<T> {
         if let Some(known) = self.0.get(value.borrow()) {
             return known.clone();
@@ -332,7 +230,7 @@ impl<T: ?Sized + Eq + Hash> Shared<T> {
     }
 
     /// Forgets a value whose last holder lets go. Holders are only added under the lock of the cache.
-    fn let_go(&mut self, value: &Arc<T>) {
+    fn release(&mut self, value: &Arc<T>) {
         if Arc::strong_count(value) <= 2 {
             self.0.remove(&**value);
         }
@@ -345,7 +243,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(name: &str, labels: &[(&str, &str)]) -> SlimPod {
+    fn pod(name: &str, labels: &[(&str, &str)]) -> PartialPod {
         let labels: Labels = labels
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
@@ -360,12 +258,12 @@ mod tests {
         .unwrap()
     }
 
-    fn told(news: Option<PodNews>) -> Option<Vec<Labels>> {
-        let labels = news?.labels.into_iter();
+    fn told(change: Option<PodChange>) -> Option<Vec<Labels>> {
+        let labels = change?.labels.into_iter();
         Some(labels.map(|labels| (*labels).clone()).collect())
     }
 
-    fn labels(of: &SlimPod) -> Labels {
+    fn labels(of: &PartialPod) -> Labels {
         of.labels.clone()
     }
 
@@ -373,13 +271,13 @@ mod tests {
     fn what_does_not_change_what_is_kept_is_no_news() {
         let mut pods = Pods::default();
         let cart = pod("cart-1", &[("app", "cart")]);
-        assert_eq!(told(pods.put(cart.clone())), Some(vec![labels(&cart)]));
-        assert_eq!(told(pods.put(cart.clone())), None);
-        let ready = SlimPod {
+        assert_eq!(told(pods.insert(cart.clone())), Some(vec![labels(&cart)]));
+        assert_eq!(told(pods.insert(cart.clone())), None);
+        let ready = PartialPod {
             ready: true,
             ..cart.clone()
         };
-        assert_eq!(told(pods.put(ready)), Some(vec![labels(&cart)]));
+        assert_eq!(told(pods.insert(ready)), Some(vec![labels(&cart)]));
         assert_eq!(told(pods.remove(&cart)), Some(vec![labels(&cart)]));
         assert_eq!(told(pods.remove(&cart)), None);
     }
@@ -388,9 +286,9 @@ mod tests {
     fn a_pod_whose_labels_change_is_told_under_both() {
         let mut pods = Pods::default();
         let (before, after) = (pod("a", &[("app", "cart")]), pod("a", &[("app", "till")]));
-        pods.put(before.clone());
+        pods.insert(before.clone());
         assert_eq!(
-            told(pods.put(after.clone())),
+            told(pods.insert(after.clone())),
             Some(vec![labels(&before), labels(&after)])
         );
     }
@@ -400,10 +298,10 @@ mod tests {
         let mut pods = Pods::default();
         let injected = [("a", "x.one"), ("b", "x.one"), ("c", "x.two")];
         for (name, label) in injected {
-            pods.put(pod(name, &[(LABEL_AGENT, label)]));
+            pods.insert(pod(name, &[(LABEL_AGENT, label)]));
         }
         let agent = pod("agent", &[(LABEL_OWNER, "x.one")]);
-        pods.put(agent.clone());
+        pods.insert(agent.clone());
         let has =
             |pods: &Pods, label: &str| pods.namespaces().any(|(_, of)| of.has_injected(label));
         assert!(has(&pods, "x.one") && has(&pods, "x.two"));
@@ -417,7 +315,7 @@ mod tests {
         assert_eq!(pods.agents_of("elsewhere", "x.one").count(), 0);
         pods.remove(&pod("a", &[]));
         assert!(has(&pods, "x.one"));
-        pods.put(pod("b", &[(LABEL_AGENT, "x.two")]));
+        pods.insert(pod("b", &[(LABEL_AGENT, "x.two")]));
         assert!(!has(&pods, "x.one") && has(&pods, "x.two"));
         pods.remove(&agent);
         assert_eq!(pods.agents_of("shop", "x.one").count(), 0);
@@ -426,11 +324,11 @@ mod tests {
     #[test]
     fn pods_of_one_owner_share_what_they_have_in_common_and_nothing_of_it_stays() {
         let mut pods = Pods::default();
-        let all: Vec<SlimPod> = (0..100)
+        let all: Vec<PartialPod> = (0..100)
             .map(|n| pod(&format!("cart-{n}"), &[("app", "cart")]))
             .collect();
         for one in &all {
-            pods.put(one.clone());
+            pods.insert(one.clone());
         }
         let kept = |pods: &Pods| {
             (
@@ -440,7 +338,7 @@ mod tests {
             )
         };
         assert_eq!(kept(&pods), (1, 1, 1));
-        pods.put(pod("cart-0", &[("app", "till")]));
+        pods.insert(pod("cart-0", &[("app", "till")]));
         assert_eq!(kept(&pods), (2, 1, 1));
         for one in &all {
             pods.remove(one);
@@ -452,25 +350,25 @@ mod tests {
     #[test]
     fn pods_that_the_kubelet_runs_from_a_file_are_not_kept() {
         let mut pods = Pods::default();
-        let mirror = SlimPod {
+        let mirror = PartialPod {
             mirror: true,
             ..pod("a", &[])
         };
-        assert!(pods.put(mirror).is_none() && pods.namespaces.is_empty());
+        assert!(pods.insert(mirror).is_none() && pods.namespaces.is_empty());
     }
 
     #[test]
     fn a_node_is_news_when_its_readiness_changes() {
         let mut nodes = Nodes::default();
-        let node = |ready: &str| -> SlimNode {
+        let node = |ready: &str| -> PartialNode {
             serde_json::from_value(json!({
                 "metadata": {"name": "n1"}, "status": {"conditions": [{"type": "Ready", "status": ready}]},
             }))
             .unwrap()
         };
-        assert!(nodes.put(node("True")).is_some());
-        assert!(nodes.put(node("True")).is_none());
-        assert!(nodes.put(node("False")).is_some());
+        assert!(nodes.insert(node("True")).is_some());
+        assert!(nodes.insert(node("True")).is_none());
+        assert!(nodes.insert(node("False")).is_some());
         assert!(nodes.remove(&node("False")).is_some());
         assert!(nodes.0.is_empty());
     }

@@ -21,7 +21,7 @@ const DEPTH: usize = 100;
 
 /// One that was read, or what is known of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Guarded(pub(crate) Result<OtelAgent, Unreadable>);
+pub(crate) struct Decoded(pub(crate) Result<OtelAgent, Unreadable>);
 
 /// One that cannot be read.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ struct Marks {
     deletion_timestamp: Option<Time>,
 }
 
-impl<'de> Deserialize<'de> for Guarded {
+impl<'de> Deserialize<'de> for Decoded {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut is_cut = false;
         let object = Shallow {
@@ -167,7 +167,7 @@ impl From<Marks> for ObjectMeta {
     }
 }
 
-impl Resource for Guarded {
+impl Resource for Decoded {
     type DynamicType = ();
     type Scope = NamespaceResourceScope;
 
@@ -235,7 +235,7 @@ mod tests {
             agent("deep", &deep()),
             agent("two", "7")
         );
-        let list: ObjectList<Guarded> = serde_json::from_str(&text).unwrap();
+        let list: ObjectList<Decoded> = serde_json::from_str(&text).unwrap();
         let read: Vec<(String, bool)> = list
             .items
             .iter()
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn a_watch_goes_on_past_it() {
         let text = format!(r#"{{"type":"ADDED","object":{}}}"#, agent("deep", &deep()));
-        let event: WatchEvent<Guarded> = serde_json::from_str(&text).unwrap();
+        let event: WatchEvent<Decoded> = serde_json::from_str(&text).unwrap();
         let WatchEvent::Added(found) = event else {
             panic!("another event");
         };

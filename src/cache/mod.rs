@@ -1,0 +1,29 @@
+//! What the watches over the cluster have seen.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`watches`] | one watch per kind, with back-off |
+//! | [`stores`] | one store per kind |
+//! | [`store`] | caches of our own, and those of nodes and namespaces |
+//! | [`pods`] | the cluster's pods, a few words each |
+//! | [`namespace_limits`] | LimitRanges and ResourceQuotas |
+//! | [`partial`] | pods, nodes and namespaces as they are decoded: only the fields that count |
+//! | [`decode`] | `OtelAgent`s, each decoded by itself |
+//! | [`trigger`] | which `OtelAgent`s a change concerns |
+
+mod decode;
+mod namespace_limits;
+mod partial;
+mod pods;
+mod store;
+mod stores;
+mod trigger;
+mod watches;
+
+pub(crate) use decode::Decoded;
+pub(crate) use namespace_limits::in_namespaces;
+pub(crate) use partial::{NodePlacement, PartialPod};
+pub(crate) use pods::{CachedPod, Pods};
+pub(crate) use stores::{Stores, admission_resource, serves};
+pub(crate) use trigger::{Trigger, may_meet};
+pub(crate) use watches::build;

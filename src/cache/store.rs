@@ -1,0 +1,121 @@
+//! Caches that one watch fills and every reconcile reads.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use kube::{Resource, ResourceExt};
+use otelagent_core::switching::NodeState;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use super::partial::{Labels, PartialNamespace, PartialNode};
+
+/// What is kept of one kind.
+pub(crate) trait Cache: Default + Send + Sync + 'static {
+    /// The kind as it arrives.
+    type Object: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static;
+    /// What a change means to others.
+    type Change;
+
+    /// Takes in an object; `None` where nothing changed that is kept.
+    fn insert(&mut self, object: Self::Object) -> Option<Self::Change>;
+
+    /// Forgets an object; `None` where it was not kept.
+    fn remove(&mut self, object: &Self::Object) -> Option<Self::Change>;
+}
+
+/// A cache that one watch fills and every pass reads.
+pub(crate) struct Cached<C> {
+    cache: RwLock<C>,
+    filled: watch::Sender<bool>,
+}
+
+impl<C: Cache> Default for Cached<C> {
+    fn default() -> Self {
+        Self {
+            cache: RwLock::default(),
+            filled: watch::Sender::new(false),
+        }
+    }
+}
+
+impl<C: Cache> Cached<C> {
+    /// The cache as it is now. Nothing is taken in meanwhile, so read it and let go.
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, C> {
+        self.cache.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The cache, to be changed by its watch.
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, C> {
+        self.cache.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a whole list in place of what was kept.
+    pub(crate) fn fill(&self, cache: C) {
+        *self.write() = cache;
+        self.filled.send_replace(true);
+    }
+
+    /// Returns once a whole list was seen.
+    pub(crate) async fn wait_until_filled(&self) {
+        // The sender lives as long as this does.
+        let _ = self.filled.subscribe().wait_for(|filled| *filled).await;
+    }
+}
+
+/// Whether nodes are Ready, by name.
+#[derive(Default)]
+pub(crate) struct Nodes(Arc<NodeState>);
+
+impl Nodes {
+    /// The states as they are now; a later change does not reach them.
+    pub(crate) fn states(&self) -> Arc<NodeState> {
+        self.0.clone()
+    }
+}
+
+impl Cache for Nodes {
+    type Object = PartialNode;
+    type Change = ();
+
+    fn insert(&mut self, node: PartialNode) -> Option<()> {
+        let name = node.name_any();
+        if self.0.get(&name) == Some(&node.ready) {
+            return None;
+        }
+        Arc::make_mut(&mut self.0).insert(name, node.ready);
+        Some(())
+    }
+
+    fn remove(&mut self, node: &PartialNode) -> Option<()> {
+        Arc::make_mut(&mut self.0).remove(&node.name_any()).map(|_| ())
+    }
+}
+
+/// Labels of namespaces, by name.
+#[derive(Default)]
+pub(crate) struct Namespaces(BTreeMap<String, Arc<Labels>>);
+
+impl Namespaces {
+    /// Labels of a namespace; none where it is not known (yet).
+    pub(crate) fn labels(&self, name: &str) -> Arc<Labels> {
+        self.0.get(name).cloned().unwrap_or_default()
+    }
+}
+
+impl Cache for Namespaces {
+    type Object = PartialNamespace;
+    type Change = ();
+
+    fn insert(&mut self, namespace: PartialNamespace) -> Option<()> {
+        let (name, labels) = (namespace.name_any(), Arc::new(namespace.labels));
+        let before = self.0.insert(name, labels.clone());
+        (before != Some(labels)).then_some(())
+    }
+
+    fn remove(&mut self, namespace: &PartialNamespace) -> Option<()> {
+        self.0.remove(&namespace.name_any()).map(|_| ())
+    }
+}
+
