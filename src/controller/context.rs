@@ -10,13 +10,13 @@ use kube::runtime::events::Recorder;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use super::authorities::Authorities;
 use super::error::ControllerError;
 use super::stores::Stores;
 use super::{engine, restart};
 use crate::runtime::Metrics;
 use otelagent_core::build::{Engine, Environment};
 use otelagent_core::names;
+use otelagent_webhook::ca_upkeep::CaBundle;
 use otelagent_webhook::configuration::Endpoint;
 
 /// Passes at a time over those that are too many in their namespace, fewer than there are passes at a time.
@@ -37,8 +37,8 @@ pub(crate) struct Context {
     pub(crate) engine: Result<Engine, String>,
     /// Where the webhook is reached.
     pub(crate) endpoint: Endpoint,
-    /// By what the webhook is known.
-    pub(crate) authorities: Authorities,
+    /// The CA certificates that entries trust.
+    pub(crate) ca: CaBundle,
     /// Owner reference to the operator's `ClusterRole`, for cluster-scoped objects.
     pub(crate) installation: Option<Value>,
     /// The same of the webhook's `ClusterRole`, when it was seen last.
@@ -78,7 +78,7 @@ impl Context {
             canary_namespace,
             engine,
             endpoint,
-            authorities: Authorities::default(),
+            ca: CaBundle::default(),
             installation,
             webhook_installation: Mutex::default(),
             stores,

@@ -3,6 +3,7 @@
 //!
 //! Both are proved, bound, shown and swept in the same way; what differs stands here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -14,15 +15,13 @@ use serde_json::Value;
 use super::context::Context;
 use super::error::ControllerError;
 use super::observe::InForce;
-use super::stores::{BINDING, ENTRY};
+use super::stores::{BINDING, ENTRY, Trigger};
 use otelagent_core::build::{Choice, Engine};
-use otelagent_core::inject::policy::{self, PolicyInput};
+use otelagent_core::inject::policy::{self, PolicyInput, Rendered};
 use otelagent_core::names;
 use otelagent_core::status::InjectionState;
+use otelagent_webhook::ca_upkeep::{self, CaObserver, CaSettings};
 use otelagent_webhook::configuration::{self, Endpoint};
-
-/// How the name of what is in force begins where the webhook injects; no object is called so.
-const BY_WEBHOOK: &str = "webhook ";
 
 /// How injection was set up.
 #[derive(Clone, Debug)]
@@ -61,22 +60,6 @@ impl InjectionSettings {
     }
 }
 
-/// What an engine makes of a recipe, in the order in which it is written.
-pub(super) struct Rendered {
-    /// What is in force once `binding` stands.
-    pub(super) name: String,
-    /// Hash of the content, on pods that prove it.
-    pub(super) hash: String,
-    /// What acts on nothing by itself.
-    pub(super) policy: Option<Value>,
-    /// What lets it act on the pods that prove it.
-    pub(super) proof: Value,
-    /// What lets it act on users' pods.
-    pub(super) binding: Value,
-    /// Tells who creates a pod that it was not injected, and its binding.
-    pub(super) warnings: [Value; 2],
-}
-
 /// The kind that lets an engine act on users' pods.
 pub(super) fn binding_kind(engine: Engine) -> &'static str {
     match engine {
@@ -85,16 +68,11 @@ pub(super) fn binding_kind(engine: Engine) -> &'static str {
     }
 }
 
-/// What is in force where the entry of this hash stands.
-pub(super) fn entry_in_force(hash: &str) -> String {
-    format!("{BY_WEBHOOK}{hash}")
-}
-
 /// The kind of what is in force, or would be if something were.
 pub(super) fn kind_in_force(context: &Context, known: &InForce) -> &'static str {
     let chosen = context.engine.clone().unwrap_or(Engine::Policy);
     let engine = known.policy.as_deref().map_or(chosen, |name| {
-        if name.starts_with(BY_WEBHOOK) {
+        if configuration::is_active_name(name) {
             Engine::Webhook
         } else {
             Engine::Policy
@@ -131,7 +109,7 @@ pub(super) async fn obstacle(
             ),
         );
     }
-    if context.authorities.bundle().is_empty() {
+    if context.ca.pem().is_empty() {
         return failed(
             "WebhookNotReady",
             "the webhook has no certificate authority yet".into(),
@@ -144,38 +122,54 @@ pub(super) async fn obstacle(
 pub(super) async fn render(
     context: &Context,
     engine: Engine,
-    mut input: PolicyInput,
+    input: PolicyInput,
 ) -> Result<Rendered, ControllerError> {
-    match engine {
-        Engine::Policy => {
-            let made = policy::render(&input)?;
-            Ok(Rendered {
-                name: made.policy["metadata"]["name"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned(),
-                hash: made.hash,
-                policy: Some(made.policy),
-                proof: made.proof_binding,
-                binding: made.binding,
-                warnings: [made.warning, made.warning_binding],
-            })
-        }
+    let rendered = match engine {
+        Engine::Policy => policy::render(&input),
         Engine::Webhook => {
-            let warnings = policy::warnings(&input)?;
             // Entries go with the webhook, also where the operator stays.
-            input.owner_reference = context.webhook_installation().await?;
-            let made =
-                configuration::render(&input, &context.endpoint, &context.authorities.bundle())?;
-            Ok(Rendered {
-                name: entry_in_force(&made.hash),
-                hash: made.hash,
-                policy: None,
-                proof: made.proof,
-                binding: made.entry,
-                warnings,
-            })
+            let owner = context.webhook_installation().await?;
+            configuration::render(&input, &context.endpoint, &context.ca.pem(), owner.as_ref())
         }
+    };
+    Ok(rendered?)
+}
+
+/// Keeps the webhook's CA, and has every entry looked at when it changes.
+pub(super) fn keep_ca(
+    context: Arc<Context>,
+    settings: InjectionSettings,
+    trigger: Trigger,
+) -> impl Future<Output = &'static str> {
+    let settings = CaSettings {
+        file: settings.authority_file,
+        lifetime: settings.authority_life,
+    };
+    ca_upkeep::maintain(
+        context.client.clone(),
+        context.environment.operator_namespace.clone(),
+        settings,
+        context.ca.clone(),
+        CaEvents { context, trigger },
+    )
+}
+
+struct CaEvents {
+    context: Arc<Context>,
+    trigger: Trigger,
+}
+
+impl CaObserver for CaEvents {
+    fn changed(&self) {
+        self.trigger.each(|agent| agent.spec.workloads.is_some());
+    }
+
+    fn wrote_secret(&self) {
+        self.context.metrics.wrote("Secret", "update");
+    }
+
+    fn failed(&self, reason: &'static str) {
+        self.context.metrics.failed(reason);
     }
 }
 

@@ -38,12 +38,6 @@ pub enum ControllerError {
     /// A policy could not be rendered.
     #[error(transparent)]
     Policy(#[from] otelagent_core::inject::policy::PolicyError),
-    /// The file with the certificate authorities cannot be read.
-    #[error("the file with the webhook's certificate authorities cannot be read")]
-    AuthorityFile(#[source] std::io::Error),
-    /// A certificate authority cannot be made.
-    #[error("a certificate authority cannot be made")]
-    Authority(#[from] otelagent_webhook::issue::Failed),
     /// A watch ended for good.
     #[error("the watch of {0} ended")]
     WatchEnded(&'static str),
@@ -66,8 +60,6 @@ impl ControllerError {
             Self::StaleView(_) => "StaleView",
             Self::Version(_) => "UnknownVersion",
             Self::Policy(_) => "PolicyTooLarge",
-            Self::AuthorityFile(_) => "AuthorityFileUnreadable",
-            Self::Authority(_) => "NoAuthority",
             Self::WatchEnded(_) => "WatchEnded",
         }
     }

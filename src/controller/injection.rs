@@ -16,7 +16,7 @@ use kube::{Api, ResourceExt};
 use serde_json::Value;
 
 use super::context::Context;
-use super::engine::{self, Rendered};
+use super::engine;
 use super::error::ControllerError;
 use super::observe::{self, InForce};
 use super::stores::{ADMISSION_KINDS, POLICY, WARNING, WARNING_BINDING, admission_resource};
@@ -24,7 +24,7 @@ use super::{apply, fresh, rivals};
 use otelagent_api::{Mode, OtelAgent};
 use otelagent_core::build::{Engine, ValidAgent, topology};
 use otelagent_core::inject::exclusion;
-use otelagent_core::inject::policy::PolicyInput;
+use otelagent_core::inject::policy::{PolicyInput, Rendered};
 use otelagent_core::inject::{Recipe, Selection, canary};
 use otelagent_core::names;
 use otelagent_core::status::InjectionState;
@@ -226,10 +226,10 @@ async fn prove(
     recipe: &Recipe,
 ) -> Result<Result<(), String>, ControllerError> {
     let kind = engine::binding_kind(engine);
-    let written = write(context, valid, kind, rendered.proof.clone()).await?;
+    let written = write(context, valid, kind, rendered.canary.clone()).await?;
     let pods = canary::probe_pods(recipe, &rendered.hash);
     let proof = probe(context, &pods, recipe).await?;
-    let name = rendered.proof["metadata"]["name"]
+    let name = rendered.canary["metadata"]["name"]
         .as_str()
         .unwrap_or_default();
     // The cache may not know yet what was written a moment ago.

@@ -4,7 +4,6 @@
 //! `switching`, `inject` and `status` what they mean, and writes the answer.
 
 mod apply;
-mod authorities;
 mod bounds;
 mod context;
 mod engine;
@@ -160,11 +159,7 @@ impl Controller {
         context.stores.wait_until_ready(&unreadable).await;
         trigger.begin();
         if context.engine == Ok(Engine::Webhook) {
-            watches.spawn(authorities::keep(
-                context.clone(),
-                injection,
-                trigger.clone(),
-            ));
+            watches.spawn(engine::keep_ca(context.clone(), injection, trigger.clone()));
         }
         let passes = controller::applier(
             |agent, context| Box::pin(reconcile::reconcile(agent, context)),

@@ -7,7 +7,6 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 
-use super::engine;
 use super::kept::Pods;
 use super::stores::{Stores, serves};
 use otelagent_api::{Mode, OtelAgent, Routing};
@@ -16,6 +15,7 @@ use otelagent_core::inject::Selection;
 use otelagent_core::names;
 use otelagent_core::status::{Coverage, LivePod, PodReport, Serving, count};
 use otelagent_core::switching::{AgentPod, AgentWorkload, MaxUnready, NodeState, WorkloadState};
+use otelagent_webhook::configuration;
 
 /// What is in force for one `OtelAgent`, as found on its binding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(crate) fn in_force(binding: &DynamicObject) -> InForce {
     let annotations = binding.annotations();
     let annotation = |key: &str| annotations.get(key).map(String::as_str);
     let policy = binding.data["spec"]["policyName"].as_str().map(Into::into);
-    let entry = annotation(names::ANNOTATION_ENTRY).map(engine::entry_in_force);
+    let entry = annotation(names::ANNOTATION_ENTRY).map(configuration::active_name);
     InForce {
         mode: annotation(names::ANNOTATION_SERVING).and_then(Mode::parse),
         recipe: annotation(names::ANNOTATION_RECIPE).map(Into::into),
