@@ -7,4 +7,5 @@
 
 mod cache;
 pub mod controller;
+mod discovery;
 pub mod runtime;

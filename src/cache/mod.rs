@@ -23,7 +23,7 @@ mod watches;
 pub(crate) use decode::Decoded;
 pub(crate) use namespace_limits::in_namespaces;
 pub(crate) use partial::{NodePlacement, PartialPod};
-pub(crate) use pods::{CachedPod, Pods};
+pub(crate) use pods::Pods;
 pub(crate) use stores::{Stores, admission_resource, serves};
 pub(crate) use trigger::{Trigger, may_meet};
 pub(crate) use watches::build;

@@ -94,7 +94,7 @@ impl<K: Resource<DynamicType = ()>> Limits<K> {
     }
 }
 
-/// What LimitRanges and ResourceQuotas of namespaces that `wanted` names demand.
+/// What `LimitRange`s and `ResourceQuota`s of namespaces that `wanted` names demand.
 pub(crate) fn in_namespaces(
     ranges: &Limits<LimitRange>,
     quotas: &Limits<ResourceQuota>,

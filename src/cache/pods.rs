@@ -356,20 +356,4 @@ mod tests {
         };
         assert!(pods.insert(mirror).is_none() && pods.namespaces.is_empty());
     }
-
-    #[test]
-    fn a_node_is_news_when_its_readiness_changes() {
-        let mut nodes = Nodes::default();
-        let node = |ready: &str| -> PartialNode {
-            serde_json::from_value(json!({
-                "metadata": {"name": "n1"}, "status": {"conditions": [{"type": "Ready", "status": ready}]},
-            }))
-            .unwrap()
-        };
-        assert!(nodes.insert(node("True")).is_some());
-        assert!(nodes.insert(node("True")).is_none());
-        assert!(nodes.insert(node("False")).is_some());
-        assert!(nodes.remove(&node("False")).is_some());
-        assert!(nodes.0.is_empty());
-    }
 }

@@ -89,7 +89,9 @@ impl Cache for Nodes {
     }
 
     fn remove(&mut self, node: &PartialNode) -> Option<()> {
-        Arc::make_mut(&mut self.0).remove(&node.name_any()).map(|_| ())
+        Arc::make_mut(&mut self.0)
+            .remove(&node.name_any())
+            .map(|_| ())
     }
 }
 
@@ -119,3 +121,25 @@ impl Cache for Namespaces {
     }
 }
 
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_node_is_news_when_its_readiness_changes() {
+        let mut nodes = Nodes::default();
+        let node = |ready: &str| -> PartialNode {
+            serde_json::from_value(json!({
+                "metadata": {"name": "n1"}, "status": {"conditions": [{"type": "Ready", "status": ready}]},
+            }))
+            .unwrap()
+        };
+        assert!(nodes.insert(node("True")).is_some());
+        assert!(nodes.insert(node("True")).is_none());
+        assert!(nodes.insert(node("False")).is_some());
+        assert!(nodes.remove(&node("False")).is_some());
+        assert!(nodes.0.is_empty());
+    }
+}

@@ -127,11 +127,9 @@ pub(super) fn pod_changed(trigger: &Trigger, namespaces: &Cached<Namespaces>, ch
     }
 }
 
-
 /// Whether two may select the same pods: those of different namespaces only where one is a platform's.
 pub(crate) fn may_meet(one: &ObjectMeta, other: &ObjectMeta, platform: &BTreeSet<String>) -> bool {
     let (one, other) = (&one.namespace, &other.namespace);
     let is_platform = |name: &Option<String>| name.as_ref().is_some_and(|n| platform.contains(n));
     one == other || is_platform(one) || is_platform(other)
 }
-

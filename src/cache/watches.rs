@@ -279,4 +279,3 @@ fn follow<C: Cache>(
         what
     })
 }
-

@@ -1,96 +1,108 @@
-//! Writing objects: server-side apply where something differs, deletion with preconditions.
-//!
-//! Whether something differs is asked of the caches first, so a settled object costs no request.
+//! Writes objects: server-side apply, and deletion of exactly what was seen.
 
 use std::fmt::Debug;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
+use kube::Api;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
-use kube::{Api, Client};
+use kube::{Resource, ResourceExt};
+use otelagent_core::build::{ObjectOwner, corrections};
+use otelagent_core::names;
+use otelagent_core::reconcile::{Intent, Observation};
 use serde_json::{Value, json};
 
+use super::context::Context;
 use super::error::ControllerError;
-use otelagent_core::build::{Object, ObjectOwner, ValidAgent, corrections, is_as_wanted};
-use otelagent_core::names;
+use crate::cache::admission_resource;
 
-/// Annotation with a hash over the whole intent: fields that are no longer wanted show only there.
-const APPLIED: &str = "otelagent.dev/applied";
-
-/// Writes one namespaced object unless `live`, which bears its name, already is what is wanted. Returns
-/// whether it wrote.
-pub(crate) async fn object(
-    client: &Client,
-    agent: &ValidAgent,
-    desired: &Object,
-    annotations: &[(&str, String)],
-    live: Option<&Value>,
-) -> Result<bool, ControllerError> {
-    let mut intent = desired.to_json();
-    for (key, value) in annotations {
-        intent["metadata"]["annotations"][*key] = Value::String(value.clone());
-    }
-    let target = Target {
-        api: Api::namespaced_with(client.clone(), &agent.namespace, &resource(desired)),
-        kind: desired.kind(),
-        name: desired.name(),
-        owner: &agent.owner(),
-    };
-    let written = target.write(&sealed(intent), live).await?;
-    Ok(written.is_some())
+/// Where an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// In the `OtelAgent`'s own namespace.
+    OwnNamespace,
+    /// Cluster-scoped.
+    Cluster,
 }
 
-/// Writes one cluster-scoped object unless `live`, which bears its name, already is what is wanted. Returns
-/// what stands after a write, and `None` where there was nothing to write.
-pub(crate) async fn cluster_object(
-    client: &Client,
-    owner: &ObjectOwner,
-    (kind, resource): (&'static str, &ApiResource),
-    intent: Value,
-    live: Option<&Value>,
-) -> Result<Option<DynamicObject>, ControllerError> {
-    let intent = sealed(intent);
+/// Applies an object, and returns its uid.
+///
+/// # Errors
+/// [`ControllerError::NameTaken`] where somebody else made the object of its name.
+pub(crate) async fn write(
+    context: &Context,
+    observation: &Observation<'_>,
+    scope: Scope,
+    intent: &Intent,
+) -> Result<Option<String>, ControllerError> {
     let target = Target {
-        api: Api::all_with(client.clone(), resource),
+        api: api(context, observation, scope, intent.kind),
+        kind: intent.kind,
+        name: &intent.name,
+        owner: &observation.owner(),
+    };
+    let written = target.write(&intent.body, intent.is_ours).await?;
+    context.metrics.wrote(intent.kind, "apply");
+    Ok(written.uid())
+}
+
+fn api(
+    context: &Context,
+    observation: &Observation<'_>,
+    scope: Scope,
+    kind: &str,
+) -> Api<DynamicObject> {
+    let client = context.client.clone();
+    if scope == Scope::Cluster {
+        return Api::all_with(client, &admission_resource(kind));
+    }
+    let resource = if kind == Service::kind(&()) {
+        ApiResource::erase::<Service>(&())
+    } else {
+        ApiResource::erase::<DaemonSet>(&())
+    };
+    let namespace = observation.agent.metadata.namespace.as_deref();
+    Api::namespaced_with(client, namespace.unwrap_or_default(), &resource)
+}
+
+/// Deletes an object of the `OtelAgent`'s namespace exactly as it was seen, if it is the `OtelAgent`'s; the
+/// API server is asked where the object does not say so itself.
+pub(crate) async fn delete_own(
+    context: &Context,
+    observation: &Observation<'_>,
+    kind: &'static str,
+    seen: &Value,
+) -> Result<(), ControllerError> {
+    let text = |key: &str| seen["metadata"][key].as_str().map(str::to_owned);
+    let name = text("name").unwrap_or_default();
+    let target = Target {
+        api: api(context, observation, Scope::OwnNamespace, kind),
         kind,
-        name: intent["metadata"]["name"].as_str().unwrap_or_default(),
-        owner,
+        name: &name,
+        owner: &observation.owner(),
     };
-    target.write(&intent, live).await
-}
-
-/// Whether an object is this `OtelAgent`'s, for the server is asked where it does not say so itself.
-pub(crate) async fn is_ours(
-    client: &Client,
-    agent: &ValidAgent,
-    desired: &Object,
-    live: &Value,
-) -> Result<bool, ControllerError> {
-    let owner = agent.owner();
-    if owner.is_named_by(live) {
-        return Ok(true);
+    if !target.owner.is_named_by(seen) && target.refuse_foreign().await.is_err() {
+        return Ok(());
     }
-    let target = Target {
-        api: Api::namespaced_with(client.clone(), &agent.namespace, &resource(desired)),
-        kind: desired.kind(),
-        name: desired.name(),
-        owner: &owner,
-    };
-    Ok(target.refuse_foreign().await.is_ok())
+    delete_named(&target.api, &name, text("uid"), text("resourceVersion")).await?;
+    context.metrics.wrote(kind, "delete");
+    Ok(())
 }
 
-fn resource(desired: &Object) -> ApiResource {
-    match desired {
-        Object::DaemonSet(_) => ApiResource::erase::<DaemonSet>(&()),
-        Object::Service(_) => ApiResource::erase::<Service>(&()),
+/// Deletes exactly the cluster-scoped object of this uid; without one it is known to be gone.
+pub(crate) async fn delete_admission(
+    context: &Context,
+    kind: &'static str,
+    name: &str,
+    uid: Option<String>,
+) -> Result<(), ControllerError> {
+    if uid.is_none() {
+        return Ok(());
     }
-}
-
-/// The intent with its own hash as an annotation.
-fn sealed(mut intent: Value) -> Value {
-    let digest = names::hash(&intent.to_string(), 16);
-    intent["metadata"]["annotations"][APPLIED] = Value::String(digest);
-    intent
+    let api: Api<DynamicObject> = Api::all_with(context.client.clone(), &admission_resource(kind));
+    delete_named(&api, name, uid, None).await?;
+    context.metrics.wrote(kind, "delete");
+    Ok(())
 }
 
 /// One object that is to be written.
@@ -102,26 +114,18 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    async fn write(
-        &self,
-        intent: &Value,
-        live: Option<&Value>,
-    ) -> Result<Option<DynamicObject>, ControllerError> {
-        let ours = live.filter(|live| self.owner.is_named_by(live));
-        if ours.is_some_and(|live| is_as_wanted(live, intent)) {
-            return Ok(None);
-        }
-        if ours.is_none() {
+    async fn write(&self, intent: &Value, is_ours: bool) -> Result<DynamicObject, ControllerError> {
+        if !is_ours {
             self.refuse_foreign().await?;
         }
-        let stands = match self.apply(intent).await {
+        let written = match self.apply(intent).await {
             Err(kube::Error::Api(status)) if status.is_invalid() => self.make_room(intent).await,
             other => other,
         };
         let action = || format!("apply {} {}", self.kind, self.name);
-        let stands = stands.map_err(|error| ControllerError::api(action())(error))?;
+        let written = written.map_err(|error| ControllerError::api(action())(error))?;
         tracing::info!(kind = self.kind, name = self.name, "applied");
-        Ok(Some(stands))
+        Ok(written)
     }
 
     async fn apply(&self, intent: &Value) -> kube::Result<DynamicObject> {
@@ -187,21 +191,8 @@ impl Target<'_> {
     }
 }
 
-/// Deletes exactly the object that was seen: same uid, same version. Already gone is success.
-pub(crate) async fn delete_object(
-    client: &Client,
-    agent: &ValidAgent,
-    desired: &Object,
-    seen: &Value,
-) -> Result<(), ControllerError> {
-    let api =
-        Api::<DynamicObject>::namespaced_with(client.clone(), &agent.namespace, &resource(desired));
-    let seen = |key: &str| seen["metadata"][key].as_str().map(str::to_owned);
-    delete_named(&api, desired.name(), seen("uid"), seen("resourceVersion")).await
-}
-
 /// Deletes the object of this uid and version, where they are given. Already gone is success.
-pub(crate) async fn delete_named<K>(
+async fn delete_named<K>(
     api: &Api<K>,
     name: &str,
     uid: Option<String>,

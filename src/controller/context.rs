@@ -1,33 +1,40 @@
 //! What every reconcile shares.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::runtime::events::Recorder;
-use serde_json::Value;
-use tokio::sync::Semaphore;
-
-use super::authorities::Authorities;
-use super::error::ControllerError;
-use super::stores::Stores;
-use super::{engine, restart};
-use crate::runtime::Metrics;
 use otelagent_core::build::{Engine, Environment};
+use otelagent_core::inject::kinds::WEBHOOK_CONFIGURATION;
 use otelagent_core::names;
-use otelagent_webhook::configuration::Endpoint;
+use otelagent_core::pods::WorkloadRef;
+use otelagent_core::reconcile::{PolicyEngine, Render, other};
+use otelagent_core::restart::Verdict;
+use otelagent_webhook::ca_upkeep::CaBundle;
+use otelagent_webhook::configuration::{Endpoint, WebhookEngine};
+use serde_json::Value;
 
-/// Passes at a time over those that are too many in their namespace, fewer than there are passes at a time.
-const CROWD_AT_A_TIME: usize = 2;
-/// How far apart two passes over one object are, at least: pods come and go faster than anyone reads.
+use super::error::ControllerError;
+use crate::cache::Stores;
+use crate::discovery;
+use crate::runtime::Metrics;
+
+/// Shortest time between two reconciles of one object: pods come and go faster than anyone reads.
 const PACE: Duration = Duration::from_millis(500);
 /// How long a dry-run's answer is believed while nothing it speaks of has changed.
 const PROBE_TTL: Duration = Duration::from_mins(5);
 /// How long the webhook is believed to be installed: what belongs to an installation that has gone goes.
 const INSTALLATION_TTL: Duration = Duration::from_secs(30);
 
+/// Between two polls of the workloads of one `OtelAgent`, at least.
+const POLL_PACE: Duration = Duration::from_secs(2);
+/// How long a webhook that may have been away must have answered before anything is restarted: one of its
+/// replicas is back before the other, and a workload that is missed again is not restarted again.
+const STEADY: Duration = Duration::from_secs(5);
 /// What every reconcile shares.
 pub(crate) struct Context {
     pub(crate) client: Client,
@@ -37,8 +44,8 @@ pub(crate) struct Context {
     pub(crate) engine: Result<Engine, String>,
     /// Where the webhook is reached.
     pub(crate) endpoint: Endpoint,
-    /// By what the webhook is known.
-    pub(crate) authorities: Authorities,
+    /// The CA certificates that entries trust.
+    pub(crate) ca: CaBundle,
     /// Owner reference to the operator's `ClusterRole`, for cluster-scoped objects.
     pub(crate) installation: Option<Value>,
     /// The same of the webhook's `ClusterRole`, when it was seen last.
@@ -46,17 +53,15 @@ pub(crate) struct Context {
     pub(crate) stores: Stores,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
-    /// Turns of those that are too many in their namespace: however many wait, others find a pass free.
-    pub(crate) crowd: Semaphore,
     memory: Mutex<HashMap<String, Memory>>,
 }
 
 /// What is remembered of one object to spare requests; forgetting it changes nothing but their number.
 #[derive(Default)]
 struct Memory {
-    last_pass: Option<(Instant, Option<i64>)>,
+    last_reconcile: Option<(Instant, Option<i64>)>,
     probed: Option<(Instant, String)>,
-    restarts: restart::Memory,
+    restarts: RestartMemory,
 }
 
 impl Context {
@@ -78,13 +83,12 @@ impl Context {
             canary_namespace,
             engine,
             endpoint,
-            authorities: Authorities::default(),
+            ca: CaBundle::default(),
             installation,
             webhook_installation: Mutex::default(),
             stores,
             recorder,
             metrics,
-            crowd: Semaphore::new(CROWD_AT_A_TIME),
             memory: Mutex::default(),
         }
     }
@@ -100,12 +104,53 @@ impl Context {
         if let Some((_, known)) = known {
             return Ok(Some(known));
         }
-        let found = engine::installation(&self.client, names::WEBHOOK).await?;
+        let found = discovery::installation(&self.client, names::WEBHOOK).await?;
         *remembered() = found.clone().map(|found| (Instant::now(), found));
         Ok(found)
     }
 
-    /// The moment, for the pure rooms.
+    /// The engine that is used first, then the other one, whose objects may still be active.
+    pub(crate) fn engines(&self) -> [Engine; 2] {
+        let preferred = self.engine.clone().unwrap_or(Engine::Policy);
+        [preferred, other(preferred)]
+    }
+
+    /// The engine that injects, or what keeps it from being used: a stable reason and a message.
+    ///
+    /// # Errors
+    /// If the API server cannot be asked whether the webhook is installed.
+    pub(crate) async fn renderer(
+        &self,
+    ) -> Result<Result<Box<dyn Render>, (&'static str, String)>, ControllerError> {
+        match &self.engine {
+            Err(message) => return Ok(Err(("ServerTooOld", message.clone()))),
+            Ok(Engine::Policy) => return Ok(Ok(Box::new(PolicyEngine))),
+            Ok(Engine::Webhook) => {}
+        }
+        let seen = self.stores.admission.get(WEBHOOK_CONFIGURATION);
+        let is_seen = seen.is_some_and(|store| store.wait_until_ready().now_or_never().is_some());
+        let owner = self.webhook_installation().await?;
+        if !is_seen || owner.is_none() {
+            let message = format!(
+                "injection on this API server ({}) needs the webhook, which is not installed; apply manifests/webhook",
+                self.environment.server
+            );
+            return Ok(Err(("WebhookNotInstalled", message)));
+        }
+        let ca_bundle = self.ca.pem();
+        if ca_bundle.is_empty() {
+            let message = "the webhook has no certificate authority yet".into();
+            return Ok(Err(("WebhookNotReady", message)));
+        }
+        let endpoint = self.endpoint.clone();
+        Ok(Ok(Box::new(WebhookEngine {
+            endpoint,
+            ca_bundle,
+            owner,
+        })))
+    }
+
+    /// The moment of observation.
     pub(crate) fn now() -> Timestamp {
         Timestamp::now()
     }
@@ -115,12 +160,12 @@ impl Context {
     pub(crate) fn too_soon(&self, uid: &str, generation: Option<i64>) -> Option<Duration> {
         self.with(uid, |memory| {
             let left = memory
-                .last_pass
+                .last_reconcile
                 .filter(|(_, seen)| *seen == generation)
                 .and_then(|(at, _)| PACE.checked_sub(at.elapsed()))
                 .filter(|left| !left.is_zero());
             if left.is_none() {
-                memory.last_pass = Some((Instant::now(), generation));
+                memory.last_reconcile = Some((Instant::now(), generation));
             }
             left
         })
@@ -147,7 +192,7 @@ impl Context {
     pub(crate) fn with_restarts<T>(
         &self,
         uid: &str,
-        act: impl FnOnce(&mut restart::Memory) -> T,
+        act: impl FnOnce(&mut RestartMemory) -> T,
     ) -> T {
         self.with(uid, |memory| act(&mut memory.restarts))
     }
@@ -163,5 +208,80 @@ impl Context {
     fn with<T>(&self, uid: &str, act: impl FnOnce(&mut Memory) -> T) -> T {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         act(memory.entry(uid.to_owned()).or_default())
+    }
+}
+
+/// What is remembered between looks to spare requests; forgetting it changes nothing but their number.
+#[derive(Default)]
+pub(crate) struct RestartMemory {
+    polled_at: Option<std::time::Instant>,
+    /// Since when the webhook has answered at every look, as long as there were candidates.
+    answers_since: Option<std::time::Instant>,
+    /// Whether it is known that no restart is under way.
+    pub(crate) idle: bool,
+    /// The candidate looked at last, so that all get their turn.
+    pub(crate) last: Option<WorkloadRef>,
+    pub(crate) known: BTreeMap<WorkloadRef, Verdict>,
+}
+
+impl RestartMemory {
+    /// Whether it is time for a poll, and what is known; a poll that is due counts as taken.
+    pub(crate) fn take(
+        &mut self,
+        has_candidates: bool,
+    ) -> (bool, BTreeMap<WorkloadRef, Verdict>, Option<WorkloadRef>) {
+        let too_soon = self.polled_at.is_some_and(|at| at.elapsed() < POLL_PACE);
+        if !too_soon {
+            self.polled_at = Some(std::time::Instant::now());
+        }
+        if !has_candidates {
+            self.answers_since = None;
+        }
+        let is_due = !too_soon && (has_candidates || !self.idle);
+        (is_due, self.known.clone(), self.last.clone())
+    }
+
+    /// Whether the webhook has answered for long enough, now that it does or does not.
+    pub(crate) fn is_steady(&mut self, answers: bool) -> bool {
+        let now = std::time::Instant::now();
+        self.answers_since = answers.then(|| self.answers_since.unwrap_or(now));
+        self.answers_since
+            .is_some_and(|since| now - since >= STEADY)
+    }
+
+    pub(crate) fn is_about_to_be_steady(&self) -> bool {
+        self.answers_since
+            .is_some_and(|since| since.elapsed() < STEADY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A memory of a webhook that began to answer so long ago.
+    fn answering_for(time: Duration) -> RestartMemory {
+        let mut memory = RestartMemory::default();
+        assert!(!memory.is_steady(true), "it has only just begun");
+        memory.answers_since = memory.answers_since.and_then(|at| at.checked_sub(time));
+        memory
+    }
+
+    #[test]
+    fn a_webhook_that_has_just_come_back_is_given_a_moment() {
+        assert!(!answering_for(STEADY / 2).is_steady(true));
+        assert!(answering_for(STEADY / 2).is_about_to_be_steady());
+        assert!(answering_for(STEADY).is_steady(true));
+        assert!(!answering_for(STEADY).is_about_to_be_steady());
+    }
+
+    #[test]
+    fn a_webhook_that_was_away_again_or_that_nobody_asked_begins_anew() {
+        let mut away = answering_for(STEADY);
+        assert!(!away.is_steady(false));
+        assert!(!away.is_steady(true));
+        let mut unasked = answering_for(STEADY);
+        unasked.take(false);
+        assert!(!unasked.is_steady(true));
     }
 }

@@ -1,5 +1,7 @@
 //! What can go wrong in the controller, each with a stable reason word.
 
+use otelagent_core::build::ServerVersion;
+
 /// An error of the controller. A user's mistake is none: that is a value, and ends in a condition.
 #[derive(Debug, thiserror::Error)]
 pub enum ControllerError {
@@ -26,8 +28,8 @@ pub enum ControllerError {
         /// How long it was given.
         seconds: u64,
     },
-    /// A pass panicked: a mistake in this program.
-    #[error("a pass panicked, which is a mistake of the operator; trying again")]
+    /// A reconcile panicked: a mistake in this program.
+    #[error("a reconcile panicked, which is a mistake of the operator; trying again")]
     Panicked,
     /// A cache lags behind the server, so nothing is decided by it.
     #[error("the watch of {0} lags behind the server; trying again")]
@@ -38,12 +40,17 @@ pub enum ControllerError {
     /// A policy could not be rendered.
     #[error(transparent)]
     Policy(#[from] otelagent_core::inject::policy::PolicyError),
-    /// The file with the certificate authorities cannot be read.
-    #[error("the file with the webhook's certificate authorities cannot be read")]
-    AuthorityFile(#[source] std::io::Error),
-    /// A certificate authority cannot be made.
-    #[error("a certificate authority cannot be made")]
-    Authority(#[from] otelagent_webhook::issue::Failed),
+    /// The API server is another one than at the start: of another version, or with other kinds.
+    #[error(
+        "the API server has changed from {before} to {after}, or offers other admission kinds; start again to \
+         take that into account"
+    )]
+    ServerChanged {
+        /// Its version at the start.
+        before: ServerVersion,
+        /// Its version now.
+        after: ServerVersion,
+    },
     /// A watch ended for good.
     #[error("the watch of {0} ended")]
     WatchEnded(&'static str),
@@ -66,8 +73,7 @@ impl ControllerError {
             Self::StaleView(_) => "StaleView",
             Self::Version(_) => "UnknownVersion",
             Self::Policy(_) => "PolicyTooLarge",
-            Self::AuthorityFile(_) => "AuthorityFileUnreadable",
-            Self::Authority(_) => "NoAuthority",
+            Self::ServerChanged { .. } => "ServerChanged",
             Self::WatchEnded(_) => "WatchEnded",
         }
     }

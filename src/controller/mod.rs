@@ -1,25 +1,25 @@
-//! Shell. Watches the cluster and carries out what the pure rooms decide.
+//! Watches the cluster and carries out what `otelagent_core` decides.
 //!
-//! Here stands I/O and no decision: [`reconcile`](self) reads caches into values, asks `desired`,
-//! `switching`, `inject` and `status` what they mean, and writes the answer.
+//! | module | does |
+//! |---|---|
+//! | `reconcile` | one reconcile: observe, validate, build, plan, execute, report |
+//! | `observe` | reads the caches into values |
+//! | `execute` | executes the steps of a plan |
+//! | `live` | asks the API server itself, past the caches |
+//! | `apply` | writes and deletes objects |
+//! | `restart` | restarts workloads (`workloads.restart: Rolling`) |
+//! | `sweep` | removes cluster-scoped objects whose `OtelAgent` is gone |
+//! | `context` | what every reconcile shares |
+//! | `error` | what can go wrong |
 
 mod apply;
-mod authorities;
-mod bounds;
 mod context;
-mod engine;
 mod error;
-mod fresh;
-mod guarded;
-mod injection;
-mod kept;
+mod execute;
+mod live;
 mod observe;
 mod reconcile;
-mod report;
 mod restart;
-mod rivals;
-mod slim;
-mod stores;
 mod sweep;
 
 use std::collections::BTreeSet;
@@ -28,29 +28,29 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::channel::mpsc;
-use k8s_openapi::api::core::v1::Node;
-use kube::api::ListParams;
 use kube::runtime::controller::{self, Action};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
+use otelagent_core::build::{self, Choice, Engine, Environment};
+use otelagent_core::inject::kinds::{BINDING, WEBHOOK_CONFIGURATION};
+use otelagent_core::{in_full, names};
+use otelagent_webhook::ca_upkeep::{self, CaObserver, CaSettings};
+use otelagent_webhook::configuration::Endpoint;
 use tokio::task::JoinSet;
 
-pub use self::engine::InjectionSettings;
 pub use self::error::ControllerError;
 
 use self::context::Context;
-use self::stores::{ADMISSION_KINDS, BINDING, ENTRY, Guarded, Trigger};
+use crate::cache::{self, Decoded, Trigger};
+use crate::discovery;
 use crate::runtime::Metrics;
-use otelagent_core::build::{self, Engine, Environment, IpFamily, ServerVersion};
-use otelagent_core::in_full;
-use otelagent_core::names;
 
 /// Objects reconciled at the same time.
 const CONCURRENCY: u16 = 4;
-/// How often owners of cluster-scoped objects are looked for, beside after each deletion seen.
+/// How often cluster-scoped objects without an owner are looked for, besides after each deletion.
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
-/// How long passes under way may take to end after a shutdown is asked for.
+/// How long reconciles under way may take to end after a shutdown is asked for.
 const GRACE: Duration = Duration::from_secs(10);
 /// Name of the `ClusterRole` that stands for the installation: what it owns goes with it.
 const INSTALLATION: &str = "otelagent-operator";
@@ -80,9 +80,9 @@ pub struct Controller {
     injection: InjectionSettings,
     /// Kinds whose watch cannot be waited for: what grants it is not installed.
     unreadable: Vec<&'static str>,
-    watches: JoinSet<&'static str>,
+    watches: JoinSet<ControllerError>,
     trigger: Trigger,
-    queue: mpsc::UnboundedReceiver<ObjectRef<Guarded>>,
+    queue: mpsc::UnboundedReceiver<ObjectRef<Decoded>>,
 }
 
 impl Controller {
@@ -95,26 +95,33 @@ impl Controller {
         settings: Settings,
         metrics: Metrics,
     ) -> Result<Self, ControllerError> {
-        let (environment, served) = look_at_server(&client, &settings).await?;
+        let server = discovery::server(&client).await?;
+        let environment = Environment {
+            operator_namespace: settings.namespace.clone(),
+            platform_namespaces: settings.platform_namespaces.clone(),
+            agent_image: settings.agent_image,
+            server: server.version,
+            nodes: discovery::family_of_nodes(&client).await?,
+            operator_version: settings.version,
+        };
         let injection = settings.injection;
-        let offers_policies = served.contains(&BINDING);
-        let engine = build::engine(injection.engine, offers_policies, environment.server);
-        tracing::info!(server = %environment.server, engine = ?engine, "server");
-        let webhook = engine::installation(&client, names::WEBHOOK).await?;
+        let offers_policies = server.kinds.contains(&BINDING);
+        let engine = build::engine(injection.engine, offers_policies, server.version);
+        tracing::info!(server = %server.version, engine = ?engine, "server");
+        let webhook = discovery::installation(&client, names::WEBHOOK).await?;
         // Also where policies inject: what an earlier choice left must be seen to be removed.
-        let is_readable =
-            |kind: &&str| *kind != ENTRY || webhook.is_some() || engine == Ok(Engine::Webhook);
-        let kinds: Vec<&'static str> = served.into_iter().filter(is_readable).collect();
-        let unreadable = kinds
-            .iter()
-            .copied()
-            .filter(|kind| *kind == ENTRY && webhook.is_none())
-            .collect();
+        let is_readable = |kind: &&str| {
+            *kind != WEBHOOK_CONFIGURATION || webhook.is_some() || engine == Ok(Engine::Webhook)
+        };
+        let kinds = server.kinds.iter().copied();
+        let kinds: Vec<&'static str> = kinds.filter(is_readable).collect();
+        let of_webhook = |kind: &&str| *kind == WEBHOOK_CONFIGURATION && webhook.is_none();
+        let unreadable = kinds.iter().copied().filter(of_webhook).collect();
         let (sender, queue) = mpsc::unbounded();
         let namespaces = &settings.platform_namespaces;
-        let (stores, watches, trigger) = stores::build(&client, namespaces, &kinds, sender);
+        let (stores, watches, trigger) = cache::build(&client, namespaces, &kinds, sender);
         let reporter = Reporter {
-            controller: otelagent_core::names::FIELD_MANAGER.into(),
+            controller: names::FIELD_MANAGER.into(),
             instance: Some(settings.instance),
         };
         let context = Arc::new(Context::new(
@@ -123,17 +130,23 @@ impl Controller {
             settings.canary_namespace,
             engine,
             injection.endpoint(&settings.namespace),
-            engine::installation(&client, INSTALLATION).await?,
+            discovery::installation(&client, INSTALLATION).await?,
             stores,
-            Recorder::new(client, reporter),
+            Recorder::new(client.clone(), reporter),
             metrics,
         ));
-        let watches = watches.into_iter().collect();
+        let mut tasks = JoinSet::new();
+        for watch in watches {
+            tasks.spawn(async { ControllerError::WatchEnded(watch.await) });
+        }
+        tasks.spawn(async move {
+            discovery::until_changed(&client, &server, discovery::ASK_EVERY).await
+        });
         Ok(Self {
             context,
             injection,
             unreadable,
-            watches,
+            watches: tasks,
             trigger,
             queue,
         })
@@ -160,13 +173,10 @@ impl Controller {
         context.stores.wait_until_ready(&unreadable).await;
         trigger.begin();
         if context.engine == Ok(Engine::Webhook) {
-            watches.spawn(authorities::keep(
-                context.clone(),
-                injection,
-                trigger.clone(),
-            ));
+            let upkeep = keep_ca(context.clone(), injection, trigger.clone());
+            watches.spawn(async { ControllerError::WatchEnded(upkeep.await) });
         }
-        let passes = controller::applier(
+        let reconciles = controller::applier(
             |agent, context| Box::pin(reconcile::reconcile(agent, context)),
             on_error,
             context.clone(),
@@ -174,14 +184,14 @@ impl Controller {
             queue.map(Ok::<_, std::convert::Infallible>),
             controller::Config::default().concurrency(CONCURRENCY),
         );
-        let mut passes = std::pin::pin!(passes.for_each(|_| std::future::ready(())));
+        let mut reconciles = std::pin::pin!(reconciles.for_each(|_| std::future::ready(())));
         let mut shutdown = std::pin::pin!(shutdown);
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         loop {
             tokio::select! {
-                () = &mut passes => return Ok(()),
+                () = &mut reconciles => return Ok(()),
                 Some(ended) = watches.join_next() => {
-                    return Err(ControllerError::WatchEnded(ended.unwrap_or("unknown")));
+                    return Err(ended.unwrap_or(ControllerError::WatchEnded("unknown")));
                 }
                 () = trigger.an_object_is_gone() => sweep_once(&context).await,
                 _ = sweep.tick() => {
@@ -191,11 +201,13 @@ impl Controller {
                 () = &mut shutdown => break,
             }
         }
-        // Without watches the queue ends; passes under way end by themselves, and no new one begins.
+        // Without watches the queue ends; reconciles under way end by themselves, and no new one begins.
         watches.shutdown().await;
         drop(trigger);
-        if tokio::time::timeout(GRACE, passes).await.is_err() {
-            tracing::warn!("a pass did not end in time; the next leader evaluates everything anew");
+        if tokio::time::timeout(GRACE, reconciles).await.is_err() {
+            tracing::warn!(
+                "a reconcile did not end in time; the next leader starts from what is observed"
+            );
         }
         Ok(())
     }
@@ -209,14 +221,14 @@ async fn sweep_once(context: &Context) {
 }
 
 #[allow(clippy::needless_pass_by_value)] // the signature is the runtime's
-fn on_error(agent: Arc<Guarded>, error: &ControllerError, context: Arc<Context>) -> Action {
+fn on_error(agent: Arc<Decoded>, error: &ControllerError, context: Arc<Context>) -> Action {
     context.metrics.failed(error.reason());
     tracing::warn!(
         namespace = agent.namespace(),
         name = agent.name_any(),
         reason = error.reason(),
         error = in_full(error),
-        "pass failed, trying again"
+        "reconcile failed, trying again"
     );
     // A policy that does not fit needs another spec; a taken name may be that of an object on its way out;
     // a watch that lags is told soon.
@@ -229,46 +241,77 @@ fn on_error(agent: Arc<Guarded>, error: &ControllerError, context: Arc<Context>)
     }
 }
 
-/// The family of the nodes' first addresses, which is the same on all of them. Where there is no node yet
-/// it is taken for IPv4.
-async fn family_of_nodes(client: &Client) -> Result<IpFamily, ControllerError> {
-    let one = ListParams::default().limit(1);
-    let nodes = Api::<Node>::all(client.clone()).list(&one).await;
-    let nodes = nodes.map_err(ControllerError::api("ask for a node"))?;
-    let status = nodes.items.first().and_then(|node| node.status.as_ref());
-    let addresses = status.and_then(|status| status.addresses.as_ref());
-    let mut internal = addresses.into_iter().flatten();
-    let first = internal.find(|address| address.type_ == "InternalIP");
-    let is_v6 = first.is_some_and(|first| first.address.contains(':'));
-    Ok(if is_v6 { IpFamily::V6 } else { IpFamily::V4 })
+/// How injection was set up.
+#[derive(Clone, Debug)]
+pub struct InjectionSettings {
+    /// Which engine is asked for.
+    pub engine: Choice,
+    /// Where the webhook is reached, if not by its Service: `https://` with host and port.
+    pub webhook_url: Option<String>,
+    /// A file with the certificate authorities of the webhook's certificates, if they are not our own.
+    pub authority_file: Option<std::path::PathBuf>,
+    /// How long one certificate authority of our own lives.
+    pub authority_life: Duration,
 }
 
-/// The server's version, and which admission kinds it serves.
-async fn look_at_server(
-    client: &Client,
-    settings: &Settings,
-) -> Result<(Environment, Vec<&'static str>), ControllerError> {
-    let info = client
-        .apiserver_version()
-        .await
-        .map_err(ControllerError::api("read the server's version"))?;
-    let server = ServerVersion::parse(&info.major, &info.minor)
-        .ok_or_else(|| ControllerError::Version(format!("{}.{}", info.major, info.minor)))?;
-    let resources = client
-        .list_api_group_resources("admissionregistration.k8s.io/v1")
-        .await
-        .map_err(ControllerError::api(
-            "list the server's admission resources",
-        ))?;
-    let is_served = |kind: &&str| resources.resources.iter().any(|known| known.kind == *kind);
-    let kinds = ADMISSION_KINDS.into_iter().filter(is_served).collect();
-    let environment = Environment {
-        operator_namespace: settings.namespace.clone(),
-        platform_namespaces: settings.platform_namespaces.clone(),
-        agent_image: settings.agent_image.clone(),
-        server,
-        nodes: family_of_nodes(client).await?,
-        operator_version: settings.version.clone(),
+impl Default for InjectionSettings {
+    fn default() -> Self {
+        Self {
+            engine: Choice::Auto,
+            webhook_url: None,
+            authority_file: None,
+            authority_life: Duration::from_hours(365 * 24),
+        }
+    }
+}
+
+impl InjectionSettings {
+    /// Where entries send the API server.
+    fn endpoint(&self, namespace: &str) -> Endpoint {
+        match &self.webhook_url {
+            Some(url) => Endpoint::Url(url.clone()),
+            None => Endpoint::Service {
+                namespace: namespace.to_owned(),
+                name: names::WEBHOOK.into(),
+            },
+        }
+    }
+}
+
+/// Keeps the webhook's CA, and has every entry looked at when it changes.
+fn keep_ca(
+    context: Arc<Context>,
+    settings: InjectionSettings,
+    trigger: Trigger,
+) -> impl Future<Output = &'static str> {
+    let settings = CaSettings {
+        file: settings.authority_file,
+        lifetime: settings.authority_life,
     };
-    Ok((environment, kinds))
+    ca_upkeep::maintain(
+        context.client.clone(),
+        context.environment.operator_namespace.clone(),
+        settings,
+        context.ca.clone(),
+        CaEvents { context, trigger },
+    )
+}
+
+struct CaEvents {
+    context: Arc<Context>,
+    trigger: Trigger,
+}
+
+impl CaObserver for CaEvents {
+    fn changed(&self) {
+        self.trigger.each(|agent| agent.spec.workloads.is_some());
+    }
+
+    fn wrote_secret(&self) {
+        self.context.metrics.wrote("Secret", "update");
+    }
+
+    fn failed(&self, reason: &'static str) {
+        self.context.metrics.failed(reason);
+    }
 }

@@ -10,14 +10,14 @@ use kube::api::DynamicObject;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use otelagent_api::{ACCEPTED, Mode, OtelAgent, Routing};
-use otelagent_core::build::{MAX_PER_NAMESPACE, is_permitted, selection};
+use otelagent_core::build::{MAX_PER_NAMESPACE, ValidAgent, is_permitted, selection};
 use otelagent_core::inject::Selection;
 use otelagent_core::inject::exclusion::{self, Candidate};
 use otelagent_core::inject::kinds::ADMISSION_KINDS;
 use otelagent_core::names;
 use otelagent_core::pods::{Coverage, LivePod, PodTally, count};
 use otelagent_core::reconcile::{
-    Active, AdmissionObject, Observation, ObservedWorkload, binding_kind, other,
+    Active, AdmissionObject, Observation, ObservedWorkload, binding_kind,
 };
 use otelagent_core::switching::{AgentPod, AgentWorkload, NodeState};
 use serde_json::Value;
@@ -25,20 +25,22 @@ use serde_json::Value;
 use super::context::Context;
 use crate::cache::{Pods, Stores, in_namespaces, may_meet, serves};
 
-/// Everything the caches hold about one `OtelAgent`. Of one that is too many in its namespace nobody needs
-/// to know whose pods it would take, which costs a look at every other one.
-pub(crate) fn observe<'a>(context: &Context, agent: &'a OtelAgent) -> Observation<'a> {
+/// Everything the caches hold about one `OtelAgent`; without `valid` its spec was refused, and what is active
+/// says which pods it selects.
+pub(crate) fn observe<'a>(
+    context: &Context,
+    agent: &'a OtelAgent,
+    valid: Option<&ValidAgent>,
+) -> Observation<'a> {
     let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
-    let older = older(&context.stores, agent);
     let admission = admission_objects(&context.stores, agent);
     let active = active(context, &admission);
-    let winners = if older < MAX_PER_NAMESPACE {
-        winners(context, agent)
-    } else {
-        Vec::new()
-    };
+    let winners = winners(context, agent);
     let exclusions = exclusion::exclusions(&winners);
-    let selection = selected(context, agent, &active);
+    let selection = match valid {
+        Some(valid) => valid.selection.clone(),
+        None => active.selection.clone(),
+    };
     let nodes = context.stores.nodes.read().states();
     let workloads = Mode::ALL.into_iter().filter_map(|mode| {
         let found = context.stores.daemon_set(&namespace, &name, mode)?;
@@ -47,7 +49,6 @@ pub(crate) fn observe<'a>(context: &Context, agent: &'a OtelAgent) -> Observatio
     Observation {
         now: Context::now(),
         agent,
-        older,
         pods: pods(context, agent, &nodes, selection.as_ref(), &exclusions),
         namespace_limits: namespace_limits(context, agent, selection.as_ref()),
         active,
@@ -62,16 +63,6 @@ pub(crate) fn observe<'a>(context: &Context, agent: &'a OtelAgent) -> Observatio
         admission,
         unconfirmed: std::collections::BTreeSet::new(),
         used: BTreeMap::new(),
-    }
-}
-
-/// The pods that should be injected: those the spec selects, or those that are selected now where the spec
-/// asks for what it may not have.
-fn selected(context: &Context, agent: &OtelAgent, active: &Active) -> Option<Selection> {
-    if is_refused(agent) || !is_permitted(agent, &context.environment) {
-        active.selection.clone()
-    } else {
-        selection(agent)
     }
 }
 
@@ -95,9 +86,8 @@ fn admission_objects(stores: &Stores, agent: &OtelAgent) -> Vec<AdmissionObject>
         let Some(store) = stores.admission.get(kind) else {
             continue;
         };
-        let named = |object: &DynamicObject| {
-            names::owner_of_cluster_object(&object.name_any()) == own
-        };
+        let named =
+            |object: &DynamicObject| names::owner_of_cluster_object(&object.name_any()) == own;
         for object in store.state_filter(named) {
             let owner = object.labels().get(names::LABEL_OWNER_UID);
             found.push(AdmissionObject {
@@ -119,7 +109,9 @@ fn active(context: &Context, admission: &[AdmissionObject]) -> Active {
         let mut own = admission.iter();
         own.find(|object| object.kind == kind && object.is_ours && is_binding(object))
     });
-    found.map(|found| read_active(&found.object)).unwrap_or_default()
+    found
+        .map(|found| read_active(&found.object))
+        .unwrap_or_default()
 }
 
 /// Whether it is the real binding and not the canary's: its name has no further part.
@@ -140,7 +132,10 @@ pub(crate) fn read_active(binding: &Value) -> Active {
 
 fn service(stores: &Stores, namespace: &str, name: &str) -> Option<Value> {
     let reference = ObjectRef::<Service>::new(name).within(namespace);
-    let found = stores.services.iter().find_map(|store| store.get(&reference))?;
+    let found = stores
+        .services
+        .iter()
+        .find_map(|store| store.get(&reference))?;
     serde_json::to_value(found.as_ref()).ok()
 }
 
@@ -312,7 +307,7 @@ fn candidate(context: &Context, agent: &OtelAgent) -> Option<Candidate> {
 
 /// How many `OtelAgent`s of its namespace are older than one, counted as far as it matters: there may be
 /// thousands.
-fn older(stores: &Stores, agent: &OtelAgent) -> usize {
+pub(crate) fn older(stores: &Stores, agent: &OtelAgent) -> usize {
     let own = &agent.metadata;
     let counted = Cell::new(0);
     let _enough = stores.agents.find(|other| {

@@ -1,8 +1,8 @@
-//! Restarting workloads (`workloads.restart: Rolling`): reads the owners that pods name, asks the pure
-//! room, writes what it decides.
+//! Restarts workloads (`workloads.restart: Rolling`): reads the owners that pods name, and writes what
+//! `otelagent_core::restart` decides.
 //!
-//! Nothing is watched for it: workloads are read only while there is something to restart, a few at a
-//! time. What goes wrong here is told and never keeps the rest of a pass from being carried out.
+//! Nothing is watched for it: workloads are read only while there is something to restart, a few at a time.
+//! What goes wrong here is reported, and keeps nothing else from being done.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,12 +14,13 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::error::ControllerError;
-use super::injection;
-use super::observe::InForce;
+use super::live;
 use otelagent_core::build::{Engine, ValidAgent};
 use otelagent_core::in_full;
+use otelagent_core::inject::canary;
 use otelagent_core::names;
 use otelagent_core::pods::WorkloadRef;
+use otelagent_core::reconcile::Active;
 use otelagent_core::restart::{
     Budget, KINDS, NewPods, Round, Verdict, Workload, decide, next_to_poll, patch, purpose, release,
 };
@@ -27,27 +28,9 @@ use otelagent_core::status::{Facts, Failure, InjectionState, Restarts};
 
 /// Workloads that are looked at in one pass.
 const LOOK_AT: usize = 50;
-/// Between two looks at the workloads of one `OtelAgent`, at least.
-const PACE: Duration = Duration::from_secs(2);
-/// How long a webhook that may have been away must have answered before anything is restarted: one of its
-/// replicas is back before the other, and a workload that is missed again is not restarted again.
-const STEADY: Duration = Duration::from_secs(5);
 /// When to look again while something rolls, and while something waits.
 const WHILE_RUNNING: Duration = Duration::from_secs(5);
-pub(crate) const WHILE_WAITING: Duration = Duration::from_secs(30);
-
-/// What is remembered between looks to spare requests; forgetting it changes nothing but their number.
-#[derive(Default)]
-pub(crate) struct Memory {
-    looked_at: Option<std::time::Instant>,
-    /// Since when the webhook has answered at every look, as long as there were candidates.
-    answers_since: Option<std::time::Instant>,
-    /// Whether it is known that no restart is under way.
-    idle: bool,
-    /// The candidate looked at last, so that all get their turn.
-    last: Option<WorkloadRef>,
-    known: BTreeMap<WorkloadRef, Verdict>,
-}
+const WHILE_WAITING: Duration = Duration::from_secs(30);
 
 /// A workload with its object, which a change of it is based on.
 struct Seen {
@@ -55,12 +38,33 @@ struct Seen {
     object: Value,
 }
 
-/// Restarts what may be restarted now, and says what is so of the rest and when to look again.
-pub(crate) async fn carry_out(
+/// Restarts workloads where that is wanted, or ends it where it no longer is. Returns what to report, and when
+/// to reconcile again.
+pub(crate) async fn reconcile(
     context: &Context,
     valid: &ValidAgent,
     facts: &Facts,
-    in_force: &InForce,
+    active: &Active,
+    were_reported: bool,
+) -> (Option<Restarts>, Option<Duration>) {
+    if valid.at_a_time() > 0 {
+        let (restarts, again) = run(context, valid, facts, active).await;
+        (Some(restarts), again)
+    } else if were_reported {
+        let restarts = end(context, valid).await;
+        let again = restarts.as_ref().map(|_| WHILE_WAITING);
+        (restarts, again)
+    } else {
+        (None, None)
+    }
+}
+
+/// Restarts what may be restarted now.
+async fn run(
+    context: &Context,
+    valid: &ValidAgent,
+    facts: &Facts,
+    active: &Active,
 ) -> (Restarts, Option<Duration>) {
     let pods = &facts.pods;
     let owners = [&pods.stale, &pods.missed, &pods.uncovered];
@@ -74,9 +78,9 @@ pub(crate) async fn carry_out(
         serving: facts.serving.as_ref().map(|(mode, _)| *mode),
         agents: facts.serving_workload.as_ref(),
         are_injected: facts.injection == InjectionState::Active,
-        bound_at: in_force.bound_at,
+        bound_at: active.bound_at,
     };
-    let recipe = match (new_pods.block_all(), &in_force.recipe) {
+    let recipe = match (new_pods.block_all(), &active.recipe) {
         (None, Some(recipe)) => recipe,
         (held, _) => {
             let why = held.unwrap_or("nothing is served yet");
@@ -105,7 +109,7 @@ pub(crate) async fn carry_out(
 
 /// Takes the marks of restarts under way off: workloads are left alone from now on. What could not be done
 /// and is worth another try is returned.
-pub(crate) async fn let_go(context: &Context, valid: &ValidAgent) -> Option<Restarts> {
+async fn end(context: &Context, valid: &ValidAgent) -> Option<Restarts> {
     let attempt = async {
         // Whom budgets guard is of no interest here, so none is read.
         for (kind, object) in list_marked(context, valid).await? {
@@ -216,7 +220,7 @@ async fn injects_now(
     valid: &ValidAgent,
     recipe: &str,
 ) -> Result<bool, ControllerError> {
-    let given = injection::given_now(context, &valid.label()).await?;
+    let given = live::given_now(context, &canary::in_force_pod(&valid.label())).await?;
     Ok(given == recipe)
 }
 
@@ -236,37 +240,6 @@ fn until_the_webhook_answers(
     let running = known.into_iter();
     verdicts.extend(running.filter(|(_, verdict)| *verdict == Verdict::Running));
     verdicts
-}
-
-impl Memory {
-    /// Whether it is time for a look, and what is known; a look that is due counts as taken.
-    fn take(
-        &mut self,
-        has_candidates: bool,
-    ) -> (bool, BTreeMap<WorkloadRef, Verdict>, Option<WorkloadRef>) {
-        let too_soon = self.looked_at.is_some_and(|at| at.elapsed() < PACE);
-        if !too_soon {
-            self.looked_at = Some(std::time::Instant::now());
-        }
-        if !has_candidates {
-            self.answers_since = None;
-        }
-        let is_due = !too_soon && (has_candidates || !self.idle);
-        (is_due, self.known.clone(), self.last.clone())
-    }
-
-    /// Whether the webhook has answered for long enough, now that it does or does not.
-    fn is_steady(&mut self, answers: bool) -> bool {
-        let now = std::time::Instant::now();
-        self.answers_since = answers.then(|| self.answers_since.unwrap_or(now));
-        self.answers_since
-            .is_some_and(|since| now - since >= STEADY)
-    }
-
-    fn is_about_to_be_steady(&self) -> bool {
-        self.answers_since
-            .is_some_and(|since| since.elapsed() < STEADY)
-    }
 }
 
 /// Carries out what is decided. A workload whose restart is refused is held back, and its place goes to
@@ -452,36 +425,5 @@ fn resource(kind: &str) -> ApiResource {
         api_version: "apps/v1".into(),
         kind: kind.into(),
         plural: plural.map_or_else(String::new, |(_, plural)| (*plural).to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A memory of a webhook that began to answer so long ago.
-    fn answering_for(time: Duration) -> Memory {
-        let mut memory = Memory::default();
-        assert!(!memory.is_steady(true), "it has only just begun");
-        memory.answers_since = memory.answers_since.and_then(|at| at.checked_sub(time));
-        memory
-    }
-
-    #[test]
-    fn a_webhook_that_has_just_come_back_is_given_a_moment() {
-        assert!(!answering_for(STEADY / 2).is_steady(true));
-        assert!(answering_for(STEADY / 2).is_about_to_be_steady());
-        assert!(answering_for(STEADY).is_steady(true));
-        assert!(!answering_for(STEADY).is_about_to_be_steady());
-    }
-
-    #[test]
-    fn a_webhook_that_was_away_again_or_that_nobody_asked_begins_anew() {
-        let mut away = answering_for(STEADY);
-        assert!(!away.is_steady(false));
-        assert!(!away.is_steady(true));
-        let mut unasked = answering_for(STEADY);
-        unasked.take(false);
-        assert!(!unasked.is_steady(true));
     }
 }

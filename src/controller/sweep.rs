@@ -9,11 +9,12 @@ use kube::api::DynamicObject;
 use kube::runtime::reflector::Store;
 use kube::{Api, ResourceExt};
 
+use super::apply;
 use super::context::Context;
 use super::error::ControllerError;
-use super::injection;
-use super::stores::{ADMISSION_KINDS, Guarded, admission_resource};
+use crate::cache::{Decoded, admission_resource};
 use otelagent_core::build::is_applied;
+use otelagent_core::inject::kinds::ADMISSION_KINDS;
 use otelagent_core::names;
 
 /// One sweep. `OtelAgent`s are known by uid: one that was deleted and made again is another.
@@ -49,7 +50,7 @@ pub(crate) async fn sweep(context: &Context) -> Result<(), ControllerError> {
                 );
             }
             if gone[&uid] && is_ours(context, kind, &object.name_any()).await? {
-                injection::remove(context, kind, &object.name_any(), object.uid()).await?;
+                apply::delete_admission(context, kind, &object.name_any(), object.uid()).await?;
             }
         }
     }
@@ -73,7 +74,7 @@ async fn is_gone(
     uid: &str,
 ) -> Result<bool, ControllerError> {
     // The object itself: of one that cannot be read not even its metadata could.
-    let api: Api<Guarded> = Api::namespaced(context.client.clone(), namespace);
+    let api: Api<Decoded> = Api::namespaced(context.client.clone(), namespace);
     let found = api
         .get_opt(name)
         .await

@@ -44,16 +44,11 @@ fn policies_of_each_shape_are_the_golden_ones() {
         ("platform", platform),
     ];
     for (name, input) in inputs {
-        let policies = render(&input).unwrap();
-        let objects = [
-            policies.policy,
-            policies.proof_binding,
-            policies.binding,
-            policies.warning,
-            policies.warning_binding,
-        ];
+        let rendered = render(&input).unwrap();
+        let objects = rendered.policy.iter();
+        let objects = objects.chain([&rendered.canary, &rendered.binding]);
         let text: Vec<String> = objects
-            .iter()
+            .chain(&rendered.warnings)
             .map(|object| serde_saphyr::to_string(object).unwrap())
             .collect();
         insta::with_settings!({snapshot_path => "../golden", prepend_module_to_snapshot => false, omit_expression => true}, {

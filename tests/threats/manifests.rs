@@ -4,7 +4,7 @@ use std::path::Path;
 
 use otelagent_api::{Mode, OnFailure, Selector};
 use otelagent_core::build::{Object, topology, validate};
-use otelagent_core::inject::policy::PolicyInput;
+use otelagent_core::inject::policy::{PolicyInput, Rendered};
 use otelagent_core::inject::{Namespaces, Recipe, Selection};
 use otelagent_webhook::configuration::{self, Endpoint};
 use serde_json::{Value, json};
@@ -277,7 +277,7 @@ fn recipe(fixture: &str) -> Recipe {
     topology(valid.wanted()).recipe(&valid, &environment())
 }
 
-fn entries(name: &str, namespaces: Namespaces, on_failure: OnFailure) -> configuration::Entries {
+fn entries(name: &str, namespaces: Namespaces, on_failure: OnFailure) -> Rendered {
     let labels = [("team".to_owned(), "a".to_owned())];
     let input = PolicyInput {
         namespace: "otelagent-system".into(),
@@ -301,10 +301,10 @@ fn entries(name: &str, namespaces: Namespaces, on_failure: OnFailure) -> configu
         namespace: "otelagent-system".into(),
         name: "otelagent-webhook".into(),
     };
-    configuration::render(&input, &service, "-----BEGIN CERTIFICATE-----").unwrap()
+    configuration::render(&input, &service, "-----BEGIN CERTIFICATE-----", None).unwrap()
 }
 
-fn both() -> [(&'static str, configuration::Entries); 2] {
+fn both() -> [(&'static str, Rendered); 2] {
     let everywhere = Namespaces::Labelled(Selector::default());
     [
         (
@@ -325,8 +325,8 @@ fn both() -> [(&'static str, configuration::Entries); 2] {
 #[test]
 fn the_webhooks_entries_of_each_shape_are_the_golden_ones() {
     for (name, entries) in both() {
-        let texts =
-            [&entries.proof, &entries.entry].map(|entry| serde_saphyr::to_string(entry).unwrap());
+        let texts = [&entries.canary, &entries.binding]
+            .map(|entry| serde_saphyr::to_string(entry).unwrap());
         insta::with_settings!({snapshot_path => "../golden", prepend_module_to_snapshot => false, omit_expression => true}, {
             insta::assert_snapshot!(format!("entries-{name}"), texts.join("---\n"));
         });
@@ -336,7 +336,7 @@ fn the_webhooks_entries_of_each_shape_are_the_golden_ones() {
 #[test]
 fn the_webhook_is_called_for_the_creation_of_selected_pods_and_never_for_the_systems() {
     for (name, entries) in both() {
-        let webhooks = [&entries.proof, &entries.entry]
+        let webhooks = [&entries.canary, &entries.binding]
             .map(|entry| entry["webhooks"].as_array().unwrap().clone());
         for webhook in webhooks.concat() {
             let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
@@ -362,7 +362,7 @@ fn the_webhook_is_called_for_the_creation_of_selected_pods_and_never_for_the_sys
                 "{webhook}"
             );
         }
-        let users = &entries.entry["webhooks"][0];
+        let users = &entries.binding["webhooks"][0];
         let conditions = users["matchConditions"].to_string();
         assert!(
             conditions.contains("kubernetes.io/config.mirror"),

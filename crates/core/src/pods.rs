@@ -445,7 +445,7 @@ mod tests {
         };
         let coverage = covered_on("n1", &[Mode::HostPort]);
         let pods = [pod(Some("n1")), pod(Some("n2")), pod(None)];
-        let report = count("a.b", Some(&serving), None, &[], &coverage, pods);
+        let report = count("a.b", None, &[], &coverage, pods).report(Some(&serving));
         assert_eq!((report.counts.current, report.counts.uncovered), (3, 1));
         assert_eq!(name_owners(&report.uncovered), "StatefulSet shop/db: 1");
         assert_eq!(report.uncovered_nodes, BTreeSet::from(["n2".to_owned()]));

@@ -10,11 +10,14 @@ use serde_json::{Value, json};
 
 use super::order::{Order, Target};
 use otelagent_api::{OnFailure, Selector};
+use otelagent_core::build::Engine;
 use otelagent_core::inject::cel::{printable, quoted, selected};
-use otelagent_core::inject::policy::{self, NAMESPACE_NAME, PolicyError, PolicyInput};
+use otelagent_core::inject::policy::{self, NAMESPACE_NAME, PolicyError, PolicyInput, Rendered};
 use otelagent_core::inject::reason::mirror;
 use otelagent_core::inject::{Namespaces, Selection};
 use otelagent_core::names;
+use otelagent_core::reconcile::Render;
+use otelagent_core::reconcile::active::webhook_configuration;
 
 /// Bytes that the annotations of an object may have together (`ValidateAnnotationsSize` of apimachinery),
 /// less what is added when an entry is written.
@@ -36,44 +39,60 @@ pub enum Endpoint {
     Url(String),
 }
 
-/// The objects, in the order in which they are applied: the first proves, then the other follows.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Entries {
-    /// Hash of the content, but for the certificates; in paths and on pods that prove the entry.
-    pub hash: String,
-    /// `MutatingWebhookConfiguration` for the pods that prove it.
-    pub proof: Value,
-    /// `MutatingWebhookConfiguration` for users' pods.
-    pub entry: Value,
+/// The webhook as an engine that can be used now.
+pub struct WebhookEngine {
+    /// Where the API server reaches it.
+    pub endpoint: Endpoint,
+    /// The CA certificates, as PEM, that the API server trusts.
+    pub ca_bundle: String,
+    /// The webhook's installation, with which its configurations go.
+    pub owner: Option<Value>,
 }
 
-/// Renders the entries. `authorities` are the certificates, as PEM, by which the webhook is known.
+impl Render for WebhookEngine {
+    fn engine(&self) -> Engine {
+        Engine::Webhook
+    }
+
+    fn render(&self, input: &PolicyInput) -> Result<Rendered, PolicyError> {
+        render(input, &self.endpoint, &self.ca_bundle, self.owner.as_ref())
+    }
+}
+
+/// Renders the configurations. `ca_bundle` holds the CA certificates, as PEM, that the API server trusts.
+/// The configurations belong to `owner`, the webhook's installation; the warnings to the operator's.
 ///
 /// # Errors
-/// If the recipe does not fit the annotations of an object.
+/// If the recipe does not fit the annotations of an object, or the warnings a policy.
 pub fn render(
     input: &PolicyInput,
     endpoint: &Endpoint,
-    authorities: &str,
-) -> Result<Entries, PolicyError> {
+    ca_bundle: &str,
+    owner: Option<&Value>,
+) -> Result<Rendered, PolicyError> {
+    let warnings = policy::warnings(input)?;
+    let input = &PolicyInput {
+        owner_reference: owner.cloned(),
+        ..input.clone()
+    };
     let order = Order {
         recipe: input.recipe.clone(),
         exclusions: input.exclusions.clone(),
         canary_namespace: input.canary_namespace.clone(),
     };
     let order = order.to_text();
-    let client = |hash: &str, authorities: &str| client_config(input, endpoint, hash, authorities);
+    let client = |hash: &str, ca_bundle: &str| client_config(input, endpoint, hash, ca_bundle);
     let unnamed = json!([
         order,
         users_pods(input, &client("", "")),
         canary_pods(input, &client("", ""), "")
     ]);
     let hash = names::hash(&unnamed.to_string(), 10);
-    let client = client(&hash, authorities);
+    let client = client(&hash, ca_bundle);
     let name = |part: Option<&str>| names::cluster_object(&input.namespace, &input.name, part);
     let mut annotations =
         json!({names::ANNOTATION_INSTRUCTION: order, names::ANNOTATION_WEBHOOK_HASH: hash});
-    let proof = object(
+    let canary = object(
         input,
         &name(Some("canary")),
         &annotations,
@@ -95,8 +114,14 @@ pub fn render(
         users_pods(input, &client),
         canary_pods(input, &client, &hash)
     ]);
-    let entry = object(input, &name(None), &annotations, &webhooks);
-    Ok(Entries { hash, proof, entry })
+    Ok(Rendered {
+        name: webhook_configuration(&hash),
+        hash,
+        policy: None,
+        canary,
+        binding: object(input, &name(None), &annotations, &webhooks),
+        warnings,
+    })
 }
 
 fn object(input: &PolicyInput, name: &str, annotations: &Value, webhooks: &Value) -> Value {
@@ -125,13 +150,13 @@ fn check_size(annotations: &Value) -> Result<(), PolicyError> {
     Ok(())
 }
 
-fn client_config(input: &PolicyInput, endpoint: &Endpoint, hash: &str, authorities: &str) -> Value {
+fn client_config(input: &PolicyInput, endpoint: &Endpoint, hash: &str, ca_bundle: &str) -> Value {
     let target = Target {
         namespace: input.namespace.clone(),
         name: input.name.clone(),
         hash: hash.to_owned(),
     };
-    let bundle = ByteString(authorities.as_bytes().to_vec());
+    let bundle = ByteString(ca_bundle.as_bytes().to_vec());
     match endpoint {
         Endpoint::Service { namespace, name } => json!({
             "caBundle": bundle,

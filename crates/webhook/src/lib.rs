@@ -13,6 +13,7 @@
 //! This room must not know OtelAgents, modes or how recipes are made.
 
 pub mod ca;
+pub mod ca_upkeep;
 pub mod configuration;
 pub mod issue;
 pub mod order;

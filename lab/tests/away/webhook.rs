@@ -217,10 +217,7 @@ async fn of_web(world: &World) -> Result<Vec<Value>, String> {
 /// An operator whose authorities live a minute. The one before is forgotten, as if somebody had emptied the
 /// Secret while no operator ran.
 async fn short_lived(world: &World) -> Process {
-    let path = format!(
-        "/api/v1/namespaces/{PLATFORM}/secrets/{}",
-        names::CA_SECRET
-    );
+    let path = format!("/api/v1/namespaces/{PLATFORM}/secrets/{}", names::CA_SECRET);
     world.patch(&path, &json!({"data": null})).await;
     let operator = world.operator(&["--injection-engine=webhook", LIFE]);
     // Only who serves by the new one is believed then; the API server asks either replica.
@@ -292,10 +289,7 @@ async fn goes_on(world: &World, what: &str, replicas: &[Process; 2]) {
 
 /// The authority as it is kept.
 async fn authority(world: &World) -> Result<Authority, String> {
-    let path = format!(
-        "/api/v1/namespaces/{PLATFORM}/secrets/{}",
-        names::CA_SECRET
-    );
+    let path = format!("/api/v1/namespaces/{PLATFORM}/secrets/{}", names::CA_SECRET);
     let secret = get(&world.admin, &path).await?;
     let kept = bytes(&secret["data"][names::CA_KEY])?;
     let text = String::from_utf8(kept).map_err(|error| error.to_string())?;

@@ -47,9 +47,7 @@ impl Callee {
             "stringData": {names::CA_KEY: authority.to_text()},
         });
         let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets");
-        let kept = server
-            .apply_at(&path, names::CA_SECRET, &secret)
-            .await;
+        let kept = server.apply_at(&path, names::CA_SECRET, &secret).await;
         assert!(kept.is_ok(), "{kept:?}");
         let mut callee = Self::start_with_what_is_kept(bed).await;
         callee.authority = authority;

@@ -74,21 +74,18 @@ async fn with_the_static_guard_the_operator_writes_its_own_policies_and_no_other
     let operator = Server::of(bed.kubeconfig(), Some(OPERATOR)).await;
     for recipe in recipes::each() {
         let policies = render(&input("guarded", "guarded", recipe)).unwrap();
-        let all = [
-            &policies.policy,
-            &policies.proof_binding,
-            &policies.binding,
-            &policies.warning,
-            &policies.warning_binding,
-        ];
+        let policy = policies.policy.as_ref().unwrap();
+        let [warning, warning_binding] = &policies.warnings;
+        let (canary, binding) = (&policies.canary, &policies.binding);
+        let all = [policy, canary, binding, warning, warning_binding];
         for object in all {
             let answer = operator.apply(object).await;
             assert!(answer.is_ok(), "{}", answer.body["message"]);
         }
-        refuses_changes(&operator, &policies.policy).await;
-        refuses_changes(&operator, &policies.warning).await;
-        refuses_rebinding(&operator, &policies.binding).await;
-        refuses_rebinding(&operator, &policies.warning_binding).await;
+        refuses_changes(&operator, policy).await;
+        refuses_changes(&operator, warning).await;
+        refuses_rebinding(&operator, binding).await;
+        refuses_rebinding(&operator, warning_binding).await;
         writes_entries_of_its_own_service_only(&operator, recipe).await;
         for object in all.into_iter().rev() {
             let answer = operator.delete(object).await;
@@ -234,8 +231,8 @@ async fn writes_entries_of_its_own_service_only(operator: &Server, recipe: &Reci
         name: name.into(),
     };
     let input = input("guarded", "guarded", recipe);
-    let entries = configuration::render(&input, &service("otelagent-webhook"), "").unwrap();
-    for object in [&entries.proof, &entries.entry] {
+    let entries = configuration::render(&input, &service("otelagent-webhook"), "", None).unwrap();
+    for object in [&entries.canary, &entries.binding] {
         let answer = operator.apply(object).await;
         assert!(answer.is_ok(), "{}", answer.body["message"]);
     }
@@ -243,12 +240,12 @@ async fn writes_entries_of_its_own_service_only(operator: &Server, recipe: &Reci
         service("another"),
         Endpoint::Url("https://192.0.2.7".into()),
     ] {
-        let entries = configuration::render(&input, &elsewhere, "").unwrap();
+        let entries = configuration::render(&input, &elsewhere, "", None).unwrap();
         let why = "may call only the Service";
-        assert_eq!(refused(operator, &entries.entry, why).await, Ok(()));
+        assert_eq!(refused(operator, &entries.binding, why).await, Ok(()));
     }
     let changed = |pointer: &str, value: Value| {
-        let mut changed = entries.entry.clone();
+        let mut changed = entries.binding.clone();
         *changed.pointer_mut(pointer).unwrap() = value;
         changed
     };
@@ -273,7 +270,7 @@ async fn writes_entries_of_its_own_service_only(operator: &Server, recipe: &Reci
         let changed = changed(pointer, value);
         assert_eq!(refused(operator, &changed, why).await, Ok(()), "{pointer}");
     }
-    for object in [&entries.proof, &entries.entry] {
+    for object in [&entries.canary, &entries.binding] {
         assert!(operator.delete(object).await.is_ok());
     }
 }

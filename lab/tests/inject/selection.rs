@@ -127,7 +127,7 @@ async fn selections_and_exclusions_select_the_same_on_the_server() {
             &recipes::recipe("host-port"),
         ))
         .unwrap();
-        server.delete(&policies.warning_binding).await;
+        server.delete(&policies.warnings[1]).await;
     }
 }
 
@@ -162,7 +162,7 @@ async fn warn(server: &Server, name: &str, selection: Selection, exclusions: Vec
     input.selection = selection;
     input.exclusions = exclusions;
     let policies = render(&input).unwrap();
-    for object in [&policies.warning, &policies.warning_binding] {
+    for object in &policies.warnings {
         // Applied by one manager: what an earlier round set and this one does not goes away.
         let answer = server.apply(object).await;
         assert!(answer.is_ok(), "{}", answer.body["message"]);
@@ -308,7 +308,7 @@ async fn one_policy_serves_three_hundred_namespaces_and_the_first_pod_of_each_ma
         assert_eq!(by.as_ref(), Some(&crowd.recipe.agent), "{}", name(index));
     }
     assert_eq!(injected_by(&server, "crowd-not").await, None);
-    for object in [&policies.binding, &policies.warning_binding] {
+    for object in [&policies.binding, &policies.warnings[1]] {
         server.delete(object).await;
     }
 }
@@ -339,7 +339,7 @@ async fn pods_follow_a_changed_selector_and_an_agent_that_is_deleted_and_made_ag
     assert_eq!(injected_by(&server, "after").await, Some(label.clone()));
     assert_eq!(injected_by(&server, "before").await, None);
 
-    for object in [&changed_policies.binding, &changed_policies.warning_binding] {
+    for object in [&changed_policies.binding, &changed_policies.warnings[1]] {
         server.delete(object).await;
     }
     server

@@ -8,8 +8,7 @@ use kube::client::Body;
 use kube::core::Request;
 use kube::core::params::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, Config};
-use otelagent_core::inject::policy::warnings;
-use otelagent_core::inject::policy::{Policies, PolicyInput, render};
+use otelagent_core::inject::policy::{PolicyInput, Rendered, render};
 use otelagent_core::inject::{Recipe, canary};
 use otelagent_webhook::configuration::{self, Endpoint};
 use serde_json::{Value, json};
@@ -196,16 +195,15 @@ impl Server {
         endpoint: &Endpoint,
         authorities: &str,
     ) {
-        let entries = configuration::render(input, endpoint, authorities).expect("entries");
-        let applied = self.apply(&entries.proof).await;
+        let entries = configuration::render(input, endpoint, authorities, None).expect("entries");
+        let applied = self.apply(&entries.canary).await;
         assert!(applied.is_ok(), "{}", applied.body["message"]);
         for probe in canary::probe_pods(&input.recipe, &entries.hash) {
             self.until_injected("the proof", &probe, &input.recipe)
                 .await;
         }
-        assert!(self.delete(&entries.proof).await.is_ok());
-        let [warning, warning_binding] = warnings(input).expect("warnings");
-        for object in [&entries.entry, &warning, &warning_binding] {
+        assert!(self.delete(&entries.canary).await.is_ok());
+        for object in std::iter::once(&entries.binding).chain(&entries.warnings) {
             let answer = self.apply(object).await;
             assert!(answer.is_ok(), "{}", answer.body["message"]);
         }
@@ -229,9 +227,9 @@ impl Server {
 
     /// Applies a policy and waits until its proof succeeds; then binds it and waits until the real
     /// binding is in force.
-    pub(super) async fn put_in_force(&self, input: &PolicyInput) -> Policies {
+    pub(super) async fn put_in_force(&self, input: &PolicyInput) -> Rendered {
         let policies = render(input).expect("policies");
-        for object in [&policies.policy, &policies.proof_binding] {
+        for object in policies.policy.iter().chain([&policies.canary]) {
             let answer = self.apply(object).await;
             assert!(answer.is_ok(), "{}", answer.body["message"]);
         }
@@ -239,11 +237,7 @@ impl Server {
             self.until_injected("the proof", &probe, &input.recipe)
                 .await;
         }
-        for object in [
-            &policies.binding,
-            &policies.warning,
-            &policies.warning_binding,
-        ] {
+        for object in std::iter::once(&policies.binding).chain(&policies.warnings) {
             let answer = self.apply(object).await;
             assert!(answer.is_ok(), "{}", answer.body["message"]);
         }

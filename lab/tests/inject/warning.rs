@@ -74,7 +74,7 @@ async fn a_broken_policy_fails_its_proof_and_harms_nobody() {
     recipe.sidecar.as_mut().unwrap()["bogus"] = json!(1);
     let input = input("broken", "unharmed", &recipe);
     let policies = render(&input).unwrap();
-    for object in [&policies.policy, &policies.proof_binding] {
+    for object in policies.policy.iter().chain([&policies.canary]) {
         let answer = server.apply(object).await;
         assert!(
             answer.is_ok(),
@@ -110,8 +110,8 @@ async fn a_broken_policy_fails_its_proof_and_harms_nobody() {
         asking.is_ok() && asking.label(names::LABEL_AGENT).is_none(),
         "{asking:?}"
     );
-    server.delete(&policies.proof_binding).await;
-    server.delete(&policies.policy).await;
+    server.delete(&policies.canary).await;
+    server.delete(policies.policy.as_ref().unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,10 +153,10 @@ async fn what_is_too_large_is_refused_here_and_what_just_fits_is_taken_there() {
         .recipe
         .annotations
         .insert(key.into(), "é".repeat(100_000 - around));
-    let policies = render(&large).expect("it just fits");
-    let answer = server.apply(&policies.policy).await;
+    let policy = render(&large).expect("it just fits").policy.unwrap();
+    let answer = server.apply(&policy).await;
     assert!(answer.is_ok(), "{}", answer.body["message"]);
-    server.delete(&policies.policy).await;
+    server.delete(&policy).await;
     large
         .recipe
         .annotations

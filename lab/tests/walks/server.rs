@@ -184,12 +184,8 @@ async fn objects_are_taken(server: &Server, valid: &ValidAgent) -> Result<(), St
         owner_reference: None,
     })
     .map_err(|why| why.to_string())?;
-    for object in [
-        &policies.policy,
-        &policies.binding,
-        &policies.warning,
-        &policies.warning_binding,
-    ] {
+    let objects = policies.policy.iter().chain([&policies.binding]);
+    for object in objects.chain(&policies.warnings) {
         let answer = server.dry_apply(object).await?;
         if !covers(&answer, object) {
             return Err(format!(

@@ -48,22 +48,23 @@ pub struct PolicyInput {
     pub owner_reference: Option<Value>,
 }
 
-/// The objects, in the order in which they are applied: after the first two the policy is proved, then
-/// the others follow.
+/// What an engine makes of a [`PolicyInput`], in the order in which it is applied. The controller
+/// verifies the engine on the canary's pods before it applies the binding.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Policies {
-    /// Hash of the injecting policy's content, in its name and on pods that prove it.
+pub struct Rendered {
+    /// Names what is active once the binding is applied.
+    pub name: String,
+    /// Hash of the content; the pods that verify it carry it as a label.
     pub hash: String,
-    /// `MutatingAdmissionPolicy`, named by its content.
-    pub policy: Value,
-    /// `MutatingAdmissionPolicyBinding` that lets it act on the pods that prove it.
-    pub proof_binding: Value,
-    /// `MutatingAdmissionPolicyBinding` that lets it act on users' pods.
+    /// `MutatingAdmissionPolicy`, named by its content; the webhook needs none.
+    pub policy: Option<Value>,
+    /// Lets the engine act on the pods that verify it.
+    pub canary: Value,
+    /// Lets the engine act on users' pods.
     pub binding: Value,
-    /// `ValidatingAdmissionPolicy` that tells who creates a pod why it was not injected, or refuses it.
-    pub warning: Value,
-    /// `ValidatingAdmissionPolicyBinding` of that.
-    pub warning_binding: Value,
+    /// `ValidatingAdmissionPolicy` that tells the creator of a pod why it was not injected, or refuses
+    /// the pod, and its binding.
+    pub warnings: [Value; 2],
 }
 
 /// Why no policies can be made.
@@ -95,12 +96,11 @@ pub enum PolicyError {
 ///
 /// # Errors
 /// If an expression is longer than the API server allows.
-pub fn render(input: &PolicyInput) -> Result<Policies, PolicyError> {
+pub fn render(input: &PolicyInput) -> Result<Rendered, PolicyError> {
     let unnamed = policy_spec(input, "");
     let hash = names::hash(&unnamed.to_string(), 10);
     let spec = policy_spec(input, &hash);
     check_sizes(&spec)?;
-    let [warning, warning_binding] = warnings(input)?;
     let name = |part: Option<&str>| names::cluster_object(&input.namespace, &input.name, part);
     let (policy_name, own_name) = (name(Some(&hash)), name(None));
     let mut binding = object(
@@ -116,17 +116,22 @@ pub fn render(input: &PolicyInput) -> Result<Policies, PolicyError> {
     if let Some(metadata) = binding.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.insert("annotations".into(), annotations);
     }
-    Ok(Policies {
-        policy: object(input, "MutatingAdmissionPolicy", &policy_name, &spec),
-        proof_binding: object(
+    Ok(Rendered {
+        policy: Some(object(
+            input,
+            "MutatingAdmissionPolicy",
+            &policy_name,
+            &spec,
+        )),
+        canary: object(
             input,
             "MutatingAdmissionPolicyBinding",
             &name(Some("canary")),
-            &proof_binding_spec(input, &policy_name, &hash),
+            &canary_binding_spec(input, &policy_name, &hash),
         ),
         binding,
-        warning,
-        warning_binding,
+        warnings: warnings(input)?,
+        name: policy_name,
         hash,
     })
 }
@@ -242,7 +247,7 @@ fn selected_or_canary(input: &PolicyInput, hash: &str) -> [String; 2] {
     [format!("{canary} ? {asked} : {first}"), second]
 }
 
-fn proof_binding_spec(input: &PolicyInput, policy: &str, hash: &str) -> Value {
+fn canary_binding_spec(input: &PolicyInput, policy: &str, hash: &str) -> Value {
     json!({
         "policyName": policy,
         "matchResources": {

@@ -17,14 +17,14 @@ use crate::build::{Engine, is_as_wanted};
 use crate::inject::kinds::{
     ADMISSION_KINDS, BINDING, POLICY, WARNING, WARNING_BINDING, WEBHOOK_CONFIGURATION,
 };
-use crate::inject::policy::{PolicyError, PolicyInput, Rendered};
+use crate::inject::policy::{self, PolicyError, PolicyInput, Rendered};
 use crate::inject::{Recipe, canary};
 use crate::names;
 use crate::status::InjectionState;
 use crate::switching::remaining;
 
 /// An engine that can be used now.
-pub trait Render: Sync {
+pub trait Render: Send + Sync {
     /// Which one.
     fn engine(&self) -> Engine;
 
@@ -32,7 +32,20 @@ pub trait Render: Sync {
     ///
     /// # Errors
     /// If the API server would refuse it for its size.
-    fn render(&self, input: PolicyInput) -> Result<Rendered, PolicyError>;
+    fn render(&self, input: &PolicyInput) -> Result<Rendered, PolicyError>;
+}
+
+/// Admission policies as an engine.
+pub struct PolicyEngine;
+
+impl Render for PolicyEngine {
+    fn engine(&self) -> Engine {
+        Engine::Policy
+    }
+
+    fn render(&self, input: &PolicyInput) -> Result<Rendered, PolicyError> {
+        policy::render(input)
+    }
 }
 
 /// The engine that injects, or what keeps it from being used: a stable reason and a message.
@@ -94,7 +107,7 @@ pub(super) fn activate(
         }
         _ => return Ok(withdraw(observation)),
     };
-    let rendered = engine.render(input)?;
+    let rendered = engine.render(&input)?;
     let moves = observation.active.policy.as_ref() != Some(&rendered.name);
     let mut steps = Vec::new();
     if let Some(policy) = &rendered.policy {
@@ -102,14 +115,26 @@ pub(super) fn activate(
     }
     let kind = binding_kind(engine.engine());
     if moves {
-        steps.push(Step::Verify(Verification {
+        steps.push(Step::Verify(Box::new(Verification {
             canary: intent(observation, kind, rendered.canary.clone()),
             probes: canary::probe_pods(recipe, &rendered.hash),
             recipe: recipe.clone(),
-        }));
+        })));
     }
-    steps.extend(activation(observation, subject, kind, &rendered, recipe, moves));
-    steps.push(confirmation(observation, engine.engine(), &rendered, recipe));
+    steps.extend(activation(
+        observation,
+        subject,
+        kind,
+        &rendered,
+        recipe,
+        moves,
+    ));
+    steps.push(confirmation(
+        observation,
+        engine.engine(),
+        &rendered,
+        recipe,
+    ));
     let (retire, requeue_after) = if moves {
         (None, None)
     } else {
@@ -125,7 +150,9 @@ pub(super) fn activate(
 
 /// Takes injection away where no workloads are selected.
 pub(super) fn withdraw(observation: &Observation<'_>) -> Injection {
-    let owned = ADMISSION_KINDS.iter().flat_map(|kind| observation.owned(kind));
+    let owned = ADMISSION_KINDS
+        .iter()
+        .flat_map(|kind| observation.owned(kind));
     let objects: Vec<_> = owned.cloned().collect();
     Injection {
         steps: (!objects.is_empty())
@@ -232,7 +259,8 @@ fn activation(
     };
     // Without a move the moment is known, and so is the whole object.
     let (intended, _) = activation.at(observation.now);
-    let is_done = live.is_some_and(|live| live.is_ours && is_as_wanted(&live.object, &intended.body));
+    let is_done =
+        live.is_some_and(|live| live.is_ours && is_as_wanted(&live.object, &intended.body));
     let is_settled = !activation.moves() && is_done && activation.warnings.is_empty();
     (!is_settled).then(|| Step::Activate(Box::new(activation)))
 }
@@ -291,9 +319,9 @@ fn retirement(
     if objects.is_empty() {
         return (None, None);
     }
-    let wait = active
-        .bound_at
-        .map_or(Some(KEEP_OLD), |at| remaining(at, observation.now, KEEP_OLD));
+    let wait = active.bound_at.map_or(Some(KEEP_OLD), |at| {
+        remaining(at, observation.now, KEEP_OLD)
+    });
     match wait {
         Some(wait) => (None, Some(wait)),
         None => (Some(Step::Retire(Retirement { objects, alone })), None),

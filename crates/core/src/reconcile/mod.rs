@@ -19,8 +19,8 @@ pub mod plan;
 pub mod step;
 
 pub use active::Active;
-pub use injection::{Engines, Render, binding_kind, other};
+pub use injection::{Engines, PolicyEngine, Render, binding_kind, other};
 pub use observation::{AdmissionObject, Observation, ObservedWorkload, Subject};
-pub use outcome::Outcome;
+pub use outcome::{Outcome, facts, refused};
 pub use plan::{Plan, modes, plan, plan_refused};
 pub use step::{Correction, Intent, Precondition, Step, StepKind};

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::active::Active;
 use super::step::Correction;
-use crate::build::{Environment, ValidAgent};
+use crate::build::{Environment, ObjectOwner, ValidAgent};
 use crate::inject::Selection;
 use crate::inject::limits::Bound;
 use crate::names;
@@ -23,8 +23,6 @@ pub struct Observation<'a> {
     pub now: Timestamp,
     /// The object.
     pub agent: &'a OtelAgent,
-    /// How many `OtelAgent`s of its namespace are older, counted as far as it matters.
-    pub older: usize,
     /// What new pods are given.
     pub active: Active,
     /// Pods that older `OtelAgent`s select and this one must leave alone.
@@ -33,13 +31,13 @@ pub struct Observation<'a> {
     pub winners: Vec<String>,
     /// Whether each node is Ready.
     pub nodes: Arc<NodeState>,
-    /// Its DaemonSets by mode.
+    /// Its `DaemonSet`s by mode.
     pub workloads: BTreeMap<Mode, ObservedWorkload>,
     /// The Service of its name, whoever made it.
     pub service: Option<Value>,
     /// Its pods, and those it should have injected.
     pub pods: PodTally,
-    /// What LimitRanges and ResourceQuotas of selected namespaces demand: namespace, object and demands.
+    /// What `LimitRange`s and `ResourceQuota`s of selected namespaces demand: namespace, object and demands.
     pub namespace_limits: Vec<(String, String, Vec<Bound>)>,
     /// Cluster-scoped objects that bear its name.
     pub admission: Vec<AdmissionObject>,
@@ -49,7 +47,7 @@ pub struct Observation<'a> {
     pub used: BTreeMap<Mode, bool>,
 }
 
-/// A DaemonSet of one mode.
+/// A `DaemonSet` of one mode.
 #[derive(Clone, Debug)]
 pub struct ObservedWorkload {
     /// The object, without its managers.
@@ -82,6 +80,15 @@ impl Observation<'_> {
     pub fn label(&self) -> String {
         let namespace = self.agent.namespace().unwrap_or_default();
         names::agent_label(&namespace, &self.agent.name_any())
+    }
+
+    /// The `OtelAgent` as its objects name it.
+    pub fn owner(&self) -> ObjectOwner {
+        ObjectOwner {
+            uid: self.agent.uid().unwrap_or_default(),
+            name: self.agent.name_any(),
+            label: self.label(),
+        }
     }
 
     /// The mode new pods are given, or were given when the status was written last.

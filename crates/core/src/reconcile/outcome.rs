@@ -8,10 +8,11 @@ use super::active::Active;
 use super::observation::{Observation, Subject};
 use super::plan::{Plan, workload_state};
 use crate::build::{Desired, Problem};
+use crate::inject::Recipe;
 use crate::inject::limits::breach;
 use crate::pods::Serving;
-use crate::status::{Facts, Failure, InjectionState, NamespaceLimit, Restarts, Upgrade};
-use crate::switching::{MaxUnready, WorkloadState};
+use crate::status::{Facts, InjectionState, NamespaceLimit, Upgrade};
+use crate::switching::{self, MaxUnready, WorkloadState};
 
 /// When a settled object is reconciled again though nothing changed.
 const RESYNC: Duration = Duration::from_mins(5);
@@ -25,8 +26,6 @@ pub struct Outcome {
     pub injection: InjectionState,
     /// What new pods are given now.
     pub active: Active,
-    /// What is known of restarts; `None` where workloads are left alone.
-    pub restarts: Option<Restarts>,
     /// When to reconcile again though nothing may have changed.
     pub requeue_after: Option<Duration>,
 }
@@ -37,7 +36,6 @@ impl Outcome {
         let mut outcome = Self {
             injection: plan.injection.clone(),
             active: observation.active.clone(),
-            restarts: None,
             requeue_after: plan.requeue_after,
         };
         if plan.injection == InjectionState::NotWanted && plan.switch.is_some() {
@@ -66,7 +64,6 @@ pub fn facts(
     desired: &Desired<'_>,
     plan: &Plan,
     outcome: &Outcome,
-    failure: Option<Failure>,
 ) -> Facts {
     let valid = subject.valid;
     let wanted = valid.wanted();
@@ -77,13 +74,6 @@ pub fn facts(
     } else {
         planned
     };
-    let mut routes = switch.map(|switch| switch.node_modes()).unwrap_or_default();
-    if failure.is_some() {
-        // What could not be removed is still there.
-        routes.extend(observation.reported_routes());
-        routes.sort_unstable();
-        routes.dedup();
-    }
     let state = |mode| workload_state(observation, valid, desired, mode);
     Facts {
         serving: serving.map(|mode| (mode, desired.endpoint(mode))),
@@ -94,23 +84,16 @@ pub fn facts(
         older_routes: switch
             .map(|switch| switch.older_routes(wanted))
             .unwrap_or_default(),
-        routes,
+        routes: switch.map(switching::Plan::node_modes).unwrap_or_default(),
         namespace_limits: namespace_limits(observation, subject, desired),
         recipe_reason: outcome.active.reason.clone(),
         upgrade: upgrade(observation, subject, desired, plan),
-        restarts: outcome.restarts.clone(),
-        failure,
         ..common(observation, outcome)
     }
 }
 
 /// The facts about an object whose spec was refused.
-pub fn refused(
-    observation: &Observation<'_>,
-    problems: Vec<Problem>,
-    outcome: &Outcome,
-    failure: Option<Failure>,
-) -> Facts {
+pub fn refused(observation: &Observation<'_>, problems: Vec<Problem>, outcome: &Outcome) -> Facts {
     let status = observation.agent.status.as_ref();
     let endpoint = status.and_then(|status| status.endpoint.clone());
     let mode = observation.last_mode();
@@ -126,7 +109,6 @@ pub fn refused(
         serving_workload: mode.and_then(state),
         routes: observation.reported_routes(),
         recipe_reason: outcome.active.reason.clone(),
-        failure,
         ..common(observation, outcome)
     }
 }
@@ -185,7 +167,7 @@ fn namespace_limits(
     if wanted.on_nodes() || observation.namespace_limits.is_empty() {
         return Vec::new();
     }
-    let amounts = desired.recipe(wanted).map(|recipe| recipe.amounts());
+    let amounts = desired.recipe(wanted).map(Recipe::amounts);
     let amounts = amounts.unwrap_or_default();
     let limits = observation.namespace_limits.iter();
     let limit = |(namespace, object, bounds): &(String, String, Vec<_>)| {
@@ -208,7 +190,10 @@ fn upgrade(
     let version = &subject.environment.operator_version;
     let before = |mode: &Mode| {
         let found = observation.workloads.get(mode)?;
-        let before = found.written_by.as_ref().filter(|before| *before != version)?;
+        let before = found
+            .written_by
+            .as_ref()
+            .filter(|before| *before != version)?;
         let differs = found.workload.template != desired.template(*mode);
         differs.then(|| (before.clone(), *mode))
     };

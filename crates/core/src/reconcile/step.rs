@@ -76,7 +76,7 @@ pub enum Step {
     /// Applies a policy that nothing binds yet.
     WritePolicy(Intent),
     /// Shows on dry-run pods of the canary namespace that the engine does what the recipe says.
-    Verify(Verification),
+    Verify(Box<Verification>),
     /// Moves the active binding, and tells whoever creates a pod that it was not injected.
     Activate(Box<Activation>),
     /// Asks the API server whether a pod created now is injected.

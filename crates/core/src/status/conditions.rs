@@ -1,9 +1,10 @@
 //! Facts → conditions, and conditions → events.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
 
 use super::injected::injected;
-use super::{Facts, InjectionState, restarts};
+use super::{Facts, Failure, InjectionState, restarts};
 use crate::pods::name_owners;
 use crate::switching::WorkloadState;
 use otelagent_api::{
@@ -58,6 +59,36 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
             .map(|(type_, verdict)| condition(facts, old, type_, &verdict))
             .collect(),
     }
+}
+
+/// The status where a reconcile failed before anything was found out: as it was, but not ready.
+/// `observedGeneration` stays, since nothing was decided about the present spec.
+pub fn unfinished(
+    failure: &Failure,
+    generation: Option<i64>,
+    now: Timestamp,
+    previous: Option<&OtelAgentStatus>,
+) -> OtelAgentStatus {
+    let mut status = previous.cloned().unwrap_or_default();
+    let mut old = status.conditions.iter();
+    let transition = match old.find(|condition| condition.type_ == READY) {
+        Some(before) if before.status == "False" => before.last_transition_time.clone(),
+        _ => Time(now),
+    };
+    let ready = Condition {
+        type_: READY.into(),
+        status: "False".into(),
+        reason: failure.reason.into(),
+        message: failure.message.chars().take(MAX_MESSAGE).collect(),
+        observed_generation: generation,
+        last_transition_time: transition,
+    };
+    let mut conditions = status.conditions.iter_mut();
+    match conditions.find(|condition| condition.type_ == READY) {
+        Some(before) => *before = ready,
+        None => status.conditions.push(ready),
+    }
+    status
 }
 
 fn condition(facts: &Facts, old: &[Condition], type_: &str, verdict: &Assessment) -> Condition {

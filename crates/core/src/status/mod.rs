@@ -6,7 +6,7 @@ mod conditions;
 mod injected;
 mod restarts;
 
-pub use conditions::{Note, report, transitions, upgrade};
+pub use conditions::{Note, report, transitions, unfinished, upgrade};
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::inject::limits::Breach;
 use crate::pods::{PodReport, WorkloadRef};
 use crate::restart::Verdict;
 use crate::switching::WorkloadState;
-use otelagent_api::Mode;
+use otelagent_api::{Mode, OtelAgentStatus};
 
 /// Everything a status is made of.
 #[derive(Clone, Debug)]
@@ -56,6 +56,18 @@ pub struct Facts {
     pub restarts: Option<Restarts>,
     /// What kept the objects from being written, if anything did.
     pub failure: Option<Failure>,
+}
+
+impl Facts {
+    /// The same after something failed: what could not be removed is still there.
+    pub fn failed(mut self, failure: Failure, previous: Option<&OtelAgentStatus>) -> Self {
+        let reported = previous.map(|status| status.paths.as_slice());
+        self.routes.extend(reported.unwrap_or_default());
+        self.routes.sort_unstable();
+        self.routes.dedup();
+        self.failure = Some(failure);
+        self
+    }
 }
 
 /// What is so of the workloads that own stale, missed or uncovered pods.

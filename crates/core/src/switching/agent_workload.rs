@@ -191,6 +191,13 @@ impl AgentWorkload {
         state
     }
 
+    /// Nodes with a ready agent, of whichever template.
+    pub fn nodes_served(&self) -> i32 {
+        let ready = self.pods.iter().filter(|pod| pod.ready);
+        let nodes: BTreeSet<&str> = ready.filter_map(|pod| pod.node.as_deref()).collect();
+        i32::try_from(nodes.len()).unwrap_or(i32::MAX)
+    }
+
     /// Whether some node that is Ready is served by no agent but one of another template. A node without
     /// a ready agent is served by none, so nothing there is out of date.
     pub fn is_outdated(&self, nodes: &NodeState, wanted_template: &str) -> bool {
