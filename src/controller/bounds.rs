@@ -9,7 +9,7 @@ use kube::{Resource, ResourceExt};
 
 use super::kept::Cache;
 use super::stores::Stores;
-use otelagent_core::build::{Environment, ValidAgent, topology};
+use otelagent_core::build::{Environment, ValidAgent, build};
 use otelagent_core::inject::limits::{Amounts, Bound, breach, of_quota, of_range};
 use otelagent_core::status::NamespaceLimit;
 
@@ -113,9 +113,12 @@ pub(crate) fn obstacles(
     let Some(selection) = selection.filter(|_| !agent.wanted().on_nodes()) else {
         return Vec::new();
     };
-    let amounts = topology(agent.wanted())
-        .recipe(agent, environment)
-        .amounts();
+    let mode = agent.wanted();
+    let desired = build(agent, environment, [mode]);
+    let Some(desired) = desired.modes.get(&mode) else {
+        return Vec::new();
+    };
+    let amounts = desired.recipe.amounts();
     let labels = stores.namespaces.read();
     let wanted = |namespace: &str| {
         !environment.is_excluded(namespace)

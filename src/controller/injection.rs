@@ -22,7 +22,7 @@ use super::observe::{self, InForce};
 use super::stores::{ADMISSION_KINDS, POLICY, WARNING, WARNING_BINDING, admission_resource};
 use super::{apply, fresh, rivals};
 use otelagent_api::{Mode, OtelAgent};
-use otelagent_core::build::{Engine, ValidAgent, topology};
+use otelagent_core::build::{Engine, ValidAgent, build};
 use otelagent_core::inject::exclusion;
 use otelagent_core::inject::policy::PolicyInput;
 use otelagent_core::inject::{Recipe, Selection, canary};
@@ -145,7 +145,11 @@ pub(crate) async fn ensure(
     let Some(mode) = serving else {
         return Ok(unchanged(InjectionState::WaitingForAgents));
     };
-    let recipe = topology(mode).recipe(valid, &context.environment);
+    let mut desired = build(valid, &context.environment, [mode]);
+    let Some(desired) = desired.modes.remove(&mode) else {
+        return Ok(unchanged(InjectionState::WaitingForAgents));
+    };
+    let recipe = desired.recipe;
     let input = input(context, valid, selection, &recipe, standing);
     let rendered = engine::render(context, engine, input).await?;
     if let Some(policy) = &rendered.policy {

@@ -22,7 +22,7 @@ use super::observe::{self, InForce};
 use super::stores::Guarded;
 use super::{apply, bounds, fresh, report, restart, rivals};
 use otelagent_api::{Mode, OtelAgent};
-use otelagent_core::build::{Object, Problem, ValidAgent, over_quota, topology, validate};
+use otelagent_core::build::{Object, Problem, ValidAgent, build, over_quota, validate};
 use otelagent_core::in_full;
 use otelagent_core::inject::environment::HOST_IP;
 use otelagent_core::names;
@@ -354,8 +354,10 @@ fn describe(
 ) {
     let state = |mode| observe::workload_state(&context.stores, valid, &context.environment, mode);
     let endpoint = |mode| {
-        topology(mode)
-            .endpoint(valid, &context.environment)
+        let mut desired = build(valid, &context.environment, [mode]);
+        let endpoint = desired.modes.remove(&mode).map(|desired| desired.endpoint);
+        endpoint
+            .unwrap_or_default()
             .replace(&format!("$({HOST_IP})"), "<node address>")
     };
     facts.serving = serving.map(|mode| (mode, endpoint(mode)));
@@ -397,8 +399,10 @@ async fn write_objects(
     decided: &Plan,
     context: &Context,
 ) -> Result<(), ControllerError> {
-    for (mode, unused_since) in &decided.keep {
-        for object in topology(*mode).objects(valid, &context.environment) {
+    let desired = build(valid, &context.environment, decided.keep.keys().copied());
+    for (mode, desired) in desired.modes {
+        let unused_since = decided.keep.get(&mode).copied().flatten();
+        for object in desired.objects {
             let mut annotations = Vec::new();
             if matches!(object, Object::DaemonSet(_)) {
                 let version = context.environment.operator_version.clone();
@@ -406,7 +410,7 @@ async fn write_objects(
                 let moment = unused_since.map(|moment| moment.to_string());
                 annotations.extend(moment.map(|at| (names::ANNOTATION_UNUSED_SINCE, at)));
             }
-            let live = live(valid, &object, *mode, context);
+            let live = live(valid, &object, mode, context);
             if apply::object(&context.client, valid, &object, &annotations, live.as_ref()).await? {
                 context.metrics.wrote(object.kind(), "apply");
             }
@@ -452,11 +456,12 @@ async fn remove_objects(
             continue;
         }
         // The path first, then what it leads to.
-        for object in topology(*mode)
-            .objects(valid, &context.environment)
-            .iter()
-            .rev()
-        {
+        let desired = build(valid, &context.environment, [*mode]);
+        let objects = desired
+            .modes
+            .values()
+            .flat_map(|desired| desired.objects.iter());
+        for object in objects.rev() {
             let Some(live) = live(valid, object, *mode, context) else {
                 continue;
             };
