@@ -10,7 +10,9 @@ use kube::api::DynamicObject;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use otelagent_api::{ACCEPTED, Mode, OtelAgent, Routing};
-use otelagent_core::build::{MAX_PER_NAMESPACE, ValidAgent, is_permitted, selection};
+use otelagent_core::build::{
+    MAX_PER_NAMESPACE, ValidAgent, is_permitted, selection, template_label,
+};
 use otelagent_core::inject::Selection;
 use otelagent_core::inject::exclusion::{self, Candidate};
 use otelagent_core::inject::kinds::ADMISSION_KINDS;
@@ -152,10 +154,7 @@ fn workload(
     let pods = known.agents_of(&namespace, &label);
     let pods = pods.filter(|(_, pod)| serves(&pod.labels, &label, mode));
     let text = |key: &str| object.annotations().get(key);
-    let template = object.spec.as_ref().and_then(|spec| {
-        let labels = spec.template.metadata.as_ref()?.labels.as_ref()?;
-        labels.get(names::LABEL_TEMPLATE).cloned()
-    });
+    let template = template_label(object).map(str::to_owned);
     ObservedWorkload {
         workload: AgentWorkload {
             observed: status.observed_generation.is_some()

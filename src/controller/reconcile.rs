@@ -13,7 +13,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
 use otelagent_api::{OtelAgent, OtelAgentStatus};
-use otelagent_core::build::{Desired, Problem, ValidAgent, over_quota, validate};
+use otelagent_core::build::{Problem, ValidAgent, build, over_quota, validate};
 use otelagent_core::in_full;
 use otelagent_core::names;
 use otelagent_core::reconcile::{
@@ -153,7 +153,7 @@ async fn converge(
         canary_namespace: &context.canary_namespace,
         installation: context.installation.as_ref(),
     };
-    let desired = Desired::build(valid, subject.environment, modes(observation, &subject));
+    let desired = build(valid, subject.environment, modes(observation, &subject));
     let engine = context.renderer().await?;
     let engines: Engines<'_> = engine.as_deref().map_err(Clone::clone);
     let mut planned = plan(observation, &subject, &desired, &engines)?;

@@ -1,83 +1,91 @@
-//! Everything that must exist for a valid `OtelAgent`, rendered once per mode.
+//! What an `OtelAgent` needs in each mode, each mode rendered once.
 
-use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::collections::{BTreeMap, BTreeSet};
 
-use otelagent_api::Mode;
-
+use super::agent_config;
+use super::agent_pod::RenderInput;
+use super::environment::Environment;
+use super::modes::topology;
 use super::objects::Object;
-use super::{Environment, ValidAgent, topology};
+use super::valid_agent::ValidAgent;
 use crate::inject::Recipe;
 use crate::inject::environment::HOST_IP;
-use crate::names;
+use otelagent_api::Mode;
 
-/// The objects of the modes that may be needed.
-pub struct Desired<'a> {
-    agent: &'a ValidAgent,
-    environment: &'a Environment,
-    modes: BTreeMap<Mode, DesiredMode>,
+/// What an `OtelAgent` needs, by mode.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Desired {
+    /// The modes that were asked for.
+    pub modes: BTreeMap<Mode, DesiredMode>,
 }
 
-struct DesiredMode {
-    objects: Vec<Object>,
-    /// Hash of the pod template; empty where there is none.
-    template: String,
-    /// Rendered when it is asked for: only the serving mode's is.
-    recipe: OnceLock<Recipe>,
+/// What one mode needs, and what it gives to applications.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DesiredMode {
+    /// Its objects, the agent workload first; none where the agent runs in the application's pod.
+    pub objects: Vec<Object>,
+    /// Hash of the agent workload's pod template, as its label says; empty without one.
+    pub template: String,
+    /// What is injected into pods.
+    pub recipe: Recipe,
+    /// The endpoint as applications are given it; may refer to the recipe's first variables.
+    pub endpoint: String,
 }
 
-impl<'a> Desired<'a> {
-    /// Renders the objects of each of these modes.
-    pub fn build(
-        agent: &'a ValidAgent,
-        environment: &'a Environment,
-        modes: impl IntoIterator<Item = Mode>,
-    ) -> Self {
-        let render = |mode| {
-            let objects = topology(mode).objects(agent, environment);
-            let mode_desired = DesiredMode {
-                template: objects.iter().find_map(template).unwrap_or_default(),
-                objects,
-                recipe: OnceLock::new(),
-            };
-            (mode, mode_desired)
-        };
-        Self {
-            agent,
-            environment,
-            modes: modes.into_iter().map(render).collect(),
-        }
-    }
-
-    /// The objects of a mode, agent workload first.
+impl Desired {
+    /// The objects of a mode; none of one that was not asked for.
     pub fn objects(&self, mode: Mode) -> &[Object] {
         self.modes.get(&mode).map_or(&[], |mode| &mode.objects)
     }
 
-    /// Hash of the template of a mode's agent pods; empty in mode Sidecar.
+    /// Hash of a mode's pod template; empty without one.
     pub fn template(&self, mode: Mode) -> &str {
         self.modes.get(&mode).map_or("", |mode| &mode.template)
     }
 
     /// What a mode injects.
     pub fn recipe(&self, mode: Mode) -> Option<&Recipe> {
-        let recipe = || topology(mode).recipe(self.agent, self.environment);
-        let mode = self.modes.get(&mode)?;
-        Some(mode.recipe.get_or_init(recipe))
+        self.modes.get(&mode).map(|mode| &mode.recipe)
     }
 
-    /// Where a mode's applications send, for a person.
-    pub fn endpoint(&self, mode: Mode) -> String {
-        let endpoint = topology(mode).endpoint(self.agent, self.environment);
-        endpoint.replace(&format!("$({HOST_IP})"), "<node address>")
+    /// Where a mode's applications send, as a person reads it.
+    pub fn shown_endpoint(&self, mode: Mode) -> String {
+        let endpoint = self.modes.get(&mode).map(|mode| mode.endpoint.as_str());
+        let address = format!("$({HOST_IP})");
+        endpoint
+            .unwrap_or_default()
+            .replace(&address, "<node address>")
     }
 }
 
-fn template(object: &Object) -> Option<String> {
-    let Object::DaemonSet(object) = object else {
-        return None;
+/// Renders what each of these modes needs. Nothing else renders an object: a call for a mode renders that
+/// mode's objects once.
+pub fn build(
+    agent: &ValidAgent,
+    environment: &Environment,
+    modes: impl IntoIterator<Item = Mode>,
+) -> Desired {
+    let modes: BTreeSet<Mode> = modes.into_iter().collect();
+    let render = |mode| (mode, render(agent, environment, mode));
+    Desired {
+        modes: modes.into_iter().map(render).collect(),
+    }
+}
+
+fn render(agent: &ValidAgent, environment: &Environment, mode: Mode) -> DesiredMode {
+    let topology = topology(mode);
+    let configuration = agent_config::configuration(agent, topology.placement());
+    let input = RenderInput {
+        agent,
+        environment,
+        configuration: &configuration,
     };
-    let template = &object.spec.as_ref()?.template;
-    let labels = template.metadata.as_ref()?.labels.as_ref()?;
-    labels.get(names::LABEL_TEMPLATE).cloned()
+    let objects = topology.objects(&input);
+    let template = objects.iter().find_map(Object::template);
+    DesiredMode {
+        template: template.unwrap_or_default().to_owned(),
+        objects,
+        recipe: topology.recipe(&input),
+        endpoint: topology.endpoint(agent, environment),
+    }
 }

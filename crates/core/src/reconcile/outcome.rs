@@ -61,7 +61,7 @@ impl Outcome {
 pub fn facts(
     observation: &Observation<'_>,
     subject: &Subject<'_>,
-    desired: &Desired<'_>,
+    desired: &Desired,
     plan: &Plan,
     outcome: &Outcome,
 ) -> Facts {
@@ -76,7 +76,7 @@ pub fn facts(
     };
     let state = |mode| workload_state(observation, valid, desired, mode);
     Facts {
-        serving: serving.map(|mode| (mode, desired.endpoint(mode))),
+        serving: serving.map(|mode| (mode, desired.shown_endpoint(mode))),
         serving_workload: serving.and_then(state),
         wanted_workload: (serving != Some(wanted))
             .then(|| wanted_state(plan, wanted, state(wanted)))
@@ -161,7 +161,7 @@ fn wanted_state(plan: &Plan, wanted: Mode, state: Option<WorkloadState>) -> Opti
 fn namespace_limits(
     observation: &Observation<'_>,
     subject: &Subject<'_>,
-    desired: &Desired<'_>,
+    desired: &Desired,
 ) -> Vec<NamespaceLimit> {
     let wanted = subject.valid.wanted();
     if wanted.on_nodes() || observation.namespace_limits.is_empty() {
@@ -184,7 +184,7 @@ fn namespace_limits(
 fn upgrade(
     observation: &Observation<'_>,
     subject: &Subject<'_>,
-    desired: &Desired<'_>,
+    desired: &Desired,
     plan: &Plan,
 ) -> Option<Upgrade> {
     let version = &subject.environment.operator_version;

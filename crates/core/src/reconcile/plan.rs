@@ -56,7 +56,7 @@ pub fn modes(observation: &Observation<'_>, subject: &Subject<'_>) -> BTreeSet<M
 pub fn plan(
     observation: &Observation<'_>,
     subject: &Subject<'_>,
-    desired: &Desired<'_>,
+    desired: &Desired,
     engines: &Engines<'_>,
 ) -> Result<Plan, PolicyError> {
     let situation = situation(observation, subject, desired);
@@ -103,7 +103,7 @@ pub fn plan_refused(observation: &Observation<'_>) -> Plan {
 pub(super) fn workload_state(
     observation: &Observation<'_>,
     valid: &ValidAgent,
-    desired: &Desired<'_>,
+    desired: &Desired,
     mode: Mode,
 ) -> Option<WorkloadState> {
     if !mode.on_nodes() {
@@ -140,11 +140,7 @@ fn users(observation: &Observation<'_>, subject: &Subject<'_>) -> BTreeMap<Mode,
     users
 }
 
-fn situation(
-    observation: &Observation<'_>,
-    subject: &Subject<'_>,
-    desired: &Desired<'_>,
-) -> Situation {
+fn situation(observation: &Observation<'_>, subject: &Subject<'_>, desired: &Desired) -> Situation {
     let valid = subject.valid;
     let wanted = valid.wanted();
     let state = workload_state(observation, valid, desired, wanted);
@@ -174,7 +170,7 @@ fn situation(
 fn writes(
     observation: &Observation<'_>,
     subject: &Subject<'_>,
-    desired: &Desired<'_>,
+    desired: &Desired,
     switch: &switching::Plan,
 ) -> Vec<Step> {
     let owner = subject.valid.owner();
@@ -216,7 +212,7 @@ fn live<'a>(observation: &'a Observation<'_>, mode: Mode, object: &Object) -> Op
 /// Removes the modes that no pod uses any more: the route first, then what it leads to.
 fn removals(
     observation: &Observation<'_>,
-    desired: &Desired<'_>,
+    desired: &Desired,
     switch: &switching::Plan,
 ) -> Vec<Step> {
     let removal = |mode: &Mode| {
