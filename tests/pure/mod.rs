@@ -6,6 +6,7 @@ mod golden;
 mod pods;
 mod properties;
 mod releases;
+mod steps;
 mod validation;
 
 pub(crate) use otelagent_test_support::agents::{

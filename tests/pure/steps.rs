@@ -1,0 +1,372 @@
+//! A crash between any two steps of a reconcile changes nothing: the steps of every switch, of creation, of
+//! a changed configuration and of an end of injection are carried out on a model of the cluster, each story is
+//! broken off before and after every one of its steps, and ends as it would have ended anyway.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use otelagent_api::{Mode, OtelAgent};
+use otelagent_core::build::{Environment, ValidAgent, build, validate};
+use otelagent_core::inject::kinds::{ADMISSION_KINDS, BINDING};
+use otelagent_core::names;
+use otelagent_core::pods::{Coverage, LivePod, count};
+use otelagent_core::reconcile::{
+    Active, AdmissionObject, Engines, Intent, Observation, ObservedWorkload, Plan, PolicyEngine,
+    Step, StepKind, Subject, modes, plan,
+};
+use otelagent_core::switching::{AgentPod, AgentWorkload};
+use serde_json::Value;
+
+use super::{agent_with, environment};
+
+const NODE: &str = "n1";
+
+/// A cluster of one node, on which agents are ready as soon as they are made.
+#[derive(Clone)]
+struct World {
+    agent: OtelAgent,
+    valid: ValidAgent,
+    now: Timestamp,
+    objects: BTreeMap<(&'static str, String), Value>,
+    /// Labels of the pods that run.
+    pods: Vec<BTreeMap<String, String>>,
+    environment: Environment,
+}
+
+impl World {
+    fn of(mode: Mode) -> Self {
+        let agent = agent(mode, "workloads: {}");
+        Self {
+            valid: validate(&agent, &environment()).expect("a valid OtelAgent"),
+            agent,
+            now: Timestamp::from_second(1_800_000_000).unwrap(),
+            objects: BTreeMap::new(),
+            pods: Vec::new(),
+            environment: environment(),
+        }
+    }
+
+    fn change(&mut self, agent: &OtelAgent) {
+        self.valid = validate(agent, &self.environment).expect("a valid OtelAgent");
+        self.agent = agent.clone();
+    }
+
+    fn active(&self) -> Active {
+        let own = names::cluster_object("otelagent-system", "node", None);
+        let Some(binding) = self.objects.get(&(BINDING, own)) else {
+            return Active::default();
+        };
+        let annotations = binding["metadata"]["annotations"].clone();
+        let annotations: BTreeMap<String, String> = serde_json::from_value(annotations).unwrap();
+        Active::read(&annotations, binding["spec"]["policyName"].as_str())
+    }
+
+    /// The agent workload of a mode.
+    fn workload(&self, mode: Mode) -> Option<&Value> {
+        let name = names::agent_workload("node", mode.kebab());
+        self.objects.get(&("DaemonSet", name))
+    }
+
+    fn observe(&self) -> Observation<'_> {
+        let workload = |mode: Mode| {
+            let object = self.workload(mode)?;
+            let template = object["spec"]["template"]["metadata"]["labels"][names::LABEL_TEMPLATE]
+                .as_str()
+                .map(str::to_owned);
+            let since = &object["metadata"]["annotations"][names::ANNOTATION_UNUSED_SINCE];
+            let pod = AgentPod {
+                name: "a".into(),
+                node: Some(NODE.into()),
+                ready: true,
+                waits_for: None,
+                template: template.clone(),
+            };
+            let observed = ObservedWorkload {
+                object: object.clone(),
+                workload: AgentWorkload {
+                    observed: true,
+                    desired: 1,
+                    template: template.unwrap_or_default(),
+                    pods: vec![pod],
+                },
+                unused_since: since.as_str().map(|since| since.parse().unwrap()),
+                written_by: None,
+            };
+            Some((mode, observed))
+        };
+        let none = BTreeMap::new();
+        let pods = self.pods.iter().map(|labels| LivePod {
+            namespace: "otelagent-system",
+            namespace_labels: &none,
+            labels,
+            name: "app",
+            node: Some(NODE),
+            controller: None,
+            terminating: false,
+            ready: true,
+        });
+        let label = names::agent_label("otelagent-system", "node");
+        let admission = |((kind, name), object): (&(&'static str, String), &Value)| {
+            ADMISSION_KINDS.contains(kind).then(|| AdmissionObject {
+                kind,
+                name: name.clone(),
+                uid: Some("u".into()),
+                is_ours: true,
+                object: object.clone(),
+            })
+        };
+        Observation {
+            now: self.now,
+            agent: &self.agent,
+            active: self.active(),
+            exclusions: Vec::new(),
+            winners: Vec::new(),
+            nodes: Arc::new(BTreeMap::from([(NODE.to_owned(), true)])),
+            workloads: Mode::ALL.into_iter().filter_map(workload).collect(),
+            service: self.objects.get(&("Service", "node".into())).cloned(),
+            pods: count(&label, None, &[], &Coverage::default(), pods),
+            namespace_limits: Vec::new(),
+            admission: self.objects.iter().filter_map(admission).collect(),
+            unconfirmed: BTreeSet::new(),
+            used: BTreeMap::new(),
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        let observation = self.observe();
+        let subject = Subject {
+            valid: &self.valid,
+            environment: &self.environment,
+            canary_namespace: "otelagent-canary",
+            installation: None,
+        };
+        let desired = build(
+            &self.valid,
+            &self.environment,
+            modes(&observation, &subject),
+        );
+        let engines: Engines<'_> = Ok(&PolicyEngine);
+        plan(&observation, &subject, &desired, &engines).expect("policies of a usual size")
+    }
+
+    fn store(&mut self, intent: &Intent) {
+        let key = (intent.kind, intent.name.clone());
+        self.objects.insert(key, intent.body.clone());
+    }
+
+    /// What a step does to the cluster.
+    fn carry_out(&mut self, step: &Step) {
+        match step {
+            Step::Apply(intent) | Step::WritePolicy(intent) => self.store(intent),
+            Step::CutOver(_) | Step::Verify(_) | Step::Confirm(_) => {}
+            Step::Activate(activation) => {
+                self.store(&activation.at(self.now).0);
+                activation
+                    .warnings
+                    .iter()
+                    .for_each(|warning| self.store(warning));
+            }
+            Step::Retire(retirement) => {
+                for object in &retirement.objects {
+                    self.objects.remove(&(object.kind, object.name.clone()));
+                }
+            }
+            Step::Withdraw(objects) => {
+                for object in objects {
+                    self.objects.remove(&(object.kind, object.name.clone()));
+                }
+            }
+            Step::Remove(removal) => {
+                for (kind, object) in &removal.objects {
+                    let name = object["metadata"]["name"].as_str().unwrap();
+                    self.objects.remove(&(*kind, name.to_owned()));
+                }
+            }
+        }
+        self.check();
+    }
+
+    /// What holds at every moment.
+    fn check(&self) {
+        let active = self.active();
+        if let Some(policy) = &active.policy {
+            let exists = self.objects.keys().any(|(_, name)| name == policy);
+            assert!(exists, "the active binding points to nothing: {policy}");
+        }
+        let used = self.pods.iter().filter_map(|labels| {
+            let mode = labels.get(names::LABEL_MODE)?;
+            Mode::parse(mode)
+        });
+        for mode in used.chain(active.mode).filter(|mode| mode.on_nodes()) {
+            assert!(
+                self.workload(mode).is_some(),
+                "{mode} is used and has no agents"
+            );
+        }
+    }
+
+    /// A pod that is created now.
+    fn create_pod(&mut self) {
+        let active = self.active();
+        let (mode, recipe) = (active.mode.unwrap(), active.recipe.unwrap());
+        let agent = names::agent_label("otelagent-system", "node");
+        self.pods.push(BTreeMap::from([
+            (names::LABEL_AGENT.to_owned(), agent),
+            (names::LABEL_MODE.to_owned(), mode.to_string()),
+            (names::LABEL_CONFIG.to_owned(), recipe),
+        ]));
+    }
+
+    /// What must be the same however a story was interrupted.
+    fn end_state(
+        &self,
+    ) -> (
+        BTreeSet<(&'static str, String)>,
+        Option<Mode>,
+        Option<String>,
+    ) {
+        let active = self.active();
+        let objects = self.objects.keys().cloned().collect();
+        (objects, active.mode, active.recipe)
+    }
+}
+
+fn agent(mode: Mode, more: &str) -> OtelAgent {
+    agent_with("otelagent-system", &format!("mode: {mode}, {more}"))
+}
+
+/// One step of a story: its kind, the part of the story, and the cluster before and after it.
+struct Moment {
+    kind: StepKind,
+    part: usize,
+    before: World,
+    after: World,
+}
+
+/// Reconciles until nothing is left to do; `see` is shown every step.
+fn settle(world: &mut World, mut see: impl FnMut(&Step, &World, &World)) {
+    for _ in 0..40 {
+        let plan = world.plan();
+        for step in &plan.steps {
+            let before = world.clone();
+            world.carry_out(step);
+            see(step, &before, world);
+        }
+        let is_idle = plan.steps.iter().all(|step| !step.kind().writes());
+        if is_idle && plan.requeue_after.is_none() {
+            return;
+        }
+        let waited = plan.requeue_after.unwrap_or(Duration::from_secs(1));
+        world.now = world.now.checked_add(waited).unwrap();
+    }
+    panic!("{} does not settle", world.agent.spec.mode);
+}
+
+/// What happens between two settled states.
+const PARTS: usize = 4;
+
+fn happen(part: usize, world: &mut World, change: &OtelAgent) {
+    match part {
+        0 => {}
+        1 => world.create_pod(),
+        2 => world.change(change),
+        _ => world.pods.clear(),
+    }
+}
+
+/// From creation in one mode, with a pod, over a change of the spec, until the pod is gone.
+fn tell(from: Mode, change: &OtelAgent) -> (World, Vec<Moment>) {
+    let mut world = World::of(from);
+    let mut moments = Vec::new();
+    for part in 0..PARTS {
+        happen(part, &mut world, change);
+        settle(&mut world, |step, before, after| {
+            moments.push(Moment {
+                kind: step.kind(),
+                part,
+                before: before.clone(),
+                after: after.clone(),
+            });
+        });
+    }
+    (world, moments)
+}
+
+/// Goes on with a story after a crash in one of its parts.
+fn go_on(mut world: World, part: usize, change: &OtelAgent) -> World {
+    settle(&mut world, |_, _, _| {});
+    for part in part + 1..PARTS {
+        happen(part, &mut world, change);
+        settle(&mut world, |_, _, _| {});
+    }
+    world
+}
+
+fn stories() -> Vec<(Mode, OtelAgent)> {
+    let mut stories = Vec::new();
+    for from in Mode::ALL {
+        let others = Mode::ALL.into_iter().filter(|to| *to != from);
+        stories.extend(others.map(|to| (from, agent(to, "workloads: {}"))));
+        let changed = "workloads: {flushInterval: 2s}, batch: {flushInterval: 3s}";
+        stories.push((from, agent(from, changed)));
+        let unselected = agent_with("otelagent-system", &format!("mode: {from}"));
+        stories.push((from, unselected));
+    }
+    stories
+}
+
+#[test]
+fn story_broken_off_at_any_step_ends_as_it_would_have_ended() {
+    let mut seen = BTreeSet::new();
+    for (from, change) in stories() {
+        let (reference, moments) = tell(from, &change);
+        let expected = reference.end_state();
+        for moment in moments {
+            let what = format!("{from} to {}: {:?}", change.spec.mode, moment.kind);
+            for world in [moment.before, moment.after] {
+                let end = go_on(world, moment.part, &change);
+                assert_eq!(end.end_state(), expected, "{what}");
+            }
+            seen.insert(moment.kind);
+        }
+    }
+    assert_eq!(
+        seen,
+        StepKind::ALL.into(),
+        "each kind of step was interrupted"
+    );
+}
+
+#[test]
+fn settled_object_needs_no_write() {
+    for mode in Mode::ALL {
+        let mut world = World::of(mode);
+        settle(&mut world, |_, _, _| {});
+        let left: Vec<StepKind> = world.plan().steps.iter().map(Step::kind).collect();
+        assert_eq!(left, [StepKind::Confirm], "{mode}");
+    }
+}
+
+/// `build` is the only place that renders, and renders a mode once: so it is called with the modes that exist
+/// or come to exist, and with no other.
+#[test]
+fn reconcile_renders_each_mode_that_exists_and_no_other() {
+    for from in Mode::ALL {
+        for to in Mode::ALL {
+            let mut world = World::of(from);
+            settle(&mut world, |_, _, _| {});
+            world.create_pod();
+            world.change(&agent(to, "workloads: {}"));
+            let subject = Subject {
+                valid: &world.valid,
+                environment: &world.environment,
+                canary_namespace: "otelagent-canary",
+                installation: None,
+            };
+            let rendered = modes(&world.observe(), &subject);
+            assert_eq!(rendered, BTreeSet::from([from, to]), "{from} to {to}");
+        }
+    }
+}
