@@ -103,7 +103,7 @@ fuzz-short: FUZZ_SECONDS := 6
 fuzz-short: fuzz ## The same for six seconds each, which is part of make test
 
 .PHONY: lint
-lint: prerequisites format clippy deny generated ## What needs no cluster: format, clippy, dependencies, generated files
+lint: prerequisites format clippy cycles deny generated ## What needs no cluster: format, clippy, dependencies, generated files
 
 .PHONY: format
 format:
@@ -122,6 +122,11 @@ clippy:
 	$(CARGO) clippy --package otelagent-agent --no-default-features --locked -- --deny warnings
 	$(CARGO) clippy $(LAB) --workspace --all-targets --locked -- --deny warnings
 	$(CARGO) clippy $(APPS) --all-targets --locked -- --deny warnings
+
+.PHONY: cycles
+cycles:
+	$(call heading,'import cycles')
+	$(CARGO) run $(LAB) --quiet --locked --package import-cycles -- Cargo.toml
 
 .PHONY: deny
 deny: $(DENY)
