@@ -1,7 +1,7 @@
 # Everything a developer types. `make` alone lists it.
 #
-# Wanted on the machine: rustup and Go 1.26 or newer. What else is missing on Debian is installed by whoever
-# needs it, if that may be (root).
+# The product (the workspace of this directory) builds, lints and tests with rustup alone. What works on clusters
+# (the workspace in lab) needs Go 1.26 or newer too. On Debian, a target that runs as root installs what else it needs.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -21,6 +21,8 @@ TRIPLE := $(shell uname -m)-unknown-linux-gnu
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/otelagent-tools
 DENY_VERSION := 0.20.2
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+ACTIONLINT_VERSION := 1.7.12
+ACTIONLINT := $(TOOLS)/actionlint-$(ACTIONLINT_VERSION)/actionlint
 
 # Where tests note what this machine could not run.
 SKIPS := $(abspath $(TARGET))/skipped.txt
@@ -38,7 +40,7 @@ build: prerequisites ## Build everything for development
 	$(CARGO) build $(LAB) --workspace --locked
 
 .PHONY: images
-images: prerequisites ## Build the operator's and the agent's image, as OCI tars that any engine loads
+images: prerequisites-lab ## Build the operator's and the agent's image, as OCI tars that any engine loads
 	$(call heading,'static binaries')
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --locked --target $(TRIPLE) \
 	    --target-dir $(TARGET) --package otelagent-agent
@@ -54,8 +56,24 @@ images: prerequisites ## Build the operator's and the agent's image, as OCI tars
 	done
 	ls -sh $(TARGET)/images/otelagent-*.tar
 
+.PHONY: test-unit
+test-unit: prerequisites ## The product's tests: no root, no Go, no cluster
+	$(CARGO) test --workspace --locked
+
+# The tests of one release have its number in their names; the newest has all the others.
+KUBERNETES ?= 1.37
+NEWEST_KUBERNETES := 1.37
+API_TESTS := _$(subst .,_,$(KUBERNETES))
+ifeq ($(KUBERNETES),$(NEWEST_KUBERNETES))
+API_TESTS := servers:: inject:: $(foreach release,1_33 1_35 1_36,--skip _$(release))
+endif
+
+.PHONY: test-api
+test-api: prerequisites-lab ## The tests on an API server of the release KUBERNETES (1.37), built from source; needs root
+	CI=true $(CARGO) test $(LAB) --locked --package lab-tests -- $(API_TESTS)
+
 .PHONY: test
-test: lint ## Everything that must hold: lint, then all tests, then what this machine could not run
+test: lint lint-lab ## Everything that must hold: lint, then all tests, then what this machine could not run
 	$(call heading,'tests')
 	@rm -f $(SKIPS); touch $(SKIPS); failed=0; \
 	OTELAGENT_SKIP_LOG=$(SKIPS) $(CARGO) test --workspace --locked --no-fail-fast 2>&1 | tee $(TEST_LOG) || failed=1; \
@@ -103,16 +121,30 @@ fuzz-short: FUZZ_SECONDS := 6
 fuzz-short: fuzz ## The same for six seconds each, which is part of make test
 
 .PHONY: lint
-lint: prerequisites format clippy cycles deny generated ## What needs no cluster: format, clippy, dependencies, generated files
+lint: prerequisites format sizes clippy doc cycles deny generated ## The product without its tests: format, clippy, docs, import cycles, dependencies, generated files
+
+.PHONY: lint-lab
+lint-lab: prerequisites-lab format-lab clippy-lab deny-lab workflows ## The same of lab, and the workflows; needs Go
 
 .PHONY: format
 format:
 	$(call heading,'format')
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --check --manifest-path agent/fuzz/Cargo.toml
+
+.PHONY: format-lab
+format-lab:
+	$(call heading,'format of lab')
 	$(CARGO) fmt --all --check --manifest-path lab/Cargo.toml
 	$(CARGO) fmt --all --check --manifest-path lab/apps/Cargo.toml
-	$(CARGO) fmt --check --manifest-path agent/fuzz/Cargo.toml
-	files=$$(gofmt -l lab/apps); if [ -n "$$files" ]; then echo "run gofmt -w $$files"; exit 1; fi
+	files=$$(gofmt -l lab); if [ -n "$$files" ]; then echo "run gofmt -w $$files"; exit 1; fi
+
+# clippy.toml has the limit of a function.
+.PHONY: sizes
+sizes:
+	$(call heading,'files of at most 600 lines')
+	files=$$(find src crates agent tests lab -name target -prune -o -name '*.rs' -exec awk 'FNR == 601 {print FILENAME}' {} +); \
+	    if [ -n "$$files" ]; then echo 'split these files, which have more than 600 lines:'; echo "$$files"; exit 1; fi
 
 .PHONY: clippy
 clippy:
@@ -120,8 +152,28 @@ clippy:
 	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
 	@# What the operator uses of the agent; the workspace as a whole always builds all of it.
 	$(CARGO) clippy --package otelagent-agent --no-default-features --locked -- --deny warnings
+
+.PHONY: clippy-lab
+clippy-lab:
+	$(call heading,'clippy of lab')
 	$(CARGO) clippy $(LAB) --workspace --all-targets --locked -- --deny warnings
 	$(CARGO) clippy $(APPS) --all-targets --locked -- --deny warnings
+
+# Nothing is published, so that documentation always holds private items and may link to them.
+.PHONY: doc
+doc:
+	$(call heading,'documentation')
+	RUSTDOCFLAGS='--deny warnings --allow rustdoc::private-intra-doc-links' $(CARGO) doc --workspace --no-deps --document-private-items --locked --quiet
+
+.PHONY: workflows
+workflows: $(ACTIONLINT)
+	$(call heading,'workflows')
+	$(ACTIONLINT) -shellcheck= -pyflakes= $(wildcard .github/workflows/*.yml)
+
+$(ACTIONLINT):
+	$(call heading,'build actionlint $(ACTIONLINT_VERSION)')
+	mkdir -p $(@D)
+	GOBIN=$(@D) go install github.com/rhysd/actionlint/cmd/actionlint@v$(ACTIONLINT_VERSION)
 
 .PHONY: cycles
 cycles:
@@ -131,13 +183,23 @@ cycles:
 .PHONY: deny
 deny: $(DENY)
 	$(call heading,'dependencies')
-	$(DENY) --locked check --hide-inclusion-graph bans licenses sources
-	$(call heading,'advisories')
-	@if timeout 120 $(DENY) fetch db > $(TOOLS)/fetch.log 2>&1; then \
-	    $(DENY) --locked check --disable-fetch --hide-inclusion-graph advisories; \
+	$(call check-dependencies,deny.toml,Cargo.toml)
+
+.PHONY: deny-lab
+deny-lab: $(DENY)
+	$(call heading,'dependencies of lab')
+	$(call check-dependencies,lab/deny.toml,lab/Cargo.toml)
+
+# The two files: what is allowed, and the workspace. Advisories where their database can be fetched.
+define check-dependencies
+	$(DENY) --locked --config $(1) --manifest-path $(2) --workspace check --hide-inclusion-graph bans licenses sources
+	@if timeout 120 $(DENY) --config $(1) --manifest-path $(2) fetch db > $(TOOLS)/fetch.log 2>&1; then \
+	    $(DENY) --locked --config $(1) --manifest-path $(2) --workspace \
+	        check --disable-fetch --hide-inclusion-graph advisories; \
 	else \
-	    echo 'not checked: the advisory database cannot be fetched from here'; \
+	    echo 'advisories not checked: their database cannot be fetched from here'; \
 	fi
+endef
 
 # A debug build: it runs for two seconds, and an optimized one would take minutes to build.
 $(DENY):
@@ -165,15 +227,15 @@ pin-release: prerequisites ## Pin what this release renders; say why it differs 
 	    --exact pure::releases::this_release_renders_what_is_pinned_for_it
 
 .PHONY: demo
-demo: prerequisites ## Watch spans arrive while the topology is switched through every mode; leaves the cluster up
+demo: prerequisites-lab ## Watch spans arrive while the topology is switched through every mode; leaves the cluster up
 	@$(CARGO) run $(LAB) --quiet --locked --package demo -- up
 
 .PHONY: demo-down
-demo-down: prerequisites ## Remove the demo's cluster
+demo-down: prerequisites-lab ## Remove the demo's cluster
 	@$(CARGO) run $(LAB) --quiet --locked --package demo -- down
 
 .PHONY: switch-matrix
-switch-matrix: prerequisites ## Make all 20 switches under load, and write what was lost into docs/switching.md (7 minutes)
+switch-matrix: prerequisites-lab ## Make all 20 switches under load, and write what was lost into docs/switching.md (7 minutes)
 	@$(CARGO) run $(LAB) --quiet --locked --package demo -- matrix --document docs/switching.md $(MATRIX)
 
 .PHONY: agent-demo
@@ -187,7 +249,7 @@ reference: ## Write the configuration reference of docs/agent.md anew from the c
 	    --exact config::fields::the_documentation_holds_the_reference_as_the_code_has_it
 
 .PHONY: bench-operator
-bench-operator: prerequisites ## Measure the operator: reconcile time, admission latency, memory
+bench-operator: prerequisites-lab ## Measure the operator: reconcile time, admission latency, memory
 	$(CARGO) bench $(LAB) --locked --package operator-bench --bench operator
 
 NODES ?= 1000
@@ -196,7 +258,7 @@ AGENTS ?= 50
 NAMESPACES ?= 500
 
 .PHONY: bench-scale
-bench-scale: prerequisites ## Measure the operator with NODES (1000), PODS (20000), AGENTS (50) and NAMESPACES (500), all simulated
+bench-scale: prerequisites-lab ## Measure the operator with NODES (1000), PODS (20000), AGENTS (50) and NAMESPACES (500), all simulated
 	$(CARGO) bench $(LAB) --locked --package operator-bench --bench scale -- \
 	    --nodes $(NODES) --pods $(PODS) --agents $(AGENTS) --namespaces $(NAMESPACES) \
 	    --document $(abspath docs/benchmarks.md) \
@@ -205,7 +267,7 @@ bench-scale: prerequisites ## Measure the operator with NODES (1000), PODS (2000
 BENCH_PARTS ?= costs losses outage
 
 .PHONY: bench-agent
-bench-agent: prerequisites ## Measure the agent against its peers, and write the table of docs/benchmarks.md (40 minutes)
+bench-agent: prerequisites-lab ## Measure the agent against its peers, and write the table of docs/benchmarks.md (40 minutes)
 	$(call heading,'static binary of the agent')
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --locked --target $(TRIPLE) \
 	    --target-dir $(TARGET) --package otelagent-agent
@@ -221,12 +283,15 @@ bench-agent: prerequisites ## Measure the agent against its peers, and write the
 clean: ## Remove what was built here; the caches of the test bed and of tools stay
 	$(CARGO) clean
 
-.PHONY: prerequisites
-prerequisites:
-	@command -v cargo > /dev/null || { echo 'cargo is missing: install rustup, which brings the toolchain of rust-toolchain.toml'; exit 1; }
+.PHONY: prerequisites-lab
+prerequisites-lab: prerequisites
 	@command -v go > /dev/null || { echo 'go is missing: install Go 1.26 or newer'; exit 1; }
 	@go version | awk '{split(substr($$3, 3), v, "."); exit !(v[1] > 1 || v[1] == 1 && v[2] >= 26)}' \
 	    || { echo "$$(go version) is too old: install Go 1.26 or newer"; exit 1; }
+
+.PHONY: prerequisites
+prerequisites:
+	@command -v cargo > /dev/null || { echo 'cargo is missing: install rustup, which brings the toolchain of rust-toolchain.toml'; exit 1; }
 	@command -v cc > /dev/null || { \
 	    [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
 	        || { echo 'cc is missing: on Debian, sudo apt-get install build-essential'; exit 1; }; \
