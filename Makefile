@@ -35,12 +35,12 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: prerequisites ## Build everything for development
+build: rust ## Build everything for development
 	$(CARGO) build --workspace --locked
 	$(CARGO) build $(LAB) --workspace --locked
 
 .PHONY: images
-images: prerequisites-lab ## Build the operator's and the agent's image, as OCI tars that any engine loads
+images: prerequisites ## Build the operator's and the agent's image, as OCI tars that any engine loads
 	$(call heading,'static binaries')
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --locked --target $(TRIPLE) \
 	    --target-dir $(TARGET) --package otelagent-agent
@@ -55,23 +55,6 @@ images: prerequisites-lab ## Build the operator's and the agent's image, as OCI 
 	        $(TARGET)/$(TRIPLE)/$$binary=/otelagent-$$name; \
 	done
 	ls -sh $(TARGET)/images/otelagent-*.tar
-
-.PHONY: test-unit
-test-unit: prerequisites ## The product's tests: no root, no Go, no cluster
-	@# Without root, the tests that mount file systems skip themselves, in CI too; make test runs them there.
-	CI= $(CARGO) test --workspace --locked
-
-# The tests of one release have its number in their names; the newest has all the others.
-KUBERNETES ?= 1.37
-NEWEST_KUBERNETES := 1.37
-API_TESTS := _$(subst .,_,$(KUBERNETES))
-ifeq ($(KUBERNETES),$(NEWEST_KUBERNETES))
-API_TESTS := servers:: inject:: $(foreach release,1_33 1_35 1_36,--skip _$(release))
-endif
-
-.PHONY: test-api
-test-api: prerequisites-lab ## The tests on an API server of the release KUBERNETES (1.37), built from source; needs root
-	CI=true $(CARGO) test $(LAB) --locked --package lab-tests -- $(API_TESTS)
 
 .PHONY: test
 test: lint lint-lab ## Everything that must hold: lint, then all tests, then what this machine could not run
@@ -104,7 +87,7 @@ FUZZ_COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 
     -Cllvm-args=-sanitizer-coverage-trace-compares
 
 .PHONY: fuzz
-fuzz: prerequisites ## Fuzz everything in the agent that parses bytes, FUZZ_SECONDS each (60), two at a time
+fuzz: rust ## Fuzz everything in the agent that parses bytes, FUZZ_SECONDS each (60), two at a time
 	$(call heading,'build the fuzz targets')
 	cd $(FUZZ) && RUSTFLAGS='$(FUZZ_COVERAGE)' $(CARGO) build --release --locked --bins --quiet \
 	    --target $(TRIPLE) --target-dir $(FUZZ_BUILD)
@@ -122,10 +105,10 @@ fuzz-short: FUZZ_SECONDS := 6
 fuzz-short: fuzz ## The same for six seconds each, which is part of make test
 
 .PHONY: lint
-lint: prerequisites format sizes clippy doc cycles deny generated ## The product without its tests: format, clippy, docs, import cycles, dependencies, generated files
+lint: rust format sizes clippy doc cycles deny generated ## The product without its tests: format, clippy, docs, import cycles, dependencies, generated files
 
 .PHONY: lint-lab
-lint-lab: prerequisites-lab format-lab clippy-lab deny-lab workflows ## The same of lab, and the workflows; needs Go
+lint-lab: prerequisites format-lab clippy-lab deny-lab workflows ## The same of lab, and the workflows; needs Go
 
 .PHONY: format
 format:
@@ -218,29 +201,29 @@ generated:
 	    --exact config::fields::the_documentation_holds_the_reference_as_the_code_has_it
 
 .PHONY: crd
-crd: prerequisites ## Write the CRD anew from the Rust types
+crd: rust ## Write the CRD anew from the Rust types
 	$(CARGO) run --quiet --locked --package otelagent-operator -- crd > $(TARGET)/otelagents.yaml
 	mv $(TARGET)/otelagents.yaml crds/otelagents.yaml
 
 .PHONY: pin-release
-pin-release: prerequisites ## Pin what this release renders; say why it differs in docs/upgrading.md
+pin-release: rust ## Pin what this release renders; say why it differs in docs/upgrading.md
 	OTELAGENT_PIN_RELEASE=1 $(CARGO) test --quiet --locked --package otelagent-operator --test tests -- \
 	    --exact pure::releases::this_release_renders_what_is_pinned_for_it
 
 .PHONY: demo
-demo: prerequisites-lab ## Watch spans arrive while the topology is switched through every mode; leaves the cluster up
+demo: prerequisites ## Watch spans arrive while the topology is switched through every mode; leaves the cluster up
 	@$(CARGO) run $(LAB) --quiet --locked --package demo -- up
 
 .PHONY: demo-down
-demo-down: prerequisites-lab ## Remove the demo's cluster
+demo-down: prerequisites ## Remove the demo's cluster
 	@$(CARGO) run $(LAB) --quiet --locked --package demo -- down
 
 .PHONY: switch-matrix
-switch-matrix: prerequisites-lab ## Make all 20 switches under load, and write what was lost into docs/switching.md (7 minutes)
+switch-matrix: prerequisites ## Make all 20 switches under load, and write what was lost into docs/switching.md (7 minutes)
 	@$(CARGO) run $(LAB) --quiet --locked --package demo -- matrix --document docs/switching.md $(MATRIX)
 
 .PHONY: agent-demo
-agent-demo: prerequisites ## Watch the agent alone at work: rates, memory and CPU in the terminal
+agent-demo: rust ## Watch the agent alone at work: rates, memory and CPU in the terminal
 	@$(CARGO) build --quiet --release --locked --package otelagent-agent
 	@$(CARGO) run $(LAB) --quiet --locked --package agent-demo -- --agent $(TARGET)/release/otelagent-agent $(DEMO_ARGS)
 
@@ -250,7 +233,7 @@ reference: ## Write the configuration reference of docs/agent.md anew from the c
 	    --exact config::fields::the_documentation_holds_the_reference_as_the_code_has_it
 
 .PHONY: bench-operator
-bench-operator: prerequisites-lab ## Measure the operator: reconcile time, admission latency, memory
+bench-operator: prerequisites ## Measure the operator: reconcile time, admission latency, memory
 	$(CARGO) bench $(LAB) --locked --package operator-bench --bench operator
 
 NODES ?= 1000
@@ -259,7 +242,7 @@ AGENTS ?= 50
 NAMESPACES ?= 500
 
 .PHONY: bench-scale
-bench-scale: prerequisites-lab ## Measure the operator with NODES (1000), PODS (20000), AGENTS (50) and NAMESPACES (500), all simulated
+bench-scale: prerequisites ## Measure the operator with NODES (1000), PODS (20000), AGENTS (50) and NAMESPACES (500), all simulated
 	$(CARGO) bench $(LAB) --locked --package operator-bench --bench scale -- \
 	    --nodes $(NODES) --pods $(PODS) --agents $(AGENTS) --namespaces $(NAMESPACES) \
 	    --document $(abspath docs/benchmarks.md) \
@@ -268,7 +251,7 @@ bench-scale: prerequisites-lab ## Measure the operator with NODES (1000), PODS (
 BENCH_PARTS ?= costs losses outage
 
 .PHONY: bench-agent
-bench-agent: prerequisites-lab ## Measure the agent against its peers, and write the table of docs/benchmarks.md (40 minutes)
+bench-agent: prerequisites ## Measure the agent against its peers, and write the table of docs/benchmarks.md (40 minutes)
 	$(call heading,'static binary of the agent')
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --locked --target $(TRIPLE) \
 	    --target-dir $(TARGET) --package otelagent-agent
@@ -284,14 +267,14 @@ bench-agent: prerequisites-lab ## Measure the agent against its peers, and write
 clean: ## Remove what was built here; the caches of the test bed and of tools stay
 	$(CARGO) clean
 
-.PHONY: prerequisites-lab
-prerequisites-lab: prerequisites
+.PHONY: prerequisites
+prerequisites: rust
 	@command -v go > /dev/null || { echo 'go is missing: install Go 1.26 or newer'; exit 1; }
 	@go version | awk '{split(substr($$3, 3), v, "."); exit !(v[1] > 1 || v[1] == 1 && v[2] >= 26)}' \
 	    || { echo "$$(go version) is too old: install Go 1.26 or newer"; exit 1; }
 
-.PHONY: prerequisites
-prerequisites:
+.PHONY: rust
+rust:
 	@command -v cargo > /dev/null || { echo 'cargo is missing: install rustup, which brings the toolchain of rust-toolchain.toml'; exit 1; }
 	@command -v cc > /dev/null || { \
 	    [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
