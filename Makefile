@@ -224,7 +224,7 @@ switch-matrix: prerequisites ## Make all 20 switches under load, and write what 
 	@$(CARGO) run $(LAB) --quiet --locked --package demo -- matrix --document docs/switching.md $(MATRIX)
 
 .PHONY: agent-demo
-agent-demo: rust ## Watch the agent alone at work: rates, memory and CPU in the terminal
+agent-demo: prerequisites ## Watch the agent alone at work: rates, memory and CPU in the terminal
 	@$(CARGO) build --quiet --release --locked --package otelagent-agent
 	@$(CARGO) run $(LAB) --quiet --locked --package agent-demo -- --agent $(TARGET)/release/otelagent-agent $(DEMO_ARGS)
 
