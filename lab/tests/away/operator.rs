@@ -16,8 +16,8 @@ use super::world::{
     PATIENCE, PLATFORM, World, condition, config, is, name_of, pods_path, unplaced, until,
 };
 use crate::effort::is_full;
-use crate::oracle::log::{Recorder, violations};
-use crate::oracle::{get, list};
+use crate::status_checker::log::{Recorder, violations};
+use crate::status_checker::{get, list};
 
 const AGENT: (&str, &str) = (PLATFORM, "node");
 /// Longer than an unused path is held, and than an operator takes to act.
@@ -60,9 +60,9 @@ async fn an_operator_that_was_away_while_everything_changed_tells_what_is_so_and
                 && status["pods"]["missed"] == MISSED
         })
         .await;
-    world.truth(AGENT).await;
+    world.check_status(AGENT).await;
     sleep(A_WHILE).await;
-    world.truth(AGENT).await;
+    world.check_status(AGENT).await;
     operator.must_run();
     let injected = condition(&status, "Injected");
     assert_eq!(injected["reason"], "PodsMissed", "{injected}");
@@ -209,7 +209,7 @@ async fn an_upgrade_restarts_no_application_replaces_agents_only_where_they_diff
     );
     for agent in [AGENT, SIDE] {
         world.until_status(agent, "nothing stale", two).await;
-        world.truth(agent).await;
+        world.check_status(agent).await;
     }
     assert!(upgrades(&world).await.is_empty());
 
@@ -222,7 +222,7 @@ async fn an_upgrade_restarts_no_application_replaces_agents_only_where_they_diff
     agents_are_replaced(&world).await;
     world.until_status(AGENT, "two current pods", two).await;
     for agent in [AGENT, SIDE] {
-        world.truth(agent).await;
+        world.check_status(agent).await;
     }
     let after = running(&world).await;
     let applications = |name: &&String| !name.starts_with(PLATFORM);

@@ -50,7 +50,7 @@ async fn no_pod_is_missed_while_api_servers_are_killed_and_join_and_a_flip_reach
         println!("{} pods by {server} server", outcome.answered.len());
         judge(server, &outcome);
     }
-    world.truth(AGENT).await;
+    world.check_status(AGENT).await;
     drop(operator);
     world.end();
 }

@@ -9,8 +9,8 @@ use tokio::task::block_in_place;
 
 use super::creator::{Creator, How};
 use super::world::{PATIENCE, PLATFORM, World, agent_path, client, until};
-use crate::oracle::get;
-use crate::oracle::log::{Recorder, violations};
+use crate::status_checker::get;
+use crate::status_checker::log::{Recorder, violations};
 
 const AGENT: (&str, &str) = (PLATFORM, "node");
 const REPLICAS: usize = 2;
@@ -38,7 +38,7 @@ async fn after_etcd_was_set_back_the_operator_begins_anew_goes_by_what_is_there_
     operator.until_it_ends().await;
     let mut operator = world.operator(&[]);
     until_all_use(&world, "NodeLocal").await;
-    world.truth(AGENT).await;
+    world.check_status(AGENT).await;
 
     // It acts on what happens from now on, though versions are below those that it has seen.
     world
@@ -49,7 +49,7 @@ async fn after_etcd_was_set_back_the_operator_begins_anew_goes_by_what_is_there_
     creator.until_more(20).await;
     let missed = creator.end().await;
     assert!(missed.missed().is_empty(), "{:?}", missed.missed());
-    world.truth(AGENT).await;
+    world.check_status(AGENT).await;
     let wrong = violations(&recorder.events(AGENT.0), AGENT.0, AGENT.1, true);
     assert!(wrong.is_empty(), "{wrong:#?}");
     operator.must_run();

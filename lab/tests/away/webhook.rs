@@ -16,7 +16,7 @@ use super::world::{
     PATIENCE, PLATFORM, Process, World, condition, is, name_of, pods_path, send, unplaced, until,
 };
 use crate::effort::is_full;
-use crate::oracle::get;
+use crate::status_checker::get;
 
 /// Misses pods rather than to refuse them, and restarts what was missed.
 const LENIENT: (&str, &str) = ("shop", "side");
@@ -178,7 +178,7 @@ async fn what_was_missed_is_counted_and_repaired(world: &World, bare: &BTreeSet<
             status["pods"]["missed"] == bare.len() && status["restarts"]["running"] == 0
         })
         .await;
-    world.truth(LENIENT).await;
+    world.check_status(LENIENT).await;
     let injected = condition(&status, "Injected");
     assert_eq!(injected["reason"], "PodsMissed", "{injected}");
     let first = bare.first().cloned().unwrap_or_default();

@@ -13,8 +13,8 @@ use testbed::Bed;
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
-use crate::oracle::{get, list, request, truth_within};
 use crate::simulated::kubelet;
+use crate::status_checker::{get, list, mismatches_within, request};
 use crate::way::way;
 
 /// How long anything may take to come about, on a busy machine.
@@ -239,11 +239,11 @@ impl World {
         .await
     }
 
-    /// Fails unless the status becomes true in all that it says.
-    pub(super) async fn truth(&self, (namespace, name): (&str, &str)) {
-        let lies = truth_within(&self.admin, namespace, name, PATIENCE).await;
-        let lies: Vec<String> = lies.unwrap().iter().map(ToString::to_string).collect();
-        assert!(lies.is_empty(), "{lies:#?}");
+    /// Fails unless the status comes to match the cluster.
+    pub(super) async fn check_status(&self, (namespace, name): (&str, &str)) {
+        let found = mismatches_within(&self.admin, namespace, name, PATIENCE).await;
+        let found: Vec<String> = found.unwrap().iter().map(ToString::to_string).collect();
+        assert!(found.is_empty(), "{found:#?}");
     }
 
     /// Policies that stand for one `OtelAgent`.

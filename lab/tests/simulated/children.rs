@@ -20,7 +20,7 @@ use super::run::{Outcome, Run, is, send};
 use super::sample::drawn;
 use super::topology::{ALL, Topology};
 use crate::effort::is_full;
-use crate::oracle::{end_state, get, list, truth_within};
+use crate::status_checker::{end_state, get, list, mismatches_within};
 
 /// Repairs take a second; far below the five minutes after which an object is looked at anyway.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -136,7 +136,7 @@ async fn harmed(run: &Run, topology: Topology) -> Outcome<String> {
         undo(run, &harm).await?;
     }
     run.until_settled(topology).await?;
-    let lies = truth_within(
+    let mismatches = mismatches_within(
         &run.admin,
         &run.namespace,
         &run.name,
@@ -145,8 +145,8 @@ async fn harmed(run: &Run, topology: Topology) -> Outcome<String> {
     .await?;
     let end = run.end_state().await?;
     let wrong = end_state::differences(&reference, &end);
-    if !lies.is_empty() || !wrong.is_empty() {
-        return Err(format!("in the end: {lies:?} {wrong:?}"));
+    if !mismatches.is_empty() || !wrong.is_empty() {
+        return Err(format!("in the end: {mismatches:?} {wrong:?}"));
     }
     Ok(format!(
         "{}: {} of {all} changes to {} objects: {undone} undone, {refused} refused by the server",

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use testbed::Bed;
 
 use super::kubelet;
-use crate::oracle::log::Recorder;
+use crate::status_checker::log::Recorder;
 use crate::way::way;
 
 /// Whom the controller acts as.

@@ -140,7 +140,7 @@ async fn references(stories: &[Story]) -> (BTreeMap<String, Reference>, Vec<Stri
         };
         let fresh = found.iter().find(|(other, _)| *other == Story::Create(*to));
         if let Some((_, fresh)) = fresh {
-            let differs = crate::oracle::end_state::differences(&fresh.end, &reference.end);
+            let differs = crate::status_checker::end_state::differences(&fresh.end, &reference.end);
             if !differs.is_empty() {
                 wrong.push(format!("{story} is not as fresh: {differs:?}"));
             }

@@ -1,5 +1,5 @@
-//! One `OtelAgent` from its creation to its end, with something going wrong on the way, and the oracle's
-//! verdict on it.
+//! One `OtelAgent` from its creation to its end, with something going wrong on the way, and what the
+//! status checker says of it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -14,8 +14,8 @@ use super::faults::{Faults, Plan, Write};
 use super::operator::Operator;
 use super::topology::Topology;
 use super::views::{Snapshot, Views};
-use crate::oracle::log::{self, Count};
-use crate::oracle::{end_state, get, list, request, truth_within};
+use crate::status_checker::log::{self, Count};
+use crate::status_checker::{end_state, get, list, mismatches_within, request};
 
 /// How long anything may take: far above the half minute for which an older policy is kept.
 const PATIENCE: Duration = Duration::from_mins(4);
@@ -436,7 +436,7 @@ impl Run {
         log::summary(&self.cluster.recorder.events(&self.namespace), &self.name)
     }
 
-    /// The oracle but for its summary: truth, quiescence, invariants and the end state `expected`.
+    /// Everything but the summary: status, quiescence, invariants and the end state `expected`.
     pub(super) async fn judge(
         &self,
         last: Option<Topology>,
@@ -444,8 +444,8 @@ impl Run {
     ) -> Outcome<BTreeMap<String, Value>> {
         let mut wrong = Vec::new();
         if last.is_some() {
-            let told = truth_within(&self.admin, &self.namespace, &self.name, PATIENCE);
-            wrong.extend(told.await?.iter().map(|lie| format!("untrue: {lie}")));
+            let found = mismatches_within(&self.admin, &self.namespace, &self.name, PATIENCE);
+            wrong.extend(found.await?.iter().map(ToString::to_string));
         }
         wrong.extend(self.disquiet(last.is_some()).await?);
         let end = self.end_state().await?;

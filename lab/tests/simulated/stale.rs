@@ -21,7 +21,7 @@ const LONG: Duration = Duration::from_secs(30);
 /// How long a change is given to be acted on by a controller that may not see it.
 const A_WHILE: Duration = Duration::from_secs(8);
 
-const INJECTION: [&str; 4] = crate::oracle::end_state::ADMISSION;
+const INJECTION: [&str; 4] = crate::status_checker::end_state::ADMISSION;
 
 /// What is old, as plurals.
 const KINDS: [&[&str]; 8] = [

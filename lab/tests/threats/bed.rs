@@ -15,7 +15,7 @@ use otelagent_operator::runtime::{Fence, Metrics, client};
 use serde_json::{Value, json};
 use testbed::Bed;
 
-use crate::oracle::request;
+use crate::status_checker::request;
 use crate::way::way;
 
 /// The platform namespace.

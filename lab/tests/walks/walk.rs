@@ -13,8 +13,7 @@ use super::predicate::refusals;
 use super::schema;
 use super::world::{Numbers, PLATFORM, SHOP, Server, agent, base, seed};
 use crate::effort::is_full;
-use crate::oracle::end_state;
-use crate::oracle::truth_within;
+use crate::status_checker::{end_state, mismatches_within};
 
 /// Edits of a walk in `make test`, which take less than a minute, and in `make test-full`.
 const SHORT: usize = 20;
@@ -240,18 +239,18 @@ impl Walker {
     /// Waits until the object has come to rest, then looks at it. Returns the status.
     async fn settled(&mut self) -> Result<Value, String> {
         let status = self.outcome().await?;
-        let lies = truth_within(
+        let mismatches = mismatches_within(
             &self.server.client,
             PLATFORM,
             self.name,
             Duration::from_mins(1),
         )
         .await?;
-        if !lies.is_empty() {
-            let lies: Vec<String> = lies.iter().map(ToString::to_string).collect();
+        if !mismatches.is_empty() {
+            let mismatches: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
             return Err(format!(
-                "the status is not so: {}\n{status}",
-                lies.join("; ")
+                "the status does not match the cluster: {}\n{status}",
+                mismatches.join("; ")
             ));
         }
         if self.controller.is_finished() {

@@ -6,13 +6,13 @@ use kube::Client;
 use serde_json::Value;
 use tokio::time::sleep;
 
-/// How often a read is tried.
+/// Attempts of a read.
 const ATTEMPTS: usize = 4;
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// One object or list by its path; `Null` where it is not found. A connection that breaks is tried again:
-/// a busy machine is no finding.
+/// One object or list by its path; `Null` if the server has none. A broken connection is tried again: a busy
+/// machine is no finding.
 ///
 /// # Errors
 /// Every other failure, as text.
@@ -39,10 +39,10 @@ async fn attempt(client: &Client, path: &str) -> Result<Value, kube::Error> {
     }
 }
 
-/// A request with a body, or none where that is `Null`; what is patched is merged.
+/// A request with a body, or without one if that is `Null`. Patches are merge patches.
 ///
 /// # Errors
-/// If the path is none.
+/// If the path is malformed.
 pub(crate) fn request(
     method: http::Method,
     path: &str,
@@ -65,7 +65,7 @@ pub(crate) fn request(
         .body(body)
 }
 
-/// Items of a list.
+/// Objects of a list.
 ///
 /// # Errors
 /// As [`get`].
@@ -77,7 +77,7 @@ pub(crate) async fn list(client: &Client, path: &str) -> Result<Vec<Value>, Stri
     })
 }
 
-/// Text at a JSON pointer, empty where there is none.
+/// Text at a JSON pointer; empty if there is none.
 pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value
         .pointer(pointer)
@@ -90,22 +90,28 @@ pub(super) fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
     object["metadata"]["labels"][key].as_str()
 }
 
-/// Whether a pod or node says that it is Ready.
+/// Whether a pod or a node is Ready.
 pub(super) fn is_ready(object: &Value) -> bool {
-    object["status"]["conditions"]
-        .as_array()
-        .is_some_and(|all| {
-            all.iter()
-                .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
-        })
+    items(&object["status"]["conditions"])
+        .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
-/// Whether a pod is neither finished nor about to be.
-pub(super) fn is_live(pod: &Value) -> bool {
-    !matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
+/// Whether a pod has run to its end.
+pub(super) fn is_finished(pod: &Value) -> bool {
+    matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
 }
 
 /// Whether an object is being deleted.
-pub(super) fn is_going(object: &Value) -> bool {
+pub(super) fn is_terminating(object: &Value) -> bool {
     !object["metadata"]["deletionTimestamp"].is_null()
+}
+
+/// Whether a pod has not run to its end and is not being deleted.
+pub(super) fn is_live(pod: &Value) -> bool {
+    !is_finished(pod) && !is_terminating(pod)
+}
+
+/// The items of an array; none of anything else.
+pub(super) fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
 }

@@ -1,7 +1,6 @@
 //! What an independent watcher saw, and what must hold of it at every moment.
 //!
-//! All versions of one cluster are revisions of one etcd, so events of different kinds can be put in the
-//! order in which they happened.
+//! Every version of an object is a revision of one etcd, which orders events of different kinds.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,9 +13,9 @@ use otelagent_core::names;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::read::{is_going, is_live, is_ready, label, text};
+use super::read::{is_finished, is_ready, is_terminating, label, text};
 
-/// Group, version, kind and plural of what is watched.
+/// Group, version, kind and plural of the watched kinds.
 const KINDS: [(&str, &str, &str, &str); 8] = [
     ("otelagent.dev", "v1alpha1", "OtelAgent", "otelagents"),
     ("", "v1", "Pod", "pods"),
@@ -41,25 +40,25 @@ const ADMISSION: &str = "admissionregistration.k8s.io";
 const POLICY: &str = "MutatingAdmissionPolicy";
 const BINDING: &str = "MutatingAdmissionPolicyBinding";
 
-/// One change.
+/// One change of an object.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
-    /// When, on the cluster's one clock.
+pub(crate) struct Change {
+    /// The revision of etcd.
     pub(crate) revision: u64,
-    /// Of which kind.
+    /// The object's kind.
     pub(crate) kind: &'static str,
-    /// Whether the object is gone with it.
+    /// Whether the object no longer exists.
     pub(crate) gone: bool,
-    /// The object, as much of it as is asked about.
+    /// The parts of the object that the checks need.
     pub(crate) object: Value,
 }
 
-/// Watches the whole cluster and notes what changes, by the namespace it is for.
+/// Watches the whole cluster and records changes by the namespace they concern.
 #[derive(Clone, Default)]
-pub(crate) struct Recorder(Arc<Mutex<HashMap<String, Vec<Seen>>>>);
+pub(crate) struct Recorder(Arc<Mutex<HashMap<String, Vec<Change>>>>);
 
 impl Recorder {
-    /// Begins to watch, on the present runtime; goes on until that ends.
+    /// Starts to watch, until the present runtime ends.
     pub(crate) fn start(client: &Client) -> Self {
         let recorder = Self::default();
         for (group, version, kind, plural) in KINDS {
@@ -90,7 +89,7 @@ impl Recorder {
                         listed
                             .items
                             .iter()
-                            .for_each(|object| self.note(kind, object, false));
+                            .for_each(|object| self.record(kind, object, false));
                     }
                     Err(_) => sleep(Duration::from_millis(200)).await,
                 }
@@ -105,11 +104,11 @@ impl Recorder {
             while let Some(Ok(event)) = stream.next().await {
                 match event {
                     WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                        self.note(kind, &object, false);
+                        self.record(kind, &object, false);
                         version = object.resource_version();
                     }
                     WatchEvent::Deleted(object) => {
-                        self.note(kind, &object, true);
+                        self.record(kind, &object, true);
                         version = object.resource_version();
                     }
                     WatchEvent::Bookmark(mark) => {
@@ -124,7 +123,7 @@ impl Recorder {
         }
     }
 
-    fn note(&self, kind: &'static str, object: &DynamicObject, gone: bool) {
+    fn record(&self, kind: &'static str, object: &DynamicObject, gone: bool) {
         let scope = object.namespace().or_else(|| {
             names::owner_of_cluster_object(&object.name_any()).map(|(namespace, _)| namespace)
         });
@@ -132,22 +131,28 @@ impl Recorder {
         let (Some(scope), Some(revision)) = (scope, revision) else {
             return;
         };
-        let seen = Seen {
+        let change = Change {
             revision,
             kind,
             gone,
-            object: slim(&serde_json::to_value(object).unwrap_or_default()),
+            object: relevant(&serde_json::to_value(object).unwrap_or_default()),
         };
-        self.lock().entry(scope).or_default().push(seen);
+        self.lock().entry(scope).or_default().push(change);
     }
 
-    /// What was seen of a namespace and of the cluster-scoped objects made for it, in order. Watches
-    /// lag by a moment.
-    pub(crate) fn events(&self, namespace: &str) -> Vec<Seen> {
+    /// Changes of a namespace and of the cluster-scoped objects made for it, in order. Watches lag behind.
+    pub(crate) fn events(&self, namespace: &str) -> Vec<Change> {
         let mut events = self.lock().get(namespace).cloned().unwrap_or_default();
-        events.sort_by_key(|seen| seen.revision);
-        // A watch that began anew lists what was seen before.
-        events.dedup_by_key(|seen| (seen.revision, seen.kind, uid(&seen.object), seen.gone));
+        events.sort_by_key(|change| change.revision);
+        // A watch that starts again lists what was recorded before.
+        events.dedup_by_key(|change| {
+            (
+                change.revision,
+                change.kind,
+                uid(&change.object),
+                change.gone,
+            )
+        });
         events
     }
 
@@ -156,7 +161,7 @@ impl Recorder {
         self.lock().remove(namespace);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Vec<Seen>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Vec<Change>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -165,8 +170,8 @@ fn uid(object: &Value) -> String {
     text(object, "/metadata/uid").to_owned()
 }
 
-/// What is asked about below, and no more: thousands are kept.
-fn slim(object: &Value) -> Value {
+/// The parts that the checks below need, and no more: thousands are kept.
+fn relevant(object: &Value) -> Value {
     let metadata = &object["metadata"];
     let annotation = |key: &str| metadata["annotations"][key].clone();
     json!({
@@ -186,29 +191,29 @@ fn slim(object: &Value) -> Value {
     })
 }
 
-/// How often an object was made and removed.
+/// How often an object was created and deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Count {
-    /// Times it came to be.
+    /// How often it was created.
     pub(crate) made: usize,
-    /// Times it went.
+    /// How often it was deleted.
     pub(crate) removed: usize,
 }
 
-/// Counts by kind and name of what the operator made for one `OtelAgent`; policies, whose names are
-/// hashes, in the order in which they came.
-pub(crate) fn summary(events: &[Seen], name: &str) -> BTreeMap<String, Count> {
+/// Counts, by kind and name, of the objects the operator made for one `OtelAgent`. Policies, whose names are
+/// hashes, are numbered in the order of their creation.
+pub(crate) fn summary(events: &[Change], name: &str) -> BTreeMap<String, Count> {
     let mut counts: BTreeMap<String, Count> = BTreeMap::new();
     let mut known: HashSet<String> = HashSet::new();
     let mut policies: Vec<String> = Vec::new();
-    for seen in events {
-        if matches!(seen.kind, "Pod" | "OtelAgent")
-            || label(&seen.object, names::LABEL_MANAGED_BY).is_none()
+    for change in events {
+        if matches!(change.kind, "Pod" | "OtelAgent")
+            || label(&change.object, names::LABEL_MANAGED_BY).is_none()
         {
             continue;
         }
-        let own = text(&seen.object, "/metadata/name");
-        let key = if seen.kind == POLICY {
+        let own = text(&change.object, "/metadata/name");
+        let key = if change.kind == POLICY {
             let at = policies.iter().position(|policy| policy == own);
             let at = at.unwrap_or_else(|| {
                 policies.push(own.to_owned());
@@ -216,7 +221,7 @@ pub(crate) fn summary(events: &[Seen], name: &str) -> BTreeMap<String, Count> {
             });
             format!("{POLICY} {at}")
         } else {
-            let namespace = text(&seen.object, "/metadata/namespace");
+            let namespace = text(&change.object, "/metadata/namespace");
             let tail = own.rsplit(&format!("{name}.")).next().unwrap_or(own);
             let is_canary = namespace.is_empty() && tail == "canary";
             let own = if is_canary {
@@ -226,31 +231,31 @@ pub(crate) fn summary(events: &[Seen], name: &str) -> BTreeMap<String, Count> {
             } else {
                 own
             };
-            format!("{} {}", seen.kind, own.replace(name, "NAME"))
+            format!("{} {}", change.kind, own.replace(name, "NAME"))
         };
-        let id = uid(&seen.object);
+        let id = uid(&change.object);
         let count = counts.entry(key).or_default();
         if known.insert(id) {
             count.made += 1;
         }
-        count.removed += usize::from(seen.gone);
+        count.removed += usize::from(change.gone);
     }
     counts
 }
 
-/// The cluster at one moment, as the events tell it.
+/// The cluster at one moment, as the recorded changes tell it.
 #[derive(Default)]
 struct Moment {
     objects: HashMap<String, (&'static str, Value)>,
     served: bool,
 }
 
-/// What was wrong at any moment with one `OtelAgent`; empty where nothing was.
+/// What was wrong with one `OtelAgent` at any moment; empty if nothing was.
 ///
-/// `strict` asks in addition for a ready agent on the node of every live pod of a node mode, which holds
-/// while no agent is updated, moved to other nodes or taken away by somebody else.
+/// `strict` also requires a ready agent on the node of every live pod of a node mode. That holds while no agent is
+/// updated, moved or deleted by somebody else.
 pub(crate) fn violations(
-    events: &[Seen],
+    events: &[Change],
     namespace: &str,
     name: &str,
     strict: bool,
@@ -258,37 +263,38 @@ pub(crate) fn violations(
     let owner = names::agent_label(namespace, name);
     let mut moment = Moment::default();
     let mut wrong = Vec::new();
-    for seen in events {
-        let before = moment.objects.get(&uid(&seen.object)).cloned();
-        if seen.gone {
-            moment.objects.remove(&uid(&seen.object));
+    for change in events {
+        let before = moment.objects.get(&uid(&change.object)).cloned();
+        if change.gone {
+            moment.objects.remove(&uid(&change.object));
         } else {
             moment
                 .objects
-                .insert(uid(&seen.object), (seen.kind, seen.object.clone()));
+                .insert(uid(&change.object), (change.kind, change.object.clone()));
         }
         let Some(agent) = moment.agent(name) else {
             moment.served = false;
             continue;
         };
         let selects = agent["spec"]["workloads"].is_object();
-        let goes_now = seen.gone || is_going(&seen.object);
-        let went_before = before.is_some_and(|(_, object)| is_going(&object));
-        let mut told = Vec::new();
-        if matches!(seen.kind, "DaemonSet" | "Service") && goes_now && !went_before {
-            told.extend(moment.removed_in_use(seen, &owner));
+        let goes_now = change.gone || is_terminating(&change.object);
+        let went_before = before.is_some_and(|(_, object)| is_terminating(&object));
+        let mut found = Vec::new();
+        if matches!(change.kind, "DaemonSet" | "Service") && goes_now && !went_before {
+            found.extend(moment.removed_in_use(change, &owner));
         }
         if selects {
-            told.extend(moment.serves_nothing(namespace, name, &owner));
+            found.extend(moment.serves_nothing(namespace, name, &owner));
         } else {
             moment.served = false;
         }
-        if strict && seen.kind == "Pod" {
-            told.extend(moment.pods_without_agent(&owner));
+        if strict && change.kind == "Pod" {
+            found.extend(moment.pods_without_agent(&owner));
         }
         wrong.extend(
-            told.into_iter()
-                .map(|what| format!("revision {}: {what}", seen.revision)),
+            found
+                .into_iter()
+                .map(|what| format!("revision {}: {what}", change.revision)),
         );
     }
     wrong
@@ -302,39 +308,39 @@ impl Moment {
             .map(|(_, object)| object)
     }
 
-    /// The `OtelAgent` while it lives.
+    /// The `OtelAgent`, unless it is being deleted.
     fn agent(&self, name: &str) -> Option<Value> {
         self.all("OtelAgent")
-            .find(|agent| text(agent, "/metadata/name") == name && !is_going(agent))
+            .find(|agent| text(agent, "/metadata/name") == name && !is_terminating(agent))
             .cloned()
     }
 
     fn users(&self, owner: &str, mode: &str) -> Vec<&Value> {
         self.all("Pod")
             .filter(|pod| {
-                is_live(pod)
+                !is_finished(pod)
                     && label(pod, names::LABEL_AGENT) == Some(owner)
                     && label(pod, names::LABEL_MODE) == Some(mode)
             })
             .collect()
     }
 
-    fn removed_in_use(&self, seen: &Seen, owner: &str) -> Option<String> {
-        let mode = label(&seen.object, names::LABEL_WORKLOAD)?;
-        if label(&seen.object, names::LABEL_OWNER) != Some(owner) {
+    fn removed_in_use(&self, change: &Change, owner: &str) -> Option<String> {
+        let mode = label(&change.object, names::LABEL_WORKLOAD)?;
+        if label(&change.object, names::LABEL_OWNER) != Some(owner) {
             return None;
         }
         let users = self.users(owner, mode).len();
         (users > 0).then(|| {
             format!(
-                "{} {} was removed while {users} pods used {mode}",
-                seen.kind,
-                text(&seen.object, "/metadata/name")
+                "{} {} was deleted while {users} pods used {mode}",
+                change.kind,
+                text(&change.object, "/metadata/name")
             )
         })
     }
 
-    /// Once a binding was there: it, its policy and a ready agent behind it.
+    /// After a binding existed once: it, its policy and a ready agent behind it exist.
     fn serves_nothing(&mut self, namespace: &str, name: &str, owner: &str) -> Option<String> {
         let own = names::cluster_object(namespace, name, None);
         let binding = self
@@ -350,7 +356,7 @@ impl Moment {
             .all(POLICY)
             .any(|object| text(object, "/metadata/name") == policy)
         {
-            return Some(format!("policy {policy} is bound and gone"));
+            return Some(format!("policy {policy} is bound and does not exist"));
         }
         let mode = label_of_serving(&binding);
         if mode == "Sidecar" {
@@ -359,10 +365,10 @@ impl Moment {
         let stands = self.all("DaemonSet").any(|object| {
             label(object, names::LABEL_OWNER) == Some(owner)
                 && label(object, names::LABEL_WORKLOAD) == Some(mode)
-                && !is_going(object)
+                && !is_terminating(object)
         });
         (!stands || self.nodes(owner, mode).is_empty())
-            .then(|| format!("pods are given {mode}, and no agent of it is ready"))
+            .then(|| format!("new pods use {mode}, and no agent of it is ready"))
     }
 
     /// Nodes with a ready agent of a mode.
@@ -372,7 +378,7 @@ impl Moment {
                 label(pod, names::LABEL_OWNER) == Some(owner)
                     && label(pod, names::LABEL_WORKLOAD) == Some(mode)
                     && is_ready(pod)
-                    && !is_going(pod)
+                    && !is_terminating(pod)
             })
             .map(|pod| text(pod, "/spec/nodeName"))
             .collect()
