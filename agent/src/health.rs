@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use otlp_wire::status::json_string;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::AbortHandle;
@@ -28,7 +29,6 @@ use crate::export::Upstream;
 use crate::metrics::{Labels, Metrics, PipelineLabels};
 use crate::queue::Lane;
 use crate::receive::Answer;
-use crate::rpc_status::json_string;
 
 /// A probe or scrape takes at most this.
 const CONNECTION: Duration = Duration::from_secs(30);

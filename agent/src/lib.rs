@@ -30,13 +30,6 @@
 //! Without the feature `server` only `config`, `scan`, `json` and `merge` exist.
 
 pub mod config;
-#[cfg(feature = "server")]
-pub mod frame;
-pub mod json;
-pub mod merge;
-#[cfg(feature = "server")]
-pub mod rpc_status;
-pub mod scan;
 
 #[cfg(feature = "server")]
 mod budget;
@@ -62,10 +55,6 @@ pub mod process;
 mod queue;
 #[cfg(feature = "server")]
 mod receive;
-#[cfg(feature = "server")]
-pub mod segment;
-#[cfg(feature = "server")]
-mod store;
 #[cfg(feature = "server")]
 mod stream;
 #[cfg(feature = "server")]

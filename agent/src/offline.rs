@@ -4,17 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use otlp_wire::{Edits, Signal};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use crate::budget::Budget;
 use crate::config::{Connections, Queue};
 use crate::encoding::{self, Encoding};
-use crate::merge::Edits;
 use crate::metrics::Metrics;
 use crate::queue::Lane;
 use crate::receive::{Door, Intake, Limits, Places, Route, serve};
-use crate::scan::Signal;
 
 /// An agent that takes requests and keeps them.
 pub struct Offline {

@@ -5,11 +5,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use otlp_wire::Signal;
 use tokio::time::Instant;
 use tracing::info;
 
 use super::retry::Outcome;
-use crate::scan::{self, Signal};
 
 /// Least time between two lines of one signal.
 const QUIET: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ impl Client {
     /// Counts a batch, and tells the counts unless it has just done so.
     pub(super) fn take(&self, signal: Signal, parts: &[Bytes]) -> Outcome {
         // They were inspected when they came.
-        let items = |part: &Bytes| scan::inspect(signal, part).unwrap_or_default() as u64;
+        let items = |part: &Bytes| otlp_wire::inspect(signal, part).unwrap_or_default() as u64;
         let mut all = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if !all.iter().any(|(of, _)| *of == signal) {
             all.push((signal, Counts::default()));

@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use otlp_wire::Signal;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{info, warn};
-
-use crate::scan::Signal;
 
 /// Longest wait between attempts while the agent shuts down.
 const DRAIN_WAIT: Duration = Duration::from_millis(500);

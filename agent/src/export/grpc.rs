@@ -10,6 +10,10 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use otlp_wire::{
+    Signal,
+    status::{self, Code},
+};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -20,8 +24,6 @@ use super::retry::{self, Outcome};
 use super::rope::Rope;
 use super::{AGENT, ExportError, MAX_RESPONSE, no_answer, retry_on};
 use crate::config::{Compression, Exporter};
-use crate::rpc_status::{self, Code};
-use crate::scan::Signal;
 
 /// Answers are a few bytes; a larger window would only let the upstream fill our memory.
 const WINDOW: u32 = 64 * 1024;
@@ -213,17 +215,17 @@ fn of_status(headers: &HeaderMap, body: &[u8]) -> Outcome {
     if code == Code::OK {
         // Five bytes of gRPC framing; nothing behind them is an answer without partial success.
         let message = body.get(5..).unwrap_or_default();
-        let (rejected, message) = rpc_status::partial_success(message).unwrap_or_default();
+        let (rejected, message) = status::partial_success(message).unwrap_or_default();
         return Outcome::Delivered { rejected, message };
     }
     let text = headers
         .get("grpc-message")
-        .map(|text| rpc_status::percent_decode(text.as_bytes()))
+        .map(|text| status::percent_decode(text.as_bytes()))
         .unwrap_or_default();
     retry::of_grpc(code, &text, details_delay(headers))
 }
 
 fn details_delay(headers: &HeaderMap) -> Option<Duration> {
     let details = headers.get("grpc-status-details-bin")?;
-    rpc_status::retry_delay(&rpc_status::base64_decode(details.as_bytes())?)
+    status::retry_delay(&status::base64_decode(details.as_bytes())?)
 }

@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use otlp_wire::{Signal, status};
 use tokio::time::Instant;
 
 use super::connect::{ConnectError, Dialer};
@@ -22,8 +23,6 @@ use super::retry::{self, Outcome};
 use super::rope::Rope;
 use super::{AGENT, ExportError, MAX_RESPONSE, no_answer, retry_on};
 use crate::config::Exporter;
-use crate::rpc_status;
-use crate::scan::Signal;
 
 /// The upstream as HTTP server.
 pub(super) struct Client {
@@ -146,10 +145,10 @@ impl Client {
         }
         if head.status.is_success() {
             // A body that is no answer is no reason to send the data again.
-            let (rejected, message) = rpc_status::partial_success(&body).unwrap_or_default();
+            let (rejected, message) = status::partial_success(&body).unwrap_or_default();
             return Outcome::Delivered { rejected, message };
         }
-        let message = rpc_status::message(&body).unwrap_or_default();
+        let message = status::message(&body).unwrap_or_default();
         let retry_after = head.headers.get(RETRY_AFTER).and_then(retry_after);
         retry::of_http(head.status.as_u16(), &message, retry_after)
     }

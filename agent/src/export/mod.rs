@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use otlp_wire::Signal;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
@@ -27,10 +28,8 @@ use crate::compress::{self, Compressor};
 use crate::config::{Compression, Exporter, Protocol};
 use crate::fold::Fold;
 use crate::live::causes;
-use crate::merge;
 use crate::metrics::{Lost, Metrics};
 use crate::queue::{Batch, Lane};
-use crate::scan::{self, Signal};
 use crate::tls::TlsError;
 
 /// `user-agent` of every request.
@@ -236,14 +235,16 @@ impl Upstream {
                 Some(why) => Err(Failed::TooLarge(why)),
                 None => self.attempts(signal, std::slice::from_ref(&piece)).await,
             };
-            if let (Err(Failed::TooLarge(why)), Some(at)) = (&result, merge::middle(&piece)) {
+            if let (Err(Failed::TooLarge(why)), Some(at)) =
+                (&result, otlp_wire::split_point(&piece))
+            {
                 self.tell_halves(length, why);
                 lengths.push(length - at);
                 lengths.push(at);
                 continue;
             }
             // It was inspected when it came.
-            let items = scan::inspect(signal, &piece).unwrap_or_default() as u64;
+            let items = otlp_wire::inspect(signal, &piece).unwrap_or_default() as u64;
             let (reason, lost) = match result {
                 Ok(rejected) => (Lost::Rejected, rejected),
                 Err(failed) => (self.tell_loss(signal, items, &failed), items),

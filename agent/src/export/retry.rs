@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use otlp_wire::status::Code;
+
 use crate::config::Retry;
-use crate::rpc_status::Code;
 
 /// What became of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]

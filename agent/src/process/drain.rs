@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
+use otlp_wire::Signal;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use super::run::Agent;
-use crate::scan::Signal;
 
 /// What answers of the last moment may take.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);

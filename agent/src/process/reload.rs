@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use otlp_wire::Edits;
 use tracing::{error, info, warn};
 
 use super::log::Level;
@@ -11,7 +12,6 @@ use super::run::{Agent, limits};
 use super::source::Source;
 use crate::config::{self, Changes, Config, Problem};
 use crate::export::Way;
-use crate::merge::Edits;
 use crate::metrics::Reload;
 use crate::queue::Lane;
 use crate::receive::{Intake, Route};

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use otlp_wire::Edits;
+use segment_log::SlotDirectory;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -22,7 +24,6 @@ use crate::compress::Compressor;
 use crate::config::{Config, Receiver, Storage};
 use crate::export::{ExportError, Shared, Upstream};
 use crate::health::{self, Report, Topic};
-use crate::merge::Edits;
 use crate::metrics::Metrics;
 use crate::queue::{Keep, Lane, Tender};
 use crate::receive::listener::{self, Ending, ListenError, Listener};
@@ -289,7 +290,12 @@ impl Stored {
     /// Before anything is accepted, so that what an earlier process has left goes first.
     fn start(self, keepers: &mut JoinSet<()>) {
         for (storage, lanes) in self.0.into_values() {
-            keepers.spawn(Tender::start(storage, lanes).run());
+            let directory = SlotDirectory {
+                path: storage.directory.into(),
+                create: storage.create_directory,
+                mode: storage.directory_permissions,
+            };
+            keepers.spawn(Tender::start(directory, lanes).run());
         }
     }
 }

@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use otlp_wire::Signal;
 
 use super::{Held, Lane};
 use crate::metrics::Lost;
-use crate::scan::Signal;
 
 /// Requests sent together. It leaves the lane's books when it is settled. One that is dropped
 /// unsettled, because the process ends, stays on disk if it is there, and counts as lost in shutdown if

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use segment_log::{Log, LogError, Position, ReadJob};
 use tokio::time::Instant;
 
 use super::{Held, Waiting};
-use crate::store::{Job, Log, Place, StoreError};
 
 /// Bytes moved to disk in one go after it has come back.
 const TURN: usize = 4 * 1024 * 1024;
@@ -17,14 +17,14 @@ pub(super) enum Put {
     /// It shall wait in memory; it is on disk, too, if it has a place.
     Memory(Waiting),
     /// On disk only; whether it is the first there.
-    Disk(Place, bool),
+    Disk(Position, bool),
     /// In memory, behind what is on disk only.
     Behind,
 }
 
 /// A piece of the log to be read, and of which log.
 pub(super) struct Refill {
-    pub(super) job: Job,
+    pub(super) job: ReadJob,
     pub(super) log: u64,
 }
 
@@ -43,7 +43,7 @@ struct Out {
 }
 
 impl Out {
-    fn keep(&mut self, place: Place) {
+    fn keep(&mut self, place: Position) {
         self.kept += 1;
         self.first.get_or_insert(place.sequence);
         match self.segments.last_mut() {
@@ -85,7 +85,7 @@ pub(super) enum Returned {
 impl Disk {
     /// Puts a request on disk; `spill`: memory is short. The error, if there is one, is the first since
     /// the disk last worked.
-    pub(super) fn put(&mut self, mut waiting: Waiting, spill: bool) -> (Put, Option<StoreError>) {
+    pub(super) fn put(&mut self, mut waiting: Waiting, spill: bool) -> (Put, Option<LogError>) {
         let all_read = self.is_read();
         let log = self.log.as_mut().filter(|_| !self.failing);
         let mut failed = None;
@@ -156,7 +156,7 @@ impl Disk {
     }
 
     pub(super) fn refill(&self, most: usize) -> Option<Refill> {
-        let job = self.log.as_ref()?.job(most)?;
+        let job = self.log.as_ref()?.read_job(most)?;
         Some(Refill {
             job,
             log: self.number,
@@ -177,7 +177,7 @@ impl Disk {
     }
 
     /// A batch leaves; `places` are those of its first parts. Its number.
-    pub(super) fn goes_out(&mut self, parts: &Arc<Vec<Held>>, places: &[Place]) -> u64 {
+    pub(super) fn goes_out(&mut self, parts: &Arc<Vec<Held>>, places: &[Position]) -> u64 {
         let mut out = Out {
             parts: Arc::clone(parts),
             kept: 0,
@@ -280,7 +280,7 @@ impl Disk {
     pub(super) fn come_back(
         &mut self,
         waiting: &mut VecDeque<Waiting>,
-    ) -> Result<Returned, StoreError> {
+    ) -> Result<Returned, LogError> {
         let Some(log) = &mut self.log else {
             return Ok(Returned::Done);
         };
@@ -328,7 +328,7 @@ impl Disk {
     }
 }
 
-fn append(log: &mut Log, held: &Held, keep: bool) -> Result<Place, StoreError> {
+fn append(log: &mut Log, held: &Held, keep: bool) -> Result<Position, LogError> {
     let items = u32::try_from(held.items).unwrap_or(u32::MAX);
     log.append(items, &held.bytes, keep)
 }

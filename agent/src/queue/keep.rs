@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use segment_log::{Chunk, Log, LogError, LogLimits, Position, Unsynced};
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
@@ -15,7 +16,6 @@ use crate::budget::Budget;
 use crate::config::{Queue, Storage};
 use crate::fold::Fold;
 use crate::metrics::Lost;
-use crate::store::{Chunk, Limits, Log, Place, StoreError, Unsynced};
 
 /// Most that is read from disk in one go.
 const PIECE: usize = 512 * 1024;
@@ -33,7 +33,7 @@ const SEGMENT: u64 = 8 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Keep {
     exporter: String,
-    limits: Limits,
+    limits: LogLimits,
     budget: Arc<Budget>,
     /// Bytes of memory this lane may use however much the others do.
     share: usize,
@@ -61,7 +61,7 @@ impl Keep {
         let most = total.min(queue.capacity as u64);
         Self {
             exporter: exporter.to_owned(),
-            limits: Limits {
+            limits: LogLimits {
                 segment: (most / 8).clamp(64 * 1024, SEGMENT),
                 total,
                 fsync: storage.fsync,
@@ -106,7 +106,7 @@ impl Lane {
         self.keep.as_ref().map_or("", |keep| &keep.exporter)
     }
 
-    pub(super) fn log_limits(&self) -> Option<Limits> {
+    pub(super) fn log_limits(&self) -> Option<LogLimits> {
         self.keep.as_ref().map(|keep| keep.limits)
     }
 
@@ -180,7 +180,7 @@ impl Lane {
         let Some(log) = disk.log_number(log) else {
             return;
         };
-        let taken = log.taken(&chunk);
+        let taken = log.record_read(&chunk);
         self.metrics.leftover(self.signal, log.leftover());
         let (items, bytes) = chunk.sum();
         if taken.leftover {
@@ -196,7 +196,7 @@ impl Lane {
             let Some(held) = self.held(record.payload, record.items) else {
                 return;
             };
-            let place = Some(Place {
+            let place = Some(Position {
                 segment,
                 sequence: record.sequence,
             });
@@ -236,7 +236,7 @@ impl Lane {
     }
 
     /// The queue cannot be on disk for now.
-    pub(super) fn tell_failing(&self, error: &StoreError) {
+    pub(super) fn tell_failing(&self, error: &LogError) {
         self.metrics.storage(self.signal, false);
         let Some(keep) = &self.keep else { return };
         if let Some(left_out) = keep.failing.due() {
@@ -279,7 +279,7 @@ impl Lane {
     pub(super) fn is_there(&self) -> bool {
         let mut state = self.state();
         let log = state.disk.as_mut().and_then(Disk::log);
-        log.is_none_or(|log| log.is_there())
+        log.is_none_or(|log| log.exists())
     }
 
     pub(super) fn has_log(&self) -> bool {
@@ -294,7 +294,7 @@ impl Lane {
     }
 
     /// What was on disk is not there any more. What was there only is lost; the rest goes on in memory.
-    pub(super) fn gone(&self, error: &StoreError) {
+    pub(super) fn gone(&self, error: &LogError) {
         let mut state = self.state();
         let State { disk, waiting, .. } = &mut *state;
         let Some(disk) = disk else { return };
@@ -396,7 +396,7 @@ impl Lane {
                 let path = unsynced.directory.clone();
                 match spawn_blocking(move || unsynced.sync()).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(source)) => self.not_synced(&StoreError::io(path, source)),
+                    Ok(Err(source)) => self.not_synced(&LogError::io(path, source)),
                     Err(_) => return,
                 }
                 self.durable_below(below);
@@ -410,7 +410,7 @@ impl Lane {
 
     /// After a failed sync nobody knows what is on disk (fsync(2)): the segment is not written on, and the
     /// queue goes on in memory until a new one works.
-    fn not_synced(&self, error: &StoreError) {
+    fn not_synced(&self, error: &LogError) {
         if let Some(disk) = &mut self.state().disk {
             disk.fails();
         }

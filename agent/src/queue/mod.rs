@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use otlp_wire::Signal;
+use segment_log::Position;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -19,8 +21,6 @@ use self::disk::{Disk, Put, Refill};
 use crate::budget::Permit;
 use crate::config::Queue;
 use crate::metrics::{Metrics, Transport};
-use crate::scan::Signal;
-use crate::store::Place;
 
 pub(crate) use self::batch::Batch;
 pub(crate) use self::keep::{Keep, Ticket};
@@ -83,7 +83,7 @@ struct Waiting {
     held: Held,
     since: Instant,
     /// Where it is on disk.
-    place: Option<Place>,
+    place: Option<Position>,
 }
 
 /// What the dispatcher should do.

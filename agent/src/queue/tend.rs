@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use segment_log::{Leftover, Log, LogError, Slot, SlotDirectory, leftovers, remove_empty};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
 use super::{Full, Lane, Origin};
-use crate::config::Storage;
 use crate::fold::Fold;
-use crate::store::{Leftover, Log, Slot, StoreError, leftovers, remove_empty};
 
 /// How often the disk is looked at, and tried again after it failed.
 const LOOK: Duration = Duration::from_secs(1);
@@ -29,7 +28,7 @@ const PIECE: usize = 256 * 1024;
 
 /// The queues of one storage.
 pub(crate) struct Tender {
-    storage: Arc<Storage>,
+    storage: Arc<SlotDirectory>,
     lanes: Arc<[Arc<Lane>]>,
     slot: Option<Slot>,
     strangers: Arc<Fold>,
@@ -38,7 +37,7 @@ pub(crate) struct Tender {
 impl Tender {
     /// Puts the lanes' queues on disk, with what the last owner of the slot has left. Where that fails they
     /// begin in memory.
-    pub(crate) fn start(storage: Storage, lanes: Vec<Arc<Lane>>) -> Self {
+    pub(crate) fn start(storage: SlotDirectory, lanes: Vec<Arc<Lane>>) -> Self {
         let mut tender = Self {
             storage: Arc::new(storage),
             lanes: lanes.into(),
@@ -53,11 +52,11 @@ impl Tender {
     fn claim(&mut self, continues: bool) {
         let empty = |slot: &Slot| {
             self.lanes.iter().all(|lane| {
-                let directory = slot.lane(lane.exporter(), lane.signal.name());
+                let directory = slot.log_directory(lane.exporter(), lane.signal.name());
                 leftovers(&directory).is_ok_and(|leftovers| leftovers.is_empty())
             })
         };
-        match Slot::claim(&self.storage, |slot| continues || empty(slot)) {
+        match self.storage.claim(|slot| continues || empty(slot)) {
             Ok(slot) => {
                 tell_strangers(&slot, &self.lanes, &self.strangers);
                 for lane in self.lanes.iter() {
@@ -104,8 +103,8 @@ impl Tender {
     }
 
     async fn look_after(&mut self) {
-        if let Some(slot) = self.slot.take_if(|slot| !slot.is_there()) {
-            let error = StoreError::Vanished(slot.path().to_owned());
+        if let Some(slot) = self.slot.take_if(|slot| !slot.exists()) {
+            let error = LogError::Vanished(slot.path().to_owned());
             for lane in self.lanes.iter() {
                 lane.gone(&error);
             }
@@ -116,8 +115,8 @@ impl Tender {
         let Some(slot) = &self.slot else { return };
         for lane in self.lanes.iter() {
             if !lane.is_there() {
-                let directory = slot.lane(lane.exporter(), lane.signal.name());
-                lane.gone(&StoreError::Vanished(directory));
+                let directory = slot.log_directory(lane.exporter(), lane.signal.name());
+                lane.gone(&LogError::Vanished(directory));
             }
             if !lane.has_log() {
                 attach(lane, slot);
@@ -134,7 +133,7 @@ fn attach(lane: &Lane, slot: &Slot) {
     let Some(limits) = lane.log_limits() else {
         return;
     };
-    let directory = slot.lane(lane.exporter(), lane.signal.name());
+    let directory = slot.log_directory(lane.exporter(), lane.signal.name());
     match Log::open(&directory, limits) {
         Ok(log) => {
             lane.attach(log);
@@ -148,9 +147,9 @@ fn attach(lane: &Lane, slot: &Slot) {
 fn tell_strangers(slot: &Slot, lanes: &[Arc<Lane>], told: &Fold) {
     let known: Vec<_> = lanes
         .iter()
-        .map(|lane| slot.lane(lane.exporter(), lane.signal.name()))
+        .map(|lane| slot.log_directory(lane.exporter(), lane.signal.name()))
         .collect();
-    for path in slot.strangers(&known) {
+    for path in slot.unknown_logs(&known) {
         if told.due().is_some() {
             warn!(path = %path.display(), "a queue no exporter is configured for is left alone");
         }
@@ -168,17 +167,17 @@ impl Adoption {
     /// One search; it comes back for the next.
     async fn run(
         mut self,
-        storage: Arc<Storage>,
+        storage: Arc<SlotDirectory>,
         lanes: Arc<[Arc<Lane>]>,
         told: Arc<Fold>,
     ) -> Self {
-        for path in Slot::all(&storage) {
+        for path in storage.slots() {
             let Ok(Some(slot)) = Slot::try_hold(path) else {
                 continue;
             };
             tell_strangers(&slot, &lanes, &told);
             for lane in lanes.iter() {
-                let directory = slot.lane(lane.exporter(), lane.signal.name());
+                let directory = slot.log_directory(lane.exporter(), lane.signal.name());
                 if !self.stuck.contains(&directory)
                     && let Err(error) = take_over(lane, &directory).await
                 {
@@ -192,8 +191,8 @@ impl Adoption {
 }
 
 /// Empties the directory of a lane like this one.
-async fn take_over(lane: &Lane, directory: &Path) -> Result<(), StoreError> {
-    let failed = |source| StoreError::io(directory, source);
+async fn take_over(lane: &Lane, directory: &Path) -> Result<(), LogError> {
+    let failed = |source| LogError::io(directory, source);
     let segments = leftovers(directory).map_err(failed)?;
     if segments.is_empty() {
         return Ok(());
@@ -216,11 +215,11 @@ impl Lane {
     /// Appends what a segment of a dead process holds, and returns when it is as safe as if this
     /// process had acknowledged it. `None`: the process ends.
     async fn take_over(&self, segment: &Leftover) -> Option<()> {
-        let mut job = Some(segment.begin(PIECE));
+        let mut job = Some(segment.first_job(PIECE));
         while let Some(next) = job {
             let chunk = spawn_blocking(move || next.run()).await.ok()?;
             self.tell_damage(&chunk);
-            job = segment.after(&chunk, PIECE);
+            job = segment.job_after(&chunk, PIECE);
             for record in chunk.records {
                 loop {
                     // While the disk fails it would be held in memory, without asking for room there.

@@ -2,14 +2,16 @@
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Request, Response, Version};
+use otlp_wire::{
+    Signal,
+    frame::{self, FrameError, PREFIX},
+};
 
 use super::body::{self, Answer, Arriving};
 use super::status::Refusal;
 use super::{Form, Intake, Parcel};
 use crate::encoding::Encoding;
-use crate::frame::{self, Broken, PREFIX};
 use crate::metrics::Transport;
-use crate::scan::Signal;
 
 /// Whether a request speaks gRPC.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
@@ -68,8 +70,8 @@ async fn export(
         other => other,
     })?;
     let (message, compressed) = frame::unframe(framed).map_err(|broken| match broken {
-        Broken::Short => Refusal::Disconnected,
-        Broken::Long | Broken::Flag => Refusal::Framing,
+        FrameError::Short => Refusal::Disconnected,
+        FrameError::Long | FrameError::Flag => Refusal::Framing,
     })?;
     let encoding = match (compressed, encoding) {
         (false, _) => Encoding::Identity,

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response};
+use otlp_wire::Signal;
 
 use super::body::{self, Answer, Arriving};
 use super::status::Refusal;
 use super::{Form, Intake, Parcel};
 use crate::encoding::Encoding;
 use crate::metrics::Transport;
-use crate::scan::Signal;
 
 const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";

@@ -16,16 +16,14 @@ mod unix;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use otlp_wire::{Edits, Signal, json};
 
 use self::status::Refusal;
 use self::turn::Turn;
 use crate::budget::{Budget, Permit};
 use crate::encoding::{self, DecodeError, Encoding};
-use crate::json;
-use crate::merge::Edits;
 use crate::metrics::{Metrics, Refused, Transport};
 use crate::queue::{Held, Lane, Origin, Ticket};
-use crate::scan::{self, Signal};
 
 pub(crate) use self::body::Answer;
 pub(crate) use self::connection::{Limits, serve};
@@ -190,8 +188,8 @@ impl Intake {
         let signal = route.lane.signal;
         let transport = parcel.transport;
         let (message, mut permit) = unpack(signal, parcel)?;
-        let malformed = |error: scan::Malformed| Refusal::Malformed(error.to_string());
-        let items = scan::inspect(signal, &message).map_err(malformed)?;
+        let malformed = |error: otlp_wire::Malformed| Refusal::Malformed(error.to_string());
+        let items = otlp_wire::inspect(signal, &message).map_err(malformed)?;
         // A request without items has nothing to lose; forwarding its envelope would help nobody. A
         // profile may be a payload without samples, though.
         if message.is_empty() || (items == 0 && signal.is_mergeable()) {

@@ -6,12 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
+use otlp_wire::{
+    Signal,
+    status::{self, Code, Status},
+};
 
 use super::body::Answer;
 use crate::encoding;
 use crate::metrics::Refused;
-use crate::rpc_status::{self, Code, Status};
-use crate::scan::Signal;
 
 /// When a refused client may try again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -125,11 +127,11 @@ impl Refusal {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         let code = HeaderValue::from(status.code.0);
         headers.insert(HeaderName::from_static("grpc-status"), code);
-        if let Ok(message) = HeaderValue::from_str(&rpc_status::percent_encode(&status.message)) {
+        if let Ok(message) = HeaderValue::from_str(&status::percent_encode(&status.message)) {
             headers.insert(HeaderName::from_static("grpc-message"), message);
         }
         if status.retry_after.is_some() || status.code == Code::INVALID_ARGUMENT {
-            let details = rpc_status::base64_encode(&status.encode());
+            let details = status::base64_encode(&status.encode());
             if let Ok(details) = HeaderValue::from_str(&details) {
                 headers.insert(HeaderName::from_static("grpc-status-details-bin"), details);
             }
