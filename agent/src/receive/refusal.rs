@@ -1,5 +1,5 @@
-//! Every way to refuse a request, and how each protocol says it (OTLP specification, "Failures" and
-//! "Throttling"). Must not know connections or lanes.
+//! The reasons to refuse a request, and their form in each protocol (OTLP specification, "Failures" and
+//! "Throttling").
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use otlp_wire::{
     status::{self, Code, Status},
 };
 
-use super::body::Answer;
+use super::answer::Answer;
 use crate::encoding;
 use crate::metrics::Refused;
 
-/// When a refused client may try again.
+/// The delay that a refused client is asked for.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Why a request is refused.
@@ -23,7 +23,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) enum Refusal {
     #[error("the queue is full")]
     QueueFull,
-    /// The same, its items counted already.
+    /// The same, already counted with its items.
     #[error("the queue is full")]
     QueueFullCounted,
     #[error("the memory limit is reached")]
@@ -55,7 +55,7 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    /// How it is counted, unless it has been.
+    /// The reason to count it under, unless it is counted already.
     pub(super) fn counted_as(&self) -> Option<Refused> {
         Some(match self {
             Self::QueueFullCounted => return None,
@@ -96,7 +96,7 @@ impl Refusal {
         }
     }
 
-    /// Whether the same request may be taken later.
+    /// Whether the same request may succeed later.
     fn is_transient(&self) -> bool {
         matches!(
             self,
@@ -119,7 +119,7 @@ impl Refusal {
         }
     }
 
-    /// A gRPC answer of headers alone ("Trailers-Only").
+    /// A gRPC response of headers alone ("Trailers-Only").
     pub(super) fn grpc(&self) -> Response<Answer> {
         let status = self.status();
         let mut response = Response::new(Answer::empty());
@@ -143,7 +143,7 @@ impl Refusal {
         response
     }
 
-    /// An HTTP answer with a `google.rpc.Status` in the encoding of the request.
+    /// An HTTP response with a `google.rpc.Status` in the format of the request.
     pub(super) fn http(&self, json: bool) -> Response<Answer> {
         let status = self.status();
         let (body, kind) = if json {

@@ -1,4 +1,4 @@
-//! A request body of several slices, sent without copying them together. Must not know what they hold.
+//! A request body of several slices, sent without joining them.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -8,16 +8,16 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 
-/// Slices smaller than this are copied together: a frame or an iovec each would cost more.
+/// Smaller slices are joined: a frame or an iovec for each would cost more.
 const SMALL: usize = 16 * 1024;
 
 /// The slices still to be sent.
-pub(super) struct Rope {
+pub(super) struct SlicedBody {
     parts: VecDeque<Bytes>,
     left: u64,
 }
 
-impl Rope {
+impl SlicedBody {
     pub(super) fn new(parts: impl IntoIterator<Item = Bytes>) -> Self {
         let parts: VecDeque<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         let left = parts.iter().map(|part| part.len() as u64).sum();
@@ -43,7 +43,7 @@ impl Rope {
     }
 }
 
-impl Body for Rope {
+impl Body for SlicedBody {
     type Data = Bytes;
     type Error = Infallible;
 

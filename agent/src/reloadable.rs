@@ -1,8 +1,7 @@
-//! Values made from files that may be replaced while the agent runs: made anew when the files say
-//! something else, kept while what they say is no good. Must not know what is made.
+//! Values that are made from files and follow changes of them. A value stays in use while the changed files are
+//! invalid.
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,15 +10,15 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::config::Resolve;
-use crate::fold::Fold;
+use crate::logging::{LogThrottle, causes};
 
-/// Files are looked at no oftener than this, and only when what is made of them is asked for.
-pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
+/// The minimum interval of checks; a check happens only when the value is requested.
+const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The environment and file system of this process.
-pub(crate) struct Process;
+/// Resolves references by the environment and the file system of this process.
+pub(crate) struct SystemResolver;
 
-impl Resolve for Process {
+impl Resolve for SystemResolver {
     fn env(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
     }
@@ -29,29 +28,18 @@ impl Resolve for Process {
     }
 }
 
-/// An error with everything that caused it, in one line.
-pub(crate) fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let _ = write!(text, ": {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-/// How a value is made of files.
-pub(crate) trait Source {
-    /// What the files say. Compared by its hash, so that no second copy is kept.
+/// Makes a value from files.
+pub(crate) trait FileSource {
+    /// The content of the files. Compared by hash, so that no second copy is kept.
     type Content: Hash;
-    /// What is made of it.
+    /// The value.
     type Made;
-    /// Why that failed.
+    /// Why the value cannot be made.
     type Error: Error;
 
-    /// For the log.
+    /// The name for the log.
     fn name(&self) -> &str;
-    /// Whether there are files at all.
+    /// Whether there are any files.
     fn can_change(&self) -> bool;
     /// Reads every file.
     fn read(&self) -> Result<Self::Content, Self::Error>;
@@ -59,19 +47,19 @@ pub(crate) trait Source {
     fn make(&self, content: Self::Content) -> Result<Self::Made, Self::Error>;
 }
 
-/// A value that follows its files. Content is compared, not times: a mounted secret is replaced by
-/// swapping a link, and clocks of file systems are coarse.
-pub(crate) struct Live<S: Source> {
+/// A value that follows its files. It compares contents, not times: mounted secrets change by a swapped link,
+/// and file system clocks are coarse.
+pub(crate) struct Reloadable<S: FileSource> {
     source: S,
     interval: Duration,
-    state: Mutex<State<S::Made>>,
-    failures: Fold,
+    state: Mutex<ReloadState<S::Made>>,
+    failures: LogThrottle,
 }
 
-struct State<M> {
+struct ReloadState<M> {
     made: Arc<M>,
     hash: u64,
-    looked: Instant,
+    checked: Instant,
 }
 
 fn hash(content: &impl Hash) -> u64 {
@@ -80,11 +68,11 @@ fn hash(content: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-impl<S: Source> Live<S> {
+impl<S: FileSource> Reloadable<S> {
     /// Makes the first value.
     ///
     /// # Errors
-    /// Files that cannot be read or used.
+    /// If the files cannot be read or used.
     pub(crate) fn new(source: S, interval: Option<Duration>) -> Result<Self, S::Error> {
         let content = source.read()?;
         let hash = hash(&content);
@@ -92,20 +80,20 @@ impl<S: Source> Live<S> {
         Ok(Self {
             source,
             interval: interval.unwrap_or(INTERVAL),
-            state: Mutex::new(State {
+            state: Mutex::new(ReloadState {
                 made,
                 hash,
-                looked: Instant::now(),
+                checked: Instant::now(),
             }),
-            failures: Fold::default(),
+            failures: LogThrottle::default(),
         })
     }
 
-    /// The value as the files are now, give or take the interval.
+    /// The value by the current files, at most one interval late.
     pub(crate) fn current(&self) -> Arc<S::Made> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.source.can_change() && state.looked.elapsed() >= self.interval {
-            state.looked = Instant::now();
+        if self.source.can_change() && state.checked.elapsed() >= self.interval {
+            state.checked = Instant::now();
             if let Err(error) = self.follow(&mut state)
                 && let Some(left_out) = self.failures.due()
             {
@@ -113,14 +101,14 @@ impl<S: Source> Live<S> {
                     of = self.source.name(),
                     error = causes(&error),
                     left_out,
-                    "changed files cannot be used; what was read before stays in use"
+                    "changed files cannot be used; the previous content stays in use"
                 );
             }
         }
         Arc::clone(&state.made)
     }
 
-    fn follow(&self, state: &mut State<S::Made>) -> Result<(), S::Error> {
+    fn follow(&self, state: &mut ReloadState<S::Made>) -> Result<(), S::Error> {
         let content = self.source.read()?;
         let hash = hash(&content);
         if hash != state.hash {

@@ -1,5 +1,5 @@
-//! What is known about a connection: whether requests are in flight, since when it is quiet, whether it
-//! has to leave, and what it costs of the memory. Must not know HTTP.
+//! The state of one client connection: requests in flight, time of silence, whether it must close, and the
+//! memory it uses.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -10,57 +10,61 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::places::{Cost, Places};
+use super::connection_cost::ConnectionCost;
 
-/// The headers of a request arrive within this of their first byte, give or take one look at them.
+/// The time limit for the headers of a request, up to one check longer.
 const HEADERS: Duration = Duration::from_secs(10);
 
-/// A request takes longer than this only where its sender is slow; where places are scarce, such a
-/// connection has to make way like an idle one.
+/// A request that takes longer has a slow sender; the table may evict such a connection like an idle one.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// A connection that was just opened, or has just been answered, gets this long for its next request
-/// before it has to make way.
+/// A connection that was just opened or answered gets this long for its next request before the table may
+/// evict it.
 const FRESH: Duration = Duration::from_millis(250);
 
-/// The liveliness of one connection. Times are milliseconds after its start.
-#[derive(Debug)]
-pub(super) struct Pulse {
+/// Frees memory that other connections use.
+pub(super) trait MakeRoom: Send + Sync {
+    /// Evicts connections to pay for more requests of another one.
+    fn make_room_for_requests(&self);
+}
+
+/// The state of one connection. Times are milliseconds since its start.
+pub(super) struct ConnectionState {
     started: Instant,
     in_flight: AtomicUsize,
     served: AtomicBool,
-    /// When a request last began or ended.
+    /// The time a request last began or ended.
     changed: AtomicU64,
-    /// When the first byte of a request came whose headers are not complete; 0 for none.
+    /// The arrival of the first byte of incomplete headers; 0 for none.
     partial_since: AtomicU64,
-    /// It waits for a place itself.
+    /// It waits for memory itself.
     waiting: AtomicBool,
-    /// How often its task has run.
+    /// The number of times its task has run.
     polls: AtomicU64,
-    leaving: AtomicBool,
-    /// The connection is to end; HTTP/1.1 says so with the next answer.
+    /// It was asked to close.
+    evicted: AtomicBool,
+    /// It will close; HTTP/1.1 announces this in the next answer.
     closing: AtomicBool,
-    /// It costs more than it may, and ends at once.
+    /// It uses more memory than it may and closes at once.
     overdrawn: AtomicBool,
-    leave: Notify,
-    /// Requests in flight that are paid for.
+    close_request: Notify,
+    /// The number of concurrent requests it has paid for.
     paid: AtomicUsize,
-    cost: Mutex<Option<Cost>>,
-    /// Where others make way.
-    places: Weak<Places>,
+    cost: Mutex<Option<ConnectionCost>>,
+    table: Weak<dyn MakeRoom>,
 }
 
-/// How gladly a connection is spared: those without a request before those whose sender is slow, and
-/// of each the longest silent first.
+/// The order of eviction: connections without a request before those with a slow sender, and the longest
+/// silent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rank {
-    /// No request is in flight.
+pub(super) struct EvictionRank {
+    /// It has no request in flight.
     pub(super) quiet: bool,
     silence: Duration,
 }
 
-impl Pulse {
-    pub(super) fn new(cost: Cost, places: &Arc<Places>) -> Arc<Self> {
+impl ConnectionState {
+    pub(super) fn new(cost: ConnectionCost, table: Weak<dyn MakeRoom>) -> Arc<Self> {
         Arc::new(Self {
             started: Instant::now(),
             in_flight: AtomicUsize::new(0),
@@ -69,13 +73,13 @@ impl Pulse {
             partial_since: AtomicU64::new(0),
             waiting: AtomicBool::new(false),
             polls: AtomicU64::new(0),
-            leaving: AtomicBool::new(false),
+            evicted: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             overdrawn: AtomicBool::new(false),
-            leave: Notify::new(),
+            close_request: Notify::new(),
             paid: AtomicUsize::new(0),
             cost: Mutex::new(Some(cost)),
-            places: Arc::downgrade(places),
+            table,
         })
     }
 
@@ -85,7 +89,7 @@ impl Pulse {
             .max(1)
     }
 
-    /// Runs the connection, counting how often its task is run.
+    /// Runs the connection and counts the runs of its task.
     pub(super) async fn run(&self, mut connection: Pin<Box<impl Future<Output = ()>>>) {
         poll_fn(|cx| {
             self.polls.fetch_add(1, Ordering::Relaxed);
@@ -117,33 +121,32 @@ impl Pulse {
         InFlight(Arc::clone(self))
     }
 
-    /// More requests are in flight than ever before: HTTP/2 keeps the room they take until the
-    /// connection ends.
+    /// Pays for more concurrent requests than ever before; HTTP/2 keeps their memory until the connection
+    /// ends.
     fn pay(&self) {
         if let Some(more) = self.with_cost(|cost| cost.as_mut()?.more_requests()) {
             self.paid_for(more);
             return;
         }
         let first = !self.overdrawn.swap(true, Ordering::Relaxed);
-        self.ask_to_leave();
-        if first && let Some(places) = self.places.upgrade() {
-            // It ends, since nobody may cost more; there is room once its client comes again.
-            places.make_way_for_requests();
+        self.ask_to_close();
+        if first && let Some(table) = self.table.upgrade() {
+            // This connection closes; its client finds memory when it connects again.
+            table.make_room_for_requests();
         }
     }
 
-    /// So many more requests in flight are paid for.
+    /// Notes that this many more concurrent requests are paid for.
     pub(super) fn paid_for(&self, more: usize) {
         self.paid.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// Whether it costs more than it may.
     fn is_overdrawn(&self) -> bool {
         self.overdrawn.load(Ordering::Relaxed)
     }
 
-    /// Looks at what the connection costs, or changes it; `None` once it costs nothing any more.
-    pub(super) fn with_cost<T>(&self, use_it: impl FnOnce(&mut Option<Cost>) -> T) -> T {
+    /// Reads or changes the cost of the connection; `None` after its end.
+    pub(super) fn with_cost<T>(&self, use_it: impl FnOnce(&mut Option<ConnectionCost>) -> T) -> T {
         use_it(&mut self.cost.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -159,17 +162,17 @@ impl Pulse {
         Duration::from_millis(silent)
     }
 
-    /// Whether any request has come.
+    /// Whether any request has arrived.
     pub(super) fn has_served(&self) -> bool {
         self.served.load(Ordering::Relaxed)
     }
 
-    /// From now on answers say that the connection ends.
+    /// Makes answers announce the end of the connection.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
     }
 
-    /// Whether answers say so.
+    /// Whether answers announce the end of the connection.
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
     }
@@ -178,49 +181,49 @@ impl Pulse {
         self.in_flight.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether no request came for so long; a limit of zero is none.
+    /// Whether the connection had no request for this long; zero means no limit.
     pub(super) fn is_idle(&self, limit: Duration) -> bool {
         !limit.is_zero() && self.is_quiet() && self.silence() >= limit
     }
 
-    /// Whether the headers of a request have begun and do not end.
+    /// Whether incomplete headers exceed their time limit.
     pub(super) fn is_stuck(&self) -> bool {
         let since = self.partial_since.load(Ordering::Relaxed);
         self.is_quiet() && since != 0 && self.now() - since.min(self.now()) >= millis(HEADERS)
     }
 
-    /// Whether the connection waits for a place itself; afterwards it is as good as new.
+    /// Notes whether the connection waits for memory; afterwards it counts as fresh.
     pub(super) fn wait(&self, waiting: bool) {
         self.waiting.store(waiting, Ordering::Relaxed);
         self.settle();
     }
 
-    /// How gladly the connection is spared, if at all.
-    pub(super) fn dispensable(&self) -> Option<Rank> {
-        let can_go = self.can_go()
-            && !self.leaving.load(Ordering::Relaxed)
+    /// The rank for eviction, if the connection can close.
+    pub(super) fn eviction_rank(&self) -> Option<EvictionRank> {
+        let can_close = self.can_close()
+            && !self.evicted.load(Ordering::Relaxed)
             && !self.waiting.load(Ordering::Relaxed);
-        can_go.then(|| Rank {
+        can_close.then(|| EvictionRank {
             quiet: self.is_quiet(),
             silence: self.silence(),
         })
     }
 
-    /// Whether nothing is under way, or nothing that gets on.
-    pub(super) fn can_go(&self) -> bool {
+    /// Whether no request makes progress.
+    pub(super) fn can_close(&self) -> bool {
         let patience = if self.is_quiet() { FRESH } else { SLOW };
         self.is_overdrawn() || self.silence() >= patience
     }
 
-    /// Asks the connection to end.
-    pub(super) fn ask_to_leave(&self) {
-        self.leaving.store(true, Ordering::Relaxed);
-        self.leave.notify_one();
+    /// Asks the connection to close.
+    pub(super) fn ask_to_close(&self) {
+        self.evicted.store(true, Ordering::Relaxed);
+        self.close_request.notify_one();
     }
 
-    /// Waits until the connection is asked to end; whether that has to be at once.
-    pub(super) async fn asked_to_leave(&self) -> bool {
-        self.leave.notified().await;
+    /// Waits for a request to close; returns whether to close at once.
+    pub(super) async fn asked_to_close(&self) -> bool {
+        self.close_request.notified().await;
         self.is_overdrawn()
     }
 }
@@ -229,11 +232,11 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Counts a request as in flight for as long as its answer takes.
-pub(super) struct InFlight(Arc<Pulse>);
+/// Counts a request as in flight until it is dropped.
+pub(super) struct InFlight(Arc<ConnectionState>);
 
 impl InFlight {
-    pub(super) fn pulse(&self) -> Arc<Pulse> {
+    pub(super) fn state(&self) -> Arc<ConnectionState> {
         Arc::clone(&self.0)
     }
 }

@@ -1,36 +1,35 @@
-//! Why a connection ended. The task that drives it knows, the calls on it learn only that it did. Must
-//! not know what was spoken on it.
+//! Why a connection ended. The task that drives it knows; the calls on it only see that it ended.
 
 use std::error::Error;
 use std::sync::{Arc, OnceLock};
 
-use crate::live::causes;
+use crate::logging::causes;
 
-/// The end of one connection, once it has come.
+/// The reason for the end of a connection, once it has ended.
 #[derive(Clone, Default)]
-pub(super) struct Ending(Arc<OnceLock<String>>);
+pub(super) struct ConnectionEnd(Arc<OnceLock<String>>);
 
-impl Ending {
+impl ConnectionEnd {
     /// Drives a connection in the background until it ends.
     pub(super) fn of<E: Error>(
         connection: impl Future<Output = Result<(), E>> + Send + 'static,
     ) -> Self {
-        let ending = Self::default();
-        let told = ending.clone();
+        let end = Self::default();
+        let task_end = end.clone();
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                let _ = told.0.set(causes(&error));
+                let _ = task_end.0.set(causes(&error));
             }
         });
-        ending
+        end
     }
 
-    /// Whether both are the end of the same connection.
+    /// Whether both belong to the same connection.
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// What a call failed of, with what the connection ended of where that says more.
+    /// A call's error, with the reason for the connection's end if that adds anything.
     pub(super) fn explain(&self, error: &dyn Error) -> String {
         let text = causes(error);
         match self.0.get() {

@@ -1,5 +1,5 @@
-//! Tends the queues of one storage while the process lives: holds a slot for them, notices when the disk
-//! fails or comes back, and takes over what dead processes have left. Must not know batches.
+//! Maintains the queues of one storage: holds a slot for them, notices when the disk fails or works again, and
+//! adopts the records of processes that have ended.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -11,54 +11,55 @@ use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
-use super::{Full, Lane, Origin};
-use crate::fold::Fold;
+use super::lane::Lane;
+use super::request::{Origin, QueueFull};
+use crate::logging::LogThrottle;
 
-/// How often the disk is looked at, and tried again after it failed.
-const LOOK: Duration = Duration::from_secs(1);
+/// The interval of checks of the disk.
+const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Looks between searches for what dead processes have left.
+/// Checks between searches for records of ended processes.
 const ADOPT_EVERY: u64 = 3;
 
-/// How long an adoption waits for room.
+/// The wait of an adoption for room in the queue.
 const WAIT: Duration = Duration::from_millis(200);
 
-/// Most of a dead process's log that is read in one go.
-const PIECE: usize = 256 * 1024;
+/// The maximum that an adoption reads at once.
+const READ_AT_ONCE: usize = 256 * 1024;
 
-/// The queues of one storage.
-pub(crate) struct Tender {
+/// The maintenance task of one storage.
+pub(crate) struct Maintenance {
     storage: Arc<SlotDirectory>,
     lanes: Arc<[Arc<Lane>]>,
     slot: Option<Slot>,
-    strangers: Arc<Fold>,
+    unknown_queues: Arc<LogThrottle>,
 }
 
-impl Tender {
-    /// Puts the lanes' queues on disk, with what the last owner of the slot has left. Where that fails they
-    /// begin in memory.
+impl Maintenance {
+    /// Puts the lanes' queues on disk, together with the records of the slot's last owner. If that fails the
+    /// lanes start in memory.
     pub(crate) fn start(storage: SlotDirectory, lanes: Vec<Arc<Lane>>) -> Self {
-        let mut tender = Self {
+        let mut maintenance = Self {
             storage: Arc::new(storage),
             lanes: lanes.into(),
             slot: None,
-            strangers: Arc::default(),
+            unknown_queues: Arc::default(),
         };
-        tender.claim(true);
-        tender
+        maintenance.claim(true);
+        maintenance
     }
 
-    /// Takes a slot; `continues`: its log may hold something already.
-    fn claim(&mut self, continues: bool) {
+    /// Takes a slot; with `may_hold_records` its logs need not be empty.
+    fn claim(&mut self, may_hold_records: bool) {
         let empty = |slot: &Slot| {
             self.lanes.iter().all(|lane| {
                 let directory = slot.log_directory(lane.exporter(), lane.signal.name());
                 leftovers(&directory).is_ok_and(|leftovers| leftovers.is_empty())
             })
         };
-        match self.storage.claim(|slot| continues || empty(slot)) {
+        match self.storage.claim(|slot| may_hold_records || empty(slot)) {
             Ok(slot) => {
-                tell_strangers(&slot, &self.lanes, &self.strangers);
+                log_unknown_queues(&slot, &self.lanes, &self.unknown_queues);
                 for lane in self.lanes.iter() {
                     attach(lane, &slot);
                 }
@@ -66,13 +67,13 @@ impl Tender {
             }
             Err(error) => {
                 for lane in self.lanes.iter() {
-                    lane.tell_failing(&error);
+                    lane.report_storage_failure(&error);
                 }
             }
         }
     }
 
-    /// For ever.
+    /// Runs until the process ends.
     pub(crate) async fn run(mut self) {
         let mut commits = JoinSet::new();
         for lane in self.lanes.iter() {
@@ -81,11 +82,11 @@ impl Tender {
             }
         }
         let mut adoption = self.search(Adoption::default());
-        let mut looks = interval(LOOK);
+        let mut looks = interval(INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for look in 0_u64.. {
             looks.tick().await;
-            self.look_after().await;
+            self.maintain().await;
             let due = self.slot.is_some() && look.is_multiple_of(ADOPT_EVERY);
             if due && adoption.is_finished() {
                 let last = (&mut adoption).await.unwrap_or_default();
@@ -98,15 +99,15 @@ impl Tender {
         tokio::spawn(last.run(
             Arc::clone(&self.storage),
             Arc::clone(&self.lanes),
-            Arc::clone(&self.strangers),
+            Arc::clone(&self.unknown_queues),
         ))
     }
 
-    async fn look_after(&mut self) {
+    async fn maintain(&mut self) {
         if let Some(slot) = self.slot.take_if(|slot| !slot.exists()) {
             let error = LogError::Vanished(slot.path().to_owned());
             for lane in self.lanes.iter() {
-                lane.gone(&error);
+                lane.lose_log(&error);
             }
         }
         if self.slot.is_none() {
@@ -114,14 +115,14 @@ impl Tender {
         }
         let Some(slot) = &self.slot else { return };
         for lane in self.lanes.iter() {
-            if !lane.is_there() {
+            if !lane.log_exists() {
                 let directory = slot.log_directory(lane.exporter(), lane.signal.name());
-                lane.gone(&LogError::Vanished(directory));
+                lane.lose_log(&LogError::Vanished(directory));
             }
             if !lane.has_log() {
                 attach(lane, slot);
             }
-            while lane.is_failing() && lane.has_log() && !lane.come_back() {
+            while lane.is_failing() && lane.has_log() && !lane.resume() {
                 tokio::task::yield_now().await;
             }
             lane.rest();
@@ -137,51 +138,51 @@ fn attach(lane: &Lane, slot: &Slot) {
     match Log::open(&directory, limits) {
         Ok(log) => {
             lane.attach(log);
-            while !lane.come_back() {}
+            while !lane.resume() {}
         }
-        Err(error) => lane.tell_failing(&error),
+        Err(error) => lane.report_storage_failure(&error),
     }
 }
 
-/// Queues of exporters that are not configured any more are nobody's to send.
-fn tell_strangers(slot: &Slot, lanes: &[Arc<Lane>], told: &Fold) {
+/// Logs queues of exporters that are no longer configured; no lane sends them.
+fn log_unknown_queues(slot: &Slot, lanes: &[Arc<Lane>], throttle: &LogThrottle) {
     let known: Vec<_> = lanes
         .iter()
         .map(|lane| slot.log_directory(lane.exporter(), lane.signal.name()))
         .collect();
     for path in slot.unknown_logs(&known) {
-        if told.due().is_some() {
-            warn!(path = %path.display(), "a queue no exporter is configured for is left alone");
+        if throttle.due().is_some() {
+            warn!(path = %path.display(), "leaving a queue without a configured exporter alone");
         }
     }
 }
 
-/// Takes over what dead processes have left in their slots.
+/// Adopts the records of ended processes.
 #[derive(Default)]
 struct Adoption {
-    /// Directories whose files cannot be deleted: what is in them must not be sent again and again.
+    /// Directories whose files cannot be deleted; their records must not be sent again and again.
     stuck: HashSet<PathBuf>,
 }
 
 impl Adoption {
-    /// One search; it comes back for the next.
+    /// Searches once and returns itself for the next search.
     async fn run(
         mut self,
         storage: Arc<SlotDirectory>,
         lanes: Arc<[Arc<Lane>]>,
-        told: Arc<Fold>,
+        throttle: Arc<LogThrottle>,
     ) -> Self {
         for path in storage.slots() {
             let Ok(Some(slot)) = Slot::try_hold(path) else {
                 continue;
             };
-            tell_strangers(&slot, &lanes, &told);
+            log_unknown_queues(&slot, &lanes, &throttle);
             for lane in lanes.iter() {
                 let directory = slot.log_directory(lane.exporter(), lane.signal.name());
                 if !self.stuck.contains(&directory)
-                    && let Err(error) = take_over(lane, &directory).await
+                    && let Err(error) = adopt(lane, &directory).await
                 {
-                    warn!(reason = error.reason(), %error, "a queue cannot be taken over");
+                    warn!(reason = error.reason(), %error, "cannot adopt a queue");
                     self.stuck.insert(directory);
                 }
             }
@@ -190,8 +191,8 @@ impl Adoption {
     }
 }
 
-/// Empties the directory of a lane like this one.
-async fn take_over(lane: &Lane, directory: &Path) -> Result<(), LogError> {
+/// Moves the records in a directory to the lane.
+async fn adopt(lane: &Lane, directory: &Path) -> Result<(), LogError> {
     let failed = |source| LogError::io(directory, source);
     let segments = leftovers(directory).map_err(failed)?;
     if segments.is_empty() {
@@ -200,10 +201,10 @@ async fn take_over(lane: &Lane, directory: &Path) -> Result<(), LogError> {
     info!(
         directory = %directory.display(),
         segments = segments.len(),
-        "taking over what another process has left on disk"
+        "adopting records of another process on disk"
     );
     for segment in segments {
-        if lane.take_over(&segment).await.is_some() {
+        if lane.adopt(&segment).await.is_some() {
             segment.remove().map_err(failed)?;
         }
     }
@@ -212,31 +213,31 @@ async fn take_over(lane: &Lane, directory: &Path) -> Result<(), LogError> {
 }
 
 impl Lane {
-    /// Appends what a segment of a dead process holds, and returns when it is as safe as if this
-    /// process had acknowledged it. `None`: the process ends.
-    async fn take_over(&self, segment: &Leftover) -> Option<()> {
-        let mut job = Some(segment.first_job(PIECE));
+    /// Appends the records of another process's segment, and returns once they are as safe as acknowledged
+    /// ones. `None` means that the process ends.
+    async fn adopt(&self, segment: &Leftover) -> Option<()> {
+        let mut job = Some(segment.first_job(READ_AT_ONCE));
         while let Some(next) = job {
             let chunk = spawn_blocking(move || next.run()).await.ok()?;
-            self.tell_damage(&chunk);
-            job = segment.job_after(&chunk, PIECE);
+            self.report_damage(&chunk);
+            job = segment.job_after(&chunk, READ_AT_ONCE);
             for record in chunk.records {
                 loop {
-                    // While the disk fails it would be held in memory, without asking for room there.
-                    self.works_again().await;
+                    // While the disk fails the record would use memory without asking for it.
+                    self.storage_works().await;
                     let held = self.held(record.payload.clone(), record.items)?;
                     match self.push(held, Origin::Recovered) {
-                        Ok(ticket) => break ticket.ready().await,
-                        Err(Full) => sleep(WAIT).await,
+                        Ok(ack) => break ack.ready().await,
+                        Err(QueueFull) => sleep(WAIT).await,
                     }
                 }
             }
         }
-        self.works_again().await;
+        self.storage_works().await;
         Some(())
     }
 
-    async fn works_again(&self) {
+    async fn storage_works(&self) {
         while self.is_failing() {
             sleep(WAIT).await;
         }
