@@ -2,13 +2,15 @@
 //! attempt.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use otlp_wire::Signal;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{info, warn};
+
+use crate::lock::lock;
 
 /// The longest wait between attempts during shutdown.
 const DRAIN_WAIT: Duration = Duration::from_millis(500);
@@ -52,7 +54,7 @@ pub(super) struct Deliveries {
 
 impl SignalDelivery {
     fn state(&self) -> MutexGuard<'_, DeliveryState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The agent as a process of its own, configured, observed and stopped from outside.
+//! The agent as a separate process, configured, observed and stopped from outside.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -181,7 +181,7 @@ impl Setup {
     }
 }
 
-/// A path nobody else uses.
+/// A unique path.
 pub fn temporary(name: &str) -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -279,7 +279,7 @@ impl Agent {
         self.status("VmRSS")
     }
 
-    /// The most memory there ever was in use, in KiB.
+    /// The peak of memory in use, in KiB.
     pub fn peak(&self) -> u64 {
         self.status("VmHWM")
     }
@@ -305,7 +305,7 @@ impl Agent {
         );
     }
 
-    /// Waits for the end; the exit code and everything logged.
+    /// Waits for the end; returns the exit code and the whole log.
     pub fn wait(mut self) -> (i32, Vec<Value>) {
         let status = self.child.wait().unwrap();
         self.reader.take().unwrap().join().unwrap();
