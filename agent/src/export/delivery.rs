@@ -15,7 +15,7 @@ use crate::lock::lock;
 /// The longest wait between attempts during shutdown.
 const DRAIN_WAIT: Duration = Duration::from_millis(500);
 
-/// An upstream that stays away is last_line this often.
+/// An upstream that keeps failing is logged at this interval.
 const REMINDER: Duration = Duration::from_mins(1);
 
 /// Whether delivery works.

@@ -315,14 +315,14 @@ impl AcceptLoop {
         };
         let (server, leave) = (Arc::clone(&self.server), self.leave.clone());
         // Boxed, so that a task is no larger than its own connection needs.
-        let served: Pin<Box<dyn Future<Output = ()> + Send>> = match (stream, self.tls.clone()) {
+        let task: Pin<Box<dyn Future<Output = ()> + Send>> = match (stream, self.tls.clone()) {
             (Stream::Tcp(stream), Some(tls)) => {
                 Box::pin(serve_tls(stream, tls, server, leave, slot))
             }
             (stream, _) => Box::pin(connection::serve(stream, server, leave, slot)),
         };
         connections.spawn(async move {
-            served.await;
+            task.await;
             drop(open);
         });
     }

@@ -20,6 +20,7 @@ pub struct Agent {
     pub metrics: SocketAddr,
     log: Arc<Mutex<Vec<Value>>>,
     reader: Option<JoinHandle<()>>,
+    own_config: Option<PathBuf>,
 }
 
 /// The parts of a configuration that tests vary.
@@ -165,8 +166,8 @@ impl Setup {
     pub fn start_with(&self, yaml: &str) -> Agent {
         let file = temporary("config.yaml");
         std::fs::write(&file, yaml).unwrap();
-        let agent = self.start_from(&file);
-        std::fs::remove_file(file).unwrap();
+        let mut agent = self.start_from(&file);
+        agent.own_config = Some(file);
         agent
     }
 
@@ -249,6 +250,7 @@ impl Agent {
             metrics,
             log,
             reader: Some(reader),
+            own_config: None,
         }
     }
 
@@ -376,6 +378,10 @@ impl Drop for Agent {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Not earlier: the agent would notice and log that its configuration is gone.
+        if let Some(file) = self.own_config.take() {
+            let _ = std::fs::remove_file(file);
+        }
     }
 }
 

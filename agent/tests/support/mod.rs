@@ -10,9 +10,9 @@ pub mod telemetry;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// Waits until `check` holds; fails after ten seconds.
+/// Waits until `check` holds; fails after a minute.
 pub async fn eventually(what: &str, mut check: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while !check() {
         assert!(Instant::now() < deadline, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
