@@ -53,7 +53,7 @@ fn pure_rooms_know_no_network_clock_file_or_environment() {
     ];
     for room in [
         "config",
-        "config/fields",
+        "config/schema",
         "scan",
         "json",
         "merge.rs",

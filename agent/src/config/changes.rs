@@ -1,7 +1,8 @@
 //! What a new configuration changes about the one in use, and whether that can be done while the
 //! agent runs. Must not know how it is done.
 
-use super::{Config, Exporter, Pipeline, Problem, Queue, Receiver, Telemetry};
+use super::model::{Config, Exporter, Pipeline, Queue, ReceiverConfig, Telemetry};
+use super::problem::Problem;
 
 /// What differs, all of which can be taken over while the agent runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -134,8 +135,8 @@ fn exporter(config: &Config, pipeline: &Pipeline) -> Option<String> {
 }
 
 /// The new receiver, but for everything that can change.
-fn with_limits_of(old: &Receiver, new: &Receiver) -> Receiver {
-    Receiver {
+fn with_limits_of(old: &ReceiverConfig, new: &ReceiverConfig) -> ReceiverConfig {
+    ReceiverConfig {
         max_grpc_message: old.max_grpc_message,
         max_http_body: old.max_http_body,
         max_concurrent_streams: old.max_concurrent_streams,

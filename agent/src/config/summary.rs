@@ -3,9 +3,9 @@
 
 use std::fmt;
 
-use super::{
-    Address, AttributeAction, AttributeValue, ClientTls, Config, Exporter, Pem, Place, Protocol,
-    Receiver,
+use super::model::{
+    Address, AttributeAction, AttributeValue, BindAddress, ClientTls, Config, Exporter, Pem,
+    Protocol, ReceiverConfig,
 };
 
 impl fmt::Display for Address {
@@ -28,7 +28,7 @@ impl Exporter {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for BindAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(formatter),
@@ -60,7 +60,7 @@ impl fmt::Display for AttributeValue {
 impl fmt::Display for Config {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for listener in &self.receiver.listen {
-            let place = &listener.place;
+            let place = &listener.address;
             let Some(tls) = &listener.tls else {
                 writeln!(formatter, "listen    {place} (gRPC and HTTP)")?;
                 continue;
@@ -122,7 +122,7 @@ impl fmt::Display for Config {
     }
 }
 
-fn write_receiver(formatter: &mut fmt::Formatter<'_>, receiver: &Receiver) -> fmt::Result {
+fn write_receiver(formatter: &mut fmt::Formatter<'_>, receiver: &ReceiverConfig) -> fmt::Result {
     for (path, signal) in &receiver.url_paths {
         writeln!(formatter, "          {path} takes {}", signal.name())?;
     }

@@ -18,7 +18,7 @@ use tracing::{error, warn};
 use self::args::Command;
 use self::run::Options;
 use self::source::Source;
-use crate::config::{Config, fields};
+use crate::config::{Config, schema};
 use crate::live::causes;
 
 /// Bad arguments or configuration.
@@ -38,7 +38,7 @@ pub fn main() -> ExitCode {
         }) => run(&config, grace, lame_duck),
         Ok(Command::Check(file)) => check(&file),
         Ok(Command::Reference) => {
-            print!("{}", fields::reference());
+            print!("{}", schema::reference());
             ExitCode::SUCCESS
         }
         Ok(Command::Ready) => ready(),

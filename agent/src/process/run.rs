@@ -19,7 +19,7 @@ use super::log::Level;
 use super::source::Source;
 use crate::budget::Budget;
 use crate::compress::Compressor;
-use crate::config::{Config, Receiver, Storage};
+use crate::config::{Config, ReceiverConfig, Storage};
 use crate::export::{ExportError, Shared, Upstream};
 use crate::health::{self, Report, Topic};
 use crate::merge::Edits;
@@ -265,7 +265,7 @@ impl Agent {
 }
 
 /// What a receiver's configuration means for requests and connections.
-pub(super) fn limits(receiver: &Receiver) -> Limits {
+pub(super) fn limits(receiver: &ReceiverConfig) -> Limits {
     Limits {
         grpc_message: receiver.max_grpc_message,
         http_body: receiver.max_http_body,

@@ -74,7 +74,7 @@ pub(crate) enum ListenError {
     #[error("TLS on {place}")]
     Tls {
         /// As configured.
-        place: config::Place,
+        place: config::BindAddress,
         /// What is wrong with them.
         #[source]
         source: TlsError,
@@ -179,10 +179,10 @@ struct Handshakes {
 impl Listener {
     /// Binds what is configured and reads its certificates.
     pub(crate) async fn bind(
-        configured: &config::Listener,
+        configured: &config::ListenSocket,
         reuse_port: bool,
     ) -> Result<Self, ListenError> {
-        let place = &configured.place;
+        let place = &configured.address;
         let acceptor = |tls| Acceptor::new(tls, &place.to_string());
         let tls = configured.tls.as_ref().map(acceptor).transpose();
         let tls = tls.map_err(|source| ListenError::Tls {
@@ -190,8 +190,8 @@ impl Listener {
             source,
         })?;
         let socket = match place {
-            config::Place::Tcp(address) => Socket::Tcp(bind(address, reuse_port).await?),
-            config::Place::Unix(path) => {
+            config::BindAddress::Tcp(address) => Socket::Tcp(bind(address, reuse_port).await?),
+            config::BindAddress::Unix(path) => {
                 let socket = UnixSocket::bind(path);
                 Socket::Unix(socket.map_err(|source| ListenError::Unix {
                     path: path.clone(),
