@@ -44,20 +44,15 @@ pub struct ReceiverConfig {
     pub connections: Connections,
 }
 
-/// How long client connections live; zero means without a limit.
+/// How long client connections live; zero means without a limit, `ping_after` and `ping_timeout` are never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the schema documents the settings")]
 pub struct Connections {
-    /// An HTTP/1.1 connection without a request is closed after this.
     pub idle_http1: Duration,
-    /// The same for HTTP/2.
     pub idle_http2: Duration,
-    /// The agent asks every connection to end after about this.
     pub max_age: Duration,
-    /// Requests on a connection that was asked to end have this long.
     pub max_age_grace: Duration,
-    /// A silent HTTP/2 connection is pinged after this; never zero.
     pub ping_after: Duration,
-    /// The answer must arrive within this; never zero.
     pub ping_timeout: Duration,
 }
 
@@ -170,21 +165,15 @@ pub struct Exporter {
     pub storage: Option<Storage>,
 }
 
-/// `file_storage`: a directory for queues.
+/// `file_storage`: a directory for queues. A `max_size` of 0 means that only `queue_size` limits them.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the schema documents the settings")]
 pub struct Storage {
-    /// The component id.
     pub id: String,
-    /// Where the queues are.
     pub directory: String,
-    /// Create the directory if it is missing.
     pub create_directory: bool,
-    /// Mode of created directories.
     pub directory_permissions: u32,
-    /// Acknowledge only what would survive a power failure; otherwise, what survives the end of the process.
     pub fsync: bool,
-    /// Size the files of one signal may have, including those about to be deleted; 0 means that only
-    /// `queue_size` limits them.
     pub max_size: u64,
 }
 
@@ -223,35 +212,26 @@ impl Compression {
     }
 }
 
-/// `sending_queue` and its `batch`, all sizes in uncompressed bytes.
+/// `sending_queue` and its `batch`, all sizes in uncompressed bytes. `capacity` is `queue_size`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the schema documents the settings")]
 pub struct Queue {
-    /// Bytes one signal may have waiting or in flight, in memory and on disk.
     pub capacity: usize,
-    /// Requests in flight per signal.
     pub consumers: usize,
-    /// The oldest request waits this long for others to join it.
     pub flush_timeout: Duration,
-    /// A batch this large is sent at once.
     pub min_size: usize,
-    /// Requests are never merged beyond this. The default is below the 4 MiB that most gRPC servers accept.
     pub max_size: usize,
 }
 
 /// `retry_on_failure`.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the schema documents the settings")]
 pub struct Retry {
-    /// `false`: one attempt, then the batch is counted as lost.
     pub enabled: bool,
-    /// First wait.
     pub initial_interval: Duration,
-    /// Longest wait, unless the upstream asks for more.
     pub max_interval: Duration,
-    /// Growth from one wait to the next.
     pub multiplier: f64,
-    /// Each wait varies by this share in both directions.
     pub randomization_factor: f64,
-    /// A batch is given up after this; zero means never.
     pub max_elapsed_time: Duration,
 }
 
@@ -273,27 +253,22 @@ pub struct Health {
     pub path: String,
 }
 
-/// `service.telemetry`.
+/// `service.telemetry`; without `metrics` the port stays closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the schema documents the settings")]
 pub struct Telemetry {
-    /// Where Prometheus metrics are served.
     pub metrics: Option<MetricsReader>,
-    /// Least severe level that is logged.
     pub log_level: LogLevel,
-    /// Format of log lines.
     pub log_encoding: LogEncoding,
-    /// Where log lines go.
     pub log_output: LogOutput,
 }
 
 /// A Prometheus pull reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the schema documents the settings")]
 pub struct MetricsReader {
-    /// Where to listen.
     pub listen: Address,
-    /// Leave `_total` off counters, as the collector's default reader does.
     pub without_type_suffix: bool,
-    /// Leave `_bytes` and `_seconds` off, as the collector's default reader does.
     pub without_units: bool,
 }
 
@@ -328,35 +303,26 @@ pub enum LogOutput {
     Stdout,
 }
 
-/// `tls` of an exporter that encrypts.
+/// `tls` of an exporter that encrypts; without `ca` the system's CA certificates are trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the schema documents the settings")]
 pub struct ClientTls {
-    /// Any certificate is accepted: the connection is encrypted, but the upstream is not verified.
     pub insecure_skip_verify: bool,
-    /// The name the upstream's certificate must be for, instead of the endpoint's host.
     pub server_name_override: Option<String>,
-    /// CA certificates that may sign the upstream's; none means the system's.
     pub ca: Option<Pem>,
-    /// The system's CA certificates are trusted in addition to `ca`.
     pub include_system_ca: bool,
-    /// The agent's own certificate and key.
     pub identity: Option<Identity>,
-    /// TLS versions offered.
     pub versions: Versions,
-    /// How often the agent looks for changed files; none means the default.
     pub reload_interval: Option<Duration>,
 }
 
 /// `tls` of a receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the schema documents the settings")]
 pub struct ServerTls {
-    /// The agent's own certificate and key.
     pub identity: Identity,
-    /// CA certificates, one of which must have signed every client's certificate.
     pub client_ca: Option<Pem>,
-    /// TLS versions offered.
     pub versions: Versions,
-    /// How often the agent looks for changed files; none means the default.
     pub reload_interval: Option<Duration>,
 }
 
