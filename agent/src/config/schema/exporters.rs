@@ -110,8 +110,8 @@ const QUEUE: Settings = &[
     section("batch", &[
         value("flush_timeout", Duration, "200ms", "The oldest request waits this long for others to join it"),
         sizer("Required with `min_size` or `max_size`"),
-        value("min_size", SIZE, "3145728", "A batch this large is sent at once"),
-        value("max_size", SIZE, "3145728", "Requests are never merged beyond this"),
+        value("min_size", SIZE, "3145728", "A batch this large is sent at once").described("`3145728`, at most `max_size`"),
+        value("max_size", SIZE, "3145728", "Requests are never merged beyond this").described("`3145728`, at least `min_size`"),
         refused("partition", "the headers of clients are not kept, so there is nothing to partition by"),
     ]),
 ];

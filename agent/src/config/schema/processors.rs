@@ -1,9 +1,9 @@
 //! The schema of `processors`.
 
-use super::setting::ValueKind::{NonEmpty, Scalar, Whole, Word};
+use super::setting::ValueKind::{self, NonEmpty, Scalar, Whole, Word};
 use super::setting::{Settings, ignored, list, refused, section, value};
 
-const MIB: super::ValueKind = Whole(1, 1 << 20, "MiB");
+const MIB: ValueKind = Whole(1, 1 << 20, "MiB");
 
 #[rustfmt::skip]
 pub(super) const TYPES: Settings = &[

@@ -1,6 +1,6 @@
 //! The schema of `receivers`, and what the TLS settings of receivers and exporters have in common.
 
-use super::setting::ValueKind::{Duration, Text, Whole, Word};
+use super::setting::ValueKind::{self, Duration, Text, Whole, Word};
 use super::setting::{Setting, Settings, ignored, only, refused, section, value};
 
 const GIB: u64 = 1 << 30;
@@ -94,7 +94,7 @@ pub(super) const KEY_FILE: Setting = value(
     "The private key of the certificate, PEM (PKCS#8, PKCS#1 or SEC 1)",
 );
 pub(super) const KEY_PEM: Setting = inline("key_pem");
-const VERSIONS: super::ValueKind = Word(&["1.2", "1.3"]);
+const VERSIONS: ValueKind = Word(&["1.2", "1.3"]);
 pub(super) const MIN_VERSION: Setting = value("min_version", VERSIONS, "1.2", "Lowest TLS version");
 pub(super) const MAX_VERSION: Setting =
     value("max_version", VERSIONS, "1.3", "Highest TLS version");
