@@ -29,16 +29,16 @@ impl ValueKind {
             (Self::Flag, ..) => expected("true or false"),
             (Self::Whole(low, ..), _, _) if is_open => Ok(Value::Whole(*low)),
             (Self::Whole(low, high, _), Node::Integer(value), _) => {
-                within(*value, *low, *high, u64::try_from(*value).ok()).map(Value::Whole)
+                within(*value, low, high, u64::try_from(*value).ok()).map(Value::Whole)
             }
             (Self::Whole(..), ..) => expected("a whole number"),
             (Self::Number(low, _), _, _) if is_open => Ok(Value::Number(*low)),
             (Self::Number(low, high), Node::Float(value), _) => {
-                within(*value, *low, *high, Some(*value)).map(Value::Number)
+                within(*value, low, high, Some(*value)).map(Value::Number)
             }
             (Self::Number(low, high), Node::Integer(value), _) => {
                 let number = i32::try_from(*value).ok().map(f64::from);
-                within(*value, *low, *high, number).map(Value::Number)
+                within(*value, low, high, number).map(Value::Number)
             }
             (Self::Number(..), ..) => expected("a number"),
             (Self::Scalar, meaning, _) => scalar(meaning)
@@ -79,12 +79,12 @@ impl ValueKind {
 
 fn within<W: std::fmt::Display, B: std::fmt::Display + PartialOrd>(
     written: W,
-    low: B,
-    high: B,
+    low: &B,
+    high: &B,
     value: Option<B>,
 ) -> Result<B, String> {
     let message = format!("{written} is out of range; use {low} to {high}");
-    let inside = value.filter(|value| (&low..=&high).contains(&value));
+    let inside = value.filter(|value| (low..=high).contains(&value));
     inside.ok_or(message)
 }
 

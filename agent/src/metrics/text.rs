@@ -1,7 +1,7 @@
 //! The counters as Prometheus text (format 0.0.4), under the collector's names where it has one. Must
 //! not know how they are counted.
 //!
-//! Written by hand, because `prometheus-client` writes OpenMetrics: it cannot leave `_total` off a counter, which the
+//! Written by hand, because `prometheus-client` writes `OpenMetrics`: it cannot leave `_total` off a counter, which the
 //! collector's default reader does.
 
 use std::fmt::{Display, Write as _};
@@ -63,9 +63,14 @@ use FamilyType::{Counter, Gauge};
 /// Labels with braces, or nothing, and the value.
 type Series<V = u64> = (String, V);
 
+type ItemSeries = fn(&Scrape<'_>, &PipelineLabels) -> Vec<Series>;
+type PipelineValue = fn(&SignalCounts, &PipelineLabels) -> Option<u64>;
+type AgentValue = fn(&Metrics, &Labels<'_>) -> u64;
+type ProcessValue = fn(&Usage) -> u64;
+
 /// Families that each signal has under a name of its own, which ends in `_spans` for example.
 #[rustfmt::skip]
-const OF_ITEMS: &[(&str, FamilyType, fn(&Scrape<'_>, &PipelineLabels) -> Vec<Series>)] = &[
+const OF_ITEMS: &[(&str, FamilyType, ItemSeries)] = &[
     ("otelcol_receiver_accepted", Counter, |scrape, of| scrape.by_transport(Some(&scrape.counts(of).accepted))),
     ("otelcol_receiver_refused", Counter, |scrape, of| scrape.by_transport(Some(&scrape.counts(of).refused_items))),
     // Nothing fails inside the agent that is neither refused nor lost.
@@ -82,7 +87,7 @@ const OF_ITEMS: &[(&str, FamilyType, fn(&Scrape<'_>, &PipelineLabels) -> Vec<Ser
 
 /// Families with one series for each pipeline; those of storages only for queues that should be on disk.
 #[rustfmt::skip]
-const OF_PIPELINES: &[(&str, &str, FamilyType, fn(&SignalCounts, &PipelineLabels) -> Option<u64>)] = &[
+const OF_PIPELINES: &[(&str, &str, FamilyType, PipelineValue)] = &[
     ("otelcol_exporter_queue_size", "", Gauge, |counts, _| Some(get(&counts.queue_bytes) + get(&counts.leftover_bytes))),
     ("otelcol_exporter_queue_capacity", "", Gauge, |_, of| Some(of.capacity as u64)),
     ("otelcol_exporter_in_flight_requests", "", Gauge, |counts, _| Some(get(&counts.in_flight))),
@@ -95,7 +100,7 @@ const OF_PIPELINES: &[(&str, &str, FamilyType, fn(&SignalCounts, &PipelineLabels
 
 /// Families with one series.
 #[rustfmt::skip]
-const OF_AGENT: &[(&str, &str, FamilyType, fn(&Metrics, &Labels<'_>) -> u64)] = &[
+const OF_AGENT: &[(&str, &str, FamilyType, AgentValue)] = &[
     ("otelagent_exporter_failed_attempts", "", Counter, |metrics, _| get(&metrics.attempts_failed)),
     ("otelagent_connections", "", Counter, |metrics, _| get(&metrics.connections)),
     ("otelagent_open_connections", "", Gauge, |metrics, _| get(&metrics.connections_open)),
@@ -110,7 +115,7 @@ const OF_AGENT: &[(&str, &str, FamilyType, fn(&Metrics, &Labels<'_>) -> u64)] = 
 
 /// What the operating system says; the last two are the nearest there is to what Go's runtime reports.
 #[rustfmt::skip]
-const OF_PROCESS: &[(&str, &str, fn(&Usage) -> u64)] = &[
+const OF_PROCESS: &[(&str, &str, ProcessValue)] = &[
     ("otelcol_process_memory_rss", "_bytes", |usage| usage.resident),
     ("otelcol_process_runtime_heap_alloc_bytes", "", |usage| usage.anonymous),
     ("otelcol_process_runtime_total_sys_memory_bytes", "", |usage| usage.virtual_memory),
