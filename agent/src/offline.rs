@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use crate::budget::Budget;
-use crate::config::{Connections, Queue, Receiver};
+use crate::config::{Connections, Queue, ReceiverConfig};
 use crate::encoding::{self, Encoding};
 use crate::metrics::Metrics;
 use crate::queue::Lane;
@@ -41,7 +41,7 @@ impl Offline {
             lane: Arc::clone(lane),
             edits: Edits::new(&[]),
         });
-        let config = Receiver {
+        let config = ReceiverConfig {
             id: String::new(),
             listen: Vec::new(),
             max_grpc_message: request,

@@ -1,9 +1,10 @@
-//! What a new configuration changes about the one in use, and whether that can be done while the
-//! agent runs. Must not know how it is done.
+//! What a new configuration changes about the one in use, and whether the agent can apply that while it runs. Must not
+//! know how.
 
-use super::{Config, Exporter, Pipeline, Problem, Queue, Receiver, Telemetry};
+use super::model::{Config, Exporter, Pipeline, ReceiverConfig, Telemetry};
+use super::problem::Problem;
 
-/// What differs, all of which can be taken over while the agent runs.
+/// What differs, if the agent can apply all of it while it runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Paths of the sections that differ, for people.
@@ -17,7 +18,7 @@ const LISTENS: &str = "what is listened on changes; that needs a restart";
 /// Compares the configuration in use with a new one.
 ///
 /// # Errors
-/// Every change that needs a restart, by path. What is not known to be changeable needs one.
+/// Every change that needs a restart, by path. A change that is not known to be harmless needs one.
 pub fn changes(old: &Config, new: &Config) -> Result<Changes, Vec<Problem>> {
     let mut found = Comparison::default();
     let receiver = format!("receivers.{}", old.receiver.id);
@@ -29,7 +30,7 @@ pub fn changes(old: &Config, new: &Config) -> Result<Changes, Vec<Problem>> {
     found.frozen("extensions.health_check", old.health != new.health, LISTENS);
     found.pipelines(old, new);
     found.telemetry(&old.telemetry, &new.telemetry);
-    // A section added to the configuration does not compile here until it is compared, too.
+    // A section added to the configuration does not compile until it is compared here, too.
     let Config {
         receiver: _,
         pipelines: _,
@@ -74,12 +75,11 @@ impl Comparison {
                 continue;
             };
             let path = format!("exporters.{}", after.id);
-            let resized = after.storage.is_some() && before.queue.capacity != after.queue.capacity;
-            let same_place = with_sizes_of(&before.queue, &after.queue) == before.queue
-                && before.storage == after.storage
-                && !resized;
+            let is_resized =
+                after.storage.is_some() && before.queue.capacity != after.queue.capacity;
+            let moves = before.storage != after.storage || is_resized;
             let why = "where the queue is kept changes; that needs a restart";
-            self.frozen(&format!("{path}.sending_queue"), !same_place, why);
+            self.frozen(&format!("{path}.sending_queue"), moves, why);
             if before != after {
                 self.free(&path, true);
                 self.changes.exporters.push(index);
@@ -134,8 +134,8 @@ fn exporter(config: &Config, pipeline: &Pipeline) -> Option<String> {
 }
 
 /// The new receiver, but for everything that can change.
-fn with_limits_of(old: &Receiver, new: &Receiver) -> Receiver {
-    Receiver {
+fn with_limits_of(old: &ReceiverConfig, new: &ReceiverConfig) -> ReceiverConfig {
+    ReceiverConfig {
         max_grpc_message: old.max_grpc_message,
         max_http_body: old.max_http_body,
         max_concurrent_streams: old.max_concurrent_streams,
@@ -143,17 +143,6 @@ fn with_limits_of(old: &Receiver, new: &Receiver) -> Receiver {
         connections: old.connections,
         ..new.clone()
     }
-}
-
-/// The new queue, but for everything that can change.
-fn with_sizes_of(old: &Queue, new: &Queue) -> Queue {
-    let mut queue = *new;
-    queue.capacity = old.capacity;
-    queue.consumers = old.consumers;
-    queue.flush_timeout = old.flush_timeout;
-    queue.min_size = old.min_size;
-    queue.max_size = old.max_size;
-    queue
 }
 
 /// FNV-1a of a text: tells configurations apart, on every machine alike.

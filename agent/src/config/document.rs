@@ -1,105 +1,64 @@
-//! The document's five sections in order, and what they say together. Must not know the fields of a
-//! component.
+//! From a document to a configuration, or to every problem in it. Must not know the settings of a component.
 
-use super::expand::{self, Findings, Mode};
-use super::section::{Problems, Section};
+use super::expand::{self, Resolve};
+use super::model::Config;
+use super::pipelines::{self, Definitions};
+use super::problem::{Findings, Problem};
+use super::section::Section;
 use super::tree::Node;
-use super::{Config, Problem, exporters, processors, receivers, service};
+use super::{exporters, extensions, processors, receivers};
 
-pub(super) fn read(yaml: &str, mode: &Mode<'_>) -> Result<Config, Vec<Problem>> {
-    let tree = match Node::parse(yaml) {
-        Ok(tree @ Node::Map(_)) => tree,
-        Ok(other) => {
-            let message = format!("expected a mapping of sections, found {}", other.kind());
-            return Err(vec![Problem::new("", message)]);
-        }
-        Err(message) => return Err(vec![Problem::new("", message)]),
-    };
-    let mut findings = Findings::default();
-    let tree = expand::expand(tree, "", mode, &mut findings);
-    let problems = Problems::new(std::mem::take(&mut findings.with_files));
-    let config = sections(&tree, &problems);
-    let warnings = problems.warnings();
-    let mut found = findings.problems;
-    found.extend(problems.into_inner());
-    match config {
-        Some(mut config) if found.is_empty() => {
-            config.warnings = findings.warnings;
-            config.warnings.extend(warnings);
-            Ok(config)
-        }
-        _ => Err(found),
-    }
+/// Checks a configuration without looking anything up: every `${…}` reference counts as a valid value
+/// of whatever type its setting has, and stays in the result as it was written.
+///
+/// # Errors
+/// Every problem found.
+pub fn check(yaml: &str) -> Result<Config, Vec<Problem>> {
+    read(yaml, None)
 }
 
-/// The shape of every field the reader asks for, and whether it was there.
-pub(super) fn asked(yaml: &str) -> Vec<(String, bool)> {
-    let problems = Problems::new(Vec::new());
-    if let Ok(tree @ Node::Map(_)) = Node::parse(yaml) {
-        let tree = expand::expand(tree, "", &Mode::Opaque, &mut Findings::default());
-        let _ = sections(&tree, &problems);
+/// Reads a configuration for use, with references looked up through `resolve`.
+///
+/// # Errors
+/// Every problem found.
+pub fn load(yaml: &str, resolve: &dyn Resolve) -> Result<Config, Vec<Problem>> {
+    read(yaml, Some(resolve))
+}
+
+fn read(yaml: &str, resolve: Option<&dyn Resolve>) -> Result<Config, Vec<Problem>> {
+    let tree = match Node::parse(yaml) {
+        Ok(tree @ Node::Map(_)) => Ok(tree),
+        Ok(other) => Err(format!(
+            "expected a mapping of sections, found {}",
+            other.kind()
+        )),
+        Err(message) => Err(message),
+    };
+    let tree = tree.map_err(|message| vec![Problem::new("", message)])?;
+    let findings = Findings::default();
+    let tree = expand::expand(tree, "", resolve, &findings);
+    let root = Section::root(Some(&tree), &findings);
+    root.check();
+    let config = sections(&root);
+    let (problems, warnings) = findings.into_inner();
+    match config {
+        Some(config) if problems.is_empty() => Ok(Config { warnings, ..config }),
+        _ => Err(problems),
     }
-    problems.asked()
 }
 
 /// `None` only together with a problem.
-fn sections(tree: &Node, problems: &Problems) -> Option<Config> {
-    let mut root = Section::open(tree, "", problems);
-    let receivers = receivers::read(&required(&mut root, "receivers")?);
-    let processors = root
-        .section("processors")
-        .map(|section| processors::read(&section))
-        .unwrap_or_default();
-    // Extensions come before exporters, whose queues may name one.
-    let extensions = root
-        .section("extensions")
-        .map(|section| service::extensions(&section))
-        .unwrap_or_default();
-    let exporters = exporters::read(&required(&mut root, "exporters")?, &extensions);
-    let service = required(&mut root, "service")?;
-    root.finish();
-    let parts = service::Parts {
-        receivers,
-        processors,
-        exporters,
-        extensions,
-    };
-    service::assemble(service, &parts)
-}
-
-fn required<'a>(root: &mut Section<'a>, key: &'static str) -> Option<Section<'a>> {
-    let section = root.section(key);
-    if section.is_none() {
-        root.problem(
-            key,
-            "is missing; an agent needs receivers, exporters and service",
-        );
-    }
-    section
-}
-
-/// Splits a component id `type[/name]` and refuses types other than `known`.
-pub(super) fn component_type<'a>(
-    parent: &Section<'_>,
-    id: &'a str,
-    known: &[&str],
-) -> Option<&'a str> {
-    let (kind, name) = id
-        .split_once('/')
-        .map_or((id, None), |(kind, name)| (kind, Some(name)));
-    if name == Some("") {
-        parent.problem(id, "has an empty name after the slash");
+fn sections(root: &Section<'_>) -> Option<Config> {
+    let needed = ["receivers", "exporters", "service"];
+    if !needed.iter().all(|name| root.section(name).is_present()) {
         return None;
     }
-    if known.contains(&kind) {
-        return Some(kind);
-    }
-    parent.problem(
-        id,
-        format!(
-            "`{kind}` is not supported; use {}",
-            super::units::or_list(known)
-        ),
-    );
-    None
+    let extensions = extensions::read(&root.section("extensions"));
+    let definitions = Definitions {
+        receivers: receivers::read(&root.section("receivers")),
+        processors: processors::read(&root.section("processors")),
+        exporters: exporters::read(&root.section("exporters"), &extensions),
+        extensions,
+    };
+    pipelines::assemble(root, &definitions)
 }

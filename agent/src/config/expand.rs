@@ -1,106 +1,82 @@
 //! `${env:NAME}`, `${env:NAME:-default}`, `${NAME}` and `${file:PATH}` in scalars, by the collector's
 //! rules: `$$` is a dollar sign, a scalar that is one reference is read again as YAML, references may
-//! be nested. Must not read an environment or a file itself: the caller hands it a [`Resolve`].
+//! be nested. Must not read an environment or a file itself: the caller provides a [`Resolve`].
 
-use super::tree::Node;
-use super::{Problem, Resolve};
+use super::problem::Findings;
+use super::tree::{Node, Resolved};
 
 /// References one scalar may lead to, so that a cycle ends.
 const DEPTH: usize = 100;
 
-/// How references are treated.
-pub(super) enum Mode<'a> {
-    /// Syntax is checked, values stay unknown.
-    Opaque,
-    /// Values are looked up.
-    Resolve(&'a dyn Resolve),
+/// Where the values of `${env:…}` and `${file:…}` come from.
+pub trait Resolve {
+    /// The value of an environment variable, if it is set.
+    fn env(&self, name: &str) -> Option<String>;
+    /// The content of a file, or why it cannot be read.
+    fn file(&self, path: &str) -> Result<String, String>;
 }
 
-/// What the walk over a document found.
-#[derive(Default)]
-pub(super) struct Findings {
-    pub(super) problems: Vec<Problem>,
-    pub(super) warnings: Vec<String>,
-    /// Scalars that refer to files: path in the document, and as they are written.
-    pub(super) with_files: Vec<(String, String)>,
-}
-
-/// Expands every scalar below `node`.
-pub(super) fn expand(node: Node, path: &str, mode: &Mode<'_>, findings: &mut Findings) -> Node {
+/// Expands every scalar below `node`; without `resolve` references are only checked, and stay.
+pub(super) fn expand(
+    node: Node,
+    path: &str,
+    resolve: Option<&dyn Resolve>,
+    findings: &Findings,
+) -> Node {
     match node {
-        Node::Text(text) if text.contains('$') => match scalar(&text, mode, path, findings, 0) {
-            Ok(node) => node,
-            Err(message) => {
-                findings.problems.push(Problem::new(path, message));
+        Node::Text(text) if text.contains('$') => scalar(&text, path, resolve, findings)
+            .unwrap_or_else(|message| {
+                findings.problem(path, message);
                 Node::Opaque(text)
-            }
-        },
-        Node::List(list) => Node::List(
-            list.into_iter()
-                .enumerate()
-                .map(|(index, item)| expand(item, &format!("{path}[{index}]"), mode, findings))
-                .collect(),
-        ),
-        Node::Map(map) => Node::Map(
-            map.into_iter()
-                .map(|(key, value)| {
-                    let below = if path.is_empty() {
-                        key.clone()
-                    } else {
-                        format!("{path}.{key}")
-                    };
-                    let value = expand(value, &below, mode, findings);
-                    (key, value)
-                })
-                .collect(),
-        ),
+            }),
+        Node::List(list) => {
+            let items = list.into_iter().enumerate();
+            let expanded = items
+                .map(|(index, item)| expand(item, &format!("{path}[{index}]"), resolve, findings));
+            Node::List(expanded.collect())
+        }
+        Node::Map(map) => {
+            let dot = if path.is_empty() { "" } else { "." };
+            let expanded = map.into_iter().map(|(key, value)| {
+                let value = expand(value, &format!("{path}{dot}{key}"), resolve, findings);
+                (key, value)
+            });
+            Node::Map(expanded.collect())
+        }
         other => other,
     }
 }
 
 /// Expands a text of the document once more, for what its files hold now.
 pub(super) fn again(text: &str, resolve: &dyn Resolve) -> Result<String, String> {
-    let mut findings = Findings::default();
-    let mut walk = Walk {
-        mode: &Mode::Resolve(resolve),
-        path: "",
-        findings: &mut findings,
-        references: 0,
-        files: 0,
-    };
-    walk.text(text, 0)
+    Expansion::new("", Some(resolve), &Findings::default()).text(text, 0)
 }
 
 fn scalar(
     text: &str,
-    mode: &Mode<'_>,
     path: &str,
-    findings: &mut Findings,
-    depth: usize,
+    resolve: Option<&dyn Resolve>,
+    findings: &Findings,
 ) -> Result<Node, String> {
-    let mut walk = Walk {
-        mode,
-        path,
-        findings,
-        references: 0,
-        files: 0,
-    };
-    let expanded = walk.text(text, depth)?;
-    if walk.references == 0 {
+    let mut expansion = Expansion::new(path, resolve, findings);
+    let expanded = expansion.text(text, 0)?;
+    if expansion.references == 0 {
         return Ok(Node::Text(expanded));
     }
-    if walk.files > 0 {
-        let written = (path.to_owned(), text.to_owned());
-        findings.with_files.push(written);
-    }
-    if matches!(mode, Mode::Opaque) {
+    if resolve.is_none() {
         return Ok(Node::Opaque(text.to_owned()));
     }
-    if is_one_reference(text) {
-        let meaning = Node::parse(&expanded).unwrap_or_else(|_| Node::Text(expanded.clone()));
-        return Ok(Node::Resolved(expanded, Box::new(meaning)));
-    }
-    Ok(Node::Text(expanded))
+    let as_text = || Node::Text(expanded.clone());
+    let meaning = if is_one_reference(text) {
+        Node::parse(&expanded).unwrap_or_else(|_| as_text())
+    } else {
+        as_text()
+    };
+    Ok(Node::Resolved(Resolved {
+        meaning: Box::new(meaning),
+        with_files: (expansion.files > 0).then(|| text.to_owned()),
+        text: expanded,
+    }))
 }
 
 /// Whether the whole scalar is a single `${…}`.
@@ -130,15 +106,25 @@ fn closing(after_open: &str) -> Option<usize> {
     None
 }
 
-struct Walk<'a, 'b> {
-    mode: &'a Mode<'b>,
+struct Expansion<'a> {
     path: &'a str,
-    findings: &'a mut Findings,
+    resolve: Option<&'a dyn Resolve>,
+    findings: &'a Findings,
     references: usize,
     files: usize,
 }
 
-impl Walk<'_, '_> {
+impl<'a> Expansion<'a> {
+    fn new(path: &'a str, resolve: Option<&'a dyn Resolve>, findings: &'a Findings) -> Self {
+        Self {
+            path,
+            resolve,
+            findings,
+            references: 0,
+            files: 0,
+        }
+    }
+
     fn text(&mut self, text: &str, depth: usize) -> Result<String, String> {
         if depth > DEPTH {
             return Err(format!(
@@ -195,7 +181,7 @@ impl Walk<'_, '_> {
                 "`{name}` is not the name of an environment variable; letters, digits and _ only, no digit first"
             ));
         }
-        let Mode::Resolve(resolve) = self.mode else {
+        let Some(resolve) = self.resolve else {
             return Ok(String::new());
         };
         Ok(match (resolve.env(name), default) {
@@ -203,10 +189,10 @@ impl Walk<'_, '_> {
             (Some(value), Some(_)) if !value.is_empty() => value,
             (_, Some(default)) => default.to_owned(),
             (None, None) => {
-                self.findings.warnings.push(format!(
-                    "{}: environment variable {name} is not set; using the empty string",
-                    self.path
-                ));
+                self.findings.warn(
+                    self.path,
+                    &format!("environment variable {name} is not set; using the empty string"),
+                );
                 String::new()
             }
         })
@@ -217,7 +203,7 @@ impl Walk<'_, '_> {
             return Err("`${file:}` names no file".to_owned());
         }
         self.files += 1;
-        let Mode::Resolve(resolve) = self.mode else {
+        let Some(resolve) = self.resolve else {
             return Ok(String::new());
         };
         let content = resolve

@@ -1,170 +1,129 @@
-//! `receivers`: `otlp` and its two protocols. Both ports take both protocols, so the two sections
+//! `receivers`: `otlp` and its two protocols. Both ports accept both protocols, so the two sections
 //! differ only in their limits.
 
-use std::time::Duration;
-
-use otlp_wire::Signal;
-
-use super::document::component_type;
+use super::model::{BindAddress, Connections, ListenSocket, ReceiverConfig};
+use super::problem::Findings;
 use super::section::Section;
+use super::tls;
 use super::units;
-use super::{Address, Connections, Listener, Place, Receiver, tls};
+use otlp_wire::Signal;
 
 const MIB: usize = 1024 * 1024;
 
-pub(super) fn read(receivers: &Section<'_>) -> Vec<(String, Receiver)> {
-    let mut found = Vec::new();
-    for (id, node) in receivers.entries() {
-        if component_type(receivers, id, &["otlp"]).is_none() {
-            continue;
-        }
-        let section = Section::component(receivers, id, "otlp", node);
-        found.push((id.to_owned(), otlp(section, id)));
-    }
+pub(super) fn read(receivers: &Section<'_>) -> Vec<(String, ReceiverConfig)> {
+    let components = receivers.components().into_iter();
+    let found: Vec<_> = components
+        .map(|(id, _, section)| (id.to_owned(), otlp(id, &section)))
+        .collect();
     if found.len() > 1 {
-        receivers.problems().add(
-            &receivers.path,
+        receivers.problem(
+            "",
             "more than one otlp receiver is not supported; give one both ports",
         );
     }
     found
 }
 
-fn otlp(mut section: Section<'_>, id: &str) -> Receiver {
-    let mut receiver = Receiver {
-        id: id.to_owned(),
-        listen: Vec::new(),
-        max_grpc_message: 4 * MIB,
-        max_http_body: 20 * MIB,
-        max_concurrent_streams: 256,
-        url_paths: Vec::new(),
-        connections: Connections::default(),
-    };
-    if let Some(mut protocols) = section.section("protocols") {
-        if let Some(grpc) = protocols.section("grpc") {
-            grpc_protocol(grpc, &mut receiver);
+fn otlp(id: &str, section: &Section<'_>) -> ReceiverConfig {
+    let protocols = section.section("protocols");
+    let (grpc, http) = (protocols.section("grpc"), protocols.section("http"));
+    let mut listen = Vec::new();
+    for protocol in [&grpc, &http] {
+        if protocol.is_present() {
+            listen_on(protocol, &mut listen);
         }
-        if let Some(http) = protocols.section("http") {
-            http_protocol(http, &mut receiver);
-        }
-        protocols.finish();
     }
-    if receiver.listen.is_empty() {
+    if listen.is_empty() {
         section.problem(
             "protocols",
             "names no protocol; configure grpc, http or both",
         );
     }
-    section.finish();
-    receiver
+    ReceiverConfig {
+        id: id.to_owned(),
+        listen,
+        max_grpc_message: grpc.get::<usize>("max_recv_msg_size_mib") * MIB,
+        max_http_body: http.get("max_request_body_size"),
+        max_concurrent_streams: grpc.get("max_concurrent_streams"),
+        url_paths: url_paths(&http),
+        connections: connections(&grpc, &http),
+    }
 }
 
-fn grpc_protocol(mut grpc: Section<'_>, receiver: &mut Receiver) {
-    listen(&mut grpc, 4317, receiver);
-    if let Some(mib) = grpc.integer("max_recv_msg_size_mib", 0..=1024)
-        && mib > 0
-    {
-        receiver.max_grpc_message = usize::try_from(mib).unwrap_or(usize::MAX / MIB) * MIB;
+fn connections(grpc: &Section<'_>, http: &Section<'_>) -> Connections {
+    let server = grpc.section("keepalive").section("server_parameters");
+    Connections {
+        idle_http1: http.get("idle_timeout"),
+        idle_http2: server.get("max_connection_idle"),
+        max_age: server.get("max_connection_age"),
+        max_age_grace: server.get("max_connection_age_grace"),
+        ping_after: server.get("time"),
+        ping_timeout: server.get("timeout"),
     }
-    if let Some(streams) = grpc.integer("max_concurrent_streams", 0..=u64::from(u32::MAX))
-        && streams > 0
-    {
-        receiver.max_concurrent_streams = u32::try_from(streams).unwrap_or(u32::MAX);
-    }
-    if let Some(keepalive) = grpc.section("keepalive") {
-        keep_alive(keepalive, &mut receiver.connections);
-    }
-    grpc.finish();
 }
 
-fn keep_alive(mut keepalive: Section<'_>, connections: &mut Connections) {
-    if let Some(mut server) = keepalive.section("server_parameters") {
-        let or_default = |given: Option<Duration>, default| match given {
-            Some(given) if !given.is_zero() => given,
-            _ => default,
+impl Default for Connections {
+    fn default() -> Self {
+        let findings = Findings::default();
+        let receivers = Section::root(None, &findings).section("receivers");
+        let protocols = receivers.absent("otlp").section("protocols");
+        connections(&protocols.section("grpc"), &protocols.section("http"))
+    }
+}
+
+/// The paths other than the default ones; one path means one signal.
+fn url_paths(http: &Section<'_>) -> Vec<(String, Signal)> {
+    let mut paths: Vec<(String, Signal)> = Vec::new();
+    for signal in [Signal::Traces, Signal::Metrics, Signal::Logs] {
+        let name = format!("{}_url_path", signal.name());
+        let Some(path) = http.parsed(&name, units::absolute_path, str::to_owned) else {
+            continue;
         };
-        let idle = server.duration("max_connection_idle");
-        connections.idle_http2 = idle.unwrap_or(connections.idle_http2);
-        connections.max_age = server.duration("max_connection_age").unwrap_or_default();
-        connections.max_age_grace = server
-            .duration("max_connection_age_grace")
-            .unwrap_or_default();
-        connections.ping_after = or_default(server.duration("time"), connections.ping_after);
-        connections.ping_timeout = or_default(server.duration("timeout"), connections.ping_timeout);
-        server.finish();
-    }
-    keepalive.finish();
-}
-
-fn http_protocol(mut http: Section<'_>, receiver: &mut Receiver) {
-    listen(&mut http, 4318, receiver);
-    if let Some(bytes) = http.integer("max_request_body_size", 0..=1024 * MIB as u64)
-        && bytes > 0
-    {
-        receiver.max_http_body = usize::try_from(bytes).unwrap_or(usize::MAX);
-    }
-    if let Some(idle) = http.duration("idle_timeout").filter(|idle| !idle.is_zero()) {
-        receiver.connections.idle_http1 = idle;
-    }
-    for (key, signal) in [
-        ("traces_url_path", Signal::Traces),
-        ("metrics_url_path", Signal::Metrics),
-        ("logs_url_path", Signal::Logs),
-    ] {
-        if let Some(path) = http.parsed(key, units::absolute_path, str::to_owned) {
-            url_path(&http, key, path, signal, receiver);
+        let default = |signal: Signal| format!("/v1/{}", signal.name());
+        if path == default(signal) {
+            continue;
         }
+        let is_taken = paths.iter().any(|(other, _)| *other == path);
+        if is_taken || Signal::ALL.into_iter().any(|other| default(other) == path) {
+            http.problem(&name, format!("`{path}` is the path of another signal"));
+        }
+        paths.push((path, signal));
     }
-    http.finish();
+    paths
 }
 
-/// One path means one signal.
-fn url_path(http: &Section<'_>, key: &str, path: String, signal: Signal, receiver: &mut Receiver) {
-    let default = |signal: Signal| format!("/v1/{}", signal.name());
-    if path == default(signal) {
-        return;
+fn listen_on(protocol: &Section<'_>, listen: &mut Vec<ListenSocket>) {
+    let address = bind_address(protocol);
+    let tls = tls::server(&protocol.section("tls"));
+    if tls.is_some() && matches!(address, BindAddress::Unix(_)) {
+        protocol.problem("tls", "is not supported on a Unix socket; leave it out");
     }
-    let taken = receiver.url_paths.iter().any(|(other, _)| *other == path);
-    if taken || Signal::ALL.into_iter().any(|other| default(other) == path) {
-        http.problem(key, format!("`{path}` is the path of another signal"));
-    }
-    receiver.url_paths.push((path, signal));
-}
-
-fn listen(section: &mut Section<'_>, default_port: u16, receiver: &mut Receiver) {
-    let place = place(section, default_port);
-    let tls = section.section("tls").and_then(tls::server);
-    if tls.is_some() && matches!(place, Place::Unix(_)) {
-        section.problem("tls", "is not supported on a Unix socket; leave it out");
-    }
-    let is_fixed = !matches!(&place, Place::Tcp(address) if address.port == 0);
-    if is_fixed && receiver.listen.iter().any(|other| other.place == place) {
-        section.problem(
+    let is_fixed = !matches!(&address, BindAddress::Tcp(address) if address.port == 0);
+    if is_fixed && listen.iter().any(|other| other.address == address) {
+        protocol.problem(
             "endpoint",
-            "is already taken by the other protocol; one port takes both protocols, leave the other section out",
+            "is already used by the other protocol; one port accepts both protocols, leave the other section out",
         );
     }
-    receiver.listen.push(Listener { place, tls });
+    listen.push(ListenSocket { address, tls });
 }
 
-fn place(section: &mut Section<'_>, default_port: u16) -> Place {
-    let transports = [("tcp", false), ("unix", true)];
-    if section.choice("transport", &transports).unwrap_or(false) {
-        let path = section.parsed("endpoint", socket_path, str::to_owned);
-        if path.is_none() && section.node("endpoint").is_none() {
-            section.problem("endpoint", "is missing; name the socket's path");
-        }
-        return Place::Unix(path.unwrap_or_default());
-    }
-    let address = section.parsed("endpoint", address, opaque_address);
-    Place::Tcp(address.unwrap_or_else(|| Address {
-        host: "localhost".to_owned(),
-        port: default_port,
-    }))
+fn bind_address(protocol: &Section<'_>) -> BindAddress {
+    let address = if protocol.get::<String>("transport") != "unix" {
+        let address = protocol.parsed("endpoint", units::address, units::opaque_address);
+        address.map(BindAddress::Tcp)
+    } else if protocol.node("endpoint").is_some() {
+        let path = protocol.parsed("endpoint", socket_path, str::to_owned);
+        path.map(BindAddress::Unix)
+    } else {
+        protocol.problem("endpoint", "is missing; name the path of the socket");
+        None
+    };
+    address.unwrap_or(BindAddress::Tcp(units::opaque_address("")))
 }
 
-/// A path Unix sockets can have: `sun_path` holds 108 bytes, four are kept for the name under which
-/// a socket is made.
+/// A path that a Unix socket can have: `sun_path` holds 108 bytes, four of which are needed for the name under which
+/// the socket is created.
 fn socket_path(text: &str) -> Result<String, String> {
     let path = text.strip_prefix("unix://").unwrap_or(text);
     if !path.starts_with('/') || path.ends_with('/') {
@@ -174,21 +133,8 @@ fn socket_path(text: &str) -> Result<String, String> {
     }
     if path.len() > 103 || path.contains('\0') {
         return Err(format!(
-            "`{text}` is longer than 103 bytes, a socket's path cannot be"
+            "`{text}` is longer than 103 bytes, which the path of a socket cannot be"
         ));
     }
     Ok(path.to_owned())
-}
-
-pub(super) fn address(text: &str) -> Result<Address, String> {
-    let (host, port) = units::host_and_port(text)?;
-    Ok(Address { host, port })
-}
-
-/// An address that cannot be read yet, kept as it was written.
-pub(super) fn opaque_address(text: &str) -> Address {
-    Address {
-        host: text.to_owned(),
-        port: 0,
-    }
 }

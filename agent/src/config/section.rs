@@ -1,352 +1,324 @@
-//! Reading one mapping of the document: typed fields, and a problem for each field that is missing,
-//! malformed or unknown. Must not know which sections exist.
+//! One mapping of the document beside the settings the schema has for it. `check` reports everything that the schema
+//! does not allow; the getters return typed values, with the schema's defaults. Must not know which sections exist.
 
-use std::cell::RefCell;
-use std::time::Duration;
-
-use super::Problem;
-use super::fields::{self, Treatment};
+use super::problem::Findings;
+use super::schema::{ROOT, Rule, Setting, Settings, ValueKind};
 use super::tree::Node;
 use super::units;
+use super::value::Value;
 
-/// Collects problems and warnings while several sections are open, and knows which scalars refer to
-/// files.
-pub(super) struct Problems {
-    found: RefCell<Vec<Problem>>,
-    warnings: RefCell<Vec<String>>,
-    asked: RefCell<Vec<(String, bool)>>,
-    /// Path of the scalar, and as it is written.
-    with_files: Vec<(String, String)>,
-}
-
-impl Problems {
-    pub(super) fn new(with_files: Vec<(String, String)>) -> Self {
-        Self {
-            found: RefCell::default(),
-            warnings: RefCell::default(),
-            asked: RefCell::default(),
-            with_files,
-        }
-    }
-
-    pub(super) fn add(&self, path: &str, message: impl Into<String>) {
-        self.found.borrow_mut().push(Problem::new(path, message));
-    }
-
-    /// What is taken and deserves a log line all the same.
-    pub(super) fn warn(&self, path: &str, message: &str) {
-        self.warnings
-            .borrow_mut()
-            .push(format!("{path}: {message}"));
-    }
-
-    pub(super) fn warnings(&self) -> Vec<String> {
-        self.warnings.take()
-    }
-
-    /// The shape of every field that was read, and whether it was there.
-    pub(super) fn asked(&self) -> Vec<(String, bool)> {
-        self.asked.take()
-    }
-
-    pub(super) fn into_inner(self) -> Vec<Problem> {
-        self.found.into_inner()
-    }
-}
-
-/// One mapping being read. Every field that is read is marked; `finish` treats the others as the
-/// table of fields says and reports those that are not in it.
+/// A mapping of the document, which may be absent: then every setting has its default.
 pub(super) struct Section<'a> {
-    pub(super) path: String,
-    /// The path with component ids cut down to their types, as the table of fields has it.
-    shape: String,
-    entries: &'a [(String, Node)],
-    known: Vec<&'static str>,
-    problems: &'a Problems,
+    path: String,
+    node: Option<&'a Node>,
+    /// More than one where rows with a wildcard cover the section, too.
+    settings: Vec<Settings>,
+    findings: &'a Findings,
 }
+
+/// A component of the document: id, type and section.
+pub(super) type Component<'a> = (&'a str, &'static str, Section<'a>);
 
 impl<'a> Section<'a> {
-    /// Opens `node`; nothing at all reads as an empty mapping, as in `grpc:` alone on its line.
-    pub(super) fn open(node: &'a Node, path: &str, problems: &'a Problems) -> Self {
-        let entries: &[(String, Node)] = match node.meaning() {
-            Node::Map(entries) => entries,
-            Node::Null => &[],
-            other => {
-                problems.add(path, format!("expected a mapping, found {}", other.kind()));
-                &[]
-            }
-        };
+    /// The whole document, or one in which nothing is set.
+    pub(super) fn root(node: Option<&'a Node>, findings: &'a Findings) -> Self {
         Self {
-            path: path.to_owned(),
-            shape: fields::shape(path),
-            entries,
-            known: Vec::new(),
-            problems,
+            path: String::new(),
+            node,
+            settings: vec![ROOT],
+            findings,
         }
     }
 
-    /// Opens the definition of the component `id`, of a type that goes by `kind` in the table of
-    /// fields.
-    pub(super) fn component(parent: &Section<'a>, id: &str, kind: &str, node: &'a Node) -> Self {
-        let mut section = Self::open(node, &parent.at(id), parent.problems);
-        section.shape = format!("{}.{kind}", parent.shape);
-        section
+    /// The section `name`.
+    pub(super) fn section(&self, name: &str) -> Self {
+        self.child(name, name, self.find(name))
     }
 
-    /// The path of a field of this section.
-    pub(super) fn at(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
+    /// The section a component of this type would have if it were there and empty.
+    pub(super) fn absent(&self, kind: &str) -> Self {
+        self.child(kind, kind, None)
+    }
+
+    fn child(&self, name: &str, covered: &str, node: Option<&'a Node>) -> Self {
+        let rows = self.rows().filter(|row| row.covers(covered));
+        Self {
+            path: self.at(name),
+            node,
+            settings: rows.filter_map(Setting::below).collect(),
+            findings: self.findings,
         }
     }
 
-    pub(super) fn problem(&self, key: &str, message: impl Into<String>) {
-        self.problems.add(&self.at(key), message);
-    }
-
-    pub(super) fn problems(&self) -> &'a Problems {
-        self.problems
-    }
-
-    /// All entries, for mappings whose keys are names.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (&'a str, &'a Node)> + use<'a> {
-        self.entries.iter().map(|(key, node)| (key.as_str(), node))
-    }
-
-    /// How a field that refers to files is written in the document.
-    pub(super) fn written_with_files(&self, key: &str) -> Option<&'a str> {
-        let path = self.at(key);
-        let files = &self.problems.with_files;
-        let (_, written) = files.iter().find(|(found, _)| *found == path)?;
-        Some(written)
-    }
-
-    fn mark(&mut self, key: &'static str) {
-        if !self.known.contains(&key) {
-            self.known.push(key);
-            let there = self.entries.iter().any(|(name, _)| name == key);
-            let shape = self.shape_of(key);
-            self.problems.asked.borrow_mut().push((shape, there));
-        }
-    }
-
-    fn shape_of(&self, key: &str) -> String {
-        if self.shape.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.shape)
-        }
-    }
-
-    /// The field's node, when it is there and holds something.
-    pub(super) fn node(&mut self, key: &'static str) -> Option<&'a Node> {
-        self.mark(key);
-        let (_, node) = self.entries.iter().find(|(name, _)| name == key)?;
-        (*node != Node::Null).then_some(node)
-    }
-
-    /// A nested mapping, also when it is present and empty.
-    pub(super) fn section(&mut self, key: &'static str) -> Option<Section<'a>> {
-        self.mark(key);
-        let (_, node) = self.entries.iter().find(|(name, _)| name == key)?;
-        let mut section = Section::open(node, &self.at(key), self.problems);
-        section.shape = self.shape_of(key);
-        Some(section)
-    }
-
-    /// A string field read by `parse`; text with unresolved references is taken as it stands.
-    pub(super) fn parsed<T>(
-        &mut self,
-        key: &'static str,
-        parse: impl Fn(&str) -> Result<T, String>,
-        opaque: impl Fn(&str) -> T,
-    ) -> Option<T> {
-        let node = self.node(key)?;
-        match node {
-            Node::Opaque(text) => Some(opaque(text)),
-            Node::Text(text) | Node::Resolved(text, _) => match parse(text) {
-                Ok(value) => Some(value),
-                Err(message) => {
-                    self.problem(key, message);
-                    None
-                }
-            },
-            other => {
-                self.problem(key, format!("expected a string, found {}", other.kind()));
-                None
-            }
-        }
-    }
-
-    pub(super) fn duration(&mut self, key: &'static str) -> Option<Duration> {
-        // A bare `0` is how people write "off"; any other bare number has no unit.
-        if let Some(Node::Integer(number)) = self.node(key).map(Node::meaning) {
-            if *number == 0 {
-                return Some(Duration::ZERO);
-            }
-            self.problem(
-                key,
-                format!("{number} has no unit; write for example 200ms, 10s or 5m"),
-            );
-            return None;
-        }
-        self.parsed(key, units::duration, |_| Duration::ZERO)
-    }
-
-    /// A whole number in the given range; unresolved references read as its lower end.
-    pub(super) fn integer(
-        &mut self,
-        key: &'static str,
-        range: std::ops::RangeInclusive<u64>,
-    ) -> Option<u64> {
-        let node = self.node(key)?.meaning();
-        let value = match node {
-            Node::Opaque(_) => return Some(*range.start()),
-            Node::Integer(value) => u64::try_from(*value).ok(),
-            other => {
-                self.problem(
-                    key,
-                    format!("expected a whole number, found {}", other.kind()),
-                );
-                return None;
-            }
-        };
-        if let Some(value) = value.filter(|value| range.contains(value)) {
-            return Some(value);
-        }
-        let Node::Integer(found) = node else {
-            return None;
-        };
-        self.problem(
-            key,
-            format!(
-                "{found} is out of range; use {} to {}",
-                range.start(),
-                range.end()
-            ),
-        );
-        None
-    }
-
-    pub(super) fn boolean(&mut self, key: &'static str) -> Option<bool> {
-        match self.node(key)?.meaning() {
-            Node::Bool(value) => Some(*value),
-            Node::Opaque(_) => Some(false),
-            other => {
-                let kind = other.kind();
-                self.problem(key, format!("expected true or false, found {kind}"));
-                None
-            }
-        }
-    }
-
-    /// One of a closed set of words.
-    pub(super) fn choice<T: Copy>(
-        &mut self,
-        key: &'static str,
-        choices: &[(&str, T)],
-    ) -> Option<T> {
-        let first = choices.first().map(|(_, value)| *value)?;
-        self.parsed(
-            key,
-            |word| {
-                choices
-                    .iter()
-                    .find(|(name, _)| *name == word)
-                    .map(|(_, value)| *value)
-                    .ok_or_else(|| {
-                        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-                        format!("`{word}` is not supported; use {}", units::or_list(&names))
-                    })
-            },
-            |_| first,
-        )
-    }
-
-    /// The items of a list field.
-    pub(super) fn list(&mut self, key: &'static str) -> &'a [Node] {
-        match self.node(key).map(Node::meaning) {
-            None => &[],
-            Some(Node::List(items)) => items,
-            Some(other) => {
-                self.problem(key, format!("expected a list, found {}", other.kind()));
-                &[]
-            }
-        }
-    }
-
-    /// The mappings of a list field.
-    pub(super) fn items(&mut self, key: &'static str) -> Vec<Section<'a>> {
-        let nodes = self.list(key).iter().enumerate();
-        nodes
-            .map(|(index, node)| {
-                let path = format!("{}[{index}]", self.at(key));
-                let mut section = Section::open(node, &path, self.problems);
-                section.shape = format!("{}[]", self.shape_of(key));
-                section
-            })
+    /// The mappings of a list.
+    pub(super) fn items(&self, name: &str) -> Vec<Self> {
+        let items = self.find(name).map_or(&[][..], Node::items);
+        let items = items.iter().enumerate();
+        items
+            .map(|(index, node)| self.child(&format!("{name}[{index}]"), name, Some(node)))
             .collect()
     }
 
-    /// A list of component names, each with its path.
-    pub(super) fn names(&mut self, key: &'static str) -> Vec<(String, &'a str)> {
-        let path = self.at(key);
-        let mut names = Vec::new();
-        for (index, item) in self.list(key).iter().enumerate() {
-            let path = format!("{path}[{index}]");
-            match item {
-                Node::Text(name) | Node::Resolved(name, _) | Node::Opaque(name) => {
-                    names.push((path, name.as_str()));
-                }
-                other => self.problems.add(
-                    &path,
-                    format!("expected the name of a component, found {}", other.kind()),
-                ),
-            }
-        }
-        names
+    /// The components of a section whose keys are ids, without those `check` reports.
+    pub(super) fn components(&self) -> Vec<Component<'a>> {
+        let components = self.entries().iter().filter_map(|(id, node)| {
+            let kind = self.component_type(id).ok()?;
+            Some((id.as_str(), kind, self.child(id, kind, Some(node))))
+        });
+        components.collect()
     }
 
-    /// Treats every field that nobody asked for.
-    pub(super) fn finish(self) {
-        for (key, node) in self.entries {
-            let key = key.as_str();
-            if self.known.contains(&key) {
-                continue;
-            }
-            match fields::find(&self.shape_of(key)).map(|field| (field.treatment, field.meaning)) {
-                Some((Treatment::Ignored, _)) => {}
-                Some((Treatment::Refused, reason)) => self.problem(key, reason),
-                Some((Treatment::Only(value), reason)) => {
-                    if !says(node.meaning(), value) {
-                        self.problem(key, format!("only `{value}` is supported: {reason}"));
-                    }
-                }
-                Some((Treatment::Taken, _)) | None => self.unknown(key),
-            }
+    /// The type of a component, by the name the schema has for it.
+    fn component_type(&self, id: &str) -> Result<&'static str, String> {
+        let (written, name) = id.split_once('/').unwrap_or((id, " "));
+        if name.is_empty() {
+            return Err("has an empty name after the slash".to_owned());
         }
-    }
-
-    fn unknown(&self, key: &str) {
-        let message = if self.known.is_empty() {
-            "is not supported; this section takes no fields".to_owned()
-        } else {
-            format!("is not supported here; known are {}", self.known.join(", "))
+        let Some(row) = self.row(written) else {
+            let types = self.known(|rule| !matches!(rule, Rule::Refused));
+            let types = units::or_list(&types);
+            return Err(format!("`{written}` is not supported; use {types}"));
         };
-        self.problem(key, message);
+        match row.rule {
+            Rule::Refused => Err(row.meaning.to_owned()),
+            Rule::Alias(kind) => Ok(kind),
+            _ => Ok(row
+                .names()
+                .find(|name| *name == written)
+                .unwrap_or_default()),
+        }
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &'static Setting> + use<'_, 'a> {
+        self.settings.iter().copied().flatten()
+    }
+
+    fn row(&self, name: &str) -> Option<&'static Setting> {
+        let mut rows = self.rows().filter(|_| !name.contains('*'));
+        rows.find(|row| row.is(name))
+    }
+
+    /// The names of all rows whose rule counts.
+    fn known(&self, counts: impl Fn(&Rule) -> bool) -> Vec<&'static str> {
+        let rows = self.rows().filter(|row| counts(&row.rule));
+        let names = rows.flat_map(Setting::names);
+        names.filter(|name| !name.contains('*')).collect()
+    }
+
+    /// Whether it is there, even if it is empty, as in `grpc:` alone on its line.
+    pub(super) fn is_present(&self) -> bool {
+        self.node.is_some()
+    }
+
+    pub(super) fn entries(&self) -> &'a [(String, Node)] {
+        self.node.map_or(&[], Node::entries)
+    }
+
+    /// The path of a setting of this section.
+    pub(super) fn at(&self, name: &str) -> String {
+        let dot = if self.path.is_empty() || name.is_empty() {
+            ""
+        } else {
+            "."
+        };
+        format!("{}{dot}{name}", self.path)
+    }
+
+    pub(super) fn problem(&self, name: &str, message: impl Into<String>) {
+        self.findings.problem(&self.at(name), message);
+    }
+
+    pub(super) fn findings(&self) -> &'a Findings {
+        self.findings
+    }
+
+    fn find(&self, name: &str) -> Option<&'a Node> {
+        let mut entries = self.entries().iter();
+        entries.find_map(|(key, node)| (key == name).then_some(node))
+    }
+
+    /// The node of a value, if it is there and holds something.
+    pub(super) fn node(&self, name: &str) -> Option<&'a Node> {
+        self.find(name).filter(|node| **node != Node::Null)
+    }
+
+    /// What the schema says about a value. A getter that asks for a setting the schema lacks makes every document
+    /// invalid, so that no test can miss it.
+    fn value_row(&self, name: &str) -> Option<(&'static Setting, ValueKind)> {
+        match self.row(name) {
+            Some(row) if let Rule::Value(kind) = row.rule => Some((row, kind)),
+            _ => {
+                self.problem(name, "is not in the schema");
+                None
+            }
+        }
+    }
+
+    /// The value in the document, unless it is absent, invalid or a zero that means the default.
+    pub(super) fn given<T: TryFrom<Value<'a>>>(&self, name: &str) -> Option<T> {
+        let (row, kind) = self.value_row(name)?;
+        let value = kind.read(self.node(name)?).ok()?;
+        let means_default = row.zero_is_default && value.is_zero();
+        T::try_from(value).ok().filter(|_| !means_default)
+    }
+
+    /// The value in the document, or the default.
+    pub(super) fn get<T: TryFrom<Value<'a>> + Default>(&self, name: &str) -> T {
+        let default = || {
+            let (row, kind) = self.value_row(name)?;
+            T::try_from(kind.default(row.default)?).ok()
+        };
+        self.given(name).or_else(default).unwrap_or_default()
+    }
+
+    /// A text read by `parse`, or the default; one with unresolved references is read by `opaque`.
+    pub(super) fn parsed<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+        opaque: impl Fn(&str) -> T,
+    ) -> Option<T> {
+        let (row, kind) = self.value_row(name)?;
+        let text = match self.node(name) {
+            Some(Node::Opaque(text)) => return Some(opaque(text)),
+            Some(node) if kind.read(node).is_err() => return None,
+            Some(node) => node.text()?,
+            None if row.default.is_empty() => return None,
+            None => row.default,
+        };
+        let parsed = parse(text);
+        parsed.map_err(|message| self.problem(name, message)).ok()
+    }
+
+    /// The ids in a list, each with its path.
+    pub(super) fn ids(&self, name: &str) -> Vec<(String, &'a str)> {
+        let items = self.find(name).map_or(&[][..], Node::items);
+        let items = items.iter().enumerate();
+        items
+            .filter_map(|(index, item)| Some((self.at(&format!("{name}[{index}]")), item.text()?)))
+            .collect()
     }
 }
 
-/// Whether a node holds the one value that is taken, or nothing that contradicts it.
+impl Section<'_> {
+    /// Reports everything in and below this section that the schema does not allow.
+    pub(super) fn check(&self) {
+        for row in self.rows().filter(|row| !row.required.is_empty()) {
+            if self.is_present() && self.missing(row) {
+                self.problem(row.name, format!("is missing; {}", row.required));
+            }
+        }
+        for (name, node) in self.entries() {
+            match self.row(name) {
+                None => self.problem(name, self.unknown()),
+                Some(row) => self.check_setting(name, node, row),
+            }
+        }
+    }
+
+    /// A section may be empty, a value may not.
+    fn missing(&self, row: &Setting) -> bool {
+        match row.below() {
+            Some(_) => self.find(row.name).is_none(),
+            None => self.node(row.name).is_none(),
+        }
+    }
+
+    fn check_setting(&self, name: &str, node: &Node, row: &Setting) {
+        let is_set = *node != Node::Null;
+        match row.rule {
+            Rule::Section(_) if self.is_mapping(name, node) => self.section(name).check(),
+            Rule::Components(_) if self.is_mapping(name, node) => {
+                self.section(name).check_components();
+            }
+            Rule::List(_) if self.is_list(name, node) => self.check_items(name, node),
+            Rule::Value(ValueKind::Ids(_)) if self.is_list(name, node) => {
+                self.check_ids(name, node);
+            }
+            Rule::Value(ValueKind::Strings) => _ = self.is_mapping(name, node),
+            Rule::Value(ValueKind::Ids(_)) => {}
+            Rule::Value(kind) if is_set => {
+                if let Err(message) = kind.read(node) {
+                    self.problem(name, message);
+                }
+            }
+            Rule::Only(value) if !says(node.meaning(), value) => {
+                let reason = row.meaning;
+                self.problem(name, format!("only `{value}` is supported: {reason}"));
+            }
+            Rule::Refused => self.problem(name, row.meaning),
+            _ => {}
+        }
+    }
+
+    fn check_components(&self) {
+        for (id, node) in self.entries() {
+            match self.component_type(id) {
+                Err(message) => self.problem(id, message),
+                Ok(kind) if self.row(kind).is_some_and(|row| row.below().is_some()) => {
+                    if self.is_mapping(id, node) {
+                        self.child(id, kind, Some(node)).check();
+                    }
+                }
+                Ok(_) => {
+                    let message = "is ignored: this agent has nothing of the kind to show";
+                    self.findings.warn(&self.at(id), message);
+                }
+            }
+        }
+    }
+
+    fn check_items(&self, name: &str, list: &Node) {
+        for (index, item) in list.items().iter().enumerate() {
+            self.is_mapping(&format!("{name}[{index}]"), item);
+        }
+        self.items(name).iter().for_each(Section::check);
+    }
+
+    fn check_ids(&self, name: &str, list: &Node) {
+        for (index, item) in list.items().iter().enumerate() {
+            if item.text().is_none() {
+                let message = format!("expected the name of a component, found {}", item.kind());
+                self.problem(&format!("{name}[{index}]"), message);
+            }
+        }
+    }
+
+    fn is_mapping(&self, name: &str, node: &Node) -> bool {
+        let fits = matches!(node.meaning(), Node::Map(_) | Node::Null);
+        self.expect(fits, name, "a mapping", node)
+    }
+
+    fn is_list(&self, name: &str, node: &Node) -> bool {
+        let fits = matches!(node, Node::Null) || matches!(node.meaning(), Node::List(_));
+        self.expect(fits, name, "a list", node)
+    }
+
+    fn expect(&self, fits: bool, name: &str, what: &str, node: &Node) -> bool {
+        if !fits {
+            self.problem(name, format!("expected {what}, found {}", node.kind()));
+        }
+        fits
+    }
+
+    fn unknown(&self) -> String {
+        let known =
+            self.known(|rule| !matches!(rule, Rule::Ignored | Rule::Only(_) | Rule::Refused));
+        if known.is_empty() {
+            "is not supported; this section has no settings".to_owned()
+        } else {
+            format!("is not supported here; known are {}", known.join(", "))
+        }
+    }
+}
+
+/// Whether a node holds the one value that is accepted, or nothing that contradicts it.
 fn says(node: &Node, value: &str) -> bool {
     match node {
         Node::Null | Node::Opaque(_) => true,
         Node::Bool(found) => found.to_string() == value,
         Node::Integer(found) => found.to_string() == value,
-        Node::Text(found) | Node::Resolved(found, _) => found == value,
         Node::List(items) => items.iter().all(|item| says(item.meaning(), value)),
-        Node::Float(_) | Node::Map(_) => false,
+        other => other.text() == Some(value),
     }
 }

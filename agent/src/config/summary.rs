@@ -1,10 +1,10 @@
-//! The effective configuration for people, as `otelagent-agent check` prints it. Header values are
-//! never shown.
+//! The effective configuration as `otelagent-agent check` prints it, without header values.
 
 use std::fmt;
 
-use super::{
-    Address, AttributeAction, ClientTls, Config, Exporter, Pem, Place, Protocol, Receiver,
+use super::model::{
+    Address, AttributeAction, BindAddress, ClientTls, Config, Exporter, Pem, Protocol,
+    ReceiverConfig,
 };
 
 impl fmt::Display for Address {
@@ -18,7 +18,7 @@ impl fmt::Display for Address {
 }
 
 impl Exporter {
-    /// What people know it by: its id, and the signal where it carries only one.
+    /// Its id, and the signal if it carries only one.
     pub fn name(&self) -> String {
         match self.signal {
             Some(signal) => format!("{} ({})", self.id, signal.name()),
@@ -27,7 +27,7 @@ impl Exporter {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for BindAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(formatter),
@@ -48,7 +48,7 @@ impl fmt::Display for Pem {
 impl fmt::Display for Config {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for listener in &self.receiver.listen {
-            let place = &listener.place;
+            let place = &listener.address;
             let Some(tls) = &listener.tls else {
                 writeln!(formatter, "listen    {place} (gRPC and HTTP)")?;
                 continue;
@@ -75,20 +75,14 @@ impl fmt::Display for Config {
             let name = exporter.map_or_else(String::new, Exporter::name);
             writeln!(formatter, "{:<9} to {name}", pipeline.signal.name())?;
             for edit in &pipeline.attributes {
-                match &edit.action {
-                    AttributeAction::Insert(value) => {
-                        writeln!(formatter, "          insert {} = {value}", edit.key)?;
-                    }
-                    AttributeAction::Update(value) => {
-                        writeln!(formatter, "          update {} = {value}", edit.key)?;
-                    }
-                    AttributeAction::Upsert(value) => {
-                        writeln!(formatter, "          upsert {} = {value}", edit.key)?;
-                    }
-                    AttributeAction::Delete => {
-                        writeln!(formatter, "          delete {}", edit.key)?;
-                    }
-                }
+                let (verb, value) = match &edit.action {
+                    AttributeAction::Insert(value) => ("insert", Some(value)),
+                    AttributeAction::Update(value) => ("update", Some(value)),
+                    AttributeAction::Upsert(value) => ("upsert", Some(value)),
+                    AttributeAction::Delete => ("delete", None),
+                };
+                let value = value.map_or_else(String::new, |value| format!(" = {value}"));
+                writeln!(formatter, "          {verb} {}{value}", edit.key)?;
             }
         }
         for exporter in &self.exporters {
@@ -110,7 +104,7 @@ impl fmt::Display for Config {
     }
 }
 
-fn write_receiver(formatter: &mut fmt::Formatter<'_>, receiver: &Receiver) -> fmt::Result {
+fn write_receiver(formatter: &mut fmt::Formatter<'_>, receiver: &ReceiverConfig) -> fmt::Result {
     for (path, signal) in &receiver.url_paths {
         writeln!(formatter, "          {path} takes {}", signal.name())?;
     }
@@ -184,7 +178,7 @@ fn write_exporter(formatter: &mut fmt::Formatter<'_>, exporter: &Exporter) -> fm
         retry.initial_interval, retry.max_interval
     )?;
     if retry.max_elapsed_time.is_zero() {
-        writeln!(formatter, ", for ever")
+        writeln!(formatter, ", without end")
     } else {
         writeln!(formatter, ", given up after {:?}", retry.max_elapsed_time)
     }
@@ -195,10 +189,13 @@ fn write_tls(formatter: &mut fmt::Formatter<'_>, tls: &ClientTls) -> fmt::Result
     match &tls.ca {
         _ if tls.insecure_skip_verify => write!(formatter, "the upstream is NOT verified")?,
         Some(ca) if tls.include_system_ca => {
-            write!(formatter, "verified by {ca} or the system's authorities")?;
+            write!(
+                formatter,
+                "verified by {ca} or the system's CA certificates"
+            )?;
         }
         Some(ca) => write!(formatter, "verified by {ca}")?,
-        None => write!(formatter, "verified by the system's authorities")?,
+        None => write!(formatter, "verified by the system's CA certificates")?,
     }
     if let Some(name) = &tls.server_name_override {
         write!(formatter, " as {name}")?;

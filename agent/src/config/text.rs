@@ -1,9 +1,10 @@
-//! Strings that may have been written with references to files: what they say, and how to read them
-//! again. Never printed: they may be credentials. Must not read a file itself.
+//! Strings that may refer to files: what they say, and how to read them again. Never printed: they may be
+//! credentials. Must not read a file itself.
 
 use std::fmt;
 
-use super::{Resolve, expand};
+use super::expand::{self, Resolve};
+use super::tree::Node;
 
 /// A secret: never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -24,10 +25,15 @@ pub struct Text {
 }
 
 impl Text {
-    pub(super) fn new(value: &str, written: Option<&str>) -> Self {
+    /// The string `value` that `node` holds.
+    pub(super) fn new(value: String, node: &Node) -> Self {
+        let written = match node {
+            Node::Resolved(resolved) => resolved.with_files.clone().map(Secret),
+            _ => None,
+        };
         Self {
-            value: Secret(value.to_owned()),
-            written: written.map(|written| Secret(written.to_owned())),
+            value: Secret(value),
+            written,
         }
     }
 
@@ -44,7 +50,7 @@ impl Text {
     /// What it says now.
     ///
     /// # Errors
-    /// A file that cannot be read, by name.
+    /// The name of a file that cannot be read.
     pub fn read_again(&self, resolve: &dyn Resolve) -> Result<String, String> {
         match &self.written {
             Some(written) => expand::again(&written.0, resolve),

@@ -1,5 +1,4 @@
-//! A YAML document as a plain tree, and the value of every scalar once references are resolved.
-//! Must not know what any key means.
+//! A YAML document as a plain tree. Must not know what any key means.
 
 use std::fmt;
 
@@ -15,10 +14,21 @@ pub(super) enum Node {
     Text(String),
     List(Vec<Node>),
     Map(Vec<(String, Node)>),
-    /// A scalar that was one `${…}` reference: its text for string fields, its YAML meaning for others.
-    Resolved(String, Box<Node>),
-    /// A scalar with references that nobody resolved, because the configuration is only checked.
+    /// A scalar that held `${…}` references.
+    Resolved(Resolved),
+    /// A scalar with references that are not resolved, because the configuration is only checked.
     Opaque(String),
+}
+
+/// What a scalar with references stands for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Resolved {
+    /// For strings.
+    pub(super) text: String,
+    /// For all others: what the text means in YAML, where the whole scalar was one reference.
+    pub(super) meaning: Box<Node>,
+    /// As it stands in the document, where it refers to files, whose content may change.
+    pub(super) with_files: Option<String>,
 }
 
 impl Node {
@@ -27,7 +37,7 @@ impl Node {
         serde_saphyr::from_str(yaml).map_err(|error| error.without_snippet().to_string())
     }
 
-    /// What a person would call this node in an error message.
+    /// What error messages call this node.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
@@ -36,15 +46,40 @@ impl Node {
             Self::Text(_) | Self::Opaque(_) => "a string",
             Self::List(_) => "a list",
             Self::Map(_) => "a mapping",
-            Self::Resolved(_, node) => node.kind(),
+            Self::Resolved(resolved) => resolved.meaning.kind(),
         }
     }
 
-    /// The node a non-string field reads.
+    /// The node that everything but a string is read from.
     pub(super) fn meaning(&self) -> &Self {
         match self {
-            Self::Resolved(_, node) => node,
+            Self::Resolved(resolved) => &resolved.meaning,
             other => other,
+        }
+    }
+
+    /// The text of a string.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) | Self::Opaque(text) => Some(text),
+            Self::Resolved(resolved) => Some(&resolved.text),
+            _ => None,
+        }
+    }
+
+    /// The entries of a mapping, none for anything else.
+    pub(super) fn entries(&self) -> &[(String, Self)] {
+        match self.meaning() {
+            Self::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    /// The items of a list, none for anything else.
+    pub(super) fn items(&self) -> &[Self] {
+        match self.meaning() {
+            Self::List(items) => items,
+            _ => &[],
         }
     }
 }

@@ -1,7 +1,9 @@
-//! Words and numbers of the file: Go durations, addresses to listen on, lists in messages.
-//! Must not know where they appear.
+//! Texts that stand for something else: durations as Go writes them, addresses, paths. Must not know which settings
+//! hold them.
 
 use std::time::Duration;
+
+use super::model::Address;
 
 /// Reads a Go duration: `200ms`, `1m30s`, `0`, `1.5h`. Never negative.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -45,8 +47,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(total)
 }
 
-/// Splits `host:port`, `[v6]:port` or `:port`.
-pub(super) fn host_and_port(text: &str) -> Result<(String, u16), String> {
+/// Reads `host:port`, `[v6]:port` or `:port`.
+pub(super) fn address(text: &str) -> Result<Address, String> {
     let wrong = || format!("`{text}` is not an address; write host:port, for example 0.0.0.0:4317");
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     let host = match host.strip_prefix('[') {
@@ -64,7 +66,18 @@ pub(super) fn host_and_port(text: &str) -> Result<(String, u16), String> {
     let port = port
         .parse()
         .map_err(|_| format!("`{port}` is not a port; use 0 to 65535"))?;
-    Ok((host.to_owned(), port))
+    Ok(Address {
+        host: host.to_owned(),
+        port,
+    })
+}
+
+/// An address that is not known yet, kept as it is written.
+pub(super) fn opaque_address(text: &str) -> Address {
+    Address {
+        host: text.to_owned(),
+        port: 0,
+    }
 }
 
 /// Reads the path of a URL.

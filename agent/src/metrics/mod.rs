@@ -36,7 +36,7 @@ impl Transport {
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// Its bytes are no OTLP request.
+    /// Its bytes are not an OTLP request.
     Malformed,
     /// It is larger than the limit.
     TooLarge,
@@ -46,9 +46,9 @@ pub(crate) enum Refused {
     Memory,
     /// No such path, signal, encoding or method.
     Unsupported,
-    /// The client went away or was too slow.
+    /// The client disconnected or was too slow.
     Aborted,
-    /// The agent ends.
+    /// The agent is shutting down.
     ShuttingDown,
 }
 
@@ -61,11 +61,11 @@ pub(crate) enum Lost {
     Rejected,
     /// A single request is larger than the upstream takes.
     TooLarge,
-    /// `max_elapsed_time` ran out, or retrying is switched off.
+    /// `max_elapsed_time` ran out, or retries are switched off.
     GivenUp,
     /// The grace period of a shutdown ran out.
     Shutdown,
-    /// It was on disk only, and is damaged or gone there.
+    /// It was only on disk, and is damaged or gone there.
     Storage,
 }
 
@@ -117,12 +117,12 @@ impl Lost {
     }
 }
 
-/// What became of a look at the configuration file.
+/// What became of the configuration file when it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reload {
     /// It is in use now.
     Applied,
-    /// It means what is in use already.
+    /// It means the same as what is in use.
     Unchanged,
     /// It has problems, or needs a restart.
     Refused,
@@ -164,7 +164,7 @@ struct SignalCounts {
     wire_bytes: AtomicU64,
 }
 
-/// How often values were no larger than each bound; the last count is of those above all.
+/// How often values were within each bound, and how often above all of them.
 #[derive(Debug)]
 struct Histogram<const N: usize> {
     counts: [AtomicU64; N],
@@ -208,7 +208,7 @@ pub(crate) struct Metrics {
     configured: [AtomicU64; 2],
 }
 
-/// What a signal's books say, in items.
+/// The books of a signal, in items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Books {
     /// Acknowledged to clients.
@@ -219,12 +219,12 @@ pub(crate) struct Books {
     pub(crate) delivered: u64,
     /// Held now.
     pub(crate) in_queue: u64,
-    /// Gone, all reasons together.
+    /// Lost, for any reason.
     pub(crate) lost: u64,
 }
 
 impl Books {
-    /// What is unaccounted for: 0, or the agent has a defect.
+    /// What is unaccounted for: anything but 0 is a defect of the agent.
     pub(crate) fn imbalance(&self) -> i128 {
         i128::from(self.accepted) + i128::from(self.recovered)
             - i128::from(self.delivered)
@@ -278,7 +278,7 @@ impl Metrics {
         &self.signals[signal.index()]
     }
 
-    /// Items are held from now on and will be acknowledged.
+    /// The agent holds these items from now on and will acknowledge them.
     pub(crate) fn accepted(
         &self,
         signal: Signal,
@@ -298,7 +298,7 @@ impl Metrics {
         add(&self.requests_taken[transport as usize], 1);
     }
 
-    /// A request was refused; `items` as far as they are known.
+    /// A request was refused; `items` if they are known.
     pub(crate) fn refused(
         &self,
         signal: Option<Signal>,
@@ -321,24 +321,24 @@ impl Metrics {
         }
     }
 
-    /// The upstream has taken items.
+    /// The upstream has acknowledged items.
     pub(crate) fn delivered(&self, signal: Signal, items: u64) {
         add(&self.of(signal).sent, items);
     }
 
-    /// Acknowledged items are gone.
+    /// Acknowledged items are lost.
     pub(crate) fn lost(&self, signal: Signal, reason: Lost, items: u64) {
         add(&self.of(signal).lost[reason as usize], items);
     }
 
-    /// Items are no longer held; their delivery or loss has been counted.
+    /// The agent no longer holds items; it has counted their delivery or loss.
     pub(crate) fn released(&self, signal: Signal, items: u64, bytes: u64) {
         let counts = self.of(signal);
         counts.queue_items.fetch_sub(items, Ordering::Relaxed);
         counts.queue_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Items an earlier process has acknowledged are held from now on.
+    /// The agent holds items from now on that an earlier process has acknowledged.
     pub(crate) fn recovered(&self, signal: Signal, items: u64, bytes: u64) {
         let counts = self.of(signal);
         add(&counts.recovered, items);
@@ -353,24 +353,24 @@ impl Metrics {
         add(&counts.damaged_bytes, bytes);
     }
 
-    /// Bytes of earlier processes that are on disk and not looked into yet.
+    /// Bytes of earlier processes that are on disk and not read yet.
     pub(crate) fn leftover(&self, signal: Signal, bytes: u64) {
         let counts = self.of(signal);
         counts.leftover_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Whether the queue that should be on disk is.
+    /// Whether the queue that should be on disk is there.
     pub(crate) fn storage(&self, signal: Signal, works: bool) {
         let state = if works { 1 } else { 2 };
         self.of(signal).storage.store(state, Ordering::Relaxed);
     }
 
-    /// An attempt to send failed and will be made again.
+    /// An attempt to send failed and will be repeated.
     pub(crate) fn attempt_failed(&self) {
         add(&self.attempts_failed, 1);
     }
 
-    /// A request to the upstream begins or has ended.
+    /// A request to the upstream begins or ends.
     pub(crate) fn in_flight(&self, signal: Signal, begins: bool) {
         let counter = &self.of(signal).in_flight;
         if begins {
@@ -394,7 +394,7 @@ impl Metrics {
         add(&counts.wire_bytes, wire);
     }
 
-    /// A client connection was accepted; it is open until what is returned is dropped.
+    /// A client connection was accepted; it is open until the returned value is dropped.
     pub(crate) fn connected(self: &Arc<Self>) -> Open {
         add(&self.connections, 1);
         add(&self.connections_open, 1);
@@ -406,12 +406,12 @@ impl Metrics {
         add(&self.accept_errors, 1);
     }
 
-    /// A client connection ended before TLS was agreed on.
+    /// A client connection ended before the TLS handshake was complete.
     pub(crate) fn handshake_failed(&self) {
         add(&self.handshakes_failed, 1);
     }
 
-    /// The configuration file was looked at.
+    /// The configuration file was read.
     pub(crate) fn reloaded(&self, result: Reload) {
         add(&self.reloads[result as usize], 1);
     }

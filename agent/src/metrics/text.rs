@@ -1,5 +1,8 @@
 //! The counters as Prometheus text (format 0.0.4), under the collector's names where it has one. Must
 //! not know how they are counted.
+//!
+//! Written by hand, because `prometheus-client` writes `OpenMetrics`: it cannot leave `_total` off a counter, which the
+//! collector's default reader does.
 
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::AtomicU64;
@@ -7,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use otlp_wire::Signal;
 
 use super::process::Usage;
-use super::{Histogram, Lost, Metrics, Refused, Reload, Transport, get};
+use super::{Histogram, Lost, Metrics, Refused, Reload, SignalCounts, Transport, get};
 
 /// Bounds of the collector's histograms of batches, in items.
 pub(super) const ITEM_BOUNDS: [u64; 22] = [
@@ -49,168 +52,203 @@ pub(crate) struct PipelineLabels {
     pub(crate) capacity: usize,
 }
 
-struct Text<'a> {
+/// The Prometheus type of a family.
+#[derive(Clone, Copy, PartialEq)]
+enum FamilyType {
+    Counter,
+    Gauge,
+}
+
+use FamilyType::{Counter, Gauge};
+
+/// Labels with braces, or nothing, and the value.
+type Series<V = u64> = (String, V);
+
+type ItemSeries = fn(&Scrape<'_>, &PipelineLabels) -> Vec<Series>;
+type PipelineValue = fn(&SignalCounts, &PipelineLabels) -> Option<u64>;
+type AgentValue = fn(&Metrics, &Labels<'_>) -> u64;
+type ProcessValue = fn(&Usage) -> u64;
+
+/// Families that each signal has under a name of its own, which ends in `_spans` for example.
+#[rustfmt::skip]
+const OF_ITEMS: &[(&str, FamilyType, ItemSeries)] = &[
+    ("otelcol_receiver_accepted", Counter, |scrape, of| scrape.by_transport(Some(&scrape.counts(of).accepted))),
+    ("otelcol_receiver_refused", Counter, |scrape, of| scrape.by_transport(Some(&scrape.counts(of).refused_items))),
+    // Nothing fails inside the agent that is neither refused nor lost.
+    ("otelcol_receiver_failed", Counter, |scrape, _| scrape.by_transport(None)),
+    ("otelcol_processor_memory_limiter_accepted", Counter, |scrape, of| vec![(limiter(of), accepted(scrape.counts(of)))]),
+    ("otelcol_processor_memory_limiter_refused", Counter, |scrape, of| vec![(limiter(of), get(&scrape.counts(of).memory_refused))]),
+    ("otelcol_exporter_sent", Counter, |scrape, of| vec![(exporter(of), get(&scrape.counts(of).sent))]),
+    ("otelcol_exporter_send_failed", Counter, |scrape, of| vec![(exporter(of), scrape.counts(of).lost.iter().map(get).sum())]),
+    ("otelcol_exporter_enqueue_failed", Counter, |scrape, of| vec![(exporter(of), get(&scrape.counts(of).enqueue_failed))]),
+    ("otelagent_lost", Counter, |scrape, of| scrape.by_loss(of)),
+    ("otelagent_recovered", Counter, |scrape, of| vec![(exporter(of), get(&scrape.counts(of).recovered))]),
+    ("otelagent_queue", Gauge, |scrape, of| vec![(exporter(of), get(&scrape.counts(of).queue_items))]),
+];
+
+/// Families with one series for each pipeline; those of storages only for queues that should be on disk.
+#[rustfmt::skip]
+const OF_PIPELINES: &[(&str, &str, FamilyType, PipelineValue)] = &[
+    ("otelcol_exporter_queue_size", "", Gauge, |counts, _| Some(get(&counts.queue_bytes) + get(&counts.leftover_bytes))),
+    ("otelcol_exporter_queue_capacity", "", Gauge, |_, of| Some(of.capacity as u64)),
+    ("otelcol_exporter_in_flight_requests", "", Gauge, |counts, _| Some(get(&counts.in_flight))),
+    ("otelagent_exporter_plain", "_bytes", Counter, |counts, _| Some(get(&counts.plain_bytes))),
+    ("otelagent_exporter_wire", "_bytes", Counter, |counts, _| Some(get(&counts.wire_bytes))),
+    ("otelagent_storage_failing", "", Gauge, |counts, _| stored(counts, u64::from(get(&counts.storage) == 2))),
+    ("otelagent_storage_damaged_records", "", Counter, |counts, _| stored(counts, get(&counts.damaged_records))),
+    ("otelagent_storage_damaged", "_bytes", Counter, |counts, _| stored(counts, get(&counts.damaged_bytes))),
+];
+
+/// Families with one series.
+#[rustfmt::skip]
+const OF_AGENT: &[(&str, &str, FamilyType, AgentValue)] = &[
+    ("otelagent_exporter_failed_attempts", "", Counter, |metrics, _| get(&metrics.attempts_failed)),
+    ("otelagent_connections", "", Counter, |metrics, _| get(&metrics.connections)),
+    ("otelagent_open_connections", "", Gauge, |metrics, _| get(&metrics.connections_open)),
+    ("otelagent_connections_limit", "", Gauge, |_, labels| labels.connections as u64),
+    ("otelagent_accept_errors", "", Counter, |metrics, _| get(&metrics.accept_errors)),
+    ("otelagent_tls_handshakes_failed", "", Counter, |metrics, _| get(&metrics.handshakes_failed)),
+    ("otelagent_config_last_success_timestamp", "_seconds", Gauge, |metrics, _| get(&metrics.configured[0])),
+    ("otelagent_memory_held", "_bytes", Gauge, |_, labels| labels.memory.0 as u64),
+    ("otelagent_memory_limit", "_bytes", Gauge, |_, labels| labels.memory.1 as u64),
+    ("otelcol_process_uptime", "_seconds", Counter, |metrics, _| metrics.started.elapsed().as_secs()),
+];
+
+/// What the operating system says; the last two are the nearest there is to what Go's runtime reports.
+#[rustfmt::skip]
+const OF_PROCESS: &[(&str, &str, ProcessValue)] = &[
+    ("otelcol_process_memory_rss", "_bytes", |usage| usage.resident),
+    ("otelcol_process_runtime_heap_alloc_bytes", "", |usage| usage.anonymous),
+    ("otelcol_process_runtime_total_sys_memory_bytes", "", |usage| usage.virtual_memory),
+];
+
+impl Metrics {
+    /// Everything.
+    pub(crate) fn text(&self, labels: &Labels<'_>) -> String {
+        let mut scrape = Scrape {
+            out: String::with_capacity(16 * 1024),
+            metrics: self,
+            labels,
+        };
+        scrape.tables();
+        scrape.requests();
+        scrape.processors();
+        scrape.batches();
+        scrape.state();
+        scrape.out
+    }
+}
+
+struct Scrape<'a> {
     out: String,
+    metrics: &'a Metrics,
     labels: &'a Labels<'a>,
 }
 
-type Series<V> = [(String, V)];
-
-fn one<V>(value: V) -> [(String, V); 1] {
-    [(String::new(), value)]
-}
-
-impl Text<'_> {
-    fn counter<V: Display>(&mut self, name: &str, unit: &str, series: &Series<V>) {
-        let total = if self.labels.without_type_suffix {
-            ""
-        } else {
-            "_total"
-        };
-        let name = format!("{name}{}{total}", self.unit(unit));
-        self.family(&name, "counter", series);
+impl<'a> Scrape<'a> {
+    fn tables(&mut self) {
+        let pipelines = self.labels.pipelines;
+        for of in pipelines {
+            for (name, kind, series) in OF_ITEMS {
+                let series = series(self, of);
+                self.family(&format!("{name}_{}", of.signal.items()), "", *kind, &series);
+            }
+        }
+        for (name, unit, kind, value) in OF_PIPELINES {
+            let series = pipelines.iter().filter_map(|of| {
+                let value = value(self.counts(of), of)?;
+                Some((pipeline(of), value))
+            });
+            let series: Vec<_> = series.collect();
+            self.family(name, unit, *kind, &series);
+        }
+        for (name, unit, kind, value) in OF_AGENT {
+            let value = value(self.metrics, self.labels);
+            self.family(name, unit, *kind, &[(String::new(), value)]);
+        }
+        let Some(usage) = Usage::now() else { return };
+        for (name, unit, value) in OF_PROCESS {
+            self.family(name, unit, Gauge, &[(String::new(), value(&usage))]);
+        }
+        let cpu = format!("{}.{:02}", usage.cpu_ticks / 100, usage.cpu_ticks % 100);
+        let cpu = [(String::new(), cpu)];
+        self.family("otelcol_process_cpu_seconds", "", Counter, &cpu);
     }
 
-    fn gauge<V: Display>(&mut self, name: &str, unit: &str, series: &Series<V>) {
-        self.family(&format!("{name}{}", self.unit(unit)), "gauge", series);
-    }
-
-    fn unit<'u>(&self, unit: &'u str) -> &'u str {
-        if self.labels.without_units { "" } else { unit }
-    }
-
-    fn family<V: Display>(&mut self, name: &str, kind: &str, series: &Series<V>) {
+    fn family<V: Display>(
+        &mut self,
+        name: &str,
+        unit: &str,
+        kind: FamilyType,
+        series: &[Series<V>],
+    ) {
         if series.is_empty() {
             return;
         }
+        let unit = if self.labels.without_units { "" } else { unit };
+        let (total, kind) = match kind {
+            Counter if self.labels.without_type_suffix => ("", "counter"),
+            Counter => ("_total", "counter"),
+            Gauge => ("", "gauge"),
+        };
+        let name = format!("{name}{unit}{total}");
         let _ = writeln!(self.out, "# TYPE {name} {kind}");
         for (labels, value) in series {
             let _ = writeln!(self.out, "{name}{labels} {value}");
         }
     }
 
-    /// One series of a histogram; `labels` without braces.
-    fn histogram<const N: usize>(
-        &mut self,
-        name: &str,
-        labels: &str,
-        bounds: &[u64; N],
-        histogram: &Histogram<N>,
-    ) {
-        let mut count = 0;
-        for (bound, counter) in bounds.iter().zip(&histogram.counts) {
-            count += get(counter);
-            let _ = writeln!(self.out, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
-        }
-        count += get(&histogram.above);
-        let _ = writeln!(self.out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
-        let _ = writeln!(self.out, "{name}_sum{{{labels}}} {}", get(&histogram.sum));
-        let _ = writeln!(self.out, "{name}_count{{{labels}}} {count}");
-    }
-}
-
-#[expect(
-    clippy::indexing_slicing,
-    reason = "every index is an enum's own position"
-)]
-impl Metrics {
-    /// Everything.
-    pub(crate) fn text(&self, labels: &Labels<'_>) -> String {
-        let mut text = Text {
-            out: String::with_capacity(16 * 1024),
-            labels,
-        };
-        self.receiver(&mut text);
-        self.requests(&mut text);
-        for pipeline in labels.pipelines {
-            self.limiter(&mut text, pipeline);
-            self.exporter(&mut text, pipeline.signal, &pipeline.exporter);
-        }
-        self.processors(&mut text);
-        self.queues(&mut text);
-        self.storages(&mut text);
-        self.batches(&mut text);
-        self.books_balance(&mut text);
-        self.connections(&mut text);
-        self.configuration(&mut text);
-        self.process(&mut text);
-        text.out
+    fn counts(&self, of: &PipelineLabels) -> &'a SignalCounts {
+        self.metrics.of(of.signal)
     }
 
-    fn receiver(&self, text: &mut Text<'_>) {
-        for pipeline in text.labels.pipelines {
-            let counts = self.of(pipeline.signal);
-            let items = pipeline.signal.items();
-            let receiver = text.labels.receiver;
-            let series = |counters: Option<&[AtomicU64; 2]>| {
-                Transport::ALL.map(|transport| {
-                    let transport_name = transport.name();
-                    let labels =
-                        format!("{{receiver=\"{receiver}\",transport=\"{transport_name}\"}}");
-                    let value = counters.map_or(0, |counters| get(&counters[transport as usize]));
-                    (labels, value)
-                })
-            };
-            for (what, counters) in [
-                ("accepted", Some(&counts.accepted)),
-                ("refused", Some(&counts.refused_items)),
-                // Inside of the agent nothing fails that is not refused or lost.
-                ("failed", None),
-            ] {
-                let name = format!("otelcol_receiver_{what}_{items}");
-                text.counter(&name, "", &series(counters));
-            }
-        }
+    fn by_transport(&self, counters: Option<&[AtomicU64; 2]>) -> Vec<Series> {
+        let series = Transport::ALL.map(|transport| {
+            let receiver = self.labels.receiver;
+            let labels = label([("receiver", receiver), ("transport", transport.name())]);
+            let value = counters.map_or(0, |counters| get(&counters[transport as usize]));
+            (labels, value)
+        });
+        series.to_vec()
     }
 
-    fn requests(&self, text: &mut Text<'_>) {
-        let receiver = text.labels.receiver;
-        let mut outcomes = Vec::new();
-        let mut refused = Vec::new();
+    fn by_loss(&self, of: &PipelineLabels) -> Vec<Series> {
+        let lost = &self.counts(of).lost;
+        let series = Lost::ALL.map(|reason| {
+            let labels = label([("exporter", &of.exporter), ("reason", reason.reason())]);
+            (labels, get(&lost[reason as usize]))
+        });
+        series.to_vec()
+    }
+
+    fn requests(&mut self) {
+        let receiver = self.labels.receiver;
+        let (mut outcomes, mut refused) = (Vec::new(), Vec::new());
         for transport in Transport::ALL {
-            let name = transport.name();
-            let reasons = &self.requests_refused[transport as usize];
-            for (outcome, value) in [
-                ("success", get(&self.requests_taken[transport as usize])),
-                ("refused", reasons.iter().map(get).sum()),
-            ] {
-                let labels = format!(
-                    "{{outcome=\"{outcome}\",receiver=\"{receiver}\",transport=\"{name}\"}}"
-                );
+            let name = ("transport", transport.name());
+            let taken = &self.metrics.requests_taken[transport as usize];
+            let reasons = &self.metrics.requests_refused[transport as usize];
+            let all_refused = reasons.iter().map(get).sum();
+            for (outcome, value) in [("success", get(taken)), ("refused", all_refused)] {
+                let labels = label([("outcome", outcome), ("receiver", receiver), name]);
                 outcomes.push((labels, value));
             }
             for reason in Refused::ALL {
-                let labels = format!("{{reason=\"{}\",transport=\"{name}\"}}", reason.reason());
-                refused.push((labels, get(&reasons[reason as usize])));
+                let value = get(&reasons[reason as usize]);
+                refused.push((label([("reason", reason.reason()), name]), value));
             }
         }
-        text.counter("otelcol_receiver_requests", "", &outcomes);
-        text.counter("otelagent_refused_requests", "", &refused);
+        self.family("otelcol_receiver_requests", "", Counter, &outcomes);
+        self.family("otelagent_refused_requests", "", Counter, &refused);
     }
 
-    fn limiter(&self, text: &mut Text<'_>, pipeline: &PipelineLabels) {
-        let counts = self.of(pipeline.signal);
-        let items = pipeline.signal.items();
-        let id = pipeline.processors.iter().find(|id| is_limiter(id));
-        let id = id.map_or("memory_limiter", String::as_str);
-        for (what, value) in [
-            ("accepted", counts.accepted.iter().map(get).sum()),
-            ("refused", get(&counts.memory_refused)),
-        ] {
-            let name = format!("otelcol_processor_memory_limiter_{what}_{items}");
-            text.counter(&name, "", &[(format!("{{processor=\"{id}\"}}"), value)]);
-        }
-    }
-
-    fn processors(&self, text: &mut Text<'_>) {
-        let mut incoming = Vec::new();
-        let mut outgoing = Vec::new();
-        for pipeline in text.labels.pipelines {
-            let counts = self.of(pipeline.signal);
-            let signal = pipeline.signal.name();
-            let out: u64 = counts.accepted.iter().map(get).sum();
-            for id in &pipeline.processors {
-                let labels = format!("{{otel_signal=\"{signal}\",processor=\"{id}\"}}");
+    fn processors(&mut self) {
+        let (mut incoming, mut outgoing) = (Vec::new(), Vec::new());
+        for of in self.labels.pipelines {
+            let counts = self.counts(of);
+            let out = accepted(counts);
+            for id in &of.processors {
+                let labels = label([("otel_signal", of.signal.name()), ("processor", id)]);
                 let refused = if is_limiter(id) {
                     get(&counts.memory_refused)
                 } else {
@@ -220,167 +258,88 @@ impl Metrics {
                 outgoing.push((labels, out));
             }
         }
-        text.counter("otelcol_processor_incoming_items", "", &incoming);
-        text.counter("otelcol_processor_outgoing_items", "", &outgoing);
+        self.family("otelcol_processor_incoming_items", "", Counter, &incoming);
+        self.family("otelcol_processor_outgoing_items", "", Counter, &outgoing);
     }
 
-    fn exporter(&self, text: &mut Text<'_>, signal: Signal, id: &str) {
-        let counts = self.of(signal);
-        let items = signal.items();
-        let label = format!("{{exporter=\"{id}\"}}");
-        for (what, value) in [
-            ("sent", get(&counts.sent)),
-            ("send_failed", counts.lost.iter().map(get).sum()),
-            ("enqueue_failed", get(&counts.enqueue_failed)),
-        ] {
-            let name = format!("otelcol_exporter_{what}_{items}");
-            text.counter(&name, "", &[(label.clone(), value)]);
-        }
-        let lost: Vec<_> = Lost::ALL
-            .into_iter()
-            .map(|reason| {
-                let labels = format!("{{exporter=\"{id}\",reason=\"{}\"}}", reason.reason());
-                (labels, get(&counts.lost[reason as usize]))
-            })
-            .collect();
-        text.counter(&format!("otelagent_lost_{items}"), "", &lost);
-        let recovered = [(label.clone(), get(&counts.recovered))];
-        text.counter(&format!("otelagent_recovered_{items}"), "", &recovered);
-        let held = [(label, get(&counts.queue_items))];
-        text.gauge(&format!("otelagent_queue_{items}"), "", &held);
+    fn batches(&mut self) {
+        let name = "otelcol_exporter_queue_batch_send_size";
+        self.histogram(name, &ITEM_BOUNDS, |counts| &counts.batch_items);
+        let name = "otelcol_exporter_queue_batch_send_size_bytes";
+        self.histogram(name, &BYTE_BOUNDS, |counts| &counts.batch_bytes);
     }
 
-    fn queues(&self, text: &mut Text<'_>) {
-        let series = |value: &dyn Fn(&PipelineLabels) -> u64| -> Vec<(String, u64)> {
-            let pipelines = text.labels.pipelines.iter();
-            pipelines
-                .map(|pipeline| (of_pipeline(pipeline), value(pipeline)))
-                .collect()
-        };
-        let of = |counter: fn(&super::SignalCounts) -> &AtomicU64| {
-            series(&|pipeline| get(counter(self.of(pipeline.signal))))
-        };
-        let size = series(&|pipeline| {
-            let counts = self.of(pipeline.signal);
-            get(&counts.queue_bytes) + get(&counts.leftover_bytes)
-        });
-        let capacity = series(&|pipeline| pipeline.capacity as u64);
-        let in_flight = of(|counts| &counts.in_flight);
-        let plain = of(|counts| &counts.plain_bytes);
-        let wire = of(|counts| &counts.wire_bytes);
-        text.gauge("otelcol_exporter_queue_size", "", &size);
-        text.gauge("otelcol_exporter_queue_capacity", "", &capacity);
-        text.gauge("otelcol_exporter_in_flight_requests", "", &in_flight);
-        text.counter("otelagent_exporter_plain", "_bytes", &plain);
-        text.counter("otelagent_exporter_wire", "_bytes", &wire);
-        let failed = one(get(&self.attempts_failed));
-        text.counter("otelagent_exporter_failed_attempts", "", &failed);
-    }
-
-    /// Only for queues that should be on disk.
-    fn storages(&self, text: &mut Text<'_>) {
-        let series = |value: &dyn Fn(&super::SignalCounts) -> u64| -> Vec<(String, u64)> {
-            let stored = text.labels.pipelines.iter().filter_map(|pipeline| {
-                let counts = self.of(pipeline.signal);
-                (get(&counts.storage) > 0).then(|| (of_pipeline(pipeline), value(counts)))
-            });
-            stored.collect()
-        };
-        let failing = series(&|counts| u64::from(get(&counts.storage) == 2));
-        let records = series(&|counts| get(&counts.damaged_records));
-        let bytes = series(&|counts| get(&counts.damaged_bytes));
-        text.gauge("otelagent_storage_failing", "", &failing);
-        text.counter("otelagent_storage_damaged_records", "", &records);
-        text.counter("otelagent_storage_damaged", "_bytes", &bytes);
-    }
-
-    fn batches(&self, text: &mut Text<'_>) {
-        for name in [
-            "otelcol_exporter_queue_batch_send_size",
-            "otelcol_exporter_queue_batch_send_size_bytes",
-        ] {
-            let _ = writeln!(text.out, "# TYPE {name} histogram");
-            for pipeline in text.labels.pipelines {
-                let counts = self.of(pipeline.signal);
-                let labels = of_pipeline(pipeline);
-                let labels = labels.trim_matches(['{', '}']);
-                if name.ends_with("_bytes") {
-                    text.histogram(name, labels, &BYTE_BOUNDS, &counts.batch_bytes);
-                } else {
-                    text.histogram(name, labels, &ITEM_BOUNDS, &counts.batch_items);
-                }
+    fn histogram<const N: usize>(
+        &mut self,
+        name: &str,
+        bounds: &[u64; N],
+        of: fn(&SignalCounts) -> &Histogram<N>,
+    ) {
+        let _ = writeln!(self.out, "# TYPE {name} histogram");
+        for pipeline in self.labels.pipelines {
+            let histogram = of(self.counts(pipeline));
+            let labels = self::pipeline(pipeline);
+            let open = labels.trim_end_matches('}');
+            let mut count = 0;
+            for (bound, counter) in bounds.iter().zip(&histogram.counts) {
+                count += get(counter);
+                let _ = writeln!(self.out, "{name}_bucket{open},le=\"{bound}\"}} {count}");
             }
+            count += get(&histogram.above);
+            let _ = writeln!(self.out, "{name}_bucket{open},le=\"+Inf\"}} {count}");
+            let _ = writeln!(self.out, "{name}_sum{labels} {}", get(&histogram.sum));
+            let _ = writeln!(self.out, "{name}_count{labels} {count}");
         }
     }
 
-    fn books_balance(&self, text: &mut Text<'_>) {
-        let pipelines = text.labels.pipelines.iter();
-        let imbalance: Vec<_> = pipelines
-            .map(|pipeline| {
-                let labels = format!("{{signal=\"{}\"}}", pipeline.signal.name());
-                (labels, self.books(pipeline.signal).imbalance())
-            })
-            .collect();
-        text.gauge("otelagent_books_imbalance", "", &imbalance);
-    }
-
-    fn connections(&self, text: &mut Text<'_>) {
-        let limit = text.labels.connections as u64;
-        text.counter("otelagent_connections", "", &one(get(&self.connections)));
-        let open = get(&self.connections_open);
-        text.gauge("otelagent_open_connections", "", &one(open));
-        text.gauge("otelagent_connections_limit", "", &one(limit));
-        let errors = one(get(&self.accept_errors));
-        text.counter("otelagent_accept_errors", "", &errors);
-        let failed = one(get(&self.handshakes_failed));
-        text.counter("otelagent_tls_handshakes_failed", "", &failed);
-    }
-
-    fn configuration(&self, text: &mut Text<'_>) {
-        let reloads = Reload::ALL.map(|result| {
-            let labels = format!("{{result=\"{}\"}}", result.result());
-            (labels, get(&self.reloads[result as usize]))
+    /// Whether the books balance, the configuration and the version.
+    fn state(&mut self) {
+        let pipelines = self.labels.pipelines.iter();
+        let imbalance = pipelines.map(|of| {
+            let books = self.metrics.books(of.signal);
+            (label([("signal", of.signal.name())]), books.imbalance())
         });
-        text.counter("otelagent_config_reloads", "", &reloads);
-        let [since, fingerprint] = &self.configured;
-        let name = "otelagent_config_last_success_timestamp";
-        text.gauge(name, "_seconds", &one(get(since)));
-        let labels = format!("{{fingerprint=\"{:016x}\"}}", get(fingerprint));
-        text.gauge("otelagent_config_info", "", &[(labels, 1)]);
-    }
-
-    fn process(&self, text: &mut Text<'_>) {
-        let version = format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
-        text.gauge("otelagent_build_info", "", &[(version, 1)]);
-        let (held, limit) = text.labels.memory;
-        text.gauge("otelagent_memory_held", "_bytes", &one(held));
-        text.gauge("otelagent_memory_limit", "_bytes", &one(limit));
-        let uptime = one(self.started.elapsed().as_secs());
-        text.counter("otelcol_process_uptime", "_seconds", &uptime);
-        let Some(usage) = Usage::now() else { return };
-        text.gauge("otelcol_process_memory_rss", "_bytes", &one(usage.resident));
-        let cpu = format!("{}.{:02}", usage.cpu_ticks / 100, usage.cpu_ticks % 100);
-        text.counter("otelcol_process_cpu_seconds", "", &one(cpu));
-        // The nearest there is to what Go's runtime tells under these names.
-        let heap = one(usage.anonymous);
-        text.gauge("otelcol_process_runtime_heap_alloc_bytes", "", &heap);
-        let mapped = one(usage.virtual_memory);
-        text.gauge(
-            "otelcol_process_runtime_total_sys_memory_bytes",
-            "",
-            &mapped,
-        );
+        let imbalance: Vec<_> = imbalance.collect();
+        self.family("otelagent_books_imbalance", "", Gauge, &imbalance);
+        let reloads = Reload::ALL.map(|result| {
+            let value = get(&self.metrics.reloads[result as usize]);
+            (label([("result", result.result())]), value)
+        });
+        self.family("otelagent_config_reloads", "", Counter, &reloads);
+        let fingerprint = format!("{:016x}", get(&self.metrics.configured[1]));
+        let info = [(label([("fingerprint", &fingerprint)]), 1)];
+        self.family("otelagent_config_info", "", Gauge, &info);
+        let build = [(label([("version", env!("CARGO_PKG_VERSION"))]), 1)];
+        self.family("otelagent_build_info", "", Gauge, &build);
     }
 }
 
-fn of_pipeline(pipeline: &PipelineLabels) -> String {
-    format!(
-        "{{data_type=\"{}\",exporter=\"{}\"}}",
-        pipeline.signal.name(),
-        pipeline.exporter
-    )
+fn label<const N: usize>(pairs: [(&str, &str); N]) -> String {
+    let pairs = pairs.map(|(name, value)| format!("{name}=\"{value}\""));
+    format!("{{{}}}", pairs.join(","))
+}
+
+fn pipeline(of: &PipelineLabels) -> String {
+    label([("data_type", of.signal.name()), ("exporter", &of.exporter)])
+}
+
+fn exporter(of: &PipelineLabels) -> String {
+    label([("exporter", &of.exporter)])
+}
+
+fn limiter(of: &PipelineLabels) -> String {
+    let id = of.processors.iter().find(|id| is_limiter(id));
+    label([("processor", id.map_or("memory_limiter", String::as_str))])
 }
 
 fn is_limiter(id: &str) -> bool {
     id.split('/').next() == Some("memory_limiter")
+}
+
+fn accepted(counts: &SignalCounts) -> u64 {
+    counts.accepted.iter().map(get).sum()
+}
+
+fn stored(counts: &SignalCounts, value: u64) -> Option<u64> {
+    (get(&counts.storage) > 0).then_some(value)
 }

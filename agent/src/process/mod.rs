@@ -19,7 +19,7 @@ use tracing::{error, warn};
 use self::agent::Options;
 use self::args::Command;
 use self::source::ConfigSource;
-use crate::config::{Config, fields};
+use crate::config::{Config, schema};
 use crate::logging::causes;
 
 /// Bad arguments or configuration.
@@ -38,7 +38,7 @@ pub fn main() -> ExitCode {
         }) => run(&config, grace, lame_duck),
         Ok(Command::Check(file)) => check(&file),
         Ok(Command::Reference) => {
-            print!("{}", fields::reference());
+            print!("{}", schema::reference());
             ExitCode::SUCCESS
         }
         Ok(Command::Ready) => ready(),

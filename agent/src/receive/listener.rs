@@ -63,7 +63,7 @@ pub(crate) enum ListenError {
     },
     #[error("TLS on {place}")]
     Tls {
-        place: config::Place,
+        place: config::BindAddress,
         #[source]
         source: TlsError,
     },
@@ -166,10 +166,10 @@ struct Handshakes {
 impl OtlpListener {
     /// Binds the configured socket and reads its certificates.
     pub(crate) async fn bind(
-        configured: &config::Listener,
+        configured: &config::ListenSocket,
         reuse_port: bool,
     ) -> Result<Self, ListenError> {
-        let place = &configured.place;
+        let place = &configured.address;
         let acceptor = |tls| Acceptor::new(tls, &place.to_string());
         let tls = configured.tls.as_ref().map(acceptor).transpose();
         let tls = tls.map_err(|source| ListenError::Tls {
@@ -177,8 +177,8 @@ impl OtlpListener {
             source,
         })?;
         let socket = match place {
-            config::Place::Tcp(address) => Socket::Tcp(bind(address, reuse_port).await?),
-            config::Place::Unix(path) => {
+            config::BindAddress::Tcp(address) => Socket::Tcp(bind(address, reuse_port).await?),
+            config::BindAddress::Unix(path) => {
                 let socket = UnixSocket::bind(path);
                 Socket::Unix(socket.map_err(|source| ListenError::Unix {
                     path: path.clone(),

@@ -10,7 +10,7 @@ use super::read_quota::ReadQuota;
 use super::refusal::Refusal;
 use super::request_body::ADVANCE;
 use crate::budget::{Budget, Permit};
-use crate::config::Receiver;
+use crate::config::ReceiverConfig;
 use crate::encoding::{self, DecodeError, Encoding};
 use crate::lock::lock;
 use crate::metrics::{Metrics, Refused, Transport};
@@ -89,7 +89,7 @@ pub(crate) struct OtlpReceiver {
     budget: Arc<Budget>,
     connections: Arc<ConnectionTable>,
     metrics: Arc<Metrics>,
-    pub(super) config: Receiver,
+    pub(super) config: ReceiverConfig,
 }
 
 impl OtlpReceiver {
@@ -99,7 +99,7 @@ impl OtlpReceiver {
         budget: Arc<Budget>,
         connections: Arc<ConnectionTable>,
         metrics: Arc<Metrics>,
-        config: &Receiver,
+        config: &ReceiverConfig,
     ) -> Arc<Self> {
         let mut by_signal = [const { None }; Signal::COUNT];
         for route in routes {

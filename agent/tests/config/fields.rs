@@ -1,16 +1,27 @@
-//! The table of fields against the reader, and against the documentation made of it.
+//! The schema against the reader, and against the documentation printed from it.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
-use otelagent_agent::config::fields::{Field, Treatment, fields, matches, reference};
-use otelagent_agent::config::{self, Protocol};
-use otlp_wire::Signal;
-use serde_json::Value;
+use otelagent_agent::config::schema::{Row, Rule, ValueKind, reference, rows};
+use otelagent_agent::config::{self, Config, Problem, Protocol};
+use otelagent_agent::scan::Signal;
+use serde_json::{Value, json};
 
 const FULL: &str = include_str!("full.yaml");
 
 fn tree() -> Value {
-    serde_saphyr::from_str(FULL).unwrap()
+    static TREE: LazyLock<Value> = LazyLock::new(|| serde_saphyr::from_str(FULL).unwrap());
+    TREE.clone()
+}
+
+/// Whether a name of the schema stands for the name of a component or setting.
+fn covers(pattern: &str, name: &str) -> bool {
+    let name = name.split('/').next().unwrap();
+    match pattern.split_once('*') {
+        Some((start, end)) => name.starts_with(start) && name.ends_with(end),
+        None => name == pattern,
+    }
 }
 
 /// The mapping a row's last name belongs into, one for each component the row is about.
@@ -24,7 +35,7 @@ fn parents<'v>(tree: &'v mut Value, path: &[&str]) -> Vec<&'v mut Value> {
     let children: Vec<&mut Value> = match tree {
         Value::Object(entries) => entries
             .iter_mut()
-            .filter(|(key, _)| matches(name.trim_end_matches("[]"), key.split('/').next().unwrap()))
+            .filter(|(key, _)| covers(name.trim_end_matches("[]"), key))
             .map(|(_, value)| value)
             .collect(),
         _ => Vec::new(),
@@ -39,12 +50,12 @@ fn parents<'v>(tree: &'v mut Value, path: &[&str]) -> Vec<&'v mut Value> {
     children.flat_map(|child| parents(child, rest)).collect()
 }
 
-/// The full document with one field set, for every component that may have it.
-fn with(field: &Field, value: &Value) -> Vec<String> {
-    let path: Vec<_> = field.path.split('.').collect();
+/// The full document with one setting, for every component that may have it.
+fn with(row: &Row, value: &Value) -> Vec<String> {
+    let path: Vec<_> = row.path.split('.').collect();
     let key = *path.last().unwrap();
     let count = parents(&mut tree(), &path).len();
-    assert!(count > 0, "no place for {} in full.yaml", field.path);
+    assert!(count > 0, "no place for {} in full.yaml", row.path);
     (0..count)
         .map(|number| {
             let mut tree = tree();
@@ -58,14 +69,26 @@ fn with(field: &Field, value: &Value) -> Vec<String> {
         .collect()
 }
 
-fn of(treatment: &str) -> Vec<&'static Field> {
-    let name = |field: &Field| match field.treatment {
-        Treatment::Taken => "taken",
-        Treatment::Ignored => "ignored",
-        Treatment::Only(_) => "only",
-        Treatment::Refused => "refused",
+/// Whether full.yaml sets it, for whichever component.
+fn is_set(row: &Row) -> bool {
+    let path: Vec<_> = row.path.split('.').collect();
+    let key = *path.last().unwrap();
+    let mut tree = tree();
+    let parents = parents(&mut tree, &path);
+    parents.into_iter().any(|parent| parent.get(key).is_some())
+}
+
+fn rows_where(rule: impl Fn(&Rule) -> bool) -> Vec<Row> {
+    let rows = rows().into_iter();
+    rows.filter(|row| rule(&row.setting.rule)).collect()
+}
+
+fn value_rows() -> Vec<(Row, ValueKind)> {
+    let kind = |row: Row| match row.setting.rule {
+        Rule::Value(kind) => Some((row, kind)),
+        _ => None,
     };
-    fields().filter(|field| name(field) == treatment).collect()
+    rows().into_iter().filter_map(kind).collect()
 }
 
 #[test]
@@ -103,63 +126,101 @@ fn a_file_with_every_field_is_taken() {
     );
 }
 
-#[test]
-fn every_field_the_reader_asks_for_is_in_the_table() {
-    for (shape, _) in config::asked(FULL) {
-        let depth = shape.split('.').count();
-        let known = fields().any(|field| {
-            let names: Vec<_> = field.path.split('.').collect();
-            match names.get(..depth) {
-                Some(beginning) if names.len() > depth => {
-                    matches(&beginning.join(".").replace("[]", ""), &shape)
-                        || matches(&beginning.join("."), &shape)
-                }
-                _ => field.treatment == Treatment::Taken && matches(field.path, &shape),
-            }
-        });
-        assert!(known, "no row says that `{shape}` is taken: config/fields");
+/// What a value can be changed to; none for a word without an alternative.
+fn alternatives(kind: ValueKind) -> Vec<Value> {
+    match kind {
+        ValueKind::Flag => vec![true.into(), false.into()],
+        ValueKind::Duration => vec!["7s".into()],
+        ValueKind::Whole(low, ..) => vec![(low + 7).into()],
+        ValueKind::Number(low, _) => vec![(low + 0.25).into()],
+        ValueKind::Word(&[_]) => Vec::new(),
+        ValueKind::Word(words) => words.iter().map(|word| (*word).into()).collect(),
+        ValueKind::Text(_) | ValueKind::NonEmpty(_) => {
+            vec![
+                "/other".into(),
+                "0700".into(),
+                "https://other:1".into(),
+                "other:1".into(),
+            ]
+        }
+        ValueKind::Scalar => vec!["other".into()],
+        ValueKind::Ids(_) => vec![json!([]), json!(["stdout"])],
+        ValueKind::Strings => vec![json!({"x-other": "b"})],
     }
 }
 
 #[test]
-fn every_field_the_table_says_is_taken_is_read() {
-    let asked = config::asked(FULL);
-    for field in of("taken") {
-        let read = asked
-            .iter()
-            .any(|(shape, there)| *there && matches(field.path, shape));
+fn every_accepted_setting_changes_the_configuration() {
+    let full: Result<Config, Vec<Problem>> = config::check(FULL);
+    for (row, kind) in value_rows() {
+        assert!(is_set(&row), "{} is not in full.yaml", row.path);
+        let alternatives = alternatives(kind);
+        let mut documents = alternatives.iter().flat_map(|value| with(&row, value));
+        let matters = documents.any(|yaml| config::check(&yaml) != full);
         assert!(
-            read,
-            "{} is not read, or not in tests/config/full.yaml",
-            field.path
+            matters || alternatives.is_empty(),
+            "{} is not read",
+            row.path
         );
     }
 }
 
 #[test]
-fn every_field_the_table_says_is_ignored_is_in_the_full_file() {
-    for field in of("ignored").into_iter().chain(of("only")) {
-        let path: Vec<_> = field.path.split('.').collect();
-        let key = *path.last().unwrap();
-        let mut tree = tree();
-        let there = parents(&mut tree, &path)
-            .into_iter()
-            .any(|parent| parent.get(key).is_some());
-        assert!(there, "{} is not in tests/config/full.yaml", field.path);
+fn every_default_is_a_valid_value_and_what_leaving_it_out_means() {
+    for (row, kind) in value_rows() {
+        let default = row.setting.default;
+        if default.is_empty() || !row.setting.default_in_words.is_empty() {
+            continue;
+        }
+        let value = match kind {
+            ValueKind::Duration
+            | ValueKind::Word(_)
+            | ValueKind::Text(_)
+            | ValueKind::NonEmpty(_) => default.into(),
+            _ => serde_json::from_str(&default.replace("[stderr]", "[\"stderr\"]")).unwrap(),
+        };
+        let absent = with(&row, &Value::Null);
+        let mut documents = with(&row, &value).into_iter().zip(absent);
+        let same =
+            documents.any(|(written, absent)| config::check(&written) == config::check(&absent));
+        assert!(same, "{}", row.path);
+    }
+}
+
+#[test]
+fn every_value_of_another_type_is_refused_where_it_stands() {
+    for (row, kind) in value_rows() {
+        for yaml in with(&row, &json!({"a": [1]})) {
+            let problems = config::check(&yaml).unwrap_err();
+            let name = row.path.rsplit('.').next().unwrap();
+            let at_fault = |problem: &Problem| problem.path.contains(name);
+            assert!(
+                problems.iter().any(at_fault),
+                "{} {kind:?}: {problems:?}",
+                row.path
+            );
+        }
+    }
+}
+
+#[test]
+fn every_ignored_setting_is_in_the_full_file() {
+    for row in rows_where(|rule| matches!(rule, Rule::Ignored | Rule::Only(_))) {
+        assert!(is_set(&row), "{} is not in full.yaml", row.path);
     }
 }
 
 #[test]
 fn what_the_table_refuses_is_refused_with_its_reason() {
-    for field in of("refused") {
-        for yaml in with(field, &Value::Bool(true)) {
+    for row in rows_where(|rule| matches!(rule, Rule::Refused)) {
+        for yaml in with(&row, &Value::Bool(true)) {
             let problems = config::check(&yaml).unwrap_err();
             assert_eq!(problems.len(), 1, "{problems:?}");
-            assert_eq!(problems[0].message, field.meaning);
+            assert_eq!(problems[0].message, row.setting.meaning);
         }
     }
-    for field in of("only") {
-        for yaml in with(field, &Value::String("something else".into())) {
+    for row in rows_where(|rule| matches!(rule, Rule::Only(_))) {
+        for yaml in with(&row, &Value::String("something else".into())) {
             let problems = config::check(&yaml).unwrap_err();
             assert_eq!(problems.len(), 1, "{problems:?}");
             assert!(

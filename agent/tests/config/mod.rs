@@ -181,7 +181,7 @@ fn what_is_left_out_has_the_documented_default() {
         .receiver
         .listen
         .iter()
-        .map(|listener| listener.place.to_string())
+        .map(|listener| listener.address.to_string())
         .collect();
     assert_eq!(listen, ["localhost:4317", "localhost:4318"]);
     let exporter = &config.exporters[0];

@@ -20,8 +20,8 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "timeout: 10s",
         "timeout: 10s\n    colour: red",
-        "exporters.otlp_grpc.colour: is not supported here; known are tls, endpoint, compression, timeout, \
-          user_agent, authority, headers, sending_queue, retry_on_failure",
+        "exporters.otlp_grpc.colour: is not supported here; known are endpoint, timeout, user_agent, authority, tls, \
+          compression, headers, sending_queue, retry_on_failure",
     ),
     (
         "timeout: 10s",
@@ -32,24 +32,24 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "timeout: 10s",
         "timeout: 10s\n    authority: http://a",
-        "exporters.otlp_grpc.authority: `http://a` is not a host, with a port or without",
+        "exporters.otlp_grpc.authority: `http://a` is not a host, with or without a port",
     ),
     (
         "timeout: 10s",
         "timeout: 10s\n    traces_endpoint: http://a",
-        "exporters.otlp_grpc.traces_endpoint: is not supported here; known are tls, endpoint, compression, timeout, \
-          user_agent, authority, headers, sending_queue, retry_on_failure",
+        "exporters.otlp_grpc.traces_endpoint: is not supported here; known are endpoint, timeout, user_agent, authority, tls, \
+          compression, headers, sending_queue, retry_on_failure",
     ),
     (
         "grpc: {",
         "grpc: {include_metadata: true, ",
-        "receivers.otlp.protocols.grpc.include_metadata: only `false` is supported: headers of clients are not kept \
-          beside telemetry",
+        "receivers.otlp.protocols.grpc.include_metadata: only `false` is supported: the headers of clients are not kept \
+          with their telemetry",
     ),
     (
         "http: {",
         "http: {cors: {allowed_origins: ['*']}, ",
-        "receivers.otlp.protocols.http.cors: browsers cannot send to this agent; let a collector take their telemetry",
+        "receivers.otlp.protocols.http.cors: browsers cannot send to this agent; let a collector receive their telemetry",
     ),
     (
         "http: {",
@@ -90,7 +90,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "readers: [",
         "address: 'localhost:8888', readers: [",
-        "service.telemetry.metrics.address: is gone from the collector, too; use readers",
+        "service.telemetry.metrics.address: the collector no longer supports it either; use readers",
     ),
     (
         "${env:OTELAGENT_NODE_NAME}",
@@ -141,13 +141,13 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "endpoint: http://otel",
         "tls: {cipher_suites: [TLS_RSA]}\n    endpoint: https://otel",
-        "exporters.otlp_grpc.tls.cipher_suites: is not supported; only suites without known weakness are spoken, \
+        "exporters.otlp_grpc.tls.cipher_suites: is not supported; the agent uses only suites without known weaknesses, \
           set min_version instead",
     ),
     (
         "endpoint: http://otel",
         "tls: {curve_preferences: [P521]}\n    endpoint: https://otel",
-        "exporters.otlp_grpc.tls.curve_preferences: is not supported; X25519, P-256 and P-384 are spoken, in this order",
+        "exporters.otlp_grpc.tls.curve_preferences: is not supported; the agent offers X25519, P-256 and P-384, in this order",
     ),
     (
         "endpoint: http://otel",
@@ -167,7 +167,8 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "block_on_overflow: false",
         "block_on_overflow: true",
-        "exporters.otlp_grpc.sending_queue.block_on_overflow: is not supported; a full queue answers retryable at once",
+        "exporters.otlp_grpc.sending_queue.block_on_overflow: only `false` is supported: a full queue answers at once that the client may \
+          retry",
     ),
     (
         "block_on_overflow: false",
@@ -187,7 +188,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "enabled: true, sizer",
         "enabled: false, sizer",
-        "exporters.otlp_grpc.sending_queue.enabled: the queue cannot be switched off",
+        "exporters.otlp_grpc.sending_queue.enabled: only `true` is supported: the queue cannot be switched off",
     ),
     (
         "min_size: 3145728",
@@ -207,7 +208,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "x-tenant: a",
         "x-tenant: \"a\\nb\"",
-        "exporters.otlp_grpc.headers.x-tenant: holds characters a header value cannot carry",
+        "exporters.otlp_grpc.headers.x-tenant: contains characters that a header value cannot have",
     ),
     (
         "0.0.0.0:4317",
@@ -217,7 +218,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "0.0.0.0:4318",
         "0.0.0.0:4317",
-        "receivers.otlp.protocols.http.endpoint: is already taken by the other protocol; one port takes both \
+        "receivers.otlp.protocols.http.endpoint: is already used by the other protocol; one port accepts both \
           protocols, leave the other section out",
     ),
     (
@@ -228,7 +229,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "grpc: {",
         "grpc: {tls: {client_ca_file: a}, ",
-        "receivers.otlp.protocols.grpc.tls.cert_file: is missing; a server proves who it is",
+        "receivers.otlp.protocols.grpc.tls.cert_file: is missing; a server needs a certificate",
     ),
     (
         "grpc: {",
@@ -249,7 +250,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "grpc: {endpoint: \"0.0.0.0:4317\"}",
         "grpc: {transport: unix}",
-        "receivers.otlp.protocols.grpc.endpoint: is missing; name the socket's path",
+        "receivers.otlp.protocols.grpc.endpoint: is missing; name the path of the socket",
     ),
     (
         "grpc: {endpoint: \"0.0.0.0:4317\"}",
@@ -310,7 +311,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "    traces: {receivers: [otlp], processors: [memory_limiter, resource/attributes, resource/host]",
         "    profiles: {receivers: [otlp], processors: [memory_limiter, resource/attributes]",
-        "service.pipelines.profiles.processors[1]: `resource/attributes` cannot be used for profiles, which pass as they are",
+        "service.pipelines.profiles.processors[1]: `resource/attributes` cannot be used for profiles, which pass unchanged",
     ),
     (
         "    traces: {",

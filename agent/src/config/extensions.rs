@@ -1,0 +1,102 @@
+//! `extensions`: `health_check` and `file_storage`, and queues that use a storage. Must not know how a queue is kept.
+
+use super::model::{Exporter, Health, Storage};
+use super::section::Section;
+use super::units;
+
+/// What an extension is for.
+pub(super) enum Extension {
+    Health(Health),
+    Storage(Storage),
+    /// Something this agent has no use for.
+    Idle,
+}
+
+pub(super) fn read(extensions: &Section<'_>) -> Vec<(String, Extension)> {
+    let components = extensions.components().into_iter();
+    components
+        .map(|(id, kind, section)| {
+            let extension = match kind {
+                "file_storage" => Extension::Storage(storage(id, &section)),
+                "health_check" => Extension::Health(health(&section)),
+                _ => Extension::Idle,
+            };
+            (id.to_owned(), extension)
+        })
+        .collect()
+}
+
+fn health(section: &Section<'_>) -> Health {
+    let listen = section.parsed("endpoint", units::address, units::opaque_address);
+    let path = section.parsed("path", units::absolute_path, str::to_owned);
+    Health {
+        listen: listen.unwrap_or_else(|| units::opaque_address("")),
+        path: path.unwrap_or_default(),
+    }
+}
+
+fn storage(id: &str, section: &Section<'_>) -> Storage {
+    let permissions = section.parsed("directory_permissions", permissions, |_| 0o750);
+    Storage {
+        id: id.to_owned(),
+        directory: section.get("directory"),
+        create_directory: section.get("create_directory"),
+        directory_permissions: permissions.unwrap_or_default(),
+        fsync: section.get("fsync"),
+        max_size: section.get("max_size"),
+    }
+}
+
+fn permissions(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| (0o700..=0o777).contains(mode))
+        .ok_or_else(|| format!("`{text}` is not an octal mode of 0700 to 0777; write \"0750\""))
+}
+
+/// The storage that a `sending_queue` names.
+pub(super) fn storage_of(
+    queue: &Section<'_>,
+    extensions: &[(String, Extension)],
+) -> Option<Storage> {
+    let name: String = queue.given("storage")?;
+    let named = extensions.iter().find(|(id, _)| *id == name);
+    if let Some((_, Extension::Storage(storage))) = named {
+        return Some(storage.clone());
+    }
+    let message = format!("`{name}` is not defined under extensions as a file_storage");
+    queue.problem("storage", message);
+    None
+}
+
+/// What exporters, storages and `service.extensions` say together.
+pub(super) fn check_storages(service: &Section<'_>, exporters: &[Exporter], in_service: &[&str]) {
+    for exporter in exporters {
+        let Some(storage) = &exporter.storage else {
+            continue;
+        };
+        let (id, retry) = (&storage.id, &exporter.retry);
+        if !in_service.contains(&id.as_str()) {
+            let message = format!(
+                "`{id}` is missing; the queue of {} is kept there",
+                exporter.id
+            );
+            service.problem("extensions", message);
+        }
+        let path = format!("exporters.{}.retry_on_failure", exporter.id);
+        if !retry.enabled {
+            service.findings().warn(
+                &format!("{path}.enabled"),
+                "is false: a batch that fails once is LOST although the queue is on disk",
+            );
+        } else if !retry.max_elapsed_time.is_zero() {
+            let message = format!(
+                "is {:?}: an upstream that is away for longer LOSES telemetry although the queue is on disk; write 0s \
+                 to keep it",
+                retry.max_elapsed_time
+            );
+            let path = format!("{path}.max_elapsed_time");
+            service.findings().warn(&path, &message);
+        }
+    }
+}
