@@ -159,10 +159,10 @@ pub(crate) async fn ensure(
         && let Err(refusal) = prove(context, valid, engine, &rendered, &recipe).await?
     {
         let message = format!(
-            "a new policy failed its proof and was not bound; the previous one stays: {refusal}"
+            "a new policy failed its verification and was not bound; the previous one stays active: {refusal}"
         );
         return Ok(unchanged(InjectionState::Failed {
-            reason: "ProofFailed",
+            reason: "VerificationFailed",
             message,
         }));
     }
@@ -381,9 +381,9 @@ async fn show(
         context.remember_probe(&valid.uid, Some(state));
         return Ok(InjectionState::Active);
     };
-    let message = format!("a pod created by dry-run was not injected: {refusal}");
+    let message = format!("a dry-run pod was not injected: {refusal}");
     Ok(InjectionState::Failed {
-        reason: "NotInForce",
+        reason: "NotActive",
         message,
     })
 }
@@ -405,9 +405,9 @@ pub(crate) async fn show_standing(
         context.remember_probe(&uid, Some(state));
         return Ok(InjectionState::Active);
     }
-    let message = format!("a pod created by dry-run was not injected as it should be: {seen}");
+    let message = format!("a dry-run pod was not injected with the active recipe: {seen}");
     Ok(InjectionState::Failed {
-        reason: "NotInForce",
+        reason: "NotActive",
         message,
     })
 }

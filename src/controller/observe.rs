@@ -15,7 +15,8 @@ use otelagent_core::build::{Environment, ValidAgent, build, template_label};
 use otelagent_core::inject::Selection;
 use otelagent_core::names;
 use otelagent_core::pods::{Coverage, LivePod, PodReport, Serving, count};
-use otelagent_core::switching::{AgentPod, AgentWorkload, MaxUnready, NodeState, WorkloadState};
+use otelagent_core::quantity::MaxUnready;
+use otelagent_core::switching::{AgentPod, AgentWorkload, NodeState, WorkloadState};
 
 /// What is in force for one `OtelAgent`, as found on its binding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -15,7 +15,7 @@ pub mod build;
 pub mod inject;
 pub mod names;
 pub mod pods;
-mod quantity;
+pub mod quantity;
 pub mod restart;
 pub mod status;
 pub mod switching;

@@ -6,7 +6,7 @@ use super::environment::Environment;
 use super::ownership::ObjectOwner;
 use crate::inject::Selection;
 use crate::names;
-use crate::switching::MaxUnready;
+use crate::quantity::MaxUnready;
 use otelagent_api::{Mode, OtelAgentSpec, Restart};
 
 /// An `OtelAgent` whose spec is valid. Only [`validate`](super::validate()) makes one.

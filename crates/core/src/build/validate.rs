@@ -16,8 +16,7 @@ use super::modes::topology;
 use super::valid_agent::{AgentConfiguration, OwnPorts, ValidAgent};
 use crate::inject::policy::{self, PolicyInput};
 use crate::inject::{Namespaces, Selection};
-use crate::quantity::{self, MIB, no_nodes};
-use crate::switching::MaxUnready;
+use crate::quantity::{self, MIB, MaxUnready, no_nodes};
 use otelagent_api::{Mode, OnFailure, OtelAgent, OtelAgentSpec, Routing, Switchover};
 
 /// Bytes of configuration a pod can carry: its annotations may take 262144 together, keys and others' included.
