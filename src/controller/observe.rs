@@ -37,7 +37,13 @@ pub(crate) fn observe<'a>(
     let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
     let admission = admission_objects(&context.stores, agent);
     let active = active(context, &admission);
-    let winners = winners(context, agent);
+    // Of one that is too many in its namespace it does not matter whose pods it would take.
+    let is_platform = context.environment.is_platform(&namespace);
+    let winners = if is_platform || older(&context.stores, agent) < MAX_PER_NAMESPACE {
+        winners(context, agent)
+    } else {
+        Vec::new()
+    };
     let exclusions = exclusion::exclusions(&winners);
     let selection = match valid {
         Some(valid) => valid.selection.clone(),

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use otelagent_agent::config::schema::{Row, Rule, ValueKind, reference, rows};
 use otelagent_agent::config::{self, Config, Problem, Protocol};
-use otelagent_agent::scan::Signal;
+use otlp_wire::Signal;
 use serde_json::{Value, json};
 
 const FULL: &str = include_str!("full.yaml");

@@ -71,6 +71,42 @@ pub(crate) fn no_nodes(value: &IntOrString) -> bool {
     matches!(value, IntOrString::Int(0)) || *value == IntOrString::String("0%".into())
 }
 
+/// How many nodes may be without a ready agent when a mode starts to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxUnready {
+    /// A count.
+    Nodes(usize),
+    /// Percent of the nodes that should have an agent, rounded down.
+    Percent(u8),
+}
+
+impl Default for MaxUnready {
+    fn default() -> Self {
+        Self::Nodes(0)
+    }
+}
+
+impl MaxUnready {
+    /// A count such as `3` or a percentage such as `5%`, as users write them; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.strip_suffix('%') {
+            None => text.parse().ok().map(Self::Nodes),
+            Some(percent) => {
+                let percent = percent.parse().ok().filter(|percent| *percent <= 100);
+                percent.map(Self::Percent)
+            }
+        }
+    }
+
+    /// The count, if `desired` nodes should have an agent.
+    pub fn of(self, desired: usize) -> usize {
+        match self {
+            Self::Nodes(nodes) => nodes,
+            Self::Percent(percent) => desired.saturating_mul(percent.into()) / 100,
+        }
+    }
+}
+
 /// Thousandths of a processor of an amount such as `50m`, `1` or `0.5`.
 pub(crate) fn millicores(text: &str) -> Option<u64> {
     if let Some(milli) = text.strip_suffix('m') {
@@ -224,6 +260,15 @@ mod tests {
             ("0.5", "0.6"),
         ] {
             assert!(!same(a, b), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_nodes_is_a_count_or_a_percentage() {
+        assert_eq!(MaxUnready::parse("3"), Some(MaxUnready::Nodes(3)));
+        assert_eq!(MaxUnready::parse("5%"), Some(MaxUnready::Percent(5)));
+        for wrong in ["", "-1", "101%", "5 %", "%", "a few"] {
+            assert_eq!(MaxUnready::parse(wrong), None, "{wrong}");
         }
     }
 }

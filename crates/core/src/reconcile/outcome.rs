@@ -11,8 +11,9 @@ use crate::build::{Desired, Problem};
 use crate::inject::Recipe;
 use crate::inject::limits::breach;
 use crate::pods::Serving;
+use crate::quantity::MaxUnready;
 use crate::status::{Facts, InjectionState, NamespaceLimit, Upgrade};
-use crate::switching::{self, MaxUnready, WorkloadState};
+use crate::switching::{self, WorkloadState};
 
 /// When a settled object is reconciled again though nothing changed.
 const RESYNC: Duration = Duration::from_mins(5);

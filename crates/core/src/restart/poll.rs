@@ -62,9 +62,9 @@ impl NewPods<'_> {
     }
 }
 
-/// Which of the candidates to look at now, at most `most`, beginning after the one that was looked at
-/// last so that all get their turn. While no further one may be restarted only those are looked at of
-/// which nothing is known.
+/// Which candidates to read now, at most `most`. Reading starts after the candidate that was read last, so
+/// that every one has its turn. While the limit of restarts is reached, only candidates without a verdict
+/// are read.
 pub fn next_to_poll<'a>(
     candidates: &'a BTreeSet<WorkloadRef>,
     known: &BTreeMap<WorkloadRef, Verdict>,
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn all_candidates_get_their_turn_and_while_places_are_taken_only_unknown_ones_are_read() {
+    fn every_candidate_is_read_in_turn_and_only_unknown_ones_at_the_limit() {
         let mut candidates: BTreeSet<WorkloadRef> = ["a", "b", "c", "d"].map(owner).into();
         candidates.insert(WorkloadRef {
             kind: "Pod".into(),
@@ -112,7 +112,7 @@ mod tests {
 
         let rolls = Workload {
             owner: owner("z"),
-            state: State::Unsettled("it rolls".into()),
+            state: State::Unsettled("its rollout is in progress".into()),
             not_restartable: None,
             restarted_for: None,
             guards: Vec::new(),
