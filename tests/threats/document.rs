@@ -48,7 +48,12 @@ fn a_line_without_a_test_says_that_it_is_not_defended_or_does_not_apply() {
         if number.parse::<u8>().is_err() {
             continue;
         }
-        let words = ["Not defended", "Does not apply", "Out of reach", "By setting"];
+        let words = [
+            "Not defended",
+            "Does not apply",
+            "Out of reach",
+            "By setting",
+        ];
         let says = words.iter().any(|word| rest.contains(word));
         assert!(rest.contains("::") || says, "{first}: {rest}");
     }

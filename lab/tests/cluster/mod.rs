@@ -4,6 +4,10 @@
 //! One cluster serves all tests of this module but those of other addresses, one test at a time: host ports can
 //! be held once only.
 //! Each test leaves the cluster as it found it.
+//!
+//! With `make test-kubeconfig` it is the cluster that `KUBECONFIG` names: of two nodes or more, with the images of
+//! `make test-images` on them, and there to be thrown away, for every `OtelAgent` is deleted. What a test needs of the
+//! bed beyond that it asks [`World::bed`] for.
 
 mod api;
 mod durable;
@@ -110,6 +114,19 @@ fn world_on(what: &str, place: &'static Place) -> Option<World> {
 }
 
 impl World {
+    /// The bed, for what can only be done to one; `None` on a cluster that is not ours, where the test is listed as
+    /// skipped.
+    fn bed(&self, what: &str, doing: &'static str) -> Option<&Bed> {
+        match self.cluster.bed(doing) {
+            Ok(bed) => Some(bed),
+            Err(error) => {
+                let why = error.to_string();
+                assert!(testbed::skip(what, &why), "{what}: {why}");
+                None
+            }
+        }
+    }
+
     /// Makes an `OtelAgent` of the platform namespace that selects one namespace's pods; `spec` is YAML
     /// flow content such as `mode: Sidecar`.
     fn agent(&self, name: &str, selects: &str, spec: &str) {
