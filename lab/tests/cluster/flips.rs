@@ -7,12 +7,13 @@ use std::time::Duration;
 use demo::account::{Account, settle};
 use demo::apps::{self, App};
 use demo::follow::Follower;
+use demo::wait::{Seen, until};
 use serde_json::{Value, json};
 
-use super::{World, condition, world};
+use super::{PATIENCE, World, condition, world};
 
 /// How long telemetry may take to the ledger before it counts as lost.
-const ARRIVAL: Duration = Duration::from_secs(30);
+const ARRIVAL: Duration = Duration::from_mins(1);
 
 /// Applications that send all signals, and what became of them.
 struct Load<'a> {
@@ -33,8 +34,12 @@ impl<'a> Load<'a> {
         });
         apps::apply(&world.kubectl, &apps).unwrap();
         let follower = Follower::new(&world.kubectl, namespace);
-        // Until every program has spoken.
-        sleep(Duration::from_secs(4));
+        until("every program has spoken", PATIENCE, || {
+            let said = follower.said();
+            let speaking = said.values().filter(|said| said.report.made > 0).count();
+            Ok(Seen::check(speaking == 4, format!("{said:?}")))
+        })
+        .unwrap();
         Self {
             world,
             namespace,

@@ -33,7 +33,7 @@ use std::time::Duration;
 use demo::Kubectl;
 use demo::wait::{Seen, until};
 use demo::{images, steps};
-use serde_json::Value;
+use serde_json::{Value, json};
 use testbed::{Addresses, Bed, Cluster};
 
 /// How long anything may take to come about.
@@ -224,6 +224,29 @@ impl World {
         if let Cluster::Bed(bed) = self.cluster {
             testbed::down(bed.name()).expect("the end of the bed");
         }
+    }
+
+    /// What would become of a pod that is created in a namespace of applications, which takes restricted pods only.
+    fn dry_run_pod(&self, namespace: &str) -> demo::Result<Value> {
+        let overrides = json!({"spec": {
+            "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{
+                "name": "asking",
+                "image": "none",
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+            }],
+        }});
+        let text = self.kubectl.run(&[
+            "run",
+            "asking",
+            &format!("--overrides={overrides}"),
+            "--image=none",
+            "--dry-run=server",
+            "--output=json",
+            "--namespace",
+            namespace,
+        ])?;
+        Ok(serde_json::from_str(&text).expect("a pod"))
     }
 
     /// Ends a namespace of applications, without waiting for it.
