@@ -1,7 +1,7 @@
 # Everything a developer types. `make` alone lists it.
 #
-# Wanted on the machine: rustup and Go 1.26 or newer. What else is missing on Debian is installed by whoever
-# needs it, if that may be (root).
+# The product (the workspace of this directory) builds, lints and tests with rustup alone. What works on clusters
+# (the workspace in lab) needs Go 1.26 or newer too. On Debian, a target that runs as root installs what else it needs.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -21,6 +21,8 @@ TRIPLE := $(shell uname -m)-unknown-linux-gnu
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/otelagent-tools
 DENY_VERSION := 0.20.2
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+ACTIONLINT_VERSION := 1.7.12
+ACTIONLINT := $(TOOLS)/actionlint-$(ACTIONLINT_VERSION)/actionlint
 
 # Where tests note what this machine could not run.
 SKIPS := $(abspath $(TARGET))/skipped.txt
@@ -33,7 +35,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: prerequisites ## Build everything for development
+build: rust ## Build everything for development
 	$(CARGO) build --workspace --locked
 	$(CARGO) build $(LAB) --workspace --locked
 
@@ -55,7 +57,7 @@ images: prerequisites ## Build the operator's and the agent's image, as OCI tars
 	ls -sh $(TARGET)/images/otelagent-*.tar
 
 .PHONY: test
-test: lint ## Everything that must hold: lint, then all tests, then what this machine could not run
+test: lint lint-lab ## Everything that must hold: lint, then all tests, then what this machine could not run
 	$(call heading,'tests')
 	@rm -f $(SKIPS); touch $(SKIPS); failed=0; \
 	OTELAGENT_SKIP_LOG=$(SKIPS) $(CARGO) test --workspace --locked --no-fail-fast 2>&1 | tee $(TEST_LOG) || failed=1; \
@@ -85,7 +87,7 @@ FUZZ_COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 
     -Cllvm-args=-sanitizer-coverage-trace-compares
 
 .PHONY: fuzz
-fuzz: prerequisites ## Fuzz everything in the agent that parses bytes, FUZZ_SECONDS each (60), two at a time
+fuzz: rust ## Fuzz everything in the agent that parses bytes, FUZZ_SECONDS each (60), two at a time
 	$(call heading,'build the fuzz targets')
 	cd $(FUZZ) && RUSTFLAGS='$(FUZZ_COVERAGE)' $(CARGO) build --release --locked --bins --quiet \
 	    --target $(TRIPLE) --target-dir $(FUZZ_BUILD)
@@ -103,16 +105,30 @@ fuzz-short: FUZZ_SECONDS := 6
 fuzz-short: fuzz ## The same for six seconds each, which is part of make test
 
 .PHONY: lint
-lint: prerequisites format clippy deny generated ## What needs no cluster: format, clippy, dependencies, generated files
+lint: rust format sizes clippy doc cycles deny generated ## The product without its tests: format, clippy, docs, import cycles, dependencies, generated files
+
+.PHONY: lint-lab
+lint-lab: prerequisites format-lab clippy-lab deny-lab workflows ## The same of lab, and the workflows; needs Go
 
 .PHONY: format
 format:
 	$(call heading,'format')
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --check --manifest-path agent/fuzz/Cargo.toml
+
+.PHONY: format-lab
+format-lab:
+	$(call heading,'format of lab')
 	$(CARGO) fmt --all --check --manifest-path lab/Cargo.toml
 	$(CARGO) fmt --all --check --manifest-path lab/apps/Cargo.toml
-	$(CARGO) fmt --check --manifest-path agent/fuzz/Cargo.toml
-	files=$$(gofmt -l lab/apps); if [ -n "$$files" ]; then echo "run gofmt -w $$files"; exit 1; fi
+	files=$$(gofmt -l lab); if [ -n "$$files" ]; then echo "run gofmt -w $$files"; exit 1; fi
+
+# clippy.toml has the limit of a function.
+.PHONY: sizes
+sizes:
+	$(call heading,'files of at most 600 lines')
+	files=$$(find src crates agent tests lab -name target -prune -o -name '*.rs' -exec awk 'FNR == 601 {print FILENAME}' {} +); \
+	    if [ -n "$$files" ]; then echo 'split these files, which have more than 600 lines:'; echo "$$files"; exit 1; fi
 
 .PHONY: clippy
 clippy:
@@ -120,19 +136,54 @@ clippy:
 	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
 	@# What the operator uses of the agent; the workspace as a whole always builds all of it.
 	$(CARGO) clippy --package otelagent-agent --no-default-features --locked -- --deny warnings
+
+.PHONY: clippy-lab
+clippy-lab:
+	$(call heading,'clippy of lab')
 	$(CARGO) clippy $(LAB) --workspace --all-targets --locked -- --deny warnings
 	$(CARGO) clippy $(APPS) --all-targets --locked -- --deny warnings
+
+# Nothing is published, so that documentation always holds private items and may link to them.
+.PHONY: doc
+doc:
+	$(call heading,'documentation')
+	RUSTDOCFLAGS='--deny warnings --allow rustdoc::private-intra-doc-links' $(CARGO) doc --workspace --no-deps --document-private-items --locked --quiet
+
+.PHONY: workflows
+workflows: $(ACTIONLINT)
+	$(call heading,'workflows')
+	$(ACTIONLINT) -shellcheck= -pyflakes= $(wildcard .github/workflows/*.yml)
+
+$(ACTIONLINT):
+	$(call heading,'build actionlint $(ACTIONLINT_VERSION)')
+	mkdir -p $(@D)
+	GOBIN=$(@D) go install github.com/rhysd/actionlint/cmd/actionlint@v$(ACTIONLINT_VERSION)
+
+.PHONY: cycles
+cycles:
+	$(call heading,'import cycles')
+	$(CARGO) run $(LAB) --quiet --locked --package import-cycles -- Cargo.toml
 
 .PHONY: deny
 deny: $(DENY)
 	$(call heading,'dependencies')
-	$(DENY) --locked check --hide-inclusion-graph bans licenses sources
-	$(call heading,'advisories')
-	@if timeout 120 $(DENY) fetch db > $(TOOLS)/fetch.log 2>&1; then \
-	    $(DENY) --locked check --disable-fetch --hide-inclusion-graph advisories; \
+	$(call check-dependencies,deny.toml,Cargo.toml)
+
+.PHONY: deny-lab
+deny-lab: $(DENY)
+	$(call heading,'dependencies of lab')
+	$(call check-dependencies,lab/deny.toml,lab/Cargo.toml)
+
+# The two files: what is allowed, and the workspace. Advisories where their database can be fetched.
+define check-dependencies
+	$(DENY) --locked --config $(1) --manifest-path $(2) --workspace check --hide-inclusion-graph bans licenses sources
+	@if timeout 120 $(DENY) --config $(1) --manifest-path $(2) fetch db > $(TOOLS)/fetch.log 2>&1; then \
+	    $(DENY) --locked --config $(1) --manifest-path $(2) --workspace \
+	        check --disable-fetch --hide-inclusion-graph advisories; \
 	else \
-	    echo 'not checked: the advisory database cannot be fetched from here'; \
+	    echo 'advisories not checked: their database cannot be fetched from here'; \
 	fi
+endef
 
 # A debug build: it runs for two seconds, and an optimized one would take minutes to build.
 $(DENY):
@@ -150,12 +201,12 @@ generated:
 	    --exact config::fields::the_documentation_holds_the_reference_as_the_code_has_it
 
 .PHONY: crd
-crd: prerequisites ## Write the CRD anew from the Rust types
+crd: rust ## Write the CRD anew from the Rust types
 	$(CARGO) run --quiet --locked --package otelagent-operator -- crd > $(TARGET)/otelagents.yaml
 	mv $(TARGET)/otelagents.yaml crds/otelagents.yaml
 
 .PHONY: pin-release
-pin-release: prerequisites ## Pin what this release renders; say why it differs in docs/upgrading.md
+pin-release: rust ## Pin what this release renders; say why it differs in docs/upgrading.md
 	OTELAGENT_PIN_RELEASE=1 $(CARGO) test --quiet --locked --package otelagent-operator --test tests -- \
 	    --exact pure::releases::this_release_renders_what_is_pinned_for_it
 
@@ -172,7 +223,7 @@ switch-matrix: prerequisites ## Make all 20 switches under load, and write what 
 	@$(CARGO) run $(LAB) --quiet --locked --package demo -- matrix --document docs/switching.md $(MATRIX)
 
 .PHONY: agent-demo
-agent-demo: prerequisites ## Watch the agent alone at work: rates, memory and CPU in the terminal
+agent-demo: rust ## Watch the agent alone at work: rates, memory and CPU in the terminal
 	@$(CARGO) build --quiet --release --locked --package otelagent-agent
 	@$(CARGO) run $(LAB) --quiet --locked --package agent-demo -- --agent $(TARGET)/release/otelagent-agent $(DEMO_ARGS)
 
@@ -217,11 +268,14 @@ clean: ## Remove what was built here; the caches of the test bed and of tools st
 	$(CARGO) clean
 
 .PHONY: prerequisites
-prerequisites:
-	@command -v cargo > /dev/null || { echo 'cargo is missing: install rustup, which brings the toolchain of rust-toolchain.toml'; exit 1; }
+prerequisites: rust
 	@command -v go > /dev/null || { echo 'go is missing: install Go 1.26 or newer'; exit 1; }
 	@go version | awk '{split(substr($$3, 3), v, "."); exit !(v[1] > 1 || v[1] == 1 && v[2] >= 26)}' \
 	    || { echo "$$(go version) is too old: install Go 1.26 or newer"; exit 1; }
+
+.PHONY: rust
+rust:
+	@command -v cargo > /dev/null || { echo 'cargo is missing: install rustup, which brings the toolchain of rust-toolchain.toml'; exit 1; }
 	@command -v cc > /dev/null || { \
 	    [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
 	        || { echo 'cc is missing: on Debian, sudo apt-get install build-essential'; exit 1; }; \
