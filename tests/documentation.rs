@@ -125,6 +125,31 @@ fn every_named_file_and_function_exists() {
     assert_none(&missing, "named in a page, and not in the repository");
 }
 
+#[test]
+fn every_named_make_target_exists() {
+    let makefile = text("Makefile");
+    let mut missing = Vec::new();
+    let mut named = 0;
+    for page in pages() {
+        let text = fs::read_to_string(repository().join(&page)).unwrap();
+        let in_text = text.split('`').skip(1).step_by(2);
+        for command in in_text.chain(text.lines().map(str::trim)) {
+            let Some(rest) = command.strip_prefix("make ") else {
+                continue;
+            };
+            let target = rest.split_whitespace().next().unwrap_or_default();
+            named += 1;
+            if !makefile.contains(&format!("\n{target}: "))
+                && !makefile.contains(&format!("\n{target}:\n"))
+            {
+                missing.push(format!("{}: make {target}", page.display()));
+            }
+        }
+    }
+    assert!(named > 20, "{named} targets");
+    assert_none(&missing, "targets that the Makefile does not have");
+}
+
 /// The product's source in a file or a folder, without its tests, as one line without white space.
 fn source(path: &Path) -> String {
     if path.is_dir() {

@@ -3,3 +3,4 @@
 mod document;
 mod grants;
 mod manifests;
+mod workflows;
