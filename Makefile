@@ -26,7 +26,8 @@ ACTIONLINT := $(TOOLS)/actionlint-$(ACTIONLINT_VERSION)/actionlint
 
 # Where tests note what this machine could not run.
 SKIPS := $(abspath $(TARGET))/skipped.txt
-TEST_LOG := $(abspath $(TARGET))/test.log
+# A log for each lane of tests.
+TEST_LOGS := $(abspath $(TARGET))/test-logs
 
 heading = @printf '\n== %s  %s\n' "$$(date +%T)" $(1)
 
@@ -56,26 +57,65 @@ images: prerequisites ## Build the operator's and the agent's image, as OCI tars
 	done
 	ls -sh $(TARGET)/images/otelagent-*.tar
 
+# The Kubernetes releases whose API servers tests can run on. A change is tested on the oldest, which knows the
+# fewest fields and kinds and has the webhook engine alone, and on the newest, where everything else is tested, too.
+# Each of the others costs five minutes of compilation on a fresh machine, and what it refuses one of these two has
+# refused so far: test-full has them all, and so has the public workflow, each in a job of its own (test-api).
+ALL_RELEASES := 1.33 1.35 1.36 1.37
+RELEASES ?= 1.33 1.37
+# Those with the policy engine.
+POLICY_RELEASES := 1.36 1.37
+
+.PHONY: test-unit
+test-unit: rust ## The product's own tests: no root, no Go, no cluster (3 minutes)
+	$(call heading,'tests of the product')
+	$(CARGO) test --workspace --locked --no-fail-fast
+
 .PHONY: test
-test: lint lint-lab ## Everything that must hold: lint, then all tests, then what this machine could not run
+test: lint lint-lab ## Everything that a change must pass: lint, all tests side by side, then what this machine could not run
 	$(call heading,'tests')
 	@rm -f $(SKIPS); touch $(SKIPS); failed=0; \
-	OTELAGENT_SKIP_LOG=$(SKIPS) $(CARGO) test --workspace --locked --no-fail-fast 2>&1 | tee $(TEST_LOG) || failed=1; \
-	OTELAGENT_SKIP_LOG=$(SKIPS) $(CARGO) test $(LAB) --workspace --locked --no-fail-fast 2>&1 | tee -a $(TEST_LOG) || failed=1; \
-	$(CARGO) test $(APPS) --locked 2>&1 | tee -a $(TEST_LOG) || failed=1; \
-	$(MAKE) --no-print-directory fuzz-short || failed=1; \
+	CARGO='$(CARGO)' TARGET=$(abspath $(TARGET)) LOGS=$(TEST_LOGS) SKIPS=$(SKIPS) \
+	    RELEASES='$(RELEASES)' ALL_RELEASES='$(ALL_RELEASES)' lab/run-tests || failed=1; \
 	printf '\n== %s  not run here\n' "$$(date +%T)"; \
-	sed -n 's/^test \(.*\) \.\.\. ignored.*/otelagent-skip: \1: marked as ignored/p' $(TEST_LOG) >> $(SKIPS); \
+	sed -n 's/^[0-9:]* *[a-z]* *test \(.*\) \.\.\. ignored.*/otelagent-skip: \1: marked as ignored/p' \
+	    $(TEST_LOGS)/*.log >> $(SKIPS); \
 	sort --unique --output=$(SKIPS) $(SKIPS); \
 	if [ ! -s $(SKIPS) ]; then echo 'nothing'; \
 	elif cat $(SKIPS); [ "$${CI:-}" = true ]; then echo 'In CI that is a failure: nobody would notice.'; failed=1; fi; \
-	awk -v here="$$(wc -l < $(SKIPS))" '/^test result:/ {passed += $$4; failed += $$6} \
-	    END {printf "\n%d passed, %d failed, %d skipped\n", passed, failed, here}' $(TEST_LOG); \
+	awk -v here="$$(wc -l < $(SKIPS))" 'sub(/.*test result: /, "") {passed += $$2; failed += $$4} \
+	    END {printf "\n%d passed, %d failed, %d skipped\n", passed, failed, here}' $(TEST_LOGS)/*.log; \
 	exit $$failed
 
 .PHONY: test-full
-test-full: ## The same with what takes long: a crash and an error at every write of the controller, 500 edits of a running object
-	OTELAGENT_FULL=1 $(MAKE) --no-print-directory test
+test-full: ## The same with what takes long: all releases, images as shipped, a crash and an error at every write of the controller, 500 edits of a running object
+	OTELAGENT_FULL=1 OTELAGENT_SHIPPED=1 $(MAKE) --no-print-directory test RELEASES='$(ALL_RELEASES)'
+
+KUBERNETES ?= 1.37
+# The tests that are of one release end with it, as in _on_1_33.
+API_TESTS = $(if $(filter $(KUBERNETES),$(POLICY_RELEASES)),servers:: inject::,_$(subst .,_,$(KUBERNETES))) \
+    $(foreach release,$(filter-out $(KUBERNETES),$(ALL_RELEASES)),--skip _$(subst .,_,$(release)))
+
+.PHONY: test-api
+test-api: prerequisites ## The tests on one API server without nodes, of release KUBERNETES (1.37): what is shipped, and injection
+	$(if $(filter $(KUBERNETES),$(ALL_RELEASES)),,$(error KUBERNETES is one of $(ALL_RELEASES)))
+	$(call heading,'tests on Kubernetes $(KUBERNETES)')
+	$(CARGO) test $(LAB) --locked --package testbed --test releases -- _$(subst .,_,$(KUBERNETES))
+	OTELAGENT_KUBERNETES=$(KUBERNETES) $(CARGO) test $(LAB) --locked --package lab-tests -- $(API_TESTS)
+
+# Cluster tests that need nodes of the bed's own: they read its audit log, cut a node's power, restart its API server,
+# or choose its addresses.
+OWN_NODES := cluster::rest:: a_node_that_loses_power a_restarted_api_server where_addresses_are where_all_addresses
+
+.PHONY: test-kubeconfig
+test-kubeconfig: prerequisites ## Cluster tests on the cluster that KUBECONFIG names, which must be there to be thrown away
+	@[ -n "$${KUBECONFIG:-}" ] || { echo 'KUBECONFIG names no cluster'; exit 1; }
+	$(call heading,'tests on the cluster of KUBECONFIG')
+	$(CARGO) test $(LAB) --locked --package lab-tests -- cluster:: $(addprefix --skip ,$(OWN_NODES)) --test-threads=1
+
+.PHONY: test-images
+test-images: prerequisites ## Build the images that test-kubeconfig needs on the cluster's nodes, and list their files
+	@$(CARGO) run $(LAB) --quiet --locked --package demo -- images
 
 # libFuzzer needs no nightly toolchain where no sanitizer is asked for: these options are stable.
 FUZZ := agent/fuzz
@@ -212,6 +252,8 @@ pin-release: rust ## Pin what this release renders; say why it differs in docs/u
 
 .PHONY: demo
 demo: prerequisites ## Watch spans arrive while the topology is switched through every mode; leaves the cluster up
+	@echo 'On two processors this takes some 14 minutes the first time, in which Kubernetes and all images are built,'
+	@echo 'and 3 minutes from then on.'
 	@$(CARGO) run $(LAB) --quiet --locked --package demo -- up
 
 .PHONY: demo-down
@@ -220,12 +262,13 @@ demo-down: prerequisites ## Remove the demo's cluster
 
 .PHONY: switch-matrix
 switch-matrix: prerequisites ## Make all 20 switches under load, and write what was lost into docs/switching.md (7 minutes)
-	@$(CARGO) run $(LAB) --quiet --locked --package demo -- matrix --document docs/switching.md $(MATRIX)
+	@OTELAGENT_SHIPPED=1 $(CARGO) run $(LAB) --quiet --locked --package demo -- matrix --document docs/switching.md $(MATRIX)
 
 .PHONY: agent-demo
 agent-demo: rust ## Watch the agent alone at work: rates, memory and CPU in the terminal
-	@$(CARGO) build --quiet --release --locked --package otelagent-agent
-	@$(CARGO) run $(LAB) --quiet --locked --package agent-demo -- --agent $(TARGET)/release/otelagent-agent $(DEMO_ARGS)
+	@echo 'The first build takes a minute or two. It is a quick one: as shipped, the agent takes less memory and CPU.'
+	@$(CARGO) build --quiet --profile quick --locked --package otelagent-agent
+	@$(CARGO) run $(LAB) --quiet --profile quick --locked --package agent-demo -- --agent $(TARGET)/quick/otelagent-agent $(DEMO_ARGS)
 
 .PHONY: reference
 reference: ## Write the configuration reference of docs/agent.md anew from the code

@@ -1,4 +1,6 @@
-//! How much of what takes long is tried, the same for all tests.
+//! How much of what takes long is tried, and on which release, the same for all tests.
+
+use testbed::KubernetesVersion;
 
 /// Whether everything is, as in `make test-full`.
 pub(crate) fn is_full() -> bool {
@@ -16,4 +18,12 @@ pub(crate) fn is_wanted(words: &str) -> bool {
 /// fails then fails because of the change that was made.
 pub(crate) fn seed() -> String {
     std::env::var("OTELAGENT_SEED").unwrap_or_else(|_| "2".into())
+}
+
+/// The release of the API server for tests that are not about one: the newest, unless `OTELAGENT_KUBERNETES` names
+/// another.
+pub(crate) fn release() -> KubernetesVersion {
+    let named = std::env::var("OTELAGENT_KUBERNETES").ok();
+    let named = named.filter(|named| !named.is_empty());
+    named.map_or_else(KubernetesVersion::default, |named| named.parse().unwrap())
 }

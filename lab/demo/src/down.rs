@@ -8,7 +8,7 @@ use crate::up::BED;
 
 /// Ends the demo's bed; on somebody else's cluster, removes the demo's objects.
 pub(crate) fn down(show: &Show) -> Result<()> {
-    if std::env::var_os("KUBECONFIG").is_none_or(|value| value.is_empty()) {
+    if !Cluster::is_named() {
         let was_up = show.step("bed removed", || {
             Ok(testbed::down(&BED.parse::<BedName>()?)?)
         })?;

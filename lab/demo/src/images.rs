@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
 use testbed::image::ImageSpec;
 use testbed::parts::{Part, ensure};
@@ -28,55 +29,87 @@ pub const LEDGER: &str = "otelagent-test/ledger:1";
 /// An OpenTelemetry Collector.
 pub const COLLECTOR: &str = "otelagent-test/otelcol:1";
 
+/// The profile of what is built to be tried: quick to build, and otherwise as what is shipped.
+const QUICK: &str = "quick";
+
 /// Linked in whole, since the images contain nothing else.
 const STATIC: &str = "-C target-feature=+crt-static";
 
 /// Builds everything that changed, and returns the image files. Where `OTELAGENT_IMAGES` names a
 /// directory, its files are taken as they are and nothing is built.
 pub fn ensure_all() -> Result<Vec<PathBuf>> {
+    ensure_beside(|| Ok(()))
+}
+
+/// The same beside other work, which is that of the Go compiler, too: where one compiler has too little to do for
+/// all processors, the other goes on.
+pub fn ensure_beside(work: impl FnOnce() -> Result<()> + Send) -> Result<Vec<PathBuf>> {
     if let Some(directory) = chosen() {
+        work()?;
         return prebuilt(Path::new(&directory));
     }
-    let target = target_directory();
-    let product = |what, profile, package| cargo(what, repository(), &target, profile, &[package]);
-    let operator = product("the operator", "operator", "otelagent-operator")?;
-    let agent = product("the agent", "release", "otelagent-agent")?;
-    let apps = repository().join("lab/apps");
-    let programs = ["rust-sdk", "ledger"];
-    let app = cargo(
-        "the test applications",
-        &apps,
-        &target.join("apps"),
-        "release",
-        &programs,
-    )?;
-    let go_sdk = target.join("apps/go-sdk");
-    go_build_static(&apps.join("go-sdk"), &go_sdk)?;
+    thread::scope(|scope| {
+        let by_go = scope.spawn(|| {
+            work()?;
+            let go_sdk = target_directory().join("go-sdk");
+            go_build_static(&apps_directory().join("go-sdk"), &go_sdk)?;
+            let collector = ensure(Part::Collector)?;
+            Ok::<_, Error>([
+                put_binary(GO_SDK, go_sdk)?,
+                put_binary(COLLECTOR, collector)?,
+            ])
+        });
+        let by_cargo = by_cargo();
+        let by_go = by_go.join();
+        let by_go = by_go.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let mut images = by_cargo?;
+        images.extend(by_go?);
+        Ok(images)
+    })
+}
 
-    let images = target.join("images");
-    let write = |name: &str, binary: PathBuf| write(&images, name, binary);
+/// The images of what is written in Rust. In one profile, and applications beside the product, most of what they
+/// need is compiled once.
+fn by_cargo() -> Result<Vec<PathBuf>> {
+    let (operator, agent) = ("otelagent-operator", "otelagent-agent");
+    let product = |profile, packages: &[&str]| cargo(repository(), profile, packages);
+    let directories = if is_shipped() {
+        [
+            product("operator", &[operator])?,
+            product("release", &[agent])?,
+        ]
+    } else {
+        let directory = product(QUICK, &[operator, agent])?;
+        [directory.clone(), directory]
+    };
+    let apps = cargo(&apps_directory(), QUICK, &["rust-sdk", "ledger"])?;
     Ok(vec![
-        write(OPERATOR, operator.join("otelagent-operator"))?,
-        write(AGENT, agent.join("otelagent-agent"))?,
-        write(RUST_SDK, app.join("rust-sdk"))?,
-        write(LEDGER, app.join("ledger"))?,
-        write(GO_SDK, go_sdk)?,
-        write(COLLECTOR, ensure(Part::Collector)?)?,
+        put_binary(OPERATOR, directories[0].join(operator))?,
+        put_binary(AGENT, directories[1].join(agent))?,
+        put_binary(RUST_SDK, apps.join("rust-sdk"))?,
+        put_binary(LEDGER, apps.join("ledger"))?,
     ])
+}
+
+/// Whether images are built as they are shipped, which takes minutes more.
+fn is_shipped() -> bool {
+    env::var("OTELAGENT_SHIPPED").is_ok_and(|value| value == "1")
+}
+
+fn apps_directory() -> PathBuf {
+    repository().join("lab/apps")
 }
 
 /// A program of the product as it is built for development, for tests that start it as a process.
 pub fn program(package: &str) -> Result<PathBuf> {
-    let target = target_directory();
-    run(package, build(repository(), &target, "dev", &[package]))?;
-    Ok(target.join("debug").join(package))
+    run(build(repository(), "dev", &[package]), package)?;
+    Ok(target_directory().join("debug").join(package))
 }
 
 /// The operator as it is shipped, for measurements of the process.
 pub fn shipped_operator() -> Result<PathBuf> {
     let package = "otelagent-operator";
-    let target = target_directory();
-    Ok(cargo(package, repository(), &target, "operator", &[package])?.join(package))
+    Ok(cargo(repository(), "operator", &[package])?.join(package))
 }
 
 /// The directory whose images are taken as they are, where there is one.
@@ -115,34 +148,28 @@ pub(crate) fn target_directory() -> PathBuf {
 }
 
 /// Builds packages of a workspace into static binaries, and returns the directory they are in.
-fn cargo(
-    what: &str,
-    workspace: &Path,
-    target: &Path,
-    profile: &str,
-    packages: &[&str],
-) -> Result<PathBuf> {
+fn cargo(workspace: &Path, profile: &str, packages: &[&str]) -> Result<PathBuf> {
     // Naming the target keeps the flags away from build scripts, and this build away from others.
     let triple = format!("{}-unknown-linux-gnu", env::consts::ARCH);
-    let mut build = build(workspace, target, profile, packages);
+    let mut build = build(workspace, profile, packages);
     build.args(["--target", &triple]).env("RUSTFLAGS", STATIC);
-    run(what, build)?;
-    Ok(target.join(triple).join(profile))
+    run(build, &packages.join(" and "))?;
+    Ok(target_directory().join(triple).join(profile))
 }
 
-fn build(workspace: &Path, target: &Path, profile: &str, packages: &[&str]) -> Command {
+fn build(workspace: &Path, profile: &str, packages: &[&str]) -> Command {
     let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     build
         .current_dir(workspace)
         .args(["build", "--profile", profile, "--locked", "--target-dir"])
-        .arg(target)
+        .arg(target_directory())
         .args(packages.iter().flat_map(|package| ["--package", package]))
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     build
 }
 
-fn run(what: &str, mut build: Command) -> Result<()> {
+fn run(mut build: Command, what: &str) -> Result<()> {
     if stderr().is_terminal() {
         // Cargo's own progress says more than any summary.
         build.stderr(Stdio::inherit());
@@ -162,7 +189,7 @@ fn run(what: &str, mut build: Command) -> Result<()> {
 }
 
 /// Writes the image of one static binary.
-fn write(directory: &Path, name: &str, binary: PathBuf) -> Result<PathBuf> {
+fn put_binary(name: &str, binary: PathBuf) -> Result<PathBuf> {
     let inner = binary.file_name().unwrap_or_default().to_string_lossy();
     let inner = format!("/{inner}");
     let spec = ImageSpec {
@@ -172,11 +199,12 @@ fn write(directory: &Path, name: &str, binary: PathBuf) -> Result<PathBuf> {
         ca_bundle: true,
         ..ImageSpec::default()
     };
-    put(directory, &spec)
+    put(&spec)
 }
 
 /// Writes an image; a file that would be the same is left as it is.
-pub(crate) fn put(directory: &Path, spec: &ImageSpec) -> Result<PathBuf> {
+pub(crate) fn put(spec: &ImageSpec) -> Result<PathBuf> {
+    let directory = target_directory().join("images");
     let file = spec.name.replace(['/', ':'], "-");
     let tar = directory.join(format!("{file}.tar"));
     // Tests may build at the same time as the demo.

@@ -25,16 +25,31 @@ struct Cli {
 enum Action {
     /// Bring everything up, tour the topologies, and leave it up.
     Up,
+    /// Build every image of the demo and of the cluster tests, and list the files.
+    Images,
     /// Make every switch between two topologies under load, and write down what became of the telemetry.
     Matrix(matrix::Options),
     /// Remove all of it.
     Down,
 }
 
+fn list_images() -> demo::Result<()> {
+    let python = if demo::python::obstacle().is_none() {
+        demo::python::ensure()?
+    } else {
+        None
+    };
+    for file in demo::images::ensure_all()?.into_iter().chain(python) {
+        println!("{}", file.display());
+    }
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let show = Show::new();
     let result = match Cli::parse().command {
         Action::Up => up::up(&show),
+        Action::Images => list_images(),
         Action::Matrix(options) => matrix::matrix(&show, &options),
         Action::Down => down::down(&show),
     };

@@ -38,14 +38,14 @@ pub fn ensure() -> Result<Option<PathBuf>> {
     if images::chosen().is_some() {
         return Ok(None);
     }
-    let target = images::target_directory();
-    let folder = target.join(format!("python-sdk-{}", std::process::id()));
-    let made = make(&folder, &target.join("images"));
+    let folder = format!("python-sdk-{}", std::process::id());
+    let folder = images::target_directory().join(folder);
+    let made = make(&folder);
     let _ = fs::remove_dir_all(&folder);
     made.map(Some)
 }
 
-fn make(folder: &Path, directory: &Path) -> Result<PathBuf> {
+fn make(folder: &Path) -> Result<PathBuf> {
     let _ = fs::remove_dir_all(folder);
     let script = repository().join("lab/apps/python-sdk/bundle.py");
     eprintln!("demo: lay out the program in Python ...");
@@ -70,7 +70,7 @@ fn make(folder: &Path, directory: &Path) -> Result<PathBuf> {
     };
     let environment = ENVIRONMENT.map(|(name, value)| (name.to_owned(), value.to_owned()));
     spec.env.extend(environment);
-    images::put(directory, &spec)
+    images::put(&spec)
 }
 
 /// Every file of a folder, with its place in the image.

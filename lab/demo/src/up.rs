@@ -5,7 +5,7 @@ use std::time::Duration;
 use demo::steps::{self, Topology};
 use demo::tally::Tracker;
 use demo::{Kubectl, Result, apps, images};
-use testbed::{Bed, BedName, Cluster};
+use testbed::{Bed, BedName, Builder, Cluster};
 
 use crate::show::Show;
 
@@ -38,8 +38,16 @@ const TOUR: [(Topology, &str); 4] = [
 /// Tells the story.
 pub(crate) fn up(show: &Show) -> Result<()> {
     show.chapter("From nothing to a cluster");
-    let tars = show.step("images built", images::ensure_all)?;
-    let (cluster, words) = cluster(show)?;
+    let bed = Bed::builder().name(BED).nodes(NODES);
+    let tars = show.step("images and the cluster's programs built", || {
+        images::ensure_beside(|| {
+            if Cluster::is_named() {
+                return Ok(());
+            }
+            Ok(bed.prepare()?)
+        })
+    })?;
+    let (cluster, words) = cluster(show, bed)?;
     let kubectl = Kubectl::new(&cluster.kubectl()?);
     println!("   cluster: {words}");
     if matches!(cluster, Cluster::Bed(_)) {
@@ -115,14 +123,13 @@ fn picture(show: &Show, kubectl: &Kubectl, tracker: &mut Tracker, now: Topology)
 
 /// The cluster: the one of `KUBECONFIG`, or a new one that stays. What an earlier run left goes first: it may run
 /// older images of the same names.
-fn cluster(show: &Show) -> Result<(Cluster, String)> {
-    let external = std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty());
-    if !external && Bed::attach(BED).is_ok() {
+fn cluster(show: &Show, bed: Builder) -> Result<(Cluster, String)> {
+    if !Cluster::is_named() && Bed::attach(BED).is_ok() {
         show.step("the bed of an earlier run removed", || {
             Ok(testbed::down(&BED.parse::<BedName>()?)?)
         })?;
     }
-    let mut cluster = Cluster::from_env_or_bed(Bed::builder().name(BED).nodes(NODES))?;
+    let mut cluster = Cluster::from_env_or_bed(bed)?;
     if let Cluster::Bed(bed) = &mut cluster {
         bed.keep()?;
     }

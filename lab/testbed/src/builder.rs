@@ -84,17 +84,18 @@ impl Builder {
         self
     }
 
-    /// Brings the bed up: builds what is missing, starts everything and waits until pods can run.
-    pub fn start(self) -> Result<Bed> {
-        let name = self.bed_name()?;
-        if self.options.nodes > MAX_NODES {
+    /// Checks that this machine can run the bed, and builds what is missing for it. [`Builder::start`] does so
+    /// itself; a caller that has other things to build does it beside them.
+    pub fn prepare(&self) -> Result<()> {
+        let options = &self.options;
+        if options.nodes > MAX_NODES {
             return Err(Error::Invalid(format!(
                 "{} nodes are too many; a bed has at most {MAX_NODES}",
-                self.options.nodes
+                options.nodes
             )));
         }
-        check_release(&self.options)?;
-        simulated::check_options(&self.options)?;
+        check_release(options)?;
+        simulated::check_options(options)?;
         if !rustix::process::geteuid().is_root() {
             return Err(Error::Missing {
                 what: "the right to make network namespaces and control groups".to_owned(),
@@ -102,14 +103,20 @@ impl Builder {
             });
         }
         packages::ensure(packages::BED)?;
-        if self.options.nodes > 0 {
+        if options.nodes > 0 {
             packages::ensure(packages::NODE)?;
         }
-        parts::ensure_all(self.options.kubernetes, self.options.nodes > 0)?;
-        if self.options.simulated_nodes > 0 {
-            parts::ensure_for(Part::Kwok, self.options.kubernetes)?;
+        parts::ensure_all(options.kubernetes, options.nodes > 0)?;
+        if options.simulated_nodes > 0 {
+            parts::ensure_for(Part::Kwok, options.kubernetes)?;
         }
+        Ok(())
+    }
 
+    /// Brings the bed up: builds what is missing, starts everything and waits until pods can run.
+    pub fn start(self) -> Result<Bed> {
+        let name = self.bed_name()?;
+        self.prepare()?;
         let step = Step::short(format!(
             "start bed {name}: Kubernetes {}, {} nodes",
             self.options.kubernetes.release(),

@@ -6,12 +6,19 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
+
 use crate::bed::Bed;
 use crate::builder::Builder;
 use crate::command::{command, run};
 use crate::error::{Error, Result};
 use crate::parts::{Part, ensure};
 use crate::progress::say;
+
+fn named() -> Option<PathBuf> {
+    let named = env::var_os("KUBECONFIG").filter(|value| !value.is_empty());
+    named.map(PathBuf::from)
+}
 
 /// Where to run.
 pub enum Cluster {
@@ -27,10 +34,9 @@ pub enum Cluster {
 impl Cluster {
     /// The cluster that `KUBECONFIG` names if it is set and not empty, else a new bed.
     pub fn from_env_or_bed(builder: Builder) -> Result<Self> {
-        let Some(named) = env::var_os("KUBECONFIG").filter(|value| !value.is_empty()) else {
+        let Some(kubeconfig) = named() else {
             return builder.start().map(|bed| Self::Bed(Box::new(bed)));
         };
-        let kubeconfig = PathBuf::from(named);
         if !kubeconfig.is_file() {
             return Err(Error::Invalid(format!(
                 "KUBECONFIG names {}, which is no file; name one file, or unset it to use a bed",
@@ -42,6 +48,11 @@ impl Cluster {
             kubeconfig.display()
         ));
         Ok(Self::External { kubeconfig })
+    }
+
+    /// Whether `KUBECONFIG` names a cluster.
+    pub fn is_named() -> bool {
+        named().is_some()
     }
 
     /// The kubeconfig.
@@ -64,14 +75,18 @@ impl Cluster {
         }
     }
 
-    /// The nodes' names.
+    /// The names of the nodes that take any pod. Of a cluster that is not ours these are those without taints: its
+    /// control plane may be nodes, too.
     pub fn node_names(&self) -> Result<Vec<String>> {
         match self {
             Self::Bed(bed) => Ok(bed.node_names()),
             Self::External { .. } => {
-                let names = "jsonpath={.items[*].metadata.name}";
-                let answer = run(self.kubectl()?.args(["get", "nodes", "--output", names]))?;
-                Ok(answer.split_whitespace().map(str::to_owned).collect())
+                let answer = run(self.kubectl()?.args(["get", "nodes", "--output=json"]))?;
+                let nodes: Value = serde_json::from_str(&answer)?;
+                let nodes = nodes["items"].as_array().into_iter().flatten();
+                let open = nodes.filter(|node| node["spec"].get("taints").is_none());
+                let names = open.filter_map(|node| node["metadata"]["name"].as_str());
+                Ok(names.map(str::to_owned).collect())
             }
         }
     }

@@ -125,9 +125,9 @@ enum Action {
         /// The Kubernetes release.
         #[arg(long, default_value_t)]
         kubernetes: KubernetesVersion,
-        /// Also the OpenTelemetry Collector.
+        /// Also what is no part of a cluster, or not of every one: the OpenTelemetry Collector, kwok and h2spec.
         #[arg(long)]
-        collector: bool,
+        extras: bool,
     },
     /// Write an image from static binaries.
     Image(ImageArgs),
@@ -167,13 +167,12 @@ fn run(action: Action) -> Result<ExitCode> {
         Action::Kubeconfig { named } => print(&attach(&named)?.kubeconfig().display().to_string())?,
         Action::Kubectl { named, args } => return kubectl(&attach(&named)?, &args),
         Action::Logs { named, component } => logs(&named, component)?,
-        Action::Build {
-            kubernetes,
-            collector,
-        } => {
+        Action::Build { kubernetes, extras } => {
             parts::ensure_all(kubernetes, kubernetes.has_nodes())?;
-            if collector {
-                parts::ensure_for(Part::Collector, kubernetes)?;
+            for part in [Part::Collector, Part::Kwok, Part::H2spec] {
+                if extras {
+                    parts::ensure_for(part, kubernetes)?;
+                }
             }
             print("every part is there")?;
         }

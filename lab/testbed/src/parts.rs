@@ -6,6 +6,7 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use sha2::{Digest, Sha256};
 
@@ -78,6 +79,7 @@ enum Source {
     /// A main package of a pinned module; tags; variables to stamp with the version.
     Go {
         module: GoModule,
+        /// The main package; "." where the module has one of ours.
         package: String,
         tags: &'static str,
         stamps: Vec<(String, String)>,
@@ -114,6 +116,18 @@ impl Part {
         }
     }
 
+    fn is_of_kubernetes(self) -> bool {
+        matches!(
+            self,
+            Self::KubeApiserver
+                | Self::Kubectl
+                | Self::KubeControllerManager
+                | Self::KubeScheduler
+                | Self::Kubelet
+                | Self::KubeProxy
+        )
+    }
+
     /// The release of this part in a bed of a release.
     fn release(self, bed: KubernetesVersion) -> KubernetesVersion {
         match self {
@@ -137,7 +151,7 @@ impl Part {
         };
         match self {
             Self::Etcd => plain(pins::ETCD, "go.etcd.io/etcd/server/v3"),
-            Self::CoreDns => plain(pins::COREDNS, "github.com/coredns/coredns"),
+            Self::CoreDns => plain(pins::COREDNS, "."),
             Self::Containerd | Self::ContainerdShim | Self::Ctr => Source::Go {
                 module: pins::CONTAINERD,
                 package: format!("github.com/containerd/containerd/v2/cmd/{}", self.binary()),
@@ -184,11 +198,7 @@ impl Part {
                 &["version", "--client"],
                 format!("Client Version: {}\n", kubernetes.release()),
             )),
-            Self::KubeApiserver
-            | Self::KubeControllerManager
-            | Self::KubeScheduler
-            | Self::Kubelet
-            | Self::KubeProxy => Some((
+            _ if self.is_of_kubernetes() => Some((
                 &["--version"],
                 format!("Kubernetes {}\n", kubernetes.release()),
             )),
@@ -230,10 +240,25 @@ pub fn ensure_for(part: Part, kubernetes: KubernetesVersion) -> Result<PathBuf> 
     Ok(binary)
 }
 
-/// Makes sure all parts are there; with `nodes` also those only nodes need.
+/// Makes sure all parts are there; with `nodes` also those only nodes need. What is of Kubernetes is built beside
+/// everything else: the one shares what it compiles, and linking leaves a processor to the other.
 pub fn ensure_all(kubernetes: KubernetesVersion, nodes: bool) -> Result<()> {
+    let all = CONTROL_PLANE.iter().chain(if nodes { NODE } else { &[] });
+    let (of_kubernetes, others): (Vec<Part>, Vec<Part>) =
+        all.partition(|part| part.is_of_kubernetes());
+    thread::scope(|scope| {
+        let others = scope.spawn(move || ensure_each(&others, kubernetes));
+        let result = ensure_each(&of_kubernetes, kubernetes);
+        let others = others
+            .join()
+            .unwrap_or_else(|_| Err(Error::Invalid("a build panicked".to_owned())));
+        result.and(others)
+    })
+}
+
+fn ensure_each(parts: &[Part], kubernetes: KubernetesVersion) -> Result<()> {
     let cache = cache_root()?;
-    for part in CONTROL_PLANE.iter().chain(if nodes { NODE } else { &[] }) {
+    for part in parts {
         let binary = ensure_for(*part, kubernetes)?;
         if !binary.starts_with(&cache) {
             say(&format!("use {}", binary.display()));
@@ -249,7 +274,10 @@ impl Source {
             Self::Go { module, stamps, .. } => (
                 module.name,
                 module.version,
-                format!("{}{}{stamps:?}", module.go_mod, module.go_sum),
+                format!(
+                    "{}{}{}{stamps:?}",
+                    module.go_mod, module.go_sum, module.main_go
+                ),
             ),
             Self::PauseC { module } => ("pause", module.version, module.go_sum.to_owned()),
             Self::Collector => (
@@ -315,6 +343,9 @@ fn unpack(module: GoModule, dir: &Path) -> Result<PathBuf> {
     make_dir(&place)?;
     write(&place.join("go.mod"), module.go_mod)?;
     write(&place.join("go.sum"), module.go_sum)?;
+    if !module.main_go.is_empty() {
+        write(&place.join("main.go"), module.main_go)?;
+    }
     Ok(place)
 }
 

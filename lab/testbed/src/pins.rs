@@ -81,6 +81,7 @@ impl KubernetesVersion {
             version: self.release(),
             go_mod,
             go_sum,
+            main_go: "",
         }
     }
 }
@@ -122,6 +123,8 @@ pub(crate) struct GoModule {
     pub(crate) version: &'static str,
     pub(crate) go_mod: &'static str,
     pub(crate) go_sum: &'static str,
+    /// A main package of ours, where the module's own would link too much.
+    pub(crate) main_go: &'static str,
 }
 
 macro_rules! module {
@@ -131,6 +134,7 @@ macro_rules! module {
             version: $version,
             go_mod: include_str!(concat!("../parts/", $name, "/go.mod")),
             go_sum: include_str!(concat!("../parts/", $name, "/go.sum")),
+            main_go: "",
         }
     };
 }
@@ -138,7 +142,10 @@ macro_rules! module {
 pub(crate) const ETCD: GoModule = module!("etcd", "v3.7.3");
 pub(crate) const CONTAINERD: GoModule = module!("containerd", "v2.3.7");
 pub(crate) const CNI: GoModule = module!("cni", "v1.9.1");
-pub(crate) const COREDNS: GoModule = module!("coredns", "v1.15.0");
+pub(crate) const COREDNS: GoModule = GoModule {
+    main_go: include_str!("../parts/coredns/main.go"),
+    ..module!("coredns", "v1.15.0")
+};
 pub(crate) const KWOK: GoModule = module!("kwok", "v0.8.0");
 /// The commit of release 2.6.0, whose tag the Go command cannot name: its go.mod says no /v2.
 pub(crate) const H2SPEC: GoModule = module!("h2spec", "v0.0.0-20200804131034-70ac22940108");
@@ -149,6 +156,7 @@ pub(crate) const COLLECTOR: GoModule = GoModule {
     version: "v0.162.0",
     go_mod: include_str!("../parts/otelcol/collector.mod"),
     go_sum: include_str!("../parts/otelcol/collector.sum"),
+    main_go: "",
 };
 /// The list of components the collector is built of.
 pub(crate) const COLLECTOR_COMPONENTS: &str = include_str!("../parts/otelcol/builder-config.yaml");

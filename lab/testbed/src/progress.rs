@@ -3,9 +3,13 @@
 //! On a terminal the seconds tick; elsewhere long steps say once a minute that they still run.
 
 use std::io::{IsTerminal, Write, stderr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+/// Only one step ticks at a time: a terminal has one last line.
+static TICKING: AtomicBool = AtomicBool::new(false);
 
 /// A running step; reports its end when dropped or finished.
 pub(crate) struct Step {
@@ -17,7 +21,13 @@ pub(crate) struct Step {
 
 /// Says one line.
 pub(crate) fn say(line: &str) {
-    let _ = writeln!(stderr(), "testbed: {line}");
+    // Over the line of a step that ticks.
+    let begin = if stderr().is_terminal() {
+        "\r\x1b[K"
+    } else {
+        ""
+    };
+    let _ = writeln!(stderr(), "{begin}testbed: {line}");
 }
 
 impl Step {
@@ -36,7 +46,7 @@ impl Step {
         let what = what.into();
         let begun = Instant::now();
         let (stop, stopped) = channel::<()>();
-        let terminal = stderr().is_terminal();
+        let terminal = stderr().is_terminal() && !TICKING.swap(true, Ordering::Relaxed);
         let period = Duration::from_secs(if terminal { 1 } else { 60 });
         if !terminal {
             say(&format!("{what} ..."));
@@ -53,6 +63,7 @@ impl Step {
             }
             if terminal {
                 let _ = write!(stderr(), "\r\x1b[K");
+                TICKING.store(false, Ordering::Relaxed);
             }
         });
         Self {

@@ -41,7 +41,7 @@ fn beds_live_side_by_side_and_leave_nothing() {
     assert!(resources(&first).contains("batch/v1"));
     assert!(!resources(&second).contains("batch/v1"));
     assert!(first.audit_log().is_none());
-    eventually("the audit log shows the request", 10, || {
+    eventually("the audit log shows the request", 60, || {
         let log =
             fs::read_to_string(second.audit_log().unwrap()).map_err(|error| error.to_string())?;
         let seen = log

@@ -12,49 +12,67 @@ use serde_json::Value;
 use support::output;
 use testbed::{Bed, KubernetesVersion, skip_unless_possible};
 
+// One test for each release, so that each can be selected by its name.
 #[test]
-fn each_release_has_a_control_plane_that_says_which_it_is_and_takes_pods() {
-    if !skip_unless_possible("a control plane of each release") {
+fn a_control_plane_says_its_release_and_takes_pods_on_1_33() {
+    control_plane_of(KubernetesVersion::V1_33);
+}
+
+#[test]
+fn a_control_plane_says_its_release_and_takes_pods_on_1_35() {
+    control_plane_of(KubernetesVersion::V1_35);
+}
+
+#[test]
+fn a_control_plane_says_its_release_and_takes_pods_on_1_36() {
+    control_plane_of(KubernetesVersion::V1_36);
+}
+
+#[test]
+fn a_control_plane_says_its_release_and_takes_pods_on_1_37() {
+    control_plane_of(KubernetesVersion::V1_37);
+}
+
+fn control_plane_of(release: KubernetesVersion) {
+    if !skip_unless_possible(&format!("a control plane of {release}")) {
         return;
     }
-    for release in KubernetesVersion::ALL {
-        let bed = Bed::builder()
-            .name(format!("release-{}", release.minor().replace('.', "-")))
-            .kubernetes(*release)
-            .start()
-            .unwrap();
-        let version = output(bed.kubectl().args(["get", "--raw", "/version"])).unwrap();
-        let version: Value = serde_json::from_str(&version).unwrap();
-        assert_eq!(version["gitVersion"], release.release(), "{version}");
-        let number = |key: &str| version[key].as_str().unwrap().to_owned();
-        assert_eq!(
-            format!("{}.{}", number("major"), number("minor")),
-            release.minor()
-        );
+    let bed = Bed::builder()
+        .name(format!("release-{}", release.minor().replace('.', "-")))
+        .kubernetes(release)
+        .start()
+        .unwrap();
+    let version = output(bed.kubectl().args(["get", "--raw", "/version"])).unwrap();
+    let version: Value = serde_json::from_str(&version).unwrap();
+    assert_eq!(version["gitVersion"], release.release(), "{version}");
+    let number = |key: &str| version[key].as_str().unwrap().to_owned();
+    assert_eq!(
+        format!("{}.{}", number("major"), number("minor")),
+        release.minor()
+    );
 
-        // Controllers do their part at this release as at any other: pods are made of Deployments, and
-        // namespaces end.
-        output(
-            bed.kubectl()
-                .args(["create", "deployment", "some", "--image=x"]),
-        )
-        .unwrap();
-        output(bed.kubectl().args([
-            "wait",
-            "--for=create",
-            "--timeout=120s",
-            "pod",
-            "--selector=app=some",
-        ]))
-        .unwrap();
-        output(bed.kubectl().args(["create", "namespace", "short"])).unwrap();
-        output(
-            bed.kubectl()
-                .args(["delete", "namespace", "short", "--timeout=120s"]),
-        )
-        .unwrap();
-        bed.stop().unwrap();
-    }
+    // Controllers do their part at this release as at any other: pods are made of Deployments, and
+    // namespaces end.
+    output(
+        bed.kubectl()
+            .args(["create", "deployment", "some", "--image=x"]),
+    )
+    .unwrap();
+    output(bed.kubectl().args([
+        "wait",
+        "--for=create",
+        "--timeout=120s",
+        "pod",
+        "--selector=app=some",
+    ]))
+    .unwrap();
+    output(bed.kubectl().args(["create", "namespace", "short"])).unwrap();
+    output(
+        bed.kubectl()
+            .args(["delete", "namespace", "short", "--timeout=120s"]),
+    )
+    .unwrap();
+    bed.stop().unwrap();
 }
 
 #[test]

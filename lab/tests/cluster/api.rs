@@ -1,8 +1,11 @@
 //! The object as users of kubectl meet it.
 
+use std::time::Duration;
+
+use demo::wait::{Seen, until};
 use serde_json::Value;
 
-use super::{manifest, world};
+use super::{PATIENCE, World, manifest, world};
 
 #[test]
 fn apply_reapply_diff_dry_run_edit_and_explain_behave() {
@@ -118,33 +121,33 @@ fn events_are_written_on_transitions_only() {
     let Some(world) = world("events") else { return };
     world.agent("told", "nobody", "mode: NodeLocal");
     world.until_serving("told", "NodeLocal");
-    std::thread::sleep(std::time::Duration::from_secs(5));
-    let events: Value = world
-        .kubectl
-        .get(&[
-            "events.v1.events.k8s.io",
-            "--namespace=otelagent-system",
-            "--field-selector=regarding.name=told",
-        ])
-        .unwrap_or_else(|_| {
-            world
-                .kubectl
-                .get(&[
-                    "events",
-                    "--namespace=otelagent-system",
-                    "--field-selector=involvedObject.name=told",
-                ])
-                .unwrap()
-        });
-    let reasons: Vec<String> = events["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter_map(|event| event["reason"].as_str().map(str::to_owned))
-        .collect();
-    assert!(reasons.contains(&"Serving".to_owned()), "{reasons:?}");
+    until("the event of what serves", PATIENCE, || {
+        let reasons = reasons(&world, "told");
+        let told = reasons.contains(&"Serving".to_owned());
+        Ok(Seen::check(told, format!("{reasons:?}")))
+    })
+    .unwrap();
+    // Long enough for more to be said of nothing.
+    std::thread::sleep(Duration::from_secs(5));
+    let reasons = reasons(&world, "told");
     assert!(
         reasons.len() < 10,
         "a settled object is not talked about: {reasons:?}"
     );
+}
+
+/// The reasons of the events of one `OtelAgent`.
+fn reasons(world: &World, name: &str) -> Vec<String> {
+    let of = |kind: &str, field: &str| -> demo::Result<Value> {
+        let selector = format!("--field-selector={field}.name={name}");
+        world
+            .kubectl
+            .get(&[kind, "--namespace=otelagent-system", &selector])
+    };
+    let events = of("events.v1.events.k8s.io", "regarding")
+        .or_else(|_| of("events", "involvedObject"))
+        .unwrap();
+    let events = events["items"].as_array().into_iter().flatten();
+    let reasons = events.filter_map(|event| event["reason"].as_str().map(str::to_owned));
+    reasons.collect()
 }

@@ -4,6 +4,10 @@
 //! One cluster serves all tests of this module but those of other addresses, one test at a time: host ports can
 //! be held once only.
 //! Each test leaves the cluster as it found it.
+//!
+//! With `make test-kubeconfig` it is the cluster that `KUBECONFIG` names: of two nodes or more, with the images of
+//! `make test-images` on them, and there to be thrown away, for every `OtelAgent` is deleted. What a test needs of the
+//! bed beyond that it asks [`World::bed`] for.
 
 mod api;
 mod durable;
@@ -29,7 +33,7 @@ use std::time::Duration;
 use demo::Kubectl;
 use demo::wait::{Seen, until};
 use demo::{images, steps};
-use serde_json::Value;
+use serde_json::{Value, json};
 use testbed::{Addresses, Bed, Cluster};
 
 /// How long anything may take to come about.
@@ -110,6 +114,19 @@ fn world_on(what: &str, place: &'static Place) -> Option<World> {
 }
 
 impl World {
+    /// The bed, for what can only be done to one; `None` on a cluster that is not ours, where the test is listed as
+    /// skipped.
+    fn bed(&self, what: &str, doing: &'static str) -> Option<&Bed> {
+        match self.cluster.bed(doing) {
+            Ok(bed) => Some(bed),
+            Err(error) => {
+                let why = error.to_string();
+                assert!(testbed::skip(what, &why), "{what}: {why}");
+                None
+            }
+        }
+    }
+
     /// Makes an `OtelAgent` of the platform namespace that selects one namespace's pods; `spec` is YAML
     /// flow content such as `mode: Sidecar`.
     fn agent(&self, name: &str, selects: &str, spec: &str) {
@@ -207,6 +224,29 @@ impl World {
         if let Cluster::Bed(bed) = self.cluster {
             testbed::down(bed.name()).expect("the end of the bed");
         }
+    }
+
+    /// What would become of a pod that is created in a namespace of applications, which takes restricted pods only.
+    fn dry_run_pod(&self, namespace: &str) -> demo::Result<Value> {
+        let overrides = json!({"spec": {
+            "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{
+                "name": "asking",
+                "image": "none",
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+            }],
+        }});
+        let text = self.kubectl.run(&[
+            "run",
+            "asking",
+            &format!("--overrides={overrides}"),
+            "--image=none",
+            "--dry-run=server",
+            "--output=json",
+            "--namespace",
+            namespace,
+        ])?;
+        Ok(serde_json::from_str(&text).expect("a pod"))
     }
 
     /// Ends a namespace of applications, without waiting for it.

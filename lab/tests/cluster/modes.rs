@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use demo::apps;
 use demo::ledger;
 use demo::steps::{self, Topology};
 use demo::tally::Tracker;
-use demo::{apps, wait};
+use demo::wait::{self, Seen};
 
-use super::{World, world};
+use super::{PATIENCE, World, world};
 
 const TOPOLOGIES: [Topology; 5] = [
     Topology::NodeLocalRequire,
@@ -61,8 +62,12 @@ fn each_mode_carries_spans_of_unmodified_programs_through_the_agent_of_their_own
         .run(&["delete", steps::AGENT, "--namespace", steps::PLATFORM])
         .unwrap();
     world.end_all_agents();
-    // The end of a policy takes up to a second to arrive at the API server.
-    std::thread::sleep(Duration::from_secs(2));
+    // The end of a policy takes a second or more to arrive at the API server.
+    wait::until("a new pod left alone", PATIENCE, || {
+        let labels = world.dry_run_pod(apps::NAMESPACE)?["metadata"]["labels"].to_string();
+        Ok(Seen::check(!labels.contains("otelagent.dev"), labels))
+    })
+    .unwrap();
     apps::roll(kubectl, apps::NAMESPACE).unwrap();
     for pod in apps::pods(kubectl, apps::NAMESPACE).unwrap() {
         assert!(

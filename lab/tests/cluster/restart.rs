@@ -73,7 +73,9 @@ fn stale_workloads_are_rolled_once_each_and_what_is_paused_guarded_or_bare_is_na
         assert_eq!(restarts(&world, kind, name), 1, "{kind} {name}, still");
     }
     a_restart_under_way_is_forgotten_once_workloads_are_left_alone(&world);
-    all_rights_are_used(&world);
+    if world.bed("rights used to restart", rest::AUDIT).is_some() {
+        all_rights_are_used(&world);
+    }
     let role = role.display().to_string();
     world.kubectl.run(&["delete", "-k", &role]).unwrap();
     world.kubectl.run(&["delete", BINDING, NAME]).unwrap();

@@ -1,7 +1,5 @@
 //! Uninstalling leaves nothing and never hangs, with running objects and in any order.
 
-use std::time::{Duration, Instant};
-
 use demo::repository;
 use demo::wait::{Seen, until};
 
@@ -21,7 +19,6 @@ fn uninstalling_with_running_objects_leaves_nothing_and_pods_can_be_created() {
     world.until_serving("last", "NodeLocal");
     world.until_serving("side", "Sidecar");
 
-    let begun = Instant::now();
     let manifests = repository().join("manifests/default");
     world
         .kubectl
@@ -29,13 +26,10 @@ fn uninstalling_with_running_objects_leaves_nothing_and_pods_can_be_created() {
             "delete",
             "--kustomize",
             manifests.to_str().unwrap(),
-            "--timeout=90s",
+            // Else it has not ended by itself, which is an error.
+            "--timeout=180s",
         ])
         .unwrap();
-    assert!(
-        begun.elapsed() < Duration::from_secs(90),
-        "it ended by itself"
-    );
     until("nothing left", PATIENCE, || {
         let left = world.cluster_objects();
         Ok(Seen::check(left.is_empty(), format!("{left:?}")))

@@ -119,27 +119,7 @@ fn replicas(world: &World) -> Vec<String> {
 
 /// Creates a pod, as dry run, which must come out with the agent in it.
 fn create_injected(world: &World) {
-    // The namespace takes restricted pods only.
-    let overrides = json!({"spec": {
-        "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [{
-            "name": "asking",
-            "image": "none",
-            "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
-        }],
-    }});
-    let overrides = format!("--overrides={overrides}");
-    let words = [
-        "run",
-        "asking",
-        &overrides,
-        "--image=none",
-        "--dry-run=server",
-        "--output=json",
-        "--namespace=hooked",
-    ];
-    let text = world.kubectl.run(&words).unwrap();
-    let pod: Value = serde_json::from_str(&text).unwrap();
+    let pod = world.dry_run_pod("hooked").unwrap();
     assert_eq!(
         pod["metadata"]["labels"]["otelagent.dev/agent"], "otelagent-system.hooked",
         "{pod:#}"

@@ -15,6 +15,7 @@ use otelagent_webhook::configuration::{self, Endpoint};
 use serde_json::{Value, json};
 use testbed::{Bed, KubernetesVersion};
 
+use crate::effort::release;
 use crate::way::way;
 
 /// Where policies are proved.
@@ -66,14 +67,14 @@ impl Answer {
 }
 
 impl Server {
-    /// Of the newest release, as administrator.
+    /// As administrator.
     pub(super) async fn start() -> Self {
         Self::start_as(None).await
     }
 
-    /// Of the newest release, as another user.
+    /// As another user.
     pub(super) async fn start_as(user: Option<&str>) -> Self {
-        Self::of_release(KubernetesVersion::default(), user).await
+        Self::of_release(release(), user).await
     }
 
     /// Of one release.
@@ -276,9 +277,9 @@ fn collection(object: &Value) -> String {
     format!("/apis/admissionregistration.k8s.io/v1/{plural}")
 }
 
-/// The bed of the newest release.
+/// The bed of tests that are not about a release.
 pub(super) fn shared_bed() -> &'static Bed {
-    bed_of(KubernetesVersion::default())
+    bed_of(release())
 }
 
 /// Whether server tests can run here; says so if not.
