@@ -65,10 +65,13 @@ impl Place {
 }
 
 static CLUSTER: Place = Place::new(|| {
-    with_images(|| {
-        let name = format!("cluster-{}", std::process::id());
-        Cluster::from_env_or_bed(Bed::builder().name(name).nodes(2).audit(true))
-    })
+    let name = format!("cluster-{}", std::process::id());
+    let start = || Cluster::from_env_or_bed(Bed::builder().name(name).nodes(2).audit(true));
+    if Cluster::is_named() {
+        // Its nodes have the images already.
+        return start().expect("a cluster");
+    }
+    with_images(start)
 });
 
 /// A bed with other addresses.
