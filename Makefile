@@ -237,9 +237,10 @@ $(DENY):
 .PHONY: generated
 generated:
 	$(call heading,'generated files')
-	$(CARGO) test --workspace --locked --test tests -- --exact pure::crd::the_committed_crd_is_the_generated_one
-	$(CARGO) test --locked --package otelagent-agent --test agent -- \
-	    --exact config::fields::the_documentation_holds_the_reference_as_the_code_has_it
+	@# As a workspace, of which make test-unit builds the same.
+	$(CARGO) test --workspace --locked --test tests --test agent -- --exact \
+	    pure::crd::the_committed_crd_is_the_generated_one \
+	    config::fields::the_documentation_holds_the_reference_as_the_code_has_it
 
 .PHONY: crd
 crd: rust ## Write the CRD anew from the Rust types
