@@ -17,7 +17,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
     summary_data_point::ValueAtQuantile,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use otelagent_agent::rpc_status::{Code, Status};
+use otlp_wire::status::{Code, Status};
 use prost::Message;
 
 fn main() {

@@ -1,35 +1,35 @@
-//! How many bytes of telemetry the agent may hold: counted exactly, taken before the memory is, given
-//! back when it is dropped. Must not know what the bytes are.
+//! The memory budget: counts the bytes of telemetry that the agent holds. Code takes bytes before it allocates
+//! them and gives them back when it drops them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// The budget all requests and exports share.
+/// The budget that all requests and exports share.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    /// New telemetry is refused above this, exports not counted.
+    /// The limit for new telemetry, not counting exports.
     soft: AtomicUsize,
-    /// Exports wait above this; between it and the limit requests can still be read.
+    /// The limit for exports; requests can still be read between it and the hard limit.
     exports: AtomicUsize,
-    /// New telemetry is refused above this, all counted.
+    /// The limit for new telemetry, counting everything.
     hard: AtomicUsize,
     used: AtomicUsize,
-    /// Of `used`, what exports under way need beside the telemetry they carry.
+    /// The part of `used` that exports need beside the telemetry they carry.
     exporting_bytes: AtomicUsize,
-    /// Bytes of connections, whatever they carry.
+    /// The bytes of connections.
     connections: AtomicUsize,
     exporting: AtomicUsize,
     released: Notify,
 }
 
-/// The budget is used up for now.
+/// The budget is used up.
 #[derive(Debug)]
 pub(crate) struct Exhausted;
 
 impl Budget {
-    /// A budget of `limit` bytes, the last `spike` of them kept for exports.
+    /// A budget of `limit` bytes, with the last `spike` of them reserved for exports.
     pub(crate) fn new(limit: usize, spike: usize) -> Arc<Self> {
         Arc::new(Self {
             soft: AtomicUsize::new(limit.saturating_sub(spike)),
@@ -43,7 +43,7 @@ impl Budget {
         })
     }
 
-    /// Other limits from now on. What is held already stays, even above a smaller limit.
+    /// Changes the limits. Held bytes stay, even above a smaller limit.
     pub(crate) fn set_limits(&self, limit: usize, spike: usize) {
         let below = |bytes: usize| limit.saturating_sub(bytes);
         self.soft.store(below(spike), Ordering::Relaxed);
@@ -52,23 +52,23 @@ impl Budget {
         self.released.notify_waiters();
     }
 
-    /// Bytes of telemetry held now.
+    /// The bytes of telemetry held now.
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Bytes of telemetry held now, without what exports need beside it.
+    /// The same without what exports need beside it.
     pub(crate) fn held(&self) -> usize {
         self.used()
             .saturating_sub(self.exporting_bytes.load(Ordering::Relaxed))
     }
 
-    /// What is held and what connections cost: what the limits are compared with.
+    /// The bytes of telemetry and connections together.
     pub(crate) fn in_use(&self) -> usize {
         self.used() + self.connections.load(Ordering::Relaxed)
     }
 
-    /// Whether `more` bytes of new telemetry could be taken.
+    /// Whether `more` bytes of new telemetry fit.
     pub(crate) fn has_room(&self, more: usize) -> bool {
         let connections = self.connections.load(Ordering::Relaxed);
         let wanted = connections.saturating_add(more);
@@ -76,7 +76,7 @@ impl Budget {
             && self.used().saturating_add(wanted) <= self.hard.load(Ordering::Relaxed)
     }
 
-    /// What a connection costs: nothing yet.
+    /// The overhead of a connection: zero at first.
     pub(crate) fn overhead(self: &Arc<Self>) -> Overhead {
         Overhead {
             budget: Arc::clone(self),
@@ -84,17 +84,17 @@ impl Budget {
         }
     }
 
-    /// Bytes up to which new telemetry is taken.
+    /// The limit for new telemetry.
     pub(crate) fn soft_limit(&self) -> usize {
         self.soft.load(Ordering::Relaxed)
     }
 
-    /// Whether new telemetry is refused for want of memory.
+    /// Whether new telemetry is refused.
     pub(crate) fn is_short(&self) -> bool {
         !self.has_room(0)
     }
 
-    /// An empty permit, to be grown as bytes arrive.
+    /// An empty permit, which grows as bytes arrive.
     pub(crate) fn permit(self: &Arc<Self>) -> Permit {
         Permit {
             budget: Arc::clone(self),
@@ -102,8 +102,8 @@ impl Budget {
         }
     }
 
-    /// Takes `bytes` for one export, waiting while other exports hold what there is. One export may
-    /// always run, so a batch larger than what is left cannot block for ever.
+    /// Takes `bytes` for one export; waits while other exports hold the memory. One export may always run, so
+    /// that a large batch cannot block forever.
     pub(crate) async fn export(self: &Arc<Self>, bytes: usize) -> ExportPermit {
         loop {
             let released = self.released.notified();
@@ -123,7 +123,7 @@ impl Budget {
     }
 }
 
-/// Bytes taken from a budget; given back on drop.
+/// Bytes taken from a budget; a drop gives them back.
 #[derive(Debug)]
 pub(crate) struct Permit {
     budget: Arc<Budget>,
@@ -131,10 +131,10 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// Takes `more` bytes, unless new telemetry must be refused.
+    /// Takes `more` bytes if they fit.
     ///
     /// # Errors
-    /// Nothing is taken where the budget has no room for all of them.
+    /// Takes nothing if the budget has no room for all of them.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), Exhausted> {
         self.set(self.bytes + more);
         if self.budget.has_room(0) {
@@ -144,12 +144,12 @@ impl Permit {
         Err(Exhausted)
     }
 
-    /// Gives back `less` bytes.
+    /// Gives `less` bytes back.
     pub(crate) fn shrink(&mut self, less: usize) {
         self.set(self.bytes.saturating_sub(less));
     }
 
-    /// Holds exactly `bytes` from now on; meant for giving back.
+    /// Holds exactly `bytes` from now on, without a check of the limits.
     pub(crate) fn set(&mut self, bytes: usize) {
         if bytes > self.bytes {
             let more = bytes - self.bytes;
@@ -169,8 +169,8 @@ impl Drop for Permit {
     }
 }
 
-/// What a connection costs beside the telemetry on it; given back on drop. It is taken without asking:
-/// who accepts connections bounds their sum.
+/// The bytes of a connection beside the telemetry on it; a drop gives them back. Nothing checks a limit here:
+/// the table of connections bounds their sum.
 #[derive(Debug)]
 pub(crate) struct Overhead {
     budget: Arc<Budget>,
@@ -178,7 +178,7 @@ pub(crate) struct Overhead {
 }
 
 impl Overhead {
-    /// Costs exactly `bytes` from now on.
+    /// Holds exactly `bytes` from now on.
     pub(crate) fn set(&mut self, bytes: usize) {
         let connections = &self.budget.connections;
         connections.fetch_add(bytes, Ordering::Relaxed);
@@ -194,8 +194,7 @@ impl Drop for Overhead {
     }
 }
 
-/// A permit of an export: while it compresses it counts as under way, afterwards it only holds what is
-/// sent.
+/// A permit of an export. It counts as under way during compression; afterwards it holds the compressed bytes.
 #[derive(Debug)]
 pub(crate) struct ExportPermit {
     permit: Permit,
@@ -211,7 +210,7 @@ impl ExportPermit {
         self.permit.set(bytes);
     }
 
-    /// Is no longer under way and holds exactly `bytes` from now on: what compression left over.
+    /// Ends the compression and holds exactly `bytes`, its result, from now on.
     pub(crate) fn keep(mut self, bytes: usize) -> Self {
         self.end();
         self.set(bytes);

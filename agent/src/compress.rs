@@ -1,5 +1,5 @@
-//! Compression of what is sent, level 1: one compressor for the whole process, kept from batch to
-//! batch, that stops often enough for others to be answered. Must not know HTTP or gRPC.
+//! Compresses what is sent, at level 1. The process has one compressor, which it reuses for every batch and
+//! which yields often enough to other tasks.
 
 use std::io;
 
@@ -12,14 +12,13 @@ use zstd::zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ResetDirective, get
 
 use crate::config::Compression;
 
-/// Input that is compressed before other tasks may run, about 0.2 ms of gzip.
-const TURN: usize = 64 * 1024;
+/// The input that is compressed before other tasks may run, about 0.2 ms of gzip.
+const INPUT_CHUNK: usize = 64 * 1024;
 
-/// Output comes in pieces of this size, so that a large batch needs no second contiguous buffer.
-const PIECE: usize = 64 * 1024;
+/// The size of output chunks, so that a large batch needs no second contiguous buffer.
+const OUTPUT_CHUNK: usize = 64 * 1024;
 
-/// Bytes a compressor allocates at level 1, rounded up: for zstd its window of 512 KiB, blocks and
-/// tables.
+/// The memory of an encoder at level 1, rounded up: for zstd its window of 512 KiB, blocks and tables.
 pub(crate) fn context(compression: Compression) -> usize {
     match compression {
         Compression::None => 0,
@@ -28,75 +27,75 @@ pub(crate) fn context(compression: Compression) -> usize {
     }
 }
 
-/// What compresses, one batch at a time: two at once would take as long, need twice the memory, and
-/// let twice as much time pass before a client is answered. Batches wait in order of arrival.
+/// Compresses one batch at a time, in order of arrival. Two at once would take as long, need twice the
+/// memory, and delay clients twice as long.
 #[derive(Default)]
-pub(crate) struct Compressor(Mutex<Machines>);
+pub(crate) struct Compressor(Mutex<Encoders>);
 
-/// Made when first needed.
+/// Encoders, created when first needed.
 #[derive(Default)]
-struct Machines {
+struct Encoders {
     gzip: Option<Compress>,
     zstd: Option<CCtx<'static>>,
 }
 
-/// A compressor with one batch in it.
-enum Machine<'a> {
+/// An encoder with a batch in it.
+enum Encoder<'a> {
     Gzip(&'a mut Compress),
     Zstd(&'a mut CCtx<'static>),
 }
 
-/// A turn at the compressor.
-pub(crate) struct Turn<'a>(tokio::sync::MutexGuard<'a, Machines>);
+/// Exclusive use of the compressor.
+pub(crate) struct CompressorGuard<'a>(tokio::sync::MutexGuard<'a, Encoders>);
 
 impl Compressor {
-    /// Waits until nobody else compresses.
-    pub(crate) async fn turn(&self) -> Turn<'_> {
-        Turn(self.0.lock().await)
+    /// Waits until the compressor is free.
+    pub(crate) async fn acquire(&self) -> CompressorGuard<'_> {
+        CompressorGuard(self.0.lock().await)
     }
 }
 
-impl Turn<'_> {
+impl CompressorGuard<'_> {
     /// Compresses the parts of one request as one stream.
     ///
     /// # Errors
-    /// Only where a compressor cannot be set up.
+    /// If an encoder cannot be set up.
     pub(crate) async fn encode(
         mut self,
         compression: Compression,
         parts: &[Bytes],
     ) -> io::Result<Vec<Bytes>> {
         let total = parts.iter().map(Bytes::len).sum();
-        let Some(mut machine) = self.0.prepare(compression, total)? else {
+        let Some(mut encoder) = self.0.prepare(compression, total)? else {
             return Ok(parts.to_vec());
         };
-        let mut pieces = Pieces::default();
+        let mut chunks = OutputChunks::default();
         let mut since_yield = 0;
         for part in parts {
-            for mut input in part.chunks(TURN) {
+            for mut input in part.chunks(INPUT_CHUNK) {
                 since_yield += input.len();
                 while !input.is_empty() {
-                    let taken = machine.take(input, pieces.space())?;
+                    let taken = encoder.take(input, chunks.space())?;
                     input = input.get(taken..).unwrap_or_default();
                 }
-                if since_yield >= TURN {
+                if since_yield >= INPUT_CHUNK {
                     since_yield = 0;
                     yield_now().await;
                 }
             }
         }
-        while !machine.finish(pieces.space())? {}
-        Ok(pieces.into_inner())
+        while !encoder.finish(chunks.space())? {}
+        Ok(chunks.into_inner())
     }
 }
 
-impl Machines {
-    /// What compresses, emptied of whatever an abandoned batch left in it; nothing for plain bytes.
+impl Encoders {
+    /// An encoder without remains of an abandoned batch; `None` for plain bytes.
     fn prepare(
         &mut self,
         compression: Compression,
         total: usize,
-    ) -> io::Result<Option<Machine<'_>>> {
+    ) -> io::Result<Option<Encoder<'_>>> {
         match compression {
             Compression::None => Ok(None),
             Compression::Gzip => {
@@ -105,7 +104,7 @@ impl Machines {
                     .gzip
                     .get_or_insert_with(|| Compress::new_gzip(level, 15));
                 gzip.reset();
-                Ok(Some(Machine::Gzip(gzip)))
+                Ok(Some(Encoder::Gzip(gzip)))
             }
             Compression::Zstd => {
                 if self.zstd.is_none() {
@@ -120,17 +119,17 @@ impl Machines {
                 };
                 zstd.reset(ResetDirective::SessionOnly)
                     .map_err(zstd_error)?;
-                // Lets the upstream allocate once, and small batches do with small tables.
+                // Lets the upstream allocate once, and keeps tables of small batches small.
                 zstd.set_pledged_src_size(Some(total as u64))
                     .map_err(zstd_error)?;
-                Ok(Some(Machine::Zstd(zstd)))
+                Ok(Some(Encoder::Zstd(zstd)))
             }
         }
     }
 }
 
-impl Machine<'_> {
-    /// Compresses as much of the input as there is space for; how much that was.
+impl Encoder<'_> {
+    /// Compresses as much of the input as fits into the space; returns how much.
     fn take(&mut self, input: &[u8], space: &mut Vec<u8>) -> io::Result<usize> {
         match self {
             Self::Gzip(gzip) => {
@@ -149,7 +148,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Writes what is left; whether that was all.
+    /// Writes the rest; returns whether that was all.
     fn finish(&mut self, space: &mut Vec<u8>) -> io::Result<bool> {
         match self {
             Self::Gzip(gzip) => {
@@ -173,18 +172,18 @@ fn zstd_error(code: usize) -> io::Error {
     io::Error::other(get_error_name(code))
 }
 
-/// Output as it grows.
+/// The growing output.
 #[derive(Default)]
-struct Pieces {
+struct OutputChunks {
     full: Vec<Bytes>,
     last: Vec<u8>,
 }
 
-impl Pieces {
-    /// A buffer that has room.
+impl OutputChunks {
+    /// A buffer with space left.
     fn space(&mut self) -> &mut Vec<u8> {
         if self.last.len() == self.last.capacity() {
-            let next = Vec::with_capacity(PIECE);
+            let next = Vec::with_capacity(OUTPUT_CHUNK);
             let full = std::mem::replace(&mut self.last, next);
             if !full.is_empty() {
                 self.full.push(Bytes::from(full));
@@ -193,7 +192,7 @@ impl Pieces {
         &mut self.last
     }
 
-    /// Everything, no allocation larger than what it holds.
+    /// All chunks, without unused capacity.
     fn into_inner(mut self) -> Vec<Bytes> {
         self.full.push(Bytes::from(self.last.into_boxed_slice()));
         self.full

@@ -1,18 +1,18 @@
-//! gzip and zstd of what arrives: what comes out is paid for from the budget before it is kept, and
-//! never exceeds its limit. Must not know HTTP or gRPC.
+//! Decompresses what arrives. The output takes memory from the budget before it is kept, and never exceeds its
+//! limit.
 
 use std::cell::RefCell;
 use std::io::Read;
 
 use crate::budget::Permit;
 
-/// Output is taken from a decoder in pieces of this size.
-const PIECE: usize = 64 * 1024;
+/// The amount of output that is read from a decoder at once.
+const READ_CHUNK: usize = 64 * 1024;
 
-/// Largest zstd window that is followed, 8 MiB: what RFC 8878 asks every decoder to take.
+/// The largest zstd window, 8 MiB: RFC 8878 requires no more of a decoder.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
-/// How a body is encoded.
+/// The encoding of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encoding {
     /// Plain.
@@ -23,14 +23,14 @@ pub(crate) enum Encoding {
     Zstd,
 }
 
-/// What is accepted, for headers that say so.
+/// The accepted encodings, for `accept-encoding`.
 pub(crate) const ACCEPTED: &str = "gzip, zstd, identity";
 
-/// The same in the form of `grpc-accept-encoding`.
+/// The same for `grpc-accept-encoding`.
 pub(crate) const ACCEPTED_GRPC: &str = "identity,gzip,zstd";
 
 impl Encoding {
-    /// Reads a header value; nothing at all means identity.
+    /// Parses a header value; without one the encoding is identity.
     pub(crate) fn parse(name: Option<&[u8]>) -> Option<Self> {
         let Some(name) = name else {
             return Some(Self::Identity);
@@ -48,21 +48,21 @@ impl Encoding {
     }
 }
 
-/// Why a body could not be decompressed.
+/// Why a body cannot be decompressed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DecodeError {
-    /// More than the limit came out.
+    /// The output exceeds the limit.
     #[error("the body is larger than {0} bytes after decompression")]
     TooLarge(usize),
-    /// The memory budget has no room for what comes out.
+    /// The memory budget has no room for the output.
     #[error("no memory left to decompress the body")]
     Exhausted,
-    /// Not what the encoding says.
+    /// The body does not match its encoding.
     #[error("the body is not valid {0}")]
     Corrupt(&'static str),
 }
 
-/// Decompresses a whole body to at most `limit` bytes, paid for by `permit`.
+/// Decompresses a whole body to at most `limit` bytes; `permit` grows by the output.
 pub(crate) fn decode(
     encoding: Encoding,
     body: Vec<u8>,
@@ -90,12 +90,12 @@ pub(crate) fn decode(
     }
 }
 
-/// No byte of deflate becomes more than this many (RFC 1951: 258 of 2 bits).
+/// The maximum output of a byte of deflate (RFC 1951: 258 bytes for 2 bits).
 const MOST_PER_BYTE: usize = 1032;
 
-/// Decompresses at once a gzip body that is what it looks like: one member, as long as its last four
-/// bytes say. That takes half as long as a stream, in which everything is kept for what may follow.
-/// `None`, at no cost to the budget, where it is anything else; the stream tells what.
+/// Decompresses a gzip body of one member, whose last four bytes tell the length of its output. This takes
+/// half as long as a stream, which must keep its window. `None` for any other body, which the stream then
+/// handles.
 fn one_member(
     body: &[u8],
     limit: usize,
@@ -115,8 +115,8 @@ fn one_member(
     permit.grow(length).map_err(|_| DecodeError::Exhausted)?;
     let mut message = vec![0; length];
     let written = DECOMPRESSOR.with_borrow_mut(|gzip| gzip.gzip_decompress(body, &mut message));
-    // The member must be all of the body: the decompressor does not say where it ended, but at the end
-    // stands the checksum of what came out.
+    // The member must be the whole body. The decompressor does not tell where it ended, but the body must
+    // end with the checksum of the output.
     let checksum = crc32fast::hash(&message).to_le_bytes();
     if written == Ok(length) && before.ends_with(&checksum) {
         return Ok(Some(message));
@@ -125,21 +125,20 @@ fn one_member(
     Ok(None)
 }
 
-/// Whether a second member may begin somewhere. It never does in compressed data, but for one body of
-/// some thousand.
+/// Whether a second member may begin somewhere; a false alarm for one body in thousands.
 fn has_another_member(body: &[u8]) -> bool {
     let (first, second, third) = (body.get(1..), body.get(2..), body.get(3..));
     let (Some(first), Some(second), Some(third)) = (first, second, third) else {
         return false;
     };
     let windows = first.iter().zip(second).zip(third);
-    // Without branches, so that the compiler compares many at a time.
+    // Without branches, so that the compiler vectorizes the loop.
     let differences =
         windows.map(|((first, second), third)| (first ^ 0x1f) | (second ^ 0x8b) | (third ^ 8));
     differences.fold(u8::MAX, u8::min) == 0
 }
 
-/// One byte more than the limit is read, to tell too large from exactly full.
+/// Reads one byte more than the limit, to tell too large from exactly full.
 fn read_bounded(
     mut decoder: impl Read,
     name: &'static str,
@@ -162,7 +161,7 @@ fn read_bounded(
             room = larger;
         }
         let filled = out.len();
-        out.resize(room.min(filled + PIECE), 0);
+        out.resize(room.min(filled + READ_CHUNK), 0);
         let read = out
             .get_mut(filled..)
             .map_or(Ok(0), |space| decoder.read(space))

@@ -1,6 +1,5 @@
-//! What the agent answers about itself: that it lives, that it is ready, and whether delivery works, as
-//! JSON; metrics as Prometheus text. Never shows telemetry or credentials. Must not know how the state
-//! comes about.
+//! Answers about the agent itself: liveness, readiness and delivery as JSON, metrics as Prometheus text. The
+//! answers never contain telemetry or credentials.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -17,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use otlp_wire::status::json_string;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::AbortHandle;
@@ -28,26 +28,24 @@ use crate::export::Upstream;
 use crate::metrics::{Labels, Metrics, PipelineLabels};
 use crate::queue::Lane;
 use crate::receive::Answer;
-use crate::rpc_status::json_string;
 
-/// A probe or scrape takes at most this.
+/// The time limit of a probe or scrape.
 const CONNECTION: Duration = Duration::from_secs(30);
 
-/// Probes and scrapes at a time. Each takes a moment; where all places are taken, the oldest makes way,
-/// so that connections which say nothing cannot keep a probe out.
-const PLACES: usize = 32;
+/// The number of probes and scrapes at a time. One more ends the oldest, so that silent connections cannot
+/// keep a probe out.
+const MAX_CONNECTIONS: usize = 32;
 
-/// Pause after an error such as "too many open files".
+/// The pause after an error such as "too many open files".
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Delivery that has not worked for this long is called failing, unless the question names another
-/// time.
+/// Delivery that has not worked for this long is failing, unless the query names another time.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A queue filled to this many hundredths is called full: it is about to refuse.
+/// A queue is full from this percentage on: it is about to refuse requests.
 const FULL: usize = 90;
 
-/// Everything there is to tell.
+/// What the agent reports about itself.
 pub(crate) struct Report {
     listening: AtomicBool,
     draining: AtomicBool,
@@ -58,13 +56,13 @@ pub(crate) struct Report {
     connections: usize,
     receiver: String,
     labels: Mutex<Vec<PipelineLabels>>,
-    /// A path that answers next to `/` and `/ready`.
+    /// The configured path that answers like `/ready`.
     path: String,
     reader: Option<MetricsReader>,
 }
 
 impl Report {
-    /// Of an agent that does not listen yet. `connections` is how many it takes.
+    /// The report of an agent that does not listen yet and accepts up to `connections`.
     pub(crate) fn new(
         config: &Config,
         metrics: Arc<Metrics>,
@@ -89,17 +87,17 @@ impl Report {
         })
     }
 
-    /// Takes over what a changed configuration says about pipelines.
+    /// Uses the pipelines of a changed configuration for labels.
     pub(crate) fn relabel(&self, config: &Config) {
         *self.labels.lock().unwrap_or_else(PoisonError::into_inner) = labels(config);
     }
 
-    /// Every port is bound.
+    /// Notes that every port is bound.
     pub(crate) fn set_listening(&self) {
         self.listening.store(true, Ordering::Relaxed);
     }
 
-    /// The agent ends.
+    /// Notes that the agent is shutting down.
     pub(crate) fn set_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
@@ -115,8 +113,8 @@ impl Report {
         answer(code, "application/json", self.body(status, &[]))
     }
 
-    /// Whether telemetry gets through: 503 once an upstream has failed, or a request has waited, for
-    /// `patience`, or a queue is about to refuse.
+    /// Whether delivery works: 503 once an upstream has failed or a request has waited for `patience`, or if a
+    /// queue is about to refuse requests.
     fn delivery(&self, patience: Duration) -> Response<Answer> {
         let mut problems = Vec::new();
         for upstream in &self.upstreams {
@@ -226,7 +224,7 @@ fn labels(config: &Config) -> Vec<PipelineLabels> {
     labels
 }
 
-/// Which questions a socket answers.
+/// The paths that a socket serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Topic {
     /// `/live`, `/ready`, `/` and the configured path, `/delivery`.
@@ -236,7 +234,7 @@ pub(crate) enum Topic {
 }
 
 impl Topic {
-    /// For the log.
+    /// The name for the log.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Health => "health",
@@ -271,7 +269,7 @@ fn respond(report: &Report, topic: Topic, request: &Request<Incoming>) -> Respon
     }
 }
 
-/// `seconds=30`, or nothing.
+/// The patience by the query, `seconds=30` or none.
 fn patience(query: Option<&str>) -> Option<Duration> {
     match query {
         None => Some(PATIENCE),
@@ -298,21 +296,25 @@ where
     let _ = timeout(CONNECTION, connection).await;
 }
 
-/// Connections that are being served, the oldest first.
+/// The open connections, oldest first.
 #[derive(Default)]
-struct Visitors(VecDeque<AbortHandle>);
+struct ProbeConnections(VecDeque<AbortHandle>);
 
-impl Visitors {
-    /// Serves whoever was accepted, wherever that was.
-    async fn meet<S, A>(&mut self, accepted: io::Result<(S, A)>, report: &Arc<Report>, topic: Topic)
-    where
+impl ProbeConnections {
+    /// Serves an accepted connection.
+    async fn serve<S, A>(
+        &mut self,
+        accepted: io::Result<(S, A)>,
+        report: &Arc<Report>,
+        topic: Topic,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Ok((stream, _)) = accepted else {
             return sleep(PAUSE).await;
         };
-        self.0.retain(|visitor| !visitor.is_finished());
-        if self.0.len() >= PLACES
+        self.0.retain(|connection| !connection.is_finished());
+        if self.0.len() >= MAX_CONNECTIONS
             && let Some(oldest) = self.0.pop_front()
         {
             oldest.abort();
@@ -324,18 +326,18 @@ impl Visitors {
 
 /// Serves a TCP port until the process ends.
 pub(crate) async fn serve_tcp(listener: TcpListener, report: Arc<Report>, topic: Topic) {
-    let mut visitors = Visitors::default();
+    let mut connections = ProbeConnections::default();
     loop {
         let accepted = listener.accept().await;
-        visitors.meet(accepted, &report, topic).await;
+        connections.serve(accepted, &report, topic).await;
     }
 }
 
 /// Serves health on a Unix socket until the process ends.
 pub(crate) async fn serve_unix(listener: UnixListener, report: Arc<Report>) {
-    let mut visitors = Visitors::default();
+    let mut connections = ProbeConnections::default();
     loop {
         let accepted = listener.accept().await;
-        visitors.meet(accepted, &report, Topic::Health).await;
+        connections.serve(accepted, &report, Topic::Health).await;
     }
 }

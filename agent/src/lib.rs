@@ -1,42 +1,30 @@
-//! The otelagent agent: takes OTLP from applications, acknowledges once it is held, merges small
-//! requests into large ones on the wire bytes, and forwards them.
+//! The otelagent agent: receives OTLP from applications, acknowledges a request once it holds it, merges small
+//! requests into large ones on their wire bytes, and forwards them.
 //!
-//! | room | purity | one sentence |
-//! |---|---|---|
-//! | [`config`] | pure | collector-style YAML to a typed configuration, or every problem in it |
-//! | [`scan`] | pure | whether bytes are an OTLP request, and how many items they carry |
-//! | [`json`] | pure | OTLP/JSON to the same bytes as OTLP/protobuf |
-//! | [`merge`] | pure | resource attributes edited in the bytes of a request |
-//! | [`segment`] | pure | the bytes of a queue on disk: records, and what is left of them after damage |
-//! | [`frame`] | pure | gRPC's frame around a message |
-//! | [`rpc_status`] | pure | `google.rpc.Status` and the text forms gRPC headers use |
-//! | `budget` | shell | how many bytes of telemetry may be held |
-//! | `encoding` | shell | gzip and zstd of what arrives, bounded by the budget |
-//! | `compress` | shell | gzip and zstd of what is sent, one batch at a time |
-//! | `live` | shell | values made from files, made anew when the files change |
-//! | `tls` | shell | certificates and authorities to rustls, both sides |
-//! | `stream` | shell | TCP, Unix and TLS connections as one type |
-//! | `receive` | shell | connections and both OTLP transports |
-//! | `queue` | shell | one lane per signal, in memory or on disk as well, cut into batches by size and age |
-//! | `store` | shell | the files of a queue on disk, and which process owns them |
-//! | `export` | shell | batches to the upstream, again until they are settled |
-//! | `metrics` | shell | the books, and their Prometheus text |
-//! | `fold` | shell | repeated log lines folded into one a minute |
-//! | `health` | shell | what the agent answers about itself |
-//! | [`offline`] | shell | the receiving side without sockets, for fuzz targets and tests |
-//! | `process` | shell | arguments, signals, the order of starting and stopping |
+//! | module | what it does |
+//! |---|---|
+//! | [`config`] | reads collector-style YAML into a typed configuration, or lists every problem in it |
+//! | `process` | arguments, signals, the order of starting and stopping |
+//! | `receive` | client connections and both OTLP transports |
+//! | `encoding` | decompresses what arrives, within the budget |
+//! | `queue` | one lane per signal, in memory or on disk, cut into batches |
+//! | `export` | sends batches to the upstream until they are settled |
+//! | `compress` | compresses what is sent, one batch at a time |
+//! | `budget` | limits the memory for telemetry |
+//! | `tls` | certificates and CAs for rustls, on both sides |
+//! | `stream` | TCP, Unix and TLS connections as one type |
+//! | `resolve` | resolves names |
+//! | `reloadable` | values that follow changes of their files |
+//! | `metrics` | counters, and their Prometheus text |
+//! | `health` | answers about the agent itself |
+//! | `logging` | helpers for log lines |
+//! | `offline` | the receiving side without sockets, for tests |
 //!
-//! The agent knows nothing of Kubernetes: an orchestrator writes its file and reads its answers.
-//! Without the feature `server` only `config`, `scan`, `json` and `merge` exist.
+//! The crates `otlp-wire` and `segment-log` hold the wire format and the files of queues. The agent does not
+//! know Kubernetes: an orchestrator writes its file and reads its answers. Without the feature `server` the
+//! library is only [`config`].
 
 pub mod config;
-#[cfg(feature = "server")]
-pub mod frame;
-pub mod json;
-pub mod merge;
-#[cfg(feature = "server")]
-pub mod rpc_status;
-pub mod scan;
 
 #[cfg(feature = "server")]
 mod budget;
@@ -47,11 +35,9 @@ mod encoding;
 #[cfg(feature = "server")]
 mod export;
 #[cfg(feature = "server")]
-mod fold;
-#[cfg(feature = "server")]
 mod health;
 #[cfg(feature = "server")]
-mod live;
+mod logging;
 #[cfg(feature = "server")]
 mod metrics;
 #[cfg(feature = "server")]
@@ -63,9 +49,9 @@ mod queue;
 #[cfg(feature = "server")]
 mod receive;
 #[cfg(feature = "server")]
-pub mod segment;
+mod reloadable;
 #[cfg(feature = "server")]
-mod store;
+mod resolve;
 #[cfg(feature = "server")]
 mod stream;
 #[cfg(feature = "server")]

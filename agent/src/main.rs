@@ -1,4 +1,4 @@
-//! The agent process; see the library for its rooms.
+//! The agent's process; the library has its modules.
 
 fn main() -> std::process::ExitCode {
     otelagent_agent::process::main()

@@ -1,24 +1,23 @@
-//! The receiving side without sockets: connections are any streams of bytes, and what they leave behind
-//! can be asked for. For fuzz targets, and for tests whose clock is their own. Must decide nothing.
+//! The receiving side without sockets, for fuzz targets and for tests with their own clock: connections are
+//! any streams of bytes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use otlp_wire::{Edits, Signal};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use crate::budget::Budget;
 use crate::config::{Connections, Queue};
 use crate::encoding::{self, Encoding};
-use crate::merge::Edits;
 use crate::metrics::Metrics;
 use crate::queue::Lane;
-use crate::receive::{Door, Intake, Limits, Places, Route, serve};
-use crate::scan::Signal;
+use crate::receive::{ConnectionTable, OtlpReceiver, ReceiveLimits, Route, ServerState, serve};
 
-/// An agent that takes requests and keeps them.
+/// An agent that accepts requests and keeps them.
 pub struct Offline {
-    door: Arc<Door>,
+    server: Arc<ServerState>,
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
     lanes: Vec<Arc<Lane>>,
@@ -26,7 +25,7 @@ pub struct Offline {
 }
 
 impl Offline {
-    /// Takes requests of at most `request` bytes, and may hold `memory` bytes.
+    /// Accepts requests of at most `request` bytes, and holds at most `memory` bytes.
     pub fn new(request: usize, memory: usize) -> Self {
         let metrics = Arc::new(Metrics::default());
         let budget = Budget::new(memory, memory / 5);
@@ -42,22 +41,22 @@ impl Offline {
             lane: Arc::clone(lane),
             edits: Edits::new(&[]),
         });
-        let limits = Limits {
+        let limits = ReceiveLimits {
             grpc_message: request,
             http_body: request,
             concurrent_streams: 256,
             lifetimes: Connections::default(),
         };
-        let intake = Intake::new(
+        let receiver = OtlpReceiver::new(
             routes.collect(),
             Arc::clone(&budget),
-            Places::new(1000, memory, Arc::clone(&budget)),
+            ConnectionTable::new(1000, memory, Arc::clone(&budget)),
             Arc::clone(&metrics),
             limits,
             Vec::new(),
         );
         Self {
-            door: Door::new(intake),
+            server: ServerState::new(receiver),
             budget,
             metrics,
             lanes: lanes.to_vec(),
@@ -71,22 +70,22 @@ impl Offline {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let stop = self.stop.subscribe();
-        if let Some(place) = self.door.places().enter().await {
-            serve(stream, Arc::clone(&self.door), stop, place).await;
+        if let Some(slot) = self.server.connections().enter().await {
+            serve(stream, Arc::clone(&self.server), stop, slot).await;
         }
     }
 
-    /// Bytes of memory that are accounted for.
+    /// The bytes of memory in use.
     pub fn held(&self) -> usize {
         self.budget.in_use()
     }
 
-    /// Bytes of requests that were taken.
-    pub fn taken(&self) -> usize {
+    /// The bytes of accepted requests.
+    pub fn accepted_bytes(&self) -> usize {
         self.lanes.iter().map(|lane| lane.held_bytes()).sum()
     }
 
-    /// Items that were acknowledged, and items that are kept.
+    /// The numbers of acknowledged and of queued items.
     pub fn items(&self) -> (u64, u64) {
         let books = Signal::ALL.map(|signal| self.metrics.books(signal));
         let accepted = books.iter().map(|books| books.accepted).sum();
@@ -94,10 +93,10 @@ impl Offline {
     }
 }
 
-/// Decompresses a body as a request's is, to at most `limit` bytes, with `memory` bytes for it.
+/// Decompresses a body like a request's to at most `limit` bytes, within `memory` bytes.
 ///
 /// # Errors
-/// Why it cannot be, in words; unknown encodings among them.
+/// A message for an unknown encoding or an invalid body.
 pub fn decompress(
     encoding: &[u8],
     body: Vec<u8>,

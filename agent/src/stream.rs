@@ -1,5 +1,4 @@
-//! TCP, Unix and TLS connections as one type, so that what is spoken on them is compiled once. Must not
-//! know who connected to whom.
+//! TCP, Unix and TLS connections as one type, so that code for them is compiled only once.
 
 use std::io;
 use std::pin::Pin;
@@ -15,11 +14,11 @@ pub(crate) enum Stream {
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
-    /// TLS on TCP; boxed, since most connections are plain and none should pay for its size.
+    /// TLS on TCP; boxed, since most connections are plain and should stay small.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Calls the same method of whichever stream it is.
+/// Calls a method of the stream, whatever its kind.
 macro_rules! delegate {
     ($self:ident, $stream:ident => $call:expr) => {
         match $self.get_mut() {

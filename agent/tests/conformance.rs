@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
-use otelagent_agent::config::{AttributeAction, AttributeEdit, AttributeValue};
-use otelagent_agent::merge::Edits;
-use otelagent_agent::scan::{self, Signal};
+use otlp_wire::{AttributeAction, AttributeEdit, AttributeValue, Edits, Signal, inspect};
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -90,7 +88,7 @@ const CHECKLIST: &[(u8, &str, &[&str])] = &[
         &[
             "receive::every_signal_over_http_arrives_on_every_port",
             "receive::every_signal_of_an_unmodified_grpc_client_arrives_on_every_port",
-            "json::served::every_signal_arrives_as_protobuf_on_every_port",
+            "json::every_signal_arrives_as_protobuf_on_every_port",
         ],
     ),
     (
@@ -332,19 +330,18 @@ fn every_statement_of_the_checklist_has_tests_that_exist() {
 fn exists(test: &str) -> bool {
     let (module, name) = test.rsplit_once("::").unwrap();
     let agent = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folders = [agent.join("tests"), agent.join("../lab/agent-tests")];
+    let folders = ["tests", "../lab/agent-tests", "../crates/otlp-wire/tests"];
+    let folders = folders.map(|folder| agent.join(folder));
     let files = folders.map(|folder| folder.join(module.replace("::", "/")));
     let files = files.map(|path| [path.with_extension("rs"), path.join("mod.rs")]);
-    let source = files
-        .as_flattened()
-        .iter()
-        .find_map(|file| std::fs::read_to_string(file).ok());
-    let source = source.unwrap_or_default();
-    let Some((before, _)) = source.split_once(&format!("fn {name}(")) else {
-        return false;
-    };
-    let mut lines = before.lines().rev().take(2).map(str::trim);
-    lines.any(|line| line.starts_with("#[") && line.ends_with("test]"))
+    files.as_flattened().iter().any(|file| {
+        let source = std::fs::read_to_string(file).unwrap_or_default();
+        let Some((before, _)) = source.split_once(&format!("fn {name}(")) else {
+            return false;
+        };
+        let mut lines = before.lines().rev().take(2).map(str::trim);
+        lines.any(|line| line.starts_with("#[") && line.ends_with("test]"))
+    })
 }
 
 async fn agent() -> (Sink, Agent) {
@@ -571,7 +568,7 @@ fn newer_fields_of_logs_and_attributes_survive_edits() {
         ..KeyValue::default()
     });
     let bytes = request.encode_to_vec();
-    assert_eq!(scan::inspect(Signal::Logs, &bytes), Ok(1));
+    assert_eq!(inspect(Signal::Logs, &bytes), Ok(1));
     let edited = Edits::new(&[AttributeEdit {
         key: "service.name".into(),
         action: AttributeAction::Upsert(AttributeValue::Text("other".into())),

@@ -16,8 +16,6 @@ mod profiles;
 mod receive;
 mod refuse;
 mod reload;
-mod rooms;
-mod segment;
 mod shutdown;
 mod silence;
 mod support;
@@ -26,7 +24,6 @@ mod tell;
 mod tls;
 mod unix;
 mod upstream;
-mod wire;
 
 /// The program that is tested.
 fn program() -> std::path::PathBuf {

@@ -5,7 +5,6 @@ use opentelemetry_proto::tonic::collector::profiles::v1development::profiles_ser
 use opentelemetry_proto::tonic::profiles::v1development::{
     Profile, ProfilesDictionary, ResourceProfiles, Sample, ScopeProfiles,
 };
-use otelagent_agent::scan::{self, Signal};
 use prost::Message;
 
 use crate::support::agent::{Agent, Setup};
@@ -185,10 +184,4 @@ async fn without_a_pipeline_profiles_are_refused_for_good() {
             .status,
         404
     );
-}
-
-#[test]
-fn samples_are_what_is_counted() {
-    let request = profiles("a", &[2, 0, 3]).encode_to_vec();
-    assert_eq!(scan::inspect(Signal::Profiles, &request), Ok(5));
 }

@@ -35,7 +35,11 @@ async fn lasts(sent: &[u8], room: usize) -> Duration {
     timeout(Duration::from_hours(1), ended).await.unwrap();
     let lasted = started.elapsed();
     tokio::time::sleep(Duration::from_secs(40)).await;
-    assert_eq!(offline.held(), offline.taken(), "memory that nobody has");
+    assert_eq!(
+        offline.held(),
+        offline.accepted_bytes(),
+        "memory that nobody has"
+    );
     lasted
 }
 

@@ -9,12 +9,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use otelagent_agent::config::{AttributeAction, AttributeEdit, AttributeValue};
-use otelagent_agent::frame::{self, Broken};
-use otelagent_agent::json;
-use otelagent_agent::merge::Edits;
 use otelagent_agent::offline::decompress;
-use otelagent_agent::scan::{self, Signal};
+use otlp_wire::frame::{self, FrameError};
+use otlp_wire::{AttributeAction, AttributeEdit, AttributeValue, Edits, Signal, inspect, json};
 use prost::Message;
 
 /// What prost counts in a request, if it is one.
@@ -66,10 +63,7 @@ pub fn scan(bytes: &[u8]) {
         return;
     };
     let signal = Signal::ALL[usize::from(first) % Signal::COUNT];
-    match (
-        scan::inspect(signal, request),
-        prost_counts(signal, request),
-    ) {
+    match (inspect(signal, request), prost_counts(signal, request)) {
         // Of a oneof that is there twice prost keeps the last, and fields under number 1000 it does not
         // know: both are data that will be passed on.
         (Ok(items), Some(counted)) => assert!(items >= counted, "{items} < {counted}"),
@@ -98,7 +92,7 @@ pub fn json(bytes: &[u8]) {
     };
     assert!(request.len() <= LIMIT);
     assert!(request.capacity() <= text.len() + granted);
-    let items = scan::inspect(signal, &request).expect("what is transcoded is a request");
+    let items = inspect(signal, &request).expect("what is transcoded is a request");
     assert_eq!(Some(items), prost_counts(signal, &request));
 }
 
@@ -137,13 +131,13 @@ pub fn edits(bytes: &[u8]) {
     };
     let chosen = [edit(one), edit(two)];
     let edited = Edits::new(&chosen).apply(request);
-    if scan::inspect(Signal::Traces, request).is_err() {
+    if inspect(Signal::Traces, request).is_err() {
         return;
     }
     let edited = edited.expect("a request that was inspected");
     assert_eq!(
-        scan::inspect(Signal::Traces, &edited),
-        scan::inspect(Signal::Traces, request)
+        inspect(Signal::Traces, &edited),
+        inspect(Signal::Traces, request)
     );
     let mut expected = ExportTraceServiceRequest::decode(request).expect("scan agrees with prost");
     for entry in &mut expected.resource_spans {
@@ -197,9 +191,9 @@ pub fn framing(bytes: &[u8]) {
             assert_eq!(again, bytes);
             assert_eq!(announced, bytes.len());
         }
-        Err(Broken::Short) => assert!(bytes.len() < announced.max(frame::PREFIX)),
-        Err(Broken::Long) => assert!(bytes.len() > announced),
-        Err(Broken::Flag) => assert!(bytes[0] > 1 && bytes.len() == announced),
+        Err(FrameError::Short) => assert!(bytes.len() < announced.max(frame::PREFIX)),
+        Err(FrameError::Long) => assert!(bytes.len() > announced),
+        Err(FrameError::Flag) => assert!(bytes[0] > 1 && bytes.len() == announced),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The queue on disk: segments of any records, damaged anyhow.
 
-use otelagent_agent::segment::{HEADER, Scan, header};
+use segment_log::{HEADER, SegmentScan, header};
 
 const SALT: u32 = 0x5a17;
 const FIRST: u64 = 7;
@@ -36,7 +36,7 @@ pub fn segment(bytes: &[u8]) {
     }
     let end = file.len() * (256 - usize::from(*cut)) / 256;
     file.truncate(end);
-    let mut scan = Scan::new(SALT, FIRST);
+    let mut scan = SegmentScan::new(SALT, FIRST);
     let mut read = Vec::new();
     let (used, _) = scan.read(&file, true, |record| {
         assert_eq!(record.items, record.payload.len() as u32);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use otelagent_agent::config;
-use otelagent_agent::rpc_status::{self, Code, Status};
+use otlp_wire::status::{self, Code, Status};
 
 /// A configuration that is taken can be printed, and is read the same way twice; one that is not says
 /// why, and never more than a person would read.
@@ -39,24 +39,24 @@ pub fn config(bytes: &[u8]) {
 
 /// Encoding and decoding are each other's opposite, whatever is in between.
 pub fn status(bytes: &[u8]) {
-    let encoded = rpc_status::base64_encode(bytes);
+    let encoded = status::base64_encode(bytes);
     assert_eq!(
-        rpc_status::base64_decode(encoded.as_bytes()).as_deref(),
+        status::base64_decode(encoded.as_bytes()).as_deref(),
         Some(bytes)
     );
-    if let Some(decoded) = rpc_status::base64_decode(bytes) {
-        let again = rpc_status::base64_encode(&decoded);
-        assert_eq!(rpc_status::base64_decode(again.as_bytes()), Some(decoded));
+    if let Some(decoded) = status::base64_decode(bytes) {
+        let again = status::base64_encode(&decoded);
+        assert_eq!(status::base64_decode(again.as_bytes()), Some(decoded));
     }
     let text = String::from_utf8_lossy(bytes);
-    let percent = rpc_status::percent_encode(&text);
+    let percent = status::percent_encode(&text);
     assert!(percent.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
-    assert_eq!(rpc_status::percent_decode(percent.as_bytes()), text);
-    let _ = rpc_status::percent_decode(bytes);
+    assert_eq!(status::percent_decode(percent.as_bytes()), text);
+    let _ = status::percent_decode(bytes);
     // An answer of an upstream, which may be anything.
-    let _ = rpc_status::partial_success(bytes);
-    let _ = rpc_status::message(bytes);
-    let _ = rpc_status::retry_delay(bytes);
+    let _ = status::partial_success(bytes);
+    let _ = status::message(bytes);
+    let _ = status::retry_delay(bytes);
     let Some((&[code, seconds], _)) = bytes.split_first_chunk::<2>() else {
         return;
     };
@@ -67,6 +67,6 @@ pub fn status(bytes: &[u8]) {
         retry_after: asked,
     };
     let encoded = status.encode();
-    assert_eq!(rpc_status::retry_delay(&encoded), asked);
-    assert_eq!(rpc_status::message(&encoded).as_deref(), Some(&*text));
+    assert_eq!(status::retry_delay(&encoded), asked);
+    assert_eq!(status::message(&encoded).as_deref(), Some(&*text));
 }

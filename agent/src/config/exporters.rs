@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use otlp_wire::Signal;
+
 use super::document::component_type;
 use super::section::Section;
 use super::service::Extension;
@@ -12,7 +14,6 @@ use super::{
     Address, ClientTls, Compression, Exporter, Protocol, Queue, Retry, Storage, Text,
     is_header_value, receivers, tls,
 };
-use crate::scan::Signal;
 
 const MIB: usize = 1024 * 1024;
 

@@ -23,11 +23,12 @@ mod units;
 use std::fmt;
 use std::time::Duration;
 
-use crate::scan::Signal;
+use otlp_wire::Signal;
 
 pub use self::changes::{Changes, changes, fingerprint};
 pub use self::text::{Secret, Text, is_header_value};
 pub use self::tls::{ClientTls, Identity, Pem, ServerTls, Versions};
+pub use otlp_wire::{AttributeAction, AttributeEdit, AttributeValue};
 
 /// One mistake in a configuration: where, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,41 +172,6 @@ pub struct Pipeline {
     pub attributes: Vec<AttributeEdit>,
     /// Index into [`Config::exporters`].
     pub exporter: usize,
-}
-
-/// One entry of a `resource` processor.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AttributeEdit {
-    /// Attribute key, never empty.
-    pub key: String,
-    /// What happens to it.
-    pub action: AttributeAction,
-}
-
-/// What a `resource` processor does with a key.
-#[derive(Clone, Debug, PartialEq)]
-pub enum AttributeAction {
-    /// Sets the value where the key is absent: the application wins.
-    Insert(AttributeValue),
-    /// Sets the value where the key is present.
-    Update(AttributeValue),
-    /// Sets the value: the configuration wins.
-    Upsert(AttributeValue),
-    /// Removes the key.
-    Delete,
-}
-
-/// A literal attribute value.
-#[derive(Clone, Debug, PartialEq)]
-pub enum AttributeValue {
-    /// UTF-8 text.
-    Text(String),
-    /// `true` or `false`.
-    Bool(bool),
-    /// 64-bit signed.
-    Integer(i64),
-    /// IEEE double.
-    Float(f64),
 }
 
 /// Where a signal is forwarded to and how.

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use otlp_wire::Signal;
+
 use super::document::component_type;
 use super::section::Section;
 use super::units;
 use super::{Address, Connections, Listener, Place, Receiver, tls};
-use crate::scan::Signal;
 
 const MIB: usize = 1024 * 1024;
 

@@ -1,5 +1,7 @@
 //! `extensions` and `service`: which components are used, and what the agent tells about itself.
 
+use otlp_wire::Signal;
+
 use super::document::component_type;
 use super::exporters::Definition;
 use super::processors::{DEFAULT_MEMORY, Processor};
@@ -10,7 +12,6 @@ use super::{
     Address, AttributeEdit, Config, Exporter, Health, LogEncoding, LogLevel, LogOutput,
     MetricsReader, Pipeline, Receiver, Storage, Telemetry, storage,
 };
-use crate::scan::Signal;
 
 /// The components the file defines, by id.
 pub(super) struct Parts {

@@ -4,8 +4,7 @@
 use std::fmt;
 
 use super::{
-    Address, AttributeAction, AttributeValue, ClientTls, Config, Exporter, Pem, Place, Protocol,
-    Receiver,
+    Address, AttributeAction, ClientTls, Config, Exporter, Pem, Place, Protocol, Receiver,
 };
 
 impl fmt::Display for Address {
@@ -42,17 +41,6 @@ impl fmt::Display for Pem {
         match self {
             Self::File(path) => formatter.write_str(path),
             Self::Inline(_) => formatter.write_str("the configuration"),
-        }
-    }
-}
-
-impl fmt::Display for AttributeValue {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text(text) => write!(formatter, "{text:?}"),
-            Self::Bool(value) => value.fmt(formatter),
-            Self::Integer(value) => value.fmt(formatter),
-            Self::Float(value) => value.fmt(formatter),
         }
     }
 }

@@ -1,40 +1,40 @@
-//! From a name to a connection that can be spoken on: resolved anew every time, every address tried,
-//! TLS where configured. Must not know what is spoken on it.
+//! Connects to an upstream: resolves its name anew every time, tries every address, and performs the TLS
+//! handshake.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::config::{Address, Exporter};
+use crate::resolve::resolve;
 use crate::stream::Stream;
 use crate::tls::{Connector, TlsError};
 
-/// An address that does not answer may not use up the time of the others.
+/// The time limit for one address, so that others get their turn.
 const PER_ADDRESS: Duration = Duration::from_secs(3);
 
-/// An idle connection is probed below TCP's data after this, so that one whose peer has vanished is
-/// found dead before it is needed. Pings of HTTP/2 would not do: gRPC servers punish those of idle
-/// clients (grpc-go's enforcement policy), and busy ones have the limit of an attempt.
+/// TCP keepalive finds an idle connection dead before the next attempt needs it. HTTP/2 pings would not do:
+/// gRPC servers punish those of idle clients (grpc-go's enforcement policy).
 const PROBE_AFTER: Duration = Duration::from_mins(1);
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
-    /// The name is unknown for now.
+    /// The name cannot be resolved.
     #[error("resolving {0}: {1}")]
     Resolve(Address, io::Error),
-    /// No address answers.
+    /// No address accepts the connection.
     #[error("connecting: {0}")]
     Connect(io::Error),
-    /// Somebody answers, but the wrong one or in the wrong way.
+    /// The TLS handshake fails.
     #[error("TLS with {0}: {1}")]
     Tls(SocketAddr, io::Error),
-    /// The connection ends before anything is said on it.
+    /// The HTTP handshake fails.
     #[error("connecting")]
     Http(#[source] hyper::Error),
 }
@@ -47,7 +47,7 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    /// Reads certificates; connects to nobody yet. `protocol` is the one TLS announces.
+    /// Reads certificates; does not connect yet. `protocol` is announced in the TLS handshake.
     pub(super) fn new(
         exporter: &Exporter,
         protocol: &'static [u8],
@@ -62,13 +62,13 @@ impl Dialer {
         })
     }
 
-    /// When a connection made now is to be replaced, spread by half: replicas that join behind one
-    /// name get their share.
+    /// The time to replace a connection made now, spread by half, so that new replicas behind a name get
+    /// connections.
     pub(super) fn expiry(&self) -> Instant {
         Instant::now() + self.max_age.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
-    /// Connects to any address of the host, beginning with a random one.
+    /// Connects to any address of the host, in random order.
     pub(super) async fn dial(&self) -> Result<Stream, ConnectError> {
         let mut addresses = resolve(&self.address)
             .await
@@ -97,7 +97,7 @@ impl Dialer {
         let keepalive = TcpKeepalive::new()
             .with_time(PROBE_AFTER)
             .with_interval(PROBE_EVERY);
-        // Without probes a dead connection is found by the first attempt on it.
+        // Without keepalive, the next attempt finds a dead connection.
         let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
         match &self.tls {
             None => Ok(Stream::Tcp(stream)),
@@ -106,19 +106,5 @@ impl Dialer {
                 Err(error) => Err(ConnectError::Tls(address, error)),
             },
         }
-    }
-}
-
-/// All addresses of a host. `localhost` needs no hosts file.
-pub(crate) async fn resolve(address: &Address) -> io::Result<Vec<SocketAddr>> {
-    if let Ok(ip) = address.host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, address.port)]);
-    }
-    match lookup_host((address.host.as_str(), address.port)).await {
-        Ok(found) => Ok(found.collect()),
-        Err(_) if address.host == "localhost" => {
-            Ok(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, address.port))])
-        }
-        Err(error) => Err(error),
     }
 }

@@ -1,43 +1,42 @@
-//! Exporters that send nothing: `debug` counts in the log, `nop` does not even that. Must not know
-//! queues.
+//! Exporters that send nothing: `debug` logs counts, `nop` does nothing.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use otlp_wire::{Signal, inspect};
 use tokio::time::Instant;
 use tracing::info;
 
-use super::retry::Outcome;
-use crate::scan::{self, Signal};
+use super::outcome::Outcome;
 
-/// Least time between two lines of one signal.
+/// The minimum interval of log lines of a signal.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// `debug`.
-pub(super) struct Client {
+/// The `debug` exporter.
+pub(super) struct DebugClient {
     id: String,
     counts: Mutex<Vec<(Signal, Counts)>>,
 }
 
-/// What has not been told yet.
+/// Counts that are not logged yet.
 #[derive(Clone, Copy, Default)]
 struct Counts {
-    told: Option<Instant>,
+    logged: Option<Instant>,
     batches: u64,
     items: u64,
     bytes: u64,
 }
 
-/// The outcome of everything: there is nobody who could refuse.
-pub(super) fn nothing() -> Outcome {
+/// The outcome of every batch.
+pub(super) fn delivered() -> Outcome {
     Outcome::Delivered {
         rejected: 0,
         message: String::new(),
     }
 }
 
-impl Client {
+impl DebugClient {
     pub(super) fn new(id: &str) -> Self {
         Self {
             id: id.to_owned(),
@@ -45,10 +44,10 @@ impl Client {
         }
     }
 
-    /// Counts a batch, and tells the counts unless it has just done so.
-    pub(super) fn take(&self, signal: Signal, parts: &[Bytes]) -> Outcome {
-        // They were inspected when they came.
-        let items = |part: &Bytes| scan::inspect(signal, part).unwrap_or_default() as u64;
+    /// Counts a batch, and logs the counts at most once a second.
+    pub(super) fn count(&self, signal: Signal, parts: &[Bytes]) -> Outcome {
+        // The receiver has checked them.
+        let items = |part: &Bytes| inspect(signal, part).unwrap_or_default() as u64;
         let mut all = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if !all.iter().any(|(of, _)| *of == signal) {
             all.push((signal, Counts::default()));
@@ -57,14 +56,14 @@ impl Client {
             counts.batches += 1;
             counts.items += parts.iter().map(items).sum::<u64>();
             counts.bytes += parts.iter().map(|part| part.len() as u64).sum::<u64>();
-            if counts.told.is_none_or(|told| told.elapsed() >= QUIET) {
-                self.tell(signal, counts);
+            if counts.logged.is_none_or(|logged| logged.elapsed() >= QUIET) {
+                self.log(signal, counts);
             }
         }
-        nothing()
+        delivered()
     }
 
-    fn tell(&self, signal: Signal, counts: &mut Counts) {
+    fn log(&self, signal: Signal, counts: &mut Counts) {
         info!(
             exporter = self.id,
             signal = signal.name(),
@@ -74,19 +73,19 @@ impl Client {
             "received"
         );
         *counts = Counts {
-            told: Some(Instant::now()),
+            logged: Some(Instant::now()),
             ..Counts::default()
         };
     }
 }
 
-/// What the last second left over.
-impl Drop for Client {
+/// Logs the rest of the counts.
+impl Drop for DebugClient {
     fn drop(&mut self) {
         let all = std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner));
         for (signal, mut counts) in all {
             if counts.batches > 0 {
-                self.tell(signal, &mut counts);
+                self.log(signal, &mut counts);
             }
         }
     }

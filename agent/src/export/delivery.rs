@@ -1,58 +1,57 @@
-//! Whether delivery works, signal by signal: for health, for the log, and for batches that wait before
-//! they are tried again. Must not know how requests are sent.
+//! Whether delivery works, by signal: for health, for the log, and for batches that wait for their next
+//! attempt.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use otlp_wire::Signal;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{info, warn};
 
-use crate::scan::Signal;
-
-/// Longest wait between attempts while the agent shuts down.
+/// The longest wait between attempts during shutdown.
 const DRAIN_WAIT: Duration = Duration::from_millis(500);
 
-/// An upstream that stays away is mentioned this often.
+/// An upstream that stays away is last_line this often.
 const REMINDER: Duration = Duration::from_mins(1);
 
-/// Whether delivery works, as health tells it.
+/// Whether delivery works.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Delivery {
-    /// Since when every attempt has failed, and why the last one did.
+    /// Since when every attempt has failed, and the reason of the last failure.
     pub(crate) failing: Option<(Instant, String)>,
     /// When the last attempt succeeded.
     pub(crate) succeeded: Option<Instant>,
 }
 
-/// One signal's way to the upstream. An upstream may take logs and have no room for traces.
+/// The delivery of one signal; an upstream may accept logs and refuse traces.
 #[derive(Default)]
-struct Way {
-    state: Mutex<State>,
-    /// The upstream can be reached again, or the agent shuts down: no need to wait longer.
-    hurry: Notify,
+struct SignalDelivery {
+    state: Mutex<DeliveryState>,
+    /// Ends waits: the upstream works again, or the agent shuts down.
+    wake: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct DeliveryState {
     delivery: Delivery,
     attempts: u64,
-    /// When the log was last told of a failure.
-    mentioned: Option<Instant>,
-    /// Whether it was told of this row of failures.
-    told: bool,
+    /// The time of the last log line about failures.
+    last_line: Option<Instant>,
+    /// Whether the current failures were logged.
+    logged: bool,
 }
 
-/// All ways to one upstream.
+/// The deliveries to one upstream, by signal.
 pub(super) struct Deliveries {
     exporter: String,
-    ways: Vec<Way>,
+    signals: Vec<SignalDelivery>,
     draining: AtomicBool,
 }
 
-impl Way {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl SignalDelivery {
+    fn state(&self) -> MutexGuard<'_, DeliveryState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -61,16 +60,19 @@ impl Deliveries {
     pub(super) fn new(exporter: &str) -> Self {
         Self {
             exporter: exporter.to_owned(),
-            ways: Signal::ALL.iter().map(|_| Way::default()).collect(),
+            signals: Signal::ALL
+                .iter()
+                .map(|_| SignalDelivery::default())
+                .collect(),
             draining: AtomicBool::new(false),
         }
     }
 
-    /// All signals together: failing where any of them is.
+    /// All signals together; failing if any of them is.
     pub(super) fn overall(&self) -> Delivery {
         let mut overall = Delivery::default();
-        for way in &self.ways {
-            let Delivery { failing, succeeded } = way.state().delivery.clone();
+        for delivery in &self.signals {
+            let Delivery { failing, succeeded } = delivery.state().delivery.clone();
             overall.succeeded = overall.succeeded.max(succeeded);
             let since = |failing: &Option<(Instant, String)>| failing.as_ref().map(|(at, _)| *at);
             if overall.failing.is_none() || since(&failing) < since(&overall.failing) {
@@ -80,51 +82,51 @@ impl Deliveries {
         overall
     }
 
-    /// From now on waits between attempts are short, and those under way end.
+    /// Makes waits between attempts short from now on.
     pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
-        self.hurry();
+        self.wake();
     }
 
-    /// What waits need not wait any longer.
-    pub(super) fn hurry(&self) {
-        for way in &self.ways {
-            way.hurry.notify_waiters();
+    /// Ends the waits of all signals.
+    pub(super) fn wake(&self) {
+        for delivery in &self.signals {
+            delivery.wake.notify_waiters();
         }
     }
 
-    /// Waits before the next attempt. Where the upstream has answered, it asks for that wait, and
-    /// nothing but a shutdown cuts it; where it could not be reached, another's success does.
-    pub(super) async fn pause(&self, signal: Signal, wait: Duration, answered: bool) {
-        let Some(way) = self.ways.get(signal.index()) else {
+    /// Waits before the next attempt. If the upstream `answered`, only a shutdown shortens the wait; if it was
+    /// unreachable, the success of another attempt does too.
+    pub(super) async fn wait(&self, signal: Signal, wait: Duration, answered: bool) {
+        let Some(delivery) = self.signals.get(signal.index()) else {
             return;
         };
-        let hurry = way.hurry.notified();
+        let wake = delivery.wake.notified();
         if self.draining.load(Ordering::Relaxed) {
             sleep(wait.min(DRAIN_WAIT)).await;
             return;
         }
         let until = Instant::now() + wait;
-        let _ = timeout_at(until, hurry).await;
+        let _ = timeout_at(until, wake).await;
         if answered && !self.draining.load(Ordering::Relaxed) {
             sleep_until(until).await;
         }
     }
 
-    /// An attempt has succeeded.
+    /// Notes a successful attempt.
     pub(super) fn succeeded(&self, signal: Signal) {
-        let Some(way) = self.ways.get(signal.index()) else {
+        let Some(delivery) = self.signals.get(signal.index()) else {
             return;
         };
-        let mut state = way.state();
+        let mut state = delivery.state();
         state.delivery.succeeded = Some(Instant::now());
         let Some((since, _)) = state.delivery.failing.take() else {
             return;
         };
         let attempts = std::mem::take(&mut state.attempts);
-        let told = std::mem::take(&mut state.told);
+        let logged = std::mem::take(&mut state.logged);
         drop(state);
-        if told {
+        if logged {
             info!(
                 exporter = self.exporter,
                 signal = signal.name(),
@@ -133,15 +135,15 @@ impl Deliveries {
                 "delivery works again"
             );
         }
-        way.hurry.notify_waiters();
+        delivery.wake.notify_waiters();
     }
 
-    /// Remembers a failure; the log gets a line a minute at most.
+    /// Notes a failed attempt; logs at most once a minute.
     pub(super) fn failed(&self, signal: Signal, why: &str) {
-        let Some(way) = self.ways.get(signal.index()) else {
+        let Some(delivery) = self.signals.get(signal.index()) else {
             return;
         };
-        let mut state = way.state();
+        let mut state = delivery.state();
         let now = Instant::now();
         let failing = state.delivery.failing.take();
         let since = failing.map_or(now, |(since, _)| since);
@@ -149,11 +151,11 @@ impl Deliveries {
         state.attempts += 1;
         let attempts = state.attempts;
         let due = state
-            .mentioned
+            .last_line
             .is_none_or(|last| now.duration_since(last) >= REMINDER);
         if due {
-            state.mentioned = Some(now);
-            state.told = true;
+            state.last_line = Some(now);
+            state.logged = true;
         }
         drop(state);
         if due {

@@ -1,5 +1,4 @@
-//! OTLP/gRPC to the upstream: one HTTP/2 connection, own framing (gRPC over HTTP/2). Must not know
-//! queues or when to try again.
+//! The OTLP/gRPC client: one HTTP/2 connection with its own framing (gRPC over HTTP/2).
 
 use std::time::Duration;
 
@@ -10,49 +9,51 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use otlp_wire::{
+    Signal,
+    status::{self, Code},
+};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::connect::{ConnectError, Dialer};
-use super::ending::Ending;
-use super::headers::Headers;
-use super::retry::{self, Outcome};
-use super::rope::Rope;
-use super::{AGENT, ExportError, MAX_RESPONSE, no_answer, retry_on};
+use super::connection_end::ConnectionEnd;
+use super::error::ExportError;
+use super::headers::{AGENT, Headers};
+use super::outcome::{self, MAX_RESPONSE, Outcome, no_answer, retry_on};
+use super::sliced_body::SlicedBody;
 use crate::config::{Compression, Exporter};
-use crate::rpc_status::{self, Code};
-use crate::scan::Signal;
 
-/// Answers are a few bytes; a larger window would only let the upstream fill our memory.
+/// Answers are small; a larger window would only let the upstream fill our memory.
 const WINDOW: u32 = 64 * 1024;
 
-/// Connections one attempt may find dead before it waits.
+/// The number of dead connections that one attempt tolerates.
 const TRIES: usize = 3;
 
-/// The upstream as gRPC server.
-pub(super) struct Client {
+/// A gRPC client of one upstream.
+pub(super) struct GrpcClient {
     is_compressed: bool,
     paths: [Uri; Signal::COUNT],
     headers: Headers,
     dialer: Dialer,
-    connection: Mutex<Option<Connection>>,
+    connection: Mutex<Option<GrpcConnection>>,
 }
 
 #[derive(Clone)]
-struct Connection {
-    sender: SendRequest<Rope>,
+struct GrpcConnection {
+    sender: SendRequest<SlicedBody>,
     expires: Instant,
-    ending: Ending,
+    end: ConnectionEnd,
 }
 
-impl Client {
+impl GrpcClient {
     pub(super) fn new(exporter: &Exporter, max_age: Duration) -> Result<Self, ExportError> {
         let scheme = if exporter.tls.is_some() {
             "https"
         } else {
             "http"
         };
-        // The name that is proven is the name that is asked for, as in other gRPC clients.
+        // The verified name is also the requested one, as in other gRPC clients.
         let tls = exporter.tls.as_ref();
         let proven = tls.and_then(|tls| tls.server_name_override.clone());
         let named = exporter.authority.clone().or(proven);
@@ -94,8 +95,8 @@ impl Client {
         })
     }
 
-    /// One attempt. A call on a connection that turns out to be dead or going away (GOAWAY) is made
-    /// again at once on the next: only what a fresh one says counts.
+    /// Makes one attempt. If a reused connection turns out to be dead or closing (GOAWAY), repeats the call at
+    /// once on a new one; only the result of a fresh connection counts.
     pub(super) async fn send(&self, signal: Signal, message: &[Bytes]) -> Outcome {
         let mut left = TRIES;
         loop {
@@ -107,41 +108,41 @@ impl Client {
             match self.call(connection.sender, signal, message).await {
                 Ok(response) => return outcome(response).await,
                 Err(error) => {
-                    self.replace(&connection.ending).await;
+                    self.replace(&connection.end).await;
                     if is_fresh || left == 0 {
-                        return no_answer(connection.ending.explain(&error));
+                        return no_answer(connection.end.explain(&error));
                     }
                 }
             }
         }
     }
 
-    /// Closes the connection once the calls on it have ended.
+    /// Drops the connection; it closes once its calls have ended.
     pub(super) async fn forget(&self) {
         *self.connection.lock().await = None;
     }
 
-    /// The same, unless another call has replaced it already.
-    async fn replace(&self, failed: &Ending) {
+    /// The same, unless another call has replaced the connection already.
+    async fn replace(&self, failed: &ConnectionEnd) {
         let mut slot = self.connection.lock().await;
-        if slot.as_ref().is_some_and(|found| found.ending.is(failed)) {
+        if slot.as_ref().is_some_and(|found| found.end.is(failed)) {
             *slot = None;
         }
     }
 
     async fn call(
         &self,
-        mut sender: SendRequest<Rope>,
+        mut sender: SendRequest<SlicedBody>,
         signal: Signal,
         message: &[Bytes],
     ) -> hyper::Result<Response<Incoming>> {
         let length: usize = message.iter().map(Bytes::len).sum();
         let mut prefix = BytesMut::with_capacity(5);
         prefix.put_u8(u8::from(self.is_compressed));
-        // Batches are bounded far below 4 GiB by the configuration.
+        // The configuration bounds batches far below 4 GiB.
         prefix.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
         let parts = std::iter::once(prefix.freeze()).chain(message.iter().cloned());
-        let mut request = Request::new(Rope::new(parts));
+        let mut request = Request::new(SlicedBody::new(parts));
         *request.method_mut() = Method::POST;
         *request.version_mut() = Version::HTTP_2;
         if let Some(path) = self.paths.get(signal.index()) {
@@ -152,8 +153,8 @@ impl Client {
         sender.send_request(request).await
     }
 
-    /// The connection, and whether it was made for this call.
-    async fn connection(&self) -> Result<(Connection, bool), ConnectError> {
+    /// The connection, and whether it is fresh.
+    async fn connection(&self) -> Result<(GrpcConnection, bool), ConnectError> {
         let mut slot = self.connection.lock().await;
         if let Some(connection) = slot.as_ref()
             && !connection.sender.is_closed()
@@ -170,10 +171,10 @@ impl Client {
             .await
             .map_err(ConnectError::Http)?;
         // Ends when the last sender is dropped.
-        let connection = Connection {
+        let connection = GrpcConnection {
             sender,
             expires: self.dialer.expiry(),
-            ending: Ending::of(connection),
+            end: ConnectionEnd::of(connection),
         };
         *slot = Some(connection.clone());
         Ok((connection, true))
@@ -190,7 +191,7 @@ async fn outcome(response: Response<Incoming>) -> Outcome {
         .get(CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     if !is_grpc {
-        return retry::of_foreign_http(head.status.as_u16());
+        return outcome::of_foreign_http(head.status.as_u16());
     }
     let collected = match Limited::new(body, MAX_RESPONSE).collect().await {
         Ok(collected) => collected,
@@ -211,19 +212,19 @@ fn of_status(headers: &HeaderMap, body: &[u8]) -> Outcome {
         .and_then(|status| status.parse().ok())
         .map_or(Code(2), Code);
     if code == Code::OK {
-        // Five bytes of gRPC framing; nothing behind them is an answer without partial success.
+        // Five bytes of framing precede the message.
         let message = body.get(5..).unwrap_or_default();
-        let (rejected, message) = rpc_status::partial_success(message).unwrap_or_default();
+        let (rejected, message) = status::partial_success(message).unwrap_or_default();
         return Outcome::Delivered { rejected, message };
     }
     let text = headers
         .get("grpc-message")
-        .map(|text| rpc_status::percent_decode(text.as_bytes()))
+        .map(|text| status::percent_decode(text.as_bytes()))
         .unwrap_or_default();
-    retry::of_grpc(code, &text, details_delay(headers))
+    outcome::of_grpc(code, &text, details_delay(headers))
 }
 
 fn details_delay(headers: &HeaderMap) -> Option<Duration> {
     let details = headers.get("grpc-status-details-bin")?;
-    rpc_status::retry_delay(&rpc_status::base64_decode(details.as_bytes())?)
+    status::retry_delay(&status::base64_decode(details.as_bytes())?)
 }

@@ -1,29 +1,31 @@
-//! Headers of every request: those the protocol needs, and those of the configuration, which may come
-//! from files that change. Must not know requests.
+//! Headers of requests: those of the protocol, and those of the configuration, whose files may change.
 
 use std::sync::Arc;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::ExportError;
+use super::error::ExportError;
 use crate::config::{Exporter, Text, is_header_value};
-use crate::live::{Live, Process, Source};
+use crate::reloadable::{FileSource, Reloadable, SystemResolver};
 
-/// All headers of one exporter's requests.
-pub(super) struct Headers(Live<Configured>);
+/// The `user-agent` of requests.
+pub(super) const AGENT: &str = concat!("otelagent-agent/", env!("CARGO_PKG_VERSION"));
+
+/// The headers of one exporter's requests.
+pub(super) struct Headers(Reloadable<Configured>);
 
 impl Headers {
-    /// `fixed` are those of the protocol.
+    /// Adds the configured headers to those of the protocol.
     pub(super) fn new(exporter: &Exporter, fixed: HeaderMap) -> Result<Self, ExportError> {
         let configured = Configured {
             id: exporter.id.clone(),
             headers: exporter.headers.clone(),
             fixed,
         };
-        Live::new(configured, None).map(Self)
+        Reloadable::new(configured, None).map(Self)
     }
 
-    /// As the files are now, give or take a second.
+    /// The headers by the current files, at most a second late.
     pub(super) fn current(&self) -> Arc<HeaderMap> {
         self.0.current()
     }
@@ -35,7 +37,7 @@ struct Configured {
     fixed: HeaderMap,
 }
 
-impl Source for Configured {
+impl FileSource for Configured {
     type Content = Vec<String>;
     type Made = HeaderMap;
     type Error = ExportError;
@@ -50,7 +52,7 @@ impl Source for Configured {
 
     fn read(&self) -> Result<Vec<String>, ExportError> {
         let values = self.headers.iter().map(|(name, text)| {
-            text.read_again(&Process)
+            text.read_again(&SystemResolver)
                 .map_err(|why| ExportError::HeaderFile(name.clone(), why))
         });
         values.collect()

@@ -1,5 +1,5 @@
-//! OTLP/HTTP (binary protobuf) to the upstream: HTTP/1.1, as many connections as requests in flight.
-//! Redirects are not followed. Must not know queues or when to try again.
+//! The OTLP/HTTP client (binary protobuf): HTTP/1.1, with a connection per request in flight. It does not follow
+//! redirects.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -13,33 +13,32 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use otlp_wire::{Signal, status};
 use tokio::time::Instant;
 
 use super::connect::{ConnectError, Dialer};
-use super::ending::Ending;
-use super::headers::Headers;
-use super::retry::{self, Outcome};
-use super::rope::Rope;
-use super::{AGENT, ExportError, MAX_RESPONSE, no_answer, retry_on};
+use super::connection_end::ConnectionEnd;
+use super::error::ExportError;
+use super::headers::{AGENT, Headers};
+use super::outcome::{self, MAX_RESPONSE, Outcome, no_answer, retry_on};
+use super::sliced_body::SlicedBody;
 use crate::config::Exporter;
-use crate::rpc_status;
-use crate::scan::Signal;
 
-/// The upstream as HTTP server.
-pub(super) struct Client {
+/// An HTTP client of one upstream.
+pub(super) struct HttpClient {
     paths: [Uri; Signal::COUNT],
     headers: Headers,
     dialer: Dialer,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<HttpConnection>>,
 }
 
-struct Connection {
-    sender: SendRequest<Rope>,
+struct HttpConnection {
+    sender: SendRequest<SlicedBody>,
     expires: Instant,
-    ending: Ending,
+    end: ConnectionEnd,
 }
 
-impl Client {
+impl HttpClient {
     pub(super) fn new(exporter: &Exporter, max_age: Duration) -> Result<Self, ExportError> {
         let uri = |signal: Signal| {
             let path = match exporter.signal {
@@ -74,7 +73,7 @@ impl Client {
         })
     }
 
-    /// One attempt. Idle connections may have been closed meanwhile; only a fresh one's failure counts.
+    /// Makes one attempt. An idle connection may be closed; only the failure of a fresh one counts.
     pub(super) async fn send(&self, signal: Signal, body: &[Bytes]) -> Outcome {
         loop {
             let (mut connection, reused) = match self.connection().await {
@@ -87,14 +86,14 @@ impl Client {
                 .await
             {
                 Ok(response) => return self.outcome(response, connection).await,
-                Err(error) if !reused => return no_answer(connection.ending.explain(&error)),
+                Err(error) if !reused => return no_answer(connection.end.explain(&error)),
                 Err(_) => {}
             }
         }
     }
 
-    fn request(&self, signal: Signal, body: &[Bytes]) -> Request<Rope> {
-        let mut request = Request::new(Rope::new(body.iter().cloned()));
+    fn request(&self, signal: Signal, body: &[Bytes]) -> Request<SlicedBody> {
+        let mut request = Request::new(SlicedBody::new(body.iter().cloned()));
         *request.method_mut() = Method::POST;
         if let Some(path) = self.paths.get(signal.index()) {
             *request.uri_mut() = path.clone();
@@ -103,7 +102,7 @@ impl Client {
         request
     }
 
-    async fn connection(&self) -> Result<(Connection, bool), ConnectError> {
+    async fn connection(&self) -> Result<(HttpConnection, bool), ConnectError> {
         loop {
             let idle = self
                 .idle
@@ -121,17 +120,21 @@ impl Client {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(ConnectError::Http)?;
-        let ending = Ending::of(connection);
+        let end = ConnectionEnd::of(connection);
         sender.ready().await.map_err(ConnectError::Http)?;
-        let connection = Connection {
+        let connection = HttpConnection {
             sender,
             expires: self.dialer.expiry(),
-            ending,
+            end,
         };
         Ok((connection, false))
     }
 
-    async fn outcome(&self, response: Response<Incoming>, mut connection: Connection) -> Outcome {
+    async fn outcome(
+        &self,
+        response: Response<Incoming>,
+        mut connection: HttpConnection,
+    ) -> Outcome {
         let (head, body) = response.into_parts();
         let body = match Limited::new(body, MAX_RESPONSE).collect().await {
             Ok(collected) => collected.to_bytes(),
@@ -145,13 +148,13 @@ impl Client {
             idle.push(connection);
         }
         if head.status.is_success() {
-            // A body that is no answer is no reason to send the data again.
-            let (rejected, message) = rpc_status::partial_success(&body).unwrap_or_default();
+            // An invalid body is no reason to send the data again.
+            let (rejected, message) = status::partial_success(&body).unwrap_or_default();
             return Outcome::Delivered { rejected, message };
         }
-        let message = rpc_status::message(&body).unwrap_or_default();
+        let message = status::message(&body).unwrap_or_default();
         let retry_after = head.headers.get(RETRY_AFTER).and_then(retry_after);
-        retry::of_http(head.status.as_u16(), &message, retry_after)
+        outcome::of_http(head.status.as_u16(), &message, retry_after)
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
-use crate::scan::Signal;
+use otlp_wire::Signal;
 
 pub(crate) use self::text::{Labels, PipelineLabels};
 

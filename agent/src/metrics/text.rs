@@ -4,9 +4,10 @@
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::AtomicU64;
 
+use otlp_wire::Signal;
+
 use super::process::Usage;
 use super::{Histogram, Lost, Metrics, Refused, Reload, Transport, get};
-use crate::scan::Signal;
 
 /// Bounds of the collector's histograms of batches, in items.
 pub(super) const ITEM_BOUNDS: [u64; 22] = [

@@ -1,4 +1,4 @@
-//! The command line. Must not act on it.
+//! The command line.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,11 +16,11 @@ environment:
   OTELAGENT_LAME_DUCK        seconds to go on accepting connections after SIGTERM (default 0)
   OTELAGENT_UPSTREAM_CONNECTION_AGE
                              seconds a connection to the upstream lives at most (default 600)
-  OTELAGENT_HEALTH_SOCKET    Unix socket that serves health, too
+  OTELAGENT_HEALTH_SOCKET    Unix socket that also serves health
   OTELAGENT_REUSE_PORT       `true`: another agent may listen on the same ports (SO_REUSEPORT)
 ";
 
-/// What the process is asked to do.
+/// The command to execute.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Command {
     Run {
@@ -52,7 +52,7 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Str
             Some("--shutdown-grace") => grace = Some(value("--shutdown-grace")?),
             Some("--lame-duck") => lame_duck = Some(value("--lame-duck")?),
             _ => {
-                // The collector's own spelling, so that images may be swapped.
+                // The collector's spelling, so that images are interchangeable.
                 let text = arg.to_string_lossy();
                 match text.strip_prefix("--config=") {
                     Some(path) => config = Some(path.strip_prefix("file:").unwrap_or(path).into()),

@@ -1,25 +1,23 @@
-//! The end of the agent in order: no longer ready, connections asked to end, what is held sent, and
-//! the ports closed last. Must not know protocols.
+//! Ends the agent in order: not ready any more, connections end, the queues are sent, the ports close last.
 
 use std::time::Duration;
 
+use otlp_wire::Signal;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
-use super::run::Agent;
-use crate::scan::Signal;
+use super::agent::Agent;
 
-/// What answers of the last moment may take.
+/// The time limit for the last answers.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 impl Agent {
-    /// Ends everything before `deadline`; whether nothing was lost on the way.
+    /// Ends everything before `deadline`; returns whether nothing was lost.
     ///
-    /// Until the connections there were have ended, what arrives on new ones is taken. From then on it
-    /// is refused as retryable, so that what is held gets smaller. Ports stay open all the time, unless
-    /// another agent listens on them: a client that is refused may come back, and SDKs count one that
-    /// is not even connected as failed for good.
+    /// New connections are served until the existing ones have ended. After that requests are refused as
+    /// retryable, so that the queues shrink. Ports stay open until the end unless another agent listens on
+    /// them: SDKs retry a refused request, but count a refused connection as a final failure.
     pub(super) async fn drain(mut self, lame_duck: Duration, deadline: Instant) -> bool {
         self.report.set_draining();
         info!("draining");
@@ -39,7 +37,7 @@ impl Agent {
         let reserve = LAST_ANSWERS.min(deadline.saturating_duration_since(now) / 4);
         let all = async { while self.senders.join_next().await.is_some() {} };
         if timeout_at(deadline - reserve, all).await.is_err() {
-            // Batches that are dropped stay on disk, or count as lost in shutdown.
+            // Dropped batches stay on disk or count as lost in shutdown.
             self.senders.shutdown().await;
         }
         for lane in &self.lanes {
@@ -50,21 +48,21 @@ impl Agent {
         if timeout(LAST_ANSWERS, all).await.is_err() {
             self.receivers.shutdown().await;
         }
-        self.tell_losses()
+        self.log_losses()
     }
 
-    /// Waits for the connections there were, at most half of what is left.
+    /// Waits for the existing connections, at most half of the remaining time.
     async fn let_connections_end(&mut self, deadline: Instant) {
-        let (nobody, _) = mpsc::channel(1);
-        drop(std::mem::replace(&mut self.left.0, nobody));
+        let (unused, _) = mpsc::channel(1);
+        drop(std::mem::replace(&mut self.left.0, unused));
         let now = Instant::now();
         let until = now + deadline.saturating_duration_since(now) / 2;
         if timeout_at(until, self.left.1.recv()).await.is_err() {
-            warn!("some connections did not end; what they still send is refused");
+            warn!("some connections did not end; their requests are refused");
         }
     }
 
-    fn tell_losses(&self) -> bool {
+    fn log_losses(&self) -> bool {
         for (signal, reason, items) in self.metrics.losses() {
             warn!(signal = signal.name(), reason, items, "telemetry lost");
         }
@@ -73,7 +71,7 @@ impl Agent {
             let books = self.metrics.books(signal);
             left += books.lost;
             if books.accepted + books.recovered > 0 {
-                // What was in memory only has been counted as lost.
+                // Requests that were only in memory are counted as lost.
                 info!(
                     signal = signal.name(),
                     accepted = books.accepted,

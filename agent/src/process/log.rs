@@ -1,4 +1,4 @@
-//! The log: one subscriber for the process, its level changeable. Must not know what is logged.
+//! The log: one subscriber for the process, with a changeable level.
 
 use tracing_subscriber::Registry;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -9,12 +9,12 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogEncoding, LogLevel, LogOutput, Telemetry};
 
-/// The way to change the level later.
+/// The handle to change the level later.
 pub(super) struct Level(reload::Handle<LevelFilter, Registry>);
 
 impl Level {
     pub(super) fn set(&self, level: LogLevel) {
-        // Fails only once the subscriber is gone, which is when the process is.
+        // Fails only after the end of the subscriber, which lives as long as the process.
         let _ = self.0.reload(filter(level));
     }
 }
@@ -38,7 +38,7 @@ pub(super) fn start(telemetry: &Telemetry) -> Level {
         .with_ansi(false)
         .with_target(false)
         .with_writer(writer);
-    // Our own lines only: a client that breaks HTTP/2 could fill the log with those of its library.
+    // Only our own lines: otherwise a client that violates HTTP/2 could fill the log.
     let ours = Targets::new().with_target(env!("CARGO_CRATE_NAME"), LevelFilter::TRACE);
     let registry = tracing_subscriber::registry().with(level).with(ours);
     match telemetry.log_encoding {

@@ -1,5 +1,6 @@
-//! The process: arguments, environment, logging, exit codes. Must not know telemetry.
+//! The process: arguments, environment, logging, exit codes.
 
+mod agent;
 mod args;
 mod drain;
 mod log;
@@ -15,17 +16,16 @@ use std::time::Duration;
 
 use tracing::{error, warn};
 
+use self::agent::Options;
 use self::args::Command;
-use self::run::Options;
-use self::source::Source;
+use self::source::ConfigSource;
 use crate::config::{Config, fields};
-use crate::live::causes;
+use crate::logging::causes;
 
 /// Bad arguments or configuration.
 const USAGE_ERROR: u8 = 2;
 
-/// Threads that resolve names, read queues from disk and sync them; nothing else blocks. They exist only
-/// while they are needed.
+/// The maximum number of threads that resolve names, read queues from disk and sync them.
 const BLOCKING_THREADS: usize = 4;
 
 /// The whole program.
@@ -57,7 +57,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn read(source: &mut Source, file: &Path) -> Result<Config, ExitCode> {
+fn read(source: &mut ConfigSource, file: &Path) -> Result<Config, ExitCode> {
     source.load().map_err(|problems| {
         for problem in problems {
             eprintln!("{}: {problem}", file.display());
@@ -67,7 +67,7 @@ fn read(source: &mut Source, file: &Path) -> Result<Config, ExitCode> {
 }
 
 fn check(file: &Path) -> ExitCode {
-    match read(&mut Source::new(file), file) {
+    match read(&mut ConfigSource::new(file), file) {
         Ok(config) => {
             for warning in &config.warnings {
                 eprintln!("warning: {warning}");
@@ -98,7 +98,7 @@ fn ready() -> ExitCode {
 }
 
 fn run(file: &Path, grace: Option<OsString>, lame_duck: Option<OsString>) -> ExitCode {
-    let mut source = Source::new(file);
+    let mut source = ConfigSource::new(file);
     let config = match read(&mut source, file) {
         Ok(config) => config,
         Err(code) => return code,
@@ -126,10 +126,10 @@ fn run(file: &Path, grace: Option<OsString>, lame_duck: Option<OsString>) -> Exi
         }
     };
     let result = runtime.block_on(run::run(config, source, level, options));
-    // A name that is still being resolved must not hold up the end.
+    // A pending name resolution must not delay the end.
     runtime.shutdown_background();
     match result {
-        // Losses were told and counted; to restart for them would help nobody.
+        // Losses were logged and counted; a restart would not help.
         Ok(_) => ExitCode::SUCCESS,
         Err(start) => {
             error!(reason = start.reason(), "{}", causes(&start));
@@ -138,7 +138,7 @@ fn run(file: &Path, grace: Option<OsString>, lame_duck: Option<OsString>) -> Exi
     }
 }
 
-/// Flags win over the environment.
+/// Flags take precedence over the environment.
 fn options(grace: Option<OsString>, lame_duck: Option<OsString>) -> Result<Options, String> {
     let grace = grace.or_else(|| std::env::var_os("OTELAGENT_SHUTDOWN_GRACE"));
     let lame_duck = lame_duck.or_else(|| std::env::var_os("OTELAGENT_LAME_DUCK"));

@@ -1,15 +1,14 @@
-//! `otelagent-agent ready`: asks the agent behind a Unix socket whether it is ready. Must not know the
-//! agent's configuration.
+//! `otelagent-agent ready`: asks the agent behind a Unix socket whether it is ready.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// A probe that takes longer has failed.
+/// The time limit of a probe.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Whether the answer was 200.
+/// Whether the agent answers 200.
 pub(super) fn is_ready(socket: &Path) -> io::Result<bool> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(LIMIT))?;

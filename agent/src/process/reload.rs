@@ -1,31 +1,29 @@
-//! A changed configuration taken over while the agent runs: all of it or nothing. Must not know where
-//! configurations come from.
+//! Applies a changed configuration to the running agent, completely or not at all.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use otlp_wire::Edits;
 use tracing::{error, info, warn};
 
+use super::agent::{Agent, limits};
 use super::log::Level;
-use super::run::{Agent, limits};
-use super::source::Source;
+use super::source::ConfigSource;
 use crate::config::{self, Changes, Config, Problem};
-use crate::export::Way;
-use crate::merge::Edits;
+use crate::export::Destination;
 use crate::metrics::Reload;
 use crate::queue::Lane;
-use crate::receive::{Intake, Route};
+use crate::receive::{OtlpReceiver, Route};
 
 impl Agent {
-    /// Reads the configuration again and takes over what it changes; goes on with what it has if that
-    /// cannot be done.
-    pub(super) fn reload(&mut self, source: &mut Source, level: &Level) {
+    /// Reads the configuration again and applies its changes; keeps the current one if that fails.
+    pub(super) fn reload(&mut self, source: &mut ConfigSource, level: &Level) {
         let result = source.load().and_then(|new| {
             let changes = config::changes(&self.config, &new)?;
-            let ways = ways(&changes, &new, self.options.upstream_age)?;
-            Ok((new, changes, ways))
+            let destinations = destinations(&changes, &new, self.options.upstream_age)?;
+            Ok((new, changes, destinations))
         });
-        let (new, changes, ways) = match result {
+        let (new, changes, destinations) = match result {
             Ok(found) => found,
             Err(problems) => {
                 for problem in problems {
@@ -43,18 +41,18 @@ impl Agent {
             Reload::Unchanged
         } else {
             level.set(new.telemetry.log_level);
-            self.apply(new, ways);
+            self.apply(new, destinations);
             Reload::Applied
         };
         self.metrics.reloaded(result);
         info!(changed = changes.paths.join(", "), "configuration read");
     }
 
-    /// Puts a configuration in place; `ways` are those of exporters that differ, by name.
-    fn apply(&mut self, new: Config, ways: Vec<(String, Arc<Way>)>) {
-        for (name, way) in ways {
+    /// Applies a configuration; `destinations` are those of changed exporters, by name.
+    fn apply(&mut self, new: Config, destinations: Vec<(String, Arc<Destination>)>) {
+        for (name, destination) in destinations {
             for upstream in self.upstreams.iter().filter(|of| of.name() == name) {
-                upstream.change(Arc::clone(&way));
+                upstream.change(Arc::clone(&destination));
             }
         }
         self.budget.set_limits(new.memory.limit, new.memory.spike);
@@ -70,10 +68,10 @@ impl Agent {
                 });
             }
         }
-        self.door.change(Intake::new(
+        self.server.set_receiver(OtlpReceiver::new(
             routes,
             Arc::clone(&self.budget),
-            self.door.places(),
+            self.server.connections(),
             Arc::clone(&self.metrics),
             limits(&new.receiver),
             new.receiver.url_paths.clone(),
@@ -83,20 +81,20 @@ impl Agent {
     }
 }
 
-fn ways(
+fn destinations(
     changes: &Changes,
     new: &Config,
     age: Duration,
-) -> Result<Vec<(String, Arc<Way>)>, Vec<Problem>> {
-    let mut ways = Vec::new();
+) -> Result<Vec<(String, Arc<Destination>)>, Vec<Problem>> {
+    let mut destinations = Vec::new();
     let mut problems = Vec::new();
     for exporter in changes
         .exporters
         .iter()
         .filter_map(|&index| new.exporters.get(index))
     {
-        match Way::new(exporter, age) {
-            Ok(way) => ways.push((exporter.name(), way)),
+        match Destination::new(exporter, age) {
+            Ok(destination) => destinations.push((exporter.name(), destination)),
             Err(error) => problems.push(Problem {
                 path: format!("exporters.{}", exporter.id),
                 message: error.to_string(),
@@ -104,7 +102,7 @@ fn ways(
         }
     }
     if problems.is_empty() {
-        Ok(ways)
+        Ok(destinations)
     } else {
         Err(problems)
     }

@@ -1,40 +1,39 @@
-//! The configuration file and the files it refers to: read, and looked at again. Must not know what
-//! the configuration says.
+//! Reads the configuration file with the files it refers to, and detects changes of them.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::config::{self, Config, Problem, Resolve};
-use crate::live::Process;
+use crate::reloadable::SystemResolver;
 
-/// Where the configuration comes from, and what it was like when it was last read.
-pub(super) struct Source {
+/// The origin of the configuration, with fingerprints of the last read.
+pub(super) struct ConfigSource {
     file: PathBuf,
     referenced: Vec<PathBuf>,
-    /// Of everything that was read.
+    /// The fingerprint of all files.
     seen: u64,
-    /// Of the file alone.
+    /// The fingerprint of the configuration file alone.
     pub(super) fingerprint: u64,
 }
 
-/// The environment and file system of this process; remembers which files were asked for.
+/// Resolves references in this process and records the requested files.
 #[derive(Default)]
-struct Remembering(Mutex<Vec<PathBuf>>);
+struct RecordingResolver(Mutex<Vec<PathBuf>>);
 
-impl Resolve for Remembering {
+impl Resolve for RecordingResolver {
     fn env(&self, name: &str) -> Option<String> {
-        Process.env(name)
+        SystemResolver.env(name)
     }
 
     fn file(&self, path: &str) -> Result<String, String> {
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         asked.push(path.into());
-        Process.file(path)
+        SystemResolver.file(path)
     }
 }
 
-impl Source {
-    /// A file that has not been read yet.
+impl ConfigSource {
+    /// A source that has not been read yet.
     pub(super) fn new(file: &Path) -> Self {
         Self {
             file: file.to_owned(),
@@ -44,9 +43,9 @@ impl Source {
         }
     }
 
-    /// Reads it.
+    /// Reads the configuration.
     pub(super) fn load(&mut self) -> Result<Config, Vec<Problem>> {
-        let process = Remembering::default();
+        let process = RecordingResolver::default();
         let config = match std::fs::read_to_string(&self.file) {
             Ok(yaml) => {
                 self.fingerprint = config::fingerprint(&yaml);
@@ -65,7 +64,7 @@ impl Source {
         config
     }
 
-    /// Whether anything is different from when it was last read.
+    /// Whether any file has changed since the last read.
     pub(super) fn has_changed(&self) -> bool {
         self.look() != self.seen
     }
@@ -74,7 +73,7 @@ impl Source {
         let files = std::iter::once(&self.file).chain(&self.referenced);
         let mut all = String::new();
         for file in files {
-            // What cannot be read is different from what is empty.
+            // An unreadable file differs from an empty one.
             match std::fs::read_to_string(file) {
                 Ok(text) => all.push_str(&text),
                 Err(_) => all.push('\u{1}'),

@@ -1,62 +1,64 @@
-//! Batches: requests sent together, settled as one or in halves. Must not know how they are sent.
+//! Batches: requests that are sent together and settled as a whole or in halves.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use otlp_wire::Signal;
 
-use super::{Held, Lane};
+use super::lane::{Cut, Lane};
+use super::request::QueuedRequest;
 use crate::metrics::Lost;
-use crate::scan::Signal;
 
-/// Requests sent together. It leaves the lane's books when it is settled. One that is dropped
-/// unsettled, because the process ends, stays on disk if it is there, and counts as lost in shutdown if
-/// not.
+/// Requests that are sent together. If a batch is dropped unsettled, because the process ends, its requests
+/// stay on disk or count as lost in shutdown.
 #[derive(Debug)]
 pub(crate) struct Batch {
     lane: Arc<Lane>,
-    /// What it was cut as; halves share it.
+    /// The number of the batch; halves share it.
     id: u64,
-    all: Arc<Vec<Held>>,
+    all: Arc<Vec<QueuedRequest>>,
     part: Range<usize>,
-    /// Not settled yet.
+    /// The unsettled bytes.
     bytes: usize,
-    /// Bytes and items settled already of a batch of one request.
+    /// The settled bytes and items of a batch of one request.
     front: (usize, u64),
 }
 
 impl Batch {
-    pub(super) fn new(lane: Arc<Lane>, id: u64, parts: Arc<Vec<Held>>, bytes: usize) -> Self {
-        Self {
-            lane,
+    /// Waits for the next batch; `None` once the lane is closed and empty. For a single dispatcher.
+    pub(crate) async fn next(lane: &Arc<Lane>) -> Option<Self> {
+        let Cut { id, parts, bytes } = lane.next().await?;
+        Some(Self {
+            lane: Arc::clone(lane),
             id,
             part: 0..parts.len(),
             all: parts,
             bytes,
             front: (0, 0),
-        }
+        })
     }
 
-    fn held(&self) -> &[Held] {
+    fn held(&self) -> &[QueuedRequest] {
         self.all.get(self.part.clone()).unwrap_or_default()
     }
 
-    /// What it carries.
+    /// The signal of its requests.
     pub(crate) fn signal(&self) -> Signal {
         self.lane.signal
     }
 
-    /// Uncompressed size.
+    /// The unsettled bytes, uncompressed.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Requests in it.
+    /// The number of requests.
     pub(crate) fn requests(&self) -> usize {
         self.part.len()
     }
 
-    /// Spans, data points or log records in it that are not settled yet.
+    /// The number of unsettled items.
     pub(crate) fn items(&self) -> u64 {
         let all: u64 = self.held().iter().map(|held| held.items as u64).sum();
         all - self.front.1
@@ -67,9 +69,9 @@ impl Batch {
         self.held().iter().map(|held| held.bytes.clone()).collect()
     }
 
-    /// Cuts off the second half of a batch of two or more requests.
+    /// Splits off the second half of a batch of two or more requests.
     pub(crate) fn split(&mut self) -> Self {
-        self.lane.halved(self.id);
+        self.lane.batch_split(self.id);
         let middle = self.part.start + self.part.len().div_ceil(2);
         let mut half = Self {
             lane: Arc::clone(&self.lane),
@@ -94,8 +96,7 @@ impl Batch {
         front
     }
 
-    /// The next `length` bytes of a batch of one request, with `items` in them, were taken, except for
-    /// `lost` items. The rest remains; what has been settled is never counted again.
+    /// Settles the next `length` bytes of a batch of one request: `items`, of which `lost` were lost.
     pub(crate) fn settle_front(&mut self, length: usize, items: u64, reason: Lost, lost: u64) {
         let length = length.min(self.bytes);
         let is_last = length == self.bytes;
@@ -115,7 +116,7 @@ impl Batch {
         }
     }
 
-    /// The upstream has taken it, except for `rejected` items.
+    /// Settles the batch as delivered, except for `rejected` items.
     pub(crate) fn delivered(mut self, rejected: u64) {
         let items = self.items();
         let rejected = rejected.min(items);
@@ -125,7 +126,7 @@ impl Batch {
         self.settle(items);
     }
 
-    /// It will never be delivered.
+    /// Settles the batch as lost.
     pub(crate) fn lost(mut self, reason: Lost) {
         let items = self.items();
         self.lane.metrics.lost(self.signal(), reason, items);
@@ -146,12 +147,12 @@ impl Drop for Batch {
         if self.part.is_empty() {
             return;
         }
-        let kept = self.lane.on_disk(self.id);
-        let lost = self.all.get(self.part.start.max(kept)..self.part.end);
+        let on_disk = self.lane.on_disk(self.id);
+        let lost = self.all.get(self.part.start.max(on_disk)..self.part.end);
         let lost = lost.unwrap_or_default();
         let items: u64 = lost.iter().map(|held| held.items as u64).sum();
         let bytes: usize = lost.iter().map(|held| held.bytes.len()).sum();
-        // Only a batch of one request has a front, and it is lost whole or not at all.
+        // Only a batch of one request has a settled front, and it is lost whole or not at all.
         let front = if lost.is_empty() { (0, 0) } else { self.front };
         self.lane.lost_in_shutdown(items - front.1, bytes - front.0);
     }

@@ -1,105 +1,108 @@
-//! What a lane knows of its queue on disk: what is there only, what is there too, and what is not there
-//! because the disk fails. Must not know files.
+//! The disk state of a lane: which requests are on disk, also on disk, or only in memory because the disk
+//! fails.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use segment_log::{Log, LogError, Position, ReadJob};
 use tokio::time::Instant;
 
-use super::{Held, Waiting};
-use crate::store::{Job, Log, Place, StoreError};
+use super::request::{QueuedRequest, WaitingRequest};
 
-/// Bytes moved to disk in one go after it has come back.
-const TURN: usize = 4 * 1024 * 1024;
+/// The bytes moved to disk at once after it works again.
+const MOVE_AT_ONCE: usize = 4 * 1024 * 1024;
 
-/// Where a request has been put.
-pub(super) enum Put {
-    /// It shall wait in memory; it is on disk, too, if it has a place.
-    Memory(Waiting),
-    /// On disk only; whether it is the first there.
-    Disk(Place, bool),
-    /// In memory, behind what is on disk only.
+/// The place of an accepted request.
+pub(super) enum Placement {
+    /// In memory; also on disk if it has a position.
+    Memory(WaitingRequest),
+    /// Only on disk; whether it is the first there.
+    DiskState(Position, bool),
+    /// In memory, after requests that are only on disk.
     Behind,
 }
 
-/// A piece of the log to be read, and of which log.
+/// A part of the log to read, and the number of the log.
 pub(super) struct Refill {
-    pub(super) job: Job,
+    pub(super) job: ReadJob,
     pub(super) log: u64,
 }
 
 /// A batch in flight.
 #[derive(Debug)]
-struct Out {
-    parts: Arc<Vec<Held>>,
-    /// So many of the parts are on disk, from the first on.
-    kept: usize,
-    /// Batches that are parts of this one and not settled.
+struct InFlightBatch {
+    parts: Arc<Vec<QueuedRequest>>,
+    /// The number of leading parts that are on disk.
+    on_disk: usize,
+    /// The number of unsettled batches with parts of this one.
     open: usize,
-    /// Sequence of the first part that is on disk.
+    /// The sequence of the first part that is on disk.
     first: Option<u64>,
-    /// Records in each segment.
+    /// The number of records in each segment.
     segments: Vec<(u64, u64)>,
 }
 
-impl Out {
-    fn keep(&mut self, place: Place) {
-        self.kept += 1;
-        self.first.get_or_insert(place.sequence);
+impl InFlightBatch {
+    fn add(&mut self, position: Position) {
+        self.on_disk += 1;
+        self.first.get_or_insert(position.sequence);
         match self.segments.last_mut() {
-            Some((segment, records)) if *segment == place.segment => *records += 1,
-            _ => self.segments.push((place.segment, 1)),
+            Some((segment, records)) if *segment == position.segment => *records += 1,
+            _ => self.segments.push((position.segment, 1)),
         }
     }
 }
 
-/// The disk's part of a lane's state.
+/// The disk state of a lane.
 #[derive(Debug, Default)]
-pub(super) struct Disk {
+pub(super) struct DiskState {
     log: Option<Log>,
-    /// Which log this is; what was read of another is of no use.
+    /// The number of the log; reads of an earlier log are ignored.
     number: u64,
-    /// Nothing is appended until it has been tried again.
+    /// Nothing is appended until a test succeeds.
     failing: bool,
-    /// Sequences are not used twice, whatever becomes of the log.
+    /// The first unused sequence, even after the loss of the log.
     next_sequence: u64,
-    /// Payload bytes this process has on disk only.
+    /// Payload bytes of this process that are only on disk.
     only_bytes: usize,
-    /// Since when anything is on disk only.
+    /// Since when requests are only on disk.
     since: Option<Instant>,
-    /// In memory and behind what is on disk only: what arrives while the disk fails.
-    behind: VecDeque<Waiting>,
-    out: BTreeMap<u64, Out>,
+    /// Requests in memory after those that are only on disk; they arrived while the disk failed.
+    behind: VecDeque<WaitingRequest>,
+    out: BTreeMap<u64, InFlightBatch>,
     next_out: u64,
 }
 
-/// How far the return to a disk that failed has come.
-pub(super) enum Returned {
+/// The progress of the return to a disk that failed.
+pub(super) enum Resumed {
     Done,
-    /// There is more to move than may be moved in one go.
+    /// More requests are left to move.
     More,
-    /// What is on disk only goes first: it was there when the log was opened anew.
+    /// Requests that were on disk when the log was reopened must be read first.
     Later,
 }
 
-impl Disk {
-    /// Puts a request on disk; `spill`: memory is short. The error, if there is one, is the first since
-    /// the disk last worked.
-    pub(super) fn put(&mut self, mut waiting: Waiting, spill: bool) -> (Put, Option<StoreError>) {
+impl DiskState {
+    /// Places a request; with `spill` memory is short. Returns the error of a disk that begins to fail.
+    pub(super) fn put(
+        &mut self,
+        mut waiting: WaitingRequest,
+        spill: bool,
+    ) -> (Placement, Option<LogError>) {
         let all_read = self.is_read();
         let log = self.log.as_mut().filter(|_| !self.failing);
         let mut failed = None;
         if let Some(log) = log {
-            let keep = all_read && !spill;
-            match append(log, &waiting.held, keep) {
-                Ok(place) if keep => {
-                    waiting.place = Some(place);
-                    return (Put::Memory(waiting), None);
+            let in_memory = all_read && !spill;
+            match append(log, &waiting.held, in_memory) {
+                Ok(position) if in_memory => {
+                    waiting.position = Some(position);
+                    return (Placement::Memory(waiting), None);
                 }
-                Ok(place) => {
+                Ok(position) => {
                     self.only_bytes += waiting.held.bytes.len();
                     self.since.get_or_insert(waiting.since);
-                    return (Put::Disk(place, all_read), None);
+                    return (Placement::DiskState(position, all_read), None);
                 }
                 Err(error) => {
                     self.failing = true;
@@ -108,13 +111,13 @@ impl Disk {
             }
         }
         if all_read && self.behind.is_empty() {
-            return (Put::Memory(waiting), failed);
+            return (Placement::Memory(waiting), failed);
         }
         self.behind.push_back(waiting);
-        (Put::Behind, failed)
+        (Placement::Behind, failed)
     }
 
-    /// Whether nothing is on disk only.
+    /// Whether no request is only on disk.
     pub(super) fn is_read(&self) -> bool {
         self.log.as_ref().is_none_or(Log::is_read)
     }
@@ -142,11 +145,11 @@ impl Disk {
         self.since
     }
 
-    pub(super) fn take_behind(&mut self) -> VecDeque<Waiting> {
+    pub(super) fn take_behind(&mut self) -> VecDeque<WaitingRequest> {
         std::mem::take(&mut self.behind)
     }
 
-    /// Items and bytes on disk only, as far as this process knows them.
+    /// Items and bytes of this process that are only on disk.
     pub(super) fn only(&self) -> (u64, usize) {
         self.log.as_ref().map_or((0, 0), Log::unread)
     }
@@ -156,19 +159,19 @@ impl Disk {
     }
 
     pub(super) fn refill(&self, most: usize) -> Option<Refill> {
-        let job = self.log.as_ref()?.job(most)?;
+        let job = self.log.as_ref()?.read_job(most)?;
         Some(Refill {
             job,
             log: self.number,
         })
     }
 
-    /// The log a refill was read from, if it is still in use.
-    pub(super) fn log_number(&mut self, number: u64) -> Option<&mut Log> {
+    /// The log with this number, if it is still in use.
+    pub(super) fn log_numbered(&mut self, number: u64) -> Option<&mut Log> {
         self.log.as_mut().filter(|_| self.number == number)
     }
 
-    /// Takes note that bytes are no longer on disk only.
+    /// Notes that bytes are no longer only on disk.
     pub(super) fn no_longer_only(&mut self, bytes: usize) {
         self.only_bytes = self.only_bytes.saturating_sub(bytes);
         if self.is_read() {
@@ -176,37 +179,37 @@ impl Disk {
         }
     }
 
-    /// A batch leaves; `places` are those of its first parts. Its number.
-    pub(super) fn goes_out(&mut self, parts: &Arc<Vec<Held>>, places: &[Place]) -> u64 {
-        let mut out = Out {
+    /// A batch leaves; `positions` are those of its first parts. Its number.
+    pub(super) fn track(&mut self, parts: &Arc<Vec<QueuedRequest>>, positions: &[Position]) -> u64 {
+        let mut out = InFlightBatch {
             parts: Arc::clone(parts),
-            kept: 0,
+            on_disk: 0,
             open: 1,
             first: None,
             segments: Vec::new(),
         };
-        for place in places {
-            out.keep(*place);
+        for position in positions {
+            out.add(*position);
         }
         self.next_out += 1;
         self.out.insert(self.next_out, out);
         self.next_out
     }
 
-    /// Of a batch there is one half more.
-    pub(super) fn halved(&mut self, id: u64) {
+    /// Notes that a batch was split once more.
+    pub(super) fn batch_split(&mut self, id: u64) {
         if let Some(out) = self.out.get_mut(&id) {
             out.open += 1;
         }
     }
 
-    /// How many parts of a batch are on disk, from the first on.
-    pub(super) fn kept(&self, id: u64) -> usize {
-        self.out.get(&id).map_or(0, |out| out.kept)
+    /// The number of leading parts of a batch that are on disk.
+    pub(super) fn on_disk(&self, id: u64) -> usize {
+        self.out.get(&id).map_or(0, |out| out.on_disk)
     }
 
-    /// A batch, or the half of one, is settled. `front`: the place of what waits first.
-    pub(super) fn settled(&mut self, id: u64, front: Option<&Waiting>) {
+    /// Settles a batch or a half of one. `front` is the first waiting request.
+    pub(super) fn settled(&mut self, id: u64, front: Option<&WaitingRequest>) {
         let Some(out) = self.out.get_mut(&id) else {
             return;
         };
@@ -220,13 +223,13 @@ impl Disk {
         for (segment, records) in out.segments {
             log.settle(segment, records);
         }
-        // What is not on disk has no place, and what is may then be in any order.
+        // While the disk fails, some requests have no position and others may be out of order.
         if !self.failing {
             let first = self.out.values().filter_map(|out| out.first).min();
-            let front = front.and_then(|waiting| waiting.place);
+            let front = front.and_then(|waiting| waiting.position);
             let unsettled = first
                 .into_iter()
-                .chain(front.map(|place| place.sequence))
+                .chain(front.map(|position| position.sequence))
                 .chain(log.first_unread())
                 .min();
             log.mark(unsettled.unwrap_or_else(|| log.next_sequence()));
@@ -234,19 +237,20 @@ impl Disk {
         log.prune();
     }
 
-    /// The disk fails; whether that is news.
-    pub(super) fn fails(&mut self) -> bool {
-        let news = !self.failing;
+    /// Notes that the disk fails.
+    pub(super) fn mark_failing(&mut self) {
         self.failing = true;
         if let Some(log) = &mut self.log {
             log.seal();
         }
-        news
     }
 
-    /// The log is gone, with everything on disk only: its items and bytes, and what earlier processes
-    /// had left. What is in memory has no place any more.
-    pub(super) fn gone(&mut self, waiting: &mut VecDeque<Waiting>) -> ((u64, usize), u64) {
+    /// Drops a lost log. Returns the items and bytes that were only there, and the unread bytes of earlier
+    /// processes. Requests in memory lose their positions.
+    pub(super) fn lose_log(
+        &mut self,
+        waiting: &mut VecDeque<WaitingRequest>,
+    ) -> ((u64, usize), u64) {
         let lost = self.only();
         let leftover = self.log.as_ref().map_or(0, Log::leftover);
         self.next_sequence = self.log.as_ref().map_or(0, Log::next_sequence);
@@ -255,17 +259,17 @@ impl Disk {
         self.only_bytes = 0;
         self.since = None;
         for out in self.out.values_mut() {
-            out.kept = 0;
+            out.on_disk = 0;
             out.first = None;
             out.segments.clear();
         }
         for waiting in waiting.iter_mut() {
-            waiting.place = None;
+            waiting.position = None;
         }
         (lost, leftover)
     }
 
-    /// From now on this is the log.
+    /// Uses this log from now on.
     pub(super) fn attach(&mut self, mut log: Log) {
         log.begin_at(self.next_sequence);
         if !log.is_read() {
@@ -275,40 +279,40 @@ impl Disk {
         self.number += 1;
     }
 
-    /// Moves what is in memory only to disk, oldest first, and then uses the disk again. Where nothing is
-    /// on disk only, nothing may be behind it.
-    pub(super) fn come_back(
+    /// Moves requests that are only in memory to disk, oldest first, and then uses the disk again. If no
+    /// request is only on disk, none may be behind it.
+    pub(super) fn resume(
         &mut self,
-        waiting: &mut VecDeque<Waiting>,
-    ) -> Result<Returned, StoreError> {
+        waiting: &mut VecDeque<WaitingRequest>,
+    ) -> Result<Resumed, LogError> {
         let Some(log) = &mut self.log else {
-            return Ok(Returned::Done);
+            return Ok(Resumed::Done);
         };
         if self.failing {
             log.probe()?;
         }
-        let in_memory_only = self.out.values().any(|out| out.kept < out.parts.len())
-            || waiting.iter().any(|waiting| waiting.place.is_none());
+        let in_memory_only = self.out.values().any(|out| out.on_disk < out.parts.len())
+            || waiting.iter().any(|waiting| waiting.position.is_none());
         if in_memory_only && !log.is_read() {
-            return Ok(Returned::Later);
+            return Ok(Resumed::Later);
         }
         let mut moved = 0;
         if log.is_read() {
             for out in self.out.values_mut() {
                 let parts = Arc::clone(&out.parts);
-                for held in parts.get(out.kept..).unwrap_or_default() {
-                    out.keep(append(log, held, true)?);
+                for held in parts.get(out.on_disk..).unwrap_or_default() {
+                    out.add(append(log, held, true)?);
                     moved += held.bytes.len();
-                    if moved > TURN {
-                        return Ok(Returned::More);
+                    if moved > MOVE_AT_ONCE {
+                        return Ok(Resumed::More);
                     }
                 }
             }
-            for waiting in waiting.iter_mut().filter(|w| w.place.is_none()) {
-                waiting.place = Some(append(log, &waiting.held, true)?);
+            for waiting in waiting.iter_mut().filter(|w| w.position.is_none()) {
+                waiting.position = Some(append(log, &waiting.held, true)?);
                 moved += waiting.held.bytes.len();
-                if moved > TURN {
-                    return Ok(Returned::More);
+                if moved > MOVE_AT_ONCE {
+                    return Ok(Resumed::More);
                 }
             }
         }
@@ -319,16 +323,16 @@ impl Disk {
             self.since.get_or_insert(waiting.since);
             self.behind.pop_front();
             moved += bytes;
-            if moved > TURN {
-                return Ok(Returned::More);
+            if moved > MOVE_AT_ONCE {
+                return Ok(Resumed::More);
             }
         }
         self.failing = false;
-        Ok(Returned::Done)
+        Ok(Resumed::Done)
     }
 }
 
-fn append(log: &mut Log, held: &Held, keep: bool) -> Result<Place, StoreError> {
+fn append(log: &mut Log, held: &QueuedRequest, in_memory: bool) -> Result<Position, LogError> {
     let items = u32::try_from(held.items).unwrap_or(u32::MAX);
-    log.append(items, &held.bytes, keep)
+    log.append(items, &held.bytes, in_memory)
 }

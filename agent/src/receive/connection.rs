@@ -1,5 +1,4 @@
-//! One client connection: which HTTP it speaks, how long it may stay silent, and how it ends. Must not
-//! know what requests carry.
+//! One client connection: its version of HTTP, its time limits, and its end.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -19,64 +18,53 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::body::{Answer, Arriving};
-use super::places::Place;
-use super::pulse::{InFlight, Pulse};
-use super::{Door, grpc, http as otlp_http};
+use super::answer::Answer;
+use super::connection_state::{ConnectionState, InFlight};
+use super::connection_table::ConnectionSlot;
+use super::request_body::RequestBody;
+use super::server::ServerState;
+use super::{grpc, http as otlp_http};
 use crate::config::Connections;
 
-/// Opening bytes of HTTP/2 (RFC 9113, section 3.4).
+/// The opening bytes of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A new connection says which HTTP it speaks within this.
+/// The time limit for the first bytes, which tell the version of HTTP.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// A connection that is to end gets one more request answered, if it comes within this: the first one
-/// of a new HTTP/2 connection, and over HTTP/1.1 the one whose answer says that the connection ends.
-/// To close in silence could lose a request that is on its way.
+/// A closing connection still answers one request that arrives within this: the first one of a new HTTP/2
+/// connection, or over HTTP/1.1 the one whose answer announces the end. A silent close could lose a
+/// request on its way.
 const ONE_MORE: Duration = Duration::from_millis(300);
 
-/// How often a connection's silence is looked at.
+/// The interval of checks for silence.
 const CHECK: Duration = Duration::from_secs(5);
 
-/// A connection that was asked to leave ends within this, or is dropped.
-const LEAVE: Duration = Duration::from_millis(100);
+/// A connection that was asked to close ends within this, or is dropped.
+const CLOSE: Duration = Duration::from_millis(100);
 
-/// Bytes of headers one request may have.
+/// The maximum size of the headers of a request.
 const HEADER_LIST: u32 = 16 * 1024;
 
-/// Bytes of the buffer an HTTP/1.1 connection reads into, and its longest head. A connection keeps it;
-/// with 64 KiB one that had sent large bodies kept 114 KiB where 52 are paid for.
+/// The read buffer of an HTTP/1.1 connection, which is also its longest head. With 64 KiB, connections
+/// that had sent large bodies kept 114 KiB of memory instead of the 52 that are paid for.
 const HTTP1_BUFFER: usize = 32 * 1024;
 
-/// Bytes one HTTP/2 stream, and one connection, may send before they are read.
+/// The flow-control windows of an HTTP/2 stream and connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
-/// Limits of requests and connections.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    /// Bytes of one gRPC message, also after decompression.
-    pub(crate) grpc_message: usize,
-    /// Bytes of one HTTP body, also after decompression.
-    pub(crate) http_body: usize,
-    /// Open calls of one HTTP/2 connection.
-    pub(crate) concurrent_streams: u32,
-    /// How long connections live.
-    pub(crate) lifetimes: Connections,
-}
-
-/// A stream whose first bytes were read to tell what is spoken on it.
-struct Opened<S> {
+/// A stream whose first bytes were read to tell the version of HTTP.
+struct PeekedStream<S> {
     read_ahead: Vec<u8>,
     at: usize,
     stream: S,
-    pulse: Arc<Pulse>,
-    door: Arc<Door>,
+    state: Arc<ConnectionState>,
+    server: Arc<ServerState>,
     waited: (u64, u64),
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Opened<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for PeekedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -90,8 +78,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Opened<S> {
             this.at += taken.len();
             return Poll::Ready(Ok(()));
         }
-        let poll = this.pulse.polls();
-        if this.door.turn.is_over(poll, &mut this.waited) {
+        let poll = this.state.polls();
+        if this.server.read_quota.is_used_up(poll, &mut this.waited) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -99,14 +87,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Opened<S> {
         let result = Pin::new(&mut this.stream).poll_read(cx, buf);
         let read = buf.filled().len() - before;
         if read > 0 {
-            this.door.turn.bytes_arrived(read);
-            this.pulse.bytes_arrived();
+            this.server.read_quota.bytes_arrived(read);
+            this.state.bytes_arrived();
         }
         result
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Opened<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for PeekedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -136,81 +124,81 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Opened<S> {
     }
 }
 
-/// Serves a connection until it ends, is idle too long or too old, has to make way for another, or
-/// `stop` turns true and its requests are answered.
+/// Serves a connection until it ends, is idle too long, too old or evicted, or until `stop` turns true and
+/// its requests are answered.
 pub(crate) async fn serve<S>(
     mut stream: S,
-    door: Arc<Door>,
+    server: Arc<ServerState>,
     stop: watch::Receiver<bool>,
-    place: Place,
+    slot: ConnectionSlot,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut read_ahead = Vec::with_capacity(PREFACE.len());
-    let pulse = Arc::clone(&place.pulse);
+    let state = Arc::clone(&slot.state);
     let opened = timeout(HANDSHAKE, async {
         let is_http2 = speaks_http2(&mut stream, &mut read_ahead).await?;
-        place.speak().await;
+        slot.speak().await;
         io::Result::Ok(is_http2)
     });
     let is_http2 = tokio::select! {
-        _ = pulse.asked_to_leave() => return,
+        _ = state.asked_to_close() => return,
         opened = opened => match opened {
             Ok(Ok(is_http2)) => is_http2,
             _ => return,
         },
     };
-    let opened = Opened {
+    let opened = PeekedStream {
         read_ahead,
         at: 0,
         stream,
-        pulse,
-        door,
+        state,
+        server,
         waited: (0, 0),
     };
-    let pulse = Arc::clone(&opened.pulse);
-    // Boxed, so that a connection that says nothing costs little.
+    let state = Arc::clone(&opened.state);
+    // Boxed, so that a silent connection uses little memory.
     if is_http2 {
-        pulse.run(Box::pin(speak_http2(opened, stop))).await;
+        state.run(Box::pin(speak_http2(opened, stop))).await;
     } else {
-        pulse.bytes_arrived();
-        pulse.run(Box::pin(speak_http1(opened, stop))).await;
+        state.bytes_arrived();
+        state.run(Box::pin(speak_http1(opened, stop))).await;
     }
-    drop(place);
+    drop(slot);
 }
 
-async fn speak_http1<S>(opened: Opened<S>, stop: watch::Receiver<bool>)
+async fn speak_http1<S>(opened: PeekedStream<S>, stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (pulse, door) = (Arc::clone(&opened.pulse), Arc::clone(&opened.door));
-    let watch = Watch {
-        pulse: &pulse,
-        lifetimes: door.intake().limits.lifetimes,
+    let (state, server) = (Arc::clone(&opened.state), Arc::clone(&opened.server));
+    let lifetime = Lifetime {
+        state: &state,
+        lifetimes: server.receiver().limits.lifetimes,
         is_http2: false,
     };
-    let service = service(door, Arc::clone(&pulse), stop.clone());
+    let service = service(server, Arc::clone(&state), stop.clone());
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(None)
         .max_buf_size(HTTP1_BUFFER)
         .serve_connection(TokioIo::new(opened), service);
     let end = http1::Connection::graceful_shutdown;
-    watch.over(connection, end, stop).await;
+    lifetime.drive(connection, end, stop).await;
 }
 
-async fn speak_http2<S>(opened: Opened<S>, stop: watch::Receiver<bool>)
+async fn speak_http2<S>(opened: PeekedStream<S>, stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (pulse, door) = (Arc::clone(&opened.pulse), Arc::clone(&opened.door));
-    let limits = door.intake().limits;
-    let watch = Watch {
-        pulse: &pulse,
+    let (state, server) = (Arc::clone(&opened.state), Arc::clone(&opened.server));
+    let limits = server.receiver().limits;
+    let lifetime = Lifetime {
+        state: &state,
         lifetimes: limits.lifetimes,
         is_http2: true,
     };
-    let service = service(door, Arc::clone(&pulse), stop.clone());
+    let service = service(server, Arc::clone(&state), stop.clone());
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.concurrent_streams)
@@ -222,19 +210,19 @@ where
         .keep_alive_timeout(limits.lifetimes.ping_timeout)
         .serve_connection(TokioIo::new(opened), service);
     let end = http2::Connection::graceful_shutdown;
-    watch.over(connection, end, stop).await;
+    lifetime.drive(connection, end, stop).await;
 }
 
-/// What a connection's life is measured by.
-struct Watch<'a> {
-    pulse: &'a Pulse,
+/// What ends a connection.
+struct Lifetime<'a> {
+    state: &'a ConnectionState,
     lifetimes: Connections,
     is_http2: bool,
 }
 
-impl Watch<'_> {
-    /// Drives a connection; its errors are the client's and show in what it does next.
-    async fn over<C: Future>(
+impl Lifetime<'_> {
+    /// Drives a connection; its errors are for the client to handle.
+    async fn drive<C: Future>(
         &self,
         connection: C,
         graceful_shutdown: impl Fn(Pin<&mut C>),
@@ -253,7 +241,7 @@ impl Watch<'_> {
         let mut connection = pin!(connection);
         let mut asked_to_end = pin!(self.asked_to_end(stop));
         let mut cut = None;
-        let (mut ending, mut leaving) = (false, false);
+        let (mut ending, mut closing) = (false, false);
         loop {
             tokio::select! {
                 biased;
@@ -264,51 +252,51 @@ impl Watch<'_> {
                     let grace = self.lifetimes.max_age_grace;
                     cut = (aged && !grace.is_zero()).then(|| Instant::now() + grace);
                 }
-                at_once = self.pulse.asked_to_leave() => {
+                at_once = self.state.asked_to_close() => {
                     if at_once {
                         return;
                     }
-                    leaving = true;
+                    closing = true;
                     graceful_shutdown(connection.as_mut());
                 }
-                () = sleep(if leaving { LEAVE } else { check }) => {
-                    let is_stuck = !self.is_http2 && self.pulse.is_stuck();
-                    let can_go = leaving && self.pulse.can_go();
-                    if is_stuck || can_go || cut.is_some_and(|cut| Instant::now() >= cut) {
+                () = sleep(if closing { CLOSE } else { check }) => {
+                    let is_stuck = !self.is_http2 && self.state.is_stuck();
+                    let can_close = closing && self.state.can_close();
+                    if is_stuck || can_close || cut.is_some_and(|cut| Instant::now() >= cut) {
                         return;
                     }
-                    if !ending && self.pulse.is_idle(idle) {
-                        self.pulse.ask_to_leave();
+                    if !ending && self.state.is_idle(idle) {
+                        self.state.ask_to_close();
                     }
                 }
             }
         }
     }
 
-    /// Waits until the connection is to end and can; whether that is for its age.
+    /// Waits until the connection should end and can; returns whether because of its age.
     async fn asked_to_end(&self, mut stop: watch::Receiver<bool>) -> bool {
         let age = self.lifetimes.max_age;
         let aged = async {
             if age.is_zero() {
                 std::future::pending::<()>().await;
             }
-            // Clients that came together must not leave together.
+            // Spreads the ends of connections that began together.
             sleep(age.mul_f64(0.9 + fastrand::f64() / 5.0)).await;
         };
         let aged = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => false,
             () = aged => true,
         };
-        self.pulse.close();
+        self.state.close();
         let until = Instant::now() + ONE_MORE;
-        while Instant::now() < until && !(self.is_http2 && self.pulse.has_served()) {
+        while Instant::now() < until && !(self.is_http2 && self.state.has_served()) {
             sleep(ONE_MORE / 20).await;
         }
         aged
     }
 }
 
-/// Reads until the bytes differ from HTTP/2's preface or are all of it.
+/// Reads until the bytes differ from HTTP/2's preface or complete it.
 async fn speaks_http2<S>(stream: &mut S, read_ahead: &mut Vec<u8>) -> io::Result<bool>
 where
     S: AsyncRead + Unpin,
@@ -331,10 +319,10 @@ where
     }
 }
 
-/// What answers the requests of one connection.
+/// The service for the requests of one connection.
 fn service(
-    door: Arc<Door>,
-    pulse: Arc<Pulse>,
+    server: Arc<ServerState>,
+    state: Arc<ConnectionState>,
     stop: watch::Receiver<bool>,
 ) -> impl HttpService<
     Request<Incoming>,
@@ -343,27 +331,27 @@ fn service(
     Future = impl Future<Output = Result<Response<Answer>, Infallible>> + Send,
 > {
     service_fn(move |request| {
-        door.turn.request_arrived();
-        answer(Arc::clone(&door), request, pulse.begin(), stop.clone())
+        server.read_quota.request_arrived();
+        answer(Arc::clone(&server), request, state.begin(), stop.clone())
     })
 }
 
 async fn answer(
-    door: Arc<Door>,
+    server: Arc<ServerState>,
     request: Request<Incoming>,
     in_flight: InFlight,
     stop: watch::Receiver<bool>,
 ) -> Result<Response<Answer>, Infallible> {
-    let intake = door.intake();
+    let receiver = server.receiver();
     let version = request.version();
-    let request = request.map(|body| Arriving::new(body, in_flight.pulse()));
+    let request = request.map(|body| RequestBody::new(body, in_flight.state()));
     let mut response = if grpc::is_grpc(request.headers()) {
-        grpc::answer(&intake, request).await
+        grpc::answer(&receiver, request).await
     } else {
-        otlp_http::answer(&intake, request).await
+        otlp_http::answer(&receiver, request).await
     };
-    // Said with the last answer, so that no client sends another request into a closing connection.
-    let ends = in_flight.pulse().is_closing() || *stop.borrow();
+    // Announced with the last answer, so that no client sends another request into the close.
+    let ends = in_flight.state().is_closing() || *stop.borrow();
     if version < Version::HTTP_2 && ends {
         response
             .headers_mut()

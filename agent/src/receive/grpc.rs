@@ -1,15 +1,18 @@
-//! OTLP/gRPC on HTTP/2. Must not know connections.
+//! OTLP/gRPC on HTTP/2.
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Request, Response, Version};
+use otlp_wire::{
+    Signal,
+    frame::{self, FrameError, PREFIX},
+};
 
-use super::body::{self, Answer, Arriving};
-use super::status::Refusal;
-use super::{Form, Intake, Parcel};
+use super::answer::Answer;
+use super::refusal::Refusal;
+use super::request_body::{RequestBody, collect};
+use super::server::{Format, OtlpReceiver, OtlpRequest};
 use crate::encoding::Encoding;
-use crate::frame::{self, Broken, PREFIX};
 use crate::metrics::Transport;
-use crate::scan::Signal;
 
 /// Whether a request speaks gRPC.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
@@ -18,16 +21,19 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-pub(super) async fn answer(intake: &Intake, request: Request<Arriving>) -> Response<Answer> {
+pub(super) async fn answer(
+    receiver: &OtlpReceiver,
+    request: Request<RequestBody>,
+) -> Response<Answer> {
     if request.version() != Version::HTTP_2 {
-        intake.count_refusal(None, Transport::Grpc, &Refusal::NeedsHttp2);
+        receiver.count_refusal(None, Transport::Grpc, &Refusal::NeedsHttp2);
         return Refusal::NeedsHttp2.http(false);
     }
     let signal = signal(request.uri().path());
-    match export(intake, signal, request).await {
+    match export(receiver, signal, request).await {
         Ok(()) => success(),
         Err(refusal) => {
-            intake.count_refusal(signal, Transport::Grpc, &refusal);
+            receiver.count_refusal(signal, Transport::Grpc, &refusal);
             refusal.grpc()
         }
     }
@@ -40,23 +46,23 @@ fn signal(path: &str) -> Option<Signal> {
 }
 
 async fn export(
-    intake: &Intake,
+    receiver: &OtlpReceiver,
     signal: Option<Signal>,
-    request: Request<Arriving>,
+    request: Request<RequestBody>,
 ) -> Result<(), Refusal> {
-    let route = intake.route(signal.ok_or(Refusal::UnknownPath)?)?;
+    let route = receiver.route(signal.ok_or(Refusal::UnknownPath)?)?;
     let encoding = request
         .headers()
         .get("grpc-encoding")
         .map(HeaderValue::as_bytes);
     let encoding = Encoding::parse(encoding).ok_or(Refusal::Encoding)?;
-    let limit = intake.limits.grpc_message;
+    let limit = receiver.limits.grpc_message;
     let announced = request.body().announced();
     if announced > limit + PREFIX {
         return Err(Refusal::TooLarge(limit));
     }
-    let mut permit = intake.admit(route, announced)?;
-    let framed = body::collect(
+    let mut permit = receiver.admit(route, announced)?;
+    let framed = collect(
         request.into_body(),
         limit + PREFIX,
         &mut permit,
@@ -68,8 +74,8 @@ async fn export(
         other => other,
     })?;
     let (message, compressed) = frame::unframe(framed).map_err(|broken| match broken {
-        Broken::Short => Refusal::Disconnected,
-        Broken::Long | Broken::Flag => Refusal::Framing,
+        FrameError::Short => Refusal::Disconnected,
+        FrameError::Long | FrameError::Flag => Refusal::Framing,
     })?;
     let encoding = match (compressed, encoding) {
         (false, _) => Encoding::Identity,
@@ -77,16 +83,16 @@ async fn export(
         (true, Encoding::Identity) => return Err(Refusal::Framing),
         (true, encoding) => encoding,
     };
-    let parcel = Parcel {
+    let request = OtlpRequest {
         transport: Transport::Grpc,
         encoding,
-        form: Form::Protobuf,
+        format: Format::Protobuf,
         limit,
         body: message,
         permit,
     };
-    if let Some(ticket) = intake.take(route, parcel)? {
-        ticket.ready().await;
+    if let Some(ack) = receiver.take(route, request)? {
+        ack.ready().await;
     }
     Ok(())
 }

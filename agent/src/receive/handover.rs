@@ -1,6 +1,5 @@
-//! How a listening socket leaves without a client noticing: new connections are turned away before the
-//! kernel has answered them, those it has answered are served, then the socket closes. Must not know
-//! what is served.
+//! Closes a listening socket without failing a client: it stops new connections before the kernel answers
+//! them, serves those that the kernel has answered, then closes.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -9,16 +8,16 @@ use std::time::Duration;
 use socket2::{SockFilter, SockRef};
 use tokio::net::TcpListener;
 
-/// How long to go on accepting: handshakes under way end within this, for clients of an agent are on the
-/// same node. Each connection that is turned away in this time costs its client a second.
+/// How long to go on accepting. TCP handshakes finish within this, since clients are on the same node; a
+/// client whose SYN is dropped in this time waits a second.
 pub(super) const SETTLE: Duration = Duration::from_millis(5);
 
-/// A packet filter that drops what asks for a new connection (SYN without ACK, byte 13 of the TCP
-/// header) and passes everything else. Socket filters see packets from the TCP header on.
+/// A packet filter that drops requests for new connections (SYN without ACK, byte 13 of the TCP header).
+/// Socket filters see packets from the TCP header on.
 ///
-/// Closing a listening socket resets the connections in its backlog, also where another socket
-/// listens on the same port (unless `net.ipv4.tcp_migrate_req` is set, which is off by default). A
-/// client whose SYN is dropped asks again after a second, and reaches whoever listens then.
+/// Closing a listening socket resets the connections in its backlog even if another socket listens on the
+/// same port (unless `net.ipv4.tcp_migrate_req` is set; the default is off). A client whose SYN is dropped
+/// tries again after a second and reaches the socket that listens then.
 const NO_NEW_CONNECTIONS: [SockFilter; 5] = [
     SockFilter::new(0x30, 0, 0, 13),
     SockFilter::new(0x54, 0, 0, 0x12),
@@ -27,12 +26,12 @@ const NO_NEW_CONNECTIONS: [SockFilter; 5] = [
     SockFilter::new(0x06, 0, 0, u32::MAX),
 ];
 
-/// Keeps new connections from reaching the socket, where the system can do that.
-pub(super) fn turn_away(listener: &TcpListener) {
+/// Stops new connections from reaching the socket, if the system can.
+pub(super) fn refuse_new_connections(listener: &TcpListener) {
     let _ = SockRef::from(listener).attach_filter(&NO_NEW_CONNECTIONS);
 }
 
-/// Whether another socket listens on exactly this address, too: the agent that follows this one.
+/// Whether another socket, of a successor, listens on exactly this address.
 pub(super) fn has_successor(address: SocketAddr) -> bool {
     let table = match address {
         SocketAddr::V4(_) => "/proc/self/net/tcp",
@@ -47,7 +46,7 @@ pub(super) fn has_successor(address: SocketAddr) -> bool {
     listening.count() > 1
 }
 
-/// An address as the kernel's tables have it: words in the machine's byte order.
+/// An address in the form of the kernel's tables: words in native byte order.
 fn kernel_form(address: SocketAddr) -> String {
     let octets = match address.ip() {
         IpAddr::V4(ip) => ip.octets().to_vec(),

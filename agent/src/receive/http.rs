@@ -1,28 +1,32 @@
-//! OTLP/HTTP with protobuf, binary and as JSON, on HTTP/1.1 and HTTP/2. Must not know connections.
+//! OTLP/HTTP with binary protobuf or JSON, on HTTP/1.1 and HTTP/2.
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response};
+use otlp_wire::Signal;
 
-use super::body::{self, Answer, Arriving};
-use super::status::Refusal;
-use super::{Form, Intake, Parcel};
+use super::answer::Answer;
+use super::refusal::Refusal;
+use super::request_body::{RequestBody, collect};
+use super::server::{Format, OtlpReceiver, OtlpRequest};
 use crate::encoding::Encoding;
 use crate::metrics::Transport;
-use crate::scan::Signal;
 
 const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
 
-pub(super) async fn answer(intake: &Intake, request: Request<Arriving>) -> Response<Answer> {
-    let form = form(request.headers());
+pub(super) async fn answer(
+    receiver: &OtlpReceiver,
+    request: Request<RequestBody>,
+) -> Response<Answer> {
+    let format = format(request.headers());
     let path = request.uri().path();
-    let signal = intake.signal_at(path).or_else(|| signal(path));
-    match export(intake, signal, form, request).await {
-        Ok(form) => success(form),
+    let signal = receiver.signal_at(path).or_else(|| signal(path));
+    match export(receiver, signal, format, request).await {
+        Ok(format) => success(format),
         Err(refusal) => {
-            intake.count_refusal(signal, Transport::Http, &refusal);
-            refusal.http(form == Some(Form::Json))
+            receiver.count_refusal(signal, Transport::Http, &refusal);
+            refusal.http(format == Some(Format::Json))
         }
     }
 }
@@ -33,62 +37,62 @@ fn signal(path: &str) -> Option<Signal> {
         .find(|signal| signal.http_path() == path)
 }
 
-/// Reads the content type; its parameters say nothing.
-fn form(headers: &HeaderMap) -> Option<Form> {
+/// The format by the content type, without its parameters.
+fn format(headers: &HeaderMap) -> Option<Format> {
     let kind = headers.get(CONTENT_TYPE)?.as_bytes();
     let kind = kind.split(|&byte| byte == b';').next()?.trim_ascii();
     if kind.eq_ignore_ascii_case(PROTOBUF.as_bytes()) {
-        Some(Form::Protobuf)
+        Some(Format::Protobuf)
     } else if kind.eq_ignore_ascii_case(JSON.as_bytes()) {
-        Some(Form::Json)
+        Some(Format::Json)
     } else {
         None
     }
 }
 
 async fn export(
-    intake: &Intake,
+    receiver: &OtlpReceiver,
     signal: Option<Signal>,
-    form: Option<Form>,
-    request: Request<Arriving>,
-) -> Result<Form, Refusal> {
+    format: Option<Format>,
+    request: Request<RequestBody>,
+) -> Result<Format, Refusal> {
     let signal = signal.ok_or(Refusal::UnknownPath)?;
     if request.method() != Method::POST {
         return Err(Refusal::Method);
     }
-    let form = form.ok_or(Refusal::MediaType)?;
+    let format = format.ok_or(Refusal::MediaType)?;
     let encoding = request
         .headers()
         .get(CONTENT_ENCODING)
         .map(HeaderValue::as_bytes);
     let encoding = Encoding::parse(encoding).ok_or(Refusal::Encoding)?;
-    let route = intake.route(signal)?;
-    let limit = intake.limits.http_body;
+    let route = receiver.route(signal)?;
+    let limit = receiver.limits.http_body;
     let announced = request.body().announced();
     if announced > limit {
         return Err(Refusal::TooLarge(limit));
     }
-    let mut permit = intake.admit(route, announced)?;
-    let body = body::collect(request.into_body(), limit, &mut permit, |_| 0).await?;
-    let parcel = Parcel {
+    let mut permit = receiver.admit(route, announced)?;
+    let body = collect(request.into_body(), limit, &mut permit, |_| 0).await?;
+    let request = OtlpRequest {
         transport: Transport::Http,
         encoding,
-        form,
+        format,
         limit,
         body,
         permit,
     };
-    if let Some(ticket) = intake.take(route, parcel)? {
-        ticket.ready().await;
+    if let Some(ack) = receiver.take(route, request)? {
+        ack.ready().await;
     }
-    Ok(form)
+    Ok(format)
 }
 
-/// An `Export<Signal>ServiceResponse` without fields: no bytes at all, or an empty object.
-fn success(form: Form) -> Response<Answer> {
-    let (body, kind) = match form {
-        Form::Protobuf => (Answer::empty(), PROTOBUF),
-        Form::Json => (Answer::full(Bytes::from_static(b"{}")), JSON),
+/// An empty `Export<Signal>ServiceResponse`: no bytes, or an empty object.
+fn success(format: Format) -> Response<Answer> {
+    let (body, kind) = match format {
+        Format::Protobuf => (Answer::empty(), PROTOBUF),
+        Format::Json => (Answer::full(Bytes::from_static(b"{}")), JSON),
     };
     let mut response = Response::new(body);
     let kind = HeaderValue::from_static(kind);

@@ -1,6 +1,5 @@
-//! Listening sockets and the accept loop: connections are counted, errors slow it down instead of
-//! making it spin, TLS is spoken where configured, and a socket that leaves loses no connection. Must
-//! not know HTTP.
+//! Listening sockets and the accept loop. Errors slow the loop down instead of making it spin, and a socket
+//! that closes loses no connection.
 
 use std::convert::Infallible;
 use std::io;
@@ -16,28 +15,29 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::warn;
 
-use super::places::Place;
+use super::connection_table::ConnectionSlot;
+use super::server::ServerState;
 use super::unix::UnixSocket;
-use super::{Door, connection, handover};
+use super::{connection, handover};
 use crate::config::{self, Address};
-use crate::export::connect::resolve;
-use crate::fold::Fold;
+use crate::logging::LogThrottle;
+use crate::resolve::resolve;
 use crate::stream::Stream;
 use crate::tls::{Acceptor, TlsError};
 
-/// Connections the kernel keeps for us.
+/// The number of connections that wait in the kernel.
 const BACKLOG: i32 = 1024;
 
-/// What Linux answers where it was started without IPv6 (`errno.h`).
+/// The error of a Linux kernel without IPv6 (`errno.h`).
 const EAFNOSUPPORT: i32 = 97;
 
-/// Pause after an error such as "too many open files".
+/// The pause after an error such as "too many open files".
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A client has this long to prove what it must and to agree on keys.
+/// The time limit for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// The same while the agent stops.
+/// The same during shutdown.
 const HANDSHAKE_WHILE_STOPPING: Duration = Duration::from_millis(500);
 
 /// Why a port cannot be listened on.
@@ -48,7 +48,7 @@ pub(crate) enum ListenError {
     Resolve {
         /// As configured.
         address: Address,
-        /// What the resolver said.
+        /// The resolver's error.
         #[source]
         source: io::Error,
     },
@@ -57,16 +57,16 @@ pub(crate) enum ListenError {
     Bind {
         /// As configured.
         address: Address,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// The Unix socket cannot be made.
+    /// The Unix socket cannot be created.
     #[error("cannot listen on the Unix socket {path}")]
     Unix {
         /// As configured.
         path: String,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -75,14 +75,14 @@ pub(crate) enum ListenError {
     Tls {
         /// As configured.
         place: config::Place,
-        /// What is wrong with them.
+        /// The cause.
         #[source]
         source: TlsError,
     },
 }
 
 impl ListenError {
-    /// Stable word for logs.
+    /// A stable word for logs.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Resolve { .. } => "resolve",
@@ -93,19 +93,19 @@ impl ListenError {
     }
 }
 
-/// When a listener and its connections are to end.
-pub(crate) struct Ending {
-    /// Connections end once their requests are answered. If another agent listens on the same address
-    /// the socket leaves to it; if not, new connections are served still, one request each.
+/// The signals that end a listener and its connections.
+pub(crate) struct StopSignals {
+    /// Connections end once their requests are answered. If another agent listens on the same address, the
+    /// socket closes too; otherwise it still serves new connections, one request each.
     pub(crate) leave: watch::Receiver<bool>,
     /// The socket closes.
     pub(crate) close: watch::Receiver<bool>,
-    /// Dropped once every connection that was open when `leave` turned true has ended.
+    /// Dropped after the end of every connection that was open when `leave` turned true.
     pub(crate) left: mpsc::Sender<Infallible>,
 }
 
-/// Binds an address. With `reuse_port` two agents may hold the same port, so that one can follow the
-/// other without a gap.
+/// Binds an address. With `reuse_port` two agents may share the port, so that one can replace the other
+/// without a gap.
 pub(crate) async fn bind(address: &Address, reuse_port: bool) -> Result<TcpListener, ListenError> {
     let socket_address = if address.host.is_empty() {
         SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port))
@@ -134,7 +134,7 @@ pub(crate) async fn bind(address: &Address, reuse_port: bool) -> Result<TcpListe
     })
 }
 
-/// Whether the kernel knows no IPv6 at all.
+/// Whether the kernel lacks IPv6 altogether.
 fn is_any_without_ipv6(address: SocketAddr, error: &io::Error) -> bool {
     address.ip() == Ipv6Addr::UNSPECIFIED && error.raw_os_error() == Some(EAFNOSUPPORT)
 }
@@ -150,7 +150,7 @@ fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
         socket.set_reuse_port(true)?;
     }
     if address.ip() == Ipv6Addr::UNSPECIFIED {
-        // All addresses are meant, whatever net.ipv6.bindv6only says.
+        // Listens on IPv4 too, whatever net.ipv6.bindv6only says.
         socket.set_only_v6(false)?;
     }
     socket.set_nonblocking(true)?;
@@ -159,8 +159,8 @@ fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Where OTLP arrives.
-pub(crate) struct Listener {
+/// A bound socket for OTLP.
+pub(crate) struct OtlpListener {
     socket: Socket,
     tls: Option<Handshakes>,
 }
@@ -170,14 +170,14 @@ enum Socket {
     Unix(UnixSocket),
 }
 
-/// TLS with whoever connects.
+/// TLS handshakes with clients.
 struct Handshakes {
     acceptor: Acceptor,
-    failures: Fold,
+    failures: LogThrottle,
 }
 
-impl Listener {
-    /// Binds what is configured and reads its certificates.
+impl OtlpListener {
+    /// Binds the configured socket and reads its certificates.
     pub(crate) async fn bind(
         configured: &config::Listener,
         reuse_port: bool,
@@ -201,12 +201,12 @@ impl Listener {
         };
         let tls = tls.map(|acceptor| Handshakes {
             acceptor,
-            failures: Fold::default(),
+            failures: LogThrottle::default(),
         });
         Ok(Self { socket, tls })
     }
 
-    /// Where it listens, which tells the port where 0 was configured.
+    /// The bound address, with the actual port for a configured 0.
     pub(crate) fn place(&self) -> String {
         match &self.socket {
             Socket::Tcp(listener) => listener
@@ -217,14 +217,14 @@ impl Listener {
         }
     }
 
-    /// Accepts and serves until it is told to end; then until every connection has ended.
-    pub(crate) async fn run(self, door: Arc<Door>, mut ending: Ending) {
-        let port = Port {
+    /// Accepts and serves until it is stopped and every connection has ended.
+    pub(crate) async fn run(self, server: Arc<ServerState>, mut ending: StopSignals) {
+        let port = AcceptLoop {
             socket: self.socket,
             tls: self.tls.map(Arc::new),
-            door,
+            server,
             leave: ending.leave.clone(),
-            errors: Fold::default(),
+            errors: LogThrottle::default(),
         };
         let mut connections = JoinSet::new();
         loop {
@@ -269,7 +269,7 @@ impl Socket {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                // An error here means that the client has already gone.
+                // Fails only if the client is gone.
                 let _ = stream.set_nodelay(true);
                 Ok(Stream::Tcp(stream))
             }
@@ -280,7 +280,7 @@ impl Socket {
         }
     }
 
-    /// Whether another agent listens in the same place, so that new connections reach it.
+    /// Whether another agent listens on the same address and gets new connections.
     fn has_successor(&self) -> bool {
         match self {
             Self::Tcp(listener) => listener.local_addr().is_ok_and(handover::has_successor),
@@ -288,30 +288,30 @@ impl Socket {
         }
     }
 
-    /// Keeps new connections from arriving.
-    fn turn_away(&self) {
+    /// Stops new connections from arriving.
+    fn refuse_new_connections(&self) {
         match self {
-            Self::Tcp(listener) => handover::turn_away(listener),
-            Self::Unix(socket) => socket.turn_away(),
+            Self::Tcp(listener) => handover::refuse_new_connections(listener),
+            Self::Unix(socket) => socket.refuse_new_connections(),
         }
     }
 }
 
-/// A listening socket and what its connections share.
-struct Port {
+/// A listening socket and what its connections need.
+struct AcceptLoop {
     socket: Socket,
     tls: Option<Arc<Handshakes>>,
-    door: Arc<Door>,
+    server: Arc<ServerState>,
     leave: watch::Receiver<bool>,
-    errors: Fold,
+    errors: LogThrottle,
 }
 
-impl Port {
+impl AcceptLoop {
     async fn serve(&self, accepted: io::Result<Stream>, connections: &mut JoinSet<()>) {
         match accepted {
             Ok(stream) => self.spawn(stream, connections).await,
             Err(error) => {
-                self.door.metrics().accept_failed();
+                self.server.metrics().accept_failed();
                 if let Some(left_out) = self.errors.due() {
                     warn!(%error, left_out, "cannot accept a connection");
                 }
@@ -320,19 +320,19 @@ impl Port {
         }
     }
 
-    /// Serves a connection as soon as there is a place for it.
+    /// Serves a connection as soon as it has a slot.
     async fn spawn(&self, stream: Stream, connections: &mut JoinSet<()>) {
-        let open = self.door.metrics().connected();
-        let Some(place) = self.door.places().enter().await else {
+        let open = self.server.metrics().connected();
+        let Some(slot) = self.server.connections().enter().await else {
             return;
         };
-        let (door, leave) = (Arc::clone(&self.door), self.leave.clone());
-        // Boxed, so that a task is no larger than what is served in it.
+        let (server, leave) = (Arc::clone(&self.server), self.leave.clone());
+        // Boxed, so that a task is no larger than its own connection needs.
         let served: Pin<Box<dyn Future<Output = ()> + Send>> = match (stream, self.tls.clone()) {
             (Stream::Tcp(stream), Some(tls)) => {
-                Box::pin(serve_tls(stream, tls, door, leave, place))
+                Box::pin(serve_tls(stream, tls, server, leave, slot))
             }
-            (stream, _) => Box::pin(connection::serve(stream, door, leave, place)),
+            (stream, _) => Box::pin(connection::serve(stream, server, leave, slot)),
         };
         connections.spawn(async move {
             served.await;
@@ -340,9 +340,9 @@ impl Port {
         });
     }
 
-    /// Serves what the kernel has accepted, and closes the socket.
+    /// Serves the connections that the kernel has accepted, and closes the socket.
     async fn close(self, connections: &mut JoinSet<()>) {
-        self.socket.turn_away();
+        self.socket.refuse_new_connections();
         let until = Instant::now() + handover::SETTLE;
         while let Ok(accepted) = timeout_at(until, self.socket.accept()).await {
             match accepted {
@@ -353,37 +353,37 @@ impl Port {
     }
 }
 
-/// Shakes hands and serves, in a task of its own: nobody waits for another's handshake.
+/// Performs the handshake in the connection's own task, so that no other connection waits for it.
 async fn serve_tls(
     stream: TcpStream,
     tls: Arc<Handshakes>,
-    door: Arc<Door>,
+    server: Arc<ServerState>,
     leave: watch::Receiver<bool>,
-    place: Place,
+    slot: ConnectionSlot,
 ) {
     let stream = tokio::select! {
-        stream = tls.with(stream, &place, leave.clone()) => stream,
-        _ = place.pulse.asked_to_leave() => None,
+        stream = tls.with(stream, &slot, leave.clone()) => stream,
+        _ = slot.state.asked_to_close() => None,
     };
-    // Boxed, as the handshake is, so that a connection that says nothing costs little.
+    // Boxed like the handshake, so that a silent connection uses little memory.
     match stream {
-        Some(stream) => Box::pin(connection::serve(stream, door, leave, place)).await,
-        None => door.metrics().handshake_failed(),
+        Some(stream) => Box::pin(connection::serve(stream, server, leave, slot)).await,
+        None => server.metrics().handshake_failed(),
     }
 }
 
 impl Handshakes {
-    /// `None` where the client cannot or may not; the log gets a line a minute of that.
+    /// `None` if the handshake fails; logs at most one failure a minute.
     async fn with(
         &self,
         stream: TcpStream,
-        place: &Place,
+        slot: &ConnectionSlot,
         mut stop: watch::Receiver<bool>,
     ) -> Option<Stream> {
         let peer = stream.peer_addr();
         let shaken = async {
             stream.peek(&mut [0]).await?;
-            place.speak_tls().await;
+            slot.speak_tls().await;
             Box::pin(self.acceptor.accept(stream)).await
         };
         let stopped = async {

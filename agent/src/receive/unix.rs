@@ -1,4 +1,4 @@
-//! Unix sockets to listen on, and the file that leads to each. Must not know what is spoken on them.
+//! Unix sockets to listen on, and their files.
 
 use std::fs;
 use std::io;
@@ -7,12 +7,10 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
 
-/// Whoever reaches the directory may send, as whoever reaches a port may: applications run as other
-/// users than the agent.
+/// Applications run as other users than the agent; access to the directory decides who may send.
 const MODE: u32 = 0o666;
 
-/// A socket that is listened on. Its file goes when it is dropped, unless another agent has put its
-/// own in its place.
+/// A listening socket. Its drop removes the file, unless another agent has replaced it.
 pub(super) struct UnixSocket {
     pub(super) listener: UnixListener,
     path: PathBuf,
@@ -21,13 +19,13 @@ pub(super) struct UnixSocket {
 }
 
 impl UnixSocket {
-    /// Listens under `path`. A socket that is there already is replaced in one step: it is what a
-    /// killed agent left, or belongs to one that this agent follows.
+    /// Listens under `path`. Atomically replaces an existing socket, which a killed agent left behind or
+    /// which belongs to the agent that this one replaces.
     pub(super) fn bind(path: &str) -> io::Result<Self> {
         let path = PathBuf::from(path);
         match fs::symlink_metadata(&path) {
             Ok(found) if !found.file_type().is_socket() => {
-                let what = "something that is no socket is in the way";
+                let what = "a file that is not a socket is in the way";
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
             }
             _ => {}
@@ -47,19 +45,19 @@ impl UnixSocket {
         })
     }
 
-    /// Whether whoever connects reaches this socket, and not that of an agent that follows.
+    /// Whether new connections reach this socket and not that of a successor.
     pub(super) fn is_reached(&self) -> bool {
         identity(&self.path).is_ok_and(|file| file == self.file)
     }
 
-    /// Takes the file away, so that nobody connects any more.
-    pub(super) fn turn_away(&self) {
+    /// Removes the file, so that no client can connect.
+    pub(super) fn refuse_new_connections(&self) {
         if self.is_reached() {
             let _ = remove(&self.path);
         }
     }
 
-    /// Where it is.
+    /// The path of the socket.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -67,7 +65,7 @@ impl UnixSocket {
 
 impl Drop for UnixSocket {
     fn drop(&mut self) {
-        self.turn_away();
+        self.refuse_new_connections();
     }
 }
 

@@ -1,4 +1,4 @@
-//! The agent as TLS client: whom it believes, and what it proves itself by.
+//! The agent as a TLS client: which servers it trusts, and how it identifies itself.
 
 use std::io;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use super::{Found, FoundIdentity, TlsError};
+use super::credentials::{self, Found, FoundIdentity, TlsError};
 use crate::config::ClientTls;
-use crate::live::{Live, Source};
+use crate::reloadable::{FileSource, Reloadable};
 
-/// Handshakes with one upstream.
+/// Performs handshakes with one upstream.
 pub(crate) struct Connector {
-    config: Live<Files>,
+    config: Reloadable<ClientFiles>,
     name: ServerName<'static>,
 }
 
 impl Connector {
-    /// Reads the files for the first time. `id` names the exporter in the log, `protocol` is what is
-    /// to be spoken (RFC 7301).
+    /// Reads the files for the first time. `id` names the exporter in the log; `protocol` is announced by ALPN
+    /// (RFC 7301).
     pub(crate) fn new(
         tls: &ClientTls,
         id: &str,
@@ -32,18 +32,18 @@ impl Connector {
         let name = tls.server_name_override.as_deref().unwrap_or(host);
         let server_name = ServerName::try_from(name.to_owned())
             .map_err(|_| TlsError::ServerName(name.to_owned()))?;
-        let files = Files {
+        let files = ClientFiles {
             tls: tls.clone(),
             id: id.to_owned(),
             protocol,
         };
         Ok(Self {
-            config: Live::new(files, tls.reload_interval)?,
+            config: Reloadable::new(files, tls.reload_interval)?,
             name: server_name,
         })
     }
 
-    /// Speaks TLS on a fresh connection.
+    /// Performs the handshake on a new connection.
     pub(crate) async fn connect(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let connector = TlsConnector::from(self.config.current());
         let stream = connector.connect(self.name.clone(), stream).await?;
@@ -51,23 +51,23 @@ impl Connector {
     }
 }
 
-/// Where the certificates of an exporter are.
-struct Files {
+/// The certificate files of an exporter.
+struct ClientFiles {
     tls: ClientTls,
     id: String,
     protocol: &'static [u8],
 }
 
-/// What those files hold.
+/// The content of those files.
 #[derive(Hash)]
-struct Content {
+struct ClientContent {
     authorities: Option<Found>,
     system: Option<Found>,
     identity: Option<FoundIdentity>,
 }
 
-impl Source for Files {
-    type Content = Content;
+impl FileSource for ClientFiles {
+    type Content = ClientContent;
     type Made = ClientConfig;
     type Error = TlsError;
 
@@ -80,50 +80,50 @@ impl Source for Files {
         let ca = tls
             .ca
             .as_ref()
-            .map_or(!tls.insecure_skip_verify, super::can_change);
+            .map_or(!tls.insecure_skip_verify, credentials::can_change);
         let identity = tls.identity.as_ref();
-        ca || tls.include_system_ca || identity.is_some_and(super::identity_can_change)
+        ca || tls.include_system_ca || identity.is_some_and(credentials::identity_can_change)
     }
 
-    fn read(&self) -> Result<Content, TlsError> {
+    fn read(&self) -> Result<ClientContent, TlsError> {
         let tls = &self.tls;
         let needs_system = !tls.insecure_skip_verify && (tls.ca.is_none() || tls.include_system_ca);
-        Ok(Content {
-            authorities: tls.ca.as_ref().map(super::read).transpose()?,
+        Ok(ClientContent {
+            authorities: tls.ca.as_ref().map(credentials::read).transpose()?,
             system: needs_system
-                .then(super::read_system_authorities)
+                .then(credentials::read_system_authorities)
                 .transpose()?,
             identity: tls
                 .identity
                 .as_ref()
-                .map(super::read_identity)
+                .map(credentials::read_identity)
                 .transpose()?,
         })
     }
 
-    fn make(&self, content: Content) -> Result<ClientConfig, TlsError> {
-        let provider = super::provider();
-        let versions = super::protocol_versions(self.tls.versions);
+    fn make(&self, content: ClientContent) -> Result<ClientConfig, TlsError> {
+        let provider = credentials::provider();
+        let versions = credentials::protocol_versions(self.tls.versions);
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions)
             .map_err(TlsError::Versions)?;
         let builder = if self.tls.insecure_skip_verify {
             builder
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+                .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         } else {
             let mut roots = RootCertStore::empty();
             if let Some(found) = &content.authorities {
-                super::authorities(found, &mut roots)?;
+                credentials::authorities(found, &mut roots)?;
             }
             if let Some(found) = &content.system {
-                super::system_authorities(found, &mut roots)?;
+                credentials::system_authorities(found, &mut roots)?;
             }
             builder.with_root_certificates(roots)
         };
         let mut config = match &content.identity {
             Some(found) => {
-                let (chain, key) = super::chain_and_key(found)?;
+                let (chain, key) = credentials::chain_and_key(found)?;
                 builder
                     .with_client_auth_cert(chain, key)
                     .map_err(TlsError::Identity)?
@@ -135,11 +135,11 @@ impl Source for Files {
     }
 }
 
-/// `insecure_skip_verify`: takes every certificate, as long as its owner signs with it.
+/// `insecure_skip_verify`: accepts every certificate whose owner signs with it.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

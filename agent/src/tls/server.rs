@@ -1,4 +1,4 @@
-//! The agent as TLS server: what it proves itself by, and which clients it lets in.
+//! The agent as a TLS server: how it identifies itself, and which clients it accepts.
 
 use std::io;
 use std::sync::Arc;
@@ -8,45 +8,45 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
-use super::{Found, FoundIdentity, TlsError};
+use super::credentials::{self, Found, FoundIdentity, TlsError};
 use crate::config::ServerTls;
-use crate::live::{Live, Source};
+use crate::reloadable::{FileSource, Reloadable};
 
-/// Handshakes with the clients of one port.
-pub(crate) struct Acceptor(Live<Files>);
+/// Performs handshakes with the clients of one port.
+pub(crate) struct Acceptor(Reloadable<ServerFiles>);
 
 impl Acceptor {
     /// Reads the files for the first time; `place` names the port in the log.
     pub(crate) fn new(tls: &ServerTls, place: &str) -> Result<Self, TlsError> {
-        let files = Files {
+        let files = ServerFiles {
             tls: tls.clone(),
             place: place.to_owned(),
         };
-        Live::new(files, tls.reload_interval).map(Self)
+        Reloadable::new(files, tls.reload_interval).map(Self)
     }
 
-    /// Speaks TLS on a fresh connection.
+    /// Performs the handshake on a new connection.
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let acceptor = TlsAcceptor::from(self.0.current());
         Ok(TlsStream::Server(acceptor.accept(stream).await?))
     }
 }
 
-/// Where the certificates of a port are.
-struct Files {
+/// The certificate files of a port.
+struct ServerFiles {
     tls: ServerTls,
     place: String,
 }
 
-/// What those files hold.
+/// The content of those files.
 #[derive(Hash)]
-struct Content {
+struct ServerContent {
     identity: FoundIdentity,
     client_ca: Option<Found>,
 }
 
-impl Source for Files {
-    type Content = Content;
+impl FileSource for ServerFiles {
+    type Content = ServerContent;
     type Made = ServerConfig;
     type Error = TlsError;
 
@@ -55,19 +55,24 @@ impl Source for Files {
     }
 
     fn can_change(&self) -> bool {
-        super::identity_can_change(&self.tls.identity) || self.tls.client_ca.is_some()
+        credentials::identity_can_change(&self.tls.identity) || self.tls.client_ca.is_some()
     }
 
-    fn read(&self) -> Result<Content, TlsError> {
-        Ok(Content {
-            identity: super::read_identity(&self.tls.identity)?,
-            client_ca: self.tls.client_ca.as_ref().map(super::read).transpose()?,
+    fn read(&self) -> Result<ServerContent, TlsError> {
+        Ok(ServerContent {
+            identity: credentials::read_identity(&self.tls.identity)?,
+            client_ca: self
+                .tls
+                .client_ca
+                .as_ref()
+                .map(credentials::read)
+                .transpose()?,
         })
     }
 
-    fn make(&self, content: Content) -> Result<ServerConfig, TlsError> {
-        let provider = super::provider();
-        let versions = super::protocol_versions(self.tls.versions);
+    fn make(&self, content: ServerContent) -> Result<ServerConfig, TlsError> {
+        let provider = credentials::provider();
+        let versions = credentials::protocol_versions(self.tls.versions);
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions)
             .map_err(TlsError::Versions)?;
@@ -75,7 +80,7 @@ impl Source for Files {
             None => builder.with_no_client_auth(),
             Some(found) => {
                 let mut roots = RootCertStore::empty();
-                super::authorities(found, &mut roots)?;
+                credentials::authorities(found, &mut roots)?;
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                         .build()
@@ -83,7 +88,7 @@ impl Source for Files {
                 builder.with_client_cert_verifier(verifier)
             }
         };
-        let (chain, key) = super::chain_and_key(&content.identity)?;
+        let (chain, key) = credentials::chain_and_key(&content.identity)?;
         let mut config = builder
             .with_single_cert(chain, key)
             .map_err(TlsError::Identity)?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use otelagent_agent::config::fields::{Field, Treatment, fields, matches, reference};
 use otelagent_agent::config::{self, Protocol};
-use otelagent_agent::scan::Signal;
+use otlp_wire::Signal;
 use serde_json::Value;
 
 const FULL: &str = include_str!("full.yaml");

@@ -6,7 +6,7 @@ use otelagent_agent::config::{
     self, AttributeAction, AttributeValue, ClientTls, Compression, Config, Identity, LogEncoding,
     LogLevel, Pem, Problem, Protocol, Resolve, Versions,
 };
-use otelagent_agent::scan::Signal;
+use otlp_wire::Signal;
 use proptest::prelude::*;
 
 mod changes;

@@ -146,7 +146,7 @@ async fn thousands_of_idle_connections_make_way_for_new_ones() {
     assert_unharmed(&agent, CONNECTIONS_KIB).await;
     assert_eq!(
         agent
-            .logged("too many connections; the idlest are closed")
+            .logged("too many connections; closing the idlest")
             .len(),
         1
     );

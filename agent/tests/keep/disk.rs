@@ -57,7 +57,7 @@ fn failing(agent: &Agent) -> bool {
     agent.metric("otelagent_storage_failing", "traces") == 1
 }
 
-const IN_MEMORY: &str = "the queue cannot be kept on disk and goes on in memory";
+const IN_MEMORY: &str = "the queue cannot be kept on disk and continues in memory";
 
 /// The agent has said so once, for this reason.
 async fn told(agent: &Agent, reason: &str) {

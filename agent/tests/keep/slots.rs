@@ -63,7 +63,7 @@ async fn a_take_over_waits_for_room_instead_of_losing() {
         .start();
     eventually("it has begun", || {
         !agent
-            .logged("taking over what another process has left on disk")
+            .logged("adopting records of another process on disk")
             .is_empty()
     })
     .await;

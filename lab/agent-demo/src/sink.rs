@@ -4,7 +4,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use otelagent_agent::scan::{self, Signal};
+use otlp_wire::{Signal, inspect};
 
 use crate::http;
 
@@ -54,7 +54,7 @@ fn serve(stream: TcpStream, arrived: &Mutex<Arrived>) -> io::Result<()> {
             }
             _ => request = message.body,
         }
-        let spans = scan::inspect(Signal::Traces, &request).map_err(io::Error::other)?;
+        let spans = inspect(Signal::Traces, &request).map_err(io::Error::other)?;
         {
             let mut arrived = arrived.lock().unwrap_or_else(PoisonError::into_inner);
             arrived.requests += 1;

@@ -1,0 +1,325 @@
+//! One lane per signal: acknowledged requests in order of arrival, in memory and, if configured, on disk, cut
+//! into batches by size and by age.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use otlp_wire::Signal;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::disk::{DiskState, Placement, Refill};
+use super::durable::{AckHandle, DurableQueue};
+use super::request::{Origin, QueueFull, QueuedRequest, WaitingRequest};
+use crate::config::Queue;
+use crate::metrics::{Lost, Metrics};
+
+/// The queue of one signal.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    /// The signal of its requests.
+    pub(crate) signal: Signal,
+    pub(super) metrics: Arc<Metrics>,
+    state: Mutex<LaneState>,
+    /// Signals that a batch may be ready.
+    pub(super) ready: Notify,
+    /// Set if the queue belongs on disk.
+    pub(super) durable: Option<DurableQueue>,
+}
+
+#[derive(Debug)]
+pub(super) struct LaneState {
+    pub(super) limits: Queue,
+    pub(super) waiting: VecDeque<WaitingRequest>,
+    pub(super) waiting_bytes: usize,
+    /// WaitingRequest and in flight, in memory or on disk.
+    pub(super) held_bytes: usize,
+    flushing: bool,
+    closed: bool,
+    /// Set if the queue belongs on disk.
+    pub(super) disk: Option<DiskState>,
+}
+
+/// The requests of a new batch.
+pub(super) struct Cut {
+    /// The number of the batch in [`DiskState`].
+    pub(super) id: u64,
+    pub(super) parts: Arc<Vec<QueuedRequest>>,
+    pub(super) bytes: usize,
+}
+
+/// The next step of the dispatcher.
+pub(super) enum NextStep {
+    Send(Cut),
+    Refill(Refill),
+    WaitUntil(Instant),
+    Wait,
+    Finished,
+}
+
+impl Lane {
+    /// An empty lane; with `durable` it works in memory until a log is attached.
+    pub(crate) fn new(
+        signal: Signal,
+        limits: Queue,
+        metrics: Arc<Metrics>,
+        durable: Option<DurableQueue>,
+    ) -> Arc<Self> {
+        let state = LaneState {
+            limits,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            held_bytes: 0,
+            flushing: false,
+            closed: false,
+            disk: durable.is_some().then(DiskState::default),
+        };
+        Arc::new(Self {
+            signal,
+            metrics,
+            state: Mutex::new(state),
+            ready: Notify::new(),
+            durable,
+        })
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, LaneState> {
+        // No code panics while it holds the lock; a poisoned state would still be consistent.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the limits. Requests in the queue stay, even above a smaller capacity.
+    pub(crate) fn set_limits(&self, limits: Queue) {
+        self.state().limits = limits;
+        self.ready.notify_one();
+    }
+
+    /// The maximum number of bytes.
+    pub(crate) fn capacity(&self) -> usize {
+        self.state().limits.capacity
+    }
+
+    /// Whether `bytes` more fit now.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.state().has_room(bytes)
+    }
+
+    /// Whether the lane accepts nothing more, because the agent ends.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+
+    /// Accepts a request; from then on it is delivered or counted as lost. The caller acknowledges it once
+    /// the handle is ready.
+    ///
+    /// # Errors
+    /// If the queue is full or closed.
+    pub(crate) fn push(&self, held: QueuedRequest, origin: Origin) -> Result<AckHandle, QueueFull> {
+        let bytes = held.bytes.len();
+        let mut state = self.state();
+        if state.closed || !state.has_room(bytes) {
+            return Err(QueueFull);
+        }
+        match origin {
+            Origin::Client(transport) => {
+                self.metrics
+                    .accepted(self.signal, transport, held.items, bytes);
+            }
+            Origin::Recovered => {
+                let items = held.items as u64;
+                self.metrics.recovered(self.signal, items, bytes as u64);
+            }
+        }
+        let spill = self.is_memory_short(state.memory_bytes(), bytes);
+        state.held_bytes += bytes;
+        let waiting = WaitingRequest {
+            held,
+            since: Instant::now(),
+            position: None,
+        };
+        let (put, failed) = match &mut state.disk {
+            None => (Placement::Memory(waiting), None),
+            Some(disk) => disk.put(waiting, spill),
+        };
+        let (sequence, notify) = match put {
+            Placement::DiskState(position, first) => (Some(position.sequence), first),
+            Placement::Behind => (None, false),
+            Placement::Memory(waiting) => {
+                let sequence = waiting.position.map(|position| position.sequence);
+                (sequence, state.wait(waiting))
+            }
+        };
+        drop(state);
+        if notify {
+            self.ready.notify_one();
+        }
+        if let Some(error) = failed {
+            self.report_storage_failure(&error);
+        }
+        let durable = self.durable.as_ref();
+        Ok(durable.map_or_else(AckHandle::immediate, |durable| durable.ack(sequence)))
+    }
+
+    /// Waits for the next batch; `None` once the lane is closed and empty. For a single dispatcher.
+    pub(super) async fn next(&self) -> Option<Cut> {
+        loop {
+            let ready = self.ready.notified();
+            match self.next_step(Instant::now()) {
+                NextStep::Send(cut) => return Some(cut),
+                NextStep::Refill(refill) => self.refill(refill).await,
+                NextStep::WaitUntil(deadline) => {
+                    let _ = tokio::time::timeout_at(deadline, ready).await;
+                }
+                NextStep::Wait => ready.await,
+                NextStep::Finished => return None,
+            }
+        }
+    }
+
+    fn next_step(&self, now: Instant) -> NextStep {
+        let mut state = self.state();
+        if let Some(next) = self.next_step_on_disk(&mut state, now) {
+            return next;
+        }
+        let Some(oldest) = state.waiting.front() else {
+            return if state.closed {
+                NextStep::Finished
+            } else {
+                NextStep::Wait
+            };
+        };
+        let due = oldest.since + state.limits.flush_timeout;
+        let is_large = state.waiting_bytes >= state.limits.min_size || !self.signal.is_mergeable();
+        if !is_large && now < due && !state.flushing {
+            return NextStep::WaitUntil(due);
+        }
+        NextStep::Send(self.cut(&mut state))
+    }
+
+    /// Takes the next batch off the queue.
+    fn cut(&self, state: &mut LaneState) -> Cut {
+        let mut parts = Vec::new();
+        let mut positions = Vec::new();
+        let mut bytes = 0;
+        while let Some(waiting) = state.waiting.front() {
+            let more = waiting.held.bytes.len();
+            let fits = self.signal.is_mergeable() && bytes + more <= state.limits.max_size;
+            if !parts.is_empty() && !fits {
+                break;
+            }
+            let Some(waiting) = state.waiting.pop_front() else {
+                break;
+            };
+            bytes += more;
+            positions.extend(waiting.position);
+            parts.push(waiting.held);
+        }
+        state.waiting_bytes -= bytes;
+        let parts = Arc::new(parts);
+        let id = match &mut state.disk {
+            None => 0,
+            Some(disk) => disk.track(&parts, &positions),
+        };
+        Cut { id, parts, bytes }
+    }
+
+    /// Sends requests without waiting for larger batches from now on.
+    pub(crate) fn flush(&self) {
+        self.state().flushing = true;
+        self.ready.notify_one();
+    }
+
+    /// Accepts nothing more from now on.
+    pub(crate) fn close(&self) {
+        self.state().closed = true;
+        self.ready.notify_one();
+    }
+
+    /// Counts waiting requests that are not on disk as lost in shutdown.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.state();
+        let behind = state.disk.as_mut().map(DiskState::take_behind);
+        let drained: Vec<_> = state.waiting.drain(..).collect();
+        state.waiting_bytes = 0;
+        drop(state);
+        let (items, bytes) = drained
+            .into_iter()
+            .chain(behind.into_iter().flatten())
+            .filter(|waiting| waiting.position.is_none())
+            .fold((0, 0), |(items, bytes), waiting| {
+                (
+                    items + waiting.held.items as u64,
+                    bytes + waiting.held.bytes.len(),
+                )
+            });
+        self.lost_in_shutdown(items, bytes);
+    }
+
+    /// The bytes of requests, waiting and in flight, in memory and on disk.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let state = self.state();
+        state.held_bytes.saturating_add(state.leftover())
+    }
+
+    /// The age of the oldest waiting request.
+    pub(crate) fn oldest(&self) -> Option<Duration> {
+        let state = self.state();
+        let on_disk = state.disk.as_ref().and_then(DiskState::since);
+        let oldest = state.waiting.front().map(|waiting| waiting.since);
+        let since = oldest.into_iter().chain(on_disk).min();
+        since.map(|since| since.elapsed())
+    }
+
+    pub(super) fn lost_in_shutdown(&self, items: u64, bytes: usize) {
+        if bytes > 0 {
+            self.metrics.lost(self.signal, Lost::Shutdown, items);
+            self.release(items, bytes);
+        }
+    }
+
+    /// Releases items whose delivery or loss has been counted.
+    pub(super) fn release(&self, items: u64, bytes: usize) {
+        self.metrics.released(self.signal, items, bytes as u64);
+        let mut state = self.state();
+        state.held_bytes = state.held_bytes.saturating_sub(bytes);
+    }
+}
+
+impl LaneState {
+    fn has_room(&mut self, bytes: usize) -> bool {
+        let held = self.held_bytes.saturating_add(self.leftover());
+        held.saturating_add(bytes) <= self.limits.capacity
+            && self.disk.as_mut().is_none_or(|disk| disk.has_room(bytes))
+    }
+
+    /// Unread bytes of earlier processes on disk.
+    fn leftover(&self) -> usize {
+        self.disk.as_ref().map_or(0, DiskState::leftover)
+    }
+
+    /// The bytes of requests in memory, waiting and in flight.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let only_on_disk = self.disk.as_ref().map_or(0, DiskState::only_bytes);
+        self.held_bytes.saturating_sub(only_on_disk)
+    }
+
+    /// Moves requests that arrived while the disk failed to the waiting ones. Requires that no earlier request
+    /// is only on disk.
+    pub(super) fn join_behind(&mut self) {
+        let behind = self.disk.as_mut().map(DiskState::take_behind);
+        for waiting in behind.into_iter().flatten() {
+            self.wait(waiting);
+        }
+    }
+
+    /// Appends a waiting request; returns whether to wake the dispatcher.
+    pub(super) fn wait(&mut self, waiting: WaitingRequest) -> bool {
+        let min_size = self.limits.min_size;
+        let was_empty = self.waiting.is_empty();
+        let was_ready = self.waiting_bytes >= min_size;
+        self.waiting_bytes += waiting.held.bytes.len();
+        self.waiting.push_back(waiting);
+        was_empty || (self.waiting_bytes >= min_size && !was_ready)
+    }
+}

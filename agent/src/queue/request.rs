@@ -1,0 +1,42 @@
+//! Requests in the queue of a lane.
+
+use bytes::Bytes;
+use segment_log::Position;
+use tokio::time::Instant;
+
+use crate::budget::Permit;
+use crate::metrics::Transport;
+
+/// An acknowledged request.
+#[derive(Debug)]
+pub(crate) struct QueuedRequest {
+    /// The whole `Export<Signal>ServiceRequest`, checked and edited.
+    pub(crate) bytes: Bytes,
+    /// The number of its items.
+    pub(crate) items: usize,
+    /// The memory it holds until it is dropped.
+    #[expect(dead_code, reason = "held for its drop")]
+    pub(crate) permit: Permit,
+}
+
+/// A request that waits in memory.
+#[derive(Debug)]
+pub(super) struct WaitingRequest {
+    pub(super) held: QueuedRequest,
+    pub(super) since: Instant,
+    /// Its position on disk, if it is there too.
+    pub(super) position: Option<Position>,
+}
+
+/// The origin of a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Origin {
+    /// A client that waits for the answer.
+    Client(Transport),
+    /// The disk, where an earlier process left it.
+    Recovered,
+}
+
+/// The queue of a signal is full.
+#[derive(Debug)]
+pub(crate) struct QueueFull;

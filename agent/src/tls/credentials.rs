@@ -1,0 +1,218 @@
+//! Certificates, keys and CAs, from where the configuration says to what rustls needs.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::{RootCertStore, SupportedProtocolVersion};
+use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::config::{Identity, Pem, Versions};
+use crate::reloadable::SystemResolver;
+
+/// The trusted CAs of Debian and this agent's image, Fedora, openSUSE and Alpine. `SSL_CERT_FILE` comes first.
+const SYSTEM_CA: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Why certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// As configured.
+        path: String,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// A reference in the configuration can no longer be read.
+    #[error("{0}")]
+    Reference(String),
+    /// The text is not PEM, or lacks the wanted item.
+    #[error("{place} holds no {wanted} in PEM form")]
+    Pem {
+        /// The path, or the configuration itself.
+        place: String,
+        /// The wanted item: certificate or private key.
+        wanted: &'static str,
+        /// The cause.
+        #[source]
+        source: pem::Error,
+    },
+    /// A certificate is not a valid CA.
+    #[error("{place} holds a certificate that is not a CA")]
+    Authority {
+        /// The path, or the configuration itself.
+        place: String,
+        /// The cause.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The system has no CA bundle.
+    #[error("this system has no file of certificate authorities; set ca_file or SSL_CERT_FILE")]
+    NoSystemAuthorities,
+    /// Certificate and key do not match, or are unsupported.
+    #[error("certificate and private key cannot be used")]
+    Identity(#[source] rustls::Error),
+    /// The CAs for clients cannot be used.
+    #[error("clients cannot be verified")]
+    Verifier(#[source] rustls::server::VerifierBuilderError),
+    /// The TLS versions and cipher suites do not match.
+    #[error("the TLS versions are not supported")]
+    Versions(#[source] rustls::Error),
+    /// The host is not a valid name for a certificate.
+    #[error("`{0}` is not a name a certificate can prove; set server_name_override")]
+    ServerName(String),
+}
+
+impl TlsError {
+    /// A stable word for logs.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Read { .. } | Self::Reference(_) => "tls_file",
+            Self::Pem { .. } => "tls_pem",
+            Self::Authority { .. } | Self::NoSystemAuthorities | Self::Verifier(_) => "tls_ca",
+            Self::Identity(_) => "tls_identity",
+            Self::Versions(_) => "tls_versions",
+            Self::ServerName(_) => "tls_name",
+        }
+    }
+}
+
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+pub(super) fn protocol_versions(versions: Versions) -> Vec<&'static SupportedProtocolVersion> {
+    let mut spoken = Vec::new();
+    if versions.tls13 {
+        spoken.push(&rustls::version::TLS13);
+    }
+    if versions.tls12 {
+        spoken.push(&rustls::version::TLS12);
+    }
+    spoken
+}
+
+/// PEM text and its origin, for messages.
+#[derive(Hash)]
+pub(super) struct Found {
+    place: String,
+    text: Vec<u8>,
+}
+
+fn read_file(path: &str) -> Result<Found, TlsError> {
+    let text = std::fs::read(path).map_err(|source| TlsError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(Found {
+        place: path.to_owned(),
+        text,
+    })
+}
+
+pub(super) fn read(pem: &Pem) -> Result<Found, TlsError> {
+    match pem {
+        Pem::File(path) => read_file(path),
+        Pem::Inline(text) => Ok(Found {
+            place: "the configuration".to_owned(),
+            text: text
+                .read_again(&SystemResolver)
+                .map_err(TlsError::Reference)?
+                .into_bytes(),
+        }),
+    }
+}
+
+pub(super) fn can_change(pem: &Pem) -> bool {
+    match pem {
+        Pem::File(_) => true,
+        Pem::Inline(text) => text.can_change(),
+    }
+}
+
+pub(super) fn read_system_authorities() -> Result<Found, TlsError> {
+    if let Ok(path) = std::env::var("SSL_CERT_FILE") {
+        return read_file(&path);
+    }
+    let path = SYSTEM_CA
+        .into_iter()
+        .find(|path| Path::new(path).is_file())
+        .ok_or(TlsError::NoSystemAuthorities)?;
+    read_file(path)
+}
+
+/// The text of a certificate and its key.
+#[derive(Hash)]
+pub(super) struct FoundIdentity {
+    certificate: Found,
+    key: Found,
+}
+
+pub(super) fn read_identity(identity: &Identity) -> Result<FoundIdentity, TlsError> {
+    Ok(FoundIdentity {
+        certificate: read(&identity.certificate)?,
+        key: read(&identity.key)?,
+    })
+}
+
+pub(super) fn identity_can_change(identity: &Identity) -> bool {
+    can_change(&identity.certificate) || can_change(&identity.key)
+}
+
+fn certificates(found: &Found) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let failed = |source| TlsError::Pem {
+        place: found.place.clone(),
+        wanted: "certificate",
+        source,
+    };
+    let certificates = CertificateDer::pem_slice_iter(&found.text)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(failed)?;
+    if certificates.is_empty() {
+        return Err(failed(pem::Error::NoItemsFound));
+    }
+    Ok(certificates)
+}
+
+pub(super) fn chain_and_key(
+    found: &FoundIdentity,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+    let key = PrivateKeyDer::from_pem_slice(&found.key.text).map_err(|source| TlsError::Pem {
+        place: found.key.place.clone(),
+        wanted: "private key",
+        source,
+    })?;
+    Ok((certificates(&found.certificate)?, key))
+}
+
+/// Adds configured CAs; each must be usable.
+pub(super) fn authorities(found: &Found, roots: &mut RootCertStore) -> Result<(), TlsError> {
+    for certificate in certificates(found)? {
+        roots
+            .add(certificate)
+            .map_err(|source| TlsError::Authority {
+                place: found.place.clone(),
+                source,
+            })?;
+    }
+    Ok(())
+}
+
+/// Adds the system's CAs; some of a hundred may be unsupported.
+pub(super) fn system_authorities(found: &Found, roots: &mut RootCertStore) -> Result<(), TlsError> {
+    let (usable, _) = roots.add_parsable_certificates(certificates(found)?);
+    if usable == 0 {
+        return Err(TlsError::NoSystemAuthorities);
+    }
+    Ok(())
+}

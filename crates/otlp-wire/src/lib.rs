@@ -1,0 +1,32 @@
+//! OTLP on its wire bytes: requests are checked, counted, edited, split and read from JSON without
+//! being decoded into objects. The crate does no I/O and keeps no state.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`inspect()`] | checks a request and counts its items |
+//! | [`Edits`] | edits resource attributes in the bytes of a request |
+//! | [`split_point`] | finds where a request can be cut in two |
+//! | [`json`] | turns OTLP/JSON into the bytes of OTLP/protobuf |
+//! | [`frame`] | reads gRPC's frame around a message |
+//! | [`status`] | reads and writes `google.rpc.Status` and the text of gRPC headers |
+//!
+//! Requests of one mergeable signal are merged by concatenating their bytes, since their only field is
+//! repeated.
+
+mod edit;
+pub mod frame;
+mod inspect;
+pub mod json;
+mod malformed;
+mod messages;
+mod schema;
+mod signal;
+mod split;
+pub mod status;
+mod wire;
+
+pub use edit::{AttributeAction, AttributeEdit, AttributeValue, Edits};
+pub use inspect::inspect;
+pub use malformed::{MAX_DEPTH, Malformed};
+pub use signal::Signal;
+pub use split::split_point;

@@ -1,0 +1,115 @@
+//! Helpers for the directories and files of logs.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, IoSlice, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use crate::error::LogError;
+use crate::mark::{MARKS, latest_mark};
+use crate::name::{FileKind, SegmentName};
+
+/// The file with the marks.
+const MARK_FILE: &str = "mark";
+
+/// A short-lived file that tests the disk, and its size.
+const PROBE_FILE: &str = "probe";
+const PROBE: usize = 64 * 1024;
+
+/// Creates a directory and its parents.
+pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+/// Segments with their lengths, oldest first, and the names of foreign files.
+type Listing = (Vec<(SegmentName, u64)>, Vec<String>);
+
+/// Lists a directory.
+pub(crate) fn list(directory: &Path) -> io::Result<Listing> {
+    let mut segments = Vec::new();
+    let mut foreign = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        match SegmentName::parse(&name) {
+            FileKind::Segment(parsed) => segments.push((parsed, entry.metadata()?.len())),
+            FileKind::Newer | FileKind::Foreign if ![MARK_FILE, PROBE_FILE].contains(&&*name) => {
+                foreign.push(name.into_owned());
+            }
+            FileKind::Newer | FileKind::Foreign => {}
+        }
+    }
+    segments.sort_unstable();
+    Ok((segments, foreign))
+}
+
+/// The mark of a directory; without one nothing is settled.
+pub(crate) fn read_mark(directory: &Path) -> (u64, u64) {
+    let mut bytes = Vec::with_capacity(MARKS);
+    let read = File::open(directory.join(MARK_FILE))
+        .and_then(|file| file.take(MARKS as u64).read_to_end(&mut bytes));
+    read.ok()
+        .and_then(|_| latest_mark(&bytes))
+        .unwrap_or_default()
+}
+
+/// Deletes the mark and the directory if nothing else is left in it.
+pub fn remove_empty(directory: &Path) {
+    if list(directory).is_ok_and(|(segments, foreign)| segments.is_empty() && foreign.is_empty()) {
+        let _ = fs::remove_file(directory.join(MARK_FILE));
+        let _ = fs::remove_dir(directory);
+    }
+}
+
+/// Device and inode, which tell a directory or file from its replacement.
+pub(crate) fn identity(metadata: &fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Writes header and payload, usually in one system call.
+pub(crate) fn write_both(mut file: &File, header: &[u8], payload: &[u8]) -> io::Result<()> {
+    let both = [IoSlice::new(header), IoSlice::new(payload)];
+    let written = loop {
+        match file.write_vectored(&both) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => break other?,
+        }
+    };
+    match header.get(written..) {
+        Some(rest) if !rest.is_empty() => {
+            file.write_all(rest)?;
+            file.write_all(payload)
+        }
+        _ => file.write_all(payload.get(written - header.len()..).unwrap_or_default()),
+    }
+}
+
+/// Options to write a file that only its owner can read.
+pub(crate) fn to_write() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
+}
+
+/// Opens the file with the marks; creates it if it is missing.
+pub(crate) fn open_mark(directory: &Path) -> io::Result<File> {
+    to_write()
+        .create(true)
+        .truncate(false)
+        .open(directory.join(MARK_FILE))
+}
+
+/// Tests whether a disk that failed takes data again.
+pub(crate) fn probe(directory: &Path) -> Result<(), LogError> {
+    let path = directory.join(PROBE_FILE);
+    let written = to_write()
+        .create(true)
+        .truncate(true)
+        .open(&path)
+        .and_then(|mut file| file.write_all(&vec![0; PROBE]));
+    let removed = fs::remove_file(&path);
+    written
+        .and(removed)
+        .map_err(|source| LogError::io(path, source))
+}

@@ -1,0 +1,47 @@
+//! A durable log in segment files, which survives the end of its process and damage to its files.
+//!
+//! A directory holds slots, one per process; a slot holds logs. Records are appended to the newest segment
+//! of a log. A segment is deleted whole once all its records are settled. The crate does no I/O but files.
+//!
+//! ```text
+//! <directory>/slot-0/lock                                 locked by the process that owns the slot
+//!                   /otlp_grpc.traces/0000…01-9f86d081.v1 segments
+//!                                    /mark                the sequence below which all is settled
+//! ```
+//!
+//! A segment holds records with ascending sequences without gaps. Its name carries the format version and a
+//! salt, where no flipped bit can reach them. A record is [`HEADER`] bytes and its payload; all numbers are
+//! little-endian:
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 0..4 | `OTAR` |
+//! | 4..8 | length of the payload |
+//! | 8..16 | sequence |
+//! | 16..20 | items |
+//! | 20..24 | CRC-32 of the payload |
+//! | 24..28 | 0 |
+//! | 28..32 | CRC-32 of the 28 bytes before, seeded with the salt |
+//!
+//! Because of the salt no client can send a payload that passes for a record when the reader searches for
+//! the next one after damage.
+
+mod error;
+mod files;
+mod log;
+mod mark;
+mod name;
+mod read;
+mod record;
+mod scan;
+mod slot;
+
+pub use error::LogError;
+pub use files::remove_empty;
+pub use log::{Log, LogLimits, Position, ReadResult, Unsynced};
+pub use mark::{MARKS, latest_mark, mark};
+pub use name::{FileKind, LAST, SegmentName};
+pub use read::{Chunk, Leftover, ReadJob, StoredRecord, leftovers};
+pub use record::{HEADER, header};
+pub use scan::{Damage, Record, SegmentScan};
+pub use slot::{Slot, SlotDirectory};
