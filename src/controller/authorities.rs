@@ -113,7 +113,7 @@ async fn look(context: &Context, settings: &InjectionSettings) -> Result<String,
     let namespace = &context.environment.operator_namespace;
     let api: Api<Secret> = Api::namespaced(context.client.clone(), namespace);
     let secret = api
-        .get(names::AUTHORITY_SECRET)
+        .get(names::CA_SECRET)
         .await
         .map_err(ControllerError::api(
             "read the webhook's certificate authority",
@@ -137,7 +137,7 @@ async fn look(context: &Context, settings: &InjectionSettings) -> Result<String,
 }
 
 fn kept(secret: &Secret) -> Option<Authority> {
-    let bytes = secret.data.as_ref()?.get(names::AUTHORITY_KEY)?;
+    let bytes = secret.data.as_ref()?.get(names::CA_KEY)?;
     Authority::parse(std::str::from_utf8(&bytes.0).ok()?)
 }
 
@@ -148,12 +148,12 @@ async fn write(
     authority: &Authority,
 ) -> Result<(), ControllerError> {
     let text = ByteString(authority.to_text().into_bytes());
-    secret.data = Some(BTreeMap::from([(names::AUTHORITY_KEY.to_owned(), text)]));
+    secret.data = Some(BTreeMap::from([(names::CA_KEY.to_owned(), text)]));
     let by = PostParams {
         field_manager: Some(names::FIELD_MANAGER.into()),
         ..PostParams::default()
     };
-    api.replace(names::AUTHORITY_SECRET, &by, &secret)
+    api.replace(names::CA_SECRET, &by, &secret)
         .await
         .map_err(ControllerError::api(
             "write the webhook's certificate authority",

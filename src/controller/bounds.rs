@@ -9,9 +9,9 @@ use kube::{Resource, ResourceExt};
 
 use super::kept::Cache;
 use super::stores::Stores;
-use otelagent_core::build::{Environment, ValidAgent, topology};
+use otelagent_core::build::{Environment, ValidAgent, build};
 use otelagent_core::inject::limits::{Amounts, Bound, breach, of_quota, of_range};
-use otelagent_core::status::Obstacle;
+use otelagent_core::status::NamespaceLimit;
 
 /// A kind whose objects bound what containers may ask for.
 pub(crate) trait Bounding {
@@ -84,7 +84,7 @@ where
 
 impl<K: Resource<DynamicType = ()>> Bounds<K> {
     /// What keeps containers of these amounts out of namespaces that `wanted` names.
-    fn obstacles(&self, amounts: &Amounts, wanted: impl Fn(&str) -> bool) -> Vec<Obstacle> {
+    fn obstacles(&self, amounts: &Amounts, wanted: impl Fn(&str) -> bool) -> Vec<NamespaceLimit> {
         let namespaces = self.namespaces.iter();
         namespaces
             .filter(|(namespace, _)| wanted(namespace))
@@ -92,7 +92,7 @@ impl<K: Resource<DynamicType = ()>> Bounds<K> {
                 objects.iter().map(move |(name, of)| (namespace, name, of))
             })
             .filter_map(|(namespace, name, bounds)| {
-                Some(Obstacle {
+                Some(NamespaceLimit {
                     namespace: namespace.clone(),
                     object: format!("{} {name}", K::kind(&())),
                     breach: breach(bounds, amounts)?,
@@ -107,15 +107,18 @@ pub(crate) fn obstacles(
     stores: &Stores,
     agent: &ValidAgent,
     environment: &Environment,
-) -> Vec<Obstacle> {
+) -> Vec<NamespaceLimit> {
     // Only a sidecar is bounded by the namespaces it is in; the recipe of others need not be rendered.
     let selection = agent.selection.as_ref();
     let Some(selection) = selection.filter(|_| !agent.wanted().on_nodes()) else {
         return Vec::new();
     };
-    let amounts = topology(agent.wanted())
-        .recipe(agent, environment)
-        .amounts();
+    let mode = agent.wanted();
+    let desired = build(agent, environment, [mode]);
+    let Some(desired) = desired.modes.get(&mode) else {
+        return Vec::new();
+    };
+    let amounts = desired.recipe.amounts();
     let labels = stores.namespaces.read();
     let wanted = |namespace: &str| {
         !environment.is_excluded(namespace)

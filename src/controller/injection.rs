@@ -22,7 +22,7 @@ use super::observe::{self, InForce};
 use super::stores::{ADMISSION_KINDS, POLICY, WARNING, WARNING_BINDING, admission_resource};
 use super::{apply, fresh, rivals};
 use otelagent_api::{Mode, OtelAgent};
-use otelagent_core::build::{Engine, ValidAgent, topology};
+use otelagent_core::build::{Engine, ValidAgent, build};
 use otelagent_core::inject::exclusion;
 use otelagent_core::inject::policy::PolicyInput;
 use otelagent_core::inject::{Recipe, Selection, canary};
@@ -145,7 +145,11 @@ pub(crate) async fn ensure(
     let Some(mode) = serving else {
         return Ok(unchanged(InjectionState::WaitingForAgents));
     };
-    let recipe = topology(mode).recipe(valid, &context.environment);
+    let mut desired = build(valid, &context.environment, [mode]);
+    let Some(desired) = desired.modes.remove(&mode) else {
+        return Ok(unchanged(InjectionState::WaitingForAgents));
+    };
+    let recipe = desired.recipe;
     let input = input(context, valid, selection, &recipe, standing);
     let rendered = engine::render(context, engine, input).await?;
     if let Some(policy) = &rendered.policy {
@@ -155,16 +159,16 @@ pub(crate) async fn ensure(
         && let Err(refusal) = prove(context, valid, engine, &rendered, &recipe).await?
     {
         let message = format!(
-            "a new policy failed its proof and was not bound; the previous one stays: {refusal}"
+            "a new policy failed its verification and was not bound; the previous one stays active: {refusal}"
         );
         return Ok(unchanged(InjectionState::Failed {
-            reason: "ProofFailed",
+            reason: "VerificationFailed",
             message,
         }));
     }
     let in_force = bind(context, valid, engine, &rendered, &recipe, standing).await?;
     let state = show(context, valid, engine, &rendered, &recipe, &in_force).await?;
-    let look_again = if state == InjectionState::InForce {
+    let look_again = if state == InjectionState::Active {
         sweep_own(context, valid, engine, &rendered, &recipe, &in_force).await?
     } else {
         None
@@ -329,7 +333,7 @@ async fn bind(
         .unwrap_or_else(|| standing.because.clone());
     let version = context.environment.operator_version.clone();
     let mut binding = rendered.binding.clone();
-    binding["metadata"]["annotations"][names::ANNOTATION_BECAUSE] = because.clone().into();
+    binding["metadata"]["annotations"][names::ANNOTATION_REASON] = because.clone().into();
     binding["metadata"]["annotations"][names::ANNOTATION_OPERATOR] = version.clone().into();
     binding["metadata"]["annotations"][names::ANNOTATION_RECIPE] = Value::String(recipe.hash());
     binding["metadata"]["annotations"][names::ANNOTATION_BOUND_AT] =
@@ -365,7 +369,7 @@ async fn show(
 ) -> Result<InjectionState, ControllerError> {
     let state = format!("{in_force:?}");
     if context.was_probed(&valid.uid, &state) {
-        return Ok(InjectionState::InForce);
+        return Ok(InjectionState::Active);
     }
     let others = engine::binding_kind(engine::other(engine));
     let pods = if owned(context, others, valid).is_empty() {
@@ -375,11 +379,11 @@ async fn show(
     };
     let Err(refusal) = probe(context, &pods, recipe).await? else {
         context.remember_probe(&valid.uid, Some(state));
-        return Ok(InjectionState::InForce);
+        return Ok(InjectionState::Active);
     };
-    let message = format!("a pod created by dry-run was not injected: {refusal}");
+    let message = format!("a dry-run pod was not injected: {refusal}");
     Ok(InjectionState::Failed {
-        reason: "NotInForce",
+        reason: "NotActive",
         message,
     })
 }
@@ -393,17 +397,17 @@ pub(crate) async fn show_standing(
 ) -> Result<InjectionState, ControllerError> {
     let (uid, state) = (agent.uid().unwrap_or_default(), format!("{in_force:?}"));
     if context.was_probed(&uid, &state) {
-        return Ok(InjectionState::InForce);
+        return Ok(InjectionState::Active);
     }
     let label = names::agent_label(&agent.namespace().unwrap_or_default(), &agent.name_any());
     let seen = given_now(context, &label).await?;
     if in_force.recipe.as_ref() == Some(&seen) {
         context.remember_probe(&uid, Some(state));
-        return Ok(InjectionState::InForce);
+        return Ok(InjectionState::Active);
     }
-    let message = format!("a pod created by dry-run was not injected as it should be: {seen}");
+    let message = format!("a dry-run pod was not injected with the active recipe: {seen}");
     Ok(InjectionState::Failed {
-        reason: "NotInForce",
+        reason: "NotActive",
         message,
     })
 }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::slim::{Labels, Placement, SlimNamespace, SlimNode, SlimPod};
 use otelagent_core::names::{LABEL_AGENT, LABEL_OWNER};
-use otelagent_core::status::Controller;
+use otelagent_core::pods::Controller;
 use otelagent_core::switching::NodeState;
 
 /// What is kept of one kind.

@@ -42,7 +42,7 @@ pub use self::error::ControllerError;
 use self::context::Context;
 use self::stores::{ADMISSION_KINDS, BINDING, ENTRY, Guarded, Trigger};
 use crate::runtime::Metrics;
-use otelagent_core::build::{self, Engine, Environment, Family, ServerVersion};
+use otelagent_core::build::{self, Engine, Environment, IpFamily, ServerVersion};
 use otelagent_core::in_full;
 use otelagent_core::names;
 
@@ -231,7 +231,7 @@ fn on_error(agent: Arc<Guarded>, error: &ControllerError, context: Arc<Context>)
 
 /// The family of the nodes' first addresses, which is the same on all of them. Where there is no node yet
 /// it is taken for IPv4.
-async fn family_of_nodes(client: &Client) -> Result<Family, ControllerError> {
+async fn family_of_nodes(client: &Client) -> Result<IpFamily, ControllerError> {
     let one = ListParams::default().limit(1);
     let nodes = Api::<Node>::all(client.clone()).list(&one).await;
     let nodes = nodes.map_err(ControllerError::api("ask for a node"))?;
@@ -240,7 +240,7 @@ async fn family_of_nodes(client: &Client) -> Result<Family, ControllerError> {
     let mut internal = addresses.into_iter().flatten();
     let first = internal.find(|address| address.type_ == "InternalIP");
     let is_v6 = first.is_some_and(|first| first.address.contains(':'));
-    Ok(if is_v6 { Family::V6 } else { Family::V4 })
+    Ok(if is_v6 { IpFamily::V6 } else { IpFamily::V4 })
 }
 
 /// The server's version, and which admission kinds it serves.

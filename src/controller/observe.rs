@@ -11,11 +11,12 @@ use super::engine;
 use super::kept::Pods;
 use super::stores::{Stores, serves};
 use otelagent_api::{Mode, OtelAgent, Routing};
-use otelagent_core::build::{Environment, Object, ValidAgent, topology};
+use otelagent_core::build::{Environment, ValidAgent, build, template_label};
 use otelagent_core::inject::Selection;
 use otelagent_core::names;
-use otelagent_core::status::{Coverage, LivePod, PodReport, Serving, count};
-use otelagent_core::switching::{AgentPod, AgentWorkload, MaxUnready, NodeState, WorkloadState};
+use otelagent_core::pods::{Coverage, LivePod, PodReport, Serving, count};
+use otelagent_core::quantity::MaxUnready;
+use otelagent_core::switching::{AgentPod, AgentWorkload, NodeState, WorkloadState};
 
 /// What is in force for one `OtelAgent`, as found on its binding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub(crate) fn in_force(binding: &DynamicObject) -> InForce {
     let annotations = binding.annotations();
     let annotation = |key: &str| annotations.get(key).map(String::as_str);
     let policy = binding.data["spec"]["policyName"].as_str().map(Into::into);
-    let entry = annotation(names::ANNOTATION_ENTRY).map(engine::entry_in_force);
+    let entry = annotation(names::ANNOTATION_WEBHOOK_HASH).map(engine::entry_in_force);
     InForce {
         mode: annotation(names::ANNOTATION_SERVING).and_then(Mode::parse),
         recipe: annotation(names::ANNOTATION_RECIPE).map(Into::into),
@@ -49,7 +50,7 @@ pub(crate) fn in_force(binding: &DynamicObject) -> InForce {
             .and_then(|text| serde_json::from_str(text).ok()),
         policy: policy.or(entry),
         bound_at: annotation(names::ANNOTATION_BOUND_AT).and_then(|text| text.parse().ok()),
-        because: annotation(names::ANNOTATION_BECAUSE).map(Into::into),
+        because: annotation(names::ANNOTATION_REASON).map(Into::into),
         written_by: annotation(names::ANNOTATION_OPERATOR).map(Into::into),
     }
 }
@@ -113,8 +114,9 @@ pub(crate) fn outdated(
 }
 
 fn wanted_template(agent: &ValidAgent, environment: &Environment, mode: Mode) -> String {
-    let objects = topology(mode).objects(agent, environment);
-    objects.iter().find_map(template_of).unwrap_or_default()
+    let mut desired = build(agent, environment, [mode]);
+    let desired = desired.modes.remove(&mode);
+    desired.map(|desired| desired.template).unwrap_or_default()
 }
 
 /// What is so of a vehicle as it stands, whatever it should be: for objects whose spec is refused.
@@ -142,7 +144,7 @@ fn workload(stores: &Stores, object: &DaemonSet, label: &str, mode: Mode) -> Age
         observed: status.observed_generation.is_some()
             && status.observed_generation == object.metadata.generation,
         desired: status.desired_number_scheduled,
-        template: template_label(object).unwrap_or_default(),
+        template: template_label(object).unwrap_or_default().to_owned(),
         pods: pods
             .map(|(name, pod)| AgentPod {
                 name: name.to_owned(),
@@ -168,26 +170,6 @@ pub(crate) fn replaced_version(
     let differs = *version != environment.operator_version
         && template_label(&live).unwrap_or_default() != wanted_template(agent, environment, mode);
     differs.then(|| version.clone())
-}
-
-fn template_of(object: &Object) -> Option<String> {
-    match object {
-        Object::DaemonSet(object) => template_label(object),
-        Object::Service(_) => None,
-    }
-}
-
-fn template_label(object: &DaemonSet) -> Option<String> {
-    object
-        .spec
-        .as_ref()?
-        .template
-        .metadata
-        .as_ref()?
-        .labels
-        .as_ref()?
-        .get(names::LABEL_TEMPLATE)
-        .cloned()
 }
 
 /// Counts the pods of one `OtelAgent`.

@@ -22,7 +22,7 @@ use super::observe::{self, InForce};
 use super::stores::Guarded;
 use super::{apply, bounds, fresh, report, restart, rivals};
 use otelagent_api::{Mode, OtelAgent};
-use otelagent_core::build::{Object, Problem, ValidAgent, crowding, topology, validate};
+use otelagent_core::build::{Object, Problem, ValidAgent, build, over_quota, validate};
 use otelagent_core::in_full;
 use otelagent_core::inject::environment::HOST_IP;
 use otelagent_core::names;
@@ -83,7 +83,7 @@ async fn bounded(
 
 async fn pass(agent: &OtelAgent, context: &Context) -> Result<Action, ControllerError> {
     let older = rivals::older(context, agent);
-    if let Some(problem) = crowding(agent, &context.environment, older) {
+    if let Some(problem) = over_quota(agent, &context.environment, older) {
         let Ok(_turn) = context.crowd.try_acquire() else {
             let agents = context.stores.agents.len();
             return Ok(Action::requeue(in_a_crowd(agents, &agent.uid())));
@@ -143,8 +143,8 @@ async fn refuse(
         serving_workload: mode
             .and_then(|mode| observe::existing_workload(stores, &namespace, &name, mode)),
         wanted_workload: None,
-        held: Vec::new(),
-        paths: standing_paths(agent),
+        older_routes: Vec::new(),
+        routes: standing_paths(agent),
         pods: observe::pods(
             stores,
             &context.environment,
@@ -154,9 +154,9 @@ async fn refuse(
             &standing.exclusions,
         ),
         injection,
-        winners: standing.winners.clone(),
-        obstacles: Vec::new(),
-        because: in_force.because.clone(),
+        overlapping: standing.winners.clone(),
+        namespace_limits: Vec::new(),
+        recipe_reason: in_force.because.clone(),
         upgrade: None,
         restarts: None,
         failure: None,
@@ -195,13 +195,13 @@ async fn carry_out(
         serving: None,
         serving_workload: None,
         wanted_workload: None,
-        held: decided.older_paths(valid.wanted()),
-        paths: decided.node_modes(),
+        older_routes: decided.older_routes(valid.wanted()),
+        routes: decided.node_modes(),
         pods: counted,
         injection: InjectionState::NotWanted,
-        winners: standing.winners.clone(),
-        obstacles: bounds::obstacles(&context.stores, valid, &context.environment),
-        because: None,
+        overlapping: standing.winners.clone(),
+        namespace_limits: bounds::obstacles(&context.stores, valid, &context.environment),
+        recipe_reason: None,
         upgrade: upgrade(valid, &decided, context),
         restarts: None,
         failure: None,
@@ -213,8 +213,8 @@ async fn carry_out(
         match ensured {
             Ok(ensured) => {
                 (facts.injection, now_in_force) = (ensured.state, ensured.in_force);
-                decided.look_again = decided
-                    .look_again
+                decided.requeue_after = decided
+                    .requeue_after
                     .into_iter()
                     .chain(ensured.look_again)
                     .min();
@@ -236,14 +236,14 @@ async fn carry_out(
     }
     if outcome.is_ok() {
         let again = restarts(agent, valid, &mut facts, &now_in_force, context).await;
-        decided.look_again = decided.look_again.into_iter().chain(again).min();
+        decided.requeue_after = decided.requeue_after.into_iter().chain(again).min();
     }
-    facts.because = now_in_force.because;
+    facts.recipe_reason = now_in_force.because;
     if let Err(error) = &outcome {
         // What could not be removed stands.
-        facts.paths.extend(standing_paths(agent));
-        facts.paths.sort_unstable();
-        facts.paths.dedup();
+        facts.routes.extend(standing_paths(agent));
+        facts.routes.sort_unstable();
+        facts.routes.dedup();
         facts.failure = Some(Failure {
             reason: error.reason(),
             message: in_full(error),
@@ -280,7 +280,7 @@ async fn decide(
             name = valid.name,
             "the server does not have the agent workload as it was seen"
         );
-        decided.look_again = Some(decided.look_again.map_or(SOON, |other| other.min(SOON)));
+        decided.requeue_after = Some(decided.requeue_after.map_or(SOON, |other| other.min(SOON)));
     }
     Ok(decided)
 }
@@ -354,8 +354,10 @@ fn describe(
 ) {
     let state = |mode| observe::workload_state(&context.stores, valid, &context.environment, mode);
     let endpoint = |mode| {
-        topology(mode)
-            .endpoint(valid, &context.environment)
+        let mut desired = build(valid, &context.environment, [mode]);
+        let endpoint = desired.modes.remove(&mode).map(|desired| desired.endpoint);
+        endpoint
+            .unwrap_or_default()
             .replace(&format!("$({HOST_IP})"), "<node address>")
     };
     facts.serving = serving.map(|mode| (mode, endpoint(mode)));
@@ -397,8 +399,10 @@ async fn write_objects(
     decided: &Plan,
     context: &Context,
 ) -> Result<(), ControllerError> {
-    for (mode, unused_since) in &decided.keep {
-        for object in topology(*mode).objects(valid, &context.environment) {
+    let desired = build(valid, &context.environment, decided.keep.keys().copied());
+    for (mode, desired) in desired.modes {
+        let unused_since = decided.keep.get(&mode).copied().flatten();
+        for object in desired.objects {
             let mut annotations = Vec::new();
             if matches!(object, Object::DaemonSet(_)) {
                 let version = context.environment.operator_version.clone();
@@ -406,7 +410,7 @@ async fn write_objects(
                 let moment = unused_since.map(|moment| moment.to_string());
                 annotations.extend(moment.map(|at| (names::ANNOTATION_UNUSED_SINCE, at)));
             }
-            let live = live(valid, &object, *mode, context);
+            let live = live(valid, &object, mode, context);
             if apply::object(&context.client, valid, &object, &annotations, live.as_ref()).await? {
                 context.metrics.wrote(object.kind(), "apply");
             }
@@ -452,11 +456,12 @@ async fn remove_objects(
             continue;
         }
         // The path first, then what it leads to.
-        for object in topology(*mode)
-            .objects(valid, &context.environment)
-            .iter()
-            .rev()
-        {
+        let desired = build(valid, &context.environment, [*mode]);
+        let objects = desired
+            .modes
+            .values()
+            .flat_map(|desired| desired.objects.iter());
+        for object in objects.rev() {
             let Some(live) = live(valid, object, *mode, context) else {
                 continue;
             };
@@ -477,7 +482,9 @@ fn next_look(decided: &Plan, facts: &Facts) -> Duration {
     } else {
         RESYNC
     };
-    decided.look_again.map_or(retry, |sooner| sooner.min(retry))
+    decided
+        .requeue_after
+        .map_or(retry, |sooner| sooner.min(retry))
 }
 
 #[cfg(test)]

@@ -19,11 +19,11 @@ use super::observe::InForce;
 use otelagent_core::build::{Engine, ValidAgent};
 use otelagent_core::in_full;
 use otelagent_core::names;
+use otelagent_core::pods::WorkloadRef;
 use otelagent_core::restart::{
-    Budget, KINDS, Round, Verdict, Workload, decide, held_back, hold, next_to_look_at, patch,
-    purpose, release,
+    Budget, KINDS, NewPods, Round, Verdict, Workload, decide, next_to_poll, patch, purpose, release,
 };
-use otelagent_core::status::{Facts, Failure, Restarts, WorkloadRef};
+use otelagent_core::status::{Facts, Failure, InjectionState, Restarts};
 
 /// Workloads that are looked at in one pass.
 const LOOK_AT: usize = 50;
@@ -68,7 +68,15 @@ pub(crate) async fn carry_out(
         .iter()
         .flat_map(|owners| owners.keys().cloned())
         .collect();
-    let recipe = match (hold(facts, in_force.bound_at), &in_force.recipe) {
+    let new_pods = NewPods {
+        now: facts.now,
+        wanted: facts.wanted,
+        serving: facts.serving.as_ref().map(|(mode, _)| *mode),
+        agents: facts.serving_workload.as_ref(),
+        are_injected: facts.injection == InjectionState::Active,
+        bound_at: in_force.bound_at,
+    };
+    let recipe = match (new_pods.block_all(), &in_force.recipe) {
         (None, Some(recipe)) => recipe,
         (held, _) => {
             let why = held.unwrap_or("nothing is served yet");
@@ -82,7 +90,7 @@ pub(crate) async fn carry_out(
             return (restarts, waiting.then_some(WHILE_RUNNING));
         }
     };
-    let restarts = match attempt(context, valid, candidates, held_back(facts), recipe).await {
+    let restarts = match attempt(context, valid, candidates, new_pods.blocked(pods), recipe).await {
         Ok(verdicts) => Restarts {
             verdicts,
             failure: None,
@@ -138,7 +146,7 @@ async fn attempt(
     context: &Context,
     valid: &ValidAgent,
     candidates: BTreeSet<WorkloadRef>,
-    held_back: BTreeMap<WorkloadRef, String>,
+    blocked: BTreeMap<WorkloadRef, String>,
     recipe: &str,
 ) -> Result<BTreeMap<WorkloadRef, Verdict>, ControllerError> {
     let (is_due, known, last) =
@@ -173,7 +181,7 @@ async fn attempt(
     };
     let under_way = workloads(&marked);
     let at_a_time = valid.at_a_time();
-    let worth = next_to_look_at(
+    let worth = next_to_poll(
         &candidates,
         &known,
         &under_way,
@@ -186,7 +194,7 @@ async fn attempt(
         marked: under_way,
         seen: workloads(&seen),
         known,
-        held_back,
+        blocked,
         purpose: purpose(&valid.label(), recipe),
         at_a_time,
         candidates,
@@ -293,7 +301,7 @@ async fn act(
         if refused.is_empty() {
             break decision;
         }
-        observed.held_back.extend(refused);
+        observed.blocked.extend(refused);
     };
     for owner in &decision.release {
         if let Some(found) = marked.iter().find(|seen| seen.workload.owner == *owner) {

@@ -11,7 +11,7 @@ use kube::Resource;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
-use otelagent_core::status::Controller;
+use otelagent_core::pods::Controller;
 
 /// Longest message that is kept, in characters.
 const MAX_MESSAGE: usize = 200;

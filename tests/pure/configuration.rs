@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use otelagent_core::build::{Object, ValidAgent, topology, validate};
+use otelagent_core::build::{Object, ValidAgent, validate};
 
-use super::{agent, environment};
+use super::{agent, desired, environment};
 
 /// Those with an image of their own are the same in all but the image.
 fn inputs() -> Vec<(String, ValidAgent)> {
@@ -28,15 +28,12 @@ fn inputs() -> Vec<(String, ValidAgent)> {
 
 /// As it stands in the annotation of the pod that runs the agent.
 fn configuration(agent: &ValidAgent) -> String {
-    let mode = topology(agent.wanted());
-    let objects = mode.objects(agent, &environment());
-    let annotations = objects.into_iter().find_map(|object| match object {
+    let desired = desired(agent);
+    let annotations = desired.objects.into_iter().find_map(|object| match object {
         Object::DaemonSet(set) => set.spec?.template.metadata?.annotations,
         Object::Service(_) => None,
     });
-    annotations.unwrap_or_else(|| mode.recipe(agent, &environment()).annotations)
-        ["otelagent.dev/agent-config"]
-        .clone()
+    annotations.unwrap_or_else(|| desired.recipe.annotations)["otelagent.dev/agent-config"].clone()
 }
 
 #[test]

@@ -3,9 +3,9 @@
 
 use std::fmt::Write as _;
 
-use otelagent_core::build::{topology, validate};
+use otelagent_core::build::validate;
 
-use super::{agent, environment};
+use super::{agent, desired, environment};
 
 #[test]
 fn objects_and_recipe_of_each_fixture_are_the_golden_ones() {
@@ -15,15 +15,15 @@ fn objects_and_recipe_of_each_fixture_are_the_golden_ones() {
             &environment(),
         )
         .expect("a valid fixture");
-        let mode = topology(valid.wanted());
-        let mut text = format!("# endpoint: {}\n", mode.endpoint(&valid, &environment()));
-        for object in mode.objects(&valid, &environment()) {
+        let desired = desired(&valid);
+        let mut text = format!("# endpoint: {}\n", desired.endpoint);
+        for object in &desired.objects {
             text.push_str("---\n");
             text.push_str(&serde_saphyr::to_string(&object.to_json()).unwrap());
         }
-        let recipe = mode.recipe(&valid, &environment());
+        let recipe = &desired.recipe;
         writeln!(text, "--- # recipe {}", recipe.hash()).unwrap();
-        text.push_str(&serde_saphyr::to_string(&recipe).unwrap());
+        text.push_str(&serde_saphyr::to_string(recipe).unwrap());
         insta::assert_snapshot!(text);
     });
 }

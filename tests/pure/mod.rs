@@ -1,4 +1,4 @@
-//! The pure core: golden files, properties, and proof that it is pure.
+//! The decisions of `crates/core`: golden files, properties and tables.
 
 mod configuration;
 mod crd;
@@ -8,4 +8,6 @@ mod properties;
 mod releases;
 mod validation;
 
-pub(crate) use otelagent_test_support::agents::{agent, agent_with, environment};
+pub(crate) use otelagent_test_support::agents::{
+    agent, agent_with, desired, desired_in, environment,
+};

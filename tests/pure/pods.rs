@@ -1,10 +1,10 @@
 //! What the pods of agents promise their agents: room on disk, and time to end.
 
 use otelagent_api::Mode;
-use otelagent_core::build::{Object, ValidAgent, topology, validate};
+use otelagent_core::build::{Object, ValidAgent, validate};
 use serde_json::Value;
 
-use super::{agent_with, environment};
+use super::{agent_with, desired, environment};
 
 const GIB: u64 = 1 << 30;
 
@@ -14,7 +14,7 @@ fn valid(spec: &str) -> ValidAgent {
 
 /// The pod of a node mode's agent.
 fn pod(agent: &ValidAgent) -> Value {
-    let objects = topology(agent.wanted()).objects(agent, &environment());
+    let objects = desired(agent).objects;
     let mut sets = objects.iter().filter(|o| matches!(o, Object::DaemonSet(_)));
     sets.next().expect("a DaemonSet").to_json()["spec"]["template"]["spec"].clone()
 }
@@ -45,11 +45,7 @@ fn an_agent_gives_up_before_it_is_killed_and_listens_on_for_a_part_of_that_time(
 
 #[test]
 fn only_a_sidecar_that_sends_to_a_service_by_its_short_name_needs_to_search_the_clusters_domain() {
-    let needs = |spec: &str| {
-        let agent = valid(spec);
-        let recipe = topology(agent.wanted()).recipe(&agent, &environment());
-        recipe.upstream_is_service
-    };
+    let needs = |spec: &str| desired(&valid(spec)).recipe.upstream_is_service;
     assert!(needs("mode: Sidecar"));
     assert!(!needs("mode: HostPort"));
     let laid_over = |endpoint: &str| {

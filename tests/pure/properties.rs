@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use otelagent_api::Mode;
-use otelagent_core::build::{Object, topology, validate};
+use otelagent_core::build::{Object, validate};
 use otelagent_core::names;
 use otelagent_core::switching::{Situation, plan};
 use proptest::prelude::*;
 
-use super::{agent_with, environment};
+use super::{agent_with, desired_in, environment};
 
 fn mode() -> impl Strategy<Value = Mode> {
     proptest::sample::select(Mode::ALL.to_vec())
@@ -122,7 +122,7 @@ proptest! {
         agent.metadata.name = Some(name);
         let valid = validate(&agent, &environment()).unwrap();
         for mode in Mode::ALL {
-            for object in topology(mode).objects(&valid, &environment()) {
+            for object in desired_in(mode, &valid).objects {
                 prop_assert!(names::is_dns_label(object.name()), "{}", object.name());
                 // A DaemonSet's pods get a dash and five characters more.
                 prop_assert!(object.name().len() <= 63 - 6);
@@ -146,8 +146,9 @@ proptest! {
         let render = || {
             let valid = validate(&agent, &environment()).unwrap();
             Mode::ALL.map(|mode| {
-                let objects: Vec<_> = topology(mode).objects(&valid, &environment()).iter().map(Object::to_json).collect();
-                serde_json::to_string(&(objects, topology(mode).recipe(&valid, &environment()))).unwrap()
+                let desired = desired_in(mode, &valid);
+                let objects: Vec<_> = desired.objects.iter().map(Object::to_json).collect();
+                serde_json::to_string(&(objects, desired.recipe)).unwrap()
             })
         };
         prop_assert_eq!(render(), render());

@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use otelagent_core::build::{Object, topology, validate};
-use otelagent_core::names;
+use otelagent_core::build::{Object, validate};
 
-use super::{agent, environment};
+use super::{agent, desired, environment};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const UPGRADING: &str = include_str!("../../docs/upgrading.md");
@@ -29,28 +28,25 @@ fn rendered() -> String {
     for path in paths {
         let yaml = std::fs::read_to_string(&path).unwrap();
         let valid = validate(&agent(&yaml), &environment()).expect("a valid fixture");
-        let mode = topology(valid.wanted());
-        let objects = mode.objects(&valid, &environment());
-        let spec = objects.iter().find_map(|object| match object {
+        let desired = desired(&valid);
+        let spec = desired.objects.iter().find_map(|object| match object {
             Object::DaemonSet(set) => set.spec.clone(),
             Object::Service(_) => None,
         });
         let template = spec.map_or_else(
             || "none".to_owned(),
             |spec| {
-                let labels = spec.template.metadata.unwrap_or_default().labels;
                 let selects = spec.selector.match_labels.unwrap_or_default();
                 let selects: Vec<String> =
                     selects.iter().map(|(k, v)| format!("{k}={v}")).collect();
-                let hash = labels.unwrap_or_default()[names::LABEL_TEMPLATE].clone();
-                format!("{hash} ({})", selects.join(","))
+                format!("{} ({})", desired.template, selects.join(","))
             },
         );
         writeln!(
             text,
             "{}: agents {template}, recipe {}",
             path.file_stem().unwrap().display(),
-            mode.recipe(&valid, &environment()).hash()
+            desired.recipe.hash()
         )
         .unwrap();
     }

@@ -1,10 +1,10 @@
 //! What the operator refuses, and what it says instead.
 
-use otelagent_core::build::{Environment, ServerVersion, topology, validate};
+use otelagent_core::build::{Environment, ServerVersion, validate};
 use otelagent_core::inject::canary::probe_pods;
 use otelagent_core::inject::{Injection, inject};
 
-use super::{agent_with, environment};
+use super::{agent_with, desired, environment};
 
 fn problems(namespace: &str, spec: &str) -> Vec<(&'static str, String)> {
     problems_on(namespace, spec, &environment())
@@ -157,7 +157,7 @@ fn a_sidecar_at_other_ports_is_the_same_agent_and_there_is_none_where_ports_end(
     let recipe = |ports: &str| {
         let spec = format!("mode: Sidecar, ports: {{{ports}}}");
         let valid = validate(&agent_with("shop", &spec), &environment()).unwrap();
-        topology(valid.wanted()).recipe(&valid, &environment())
+        desired(&valid).recipe
     };
     let usual = recipe("grpc: 4317, http: 4318");
     let moved = usual.moved.clone().unwrap();

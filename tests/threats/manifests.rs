@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use otelagent_api::{Mode, OnFailure, Selector};
-use otelagent_core::build::{Object, topology, validate};
+use otelagent_core::build::{Object, validate};
 use otelagent_core::inject::policy::PolicyInput;
 use otelagent_core::inject::{Namespaces, Recipe, Selection};
 use otelagent_webhook::configuration::{self, Endpoint};
 use serde_json::{Value, json};
 
-use otelagent_test_support::agents::{agent, environment};
+use otelagent_test_support::agents::{agent, desired, environment};
 use otelagent_test_support::manifests::{shipped_of, words};
 
 /// A pod's spec, and where it is from.
@@ -63,8 +63,8 @@ fn installed() -> Vec<Pod> {
 fn rendered() -> Vec<Pod> {
     let mut pods = Vec::new();
     for (name, valid) in fixtures() {
-        let mode = topology(valid.wanted());
-        for object in mode.objects(&valid, &environment()) {
+        let desired = desired(&valid);
+        for object in &desired.objects {
             if matches!(object, Object::DaemonSet(_)) {
                 let spec = object.to_json()["spec"]["template"]["spec"].clone();
                 pods.push(Pod {
@@ -74,7 +74,7 @@ fn rendered() -> Vec<Pod> {
                 });
             }
         }
-        let recipe = mode.recipe(&valid, &environment());
+        let recipe = &desired.recipe;
         if let Some(sidecar) = &recipe.sidecar {
             let spec = json!({"initContainers": [sidecar], "volumes": recipe.volumes});
             pods.push(Pod {
@@ -274,7 +274,7 @@ fn recipe(fixture: &str) -> Recipe {
         .into_iter()
         .find(|(name, _)| name == fixture)
         .unwrap();
-    topology(valid.wanted()).recipe(&valid, &environment())
+    desired(&valid).recipe
 }
 
 fn entries(name: &str, namespaces: Namespaces, on_failure: OnFailure) -> configuration::Entries {

@@ -14,6 +14,8 @@
 pub mod build;
 pub mod inject;
 pub mod names;
+pub mod pods;
+pub mod quantity;
 pub mod restart;
 pub mod status;
 pub mod switching;

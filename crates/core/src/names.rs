@@ -30,7 +30,7 @@ pub const LABEL_TEMPLATE: &str = "otelagent.dev/template";
 /// On cluster-scoped objects: uid of the `OtelAgent` they belong to; what the sweep goes by.
 pub const LABEL_OWNER_UID: &str = "otelagent.dev/owner-uid";
 /// On dry-run pods of the canary namespace: the policy (by content hash) that is being proved.
-pub const LABEL_PROOF: &str = "otelagent.dev/proof";
+pub const LABEL_VERIFICATION: &str = "otelagent.dev/proof";
 /// On dry-run pods of the canary namespace: the `OtelAgent` whose injection in force is asked for.
 pub const LABEL_CANARY: &str = "otelagent.dev/canary";
 /// On workloads: the `OtelAgent` (same value as [`LABEL_AGENT`]) that restarts them, until it is over.
@@ -59,11 +59,11 @@ pub const ANNOTATION_BOUND_AT: &str = "otelagent.dev/bound-at";
 
 /// On bindings: what made their recipe the one in force, for a person: a generation of the spec, or an
 /// upgrade of the operator.
-pub const ANNOTATION_BECAUSE: &str = "otelagent.dev/because";
+pub const ANNOTATION_REASON: &str = "otelagent.dev/because";
 /// On webhook entries: what the webhook is told to do, as JSON.
-pub const ANNOTATION_ORDER: &str = "otelagent.dev/order";
+pub const ANNOTATION_INSTRUCTION: &str = "otelagent.dev/order";
 /// On webhook entries: hash of their content, which the API server's calls name.
-pub const ANNOTATION_ENTRY: &str = "otelagent.dev/entry";
+pub const ANNOTATION_WEBHOOK_HASH: &str = "otelagent.dev/entry";
 
 /// On vehicles and bindings: version of the operator that wrote them.
 pub const ANNOTATION_OPERATOR: &str = "otelagent.dev/operator-version";
@@ -79,9 +79,9 @@ pub const CLUSTER_PREFIX: &str = "otelagent.";
 /// webhook's other objects.
 pub const WEBHOOK: &str = "otelagent-webhook";
 /// Name of the Secret that holds the webhook's certificate authority.
-pub const AUTHORITY_SECRET: &str = "otelagent-webhook-authority";
+pub const CA_SECRET: &str = "otelagent-webhook-authority";
 /// Key of that Secret.
-pub const AUTHORITY_KEY: &str = "authority.json";
+pub const CA_KEY: &str = "authority.json";
 
 /// Longest allowed name of an `OtelAgent`, in characters: a vehicle's name must stay a DNS label.
 pub const MAX_NAME: usize = 40;

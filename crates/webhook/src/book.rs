@@ -154,9 +154,9 @@ async fn watch_entries(client: Client, book: Arc<Book>) -> &'static str {
 
 fn read(entry: &Entry) -> Option<(String, Listed)> {
     let annotations = entry.annotations();
-    let hash = annotations.get(names::ANNOTATION_ENTRY)?.clone();
+    let hash = annotations.get(names::ANNOTATION_WEBHOOK_HASH)?.clone();
     let order = annotations
-        .get(names::ANNOTATION_ORDER)
+        .get(names::ANNOTATION_INSTRUCTION)
         .and_then(|text| Order::parse(text));
     let name = entry.name_any();
     if order.is_none() {

@@ -165,15 +165,15 @@ impl Upkeep {
     async fn read_authority(&mut self, namespace: &str) -> Result<(), WebhookError> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         let secret = api
-            .get_opt(names::AUTHORITY_SECRET)
+            .get_opt(names::CA_SECRET)
             .await
             .map_err(|error| WebhookError::Authority(Box::new(error)))?;
         let data = secret.and_then(|secret| secret.data).unwrap_or_default();
-        let text = data.get(names::AUTHORITY_KEY).map(|bytes| &bytes.0);
+        let text = data.get(names::CA_KEY).map(|bytes| &bytes.0);
         let read = text
             .and_then(|bytes| std::str::from_utf8(bytes).ok())
             .and_then(Authority::parse);
-        self.authority = Some(read.ok_or(WebhookError::NoAuthority(names::AUTHORITY_SECRET))?);
+        self.authority = Some(read.ok_or(WebhookError::NoAuthority(names::CA_SECRET))?);
         Ok(())
     }
 

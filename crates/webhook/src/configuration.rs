@@ -71,7 +71,8 @@ pub fn render(
     let hash = names::hash(&unnamed.to_string(), 10);
     let client = client(&hash, authorities);
     let name = |part: Option<&str>| names::cluster_object(&input.namespace, &input.name, part);
-    let mut annotations = json!({names::ANNOTATION_ORDER: order, names::ANNOTATION_ENTRY: hash});
+    let mut annotations =
+        json!({names::ANNOTATION_INSTRUCTION: order, names::ANNOTATION_WEBHOOK_HASH: hash});
     let proof = object(
         input,
         &name(Some("canary")),
@@ -197,7 +198,7 @@ fn canary_pods(input: &PolicyInput, client: &Value, hash: &str) -> Value {
     };
     let asked = format!(
         "{} || {}",
-        label(names::LABEL_PROOF, hash),
+        label(names::LABEL_VERIFICATION, hash),
         label(names::LABEL_CANARY, &input.recipe.agent)
     );
     webhook(
@@ -220,7 +221,7 @@ fn proof_pods(input: &PolicyInput, client: &Value, hash: &str) -> Value {
         true,
         json!({
             "namespaceSelector": in_canary_namespace(input),
-            "objectSelector": {"matchLabels": {names::LABEL_PROOF: hash}},
+            "objectSelector": {"matchLabels": {names::LABEL_VERIFICATION: hash}},
         }),
     )
 }

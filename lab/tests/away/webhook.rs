@@ -219,7 +219,7 @@ async fn of_web(world: &World) -> Result<Vec<Value>, String> {
 async fn short_lived(world: &World) -> Process {
     let path = format!(
         "/api/v1/namespaces/{PLATFORM}/secrets/{}",
-        names::AUTHORITY_SECRET
+        names::CA_SECRET
     );
     world.patch(&path, &json!({"data": null})).await;
     let operator = world.operator(&["--injection-engine=webhook", LIFE]);
@@ -294,10 +294,10 @@ async fn goes_on(world: &World, what: &str, replicas: &[Process; 2]) {
 async fn authority(world: &World) -> Result<Authority, String> {
     let path = format!(
         "/api/v1/namespaces/{PLATFORM}/secrets/{}",
-        names::AUTHORITY_SECRET
+        names::CA_SECRET
     );
     let secret = get(&world.admin, &path).await?;
-    let kept = bytes(&secret["data"][names::AUTHORITY_KEY])?;
+    let kept = bytes(&secret["data"][names::CA_KEY])?;
     let text = String::from_utf8(kept).map_err(|error| error.to_string())?;
     Authority::parse(&text).ok_or_else(|| "no authority".to_owned())
 }

@@ -34,7 +34,7 @@ fn pods_on_a_node_without_an_agent_of_their_mode_are_found_and_named() {
     );
     let message = ready["message"].as_str().unwrap_or_default();
     let named = format!(
-        "1 of 2 pods run where no agent of their mode is ready (Deployment partly/go-sdk: 1; {})",
+        "1 of 2 pods run on nodes without a ready agent of their mode (Deployment partly/go-sdk: 1; {})",
         nodes[1]
     );
     assert!(message.starts_with(&named), "{message}");
@@ -57,7 +57,7 @@ fn a_node_whose_port_is_taken_is_named_and_keeps_the_old_path_serving_unless_it_
     world.until_serving("blocked", "NodeLocal");
     world.patch("blocked", &json!({"spec": {"mode": "HostPort"}}));
     let named = format!(
-        "HostPort is not ready, NodeLocal serves on: node {}: agent blocked-host-port-",
+        "HostPort is not ready, NodeLocal keeps serving: node {}: agent blocked-host-port-",
         nodes[1]
     );
     let agent = world.until_status("blocked", "the node and why", |status| {

@@ -174,7 +174,7 @@ fn a_recipe_that_fails_its_proof_is_never_bound_and_the_previous_one_stays() {
         &json!({"spec": {"agent": {"resources": {"limits": {"memory": "2Gi"}}}}}),
     );
     let agent = world.until_status("proof", "the failed proof", |status| {
-        condition(status, "Injected")["reason"] == "ProofFailed"
+        condition(status, "Injected")["reason"] == "VerificationFailed"
     });
     let injected = condition(&agent["status"], "Injected");
     assert!(

@@ -46,7 +46,7 @@ fn stale_workloads_are_rolled_once_each_and_what_is_paused_guarded_or_bare_is_na
     for named in [
         "Deployment restart/a-refused: the server refuses to restart it",
         "Deployment restart/guarded: PodDisruptionBudget guarded allows no disruption now",
-        "Deployment restart/paused: it is paused",
+        "Deployment restart/paused: its rollout is paused",
         "Pod restart/bare",
     ] {
         assert!(message.contains(named), "{message}");

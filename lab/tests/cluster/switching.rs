@@ -31,7 +31,7 @@ fn a_switch_keeps_the_old_workload_for_its_users_though_the_operator_is_killed_i
     kill_operator(&world);
     world.until_serving("move", "HostPort");
     let status = world.until_status("move", "the old path in use", |status| {
-        condition(status, "Switching")["reason"] == "OldPathInUse" && status["pods"]["stale"] == 2
+        condition(status, "Switching")["reason"] == "OldRouteInUse" && status["pods"]["stale"] == 2
     });
     let message = condition(&status["status"], "Switching")["message"]
         .as_str()
@@ -73,7 +73,7 @@ fn a_mode_that_never_becomes_ready_leaves_the_old_one_serving_and_says_where() {
     world.patch("stuck", &json!({"spec": {"mode": "HostPort", "agent": {"image": "otelagent-test/none:1", "imagePullPolicy": "Never"}}}));
     let agent = world.until_status("stuck", "a named reason", |status| {
         let switching = condition(status, "Switching");
-        switching["reason"] == "VehicleNotReady"
+        switching["reason"] == "AgentsNotReady"
             && switching["message"]
                 .as_str()
                 .is_some_and(|message| message.contains("ErrImageNeverPull"))

@@ -43,12 +43,12 @@ impl Callee {
         let secret = json!({
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": names::AUTHORITY_SECRET},
-            "stringData": {names::AUTHORITY_KEY: authority.to_text()},
+            "metadata": {"name": names::CA_SECRET},
+            "stringData": {names::CA_KEY: authority.to_text()},
         });
         let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets");
         let kept = server
-            .apply_at(&path, names::AUTHORITY_SECRET, &secret)
+            .apply_at(&path, names::CA_SECRET, &secret)
             .await;
         assert!(kept.is_ok(), "{kept:?}");
         let mut callee = Self::start_with_what_is_kept(bed).await;

@@ -167,9 +167,9 @@ async fn look(server: &Server) -> Seen {
     let entries = items("mutatingwebhookconfigurations").await;
     let secret = format!(
         "/api/v1/namespaces/otelagent-system/secrets/{}",
-        names::AUTHORITY_SECRET
+        names::CA_SECRET
     );
-    let secret = server.get(&secret).await.body["data"][names::AUTHORITY_KEY].clone();
+    let secret = server.get(&secret).await.body["data"][names::CA_KEY].clone();
     let kept = serde_json::from_value::<ByteString>(secret).ok();
     let kept = kept.and_then(|bytes| Authority::parse(&String::from_utf8(bytes.0).unwrap()));
     let kept = kept.unwrap_or_default().bundle(Timestamp::now());

@@ -32,7 +32,7 @@ const MASKED: [&str; 21] = [
     names::ANNOTATION_RECIPE,
     names::LABEL_OWNER_UID,
     // Names the generation that asked for it.
-    names::ANNOTATION_BECAUSE,
+    names::ANNOTATION_REASON,
 ];
 
 /// Cluster-scoped kinds, as paths.

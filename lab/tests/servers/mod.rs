@@ -6,7 +6,7 @@
 
 mod bed;
 
-use otelagent_core::build::{Environment, ServerVersion, covers, topology, validate};
+use otelagent_core::build::{Environment, ServerVersion, build, covers, validate};
 use otelagent_core::inject::{Injection, canary, inject};
 use otelagent_core::names;
 use serde_json::{Value, json};
@@ -125,9 +125,10 @@ fn environment_of(release: KubernetesVersion) -> Environment {
 /// What is refused in `Accepted` the server would refuse too, or drop; everything else it takes and keeps.
 fn one_fixture(server: &Server, on_this: &Environment, name: &str, yaml: &str) {
     let newest = validate(&agent(yaml), &environment()).expect("a valid fixture");
-    let mode = topology(newest.wanted());
-    let objects: Vec<Value> = mode
-        .objects(&newest, on_this)
+    let mode = newest.wanted();
+    let desired = &build(&newest, on_this, [mode]).modes[&mode];
+    let objects: Vec<Value> = desired
+        .objects
         .iter()
         .map(otelagent_core::build::Object::to_json)
         .collect();
@@ -157,9 +158,9 @@ fn one_fixture(server: &Server, on_this: &Environment, name: &str, yaml: &str) {
             );
         }
     }
-    let recipe = mode.recipe(&newest, on_this);
-    for probe in canary::probe_pods(&recipe, "hash") {
-        let Injection::Injected(pod) = inject(&probe, "otelagent-canary", &recipe) else {
+    let recipe = &desired.recipe;
+    for probe in canary::probe_pods(recipe, "hash") {
+        let Injection::Injected(pod) = inject(&probe, "otelagent-canary", recipe) else {
             panic!("{name}: a probe that cannot be injected");
         };
         let mut pod = pod;
@@ -167,7 +168,7 @@ fn one_fixture(server: &Server, on_this: &Environment, name: &str, yaml: &str) {
         let kept = server
             .create(&pod)
             .unwrap_or_else(|said| panic!("{name} on {}: {said}", on_this.server));
-        canary::compare(&probe, &kept, &recipe, "otelagent-canary")
+        canary::compare(&probe, &kept, recipe, "otelagent-canary")
             .unwrap_or_else(|mismatch| panic!("{name}: {mismatch}"));
         assert_eq!(
             kept["metadata"]["labels"][names::LABEL_CONFIG],

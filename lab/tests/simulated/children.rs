@@ -31,7 +31,7 @@ const FOREIGN: &str = "example.com/theirs";
 /// Moments and what follows from them: another after a repair.
 const MOMENTS: [&str; 3] = [
     names::ANNOTATION_BOUND_AT,
-    names::ANNOTATION_BECAUSE,
+    names::ANNOTATION_REASON,
     "otelagent.dev/applied",
 ];
 

@@ -7,14 +7,14 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use otelagent_api::{Mode, OtelAgent};
-use otelagent_core::build::{topology, validate};
+use otelagent_core::build::validate;
 use serde_json::{Value, json};
 
 use super::edits::{self, Edit, apply};
 use super::predicate::refusals;
 use super::schema::{self, Field};
 use super::world::{agent, base};
-use otelagent_test_support::agents::environment;
+use otelagent_test_support::agents::{desired, environment};
 
 #[test]
 fn each_field_changes_what_its_row_says_and_nothing_else() {
@@ -73,15 +73,15 @@ fn rendered(spec: &Value) -> Option<Value> {
     object["metadata"]["uid"] = json!("uid");
     let agent: OtelAgent = serde_json::from_value(object).ok()?;
     let valid = validate(&agent, &environment()).ok()?;
-    let mode = topology(valid.wanted());
+    let desired = desired(&valid);
     let mut all = json!({
-        "recipe": mode.recipe(&valid, &environment()),
+        "recipe": desired.recipe,
         "selection": valid.selection,
         "hold": format!("{:?}", valid.hold_old),
         "max unready": format!("{:?}", valid.max_unready),
         "mode": valid.wanted(),
     });
-    for object in mode.objects(&valid, &environment()) {
+    for object in desired.objects {
         all[object.kind()] = object.to_json();
     }
     // Follows from all the rest.

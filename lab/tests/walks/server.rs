@@ -1,7 +1,7 @@
 //! Every generated edit, sent to a real API server as dry run: its verdict is the predicate's.
 
 use otelagent_api::{Mode, OtelAgent};
-use otelagent_core::build::{Problem, ValidAgent, covers, topology, validate};
+use otelagent_core::build::{Problem, ValidAgent, build, covers, validate};
 use otelagent_core::inject::policy::{PolicyInput, render};
 use otelagent_core::inject::{Injection, canary, inject};
 use serde_json::{Value, json};
@@ -134,14 +134,14 @@ fn is_told(problems: &[Problem]) -> Result<(), String> {
 
 /// Objects of every mode, not of the wanted one only: an older path is held with the present spec.
 async fn objects_are_taken(server: &Server, valid: &ValidAgent) -> Result<(), String> {
-    for mode in Mode::ALL {
-        let mode = topology(mode);
-        for object in mode.objects(valid, &environment()) {
+    let desired = build(valid, &environment(), Mode::ALL);
+    for (mode, desired) in &desired.modes {
+        for object in &desired.objects {
             let intent = object.to_json();
             let answer = server
                 .dry_apply(&intent)
                 .await
-                .map_err(|why| format!("{}: {why}", mode.mode()))?;
+                .map_err(|why| format!("{mode}: {why}"))?;
             if !covers(&answer, &intent) {
                 return Err(format!(
                     "{} would be written for ever: {}",
@@ -152,7 +152,7 @@ async fn objects_are_taken(server: &Server, valid: &ValidAgent) -> Result<(), St
         }
     }
     // Injection of an older mode is bound no more.
-    let recipe = topology(valid.wanted()).recipe(valid, &environment());
+    let recipe = desired.modes[&valid.wanted()].recipe.clone();
     for probe in canary::probe_pods(&recipe, "proof") {
         if let Injection::Injected(pod) = inject(&probe, "otelagent-canary", &recipe) {
             let answer = server

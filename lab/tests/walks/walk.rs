@@ -264,10 +264,10 @@ impl Walker {
     /// again.
     async fn outcome(&self) -> Result<Value, String> {
         const ALLOWED: [&str; 8] = [
-            "VehicleNotReady",
+            "FirstAgentsNotReady",
             "AgentsNotReady",
             "Serving",
-            "InForce",
+            "Active",
             "NoWorkloads",
             "PodsMissed",
             "OlderConfiguration",
@@ -452,7 +452,7 @@ impl Walker {
     /// Whether the mode asked for serves, or is about to: its agents can start.
     async fn serves_as_wanted(&self) -> Result<bool, String> {
         let status = self.rest().await?;
-        let stuck = ["VehicleNotReady", "AgentsNotReady", "FirstVehicle"];
+        let stuck = ["FirstAgentsNotReady", "AgentsNotReady", "FirstAgents"];
         Ok(!["Ready", "Switching"].iter().any(|type_| {
             let reason = condition(&status, type_)["reason"].as_str();
             reason.is_some_and(|reason| stuck.contains(&reason))

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use otelagent_api::OtelAgent;
-use otelagent_core::build::{Environment, Family, ServerVersion};
+use otelagent_api::{Mode, OtelAgent};
+use otelagent_core::build::{DesiredMode, Environment, IpFamily, ServerVersion, ValidAgent, build};
 
 /// An installation in `otelagent-system` on the newest supported server.
 pub fn environment() -> Environment {
@@ -15,9 +15,20 @@ pub fn environment() -> Environment {
             major: 1,
             minor: 37,
         },
-        nodes: Family::V4,
+        nodes: IpFamily::V4,
         operator_version: "0.0.0".into(),
     }
+}
+
+/// What a mode of an `OtelAgent` needs in that installation.
+pub fn desired_in(mode: Mode, agent: &ValidAgent) -> DesiredMode {
+    let mut desired = build(agent, &environment(), [mode]);
+    desired.modes.remove(&mode).expect("the mode asked for")
+}
+
+/// The same of the wanted mode.
+pub fn desired(agent: &ValidAgent) -> DesiredMode {
+    desired_in(agent.wanted(), agent)
 }
 
 /// An `OtelAgent` from its manifest.

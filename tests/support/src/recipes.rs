@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use otelagent_api::Mode;
 use otelagent_api::{OnFailure, Selector};
-use otelagent_core::build::{topology, validate};
+use otelagent_core::build::validate;
 use otelagent_core::inject::environment::{first_variables, rules};
 use otelagent_core::inject::policy::PolicyInput;
 use otelagent_core::inject::{Moved, Namespaces, Recipe, Selection};
 use serde_json::json;
 
-use crate::agents::{agent, environment};
+use crate::agents::{agent, desired, environment};
 
 /// Where policies are verified.
 pub const CANARY: &str = "otelagent-canary";
@@ -29,7 +29,7 @@ pub fn recipe(fixture: &str) -> Recipe {
     let path = crate::repository().join(format!("tests/pure/fixtures/{fixture}.yaml"));
     let yaml = std::fs::read_to_string(path).expect("a fixture");
     let valid = validate(&agent(&yaml), &environment()).expect("a valid fixture");
-    let mut recipe = topology(valid.wanted()).recipe(&valid, &environment());
+    let mut recipe = desired(&valid).recipe;
     recipe.attributes = ATTRIBUTES
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .to_vec();

@@ -3,10 +3,12 @@
 //! The same text starts the bundled agent and an unmodified collector. It travels as an annotation of
 //! the pod that runs the agent, so it changes exactly with that pod and nothing is written elsewhere.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
-use super::quantity::{MIB, milliseconds};
-use super::validate::ValidAgent;
+use super::valid_agent::{AgentConfiguration, DiskQueues, Placement, ValidAgent};
+use crate::quantity::{MIB, milliseconds};
 use otelagent_api::{Compression, Export, Header, Protocol, Tls};
 
 /// Where the configuration is mounted.
@@ -34,17 +36,6 @@ const SIGNALS: [&str; 3] = ["traces", "metrics", "logs"];
 const ANY: &str = "[::]";
 /// The node's address; in brackets, which an address of either family may stand in here.
 const HOST: &str = "[${env:OTELAGENT_HOST_IP}]";
-
-/// Which addresses the agent listens on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placement {
-    /// Loopback of an application's pod.
-    Sidecar,
-    /// The address of a pod of its own.
-    Pod,
-    /// The address of the node.
-    Host,
-}
 
 impl Placement {
     fn receiver(self) -> &'static str {
@@ -84,25 +75,33 @@ pub(super) fn container_memory(agent: &ValidAgent, placement: Placement) -> u64 
     memory_bytes(agent, placement) + base
 }
 
-/// The effective configuration as YAML; the same bytes for the same input.
-pub(super) fn render(agent: &ValidAgent, placement: Placement) -> String {
-    let config = effective(agent, placement);
-    // A JSON value always prints as YAML; JSON itself would be as valid, only harder to read.
-    serde_saphyr::to_string(&config).unwrap_or_else(|_| config.to_string())
+/// The configuration for a placement: the one that validation rendered, if it is for this placement.
+pub(super) fn configuration(
+    agent: &ValidAgent,
+    placement: Placement,
+) -> Cow<'_, AgentConfiguration> {
+    match &agent.configuration {
+        Some(rendered) if rendered.placement == placement => Cow::Borrowed(rendered),
+        _ => Cow::Owned(render(agent, placement)),
+    }
 }
 
-fn effective(agent: &ValidAgent, placement: Placement) -> Value {
+/// Renders the effective configuration; the same bytes for the same input.
+pub(super) fn render(agent: &ValidAgent, placement: Placement) -> AgentConfiguration {
     let mut config = generated(agent, placement);
     if let Some(overlay) = &agent.spec.config {
         lay_over(&mut config, &Value::Object(overlay.clone()));
     }
-    config
+    AgentConfiguration {
+        placement,
+        // A JSON value always prints as YAML; JSON itself would be as valid, only harder to read.
+        text: serde_saphyr::to_string(&config).unwrap_or_else(|_| config.to_string()),
+        disk_queues: disk_queues(&config),
+        sends_to_service: sends_to_service(&config),
+    }
 }
 
-/// Whether an exporter names a Service as `name.namespace.svc`, which means nothing to a pod that does not
-/// search the cluster's domain.
-pub(super) fn sends_to_service(agent: &ValidAgent, placement: Placement) -> bool {
-    let config = effective(agent, placement);
+fn sends_to_service(config: &Value) -> bool {
     let exporters = config["exporters"].as_object();
     let endpoints = exporters
         .into_iter()
@@ -123,18 +122,8 @@ fn host(endpoint: &str) -> &str {
     rest.split(['/', ':']).next().unwrap_or_default()
 }
 
-/// The queues on disk, as they are after the user's overlay.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct DiskQueues {
-    /// How many there are.
-    pub(super) count: u64,
-    /// Bytes their files may take together.
-    pub(super) bytes: u64,
-}
-
 /// What is queued on disk: one queue for each signal and each of its exporters.
-pub(super) fn disk_queues(agent: &ValidAgent, placement: Placement) -> DiskQueues {
-    let config = effective(agent, placement);
+fn disk_queues(config: &Value) -> DiskQueues {
     let pipelines = config["service"]["pipelines"].as_object();
     let exporters = pipelines.into_iter().flat_map(Map::values);
     let exporters = exporters.filter_map(|pipeline| pipeline["exporters"].as_array());

@@ -14,11 +14,11 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::Environment;
-use super::agent_config::{self, DIRECTORY, FILE, MOUNTS, Placement, QUEUE};
-use super::quantity::{self, MIB};
-use super::validate::ValidAgent;
+use super::agent_config::{self, DIRECTORY, FILE, MOUNTS, QUEUE};
+use super::environment::Environment;
+use super::valid_agent::{AgentConfiguration, DiskQueues, Placement, ValidAgent};
 use crate::names;
+use crate::quantity::{self, MIB};
 use otelagent_api::{Amounts, PullPolicy};
 
 /// User and group of the agent's process.
@@ -26,12 +26,20 @@ const USER: i64 = 65532;
 /// Thousandths of a processor where the user does not say.
 const DEFAULT_CPU: u64 = 50;
 
+/// What an agent's pod or sidecar is rendered from.
+#[derive(Clone, Copy)]
+pub(crate) struct RenderInput<'a> {
+    /// The `OtelAgent`.
+    pub(super) agent: &'a ValidAgent,
+    /// The installation.
+    pub(super) environment: &'a Environment,
+    /// The agent's configuration where the mode places it.
+    pub(super) configuration: &'a AgentConfiguration,
+}
+
 /// The agent's container, without probes and ports, which differ by mode.
-pub(super) fn container(
-    agent: &ValidAgent,
-    environment: &Environment,
-    placement: Placement,
-) -> Container {
+pub(super) fn container(input: &RenderInput<'_>) -> Container {
+    let agent = input.agent;
     let user = agent.spec.agent.clone().unwrap_or_default();
     let mut mounts = vec![mount(names::CONFIG_VOLUME, DIRECTORY, true)];
     mounts.extend(
@@ -50,13 +58,13 @@ pub(super) fn container(
     ];
     Container {
         name: names::CONTAINER.into(),
-        image: Some(agent.image(environment).into()),
+        image: Some(agent.image(input.environment).into()),
         image_pull_policy: user
             .image_pull_policy
             .map(|policy| pull_policy(policy).into()),
         args: Some(vec!["--config".into(), format!("{DIRECTORY}/{FILE}")]),
         env: Some(env),
-        resources: Some(resources(agent, placement)),
+        resources: Some(resources(agent, input.configuration.placement)),
         security_context: Some(restricted()),
         volume_mounts: Some(mounts),
         ..Container::default()
@@ -66,7 +74,7 @@ pub(super) fn container(
 const QUEUE_VOLUME: &str = "otelagent-queue";
 
 /// Volumes of the agent's container.
-pub(super) fn volumes(agent: &ValidAgent, placement: Placement) -> Vec<Volume> {
+pub(super) fn volumes(input: &RenderInput<'_>) -> Vec<Volume> {
     let mut volumes = vec![Volume {
         name: names::CONFIG_VOLUME.into(),
         downward_api: Some(DownwardAPIVolumeSource {
@@ -82,8 +90,8 @@ pub(super) fn volumes(agent: &ValidAgent, placement: Placement) -> Vec<Volume> {
         }),
         ..Volume::default()
     }];
-    volumes.extend(mounted(agent).into_iter().map(|(_, volume)| volume));
-    volumes.extend(queue_volume(agent, placement));
+    volumes.extend(mounted(input.agent).into_iter().map(|(_, volume)| volume));
+    volumes.extend(queue_volume(input));
     volumes
 }
 
@@ -91,32 +99,31 @@ pub(super) fn volumes(agent: &ValidAgent, placement: Placement) -> Vec<Volume> {
 /// user, so the agent needs no group of its own, which a sidecar could not have. A folder of the node
 /// would outlive the pod, but only root could make it writable, no namespace but a privileged one may
 /// mount it, and an uninstallation would leave telemetry on every node.
-fn queue_volume(agent: &ValidAgent, placement: Placement) -> Option<Volume> {
-    agent.disk_bytes?;
+fn queue_volume(input: &RenderInput<'_>) -> Option<Volume> {
+    let asked = input.agent.disk_bytes?;
+    let limit = volume_bytes(asked, input.configuration.disk_queues);
     Some(Volume {
         name: QUEUE_VOLUME.into(),
         empty_dir: Some(EmptyDirVolumeSource {
-            size_limit: Some(quantity::memory(volume_bytes(agent, placement))),
+            size_limit: Some(quantity::memory(limit)),
             ..EmptyDirVolumeSource::default()
         }),
         ..Volume::default()
     })
 }
 
-/// Bytes at which the kubelet evicts the pod, and the queue with it: more than the queues ever take, which
-/// have their own limit and a few small files beside.
-fn volume_bytes(agent: &ValidAgent, placement: Placement) -> u64 {
-    let queues = agent_config::disk_queues(agent, placement);
+/// Bytes at which the kubelet evicts the pod, and the queue with it: more than the queues ever take. They
+/// have a limit of their own, and a few small files beside.
+fn volume_bytes(asked: u64, queues: DiskQueues) -> u64 {
     let beside = queues.count.saturating_mul(MIB);
-    let asked = agent.disk_bytes.unwrap_or_default();
     queues.bytes.max(asked).saturating_add(beside)
 }
 
 /// Annotations of the pod that runs the agent: its configuration.
-pub(super) fn annotations(agent: &ValidAgent, placement: Placement) -> BTreeMap<String, String> {
+pub(super) fn annotations(configuration: &AgentConfiguration) -> BTreeMap<String, String> {
     BTreeMap::from([(
         names::ANNOTATION_CONFIG.to_owned(),
-        agent_config::render(agent, placement),
+        configuration.text.clone(),
     )])
 }
 

@@ -14,14 +14,14 @@ pub struct Environment {
     /// Version of the API server.
     pub server: ServerVersion,
     /// Family of the nodes' first addresses, which pods are given as `status.hostIP`.
-    pub nodes: Family,
+    pub nodes: IpFamily,
     /// Version of this operator, such as `0.1.0`.
     pub operator_version: String,
 }
 
 /// A family of addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Family {
+pub enum IpFamily {
     /// Four bytes.
     #[default]
     V4,

@@ -1,25 +1,23 @@
-//! Pure. `OtelAgent` → what must exist for it (design §2, §3).
+//! `OtelAgent` → the objects and the recipe of each mode.
 //!
-//! [`validate`] turns what a user wrote into a [`ValidAgent`] or a list of [`Problem`]s; everything after
-//! it cannot fail. Which modes' objects are wanted at a moment is `switching`'s, which this room must
-//! not know.
+//! [`validate()`] turns what a user wrote into a [`ValidAgent`] or a list of [`Problem`]s; [`build`] renders a
+//! valid agent and cannot fail. Which modes are needed at a moment is decided in [`switching`](crate::switching).
 
 mod agent_config;
 mod agent_pod;
+mod desired;
 mod engine;
 mod environment;
 mod modes;
 mod objects;
 mod ownership;
-mod quantity;
+mod valid_agent;
 mod validate;
 
-pub use agent_config::Placement;
+pub use desired::{Desired, DesiredMode, build};
 pub use engine::{Choice, Engine, engine};
-pub use environment::{Environment, Family, ServerVersion};
-pub use modes::{Topology, topology};
-pub use objects::{Object, corrections, covers, is_as_wanted};
+pub use environment::{Environment, IpFamily, ServerVersion};
+pub use objects::{Object, corrections, covers, is_as_wanted, template_label};
 pub use ownership::{ObjectOwner, is_applied};
-pub use validate::{
-    MAX_PER_NAMESPACE, Problem, ValidAgent, crowding, is_permitted, selection, validate,
-};
+pub use valid_agent::{OwnPorts, ValidAgent};
+pub use validate::{MAX_PER_NAMESPACE, Problem, is_permitted, over_quota, selection, validate};

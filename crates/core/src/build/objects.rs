@@ -4,6 +4,8 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
+use crate::names;
+
 /// One object an `OtelAgent` needs, in its own namespace.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
@@ -31,6 +33,14 @@ impl Object {
         metadata.name.as_deref().unwrap_or_default()
     }
 
+    /// The hash that labels the pod template of an agent workload.
+    pub fn template(&self) -> Option<&str> {
+        match self {
+            Self::DaemonSet(object) => template_label(object),
+            Self::Service(_) => None,
+        }
+    }
+
     /// The whole intent, as server-side apply takes it.
     pub fn to_json(&self) -> Value {
         match self {
@@ -39,6 +49,13 @@ impl Object {
         }
         .unwrap_or_default()
     }
+}
+
+/// The hash that labels a `DaemonSet`'s pod template.
+pub fn template_label(object: &DaemonSet) -> Option<&str> {
+    let template = &object.spec.as_ref()?.template;
+    let labels = template.metadata.as_ref()?.labels.as_ref()?;
+    labels.get(names::LABEL_TEMPLATE).map(String::as_str)
 }
 
 /// Whether an object as the server keeps it is as wanted. Its type is left out: whoever lists objects gets

@@ -10,13 +10,14 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use otelagent_api::ResourceExt;
 
 use super::agent_config;
-use super::quantity::{self, MIB, no_nodes};
-use super::{Environment, ObjectOwner, topology};
+use super::agent_pod::RenderInput;
+use super::environment::Environment;
+use super::modes::topology;
+use super::valid_agent::{AgentConfiguration, OwnPorts, ValidAgent};
 use crate::inject::policy::{self, PolicyInput};
 use crate::inject::{Namespaces, Selection};
-use crate::names;
-use crate::switching::MaxUnready;
-use otelagent_api::{Mode, OnFailure, OtelAgent, OtelAgentSpec, Restart, Routing, Switchover};
+use crate::quantity::{self, MIB, MaxUnready, no_nodes};
+use otelagent_api::{Mode, OnFailure, OtelAgent, OtelAgentSpec, Routing, Switchover};
 
 /// Bytes of configuration a pod can carry: its annotations may take 262144 together, keys and others' included.
 const MAX_CONFIGURATION: usize = 240 << 10;
@@ -34,121 +35,6 @@ pub struct Problem {
     pub reason: &'static str,
     /// What is wrong and what to write instead.
     pub message: String,
-}
-
-/// An `OtelAgent` that can be carried out. Only [`validate`] makes one.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ValidAgent {
-    /// Namespace of the object.
-    pub namespace: String,
-    /// Name of the object; a DNS label of at most [`names::MAX_NAME`] characters.
-    pub name: String,
-    /// Uid of the object.
-    pub uid: String,
-    /// What the user wrote, for the fields that need no parsing.
-    pub spec: OtelAgentSpec,
-    /// How long telemetry may wait for company.
-    pub flush_interval: Duration,
-    /// Bytes at which a batch is sent at once.
-    pub batch_bytes: u64,
-    /// Bytes of telemetry kept in memory, where the user said so.
-    pub memory_bytes: Option<u64>,
-    /// Bytes of telemetry kept on disk, where there is a queue on disk.
-    pub disk_bytes: Option<u64>,
-    /// How long one upstream request may take.
-    pub export_timeout: Duration,
-    /// How long SDKs hold telemetry.
-    pub sdk_flush: Duration,
-    /// How long an unused path stays.
-    pub hold_old: Duration,
-    /// How many nodes may be without a ready agent when a path is taken into use.
-    pub max_unready: MaxUnready,
-    /// Which pods are injected; `None` where no workloads are selected.
-    pub selection: Option<Selection>,
-    /// The agent's own ports.
-    pub own_ports: OwnPorts,
-    /// Only `validate` can set this.
-    seal: Seal,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-struct Seal;
-
-/// Ports that the agent takes beside those for applications.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OwnPorts {
-    /// Of its health endpoint.
-    pub health: u16,
-    /// Of its metrics.
-    pub metrics: u16,
-}
-
-impl OwnPorts {
-    /// Those of the collector. The CRD's rules keep applications' ports away from them.
-    const USUAL: Self = Self {
-        health: 13133,
-        metrics: 8888,
-    };
-}
-
-impl ValidAgent {
-    /// The mode asked for.
-    pub fn wanted(&self) -> Mode {
-        self.spec.mode
-    }
-
-    /// Value of the labels that stand for this object.
-    pub fn label(&self) -> String {
-        names::agent_label(&self.namespace, &self.name)
-    }
-
-    /// As its objects name it.
-    pub fn owner(&self) -> ObjectOwner {
-        ObjectOwner {
-            uid: self.uid.clone(),
-            name: self.name.clone(),
-            label: self.label(),
-        }
-    }
-
-    /// Image of the agent.
-    pub fn image<'a>(&'a self, environment: &'a Environment) -> &'a str {
-        self.own_image().unwrap_or(&environment.agent_image)
-    }
-
-    /// How many workloads may be restarted at a time; 0 where they are left alone.
-    pub fn at_a_time(&self) -> usize {
-        let workloads = self.spec.workloads.as_ref();
-        workloads
-            .filter(|workloads| workloads.restart == Restart::Rolling)
-            .map_or(0, |workloads| {
-                workloads.max_concurrent_restarts.unwrap_or(1) as usize
-            })
-    }
-
-    /// The same agent at other ports, by some ten thousand higher; `None` where there are none so high.
-    pub fn moved(&self) -> Option<Self> {
-        let ports = &self.spec.ports;
-        let by = (1..=5).map(|n| n * 10_000).find(|by| {
-            [ports.grpc, ports.http]
-                .iter()
-                .all(|port| port.checked_add(*by).is_some())
-        })?;
-        let mut moved = self.clone();
-        moved.spec.ports.grpc += by;
-        moved.spec.ports.http += by;
-        moved.own_ports.health += by;
-        moved.own_ports.metrics += by;
-        Some(moved)
-    }
-
-    /// The user's own image, which need not be the bundled agent.
-    pub fn own_image(&self) -> Option<&str> {
-        self.spec
-            .agent
-            .as_ref()
-            .and_then(|agent| agent.image.as_deref())
-    }
 }
 
 /// Checks an `OtelAgent` against the installation and the server.
@@ -174,7 +60,7 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
         .as_ref()
         .and_then(|w| w.flush_interval.clone());
     let hold_old = spec.switchover.as_ref().and_then(|s| s.hold_old.clone());
-    let valid = ValidAgent {
+    let mut valid = ValidAgent {
         name: agent.name_any(),
         uid: agent.uid().unwrap_or_default(),
         flush_interval: values.duration(
@@ -199,14 +85,15 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
         hold_old: values.duration("spec.switchover.holdOld", hold_old.as_deref(), 60_000),
         max_unready: values.max_unready(spec.switchover.as_ref()),
         selection: selection(agent),
-        own_ports: OwnPorts::USUAL,
+        own_ports: OwnPorts::DEFAULT,
         namespace,
         spec: spec.clone(),
-        seal: Seal,
+        configuration: None,
     };
     let configuration = agent_config::render(&valid, topology(valid.wanted()).placement());
-    problems.extend(config_problems(&valid, &configuration));
+    problems.extend(config_problems(&valid, &configuration.text));
     problems.extend(size_problems(&valid, &configuration, environment));
+    valid.configuration = Some(configuration);
     if problems.is_empty() {
         Ok(valid)
     } else {
@@ -276,7 +163,7 @@ pub fn selection(agent: &OtelAgent) -> Option<Selection> {
 }
 
 /// What keeps one from being carried out that has this many `OtelAgent`s before it in its namespace.
-pub fn crowding(agent: &OtelAgent, environment: &Environment, older: usize) -> Option<Problem> {
+pub fn over_quota(agent: &OtelAgent, environment: &Environment, older: usize) -> Option<Problem> {
     let namespace = agent.namespace().unwrap_or_default();
     let is_crowded = !environment.is_platform(&namespace) && older >= MAX_PER_NAMESPACE;
     is_crowded.then(|| Problem {
@@ -406,7 +293,7 @@ fn surge_problems(spec: &OtelAgentSpec) -> Option<Problem> {
 /// What fits neither a pod nor an admission policy. Other `OtelAgent`s' exclusions are not known here.
 fn size_problems(
     agent: &ValidAgent,
-    configuration: &str,
+    configuration: &AgentConfiguration,
     environment: &Environment,
 ) -> Option<Problem> {
     let too_large = |message: String| Problem {
@@ -414,19 +301,25 @@ fn size_problems(
         reason: "TooLarge",
         message,
     };
-    let bytes = configuration.len();
+    let bytes = configuration.text.len();
     if bytes > MAX_CONFIGURATION {
         return Some(too_large(format!(
             "the agent's configuration has {bytes} bytes, and a pod's annotations hold {MAX_CONFIGURATION}; make spec.config \
              smaller"
         )));
     }
+    let selection = agent.selection.clone()?;
+    let input = RenderInput {
+        agent,
+        environment,
+        configuration,
+    };
     let policies = policy::render(&PolicyInput {
         namespace: agent.namespace.clone(),
         name: agent.name.clone(),
         uid: agent.uid.clone(),
-        recipe: topology(agent.wanted()).recipe(agent, environment),
-        selection: agent.selection.clone()?,
+        recipe: topology(agent.wanted()).recipe(&input),
+        selection,
         exclusions: Vec::new(),
         excluded_namespaces: environment.excluded_namespaces().map(Into::into).collect(),
         canary_namespace: String::new(),

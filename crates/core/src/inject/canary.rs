@@ -10,9 +10,9 @@ use std::fmt;
 use serde_json::{Map, Value, json};
 
 use super::json::{list, text};
-use super::quantity;
 use super::{Injection, Recipe, inject};
 use crate::names;
+use crate::quantity;
 
 /// Lists whose items are known by name and may be joined by other admission plugins' items; order
 /// counts. All other lists must be equal item by item.
@@ -161,7 +161,7 @@ fn pod(name: &str, hash: &str, mut spec: Value) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "labels": {names::LABEL_PROOF: hash}},
+        "metadata": {"name": name, "labels": {names::LABEL_VERIFICATION: hash}},
         "spec": spec,
     })
 }

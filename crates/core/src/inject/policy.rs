@@ -231,7 +231,7 @@ fn selected_or_canary(input: &PolicyInput, hash: &str) -> [String; 2] {
     let canary = format!("request.namespace == {}", quoted(&input.canary_namespace));
     let asked = format!(
         "{} || {}",
-        label(names::LABEL_PROOF, hash),
+        label(names::LABEL_VERIFICATION, hash),
         label(names::LABEL_CANARY, &input.recipe.agent)
     );
     let second = if second == "true" {
@@ -248,7 +248,7 @@ fn proof_binding_spec(input: &PolicyInput, policy: &str, hash: &str) -> Value {
         "matchResources": {
             "matchPolicy": "Equivalent",
             "namespaceSelector": namespaces(&[&input.canary_namespace]),
-            "objectSelector": {"matchLabels": {names::LABEL_PROOF: hash}},
+            "objectSelector": {"matchLabels": {names::LABEL_VERIFICATION: hash}},
         },
     })
 }

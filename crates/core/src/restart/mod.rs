@@ -1,22 +1,20 @@
-//! Pure. Which workloads are restarted now, which wait and why, which are only told of
+//! Decides which workloads to restart now, which wait and why, and which need a manual restart
 //! (`workloads.restart: Rolling`).
 //!
-//! A restart makes new pods, which are given the serving path: that is what stale, missed and uncovered
-//! pods lack. It is the only thing here that moves running applications, so it errs on the side of leaving
-//! them alone: one that is not well, rolls already, is paused or guarded by a budget waits, and none is
-//! restarted twice for the same recipe. What must be remembered stands on the workload itself, written
-//! together with the restart: a crash at any point changes nothing.
-//!
-//! Must not know how workloads are read or written.
+//! A restart creates new pods, which use the serving mode: that is what stale, missed and uncovered pods
+//! lack. It is the only decision that disturbs running applications, so it is cautious: a workload that is
+//! unavailable, rolling, paused or protected by a disruption budget waits, and no workload is restarted
+//! twice for the same recipe. The restart itself records its purpose on the workload, so a crash at any
+//! point changes nothing.
 
-mod look;
+mod poll;
 mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::status::WorkloadRef;
+use crate::pods::WorkloadRef;
 
-pub use look::{held_back, hold, next_to_look_at};
+pub use poll::{NewPods, next_to_poll};
 pub use workload::{Budget, Guard, KINDS, State, Workload, is_restartable, patch, release};
 
 /// What is observed of the workloads of one `OtelAgent`.
@@ -24,15 +22,15 @@ pub use workload::{Budget, Guard, KINDS, State, Workload, is_restartable, patch,
 pub struct Round {
     /// Owners of stale, missed or uncovered pods.
     pub candidates: BTreeSet<WorkloadRef>,
-    /// Workloads that bear the mark of a restart under way.
+    /// Workloads labelled as being restarted.
     pub marked: Vec<Workload>,
-    /// Candidates as they are now; those that could not be found are absent.
+    /// Candidates as just read; those that could not be found are absent.
     pub seen: Vec<Workload>,
-    /// What was so of candidates when they were looked at last.
+    /// The verdicts on candidates when they were read last.
     pub known: BTreeMap<WorkloadRef, Verdict>,
-    /// Candidates that must not be restarted now, and why: the server refused it, or new pods would be
+    /// Candidates that must not be restarted now, and why: the API server refused it, or new pods would be
     /// no better.
-    pub held_back: BTreeMap<WorkloadRef, String>,
+    pub blocked: BTreeMap<WorkloadRef, String>,
     /// What a restart would be for: `OtelAgent` and recipe, see [`purpose`].
     pub purpose: String,
     /// How many may be restarted at a time.
@@ -42,40 +40,40 @@ pub struct Round {
 /// Why a workload is not restarted now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is restarted, or was and is not done.
+    /// It is being restarted.
     Running,
-    /// It will be, when this is over.
+    /// It will be restarted when this is over.
     Waits(String),
-    /// It was restarted for this recipe already, and its pods are as they were.
+    /// It was restarted for this recipe, and its pods are unchanged.
     Stuck,
-    /// It is somebody else's to restart.
+    /// It needs a manual restart, for this reason.
     NotRestartable(String),
 }
 
-/// What to do, and what to tell.
+/// What to do, and the verdict on each workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
     /// Workloads to restart now.
     pub restart: Vec<WorkloadRef>,
-    /// Workloads whose mark is to be taken off: their restart is over.
+    /// Workloads whose label is removed: their restart is over.
     pub release: Vec<WorkloadRef>,
-    /// What is so of each candidate and each workload under way.
+    /// The verdict on each candidate and on each workload being restarted.
     pub verdicts: BTreeMap<WorkloadRef, Verdict>,
 }
 
-/// What a restart is for, as it is remembered on the workload.
+/// What a restart is for, as the workload records it.
 pub fn purpose(agent: &str, recipe: &str) -> String {
     format!("{agent}/{recipe}")
 }
 
-/// What restarts under way leave for others.
+/// What the running restarts leave for others.
 struct Places<'a> {
     free: usize,
-    /// Budgets whose pods go already.
+    /// Budgets whose pods are being replaced.
     budgets: BTreeSet<(&'a str, &'a str)>,
 }
 
-/// Decides.
+/// Decides what to restart now.
 pub fn decide(observed: &Round) -> Decision {
     let mut decision = Decision::default();
     let mut places = Places {
@@ -109,10 +107,10 @@ pub fn decide(observed: &Round) -> Decision {
     decision
 }
 
-/// What is told of a candidate that was not looked at this time.
+/// The verdict on a candidate that was not read this time.
 fn remembered(known: Option<&Verdict>) -> Verdict {
     let known = known.filter(|known| **known != Verdict::Running).cloned();
-    known.unwrap_or_else(|| Verdict::Waits("it has not been looked at yet".into()))
+    known.unwrap_or_else(|| Verdict::Waits("it has not been checked yet".into()))
 }
 
 fn judge<'a>(
@@ -129,14 +127,14 @@ fn judge<'a>(
         return waits(why);
     }
     if workload.restarted_for.as_deref() == Some(&observed.purpose) {
-        // Its workload may be seen settled before the end of its old pods is.
+        // The workload may be settled in the cache before its old pods are gone from it.
         return if released.contains(&workload.owner) {
             waits("it has just been restarted")
         } else {
             Verdict::Stuck
         };
     }
-    if let Some(why) = observed.held_back.get(&workload.owner) {
+    if let Some(why) = observed.blocked.get(&workload.owner) {
         return waits(why);
     }
     if let Some(budget) = workload.guarded_by() {
@@ -145,7 +143,7 @@ fn judge<'a>(
         ));
     }
     if places.free == 0 {
-        return waits("its turn has not come");
+        return waits("other restarts run first");
     }
     if workload
         .budgets()
@@ -158,12 +156,12 @@ fn judge<'a>(
     Verdict::Running
 }
 
-/// Why a kind of owner is left alone.
+/// Why owners of this kind need a manual restart.
 fn beyond(owner: &WorkloadRef) -> String {
     match owner.kind.as_str() {
-        "Pod" => "nothing would make the pod again".into(),
-        "Job" | "CronJob" => "a Job ends by itself".into(),
-        kind => format!("restart it as its own kind ({kind}) wants it"),
+        "Pod" => "no controller would recreate the pod".into(),
+        "Job" | "CronJob" => "a Job finishes on its own".into(),
+        kind => format!("the operator cannot restart a {kind}"),
     }
 }
 
@@ -205,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_as_may_be_are_restarted_and_the_others_wait() {
+    fn restarts_beyond_the_limit_wait() {
         let mut observed = observed(vec![settled("a"), settled("b"), settled("c")]);
         observed.at_a_time = 2;
         let decision = decide(&observed);
@@ -220,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn one_under_way_holds_its_place_until_it_is_settled_and_is_then_let_go() {
+    fn a_running_restart_counts_until_its_workload_is_settled() {
         let mut observed = observed(vec![settled("b")]);
         observed.marked = vec![Workload {
             state: State::Unsettled("1 of 2 are available".into()),
@@ -234,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workload_that_stays_stale_after_its_restart_is_told_and_not_restarted_again() {
+    fn a_workload_unchanged_by_its_restart_is_not_retried() {
         let mut workload = settled("a");
         workload.restarted_for = Some("a.b/r2".into());
         let decision = decide(&observed(vec![workload.clone()]));
@@ -245,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn one_whose_old_pods_may_still_be_seen_is_not_called_stuck_at_once() {
+    fn a_just_released_workload_is_not_stuck_at_once() {
         let mut workload = settled("a");
         workload.restarted_for = Some("a.b/r2".into());
         let mut observed = observed(vec![workload.clone()]);
@@ -259,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn workloads_of_one_budget_follow_each_other_also_where_several_may_be_restarted() {
+    fn workloads_of_one_budget_restart_one_after_another() {
         let of = |name: &str, budget: &str| Workload {
             guards: vec![guard(budget, true)],
             ..settled(name)
@@ -277,10 +275,10 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_held_back_keeps_nobody_else_from_being_restarted() {
+    fn a_blocked_workload_does_not_block_the_others() {
         let mut observed = observed(vec![settled("a"), settled("b")]);
         let refused = (owner("Deployment", "a"), "a webhook refused it".to_owned());
-        observed.held_back = BTreeMap::from([refused]);
+        observed.blocked = BTreeMap::from([refused]);
         let decision = decide(&observed);
         assert_eq!(decision.restart, [owner("Deployment", "b")]);
         assert_eq!(
@@ -290,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_paused_unwell_guarded_or_bare_is_left_alone_with_the_reason() {
+    fn paused_unavailable_guarded_and_bare_owners_are_not_restarted() {
         let guarded = Workload {
             guards: vec![guard("strict", false)],
             ..settled("guarded")
@@ -300,25 +298,25 @@ mod tests {
             ..settled("unwell")
         };
         let paused = Workload {
-            not_restartable: Some("it is paused".into()),
+            not_restartable: Some("its rollout is paused".into()),
             ..settled("paused")
         };
         let mut observed = observed(vec![guarded, unwell, paused]);
         observed.candidates.insert(owner("Pod", "bare"));
         let decision = decide(&observed);
         assert_eq!(decision.restart, []);
-        let told: Vec<String> = decision
+        let verdicts: Vec<String> = decision
             .verdicts
             .iter()
             .map(|(owner, verdict)| format!("{}: {verdict:?}", owner.name))
             .collect();
         assert_eq!(
-            told,
+            verdicts,
             [
                 "guarded: Waits(\"PodDisruptionBudget strict allows no disruption now\")",
-                "paused: NotRestartable(\"it is paused\")",
+                "paused: NotRestartable(\"its rollout is paused\")",
                 "unwell: Waits(\"1 of 2 are available\")",
-                "bare: NotRestartable(\"nothing would make the pod again\")",
+                "bare: NotRestartable(\"no controller would recreate the pod\")",
             ]
         );
     }
@@ -349,7 +347,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_more_than_may_be_never_twice_never_unwell_and_never_none_without_a_reason(
+        fn restarts_keep_every_limit_and_use_every_free_place(
             seen in proptest::collection::vec(workload(), 0..9),
             marked in proptest::collection::vec(workload(), 0..4),
             at_a_time in 1usize..4,

@@ -1,11 +1,11 @@
-//! A workload as its object says it is, and the change that restarts it.
+//! Reads a workload from its object, and renders the patch that restarts it.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
 use crate::names;
-use crate::status::WorkloadRef;
+use crate::pods::WorkloadRef;
 use otelagent_api::Selector;
 
 /// Kinds of `apps/v1` that can be restarted, with the names of their resources.
@@ -18,7 +18,7 @@ pub const KINDS: [(&str, &str); 3] = [
 /// What `kubectl rollout restart` writes into the template.
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 
-/// Labels that controllers add to pods and that no template has.
+/// Labels that controllers add to pods and that templates lack.
 const ADDED: [&str; 4] = [
     "pod-template-hash",
     "controller-revision-hash",
@@ -26,17 +26,17 @@ const ADDED: [&str; 4] = [
     "apps.kubernetes.io/pod-index",
 ];
 
-/// Whether an owner is of a kind that can be restarted.
+/// Whether an owner is of a kind that the operator can restart.
 pub fn is_restartable(owner: &WorkloadRef) -> bool {
     owner.api_version == "apps/v1" && KINDS.iter().any(|(kind, _)| *kind == owner.kind)
 }
 
-/// Whether a workload runs what it should.
+/// Whether a workload's rollout is complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// All its pods are of its present template and available.
     Settled,
-    /// It rolls, or is not well: why.
+    /// It is rolling out, or pods are unavailable: why.
     Unsettled(String),
 }
 
@@ -49,22 +49,22 @@ pub struct Workload {
     pub state: State,
     /// Why it must not be restarted, if so.
     pub not_restartable: Option<String>,
-    /// What it was restarted for last.
+    /// The purpose of its last restart.
     pub restarted_for: Option<String>,
-    /// Budgets that guard its pods.
+    /// Disruption budgets that select its pods.
     pub guards: Vec<Guard>,
 }
 
-/// A budget that guards the pods of a workload.
+/// A disruption budget that selects the pods of a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guard {
     /// Its name.
     pub budget: String,
-    /// Whether one of its pods may go now.
+    /// Whether it allows a disruption now.
     pub allows: bool,
 }
 
-/// A `PodDisruptionBudget`: whose pods it guards, and whether one of them may go.
+/// A `PodDisruptionBudget`: which pods it selects, and whether it allows a disruption.
 #[derive(Clone, Debug)]
 pub struct Budget {
     name: String,
@@ -73,7 +73,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Reads one. A selector that cannot be read guards nothing.
+    /// Reads one. A selector that cannot be read selects nothing.
     pub fn read(object: &Value) -> Option<Self> {
         let is_current = object["status"]["observedGeneration"] == object["metadata"]["generation"];
         let allowed = object["status"]["disruptionsAllowed"].as_i64();
@@ -91,8 +91,8 @@ impl Budget {
         }
     }
 
-    /// Whether it guards pods of a template with these labels. What controllers add to pods is not known
-    /// here, so what asks for it counts as met.
+    /// Whether it selects pods of a template with these labels. Requirements on labels that controllers add
+    /// count as met, since a template lacks them.
     fn guards(&self, labels: &BTreeMap<String, String>) -> bool {
         let known = |key: &str| !ADDED.contains(&key);
         let selector = Selector {
@@ -140,13 +140,13 @@ impl Workload {
         }
     }
 
-    /// A budget that allows none of its pods to go now.
+    /// A budget that allows no disruption of its pods now.
     pub fn guarded_by(&self) -> Option<&str> {
         let guard = self.guards.iter().find(|guard| !guard.allows)?;
         Some(&guard.budget)
     }
 
-    /// Names of all budgets that guard its pods, which are of its namespace.
+    /// Namespace and name of every budget that selects its pods.
     pub(super) fn budgets(&self) -> impl Iterator<Item = (&str, &str)> {
         let namespace = self.owner.namespace.as_str();
         self.guards
@@ -159,15 +159,13 @@ fn not_restartable(object: &Value) -> Option<String> {
     let spec = &object["spec"];
     let partition = &spec["updateStrategy"]["rollingUpdate"]["partition"];
     if spec["paused"] == true {
-        return Some("it is paused (kubectl rollout resume)".into());
+        return Some("its rollout is paused (kubectl rollout resume)".into());
     }
     if spec["updateStrategy"]["type"] == "OnDelete" {
-        return Some(
-            "its update strategy is OnDelete: its pods are replaced when they are deleted".into(),
-        );
+        return Some("its update strategy is OnDelete: delete its pods to replace them".into());
     }
     if partition.as_i64().is_some_and(|partition| partition > 0) {
-        return Some("its update strategy has a partition, so some pods would stay".into());
+        return Some("its update strategy has a partition, which would keep some pods".into());
     }
     None
 }
@@ -176,7 +174,7 @@ fn state(kind: &str, object: &Value) -> State {
     let (spec, status) = (&object["spec"], &object["status"]);
     let number = |value: &Value| value.as_i64().unwrap_or_default();
     if status["observedGeneration"] != object["metadata"]["generation"] {
-        return State::Unsettled("its controller has not acted on its last change yet".into());
+        return State::Unsettled("its controller has not observed its last change yet".into());
     }
     let (wanted, all, updated, available) = if kind == "DaemonSet" {
         (
@@ -194,21 +192,21 @@ fn state(kind: &str, object: &Value) -> State {
         )
     };
     if updated < wanted || all > updated {
-        return State::Unsettled(format!("it rolls: {updated} of {wanted} are updated"));
-    }
-    if available < wanted {
         return State::Unsettled(format!(
-            "it is not well: {available} of {wanted} are available"
+            "its rollout is in progress: {updated} of {wanted} pods are updated"
         ));
     }
+    if available < wanted {
+        return State::Unsettled(format!("{available} of {wanted} pods are available"));
+    }
     if kind == "StatefulSet" && status["currentRevision"] != status["updateRevision"] {
-        return State::Unsettled("it rolls".into());
+        return State::Unsettled("its rollout is in progress".into());
     }
     State::Settled
 }
 
-/// The change that restarts a workload, as `kubectl rollout restart` does, and remembers what for. It is
-/// refused if the workload has changed since it was looked at.
+/// The patch that restarts a workload, as `kubectl rollout restart` does, and records the purpose. The API
+/// server refuses it if the workload has changed since it was read.
 pub fn patch(seen: &Value, agent: &str, purpose: &str, now: &str) -> Value {
     json!({
         "metadata": {
@@ -221,7 +219,7 @@ pub fn patch(seen: &Value, agent: &str, purpose: &str, now: &str) -> Value {
     })
 }
 
-/// The change that takes the mark of a restart under way off.
+/// The patch that removes the label of a running restart.
 pub fn release(seen: &Value) -> Value {
     json!({"metadata": {
         "resourceVersion": seen["metadata"]["resourceVersion"],
@@ -247,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deployment_is_settled_when_only_updated_available_pods_are_left() {
+    fn a_deployment_is_settled_when_all_pods_are_updated_and_available() {
         let state = |status: &Value| state("Deployment", &deployment(status));
         assert_eq!(state(&settled()), State::Settled);
         for (key, value) in [
@@ -263,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn stateful_sets_are_settled_when_their_revisions_agree_and_daemon_sets_by_nodes() {
+    fn stateful_sets_settle_by_revision_and_daemon_sets_by_nodes() {
         let mut set = deployment(&settled());
         set["status"]["currentRevision"] = "r1".into();
         set["status"]["updateRevision"] = "r2".into();
@@ -294,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_that_allows_nothing_or_is_behind_guards_the_pods_it_selects() {
+    fn a_budget_that_allows_nothing_or_is_behind_guards_its_pods() {
         let budget = |app: &str, allowed: i64, observed: i64| {
             Budget::read(&json!({
                 "metadata": {"name": "strict", "generation": 1},

@@ -1,46 +1,30 @@
-//! Facts → conditions, and conditions → events.
+//! Turns facts into conditions, and changes of conditions into events.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::injected::injected;
-use super::pods::name_owners;
+use super::message::{Assessment, assess, first_few, name_owners};
+use super::renamed::present_reason;
 use super::{Facts, InjectionState, restarts};
 use crate::switching::WorkloadState;
 use otelagent_api::{
     ACCEPTED, AgentCounts, INJECTED, OtelAgentStatus, READY, RESTARTING, SWITCHING,
 };
 
-/// How many nodes a message names.
-const NAMED: usize = 3;
 /// Longest message, in characters; the API allows 32768 but people read a line or two.
 const MAX_MESSAGE: usize = 1024;
 
-/// A verdict before it becomes a condition.
-pub(super) struct Assessment {
-    pub(super) status: bool,
-    pub(super) reason: &'static str,
-    pub(super) message: String,
-}
-
-pub(super) fn assess(status: bool, reason: &'static str, message: impl Into<String>) -> Assessment {
-    Assessment {
-        status,
-        reason,
-        message: message.into(),
-    }
-}
-
-/// The status that says these facts. Conditions whose status did not change keep their
+/// The status that these facts make. A condition whose status did not change keeps its
 /// `lastTransitionTime`.
 pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentStatus {
-    let verdicts = [
+    let assessments = [
         (ACCEPTED, accepted(facts)),
         (READY, ready(facts)),
         (SWITCHING, switching(facts)),
         (INJECTED, injected(facts)),
     ];
     let restarting = facts.restarts.as_ref().map(restarts::restarting);
-    let restarting = restarting.map(|verdict| (RESTARTING, verdict));
+    let restarting = restarting.map(|assessment| (RESTARTING, assessment));
     let old = previous
         .map(|status| status.conditions.as_slice())
         .unwrap_or_default();
@@ -48,28 +32,28 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
         observed_generation: facts.generation,
         mode: facts.serving.as_ref().map(|(mode, _)| *mode),
         endpoint: facts.serving.as_ref().map(|(_, endpoint)| endpoint.clone()),
-        paths: facts.paths.clone(),
+        paths: facts.routes.clone(),
         agents: Some(agents(facts)),
         pods: Some(facts.pods.counts.clone()),
         restarts: facts.restarts.as_ref().map(restarts::counts),
-        conditions: verdicts
+        conditions: assessments
             .into_iter()
             .chain(restarting)
-            .map(|(type_, verdict)| condition(facts, old, type_, &verdict))
+            .map(|(type_, assessment)| condition(facts, old, type_, &assessment))
             .collect(),
     }
 }
 
-fn condition(facts: &Facts, old: &[Condition], type_: &str, verdict: &Assessment) -> Condition {
-    let status = if verdict.status { "True" } else { "False" };
+fn condition(facts: &Facts, old: &[Condition], type_: &str, assessment: &Assessment) -> Condition {
+    let status = if assessment.status { "True" } else { "False" };
     let unchanged = old
         .iter()
         .find(|condition| condition.type_ == type_ && condition.status == status);
     Condition {
         type_: type_.into(),
         status: status.into(),
-        reason: verdict.reason.into(),
-        message: verdict.message.chars().take(MAX_MESSAGE).collect(),
+        reason: assessment.reason.into(),
+        message: assessment.message.chars().take(MAX_MESSAGE).collect(),
         observed_generation: facts.generation,
         last_transition_time: unchanged.map_or(Time(facts.now), |condition| {
             condition.last_transition_time.clone()
@@ -115,7 +99,7 @@ fn agents(facts: &Facts) -> AgentCounts {
 
 fn accepted(facts: &Facts) -> Assessment {
     match facts.problems.first() {
-        None => assess(true, "Valid", "the spec can be carried out"),
+        None => assess(true, "Valid", "the spec is valid"),
         Some(first) => {
             let all: Vec<&str> = facts
                 .problems
@@ -136,7 +120,7 @@ fn ready(facts: &Facts) -> Assessment {
         return assess(
             false,
             "NotAccepted",
-            "no agent serves yet: the spec was not accepted",
+            "no agents serve: the spec is not valid (see condition Accepted)",
         );
     }
     let Some((serving, _)) = &facts.serving else {
@@ -147,8 +131,8 @@ fn ready(facts: &Facts) -> Assessment {
             .unwrap_or_default();
         return assess(
             false,
-            "VehicleNotReady",
-            format!("no agent serves yet: {waiting}"),
+            "FirstAgentsNotReady",
+            format!("no agents serve yet: {waiting}"),
         );
     };
     if let Some(workload) = facts
@@ -166,39 +150,39 @@ fn ready(facts: &Facts) -> Assessment {
         return assess(false, "PodsUncovered", uncovered(facts));
     }
     let served = match &facts.injection {
-        InjectionState::InForce => format!("a pod created now is served in mode {serving}"),
+        InjectionState::Active => format!("new pods use {serving}"),
         InjectionState::NotWanted => {
-            format!("agents serve in mode {serving}; no workloads are selected")
+            format!("agents serve in mode {serving}; spec.workloads selects no pods")
         }
         InjectionState::WaitingForAgents => {
             return assess(
                 false,
-                "VehicleNotReady",
-                "injection waits for the first agents",
+                "FirstAgentsNotReady",
+                "injection starts when the first agents are ready",
             );
         }
         InjectionState::Failed { reason, message } => {
             return assess(false, reason, message.clone());
         }
     };
-    // Nodes that may be without a ready agent are named all the same.
+    // Nodes that may be without a ready agent are still named.
     let tolerated = facts.serving_workload.as_ref().map(waiting);
     match tolerated.filter(|named| !named.is_empty()) {
         Some(named) => assess(
             true,
             "Serving",
-            format!("{served}, but for what switchover.maxUnready allows: {named}"),
+            format!("{served}, except where switchover.maxUnready tolerates it: {named}"),
         ),
         None => assess(true, "Serving", served),
     }
 }
 
-/// Pods whose path leads nowhere, and what to do about it.
+/// Pods whose route ends at no agent, and what to do about it.
 fn uncovered(facts: &Facts) -> String {
     let nodes: Vec<String> = facts.pods.uncovered_nodes.iter().cloned().collect();
     format!(
-        "{} of {} pods run where no agent of their mode is ready ({}; {}); let the agent tolerate the taints of these \
-         nodes (agent.tolerations, agent.nodeSelector), or move the pods",
+        "{} of {} pods run on nodes without a ready agent of their mode ({}; {}); change agent.tolerations or \
+         agent.nodeSelector to include these nodes, or move the pods",
         facts.pods.counts.uncovered,
         facts.pods.counts.injected,
         name_owners(&facts.pods.uncovered),
@@ -211,7 +195,7 @@ fn switching(facts: &Facts) -> Assessment {
         return assess(
             false,
             "NotAccepted",
-            "the spec was not accepted; the last good topology keeps running",
+            "the spec is not valid (see condition Accepted); what ran before keeps running",
         );
     }
     let wanted = facts.wanted;
@@ -220,15 +204,15 @@ fn switching(facts: &Facts) -> Assessment {
     {
         return assess(
             true,
-            "VehicleNotReady",
+            "AgentsNotReady",
             format!(
-                "{wanted} is not ready, {serving} serves on: {}",
+                "{wanted} is not ready, {serving} keeps serving: {}",
                 waiting(workload)
             ),
         );
     }
     let counts = &facts.pods.counts;
-    let on_older_paths: Vec<String> = counts
+    let on_older_routes: Vec<String> = counts
         .by_mode
         .iter()
         .filter(|(mode, _)| {
@@ -239,36 +223,40 @@ fn switching(facts: &Facts) -> Assessment {
         })
         .map(|(mode, pods)| format!("{pods} of {} pods still use {mode}", counts.injected))
         .collect();
-    if !on_older_paths.is_empty() {
+    if !on_older_routes.is_empty() {
         let owners = name_owners(&facts.pods.stale);
         return assess(
             true,
-            "OldPathInUse",
-            format!("{} ({owners})", on_older_paths.join(", ")),
+            "OldRouteInUse",
+            format!("{} ({owners})", on_older_routes.join(", ")),
         );
     }
-    if !facts.held.is_empty() {
-        let held: Vec<&str> = facts.held.iter().map(|mode| mode.as_str()).collect();
+    if !facts.older_routes.is_empty() {
+        let older: Vec<&str> = facts
+            .older_routes
+            .iter()
+            .map(|mode| mode.as_str())
+            .collect();
         return assess(
             true,
-            "OldPathHeld",
+            "OldRouteHeld",
             format!(
-                "no running pod uses {} any more; it stays until the last has ended, and a little longer",
-                held.join(", ")
+                "no running pod uses {}; it is kept until the last pod using it has terminated, plus switchover.holdOld",
+                older.join(", ")
             ),
         );
     }
     if facts.serving.is_none() {
         return assess(
             true,
-            "FirstVehicle",
-            format!("{wanted} is being made ready for the first time"),
+            "FirstAgents",
+            format!("the first agents, of mode {wanted}, are starting"),
         );
     }
     assess(
         false,
         "Settled",
-        format!("{wanted} serves and no older path is left"),
+        format!("{wanted} serves and no older route is left"),
     )
 }
 
@@ -276,18 +264,10 @@ fn waiting(workload: &WorkloadState) -> String {
     first_few(&workload.waiting_for(), "; ")
 }
 
-pub(super) fn first_few(all: &[String], separator: &str) -> String {
-    let named = all[..all.len().min(NAMED)].join(separator);
-    match all.len().saturating_sub(NAMED) {
-        0 => named,
-        rest => format!("{named} and {rest} more"),
-    }
-}
-
-/// One event worth telling.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// Whether someone should look.
+    /// Whether it is a warning.
     pub warning: bool,
     /// Stable word, the condition's reason.
     pub reason: String,
@@ -295,7 +275,7 @@ pub struct Note {
     pub message: String,
 }
 
-/// What an upgrade of the operator does to agents, if it does anything.
+/// The event that an upgrade of the operator replaces agents, if it does.
 pub fn upgrade(facts: &Facts) -> Option<Note> {
     let upgrade = facts.upgrade.as_ref()?;
     let modes: Vec<&str> = upgrade.modes.iter().map(|mode| mode.as_str()).collect();
@@ -303,16 +283,16 @@ pub fn upgrade(facts: &Facts) -> Option<Note> {
         warning: false,
         reason: "OperatorUpgraded".into(),
         message: format!(
-            "agents of {} are replaced: operator {} renders them otherwise than {} did",
-            modes.join(", "),
+            "operator {} changes the agent's pod template: agents of {} that operator {} rendered are replaced",
             upgrade.version,
+            modes.join(", "),
             upgrade.before
         ),
     })
 }
 
-/// The transitions between two statuses: a condition whose status changed, or whose reason changed
-/// while it is a cause for concern. Nothing else is an event.
+/// The events of a change from one status to another: for a condition whose status changed, or whose reason
+/// changed while it is a cause for concern. A reason that only has another name now is no change.
 pub fn transitions(previous: Option<&OtelAgentStatus>, current: &OtelAgentStatus) -> Vec<Note> {
     let old = previous
         .map(|status| status.conditions.as_slice())
@@ -329,14 +309,16 @@ pub fn transitions(previous: Option<&OtelAgentStatus>, current: &OtelAgentStatus
                 (new.status == "True") != is_movement
             };
             let changed = before.is_none_or(|before| before.status != new.status);
-            let worse = !is_good && before.is_some_and(|before| before.reason != new.reason);
-            // The first report of a settled object is no news.
-            let is_news = if before.is_none() {
+            let present =
+                |before: &Condition| present_reason(&new.type_, &before.reason) == new.reason;
+            let worse = !is_good && before.is_some_and(|before| !present(before));
+            // The first report of a settled object is no event.
+            let is_event = if before.is_none() {
                 !is_good
             } else {
                 changed || worse
             };
-            is_news.then(|| Note {
+            is_event.then(|| Note {
                 warning: !is_good && (!is_movement || new.status == "False"),
                 reason: new.reason.clone(),
                 message: new.message.clone(),
@@ -350,7 +332,8 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
 
     use super::*;
-    use crate::status::{PodReport, Upgrade, WorkloadRef};
+    use crate::pods::{PodReport, WorkloadRef};
+    use crate::status::Upgrade;
     use otelagent_api::Mode;
 
     fn facts(second: i64) -> Facts {
@@ -368,13 +351,13 @@ mod tests {
             serving: Some((Mode::NodeLocal, "http://node.x.svc:4317".into())),
             serving_workload: Some(ready),
             wanted_workload: None,
-            held: Vec::new(),
-            paths: Vec::new(),
+            older_routes: Vec::new(),
+            routes: Vec::new(),
             pods: PodReport::default(),
-            injection: InjectionState::InForce,
-            winners: Vec::new(),
-            obstacles: Vec::new(),
-            because: None,
+            injection: InjectionState::Active,
+            overlapping: Vec::new(),
+            namespace_limits: Vec::new(),
+            recipe_reason: None,
             upgrade: None,
             restarts: None,
             failure: None,
@@ -401,7 +384,7 @@ mod tests {
 
         let mut broken = facts(300);
         broken.injection = InjectionState::Failed {
-            reason: "ProofFailed",
+            reason: "VerificationFailed",
             message: "x".into(),
         };
         let third = report(&broken, Some(&second));
@@ -439,16 +422,16 @@ mod tests {
         });
         let status = report(&midway, None);
         assert_eq!(find(&status, READY).status, "True");
-        assert_eq!(find(&status, SWITCHING).reason, "VehicleNotReady");
+        assert_eq!(find(&status, SWITCHING).reason, "AgentsNotReady");
         assert!(
             find(&status, SWITCHING)
                 .message
-                .contains("NodeLocal serves on: 1 of 2 nodes")
+                .contains("NodeLocal keeps serving: 1 of 2 nodes")
         );
     }
 
     #[test]
-    fn pods_without_an_agent_on_their_node_make_it_not_ready_and_are_named_with_their_nodes() {
+    fn uncovered_pods_make_it_not_ready_and_are_named() {
         let mut lacking = facts(0);
         lacking.pods.counts.injected = 5;
         lacking.pods.counts.uncovered = 2;
@@ -463,13 +446,12 @@ mod tests {
             (ready.status.as_str(), ready.reason.as_str()),
             ("False", "PodsUncovered")
         );
-        let named =
-            "2 of 5 pods run where no agent of their mode is ready (Deployment shop/cart: 2; n9)";
+        let named = "2 of 5 pods run on nodes without a ready agent of their mode (Deployment shop/cart: 2; n9)";
         assert!(ready.message.starts_with(named), "{}", ready.message);
     }
 
     #[test]
-    fn nodes_that_may_be_without_an_agent_are_named_though_it_is_ready() {
+    fn tolerated_nodes_without_an_agent_are_named_while_ready() {
         let mut tolerating = facts(0);
         let workload = tolerating.serving_workload.as_mut().unwrap();
         workload.unready = vec!["node n1: agent a is not ready".into()];
@@ -484,14 +466,14 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_that_makes_pods_stale_or_replaces_agents_is_named_as_the_reason() {
+    fn an_upgrade_that_outdates_pods_or_replaces_agents_is_named() {
         let mut upgraded = facts(0);
-        upgraded.because = Some("the upgrade of the operator from 1 to 2".into());
+        upgraded.recipe_reason = Some("the upgrade of the operator from 1 to 2".into());
         upgraded.pods.outdated.insert(owner("Pod", "one"), 1);
         let status = report(&upgraded, None);
         let injected = find(&status, INJECTED);
         assert_eq!(injected.reason, "OlderConfiguration");
-        let named = "than that of the upgrade of the operator from 1 to 2 until they are restarted (Pod shop/one: 1)";
+        let named = "from before the upgrade of the operator from 1 to 2 until it is restarted (Pod shop/one: 1)";
         assert!(injected.message.contains(named), "{}", injected.message);
 
         assert_eq!(upgrade(&upgraded), None);
@@ -502,7 +484,9 @@ mod tests {
         });
         assert_eq!(
             upgrade(&upgraded).map(|note| note.message).as_deref(),
-            Some("agents of HostPort are replaced: operator 2 renders them otherwise than 1 did")
+            Some(
+                "operator 2 changes the agent's pod template: agents of HostPort that operator 1 rendered are replaced"
+            )
         );
     }
 
@@ -520,16 +504,20 @@ mod tests {
     }
 
     #[test]
-    fn events_are_told_on_transitions_only() {
+    fn only_transitions_are_events() {
         let first = report(&facts(0), None);
-        assert_eq!(transitions(None, &first), [], "a settled object is no news");
+        assert_eq!(
+            transitions(None, &first),
+            [],
+            "a settled object is no event"
+        );
         assert_eq!(
             transitions(Some(&first), &report(&facts(9), Some(&first))),
             []
         );
         let mut broken = facts(10);
         broken.injection = InjectionState::Failed {
-            reason: "ProofFailed",
+            reason: "VerificationFailed",
             message: "why".into(),
         };
         let notes = transitions(Some(&first), &report(&broken, Some(&first)));
@@ -538,8 +526,46 @@ mod tests {
                 .iter()
                 .map(|note| note.reason.as_str())
                 .collect::<Vec<_>>(),
-            ["ProofFailed", "ProofFailed"]
+            ["VerificationFailed", "VerificationFailed"]
         );
         assert!(notes.iter().all(|note| note.warning));
+    }
+
+    /// A status as the release before wrote it: the same, with the old names of reasons.
+    fn written_before(mut status: OtelAgentStatus) -> OtelAgentStatus {
+        for condition in &mut status.conditions {
+            let old = match (condition.type_.as_str(), condition.reason.as_str()) {
+                (READY | INJECTED, "FirstAgentsNotReady") => "VehicleNotReady",
+                (SWITCHING, "FirstAgents") => "FirstVehicle",
+                (SWITCHING, "OldRouteInUse") => "OldPathInUse",
+                (READY | INJECTED, "VerificationFailed") => "ProofFailed",
+                (INJECTED, "Active") => "InForce",
+                _ => continue,
+            };
+            condition.reason = old.into();
+        }
+        status
+    }
+
+    #[test]
+    fn a_renamed_reason_is_rewritten_without_event_or_new_time() {
+        let mut first = facts(100);
+        (first.serving, first.injection) = (None, InjectionState::WaitingForAgents);
+        let mut switching = facts(100);
+        switching.pods.counts.by_mode.insert("HostPort".into(), 1);
+        let mut failed = facts(100);
+        failed.injection = InjectionState::Failed {
+            reason: "VerificationFailed",
+            message: "why".into(),
+        };
+        for mut facts in [first, switching, failed] {
+            let present = report(&facts, None);
+            let before = written_before(present.clone());
+            assert_ne!(before, present);
+            facts.now = Timestamp::from_second(200).unwrap();
+            let after = report(&facts, Some(&before));
+            assert_eq!(after, present);
+            assert_eq!(transitions(Some(&before), &after), []);
+        }
     }
 }

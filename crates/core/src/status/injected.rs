@@ -1,7 +1,6 @@
-//! The condition `Injected`: whether pods that are created now get what is injected, and which did not.
+//! The condition `Injected`: whether new pods are injected, and which running pods were not.
 
-use super::conditions::{Assessment, assess, first_few};
-use super::pods::name_owners;
+use super::message::{Assessment, assess, first_few, name_owners};
 use super::{Facts, InjectionState};
 
 pub(super) fn injected(facts: &Facts) -> Assessment {
@@ -9,22 +8,22 @@ pub(super) fn injected(facts: &Facts) -> Assessment {
         InjectionState::NotWanted => assess(
             true,
             "NoWorkloads",
-            "no workloads are selected; the endpoint is in status",
+            "spec.workloads selects no pods; configure applications with status.endpoint",
         ),
         InjectionState::WaitingForAgents => assess(
             false,
-            "VehicleNotReady",
-            "nothing is injected before the first agents are ready",
+            "FirstAgentsNotReady",
+            "injection starts when the first agents are ready",
         ),
         InjectionState::Failed { reason, message } => assess(false, reason, message.clone()),
-        InjectionState::InForce => in_force(facts),
+        InjectionState::Active => active(facts),
     }
 }
 
-fn in_force(facts: &Facts) -> Assessment {
+fn active(facts: &Facts) -> Assessment {
     let missed = (facts.pods.counts.missed > 0).then(|| missed(facts));
-    if !facts.obstacles.is_empty() {
-        let all: Vec<String> = [obstructed(facts)].into_iter().chain(missed).collect();
+    if !facts.namespace_limits.is_empty() {
+        let all: Vec<String> = [refused(facts)].into_iter().chain(missed).collect();
         return assess(false, "PodsRefused", all.join("; "));
     }
     if let Some(missed) = missed {
@@ -37,34 +36,38 @@ fn in_force(facts: &Facts) -> Assessment {
             true,
             "OlderConfiguration",
             format!(
-                "selected pods are injected when they are created; {pods} have an older configuration than that of {} \
-                 until they are restarted ({owners})",
-                facts.because.as_deref().unwrap_or("the present spec"),
+                "selected pods are injected when they are created; {pods} {} a configuration from before {} until {} \
+                 restarted ({owners})",
+                if pods == 1 { "pod has" } else { "pods have" },
+                facts.recipe_reason.as_deref().unwrap_or("the present spec"),
+                if pods == 1 { "it is" } else { "they are" },
             ),
         );
     }
     let served = "selected pods are injected when they are created";
-    if facts.winners.is_empty() {
-        return assess(true, "InForce", served);
+    if facts.overlapping.is_empty() {
+        return assess(true, "Active", served);
     }
-    let winners = first_few(&facts.winners, ", ");
+    let older = first_few(&facts.overlapping, ", ");
     assess(
         true,
-        "InForce",
-        format!("{served}, but those that {winners} selects too are its own: the older wins"),
+        "Active",
+        format!("{served}, except those that {older} also selects: the oldest OtelAgent wins"),
     )
 }
 
 fn missed(facts: &Facts) -> String {
     let owners = name_owners(&facts.pods.missed);
-    let missed = facts.pods.counts.missed;
-    format!("{missed} selected pods were not injected and need a restart ({owners})")
+    match facts.pods.counts.missed {
+        1 => format!("1 selected pod was not injected and needs a restart ({owners})"),
+        missed => format!("{missed} selected pods were not injected and need a restart ({owners})"),
+    }
 }
 
-/// Where pods cannot be created any more, and what to do about it.
-fn obstructed(facts: &Facts) -> String {
-    let told: Vec<String> = facts
-        .obstacles
+/// Where the API server refuses injected pods, and what to do about it.
+fn refused(facts: &Facts) -> String {
+    let limits: Vec<String> = facts
+        .namespace_limits
         .iter()
         .map(|found| {
             format!(
@@ -74,8 +77,7 @@ fn obstructed(facts: &Facts) -> String {
         })
         .collect();
     format!(
-        "pods would be refused because of their sidecar: {}; change spec.agent.resources or these objects, or choose a \
-         mode on nodes",
-        first_few(&told, "; ")
+        "pods would be refused because of their sidecar: {}; change agent.resources or these objects, or use a node mode",
+        first_few(&limits, "; ")
     )
 }

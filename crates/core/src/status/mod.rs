@@ -1,14 +1,12 @@
-//! Pure. What is so, as `OtelAgent.status`, and which transitions are worth an event.
-//!
-//! Says nothing that was not observed. Times are given, never read.
+//! Turns what the controller observed into `OtelAgent.status`, and its changes into events.
 
 mod conditions;
 mod injected;
-mod pods;
+mod message;
+mod renamed;
 mod restarts;
 
 pub use conditions::{Note, report, transitions, upgrade};
-pub use pods::{Controller, Coverage, LivePod, PodReport, Serving, WorkloadRef, count};
 
 use std::collections::BTreeMap;
 
@@ -16,6 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::build::Problem;
 use crate::inject::limits::Breach;
+use crate::pods::{PodReport, WorkloadRef};
 use crate::restart::Verdict;
 use crate::switching::WorkloadState;
 use otelagent_api::Mode;
@@ -29,7 +28,7 @@ pub struct Facts {
     pub generation: Option<i64>,
     /// The mode asked for.
     pub wanted: Mode,
-    /// What keeps the spec from being carried out.
+    /// What is wrong with the spec.
     pub problems: Vec<Problem>,
     /// The mode that new pods are given, and where they send.
     pub serving: Option<(Mode, String)>,
@@ -37,49 +36,49 @@ pub struct Facts {
     pub serving_workload: Option<WorkloadState>,
     /// The wanted mode's workload, where it differs from the serving one.
     pub wanted_workload: Option<WorkloadState>,
-    /// Modes that stand though neither wanted nor serving: an older path may still be used.
-    pub held: Vec<Mode>,
-    /// Node modes whose agents stand, or are about to.
-    pub paths: Vec<Mode>,
+    /// Modes that are kept though neither wanted nor serving: pods may still use them.
+    pub older_routes: Vec<Mode>,
+    /// Node modes whose agents exist, or are about to.
+    pub routes: Vec<Mode>,
     /// The pods.
     pub pods: PodReport,
-    /// What is so of injection.
+    /// The state of injection.
     pub injection: InjectionState,
-    /// Older `OtelAgent`s that select some of the same pods, and get them.
-    pub winners: Vec<String>,
-    /// What would keep pods out of namespaces because of the container that is injected.
-    pub obstacles: Vec<Obstacle>,
-    /// What made the recipe in force the one it is, in words.
-    pub because: Option<String>,
-    /// Agents that are about to be replaced though the spec is as it was.
+    /// Older `OtelAgent`s that select some of the same pods and take precedence.
+    pub overlapping: Vec<String>,
+    /// Namespaces in which the API server would refuse pods because of the injected container.
+    pub namespace_limits: Vec<NamespaceLimit>,
+    /// Why the active recipe is the one it is, for a person.
+    pub recipe_reason: Option<String>,
+    /// Agents that are about to be replaced though the spec did not change.
     pub upgrade: Option<Upgrade>,
-    /// What is so of restarts; `None` where workloads are left alone.
+    /// Restarts of workloads; `None` where `workloads.restart` is Never.
     pub restarts: Option<Restarts>,
-    /// What kept the objects from being written, if anything did.
+    /// Why objects could not be written, if so.
     pub failure: Option<Failure>,
 }
 
-/// What is so of the workloads that own stale, missed or uncovered pods.
+/// The workloads that own stale, missed or uncovered pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restarts {
-    /// Of each, whether it is restarted, and why not.
+    /// For each, whether it is restarted, and why not.
     pub verdicts: BTreeMap<WorkloadRef, Verdict>,
     /// Why none could be restarted.
     pub failure: Option<Failure>,
 }
 
-/// What a namespace demands and the injected container does not meet.
+/// A LimitRange or quota that the injected container breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Obstacle {
+pub struct NamespaceLimit {
     /// The namespace.
     pub namespace: String,
-    /// Kind and name of the object that demands it.
+    /// Kind and name of the object.
     pub object: String,
-    /// What is demanded.
+    /// What it demands.
     pub breach: Breach,
 }
 
-/// Agents that another version of the operator renders otherwise.
+/// Agents whose pod template another version of the operator changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upgrade {
     /// The version that wrote them.
@@ -93,24 +92,24 @@ pub struct Upgrade {
 /// Why objects could not be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Stable word.
+    /// A stable word for the condition.
     pub reason: &'static str,
     /// What happened.
     pub message: String,
 }
 
-/// What is so of injection.
+/// The state of injection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InjectionState {
     /// The object selects no workloads.
     NotWanted,
     /// A dry-run pod was injected as the recipe says.
-    InForce,
-    /// No vehicle has ever been ready, so nothing may be injected yet.
+    Active,
+    /// No agents have ever been ready, so nothing may be injected yet.
     WaitingForAgents,
-    /// Injection is not in force: stable reason and message.
+    /// Injection is not active.
     Failed {
-        /// Stable word.
+        /// A stable word for the condition.
         reason: &'static str,
         /// What happened and what to do.
         message: String,

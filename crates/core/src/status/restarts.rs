@@ -1,13 +1,14 @@
-//! Facts of restarts → counts and a condition.
+//! The condition `Restarting`, and the counts of `status.restarts`.
 
 use std::collections::BTreeMap;
 
-use super::conditions::{Assessment, assess, first_few};
-use super::{Restarts, WorkloadRef};
+use super::Restarts;
+use super::message::{Assessment, assess, first_few};
+use crate::pods::WorkloadRef;
 use crate::restart::Verdict;
 use otelagent_api::RestartCounts;
 
-/// What the role is called that lets the operator restart workloads.
+/// The manifests with the role that lets the operator restart workloads.
 const MANIFEST: &str = "manifests/restart";
 
 /// How many there are of each.
@@ -24,12 +25,13 @@ pub(super) fn counts(restarts: &Restarts) -> RestartCounts {
     counts
 }
 
-/// True while workloads are restarted or wait for it; False once that is over, with what is left.
+/// True while workloads restart or wait for it; False once that is over, with the workloads that are left.
 pub(super) fn restarting(restarts: &Restarts) -> Assessment {
     if let Some(failure) = &restarts.failure {
         return if failure.reason == "Forbidden" {
             let message = format!(
-                "the operator may not restart workloads here; allow it (kubectl apply -k {MANIFEST}), or use restart Never: {}",
+                "the operator may not restart workloads here; run kubectl apply -k {MANIFEST}, or set workloads.restart \
+                 to Never: {}",
                 failure.message
             );
             assess(false, "NotAllowed", message)
@@ -53,31 +55,32 @@ pub(super) fn restarting(restarts: &Restarts) -> Assessment {
 }
 
 fn parts(verdicts: &BTreeMap<WorkloadRef, Verdict>) -> Vec<String> {
-    let of = |tell: fn(&WorkloadRef, &Verdict) -> Option<String>| -> Vec<String> {
-        verdicts
-            .iter()
-            .filter_map(|(owner, verdict)| tell(owner, verdict))
-            .collect()
-    };
-    let running = of(|owner, verdict| (*verdict == Verdict::Running).then(|| owner.to_string()));
-    let waits = of(|owner, verdict| match verdict {
-        Verdict::Waits(why) => Some(format!("{owner}: {why}")),
-        _ => None,
-    });
-    let stuck = of(|owner, verdict| (*verdict == Verdict::Stuck).then(|| owner.to_string()));
-    let others = of(|owner, verdict| match verdict {
-        Verdict::NotRestartable(why) => Some(format!("{owner}: {why}")),
-        _ => None,
-    });
+    let (mut running, mut waiting, mut stuck, mut manual) =
+        <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
+    for (owner, verdict) in verdicts {
+        match verdict {
+            Verdict::Running => running.push(owner.to_string()),
+            Verdict::Waits(why) => waiting.push(format!("{owner}: {why}")),
+            Verdict::Stuck => stuck.push(owner.to_string()),
+            Verdict::NotRestartable(why) => manual.push(format!("{owner}: {why}")),
+        }
+    }
     [
-        ("being restarted", running),
-        ("waiting", waits),
-        ("as they were after a restart, not restarted again", stuck),
-        ("left to you", others),
+        ("restarting", "restarting", running),
+        ("waiting", "waiting", waiting),
+        (
+            "unchanged after its restart (not retried)",
+            "unchanged after their restart (not retried)",
+            stuck,
+        ),
+        ("needs a manual restart", "need a manual restart", manual),
     ]
     .into_iter()
-    .filter(|(_, owners)| !owners.is_empty())
-    .map(|(what, owners)| format!("{} {what} ({})", owners.len(), first_few(&owners, ", ")))
+    .filter(|(_, _, owners)| !owners.is_empty())
+    .map(|(one, several, owners)| {
+        let what = if owners.len() == 1 { one } else { several };
+        format!("{} {what} ({})", owners.len(), first_few(&owners, ", "))
+    })
     .collect()
 }
 
@@ -90,49 +93,49 @@ mod tests {
         WorkloadRef::of_shop("Deployment", name)
     }
 
-    fn told(verdicts: &[(&str, Verdict)]) -> (bool, &'static str, String) {
+    fn assessed(verdicts: &[(&str, Verdict)]) -> (bool, &'static str, String) {
         let verdicts = verdicts.iter().cloned();
-        let told = restarting(&Restarts {
+        let found = restarting(&Restarts {
             verdicts: verdicts
                 .map(|(name, verdict)| (owner(name), verdict))
                 .collect(),
             failure: None,
         });
-        (told.status, told.reason, told.message)
+        (found.status, found.reason, found.message)
     }
 
     #[test]
-    fn what_runs_waits_and_is_left_is_named_with_the_reason() {
+    fn each_workload_is_named_with_what_becomes_of_it() {
         let all = [
             ("a", Verdict::Running),
-            ("b", Verdict::Waits("its turn has not come".into())),
+            ("b", Verdict::Waits("other restarts run first".into())),
             ("c", Verdict::Stuck),
-            ("d", Verdict::NotRestartable("it is paused".into())),
+            ("d", Verdict::NotRestartable("its rollout is paused".into())),
         ];
-        let (status, reason, message) = told(&all);
+        let (status, reason, message) = assessed(&all);
         assert_eq!((status, reason), (true, "Rolling"));
         assert_eq!(
             message,
-            "1 being restarted (Deployment shop/a); 1 waiting (Deployment shop/b: its turn has not come); \
-             1 as they were after a restart, not restarted again (Deployment shop/c); \
-             1 left to you (Deployment shop/d: it is paused)"
+            "1 restarting (Deployment shop/a); 1 waiting (Deployment shop/b: other restarts run first); \
+             1 unchanged after its restart (not retried) (Deployment shop/c); \
+             1 needs a manual restart (Deployment shop/d: its rollout is paused)"
         );
-        assert_eq!(told(&all[1..]).1, "Waiting");
-        assert_eq!(told(&all[2..]).1, "StaleAfterRestart");
-        assert_eq!(told(&all[3..]).1, "NotRestartable");
-        assert_eq!(told(&[]).1, "Done");
+        assert_eq!(assessed(&all[1..]).1, "Waiting");
+        assert_eq!(assessed(&all[2..]).1, "StaleAfterRestart");
+        assert_eq!(assessed(&all[3..]).1, "NotRestartable");
+        assert_eq!(assessed(&[]).1, "Done");
     }
 
     #[test]
-    fn a_right_that_is_lacking_is_told_with_the_manifest_that_grants_it() {
-        let told = restarting(&Restarts {
+    fn a_missing_permission_names_the_manifest_that_grants_it() {
+        let found = restarting(&Restarts {
             failure: Some(Failure {
                 reason: "Forbidden",
                 message: "x".into(),
             }),
             ..Restarts::default()
         });
-        assert_eq!(told.reason, "NotAllowed");
-        assert!(told.message.contains("kubectl apply -k manifests/restart"));
+        assert_eq!(found.reason, "NotAllowed");
+        assert!(found.message.contains("kubectl apply -k manifests/restart"));
     }
 }

@@ -1,32 +1,34 @@
-//! Whether a vehicle is ready everywhere, and where it is not.
+//! Whether an agent workload is ready everywhere, and where it is not.
 //!
-//! "Everywhere" is every agent on a node that is Ready: a node that is down blocks nothing. A cluster
-//! that always has some nodes without a ready agent says how many may be.
+//! "Everywhere" means on every node that is Ready: a node that is down blocks nothing. A cluster that always
+//! has nodes without a ready agent sets how many it tolerates (`switchover.maxUnready`).
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use crate::quantity::MaxUnready;
 
 /// One agent pod of a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentPod {
     /// Its name.
     pub name: String,
-    /// The node it runs on or is made for, where that is known.
+    /// The node it runs on or was created for, if known.
     pub node: Option<String>,
     /// Whether it is ready and not terminating.
     pub ready: bool,
-    /// What its container waits for, such as `ImagePullBackOff`, or why its node does not take it.
+    /// What its container waits for, such as `ImagePullBackOff`, or why its node rejects it.
     pub waits_for: Option<String>,
-    /// Hash of the template it was made from.
+    /// Hash of the template it was created from.
     pub template: Option<String>,
 }
 
 impl AgentPod {
-    /// Whether it was made from this template.
+    /// Whether it was created from this template.
     fn is_of(&self, template: &str) -> bool {
         self.template.as_deref() == Some(template)
     }
 
-    /// Its name, and why it waits where that is known.
+    /// Its name, and why it waits if known.
     fn described(&self) -> String {
         match &self.waits_for {
             Some(reason) => format!("{} ({reason})", self.name),
@@ -42,10 +44,10 @@ fn is_up(nodes: &NodeState, node: &str) -> bool {
     nodes.get(node).copied().unwrap_or(false)
 }
 
-/// A vehicle as it stands in the cluster.
+/// An agent workload as it exists in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentWorkload {
-    /// Whether its controller has seen its present generation.
+    /// Whether its controller has observed its present generation.
     pub observed: bool,
     /// Nodes that should have an agent, as its controller counts them.
     pub desired: i32,
@@ -55,63 +57,27 @@ pub struct AgentWorkload {
     pub pods: Vec<AgentPod>,
 }
 
-/// How many nodes may be without a ready agent when a path is taken into use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MaxUnready {
-    /// That many.
-    Nodes(usize),
-    /// Percent of the nodes that should have an agent, rounded down: never more than was said.
-    Percent(u8),
-}
-
-impl Default for MaxUnready {
-    fn default() -> Self {
-        Self::Nodes(0)
-    }
-}
-
-impl MaxUnready {
-    /// A count such as `3` or a percentage such as `5%`, as users write them; `None` for anything else.
-    pub fn parse(text: &str) -> Option<Self> {
-        match text.strip_suffix('%') {
-            None => text.parse().ok().map(Self::Nodes),
-            Some(percent) => {
-                let percent = percent.parse().ok().filter(|percent| *percent <= 100);
-                percent.map(Self::Percent)
-            }
-        }
-    }
-
-    /// The count, of `desired` nodes.
-    pub fn of(self, desired: usize) -> usize {
-        match self {
-            Self::Nodes(nodes) => nodes,
-            Self::Percent(percent) => desired.saturating_mul(percent.into()) / 100,
-        }
-    }
-}
-
-/// What is so of a workload.
+/// The state of an agent workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkloadState {
     /// Nodes that should have an agent.
     pub desired: i32,
     /// Nodes with a ready agent.
     pub ready: i32,
-    /// Nodes with an agent made from the present template.
+    /// Nodes with an agent of the present template.
     pub updated: i32,
-    /// Why nothing can be said of its nodes yet, for a person.
+    /// Why its nodes cannot be judged yet, for a person.
     pub pending: Option<String>,
     /// Ready nodes without a ready agent of the present template: names and reasons, for a person.
     pub unready: Vec<String>,
-    /// Nodes that have no agent at all yet. Which these are only the `DaemonSet` controller knows.
+    /// Nodes that have no agent yet. Only the `DaemonSet` controller knows which.
     pub missing: usize,
-    /// Of `unready` and `missing`, how many there may be.
+    /// How many nodes may be `unready` or `missing`.
     pub max_unready: usize,
 }
 
 impl WorkloadState {
-    /// A vehicle of which nothing is known but why.
+    /// A state that is unknown for this reason.
     pub fn pending(why: impl Into<String>) -> Self {
         Self {
             pending: Some(why.into()),
@@ -119,12 +85,12 @@ impl WorkloadState {
         }
     }
 
-    /// Whether every agent on a Ready node is ready and updated, but for as many as may not be.
+    /// Whether every agent on a Ready node is ready and updated, apart from the tolerated number.
     pub fn is_ready_everywhere(&self) -> bool {
         self.pending.is_none() && self.unready.len() + self.missing <= self.max_unready
     }
 
-    /// What a person would look at where it is not ready, or not on every node.
+    /// What a person would look at: why it is not ready, or on which nodes.
     pub fn waiting_for(&self) -> Vec<String> {
         let missing = (self.missing > 0).then(|| {
             format!(
@@ -142,7 +108,7 @@ impl WorkloadState {
 }
 
 impl AgentWorkload {
-    /// Counts agents by node and names the nodes that are waited for.
+    /// Counts agents by node and names the nodes without a ready one.
     pub fn state(
         &self,
         nodes: &NodeState,
@@ -167,7 +133,7 @@ impl AgentWorkload {
             ..WorkloadState::default()
         };
         if !self.observed || self.template != wanted_template {
-            state.pending = Some("the DaemonSet controller has not acted on the change yet".into());
+            state.pending = Some("the DaemonSet controller has not observed the change yet".into());
             return state;
         }
         if self.desired == 0 {
@@ -185,14 +151,14 @@ impl AgentWorkload {
         state.missing = self.missing(&by_node.keys().copied().collect(), nodes);
         let works = self.pods.iter().any(|pod| pod.ready && is_updated(pod));
         if !works && state.is_ready_everywhere() {
-            // All nodes are down, or all may be unready: nobody would be served all the same.
+            // All nodes are down, or all may be unready: no pod would reach an agent.
             state.pending = Some("no node has a ready agent".into());
         }
         state
     }
 
-    /// Whether some node that is Ready is served by no agent but one of another template. A node without
-    /// a ready agent is served by none, so nothing there is out of date.
+    /// Whether the only ready agent of some Ready node is of another template. A node without a ready agent
+    /// has nothing out of date.
     pub fn is_outdated(&self, nodes: &NodeState, wanted_template: &str) -> bool {
         if !self.observed || self.template != wanted_template {
             return true;
@@ -207,8 +173,7 @@ impl AgentWorkload {
         served.any(|(node, updated)| is_up(nodes, node) && !updated)
     }
 
-    /// Agents that do not exist yet. Which nodes lack them is the `DaemonSet` controller's knowledge;
-    /// nodes that are down without an agent may account for some.
+    /// Agents that do not exist yet. Nodes that are down without an agent may account for some.
     fn missing(&self, with_agent: &BTreeSet<&str>, nodes: &NodeState) -> usize {
         let down = nodes
             .iter()
@@ -252,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn ready_everywhere_means_every_ready_node_has_a_ready_updated_agent() {
+    fn ready_everywhere_needs_an_updated_agent_on_each_node() {
         let nodes = nodes(&[("n1", true), ("n2", true)]);
         let state = of_nodes(2, vec![pod("n1", true, "t1"), pod("n2", true, "t1")]).state(
             &nodes,
@@ -292,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workload_is_outdated_while_a_ready_node_has_nothing_newer() {
+    fn a_workload_is_outdated_while_a_node_has_only_an_old_agent() {
         let up = nodes(&[("n1", true), ("n2", true)]);
         let surging = vec![
             pod("n1", true, "t0"),
@@ -305,10 +270,10 @@ mod tests {
         assert!(!surged.is_outdated(&up, "t1"));
         assert!(surged.is_outdated(&up, "t2"), "not even asked for");
         surged.observed = false;
-        assert!(surged.is_outdated(&up, "t1"), "not acted on");
+        assert!(surged.is_outdated(&up, "t1"), "not observed");
 
         let blocked = of_nodes(2, vec![pod("n1", true, "t1"), pod("n2", false, "t0")]);
-        assert!(!blocked.is_outdated(&up, "t1"), "nobody is served on n2");
+        assert!(!blocked.is_outdated(&up, "t1"), "n2 has no ready agent");
         let half = nodes(&[("n1", true), ("n2", false)]);
         let down = of_nodes(2, vec![pod("n1", true, "t1"), pod("n2", true, "t0")]);
         assert!(!down.is_outdated(&half, "t1"), "n2 is down");
@@ -340,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_nodes_as_the_user_allows_may_be_without_a_ready_agent_and_are_named_all_the_same() {
+    fn tolerated_unready_nodes_do_not_block_and_are_named() {
         let nodes = nodes(&[("n1", true), ("n2", true), ("n3", true)]);
         let workload = of_nodes(3, vec![pod("n1", true, "t1"), pod("n2", false, "t1")]);
         let state = |max_unready| workload.state(&nodes, "t1", max_unready);
@@ -358,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workload_without_any_ready_agent_is_not_ready_whatever_is_allowed() {
+    fn a_workload_without_any_ready_agent_is_never_ready() {
         let up = nodes(&[("n1", true)]);
         let lame = of_nodes(1, vec![pod("n1", false, "t1")]);
         let state = lame.state(&up, "t1", MaxUnready::Percent(100));
@@ -366,15 +331,6 @@ mod tests {
         let down = nodes(&[("n1", false)]);
         let state = lame.state(&down, "t1", MaxUnready::default());
         assert_eq!(state.waiting_for(), ["no node has a ready agent"]);
-    }
-
-    #[test]
-    fn a_number_of_nodes_is_a_count_or_a_percentage() {
-        assert_eq!(MaxUnready::parse("3"), Some(MaxUnready::Nodes(3)));
-        assert_eq!(MaxUnready::parse("5%"), Some(MaxUnready::Percent(5)));
-        for wrong in ["", "-1", "101%", "5 %", "%", "a few"] {
-            assert_eq!(MaxUnready::parse(wrong), None, "{wrong}");
-        }
     }
 
     #[test]

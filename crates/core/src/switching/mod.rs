@@ -1,8 +1,8 @@
-//! Pure. Which modes' objects stand at a moment, and which mode serves (design §5).
+//! Decides which modes' objects exist at a moment, and which mode serves.
 //!
-//! Running pods cannot be re-pointed, so the old path lives until its last user is gone, and nobody is
-//! sent to a path before it works. [`plan`] is one function of what is observed, evaluated from scratch
-//! each time: a crash at any point changes nothing.
+//! Running pods keep the endpoint they were created with, so an old route is kept until its last user has
+//! terminated, and no pod is sent to a route before it works. [`plan`] computes everything from what is
+//! observed, so a crash at any point changes nothing.
 
 mod agent_workload;
 
@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-pub use agent_workload::{AgentPod, AgentWorkload, MaxUnready, NodeState, WorkloadState};
+pub use agent_workload::{AgentPod, AgentWorkload, NodeState, WorkloadState};
 
 use otelagent_api::Mode;
 
-/// How long a flip may take to reach every API server, rounded up: a pod admitted meanwhile still gets
-/// the old path, so an unused vehicle is never removed sooner, whatever the user asks (measured: 1 s).
+/// How long a cut-over may take to reach every API server, rounded up (measured: 1 s). A pod admitted
+/// meanwhile still gets the old route, so an unused agent workload is never removed sooner.
 pub const PROPAGATION: Duration = Duration::from_secs(5);
 
 /// What is observed of one `OtelAgent`.
@@ -26,63 +26,63 @@ pub struct Situation {
     pub now: Timestamp,
     /// The mode asked for.
     pub wanted: Mode,
-    /// The mode that new pods are given now, as found in force; `None` before the first.
+    /// The serving mode, as the active binding says; `None` before the first.
     pub serving: Option<Mode>,
-    /// Whether the wanted mode's vehicle is ready everywhere.
+    /// Whether the wanted mode's agent workload is ready everywhere.
     pub wanted_ready: bool,
-    /// Live pods by the mode they were born with.
+    /// Live pods by the mode they were created with.
     pub users: BTreeMap<Mode, usize>,
-    /// Vehicles that exist, and since when each has had no user.
+    /// Agent workloads that exist, and since when each has had no user.
     pub workloads: BTreeMap<Mode, Option<Timestamp>>,
-    /// Vehicles of which some node has no agent but one of an older spec.
+    /// Agent workloads whose only agent on some node is of an older spec.
     pub outdated: BTreeSet<Mode>,
-    /// How long an unused path stays.
+    /// How long an unused route is kept.
     pub hold_old: Duration,
 }
 
-/// What must stand now.
+/// Which objects to keep and which to remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The mode that new pods are given; `None` until a first vehicle is ready.
+    /// The mode that new pods are given; `None` until the first agents are ready.
     pub serving: Option<Mode>,
-    /// Modes whose objects must exist, with the moment to be remembered on each workload.
+    /// Modes whose objects must exist, each with the moment since when it is unused.
     pub keep: BTreeMap<Mode, Option<Timestamp>>,
-    /// A vehicle that is brought up to date before the wanted one is made.
+    /// An agent workload that is updated before the wanted one is created.
     pub first: Option<Mode>,
-    /// Modes whose objects must go.
+    /// Modes whose objects are removed.
     pub remove: BTreeSet<Mode>,
-    /// When to look again, if a held path is all that is left to wait for.
-    pub look_again: Option<Duration>,
+    /// When to reconcile again, if only a held route is left to wait for.
+    pub requeue_after: Option<Duration>,
 }
 
 impl Plan {
-    /// Modes whose agents on nodes must stand.
+    /// Modes whose agents on nodes are kept.
     pub fn node_modes(&self) -> Vec<Mode> {
         let modes = self.keep.keys().copied();
         modes.filter(|mode| mode.on_nodes()).collect()
     }
 
-    /// Modes that stand though neither wanted nor serving: somebody may still use them, were it a pod
-    /// that is on its way out.
-    pub fn older_paths(&self, wanted: Mode) -> Vec<Mode> {
+    /// Modes that are kept though neither wanted nor serving: a pod may still use them, if only one that is
+    /// terminating.
+    pub fn older_routes(&self, wanted: Mode) -> Vec<Mode> {
         let is_older = |mode: &Mode| *mode != wanted && Some(*mode) != self.serving;
         self.keep.keys().copied().filter(is_older).collect()
     }
 }
 
-/// Of the paths that pods claim to be on, those there can be. Whoever owns a pod owns its labels, so no
-/// agent is put on a node for their sake alone: only a path that stands, serves, or stood when the status
-/// was written last has users.
+/// Of the modes that pods' labels name, those that can have users. The owner of a pod can set its labels, so
+/// labels alone never create agents: a node mode has users only if its agents exist, it serves, or the last
+/// status listed it.
 pub fn used(claimed: BTreeMap<Mode, usize>, known: &BTreeSet<Mode>) -> BTreeMap<Mode, usize> {
     let is_known = |mode: &Mode| !mode.on_nodes() || known.contains(mode);
     let claimed = claimed.into_iter();
     claimed.filter(|(mode, _)| is_known(mode)).collect()
 }
 
-/// Decides what stands.
+/// Decides what to keep and which mode serves.
 ///
 /// ```text
-/// serving = wanted if its vehicle is ready everywhere, else the previous serving mode
+/// serving = wanted if its agent workload is ready everywhere, else the previous serving mode
 /// in use  = modes of live injected pods, each held `hold_old` longer
 /// keep    = {wanted, serving} ∪ in use
 /// ```
@@ -98,16 +98,16 @@ pub fn plan(observed: &Situation) -> Plan {
         keep: BTreeMap::new(),
         first,
         remove: BTreeSet::new(),
-        look_again: None,
+        requeue_after: None,
     };
-    // What is in force now is needed until the flip has been made, however long its proof takes.
+    // The serving mode is needed until the cut-over has been made, however long the verification takes.
     let wanted = first.is_none().then_some(observed.wanted);
     let needed: BTreeSet<Mode> = wanted
         .into_iter()
         .chain(serving)
         .chain(observed.serving)
         .collect();
-    // Mode order has no meaning here; a mode that is neither needed, used nor there needs nothing.
+    // A mode that is neither needed, used nor present needs nothing.
     for mode in Mode::ALL {
         let used = observed.users.get(&mode).is_some_and(|users| *users > 0);
         if needed.contains(&mode) || used {
@@ -121,7 +121,7 @@ pub fn plan(observed: &Situation) -> Plan {
         match remaining(since, observed.now, observed.hold_old) {
             Some(left) => {
                 plan.keep.insert(mode, Some(since));
-                plan.look_again = Some(plan.look_again.map_or(left, |other| other.min(left)));
+                plan.requeue_after = Some(plan.requeue_after.map_or(left, |other| other.min(left)));
             }
             None => {
                 plan.remove.insert(mode);
@@ -131,13 +131,12 @@ pub fn plan(observed: &Situation) -> Plan {
     plan
 }
 
-/// The host-network workload, where it stands in the way of a first `HostPort` workload.
+/// The host-network workload, if it must be updated before a first `HostPort` workload is created.
 ///
 /// A pod with a host port gets the node's traffic from the moment its sandbox exists, before its image is
-/// pulled. Whoever is served over the host network meanwhile would find nobody listening, so the
-/// host-network agents are given the present spec first: every node then has the image. The other way
-/// round nothing has to wait: the host port wins until its last pod is gone, and to update that one first
-/// would open a gap of its own.
+/// pulled. Pods served over the host network would find no listener meanwhile, so the host-network agents
+/// are updated first: then every node has the image. In the other direction nothing has to wait: the host
+/// port wins until its last pod is gone, and updating that one first would open a gap of its own.
 fn comes_first(observed: &Situation) -> Option<Mode> {
     let (from, to) = (Mode::HostNetwork, Mode::HostPort);
     let used = |mode| {
@@ -147,9 +146,8 @@ fn comes_first(observed: &Situation) -> Option<Mode> {
     (begins && used(from) && observed.outdated.contains(&from)).then_some(from)
 }
 
-/// How much longer something has to wait that began at `since` and is held for `hold`, at least until every
-/// API server knows of it; `None` once that is over. A moment in the future (a clock set back) counts as
-/// now.
+/// What is left of a hold that began at `since`; it lasts at least until every API server knows of its
+/// cause. `None` once it is over. A moment in the future (a clock set back) counts as now.
 pub fn remaining(since: Timestamp, now: Timestamp, hold: Duration) -> Option<Duration> {
     let age = Duration::try_from(now.duration_since(since)).unwrap_or_default();
     hold.max(PROPAGATION)
@@ -179,7 +177,7 @@ mod tests {
     }
 
     /// `HostPort` serves, pods of `NodeLocal` still run.
-    fn flipped() -> Situation {
+    fn after_a_cut_over() -> Situation {
         Situation {
             wanted: Mode::HostPort,
             serving: Some(Mode::HostPort),
@@ -188,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_never_stood_has_no_users_whatever_pods_say() {
+    fn a_node_mode_that_never_existed_has_no_users() {
         let claimed = BTreeMap::from([
             (Mode::Sidecar, 1),
             (Mode::HostPort, 2),
@@ -208,25 +206,25 @@ mod tests {
     }
 
     #[test]
-    fn an_older_path_is_told_of_while_it_stands_and_not_before_or_after() {
+    fn an_older_route_is_listed_while_it_exists() {
         assert_eq!(
-            plan(&flipped()).older_paths(Mode::HostPort),
+            plan(&after_a_cut_over()).older_routes(Mode::HostPort),
             [Mode::NodeLocal]
         );
         assert_eq!(
-            plan(&settled(Mode::NodeLocal)).older_paths(Mode::NodeLocal),
+            plan(&settled(Mode::NodeLocal)).older_routes(Mode::NodeLocal),
             []
         );
         let mut over = Situation {
             users: BTreeMap::new(),
-            ..flipped()
+            ..after_a_cut_over()
         };
         over.workloads.insert(Mode::NodeLocal, Some(at(-3600)));
-        assert_eq!(plan(&over).older_paths(Mode::HostPort), []);
+        assert_eq!(plan(&over).older_routes(Mode::HostPort), []);
     }
 
     #[test]
-    fn a_path_in_force_stays_until_the_flip_is_made() {
+    fn the_serving_route_is_kept_until_the_cut_over() {
         let mut observed = Situation {
             wanted: Mode::HostPort,
             users: BTreeMap::new(),
@@ -239,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_serves_before_the_first_workload_is_ready() {
+    fn no_mode_serves_before_the_first_workload_is_ready() {
         let observed = Situation {
             serving: None,
             wanted_ready: false,
@@ -253,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_mode_is_built_beside_the_old_one_which_serves_on() {
+    fn a_new_mode_is_created_while_the_old_one_serves() {
         let observed = Situation {
             wanted: Mode::HostPort,
             wanted_ready: false,
@@ -268,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn once_ready_the_new_mode_serves_and_the_old_stays_for_its_users() {
+    fn a_ready_mode_serves_and_the_old_is_kept_for_its_users() {
         let mut observed = Situation {
             wanted: Mode::HostPort,
             ..settled(Mode::NodeLocal)
@@ -281,14 +279,14 @@ mod tests {
     }
 
     #[test]
-    fn an_unused_path_is_held_and_then_removed() {
+    fn an_unused_route_is_held_and_then_removed() {
         let mut observed = Situation {
             users: BTreeMap::new(),
-            ..flipped()
+            ..after_a_cut_over()
         };
         let first = plan(&observed);
         assert_eq!(first.keep.get(&Mode::NodeLocal), Some(&Some(at(0))));
-        assert_eq!(first.look_again, Some(Duration::from_mins(1)));
+        assert_eq!(first.requeue_after, Some(Duration::from_mins(1)));
 
         observed.workloads.insert(Mode::NodeLocal, Some(at(0)));
         observed.now = at(59);
@@ -298,18 +296,18 @@ mod tests {
     }
 
     #[test]
-    fn a_user_that_comes_back_ends_the_hold() {
-        let mut observed = flipped();
+    fn a_new_user_ends_the_hold() {
+        let mut observed = after_a_cut_over();
         observed.workloads.insert(Mode::NodeLocal, Some(at(-3600)));
         assert_eq!(plan(&observed).keep.get(&Mode::NodeLocal), Some(&None));
     }
 
     #[test]
-    fn a_hold_of_zero_still_covers_the_time_a_flip_takes_to_arrive() {
+    fn a_hold_of_zero_still_covers_propagation() {
         let mut observed = Situation {
             users: BTreeMap::new(),
             hold_old: Duration::ZERO,
-            ..flipped()
+            ..after_a_cut_over()
         };
         observed.workloads.insert(Mode::NodeLocal, Some(at(-4)));
         assert!(plan(&observed).remove.is_empty());
@@ -326,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_port_waits_until_every_node_of_the_host_network_has_the_present_agent() {
+    fn a_host_port_waits_until_host_network_agents_are_updated() {
         let mut observed = handed_over();
         let waiting = plan(&observed);
         assert_eq!(waiting.first, Some(Mode::HostNetwork));
@@ -341,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_waits_for_a_host_network_nobody_uses_nor_once_the_host_port_stands() {
+    fn a_host_port_does_not_wait_for_an_unused_host_network() {
         let unused = Situation {
             serving: Some(Mode::NodeLocal),
             users: BTreeMap::new(),
@@ -360,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn going_back_is_at_once_since_the_old_workload_still_stands() {
+    fn switching_back_is_immediate_while_the_old_workload_exists() {
         let mut observed = settled(Mode::NodeLocal);
         observed.serving = Some(Mode::HostPort);
         observed.workloads.insert(Mode::HostPort, None);

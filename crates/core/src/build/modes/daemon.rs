@@ -9,10 +9,10 @@ use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, Toleration
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::Topology;
-use crate::build::quantity::no_nodes;
-use crate::build::{Placement, ValidAgent, agent_pod};
+use crate::build::agent_pod::{self, RenderInput};
+use crate::build::valid_agent::ValidAgent;
 use crate::names;
+use crate::quantity::no_nodes;
 use otelagent_api::Mode;
 
 /// How many nodes may be without, or with two, agents during an update, where the user does not say.
@@ -28,8 +28,6 @@ pub(super) enum Rollout {
 pub(super) struct Parts {
     /// The mode.
     pub(super) mode: Mode,
-    /// Where the agent listens.
-    pub(super) placement: Placement,
     /// The agent's container, complete.
     pub(super) container: Container,
     /// Volumes beside the agent's own.
@@ -42,10 +40,9 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Of a mode whose agents have networks of their own.
-    pub(super) fn of(topology: &dyn Topology, container: Container, rollout: Rollout) -> Self {
+    pub(super) fn of(mode: Mode, container: Container, rollout: Rollout) -> Self {
         Self {
-            mode: topology.mode(),
-            placement: topology.placement(),
+            mode,
             container,
             volumes: Vec::new(),
             host_network: false,
@@ -88,9 +85,10 @@ fn labels(agent: &ValidAgent, mode: Mode) -> BTreeMap<String, String> {
     labels
 }
 
-/// The vehicle of a node mode.
-pub(super) fn daemon_set(agent: &ValidAgent, name: String, parts: Parts) -> DaemonSet {
-    let mode = parts.mode;
+/// The agent workload of a node mode.
+pub(super) fn daemon_set(input: &RenderInput<'_>, parts: Parts) -> DaemonSet {
+    let (agent, mode) = (input.agent, parts.mode);
+    let name = names::agent_workload(&agent.name, mode.kebab());
     let strategy = update_strategy(agent, parts.rollout);
     DaemonSet {
         metadata: metadata(agent, mode, name),
@@ -99,7 +97,7 @@ pub(super) fn daemon_set(agent: &ValidAgent, name: String, parts: Parts) -> Daem
                 match_labels: Some(selector(agent, mode)),
                 ..LabelSelector::default()
             },
-            template: template(agent, parts, grace(agent, &strategy)),
+            template: template(input, parts, grace(agent, &strategy)),
             update_strategy: Some(strategy),
             ..DaemonSetSpec::default()
         }),
@@ -144,11 +142,12 @@ fn default_pull_policy(image: &str) -> &'static str {
 }
 
 /// The pod template, labelled with a hash over itself: "updated" is then read from a pod's labels.
-fn template(agent: &ValidAgent, mut parts: Parts, grace: u32) -> PodTemplateSpec {
+fn template(input: &RenderInput<'_>, mut parts: Parts, grace: u32) -> PodTemplateSpec {
+    let agent = input.agent;
     let user = agent.spec.agent.clone().unwrap_or_default();
     let mut labels = labels(agent, parts.mode);
     labels.insert(names::LABEL_INJECT.into(), "false".into());
-    let mut volumes = agent_pod::volumes(agent, parts.placement);
+    let mut volumes = agent_pod::volumes(input);
     volumes.extend(parts.volumes);
     parts.container.image_pull_policy.get_or_insert_with(|| {
         let image = parts.container.image.as_deref().unwrap_or_default();
@@ -173,7 +172,7 @@ fn template(agent: &ValidAgent, mut parts: Parts, grace: u32) -> PodTemplateSpec
         priority_class_name: user.priority_class_name,
         ..PodSpec::default()
     };
-    let annotations = agent_pod::annotations(agent, parts.placement);
+    let annotations = agent_pod::annotations(input.configuration);
     let digest = serde_json::to_string(&(&labels, &annotations, &spec)).unwrap_or_default();
     labels.insert(names::LABEL_TEMPLATE.into(), names::hash(&digest, 10));
     PodTemplateSpec {

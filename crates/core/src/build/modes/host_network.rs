@@ -7,10 +7,12 @@
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, ExecAction, Probe, Volume};
 
 use super::daemon::{Parts, Rollout, daemon_set};
-use super::{Topology, on_own_node, variables_only};
-use crate::build::{Environment, Object, Placement, ValidAgent, agent_pod};
+use super::topology::{Topology, on_own_node, variables_only};
+use crate::build::agent_pod::{self, RenderInput};
+use crate::build::environment::Environment;
+use crate::build::objects::Object;
+use crate::build::valid_agent::{Placement, ValidAgent};
 use crate::inject::Recipe;
-use crate::names;
 use otelagent_api::Mode;
 
 /// Volume and folder of the health socket.
@@ -28,8 +30,9 @@ impl Topology for HostNetwork {
         Placement::Host
     }
 
-    fn objects(&self, agent: &ValidAgent, environment: &Environment) -> Vec<Object> {
-        let mut container = agent_pod::container(agent, environment, self.placement());
+    fn objects(&self, input: &RenderInput<'_>) -> Vec<Object> {
+        let agent = input.agent;
+        let mut container = agent_pod::container(input);
         let mut volumes = Vec::new();
         let mut rollout = Rollout::Replace;
         if agent.own_image().is_none() {
@@ -63,22 +66,20 @@ impl Topology for HostNetwork {
         }
         let parts = Parts {
             mode: self.mode(),
-            placement: self.placement(),
             container,
             volumes,
             host_network: true,
             rollout,
         };
-        let name = names::agent_workload(&agent.name, self.mode().kebab());
-        vec![Object::DaemonSet(Box::new(daemon_set(agent, name, parts)))]
+        vec![Object::DaemonSet(Box::new(daemon_set(input, parts)))]
     }
 
     fn endpoint(&self, agent: &ValidAgent, environment: &Environment) -> String {
         on_own_node(agent, environment)
     }
 
-    fn recipe(&self, agent: &ValidAgent, environment: &Environment) -> Recipe {
-        let endpoint = self.endpoint(agent, environment);
-        variables_only(self.mode(), agent, &endpoint, true)
+    fn recipe(&self, input: &RenderInput<'_>) -> Recipe {
+        let endpoint = self.endpoint(input.agent, input.environment);
+        variables_only(self.mode(), input.agent, &endpoint, true)
     }
 }

@@ -4,10 +4,12 @@
 //! hang with the new pod Pending.
 
 use super::daemon::{Parts, Rollout, daemon_set};
-use super::{Topology, on_own_node, variables_only};
-use crate::build::{Environment, Object, Placement, ValidAgent, agent_pod};
+use super::topology::{Topology, on_own_node, variables_only};
+use crate::build::agent_pod::{self, RenderInput};
+use crate::build::environment::Environment;
+use crate::build::objects::Object;
+use crate::build::valid_agent::{Placement, ValidAgent};
 use crate::inject::Recipe;
-use crate::names;
 use otelagent_api::Mode;
 
 pub(super) struct HostPort;
@@ -21,21 +23,21 @@ impl Topology for HostPort {
         Placement::Pod
     }
 
-    fn objects(&self, agent: &ValidAgent, environment: &Environment) -> Vec<Object> {
-        let mut container = agent_pod::container(agent, environment, self.placement());
+    fn objects(&self, input: &RenderInput<'_>) -> Vec<Object> {
+        let agent = input.agent;
+        let mut container = agent_pod::container(input);
         container.ports = Some(agent_pod::ports(agent, true));
         container.readiness_probe = Some(agent_pod::health_probe(agent, 1, 2));
-        let parts = Parts::of(self, container, Rollout::Replace);
-        let name = names::agent_workload(&agent.name, self.mode().kebab());
-        vec![Object::DaemonSet(Box::new(daemon_set(agent, name, parts)))]
+        let parts = Parts::of(self.mode(), container, Rollout::Replace);
+        vec![Object::DaemonSet(Box::new(daemon_set(input, parts)))]
     }
 
     fn endpoint(&self, agent: &ValidAgent, environment: &Environment) -> String {
         on_own_node(agent, environment)
     }
 
-    fn recipe(&self, agent: &ValidAgent, environment: &Environment) -> Recipe {
-        let endpoint = self.endpoint(agent, environment);
-        variables_only(self.mode(), agent, &endpoint, true)
+    fn recipe(&self, input: &RenderInput<'_>) -> Recipe {
+        let endpoint = self.endpoint(input.agent, input.environment);
+        variables_only(self.mode(), input.agent, &endpoint, true)
     }
 }

@@ -7,10 +7,12 @@ use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::daemon::{Parts, Rollout, daemon_set, metadata, selector};
-use super::{Topology, variables_only};
-use crate::build::{Environment, Object, Placement, ValidAgent, agent_pod};
+use super::topology::{Topology, variables_only};
+use crate::build::agent_pod::{self, RenderInput};
+use crate::build::environment::Environment;
+use crate::build::objects::Object;
+use crate::build::valid_agent::{Placement, ValidAgent};
 use crate::inject::Recipe;
-use crate::names;
 use otelagent_api::{Mode, Routing};
 
 pub(super) struct NodeLocal;
@@ -24,14 +26,14 @@ impl Topology for NodeLocal {
         Placement::Pod
     }
 
-    fn objects(&self, agent: &ValidAgent, environment: &Environment) -> Vec<Object> {
-        let mut container = agent_pod::container(agent, environment, self.placement());
+    fn objects(&self, input: &RenderInput<'_>) -> Vec<Object> {
+        let agent = input.agent;
+        let mut container = agent_pod::container(input);
         container.ports = Some(agent_pod::ports(agent, false));
         container.readiness_probe = Some(agent_pod::health_probe(agent, 2, 2));
-        let parts = Parts::of(self, container, Rollout::Surge);
-        let name = names::agent_workload(&agent.name, self.mode().kebab());
+        let parts = Parts::of(self.mode(), container, Rollout::Surge);
         vec![
-            Object::DaemonSet(Box::new(daemon_set(agent, name, parts))),
+            Object::DaemonSet(Box::new(daemon_set(input, parts))),
             Object::Service(Box::new(service(agent))),
         ]
     }
@@ -43,9 +45,9 @@ impl Topology for NodeLocal {
         )
     }
 
-    fn recipe(&self, agent: &ValidAgent, environment: &Environment) -> Recipe {
-        let endpoint = self.endpoint(agent, environment);
-        variables_only(self.mode(), agent, &endpoint, false)
+    fn recipe(&self, input: &RenderInput<'_>) -> Recipe {
+        let endpoint = self.endpoint(input.agent, input.environment);
+        variables_only(self.mode(), input.agent, &endpoint, false)
     }
 }
 

@@ -6,8 +6,12 @@
 
 use k8s_openapi::api::core::v1::Container;
 
-use super::{Topology, variables_only};
-use crate::build::{Environment, Object, Placement, ValidAgent, agent_config, agent_pod};
+use super::topology::{Topology, variables_only};
+use crate::build::agent_config;
+use crate::build::agent_pod::{self, RenderInput};
+use crate::build::environment::Environment;
+use crate::build::objects::Object;
+use crate::build::valid_agent::{Placement, ValidAgent};
 use crate::inject::{Moved, Recipe};
 use crate::names;
 use otelagent_api::Mode;
@@ -26,7 +30,7 @@ impl Topology for Sidecar {
         Placement::Sidecar
     }
 
-    fn objects(&self, _: &ValidAgent, _: &Environment) -> Vec<Object> {
+    fn objects(&self, _: &RenderInput<'_>) -> Vec<Object> {
         Vec::new()
     }
 
@@ -34,32 +38,37 @@ impl Topology for Sidecar {
         format!("http://127.0.0.1:{}", agent.spec.ports.grpc)
     }
 
-    fn recipe(&self, agent: &ValidAgent, environment: &Environment) -> Recipe {
-        let at = |agent: &ValidAgent| Recipe {
-            annotations: agent_pod::annotations(agent, self.placement()),
-            sidecar: Some(json(&container(agent, environment))),
-            ..variables_only(
-                self.mode(),
-                agent,
-                &self.endpoint(agent, environment),
-                false,
-            )
-        };
-        let moved = agent.moved().map(|agent| at(&agent));
+    fn recipe(&self, input: &RenderInput<'_>) -> Recipe {
+        let moved = input.agent.moved().map(|agent| {
+            let configuration = agent_config::render(&agent, self.placement());
+            let recipe = self.at_its_ports(&RenderInput {
+                agent: &agent,
+                configuration: &configuration,
+                ..*input
+            });
+            Moved {
+                annotations: recipe.annotations,
+                sidecar: recipe.sidecar.unwrap_or_default(),
+                env: recipe.env,
+            }
+        });
         Recipe {
-            upstream_is_service: agent_config::sends_to_service(agent, self.placement()),
-            volumes: agent_pod::volumes(agent, self.placement())
-                .iter()
-                .map(json)
-                .collect(),
-            moved: moved.and_then(|moved| {
-                Some(Moved {
-                    annotations: moved.annotations,
-                    sidecar: moved.sidecar?,
-                    env: moved.env,
-                })
-            }),
-            ..at(agent)
+            upstream_is_service: input.configuration.sends_to_service,
+            volumes: agent_pod::volumes(input).iter().map(json).collect(),
+            moved,
+            ..self.at_its_ports(input)
+        }
+    }
+}
+
+impl Sidecar {
+    /// The parts of the recipe that depend on the agent's ports.
+    fn at_its_ports(&self, input: &RenderInput<'_>) -> Recipe {
+        let endpoint = self.endpoint(input.agent, input.environment);
+        Recipe {
+            annotations: agent_pod::annotations(input.configuration),
+            sidecar: Some(json(&container(input))),
+            ..variables_only(self.mode(), input.agent, &endpoint, false)
         }
     }
 }
@@ -68,8 +77,9 @@ fn json(value: &impl serde::Serialize) -> serde_json::Value {
     serde_json::to_value(value).unwrap_or_default()
 }
 
-fn container(agent: &ValidAgent, environment: &Environment) -> Container {
-    let mut container = agent_pod::container(agent, environment, Placement::Sidecar);
+fn container(input: &RenderInput<'_>) -> Container {
+    let agent = input.agent;
+    let mut container = agent_pod::container(input);
     container.restart_policy = Some("Always".into());
     // Declared, so that a clash with the application's own is seen before it breaks the pod; without
     // names, so that nobody's Service or monitor takes them up.

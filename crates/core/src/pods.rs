@@ -1,4 +1,4 @@
-//! Counting pods: injected, current, stale, missed, uncovered.
+//! Counts the pods of an `OtelAgent`: injected, current, stale, missed, uncovered; and says who owns them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,9 +6,6 @@ use std::fmt;
 use crate::inject::Selection;
 use crate::names;
 use otelagent_api::{Mode, PodCounts};
-
-/// How many owners a message names.
-const NAMED: usize = 3;
 
 /// One pod that is neither finished nor a mirror of a static one.
 #[derive(Clone, Debug)]
@@ -42,7 +39,7 @@ pub struct Controller {
     pub name: String,
 }
 
-/// What pods belong to: what a person would restart.
+/// What owns pods: what a person would restart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WorkloadRef {
     /// Its kind.
@@ -78,25 +75,25 @@ impl WorkloadRef {
 /// What new pods are given now.
 #[derive(Clone, Debug)]
 pub struct Serving<'a> {
-    /// Mode of the recipe in force.
+    /// Mode of the active recipe.
     pub mode: Mode,
-    /// Hash of the recipe in force.
+    /// Hash of the active recipe.
     pub recipe: &'a str,
 }
 
-/// Where agents are ready, so that a pod whose path leads nowhere is found.
+/// Where agents are ready, to find pods whose route ends at no agent.
 #[derive(Clone, Debug, Default)]
 pub struct Coverage {
-    /// Nodes that are Ready. On one that is down nobody sends anything.
+    /// Nodes that are Ready. On a node that is down no application sends anything.
     pub nodes: BTreeSet<String>,
     /// By mode, nodes with a ready agent.
     pub ready: BTreeMap<Mode, BTreeSet<String>>,
-    /// Modes in which an agent of any node will do.
+    /// Modes whose Service may use an agent of another node.
     pub anywhere: BTreeSet<Mode>,
 }
 
 impl Coverage {
-    /// Whether a pod that was born with a mode finds an agent from its node.
+    /// Whether a pod that was created with a mode reaches an agent from its node.
     fn covers(&self, mode: Mode, node: &str) -> bool {
         if !mode.on_nodes() || !self.nodes.contains(node) {
             return true;
@@ -107,14 +104,14 @@ impl Coverage {
     }
 }
 
-/// What was counted, and who holds what is not current.
+/// The counts, and the owners of pods that are not current.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodReport {
     /// The numbers.
     pub counts: PodCounts,
-    /// Live pods by mode, terminating ones included: they still use their path.
+    /// Live pods by mode, terminating ones included: they still use their route.
     pub users: BTreeMap<Mode, usize>,
-    /// Of the injected pods, ready ones by mode: what a sidecar's readiness is read from.
+    /// Of the injected pods, ready ones by mode. A sidecar is as ready as its pod.
     pub ready: BTreeMap<Mode, i32>,
     /// Owners of stale pods, with their number.
     pub stale: BTreeMap<WorkloadRef, usize>,
@@ -130,9 +127,8 @@ pub struct PodReport {
 
 /// Counts the pods of one `OtelAgent`, known by `label`.
 ///
-/// `selection` and `exclusions` say which pods should be injected; system namespaces must have been
-/// left out by the caller. Terminating pods use their path but are neither stale nor missed: nobody
-/// needs to act on them.
+/// `selection` and `exclusions` say which pods should be injected; the caller leaves out system namespaces.
+/// Terminating pods use their route but are neither stale nor missed: they need no action.
 pub fn count<'a>(
     label: &str,
     serving: Option<&Serving<'_>>,
@@ -204,8 +200,8 @@ fn is_selected(pod: &LivePod<'_>, selection: Option<&Selection>, exclusions: &[S
     selection.is_some_and(matches) && !exclusions.iter().any(matches)
 }
 
-/// Whom a person would look for, as in `Deployment shop/cart`: the `Deployment` behind a `ReplicaSet`,
-/// else the controller, else the pod itself.
+/// The owner a person knows: the `Deployment` behind a `ReplicaSet`, else the controller, else the pod
+/// itself.
 fn owner(pod: &LivePod<'_>) -> WorkloadRef {
     let owner = |api_version: &str, kind: &str, name: &str| WorkloadRef {
         api_version: api_version.into(),
@@ -223,21 +219,6 @@ fn owner(pod: &LivePod<'_>) -> WorkloadRef {
             owner(&controller.api_version, "Deployment", name)
         }
         _ => owner(&controller.api_version, &controller.kind, &controller.name),
-    }
-}
-
-/// The first few owners as a person reads them: `Deployment shop/cart: 3, Pod shop/one: 1 and 2 more`.
-pub(super) fn name_owners(owners: &BTreeMap<WorkloadRef, usize>) -> String {
-    let named: Vec<String> = owners
-        .iter()
-        .take(NAMED)
-        .map(|(owner, pods)| format!("{owner}: {pods}"))
-        .collect();
-    let rest = owners.len().saturating_sub(NAMED);
-    if rest == 0 {
-        named.join(", ")
-    } else {
-        format!("{} and {rest} more", named.join(", "))
     }
 }
 
@@ -265,7 +246,7 @@ mod tests {
         Controller {
             kind: kind.into(),
             name: name.into(),
-            ..Controller::default()
+            api_version: "apps/v1".into(),
         }
     }
 
@@ -318,12 +299,13 @@ mod tests {
                 (0, 1),
                 "{mode} {recipe}"
             );
-            assert_eq!(name_owners(&report.stale), "Deployment shop/cart: 1");
+            let owner = WorkloadRef::of_shop("Deployment", "cart");
+            assert_eq!(report.stale, BTreeMap::from([(owner, 1)]));
         }
     }
 
     #[test]
-    fn a_selected_pod_without_a_mark_is_missed_unless_it_opted_out_or_is_going() {
+    fn a_selected_pod_without_label_is_missed_unless_opted_out_or_terminating() {
         assert_eq!(count_one(&[], false).counts.missed, 1);
         assert_eq!(
             count_one(&[(names::LABEL_INJECT, "false")], false)
@@ -381,11 +363,11 @@ mod tests {
         assert!(!coverage.covers(Mode::HostPort, "n2"), "on another node");
         assert!(!coverage.covers(Mode::HostNetwork, "n1"), "of another mode");
         assert!(coverage.covers(Mode::Sidecar, "n2"), "it has its own");
-        assert!(coverage.covers(Mode::HostPort, "n3"), "down: nobody sends");
+        assert!(coverage.covers(Mode::HostPort, "n3"), "down: no pod sends");
     }
 
     #[test]
-    fn an_agent_of_any_node_will_do_where_the_service_leaves_the_node() {
+    fn any_nodes_agent_covers_pods_when_the_service_may_leave_the_node() {
         let mut coverage = covered_on("n1", &[Mode::NodeLocal]);
         coverage.anywhere.insert(Mode::NodeLocal);
         assert!(coverage.covers(Mode::NodeLocal, "n2"));
@@ -394,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn an_uncovered_pod_is_counted_beside_being_current_or_stale_and_its_owner_named() {
+    fn an_uncovered_pod_counts_as_current_or_stale_too() {
         let injected = labels(&[
             (names::LABEL_AGENT, "a.b"),
             (names::LABEL_MODE, "HostPort"),
@@ -420,12 +402,13 @@ mod tests {
         let pods = [pod(Some("n1")), pod(Some("n2")), pod(None)];
         let report = count("a.b", Some(&serving), None, &[], &coverage, pods);
         assert_eq!((report.counts.current, report.counts.uncovered), (3, 1));
-        assert_eq!(name_owners(&report.uncovered), "StatefulSet shop/db: 1");
+        let owner = WorkloadRef::of_shop("StatefulSet", "db");
+        assert_eq!(report.uncovered, BTreeMap::from([(owner, 1)]));
         assert_eq!(report.uncovered_nodes, BTreeSet::from(["n2".to_owned()]));
     }
 
     #[test]
-    fn of_stale_pods_those_that_only_have_an_older_configuration_are_told_apart() {
+    fn stale_pods_of_the_serving_mode_are_outdated() {
         let born_with = |mode| {
             count_one(
                 &[
@@ -441,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminating_pod_still_uses_its_path() {
+    fn a_terminating_pod_still_uses_its_route() {
         let report = count_one(
             &[
                 (names::LABEL_AGENT, "a.b"),

@@ -1,0 +1,158 @@
+//! An `OtelAgent` that has passed validation, with every value parsed.
+
+use std::time::Duration;
+
+use super::environment::Environment;
+use super::ownership::ObjectOwner;
+use crate::inject::Selection;
+use crate::names;
+use crate::quantity::MaxUnready;
+use otelagent_api::{Mode, OtelAgentSpec, Restart};
+
+/// An `OtelAgent` whose spec is valid. Only [`validate`](super::validate()) makes one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidAgent {
+    /// Namespace of the object.
+    pub namespace: String,
+    /// Name of the object; a DNS label of at most [`names::MAX_NAME`] characters.
+    pub name: String,
+    /// Uid of the object.
+    pub uid: String,
+    /// What the user wrote, for the fields that need no parsing.
+    pub spec: OtelAgentSpec,
+    /// How long telemetry may wait for company.
+    pub flush_interval: Duration,
+    /// Bytes at which a batch is sent at once.
+    pub batch_bytes: u64,
+    /// Bytes of telemetry kept in memory, where the user said so.
+    pub memory_bytes: Option<u64>,
+    /// Bytes of telemetry kept on disk, where there is a queue on disk.
+    pub disk_bytes: Option<u64>,
+    /// How long one upstream request may take.
+    pub export_timeout: Duration,
+    /// How long SDKs hold telemetry.
+    pub sdk_flush: Duration,
+    /// How long an unused path stays.
+    pub hold_old: Duration,
+    /// How many nodes may be without a ready agent when a path is taken into use.
+    pub max_unready: MaxUnready,
+    /// Which pods are injected; `None` where no workloads are selected.
+    pub selection: Option<Selection>,
+    /// The agent's own ports.
+    pub own_ports: OwnPorts,
+    /// The agent's configuration in the wanted mode. Validation renders it, and no other module can make a
+    /// `ValidAgent`.
+    pub(super) configuration: Option<AgentConfiguration>,
+}
+
+/// Which addresses the agent listens on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// Loopback of an application's pod.
+    Sidecar,
+    /// The address of a pod of its own.
+    Pod,
+    /// The address of the node.
+    Host,
+}
+
+/// The agent's configuration for one placement, and what its container needs to know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AgentConfiguration {
+    /// Where the agent listens.
+    pub(super) placement: Placement,
+    /// The text, as YAML.
+    pub(super) text: String,
+    /// The queues on disk.
+    pub(super) disk_queues: DiskQueues,
+    /// Whether an exporter names a Service as `name.namespace.svc`, which a pod that does not search the
+    /// cluster's domain cannot resolve.
+    pub(super) sends_to_service: bool,
+}
+
+/// The queues on disk, as they are after the user's overlay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct DiskQueues {
+    /// How many there are.
+    pub(super) count: u64,
+    /// Bytes their files may take together.
+    pub(super) bytes: u64,
+}
+
+/// Ports that the agent takes beside those for applications.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnPorts {
+    /// Of its health endpoint.
+    pub health: u16,
+    /// Of its metrics.
+    pub metrics: u16,
+}
+
+impl OwnPorts {
+    /// The collector's defaults. The CRD's rules refuse them as ports for applications.
+    pub(super) const DEFAULT: Self = Self {
+        health: 13133,
+        metrics: 8888,
+    };
+}
+
+impl ValidAgent {
+    /// The mode asked for.
+    pub fn wanted(&self) -> Mode {
+        self.spec.mode
+    }
+
+    /// Value of the labels that stand for this object.
+    pub fn label(&self) -> String {
+        names::agent_label(&self.namespace, &self.name)
+    }
+
+    /// As its objects name it.
+    pub fn owner(&self) -> ObjectOwner {
+        ObjectOwner {
+            uid: self.uid.clone(),
+            name: self.name.clone(),
+            label: self.label(),
+        }
+    }
+
+    /// Image of the agent.
+    pub fn image<'a>(&'a self, environment: &'a Environment) -> &'a str {
+        self.own_image().unwrap_or(&environment.agent_image)
+    }
+
+    /// How many workloads may be restarted at a time; 0 where they are left alone.
+    pub fn at_a_time(&self) -> usize {
+        let workloads = self.spec.workloads.as_ref();
+        workloads
+            .filter(|workloads| workloads.restart == Restart::Rolling)
+            .map_or(0, |workloads| {
+                workloads.max_concurrent_restarts.unwrap_or(1) as usize
+            })
+    }
+
+    /// The same agent at other ports, by some ten thousand higher; `None` where there are none so high.
+    pub fn moved(&self) -> Option<Self> {
+        let ports = &self.spec.ports;
+        let by = (1..=5).map(|n| n * 10_000).find(|by| {
+            [ports.grpc, ports.http]
+                .iter()
+                .all(|port| port.checked_add(*by).is_some())
+        })?;
+        let mut moved = self.clone();
+        moved.spec.ports.grpc += by;
+        moved.spec.ports.http += by;
+        moved.own_ports.health += by;
+        moved.own_ports.metrics += by;
+        moved.configuration = None;
+        Some(moved)
+    }
+
+    /// The user's own image, which need not be the bundled agent.
+    pub fn own_image(&self) -> Option<&str> {
+        self.spec
+            .agent
+            .as_ref()
+            .and_then(|agent| agent.image.as_deref())
+    }
+}

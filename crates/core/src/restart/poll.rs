@@ -1,0 +1,124 @@
+//! Whether a restart would help now, and which workloads to read next.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::{State, Verdict, Workload, is_restartable};
+use crate::pods::{PodReport, WorkloadRef};
+use crate::switching::{PROPAGATION, WorkloadState, remaining};
+use otelagent_api::Mode;
+
+/// What pods that are created now are given: it decides whether a restart helps.
+#[derive(Clone, Copy, Debug)]
+pub struct NewPods<'a> {
+    /// The moment of observation.
+    pub now: Timestamp,
+    /// The mode asked for.
+    pub wanted: Mode,
+    /// The serving mode.
+    pub serving: Option<Mode>,
+    /// The agent workload of the serving mode; `None` for mode Sidecar.
+    pub agents: Option<&'a WorkloadState>,
+    /// Whether injection is active.
+    pub are_injected: bool,
+    /// Since when the recipe is active.
+    pub bound_at: Option<Timestamp>,
+}
+
+impl NewPods<'_> {
+    /// Why no workload is restarted now: new pods would be no better than the old ones.
+    pub fn block_all(&self) -> Option<&'static str> {
+        if !self.are_injected {
+            Some("injection is not active")
+        } else if self.serving != Some(self.wanted) {
+            Some("the wanted mode does not serve yet")
+        } else if !self.agents.is_none_or(WorkloadState::is_ready_everywhere) {
+            Some("agents are not ready on every node")
+        } else if self
+            .bound_at
+            .is_none_or(|at| remaining(at, self.now, PROPAGATION).is_some())
+        {
+            Some("some API server may not have the new recipe yet")
+        } else {
+            None
+        }
+    }
+
+    /// Candidates that a restart would not help now, and why: their pods are only uncovered, and new pods
+    /// may land on a node without a ready agent too (`switchover.maxUnready`).
+    pub fn blocked(&self, pods: &PodReport) -> BTreeMap<WorkloadRef, String> {
+        let are_everywhere = |agents: &WorkloadState| agents.waiting_for().is_empty();
+        if self.agents.is_none_or(are_everywhere) {
+            return BTreeMap::new();
+        }
+        let behind =
+            |owner: &WorkloadRef| pods.stale.contains_key(owner) || pods.missed.contains_key(owner);
+        let why = "not every node has a ready agent, so new pods may be uncovered too";
+        let owners = pods.uncovered.keys().filter(|owner| !behind(owner));
+        owners
+            .map(|owner| (owner.clone(), why.to_owned()))
+            .collect()
+    }
+}
+
+/// Which candidates to read now, at most `most`. Reading starts after the candidate that was read last, so
+/// that every one has its turn. While the limit of restarts is reached, only candidates without a verdict
+/// are read.
+pub fn next_to_poll<'a>(
+    candidates: &'a BTreeSet<WorkloadRef>,
+    known: &BTreeMap<WorkloadRef, Verdict>,
+    marked: &[Workload],
+    at_a_time: usize,
+    last: Option<&WorkloadRef>,
+    most: usize,
+) -> Vec<&'a WorkloadRef> {
+    let under_way = marked
+        .iter()
+        .filter(|workload| workload.state != State::Settled);
+    let full = under_way.count() >= at_a_time;
+    let (after, before): (Vec<&WorkloadRef>, Vec<&WorkloadRef>) = candidates
+        .iter()
+        .filter(|owner| is_restartable(owner) && !(full && known.contains_key(owner)))
+        .partition(|owner| last.is_none_or(|last| *owner > last));
+    after.into_iter().chain(before).take(most).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(name: &str) -> WorkloadRef {
+        WorkloadRef::of_shop("Deployment", name)
+    }
+
+    fn names(owners: &[&WorkloadRef]) -> String {
+        owners.iter().map(|owner| owner.name.as_str()).collect()
+    }
+
+    #[test]
+    fn every_candidate_is_read_in_turn_and_only_unknown_ones_at_the_limit() {
+        let mut candidates: BTreeSet<WorkloadRef> = ["a", "b", "c", "d"].map(owner).into();
+        candidates.insert(WorkloadRef {
+            kind: "Pod".into(),
+            api_version: "v1".into(),
+            ..owner("bare")
+        });
+        let (b, nothing) = (owner("b"), BTreeMap::new());
+        let first = next_to_poll(&candidates, &nothing, &[], 1, None, 2);
+        assert_eq!(names(&first), "ab");
+        let then = next_to_poll(&candidates, &nothing, &[], 1, Some(&b), 3);
+        assert_eq!(names(&then), "cda");
+
+        let rolls = Workload {
+            owner: owner("z"),
+            state: State::Unsettled("its rollout is in progress".into()),
+            not_restartable: None,
+            restarted_for: None,
+            guards: Vec::new(),
+        };
+        let known = BTreeMap::from([(b, Verdict::Stuck)]);
+        let meanwhile = next_to_poll(&candidates, &known, &[rolls], 1, None, 9);
+        assert_eq!(names(&meanwhile), "acd");
+    }
+}

@@ -1,0 +1,56 @@
+//! What every condition is made of: a status, a reason and a message of a readable length.
+
+use std::collections::BTreeMap;
+
+use crate::pods::WorkloadRef;
+
+/// How many items a message names.
+const NAMED: usize = 3;
+
+/// A condition before it has a type and a time.
+pub(super) struct Assessment {
+    pub(super) status: bool,
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+pub(super) fn assess(status: bool, reason: &'static str, message: impl Into<String>) -> Assessment {
+    Assessment {
+        status,
+        reason,
+        message: message.into(),
+    }
+}
+
+/// The first few items, and how many more there are.
+pub(super) fn first_few(all: &[String], separator: &str) -> String {
+    let named = all[..all.len().min(NAMED)].join(separator);
+    match all.len().saturating_sub(NAMED) {
+        0 => named,
+        rest => format!("{named} and {rest} more"),
+    }
+}
+
+/// The first few owners of pods: `Deployment shop/cart: 3, Pod shop/one: 1 and 2 more`.
+pub(super) fn name_owners(owners: &BTreeMap<WorkloadRef, usize>) -> String {
+    let named: Vec<String> = owners
+        .iter()
+        .map(|(owner, pods)| format!("{owner}: {pods}"))
+        .collect();
+    first_few(&named, ", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_beyond_the_third_are_counted() {
+        let owner = |name: &str| (WorkloadRef::of_shop("Deployment", name), 2);
+        let owners = BTreeMap::from(["a", "b", "c", "d", "e"].map(owner));
+        assert_eq!(
+            name_owners(&owners),
+            "Deployment shop/a: 2, Deployment shop/b: 2, Deployment shop/c: 2 and 2 more"
+        );
+    }
+}
