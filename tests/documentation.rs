@@ -179,7 +179,8 @@ fn after<'a>(source: &'a str, piece: &str) -> BTreeSet<&'a str> {
 #[test]
 fn the_documented_condition_reasons_are_those_of_the_code() {
     let page = text("docs/status.md");
-    let folders = ["src", "crates/core/src"].map(|folder| source(&repository().join(folder)));
+    let folders = ["src", "crates/core/src", "crates/webhook/src"]
+        .map(|folder| source(&repository().join(folder)));
     let errors = source(&repository().join("src/controller/error.rs"));
     let source = folders.concat();
     let tables = page
