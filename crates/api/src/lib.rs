@@ -1,7 +1,7 @@
-//! Pure. What users write and read: the `OtelAgent` object, its schema and its status.
+//! The API: the `OtelAgent` object, its schema and its status.
 //!
-//! Only shapes, bounds and the rules an API server can check by itself. What a field makes happen is
-//! decided in `desired` and `switching`, which this room must not know.
+//! This crate defines types, bounds and the rules that an API server can check. What a field does is decided
+//! in `otelagent-core`.
 
 mod mode;
 mod rules;
@@ -14,18 +14,18 @@ pub use selector::{Operator, Requirement, Selector};
 pub use spec::*;
 pub use status::*;
 
-// What reads an object and its durations, so that pure crates need no crate that can also be a client.
+// Re-exported so that other crates can read objects and durations without the client crate.
 pub use kube::ResourceExt;
 pub use kube::core::Duration as KubeDuration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-/// The `CustomResourceDefinition` as it is shipped. Descriptions are unwrapped: a source file's line
-/// breaks would otherwise stand in the middle of `kubectl explain`.
+/// The `CustomResourceDefinition` as YAML, as `crds/` ships it. Line breaks of the source are removed from
+/// descriptions, since `kubectl explain` would print them.
 ///
 /// # Errors
-/// When the derived definition does not serialize, which a test would show first.
+/// If the derived definition does not serialize.
 pub fn crd_yaml() -> Result<String, Box<dyn std::error::Error>> {
     let mut crd = serde_json::to_value(OtelAgent::crd())?;
     unwrap_descriptions(&mut crd);

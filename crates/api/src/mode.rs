@@ -5,14 +5,14 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// Where the agent runs and how applications reach it (design §2).
+/// Where the agent runs and how applications reach it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Mode {
     /// A native sidecar in each pod, reached over loopback.
     Sidecar,
-    /// A `DaemonSet` with `hostPort`, reached over the address of the node.
+    /// A `DaemonSet` with `hostPort`, reached by the address of the node.
     HostPort,
-    /// A `DaemonSet` on the host network, reached over the address of the node.
+    /// A `DaemonSet` on the host network, reached by the address of the node.
     HostNetwork,
     /// A `DaemonSet` behind a Service that keeps traffic on the node.
     NodeLocal,
@@ -27,7 +27,7 @@ impl Mode {
         Self::NodeLocal,
     ];
 
-    /// The word users write.
+    /// The name in specs and labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sidecar => "Sidecar",
@@ -37,7 +37,7 @@ impl Mode {
         }
     }
 
-    /// The word in names of objects.
+    /// The name in names of objects.
     pub fn kebab(self) -> &'static str {
         match self {
             Self::Sidecar => "sidecar",
@@ -47,12 +47,12 @@ impl Mode {
         }
     }
 
-    /// The mode a label value names, if any.
+    /// The mode that a label's value names, if any.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|mode| mode.as_str() == text)
     }
 
-    /// Whether the vehicle is a `DaemonSet` of its own, not a container in each pod.
+    /// Whether the agent workload is a `DaemonSet` and not a container in each pod.
     pub fn on_nodes(self) -> bool {
         self != Self::Sidecar
     }
@@ -64,8 +64,8 @@ impl fmt::Display for Mode {
     }
 }
 
-/// No `enum` in the schema: the API server would answer "unsupported value" before any rule could say
-/// why `NodePort` is refused. A rule lists the values instead.
+/// The schema has no `enum`: the API server would answer "unsupported value" before a rule could say why
+/// `NodePort` is refused. A rule lists the values instead.
 impl JsonSchema for Mode {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "Mode".into()
@@ -79,8 +79,8 @@ impl JsonSchema for Mode {
                 {
                     "rule": "self != 'NodePort'",
                     "message": "NodePort is not offered: it is for traffic from outside the cluster and does not keep \
-                                telemetry on the node; use NodeLocal (a node-local Service), or HostPort to reach the \
-                                agent by the node's address",
+                                telemetry on the node; use NodeLocal (a node-local Service), or HostPort (the node's \
+                                address)",
                 },
                 {
                     "rule": "self in ['Sidecar', 'HostPort', 'HostNetwork', 'NodeLocal', 'NodePort']",

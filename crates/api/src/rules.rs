@@ -1,4 +1,4 @@
-//! Schemas that more than one field shares: durations, sizes, references.
+//! Schemas that several fields share: durations, sizes, references.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
@@ -28,12 +28,12 @@ pub(super) fn duration_or_zero(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// A number of bytes as Kubernetes writes it, at least 64 KiB and at most 1 TiB.
+/// A quantity of bytes from 64 KiB to 1 TiB.
 pub(super) fn size(_: &mut SchemaGenerator) -> Schema {
     size_from("64Ki")
 }
 
-/// The same, at least 16 MiB: the files of three signals need room to breathe.
+/// A quantity of bytes from 16 MiB to 1 TiB: the files of three signals need that much.
 pub(super) fn disk_size(_: &mut SchemaGenerator) -> Schema {
     size_from("16Mi")
 }
@@ -52,7 +52,7 @@ fn size_from(least: &str) -> Schema {
     })
 }
 
-/// A number of nodes: a count or a percentage, as rollouts take it. The count fits 32 bits.
+/// A number of nodes: a count or a percentage, as rollouts take it.
 pub(super) fn nodes(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,
@@ -76,7 +76,7 @@ pub(super) fn object_name(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// A label's or taint's key: a name of at most 63 characters, and a DNS subdomain before it if need be.
+/// A label's or taint's key: a name of at most 63 characters, with an optional DNS subdomain before it.
 pub(super) fn label_key(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
@@ -102,7 +102,7 @@ pub(super) fn label_value(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Labels, all of which must be there.
+/// Labels, all of which must be present.
 pub(super) fn labels(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
@@ -115,7 +115,7 @@ pub(super) fn labels(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// The rule that a request is not above its limit, where both are there.
+/// The rule that a request is not above its limit, if both are set.
 pub(super) fn within_limit(amount: &str) -> String {
     let has = |side: &str| format!("has(self.{side}) && has(self.{side}.{amount})");
     format!(

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Selector {
-    /// Labels that must be there with exactly these values.
+    /// Labels that must be present with exactly these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(length(max = 16), extend("maxProperties" = 16))]
     pub match_labels: BTreeMap<String, String>,
@@ -33,7 +33,7 @@ pub struct Requirement {
     pub key: String,
     /// In, `NotIn`, Exists or `DoesNotExist`.
     pub operator: Operator,
-    /// The values of In and `NotIn`.
+    /// Values to compare with. Only for In and `NotIn`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
     pub values: Vec<String>,
@@ -42,11 +42,11 @@ pub struct Requirement {
 /// How a requirement compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Operator {
-    /// The label is there with one of the values.
+    /// The label is present with one of the values.
     In,
     /// The label is absent or has none of the values.
     NotIn,
-    /// The label is there.
+    /// The label is present.
     Exists,
     /// The label is absent.
     DoesNotExist,

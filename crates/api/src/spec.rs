@@ -1,9 +1,9 @@
-//! `OtelAgent.spec`: how telemetry leaves application pods for the first hop (design §3).
+//! `OtelAgent.spec`: how telemetry leaves application pods for the first hop.
 //!
-//! Defaults that users build on stand in the schema; tuning defaults are the controller's, since they
-//! may improve. Every list, map and string is bounded, so the rules have a known cost.
+//! Defaults that users rely on are in the schema; defaults for tuning are the controller's, since they may
+//! improve. Every list, map and string is bounded, so that the rules have a known cost.
 
-#![allow(unreachable_pub)] // the derive repeats the struct in a private place
+#![allow(unreachable_pub)] // the derive repeats the struct in a private module
 
 use std::collections::BTreeMap;
 
@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Mode, OtelAgentStatus, Selector, rules};
 
-/// An `OtelAgent` puts an OpenTelemetry agent next to every selected application and tells the
-/// application where it is.
+/// An `OtelAgent` puts an OpenTelemetry agent next to every selected application and gives the
+/// application its endpoint.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "otelagent.dev",
@@ -27,51 +27,51 @@ use super::{Mode, OtelAgentStatus, Selector, rules};
     namespaced,
     status = "OtelAgentStatus",
     derive = "PartialEq",
-    doc = "OtelAgent puts an OpenTelemetry agent next to every selected application and tells the application where it is.",
-    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode", description = "The mode asked for"),
-    printcolumn(name = "Serving", type_ = "string", json_path = ".status.mode", description = "The mode new pods are given now"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether a pod created now would be served"),
-    printcolumn(name = "Pods", type_ = "integer", json_path = ".status.pods.injected", description = "Live pods that use this agent"),
-    printcolumn(name = "Stale", type_ = "integer", json_path = ".status.pods.stale", description = "Of these, pods with an older mode or configuration"),
-    printcolumn(name = "Missed", type_ = "integer", json_path = ".status.pods.missed", description = "Live pods that should use this agent and do not"),
-    printcolumn(name = "Uncovered", type_ = "integer", json_path = ".status.pods.uncovered", priority = 1, description = "Live pods on nodes where no agent of their mode is ready"),
+    doc = "OtelAgent puts an OpenTelemetry agent next to every selected application and gives the application its endpoint.",
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode", description = "The wanted mode"),
+    printcolumn(name = "Serving", type_ = "string", json_path = ".status.mode", description = "The mode that new pods use"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether new pods reach an agent"),
+    printcolumn(name = "Pods", type_ = "integer", json_path = ".status.pods.injected", description = "Running pods that use this agent"),
+    printcolumn(name = "Stale", type_ = "integer", json_path = ".status.pods.stale", description = "Running pods that use this agent with an older mode or configuration"),
+    printcolumn(name = "Missed", type_ = "integer", json_path = ".status.pods.missed", description = "Running pods that should use this agent and do not"),
+    printcolumn(name = "Uncovered", type_ = "integer", json_path = ".status.pods.uncovered", priority = 1, description = "Running pods on nodes without a ready agent of their mode"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoint", priority = 1, description = "Where applications send telemetry"),
     printcolumn(name = "Upstream", type_ = "string", json_path = ".spec.export.endpoint", priority = 1, description = "Where the agent sends telemetry"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1, description = "Why it is ready or not"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1, description = "Why new pods reach an agent or not"),
     validation = Rule::new("self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
         .message("the name becomes the name of a Service: use at most 40 lower-case letters, digits and '-', starting with a letter"),
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.hostMetadata) || !self.hostMetadata || !has(self.nodeLocal) || self.nodeLocal.routing != 'Prefer'")
-    .message("hostMetadata with nodeLocal.routing Prefer is refused: telemetry may pass through an agent of another node, which would stamp its own name on it; use routing Require, or hostMetadata false"))]
+    .message("hostMetadata with nodeLocal.routing Prefer is refused: an agent of another node would stamp its own name on it; use routing Require, or hostMetadata false"))]
 #[x_kube(validation = Rule::new("self.mode != 'HostPort' || !has(self.agent) || !has(self.agent.updateStrategy) || !has(self.agent.updateStrategy.maxSurge) || string(self.agent.updateStrategy.maxSurge) in ['0', '0%']")
-    .message("agent.updateStrategy.maxSurge cannot be used with mode HostPort: two agents cannot hold one host port, so the new one would stay Pending; use maxUnavailable"))]
+    .message("agent.updateStrategy.maxSurge cannot be used with mode HostPort: two agents cannot use one host port, so the new one would stay Pending; use maxUnavailable"))]
 #[x_kube(validation = Rule::new("self.mode != 'HostPort' || !has(self.agent) || !has(self.agent.updateStrategy) || !has(self.agent.updateStrategy.maxUnavailable) || !(string(self.agent.updateStrategy.maxUnavailable) in ['0', '0%'])")
-    .message("agent.updateStrategy.maxUnavailable must be above zero with mode HostPort: the old agent goes before the new one can have the node's port"))]
+    .message("agent.updateStrategy.maxUnavailable must be above zero with mode HostPort: the old agent must release the node's port before the new one can use it"))]
 #[x_kube(validation = Rule::new("!has(self.ports) && !has(oldSelf.ports) || has(self.ports) && has(oldSelf.ports) && self.ports == oldSelf.ports")
-    .message("ports cannot change: running pods keep the address they were born with; create a second OtelAgent with the new ports and move the workloads to it"))]
+    .message("ports cannot change: running pods keep the address they were created with; create a second OtelAgent with the new ports and move the workloads to it"))]
 pub struct OtelAgentSpec {
     /// Where the agent runs and how applications reach it: NodeLocal (a DaemonSet behind a node-local
     /// Service, the usual choice), Sidecar (a native sidecar in each pod), HostPort or HostNetwork (a
-    /// DaemonSet reached by the node's address). May be changed at any time: pods that run keep the
-    /// path they were born with until they are replaced.
+    /// DaemonSet reached by the node's address). May change at any time: running pods keep the mode they
+    /// were created with until they are replaced.
     pub mode: Mode,
     /// Settings of mode NodeLocal.
     #[serde(default)]
     pub node_local: NodeLocal,
-    /// Ports on which applications reach the agent. Both take both protocols. Cannot change later.
+    /// Ports on which applications reach the agent. Both ports accept both protocols. Cannot be changed.
     #[serde(default)]
     pub ports: Ports,
     /// Where and how the agent forwards telemetry.
     pub export: Export,
-    /// How small requests are merged into large ones.
+    /// How the agent merges small requests into large ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<Batch>,
-    /// What is kept while the upstream is away.
+    /// How much telemetry the agent keeps while the upstream is unavailable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub buffer: Option<Buffer>,
-    /// Resource attributes added to all telemetry that does not carry them already.
+    /// Resource attributes that the agent adds to telemetry that does not carry them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64), schema_with = "attribute_map")]
     pub resource_attributes: BTreeMap<String, String>,
@@ -79,17 +79,17 @@ pub struct OtelAgentSpec {
     /// carry them. Refused together with nodeLocal.routing Prefer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_metadata: Option<bool>,
-    /// Which pods are told to use this agent. Absent: none; the endpoint is in status.
+    /// Which pods get this agent's endpoint. If absent: none; use status.endpoint to configure applications.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workloads: Option<Workloads>,
-    /// What happens to the old path after a change of mode.
+    /// What happens to the old agents and their endpoint after a change of mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switchover: Option<Switchover>,
-    /// The agent's image, size and placement.
+    /// The agent's image, resources and scheduling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
-    /// OpenTelemetry Collector configuration laid over the generated one: maps are merged, lists and
-    /// scalars replaced.
+    /// OpenTelemetry Collector configuration merged over the generated one: maps are merged, lists and
+    /// scalars are replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "free_form")]
     pub config: Option<serde_json::Map<String, serde_json::Value>>,
@@ -100,19 +100,19 @@ pub struct OtelAgentSpec {
 #[schemars(extend("default" = {}))]
 pub struct NodeLocal {
     /// Require: only the agent of the pod's own node (internalTrafficPolicy Local). Prefer: that
-    /// agent while it is ready, else another node's (trafficDistribution PreferSameNode, servers
-    /// from 1.34).
+    /// agent while it is ready, else another node's (trafficDistribution PreferSameNode; needs
+    /// Kubernetes 1.34).
     #[serde(default)]
     pub routing: Routing,
 }
 
-/// How strictly a node-local Service stays on the node.
+/// How strictly a node-local Service keeps traffic on the node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Routing {
     /// Only the agent of the same node.
     #[default]
     Require,
-    /// The agent of the same node if there is one, else another.
+    /// The agent of the same node if it is ready, else another.
     Prefer,
 }
 
@@ -124,11 +124,11 @@ pub enum Routing {
      "message": "ports 8888 and 13133 are the agent's own (metrics and health); choose others"},
 ]))]
 pub struct Ports {
-    /// The port SDKs use for OTLP/gRPC by default.
+    /// Port for OTLP/gRPC. SDKs use 4317 by default.
     #[serde(default = "default_grpc")]
     #[schemars(range(min = 1024, max = 65535), extend("format" = "int32"))]
     pub grpc: u16,
-    /// The port SDKs use for OTLP/HTTP by default.
+    /// Port for OTLP/HTTP. SDKs use 4318 by default.
     #[serde(default = "default_http")]
     #[schemars(range(min = 1024, max = 65535), extend("format" = "int32"))]
     pub http: u16,
@@ -166,21 +166,21 @@ pub struct Export {
         "message": "must be a URL with scheme http or https, a host and a port, such as http://otel-collector.observability.svc:4317",
     }]))]
     pub endpoint: String,
-    /// OTLP over gRPC or over HTTP.
+    /// grpc: OTLP/gRPC. http: OTLP/HTTP with protobuf bodies.
     #[serde(default)]
     pub protocol: Protocol,
-    /// Compression of what is sent upstream.
+    /// Compression of requests to the upstream.
     #[serde(default)]
     pub compression: Compression,
-    /// How long one request may take before it is tried again.
+    /// How long one request may take before the agent retries it. Default: 10s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::duration")]
     pub timeout: Option<String>,
-    /// Headers sent with every request.
+    /// Headers sent with every request to the upstream.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub headers: Vec<Header>,
-    /// TLS towards the upstream; only with an https endpoint.
+    /// TLS to the upstream. Only with an https endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
 }
@@ -200,16 +200,16 @@ pub enum Protocol {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
-    /// Plain bytes.
+    /// No compression.
     None,
-    /// gzip, which every OTLP server takes.
+    /// gzip, which every OTLP server accepts.
     #[default]
     Gzip,
     /// zstd: smaller and cheaper, but the upstream must support it.
     Zstd,
 }
 
-/// One header, with its value here or in a Secret of the agent's namespace.
+/// One header, with its value here or in a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
@@ -222,16 +222,17 @@ pub struct Header {
         regex(pattern = "^[a-z0-9!#$%&'*+.^_|~-]+$")
     )]
     pub name: String,
-    /// The header's value, visible to everyone who may read this object.
+    /// The header's value, visible to everyone who can read this object. Use secretKeyRef for credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024), extend("pattern" = PRINTABLE))]
     pub value: Option<String>,
-    /// A key of a Secret. The kubelet mounts it; the operator never reads it.
+    /// A key of a Secret in the namespace of the agent's pod. The kubelet mounts it; the operator never
+    /// reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_key_ref: Option<KeyRef>,
 }
 
-/// One key of a Secret or `ConfigMap` in the agent's own namespace.
+/// One key of a Secret or `ConfigMap` in the namespace of the agent's pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeyRef {
     /// The object's name.
@@ -239,62 +240,62 @@ pub struct KeyRef {
     pub name: String,
     /// The key in its data.
     #[schemars(length(min = 1, max = 253), regex(pattern = "^[-._a-zA-Z0-9]+$"), extend("x-kubernetes-validations" = [
-        {"rule": "self != '.' && !self.startsWith('..')", "message": "a key is neither . nor does it start with two dots"},
+        {"rule": "self != '.' && !self.startsWith('..')", "message": "a key is neither . nor starts with two dots"},
     ]))]
     pub key: String,
 }
 
-/// A Secret of the agent's own namespace.
+/// A Secret in the namespace of the agent's pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SecretRef {
-    /// The Secret's name; of type kubernetes.io/tls.
+    /// Name of a Secret of type kubernetes.io/tls.
     #[schemars(schema_with = "rules::object_name")]
     pub name: String,
 }
 
-/// TLS towards the upstream.
+/// TLS to the upstream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tls {
-    /// Certificate authorities that may have signed the upstream's certificate. Absent: the public ones.
+    /// Certificate authorities trusted for the upstream's certificate. If absent: the public ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_config_map: Option<KeyRef>,
-    /// Certificate and key shown to the upstream.
+    /// Client certificate and key presented to the upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate_secret: Option<SecretRef>,
-    /// The name expected in the upstream's certificate, where it differs from the endpoint's.
+    /// The name expected in the upstream's certificate, if it differs from the endpoint's host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub server_name: Option<String>,
-    /// Whether any certificate is accepted. Only for experiments.
+    /// Whether the agent accepts any certificate. Only for experiments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub insecure_skip_verify: Option<bool>,
 }
 
-/// How small requests are merged into large ones.
+/// How the agent merges small requests into large ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Batch {
-    /// How long telemetry may wait for company. 200ms where absent.
+    /// How long telemetry may wait to be batched. Default: 200ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::duration")]
     pub flush_interval: Option<String>,
-    /// Bytes (uncompressed) at which a batch is sent at once. 3Mi where absent: most gRPC servers
+    /// Uncompressed bytes at which a batch is sent immediately. Default: 3Mi, since most gRPC servers
     /// refuse more than 4Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::size")]
     pub max_size: Option<String>,
 }
 
-/// What is kept while the upstream is away.
+/// How much telemetry the agent keeps while the upstream is unavailable.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Buffer {
-    /// Bytes of telemetry kept in memory. 64Mi where absent, in mode Sidecar 16Mi.
+    /// Bytes of telemetry kept in memory. Default: 64Mi, in mode Sidecar 16Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::size")]
     pub memory: Option<String>,
-    /// A queue on disk beside the memory. Acknowledged telemetry then survives a crash of the agent and a
-    /// restart of its container; it goes with the agent's pod.
+    /// A queue on disk in addition. Acknowledged telemetry then survives a crash of the agent and a restart
+    /// of its container; it is lost with the agent's pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<Disk>,
 }
@@ -302,117 +303,118 @@ pub struct Buffer {
 /// A queue on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Disk {
-    /// Bytes it may take, in equal parts for traces, metrics and logs.
+    /// Bytes that the queue may take, in equal parts for traces, metrics and logs.
     #[schemars(schema_with = "rules::disk_size")]
     pub size: String,
 }
 
-/// Which pods are told to use this agent, and how.
+/// Which pods get this agent's endpoint, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Workloads {
-    /// Namespaces whose pods are selected; {} is all. Absent: this object's own namespace. Only for
-    /// OtelAgents of platform namespaces.
+    /// Namespaces whose pods are selected; {} selects all. If absent: this object's namespace. Only for
+    /// OtelAgents in platform namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<Selector>,
-    /// Pods that are selected; absent or {} is all.
+    /// Pods that are selected. If absent or {}: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_selector: Option<Selector>,
-    /// How long SDKs hold spans and logs before they hand them over, where the application does not
-    /// say. 500ms where absent.
+    /// How long SDKs may hold spans and logs before they send them, unless the application sets it.
+    /// Default: 500ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::duration")]
     pub flush_interval: Option<String>,
-    /// What is done where a container takes variables with envFrom, which may carry an endpoint, a name of
-    /// the service or resource attributes of its own. Keep: what it may carry is not added. Override: it is
-    /// added, and wins.
+    /// For containers with envFrom, whose variables are unknown at admission and may set an endpoint, a
+    /// service name or resource attributes. Keep: variables that envFrom may set are not added. Override:
+    /// they are added and take precedence.
     #[serde(default)]
     pub env_from: EnvFrom,
-    /// Ignore: a pod that cannot be injected is created as it is, with a warning. Fail: it is refused.
+    /// Ignore: a pod that cannot be injected is created unchanged, with a warning. Fail: it is refused.
     #[serde(default)]
     pub on_injection_failure: OnFailure,
-    /// Never: pods are left alone. Rolling: workloads with stale or missed pods are restarted.
+    /// Never: the operator restarts nothing. Rolling: it restarts workloads with stale, missed or uncovered
+    /// pods.
     #[serde(default)]
     pub restart: Restart,
-    /// How many workloads are restarted at a time. 1 where absent.
+    /// How many workloads are restarted at a time. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000), extend("format" = "int32"))]
     pub max_concurrent_restarts: Option<u32>,
 }
 
-/// What is done with variables that a container's `envFrom` may carry, which nobody can read at admission.
+/// Whether to add variables that a container's `envFrom` may set, which are unknown at admission.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum EnvFrom {
     /// They are not added.
     #[default]
     Keep,
-    /// They are added and win, since `env` beats `envFrom`.
+    /// They are added and take precedence, since `env` overrides `envFrom`.
     Override,
 }
 
 /// What happens to a pod that cannot be injected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnFailure {
-    /// It is created as it is, with a warning.
+    /// It is created unchanged, with a warning.
     #[default]
     Ignore,
     /// It is refused.
     Fail,
 }
 
-/// Whether workloads that run stale or missed pods are restarted.
+/// Whether the operator restarts workloads with stale, missed or uncovered pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Restart {
-    /// They are only counted and named.
+    /// It only counts and names them.
     #[default]
     Never,
-    /// They are rolled, a few at a time.
+    /// It restarts them, a few at a time.
     Rolling,
 }
 
-/// What happens to the old path after a change of mode.
+/// What happens to the old agents and their endpoint after a change of mode.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Switchover {
-    /// How long a path stays after its last user is gone. 1m where absent.
+    /// How long old agents are kept after the last pod that uses them has terminated. Default: 1m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::duration_or_zero")]
     pub hold_old: Option<String>,
-    /// Nodes (count or percent, rounded down) that may be without a ready agent when a new path is taken
-    /// into use; status names them all the same. 0 where absent. For clusters in which some always are.
+    /// Nodes (count or percentage, rounded down) that may be without a ready agent when a mode starts to
+    /// serve; the conditions still name them. Default: 0. For clusters that always have some such nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::nodes")]
     pub max_unready: Option<IntOrString>,
 }
 
-/// The agent's image, size and placement.
+/// The agent's image, resources and scheduling.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Agent {
-    /// Image of the agent, such as an OpenTelemetry Collector's. Absent: the bundled agent. Only for
-    /// OtelAgents of platform namespaces.
+    /// Image of the agent, such as an OpenTelemetry Collector. If absent: the bundled agent. Only for
+    /// OtelAgents in platform namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512), regex(pattern = r"^\S+$"))]
     pub image: Option<String>,
-    /// When the image is pulled.
+    /// When the kubelet pulls the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_pull_policy: Option<PullPolicy>,
-    /// Requests and limits of the agent's container. A sidecar's requests are always its limits.
+    /// Requests and limits of the agent's container. A sidecar's requests always equal its limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// Labels of the nodes on which the agent runs.
+    /// Labels of the nodes on which node agents run.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "rules::labels")]
     pub node_selector: BTreeMap<String, String>,
-    /// Taints the agent tolerates.
+    /// Taints that node agents tolerate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub tolerations: Vec<Toleration>,
-    /// Priority class of the agent's pods.
+    /// Priority class of the node agents' pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::object_name")]
     pub priority_class_name: Option<String>,
-    /// How the agents of the nodes are replaced after a change.
+    /// How node agents are replaced after a change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update_strategy: Option<UpdateStrategy>,
 }
@@ -435,10 +437,10 @@ pub enum PullPolicy {
     {"rule": rules::within_limit("memory"), "message": "requests.memory must not be above limits.memory"},
 ]))]
 pub struct Resources {
-    /// What is reserved.
+    /// What the scheduler reserves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<Amounts>,
-    /// What is not exceeded.
+    /// What the container may not exceed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Amounts>,
 }
@@ -471,7 +473,7 @@ pub struct Amounts {
      "message": "tolerationSeconds needs effect NoExecute"},
 ]))]
 pub struct Toleration {
-    /// The taint's key; absent with operator Exists tolerates all.
+    /// The taint's key. If absent, with operator Exists: all taints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::label_key")]
     pub key: Option<String>,
@@ -483,35 +485,36 @@ pub struct Toleration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::label_value")]
     pub value: Option<String>,
-    /// The taint's effect; absent: all.
+    /// The taint's effect. If absent: all effects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), extend("enum" = ["NoSchedule", "PreferNoSchedule", "NoExecute"]))]
     pub effect: Option<String>,
-    /// Seconds for which a NoExecute taint is tolerated; absent: for ever.
+    /// Seconds for which a NoExecute taint is tolerated. If absent: without limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub toleration_seconds: Option<i64>,
 }
 
-/// How the agents of the nodes are replaced after a change.
+/// How node agents are replaced after a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {"rule": "!has(self.maxSurge) || !has(self.maxUnavailable) || (string(self.maxSurge) in ['0', '0%']) != (string(self.maxUnavailable) in ['0', '0%'])",
-     "message": "exactly one of maxSurge and maxUnavailable must be above zero: a node's agent is either doubled or away while it is replaced"},
+     "message": "exactly one of maxSurge and maxUnavailable must be above zero: during an update a node has either two agents or none"},
 ]))]
 pub struct UpdateStrategy {
-    /// Nodes (count or percent) that may be without their agent. HostPort: 1; else 0 where absent.
+    /// Nodes (count or percentage) that may be without an agent during an update. Default: 1 in mode
+    /// HostPort, else 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::nodes")]
     pub max_unavailable: Option<IntOrString>,
-    /// Nodes (count or percent) that may have two agents. HostPort: not possible; else 1 where absent.
+    /// Nodes (count or percentage) that may have two agents during an update. Default: 1; not possible in
+    /// mode HostPort.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::nodes")]
     pub max_surge: Option<IntOrString>,
 }
 
-/// No control characters: the API server reads what is applied as YAML, which refuses them (YAML 1.2
-/// §5.1), and nobody means them.
+/// No control characters: the API server parses what is applied as YAML, which forbids them (YAML 1.2, 5.1).
 const PRINTABLE: &str = "^[^\\x{0000}-\\x{001f}\\x{007f}-\\x{009f}\\x{2028}\\x{2029}\\x{feff}]*$";
 
 fn attribute_map(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

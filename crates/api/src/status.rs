@@ -1,4 +1,4 @@
-//! `OtelAgent.status`: what is so, never what is hoped for.
+//! `OtelAgent.status`: what the operator has observed.
 
 use std::collections::BTreeMap;
 
@@ -8,31 +8,31 @@ use serde::{Deserialize, Serialize};
 
 use super::Mode;
 
-/// What is so now.
+/// The observed state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OtelAgentStatus {
-    /// The generation of the spec this status speaks of.
+    /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The serving mode: what a pod created now is given.
+    /// The serving mode: the mode that new pods use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
-    /// Where a pod created now sends telemetry.
+    /// Where new pods send telemetry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// Node modes whose agents stand: the wanted and the serving one, and older ones that pods still use.
-    /// Where somebody else takes one of them away, it is made again.
+    /// Node modes whose agents exist: the wanted and the serving mode, and older ones that pods still use.
+    /// The operator recreates their objects if they are deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "atomic"))]
     pub paths: Vec<Mode>,
     /// The agents of the serving mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agents: Option<AgentCounts>,
-    /// The pods that use, or should use, this agent.
+    /// The pods that use or should use this agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<PodCounts>,
-    /// Workloads that are, or are not, restarted; only with workloads.restart Rolling.
+    /// Workloads to restart, by their progress. Only with workloads.restart Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarts: Option<RestartCounts>,
     /// Accepted, Ready, Switching, Injected, and with workloads.restart Rolling also Restarting.
@@ -41,70 +41,70 @@ pub struct OtelAgentStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// How many agents there are.
+/// Numbers of agents.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AgentCounts {
-    /// Nodes (Sidecar: pods) that should have one.
+    /// Nodes (Sidecar: pods) that should have an agent.
     #[schemars(range(min = 0))]
     pub desired: i32,
-    /// Ready ones.
+    /// Nodes (Sidecar: pods) with a ready agent.
     #[schemars(range(min = 0))]
     pub ready: i32,
-    /// Those made from the present spec.
+    /// Nodes (Sidecar: pods) with an agent of the present spec.
     #[schemars(range(min = 0))]
     pub updated: i32,
 }
 
-/// How many pods use the agent.
+/// Numbers of pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodCounts {
-    /// Live pods injected for this agent.
+    /// Running pods that were injected for this agent.
     #[schemars(range(min = 0))]
     pub injected: i32,
-    /// Of these, pods with the serving mode and configuration.
+    /// Of the injected pods, those with the serving mode and configuration.
     #[schemars(range(min = 0))]
     pub current: i32,
-    /// Of these, pods with an older mode or configuration.
+    /// Of the injected pods, those with an older mode or configuration.
     #[schemars(range(min = 0))]
     pub stale: i32,
-    /// Live selected pods that were not injected.
+    /// Running selected pods that were not injected.
     #[schemars(range(min = 0))]
     pub missed: i32,
-    /// Of the injected ones, pods on a node where no agent of their mode is ready.
+    /// Of the injected pods, those on a node without a ready agent of their mode.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub uncovered: i32,
-    /// Injected pods by the mode they were born with.
+    /// Injected pods by the mode they were created with.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub by_mode: BTreeMap<String, i32>,
 }
 
-/// How many workloads with stale, missed or uncovered pods there are, by what becomes of them.
+/// Numbers of workloads with stale, missed or uncovered pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RestartCounts {
-    /// Those being restarted.
+    /// Workloads that are being restarted.
     #[schemars(range(min = 0))]
     pub running: i32,
-    /// Those that will be.
+    /// Workloads that wait for their restart.
     #[schemars(range(min = 0))]
     pub waiting: i32,
-    /// Those that were, and whose pods are as they were; they are not restarted again.
+    /// Workloads whose pods are unchanged after a restart; they are not retried.
     #[schemars(range(min = 0))]
     pub stuck: i32,
-    /// Those that are somebody else's to restart.
+    /// Workloads that need a manual restart.
     #[schemars(range(min = 0))]
     pub not_restartable: i32,
 }
 
-/// Condition: workloads are being restarted or wait for it; only with workloads.restart Rolling.
+/// Condition: workloads are being restarted or wait for it. Only with workloads.restart Rolling.
 pub const RESTARTING: &str = "Restarting";
-/// Condition: the spec can be carried out; False says what to change.
+/// Condition: the spec is valid; False says what to change.
 pub const ACCEPTED: &str = "Accepted";
-/// Condition: a pod created now would be served.
+/// Condition: new pods reach an agent.
 pub const READY: &str = "Ready";
-/// Condition: an older path still has users, or a new one is being made ready.
+/// Condition: an older route still has users, or a new one is not ready yet.
 pub const SWITCHING: &str = "Switching";
-/// Condition: injection is in force and no selected pod was missed.
+/// Condition: injection is active and no selected pod was missed.
 pub const INJECTED: &str = "Injected";

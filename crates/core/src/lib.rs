@@ -1,13 +1,15 @@
-//! Every decision of the operator, as pure functions: values in, values out.
+//! Every decision of the operator, as functions of values.
 //!
 //! | module | decides |
 //! |---|---|
 //! | [`build`] | whether a spec is valid, and which objects each mode needs |
 //! | [`inject`] | pod and recipe to injected pod, and the same as admission policies |
-//! | [`switching`] | which modes are in use, and which serves |
+//! | [`switching`] | which modes are kept, and which serves |
 //! | [`restart`] | which workloads to restart, and when |
+//! | [`pods`] | which pods are injected, current, stale, missed, uncovered |
 //! | [`status`] | conditions, counts and events |
 //! | [`names`] | every name the operator gives or reads |
+//! | [`quantity`] | how sizes, durations and numbers of nodes are read and printed |
 //!
 //! The crate depends on no runtime, no client, no clock and no log.
 

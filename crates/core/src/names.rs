@@ -1,11 +1,10 @@
-//! Pure. Every name this operator gives or reads: labels, annotations, object names, condition types.
+//! Every name that the operator gives or reads: labels, annotations, names of objects.
 //!
-//! Names are a contract with running clusters: a changed constant orphans what an older version made.
-//! This room must not know what the named things contain.
+//! Names are a contract with running clusters: a changed value orphans what an older version created.
 
 use sha2::{Digest, Sha256};
 
-/// Field manager of restarts of workloads.
+/// Field manager of the patches that restart workloads.
 pub const RESTART_MANAGER: &str = "otelagent-restart";
 
 /// API group of `OtelAgent`.
@@ -15,57 +14,57 @@ pub const FIELD_MANAGER: &str = "otelagent-controller";
 
 /// On injected pods: which `OtelAgent` injected them, as made by [`agent_label`].
 pub const LABEL_AGENT: &str = "otelagent.dev/agent";
-/// On injected pods: the mode they were born with.
+/// On injected pods: the mode they were created with.
 pub const LABEL_MODE: &str = "otelagent.dev/mode";
-/// On injected pods: the hash of the recipe they were born with.
+/// On injected pods: the hash of the recipe they were created with.
 pub const LABEL_CONFIG: &str = "otelagent.dev/config";
 /// On pods and their templates: `"false"` opts out of injection.
 pub const LABEL_INJECT: &str = "otelagent.dev/inject";
-/// On vehicles, their pods and Services: the `OtelAgent` (same value as [`LABEL_AGENT`]) they belong to.
+/// On agent workloads, their pods and Services: the `OtelAgent` they belong to (same value as [`LABEL_AGENT`]).
 pub const LABEL_OWNER: &str = "otelagent.dev/owner";
-/// On vehicles, their pods and Services: the mode they serve.
+/// On agent workloads, their pods and Services: the mode they serve.
 pub const LABEL_WORKLOAD: &str = "otelagent.dev/vehicle";
-/// On agent pods: hash of the pod template they were made from, so "updated" needs no look-up.
+/// On agent pods: hash of the pod template they were created from, to count updated pods.
 pub const LABEL_TEMPLATE: &str = "otelagent.dev/template";
-/// On cluster-scoped objects: uid of the `OtelAgent` they belong to; what the sweep goes by.
+/// On cluster-scoped objects: uid of the `OtelAgent` they belong to; the sweep uses it.
 pub const LABEL_OWNER_UID: &str = "otelagent.dev/owner-uid";
-/// On dry-run pods of the canary namespace: the policy (by content hash) that is being proved.
+/// On dry-run pods of the canary namespace: the policy (by content hash) that is being verified.
 pub const LABEL_VERIFICATION: &str = "otelagent.dev/proof";
-/// On dry-run pods of the canary namespace: the `OtelAgent` whose injection in force is asked for.
+/// On dry-run pods of the canary namespace: the `OtelAgent` whose active injection is checked.
 pub const LABEL_CANARY: &str = "otelagent.dev/canary";
-/// On workloads: the `OtelAgent` (same value as [`LABEL_AGENT`]) that restarts them, until it is over.
+/// On workloads: the `OtelAgent` (same value as [`LABEL_AGENT`]) that is restarting them.
 pub const LABEL_RESTARTING: &str = "otelagent.dev/restarting";
-/// `app.kubernetes.io/managed-by`, on every object made.
+/// On every object that the operator creates.
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Value of [`LABEL_MANAGED_BY`].
 pub const MANAGED_BY: &str = "otelagent";
 
 /// On agent pods (sidecar or node agent): the agent's configuration, mounted through the downward API.
 pub const ANNOTATION_CONFIG: &str = "otelagent.dev/agent-config";
-/// On workloads: since when (RFC 3339) no pod has used them. The one moment that must be remembered.
+/// On agent workloads: since when (RFC 3339) no pod has used them.
 pub const ANNOTATION_UNUSED_SINCE: &str = "otelagent.dev/unused-since";
-/// On workloads: which recipe of which `OtelAgent` they were restarted for last.
+/// On workloads: the `OtelAgent` and recipe of their last restart.
 pub const ANNOTATION_RESTARTED_FOR: &str = "otelagent.dev/restarted-for";
-/// On bindings: the selection in force, as JSON, so that a broken spec still excludes its rivals.
+/// On bindings: the active selection, as JSON, so that an invalid spec keeps its precedence.
 pub const ANNOTATION_SELECTION: &str = "otelagent.dev/selection";
-/// On bindings: the mode in force, so that the serving mode is read from the cluster and not assumed.
+/// On bindings: the serving mode, so that it is read from the cluster and not assumed.
 pub const ANNOTATION_SERVING: &str = "otelagent.dev/serving";
 
-/// On bindings: hash of the recipe in force.
+/// On bindings: hash of the active recipe.
 pub const ANNOTATION_RECIPE: &str = "otelagent.dev/recipe";
-/// On bindings: since when (RFC 3339) they bind their policy; an older policy is kept a while longer,
-/// for API servers that have not seen the move.
+/// On bindings: since when (RFC 3339) they bind their policy. An older policy is kept a little longer, for
+/// API servers that have not observed the change.
 pub const ANNOTATION_BOUND_AT: &str = "otelagent.dev/bound-at";
 
-/// On bindings: what made their recipe the one in force, for a person: a generation of the spec, or an
-/// upgrade of the operator.
+/// On bindings: why their recipe became active, for a person: a generation of the spec, or an upgrade of the
+/// operator.
 pub const ANNOTATION_REASON: &str = "otelagent.dev/because";
-/// On webhook entries: what the webhook is told to do, as JSON.
+/// On webhook configurations: the instruction to the webhook, as JSON.
 pub const ANNOTATION_INSTRUCTION: &str = "otelagent.dev/order";
-/// On webhook entries: hash of their content, which the API server's calls name.
+/// On webhook configurations: hash of their content, which the API server's calls name.
 pub const ANNOTATION_WEBHOOK_HASH: &str = "otelagent.dev/entry";
 
-/// On vehicles and bindings: version of the operator that wrote them.
+/// On agent workloads and bindings: version of the operator that wrote them.
 pub const ANNOTATION_OPERATOR: &str = "otelagent.dev/operator-version";
 
 /// Name of the injected container, and of the container in agent pods.
@@ -75,7 +74,7 @@ pub const CONFIG_VOLUME: &str = "otelagent-config";
 /// Prefix of every cluster-scoped object; the guard policy confines the operator to it.
 pub const CLUSTER_PREFIX: &str = "otelagent.";
 
-/// Name of the webhook's Service, of the `ClusterRole` whose going takes the entries along, and of the
+/// Name of the webhook's Service, of the `ClusterRole` that owns the webhook configurations, and of the
 /// webhook's other objects.
 pub const WEBHOOK: &str = "otelagent-webhook";
 /// Name of the Secret that holds the webhook's certificate authority.
@@ -83,7 +82,7 @@ pub const CA_SECRET: &str = "otelagent-webhook-authority";
 /// Key of that Secret.
 pub const CA_KEY: &str = "authority.json";
 
-/// Longest allowed name of an `OtelAgent`, in characters: a vehicle's name must stay a DNS label.
+/// Longest allowed name of an `OtelAgent`, in characters: an agent workload's name must stay a DNS label.
 pub const MAX_NAME: usize = 40;
 
 /// Longest value of a Kubernetes label, in characters.
@@ -100,7 +99,7 @@ pub fn hash(text: &str, chars: usize) -> String {
         .collect()
 }
 
-/// The value that stands for one `OtelAgent` in labels: `namespace.name`, or, where that is longer
+/// The value that names one `OtelAgent` in labels: `namespace.name`, or, where that is longer
 /// than a label may be, its beginning and a hash. At most 63 characters, unique per object.
 pub fn agent_label(namespace: &str, name: &str) -> String {
     let full = format!("{namespace}.{name}");
@@ -112,7 +111,7 @@ pub fn agent_label(namespace: &str, name: &str) -> String {
     format!("{}-{digest}", head.trim_end_matches(['-', '.']))
 }
 
-/// Name of the vehicle (a `DaemonSet`) of an `OtelAgent` in a mode, `suffix` being the mode's
+/// Name of the agent workload (a `DaemonSet`) of an `OtelAgent` in a mode, `suffix` being the mode's
 /// kebab-case name. A DNS label for every name of at most [`MAX_NAME`] characters.
 pub fn agent_workload(name: &str, suffix: &str) -> String {
     format!("{name}-{suffix}")

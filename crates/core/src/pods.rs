@@ -409,7 +409,7 @@ mod tests {
 
     #[test]
     fn stale_pods_of_the_serving_mode_are_outdated() {
-        let born_with = |mode| {
+        let created_with = |mode| {
             count_one(
                 &[
                     (names::LABEL_AGENT, "a.b"),
@@ -419,8 +419,8 @@ mod tests {
                 false,
             )
         };
-        assert_eq!(born_with("HostPort").outdated.len(), 1);
-        assert_eq!(born_with("NodeLocal").outdated.len(), 0);
+        assert_eq!(created_with("HostPort").outdated.len(), 1);
+        assert_eq!(created_with("NodeLocal").outdated.len(), 0);
     }
 
     #[test]

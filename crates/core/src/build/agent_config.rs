@@ -1,7 +1,7 @@
-//! The agent's configuration: OpenTelemetry Collector configuration, generated and overlaid.
+//! Renders the agent's configuration: OpenTelemetry Collector configuration, with the user's overlay.
 //!
-//! The same text starts the bundled agent and an unmodified collector. It travels as an annotation of
-//! the pod that runs the agent, so it changes exactly with that pod and nothing is written elsewhere.
+//! The bundled agent and an unmodified collector start with the same text. It is an annotation of the pod
+//! that runs the agent, so it changes exactly with that pod.
 
 use std::borrow::Cow;
 
@@ -17,24 +17,24 @@ pub(super) const DIRECTORY: &str = "/etc/otelagent";
 pub(super) const FILE: &str = "config.yaml";
 /// Where Secrets and `ConfigMap`s are mounted, one folder each.
 pub(super) const MOUNTS: &str = "/etc/otelagent-mounts";
-/// Where the queue on disk lies.
+/// Where the queue on disk is mounted.
 pub(super) const QUEUE: &str = "/var/lib/otelagent";
 
-/// Bytes of telemetry a sidecar keeps in memory where the user does not say.
+/// Default for the bytes of telemetry that a sidecar keeps in memory.
 const SIDECAR_MEMORY: u64 = 16 * MIB;
-/// Bytes of telemetry a node agent keeps in memory where the user does not say.
+/// Default for the bytes of telemetry that a node agent keeps in memory.
 const NODE_MEMORY: u64 = 64 * MIB;
-/// Bytes the bundled agent needs beside the telemetry it keeps: program, connections, the batch under way.
+/// Bytes that the bundled agent needs beside the telemetry: program, connections, the current batch.
 const BASE_MEMORY: u64 = 32 * MIB;
-/// The same of another image. A collector takes 35 MiB when it idles, and its garbage under load.
+/// The same for another image. An idle collector takes 35 MiB, and more under load.
 const OTHER_BASE_MEMORY: u64 = 128 * MIB;
 
-/// Signals of the generated pipelines. The queue of each counts for itself.
+/// Signals of the generated pipelines. Each has a queue of its own.
 const SIGNALS: [&str; 3] = ["traces", "metrics", "logs"];
 
 /// Every address of the pod, of either family.
 const ANY: &str = "[::]";
-/// The node's address; in brackets, which an address of either family may stand in here.
+/// The node's address. Brackets are valid here around an address of either family.
 const HOST: &str = "[${env:OTELAGENT_HOST_IP}]";
 
 impl Placement {
@@ -122,7 +122,7 @@ fn host(endpoint: &str) -> &str {
     rest.split(['/', ':']).next().unwrap_or_default()
 }
 
-/// What is queued on disk: one queue for each signal and each of its exporters.
+/// Finds the queues on disk: one for each signal and each of its exporters.
 fn disk_queues(config: &Value) -> DiskQueues {
     let pipelines = config["service"]["pipelines"].as_object();
     let exporters = pipelines.into_iter().flat_map(Map::values);
@@ -160,7 +160,7 @@ fn generated(agent: &ValidAgent, placement: Placement) -> Value {
         json!({"endpoint": format!("{own}:{}", agent.own_ports.health)}),
     )]);
     if agent.disk_bytes.is_some() {
-        // The queue counts telemetry; what the files make of it has a limit of its own.
+        // The queue counts telemetry; its files have a limit of their own.
         let storage = json!({"directory": QUEUE, "max_size": queue_bytes(agent, memory)});
         extensions.insert("file_storage".into(), storage);
     }
@@ -188,7 +188,7 @@ fn generated(agent: &ValidAgent, placement: Placement) -> Value {
     })
 }
 
-/// The names of metrics are told, since versions of the collector differ in what is the default.
+/// The naming of metrics is explicit, since versions of the collector differ in their defaults.
 fn prometheus(host: &str, port: u16) -> Value {
     json!({
         "host": host,
@@ -207,8 +207,8 @@ fn queue_bytes(agent: &ValidAgent, memory: u64) -> u64 {
         .map_or(memory, |disk| disk / SIGNALS.len() as u64)
 }
 
-/// In pipeline order: first what may refuse, then what adds. Host metadata comes last and only where
-/// absent, so an agent never re-labels what another node's pod has said.
+/// Processors in pipeline order: first those that may refuse, then those that add. Host metadata is inserted
+/// only where absent, so an agent never relabels telemetry of another node.
 fn processors(agent: &ValidAgent, memory: u64) -> Vec<(String, Value)> {
     let limit = (memory + BASE_MEMORY / 2).div_ceil(MIB);
     let mut list = vec![(
@@ -319,7 +319,7 @@ fn tls_files(tls: &Tls) -> Value {
         files.insert("key_file".into(), json!(format!("{MOUNTS}/client/tls.key")));
     }
     if !files.is_empty() {
-        // A collector reads them once if it is not told to look again.
+        // Without it, a collector reads the files only once.
         files.insert("reload_interval".into(), json!("1m"));
     }
     if let Some(name) = &tls.server_name {
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_dollar_sign_is_not_an_expansion() {
+    fn a_dollar_sign_of_the_user_is_not_expanded() {
         assert_eq!(literal("p$word ${env:HOME}"), "p$$word $${env:HOME}");
     }
 }

@@ -1,7 +1,7 @@
 //! The agent's container and pod, which every mode builds on.
 //!
-//! Restricted Pod Security throughout; no token, no shell, nothing written but what is mounted. No
-//! liveness probe: a restart would throw away the telemetry an agent holds in memory.
+//! Restricted Pod Security throughout: no token, no shell, a read-only root. No liveness probe: a restart
+//! would lose the telemetry that an agent holds in memory.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ use otelagent_api::{Amounts, PullPolicy};
 
 /// User and group of the agent's process.
 const USER: i64 = 65532;
-/// Thousandths of a processor where the user does not say.
+/// Default CPU request in thousandths of a processor.
 const DEFAULT_CPU: u64 = 50;
 
 /// What an agent's pod or sidecar is rendered from.
@@ -95,10 +95,10 @@ pub(super) fn volumes(input: &RenderInput<'_>) -> Vec<Volume> {
     volumes
 }
 
-/// The queue on disk, in every mode a folder that lives as long as the pod. It is writable for every
-/// user, so the agent needs no group of its own, which a sidecar could not have. A folder of the node
-/// would outlive the pod, but only root could make it writable, no namespace but a privileged one may
-/// mount it, and an uninstallation would leave telemetry on every node.
+/// The queue on disk: in every mode an `emptyDir`, which lives as long as the pod. It is writable for every
+/// user, so the agent needs no group of its own, which a sidecar could not have. A `hostPath` would outlive
+/// the pod, but only root could make it writable, only privileged namespaces may mount it, and uninstalling
+/// would leave telemetry on every node.
 fn queue_volume(input: &RenderInput<'_>) -> Option<Volume> {
     let asked = input.agent.disk_bytes?;
     let limit = volume_bytes(asked, input.configuration.disk_queues);
@@ -119,7 +119,7 @@ fn volume_bytes(asked: u64, queues: DiskQueues) -> u64 {
     queues.bytes.max(asked).saturating_add(beside)
 }
 
-/// Annotations of the pod that runs the agent: its configuration.
+/// Annotations of the pod that runs the agent: the configuration.
 pub(super) fn annotations(configuration: &AgentConfiguration) -> BTreeMap<String, String> {
     BTreeMap::from([(
         names::ANNOTATION_CONFIG.to_owned(),
@@ -143,7 +143,7 @@ pub(super) fn ports(agent: &ValidAgent, on_host: bool) -> Vec<ContainerPort> {
     ]
 }
 
-/// Asks the agent's health endpoint over the pod's address.
+/// Probes the agent's health endpoint at the pod's address.
 pub(super) fn health_probe(
     agent: &ValidAgent,
     period_seconds: i32,
@@ -298,7 +298,7 @@ fn resources(agent: &ValidAgent, placement: Placement) -> ResourceRequirements {
         let both = amounts(&either, Some(DEFAULT_CPU), memory);
         (both.clone(), both)
     } else {
-        // Where only one of the two is given, the other must not contradict it.
+        // If only one of the two is set, the other must not contradict it.
         let bytes = |text: &Option<String>| text.as_deref().and_then(quantity::bytes);
         let limit = bytes(&limits.memory)
             .unwrap_or_else(|| memory.max(bytes(&requests.memory).unwrap_or_default()));
@@ -309,8 +309,8 @@ fn resources(agent: &ValidAgent, placement: Placement) -> ResourceRequirements {
             amounts(&limits, None, limit),
         )
     };
-    // Nothing of the disk is requested: in a sidecar that would decide where an application can run, and
-    // nodes that do not count their disk would take no such pod at all.
+    // No ephemeral storage is requested: in a sidecar it would restrict where an application can run, and
+    // nodes that do not report their disk would accept no such pod.
     ResourceRequirements {
         requests: Some(requests),
         limits: Some(limits),

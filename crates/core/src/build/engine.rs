@@ -1,14 +1,14 @@
-//! Which engine injects: what the server offers, unless somebody chose.
+//! Chooses the injection engine: what the server offers, unless the installation says otherwise.
 
 use super::ServerVersion;
 
-/// Oldest supported minor version of 1: the first with native sidecars for good.
+/// Oldest supported minor version: the first with stable native sidecars.
 const OLDEST: u32 = 33;
 
-/// What the installation asks for.
+/// The engine that the installation asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// Policies where the server has them, else the webhook.
+    /// Policies if the server has them, else the webhook.
     #[default]
     Auto,
     /// Policies.
@@ -17,19 +17,19 @@ pub enum Choice {
     Webhook,
 }
 
-/// What applies a recipe to pods.
+/// The engine that applies recipes to pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// Admission policies, inside of the API server.
+    /// Admission policies in the API server.
     Policy,
-    /// A webhook, a process of ours.
+    /// The webhook process.
     Webhook,
 }
 
-/// The engine to use; never both.
+/// Chooses the engine. Only one is active at a time.
 ///
 /// # Errors
-/// Why there is none, and what to do.
+/// Why no engine can work, and what to do.
 pub fn engine(
     choice: Choice,
     offers_policies: bool,
@@ -37,15 +37,15 @@ pub fn engine(
 ) -> Result<Engine, String> {
     if !server.is_at_least(OLDEST) {
         return Err(format!(
-            "this server ({server}) is older than 1.{OLDEST}, the oldest that injection supports; upgrade it"
+            "injection needs Kubernetes 1.{OLDEST} or newer, and this API server is {server}; upgrade it"
         ));
     }
     match (choice, offers_policies) {
         (Choice::Webhook, _) | (Choice::Auto, false) => Ok(Engine::Webhook),
         (_, true) => Ok(Engine::Policy),
         (Choice::Policy, false) => Err(format!(
-            "this server ({server}) does not serve MutatingAdmissionPolicy v1, which --injection-engine=policy needs; \
-             servers do from 1.36, older ones need the webhook"
+            "--injection-engine=policy needs MutatingAdmissionPolicy v1 (Kubernetes 1.36 or newer), which this API server \
+             ({server}) does not serve; use the webhook engine"
         )),
     }
 }
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn policies_are_used_where_the_server_has_them_unless_the_webhook_is_asked_for() {
+    fn policies_are_used_if_served_unless_the_webhook_is_chosen() {
         assert_eq!(choose(Choice::Auto, true, 36), Ok(Engine::Policy));
         assert_eq!(choose(Choice::Auto, false, 33), Ok(Engine::Webhook));
         assert_eq!(choose(Choice::Webhook, true, 37), Ok(Engine::Webhook));
@@ -67,17 +67,17 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_said_with_the_reason() {
+    fn an_impossible_choice_says_why() {
         assert!(
             choose(Choice::Policy, false, 35)
                 .unwrap_err()
-                .contains("from 1.36")
+                .contains("1.36 or newer")
         );
         for choice in [Choice::Auto, Choice::Policy, Choice::Webhook] {
             assert!(
                 choose(choice, false, 32)
                     .unwrap_err()
-                    .contains("older than 1.33")
+                    .contains("1.33 or newer")
             );
         }
     }

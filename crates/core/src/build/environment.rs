@@ -1,8 +1,8 @@
-//! What the desired objects depend on besides the `OtelAgent` itself, as plain values.
+//! The installation and the cluster, as far as rendered objects depend on them.
 
 use std::collections::BTreeSet;
 
-/// The installation and the cluster, as the shell found them.
+/// The installation and the cluster, as the controller found them at its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Environment {
     /// The operator's own namespace; its pods are never injected.
@@ -19,13 +19,13 @@ pub struct Environment {
     pub operator_version: String,
 }
 
-/// A family of addresses.
+/// An IP address family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IpFamily {
-    /// Four bytes.
+    /// IPv4.
     #[default]
     V4,
-    /// Sixteen bytes; in brackets where a port follows (RFC 3986, 3.2.2).
+    /// IPv6; in brackets before a port (RFC 3986, 3.2.2).
     V6,
 }
 
@@ -35,12 +35,12 @@ impl Environment {
         self.platform_namespaces.contains(namespace)
     }
 
-    /// Namespaces whose pods nobody sees: the system's, and the operator's own.
+    /// Namespaces whose pods are never injected: the system's, and the operator's own.
     pub fn excluded_namespaces(&self) -> impl Iterator<Item = &str> {
         ["kube-system", self.operator_namespace.as_str()].into_iter()
     }
 
-    /// Whether nobody injects pods of a namespace.
+    /// Whether pods of a namespace are never injected.
     pub fn is_excluded(&self, namespace: &str) -> bool {
         self.excluded_namespaces()
             .any(|excluded| excluded == namespace)

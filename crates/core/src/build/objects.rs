@@ -1,4 +1,4 @@
-//! Desired objects as values, and whether a live object covers one.
+//! Rendered objects, and how a live object differs from one.
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
@@ -9,9 +9,9 @@ use crate::names;
 /// One object an `OtelAgent` needs, in its own namespace.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
-    /// A workload.
+    /// An agent workload.
     DaemonSet(Box<DaemonSet>),
-    /// The path to one.
+    /// The Service in front of one.
     Service(Box<Service>),
 }
 
@@ -58,8 +58,8 @@ pub fn template_label(object: &DaemonSet) -> Option<&str> {
     labels.get(names::LABEL_TEMPLATE).map(String::as_str)
 }
 
-/// Whether an object as the server keeps it is as wanted. Its type is left out: whoever lists objects gets
-/// it once for all of them.
+/// Whether a live object has everything that the intent asks for. Its kind is not compared: items of a list
+/// do not carry it.
 pub fn is_as_wanted(live: &Value, intent: &Value) -> bool {
     let mut fields = intent.as_object().into_iter().flatten();
     fields.all(|(key, value)| {
@@ -68,8 +68,8 @@ pub fn is_as_wanted(live: &Value, intent: &Value) -> bool {
     })
 }
 
-/// Whether `actual` has everything that `desired` asks for. What others added or the server defaulted
-/// does not matter; list items with a `name` are found by it, as server-side apply does.
+/// Whether `actual` has everything that `desired` asks for. Additions of others and defaults of the server do
+/// not matter. List items with a `name` are matched by it, as server-side apply does.
 pub fn covers(actual: &Value, desired: &Value) -> bool {
     match (actual, desired) {
         (Value::Object(actual), Value::Object(desired)) => desired
@@ -92,9 +92,9 @@ pub fn covers(actual: &Value, desired: &Value) -> bool {
     }
 }
 
-/// What to take out of an object, as a JSON patch (RFC 6902), where it cannot hold `desired` beside what
-/// others put into the same lists. An entry that is not meant goes; a list of which nothing would remain
-/// becomes the wanted one, since some may not be empty.
+/// A JSON patch (RFC 6902) that removes entries of others from lists, for an object that rejects `desired`
+/// beside them. A list of which nothing would remain is replaced by the desired one, since some lists may not
+/// be empty.
 pub fn corrections(actual: &Value, desired: &Value) -> Vec<Value> {
     let mut steps = Vec::new();
     correct("", actual, desired, &mut steps);
@@ -120,7 +120,7 @@ fn correct(path: &str, actual: &Value, desired: &Value, steps: &mut Vec<Value>) 
                 steps.push(json!({"op": "replace", "path": path, "value": desired}));
                 return;
             }
-            // The last first: the others keep their places.
+            // From the end, so that the other indices stay valid.
             for (index, item) in actual.iter().enumerate().rev() {
                 let path = format!("{path}/{index}");
                 match meant(item) {
@@ -133,7 +133,7 @@ fn correct(path: &str, actual: &Value, desired: &Value, steps: &mut Vec<Value>) 
     }
 }
 
-/// What the server knows an entry of a list by: ports by their number, others by their name.
+/// The key by which the server identifies a list entry: the number of a port, else the name.
 fn key(item: &Value) -> Option<&Value> {
     ["containerPort", "port", "name"]
         .iter()
@@ -145,14 +145,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_from_a_list_which_does_not_say_its_kind_is_as_wanted() {
+    fn an_item_of_a_list_is_compared_without_its_kind() {
         let wanted = json!({"apiVersion": "v1", "kind": "Thing", "spec": {"a": 1}});
         assert!(is_as_wanted(&json!({"spec": {"a": 1, "b": 2}}), &wanted));
         assert!(!is_as_wanted(&json!({"spec": {"a": 2}}), &wanted));
     }
 
     #[test]
-    fn defaults_and_foreign_additions_do_not_count_as_drift_but_changes_do() {
+    fn defaults_and_additions_are_no_drift_but_changes_are() {
         let actual = json!({"a": 1, "defaulted": true, "list": [{"name": "x", "v": 1, "d": 2}, {"name": "foreign"}]});
         assert!(covers(
             &actual,
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_put_into_lists_goes_where_there_is_no_room_beside_it() {
+    fn corrections_remove_list_entries_of_others() {
         let port = |name: &str, port: u16| json!({"name": name, "port": port});
         let object = |ports: Value, env: Value| json!({"spec": {"ports": ports, "args": ["x"], "parts": [{"name": "p", "env": env}]}});
         let named = |name: &str| json!({"name": name});

@@ -1,10 +1,10 @@
-//! Whose an object is that bears a name this operator would give.
+//! Decides whether an object with a name that the operator would give belongs to an `OtelAgent`.
 
 use serde_json::Value;
 
 use crate::names;
 
-/// One `OtelAgent`, as its objects name it.
+/// An `OtelAgent` as the owner of objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectOwner {
     /// Its uid.
@@ -16,18 +16,18 @@ pub struct ObjectOwner {
 }
 
 impl ObjectOwner {
-    /// Whether an object says itself that it is this owner's: by an owner reference, or, where it is
-    /// cluster-scoped, by the label with the owner's uid.
+    /// Whether an object names this owner: by an owner reference or, if it is cluster-scoped, by the label with
+    /// the owner's uid.
     pub fn is_named_by(&self, object: &Value) -> bool {
         references(object).any(|reference| reference["uid"] == *self.uid)
             || object["metadata"]["labels"][names::LABEL_OWNER_UID] == *self.uid
     }
 
-    /// Whether an object is this owner's, though it may not say so any more: this operator has applied it
-    /// for an `OtelAgent` of this name, and nobody else has become its controller. What a user made is
-    /// not, whatever its labels say. Needs `metadata.managedFields`, which caches do not keep.
+    /// Whether an object belongs to this owner, even if it no longer names it: the operator has applied it for
+    /// an `OtelAgent` of this name, and it has no other controller. An object that a user created does not,
+    /// whatever its labels say. Needs `metadata.managedFields`, which caches do not keep.
     pub fn owns(&self, object: &Value) -> bool {
-        // One that was deleted and made again has another uid, and its objects are as good.
+        // An OtelAgent that was recreated has another uid; objects of the old one belong to it.
         let is_elsewhere = references(object).any(|reference| {
             reference["controller"] == true
                 && (reference["kind"] != "OtelAgent" || reference["name"] != *self.name)
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_or_the_label_with_the_uid_says_whose_an_object_is() {
+    fn a_reference_or_the_uid_label_names_the_owner() {
         let referred = json!({"metadata": {"ownerReferences": [{"uid": "u"}]}});
         let labelled = json!({"metadata": {"labels": {names::LABEL_OWNER_UID: "u"}}});
         let other = json!({"metadata": {"labels": {names::LABEL_OWNER_UID: "v"}, "ownerReferences": [{"uid": "w"}]}});
@@ -86,21 +86,21 @@ mod tests {
     }
 
     #[test]
-    fn what_this_operator_applied_stays_its_own_without_the_reference() {
+    fn an_applied_object_stays_owned_without_its_reference() {
         let ours =
             |references: &Value| object(names::FIELD_MANAGER, "Apply", "system.node", references);
         let none = json!([]);
         assert!(owner().owns(&ours(&none)));
         assert!(!owner().is_named_by(&ours(&none)));
         let before = controller("OtelAgent", "node", "before");
-        assert!(owner().owns(&ours(&before)), "of one that was made again");
+        assert!(owner().owns(&ours(&before)), "of one that was recreated");
     }
 
     #[test]
-    fn what_somebody_else_made_or_controls_is_not_taken() {
+    fn objects_of_others_are_not_taken_over() {
         let none = json!([]);
         let made = object("kubectl", "Update", "system.node", &none);
-        assert!(!owner().owns(&made), "labels alone are anybody's");
+        assert!(!owner().owns(&made), "anybody can set labels");
         let forced = object(names::FIELD_MANAGER, "Update", "system.node", &none);
         assert!(!owner().owns(&forced), "this operator applies");
         let another = object(names::FIELD_MANAGER, "Apply", "system.other", &none);

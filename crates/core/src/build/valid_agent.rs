@@ -18,25 +18,25 @@ pub struct ValidAgent {
     pub name: String,
     /// Uid of the object.
     pub uid: String,
-    /// What the user wrote, for the fields that need no parsing.
+    /// The spec, for the fields that need no parsing.
     pub spec: OtelAgentSpec,
-    /// How long telemetry may wait for company.
+    /// How long telemetry may wait to be batched.
     pub flush_interval: Duration,
-    /// Bytes at which a batch is sent at once.
+    /// Bytes at which a batch is sent immediately.
     pub batch_bytes: u64,
-    /// Bytes of telemetry kept in memory, where the user said so.
+    /// Bytes of telemetry kept in memory, if set.
     pub memory_bytes: Option<u64>,
-    /// Bytes of telemetry kept on disk, where there is a queue on disk.
+    /// Bytes of telemetry kept on disk, if there is a queue on disk.
     pub disk_bytes: Option<u64>,
-    /// How long one upstream request may take.
+    /// How long one request to the upstream may take.
     pub export_timeout: Duration,
-    /// How long SDKs hold telemetry.
+    /// How long SDKs may hold telemetry.
     pub sdk_flush: Duration,
-    /// How long an unused path stays.
+    /// How long an unused route is kept.
     pub hold_old: Duration,
-    /// How many nodes may be without a ready agent when a path is taken into use.
+    /// How many nodes may be without a ready agent when a mode starts to serve.
     pub max_unready: MaxUnready,
-    /// Which pods are injected; `None` where no workloads are selected.
+    /// Which pods are injected; `None` without `spec.workloads`.
     pub selection: Option<Selection>,
     /// The agent's own ports.
     pub own_ports: OwnPorts,
@@ -79,12 +79,12 @@ pub(super) struct DiskQueues {
     pub(super) bytes: u64,
 }
 
-/// Ports that the agent takes beside those for applications.
+/// Ports of the agent beside those for applications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnPorts {
-    /// Of its health endpoint.
+    /// The health endpoint.
     pub health: u16,
-    /// Of its metrics.
+    /// The metrics endpoint.
     pub metrics: u16,
 }
 
@@ -102,12 +102,12 @@ impl ValidAgent {
         self.spec.mode
     }
 
-    /// Value of the labels that stand for this object.
+    /// Value of the labels that name this object.
     pub fn label(&self) -> String {
         names::agent_label(&self.namespace, &self.name)
     }
 
-    /// As its objects name it.
+    /// This object as the owner of others.
     pub fn owner(&self) -> ObjectOwner {
         ObjectOwner {
             uid: self.uid.clone(),
@@ -121,7 +121,7 @@ impl ValidAgent {
         self.own_image().unwrap_or(&environment.agent_image)
     }
 
-    /// How many workloads may be restarted at a time; 0 where they are left alone.
+    /// How many workloads may be restarted at a time; 0 without `workloads.restart: Rolling`.
     pub fn at_a_time(&self) -> usize {
         let workloads = self.spec.workloads.as_ref();
         workloads
@@ -131,7 +131,7 @@ impl ValidAgent {
             })
     }
 
-    /// The same agent at other ports, by some ten thousand higher; `None` where there are none so high.
+    /// The same agent at ports that are 10000 to 50000 higher; `None` if none are free above the present ones.
     pub fn moved(&self) -> Option<Self> {
         let ports = &self.spec.ports;
         let by = (1..=5).map(|n| n * 10_000).find(|by| {
@@ -148,7 +148,7 @@ impl ValidAgent {
         Some(moved)
     }
 
-    /// The user's own image, which need not be the bundled agent.
+    /// The image in the spec, which need not be the bundled agent.
     pub fn own_image(&self) -> Option<&str> {
         self.spec
             .agent

@@ -1,8 +1,8 @@
-//! `OtelAgent` → `ValidAgent`, or every problem with what to do about it.
+//! Validates an `OtelAgent`: a `ValidAgent`, or every problem with what to do about it.
 //!
-//! The API server's schema has refused what it can; here stands what needs the installation, the
-//! server's version or the agent's own configuration check. A problem is a value, not an error: the
-//! last good topology keeps running until the user changes something.
+//! The API server has checked the schema. This module checks what needs the installation, the server's
+//! version or the agent's own reading of its configuration. A problem is a value, not an error: what ran
+//! before keeps running until the user changes the spec.
 
 use std::time::Duration;
 
@@ -19,19 +19,19 @@ use crate::inject::{Namespaces, Selection};
 use crate::quantity::{self, MIB, MaxUnready, no_nodes};
 use otelagent_api::{Mode, OnFailure, OtelAgent, OtelAgentSpec, Routing, Switchover};
 
-/// Bytes of configuration a pod can carry: its annotations may take 262144 together, keys and others' included.
+/// Bytes of configuration that a pod can carry. All annotations together may take 262144, keys included.
 const MAX_CONFIGURATION: usize = 240 << 10;
 
-/// `OtelAgent`s of one namespace that are carried out, where it is no platform namespace: each costs the API
-/// server four policies and bindings, and the operator seconds to prove them.
+/// How many `OtelAgent`s are active in a namespace that is no platform namespace. Each costs the API server
+/// four policies and bindings, and the operator seconds to verify them.
 pub const MAX_PER_NAMESPACE: usize = 20;
 
-/// One thing that keeps a spec from being carried out.
+/// One thing that is wrong with a spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Path of the field, such as `spec.agent.image`.
+    /// The field, such as `spec.agent.image`.
     pub field: &'static str,
-    /// Stable word for conditions and events.
+    /// A stable word for conditions and events.
     pub reason: &'static str,
     /// What is wrong and what to write instead.
     pub message: String,
@@ -101,7 +101,7 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
     }
 }
 
-/// Reads values whose syntax the schema has checked already, noting what does not fit all the same.
+/// Reads values whose syntax the schema has checked, and notes those that still do not fit.
 struct Values<'a> {
     problems: &'a mut Vec<Problem>,
 }
@@ -140,7 +140,7 @@ impl Values<'_> {
     }
 
     fn malformed(&mut self, field: &'static str, text: &str, expected: &str) {
-        let message = format!("{field} is `{text}`; write {expected}");
+        let message = format!("{field} is `{text}`, which is not valid; use {expected}");
         self.problems.push(Problem {
             field,
             reason: "InvalidValue",
@@ -149,7 +149,7 @@ impl Values<'_> {
     }
 }
 
-/// The pods a spec selects, whether or not the spec can be carried out; `None` without workloads.
+/// The pods that a spec selects, whether or not the spec is valid; `None` without workloads.
 pub fn selection(agent: &OtelAgent) -> Option<Selection> {
     let workloads = agent.spec.workloads.as_ref()?;
     let own = || Namespaces::Named(agent.namespace().unwrap_or_default());
@@ -162,22 +162,22 @@ pub fn selection(agent: &OtelAgent) -> Option<Selection> {
     })
 }
 
-/// What keeps one from being carried out that has this many `OtelAgent`s before it in its namespace.
+/// The problem of an `OtelAgent` with this many older ones in its namespace, if they are too many.
 pub fn over_quota(agent: &OtelAgent, environment: &Environment, older: usize) -> Option<Problem> {
     let namespace = agent.namespace().unwrap_or_default();
-    let is_crowded = !environment.is_platform(&namespace) && older >= MAX_PER_NAMESPACE;
-    is_crowded.then(|| Problem {
+    let is_over_quota = !environment.is_platform(&namespace) && older >= MAX_PER_NAMESPACE;
+    is_over_quota.then(|| Problem {
         field: "metadata.namespace",
         reason: "TooManyInNamespace",
         message: format!(
-            "of the OtelAgents of a namespace the {MAX_PER_NAMESPACE} oldest are carried out, and at least as many \
-             of `{namespace}` are older than this one; delete some: one OtelAgent can select all pods of its namespace"
+            "namespace `{namespace}` has more than {MAX_PER_NAMESPACE} OtelAgents, and only the oldest \
+             {MAX_PER_NAMESPACE} are active; delete some: one OtelAgent can select all pods of its namespace"
         ),
     })
 }
 
-/// Whether an object asks for nothing that is kept for platform namespaces. What it says of itself in its
-/// status counts for nothing: its owner may write that, too.
+/// Whether an object asks for nothing that is reserved for platform namespaces. Its status does not count:
+/// its owner may write that too.
 pub fn is_permitted(agent: &OtelAgent, environment: &Environment) -> bool {
     let namespace = agent.namespace().unwrap_or_default();
     platform_problems(&agent.spec, &namespace, environment).is_empty()
@@ -201,8 +201,8 @@ fn platform_problems(
         field,
         reason: "NotAPlatformNamespace",
         message: format!(
-            "{what} needs an OtelAgent in a platform namespace ({platform}), and `{namespace}` is none; {instead}, or ask \
-             the platform team to create it there"
+            "{what} is only for OtelAgents in platform namespaces ({platform}), and `{namespace}` is not one; {instead}, \
+             or ask the platform team to create the OtelAgent there"
         ),
     };
     let mut problems = Vec::new();
@@ -241,15 +241,15 @@ fn server_problems(spec: &OtelAgentSpec, environment: &Environment) -> Option<Pr
         field: "spec.nodeLocal.routing",
         reason: "ServerTooOld",
         message: format!(
-            "routing Prefer needs trafficDistribution PreferSameNode, which servers offer from 1.34; this one is {}; use \
-             routing Require",
+            "nodeLocal.routing Prefer needs Kubernetes 1.34 or newer (trafficDistribution PreferSameNode), and this API \
+             server is {}; use routing Require",
             environment.server
         ),
     })
 }
 
-/// Secrets and `ConfigMap`s are mounted from the namespace of the pod that runs the agent, which in mode
-/// Sidecar is the application's.
+/// The kubelet mounts Secrets and `ConfigMap`s from the namespace of the pod that runs the agent; in mode
+/// Sidecar that is the application's.
 fn secret_problems(spec: &OtelAgentSpec) -> Option<Problem> {
     let elsewhere = spec
         .workloads
@@ -266,13 +266,13 @@ fn secret_problems(spec: &OtelAgentSpec) -> Option<Problem> {
     (spec.mode == Mode::Sidecar && elsewhere && mounted).then(|| Problem {
         field: "spec.export",
         reason: "SecretOutOfReach",
-        message: "a sidecar runs in the application's namespace and cannot mount Secrets or ConfigMaps of this one; use \
-                  mode NodeLocal, or an OtelAgent in each application namespace"
+        message: "spec.export refers to Secrets or ConfigMaps of this namespace, and sidecars in other namespaces cannot mount \
+                  them; use mode NodeLocal, or create an OtelAgent in each application namespace"
             .into(),
     })
 }
 
-/// Only the bundled agent shares the node's port with its successor.
+/// Only the bundled agent can share the node's port with its successor.
 fn surge_problems(spec: &OtelAgentSpec) -> Option<Problem> {
     let agent = spec.agent.as_ref().filter(|agent| agent.image.is_some())?;
     let strategy = agent.update_strategy.as_ref()?;
@@ -284,13 +284,13 @@ fn surge_problems(spec: &OtelAgentSpec) -> Option<Problem> {
     (spec.mode == Mode::HostNetwork && surges).then(|| Problem {
         field: "spec.agent.updateStrategy",
         reason: "SurgeNotPossible",
-        message: "in mode HostNetwork an agent of another image cannot hold the node's port beside its successor; use \
-                  maxUnavailable above zero, or the bundled agent"
+        message: "spec.agent.updateStrategy asks for a surge, but in mode HostNetwork only the bundled agent can share the \
+                  node's port with its successor; set maxUnavailable above zero, or remove agent.image"
             .into(),
     })
 }
 
-/// What fits neither a pod nor an admission policy. Other `OtelAgent`s' exclusions are not known here.
+/// What is too large for a pod or an admission policy. Other `OtelAgent`s' exclusions are not known here.
 fn size_problems(
     agent: &ValidAgent,
     configuration: &AgentConfiguration,
@@ -304,8 +304,8 @@ fn size_problems(
     let bytes = configuration.text.len();
     if bytes > MAX_CONFIGURATION {
         return Some(too_large(format!(
-            "the agent's configuration has {bytes} bytes, and a pod's annotations hold {MAX_CONFIGURATION}; make spec.config \
-             smaller"
+            "the agent's configuration has {bytes} bytes, and a pod's annotations can hold {MAX_CONFIGURATION}; shorten \
+             spec.config"
         )));
     }
     let selection = agent.selection.clone()?;
@@ -329,8 +329,8 @@ fn size_problems(
     policies.err().map(|error| too_large(error.to_string()))
 }
 
-/// The bundled agent's own verdict on the configuration it would be given. Another image is not ours
-/// to judge.
+/// What the bundled agent finds wrong with its configuration. The configuration of another image is not
+/// checked.
 fn config_problems(agent: &ValidAgent, configuration: &str) -> Vec<Problem> {
     if agent.own_image().is_some() {
         return Vec::new();
@@ -343,7 +343,9 @@ fn config_problems(agent: &ValidAgent, configuration: &str) -> Vec<Problem> {
         .map(|problem| Problem {
             field: "spec.config",
             reason: "ConfigurationRefused",
-            message: format!("the agent refuses its configuration: {problem}"),
+            message: format!(
+                "the agent would refuse its configuration; change spec.config: {problem}"
+            ),
         })
         .collect()
 }

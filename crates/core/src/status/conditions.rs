@@ -3,10 +3,11 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::injected::injected;
-use super::message::{Assessment, assess, first_few, name_owners};
+use super::message::{Assessment, assess};
+use super::ready::ready;
 use super::renamed::present_reason;
-use super::{Facts, InjectionState, restarts};
-use crate::switching::WorkloadState;
+use super::switching::switching;
+use super::{Facts, restarts};
 use otelagent_api::{
     ACCEPTED, AgentCounts, INJECTED, OtelAgentStatus, READY, RESTARTING, SWITCHING,
 };
@@ -111,159 +112,6 @@ fn accepted(facts: &Facts) -> Assessment {
     }
 }
 
-/// Whether a pod created now would be served.
-fn ready(facts: &Facts) -> Assessment {
-    if let Some(failure) = &facts.failure {
-        return assess(false, failure.reason, failure.message.clone());
-    }
-    if facts.serving.is_none() && !facts.problems.is_empty() {
-        return assess(
-            false,
-            "NotAccepted",
-            "no agents serve: the spec is not valid (see condition Accepted)",
-        );
-    }
-    let Some((serving, _)) = &facts.serving else {
-        let waiting = facts
-            .wanted_workload
-            .as_ref()
-            .map(waiting)
-            .unwrap_or_default();
-        return assess(
-            false,
-            "FirstAgentsNotReady",
-            format!("no agents serve yet: {waiting}"),
-        );
-    };
-    if let Some(workload) = facts
-        .serving_workload
-        .as_ref()
-        .filter(|workload| !workload.is_ready_everywhere())
-    {
-        return assess(
-            false,
-            "AgentsNotReady",
-            format!("{serving}: {}", waiting(workload)),
-        );
-    }
-    if facts.pods.counts.uncovered > 0 {
-        return assess(false, "PodsUncovered", uncovered(facts));
-    }
-    let served = match &facts.injection {
-        InjectionState::Active => format!("new pods use {serving}"),
-        InjectionState::NotWanted => {
-            format!("agents serve in mode {serving}; spec.workloads selects no pods")
-        }
-        InjectionState::WaitingForAgents => {
-            return assess(
-                false,
-                "FirstAgentsNotReady",
-                "injection starts when the first agents are ready",
-            );
-        }
-        InjectionState::Failed { reason, message } => {
-            return assess(false, reason, message.clone());
-        }
-    };
-    // Nodes that may be without a ready agent are still named.
-    let tolerated = facts.serving_workload.as_ref().map(waiting);
-    match tolerated.filter(|named| !named.is_empty()) {
-        Some(named) => assess(
-            true,
-            "Serving",
-            format!("{served}, except where switchover.maxUnready tolerates it: {named}"),
-        ),
-        None => assess(true, "Serving", served),
-    }
-}
-
-/// Pods whose route ends at no agent, and what to do about it.
-fn uncovered(facts: &Facts) -> String {
-    let nodes: Vec<String> = facts.pods.uncovered_nodes.iter().cloned().collect();
-    format!(
-        "{} of {} pods run on nodes without a ready agent of their mode ({}; {}); change agent.tolerations or \
-         agent.nodeSelector to include these nodes, or move the pods",
-        facts.pods.counts.uncovered,
-        facts.pods.counts.injected,
-        name_owners(&facts.pods.uncovered),
-        first_few(&nodes, ", "),
-    )
-}
-
-fn switching(facts: &Facts) -> Assessment {
-    if !facts.problems.is_empty() {
-        return assess(
-            false,
-            "NotAccepted",
-            "the spec is not valid (see condition Accepted); what ran before keeps running",
-        );
-    }
-    let wanted = facts.wanted;
-    if let (Some((serving, _)), Some(workload)) = (&facts.serving, &facts.wanted_workload)
-        && *serving != wanted
-    {
-        return assess(
-            true,
-            "AgentsNotReady",
-            format!(
-                "{wanted} is not ready, {serving} keeps serving: {}",
-                waiting(workload)
-            ),
-        );
-    }
-    let counts = &facts.pods.counts;
-    let on_older_routes: Vec<String> = counts
-        .by_mode
-        .iter()
-        .filter(|(mode, _)| {
-            facts
-                .serving
-                .as_ref()
-                .is_some_and(|(serving, _)| serving.as_str() != mode.as_str())
-        })
-        .map(|(mode, pods)| format!("{pods} of {} pods still use {mode}", counts.injected))
-        .collect();
-    if !on_older_routes.is_empty() {
-        let owners = name_owners(&facts.pods.stale);
-        return assess(
-            true,
-            "OldRouteInUse",
-            format!("{} ({owners})", on_older_routes.join(", ")),
-        );
-    }
-    if !facts.older_routes.is_empty() {
-        let older: Vec<&str> = facts
-            .older_routes
-            .iter()
-            .map(|mode| mode.as_str())
-            .collect();
-        return assess(
-            true,
-            "OldRouteHeld",
-            format!(
-                "no running pod uses {}; it is kept until the last pod using it has terminated, plus switchover.holdOld",
-                older.join(", ")
-            ),
-        );
-    }
-    if facts.serving.is_none() {
-        return assess(
-            true,
-            "FirstAgents",
-            format!("the first agents, of mode {wanted}, are starting"),
-        );
-    }
-    assess(
-        false,
-        "Settled",
-        format!("{wanted} serves and no older route is left"),
-    )
-}
-
-fn waiting(workload: &WorkloadState) -> String {
-    first_few(&workload.waiting_for(), "; ")
-}
-
 /// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
@@ -333,7 +181,9 @@ mod tests {
 
     use super::*;
     use crate::pods::{PodReport, WorkloadRef};
+    use crate::status::InjectionState;
     use crate::status::Upgrade;
+    use crate::switching::WorkloadState;
     use otelagent_api::Mode;
 
     fn facts(second: i64) -> Facts {

@@ -8,7 +8,7 @@ pub(super) fn injected(facts: &Facts) -> Assessment {
         InjectionState::NotWanted => assess(
             true,
             "NoWorkloads",
-            "spec.workloads selects no pods; configure applications with status.endpoint",
+            "spec.workloads is not set, so no pods are injected; configure applications with status.endpoint",
         ),
         InjectionState::WaitingForAgents => assess(
             false,

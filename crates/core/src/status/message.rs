@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::pods::WorkloadRef;
+use crate::switching::WorkloadState;
 
 /// How many items a message names.
 const NAMED: usize = 3;
@@ -29,6 +30,11 @@ pub(super) fn first_few(all: &[String], separator: &str) -> String {
         0 => named,
         rest => format!("{named} and {rest} more"),
     }
+}
+
+/// What an agent workload that is not ready everywhere waits for.
+pub(super) fn waiting(workload: &WorkloadState) -> String {
+    first_few(&workload.waiting_for(), "; ")
 }
 
 /// The first few owners of pods: `Deployment shop/cart: 3, Pod shop/one: 1 and 2 more`.

@@ -3,8 +3,10 @@
 mod conditions;
 mod injected;
 mod message;
+mod ready;
 mod renamed;
 mod restarts;
+mod switching;
 
 pub use conditions::{Note, report, transitions, upgrade};
 

@@ -15,12 +15,12 @@ use crate::names;
 use crate::quantity::no_nodes;
 use otelagent_api::Mode;
 
-/// How many nodes may be without, or with two, agents during an update, where the user does not say.
+/// How an update replaces agents, unless the user sets it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Rollout {
-    /// The new agent is ready before the old one goes.
+    /// The new agent is ready before the old one ends.
     Surge,
-    /// The old agent goes first: the node's port can be held once only.
+    /// The old agent ends first: only one can use the node's port.
     Replace,
 }
 
@@ -59,7 +59,7 @@ pub(super) fn selector(agent: &ValidAgent, mode: Mode) -> BTreeMap<String, Strin
     ])
 }
 
-/// Metadata of an object in the `OtelAgent`'s namespace, owned by it so that it goes with it.
+/// Metadata of an object in the `OtelAgent`'s namespace, owned by it so that both are deleted together.
 pub(super) fn metadata(agent: &ValidAgent, mode: Mode, name: String) -> ObjectMeta {
     ObjectMeta {
         name: Some(name),
@@ -105,9 +105,9 @@ pub(super) fn daemon_set(input: &RenderInput<'_>, parts: Parts) -> DaemonSet {
     }
 }
 
-/// Seconds from the moment an agent is told to end until it is killed. What it holds then is lost with
-/// its pod. A queue on disk may take longer to send, and it costs nothing to wait where another agent has
-/// taken over; else the node is without an agent meanwhile.
+/// Seconds from the signal to end until the kubelet kills an agent. What the agent still holds then is lost.
+/// A queue on disk may take longer to send. If another agent has taken over, the wait costs nothing; else the
+/// node is without an agent meanwhile.
 fn grace(agent: &ValidAgent, strategy: &DaemonSetUpdateStrategy) -> u32 {
     let rolling = strategy.rolling_update.as_ref();
     let surges =
@@ -119,15 +119,15 @@ fn grace(agent: &ValidAgent, strategy: &DaemonSetUpdateStrategy) -> u32 {
     }
 }
 
-/// Seconds an agent needs to end once it has given up what it could not send.
+/// Seconds that an agent needs to end after it has stopped sending.
 const ENDING: u32 = 5;
 
-/// Seconds an agent takes new connections after it was told to end: applications learn later than it
-/// does. A part of the grace.
+/// Seconds for which an agent accepts new connections after the signal to end: applications learn of its end
+/// later. A part of the grace period.
 const LAME_DUCK: u32 = 3;
 
-/// When an image is pulled where the user does not say. The server's own default, written down: that is
-/// filled in once, when an object is made, and would stay as it was under another image.
+/// The API server's default pull policy for an image. It is explicit because the server sets its default only
+/// once, when the object is created, and would keep it under another image.
 fn default_pull_policy(image: &str) -> &'static str {
     // A colon before the last slash begins a port.
     let name = image.rsplit('/').next().unwrap_or_default();
@@ -141,7 +141,7 @@ fn default_pull_policy(image: &str) -> &'static str {
     }
 }
 
-/// The pod template, labelled with a hash over itself: "updated" is then read from a pod's labels.
+/// The pod template, labelled with a hash of itself, which tells updated pods from older ones.
 fn template(input: &RenderInput<'_>, mut parts: Parts, grace: u32) -> PodTemplateSpec {
     let agent = input.agent;
     let user = agent.spec.agent.clone().unwrap_or_default();
@@ -197,8 +197,8 @@ fn update_strategy(agent: &ValidAgent, rollout: Rollout) -> DaemonSetUpdateStrat
     let (surge, unavailable) = (given(user.max_surge), given(user.max_unavailable));
     let none = IntOrString::Int(0);
     let one = IntOrString::Int(1);
-    // Kubernetes takes exactly one of them above zero. A path that is held after a switch is rendered from
-    // a spec made for another mode, so what cannot be here is left out and not passed on.
+    // Kubernetes accepts exactly one of them above zero. A route that is held after a switch is rendered from
+    // a spec for another mode, so values that this mode cannot use are dropped.
     let (surge, unavailable) = match (rollout, surge, unavailable) {
         (Rollout::Replace, _, unavailable) => (none, unavailable.unwrap_or(one)),
         (Rollout::Surge, _, Some(unavailable)) => (none, unavailable),

@@ -2,7 +2,7 @@
 //!
 //! The bundled agent declares no ports and binds with `SO_REUSEPORT`: the scheduler then sees no
 //! conflict (KEP-1591) and two agents can share a node during an update or a hand-over from `HostPort`.
-//! Their health endpoints share a port too, so readiness is asked over a Unix socket of the pod's own.
+//! Their health endpoints share a port too, so the readiness probe uses a Unix socket in the pod.
 
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, ExecAction, Probe, Volume};
 

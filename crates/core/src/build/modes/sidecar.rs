@@ -1,8 +1,8 @@
 //! `Sidecar`: the agent as a native sidecar in each pod (KEP-753).
 //!
-//! A startup probe, so that containers after it find it listening; no readiness probe, which would take
-//! the application out of its Services whenever telemetry stalls; no preStop, which starts with the
-//! application's own shutdown and would end the agent too early.
+//! It has a startup probe, so that later containers find it listening. It has no readiness probe, which would
+//! take the application out of its Services whenever telemetry stalls, and no preStop hook, which runs with
+//! the application's own shutdown and would end the agent too early.
 
 use k8s_openapi::api::core::v1::Container;
 
@@ -81,16 +81,16 @@ fn container(input: &RenderInput<'_>) -> Container {
     let agent = input.agent;
     let mut container = agent_pod::container(input);
     container.restart_policy = Some("Always".into());
-    // Declared, so that a clash with the application's own is seen before it breaks the pod; without
-    // names, so that nobody's Service or monitor takes them up.
+    // Declared, so that a conflict with the application's ports is found before it breaks the pod; without
+    // names, so that no Service or monitor selects them.
     let mut ports = agent_pod::ports(agent, false);
     for port in &mut ports {
         port.name = None;
     }
     container.ports = Some(ports);
     container.startup_probe = Some(agent_pod::health_probe(agent, 1, 60));
-    // The API server mounts the token of the application's service account into every container that has
-    // nothing there, also into one that was injected: the agent must not have it.
+    // The API server mounts the application's service account token into every container without a mount at
+    // this path, injected ones included. The agent must not have it.
     let mounts = container.volume_mounts.get_or_insert_default();
     mounts.push(agent_pod::mount(names::CONFIG_VOLUME, TOKENS, true));
     container

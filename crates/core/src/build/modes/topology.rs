@@ -10,7 +10,7 @@ use crate::inject::Recipe;
 use crate::inject::environment::{self, HOST_IP};
 use otelagent_api::{EnvFrom, Mode};
 
-/// What a mode needs and what it gives to applications.
+/// What a mode needs, and what it gives to applications.
 pub(crate) trait Topology: Sync {
     /// The mode.
     fn mode(&self) -> Mode;
@@ -24,7 +24,7 @@ pub(crate) trait Topology: Sync {
     fn recipe(&self, input: &RenderInput<'_>) -> Recipe;
 }
 
-/// The endpoint of an agent that is reached by the address of the pod's node.
+/// The endpoint of an agent on the pod's own node, by the node's address.
 pub(super) fn on_own_node(agent: &ValidAgent, environment: &Environment) -> String {
     let port = agent.spec.ports.grpc;
     match environment.nodes {

@@ -1,0 +1,75 @@
+//! The condition `Ready`: whether new pods reach an agent.
+
+use super::message::{Assessment, assess, first_few, name_owners, waiting};
+use super::{Facts, InjectionState};
+use otelagent_api::Mode;
+
+pub(super) fn ready(facts: &Facts) -> Assessment {
+    if let Some(failure) = &facts.failure {
+        return assess(false, failure.reason, failure.message.clone());
+    }
+    let Some((serving, _)) = &facts.serving else {
+        return none_serve(facts);
+    };
+    let workload = facts.serving_workload.as_ref();
+    if let Some(workload) = workload.filter(|workload| !workload.is_ready_everywhere()) {
+        let message = format!("{serving}: {}", waiting(workload));
+        return assess(false, "AgentsNotReady", message);
+    }
+    if facts.pods.counts.uncovered > 0 {
+        return assess(false, "PodsUncovered", uncovered(facts));
+    }
+    match &facts.injection {
+        InjectionState::Active => serves(facts, &format!("new pods use {serving}")),
+        InjectionState::NotWanted => serves(facts, &not_wanted(*serving)),
+        InjectionState::WaitingForAgents => assess(
+            false,
+            "FirstAgentsNotReady",
+            "injection starts when the first agents are ready",
+        ),
+        InjectionState::Failed { reason, message } => assess(false, reason, message.clone()),
+    }
+}
+
+fn none_serve(facts: &Facts) -> Assessment {
+    if !facts.problems.is_empty() {
+        return assess(
+            false,
+            "NotAccepted",
+            "no agents serve: the spec is not valid (see condition Accepted)",
+        );
+    }
+    let waiting = facts.wanted_workload.as_ref().map(waiting);
+    let message = format!("no agents serve yet: {}", waiting.unwrap_or_default());
+    assess(false, "FirstAgentsNotReady", message)
+}
+
+fn not_wanted(serving: Mode) -> String {
+    format!("agents serve in mode {serving}; spec.workloads is not set, so no pods are injected")
+}
+
+/// Nodes that may be without a ready agent are still named.
+fn serves(facts: &Facts, message: &str) -> Assessment {
+    let tolerated = facts.serving_workload.as_ref().map(waiting);
+    match tolerated.filter(|named| !named.is_empty()) {
+        Some(named) => assess(
+            true,
+            "Serving",
+            format!("{message}, except where switchover.maxUnready tolerates it: {named}"),
+        ),
+        None => assess(true, "Serving", message),
+    }
+}
+
+/// Pods whose route ends at no agent, and what to do about it.
+fn uncovered(facts: &Facts) -> String {
+    let nodes: Vec<String> = facts.pods.uncovered_nodes.iter().cloned().collect();
+    format!(
+        "{} of {} pods run on nodes without a ready agent of their mode ({}; {}); change agent.tolerations or \
+         agent.nodeSelector to include these nodes, or move the pods",
+        facts.pods.counts.uncovered,
+        facts.pods.counts.injected,
+        name_owners(&facts.pods.uncovered),
+        first_few(&nodes, ", "),
+    )
+}
