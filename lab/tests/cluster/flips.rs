@@ -63,16 +63,23 @@ impl<'a> Load<'a> {
     /// Everything that an SDK did not give up on without an acknowledgement has arrived.
     fn check_nothing_acknowledged_is_lost(&self) {
         let account = self.account();
-        let complaints: Vec<_> = self
-            .follower
-            .said()
-            .into_values()
-            .flat_map(|said| said.complaints)
-            .collect();
         assert!(
             account.lost <= account.given_up,
-            "{account:?}, {complaints:#?}"
+            "{account:?}\n{}",
+            self.circumstances()
         );
+    }
+
+    /// For a failure: what SDKs complained of, and what there was of agents meanwhile.
+    fn circumstances(&self) -> String {
+        let said = self.follower.said().into_iter();
+        let complaints: Vec<_> = said.map(|(run, said)| (run, said.complaints)).collect();
+        let objects = "daemonsets,pods,services,endpointslices,events";
+        let namespace = ["--namespace=otelagent-system", "--output=wide"];
+        let query = [&["get", objects], &namespace[..]].concat();
+        let seen = self.world.kubectl.run(&query);
+        let seen = seen.unwrap_or_else(|error| error.to_string());
+        format!("{complaints:#?}\n{seen}")
     }
 }
 
@@ -128,8 +135,10 @@ fn flips_every_second_lose_nothing_and_workloads_deleted_meanwhile_are_made_agai
     flip(&world, "flips", 60);
     let account = load.account();
     assert_eq!(
-        account.lost, 0,
-        "nothing was rolled or removed: {account:?}"
+        account.lost,
+        0,
+        "nothing was rolled or removed: {account:?}\n{}",
+        load.circumstances()
     );
 
     let both = ["flips-node-local", "flips-host-port"];
@@ -141,8 +150,8 @@ fn flips_every_second_lose_nothing_and_workloads_deleted_meanwhile_are_made_agai
         .unwrap();
     flip(&world, "flips", 5);
     world.until_serving("flips", "HostPort");
-    // The programs still send by way of NodeLocal, whose agents were deleted, too. What they cannot flush when they
-    // end their SDKs lose without counting it, so they end once the agents are back.
+    // The programs still send by way of NodeLocal, whose agents were deleted, too. An SDK that ends gives a flush five
+    // seconds, and does not count what it still retries then, so the programs end once the agents are back.
     until_agents_are_back(&world, &both);
     load.roll();
     until_settled(&world, "flips", "HostPort", 4, "flips-host-port");

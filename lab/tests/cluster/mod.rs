@@ -1,5 +1,5 @@
-//! The product on a real cluster: real API server, two real nodes, images as they are shipped, unmodified
-//! SDK programs.
+//! The product on a real cluster: real API server, two real nodes, images, unmodified SDK programs. The images are
+//! built quickly; with `make test-full` they are those that are shipped.
 //!
 //! One cluster serves all tests of this module but those of other addresses, one test at a time: host ports can
 //! be held once only.
@@ -46,7 +46,7 @@ struct World {
     _alone: MutexGuard<'static, ()>,
 }
 
-/// As they are shipped, and those of the programs for tests.
+/// Of the product, and of the programs for tests.
 static IMAGES: LazyLock<Vec<PathBuf>> = LazyLock::new(|| images::ensure_all().expect("images"));
 
 /// A cluster that is made when it is first asked for, and ends with this process: the bed watches it.

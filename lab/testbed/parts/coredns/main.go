@@ -12,11 +12,11 @@ import (
 	_ "github.com/coredns/coredns/plugin/template"
 )
 
-// In the order of CoreDNS itself: a query passes them one after the other.
-func init() {
-	dnsserver.Directives = []string{"bind", "ready", "errors", "template", "kubernetes"}
-}
-
 func main() {
+	// In the order of CoreDNS itself: a query passes them one after the other.
+	plugins := []string{"bind", "ready", "errors", "template", "kubernetes"}
+	if err := dnsserver.SetDirectives(plugins); err != nil {
+		panic(err)
+	}
 	coremain.Run()
 }
