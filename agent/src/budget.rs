@@ -4,15 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::Notify;
-
 /// The budget that all requests and exports share.
 #[derive(Debug)]
 pub(crate) struct Budget {
     /// The limit for new telemetry, not counting exports.
     soft: AtomicUsize,
-    /// The limit for exports; requests can still be read between it and the hard limit.
-    exports: AtomicUsize,
     /// The limit for new telemetry, counting everything.
     hard: AtomicUsize,
     used: AtomicUsize,
@@ -20,8 +16,6 @@ pub(crate) struct Budget {
     exporting_bytes: AtomicUsize,
     /// The bytes of connections.
     connections: AtomicUsize,
-    exporting: AtomicUsize,
-    released: Notify,
 }
 
 /// The budget is used up.
@@ -33,23 +27,18 @@ impl Budget {
     pub(crate) fn new(limit: usize, spike: usize) -> Arc<Self> {
         Arc::new(Self {
             soft: AtomicUsize::new(limit.saturating_sub(spike)),
-            exports: AtomicUsize::new(limit.saturating_sub(spike / 4)),
             hard: AtomicUsize::new(limit),
             used: AtomicUsize::new(0),
             exporting_bytes: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
-            exporting: AtomicUsize::new(0),
-            released: Notify::new(),
         })
     }
 
     /// Changes the limits. Held bytes stay, even above a smaller limit.
     pub(crate) fn set_limits(&self, limit: usize, spike: usize) {
-        let below = |bytes: usize| limit.saturating_sub(bytes);
-        self.soft.store(below(spike), Ordering::Relaxed);
-        self.exports.store(below(spike / 4), Ordering::Relaxed);
+        self.soft
+            .store(limit.saturating_sub(spike), Ordering::Relaxed);
         self.hard.store(limit, Ordering::Relaxed);
-        self.released.notify_waiters();
     }
 
     /// The bytes of telemetry held now.
@@ -102,24 +91,12 @@ impl Budget {
         }
     }
 
-    /// Takes `bytes` for one export; waits while other exports hold the memory. One export may always run, so
-    /// that a large batch cannot block forever.
-    pub(crate) async fn export(self: &Arc<Self>, bytes: usize) -> ExportPermit {
-        loop {
-            let released = self.released.notified();
-            if self.exporting.load(Ordering::Relaxed) == 0
-                || self.in_use() + bytes <= self.exports.load(Ordering::Relaxed)
-            {
-                self.exporting.fetch_add(1, Ordering::Relaxed);
-                let mut permit = ExportPermit {
-                    permit: self.permit(),
-                    under_way: true,
-                };
-                permit.set(bytes);
-                return permit;
-            }
-            released.await;
-        }
+    /// Takes `bytes` for an export, without a check of the limits. The compressor bounds the sum, since it
+    /// handles one batch at a time.
+    pub(crate) fn export(self: &Arc<Self>, bytes: usize) -> ExportPermit {
+        let mut export = ExportPermit(self.permit());
+        export.set(bytes);
+        export
     }
 }
 
@@ -157,7 +134,6 @@ impl Permit {
         } else {
             let less = self.bytes - bytes;
             self.budget.used.fetch_sub(less, Ordering::Relaxed);
-            self.budget.released.notify_waiters();
         }
         self.bytes = bytes;
     }
@@ -184,7 +160,6 @@ impl Overhead {
         connections.fetch_add(bytes, Ordering::Relaxed);
         connections.fetch_sub(self.bytes, Ordering::Relaxed);
         self.bytes = bytes;
-        self.budget.released.notify_waiters();
     }
 }
 
@@ -194,40 +169,22 @@ impl Drop for Overhead {
     }
 }
 
-/// A permit of an export. It counts as under way during compression; afterwards it holds the compressed bytes.
+/// The bytes of an export beside the telemetry it carries; a drop gives them back.
 #[derive(Debug)]
-pub(crate) struct ExportPermit {
-    permit: Permit,
-    under_way: bool,
-}
+pub(crate) struct ExportPermit(Permit);
 
 impl ExportPermit {
     /// Holds exactly `bytes` from now on.
-    fn set(&mut self, bytes: usize) {
-        let exporting = &self.permit.budget.exporting_bytes;
+    pub(crate) fn set(&mut self, bytes: usize) {
+        let exporting = &self.0.budget.exporting_bytes;
         exporting.fetch_add(bytes, Ordering::Relaxed);
-        exporting.fetch_sub(self.permit.bytes, Ordering::Relaxed);
-        self.permit.set(bytes);
-    }
-
-    /// Ends the compression and holds exactly `bytes`, its result, from now on.
-    pub(crate) fn keep(mut self, bytes: usize) -> Self {
-        self.end();
-        self.set(bytes);
-        self
-    }
-
-    fn end(&mut self) {
-        if std::mem::take(&mut self.under_way) {
-            let exporting = &self.permit.budget.exporting;
-            exporting.fetch_sub(1, Ordering::Relaxed);
-        }
+        exporting.fetch_sub(self.0.bytes, Ordering::Relaxed);
+        self.0.set(bytes);
     }
 }
 
 impl Drop for ExportPermit {
     fn drop(&mut self) {
-        self.end();
         self.set(0);
     }
 }

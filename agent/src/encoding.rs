@@ -51,13 +51,10 @@ impl Encoding {
 /// Why a body cannot be decompressed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DecodeError {
-    /// The output exceeds the limit.
     #[error("the body is larger than {0} bytes after decompression")]
     TooLarge(usize),
-    /// The memory budget has no room for the output.
     #[error("no memory left to decompress the body")]
     Exhausted,
-    /// The body does not match its encoding.
     #[error("the body is not valid {0}")]
     Corrupt(&'static str),
 }

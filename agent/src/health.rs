@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::budget::Budget;
 use crate::config::{Config, MetricsReader};
 use crate::export::Upstream;
+use crate::lock::lock;
 use crate::metrics::{Labels, Metrics, PipelineLabels};
 use crate::queue::Lane;
 use crate::receive::Answer;
@@ -89,7 +90,7 @@ impl Report {
 
     /// Uses the pipelines of a changed configuration for labels.
     pub(crate) fn relabel(&self, config: &Config) {
-        *self.labels.lock().unwrap_or_else(PoisonError::into_inner) = labels(config);
+        *lock(&self.labels) = labels(config);
     }
 
     /// Notes that every port is bound.
@@ -121,13 +122,13 @@ impl Report {
             if let Some((since, _)) = upstream.delivery().failing
                 && since.elapsed() >= patience
             {
-                problems.push(format!("{} fails", upstream.name()));
+                problems.push(format!("{} is failing", upstream.name()));
             }
         }
         for lane in &self.lanes {
             let name = lane.signal.name();
             if lane.oldest().is_some_and(|waited| waited >= patience) {
-                problems.push(format!("{name} wait"));
+                problems.push(format!("{name} are waiting"));
             }
             if lane.held_bytes() >= lane.capacity() / 100 * FULL {
                 problems.push(format!("the queue of {name} is full"));
@@ -191,7 +192,7 @@ impl Report {
 
     fn metrics(&self) -> Response<Answer> {
         let reader = self.reader.as_ref();
-        let pipelines = self.labels.lock().unwrap_or_else(PoisonError::into_inner);
+        let pipelines = lock(&self.labels);
         let text = self.metrics.text(&Labels {
             receiver: &self.receiver,
             pipelines: &pipelines,
@@ -229,12 +230,10 @@ fn labels(config: &Config) -> Vec<PipelineLabels> {
 pub(crate) enum Topic {
     /// `/live`, `/ready`, `/` and the configured path, `/delivery`.
     Health,
-    /// `/metrics`.
     Metrics,
 }
 
 impl Topic {
-    /// The name for the log.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Health => "health",

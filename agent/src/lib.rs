@@ -17,7 +17,7 @@
 //! | `reloadable` | values that follow changes of their files |
 //! | `metrics` | counters, and their Prometheus text |
 //! | `health` | answers about the agent itself |
-//! | `logging` | helpers for log lines |
+//! | `logging`, `lock` | small helpers |
 //! | `offline` | the receiving side without sockets, for tests |
 //!
 //! The crates `otlp-wire` and `segment-log` hold the wire format and the files of queues. The agent does not
@@ -36,6 +36,8 @@ mod encoding;
 mod export;
 #[cfg(feature = "server")]
 mod health;
+#[cfg(feature = "server")]
+mod lock;
 #[cfg(feature = "server")]
 mod logging;
 #[cfg(feature = "server")]

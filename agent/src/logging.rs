@@ -2,10 +2,12 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::lock::lock;
 
 /// The minimum interval of lines of one kind.
 const QUIET: Duration = Duration::from_mins(1);
@@ -24,7 +26,7 @@ struct ThrottleState {
 impl LogThrottle {
     /// Whether to log a line now; if so, how many were omitted since the last one.
     pub(crate) fn due(&self) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0);
         let now = Instant::now();
         if state
             .last
@@ -38,14 +40,13 @@ impl LogThrottle {
         Some(std::mem::take(&mut state.left_out))
     }
 
-    /// What the lines logged of is over; whether any has been written since it last was.
+    /// Notes that the logged condition is over; returns whether any line was logged since the last call.
     pub(crate) fn ended(&self) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0);
         std::mem::take(&mut state.logged)
     }
 }
 
-/// An error with its causes, in one line.
 pub(crate) fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

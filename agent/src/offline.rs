@@ -9,11 +9,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use crate::budget::Budget;
-use crate::config::{Connections, Queue};
+use crate::config::{Connections, Queue, Receiver};
 use crate::encoding::{self, Encoding};
 use crate::metrics::Metrics;
 use crate::queue::Lane;
-use crate::receive::{ConnectionTable, OtlpReceiver, ReceiveLimits, Route, ServerState, serve};
+use crate::receive::{ConnectionTable, OtlpReceiver, Route, ServerState, serve};
 
 /// An agent that accepts requests and keeps them.
 pub struct Offline {
@@ -41,19 +41,21 @@ impl Offline {
             lane: Arc::clone(lane),
             edits: Edits::new(&[]),
         });
-        let limits = ReceiveLimits {
-            grpc_message: request,
-            http_body: request,
-            concurrent_streams: 256,
-            lifetimes: Connections::default(),
+        let config = Receiver {
+            id: String::new(),
+            listen: Vec::new(),
+            max_grpc_message: request,
+            max_http_body: request,
+            max_concurrent_streams: 256,
+            url_paths: Vec::new(),
+            connections: Connections::default(),
         };
         let receiver = OtlpReceiver::new(
             routes.collect(),
             Arc::clone(&budget),
             ConnectionTable::new(1000, memory, Arc::clone(&budget)),
             Arc::clone(&metrics),
-            limits,
-            Vec::new(),
+            &config,
         );
         Self {
             server: ServerState::new(receiver),

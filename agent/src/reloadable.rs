@@ -3,13 +3,14 @@
 
 use std::error::Error;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::config::Resolve;
+use crate::lock::lock;
 use crate::logging::{LogThrottle, causes};
 
 /// The minimum interval of checks; a check happens only when the value is requested.
@@ -37,7 +38,6 @@ pub(crate) trait FileSource {
     /// Why the value cannot be made.
     type Error: Error;
 
-    /// The name for the log.
     fn name(&self) -> &str;
     /// Whether there are any files.
     fn can_change(&self) -> bool;
@@ -91,7 +91,7 @@ impl<S: FileSource> Reloadable<S> {
 
     /// The value by the current files, at most one interval late.
     pub(crate) fn current(&self) -> Arc<S::Made> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         if self.source.can_change() && state.checked.elapsed() >= self.interval {
             state.checked = Instant::now();
             if let Err(error) = self.follow(&mut state)

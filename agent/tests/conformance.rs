@@ -1,5 +1,5 @@
-//! The OTLP checklist: every numbered statement of the agent's reference (data-path.md, section 3) and
-//! the tests that show it; and those tests that belong to no other room.
+//! The OTLP checklist: requirements of the specification by number, the tests that cover them, and tests that
+//! fit no other module.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -22,7 +22,7 @@ use crate::support::raw::{
 use crate::support::sink::{Reply, Sink};
 use crate::support::telemetry::{logs, spans};
 
-/// Number, what it demands in short, and the tests as `module::name`.
+/// The number, the requirement in short, and its tests as `module::name`.
 const CHECKLIST: &[(u8, &str, &[&str])] = &[
     (
         1,
@@ -30,7 +30,7 @@ const CHECKLIST: &[(u8, &str, &[&str])] = &[
         &[
             "config::what_is_left_out_has_the_documented_default",
             "receive::every_signal_over_http_arrives_on_every_port",
-            "receive::every_signal_of_an_unmodified_grpc_client_arrives_on_every_port",
+            "receive::grpc_client_delivers_every_signal_on_every_port",
         ],
     ),
     (
@@ -46,25 +46,25 @@ const CHECKLIST: &[(u8, &str, &[&str])] = &[
         3,
         "limits after decompression, too",
         &[
-            "refuse::requests_over_the_limit_are_refused_for_good_before_and_after_decompression",
-            "hostile::requests::a_request_of_64_mib_is_taken_where_it_is_allowed_and_one_byte_more_is_not",
+            "refuse::oversized_requests_are_refused_before_and_after_decompression",
+            "hostile::requests::request_of_64_mib_is_accepted_up_to_the_limit",
         ],
     ),
     (
         4,
         "too large over gRPC: RESOURCE_EXHAUSTED, no RetryInfo",
-        &["refuse::requests_over_the_limit_are_refused_for_good_before_and_after_decompression"],
+        &["refuse::oversized_requests_are_refused_before_and_after_decompression"],
     ),
     (
         5,
         "too large over HTTP: 413",
-        &["refuse::requests_over_the_limit_are_refused_for_good_before_and_after_decompression"],
+        &["refuse::oversized_requests_are_refused_before_and_after_decompression"],
     ),
     (
         6,
         "answers are small, and read up to a bound",
         &[
-            "conformance::of_an_answer_no_more_is_read_than_4_mib",
+            "conformance::agent_reads_at_most_4_mib_of_an_answer",
             "receive::every_signal_over_http_arrives_on_every_port",
         ],
     ),
@@ -72,9 +72,9 @@ const CHECKLIST: &[(u8, &str, &[&str])] = &[
         7,
         "bombs stop at the limit; lengths reserve nothing",
         &[
-            "refuse::a_decompression_bomb_costs_no_more_than_the_limit",
-            "refuse::promises_of_large_bodies_reserve_no_memory",
-            "hostile::requests::a_zstd_frame_that_promises_much_or_wants_a_large_window_reserves_nothing",
+            "refuse::decompression_bomb_stays_within_the_limit",
+            "refuse::announced_lengths_reserve_no_memory",
+            "hostile::requests::zstd_frame_with_huge_size_or_window_reserves_nothing",
         ],
     ),
     (
@@ -87,7 +87,7 @@ const CHECKLIST: &[(u8, &str, &[&str])] = &[
         "one port for both protocols",
         &[
             "receive::every_signal_over_http_arrives_on_every_port",
-            "receive::every_signal_of_an_unmodified_grpc_client_arrives_on_every_port",
+            "receive::grpc_client_delivers_every_signal_on_every_port",
             "json::every_signal_arrives_as_protobuf_on_every_port",
         ],
     ),
@@ -103,34 +103,34 @@ const CHECKLIST: &[(u8, &str, &[&str])] = &[
         11,
         "405, 415, parameters ignored",
         &[
-            "refuse::wrong_methods_paths_and_content_types_have_their_own_answers",
+            "refuse::wrong_methods_paths_and_content_types_get_distinct_answers",
             "receive::parameters_of_the_content_type_are_ignored",
         ],
     ),
     (
         12,
         "kept connections, 100-continue, chunks",
-        &["receive::chunked_bodies_and_expect_continue_are_accepted_on_a_kept_connection"],
+        &["receive::chunked_bodies_and_expect_continue_work_on_one_connection"],
     ),
     (
         13,
         "pings answered, none sent upstream",
-        &["conformance::pings_are_answered_and_the_upstream_gets_none"],
+        &["conformance::agent_answers_pings_and_sends_none"],
     ),
     (
         14,
         "GOAWAY lets calls finish",
         &[
-            "tell::a_connection_that_is_old_enough_ends_without_losing_a_request",
-            "shutdown::a_request_in_flight_is_answered_and_its_connection_closed",
-            "shutdown::sigterm_under_load_loses_nothing_that_was_acknowledged",
+            "observability::aged_connection_ends_without_losing_a_request",
+            "shutdown::request_in_flight_is_answered_and_its_connection_closed",
+            "shutdown::sigterm_under_load_loses_nothing_acknowledged",
         ],
     ),
     (
         15,
         "success without partial_success",
         &[
-            "receive::every_signal_of_an_unmodified_grpc_client_arrives_on_every_port",
+            "receive::grpc_client_delivers_every_signal_on_every_port",
             "receive::every_signal_over_http_arrives_on_every_port",
         ],
     ),
@@ -144,18 +144,18 @@ const CHECKLIST: &[(u8, &str, &[&str])] = &[
         "answers in the content type of the request",
         &[
             "receive::every_signal_over_http_arrives_on_every_port",
-            "conformance::every_refusal_has_its_status_in_both_protocols_and_the_encoding_of_its_request",
+            "conformance::refusals_have_matching_statuses_in_both_protocols",
         ],
     ),
     (
         18,
         "an empty request succeeds",
-        &["receive::an_empty_request_succeeds_and_nothing_is_sent_for_it"],
+        &["receive::empty_request_succeeds_without_being_sent"],
     ),
     (
         19,
         "no part of a request is rejected silently",
-        &["conformance::a_request_is_taken_whole_or_not_at_all"],
+        &["conformance::partly_malformed_request_is_refused_whole"],
     ),
     (
         20,
@@ -171,8 +171,8 @@ const CHECKLIST: &[(u8, &str, &[&str])] = &[
         22,
         "overload is retryable",
         &[
-            "refuse::a_full_queue_refuses_retryably_and_recovers_with_the_upstream",
-            "refuse::the_memory_limit_holds_while_the_upstream_is_away",
+            "refuse::full_queue_refuses_retryably_and_recovers_with_the_upstream",
+            "refuse::memory_limit_holds_during_an_upstream_outage",
         ],
     ),
     (
@@ -183,52 +183,48 @@ const CHECKLIST: &[(u8, &str, &[&str])] = &[
     (
         24,
         "errors over HTTP carry a Status",
-        &[
-            "conformance::every_refusal_has_its_status_in_both_protocols_and_the_encoding_of_its_request",
-        ],
+        &["conformance::refusals_have_matching_statuses_in_both_protocols"],
     ),
     (
         25,
         "gRPC statuses that are retried",
-        &["forward::every_retryable_grpc_status_is_retried_and_every_other_is_lost_and_counted"],
+        &["forward::retryable_grpc_statuses_are_retried_and_others_counted_lost"],
     ),
     (
         26,
         "HTTP statuses that are retried",
         &[
             "forward::only_four_http_statuses_are_retried",
-            "forward::nothing_is_lost_while_the_upstream_is_away_and_delivery_resumes_at_once",
+            "forward::upstream_outage_loses_nothing_and_delivery_resumes_at_once",
         ],
     ),
     (
         27,
         "Retry-After and RetryInfo are honoured",
-        &["forward::the_upstreams_wish_to_wait_is_honoured_and_makes_exhaustion_retryable"],
+        &["forward::retry_info_is_honoured_and_makes_exhaustion_retryable"],
     ),
     (
         28,
         "what is not retried is counted",
-        &["forward::every_retryable_grpc_status_is_retried_and_every_other_is_lost_and_counted"],
+        &["forward::retryable_grpc_statuses_are_retried_and_others_counted_lost"],
     ),
     (
         29,
         "pressure is passed back before the body",
         &[
-            "conformance::a_full_queue_is_told_before_the_body_is_read",
-            "refuse::a_full_queue_refuses_retryably_and_recovers_with_the_upstream",
+            "conformance::full_queue_refuses_before_the_body_arrives",
+            "refuse::full_queue_refuses_retryably_and_recovers_with_the_upstream",
         ],
     ),
     (
         30,
         "gRPC and HTTP statuses correspond",
-        &[
-            "conformance::every_refusal_has_its_status_in_both_protocols_and_the_encoding_of_its_request",
-        ],
+        &["conformance::refusals_have_matching_statuses_in_both_protocols"],
     ),
     (
         31,
         "fields in any order",
-        &["wire::fields_in_descending_order_are_read_like_any_other"],
+        &["wire::fields_in_descending_order_are_read"],
     ),
     (
         32,
@@ -240,15 +236,15 @@ const CHECKLIST: &[(u8, &str, &[&str])] = &[
         "invalid UTF-8 is refused",
         &[
             "refuse::malformed_requests_are_refused_for_good_in_both_protocols",
-            "wire::each_kind_of_damage_has_its_name",
+            "wire::each_kind_of_damage_has_its_error",
         ],
     ),
     (
         34,
         "nesting is bounded",
         &[
-            "refuse::deep_nesting_is_refused_and_does_not_end_the_agent",
-            "wire::nesting_is_bounded_where_prost_bounds_it",
+            "refuse::deep_nesting_is_refused_without_a_crash",
+            "wire::nesting_limit_equals_prosts",
         ],
     ),
     (
@@ -256,7 +252,7 @@ const CHECKLIST: &[(u8, &str, &[&str])] = &[
         "JSON: ids in hex, bytes in base64",
         &[
             "json::ids_are_hexadecimal_in_either_case",
-            "json::other_bytes_are_base64_of_either_alphabet_with_or_without_padding",
+            "json::bytes_are_base64_of_either_alphabet_and_padding",
         ],
     ),
     (
@@ -265,7 +261,7 @@ const CHECKLIST: &[(u8, &str, &[&str])] = &[
         &[
             "json::keys_may_be_in_snake_case_and_escaped",
             "json::enums_are_numbers_or_names",
-            "json::unknown_keys_are_ignored_but_their_values_must_be_json",
+            "json::unknown_keys_are_ignored_if_their_values_are_json",
         ],
     ),
     (
@@ -281,7 +277,7 @@ const CHECKLIST: &[(u8, &str, &[&str])] = &[
         "attribute values of every type",
         &[
             "wire::every_item_is_counted",
-            "wire::edits_of_bytes_equal_edits_of_objects",
+            "wire::byte_edits_equal_object_edits",
         ],
     ),
     (
@@ -293,28 +289,28 @@ const CHECKLIST: &[(u8, &str, &[&str])] = &[
         40,
         "profiles one by one",
         &[
-            "profiles::one_request_in_is_one_request_out_over_either_protocol",
-            "profiles::requests_that_waited_for_the_upstream_are_still_sent_one_by_one",
+            "profiles::profiles_are_forwarded_one_by_one_over_both_protocols",
+            "profiles::profiles_that_waited_are_sent_one_by_one",
         ],
     ),
     (
         41,
         "duplicates are delivered",
-        &["conformance::what_is_sent_twice_is_delivered_twice"],
+        &["conformance::duplicate_requests_are_delivered_twice"],
     ),
     (
         42,
         "shutdown answers, flushes, and ends",
         &[
-            "shutdown::what_waits_for_company_leaves_at_once",
-            "shutdown::a_request_in_flight_is_answered_and_its_connection_closed",
-            "shutdown::what_cannot_be_delivered_in_time_is_told_as_lost",
+            "shutdown::shutdown_flushes_partial_batches_at_once",
+            "shutdown::request_in_flight_is_answered_and_its_connection_closed",
+            "shutdown::undeliverable_telemetry_is_reported_as_lost",
         ],
     ),
 ];
 
 #[test]
-fn every_statement_of_the_checklist_has_tests_that_exist() {
+fn checklist_names_tests_that_exist() {
     let mut seen: BTreeSet<u8> = BTreeSet::new();
     for (number, demand, tests) in CHECKLIST {
         assert!(seen.insert(*number), "{number} is there twice");
@@ -326,7 +322,7 @@ fn every_statement_of_the_checklist_has_tests_that_exist() {
     assert!(seen.into_iter().eq(1..=42));
 }
 
-/// Whether the sources have a function of this name in this module that is a test.
+/// Whether a module has a test with this name.
 fn exists(test: &str) -> bool {
     let (module, name) = test.rsplit_once("::").unwrap();
     let agent = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -359,7 +355,7 @@ struct Status {
     message: String,
 }
 
-/// How a request is made wrong over both protocols, and the statuses of gRPC and HTTP it gets.
+/// A wrong request over both protocols, and its expected gRPC and HTTP statuses.
 struct Wrong {
     grpc_path: &'static str,
     http_path: &'static str,
@@ -401,7 +397,7 @@ fn wrongs() -> Vec<Wrong> {
 }
 
 #[tokio::test]
-async fn every_refusal_has_its_status_in_both_protocols_and_the_encoding_of_its_request() {
+async fn refusals_have_matching_statuses_in_both_protocols() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address)
         .receiver(
@@ -430,7 +426,7 @@ async fn every_refusal_has_its_status_in_both_protocols_and_the_encoding_of_its_
         let status = Status::decode(answer.body.as_slice()).unwrap();
         assert_eq!(status.code.cast_unsigned(), wrong.statuses.0);
         assert!(!status.message.is_empty());
-        // Nobody is told to come back with what will never be taken.
+        // The client must not retry.
         assert_eq!(answer.header("retry-after"), None);
         let mut http = Http::connect(agent.port()).await;
         let headers = [
@@ -447,7 +443,7 @@ async fn every_refusal_has_its_status_in_both_protocols_and_the_encoding_of_its_
 }
 
 #[tokio::test]
-async fn a_request_is_taken_whole_or_not_at_all() {
+async fn partly_malformed_request_is_refused_whole() {
     let (sink, agent) = agent().await;
     let mut request = spans("good", 3).encode_to_vec();
     let mut bad = spans("XX", 1).encode_to_vec();
@@ -462,7 +458,7 @@ async fn a_request_is_taken_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_full_queue_is_told_before_the_body_is_read() {
+async fn full_queue_refuses_before_the_body_arrives() {
     let sink = Sink::grpc().await;
     sink.always(Some(Reply::Silence));
     let queue = "sending_queue: {sizer: bytes, queue_size: 20000, num_consumers: 1, \
@@ -483,7 +479,7 @@ async fn a_full_queue_is_told_before_the_body_is_read() {
 }
 
 #[tokio::test]
-async fn of_an_answer_no_more_is_read_than_4_mib() {
+async fn agent_reads_at_most_4_mib_of_an_answer() {
     let sink = Sink::http().await;
     let agent = Setup::http(sink.address).start();
     let mut grpc = Grpc::connect(agent.port()).await;
@@ -501,7 +497,7 @@ async fn of_an_answer_no_more_is_read_than_4_mib() {
     eventually("and the next one follows", || sink.spans().len() == 2).await;
 }
 
-/// Frames an upstream gets within a second and a half of the first.
+/// The frames that an upstream gets within 1.5 s of the first.
 async fn frames_of_a_first_second(listener: TcpListener) -> Vec<u8> {
     let (mut stream, _) = listener.accept().await.unwrap();
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
@@ -523,7 +519,7 @@ async fn frames_of_a_first_second(listener: TcpListener) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn pings_are_answered_and_the_upstream_gets_none() {
+async fn agent_answers_pings_and_sends_none() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let agent = Setup::grpc(listener.local_addr().unwrap()).start();
     let mut raw = Raw::open(agent.port(), &[]).await;
@@ -545,7 +541,7 @@ async fn pings_are_answered_and_the_upstream_gets_none() {
 }
 
 #[tokio::test]
-async fn what_is_sent_twice_is_delivered_twice() {
+async fn duplicate_requests_are_delivered_twice() {
     let (sink, agent) = agent().await;
     let message = spans("span", 1).encode_to_vec();
     let mut grpc = Grpc::connect(agent.port()).await;

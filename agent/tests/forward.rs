@@ -1,5 +1,5 @@
-//! What is sent upstream: merged, compressed, repeated until it is taken, and given up only for the
-//! reasons the specification names.
+//! Telemetry on its way upstream: merged, compressed, retried until accepted, and given up only for the reasons
+//! of the specification.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ async fn send(agent: &Agent, name: &str, count: usize) {
 }
 
 #[tokio::test]
-async fn small_requests_leave_as_one_large_one_in_order() {
+async fn small_requests_are_merged_in_order() {
     for (sink, speaks) in [(Sink::grpc().await, "grpc"), (Sink::http().await, "http")] {
         let setup = if speaks == "grpc" {
             Setup::grpc(sink.address)
@@ -53,7 +53,7 @@ async fn small_requests_leave_as_one_large_one_in_order() {
 }
 
 #[tokio::test]
-async fn a_full_batch_does_not_wait_and_is_never_larger_than_configured() {
+async fn full_batch_leaves_at_once_and_respects_max_size() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address)
         .batch("flush_timeout: 1h, sizer: bytes, min_size: 20000, max_size: 20000")
@@ -71,7 +71,7 @@ async fn a_full_batch_does_not_wait_and_is_never_larger_than_configured() {
 }
 
 #[tokio::test]
-async fn compression_and_headers_are_what_the_configuration_says() {
+async fn compression_and_headers_follow_the_configuration() {
     for (compression, expected) in [
         ("gzip", Some("gzip")),
         ("zstd", Some("zstd")),
@@ -111,7 +111,7 @@ async fn compression_and_headers_are_what_the_configuration_says() {
 }
 
 #[tokio::test]
-async fn every_retryable_grpc_status_is_retried_and_every_other_is_lost_and_counted() {
+async fn retryable_grpc_statuses_are_retried_and_others_counted_lost() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address)
         .retry("initial_interval: 1ms, max_interval: 1ms")
@@ -190,7 +190,7 @@ async fn any_http_success_is_success_whatever_its_body() {
     assert_eq!(sink.received().len(), 3);
 }
 
-/// A `google.rpc.Status` with a `RetryInfo` of so many milliseconds.
+/// A `google.rpc.Status` with a `RetryInfo` in milliseconds.
 fn retry_info(millis: u8) -> Vec<u8> {
     let field = |tag: u8, bytes: &[u8]| {
         let mut out = vec![tag];
@@ -210,7 +210,7 @@ fn retry_info(millis: u8) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn the_upstreams_wish_to_wait_is_honoured_and_makes_exhaustion_retryable() {
+async fn retry_info_is_honoured_and_makes_exhaustion_retryable() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address)
         .retry("initial_interval: 1ms, max_interval: 1ms")
@@ -275,7 +275,7 @@ async fn rejected_items_are_counted_and_never_sent_again() {
 }
 
 #[tokio::test]
-async fn a_batch_the_upstream_calls_too_large_is_sent_in_halves() {
+async fn batch_too_large_for_the_upstream_is_sent_in_halves() {
     let (grpc, http) = (Sink::grpc().await, Sink::http().await);
     for (sink, setup, reply) in [
         (
@@ -304,7 +304,7 @@ async fn a_batch_the_upstream_calls_too_large_is_sent_in_halves() {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_while_the_upstream_is_away_and_delivery_resumes_at_once() {
+async fn upstream_outage_loses_nothing_and_delivery_resumes_at_once() {
     for speaks in [Speaks::Grpc, Speaks::Http] {
         let sink = Sink::at("127.0.0.1:0".parse().unwrap(), speaks).await;
         let address = sink.stop().await;
@@ -339,7 +339,7 @@ async fn nothing_is_lost_while_the_upstream_is_away_and_delivery_resumes_at_once
 }
 
 #[tokio::test]
-async fn an_upstream_that_never_answers_is_given_up_on_after_the_timeout_and_tried_again() {
+async fn silent_upstream_is_retried_after_the_timeout() {
     let (grpc, http) = (Sink::grpc().await, Sink::http().await);
     for (sink, agent) in [
         (
@@ -366,7 +366,7 @@ async fn an_upstream_that_never_answers_is_given_up_on_after_the_timeout_and_tri
 }
 
 #[tokio::test]
-async fn a_batch_is_given_up_only_after_the_configured_time() {
+async fn batch_is_given_up_only_after_max_elapsed_time() {
     let sink = Sink::grpc().await;
     sink.always(Some(Reply::Grpc(UNAVAILABLE, None)));
     let agent = Setup::grpc(sink.address)
@@ -387,7 +387,7 @@ async fn a_batch_is_given_up_only_after_the_configured_time() {
 }
 
 #[tokio::test]
-async fn requests_gather_while_every_slot_is_taken() {
+async fn requests_gather_while_all_consumers_are_busy() {
     let sink = Sink::grpc().await;
     sink.script([Reply::Slow(Duration::from_secs(2))]);
     let queue = "sending_queue: {num_consumers: 1, batch: {flush_timeout: 1ms, sizer: bytes, \
@@ -403,7 +403,7 @@ async fn requests_gather_while_every_slot_is_taken() {
 }
 
 #[tokio::test]
-async fn the_books_balance_at_every_moment() {
+async fn counters_balance_at_every_moment() {
     let sink = Sink::grpc().await;
     sink.script((0..200).map(|number| match number % 5 {
         0 => Reply::Grpc(UNAVAILABLE, None),

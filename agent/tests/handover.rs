@@ -1,5 +1,5 @@
-//! One agent following another under load: every request is answered by one of the two, and none is
-//! refused, reset or lost, also for clients that never try again.
+//! One agent replaces another under load: one of the two answers every request, and none is refused, reset or
+//! lost, even for clients that never retry.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -24,11 +24,11 @@ struct Load {
     answered: Arc<AtomicUsize>,
 }
 
-/// What one client has to say at the end.
+/// The result of one client.
 #[derive(Default)]
 struct Account {
     acknowledged: Vec<String>,
-    /// Requests that were sent and not answered with success, with the reason.
+    /// Failed requests, with the reason.
     failed: Vec<String>,
 }
 
@@ -62,7 +62,7 @@ impl Load {
         account
     }
 
-    /// One connection for as long as the agent does not say that it ends.
+    /// One connection until the agent announces its end.
     async fn kept(self, number: usize) -> Account {
         let mut account = Account::default();
         let mut connection = None;
@@ -84,8 +84,8 @@ impl Load {
         account
     }
 
-    /// gRPC on one connection; a call the agent did not begin, as its GOAWAY says, is made on another,
-    /// as every gRPC library does by itself.
+    /// gRPC on one connection; like every gRPC library, repeats a call on another connection if the GOAWAY says
+    /// that the agent did not begin it.
     async fn grpc(self, number: usize) -> Account {
         let mut account = Account::default();
         let mut grpc = Grpc::connect(self.port).await;
@@ -112,7 +112,7 @@ impl Load {
     }
 }
 
-/// Whether the agent said that the connection ends.
+/// Whether the agent announced the end of the connection.
 async fn post(http: &mut Http, name: &str) -> Result<bool, String> {
     let message = spans(name, 1).encode_to_vec();
     let answer = http.post("/v1/traces", &[], &message);
@@ -141,7 +141,7 @@ async fn end(agent: Agent) -> Vec<serde_json::Value> {
 }
 
 #[tokio::test]
-async fn agents_follow_each_other_on_one_port_and_every_request_is_answered() {
+async fn successive_agents_on_one_port_answer_every_request() {
     let sink = Sink::grpc().await;
     let mut current = follower(&sink, "127.0.0.1:0".parse().unwrap());
     let load = Load {
@@ -178,7 +178,7 @@ async fn agents_follow_each_other_on_one_port_and_every_request_is_answered() {
 }
 
 #[tokio::test]
-async fn an_agent_without_a_follower_serves_new_connections_until_the_others_have_ended() {
+async fn agent_without_successor_serves_new_connections_while_draining() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address).start();
     // A request that takes its time keeps the agent from closing.
@@ -209,7 +209,7 @@ async fn an_agent_without_a_follower_serves_new_connections_until_the_others_hav
 }
 
 #[tokio::test]
-async fn while_the_last_telemetry_leaves_requests_are_refused_as_retryable() {
+async fn draining_agent_refuses_requests_as_retryable() {
     let sink = Sink::grpc().await;
     sink.always(Some(Reply::Grpc(14, None)));
     let agent = Setup::grpc(sink.address)

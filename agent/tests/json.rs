@@ -100,7 +100,7 @@ async fn json_may_be_compressed_and_its_content_type_may_have_parameters() {
 }
 
 #[tokio::test]
-async fn json_and_protobuf_share_a_batch_and_the_edits_of_resources() {
+async fn json_and_protobuf_share_batches_and_resource_edits() {
     let sink = Sink::grpc().await;
     let setup = Setup::grpc(sink.address)
         .processors(
@@ -130,7 +130,7 @@ async fn json_and_protobuf_share_a_batch_and_the_edits_of_resources() {
 }
 
 #[tokio::test]
-async fn an_empty_document_succeeds_and_nothing_is_sent_for_it() {
+async fn empty_document_succeeds_without_being_sent() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address).start();
     let mut http = Http::connect(agent.port()).await;
@@ -145,7 +145,7 @@ async fn an_empty_document_succeeds_and_nothing_is_sent_for_it() {
 }
 
 #[tokio::test]
-async fn a_refusal_names_the_place_of_the_mistake() {
+async fn refusal_names_the_position_of_the_mistake() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address).start();
     let mut http = Http::connect(agent.port()).await;
@@ -165,7 +165,7 @@ async fn a_refusal_names_the_place_of_the_mistake() {
 }
 
 #[tokio::test]
-async fn limits_hold_for_the_document_and_for_what_it_becomes() {
+async fn limits_apply_to_the_document_and_its_protobuf_form() {
     let sink = Sink::grpc().await;
     let setup = Setup::grpc(sink.address)
         .receiver("http: {endpoint: '127.0.0.1:0', max_request_body_size: 10000}");
@@ -191,7 +191,7 @@ async fn limits_hold_for_the_document_and_for_what_it_becomes() {
 }
 
 #[tokio::test]
-async fn what_a_document_becomes_is_paid_from_the_memory_limit() {
+async fn protobuf_form_counts_against_the_memory_limit() {
     let sink = Sink::grpc().await;
     let setup = Setup::grpc(sink.address).processors(
         "memory_limiter: {check_interval: 1s, limit_mib: 6, spike_limit_mib: 1}",

@@ -1,4 +1,4 @@
-//! Everything the agent promises, each promise a sentence.
+//! Tests of the agent as a process, and of its configuration.
 
 // A test says what it does in its name; items are public to be shared between modules.
 #![allow(missing_docs, unreachable_pub)]
@@ -7,25 +7,25 @@
 
 mod config;
 mod conformance;
+mod durable;
 mod forward;
 mod handover;
 mod hostile;
+mod idle;
 mod json;
-mod keep;
+mod observability;
 mod profiles;
 mod receive;
 mod refuse;
 mod reload;
 mod shutdown;
-mod silence;
 mod support;
 mod surface;
-mod tell;
 mod tls;
 mod unix;
 mod upstream;
 
-/// The program that is tested.
+/// The program under test.
 fn program() -> std::path::PathBuf {
     env!("CARGO_BIN_EXE_otelagent-agent").into()
 }

@@ -1,4 +1,4 @@
-//! Profiles: every request goes on as it came, alone.
+//! Profiles: every request is forwarded unchanged and alone.
 
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
 use opentelemetry_proto::tonic::collector::profiles::v1development::profiles_service_client::ProfilesServiceClient;
@@ -57,7 +57,7 @@ fn start(setup: &Setup) -> Agent {
     ))
 }
 
-/// Dictionary names of the requests a sink has taken, in order.
+/// The dictionary names of accepted requests, in order.
 fn names(sink: &Sink) -> Vec<String> {
     sink.taken()
         .iter()
@@ -69,7 +69,7 @@ fn names(sink: &Sink) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn one_request_in_is_one_request_out_over_either_protocol() {
+async fn profiles_are_forwarded_one_by_one_over_both_protocols() {
     for is_grpc in [true, false] {
         let sink = if is_grpc {
             Sink::grpc().await
@@ -123,7 +123,7 @@ async fn one_request_in_is_one_request_out_over_either_protocol() {
 }
 
 #[tokio::test]
-async fn requests_that_waited_for_the_upstream_are_still_sent_one_by_one() {
+async fn profiles_that_waited_are_sent_one_by_one() {
     let sink = Sink::grpc().await;
     sink.always(Some(Reply::Grpc(14, None)));
     let agent = start(&Setup::grpc(sink.address));
@@ -141,7 +141,7 @@ async fn requests_that_waited_for_the_upstream_are_still_sent_one_by_one() {
 }
 
 #[tokio::test]
-async fn a_profile_too_large_for_the_upstream_is_lost_whole() {
+async fn profile_too_large_for_the_upstream_is_lost_whole() {
     let sink = Sink::grpc().await;
     sink.script([Reply::Grpc(8, None)]);
     let agent = start(&Setup::grpc(sink.address));
@@ -155,7 +155,7 @@ async fn a_profile_too_large_for_the_upstream_is_lost_whole() {
 }
 
 #[tokio::test]
-async fn a_profile_without_samples_is_passed_and_a_request_without_bytes_is_not() {
+async fn profile_without_samples_is_forwarded_unlike_an_empty_request() {
     let sink = Sink::grpc().await;
     let agent = start(&Setup::grpc(sink.address));
     let mut grpc = Grpc::connect(agent.port()).await;
@@ -168,7 +168,7 @@ async fn a_profile_without_samples_is_passed_and_a_request_without_bytes_is_not(
 }
 
 #[tokio::test]
-async fn without_a_pipeline_profiles_are_refused_for_good() {
+async fn profiles_without_a_pipeline_are_refused_for_good() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address).start();
     let mut grpc = Grpc::connect(agent.port()).await;

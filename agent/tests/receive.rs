@@ -1,4 +1,4 @@
-//! What is received: both protocols on every port, all signals, all encodings, and how success looks.
+//! Receiving: both protocols on every port, all signals, all encodings, and the answers of success.
 
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
@@ -14,7 +14,7 @@ use crate::support::sink::Sink;
 use crate::support::telemetry::{logs, metrics, spans};
 
 #[tokio::test]
-async fn every_signal_of_an_unmodified_grpc_client_arrives_on_every_port() {
+async fn grpc_client_delivers_every_signal_on_every_port() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address).start();
     assert_eq!(agent.ports.len(), 2);
@@ -45,7 +45,7 @@ async fn every_signal_of_an_unmodified_grpc_client_arrives_on_every_port() {
 }
 
 #[tokio::test]
-async fn an_agent_that_listens_everywhere_is_reached_by_addresses_of_either_family() {
+async fn wildcard_listener_is_reached_by_ipv4_and_ipv6() {
     let sink = Sink::grpc().await;
     let mut sent = 0;
     for everywhere in ["[::]:0", ":0"] {
@@ -63,7 +63,7 @@ async fn an_agent_that_listens_everywhere_is_reached_by_addresses_of_either_fami
 }
 
 #[tokio::test]
-async fn an_address_of_either_family_may_stand_in_brackets() {
+async fn addresses_of_both_families_may_be_in_brackets() {
     let sink = Sink::grpc().await;
     for host in ["127.0.0.1", "::1"] {
         let protocols = "grpc: {endpoint: '[${env:ADDRESS}]:0'}";
@@ -149,7 +149,7 @@ async fn http_requests_may_be_compressed_with_gzip_or_zstd() {
 }
 
 #[tokio::test]
-async fn a_gzip_body_of_several_members_is_read_to_its_end() {
+async fn gzip_body_of_several_members_is_read_whole() {
     let sink = Sink::http().await;
     let agent = Setup::http(sink.address).start();
     // The first two are equal to the last byte.
@@ -191,7 +191,7 @@ async fn http_2_works_without_grpc() {
 }
 
 #[tokio::test]
-async fn chunked_bodies_and_expect_continue_are_accepted_on_a_kept_connection() {
+async fn chunked_bodies_and_expect_continue_work_on_one_connection() {
     let sink = Sink::http().await;
     let agent = Setup::http(sink.address).start();
     let body = spans("span", 1).encode_to_vec();
@@ -230,7 +230,7 @@ async fn parameters_of_the_content_type_are_ignored() {
 }
 
 #[tokio::test]
-async fn an_empty_request_succeeds_and_nothing_is_sent_for_it() {
+async fn empty_request_succeeds_without_being_sent() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address).start();
     let mut http = Http::connect(agent.port()).await;
@@ -272,7 +272,7 @@ async fn many_calls_share_one_connection() {
 }
 
 #[tokio::test]
-async fn resource_attributes_are_added_in_the_order_of_the_pipeline() {
+async fn resource_edits_apply_in_pipeline_order() {
     let sink = Sink::grpc().await;
     let setup = Setup::grpc(sink.address)
         .processors(

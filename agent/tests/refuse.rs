@@ -1,4 +1,4 @@
-//! What is refused, and that every refusal tells the client whether to come back.
+//! Refusals: which requests are refused, and whether the client may retry.
 
 use std::time::Duration;
 
@@ -98,7 +98,7 @@ async fn malformed_requests_are_refused_for_good_in_both_protocols() {
 }
 
 #[tokio::test]
-async fn deep_nesting_is_refused_and_does_not_end_the_agent() {
+async fn deep_nesting_is_refused_without_a_crash() {
     let (_sink, agent) = agent().await;
     let mut grpc = Grpc::connect(agent.port()).await;
     // AnyValue in ArrayValue in AnyValue …
@@ -130,7 +130,7 @@ async fn deep_nesting_is_refused_and_does_not_end_the_agent() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_a_json_request_is_json() {
+async fn json_request_gets_a_json_refusal() {
     let (_sink, agent) = agent().await;
     let mut http = Http::connect(agent.port()).await;
     let answer = http
@@ -144,7 +144,7 @@ async fn a_refusal_of_a_json_request_is_json() {
 }
 
 #[tokio::test]
-async fn wrong_methods_paths_and_content_types_have_their_own_answers() {
+async fn wrong_methods_paths_and_content_types_get_distinct_answers() {
     let (_sink, agent) = agent().await;
     let mut http = Http::connect(agent.port()).await;
     http.write(b"GET /v1/traces HTTP/1.1\r\nhost: a\r\n\r\n")
@@ -187,7 +187,7 @@ async fn unknown_encodings_are_refused_with_the_list_of_known_ones() {
 }
 
 #[tokio::test]
-async fn broken_compression_and_framing_are_the_clients_fault() {
+async fn broken_compression_and_framing_get_a_client_error() {
     let (_sink, agent) = agent().await;
     let mut http = Http::connect(agent.port()).await;
     let answer = http
@@ -224,7 +224,7 @@ async fn broken_compression_and_framing_are_the_clients_fault() {
 }
 
 #[tokio::test]
-async fn requests_over_the_limit_are_refused_for_good_before_and_after_decompression() {
+async fn oversized_requests_are_refused_before_and_after_decompression() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address)
         .receiver(
@@ -270,7 +270,7 @@ async fn requests_over_the_limit_are_refused_for_good_before_and_after_decompres
 }
 
 #[tokio::test]
-async fn a_decompression_bomb_costs_no_more_than_the_limit() {
+async fn decompression_bomb_stays_within_the_limit() {
     let (_sink, agent) = agent().await;
     let before = agent.resident();
     // Members and frames may be joined, which makes a bomb of 512 MiB quick to build.
@@ -302,7 +302,7 @@ async fn a_decompression_bomb_costs_no_more_than_the_limit() {
 }
 
 #[tokio::test]
-async fn a_million_empty_spans_cost_no_more_than_their_bytes() {
+async fn million_empty_spans_cost_only_their_bytes() {
     let (sink, agent) = agent().await;
     sink.always(Some(Reply::Grpc(UNAVAILABLE, None)));
     let before = agent.resident();
@@ -335,7 +335,7 @@ const SMALL_QUEUE: &str = "sending_queue: {sizer: bytes, queue_size: 20000, num_
     batch: {flush_timeout: 10ms, sizer: bytes, min_size: 10000, max_size: 10000}}";
 
 #[tokio::test]
-async fn a_full_queue_refuses_retryably_and_recovers_with_the_upstream() {
+async fn full_queue_refuses_retryably_and_recovers_with_the_upstream() {
     let sink = Sink::grpc().await;
     sink.always(Some(Reply::Grpc(UNAVAILABLE, None)));
     let agent = Setup::grpc(sink.address).exporter(SMALL_QUEUE).start();
@@ -366,7 +366,7 @@ async fn a_full_queue_refuses_retryably_and_recovers_with_the_upstream() {
 }
 
 #[tokio::test]
-async fn a_full_queue_of_one_signal_does_not_stop_another() {
+async fn full_queue_of_one_signal_does_not_stop_another() {
     let sink = Sink::grpc().await;
     sink.always(Some(Reply::Grpc(UNAVAILABLE, None)));
     let agent = Setup::grpc(sink.address).exporter(SMALL_QUEUE).start();
@@ -378,7 +378,7 @@ async fn a_full_queue_of_one_signal_does_not_stop_another() {
 }
 
 #[tokio::test]
-async fn the_memory_limit_holds_while_the_upstream_is_away() {
+async fn memory_limit_holds_during_an_upstream_outage() {
     let sink = Sink::grpc().await;
     sink.always(Some(Reply::Silence));
     let agent = Setup::grpc(sink.address)
@@ -414,7 +414,7 @@ async fn the_memory_limit_holds_while_the_upstream_is_away() {
 }
 
 #[tokio::test]
-async fn half_a_header_does_not_keep_a_connection() {
+async fn incomplete_header_does_not_keep_a_connection() {
     let (_sink, agent) = agent().await;
     let mut http = Http::connect(agent.port()).await;
     http.write(b"POST /v1/traces HTTP/1.1\r\nhost: a\r\n").await;
@@ -425,7 +425,7 @@ async fn half_a_header_does_not_keep_a_connection() {
 }
 
 #[tokio::test]
-async fn a_client_that_says_nothing_is_cut_off_and_hundreds_of_them_disturb_nobody() {
+async fn silent_clients_are_disconnected_and_block_no_others() {
     let (_sink, agent) = agent().await;
     let mut silent = Vec::new();
     for _ in 0..300 {
@@ -447,7 +447,7 @@ async fn a_client_that_says_nothing_is_cut_off_and_hundreds_of_them_disturb_nobo
 }
 
 #[tokio::test]
-async fn a_signal_without_a_pipeline_is_unimplemented() {
+async fn signal_without_a_pipeline_is_unimplemented() {
     let sink = Sink::grpc().await;
     let setup = Setup::grpc(sink.address);
     let yaml = setup.yaml();
@@ -464,7 +464,7 @@ async fn a_signal_without_a_pipeline_is_unimplemented() {
 }
 
 #[tokio::test]
-async fn health_tells_readiness_and_whether_delivery_works() {
+async fn health_reports_readiness_and_delivery() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address).start();
     let state = |agent: &Agent| {
@@ -493,7 +493,7 @@ async fn health_tells_readiness_and_whether_delivery_works() {
 }
 
 #[tokio::test]
-async fn promises_of_large_bodies_reserve_no_memory() {
+async fn announced_lengths_reserve_no_memory() {
     let (_sink, agent) = agent().await;
     let mut slow = Vec::new();
     for _ in 0..20 {

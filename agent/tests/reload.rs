@@ -1,5 +1,4 @@
-//! A configuration that changes while the agent runs: taken over without a client noticing, or refused
-//! as a whole.
+//! A configuration that changes while the agent runs: applied without effect on clients, or refused as a whole.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +27,7 @@ async fn send(agent: &Agent, name: &str) -> u32 {
 }
 
 #[tokio::test]
-async fn an_upstream_changes_under_load_and_no_request_or_connection_is_lost() {
+async fn upstream_changes_under_load_without_loss() {
     let (first, second) = (Sink::grpc().await, Sink::grpc().await);
     let file = temporary("reload.yaml");
     let setup = Setup::grpc(first.address);
@@ -97,7 +96,7 @@ async fn an_upstream_changes_under_load_and_no_request_or_connection_is_lost() {
 }
 
 #[tokio::test]
-async fn what_waits_for_an_upstream_that_is_gone_leaves_for_the_new_one_at_once() {
+async fn waiting_batches_go_to_a_new_upstream_at_once() {
     let sink = Sink::grpc().await;
     let file = temporary("gone.yaml");
     let nowhere =
@@ -114,7 +113,7 @@ async fn what_waits_for_an_upstream_that_is_gone_leaves_for_the_new_one_at_once(
 
 /// As an orchestrator mounts files: the name is a link to a link that is swapped.
 #[tokio::test]
-async fn a_file_swapped_by_a_link_is_noticed_without_a_signal() {
+async fn file_swapped_by_a_link_is_noticed_without_sighup() {
     let sink = Sink::grpc().await;
     let mount = temporary("mount");
     let setup = |value: &str| {
@@ -152,7 +151,7 @@ async fn refused(agent: &Agent, problem: &str) {
 }
 
 #[tokio::test]
-async fn a_bad_file_is_refused_with_every_problem_and_the_agent_runs_on() {
+async fn invalid_file_is_refused_with_every_problem_while_running() {
     let sink = Sink::grpc().await;
     let file = temporary("bad-reload.yaml");
     let setup = Setup::grpc(sink.address);
@@ -212,7 +211,7 @@ async fn a_bad_file_is_refused_with_every_problem_and_the_agent_runs_on() {
 }
 
 #[tokio::test]
-async fn limits_and_the_level_of_the_log_are_those_of_the_new_file() {
+async fn reload_applies_limits_and_log_level() {
     let sink = Sink::grpc().await;
     let file = temporary("limits.yaml");
     let setup = Setup::grpc(sink.address);

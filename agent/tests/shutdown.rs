@@ -1,4 +1,4 @@
-//! How the agent ends, and how it starts: what it acknowledged is delivered or told as lost.
+//! Start and end of the agent: acknowledged telemetry is delivered or reported as lost.
 
 use std::collections::HashSet;
 use std::os::unix::process::ExitStatusExt;
@@ -18,7 +18,7 @@ use crate::support::telemetry::spans;
 const UNAVAILABLE: u32 = 14;
 
 #[tokio::test]
-async fn sigterm_under_load_loses_nothing_that_was_acknowledged() {
+async fn sigterm_under_load_loses_nothing_acknowledged() {
     for round in 0..5 {
         let sink = Sink::grpc().await;
         sink.script(vec![Reply::Slow(Duration::from_millis(50)); 3]);
@@ -57,8 +57,8 @@ async fn sigterm_under_load_loses_nothing_that_was_acknowledged() {
     }
 }
 
-/// Sends until told to stop or refused; the names of acknowledged spans. Even numbers speak gRPC on
-/// one connection, odd ones HTTP on many.
+/// Sends until stopped or refused; returns the names of acknowledged spans. Even clients use gRPC on one
+/// connection, odd ones HTTP on many.
 async fn load(
     number: usize,
     ports: Vec<std::net::SocketAddr>,
@@ -93,7 +93,7 @@ async fn load(
 }
 
 #[tokio::test]
-async fn a_request_in_flight_is_answered_and_its_connection_closed() {
+async fn request_in_flight_is_answered_and_its_connection_closed() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address).start();
     let body = spans("span", 1).encode_to_vec();
@@ -123,7 +123,7 @@ async fn a_request_in_flight_is_answered_and_its_connection_closed() {
 }
 
 #[tokio::test]
-async fn what_waits_for_company_leaves_at_once() {
+async fn shutdown_flushes_partial_batches_at_once() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address)
         .batch("flush_timeout: 1h, sizer: bytes, min_size: 3145728, max_size: 3145728")
@@ -144,7 +144,7 @@ async fn what_waits_for_company_leaves_at_once() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_comes_back_within_the_grace_period_gets_everything() {
+async fn upstream_back_within_the_grace_period_gets_everything() {
     let sink = Sink::grpc().await;
     sink.always(Some(Reply::Grpc(UNAVAILABLE, None)));
     let agent = Setup::grpc(sink.address)
@@ -164,7 +164,7 @@ async fn an_upstream_that_comes_back_within_the_grace_period_gets_everything() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_delivered_in_time_is_told_as_lost() {
+async fn undeliverable_telemetry_is_reported_as_lost() {
     let sink = Sink::grpc().await;
     sink.always(Some(Reply::Silence));
     let agent = Setup::grpc(sink.address)
@@ -197,7 +197,7 @@ async fn what_cannot_be_delivered_in_time_is_told_as_lost() {
 }
 
 #[tokio::test]
-async fn two_agents_share_a_port_and_the_health_socket_tells_them_apart() {
+async fn health_socket_distinguishes_agents_on_a_shared_port() {
     let sink = Sink::grpc().await;
     let sockets = [temporary("a.sock"), temporary("b.sock")];
     let with = |setup: Setup, socket: &std::path::Path| {
@@ -232,7 +232,7 @@ async fn two_agents_share_a_port_and_the_health_socket_tells_them_apart() {
 }
 
 #[test]
-fn a_bad_configuration_ends_the_start_with_every_problem_named() {
+fn invalid_configuration_fails_the_start_with_every_problem() {
     let file = temporary("bad.yaml");
     let yaml = Setup::grpc("127.0.0.1:1".parse().unwrap()).yaml();
     std::fs::write(
@@ -276,7 +276,7 @@ fn check_prints_the_effective_configuration_without_secrets() {
 }
 
 #[test]
-fn a_port_in_use_is_named_in_the_last_line() {
+fn port_in_use_is_named_in_the_last_line() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let file = temporary("taken.yaml");

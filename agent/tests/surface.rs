@@ -1,4 +1,4 @@
-//! What of the agent can be reached and read by others: its sockets, what they tell, its log.
+//! What others can reach and read: the agent's sockets, their answers, its log.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,10 +12,10 @@ use crate::support::sink::Sink;
 use crate::support::telemetry::spans;
 
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-/// With what turns text red in a terminal, and a line of a log that was never written.
+/// Contains a terminal escape and a forged log line.
 const HOSTILE: &str = "canary-of-telemetry\u{1b}[31m\n{\"level\":\"ERROR\",\"message\":\"forged\"}";
 
-/// TCP sockets a process listens on, as the kernel knows them; of IPv4, which is all that is configured here.
+/// The IPv4 TCP sockets that a process listens on, by the kernel's tables.
 fn listens(agent: &Agent) -> BTreeSet<SocketAddr> {
     let of_process = format!("/proc/{}", agent.pid());
     let open: BTreeSet<String> = std::fs::read_dir(format!("{of_process}/fd"))
@@ -47,7 +47,7 @@ fn address(text: &str) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn an_agent_listens_where_its_configuration_says_and_nowhere_else() {
+async fn agent_listens_only_where_configured() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address).start();
     let mut expected: BTreeSet<SocketAddr> = agent.ports.iter().copied().collect();
@@ -57,7 +57,7 @@ async fn an_agent_listens_where_its_configuration_says_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn neither_metrics_nor_health_nor_the_log_tell_what_telemetry_says() {
+async fn metrics_health_and_log_contain_no_telemetry() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address).start();
     let mut client = Grpc::connect(agent.port()).await;

@@ -1,4 +1,4 @@
-//! TLS on both sides, with certificates that expire from under a running agent.
+//! TLS on both sides, with certificates that change while the agent runs.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -35,7 +35,7 @@ fn failing(agent: &Agent) -> String {
 }
 
 #[tokio::test]
-async fn an_upstream_is_spoken_to_in_tls_and_verified_by_its_authority() {
+async fn upstream_is_verified_by_the_configured_ca() {
     let authority = Authority::new();
     let files = Files::new();
     let ca = files.write("ca.pem", &authority.pem());
@@ -71,7 +71,7 @@ async fn an_upstream_is_spoken_to_in_tls_and_verified_by_its_authority() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_cannot_prove_its_name_gets_nothing_and_it_is_told() {
+async fn upstream_with_a_wrong_certificate_gets_nothing() {
     let (authority, other) = (Authority::new(), Authority::new());
     let files = Files::new();
     let ca = files.write("ca.pem", &authority.pem());
@@ -103,7 +103,7 @@ async fn an_upstream_that_cannot_prove_its_name_gets_nothing_and_it_is_told() {
 }
 
 #[tokio::test]
-async fn an_upstream_sees_the_agents_certificate_or_none_and_the_next_one_after_a_change() {
+async fn upstream_sees_the_current_client_certificate() {
     let authority = Authority::new();
     let files = Files::new();
     let ca = files.write("ca.pem", &authority.pem());
@@ -177,7 +177,7 @@ pub async fn accepted(agent: &Agent, authority: &Authority, identity: Option<&Is
 }
 
 #[tokio::test]
-async fn a_receiver_speaks_both_protocols_in_tls_as_its_clients_ask() {
+async fn receiver_speaks_both_protocols_over_tls() {
     let authority = Authority::new();
     let files = Files::new();
     let sink = Sink::grpc().await;
@@ -216,7 +216,7 @@ async fn a_receiver_speaks_both_protocols_in_tls_as_its_clients_ask() {
 }
 
 #[tokio::test]
-async fn failed_handshakes_cost_nobody_else_anything_and_are_counted() {
+async fn failed_handshakes_are_counted_and_affect_no_others() {
     let authority = Authority::new();
     let files = Files::new();
     let sink = Sink::grpc().await;
@@ -253,7 +253,7 @@ async fn failed_handshakes_cost_nobody_else_anything_and_are_counted() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_wants_certificates_takes_those_of_its_authority_only() {
+async fn receiver_accepts_only_client_certificates_of_its_ca() {
     let (servers, clients) = (Authority::new(), Authority::new());
     let files = Files::new();
     let sink = Sink::grpc().await;
@@ -273,7 +273,7 @@ async fn a_receiver_that_wants_certificates_takes_those_of_its_authority_only() 
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_used_for_new_connections_and_a_bad_one_is_not() {
+async fn new_certificate_is_used_and_an_invalid_one_ignored() {
     let (first, second) = (Authority::new(), Authority::new());
     let files = Files::new();
     let sink = Sink::grpc().await;
@@ -289,7 +289,7 @@ async fn a_new_certificate_is_used_for_new_connections_and_a_bad_one_is_not() {
     let mut mixed = second.local();
     mixed.key = second.local().key;
     pair(&files, &mixed);
-    let told = "changed files cannot be used; what was read before stays in use";
+    let told = "changed files cannot be used; the previous content stays in use";
     while agent.logged(told).is_empty() {
         assert!(accepted(&agent, &first, None).await);
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -307,7 +307,7 @@ async fn a_new_certificate_is_used_for_new_connections_and_a_bad_one_is_not() {
 }
 
 #[tokio::test]
-async fn a_header_from_a_file_follows_the_file_and_is_never_printed() {
+async fn header_from_a_file_follows_it_and_stays_secret() {
     for (kind, speaks, _) in KINDS {
         let files = Files::new();
         let path = files.write("token", "first-secret\n");
@@ -348,7 +348,7 @@ async fn a_header_from_a_file_follows_the_file_and_is_never_printed() {
 }
 
 #[test]
-fn an_agent_does_not_start_with_certificates_it_cannot_use() {
+fn agent_does_not_start_with_unusable_certificates() {
     let authority = Authority::new();
     let files = Files::new();
     let nowhere: SocketAddr = "127.0.0.1:1".parse().unwrap();

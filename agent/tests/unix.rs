@@ -1,4 +1,4 @@
-//! Unix sockets: the same service as on ports, and the file that leads to it.
+//! Unix sockets: the same service as on ports, and their files.
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::process::Command;
@@ -18,7 +18,7 @@ fn on(path: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_unix_socket_takes_both_protocols_and_leaves_no_file_behind() {
+async fn unix_socket_serves_both_protocols_and_removes_its_file() {
     let sink = Sink::grpc().await;
     let files = Files::new();
     let path = files.path("otlp.sock");
@@ -44,7 +44,7 @@ async fn a_unix_socket_takes_both_protocols_and_leaves_no_file_behind() {
 }
 
 #[tokio::test]
-async fn a_socket_left_behind_is_replaced_and_the_next_agents_stays() {
+async fn stale_socket_is_replaced_and_a_successors_kept() {
     let sink = Sink::grpc().await;
     let files = Files::new();
     let path = files.path("otlp.sock");
@@ -69,7 +69,7 @@ async fn a_socket_left_behind_is_replaced_and_the_next_agents_stays() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_socket_is_never_removed() {
+async fn file_that_is_not_a_socket_is_never_removed() {
     let files = Files::new();
     let path = files.write("precious", "data");
     let config = files.write(
@@ -85,7 +85,7 @@ async fn a_file_that_is_no_socket_is_never_removed() {
     assert!(!output.status.success());
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(
-        log.contains("something that is no socket is in the way") && log.contains("unix_socket"),
+        log.contains("a file that is not a socket is in the way") && log.contains("unix_socket"),
         "{log}"
     );
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");

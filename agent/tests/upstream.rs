@@ -1,5 +1,5 @@
-//! The way to the upstream: connections that come and go, requests it cannot take whole, and signals
-//! that must not wait for one another.
+//! The upstream: renewed connections, requests it cannot accept whole, and signals that must not wait for one
+//! another.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -84,7 +84,7 @@ fn shared(address: SocketAddr) -> TcpListener {
 }
 
 #[tokio::test]
-async fn connections_are_renewed_under_load_so_that_every_replica_gets_some_and_nothing_is_lost() {
+async fn connections_are_renewed_under_load_across_replicas_without_loss() {
     for (kind, speaks) in KINDS {
         let first = Sink::on(shared("127.0.0.1:0".parse().unwrap()), speaks, None);
         let second = Sink::on(shared(first.address), speaks, None);
@@ -114,7 +114,7 @@ async fn connections_are_renewed_under_load_so_that_every_replica_gets_some_and_
 }
 
 #[tokio::test]
-async fn an_upstream_that_leaves_in_good_order_costs_no_request_and_no_wait() {
+async fn upstream_goaway_costs_no_request_and_no_wait() {
     for (kind, speaks) in KINDS {
         let sink = Sink::at("127.0.0.1:0".parse().unwrap(), speaks).await;
         let agent = impatient(kind, sink.address).start();
@@ -141,7 +141,7 @@ async fn an_upstream_that_leaves_in_good_order_costs_no_request_and_no_wait() {
 }
 
 #[tokio::test]
-async fn one_request_that_is_too_large_is_sent_in_pieces_and_only_what_cannot_be_cut_is_lost() {
+async fn oversized_request_is_sent_in_fragments_losing_only_oversized_entries() {
     for (kind, speaks) in KINDS {
         let sink = Sink::at("127.0.0.1:0".parse().unwrap(), speaks).await;
         sink.largest(3000);
@@ -177,7 +177,7 @@ async fn one_request_that_is_too_large_is_sent_in_pieces_and_only_what_cannot_be
 }
 
 #[tokio::test]
-async fn a_proxy_that_answers_a_call_in_http_is_understood_by_its_status() {
+async fn proxy_answer_without_grpc_is_classified_by_http_status() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address)
         .retry("initial_interval: 1ms, max_interval: 1ms")
@@ -199,7 +199,7 @@ async fn a_proxy_that_answers_a_call_in_http_is_understood_by_its_status() {
 }
 
 #[tokio::test]
-async fn what_is_settled_of_a_request_stays_settled_when_the_rest_cannot_be_sent() {
+async fn settled_fragments_stay_settled_when_the_rest_fails() {
     let sink = Sink::grpc().await;
     sink.largest(1000);
     let agent = Setup::grpc(sink.address)
@@ -226,7 +226,7 @@ async fn what_is_settled_of_a_request_stays_settled_when_the_rest_cannot_be_sent
 }
 
 #[tokio::test]
-async fn a_signal_the_upstream_has_no_room_for_waits_alone_and_as_long_as_it_is_asked_to() {
+async fn throttled_signal_waits_alone_for_the_requested_time() {
     let sink = Sink::grpc().await;
     sink.always_at(client::TRACES, Reply::Grpc(UNAVAILABLE, None));
     let agent = impatient("otlp_grpc", sink.address).start();
@@ -245,7 +245,7 @@ async fn a_signal_the_upstream_has_no_room_for_waits_alone_and_as_long_as_it_is_
 }
 
 #[tokio::test]
-async fn a_dead_upstream_does_not_stop_another_exporter_even_when_memory_runs_out() {
+async fn dead_upstream_with_full_memory_does_not_stop_others() {
     let sink = Sink::http().await;
     let setup = Setup::to_with_timeout("otlp_grpc", "127.0.0.1:1".parse().unwrap(), "5s")
         .processors(
@@ -281,7 +281,7 @@ async fn a_dead_upstream_does_not_stop_another_exporter_even_when_memory_runs_ou
 }
 
 #[tokio::test]
-async fn compressors_are_used_again_for_large_and_small_batches_in_turn() {
+async fn compressors_are_reused_for_large_and_small_batches() {
     for compression in ["gzip", "zstd"] {
         let sink = Sink::grpc().await;
         let agent = impatient("otlp_grpc", sink.address)

@@ -1,4 +1,4 @@
-//! Everything one client sends on one connection, whichever HTTP it believes to speak.
+//! The bytes of one connection, in either version of HTTP.
 
 use std::time::Duration;
 

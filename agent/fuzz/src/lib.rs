@@ -1,5 +1,5 @@
-//! One function per fuzz target: bytes in, a panic where what must hold does not. Each compares with
-//! somebody else's reading of the same bytes, or with its own the other way round.
+//! One function per fuzz target; it panics if an invariant is violated. Each compares with another reader of the
+//! same bytes, or with the inverse operation.
 
 mod connection;
 mod requests;

@@ -1,4 +1,4 @@
-//! Requests: whether they are ones, editing them, unpacking them.
+//! Requests: checks, edits, decompression.
 
 use std::io::Read;
 

@@ -1,4 +1,4 @@
-//! The queue on disk: segments of any records, damaged anyhow.
+//! The queue on disk: segments of arbitrary records with arbitrary damage.
 
 use segment_log::{HEADER, SegmentScan, header};
 

@@ -1,4 +1,4 @@
-//! Texts: configurations, and what headers carry of a status.
+//! Texts: configurations, and the encodings of a status in headers.
 
 use std::time::Duration;
 

@@ -25,16 +25,12 @@ const PROBE_EVERY: Duration = Duration::from_secs(10);
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
-    /// The name cannot be resolved.
     #[error("resolving {0}: {1}")]
     Resolve(Address, io::Error),
-    /// No address accepts the connection.
     #[error("connecting: {0}")]
     Connect(io::Error),
-    /// The TLS handshake fails.
     #[error("TLS with {0}: {1}")]
     Tls(SocketAddr, io::Error),
-    /// The HTTP handshake fails.
     #[error("connecting")]
     Http(#[source] hyper::Error),
 }

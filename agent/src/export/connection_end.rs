@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 
 use crate::logging::causes;
 
-/// The reason for the end of a connection, once it has ended.
 #[derive(Clone, Default)]
 pub(super) struct ConnectionEnd(Arc<OnceLock<String>>);
 

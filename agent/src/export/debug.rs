@@ -1,6 +1,6 @@
 //! Exporters that send nothing: `debug` logs counts, `nop` does nothing.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::outcome::Outcome;
+use crate::lock::lock;
 
 /// The minimum interval of log lines of a signal.
 const QUIET: Duration = Duration::from_secs(1);
@@ -48,7 +49,7 @@ impl DebugClient {
     pub(super) fn count(&self, signal: Signal, parts: &[Bytes]) -> Outcome {
         // The receiver has checked them.
         let items = |part: &Bytes| inspect(signal, part).unwrap_or_default() as u64;
-        let mut all = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.counts);
         if !all.iter().any(|(of, _)| *of == signal) {
             all.push((signal, Counts::default()));
         }
@@ -82,7 +83,7 @@ impl DebugClient {
 /// Logs the rest of the counts.
 impl Drop for DebugClient {
     fn drop(&mut self) {
-        let all = std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+        let all = std::mem::take(&mut *lock(&self.counts));
         for (signal, mut counts) in all {
             if counts.batches > 0 {
                 self.log(signal, &mut counts);

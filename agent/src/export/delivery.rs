@@ -2,7 +2,7 @@
 //! attempt.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use otlp_wire::Signal;
@@ -10,10 +10,12 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{info, warn};
 
+use crate::lock::lock;
+
 /// The longest wait between attempts during shutdown.
 const DRAIN_WAIT: Duration = Duration::from_millis(500);
 
-/// An upstream that stays away is last_line this often.
+/// An upstream that keeps failing is logged at this interval.
 const REMINDER: Duration = Duration::from_mins(1);
 
 /// Whether delivery works.
@@ -52,7 +54,7 @@ pub(super) struct Deliveries {
 
 impl SignalDelivery {
     fn state(&self) -> MutexGuard<'_, DeliveryState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

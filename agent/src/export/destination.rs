@@ -15,7 +15,7 @@ use super::outcome::{Outcome, no_answer};
 use crate::config::{Exporter, Protocol};
 
 /// The client of an exporter.
-enum Client {
+enum ProtocolClient {
     Grpc(GrpcClient),
     Http(HttpClient),
     Debug(DebugClient),
@@ -25,17 +25,17 @@ enum Client {
 /// Where and how batches are sent: an exporter's configuration and its connections.
 pub(crate) struct Destination {
     pub(super) exporter: Exporter,
-    client: Client,
+    client: ProtocolClient,
 }
 
 impl Destination {
     /// Prepares the client, which connects once there is something to send. Connections live for `age` at most.
     pub(crate) fn new(exporter: &Exporter, age: Duration) -> Result<Arc<Self>, ExportError> {
         let client = match exporter.protocol {
-            Protocol::Grpc => Client::Grpc(GrpcClient::new(exporter, age)?),
-            Protocol::Http => Client::Http(HttpClient::new(exporter, age)?),
-            Protocol::Debug => Client::Debug(DebugClient::new(&exporter.id)),
-            Protocol::Nop => Client::Nop,
+            Protocol::Grpc => ProtocolClient::Grpc(GrpcClient::new(exporter, age)?),
+            Protocol::Http => ProtocolClient::Http(HttpClient::new(exporter, age)?),
+            Protocol::Debug => ProtocolClient::Debug(DebugClient::new(&exporter.id)),
+            Protocol::Nop => ProtocolClient::Nop,
         };
         Ok(Arc::new(Self {
             exporter: exporter.clone(),
@@ -47,10 +47,10 @@ impl Destination {
     pub(super) async fn send(&self, signal: Signal, body: &[Bytes]) -> Outcome {
         let sent = async {
             match &self.client {
-                Client::Grpc(client) => client.send(signal, body).await,
-                Client::Http(client) => client.send(signal, body).await,
-                Client::Debug(client) => client.count(signal, body),
-                Client::Nop => debug::delivered(),
+                ProtocolClient::Grpc(client) => client.send(signal, body).await,
+                ProtocolClient::Http(client) => client.send(signal, body).await,
+                ProtocolClient::Debug(client) => client.count(signal, body),
+                ProtocolClient::Nop => debug::delivered(),
             }
         };
         let limit = self.exporter.timeout;
@@ -58,7 +58,7 @@ impl Destination {
             return outcome;
         }
         // TCP keeps a connection to a vanished peer open for a quarter of an hour.
-        if let Client::Grpc(client) = &self.client {
+        if let ProtocolClient::Grpc(client) = &self.client {
             client.forget().await;
         }
         no_answer(format!("no answer within {limit:?}"))

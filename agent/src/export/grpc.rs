@@ -30,10 +30,9 @@ const WINDOW: u32 = 64 * 1024;
 /// The number of dead connections that one attempt tolerates.
 const TRIES: usize = 3;
 
-/// A gRPC client of one upstream.
 pub(super) struct GrpcClient {
     is_compressed: bool,
-    paths: [Uri; Signal::COUNT],
+    paths: Vec<Uri>,
     headers: Headers,
     dialer: Dialer,
     connection: Mutex<Option<GrpcConnection>>,
@@ -83,12 +82,7 @@ impl GrpcClient {
         }
         Ok(Self {
             is_compressed: exporter.compression != Compression::None,
-            paths: [
-                uri(Signal::Traces)?,
-                uri(Signal::Metrics)?,
-                uri(Signal::Logs)?,
-                uri(Signal::Profiles)?,
-            ],
+            paths: Signal::ALL.into_iter().map(uri).collect::<Result<_, _>>()?,
             headers: Headers::new(exporter, headers)?,
             dialer: Dialer::new(exporter, b"h2", max_age)?,
             connection: Mutex::new(None),

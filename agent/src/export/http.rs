@@ -1,7 +1,7 @@
 //! The OTLP/HTTP client (binary protobuf): HTTP/1.1, with a connection per request in flight. It does not follow
 //! redirects.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -23,10 +23,10 @@ use super::headers::{AGENT, Headers};
 use super::outcome::{self, MAX_RESPONSE, Outcome, no_answer, retry_on};
 use super::sliced_body::SlicedBody;
 use crate::config::Exporter;
+use crate::lock::lock;
 
-/// An HTTP client of one upstream.
 pub(super) struct HttpClient {
-    paths: [Uri; Signal::COUNT],
+    paths: Vec<Uri>,
     headers: Headers,
     dialer: Dialer,
     idle: Mutex<Vec<HttpConnection>>,
@@ -61,12 +61,7 @@ impl HttpClient {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
         }
         Ok(Self {
-            paths: [
-                uri(Signal::Traces)?,
-                uri(Signal::Metrics)?,
-                uri(Signal::Logs)?,
-                uri(Signal::Profiles)?,
-            ],
+            paths: Signal::ALL.into_iter().map(uri).collect::<Result<_, _>>()?,
             headers: Headers::new(exporter, headers)?,
             dialer: Dialer::new(exporter, b"http/1.1", max_age)?,
             idle: Mutex::new(Vec::new()),
@@ -104,11 +99,7 @@ impl HttpClient {
 
     async fn connection(&self) -> Result<(HttpConnection, bool), ConnectError> {
         loop {
-            let idle = self
-                .idle
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop();
+            let idle = lock(&self.idle).pop();
             let Some(connection) = idle else { break };
             if connection.sender.is_ready() && Instant::now() < connection.expires {
                 return Ok((connection, true));
@@ -142,7 +133,7 @@ impl HttpClient {
             Err(error) => return retry_on(&*error),
         };
         if connection.sender.ready().await.is_ok() {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut idle = lock(&self.idle);
             let now = Instant::now();
             idle.retain(|other| !other.sender.is_closed() && now < other.expires);
             idle.push(connection);

@@ -69,6 +69,10 @@ pub(crate) fn of_grpc(code: Code, message: &str, retry_delay: Option<Duration>) 
 /// The outcome of an HTTP status other than a success (OTLP specification, "OTLP/HTTP Response").
 pub(crate) fn of_http(status: u16, message: &str, retry_after: Option<Duration>) -> Outcome {
     let why = format!("HTTP status {status}: {}", beginning(message));
+    by_http_status(status, why, retry_after)
+}
+
+fn by_http_status(status: u16, why: String, retry_after: Option<Duration>) -> Outcome {
     match status {
         429 | 502 | 503 | 504 => Outcome::Retry {
             after: retry_after,
@@ -85,12 +89,8 @@ pub(crate) fn of_http(status: u16, message: &str, retry_after: Option<Duration>)
 pub(crate) fn of_foreign_http(status: u16) -> Outcome {
     let why = format!("HTTP status {status} without gRPC status");
     match status {
-        429 | 502 | 503 | 504 => Outcome::Retry {
-            after: None,
-            answered: true,
-            why,
-        },
-        _ => Outcome::Permanent(why),
+        413 => Outcome::Permanent(why),
+        _ => by_http_status(status, why, None),
     }
 }
 

@@ -1,6 +1,6 @@
 //! From a lane to the upstream: encodes batches and sends them until they are delivered or counted as lost.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use super::outcome::Outcome;
 use crate::budget::{Budget, ExportPermit};
 use crate::compress::{self, Compressor};
 use crate::config::{Compression, Exporter};
+use crate::lock::lock;
 use crate::logging::LogThrottle;
 use crate::metrics::{Lost, Metrics};
 use crate::queue::{Batch, Lane};
@@ -37,9 +38,7 @@ pub(crate) struct Upstream {
 pub(crate) struct Shared {
     /// The memory budget.
     pub(crate) budget: Arc<Budget>,
-    /// The metrics.
     pub(crate) metrics: Arc<Metrics>,
-    /// The compressor.
     pub(crate) compressor: Arc<Compressor>,
     /// The maximum age of connections to an upstream.
     pub(crate) connection_age: Duration,
@@ -69,21 +68,13 @@ impl Upstream {
     }
 
     fn destination(&self) -> Arc<Destination> {
-        Arc::clone(
-            &self
-                .destination
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        Arc::clone(&lock(&self.destination))
     }
 
     /// Replaces the destination of further attempts. Waiting attempts start at once, since the reason for
     /// their wait may be gone.
     pub(crate) fn change(&self, destination: Arc<Destination>) {
-        *self
-            .destination
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = destination;
+        *lock(&self.destination) = destination;
         self.deliveries.wake();
     }
 
@@ -266,12 +257,12 @@ impl Upstream {
         }
         let compressor = self.shared.compressor.acquire().await;
         let needed = bytes + compress::context(compression);
-        let permit = self.shared.budget.export(needed).await;
+        let mut permit = self.shared.budget.export(needed);
         let body = compressor
             .encode(compression, parts)
             .await
             .map_err(|error| Failed::Permanent(format!("compressing: {error}")))?;
-        let permit = permit.keep(body.iter().map(Bytes::len).sum());
+        permit.set(body.iter().map(Bytes::len).sum());
         Ok(Encoded {
             body,
             bytes,

@@ -16,13 +16,13 @@ use tracing::info;
 
 use crate::budget::Budget;
 use crate::compress::Compressor;
-use crate::config::{Config, Receiver, Storage};
+use crate::config::{Config, Storage};
 use crate::export::{ExportError, Shared, Upstream};
 use crate::health::{self, Report, Topic};
 use crate::metrics::Metrics;
 use crate::queue::{DurableQueue, Lane, Maintenance};
 use crate::receive::listener::{self, ListenError, OtlpListener, StopSignals};
-use crate::receive::{ConnectionTable, OtlpReceiver, ReceiveLimits, Route, ServerState};
+use crate::receive::{ConnectionTable, OtlpReceiver, Route, ServerState};
 
 /// The maximum number of connections, if the limit of open files allows it.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -65,7 +65,6 @@ pub(super) enum StartError {
 }
 
 impl StartError {
-    /// A stable word for logs.
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Listen(error) => error.reason(),
@@ -104,56 +103,24 @@ impl Agent {
         let metrics = Arc::new(Metrics::default());
         let budget = Budget::new(config.memory.limit, config.memory.spike);
         let upstreams = upstreams(&config, options, &budget, &metrics)?;
-        let (mut senders, mut maintenance) = (JoinSet::new(), JoinSet::new());
-        let mut routes = Vec::new();
-        let mut lanes = Vec::new();
-        let mut durable_lanes = DurableLanes::default();
-        for pipeline in &config.pipelines {
-            let (Some(upstream), Some(exporter)) = (
-                upstreams.get(pipeline.exporter),
-                config.exporters.get(pipeline.exporter),
-            ) else {
-                continue;
-            };
-            let durable = exporter.storage.as_ref().map(|storage| {
-                let (budget, lanes) = (Arc::clone(&budget), config.pipelines.len());
-                DurableQueue::new(&exporter.id, storage, &exporter.queue, budget, lanes)
-            });
-            let lane = Lane::new(
-                pipeline.signal,
-                exporter.queue,
-                Arc::clone(&metrics),
-                durable,
-            );
-            if let Some(storage) = &exporter.storage {
-                durable_lanes.add(storage, &lane);
-            }
-            senders.spawn(Arc::clone(upstream).run(Arc::clone(&lane)));
-            lanes.push(Arc::clone(&lane));
-            routes.push(Route {
-                lane,
-                edits: Edits::new(&pipeline.attributes),
-            });
-        }
-        durable_lanes.start(&mut maintenance);
+        let pipelines = Pipelines::start(&config, &upstreams, &budget, &metrics);
         let connections = max_connections();
         let report = Report::new(
             &config,
             Arc::clone(&metrics),
             Arc::clone(&budget),
             upstreams.clone(),
-            lanes.clone(),
+            pipelines.lanes.clone(),
             connections,
         );
         let limit = config.memory.limit;
         let connections = ConnectionTable::new(connections, limit, Arc::clone(&budget));
         let server = ServerState::new(OtlpReceiver::new(
-            routes,
+            pipelines.routes,
             Arc::clone(&budget),
             connections,
             Arc::clone(&metrics),
-            limits(&config.receiver),
-            config.receiver.url_paths.clone(),
+            &config.receiver,
         ));
         serve_report(&config, options, &report).await?;
         let mut agent = Self {
@@ -164,9 +131,9 @@ impl Agent {
             budget,
             server,
             upstreams,
-            lanes,
-            senders,
-            _maintenance: maintenance,
+            lanes: pipelines.lanes,
+            senders: pipelines.senders,
+            _maintenance: pipelines.maintenance,
             receivers: JoinSet::new(),
             leave: watch::Sender::new(false),
             close: watch::Sender::new(false),
@@ -184,25 +151,66 @@ impl Agent {
             let listener = OtlpListener::bind(configured, options.reuse_port).await?;
             addresses.push(listener.place());
             let server = Arc::clone(&self.server);
-            let ending = StopSignals {
+            let signals = StopSignals {
                 leave: self.leave.subscribe(),
                 close: self.close.subscribe(),
                 left: self.left.0.clone(),
             };
-            self.receivers.spawn(listener.run(server, ending));
+            self.receivers.spawn(listener.run(server, signals));
         }
         self.otlp = addresses.join(",");
         Ok(())
     }
 }
 
-/// The limits in a receiver's configuration.
-pub(super) fn limits(receiver: &Receiver) -> ReceiveLimits {
-    ReceiveLimits {
-        grpc_message: receiver.max_grpc_message,
-        http_body: receiver.max_http_body,
-        concurrent_streams: receiver.max_concurrent_streams,
-        lifetimes: receiver.connections,
+/// The lanes of a configuration, their routes, and the tasks that send and maintain them.
+#[derive(Default)]
+struct Pipelines {
+    routes: Vec<Route>,
+    lanes: Vec<Arc<Lane>>,
+    senders: JoinSet<()>,
+    maintenance: JoinSet<()>,
+}
+
+impl Pipelines {
+    fn start(
+        config: &Config,
+        upstreams: &[Arc<Upstream>],
+        budget: &Arc<Budget>,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        let mut started = Self::default();
+        let mut durable_lanes = DurableLanes::default();
+        for pipeline in &config.pipelines {
+            let (Some(upstream), Some(exporter)) = (
+                upstreams.get(pipeline.exporter),
+                config.exporters.get(pipeline.exporter),
+            ) else {
+                continue;
+            };
+            let durable = exporter.storage.as_ref().map(|storage| {
+                let (budget, lanes) = (Arc::clone(budget), config.pipelines.len());
+                DurableQueue::new(&exporter.id, storage, &exporter.queue, budget, lanes)
+            });
+            let lane = Lane::new(
+                pipeline.signal,
+                exporter.queue,
+                Arc::clone(metrics),
+                durable,
+            );
+            if let Some(storage) = &exporter.storage {
+                durable_lanes.add(storage, &lane);
+            }
+            let send = Arc::clone(upstream).run(Arc::clone(&lane));
+            started.senders.spawn(send);
+            started.lanes.push(Arc::clone(&lane));
+            started.routes.push(Route {
+                lane,
+                edits: Edits::new(&pipeline.attributes),
+            });
+        }
+        durable_lanes.start(&mut started.maintenance);
+        started
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use otlp_wire::Edits;
 use tracing::{error, info, warn};
 
-use super::agent::{Agent, limits};
+use super::agent::Agent;
 use super::log::Level;
 use super::source::ConfigSource;
 use crate::config::{self, Changes, Config, Problem};
@@ -73,8 +73,7 @@ impl Agent {
             Arc::clone(&self.budget),
             self.server.connections(),
             Arc::clone(&self.metrics),
-            limits(&new.receiver),
-            new.receiver.url_paths.clone(),
+            &new.receiver,
         ));
         self.report.relabel(&new);
         self.config = new;

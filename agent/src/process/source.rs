@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::config::{self, Config, Problem, Resolve};
+use crate::lock::lock;
 use crate::reloadable::SystemResolver;
 
 /// The origin of the configuration, with fingerprints of the last read.
@@ -26,7 +27,7 @@ impl Resolve for RecordingResolver {
     }
 
     fn file(&self, path: &str) -> Result<String, String> {
-        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = lock(&self.0);
         asked.push(path.into());
         SystemResolver.file(path)
     }

@@ -17,7 +17,7 @@ pub(super) enum Placement {
     /// In memory; also on disk if it has a position.
     Memory(WaitingRequest),
     /// Only on disk; whether it is the first there.
-    DiskState(Position, bool),
+    Disk(Position, bool),
     /// In memory, after requests that are only on disk.
     Behind,
 }
@@ -28,7 +28,6 @@ pub(super) struct Refill {
     pub(super) log: u64,
 }
 
-/// A batch in flight.
 #[derive(Debug)]
 struct InFlightBatch {
     parts: Arc<Vec<QueuedRequest>>,
@@ -53,7 +52,6 @@ impl InFlightBatch {
     }
 }
 
-/// The disk state of a lane.
 #[derive(Debug, Default)]
 pub(super) struct DiskState {
     log: Option<Log>,
@@ -102,7 +100,7 @@ impl DiskState {
                 Ok(position) => {
                     self.only_bytes += waiting.held.bytes.len();
                     self.since.get_or_insert(waiting.since);
-                    return (Placement::DiskState(position, all_read), None);
+                    return (Placement::Disk(position, all_read), None);
                 }
                 Err(error) => {
                     self.failing = true;
@@ -171,7 +169,6 @@ impl DiskState {
         self.log.as_mut().filter(|_| self.number == number)
     }
 
-    /// Notes that bytes are no longer only on disk.
     pub(super) fn no_longer_only(&mut self, bytes: usize) {
         self.only_bytes = self.only_bytes.saturating_sub(bytes);
         if self.is_read() {

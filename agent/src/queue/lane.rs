@@ -2,7 +2,7 @@
 //! into batches by size and by age.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use otlp_wire::Signal;
@@ -13,6 +13,7 @@ use super::disk::{DiskState, Placement, Refill};
 use super::durable::{AckHandle, DurableQueue};
 use super::request::{Origin, QueueFull, QueuedRequest, WaitingRequest};
 use crate::config::Queue;
+use crate::lock::lock;
 use crate::metrics::{Lost, Metrics};
 
 /// The queue of one signal.
@@ -33,7 +34,7 @@ pub(super) struct LaneState {
     pub(super) limits: Queue,
     pub(super) waiting: VecDeque<WaitingRequest>,
     pub(super) waiting_bytes: usize,
-    /// WaitingRequest and in flight, in memory or on disk.
+    /// The bytes of requests, waiting and in flight, in memory and on disk.
     pub(super) held_bytes: usize,
     flushing: bool,
     closed: bool,
@@ -49,7 +50,6 @@ pub(super) struct Cut {
     pub(super) bytes: usize,
 }
 
-/// The next step of the dispatcher.
 pub(super) enum NextStep {
     Send(Cut),
     Refill(Refill),
@@ -85,8 +85,7 @@ impl Lane {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, LaneState> {
-        // No code panics while it holds the lock; a poisoned state would still be consistent.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Changes the limits. Requests in the queue stay, even above a smaller capacity.
@@ -143,7 +142,7 @@ impl Lane {
             Some(disk) => disk.put(waiting, spill),
         };
         let (sequence, notify) = match put {
-            Placement::DiskState(position, first) => (Some(position.sequence), first),
+            Placement::Disk(position, first) => (Some(position.sequence), first),
             Placement::Behind => (None, false),
             Placement::Memory(waiting) => {
                 let sequence = waiting.position.map(|position| position.sequence);

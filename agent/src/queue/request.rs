@@ -19,7 +19,6 @@ pub(crate) struct QueuedRequest {
     pub(crate) permit: Permit,
 }
 
-/// A request that waits in memory.
 #[derive(Debug)]
 pub(super) struct WaitingRequest {
     pub(super) held: QueuedRequest,
@@ -37,6 +36,5 @@ pub(crate) enum Origin {
     Recovered,
 }
 
-/// The queue of a signal is full.
 #[derive(Debug)]
 pub(crate) struct QueueFull;

@@ -174,7 +174,7 @@ where
     let (state, server) = (Arc::clone(&opened.state), Arc::clone(&opened.server));
     let lifetime = Lifetime {
         state: &state,
-        lifetimes: server.receiver().limits.lifetimes,
+        lifetimes: server.receiver().config.connections,
         is_http2: false,
     };
     let service = service(server, Arc::clone(&state), stop.clone());
@@ -192,22 +192,23 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (state, server) = (Arc::clone(&opened.state), Arc::clone(&opened.server));
-    let limits = server.receiver().limits;
+    let receiver = server.receiver();
+    let lifetimes = receiver.config.connections;
     let lifetime = Lifetime {
         state: &state,
-        lifetimes: limits.lifetimes,
+        lifetimes,
         is_http2: true,
     };
     let service = service(server, Arc::clone(&state), stop.clone());
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.concurrent_streams)
+        .max_concurrent_streams(receiver.config.max_concurrent_streams)
         .max_header_list_size(HEADER_LIST)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(64 * 1024)
-        .keep_alive_interval(limits.lifetimes.ping_after)
-        .keep_alive_timeout(limits.lifetimes.ping_timeout)
+        .keep_alive_interval(lifetimes.ping_after)
+        .keep_alive_timeout(lifetimes.ping_timeout)
         .serve_connection(TokioIo::new(opened), service);
     let end = http2::Connection::graceful_shutdown;
     lifetime.drive(connection, end, stop).await;

@@ -4,13 +4,14 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::connection_cost::ConnectionCost;
+use crate::lock::lock;
 
 /// The time limit for the headers of a request, up to one check longer.
 const HEADERS: Duration = Duration::from_secs(10);
@@ -89,7 +90,6 @@ impl ConnectionState {
             .max(1)
     }
 
-    /// Runs the connection and counts the runs of its task.
     pub(super) async fn run(&self, mut connection: Pin<Box<impl Future<Output = ()>>>) {
         poll_fn(|cx| {
             self.polls.fetch_add(1, Ordering::Relaxed);
@@ -147,7 +147,7 @@ impl ConnectionState {
 
     /// Reads or changes the cost of the connection; `None` after its end.
     pub(super) fn with_cost<T>(&self, use_it: impl FnOnce(&mut Option<ConnectionCost>) -> T) -> T {
-        use_it(&mut self.cost.lock().unwrap_or_else(PoisonError::into_inner))
+        use_it(&mut lock(&self.cost))
     }
 
     fn settle(&self) {
@@ -215,7 +215,6 @@ impl ConnectionState {
         self.is_overdrawn() || self.silence() >= patience
     }
 
-    /// Asks the connection to close.
     pub(super) fn ask_to_close(&self) {
         self.evicted.store(true, Ordering::Relaxed);
         self.close_request.notify_one();

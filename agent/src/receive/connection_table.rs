@@ -2,7 +2,7 @@
 //! slots or memory are scarce. Otherwise clients could use up the memory, or keep others out, with
 //! connections that they leave open.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -12,6 +12,7 @@ use tracing::warn;
 use super::connection_cost::{ConnectionCost, SECURE, SILENT, SPEAKING, STEP, STEP_COSTS};
 use super::connection_state::{ConnectionState, EvictionRank, MakeRoom};
 use crate::budget::Budget;
+use crate::lock::lock;
 use crate::logging::LogThrottle;
 
 /// Connections together may use this fraction of the memory limit.
@@ -59,8 +60,7 @@ impl ConnectionTable {
     }
 
     fn entries(&self) -> MutexGuard<'_, TableEntries> {
-        // No code panics while it holds the lock; a poisoned state would still be consistent.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.entries)
     }
 
     /// Adds an accepted connection; evicts others if the table is full.

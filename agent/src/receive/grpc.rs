@@ -56,7 +56,7 @@ async fn export(
         .get("grpc-encoding")
         .map(HeaderValue::as_bytes);
     let encoding = Encoding::parse(encoding).ok_or(Refusal::Encoding)?;
-    let limit = receiver.limits.grpc_message;
+    let limit = receiver.config.max_grpc_message;
     let announced = request.body().announced();
     if announced > limit + PREFIX {
         return Err(Refusal::TooLarge(limit));

@@ -67,7 +67,7 @@ async fn export(
         .map(HeaderValue::as_bytes);
     let encoding = Encoding::parse(encoding).ok_or(Refusal::Encoding)?;
     let route = receiver.route(signal)?;
-    let limit = receiver.limits.http_body;
+    let limit = receiver.config.max_http_body;
     let announced = request.body().announced();
     if announced > limit {
         return Err(Refusal::TooLarge(limit));

@@ -43,46 +43,33 @@ const HANDSHAKE_WHILE_STOPPING: Duration = Duration::from_millis(500);
 /// Why a port cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListenError {
-    /// The host has no address.
     #[error("{address} has no address")]
     Resolve {
-        /// As configured.
         address: Address,
-        /// The resolver's error.
         #[source]
         source: io::Error,
     },
-    /// The socket cannot be bound.
     #[error("cannot listen on {address}")]
     Bind {
-        /// As configured.
         address: Address,
-        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// The Unix socket cannot be created.
     #[error("cannot listen on the Unix socket {path}")]
     Unix {
-        /// As configured.
         path: String,
-        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// Certificates cannot be used.
     #[error("TLS on {place}")]
     Tls {
-        /// As configured.
         place: config::Place,
-        /// The cause.
         #[source]
         source: TlsError,
     },
 }
 
 impl ListenError {
-    /// A stable word for logs.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Resolve { .. } => "resolve",
@@ -328,14 +315,14 @@ impl AcceptLoop {
         };
         let (server, leave) = (Arc::clone(&self.server), self.leave.clone());
         // Boxed, so that a task is no larger than its own connection needs.
-        let served: Pin<Box<dyn Future<Output = ()> + Send>> = match (stream, self.tls.clone()) {
+        let task: Pin<Box<dyn Future<Output = ()> + Send>> = match (stream, self.tls.clone()) {
             (Stream::Tcp(stream), Some(tls)) => {
                 Box::pin(serve_tls(stream, tls, server, leave, slot))
             }
             (stream, _) => Box::pin(connection::serve(stream, server, leave, slot)),
         };
         connections.spawn(async move {
-            served.await;
+            task.await;
             drop(open);
         });
     }

@@ -18,4 +18,4 @@ mod unix;
 pub(crate) use self::answer::Answer;
 pub(crate) use self::connection::serve;
 pub(crate) use self::connection_table::ConnectionTable;
-pub(crate) use self::server::{OtlpReceiver, ReceiveLimits, Route, ServerState};
+pub(crate) use self::server::{OtlpReceiver, Route, ServerState};

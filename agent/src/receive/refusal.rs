@@ -55,67 +55,42 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    /// The reason to count it under, unless it is counted already.
-    pub(super) fn counted_as(&self) -> Option<Refused> {
-        Some(match self {
-            Self::QueueFullCounted => return None,
-            Self::QueueFull => Refused::QueueFull,
-            Self::MemoryLimit => Refused::Memory,
-            Self::TooLarge(_) => Refused::TooLarge,
-            Self::Malformed(_) | Self::Framing => Refused::Malformed,
-            Self::NoPipeline(_)
-            | Self::UnknownPath
-            | Self::Method
-            | Self::MediaType
-            | Self::Encoding
-            | Self::NeedsHttp2 => Refused::Unsupported,
-            Self::TooSlow | Self::Disconnected => Refused::Aborted,
-            Self::ShuttingDown => Refused::ShuttingDown,
-        })
+    /// The gRPC code, the HTTP status, and the reason to count it under unless it is counted already.
+    fn row(&self) -> (Code, StatusCode, Option<Refused>) {
+        use Refused as By;
+        let (code, status, counted) = match self {
+            Self::QueueFull => (Code::UNAVAILABLE, 503, By::QueueFull),
+            Self::QueueFullCounted => {
+                return (Code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, None);
+            }
+            Self::MemoryLimit => (Code::UNAVAILABLE, 503, By::Memory),
+            Self::ShuttingDown => (Code::UNAVAILABLE, 503, By::ShuttingDown),
+            Self::TooSlow => (Code::UNAVAILABLE, 408, By::Aborted),
+            Self::Disconnected => (Code::UNAVAILABLE, 400, By::Aborted),
+            Self::TooLarge(_) => (Code::RESOURCE_EXHAUSTED, 413, By::TooLarge),
+            Self::Malformed(_) => (Code::INVALID_ARGUMENT, 400, By::Malformed),
+            Self::Framing => (Code::INTERNAL, 400, By::Malformed),
+            Self::MediaType => (Code::INVALID_ARGUMENT, 415, By::Unsupported),
+            Self::Encoding => (Code::UNIMPLEMENTED, 415, By::Unsupported),
+            Self::Method => (Code::UNIMPLEMENTED, 405, By::Unsupported),
+            Self::NoPipeline(_) | Self::UnknownPath => (Code::UNIMPLEMENTED, 404, By::Unsupported),
+            Self::NeedsHttp2 => (Code::INTERNAL, 505, By::Unsupported),
+        };
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (code, status, Some(counted))
     }
 
+    pub(super) fn counted_as(&self) -> Option<Refused> {
+        self.row().2
+    }
+
+    /// The same request may succeed later exactly if the HTTP status is 503.
     fn status(&self) -> Status {
-        let code = match self {
-            Self::QueueFull
-            | Self::QueueFullCounted
-            | Self::MemoryLimit
-            | Self::ShuttingDown
-            | Self::TooSlow
-            | Self::Disconnected => Code::UNAVAILABLE,
-            Self::TooLarge(_) => Code::RESOURCE_EXHAUSTED,
-            Self::Malformed(_) | Self::MediaType => Code::INVALID_ARGUMENT,
-            Self::NoPipeline(_) | Self::UnknownPath | Self::Method | Self::Encoding => {
-                Code::UNIMPLEMENTED
-            }
-            Self::Framing | Self::NeedsHttp2 => Code::INTERNAL,
-        };
+        let (code, status, _) = self.row();
         Status {
             code,
             message: self.to_string(),
-            retry_after: self.is_transient().then_some(RETRY),
-        }
-    }
-
-    /// Whether the same request may succeed later.
-    fn is_transient(&self) -> bool {
-        matches!(
-            self,
-            Self::QueueFull | Self::QueueFullCounted | Self::MemoryLimit | Self::ShuttingDown
-        )
-    }
-
-    fn http_status(&self) -> StatusCode {
-        match self {
-            Self::QueueFull | Self::QueueFullCounted | Self::MemoryLimit | Self::ShuttingDown => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Malformed(_) | Self::Framing | Self::Disconnected => StatusCode::BAD_REQUEST,
-            Self::NoPipeline(_) | Self::UnknownPath => StatusCode::NOT_FOUND,
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::MediaType | Self::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::NeedsHttp2 => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY),
         }
     }
 
@@ -152,7 +127,7 @@ impl Refusal {
             (Bytes::from(status.encode()), "application/x-protobuf")
         };
         let mut response = Response::new(Answer::full(body));
-        *response.status_mut() = self.http_status();
+        *response.status_mut() = self.row().1;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         if let Some(delay) = status.retry_after {

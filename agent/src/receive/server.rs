@@ -1,6 +1,6 @@
 //! What all connections share, and what both protocols do with a request: check it, edit it and queue it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use otlp_wire::{Edits, Malformed, Signal, inspect, json};
@@ -10,8 +10,9 @@ use super::read_quota::ReadQuota;
 use super::refusal::Refusal;
 use super::request_body::ADVANCE;
 use crate::budget::{Budget, Permit};
-use crate::config::Connections;
+use crate::config::Receiver;
 use crate::encoding::{self, DecodeError, Encoding};
+use crate::lock::lock;
 use crate::metrics::{Metrics, Refused, Transport};
 use crate::queue::{AckHandle, Lane, Origin, QueuedRequest};
 
@@ -21,19 +22,6 @@ pub(crate) struct Route {
     pub(crate) lane: Arc<Lane>,
     /// The edits of their resource attributes.
     pub(crate) edits: Edits,
-}
-
-/// The limits of requests and connections.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ReceiveLimits {
-    /// The maximum size of a gRPC message, before and after decompression.
-    pub(crate) grpc_message: usize,
-    /// The maximum size of an HTTP body, before and after decompression.
-    pub(crate) http_body: usize,
-    /// The maximum number of open calls of an HTTP/2 connection.
-    pub(crate) concurrent_streams: u32,
-    /// The lifetimes of connections.
-    pub(crate) lifetimes: Connections,
 }
 
 /// A complete request as it arrived.
@@ -77,12 +65,12 @@ impl ServerState {
 
     /// The receiver for a request that begins now.
     pub(crate) fn receiver(&self) -> Arc<OtlpReceiver> {
-        Arc::clone(&self.receiver.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&lock(&self.receiver))
     }
 
     /// Replaces the receiver for requests that begin from now on.
     pub(crate) fn set_receiver(&self, receiver: Arc<OtlpReceiver>) {
-        *self.receiver.lock().unwrap_or_else(PoisonError::into_inner) = receiver;
+        *lock(&self.receiver) = receiver;
     }
 
     /// The table of connections, which no configuration replaces.
@@ -101,8 +89,7 @@ pub(crate) struct OtlpReceiver {
     budget: Arc<Budget>,
     connections: Arc<ConnectionTable>,
     metrics: Arc<Metrics>,
-    pub(super) limits: ReceiveLimits,
-    url_paths: Vec<(String, Signal)>,
+    pub(super) config: Receiver,
 }
 
 impl OtlpReceiver {
@@ -112,8 +99,7 @@ impl OtlpReceiver {
         budget: Arc<Budget>,
         connections: Arc<ConnectionTable>,
         metrics: Arc<Metrics>,
-        limits: ReceiveLimits,
-        url_paths: Vec<(String, Signal)>,
+        config: &Receiver,
     ) -> Arc<Self> {
         let mut by_signal = [const { None }; Signal::COUNT];
         for route in routes {
@@ -126,14 +112,12 @@ impl OtlpReceiver {
             budget,
             connections,
             metrics,
-            limits,
-            url_paths,
+            config: config.clone(),
         })
     }
 
-    /// The signal of a configured path.
     pub(super) fn signal_at(&self, path: &str) -> Option<Signal> {
-        let mut paths = self.url_paths.iter();
+        let mut paths = self.config.url_paths.iter();
         paths
             .find(|(configured, _)| configured == path)
             .map(|(_, signal)| *signal)

@@ -24,57 +24,40 @@ const SYSTEM_CA: [&str; 5] = [
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
-    /// A file cannot be read.
     #[error("cannot read {path}")]
     Read {
-        /// As configured.
         path: String,
-        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// A reference in the configuration can no longer be read.
     #[error("{0}")]
     Reference(String),
-    /// The text is not PEM, or lacks the wanted item.
     #[error("{place} holds no {wanted} in PEM form")]
     Pem {
-        /// The path, or the configuration itself.
         place: String,
-        /// The wanted item: certificate or private key.
         wanted: &'static str,
-        /// The cause.
         #[source]
         source: pem::Error,
     },
-    /// A certificate is not a valid CA.
     #[error("{place} holds a certificate that is not a CA")]
     Authority {
-        /// The path, or the configuration itself.
         place: String,
-        /// The cause.
         #[source]
         source: rustls::Error,
     },
-    /// The system has no CA bundle.
     #[error("this system has no file of certificate authorities; set ca_file or SSL_CERT_FILE")]
     NoSystemAuthorities,
-    /// Certificate and key do not match, or are unsupported.
     #[error("certificate and private key cannot be used")]
     Identity(#[source] rustls::Error),
-    /// The CAs for clients cannot be used.
     #[error("clients cannot be verified")]
     Verifier(#[source] rustls::server::VerifierBuilderError),
-    /// The TLS versions and cipher suites do not match.
     #[error("the TLS versions are not supported")]
     Versions(#[source] rustls::Error),
-    /// The host is not a valid name for a certificate.
     #[error("`{0}` is not a name a certificate can prove; set server_name_override")]
     ServerName(String),
 }
 
 impl TlsError {
-    /// A stable word for logs.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Read { .. } | Self::Reference(_) => "tls_file",

@@ -69,7 +69,7 @@ const EXPORT: &[u8] = b"POST /v1/traces HTTP/1.1\r\nhost: a\r\n\
     content-type: application/x-protobuf\r\ncontent-length: ";
 
 #[tokio::test]
-async fn ten_thousand_silent_connections_cost_two_kilobytes_each_and_disturb_nobody() {
+async fn ten_thousand_silent_connections_cost_two_kilobytes_each() {
     let (many, _files) = affordable(10_000).await;
     let (_sink, agent) = agent().await;
     // The share of connections and a fifth, beside what this build on this machine has anyway.
@@ -127,7 +127,7 @@ async fn are_calls_answered(agent: &Agent, many: u32) -> bool {
 }
 
 #[tokio::test]
-async fn thousands_of_idle_connections_make_way_for_new_ones() {
+async fn idle_connections_are_evicted_for_new_ones() {
     let (_sink, agent) = agent().await;
     let mut idle = Vec::new();
     let mut waiting = Vec::new();
@@ -168,7 +168,7 @@ async fn unfinished(agent: &Agent, many: usize) -> Vec<Http> {
 }
 
 #[tokio::test]
-async fn bodies_that_trickle_do_not_keep_others_out() {
+async fn trickling_bodies_do_not_keep_others_out() {
     let (_sink, agent) = agent().await;
     let mut slow = Vec::new();
     let (_, _files) = affordable(1600).await;
@@ -184,7 +184,7 @@ async fn bodies_that_trickle_do_not_keep_others_out() {
 }
 
 #[tokio::test]
-async fn whatever_is_begun_and_not_continued_is_ended() {
+async fn unfinished_handshakes_headers_and_bodies_are_ended() {
     let (_sink, agent) = agent().await;
     let limit = Duration::from_secs(45);
     let mut body = Http::connect(agent.port()).await;
@@ -218,7 +218,7 @@ async fn whatever_is_begun_and_not_continued_is_ended() {
 }
 
 #[tokio::test]
-async fn calls_that_are_opened_and_never_finished_do_not_use_up_the_memory() {
+async fn unfinished_calls_do_not_use_up_the_memory() {
     let (_sink, agent) = agent().await;
     let mut held = Vec::new();
     for _ in 0..60 {
@@ -242,7 +242,7 @@ async fn calls_that_are_opened_and_never_finished_do_not_use_up_the_memory() {
 const WINDOW: usize = 256 * 1024;
 
 #[tokio::test]
-async fn windows_filled_by_hundreds_of_clients_at_once_stay_within_the_memory_limit() {
+async fn hundreds_of_full_windows_stay_within_the_memory_limit() {
     let (_sink, agent) = agent().await;
     let mut calls = Vec::new();
     for number in 0..4 {
@@ -270,7 +270,7 @@ async fn windows_filled_by_hundreds_of_clients_at_once_stay_within_the_memory_li
 }
 
 #[tokio::test]
-async fn connections_that_come_and_go_leave_nothing_behind() {
+async fn short_connections_leave_no_memory_behind() {
     let (_sink, agent) = agent().await;
     let churn = async |many: usize| {
         for number in 0..many {
@@ -297,7 +297,7 @@ async fn connections_that_come_and_go_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_full_memory_refuses_in_words_even_where_connections_are_many() {
+async fn full_memory_refuses_with_a_status_on_many_connections() {
     let (_sink, agent) = agent_that_keeps_all().await;
     let message = spans("span", 500).encode_to_vec();
     let mut grpc = Grpc::connect(agent.port()).await;
@@ -315,7 +315,7 @@ async fn a_full_memory_refuses_in_words_even_where_connections_are_many() {
 }
 
 #[tokio::test]
-async fn clients_that_are_refused_and_wait_as_told_are_not_taken_for_slow_ones() {
+async fn refused_clients_that_wait_do_not_count_as_slow() {
     let (_sink, agent) = agent_that_keeps_all().await;
     let message = spans("span", 2500).encode_to_vec();
     let mut first = Http::connect(agent.port()).await;
@@ -344,7 +344,7 @@ async fn clients_that_are_refused_and_wait_as_told_are_not_taken_for_slow_ones()
 }
 
 #[tokio::test]
-async fn what_connections_keep_of_large_bodies_is_paid_for() {
+async fn buffers_kept_after_large_bodies_are_counted() {
     let (_sink, agent) = agent().await;
     assert_unharmed(&agent, CONNECTIONS_KIB).await;
     let before = agent.rss();
@@ -363,7 +363,7 @@ async fn what_connections_keep_of_large_bodies_is_paid_for() {
 }
 
 #[tokio::test]
-async fn neither_health_nor_metrics_are_kept_from_anybody_by_silent_connections() {
+async fn silent_connections_do_not_block_health_and_metrics() {
     let (_sink, agent) = agent().await;
     for (port, path) in [(agent.health, "/ready"), (agent.metrics, "/metrics")] {
         let mut held = Vec::new();

@@ -1,5 +1,5 @@
-//! HTTP/2 frames that cost the sender little and the server much. Each flood either ends its connection
-//! or is answered at its own expense.
+//! HTTP/2 frames that are cheap to send and expensive to handle. Each flood ends its connection or slows only its
+//! sender.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const FLOOD: usize = 50_000;
 const STALL: Duration = Duration::from_millis(500);
 
 #[tokio::test]
-async fn headers_that_never_end_close_the_connection() {
+async fn endless_headers_close_the_connection() {
     let (_sink, agent) = agent().await;
     let mut raw = Raw::open(agent.port(), &[]).await;
     assert!(raw.write(&frame(HEADERS, 0, 1, &export_headers())).await);
@@ -39,7 +39,7 @@ async fn headers_that_never_end_close_the_connection() {
 }
 
 #[tokio::test]
-async fn continuations_without_content_close_the_connection() {
+async fn empty_continuations_close_the_connection() {
     let (_sink, agent) = agent().await;
     let mut raw = Raw::open(agent.port(), &[]).await;
     assert!(raw.write(&frame(HEADERS, 0, 1, &export_headers())).await);
@@ -50,7 +50,7 @@ async fn continuations_without_content_close_the_connection() {
 }
 
 #[tokio::test]
-async fn a_header_that_unfolds_to_megabytes_is_refused() {
+async fn header_that_decompresses_to_megabytes_is_refused() {
     let (_sink, agent) = agent().await;
     let mut raw = Raw::open(agent.port(), &[]).await;
     // A literal of 3,900 bytes that the table keeps, then a byte for each time it is used again.
@@ -74,7 +74,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 }
 
 #[tokio::test]
-async fn streams_opened_and_reset_at_once_close_the_connection() {
+async fn rapid_resets_close_the_connection() {
     let (_sink, agent) = agent().await;
     let mut raw = Raw::open(agent.port(), &[]).await;
     let mut flood = Vec::new();
@@ -89,7 +89,7 @@ async fn streams_opened_and_reset_at_once_close_the_connection() {
 }
 
 #[tokio::test]
-async fn streams_that_make_the_server_reset_them_close_the_connection() {
+async fn streams_that_force_server_resets_close_the_connection() {
     let (_sink, agent) = agent().await;
     let mut raw = Raw::open(agent.port(), &[]).await;
     let mut flood = Vec::new();
@@ -105,7 +105,7 @@ async fn streams_that_make_the_server_reset_them_close_the_connection() {
 }
 
 #[tokio::test]
-async fn floods_of_control_frames_cost_their_sender_only() {
+async fn floods_of_control_frames_affect_only_their_sender() {
     let (_sink, agent) = agent().await;
     for flood in [
         frame(PING, 0, 0, &[7; 8]),
@@ -128,7 +128,7 @@ async fn floods_of_control_frames_cost_their_sender_only() {
 }
 
 #[tokio::test]
-async fn frames_nobody_asked_for_do_not_fill_the_log() {
+async fn unexpected_frames_do_not_fill_the_log() {
     let (_sink, agent) = agent().await;
     let lines = agent.lines();
     let mut raw = Raw::open(agent.port(), &[]).await;
@@ -138,7 +138,7 @@ async fn frames_nobody_asked_for_do_not_fill_the_log() {
 }
 
 #[tokio::test]
-async fn data_frames_without_data_close_the_connection() {
+async fn empty_data_frames_close_the_connection() {
     let (_sink, agent) = agent().await;
     let mut raw = Raw::open(agent.port(), &[]).await;
     let headers = frame(HEADERS, END_HEADERS, 1, &export_headers());
@@ -149,7 +149,7 @@ async fn data_frames_without_data_close_the_connection() {
 }
 
 #[tokio::test]
-async fn padding_does_not_pass_as_data() {
+async fn padding_does_not_count_as_data() {
     let (_sink, agent) = agent().await;
     let mut raw = Raw::open(agent.port(), &[]).await;
     let headers = frame(HEADERS, END_HEADERS, 1, &export_headers());
@@ -161,7 +161,7 @@ async fn padding_does_not_pass_as_data() {
 }
 
 #[tokio::test]
-async fn answers_that_are_never_read_hold_up_only_their_connection() {
+async fn unread_answers_block_only_their_connection() {
     let (_sink, agent) = agent().await;
     let message = spans("span", 1).encode_to_vec();
     // A window of 0: no answer's message may be sent.
@@ -178,7 +178,7 @@ async fn answers_that_are_never_read_hold_up_only_their_connection() {
 }
 
 #[tokio::test]
-async fn windows_beyond_what_is_allowed_end_the_connection() {
+async fn oversized_window_ends_the_connection() {
     let (_sink, agent) = agent().await;
     let mut raw = Raw::open(agent.port(), &[]).await;
     let headers = frame(HEADERS, END_HEADERS, 1, &export_headers());

@@ -1,4 +1,4 @@
-//! TLS that is begun and not continued, or not begun at all, on a port that speaks nothing else.
+//! Unfinished TLS handshakes, and clients that never begin one.
 
 use crate::support::agent::Setup;
 use crate::support::eventually;
@@ -19,7 +19,7 @@ fn begun(bytes: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn thousands_of_handshakes_that_do_not_end_cost_their_share_and_disturb_nobody() {
+async fn thousands_of_unfinished_handshakes_stay_within_their_share() {
     let (authority, files) = (Authority::new(), Files::new());
     let pair = pair(&files, &authority.local());
     let sink = Sink::grpc().await;

@@ -1,5 +1,4 @@
-//! Clients that mean harm: whatever they do, memory stays bounded and others are served. Nothing they
-//! send ends the agent or fills its log.
+//! Hostile clients: memory stays bounded, others are served, and nothing ends the agent or fills its log.
 
 mod connections;
 mod frames;

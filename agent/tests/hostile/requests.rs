@@ -20,7 +20,7 @@ const UNAVAILABLE: u32 = 14;
 const MOST_KIB: u64 = LIMIT_MIB * 1024 * 11 / 10 + 10 * 1024;
 
 #[tokio::test]
-async fn many_decompression_bombs_at_once_stay_within_the_memory_limit() {
+async fn concurrent_decompression_bombs_stay_within_the_memory_limit() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address)
         .receiver(
@@ -62,7 +62,7 @@ async fn many_decompression_bombs_at_once_stay_within_the_memory_limit() {
 }
 
 #[tokio::test]
-async fn a_bomb_inside_a_bomb_is_unpacked_once() {
+async fn nested_bomb_is_decompressed_only_once() {
     let (_sink, agent) = agent().await;
     let inner = client::gzip(&vec![0; MIB]).repeat(512);
     let outer = client::gzip(&inner);
@@ -82,7 +82,7 @@ async fn a_bomb_inside_a_bomb_is_unpacked_once() {
 }
 
 #[tokio::test]
-async fn a_zstd_frame_that_promises_much_or_wants_a_large_window_reserves_nothing() {
+async fn zstd_frame_with_huge_size_or_window_reserves_nothing() {
     let (_sink, agent) = agent().await;
     // Magic; a content size of 8 bytes in one segment, 1 TiB; then nothing. The window is as large.
     let mut promise = vec![0x28, 0xb5, 0x2f, 0xfd, 0xe0];
@@ -114,7 +114,7 @@ fn request_of(size: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_request_of_64_mib_is_taken_where_it_is_allowed_and_one_byte_more_is_not() {
+async fn request_of_64_mib_is_accepted_up_to_the_limit() {
     let sink = Sink::grpc().await;
     sink.always(Some(Reply::Grpc(UNAVAILABLE, None)));
     let limiter = "memory_limiter: {check_interval: 1s, limit_mib: 256, spike_limit_mib: 10}";
@@ -141,7 +141,7 @@ async fn a_request_of_64_mib_is_taken_where_it_is_allowed_and_one_byte_more_is_n
 }
 
 #[tokio::test]
-async fn requests_of_64_mib_are_refused_by_default_and_cost_nothing() {
+async fn requests_of_64_mib_are_refused_by_default() {
     let (_sink, agent) = agent().await;
     let large = request_of(64 * MIB);
     let mut calls = JoinSet::new();
@@ -173,7 +173,7 @@ async fn requests_of_64_mib_are_refused_by_default_and_cost_nothing() {
 const TINY: usize = 40_000;
 
 #[tokio::test]
-async fn tiny_requests_without_end_leave_nothing_behind() {
+async fn endless_tiny_requests_leave_no_memory_behind() {
     let (sink, agent) = agent().await;
     let message = spans("s", 1).encode_to_vec();
     let head = format!(

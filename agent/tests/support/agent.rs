@@ -1,4 +1,4 @@
-//! The agent as a process of its own, configured, observed and stopped from outside.
+//! The agent as a separate process, configured, observed and stopped from outside.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -20,6 +20,7 @@ pub struct Agent {
     pub metrics: SocketAddr,
     log: Arc<Mutex<Vec<Value>>>,
     reader: Option<JoinHandle<()>>,
+    own_config: Option<PathBuf>,
 }
 
 /// The parts of a configuration that tests vary.
@@ -165,8 +166,8 @@ impl Setup {
     pub fn start_with(&self, yaml: &str) -> Agent {
         let file = temporary("config.yaml");
         std::fs::write(&file, yaml).unwrap();
-        let agent = self.start_from(&file);
-        std::fs::remove_file(file).unwrap();
+        let mut agent = self.start_from(&file);
+        agent.own_config = Some(file);
         agent
     }
 
@@ -181,7 +182,7 @@ impl Setup {
     }
 }
 
-/// A path nobody else uses.
+/// A unique path.
 pub fn temporary(name: &str) -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -249,6 +250,7 @@ impl Agent {
             metrics,
             log,
             reader: Some(reader),
+            own_config: None,
         }
     }
 
@@ -279,7 +281,7 @@ impl Agent {
         self.status("VmRSS")
     }
 
-    /// The most memory there ever was in use, in KiB.
+    /// The peak of memory in use, in KiB.
     pub fn peak(&self) -> u64 {
         self.status("VmHWM")
     }
@@ -305,7 +307,7 @@ impl Agent {
         );
     }
 
-    /// Waits for the end; the exit code and everything logged.
+    /// Waits for the end; returns the exit code and the whole log.
     pub fn wait(mut self) -> (i32, Vec<Value>) {
         let status = self.child.wait().unwrap();
         self.reader.take().unwrap().join().unwrap();
@@ -376,6 +378,10 @@ impl Drop for Agent {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Not earlier: the agent would notice and log that its configuration is gone.
+        if let Some(file) = self.own_config.take() {
+            let _ = std::fs::remove_file(file);
+        }
     }
 }
 

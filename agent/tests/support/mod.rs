@@ -1,5 +1,4 @@
-//! What the tests need of the outside world: a real agent process, an upstream that answers as it is
-//! told, clients, telemetry.
+//! Fixtures: a real agent process, a scripted upstream, clients, telemetry.
 
 pub mod agent;
 pub mod client;
@@ -11,17 +10,17 @@ pub mod telemetry;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// Waits until `check` holds; fails after ten seconds.
+/// Waits until `check` holds; fails after a minute.
 pub async fn eventually(what: &str, mut check: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while !check() {
         assert!(Instant::now() < deadline, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// True where this test can run, since it mounts file systems. Otherwise says so in the way `make test`
-/// collects; in CI nothing is skipped, there it runs and fails.
+/// Whether a test that mounts file systems can run. Otherwise prints a line that `make test` collects; in CI such
+/// a test runs and fails.
 pub fn skip_unless_root(what: &str) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let uid = status

@@ -1,4 +1,4 @@
-//! Certificates of both sides, made anew by each test.
+//! Certificates for both sides, issued anew by each test.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -142,7 +142,7 @@ pub async fn connect(
         .await
 }
 
-/// Files of a test, gone with it.
+/// The files of a test, removed at its end.
 pub struct Files(PathBuf);
 
 impl Files {
@@ -156,7 +156,7 @@ impl Files {
         self.0.join(name).to_str().unwrap().to_owned()
     }
 
-    /// Writes a file, in one step for whoever reads it; its path.
+    /// Writes a file atomically; returns its path.
     pub fn write(&self, name: &str, content: &str) -> String {
         let (fresh, path) = (self.0.join("fresh"), self.0.join(name));
         std::fs::write(&fresh, content).unwrap();

@@ -83,7 +83,7 @@ pub fn export_headers() -> Vec<u8> {
     .concat()
 }
 
-/// One connection; it says only what it is told to.
+/// One connection without any frames of its own.
 pub struct Raw(TcpStream);
 
 impl Raw {
@@ -131,7 +131,7 @@ impl Raw {
         })
     }
 
-    /// Reads until the connection is closed; whether the server said why (GOAWAY with an error).
+    /// Reads until the connection is closed; returns whether a GOAWAY named the error.
     pub async fn read_to_end(&mut self) -> bool {
         let mut told = false;
         while let Some(frame) = self.read().await {

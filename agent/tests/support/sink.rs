@@ -1,5 +1,4 @@
-//! An upstream on a real port, HTTP/1.1 and HTTP/2 alike: keeps what it takes, and answers as a script
-//! says before it begins to take.
+//! An upstream on a real port, with HTTP/1.1 and HTTP/2: answers by a script, then accepts and keeps requests.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -26,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use super::client::Duplex;
 use super::telemetry::span_names;
 
-/// What a sink says to one request.
+/// A scripted reply.
 #[derive(Clone, Debug)]
 pub enum Reply {
     /// gRPC: status, and encoded `google.rpc.Status` details if any. The data is not kept.
@@ -99,7 +98,7 @@ impl Sink {
         Self::on(listener, speaks, Some(tls))
     }
 
-    /// Serves what connects to a socket that is there already.
+    /// Serves an existing socket.
     pub fn on(listener: TcpListener, speaks: Speaks, tls: Option<TlsAcceptor>) -> Self {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State::default()));
@@ -113,7 +112,7 @@ impl Sink {
         }
     }
 
-    /// Replies before data is taken, in order.
+    /// Adds replies that come before data is accepted, in order.
     pub fn script(&self, replies: impl IntoIterator<Item = Reply>) {
         self.state.lock().unwrap().script.extend(replies);
     }

@@ -1,5 +1,5 @@
-//! The wire rooms against prost: what is scanned, counted, merged and edited on bytes is what decoding
-//! into objects would have given.
+//! Compares operations on bytes with prost: checks, counts, concatenation and edits give the same results as
+//! decoded objects.
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -384,7 +384,7 @@ proptest! {
     }
 
     #[test]
-    fn requests_laid_end_to_end_are_their_union(requests in vec(traces(), 0..5)) {
+    fn concatenated_requests_are_their_union(requests in vec(traces(), 0..5)) {
         let bytes: Vec<u8> = requests.iter().flat_map(Message::encode_to_vec).collect();
         let union = ExportTraceServiceRequest {
             resource_spans: requests.iter().flat_map(|request| request.resource_spans.clone()).collect(),
@@ -394,7 +394,7 @@ proptest! {
     }
 
     #[test]
-    fn edits_of_bytes_equal_edits_of_objects(request in metrics(), edits in edits()) {
+    fn byte_edits_equal_object_edits(request in metrics(), edits in edits()) {
         let bytes = Edits::new(&edits).apply(&request.encode_to_vec()).unwrap();
         let mut edited = request;
         for entry in &mut edited.resource_metrics {
@@ -405,7 +405,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_taken_exactly_when_prost_takes_them(bytes in vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_are_accepted_exactly_when_prost_accepts_them(bytes in vec(any::<u8>(), 0..200)) {
         for signal in Signal::ALL {
             prop_assert_eq!(inspect(signal, &bytes).is_ok(), prost_takes(signal, &bytes));
             let _ = Edits::new(&[]).apply(&bytes);
@@ -413,7 +413,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_requests_are_taken_exactly_when_prost_takes_them(
+    fn damaged_requests_are_accepted_exactly_when_prost_accepts_them(
         request in metrics(),
         damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
@@ -447,7 +447,7 @@ fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn fields_in_descending_order_are_read_like_any_other() {
+fn fields_in_descending_order_are_read() {
     let resource = Resource {
         attributes: vec![text("a", "1")],
         ..Resource::default()
@@ -473,7 +473,7 @@ fn fields_in_descending_order_are_read_like_any_other() {
 }
 
 #[test]
-fn several_resources_of_one_entry_become_one() {
+fn several_resources_of_an_entry_become_one() {
     let resource = |key: &str| {
         let resource = Resource {
             attributes: vec![text(key, "1")],
@@ -515,7 +515,7 @@ fn unknown_fields_survive_edits() {
 }
 
 #[test]
-fn spans_of_the_deprecated_field_are_counted_and_checked() {
+fn deprecated_field_1000_is_counted_and_checked() {
     let scope = field(2, &Span::default().encode_to_vec());
     let mut entry = vec![0xc2, 0x3e];
     prost::encoding::encode_varint(scope.len() as u64, &mut entry);
@@ -524,7 +524,7 @@ fn spans_of_the_deprecated_field_are_counted_and_checked() {
 }
 
 #[test]
-fn nesting_is_bounded_where_prost_bounds_it() {
+fn nesting_limit_equals_prosts() {
     let nested = |levels: usize| {
         let mut value = Vec::new();
         for _ in 0..levels {
@@ -549,7 +549,7 @@ fn nesting_is_bounded_where_prost_bounds_it() {
 }
 
 #[test]
-fn each_kind_of_damage_has_its_name() {
+fn each_kind_of_damage_has_its_error() {
     let inspect = |bytes: &[u8]| inspect(Signal::Traces, bytes).unwrap_err();
     assert_eq!(inspect(&[0x0a, 0x05, 0x00]), Malformed::Truncated);
     assert_eq!(inspect(&[0x0a]), Malformed::Truncated);

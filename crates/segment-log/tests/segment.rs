@@ -1,4 +1,4 @@
-//! The bytes of a queue on disk, whole and damaged.
+//! Segments, intact and damaged.
 
 // A test says what it does in its name.
 #![allow(missing_docs)]
@@ -48,7 +48,7 @@ fn payloads() -> impl Strategy<Value = Vec<Vec<u8>>> {
 }
 
 #[test]
-fn a_record_that_looks_like_one_inside_a_payload_is_not_taken_for_one() {
+fn forged_record_inside_a_payload_is_not_read() {
     let forged = [
         &header(SALT ^ 1, FIRST + 1, 9, b"forged").unwrap()[..],
         b"forged",
@@ -60,7 +60,7 @@ fn a_record_that_looks_like_one_inside_a_payload_is_not_taken_for_one() {
 }
 
 #[test]
-fn names_tell_age_version_and_whose_they_are() {
+fn names_encode_age_version_and_format() {
     let name = SegmentName {
         first: 255,
         salt: 0xabc,
@@ -84,7 +84,7 @@ fn names_tell_age_version_and_whose_they_are() {
 }
 
 #[test]
-fn of_two_marks_the_newer_whole_one_counts() {
+fn newest_intact_mark_counts() {
     let mut bytes = vec![0; 64];
     assert_eq!(latest_mark(&bytes), None);
     for (generation, settled) in [(1, 10), (2, 20)] {
@@ -103,13 +103,13 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_whole_is_read_whole(payloads in payloads(), piece in 1_usize..600) {
+    fn intact_segment_is_read_whole(payloads in payloads(), piece in 1_usize..600) {
         let (bytes, records) = segment(&payloads);
         prop_assert_eq!(read(&bytes, piece), (records, Damage::default()));
     }
 
     #[test]
-    fn a_torn_tail_costs_the_record_it_is_of_and_is_no_damage(
+    fn torn_tail_costs_its_record_and_is_not_damage(
         payloads in payloads(),
         piece in 1_usize..600,
         cut in any::<prop::sample::Index>(),
@@ -126,7 +126,7 @@ proptest! {
     }
 
     #[test]
-    fn flipped_bits_cost_only_the_records_they_are_in(
+    fn flipped_bits_cost_only_their_records(
         payloads in payloads(),
         piece in 1_usize..600,
         flips in prop::collection::vec((any::<prop::sample::Index>(), 0_u32..8), 1..4),
@@ -157,7 +157,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_the_reader_panic_or_yield_what_was_not_written(
+    fn arbitrary_bytes_never_panic_or_yield_unwritten_records(
         bytes in prop::collection::vec(any::<u8>(), 0..2000),
         piece in 1_usize..600,
     ) {
@@ -165,7 +165,7 @@ proptest! {
     }
 
     #[test]
-    fn pieces_cut_out_and_repeated_never_yield_a_record_twice_or_a_wrong_one(
+    fn removed_and_repeated_parts_never_yield_wrong_records(
         payloads in payloads(),
         from in any::<prop::sample::Index>(),
         to in any::<prop::sample::Index>(),

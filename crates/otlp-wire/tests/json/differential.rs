@@ -1,5 +1,5 @@
-//! Against others: opentelemetry-proto's serde for what requests mean, `serde_json` for what JSON is, and
-//! prost and the scan for whatever comes out.
+//! Compares with others: opentelemetry-proto's serde for the meaning of requests, `serde_json` for the syntax of
+//! JSON, and prost and `inspect` for the output.
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -97,14 +97,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn requests_mean_the_same_as_json(traces in traces(), metrics in metrics(), logs in logs(), pretty: bool) {
+    fn json_requests_decode_like_serde(traces in traces(), metrics in metrics(), logs in logs(), pretty: bool) {
         prop_assert_eq!(&through_json(Signal::Traces, &traces, pretty), &traces);
         prop_assert_eq!(&through_json(Signal::Metrics, &metrics, pretty), &metrics);
         prop_assert_eq!(&through_json(Signal::Logs, &logs, pretty), &logs);
     }
 
     #[test]
-    fn what_json_is_serde_json_agrees_on(document in document(), pieces in vec(0..PIECES.len(), 0..12)) {
+    fn json_syntax_matches_serde_json(document in document(), pieces in vec(0..PIECES.len(), 0..12)) {
         prop_assert!(is_taken(&document.to_string()));
         prop_assert!(is_taken(&serde_json::to_string_pretty(&document).unwrap()));
         let text: String = pieces.into_iter().map(|piece| PIECES[piece]).collect();
@@ -113,7 +113,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_json_is_taken_exactly_when_serde_json_takes_it(
+    fn damaged_json_is_accepted_exactly_when_serde_json_accepts_it(
         document in document(),
         damage in vec((any::<prop::sample::Index>(), 0..PIECES.len()), 1..3),
     ) {
@@ -151,7 +151,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_an_answer_and_no_panic(bytes in vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..200)) {
         for signal in Signal::ALL {
             let _ = json::transcode(signal, &bytes, 100, &mut |_| true);
         }

@@ -1,4 +1,4 @@
-//! OTLP/JSON: what is read, what is ignored, what is refused and where it is said to be wrong.
+//! OTLP/JSON: accepted, ignored and refused input, and the positions of errors.
 
 mod differential;
 mod schema;
@@ -73,7 +73,7 @@ fn ids_are_hexadecimal_in_either_case() {
 }
 
 #[test]
-fn other_bytes_are_base64_of_either_alphabet_with_or_without_padding() {
+fn bytes_are_base64_of_either_alphabet_and_padding() {
     for text in ["-_8A", "+/8A"] {
         let expected = Some(Value::BytesValue(vec![0xfb, 0xff, 0x00]));
         assert_eq!(
@@ -238,7 +238,7 @@ fn doubles_may_be_strings_and_words() {
 }
 
 #[test]
-fn attribute_values_may_be_anything_and_nothing() {
+fn attribute_values_may_have_every_type_or_none() {
     assert_eq!(attribute("{}"), None);
     assert_eq!(
         attribute(r#"{"stringValue":""}"#),
@@ -266,7 +266,7 @@ fn attribute_values_may_be_anything_and_nothing() {
 }
 
 #[test]
-fn null_is_absence_and_does_not_count_as_one_of_a_choice() {
+fn null_is_absent_also_within_a_oneof() {
     let span = span(r#""name":null,"attributes":null,"status":null,"kind":null,"name":"n""#);
     assert_eq!(
         (span.name.as_str(), span.attributes.len(), span.status),
@@ -281,7 +281,7 @@ fn null_is_absence_and_does_not_count_as_one_of_a_choice() {
 }
 
 #[test]
-fn what_is_given_twice_is_refused() {
+fn duplicate_keys_are_refused() {
     assert_eq!(
         span_refusal(r#""name":"a","name":"b""#),
         ".name: is given twice"
@@ -296,7 +296,7 @@ fn what_is_given_twice_is_refused() {
 }
 
 #[test]
-fn unknown_keys_are_ignored_but_their_values_must_be_json() {
+fn unknown_keys_are_ignored_if_their_values_are_json() {
     let span = span(
         r#""new":{"a":[1,-2.5e-3,{"b":{}},[]],"c":"\u00e9\\","d":[true,false,null]},"name":"n","x":1,"":{}"#,
     );
@@ -328,7 +328,7 @@ fn unknown_keys_are_ignored_but_their_values_must_be_json() {
 }
 
 #[test]
-fn the_document_is_one_object_of_utf_8() {
+fn document_must_be_one_utf_8_object() {
     assert_eq!(transcode(Signal::Traces, " {} \n"), Ok(Vec::new()));
     for (text, message) in [
         ("", "expected an object, found the end at byte 0"),
@@ -353,7 +353,7 @@ fn the_document_is_one_object_of_utf_8() {
 }
 
 #[test]
-fn text_is_unescaped_and_halves_of_pairs_are_replaced() {
+fn text_is_unescaped_and_lone_surrogates_replaced() {
     let text = |text: &str| span(&format!(r#""name":"{text}""#)).name;
     assert_eq!(text(r#"\"\\\/\b\f\n\r\t"#), "\"\\/\u{8}\u{c}\n\r\t");
     assert_eq!(text(r"a\u0000\u00e9\u20ACz"), "a\0é€z");
@@ -370,7 +370,7 @@ fn text_is_unescaped_and_halves_of_pairs_are_replaced() {
 }
 
 #[test]
-fn values_are_nested_as_deep_as_the_scan_allows() {
+fn values_nest_as_deep_as_inspect_allows() {
     let nested = |levels: usize| {
         let open = r#"{"arrayValue":{"values":["#.repeat(levels);
         let close = "]}}".repeat(levels);
@@ -393,7 +393,7 @@ fn values_are_nested_as_deep_as_the_scan_allows() {
 }
 
 #[test]
-fn lengths_of_every_width_are_written_right() {
+fn lengths_of_every_width_are_correct() {
     for size in [
         0, 1, 100, 126, 127, 128, 129, 16_000, 16_383, 16_384, 2_097_152,
     ] {
@@ -416,7 +416,7 @@ fn lengths_of_every_width_are_written_right() {
 }
 
 #[test]
-fn numbers_of_a_list_are_packed_and_empty_lists_are_absent() {
+fn number_lists_are_packed_and_empty_lists_absent() {
     let text = r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"m","histogram":{"dataPoints":[
         {"bucketCounts":["1",2,0],"explicitBounds":[0.5,"NaN",0],"sum":0},{"bucketCounts":[],"min":0}]}}]}]}]}"#;
     let bytes = transcode(Signal::Metrics, text).unwrap();
@@ -452,7 +452,7 @@ fn zeros(count: usize) -> String {
 }
 
 #[test]
-fn a_result_larger_than_the_limit_is_refused() {
+fn result_larger_than_the_limit_is_refused() {
     let text = zeros(1000);
     let size = transcode(Signal::Metrics, &text).unwrap().len();
     assert!(size > 8000);
@@ -465,7 +465,7 @@ fn a_result_larger_than_the_limit_is_refused() {
 }
 
 #[test]
-fn memory_is_asked_for_before_it_is_taken() {
+fn memory_is_granted_before_it_is_allocated() {
     for text in [
         zeros(1000),
         one_span(&format!(r#""name":"{}""#, "a".repeat(1000))),

@@ -1,5 +1,5 @@
-//! The schema itself as the judge: every field of every message of OTLP, taken from the descriptors that
-//! opentelemetry-proto ships, is written as JSON and as protobuf, and one must become the other.
+//! Writes every field of every OTLP message, by the descriptors of opentelemetry-proto, as JSON and as protobuf;
+//! the first must become the second.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -279,7 +279,7 @@ const REQUESTS: [(Signal, &str); Signal::COUNT] = [
 ];
 
 #[test]
-fn every_field_of_the_schema_is_read_in_every_way_it_may_be_written() {
+fn every_field_is_read_in_every_notation() {
     let schema = Schema::new();
     let mut written = Vec::new();
     for (signal, name) in REQUESTS {

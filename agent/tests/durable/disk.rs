@@ -1,4 +1,4 @@
-//! A disk that is full, read-only or gone, and comes back.
+//! A disk that is full, read-only or removed, and works again later.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -71,7 +71,7 @@ async fn told(agent: &Agent, reason: &str) {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_told_and_the_agent_goes_on_in_memory_until_there_is_room() {
+async fn full_disk_is_reported_and_the_queue_continues_in_memory() {
     if !skip_unless_root("a full disk") {
         return;
     }
@@ -103,7 +103,7 @@ async fn a_full_disk_is_told_and_the_agent_goes_on_in_memory_until_there_is_room
 }
 
 #[tokio::test]
-async fn a_full_disk_and_full_memory_refuse_retryably_and_lose_nothing() {
+async fn full_disk_and_memory_refuse_retryably_without_loss() {
     if !skip_unless_root("a full disk and full memory") {
         return;
     }
@@ -137,7 +137,7 @@ async fn a_full_disk_and_full_memory_refuse_retryably_and_lose_nothing() {
 }
 
 #[tokio::test]
-async fn what_was_accepted_while_the_disk_was_read_only_is_on_disk_once_it_is_not() {
+async fn requests_accepted_during_a_read_only_disk_reach_it_later() {
     if !skip_unless_root("a read-only disk") {
         return;
     }
@@ -163,7 +163,7 @@ async fn what_was_accepted_while_the_disk_was_read_only_is_on_disk_once_it_is_no
 }
 
 #[tokio::test]
-async fn a_removed_directory_is_noticed_made_again_and_filled_from_memory() {
+async fn removed_directory_is_recreated_and_filled_from_memory() {
     for below in ["", "slot-0", "slot-0/otlp_grpc.traces"] {
         let directory = Directory::new();
         let sink = away().await;
@@ -190,7 +190,7 @@ async fn a_removed_directory_is_noticed_made_again_and_filled_from_memory() {
 }
 
 #[tokio::test]
-async fn what_was_on_a_removed_disk_only_is_counted_as_lost() {
+async fn requests_only_on_a_removed_disk_count_as_lost() {
     let directory = Directory::new();
     let sink = away().await;
     let agent = kept(sink.address, &directory.0)
@@ -218,7 +218,7 @@ async fn what_was_on_a_removed_disk_only_is_counted_as_lost() {
 }
 
 #[tokio::test]
-async fn without_its_directory_an_agent_starts_in_memory_and_uses_it_once_it_is_there() {
+async fn agent_starts_in_memory_and_uses_a_late_directory() {
     let directory = Directory::new();
     let sink = away().await;
     let agent = Setup::grpc(sink.address)

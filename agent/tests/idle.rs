@@ -1,5 +1,5 @@
-//! Connections whose other end has gone without a word, or listens no more: they end, and give back
-//! what they cost. With a clock that runs ahead whenever everybody waits.
+//! Connections with vanished or stuck clients: they end and free their memory. The clock of these tests runs
+//! ahead whenever every task waits.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::support::telemetry::spans;
 
 const MIB: usize = 1024 * 1024;
 
-/// How long a connection lasts whose client sends this, and then neither sends nor reads nor closes.
+/// The lifetime of a connection whose client sends this, and then neither sends, reads nor closes.
 async fn lasts(sent: &[u8], room: usize) -> Duration {
     let offline = Offline::new(MIB, 16 * MIB);
     let (mut client, server) = tokio::io::duplex(room);
@@ -60,7 +60,7 @@ fn call(stream: u32) -> Vec<u8> {
 const MINUTE: Duration = Duration::from_mins(1);
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_has_vanished_is_noticed_within_two_minutes() {
+async fn vanished_peer_is_noticed_within_two_minutes() {
     let begun = frame(HEADERS, END_HEADERS, 1, &export_headers());
     for sent in [http2(&[]), http2(&[call(1)]), http2(&[call(1), begun])] {
         let lasted = lasts(&sent, MIB).await;
@@ -69,7 +69,7 @@ async fn a_peer_that_has_vanished_is_noticed_within_two_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kept_connection_of_http_1_ends_when_it_is_idle_and_not_before() {
+async fn http_1_connection_ends_only_when_idle() {
     let request = b"POST /v1/traces HTTP/1.1\r\nhost: a\r\n\
         content-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
     let lasted = lasts(request, MIB).await;
@@ -77,7 +77,7 @@ async fn a_kept_connection_of_http_1_ends_when_it_is_idle_and_not_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_that_nobody_reads_do_not_keep_a_connection() {
+async fn unread_answers_do_not_keep_a_connection() {
     let request = b"POST /v1/traces HTTP/1.1\r\nhost: a\r\n\
         content-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
     let lasted = lasts(&request.repeat(1000), 256).await;

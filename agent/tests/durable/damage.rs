@@ -1,4 +1,4 @@
-//! Damage on disk, and what is not ours there.
+//! Damage on disk, and foreign files.
 
 use std::path::Path;
 
@@ -34,7 +34,7 @@ fn record(bytes: &[u8], text: &str) -> usize {
 }
 
 #[tokio::test]
-async fn a_flipped_byte_costs_exactly_the_record_it_is_in() {
+async fn flipped_byte_costs_only_its_record() {
     // In the length, in the header's checksum, in the payload.
     for offset in [4, 30, 50] {
         let directory = Directory::new();
@@ -61,7 +61,7 @@ async fn a_flipped_byte_costs_exactly_the_record_it_is_in() {
 }
 
 #[tokio::test]
-async fn a_torn_tail_costs_only_the_record_that_was_being_written() {
+async fn torn_tail_costs_only_the_unfinished_record() {
     let directory = Directory::new();
     leave(&directory, 10).await;
     damage(&directory, |bytes| bytes.truncate(bytes.len() - 5));
@@ -77,7 +77,7 @@ async fn a_torn_tail_costs_only_the_record_that_was_being_written() {
 }
 
 #[tokio::test]
-async fn a_lost_mark_costs_duplicates_and_nothing_else() {
+async fn lost_mark_costs_only_duplicates() {
     let directory = Directory::new();
     leave(&directory, 10).await;
     for mark in directory.files("/mark") {
@@ -90,7 +90,7 @@ async fn a_lost_mark_costs_duplicates_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn files_of_a_newer_version_or_of_others_are_left_alone_with_a_word() {
+async fn foreign_and_newer_files_are_left_alone_and_logged() {
     let directory = Directory::new();
     leave(&directory, 3).await;
     let lane = directory.segments()[0].parent().unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! The queue on disk: what is acknowledged survives the end of the process.
+//! The queue on disk: acknowledged telemetry survives the end of the process.
 
 mod damage;
 mod disk;
@@ -181,12 +181,12 @@ fn rounds() -> u64 {
 }
 
 #[tokio::test]
-async fn killed_at_any_moment_it_delivers_everything_it_acknowledged() {
+async fn killed_agent_delivers_everything_it_acknowledged() {
     killed_under_load(kept, 0, rounds(), 400).await;
 }
 
 #[tokio::test]
-async fn the_same_holds_while_memory_is_short_and_the_queue_is_on_disk_only() {
+async fn killed_agent_with_short_memory_delivers_from_disk() {
     let small = |upstream, directory: &Path| {
         kept(upstream, directory)
             .processors(
@@ -199,7 +199,7 @@ async fn the_same_holds_while_memory_is_short_and_the_queue_is_on_disk_only() {
 }
 
 #[tokio::test]
-async fn the_same_holds_when_acknowledgements_wait_for_the_disk() {
+async fn killed_agent_with_fsync_delivers_everything_it_acknowledged() {
     let safe = |upstream, directory: &Path| {
         Setup::grpc(upstream).storage(directory, "create_directory: true, fsync: true")
     };
@@ -207,7 +207,7 @@ async fn the_same_holds_when_acknowledgements_wait_for_the_disk() {
 }
 
 #[tokio::test]
-async fn what_an_earlier_process_has_left_is_sent_first_and_counted_as_recovered() {
+async fn records_of_an_earlier_process_go_first_as_recovered() {
     let directory = Directory::new();
     let gone = away().await;
     let agent = kept(gone.address, &directory.0).start();
@@ -232,7 +232,7 @@ async fn what_an_earlier_process_has_left_is_sent_first_and_counted_as_recovered
 }
 
 #[tokio::test]
-async fn what_was_delivered_before_the_crash_is_not_sent_again() {
+async fn delivered_requests_are_not_resent_after_a_crash() {
     let directory = Directory::new();
     let sink = Sink::grpc().await;
     let agent = kept(sink.address, &directory.0).start();
@@ -253,7 +253,7 @@ async fn what_was_delivered_before_the_crash_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_batch_sent_in_halves_leaves_the_disk_when_both_are_settled() {
+async fn split_batch_leaves_the_disk_when_both_halves_settle() {
     const RESOURCE_EXHAUSTED: u32 = 8;
     let directory = Directory::new();
     let sink = away().await;
@@ -288,7 +288,7 @@ async fn a_batch_sent_in_halves_leaves_the_disk_when_both_are_settled() {
 }
 
 #[tokio::test]
-async fn what_the_grace_period_leaves_stays_on_disk_and_is_not_lost() {
+async fn undelivered_requests_stay_on_disk_after_the_grace_period() {
     let directory = Directory::new();
     let gone = away().await;
     let agent = kept(gone.address, &directory.0)
@@ -311,7 +311,7 @@ async fn what_the_grace_period_leaves_stays_on_disk_and_is_not_lost() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_stays_away_costs_disk_and_no_memory() {
+async fn long_outage_uses_disk_and_no_memory() {
     let directory = Directory::new();
     let sink = away().await;
     let agent = kept(sink.address, &directory.0)
@@ -350,7 +350,7 @@ async fn an_upstream_that_stays_away_costs_disk_and_no_memory() {
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_retryably_and_recovers_with_the_upstream() {
+async fn full_queue_refuses_retryably_and_recovers_with_the_upstream() {
     for limit in ["", ", max_size: 400000"] {
         let directory = Directory::new();
         let sink = away().await;
@@ -393,7 +393,7 @@ async fn a_full_queue_refuses_retryably_and_recovers_with_the_upstream() {
 }
 
 #[tokio::test]
-async fn acknowledgements_that_wait_for_the_disk_are_given_together() {
+async fn fsync_acknowledges_concurrent_requests_together() {
     let directory = Directory::new();
     let gone = away().await;
     let agent = Setup::grpc(gone.address)
@@ -424,7 +424,7 @@ async fn acknowledgements_that_wait_for_the_disk_are_given_together() {
 }
 
 #[tokio::test]
-async fn files_are_for_the_owner_and_an_idle_agent_keeps_none() {
+async fn files_are_private_and_an_idle_agent_keeps_none() {
     use std::os::unix::fs::PermissionsExt;
     let directory = Directory::new();
     let sink = away().await;

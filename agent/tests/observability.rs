@@ -1,5 +1,4 @@
-//! What the agent tells about itself: metrics under the collector's names, books that balance, health
-//! that knows whether delivery works, and few lines in the log.
+//! Metrics under the collector's names with balanced counters, health with delivery, and few log lines.
 
 use std::time::{Duration, Instant};
 
@@ -188,7 +187,7 @@ async fn metrics_have_the_collectors_names_with_and_without_suffixes() {
 }
 
 #[tokio::test]
-async fn health_tells_living_readiness_and_delivery_apart() {
+async fn health_distinguishes_liveness_readiness_and_delivery() {
     let sink = Sink::grpc().await;
     sink.always(Some(Reply::Grpc(UNAVAILABLE, None)));
     let agent = Setup::grpc(sink.address)
@@ -227,7 +226,7 @@ async fn health_tells_living_readiness_and_delivery_apart() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_comes_and_goes_does_not_fill_the_log() {
+async fn flapping_upstream_does_not_fill_the_log() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address)
         .retry("initial_interval: 5ms, max_interval: 5ms")
@@ -248,7 +247,7 @@ async fn an_upstream_that_comes_and_goes_does_not_fill_the_log() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_old_enough_ends_without_losing_a_request() {
+async fn aged_connection_ends_without_losing_a_request() {
     let sink = Sink::grpc().await;
     let agent = Setup::grpc(sink.address)
         .receiver(
@@ -286,7 +285,7 @@ async fn a_connection_that_is_old_enough_ends_without_losing_a_request() {
 }
 
 #[tokio::test]
-async fn telemetry_can_be_counted_in_the_log_or_dropped_instead_of_sent() {
+async fn debug_exporter_logs_counts_and_nop_drops() {
     let setup = Setup::grpc("127.0.0.1:1".parse().unwrap());
     let yaml = setup.yaml();
     for kind in ["debug", "nop"] {
@@ -314,7 +313,7 @@ async fn telemetry_can_be_counted_in_the_log_or_dropped_instead_of_sent() {
 }
 
 #[tokio::test]
-async fn paths_and_endpoints_of_single_signals_are_those_of_the_configuration() {
+async fn paths_and_endpoints_of_signals_follow_the_configuration() {
     let (traces, others) = (Sink::http().await, Sink::http().await);
     let agent = Setup::http(others.address)
         .exporter(&format!(

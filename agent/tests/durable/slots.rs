@@ -5,7 +5,7 @@ use crate::support::eventually;
 use crate::support::sink::Sink;
 
 #[tokio::test]
-async fn what_dead_processes_have_left_in_other_slots_is_taken_over_at_the_start() {
+async fn slots_of_dead_processes_are_adopted_at_the_start() {
     let directory = Directory::new();
     let gone = away().await;
     let first = kept(gone.address, &directory.0).start();
@@ -31,7 +31,7 @@ async fn what_dead_processes_have_left_in_other_slots_is_taken_over_at_the_start
 }
 
 #[tokio::test]
-async fn a_slot_whose_owner_dies_beside_a_living_agent_is_taken_over() {
+async fn slot_of_a_dying_neighbour_is_adopted() {
     let directory = Directory::new();
     let gone = away().await;
     let sink = Sink::grpc().await;
@@ -49,7 +49,7 @@ async fn a_slot_whose_owner_dies_beside_a_living_agent_is_taken_over() {
 }
 
 #[tokio::test]
-async fn a_take_over_waits_for_room_instead_of_losing() {
+async fn adoption_waits_for_room_in_the_queue() {
     let directory = Directory::new();
     let gone = away().await;
     let first = kept(gone.address, &directory.0).start();
