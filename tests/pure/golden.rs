@@ -1,5 +1,5 @@
-//! What each mode renders, as golden files: a change to one restarts somebody's agents or makes
-//! somebody's pods stale, and must be seen in review.
+//! What each mode renders, as golden files: a change to one replaces agents or makes pods stale, and must be
+//! seen in review.
 
 use std::fmt::Write as _;
 

@@ -2,6 +2,7 @@
 
 mod configuration;
 mod crd;
+mod desired;
 mod golden;
 mod pods;
 mod properties;

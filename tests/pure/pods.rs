@@ -1,4 +1,4 @@
-//! What the pods of agents promise their agents: room on disk, and time to end.
+//! What the pods of agents give their agents: space on disk, and time to end.
 
 use otelagent_api::Mode;
 use otelagent_core::build::{Object, ValidAgent, validate};
@@ -44,7 +44,7 @@ fn an_agent_gives_up_before_it_is_killed_and_listens_on_for_a_part_of_that_time(
 }
 
 #[test]
-fn only_a_sidecar_that_sends_to_a_service_by_its_short_name_needs_to_search_the_clusters_domain() {
+fn only_a_sidecar_that_sends_to_a_short_service_name_needs_dns_search() {
     let needs = |spec: &str| desired(&valid(spec)).recipe.upstream_is_service;
     assert!(needs("mode: Sidecar"));
     assert!(!needs("mode: HostPort"));
@@ -62,7 +62,7 @@ fn only_a_sidecar_that_sends_to_a_service_by_its_short_name_needs_to_search_the_
 }
 
 #[test]
-fn what_is_on_disk_is_given_more_time_only_where_another_agent_has_taken_over() {
+fn a_queue_on_disk_gets_more_grace_only_with_surge() {
     let grace = |spec: &str| {
         let spec = format!("{spec}, buffer: {{disk: {{size: 1Gi}}}}");
         pod(&valid(&spec))["terminationGracePeriodSeconds"].clone()
@@ -75,7 +75,7 @@ fn what_is_on_disk_is_given_more_time_only_where_another_agent_has_taken_over() 
 }
 
 #[test]
-fn an_image_is_pulled_as_the_server_would_say_for_it_whatever_image_was_there_before() {
+fn the_pull_policy_is_the_servers_default_for_the_image() {
     let policy = |agent: &str| {
         let pod = pod(&valid(&format!("mode: NodeLocal, agent: {{{agent}}}")));
         pod["containers"][0]["imagePullPolicy"].clone()
@@ -110,7 +110,7 @@ fn volume(spec: &str) -> u64 {
 }
 
 #[test]
-fn the_volume_holds_more_than_the_queues_may_take_also_where_the_user_changed_them() {
+fn the_volume_is_larger_than_the_queues_may_become() {
     let disk = "mode: NodeLocal, buffer: {disk: {size: 1Gi}}";
     assert!(volume(disk) > GIB);
     let larger = "config: {extensions: {file_storage: {max_size: 1073741824}}}";

@@ -1,4 +1,4 @@
-//! Properties of the pure core over generated input.
+//! Properties of the decisions over generated input.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -68,7 +68,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_used_wanted_or_serving_always_stands(observed in observed()) {
+    fn used_wanted_and_serving_modes_are_always_kept(observed in observed()) {
         let plan = plan(&observed);
         let users = observed.users.iter().filter(|(_, users)| **users > 0).map(|(mode, _)| *mode);
         let needed: BTreeSet<Mode> = users.chain(plan.first.is_none().then_some(observed.wanted)).chain(observed.serving).chain(plan.serving).collect();
@@ -78,7 +78,7 @@ proptest! {
     }
 
     #[test]
-    fn nobody_is_sent_to_a_mode_that_is_not_ready(observed in observed()) {
+    fn no_pod_is_sent_to_a_mode_that_is_not_ready(observed in observed()) {
         let plan = plan(&observed);
         if !observed.wanted_ready {
             prop_assert_eq!(plan.serving, observed.serving);
@@ -86,7 +86,7 @@ proptest! {
     }
 
     #[test]
-    fn a_wanted_workload_waits_for_another_only_where_it_is_neither_there_nor_used(observed in observed()) {
+    fn a_wanted_workload_waits_only_where_it_is_absent_and_unused(observed in observed()) {
         let plan = plan(&observed);
         if let Some(first) = plan.first {
             prop_assert!(!observed.workloads.contains_key(&observed.wanted));
@@ -97,12 +97,12 @@ proptest! {
     }
 
     #[test]
-    fn a_plan_carried_out_is_a_plan_that_stays(observed in observed()) {
+    fn an_executed_plan_does_not_change(observed in observed()) {
         let first = plan(&observed);
         let workloads: BTreeMap<Mode, Option<Timestamp>> = first.keep.clone();
         let second = plan(&Situation { serving: first.serving, workloads, ..observed.clone() });
         prop_assert_eq!(first.serving, second.serving);
-        // A mode that served until now loses its claim with the flip; nothing else may change.
+        // A mode that served until now loses its claim with the cut-over; nothing else may change.
         for (mode, moment) in &first.keep {
             if Some(*mode) != observed.serving {
                 prop_assert_eq!(second.keep.get(mode), Some(moment));

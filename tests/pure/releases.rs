@@ -82,14 +82,14 @@ fn this_release_renders_what_is_pinned_for_it() {
 }
 
 #[test]
-fn what_differs_from_the_release_before_is_told_to_whoever_upgrades() {
+fn the_upgrade_notes_name_releases_that_render_differently() {
     let releases = pinned();
     for (before, after) in releases.iter().zip(releases.iter().skip(1)) {
         let words: Vec<String> = after.0.iter().map(u64::to_string).collect();
         let heading = format!("## {}", words.join("."));
-        let told = UPGRADING.lines().any(|line| line == heading);
+        let is_named = UPGRADING.lines().any(|line| line == heading);
         assert!(
-            told || before.1 == after.1,
+            is_named || before.1 == after.1,
             "docs/upgrading.md has no section `{heading}` though its agents or recipes differ"
         );
     }

@@ -82,7 +82,7 @@ fn a_sidecar_elsewhere_cannot_have_this_namespaces_secrets() {
 }
 
 #[test]
-fn workloads_are_left_alone_unless_asked_for_and_then_restarted_one_at_a_time() {
+fn restarts_are_off_by_default_and_one_at_a_time_when_on() {
     let at_a_time = |workloads: &str| {
         let spec = format!("mode: NodeLocal, workloads: {{{workloads}}}");
         validate(&agent_with("otelagent-system", &spec), &environment())
@@ -96,7 +96,7 @@ fn workloads_are_left_alone_unless_asked_for_and_then_restarted_one_at_a_time() 
 }
 
 #[test]
-fn configuration_the_bundled_agent_does_not_take_is_refused_by_name() {
+fn configuration_that_the_bundled_agent_refuses_is_named() {
     let found = problems(
         "otelagent-system",
         "mode: NodeLocal, config: {exporters: {kafka: {}}}",
@@ -107,7 +107,7 @@ fn configuration_the_bundled_agent_does_not_take_is_refused_by_name() {
     assert_eq!(
         problems("otelagent-system", other),
         [],
-        "another image is not ours to judge"
+        "another image's configuration is not checked"
     );
 }
 
@@ -153,7 +153,7 @@ fn every_sample_that_is_shipped_is_accepted() {
 }
 
 #[test]
-fn a_sidecar_at_other_ports_is_the_same_agent_and_there_is_none_where_ports_end() {
+fn a_moved_sidecar_differs_in_its_ports_only() {
     let recipe = |ports: &str| {
         let spec = format!("mode: Sidecar, ports: {{{ports}}}");
         let valid = validate(&agent_with("shop", &spec), &environment()).unwrap();

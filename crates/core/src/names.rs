@@ -118,7 +118,7 @@ pub fn agent_workload(name: &str, suffix: &str) -> String {
 }
 
 /// Name of a cluster-scoped object of an `OtelAgent`: `otelagent.<namespace>.<name>[.<part>]`, a DNS
-/// subdomain. Dots cannot stand in either name, so two objects never share one.
+/// subdomain. Neither name can contain a dot, so two objects never share one.
 pub fn cluster_object(namespace: &str, name: &str, part: Option<&str>) -> String {
     match part {
         Some(part) => format!("{CLUSTER_PREFIX}{namespace}.{name}.{part}"),

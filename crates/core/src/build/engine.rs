@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn policies_are_used_if_served_unless_the_webhook_is_chosen() {
+    fn policies_are_used_where_the_server_has_them_unless_the_webhook_is_asked_for() {
         assert_eq!(choose(Choice::Auto, true, 36), Ok(Engine::Policy));
         assert_eq!(choose(Choice::Auto, false, 33), Ok(Engine::Webhook));
         assert_eq!(choose(Choice::Webhook, true, 37), Ok(Engine::Webhook));

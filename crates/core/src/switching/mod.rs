@@ -346,9 +346,9 @@ mod tests {
             ..handed_over()
         };
         assert_eq!(plan(&unused).first, None);
-        let mut stands = handed_over();
-        stands.workloads.insert(Mode::HostPort, None);
-        assert_eq!(plan(&stands).first, None);
+        let mut present = handed_over();
+        present.workloads.insert(Mode::HostPort, None);
+        assert_eq!(plan(&present).first, None);
         let back = Situation {
             wanted: Mode::HostNetwork,
             outdated: BTreeSet::from([Mode::HostPort]),
