@@ -33,7 +33,7 @@ fn configuration(agent: &ValidAgent) -> String {
         Object::DaemonSet(set) => set.spec?.template.metadata?.annotations,
         Object::Service(_) => None,
     });
-    annotations.unwrap_or_else(|| desired.recipe.annotations)["otelagent.dev/agent-config"].clone()
+    annotations.unwrap_or(desired.recipe.annotations)["otelagent.dev/agent-config"].clone()
 }
 
 #[test]

@@ -69,7 +69,7 @@ pub struct Restarts {
     pub failure: Option<Failure>,
 }
 
-/// A LimitRange or quota that the injected container breaks.
+/// A `LimitRange` or quota that the injected container breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespaceLimit {
     /// The namespace.
