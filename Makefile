@@ -94,7 +94,7 @@ test-full: ## The same with what takes long: all releases, images as shipped, a 
 
 KUBERNETES ?= 1.37
 # The tests that are of one release end with it, as in _on_1_33.
-API_TESTS = $(if $(filter $(KUBERNETES),$(POLICY_RELEASES)),servers:: inject::,_$(subst .,_,$(KUBERNETES))) \
+API_TESTS = _$(subst .,_,$(KUBERNETES)) $(if $(filter $(KUBERNETES),$(POLICY_RELEASES)),inject::) \
     $(foreach release,$(filter-out $(KUBERNETES),$(ALL_RELEASES)),--skip _$(subst .,_,$(release)))
 
 .PHONY: test-api
