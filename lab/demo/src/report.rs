@@ -82,7 +82,7 @@ pub fn switches(setting: &Setting, rows: &[Row]) -> String {
          exported every {export_interval_ms} ms:\n\n"
     );
     let header = format!(
-        "| from | to | {COUNTS} | {GAPS} | new path serves after | old path gone after |\n"
+        "| from | to | {COUNTS} | {GAPS} | new route ready after | old route gone after |\n"
     );
     let lines = rows.iter().map(|row| line(&row.cells()));
     about + &header + &rule(11) + &lines.collect::<String>()

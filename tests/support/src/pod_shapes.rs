@@ -304,13 +304,13 @@ fn neighbours() -> Vec<Case> {
             },
         ),
         case(
-            "a collector asked of the OpenTelemetry operator",
+            "a collector requested by annotation",
             annotated("sidecar.opentelemetry.io/inject", "true"),
             |seen| seen.refused("asks for a collector of its own"),
             |seen| seen.refused("asks for a collector of its own"),
         ),
         case(
-            "a collector refused of the OpenTelemetry operator",
+            "a collector declined by annotation",
             annotated("sidecar.opentelemetry.io/inject", "false"),
             Seen::told,
             Seen::told,
@@ -397,7 +397,7 @@ fn variables() -> Vec<Case> {
             |seen| assert_eq!(seen.value("app", ENDPOINT), "http://own:4317"),
         ),
         case(
-            "a variable set to nothing",
+            "an empty variable",
             env(json!([{"name": ENDPOINT, "value": ""}, {"name": SERVICE}])),
             |seen| {
                 assert_eq!(seen.value("app", ENDPOINT), "");
@@ -406,7 +406,7 @@ fn variables() -> Vec<Case> {
             |seen| assert_eq!(seen.value("app", ENDPOINT), ""),
         ),
         case(
-            "a variable from elsewhere",
+            "a variable with `valueFrom`",
             env(
                 json!([{"name": ENDPOINT, "valueFrom": key}, {"name": ATTRIBUTES, "valueFrom": key}]),
             ),
@@ -469,7 +469,7 @@ fn variables() -> Vec<Case> {
             nothing_that_may_be_carried,
         ),
         case(
-            "envFrom with a prefix that begins no variable of ours",
+            "envFrom with a prefix of other variables",
             from(json!([{"prefix": "APP_", "secretRef": {"name": "settings"}}])),
             |seen| {
                 seen.told();
@@ -478,7 +478,7 @@ fn variables() -> Vec<Case> {
             Seen::told,
         ),
         case(
-            "envFrom that may carry the attributes only",
+            "envFrom with a prefix of the attributes only",
             from(json!([{"prefix": "OTEL_RES", "secretRef": {"name": "settings"}}])),
             |seen| {
                 seen.told();

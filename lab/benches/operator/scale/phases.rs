@@ -139,7 +139,7 @@ fn memory(table: &mut Table, operator: &Operator, what: &str, line: &str) -> Out
 fn passes(table: &mut Table, when: &str, histogram: &Histogram) {
     table.row(
         &format!(
-            "reconcile {when}: p50 / p99 of {:.0} passes",
+            "reconcile {when}: p50 / p99 of {:.0} reconciles",
             histogram.count()
         ),
         "",
@@ -221,7 +221,7 @@ async fn rest(meter: &mut Meter, args: &Args, table: &mut Table) -> Outcome<()> 
     );
     let reads = requests.all_reads();
     table.row(
-        "reads meanwhile that are no watches",
+        "reads meanwhile other than watches",
         "0",
         &shown(reads, &requests.reads),
         Some(reads == 0),
