@@ -14,6 +14,7 @@
 pub mod build;
 pub mod inject;
 pub mod names;
+mod quantity;
 pub mod restart;
 pub mod status;
 pub mod switching;

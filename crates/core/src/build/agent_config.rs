@@ -5,8 +5,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::quantity::{MIB, milliseconds};
 use super::validate::ValidAgent;
+use crate::quantity::{MIB, milliseconds};
 use otelagent_api::{Compression, Export, Header, Protocol, Tls};
 
 /// Where the configuration is mounted.

@@ -16,9 +16,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::Environment;
 use super::agent_config::{self, DIRECTORY, FILE, MOUNTS, Placement, QUEUE};
-use super::quantity::{self, MIB};
 use super::validate::ValidAgent;
 use crate::names;
+use crate::quantity::{self, MIB};
 use otelagent_api::{Amounts, PullPolicy};
 
 /// User and group of the agent's process.

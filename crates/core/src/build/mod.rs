@@ -11,7 +11,6 @@ mod environment;
 mod modes;
 mod objects;
 mod ownership;
-mod quantity;
 mod validate;
 
 pub use agent_config::Placement;

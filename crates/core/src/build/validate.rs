@@ -10,11 +10,11 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use otelagent_api::ResourceExt;
 
 use super::agent_config;
-use super::quantity::{self, MIB, no_nodes};
 use super::{Environment, ObjectOwner, topology};
 use crate::inject::policy::{self, PolicyInput};
 use crate::inject::{Namespaces, Selection};
 use crate::names;
+use crate::quantity::{self, MIB, no_nodes};
 use crate::switching::MaxUnready;
 use otelagent_api::{Mode, OnFailure, OtelAgent, OtelAgentSpec, Restart, Routing, Switchover};
 

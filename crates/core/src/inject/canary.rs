@@ -10,9 +10,9 @@ use std::fmt;
 use serde_json::{Map, Value, json};
 
 use super::json::{list, text};
-use super::quantity;
 use super::{Injection, Recipe, inject};
 use crate::names;
+use crate::quantity;
 
 /// Lists whose items are known by name and may be joined by other admission plugins' items; order
 /// counts. All other lists must be equal item by item.

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::Value;
 
-use super::quantity::billionths;
+use crate::quantity::billionths;
 
 /// Scopes that every pod is in which has a sidecar and no deadline.
 const ORDINARY: [&str; 2] = ["NotBestEffort", "NotTerminating"];

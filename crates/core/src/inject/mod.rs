@@ -16,7 +16,6 @@ mod attributes;
 pub mod json;
 mod ports;
 mod program;
-mod quantity;
 pub mod reason;
 mod recipe;
 mod selection;

@@ -10,9 +10,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::Topology;
-use crate::build::quantity::no_nodes;
 use crate::build::{Placement, ValidAgent, agent_pod};
 use crate::names;
+use crate::quantity::no_nodes;
 use otelagent_api::Mode;
 
 /// How many nodes may be without, or with two, agents during an update, where the user does not say.

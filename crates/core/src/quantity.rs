@@ -1,7 +1,8 @@
-//! Sizes and durations as users write them, and as Kubernetes prints them back.
+//! Quantities and durations: read as users write them, printed as Kubernetes prints them, compared by
+//! amount.
 //!
-//! Rendered quantities are canonical, so that a comparison with what the API server stored needs no
-//! arithmetic.
+//! Printed quantities are canonical, so that a rendered object equals what the API server stores. Texts
+//! from elsewhere may be spelled in another way: the API server rewrites `0.5` as `500m`.
 
 use std::time::Duration;
 
@@ -9,10 +10,10 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// Bytes in one mebibyte.
-pub(super) const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// Bytes of a size such as `64Mi`; `None` where it is malformed or does not fit.
-pub(super) fn bytes(text: &str) -> Option<u64> {
+pub(crate) fn bytes(text: &str) -> Option<u64> {
     let split = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
@@ -32,7 +33,7 @@ pub(super) fn bytes(text: &str) -> Option<u64> {
 
 /// A number of bytes in the form Kubernetes itself prints: the largest binary unit that divides it, or, where
 /// none does, the largest decimal one.
-pub(super) fn memory(bytes: u64) -> Quantity {
+pub(crate) fn memory(bytes: u64) -> Quantity {
     let binary = [
         ("Ti", 1 << 40),
         ("Gi", 1 << 30),
@@ -66,12 +67,12 @@ fn decimal(number: u64) -> String {
 }
 
 /// No nodes at all, as a count or as a percentage.
-pub(super) fn no_nodes(value: &IntOrString) -> bool {
+pub(crate) fn no_nodes(value: &IntOrString) -> bool {
     matches!(value, IntOrString::Int(0)) || *value == IntOrString::String("0%".into())
 }
 
 /// Thousandths of a processor of an amount such as `50m`, `1` or `0.5`.
-pub(super) fn millicores(text: &str) -> Option<u64> {
+pub(crate) fn millicores(text: &str) -> Option<u64> {
     if let Some(milli) = text.strip_suffix('m') {
         return milli.parse().ok();
     }
@@ -88,7 +89,7 @@ pub(super) fn millicores(text: &str) -> Option<u64> {
 }
 
 /// Processor time in the form Kubernetes itself prints.
-pub(super) fn cpu(millicores: u64) -> Quantity {
+pub(crate) fn cpu(millicores: u64) -> Quantity {
     Quantity(if millicores.is_multiple_of(1000) {
         decimal(millicores / 1000)
     } else {
@@ -97,7 +98,7 @@ pub(super) fn cpu(millicores: u64) -> Quantity {
 }
 
 /// A duration as Go writes it, such as `1m30s`; `None` where it is malformed, negative or too long.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let parsed: otelagent_api::KubeDuration = text.parse().ok()?;
     if parsed.is_negative() {
         None
@@ -107,8 +108,59 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// A duration in whole milliseconds, as collector configuration takes it.
-pub(super) fn milliseconds(duration: Duration) -> String {
+pub(crate) fn milliseconds(duration: Duration) -> String {
     format!("{}ms", duration.as_millis())
+}
+
+/// Whether two quantities are the same amount. Texts that are no quantities must be equal as texts.
+pub(crate) fn same(a: &str, b: &str) -> bool {
+    a == b || matches!((billionths(a), billionths(b)), (Some(a), Some(b)) if a == b)
+}
+
+/// The amount in billionths, the smallest unit of a quantity. `None` where it is finer or too large.
+pub(crate) fn billionths(text: &str) -> Option<i128> {
+    let end = text
+        .rfind(|c: char| c.is_ascii_digit() || c == '.')
+        .map(|last| last + 1)?;
+    let (number, suffix) = text.split_at(end);
+    let (number, exponent) = match number.split_once(['e', 'E']) {
+        Some((number, exponent)) => (number, exponent.parse().ok()?),
+        None => (number, 0),
+    };
+    let (negative, number) = number
+        .strip_prefix('-')
+        .map_or((false, number), |number| (true, number));
+    let number = number.strip_prefix('+').unwrap_or(number);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
+    let (factor, power): (i128, i32) = match suffix {
+        "n" => (1, -9),
+        "u" => (1, -6),
+        "m" => (1, -3),
+        "" => (1, 0),
+        "k" => (1, 3),
+        "M" => (1, 6),
+        "G" => (1, 9),
+        "T" => (1, 12),
+        "P" => (1, 15),
+        "E" => (1, 18),
+        "Ki" => (1 << 10, 0),
+        "Mi" => (1 << 20, 0),
+        "Gi" => (1 << 30, 0),
+        "Ti" => (1 << 40, 0),
+        "Pi" => (1 << 50, 0),
+        "Ei" => (1 << 60, 0),
+        _ => return None,
+    };
+    let power = power + 9 + exponent - i32::try_from(fraction.len()).ok()?;
+    let scale = 10_i128.checked_pow(power.unsigned_abs())?;
+    let amount = digits.checked_mul(factor)?;
+    let amount = if power >= 0 {
+        amount.checked_mul(scale)?
+    } else {
+        (amount % scale == 0).then_some(amount / scale)?
+    };
+    Some(if negative { -amount } else { amount })
 }
 
 #[cfg(test)]
@@ -151,5 +203,27 @@ mod tests {
         assert_eq!(duration("1m30s"), Some(Duration::from_secs(90)));
         assert_eq!(duration("-1s"), None);
         assert_eq!(duration("soon"), None);
+    }
+
+    #[test]
+    fn amounts_are_compared_and_not_spellings() {
+        for (a, b) in [
+            ("0.5", "500m"),
+            ("1024Mi", "1Gi"),
+            ("1e3", "1k"),
+            ("1.5Gi", "1536Mi"),
+            ("64Mi", "67108864"),
+        ] {
+            assert!(same(a, b), "{a} {b}");
+        }
+        for (a, b) in [
+            ("1M", "1Mi"),
+            ("1", "1m"),
+            ("x", "y"),
+            ("", "0"),
+            ("0.5", "0.6"),
+        ] {
+            assert!(!same(a, b), "{a} {b}");
+        }
     }
 }
