@@ -166,11 +166,11 @@ async fn run_webhook(args: WebhookArgs) -> Result<(), Failure> {
     let client = client::connect(client::config().await?, &Fence::closed())?;
     let source = match tls_directory {
         Some(directory) => Source::Directory(directory),
-        None if server_names.is_empty() => Source::Authority {
+        None if server_names.is_empty() => Source::Ca {
             names: vec![format!("{}.{namespace}.svc", names::WEBHOOK)],
             namespace,
         },
-        None => Source::Authority {
+        None => Source::Ca {
             names: server_names,
             namespace,
         },

@@ -10,30 +10,32 @@ use kube::{Resource, ResourceExt};
 use super::kept::Cache;
 use super::stores::Stores;
 use otelagent_core::build::{Environment, ValidAgent, topology};
-use otelagent_core::inject::limits::{Amounts, Bound, breach, of_quota, of_range};
+use otelagent_core::inject::namespace_limits::{
+    Amounts, NamespaceLimit, breach, of_limit_range, of_quota,
+};
 use otelagent_core::status::Obstacle;
 
 /// A kind whose objects bound what containers may ask for.
 pub(crate) trait Bounding {
     /// What one object demands.
-    fn bounds(&self) -> Vec<Bound>;
+    fn bounds(&self) -> Vec<NamespaceLimit>;
 }
 
 impl Bounding for LimitRange {
-    fn bounds(&self) -> Vec<Bound> {
-        of_range(self)
+    fn bounds(&self) -> Vec<NamespaceLimit> {
+        of_limit_range(self)
     }
 }
 
 impl Bounding for ResourceQuota {
-    fn bounds(&self) -> Vec<Bound> {
+    fn bounds(&self) -> Vec<NamespaceLimit> {
         of_quota(self)
     }
 }
 
 /// The demands of one kind, by namespace and name.
 pub(crate) struct Bounds<K> {
-    namespaces: BTreeMap<String, BTreeMap<String, Vec<Bound>>>,
+    namespaces: BTreeMap<String, BTreeMap<String, Vec<NamespaceLimit>>>,
     kind: PhantomData<fn() -> K>,
 }
 

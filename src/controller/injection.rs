@@ -23,8 +23,8 @@ use super::stores::{ADMISSION_KINDS, POLICY, WARNING, WARNING_BINDING, admission
 use super::{apply, fresh, rivals};
 use otelagent_api::{Mode, OtelAgent};
 use otelagent_core::build::{Engine, ValidAgent, topology};
-use otelagent_core::inject::exclusion;
 use otelagent_core::inject::policy::{PolicyInput, Rendered};
+use otelagent_core::inject::precedence;
 use otelagent_core::inject::{Recipe, Selection, canary};
 use otelagent_core::names;
 use otelagent_core::status::InjectionState;
@@ -65,7 +65,7 @@ pub(crate) struct Ensured {
 pub(crate) fn standing(context: &Context, agent: &OtelAgent) -> Standing {
     let winners = rivals::winners(context, agent);
     Standing {
-        exclusions: exclusion::exclusions(&winners),
+        exclusions: precedence::exclusions(&winners),
         winners: winners
             .iter()
             .map(|winner| format!("{}/{}", winner.namespace, winner.name))

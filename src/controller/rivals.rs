@@ -14,7 +14,7 @@ use super::injection::binding;
 use super::observe;
 use otelagent_api::{ACCEPTED, OtelAgent};
 use otelagent_core::build::{MAX_PER_NAMESPACE, is_permitted, selection};
-use otelagent_core::inject::exclusion::{self, Candidate};
+use otelagent_core::inject::precedence::{self, Candidate};
 use otelagent_core::names;
 
 /// Those that come before one and may select a pod of it, oldest first.
@@ -29,7 +29,7 @@ pub(crate) fn winners(context: &Context, agent: &OtelAgent) -> Vec<Candidate> {
         .filter(|other| may_meet(&agent.metadata, &other.metadata, platform))
         .filter_map(|other| candidate(context, other))
         .collect();
-    let winners = exclusion::winners(&me, &others).into_iter();
+    let winners = precedence::preceding(&me, &others).into_iter();
     winners.cloned().collect()
 }
 

@@ -1,8 +1,8 @@
-//! Pods that prove a policy, and the comparison of what the API server made of them with what
+//! Pods that verify a policy, and the comparison of what the API server made of them with what
 //! [`super::pod::inject`] makes of them.
 //!
 //! They are created as dry run in the canary namespace. They are valid under Pod Security
-//! `restricted`, since what is proved there must also hold for the injected container. Must not know
+//! `restricted`, since the injected container must be valid under it as well. Must not know
 //! how requests are made.
 
 use std::fmt;
@@ -10,7 +10,8 @@ use std::fmt;
 use serde_json::{Map, Value, json};
 
 use super::json::{list, text};
-use super::{Injection, Recipe, inject};
+use super::pod::{Injection, inject};
+use super::recipe::Recipe;
 use crate::names;
 use crate::quantity;
 
@@ -35,7 +36,7 @@ pub struct Mismatch {
 
 /// Pods that together take every branch of the program. `hash` is the policy's.
 pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
-    let name = |part: &str| format!("otelagent-proof-{part}");
+    let name = |part: &str| format!("otelagent-verification-{part}");
     let image = recipe
         .sidecar
         .as_ref()
@@ -105,7 +106,7 @@ pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
 }
 
 /// A pod that is injected in the canary namespace if, and only if, the real binding of an agent (as
-/// made by [`names::agent_label`]) is in force. Its label [`names::LABEL_CONFIG`] then tells with which
+/// made by [`names::agent_label`]) is active. Its label [`names::LABEL_CONFIG`] then tells with which
 /// recipe.
 pub fn in_force_pod(agent: &str) -> Value {
     let containers = json!([container("app", NO_IMAGE, &Value::Null)]);

@@ -61,7 +61,7 @@ fn variables_only(mode: Mode, agent: &ValidAgent, endpoint: &str, with_host_ip: 
         first: environment::first_variables(with_host_ip),
         env: environment::rules(endpoint, agent.sdk_flush),
         overrides_env_from: overrides_env_from(agent),
-        attributes: Vec::new(),
+        reserved: [],
         moved: None,
     }
 }
