@@ -43,25 +43,6 @@ pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
         .map(|sidecar| text(sidecar, "image"))
         .filter(|image| !image.is_empty());
     let image = image.unwrap_or(NO_IMAGE);
-    let full = json!({
-        "initContainers": [
-            container("istio-init", image, &json!([])),
-            container("prepare", image, &json!([{"name": "OTEL_SERVICE_NAME", "value": "own"}])),
-        ],
-        "containers": [
-            container("app", image, &json!([
-                {"name": "PLAIN", "value": "1"},
-                {"name": "OTEL_RESOURCE_ATTRIBUTES", "value": "team=a,service.namespace=own"},
-                {"name": "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "value": "http://own:4317"},
-            ])),
-            container("other", image, &json!([
-                {"name": "OTEL_RESOURCE_ATTRIBUTES", "valueFrom": {"configMapKeyRef": {"name": "own", "key": "k"}}},
-            ])),
-            carrying(image, "APP_"),
-            carrying(image, "OTEL_"),
-        ],
-        "volumes": [{"name": "own", "emptyDir": {}}],
-    });
     let annotations = json!({
         "resource.opentelemetry.io/service.version": "1 é,=",
         "resource.opentelemetry.io/team": "$(b)",
@@ -85,7 +66,7 @@ pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
             hash,
             json!({"containers": [container("app", image, &Value::Null)]}),
         ),
-        pod(&name("full"), hash, full),
+        pod(&name("full"), hash, full_spec(image)),
         owned,
     ];
     // Where there are no other ports, such a pod is not injected.
@@ -103,6 +84,29 @@ pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
         ));
     }
     pods
+}
+
+/// A spec with containers of every kind that the program tells apart.
+fn full_spec(image: &str) -> Value {
+    json!({
+        "initContainers": [
+            container("istio-init", image, &json!([])),
+            container("prepare", image, &json!([{"name": "OTEL_SERVICE_NAME", "value": "own"}])),
+        ],
+        "containers": [
+            container("app", image, &json!([
+                {"name": "PLAIN", "value": "1"},
+                {"name": "OTEL_RESOURCE_ATTRIBUTES", "value": "team=a,service.namespace=own"},
+                {"name": "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "value": "http://own:4317"},
+            ])),
+            container("other", image, &json!([
+                {"name": "OTEL_RESOURCE_ATTRIBUTES", "valueFrom": {"configMapKeyRef": {"name": "own", "key": "k"}}},
+            ])),
+            carrying(image, "APP_"),
+            carrying(image, "OTEL_"),
+        ],
+        "volumes": [{"name": "own", "emptyDir": {}}],
+    })
 }
 
 /// A pod that is injected in the canary namespace if, and only if, the real binding of an agent (as

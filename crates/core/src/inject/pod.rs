@@ -172,17 +172,7 @@ fn add_variables(
         .map(String::as_str)
         .filter(|attribute| !keys.contains(key(attribute)))
         .collect();
-    for variable in env
-        .iter_mut()
-        .filter(|variable| text(variable, "name") == RESOURCE_ATTRIBUTES)
-    {
-        if !has(variable, "valueFrom") && !missing.is_empty() {
-            let value = appended(text(variable, "value"), &missing.join(","));
-            if let Some(variable) = variable.as_object_mut() {
-                variable.insert("value".into(), value.into());
-            }
-        }
-    }
+    append_to_own(env, &missing.join(","));
     let first = given
         .recipe
         .first
@@ -203,6 +193,19 @@ fn add_variables(
     }
     if !names.contains(RESOURCE_ATTRIBUTES) {
         env.push(json!({"name": RESOURCE_ATTRIBUTES, "value": attributes.join(",")}));
+    }
+}
+
+/// Appends attributes to each literal variable of the user's.
+fn append_to_own(env: &mut [Value], missing: &str) {
+    let own = env.iter_mut().filter(|variable| {
+        text(variable, "name") == RESOURCE_ATTRIBUTES && !has(variable, "valueFrom")
+    });
+    for variable in own.filter(|_| !missing.is_empty()) {
+        let value = appended(text(variable, "value"), missing);
+        if let Some(variable) = variable.as_object_mut() {
+            variable.insert("value".into(), value.into());
+        }
     }
 }
 

@@ -416,22 +416,6 @@ fn sidecar_conditions(recipe: &Recipe, sidecar: &Value) -> Vec<Condition> {
     let volumes = quoted_list(recipe.volumes.iter().map(|volume| text(volume, "name")));
     let taken =
         |name: &str| format!("object.spec.?volumes.orValue([]).exists(w, w.name == {name})");
-    let moved = recipe.moved.as_ref();
-    let nowhere = moved.map_or_else(String::new, |moved| {
-        format!(" && {}", ports::clash_in_cel(&moved.sidecar))
-    });
-    let added = bytes(&recipe.annotations).to_string();
-    let added = match (moved, ports::moved_in_cel(recipe)) {
-        (Some(moved), Some(clash)) => {
-            format!("{clash} ? {} : {added}", bytes(&moved.annotations))
-        }
-        _ => added,
-    };
-    let kept = format!(
-        "object.metadata.?annotations.orValue({{}}).map(k, k in {} ? 0 \
-         : bytes(string(k)).size() + bytes(string(object.metadata.annotations[k])).size())",
-        quoted_list(recipe.annotations.keys().map(String::as_str))
-    );
     let host_network = "object.spec.?hostNetwork.orValue(false)".to_owned();
     let mut conditions = vec![condition(
         "host-network",
@@ -471,24 +455,47 @@ fn sidecar_conditions(recipe: &Recipe, sidecar: &Value) -> Vec<Condition> {
             format!("!{injected} && {volumes}.exists(v, {})", taken("v")),
             &format!("{volumes}.filter(v, {})[0]", taken("v")),
         ),
-        condition(
-            "port",
-            &Reason::PortTaken { port: 0 },
-            format!("{}{nowhere}", ports::clash_in_cel(sidecar)),
-            &format!(
-                "string({}.filter(port, {})[0])",
-                ports::ports_in_cel(sidecar),
-                ports::declared_in_cel(sidecar, "== port")
-            ),
-        ),
-        condition(
-            "annotations",
-            &Reason::AnnotationsTooLarge,
-            format!("([{added}] + {kept}).sum() > {MAX_ANNOTATIONS}"),
-            "",
-        ),
+        port_condition(recipe, sidecar),
+        annotations_condition(recipe),
     ]);
     conditions
+}
+
+fn port_condition(recipe: &Recipe, sidecar: &Value) -> Condition {
+    let nowhere = recipe.moved.as_ref().map_or_else(String::new, |moved| {
+        format!(" && {}", ports::clash_in_cel(&moved.sidecar))
+    });
+    condition(
+        "port",
+        &Reason::PortTaken { port: 0 },
+        format!("{}{nowhere}", ports::clash_in_cel(sidecar)),
+        &format!(
+            "string({}.filter(port, {})[0])",
+            ports::ports_in_cel(sidecar),
+            ports::declared_in_cel(sidecar, "== port")
+        ),
+    )
+}
+
+fn annotations_condition(recipe: &Recipe) -> Condition {
+    let added = bytes(&recipe.annotations).to_string();
+    let added = match (&recipe.moved, ports::moved_in_cel(recipe)) {
+        (Some(moved), Some(clash)) => {
+            format!("{clash} ? {} : {added}", bytes(&moved.annotations))
+        }
+        _ => added,
+    };
+    let kept = format!(
+        "object.metadata.?annotations.orValue({{}}).map(k, k in {} ? 0 \
+         : bytes(string(k)).size() + bytes(string(object.metadata.annotations[k])).size())",
+        quoted_list(recipe.annotations.keys().map(String::as_str))
+    );
+    condition(
+        "annotations",
+        &Reason::AnnotationsTooLarge,
+        format!("([{added}] + {kept}).sum() > {MAX_ANNOTATIONS}"),
+        "",
+    )
 }
 
 fn condition(name: &'static str, reason: &Reason, applies: String, detail: &str) -> Condition {
