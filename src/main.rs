@@ -68,52 +68,45 @@ async fn tell(args: TellingArgs, metrics: &Metrics, readiness: &Readiness) -> Re
     Ok(())
 }
 
-// Two threads are enough for all it does; one for each core of a large node would only cost memory.
-#[tokio::main(worker_threads = 2)]
-async fn run_controller(args: ControllerArgs) -> Result<(), Failure> {
-    let ControllerArgs {
-        namespace,
-        platform_namespaces,
-        canary_namespace,
-        agent_image,
-        injection_engine,
-        webhook_url,
-        webhook_authority_file,
-        webhook_authority_seconds,
-        leader_elect,
-        identity,
-        telling,
-    } = args;
-    let shutdown = Shutdown::on_signals()?;
-    let (metrics, readiness) = (Metrics::new(), Readiness::of(&[WATCHES]));
-    tell(telling, &metrics, &readiness).await?;
-
-    let fence = Fence::closed();
-    let client = client::connect(client::config().await?, &fence)?;
-    let identity = identity.unwrap_or_else(LeaseSettings::unique_identity);
-    let platform: BTreeSet<String> = if platform_namespaces.is_empty() {
-        BTreeSet::from([namespace.clone()])
-    } else {
-        platform_namespaces.into_iter().collect()
-    };
-    let settings = Settings {
-        namespace: namespace.clone(),
+/// What the command line says, for the controller.
+fn settings(args: ControllerArgs, identity: String) -> Settings {
+    let mut platform: BTreeSet<String> = args.platform_namespaces.into_iter().collect();
+    if platform.is_empty() {
+        platform.insert(args.namespace.clone());
+    }
+    Settings {
+        namespace: args.namespace,
         platform_namespaces: platform,
-        agent_image,
-        canary_namespace,
-        instance: identity.clone(),
+        agent_image: args.agent_image,
+        canary_namespace: args.canary_namespace,
+        instance: identity,
         injection: InjectionSettings {
-            engine: match injection_engine {
+            engine: match args.injection_engine {
                 InjectionEngine::Auto => Choice::Auto,
                 InjectionEngine::Policy => Choice::Policy,
                 InjectionEngine::Webhook => Choice::Webhook,
             },
-            webhook_url,
-            authority_file: webhook_authority_file,
-            authority_life: Duration::from_secs(webhook_authority_seconds),
+            webhook_url: args.webhook_url,
+            authority_file: args.webhook_authority_file,
+            authority_life: Duration::from_secs(args.webhook_authority_seconds),
         },
         version: env!("CARGO_PKG_VERSION").into(),
-    };
+    }
+}
+
+// Two threads are enough for all it does; one for each core of a large node would only cost memory.
+#[tokio::main(worker_threads = 2)]
+async fn run_controller(mut args: ControllerArgs) -> Result<(), Failure> {
+    let shutdown = Shutdown::on_signals()?;
+    let (metrics, readiness) = (Metrics::new(), Readiness::of(&[WATCHES]));
+    tell(args.telling.clone(), &metrics, &readiness).await?;
+
+    let fence = Fence::closed();
+    let client = client::connect(client::config().await?, &fence)?;
+    let identity = args.identity.take();
+    let identity = identity.unwrap_or_else(LeaseSettings::unique_identity);
+    let (namespace, leader_elect) = (args.namespace.clone(), args.leader_elect);
+    let settings = settings(args, identity.clone());
     let controller = Controller::start(client, settings, metrics.clone()).await?;
     tokio::select! {
         () = controller.until_synced() => readiness.ready(WATCHES),
@@ -166,11 +159,11 @@ async fn run_webhook(args: WebhookArgs) -> Result<(), Failure> {
     let client = client::connect(client::config().await?, &Fence::closed())?;
     let source = match tls_directory {
         Some(directory) => Source::Directory(directory),
-        None if server_names.is_empty() => Source::Authority {
+        None if server_names.is_empty() => Source::Ca {
             names: vec![format!("{}.{namespace}.svc", names::WEBHOOK)],
             namespace,
         },
-        None => Source::Authority {
+        None => Source::Ca {
             names: server_names,
             namespace,
         },

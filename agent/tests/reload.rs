@@ -26,6 +26,31 @@ async fn send(agent: &Agent, name: &str) -> u32 {
     grpc.call(client::TRACES, &message).await.unwrap().status
 }
 
+/// Sends over one connection for the whole test, by gRPC or by HTTP, and returns the spans' names. A request
+/// that fails ends the test.
+async fn send_until(
+    number: usize,
+    ports: Vec<std::net::SocketAddr>,
+    stop: Arc<AtomicBool>,
+) -> Vec<String> {
+    let mut grpc = Grpc::connect(ports[0]).await;
+    let mut http = Http::connect(ports[1]).await;
+    let mut sent = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let name = format!("client{number}-{}", sent.len());
+        let message = spans(&name, 1).encode_to_vec();
+        if number.is_multiple_of(2) {
+            let answer = grpc.call(client::TRACES, &message).await.unwrap();
+            assert_eq!(answer.status, 0);
+        } else {
+            let answer = http.post("/v1/traces", &[], &message).await.unwrap();
+            assert_eq!((answer.status, answer.header("connection")), (200, None));
+        }
+        sent.push(format!("{name}-0"));
+    }
+    sent
+}
+
 #[tokio::test]
 async fn upstream_changes_under_load_without_loss() {
     let (first, second) = (Sink::grpc().await, Sink::grpc().await);
@@ -37,25 +62,7 @@ async fn upstream_changes_under_load_without_loss() {
     let mut clients = tokio::task::JoinSet::new();
     for number in 0..4 {
         let (ports, stop) = (agent.ports.clone(), Arc::clone(&stop));
-        clients.spawn(async move {
-            // One connection each for the whole test; a request that fails ends it.
-            let mut grpc = Grpc::connect(ports[0]).await;
-            let mut http = Http::connect(ports[1]).await;
-            let mut sent = Vec::new();
-            while !stop.load(Ordering::Relaxed) {
-                let name = format!("client{number}-{}", sent.len());
-                let message = spans(&name, 1).encode_to_vec();
-                if number % 2 == 0 {
-                    let answer = grpc.call(client::TRACES, &message).await.unwrap();
-                    assert_eq!(answer.status, 0);
-                } else {
-                    let answer = http.post("/v1/traces", &[], &message).await.unwrap();
-                    assert_eq!((answer.status, answer.header("connection")), (200, None));
-                }
-                sent.push(format!("{name}-0"));
-            }
-            sent
-        });
+        clients.spawn(send_until(number, ports, stop));
     }
     eventually("the first upstream is used", || !first.spans().is_empty()).await;
     let moved = Setup::grpc(second.address)

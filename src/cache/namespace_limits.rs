@@ -8,29 +8,29 @@ use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
 use kube::{Resource, ResourceExt};
 
 use super::store::Cache;
-use otelagent_core::inject::limits::{Bound, of_quota, of_range};
+use otelagent_core::inject::namespace_limits::{ContainerLimit, of_limit_range, of_quota};
 
 /// A kind whose objects bound what containers may ask for.
 pub(crate) trait Limiting {
     /// What one object demands.
-    fn bounds(&self) -> Vec<Bound>;
+    fn bounds(&self) -> Vec<ContainerLimit>;
 }
 
 impl Limiting for LimitRange {
-    fn bounds(&self) -> Vec<Bound> {
-        of_range(self)
+    fn bounds(&self) -> Vec<ContainerLimit> {
+        of_limit_range(self)
     }
 }
 
 impl Limiting for ResourceQuota {
-    fn bounds(&self) -> Vec<Bound> {
+    fn bounds(&self) -> Vec<ContainerLimit> {
         of_quota(self)
     }
 }
 
 /// The demands of one kind, by namespace and name.
 pub(crate) struct Limits<K> {
-    namespaces: BTreeMap<String, BTreeMap<String, Vec<Bound>>>,
+    namespaces: BTreeMap<String, BTreeMap<String, Vec<ContainerLimit>>>,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -81,7 +81,7 @@ where
 
 impl<K: Resource<DynamicType = ()>> Limits<K> {
     /// What the objects of namespaces that `wanted` names demand: namespace, object and demands.
-    fn of(&self, wanted: impl Fn(&str) -> bool) -> Vec<(String, String, Vec<Bound>)> {
+    fn of(&self, wanted: impl Fn(&str) -> bool) -> Vec<(String, String, Vec<ContainerLimit>)> {
         let wanted = self.namespaces.iter().filter(|(name, _)| wanted(name));
         let each = wanted.flat_map(|(namespace, objects)| {
             let kind = K::kind(&());
@@ -99,7 +99,7 @@ pub(crate) fn in_namespaces(
     ranges: &Limits<LimitRange>,
     quotas: &Limits<ResourceQuota>,
     wanted: impl Fn(&str) -> bool,
-) -> Vec<(String, String, Vec<Bound>)> {
+) -> Vec<(String, String, Vec<ContainerLimit>)> {
     let mut found = ranges.of(&wanted);
     found.extend(quotas.of(&wanted));
     found

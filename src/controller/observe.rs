@@ -14,8 +14,8 @@ use otelagent_core::build::{
     MAX_PER_NAMESPACE, ValidAgent, is_permitted, selection, template_label,
 };
 use otelagent_core::inject::Selection;
-use otelagent_core::inject::exclusion::{self, Candidate};
 use otelagent_core::inject::kinds::ADMISSION_KINDS;
+use otelagent_core::inject::precedence::{self, Candidate};
 use otelagent_core::names;
 use otelagent_core::pods::{Coverage, LivePod, PodTally, count};
 use otelagent_core::reconcile::{
@@ -44,7 +44,7 @@ pub(crate) fn observe<'a>(
     } else {
         Vec::new()
     };
-    let exclusions = exclusion::exclusions(&winners);
+    let exclusions = precedence::exclusions(&winners);
     let selection = match valid {
         Some(valid) => valid.selection.clone(),
         None => active.selection.clone(),
@@ -252,7 +252,11 @@ fn namespace_limits(
     context: &Context,
     agent: &OtelAgent,
     selection: Option<&Selection>,
-) -> Vec<(String, String, Vec<otelagent_core::inject::limits::Bound>)> {
+) -> Vec<(
+    String,
+    String,
+    Vec<otelagent_core::inject::namespace_limits::ContainerLimit>,
+)> {
     let Some(selection) = selection.filter(|_| agent.spec.mode == Mode::Sidecar) else {
         return Vec::new();
     };
@@ -280,7 +284,7 @@ fn winners(context: &Context, agent: &OtelAgent) -> Vec<Candidate> {
         .filter(|other| may_meet(&agent.metadata, &other.metadata, platform))
         .filter_map(|other| candidate(context, other))
         .collect();
-    let winners = exclusion::winners(&me, &others).into_iter();
+    let winners = precedence::preceding(&me, &others).into_iter();
     winners.cloned().collect()
 }
 

@@ -119,11 +119,8 @@ impl Metrics {
             "OtelAgents this process knows of",
             objects.clone(),
         );
-        registry.register(
-            "build",
-            "The program",
-            Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
-        );
+        let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+        registry.register("build", "The program", Info::new(version));
         Self {
             reconciles,
             reconcile_duration,

@@ -110,14 +110,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn injection_adds_only_and_only_once(pod in any_pod()) {
+    fn injection_only_adds_and_only_once(pod in any_pod()) {
         for recipe in recipes::each() {
             check(&pod, recipe)?;
         }
     }
 
     #[test]
-    fn what_is_no_pod_at_all_breaks_nothing(value in any_json()) {
+    fn injection_survives_json_that_is_no_pod(value in any_json()) {
         for recipe in recipes::each() {
             if let Injection::Injected(injected) = inject(&value, "shop", recipe) {
                 prop_assert!(is_within(&value, &injected, ""), "changed: {injected:#}");
@@ -127,14 +127,14 @@ proptest! {
 
     /// CEL has no raw line breaks in strings, and knows all of JSON's escapes.
     #[test]
-    fn a_quoted_string_reads_back_and_stays_on_its_line(text in any::<String>()) {
+    fn quoted_string_reads_back_and_stays_on_its_line(text in any::<String>()) {
         let quoted = quoted(&text);
         prop_assert!(!quoted.contains(|c: char| c < ' '));
         prop_assert_eq!(serde_json::from_str::<String>(&quoted).unwrap(), text);
     }
 
     #[test]
-    fn the_literal_does_not_depend_on_the_order_of_keys(map in prop::collection::vec(("[a-z]{1,3}", any::<i32>()), 0..6)) {
+    fn literal_does_not_depend_on_the_order_of_keys(map in prop::collection::vec(("[a-z]{1,3}", any::<i32>()), 0..6)) {
         let forth: serde_json::Map<String, Value> = map.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
         let sorted: BTreeMap<&String, &Value> = forth.iter().collect();
         let back: serde_json::Map<String, Value> = sorted.iter().rev().map(|(k, v)| ((*k).clone(), (*v).clone())).collect();
@@ -144,7 +144,7 @@ proptest! {
 
 /// What `kubectl debug --copy-to` makes of an injected pod, and a hand that copies the spec alone.
 #[test]
-fn a_copy_of_an_injected_pod_is_given_back_what_it_lost_and_nothing_twice() {
+fn copy_of_an_injected_pod_gets_back_what_it_lost() {
     for recipe in recipes::each() {
         let pod = json!({"metadata": {"name": "shop"}, "spec": {"containers": [{"name": "app", "image": "shop:1"}]}});
         let Injection::Injected(injected) = inject(&pod, "shop", recipe) else {
@@ -158,7 +158,7 @@ fn a_copy_of_an_injected_pod_is_given_back_what_it_lost_and_nothing_twice() {
 
 /// Without its configuration the sidecar would not start, and no other mode has one for it.
 #[test]
-fn a_copy_with_a_sidecar_is_left_alone_and_told_of_where_another_mode_serves() {
+fn copy_with_a_sidecar_is_skipped_where_another_mode_serves() {
     for recipe in recipes::each()
         .iter()
         .filter(|recipe| recipe.sidecar.is_none())
@@ -169,7 +169,7 @@ fn a_copy_with_a_sidecar_is_left_alone_and_told_of_where_another_mode_serves() {
 }
 
 #[test]
-fn every_case_of_the_table_is_added_to_only_and_only_once() {
+fn injection_of_every_pod_in_the_table_only_adds() {
     for recipe in recipes::each() {
         for (name, pod) in table(recipe) {
             // Its own annotation the agent may overwrite; nothing else.
@@ -184,7 +184,7 @@ fn every_case_of_the_table_is_added_to_only_and_only_once() {
 }
 
 #[test]
-fn equal_input_gives_equal_bytes_and_any_change_another_name() {
+fn equal_input_gives_equal_bytes_and_a_change_another_name() {
     let base = input("a", "shop", &recipes::sidecar());
     let hash = |input| render(&input).unwrap().hash;
     assert_eq!(render(&base).unwrap(), render(&base.clone()).unwrap());

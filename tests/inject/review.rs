@@ -1,12 +1,12 @@
-//! The webhook's answers: the patch makes the pod that the function makes, touches nothing it need not,
-//! and nothing that is sent breaks anything.
+//! The webhook's answers: the patch makes the pod that the function makes and touches nothing else, and no
+//! request breaks the webhook.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use otelagent_api::Selector;
 use otelagent_core::inject::{Injection, Namespaces, Reason, Recipe, Selection, inject};
-use otelagent_webhook::order::Order;
+use otelagent_webhook::instruction::Instruction;
 use otelagent_webhook::review::{Answer, BadReview, Outcome, Review};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -15,8 +15,8 @@ use super::properties::any_json;
 use otelagent_test_support::pods::{any_pod, table};
 use otelagent_test_support::recipes;
 
-pub(super) fn order(recipe: &Recipe) -> Order {
-    Order {
+pub(super) fn instruction(recipe: &Recipe) -> Instruction {
+    Instruction {
         recipe: recipe.clone(),
         exclusions: Vec::new(),
         canary_namespace: "otelagent-canary".into(),
@@ -37,10 +37,10 @@ pub(super) fn review(namespace: &str, pod: &Value) -> Value {
     }})
 }
 
-fn asked(review: &Value, order: &Order) -> Answer {
+fn asked(review: &Value, instruction: &Instruction) -> Answer {
     Review::parse(review.to_string().as_bytes())
         .unwrap()
-        .answer(Some(order), None)
+        .answer(Some(instruction), None)
 }
 
 fn operations(answer: &Answer) -> Vec<Value> {
@@ -88,7 +88,7 @@ fn is_targeted(operation: &Value, pod: &Value) -> bool {
 }
 
 fn check(pod: &Value, recipe: &Recipe) -> Result<(), TestCaseError> {
-    let answer = asked(&review("shop", pod), &order(recipe));
+    let answer = asked(&review("shop", pod), &instruction(recipe));
     let response = &answer.review["response"];
     prop_assert_eq!(&response["uid"], "705ab4f5-6393-11e8-b7cc-42010a800002");
     prop_assert_eq!(&response["allowed"], true);
@@ -106,7 +106,7 @@ fn check(pod: &Value, recipe: &Recipe) -> Result<(), TestCaseError> {
             for operation in &operations {
                 prop_assert!(is_targeted(operation, pod), "{operation} on {pod:#}");
             }
-            let again = asked(&review("shop", &patched), &order(recipe));
+            let again = asked(&review("shop", &patched), &instruction(recipe));
             prop_assert_eq!(again.outcome, Outcome::Unchanged);
         }
     }
@@ -117,28 +117,28 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_patch_makes_the_functions_pod_and_touches_nothing_else(pod in any_pod()) {
+    fn patch_makes_the_functions_pod_and_touches_nothing_else(pod in any_pod()) {
         for recipe in recipes::each() {
             check(&pod, recipe)?;
         }
     }
 
     #[test]
-    fn whatever_is_sent_gets_an_answer_or_a_refusal_with_words(value in any_json(), bytes in any::<Vec<u8>>()) {
+    fn any_request_gets_an_answer_or_a_refusal_with_a_reason(value in any_json(), bytes in any::<Vec<u8>>()) {
         prop_assert!(Review::parse(&bytes).is_err());
-        let order = order(&recipes::each()[0]);
+        let instruction = instruction(&recipes::each()[0]);
         if let Err(refusal) = Review::parse(value.to_string().as_bytes()) {
             prop_assert_eq!(&refusal.status()["code"], 400);
         }
         let mut odd = review("shop", &value);
-        prop_assert_eq!(&asked(&odd, &order).review["response"]["allowed"], true);
+        prop_assert_eq!(&asked(&odd, &instruction).review["response"]["allowed"], true);
         odd["request"]["object"] = json!({"apiVersion": "v1", "kind": "Pod", "metadata": value, "spec": value});
-        prop_assert_eq!(&asked(&odd, &order).review["response"]["allowed"], true);
+        prop_assert_eq!(&asked(&odd, &instruction).review["response"]["allowed"], true);
     }
 }
 
 #[test]
-fn every_case_of_the_table_comes_out_as_the_function_says() {
+fn review_of_every_pod_in_the_table_matches_the_function() {
     for recipe in recipes::each() {
         for (name, pod) in table(recipe) {
             let forged = [
@@ -154,8 +154,8 @@ fn every_case_of_the_table_comes_out_as_the_function_says() {
 }
 
 #[test]
-fn what_is_no_review_is_refused_with_words() {
-    let order = order(&recipes::recipe("host-port"));
+fn malformed_review_is_refused_with_a_reason() {
+    let instruction = instruction(&recipes::recipe("host-port"));
     let refusal = |text: &str| Review::parse(text.as_bytes()).unwrap_err();
     assert_eq!(refusal(""), BadReview::NotJson);
     assert_eq!(refusal("{"), BadReview::NotJson);
@@ -171,19 +171,19 @@ fn what_is_no_review_is_refused_with_words() {
     let mut nameless = review("shop", &pod);
     nameless["request"]["uid"] = json!(7);
     assert_eq!(refusal(&nameless.to_string()), BadReview::NoRequest);
-    let no_order = Review::parse(review("shop", &pod).to_string().as_bytes())
+    let no_instruction = Review::parse(review("shop", &pod).to_string().as_bytes())
         .unwrap()
         .answer(None, None);
-    assert_eq!(no_order.outcome, Outcome::NoOrder);
+    assert_eq!(no_instruction.outcome, Outcome::NoInstruction);
     assert_eq!(
-        asked(&review("shop", &pod), &order).outcome,
+        asked(&review("shop", &pod), &instruction).outcome,
         Outcome::Injected
     );
 }
 
 #[test]
-fn what_is_no_creation_of_a_pod_is_admitted_unchanged() {
-    let order = order(&recipes::recipe("host-port"));
+fn request_that_creates_no_pod_is_admitted_unchanged() {
+    let instruction = instruction(&recipes::recipe("host-port"));
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [{"name": "app"}]}});
     for (path, value) in [
         ("/request/operation", json!("UPDATE")),
@@ -200,24 +200,27 @@ fn what_is_no_creation_of_a_pod_is_admitted_unchanged() {
         let mut review = review("shop", &pod);
         review["request"]["subResource"] = json!("");
         *review.pointer_mut(path).unwrap() = value.clone();
-        let answer = asked(&review, &order);
+        let answer = asked(&review, &instruction);
         assert_eq!(answer.outcome, Outcome::NotAPodCreation, "{path}: {value}");
         assert_eq!(answer.review["response"]["allowed"], true);
         assert!(operations(&answer).is_empty());
     }
     let mut dry = review("shop", &pod);
     dry["request"]["dryRun"] = json!(true);
-    assert_eq!(asked(&dry, &order), asked(&review("shop", &pod), &order));
+    assert_eq!(
+        asked(&dry, &instruction),
+        asked(&review("shop", &pod), &instruction)
+    );
 }
 
 #[test]
-fn a_pod_of_an_older_agent_is_left_to_it_also_where_only_its_namespaces_labels_say_so() {
+fn pod_of_an_older_agent_is_excluded_by_its_namespaces_labels() {
     let labelled = |value: &str| Selector {
         match_labels: BTreeMap::from([("team".to_owned(), value.to_owned())]),
         ..Selector::default()
     };
-    let mut order = order(&recipes::recipe("host-port"));
-    order.exclusions = vec![Selection {
+    let mut instruction = instruction(&recipes::recipe("host-port"));
+    instruction.exclusions = vec![Selection {
         namespaces: Namespaces::Labelled(labelled("a")),
         pods: labelled("x"),
     }];
@@ -226,7 +229,7 @@ fn a_pod_of_an_older_agent_is_left_to_it_also_where_only_its_namespaces_labels_s
         let labels = labels.map(|team| BTreeMap::from([("team".to_owned(), team.to_owned())]));
         let review = review(namespace, &pod(team)).to_string();
         let review = Review::parse(review.as_bytes()).unwrap();
-        review.answer(Some(&order), labels.as_ref()).outcome
+        review.answer(Some(&instruction), labels.as_ref()).outcome
     };
     assert_eq!(asked("shop", "x", Some("a")), Outcome::Excluded);
     assert_eq!(asked("shop", "y", Some("a")), Outcome::Injected);
@@ -236,25 +239,25 @@ fn a_pod_of_an_older_agent_is_left_to_it_also_where_only_its_namespaces_labels_s
 }
 
 #[test]
-fn outcomes_have_words() {
+fn outcome_has_a_stable_word() {
     assert_eq!(Outcome::Skipped(Reason::Windows).word(), "Windows");
     assert_eq!(Outcome::Injected.word(), "Injected");
 }
 
 #[test]
-fn an_order_reads_back_and_what_is_not_understood_in_full_is_refused() {
+fn instruction_reads_back_or_is_refused_when_not_understood_in_full() {
     for recipe in recipes::each() {
-        let mut order = order(recipe);
-        order.exclusions = vec![Selection {
+        let mut instruction = instruction(recipe);
+        instruction.exclusions = vec![Selection {
             namespaces: Namespaces::Named("shop".into()),
             pods: Selector::default(),
         }];
-        let text = order.to_text();
-        let read = Order::parse(&text).expect("an order");
-        assert_eq!(read, order);
+        let text = instruction.to_text();
+        let read = Instruction::parse(&text).expect("an instruction");
+        assert_eq!(read, instruction);
         assert_eq!(read.recipe.hash(), recipe.hash());
         let of_a_later_version = text.replacen("\"recipe\":{", "\"recipe\":{\"more\":1,", 1);
-        assert_eq!(Order::parse(&of_a_later_version), None);
-        assert_eq!(Order::parse("{}"), None);
+        assert_eq!(Instruction::parse(&of_a_later_version), None);
+        assert_eq!(Instruction::parse("{}"), None);
     }
 }

@@ -69,33 +69,34 @@ impl World {
         self.objects.get(&("DaemonSet", name))
     }
 
-    fn observe(&self) -> Observation<'_> {
-        let workload = |mode: Mode| {
-            let object = self.workload(mode)?;
-            let template = object["spec"]["template"]["metadata"]["labels"][names::LABEL_TEMPLATE]
-                .as_str()
-                .map(str::to_owned);
-            let since = &object["metadata"]["annotations"][names::ANNOTATION_UNUSED_SINCE];
-            let pod = AgentPod {
-                name: "a".into(),
-                node: Some(NODE.into()),
-                ready: true,
-                waits_for: None,
-                template: template.clone(),
-            };
-            let observed = ObservedWorkload {
-                object: object.clone(),
-                workload: AgentWorkload {
-                    observed: true,
-                    desired: 1,
-                    template: template.unwrap_or_default(),
-                    pods: vec![pod],
-                },
-                unused_since: since.as_str().map(|since| since.parse().unwrap()),
-                written_by: None,
-            };
-            Some((mode, observed))
+    fn observed_workload(&self, mode: Mode) -> Option<(Mode, ObservedWorkload)> {
+        let object = self.workload(mode)?;
+        let template = object["spec"]["template"]["metadata"]["labels"][names::LABEL_TEMPLATE]
+            .as_str()
+            .map(str::to_owned);
+        let since = &object["metadata"]["annotations"][names::ANNOTATION_UNUSED_SINCE];
+        let pod = AgentPod {
+            name: "a".into(),
+            node: Some(NODE.into()),
+            ready: true,
+            waits_for: None,
+            template: template.clone(),
         };
+        let observed = ObservedWorkload {
+            object: object.clone(),
+            workload: AgentWorkload {
+                observed: true,
+                desired: 1,
+                template: template.unwrap_or_default(),
+                pods: vec![pod],
+            },
+            unused_since: since.as_str().map(|since| since.parse().unwrap()),
+            written_by: None,
+        };
+        Some((mode, observed))
+    }
+
+    fn observe(&self) -> Observation<'_> {
         let none = BTreeMap::new();
         let pods = self.pods.iter().map(|labels| LivePod {
             namespace: "otelagent-system",
@@ -124,7 +125,10 @@ impl World {
             exclusions: Vec::new(),
             winners: Vec::new(),
             nodes: Arc::new(BTreeMap::from([(NODE.to_owned(), true)])),
-            workloads: Mode::ALL.into_iter().filter_map(workload).collect(),
+            workloads: Mode::ALL
+                .into_iter()
+                .filter_map(|mode| self.observed_workload(mode))
+                .collect(),
             service: self.objects.get(&("Service", "node".into())).cloned(),
             pods: count(&label, None, &[], &Coverage::default(), pods),
             namespace_limits: Vec::new(),
@@ -233,8 +237,8 @@ impl World {
     }
 }
 
-fn agent(mode: Mode, more: &str) -> OtelAgent {
-    agent_with("otelagent-system", &format!("mode: {mode}, {more}"))
+fn agent(mode: Mode, rest: &str) -> OtelAgent {
+    agent_with("otelagent-system", &format!("mode: {mode}, {rest}"))
 }
 
 /// One step of a story: its kind, the part of the story, and the cluster before and after it.

@@ -1,7 +1,6 @@
-//! One request: bounded in size, time and number, and never the end of the process.
+//! One request: bounded in size, time and number; a panic ends the request and not the process.
 //!
-//! What passes through here is other people's pods: nothing of them is logged. Must not know how
-//! connections come about.
+//! Nothing of users' pods is logged. Must not know connections.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -17,14 +16,14 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use super::book::Book;
-use crate::Observer;
-use crate::order::Target;
+use crate::instruction::Target;
+use crate::instruction_cache::InstructionCache;
+use crate::observer::Observer;
 use crate::review::Review;
 
 /// Longest body, in bytes: the API server's own limit of an object.
 const MAX_BODY: usize = 3 << 20;
-/// Requests answered at a time; the rest is told to come again.
+/// Requests answered at a time; the rest is refused with status 503.
 const IN_FLIGHT: usize = 64;
 /// By when an answer is given: earlier than the API server stops waiting.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -34,15 +33,15 @@ type Reply = (StatusCode, Value, &'static str);
 
 /// What answers.
 pub(crate) struct Answers {
-    book: Arc<Book>,
+    cache: Arc<InstructionCache>,
     observer: Arc<dyn Observer>,
     in_flight: Semaphore,
 }
 
 impl Answers {
-    pub(crate) fn new(book: Arc<Book>, observer: Arc<dyn Observer>) -> Self {
+    pub(crate) fn new(cache: Arc<InstructionCache>, observer: Arc<dyn Observer>) -> Self {
         Self {
-            book,
+            cache,
             observer,
             in_flight: Semaphore::new(IN_FLIGHT),
         }
@@ -107,14 +106,14 @@ impl Answers {
             Err(bad) => return (StatusCode::BAD_REQUEST, bad.status(), "BadReview"),
         };
         drop(body);
-        let order = self.book.order(&target).await;
-        let labels = match &order {
-            Some(order) if review.needs_namespace_labels(order) => {
-                self.book.namespace_labels(review.namespace()).await
+        let instruction = self.cache.instruction(&target).await;
+        let labels = match &instruction {
+            Some(instruction) if review.needs_namespace_labels(instruction) => {
+                self.cache.namespace_labels(review.namespace()).await
             }
             _ => None,
         };
-        let answer = review.answer(order.as_deref(), labels.as_ref());
+        let answer = review.answer(instruction.as_deref(), labels.as_ref());
         (StatusCode::OK, answer.review, answer.outcome.word())
     }
 }
@@ -149,7 +148,7 @@ mod tests {
     }
 
     fn answers() -> Answers {
-        Answers::new(Book::empty(), Arc::<Recorder>::default())
+        Answers::new(InstructionCache::empty(), Arc::<Recorder>::default())
     }
 
     async fn status(answers: &Answers, method: Method, path: &str, body: Vec<u8>) -> u16 {
@@ -165,9 +164,9 @@ mod tests {
     const PATH: &str = "/inject/shop/node/0123456789";
 
     #[tokio::test(start_paused = true)]
-    async fn what_cannot_be_answered_is_refused_with_words() {
+    async fn unanswerable_request_is_refused_with_a_reason() {
         let recorder = Arc::<Recorder>::default();
-        let answers = Answers::new(Book::empty(), recorder.clone());
+        let answers = Answers::new(InstructionCache::empty(), recorder.clone());
         assert_eq!(status(&answers, Method::GET, PATH, vec![]).await, 405);
         assert_eq!(status(&answers, Method::POST, "/", vec![]).await, 404);
         assert_eq!(status(&answers, Method::POST, PATH, vec![]).await, 400);
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_one_requests_and_the_next_is_answered() {
+    async fn panic_in_one_request_does_not_stop_the_next() {
         let answers = answers();
         let panics = async { panic!("on purpose") };
         assert_eq!(
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_takes_too_long_is_given_up_and_what_is_too_much_is_turned_away() {
+    async fn slow_and_excess_requests_are_refused() {
         let answers = answers();
         let late = answers.bounded(std::future::pending()).await;
         assert_eq!(

@@ -1,8 +1,8 @@
-//! Pure. The webhook's own certificate authority over time: who is trusted at a moment, who signs, and
-//! when the next is due.
+//! Pure. The webhook's own CA over time: which certificates are trusted at a moment, which signs, and when
+//! the next is due.
 //!
 //! Nothing but what was made when is remembered, so controller and replicas, which only share a Secret
-//! and a clock, come to the same answers by themselves, and nobody has to tell anybody of a step:
+//! and a clock, come to the same answers by themselves, and need no other coordination:
 //!
 //! - an issuer lives for a while; at two thirds of it the next one is made;
 //! - the new one is trusted at once, and signs after a lead, when every API server knows it;
@@ -21,9 +21,9 @@ const LEAD_PART: u32 = 24;
 /// Of its issuer's life a serving certificate lives one part in so many.
 const SERVING_PART: u32 = 12;
 
-/// How long the authorities that a file held before it changed are trusted on.
+/// How long the CA certificates that a file held before it changed stay trusted.
 const TRUSTED_ON: Duration = Duration::from_mins(1);
-/// How long a changed certificate of a file waits until it serves: entries trust its authority by then.
+/// How long a changed certificate of a file waits until it serves: the API server trusts its CA by then.
 const SETTLE: Duration = Duration::from_secs(20);
 
 /// From when to when something holds.
@@ -64,7 +64,7 @@ impl Life {
     }
 }
 
-/// The authorities of a file that somebody else renews: those it holds and, for a while, those it held
+/// The CA certificates of a file that another program renews: those it holds and, for a while, those it held
 /// before, since it is not known when replicas read what changes beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedFile {
@@ -96,7 +96,7 @@ fn is_past(since: Timestamp, length: Duration, now: Timestamp) -> bool {
     Duration::try_from(now.duration_since(since)).unwrap_or_default() >= length
 }
 
-/// One certificate authority.
+/// One CA certificate and its key.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Issuer {
@@ -118,13 +118,13 @@ impl fmt::Debug for Issuer {
     }
 }
 
-/// The webhook's certificate authorities, oldest first.
+/// The webhook's CA: its issuers, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Authority {
+pub struct Ca {
     issuers: Vec<Issuer>,
 }
 
-impl Authority {
+impl Ca {
     /// Reads what [`Self::to_text`] wrote; `None` where it is anything else, or holds nothing.
     pub fn parse(text: &str) -> Option<Self> {
         let read: Self = serde_json::from_str(text).ok()?;
@@ -200,8 +200,8 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_authority_needs_an_issuer_which_signs_at_once() {
-        let none = Authority::default();
+    fn empty_ca_needs_an_issuer_that_signs_at_once() {
+        let none = Ca::default();
         assert!(none.is_to_be_renewed(at(0)) && none.signer(at(0)).is_none());
         let one = none.with(issuer("a", at(0)), at(0));
         assert!(!one.is_to_be_renewed(at(0)));
@@ -210,8 +210,8 @@ mod tests {
     }
 
     #[test]
-    fn the_next_is_trusted_before_it_signs_and_the_old_one_to_its_end() {
-        let one = Authority::default().with(issuer("a", at(0)), at(0));
+    fn next_issuer_is_trusted_before_it_signs() {
+        let one = Ca::default().with(issuer("a", at(0)), at(0));
         assert!(!one.is_to_be_renewed(at(243)) && one.is_to_be_renewed(at(244)));
         let both = one.with(issuer("b", at(244)), at(244));
         assert!(!both.is_to_be_renewed(at(300)));
@@ -224,17 +224,17 @@ mod tests {
 
     /// Day by day over years, with a replica that looks a week late: whatever serves is trusted.
     #[test]
-    fn no_certificate_is_served_that_is_not_trusted_whatever_the_day() {
-        let mut authority = Authority::default();
-        let mut seen = Authority::default();
+    fn served_certificate_is_trusted_on_every_day() {
+        let mut ca = Ca::default();
+        let mut seen = Ca::default();
         let mut serving: Option<(String, Life)> = None;
         for day in 0..1500 {
             let now = at(day);
-            if authority.is_to_be_renewed(now) {
-                authority = authority.with(issuer(&format!("issuer-{day}"), now), now);
+            if ca.is_to_be_renewed(now) {
+                ca = ca.with(issuer(&format!("issuer-{day}"), now), now);
             }
             if day % 7 == 0 {
-                seen = authority.clone();
+                seen = ca.clone();
             }
             let signer = seen.signer(now).unwrap();
             let is_due = serving
@@ -245,17 +245,14 @@ mod tests {
             }
             let (by, life) = serving.as_ref().unwrap();
             assert!(!life.has_ended(now), "day {day}");
-            assert!(
-                authority.bundle(now).contains(&format!("{by}\n")),
-                "day {day}"
-            );
-            assert!(authority.issuers.len() <= 2, "day {day}");
+            assert!(ca.bundle(now).contains(&format!("{by}\n")), "day {day}");
+            assert!(ca.issuers.len() <= 2, "day {day}");
         }
     }
 
     #[test]
-    fn after_a_long_sleep_nothing_that_ended_is_trusted_or_signs() {
-        let one = Authority::default().with(issuer("a", at(0)), at(0));
+    fn ended_issuer_neither_signs_nor_is_trusted_after_a_long_sleep() {
+        let one = Ca::default().with(issuer("a", at(0)), at(0));
         assert!(one.is_to_be_renewed(at(400)) && one.signer(at(400)).is_none());
         assert!(one.bundle(at(400)).is_empty());
         assert_eq!(
@@ -265,14 +262,14 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_behind_neither_renews_nor_stops_signing() {
-        let one = Authority::default().with(issuer("a", at(10)), at(10));
+    fn slow_clock_neither_renews_nor_stops_signing() {
+        let one = Ca::default().with(issuer("a", at(10)), at(10));
         assert!(!one.is_to_be_renewed(at(0)));
         assert!(one.signer(at(0)).is_some());
     }
 
     #[test]
-    fn what_a_file_held_is_trusted_until_every_replica_serves_by_what_it_holds() {
+    fn replaced_file_stays_trusted_until_every_replica_serves_the_new_one() {
         let second = |second| Timestamp::from_second(second).unwrap();
         let mut file = TrustedFile::default();
         assert_eq!(file.read("a\n".into(), second(0)), "a\n");
@@ -284,12 +281,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_reads_back_and_shows_no_key() {
-        let one = Authority::default().with(issuer("a", at(0)), at(0));
-        assert_eq!(Authority::parse(&one.to_text()), Some(one.clone()));
+    fn stored_ca_reads_back_and_debug_shows_no_key() {
+        let one = Ca::default().with(issuer("a", at(0)), at(0));
+        assert_eq!(Ca::parse(&one.to_text()), Some(one.clone()));
         assert!(!format!("{one:?}").contains("secret"));
         for other in ["", "{}", "{\"issuers\":[]}", "x"] {
-            assert_eq!(Authority::parse(other), None, "{other}");
+            assert_eq!(Ca::parse(other), None, "{other}");
         }
     }
 }

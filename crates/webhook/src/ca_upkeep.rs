@@ -16,7 +16,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::time::MissedTickBehavior;
 
-use crate::ca::{Authority, TrustedFile};
+use crate::ca::{Ca, TrustedFile};
 use crate::issue;
 use otelagent_core::in_full;
 use otelagent_core::names;
@@ -113,7 +113,7 @@ pub async fn maintain(
     bundle: CaBundle,
     observer: impl CaObserver,
 ) -> &'static str {
-    let mut upkeep = Upkeep {
+    let mut upkeep = CaUpkeep {
         secrets: Api::namespaced(client, &namespace),
         settings,
         file: TrustedFile::default(),
@@ -146,16 +146,16 @@ pub async fn maintain(
     }
 }
 
-struct Upkeep<O> {
+struct CaUpkeep<O> {
     secrets: Api<Secret>,
     settings: CaSettings,
     file: TrustedFile,
     /// Our own CA as last read or written.
-    last: Option<Authority>,
+    last: Option<Ca>,
     observer: O,
 }
 
-impl<O: CaObserver> Upkeep<O> {
+impl<O: CaObserver> CaUpkeep<O> {
     /// The certificates to trust now, as PEM.
     async fn trusted(&mut self) -> Result<String, CaError> {
         let now = Timestamp::now();
@@ -184,7 +184,7 @@ impl<O: CaObserver> Upkeep<O> {
     }
 
     /// Replaces only the version that was read.
-    async fn write(&self, mut secret: Secret, ca: &Authority) -> Result<(), CaError> {
+    async fn write(&self, mut secret: Secret, ca: &Ca) -> Result<(), CaError> {
         let text = ByteString(ca.to_text().into_bytes());
         secret.data = Some(BTreeMap::from([(names::CA_KEY.to_owned(), text)]));
         let params = PostParams {
@@ -201,7 +201,7 @@ impl<O: CaObserver> Upkeep<O> {
     }
 }
 
-fn stored(secret: &Secret) -> Option<Authority> {
+fn stored(secret: &Secret) -> Option<Ca> {
     let bytes = secret.data.as_ref()?.get(names::CA_KEY)?;
-    Authority::parse(std::str::from_utf8(&bytes.0).ok()?)
+    Ca::parse(std::str::from_utf8(&bytes.0).ok()?)
 }

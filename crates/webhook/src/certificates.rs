@@ -1,7 +1,6 @@
-//! What the webhook serves by: a certificate in memory that is renewed while it runs.
+//! The webhook's serving certificate: in memory, renewed while the webhook runs.
 //!
-//! Whatever goes wrong with the next one, the last good one goes on serving. When something is due is
-//! [`crate::ca`]'s to say.
+//! When the next one fails, the last good one goes on serving. [`crate::ca`] decides when one is due.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,23 +20,22 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 
-use super::WebhookError;
-use crate::ca::{Authority, Life, may_serve};
+use crate::ca::{Ca, Life, may_serve};
+use crate::error::WebhookError;
+use crate::issue;
 use otelagent_core::in_full;
 use otelagent_core::names;
 
-use crate::issue;
-
-/// How often the clock is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often the Secret or the files are read, in looks.
+/// How often it is checked whether a certificate is due.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// How often the Secret or the files are read, in checks.
 const READ_EVERY: u32 = 10;
 
 /// Where certificates come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Signed here, by the authority in a Secret that the controller keeps.
-    Authority {
+    /// Signed here, by the CA in a Secret that the controller keeps.
+    Ca {
         /// Namespace of the Secret.
         namespace: String,
         /// DNS names and addresses by which the webhook is called.
@@ -69,7 +67,7 @@ impl Certificates {
             client: client.clone(),
             source,
             certificates: certificates.clone(),
-            authority: None,
+            ca: None,
             served: None,
             next: None,
         };
@@ -105,7 +103,7 @@ struct Upkeep {
     client: Client,
     source: Source,
     certificates: Arc<Certificates>,
-    authority: Option<Authority>,
+    ca: Option<Ca>,
     served: Option<Served>,
     /// Files that changed, and since when they are known.
     next: Option<(String, Timestamp)>,
@@ -113,43 +111,43 @@ struct Upkeep {
 
 impl Upkeep {
     async fn run(mut self) -> &'static str {
-        let mut clock = tokio::time::interval(LOOK_EVERY);
-        // A process that was paused looks once, not once for each look it missed.
+        let mut clock = tokio::time::interval(CHECK_EVERY);
+        // A process that was paused checks once, not once for each tick it missed.
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut looks = 0_u32;
-        let mut told = None;
+        let mut checks = 0_u32;
+        let mut reported = None;
         loop {
             clock.tick().await;
             let needs_one = self.served.is_none() || self.has_no_signer(Timestamp::now());
-            let read = needs_one || looks.is_multiple_of(READ_EVERY);
-            looks = looks.wrapping_add(1);
-            let outcome = self.look(read).await;
+            let read = needs_one || checks.is_multiple_of(READ_EVERY);
+            checks = checks.wrapping_add(1);
+            let outcome = self.check(read).await;
             let failed = outcome.as_ref().err().map(WebhookError::reason);
             if let Err(error) = &outcome
-                && failed != told
+                && failed != reported
             {
                 let reason = error.reason();
                 tracing::warn!(
                     reason,
                     error = in_full(error),
-                    "no new certificate, trying again"
+                    "cannot renew the serving certificate, trying again"
                 );
             }
-            told = failed;
+            reported = failed;
         }
     }
 
-    /// Whether all authorities that are known have ended.
+    /// Whether every known CA certificate has ended.
     fn has_no_signer(&self, now: Timestamp) -> bool {
-        let known = self.authority.as_ref();
-        known.is_some_and(|authority| authority.signer(now).is_none())
+        let known = self.ca.as_ref();
+        known.is_some_and(|ca| ca.signer(now).is_none())
     }
 
-    async fn look(&mut self, read: bool) -> Result<(), WebhookError> {
+    async fn check(&mut self, read: bool) -> Result<(), WebhookError> {
         match self.source.clone() {
-            Source::Authority { namespace, names } => {
+            Source::Ca { namespace, names } => {
                 let outcome = if read {
-                    self.read_authority(&namespace).await
+                    self.read_ca(&namespace).await
                 } else {
                     Ok(())
                 };
@@ -162,23 +160,23 @@ impl Upkeep {
         }
     }
 
-    async fn read_authority(&mut self, namespace: &str) -> Result<(), WebhookError> {
+    async fn read_ca(&mut self, namespace: &str) -> Result<(), WebhookError> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         let secret = api
             .get_opt(names::CA_SECRET)
             .await
-            .map_err(|error| WebhookError::Authority(Box::new(error)))?;
+            .map_err(|error| WebhookError::CaUnreadable(Box::new(error)))?;
         let data = secret.and_then(|secret| secret.data).unwrap_or_default();
         let text = data.get(names::CA_KEY).map(|bytes| &bytes.0);
         let read = text
             .and_then(|bytes| std::str::from_utf8(bytes).ok())
-            .and_then(Authority::parse);
-        self.authority = Some(read.ok_or(WebhookError::NoAuthority(names::CA_SECRET))?);
+            .and_then(Ca::parse);
+        self.ca = Some(read.ok_or(WebhookError::NoCa(names::CA_SECRET))?);
         Ok(())
     }
 
     fn sign_if_due(&mut self, names: &[String], now: Timestamp) -> Result<(), WebhookError> {
-        let Some(issuer) = self.authority.as_ref().and_then(|all| all.signer(now)) else {
+        let Some(issuer) = self.ca.as_ref().and_then(|all| all.signer(now)) else {
             return Ok(());
         };
         let is_good = self.served.as_ref().is_some_and(|served| {
@@ -196,7 +194,7 @@ impl Upkeep {
             by,
             life: Some(life),
         });
-        tracing::info!(until = %life.ends, "serving by a new certificate");
+        tracing::info!(until = %life.ends, "serving with a new certificate");
         Ok(())
     }
 
@@ -217,7 +215,7 @@ impl Upkeep {
         }
         self.serve(&certificate, &key)?;
         self.served = Some(Served { by, life: None });
-        tracing::info!("serving by a new certificate");
+        tracing::info!("serving with a new certificate");
         Ok(())
     }
 

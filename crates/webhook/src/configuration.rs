@@ -1,14 +1,14 @@
-//! The webhook entries of one `OtelAgent`, as JSON objects ready to be applied.
+//! The webhook configurations of one `OtelAgent`, as JSON objects ready to be applied.
 //!
-//! The API server calls the webhook for selected pods only: what its selectors and match conditions can
-//! say stands in the entry, and what is injected stands beside it as an [`Order`]. An entry, too, is
-//! named by its content and proved in the canary namespace before users' pods reach it. Must not know
-//! when anything is applied or proved.
+//! The API server calls the webhook for selected pods only: the configuration says what its selectors and
+//! match conditions can express, and carries what is injected as an [`Instruction`]. Like a policy, a
+//! configuration is named by its content and verified in the canary namespace before it reaches users'
+//! pods. Must not know when anything is applied or verified.
 
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
-use super::order::{Order, Target};
+use crate::instruction::{Instruction, Target};
 use otelagent_api::{OnFailure, Selector};
 use otelagent_core::build::Engine;
 use otelagent_core::inject::cel::{printable, quoted, selected};
@@ -20,7 +20,7 @@ use otelagent_core::reconcile::Render;
 use otelagent_core::reconcile::active::webhook_configuration;
 
 /// Bytes that the annotations of an object may have together (`ValidateAnnotationsSize` of apimachinery),
-/// less what is added when an entry is written.
+/// less what is added when a configuration is written.
 const MAX_ANNOTATIONS: usize = (256 << 10) - 4096;
 /// How long the API server waits for an answer, in seconds. A hung webhook delays each selected pod by it.
 pub const TIMEOUT_SECONDS: u8 = 3;
@@ -75,15 +75,15 @@ pub fn render(
         owner_reference: owner.cloned(),
         ..input.clone()
     };
-    let order = Order {
+    let instruction = Instruction {
         recipe: input.recipe.clone(),
         exclusions: input.exclusions.clone(),
         canary_namespace: input.canary_namespace.clone(),
     };
-    let order = order.to_text();
+    let instruction = instruction.to_text();
     let client = |hash: &str, ca_bundle: &str| client_config(input, endpoint, hash, ca_bundle);
     let unnamed = json!([
-        order,
+        instruction,
         users_pods(input, &client("", "")),
         canary_pods(input, &client("", ""), "")
     ]);
@@ -91,12 +91,12 @@ pub fn render(
     let client = client(&hash, ca_bundle);
     let name = |part: Option<&str>| names::cluster_object(&input.namespace, &input.name, part);
     let mut annotations =
-        json!({names::ANNOTATION_INSTRUCTION: order, names::ANNOTATION_WEBHOOK_HASH: hash});
+        json!({names::ANNOTATION_INSTRUCTION: instruction, names::ANNOTATION_WEBHOOK_HASH: hash});
     let canary = object(
         input,
         &name(Some("canary")),
         &annotations,
-        &json!([proof_pods(input, &client, &hash)]),
+        &json!([verification_pods(input, &client, &hash)]),
     );
     if let Some(annotations) = annotations.as_object_mut() {
         let selection = serde_json::to_string(&input.selection).unwrap_or_default();
@@ -169,7 +169,7 @@ fn client_config(input: &PolicyInput, endpoint: &Endpoint, hash: &str, ca_bundle
     }
 }
 
-/// What all entries have in common: creation of pods, every default written down.
+/// What all webhooks have in common: creation of pods, every default written down.
 fn webhook(name: &str, client: &Value, fails: bool, fields: Value) -> Value {
     let mut webhook = json!({
         "name": format!("{name}.injection.otelagent.dev"),
@@ -195,8 +195,8 @@ fn webhook(name: &str, client: &Value, fails: bool, fields: Value) -> Value {
     webhook
 }
 
-/// The selected pods. Labels of namespaces that exclude a pod are not known to match conditions: those the
-/// webhook looks at.
+/// The selected pods. Match conditions do not know the labels of namespaces: the webhook itself applies the
+/// exclusions by those.
 fn users_pods(input: &PolicyInput, client: &Value) -> Value {
     let [first, _] = selected(&input.selection, &input.exclusions);
     let fails = input.on_failure == OnFailure::Fail;
@@ -215,7 +215,7 @@ fn users_pods(input: &PolicyInput, client: &Value) -> Value {
     )
 }
 
-/// Dry-run pods that ask whether injection is in force. Fails, so that who asks is told why.
+/// Dry-run pods that ask whether injection is active. Fails, so that the answer says why not.
 fn canary_pods(input: &PolicyInput, client: &Value, hash: &str) -> Value {
     let label = |key: &str, value: &str| {
         let (key, value) = (quoted(key), quoted(value));
@@ -238,8 +238,8 @@ fn canary_pods(input: &PolicyInput, client: &Value, hash: &str) -> Value {
     )
 }
 
-/// Dry-run pods that prove this very entry.
-fn proof_pods(input: &PolicyInput, client: &Value, hash: &str) -> Value {
+/// Dry-run pods that verify this very configuration.
+fn verification_pods(input: &PolicyInput, client: &Value, hash: &str) -> Value {
     webhook(
         "proof",
         client,
@@ -258,7 +258,7 @@ fn in_canary_namespace(input: &PolicyInput) -> Value {
     ]})
 }
 
-/// Namespaces that nobody injects are named in every entry, whatever is selected.
+/// Every configuration names the namespaces that are never injected, whatever it selects.
 fn namespace_selector(input: &PolicyInput) -> Value {
     let mut excluded: Vec<&String> = input.excluded_namespaces.iter().collect();
     if !excluded.contains(&&input.canary_namespace) {

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 /// An error of the webhook. What callers send is none: that is answered.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    /// The Secret with the certificate authority cannot be read.
-    #[error("the certificate authority cannot be read")]
-    Authority(#[source] Box<kube::Error>),
-    /// The Secret holds no certificate authority (yet).
-    #[error("the Secret {0} holds no certificate authority; the controller writes it")]
-    NoAuthority(&'static str),
+    /// The Secret with the CA cannot be read.
+    #[error("the webhook's CA cannot be read")]
+    CaUnreadable(#[source] Box<kube::Error>),
+    /// The Secret holds no CA (yet).
+    #[error("the Secret {0} holds no CA; the controller writes it")]
+    NoCa(&'static str),
     /// No certificate can be made.
     #[error("no certificate can be signed")]
     Sign(#[from] rcgen::Error),
@@ -38,8 +38,8 @@ impl WebhookError {
     /// Stable word for logs and metrics.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Authority(_) => "AuthorityUnreadable",
-            Self::NoAuthority(_) => "NoAuthority",
+            Self::CaUnreadable(_) => "AuthorityUnreadable",
+            Self::NoCa(_) => "NoAuthority",
             Self::Sign(_) => "CannotSign",
             Self::File { .. } => "FileUnreadable",
             Self::Unusable(_) => "BadCertificate",

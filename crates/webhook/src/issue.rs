@@ -1,4 +1,4 @@
-//! Making certificates: authorities, and what they sign.
+//! Making certificates: the CA's, and those it signs.
 //!
 //! Keys are ECDSA over P-256, made here and never on disk. Must not know when anything is due, or where it
 //! is kept.
@@ -28,14 +28,14 @@ pub struct Signed {
     pub life: Life,
 }
 
-/// Makes a certificate authority that lives from now on.
+/// Makes a CA certificate that lives from now on.
 ///
 /// # Errors
 /// If the crypto provider has no randomness.
 pub fn issuer(now: Timestamp, length: Duration) -> Result<Issuer, rcgen::Error> {
     let life = Life::of(now, length);
     let key = KeyPair::generate()?;
-    let certificate = authority(life).self_signed(&key)?;
+    let certificate = ca(life).self_signed(&key)?;
     Ok(Issuer {
         certificate: certificate.pem(),
         key: key.serialize_pem(),
@@ -58,7 +58,7 @@ pub fn sign(issuer: &Issuer, names: &[String], now: Timestamp) -> Result<Signed,
     params.use_authority_key_identifier_extension = true;
     set_life(&mut params, life);
     let key = KeyPair::generate()?;
-    let by = rcgen::Issuer::new(authority(issuer.life), KeyPair::from_pem(&issuer.key)?);
+    let by = rcgen::Issuer::new(ca(issuer.life), KeyPair::from_pem(&issuer.key)?);
     let certificate = params.signed_by(&key, &by)?;
     Ok(Signed {
         certificate: certificate.pem(),
@@ -67,8 +67,8 @@ pub fn sign(issuer: &Issuer, names: &[String], now: Timestamp) -> Result<Signed,
     })
 }
 
-/// What an authority's certificate says; the same whenever it is asked for, since those it signs name it.
-fn authority(life: Life) -> CertificateParams {
+/// What a CA certificate says; always the same, since the certificates it signs name it.
+fn ca(life: Life) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];

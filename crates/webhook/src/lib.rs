@@ -1,28 +1,30 @@
 //! Shell. The webhook engine's process: answers the API server's reviews of pods.
 //!
-//! It applies what the controller says is in force and decides nothing: orders stand on the entries that
-//! make the API server call, and [`Review`](crate::review::Review) answers. No request makes it
-//! call the API: entries and namespaces are watched.
+//! It applies the controller's instructions and decides nothing: instructions are annotations of the webhook
+//! configurations that make the API server call, and [`Review`](crate::review::Review) answers. No request
+//! makes it call the API: it watches configurations and namespaces. The controller renders configurations
+//! ([`configuration`]) and keeps the CA ([`ca_upkeep`]).
 //!
-//! - [`book`]: the orders, as the watch has seen them.
+//! - [`instruction_cache`]: the instructions, as the watch has seen them.
 //! - [`answer`]: one request, bounded.
 //! - [`server`]: connections, bounded.
-//! - [`certificates`]: what it serves by, renewed while it runs.
+//! - [`certificates`]: the serving certificate, renewed while it runs.
 //! - [`error`]: what can go wrong here.
 //!
-//! This room must not know OtelAgents, modes or how recipes are made.
+//! This crate must not know OtelAgents, modes or how recipes are made.
 
 pub mod ca;
 pub mod ca_upkeep;
 pub mod configuration;
+pub mod instruction;
 pub mod issue;
-pub mod order;
 pub mod review;
 
 mod answer;
-mod book;
 mod certificates;
 mod error;
+mod instruction_cache;
+mod observer;
 mod patch;
 mod server;
 
@@ -35,34 +37,18 @@ use tokio::task::JoinSet;
 
 pub use self::certificates::Source;
 pub use self::error::WebhookError;
+pub use self::observer::{CERTIFICATE, Observer, SERVING, WATCHES};
 
 use self::answer::Answers;
-use self::book::Book;
 use self::certificates::Certificates;
+use self::instruction_cache::InstructionCache;
 
-/// Readiness: entries and namespaces have been seen once.
-pub const WATCHES: &str = "watches";
-/// Readiness: there is a certificate to serve by.
-pub const CERTIFICATE: &str = "certificate";
-/// Readiness: the end was not asked for.
-pub const SERVING: &str = "serving";
-
-/// How long calls still come in after the end was asked for: until no proxy sends any more.
+/// How long calls still arrive after a shutdown is asked for: until no proxy sends any more.
 const LINGER: Duration = Duration::from_secs(8);
-
-/// Where the process reports the webhook's readiness and what became of each review.
-pub trait Observer: Send + Sync + 'static {
-    /// A part, one of the constants above, became ready.
-    fn ready(&self, part: &'static str);
-    /// A part is no longer ready.
-    fn not_ready(&self, part: &'static str);
-    /// A review was answered, in one of a closed set of ways.
-    fn reviewed(&self, outcome: &'static str, took: Duration);
-}
 
 /// The webhook, watching and answering.
 pub struct Webhook {
-    book: Arc<Book>,
+    cache: Arc<InstructionCache>,
     certificates: Arc<Certificates>,
     answers: Arc<Answers>,
     observer: Arc<dyn Observer>,
@@ -73,11 +59,11 @@ impl Webhook {
     /// Starts the watches and gets a certificate. Nothing is answered yet.
     pub fn start(client: &Client, source: Source, observer: Arc<dyn Observer>) -> Self {
         let mut tasks = JoinSet::new();
-        let book = Book::start(client, &mut tasks);
+        let cache = InstructionCache::start(client, &mut tasks);
         let certificates = Certificates::start(client, source, &mut tasks);
-        let answers = Arc::new(Answers::new(book.clone(), observer.clone()));
+        let answers = Arc::new(Answers::new(cache.clone(), observer.clone()));
         Self {
-            book,
+            cache,
             certificates,
             answers,
             observer,
@@ -124,7 +110,7 @@ impl Webhook {
     }
 
     async fn until_it_can_answer(&self) {
-        self.book.until_synced().await;
+        self.cache.until_synced().await;
         self.observer.ready(WATCHES);
         self.certificates.until_held().await;
         self.observer.ready(CERTIFICATE);

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_equal_needs_no_operation() {
+    fn equal_values_need_no_operation() {
         assert!(
             check(
                 &json!({"a": [1, {"b": null}]}),
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn items_are_inserted_where_they_stand_and_others_are_left_alone() {
+    fn added_items_are_inserted_and_others_left_alone() {
         let operations = check(
             &json!({"env": [{"name": "B", "value": "b"}, {"name": "C"}]}),
             &json!({"env": [{"name": "A"}, {"name": "B", "value": "b,c"}, {"name": "C"}, {"name": "D"}]}),
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_added_by_escaped_keys_and_nulls_are_filled() {
+    fn added_fields_have_escaped_keys_and_fill_nulls() {
         let operations = check(
             &json!({"labels": null, "annotations": {}}),
             &json!({"labels": {"a": "b"}, "annotations": {"x.io/y~z": "1"}}),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_only_grow_is_replaced() {
+    fn value_that_did_not_only_grow_is_replaced() {
         for (before, after) in [
             (json!({"a": [1, 2]}), json!({"a": [2]})),
             (json!({"a": {"b": 1}}), json!({"a": {"c": 1}})),

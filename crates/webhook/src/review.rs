@@ -1,19 +1,18 @@
 //! Review in, response out: the webhook engine as a function.
 //!
-//! Anyone on the network may send anything here, so nothing is believed: what is no review is refused
-//! with words, what is no creation of a pod is admitted unchanged, and the answer holds nothing but what
-//! the order says. Must not know how requests arrive.
+//! Anyone on the network may send anything here: what is no review is refused with the reason, what is no
+//! creation of a pod is admitted unchanged, and the answer holds nothing but what the instruction says. Must not know how requests arrive.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use serde_json::{Map, Value, json};
 
-use super::order::Order;
+use crate::instruction::Instruction;
 use otelagent_core::inject::json::{entry, text};
 use otelagent_core::inject::{Injection, Reason, inject};
 
-use super::patch;
+use crate::patch;
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -70,8 +69,8 @@ pub enum Outcome {
     UnknownNamespace,
     /// The review is not about the creation of a pod.
     NotAPodCreation,
-    /// No order of this `OtelAgent` is known, or none that this version understands.
-    NoOrder,
+    /// No instruction for this `OtelAgent` is known, or none that this version understands.
+    NoInstruction,
 }
 
 impl Outcome {
@@ -84,7 +83,7 @@ impl Outcome {
             Self::Excluded => "Excluded",
             Self::UnknownNamespace => "UnknownNamespace",
             Self::NotAPodCreation => "NotAPodCreation",
-            Self::NoOrder => "NoOrder",
+            Self::NoInstruction => "NoOrder",
         }
     }
 }
@@ -102,7 +101,7 @@ impl Review {
     /// Reads the body of a request.
     ///
     /// # Errors
-    /// Where it is no review of the one version that entries ask for.
+    /// Where it is no review of the one version that webhook configurations ask for.
     pub fn parse(body: &[u8]) -> Result<Self, BadReview> {
         let mut review: Value = serde_json::from_slice(body).map_err(|_| BadReview::NotJson)?;
         if text(&review, "apiVersion") != API_VERSION || text(&review, "kind") != KIND {
@@ -131,10 +130,10 @@ impl Review {
     }
 
     /// Whether the answer depends on the labels of the pod's namespace.
-    pub fn needs_namespace_labels(&self, order: &Order) -> bool {
+    pub fn needs_namespace_labels(&self, instruction: &Instruction) -> bool {
         self.pod.is_some()
-            && self.namespace != order.canary_namespace
-            && order
+            && self.namespace != instruction.canary_namespace
+            && instruction
                 .exclusions
                 .iter()
                 .any(otelagent_core::inject::Selection::is_by_namespace_labels)
@@ -143,22 +142,22 @@ impl Review {
     /// The answer. `namespace_labels` are those of [`Self::namespace`], where they are known.
     pub fn answer(
         &self,
-        order: Option<&Order>,
+        instruction: Option<&Instruction>,
         namespace_labels: Option<&BTreeMap<String, String>>,
     ) -> Answer {
         let Some(pod) = &self.pod else {
             return self.unchanged(Outcome::NotAPodCreation);
         };
-        let Some(order) = order else {
-            return self.unchanged(Outcome::NoOrder);
+        let Some(instruction) = instruction else {
+            return self.unchanged(Outcome::NoInstruction);
         };
-        if namespace_labels.is_none() && self.needs_namespace_labels(order) {
+        if namespace_labels.is_none() && self.needs_namespace_labels(instruction) {
             return self.unchanged(Outcome::UnknownNamespace);
         }
-        if self.is_excluded(pod, order, namespace_labels) {
+        if self.is_excluded(pod, instruction, namespace_labels) {
             return self.unchanged(Outcome::Excluded);
         }
-        match inject(pod, &self.namespace, &order.recipe) {
+        match inject(pod, &self.namespace, &instruction.recipe) {
             Injection::Skipped(reason) => self.unchanged(Outcome::Skipped(reason)),
             Injection::Injected(injected) => self.patched(&patch::between(pod, &injected)),
         }
@@ -167,16 +166,16 @@ impl Review {
     fn is_excluded(
         &self,
         pod: &Value,
-        order: &Order,
+        instruction: &Instruction,
         namespace_labels: Option<&BTreeMap<String, String>>,
     ) -> bool {
-        if self.namespace == order.canary_namespace {
+        if self.namespace == instruction.canary_namespace {
             return false;
         }
         let none = BTreeMap::new();
         let namespace_labels = namespace_labels.unwrap_or(&none);
         let labels = labels_of(pod);
-        order
+        instruction
             .exclusions
             .iter()
             .any(|other| other.matches(&self.namespace, namespace_labels, &labels))

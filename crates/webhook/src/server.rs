@@ -15,9 +15,9 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::Answers;
+use crate::answer::Answers;
 
-/// Connections at a time; whoever comes then waits.
+/// Connections at a time; further ones wait.
 const CONNECTIONS: u32 = 256;
 /// How long a handshake may take, and a request's header to arrive.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ pub(super) async fn serve(
                 let (acceptor, answers) = (acceptor.clone(), answers.clone());
                 tokio::spawn(async move {
                     let whole = connection(stream, &acceptor, &answers);
-                    // Who breaks off early, or speaks no TLS, is no news.
+                    // A peer that disconnects early or speaks no TLS is not worth a log line.
                     let _ = tokio::time::timeout(CONNECTION_TIMEOUT, whole).await;
                     drop(permit);
                 });

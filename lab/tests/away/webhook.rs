@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::ByteString;
 use k8s_openapi::jiff::Timestamp;
 use otelagent_core::names;
-use otelagent_webhook::ca::Authority;
+use otelagent_webhook::ca::Ca;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -288,12 +288,12 @@ async fn goes_on(world: &World, what: &str, replicas: &[Process; 2]) {
 }
 
 /// The authority as it is kept.
-async fn authority(world: &World) -> Result<Authority, String> {
+async fn authority(world: &World) -> Result<Ca, String> {
     let path = format!("/api/v1/namespaces/{PLATFORM}/secrets/{}", names::CA_SECRET);
     let secret = get(&world.admin, &path).await?;
     let kept = bytes(&secret["data"][names::CA_KEY])?;
     let text = String::from_utf8(kept).map_err(|error| error.to_string())?;
-    Authority::parse(&text).ok_or_else(|| "no authority".to_owned())
+    Ca::parse(&text).ok_or_else(|| "no authority".to_owned())
 }
 
 fn bytes(value: &Value) -> Result<Vec<u8>, String> {

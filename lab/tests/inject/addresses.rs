@@ -12,7 +12,7 @@ use super::server::{self, Server};
 const PATIENCE: Duration = Duration::from_mins(2);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_address_of_an_ipv6_node_is_given_to_applications_in_brackets() {
+async fn applications_get_an_ipv6_nodes_address_in_brackets() {
     if !server::is_possible("IPv6 nodes on a real API server") {
         return;
     }

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Config;
 use otelagent_core::names;
 use otelagent_operator::runtime::{Fence, Metrics, Readiness, Served, client, listen};
-use otelagent_webhook::ca::Authority;
+use otelagent_webhook::ca::Ca;
 use otelagent_webhook::configuration::Endpoint;
 use otelagent_webhook::issue;
 use otelagent_webhook::{Source, Webhook};
@@ -23,7 +23,7 @@ const NAMESPACE: &str = "otelagent-system";
 /// A running webhook; ends when it is dropped.
 pub(crate) struct Callee {
     url: String,
-    authority: Authority,
+    authority: Ca,
     running: JoinHandle<()>,
 }
 
@@ -38,7 +38,7 @@ impl Callee {
     pub(super) async fn start(bed: &Bed, server: &Server) -> Self {
         let now = Timestamp::now();
         let issuer = issue::issuer(now, Duration::from_hours(24)).unwrap();
-        let authority = Authority::default().with(issuer, now);
+        let authority = Ca::default().with(issuer, now);
         server.namespace(NAMESPACE, json!({})).await;
         let secret = json!({
             "apiVersion": "v1",
@@ -62,7 +62,7 @@ impl Callee {
 
     /// What signs its certificates where nobody else does.
     pub(crate) fn kept(bed: &Bed) -> Source {
-        Source::Authority {
+        Source::Ca {
             namespace: NAMESPACE.into(),
             names: vec![bed.host_ip().to_string()],
         }
@@ -96,7 +96,7 @@ impl Callee {
         });
         Self {
             url,
-            authority: Authority::default(),
+            authority: Ca::default(),
             running,
         }
     }

@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use otelagent_core::build::Choice;
 use otelagent_core::names;
 use otelagent_operator::controller::InjectionSettings;
-use otelagent_webhook::ca::Authority;
+use otelagent_webhook::ca::Ca;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -25,7 +25,7 @@ const LIFE: Duration = Duration::from_secs(150);
 const AGENT: &str = "shop.side";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn neither_a_change_of_the_engine_nor_one_of_the_authority_loses_a_pod() {
+async fn change_of_engine_or_ca_loses_no_pod() {
     if !server::is_possible("a change of the engine on a real API server") {
         return;
     }
@@ -171,7 +171,7 @@ async fn look(server: &Server) -> Seen {
     );
     let secret = server.get(&secret).await.body["data"][names::CA_KEY].clone();
     let kept = serde_json::from_value::<ByteString>(secret).ok();
-    let kept = kept.and_then(|bytes| Authority::parse(&String::from_utf8(bytes.0).unwrap()));
+    let kept = kept.and_then(|bytes| Ca::parse(&String::from_utf8(bytes.0).unwrap()));
     let kept = kept.unwrap_or_default().bundle(Timestamp::now());
     let trusts = |entry: &Value| {
         let bundle = entry["webhooks"][0]["clientConfig"]["caBundle"].clone();

@@ -22,7 +22,7 @@ use super::server::{self, Server};
 const PATIENCE: Duration = Duration::from_mins(4);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn certificates_that_somebody_else_renews_with_another_authority_lose_no_pod() {
+async fn renewal_from_files_with_another_ca_loses_no_pod() {
     if !server::is_possible("certificates of somebody else on a real API server") {
         return;
     }

@@ -31,7 +31,7 @@ subjects: [{kind: ServiceAccount, name: otelagent-operator, namespace: otelagent
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_operator_creates_pods_only_as_dry_run_in_the_canary_namespace() {
+async fn operator_creates_pods_only_by_dry_run_in_the_canary_namespace() {
     if !server::is_possible("the guard on a real API server") {
         return;
     }
@@ -66,7 +66,7 @@ async fn the_operator_creates_pods_only_as_dry_run_in_the_canary_namespace() {
 
 /// Needs an API server of its own, started with the manifests' directory.
 #[tokio::test(flavor = "multi_thread")]
-async fn with_the_static_guard_the_operator_writes_its_own_policies_and_no_others() {
+async fn static_guard_lets_the_operator_write_only_its_own_policies() {
     if !server::is_possible("the static guard on a real API server") {
         return;
     }

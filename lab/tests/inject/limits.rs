@@ -109,7 +109,7 @@ fn cases() -> Vec<Case> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_that_a_sidecar_does_not_fit_in_are_named_while_they_refuse_its_pods() {
+async fn status_names_limits_that_refuse_the_sidecar() {
     if !server::is_possible("limits on a real API server") {
         return;
     }

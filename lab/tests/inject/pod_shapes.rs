@@ -23,7 +23,7 @@ async fn installed(server: &Server, name: &str, recipe: &Recipe) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_pod_of_the_documentation_becomes_what_its_line_says() {
+async fn documented_pod_becomes_what_its_line_says() {
     if !server::is_possible("pods of the wild on a real API server") {
         return;
     }
@@ -48,7 +48,7 @@ async fn each_pod_of_the_documentation_becomes_what_its_line_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_says_so_overrides_what_env_from_may_carry() {
+async fn agent_overrides_env_from_when_its_spec_says_so() {
     if !server::is_possible("override of envFrom on a real API server") {
         return;
     }
@@ -67,7 +67,7 @@ async fn an_agent_that_says_so_overrides_what_env_from_may_carry() {
 
 /// The service account plugin runs once more after policies, and mounts a token wherever nothing is mounted.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_agent_is_given_no_token_though_the_pod_mounts_one() {
+async fn sidecar_gets_no_token_when_the_pod_mounts_one() {
     if !server::is_possible("a pod with a token on a real API server") {
         return;
     }

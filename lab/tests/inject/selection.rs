@@ -70,7 +70,7 @@ fn selection() -> impl Strategy<Value = Selection> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn selections_and_exclusions_select_the_same_on_the_server() {
+async fn server_and_function_select_the_same_pods() {
     if !server::is_possible("selections on a real API server") {
         return;
     }
@@ -203,7 +203,7 @@ async fn begin(server: &Server, round: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_agents_the_one_without_exclusions_injects_and_opting_out_works() {
+async fn older_of_two_agents_injects_and_opting_out_works() {
     if !server::is_possible("two agents on a real API server") {
         return;
     }
@@ -277,7 +277,7 @@ async fn injected_by(server: &Server, namespace: &str) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_policy_serves_three_hundred_namespaces_and_the_first_pod_of_each_made_later() {
+async fn one_policy_injects_the_first_pod_of_three_hundred_namespaces() {
     if !server::is_possible("three hundred namespaces on a real API server") {
         return;
     }
@@ -314,7 +314,7 @@ async fn one_policy_serves_three_hundred_namespaces_and_the_first_pod_of_each_ma
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_follow_a_changed_selector_and_an_agent_that_is_deleted_and_made_again() {
+async fn pods_follow_a_changed_selector_and_a_recreated_agent() {
     if !server::is_possible("a changed selector on a real API server") {
         return;
     }

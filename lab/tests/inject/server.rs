@@ -200,7 +200,7 @@ impl Server {
         let applied = self.apply(&entries.canary).await;
         assert!(applied.is_ok(), "{}", applied.body["message"]);
         for probe in canary::probe_pods(&input.recipe, &entries.hash) {
-            self.until_injected("the proof", &probe, &input.recipe)
+            self.until_injected("the verification", &probe, &input.recipe)
                 .await;
         }
         assert!(self.delete(&entries.canary).await.is_ok());
@@ -235,7 +235,7 @@ impl Server {
             assert!(answer.is_ok(), "{}", answer.body["message"]);
         }
         for probe in canary::probe_pods(&input.recipe, &policies.hash) {
-            self.until_injected("the proof", &probe, &input.recipe)
+            self.until_injected("the verification", &probe, &input.recipe)
                 .await;
         }
         for object in std::iter::once(&policies.binding).chain(&policies.warnings) {

@@ -12,7 +12,7 @@ use otelagent_test_support::recipes;
 use otelagent_test_support::recipes::input;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_that_cannot_be_injected_is_refused_where_the_user_wants_that() {
+async fn uninjectable_pod_is_refused_when_the_agent_says_fail() {
     if !server::is_possible("refusal of pods that cannot be injected") {
         return;
     }
@@ -44,7 +44,7 @@ async fn a_pod_that_cannot_be_injected_is_refused_where_the_user_wants_that() {
     );
 
     server.delete(&policies.binding).await;
-    let is_told = |message: &str| message.contains("was not in force");
+    let is_told = |message: &str| message.contains("was not active");
     until_refused(&server, &fine, is_told).await;
 }
 
@@ -64,7 +64,7 @@ async fn until_refused(server: &Server, pod: &Value, is_told: impl Fn(&str) -> b
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_policy_fails_its_proof_and_harms_nobody() {
+async fn broken_policy_fails_verification_and_harms_no_pod() {
     if !server::is_possible("a broken policy fails its proof") {
         return;
     }
@@ -84,7 +84,7 @@ async fn a_broken_policy_fails_its_proof_and_harms_nobody() {
     }
     let probe = &canary::probe_pods(&input.recipe, &policies.hash)[0];
     server
-        .until("the proof fails", async || {
+        .until("the verification fails", async || {
             let answer = server.dry_run(CANARY, probe).await;
             let message = answer.body["message"].as_str().unwrap_or_default();
             if message.contains("unknown field") {
@@ -115,7 +115,7 @@ async fn a_broken_policy_fails_its_proof_and_harms_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_that_does_something_else_fails_its_proof() {
+async fn wrong_policy_fails_verification() {
     if !server::is_possible("a policy that does something else fails its proof") {
         return;
     }
@@ -139,7 +139,7 @@ async fn a_policy_that_does_something_else_fails_its_proof() {
 
 /// The server's limit is ours: one character less is taken.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_large_is_refused_here_and_what_just_fits_is_taken_there() {
+async fn largest_policy_is_accepted_and_a_larger_one_refused() {
     if !server::is_possible("the largest policy is taken") {
         return;
     }

@@ -133,7 +133,7 @@ impl ClusterView {
     /// Whether somebody else's object has a name that an agent workload or the Service needs.
     pub(super) fn has_taken_name(&self) -> bool {
         let name = text(&self.agent, "/metadata/name");
-        let names = Mode::ALL.map(|mode| names::vehicle(name, mode.kebab()));
+        let names = Mode::ALL.map(|mode| names::agent_workload(name, mode.kebab()));
         self.daemon_sets
             .iter()
             .chain(&self.services)

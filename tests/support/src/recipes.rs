@@ -16,24 +16,12 @@ use crate::agents::{agent, desired, environment};
 /// Where policies are verified.
 pub const CANARY: &str = "otelagent-canary";
 
-/// What users may write as resource attributes, and the server must hand on unharmed.
-pub const ATTRIBUTES: [(&str, &str); 4] = [
-    ("deployment.environment.name", "production"),
-    ("service.namespace", "a shop, with = and % and é"),
-    ("odd key,=", "$(HOME) $$(HOME)"),
-    ("team", "\"quoted\" \\ \u{1F600}\n"),
-];
-
-/// The recipe of a fixture, with [`ATTRIBUTES`].
+/// The recipe of a fixture.
 pub fn recipe(fixture: &str) -> Recipe {
     let path = crate::repository().join(format!("tests/pure/fixtures/{fixture}.yaml"));
     let yaml = std::fs::read_to_string(path).expect("a fixture");
     let valid = validate(&agent(&yaml), &environment()).expect("a valid fixture");
-    let mut recipe = desired(&valid).recipe;
-    recipe.attributes = ATTRIBUTES
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .to_vec();
-    recipe
+    desired(&valid).recipe
 }
 
 /// The sidecar's, with declared ports and an annotation of every kind of character.

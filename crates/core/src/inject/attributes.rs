@@ -10,7 +10,6 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::Recipe;
 use super::environment::{NODE_NAME, POD_NAME, POD_UID};
 use super::json::{list, text};
 
@@ -43,40 +42,25 @@ pub(super) struct PodAttributes {
     namespace: String,
     computed: Vec<String>,
     given: Vec<String>,
-    overridden: BTreeSet<String>,
+    annotated: BTreeSet<String>,
 }
 
 impl PodAttributes {
     /// Of a pod as its creator sent it: it may have no name and no uid yet.
-    pub(super) fn of(pod: &Value, namespace: &str, recipe: &Recipe) -> Self {
+    pub(super) fn of(pod: &Value, namespace: &str) -> Self {
         let owners = owners(pod);
         let annotations = annotations(pod);
-        let annotated: BTreeSet<&str> = annotations.iter().map(|(key, _)| *key).collect();
-        let recipe_attributes = encoded(recipe);
-        let service_name = [
-            annotations
-                .iter()
-                .find(|(key, _)| *key == "service.name")
-                .map(|(_, value)| *value),
-            recipe
-                .attributes
-                .iter()
-                .find(|(key, _)| key == "service.name")
-                .map(|(_, value)| value.as_str()),
-            owners.first().map(|(_, name)| *name),
-        ];
+        let service_name = annotations
+            .iter()
+            .filter(|(key, _)| *key == "service.name")
+            .map(|(_, value)| *value);
         let service_name = service_name
-            .into_iter()
-            .flatten()
+            .chain(owners.first().map(|(_, name)| *name))
             .find(|name| !name.is_empty());
-        let mut overridden: BTreeSet<String> =
-            annotated.iter().map(|key| (*key).to_owned()).collect();
-        overridden.extend(
-            recipe_attributes
-                .iter()
-                .map(|attribute| key(attribute).to_owned()),
-        );
-
+        let annotated: BTreeSet<String> = annotations
+            .iter()
+            .map(|(key, _)| (*key).to_owned())
+            .collect();
         let mut computed = vec![
             format!("k8s.namespace.name={namespace}"),
             format!("k8s.pod.name=$({POD_NAME})"),
@@ -87,15 +71,11 @@ impl PodAttributes {
         let named = owners.iter().filter(|(kind, _)| !kind.is_empty());
         computed
             .extend(named.map(|(kind, name)| format!("k8s.{kind}.name={}", percent_encode(name))));
-        computed.retain(|attribute| !overridden.contains(key(attribute)));
-        let mut given: Vec<String> = recipe_attributes
-            .into_iter()
-            .filter(|attribute| {
-                key(attribute) != "service.name" && !annotated.contains(key(attribute))
-            })
-            .collect();
+        computed.retain(|attribute| !annotated.contains(key(attribute)));
         let others = annotations.iter().filter(|(key, _)| *key != "service.name");
-        given.extend(others.map(|(key, value)| format!("{key}={}", percent_encode(value))));
+        let given = others
+            .map(|(key, value)| format!("{key}={}", percent_encode(value)))
+            .collect();
         Self {
             // The kubelet reads `$$` as `$` and would expand `$(...)`.
             service_name: service_name
@@ -103,7 +83,7 @@ impl PodAttributes {
             namespace: namespace.to_owned(),
             computed,
             given,
-            overridden,
+            annotated,
         }
     }
 
@@ -122,7 +102,7 @@ impl PodAttributes {
         let own = own
             .into_iter()
             .chain(version)
-            .filter(|attribute| !self.overridden.contains(key(attribute)));
+            .filter(|attribute| !self.annotated.contains(key(attribute)));
         self.computed
             .iter()
             .cloned()
@@ -130,14 +110,6 @@ impl PodAttributes {
             .chain(self.given.iter().cloned())
             .collect()
     }
-}
-
-/// The recipe's attributes as `key=value`, both encoded: they are what users wrote.
-pub(super) fn encoded(recipe: &Recipe) -> Vec<String> {
-    let pair = |(key, value): &(String, String)| {
-        format!("{}={}", percent_encode(key), percent_encode(value))
-    };
-    recipe.attributes.iter().map(pair).collect()
 }
 
 /// The key of a `key=value`.

@@ -1,8 +1,8 @@
-//! Pods that prove a policy, and the comparison of what the API server made of them with what
+//! Pods that verify a policy, and the comparison of what the API server made of them with what
 //! [`super::pod::inject`] makes of them.
 //!
 //! They are created as dry run in the canary namespace. They are valid under Pod Security
-//! `restricted`, since what is proved there must also hold for the injected container. Must not know
+//! `restricted`, since the injected container must be valid under it as well. Must not know
 //! how requests are made.
 
 use std::fmt;
@@ -10,7 +10,8 @@ use std::fmt;
 use serde_json::{Map, Value, json};
 
 use super::json::{list, text};
-use super::{Injection, Recipe, inject};
+use super::pod::{Injection, inject};
+use super::recipe::Recipe;
 use crate::names;
 use crate::quantity;
 
@@ -35,32 +36,13 @@ pub struct Mismatch {
 
 /// Pods that together take every branch of the program. `hash` is the policy's.
 pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
-    let name = |part: &str| format!("otelagent-proof-{part}");
+    let name = |part: &str| format!("otelagent-verification-{part}");
     let image = recipe
         .sidecar
         .as_ref()
         .map(|sidecar| text(sidecar, "image"))
         .filter(|image| !image.is_empty());
     let image = image.unwrap_or(NO_IMAGE);
-    let full = json!({
-        "initContainers": [
-            container("istio-init", image, &json!([])),
-            container("prepare", image, &json!([{"name": "OTEL_SERVICE_NAME", "value": "own"}])),
-        ],
-        "containers": [
-            container("app", image, &json!([
-                {"name": "PLAIN", "value": "1"},
-                {"name": "OTEL_RESOURCE_ATTRIBUTES", "value": "team=a,service.namespace=own"},
-                {"name": "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "value": "http://own:4317"},
-            ])),
-            container("other", image, &json!([
-                {"name": "OTEL_RESOURCE_ATTRIBUTES", "valueFrom": {"configMapKeyRef": {"name": "own", "key": "k"}}},
-            ])),
-            carrying(image, "APP_"),
-            carrying(image, "OTEL_"),
-        ],
-        "volumes": [{"name": "own", "emptyDir": {}}],
-    });
     let annotations = json!({
         "resource.opentelemetry.io/service.version": "1 é,=",
         "resource.opentelemetry.io/team": "$(b)",
@@ -84,7 +66,7 @@ pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
             hash,
             json!({"containers": [container("app", image, &Value::Null)]}),
         ),
-        pod(&name("full"), hash, full),
+        pod(&name("full"), hash, full_spec(image)),
         owned,
     ];
     // Where there are no other ports, such a pod is not injected.
@@ -104,8 +86,31 @@ pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
     pods
 }
 
+/// A spec with containers of every kind that the program tells apart.
+fn full_spec(image: &str) -> Value {
+    json!({
+        "initContainers": [
+            container("istio-init", image, &json!([])),
+            container("prepare", image, &json!([{"name": "OTEL_SERVICE_NAME", "value": "own"}])),
+        ],
+        "containers": [
+            container("app", image, &json!([
+                {"name": "PLAIN", "value": "1"},
+                {"name": "OTEL_RESOURCE_ATTRIBUTES", "value": "team=a,service.namespace=own"},
+                {"name": "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "value": "http://own:4317"},
+            ])),
+            container("other", image, &json!([
+                {"name": "OTEL_RESOURCE_ATTRIBUTES", "valueFrom": {"configMapKeyRef": {"name": "own", "key": "k"}}},
+            ])),
+            carrying(image, "APP_"),
+            carrying(image, "OTEL_"),
+        ],
+        "volumes": [{"name": "own", "emptyDir": {}}],
+    })
+}
+
 /// A pod that is injected in the canary namespace if, and only if, the real binding of an agent (as
-/// made by [`names::agent_label`]) is in force. Its label [`names::LABEL_CONFIG`] then tells with which
+/// made by [`names::agent_label`]) is active. Its label [`names::LABEL_CONFIG`] then tells with which
 /// recipe.
 pub fn in_force_pod(agent: &str) -> Value {
     let containers = json!([container("app", NO_IMAGE, &Value::Null)]);

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::{Namespaces, Selection};
+use super::selection::{Namespaces, Selection};
 use otelagent_api::{Operator, Requirement, Selector};
 
 /// A JSON value as a CEL expression of type `dyn`-valued lists and maps. Elements are wrapped in

@@ -4,9 +4,19 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::EnvRule;
+/// One variable that is appended unless it is blocked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EnvRule {
+    /// The variable's name.
+    pub name: String,
+    /// Its value; may refer to the recipe's first variables as `$(NAME)`.
+    pub value: String,
+    /// Names that block it where a container sets any of them. Holds at least `name`.
+    pub unless: Vec<String>,
+}
 
 /// Address of the pod's node, for endpoints on the node.
 pub const HOST_IP: &str = "OTELAGENT_HOST_IP";

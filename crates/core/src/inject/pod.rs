@@ -1,23 +1,22 @@
 //! Pod × recipe → pod: what the policy does, as a function.
 //!
-//! It is the oracle the policy is proved against, explains pods that were missed, and is the whole of
-//! the webhook engine. It adds only, and what it has added already it does not add again. Must not
-//! know why a pod is selected.
+//! The policy is verified against this function, the webhook answers with it, and it explains why a pod
+//! was missed. It only adds, and adds nothing twice. Must not know why a pod is selected.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
 use super::attributes::{PodAttributes, key};
-use super::environment::{RESOURCE_ATTRIBUTES, SERVICE_NAME};
+use super::containers::CONTAINER_LISTS;
+use super::environment::{EnvRule, RESOURCE_ATTRIBUTES, SERVICE_NAME};
 use super::json::{has, list, list_mut, object_mut, text};
+use super::ports;
 use super::reason::{Reason, why_not};
-use super::{EnvRule, Recipe, ports};
+use super::recipe::Recipe;
 
 /// Beginnings of the names of mesh containers that set up a pod's network: the agent starts after them.
 pub(super) const MESHES: [&str; 2] = ["istio-", "linkerd-"];
-/// Where containers stand that are given variables.
-pub(super) const CONTAINER_LISTS: [&str; 2] = ["containers", "initContainers"];
 
 /// What became of a pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +33,7 @@ pub fn inject(pod: &Value, namespace: &str, recipe: &Recipe) -> Injection {
     if let Some(reason) = why_not(pod, recipe) {
         return Injection::Skipped(reason);
     }
-    let attributes = PodAttributes::of(pod, namespace, recipe);
+    let attributes = PodAttributes::of(pod, namespace);
     let given = Given::to(pod, recipe);
     let mut pod = pod.clone();
     if let Some(root) = pod.as_object_mut() {
@@ -173,17 +172,7 @@ fn add_variables(
         .map(String::as_str)
         .filter(|attribute| !keys.contains(key(attribute)))
         .collect();
-    for variable in env
-        .iter_mut()
-        .filter(|variable| text(variable, "name") == RESOURCE_ATTRIBUTES)
-    {
-        if !has(variable, "valueFrom") && !missing.is_empty() {
-            let value = appended(text(variable, "value"), &missing.join(","));
-            if let Some(variable) = variable.as_object_mut() {
-                variable.insert("value".into(), value.into());
-            }
-        }
-    }
+    append_to_own(env, &missing.join(","));
     let first = given
         .recipe
         .first
@@ -204,6 +193,19 @@ fn add_variables(
     }
     if !names.contains(RESOURCE_ATTRIBUTES) {
         env.push(json!({"name": RESOURCE_ATTRIBUTES, "value": attributes.join(",")}));
+    }
+}
+
+/// Appends attributes to each literal variable of the user's.
+fn append_to_own(env: &mut [Value], missing: &str) {
+    let own = env.iter_mut().filter(|variable| {
+        text(variable, "name") == RESOURCE_ATTRIBUTES && !has(variable, "valueFrom")
+    });
+    for variable in own.filter(|_| !missing.is_empty()) {
+        let value = appended(text(variable, "value"), missing);
+        if let Some(variable) = variable.as_object_mut() {
+            variable.insert("value".into(), value.into());
+        }
     }
 }
 
@@ -235,12 +237,4 @@ fn add_entries(
     if let Some(existing) = object_mut(metadata, field) {
         existing.extend(entries.map(|(key, value)| (key, Value::String(value))));
     }
-}
-
-/// Every container of a pod, of whatever kind.
-pub(super) fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
-    let spec = pod.get("spec").unwrap_or(&Value::Null);
-    CONTAINER_LISTS
-        .into_iter()
-        .flat_map(move |name| list(spec, name))
 }

@@ -1,9 +1,9 @@
 //! The admission policies of one `OtelAgent`, as JSON objects ready to be applied.
 //!
-//! A policy that cannot be evaluated is skipped by the API server without a word, and one that makes a
-//! pod invalid breaks its creation whatever the failure policy. So the injecting policy is named by
-//! its content and proved in the canary namespace before the real binding points to it. Must not know
-//! when anything is applied or proved.
+//! The API server silently skips a policy that it cannot evaluate, and a policy that makes a pod invalid
+//! breaks its creation whatever the failure policy. So the injecting policy is named by its content, and
+//! the controller verifies it in the canary namespace before the real binding points to it. Must not
+//! know when anything is applied or verified.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,8 @@ use super::cel::{printable, quoted, selected};
 use super::json::{list, text};
 use super::program;
 use super::reason::{conditions, mirror};
-use super::{Namespaces, Recipe, Selection};
+use super::recipe::Recipe;
+use super::selection::{Namespaces, Selection};
 use crate::names;
 use otelagent_api::OnFailure;
 
@@ -36,11 +37,11 @@ pub struct PolicyInput {
     pub recipe: Recipe,
     /// Into which pods.
     pub selection: Selection,
-    /// Pods that belong to others, the selections of [`super::exclusion::winners`].
+    /// Pods that belong to others, the selections of [`super::precedence::preceding`].
     pub exclusions: Vec<Selection>,
     /// Namespaces whose pods are never injected: kube-system and the operator's.
     pub excluded_namespaces: Vec<String>,
-    /// Where policies are proved. Holds no pods.
+    /// Where policies are verified. Holds no pods.
     pub canary_namespace: String,
     /// Whether a pod that was not injected is refused.
     pub on_failure: OnFailure,
@@ -81,9 +82,9 @@ pub enum PolicyError {
         /// Its length in code points.
         length: usize,
     },
-    /// The API server would refuse the annotations of a webhook entry.
+    /// The API server would refuse the annotations of a webhook configuration.
     #[error(
-        "the injection does not fit the annotations of a webhook entry: {bytes} bytes of at most 256 KiB; \
+        "the injection does not fit the annotations of a webhook configuration: {bytes} bytes of at most 256 KiB; \
          make the configuration or the selectors smaller"
     )]
     TooLargeForAnnotations {
@@ -172,7 +173,7 @@ pub fn metadata(input: &PolicyInput, name: &str) -> Value {
     metadata
 }
 
-/// The injecting policy. `hash` is its own, which the proof's pods name; empty while it is computed.
+/// The injecting policy. `hash` is its own, which the pods that verify it name; empty while it is computed.
 fn policy_spec(input: &PolicyInput, hash: &str) -> Value {
     let excluded: Vec<&String> = input
         .excluded_namespaces
@@ -197,7 +198,7 @@ fn policy_spec(input: &PolicyInput, hash: &str) -> Value {
         "matchConstraints": matched_pods(&excluded),
         "matchConditions": match_conditions,
         "variables": variables,
-        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": program::patch()}}],
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": program::patch(&input.recipe)}}],
     })
 }
 
@@ -222,8 +223,8 @@ fn matched_pods(excluded: &[&String]) -> Value {
     })
 }
 
-/// In the canary namespace the pods that prove this very policy or ask whether this agent's injection
-/// is in force, and nothing else; elsewhere the selection. As in [`selected`] in two parts.
+/// In the canary namespace the pods that verify this very policy or ask whether this agent's injection
+/// is active, and nothing else; elsewhere the selection. As in [`selected`] in two parts.
 fn selected_or_canary(input: &PolicyInput, hash: &str) -> [String; 2] {
     let label = |key: &str, value: &str| {
         format!(
@@ -289,8 +290,7 @@ fn warning_spec(input: &PolicyInput) -> Value {
         .map(|reason| format!("{} ? {} : ", reason.applies, reason.sentence));
     let reasons: Vec<String> = reasons.collect();
     let reasons = reasons.concat();
-    let unknown =
-        "the injection was not in force when the pod was created, or failed in the API server";
+    let unknown = "injection was not active when the pod was created, or it failed in the API server; create the pod again";
     let agent = format!("{}/{}", input.namespace, input.name);
     json!({
         "failurePolicy": if input.on_failure == OnFailure::Fail { "Fail" } else { "Ignore" },

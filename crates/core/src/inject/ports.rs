@@ -1,17 +1,13 @@
 //! Which ports an agent takes in a pod, and whether the pod's other containers take one of them.
 //!
-//! Only declared ports can be seen. Stands here twice, as a function and as CEL, like [`super::reason`].
+//! Only declared ports can be seen. Each rule is here twice, as a function and as CEL, as in [`super::reason`].
 
 use serde_json::Value;
 
 use super::cel::quoted;
+use super::containers::{CONTAINERS, containers};
 use super::json::{list, text};
-use super::pod::containers;
-use super::{Moved, Recipe};
-
-/// Every container of a pod, in CEL.
-pub(super) const CONTAINERS: &str =
-    "(object.spec.containers + object.spec.?initContainers.orValue([]))";
+use super::recipe::{Moved, Recipe};
 
 /// The first of a sidecar's ports that another container declares.
 pub(super) fn clash(pod: &Value, sidecar: &Value) -> Option<u64> {
@@ -46,33 +42,28 @@ fn declared(container: &Value) -> impl Iterator<Item = u64> {
     tcp.filter_map(|port| port.get("containerPort").and_then(Value::as_u64))
 }
 
-/// In CEL: a sidecar's ports as a list, and whether the one called `port` is declared by another container.
-pub(super) struct InCel {
-    pub(super) ports: String,
-    pub(super) used: String,
+/// The ports of [`taken`] as a list in CEL.
+pub(super) fn ports_in_cel(sidecar: &Value) -> String {
+    let ports: Vec<String> = taken(sidecar).iter().map(u64::to_string).collect();
+    format!("[{}]", ports.join(", "))
 }
 
-impl InCel {
-    pub(super) fn of(sidecar: &Value) -> Self {
-        let ports: Vec<String> = taken(sidecar).iter().map(u64::to_string).collect();
-        Self {
-            ports: format!("[{}]", ports.join(", ")),
-            used: format!(
-                "{CONTAINERS}.exists(c, c.name != {} && c.?ports.orValue([])\
-                 .exists(p, p.containerPort == port && p.?protocol.orValue(\"TCP\") == \"TCP\"))",
-                quoted(text(sidecar, "name"))
-            ),
-        }
-    }
+/// Whether a container other than the sidecar declares a port that fulfils a condition on `p`, in CEL.
+pub(super) fn declared_in_cel(sidecar: &Value, condition: &str) -> String {
+    let name = quoted(text(sidecar, "name"));
+    format!(
+        "{CONTAINERS}.exists(c, c.name != {name} && c.?ports.orValue([])\
+         .exists(p, p.containerPort {condition} && p.?protocol.orValue(\"TCP\") == \"TCP\"))"
+    )
+}
 
-    /// Whether any of the ports is.
-    pub(super) fn clash(&self) -> String {
-        format!("{}.exists(port, {})", self.ports, self.used)
-    }
+/// The same as [`clash`], in CEL: whether there is one.
+pub(super) fn clash_in_cel(sidecar: &Value) -> String {
+    declared_in_cel(sidecar, &format!("in {}", ports_in_cel(sidecar)))
 }
 
 /// In CEL, whether the pod is given the recipe's other ports; `None` where there are none.
 pub(super) fn moved_in_cel(recipe: &Recipe) -> Option<String> {
     recipe.moved.as_ref()?;
-    Some(InCel::of(recipe.sidecar.as_ref()?).clash())
+    Some(clash_in_cel(recipe.sidecar.as_ref()?))
 }

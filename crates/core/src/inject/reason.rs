@@ -1,7 +1,7 @@
 //! Why a selected pod is left alone: as a function of the pod, and as CEL for the policies.
 //!
-//! Each rule stands here twice, next to itself; the equivalence test sends pods through both. What
-//! would make a pod invalid, or keep it from starting, is a reason: injection never denies by itself.
+//! Each rule is here twice; the equivalence test sends pods through both. What would make a pod
+//! invalid, or keep it from starting, is a reason: injection never denies a pod by itself.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,14 +9,14 @@ use std::fmt;
 use serde_json::Value;
 
 use super::cel::{quoted, quoted_list};
+use super::containers::{CONTAINERS, containers};
 use super::json::{entry, has, list, text};
-use super::pod::containers;
-use super::ports::{self, CONTAINERS};
-use super::{Moved, Recipe};
+use super::ports;
+use super::recipe::{Moved, Recipe};
 use crate::names;
 use otelagent_api::Mode;
 
-/// The kubelet's mark on the API's copy of a static pod, whose spec nobody can change.
+/// The kubelet's mark on the API's copy of a static pod, whose spec the API cannot change.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 /// The label of nodes, and so of node selectors, that tells their operating system.
 const OS: &str = "kubernetes.io/os";
@@ -416,23 +416,6 @@ fn sidecar_conditions(recipe: &Recipe, sidecar: &Value) -> Vec<Condition> {
     let volumes = quoted_list(recipe.volumes.iter().map(|volume| text(volume, "name")));
     let taken =
         |name: &str| format!("object.spec.?volumes.orValue([]).exists(w, w.name == {name})");
-    let ports = ports::InCel::of(sidecar);
-    let moved = recipe.moved.as_ref();
-    let nowhere = moved.map_or_else(String::new, |moved| {
-        format!(" && {}", ports::InCel::of(&moved.sidecar).clash())
-    });
-    let added = bytes(&recipe.annotations).to_string();
-    let added = match (moved, ports::moved_in_cel(recipe)) {
-        (Some(moved), Some(clash)) => {
-            format!("{clash} ? {} : {added}", bytes(&moved.annotations))
-        }
-        _ => added,
-    };
-    let kept = format!(
-        "object.metadata.?annotations.orValue({{}}).map(k, k in {} ? 0 \
-         : bytes(string(k)).size() + bytes(string(object.metadata.annotations[k])).size())",
-        quoted_list(recipe.annotations.keys().map(String::as_str))
-    );
     let host_network = "object.spec.?hostNetwork.orValue(false)".to_owned();
     let mut conditions = vec![condition(
         "host-network",
@@ -472,20 +455,47 @@ fn sidecar_conditions(recipe: &Recipe, sidecar: &Value) -> Vec<Condition> {
             format!("!{injected} && {volumes}.exists(v, {})", taken("v")),
             &format!("{volumes}.filter(v, {})[0]", taken("v")),
         ),
-        condition(
-            "port",
-            &Reason::PortTaken { port: 0 },
-            format!("{}{nowhere}", ports.clash()),
-            &format!("string({}.filter(port, {})[0])", ports.ports, ports.used),
-        ),
-        condition(
-            "annotations",
-            &Reason::AnnotationsTooLarge,
-            format!("([{added}] + {kept}).sum() > {MAX_ANNOTATIONS}"),
-            "",
-        ),
+        port_condition(recipe, sidecar),
+        annotations_condition(recipe),
     ]);
     conditions
+}
+
+fn port_condition(recipe: &Recipe, sidecar: &Value) -> Condition {
+    let nowhere = recipe.moved.as_ref().map_or_else(String::new, |moved| {
+        format!(" && {}", ports::clash_in_cel(&moved.sidecar))
+    });
+    condition(
+        "port",
+        &Reason::PortTaken { port: 0 },
+        format!("{}{nowhere}", ports::clash_in_cel(sidecar)),
+        &format!(
+            "string({}.filter(port, {})[0])",
+            ports::ports_in_cel(sidecar),
+            ports::declared_in_cel(sidecar, "== port")
+        ),
+    )
+}
+
+fn annotations_condition(recipe: &Recipe) -> Condition {
+    let added = bytes(&recipe.annotations).to_string();
+    let added = match (&recipe.moved, ports::moved_in_cel(recipe)) {
+        (Some(moved), Some(clash)) => {
+            format!("{clash} ? {} : {added}", bytes(&moved.annotations))
+        }
+        _ => added,
+    };
+    let kept = format!(
+        "object.metadata.?annotations.orValue({{}}).map(k, k in {} ? 0 \
+         : bytes(string(k)).size() + bytes(string(object.metadata.annotations[k])).size())",
+        quoted_list(recipe.annotations.keys().map(String::as_str))
+    );
+    condition(
+        "annotations",
+        &Reason::AnnotationsTooLarge,
+        format!("([{added}] + {kept}).sum() > {MAX_ANNOTATIONS}"),
+        "",
+    )
 }
 
 fn condition(name: &'static str, reason: &Reason, applies: String, detail: &str) -> Condition {

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::environment::{RESOURCE_ATTRIBUTES, SERVICE_NAME};
+use super::environment::{EnvRule, RESOURCE_ATTRIBUTES, SERVICE_NAME};
 use super::json::text;
-use super::limits::{self, Amounts};
+use super::namespace_limits::{self, Amounts};
 use crate::names;
 use otelagent_api::Mode;
 
@@ -38,9 +38,10 @@ pub struct Recipe {
     /// Whether variables are added that a container's `envFrom` may carry already; `env` then wins.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub overrides_env_from: bool,
-    /// Resource attributes appended to `OTEL_RESOURCE_ATTRIBUTES`, as the user wrote them: they are
-    /// encoded where they are applied. Keys of the pod's annotations and of its containers win.
-    pub attributes: Vec<(String, String)>,
+    /// An empty list that [`Recipe::hash`] has covered since 0.1.0 and that a webhook of 0.1.0 expects to
+    /// read: without it an upgrade would make every injected pod stale.
+    #[serde(rename = "attributes")]
+    pub(crate) reserved: [(); 0],
     /// The agent at other ports, for pods that take the usual ones themselves; only with a sidecar.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved: Option<Moved>,
@@ -58,17 +59,6 @@ pub struct Moved {
     pub env: Vec<EnvRule>,
 }
 
-/// One variable that is appended unless it is blocked.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EnvRule {
-    /// The variable's name.
-    pub name: String,
-    /// Its value; may refer to the recipe's first variables as `$(NAME)`.
-    pub value: String,
-    /// Names that block it where a container sets any of them. Holds at least `name`.
-    pub unless: Vec<String>,
-}
-
 impl Recipe {
     /// Ten hexadecimal characters over everything that is injected: label `otelagent.dev/config`.
     pub fn hash(&self) -> String {
@@ -79,7 +69,7 @@ impl Recipe {
     pub fn amounts(&self) -> Amounts {
         self.sidecar
             .as_ref()
-            .map(limits::amounts)
+            .map(namespace_limits::amounts)
             .unwrap_or_default()
     }
 

@@ -11,7 +11,7 @@ use super::active::Active;
 use super::step::Correction;
 use crate::build::{Environment, ObjectOwner, ValidAgent};
 use crate::inject::Selection;
-use crate::inject::limits::Bound;
+use crate::inject::namespace_limits::ContainerLimit;
 use crate::names;
 use crate::pods::PodTally;
 use crate::switching::{AgentWorkload, NodeState};
@@ -38,7 +38,7 @@ pub struct Observation<'a> {
     /// Its pods, and those it should have injected.
     pub pods: PodTally,
     /// What `LimitRange`s and `ResourceQuota`s of selected namespaces demand: namespace, object and demands.
-    pub namespace_limits: Vec<(String, String, Vec<Bound>)>,
+    pub namespace_limits: Vec<(String, String, Vec<ContainerLimit>)>,
     /// Cluster-scoped objects that bear its name.
     pub admission: Vec<AdmissionObject>,
     /// Modes whose readiness the API server did not confirm.

@@ -9,7 +9,7 @@ use super::observation::{Observation, Subject};
 use super::plan::{Plan, workload_state};
 use crate::build::{Desired, Problem};
 use crate::inject::Recipe;
-use crate::inject::limits::breach;
+use crate::inject::namespace_limits::breach;
 use crate::pods::Serving;
 use crate::quantity::MaxUnready;
 use crate::status::{Facts, InjectionState, NamespaceLimit, Upgrade};

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::build::Problem;
-use crate::inject::limits::Breach;
+use crate::inject::namespace_limits::Breach;
 use crate::pods::{PodReport, WorkloadRef};
 use crate::restart::Verdict;
 use crate::switching::WorkloadState;

@@ -55,7 +55,7 @@ pub(super) fn variables_only(
         first: environment::first_variables(with_host_ip),
         env: environment::rules(endpoint, agent.sdk_flush),
         overrides_env_from: overrides_env_from(agent),
-        attributes: Vec::new(),
+        reserved: [],
         moved: None,
     }
 }

@@ -1,17 +1,16 @@
-//! Of several `OtelAgent`s that select one pod the oldest wins.
+//! Precedence of `OtelAgent`s whose selections overlap: the oldest injects a pod that several select.
 //!
-//! The API server runs policies in random order, so who wins must be written into the policies of all
-//! who lose. Must not know policies.
+//! The API server runs policies in random order, so the policies of the younger ones exclude the pods of
+//! the older ones. Must not know policies.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cel::selected;
-use super::{Namespaces, Selection};
+use super::selection::{Namespaces, Selection};
 use otelagent_api::Selector;
 
-/// Most characters that what is left to others may take of an expression, of which the API server takes
-/// 100,000.
-const ROOM: usize = 50_000;
+/// Most characters of an expression that exclusions may take; the API server allows 100,000.
+const MAX_EXCLUSIONS: usize = 50_000;
 
 /// An `OtelAgent` that selects pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,26 +33,26 @@ impl Candidate {
 }
 
 /// Those that come before `me` and may select a pod of mine, oldest first. `others` may hold `me`.
-pub fn winners<'a>(me: &Candidate, others: &'a [Candidate]) -> Vec<&'a Candidate> {
+pub fn preceding<'a>(me: &Candidate, others: &'a [Candidate]) -> Vec<&'a Candidate> {
     let before =
         |other: &&Candidate| other.rank() < me.rank() && other.selection.may_overlap(&me.selection);
-    let mut winners: Vec<&Candidate> = others.iter().filter(before).collect();
-    winners.sort_unstable_by_key(|winner| winner.rank());
-    winners
+    let mut preceding: Vec<&Candidate> = others.iter().filter(before).collect();
+    preceding.sort_unstable_by_key(|other| other.rank());
+    preceding
 }
 
-/// The pods that are left to these. Where that is more than there is room for, namespaces whose own
-/// `OtelAgent`s select in too many words are left to them as a whole, the wordiest first: whoever writes
-/// selectors without end must not keep those who come later from injecting anywhere.
-pub fn exclusions(winners: &[Candidate]) -> Vec<Selection> {
+/// The pods that are left to these. Where the selectors of all of them do not fit, namespaces whose own
+/// `OtelAgent`s have the longest selectors are excluded as a whole, the longest first: a user who writes
+/// endless selectors must not keep others from injecting anywhere.
+pub fn exclusions(preceding: &[Candidate]) -> Vec<Selection> {
     let mut words: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut room = ROOM;
-    for winner in winners {
-        let length = length(&winner.selection);
-        match &winner.selection.namespaces {
+    let mut left = MAX_EXCLUSIONS;
+    for other in preceding {
+        let length = length(&other.selection);
+        match &other.selection.namespaces {
             Namespaces::Named(namespace) => *words.entry(namespace).or_default() += length,
-            // Those of platform namespaces, who could do worse.
-            Namespaces::Labelled(_) => room = room.saturating_sub(length),
+            // Only platform namespaces select by label, and those are trusted.
+            Namespaces::Labelled(_) => left = left.saturating_sub(length),
         }
     }
     let mut taken: usize = words.values().sum();
@@ -61,21 +60,21 @@ pub fn exclusions(winners: &[Candidate]) -> Vec<Selection> {
     by_length.sort_by_key(|(namespace, length)| (std::cmp::Reverse(*length), *namespace));
     let mut whole: BTreeSet<&str> = BTreeSet::new();
     for (namespace, length) in by_length {
-        if taken <= room {
+        if taken <= left {
             break;
         }
         taken -= length.saturating_sub(self::length(&all_of(namespace)));
         whole.insert(namespace);
     }
     let (mut excluded, mut said) = (Vec::new(), BTreeSet::new());
-    for winner in winners {
-        match &winner.selection.namespaces {
+    for other in preceding {
+        match &other.selection.namespaces {
             Namespaces::Named(namespace) if whole.contains(namespace.as_str()) => {
                 if said.insert(namespace) {
                     excluded.push(all_of(namespace));
                 }
             }
-            _ => excluded.push(winner.selection.clone()),
+            _ => excluded.push(other.selection.clone()),
         }
     }
     excluded
@@ -112,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_wins_then_namespace_and_name() {
+    fn the_oldest_agent_precedes_then_namespace_and_name() {
         let all = [
             candidate("2026-11-22T10:00:01Z", "a", "a", "shop"),
             candidate("2026-11-22T10:00:00Z", "b", "b", "shop"),
@@ -120,17 +119,18 @@ mod tests {
             candidate("2026-11-22T09:00:00Z", "b", "z", "elsewhere"),
         ];
         let names = |me: &Candidate| {
-            winners(me, &all)
+            preceding(me, &all)
                 .iter()
-                .map(|w| w.name.clone())
+                .map(|other| other.name.clone())
                 .collect::<Vec<_>>()
         };
         assert_eq!(names(&all[0]), ["a", "b"]);
         assert_eq!(names(&all[1]), ["a"]);
         assert!(names(&all[2]).is_empty());
     }
+
     #[test]
-    fn what_is_left_to_others_fits_however_much_they_say() {
+    fn exclusions_fit_when_others_write_endless_selectors() {
         let wordy = |namespace: &str, length: usize| {
             let mut wordy = candidate("2026-11-22T10:00:00Z", namespace, "a", namespace);
             let labels = [("a".to_owned(), "x".repeat(length))];
@@ -143,6 +143,10 @@ mod tests {
         let mut many: Vec<Candidate> = (0..20).map(|_| wordy("evil", 4000)).collect();
         many.extend(few);
         let expected = [vec![all_of("evil")], as_they_are].concat();
-        assert_eq!(exclusions(&many), expected, "and nobody else loses a pod");
+        assert_eq!(
+            exclusions(&many),
+            expected,
+            "and no other selection changes"
+        );
     }
 }

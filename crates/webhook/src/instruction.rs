@@ -1,9 +1,9 @@
-//! What the controller tells the webhook to do for one `OtelAgent`, and where it says so.
+//! The controller's instruction to the webhook for one `OtelAgent`, and the path that names it.
 //!
-//! The controller alone decides what is in force; the webhook applies. So the recipe travels as data, in
+//! The controller alone decides what is active; the webhook applies it. So the recipe travels as data, in
 //! an annotation of the very object that makes the API server call, and the webhook never reads a spec.
-//! Two replicas, or a controller of another version, cannot disagree without a word: an order that does
-//! not read back to the same text is refused.
+//! Replicas, and a controller of another version, cannot silently disagree: an instruction that does not
+//! read back to the same text is refused.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,45 +13,45 @@ use otelagent_core::inject::{Recipe, Selection};
 /// First part of the path that the API server calls.
 const INJECT: &str = "inject";
 
-/// What the webhook is told to do for one `OtelAgent`.
+/// What the webhook does for one `OtelAgent`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Order {
+pub struct Instruction {
     /// What is injected.
     pub recipe: Recipe,
     /// Pods that belong to older `OtelAgent`s. The API server keeps most of them away; those known by the
     /// labels of their namespace it cannot.
     pub exclusions: Vec<Selection>,
-    /// Where injection is proved; no exclusion holds there.
+    /// Where injection is verified; no exclusion holds there.
     pub canary_namespace: String,
 }
 
-impl Order {
-    /// The order as the text of an annotation. Equal orders give equal bytes.
+impl Instruction {
+    /// The instruction as the text of an annotation. Equal instructions give equal bytes.
     pub fn to_text(&self) -> String {
         printable(&serde_json::to_string(self).unwrap_or_default())
     }
 
-    /// Reads an order; `None` where this version does not understand all of it.
+    /// Reads an instruction; `None` where this version does not understand all of it.
     pub fn parse(text: &str) -> Option<Self> {
-        let order: Self = serde_json::from_str(text).ok()?;
-        (order.to_text() == text).then_some(order)
+        let instruction: Self = serde_json::from_str(text).ok()?;
+        (instruction.to_text() == text).then_some(instruction)
     }
 }
 
-/// Which order the API server asks for.
+/// Which instruction the API server asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Namespace of the `OtelAgent`.
     pub namespace: String,
     /// Name of the `OtelAgent`.
     pub name: String,
-    /// Hash of the entry that made the API server call.
+    /// Hash of the webhook configuration that made the API server call.
     pub hash: String,
 }
 
 impl Target {
-    /// As the path of an entry's URL: `/inject/<namespace>/<name>/<hash>`.
+    /// As the path of a webhook's URL: `/inject/<namespace>/<name>/<hash>`.
     pub fn path(&self) -> String {
         format!("/{INJECT}/{}/{}/{}", self.namespace, self.name, self.hash)
     }
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_reads_back_and_others_are_refused() {
+    fn path_reads_back_and_others_are_refused() {
         let target = Target {
             namespace: "shop".into(),
             name: "node".into(),

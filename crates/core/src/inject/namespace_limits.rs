@@ -1,7 +1,10 @@
-//! What `LimitRange`s and `ResourceQuota`s of a namespace say of an injected container, before a pod fails.
+//! What `LimitRange`s and `ResourceQuota`s of a namespace mean for the injected sidecar.
 //!
-//! Only what is certain is told: what the other containers of a pod ask for is not known here. Defaults
-//! need no look, since an injected container sets requests and limits of all that could be demanded of it.
+//! The API server refuses every new pod whose sidecar a `LimitRange` or quota forbids, in mode Sidecar
+//! all pods of the namespace. So the status names such a namespace before the mode is rolled out, when
+//! no pod has been lost yet, instead of leaving it to events of `ReplicaSet`s afterwards. Only certain
+//! breaches are reported: what the other containers of a pod ask for is not known here. Defaults do not
+//! matter, since the sidecar sets requests and limits for every resource.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,7 +20,7 @@ const ORDINARY: [&str; 2] = ["NotBestEffort", "NotTerminating"];
 
 /// One thing that a namespace demands of the containers, or the pods, in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bound {
+pub struct ContainerLimit {
     resource: String,
     demand: Demand,
 }
@@ -57,34 +60,34 @@ pub(super) fn amounts(container: &Value) -> Amounts {
 }
 
 /// What a `LimitRange` demands.
-pub fn of_range(range: &LimitRange) -> Vec<Bound> {
+pub fn of_limit_range(range: &LimitRange) -> Vec<ContainerLimit> {
     let items = range.spec.iter().flat_map(|spec| &spec.limits);
     items
         .flat_map(|item| match item.type_.as_str() {
             "Container" => {
-                let least = bounds(item.min.as_ref(), Demand::ContainerAtLeast);
-                let most = bounds(item.max.as_ref(), Demand::ContainerAtMost);
+                let least = limits(item.min.as_ref(), Demand::ContainerAtLeast);
+                let most = limits(item.max.as_ref(), Demand::ContainerAtMost);
                 least.into_iter().chain(most).collect()
             }
-            "Pod" => bounds(item.max.as_ref(), Demand::PodAtMost),
+            "Pod" => limits(item.max.as_ref(), Demand::PodAtMost),
             _ => Vec::new(),
         })
         .collect()
 }
 
-fn bounds(
+fn limits(
     amounts: Option<&BTreeMap<String, Quantity>>,
     demand: impl Fn(String) -> Demand,
-) -> Vec<Bound> {
-    let bound = |(resource, amount): (&String, &Quantity)| Bound {
+) -> Vec<ContainerLimit> {
+    let limit = |(resource, amount): (&String, &Quantity)| ContainerLimit {
         resource: resource.clone(),
         demand: demand(amount.0.clone()),
     };
-    amounts.into_iter().flatten().map(bound).collect()
+    amounts.into_iter().flatten().map(limit).collect()
 }
 
 /// What a `ResourceQuota` demands; nothing where it is for some pods only.
-pub fn of_quota(quota: &ResourceQuota) -> Vec<Bound> {
+pub fn of_quota(quota: &ResourceQuota) -> Vec<ContainerLimit> {
     let Some(spec) = &quota.spec else {
         return Vec::new();
     };
@@ -98,7 +101,7 @@ pub fn of_quota(quota: &ResourceQuota) -> Vec<Bound> {
     }
     let status = quota.status.as_ref();
     let used = status.and_then(|status| status.used.as_ref());
-    let bound = |(name, hard): (&String, &Quantity)| Bound {
+    let limit = |(name, hard): (&String, &Quantity)| ContainerLimit {
         resource: name.clone(),
         demand: Demand::Together {
             hard: hard.0.clone(),
@@ -107,15 +110,15 @@ pub fn of_quota(quota: &ResourceQuota) -> Vec<Bound> {
                 .map_or_else(|| "0".to_owned(), |used| used.0.clone()),
         },
     };
-    spec.hard.iter().flatten().map(bound).collect()
+    spec.hard.iter().flatten().map(limit).collect()
 }
 
 /// The first demand of an object that a container of these amounts does not meet.
-pub fn breach(bounds: &[Bound], container: &Amounts) -> Option<Breach> {
-    bounds.iter().find_map(|bound| bound.breach(container))
+pub fn breach(limits: &[ContainerLimit], container: &Amounts) -> Option<Breach> {
+    limits.iter().find_map(|limit| limit.breach(container))
 }
 
-impl Bound {
+impl ContainerLimit {
     fn breach(&self, container: &Amounts) -> Option<Breach> {
         let resource = self.resource.as_str();
         let counted = ["requests.", "limits."];
@@ -161,58 +164,58 @@ mod tests {
 
     fn range(item: Value) -> Option<String> {
         let range = json!({"metadata": {}, "spec": {"limits": [item]}});
-        let bounds = of_range(&serde_json::from_value(range).unwrap());
-        breach(&bounds, &container()).map(|breach| breach.to_string())
+        let limits = of_limit_range(&serde_json::from_value(range).unwrap());
+        breach(&limits, &container()).map(|breach| breach.to_string())
     }
 
     fn quota(spec: Value, used: Value) -> Option<String> {
         let quota = json!({"metadata": {}, "spec": spec, "status": {"used": used}});
-        let bounds = of_quota(&serde_json::from_value(quota).unwrap());
-        breach(&bounds, &container()).map(|breach| breach.to_string())
+        let limits = of_quota(&serde_json::from_value(quota).unwrap());
+        breach(&limits, &container()).map(|breach| breach.to_string())
     }
 
     #[test]
-    fn a_container_within_the_range_breaks_nothing_and_one_outside_is_told() {
+    fn limit_range_is_breached_when_the_container_is_outside() {
         let fits =
             json!({"type": "Container", "min": {"cpu": "0.05"}, "max": {"memory": "65536Ki"}});
         assert_eq!(range(fits), None);
         let too_small = range(json!({"type": "Container", "min": {"cpu": "100m"}}));
-        let told = "demands at least 100m cpu of each container, and the agent has 50m";
-        assert_eq!(too_small.as_deref(), Some(told));
+        let expected = "demands at least 100m cpu of each container, and the agent has 50m";
+        assert_eq!(too_small.as_deref(), Some(expected));
         let too_large = range(json!({"type": "Container", "max": {"memory": "32Mi"}}));
-        let told = "allows each container at most 32Mi memory, and the agent has 64Mi";
-        assert_eq!(too_large.as_deref(), Some(told));
+        let expected = "allows each container at most 32Mi memory, and the agent has 64Mi";
+        assert_eq!(too_large.as_deref(), Some(expected));
     }
 
     #[test]
-    fn of_what_pods_may_have_only_the_agents_own_part_is_known() {
+    fn pod_limit_counts_the_agents_own_part_only() {
         assert_eq!(
             range(json!({"type": "Pod", "max": {"cpu": "60m"}, "min": {"cpu": "1"}})),
             None
         );
-        let told = "allows each pod at most 40m cpu, and the agent alone has 50m";
+        let expected = "allows each pod at most 40m cpu, and the agent alone has 50m";
         assert_eq!(
             range(json!({"type": "Pod", "max": {"cpu": "40m"}})).as_deref(),
-            Some(told)
+            Some(expected)
         );
     }
 
     #[test]
-    fn a_quota_without_room_for_the_agent_is_told() {
+    fn quota_is_breached_when_the_agent_does_not_fit() {
         let spec = json!({"hard": {"requests.cpu": "1", "pods": "10"}});
         assert_eq!(quota(spec.clone(), json!({"requests.cpu": "950m"})), None);
-        let told = "has 951m of 1 requests.cpu in use, and the agent alone needs 50m";
+        let expected = "has 951m of 1 requests.cpu in use, and the agent alone needs 50m";
         assert_eq!(
             quota(spec, json!({"requests.cpu": "951m"})).as_deref(),
-            Some(told)
+            Some(expected)
         );
         let never = quota(json!({"hard": {"limits.memory": "1Mi"}}), json!({}));
-        let told = "has 0 of 1Mi limits.memory in use, and the agent alone needs 64Mi";
-        assert_eq!(never.as_deref(), Some(told));
+        let expected = "has 0 of 1Mi limits.memory in use, and the agent alone needs 64Mi";
+        assert_eq!(never.as_deref(), Some(expected));
     }
 
     #[test]
-    fn a_quota_for_some_pods_only_is_left_out() {
+    fn quota_for_some_pods_only_is_ignored() {
         let hard = json!({"cpu": "1m"});
         assert_eq!(
             quota(json!({"hard": hard, "scopes": ["BestEffort"]}), json!({})),
