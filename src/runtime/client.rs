@@ -20,13 +20,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HeaderValue, USER_AGENT};
-use http::{Request, Response, Uri};
+use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame};
 use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::{BoxError, Layer, Service};
 
+use super::request::is_watch;
 use super::{Fence, ProcessError, history};
 
 /// Within this time a connection stands, or the address is taken for dead.
@@ -130,12 +131,6 @@ where
             Ok(response.map(|inner| BoundedBody { inner, deadline }))
         })
     }
-}
-
-/// Whether the answer is meant to go on and on.
-pub(super) fn is_watch(uri: &Uri) -> bool {
-    uri.query()
-        .is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"))
 }
 
 /// The moment by which a call must have ended.

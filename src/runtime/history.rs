@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use tower::Service;
 
 use super::Fence;
-use super::client::is_watch;
+use super::request::is_watch;
 
 /// Names and versions are enough.
 const METADATA: &str =
@@ -165,7 +165,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    use crate::runtime::{Fence, client};
+    use crate::runtime::Fence;
+    use crate::runtime::client;
 
     /// A server at version 100, and the requests it gets.
     async fn server() -> (Api<Namespace>, Arc<Mutex<Vec<String>>>, Fence) {

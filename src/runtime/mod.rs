@@ -27,6 +27,7 @@ mod http;
 pub mod lease;
 pub mod metrics;
 pub mod probes;
+mod request;
 mod served;
 pub mod shutdown;
 pub mod telemetry;

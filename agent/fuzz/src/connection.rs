@@ -51,7 +51,11 @@ pub fn connection(bytes: &[u8]) {
         assert!(answers.is_empty() || answers.starts_with(b"HTTP/1.") || http2);
         // Requests that were refused may still be thrown away for some seconds.
         tokio::time::sleep(Duration::from_secs(10)).await;
-        assert_eq!(offline.held(), offline.accepted_bytes(), "memory that nobody has");
+        assert_eq!(
+            offline.held(),
+            offline.accepted_bytes(),
+            "memory that nobody has"
+        );
         let (accepted, kept) = offline.items();
         assert_eq!(accepted, kept);
     });

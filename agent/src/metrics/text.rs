@@ -9,19 +9,11 @@ use std::sync::atomic::AtomicU64;
 
 use otlp_wire::Signal;
 
+use super::counters::{
+    BYTE_BOUNDS, Histogram, ITEM_BOUNDS, Lost, Metrics, Refused, Reload, SignalCounts, Transport,
+    get,
+};
 use super::process::Usage;
-use super::{Histogram, Lost, Metrics, Refused, Reload, SignalCounts, Transport, get};
-
-/// Bounds of the collector's histograms of batches, in items.
-pub(super) const ITEM_BOUNDS: [u64; 22] = [
-    10, 25, 50, 75, 100, 250, 500, 750, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000, 9000,
-    10_000, 20_000, 30_000, 50_000, 100_000,
-];
-
-/// The same in bytes, where the collector's bounds would end far below a usual batch.
-pub(super) const BYTE_BOUNDS: [u64; 10] = [
-    1000, 4000, 16_000, 64_000, 256_000, 512_000, 1_000_000, 2_000_000, 4_000_000, 16_000_000,
-];
 
 /// What the text needs to know beside the counters.
 pub(crate) struct Labels<'a> {

@@ -16,7 +16,7 @@ use proptest::test_runner::TestRunner;
 use serde_json::json;
 
 use super::server::{self, Server};
-use otelagent_test_support::pods::pod;
+use otelagent_test_support::pod_shapes::pod;
 use otelagent_test_support::recipes;
 use otelagent_test_support::recipes::input;
 

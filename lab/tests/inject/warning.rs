@@ -7,7 +7,7 @@ use otelagent_core::names;
 use serde_json::{Value, json};
 
 use super::server::{self, CANARY, Server};
-use otelagent_test_support::pods::pod;
+use otelagent_test_support::pod_shapes::pod;
 use otelagent_test_support::recipes;
 use otelagent_test_support::recipes::input;
 

@@ -6,8 +6,6 @@
 use otelagent_core::names;
 use serde_json::{Value, json};
 
-use crate::pods::pod;
-
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// The variable of the service name.
 pub const SERVICE: &str = "OTEL_SERVICE_NAME";
@@ -16,6 +14,11 @@ pub const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
 /// The endpoint of a sidecar.
 pub const SIDECAR: &str = "http://127.0.0.1:4317";
 const MOVED: &str = "http://127.0.0.1:14317";
+
+/// A pod around a spec.
+pub fn pod(metadata: Value, spec: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+}
 
 /// One line of the documentation.
 pub struct Case {

@@ -7,12 +7,8 @@ use proptest::option;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use crate::{pod_shapes, recipes};
-
-/// A pod around a spec.
-pub fn pod(metadata: Value, spec: Value) -> Value {
-    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
-}
+use crate::pod_shapes::{self, pod};
+use crate::recipes;
 
 fn app(env: Value) -> Value {
     json!({"name": "app", "image": "shop:1.2", "env": env})

@@ -5,7 +5,7 @@
 //! | [`active`] | what new pods are given now, as the active binding records it |
 //! | [`observation`] | everything the caches hold about one `OtelAgent`, read once |
 //! | [`step`] | one change of the cluster, and what the API server must confirm before it |
-//! | [`plan`] | the steps from what is observed to what is desired |
+//! | [`mod@plan`] | the steps from what is observed to what is desired |
 //! | [`injection`] | of these, the steps that change what is injected |
 //! | [`outcome`] | what the steps achieved, and the facts a status is made of |
 //!
@@ -20,7 +20,7 @@ pub mod step;
 
 pub use active::Active;
 pub use injection::{Engines, PolicyEngine, Render, binding_kind, other};
-pub use observation::{AdmissionObject, Observation, ObservedWorkload, Subject};
+pub use observation::{Observation, ObservedWorkload, Subject};
 pub use outcome::{Outcome, facts, refused};
 pub use plan::{Plan, modes, plan, plan_refused};
-pub use step::{Correction, Intent, Precondition, Step, StepKind};
+pub use step::{AdmissionObject, Correction, Intent, Precondition, Step, StepKind};

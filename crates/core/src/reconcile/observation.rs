@@ -8,7 +8,7 @@ use otelagent_api::{Mode, OtelAgent, ResourceExt};
 use serde_json::Value;
 
 use super::active::Active;
-use super::step::Correction;
+use super::step::{AdmissionObject, Correction};
 use crate::build::{Environment, ObjectOwner, ValidAgent};
 use crate::inject::Selection;
 use crate::inject::namespace_limits::ContainerLimit;
@@ -58,21 +58,6 @@ pub struct ObservedWorkload {
     pub unused_since: Option<Timestamp>,
     /// Version of the operator that wrote it.
     pub written_by: Option<String>,
-}
-
-/// A cluster-scoped object that bears the `OtelAgent`'s name.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AdmissionObject {
-    /// Its kind.
-    pub kind: &'static str,
-    /// Its name.
-    pub name: String,
-    /// Its uid.
-    pub uid: Option<String>,
-    /// Whether it carries the uid of this `OtelAgent`. A copy under another name is its maker's.
-    pub is_ours: bool,
-    /// The object, without its managers.
-    pub object: Value,
 }
 
 impl Observation<'_> {

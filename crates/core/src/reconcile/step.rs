@@ -7,7 +7,6 @@ use otelagent_api::Mode;
 use serde_json::Value;
 
 use super::active::Active;
-use super::observation::AdmissionObject;
 use crate::inject::Recipe;
 use crate::names;
 
@@ -40,6 +39,21 @@ impl Intent {
             is_ours,
         }
     }
+}
+
+/// A cluster-scoped object that bears the `OtelAgent`'s name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdmissionObject {
+    /// Its kind.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: Option<String>,
+    /// Whether it carries the uid of this `OtelAgent`. A copy under another name is its maker's.
+    pub is_ours: bool,
+    /// The object, without its managers.
+    pub object: Value,
 }
 
 /// What the caches suggest and only the API server can confirm: a watch may lag, and what takes away or sends

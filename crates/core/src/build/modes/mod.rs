@@ -1,4 +1,4 @@
-//! The modes, one file each. A new mode is its file and its line in [`topology`].
+//! The modes, one file each. A new mode is its file and its line in [`topology()`].
 
 mod daemon;
 mod host_network;
