@@ -1,7 +1,7 @@
 //! Slim types: of the cluster's pods, nodes and namespaces only what is counted is decoded.
 //!
 //! A cache of whole objects is what makes operators grow with clusters they do not own. Everything not
-//! named here is dropped while it is read; what is kept of the rest is in [`kept`](super::kept).
+//! named here is dropped while it is read; what is kept of the rest is in [`pods`](super::pods).
 
 use std::collections::BTreeMap;
 
