@@ -244,13 +244,14 @@ impl Step {
         use Precondition::{ActiveUnchanged, SpecUnchanged, Unused, WorkloadReady};
         match self {
             Self::CutOver(mode) => vec![SpecUnchanged, ActiveUnchanged, WorkloadReady(*mode)],
+            // An old view of the spec or of the binding would send new pods back to where they came from.
+            Self::Activate(_) => vec![SpecUnchanged, ActiveUnchanged],
             Self::Retire(_) => vec![ActiveUnchanged],
             Self::Withdraw(_) => vec![SpecUnchanged],
             Self::Remove(removal) => vec![SpecUnchanged, ActiveUnchanged, Unused(removal.mode)],
             Self::Apply(_)
             | Self::WritePolicy(_)
             | Self::Verify(_)
-            | Self::Activate(_)
             | Self::Confirm(_) => Vec::new(),
         }
     }
