@@ -42,7 +42,7 @@ pub(super) fn memory_limiter(section: &Section<'_>) -> Memory {
 }
 
 fn resource(section: &Section<'_>) -> Vec<AttributeEdit> {
-    let items = section.items("attributes");
+    let items = section.section("attributes").items();
     if items.is_empty() {
         section.problem("attributes", "is empty; give at least one attribute");
     }
