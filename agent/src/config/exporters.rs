@@ -36,24 +36,19 @@ pub(super) fn read(
             ..exporter(id, protocol, &section, &[])
         }]
     };
-    let components = exporters.components().into_iter();
-    let found = components.map(|(id, kind, section)| {
-        let of_kind = match kind {
-            "otlp_grpc" => {
-                let of_grpc = Exporter {
-                    user_agent: section.parsed("user_agent", header_value, str::to_owned),
-                    authority: section.parsed("authority", authority_value, str::to_owned),
-                    ..exporter(id, Protocol::Grpc, &section, extensions)
-                };
-                sending(of_grpc, &section)
-            }
-            "otlp_http" => sending(exporter(id, Protocol::Http, &section, extensions), &section),
-            "debug" => local(id, Protocol::Debug),
-            _ => local(id, Protocol::Nop),
-        };
-        (id.to_owned(), of_kind)
-    });
-    found.collect()
+    exporters.components(|id, kind, section| match kind {
+        "otlp_grpc" => {
+            let of_grpc = Exporter {
+                user_agent: section.parsed("user_agent", header_value, str::to_owned),
+                authority: section.parsed("authority", authority_value, str::to_owned),
+                ..exporter(id, Protocol::Grpc, &section, extensions)
+            };
+            sending(of_grpc, &section)
+        }
+        "otlp_http" => sending(exporter(id, Protocol::Http, &section, extensions), &section),
+        "debug" => local(id, Protocol::Debug),
+        _ => local(id, Protocol::Nop),
+    })
 }
 
 /// What all exporters have in common, but for where they send to.

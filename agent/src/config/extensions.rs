@@ -13,17 +13,11 @@ pub(super) enum Extension {
 }
 
 pub(super) fn read(extensions: &Section<'_>) -> Vec<(String, Extension)> {
-    let components = extensions.components().into_iter();
-    components
-        .map(|(id, kind, section)| {
-            let extension = match kind {
-                "file_storage" => Extension::Storage(storage(id, &section)),
-                "health_check" => Extension::Health(health(&section)),
-                _ => Extension::Idle,
-            };
-            (id.to_owned(), extension)
-        })
-        .collect()
+    extensions.components(|id, kind, section| match kind {
+        "file_storage" => Extension::Storage(storage(id, &section)),
+        "health_check" => Extension::Health(health(&section)),
+        _ => Extension::Idle,
+    })
 }
 
 fn health(section: &Section<'_>) -> Health {
@@ -70,13 +64,14 @@ pub(super) fn storage_of(
 }
 
 /// What exporters, storages and `service.extensions` say together.
-pub(super) fn check_storages(root: &Section<'_>, exporters: &[Exporter], in_service: &[&str]) {
+pub(super) fn check_storages(root: &Section<'_>, exporters: &[Exporter]) {
+    let in_service = root.section("service").ids("extensions");
     for exporter in exporters {
         let Some(Storage { id: storage, .. }) = &exporter.storage else {
             continue;
         };
         let (id, retry) = (&exporter.id, &exporter.retry);
-        if !in_service.contains(&storage.as_str()) {
+        if !in_service.iter().any(|(_, id)| id == storage) {
             let message = format!("`{storage}` is missing; the queue of {id} is kept there");
             root.problem("service.extensions", message);
         }

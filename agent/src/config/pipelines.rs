@@ -1,7 +1,7 @@
 //! `service`: which of the components that the file defines are used, and for which signal.
 
 use super::extensions::{self, Extension};
-use super::model::{AttributeEdit, Config, Exporter, Health, Memory, Pipeline, ReceiverConfig};
+use super::model::{Config, Exporter, Memory, Pipeline, ReceiverConfig};
 use super::processors::{self, Processor};
 use super::section::Section;
 use super::{exporters, receivers, telemetry};
@@ -23,9 +23,14 @@ pub(super) fn read(root: &Section<'_>) -> Option<Config> {
         memory: processors::memory_limiter(&root.section("processors").absent("memory_limiter")),
     };
     let service = root.section("service");
-    let (health, storages) = extensions_in_use(&service, &extensions);
+    let mut health = None;
+    for (place, id) in service.ids("extensions") {
+        if let Some(Extension::Health(found)) = defined(&place, id, "extensions", &extensions) {
+            health = Some(found.clone());
+        }
+    }
     let found = pipelines.read(&service.section("pipelines"));
-    extensions::check_storages(root, &pipelines.used, &storages);
+    extensions::check_storages(root, &pipelines.used);
     Some(Config {
         receiver: pipelines.receiver?,
         pipelines: found,
@@ -35,22 +40,6 @@ pub(super) fn read(root: &Section<'_>) -> Option<Config> {
         telemetry: telemetry::read(&service.section("telemetry")),
         warnings: Vec::new(),
     })
-}
-
-/// Health, and the ids of storages.
-fn extensions_in_use<'s>(
-    service: &Section<'s>,
-    extensions: &[(String, Extension)],
-) -> (Option<Health>, Vec<&'s str>) {
-    let (mut health, mut storages) = (None, Vec::new());
-    for (place, id) in service.ids("extensions") {
-        match defined(&place, id, "extensions", extensions) {
-            Some(Extension::Health(found)) => health = Some(found.clone()),
-            Some(Extension::Storage(_)) => storages.push(id),
-            Some(Extension::Idle) | None => {}
-        }
-    }
-    (health, storages)
 }
 
 /// The component that is used at a place.
@@ -87,14 +76,14 @@ struct Pipelines {
 impl Pipelines {
     fn read(&mut self, section: &Section<'_>) -> Vec<Pipeline> {
         let mut found: Vec<Pipeline> = Vec::new();
-        for (id, kind, pipeline) in section.components() {
+        for (id, (kind, pipeline)) in section.components(|_, kind, section| (kind, section)) {
             let mut signals = Signal::ALL.into_iter();
             let Some(signal) = signals.find(|signal| signal.name() == kind) else {
                 continue;
             };
             if found.iter().any(|other| other.signal == signal) {
                 let message = format!("more than one {kind} pipeline is not supported");
-                section.problem(id, message);
+                section.problem(&id, message);
             } else {
                 found.extend(self.pipeline(&pipeline, signal));
             }
@@ -116,7 +105,19 @@ impl Pipelines {
                 self.receiver = Some(receiver.clone());
             }
         }
-        let (processors, attributes) = self.processors(section, signal);
+        let (mut processors, mut attributes) = (Vec::new(), Vec::new());
+        for (place, id) in section.ids("processors") {
+            processors.push(id.to_owned());
+            match defined(&place, id, "processors", &self.processors) {
+                Some(Processor::Memory(memory)) => self.memory = *memory,
+                Some(Processor::Resource(_)) if !signal.is_mergeable() => {
+                    let why = format!("`{id}` cannot be used for profiles, which pass unchanged");
+                    place.problem("", why);
+                }
+                Some(Processor::Resource(edits)) => attributes.extend_from_slice(edits),
+                None => {}
+            }
+        }
         let exporter = match section.ids("exporters").as_slice() {
             [(place, id)] => self.exporter(place, id, signal)?,
             ids => {
@@ -134,28 +135,6 @@ impl Pipelines {
             attributes,
             exporter,
         })
-    }
-
-    /// The ids of a pipeline's processors, and what they do to attributes.
-    fn processors(
-        &mut self,
-        section: &Section<'_>,
-        signal: Signal,
-    ) -> (Vec<String>, Vec<AttributeEdit>) {
-        let (mut ids, mut attributes) = (Vec::new(), Vec::new());
-        for (place, id) in section.ids("processors") {
-            ids.push(id.to_owned());
-            match defined(&place, id, "processors", &self.processors) {
-                Some(Processor::Memory(memory)) => self.memory = *memory,
-                Some(Processor::Resource(_)) if !signal.is_mergeable() => {
-                    let why = format!("`{id}` cannot be used for profiles, which pass unchanged");
-                    place.problem("", why);
-                }
-                Some(Processor::Resource(edits)) => attributes.extend_from_slice(edits),
-                None => {}
-            }
-        }
-        (ids, attributes)
     }
 
     /// The index of an exporter, which is in use from now on.

@@ -19,9 +19,6 @@ pub(super) struct Section<'a> {
     findings: &'a Findings,
 }
 
-/// A component of the document: id, type and section.
-pub(super) type Component<'a> = (&'a str, &'a str, Section<'a>);
-
 impl<'a> Section<'a> {
     /// The whole document, or one in which nothing is set.
     pub(super) fn root(node: Option<&'a Node>, findings: &'a Findings) -> Self {
@@ -74,12 +71,17 @@ impl<'a> Section<'a> {
         ids.collect()
     }
 
-    /// The components of a section whose keys are ids, without those `check` reports.
-    pub(super) fn components(&self) -> Vec<Component<'a>> {
+    /// The components of a section whose keys are ids, without those `check` reports; `read` takes the id, the type
+    /// and the section of one.
+    pub(super) fn components<T>(
+        &self,
+        mut read: impl FnMut(&'a str, &'a str, Self) -> T,
+    ) -> Vec<(String, T)> {
         let components = self.entries().iter().filter_map(|(id, node)| {
             let (kind, row) = self.lookup(id).ok()?;
+            let section = self.child(id, kind, Some(node));
             let is_refused = matches!(row.rule, Rule::Refused);
-            (!is_refused).then(|| (id.as_str(), kind, self.child(id, kind, Some(node))))
+            (!is_refused).then(|| (id.clone(), read(id, kind, section)))
         });
         components.collect()
     }
@@ -242,7 +244,9 @@ impl Section<'_> {
             Rule::Section(_) | Rule::Components(_) if self.is_mapping() => self.check(),
             Rule::List(_) if self.is_list() => {
                 let items = self.items();
-                items.iter().for_each(|item| _ = item.is_mapping());
+                for item in &items {
+                    item.is_mapping();
+                }
                 items.iter().for_each(Section::check);
             }
             Rule::Value(ValueKind::Strings) => _ = self.is_mapping(),
