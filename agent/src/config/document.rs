@@ -38,7 +38,7 @@ fn read(yaml: &str, resolve: Option<&dyn Resolve>) -> Result<Config, Vec<Problem
     let root = Section::root(Some(&tree), &findings);
     root.check();
     let config = pipelines::read(&root);
-    let (problems, warnings) = findings.into_inner();
+    let (problems, warnings) = (findings.problems.take(), findings.warnings.take());
     match config {
         Some(config) if problems.is_empty() => Ok(Config { warnings, ..config }),
         _ => Err(problems),

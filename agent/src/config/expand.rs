@@ -3,7 +3,7 @@
 //! be nested. Must not read an environment or a file itself: the caller provides a [`Resolve`].
 
 use super::problem::Findings;
-use super::tree::{Node, Resolved};
+use super::tree::Node;
 
 /// References one scalar may lead to, so that a cycle ends.
 const DEPTH: usize = 100;
@@ -99,11 +99,11 @@ impl<'a> Expansion<'a> {
         let is_one_reference = end.is_some_and(|end| end + "${}".len() == text.len());
         let parsed = is_one_reference.then(|| Node::parse(&expanded).ok());
         let meaning = parsed.flatten().unwrap_or(Node::Text(expanded.clone()));
-        Ok(Node::Resolved(Resolved {
+        Ok(Node::Resolved {
             meaning: Box::new(meaning),
             with_files: (self.files > 0).then(|| text.to_owned()),
             text: expanded,
-        }))
+        })
     }
 
     fn text(&mut self, text: &str, depth: usize) -> Result<String, String> {

@@ -24,7 +24,7 @@ impl Text {
     /// The string `value` that `node` holds.
     pub(super) fn new(value: String, node: &Node) -> Self {
         let written = match node {
-            Node::Resolved(resolved) => resolved.with_files.clone(),
+            Node::Resolved { with_files, .. } => with_files.clone(),
             _ => None,
         };
         Self { value, written }

@@ -15,20 +15,16 @@ pub(super) enum Node {
     List(Vec<Node>),
     Map(Vec<(String, Node)>),
     /// A scalar that held `${…}` references.
-    Resolved(Resolved),
+    Resolved {
+        /// For strings.
+        text: String,
+        /// For all others: what the text means in YAML, where the whole scalar was one reference.
+        meaning: Box<Node>,
+        /// As it stands in the document, where it refers to files, whose content may change.
+        with_files: Option<String>,
+    },
     /// A scalar with references that are not resolved, because the configuration is only checked.
     Opaque(String),
-}
-
-/// What a scalar with references stands for.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Resolved {
-    /// For strings.
-    pub(super) text: String,
-    /// For all others: what the text means in YAML, where the whole scalar was one reference.
-    pub(super) meaning: Box<Node>,
-    /// As it stands in the document, where it refers to files, whose content may change.
-    pub(super) with_files: Option<String>,
 }
 
 impl Node {
@@ -46,14 +42,14 @@ impl Node {
             Self::Text(_) | Self::Opaque(_) => "a string",
             Self::List(_) => "a list",
             Self::Map(_) => "a mapping",
-            Self::Resolved(resolved) => resolved.meaning.kind(),
+            Self::Resolved { meaning, .. } => meaning.kind(),
         }
     }
 
     /// The node that everything but a string is read from.
     pub(super) fn meaning(&self) -> &Self {
         match self {
-            Self::Resolved(resolved) => &resolved.meaning,
+            Self::Resolved { meaning, .. } => meaning,
             other => other,
         }
     }
@@ -61,8 +57,7 @@ impl Node {
     /// The text of a string.
     pub(super) fn text(&self) -> Option<&str> {
         match self {
-            Self::Text(text) | Self::Opaque(text) => Some(text),
-            Self::Resolved(resolved) => Some(&resolved.text),
+            Self::Text(text) | Self::Opaque(text) | Self::Resolved { text, .. } => Some(text),
             _ => None,
         }
     }
