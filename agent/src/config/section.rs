@@ -282,6 +282,7 @@ impl Section<'_> {
         })
     }
 
+    /// Whether it is what the schema says; reports it otherwise.
     fn expect(&self, what: &str, fits: impl Fn(&Node) -> bool) -> bool {
         let wrong = self.node.filter(|node| !fits(node));
         if let Some(node) = wrong {
