@@ -108,6 +108,7 @@ impl FieldSchema {
 pub(crate) struct Message {
     /// The kinds of fields 1, 2, 3, …
     pub(super) by_number: &'static [Kind],
+    /// In order, at most [`MAX_FIELDS`].
     pub(super) fields: &'static [FieldSchema],
     /// The type of `instrumentation_library_spans` and similar fields, which OTLP has renamed.
     pub(super) deprecated_1000: Option<&'static Message>,
@@ -123,11 +124,6 @@ impl Message {
                 _ => Kind::Unknown,
             },
         }
-    }
-
-    /// The fields in order, at most [`MAX_FIELDS`].
-    pub(crate) fn fields(&self) -> &'static [FieldSchema] {
-        self.fields
     }
 
     /// The field with a JSON key, and its position. Keys are in lowerCamelCase or, as in the .proto files,

@@ -95,7 +95,7 @@ impl Transcoder<'_, '_> {
         schema: &'static Message,
         likely: usize,
     ) -> Result<Option<(usize, &'static FieldSchema)>, Error> {
-        if let Some(field) = schema.fields().get(likely)
+        if let Some(field) = schema.fields.get(likely)
             && self.reader.key_is(field.name)
         {
             return Ok(Some((likely, field)));
