@@ -39,8 +39,6 @@ pub(crate) trait FileSource {
     type Error: Error;
 
     fn name(&self) -> &str;
-    /// Whether there are any files.
-    fn can_change(&self) -> bool;
     /// Reads every file.
     fn read(&self) -> Result<Self::Content, Self::Error>;
     /// Makes the value.
@@ -92,7 +90,7 @@ impl<S: FileSource> Reloadable<S> {
     /// The value by the current files, at most one interval late.
     pub(crate) fn current(&self) -> Arc<S::Made> {
         let mut state = lock(&self.state);
-        if self.source.can_change() && state.checked.elapsed() >= self.interval {
+        if state.checked.elapsed() >= self.interval {
             state.checked = Instant::now();
             if let Err(error) = self.follow(&mut state)
                 && let Some(left_out) = self.failures.due()

@@ -46,10 +46,6 @@ impl FileSource for Configured {
         &self.id
     }
 
-    fn can_change(&self) -> bool {
-        self.headers.iter().any(|(_, text)| text.can_change())
-    }
-
     fn read(&self) -> Result<Vec<String>, ExportError> {
         let values = self.headers.iter().map(|(name, text)| {
             text.read_again(&SystemResolver)

@@ -18,17 +18,17 @@ const POLL: Duration = Duration::from_secs(3);
 /// A file that was written just now may be incomplete.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Runs until SIGTERM or SIGINT; returns whether every acknowledged item was delivered.
+/// Runs until SIGTERM or SIGINT.
 pub(super) async fn run(
     config: Config,
     mut source: ConfigSource,
     level: Level,
     options: Options,
-) -> Result<bool, StartError> {
+) -> Result<(), StartError> {
     let mut signals = Signals::new().map_err(StartError::Signals)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
     let mut agent = Agent::start(config, &options).await?;
-    agent.metrics.configured(source.fingerprint);
+    agent.report.metrics.configured(source.fingerprint);
     info!(
         version = env!("CARGO_PKG_VERSION"),
         otlp = agent.otlp,
@@ -48,17 +48,11 @@ pub(super) async fn run(
         }
     }
     let deadline = Instant::now() + options.grace;
-    let drained = async {
-        let delivered = agent.drain(options.lame_duck, deadline).await;
-        Ok(delivered)
-    };
     tokio::select! {
-        drained = drained => drained,
-        () = signals.end() => {
-            warn!("second signal; ending at once");
-            Ok(false)
-        }
+        () = agent.drain(options.lame_duck, deadline) => {}
+        () = signals.end() => warn!("second signal; ending at once"),
     }
+    Ok(())
 }
 
 struct Signals {

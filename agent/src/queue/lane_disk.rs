@@ -248,7 +248,7 @@ impl Lane {
                 signal = self.signal.name(),
                 items = lost.0,
                 bytes_of_earlier_processes = leftover,
-                reason = Lost::Storage.reason(),
+                reason = Lost::Storage.name(),
                 "telemetry lost"
             );
         }

@@ -9,9 +9,9 @@ use otlp_wire::{
 
 use super::answer::Answer;
 use super::refusal::Refusal;
-use super::request_body::{RequestBody, collect};
-use super::server::{Format, OtlpReceiver, OtlpRequest};
-use crate::encoding::Encoding;
+use super::request_body::RequestBody;
+use super::server::{Format, OtlpReceiver, OtlpRequest, encoding};
+use crate::config::Compression;
 use crate::metrics::Transport;
 
 /// Whether a request speaks gRPC.
@@ -51,25 +51,10 @@ async fn export(
     request: Request<RequestBody>,
 ) -> Result<(), Refusal> {
     let route = receiver.route(signal.ok_or(Refusal::UnknownPath)?)?;
-    let encoding = request
-        .headers()
-        .get("grpc-encoding")
-        .map(HeaderValue::as_bytes);
-    let encoding = Encoding::parse(encoding).ok_or(Refusal::Encoding)?;
+    let encoding = encoding(request.headers().get("grpc-encoding"))?;
     let limit = receiver.config.max_grpc_message;
-    let announced = request.body().announced();
-    if announced > limit + PREFIX {
-        return Err(Refusal::TooLarge(limit));
-    }
-    let mut permit = receiver.admit(route, announced)?;
-    let framed = collect(
-        request.into_body(),
-        limit + PREFIX,
-        &mut permit,
-        frame::announced,
-    )
-    .await;
-    let framed = framed.map_err(|refusal| match refusal {
+    let framed = receiver.read(route, request.into_body(), limit + PREFIX, frame::announced);
+    let (framed, permit) = framed.await.map_err(|refusal| match refusal {
         Refusal::TooLarge(_) => Refusal::TooLarge(limit),
         other => other,
     })?;
@@ -78,9 +63,9 @@ async fn export(
         FrameError::Long | FrameError::Flag => Refusal::Framing,
     })?;
     let encoding = match (compressed, encoding) {
-        (false, _) => Encoding::Identity,
+        (false, _) => Compression::None,
         // A compressed message without an encoding is a broken call (gRPC compression.md).
-        (true, Encoding::Identity) => return Err(Refusal::Framing),
+        (true, Compression::None) => return Err(Refusal::Framing),
         (true, encoding) => encoding,
     };
     let request = OtlpRequest {
@@ -91,10 +76,7 @@ async fn export(
         body: message,
         permit,
     };
-    if let Some(ack) = receiver.take(route, request)? {
-        ack.ready().await;
-    }
-    Ok(())
+    receiver.take(route, request).await
 }
 
 fn success() -> Response<Answer> {

@@ -17,5 +17,5 @@ mod unix;
 
 pub(crate) use self::answer::Answer;
 pub(crate) use self::connection::serve;
-pub(crate) use self::connection_table::ConnectionTable;
-pub(crate) use self::server::{OtlpReceiver, Route, ServerState};
+pub(crate) use self::connection_table::{ConnectionTable, connection_memory};
+pub(crate) use self::server::{Route, ServerState, Shared};

@@ -21,11 +21,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Why a request is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
+    /// With the number of items, if it is known.
     #[error("the queue is full")]
-    QueueFull,
-    /// The same, already counted with its items.
-    #[error("the queue is full")]
-    QueueFullCounted,
+    QueueFull { items: usize },
     #[error("the memory limit is reached")]
     MemoryLimit,
     #[error("the request is larger than {0} bytes")]
@@ -55,14 +53,11 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    /// The gRPC code, the HTTP status, and the reason to count it under unless it is counted already.
-    fn row(&self) -> (Code, StatusCode, Option<Refused>) {
+    /// The gRPC code, the HTTP status, and the reason to count it under.
+    fn row(&self) -> (Code, StatusCode, Refused) {
         use Refused as By;
         let (code, status, counted) = match self {
-            Self::QueueFull => (Code::UNAVAILABLE, 503, By::QueueFull),
-            Self::QueueFullCounted => {
-                return (Code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, None);
-            }
+            Self::QueueFull { .. } => (Code::UNAVAILABLE, 503, By::QueueFull),
             Self::MemoryLimit => (Code::UNAVAILABLE, 503, By::Memory),
             Self::ShuttingDown => (Code::UNAVAILABLE, 503, By::ShuttingDown),
             Self::TooSlow => (Code::UNAVAILABLE, 408, By::Aborted),
@@ -77,10 +72,10 @@ impl Refusal {
             Self::NeedsHttp2 => (Code::INTERNAL, 505, By::Unsupported),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (code, status, Some(counted))
+        (code, status, counted)
     }
 
-    pub(super) fn counted_as(&self) -> Option<Refused> {
+    pub(super) fn counted_as(&self) -> Refused {
         self.row().2
     }
 
@@ -97,7 +92,7 @@ impl Refusal {
     /// A gRPC response of headers alone ("Trailers-Only").
     pub(super) fn grpc(&self) -> Response<Answer> {
         let status = self.status();
-        let mut response = Response::new(Answer::empty());
+        let mut response = Response::new(Answer::default());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         let code = HeaderValue::from(status.code.0);
@@ -126,24 +121,19 @@ impl Refusal {
         } else {
             (Bytes::from(status.encode()), "application/x-protobuf")
         };
-        let mut response = Response::new(Answer::full(body));
+        let mut response = Response::new(Answer::from(body));
         *response.status_mut() = self.row().1;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         if let Some(delay) = status.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(delay.as_secs()));
         }
-        match self {
-            Self::Method => {
-                headers.insert(ALLOW, HeaderValue::from_static("POST"));
-            }
-            Self::Encoding => {
-                headers.insert(
-                    ACCEPT_ENCODING,
-                    HeaderValue::from_static(encoding::ACCEPTED),
-                );
-            }
-            _ => {}
+        if *self == Self::Method {
+            headers.insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        if *self == Self::Encoding {
+            let accepted = HeaderValue::from_static(encoding::ACCEPTED);
+            headers.insert(ACCEPT_ENCODING, accepted);
         }
         response
     }

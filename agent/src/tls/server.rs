@@ -6,11 +6,12 @@ use std::sync::Arc;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio_rustls::TlsAcceptor;
 
 use super::credentials::{self, Found, FoundIdentity, TlsError};
 use crate::config::ServerTls;
 use crate::reloadable::{FileSource, Reloadable};
+use crate::stream::Stream;
 
 /// Performs handshakes with the clients of one port.
 pub(crate) struct Acceptor(Reloadable<ServerFiles>);
@@ -26,9 +27,9 @@ impl Acceptor {
     }
 
     /// Performs the handshake on a new connection.
-    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<Stream> {
         let acceptor = TlsAcceptor::from(self.0.current());
-        Ok(TlsStream::Server(acceptor.accept(stream).await?))
+        Ok(Box::new(acceptor.accept(stream).await?))
     }
 }
 
@@ -54,19 +55,11 @@ impl FileSource for ServerFiles {
         &self.place
     }
 
-    fn can_change(&self) -> bool {
-        credentials::identity_can_change(&self.tls.identity) || self.tls.client_ca.is_some()
-    }
-
     fn read(&self) -> Result<ServerContent, TlsError> {
+        let client_ca = self.tls.client_ca.as_ref();
         Ok(ServerContent {
             identity: credentials::read_identity(&self.tls.identity)?,
-            client_ca: self
-                .tls
-                .client_ca
-                .as_ref()
-                .map(credentials::read)
-                .transpose()?,
+            client_ca: client_ca.map(credentials::read).transpose()?,
         })
     }
 
