@@ -7,7 +7,6 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -24,7 +23,7 @@ use crate::export::Upstream;
 use crate::lock::lock;
 use crate::metrics::{Metrics, Surroundings};
 use crate::queue::Lane;
-use crate::receive::Answer;
+use crate::receive::{Answer, response};
 use crate::stream::Stream;
 
 /// The time limit of a probe or scrape.
@@ -65,7 +64,7 @@ impl Report {
         } else {
             StatusCode::SERVICE_UNAVAILABLE
         };
-        answer(code, "application/json", self.body(status, &[]))
+        response(code, "application/json", self.body(status, &[]))
     }
 
     /// Whether delivery works: 503 once an upstream has failed or a request has waited for `patience`, or if a
@@ -93,7 +92,7 @@ impl Report {
         } else {
             (StatusCode::SERVICE_UNAVAILABLE, "failing")
         };
-        answer(code, "application/json", self.body(status, &problems))
+        response(code, "application/json", self.body(status, &problems))
     }
 
     fn body(&self, status: &str, problems: &[String]) -> String {
@@ -139,7 +138,7 @@ impl Report {
             uptime: self.started.elapsed(),
         });
         let kind = "text/plain; version=0.0.4; charset=utf-8";
-        answer(StatusCode::OK, kind, text)
+        response(StatusCode::OK, kind, text)
     }
 
     /// Whether this is the configured path that answers like `/ready`.
@@ -170,29 +169,20 @@ fn join(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(",")
 }
 
-fn answer(code: StatusCode, kind: &'static str, body: String) -> Response<Answer> {
-    let mut response = Response::new(Answer::from(body));
-    *response.status_mut() = code;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
-}
-
 fn respond(report: &Report, topic: Topic, request: &Request<Incoming>) -> Response<Answer> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", String::new());
+        return response(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "");
     }
     match (topic, request.uri().path()) {
-        (Topic::Health, "/live") => answer(StatusCode::OK, "text/plain", "alive\n".to_owned()),
+        (Topic::Health, "/live") => response(StatusCode::OK, "text/plain", "alive\n"),
         (Topic::Health, "/" | "/ready") => report.ready(),
         (Topic::Health, "/delivery") => match patience(request.uri().query()) {
             Some(patience) => report.delivery(patience),
-            None => answer(StatusCode::BAD_REQUEST, "text/plain", String::new()),
+            None => response(StatusCode::BAD_REQUEST, "text/plain", ""),
         },
         (Topic::Health, path) if report.is_ready_path(path) => report.ready(),
         (Topic::Metrics, "/metrics") => report.metrics(),
-        _ => answer(StatusCode::NOT_FOUND, "text/plain", String::new()),
+        _ => response(StatusCode::NOT_FOUND, "text/plain", ""),
     }
 }
 
@@ -209,8 +199,8 @@ fn patience(query: Option<&str>) -> Option<Duration> {
 
 async fn connection(stream: Stream, report: Arc<Report>, topic: Topic) {
     let service = service_fn(move |request| {
-        let response = respond(&report, topic, &request);
-        async move { Ok::<_, Infallible>(response) }
+        let answer = respond(&report, topic, &request);
+        async move { Ok::<_, Infallible>(answer) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -1,14 +1,28 @@
-//! The body of a response.
+//! Responses and their bodies.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
-/// At most one chunk, and after it the trailers of a successful gRPC call.
+/// A response with a body of this content type.
+pub(crate) fn response(
+    code: StatusCode,
+    kind: &'static str,
+    body: impl Into<Answer>,
+) -> Response<Answer> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = code;
+    let kind = HeaderValue::from_static(kind);
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+/// The body of a response: at most one chunk, and after it the trailers of a successful gRPC call.
 #[derive(Default)]
 pub(crate) struct Answer {
     chunk: Option<Bytes>,

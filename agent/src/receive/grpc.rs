@@ -1,24 +1,27 @@
 //! OTLP/gRPC on HTTP/2.
 
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use http::{Request, Response, Version};
+use http::header::{CONTENT_TYPE, HeaderMap};
+use http::{Request, Response, StatusCode, Version};
 use otlp_wire::{
     Signal,
     frame::{self, FrameError, PREFIX},
 };
 
-use super::answer::Answer;
+use super::answer::{Answer, response};
 use super::refusal::Refusal;
 use super::request_body::RequestBody;
 use super::server::{Format, OtlpReceiver, OtlpRequest, encoding};
 use crate::config::Compression;
 use crate::metrics::Transport;
 
+/// The content type.
+const CONTENT: &str = "application/grpc";
+
 /// Whether a request speaks gRPC.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers
         .get(CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+        .is_some_and(|kind| kind.as_bytes().starts_with(CONTENT.as_bytes()))
 }
 
 pub(super) async fn answer(
@@ -31,7 +34,7 @@ pub(super) async fn answer(
     }
     let signal = signal(request.uri().path());
     match export(receiver, signal, request).await {
-        Ok(()) => success(),
+        Ok(()) => response(StatusCode::OK, CONTENT, Answer::grpc_ok()),
         Err(refusal) => {
             receiver.count_refusal(signal, Transport::Grpc, &refusal);
             refusal.grpc()
@@ -77,11 +80,4 @@ async fn export(
         permit,
     };
     receiver.take(route, request).await
-}
-
-fn success() -> Response<Answer> {
-    let mut response = Response::new(Answer::grpc_ok());
-    let kind = HeaderValue::from_static("application/grpc");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
-    response
 }

@@ -1,10 +1,10 @@
 //! OTLP/HTTP with binary protobuf or JSON, on HTTP/1.1 and HTTP/2.
 
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
-use http::{Method, Request, Response};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use http::{Method, Request, Response, StatusCode};
 use otlp_wire::Signal;
 
-use super::answer::Answer;
+use super::answer::{Answer, response};
 use super::refusal::Refusal;
 use super::request_body::RequestBody;
 use super::server::{Format, OtlpReceiver, OtlpRequest, encoding};
@@ -79,12 +79,8 @@ async fn export(
 
 /// An empty `Export<Signal>ServiceResponse`: no bytes, or an empty object.
 fn success(format: Format) -> Response<Answer> {
-    let (body, kind) = match format {
-        Format::Protobuf => (Answer::default(), PROTOBUF),
-        Format::Json => (Answer::from("{}"), JSON),
-    };
-    let mut response = Response::new(body);
-    let kind = HeaderValue::from_static(kind);
-    response.headers_mut().insert(CONTENT_TYPE, kind);
-    response
+    match format {
+        Format::Protobuf => response(StatusCode::OK, PROTOBUF, Answer::default()),
+        Format::Json => response(StatusCode::OK, JSON, "{}"),
+    }
 }

@@ -114,7 +114,7 @@ fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
 /// A bound socket for OTLP, and what its connections need.
 pub(crate) struct OtlpListener {
     socket: Socket,
-    tls: Option<Arc<Handshakes>>,
+    tls: Option<Arc<Acceptor>>,
     server: Arc<ServerState>,
     leave: watch::Receiver<bool>,
     errors: LogThrottle,
@@ -129,12 +129,6 @@ enum Socket {
 enum Accepted {
     Tcp(TcpStream),
     Unix(UnixStream),
-}
-
-/// TLS handshakes with clients.
-struct Handshakes {
-    acceptor: Acceptor,
-    failures: LogThrottle,
 }
 
 impl OtlpListener {
@@ -159,13 +153,9 @@ impl OtlpListener {
                 Socket::Unix(UnixSocket::bind(path).map_err(failed)?)
             }
         };
-        let handshakes = |acceptor| Handshakes {
-            acceptor,
-            failures: LogThrottle::default(),
-        };
         Ok(Self {
             socket,
-            tls: tls.map(handshakes).map(Arc::new),
+            tls: tls.map(Arc::new),
             server,
             leave,
             errors: LogThrottle::default(),
@@ -317,13 +307,13 @@ impl Socket {
 /// Performs the handshake in the connection's own task, so that no other connection waits for it.
 async fn serve_tls(
     stream: TcpStream,
-    tls: Arc<Handshakes>,
+    tls: Arc<Acceptor>,
     server: Arc<ServerState>,
     leave: watch::Receiver<bool>,
     slot: ConnectionSlot,
 ) {
     let stream = tokio::select! {
-        stream = tls.with(stream, &slot, leave.clone()) => stream,
+        stream = shake_hands(stream, &tls, &slot, leave.clone()) => stream,
         _ = slot.state.asked_to_close() => None,
     };
     // Boxed like the handshake, so that a silent connection uses little memory.
@@ -333,36 +323,34 @@ async fn serve_tls(
     }
 }
 
-impl Handshakes {
-    /// `None` if the handshake fails; logs at most one failure a minute.
-    async fn with(
-        &self,
-        stream: TcpStream,
-        slot: &ConnectionSlot,
-        mut stop: watch::Receiver<bool>,
-    ) -> Option<Stream> {
-        let peer = stream.peer_addr();
-        let shaken = async {
-            stream.peek(&mut [0]).await?;
-            slot.speak_tls().await;
-            Box::pin(self.acceptor.accept(stream)).await
-        };
-        let stopped = async {
-            let _ = stop.wait_for(|stop| *stop).await;
-            sleep(HANDSHAKE_WHILE_STOPPING).await;
-        };
-        let why = tokio::select! {
-            result = timeout(HANDSHAKE, shaken) => match result {
-                Ok(Ok(stream)) => return Some(stream),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "took too long".to_owned(),
-            },
-            () = stopped => return None,
-        };
-        if let Some(left_out) = self.failures.due() {
-            let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
-            warn!(peer, why, left_out, "TLS handshake failed");
-        }
-        None
+/// `None` if the handshake fails; logs at most one failure a minute.
+async fn shake_hands(
+    stream: TcpStream,
+    tls: &Acceptor,
+    slot: &ConnectionSlot,
+    mut stop: watch::Receiver<bool>,
+) -> Option<Stream> {
+    let peer = stream.peer_addr();
+    let shaken = async {
+        stream.peek(&mut [0]).await?;
+        slot.speak_tls().await;
+        Box::pin(tls.accept(stream)).await
+    };
+    let stopped = async {
+        is_set(&mut stop).await;
+        sleep(HANDSHAKE_WHILE_STOPPING).await;
+    };
+    let why = tokio::select! {
+        result = timeout(HANDSHAKE, shaken) => match result {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "took too long".to_owned(),
+        },
+        () = stopped => return None,
+    };
+    if let Some(left_out) = tls.failures.due() {
+        let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
+        warn!(peer, why, left_out, "TLS handshake failed");
     }
+    None
 }

@@ -15,7 +15,7 @@ mod request_body;
 mod server;
 mod unix;
 
-pub(crate) use self::answer::Answer;
+pub(crate) use self::answer::{Answer, response};
 pub(crate) use self::connection::serve;
 pub(crate) use self::connection_table::{ConnectionTable, connection_memory};
 pub(crate) use self::server::{Route, ServerState, Shared};

@@ -3,15 +3,14 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{ACCEPT_ENCODING, ALLOW, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use otlp_wire::{
     Signal,
     status::{self, Code, Status},
 };
 
-use super::answer::Answer;
+use super::answer::{Answer, response};
 use crate::encoding;
 use crate::metrics::Refused;
 
@@ -92,9 +91,8 @@ impl Refusal {
     /// A gRPC response of headers alone ("Trailers-Only").
     pub(super) fn grpc(&self) -> Response<Answer> {
         let status = self.status();
-        let mut response = Response::new(Answer::default());
+        let mut response = response(StatusCode::OK, "application/grpc", Answer::default());
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         let code = HeaderValue::from(status.code.0);
         headers.insert(HeaderName::from_static("grpc-status"), code);
         if let Ok(message) = HeaderValue::from_str(&status::percent_encode(&status.message)) {
@@ -116,15 +114,13 @@ impl Refusal {
     /// An HTTP response with a `google.rpc.Status` in the format of the request.
     pub(super) fn http(&self, json: bool) -> Response<Answer> {
         let status = self.status();
-        let (body, kind) = if json {
-            (Bytes::from(status.json()), "application/json")
+        let code = self.row().1;
+        let mut response = if json {
+            response(code, "application/json", status.json())
         } else {
-            (Bytes::from(status.encode()), "application/x-protobuf")
+            response(code, "application/x-protobuf", status.encode())
         };
-        let mut response = Response::new(Answer::from(body));
-        *response.status_mut() = self.row().1;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         if let Some(delay) = status.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(delay.as_secs()));
         }

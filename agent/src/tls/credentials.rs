@@ -62,14 +62,9 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 }
 
 pub(super) fn protocol_versions(versions: Versions) -> Vec<&'static SupportedProtocolVersion> {
-    let mut spoken = Vec::new();
-    if versions.tls13 {
-        spoken.push(&rustls::version::TLS13);
-    }
-    if versions.tls12 {
-        spoken.push(&rustls::version::TLS12);
-    }
-    spoken
+    let tls13 = versions.tls13.then_some(&rustls::version::TLS13);
+    let tls12 = versions.tls12.then_some(&rustls::version::TLS12);
+    tls13.into_iter().chain(tls12).collect()
 }
 
 /// PEM text and its origin, for messages.

@@ -10,11 +10,15 @@ use tokio_rustls::TlsAcceptor;
 
 use super::credentials::{self, Found, FoundIdentity, TlsError};
 use crate::config::ServerTls;
+use crate::logging::LogThrottle;
 use crate::reloadable::{FileSource, Reloadable};
 use crate::stream::Stream;
 
 /// Performs handshakes with the clients of one port.
-pub(crate) struct Acceptor(Reloadable<ServerFiles>);
+pub(crate) struct Acceptor {
+    config: Reloadable<ServerFiles>,
+    pub(crate) failures: LogThrottle,
+}
 
 impl Acceptor {
     /// Reads the files for the first time; `place` names the port in the log.
@@ -23,12 +27,15 @@ impl Acceptor {
             tls: tls.clone(),
             place: place.to_owned(),
         };
-        Reloadable::new(files, tls.reload_interval).map(Self)
+        Ok(Self {
+            config: Reloadable::new(files, tls.reload_interval)?,
+            failures: LogThrottle::default(),
+        })
     }
 
     /// Performs the handshake on a new connection.
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<Stream> {
-        let acceptor = TlsAcceptor::from(self.0.current());
+        let acceptor = TlsAcceptor::from(self.config.current());
         Ok(Box::new(acceptor.accept(stream).await?))
     }
 }

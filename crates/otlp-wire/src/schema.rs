@@ -159,18 +159,6 @@ fn is_snake_case_of(key: &[u8], camel_case: &str) -> bool {
 /// The maximum number of fields of a message.
 pub(crate) const MAX_FIELDS: usize = 32;
 
-/// The maximum of some numbers.
-pub(super) const fn highest(mut numbers: &[usize]) -> usize {
-    let mut highest = 0;
-    while let [number, rest @ ..] = numbers {
-        if *number > highest {
-            highest = *number;
-        }
-        numbers = rest;
-    }
-    highest
-}
-
 /// The wire forms of fields, by number.
 #[expect(
     clippy::indexing_slicing,
@@ -189,7 +177,7 @@ pub(super) const fn by_number<const N: usize>(mut fields: &[FieldSchema]) -> [Ki
     kinds
 }
 
-/// Declares a message: `number name: label type`.
+/// Declares a message: `number name: label type`, in the order of the numbers.
 macro_rules! message {
     ($message:ident $(or $old:ident in 1000)? {
         $($number:literal $name:ident: $label:ident $kind:ident $(($of:expr))?,)*
@@ -202,7 +190,7 @@ macro_rules! message {
                 label: Label::$label,
                 kind: Type::$kind $(($of))?,
             }),*];
-            static BY_NUMBER: [Kind; highest(&[$($number),*])] = by_number(FIELDS);
+            static BY_NUMBER: [Kind; FIELDS[FIELDS.len() - 1].number as usize] = by_number(FIELDS);
             Message {
                 by_number: &BY_NUMBER,
                 fields: FIELDS,
