@@ -16,8 +16,8 @@ pub(crate) struct Budget {
     used: AtomicUsize,
     /// The part of `used` that exports need beside the telemetry they carry.
     exporting_bytes: AtomicUsize,
-    /// What is left of the KiB for connections, which wait for it. Nothing else checks a limit here.
-    connections: Arc<Semaphore>,
+    /// What is left of the KiB for connections, which wait for it.
+    pub(crate) connections: Arc<Semaphore>,
     /// All of the KiB for connections.
     connection_kib: usize,
 }
@@ -68,11 +68,6 @@ impl Budget {
         let wanted = self.connection_bytes().saturating_add(more);
         self.held().saturating_add(wanted) <= self.soft_limit()
             && self.used().saturating_add(wanted) <= self.hard.load(Ordering::Relaxed)
-    }
-
-    /// The KiB that are left for connections.
-    pub(crate) fn connections(&self) -> &Arc<Semaphore> {
-        &self.connections
     }
 
     fn connection_bytes(&self) -> usize {

@@ -13,7 +13,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use otlp_wire::status::json_string;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -210,43 +209,26 @@ async fn connection(stream: Stream, report: Arc<Report>, topic: Topic) {
     let _ = timeout(CONNECTION, connection).await;
 }
 
-/// The open connections, oldest first.
-#[derive(Default)]
-struct ProbeConnections(VecDeque<AbortHandle>);
-
-impl ProbeConnections {
-    /// Serves an accepted connection.
-    async fn serve(&mut self, accepted: io::Result<Stream>, report: &Arc<Report>, topic: Topic) {
-        let Ok(stream) = accepted else {
-            return sleep(PAUSE).await;
+/// Serves what a listener accepts until the process ends.
+pub(crate) async fn serve(
+    accept: impl AsyncFn() -> io::Result<Stream>,
+    report: Arc<Report>,
+    topic: Topic,
+) {
+    // Oldest first.
+    let mut connections: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
+        let Ok(stream) = accept().await else {
+            sleep(PAUSE).await;
+            continue;
         };
-        self.0.retain(|connection| !connection.is_finished());
-        if self.0.len() >= MAX_CONNECTIONS
-            && let Some(oldest) = self.0.pop_front()
+        connections.retain(|connection| !connection.is_finished());
+        if connections.len() >= MAX_CONNECTIONS
+            && let Some(oldest) = connections.pop_front()
         {
             oldest.abort();
         }
-        let served = connection(stream, Arc::clone(report), topic);
-        self.0.push_back(tokio::spawn(served).abort_handle());
-    }
-}
-
-/// Serves a TCP port until the process ends.
-pub(crate) async fn serve_tcp(listener: TcpListener, report: Arc<Report>, topic: Topic) {
-    let mut connections = ProbeConnections::default();
-    loop {
-        let accepted = listener.accept().await;
-        let stream = accepted.map(|(stream, _)| Box::new(stream) as Stream);
-        connections.serve(stream, &report, topic).await;
-    }
-}
-
-/// Serves health on a Unix socket until the process ends.
-pub(crate) async fn serve_unix(listener: UnixListener, report: Arc<Report>) {
-    let mut connections = ProbeConnections::default();
-    loop {
-        let accepted = listener.accept().await;
-        let stream = accepted.map(|(stream, _)| Box::new(stream) as Stream);
-        connections.serve(stream, &report, Topic::Health).await;
+        let served = connection(stream, Arc::clone(&report), topic);
+        connections.push_back(tokio::spawn(served).abort_handle());
     }
 }

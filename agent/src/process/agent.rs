@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::queue::{DurableQueue, Lane, Maintenance};
 use crate::receive::listener::{self, ListenError, OtlpListener};
 use crate::receive::{ConnectionTable, Route, ServerState, Shared, connection_memory};
+use crate::stream::Stream;
 
 /// The maximum number of connections, if the limit of open files allows it.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -236,7 +237,8 @@ async fn serve_report(
             _ => {}
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
-        tokio::spawn(health::serve_unix(listener, Arc::clone(report)));
+        let accept = async move || Ok(Box::new(listener.accept().await?.0) as Stream);
+        tokio::spawn(health::serve(accept, Arc::clone(report), Topic::Health));
     }
     let health = config.health.as_ref();
     let health = health.map(|health| (&health.listen, Topic::Health));
@@ -246,7 +248,8 @@ async fn serve_report(
         let listener = listener::bind(address, options.reuse_port).await?;
         let address = listener::bound(&listener);
         info!(address, topic = topic.name(), "listening");
-        tokio::spawn(health::serve_tcp(listener, Arc::clone(report), topic));
+        let accept = async move || Ok(Box::new(listener.accept().await?.0) as Stream);
+        tokio::spawn(health::serve(accept, Arc::clone(report), topic));
     }
     Ok(())
 }

@@ -1,9 +1,8 @@
 //! Runs the agent: reloads its configuration on SIGHUP or when its files change, and drains it on SIGTERM.
 
-use std::io;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
@@ -25,8 +24,16 @@ pub(super) async fn run(
     level: Level,
     options: Options,
 ) -> Result<(), StartError> {
-    let mut signals = Signals::new().map_err(StartError::Signals)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
+    let on = |kind| signal(kind).map_err(StartError::Signals);
+    let mut terminate = on(SignalKind::terminate())?;
+    let mut interrupt = on(SignalKind::interrupt())?;
+    let mut hangup = on(SignalKind::hangup())?;
+    let mut end = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
     let mut agent = Agent::start(config, &options).await?;
     agent.report.metrics.configured(source.fingerprint);
     info!(
@@ -39,7 +46,7 @@ pub(super) async fn run(
     loop {
         tokio::select! {
             biased;
-            () = signals.end() => break,
+            () = end() => break,
             _ = hangup.recv() => agent.reload(&mut source, &level),
             _ = poll.tick() => if source.has_changed() {
                 sleep(SETTLE).await;
@@ -50,28 +57,7 @@ pub(super) async fn run(
     let deadline = Instant::now() + options.grace;
     tokio::select! {
         () = agent.drain(options.lame_duck, deadline) => {}
-        () = signals.end() => warn!("second signal; ending at once"),
+        () = end() => warn!("second signal; ending at once"),
     }
     Ok(())
-}
-
-struct Signals {
-    terminate: UnixSignal,
-    interrupt: UnixSignal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn end(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

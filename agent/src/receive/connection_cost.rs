@@ -1,4 +1,12 @@
-//! The memory that one connection uses beside the telemetry on it, in KiB.
+//! The memory that connections use beside the telemetry on them, in KiB.
+
+use tokio::sync::Semaphore;
+
+/// Connections together may use this fraction of the memory limit.
+const FRACTION: usize = 4;
+
+/// The minimum number of clients, however small the memory limit.
+const FEWEST: usize = 16;
 
 /// A silent connection: its task. Measured: 1.6.
 pub(super) const SILENT: u32 = 2;
@@ -18,3 +26,9 @@ pub(super) const STEP: u32 = 8;
 
 /// The cost of these requests.
 pub(super) const STEP_COSTS: u32 = STEP * REQUEST;
+
+/// What connections together may use of a memory limit in bytes.
+pub(crate) fn connection_memory(limit: usize) -> usize {
+    let memory = (limit / FRACTION / 1024).max(FEWEST * (SPEAKING + STEP_COSTS) as usize);
+    memory.min(Semaphore::MAX_PERMITS)
+}

@@ -16,12 +16,6 @@ use crate::budget::Budget;
 use crate::lock::lock;
 use crate::logging::LogThrottle;
 
-/// Connections together may use this fraction of the memory limit.
-const FRACTION: usize = 4;
-
-/// The minimum number of clients, however small the memory limit.
-const FEWEST: usize = 16;
-
 /// The interval of evictions while a connection waits.
 const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -48,18 +42,12 @@ struct TableEntries {
     cursor: u64,
 }
 
-/// The KiB that connections together may use of a memory limit in bytes.
-pub(crate) fn connection_memory(limit: usize) -> usize {
-    let memory = (limit / FRACTION / 1024).max(FEWEST * (SPEAKING + STEP_COSTS) as usize);
-    memory.min(Semaphore::MAX_PERMITS)
-}
-
 impl ConnectionTable {
     /// A table for `most` connections.
     pub(crate) fn new(most: usize, budget: &Budget) -> Arc<Self> {
         Arc::new(Self {
             slots: Arc::new(Semaphore::new(most)),
-            memory: Arc::clone(budget.connections()),
+            memory: Arc::clone(&budget.connections),
             entries: Mutex::default(),
             scarce: LogThrottle::default(),
         })

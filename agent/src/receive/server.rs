@@ -210,19 +210,17 @@ impl OtlpReceiver {
         transport: Transport,
         refusal: &Refusal,
     ) {
-        let Shared {
-            connections,
-            metrics,
-            ..
-        } = &self.shared;
         let items = match refusal {
             Refusal::QueueFull { items } => *items,
             _ => 0,
         };
         if *refusal == Refusal::MemoryLimit {
-            connections.evict_slow_sender();
+            self.shared.connections.evict_slow_sender();
         }
-        metrics.refused(signal, transport, refusal.counted_as(), items);
+        let reason = refusal.counted_as();
+        self.shared
+            .metrics
+            .refused(signal, transport, reason, items);
     }
 }
 
