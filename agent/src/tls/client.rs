@@ -35,11 +35,10 @@ impl Connector {
             .map_err(|_| TlsError::ServerName(name.to_owned()))?;
         let files = ClientFiles {
             tls: tls.clone(),
-            id: id.to_owned(),
             protocol,
         };
         Ok(Self {
-            config: Reloadable::new(files, tls.reload_interval)?,
+            config: Reloadable::new(id, files, tls.reload_interval)?,
             name: server_name,
         })
     }
@@ -55,7 +54,6 @@ impl Connector {
 /// The certificate files of an exporter.
 struct ClientFiles {
     tls: ClientTls,
-    id: String,
     protocol: &'static [u8],
 }
 
@@ -71,10 +69,6 @@ impl FileSource for ClientFiles {
     type Content = ClientContent;
     type Made = ClientConfig;
     type Error = TlsError;
-
-    fn name(&self) -> &str {
-        &self.id
-    }
 
     fn read(&self) -> Result<ClientContent, TlsError> {
         let tls = &self.tls;

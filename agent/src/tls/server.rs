@@ -16,19 +16,15 @@ use crate::stream::Stream;
 
 /// Performs handshakes with the clients of one port.
 pub(crate) struct Acceptor {
-    config: Reloadable<ServerFiles>,
+    config: Reloadable<ServerTls>,
     pub(crate) failures: LogThrottle,
 }
 
 impl Acceptor {
     /// Reads the files for the first time; `place` names the port in the log.
     pub(crate) fn new(tls: &ServerTls, place: &str) -> Result<Self, TlsError> {
-        let files = ServerFiles {
-            tls: tls.clone(),
-            place: place.to_owned(),
-        };
         Ok(Self {
-            config: Reloadable::new(files, tls.reload_interval)?,
+            config: Reloadable::new(place, tls.clone(), tls.reload_interval)?,
             failures: LogThrottle::default(),
         })
     }
@@ -40,39 +36,29 @@ impl Acceptor {
     }
 }
 
-/// The certificate files of a port.
-struct ServerFiles {
-    tls: ServerTls,
-    place: String,
-}
-
-/// The content of those files.
+/// The content of a port's certificate files.
 #[derive(Hash)]
-struct ServerContent {
+pub(crate) struct ServerContent {
     identity: FoundIdentity,
     client_ca: Option<Found>,
 }
 
-impl FileSource for ServerFiles {
+impl FileSource for ServerTls {
     type Content = ServerContent;
     type Made = ServerConfig;
     type Error = TlsError;
 
-    fn name(&self) -> &str {
-        &self.place
-    }
-
     fn read(&self) -> Result<ServerContent, TlsError> {
-        let client_ca = self.tls.client_ca.as_ref();
+        let client_ca = self.client_ca.as_ref();
         Ok(ServerContent {
-            identity: credentials::read_identity(&self.tls.identity)?,
+            identity: credentials::read_identity(&self.identity)?,
             client_ca: client_ca.map(credentials::read).transpose()?,
         })
     }
 
     fn make(&self, content: ServerContent) -> Result<ServerConfig, TlsError> {
         let provider = credentials::provider();
-        let versions = credentials::protocol_versions(self.tls.versions);
+        let versions = credentials::protocol_versions(self.versions);
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions)
             .map_err(TlsError::Versions)?;
