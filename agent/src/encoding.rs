@@ -44,7 +44,8 @@ pub(crate) enum DecodeError {
     Corrupt(&'static str),
 }
 
-/// Decompresses a whole body to at most `limit` bytes; `permit` grows by the output.
+/// Decompresses a whole body to at most `limit` bytes; `permit` grows by the output. Gzip may have any number of
+/// members (RFC 1952).
 pub(crate) fn decode(
     encoding: Compression,
     body: Vec<u8>,
