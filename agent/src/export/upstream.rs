@@ -39,7 +39,8 @@ pub(crate) struct Shared {
     /// The memory budget.
     pub(crate) budget: Arc<Budget>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) compressor: Arc<Compressor>,
+    /// Batches use it in order of arrival.
+    pub(crate) compressor: Arc<tokio::sync::Mutex<Compressor>>,
     /// The maximum age of connections to an upstream.
     pub(crate) connection_age: Duration,
 }
@@ -195,7 +196,7 @@ impl Upstream {
                 exporter = self.name(),
                 signal = signal.name(),
                 items,
-                reason = reason.reason(),
+                reason = reason.name(),
                 why,
                 left_out,
                 "telemetry lost"
@@ -255,13 +256,14 @@ impl Upstream {
                 permit,
             });
         }
-        let compressor = self.shared.compressor.acquire().await;
+        let mut compressor = self.shared.compressor.lock().await;
         let needed = bytes + compress::context(compression);
         let mut permit = self.shared.budget.export(needed);
         let body = compressor
             .encode(compression, parts)
             .await
             .map_err(|error| Failed::Permanent(format!("compressing: {error}")))?;
+        drop(compressor);
         permit.set(body.iter().map(Bytes::len).sum());
         Ok(Encoded {
             body,

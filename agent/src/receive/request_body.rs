@@ -102,45 +102,37 @@ pub(super) const ADVANCE: usize = 16 * 1024;
 /// [`ADVANCE`] or the announced length, whichever is less. `length` reads the total length from the
 /// first chunk, for bodies that begin with it.
 pub(super) async fn collect(
-    body: RequestBody,
-    limit: usize,
-    permit: &mut Permit,
-    length: impl Fn(&[u8]) -> usize,
-) -> Result<Vec<u8>, Refusal> {
-    timeout(BODY, read(body, limit, permit, length))
-        .await
-        .unwrap_or(Err(Refusal::TooSlow))
-}
-
-async fn read(
     mut body: RequestBody,
     limit: usize,
     permit: &mut Permit,
     length: impl Fn(&[u8]) -> usize,
 ) -> Result<Vec<u8>, Refusal> {
-    let mut expected = body.announced();
-    let mut paid = expected.min(ADVANCE);
-    let mut collected = Vec::with_capacity(paid);
-    while let Some(data) = body.frame().await? {
-        if collected.is_empty() {
-            expected = expected.max(length(&data));
+    let read = async {
+        let mut expected = body.announced();
+        let mut paid = expected.min(ADVANCE);
+        let mut collected = Vec::with_capacity(paid);
+        while let Some(data) = body.frame().await? {
+            if collected.is_empty() {
+                expected = expected.max(length(&data));
+            }
+            let needed = collected.len() + data.len();
+            if needed.max(expected) > limit {
+                return Err(Refusal::TooLarge(limit));
+            }
+            if needed > paid {
+                // Twice what has arrived, but no more than expected: few copies, and a client cannot
+                // reserve memory by announcing much and sending little.
+                let most = if expected >= needed { expected } else { limit };
+                let capacity = (needed * 2).min(most);
+                permit
+                    .grow(capacity - paid)
+                    .map_err(|_| Refusal::MemoryLimit)?;
+                collected.reserve_exact(capacity - collected.len());
+                paid = capacity;
+            }
+            collected.extend_from_slice(&data);
         }
-        let needed = collected.len() + data.len();
-        if needed.max(expected) > limit {
-            return Err(Refusal::TooLarge(limit));
-        }
-        if needed > paid {
-            // Twice what has arrived, but no more than expected: few copies, and a client cannot
-            // reserve memory by announcing much and sending little.
-            let most = if expected >= needed { expected } else { limit };
-            let capacity = (needed * 2).min(most);
-            permit
-                .grow(capacity - paid)
-                .map_err(|_| Refusal::MemoryLimit)?;
-            collected.reserve_exact(capacity - collected.len());
-            paid = capacity;
-        }
-        collected.extend_from_slice(&data);
-    }
-    Ok(collected)
+        Ok(collected)
+    };
+    timeout(BODY, read).await.unwrap_or(Err(Refusal::TooSlow))
 }
