@@ -8,12 +8,8 @@ use crate::names;
 use crate::pods::WorkloadRef;
 use otelagent_api::Selector;
 
-/// Kinds of `apps/v1` that can be restarted, with the names of their resources.
-pub const KINDS: [(&str, &str); 3] = [
-    ("Deployment", "deployments"),
-    ("StatefulSet", "statefulsets"),
-    ("DaemonSet", "daemonsets"),
-];
+/// Kinds of `apps/v1` that can be restarted.
+pub const KINDS: [&str; 3] = ["Deployment", "StatefulSet", "DaemonSet"];
 
 /// What `kubectl rollout restart` writes into the template.
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
@@ -28,7 +24,7 @@ const ADDED: [&str; 4] = [
 
 /// Whether an owner is of a kind that the operator can restart.
 pub fn is_restartable(owner: &WorkloadRef) -> bool {
-    owner.api_version == "apps/v1" && KINDS.iter().any(|(kind, _)| *kind == owner.kind)
+    owner.api_version == "apps/v1" && KINDS.contains(&owner.kind.as_str())
 }
 
 /// Whether a workload's rollout is complete.
