@@ -249,10 +249,9 @@ impl Step {
             Self::Retire(_) => vec![ActiveUnchanged],
             Self::Withdraw(_) => vec![SpecUnchanged],
             Self::Remove(removal) => vec![SpecUnchanged, ActiveUnchanged, Unused(removal.mode)],
-            Self::Apply(_)
-            | Self::WritePolicy(_)
-            | Self::Verify(_)
-            | Self::Confirm(_) => Vec::new(),
+            Self::Apply(_) | Self::WritePolicy(_) | Self::Verify(_) | Self::Confirm(_) => {
+                Vec::new()
+            }
         }
     }
 }

@@ -45,8 +45,21 @@ fn none_serve(facts: &Facts) -> Assessment {
         );
     }
     let waiting = facts.wanted_workload.as_ref().map(waiting);
-    let message = format!("no agents serve yet: {}", waiting.unwrap_or_default());
-    assess(false, "FirstAgentsNotReady", message)
+    match (waiting.filter(|named| !named.is_empty()), &facts.injection) {
+        (Some(named), _) => {
+            let message = format!("no agents serve yet: {named}");
+            assess(false, "FirstAgentsNotReady", message)
+        }
+        // A mode serves once new pods are sent to it.
+        (None, InjectionState::Failed { reason, message }) => {
+            assess(false, reason, message.clone())
+        }
+        (None, _) => assess(
+            false,
+            "FirstAgentsNotReady",
+            "no agents serve yet: new pods are not injected yet (see condition Injected)",
+        ),
+    }
 }
 
 fn not_wanted(serving: Mode) -> String {
