@@ -35,6 +35,8 @@ pub(super) struct ConnectionState {
 #[expect(clippy::struct_excessive_bools, reason = "any of them may be true")]
 pub(super) struct Progress {
     in_flight: usize,
+    /// Of these, the requests whose bodies have not arrived.
+    arriving: usize,
     /// Whether any request has arrived.
     pub(super) served: bool,
     /// The time a request last began or ended.
@@ -97,10 +99,11 @@ impl Progress {
         since.is_some_and(|since| since.elapsed() >= HEADERS)
     }
 
-    /// Whether no request makes progress.
+    /// Whether no request makes progress. One that has arrived waits for the agent, not for its sender.
     pub(super) fn can_close(&self) -> bool {
         let patience = if self.is_quiet() { FRESH } else { SLOW };
-        self.overdrawn || self.changed.elapsed() >= patience
+        let waits_for_client = self.is_quiet() || self.arriving > 0;
+        self.overdrawn || (waits_for_client && self.changed.elapsed() >= patience)
     }
 
     /// The rank for eviction, if the connection can close.
@@ -133,6 +136,7 @@ impl ConnectionState {
         Arc::new(Self {
             progress: Mutex::new(Progress {
                 in_flight: 0,
+                arriving: 0,
                 served: false,
                 changed: Instant::now(),
                 partial_since: None,
@@ -204,5 +208,21 @@ impl Drop for InFlight {
         let mut progress = self.0.progress();
         progress.in_flight -= 1;
         progress.settle();
+    }
+}
+
+/// Counts the body of a request as not yet arrived until it is dropped.
+pub(super) struct Arriving(Arc<ConnectionState>);
+
+impl Arriving {
+    pub(super) fn new(state: &Arc<ConnectionState>) -> Self {
+        state.progress().arriving += 1;
+        Self(Arc::clone(state))
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.0.progress().arriving -= 1;
     }
 }
