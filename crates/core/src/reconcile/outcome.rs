@@ -10,7 +10,6 @@ use super::plan::{Plan, workload_state};
 use crate::build::{Desired, Problem};
 use crate::inject::Recipe;
 use crate::inject::namespace_limits::breach;
-use crate::pods::Serving;
 use crate::quantity::MaxUnready;
 use crate::status::{Facts, InjectionState, NamespaceLimit, Upgrade};
 use crate::switching::{self, WorkloadState};
@@ -115,10 +114,8 @@ pub fn refused(observation: &Observation<'_>, problems: Vec<Problem>, outcome: &
 }
 
 fn common(observation: &Observation<'_>, outcome: &Outcome) -> Facts {
-    let active = &outcome.active;
-    let recipe = active.recipe.as_deref();
-    let serving = active.mode.zip(recipe);
-    let serving = serving.map(|(mode, recipe)| Serving { mode, recipe });
+    let recipe = outcome.active.recipe.as_deref();
+    let serving = outcome.active.mode.zip(recipe);
     Facts {
         now: observation.now,
         generation: observation.agent.metadata.generation,
@@ -129,7 +126,7 @@ fn common(observation: &Observation<'_>, outcome: &Outcome) -> Facts {
         wanted_workload: None,
         older_routes: Vec::new(),
         routes: Vec::new(),
-        pods: observation.pods.report(serving.as_ref()),
+        pods: observation.pods.report(serving),
         injection: outcome.injection.clone(),
         overlapping: observation.winners.clone(),
         namespace_limits: Vec::new(),
