@@ -7,7 +7,6 @@
 //! matter, since the sidecar sets requests and limits for every resource.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -41,22 +40,9 @@ enum Demand {
 /// What an injected container asks for, by resource: requests and limits at once, which are equal.
 pub type Amounts = BTreeMap<String, String>;
 
-/// A demand that an injected container does not meet, as a sentence without its object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Breach(String);
-
-impl fmt::Display for Breach {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// What an injected container asks for, as its recipe says.
 pub(super) fn amounts(container: &Value) -> Amounts {
-    let limits = container["resources"]["limits"].as_object();
-    let text =
-        |(name, amount): (&String, &Value)| Some((name.clone(), amount.as_str()?.to_owned()));
-    limits.into_iter().flatten().filter_map(text).collect()
+    serde_json::from_value(container["resources"]["limits"].clone()).unwrap_or_default()
 }
 
 /// What a `LimitRange` demands.
@@ -100,34 +86,34 @@ pub fn of_quota(quota: &ResourceQuota) -> Vec<ContainerLimit> {
         return Vec::new();
     }
     let status = quota.status.as_ref();
-    let used = status.and_then(|status| status.used.as_ref());
+    let used = status
+        .and_then(|status| status.used.clone())
+        .unwrap_or_default();
     let limit = |(name, hard): (&String, &Quantity)| ContainerLimit {
         resource: name.clone(),
         demand: Demand::Together {
             hard: hard.0.clone(),
-            used: used
-                .and_then(|used| used.get(name))
-                .map_or_else(|| "0".to_owned(), |used| used.0.clone()),
+            used: used.get(name).map_or("0", |used| &used.0).to_owned(),
         },
     };
     spec.hard.iter().flatten().map(limit).collect()
 }
 
-/// The first demand of an object that a container of these amounts does not meet.
-pub fn breach(limits: &[ContainerLimit], container: &Amounts) -> Option<Breach> {
+/// The first demand of an object that a container of these amounts does not meet, as a sentence without the
+/// object.
+pub fn breach(limits: &[ContainerLimit], container: &Amounts) -> Option<String> {
     limits.iter().find_map(|limit| limit.breach(container))
 }
 
 impl ContainerLimit {
-    fn breach(&self, container: &Amounts) -> Option<Breach> {
+    fn breach(&self, container: &Amounts) -> Option<String> {
         let resource = self.resource.as_str();
-        let counted = ["requests.", "limits."];
-        let plain = counted
-            .iter()
-            .find_map(|prefix| resource.strip_prefix(prefix));
+        let plain = resource
+            .strip_prefix("requests.")
+            .or(resource.strip_prefix("limits."));
         let has = container.get(plain.unwrap_or(resource))?;
         let amount = billionths(has)?;
-        let says = match &self.demand {
+        Some(match &self.demand {
             Demand::ContainerAtLeast(least) if amount < billionths(least)? => {
                 format!(
                     "demands at least {least} {resource} of each container, and the agent has {has}"
@@ -143,8 +129,7 @@ impl ContainerLimit {
                 format!("has {used} of {hard} {resource} in use, and the agent alone needs {has}")
             }
             _ => return None,
-        };
-        Some(Breach(says))
+        })
     }
 }
 
@@ -165,13 +150,13 @@ mod tests {
     fn range(item: Value) -> Option<String> {
         let range = json!({"metadata": {}, "spec": {"limits": [item]}});
         let limits = of_limit_range(&serde_json::from_value(range).unwrap());
-        breach(&limits, &container()).map(|breach| breach.to_string())
+        breach(&limits, &container())
     }
 
     fn quota(spec: Value, used: Value) -> Option<String> {
         let quota = json!({"metadata": {}, "spec": spec, "status": {"used": used}});
         let limits = of_quota(&serde_json::from_value(quota).unwrap());
-        breach(&limits, &container()).map(|breach| breach.to_string())
+        breach(&limits, &container())
     }
 
     #[test]
