@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::environment::Environment;
-use super::ownership::ObjectOwner;
 use crate::inject::Selection;
 use crate::names;
 use crate::quantity::MaxUnready;
@@ -107,15 +106,6 @@ impl ValidAgent {
         names::agent_label(&self.namespace, &self.name)
     }
 
-    /// This object as the owner of others.
-    pub fn owner(&self) -> ObjectOwner {
-        ObjectOwner {
-            uid: self.uid.clone(),
-            name: self.name.clone(),
-            label: self.label(),
-        }
-    }
-
     /// Image of the agent.
     pub fn image<'a>(&'a self, environment: &'a Environment) -> &'a str {
         self.own_image().unwrap_or(&environment.agent_image)
@@ -123,22 +113,19 @@ impl ValidAgent {
 
     /// How many workloads may be restarted at a time; 0 without `workloads.restart: Rolling`.
     pub fn at_a_time(&self) -> usize {
-        let workloads = self.spec.workloads.as_ref();
-        workloads
-            .filter(|workloads| workloads.restart == Restart::Rolling)
-            .map_or(0, |workloads| {
+        match &self.spec.workloads {
+            Some(workloads) if workloads.restart == Restart::Rolling => {
                 workloads.max_concurrent_restarts.unwrap_or(1) as usize
-            })
+            }
+            _ => 0,
+        }
     }
 
     /// The same agent at ports that are 10000 to 50000 higher; `None` if none are free above the present ones.
     pub fn moved(&self) -> Option<Self> {
         let ports = &self.spec.ports;
-        let by = (1..=5).map(|n| n * 10_000).find(|by| {
-            [ports.grpc, ports.http]
-                .iter()
-                .all(|port| port.checked_add(*by).is_some())
-        })?;
+        let room = u16::MAX - ports.grpc.max(ports.http);
+        let by = (1..=5).map(|n| n * 10_000).find(|by| *by <= room)?;
         let mut moved = self.clone();
         moved.spec.ports.grpc += by;
         moved.spec.ports.http += by;
@@ -150,9 +137,6 @@ impl ValidAgent {
 
     /// The image in the spec, which need not be the bundled agent.
     pub fn own_image(&self) -> Option<&str> {
-        self.spec
-            .agent
-            .as_ref()
-            .and_then(|agent| agent.image.as_deref())
+        self.spec.agent.as_ref()?.image.as_deref()
     }
 }

@@ -17,7 +17,7 @@ use super::valid_agent::{AgentConfiguration, OwnPorts, ValidAgent};
 use crate::inject::policy::{self, PolicyInput};
 use crate::inject::{Namespaces, Selection};
 use crate::quantity::{self, MIB, MaxUnready, no_nodes};
-use otelagent_api::{Mode, OnFailure, OtelAgent, OtelAgentSpec, Routing, Switchover};
+use otelagent_api::{Mode, OnFailure, OtelAgent, OtelAgentSpec, Routing};
 
 /// Bytes of configuration that a pod can carry. All annotations together may take 262144, keys included.
 const MAX_CONFIGURATION: usize = 240 << 10;
@@ -44,8 +44,7 @@ pub struct Problem {
 pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAgent, Vec<Problem>> {
     let spec = &agent.spec;
     let namespace = agent.namespace().unwrap_or_default();
-    let mut problems = Vec::new();
-    problems.extend(platform_problems(spec, &namespace, environment));
+    let mut problems = platform_problems(spec, &namespace, environment);
     problems.extend(server_problems(spec, environment));
     problems.extend(secret_problems(spec));
     problems.extend(surge_problems(spec));
@@ -55,11 +54,9 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
     };
     let batch = spec.batch.clone().unwrap_or_default();
     let buffer = spec.buffer.clone().unwrap_or_default();
-    let sdk_flush = spec
-        .workloads
-        .as_ref()
-        .and_then(|w| w.flush_interval.clone());
-    let hold_old = spec.switchover.as_ref().and_then(|s| s.hold_old.clone());
+    let workloads = spec.workloads.clone().unwrap_or_default();
+    let switchover = spec.switchover.clone().unwrap_or_default();
+    let (max_size, disk) = (batch.max_size, buffer.disk.map(|disk| disk.size));
     let mut valid = ValidAgent {
         name: agent.name_any(),
         uid: agent.uid().unwrap_or_default(),
@@ -69,28 +66,33 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
             200,
         ),
         batch_bytes: values
-            .size("spec.batch.maxSize", batch.max_size.as_deref())
+            .size("spec.batch.maxSize", max_size.as_deref())
             .unwrap_or(3 * MIB),
         memory_bytes: values.size("spec.buffer.memory", buffer.memory.as_deref()),
-        disk_bytes: values.size(
-            "spec.buffer.disk.size",
-            buffer.disk.as_ref().map(|disk| disk.size.as_str()),
-        ),
+        disk_bytes: values.size("spec.buffer.disk.size", disk.as_deref()),
         export_timeout: values.duration(
             "spec.export.timeout",
             spec.export.timeout.as_deref(),
             10_000,
         ),
-        sdk_flush: values.duration("spec.workloads.flushInterval", sdk_flush.as_deref(), 500),
-        hold_old: values.duration("spec.switchover.holdOld", hold_old.as_deref(), 60_000),
-        max_unready: values.max_unready(spec.switchover.as_ref()),
+        sdk_flush: values.duration(
+            "spec.workloads.flushInterval",
+            workloads.flush_interval.as_deref(),
+            500,
+        ),
+        hold_old: values.duration(
+            "spec.switchover.holdOld",
+            switchover.hold_old.as_deref(),
+            60_000,
+        ),
+        max_unready: values.max_unready(switchover.max_unready),
         selection: selection(agent),
         own_ports: OwnPorts::DEFAULT,
         namespace,
         spec: spec.clone(),
         configuration: None,
     };
-    let configuration = agent_config::render(&valid, topology(valid.wanted()).placement());
+    let configuration = agent_config::render(&valid, topology(valid.wanted()).placement);
     problems.extend(config_problems(&valid, &configuration.text));
     problems.extend(size_problems(&valid, &configuration, environment));
     valid.configuration = Some(configuration);
@@ -108,44 +110,45 @@ struct Values<'a> {
 
 impl Values<'_> {
     fn duration(&mut self, field: &'static str, text: Option<&str>, default_ms: u64) -> Duration {
-        let default = Duration::from_millis(default_ms);
-        text.map_or(default, |text| {
-            quantity::duration(text).unwrap_or_else(|| {
-                self.malformed(field, text, "a duration such as 200ms, 5s or 1m30s");
-                default
-            })
-        })
+        let expected = "a duration such as 200ms, 5s or 1m30s";
+        let read = self.read(field, text, quantity::duration, expected);
+        read.unwrap_or(Duration::from_millis(default_ms))
     }
 
     fn size(&mut self, field: &'static str, text: Option<&str>) -> Option<u64> {
-        let text = text?;
-        let bytes = quantity::bytes(text);
-        if bytes.is_none() {
-            self.malformed(field, text, "a size such as 64Mi or 1Gi");
-        }
-        bytes
+        self.read(field, text, quantity::bytes, "a size such as 64Mi or 1Gi")
     }
 
-    fn max_unready(&mut self, switchover: Option<&Switchover>) -> MaxUnready {
-        let text = match switchover.and_then(|switchover| switchover.max_unready.as_ref()) {
-            None => return MaxUnready::default(),
-            Some(IntOrString::Int(nodes)) => nodes.to_string(),
-            Some(IntOrString::String(text)) => text.clone(),
-        };
-        MaxUnready::parse(&text).unwrap_or_else(|| {
-            let expected = "a count such as 3, or a percentage such as 5%";
-            self.malformed("spec.switchover.maxUnready", &text, expected);
-            MaxUnready::default()
-        })
-    }
-
-    fn malformed(&mut self, field: &'static str, text: &str, expected: &str) {
-        let message = format!("{field} is `{text}`, which is not valid; use {expected}");
-        self.problems.push(Problem {
-            field,
-            reason: "InvalidValue",
-            message,
+    fn max_unready(&mut self, value: Option<IntOrString>) -> MaxUnready {
+        let text = value.map(|value| match value {
+            IntOrString::Int(nodes) => nodes.to_string(),
+            IntOrString::String(text) => text,
         });
+        let (field, expected) = (
+            "spec.switchover.maxUnready",
+            "a count such as 3, or a percentage such as 5%",
+        );
+        self.read(field, text.as_deref(), MaxUnready::parse, expected)
+            .unwrap_or_default()
+    }
+
+    fn read<T>(
+        &mut self,
+        field: &'static str,
+        text: Option<&str>,
+        read: fn(&str) -> Option<T>,
+        expected: &str,
+    ) -> Option<T> {
+        let text = text?;
+        let value = read(text);
+        if value.is_none() {
+            self.problems.push(Problem {
+                field,
+                reason: "InvalidValue",
+                message: format!("{field} is `{text}`, which is not valid; use {expected}"),
+            });
+        }
+        value
     }
 }
 
@@ -191,12 +194,8 @@ fn platform_problems(
     if environment.is_platform(namespace) {
         return Vec::new();
     }
-    let platform: Vec<&str> = environment
-        .platform_namespaces
-        .iter()
-        .map(String::as_str)
-        .collect();
-    let platform = platform.join(", ");
+    let platform = environment.platform_namespaces.iter().cloned();
+    let platform = platform.collect::<Vec<_>>().join(", ");
     let problem = |field, what: &str, instead: &str| Problem {
         field,
         reason: "NotAPlatformNamespace",
@@ -207,32 +206,27 @@ fn platform_problems(
     };
     let mut problems = Vec::new();
     if spec.mode.on_nodes() {
-        problems.push(problem(
-            "spec.mode",
-            &format!("mode {}", spec.mode),
-            "use mode Sidecar",
-        ));
+        let what = format!("mode {}", spec.mode);
+        problems.push(problem("spec.mode", &what, "use mode Sidecar"));
     }
-    if spec
-        .workloads
-        .as_ref()
-        .is_some_and(|w| w.namespace_selector.is_some())
-    {
-        let instead = "remove it to select pods of this namespace";
-        problems.push(problem(
+    if selects_elsewhere(spec) {
+        let (field, what) = (
             "spec.workloads.namespaceSelector",
             "workloads.namespaceSelector",
-            instead,
-        ));
+        );
+        let instead = "remove it to select pods of this namespace";
+        problems.push(problem(field, what, instead));
     }
     if spec.agent.as_ref().is_some_and(|a| a.image.is_some()) {
-        problems.push(problem(
-            "spec.agent.image",
-            "agent.image",
-            "remove it to use the bundled agent",
-        ));
+        let instead = "remove it to use the bundled agent";
+        problems.push(problem("spec.agent.image", "agent.image", instead));
     }
     problems
+}
+
+fn selects_elsewhere(spec: &OtelAgentSpec) -> bool {
+    let workloads = spec.workloads.as_ref();
+    workloads.is_some_and(|workloads| workloads.namespace_selector.is_some())
 }
 
 fn server_problems(spec: &OtelAgentSpec, environment: &Environment) -> Option<Problem> {
@@ -251,19 +245,11 @@ fn server_problems(spec: &OtelAgentSpec, environment: &Environment) -> Option<Pr
 /// The kubelet mounts Secrets and `ConfigMap`s from the namespace of the pod that runs the agent; in mode
 /// Sidecar that is the application's.
 fn secret_problems(spec: &OtelAgentSpec) -> Option<Problem> {
-    let elsewhere = spec
-        .workloads
-        .as_ref()
-        .is_some_and(|w| w.namespace_selector.is_some());
-    let headers = spec
-        .export
-        .headers
-        .iter()
-        .any(|h| h.secret_key_ref.is_some());
+    let mut headers = spec.export.headers.iter();
     let tls = spec.export.tls.as_ref();
-    let mounted = headers
+    let mounted = headers.any(|header| header.secret_key_ref.is_some())
         || tls.is_some_and(|t| t.ca_config_map.is_some() || t.client_certificate_secret.is_some());
-    (spec.mode == Mode::Sidecar && elsewhere && mounted).then(|| Problem {
+    (spec.mode == Mode::Sidecar && selects_elsewhere(spec) && mounted).then(|| Problem {
         field: "spec.export",
         reason: "SecretOutOfReach",
         message: "spec.export refers to Secrets or ConfigMaps of this namespace, and sidecars in other namespaces cannot mount \
@@ -276,11 +262,9 @@ fn secret_problems(spec: &OtelAgentSpec) -> Option<Problem> {
 fn surge_problems(spec: &OtelAgentSpec) -> Option<Problem> {
     let agent = spec.agent.as_ref().filter(|agent| agent.image.is_some())?;
     let strategy = agent.update_strategy.as_ref()?;
-    let surges = strategy
-        .max_surge
-        .as_ref()
-        .is_some_and(|surge| !no_nodes(surge))
-        || strategy.max_unavailable.as_ref().is_some_and(no_nodes);
+    let (surge, unavailable) = (&strategy.max_surge, &strategy.max_unavailable);
+    let surges = surge.as_ref().is_some_and(|surge| !no_nodes(surge))
+        || unavailable.as_ref().is_some_and(no_nodes);
     (spec.mode == Mode::HostNetwork && surges).then(|| Problem {
         field: "spec.agent.updateStrategy",
         reason: "SurgeNotPossible",
@@ -318,7 +302,7 @@ fn size_problems(
         namespace: agent.namespace.clone(),
         name: agent.name.clone(),
         uid: agent.uid.clone(),
-        recipe: topology(agent.wanted()).recipe(&input),
+        recipe: (topology(agent.wanted()).recipe)(&input),
         selection,
         exclusions: Vec::new(),
         excluded_namespaces: environment.excluded_namespaces().map(Into::into).collect(),
@@ -335,17 +319,11 @@ fn config_problems(agent: &ValidAgent, configuration: &str) -> Vec<Problem> {
     if agent.own_image().is_some() {
         return Vec::new();
     }
-    let Err(found) = otelagent_agent::config::check(configuration) else {
-        return Vec::new();
+    let found = otelagent_agent::config::check(configuration).err();
+    let problem = |problem| Problem {
+        field: "spec.config",
+        reason: "ConfigurationRefused",
+        message: format!("the agent would refuse its configuration; change spec.config: {problem}"),
     };
-    found
-        .iter()
-        .map(|problem| Problem {
-            field: "spec.config",
-            reason: "ConfigurationRefused",
-            message: format!(
-                "the agent would refuse its configuration; change spec.config: {problem}"
-            ),
-        })
-        .collect()
+    found.into_iter().flatten().map(problem).collect()
 }

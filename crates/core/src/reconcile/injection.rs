@@ -18,7 +18,7 @@ use crate::inject::kinds::{
     ADMISSION_KINDS, BINDING, POLICY, WARNING, WARNING_BINDING, WEBHOOK_CONFIGURATION,
 };
 use crate::inject::policy::{self, PolicyError, PolicyInput, Rendered};
-use crate::inject::{Recipe, canary};
+use crate::inject::{Recipe, Selection, canary};
 use crate::names;
 use crate::status::InjectionState;
 use crate::switching::remaining;
@@ -93,27 +93,29 @@ pub(super) fn activate(
     subject: &Subject<'_>,
     engines: &Engines<'_>,
     recipe: Option<&Recipe>,
+    selection: &Selection,
 ) -> Result<Injection, PolicyError> {
-    let Some(input) = recipe.map(|recipe| input(observation, subject, recipe)) else {
+    let Some(recipe) = recipe else {
         return Ok(Injection::only(InjectionState::WaitingForAgents));
     };
-    let (engine, recipe, input) = match (engines, recipe, input) {
-        (Ok(engine), Some(recipe), Some(input)) => (engine, recipe, input),
-        (Err((reason, message)), ..) => {
+    let engine = match engines {
+        Ok(engine) => engine,
+        Err((reason, message)) => {
             return Ok(Injection::only(InjectionState::Failed {
                 reason,
                 message: message.clone(),
             }));
         }
-        _ => return Ok(withdraw(observation)),
     };
-    let rendered = engine.render(&input)?;
+    let rendered = engine.render(&input(observation, subject, recipe, selection))?;
     let moves = observation.active.policy.as_ref() != Some(&rendered.name);
-    let mut steps = Vec::new();
+    let mut injection = Injection::only(InjectionState::Unknown);
+    let steps = &mut injection.steps;
     if let Some(policy) = &rendered.policy {
         steps.extend(write(observation, POLICY, policy).map(Step::WritePolicy));
     }
-    let kind = binding_kind(engine.engine());
+    let engine = engine.engine();
+    let kind = binding_kind(engine);
     if moves {
         steps.push(Step::Verify(Box::new(Verification {
             canary: intent(observation, kind, rendered.canary.clone()),
@@ -121,87 +123,66 @@ pub(super) fn activate(
             recipe: recipe.clone(),
         })));
     }
-    steps.extend(activation(
-        observation,
-        subject,
-        kind,
-        &rendered,
-        recipe,
-        moves,
-    ));
-    steps.push(confirmation(
-        observation,
-        engine.engine(),
-        &rendered,
-        recipe,
-    ));
-    let (retire, requeue_after) = if moves {
-        (None, None)
-    } else {
-        retirement(observation, engine.engine(), &rendered, recipe)
-    };
-    steps.extend(retire);
-    Ok(Injection {
-        state: InjectionState::Unknown,
-        steps,
-        requeue_after,
-    })
+    let activation = activation(observation, subject, kind, &rendered, recipe, moves);
+    steps.extend(activation);
+    steps.push(confirmation(observation, engine, &rendered, recipe));
+    if !moves {
+        let (retire, wait) = retirement(observation, engine, &rendered, recipe);
+        steps.extend(retire);
+        injection.requeue_after = wait;
+    }
+    Ok(injection)
 }
 
 /// Takes injection away where no workloads are selected.
 pub(super) fn withdraw(observation: &Observation<'_>) -> Injection {
-    let owned = ADMISSION_KINDS
-        .iter()
-        .flat_map(|kind| observation.owned(kind));
-    let objects: Vec<_> = owned.cloned().collect();
-    Injection {
-        steps: (!objects.is_empty())
-            .then_some(Step::Withdraw(objects))
-            .into_iter()
-            .collect(),
-        ..Injection::only(InjectionState::NotWanted)
+    let mut injection = Injection::only(InjectionState::NotWanted);
+    let owned = ADMISSION_KINDS.map(|kind| observation.owned(kind));
+    let objects: Vec<_> = owned.into_iter().flatten().cloned().collect();
+    if !objects.is_empty() {
+        injection.steps.push(Step::Withdraw(objects));
     }
+    injection
 }
 
 /// Asks whether the last good recipe is still injected, for an object whose present spec is refused.
 pub(super) fn confirm_last_good(observation: &Observation<'_>) -> Injection {
     let active = &observation.active;
-    let label = observation.label();
-    match (&active.policy, &active.recipe) {
-        (Some(_), recipe) => Injection {
-            steps: vec![Step::Confirm(Confirmation {
-                probe: canary::in_force_pod(&label),
-                expected: Expectation::Hash(recipe.clone().unwrap_or_default()),
-            })],
-            ..Injection::only(InjectionState::Unknown)
-        },
-        (None, _) if observation.last_mode().is_some() => {
-            Injection::only(InjectionState::NotWanted)
-        }
-        (None, _) => Injection::only(InjectionState::WaitingForAgents),
+    if active.policy.is_some() {
+        let mut injection = Injection::only(InjectionState::Unknown);
+        injection.steps.push(Step::Confirm(Confirmation {
+            probe: canary::in_force_pod(&observation.label()),
+            expected: Expectation::Hash(active.recipe.clone().unwrap_or_default()),
+        }));
+        return injection;
     }
+    Injection::only(match observation.last_mode() {
+        Some(_) => InjectionState::NotWanted,
+        None => InjectionState::WaitingForAgents,
+    })
 }
 
 fn input(
     observation: &Observation<'_>,
     subject: &Subject<'_>,
     recipe: &Recipe,
-) -> Option<PolicyInput> {
+    selection: &Selection,
+) -> PolicyInput {
     let valid = subject.valid;
     let workloads = valid.spec.workloads.clone().unwrap_or_default();
     let excluded = subject.environment.excluded_namespaces();
-    Some(PolicyInput {
+    PolicyInput {
         namespace: valid.namespace.clone(),
         name: valid.name.clone(),
         uid: valid.uid.clone(),
         recipe: recipe.clone(),
-        selection: valid.selection.clone()?,
+        selection: selection.clone(),
         exclusions: observation.exclusions.clone(),
         excluded_namespaces: excluded.map(Into::into).collect(),
         canary_namespace: subject.canary_namespace.into(),
         on_failure: workloads.on_injection_failure,
         owner_reference: subject.installation.cloned(),
-    })
+    }
 }
 
 /// The intent of a cluster-scoped object.
@@ -306,24 +287,21 @@ fn retirement(
     recipe: &Recipe,
 ) -> (Option<Step>, Option<Duration>) {
     let active = &observation.active;
-    let bindings: Vec<_> = observation
-        .owned(binding_kind(other(engine)))
-        .cloned()
-        .collect();
-    let policies = observation
-        .owned(POLICY)
-        .filter(|policy| Some(&policy.name) != active.policy.as_ref());
-    let alone = (!bindings.is_empty())
+    let bindings = observation.owned(binding_kind(other(engine))).cloned();
+    let mut objects: Vec<_> = bindings.collect();
+    let alone = (!objects.is_empty())
         .then(|| (canary::engine_pod(&rendered.hash), Box::new(recipe.clone())));
-    let objects: Vec<_> = bindings.iter().chain(policies).cloned().collect();
+    let policies = observation.owned(POLICY);
+    let unbound = policies.filter(|policy| Some(&policy.name) != active.policy.as_ref());
+    objects.extend(unbound.cloned());
     if objects.is_empty() {
         return (None, None);
     }
     let wait = active.bound_at.map_or(Some(KEEP_OLD), |at| {
         remaining(at, observation.now, KEEP_OLD)
     });
-    match wait {
-        Some(wait) => (None, Some(wait)),
-        None => (Some(Step::Retire(Retirement { objects, alone })), None),
-    }
+    let retire = wait
+        .is_none()
+        .then_some(Step::Retire(Retirement { objects, alone }));
+    (retire, wait)
 }

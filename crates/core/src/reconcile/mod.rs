@@ -23,4 +23,4 @@ pub use injection::{Engines, PolicyEngine, Render, binding_kind, other};
 pub use observation::{Observation, ObservedWorkload, Subject};
 pub use outcome::{Outcome, facts, refused};
 pub use plan::{Plan, modes, plan, plan_refused};
-pub use step::{AdmissionObject, Correction, Intent, Precondition, Step, StepKind};
+pub use step::{AdmissionObject, Correction, Intent, Precondition, Step};

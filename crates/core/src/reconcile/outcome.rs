@@ -33,15 +33,16 @@ pub struct Outcome {
 impl Outcome {
     /// Before any step is executed.
     pub fn before(observation: &Observation<'_>, plan: &Plan) -> Self {
-        let mut outcome = Self {
+        let is_withdrawn = plan.injection == InjectionState::NotWanted && plan.switch.is_some();
+        Self {
             injection: plan.injection.clone(),
-            active: observation.active.clone(),
+            active: if is_withdrawn {
+                Active::default()
+            } else {
+                observation.active.clone()
+            },
             requeue_after: plan.requeue_after,
-        };
-        if plan.injection == InjectionState::NotWanted && plan.switch.is_some() {
-            outcome.active = Active::default();
         }
-        outcome
     }
 
     /// Asks for another reconcile within this time.
@@ -188,12 +189,9 @@ fn upgrade(
     let version = &subject.environment.operator_version;
     let before = |mode: &Mode| {
         let found = observation.workloads.get(mode)?;
-        let before = found
-            .written_by
-            .as_ref()
-            .filter(|before| *before != version)?;
+        let before = found.written_by.clone()?;
         let differs = found.workload.template != desired.template(*mode);
-        differs.then(|| (before.clone(), *mode))
+        (differs && before != *version).then_some((before, *mode))
     };
     let kept = plan.switch.as_ref()?.keep.keys();
     let found: Vec<(String, Mode)> = kept.filter_map(before).collect();

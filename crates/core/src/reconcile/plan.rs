@@ -63,26 +63,25 @@ pub fn plan(
     let mut switch = switching::plan(&situation);
     let mut steps = writes(observation, subject, desired, &switch);
     let recipe = switch.serving.and_then(|mode| desired.recipe(mode));
-    let injection = if subject.valid.selection.is_none() {
-        injection::withdraw(observation)
-    } else {
-        injection::activate(observation, subject, engines, recipe)?
+    let injection = match &subject.valid.selection {
+        None => injection::withdraw(observation),
+        Some(selection) => injection::activate(observation, subject, engines, recipe, selection)?,
     };
     let cuts_over = switch.serving != situation.serving;
     steps.extend(switch.serving.filter(|_| cuts_over).map(Step::CutOver));
     steps.extend(injection.steps);
     steps.extend(removals(observation, desired, &switch));
     let unconfirmed = observation.unconfirmed.contains(&subject.valid.wanted());
-    let requeue_after = [switch.requeue_after.take(), injection.requeue_after]
-        .into_iter()
-        .chain([unconfirmed.then_some(SOON)])
-        .flatten()
-        .min();
+    let waits = [
+        switch.requeue_after.take(),
+        injection.requeue_after,
+        unconfirmed.then_some(SOON),
+    ];
     Ok(Plan {
         switch: Some(switch),
         steps,
         injection: injection.state,
-        requeue_after,
+        requeue_after: waits.into_iter().flatten().min(),
     })
 }
 
@@ -113,8 +112,10 @@ pub(super) fn workload_state(
         return Some(WorkloadState::pending("it does not exist yet"));
     };
     let template = desired.template(mode);
-    let state = &found.workload;
-    Some(state.state(&observation.nodes, template, valid.max_unready))
+    let state = found
+        .workload
+        .state(&observation.nodes, template, valid.max_unready);
+    Some(state)
 }
 
 /// Only what may be so counts: who owns an object may have written its status too.
@@ -173,7 +174,7 @@ fn writes(
     desired: &Desired,
     switch: &switching::Plan,
 ) -> Vec<Step> {
-    let owner = subject.valid.owner();
+    let owner = observation.owner();
     let mut steps = Vec::new();
     for (mode, unused_since) in &switch.keep {
         for object in desired.objects(*mode) {
@@ -216,15 +217,18 @@ fn removals(
     switch: &switching::Plan,
 ) -> Vec<Step> {
     let removal = |mode: &Mode| {
-        let objects = desired.objects(*mode).iter().rev();
+        let mode = *mode;
         let found = |object: &Object| {
-            let live = live(observation, *mode, object)?;
+            let live = live(observation, mode, object)?;
             Some((object.kind(), live.clone()))
         };
-        Step::Remove(Removal {
-            mode: *mode,
-            objects: objects.filter_map(found).collect(),
-        })
+        let objects = desired
+            .objects(mode)
+            .iter()
+            .rev()
+            .filter_map(found)
+            .collect();
+        Step::Remove(Removal { mode, objects })
     };
     switch.remove.iter().map(removal).collect()
 }

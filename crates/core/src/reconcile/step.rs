@@ -103,41 +103,6 @@ pub enum Step {
     Remove(Removal),
 }
 
-/// A kind of [`Step`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "as the variants of Step")]
-pub enum StepKind {
-    Apply,
-    CutOver,
-    WritePolicy,
-    Verify,
-    Activate,
-    Confirm,
-    Retire,
-    Withdraw,
-    Remove,
-}
-
-impl StepKind {
-    /// All kinds, in the order of a plan.
-    pub const ALL: [Self; 9] = [
-        Self::Apply,
-        Self::CutOver,
-        Self::WritePolicy,
-        Self::Verify,
-        Self::Activate,
-        Self::Confirm,
-        Self::Retire,
-        Self::Withdraw,
-        Self::Remove,
-    ];
-
-    /// Whether a step of this kind changes anything that is stored.
-    pub fn writes(self) -> bool {
-        !matches!(self, Self::CutOver | Self::Confirm)
-    }
-}
-
 /// See [`Step::Verify`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verification {
@@ -224,21 +189,6 @@ pub struct Removal {
 pub const KEEP_OLD: Duration = Duration::from_secs(30);
 
 impl Step {
-    /// Its kind.
-    pub fn kind(&self) -> StepKind {
-        match self {
-            Self::Apply(_) => StepKind::Apply,
-            Self::CutOver(_) => StepKind::CutOver,
-            Self::WritePolicy(_) => StepKind::WritePolicy,
-            Self::Verify(_) => StepKind::Verify,
-            Self::Activate(_) => StepKind::Activate,
-            Self::Confirm(_) => StepKind::Confirm,
-            Self::Retire(_) => StepKind::Retire,
-            Self::Withdraw(_) => StepKind::Withdraw,
-            Self::Remove(_) => StepKind::Remove,
-        }
-    }
-
     /// What the API server must confirm before any step of the plan is executed.
     pub fn preconditions(&self) -> Vec<Precondition> {
         use Precondition::{ActiveUnchanged, SpecUnchanged, Unused, WorkloadReady};
