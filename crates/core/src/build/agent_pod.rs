@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, DownwardAPIVolumeFile,
-    DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath,
+    DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, HTTPGetAction, KeyToPath,
     ObjectFieldSelector, PodSecurityContext, Probe, ResourceRequirements, SeccompProfile,
     SecretVolumeSource, SecurityContext, Volume, VolumeMount,
 };
@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::agent_config::{self, DIRECTORY, FILE, MOUNTS, QUEUE};
 use super::environment::Environment;
 use super::valid_agent::{AgentConfiguration, DiskQueues, Placement, ValidAgent};
+use crate::inject::environment::{HOST_IP, NODE_NAME, POD_NAME, POD_UID, field};
 use crate::names;
 use crate::quantity::{self, MIB};
 use otelagent_api::{Amounts, Header, PullPolicy};
@@ -50,10 +51,10 @@ pub(super) fn container(input: &RenderInput<'_>) -> Container {
         mounts.push(mount(QUEUE_VOLUME, QUEUE, false));
     }
     let env = vec![
-        field("OTELAGENT_NODE_NAME", "spec.nodeName"),
-        field("OTELAGENT_HOST_IP", "status.hostIP"),
-        field("OTELAGENT_POD_NAME", "metadata.name"),
-        field("OTELAGENT_POD_UID", "metadata.uid"),
+        field(NODE_NAME, "spec.nodeName"),
+        field(HOST_IP, "status.hostIP"),
+        field(POD_NAME, "metadata.name"),
+        field(POD_UID, "metadata.uid"),
     ];
     Container {
         name: names::CONTAINER.into(),
@@ -162,20 +163,6 @@ pub(super) fn variable(name: &str, value: &str) -> EnvVar {
     EnvVar {
         name: name.into(),
         value: Some(value.into()),
-        ..EnvVar::default()
-    }
-}
-
-fn field(name: &str, path: &str) -> EnvVar {
-    EnvVar {
-        name: name.into(),
-        value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector {
-                api_version: Some("v1".into()),
-                field_path: path.into(),
-            }),
-            ..EnvVarSource::default()
-        }),
         ..EnvVar::default()
     }
 }
@@ -293,22 +280,23 @@ fn restricted() -> SecurityContext {
             drop: Some(vec!["ALL".into()]),
             add: None,
         }),
-        seccomp_profile: Some(SeccompProfile {
-            type_: "RuntimeDefault".into(),
-            localhost_profile: None,
-        }),
+        seccomp_profile: runtime_default(),
         ..SecurityContext::default()
     }
+}
+
+fn runtime_default() -> Option<SeccompProfile> {
+    Some(SeccompProfile {
+        type_: "RuntimeDefault".into(),
+        localhost_profile: None,
+    })
 }
 
 /// Pod-level counterpart of the container's restrictions, for agent pods of their own.
 pub(super) fn pod_security() -> PodSecurityContext {
     PodSecurityContext {
         run_as_non_root: Some(true),
-        seccomp_profile: Some(SeccompProfile {
-            type_: "RuntimeDefault".into(),
-            localhost_profile: None,
-        }),
+        seccomp_profile: runtime_default(),
         ..PodSecurityContext::default()
     }
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::environment::Environment;
-use crate::inject::Selection;
+use crate::inject::policy::PolicyInput;
+use crate::inject::{Recipe, Selection};
 use crate::names;
 use crate::quantity::MaxUnready;
 use otelagent_api::{Mode, OtelAgentSpec, Restart};
@@ -104,6 +105,29 @@ impl ValidAgent {
     /// Value of the labels that name this object.
     pub fn label(&self) -> String {
         names::agent_label(&self.namespace, &self.name)
+    }
+
+    /// What the policies are made from that inject a recipe into pods of `selection`, as if this were the only
+    /// `OtelAgent`; where they are verified and who owns them is still to be said.
+    pub(crate) fn policy_input(
+        &self,
+        environment: &Environment,
+        recipe: Recipe,
+        selection: &Selection,
+    ) -> PolicyInput {
+        let workloads = self.spec.workloads.clone().unwrap_or_default();
+        PolicyInput {
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+            recipe,
+            selection: selection.clone(),
+            exclusions: Vec::new(),
+            excluded_namespaces: environment.excluded_namespaces().map(Into::into).collect(),
+            canary_namespace: String::new(),
+            on_failure: workloads.on_injection_failure,
+            owner_reference: None,
+        }
     }
 
     /// Image of the agent.

@@ -14,10 +14,10 @@ use super::agent_pod::RenderInput;
 use super::environment::Environment;
 use super::modes::topology;
 use super::valid_agent::{AgentConfiguration, OwnPorts, ValidAgent};
-use crate::inject::policy::{self, PolicyInput};
+use crate::inject::policy;
 use crate::inject::{Namespaces, Selection};
 use crate::quantity::{self, MIB, MaxUnready, no_nodes};
-use otelagent_api::{Mode, OnFailure, OtelAgent, OtelAgentSpec, Routing};
+use otelagent_api::{Mode, OtelAgent, OtelAgentSpec, Routing};
 
 /// Bytes of configuration that a pod can carry. All annotations together may take 262144, keys included.
 const MAX_CONFIGURATION: usize = 240 << 10;
@@ -29,8 +29,6 @@ pub const MAX_PER_NAMESPACE: usize = 20;
 /// One thing that is wrong with a spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The field, such as `spec.agent.image`.
-    pub field: &'static str,
     /// A stable word for conditions and events.
     pub reason: &'static str,
     /// What is wrong and what to write instead.
@@ -124,12 +122,10 @@ impl Values<'_> {
             IntOrString::Int(nodes) => nodes.to_string(),
             IntOrString::String(text) => text,
         });
-        let (field, expected) = (
-            "spec.switchover.maxUnready",
-            "a count such as 3, or a percentage such as 5%",
-        );
-        self.read(field, text.as_deref(), MaxUnready::parse, expected)
-            .unwrap_or_default()
+        let field = "spec.switchover.maxUnready";
+        let expected = "a count such as 3, or a percentage such as 5%";
+        let read = self.read(field, text.as_deref(), MaxUnready::parse, expected);
+        read.unwrap_or_default()
     }
 
     fn read<T>(
@@ -143,7 +139,6 @@ impl Values<'_> {
         let value = read(text);
         if value.is_none() {
             self.problems.push(Problem {
-                field,
                 reason: "InvalidValue",
                 message: format!("{field} is `{text}`, which is not valid; use {expected}"),
             });
@@ -170,7 +165,6 @@ pub fn over_quota(agent: &OtelAgent, environment: &Environment, older: usize) ->
     let namespace = agent.namespace().unwrap_or_default();
     let is_over_quota = !environment.is_platform(&namespace) && older >= MAX_PER_NAMESPACE;
     is_over_quota.then(|| Problem {
-        field: "metadata.namespace",
         reason: "TooManyInNamespace",
         message: format!(
             "namespace `{namespace}` has more than {MAX_PER_NAMESPACE} OtelAgents, and only the oldest \
@@ -196,8 +190,7 @@ fn platform_problems(
     }
     let platform = environment.platform_namespaces.iter().cloned();
     let platform = platform.collect::<Vec<_>>().join(", ");
-    let problem = |field, what: &str, instead: &str| Problem {
-        field,
+    let problem = |what: &str, instead: &str| Problem {
         reason: "NotAPlatformNamespace",
         message: format!(
             "{what} is only for OtelAgents in platform namespaces ({platform}), and `{namespace}` is not one; {instead}, \
@@ -207,19 +200,15 @@ fn platform_problems(
     let mut problems = Vec::new();
     if spec.mode.on_nodes() {
         let what = format!("mode {}", spec.mode);
-        problems.push(problem("spec.mode", &what, "use mode Sidecar"));
+        problems.push(problem(&what, "use mode Sidecar"));
     }
     if selects_elsewhere(spec) {
-        let (field, what) = (
-            "spec.workloads.namespaceSelector",
-            "workloads.namespaceSelector",
-        );
         let instead = "remove it to select pods of this namespace";
-        problems.push(problem(field, what, instead));
+        problems.push(problem("workloads.namespaceSelector", instead));
     }
     if spec.agent.as_ref().is_some_and(|a| a.image.is_some()) {
         let instead = "remove it to use the bundled agent";
-        problems.push(problem("spec.agent.image", "agent.image", instead));
+        problems.push(problem("agent.image", instead));
     }
     problems
 }
@@ -232,7 +221,6 @@ fn selects_elsewhere(spec: &OtelAgentSpec) -> bool {
 fn server_problems(spec: &OtelAgentSpec, environment: &Environment) -> Option<Problem> {
     let prefer = spec.mode == Mode::NodeLocal && spec.node_local.routing == Routing::Prefer;
     (prefer && !environment.server.is_at_least(34)).then(|| Problem {
-        field: "spec.nodeLocal.routing",
         reason: "ServerTooOld",
         message: format!(
             "nodeLocal.routing Prefer needs Kubernetes 1.34 or newer (trafficDistribution PreferSameNode), and this API \
@@ -250,7 +238,6 @@ fn secret_problems(spec: &OtelAgentSpec) -> Option<Problem> {
     let mounted = headers.any(|header| header.secret_key_ref.is_some())
         || tls.is_some_and(|t| t.ca_config_map.is_some() || t.client_certificate_secret.is_some());
     (spec.mode == Mode::Sidecar && selects_elsewhere(spec) && mounted).then(|| Problem {
-        field: "spec.export",
         reason: "SecretOutOfReach",
         message: "spec.export refers to Secrets or ConfigMaps of this namespace, and sidecars in other namespaces cannot mount \
                   them; use mode NodeLocal, or create an OtelAgent in each application namespace"
@@ -266,7 +253,6 @@ fn surge_problems(spec: &OtelAgentSpec) -> Option<Problem> {
     let surges = surge.as_ref().is_some_and(|surge| !no_nodes(surge))
         || unavailable.as_ref().is_some_and(no_nodes);
     (spec.mode == Mode::HostNetwork && surges).then(|| Problem {
-        field: "spec.agent.updateStrategy",
         reason: "SurgeNotPossible",
         message: "spec.agent.updateStrategy asks for a surge, but in mode HostNetwork only the bundled agent can share the \
                   node's port with its successor; set maxUnavailable above zero, or remove agent.image"
@@ -281,7 +267,6 @@ fn size_problems(
     environment: &Environment,
 ) -> Option<Problem> {
     let too_large = |message: String| Problem {
-        field: "spec.config",
         reason: "TooLarge",
         message,
     };
@@ -292,24 +277,14 @@ fn size_problems(
              spec.config"
         )));
     }
-    let selection = agent.selection.clone()?;
+    let selection = agent.selection.as_ref()?;
     let input = RenderInput {
         agent,
         environment,
         configuration,
     };
-    let policies = policy::render(&PolicyInput {
-        namespace: agent.namespace.clone(),
-        name: agent.name.clone(),
-        uid: agent.uid.clone(),
-        recipe: (topology(agent.wanted()).recipe)(&input),
-        selection,
-        exclusions: Vec::new(),
-        excluded_namespaces: environment.excluded_namespaces().map(Into::into).collect(),
-        canary_namespace: String::new(),
-        on_failure: OnFailure::default(),
-        owner_reference: None,
-    });
+    let recipe = (topology(agent.wanted()).recipe)(&input);
+    let policies = policy::render(&agent.policy_input(environment, recipe, selection));
     policies.err().map(|error| too_large(error.to_string()))
 }
 
@@ -321,7 +296,6 @@ fn config_problems(agent: &ValidAgent, configuration: &str) -> Vec<Problem> {
     }
     let found = otelagent_agent::config::check(configuration).err();
     let problem = |problem| Problem {
-        field: "spec.config",
         reason: "ConfigurationRefused",
         message: format!("the agent would refuse its configuration; change spec.config: {problem}"),
     };

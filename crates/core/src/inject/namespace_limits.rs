@@ -174,26 +174,20 @@ mod tests {
 
     #[test]
     fn pod_limit_counts_the_agents_own_part_only() {
-        assert_eq!(
-            range(json!({"type": "Pod", "max": {"cpu": "60m"}, "min": {"cpu": "1"}})),
-            None
-        );
+        let fits = json!({"type": "Pod", "max": {"cpu": "60m"}, "min": {"cpu": "1"}});
+        assert_eq!(range(fits), None);
+        let found = range(json!({"type": "Pod", "max": {"cpu": "40m"}}));
         let expected = "allows each pod at most 40m cpu, and the agent alone has 50m";
-        assert_eq!(
-            range(json!({"type": "Pod", "max": {"cpu": "40m"}})).as_deref(),
-            Some(expected)
-        );
+        assert_eq!(found.as_deref(), Some(expected));
     }
 
     #[test]
     fn quota_is_breached_when_the_agent_does_not_fit() {
         let spec = json!({"hard": {"requests.cpu": "1", "pods": "10"}});
         assert_eq!(quota(spec.clone(), json!({"requests.cpu": "950m"})), None);
+        let full = quota(spec, json!({"requests.cpu": "951m"}));
         let expected = "has 951m of 1 requests.cpu in use, and the agent alone needs 50m";
-        assert_eq!(
-            quota(spec, json!({"requests.cpu": "951m"})).as_deref(),
-            Some(expected)
-        );
+        assert_eq!(full.as_deref(), Some(expected));
         let never = quota(json!({"hard": {"limits.memory": "1Mi"}}), json!({}));
         let expected = "has 0 of 1Mi limits.memory in use, and the agent alone needs 64Mi";
         assert_eq!(never.as_deref(), Some(expected));
@@ -201,23 +195,14 @@ mod tests {
 
     #[test]
     fn quota_for_some_pods_only_is_ignored() {
-        let hard = json!({"cpu": "1m"});
-        assert_eq!(
-            quota(json!({"hard": hard, "scopes": ["BestEffort"]}), json!({})),
-            None
-        );
+        let scoped = |key: &str, scopes: Value| {
+            let spec = json!({"hard": {"cpu": "1m"}, key: scopes});
+            quota(spec, json!({}))
+        };
+        assert_eq!(scoped("scopes", json!(["BestEffort"])), None);
         let expression = json!({"scopeName": "PriorityClass", "operator": "In", "values": ["low"]});
         let selector = json!({"matchExpressions": [expression]});
-        assert_eq!(
-            quota(json!({"hard": hard, "scopeSelector": selector}), json!({})),
-            None
-        );
-        assert!(
-            quota(
-                json!({"hard": hard, "scopes": ["NotBestEffort"]}),
-                json!({})
-            )
-            .is_some()
-        );
+        assert_eq!(scoped("scopeSelector", selector), None);
+        assert!(scoped("scopes", json!(["NotBestEffort"])).is_some());
     }
 }

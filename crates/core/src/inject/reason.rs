@@ -28,34 +28,21 @@ const MAX_ANNOTATIONS: usize = 256 * 1024;
 /// Why a pod is admitted as it is. [`fmt::Display`] is a sentence; what differs from pod to pod in it is here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "as their sentences say")]
 pub enum Reason {
-    /// Its label says so.
     OptedOut,
-    /// It only shows a static pod of a node.
     MirrorPod,
-    /// Another `OtelAgent`, whose label it carries, was first.
     AlreadyInjectedByAnother(String),
-    /// It is a copy of a pod that was injected with another recipe.
     InjectedEarlier,
-    /// The agent runs on Linux only.
     Windows,
-    /// The OpenTelemetry operator is asked for a collector in it, which takes what the application sends.
     CollectorAsked,
-    /// A sidecar on the host network would take the node's ports.
     HostNetwork,
-    /// The name of the agent's Service means nothing to it.
     NoClusterDns,
-    /// The name of what the sidecar would send to means nothing to it.
     NoUpstreamDns,
-    /// A sidecar may not fit in resources set for the pod as a whole.
     PodLevelResources,
-    /// A container has the agent's name.
     NameTaken(String),
-    /// A volume has this name, which one of the agent's has.
     VolumeTaken(String),
-    /// Containers declare this one of the agent's ports, and one of those it could take instead.
     PortTaken(String),
-    /// The agent's configuration does not fit any more.
     AnnotationsTooLarge,
 }
 

@@ -107,7 +107,13 @@ pub(super) fn activate(
             }));
         }
     };
-    let rendered = engine.render(&input(observation, subject, recipe, selection))?;
+    let valid = subject.valid;
+    let rendered = engine.render(&PolicyInput {
+        exclusions: observation.exclusions.clone(),
+        canary_namespace: subject.canary_namespace.into(),
+        owner_reference: subject.installation.cloned(),
+        ..valid.policy_input(subject.environment, recipe.clone(), selection)
+    })?;
     let moves = observation.active.policy.as_ref() != Some(&rendered.name);
     let mut injection = Injection::only(InjectionState::Unknown);
     let steps = &mut injection.steps;
@@ -160,29 +166,6 @@ pub(super) fn confirm_last_good(observation: &Observation<'_>) -> Injection {
         Some(_) => InjectionState::NotWanted,
         None => InjectionState::WaitingForAgents,
     })
-}
-
-fn input(
-    observation: &Observation<'_>,
-    subject: &Subject<'_>,
-    recipe: &Recipe,
-    selection: &Selection,
-) -> PolicyInput {
-    let valid = subject.valid;
-    let workloads = valid.spec.workloads.clone().unwrap_or_default();
-    let excluded = subject.environment.excluded_namespaces();
-    PolicyInput {
-        namespace: valid.namespace.clone(),
-        name: valid.name.clone(),
-        uid: valid.uid.clone(),
-        recipe: recipe.clone(),
-        selection: selection.clone(),
-        exclusions: observation.exclusions.clone(),
-        excluded_namespaces: excluded.map(Into::into).collect(),
-        canary_namespace: subject.canary_namespace.into(),
-        on_failure: workloads.on_injection_failure,
-        owner_reference: subject.installation.cloned(),
-    }
 }
 
 /// The intent of a cluster-scoped object.

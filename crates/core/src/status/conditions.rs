@@ -110,11 +110,7 @@ fn agents(facts: &Facts) -> AgentCounts {
         (None, None) => &facts.wanted_workload,
         (serving, _) => serving,
     };
-    let counts = workload.as_ref().map(|workload| AgentCounts {
-        desired: workload.desired,
-        ready: workload.ready,
-        updated: workload.updated,
-    });
+    let counts = workload.as_ref().map(|workload| workload.counts.clone());
     counts.unwrap_or_default()
 }
 
@@ -191,19 +187,13 @@ mod tests {
     use otelagent_api::Mode;
 
     fn facts(second: i64) -> Facts {
-        let ready = WorkloadState {
-            desired: 2,
-            ready: 2,
-            updated: 2,
-            ..WorkloadState::default()
-        };
         Facts {
             now: Timestamp::from_second(second).unwrap(),
             generation: Some(1),
             wanted: Mode::NodeLocal,
             problems: Vec::new(),
             serving: Some((Mode::NodeLocal, "http://node.x.svc:4317".into())),
-            serving_workload: Some(ready),
+            serving_workload: Some(WorkloadState::default()),
             wanted_workload: None,
             older_routes: Vec::new(),
             routes: Vec::new(),
@@ -272,7 +262,10 @@ mod tests {
         let mut midway = facts(0);
         midway.wanted = Mode::HostPort;
         midway.wanted_workload = Some(WorkloadState {
-            desired: 2,
+            counts: AgentCounts {
+                desired: 2,
+                ..AgentCounts::default()
+            },
             missing: 1,
             ..WorkloadState::default()
         });
@@ -335,7 +328,6 @@ mod tests {
         let mut refused = facts(0);
         refused.serving = None;
         refused.problems = vec![crate::build::Problem {
-            field: "spec.mode",
             reason: "NotAPlatformNamespace",
             message: "x".into(),
         }];

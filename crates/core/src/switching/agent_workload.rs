@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::quantity::MaxUnready;
+use otelagent_api::AgentCounts;
 
 /// One agent pod of a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,12 +61,8 @@ pub struct AgentWorkload {
 /// The state of an agent workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkloadState {
-    /// Nodes that should have an agent.
-    pub desired: i32,
-    /// Nodes with a ready agent.
-    pub ready: i32,
-    /// Nodes with an agent of the present template.
-    pub updated: i32,
+    /// Nodes that should have an agent, that have a ready one, and one of the present template.
+    pub counts: AgentCounts,
     /// Why its nodes cannot be judged yet, for a person.
     pub pending: Option<String>,
     /// Ready nodes without a ready agent of the present template: names and reasons, for a person.
@@ -94,7 +91,7 @@ impl WorkloadState {
     pub fn waiting_for(&self) -> Vec<String> {
         let mut reasons: Vec<String> = self.pending.iter().chain(&self.unready).cloned().collect();
         if self.missing > 0 {
-            let (missing, desired) = (self.missing, self.desired);
+            let (missing, desired) = (self.missing, self.counts.desired);
             reasons.push(format!("{missing} of {desired} nodes have no agent yet"));
         }
         reasons
@@ -120,9 +117,11 @@ impl AgentWorkload {
             i32::try_from(by_node.values().filter(|pods| test(pods)).count()).unwrap_or(i32::MAX)
         };
         let mut state = WorkloadState {
-            desired: self.desired,
-            ready: count(&|pods| pods.iter().any(|pod| pod.ready)),
-            updated: count(&|pods| pods.iter().any(|pod| is_updated(pod))),
+            counts: AgentCounts {
+                desired: self.desired,
+                ready: count(&|pods| pods.iter().any(|pod| pod.ready)),
+                updated: count(&|pods| pods.iter().any(|pod| is_updated(pod))),
+            },
             max_unready: max_unready.of(usize::try_from(self.desired).unwrap_or_default()),
             ..WorkloadState::default()
         };
@@ -221,7 +220,8 @@ mod tests {
         let with = |second| state(&nodes, 2, vec![pod("n1", true, "t1"), second]);
         let ready = with(pod("n2", true, "t1"));
         assert!(ready.is_ready_everywhere(), "{ready:?}");
-        assert_eq!((ready.desired, ready.ready, ready.updated), (2, 2, 2));
+        let counts = ready.counts;
+        assert_eq!((counts.desired, counts.ready, counts.updated), (2, 2, 2));
 
         let starting = pod("n2", false, "t1");
         let waits = ["node n2: agent a-n2 is not ready"];

@@ -24,12 +24,6 @@ fn objects(input: &RenderInput<'_>) -> Vec<Object> {
     let mut container = agent_pod::container(input);
     container.ports = Some(agent_pod::ports(input.agent, true));
     container.readiness_probe = Some(agent_pod::health_probe(input.agent, 1, 2));
-    let (mode, volumes) = (Mode::HostPort, Vec::new());
-    vec![daemon_set(
-        input,
-        mode,
-        container,
-        volumes,
-        Rollout::Replace,
-    )]
+    let (mode, rollout) = (Mode::HostPort, Rollout::Replace);
+    vec![daemon_set(input, mode, container, Vec::new(), rollout)]
 }
