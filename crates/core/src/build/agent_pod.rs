@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{
     ObjectFieldSelector, PodSecurityContext, Probe, ResourceRequirements, SeccompProfile,
     SecretVolumeSource, SecurityContext, Volume, VolumeMount,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::agent_config::{self, DIRECTORY, FILE, MOUNTS, QUEUE};
@@ -232,7 +233,8 @@ fn resources(agent: &ValidAgent, placement: Placement) -> ResourceRequirements {
     let amounts = |cpu: Option<u64>, memory: u64| {
         let cpu = cpu.map(|cpu| ("cpu".to_owned(), quantity::cpu(cpu)));
         let memory = ("memory".to_owned(), quantity::memory(memory));
-        Some(BTreeMap::from_iter(cpu.into_iter().chain([memory])))
+        let both: BTreeMap<String, Quantity> = cpu.into_iter().chain([memory]).collect();
+        Some(both)
     };
     let needed = agent_config::container_memory(agent, placement);
     let (least_cpu, least_memory) = parsed(user.requests);
@@ -280,23 +282,23 @@ fn restricted() -> SecurityContext {
             drop: Some(vec!["ALL".into()]),
             add: None,
         }),
-        seccomp_profile: runtime_default(),
+        seccomp_profile: Some(runtime_default()),
         ..SecurityContext::default()
     }
 }
 
-fn runtime_default() -> Option<SeccompProfile> {
-    Some(SeccompProfile {
+fn runtime_default() -> SeccompProfile {
+    SeccompProfile {
         type_: "RuntimeDefault".into(),
         localhost_profile: None,
-    })
+    }
 }
 
 /// Pod-level counterpart of the container's restrictions, for agent pods of their own.
 pub(super) fn pod_security() -> PodSecurityContext {
     PodSecurityContext {
         run_as_non_root: Some(true),
-        seccomp_profile: runtime_default(),
+        seccomp_profile: Some(runtime_default()),
         ..PodSecurityContext::default()
     }
 }

@@ -270,10 +270,9 @@ fn warning_spec(input: &PolicyInput) -> Value {
         excluded.push(&input.canary_namespace);
     }
     let [first, second] = selected(&input.selection, &input.exclusions);
-    let reasons: String = conditions(&input.recipe)
-        .into_iter()
-        .map(|reason| format!("{} ? {} : ", reason.applies, reason.sentence))
-        .collect();
+    let reasons = conditions(&input.recipe).into_iter();
+    let reasons = reasons.map(|reason| format!("{} ? {} : ", reason.applies, reason.sentence));
+    let reasons = reasons.collect::<Vec<_>>().concat();
     let unknown = "injection was not active when the pod was created, or it failed in the API server; create the pod again";
     let agent = format!("{}/{}", input.namespace, input.name);
     json!({

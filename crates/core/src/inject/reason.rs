@@ -107,8 +107,7 @@ impl Reason {
             ),
             Self::PortTaken(_) => (
                 "PortTaken",
-                "a container uses port {}, as the agent does, and the ports it would take instead are used too; \
-                 change either",
+                "a container uses port {}, as the agent does, and the ports it would take instead are used too; change either",
             ),
             Self::AnnotationsTooLarge => (
                 "AnnotationsTooLarge",

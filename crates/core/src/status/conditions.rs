@@ -43,7 +43,7 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
             .map(|(type_, assessment)| match find(old, INJECTED) {
                 // What was not asked this time is as it was reported last.
                 Some(before) if type_ == INJECTED && is_unknown => before.clone(),
-                _ => condition(type_, assessment, facts.generation, facts.now, old),
+                _ => condition(type_, &assessment, facts.generation, facts.now, old),
             })
             .collect(),
     }
@@ -59,7 +59,7 @@ pub fn unfinished(
 ) -> OtelAgentStatus {
     let mut status = previous.cloned().unwrap_or_default();
     let failed = assess(false, failure.reason, failure.message.clone());
-    let ready = condition(READY, failed, generation, now, &status.conditions);
+    let ready = condition(READY, &failed, generation, now, &status.conditions);
     let mut conditions = status.conditions.iter_mut();
     match conditions.find(|condition| condition.type_ == READY) {
         Some(before) => *before = ready,
@@ -78,7 +78,7 @@ fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
 
 fn condition(
     type_: &str,
-    assessment: Assessment,
+    assessment: &Assessment,
     generation: Option<i64>,
     now: Timestamp,
     old: &[Condition],
@@ -226,9 +226,9 @@ mod tests {
     }
 
     /// Status and reason of the condition `Ready`.
-    fn readiness(facts: &Facts) -> (String, String) {
+    fn readiness(facts: &Facts) -> String {
         let ready = reported(facts, READY);
-        (ready.status, ready.reason)
+        format!("{} {}", ready.status, ready.reason)
     }
 
     #[test]
@@ -251,10 +251,7 @@ mod tests {
         let mut lacking = facts(0);
         lacking.serving_workload.as_mut().unwrap().unready =
             vec!["node n1: agent a is not ready".into()];
-        assert_eq!(
-            readiness(&lacking),
-            ("False".into(), "AgentsNotReady".into())
-        );
+        assert_eq!(readiness(&lacking), "False AgentsNotReady");
     }
 
     #[test]
@@ -283,10 +280,7 @@ mod tests {
         (pods.counts.injected, pods.counts.uncovered) = (5, 2);
         pods.uncovered.insert(owner("Deployment", "cart"), 2);
         pods.uncovered_nodes.insert("n9".into());
-        assert_eq!(
-            readiness(&lacking),
-            ("False".into(), "PodsUncovered".into())
-        );
+        assert_eq!(readiness(&lacking), "False PodsUncovered");
         let named = "2 of 5 pods run on nodes without a ready agent of their mode (Deployment shop/cart: 2; n9)";
         let message = reported(&lacking, READY).message;
         assert!(message.starts_with(named), "{message}");

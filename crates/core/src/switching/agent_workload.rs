@@ -113,14 +113,11 @@ impl AgentWorkload {
             }
         }
         let is_updated = |pod: &AgentPod| pod.is_of(wanted_template);
-        let count = |test: &dyn Fn(&[&AgentPod]) -> bool| {
-            i32::try_from(by_node.values().filter(|pods| test(pods)).count()).unwrap_or(i32::MAX)
-        };
         let mut state = WorkloadState {
             counts: AgentCounts {
                 desired: self.desired,
-                ready: count(&|pods| pods.iter().any(|pod| pod.ready)),
-                updated: count(&|pods| pods.iter().any(|pod| is_updated(pod))),
+                ready: self.nodes_served(),
+                updated: self.nodes_with(is_updated),
             },
             max_unready: max_unready.of(usize::try_from(self.desired).unwrap_or_default()),
             ..WorkloadState::default()
@@ -151,8 +148,12 @@ impl AgentWorkload {
 
     /// Nodes with a ready agent, of whichever template.
     pub fn nodes_served(&self) -> i32 {
-        let ready = self.pods.iter().filter(|pod| pod.ready);
-        let nodes: BTreeSet<&str> = ready.filter_map(|pod| pod.node.as_deref()).collect();
+        self.nodes_with(|pod| pod.ready)
+    }
+
+    fn nodes_with(&self, test: impl Fn(&AgentPod) -> bool) -> i32 {
+        let pods = self.pods.iter().filter(|pod| test(pod));
+        let nodes: BTreeSet<&str> = pods.filter_map(|pod| pod.node.as_deref()).collect();
         i32::try_from(nodes.len()).unwrap_or(i32::MAX)
     }
 
