@@ -5,8 +5,6 @@
 //! `restricted`, since the injected container must be valid under it as well. Must not know
 //! how requests are made.
 
-use std::fmt;
-
 use serde_json::{Value, json};
 
 use super::json::{list, text};
@@ -113,7 +111,7 @@ pub fn compare(
     namespace: &str,
 ) -> Result<(), Mismatch> {
     match inject(probe, namespace, recipe) {
-        Injection::Injected(expected) => covers(&expected, answer, &Path::Root),
+        Injection::Injected(expected) => covers(&expected, answer, [""; 3]),
         Injection::Skipped(reason) => Err(Mismatch {
             path: "metadata.name".into(),
             expected: "a pod that can be injected".into(),
@@ -156,65 +154,31 @@ fn container(name: &str, image: &str, env: &Value) -> Value {
     container
 }
 
-/// Where in a pod.
-enum Path<'a> {
-    Root,
-    Key(&'a Path<'a>, &'a str),
-    Item(&'a Path<'a>, String),
-}
-
-impl Path<'_> {
-    fn key(&self) -> &str {
-        match self {
-            Self::Key(_, key) => key,
-            Self::Root | Self::Item(..) => "",
-        }
-    }
-
-    /// Whether amounts stand here, which the server rewrites.
-    fn holds_quantity(&self) -> bool {
-        matches!(
-            self,
-            Self::Key(
-                Self::Key(Self::Key(_, "resources"), _) | Self::Key(_, "emptyDir"),
-                _
-            )
-        )
-    }
-}
-
-impl fmt::Display for Path<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Root => Ok(()),
-            Self::Key(Self::Root, key) => f.write_str(key),
-            Self::Key(parent, key) => write!(f, "{parent}.{key}"),
-            Self::Item(parent, name) => write!(f, "{parent}[{name}]"),
-        }
-    }
-}
-
-/// Whether everything expected was found.
-fn covers(expected: &Value, found: &Value, path: &Path) -> Result<(), Mismatch> {
+/// Whether everything expected was found. `keys` are the last three under which both stand; items of lists
+/// have none.
+fn covers(expected: &Value, found: &Value, keys: [&str; 3]) -> Result<(), Mismatch> {
+    let [above, parent, own] = keys;
+    // The server rewrites amounts.
+    let holds_quantity = above == "resources" || parent == "emptyDir";
     match (expected, found) {
         (Value::Object(expected), Value::Object(_)) => {
             let mut expected = expected.iter().filter(|(_, value)| !is_empty(value));
-            expected.try_for_each(|(key, value)| covers(value, &found[key], &Path::Key(path, key)))
+            expected.try_for_each(|(key, value)| {
+                covers(value, &found[key], [parent, own, key]).map_err(|found| found.under(key))
+            })
         }
-        (Value::Array(expected), Value::Array(found)) if NAMED_LISTS.contains(&path.key()) => {
-            covers_named(expected, found, path)
+        (Value::Array(expected), Value::Array(found)) if NAMED_LISTS.contains(&own) => {
+            covers_named(expected, found)
         }
         (Value::Array(expected), Value::Array(found)) if expected.len() == found.len() => {
             let mut pairs = expected.iter().zip(found).enumerate();
             pairs.try_for_each(|(index, (expected, found))| {
-                covers(expected, found, &Path::Item(path, index.to_string()))
+                covers(expected, found, [""; 3]).map_err(|found| found.under(&format!("[{index}]")))
             })
         }
-        (Value::String(a), Value::String(b)) if path.holds_quantity() && quantity::same(a, b) => {
-            Ok(())
-        }
+        (Value::String(a), Value::String(b)) if holds_quantity && quantity::same(a, b) => Ok(()),
         _ if expected == found => Ok(()),
-        _ => Err(mismatch(path, expected, found)),
+        _ => Err(mismatch(expected, found)),
     }
 }
 
@@ -229,27 +193,38 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// Expected items in their order, others in between; none twice.
-fn covers_named(expected: &[Value], found: &[Value], path: &Path) -> Result<(), Mismatch> {
+fn covers_named(expected: &[Value], found: &[Value]) -> Result<(), Mismatch> {
     let mut rest = found.iter();
+    let names: Vec<&str> = found.iter().map(|other| text(other, "name")).collect();
     for item in expected {
         let name = text(item, "name");
-        let here = Path::Item(path, name.to_owned());
-        let names: Vec<&str> = found.iter().map(|other| text(other, "name")).collect();
-        if names.iter().filter(|other| **other == name).count() > 1 {
-            return Err(mismatch(&here, &json!("one"), &json!("several")));
-        }
-        match rest.find(|other| text(other, "name") == name) {
-            Some(other) => covers(item, other, &here)?,
-            None => return Err(mismatch(&here, item, &json!(names))),
-        }
+        let outcome = if names.iter().filter(|other| **other == name).count() > 1 {
+            Err(mismatch(&json!("one"), &json!("several")))
+        } else {
+            match rest.find(|other| text(other, "name") == name) {
+                Some(other) => covers(item, other, [""; 3]),
+                None => Err(mismatch(item, &json!(names))),
+            }
+        };
+        outcome.map_err(|found| found.under(&format!("[{name}]")))?;
     }
     Ok(())
 }
 
-fn mismatch(path: &Path, expected: &Value, found: &Value) -> Mismatch {
+fn mismatch(expected: &Value, found: &Value) -> Mismatch {
     Mismatch {
-        path: path.to_string(),
+        path: String::new(),
         expected: expected.to_string(),
         found: found.to_string(),
+    }
+}
+
+impl Mismatch {
+    /// The same, seen from one level above: by the key of an object, or by the item of a list in brackets.
+    fn under(mut self, step: &str) -> Self {
+        let is_key = !self.path.is_empty() && !self.path.starts_with('[');
+        let dot = if is_key { "." } else { "" };
+        self.path = format!("{step}{dot}{}", self.path);
+        self
     }
 }

@@ -34,76 +34,66 @@ pub fn inject(pod: &Value, namespace: &str, recipe: &Recipe) -> Injection {
         return Injection::Skipped(reason);
     }
     let attributes = PodAttributes::of(pod, namespace);
-    let given = Given::to(pod, recipe);
+    let (annotations, sidecar, rules) = match ports::moved(pod, recipe) {
+        None => (&recipe.annotations, recipe.sidecar.as_ref(), &recipe.env),
+        Some(moved) => (&moved.annotations, Some(&moved.sidecar), &moved.env),
+    };
     let mut pod = pod.clone();
     if let Some(root) = pod.as_object_mut() {
         if let Some(spec) = object_mut(root, "spec") {
-            add_to_spec(spec, &given, &attributes);
+            add_to_containers(spec, recipe, rules, &attributes);
+            if let Some(sidecar) = sidecar {
+                add_agent(spec, sidecar, &recipe.volumes);
+            }
         }
         if let Some(metadata) = object_mut(root, "metadata") {
             add_entries(metadata, "labels", &recipe.labels());
-            add_entries(metadata, "annotations", given.annotations);
+            add_entries(metadata, "annotations", annotations);
         }
     }
     Injection::Injected(pod)
 }
 
-/// What one pod is given: the recipe, at the ports that are free in it.
-struct Given<'a> {
-    recipe: &'a Recipe,
-    annotations: &'a BTreeMap<String, String>,
-    sidecar: Option<&'a Value>,
-    env: &'a [EnvRule],
-}
-
-impl<'a> Given<'a> {
-    fn to(pod: &Value, recipe: &'a Recipe) -> Self {
-        let usual = Self {
-            recipe,
-            annotations: &recipe.annotations,
-            sidecar: recipe.sidecar.as_ref(),
-            env: &recipe.env,
-        };
-        match ports::moved(pod, recipe) {
-            None => usual,
-            Some(moved) => Self {
-                annotations: &moved.annotations,
-                sidecar: Some(&moved.sidecar),
-                env: &moved.env,
-                ..usual
-            },
-        }
-    }
-}
-
-fn add_to_spec(spec: &mut Map<String, Value>, given: &Given, attributes: &PodAttributes) {
-    let recipe = given.recipe;
-    let is_agent = |container: &Value| Some(text(container, "name")) == recipe.sidecar_name();
+/// Adds the variables to every container but the agent.
+fn add_to_containers(
+    spec: &mut Map<String, Value>,
+    recipe: &Recipe,
+    rules: &[EnvRule],
+    attributes: &PodAttributes,
+) {
     for name in CONTAINER_LISTS {
         let containers = spec.get_mut(name).and_then(Value::as_array_mut);
-        for container in containers.into_iter().flatten().filter(|c| !is_agent(c)) {
+        for container in containers.into_iter().flatten() {
+            if Some(text(container, "name")) == recipe.sidecar_name() {
+                continue;
+            }
             let own = attributes.of_container(container);
             let carried = carried(container, recipe);
             let container = container.as_object_mut();
             if let Some(env) = container.and_then(|container| list_mut(container, "env")) {
-                add_variables(env, given, &carried, &own, &attributes.service_name);
+                let first = &recipe.first;
+                add_variables(env, first, rules, &carried, &own, &attributes.service_name);
             }
         }
     }
-    let Some(sidecar) = given.sidecar else {
-        return;
+}
+
+/// Adds the agent and its volumes, unless they are there.
+fn add_agent(spec: &mut Map<String, Value>, sidecar: &Value, volumes: &[Value]) {
+    let is_new = |item: &Value, list: &[Value]| {
+        !list
+            .iter()
+            .any(|other| text(other, "name") == text(item, "name"))
     };
     if let Some(inits) = list_mut(spec, "initContainers")
-        && !inits.iter().any(is_agent)
+        && is_new(sidecar, inits)
     {
         let after_mesh = inits.iter().rposition(is_mesh).map_or(0, |last| last + 1);
         inits.insert(after_mesh, sidecar.clone());
     }
-    for volume in &recipe.volumes {
+    for volume in volumes {
         if let Some(volumes) = list_mut(spec, "volumes")
-            && !volumes
-                .iter()
-                .any(|other| text(other, "name") == text(volume, "name"))
+            && is_new(volume, volumes)
         {
             volumes.push(volume.clone());
         }
@@ -131,7 +121,8 @@ fn carried<'a>(container: &Value, recipe: &'a Recipe) -> BTreeSet<&'a str> {
 /// appended to a literal `OTEL_RESOURCE_ATTRIBUTES`.
 fn add_variables(
     env: &mut Vec<Value>,
-    given: &Given,
+    first: &[Value],
+    rules: &[EnvRule],
     carried: &BTreeSet<&str>,
     attributes: &[String],
     service_name: &str,
@@ -157,9 +148,9 @@ fn add_variables(
     missing.retain(|attribute| !keys.contains(key(attribute)));
     append_to_own(env, &missing.join(","));
     let is_new = |variable: &&Value| !names.contains(text(variable, "name"));
-    env.splice(0..0, given.recipe.first.iter().filter(is_new).cloned());
+    env.splice(0..0, first.iter().filter(is_new).cloned());
     let mut add = |name: &str, value: &str| env.push(json!({"name": name, "value": value}));
-    for rule in given.env {
+    for rule in rules {
         if !rule.unless.iter().any(|name| names.contains(name)) {
             add(&rule.name, &rule.value);
         }
