@@ -50,39 +50,28 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
     let mut values = Values {
         problems: &mut problems,
     };
+    let export = spec.export.clone();
     let batch = spec.batch.clone().unwrap_or_default();
     let buffer = spec.buffer.clone().unwrap_or_default();
     let workloads = spec.workloads.clone().unwrap_or_default();
     let switchover = spec.switchover.clone().unwrap_or_default();
-    let (max_size, disk) = (batch.max_size, buffer.disk.map(|disk| disk.size));
+    let disk = buffer.disk.map(|disk| disk.size);
     let mut valid = ValidAgent {
         name: agent.name_any(),
         uid: agent.uid().unwrap_or_default(),
-        flush_interval: values.duration(
-            "spec.batch.flushInterval",
-            batch.flush_interval.as_deref(),
-            200,
-        ),
+        flush_interval: values.duration("spec.batch.flushInterval", batch.flush_interval, 200),
         batch_bytes: values
-            .size("spec.batch.maxSize", max_size.as_deref())
+            .size("spec.batch.maxSize", batch.max_size)
             .unwrap_or(3 * MIB),
-        memory_bytes: values.size("spec.buffer.memory", buffer.memory.as_deref()),
-        disk_bytes: values.size("spec.buffer.disk.size", disk.as_deref()),
-        export_timeout: values.duration(
-            "spec.export.timeout",
-            spec.export.timeout.as_deref(),
-            10_000,
-        ),
+        memory_bytes: values.size("spec.buffer.memory", buffer.memory),
+        disk_bytes: values.size("spec.buffer.disk.size", disk),
+        export_timeout: values.duration("spec.export.timeout", export.timeout, 10_000),
         sdk_flush: values.duration(
             "spec.workloads.flushInterval",
-            workloads.flush_interval.as_deref(),
+            workloads.flush_interval,
             500,
         ),
-        hold_old: values.duration(
-            "spec.switchover.holdOld",
-            switchover.hold_old.as_deref(),
-            60_000,
-        ),
+        hold_old: values.duration("spec.switchover.holdOld", switchover.hold_old, 60_000),
         max_unready: values.max_unready(switchover.max_unready),
         selection: selection(agent),
         own_ports: OwnPorts::DEFAULT,
@@ -107,13 +96,13 @@ struct Values<'a> {
 }
 
 impl Values<'_> {
-    fn duration(&mut self, field: &'static str, text: Option<&str>, default_ms: u64) -> Duration {
+    fn duration(&mut self, field: &str, text: Option<String>, default_ms: u64) -> Duration {
         let expected = "a duration such as 200ms, 5s or 1m30s";
         let read = self.read(field, text, quantity::duration, expected);
         read.unwrap_or(Duration::from_millis(default_ms))
     }
 
-    fn size(&mut self, field: &'static str, text: Option<&str>) -> Option<u64> {
+    fn size(&mut self, field: &str, text: Option<String>) -> Option<u64> {
         self.read(field, text, quantity::bytes, "a size such as 64Mi or 1Gi")
     }
 
@@ -122,21 +111,21 @@ impl Values<'_> {
             IntOrString::Int(nodes) => nodes.to_string(),
             IntOrString::String(text) => text,
         });
-        let field = "spec.switchover.maxUnready";
         let expected = "a count such as 3, or a percentage such as 5%";
-        let read = self.read(field, text.as_deref(), MaxUnready::parse, expected);
+        let field = "spec.switchover.maxUnready";
+        let read = self.read(field, text, MaxUnready::parse, expected);
         read.unwrap_or_default()
     }
 
     fn read<T>(
         &mut self,
-        field: &'static str,
-        text: Option<&str>,
+        field: &str,
+        text: Option<String>,
         read: fn(&str) -> Option<T>,
         expected: &str,
     ) -> Option<T> {
         let text = text?;
-        let value = read(text);
+        let value = read(&text);
         if value.is_none() {
             self.problems.push(Problem {
                 reason: "InvalidValue",

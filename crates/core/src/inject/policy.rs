@@ -139,14 +139,10 @@ pub fn warnings(input: &PolicyInput) -> Result<[Value; 2], PolicyError> {
         "Warn"
     };
     let binding = json!({"policyName": name, "validationActions": [action, "Audit"]});
+    let binding = narrowed(binding, input, &[]);
     Ok([
         object(input, WARNING, &name, &spec),
-        object(
-            input,
-            WARNING_BINDING,
-            &name,
-            &narrowed(binding, input, &[]),
-        ),
+        object(input, WARNING_BINDING, &name, &binding),
     ])
 }
 

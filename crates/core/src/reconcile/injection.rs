@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::active::Active;
 use super::observation::{Observation, Subject};
 use super::step::{
-    Activation, Confirmation, Expectation, Intent, KEEP_OLD, Retirement, Step, Verification,
+    Activation, Confirmation, Expectation, Intent, KEEP_OLD, Plan, Retirement, Step, Verification,
 };
 use crate::build::{Engine, is_as_wanted};
 use crate::inject::kinds::{
@@ -51,26 +51,6 @@ impl Render for PolicyEngine {
 /// The engine that injects, or what keeps it from being used: a stable reason and a message.
 pub type Engines<'a> = Result<&'a dyn Render, (&'static str, String)>;
 
-/// What is planned for injection.
-pub(super) struct Injection {
-    /// What is known of it before the steps are executed.
-    pub(super) state: InjectionState,
-    /// The steps.
-    pub(super) steps: Vec<Step>,
-    /// When to plan again, if something has still to go.
-    pub(super) requeue_after: Option<Duration>,
-}
-
-impl Injection {
-    fn only(state: InjectionState) -> Self {
-        Self {
-            state,
-            steps: Vec::new(),
-            requeue_after: None,
-        }
-    }
-}
-
 /// The kind that lets an engine act on users' pods.
 pub fn binding_kind(engine: Engine) -> &'static str {
     match engine {
@@ -94,14 +74,14 @@ pub(super) fn activate(
     engines: &Engines<'_>,
     recipe: Option<&Recipe>,
     selection: &Selection,
-) -> Result<Injection, PolicyError> {
+) -> Result<Plan, PolicyError> {
     let Some(recipe) = recipe else {
-        return Ok(Injection::only(InjectionState::WaitingForAgents));
+        return Ok(Plan::only(InjectionState::WaitingForAgents));
     };
     let engine = match engines {
         Ok(engine) => engine,
         Err((reason, message)) => {
-            return Ok(Injection::only(InjectionState::Failed {
+            return Ok(Plan::only(InjectionState::Failed {
                 reason,
                 message: message.clone(),
             }));
@@ -115,8 +95,8 @@ pub(super) fn activate(
         ..valid.policy_input(subject.environment, recipe.clone(), selection)
     })?;
     let moves = observation.active.policy.as_ref() != Some(&rendered.name);
-    let mut injection = Injection::only(InjectionState::Unknown);
-    let steps = &mut injection.steps;
+    let mut plan = Plan::only(InjectionState::Unknown);
+    let steps = &mut plan.steps;
     if let Some(policy) = &rendered.policy {
         steps.extend(write(observation, POLICY, policy).map(Step::WritePolicy));
     }
@@ -135,34 +115,35 @@ pub(super) fn activate(
     if !moves {
         let (retire, wait) = retirement(observation, engine, &rendered, recipe);
         steps.extend(retire);
-        injection.requeue_after = wait;
+        plan.requeue_after = wait;
     }
-    Ok(injection)
+    Ok(plan)
 }
 
 /// Takes injection away where no workloads are selected.
-pub(super) fn withdraw(observation: &Observation<'_>) -> Injection {
-    let mut injection = Injection::only(InjectionState::NotWanted);
+pub(super) fn withdraw(observation: &Observation<'_>) -> Plan {
+    let mut plan = Plan::only(InjectionState::NotWanted);
     let owned = ADMISSION_KINDS.map(|kind| observation.owned(kind));
     let objects: Vec<_> = owned.into_iter().flatten().cloned().collect();
     if !objects.is_empty() {
-        injection.steps.push(Step::Withdraw(objects));
+        plan.steps.push(Step::Withdraw(objects));
     }
-    injection
+    plan
 }
 
-/// Asks whether the last good recipe is still injected, for an object whose present spec is refused.
-pub(super) fn confirm_last_good(observation: &Observation<'_>) -> Injection {
+/// The plan for a spec that was refused: the last good topology keeps running, and the API server is asked
+/// whether it still injects.
+pub fn plan_refused(observation: &Observation<'_>) -> Plan {
     let active = &observation.active;
     if active.policy.is_some() {
-        let mut injection = Injection::only(InjectionState::Unknown);
-        injection.steps.push(Step::Confirm(Confirmation {
+        let mut plan = Plan::only(InjectionState::Unknown);
+        plan.steps.push(Step::Confirm(Confirmation {
             probe: canary::in_force_pod(&observation.label()),
             expected: Expectation::Hash(active.recipe.clone().unwrap_or_default()),
         }));
-        return injection;
+        return plan;
     }
-    Injection::only(match observation.last_mode() {
+    Plan::only(match observation.last_mode() {
         Some(_) => InjectionState::NotWanted,
         None => InjectionState::WaitingForAgents,
     })
@@ -178,9 +159,12 @@ fn intent(observation: &Observation<'_>, kind: &'static str, body: Value) -> Int
 /// The same, unless the object already is as wanted.
 fn write(observation: &Observation<'_>, kind: &'static str, body: &Value) -> Option<Intent> {
     let intent = intent(observation, kind, body.clone());
-    let live = observation.admission_object(kind, &intent.name);
-    let is_done = live.is_some_and(|live| live.is_ours && is_as_wanted(&live.object, &intent.body));
-    (!is_done).then_some(intent)
+    (!is_done(observation, &intent)).then_some(intent)
+}
+
+fn is_done(observation: &Observation<'_>, intent: &Intent) -> bool {
+    let live = observation.admission_object(intent.kind, &intent.name);
+    live.is_some_and(|live| live.is_ours && is_as_wanted(&live.object, &intent.body))
 }
 
 /// Moves the binding, or puts it right where somebody changed it; `None` where nothing differs.
@@ -223,9 +207,8 @@ fn activation(
     };
     // Without a move the moment is known, and so is the whole object.
     let (intended, _) = activation.at(observation.now);
-    let is_done =
-        live.is_some_and(|live| live.is_ours && is_as_wanted(&live.object, &intended.body));
-    let is_settled = !activation.moves() && is_done && activation.warnings.is_empty();
+    let is_complete = is_done(observation, &intended) && activation.warnings.is_empty();
+    let is_settled = is_complete && !activation.moves();
     (!is_settled).then(|| Step::Activate(Box::new(activation)))
 }
 

@@ -6,7 +6,8 @@ use otelagent_api::Mode;
 
 use super::active::Active;
 use super::observation::{Observation, Subject};
-use super::plan::{Plan, workload_state};
+use super::plan::workload_state;
+use super::step::Plan;
 use crate::build::{Desired, Problem};
 use crate::inject::Recipe;
 use crate::inject::namespace_limits::breach;

@@ -7,37 +7,16 @@ use k8s_openapi::jiff::Timestamp;
 use otelagent_api::Mode;
 use serde_json::Value;
 
-use super::injection::{self, Engines, Injection};
+use super::injection::{self, Engines};
 use super::observation::{Observation, Subject};
-use super::step::{Intent, Precondition, Removal, Step};
+use super::step::{Intent, Plan, Removal, Step};
 use crate::build::{Desired, Environment, Object, ValidAgent, is_as_wanted};
 use crate::inject::policy::PolicyError;
 use crate::names;
-use crate::status::InjectionState;
 use crate::switching::{self, Situation, WorkloadState, used};
 
 /// When to look again at what the API server has not confirmed yet.
 const SOON: Duration = Duration::from_secs(1);
-
-/// What one reconcile does.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Which modes' objects must exist, and which mode serves; `None` for a refused spec.
-    pub switch: Option<switching::Plan>,
-    /// The steps, in order.
-    pub steps: Vec<Step>,
-    /// What is known of injection before the steps are executed.
-    pub injection: InjectionState,
-    /// When to reconcile again though nothing may have changed.
-    pub requeue_after: Option<Duration>,
-}
-
-impl Plan {
-    /// What the API server must confirm before any step is executed.
-    pub fn preconditions(&self) -> BTreeSet<Precondition> {
-        self.steps.iter().flat_map(Step::preconditions).collect()
-    }
-}
 
 /// The modes whose objects the plan may need: the wanted and the serving one, those that exist, and those
 /// that pods use.
@@ -63,38 +42,24 @@ pub fn plan(
     let mut switch = switching::plan(&situation);
     let mut steps = writes(observation, subject, desired, &switch);
     let recipe = switch.serving.and_then(|mode| desired.recipe(mode));
-    let injection = match &subject.valid.selection {
+    let mut plan = match &subject.valid.selection {
         None => injection::withdraw(observation),
         Some(selection) => injection::activate(observation, subject, engines, recipe, selection)?,
     };
     let cuts_over = switch.serving != situation.serving;
     steps.extend(switch.serving.filter(|_| cuts_over).map(Step::CutOver));
-    steps.extend(injection.steps);
+    steps.append(&mut plan.steps);
     steps.extend(removals(observation, desired, &switch));
+    plan.steps = steps;
     let unconfirmed = observation.unconfirmed.contains(&subject.valid.wanted());
     let waits = [
         switch.requeue_after.take(),
-        injection.requeue_after,
+        plan.requeue_after,
         unconfirmed.then_some(SOON),
     ];
-    Ok(Plan {
-        switch: Some(switch),
-        steps,
-        injection: injection.state,
-        requeue_after: waits.into_iter().flatten().min(),
-    })
-}
-
-/// The plan for a spec that was refused: the last good topology keeps running, and the API server is asked
-/// whether it still does.
-pub fn plan_refused(observation: &Observation<'_>) -> Plan {
-    let Injection { state, steps, .. } = injection::confirm_last_good(observation);
-    Plan {
-        switch: None,
-        steps,
-        injection: state,
-        requeue_after: None,
-    }
+    plan.requeue_after = waits.into_iter().flatten().min();
+    plan.switch = Some(switch);
+    Ok(plan)
 }
 
 /// The state of a mode's agent workload against the template it should have; `None` in mode Sidecar. One
