@@ -76,11 +76,8 @@ pub(super) fn workload_state(
     let Some(found) = observation.workloads.get(&mode) else {
         return Some(WorkloadState::pending("it does not exist yet"));
     };
-    let template = desired.template(mode);
-    let state = found
-        .workload
-        .state(&observation.nodes, template, valid.max_unready);
-    Some(state)
+    let (nodes, template) = (&observation.nodes, desired.template(mode));
+    Some(found.workload.state(nodes, template, valid.max_unready))
 }
 
 /// Only what may be so counts: who owns an object may have written its status too.
@@ -110,13 +107,11 @@ fn situation(observation: &Observation<'_>, subject: &Subject<'_>, desired: &Des
     let valid = subject.valid;
     let wanted = valid.wanted();
     let state = workload_state(observation, valid, desired, wanted);
-    let workloads = observation.workloads.iter();
-    let is_outdated = |mode: &Mode| {
-        let found = observation.workloads.get(mode);
-        let template = desired.template(*mode);
-        found.is_some_and(|found| found.workload.is_outdated(&observation.nodes, template))
-    };
-    let others = Mode::ALL.into_iter().filter(|mode| *mode != wanted);
+    let workloads = || observation.workloads.iter();
+    let outdated = workloads().filter(|(mode, found)| {
+        let template = desired.template(**mode);
+        **mode != wanted && found.workload.is_outdated(&observation.nodes, template)
+    });
     Situation {
         now: observation.now,
         wanted,
@@ -124,10 +119,10 @@ fn situation(observation: &Observation<'_>, subject: &Subject<'_>, desired: &Des
         wanted_ready: state.is_none_or(|state| state.is_ready_everywhere())
             && !observation.unconfirmed.contains(&wanted),
         users: users(observation, subject),
-        workloads: workloads
+        workloads: workloads()
             .map(|(mode, found)| (*mode, found.unused_since))
             .collect(),
-        outdated: others.filter(is_outdated).collect(),
+        outdated: outdated.map(|(mode, _)| *mode).collect(),
         hold_old: valid.hold_old,
     }
 }
