@@ -44,11 +44,35 @@ fn exit(
 fn exits() -> Vec<Exit> {
     let bindings = "mutatingadmissionpolicybindings?&fieldSelector";
     vec![
-        exit(Method::PATCH, "/daemonsets/", How::Answer(403), "Forbidden", false),
-        exit(Method::PATCH, "/daemonsets/", How::Answer(409), "Conflict", false),
-        exit(Method::PATCH, "/daemonsets/", How::Answer(500), "ApiRefused", false),
+        exit(
+            Method::PATCH,
+            "/daemonsets/",
+            How::Answer(403),
+            "Forbidden",
+            false,
+        ),
+        exit(
+            Method::PATCH,
+            "/daemonsets/",
+            How::Answer(409),
+            "Conflict",
+            false,
+        ),
+        exit(
+            Method::PATCH,
+            "/daemonsets/",
+            How::Answer(500),
+            "ApiRefused",
+            false,
+        ),
         exit(Method::PATCH, "/daemonsets/", How::Panic, "Panicked", false),
-        exit(Method::PATCH, "/daemonsets/", How::Silence, "Timeout", false),
+        exit(
+            Method::PATCH,
+            "/daemonsets/",
+            How::Silence,
+            "Timeout",
+            false,
+        ),
         // What a step presupposes, which is asked before pods are sent elsewhere.
         exit(Method::GET, bindings, How::Answer(503), "ApiRefused", true),
         exit(Method::GET, bindings, How::Panic, "Panicked", true),
@@ -111,7 +135,9 @@ async fn until_ready_says(run: &Run, what: &str, reason: &str) -> Outcome<()> {
         let agent = get(&run.admin, &run.path()).await?;
         let ready = condition(&agent, "Ready");
         let says = ready["status"] == "False" && ready["reason"] == reason;
-        Ok(says.then_some(()).ok_or_else(|| agent["status"].to_string()))
+        Ok(says
+            .then_some(())
+            .ok_or_else(|| agent["status"].to_string()))
     })
     .await
 }

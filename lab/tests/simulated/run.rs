@@ -12,11 +12,11 @@ use tokio::time::{Instant, sleep};
 use super::cluster::{Cluster, cluster, platform};
 use super::faults::{Faults, Plan, Write};
 use super::operator::{Operator, settings};
-use otelagent_operator::controller::Settings;
 use super::topology::Topology;
 use super::views::{Snapshot, Views};
 use crate::status_checker::log::{self, Count};
 use crate::status_checker::{end_state, get, list, mismatches_within, request};
+use otelagent_operator::controller::Settings;
 
 /// How long anything may take: far above the half minute for which an older policy is kept.
 const PATIENCE: Duration = Duration::from_mins(4);
