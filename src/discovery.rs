@@ -15,8 +15,9 @@ use crate::controller::{ControllerError, Result};
 
 /// How often the API server is asked whether it has changed.
 pub(crate) const ASK_EVERY: Duration = Duration::from_mins(1);
-/// How often in a row it must say so: while a control plane is upgraded its API servers differ.
-const CONFIRMATIONS: u32 = 3;
+/// How often in a row it must say so: while a control plane is upgraded its API servers differ, and the engine that
+/// the new one offers does not act on the old one.
+const CONFIRMATIONS: u32 = 15;
 
 /// What the API server is and offers.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use otelagent_core::reconcile::{Observation, PolicyEngine, Render, other};
 use otelagent_core::restart::Verdict;
 use otelagent_webhook::configuration::{Endpoint, WebhookEngine};
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::error::Result;
 use crate::cache::{Stores, admission_resource};
@@ -54,6 +54,8 @@ pub(crate) struct Context {
     pub(crate) stores: Stores,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
+    /// Limits concurrent reconciles of over-quota objects, so that they cannot starve the rest.
+    pub(super) over_quota: Semaphore,
     /// Of each object, by uid.
     pub(super) memory: Mutex<HashMap<String, Memory>>,
 }

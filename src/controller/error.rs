@@ -40,9 +40,6 @@ pub enum ControllerError {
     /// The API server's version could not be read.
     #[error("the API server's version {0:?} cannot be read")]
     Version(String),
-    /// A policy could not be rendered.
-    #[error(transparent)]
-    Policy(#[from] otelagent_core::inject::policy::PolicyError),
     /// The file with the webhook's CA certificates cannot be read.
     #[error("the file with the webhook's CA certificates cannot be read")]
     AuthorityFile(#[source] std::io::Error),
@@ -81,7 +78,6 @@ impl ControllerError {
             Self::Panicked => "Panicked",
             Self::StaleView(_) => "StaleView",
             Self::Version(_) => "UnknownVersion",
-            Self::Policy(_) => "PolicyTooLarge",
             Self::AuthorityFile(_) => "AuthorityFileUnreadable",
             Self::Authority(_) => "NoAuthority",
             Self::ServerChanged { .. } => "ServerChanged",

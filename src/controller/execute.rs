@@ -1,5 +1,7 @@
 //! Executes the steps of a plan, in order.
 
+use std::time::Duration;
+
 use k8s_openapi::jiff::Timestamp;
 use otelagent_api::Mode;
 use otelagent_core::reconcile::step::{
@@ -11,6 +13,9 @@ use otelagent_core::status::InjectionState;
 use super::apply;
 use super::context::Pass;
 use super::error::Result;
+
+/// When to reconcile again after what was observed has changed meanwhile.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Executes the steps; `outcome` says how far it came, also where one fails.
 ///
@@ -160,12 +165,18 @@ impl Executor<'_> {
     async fn remove(&mut self, removal: &Removal) -> Result<()> {
         // The verification of a policy may have taken its time since the plan was confirmed.
         if self.pass.is_used(removal.mode).await? {
-            self.outcome
-                .requeue_within(Some(std::time::Duration::from_secs(1)));
+            self.outcome.requeue_within(Some(SOON));
             return Ok(());
         }
         for (kind, object) in &removal.objects {
-            self.pass.delete_own(kind, object).await?;
+            match self.pass.delete_own(kind, object).await {
+                // Its status changed meanwhile.
+                Err(error) if error.reason() == "Conflict" => {
+                    self.outcome.requeue_within(Some(SOON));
+                    return Ok(());
+                }
+                deleted => deleted?,
+            }
         }
         let mode = removal.mode;
         tracing::info!(agent = self.pass.observation.label(), %mode, "the old route is removed");

@@ -75,24 +75,33 @@ impl Pass<'_> {
             return Ok(());
         };
         let kind = binding_kind(self.observation.active.engine(chosen));
-        let is_same = self.active(kind).await? == self.observation.active;
+        let is_same = self
+            .active(kind)
+            .await?
+            .is_none_or(|active| active == self.observation.active);
         is_same
             .then_some(())
             .ok_or(ControllerError::StaleView(kind))
     }
 
-    /// What the API server says now of the binding. A kind that may not be read has nothing active: the right
-    /// comes with the manifests that install what makes such objects.
-    async fn active(self, kind: &'static str) -> Result<Active> {
+    /// What the API server says now of the binding. `None` where its kind may not be read: the right comes with
+    /// the manifests that install what makes such objects.
+    async fn active(self, kind: &'static str) -> Result<Option<Active>> {
         let api = self.context.admission(kind);
         let namespace = self.observation.agent.namespace().unwrap_or_default();
         let name = names::cluster_object(&namespace, &self.observation.agent.name_any(), None);
+        // The labels of the watch: without them the API server would speak of what the caches cannot see.
         let query = ListParams::default()
             .fields(&format!("metadata.name={name}"))
+            .labels(&format!(
+                "{}={}",
+                names::LABEL_MANAGED_BY,
+                names::MANAGED_BY
+            ))
             .limit(1);
         let found = match api.list(&query).await {
             Err(kube::Error::Api(status)) if status.is_forbidden() || status.is_not_found() => {
-                return Ok(Active::default());
+                return Ok(None);
             }
             found => found.map_err(ControllerError::api("read the active binding"))?,
         };
@@ -102,7 +111,9 @@ impl Pass<'_> {
             owner.is_some_and(|owner| *owner == uid)
         });
         let own = own.and_then(|binding| serde_json::to_value(binding).ok());
-        Ok(own.map(|binding| read_active(&binding)).unwrap_or_default())
+        Ok(Some(
+            own.map(|binding| read_active(&binding)).unwrap_or_default(),
+        ))
     }
 
     /// Whether a mode's agent workload exists as the caches have it, with no fewer nodes served. Always so in

@@ -36,7 +36,7 @@ use otelagent_core::build::{self, Choice, Engine, Environment};
 use otelagent_core::inject::kinds::{BINDING, WEBHOOK_CONFIGURATION};
 use otelagent_core::{in_full, names};
 use otelagent_webhook::configuration::Endpoint;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 pub use self::error::ControllerError;
@@ -50,6 +50,8 @@ use crate::runtime::Metrics;
 
 /// Objects reconciled at the same time.
 const CONCURRENCY: u16 = 4;
+/// Of these, objects over the quota of their namespace.
+const OVER_QUOTA_AT_A_TIME: usize = 2;
 /// How often cluster-scoped objects without an owner are looked for, besides after each deletion.
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
 /// How long reconciles under way may take to end after a shutdown is asked for.
@@ -131,6 +133,7 @@ impl Controller {
             stores,
             recorder: Recorder::new(client.clone(), reporter),
             metrics,
+            over_quota: Semaphore::new(OVER_QUOTA_AT_A_TIME),
             memory: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
@@ -240,9 +243,7 @@ fn on_error(agent: Arc<Decoded>, error: &ControllerError, context: Arc<Context>)
     // a watch that lags is told soon.
     match error {
         ControllerError::StaleView(_) => Action::requeue(Duration::from_secs(1)),
-        ControllerError::Policy(_) | ControllerError::Panicked => {
-            Action::requeue(Duration::from_mins(1))
-        }
+        ControllerError::Panicked => Action::requeue(Duration::from_mins(1)),
         _ => Action::requeue(Duration::from_secs(5)),
     }
 }

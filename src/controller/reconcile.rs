@@ -3,6 +3,7 @@
 //! The report is made here, in one place, for every exit: a refused spec, an error of any call, the deadline,
 //! a panic.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,9 +64,26 @@ pub(crate) async fn reconcile(agent: Arc<Decoded>, context: Arc<Context>) -> Res
     if let Some(left) = context.too_soon(&uid, agent.metadata.generation) {
         return Ok(Action::requeue(left));
     }
+    let over_quota = over_quota(agent, &context.environment, older(&context.stores, agent));
+    let _turn = match &over_quota {
+        None => None,
+        Some(_) => match context.over_quota.try_acquire() {
+            Ok(turn) => Some(turn),
+            Err(_) => {
+                return Ok(Action::requeue(queue_time(
+                    context.stores.agents.len(),
+                    &uid,
+                )));
+            }
+        },
+    };
     let started = Instant::now();
     let mut progress = Progress::default();
-    let attempt = Box::pin(attempt(agent, &context, &mut progress));
+    let checked = match over_quota {
+        Some(problem) => Err(vec![problem]),
+        None => validate(agent, &context.environment),
+    };
+    let attempt = Box::pin(attempt(agent, &context, checked, &mut progress));
     let outcome = bounded(DEADLINE, attempt).await;
     let report = Box::pin(report(
         agent,
@@ -94,17 +112,24 @@ async fn bounded(deadline: Duration, work: impl Future<Output = Result<()>>) -> 
     }
 }
 
-/// The spec, if it is valid here; else every problem.
-fn check(agent: &OtelAgent, context: &Context) -> Result<ValidAgent, Vec<Problem>> {
-    let older = older(&context.stores, agent);
-    match over_quota(agent, &context.environment, older) {
-        Some(problem) => Err(vec![problem]),
-        None => validate(agent, &context.environment),
-    }
+/// When an over-quota object tries again while others are reconciled: of all that may wait, two hundred come each
+/// second. Times differ, since objects that came at once would come again at once.
+fn queue_time(agents: usize, uid: &str) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    uid.hash(&mut hasher);
+    let percent = u32::try_from(hasher.finish() % 100).unwrap_or_default();
+    let agents = u32::try_from(agents).unwrap_or(u32::MAX);
+    let mean = Duration::from_millis(5).saturating_mul(agents);
+    let mean = mean.max(Duration::from_secs(1));
+    mean / 2 + mean * percent / 100
 }
 
-async fn attempt(agent: &OtelAgent, context: &Context, progress: &mut Progress) -> Result<()> {
-    let checked = check(agent, context);
+async fn attempt(
+    agent: &OtelAgent,
+    context: &Context,
+    checked: Result<ValidAgent, Vec<Problem>>,
+    progress: &mut Progress,
+) -> Result<()> {
     let mut observation = observe(context, agent, checked.as_ref().ok());
     match checked {
         Err(problems) => keep_last_good(context, &observation, problems, progress).await,
@@ -142,19 +167,21 @@ async fn converge(
         installation: context.installation.as_ref(),
     };
     let desired = build(valid, subject.environment, modes(observation, &subject));
-    let engine = context.renderer().await?;
+    let engine = context.renderer().await;
+    let engine = engine.unwrap_or_else(|error| Err((error.reason(), in_full(&error))));
     let engines: Engines<'_> = engine.as_deref().map_err(Clone::clone);
-    let mut planned = plan(observation, &subject, &desired, &engines)?;
+    let mut planned = plan(observation, &subject, &desired, &engines);
     let mut outcome = Outcome::before(observation, &planned);
-    progress.facts = Some(facts(observation, &subject, &desired, &planned, &outcome));
     let corrections = context.pass(observation).confirm(&planned).await?;
     if !corrections.is_empty() {
         for correction in corrections {
             observation.correct(correction);
         }
-        planned = plan(observation, &subject, &desired, &engines)?;
+        planned = plan(observation, &subject, &desired, &engines);
         outcome = Outcome::before(observation, &planned);
     }
+    // Only what the API server confirmed is reported, also where the steps fail.
+    progress.facts = Some(facts(observation, &subject, &desired, &planned, &outcome));
     let executed = execute(context.pass(observation), &planned, &mut outcome).await;
     let known = facts(observation, &subject, &desired, &planned, &outcome);
     let known = progress.facts.insert(known);

@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use otelagent_api::{Mode, OtelAgent};
-use otelagent_core::build::{Environment, ValidAgent, build, validate};
+use otelagent_core::build::{Engine, Environment, ValidAgent, build, validate};
 use otelagent_core::inject::kinds::{ADMISSION_KINDS, BINDING};
+use otelagent_core::inject::policy::{PolicyError, PolicyInput, Rendered};
 use otelagent_core::names;
 use otelagent_core::pods::{Coverage, LivePod, count};
 use otelagent_core::reconcile::{
     Active, AdmissionObject, Engines, Intent, Observation, ObservedWorkload, Plan, PolicyEngine,
-    Step, Subject, modes, plan,
+    Render, Step, Subject, modes, plan,
 };
+use otelagent_core::status::InjectionState;
 use otelagent_core::switching::{AgentPod, AgentWorkload};
 use serde_json::Value;
 
@@ -139,6 +141,10 @@ impl World {
     }
 
     fn plan(&self) -> Plan {
+        self.plan_with(&Ok(&PolicyEngine))
+    }
+
+    fn plan_with(&self, engines: &Engines<'_>) -> Plan {
         let observation = self.observe();
         let subject = Subject {
             valid: &self.valid,
@@ -151,8 +157,7 @@ impl World {
             &self.environment,
             modes(&observation, &subject),
         );
-        let engines: Engines<'_> = Ok(&PolicyEngine);
-        plan(&observation, &subject, &desired, &engines).expect("policies of a usual size")
+        plan(&observation, &subject, &desired, engines)
     }
 
     fn store(&mut self, intent: &Intent) {
@@ -400,5 +405,38 @@ fn reconcile_renders_each_mode_that_exists_and_no_other() {
             let rendered = modes(&world.observe(), &subject);
             assert_eq!(rendered, BTreeSet::from([from, to]), "{from} to {to}");
         }
+    }
+}
+
+/// Nothing fits.
+struct TooLarge;
+
+impl Render for TooLarge {
+    fn engine(&self) -> Engine {
+        Engine::Policy
+    }
+
+    fn render(&self, _: &PolicyInput) -> Result<Rendered, PolicyError> {
+        Err(PolicyError::TooLargeForAnnotations { bytes: 1 })
+    }
+}
+
+#[test]
+fn agents_are_applied_where_injection_is_impossible() {
+    let mut world = World::of(Mode::NodeLocal);
+    settle(&mut world, |_, _, _| ());
+    world.objects.remove(&("Service", "node".into()));
+    let away: Engines<'_> = Err(("WebhookNotInstalled", "apply manifests/webhook".into()));
+    for (engines, expected) in [
+        (Ok(&TooLarge as &dyn Render), "PolicyTooLarge"),
+        (away, "WebhookNotInstalled"),
+    ] {
+        let plan = world.plan_with(&engines);
+        let kinds: Vec<&str> = plan.steps.iter().map(kind).collect();
+        assert_eq!(kinds, ["Apply"], "{expected}");
+        let InjectionState::Failed { reason, .. } = plan.injection else {
+            panic!("{expected}: {:?}", plan.injection);
+        };
+        assert_eq!(reason, expected);
     }
 }

@@ -146,7 +146,9 @@ fn farewell(show: &Show, cluster: &Cluster) {
         show.elapsed()
     ));
     let kubectl = match cluster {
-        Cluster::Bed(_) => format!("cargo run -q -p testbed -- kubectl --name {BED} --"),
+        Cluster::Bed(_) => format!(
+            "cargo run -q --manifest-path lab/Cargo.toml --target-dir target -p testbed -- kubectl --name {BED} --"
+        ),
         Cluster::External { .. } => "kubectl".to_owned(),
     };
     let (platform, workloads) = (steps::PLATFORM, apps::NAMESPACE);

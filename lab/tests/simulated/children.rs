@@ -95,7 +95,11 @@ async fn harmed(run: &Run, topology: Topology) -> Outcome<String> {
     }
     let all = harms.len();
     // What tells whose an object is, is tried in any case.
-    let is_disowned = |harm: &Harm| matches!(harm.what, What::Disowned(_));
+    let is_disowned = |harm: &Harm| match &harm.what {
+        What::Disowned(_) => true,
+        What::Changed(field) | What::Removed(field) => field.contains(names::LABEL_MANAGED_BY),
+        What::Deleted => false,
+    };
     let (disowned, fields): (Vec<Harm>, Vec<Harm>) = harms.into_iter().partition(is_disowned);
     // By number: their names have those of the run in them, and the same are to be drawn again.
     let fields = drawn((0..fields.len()).collect(), SAMPLE)

@@ -74,18 +74,14 @@ pub(super) fn activate(
     engines: &Engines<'_>,
     recipe: Option<&Recipe>,
     selection: &Selection,
-) -> Result<Plan, PolicyError> {
-    let Some(recipe) = recipe else {
-        return Ok(Plan::only(InjectionState::WaitingForAgents));
-    };
+) -> Plan {
+    let failed = |reason, message| Plan::only(InjectionState::Failed { reason, message });
     let engine = match engines {
         Ok(engine) => engine,
-        Err((reason, message)) => {
-            return Ok(Plan::only(InjectionState::Failed {
-                reason,
-                message: message.clone(),
-            }));
-        }
+        Err((reason, message)) => return failed(reason, message.clone()),
+    };
+    let Some(recipe) = recipe else {
+        return Plan::only(InjectionState::WaitingForAgents);
     };
     let valid = subject.valid;
     let rendered = engine.render(&PolicyInput {
@@ -93,7 +89,11 @@ pub(super) fn activate(
         canary_namespace: subject.canary_namespace.into(),
         owner_reference: subject.installation.cloned(),
         ..valid.policy_input(subject.environment, recipe.clone(), selection)
-    })?;
+    });
+    let rendered = match rendered {
+        Ok(rendered) => rendered,
+        Err(error) => return failed("PolicyTooLarge", error.to_string()),
+    };
     let moves = observation.active.policy.as_ref() != Some(&rendered.name);
     let mut plan = Plan::only(InjectionState::Unknown);
     let steps = &mut plan.steps;
@@ -117,7 +117,7 @@ pub(super) fn activate(
         steps.extend(retire);
         plan.requeue_after = wait;
     }
-    Ok(plan)
+    plan
 }
 
 /// Takes injection away where no workloads are selected.

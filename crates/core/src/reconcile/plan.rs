@@ -11,7 +11,6 @@ use super::injection::{self, Engines};
 use super::observation::{Observation, Subject};
 use super::step::{Intent, Plan, Removal, Step};
 use crate::build::{Desired, Environment, Object, ValidAgent, is_as_wanted};
-use crate::inject::policy::PolicyError;
 use crate::names;
 use crate::switching::{self, Situation, WorkloadState, used};
 
@@ -29,22 +28,19 @@ pub fn modes(observation: &Observation<'_>, subject: &Subject<'_>) -> BTreeSet<M
 }
 
 /// Plans from scratch: nothing is remembered of the plan before.
-///
-/// # Errors
-/// If the API server would refuse what injects for its size.
 pub fn plan(
     observation: &Observation<'_>,
     subject: &Subject<'_>,
     desired: &Desired,
     engines: &Engines<'_>,
-) -> Result<Plan, PolicyError> {
+) -> Plan {
     let situation = situation(observation, subject, desired);
     let mut switch = switching::plan(&situation);
     let mut steps = writes(observation, subject, desired, &switch);
     let recipe = switch.serving.and_then(|mode| desired.recipe(mode));
     let mut plan = match &subject.valid.selection {
         None => injection::withdraw(observation),
-        Some(selection) => injection::activate(observation, subject, engines, recipe, selection)?,
+        Some(selection) => injection::activate(observation, subject, engines, recipe, selection),
     };
     let cuts_over = switch.serving != situation.serving;
     steps.extend(switch.serving.filter(|_| cuts_over).map(Step::CutOver));
@@ -59,7 +55,7 @@ pub fn plan(
     ];
     plan.requeue_after = waits.into_iter().flatten().min();
     plan.switch = Some(switch);
-    Ok(plan)
+    plan
 }
 
 /// The state of a mode's agent workload against the template it should have; `None` in mode Sidecar. One

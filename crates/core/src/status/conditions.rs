@@ -29,6 +29,9 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
     let restarting = facts.restarts.as_ref().map(restarts::restarting);
     let restarting = restarting.map(|assessment| (RESTARTING, assessment));
     let old = conditions(previous);
+    // A reconcile that failed did not come to the restarts.
+    let is_kept = facts.failure.is_some() && facts.restarts.is_none();
+    let kept = previous.filter(|_| is_kept);
     OtelAgentStatus {
         observed_generation: facts.generation,
         mode: facts.serving.as_ref().map(|(mode, _)| *mode),
@@ -36,7 +39,10 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
         paths: facts.routes.clone(),
         agents: Some(agents(facts)),
         pods: Some(facts.pods.counts.clone()),
-        restarts: facts.restarts.as_ref().map(restarts::counts),
+        restarts: match &facts.restarts {
+            Some(restarts) => Some(restarts::counts(restarts)),
+            None => kept.and_then(|status| status.restarts.clone()),
+        },
         conditions: assessments
             .into_iter()
             .chain(restarting)
@@ -45,6 +51,7 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
                 Some(before) if type_ == INJECTED && is_unknown => before.clone(),
                 _ => condition(type_, &assessment, facts.generation, facts.now, old),
             })
+            .chain(kept.and_then(|_| find(old, RESTARTING).cloned()))
             .collect(),
     }
 }
@@ -229,6 +236,24 @@ mod tests {
     fn readiness(facts: &Facts) -> String {
         let ready = reported(facts, READY);
         format!("{} {}", ready.status, ready.reason)
+    }
+
+    #[test]
+    fn failed_reconcile_keeps_what_was_reported_of_restarts() {
+        let mut restarting = facts(100);
+        restarting.restarts = Some(super::super::Restarts::default());
+        let before = report(&restarting, None);
+        assert!(before.restarts.is_some());
+        let failure = Failure {
+            reason: "Timeout",
+            message: "why".into(),
+        };
+        let failed = facts(200).failed(failure, Some(&before));
+        let after = report(&failed, Some(&before));
+        assert_eq!(after.restarts, before.restarts);
+        let of = |status: &OtelAgentStatus| find(&status.conditions, RESTARTING).cloned();
+        assert_eq!(of(&after), of(&before));
+        assert!(report(&facts(300), Some(&after)).restarts.is_none());
     }
 
     #[test]
