@@ -12,7 +12,7 @@ use otelagent_core::{in_full, names};
 use otelagent_operator::controller::{Controller, InjectionSettings, Settings};
 use otelagent_operator::runtime::{
     Args, Command, ControllerArgs, Fence, InjectionEngine, Leadership, LeaseSettings, Metrics,
-    Readiness, Served, TellingArgs, WebhookArgs, client, listen, metrics, probes, shutdown,
+    ObservabilityArgs, Readiness, Served, WebhookArgs, client, listen, metrics, probes, shutdown,
     telemetry,
 };
 use otelagent_webhook::{self as webhook, Source, Webhook};
@@ -21,8 +21,8 @@ use otelagent_webhook::{self as webhook, Source, Webhook};
 type Failure = Box<dyn std::error::Error>;
 
 /// Why a process ends whose caches are of a world that is gone.
-const SET_BACK: &str =
-    "the cluster's history was set back; to be started anew, with what is there now";
+const HISTORY_REWOUND: &str =
+    "etcd was restored to an older revision; exiting to rebuild the caches";
 /// Readiness: every cache has been filled once.
 const WATCHES: &str = "watches";
 /// Name of the Lease.
@@ -50,8 +50,12 @@ fn print_crd() -> Result<(), Failure> {
 }
 
 /// Begins to log, and to answer who asks for metrics and health.
-async fn tell(args: TellingArgs, metrics: &Metrics, readiness: &Readiness) -> Result<(), Failure> {
-    let TellingArgs {
+async fn serve_observability(
+    args: ObservabilityArgs,
+    metrics: &Metrics,
+    readiness: &Readiness,
+) -> Result<(), Failure> {
+    let ObservabilityArgs {
         metrics_address,
         health_address,
         log_level,
@@ -87,8 +91,8 @@ fn settings(args: ControllerArgs, identity: String) -> Settings {
                 InjectionEngine::Webhook => Choice::Webhook,
             },
             webhook_url: args.webhook_url,
-            authority_file: args.webhook_authority_file,
-            authority_life: Duration::from_secs(args.webhook_authority_seconds),
+            ca_file: args.webhook_authority_file,
+            ca_lifetime: Duration::from_secs(args.webhook_authority_seconds),
         },
         version: env!("CARGO_PKG_VERSION").into(),
     }
@@ -99,7 +103,7 @@ fn settings(args: ControllerArgs, identity: String) -> Settings {
 async fn run_controller(mut args: ControllerArgs) -> Result<(), Failure> {
     let shutdown = shutdown::on_signals()?;
     let (metrics, readiness) = (Metrics::new(), Readiness::of(&[WATCHES]));
-    tell(args.telling.clone(), &metrics, &readiness).await?;
+    serve_observability(args.observability.clone(), &metrics, &readiness).await?;
 
     let fence = Fence::closed();
     let client = client::connect(client::config().await?, &fence)?;
@@ -126,13 +130,13 @@ async fn run_controller(mut args: ControllerArgs) -> Result<(), Failure> {
     };
     let term = tokio::select! {
         term = leadership.wait_until_leader() => term,
-        () = fence.broken() => return Err(SET_BACK.into()),
+        () = fence.broken() => return Err(HISTORY_REWOUND.into()),
         () = shutdown.cancelled() => return Ok(()),
     };
     let outcome = tokio::select! {
         outcome = controller.run(shutdown.cancelled()) => outcome.map_err(Into::into),
         () = term.lost() => Err("leadership was lost; the next leader goes on".into()),
-        () = fence.broken() => Err(SET_BACK.into()),
+        () = fence.broken() => Err(HISTORY_REWOUND.into()),
     };
     leadership.release().await;
     outcome
@@ -145,12 +149,12 @@ async fn run_webhook(args: WebhookArgs) -> Result<(), Failure> {
         address,
         server_names,
         tls_directory,
-        telling,
+        observability,
     } = args;
     let shutdown = shutdown::on_signals()?;
     let metrics = Metrics::new();
     let readiness = Readiness::of(&[webhook::WATCHES, webhook::CERTIFICATE, webhook::SERVING]);
-    tell(telling, &metrics, &readiness).await?;
+    serve_observability(observability, &metrics, &readiness).await?;
     // It reads only: the fence stays closed for good.
     let client = client::connect(client::config().await?, &Fence::closed())?;
     let names = if server_names.is_empty() {

@@ -215,7 +215,7 @@ mod tests {
         .unwrap()
     }
 
-    fn told(change: Option<PodChange>) -> Option<Vec<Labels>> {
+    fn reported(change: Option<PodChange>) -> Option<Vec<Labels>> {
         let labels = change?.labels.into_iter();
         Some(labels.map(|labels| (*labels).clone()).collect())
     }
@@ -225,27 +225,30 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_change_what_is_kept_is_no_news() {
+    fn change_of_dropped_fields_is_not_reported() {
         let mut pods = Pods::default();
         let cart = pod("cart-1", &[("app", "cart")]);
-        assert_eq!(told(pods.insert(cart.clone())), Some(vec![labels(&cart)]));
-        assert_eq!(told(pods.insert(cart.clone())), None);
+        assert_eq!(
+            reported(pods.insert(cart.clone())),
+            Some(vec![labels(&cart)])
+        );
+        assert_eq!(reported(pods.insert(cart.clone())), None);
         let ready = PartialPod {
             ready: true,
             ..cart.clone()
         };
-        assert_eq!(told(pods.insert(ready)), Some(vec![labels(&cart)]));
-        assert_eq!(told(pods.remove(&cart)), Some(vec![labels(&cart)]));
-        assert_eq!(told(pods.remove(&cart)), None);
+        assert_eq!(reported(pods.insert(ready)), Some(vec![labels(&cart)]));
+        assert_eq!(reported(pods.remove(&cart)), Some(vec![labels(&cart)]));
+        assert_eq!(reported(pods.remove(&cart)), None);
     }
 
     #[test]
-    fn a_pod_whose_labels_change_is_told_under_both() {
+    fn changed_labels_are_reported_before_and_after() {
         let mut pods = Pods::default();
         let (before, after) = (pod("a", &[("app", "cart")]), pod("a", &[("app", "till")]));
         pods.insert(before.clone());
         assert_eq!(
-            told(pods.insert(after.clone())),
+            reported(pods.insert(after.clone())),
             Some(vec![labels(&before), labels(&after)])
         );
     }

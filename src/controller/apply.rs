@@ -11,10 +11,10 @@ use otelagent_core::names;
 use otelagent_core::reconcile::Intent;
 use serde_json::{Value, json};
 
-use super::context::{Context, Pass};
+use super::context::{Context, Reconciliation};
 use super::error::{ControllerError, Result};
 
-impl Pass<'_> {
+impl Reconciliation<'_> {
     /// Applies an object, and returns its uid.
     ///
     /// # Errors

@@ -60,7 +60,7 @@ pub(crate) struct Context {
 
 /// One reconcile: what all share, and what was observed of one `OtelAgent`.
 #[derive(Clone, Copy)]
-pub(crate) struct Pass<'a> {
+pub(crate) struct Reconciliation<'a> {
     pub(crate) context: &'a Context,
     pub(crate) observation: &'a Observation<'a>,
 }
@@ -75,8 +75,11 @@ pub(super) struct Memory {
 
 impl Context {
     /// One reconcile of what was observed.
-    pub(crate) fn pass<'a>(&'a self, observation: &'a Observation<'a>) -> Pass<'a> {
-        Pass {
+    pub(crate) fn reconciliation<'a>(
+        &'a self,
+        observation: &'a Observation<'a>,
+    ) -> Reconciliation<'a> {
+        Reconciliation {
             context: self,
             observation,
         }
@@ -128,7 +131,7 @@ impl Context {
         }
         let ca_bundle = self.ca_bundle.borrow().clone();
         if ca_bundle.is_empty() {
-            let message = "the webhook has no certificate authority yet".into();
+            let message = "the webhook has no CA yet".into();
             return Ok(Err(("WebhookNotReady", message)));
         }
         let endpoint = self.endpoint.clone();
@@ -252,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_webhook_that_has_just_come_back_is_given_a_moment() {
+    fn webhook_is_steady_only_some_time_after_it_is_back() {
         assert!(!answering_for(STEADY / 2).is_steady(true));
         assert!(answering_for(STEADY / 2).is_about_to_be_steady());
         assert!(answering_for(STEADY).is_steady(true));
@@ -260,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_webhook_that_was_away_again_or_that_nobody_asked_begins_anew() {
+    fn steadiness_starts_over_when_the_webhook_was_down_or_unasked() {
         let mut away = answering_for(STEADY);
         assert!(!away.is_steady(false));
         assert!(!away.is_steady(true));

@@ -26,13 +26,13 @@ pub enum ControllerError {
         name: String,
     },
     /// A reconcile took too long, most likely because the API server did not answer.
-    #[error("no end after {seconds} s; trying again")]
+    #[error("not finished after {seconds} s; trying again")]
     Timeout {
         /// How long it was given.
         seconds: u64,
     },
     /// A reconcile panicked: a mistake in this program.
-    #[error("a reconcile panicked, which is a mistake of the operator; trying again")]
+    #[error("a reconcile panicked, which is a defect of the operator; trying again")]
     Panicked,
     /// A cache lags behind the server, so nothing is decided by it.
     #[error("the watch of {0} lags behind the server; trying again")]

@@ -17,7 +17,7 @@ use otelagent_core::names;
 use otelagent_core::reconcile::{Active, Correction, Plan, Precondition, binding_kind};
 use serde_json::{Value, json};
 
-use super::context::{Context, Pass};
+use super::context::{Context, Reconciliation};
 use super::error::{ControllerError, Result};
 use super::observe::read_active;
 use crate::cache::PartialPod;
@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Longest verification: a webhook that does not answer makes every attempt slow.
 const LONGEST: Duration = Duration::from_secs(15);
 
-impl Pass<'_> {
+impl Reconciliation<'_> {
     /// Asks for everything that the steps of a plan presuppose. Corrections say what is true instead.
     ///
     /// # Errors

@@ -174,8 +174,8 @@ impl Controller {
             let namespace = &context.environment.operator_namespace;
             let upkeep = CaUpkeep {
                 secrets: Api::namespaced(context.client.clone(), namespace),
-                file: injection.authority_file,
-                lifetime: injection.authority_life,
+                file: injection.ca_file,
+                lifetime: injection.ca_lifetime,
                 bundle: context.ca_bundle.clone(),
                 trigger: trigger.clone(),
                 metrics: context.metrics.clone(),
@@ -255,9 +255,9 @@ pub struct InjectionSettings {
     /// Where the webhook is reached, if not by its Service: `https://` with host and port.
     pub webhook_url: Option<String>,
     /// A file with the certificate authorities of the webhook's certificates, if they are not our own.
-    pub authority_file: Option<std::path::PathBuf>,
+    pub ca_file: Option<std::path::PathBuf>,
     /// How long one certificate authority of our own lives.
-    pub authority_life: Duration,
+    pub ca_lifetime: Duration,
 }
 
 impl Default for InjectionSettings {
@@ -265,8 +265,8 @@ impl Default for InjectionSettings {
         Self {
             engine: Choice::Auto,
             webhook_url: None,
-            authority_file: None,
-            authority_life: Duration::from_hours(365 * 24),
+            ca_file: None,
+            ca_lifetime: Duration::from_hours(365 * 24),
         }
     }
 }

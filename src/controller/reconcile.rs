@@ -122,7 +122,7 @@ async fn keep_last_good(
     let plan = plan_refused(observation);
     let mut outcome = Outcome::before(observation, &plan);
     progress.facts = Some(refused(observation, problems.clone(), &outcome));
-    execute(context.pass(observation), &plan, &mut outcome).await?;
+    execute(context.reconciliation(observation), &plan, &mut outcome).await?;
     progress.facts = Some(refused(observation, problems, &outcome));
     progress.requeue_after = Some(outcome.next());
     Ok(())
@@ -147,7 +147,10 @@ async fn converge(
     let mut planned = plan(observation, &subject, &desired, &engines)?;
     let mut outcome = Outcome::before(observation, &planned);
     progress.facts = Some(facts(observation, &subject, &desired, &planned, &outcome));
-    let corrections = context.pass(observation).confirm(&planned).await?;
+    let corrections = context
+        .reconciliation(observation)
+        .confirm(&planned)
+        .await?;
     if !corrections.is_empty() {
         for correction in corrections {
             observation.correct(correction);
@@ -155,7 +158,7 @@ async fn converge(
         planned = plan(observation, &subject, &desired, &engines)?;
         outcome = Outcome::before(observation, &planned);
     }
-    let executed = execute(context.pass(observation), &planned, &mut outcome).await;
+    let executed = execute(context.reconciliation(observation), &planned, &mut outcome).await;
     let known = facts(observation, &subject, &desired, &planned, &outcome);
     let known = progress.facts.insert(known);
     executed?;

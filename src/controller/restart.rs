@@ -27,13 +27,13 @@ use otelagent_core::restart::{
 use otelagent_core::status::{Facts, Failure, InjectionState, Restarts};
 
 /// Workloads that are looked at in one pass.
-const LOOK_AT: usize = 50;
+const MAX_READ: usize = 50;
 /// When to look again while something rolls, and while something waits.
 const WHILE_RUNNING: Duration = Duration::from_secs(5);
 const WHILE_WAITING: Duration = Duration::from_secs(30);
 
 /// A workload with its object, which a change of it is based on.
-struct Seen {
+struct ReadWorkload {
     workload: Workload,
     object: Value,
 }
@@ -161,12 +161,13 @@ impl Restarter<'_> {
         for (kind, object) in self.list_marked().await? {
             marked.push(self.read(kind, &object).await?);
         }
-        let workloads = |seen: &[Seen]| seen.iter().map(|seen| seen.workload.clone()).collect();
+        let workloads =
+            |seen: &[ReadWorkload]| seen.iter().map(|seen| seen.workload.clone()).collect();
         let under_way: Vec<Workload> = workloads(&marked);
         let at_a_time = self.valid.at_a_time();
         let last = last.as_ref();
-        let worth = next_to_poll(&candidates, &known, &under_way, at_a_time, last, LOOK_AT);
-        let seen = self.look_at(&worth).await?;
+        let worth = next_to_poll(&candidates, &known, &under_way, at_a_time, last, MAX_READ);
+        let seen = self.read_workloads(&worth).await?;
         let observed = Round {
             marked: under_way,
             seen: workloads(&seen),
@@ -188,7 +189,7 @@ impl Restarter<'_> {
     /// Whether new pods are any better at this very moment. What was shown lately holds of policies; a webhook
     /// may be away again, and what is missed is a sign of that.
     async fn injects_now(&self, recipe: &str) -> Result<bool> {
-        let probe = canary::in_force_pod(&self.valid.label());
+        let probe = canary::active_probe(&self.valid.label());
         let answers = self.context.given_now(&probe).await? == recipe;
         if !answers {
             self.context.remember_probe(&self.valid.uid, None);
@@ -201,8 +202,8 @@ impl Restarter<'_> {
     async fn act(
         &self,
         mut observed: Round,
-        marked: &[Seen],
-        seen: &[Seen],
+        marked: &[ReadWorkload],
+        seen: &[ReadWorkload],
     ) -> Result<BTreeMap<WorkloadRef, Verdict>> {
         let now = Timestamp::now().to_string();
         let mut restarted = BTreeSet::new();
@@ -250,7 +251,7 @@ impl Restarter<'_> {
     }
 
     /// Workloads as they are now; those that are gone are left out.
-    async fn look_at(&mut self, owners: &[&WorkloadRef]) -> Result<Vec<Seen>> {
+    async fn read_workloads(&mut self, owners: &[&WorkloadRef]) -> Result<Vec<ReadWorkload>> {
         let mut seen = Vec::new();
         for owner in owners {
             let found = self.beside(owner).get_opt(&owner.name).await;
@@ -262,7 +263,7 @@ impl Restarter<'_> {
         Ok(seen)
     }
 
-    async fn read(&mut self, kind: &str, object: &DynamicObject) -> Result<Seen> {
+    async fn read(&mut self, kind: &str, object: &DynamicObject) -> Result<ReadWorkload> {
         let namespace = object.metadata.namespace.clone().unwrap_or_default();
         if !self.budgets.contains_key(&namespace) {
             let client = self.context.client.clone();
@@ -356,9 +357,9 @@ fn until_the_webhook_answers(
     verdicts
 }
 
-fn seen(kind: &str, object: &DynamicObject, budgets: &[Budget]) -> Seen {
+fn seen(kind: &str, object: &DynamicObject, budgets: &[Budget]) -> ReadWorkload {
     let object = json!(object);
-    Seen {
+    ReadWorkload {
         workload: Workload::read(kind, &object, budgets),
         object,
     }

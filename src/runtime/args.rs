@@ -43,7 +43,7 @@ pub enum InjectionEngine {
 
 /// What a process tells of itself, and where.
 #[derive(Clone, Debug, clap::Args)]
-pub struct TellingArgs {
+pub struct ObservabilityArgs {
     /// Where Prometheus reads metrics.
     #[arg(long, default_value = "[::]:8080")]
     pub metrics_address: SocketAddr,
@@ -96,7 +96,7 @@ pub struct ControllerArgs {
     pub identity: Option<String>,
     /// What the process tells of itself.
     #[command(flatten)]
-    pub telling: TellingArgs,
+    pub observability: ObservabilityArgs,
 }
 
 /// Options of the webhook.
@@ -118,7 +118,7 @@ pub struct WebhookArgs {
     pub tls_directory: Option<PathBuf>,
     /// What the process tells of itself.
     #[command(flatten)]
-    pub telling: TellingArgs,
+    pub observability: ObservabilityArgs,
 }
 
 #[cfg(test)]

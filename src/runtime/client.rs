@@ -69,7 +69,7 @@ fn connect_within(
         fence: fence.clone(),
         limit,
     });
-    Ok(history::kept_to(builder.with_layer(&bounds).build(), fence))
+    Ok(history::checked(builder.with_layer(&bounds).build(), fence))
 }
 
 /// A service whose calls are bounded.

@@ -19,12 +19,12 @@ pub(super) struct Record {
 
 /// A record, and when this version of it was seen first, on the own clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct SeenRecord {
     pub(super) record: Record,
     pub(super) since: Duration,
 }
 
-impl Seen {
+impl SeenRecord {
     /// What is known after `record` was read at `now`.
     pub(super) fn after(previous: Option<Self>, record: Record, now: Duration) -> Self {
         match previous {
@@ -49,8 +49,8 @@ pub(super) enum Step {
 
 /// What `me` does next. `duration` is how long the own leases last: a holder that asked for less is
 /// given that long all the same, so that a release with a shorter one cannot cut off an older.
-pub(super) fn next(me: &str, seen: Option<&Seen>, now: Duration, duration: Duration) -> Step {
-    let Some(Seen { record, since }) = seen else {
+pub(super) fn next(me: &str, seen: Option<&SeenRecord>, now: Duration, duration: Duration) -> Step {
+    let Some(SeenRecord { record, since }) = seen else {
         return Step::Create;
     };
     match record.holder.as_deref() {
@@ -79,15 +79,15 @@ mod tests {
         }
     }
 
-    fn seen(holder: &str, since: u64) -> Seen {
-        Seen {
+    fn seen(holder: &str, since: u64) -> SeenRecord {
+        SeenRecord {
             record: record(holder, "1"),
             since: at(since),
         }
     }
 
     /// What comes next after this was seen, at a second.
-    fn step(seen: &Seen, now: u64) -> Step {
+    fn step(seen: &SeenRecord, now: u64) -> Step {
         next("me", Some(seen), at(now), LEASE)
     }
 
@@ -129,10 +129,10 @@ mod tests {
 
     #[test]
     fn a_renewal_starts_the_wait_anew_and_a_second_look_does_not() {
-        let first = Seen::after(None, record("you", "1"), at(0));
-        let again = Seen::after(Some(first.clone()), record("you", "1"), at(10));
+        let first = SeenRecord::after(None, record("you", "1"), at(0));
+        let again = SeenRecord::after(Some(first.clone()), record("you", "1"), at(10));
         assert_eq!(again, first);
-        let renewed = Seen::after(Some(again), record("you", "2"), at(12));
+        let renewed = SeenRecord::after(Some(again), record("you", "2"), at(12));
         assert_eq!(step(&renewed, 20), Step::Wait);
         assert_eq!(step(&renewed, 28), Step::Take);
     }

@@ -10,11 +10,11 @@ use std::time::Duration;
 pub enum ProcessError {
     /// Neither a kubeconfig nor a service account was found.
     #[error(
-        "no way to the API server is configured: set KUBECONFIG, or run in a pod with a service account"
+        "the API server is not configured: set KUBECONFIG, or run in a pod with a service account"
     )]
     NoCluster(#[source] Box<kube::config::InferConfigError>),
     /// The client cannot be built from what was configured.
-    #[error("the configured way to the API server cannot be used")]
+    #[error("cannot connect to the API server as configured")]
     Client(#[source] Box<kube::Error>),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}")]
@@ -30,7 +30,7 @@ pub enum ProcessError {
     Signals(#[source] std::io::Error),
     /// The log level is not one.
     #[error(
-        "{directives:?} is no log level: write one such as info, or target=level pairs separated by commas"
+        "{directives:?} is not a log level: write one, such as info, or target=level pairs separated by commas"
     )]
     LogLevel {
         /// What was given.
@@ -40,7 +40,7 @@ pub enum ProcessError {
         source: tracing_subscriber::filter::ParseError,
     },
     /// Logs were set up before.
-    #[error("logs are set up already")]
+    #[error("logging is already set up")]
     LogsSetUp(#[source] tracing_subscriber::util::TryInitError),
     /// A call of the API server did not end in time. Travels inside of [`kube::Error::Service`].
     #[error("no answer from the API server within {} s", .0.as_secs_f32())]

@@ -36,7 +36,7 @@ const EARLY: Duration = Duration::from_secs(2);
 
 /// A client whose watches go on only in the history that the server has; `fence` breaks off where they
 /// cannot.
-pub(super) fn kept_to(inner: Client, fence: &Fence) -> Client {
+pub(super) fn checked(inner: Client, fence: &Fence) -> Client {
     let namespace = inner.default_namespace().to_owned();
     let valid_until = *inner.valid_until();
     let history = Arc::new(History {
@@ -78,7 +78,7 @@ impl History {
                     path,
                     version,
                     present,
-                    "the server's history was set back, listing anew"
+                    "etcd was restored to an older revision; listing again"
                 );
                 Ok(Response::new(Body::from(expired(version, present))))
             }
@@ -147,7 +147,8 @@ fn present(body: &[u8]) -> Option<u64> {
 
 /// What a server tells a watch from a version that is no longer known.
 fn expired(version: u64, present: u64) -> Vec<u8> {
-    let message = format!("version {version} is of a history that was set back to {present}");
+    let message =
+        format!("revision {version} is newer than the server's, {present}: etcd was restored");
     let status = json!({
         "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
         "reason": "Expired", "code": 410, "message": message,

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::election::{Record, Seen, Step, next};
+use super::election::{Record, SeenRecord, Step, next};
 use super::{Fence, Metrics};
 
 /// How long a lease lasts unless it is renewed.
@@ -169,7 +169,7 @@ struct Candidate {
     origin: Instant,
     /// As last read or written.
     lease: Option<Lease>,
-    seen: Option<Seen>,
+    seen: Option<SeenRecord>,
     term: watch::Sender<Option<Term>>,
 }
 
@@ -180,7 +180,7 @@ impl Candidate {
             name,
             identity,
         } = &self.settings;
-        tracing::info!(namespace, name, identity, "standing for election");
+        tracing::info!(namespace, name, identity, "waiting for the Lease");
         let mut ended = Box::pin(stop.cancelled());
         loop {
             let pause = self.round().await;
@@ -264,7 +264,7 @@ impl Candidate {
         let previous = self.seen.take();
         self.seen = lease
             .as_ref()
-            .map(|lease| Seen::after(previous, record(lease), self.origin.elapsed()));
+            .map(|lease| SeenRecord::after(previous, record(lease), self.origin.elapsed()));
         self.lease = lease;
     }
 

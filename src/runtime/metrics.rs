@@ -31,18 +31,18 @@ const DURATIONS: [f64; 14] = [
 const REVIEW_DURATIONS: [f64; 9] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1, 0.5, 2.0];
 
 /// What a series is counted by: names of labels and their values.
-type Labels<const N: usize> = [(&'static str, &'static str); N];
+type LabelSet<const N: usize> = [(&'static str, &'static str); N];
 
 /// A handle to everything that is counted; clones count into the same place.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    reconciles: Family<Labels<1>, Counter>,
+    reconciles: Family<LabelSet<1>, Counter>,
     reconcile_duration: Histogram,
-    writes: Family<Labels<2>, Counter>,
-    errors: Family<Labels<1>, Counter>,
+    writes: Family<LabelSet<2>, Counter>,
+    errors: Family<LabelSet<1>, Counter>,
     leader: Gauge,
     objects: Gauge<u64, AtomicU64>,
-    reviews: Family<Labels<1>, Counter>,
+    reviews: Family<LabelSet<1>, Counter>,
     review_duration: Histogram,
     registry: Arc<Registry>,
 }

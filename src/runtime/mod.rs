@@ -33,7 +33,7 @@ pub mod telemetry;
 #[cfg(test)]
 mod test_server;
 
-pub use args::{Args, Command, ControllerArgs, InjectionEngine, TellingArgs, WebhookArgs};
+pub use args::{Args, Command, ControllerArgs, InjectionEngine, ObservabilityArgs, WebhookArgs};
 pub use error::ProcessError;
 pub use fence::Fence;
 pub use http::listen;

@@ -16,7 +16,7 @@ pub fn on_signals() -> Result<CancellationToken, ProcessError> {
         let token = token.clone();
         tokio::spawn(async move {
             if signals.recv().await.is_some() {
-                tracing::info!(signal = kind.as_raw_value(), "asked to end");
+                tracing::info!(signal = kind.as_raw_value(), "shutting down");
                 token.cancel();
             }
         });

@@ -14,7 +14,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<Config> {
         return None;
     }
     let extensions = extensions::read(&root.section("extensions"));
-    let mut pipelines = Pipelines {
+    let mut pipelines = PipelineReader {
         receivers: receivers::read(&root.section("receivers")),
         processors: processors::read(&root.section("processors")),
         exporters: exporters::read(&root.section("exporters"), &extensions),
@@ -63,7 +63,7 @@ fn defined<'d, T>(
 }
 
 /// The components that the file defines, by id, and what pipelines make of them.
-struct Pipelines {
+struct PipelineReader {
     receivers: Vec<(String, ReceiverConfig)>,
     processors: Vec<(String, Processor)>,
     exporters: Vec<(String, Vec<Exporter>)>,
@@ -73,7 +73,7 @@ struct Pipelines {
     memory: Memory,
 }
 
-impl Pipelines {
+impl PipelineReader {
     fn read(&mut self, section: &Section<'_>) -> Vec<Pipeline> {
         let mut found: Vec<Pipeline> = Vec::new();
         for (id, (kind, pipeline)) in section.components(|_, kind, section| (kind, section)) {

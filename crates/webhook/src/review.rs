@@ -21,10 +21,10 @@ const KIND: &str = "AdmissionReview";
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadReview {
     /// Not JSON at all.
-    #[error("the body is no JSON")]
+    #[error("the body is not JSON")]
     NotJson,
     /// Another version of the API, or another kind.
-    #[error("this is no AdmissionReview of admission.k8s.io/v1")]
+    #[error("this is not an AdmissionReview of admission.k8s.io/v1")]
     NotAReview,
     /// Nothing to answer to.
     #[error("the review has no request with a uid")]

@@ -87,13 +87,13 @@ fn full_spec(image: &str) -> Value {
 /// A pod that is injected in the canary namespace if, and only if, the real binding of an agent (as
 /// made by [`names::agent_label`]) is active. Its label [`names::LABEL_CONFIG`] then tells with which
 /// recipe.
-pub fn in_force_pod(agent: &str) -> Value {
+pub fn active_probe(agent: &str) -> Value {
     let mut asking = engine_pod("");
     asking["metadata"]["labels"] = json!({names::LABEL_CANARY: agent});
     asking
 }
 
-/// As [`in_force_pod`], of one engine: injected if, and only if, what has this content is bound.
+/// As [`active_probe`], of one engine: injected if, and only if, what has this content is bound.
 pub fn engine_pod(hash: &str) -> Value {
     let app = container("app", NO_IMAGE, &Value::Null);
     pod("otelagent-in-force", hash, json!({"containers": [app]}))

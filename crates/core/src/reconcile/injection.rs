@@ -138,7 +138,7 @@ pub fn plan_refused(observation: &Observation<'_>) -> Plan {
     if active.policy.is_some() {
         let mut plan = Plan::only(InjectionState::Unknown);
         plan.steps.push(Step::Confirm(Confirmation {
-            probe: canary::in_force_pod(&observation.label()),
+            probe: canary::active_probe(&observation.label()),
             expected: Expectation::Hash(active.recipe.clone().unwrap_or_default()),
         }));
         return plan;
@@ -236,7 +236,7 @@ fn confirmation(
 ) -> Step {
     let others = observation.owned(binding_kind(other(engine))).next();
     let probe = match others {
-        None => canary::in_force_pod(&recipe.agent),
+        None => canary::active_probe(&recipe.agent),
         Some(_) => canary::engine_pod(&rendered.hash),
     };
     Step::Confirm(Confirmation {

@@ -86,7 +86,9 @@ pub fn facts(
         older_routes: switch
             .map(|switch| switch.older_routes(wanted))
             .unwrap_or_default(),
-        routes: switch.map(switching::Plan::node_modes).unwrap_or_default(),
+        routes: switch
+            .map(switching::SwitchPlan::node_modes)
+            .unwrap_or_default(),
         namespace_limits: namespace_limits(observation, subject, desired),
         recipe_reason: outcome.active.reason.clone(),
         upgrade: upgrade(observation, subject, desired, plan),

@@ -132,7 +132,7 @@ fn writes(
     observation: &Observation<'_>,
     subject: &Subject<'_>,
     desired: &Desired,
-    switch: &switching::Plan,
+    switch: &switching::SwitchPlan,
 ) -> Vec<Step> {
     let owner = observation.owner();
     let mut steps = Vec::new();
@@ -174,7 +174,7 @@ fn live<'a>(observation: &'a Observation<'_>, mode: Mode, object: &Object) -> Op
 fn removals(
     observation: &Observation<'_>,
     desired: &Desired,
-    switch: &switching::Plan,
+    switch: &switching::SwitchPlan,
 ) -> Vec<Step> {
     let removal = |mode: &Mode| {
         let mode = *mode;

@@ -20,7 +20,7 @@ const APPLIED: &str = "otelagent.dev/applied";
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Which modes' objects must exist, and which mode serves; `None` for a refused spec.
-    pub switch: Option<switching::Plan>,
+    pub switch: Option<switching::SwitchPlan>,
     /// The steps, in order.
     pub steps: Vec<Step>,
     /// What is known of injection before the steps are executed.

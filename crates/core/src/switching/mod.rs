@@ -48,7 +48,7 @@ impl Situation {
 
 /// Which objects to keep and which to remove.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct SwitchPlan {
     /// The mode that new pods are given; `None` until the first agents are ready.
     pub serving: Option<Mode>,
     /// Modes whose objects must exist, each with the moment since when it is unused.
@@ -61,7 +61,7 @@ pub struct Plan {
     pub requeue_after: Option<Duration>,
 }
 
-impl Plan {
+impl SwitchPlan {
     /// Modes whose agents on nodes are kept.
     pub fn node_modes(&self) -> Vec<Mode> {
         let modes = self.keep.keys().copied();
@@ -92,17 +92,17 @@ pub fn used(claimed: BTreeMap<Mode, usize>, known: &BTreeSet<Mode>) -> BTreeMap<
 /// in use  = modes of live injected pods, each held `hold_old` longer
 /// keep    = {wanted, serving} ∪ in use
 /// ```
-pub fn plan(observed: &Situation) -> Plan {
+pub fn plan(observed: &Situation) -> SwitchPlan {
     let first = comes_first(observed);
     let serving = if observed.wanted_ready && first.is_none() {
         Some(observed.wanted)
     } else {
         observed.serving
     };
-    let mut plan = Plan {
+    let mut plan = SwitchPlan {
         serving,
         first,
-        ..Plan::default()
+        ..SwitchPlan::default()
     };
     // The serving mode is needed until the cut-over has been made, however long the verification takes.
     let wanted = first.is_none().then_some(observed.wanted);
