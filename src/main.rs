@@ -1,4 +1,4 @@
-//! The operator's commands: start the parts, end them together.
+//! The operator's commands: each starts its parts and ends them together.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -17,13 +17,13 @@ use otelagent_operator::runtime::{
 };
 use otelagent_webhook::{self as webhook, Source, Webhook};
 
-/// Whatever ended the process; its message goes to standard error.
+/// Why the process ended; the message goes to standard error.
 type Failure = Box<dyn std::error::Error>;
 
-/// Why a process ends whose caches are of a world that is gone.
+/// Why the process exits after a restore of etcd.
 const HISTORY_REWOUND: &str =
     "etcd was restored to an older revision; exiting to rebuild the caches";
-/// Readiness: every cache has been filled once.
+/// Readiness: every cache is filled.
 const WATCHES: &str = "watches";
 /// Name of the Lease.
 const LEASE: &str = "otelagent-operator";
@@ -49,7 +49,7 @@ fn print_crd() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Begins to log, and to answer who asks for metrics and health.
+/// Sets up logging and serves metrics and health.
 async fn serve_observability(
     args: ObservabilityArgs,
     metrics: &Metrics,
@@ -72,7 +72,7 @@ async fn serve_observability(
     Ok(())
 }
 
-/// What the command line says, for the controller.
+/// The controller's settings from the command line.
 fn settings(args: ControllerArgs, identity: String) -> Settings {
     let mut platform: BTreeSet<String> = args.platform_namespaces.into_iter().collect();
     if platform.is_empty() {
@@ -98,7 +98,7 @@ fn settings(args: ControllerArgs, identity: String) -> Settings {
     }
 }
 
-// Two threads are enough for all it does; one for each core of a large node would only cost memory.
+// Two threads are enough; one for each core of a large node would only cost memory.
 #[tokio::main(worker_threads = 2)]
 async fn run_controller(mut args: ControllerArgs) -> Result<(), Failure> {
     let shutdown = shutdown::on_signals()?;
@@ -117,7 +117,7 @@ async fn run_controller(mut args: ControllerArgs) -> Result<(), Failure> {
         () = shutdown.cancelled() => return Ok(()),
     }
     let leadership = if leader_elect {
-        // The lease is what opens the fence, so its own client stands outside.
+        // The lease opens the fence, so its client must not be fenced.
         let client = client::connect(client::config().await?, &Fence::open())?;
         let lease = LeaseSettings {
             namespace,
@@ -155,7 +155,7 @@ async fn run_webhook(args: WebhookArgs) -> Result<(), Failure> {
     let metrics = Metrics::new();
     let readiness = Readiness::of(&[webhook::WATCHES, webhook::CERTIFICATE, webhook::SERVING]);
     serve_observability(observability, &metrics, &readiness).await?;
-    // It reads only: the fence stays closed for good.
+    // The webhook only reads, so the fence stays closed.
     let client = client::connect(client::config().await?, &Fence::closed())?;
     let names = if server_names.is_empty() {
         vec![format!("{}.{namespace}.svc", names::WEBHOOK)]
