@@ -12,10 +12,10 @@ use super::apply;
 use super::context::Reconciliation;
 use super::error::Result;
 
-/// Executes the steps; `outcome` says how far it came, also where one fails.
+/// Executes the steps; `outcome` records the progress, even if a step fails.
 ///
 /// # Errors
-/// The first step that fails ends it: a later reconcile goes on.
+/// The first failed step ends the execution; a later reconcile continues.
 pub(crate) async fn execute(
     reconciliation: Reconciliation<'_>,
     plan: &Plan,
@@ -38,7 +38,7 @@ struct Executor<'a> {
 
 impl Executor<'_> {
     async fn step(&mut self, step: &Step) -> Result<()> {
-        // A recipe that fails its verification leaves the active one in place.
+        // After a failed verification the active recipe stays.
         let is_failed = matches!(self.outcome.injection, InjectionState::Failed { .. });
         match step {
             Step::CutOver(mode) => tracing::debug!(%mode, "cuts over"),
@@ -111,7 +111,7 @@ impl Executor<'_> {
             let policy = active.policy.as_deref();
             let agent = self.reconciliation.observation.label();
             tracing::info!(agent, mode, policy, "active");
-            // What the binding has left goes once every API server has seen the move.
+            // Removes old objects once every API server has seen the binding move.
             self.outcome.requeue_within(Some(KEEP_OLD));
         }
         self.outcome.active = active;
@@ -121,7 +121,7 @@ impl Executor<'_> {
         Ok(())
     }
 
-    /// Asks whether a pod created now is injected. The answer is believed while nothing that it depends on
+    /// Asks whether a pod created now is injected. The answer counts while nothing that it depends on
     /// changes.
     async fn ask(&self, confirmation: &Confirmation) -> Result<InjectionState> {
         let state = format!("{:?}", self.outcome.active);
@@ -184,7 +184,7 @@ impl Executor<'_> {
     }
 
     async fn remove(&mut self, removal: &Removal) -> Result<()> {
-        // The verification of a policy may have taken its time since the plan was confirmed.
+        // The plan was confirmed before the verification, which may have taken long.
         if self.reconciliation.is_used(removal.mode).await? {
             self.outcome
                 .requeue_within(Some(std::time::Duration::from_secs(1)));

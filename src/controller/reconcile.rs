@@ -1,7 +1,6 @@
 //! One reconcile of one `OtelAgent`: observe, validate, build, plan, execute, report.
 //!
-//! The report is made here, in one place, for every exit: a refused spec, an error of any call, the deadline,
-//! a panic.
+//! This module reports every exit: a refused spec, an error of any call, the deadline, a panic.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -30,23 +29,23 @@ use super::observe::{observe, older};
 use super::restart;
 use crate::cache::Decoded;
 
-/// Longest reconcile; a client call has its own, shorter limit.
+/// Time limit of a reconcile; a client call has its own, shorter limit.
 const DEADLINE: Duration = Duration::from_mins(1);
-/// Longest report, in which an API server that did not answer before is given one more chance.
+/// Time limit of a report: one more chance for an API server that did not answer before.
 const REPORT_DEADLINE: Duration = Duration::from_secs(15);
 /// Longest note of an event, in bytes (events.k8s.io/v1).
 const MAX_NOTE: usize = 1000;
 
-/// How far a reconcile came.
+/// The progress of a reconcile.
 #[derive(Default)]
 struct Progress {
-    /// What is known; empty before it is planned.
+    /// The facts; empty before the plan is made.
     facts: Option<Facts>,
-    /// When to reconcile again though nothing may have changed.
+    /// When to reconcile again even if nothing changes.
     requeue_after: Option<Duration>,
 }
 
-/// One paced, bounded reconcile, and its report.
+/// One reconcile with its pace, its time limit and its report.
 pub(crate) async fn reconcile(agent: Arc<Decoded>, context: Arc<Context>) -> Result<Action> {
     let agent = match &agent.agent {
         Ok(agent) => agent,
@@ -82,7 +81,7 @@ pub(crate) async fn reconcile(agent: Arc<Decoded>, context: Arc<Context>) -> Res
         .map_or_else(Action::await_change, Action::requeue))
 }
 
-/// Bounds what a future may take, and keeps a mistake of ours to one object.
+/// Limits the time of a future, and catches a panic so that it affects one object only.
 async fn bounded(deadline: Duration, work: impl Future<Output = Result<()>>) -> Result<()> {
     let work = AssertUnwindSafe(work).catch_unwind();
     match tokio::time::timeout(deadline, work).await {
@@ -94,7 +93,7 @@ async fn bounded(deadline: Duration, work: impl Future<Output = Result<()>>) -> 
     }
 }
 
-/// The spec, if it is valid here; else every problem.
+/// The validated spec, or every problem in it.
 fn check(agent: &OtelAgent, context: &Context) -> Result<ValidAgent, Vec<Problem>> {
     let older = older(&context.stores, agent);
     match over_quota(agent, &context.environment, older) {
@@ -112,7 +111,7 @@ async fn attempt(agent: &OtelAgent, context: &Context, progress: &mut Progress) 
     }
 }
 
-/// A spec that was refused: nothing is written but the status.
+/// Handles a refused spec: writes only the status.
 async fn keep_last_good(
     context: &Context,
     observation: &Observation<'_>,
@@ -128,7 +127,7 @@ async fn keep_last_good(
     Ok(())
 }
 
-/// A valid spec: everything is brought to what it says.
+/// Handles a valid spec: brings the cluster to what it says.
 async fn converge(
     context: &Context,
     observation: &mut Observation<'_>,
@@ -225,7 +224,7 @@ async fn write_status(
     Ok(())
 }
 
-/// An event that cannot be written must not keep the object from being reconciled.
+/// A failure to write an event must not fail the reconcile.
 async fn publish(agent: &OtelAgent, mut note: Note, context: &Context) {
     let end = note.message.floor_char_boundary(MAX_NOTE);
     note.message.truncate(end);
