@@ -193,7 +193,7 @@ fn pods(
     let reaches = |name: &str| name == own || environment.is_platform(&own);
     let labels_of = context.stores.namespaces.read();
     let known = context.stores.pods.read();
-    // Pods in other namespaces neither belong to this object nor count as missed.
+    // Only namespaces with injected or selected pods matter.
     let namespaces: Vec<_> = known
         .namespaces()
         .filter(|(name, _)| !environment.is_excluded(name) && reaches(name))
