@@ -49,7 +49,7 @@ impl Situation {
 /// Which objects to keep and which to remove.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SwitchPlan {
-    /// The mode that new pods are given; `None` until the first agents are ready.
+    /// The mode of new pods; `None` until the first agents are ready.
     pub serving: Option<Mode>,
     /// Modes whose objects must exist, each with the moment since when it is unused.
     pub keep: BTreeMap<Mode, Option<Timestamp>>,
@@ -68,8 +68,8 @@ impl SwitchPlan {
         modes.filter(|mode| mode.on_nodes()).collect()
     }
 
-    /// Modes that are kept though neither wanted nor serving: a pod may still use them, if only one that is
-    /// terminating.
+    /// Modes that are kept although they are neither wanted nor serving, because a pod, perhaps a
+    /// terminating one, may still use them.
     pub fn older_routes(&self, wanted: Mode) -> Vec<Mode> {
         let is_older = |mode: &Mode| *mode != wanted && Some(*mode) != self.serving;
         self.keep.keys().copied().filter(is_older).collect()
