@@ -1,4 +1,4 @@
-//! `service`: which of the components that the file defines are used, and for which signal.
+//! `service`: which of the defined components are used, and for which signal.
 
 use super::extensions::{self, Extension};
 use super::model::{Config, Exporter, Memory, Pipeline, ReceiverConfig};
@@ -42,7 +42,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<Config> {
     })
 }
 
-/// The component that is used at a place.
+/// The component that a place in the file refers to.
 fn defined<'d, T>(
     place: &Section<'_>,
     id: &str,
@@ -62,7 +62,7 @@ fn defined<'d, T>(
     found.map(|(_, component)| component)
 }
 
-/// The components that the file defines, by id, and what pipelines make of them.
+/// The components that the file defines, by id, and their use in pipelines.
 struct PipelineReader {
     receivers: Vec<(String, ReceiverConfig)>,
     processors: Vec<(String, Processor)>,
@@ -137,7 +137,7 @@ impl PipelineReader {
         })
     }
 
-    /// The index of an exporter, which is in use from now on.
+    /// Marks an exporter as used and returns its index.
     fn exporter(&mut self, place: &Section<'_>, id: &str, signal: Signal) -> Option<usize> {
         let exporters = defined(place, id, "exporters", &self.exporters)?;
         let of = |signal| exporters.iter().find(|exporter| exporter.signal == signal);

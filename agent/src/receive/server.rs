@@ -47,7 +47,7 @@ pub(super) enum Format {
 /// The memory of an open request beside its body: a task and a timer.
 const OPEN: usize = 2 * 1024;
 
-/// What no configuration replaces.
+/// The state that a new configuration does not replace.
 #[derive(Clone)]
 pub(crate) struct SharedState {
     pub(crate) budget: Arc<Budget>,
@@ -118,7 +118,8 @@ impl OtlpReceiver {
             .ok_or(Refusal::NoPipeline(signal))
     }
 
-    /// Decides, before the body is read, whether `bytes` of it could be accepted, and pays for its beginning.
+    /// Decides, before the body is read, whether `bytes` of it could be accepted, and reserves memory for its
+    /// beginning.
     fn admit(&self, route: &Route, bytes: usize) -> Result<Permit, Refusal> {
         if !route.lane.has_room(bytes) {
             return Err(Refusal::QueueFull { items: 0 });

@@ -1,7 +1,5 @@
 //! The variables that every mode gives to applications; a mode supplies only its endpoint. Does not know
 //! the modes.
-//!
-//! Must not know the modes.
 
 use std::time::Duration;
 

@@ -83,7 +83,7 @@ pub struct AdmissionObject {
     pub name: String,
     /// Its uid.
     pub uid: Option<String>,
-    /// Whether it has the uid of this `OtelAgent` and the expected name; a user's copy has another name.
+    /// Whether its label has the uid of this `OtelAgent`.
     pub is_ours: bool,
     /// The object, without its managers.
     pub object: Value,
