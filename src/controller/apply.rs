@@ -138,10 +138,10 @@ impl Target<'_> {
             let live = serde_json::to_value(live).unwrap_or_default();
             self.patch(version, corrections(&live, intent)).await?;
         }
-        let stands = self.apply(intent).await?;
+        let applied = self.apply(intent).await?;
         // Server-side apply would not remove what this patch has written, so the manager must not own it
         // twice.
-        let mut managers = stands.metadata.managed_fields.iter().flatten();
+        let mut managers = applied.metadata.managed_fields.iter().flatten();
         let twice = managers.position(|entry| {
             entry.manager.as_deref() == Some(names::FIELD_MANAGER)
                 && entry.operation.as_deref() == Some("Update")
@@ -149,10 +149,10 @@ impl Target<'_> {
         if let Some(at) = twice {
             let path = format!("/metadata/managedFields/{at}");
             let steps = vec![json!({"op": "remove", "path": path})];
-            let version = stands.metadata.resource_version.clone();
+            let version = applied.metadata.resource_version.clone();
             self.patch(version, steps).await?;
         }
-        Ok(stands)
+        Ok(applied)
     }
 
     /// A JSON patch for exactly this version.

@@ -40,7 +40,7 @@ pub(crate) enum TlsError {
     Verifier(#[source] rustls::server::VerifierBuilderError),
     #[error("the TLS versions are not supported")]
     Versions(#[source] rustls::Error),
-    #[error("`{0}` is not a name a certificate can prove; set server_name_override")]
+    #[error("`{0}` is not a valid name for a certificate; set server_name_override")]
     ServerName(String),
 }
 

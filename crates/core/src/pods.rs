@@ -131,7 +131,7 @@ impl PodTally {
         &self.counted.users
     }
 
-    /// The counts while new pods are given `serving`: the mode and the hash of the active recipe.
+    /// The counts while new pods get `serving`: the mode and the hash of the active recipe.
     pub fn report(&self, serving: Option<(Mode, &str)>) -> PodReport {
         let mut report = self.counted.clone();
         for ((mode, recipe), owners) in &self.created {

@@ -12,7 +12,7 @@ use crate::names;
 /// The prefix of the active name if the webhook injects. No object has such a name.
 const WEBHOOK_PREFIX: &str = "webhook ";
 
-/// What new pods are given now.
+/// What new pods get now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Active {
     /// The mode of new pods.

@@ -113,7 +113,7 @@ pub enum Correction {
 }
 
 /// One change of the cluster. Every step can be repeated, and a crash between two steps changes nothing: the
-/// next reconcile observes and plans anew.
+/// next reconcile observes and plans again.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Applies an object of the `OtelAgent`'s own namespace.
