@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_is_news_when_its_readiness_changes() {
+    fn node_change_is_reported_when_readiness_changes() {
         let mut nodes = Nodes::default();
         let node = |ready: &str| -> PartialNode {
             serde_json::from_value(json!({

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_own_lease_is_renewed_however_old_it_is() {
+    fn own_lease_is_renewed_at_any_age() {
         assert_eq!(step(&seen("me", 0), 1), Step::Renew);
         assert_eq!(step(&seen("me", 0), 1000), Step::Renew);
     }

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cron_job_is_told_from_a_job_that_ends_in_a_date() {
+    fn cron_job_is_distinguished_from_a_job_that_ends_in_a_date() {
         assert_eq!(without_cron_suffix("backup-29834567"), Some("backup"));
         assert_eq!(without_cron_suffix("import-20261122"), None);
         assert_eq!(without_cron_suffix("éééé"), None);
