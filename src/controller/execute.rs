@@ -77,7 +77,7 @@ impl Executor<'_> {
         let written = self.reconciliation.write(canary).await?;
         let probes = &verification.probes;
         let verified = self
-            .pass
+            .reconciliation
             .context
             .verify(probes, &verification.recipe)
             .await?;
