@@ -22,34 +22,34 @@ use crate::cache::Trigger;
 use crate::controller::{ControllerError, Result};
 use crate::runtime::Metrics;
 
-/// How often the Secret or the file is read.
+/// How often the operator reads the Secret or the file.
 const READ_EVERY: Duration = Duration::from_secs(5);
 
 /// Keeps the CA's Secret and the bundle up to date.
 pub(crate) struct CaUpkeep {
-    /// Where the Secret is.
+    /// The namespace of the Secret.
     pub(crate) secrets: Api<Secret>,
-    /// A file with the CA certificates that another program renews; without one the CA is our own.
+    /// A file with CA certificates that another program renews; without one, the operator makes the CA.
     pub(crate) file: Option<PathBuf>,
-    /// How long a CA of our own lives.
+    /// How long a CA that the operator makes lives.
     pub(crate) lifetime: Duration,
     /// The CA certificates that webhook configurations trust, as PEM; empty until they are known.
     pub(crate) bundle: watch::Sender<String>,
-    /// Has every webhook configuration rendered again.
+    /// Triggers a new rendering of every webhook configuration.
     pub(crate) trigger: Trigger,
     pub(crate) metrics: Metrics,
 }
 
-/// What is known of the CA.
+/// What the operator knows about the CA.
 #[derive(Default)]
 struct Known {
     file: TrustedFile,
-    /// Our own CA as last read or written.
+    /// The operator's own CA as last read or written.
     last: Option<Ca>,
 }
 
 impl CaUpkeep {
-    /// Goes on until the task is aborted. Run it in the leader only.
+    /// Runs until the task is aborted. Only the leader may run it.
     pub(crate) async fn run(self) -> ControllerError {
         let mut known = Known::default();
         let mut clock = tokio::time::interval(READ_EVERY);
@@ -96,7 +96,8 @@ impl CaUpkeep {
         let secret = self.secrets.get(names::CA_SECRET).await;
         let secret = secret.map_err(ControllerError::api("read the webhook's CA"))?;
         let stored = stored_ca(&secret);
-        // Configurations and replicas still trust what was in an emptied or broken Secret: put it back.
+        // Configurations and replicas still trust what was in the Secret before somebody emptied or broke
+        // it.
         let mut ca = stored
             .clone()
             .or_else(|| known.last.clone())
@@ -112,7 +113,7 @@ impl CaUpkeep {
         Ok(pem)
     }
 
-    /// Replaces only the version that was read.
+    /// Replaces the Secret only if it has not changed since it was read.
     async fn write(&self, mut secret: Secret, ca: &Ca) -> Result<()> {
         let text = ByteString(ca.to_text().into_bytes());
         secret.data = Some(BTreeMap::from([(names::CA_KEY.to_owned(), text)]));

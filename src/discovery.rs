@@ -1,5 +1,5 @@
-//! What the API server is and offers: its version, its admission kinds, the family of its nodes' addresses,
-//! and which parts of the operator are installed.
+//! What the API server offers: its version, its admission kinds, the family of its nodes' addresses, and
+//! which parts of the operator are installed.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 
 use crate::controller::{ControllerError, Result};
 
-/// How often the API server is asked whether it has changed.
+/// How often the operator checks whether the API server has changed.
 pub(crate) const ASK_EVERY: Duration = Duration::from_mins(1);
-/// How often in a row it must say so: while a control plane is upgraded its API servers differ, and the engine that
-/// the new one offers does not act on the old one.
+/// How many checks in a row must find the change: the API servers differ while a control plane is upgraded, and an
+/// older one lacks the engine that a newer one offers.
 const CONFIRMATIONS: u32 = 15;
 
-/// What the API server is and offers.
+/// What the API server offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Server {
     /// Its version.
@@ -45,8 +45,8 @@ pub(crate) async fn server(client: &Client) -> Result<Server> {
     })
 }
 
-/// Returns once the API server has become another one, which only a new start of the operator takes into
-/// account: engines, watches and refusals depend on it. An API server that does not answer has not changed.
+/// Returns once the API server has changed. Engines, watches and refusals depend on it, so the operator
+/// must restart. An API server that does not answer has not changed.
 pub(crate) async fn until_changed(
     client: &Client,
     known: &Server,
@@ -69,7 +69,7 @@ pub(crate) async fn until_changed(
     }
 }
 
-/// The family of the nodes' first addresses, which is the same on all of them. IPv4 where there is no node.
+/// The family of the nodes' first addresses, assumed to be the same on all nodes. IPv4 without any node.
 pub(crate) async fn family_of_nodes(client: &Client) -> Result<IpFamily> {
     let one = ListParams::default().limit(1);
     let nodes = Api::<Node>::all(client.clone()).list(&one).await;
@@ -82,9 +82,9 @@ pub(crate) async fn family_of_nodes(client: &Client) -> Result<IpFamily> {
     Ok(if is_v6 { IpFamily::V6 } else { IpFamily::V4 })
 }
 
-/// Owner reference to a `ClusterRole` that stands for a part of the installation, so that cluster-scoped
-/// objects go with it even if the operator went first. `None` where it does not exist or may not be read,
-/// which is the same: the role grants the reading.
+/// Owner reference to the `ClusterRole` of a part of the installation. Kubernetes then deletes
+/// cluster-scoped objects with that part, even without the operator. `None` if the role does not exist or
+/// may not be read, which is the same: the role itself grants the right to read it.
 pub(crate) async fn installation(client: &Client, name: &str) -> Result<Option<Value>> {
     let api: Api<PartialObjectMeta<ClusterRole>> = Api::all(client.clone());
     let found = match api.get_opt(name).await {

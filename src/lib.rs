@@ -1,7 +1,7 @@
-//! The otelagent operator's shells: they do the I/O, and decide nothing.
+//! The otelagent operator's I/O. Decisions are in other crates.
 //!
 //! - [`controller`]: watches the cluster and executes what `otelagent-core` decides.
-//! - [`runtime`]: what a process needs around its work: arguments, logs, metrics, probes, client, lease, end.
+//! - [`runtime`]: what a process needs besides: arguments, logs, metrics, probes, client, lease, shutdown.
 //!
 //! Decisions are in `crates/core`, the API in `crates/api`, the webhook in `crates/webhook`.
 

@@ -1,4 +1,4 @@
-//! The operator's commands: start the parts, end them together.
+//! The operator's commands: each starts its parts and ends them together.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -12,18 +12,18 @@ use otelagent_core::{in_full, names};
 use otelagent_operator::controller::{Controller, InjectionSettings, Settings};
 use otelagent_operator::runtime::{
     Args, Command, ControllerArgs, Fence, InjectionEngine, Leadership, LeaseSettings, Metrics,
-    Readiness, Served, TellingArgs, WebhookArgs, client, listen, metrics, probes, shutdown,
+    ObservabilityArgs, Readiness, Served, WebhookArgs, client, listen, metrics, probes, shutdown,
     telemetry,
 };
 use otelagent_webhook::{self as webhook, Source, Webhook};
 
-/// Whatever ended the process; its message goes to standard error.
+/// Why the process ended; the message goes to standard error.
 type Failure = Box<dyn std::error::Error>;
 
-/// Why a process ends whose caches are of a world that is gone.
-const SET_BACK: &str =
-    "the cluster's history was set back; to be started anew, with what is there now";
-/// Readiness: every cache has been filled once.
+/// Why the process exits after a restore of etcd.
+const HISTORY_REWOUND: &str =
+    "etcd was restored to an older revision; exiting to rebuild the caches";
+/// Readiness: every cache is filled.
 const WATCHES: &str = "watches";
 /// Name of the Lease.
 const LEASE: &str = "otelagent-operator";
@@ -49,9 +49,13 @@ fn print_crd() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Begins to log, and to answer who asks for metrics and health.
-async fn tell(args: TellingArgs, metrics: &Metrics, readiness: &Readiness) -> Result<(), Failure> {
-    let TellingArgs {
+/// Sets up logging and serves metrics and health.
+async fn serve_observability(
+    args: ObservabilityArgs,
+    metrics: &Metrics,
+    readiness: &Readiness,
+) -> Result<(), Failure> {
+    let ObservabilityArgs {
         metrics_address,
         health_address,
         log_level,
@@ -68,7 +72,7 @@ async fn tell(args: TellingArgs, metrics: &Metrics, readiness: &Readiness) -> Re
     Ok(())
 }
 
-/// What the command line says, for the controller.
+/// The controller's settings from the command line.
 fn settings(args: ControllerArgs, identity: String) -> Settings {
     let mut platform: BTreeSet<String> = args.platform_namespaces.into_iter().collect();
     if platform.is_empty() {
@@ -87,19 +91,19 @@ fn settings(args: ControllerArgs, identity: String) -> Settings {
                 InjectionEngine::Webhook => Choice::Webhook,
             },
             webhook_url: args.webhook_url,
-            authority_file: args.webhook_authority_file,
-            authority_life: Duration::from_secs(args.webhook_authority_seconds),
+            ca_file: args.webhook_authority_file,
+            ca_lifetime: Duration::from_secs(args.webhook_authority_seconds),
         },
         version: env!("CARGO_PKG_VERSION").into(),
     }
 }
 
-// Two threads are enough for all it does; one for each core of a large node would only cost memory.
+// Two threads are enough; one for each core of a large node would only cost memory.
 #[tokio::main(worker_threads = 2)]
 async fn run_controller(mut args: ControllerArgs) -> Result<(), Failure> {
     let shutdown = shutdown::on_signals()?;
     let (metrics, readiness) = (Metrics::new(), Readiness::of(&[WATCHES]));
-    tell(args.telling.clone(), &metrics, &readiness).await?;
+    serve_observability(args.observability.clone(), &metrics, &readiness).await?;
 
     let fence = Fence::closed();
     let client = client::connect(client::config().await?, &fence)?;
@@ -113,7 +117,7 @@ async fn run_controller(mut args: ControllerArgs) -> Result<(), Failure> {
         () = shutdown.cancelled() => return Ok(()),
     }
     let leadership = if leader_elect {
-        // The lease is what opens the fence, so its own client stands outside.
+        // The lease opens the fence, so its client must not be fenced.
         let client = client::connect(client::config().await?, &Fence::open())?;
         let lease = LeaseSettings {
             namespace,
@@ -126,13 +130,13 @@ async fn run_controller(mut args: ControllerArgs) -> Result<(), Failure> {
     };
     let term = tokio::select! {
         term = leadership.wait_until_leader() => term,
-        () = fence.broken() => return Err(SET_BACK.into()),
+        () = fence.broken() => return Err(HISTORY_REWOUND.into()),
         () = shutdown.cancelled() => return Ok(()),
     };
     let outcome = tokio::select! {
         outcome = controller.run(shutdown.cancelled()) => outcome.map_err(Into::into),
         () = term.lost() => Err("leadership was lost; the next leader goes on".into()),
-        () = fence.broken() => Err(SET_BACK.into()),
+        () = fence.broken() => Err(HISTORY_REWOUND.into()),
     };
     leadership.release().await;
     outcome
@@ -145,13 +149,13 @@ async fn run_webhook(args: WebhookArgs) -> Result<(), Failure> {
         address,
         server_names,
         tls_directory,
-        telling,
+        observability,
     } = args;
     let shutdown = shutdown::on_signals()?;
     let metrics = Metrics::new();
     let readiness = Readiness::of(&[webhook::WATCHES, webhook::CERTIFICATE, webhook::SERVING]);
-    tell(telling, &metrics, &readiness).await?;
-    // It reads only: the fence stays closed for good.
+    serve_observability(observability, &metrics, &readiness).await?;
+    // The webhook only reads, so the fence stays closed.
     let client = client::connect(client::config().await?, &Fence::closed())?;
     let names = if server_names.is_empty() {
         vec![format!("{}.{namespace}.svc", names::WEBHOOK)]

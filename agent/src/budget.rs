@@ -14,9 +14,9 @@ pub(crate) struct Budget {
     /// The limit for new telemetry, counting everything.
     hard: AtomicUsize,
     used: AtomicUsize,
-    /// The part of `used` that exports need beside the telemetry they carry.
+    /// The part of `used` that exports need besides the telemetry in them.
     exporting_bytes: AtomicUsize,
-    /// What is left of the KiB for connections, which wait for it.
+    /// The free KiB for connections, which wait for them.
     pub(crate) connections: Arc<Semaphore>,
     /// All of the KiB for connections.
     connection_kib: usize,
@@ -52,7 +52,7 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// The same without what exports need beside it.
+    /// The same without what exports need besides it.
     pub(crate) fn held(&self) -> usize {
         self.used()
             .saturating_sub(self.exporting_bytes.load(Ordering::Relaxed))
@@ -113,7 +113,7 @@ impl Permit {
     /// Takes `more` bytes if they fit.
     ///
     /// # Errors
-    /// Takes nothing if the budget has no room for all of them.
+    /// Takes nothing if not all of them fit.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), Exhausted> {
         self.set(self.bytes + more);
         if self.budget.has_room(0) {
@@ -147,7 +147,7 @@ impl Drop for Permit {
     }
 }
 
-/// The bytes of an export beside the telemetry it carries; a drop gives them back.
+/// The bytes that an export needs besides its telemetry; a drop gives them back.
 #[derive(Debug)]
 pub(crate) struct ExportPermit(Permit);
 

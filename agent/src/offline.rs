@@ -13,7 +13,7 @@ use crate::config::{Connections, Queue, ReceiverConfig};
 use crate::encoding;
 use crate::metrics::Metrics;
 use crate::queue::Lane;
-use crate::receive::{ConnectionTable, Route, ServerState, Shared, connection_memory, serve};
+use crate::receive::{ConnectionTable, Route, ServerState, SharedState, connection_memory, serve};
 
 /// An agent that accepts requests and keeps them.
 pub struct Offline {
@@ -48,7 +48,7 @@ impl Offline {
             url_paths: Vec::new(),
             connections: Connections::default(),
         };
-        let shared = Shared {
+        let shared = SharedState {
             connections: ConnectionTable::new(1000, &budget),
             budget,
             metrics,

@@ -1,8 +1,8 @@
-//! `OtelAgent`s as they are stored, each read by itself.
+//! Decodes each stored `OtelAgent` by itself.
 //!
-//! Anybody may store one, and the API server takes what no reader here does: `spec.config` may be nested a
-//! thousand levels deep. One that cannot be read is left alone; were lists read as a whole, it would keep
-//! the operator from every other.
+//! Tenants store `OtelAgent`s, and the API server accepts what no decoder here does: `spec.config` may be
+//! nested a thousand levels deep. The operator skips an object that it cannot decode. If it decoded a list
+//! as a whole, that object would block all others.
 
 use std::fmt;
 
@@ -14,9 +14,9 @@ use serde_json::{Map, Value};
 
 use otelagent_api::OtelAgent;
 
-/// How deep an object may be nested. The JSON reader gives up on whatever stands around it at 128.
+/// How deep an object may be nested. The JSON reader fails at 128, the levels around the object included.
 const DEPTH: usize = 100;
-/// The metadata that the server itself writes, which can always be read.
+/// The metadata that the server itself writes, which can always be decoded.
 const MARKS: [&str; 7] = [
     "name",
     "namespace",
@@ -27,13 +27,13 @@ const MARKS: [&str; 7] = [
     "deletionTimestamp",
 ];
 
-/// One that is stored.
+/// A stored `OtelAgent`.
 #[derive(Resource, Clone, Debug)]
 #[resource(inherit = OtelAgent)]
 pub(crate) struct Decoded {
-    /// Of its metadata, the marks.
+    /// The relevant part of its metadata.
     pub(crate) metadata: ObjectMeta,
-    /// All of it but what managed fields say, or why it cannot be read.
+    /// The object without its managed fields, or why it cannot be decoded.
     pub(crate) agent: Result<OtelAgent, String>,
 }
 
@@ -66,14 +66,14 @@ impl<'de> Deserialize<'de> for Decoded {
     }
 }
 
-/// Reads JSON and passes over what is nested too deep, which takes no depth.
+/// Reads JSON and skips what is nested too deep, without recursion.
 struct Shallow<'a> {
     left: usize,
     is_cut: &'a mut bool,
 }
 
 impl Shallow<'_> {
-    /// What stands within.
+    /// The value one level deeper.
     fn inner(&mut self) -> Shallow<'_> {
         Shallow {
             left: self.left.saturating_sub(1),

@@ -1,13 +1,13 @@
-//! What the watches over the cluster have seen.
+//! What the watches have seen of the cluster.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`watches`] | one watch per kind, with back-off |
 //! | [`stores`] | one store per kind |
-//! | [`store`] | caches of our own, and those of nodes and namespaces |
-//! | [`pods`] | the cluster's pods, a few words each |
+//! | [`store`] | the cache of one watch, and the caches of nodes and namespaces |
+//! | [`pods`] | the cluster's pods, a few fields each |
 //! | [`namespace_limits`] | LimitRanges and ResourceQuotas |
-//! | [`partial`] | pods, nodes and namespaces as they are decoded: only the fields that count |
+//! | [`partial`] | pods, nodes and namespaces, decoded to the relevant fields |
 //! | [`decode`] | `OtelAgent`s, each decoded by itself |
 //! | [`trigger`] | which `OtelAgent`s a change concerns |
 

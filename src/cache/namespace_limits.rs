@@ -1,5 +1,4 @@
-//! What namespaces demand of the containers in them, as the watches of `LimitRange`s and
-//! `ResourceQuota`s have seen it.
+//! What namespaces demand of their containers, from the watches of `LimitRange`s and `ResourceQuota`s.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -12,11 +11,11 @@ use serde::de::DeserializeOwned;
 use super::store::Cache;
 use otelagent_core::inject::namespace_limits::{ContainerLimit, of_limit_range, of_quota};
 
-/// A kind whose objects bound what containers may ask for.
+/// A kind whose objects limit the resources of containers.
 pub(crate) trait Limiting:
     Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Default + Send + Sync + 'static
 {
-    /// What one object demands.
+    /// The demands of one object.
     fn bounds(&self) -> Vec<ContainerLimit>;
 }
 
@@ -32,7 +31,7 @@ impl Limiting for ResourceQuota {
     }
 }
 
-/// What an object demands: its namespace, kind and name, and the demands.
+/// An object's namespace, kind and name, and its demands.
 pub(crate) type Demand = (String, String, Vec<ContainerLimit>);
 
 /// The demands of one kind, by namespace and name.
@@ -70,7 +69,7 @@ impl<K: Limiting> Cache for Limits<K> {
 }
 
 impl<K: Limiting> Limits<K> {
-    /// What the objects of namespaces that `wanted` names demand.
+    /// The demands of the objects in the namespaces that `wanted` accepts.
     fn of(&self, wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = Demand> {
         let wanted = self.namespaces.iter().filter(move |(name, _)| wanted(name));
         wanted.flat_map(|(namespace, objects)| {
@@ -82,7 +81,7 @@ impl<K: Limiting> Limits<K> {
     }
 }
 
-/// What `LimitRange`s and `ResourceQuota`s of namespaces that `wanted` names demand.
+/// The demands of `LimitRange`s and `ResourceQuota`s in the namespaces that `wanted` accepts.
 pub(crate) fn in_namespaces(
     ranges: &Limits<LimitRange>,
     quotas: &Limits<ResourceQuota>,

@@ -1,7 +1,7 @@
-//! Slim types: of the cluster's pods, nodes and namespaces only what is counted is decoded.
+//! Partial objects: decodes only the relevant fields of the cluster's pods, nodes and namespaces.
 //!
-//! A cache of whole objects is what makes operators grow with clusters they do not own. Everything not
-//! named here is dropped while it is read; what is kept of the rest is in [`pods`](super::pods).
+//! A cache of whole objects would grow with the cluster. Decoding drops every field that is not named here;
+//! [`pods`](super::pods) caches a part of the rest.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,14 @@ use serde::{Deserialize, Deserializer};
 
 use otelagent_core::pods::Controller;
 
-/// Longest message that is kept, in characters.
+/// Longest cached message, in characters.
 const MAX_MESSAGE: usize = 200;
 
 /// Labels of one object.
 pub(crate) type Labels = BTreeMap<String, String>;
 
-/// A pod as it arrives. The metadata have only what a watch needs: name, namespace and version.
-#[allow(clippy::struct_excessive_bools)] // facts that have nothing to do with each other
+/// A pod as decoded. Its metadata hold only what a watch needs: name, namespace and version.
+#[allow(clippy::struct_excessive_bools)] // independent facts
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = Pod)]
 #[serde(from = "Parts")]
@@ -28,19 +28,19 @@ pub(crate) struct PartialPod {
     pub(crate) metadata: ObjectMeta,
     pub(crate) labels: Labels,
     pub(crate) controller: Option<Controller>,
-    /// The node it runs on, or was made for and waits to be scheduled on.
+    /// The node on which it runs, or for which it was created.
     pub(crate) node: Option<String>,
-    /// Whether it was placed on that node.
+    /// Whether it is scheduled on that node.
     pub(crate) placed: bool,
     pub(crate) ready: bool,
     pub(crate) terminating: bool,
-    /// Whether the kubelet runs it from a file: nobody can inject or restart it.
+    /// Whether it is a static pod, which cannot be injected or restarted.
     pub(crate) mirror: bool,
-    /// Why it does not run, if it says so.
+    /// Why it does not run, if known.
     pub(crate) waits_for: Option<String>,
 }
 
-/// A node as it arrives.
+/// A node as decoded.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = Node)]
 #[serde(from = "Parts")]
@@ -49,7 +49,7 @@ pub(crate) struct PartialNode {
     pub(crate) ready: bool,
 }
 
-/// A namespace as it arrives.
+/// A namespace as decoded.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = Namespace)]
 #[serde(from = "Parts")]
@@ -58,7 +58,7 @@ pub(crate) struct PartialNamespace {
     pub(crate) labels: Labels,
 }
 
-/// What is read of an object of any of these kinds.
+/// The fields that are read of any of these kinds.
 #[derive(Deserialize)]
 struct Parts {
     metadata: Metadata,
@@ -97,7 +97,7 @@ struct PodSpec {
     affinity: Option<Affinity>,
 }
 
-/// Conditions of pods and nodes alike, and why a pod's containers wait.
+/// Conditions of pods and nodes, and why a pod's containers wait.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Status {
@@ -131,7 +131,7 @@ struct Condition {
     message: Option<String>,
 }
 
-/// `null` is nothing, as it is for the server.
+/// Treats `null` as absent, as the server does.
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -175,7 +175,7 @@ impl From<Parts> for PartialNamespace {
 }
 
 impl Metadata {
-    /// What a watch needs.
+    /// The metadata that a watch needs.
     fn identity(&mut self) -> ObjectMeta {
         ObjectMeta {
             name: self.name.take(),
@@ -196,7 +196,7 @@ fn controller(owners: Vec<OwnerReference>) -> Option<Controller> {
     })
 }
 
-/// The node that the `DaemonSet` controller made a pod for, as it says it.
+/// The node for which the `DaemonSet` controller created a pod, from the pod's node affinity.
 fn node_of(affinity: Affinity) -> Option<String> {
     let required = affinity
         .node_affinity?
@@ -227,7 +227,7 @@ impl Status {
 }
 
 impl Condition {
-    /// Of a scheduler's message, what it says of the nodes.
+    /// The part of a scheduler's message about the nodes.
     fn not_scheduled(&self) -> Option<String> {
         if self.type_ != "PodScheduled" || self.status != "False" {
             return None;

@@ -1,7 +1,7 @@
-//! What is kept of the watches over the whole cluster: a few words per object, in types of our own.
+//! A cache of all pods of the cluster, with a few fields per pod.
 //!
-//! The client library keeps whole objects, each by a key that repeats half of it. Here the pods of one
-//! `Deployment` share their labels and their owner, and a cache says of a change whether it matters.
+//! The client library's store holds whole objects and large keys. Here the pods of one `Deployment` share
+//! their labels and their owner, and the cache tells whether a change matters.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
@@ -13,29 +13,29 @@ use super::store::Cache;
 use otelagent_core::names::{LABEL_AGENT, LABEL_OWNER};
 use otelagent_core::pods::Controller;
 
-/// What is kept of one pod.
+/// The cached fields of a pod.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct CachedPod {
     pub(crate) labels: Arc<Labels>,
     pub(crate) controller: Option<Arc<Controller>>,
-    /// The node it runs on, or was made for.
+    /// The node on which it runs, or for which it was created.
     pub(crate) node: Option<Arc<str>>,
-    /// Whether it was placed on that node.
+    /// Whether it is scheduled on that node.
     pub(crate) placed: bool,
     pub(crate) ready: bool,
     pub(crate) terminating: bool,
-    /// Why an agent does not run; of other pods nobody asks.
+    /// Why an agent does not run; absent for other pods.
     pub(crate) waits_for: Option<Box<str>>,
 }
 
 impl CachedPod {
-    /// The node it runs on.
+    /// The node on which it runs.
     pub(crate) fn runs_on(&self) -> Option<&str> {
         self.node.as_deref().filter(|_| self.placed)
     }
 }
 
-/// The live pods of the cluster, by namespace and name; none that the kubelet runs from a file.
+/// The live pods of the cluster, by namespace and name, without static pods.
 #[derive(Default)]
 pub(crate) struct Pods {
     namespaces: HashMap<Box<str>, PodsOfNamespace>,
@@ -50,20 +50,20 @@ pub(crate) struct PodsOfNamespace {
     controllers: Interned<Controller>,
 }
 
-/// A pod came, changed or went: its labels before and after.
+/// A pod was created, changed or deleted: its labels before and after.
 pub(crate) struct PodChange {
     pub(crate) namespace: String,
     pub(crate) labels: Vec<Arc<Labels>>,
 }
 
 impl Pods {
-    /// Every namespace with its pods.
+    /// The pods by namespace.
     pub(crate) fn namespaces(&self) -> impl Iterator<Item = (&str, &PodsOfNamespace)> {
         self.namespaces.iter().map(|(name, of)| (&**name, of))
     }
 
-    /// The agents of one `OtelAgent`, known by its label and in its namespace: elsewhere anybody may give
-    /// that label to a pod.
+    /// The agents of one `OtelAgent`, by its label, in its own namespace only: elsewhere tenants may set
+    /// that label.
     pub(crate) fn agents_of<'a>(
         &'a self,
         namespace: &str,
@@ -78,17 +78,17 @@ impl Pods {
 }
 
 impl PodsOfNamespace {
-    /// Name and what is kept of every pod.
+    /// The name and the cached fields of each pod.
     pub(crate) fn pods(&self) -> impl Iterator<Item = (&str, &CachedPod)> {
         self.pods.iter().map(|(name, pod)| (&**name, pod))
     }
 
-    /// Whether some pod here was injected by an `OtelAgent`, known by its label.
+    /// Whether an `OtelAgent`, given by its label, injected any pod here.
     pub(crate) fn has_injected(&self, label: &str) -> bool {
         self.has(LABEL_AGENT, label)
     }
 
-    /// Whether some pod here is marked; pods have far fewer labels than there are pods.
+    /// Whether any pod here has this label value; there are far fewer sets of labels than pods.
     fn has(&self, key: &str, label: &str) -> bool {
         let mut labels = self.labels.0.iter();
         labels.any(|labels| is_marked(labels, key, label))
@@ -167,7 +167,7 @@ impl Cache for Pods {
     }
 }
 
-/// Equal values kept once.
+/// Stores equal values once.
 struct Interned<T: ?Sized>(HashSet<Arc<T>>);
 
 impl<T: ?Sized> Default for Interned<T> {
@@ -186,7 +186,7 @@ impl<T: ?Sized + Eq + Hash> Interned<T> {
         value
     }
 
-    /// Forgets a value whose last holder lets go. Holders are only added under the lock of the cache.
+    /// Removes a value with its last user. Users are added only under the cache's lock.
     fn release(&mut self, value: &Arc<T>) {
         if Arc::strong_count(value) <= 2 {
             self.0.remove(&**value);
@@ -215,7 +215,7 @@ mod tests {
         .unwrap()
     }
 
-    fn told(change: Option<PodChange>) -> Option<Vec<Labels>> {
+    fn reported(change: Option<PodChange>) -> Option<Vec<Labels>> {
         let labels = change?.labels.into_iter();
         Some(labels.map(|labels| (*labels).clone()).collect())
     }
@@ -225,27 +225,30 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_change_what_is_kept_is_no_news() {
+    fn change_of_dropped_fields_is_not_reported() {
         let mut pods = Pods::default();
         let cart = pod("cart-1", &[("app", "cart")]);
-        assert_eq!(told(pods.insert(cart.clone())), Some(vec![labels(&cart)]));
-        assert_eq!(told(pods.insert(cart.clone())), None);
+        assert_eq!(
+            reported(pods.insert(cart.clone())),
+            Some(vec![labels(&cart)])
+        );
+        assert_eq!(reported(pods.insert(cart.clone())), None);
         let ready = PartialPod {
             ready: true,
             ..cart.clone()
         };
-        assert_eq!(told(pods.insert(ready)), Some(vec![labels(&cart)]));
-        assert_eq!(told(pods.remove(&cart)), Some(vec![labels(&cart)]));
-        assert_eq!(told(pods.remove(&cart)), None);
+        assert_eq!(reported(pods.insert(ready)), Some(vec![labels(&cart)]));
+        assert_eq!(reported(pods.remove(&cart)), Some(vec![labels(&cart)]));
+        assert_eq!(reported(pods.remove(&cart)), None);
     }
 
     #[test]
-    fn a_pod_whose_labels_change_is_told_under_both() {
+    fn changed_labels_are_reported_before_and_after() {
         let mut pods = Pods::default();
         let (before, after) = (pod("a", &[("app", "cart")]), pod("a", &[("app", "till")]));
         pods.insert(before.clone());
         assert_eq!(
-            told(pods.insert(after.clone())),
+            reported(pods.insert(after.clone())),
             Some(vec![labels(&before), labels(&after)])
         );
     }

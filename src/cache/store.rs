@@ -11,21 +11,21 @@ use tokio::sync::watch;
 
 use super::partial::{Labels, PartialNamespace, PartialNode};
 
-/// What is kept of one kind.
+/// The cache of one kind.
 pub(crate) trait Cache: Default + Send + Sync + 'static {
-    /// The kind as it arrives.
+    /// The kind as decoded.
     type Object: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static;
-    /// What a change means to others.
+    /// What others need to know about a change.
     type Change;
 
-    /// Takes in an object; `None` where nothing changed that is kept.
+    /// Adds or replaces an object; `None` if no cached field changed.
     fn insert(&mut self, object: Self::Object) -> Option<Self::Change>;
 
-    /// Forgets an object; `None` where it was not kept.
+    /// Removes an object; `None` if it was not cached.
     fn remove(&mut self, object: &Self::Object) -> Option<Self::Change>;
 }
 
-/// A cache that one watch fills and every pass reads.
+/// A cache that one watch fills and every reconcile reads.
 pub(crate) struct Cached<C> {
     cache: RwLock<C>,
     filled: watch::Sender<bool>,
@@ -41,23 +41,23 @@ impl<C: Cache> Default for Cached<C> {
 }
 
 impl<C: Cache> Cached<C> {
-    /// The cache as it is now. Nothing is taken in meanwhile, so read it and let go.
+    /// Locks the cache for reading. The watch waits meanwhile, so release it soon.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, C> {
         self.cache.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The cache, to be changed by its watch.
+    /// Locks the cache for its watch.
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, C> {
         self.cache.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a whole list in place of what was kept.
+    /// Replaces the content by a whole list.
     pub(crate) fn fill(&self, cache: C) {
         *self.write() = cache;
         self.filled.send_replace(true);
     }
 
-    /// Returns once a whole list was seen.
+    /// Returns once a whole list has arrived.
     pub(crate) async fn wait_until_filled(&self) {
         // The sender lives as long as this does.
         let _ = self.filled.subscribe().wait_for(|filled| *filled).await;
@@ -69,7 +69,7 @@ impl<C: Cache> Cached<C> {
 pub(crate) struct Nodes(Arc<NodeState>);
 
 impl Nodes {
-    /// The states as they are now; a later change does not reach them.
+    /// A snapshot of the states.
     pub(crate) fn states(&self) -> Arc<NodeState> {
         self.0.clone()
     }
@@ -100,7 +100,7 @@ impl Cache for Nodes {
 pub(crate) struct Namespaces(BTreeMap<String, Arc<Labels>>);
 
 impl Namespaces {
-    /// Labels of a namespace; none where it is not known (yet).
+    /// Labels of a namespace; none if it is not known (yet).
     pub(crate) fn labels(&self, name: &str) -> Arc<Labels> {
         self.0.get(name).cloned().unwrap_or_default()
     }
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_is_news_when_its_readiness_changes() {
+    fn node_change_is_reported_when_readiness_changes() {
         let mut nodes = Nodes::default();
         let node = |ready: &str| -> PartialNode {
             serde_json::from_value(json!({

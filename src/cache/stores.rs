@@ -1,4 +1,4 @@
-//! One store per kind, as the watches have filled it.
+//! One store per kind, filled by the watches.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,9 +44,9 @@ pub(crate) fn serves(labels: &BTreeMap<String, String>, agent: &str, mode: Mode)
 }
 
 impl Stores {
-    /// Waits until every store has been filled once, but for that of a kind that cannot be read yet.
+    /// Waits until every store has been filled once, except for a kind that cannot be read yet.
     pub(crate) async fn wait_until_ready(&self, unreadable: Option<&str>) {
-        // A dropped writer means the watch task ended, which ends the process by itself.
+        // A dropped writer means that the watch task has ended, which ends the process.
         let _ = self.agents.wait_until_ready().await;
         self.pods.wait_until_filled().await;
         self.nodes.wait_until_filled().await;
@@ -66,8 +66,8 @@ impl Stores {
         }
     }
 
-    /// The vehicle of a mode of an `OtelAgent`: of that name, and by its labels or its owner reference
-    /// made for one of that name. Whose it is, only the server knows where the reference is gone.
+    /// The agent workload of an `OtelAgent` in a mode: by its name, and by its labels or its owner
+    /// reference. If the reference is gone, only the server knows to whom it belongs.
     pub(crate) fn daemon_set(
         &self,
         namespace: &str,

@@ -1,4 +1,4 @@
-//! Which `OtelAgent`s a change concerns, and the queue they are put into.
+//! Which `OtelAgent`s a change concerns, and their queue.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,19 +17,19 @@ use super::decode::Decoded;
 use super::pods::PodChange;
 use super::store::{Cached, Namespaces};
 
-/// Sends the `OtelAgent`s that must be looked at.
+/// Queues the `OtelAgent`s that must be reconciled.
 #[derive(Clone)]
 pub(crate) struct Trigger {
-    /// The `OtelAgent`s that are known.
+    /// The known `OtelAgent`s.
     pub(super) agents: Store<Decoded>,
     sender: UnboundedSender<ObjectRef<Decoded>>,
     gone: Arc<Notify>,
-    /// Whether anybody listens: a standby would only pile up what the next leader looks at anyway.
+    /// Whether this process leads. A standby queues nothing; a new leader reconciles every object.
     leads: Arc<AtomicBool>,
 }
 
 impl Trigger {
-    /// Nobody listens yet.
+    /// A trigger of a process that does not lead yet.
     pub(super) fn new(agents: Store<Decoded>, sender: UnboundedSender<ObjectRef<Decoded>>) -> Self {
         Self {
             agents,
@@ -39,30 +39,30 @@ impl Trigger {
         }
     }
 
-    /// An `OtelAgent` was seen to be deleted.
+    /// Notes that an `OtelAgent` was deleted.
     pub(super) fn one_is_gone(&self) {
         self.gone.notify_one();
     }
 
-    /// From now on somebody listens; asks for every object first.
+    /// Starts queueing, with every object first.
     pub(crate) fn begin(&self) {
         self.leads.store(true, Ordering::SeqCst);
         self.each(|_| true);
     }
 
-    /// Waits until an `OtelAgent` was seen to be deleted.
+    /// Waits until an `OtelAgent` is deleted.
     pub(crate) async fn an_object_is_gone(&self) {
         self.gone.notified().await;
     }
 
-    /// Asks for one object. After the receiver is gone nobody needs to look.
+    /// Queues one object. An error means that the receiver is gone, so nothing reconciles any more.
     pub(crate) fn one(&self, agent: ObjectRef<Decoded>) {
         if self.leads.load(Ordering::SeqCst) {
             let _ = self.sender.unbounded_send(agent);
         }
     }
 
-    /// Asks for every object that `wants`.
+    /// Queues every object that `wants` accepts.
     pub(crate) fn each(&self, wants: impl Fn(&OtelAgent) -> bool) {
         for agent in self.agents.state() {
             if agent.agent.as_ref().is_ok_and(&wants) {
@@ -72,20 +72,20 @@ impl Trigger {
     }
 }
 
-/// The label value that stands for an `OtelAgent`.
+/// The label value that names an `OtelAgent`.
 pub(crate) fn label_of(agent: &OtelAgent) -> String {
     names::agent_label(&agent.namespace().unwrap_or_default(), &agent.name_any())
 }
 
-/// Whether what an `OtelAgent` injects may depend on another. The older wins, so it depends on none that is
-/// younger.
+/// Whether the injection of `agent` may depend on `other`. The older one wins, so it never depends on a
+/// younger one.
 pub(super) fn may_lose_to(agent: &OtelAgent, other: &Decoded, platform: &BTreeSet<String>) -> bool {
     agent.metadata.creation_timestamp >= other.meta().creation_timestamp
         && may_meet(&agent.metadata, other.meta(), platform)
 }
 
-/// Whether an object could be of an `OtelAgent`: by its label or, since that may have been taken away, by
-/// its name.
+/// Whether an object may belong to an `OtelAgent`: by its label, or by its name if somebody has removed the
+/// label.
 pub(super) fn is_made_for(object: &ObjectMeta, agent: &OtelAgent) -> bool {
     let labels = object.labels.as_ref();
     let label = labels.and_then(|labels| labels.get(names::LABEL_OWNER));
@@ -118,7 +118,8 @@ pub(super) fn pod_changed(trigger: &Trigger, namespaces: &Cached<Namespaces>, ch
     }
 }
 
-/// Whether two may select the same pods: those of different namespaces only where one is a platform's.
+/// Whether two `OtelAgent`s may select the same pods: in different namespaces only if one is a platform
+/// namespace.
 pub(crate) fn may_meet(one: &ObjectMeta, other: &ObjectMeta, platform: &BTreeSet<String>) -> bool {
     let (one, other) = (&one.namespace, &other.namespace);
     let is_platform = |name: &Option<String>| name.as_ref().is_some_and(|n| platform.contains(n));

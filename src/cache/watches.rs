@@ -25,12 +25,12 @@ use otelagent_api::{Mode, OtelAgent};
 use otelagent_core::build::selection;
 use otelagent_core::names;
 
-/// The watches, to be driven by a task each.
+/// The watches; each needs its own task.
 pub(crate) type Watches = Vec<BoxFuture<'static, &'static str>>;
 
-/// Starts nothing; builds stores and the watches that fill them.
+/// Builds stores and the watches that fill them, without starting the watches.
 ///
-/// `owned_namespaces` are those in which vehicles may stand; nothing else is watched there.
+/// `owned_namespaces` are those in which agent workloads may exist.
 pub(crate) fn build(
     client: &Client,
     owned_namespaces: &BTreeSet<String>,
@@ -81,7 +81,8 @@ struct Builder {
 }
 
 impl Builder {
-    /// A new, changed or deleted spec may change whom its younger rivals exclude; a written status does not.
+    /// A changed spec may change the exclusions of younger `OtelAgent`s that overlap; a changed status does
+    /// not.
     fn agents(&mut self, writer: Writer<Decoded>, platform: BTreeSet<String>) {
         let on = self.trigger.clone();
         let mut generations: HashMap<String, Option<i64>> = HashMap::new();
@@ -133,7 +134,7 @@ impl Builder {
         self.kept("nodes", watcher::Config::default(), notify)
     }
 
-    /// What could keep a sidecar out of its namespace.
+    /// Objects that may forbid a sidecar in their namespace.
     fn limits<K: Limiting>(
         &mut self,
         what: &'static str,
@@ -163,8 +164,8 @@ impl Builder {
         self.kept("pods", live, notify)
     }
 
-    /// Objects of others, of the whole cluster, in a cache of our own. Told is what changed, and of a whole
-    /// list nothing in particular.
+    /// Watches other people's objects in the whole cluster and caches their relevant fields. Calls `notify`
+    /// with each change, and with `None` after a whole list.
     fn kept<C: Cache>(
         &mut self,
         what: &'static str,
@@ -198,7 +199,7 @@ impl Builder {
         kept
     }
 
-    /// Objects that the operator made, which name their `OtelAgent` in a label.
+    /// Watches objects that the operator created, which name their `OtelAgent` in a label.
     fn owned<K>(&mut self, what: &'static str, api: Api<K>, kind: K::DynamicType) -> Store<K>
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
@@ -217,8 +218,8 @@ impl Builder {
         store
     }
 
-    /// Objects in a store, without their managers. Told is what changed, and of a whole list nothing in
-    /// particular, since nobody names what it no longer has.
+    /// Watches objects into a store, without their managed fields. Calls `notify` with each changed object,
+    /// and with `None` after a whole list, which does not name deleted objects.
     fn stored<K>(
         &mut self,
         what: &'static str,
@@ -241,7 +242,7 @@ impl Builder {
         });
     }
 
-    /// One watch with back-off. Ends only if the stream does.
+    /// Adds one watch with back-off, which ends only with its stream.
     fn watch<K>(
         &mut self,
         what: &'static str,

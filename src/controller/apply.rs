@@ -1,4 +1,4 @@
-//! Writes objects: server-side apply, and deletion of exactly what was seen.
+//! Writes objects: server-side apply, and deletion of exactly the observed objects.
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
@@ -11,14 +11,14 @@ use otelagent_core::names;
 use otelagent_core::reconcile::Intent;
 use serde_json::{Value, json};
 
-use super::context::{Context, Pass};
+use super::context::{Context, Reconciliation};
 use super::error::{ControllerError, Result};
 
-impl Pass<'_> {
+impl Reconciliation<'_> {
     /// Applies an object, and returns its uid.
     ///
     /// # Errors
-    /// [`ControllerError::NameTaken`] where somebody else made the object of its name.
+    /// [`ControllerError::NameTaken`] if an object of this name belongs to somebody else.
     pub(super) async fn write(self, intent: &Intent) -> Result<Option<String>> {
         let target = Target {
             api: self.objects(intent.kind),
@@ -31,8 +31,8 @@ impl Pass<'_> {
         Ok(written.uid())
     }
 
-    /// Deletes an object of the `OtelAgent`'s namespace exactly as it was seen, if it is the `OtelAgent`'s;
-    /// the API server is asked where the object does not say so itself.
+    /// Deletes an object in the `OtelAgent`'s namespace exactly as it was observed, if it belongs to the
+    /// `OtelAgent`. If the cached object does not name its owner, asks the API server.
     pub(super) async fn delete_own(self, kind: &'static str, seen: &Value) -> Result<()> {
         let text = |key: &str| seen["metadata"][key].as_str().map(str::to_owned);
         let name = text("name").unwrap_or_default();
@@ -67,7 +67,7 @@ impl Pass<'_> {
     }
 }
 
-/// Deletes exactly the cluster-scoped object of this uid; without one it is known to be gone.
+/// Deletes exactly the cluster-scoped object with this uid; without a uid the object is already gone.
 pub(crate) async fn delete_admission(
     context: &Context,
     kind: &'static str,
@@ -84,7 +84,7 @@ pub(crate) async fn delete_admission(
     delete(context, &context.admission(kind), kind, name, seen).await
 }
 
-/// One object that is to be written.
+/// One object to write.
 struct Target<'a> {
     api: Api<DynamicObject>,
     kind: &'static str,
@@ -113,7 +113,8 @@ impl Target<'_> {
         self.api.patch(self.name, &parameters, &intent).await
     }
 
-    /// Force takes over whatever bears the name, so what is not ours is refused first.
+    /// Forced server-side apply would take over any object of this name, so refuse one of somebody else
+    /// first.
     async fn refuse_foreign(&self) -> Result<()> {
         let found = self.api.get_metadata_opt(self.name).await;
         let action = format!("read {} {}", self.kind, self.name);
@@ -128,17 +129,19 @@ impl Target<'_> {
         })
     }
 
-    /// Whoever renames or renumbers an entry of a list makes it his own beside ours, and some lists cannot
-    /// hold both (one port under two names): such entries go, then the intent is applied again.
+    /// If somebody renames or renumbers a list item, server-side apply adds the wanted item beside it, and
+    /// some lists cannot hold both (one port under two names). Removes such items, then applies the intent
+    /// again.
     async fn make_room(&self, intent: &Value) -> kube::Result<DynamicObject> {
         if let Some(live) = self.api.get_opt(self.name).await? {
             let version = live.metadata.resource_version.clone();
             let live = serde_json::to_value(live).unwrap_or_default();
             self.patch(version, corrections(&live, intent)).await?;
         }
-        let stands = self.apply(intent).await?;
-        // What that patch wrote would stay once it is no longer applied: this manager must not own it twice.
-        let mut managers = stands.metadata.managed_fields.iter().flatten();
+        let applied = self.apply(intent).await?;
+        // Server-side apply would not remove what this patch has written, so the manager must not own it
+        // twice.
+        let mut managers = applied.metadata.managed_fields.iter().flatten();
         let twice = managers.position(|entry| {
             entry.manager.as_deref() == Some(names::FIELD_MANAGER)
                 && entry.operation.as_deref() == Some("Update")
@@ -146,13 +149,13 @@ impl Target<'_> {
         if let Some(at) = twice {
             let path = format!("/metadata/managedFields/{at}");
             let steps = vec![json!({"op": "remove", "path": path})];
-            let version = stands.metadata.resource_version.clone();
+            let version = applied.metadata.resource_version.clone();
             self.patch(version, steps).await?;
         }
-        Ok(stands)
+        Ok(applied)
     }
 
-    /// A JSON patch of exactly this version.
+    /// A JSON patch for exactly this version.
     async fn patch(&self, version: Option<String>, steps: Vec<Value>) -> kube::Result<()> {
         if steps.is_empty() {
             return Ok(());
@@ -170,7 +173,7 @@ impl Target<'_> {
     }
 }
 
-/// Deletes an object as it was seen. Already gone is success.
+/// Deletes an object as it was observed; an object that is already gone is a success.
 async fn delete(
     context: &Context,
     api: &Api<DynamicObject>,

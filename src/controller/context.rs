@@ -25,15 +25,16 @@ use crate::runtime::Metrics;
 
 /// Shortest time between two reconciles of one object: pods come and go faster than anyone reads.
 const PACE: Duration = Duration::from_millis(500);
-/// How long a dry-run's answer is believed while nothing it speaks of has changed.
+/// How long the answer of a dry run counts while nothing it depends on has changed.
 const PROBE_TTL: Duration = Duration::from_mins(5);
-/// How long the webhook is believed to be installed: what belongs to an installation that has gone goes.
+/// How long a successful check for the webhook's installation counts.
 const INSTALLATION_TTL: Duration = Duration::from_secs(30);
 
-/// Between two polls of the workloads of one `OtelAgent`, at least.
+/// Shortest time between two polls of the workloads of one `OtelAgent`.
 const POLL_PACE: Duration = Duration::from_secs(2);
-/// How long a webhook that may have been away must have answered before anything is restarted: one of its
-/// replicas is back before the other, and a workload that is missed again is not restarted again.
+/// How long a webhook that may have been down must answer before the operator restarts anything. Its
+/// replicas do not come back at the same time, and a workload whose pods are missed again is not restarted
+/// again.
 const STEADY: Duration = Duration::from_secs(5);
 
 /// What every reconcile shares.
@@ -41,33 +42,33 @@ pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) environment: Environment,
     pub(crate) canary_namespace: String,
-    /// What injects, or why nothing does.
+    /// The injection engine, or why there is none.
     pub(crate) engine: Result<Engine, String>,
-    /// Where the webhook is reached.
+    /// Where the API server reaches the webhook.
     pub(crate) endpoint: Endpoint,
-    /// The CA certificates that entries trust, as PEM; empty until they are known.
+    /// The CA certificates that webhook configurations trust, as PEM; empty until they are known.
     pub(crate) ca_bundle: watch::Sender<String>,
     /// Owner reference to the operator's `ClusterRole`, for cluster-scoped objects.
     pub(crate) installation: Option<Value>,
-    /// The same of the webhook's `ClusterRole`, when it was seen last.
+    /// The same for the webhook's `ClusterRole`, with the time of the last check.
     pub(super) webhook_installation: Mutex<Option<(Instant, Value)>>,
     pub(crate) stores: Stores,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
     /// Limits concurrent reconciles of over-quota objects, so that they cannot starve the rest.
     pub(super) over_quota: Semaphore,
-    /// Of each object, by uid.
+    /// By uid of the object.
     pub(super) memory: Mutex<HashMap<String, Memory>>,
 }
 
-/// One reconcile: what all share, and what was observed of one `OtelAgent`.
+/// One reconcile: the shared context, and what was observed of one `OtelAgent`.
 #[derive(Clone, Copy)]
-pub(crate) struct Pass<'a> {
+pub(crate) struct Reconciliation<'a> {
     pub(crate) context: &'a Context,
     pub(crate) observation: &'a Observation<'a>,
 }
 
-/// What is remembered of one object to spare requests; forgetting it changes nothing but their number.
+/// Remembered for one object to save requests; losing it only costs more of them.
 #[derive(Default)]
 pub(super) struct Memory {
     last_reconcile: Option<(Instant, Option<i64>)>,
@@ -76,9 +77,12 @@ pub(super) struct Memory {
 }
 
 impl Context {
-    /// One reconcile of what was observed.
-    pub(crate) fn pass<'a>(&'a self, observation: &'a Observation<'a>) -> Pass<'a> {
-        Pass {
+    /// A reconcile with this observation.
+    pub(crate) fn reconciliation<'a>(
+        &'a self,
+        observation: &'a Observation<'a>,
+    ) -> Reconciliation<'a> {
+        Reconciliation {
             context: self,
             observation,
         }
@@ -130,7 +134,7 @@ impl Context {
         }
         let ca_bundle = self.ca_bundle.borrow().clone();
         if ca_bundle.is_empty() {
-            let message = "the webhook has no certificate authority yet".into();
+            let message = "the webhook has no CA yet".into();
             return Ok(Err(("WebhookNotReady", message)));
         }
         let endpoint = self.endpoint.clone();
@@ -141,8 +145,8 @@ impl Context {
         })))
     }
 
-    /// How long to wait before the next pass over an object, if it is too soon. A new generation of
-    /// the spec never waits.
+    /// How long to wait before the next reconcile of an object, if it is too soon. A new generation of the
+    /// spec never waits.
     pub(crate) fn too_soon(&self, uid: &str, generation: Option<i64>) -> Option<Duration> {
         self.with(uid, |memory| {
             let left = memory
@@ -157,7 +161,7 @@ impl Context {
         })
     }
 
-    /// Whether injection in force was shown lately for exactly this state of binding and policy.
+    /// Whether a recent dry run has confirmed injection for exactly this state of binding and policy.
     pub(crate) fn was_probed(&self, uid: &str, state: &str) -> bool {
         self.with(uid, |memory| {
             memory
@@ -167,14 +171,14 @@ impl Context {
         })
     }
 
-    /// Remembers that injection in force was shown for this state, or that it no longer is.
+    /// Remembers that a dry run has confirmed injection for this state, or forgets it.
     pub(crate) fn remember_probe(&self, uid: &str, state: Option<String>) {
         self.with(uid, |memory| {
             memory.probed = state.map(|state| (Instant::now(), state));
         });
     }
 
-    /// What is remembered of the restarts for an object.
+    /// Accesses what is remembered of the restarts for an object.
     pub(crate) fn with_restarts<T>(
         &self,
         uid: &str,
@@ -197,21 +201,21 @@ impl Context {
     }
 }
 
-/// What is remembered between looks to spare requests; forgetting it changes nothing but their number.
+/// Remembered between polls to save requests; losing it only costs more of them.
 #[derive(Default)]
 pub(crate) struct RestartMemory {
     polled_at: Option<Instant>,
-    /// Since when the webhook has answered at every look, as long as there were candidates.
+    /// Since when the webhook has answered at every poll with candidates.
     answers_since: Option<Instant>,
-    /// Whether it is known that no restart is under way.
+    /// Whether it is known that no restart is in progress.
     pub(crate) idle: bool,
-    /// The candidate looked at last, so that all get their turn.
+    /// The candidate read last, so that each one gets its turn.
     pub(crate) last: Option<WorkloadRef>,
     pub(crate) known: BTreeMap<WorkloadRef, Verdict>,
 }
 
 impl RestartMemory {
-    /// Whether it is time for a poll, and what is known; a poll that is due counts as taken.
+    /// Whether a poll is due, and what is known. Counts a due poll as started.
     pub(crate) fn take(
         &mut self,
         has_candidates: bool,
@@ -227,7 +231,7 @@ impl RestartMemory {
         (is_due, self.known.clone(), self.last.clone())
     }
 
-    /// Whether the webhook has answered for long enough, now that it does or does not.
+    /// Notes whether the webhook answers now; returns whether it has answered for long enough.
     pub(crate) fn is_steady(&mut self, answers: bool) -> bool {
         let now = Instant::now();
         self.answers_since = answers.then(|| self.answers_since.unwrap_or(now));
@@ -245,7 +249,7 @@ impl RestartMemory {
 mod tests {
     use super::*;
 
-    /// A memory of a webhook that began to answer so long ago.
+    /// The memory of a webhook that has answered for this long.
     fn answering_for(time: Duration) -> RestartMemory {
         let mut memory = RestartMemory::default();
         assert!(!memory.is_steady(true), "it has only just begun");
@@ -254,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_webhook_that_has_just_come_back_is_given_a_moment() {
+    fn webhook_is_steady_only_some_time_after_it_is_back() {
         assert!(!answering_for(STEADY / 2).is_steady(true));
         assert!(answering_for(STEADY / 2).is_about_to_be_steady());
         assert!(answering_for(STEADY).is_steady(true));
@@ -262,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_webhook_that_was_away_again_or_that_nobody_asked_begins_anew() {
+    fn steadiness_starts_over_when_the_webhook_was_down_or_unasked() {
         let mut away = answering_for(STEADY);
         assert!(!away.is_steady(false));
         assert!(!away.is_steady(true));

@@ -1,19 +1,19 @@
-//! What can go wrong in the controller, each with a stable reason word.
+//! The controller's errors, each with a stable reason.
 
 use otelagent_core::build::ServerVersion;
 
-/// What may end in an error of the controller.
+/// A result with an error of the controller.
 pub(crate) type Result<T, E = ControllerError> = std::result::Result<T, E>;
 
-/// An error of the controller. A user's mistake is none: that is a value, and ends in a condition.
+/// An error of the controller. A user's mistake is not an error but a value, which becomes a condition.
 #[derive(Debug, thiserror::Error)]
 pub enum ControllerError {
     /// A read or write of the API server failed.
     #[error("{action}")]
     Api {
-        /// What was tried.
+        /// The attempted action.
         action: String,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: Box<kube::Error>,
     },
@@ -25,16 +25,16 @@ pub enum ControllerError {
         /// The name.
         name: String,
     },
-    /// A reconcile took too long, most likely because the API server did not answer.
-    #[error("no end after {seconds} s; trying again")]
+    /// A reconcile timed out, most likely because the API server did not answer.
+    #[error("not finished after {seconds} s; trying again")]
     Timeout {
-        /// How long it was given.
+        /// The deadline.
         seconds: u64,
     },
-    /// A reconcile panicked: a mistake in this program.
-    #[error("a reconcile panicked, which is a mistake of the operator; trying again")]
+    /// A reconcile panicked: a defect of the operator.
+    #[error("a reconcile panicked, which is a defect of the operator; trying again")]
     Panicked,
-    /// A cache lags behind the server, so nothing is decided by it.
+    /// A cache lags behind the server, so the operator decides nothing by it.
     #[error("the watch of {0} lags behind the server; trying again")]
     StaleView(&'static str),
     /// The API server's version could not be read.
@@ -46,7 +46,7 @@ pub enum ControllerError {
     /// The webhook's CA could not be made.
     #[error("no CA can be made")]
     Authority(#[from] otelagent_webhook::issue::Failed),
-    /// The API server is another one than at the start: of another version, or with other kinds.
+    /// The API server has another version or other kinds than at the start.
     #[error(
         "the API server has changed from {before} to {after}, or offers other admission kinds; start again to \
          take that into account"
@@ -63,7 +63,7 @@ pub enum ControllerError {
 }
 
 impl ControllerError {
-    /// Stable word for logs, metrics and conditions.
+    /// A stable word for logs, metrics and conditions.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Api { source, .. } => match source.as_ref() {
@@ -85,7 +85,7 @@ impl ControllerError {
         }
     }
 
-    /// Wraps a client error with what was tried.
+    /// Wraps a client error with the attempted action.
     pub(crate) fn api(action: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
         move |source| Self::Api {
             action: action.into(),

@@ -11,18 +11,25 @@ use otelagent_core::reconcile::{Active, AdmissionObject, Outcome, Plan, Step};
 use otelagent_core::status::InjectionState;
 
 use super::apply;
-use super::context::Pass;
+use super::context::Reconciliation;
 use super::error::Result;
 
-/// When to reconcile again after what was observed has changed meanwhile.
+/// When to reconcile again after the observed objects have changed.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Executes the steps; `outcome` says how far it came, also where one fails.
+/// Executes the steps; `outcome` records the progress, even if a step fails.
 ///
 /// # Errors
-/// The first step that fails ends it: a later reconcile goes on.
-pub(crate) async fn execute(pass: Pass<'_>, plan: &Plan, outcome: &mut Outcome) -> Result<()> {
-    let mut executor = Executor { pass, outcome };
+/// The first failed step ends the execution; a later reconcile continues.
+pub(crate) async fn execute(
+    reconciliation: Reconciliation<'_>,
+    plan: &Plan,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    let mut executor = Executor {
+        reconciliation,
+        outcome,
+    };
     for step in &plan.steps {
         executor.step(step).await?;
     }
@@ -30,18 +37,18 @@ pub(crate) async fn execute(pass: Pass<'_>, plan: &Plan, outcome: &mut Outcome) 
 }
 
 struct Executor<'a> {
-    pass: Pass<'a>,
+    reconciliation: Reconciliation<'a>,
     outcome: &'a mut Outcome,
 }
 
 impl Executor<'_> {
     async fn step(&mut self, step: &Step) -> Result<()> {
-        // A recipe that fails its verification leaves the active one in place.
+        // After a failed verification the active recipe stays.
         let is_failed = matches!(self.outcome.injection, InjectionState::Failed { .. });
         match step {
             Step::CutOver(mode) => tracing::debug!(%mode, "cuts over"),
             Step::Apply(intent) | Step::WritePolicy(intent) => {
-                self.pass.write(intent).await?;
+                self.reconciliation.write(intent).await?;
             }
             Step::Verify(verification) => self.verify(verification).await?,
             Step::Activate(activation) if !is_failed => self.activate(activation).await?,
@@ -60,24 +67,36 @@ impl Executor<'_> {
     }
 
     fn uid(&self) -> &str {
-        let uid = self.pass.observation.agent.metadata.uid.as_deref();
+        let uid = self
+            .reconciliation
+            .observation
+            .agent
+            .metadata
+            .uid
+            .as_deref();
         uid.unwrap_or_default()
     }
 
     async fn verify(&mut self, verification: &Verification) -> Result<()> {
         let canary = &verification.canary;
-        let written = self.pass.write(canary).await?;
+        let written = self.reconciliation.write(canary).await?;
         let probes = &verification.probes;
         let verified = self
-            .pass
+            .reconciliation
             .context
             .verify(probes, &verification.recipe)
             .await?;
-        apply::delete_admission(self.pass.context, canary.kind, &canary.name, written).await?;
+        apply::delete_admission(
+            self.reconciliation.context,
+            canary.kind,
+            &canary.name,
+            written,
+        )
+        .await?;
         let Err(refusal) = verified else {
             return Ok(());
         };
-        let agent = self.pass.observation.label();
+        let agent = self.reconciliation.observation.label();
         tracing::warn!(agent, refusal, "the new recipe failed its verification");
         self.outcome.injection = InjectionState::Failed {
             reason: "VerificationFailed",
@@ -90,39 +109,43 @@ impl Executor<'_> {
 
     async fn activate(&mut self, activation: &Activation) -> Result<()> {
         let (binding, active) = activation.at(Timestamp::now());
-        self.pass.write(&binding).await?;
+        self.reconciliation.write(&binding).await?;
         if activation.moves() {
-            self.pass.context.remember_probe(self.uid(), None);
+            self.reconciliation.context.remember_probe(self.uid(), None);
             let mode = active.mode.map(Mode::as_str);
             let policy = active.policy.as_deref();
-            let agent = self.pass.observation.label();
+            let agent = self.reconciliation.observation.label();
             tracing::info!(agent, mode, policy, "active");
-            // What the binding has left goes once every API server has seen the move.
+            // Removes old objects once every API server has seen the binding move.
             self.outcome.requeue_within(Some(KEEP_OLD));
         }
         self.outcome.active = active;
         for warning in &activation.warnings {
-            self.pass.write(warning).await?;
+            self.reconciliation.write(warning).await?;
         }
         Ok(())
     }
 
-    /// Asks whether a pod created now is injected. The answer is believed while nothing that it depends on
+    /// Asks whether a pod created now is injected. The answer counts while nothing that it depends on
     /// changes.
     async fn ask(&self, confirmation: &Confirmation) -> Result<InjectionState> {
         let state = format!("{:?}", self.outcome.active);
-        if self.pass.context.was_probed(self.uid(), &state) {
+        if self.reconciliation.context.was_probed(self.uid(), &state) {
             return Ok(InjectionState::Active);
         }
         let problem = match &confirmation.expected {
             Expectation::Recipe(recipe) => {
                 let probe = std::slice::from_ref(&confirmation.probe);
-                let verified = self.pass.context.verify(probe, recipe).await?;
+                let verified = self.reconciliation.context.verify(probe, recipe).await?;
                 let seen = verified.err();
                 seen.map(|seen| format!("was not injected: {seen}"))
             }
             Expectation::Hash(hash) => {
-                let given = self.pass.context.given_now(&confirmation.probe).await?;
+                let given = self
+                    .reconciliation
+                    .context
+                    .given_now(&confirmation.probe)
+                    .await?;
                 (given != *hash).then(|| format!("was not injected as it should be: {given}"))
             }
         };
@@ -132,15 +155,17 @@ impl Executor<'_> {
                 message: format!("a pod created by dry run {problem}"),
             });
         }
-        self.pass.context.remember_probe(self.uid(), Some(state));
+        self.reconciliation
+            .context
+            .remember_probe(self.uid(), Some(state));
         Ok(InjectionState::Active)
     }
 
     async fn retire(&mut self, retirement: &Retirement) -> Result<()> {
         if let Some((probe, recipe)) = &retirement.alone {
             let probe = std::slice::from_ref(probe);
-            if let Err(refusal) = self.pass.context.verify(probe, recipe).await? {
-                let agent = self.pass.observation.label();
+            if let Err(refusal) = self.reconciliation.context.verify(probe, recipe).await? {
+                let agent = self.reconciliation.observation.label();
                 tracing::warn!(
                     agent,
                     refusal,
@@ -149,7 +174,7 @@ impl Executor<'_> {
                 self.outcome.requeue_within(Some(KEEP_OLD));
                 return Ok(());
             }
-            self.pass.context.remember_probe(self.uid(), None);
+            self.reconciliation.context.remember_probe(self.uid(), None);
         }
         self.delete(&retirement.objects).await
     }
@@ -157,19 +182,20 @@ impl Executor<'_> {
     async fn delete(&self, objects: &[AdmissionObject]) -> Result<()> {
         for object in objects {
             let uid = object.uid.clone();
-            apply::delete_admission(self.pass.context, object.kind, &object.name, uid).await?;
+            apply::delete_admission(self.reconciliation.context, object.kind, &object.name, uid)
+                .await?;
         }
         Ok(())
     }
 
     async fn remove(&mut self, removal: &Removal) -> Result<()> {
-        // The verification of a policy may have taken its time since the plan was confirmed.
-        if self.pass.is_used(removal.mode).await? {
+        // The plan was confirmed before the verification, which may have taken long.
+        if self.reconciliation.is_used(removal.mode).await? {
             self.outcome.requeue_within(Some(SOON));
             return Ok(());
         }
         for (kind, object) in &removal.objects {
-            match self.pass.delete_own(kind, object).await {
+            match self.reconciliation.delete_own(kind, object).await {
                 // Its status changed meanwhile.
                 Err(error) if error.reason() == "Conflict" => {
                     self.outcome.requeue_within(Some(SOON));
@@ -179,7 +205,7 @@ impl Executor<'_> {
             }
         }
         let mode = removal.mode;
-        tracing::info!(agent = self.pass.observation.label(), %mode, "the old route is removed");
+        tracing::info!(agent = self.reconciliation.observation.label(), %mode, "the old route is removed");
         Ok(())
     }
 }

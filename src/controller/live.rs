@@ -1,8 +1,8 @@
-//! Asks the API server itself, past the caches: for what a step presupposes, and what becomes of a pod.
+//! Asks the API server directly, past the caches: whether preconditions hold, and what becomes of a pod.
 //!
-//! A watch can fall behind for as long as its connection lives, and a replica's caches may have been filled
-//! long before it leads. These reads name no version, so the API server answers as of now (KEP-2340). The
-//! holder of the lease is the only writer, so what is read stays true.
+//! A watch can lag as long as its connection lives, and a replica's caches may be old when it becomes the
+//! leader. These reads name no resource version, so the API server answers with the current state
+//! (KEP-2340). The holder of the lease is the only writer, so the answer stays true.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -17,24 +17,24 @@ use otelagent_core::names;
 use otelagent_core::reconcile::{Active, Correction, Plan, Precondition, binding_kind};
 use serde_json::{Value, json};
 
-use super::context::{Context, Pass};
+use super::context::{Context, Reconciliation};
 use super::error::{ControllerError, Result};
 use super::observe::read_active;
 use crate::cache::PartialPod;
 
-/// How often a verification is tried before it counts as failed: a policy takes up to a second to arrive.
+/// How many attempts a verification has: a new policy takes up to a second to take effect.
 const ATTEMPTS: u32 = 20;
-/// Between two attempts.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(250);
-/// Longest verification: a webhook that does not answer makes every attempt slow.
+/// The time limit of a verification: each attempt is slow if a webhook does not answer.
 const LONGEST: Duration = Duration::from_secs(15);
 
-impl Pass<'_> {
-    /// Asks for everything that the steps of a plan presuppose. Corrections say what is true instead.
+impl Reconciliation<'_> {
+    /// Checks all preconditions of a plan's steps. The corrections say what is true instead.
     ///
     /// # Errors
-    /// [`ControllerError::StaleView`] where the spec or the binding is another one: nothing may be decided by
-    /// these caches.
+    /// [`ControllerError::StaleView`] if the spec or the binding has changed: these caches are too old to
+    /// decide by.
     pub(super) async fn confirm(self, plan: &Plan) -> Result<Vec<Correction>> {
         let mut corrections = Vec::new();
         for precondition in plan.preconditions() {
@@ -84,8 +84,8 @@ impl Pass<'_> {
             .ok_or(ControllerError::StaleView(kind))
     }
 
-    /// What the API server says now of the binding. `None` where its kind may not be read: the right comes with
-    /// the manifests that install what makes such objects.
+    /// The binding as the API server has it now. `None` if the operator may not read its kind: the right comes
+    /// with the manifests that make the operator create such objects.
     async fn active(self, kind: &'static str) -> Result<Option<Active>> {
         let api = self.context.admission(kind);
         let namespace = self.observation.agent.namespace().unwrap_or_default();
@@ -116,8 +116,8 @@ impl Pass<'_> {
         ))
     }
 
-    /// Whether a mode's agent workload exists as the caches have it, with no fewer nodes served. Always so in
-    /// mode Sidecar.
+    /// Whether a mode's agent workload exists as in the caches, and serves at least as many nodes. Always
+    /// true in mode Sidecar.
     async fn workload_ready(self, mode: Mode) -> Result<bool> {
         if !mode.on_nodes() {
             return Ok(true);
@@ -141,7 +141,7 @@ impl Pass<'_> {
         if !is_same || counted.is_some_and(|status| status.number_ready >= served) {
             return Ok(is_same);
         }
-        // The DaemonSet controller counts late, and only nodes that still want an agent.
+        // The DaemonSet controller counts with a delay, and only nodes that should have an agent.
         Ok(self.nodes_served(mode).await? >= served)
     }
 
@@ -159,7 +159,7 @@ impl Pass<'_> {
         Ok(i32::try_from(nodes.len()).unwrap_or(i32::MAX))
     }
 
-    /// Whether some live pod uses a mode.
+    /// Whether any live pod uses a mode.
     pub(super) async fn is_used(self, mode: Mode) -> Result<bool> {
         let api = Api::<PartialObjectMeta<Pod>>::all(self.context.client.clone());
         let (agent, of_mode) = (names::LABEL_AGENT, names::LABEL_MODE);
@@ -177,8 +177,8 @@ impl Pass<'_> {
 }
 
 impl Context {
-    /// Creates pods by dry run until all come out as the recipe says, or time is up; then what was seen last
-    /// instead.
+    /// Creates pods by dry run until all are as the recipe says. Returns the last difference when the time
+    /// is up.
     pub(super) async fn verify(
         &self,
         pods: &[Value],
@@ -232,7 +232,7 @@ impl Context {
         }
     }
 
-    /// Hash of the recipe that a pod created now is given, or what happens to it instead.
+    /// Hash of the recipe that a pod created now gets, or what happens to it instead.
     pub(super) async fn given_now(&self, probe: &Value) -> Result<String> {
         let answer = self.dry_run(probe).await?;
         Ok(match answer {

@@ -1,16 +1,16 @@
-//! Watches the cluster and carries out what `otelagent_core` decides.
+//! Watches the cluster and executes what `otelagent_core` decides.
 //!
 //! | module | does |
 //! |---|---|
 //! | `reconcile` | one reconcile: observe, validate, build, plan, execute, report |
 //! | `observe` | reads the caches into values |
 //! | `execute` | executes the steps of a plan |
-//! | `live` | asks the API server itself, past the caches |
+//! | `live` | asks the API server directly, past the caches |
 //! | `apply` | writes and deletes objects |
 //! | `restart` | restarts workloads (`workloads.restart: Rolling`) |
 //! | `sweep` | removes cluster-scoped objects whose `OtelAgent` is gone |
 //! | `context` | what every reconcile shares |
-//! | `error` | what can go wrong |
+//! | `error` | the controller's errors |
 
 mod apply;
 mod context;
@@ -52,11 +52,11 @@ use crate::runtime::Metrics;
 const CONCURRENCY: u16 = 4;
 /// Of these, objects over the quota of their namespace.
 const OVER_QUOTA_AT_A_TIME: usize = 2;
-/// How often cluster-scoped objects without an owner are looked for, besides after each deletion.
+/// How often the operator looks for cluster-scoped objects without an owner, besides after each deletion.
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
-/// How long reconciles under way may take to end after a shutdown is asked for.
+/// How long running reconciles may take to end after a shutdown begins.
 const GRACE: Duration = Duration::from_secs(10);
-/// Name of the `ClusterRole` that stands for the installation: what it owns goes with it.
+/// Name of the installation's `ClusterRole`, which owns cluster-scoped objects.
 const INSTALLATION: &str = "otelagent-operator";
 
 /// How the operator was started.
@@ -68,21 +68,21 @@ pub struct Settings {
     pub platform_namespaces: BTreeSet<String>,
     /// Image of the bundled agent.
     pub agent_image: String,
-    /// Where dry-run pods are created.
+    /// The namespace of dry-run pods.
     pub canary_namespace: String,
     /// Name of this replica, for events.
     pub instance: String,
-    /// How injection was set up.
+    /// The settings of injection.
     pub injection: InjectionSettings,
-    /// Version of this operator; what it renders otherwise than another version is told with it.
+    /// Version of this operator, reported when it renders objects differently from another version.
     pub version: String,
 }
 
-/// The controller, watching but not writing yet.
+/// The controller; it watches but does not write yet.
 pub struct Controller {
     context: Arc<Context>,
     injection: InjectionSettings,
-    /// The kind whose watch cannot be waited for: what grants it is not installed.
+    /// The kind whose watch may never be ready, because the manifests that grant it are not installed.
     unreadable: Option<&'static str>,
     watches: JoinSet<ControllerError>,
     trigger: Trigger,
@@ -90,10 +90,10 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Looks at the server and starts the watches. Writes nothing.
+    /// Reads the server's version and kinds and starts the watches. Writes nothing.
     ///
     /// # Errors
-    /// When the server cannot be asked for its version or its API groups.
+    /// If the server does not report its version or its API groups.
     pub async fn start(client: Client, settings: Settings, metrics: Metrics) -> Result<Self> {
         let server = discovery::server(&client).await?;
         let environment = Environment {
@@ -109,7 +109,7 @@ impl Controller {
         let engine = build::engine(injection.engine, offers_policies, server.version);
         tracing::info!(server = %server.version, engine = ?engine, "server");
         let webhook = discovery::installation(&client, names::WEBHOOK).await?;
-        // Also where policies inject: what an earlier choice left must be seen to be removed.
+        // Also if policies inject, to find and remove the webhook configurations of an earlier choice.
         let is_readable = webhook.is_some() || engine == Ok(Engine::Webhook);
         let mut kinds = server.kinds.clone();
         kinds.retain(|kind| *kind != WEBHOOK_CONFIGURATION || is_readable);
@@ -158,10 +158,10 @@ impl Controller {
         self.context.stores.wait_until_ready(self.unreadable).await;
     }
 
-    /// Carries out what is wanted until `shutdown`. Call it as the leader only.
+    /// Reconciles until `shutdown`. Only the leader may call it.
     ///
     /// # Errors
-    /// When a watch ends for good.
+    /// If a watch ends for good.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
         self.until_synced().await;
         let Self {
@@ -177,8 +177,8 @@ impl Controller {
             let namespace = &context.environment.operator_namespace;
             let upkeep = CaUpkeep {
                 secrets: Api::namespaced(context.client.clone(), namespace),
-                file: injection.authority_file,
-                lifetime: injection.authority_life,
+                file: injection.ca_file,
+                lifetime: injection.ca_lifetime,
                 bundle: context.ca_bundle.clone(),
                 trigger: trigger.clone(),
                 metrics: context.metrics.clone(),
@@ -210,7 +210,7 @@ impl Controller {
                 () = &mut shutdown => break,
             }
         }
-        // Without watches the queue ends; reconciles under way end by themselves, and no new one begins.
+        // Without watches the queue ends: running reconciles finish, and no new one begins.
         watches.shutdown().await;
         drop(trigger);
         if tokio::time::timeout(GRACE, reconciles).await.is_err() {
@@ -229,7 +229,7 @@ async fn sweep_once(context: &Context) {
     }
 }
 
-#[allow(clippy::needless_pass_by_value)] // the signature is the runtime's
+#[allow(clippy::needless_pass_by_value)] // kube's runtime requires this signature
 fn on_error(agent: Arc<Decoded>, error: &ControllerError, context: Arc<Context>) -> Action {
     context.metrics.failed(error.reason());
     tracing::warn!(
@@ -239,8 +239,8 @@ fn on_error(agent: Arc<Decoded>, error: &ControllerError, context: Arc<Context>)
         error = in_full(error),
         "reconcile failed, trying again"
     );
-    // A policy that does not fit needs another spec; a taken name may be that of an object on its way out;
-    // a watch that lags is told soon.
+    // A policy that does not fit needs another spec; a taken name may belong to an object that is being
+    // deleted; a lagging watch usually catches up soon.
     match error {
         ControllerError::StaleView(_) => Action::requeue(Duration::from_secs(1)),
         ControllerError::Panicked => Action::requeue(Duration::from_mins(1)),
@@ -248,17 +248,17 @@ fn on_error(agent: Arc<Decoded>, error: &ControllerError, context: Arc<Context>)
     }
 }
 
-/// How injection was set up.
+/// The settings of injection.
 #[derive(Clone, Debug)]
 pub struct InjectionSettings {
-    /// Which engine is asked for.
+    /// The requested engine.
     pub engine: Choice,
-    /// Where the webhook is reached, if not by its Service: `https://` with host and port.
+    /// The webhook's URL, if it is not reached by its Service: `https://` with host and port.
     pub webhook_url: Option<String>,
-    /// A file with the certificate authorities of the webhook's certificates, if they are not our own.
-    pub authority_file: Option<std::path::PathBuf>,
-    /// How long one certificate authority of our own lives.
-    pub authority_life: Duration,
+    /// A file with the CA certificates of the webhook, if the operator does not make the CA.
+    pub ca_file: Option<std::path::PathBuf>,
+    /// How long a CA that the operator makes lives.
+    pub ca_lifetime: Duration,
 }
 
 impl Default for InjectionSettings {
@@ -266,14 +266,14 @@ impl Default for InjectionSettings {
         Self {
             engine: Choice::Auto,
             webhook_url: None,
-            authority_file: None,
-            authority_life: Duration::from_hours(365 * 24),
+            ca_file: None,
+            ca_lifetime: Duration::from_hours(365 * 24),
         }
     }
 }
 
 impl InjectionSettings {
-    /// Where entries send the API server.
+    /// Where webhook configurations send the API server.
     fn endpoint(&self, namespace: &str) -> Endpoint {
         match &self.webhook_url {
             Some(url) => Endpoint::Url(url.clone()),

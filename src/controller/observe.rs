@@ -1,4 +1,4 @@
-//! Reads the caches, once: everything they hold about one `OtelAgent`, as values.
+//! Reads everything that the caches hold about one `OtelAgent`, once.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -28,8 +28,8 @@ use serde_json::Value;
 use super::context::Context;
 use crate::cache::{Demand, Pods, Stores, in_namespaces, may_meet, serves};
 
-/// Everything the caches hold about one `OtelAgent`; without `valid` its spec was refused, and what is active
-/// says which pods it selects.
+/// Everything that the caches hold about one `OtelAgent`. Without `valid` its spec was refused, and the
+/// active binding says which pods it selects.
 pub(crate) fn observe<'a>(
     context: &Context,
     agent: &'a OtelAgent,
@@ -39,7 +39,7 @@ pub(crate) fn observe<'a>(
     let admission = admission_objects(&context.stores, agent);
     let own = names::cluster_object(&namespace, &name, None);
     let active = active(context, &admission, &own);
-    // Of one that is too many in its namespace it does not matter whose pods it would take.
+    // An object over quota takes no pods, so its exclusions do not matter.
     let is_platform = context.environment.is_platform(&namespace);
     let winners = if is_platform || older(&context.stores, agent) < MAX_PER_NAMESPACE {
         winners(context, agent)
@@ -76,7 +76,7 @@ pub(crate) fn observe<'a>(
     }
 }
 
-/// Whether the present generation of the spec was refused.
+/// Whether the current generation of the spec was refused.
 fn is_refused(agent: &OtelAgent) -> bool {
     let status = agent.status.as_ref();
     let mut conditions = status.iter().flat_map(|status| &status.conditions);
@@ -87,7 +87,7 @@ fn is_refused(agent: &OtelAgent) -> bool {
     })
 }
 
-/// Cluster-scoped objects that bear the name of an `OtelAgent`.
+/// Cluster-scoped objects whose names contain that of an `OtelAgent`.
 fn admission_objects(stores: &Stores, agent: &OtelAgent) -> Vec<AdmissionObject> {
     let own = Some((agent.namespace().unwrap_or_default(), agent.name_any()));
     let uid = agent.uid().unwrap_or_default();
@@ -112,8 +112,8 @@ fn admission_objects(stores: &Stores, agent: &OtelAgent) -> Vec<AdmissionObject>
     found
 }
 
-/// What new pods are given: by the engine that is used, or, until it is active, by the other one. The real
-/// binding's name has no further part, as the canary's has.
+/// What new pods get: from the chosen engine or, until that is active, from the other one. The name of the
+/// canary's binding has a further part, the real binding's has none.
 fn active(context: &Context, admission: &[AdmissionObject], name: &str) -> Active {
     let found = context.engines().into_iter().find_map(|engine| {
         let kind = binding_kind(engine);
@@ -189,11 +189,11 @@ fn pods(
     let environment = &context.environment;
     let own = agent.namespace().unwrap_or_default();
     let label = names::agent_label(&own, &agent.name_any());
-    // Elsewhere a pod that bears the label was not injected: anybody may label pods.
+    // In other namespaces the label does not mean that a pod was injected: tenants may set it.
     let reaches = |name: &str| name == own || environment.is_platform(&own);
     let labels_of = context.stores.namespaces.read();
     let known = context.stores.pods.read();
-    // Others of the cluster's pods can neither be this object's nor be missed by it.
+    // Only namespaces with injected or selected pods matter.
     let namespaces: Vec<_> = known
         .namespaces()
         .filter(|(name, _)| !environment.is_excluded(name) && reaches(name))
@@ -219,7 +219,7 @@ fn pods(
     count(&label, selection, exclusions, &coverage, pods)
 }
 
-/// Where the agents of one `OtelAgent` are ready.
+/// The nodes on which agents of one `OtelAgent` are ready.
 fn coverage(nodes: &NodeState, known: &Pods, agent: &OtelAgent, label: &str) -> Coverage {
     let ready = nodes.iter().filter(|(_, ready)| **ready);
     let mut coverage = Coverage {
@@ -242,7 +242,7 @@ fn coverage(nodes: &NodeState, known: &Pods, agent: &OtelAgent, label: &str) -> 
     coverage
 }
 
-/// What selected namespaces demand of a sidecar. Agents on nodes are in the `OtelAgent`'s own namespace.
+/// What the selected namespaces demand of a sidecar. Node agents run in the `OtelAgent`'s own namespace.
 fn namespace_limits(
     context: &Context,
     agent: &OtelAgent,
@@ -263,7 +263,7 @@ fn namespace_limits(
     )
 }
 
-/// Other `OtelAgent`s that come before one and may select a pod of it, oldest first.
+/// Other `OtelAgent`s that take precedence over one and may select its pods, oldest first.
 fn winners(context: &Context, agent: &OtelAgent) -> Vec<Candidate> {
     let Some(me) = candidate(context, agent) else {
         return Vec::new();
@@ -279,10 +279,10 @@ fn winners(context: &Context, agent: &OtelAgent) -> Vec<Candidate> {
     winners.cloned().collect()
 }
 
-/// An `OtelAgent` as it competes for pods: by its spec, or by what is active where its spec was refused.
+/// What an `OtelAgent` selects: by its spec or, if that was refused, by its active binding.
 ///
-/// Whoever owns an object may write anything into it, its status included, at any moment. So it is not
-/// judged by its status alone, or it would take pods between a change and the refusal.
+/// A tenant may write anything into its object at any moment, its status included. So the status alone does
+/// not decide, or the object would take pods between a change and its refusal.
 fn candidate(context: &Context, agent: &OtelAgent) -> Option<Candidate> {
     let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
     let selection = if is_refused(agent) || !is_permitted(agent, &context.environment) {
@@ -305,7 +305,7 @@ fn candidate(context: &Context, agent: &OtelAgent) -> Option<Candidate> {
     })
 }
 
-/// How many `OtelAgent`s of its namespace are older than one, counted as far as it matters: there may be
+/// How many `OtelAgent`s of its namespace are older than one. Stops counting at the quota: there may be
 /// thousands.
 pub(crate) fn older(stores: &Stores, agent: &OtelAgent) -> usize {
     let own = &agent.metadata;

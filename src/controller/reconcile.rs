@@ -1,7 +1,6 @@
 //! One reconcile of one `OtelAgent`: observe, validate, build, plan, execute, report.
 //!
-//! The report is made here, in one place, for every exit: a refused spec, an error of any call, the deadline,
-//! a panic.
+//! This module reports every exit: a refused spec, an error of any call, the deadline, a panic.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
@@ -31,23 +30,23 @@ use super::observe::{observe, older};
 use super::restart;
 use crate::cache::Decoded;
 
-/// Longest reconcile; a client call has its own, shorter limit.
+/// Time limit of a reconcile; a client call has its own, shorter limit.
 const DEADLINE: Duration = Duration::from_mins(1);
-/// Longest report, in which an API server that did not answer before is given one more chance.
+/// Time limit of a report: one more chance for an API server that did not answer before.
 const REPORT_DEADLINE: Duration = Duration::from_secs(15);
 /// Longest note of an event, in bytes (events.k8s.io/v1).
 const MAX_NOTE: usize = 1000;
 
-/// How far a reconcile came.
+/// The progress of a reconcile.
 #[derive(Default)]
 struct Progress {
-    /// What is known; empty before it is planned.
+    /// The facts; empty before the plan is made.
     facts: Option<Facts>,
-    /// When to reconcile again though nothing may have changed.
+    /// When to reconcile again even if nothing changes.
     requeue_after: Option<Duration>,
 }
 
-/// One paced, bounded reconcile, and its report.
+/// One reconcile with its pace, its time limit and its report.
 pub(crate) async fn reconcile(agent: Arc<Decoded>, context: Arc<Context>) -> Result<Action> {
     let agent = match &agent.agent {
         Ok(agent) => agent,
@@ -100,7 +99,7 @@ pub(crate) async fn reconcile(agent: Arc<Decoded>, context: Arc<Context>) -> Res
         .map_or_else(Action::await_change, Action::requeue))
 }
 
-/// Bounds what a future may take, and keeps a mistake of ours to one object.
+/// Limits the time of a future, and catches a panic so that it affects one object only.
 async fn bounded(deadline: Duration, work: impl Future<Output = Result<()>>) -> Result<()> {
     let work = AssertUnwindSafe(work).catch_unwind();
     match tokio::time::timeout(deadline, work).await {
@@ -137,7 +136,7 @@ async fn attempt(
     }
 }
 
-/// A spec that was refused: nothing is written but the status.
+/// Handles a refused spec: writes only the status.
 async fn keep_last_good(
     context: &Context,
     observation: &Observation<'_>,
@@ -147,13 +146,13 @@ async fn keep_last_good(
     let plan = plan_refused(observation);
     let mut outcome = Outcome::before(observation, &plan);
     progress.facts = Some(refused(observation, problems.clone(), &outcome));
-    execute(context.pass(observation), &plan, &mut outcome).await?;
+    execute(context.reconciliation(observation), &plan, &mut outcome).await?;
     progress.facts = Some(refused(observation, problems, &outcome));
     progress.requeue_after = Some(outcome.next());
     Ok(())
 }
 
-/// A valid spec: everything is brought to what it says.
+/// Handles a valid spec: brings the cluster to what it says.
 async fn converge(
     context: &Context,
     observation: &mut Observation<'_>,
@@ -172,7 +171,10 @@ async fn converge(
     let engines: Engines<'_> = engine.as_deref().map_err(Clone::clone);
     let mut planned = plan(observation, &subject, &desired, &engines);
     let mut outcome = Outcome::before(observation, &planned);
-    let corrections = context.pass(observation).confirm(&planned).await?;
+    let corrections = context
+        .reconciliation(observation)
+        .confirm(&planned)
+        .await?;
     if !corrections.is_empty() {
         for correction in corrections {
             observation.correct(correction);
@@ -180,9 +182,9 @@ async fn converge(
         planned = plan(observation, &subject, &desired, &engines);
         outcome = Outcome::before(observation, &planned);
     }
-    // Only what the API server confirmed is reported, also where the steps fail.
+    // Only what the API server confirmed is reported, even if a step fails.
     progress.facts = Some(facts(observation, &subject, &desired, &planned, &outcome));
-    let executed = execute(context.pass(observation), &planned, &mut outcome).await;
+    let executed = execute(context.reconciliation(observation), &planned, &mut outcome).await;
     let known = facts(observation, &subject, &desired, &planned, &outcome);
     let known = progress.facts.insert(known);
     executed?;
@@ -249,7 +251,7 @@ async fn write_status(
     Ok(())
 }
 
-/// An event that cannot be written must not keep the object from being reconciled.
+/// A failure to write an event must not fail the reconcile.
 async fn publish(agent: &OtelAgent, mut note: Note, context: &Context) {
     let end = note.message.floor_char_boundary(MAX_NOTE);
     note.message.truncate(end);

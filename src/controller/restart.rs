@@ -1,8 +1,8 @@
-//! Restarts workloads (`workloads.restart: Rolling`): reads the owners that pods name, and writes what
+//! Restarts workloads (`workloads.restart: Rolling`): reads the owners of pods, and writes what
 //! `otelagent_core::restart` decides.
 //!
-//! Nothing is watched for it: workloads are read only while there is something to restart, a few at a time.
-//! What goes wrong here is reported, and keeps nothing else from being done.
+//! The operator does not watch workloads. It reads a few at a time, and only while there is something to
+//! restart. It reports errors of this module and continues with everything else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -26,20 +26,20 @@ use otelagent_core::restart::{
 };
 use otelagent_core::status::{Facts, Failure, InjectionState, Restarts};
 
-/// Workloads that are looked at in one pass.
-const LOOK_AT: usize = 50;
-/// When to look again while something rolls, and while something waits.
+/// How many workloads one poll reads.
+const MAX_READ: usize = 50;
+/// When to poll again while a workload rolls, and while one waits.
 const WHILE_RUNNING: Duration = Duration::from_secs(5);
 const WHILE_WAITING: Duration = Duration::from_secs(30);
 
-/// A workload with its object, which a change of it is based on.
-struct Seen {
+/// A workload with the object from which it was read.
+struct ReadWorkload {
     workload: Workload,
     object: Value,
 }
 
-/// Restarts workloads where that is wanted, or ends it where it no longer is. Returns what to report, and when
-/// to reconcile again.
+/// Restarts workloads if the spec asks for it, or cleans up if it no longer does. Returns what to report, and
+/// when to reconcile again.
 pub(crate) async fn reconcile(
     context: &Context,
     valid: &ValidAgent,
@@ -68,12 +68,12 @@ pub(crate) async fn reconcile(
 struct Restarter<'a> {
     context: &'a Context,
     valid: &'a ValidAgent,
-    /// Of the namespaces that were looked at.
+    /// By namespace, for those that were read.
     budgets: BTreeMap<String, Vec<Budget>>,
 }
 
 impl Restarter<'_> {
-    /// Restarts what may be restarted now.
+    /// Restarts the workloads that may be restarted now.
     async fn run(&mut self, facts: &Facts, active: &Active) -> (Restarts, Option<Duration>) {
         let pods = &facts.pods;
         let owners = [&pods.stale, &pods.missed, &pods.uncovered];
@@ -96,7 +96,7 @@ impl Restarter<'_> {
                     verdicts: candidates.into_iter().map(waits).collect(),
                     failure: None,
                 };
-                // Nothing was read, so it costs nothing to look soon.
+                // Nothing was read, so an early poll costs nothing.
                 let waiting = !restarts.verdicts.is_empty();
                 return (restarts, waiting.then_some(WHILE_RUNNING));
             }
@@ -115,11 +115,10 @@ impl Restarter<'_> {
         (restarts, again)
     }
 
-    /// Takes the marks of restarts under way off: workloads are left alone from now on. What could not be
-    /// done and is worth another try is returned.
+    /// Removes the labels of running restarts. Returns a failure that is worth another attempt.
     async fn end(&self) -> Option<Restarts> {
         let attempt = async {
-            // Whom budgets guard is of no interest here, so none is read.
+            // Budgets do not matter here, so none is read.
             for (kind, object) in self.list_marked().await? {
                 let seen = seen(kind, &object, &[]);
                 let change = release(&seen.object);
@@ -129,7 +128,7 @@ impl Restarter<'_> {
             Ok::<_, ControllerError>(())
         };
         let error = attempt.await.err()?;
-        // Without the right to, there is nothing to be done, and nothing is held up by a mark.
+        // Without the right there is nothing to do, and the label has no effect of its own.
         (error.reason() != "Forbidden").then(|| failed(&error))
     }
 
@@ -161,12 +160,13 @@ impl Restarter<'_> {
         for (kind, object) in self.list_marked().await? {
             marked.push(self.read(kind, &object).await?);
         }
-        let workloads = |seen: &[Seen]| seen.iter().map(|seen| seen.workload.clone()).collect();
+        let workloads =
+            |seen: &[ReadWorkload]| seen.iter().map(|seen| seen.workload.clone()).collect();
         let under_way: Vec<Workload> = workloads(&marked);
         let at_a_time = self.valid.at_a_time();
         let last = last.as_ref();
-        let worth = next_to_poll(&candidates, &known, &under_way, at_a_time, last, LOOK_AT);
-        let seen = self.look_at(&worth).await?;
+        let worth = next_to_poll(&candidates, &known, &under_way, at_a_time, last, MAX_READ);
+        let seen = self.read_workloads(&worth).await?;
         let observed = Round {
             marked: under_way,
             seen: workloads(&seen),
@@ -185,10 +185,10 @@ impl Restarter<'_> {
         Ok(verdicts)
     }
 
-    /// Whether new pods are any better at this very moment. What was shown lately holds of policies; a webhook
-    /// may be away again, and what is missed is a sign of that.
+    /// Whether new pods are injected at this moment. For policies an earlier dry run is enough; a webhook may
+    /// be down again, and missed pods are a sign of that.
     async fn injects_now(&self, recipe: &str) -> Result<bool> {
-        let probe = canary::in_force_pod(&self.valid.label());
+        let probe = canary::active_probe(&self.valid.label());
         let answers = self.context.given_now(&probe).await? == recipe;
         if !answers {
             self.context.remember_probe(&self.valid.uid, None);
@@ -196,13 +196,13 @@ impl Restarter<'_> {
         Ok(answers)
     }
 
-    /// Carries out what is decided. A workload whose restart is refused is held back, and its place goes to
-    /// another.
+    /// Executes the decision. If the server refuses a restart, that workload is blocked and another gets
+    /// its slot.
     async fn act(
         &self,
         mut observed: Round,
-        marked: &[Seen],
-        seen: &[Seen],
+        marked: &[ReadWorkload],
+        seen: &[ReadWorkload],
     ) -> Result<BTreeMap<WorkloadRef, Verdict>> {
         let now = Timestamp::now().to_string();
         let mut restarted = BTreeSet::new();
@@ -234,7 +234,7 @@ impl Restarter<'_> {
         Ok(decision.verdicts)
     }
 
-    /// Workloads that bear the mark of a restart for this object, with their kinds.
+    /// Workloads with the label of a restart for this object, with their kinds.
     async fn list_marked(&self) -> Result<Vec<(&'static str, DynamicObject)>> {
         let mark = format!("{}={}", names::LABEL_RESTARTING, self.valid.label());
         let query = ListParams::default().labels(&mark);
@@ -249,8 +249,8 @@ impl Restarter<'_> {
         Ok(found)
     }
 
-    /// Workloads as they are now; those that are gone are left out.
-    async fn look_at(&mut self, owners: &[&WorkloadRef]) -> Result<Vec<Seen>> {
+    /// Reads workloads from the server, without those that are gone.
+    async fn read_workloads(&mut self, owners: &[&WorkloadRef]) -> Result<Vec<ReadWorkload>> {
         let mut seen = Vec::new();
         for owner in owners {
             let found = self.beside(owner).get_opt(&owner.name).await;
@@ -262,7 +262,7 @@ impl Restarter<'_> {
         Ok(seen)
     }
 
-    async fn read(&mut self, kind: &str, object: &DynamicObject) -> Result<Seen> {
+    async fn read(&mut self, kind: &str, object: &DynamicObject) -> Result<ReadWorkload> {
         let namespace = object.metadata.namespace.clone().unwrap_or_default();
         if !self.budgets.contains_key(&namespace) {
             let client = self.context.client.clone();
@@ -279,8 +279,8 @@ impl Restarter<'_> {
         Ok(seen(kind, object, budgets))
     }
 
-    /// Writes a change of a workload; returns why it was not taken. That the server does not take it for what
-    /// it is concerns this workload alone; that it is not well, or does not let us, concerns all.
+    /// Patches a workload. Returns why the server refused it, if the refusal concerns this workload alone.
+    /// Any other failure is an error, because it concerns all workloads.
     async fn write(
         &self,
         owner: &WorkloadRef,
@@ -311,7 +311,7 @@ impl Restarter<'_> {
         }
     }
 
-    /// Workloads of the kind and in the namespace of one.
+    /// The API for workloads of the same kind and namespace.
     fn beside(&self, owner: &WorkloadRef) -> Api<DynamicObject> {
         let client = self.context.client.clone();
         Api::namespaced_with(client, &owner.namespace, &resource(&owner.kind))
@@ -328,7 +328,7 @@ fn failed(error: &ControllerError) -> Restarts {
     }
 }
 
-/// When to look again.
+/// When to poll again.
 fn next_look(restarts: &Restarts) -> Option<Duration> {
     let any = |test: fn(&Verdict) -> bool| restarts.verdicts.values().any(test);
     if any(|verdict| *verdict == Verdict::Running) {
@@ -338,7 +338,7 @@ fn next_look(restarts: &Restarts) -> Option<Duration> {
     waits.then_some(WHILE_WAITING)
 }
 
-/// What rolls goes on, and nothing else begins.
+/// Running restarts continue; all other candidates wait.
 fn until_the_webhook_answers(
     candidates: BTreeSet<WorkloadRef>,
     known: BTreeMap<WorkloadRef, Verdict>,
@@ -356,16 +356,16 @@ fn until_the_webhook_answers(
     verdicts
 }
 
-fn seen(kind: &str, object: &DynamicObject, budgets: &[Budget]) -> Seen {
+fn seen(kind: &str, object: &DynamicObject, budgets: &[Budget]) -> ReadWorkload {
     let object = json!(object);
-    Seen {
+    ReadWorkload {
         workload: Workload::read(kind, &object, budgets),
         object,
     }
 }
 
-/// Whether a refusal is of this request and not of all: a webhook, a policy or a quota says 400, 403 or
-/// 422, while 401 and 429 say nothing of the object.
+/// Whether a refusal concerns only this request: a webhook, a policy or a quota answers 400, 403 or 422,
+/// while 401 and 429 are not about the object.
 fn concerns_one(code: u16) -> bool {
     matches!(code, 400 | 403 | 413 | 422)
 }

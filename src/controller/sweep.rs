@@ -1,7 +1,7 @@
-//! Removing cluster-scoped objects whose `OtelAgent` is gone.
+//! Removes cluster-scoped objects whose `OtelAgent` is gone.
 //!
-//! They cannot be owned by a namespaced object, so nothing collects them but this. A cache may lag:
-//! the server itself is asked before anything is deleted.
+//! A namespaced object cannot own them, so the garbage collector does not delete them. A cache may lag, so
+//! the sweep asks the server before it deletes anything.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -16,7 +16,7 @@ use otelagent_core::build::is_applied;
 use otelagent_core::inject::kinds::ADMISSION_KINDS;
 use otelagent_core::names;
 
-/// One sweep. `OtelAgent`s are known by uid: one that was deleted and made again is another.
+/// One sweep. It compares `OtelAgent`s by uid: a recreated one is another object.
 pub(crate) async fn sweep(context: &Context) -> Result<()> {
     let known = context.stores.agents.state();
     let alive: HashSet<String> = known.iter().filter_map(|agent| agent.uid()).collect();
@@ -45,7 +45,7 @@ pub(crate) async fn sweep(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Whether this operator made it: labels alone are anybody's.
+/// Whether the operator created it; labels alone do not show that.
 async fn is_ours(context: &Context, kind: &str, name: &str) -> Result<bool> {
     let live = context.admission(kind).get_metadata_opt(name).await;
     let live = live.map_err(ControllerError::api("look whose an object is"))?;
@@ -54,7 +54,7 @@ async fn is_ours(context: &Context, kind: &str, name: &str) -> Result<bool> {
 }
 
 async fn is_gone(context: &Context, namespace: &str, name: &str, uid: &str) -> Result<bool> {
-    // The object itself: of one that cannot be read not even its metadata could.
+    // A raw object: an `OtelAgent` that cannot be decoded has no typed metadata either.
     let api: Api<Decoded> = Api::namespaced(context.client.clone(), namespace);
     let found = api.get_opt(name).await;
     let found = found.map_err(ControllerError::api("look for an owner"))?;

@@ -1,7 +1,7 @@
 //! The command line.
 //!
-//! Plain structs, to be destructured in `main`: a field nobody reads is then a compile error. Must not
-//! know what any of it makes happen.
+//! `main` destructures these structs, so an unread field is a compile error. Does not know what the values
+//! do.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,16 +23,16 @@ pub struct Args {
 pub enum Command {
     /// Run the controller.
     Controller(ControllerArgs),
-    /// Run the webhook, which injects where the API server does not do it by itself.
+    /// Run the webhook, which injects on API servers that cannot do it themselves.
     Webhook(WebhookArgs),
     /// Print the CustomResourceDefinition.
     Crd,
 }
 
-/// What injects.
+/// The injection engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum InjectionEngine {
-    /// What the server offers.
+    /// Policies if the server has them, else the webhook.
     #[default]
     Auto,
     /// Admission policies.
@@ -41,13 +41,13 @@ pub enum InjectionEngine {
     Webhook,
 }
 
-/// What a process tells of itself, and where.
+/// Where a process serves metrics and health, and what it logs.
 #[derive(Clone, Debug, clap::Args)]
-pub struct TellingArgs {
-    /// Where Prometheus reads metrics.
+pub struct ObservabilityArgs {
+    /// Address at which metrics are served.
     #[arg(long, default_value = "[::]:8080")]
     pub metrics_address: SocketAddr,
-    /// Where the kubelet asks for health and readiness.
+    /// Address at which health and readiness are served.
     #[arg(long, default_value = "[::]:8081")]
     pub health_address: SocketAddr,
     /// What is logged: a level (error, warn, info, debug, trace), or target=level pairs.
@@ -58,67 +58,66 @@ pub struct TellingArgs {
 /// Options of the controller.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ControllerArgs {
-    /// Namespace the operator runs in.
+    /// Namespace in which the operator runs.
     #[arg(long, env = "POD_NAMESPACE", default_value = "otelagent-system")]
     pub namespace: String,
     /// Namespaces whose OtelAgents may use node modes and act on other namespaces. Default: the
     /// operator's own. Each needs the Role of manifests/platform-namespace.
     #[arg(long, value_delimiter = ',', value_name = "NAMESPACES")]
     pub platform_namespaces: Vec<String>,
-    /// Namespace in which injection is proved by pods created by dry-run.
+    /// Namespace in which the operator verifies injection with pods created by dry run.
     #[arg(long, default_value = "otelagent-canary")]
     pub canary_namespace: String,
-    /// Image of the agent where an OtelAgent names none.
+    /// Image of the agent if an OtelAgent names none.
     #[arg(long, env = "OTELAGENT_AGENT_IMAGE", default_value = concat!("otelagent/agent:", env!("CARGO_PKG_VERSION")))]
     pub agent_image: String,
-    /// What injects: auto takes policies where the server has them (1.36), else the webhook of
+    /// Injection engine. auto: policies if the server has them (1.36 and newer), else the webhook of
     /// manifests/webhook.
     #[arg(long, value_enum, default_value_t)]
     pub injection_engine: InjectionEngine,
-    /// Where the API server reaches the webhook: https, host and port. Default: the Service
+    /// URL at which the API server reaches the webhook: https, host and port. Default: the Service
     /// otelagent-webhook.
     #[arg(long, value_name = "URL")]
     pub webhook_url: Option<String>,
-    /// File with the authorities that signed the webhook's certificates, such as ca.crt of a mounted
-    /// Secret of cert-manager. Default: the operator's own.
+    /// File with the CA certificates that signed the webhook's certificates, such as ca.crt of a mounted
+    /// Secret of cert-manager. Default: the operator makes a CA.
     #[arg(long, value_name = "FILE")]
     pub webhook_authority_file: Option<PathBuf>,
-    /// How long a certificate authority of the operator's own lives; the next one is made at two
-    /// thirds of it.
+    /// How long a CA that the operator makes lives; it makes the next one after two thirds of that time.
     #[arg(long, value_name = "SECONDS", default_value_t = 365 * 24 * 3600, value_parser = clap::value_parser!(u64).range(60..))]
     pub webhook_authority_seconds: u64,
     /// Act only while holding the Lease, so that several replicas can run.
     #[arg(long)]
     pub leader_elect: bool,
-    /// Name under which the Lease is held; must be unique among the processes that run at a time.
-    /// Default: host name and process.
+    /// Name of this process as the holder of the Lease; must be unique among running processes. Default:
+    /// host name and process ID.
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,
     /// What the process tells of itself.
     #[command(flatten)]
-    pub telling: TellingArgs,
+    pub observability: ObservabilityArgs,
 }
 
 /// Options of the webhook.
 #[derive(Clone, Debug, clap::Args)]
 pub struct WebhookArgs {
-    /// Namespace the webhook runs in.
+    /// Namespace in which the webhook runs.
     #[arg(long, env = "POD_NAMESPACE", default_value = "otelagent-system")]
     pub namespace: String,
-    /// Where the API server calls.
+    /// Address on which the webhook listens.
     #[arg(long, default_value = "[::]:8443")]
     pub address: SocketAddr,
-    /// DNS names and addresses by which the API server calls. Default: the Service
+    /// DNS names and addresses at which the API server calls the webhook. Default: the Service
     /// otelagent-webhook.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub server_names: Vec<String>,
-    /// Directory with tls.crt and tls.key, such as a mounted Secret of cert-manager. They are read again
-    /// as they change. Default: certificates of the operator's own.
+    /// Directory with tls.crt and tls.key, such as a mounted Secret of cert-manager. The webhook reads them
+    /// again when they change. Default: certificates signed by the operator's CA.
     #[arg(long, value_name = "DIRECTORY")]
     pub tls_directory: Option<PathBuf>,
     /// What the process tells of itself.
     #[command(flatten)]
-    pub telling: TellingArgs,
+    pub observability: ObservabilityArgs,
 }
 
 #[cfg(test)]

@@ -1,18 +1,18 @@
-//! An API client whose calls end, and whose writes end with the leadership.
+//! An API client whose calls are bounded in time and whose writes stop when leadership ends.
 //!
-//! The client library as it comes waits for ever on a connection that went silent, and tries up to
-//! sixteen times, for minutes, inside of one call to a server that answers 503. Either would freeze an
-//! object, and the second could write long after the lease went to another process. So here:
+//! By default, the client library waits without limit on a silent connection, and retries one call up to
+//! sixteen times, for minutes, while the server answers 503. Either would block an object, and a late retry
+//! could write after another process has taken the lease. So here:
 //!
-//! - no retries inside of a call: whoever calls (reconcile, watch, lease) tries again by itself, with
-//!   back-off, and reads the world anew before it does;
-//! - every call ends within [`CALL_TIMEOUT`], answer included; of a watch only the beginning is bounded,
-//!   its silence is the watcher's to notice;
-//! - a call given up closes its connection, so the next one does not meet the same black hole;
+//! - a call is not retried: its caller (reconcile, watch, lease) tries again with back-off, after reading
+//!   the cluster again;
+//! - every call ends within [`CALL_TIMEOUT`], answer included; for a watch, only the response's headers are
+//!   bounded, and the watcher handles silence;
+//! - a call that times out closes its connection, so that the next call gets a new one;
 //! - a write starts only while the [`Fence`] is open, and ends when it closes;
-//! - a watch goes on only in the history that the server has ([`history`]).
+//! - a watch resumes only if etcd was not restored meanwhile ([`history`]).
 //!
-//! Must not know which calls are made.
+//! Does not know which calls are made.
 
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -32,14 +32,14 @@ use tower::{BoxError, Service};
 use super::history::{self, is_watch};
 use super::{Fence, ProcessError};
 
-/// Within this time a connection stands, or the address is taken for dead.
+/// The time limit for a connection attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Within this time a call has ended, one way or the other.
+/// The time limit for a call.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
-/// Who we are, in the API server's logs and flow schemas.
+/// The user agent, for the API server's logs.
 const AGENT: &str = concat!("otelagent-operator/", env!("CARGO_PKG_VERSION"));
 
-/// The way to the API server: KUBECONFIG, or the pod's service account.
+/// How to reach the API server: KUBECONFIG, or the pod's service account.
 pub async fn config() -> Result<Config, ProcessError> {
     Config::infer()
         .await
@@ -69,10 +69,10 @@ fn connect_within(
         fence: fence.clone(),
         limit,
     });
-    Ok(history::kept_to(builder.with_layer(&bounds).build(), fence))
+    Ok(history::checked(builder.with_layer(&bounds).build(), fence))
 }
 
-/// A service whose calls are bounded.
+/// A service that bounds the time of each call.
 struct Bounded<S> {
     inner: S,
     fence: Fence,
@@ -117,7 +117,7 @@ where
     }
 }
 
-/// Ends a call `limit` from now, whenever it is polled first.
+/// Ends a call `limit` from now, even if it is first polled later.
 fn within<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, BoxError>>,
@@ -126,8 +126,7 @@ fn within<T>(
     async move {
         let (mut timer, mut call) = (pin!(sleep_until(deadline)), pin!(call));
         std::future::poll_fn(|context| {
-            // Before the call: a process that was paused must not go on where it stood, and the timer alone
-            // may be told late by a runtime that was paused.
+            // Checked before each poll: after a pause of the process the timer may fire too late.
             if Instant::now() >= deadline || timer.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Err(ProcessError::CallTimedOut(limit).into()));
             }
@@ -150,10 +149,10 @@ mod tests {
     use super::*;
 
     const LIMIT: Duration = Duration::from_millis(400);
-    /// Far above what a bounded call takes, far below what an unbounded one does.
+    /// Far longer than a bounded call takes, far shorter than an unbounded one.
     const PATIENCE: Duration = Duration::from_secs(5);
 
-    /// A server that says `first` to every request, then nothing, and the requests it gets.
+    /// A server that answers every request with `first` and then stays silent, and the requests it gets.
     async fn server(first: &'static str) -> (Config, Arc<Mutex<Vec<String>>>) {
         test_server::serve(move |_| first.to_owned()).await
     }

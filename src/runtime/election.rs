@@ -1,15 +1,15 @@
-//! What a candidate for the lease does next, as a pure function of what it has seen.
+//! Decides what a candidate for the lease does next, as a pure function of what it has seen.
 //!
-//! The times in a lease are other machines' clocks and are not believed: a lease has run out when it
-//! was *seen* unchanged for its whole duration, by the own monotonic clock. Must not know how leases
-//! are read and written.
+//! The times in a lease come from other machines' clocks, so they do not count: a lease has expired once
+//! this process has *seen* it unchanged for its whole duration, by its own monotonic clock. Does not know
+//! how leases are read and written.
 
 use std::time::Duration;
 
-/// What matters of a lease as it was read.
+/// The relevant fields of a lease as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
-    /// Who holds it; `None` when it was released.
+    /// Its holder; `None` after a release.
     pub(super) holder: Option<String>,
     /// Its version: every renewal changes it.
     pub(super) version: Option<String>,
@@ -17,15 +17,15 @@ pub(super) struct Record {
     pub(super) duration: Duration,
 }
 
-/// A record, and when this version of it was seen first, on the own clock.
+/// A record, and when this process first saw this version of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct SeenRecord {
     pub(super) record: Record,
     pub(super) since: Duration,
 }
 
-impl Seen {
-    /// What is known after `record` was read at `now`.
+impl SeenRecord {
+    /// The state after `record` was read at `now`.
     pub(super) fn after(previous: Option<Self>, record: Record, now: Duration) -> Self {
         match previous {
             Some(seen) if seen.record == record => seen,
@@ -37,20 +37,20 @@ impl Seen {
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// There is no lease: make it.
+    /// There is no lease: create it.
     Create,
-    /// It is nobody's, or its holder let it run out: take it, if it is still this version.
+    /// It is free or has expired: take it, if it still has this version.
     Take,
-    /// It is ours: renew it, if it is still this version.
+    /// This process holds it: renew it, if it still has this version.
     Renew,
-    /// It is another's.
+    /// Another process holds it.
     Wait,
 }
 
-/// What `me` does next. `duration` is how long the own leases last: a holder that asked for less is
-/// given that long all the same, so that a release with a shorter one cannot cut off an older.
-pub(super) fn next(me: &str, seen: Option<&Seen>, now: Duration, duration: Duration) -> Step {
-    let Some(Seen { record, since }) = seen else {
+/// What `me` does next. `duration` is how long this process's leases last. A holder that asked for less
+/// gets that long too, so that an operator release with a shorter duration cannot cut off an older one.
+pub(super) fn next(me: &str, seen: Option<&SeenRecord>, now: Duration, duration: Duration) -> Step {
+    let Some(SeenRecord { record, since }) = seen else {
         return Step::Create;
     };
     match record.holder.as_deref() {
@@ -79,15 +79,15 @@ mod tests {
         }
     }
 
-    fn seen(holder: &str, since: u64) -> Seen {
-        Seen {
+    fn seen(holder: &str, since: u64) -> SeenRecord {
+        SeenRecord {
             record: record(holder, "1"),
             since: at(since),
         }
     }
 
-    /// What comes next after this was seen, at a second.
-    fn step(seen: &Seen, now: u64) -> Step {
+    /// The next step after this was seen, at a second.
+    fn step(seen: &SeenRecord, now: u64) -> Step {
         next("me", Some(seen), at(now), LEASE)
     }
 
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_own_lease_is_renewed_however_old_it_is() {
+    fn own_lease_is_renewed_at_any_age() {
         assert_eq!(step(&seen("me", 0), 1), Step::Renew);
         assert_eq!(step(&seen("me", 0), 1000), Step::Renew);
     }
@@ -129,10 +129,10 @@ mod tests {
 
     #[test]
     fn a_renewal_starts_the_wait_anew_and_a_second_look_does_not() {
-        let first = Seen::after(None, record("you", "1"), at(0));
-        let again = Seen::after(Some(first.clone()), record("you", "1"), at(10));
+        let first = SeenRecord::after(None, record("you", "1"), at(0));
+        let again = SeenRecord::after(Some(first.clone()), record("you", "1"), at(10));
         assert_eq!(again, first);
-        let renewed = Seen::after(Some(again), record("you", "2"), at(12));
+        let renewed = SeenRecord::after(Some(again), record("you", "2"), at(12));
         assert_eq!(step(&renewed, 20), Step::Wait);
         assert_eq!(step(&renewed, 28), Step::Take);
     }

@@ -1,22 +1,22 @@
-//! What can go wrong around the work.
+//! Errors of the process outside of the controller.
 //!
-//! Must not know what the controller can fail at: that has an enum of its own.
+//! The controller's errors have an enum of their own.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// An error of the process around the work.
+/// An error of the process outside of the controller.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// Neither a kubeconfig nor a service account was found.
     #[error(
-        "no way to the API server is configured: set KUBECONFIG, or run in a pod with a service account"
+        "the API server is not configured: set KUBECONFIG, or run in a pod with a service account"
     )]
     NoCluster(#[source] Box<kube::config::InferConfigError>),
-    /// The client cannot be built from what was configured.
-    #[error("the configured way to the API server cannot be used")]
+    /// The client cannot be built from the configuration.
+    #[error("cannot connect to the API server as configured")]
     Client(#[source] Box<kube::Error>),
-    /// An address cannot be listened on.
+    /// The process cannot listen on an address.
     #[error("cannot listen on {address}")]
     Listen {
         /// The address.
@@ -25,33 +25,33 @@ pub enum ProcessError {
         #[source]
         source: std::io::Error,
     },
-    /// Signals cannot be waited for.
+    /// The process cannot wait for signals.
     #[error("cannot wait for signals")]
     Signals(#[source] std::io::Error),
-    /// The log level is not one.
+    /// The log level is invalid.
     #[error(
-        "{directives:?} is no log level: write one such as info, or target=level pairs separated by commas"
+        "{directives:?} is not a log level: write one, such as info, or target=level pairs separated by commas"
     )]
     LogLevel {
-        /// What was given.
+        /// The given text.
         directives: String,
         /// What is wrong with it.
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
     /// Logs were set up before.
-    #[error("logs are set up already")]
+    #[error("logging is already set up")]
     LogsSetUp(#[source] tracing_subscriber::util::TryInitError),
     /// A call of the API server did not end in time. Travels inside of [`kube::Error::Service`].
     #[error("no answer from the API server within {} s", .0.as_secs_f32())]
     CallTimedOut(Duration),
-    /// A write was held back: another process may be leader. Travels inside of [`kube::Error::Service`].
+    /// A write was blocked: another process may be the leader. Travels inside of [`kube::Error::Service`].
     #[error("not written: this process does not hold the lease")]
     NotLeader,
 }
 
 impl ProcessError {
-    /// This room's error inside of a client error, if that is what it carries.
+    /// The [`ProcessError`] inside of a client error, if there is one.
     pub fn within(error: &kube::Error) -> Option<&Self> {
         match error {
             kube::Error::Service(source) => source.downcast_ref(),

@@ -1,8 +1,8 @@
 //! Until when this process may write.
 //!
-//! A leader that was paused cannot know that its lease ran out until it is too late; so the client asks
-//! the fence at every write, and the fence goes by a monotonic clock that ran on during the pause.
-//! Must not know how the moment is come by: that is the lease's.
+//! A leader that was paused may not know that its lease has expired. So the client checks the fence before
+//! every write, and the fence uses a monotonic clock that keeps running during a pause. The lease sets the
+//! moment; the fence does not know how.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Longer than any process runs: for one that needs no lease.
+/// Longer than any process runs, for processes without a lease.
 const FOR_GOOD: Duration = Duration::from_hours(30 * 365 * 24);
 
 /// Until when this process may write; clones share the moment.
@@ -19,26 +19,26 @@ pub struct Fence(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// `None` where no write may start.
+    /// `None` if no write may start.
     until: Mutex<Option<Instant>>,
-    /// Whether what this process knows is no longer of this world.
+    /// Whether etcd was restored, so that the caches may be wrong.
     broken: CancellationToken,
 }
 
 impl Fence {
-    /// Lets every write pass: for processes that need no election.
+    /// Lets every write pass, for processes without an election.
     pub fn open() -> Self {
         let fence = Self::closed();
         fence.open_for_good();
         fence
     }
 
-    /// Lets no write pass until a lease is won.
+    /// Blocks writes until this process has the lease.
     pub fn closed() -> Self {
         Self::default()
     }
 
-    /// How long writes may still take; `None` where none may start.
+    /// How long writes may still take; `None` if none may start.
     pub fn remaining(&self) -> Option<Duration> {
         if self.0.broken.is_cancelled() {
             return None;
@@ -57,22 +57,22 @@ impl Fence {
         *self.until() = Some(moment);
     }
 
-    /// Lets writes pass for good.
+    /// Lets all writes pass from now on.
     pub(super) fn open_for_good(&self) {
         self.open_until(Instant::now() + FOR_GOOD);
     }
 
-    /// Lets no write pass from now on.
+    /// Blocks writes from now on.
     pub(super) fn close(&self) {
         *self.until() = None;
     }
 
-    /// Lets no write pass ever again: the process has to begin anew.
+    /// Blocks writes permanently: the process must restart.
     pub(super) fn break_off(&self) {
         self.0.broken.cancel();
     }
 
-    /// Returns once no write can ever pass again.
+    /// Returns once writes are blocked permanently.
     pub async fn broken(&self) {
         self.0.broken.cancelled().await;
     }

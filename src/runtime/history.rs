@@ -1,18 +1,16 @@
-//! A watch goes on only in the history that the server has.
+//! A watch resumes only if etcd was not restored to an older revision meanwhile.
 //!
-//! An API server begins a watch at whatever version it is told, also at one that it has not reached yet, and
-//! tells nothing until it has. That is how it stands after etcd was set back to an older snapshot: caches
-//! would stay as they were for hours, and whoever goes by them would act on a world that is gone. So before
-//! a watch goes on from a version, the server is asked for its present one. If that is older, the watch
-//! hears what it hears of every version that is no longer known (410 Expired), and lists anew. Watches come
-//! to that one after the other, so for a while some caches are of the old world and some of the new one:
-//! from the first on nothing is written any more (the [`Fence`] breaks off), and a process that writes
-//! begins anew.
+//! An API server accepts a watch from a revision that it has not reached yet, and sends nothing until it
+//! has. After a restore of etcd, caches could stay outdated for hours. So before a watch resumes from a
+//! revision, the client asks the server for its current one. If that is older, the watch gets 410 Expired
+//! and lists again. Watches notice this one after the other, so for a while caches mix both histories. The
+//! first one that notices therefore breaks the [`Fence`]: nothing is written any more, and a process that
+//! writes must restart.
 //!
-//! Not asked is where the watch before has lasted for the time it was to last: a server whose history is set
-//! back ends, and with it its watches before their time.
+//! The client does not ask if the previous watch lasted for its whole time: a restore restarts the server,
+//! which ends its watches early.
 //!
-//! Must not know what is watched.
+//! Does not know what is watched.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,12 +29,11 @@ use super::Fence;
 const METADATA: &str =
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 
-/// A watch that ends so long before its time has lasted: clocks and messages take their time.
+/// A watch that ends at most this early counts as complete, because clocks and messages are not exact.
 const EARLY: Duration = Duration::from_secs(2);
 
-/// A client whose watches go on only in the history that the server has; `fence` breaks off where they
-/// cannot.
-pub(super) fn kept_to(inner: Client, fence: &Fence) -> Client {
+/// A client that checks for a restore before a watch resumes, and breaks `fence` after one.
+pub(super) fn checked(inner: Client, fence: &Fence) -> Client {
     let namespace = inner.default_namespace().to_owned();
     let valid_until = *inner.valid_until();
     let history = Arc::new(History {
@@ -51,10 +48,10 @@ pub(super) fn kept_to(inner: Client, fence: &Fence) -> Client {
     Client::new(service, namespace).with_valid_until(valid_until)
 }
 
-/// Asks before a watch goes on.
+/// Asks for the current revision before a watch resumes.
 struct History {
     inner: Client,
-    /// When watches end by themselves, by what is watched.
+    /// When watches end regularly, by what is watched.
     ends: Mutex<HashMap<String, Instant>>,
     fence: Fence,
 }
@@ -78,7 +75,7 @@ impl History {
                     path,
                     version,
                     present,
-                    "the server's history was set back, listing anew"
+                    "etcd was restored to an older revision; listing again"
                 );
                 Ok(Response::new(Body::from(expired(version, present))))
             }
@@ -86,7 +83,7 @@ impl History {
         }
     }
 
-    /// Whether the watch before this one has lasted for the time it was to last.
+    /// Whether the previous watch lasted for its whole time.
     fn has_lasted(&self, uri: &Uri) -> bool {
         lasts(uri).is_some_and(|(what, lasting)| {
             let now = Instant::now();
@@ -97,18 +94,18 @@ impl History {
     }
 }
 
-/// Whether the answer is meant to go on and on.
+/// Whether the request is a watch.
 pub(super) fn is_watch(uri: &Uri) -> bool {
     pairs(uri).any(|pair| pair == ("watch", "true"))
 }
 
-/// What an address asks for, as it is written.
+/// The pairs of a query, not decoded.
 fn pairs(uri: &Uri) -> impl Iterator<Item = (&str, &str)> {
     let query = uri.query().unwrap_or_default();
     query.split('&').filter_map(|pair| pair.split_once('='))
 }
 
-/// What is watched, without the version, and for how long, where the watch says so.
+/// What is watched, without the revision, and the watch's timeout if it has one.
 fn lasts(uri: &Uri) -> Option<(String, Duration)> {
     let mut asked = pairs(uri).filter(|_| is_watch(uri));
     let (_, seconds) = asked.find(|(key, _)| *key == "timeoutSeconds")?;
@@ -120,13 +117,14 @@ fn lasts(uri: &Uri) -> Option<(String, Duration)> {
     Some((what, lasting))
 }
 
-/// The version a watch goes on from, and what asks for the present one; `None` of any other request.
+/// The revision from which a watch resumes, and a request for the current one; `None` for any other
+/// request.
 fn goes_on(request: &Request<Body>) -> Option<(u64, Request<Body>)> {
     let uri = request.uri();
     if request.method() != Method::GET || !is_watch(uri) {
         return None;
     }
-    // Not a number where it begins with everything there is, and 0 where any beginning will do.
+    // Absent if the watch starts with all objects, and 0 if any revision will do.
     let (_, version) = pairs(uri).find(|(key, _)| *key == "resourceVersion")?;
     let version = version.parse().ok().filter(|version| *version > 0)?;
     let mut parts = uri.clone().into_parts();
@@ -145,9 +143,10 @@ fn present(body: &[u8]) -> Option<u64> {
     list["metadata"]["resourceVersion"].as_str()?.parse().ok()
 }
 
-/// What a server tells a watch from a version that is no longer known.
+/// What a server sends to a watch from a revision that it no longer knows.
 fn expired(version: u64, present: u64) -> Vec<u8> {
-    let message = format!("version {version} is of a history that was set back to {present}");
+    let message =
+        format!("revision {version} is newer than the server's, {present}: etcd was restored");
     let status = json!({
         "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
         "reason": "Expired", "code": 410, "message": message,
@@ -220,7 +219,7 @@ mod tests {
             let questions = requests.iter().filter(|line| line.contains("limit=1"));
             questions.count()
         };
-        // Each ends at once, which is long before the time of the first two.
+        // Each ends immediately, long before the timeout of the first two.
         for (seconds, questions) in [(290, 1), (290, 2), (1, 3), (1, 3)] {
             let lasting = WatchParams::default().timeout(seconds);
             let stream = api.watch(&lasting, "99").await.unwrap();

@@ -1,7 +1,7 @@
-//! The small server behind metrics and probes: one page per path, GET only, plain HTTP/1.1.
+//! The server for metrics and probes: one page per path, GET only, plain HTTP/1.1.
 //!
-//! Everything is bounded, since anyone on the network may connect: connections, header time and the
-//! life of a connection. Must not know what the pages say.
+//! Connections, the time for headers and the life of a connection are bounded, because anyone on the
+//! network may connect. Does not know what the pages contain.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -22,19 +22,19 @@ use tokio::task::AbortHandle;
 
 use super::ProcessError;
 
-/// What Linux answers where it was started without IPv6 (`errno.h`).
+/// The error of a Linux kernel without IPv6 (`errno.h`).
 const EAFNOSUPPORT: i32 = 97;
-/// Connections at a time; a scraper and a kubelet need one each. Where there are more, the oldest makes
-/// way, so that those which say nothing cannot keep a probe out.
+/// Connections at a time; a scraper and a kubelet need one each. Above that, the server closes the oldest,
+/// so that silent connections cannot block a probe.
 const CONNECTIONS: usize = 64;
 /// How long a request may take to arrive.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may live; each carries one request.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause after a failed accept: out of file descriptors, trying again at once only burns the processor.
+/// Pause after a failed accept: without file descriptors, an immediate retry would only use CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
-/// One answer.
+/// A response.
 pub(super) type Page = Response<Full<Bytes>>;
 
 /// A page of text.
@@ -46,7 +46,7 @@ pub(super) fn page(status: StatusCode, content_type: &'static str, text: String)
     page
 }
 
-/// Listens on an address; on all of either family where it is `[::]`, or of the one there is.
+/// Listens on an address; `[::]` means all addresses of both families, or of the only one available.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, ProcessError> {
     let bound = match TcpListener::bind(address).await {
         Err(error) if is_any_without_ipv6(address, &error) => {
@@ -57,12 +57,12 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ProcessError> {
     bound.map_err(|source| ProcessError::Listen { address, source })
 }
 
-/// Whether the kernel knows no IPv6 at all.
+/// Whether the kernel lacks IPv6.
 fn is_any_without_ipv6(address: SocketAddr, error: &io::Error) -> bool {
     address.ip() == Ipv6Addr::UNSPECIFIED && error.raw_os_error() == Some(EAFNOSUPPORT)
 }
 
-/// Answers for ever with the page of each path, 404 where there is none.
+/// Serves the page of each path, and 404 for others; never returns.
 pub(super) async fn serve(
     listener: TcpListener,
     page_at: impl Fn(&str) -> Option<Page> + Send + Sync + 'static,
@@ -90,7 +90,7 @@ pub(super) async fn serve(
     }
 }
 
-/// Answers one request. Who breaks off early is no news.
+/// Answers one request; a client that disconnects early is not logged.
 async fn connection(stream: TcpStream, page_at: &(impl Fn(&str) -> Option<Page> + Sync)) {
     let service = service_fn(async |request| Ok::<_, Infallible>(answer(&request, page_at)));
     let connection = http1::Builder::new()
@@ -127,7 +127,7 @@ mod tests {
         address
     }
 
-    /// The answer to a request, from its status on.
+    /// The status line, headers and body of the response.
     async fn ask(address: SocketAddr, line: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -168,7 +168,7 @@ mod tests {
         for _ in 0..CONNECTIONS * 4 {
             silent.push(TcpStream::connect(address).await.unwrap());
         }
-        // Less than they may take to say something.
+        // Shorter than the time they have to send a request.
         let answer = tokio::time::timeout(HEADER_TIMEOUT, ask(address, "GET /healthz"));
         assert!(answer.await.unwrap().starts_with("200"));
     }

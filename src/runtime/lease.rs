@@ -1,12 +1,12 @@
 //! Leadership by a `coordination.k8s.io` Lease.
 //!
-//! Three clocks make sure that two processes never write at once. A leader writes until
-//! [`RENEW_DEADLINE`] after the *start* of the last request that renewed its lease (the [`Fence`] sees to
-//! it, even in a process that was paused); others take the lease only after they saw it unchanged for
-//! the longer [`LEASE_DURATION`]; and every write of the lease names the version it replaces.
+//! Three rules ensure that two processes never write at the same time. A leader writes until
+//! [`RENEW_DEADLINE`] after the *start* of the last request that renewed its lease; the [`Fence`] enforces
+//! this even after a pause. Other processes take the lease only after they have seen it unchanged for the
+//! longer [`LEASE_DURATION`]. Every write of the lease names the version that it replaces.
 //!
-//! Own code, since the crates that do this either go by wall clocks and unversioned patches, or cannot
-//! stop a write that is under way. Must not know what the leader does.
+//! The existing crates either rely on wall clocks and unversioned patches, or cannot stop a write in
+//! progress. Does not know what the leader does.
 
 use std::time::Duration;
 
@@ -20,34 +20,34 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::election::{Record, Seen, Step, next};
+use super::election::{Record, SeenRecord, Step, next};
 use super::{Fence, Metrics};
 
 /// How long a lease lasts unless it is renewed.
 pub const LEASE_DURATION: Duration = Duration::from_secs(15);
 /// How long after its last renewal a leader may still write.
 pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// How often a leader renews: the only writes of an operator at rest, so no oftener than needed.
+/// How often a leader renews. An idle operator writes nothing else.
 const RENEW_EVERY: Duration = Duration::from_secs(5);
-/// How often a renewal that failed is tried again, and how often others look at the lease.
+/// How often a failed renewal is retried, and how often other processes read the lease.
 const RETRY_EVERY: Duration = Duration::from_secs(2);
-/// How long one attempt may take, so that a second fits before the deadline.
+/// How long one attempt may take; a second one fits before the deadline.
 const ATTEMPT: Duration = Duration::from_secs(3);
 
-/// Which lease, and who wants it.
+/// Which lease, and which candidate.
 #[derive(Clone, Debug)]
 pub struct LeaseSettings {
     /// Namespace of the Lease.
     pub namespace: String,
     /// Name of the Lease.
     pub name: String,
-    /// Name of this candidate. No two that run at a time may share it; one that starts anew under its
-    /// old name (a container in the same pod) goes on with the lease it held.
+    /// Name of this candidate, unique among running processes. One that restarts with the same name (a
+    /// container in the same pod) continues with its lease.
     pub identity: String,
 }
 
 impl LeaseSettings {
-    /// A name that no other process has: for where there is no pod name.
+    /// A unique name, for processes without a pod name.
     pub fn unique_identity() -> String {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         format!(
@@ -59,7 +59,7 @@ impl LeaseSettings {
     }
 }
 
-/// This process's part in the election. Dropped, it stops renewing; better is [`Leadership::release`].
+/// This process's part in the election. When dropped, it stops renewing; prefer [`Leadership::release`].
 #[derive(Debug)]
 pub struct Leadership {
     /// `None` while another leads.
@@ -69,12 +69,12 @@ pub struct Leadership {
     task: Option<JoinHandle<()>>,
 }
 
-/// One unbroken time of leadership.
+/// One uninterrupted time of leadership.
 #[derive(Clone, Debug, Default)]
 pub struct Term(CancellationToken);
 
 impl Leadership {
-    /// Leads from the start and for good: for processes that need no election.
+    /// Leads from the start, for processes without an election.
     pub fn without_election(fence: &Fence, metrics: &Metrics) -> Self {
         fence.open_for_good();
         metrics.leads(true);
@@ -86,9 +86,9 @@ impl Leadership {
         }
     }
 
-    /// Stands for election from now on, for as long as it takes and again after every loss.
+    /// Campaigns for the lease from now on, and again after every loss.
     ///
-    /// `client` must not be fenced by `fence`: it is what opens it.
+    /// `client` must not be fenced by `fence`, because the election opens it.
     pub fn campaign(
         client: &Client,
         settings: LeaseSettings,
@@ -126,13 +126,13 @@ impl Leadership {
         let mut current = self.term.clone();
         let seen = current.wait_for(Option::is_some).await;
         let Some(term) = seen.ok().and_then(|term| term.clone()) else {
-            // The campaign has ended, so nobody is ever elected.
+            // The campaign has ended, so this process never leads.
             return std::future::pending().await;
         };
         term
     }
 
-    /// Gives the lease back, so that another need not wait for it to run out. To be called when the work
+    /// Releases the lease, so that another process need not wait until it expires. Call it after the work
     /// has stopped: nothing can be written afterwards.
     pub async fn release(mut self) {
         self.stop.cancel();
@@ -154,13 +154,13 @@ impl Drop for Leadership {
 }
 
 impl Term {
-    /// Waits until this term is over, whoever leads then.
+    /// Waits until this term is over.
     pub async fn lost(&self) {
         self.0.cancelled().await;
     }
 }
 
-/// One who wants the lease.
+/// A candidate for the lease.
 struct Candidate {
     api: Api<Lease>,
     settings: LeaseSettings,
@@ -169,7 +169,7 @@ struct Candidate {
     origin: Instant,
     /// As last read or written.
     lease: Option<Lease>,
-    seen: Option<Seen>,
+    seen: Option<SeenRecord>,
     term: watch::Sender<Option<Term>>,
 }
 
@@ -180,7 +180,7 @@ impl Candidate {
             name,
             identity,
         } = &self.settings;
-        tracing::info!(namespace, name, identity, "standing for election");
+        tracing::info!(namespace, name, identity, "waiting for the Lease");
         let mut ended = Box::pin(stop.cancelled());
         loop {
             let pause = self.round().await;
@@ -196,7 +196,7 @@ impl Candidate {
         self.term.borrow().is_some()
     }
 
-    /// A time, cut where the leadership there is could end sooner.
+    /// `time`, or less if this process's leadership could end sooner.
     fn within_term(&self, time: Duration) -> Duration {
         let left = self.fence.remaining().filter(|_| self.leads());
         left.map_or(time, |left| left.min(time))
@@ -208,7 +208,8 @@ impl Candidate {
         let budget = self.within_term(ATTEMPT);
         let pause = match timeout(budget, self.attempt()).await {
             Ok(Ok(true)) => {
-                // From before the request: others may have seen its effect before the answer came.
+                // Counts from before the request: others may have seen its effect before the answer
+                // arrived.
                 self.fence.open_until(started + RENEW_DEADLINE);
                 self.elected();
                 return RENEW_EVERY;
@@ -227,7 +228,7 @@ impl Candidate {
             }
         };
         self.metrics.failed("LeaseUnreachable");
-        // What was sent may have been carried out all the same: look again before the next write.
+        // The server may have executed the request anyway: read again before the next write.
         self.lease = None;
         if !self.fence.is_open() {
             self.resign("the lease could not be renewed in time");
@@ -235,14 +236,14 @@ impl Candidate {
         pause
     }
 
-    /// Reads the lease where it is not known, and makes, takes or renews it where that is due. Says
-    /// whether it is ours afterwards.
+    /// Reads the lease if it is unknown, and creates, takes or renews it if due. Returns whether this
+    /// process holds it afterwards.
     async fn attempt(&mut self) -> Result<bool, kube::Error> {
         if self.lease.is_none() || !self.leads() {
             self.read().await?;
         }
         match self.act().await {
-            // Somebody was faster, or somebody wrote a note on it: look once more.
+            // Another process was faster, or somebody edited the lease: read it once more.
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
                 self.read().await?;
                 match self.act().await {
@@ -264,7 +265,7 @@ impl Candidate {
         let previous = self.seen.take();
         self.seen = lease
             .as_ref()
-            .map(|lease| Seen::after(previous, record(lease), self.origin.elapsed()));
+            .map(|lease| SeenRecord::after(previous, record(lease), self.origin.elapsed()));
         self.lease = lease;
     }
 
@@ -301,7 +302,7 @@ impl Candidate {
         }
     }
 
-    /// Replaces the version that is known, or makes the first one.
+    /// Replaces the known version, or creates the lease.
     async fn write(&mut self, spec: LeaseSpec) -> Result<(), kube::Error> {
         let (parameters, name) = (PostParams::default(), &self.settings.name);
         let is_first = self.lease.is_none();
@@ -338,7 +339,7 @@ impl Candidate {
         }
     }
 
-    /// Gives the lease back if it is ours. Failing is no harm: it runs out.
+    /// Releases the lease if this process holds it. A failure does no harm: the lease expires.
     async fn release(&mut self) {
         if !self.leads() {
             return;

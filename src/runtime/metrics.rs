@@ -1,7 +1,6 @@
-//! What the process counts, and where Prometheus reads it.
+//! The process's metrics, and their page.
 //!
-//! Labels come from the program's own words, never from objects, so the number of series is bounded:
-//! every label is a `&'static str` for that reason. Must not know what is counted for.
+//! Every label is a `&'static str` and never comes from objects, so the number of series is bounded.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -21,28 +20,28 @@ use super::http::{self, page};
 
 /// Content type of the `OpenMetrics` text format.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Upper bounds of reconcile durations, in seconds: a settled object takes milliseconds, one that needs
-/// a proof about a second, and a reconcile is given up after a minute.
+/// Upper bounds of reconcile durations, in seconds: a settled object takes milliseconds, a verification
+/// about a second, and a reconcile times out after a minute.
 const DURATIONS: [f64; 14] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
 ];
 
-/// Upper bounds of the webhook's answers, in seconds: the bar is 0.005, and 2 is when it gives up.
+/// Upper bounds of the webhook's answers, in seconds: the target is 0.005, the timeout 2.
 const REVIEW_DURATIONS: [f64; 9] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1, 0.5, 2.0];
 
-/// What a series is counted by: names of labels and their values.
-type Labels<const N: usize> = [(&'static str, &'static str); N];
+/// Names of labels and their values.
+type LabelSet<const N: usize> = [(&'static str, &'static str); N];
 
-/// A handle to everything that is counted; clones count into the same place.
+/// A handle to all metrics; clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    reconciles: Family<Labels<1>, Counter>,
+    reconciles: Family<LabelSet<1>, Counter>,
     reconcile_duration: Histogram,
-    writes: Family<Labels<2>, Counter>,
-    errors: Family<Labels<1>, Counter>,
+    writes: Family<LabelSet<2>, Counter>,
+    errors: Family<LabelSet<1>, Counter>,
     leader: Gauge,
     objects: Gauge<u64, AtomicU64>,
-    reviews: Family<Labels<1>, Counter>,
+    reviews: Family<LabelSet<1>, Counter>,
     review_duration: Histogram,
     registry: Arc<Registry>,
 }
@@ -54,7 +53,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Nothing counted yet.
+    /// All metrics at zero.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("otelagent");
         let to = &mut registry;
@@ -110,7 +109,7 @@ impl Metrics {
         }
     }
 
-    /// One pass over an object ended.
+    /// A reconcile ended.
     pub fn reconciled(&self, succeeded: bool, took: Duration) {
         let result = if succeeded { "success" } else { "error" };
         self.reconciles.get_or_create(&[("result", result)]).inc();
@@ -124,28 +123,28 @@ impl Metrics {
             .inc();
     }
 
-    /// Something failed, for one of a closed set of reasons.
+    /// An error, by one of a closed set of reasons.
     pub fn failed(&self, reason: &'static str) {
         self.errors.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// Whether this process holds the lease.
+    /// Notes whether this process holds the lease.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
     }
 
-    /// How many `OtelAgent`s this process knows of.
+    /// Notes how many `OtelAgent`s this process knows.
     pub fn objects(&self, count: usize) {
         self.objects.set(count.try_into().unwrap_or(u64::MAX));
     }
 
-    /// The webhook answered, in one of a closed set of ways.
+    /// The webhook answered, with one of a closed set of outcomes.
     pub fn reviewed(&self, outcome: &'static str, took: Duration) {
         self.reviews.get_or_create(&[("outcome", outcome)]).inc();
         self.review_duration.observe(took.as_secs_f64());
     }
 
-    /// Everything in the `OpenMetrics` text format.
+    /// All metrics in the `OpenMetrics` text format.
     pub fn render(&self) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail; a partial page would still be the best answer.
@@ -154,13 +153,13 @@ impl Metrics {
     }
 }
 
-/// A metric that the registry shows under a name.
+/// Registers a metric under a name.
 fn shown<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
     registry.register(name, help, metric.clone());
     metric
 }
 
-/// Answers `/metrics` for ever.
+/// Serves `/metrics`; never returns.
 pub async fn serve(listener: TcpListener, metrics: Metrics) {
     http::serve(listener, move |path| {
         (path == "/metrics").then(|| page(StatusCode::OK, OPEN_METRICS, metrics.render()))

@@ -1,21 +1,21 @@
-//! Shell. What a process needs around its work: arguments, logs, metrics, probes, the API client, the
-//! lease, the end.
+//! What a process needs besides its work: arguments, logs, metrics, probes, the API client, the lease,
+//! shutdown.
 //!
 //! - [`args`]: the command line.
 //! - [`telemetry`]: structured logs.
-//! - [`metrics`]: what the process counts, and where Prometheus reads it.
-//! - [`probes`]: whether the kubelet should wait, or start the process anew.
+//! - [`metrics`]: the process's metrics, and their page.
+//! - [`probes`]: health and readiness.
 //! - [`fence`]: until when this process may write.
-//! - [`client`]: an API client whose calls end, and whose writes end with the leadership.
-//! - [`history`]: watches of that client, kept to the history that the server has.
-//! - [`election`]: what a candidate does next, as a pure function.
+//! - [`client`]: an API client whose calls are bounded and whose writes stop when leadership ends.
+//! - [`history`]: detects a restore of etcd before a watch resumes.
+//! - [`election`]: decides what a candidate does next, as a pure function.
 //! - [`lease`]: leadership by a Lease.
-//! - [`shutdown`]: the end, asked for by a signal.
-//! - [`http`]: the small server behind metrics and probes.
+//! - [`shutdown`]: shutdown on a signal.
+//! - [`http`]: the server for metrics and probes.
 //! - [`served`]: the webhook's metrics and probes.
-//! - [`error`]: what can go wrong here.
+//! - [`error`]: the errors of these modules.
 //!
-//! This room must not know what the controller does with any of it.
+//! This module does not know the controller.
 
 pub mod args;
 pub mod client;
@@ -33,7 +33,7 @@ pub mod telemetry;
 #[cfg(test)]
 mod test_server;
 
-pub use args::{Args, Command, ControllerArgs, InjectionEngine, TellingArgs, WebhookArgs};
+pub use args::{Args, Command, ControllerArgs, InjectionEngine, ObservabilityArgs, WebhookArgs};
 pub use error::ProcessError;
 pub use fence::Fence;
 pub use http::listen;

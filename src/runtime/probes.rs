@@ -1,8 +1,8 @@
-//! Whether the kubelet should wait for the process, or start it anew.
+//! Health and readiness for the kubelet.
 //!
-//! `/healthz` says that the process answers at all. `/readyz` says that it has seen the cluster: what it
-//! waits for is named, so `kubectl describe pod` shows the reason. Whoever waits for the lease is ready:
-//! it could take over at once. Must not know what is waited for.
+//! `/healthz` says that the process answers. `/readyz` says that it has seen the cluster, or names what it
+//! waits for, so `kubectl describe pod` shows the reason. A process that waits for the lease is ready,
+//! because it could take over at once.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,12 +23,12 @@ impl Readiness {
         Self(Arc::new(Mutex::new(parts)))
     }
 
-    /// A part is ready.
+    /// Marks a part as ready.
     pub fn ready(&self, part: &'static str) {
         self.parts().insert(part, true);
     }
 
-    /// A part is not, or no longer, ready.
+    /// Marks a part as not ready.
     pub fn not_ready(&self, part: &'static str) {
         self.parts().insert(part, false);
     }
@@ -45,7 +45,7 @@ impl Readiness {
     }
 }
 
-/// Answers `/healthz` and `/readyz` for ever.
+/// Serves `/healthz` and `/readyz`; never returns.
 pub async fn serve(listener: TcpListener, readiness: Readiness) {
     let text = |status, text| Some(page(status, "text/plain; charset=utf-8", text));
     http::serve(listener, move |path| match path {

@@ -1,4 +1,4 @@
-//! The webhook's metrics and probes, as this process serves them.
+//! Connects the webhook to this process's metrics and probes.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use super::{Metrics, Readiness};
 
 /// Where the webhook reports to.
 pub struct Served {
-    /// What is counted.
+    /// The process's metrics.
     pub metrics: Metrics,
-    /// What the kubelet asks for.
+    /// The process's readiness.
     pub readiness: Readiness,
 }
 

@@ -1,7 +1,7 @@
-//! The end, asked for by SIGTERM or SIGINT.
+//! Shutdown on SIGTERM or SIGINT.
 //!
-//! One token for the whole process, so that controller, lease and servers end in the order `main` says
-//! and nothing else takes over the signals.
+//! The whole process has one token, so that controller, lease and servers end in the order that `main`
+//! gives.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,7 @@ pub fn on_signals() -> Result<CancellationToken, ProcessError> {
         let token = token.clone();
         tokio::spawn(async move {
             if signals.recv().await.is_some() {
-                tracing::info!(signal = kind.as_raw_value(), "asked to end");
+                tracing::info!(signal = kind.as_raw_value(), "shutting down");
                 token.cancel();
             }
         });

@@ -1,7 +1,6 @@
 //! Structured logs: one JSON object per line, object keys as fields, on standard error.
 //!
-//! What passes through the operator may be other people's: no log line carries a request, a response
-//! or a Secret. Must not know who logs.
+//! The operator handles other people's data, so no log line contains a request, a response or a Secret.
 
 use tracing::Subscriber;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -13,11 +12,11 @@ use tracing_subscriber::{Layer, Registry, fmt};
 
 use super::ProcessError;
 
-/// The client library logs bodies it cannot read, at level warn. What is worth telling arrives as an
-/// error value as well, with the object's key, and is logged from there.
+/// The client library logs bodies that it cannot read, at level warn. The operator gets the same error as a
+/// value, with the object's key, and logs that.
 const LOGS_BODIES: &str = "kube_client::client";
 
-/// Sets up logs for the whole process; `directives` as in `info` or `info,kube_runtime=debug`.
+/// Sets up logging for the whole process; `directives` as in `info` or `info,kube_runtime=debug`.
 pub fn init(directives: &str) -> Result<(), ProcessError> {
     let layer = layer(directives, std::io::stderr)?;
     Registry::default()

@@ -1,4 +1,4 @@
-//! An API server of a few lines, for tests.
+//! A minimal API server for tests.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,7 +6,7 @@ use kube::Config;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-/// Answers each request as `answer` says to its first line, and keeps those lines.
+/// Answers each request with `answer` of its first line, and records these lines.
 pub(super) async fn serve(
     answer: impl Fn(&str) -> String + Clone + Send + 'static,
 ) -> (Config, Arc<Mutex<Vec<String>>>) {

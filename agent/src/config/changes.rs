@@ -1,5 +1,4 @@
-//! What a new configuration changes about the one in use, and whether the agent can apply that while it runs. Must not
-//! know how.
+//! What a new configuration changes about the one in use, and whether the agent can apply that while it runs.
 
 use super::model::{Config, Exporter, Pipeline, ReceiverConfig, Telemetry};
 use super::problem::Problem;

@@ -1,4 +1,4 @@
-//! From a document to a configuration, or to every problem in it. Must not know the settings of a component.
+//! From a document to a configuration, or to every problem in it. Does not know the settings of a component.
 
 use super::expand::{self, Resolve};
 use super::model::Config;
@@ -7,8 +7,8 @@ use super::problem::{Findings, Problem};
 use super::section::Section;
 use super::tree::Node;
 
-/// Checks a configuration without looking anything up: every `${…}` reference counts as a valid value
-/// of whatever type its setting has, and stays in the result as it was written.
+/// Checks a configuration without resolving references: every `${…}` counts as a valid value of its
+/// setting's type, and stays in the result as written.
 ///
 /// # Errors
 /// Every problem found.
@@ -16,7 +16,7 @@ pub fn check(yaml: &str) -> Result<Config, Vec<Problem>> {
     read(yaml, None)
 }
 
-/// Reads a configuration for use, with references looked up through `resolve`.
+/// Reads a configuration for use, and resolves references with `resolve`.
 ///
 /// # Errors
 /// Every problem found.

@@ -1,11 +1,11 @@
 //! `${env:NAME}`, `${env:NAME:-default}`, `${NAME}` and `${file:PATH}` in scalars, by the collector's
-//! rules: `$$` is a dollar sign, a scalar that is one reference is read again as YAML, references may
-//! be nested. Must not read an environment or a file itself: the caller provides a [`Resolve`].
+//! rules: `$$` is a dollar sign, a scalar that is one reference is read again as YAML, references may be
+//! nested. The caller provides a [`Resolve`], which reads the environment and files.
 
 use super::problem::Findings;
 use super::tree::Node;
 
-/// References one scalar may lead to, so that a cycle ends.
+/// The maximum number of references in one scalar, so that a cycle ends.
 const DEPTH: usize = 100;
 
 /// Where the values of `${env:…}` and `${file:…}` come from.
@@ -16,7 +16,7 @@ pub trait Resolve {
     fn file(&self, path: &str) -> Result<String, String>;
 }
 
-/// Expands every scalar below `node`; without `resolve` references are only checked, and stay.
+/// Expands every scalar below `node`; without `resolve`, checks references and leaves them.
 pub(super) fn expand(
     node: Node,
     path: &str,
@@ -49,12 +49,12 @@ pub(super) fn expand(
     }
 }
 
-/// Expands a text of the document once more, for what its files hold now.
+/// Expands a text of the document again, with the current content of its files.
 pub(super) fn again(text: &str, resolve: &dyn Resolve) -> Result<String, String> {
     Expansion::new("", Some(resolve), &Findings::default()).text(text, 0)
 }
 
-/// Where the brace that closes an opened reference stands, nested references skipped.
+/// The position of the brace that closes a reference, after any nested references.
 fn closing(opened: &str) -> Option<usize> {
     let mut depth = 0_usize;
     for (at, brace) in opened.match_indices(['{', '}']) {
@@ -185,7 +185,7 @@ impl<'a> Expansion<'a> {
         let content = resolve
             .file(path)
             .map_err(|error| format!("cannot read {path}: {error}"))?;
-        // Files written by hand end in a newline that no header may carry.
+        // Files often end in a newline, which is invalid in headers.
         let content = content.strip_suffix('\n').unwrap_or(&content);
         let content = content.strip_suffix('\r').unwrap_or(content);
         // A file is not a template: a dollar sign in a password stays one.

@@ -1,5 +1,5 @@
-//! `exporters`: `otlp_grpc` and `otlp_http` with queue, batch and retry, and those that send nothing, `debug` and
-//! `nop`.
+//! `exporters`: `otlp_grpc` and `otlp_http` with queue, batch and retry, and `debug` and `nop`, which send
+//! nothing.
 
 use super::extensions::{self, Extension};
 use super::model::{Address, Compression, Exporter, Protocol, Queue, Retry};
@@ -28,7 +28,7 @@ pub(super) fn read(
     exporters: &Section<'_>,
     extensions: &[(String, Extension)],
 ) -> Vec<(String, Vec<Exporter>)> {
-    // What sends nothing has the default queue, and no need of it.
+    // Exporters that send nothing have the default queue and do not need it.
     let local = |id, protocol| {
         let section = exporters.absent("otlp_grpc");
         vec![Exporter {
@@ -51,7 +51,7 @@ pub(super) fn read(
     })
 }
 
-/// What all exporters have in common, but for where they send to.
+/// What all exporters have in common, except the destination.
 fn exporter(
     id: &str,
     protocol: Protocol,
@@ -147,7 +147,7 @@ fn authority_value(text: &str) -> Result<String, String> {
 struct Url {
     scheme: Option<&'static str>,
     address: Address,
-    /// As it is written, never empty.
+    /// As written, never empty.
     path: String,
 }
 

@@ -1,14 +1,14 @@
-//! `extensions`: `health_check` and `file_storage`, and queues that use a storage. Must not know how a queue is kept.
+//! `extensions`: `health_check` and `file_storage`, and queues that use a storage.
 
 use super::model::{Exporter, Health, Storage};
 use super::section::Section;
 use super::units;
 
-/// What an extension is for.
+/// The purpose of an extension.
 pub(super) enum Extension {
     Health(Health),
     Storage(Storage),
-    /// Something this agent has no use for.
+    /// An extension that the agent ignores.
     Idle,
 }
 
@@ -63,7 +63,7 @@ pub(super) fn storage_of(
     None
 }
 
-/// What exporters, storages and `service.extensions` say together.
+/// Combines exporters, storages and `service.extensions`.
 pub(super) fn check_storages(root: &Section<'_>, exporters: &[Exporter]) {
     let in_service = root.section("service").ids("extensions");
     for exporter in exporters {

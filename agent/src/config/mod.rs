@@ -1,8 +1,8 @@
-//! The configuration: a documented subset of OpenTelemetry Collector configuration, read into types
-//! that can only hold what the agent does. Pure: no file, no environment, no clock.
+//! The configuration: a documented subset of OpenTelemetry Collector configuration, read into types that
+//! can only express what the agent does. Uses no file, environment or clock.
 //!
-//! Names and defaults are the collector's (v0.162) where the setting is the collector's; an unmodified
-//! collector starts with the same file. Everything else is refused by name.
+//! Settings of the collector (v0.162) have its names and defaults, and an unmodified collector starts with
+//! the same file. The agent refuses everything else by name.
 
 mod changes;
 mod document;

@@ -1,5 +1,5 @@
-//! The configuration as types that can only hold what the agent does. `schema` says which setting means what, and
-//! which defaults there are.
+//! The configuration as types that can only express what the agent does. `schema` has the meanings and defaults
+//! of settings.
 #![expect(missing_docs, reason = "the schema documents the settings")]
 
 pub use otlp_wire::{AttributeAction, AttributeEdit, AttributeValue};
@@ -12,19 +12,19 @@ use otlp_wire::Signal;
 /// The whole effective configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// What is listened on, and the limits of one request.
+    /// The sockets and the limits of one request.
     pub receiver: ReceiverConfig,
     /// One per configured signal.
     pub pipelines: Vec<Pipeline>,
     /// The exporters that a pipeline uses, in the order of their first use.
     pub exporters: Vec<Exporter>,
-    /// How much telemetry may be held.
+    /// How much telemetry the agent may hold.
     pub memory: Memory,
-    /// Where health is served over TCP.
+    /// The TCP address for health.
     pub health: Option<Health>,
     /// What the agent reports about itself.
     pub telemetry: Telemetry,
-    /// What is worth a log line but no mistake, such as a variable that is not set.
+    /// Worth a log line but not a mistake, such as an unset variable.
     pub warnings: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ pub struct Connections {
 /// One socket to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenSocket {
-    /// Where clients connect to.
+    /// The address for clients.
     pub address: BindAddress,
     /// TLS towards clients; none means plaintext.
     pub tls: Option<ServerTls>,
@@ -98,7 +98,7 @@ pub struct Pipeline {
     pub exporter: usize,
 }
 
-/// Where a signal is forwarded to and how.
+/// The destination of a signal, and how to send to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exporter {
     /// The component id, `otlp_grpc` or `otlp_grpc/name`; the `exporter` label of metrics.
@@ -126,9 +126,9 @@ pub struct Exporter {
     pub headers: Vec<(String, Text)>,
     /// Telemetry kept while it cannot be sent.
     pub queue: Queue,
-    /// What happens after an attempt fails.
+    /// Retries after a failed attempt.
     pub retry: Retry,
-    /// Where the queue is kept on disk, too; without it, the queue is in memory only.
+    /// The directory of the queue on disk; without it, the queue is in memory only.
     pub storage: Option<Storage>,
 }
 
@@ -156,7 +156,7 @@ pub enum Protocol {
     Nop,
 }
 
-/// Encoding of what is sent upstream.
+/// Compression of requests to the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
     /// Plain bytes.
@@ -241,9 +241,9 @@ pub enum LogLevel {
     Debug,
     /// Start, stop and changes of state.
     Info,
-    /// What may need attention.
+    /// Possible problems.
     Warn,
-    /// What loses telemetry.
+    /// Losses of telemetry.
     Error,
 }
 

@@ -1,4 +1,4 @@
-//! `service`: which of the components that the file defines are used, and for which signal.
+//! `service`: which of the defined components are used, and for which signal.
 
 use super::extensions::{self, Extension};
 use super::model::{Config, Exporter, Memory, Pipeline, ReceiverConfig};
@@ -14,7 +14,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<Config> {
         return None;
     }
     let extensions = extensions::read(&root.section("extensions"));
-    let mut pipelines = Pipelines {
+    let mut pipelines = PipelineReader {
         receivers: receivers::read(&root.section("receivers")),
         processors: processors::read(&root.section("processors")),
         exporters: exporters::read(&root.section("exporters"), &extensions),
@@ -42,7 +42,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<Config> {
     })
 }
 
-/// The component that is used at a place.
+/// The component that a place in the file refers to.
 fn defined<'d, T>(
     place: &Section<'_>,
     id: &str,
@@ -62,8 +62,8 @@ fn defined<'d, T>(
     found.map(|(_, component)| component)
 }
 
-/// The components that the file defines, by id, and what pipelines make of them.
-struct Pipelines {
+/// The components that the file defines, by id, and their use in pipelines.
+struct PipelineReader {
     receivers: Vec<(String, ReceiverConfig)>,
     processors: Vec<(String, Processor)>,
     exporters: Vec<(String, Vec<Exporter>)>,
@@ -73,7 +73,7 @@ struct Pipelines {
     memory: Memory,
 }
 
-impl Pipelines {
+impl PipelineReader {
     fn read(&mut self, section: &Section<'_>) -> Vec<Pipeline> {
         let mut found: Vec<Pipeline> = Vec::new();
         for (id, (kind, pipeline)) in section.components(|_, kind, section| (kind, section)) {
@@ -137,7 +137,7 @@ impl Pipelines {
         })
     }
 
-    /// The index of an exporter, which is in use from now on.
+    /// Marks an exporter as used and returns its index.
     fn exporter(&mut self, place: &Section<'_>, id: &str, signal: Signal) -> Option<usize> {
         let exporters = defined(place, id, "exporters", &self.exporters)?;
         let of = |signal| exporters.iter().find(|exporter| exporter.signal == signal);

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, collected while several sections are open.
+//! The problems of a configuration, collected while several sections are open.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 /// One mistake in a configuration: where it is, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Dotted path of the setting, `exporters.otlp_grpc.compression`; empty for the whole document.
+    /// Dotted path of the setting, such as `exporters.otlp_grpc.compression`; empty for the whole document.
     pub path: String,
     /// What is wrong with its value, and what is allowed.
     pub message: String,
@@ -31,7 +31,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Collects problems, and warnings about what is accepted all the same.
+/// Collects problems, and warnings about accepted settings.
 #[derive(Default)]
 pub(super) struct Findings {
     pub(super) problems: RefCell<Vec<Problem>>,

@@ -25,7 +25,7 @@ pub(super) fn read(processors: &Section<'_>) -> Vec<(String, Processor)> {
     })
 }
 
-/// What a `memory_limiter` says, or what applies without one.
+/// The limits of a `memory_limiter`, or the defaults without one.
 pub(super) fn memory_limiter(section: &Section<'_>) -> Memory {
     let limit = section.get::<usize>("limit_mib").saturating_mul(MIB);
     let spike = match section.get::<usize>("spike_limit_mib") {

@@ -1,5 +1,5 @@
-//! One mapping of the document beside the settings the schema has for it. `check` reports everything that the schema
-//! does not allow; the getters return typed values, with the schema's defaults. Must not know which sections exist.
+//! One mapping of the document together with its settings in the schema. `check` reports everything that the
+//! schema does not allow; the getters return typed values, with the schema's defaults.
 
 use super::problem::Findings;
 use super::schema::{ROOT, Rule, Setting, ValueKind};
@@ -12,7 +12,7 @@ use super::value::Value;
 pub(super) struct Section<'a> {
     path: String,
     node: Option<&'a Node>,
-    /// The settings it may have, or the types of its components.
+    /// The allowed settings, or the types of its components.
     rows: Vec<&'static Setting>,
     /// Whether its keys are ids of components.
     has_ids: bool,
@@ -20,7 +20,7 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// The whole document, or one in which nothing is set.
+    /// The whole document, or an empty one.
     pub(super) fn root(node: Option<&'a Node>, findings: &'a Findings) -> Self {
         Self {
             path: String::new(),
@@ -36,7 +36,7 @@ impl<'a> Section<'a> {
         self.child(name, name, self.find(name))
     }
 
-    /// The section a component of this type would have if it were there and empty.
+    /// The section of an absent component of this type, as if it were empty.
     pub(super) fn absent(&self, kind: &str) -> Self {
         self.child(kind, kind, None)
     }
@@ -64,7 +64,7 @@ impl<'a> Section<'a> {
             .collect()
     }
 
-    /// The ids in a list, each with its place.
+    /// The ids in a list, each with its path.
     pub(super) fn ids(&self, name: &str) -> Vec<(Self, &'a str)> {
         let items = self.section(name).items().into_iter();
         let ids = items.filter_map(|item| item.node?.text().map(|id| (item, id)));
@@ -86,7 +86,7 @@ impl<'a> Section<'a> {
         components.collect()
     }
 
-    /// What the schema has for an entry: the name, which for a component is that of its type, and the row.
+    /// The name of a key in the schema, which for a component is its type, and the row.
     fn lookup<'n>(&self, entry: &'n str) -> Result<(&'n str, &'static Setting), String> {
         let (kind, name) = match entry.split_once('/') {
             Some(parts) if self.has_ids => parts,
@@ -120,14 +120,14 @@ impl<'a> Section<'a> {
         rows.find(|row| row.is(name)).copied()
     }
 
-    /// The names of all rows whose rule counts.
+    /// The names of all rows that the agent uses.
     fn names(&self, counts: impl Fn(Rule) -> bool) -> Vec<&'static str> {
         let rows = self.rows.iter().filter(|row| counts(row.rule));
         let names = rows.flat_map(|row| row.names());
         names.filter(|name| !name.contains('*')).collect()
     }
 
-    /// Whether it is there, even if it is empty, as in `grpc:` alone on its line.
+    /// Whether it is present, even if empty, as in `grpc:` alone on its line.
     pub(super) fn is_present(&self) -> bool {
         self.node.is_some()
     }
@@ -159,13 +159,13 @@ impl<'a> Section<'a> {
         entries.find_map(|(key, node)| (key == name).then_some(node))
     }
 
-    /// The node of a value, if it is there and holds something.
+    /// The node of a value, if it is present and not empty.
     pub(super) fn node(&self, name: &str) -> Option<&'a Node> {
         self.find(name).filter(|node| **node != Node::Null)
     }
 
-    /// What the schema says about a value. A getter that asks for a setting the schema lacks makes every document
-    /// invalid, so that no test can miss it.
+    /// The schema's row for a value. A getter for a setting that the schema lacks makes every document invalid,
+    /// so that no test can miss it.
     fn value_row(&self, name: &str) -> Option<(&'static Setting, ValueKind)> {
         match self.row(name) {
             Some(row) if let Rule::Value(kind) = row.rule => Some((row, kind)),
@@ -238,7 +238,7 @@ impl Section<'_> {
         }
     }
 
-    /// The same for an entry, of which a row of the schema says what it is.
+    /// The same for one key, by its row of the schema.
     fn check_as(&self, row: &Setting, node: &Node) {
         match row.rule {
             Rule::Section(_) | Rule::Components(_) if self.is_mapping() => self.check(),
@@ -282,7 +282,7 @@ impl Section<'_> {
         })
     }
 
-    /// Whether it is what the schema says; reports it otherwise.
+    /// Whether the value matches the schema; reports it otherwise.
     fn expect(&self, what: &str, fits: impl Fn(&Node) -> bool) -> bool {
         let wrong = self.node.filter(|node| !fits(node));
         if let Some(node) = wrong {
@@ -292,7 +292,7 @@ impl Section<'_> {
     }
 }
 
-/// Whether a node holds the one value that is accepted, or nothing that contradicts it.
+/// Whether a node has the one accepted value, or nothing that contradicts it.
 fn says(node: &Node, value: &str) -> bool {
     match node {
         Node::Null | Node::Opaque(_) => true,

@@ -206,7 +206,7 @@ fn write_tls(formatter: &mut fmt::Formatter<'_>, tls: &ClientTls) -> fmt::Result
     writeln!(formatter)
 }
 
-/// Bytes, or MiB where the number is whole.
+/// Bytes, or MiB if the number is whole.
 fn size(bytes: usize) -> String {
     const MIB: usize = 1024 * 1024;
     if bytes >= MIB && bytes.is_multiple_of(MIB) {

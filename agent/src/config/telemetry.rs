@@ -48,7 +48,7 @@ fn metrics_reader(metrics: &Section<'_>) -> Option<MetricsReader> {
         let message = "is missing; it is the only supported reader";
         reader.problem("pull.exporter.prometheus", message);
     }
-    // The collector's own reader, which applies without any in the file, leaves all suffixes off.
+    // The collector's default reader, which applies if the file has none, leaves all suffixes off.
     let is_left_off = |name| readers.is_empty() || prometheus.get(name);
     let reader = MetricsReader {
         listen: Address {

@@ -1,5 +1,5 @@
-//! Strings that may refer to files: what they say, and how to read them again. Never printed: they may be
-//! credentials. Must not read a file itself.
+//! Strings that may refer to files: their values, and how to read them again. Never printed, because they
+//! may be credentials.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use super::tree::Node;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Text {
     value: String,
-    /// As it stands in the document, where it refers to files.
+    /// The text of the document, if it refers to files.
     written: Option<String>,
 }
 
@@ -21,7 +21,7 @@ impl fmt::Debug for Text {
 }
 
 impl Text {
-    /// The string `value` that `node` holds.
+    /// The string `value` of `node`.
     pub(super) fn new(value: String, node: &Node) -> Self {
         let written = match node {
             Node::Resolved { with_files, .. } => with_files.clone(),
@@ -30,17 +30,17 @@ impl Text {
         Self { value, written }
     }
 
-    /// What it said when the configuration was loaded.
+    /// The value when the configuration was loaded.
     pub fn value(&self) -> &str {
         &self.value
     }
 
-    /// Whether it may say something else later.
+    /// Whether its value may change.
     pub fn can_change(&self) -> bool {
         self.written.is_some()
     }
 
-    /// What it says now.
+    /// The current value.
     ///
     /// # Errors
     /// The name of a file that cannot be read.
@@ -52,7 +52,7 @@ impl Text {
     }
 }
 
-/// Whether a header can carry `value`.
+/// Whether `value` is valid in a header.
 pub fn is_header_value(value: &str) -> bool {
     value
         .bytes()

@@ -1,5 +1,5 @@
-//! `tls` of exporters and receivers: which certificates the agent presents, and which it trusts. Must not open the
-//! files it names.
+//! `tls` of exporters and receivers: which certificates the agent presents, and which it trusts. Does not open
+//! the files.
 
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ fn identity(section: &Section<'_>, required: bool) -> Option<Identity> {
 fn versions(section: &Section<'_>) -> Versions {
     let min: String = section.get("min_version");
     let max: String = section.get("max_version");
-    // As texts: 1.2 comes before 1.3.
+    // Compared as strings: 1.2 comes before 1.3.
     if min > max {
         section.problem("min_version", "must not be higher than max_version");
     }

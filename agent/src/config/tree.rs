@@ -1,4 +1,4 @@
-//! A YAML document as a plain tree. Must not know what any key means.
+//! A YAML document as a plain tree. Does not know what any key means.
 
 use std::{fmt, iter};
 
@@ -16,14 +16,14 @@ pub(super) enum Node {
     Map(Vec<(String, Node)>),
     /// A scalar that held `${…}` references.
     Resolved {
-        /// For strings.
+        /// The value as a string.
         text: String,
-        /// For all others: what the text means in YAML, where the whole scalar was one reference.
+        /// The value for all other types: the text read as YAML, if the whole scalar was one reference.
         meaning: Box<Node>,
-        /// As it stands in the document, where it refers to files, whose content may change.
+        /// The text of the document, if it refers to files, whose content may change.
         with_files: Option<String>,
     },
-    /// A scalar with references that are not resolved, because the configuration is only checked.
+    /// A scalar with unresolved references, because the configuration is only checked.
     Opaque(String),
 }
 
@@ -33,7 +33,7 @@ impl Node {
         serde_saphyr::from_str(yaml).map_err(|error| error.without_snippet().to_string())
     }
 
-    /// What error messages call this node.
+    /// The kind of this node, for error messages.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
@@ -46,7 +46,7 @@ impl Node {
         }
     }
 
-    /// The node that everything but a string is read from.
+    /// The node for reading anything but a string.
     pub(super) fn meaning(&self) -> &Self {
         match self {
             Self::Resolved { meaning, .. } => meaning,
@@ -62,7 +62,7 @@ impl Node {
         }
     }
 
-    /// The entries of a mapping, none for anything else.
+    /// The key-value pairs of a mapping, none for anything else.
     pub(super) fn entries(&self) -> &[(String, Self)] {
         match self.meaning() {
             Self::Map(entries) => entries,

@@ -1,5 +1,4 @@
-//! Texts that stand for something else: durations as Go writes them, addresses, paths. Must not know which settings
-//! hold them.
+//! Parses strings: durations as Go writes them, addresses, paths.
 
 use std::time::Duration;
 
@@ -72,7 +71,7 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
     })
 }
 
-/// An address that is not known yet, kept as it is written.
+/// An address that is not known yet, as written.
 pub(super) fn opaque_address(text: &str) -> Address {
     Address {
         host: text.to_owned(),

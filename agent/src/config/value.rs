@@ -1,4 +1,4 @@
-//! Nodes of the document as values of the types the schema names. Must not know which settings hold them.
+//! Nodes of the document as values of the schema's types.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl ValueKind {
             (Self::Scalar, meaning, _) => scalar(meaning)
                 .map(Value::Scalar)
                 .map_or_else(|| expected("a string, number or boolean"), Ok),
-            // A bare `0` is how people write "off"; any other number needs its unit.
+            // People write a bare `0` for "off"; any other number needs a unit.
             (Self::Duration, Node::Integer(0), _) => Ok(Value::Duration(Duration::ZERO)),
             (Self::Duration, Node::Integer(number), _) => Err(format!(
                 "{number} has no unit; write for example 200ms, 10s or 5m"
@@ -94,7 +94,7 @@ fn scalar(node: &Node) -> Option<AttributeValue> {
         Node::Bool(value) => Some(AttributeValue::Bool(*value)),
         Node::Integer(value) => Some(AttributeValue::Integer(*value)),
         Node::Float(value) => Some(AttributeValue::Float(*value)),
-        // A variable that is not set is the empty string, not an absent value.
+        // An unset variable is the empty string, not an absent value.
         Node::Null => Some(AttributeValue::Text(String::new())),
         Node::List(_) | Node::Map(_) | Node::Resolved { .. } => None,
     }

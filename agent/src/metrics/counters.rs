@@ -1,6 +1,5 @@
-//! Counters of what happens to telemetry, and their Prometheus text under the collector's names. The
-//! books balance at all times: accepted + recovered = delivered + in queue + lost by reason. Must not
-//! know how telemetry is received or sent.
+//! Counters of what happens to telemetry. They balance at all times: accepted + recovered = delivered + in
+//! queue + lost by reason.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +30,7 @@ macro_rules! label {
         impl $label {
             pub(super) const ALL: &[Self] = &[$(Self::$value),*];
 
-            /// The value as it is written.
+            /// The label's value.
             pub(crate) fn name(self) -> &'static str {
                 match self {
                     $(Self::$value => $name,)*
@@ -42,7 +41,7 @@ macro_rules! label {
 }
 
 label! {
-    /// The transport a request came by.
+    /// The transport of a request.
     Transport {
         /// OTLP/gRPC.
         Grpc = "grpc",
@@ -90,18 +89,18 @@ label! {
 }
 
 label! {
-    /// What became of the configuration file when it was read.
+    /// The result of reading the configuration file.
     Reload {
         /// It is in use now.
         Applied = "applied",
-        /// It means the same as what is in use.
+        /// It equals the configuration in use.
         Unchanged = "unchanged",
         /// It has problems, or needs a restart.
         Refused = "refused",
     }
 }
 
-/// A number that tasks count on.
+/// A number that several tasks increment.
 #[derive(Debug, Default)]
 pub(crate) struct Count(AtomicU64);
 
@@ -147,7 +146,8 @@ pub(super) struct SignalCounts {
     pub(super) wire_bytes: Count,
 }
 
-/// How often values were within each bound and no lower one; the count after the last bound is of those above it.
+/// How many values were within each bound but above the previous one; the last count is of values above all
+/// bounds.
 #[derive(Debug, Default)]
 pub(super) struct Distribution {
     pub(super) counts: [Count; ITEM_BOUNDS.len() + 1],
@@ -182,7 +182,7 @@ pub(crate) struct Metrics {
     pub(super) configured: [Count; 2],
 }
 
-/// The books of a signal, in items.
+/// The counters of a signal, in items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Books {
     /// Acknowledged to clients.
@@ -191,14 +191,14 @@ pub(crate) struct Books {
     pub(crate) recovered: u64,
     /// Acknowledged by the upstream.
     pub(crate) delivered: u64,
-    /// Held now.
+    /// Currently held.
     pub(crate) in_queue: u64,
     /// Lost, for any reason.
     pub(crate) lost: u64,
 }
 
 impl Books {
-    /// What is unaccounted for: anything but 0 is a defect of the agent.
+    /// The imbalance: anything but 0 is a defect of the agent.
     pub(crate) fn imbalance(&self) -> i128 {
         i128::from(self.accepted) + i128::from(self.recovered)
             - i128::from(self.delivered)
@@ -303,7 +303,7 @@ impl Metrics {
         self.of(signal).leftover_bytes.set(bytes);
     }
 
-    /// Whether the queue that should be on disk is there.
+    /// Whether the queue that should be on disk is on disk.
     pub(crate) fn storage(&self, signal: Signal, works: bool) {
         self.of(signal).storage.set(if works { 1 } else { 2 });
     }
@@ -358,7 +358,7 @@ impl Metrics {
         self.configured[1].set(fingerprint);
     }
 
-    /// The books of one signal.
+    /// The counters of one signal.
     pub(crate) fn books(&self, signal: Signal) -> Books {
         let counts = self.of(signal);
         Books {

@@ -1,6 +1,6 @@
-//! Counters of what happens to telemetry, and their Prometheus text under the collector's names. The
-//! books balance at all times: accepted + recovered = delivered + in queue + lost by reason. Must not
-//! know how telemetry is received or sent.
+//! Counters of what happens to telemetry, and their Prometheus text under the collector's names. They
+//! balance at all times: accepted + recovered = delivered + in queue + lost by reason. Does not know how
+//! telemetry is received or sent.
 
 mod counters;
 mod process;

@@ -1,11 +1,11 @@
-//! What the operating system says about the process, from `/proc/self`. Must not know telemetry.
+//! Statistics of the process from `/proc/self`.
 
-/// One look at it.
+/// One reading.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Usage {
     /// Bytes in memory.
     pub(super) resident: u64,
-    /// Of these, bytes that are no file: heap and stacks.
+    /// Of these, anonymous bytes: heap and stacks.
     pub(super) anonymous: u64,
     /// Bytes of address space.
     pub(super) virtual_memory: u64,
@@ -14,7 +14,7 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    /// `None` where there is no such file system.
+    /// `None` without that file system.
     pub(super) fn now() -> Option<Self> {
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
         let bytes = |name: &str| {

@@ -1,5 +1,4 @@
-//! The counters as Prometheus text (format 0.0.4), under the collector's names where it has one. Must
-//! not know how they are counted.
+//! The counters as Prometheus text (format 0.0.4), under the collector's names where it has one.
 //!
 //! Written by hand, because `prometheus-client` writes `OpenMetrics`: it cannot leave `_total` off a counter, which the
 //! collector's default reader does.
@@ -14,12 +13,12 @@ use super::counters::{
 use super::process::Usage;
 use crate::config::{Config, Exporter, Pipeline};
 
-/// What the text needs to know beside the counters.
+/// What the text needs besides the counters.
 pub(crate) struct Surroundings<'a> {
     pub(crate) config: &'a Config,
-    /// Bytes of telemetry held, and the limit above which it is refused.
+    /// Bytes of telemetry held, and the limit above which the agent refuses it.
     pub(crate) memory: (usize, usize),
-    /// Connections there may be at a time.
+    /// The maximum number of connections.
     pub(crate) connections: usize,
     pub(crate) uptime: Duration,
 }
@@ -34,7 +33,7 @@ enum FamilyType {
 
 use FamilyType::{Counter, Gauge, Histogram};
 
-/// What follows the family's name, labels with braces or nothing, and the value.
+/// The labels with braces, or nothing, and the value.
 type Series = (String, String);
 
 type SeriesOfPipeline = fn(&PipelineCounts<'_>) -> Vec<Series>;
@@ -48,7 +47,7 @@ struct PipelineCounts<'a> {
     counts: &'a SignalCounts,
 }
 
-/// Families that each signal has under a name of its own, which ends in `_spans` for example.
+/// Families that have a name for each signal, which ends in `_spans` for example.
 #[rustfmt::skip]
 const OF_ITEMS: &[(&str, FamilyType, SeriesOfPipeline)] = &[
     ("otelcol_receiver_accepted", Counter, |of| of.by_transport(|transport| of.counts.accepted[transport as usize].get())),
@@ -65,9 +64,8 @@ const OF_ITEMS: &[(&str, FamilyType, SeriesOfPipeline)] = &[
     ("otelagent_queue", Gauge, |of| of.by_exporter(&of.counts.queue_items)),
 ];
 
-/// All others: the name, the unit, the type and the series. Those of storages are only for queues that should be on
-/// disk. Of what the operating system says, heap and system memory are the nearest there is to what Go's runtime
-/// reports.
+/// All others: the name, the unit, the type and the series. Families of storages appear only for queues that
+/// should be on disk. Heap and system memory are the closest equivalents of what Go's runtime reports.
 #[rustfmt::skip]
 const OTHERS: &[(&str, &str, FamilyType, SeriesOfAll)] = &[
     ("otelcol_exporter_queue_size", "", Gauge, |scrape| scrape.pipelines(|of| Some(of.counts.queue_bytes.get() + of.counts.leftover_bytes.get()))),
@@ -105,7 +103,7 @@ const OTHERS: &[(&str, &str, FamilyType, SeriesOfAll)] = &[
 ];
 
 impl Metrics {
-    /// Everything.
+    /// All metrics as text.
     pub(crate) fn text(&self, around: &Surroundings<'_>) -> String {
         let pipelines = around.config.pipelines.iter().filter_map(|pipeline| {
             Some(PipelineCounts {

@@ -23,7 +23,7 @@ use crate::lock::lock;
 use crate::metrics::Metrics;
 use crate::queue::{DurableQueue, Lane, Maintenance};
 use crate::receive::listener::{self, ListenError, OtlpListener};
-use crate::receive::{ConnectionTable, Route, ServerState, Shared, connection_memory};
+use crate::receive::{ConnectionTable, Route, ServerState, SharedState, connection_memory};
 use crate::stream::Stream;
 
 /// The maximum number of connections, if the limit of open files allows it.
@@ -97,7 +97,7 @@ impl Agent {
         let upstreams = upstreams(&config, options, &budget, &metrics)?;
         let pipelines = Pipelines::start(&config, &upstreams, &budget, &metrics);
         let connections = max_connections();
-        let shared = Shared {
+        let shared = SharedState {
             connections: ConnectionTable::new(connections, &budget),
             budget: Arc::clone(&budget),
             metrics: Arc::clone(&metrics),

@@ -47,8 +47,8 @@ const CLOSE: Duration = Duration::from_millis(100);
 /// The maximum size of the headers of a request.
 const HEADER_LIST: u32 = 16 * 1024;
 
-/// The read buffer of an HTTP/1.1 connection, which is also its longest head. With 64 KiB, connections
-/// that had sent large bodies kept 114 KiB of memory instead of the 52 that are paid for.
+/// The read buffer of an HTTP/1.1 connection, which also limits its headers. With 64 KiB, connections that
+/// had sent large bodies kept 114 KiB of memory instead of the reserved 52.
 const HTTP1_BUFFER: usize = 32 * 1024;
 
 /// The flow-control windows of an HTTP/2 stream and connection.

@@ -21,7 +21,8 @@ pub(super) const SECURE: u32 = 26;
 /// What a concurrent request adds for the lifetime of its connection. Measured: 2.5.
 const REQUEST: u32 = 3;
 
-/// A connection pays for this many requests at a time; the first of them with its first byte.
+/// A connection reserves memory for this many requests at a time; for the first of them with its first
+/// byte.
 pub(super) const STEP: u32 = 8;
 
 /// The cost of these requests.

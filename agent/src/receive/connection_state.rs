@@ -51,7 +51,7 @@ pub(super) struct Progress {
     pub(super) closing: bool,
     /// It uses more memory than it may and closes at once.
     pub(super) overdrawn: bool,
-    /// The number of concurrent requests it has paid for.
+    /// The number of concurrent requests for which it has reserved memory.
     pub(super) paid: usize,
     /// The KiB of memory it uses; `None` after its end.
     pub(super) memory: Option<OwnedSemaphorePermit>,
@@ -115,8 +115,8 @@ impl Progress {
         })
     }
 
-    /// Pays for more concurrent requests than ever before; HTTP/2 keeps their memory until the connection
-    /// ends. Returns whether connections may use that much.
+    /// Reserves memory for more concurrent requests than before; HTTP/2 keeps that memory until the
+    /// connection ends. Returns whether connections may use that much.
     fn pay_for_more(&mut self) -> bool {
         let Some(memory) = &mut self.memory else {
             return false;

@@ -19,4 +19,4 @@ pub(crate) use self::answer::{Answer, response};
 pub(crate) use self::connection::serve;
 pub(crate) use self::connection_cost::connection_memory;
 pub(crate) use self::connection_table::ConnectionTable;
-pub(crate) use self::server::{Route, ServerState, Shared};
+pub(crate) use self::server::{Route, ServerState, SharedState};

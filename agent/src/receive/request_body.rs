@@ -98,11 +98,11 @@ async fn discard(mut body: Incoming) {
     }
 }
 
-/// The bytes of a body that are paid for before it arrives; an announced length proves nothing.
+/// The bytes of a body that are reserved before it arrives; its announced length may be wrong.
 pub(super) const ADVANCE: usize = 16 * 1024;
 
-/// Reads a body of at most `limit` bytes and pays for each before it keeps it. `permit` already covers
-/// [`ADVANCE`] or the announced length, whichever is less. `length` reads the total length from the
+/// Reads a body of at most `limit` bytes and reserves memory for each before it keeps it. `permit` already
+/// covers [`ADVANCE`] or the announced length, whichever is less. `length` reads the total length from the
 /// first chunk, for bodies that begin with it.
 pub(super) async fn collect(
     mut body: RequestBody,

@@ -47,9 +47,9 @@ pub(super) enum Format {
 /// The memory of an open request beside its body: a task and a timer.
 const OPEN: usize = 2 * 1024;
 
-/// What no configuration replaces.
+/// The state that a new configuration does not replace.
 #[derive(Clone)]
-pub(crate) struct Shared {
+pub(crate) struct SharedState {
     pub(crate) budget: Arc<Budget>,
     pub(crate) connections: Arc<ConnectionTable>,
     pub(crate) metrics: Arc<Metrics>,
@@ -57,14 +57,18 @@ pub(crate) struct Shared {
 
 /// What all connections share; a changed configuration replaces the receiver in it.
 pub(crate) struct ServerState {
-    pub(crate) shared: Shared,
+    pub(crate) shared: SharedState,
     receiver: Mutex<Arc<OtlpReceiver>>,
     pub(super) read_quota: ReadQuota,
 }
 
 impl ServerState {
     /// Takes routes in any order, at most one per signal.
-    pub(crate) fn new(shared: Shared, routes: Vec<Route>, config: &ReceiverConfig) -> Arc<Self> {
+    pub(crate) fn new(
+        shared: SharedState,
+        routes: Vec<Route>,
+        config: &ReceiverConfig,
+    ) -> Arc<Self> {
         let receiver = OtlpReceiver::new(&shared, routes, config);
         Arc::new(Self {
             shared,
@@ -87,12 +91,12 @@ impl ServerState {
 /// What requests share under one configuration.
 pub(super) struct OtlpReceiver {
     routes: Vec<Route>,
-    shared: Shared,
+    shared: SharedState,
     pub(super) config: ReceiverConfig,
 }
 
 impl OtlpReceiver {
-    fn new(shared: &Shared, routes: Vec<Route>, config: &ReceiverConfig) -> Arc<Self> {
+    fn new(shared: &SharedState, routes: Vec<Route>, config: &ReceiverConfig) -> Arc<Self> {
         Arc::new(Self {
             routes,
             shared: shared.clone(),
@@ -114,7 +118,8 @@ impl OtlpReceiver {
             .ok_or(Refusal::NoPipeline(signal))
     }
 
-    /// Decides, before the body is read, whether `bytes` of it could be accepted, and pays for its beginning.
+    /// Decides, before the body is read, whether `bytes` of it could be accepted, and reserves memory for its
+    /// beginning.
     fn admit(&self, route: &Route, bytes: usize) -> Result<Permit, Refusal> {
         if !route.lane.has_room(bytes) {
             return Err(Refusal::QueueFull { items: 0 });

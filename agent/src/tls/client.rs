@@ -60,7 +60,7 @@ struct ClientFiles {
 /// The content of those files.
 #[derive(Hash)]
 struct ClientContent {
-    authorities: Option<Found>,
+    cas: Option<Found>,
     system: Option<Found>,
     identity: Option<FoundIdentity>,
 }
@@ -75,9 +75,9 @@ impl FileSource for ClientFiles {
         let identity = tls.identity.as_ref();
         let needs_system = !tls.insecure_skip_verify && (tls.ca.is_none() || tls.include_system_ca);
         Ok(ClientContent {
-            authorities: tls.ca.as_ref().map(credentials::read).transpose()?,
+            cas: tls.ca.as_ref().map(credentials::read).transpose()?,
             system: needs_system
-                .then(credentials::read_system_authorities)
+                .then(credentials::read_system_cas)
                 .transpose()?,
             identity: identity.map(credentials::read_identity).transpose()?,
         })
@@ -95,11 +95,11 @@ impl FileSource for ClientFiles {
                 .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         } else {
             let mut roots = RootCertStore::empty();
-            if let Some(found) = &content.authorities {
-                credentials::authorities(found, &mut roots)?;
+            if let Some(found) = &content.cas {
+                credentials::add_cas(found, &mut roots)?;
             }
             if let Some(found) = &content.system {
-                credentials::system_authorities(found, &mut roots)?;
+                credentials::add_system_cas(found, &mut roots)?;
             }
             builder.with_root_certificates(roots)
         };

@@ -31,16 +31,16 @@ pub(crate) enum TlsError {
     #[error("{0} holds no {1} in PEM form")]
     Pem(String, &'static str, #[source] pem::Error),
     #[error("{0} holds a certificate that is not a CA")]
-    Authority(String, #[source] rustls::Error),
-    #[error("this system has no file of certificate authorities; set ca_file or SSL_CERT_FILE")]
-    NoSystemAuthorities,
+    Ca(String, #[source] rustls::Error),
+    #[error("this system has no file of CA certificates; set ca_file or SSL_CERT_FILE")]
+    NoSystemCas,
     #[error("certificate and private key cannot be used")]
     Identity(#[source] rustls::Error),
     #[error("clients cannot be verified")]
     Verifier(#[source] rustls::server::VerifierBuilderError),
     #[error("the TLS versions are not supported")]
     Versions(#[source] rustls::Error),
-    #[error("`{0}` is not a name a certificate can prove; set server_name_override")]
+    #[error("`{0}` is not a valid name for a certificate; set server_name_override")]
     ServerName(String),
 }
 
@@ -49,7 +49,7 @@ impl TlsError {
         match self {
             Self::Read(..) | Self::Reference(_) => "tls_file",
             Self::Pem(..) => "tls_pem",
-            Self::Authority(..) | Self::NoSystemAuthorities | Self::Verifier(_) => "tls_ca",
+            Self::Ca(..) | Self::NoSystemCas | Self::Verifier(_) => "tls_ca",
             Self::Identity(_) => "tls_identity",
             Self::Versions(_) => "tls_versions",
             Self::ServerName(_) => "tls_name",
@@ -95,14 +95,14 @@ pub(super) fn read(pem: &Pem) -> Result<Found, TlsError> {
     }
 }
 
-pub(super) fn read_system_authorities() -> Result<Found, TlsError> {
+pub(super) fn read_system_cas() -> Result<Found, TlsError> {
     if let Ok(path) = std::env::var("SSL_CERT_FILE") {
         return read_file(&path);
     }
     let path = SYSTEM_CA
         .into_iter()
         .find(|path| Path::new(path).is_file())
-        .ok_or(TlsError::NoSystemAuthorities)?;
+        .ok_or(TlsError::NoSystemCas)?;
     read_file(path)
 }
 
@@ -141,8 +141,8 @@ pub(super) fn chain_and_key(
 }
 
 /// Adds configured CAs; each must be usable.
-pub(super) fn authorities(found: &Found, roots: &mut RootCertStore) -> Result<(), TlsError> {
-    let failed = |source| TlsError::Authority(found.place.clone(), source);
+pub(super) fn add_cas(found: &Found, roots: &mut RootCertStore) -> Result<(), TlsError> {
+    let failed = |source| TlsError::Ca(found.place.clone(), source);
     for certificate in certificates(found)? {
         roots.add(certificate).map_err(failed)?;
     }
@@ -150,10 +150,10 @@ pub(super) fn authorities(found: &Found, roots: &mut RootCertStore) -> Result<()
 }
 
 /// Adds the system's CAs; some of a hundred may be unsupported.
-pub(super) fn system_authorities(found: &Found, roots: &mut RootCertStore) -> Result<(), TlsError> {
+pub(super) fn add_system_cas(found: &Found, roots: &mut RootCertStore) -> Result<(), TlsError> {
     let (usable, _) = roots.add_parsable_certificates(certificates(found)?);
     if usable == 0 {
-        return Err(TlsError::NoSystemAuthorities);
+        return Err(TlsError::NoSystemCas);
     }
     Ok(())
 }

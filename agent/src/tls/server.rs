@@ -66,7 +66,7 @@ impl FileSource for ServerTls {
             None => builder.with_no_client_auth(),
             Some(found) => {
                 let mut roots = RootCertStore::empty();
-                credentials::authorities(found, &mut roots)?;
+                credentials::add_cas(found, &mut roots)?;
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                         .build()

@@ -248,7 +248,7 @@ pub struct SecretRef {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tls {
-    /// Certificate authorities trusted for the upstream's certificate. If absent: the public ones.
+    /// CA certificates trusted for the upstream's certificate. If absent: the public ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_config_map: Option<KeyRef>,
     /// Client certificate and key presented to the upstream.

@@ -77,7 +77,7 @@ pub const CLUSTER_PREFIX: &str = "otelagent.";
 /// Name of the webhook's Service, of the `ClusterRole` that owns the webhook configurations, and of the
 /// webhook's other objects.
 pub const WEBHOOK: &str = "otelagent-webhook";
-/// Name of the Secret that holds the webhook's certificate authority.
+/// Name of the Secret that holds the webhook's CA.
 pub const CA_SECRET: &str = "otelagent-webhook-authority";
 /// Key of that Secret.
 pub const CA_KEY: &str = "authority.json";

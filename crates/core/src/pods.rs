@@ -20,15 +20,15 @@ pub struct LivePod<'a> {
     pub name: &'a str,
     /// The node it runs on, if it has been placed.
     pub node: Option<&'a str>,
-    /// What controls it, if anything does.
+    /// Its controller, if it has one.
     pub controller: Option<&'a Controller>,
     /// Whether it is being deleted.
     pub terminating: bool,
-    /// Whether it is ready, and with it what runs in it.
+    /// Whether it is ready, a sidecar included.
     pub ready: bool,
 }
 
-/// The object that made a pod and replaces it, as the pod names it.
+/// A pod's controller, as the pod names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Controller {
     /// Group and version of its kind.
@@ -39,7 +39,7 @@ pub struct Controller {
     pub name: String,
 }
 
-/// What owns pods: what a person would restart.
+/// The owner of pods that a person would restart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WorkloadRef {
     /// Its kind.
@@ -122,7 +122,7 @@ pub struct PodTally {
     /// Everything but what depends on the serving recipe.
     counted: PodReport,
     /// Live injected pods that are not terminating, by mode and recipe, with their owners.
-    born: BTreeMap<(Option<Mode>, Option<String>), BTreeMap<WorkloadRef, usize>>,
+    created: BTreeMap<(Option<Mode>, Option<String>), BTreeMap<WorkloadRef, usize>>,
 }
 
 impl PodTally {
@@ -131,14 +131,14 @@ impl PodTally {
         &self.counted.users
     }
 
-    /// The counts while new pods are given `serving`: the mode and the hash of the active recipe.
+    /// The counts while new pods get `serving`: the mode and the hash of the active recipe.
     pub fn report(&self, serving: Option<(Mode, &str)>) -> PodReport {
         let mut report = self.counted.clone();
-        for ((mode, recipe), owners) in &self.born {
+        for ((mode, recipe), owners) in &self.created {
             let pods = owners.values().sum::<usize>();
             let pods = i32::try_from(pods).unwrap_or(i32::MAX);
-            let born_with = mode.zip(recipe.as_deref());
-            if born_with.is_some() && born_with == serving {
+            let created_with = mode.zip(recipe.as_deref());
+            if created_with.is_some() && created_with == serving {
                 report.counts.current += pods;
                 continue;
             }
@@ -208,8 +208,8 @@ fn count_injected(tally: &mut PodTally, pod: &LivePod<'_>, coverage: &Coverage) 
         report.uncovered_nodes.insert(node.to_owned());
     }
     let recipe = pod.labels.get(names::LABEL_CONFIG).cloned();
-    let born = tally.born.entry((mode, recipe)).or_default();
-    *born.entry(owner(pod)).or_default() += 1;
+    let created = tally.created.entry((mode, recipe)).or_default();
+    *created.entry(owner(pod)).or_default() += 1;
 }
 
 fn is_selected(pod: &LivePod<'_>, selection: Option<&Selection>, exclusions: &[Selection]) -> bool {
@@ -252,7 +252,7 @@ mod tests {
     }
 
     /// Labels of a pod that this agent injected.
-    fn born(mode: &'static str, recipe: &'static str) -> [(&'static str, &'static str); 3] {
+    fn created(mode: &'static str, recipe: &'static str) -> [(&'static str, &'static str); 3] {
         [
             (names::LABEL_AGENT, "a.b"),
             (names::LABEL_MODE, mode),
@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_pod_with_the_serving_mode_and_recipe_is_current() {
-        let counts = count_one(born("HostPort", "r2"), false).counts;
+        let counts = count_one(created("HostPort", "r2"), false).counts;
         assert_eq!(
             (counts.injected, counts.current, counts.stale, counts.missed),
             (1, 1, 0, 0)
@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn a_pod_with_an_older_mode_or_recipe_is_stale() {
         for (mode, recipe) in [("NodeLocal", "r2"), ("HostPort", "r1")] {
-            let report = count_one(born(mode, recipe), false);
+            let report = count_one(created(mode, recipe), false);
             let counts = (report.counts.current, report.counts.stale);
             assert_eq!(counts, (0, 1), "{mode} {recipe}");
             let owner = WorkloadRef::of_shop("Deployment", "cart");
@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn an_uncovered_pod_counts_as_current_or_stale_too() {
-        let injected = labels(born("HostPort", "r2"));
+        let injected = labels(created("HostPort", "r2"));
         let set = controller("StatefulSet", "db");
         let pods = [Some("n1"), Some("n2"), None].map(|node| LivePod {
             node,
@@ -391,13 +391,19 @@ mod tests {
 
     #[test]
     fn stale_pods_of_the_serving_mode_are_outdated() {
-        assert_eq!(count_one(born("HostPort", "r1"), false).outdated.len(), 1);
-        assert_eq!(count_one(born("NodeLocal", "r1"), false).outdated.len(), 0);
+        assert_eq!(
+            count_one(created("HostPort", "r1"), false).outdated.len(),
+            1
+        );
+        assert_eq!(
+            count_one(created("NodeLocal", "r1"), false).outdated.len(),
+            0
+        );
     }
 
     #[test]
     fn a_terminating_pod_still_uses_its_route() {
-        let report = count_one(born("NodeLocal", "r1"), true);
+        let report = count_one(created("NodeLocal", "r1"), true);
         assert_eq!(report.users, BTreeMap::from([(Mode::NodeLocal, 1)]));
         assert_eq!(report.counts.injected, 0);
     }

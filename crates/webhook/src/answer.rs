@@ -1,6 +1,6 @@
 //! One request: bounded in size, time and number; a panic ends the request and not the process.
 //!
-//! Nothing of users' pods is logged. Must not know connections.
+//! Never logs the content of users' pods. Does not know connections.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -21,20 +21,20 @@ use crate::instruction_cache::InstructionCache;
 use crate::observer::Observer;
 use crate::review::{Review, failure};
 
-/// Longest body, in bytes: the API server's own limit of an object.
+/// Longest body, in bytes: the API server's own limit for an object.
 const MAX_BODY: usize = 3 << 20;
-/// Requests answered at a time; the rest is refused with status 503.
+/// Concurrent requests; further ones get status 503.
 const IN_FLIGHT: usize = 64;
-/// By when an answer is given: earlier than the API server stops waiting.
+/// Time limit of an answer, shorter than the API server's timeout.
 const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Why a body did not arrive.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// An answer on its way: the status, the body, and the word it is counted under.
+/// A response: the status, the body, and its label in metrics.
 type Reply = (StatusCode, Value, &'static str);
 
-/// What answers.
+/// Answers requests.
 pub(crate) struct Answers {
     cache: Arc<InstructionCache>,
     observer: Arc<dyn Observer>,
@@ -66,7 +66,7 @@ impl Answers {
         Ok(response)
     }
 
-    /// Bounds what an answer may take, and keeps a mistake of ours to one request.
+    /// Limits the time of an answer, and catches a panic so that it affects one request only.
     async fn bounded(&self, reply: impl Future<Output = Reply>) -> Reply {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             return refusal(StatusCode::SERVICE_UNAVAILABLE, "Busy");
@@ -116,7 +116,7 @@ impl Answers {
     }
 }
 
-/// An answer that is no review.
+/// A response without a review.
 fn refusal(status: StatusCode, reason: &'static str) -> Reply {
     let message = format!("otelagent webhook: {reason}");
     (status, failure(status.as_u16(), reason, &message), reason)
@@ -126,7 +126,7 @@ fn refusal(status: StatusCode, reason: &'static str) -> Reply {
 mod tests {
     use super::*;
 
-    /// Remembers what became of each review.
+    /// Records the outcome of each review.
     #[derive(Default)]
     struct Recorder(std::sync::Mutex<Vec<&'static str>>);
 

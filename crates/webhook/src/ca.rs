@@ -1,14 +1,14 @@
-//! Pure. The webhook's own CA over time: which certificates are trusted at a moment, which signs, and when
+//! The webhook's own CA over time: which certificates are trusted at a moment, which one signs, and when
 //! the next is due.
 //!
-//! Nothing but what was made when is remembered, so controller and replicas, which only share a Secret
-//! and a clock, come to the same answers by themselves, and need no other coordination:
+//! The Secret records only what was created when. Controller and replicas decide from the Secret and the
+//! clock alone, so they need no other coordination:
 //!
-//! - an issuer lives for a while; at two thirds of it the next one is made;
-//! - the new one is trusted at once, and signs after a lead, when every API server knows it;
-//! - the old one is trusted to its end, and no certificate it signed lives longer.
+//! - after two thirds of an issuer's life, the controller creates the next one;
+//! - the new one is trusted immediately, and signs only once every API server knows it;
+//! - the old one is trusted until it expires, and no certificate that it signed lives longer.
 //!
-//! Must not know how certificates are made or where they are kept.
+//! Does not know how certificates are created or stored.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,28 +16,28 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Of its life an issuer is trusted, but does not sign yet, one part in so many.
+/// For this fraction of its life, a new issuer is trusted but does not sign yet.
 const LEAD_PART: u32 = 24;
-/// Of its issuer's life a serving certificate lives one part in so many.
+/// A serving certificate lives for this fraction of its issuer's life.
 const SERVING_PART: u32 = 12;
 
-/// How long the CA certificates that a file held before it changed stay trusted.
+/// How long the previous CA certificates of a changed file stay trusted.
 const TRUSTED_ON: Duration = Duration::from_mins(1);
-/// How long a changed certificate of a file waits until it serves: the API server trusts its CA by then.
+/// How long the webhook waits before it serves a changed certificate: by then the API server trusts its CA.
 const SETTLE: Duration = Duration::from_secs(20);
 
-/// From when to when something holds.
+/// A period of validity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Life {
-    /// When it was made.
+    /// Its beginning.
     pub made: Timestamp,
-    /// When it ends.
+    /// Its end.
     pub ends: Timestamp,
 }
 
 impl Life {
-    /// Beginning now.
+    /// A period that begins now.
     pub fn of(now: Timestamp, length: Duration) -> Self {
         let ends = now.checked_add(length).unwrap_or(Timestamp::MAX);
         Self { made: now, ends }
@@ -51,7 +51,7 @@ impl Life {
         now >= self.ends
     }
 
-    /// Whether two thirds are over. A beginning that lies in the future is no reason: clocks differ.
+    /// Whether two thirds are over. A beginning in the future does not matter, because clocks differ.
     pub fn is_to_be_renewed(&self, now: Timestamp) -> bool {
         let age = Duration::try_from(now.duration_since(self.made)).unwrap_or_default();
         age >= self.length() * 2 / 3
@@ -64,8 +64,8 @@ impl Life {
     }
 }
 
-/// The CA certificates of a file that another program renews: those it holds and, for a while, those it held
-/// before, since it is not known when replicas read what changes beside it.
+/// The CA certificates of a file that another program renews: the current ones and, for a while, the
+/// previous ones, because replicas may read their changed certificates later.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedFile {
     holds: String,
@@ -73,7 +73,7 @@ pub struct TrustedFile {
 }
 
 impl TrustedFile {
-    /// Takes in what the file holds now, and says what is to be trusted, as PEM.
+    /// Takes the current content of the file, and returns all trusted certificates as PEM.
     pub fn read(&mut self, text: String, now: Timestamp) -> String {
         if text != self.holds {
             let before = std::mem::replace(&mut self.holds, text);
@@ -87,7 +87,7 @@ impl TrustedFile {
     }
 }
 
-/// Whether a certificate of a file that was first seen at a moment may serve in the place of another.
+/// Whether a certificate from a file, first seen at a moment, may replace another one now.
 pub fn may_serve(first_seen: Timestamp, now: Timestamp) -> bool {
     is_past(first_seen, SETTLE, now)
 }
@@ -104,7 +104,7 @@ pub struct Certified {
     pub certificate: String,
     /// The private key, as PEM.
     pub key: String,
-    /// From when to when it may sign, or serve.
+    /// When it may sign, or serve.
     #[serde(flatten)]
     pub life: Life,
 }
@@ -125,13 +125,13 @@ pub struct Ca {
 }
 
 impl Ca {
-    /// Reads what [`Self::to_text`] wrote; `None` where it is anything else, or holds nothing.
+    /// Reads the text of [`Self::to_text`]; `None` for anything else, and for a CA without issuers.
     pub fn parse(text: &str) -> Option<Self> {
         let read: Self = serde_json::from_str(text).ok()?;
         (!read.issuers.is_empty()).then_some(read)
     }
 
-    /// As text to be kept. Holds private keys.
+    /// The text to store, with private keys.
     pub fn to_text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
@@ -142,21 +142,21 @@ impl Ca {
             .filter(move |issuer| !issuer.life.has_ended(now))
     }
 
-    /// Whether another issuer must be made now.
+    /// Whether the next issuer is due.
     pub fn is_to_be_renewed(&self, now: Timestamp) -> bool {
         self.living(now)
             .next_back()
             .is_none_or(|newest| newest.life.is_to_be_renewed(now))
     }
 
-    /// With one more, and without those that have ended.
+    /// Adds an issuer and drops expired ones.
     pub fn with(&self, issuer: Certified, now: Timestamp) -> Self {
         let mut issuers: Vec<Certified> = self.living(now).cloned().collect();
         issuers.push(issuer);
         Self { issuers }
     }
 
-    /// The certificates to be trusted, as PEM; empty where there are none.
+    /// The trusted certificates, as PEM; empty if there are none.
     pub fn bundle(&self, now: Timestamp) -> String {
         let certificates = self.living(now).map(|issuer| issuer.certificate.trim_end());
         certificates
@@ -164,7 +164,7 @@ impl Ca {
             .collect()
     }
 
-    /// Who signs: the newest that has been trusted for long enough, or the oldest there is.
+    /// The issuer that signs: the newest that has been trusted for long enough, or else the oldest.
     pub fn signer(&self, now: Timestamp) -> Option<&Certified> {
         self.living(now)
             .rfind(|issuer| issuer.life.signs_from() <= now)
@@ -172,7 +172,7 @@ impl Ca {
     }
 }
 
-/// The life of a serving certificate signed now; no longer than its issuer's.
+/// The life of a serving certificate that is signed now; it ends no later than its issuer's.
 pub fn serving_life(issuer: &Certified, now: Timestamp) -> Life {
     let life = Life::of(now, issuer.life.length() / SERVING_PART);
     Life {
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(both.bundle(at(365)), "b\n");
     }
 
-    /// Day by day over years, with a replica that looks a week late: whatever serves is trusted.
+    /// Day by day over years, with a replica that reads a week late: every serving certificate is trusted.
     #[test]
     fn served_certificate_is_trusted_on_every_day() {
         let mut ca = Ca::default();

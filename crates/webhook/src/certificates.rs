@@ -1,6 +1,6 @@
 //! The webhook's serving certificate: in memory, renewed while the webhook runs.
 //!
-//! When the next one fails, the last good one goes on serving. [`crate::ca`] decides when one is due.
+//! If a renewal fails, the last valid certificate stays in use. [`crate::ca`] decides when one is due.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,26 +26,26 @@ use crate::issue;
 use otelagent_core::in_full;
 use otelagent_core::names;
 
-/// How often it is checked whether a certificate is due.
+/// How often the webhook checks whether a certificate is due.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// How often the Secret or the files are read, in checks.
+/// The number of checks between two reads of the Secret or the files.
 const READ_EVERY: u32 = 10;
 
 /// Where certificates come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Signed here, by the CA in a Secret that the controller keeps.
+    /// Signed here, by the CA in a Secret that the controller maintains.
     Ca {
         /// Namespace of the Secret.
         namespace: String,
-        /// DNS names and addresses by which the webhook is called.
+        /// DNS names and addresses at which the API server calls the webhook.
         names: Vec<String>,
     },
-    /// `tls.crt` and `tls.key` of a directory, which somebody else renews.
+    /// `tls.crt` and `tls.key` of a directory, which another program renews.
     Directory(PathBuf),
 }
 
-/// The certificate that is served.
+/// The serving certificate.
 #[derive(Debug)]
 pub(crate) struct Certificates(watch::Sender<Option<Arc<CertifiedKey>>>);
 
@@ -56,7 +56,7 @@ impl ResolvesServerCert for Certificates {
 }
 
 impl Certificates {
-    /// Starts to get and to renew them.
+    /// Starts to obtain and renew certificates.
     pub(crate) fn start(
         client: &Client,
         source: Source,
@@ -75,13 +75,13 @@ impl Certificates {
         certificates
     }
 
-    /// Returns once there is one.
+    /// Returns once there is a certificate.
     pub(crate) async fn until_held(&self) {
-        // The sender lives as long as this.
+        // The sender lives as long as `self`.
         let _ = self.0.subscribe().wait_for(Option::is_some).await;
     }
 
-    /// The server's end of TLS, by whatever certificate there is at the time of a handshake.
+    /// The TLS acceptor, which uses the certificate that is current at the handshake.
     pub(crate) fn acceptor(self: &Arc<Self>) -> Result<TlsAcceptor, WebhookError> {
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -93,7 +93,7 @@ impl Certificates {
     }
 }
 
-/// What was served last: who signed it, or the files it was made of, and its life where we gave it one.
+/// The certificate served last: its issuer or its files, and its life if this process signed it.
 struct Served {
     by: String,
     life: Option<Life>,
@@ -105,7 +105,7 @@ struct Upkeep {
     certificates: Arc<Certificates>,
     ca: Option<Ca>,
     served: Option<Served>,
-    /// Files that changed, and since when they are known.
+    /// Changed files, and when this process first saw them.
     next: Option<(String, Timestamp)>,
 }
 
@@ -137,7 +137,7 @@ impl Upkeep {
         }
     }
 
-    /// Whether every known CA certificate has ended.
+    /// Whether every known CA certificate has expired.
     fn has_no_signer(&self, now: Timestamp) -> bool {
         let known = self.ca.as_ref();
         known.is_some_and(|ca| ca.signer(now).is_none())
@@ -151,7 +151,7 @@ impl Upkeep {
                 } else {
                     Ok(())
                 };
-                // What was read before signs on, however the reading went.
+                // If the read failed, the CA that was read before continues to sign.
                 self.sign_if_due(&names, Timestamp::now())?;
                 outcome
             }
@@ -222,7 +222,7 @@ impl Upkeep {
     }
 }
 
-/// Reads the CA that the controller keeps in a Secret.
+/// Reads the CA from the controller's Secret.
 pub fn stored_ca(secret: &Secret) -> Option<Ca> {
     let bytes = secret.data.as_ref()?.get(names::CA_KEY)?;
     Ca::parse(std::str::from_utf8(&bytes.0).ok()?)

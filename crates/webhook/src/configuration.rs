@@ -3,7 +3,7 @@
 //! The API server calls the webhook for selected pods only: the configuration says what its selectors and
 //! match conditions can express, and carries what is injected as an [`Instruction`]. Like a policy, a
 //! configuration is named by its content and verified in the canary namespace before it reaches users'
-//! pods. Must not know when anything is applied or verified.
+//! pods.
 
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
@@ -19,33 +19,34 @@ use otelagent_core::names;
 use otelagent_core::reconcile::Render;
 use otelagent_core::reconcile::active::webhook_configuration;
 
-/// Bytes that the annotations of an object may have together (`ValidateAnnotationsSize` of apimachinery),
-/// less what is added when a configuration is written.
+/// Bytes that all annotations of an object may have (`ValidateAnnotationsSize` of apimachinery), less those
+/// that are added when a configuration is written.
 const MAX_ANNOTATIONS: usize = (256 << 10) - 4096;
-/// How long the API server waits for an answer, in seconds. A hung webhook delays each selected pod by it.
+/// How long the API server waits for an answer, in seconds. A hung webhook delays each selected pod by this
+/// time.
 pub const TIMEOUT_SECONDS: u8 = 3;
 
 /// Where the API server reaches the webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// By a Service.
+    /// At a Service.
     Service {
         /// Its namespace.
         namespace: String,
         /// Its name.
         name: String,
     },
-    /// By an address, such as `https://192.0.2.7:8443`, for webhooks outside of the cluster.
+    /// At an address, such as `https://192.0.2.7:8443`, for webhooks outside of the cluster.
     Url(String),
 }
 
-/// The webhook as an engine that can be used now.
+/// The webhook as an available engine.
 pub struct WebhookEngine {
     /// Where the API server reaches it.
     pub endpoint: Endpoint,
     /// The CA certificates, as PEM, that the API server trusts.
     pub ca_bundle: String,
-    /// The webhook's installation, with which its configurations go; the warnings go with the operator's.
+    /// The webhook's `ClusterRole`, which owns the configurations; the operator's owns the warnings.
     pub owner: Option<Value>,
 }
 
@@ -142,7 +143,7 @@ fn client_config(input: &PolicyInput, endpoint: &Endpoint, hash: &str, ca_bundle
     }
 }
 
-/// What all webhooks have in common: creation of pods, every default written down.
+/// What all webhooks share: they apply to the creation of pods. Sets every default explicitly.
 fn webhook(name: &str, client: &Value, fails: bool, fields: Value) -> Value {
     let mut webhook = json!({
         "name": format!("{name}.injection.otelagent.dev"),
@@ -168,8 +169,8 @@ fn webhook(name: &str, client: &Value, fails: bool, fields: Value) -> Value {
     webhook
 }
 
-/// The selected pods. Match conditions do not know the labels of namespaces: the webhook itself applies the
-/// exclusions by those.
+/// For the selected pods. Match conditions do not know the labels of namespaces, so the webhook itself
+/// applies exclusions by those labels.
 fn users_pods(input: &PolicyInput, client: &Value) -> Value {
     let [first, _] = selected(&input.selection, &input.exclusions);
     let fields = json!({
@@ -183,7 +184,8 @@ fn users_pods(input: &PolicyInput, client: &Value) -> Value {
     webhook("pods", client, input.on_failure == OnFailure::Fail, fields)
 }
 
-/// Dry-run pods that ask whether injection is active. Fails, so that the answer says why not.
+/// For dry-run pods that probe whether injection is active. Its failure policy is Fail, so that the answer
+/// has the error.
 fn canary_pods(input: &PolicyInput, client: &Value, hash: &str) -> Value {
     let label = |key: &str, value: &str| {
         let (key, value) = (quoted(key), quoted(value));
@@ -199,7 +201,7 @@ fn canary_pods(input: &PolicyInput, client: &Value, hash: &str) -> Value {
     webhook("canary", client, true, fields)
 }
 
-/// Dry-run pods that verify this very configuration.
+/// For dry-run pods that verify this configuration.
 fn verification_pods(input: &PolicyInput, client: &Value, hash: &str) -> Value {
     let fields = json!({
         "namespaceSelector": in_canary_namespace(input),
@@ -215,7 +217,7 @@ fn in_canary_namespace(input: &PolicyInput) -> Value {
     ]})
 }
 
-/// Every configuration names the namespaces that are never injected, whatever it selects.
+/// Every configuration excludes the namespaces that are never injected.
 fn namespace_selector(input: &PolicyInput) -> Value {
     let mut excluded: Vec<&String> = input.excluded_namespaces.iter().collect();
     if !excluded.contains(&&input.canary_namespace) {

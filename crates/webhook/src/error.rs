@@ -1,8 +1,8 @@
-//! What can go wrong in the webhook, each with a stable reason word.
+//! The webhook's errors, each with a stable reason.
 
 use std::path::PathBuf;
 
-/// An error of the webhook. What callers send is none: that is answered.
+/// An error of the webhook. A malformed request is not one: it gets an answer.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
     /// The Secret with the CA cannot be read.
@@ -23,19 +23,19 @@ pub enum WebhookError {
         #[source]
         source: std::io::Error,
     },
-    /// Certificate or key are not what they should be.
+    /// The certificate or its key is unusable.
     #[error("the certificate or its key is unusable: {0}")]
     Unusable(String),
-    /// The TLS library refuses its settings.
+    /// The TLS library refuses the settings.
     #[error("TLS cannot be set up")]
     Tls(#[source] tokio_rustls::rustls::Error),
-    /// A part that must go on ended.
+    /// A task that must not end has ended.
     #[error("the {0} ended")]
     Ended(&'static str),
 }
 
 impl WebhookError {
-    /// Stable word for logs and metrics.
+    /// A stable word for logs and metrics.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::CaUnreadable(_) => "AuthorityUnreadable",

@@ -1,28 +1,28 @@
-//! The controller's instruction to the webhook for one `OtelAgent`, and the path that names it.
+//! The controller's instruction to the webhook for one `OtelAgent`, and the URL path that names it.
 //!
-//! The controller alone decides what is active; the webhook applies it. So the recipe travels as data, in
-//! an annotation of the very object that makes the API server call, and the webhook never reads a spec.
-//! Replicas, and a controller of another version, cannot silently disagree: an instruction that does not
-//! read back to the same text is refused.
+//! Only the controller decides what is active; the webhook applies it. So the recipe is an annotation of
+//! the webhook configuration that makes the API server call, and the webhook never reads a spec. The
+//! webhook refuses an instruction that does not serialize to the same text again, so replicas and
+//! controllers of different versions cannot silently disagree.
 
 use serde::{Deserialize, Serialize};
 
 use otelagent_core::inject::cel::printable;
 use otelagent_core::inject::{Recipe, Selection};
 
-/// First part of the path that the API server calls.
+/// First part of the URL path.
 const INJECT: &str = "inject";
 
 /// What the webhook does for one `OtelAgent`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Instruction {
-    /// What is injected.
+    /// The recipe.
     pub recipe: Recipe,
-    /// Pods that belong to older `OtelAgent`s. The API server keeps most of them away; those known by the
-    /// labels of their namespace it cannot.
+    /// Pods that belong to older `OtelAgent`s. The API server already filters most of them, but not those
+    /// selected by labels of their namespace.
     pub exclusions: Vec<Selection>,
-    /// Where injection is verified; no exclusion holds there.
+    /// The canary namespace, in which no exclusion applies.
     pub canary_namespace: String,
 }
 
@@ -32,21 +32,21 @@ impl Instruction {
         printable(&serde_json::to_string(self).unwrap_or_default())
     }
 
-    /// Reads an instruction; `None` where this version does not understand all of it.
+    /// Reads an instruction; `None` if this version does not understand all of it.
     pub fn parse(text: &str) -> Option<Self> {
         let instruction: Self = serde_json::from_str(text).ok()?;
         (instruction.to_text() == text).then_some(instruction)
     }
 }
 
-/// Which instruction the API server asks for.
+/// The instruction that a call names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Namespace of the `OtelAgent`.
     pub namespace: String,
     /// Name of the `OtelAgent`.
     pub name: String,
-    /// Hash of the webhook configuration that made the API server call.
+    /// Hash of the webhook configuration behind the call.
     pub hash: String,
 }
 
@@ -56,7 +56,7 @@ impl Target {
         format!("/{INJECT}/{}/{}/{}", self.namespace, self.name, self.hash)
     }
 
-    /// Reads a path; `None` where it is not one of ours.
+    /// Reads a URL path; `None` if it has another form.
     pub fn parse(path: &str) -> Option<Self> {
         let parts: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
         match parts.as_slice() {

@@ -1,7 +1,7 @@
-//! The active instructions and the labels of namespaces, as the watches have seen them.
+//! A cache of the active instructions and the labels of namespaces, filled by watches.
 //!
-//! A call may come before the watch has seen the webhook configuration behind it: then it waits a
-//! moment. Must not know what instructions say.
+//! A call may arrive before the watch has seen the webhook configuration behind it; the lookup then waits a
+//! moment.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
@@ -21,26 +21,25 @@ use tokio::task::JoinSet;
 use crate::instruction::{Instruction, Target};
 use otelagent_core::names;
 
-/// How long a call may wait for a watch to catch up. Less than the caller waits for the answer.
+/// How long a call may wait for a watch; shorter than the API server's timeout.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 type Configuration = PartialObjectMeta<MutatingWebhookConfiguration>;
 
-/// What one watch has seen, by name; `None` until it has seen everything once.
+/// The cache of one watch, by name; `None` until the first list is complete.
 type Seen<V> = watch::Sender<Option<HashMap<String, V>>>;
 
-/// One webhook configuration: the hash of its content, and its instruction where this version
-/// understands it.
+/// One webhook configuration: the hash of its content, and its instruction if this version understands it.
 #[derive(Clone)]
 struct Listed {
     hash: String,
     instruction: Option<Arc<Instruction>>,
 }
 
-/// What the watches have seen.
+/// The caches of all watches.
 pub(crate) struct InstructionCache {
     configurations: Seen<Listed>,
-    /// The labels of each.
+    /// The labels by namespace.
     namespaces: Seen<BTreeMap<String, String>>,
 }
 
@@ -69,7 +68,7 @@ impl InstructionCache {
         Arc::new(cache)
     }
 
-    /// One that has seen everything, of which there is nothing.
+    /// A complete but empty cache.
     #[cfg(test)]
     pub(crate) fn empty() -> Arc<Self> {
         Arc::new(Self {
@@ -78,7 +77,7 @@ impl InstructionCache {
         })
     }
 
-    /// Returns once everything has been seen.
+    /// Returns once every list is complete.
     pub(crate) async fn until_synced(&self) {
         // The senders live as long as the cache.
         let _ = self
@@ -89,7 +88,8 @@ impl InstructionCache {
         let _ = self.namespaces.subscribe().wait_for(Option::is_some).await;
     }
 
-    /// The instruction a call is for; where its configuration is gone or not seen in time, the active one.
+    /// The instruction that a call names, or the active one if that configuration is gone or not seen in
+    /// time.
     pub(crate) async fn instruction(&self, target: &Target) -> Option<Arc<Instruction>> {
         let name = |part| names::cluster_object(&target.namespace, &target.name, part);
         let (active, canary) = (name(None), name(Some("canary")));
@@ -107,13 +107,13 @@ impl InstructionCache {
         found?.instruction
     }
 
-    /// Labels of a namespace, waited for if it is new.
+    /// Labels of a namespace; waits a moment for an unknown one.
     pub(crate) async fn namespace_labels(&self, name: &str) -> Option<BTreeMap<String, String>> {
         seen(&self.namespaces, |all| all.get(name).cloned()).await
     }
 }
 
-/// What `find` finds among what a watch has seen, or sees within a moment.
+/// What `find` finds in the cache of a watch, now or within a moment.
 async fn seen<V, T>(all: &Seen<V>, find: impl Fn(&HashMap<String, V>) -> Option<T>) -> Option<T> {
     let mut found = None;
     let mut all = all.subscribe();
@@ -126,7 +126,7 @@ async fn seen<V, T>(all: &Seen<V>, find: impl Fn(&HashMap<String, V>) -> Option<
     found
 }
 
-/// One watch with back-off, of whose objects is kept what `read` says. Ends only if the stream does.
+/// Runs one watch with back-off and caches what `read` returns for each object. Ends only with the stream.
 async fn follow<K, V>(
     what: &'static str,
     api: Api<K>,

@@ -1,7 +1,7 @@
-//! Making certificates: the CA's, and those it signs.
+//! Creates certificates: the CA's, and those that it signs.
 //!
-//! Keys are ECDSA over P-256, made here and never on disk. Must not know when anything is due, or where it
-//! is kept.
+//! Keys are ECDSA over P-256 and never written to disk. Does not know when certificates are due or where
+//! they are stored.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ pub use rcgen::Error as Failed;
 
 use crate::ca::{Certified, Life, serving_life};
 
-/// Certificates are valid from a while before they are made, since clocks differ.
+/// Certificates are valid from a while before their creation, because clocks differ.
 const BACKDATED: Duration = Duration::from_mins(5);
 
-/// Makes a CA certificate that lives from now on.
+/// Creates a CA certificate.
 ///
 /// # Errors
 /// If the crypto provider has no randomness.
@@ -33,10 +33,10 @@ pub fn issuer(now: Timestamp, length: Duration) -> Result<Certified, rcgen::Erro
     })
 }
 
-/// Makes a serving certificate for these DNS names and addresses.
+/// Creates a serving certificate for these DNS names and addresses.
 ///
 /// # Errors
-/// If a name is none, or the issuer's key cannot be read.
+/// If a name is invalid, or the issuer's key cannot be read.
 pub fn sign(
     issuer: &Certified,
     names: &[String],
@@ -61,7 +61,8 @@ pub fn sign(
     })
 }
 
-/// What a CA certificate says; always the same, since the certificates it signs name it.
+/// The parameters of a CA certificate. Its name depends only on its life, because the certificates that it
+/// signs repeat it.
 fn ca(life: Life) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));

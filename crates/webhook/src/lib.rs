@@ -1,17 +1,17 @@
-//! Shell. The webhook engine's process: answers the API server's reviews of pods.
+//! The webhook engine's process: answers the API server's reviews of pods.
 //!
-//! It applies the controller's instructions and decides nothing: instructions are annotations of the webhook
-//! configurations that make the API server call, and [`Review`](crate::review::Review) answers. No request
-//! makes it call the API: it watches configurations and namespaces. The controller renders configurations
-//! ([`configuration`]) and keeps the CA ([`ca`]).
+//! It applies the controller's instructions, which are annotations of the webhook configurations that make
+//! the API server call; [`Review`](crate::review::Review) answers. It watches configurations and namespaces,
+//! and makes no API call for a request. The controller renders the configurations ([`configuration`]) and
+//! maintains the CA ([`ca`]).
 //!
-//! - [`instruction_cache`]: the instructions, as the watch has seen them.
+//! - [`instruction_cache`]: the instructions and labels of namespaces, filled by watches.
 //! - [`answer`]: one request, bounded.
 //! - [`server`]: connections, bounded.
 //! - [`certificates`]: the serving certificate, renewed while it runs.
-//! - [`error`]: what can go wrong here.
+//! - [`error`]: the errors of this crate.
 //!
-//! This crate must not know OtelAgents, modes or how recipes are made.
+//! This crate does not know modes or how recipes are rendered.
 
 pub mod ca;
 pub mod configuration;
@@ -42,7 +42,7 @@ use self::answer::Answers;
 use self::certificates::Certificates;
 use self::instruction_cache::InstructionCache;
 
-/// How long calls still arrive after a shutdown is asked for: until no proxy sends any more.
+/// How long calls may still arrive after a shutdown begins, until no proxy sends any more.
 const LINGER: Duration = Duration::from_secs(8);
 
 /// The webhook, watching and answering.
@@ -55,7 +55,7 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Starts the watches and gets a certificate. Nothing is answered yet.
+    /// Starts the watches and obtains a certificate. Does not answer yet.
     pub fn start(client: &Client, source: Source, observer: Arc<dyn Observer>) -> Self {
         let mut tasks = JoinSet::new();
         let cache = InstructionCache::start(client, &mut tasks);
@@ -70,10 +70,10 @@ impl Webhook {
         }
     }
 
-    /// Answers until `shutdown`, then as long as calls may still be on their way.
+    /// Answers until `shutdown`, and then as long as calls may still arrive.
     ///
     /// # Errors
-    /// If a task that must go on ended.
+    /// If a task that must not end has ended.
     pub async fn run(
         mut self,
         listener: TcpListener,

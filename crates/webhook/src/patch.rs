@@ -1,14 +1,13 @@
-//! The JSON patch (RFC 6902) that makes one JSON value out of another which has things added.
+//! The JSON patch (RFC 6902) between a JSON value and the same value with additions.
 //!
-//! Webhooks answer with a patch, and a patch that says more than what was added would undo what other
-//! webhooks do meanwhile. So nothing is replaced that did not change, and lists grow by insertion. Knows
-//! nothing of pods.
+//! A patch that replaced more than necessary would undo changes of other webhooks. So it replaces nothing
+//! that did not change, and lists grow by insertion.
 
 use serde_json::{Value, json};
 
-/// The operations, in the order in which they are applied. Where `after` is `before` with fields and
-/// list items added, all of them add, but for texts that became longer, which are replaced one by one.
-/// Whatever else differs is replaced as a whole: the patch makes `after` in any case.
+/// The operations, in the order of their application. If `after` is `before` with added fields and list
+/// items, all operations add, except for strings that became longer, which are replaced one by one.
+/// Anything else that differs is replaced as a whole, so the patch always results in `after`.
 pub(super) fn between(before: &Value, after: &Value) -> Vec<Value> {
     let mut operations = Vec::new();
     compare(before, after, "", &mut operations);
@@ -27,7 +26,7 @@ fn compare(before: &Value, after: &Value, path: &str, operations: &mut Vec<Value
             }
         }
         (Value::Array(before), Value::Array(list)) => match alignment(before, list) {
-            // From left to right, so that every index is that of the list as it is by then.
+            // From left to right, so that every index refers to the list as patched so far.
             Some(partners) => {
                 for (index, (value, previous)) in list.iter().zip(partners).enumerate() {
                     compare_or_add(previous, value, &format!("{path}/{index}"), operations);
@@ -35,7 +34,7 @@ fn compare(before: &Value, after: &Value, path: &str, operations: &mut Vec<Value
             }
             None => operations.push(operation("replace", path, after)),
         },
-        // To add where null stands is to replace it (RFC 6902 §4.1).
+        // Adding at a null value replaces it (RFC 6902 §4.1).
         (Value::Null, _) if !path.is_empty() => operations.push(operation("add", path, after)),
         _ => operations.push(operation("replace", path, after)),
     }
@@ -53,8 +52,8 @@ fn compare_or_add(
     }
 }
 
-/// For each item of `after` the item of `before` it grew from; `None` unless all of `before` is there,
-/// in its order.
+/// For each item of `after`, the item of `before` from which it grew; `None` unless all of `before` is
+/// there, in order.
 fn alignment<'a>(before: &'a [Value], after: &[Value]) -> Option<Vec<Option<&'a Value>>> {
     let mut rest = before.iter().peekable();
     let partner = |value| rest.next_if(|previous| grew(previous, value));

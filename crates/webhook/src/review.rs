@@ -1,7 +1,7 @@
-//! Review in, response out: the webhook engine as a function.
+//! The webhook engine as a function from review to response.
 //!
-//! Anyone on the network may send anything here: what is no review is refused with the reason, what is no
-//! creation of a pod is admitted unchanged, and the answer holds nothing but what the instruction says. Must not know how requests arrive.
+//! Anyone on the network may send anything: a body that is not a review is refused with the reason, anything
+//! but the creation of a pod is admitted unchanged, and the answer contains only what the instruction says.
 
 use std::collections::BTreeMap;
 
@@ -17,28 +17,28 @@ use crate::patch;
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
 
-/// Why a request is no review that can be answered. Answered with HTTP status 400.
+/// Why a request is not a valid review; the answer has HTTP status 400.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadReview {
-    /// Not JSON at all.
-    #[error("the body is no JSON")]
+    /// Not JSON.
+    #[error("the body is not JSON")]
     NotJson,
     /// Another version of the API, or another kind.
-    #[error("this is no AdmissionReview of admission.k8s.io/v1")]
+    #[error("this is not an AdmissionReview of admission.k8s.io/v1")]
     NotAReview,
-    /// Nothing to answer to.
+    /// No request with a uid.
     #[error("the review has no request with a uid")]
     NoRequest,
 }
 
 impl BadReview {
-    /// The `meta/v1 Status` that says so.
+    /// The `meta/v1 Status` for the answer.
     pub fn status(&self) -> Value {
         failure(400, "BadRequest", &self.to_string())
     }
 }
 
-/// An answer that is no review, in the API server's own form (`meta/v1 Status`).
+/// An answer without a review, as a `meta/v1 Status`.
 pub(crate) fn failure(code: u16, reason: &str, message: &str) -> Value {
     json!({
         "apiVersion": "v1",
@@ -50,36 +50,36 @@ pub(crate) fn failure(code: u16, reason: &str, message: &str) -> Value {
     })
 }
 
-/// A question of the API server (`admission.k8s.io/v1 AdmissionReview`).
+/// A request of the API server (`admission.k8s.io/v1 AdmissionReview`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Review {
     uid: String,
     namespace: String,
-    /// The pod that is created; `None` where the question is about anything else.
+    /// The pod that is being created; `None` for any other request.
     pod: Option<Value>,
 }
 
-/// What became of a reviewed pod.
+/// The outcome of a review.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The answer carries a patch.
     Injected,
-    /// Everything is there already.
+    /// The pod has everything already.
     Unchanged,
-    /// The pod is admitted as it is.
+    /// The pod is admitted unchanged.
     Skipped(Reason),
     /// The pod belongs to an older `OtelAgent`.
     Excluded,
-    /// The labels of the pod's namespace are not known, and whose the pod is depends on them.
+    /// The labels of the pod's namespace are unknown, and precedence depends on them.
     UnknownNamespace,
     /// The review is not about the creation of a pod.
     NotAPodCreation,
-    /// No instruction for this `OtelAgent` is known, or none that this version understands.
+    /// There is no instruction for this `OtelAgent` that this version understands.
     NoInstruction,
 }
 
 impl Outcome {
-    /// Stable word for metrics.
+    /// A stable word for metrics.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Injected => "Injected",
@@ -93,12 +93,12 @@ impl Outcome {
     }
 }
 
-/// An answer: the `AdmissionReview` to send back, and what it means.
+/// The `AdmissionReview` to send back, and its outcome.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// The review with its response. Allows in every case: to deny is the warning policy's.
+    /// The review with its response. Always allows: only the warning policy denies.
     pub review: Value,
-    /// What it means.
+    /// Its outcome.
     pub outcome: Outcome,
 }
 
@@ -106,7 +106,7 @@ impl Review {
     /// Reads the body of a request.
     ///
     /// # Errors
-    /// Where it is no review of the one version that webhook configurations ask for.
+    /// If it is not a review of the version that webhook configurations request.
     pub fn parse(body: &[u8]) -> Result<Self, BadReview> {
         let mut review: Value = serde_json::from_slice(body).map_err(|_| BadReview::NotJson)?;
         if text(&review, "apiVersion") != API_VERSION || text(&review, "kind") != KIND {
@@ -127,7 +127,7 @@ impl Review {
         })
     }
 
-    /// The namespace the pod is created in.
+    /// The namespace of the pod.
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
@@ -142,7 +142,7 @@ impl Review {
                 .any(Selection::is_by_namespace_labels)
     }
 
-    /// The answer. `namespace_labels` are those of [`Self::namespace`], where they are known.
+    /// The answer. `namespace_labels` are those of [`Self::namespace`], if known.
     pub fn answer(
         &self,
         instruction: Option<&Instruction>,
@@ -201,7 +201,7 @@ impl Review {
     }
 }
 
-/// Whether a request is the creation of a pod itself, not of something below it.
+/// Whether a request is the creation of a pod itself, not of a subresource.
 fn creates_a_pod(request: &Value) -> bool {
     let resource = &request["resource"];
     text(request, "operation") == "CREATE"

@@ -1,8 +1,8 @@
 //! Connections: HTTP/1.1 over TLS, bounded in number and time, one request each.
 //!
-//! The API server speaks HTTP/1.1 to webhooks. Were connections kept, one that ends here just as a call
-//! is written there would lose that call, and a replica that went would be called until somebody
-//! noticed; a handshake costs less. Must not know what is answered.
+//! The API server speaks HTTP/1.1 to webhooks. A kept connection could close while the API server writes a
+//! call, which would lose the call, and calls could go to a replica that is gone. A handshake per call
+//! costs less.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +19,11 @@ use crate::answer::Answers;
 
 /// Connections at a time; further ones wait.
 const CONNECTIONS: u32 = 256;
-/// How long a handshake may take, and a request's header to arrive.
+/// How long a handshake, and the arrival of a request's headers, may take.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may live.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause after a failed accept: out of file descriptors, trying again at once only burns the processor.
+/// Pause after a failed accept: without file descriptors, an immediate retry would only use CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Answers until `stop`, and then until every connection has ended.

@@ -43,8 +43,8 @@ async fn change_of_engine_or_ca_loses_no_pod() {
     let choosing = |engine| InjectionSettings {
         engine,
         webhook_url: Some(callee.url().to_owned()),
-        authority_file: None,
-        authority_life: LIFE,
+        ca_file: None,
+        ca_lifetime: LIFE,
     };
 
     let operator = Operator::start(&bed, choosing(Choice::Policy)).await;

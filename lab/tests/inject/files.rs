@@ -37,7 +37,7 @@ async fn renewal_from_files_with_another_ca_loses_no_pod() {
     let settings = InjectionSettings {
         engine: Choice::Webhook,
         webhook_url: Some(callee.url().to_owned()),
-        authority_file: Some(directory.join("ca.crt")),
+        ca_file: Some(directory.join("ca.crt")),
         ..InjectionSettings::default()
     };
     let operator = Operator::start(&bed, settings).await;

@@ -42,7 +42,7 @@ async fn operator_creates_pods_only_by_dry_run_in_the_canary_namespace() {
         .await
         .unwrap();
     let operator = Server::start_as(Some(OPERATOR)).await;
-    let pod = canary::in_force_pod("otelagent-system.nobody");
+    let pod = canary::active_probe("otelagent-system.nobody");
     admin
         .until("the guard", async || {
             let answer = operator.dry_run("guarded", &pod).await;

@@ -214,7 +214,7 @@ impl Server {
             let answer = self.apply(object).await;
             assert!(answer.is_ok(), "{}", answer.body["message"]);
         }
-        let asking = canary::in_force_pod(&input.recipe.agent);
+        let asking = canary::active_probe(&input.recipe.agent);
         self.until_injected("the entry", &asking, &input.recipe)
             .await;
         tokio::time::sleep(UNTIL_WARNED).await;
@@ -248,7 +248,7 @@ impl Server {
             let answer = self.apply(object).await;
             assert!(answer.is_ok(), "{}", answer.body["message"]);
         }
-        let asking = canary::in_force_pod(&input.recipe.agent);
+        let asking = canary::active_probe(&input.recipe.agent);
         self.until_injected("the binding", &asking, &input.recipe)
             .await;
         tokio::time::sleep(UNTIL_WARNED).await;

@@ -104,7 +104,7 @@ async fn broken_policy_fails_verification_and_harms_no_pod() {
         "{answer:?}"
     );
     let asking = server
-        .dry_run(CANARY, &canary::in_force_pod(&input.recipe.agent))
+        .dry_run(CANARY, &canary::active_probe(&input.recipe.agent))
         .await;
     assert!(
         asking.is_ok() && asking.label(names::LABEL_AGENT).is_none(),

@@ -35,8 +35,8 @@ async fn the_webhook_and_what_the_operator_is_granted_for_it_use_every_right_and
     let injection = InjectionSettings {
         engine: Choice::Webhook,
         webhook_url: Some(webhook.url().to_owned()),
-        authority_file: None,
-        authority_life: Duration::from_hours(24),
+        ca_file: None,
+        ca_lifetime: Duration::from_hours(24),
     };
     world.run_operator(settings(injection));
     let tenant = world.tenant("t-rights").await;

@@ -1,6 +1,6 @@
-//! The schema: every setting of the configuration file, with its type, bounds, default and meaning, and those of the
-//! collector's that are ignored or refused, with the reason. The reader checks documents against it, and the
-//! reference in `docs/agent.md` is printed from it.
+//! The schema: every setting of the configuration file, with its type, bounds, default and meaning, and the
+//! collector's settings that the agent ignores or refuses, with the reason. The reader checks documents against
+//! it, and the reference in `docs/agent.md` is generated from it.
 
 mod reference;
 mod setting;

@@ -14,7 +14,7 @@ pub struct Row {
     pub setting: &'static Setting,
 }
 
-/// Every row that is no section, in the order of a configuration file.
+/// Every row except sections, in the order of a configuration file.
 pub fn rows() -> Vec<Row> {
     let mut found = Vec::new();
     collect("", ROOT, &mut found);
@@ -84,7 +84,7 @@ fn describe(kind: ValueKind) -> String {
     match kind {
         ValueKind::Flag => "`true` or `false`".to_owned(),
         ValueKind::Duration => "duration".to_owned(),
-        // A bound that no document reaches says nothing.
+        // Omits a bound that no document can reach.
         ValueKind::Whole(_, high, unit) if high >= 1 << 60 => unit.to_owned(),
         ValueKind::Whole(low, high, unit) => format!("{unit}, {low} to {high}"),
         ValueKind::Number(low, high) => format!("{low} to {high}"),

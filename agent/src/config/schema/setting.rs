@@ -1,4 +1,4 @@
-//! What one row of the schema can say. Must not know any particular setting.
+//! The form of one row of the schema.
 
 /// The settings of one section.
 pub type Settings = &'static [Setting];
@@ -12,13 +12,13 @@ pub struct Setting {
     pub rule: Rule,
     /// What it means; for a setting that is ignored or refused, the reason.
     pub meaning: &'static str,
-    /// The value that applies where a document leaves it out; empty if there is none.
+    /// The value that applies if a document omits the setting; empty if there is none.
     pub default: &'static str,
-    /// The default in words, where the value alone would not say it.
+    /// The default in words, if the value alone does not say it.
     pub default_in_words: &'static str,
     /// Zero means the default.
     pub zero_is_default: bool,
-    /// What to write, where a document must not leave it out; otherwise empty.
+    /// What to write, if a document must not omit the setting; otherwise empty.
     pub required: &'static str,
 }
 
@@ -33,11 +33,11 @@ pub enum Rule {
     Components(Settings),
     /// An older name of a component type.
     Alias(&'static str),
-    /// A value, which means what it means in the collector.
+    /// A value with the same meaning as in the collector.
     Value(ValueKind),
-    /// Only this value is accepted: it is what the agent does anyway.
+    /// Only this value is accepted; it describes what the agent does.
     Only(&'static str),
-    /// Anything is accepted, and nothing depends on it.
+    /// Any value is accepted and ignored.
     Ignored,
     /// An error.
     Refused,
@@ -56,13 +56,13 @@ pub enum ValueKind {
     Number(f64, f64),
     /// One of these words.
     Word(&'static [&'static str]),
-    /// A text, described.
+    /// A string, with a description.
     Text(&'static str),
-    /// A text that is not empty, described.
+    /// A string that is not empty, with a description.
     NonEmpty(&'static str),
     /// A string, number or boolean.
     Scalar,
-    /// A list of component ids, described.
+    /// A list of component ids, with a description.
     Ids(&'static str),
     /// A mapping from names to strings.
     Strings,

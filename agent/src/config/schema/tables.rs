@@ -1,4 +1,4 @@
-//! Every setting of a document, one row a line.
+//! Every setting of a document, one row per line.
 
 use super::setting::Rule::{Alias, Components, Ignored, List, Only, Refused};
 use super::setting::ValueKind::{

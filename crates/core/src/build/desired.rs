@@ -15,25 +15,25 @@ use otelagent_api::Mode;
 /// What an `OtelAgent` needs, by mode.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
-    /// The modes that were asked for.
+    /// The requested modes.
     pub modes: BTreeMap<Mode, DesiredMode>,
 }
 
-/// What one mode needs, and what it gives to applications.
+/// The objects of one mode, and what applications get.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DesiredMode {
     /// Its objects, the agent workload first; none where the agent runs in the application's pod.
     pub objects: Vec<Object>,
     /// Hash of the agent workload's pod template, as its label says; empty without one.
     pub template: String,
-    /// What is injected into pods.
+    /// The recipe for pods.
     pub recipe: Recipe,
-    /// The endpoint as applications are given it; may refer to the recipe's first variables.
+    /// The endpoint as applications get it; may refer to the recipe's first variables.
     pub endpoint: String,
 }
 
 impl Desired {
-    /// The objects of a mode; none of one that was not asked for.
+    /// The objects of a mode; none if it was not requested.
     pub fn objects(&self, mode: Mode) -> &[Object] {
         self.modes.get(&mode).map_or(&[], |mode| &mode.objects)
     }
@@ -58,8 +58,7 @@ impl Desired {
     }
 }
 
-/// Renders what each of these modes needs. Nothing else renders an object: a call for a mode renders that
-/// mode's objects once.
+/// Renders what each of these modes needs, once per mode. No other function renders objects.
 pub fn build(
     agent: &ValidAgent,
     environment: &Environment,

@@ -13,7 +13,7 @@ pub struct Environment {
     pub agent_image: String,
     /// Version of the API server.
     pub server: ServerVersion,
-    /// Family of the nodes' first addresses, which pods are given as `status.hostIP`.
+    /// Family of the nodes' first addresses, which pods get as `status.hostIP`.
     pub nodes: IpFamily,
     /// Version of this operator, such as `0.1.0`.
     pub operator_version: String,

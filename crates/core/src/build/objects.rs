@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::names;
 
-/// One object an `OtelAgent` needs, in its own namespace.
+/// One object that an `OtelAgent` needs, in its own namespace.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
     /// An agent workload.

@@ -107,8 +107,8 @@ impl ValidAgent {
         names::agent_label(&self.namespace, &self.name)
     }
 
-    /// What the policies are made from that inject a recipe into pods of `selection`, as if this were the only
-    /// `OtelAgent`; where they are verified and who owns them is still to be said.
+    /// The input for policies that inject a recipe into pods of `selection`, as if this were the only
+    /// `OtelAgent`. The caller sets the canary namespace and the owner.
     pub(crate) fn policy_input(
         &self,
         environment: &Environment,
@@ -145,7 +145,7 @@ impl ValidAgent {
         }
     }
 
-    /// The same agent at ports that are 10000 to 50000 higher; `None` if none are free above the present ones.
+    /// The same agent at ports that are 10000 to 50000 higher; `None` if none are free above the current ones.
     pub fn moved(&self) -> Option<Self> {
         let ports = &self.spec.ports;
         let room = u16::MAX - ports.grpc.max(ports.http);

@@ -1,9 +1,9 @@
-//! What an application's telemetry says about where it comes from: `OTEL_SERVICE_NAME` and
-//! `OTEL_RESOURCE_ATTRIBUTES`, by OpenTelemetry's "Populating resource attributes in Kubernetes".
+//! `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` of a pod's containers, by OpenTelemetry's "Populating
+//! resource attributes in Kubernetes".
 //!
-//! The well-known labels `app.kubernetes.io/*` are not consulted: the conventions want an opt-in for
-//! them, since their authors may not have meant them for telemetry; annotations are meant for it.
-//! Everything here is also written in CEL in [`super::program`]; the two change together.
+//! The labels `app.kubernetes.io/*` are not used: the conventions require an opt-in for them, because their
+//! authors may not have meant them for telemetry. [`super::program`] has the same rules in CEL; change both
+//! together.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,11 +13,11 @@ use serde_json::Value;
 use super::environment::{NODE_NAME, POD_NAME, POD_UID};
 use super::json::{list, text};
 
-/// Annotations of a pod that become resource attributes.
+/// The prefix of annotations that become resource attributes.
 pub(super) const ANNOTATION_PREFIX: &str = "resource.opentelemetry.io/";
-/// Longer annotations are left out, which bounds what a policy may cost.
+/// Longer annotations are skipped, which bounds the cost of a policy.
 pub(super) const MAX_VALUE: usize = 1024;
-/// Controllers whose kind has an attribute of its own in the conventions.
+/// Controllers whose kind has an attribute in the conventions.
 pub(super) const KINDS: [&str; 5] = [
     "ReplicaSet",
     "StatefulSet",
@@ -25,17 +25,17 @@ pub(super) const KINDS: [&str; 5] = [
     "Job",
     "ReplicationController",
 ];
-/// Characters that need no encoding, as the inside of a character class of RE2. W3C Baggage's octets
-/// without `%`, which starts an encoded one, without `=`, on which some SDKs split, and without `$`,
-/// on which the kubelet expands.
+/// Characters that need no encoding, as the inside of an RE2 character class: W3C Baggage's octets without
+/// `%`, which starts an encoded one, without `=`, at which some SDKs split, and without `$`, which the
+/// kubelet expands.
 pub(super) const SAFE: &str = r"!#&-+\--:<>-\[\]-~";
-/// The end of the name of a `CronJob`'s Job: the scheduled time in minutes, here from 2019 to 2049. Not
-/// simply eight digits, which a date such as 20261122 has as well.
+/// The end of the name of a `CronJob`'s Job: the scheduled time in minutes, here from 2019 to 2049. Any
+/// eight digits would also match a date such as 20261122.
 pub(super) const CRON_SUFFIX: &str = "-(2[6-9]|3[0-9]|4[01])[0-9]{6}$";
-/// Length of that.
+/// The length of that suffix.
 pub(super) const CRON_SUFFIX_CHARS: usize = 9;
 
-/// What all containers of a pod share.
+/// The attributes that all containers of a pod share.
 pub(super) struct PodAttributes<'a> {
     /// Value of `OTEL_SERVICE_NAME`.
     pub(super) service_name: String,
@@ -46,7 +46,7 @@ pub(super) struct PodAttributes<'a> {
 }
 
 impl<'a> PodAttributes<'a> {
-    /// Of a pod as its creator sent it: it may have no name and no uid yet.
+    /// Reads a pod as its creator sent it; it may not have a name or a uid yet.
     pub(super) fn of(pod: &'a Value, namespace: &'a str) -> Self {
         let (owners, annotations) = (owners(pod), annotations(pod));
         let owner = owners.first().map(|(_, name)| *name);
@@ -94,7 +94,7 @@ impl<'a> PodAttributes<'a> {
     }
 }
 
-/// The key of a `key=value`.
+/// The key of a `key=value` pair.
 pub(super) fn key(attribute: &str) -> &str {
     attribute.split('=').next().unwrap_or_default()
 }
@@ -114,7 +114,7 @@ pub(super) fn percent_encode(text: &str) -> String {
     encoded
 }
 
-/// Annotations that become attributes, by key; the empty ones say nothing.
+/// Annotations that become attributes, by key; skips empty ones.
 fn annotations(pod: &Value) -> BTreeMap<&str, &str> {
     let all = pod["metadata"]["annotations"].as_object();
     all.into_iter()
@@ -124,9 +124,9 @@ fn annotations(pod: &Value) -> BTreeMap<&str, &str> {
         .collect()
 }
 
-/// Kind (as in `k8s.<kind>.name`, empty where the conventions have none) and name of what the pod
-/// belongs to, from the outermost inwards. Only the direct owner is known; the Deployment behind a
-/// `ReplicaSet` and the `CronJob` behind a Job are read from how their controllers make names.
+/// Kind (as in `k8s.<kind>.name`, empty if the conventions have none) and name of the pod's owners,
+/// outermost first. A pod names only its direct owner; the Deployment of a `ReplicaSet` and the `CronJob`
+/// of a Job follow from the names that their controllers give.
 fn owners(pod: &Value) -> Vec<(String, &str)> {
     let metadata = &pod["metadata"];
     let owners = list(metadata, "ownerReferences").iter();
@@ -151,7 +151,7 @@ fn owners(pod: &Value) -> Vec<(String, &str)> {
     found
 }
 
-/// [`CRON_SUFFIX`] taken off, if it is there.
+/// The name without [`CRON_SUFFIX`], if it ends in one.
 fn without_cron_suffix(name: &str) -> Option<&str> {
     let (outer, suffix) = name.split_at_checked(name.len().checked_sub(CRON_SUFFIX_CHARS)?)?;
     let digits = suffix.strip_prefix('-')?;
@@ -160,7 +160,7 @@ fn without_cron_suffix(name: &str) -> Option<&str> {
     (26_000_000..42_000_000).contains(&minutes).then_some(outer)
 }
 
-/// Tag and digest of an image, as the conventions derive `service.version` from them.
+/// Tag and digest of an image, from which the conventions derive `service.version`.
 fn version(image: &str) -> String {
     let reference = image.split('@').next().unwrap_or_default();
     let tag = reference.rsplit_once(':').map(|(_, tag)| tag);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cron_job_is_told_from_a_job_that_ends_in_a_date() {
+    fn cron_job_is_distinguished_from_a_job_that_ends_in_a_date() {
         assert_eq!(without_cron_suffix("backup-29834567"), Some("backup"));
         assert_eq!(without_cron_suffix("import-20261122"), None);
         assert_eq!(without_cron_suffix("éééé"), None);

@@ -1,9 +1,8 @@
-//! Pods that verify a policy, and the comparison of what the API server made of them with what
-//! [`super::pod::inject`] makes of them.
+//! Pods that verify a policy, and the comparison of the API server's result with that of
+//! [`super::pod::inject`].
 //!
-//! They are created as dry run in the canary namespace. They are valid under Pod Security
-//! `restricted`, since the injected container must be valid under it as well. Must not know
-//! how requests are made.
+//! The operator creates them by dry run in the canary namespace. They are valid under Pod Security
+//! `restricted`, because the injected container must be, too.
 
 use serde_json::{Value, json};
 
@@ -13,26 +12,26 @@ use super::recipe::Recipe;
 use crate::names;
 use crate::quantity;
 
-/// Lists whose items are known by name and may be joined by other admission plugins' items; order
-/// counts. All other lists must be equal item by item.
+/// Lists whose items have names, and to which other admission plugins may add items; their order matters.
+/// All other lists must be equal item by item.
 const NAMED_LISTS: [&str; 4] = ["containers", "initContainers", "env", "volumes"];
 
-/// Dry-run pods never start, so nothing ever looks for this.
+/// Dry-run pods never start, so no node pulls this image.
 const NO_IMAGE: &str = "otelagent.dev/none:1";
 
-/// A pod in which server and function differ.
+/// A difference between the server's pod and the function's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("at {path} the policy made {found} where {expected} was expected")]
 pub struct Mismatch {
-    /// Where, such as `spec.containers[app].env[OTEL_SERVICE_NAME].value`.
+    /// The field, such as `spec.containers[app].env[OTEL_SERVICE_NAME].value`.
     pub path: String,
-    /// What the function makes there.
+    /// The function's value.
     pub expected: String,
-    /// What the server made there.
+    /// The server's value.
     pub found: String,
 }
 
-/// Pods that together take every branch of the program. `hash` is the policy's.
+/// Pods that together take every branch of the program. `hash` is that of the policy.
 pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
     let pod = |name: &str, spec| pod(&format!("otelagent-verification-{name}"), hash, spec);
     let image = recipe
@@ -48,11 +47,11 @@ pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
         "resource.opentelemetry.io/service.version": "1 é,=",
         "resource.opentelemetry.io/team": "$(b)",
     });
-    let controller = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "proof-abc", "uid": "none", "controller": true});
+    let controller = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "canary-abc", "uid": "none", "controller": true});
     metadata["ownerReferences"] = json!([controller]);
     metadata["labels"]["pod-template-hash"] = "abc".into();
     let mut pods = vec![pod("bare", bare), pod("full", full_spec(image)), owned];
-    // Where there are no other ports, such a pod is not injected.
+    // Without other ports, such a pod is not injected.
     if let (Some(sidecar), Some(_)) = (&recipe.sidecar, &recipe.moved) {
         let mut clashing = app;
         clashing["ports"] = list(sidecar, "ports").iter().take(1).cloned().collect();
@@ -61,7 +60,7 @@ pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
     pods
 }
 
-/// A spec with containers of every kind that the program tells apart.
+/// A spec with every kind of container that the program distinguishes.
 fn full_spec(image: &str) -> Value {
     json!({
         "initContainers": [
@@ -84,23 +83,23 @@ fn full_spec(image: &str) -> Value {
     })
 }
 
-/// A pod that is injected in the canary namespace if, and only if, the real binding of an agent (as
-/// made by [`names::agent_label`]) is active. Its label [`names::LABEL_CONFIG`] then tells with which
-/// recipe.
-pub fn in_force_pod(agent: &str) -> Value {
+/// A pod that is injected in the canary namespace if, and only if, the real binding of an `OtelAgent`
+/// (given as by [`names::agent_label`]) is active. Its label [`names::LABEL_CONFIG`] then names the recipe.
+pub fn active_probe(agent: &str) -> Value {
     let mut asking = engine_pod("");
     asking["metadata"]["labels"] = json!({names::LABEL_CANARY: agent});
     asking
 }
 
-/// As [`in_force_pod`], of one engine: injected if, and only if, what has this content is bound.
+/// The same for one engine: injected if, and only if, the policy or webhook configuration with this hash is
+/// bound.
 pub fn engine_pod(hash: &str) -> Value {
     let app = container("app", NO_IMAGE, &Value::Null);
-    pod("otelagent-in-force", hash, json!({"containers": [app]}))
+    pod("otelagent-active", hash, json!({"containers": [app]}))
 }
 
-/// Compares the API server's answer to the creation of a probe with the function's result. What the
-/// server fills in by itself, and what other admission plugins add, is left out of account.
+/// Compares the API server's answer to the creation of a probe with the function's result. Ignores defaults
+/// of the server and additions of other admission plugins.
 ///
 /// # Errors
 /// The first difference.
@@ -131,7 +130,7 @@ fn pod(name: &str, hash: &str, mut spec: Value) -> Value {
     })
 }
 
-/// One whose `envFrom` may carry what begins with a prefix.
+/// A container whose `envFrom` may set variables with a prefix.
 fn carrying(image: &str, prefix: &str) -> Value {
     let name = format!("carries-{}", prefix.to_ascii_lowercase().replace('_', ""));
     let mut container = container(&name, image, &Value::Null);
@@ -139,7 +138,7 @@ fn carrying(image: &str, prefix: &str) -> Value {
     container
 }
 
-/// Requests and limits, since a quota in the namespace may ask for them.
+/// Requests and limits, which a quota in the namespace may require.
 fn container(name: &str, image: &str, env: &Value) -> Value {
     let amounts = json!({"cpu": "1m", "memory": "1Mi"});
     let mut container = json!({
@@ -154,11 +153,11 @@ fn container(name: &str, image: &str, env: &Value) -> Value {
     container
 }
 
-/// Whether everything expected was found. `keys` are the last three under which both stand; items of lists
-/// have none.
+/// Checks that `found` has everything that is expected. `keys` are the last three keys of the path; items
+/// of lists have none.
 fn covers(expected: &Value, found: &Value, keys: [&str; 3]) -> Result<(), Mismatch> {
     let [above, parent, own] = keys;
-    // The server rewrites amounts.
+    // The server rewrites quantities.
     let holds_quantity = above == "resources" || parent == "emptyDir";
     match (expected, found) {
         (Value::Object(expected), Value::Object(_)) => {
@@ -182,7 +181,7 @@ fn covers(expected: &Value, found: &Value, keys: [&str; 3]) -> Result<(), Mismat
     }
 }
 
-/// Fields without content, which Go leaves out where they are no pointers.
+/// Empty fields, which Go omits unless they are pointers.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -192,7 +191,7 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Expected items in their order, others in between; none twice.
+/// The expected items in their order, possibly with others in between, and none twice.
 fn covers_named(expected: &[Value], found: &[Value]) -> Result<(), Mismatch> {
     let mut rest = found.iter();
     let names: Vec<&str> = found.iter().map(|other| text(other, "name")).collect();
@@ -220,7 +219,7 @@ fn mismatch(expected: &Value, found: &Value) -> Mismatch {
 }
 
 impl Mismatch {
-    /// The same, seen from one level above: by the key of an object, or by the item of a list in brackets.
+    /// The same with the key of the object around it, or the item of the list in brackets.
     fn under(mut self, step: &str) -> Self {
         let is_key = !self.path.is_empty() && !self.path.starts_with('[');
         let dot = if is_key { "." } else { "" };

@@ -1,6 +1,6 @@
 //! CEL text: literals and label selectors.
 //!
-//! Knows Kubernetes' CEL dialect (optionals), nothing of recipes.
+//! Knows Kubernetes' CEL dialect (optionals) but not recipes.
 
 use std::fmt::Write;
 
@@ -12,9 +12,8 @@ use otelagent_api::{Operator, Requirement, Selector};
 /// The pod's labels, an optional map.
 const LABELS: &str = "object.metadata.?labels";
 
-/// A JSON value as a CEL expression of type `dyn`-valued lists and maps. Elements are wrapped in
-/// `dyn()`, since CEL would refuse lists and maps of mixed types. Keys are sorted: equal values give
-/// equal text.
+/// A JSON value as a CEL expression. Elements are wrapped in `dyn()`, because CEL refuses lists and maps of
+/// mixed types. Keys are sorted, so equal values give equal text.
 pub fn literal(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),
@@ -36,14 +35,14 @@ pub fn literal(value: &Value) -> String {
     }
 }
 
-/// A CEL string. The escapes of JSON are all escapes of CEL as well (language definition, "String and
-/// bytes values").
+/// A CEL string. All escapes of JSON are also escapes of CEL (language definition, "String and bytes
+/// values").
 pub fn quoted(text: &str) -> String {
     printable(&Value::from(text).to_string())
 }
 
-/// JSON or CEL whose strings hold no character that YAML refuses raw (YAML 1.2 §5.1): the API server
-/// reads the body of a server-side apply as YAML, even where it is JSON.
+/// JSON or CEL whose strings contain no character that YAML forbids unescaped (YAML 1.2 §5.1): the API
+/// server reads the body of a server-side apply as YAML, even if it is JSON.
 pub fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for c in text.chars() {
@@ -69,9 +68,9 @@ pub(super) fn quoted_list<'a>(texts: impl IntoIterator<Item = &'a str>) -> Strin
     format!("[{}]", texts.join(", "))
 }
 
-/// [`Selection::matches`] without the opt-out, in two expressions that must both hold: match conditions
-/// are not given the namespace's labels (`namespaceObject` is empty in them, though it compiles), so
-/// what asks for those stands in the second, for where they are known.
+/// [`Selection::matches`] without the opt-out, as two expressions that must both hold. Match conditions do
+/// not get the namespace's labels (`namespaceObject` compiles in them but is empty), so the second
+/// expression has the terms that need those labels.
 pub fn selected(selection: &Selection, exclusions: &[Selection]) -> [String; 2] {
     let (late, early): (Vec<&Selection>, Vec<&Selection>) = exclusions
         .iter()
@@ -82,8 +81,8 @@ pub fn selected(selection: &Selection, exclusions: &[Selection]) -> [String; 2] 
     [all(&first), all(&second)]
 }
 
-/// That no selection matches. Whole namespaces, the usual case where many teams have an `OtelAgent` of
-/// their own, share one term.
+/// The expression that no selection matches. Selections of whole namespaces, usual when many teams have
+/// their own `OtelAgent`, share one term.
 fn none_of(selections: &[&Selection]) -> Vec<String> {
     let (mut whole, mut excluded) = (Vec::new(), Vec::new());
     for selection in selections {
@@ -107,7 +106,7 @@ fn all(terms: &[String]) -> String {
     }
 }
 
-/// What is asked of the request and the pod, and what is asked of the namespace's labels.
+/// The terms about the request and the pod, and those about the namespace's labels.
 fn terms(selection: &Selection) -> [Vec<String>; 2] {
     let mut pods = selector(LABELS, &selection.pods);
     match &selection.namespaces {
@@ -121,7 +120,7 @@ fn terms(selection: &Selection) -> [Vec<String>; 2] {
     }
 }
 
-/// That a label of the pod has this value.
+/// The expression that a label of the pod has this value.
 pub(super) fn labelled(key: &str, value: &str) -> String {
     equals(LABELS, key, value)
 }
@@ -131,7 +130,7 @@ fn equals(labels: &str, key: &str, value: &str) -> String {
     format!("{labels}[?{key}].optMap(v, v == {value}).orValue(false)")
 }
 
-/// One term per label asked for; `labels` is an optional map.
+/// One term per required label; `labels` is an optional map.
 fn selector(labels: &str, selector: &Selector) -> Vec<String> {
     let requirement = |requirement: &Requirement| {
         let label = format!("{labels}[?{}]", quoted(&requirement.key));

@@ -1,10 +1,10 @@
-//! The containers of a pod, of both kinds, for the function and in CEL.
+//! The containers and init containers of a pod, for the function and in CEL.
 
 use serde_json::Value;
 
 use super::json::list;
 
-/// The lists of containers that are given variables.
+/// The lists of containers that get variables.
 pub(super) const CONTAINER_LISTS: [&str; 2] = ["containers", "initContainers"];
 
 /// Every container of a pod, in CEL.

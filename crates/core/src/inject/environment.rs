@@ -1,6 +1,5 @@
-//! The variables every mode gives to applications; a mode supplies only its endpoint.
-//!
-//! Must not know the modes.
+//! The variables that every mode gives to applications; a mode supplies only its endpoint. Does not know
+//! the modes.
 
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ pub struct EnvRule {
     pub name: String,
     /// Its value; may refer to the recipe's first variables as `$(NAME)`.
     pub value: String,
-    /// Names that block it where a container sets any of them. Holds at least `name`.
+    /// Names that block it if a container sets any of them. Contains at least `name`.
     pub unless: Vec<String>,
 }
 
@@ -31,8 +30,8 @@ pub const POD_UID: &str = "OTELAGENT_POD_UID";
 pub(super) const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 pub(super) const RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
 
-/// Where SDKs send a signal. One of the last three set by the user counts as an endpoint set: to add
-/// the general one would send only the other signals elsewhere.
+/// Endpoints of SDKs. If the user has set one of the last three, injection adds no general endpoint, which
+/// would redirect only the other signals.
 const ENDPOINTS: [&str; 4] = [
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
@@ -43,7 +42,7 @@ const ENDPOINTS: [&str; 4] = [
 /// How long SDKs hold spans and log records, in milliseconds (OpenTelemetry's SDK environment variables).
 const DELAYS: [&str; 2] = ["OTEL_BSP_SCHEDULE_DELAY", "OTEL_BLRP_SCHEDULE_DELAY"];
 
-/// The variables that others refer to as `$(NAME)`. Only what was defined before can be referred to
+/// The variables to which others refer as `$(NAME)`. A reference works only to an earlier variable
 /// (`core/v1 EnvVar`), so they come first in every container.
 pub fn first_variables(with_host_ip: bool) -> Vec<Value> {
     let host = with_host_ip.then(|| field(HOST_IP, "status.hostIP"));
@@ -59,8 +58,8 @@ pub fn first_variables(with_host_ip: bool) -> Vec<Value> {
 
 /// The variables that tell an SDK where to send and how long to wait.
 ///
-/// The protocol is left to the SDK: both ports take both, and an SDK that speaks HTTP appends the
-/// signal's path to the endpoint by itself.
+/// The SDK chooses the protocol: both ports accept both, and an SDK that speaks HTTP appends the signal's
+/// path to the endpoint.
 pub fn rules(endpoint: &str, flush: Duration) -> Vec<EnvRule> {
     let endpoint = EnvRule {
         name: ENDPOINTS[0].into(),
@@ -75,8 +74,8 @@ pub fn rules(endpoint: &str, flush: Duration) -> Vec<EnvRule> {
     std::iter::once(endpoint).chain(delays).collect()
 }
 
-/// A variable with the value of a field of the pod. The API version is what the server would fill in, so that both
-/// engines' results read the same.
+/// A variable with the value of a field of the pod. It has the API version that the server would fill in, so
+/// that both engines' results are equal.
 pub(crate) fn field(name: &str, path: &str) -> EnvVar {
     EnvVar {
         name: name.into(),

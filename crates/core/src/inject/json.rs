@@ -1,10 +1,10 @@
-//! Reading and extending JSON objects whose fields may be absent or null.
+//! Reads and extends JSON objects whose fields may be absent or null.
 //!
-//! Knows nothing of pods. Nothing here fails: what has another type than asked for counts as absent.
+//! Nothing here fails: a value of an unexpected type counts as absent.
 
 use serde_json::{Map, Value};
 
-/// The list at a key; empty where there is none.
+/// The list at a key, or an empty one.
 pub(super) fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value
         .get(key)
@@ -12,7 +12,7 @@ pub(super) fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
         .map_or(&[], Vec::as_slice)
 }
 
-/// The string at a key; empty where there is none, as Go's `omitempty` makes no difference either.
+/// The string at a key, or an empty one; Go's `omitempty` does not distinguish them either.
 pub fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value.get(key).and_then(Value::as_str).unwrap_or_default()
 }
@@ -22,12 +22,12 @@ pub fn entry<'a>(value: &'a Value, path: [&str; 2], key: &str) -> Option<&'a str
     value.get(path[0])?.get(path[1])?.get(key)?.as_str()
 }
 
-/// Whether something other than null stands at a key.
+/// Whether a key has a value other than null.
 pub(super) fn has(value: &Value, key: &str) -> bool {
     value.get(key).is_some_and(|value| !value.is_null())
 }
 
-/// The list at a key, made if there is none. `None` where something else stands there.
+/// The list at a key, created if absent. `None` if the value is not a list.
 pub(super) fn list_mut<'a>(
     object: &'a mut Map<String, Value>,
     key: &str,
@@ -35,7 +35,7 @@ pub(super) fn list_mut<'a>(
     child(object, key, Value::Array(Vec::new())).as_array_mut()
 }
 
-/// The object at a key, made if there is none. `None` where something else stands there.
+/// The object at a key, created if absent. `None` if the value is not an object.
 pub(super) fn object_mut<'a>(
     object: &'a mut Map<String, Value>,
     key: &str,

@@ -1,14 +1,14 @@
 //! The cluster-scoped kinds that inject.
 
-/// What injects inside of the API server.
+/// The policy by which the API server injects.
 pub const POLICY: &str = "MutatingAdmissionPolicy";
-/// What lets a [`POLICY`] act.
+/// The binding that makes a [`POLICY`] act.
 pub const BINDING: &str = "MutatingAdmissionPolicyBinding";
-/// What warns that a pod was not injected.
+/// The policy that warns that a pod was not injected.
 pub const WARNING: &str = "ValidatingAdmissionPolicy";
-/// What lets a [`WARNING`] act.
+/// The binding that makes a [`WARNING`] act.
 pub const WARNING_BINDING: &str = "ValidatingAdmissionPolicyBinding";
-/// What makes the API server call the webhook.
+/// The configuration that makes the API server call the webhook.
 pub const WEBHOOK_CONFIGURATION: &str = "MutatingWebhookConfiguration";
 
 /// All of them in the order of removal: bindings before policies, so that no binding points to nothing.

@@ -1,8 +1,8 @@
-//! Pure. Pod × recipe → pod, and the same as admission policies.
+//! Applies a recipe to a pod, as a function and as admission policies.
 //!
-//! What is injected is data, the [`Recipe`]; two engines apply it and must agree: the function
-//! [`pod::inject`], with which the webhook answers, and the policy rendered by
-//! [`policy::render`]. This module must not know modes' objects, the client or the cluster.
+//! The [`Recipe`] says as data what is injected. Two engines apply it and must agree: the function
+//! [`pod::inject`], which the webhook uses, and the policy that [`policy::render`] renders. This module
+//! does not know the modes' objects.
 
 pub mod canary;
 pub mod cel;

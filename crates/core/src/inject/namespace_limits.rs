@@ -1,10 +1,9 @@
-//! What `LimitRange`s and `ResourceQuota`s of a namespace mean for the injected sidecar.
+//! Finds `LimitRange`s and `ResourceQuota`s that the injected sidecar would break.
 //!
-//! The API server refuses every new pod whose sidecar a `LimitRange` or quota forbids, in mode Sidecar
-//! all pods of the namespace. So the status names such a namespace before the mode is rolled out, when
-//! no pod has been lost yet, instead of leaving it to events of `ReplicaSet`s afterwards. Only certain
-//! breaches are reported: what the other containers of a pod ask for is not known here. Defaults do not
-//! matter, since the sidecar sets requests and limits for every resource.
+//! In mode Sidecar the API server would refuse every new pod of such a namespace. So the status names the
+//! namespace before the API server refuses a pod. It reports only certain breaches, because the requests of
+//! a pod's other containers are not known here. Defaults do not matter, because the sidecar sets requests
+//! and limits for every resource.
 
 use std::collections::BTreeMap;
 
@@ -14,38 +13,38 @@ use serde_json::Value;
 
 use crate::quantity::billionths;
 
-/// Scopes that every pod is in which has a sidecar and no deadline.
+/// Quota scopes of every pod that has a sidecar and no deadline.
 const ORDINARY: [&str; 2] = ["NotBestEffort", "NotTerminating"];
 
-/// One thing that a namespace demands of the containers, or the pods, in it.
+/// One demand of a namespace on its containers or pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerLimit {
     resource: String,
     demand: Demand,
 }
 
-/// What is demanded, as quantities.
+/// The demanded quantities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Demand {
-    /// Each container asks for so much.
+    /// The minimum of each container.
     ContainerAtLeast(String),
-    /// Each container has no more.
+    /// The maximum of each container.
     ContainerAtMost(String),
-    /// The containers of a pod have no more together.
+    /// The maximum of all containers of a pod together.
     PodAtMost(String),
-    /// All pods have no more together, and have so much.
+    /// The quota of all pods together, and what they use.
     Together { hard: String, used: String },
 }
 
-/// What an injected container asks for, by resource: requests and limits at once, which are equal.
+/// The resources of an injected container. Its requests equal its limits.
 pub type Amounts = BTreeMap<String, String>;
 
-/// What an injected container asks for, as its recipe says.
+/// Reads the resources of an injected container from its recipe.
 pub(super) fn amounts(container: &Value) -> Amounts {
     serde_json::from_value(container["resources"]["limits"].clone()).unwrap_or_default()
 }
 
-/// What a `LimitRange` demands.
+/// The demands of a `LimitRange`.
 pub fn of_limit_range(range: &LimitRange) -> Vec<ContainerLimit> {
     let items = range.spec.iter().flat_map(|spec| &spec.limits);
     items
@@ -72,7 +71,7 @@ fn limits(
     amounts.into_iter().flatten().map(limit).collect()
 }
 
-/// What a `ResourceQuota` demands; nothing where it is for some pods only.
+/// The demands of a `ResourceQuota`; none if it applies to some pods only.
 pub fn of_quota(quota: &ResourceQuota) -> Vec<ContainerLimit> {
     let Some(spec) = &quota.spec else {
         return Vec::new();
@@ -99,8 +98,8 @@ pub fn of_quota(quota: &ResourceQuota) -> Vec<ContainerLimit> {
     spec.hard.iter().flatten().map(limit).collect()
 }
 
-/// The first demand of an object that a container of these amounts does not meet, as a sentence without the
-/// object.
+/// The first demand that a container with these resources does not meet, as a sentence without the object's
+/// name.
 pub fn breach(limits: &[ContainerLimit], container: &Amounts) -> Option<String> {
     limits.iter().find_map(|limit| limit.breach(container))
 }

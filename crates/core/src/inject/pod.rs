@@ -1,7 +1,7 @@
-//! Pod × recipe → pod: what the policy does, as a function.
+//! Applies a recipe to a pod: the function that equals the policy.
 //!
-//! The policy is verified against this function, the webhook answers with it, and it explains why a pod
-//! was missed. It only adds, and adds nothing twice. Must not know why a pod is selected.
+//! The operator verifies the policy against this function, the webhook answers with it, and it explains why
+//! a pod was missed. It only adds, and adds nothing twice. Does not know selection.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,20 +15,20 @@ use super::ports;
 use super::reason::{Reason, why_not};
 use super::recipe::Recipe;
 
-/// Beginnings of the names of mesh containers that set up a pod's network: the agent starts after them.
+/// Prefixes of the names of mesh containers that set up a pod's network: the agent starts after them.
 pub(super) const MESHES: [&str; 2] = ["istio-", "linkerd-"];
 
-/// What became of a pod.
+/// The result for a pod.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Injection {
-    /// The pod with everything added; the same pod if it carried everything already.
+    /// The pod with everything added; unchanged if it had everything already.
     Injected(Value),
-    /// The pod is admitted as it is.
+    /// The pod stays unchanged, for this reason.
     Skipped(Reason),
 }
 
-/// Applies a recipe to a pod that is being created in a namespace. Whether the pod is selected is the
-/// caller's question.
+/// Applies a recipe to a pod that is being created in a namespace. The caller has checked that the pod is
+/// selected.
 pub fn inject(pod: &Value, namespace: &str, recipe: &Recipe) -> Injection {
     if let Some(reason) = why_not(pod, recipe) {
         return Injection::Skipped(reason);
@@ -78,7 +78,7 @@ fn add_to_containers(
     }
 }
 
-/// Adds the agent and its volumes, unless they are there.
+/// Adds the agent and its volumes, unless they exist.
 fn add_agent(spec: &mut Map<String, Value>, sidecar: &Value, volumes: &[Value]) {
     let is_new = |item: &Value, list: &[Value]| {
         !list
@@ -105,7 +105,8 @@ fn is_mesh(container: &Value) -> bool {
     MESHES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Names of those we would add that a container's `envFrom` may carry; none where the recipe overrides it.
+/// The names of the recipe's variables that a container's `envFrom` may set; none if the recipe overrides
+/// it.
 fn carried<'a>(container: &Value, recipe: &'a Recipe) -> BTreeSet<&'a str> {
     if recipe.overrides_env_from {
         return BTreeSet::new();
@@ -117,8 +118,8 @@ fn carried<'a>(container: &Value, recipe: &'a Recipe) -> BTreeSet<&'a str> {
     names
 }
 
-/// The variables of one container. The user's stay as they are and where they are, but for attributes
-/// appended to a literal `OTEL_RESOURCE_ATTRIBUTES`.
+/// Adds the variables of one container. The user's stay unchanged, except for attributes appended to a
+/// literal `OTEL_RESOURCE_ATTRIBUTES`.
 fn add_variables(
     env: &mut Vec<Value>,
     first: &[Value],
@@ -140,7 +141,7 @@ fn add_variables(
     let keys: BTreeSet<String> = own_attributes
         .map(|attribute| key(attribute).trim().to_owned())
         .collect();
-    // What stands in a ConfigMap cannot be read here; it may name the service.
+    // A ConfigMap cannot be read here; it may name the service.
     let unreadable = own.iter().any(|variable| has(variable, "valueFrom"))
         || own.is_empty() && carried.contains(RESOURCE_ATTRIBUTES);
 
@@ -163,7 +164,7 @@ fn add_variables(
     }
 }
 
-/// Appends attributes to each literal variable of the user's.
+/// Appends attributes to each literal variable of the user.
 fn append_to_own(env: &mut [Value], missing: &str) {
     let own = env.iter_mut().filter(|variable| {
         text(variable, "name") == RESOURCE_ATTRIBUTES && !has(variable, "valueFrom")

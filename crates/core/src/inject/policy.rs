@@ -2,8 +2,7 @@
 //!
 //! The API server silently skips a policy that it cannot evaluate, and a policy that makes a pod invalid
 //! breaks its creation whatever the failure policy. So the injecting policy is named by its content, and
-//! the controller verifies it in the canary namespace before the real binding points to it. Must not
-//! know when anything is applied or verified.
+//! the controller verifies it in the canary namespace before the real binding points to it.
 
 use serde_json::{Value, json};
 
@@ -17,68 +16,68 @@ use super::selection::{Namespaces, Selection};
 use crate::names;
 use otelagent_api::OnFailure;
 
-/// Longest CEL expression the API server takes, in code points (cel-go's default, which it keeps).
+/// Longest CEL expression that the API server accepts, in code points (cel-go's default).
 pub const MAX_EXPRESSION: usize = 100_000;
 
 /// Group and version of admission policies and webhook configurations.
 pub const API_VERSION: &str = "admissionregistration.k8s.io/v1";
-/// The label that names a namespace, which the API server sets.
+/// The label with a namespace's name, which the API server sets.
 pub const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
-/// What the policies of one `OtelAgent` are made from.
+/// The input for the policies of one `OtelAgent`.
 #[derive(Clone, Debug)]
 pub struct PolicyInput {
     /// Namespace of the `OtelAgent`.
     pub namespace: String,
     /// Name of the `OtelAgent`.
     pub name: String,
-    /// Uid of the `OtelAgent`; what the sweep goes by.
+    /// Uid of the `OtelAgent`, for the sweep.
     pub uid: String,
-    /// What is injected.
+    /// The recipe.
     pub recipe: Recipe,
-    /// Into which pods.
+    /// The selected pods.
     pub selection: Selection,
-    /// Pods that belong to others, the selections of [`super::precedence::preceding`].
+    /// Pods of older `OtelAgent`s, from [`super::precedence::preceding`].
     pub exclusions: Vec<Selection>,
     /// Namespaces whose pods are never injected: kube-system and the operator's.
     pub excluded_namespaces: Vec<String>,
-    /// Where policies are verified. Holds no pods.
+    /// The canary namespace, which has no pods.
     pub canary_namespace: String,
     /// Whether a pod that was not injected is refused.
     pub on_failure: OnFailure,
-    /// The operator's `ClusterRole`, with which everything goes.
+    /// The operator's `ClusterRole`, the owner of all these objects.
     pub owner_reference: Option<Value>,
 }
 
-/// What an engine makes of a [`PolicyInput`], in the order in which it is applied. The controller
+/// The objects of an engine for a [`PolicyInput`], in the order of their application. The controller
 /// verifies the engine on the canary's pods before it applies the binding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rendered {
-    /// Names what is active once the binding is applied.
+    /// The name of the policy or webhook configuration that the binding activates.
     pub name: String,
-    /// Hash of the content; the pods that verify it carry it as a label.
+    /// Hash of the content, a label of the pods that verify it.
     pub hash: String,
     /// `MutatingAdmissionPolicy`, named by its content; the webhook needs none.
     pub policy: Option<Value>,
-    /// Lets the engine act on the pods that verify it.
+    /// The binding for the pods that verify the engine.
     pub canary: Value,
-    /// Lets the engine act on users' pods.
+    /// The binding for users' pods.
     pub binding: Value,
     /// `ValidatingAdmissionPolicy` that tells the creator of a pod why it was not injected, or refuses
     /// the pod, and its binding.
     pub warnings: [Value; 2],
 }
 
-/// Why no policies can be made.
+/// Why the policies cannot be rendered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
-    /// The API server would refuse an expression.
+    /// The API server would refuse an expression for its length.
     #[error(
         "the injection does not fit an admission policy: `{expression}` has {length} characters of at most {MAX_EXPRESSION}; \
          make the configuration or the selectors smaller"
     )]
     TooLarge {
-        /// Which expression.
+        /// The expression.
         expression: String,
         /// Its length in code points.
         length: usize,
@@ -124,8 +123,8 @@ pub fn render(input: &PolicyInput) -> Result<Rendered, PolicyError> {
     })
 }
 
-/// The policy that tells who creates a pod why it was not injected, or refuses it, and its binding: the
-/// same whichever engine injects.
+/// The policy that warns the creator of a pod that it was not injected, or refuses the pod, and its
+/// binding. Both engines use the same.
 ///
 /// # Errors
 /// As [`render`].
@@ -166,7 +165,8 @@ pub fn metadata(input: &PolicyInput, name: &str) -> Value {
     metadata
 }
 
-/// The injecting policy. `hash` is its own, which the pods that verify it name; empty while it is computed.
+/// The injecting policy. `hash` is its own hash, which the pods that verify it name; empty while it is
+/// computed.
 fn policy_spec(input: &PolicyInput, hash: &str) -> Value {
     let excluded: Vec<&String> = input
         .excluded_namespaces
@@ -184,9 +184,9 @@ fn policy_spec(input: &PolicyInput, hash: &str) -> Value {
         .map(|(name, expression)| json!({"name": name, "expression": expression}))
         .collect();
     json!({
-        // A pod without telemetry is better than no pod; who thinks otherwise says onInjectionFailure.
+        // A pod without telemetry is better than no pod; onInjectionFailure: Fail says otherwise.
         "failurePolicy": "Ignore",
-        // IfNeeded would run every policy twice for every pod, by its own change.
+        // With IfNeeded, each policy's own change would make it run twice for every pod.
         "reinvocationPolicy": "Never",
         "matchConstraints": matched_pods(&excluded),
         "matchConditions": match_conditions,
@@ -195,8 +195,8 @@ fn policy_spec(input: &PolicyInput, hash: &str) -> Value {
     })
 }
 
-/// Creation of pods that did not opt out. Every default is written down, so that what is read back
-/// equals what was written.
+/// Creation of pods that did not opt out. Sets every default explicitly, so that the stored object equals
+/// the written one.
 fn matched_pods(excluded: &[&String]) -> Value {
     json!({
         "matchPolicy": "Equivalent",
@@ -216,8 +216,8 @@ fn matched_pods(excluded: &[&String]) -> Value {
     })
 }
 
-/// In the canary namespace the pods that verify this very policy or ask whether this agent's injection
-/// is active, and nothing else; elsewhere the selection. As in [`selected`] in two parts.
+/// In the canary namespace, only the pods that verify this policy or probe this agent's active injection;
+/// elsewhere the selection. In two parts, as [`selected`].
 fn selected_or_canary(input: &PolicyInput, hash: &str) -> [String; 2] {
     let [first, second] = selected(&input.selection, &input.exclusions);
     let canary = format!("request.namespace == {}", quoted(&input.canary_namespace));
@@ -245,7 +245,7 @@ fn canary_binding_spec(input: &PolicyInput, policy: &str, hash: &str) -> Value {
     })
 }
 
-/// Narrowed where the namespace is known, so that pods of other namespaces cost nothing at all.
+/// Restricted to the namespace if it is known, so that pods of other namespaces cost nothing.
 fn narrowed(mut spec: Value, input: &PolicyInput, others: &[&String]) -> Value {
     if let Namespaces::Named(namespace) = &input.selection.namespaces {
         let namespaces = namespaces(&[&[namespace], others].concat());
@@ -258,8 +258,8 @@ fn namespaces(names: &[&String]) -> Value {
     json!({"matchExpressions": [{"key": NAMESPACE_NAME, "operator": "In", "values": names}]})
 }
 
-/// Runs after everything else has changed the pod and looks for the label only, so that it also tells
-/// of failures that no rule foresaw.
+/// Runs after everything else has changed the pod, and checks only the label, so that it also reports
+/// failures that no rule covers.
 fn warning_spec(input: &PolicyInput) -> Value {
     let mut excluded: Vec<&String> = input.excluded_namespaces.iter().collect();
     if !excluded.contains(&&input.canary_namespace) {
@@ -296,7 +296,7 @@ fn warning_spec(input: &PolicyInput) -> Value {
     })
 }
 
-/// Every expression of a policy must stay below the limit; found by their keys.
+/// Checks that every expression of a policy stays below the limit; finds expressions by their keys.
 fn check_sizes(spec: &Value) -> Result<(), PolicyError> {
     let items = |key| list(spec, key).iter();
     let named = items("matchConditions").chain(items("variables"));

@@ -1,6 +1,6 @@
-//! Which ports an agent takes in a pod, and whether the pod's other containers take one of them.
+//! Finds port conflicts of a sidecar with the other containers of its pod.
 //!
-//! Only declared ports can be seen. Each rule is here twice, as a function and as CEL, as in [`super::reason`].
+//! Only declared ports are visible. Each rule exists twice, as a function and as CEL, as in [`super::reason`].
 
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ pub(super) fn clash(pod: &Value, sidecar: &Value) -> Option<u64> {
         .find(|port| others().any(|other| declared(other).any(|own| own == *port)))
 }
 
-/// The recipe's other ports, where the pod takes the usual ones.
+/// The recipe's other ports, if the pod uses the usual ones.
 pub(super) fn moved<'a>(pod: &Value, recipe: &'a Recipe) -> Option<&'a Moved> {
     let sidecar = recipe.sidecar.as_ref()?;
     recipe
@@ -27,7 +27,7 @@ pub(super) fn moved<'a>(pod: &Value, recipe: &'a Recipe) -> Option<&'a Moved> {
         .filter(|_| clash(pod, sidecar).is_some())
 }
 
-/// TCP ports a sidecar listens at: the declared ones, and the one its probe asks.
+/// TCP ports on which a sidecar listens: the declared ones, and that of its probe.
 fn taken(sidecar: &Value) -> Vec<u64> {
     let probed = sidecar
         .pointer("/startupProbe/httpGet/port")
@@ -48,7 +48,7 @@ pub(super) fn ports_in_cel(sidecar: &Value) -> String {
     format!("[{}]", ports.join(", "))
 }
 
-/// Whether a container other than the sidecar declares a port that fulfils a condition on `p`, in CEL.
+/// In CEL: whether a container other than the sidecar declares a port for which a condition on `p` holds.
 pub(super) fn declared_in_cel(sidecar: &Value, condition: &str) -> String {
     let name = quoted(text(sidecar, "name"));
     format!(
@@ -57,12 +57,12 @@ pub(super) fn declared_in_cel(sidecar: &Value, condition: &str) -> String {
     )
 }
 
-/// The same as [`clash`], in CEL: whether there is one.
+/// In CEL: whether [`clash`] finds a port.
 pub(super) fn clash_in_cel(sidecar: &Value) -> String {
     declared_in_cel(sidecar, &format!("in {}", ports_in_cel(sidecar)))
 }
 
-/// In CEL, whether the pod is given the recipe's other ports; `None` where there are none.
+/// In CEL: whether the pod gets the recipe's other ports; `None` if the recipe has none.
 pub(super) fn moved_in_cel(recipe: &Recipe) -> Option<String> {
     recipe.moved.as_ref()?;
     Some(clash_in_cel(recipe.sidecar.as_ref()?))

@@ -1,7 +1,7 @@
 //! Precedence of `OtelAgent`s whose selections overlap: the oldest injects a pod that several select.
 //!
-//! The API server runs policies in random order, so the policies of the younger ones exclude the pods of
-//! the older ones. Must not know policies.
+//! The API server runs policies in random order, so the policies of younger `OtelAgent`s exclude the pods
+//! of older ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ pub struct Candidate {
     pub namespace: String,
     /// Name of the object.
     pub name: String,
-    /// What it selects; for one with a broken spec what it last selected.
+    /// Its selection; with an invalid spec the last valid one.
     pub selection: Selection,
 }
 
@@ -32,7 +32,8 @@ impl Candidate {
     }
 }
 
-/// Those that come before `me` and may select a pod of mine, oldest first. `others` may hold `me`.
+/// Those that take precedence over `me` and may select the same pods, oldest first. `others` may contain
+/// `me`.
 pub fn preceding<'a>(me: &Candidate, others: &'a [Candidate]) -> Vec<&'a Candidate> {
     let before =
         |other: &&Candidate| other.rank() < me.rank() && other.selection.may_overlap(&me.selection);
@@ -41,9 +42,9 @@ pub fn preceding<'a>(me: &Candidate, others: &'a [Candidate]) -> Vec<&'a Candida
     preceding
 }
 
-/// The pods that are left to these. Where the selectors of all of them do not fit, namespaces whose own
-/// `OtelAgent`s have the longest selectors are excluded as a whole, the longest first: a user who writes
-/// endless selectors must not keep others from injecting anywhere.
+/// The selections to exclude for these. If not all selectors fit, whole namespaces are excluded instead,
+/// starting with those whose own `OtelAgent`s have the longest selectors: a user's long selectors must not
+/// stop others from injecting.
 pub fn exclusions(preceding: &[Candidate]) -> Vec<Selection> {
     let mut words: BTreeMap<&str, usize> = BTreeMap::new();
     let mut left = MAX_EXCLUSIONS;
@@ -51,7 +52,7 @@ pub fn exclusions(preceding: &[Candidate]) -> Vec<Selection> {
         let length = length(&other.selection);
         match &other.selection.namespaces {
             Namespaces::Named(namespace) => *words.entry(namespace).or_default() += length,
-            // Only platform namespaces select by label, and those are trusted.
+            // Only platform namespaces, which are trusted, select namespaces by label.
             Namespaces::Labelled(_) => left = left.saturating_sub(length),
         }
     }
@@ -87,7 +88,7 @@ fn all_of(namespace: &str) -> Selection {
     }
 }
 
-/// What it takes to leave these pods alone, in characters.
+/// The length of the expression that excludes these pods, in characters.
 fn length(selection: &Selection) -> usize {
     let terms = selected(selection, &[]);
     terms.iter().map(|term| term.chars().count() + 8).sum()

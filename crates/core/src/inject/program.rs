@@ -1,15 +1,15 @@
-//! [`super::pod::inject`] once more, as the CEL of a `MutatingAdmissionPolicy`.
+//! [`super::pod::inject`] as the CEL of a `MutatingAdmissionPolicy`.
 //!
-//! The program is fixed; the recipe enters it as literals, one variable each. What it cannot do, and
-//! why it is written as it is, was learnt on real servers:
+//! The program is fixed; each part of the recipe is a variable with a literal. Real servers impose this
+//! form:
 //! - Values of patches are made of literals and of strings built from the pod, never of parts of the
 //!   pod: 1.37 cannot convert those once a match condition was evaluated. So the user's variables are
 //!   not copied into a new list; single operations edit the list in place.
 //! - 1.36 panics on lists of typed object literals; plain maps of strings are safe on both.
-//! - There are no functions to define and no `cel.bind`: what is used twice is a variable.
-//! - The server evaluates a variable once, and literals never again. Most of what a pod costs are the
-//!   operations of the patch, each converted and applied by itself: a list or map that the pod does not
-//!   have is added by one operation.
+//! - CEL has no function definitions here and no `cel.bind`, so repeated expressions are variables.
+//! - The server evaluates a variable once. Most of the cost of a pod comes from the operations of the
+//!   patch, which the server converts and applies one by one. So one operation adds a list or map that the
+//!   pod lacks.
 
 use std::collections::BTreeMap;
 
@@ -27,10 +27,10 @@ use super::pod::MESHES;
 use super::ports;
 use super::recipe::Recipe;
 
-/// The variable without which nothing is patched; the caller supplies it.
+/// The variable that must be true for a patch; the caller supplies it.
 pub(super) const SELECTED: &str = "selected";
 
-/// The policy's variables but [`SELECTED`], in the order of their use.
+/// The policy's variables without [`SELECTED`], in the order of their use.
 pub(super) fn variables(recipe: &Recipe) -> Vec<(&'static str, String)> {
     let mut variables = data(recipe);
     variables.extend(pod());
@@ -59,13 +59,14 @@ fn data(recipe: &Recipe) -> Vec<(&'static str, String)> {
         data.extend(AT.into_iter().zip(chosen));
     } else {
         data.extend(AT.into_iter().zip(usual));
-        // What there is none of, the patch does not mention.
+        // The patch does not mention absent parts.
         data.retain(|(_, value)| !matches!(value.as_str(), "[]" | "{}"));
     }
     data
 }
 
-/// What differs with the ports: each twice where there are others, and which of them the pod is given.
+/// The parts that depend on the ports: two versions of each if the recipe has other ports, and the choice
+/// between them.
 const AT: [&str; 3] = ["addAnnotations", "sidecars", "rules"];
 const AT_USUAL: [&str; 3] = ["usualAnnotations", "usualSidecars", "usualRules"];
 const AT_OTHER: [&str; 3] = ["otherAnnotations", "otherSidecars", "otherRules"];
@@ -85,7 +86,7 @@ fn at(
     ]
 }
 
-/// What is read from the pod: its annotations that become attributes, its owners, its service.
+/// What the program reads from the pod: annotations that become attributes, owners, the service.
 fn pod() -> Vec<(&'static str, String)> {
     let prefix = quoted(ANNOTATION_PREFIX);
     let prefix_chars = ANNOTATION_PREFIX.len();
@@ -131,12 +132,12 @@ fn pod() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Of pairs of key and value the attributes whose key no annotation of the pod gives.
+/// From pairs of key and value, the attributes whose key no annotation of the pod sets.
 const UNLESS_ANNOTATED: &str =
     ".filter(p, !(p[0] in variables.annotated)).map(p, p[0] + \"=\" + p[1])";
 
-/// A string expression as [`super::attributes::percent_encode`] writes it. Hexadecimal digits of one
-/// character's bytes come in pairs.
+/// A string expression that encodes as [`super::attributes::percent_encode`] does. Each byte gives two
+/// hexadecimal digits.
 fn percent_encoded(text: &str) -> String {
     let all = quoted(&format!("^[{SAFE}]*$"));
     let one = quoted(&format!("^[{SAFE}]$"));
@@ -146,9 +147,9 @@ fn percent_encoded(text: &str) -> String {
     )
 }
 
-/// Every container but the agent: where its variables are, their names and those that `envFrom` may
-/// carry, the keys of its own attributes (none only where it has no such variable), whether those cannot
-/// be read, and the attributes it should have.
+/// Every container except the agent: the path of its variables, their names and those that `envFrom` may
+/// set, the keys of its own attributes (none only if it has no such variable), whether those are
+/// unreadable, and the attributes it should have.
 fn containers(recipe: &Recipe) -> String {
     let lists = quoted_list(CONTAINER_LISTS);
     let own = quoted(RESOURCE_ATTRIBUTES);
@@ -182,8 +183,8 @@ fn containers(recipe: &Recipe) -> String {
     )
 }
 
-/// What each of [`containers`] is given: variables before and after its own, and attributes that its own
-/// variable lacks. What `envFrom` carries cannot be read; it may name the service.
+/// What each of [`containers`] gets: variables before and after its own, and the attributes that its own
+/// variable lacks. The content of `envFrom` is unreadable and may name the service.
 fn additions() -> String {
     let (own, service) = (quoted(RESOURCE_ATTRIBUTES), quoted(SERVICE_NAME));
     format!(
@@ -199,8 +200,8 @@ fn additions() -> String {
     )
 }
 
-/// The patch. Within a container indices of the user's list are used before anything is put in front
-/// of it; containers are edited before the agent is put among them.
+/// The patch. Within a container, it uses indices of the user's list before it inserts anything at the
+/// front; it edits containers before it inserts the agent.
 pub(super) fn patch(recipe: &Recipe) -> String {
     let own = quoted(RESOURCE_ATTRIBUTES);
     let mut parts = vec![format!(

@@ -1,7 +1,7 @@
-//! Why a selected pod is left alone: as a function of the pod, and as CEL for the policies.
+//! Why a selected pod is not injected: as a function of the pod, and as CEL for the policies.
 //!
-//! Each rule is here twice; the equivalence test sends pods through both. What would make a pod
-//! invalid, or keep it from starting, is a reason: injection never denies a pod by itself.
+//! Each rule exists twice; the equivalence test sends pods through both. Injection never denies a pod by
+//! itself, so anything that would make a pod invalid, or prevent its start, is a reason.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,16 +16,17 @@ use super::recipe::{Moved, Recipe};
 use crate::names;
 use otelagent_api::Mode;
 
-/// The kubelet's mark on the API's copy of a static pod, whose spec the API cannot change.
+/// The kubelet's annotation on the mirror of a static pod, whose spec the API cannot change.
 const MIRROR: &str = "kubernetes.io/config.mirror";
-/// The label of nodes, and so of node selectors, that tells their operating system.
+/// The label of nodes, and of node selectors, with their operating system.
 const OS: &str = "kubernetes.io/os";
-/// With which a pod asks the OpenTelemetry operator for a collector beside it, by name or `true`.
+/// The annotation by which a pod requests a collector from the OpenTelemetry Operator, by name or `true`.
 const COLLECTOR: &str = "sidecar.opentelemetry.io/inject";
 /// Bytes of all annotations of an object, keys included (`ValidateAnnotationsSize` of apimachinery).
 const MAX_ANNOTATIONS: usize = 256 * 1024;
 
-/// Why a pod is admitted as it is. [`fmt::Display`] is a sentence; what differs from pod to pod in it is here.
+/// Why a pod is admitted unchanged. [`fmt::Display`] is a sentence; the variants hold what differs between
+/// pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "as their sentences say")]
@@ -47,7 +48,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Stable word for conditions, events and metrics.
+    /// A stable word for conditions, events and metrics.
     pub fn word(&self) -> &'static str {
         self.word_and_sentence().0
     }
@@ -134,7 +135,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The first reason to leave a pod alone.
+/// The first reason not to inject a pod.
 pub(super) fn why_not(pod: &Value, recipe: &Recipe) -> Option<Reason> {
     let spec = &pod["spec"];
     let label = |key| entry(pod, ["metadata", "labels"], key);
@@ -173,13 +174,13 @@ fn is_named(list: &[Value], name: &str) -> bool {
     list.iter().any(|item| text(item, "name") == name)
 }
 
-/// Whether a sidecar of ours is in it, which a recipe without one can give no configuration.
+/// Whether the pod has an injected sidecar, for which a recipe without one has no configuration.
 fn bears_sidecar(spec: &Value) -> bool {
     is_named(list(spec, "initContainers"), names::CONTAINER)
         && is_named(list(spec, "volumes"), names::CONFIG_VOLUME)
 }
 
-/// Whether `name.namespace.svc` can mean something to a pod: it needs a list of domains to search.
+/// Whether a pod can resolve `name.namespace.svc`, which needs a list of search domains.
 fn resolves_services(spec: &Value) -> bool {
     match text(spec, "dnsPolicy") {
         "Default" => false,
@@ -218,9 +219,9 @@ fn why_no_sidecar(pod: &Value, spec: &Value, recipe: &Recipe, sidecar: &Value) -
     (annotation_bytes(pod, recipe) > MAX_ANNOTATIONS).then_some(Reason::AnnotationsTooLarge)
 }
 
-/// Whether the sidecar is there already: a container that is ours by name and image. A name alone could be
-/// anybody's, and labels are no sign: `kubectl debug --copy-to` drops them, with the configuration among the
-/// annotations, without which the copy would never start.
+/// Whether the pod already has the sidecar: a container with its name and image. The name alone is not
+/// enough, and neither are labels: `kubectl debug --copy-to` drops them together with the annotations, and
+/// the copy would not start without its configuration.
 fn is_injected(spec: &Value, sidecar: &Value) -> bool {
     let same = |other: &Value, key| text(other, key) == text(sidecar, key);
     let mut containers = list(spec, "initContainers").iter();
@@ -243,18 +244,18 @@ fn bytes(annotations: &BTreeMap<String, String>) -> usize {
         .sum()
 }
 
-/// One reason as CEL over `object`.
+/// One reason, as CEL over `object`.
 pub struct Condition {
     /// Name of the policy's match condition.
     pub name: &'static str,
-    /// Holds if the pod must be left alone.
+    /// True if the pod must not be injected.
     pub applies: String,
-    /// The sentence, as an expression that is evaluated only where the condition holds.
+    /// The sentence, as an expression that is evaluated only if the condition holds.
     pub sentence: String,
 }
 
 impl Condition {
-    /// The detail of the reason is an expression here.
+    /// The detail of the reason is a CEL expression.
     fn new(name: &'static str, applies: String, reason: &Reason) -> Self {
         let (_, sentence) = reason.word_and_sentence();
         let sentence = match sentence.split_once("{}").zip(reason.detail()) {
@@ -271,8 +272,8 @@ impl Condition {
     }
 }
 
-/// The reasons that a recipe can meet, in the order of [`why_not`], all but [`Reason::OptedOut`], which
-/// the policies' object selector keeps away.
+/// The possible reasons for a recipe, in the order of [`why_not`], without [`Reason::OptedOut`], which the
+/// policies' object selector handles.
 pub(super) fn conditions(recipe: &Recipe) -> Vec<Condition> {
     let (agent, config) = (quoted(names::LABEL_AGENT), quoted(names::LABEL_CONFIG));
     let (own, hash) = (quoted(&recipe.agent), quoted(&recipe.hash()));
@@ -323,7 +324,7 @@ fn bears_sidecar_in_cel() -> String {
     format!("{container} && {volume}")
 }
 
-/// The contrary of [`resolves_services`].
+/// The opposite of [`resolves_services`].
 fn unresolved_services() -> String {
     let dns = "object.spec.?dnsPolicy.orValue(\"ClusterFirst\")";
     format!(
@@ -332,8 +333,8 @@ fn unresolved_services() -> String {
     )
 }
 
-/// Of mirror pods the policies say nothing at all: not even `Fail` may refuse them, or the API would
-/// not show what runs on a node.
+/// The policies ignore mirror pods: even `Fail` must not refuse them, or the API would not show what runs
+/// on a node.
 pub fn mirror() -> Condition {
     let mirror = quoted(MIRROR);
     let applies = format!("{mirror} in object.metadata.?annotations.orValue({{}})");

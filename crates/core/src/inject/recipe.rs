@@ -1,4 +1,4 @@
-//! The recipe: what is injected for one `OtelAgent`, as data.
+//! The recipe: what injection adds for one `OtelAgent`, as data.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,61 +11,61 @@ use super::namespace_limits::{self, Amounts};
 use crate::names;
 use otelagent_api::Mode;
 
-/// What is injected into the pods of one `OtelAgent` in one mode.
+/// What injection adds to the pods of one `OtelAgent` in one mode.
 ///
-/// Values are JSON rendered from typed objects: what the API server refuses to decode here would break
-/// the creation of every selected pod, whatever the failure policy.
+/// Values are JSON rendered from typed objects: a value that the API server cannot decode would break the
+/// creation of every selected pod, whatever the failure policy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Recipe {
     /// The `OtelAgent`, as made by [`names::agent_label`]; label `otelagent.dev/agent`.
     pub agent: String,
-    /// The mode pods are given; label `otelagent.dev/mode`.
+    /// The mode of the pods; label `otelagent.dev/mode`.
     pub mode: Mode,
     /// Annotations added, such as the sidecar's configuration.
     pub annotations: BTreeMap<String, String>,
     /// The agent as a native sidecar (`core/v1 Container` with `restartPolicy: Always`), in mode Sidecar.
     pub sidecar: Option<Value>,
-    /// Whether what the sidecar sends to is named as only pods that search the cluster's domain can resolve.
+    /// Whether only pods that search the cluster's domain can resolve the sidecar's upstream.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub upstream_is_service: bool,
-    /// Volumes (`core/v1 Volume`) the sidecar mounts.
+    /// Volumes (`core/v1 Volume`) that the sidecar mounts.
     pub volumes: Vec<Value>,
-    /// Variables (`core/v1 EnvVar`) that others refer to; they come before everything else, in this order.
+    /// Variables (`core/v1 EnvVar`) to which others refer; they come before all others, in this order.
     pub first: Vec<Value>,
     /// Variables appended unless a container sets one of the names that block them.
     pub env: Vec<EnvRule>,
-    /// Whether variables are added that a container's `envFrom` may carry already; `env` then wins.
+    /// Whether to add variables that a container's `envFrom` may set already; `env` then wins.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub overrides_env_from: bool,
     /// An empty list that [`Recipe::hash`] has covered since 0.1.0 and that a webhook of 0.1.0 expects to
     /// read: without it an upgrade would make every injected pod stale.
     #[serde(rename = "attributes")]
     pub(crate) reserved: [(); 0],
-    /// The agent at other ports, for pods that take the usual ones themselves; only with a sidecar.
+    /// The agent at other ports, for pods that use the usual ones themselves; only with a sidecar.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved: Option<Moved>,
 }
 
-/// What differs in a [`Recipe`] whose sidecar listens at other ports.
+/// The differences of a [`Recipe`] whose sidecar listens on other ports.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Moved {
-    /// In place of the recipe's; of the same keys.
+    /// Replace the recipe's; the same keys.
     pub annotations: BTreeMap<String, String>,
-    /// In place of the recipe's; of the same name and image.
+    /// Replaces the recipe's; the same name and image.
     pub sidecar: Value,
-    /// In place of the recipe's; of the same names, blocked by the same.
+    /// Replace the recipe's; the same names, blocked by the same names.
     pub env: Vec<EnvRule>,
 }
 
 impl Recipe {
-    /// Ten hexadecimal characters over everything that is injected: label `otelagent.dev/config`.
+    /// A hash of everything that is injected, ten hexadecimal characters: label `otelagent.dev/config`.
     pub fn hash(&self) -> String {
         names::hash(&serde_json::to_string(self).unwrap_or_default(), 10)
     }
 
-    /// What the injected container asks for; nothing where none is injected.
+    /// The resources of the injected container; none without one.
     pub fn amounts(&self) -> Amounts {
         self.sidecar
             .as_ref()
@@ -73,12 +73,12 @@ impl Recipe {
             .unwrap_or_default()
     }
 
-    /// Name of the injected container, where there is one.
+    /// Name of the injected container, if there is one.
     pub(super) fn sidecar_name(&self) -> Option<&str> {
         self.sidecar.as_ref().map(|sidecar| text(sidecar, "name"))
     }
 
-    /// Names of the variables that a user may have set in other ways than by name.
+    /// Names of the variables that a user may also set through `envFrom`.
     pub(super) fn added_names(&self) -> BTreeSet<&str> {
         let blocking = self.env.iter().flat_map(|rule| &rule.unless);
         let own = [SERVICE_NAME, RESOURCE_ATTRIBUTES];

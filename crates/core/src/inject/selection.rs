@@ -20,15 +20,15 @@ pub struct Selection {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Namespaces {
-    /// The one of this name.
+    /// The namespace with this name.
     Named(String),
-    /// Those whose labels are selected.
+    /// Namespaces with these labels.
     Labelled(Selector),
 }
 
 impl Selection {
-    /// Whether a pod with these labels in this namespace is selected: by namespace and labels, unless
-    /// it opted out. System namespaces and exclusions are the caller's.
+    /// Whether a pod with these labels in this namespace is selected: by namespace and labels, unless it
+    /// opted out. The caller handles system namespaces and exclusions.
     pub fn matches(
         &self,
         namespace: &str,
@@ -50,12 +50,12 @@ impl Selection {
         }
     }
 
-    /// Whether it selects by labels of namespaces.
+    /// Whether it selects namespaces by label.
     pub fn is_by_namespace_labels(&self) -> bool {
         matches!(&self.namespaces, Namespaces::Labelled(selector) if !selector.is_empty())
     }
 
-    /// Whether some pod may be selected by both; `true` where it cannot be told.
+    /// Whether both may select the same pod; `true` if that is unknown.
     pub fn may_overlap(&self, other: &Self) -> bool {
         match (&self.namespaces, &other.namespaces) {
             (Namespaces::Named(a), Namespaces::Named(b)) if a != b => false,
@@ -64,7 +64,7 @@ impl Selection {
     }
 }
 
-/// Whether two selectors ask for different values of one label.
+/// Whether two selectors require different values of one label.
 fn contradict(a: &Selector, b: &Selector) -> bool {
     let (equal, other) = (&a.match_labels, &b.match_labels);
     let excluded = |labels: &BTreeMap<String, String>, requirements: &[Requirement]| {

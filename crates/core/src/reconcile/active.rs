@@ -1,4 +1,4 @@
-//! What new pods are given now, as the active binding records it.
+//! What new pods get now, as the active binding records it.
 
 use std::collections::BTreeMap;
 
@@ -9,30 +9,30 @@ use crate::build::Engine;
 use crate::inject::Selection;
 use crate::names;
 
-/// How the name of what is active begins where the webhook injects. No object is called so.
+/// The prefix of the active name if the webhook injects. No object has such a name.
 const WEBHOOK_PREFIX: &str = "webhook ";
 
-/// What new pods are given now.
+/// What new pods get now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Active {
     /// The mode of new pods.
     pub mode: Option<Mode>,
     /// Hash of their recipe.
     pub recipe: Option<String>,
-    /// The pods that are selected.
+    /// The selected pods.
     pub selection: Option<Selection>,
-    /// The policy that is bound, or the webhook configuration, by its content.
+    /// The name of the bound policy, or of the webhook configuration by its content.
     pub policy: Option<String>,
-    /// Since when it is bound.
+    /// Since when it has been active.
     pub bound_at: Option<Timestamp>,
-    /// What made this recipe the active one, in words.
+    /// Why this recipe became the active one, in words.
     pub reason: Option<String>,
-    /// Version of the operator that wrote the binding last.
+    /// Version of the operator that last wrote the binding.
     pub written_by: Option<String>,
 }
 
 impl Active {
-    /// Reads the annotations of a binding that binds `policy`, or of a webhook configuration.
+    /// Reads the annotations of the binding of `policy`, or of a webhook configuration.
     pub fn read(annotations: &BTreeMap<String, String>, policy: Option<&str>) -> Self {
         let text = |key: &str| annotations.get(key).map(String::as_str);
         let configuration = text(names::ANNOTATION_WEBHOOK_HASH).map(webhook_configuration);
@@ -48,7 +48,7 @@ impl Active {
         }
     }
 
-    /// The engine it belongs to; `otherwise` where nothing is active.
+    /// Its engine, or `otherwise` if nothing is active.
     pub fn engine(&self, otherwise: Engine) -> Engine {
         match self.policy.as_deref() {
             None => otherwise,
@@ -58,7 +58,7 @@ impl Active {
     }
 }
 
-/// The name of what is active where the webhook configuration with this content hash is.
+/// The active name if the webhook configuration with this content hash is active.
 pub fn webhook_configuration(hash: &str) -> String {
     format!("{WEBHOOK_PREFIX}{hash}")
 }

@@ -1,8 +1,8 @@
-//! The steps that change what is injected: verify on the canary, activate, confirm, retire what is left.
+//! The steps that change injection: verify on the canary, activate, confirm, retire old objects.
 //!
-//! A badly rendered policy would break the creation of every selected pod, whatever its failure policy. So a
-//! policy acts first on dry-run pods of the canary namespace only, and becomes active when the API server's
-//! answer equals the pure function's. Webhook configurations go the same way.
+//! A wrong policy would break the creation of every selected pod, whatever its failure policy. So a policy
+//! first acts only on dry-run pods of the canary namespace, and becomes active when the API server's result
+//! equals the pure function's. The same applies to webhook configurations.
 
 use std::time::Duration;
 
@@ -23,12 +23,12 @@ use crate::names;
 use crate::status::InjectionState;
 use crate::switching::remaining;
 
-/// An engine that can be used now.
+/// An available engine.
 pub trait Render: Send + Sync {
     /// Which one.
     fn engine(&self) -> Engine;
 
-    /// What it makes of a recipe.
+    /// Renders its objects for a recipe.
     ///
     /// # Errors
     /// If the API server would refuse it for its size.
@@ -48,10 +48,10 @@ impl Render for PolicyEngine {
     }
 }
 
-/// The engine that injects, or what keeps it from being used: a stable reason and a message.
+/// The engine that injects, or why it cannot: a stable reason and a message.
 pub type Engines<'a> = Result<&'a dyn Render, (&'static str, String)>;
 
-/// The kind that lets an engine act on users' pods.
+/// The kind of object that activates an engine for users' pods.
 pub fn binding_kind(engine: Engine) -> &'static str {
     match engine {
         Engine::Policy => BINDING,
@@ -67,7 +67,7 @@ pub fn other(engine: Engine) -> Engine {
     }
 }
 
-/// What makes `recipe` the active one; without a recipe no mode serves yet.
+/// The steps that make `recipe` the active one; without a recipe no mode serves yet.
 pub(super) fn activate(
     observation: &Observation<'_>,
     subject: &Subject<'_>,
@@ -120,7 +120,7 @@ pub(super) fn activate(
     plan
 }
 
-/// Takes injection away where no workloads are selected.
+/// Removes injection if no workloads are selected.
 pub(super) fn withdraw(observation: &Observation<'_>) -> Plan {
     let mut plan = Plan::only(InjectionState::NotWanted);
     let owned = ADMISSION_KINDS.map(|kind| observation.owned(kind));
@@ -131,14 +131,14 @@ pub(super) fn withdraw(observation: &Observation<'_>) -> Plan {
     plan
 }
 
-/// The plan for a spec that was refused: the last good topology keeps running, and the API server is asked
-/// whether it still injects.
+/// The plan for a refused spec: the last valid topology keeps running, and the operator asks the API server
+/// whether injection still works.
 pub fn plan_refused(observation: &Observation<'_>) -> Plan {
     let active = &observation.active;
     if active.policy.is_some() {
         let mut plan = Plan::only(InjectionState::Unknown);
         plan.steps.push(Step::Confirm(Confirmation {
-            probe: canary::in_force_pod(&observation.label()),
+            probe: canary::active_probe(&observation.label()),
             expected: Expectation::Hash(active.recipe.clone().unwrap_or_default()),
         }));
         return plan;
@@ -156,7 +156,7 @@ fn intent(observation: &Observation<'_>, kind: &'static str, body: Value) -> Int
     Intent::sealed(kind, body, live.is_some_and(|live| live.is_ours))
 }
 
-/// The same, unless the object already is as wanted.
+/// The same, unless the object already equals the intent.
 fn write(observation: &Observation<'_>, kind: &'static str, body: &Value) -> Option<Intent> {
     let intent = intent(observation, kind, body.clone());
     (!is_done(observation, &intent)).then_some(intent)
@@ -167,7 +167,7 @@ fn is_done(observation: &Observation<'_>, intent: &Intent) -> bool {
     live.is_some_and(|live| live.is_ours && is_as_wanted(&live.object, &intent.body))
 }
 
-/// Moves the binding, or puts it right where somebody changed it; `None` where nothing differs.
+/// Moves the binding, or restores it if somebody has changed it; `None` if it needs no change.
 fn activation(
     observation: &Observation<'_>,
     subject: &Subject<'_>,
@@ -205,14 +205,14 @@ fn activation(
             .filter_map(|(kind, body)| write(observation, kind, body))
             .collect(),
     };
-    // Without a move the moment is known, and so is the whole object.
+    // Without a move the time of binding is known, so the whole object is.
     let (intended, _) = activation.at(observation.now);
     let is_complete = is_done(observation, &intended) && activation.warnings.is_empty();
     let is_settled = is_complete && !activation.moves();
     (!is_settled).then(|| Step::Activate(Box::new(activation)))
 }
 
-/// What a change of the recipe is due to: where the spec is as it was, another version of the operator.
+/// The cause of a changed recipe: another version of the operator if the spec is unchanged.
 fn reason_of_change(observation: &Observation<'_>, subject: &Subject<'_>) -> String {
     let generation = observation.agent.metadata.generation;
     let status = observation.agent.status.as_ref();
@@ -226,8 +226,8 @@ fn reason_of_change(observation: &Observation<'_>, subject: &Subject<'_>) -> Str
     }
 }
 
-/// Asks through the real binding. While the other engine's objects exist, which may have failed, only the
-/// new one is asked.
+/// Probes the real binding. While objects of the other engine exist, which may fail, probes only the new
+/// engine.
 fn confirmation(
     observation: &Observation<'_>,
     engine: Engine,
@@ -236,7 +236,7 @@ fn confirmation(
 ) -> Step {
     let others = observation.owned(binding_kind(other(engine))).next();
     let probe = match others {
-        None => canary::in_force_pod(&recipe.agent),
+        None => canary::active_probe(&recipe.agent),
         Some(_) => canary::engine_pod(&rendered.hash),
     };
     Step::Confirm(Confirmation {
@@ -245,7 +245,7 @@ fn confirmation(
     })
 }
 
-/// What the binding has left, once every API server must have seen it move; else how long until then.
+/// The old objects, once every API server must have seen the binding move; else the time until then.
 fn retirement(
     observation: &Observation<'_>,
     engine: Engine,

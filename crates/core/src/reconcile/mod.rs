@@ -1,15 +1,15 @@
-//! One reconcile as values: what was observed, what follows from it, and what came of it.
+//! One reconcile as values: the observation, the plan and the outcome.
 //!
 //! | module | says |
 //! |---|---|
-//! | [`active`] | what new pods are given now, as the active binding records it |
-//! | [`observation`] | everything the caches hold about one `OtelAgent`, read once |
+//! | [`active`] | what new pods get now, as the active binding records it |
+//! | [`observation`] | everything that the caches hold about one `OtelAgent`, read once |
 //! | [`step`] | what one reconcile does, and what the API server must confirm before it |
 //! | [`mod@plan`] | the steps from what is observed to what is desired |
 //! | [`injection`] | of these, the steps that change what is injected |
-//! | [`outcome`] | what the steps achieved, and the facts a status is made of |
+//! | [`outcome`] | what the steps achieved, and the facts for the status |
 //!
-//! The operator's shell fills an [`Observation`], executes the [`Step`]s and reports the [`Outcome`].
+//! The operator fills an [`Observation`], executes the [`Step`]s and reports the [`Outcome`].
 
 pub mod active;
 pub mod injection;

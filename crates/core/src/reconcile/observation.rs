@@ -1,4 +1,4 @@
-//! Everything the caches hold about one `OtelAgent`, read once.
+//! Everything that the caches hold about one `OtelAgent`, read once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::names;
 use crate::pods::PodTally;
 use crate::switching::{AgentWorkload, NodeState};
 
-/// What the caches hold about one `OtelAgent` at one moment.
+/// The content of the caches about one `OtelAgent` at one moment.
 #[derive(Clone, Debug)]
 pub struct Observation<'a> {
     /// The moment.
     pub now: Timestamp,
     /// The object.
     pub agent: &'a OtelAgent,
-    /// What new pods are given.
+    /// What new pods get.
     pub active: Active,
     /// Pods that older `OtelAgent`s select and this one must leave alone.
     pub exclusions: Vec<Selection>,
@@ -33,17 +33,17 @@ pub struct Observation<'a> {
     pub nodes: Arc<NodeState>,
     /// Its `DaemonSet`s by mode.
     pub workloads: BTreeMap<Mode, ObservedWorkload>,
-    /// The Service of its name, whoever made it.
+    /// The Service with its name, even if it belongs to somebody else.
     pub service: Option<Value>,
-    /// Its pods, and those it should have injected.
+    /// Its pods, including those that it should have injected.
     pub pods: PodTally,
     /// What `LimitRange`s and `ResourceQuota`s of selected namespaces demand: namespace, object and demands.
     pub namespace_limits: Vec<(String, String, Vec<ContainerLimit>)>,
-    /// Cluster-scoped objects that bear its name.
+    /// Cluster-scoped objects whose names contain its name.
     pub admission: Vec<AdmissionObject>,
-    /// Modes whose readiness the API server did not confirm.
+    /// Modes whose readiness the API server has not confirmed.
     pub unconfirmed: BTreeSet<Mode>,
-    /// Whether the API server knows live pods of a mode, where it was asked.
+    /// Whether the API server has live pods of a mode, for the modes that were asked about.
     pub used: BTreeMap<Mode, bool>,
 }
 
@@ -52,16 +52,16 @@ pub struct Observation<'a> {
 pub struct ObservedWorkload {
     /// The object, without its managers.
     pub object: Value,
-    /// What it says of its agents.
+    /// The state of its agents.
     pub workload: AgentWorkload,
-    /// Since when no pod has used it.
+    /// Since when no pod has used it, if so.
     pub unused_since: Option<Timestamp>,
-    /// Version of the operator that wrote it.
+    /// Version of the operator that last wrote it.
     pub written_by: Option<String>,
 }
 
 impl Observation<'_> {
-    /// The label value that stands for the `OtelAgent`.
+    /// The label value that names the `OtelAgent`.
     pub fn label(&self) -> String {
         let namespace = self.agent.namespace().unwrap_or_default();
         names::agent_label(&namespace, &self.agent.name_any())
@@ -76,13 +76,13 @@ impl Observation<'_> {
         }
     }
 
-    /// The mode new pods are given, or were given when the status was written last.
+    /// The mode of new pods, now or when the status was last written.
     pub fn last_mode(&self) -> Option<Mode> {
         let reported = self.agent.status.as_ref();
         self.active.mode.or(reported.and_then(|status| status.mode))
     }
 
-    /// Takes in what the API server said instead of confirming a precondition.
+    /// Applies a correction that the API server gave instead of confirming a precondition.
     pub fn correct(&mut self, correction: Correction) {
         match correction {
             Correction::NotReady(mode) => {
@@ -106,7 +106,7 @@ impl Observation<'_> {
         objects.filter(move |object| object.kind == kind && object.is_ours)
     }
 
-    /// Node modes whose agents ran when the status was written last.
+    /// Node modes whose agents ran when the status was last written.
     pub fn reported_routes(&self) -> Vec<Mode> {
         let status = self.agent.status.as_ref();
         status
@@ -115,14 +115,14 @@ impl Observation<'_> {
     }
 }
 
-/// The object that is reconciled, and its installation.
+/// The reconciled object and its installation.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     /// The object.
     pub valid: &'a ValidAgent,
     /// The installation.
     pub environment: &'a Environment,
-    /// Where dry-run pods are created.
+    /// The canary namespace.
     pub canary_namespace: &'a str,
     /// Owner reference for cluster-scoped objects.
     pub installation: Option<&'a Value>,

@@ -1,4 +1,4 @@
-//! What the steps of a reconcile achieved, and the facts a status is made of.
+//! What the steps of a reconcile achieved, and the facts for the status.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use crate::quantity::MaxUnready;
 use crate::status::{Facts, InjectionState, NamespaceLimit, Upgrade};
 use crate::switching::{self, WorkloadState};
 
-/// When a settled object is reconciled again though nothing changed.
+/// After this time the operator reconciles a settled object again.
 const RESYNC: Duration = Duration::from_mins(5);
-/// When injection that is not as it should be is tried again.
+/// After this time the operator retries failed injection.
 const RETRY: Duration = Duration::from_secs(30);
 
 /// What the steps achieved so far.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// What is known of injection.
+    /// The state of injection.
     pub injection: InjectionState,
-    /// What new pods are given now.
+    /// What new pods get now.
     pub active: Active,
-    /// When to reconcile again though nothing may have changed.
+    /// When to reconcile again even if nothing changes.
     pub requeue_after: Option<Duration>,
 }
 
@@ -51,7 +51,7 @@ impl Outcome {
         self.requeue_after = self.requeue_after.into_iter().chain(time).min();
     }
 
-    /// When to reconcile again: what waits on time alone needs it.
+    /// When to reconcile again, for everything that waits only for time to pass.
     pub fn next(&self) -> Duration {
         let is_failed = matches!(self.injection, InjectionState::Failed { .. });
         let retry = if is_failed { RETRY } else { RESYNC };
@@ -86,7 +86,9 @@ pub fn facts(
         older_routes: switch
             .map(|switch| switch.older_routes(wanted))
             .unwrap_or_default(),
-        routes: switch.map(switching::Plan::node_modes).unwrap_or_default(),
+        routes: switch
+            .map(switching::SwitchPlan::node_modes)
+            .unwrap_or_default(),
         namespace_limits: namespace_limits(observation, subject, desired),
         recipe_reason: outcome.active.reason.clone(),
         upgrade: upgrade(observation, subject, desired, plan),
@@ -156,8 +158,8 @@ fn wanted_state(plan: &Plan, wanted: Mode, state: Option<WorkloadState>) -> Opti
     })
 }
 
-/// What would keep pods out of selected namespaces because of the sidecar; agents on nodes are in the
-/// `OtelAgent`'s own.
+/// Limits in selected namespaces that would refuse pods because of the sidecar; node agents run in the
+/// `OtelAgent`'s own namespace.
 fn namespace_limits(
     observation: &Observation<'_>,
     subject: &Subject<'_>,
@@ -180,7 +182,7 @@ fn namespace_limits(
     limits.filter_map(limit).collect()
 }
 
-/// Modes whose agents are about to be replaced only because this operator is another version.
+/// Modes whose agents are about to be replaced only because the operator's version has changed.
 fn upgrade(
     observation: &Observation<'_>,
     subject: &Subject<'_>,

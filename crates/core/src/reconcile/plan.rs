@@ -14,7 +14,7 @@ use crate::build::{Desired, Environment, Object, ValidAgent, is_as_wanted};
 use crate::names;
 use crate::switching::{self, Situation, WorkloadState, used};
 
-/// When to look again at what the API server has not confirmed yet.
+/// When to check again what the API server has not confirmed yet.
 const SOON: Duration = Duration::from_secs(1);
 
 /// The modes whose objects the plan may need: the wanted and the serving one, those that exist, and those
@@ -27,7 +27,7 @@ pub fn modes(observation: &Observation<'_>, subject: &Subject<'_>) -> BTreeSet<M
     wanted.chain(serving).chain(existing).chain(used).collect()
 }
 
-/// Plans from scratch: nothing is remembered of the plan before.
+/// Plans from scratch, without the previous plan.
 pub fn plan(
     observation: &Observation<'_>,
     subject: &Subject<'_>,
@@ -76,7 +76,7 @@ pub(super) fn workload_state(
     Some(found.workload.state(nodes, template, valid.max_unready))
 }
 
-/// Only what may be so counts: who owns an object may have written its status too.
+/// Checks that the status is plausible: the owner of an object may write its status too.
 fn may_be(subject: &Subject<'_>) -> impl Fn(&Mode) -> bool {
     let is_platform = subject.environment.is_platform(&subject.valid.namespace);
     move |mode| is_platform || !mode.on_nodes()
@@ -123,12 +123,12 @@ fn situation(observation: &Observation<'_>, subject: &Subject<'_>, desired: &Des
     }
 }
 
-/// Applies what differs of the modes that must exist.
+/// Adds steps that apply the changed objects of the modes that must exist.
 fn writes(
     observation: &Observation<'_>,
     subject: &Subject<'_>,
     desired: &Desired,
-    switch: &switching::Plan,
+    switch: &switching::SwitchPlan,
 ) -> Vec<Step> {
     let owner = observation.owner();
     let mut steps = Vec::new();
@@ -158,7 +158,7 @@ fn annotated(object: &Object, environment: &Environment, unused: Option<Timestam
     body
 }
 
-/// The object of that name as it was observed, whoever made it.
+/// The observed object of that name, even if it belongs to somebody else.
 fn live<'a>(observation: &'a Observation<'_>, mode: Mode, object: &Object) -> Option<&'a Value> {
     match object {
         Object::DaemonSet(_) => observation.workloads.get(&mode).map(|found| &found.object),
@@ -166,11 +166,11 @@ fn live<'a>(observation: &'a Observation<'_>, mode: Mode, object: &Object) -> Op
     }
 }
 
-/// Removes the modes that no pod uses any more: the route first, then what it leads to.
+/// Adds steps that remove the modes that no pod uses any more: the Service first, then the agent workload.
 fn removals(
     observation: &Observation<'_>,
     desired: &Desired,
-    switch: &switching::Plan,
+    switch: &switching::SwitchPlan,
 ) -> Vec<Step> {
     let removal = |mode: &Mode| {
         let mode = *mode;

@@ -13,24 +13,24 @@ use crate::names;
 use crate::status::InjectionState;
 use crate::switching;
 
-/// Annotation with a hash over the whole intent: a field that is no longer wanted shows only there.
+/// Annotation with a hash of the whole intent, which reveals fields that are no longer wanted.
 const APPLIED: &str = "otelagent.dev/applied";
 
 /// What one reconcile does.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Which modes' objects must exist, and which mode serves; `None` for a refused spec.
-    pub switch: Option<switching::Plan>,
+    pub switch: Option<switching::SwitchPlan>,
     /// The steps, in order.
     pub steps: Vec<Step>,
-    /// What is known of injection before the steps are executed.
+    /// The state of injection before the steps are executed.
     pub injection: InjectionState,
-    /// When to reconcile again though nothing may have changed.
+    /// When to reconcile again even if nothing changes.
     pub requeue_after: Option<Duration>,
 }
 
 impl Plan {
-    /// Nothing but what is known of injection.
+    /// A plan without steps.
     pub(super) fn only(injection: InjectionState) -> Self {
         Self {
             switch: None,
@@ -55,8 +55,8 @@ pub struct Intent {
     pub name: String,
     /// The whole object, with the hash of itself as an annotation.
     pub body: Value,
-    /// Whether the object that bears the name is known to be this `OtelAgent`'s. Where it is not, the API
-    /// server must confirm that nobody else made it, since an apply with force takes it over.
+    /// Whether the object with this name is known to belong to this `OtelAgent`. If not, the API server
+    /// must confirm that it does not belong to somebody else, because a forced apply would take it over.
     pub is_ours: bool,
 }
 
@@ -74,7 +74,7 @@ impl Intent {
     }
 }
 
-/// A cluster-scoped object that bears the `OtelAgent`'s name.
+/// A cluster-scoped object whose name contains that of the `OtelAgent`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdmissionObject {
     /// Its kind.
@@ -83,21 +83,21 @@ pub struct AdmissionObject {
     pub name: String,
     /// Its uid.
     pub uid: Option<String>,
-    /// Whether it carries the uid of this `OtelAgent`. A copy under another name is its maker's.
+    /// Whether its label has the uid of this `OtelAgent`.
     pub is_ours: bool,
     /// The object, without its managers.
     pub object: Value,
 }
 
-/// What the caches suggest and only the API server can confirm: a watch may lag, and what takes away or sends
-/// pods elsewhere cannot be put right afterwards.
+/// A fact from the caches that the API server must confirm, because a watch may lag, and a removal or a new
+/// route for pods cannot be undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Precondition {
-    /// The spec is the one that was planned for.
+    /// The spec has not changed since the plan.
     SpecUnchanged,
-    /// The active binding is the one that was observed.
+    /// The active binding has not changed since the observation.
     ActiveUnchanged,
-    /// The agent workload of a mode exists as it was observed, with no fewer nodes served.
+    /// The agent workload of a mode exists as observed, and serves at least as many nodes.
     WorkloadReady(Mode),
     /// No live pod uses a mode.
     Unused(Mode),
@@ -108,29 +108,29 @@ pub enum Precondition {
 pub enum Correction {
     /// The agent workload of a mode is not ready.
     NotReady(Mode),
-    /// Whether some live pod uses a mode.
+    /// Whether any live pod uses a mode.
     Used(Mode, bool),
 }
 
 /// One change of the cluster. Every step can be repeated, and a crash between two steps changes nothing: the
-/// next reconcile observes and plans anew.
+/// next reconcile observes and plans again.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Applies an object of the `OtelAgent`'s own namespace.
     Apply(Intent),
-    /// From here on a mode serves. Writes nothing; carries what must be true before pods are sent there.
+    /// A mode serves from here on. Writes nothing, but has the preconditions for sending pods there.
     CutOver(Mode),
-    /// Applies a policy that nothing binds yet.
+    /// Applies a policy that no binding refers to yet.
     WritePolicy(Intent),
-    /// Shows on dry-run pods of the canary namespace that the engine does what the recipe says.
+    /// Verifies with dry-run pods in the canary namespace that the engine does what the recipe says.
     Verify(Box<Verification>),
-    /// Moves the active binding, and tells whoever creates a pod that it was not injected.
+    /// Moves the active binding, and applies the policy that warns about pods without injection.
     Activate(Box<Activation>),
-    /// Asks the API server whether a pod created now is injected.
+    /// Asks the API server by dry run whether a pod created now is injected.
     Confirm(Confirmation),
     /// Removes older policies and the other engine's objects.
     Retire(Retirement),
-    /// Takes injection away, bindings first.
+    /// Removes injection, bindings first.
     Withdraw(Vec<AdmissionObject>),
     /// Removes the objects of a mode, Service first.
     Remove(Removal),
@@ -139,36 +139,36 @@ pub enum Step {
 /// See [`Step::Verify`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verification {
-    /// What lets the engine act on the canary's pods.
+    /// The binding for the canary's pods.
     pub canary: Intent,
     /// Pods that together take every branch of the recipe.
     pub probes: Vec<Value>,
-    /// What must come of them.
+    /// The expected result.
     pub recipe: Recipe,
 }
 
 /// See [`Step::Activate`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Activation {
-    /// The binding, without the moment at which it is bound.
+    /// The binding, without the time of binding.
     pub binding: Value,
     /// Its kind.
     pub kind: &'static str,
-    /// Whether the object of its name is ours.
+    /// Whether the object with its name is known to belong to this `OtelAgent`.
     pub is_ours: bool,
-    /// What is active afterwards; `bound_at` is empty where the binding moves.
+    /// What is active afterwards; `bound_at` is empty if the binding moves.
     pub active: Active,
-    /// Objects that follow, in order.
+    /// Objects to apply after the binding, in order.
     pub warnings: Vec<Intent>,
 }
 
 impl Activation {
-    /// Whether another policy becomes the active one.
+    /// Whether the active policy changes.
     pub fn moves(&self) -> bool {
         self.active.bound_at.is_none()
     }
 
-    /// The binding as it is applied at a moment, and what is active then.
+    /// The binding with the time of its application, and what is active then.
     pub fn at(&self, now: Timestamp) -> (Intent, Active) {
         let active = Active {
             bound_at: self.active.bound_at.or(Some(now)),
@@ -184,18 +184,19 @@ impl Activation {
 /// See [`Step::Confirm`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Confirmation {
-    /// The pod that is created by dry run.
+    /// The dry-run pod.
     pub probe: Value,
-    /// What must come of it.
+    /// The expected result.
     pub expected: Expectation,
 }
 
-/// What a pod created now must be given.
+/// What a pod created now must get.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expectation {
     /// Everything this recipe says.
     Recipe(Box<Recipe>),
-    /// A recipe with this hash: all that is known of the last good one where the present spec is refused.
+    /// A recipe with this hash. If the current spec is refused, nothing else is known of the last valid
+    /// one.
     Hash(String),
 }
 
@@ -204,7 +205,7 @@ pub enum Expectation {
 pub struct Retirement {
     /// Bindings of the other engine, then policies that are no longer bound.
     pub objects: Vec<AdmissionObject>,
-    /// Where the other engine goes: a pod that shows that the present one injects by itself.
+    /// When the other engine is removed: a pod that shows whether the current engine injects alone.
     pub alone: Option<(Value, Box<Recipe>)>,
 }
 
@@ -213,12 +214,12 @@ pub struct Retirement {
 pub struct Removal {
     /// The mode.
     pub mode: Mode,
-    /// Its objects as they were observed, in the order of removal: kind and object.
+    /// Its objects as observed, in the order of removal: kind and object.
     pub objects: Vec<(&'static str, Value)>,
 }
 
-/// How long an older policy stays after the binding moved on, for API servers that have not seen it; as long
-/// both engines act after a change of the engine, which is harmless, since the second adds nothing.
+/// How long an older policy stays after the binding has moved, for API servers that have not seen the move.
+/// After a change of the engine, both engines act for this time; the second one adds nothing.
 pub const KEEP_OLD: Duration = Duration::from_secs(30);
 
 impl Step {
@@ -227,7 +228,7 @@ impl Step {
         use Precondition::{ActiveUnchanged, SpecUnchanged, Unused, WorkloadReady};
         match self {
             Self::CutOver(mode) => vec![SpecUnchanged, ActiveUnchanged, WorkloadReady(*mode)],
-            // An old view of the spec or of the binding would send new pods back to where they came from.
+            // With an old view of the spec or the binding, new pods would get the previous route again.
             Self::Activate(_) => vec![SpecUnchanged, ActiveUnchanged],
             Self::Retire(_) => vec![ActiveUnchanged],
             Self::Withdraw(_) => vec![SpecUnchanged],

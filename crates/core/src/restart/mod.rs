@@ -351,7 +351,7 @@ mod tests {
                 let found = observed.seen.iter().find(|workload| workload.owner == *owner).unwrap();
                 prop_assert!(may(&found));
             }
-            // The first of each name counts: a candidate is seen once.
+            // Only the first of each name counts, because each candidate is read once.
             let mut names = BTreeSet::new();
             let waiting = observed.seen.iter().filter(|workload| names.insert(&workload.owner)).filter(may).count();
             let places = at_a_time.saturating_sub(under_way.len());

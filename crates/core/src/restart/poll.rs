@@ -9,7 +9,7 @@ use crate::pods::{PodReport, WorkloadRef};
 use crate::switching::{PROPAGATION, WorkloadState, remaining};
 use otelagent_api::Mode;
 
-/// What pods that are created now are given: it decides whether a restart helps.
+/// What pods created now would get, which decides whether a restart helps.
 #[derive(Clone, Copy, Debug)]
 pub struct NewPods<'a> {
     /// The moment of observation.

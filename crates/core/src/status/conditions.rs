@@ -47,7 +47,7 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
             .into_iter()
             .chain(restarting)
             .map(|(type_, assessment)| match find(old, INJECTED) {
-                // What was not asked this time is as it was reported last.
+                // A condition that was not determined stays as last reported.
                 Some(before) if type_ == INJECTED && is_unknown => before.clone(),
                 _ => condition(type_, &assessment, facts.generation, facts.now, old),
             })
@@ -56,8 +56,8 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
     }
 }
 
-/// The status where a reconcile failed before anything was found out: as it was, but not ready.
-/// `observedGeneration` stays, since nothing was decided about the present spec.
+/// The status after a reconcile that failed before it had any facts: unchanged but not ready.
+/// `observedGeneration` stays, because nothing was decided about the current spec.
 pub fn unfinished(
     failure: &Failure,
     generation: Option<i64>,
@@ -156,7 +156,7 @@ pub fn upgrade(facts: &Facts) -> Option<Note> {
 }
 
 /// The events of a change from one status to another: for a condition whose status changed, or whose reason
-/// changed while it is a cause for concern. A reason that only has another name now is no change.
+/// changed while it needs attention. A renamed reason is not a change.
 pub fn transitions(previous: Option<&OtelAgentStatus>, current: &OtelAgentStatus) -> Vec<Note> {
     let old = conditions(previous);
     let note = |new: &Condition| {
@@ -371,7 +371,7 @@ mod tests {
         assert!(notes.iter().all(|note| note.warning));
     }
 
-    /// A status as the release before wrote it: the same, with the old names of reasons.
+    /// The same status as the previous release wrote it, with the old names of reasons.
     fn written_before(mut status: OtelAgentStatus) -> OtelAgentStatus {
         for condition in &mut status.conditions {
             let old = match (condition.type_.as_str(), condition.reason.as_str()) {

@@ -1,4 +1,4 @@
-//! What every condition is made of: a status, a reason and a message of a readable length.
+//! Status, reason and a message of a readable length for a condition.
 
 use std::collections::BTreeMap;
 

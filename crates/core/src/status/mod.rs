@@ -20,7 +20,7 @@ use crate::restart::Verdict;
 use crate::switching::WorkloadState;
 use otelagent_api::{Mode, OtelAgentStatus};
 
-/// Everything a status is made of.
+/// Everything that the status needs.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// The moment of the report.
@@ -31,13 +31,13 @@ pub struct Facts {
     pub wanted: Mode,
     /// What is wrong with the spec.
     pub problems: Vec<Problem>,
-    /// The mode that new pods are given, and where they send.
+    /// The mode of new pods, and where they send.
     pub serving: Option<(Mode, String)>,
     /// The serving mode's workload; `None` for mode Sidecar.
     pub serving_workload: Option<WorkloadState>,
     /// The wanted mode's workload, where it differs from the serving one.
     pub wanted_workload: Option<WorkloadState>,
-    /// Modes that are kept though neither wanted nor serving: pods may still use them.
+    /// Modes that are kept although they are neither wanted nor serving, because pods may still use them.
     pub older_routes: Vec<Mode>,
     /// Node modes whose agents exist, or are about to.
     pub routes: Vec<Mode>,
@@ -49,9 +49,9 @@ pub struct Facts {
     pub overlapping: Vec<String>,
     /// Namespaces in which the API server would refuse pods because of the injected container.
     pub namespace_limits: Vec<NamespaceLimit>,
-    /// Why the active recipe is the one it is, for a person.
+    /// Why the active recipe became active, for a person.
     pub recipe_reason: Option<String>,
-    /// Agents that are about to be replaced though the spec did not change.
+    /// Agents that are about to be replaced although the spec has not changed.
     pub upgrade: Option<Upgrade>,
     /// Restarts of workloads; `None` where `workloads.restart` is Never.
     pub restarts: Option<Restarts>,
@@ -60,7 +60,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// The same after something failed: what could not be removed is still there.
+    /// The same after a failure: objects that could not be removed still exist.
     pub fn failed(mut self, failure: Failure, previous: Option<&OtelAgentStatus>) -> Self {
         let reported = previous.map(|status| status.paths.as_slice());
         self.routes.extend(reported.unwrap_or_default());
@@ -87,7 +87,7 @@ pub struct NamespaceLimit {
     pub namespace: String,
     /// Kind and name of the object.
     pub object: String,
-    /// What it demands, as a sentence without the object.
+    /// What it demands, as a sentence without the object's name.
     pub breach: String,
 }
 
@@ -118,9 +118,9 @@ pub enum InjectionState {
     NotWanted,
     /// A dry-run pod was injected as the recipe says.
     Active,
-    /// No agents have ever been ready, so nothing may be injected yet.
+    /// No agents have been ready yet, so nothing is injected.
     WaitingForAgents,
-    /// Nothing was found out in this reconcile: the condition stays as it was.
+    /// This reconcile did not determine it: the condition stays as it was.
     Unknown,
     /// Injection is not active.
     Failed {

@@ -1,7 +1,7 @@
 //! Reasons of conditions that a release renamed.
 //!
-//! A status that an older operator wrote still has the old name. The next report replaces it; that is no
-//! transition, so it is no event. `docs/upgrading.md` lists the same names for scripts that read them.
+//! A status that an older operator wrote still has the old name. The next report replaces it, without a
+//! transition or an event. `docs/upgrading.md` lists the same names for scripts that read them.
 
 use otelagent_api::{INJECTED, READY, SWITCHING};
 

@@ -48,8 +48,8 @@ impl Situation {
 
 /// Which objects to keep and which to remove.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// The mode that new pods are given; `None` until the first agents are ready.
+pub struct SwitchPlan {
+    /// The mode of new pods; `None` until the first agents are ready.
     pub serving: Option<Mode>,
     /// Modes whose objects must exist, each with the moment since when it is unused.
     pub keep: BTreeMap<Mode, Option<Timestamp>>,
@@ -61,15 +61,15 @@ pub struct Plan {
     pub requeue_after: Option<Duration>,
 }
 
-impl Plan {
+impl SwitchPlan {
     /// Modes whose agents on nodes are kept.
     pub fn node_modes(&self) -> Vec<Mode> {
         let modes = self.keep.keys().copied();
         modes.filter(|mode| mode.on_nodes()).collect()
     }
 
-    /// Modes that are kept though neither wanted nor serving: a pod may still use them, if only one that is
-    /// terminating.
+    /// Modes that are kept although they are neither wanted nor serving, because a pod, perhaps a
+    /// terminating one, may still use them.
     pub fn older_routes(&self, wanted: Mode) -> Vec<Mode> {
         let is_older = |mode: &Mode| *mode != wanted && Some(*mode) != self.serving;
         self.keep.keys().copied().filter(is_older).collect()
@@ -92,17 +92,17 @@ pub fn used(claimed: BTreeMap<Mode, usize>, known: &BTreeSet<Mode>) -> BTreeMap<
 /// in use  = modes of live injected pods, each held `hold_old` longer
 /// keep    = {wanted, serving} ∪ in use
 /// ```
-pub fn plan(observed: &Situation) -> Plan {
+pub fn plan(observed: &Situation) -> SwitchPlan {
     let first = comes_first(observed);
     let serving = if observed.wanted_ready && first.is_none() {
         Some(observed.wanted)
     } else {
         observed.serving
     };
-    let mut plan = Plan {
+    let mut plan = SwitchPlan {
         serving,
         first,
-        ..Plan::default()
+        ..SwitchPlan::default()
     };
     // The serving mode is needed until the cut-over has been made, however long the verification takes.
     let wanted = first.is_none().then_some(observed.wanted);

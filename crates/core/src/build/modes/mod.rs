@@ -11,7 +11,7 @@ pub(super) use self::topology::Topology;
 
 use otelagent_api::Mode;
 
-/// What the file of a mode says.
+/// The topology of a mode, from its file.
 pub(super) fn topology(mode: Mode) -> &'static Topology {
     match mode {
         Mode::Sidecar => &sidecar::SIDECAR,

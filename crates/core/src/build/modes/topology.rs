@@ -1,4 +1,4 @@
-//! What every mode must say, and what several modes share.
+//! What every mode must define, and what several modes share.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +10,15 @@ use crate::inject::Recipe;
 use crate::inject::environment::{self, HOST_IP};
 use otelagent_api::{EnvFrom, Mode};
 
-/// What a mode needs, and what it gives to applications.
+/// The objects of a mode, and what applications get.
 pub(crate) struct Topology {
     /// Where its agent listens.
     pub(crate) placement: Placement,
     /// Its objects, the agent workload first; none where the agent runs in the application's pod.
     pub(crate) objects: fn(&RenderInput<'_>) -> Vec<Object>,
-    /// The endpoint as applications are given it; may refer to the recipe's first variables.
+    /// The endpoint as applications get it; may refer to the recipe's first variables.
     pub(crate) endpoint: fn(&ValidAgent, &Environment) -> String,
-    /// What is injected into pods.
+    /// The recipe for pods.
     pub(crate) recipe: fn(&RenderInput<'_>) -> Recipe,
 }
 
@@ -31,7 +31,7 @@ pub(super) fn on_own_node(agent: &ValidAgent, environment: &Environment) -> Stri
     }
 }
 
-/// The recipe of a mode that adds nothing but variables.
+/// The recipe of a mode that adds only variables.
 pub(super) fn variables_only(mode: Mode, agent: &ValidAgent, endpoint: &str) -> Recipe {
     let workloads = agent.spec.workloads.as_ref();
     Recipe {
