@@ -164,7 +164,7 @@ impl Drop for Place {
 }
 
 #[test]
-fn an_unmodified_collector_and_this_agent_take_every_generated_configuration() {
+fn collector_and_agent_accept_every_generated_configuration() {
     let place = Place::new("127.0.0.1:4317".parse().unwrap());
     for (name, text) in generated() {
         let file = place.write(&text);
@@ -355,7 +355,7 @@ async fn same_through_either(name: &str, sink: impl AsyncFn() -> Sink) -> Arrive
 }
 
 #[tokio::test]
-async fn what_arrives_through_either_is_the_same_by_grpc_with_attributes_of_the_node() {
+async fn same_telemetry_arrives_by_grpc_with_node_attributes() {
     let arrived = same_through_either("host-network", Sink::grpc).await;
     let attributes = format!("{:?}", arrived.attributes);
     for expected in ["host.name", "node-1", "k8s.node.name", "production", "$5"] {
@@ -364,7 +364,7 @@ async fn what_arrives_through_either_is_the_same_by_grpc_with_attributes_of_the_
 }
 
 #[tokio::test]
-async fn what_arrives_through_either_is_the_same_by_http_with_headers_of_a_secret() {
+async fn same_telemetry_arrives_by_http_with_secret_headers() {
     let arrived = same_through_either("sidecar", Sink::http).await;
     for expected in ["authorization: \"Bearer secret\"", "x-tenant: \"a\""] {
         assert!(arrived.headers.contains(expected), "{:?}", arrived.headers);
@@ -372,7 +372,7 @@ async fn what_arrives_through_either_is_the_same_by_http_with_headers_of_a_secre
 }
 
 #[tokio::test]
-async fn what_arrives_through_either_is_the_same_with_encryption_and_a_certificate_of_its_own() {
+async fn same_telemetry_arrives_with_encryption_and_an_own_certificate() {
     let sink = async || {
         let server = AUTHORITY.server(&["collector.example.com"]);
         let clients = Some(&*AUTHORITY);
@@ -382,7 +382,7 @@ async fn what_arrives_through_either_is_the_same_with_encryption_and_a_certifica
 }
 
 #[tokio::test]
-async fn what_arrives_through_either_is_the_same_by_http_over_tls_with_a_queue_on_disk() {
+async fn same_telemetry_arrives_by_https_with_a_queue_on_disk() {
     let sink = async || {
         let tls = AUTHORITY.local().acceptor(&["http/1.1"], None);
         Sink::secure(Speaks::Http, tls).await
@@ -391,16 +391,16 @@ async fn what_arrives_through_either_is_the_same_by_http_over_tls_with_a_queue_o
 }
 
 #[tokio::test]
-async fn what_arrives_through_either_is_the_same_with_a_queue_on_disk() {
+async fn same_telemetry_arrives_with_a_queue_on_disk() {
     same_through_either("disk", Sink::grpc).await;
 }
 
 #[tokio::test]
-async fn what_arrives_through_either_is_the_same_with_values_that_look_like_something_else() {
+async fn same_telemetry_arrives_with_values_of_ambiguous_type() {
     same_through_either("odd", Sink::grpc).await;
 }
 
 #[tokio::test]
-async fn what_arrives_through_either_is_the_same_with_a_queue_smaller_than_a_batch() {
+async fn same_telemetry_arrives_with_a_queue_smaller_than_a_batch() {
     same_through_either("tight", Sink::http).await;
 }

@@ -3,14 +3,14 @@
 // Helpers of tests fail like tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod away;
+mod client;
 mod cluster;
-mod effort;
 mod inject;
+mod outages;
 mod process;
+mod random_edits;
 mod servers;
 mod simulated;
 mod status_checker;
+mod test_scale;
 mod threats;
-mod walks;
-mod way;

@@ -46,7 +46,7 @@ fn the_configuration_of_each_shape_is_the_golden_one() {
 }
 
 #[test]
-fn the_bundled_agent_takes_the_configuration_of_each_shape() {
+fn bundled_agent_accepts_the_configuration_of_each_shape() {
     for (name, agent) in inputs() {
         let taken = otelagent_agent::config::check(&configuration(&agent));
         assert_eq!(taken.err(), None, "{name}");

@@ -354,7 +354,7 @@ fn stories() -> Vec<(Mode, OtelAgent)> {
 }
 
 #[test]
-fn story_broken_off_at_any_step_ends_as_it_would_have_ended() {
+fn story_interrupted_at_any_step_reaches_the_same_end() {
     let mut seen = BTreeSet::new();
     for (from, change) in stories() {
         let (reference, moments) = tell(from, &change);

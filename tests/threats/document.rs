@@ -81,7 +81,7 @@ fn every_named_test_exists() {
 }
 
 #[test]
-fn a_row_without_a_test_says_why() {
+fn row_without_a_test_says_why() {
     let page = text(EVIDENCE);
     let words = [
         "Not defended",

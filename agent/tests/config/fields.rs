@@ -166,7 +166,7 @@ fn every_accepted_setting_changes_the_configuration() {
 }
 
 #[test]
-fn every_default_is_a_valid_value_and_what_leaving_it_out_means() {
+fn every_default_is_valid_and_equals_leaving_it_out() {
     for (row, kind) in value_rows() {
         let default = row.setting.default;
         if default.is_empty() || !row.setting.default_in_words.is_empty() {

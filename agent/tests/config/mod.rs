@@ -259,7 +259,7 @@ fn the_scheme_decides_about_tls_and_without_one_it_is_on() {
 }
 
 #[test]
-fn a_header_from_a_file_can_be_read_again_and_others_stay() {
+fn header_from_a_file_is_reread_and_others_stay() {
     let yaml = CONTRACT.replace("x-tenant: a", "x-tenant: 'a-${env:PORT}'");
     let headers = load(&yaml).exporters.remove(0).headers;
     let (tenant, token) = (&headers[0].1, &headers[1].1);
@@ -323,7 +323,7 @@ fn a_queue_on_disk_has_the_collectors_fields_and_defaults() {
 }
 
 #[test]
-fn a_queue_on_disk_is_refused_where_it_would_not_do_what_it_says() {
+fn unsupported_settings_of_a_queue_on_disk_are_refused() {
     let refused = |yaml: &str| messages(config::check(yaml));
     assert_eq!(
         refused(&on_disk("recreate: true")),
@@ -355,7 +355,7 @@ fn a_queue_on_disk_is_refused_where_it_would_not_do_what_it_says() {
 }
 
 #[test]
-fn giving_up_although_the_queue_is_on_disk_is_warned_of() {
+fn giving_up_with_a_queue_on_disk_gets_a_warning() {
     let warnings = |yaml: String| config::check(&yaml).unwrap().warnings;
     assert!(warnings(on_disk("")).is_empty());
     let given_up = warnings(on_disk("").replace("max_elapsed_time: 0s", "max_elapsed_time: 5m"));

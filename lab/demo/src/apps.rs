@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manifest_has_no_holes() {
+    fn manifest_has_no_open_placeholders() {
         let mut app = App::rust_sdk();
         app.env.push(("A".to_owned(), "x: \"y\"".to_owned()));
         let manifest = app.manifest();

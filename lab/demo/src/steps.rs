@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_in_vain_tells_why() {
+    fn failed_wait_says_why() {
         let agent = json!({
             "metadata": {"generation": 2},
             "status": {"observedGeneration": 1, "mode": "HostPort", "conditions": [

@@ -10,10 +10,11 @@
 //! bed beyond that it asks [`World::bed`] for.
 
 mod api;
+mod cut_overs;
 mod durable;
-mod flips;
 mod modes;
 mod nodes;
+mod pod_shapes;
 mod programs;
 mod refusals;
 mod resilience;
@@ -24,7 +25,6 @@ mod sdks;
 mod switching;
 mod uninstall;
 mod webhook;
-mod wild;
 
 use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};

@@ -19,7 +19,7 @@ const TOPOLOGIES: [Topology; 5] = [
 ];
 
 #[test]
-fn each_mode_carries_spans_of_unmodified_programs_through_the_agent_of_their_own_node_or_pod() {
+fn each_mode_delivers_spans_through_the_own_nodes_or_pods_agent() {
     let Some(world) = world("every mode on two real nodes") else {
         return;
     };

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{condition, manifest, world};
 
 #[test]
-fn the_api_server_refuses_with_words_that_say_what_to_write_instead() {
+fn api_server_refusals_say_what_to_write_instead() {
     let Some(world) = world("refusals") else {
         return;
     };
@@ -111,7 +111,7 @@ fn dry_run(world: &super::World, yaml: &str) -> Result<String, String> {
 }
 
 #[test]
-fn a_broken_spec_on_a_running_object_leaves_the_topology_as_it_was() {
+fn refused_spec_leaves_the_running_topology_unchanged() {
     let Some(world) = world("a broken spec") else {
         return;
     };
@@ -168,7 +168,7 @@ fn a_broken_spec_on_a_running_object_leaves_the_topology_as_it_was() {
 }
 
 #[test]
-fn a_plain_namespace_gets_no_node_mode_and_is_told_why() {
+fn node_mode_in_a_plain_namespace_is_refused_with_the_reason() {
     let Some(world) = world("a plain namespace") else {
         return;
     };
@@ -209,7 +209,7 @@ fn a_plain_namespace_gets_no_node_mode_and_is_told_why() {
 }
 
 #[test]
-fn a_service_of_somebody_else_is_never_taken_over() {
+fn foreign_service_is_never_taken_over() {
     let Some(world) = world("a taken name") else {
         return;
     };

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{PATIENCE, World, condition, world};
 
 #[test]
-fn of_two_operators_one_acts_and_the_other_takes_over_when_it_is_killed() {
+fn second_operator_takes_over_when_the_leader_is_killed() {
     let Some(world) = world("two operators") else {
         return;
     };
@@ -89,7 +89,7 @@ fn restarts(world: &World) -> u64 {
 }
 
 #[test]
-fn a_restarted_api_server_injects_the_first_pods_it_answers_and_the_operator_goes_on() {
+fn restarted_api_server_injects_its_first_pods() {
     let Some(world) = world("a restarted API server") else {
         return;
     };
@@ -143,7 +143,7 @@ fn a_restarted_api_server_injects_the_first_pods_it_answers_and_the_operator_goe
 }
 
 #[test]
-fn a_recipe_that_fails_its_proof_is_never_bound_and_the_previous_one_stays() {
+fn recipe_that_fails_verification_leaves_the_previous_one_active() {
     let Some(world) = world("a recipe that fails its proof") else {
         return;
     };

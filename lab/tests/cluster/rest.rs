@@ -16,7 +16,7 @@ const OPERATOR: &str = "system:serviceaccount:otelagent-system:otelagent-operato
 pub(super) const AUDIT: &str = "reading the audit log";
 
 #[test]
-fn at_rest_nothing_is_written() {
+fn operator_at_rest_writes_nothing() {
     let Some(world) = world("the operator at rest") else {
         return;
     };
@@ -87,7 +87,7 @@ fn is_write(request: &Value) -> bool {
 }
 
 #[test]
-fn every_right_that_is_granted_is_used_and_none_is_lacking() {
+fn every_granted_right_is_used_and_none_is_missing() {
     let Some(world) = world("granted and used rights") else {
         return;
     };

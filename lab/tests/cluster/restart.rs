@@ -13,7 +13,7 @@ const NAMESPACE: &str = "restart";
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 
 #[test]
-fn stale_workloads_are_rolled_once_each_and_what_is_paused_guarded_or_bare_is_named() {
+fn stale_workloads_restart_once_and_those_left_out_are_named() {
     let Some(world) = world("workloads that are rolled") else {
         return;
     };

@@ -9,7 +9,7 @@ use super::{PATIENCE, World, condition, world};
 const NAMESPACE: &str = "switching";
 
 #[test]
-fn a_switch_keeps_the_old_workload_for_its_users_though_the_operator_is_killed_in_between() {
+fn switch_keeps_the_old_workload_when_the_operator_is_killed() {
     let Some(world) = world("a switch with the operator killed") else {
         return;
     };
@@ -63,7 +63,7 @@ fn a_switch_keeps_the_old_workload_for_its_users_though_the_operator_is_killed_i
 }
 
 #[test]
-fn a_mode_that_never_becomes_ready_leaves_the_old_one_serving_and_says_where() {
+fn mode_that_never_becomes_ready_leaves_the_old_one_serving() {
     let Some(world) = world("a switch that cannot end") else {
         return;
     };

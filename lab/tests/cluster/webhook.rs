@@ -14,7 +14,7 @@ use super::{World, names, world};
 const LIFE: Duration = Duration::from_secs(150);
 
 #[test]
-fn the_webhook_injects_while_a_replica_is_lost_and_while_its_authority_changes() {
+fn webhook_injects_while_a_replica_or_the_ca_is_replaced() {
     let Some(world) = world("the webhook engine on two real nodes") else {
         return;
     };

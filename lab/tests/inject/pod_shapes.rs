@@ -24,13 +24,13 @@ async fn installed(server: &Server, name: &str, recipe: &Recipe) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn documented_pod_becomes_what_its_line_says() {
-    if !server::is_possible("pods of the wild on a real API server") {
+    if !server::is_possible("pods of many shapes on a real API server") {
         return;
     }
     let server = Server::start().await;
     for (name, recipe) in [
-        ("wild-sidecar", recipes::sidecar()),
-        ("wild-node", recipes::recipe("node-local")),
+        ("shapes-sidecar", recipes::sidecar()),
+        ("shapes-node", recipes::recipe("node-local")),
     ] {
         let endpoint = installed(&server, name, &recipe).await;
         for case in cases() {
@@ -55,9 +55,9 @@ async fn agent_overrides_env_from_when_its_spec_says_so() {
     let server = Server::start().await;
     let mut recipe = recipes::recipe("node-local");
     recipe.overrides_env_from = true;
-    let endpoint = installed(&server, "wild-override", &recipe).await;
+    let endpoint = installed(&server, "shapes-override", &recipe).await;
     let all = with_app(json!({"envFrom": [{"configMapRef": {"name": "settings"}}]}));
-    let answer = server.dry_run("wild-override", &all).await;
+    let answer = server.dry_run("shapes-override", &all).await;
     let seen = seen(answer, &endpoint);
     seen.told();
     for name in [SERVICE, ATTRIBUTES] {
@@ -72,8 +72,8 @@ async fn sidecar_gets_no_token_when_the_pod_mounts_one() {
         return;
     }
     let server = Server::start().await;
-    installed(&server, "wild-token", &recipes::sidecar()).await;
-    let answer = server.dry_run("wild-token", &with_app(json!({}))).await;
+    installed(&server, "shapes-token", &recipes::sidecar()).await;
+    let answer = server.dry_run("shapes-token", &with_app(json!({}))).await;
     let seen = seen(answer, SIDECAR);
     seen.told();
     let mounts = |name: &str| seen.container(name)["volumeMounts"].to_string();

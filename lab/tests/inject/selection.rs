@@ -282,32 +282,28 @@ async fn one_policy_injects_the_first_pod_of_three_hundred_namespaces() {
         return;
     }
     let server = Server::start().await;
-    let mut crowd = input("crowd", "", &recipes::recipe("node-local"));
-    crowd.selection.namespaces = Namespaces::Labelled(Selector {
-        match_labels: Labels::from([("crowd".into(), "yes".into())]),
+    let mut many = input("many", "", &recipes::recipe("node-local"));
+    many.selection.namespaces = Namespaces::Labelled(Selector {
+        match_labels: Labels::from([("many".into(), "yes".into())]),
         ..Selector::default()
     });
     // Before the policy, and after it.
-    let name = |index: usize| format!("crowd-{index}");
+    let name = |index: usize| format!("many-{index}");
     for index in 0..150 {
-        server
-            .namespace(&name(index), json!({"crowd": "yes"}))
-            .await;
+        server.namespace(&name(index), json!({"many": "yes"})).await;
     }
-    server.namespace("crowd-not", json!({})).await;
-    let policies = server.put_in_force(&crowd).await;
+    server.namespace("many-not", json!({})).await;
+    let policies = server.put_in_force(&many).await;
     for index in 150..300 {
-        server
-            .namespace(&name(index), json!({"crowd": "yes"}))
-            .await;
+        server.namespace(&name(index), json!({"many": "yes"})).await;
         let by = injected_by(&server, &name(index)).await;
-        assert_eq!(by.as_ref(), Some(&crowd.recipe.agent), "{}", name(index));
+        assert_eq!(by.as_ref(), Some(&many.recipe.agent), "{}", name(index));
     }
     for index in 0..150 {
         let by = injected_by(&server, &name(index)).await;
-        assert_eq!(by.as_ref(), Some(&crowd.recipe.agent), "{}", name(index));
+        assert_eq!(by.as_ref(), Some(&many.recipe.agent), "{}", name(index));
     }
-    assert_eq!(injected_by(&server, "crowd-not").await, None);
+    assert_eq!(injected_by(&server, "many-not").await, None);
     for object in [&policies.binding, &policies.warnings[1]] {
         server.delete(object).await;
     }

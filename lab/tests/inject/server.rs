@@ -15,8 +15,8 @@ use otelagent_webhook::configuration::{Endpoint, WebhookEngine};
 use serde_json::{Value, json};
 use testbed::{Bed, KubernetesVersion};
 
-use crate::effort::release;
-use crate::way::way;
+use crate::client::direct_config;
+use crate::test_scale::release;
 
 /// Where policies are proved.
 pub(super) const CANARY: &str = "otelagent-canary";
@@ -87,7 +87,7 @@ impl Server {
 
     /// The way to an API server.
     pub(super) async fn config(kubeconfig: &Path, user: Option<&str>) -> Config {
-        let mut config = way(kubeconfig).await;
+        let mut config = direct_config(kubeconfig).await;
         config.auth_info.impersonate = user.map(Into::into);
         config
     }

@@ -10,7 +10,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::way::way;
+use crate::client::direct_config;
 
 /// Ends with this process: the bed watches it.
 static BED: LazyLock<Bed> = LazyLock::new(|| {
@@ -21,7 +21,7 @@ static BED: LazyLock<Bed> = LazyLock::new(|| {
 /// The way to the API server, as administrator.
 pub(super) async fn config() -> Config {
     let path = tokio::task::spawn_blocking(|| BED.kubeconfig().to_owned());
-    way(&path.await.unwrap()).await
+    direct_config(&path.await.unwrap()).await
 }
 
 /// What kubectl says, run in the repository; both streams, and whether it succeeded.

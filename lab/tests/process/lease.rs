@@ -63,7 +63,7 @@ async fn change(lease: &str, change: Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_two_leads_and_a_release_hands_over_at_once() {
+async fn one_of_two_leads_and_a_released_lease_passes_at_once() {
     if !testbed::skip_unless_possible("leader election") {
         return;
     }
@@ -87,7 +87,7 @@ async fn one_of_two_leads_and_a_release_hands_over_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_cut_off_stops_before_another_starts() {
+async fn disconnected_leader_stops_before_another_starts() {
     if !testbed::skip_unless_possible("leader election, cut off") {
         return;
     }
@@ -132,7 +132,7 @@ async fn a_leader_cut_off_stops_before_another_starts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_note_on_the_lease_costs_nothing() {
+async fn annotated_lease_keeps_its_leader() {
     if !testbed::skip_unless_possible("leader election, lease annotated") {
         return;
     }
@@ -144,7 +144,7 @@ async fn a_note_on_the_lease_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_takes_the_lease_by_hand_is_obeyed() {
+async fn lease_taken_by_hand_ends_the_leaders_term() {
     if !testbed::skip_unless_possible("leader election, lease taken") {
         return;
     }
@@ -160,7 +160,7 @@ async fn whoever_takes_the_lease_by_hand_is_obeyed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_starts_anew_under_its_old_name_goes_on_with_its_lease() {
+async fn restarted_process_of_the_same_name_resumes_its_lease() {
     if !testbed::skip_unless_possible("leader election, started anew") {
         return;
     }

@@ -28,7 +28,7 @@ fn may_as(whom: &str, words: &str) -> bool {
 }
 
 #[test]
-fn the_installation_installs_and_grants_what_it_says() {
+fn installation_creates_and_grants_what_it_declares() {
     if !testbed::skip_unless_possible("manifests") {
         return;
     }

@@ -16,22 +16,22 @@ use bed::Server;
 use otelagent_test_support::agents::{agent, environment};
 
 #[test]
-fn everything_that_is_shipped_or_rendered_is_taken_by_1_33() {
+fn shipped_and_rendered_objects_are_accepted_by_1_33() {
     everything_is_taken(KubernetesVersion::V1_33);
 }
 
 #[test]
-fn everything_that_is_shipped_or_rendered_is_taken_by_1_35() {
+fn shipped_and_rendered_objects_are_accepted_by_1_35() {
     everything_is_taken(KubernetesVersion::V1_35);
 }
 
 #[test]
-fn everything_that_is_shipped_or_rendered_is_taken_by_1_36() {
+fn shipped_and_rendered_objects_are_accepted_by_1_36() {
     everything_is_taken(KubernetesVersion::V1_36);
 }
 
 #[test]
-fn everything_that_is_shipped_or_rendered_is_taken_by_1_37() {
+fn shipped_and_rendered_objects_are_accepted_by_1_37() {
     everything_is_taken(KubernetesVersion::V1_37);
 }
 

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use testbed::Bed;
 
 use super::kubelet;
+use crate::client::direct_config;
 use crate::status_checker::log::Recorder;
-use crate::way::way;
 
 /// Whom the controller acts as.
 const OPERATOR: &str = "system:serviceaccount:otelagent-system:otelagent-operator";
@@ -56,7 +56,7 @@ fn start(what: &str) -> Cluster {
             .build()
             .unwrap();
         runtime.block_on(async move {
-            let client = Client::try_from(way(&kubeconfig).await).unwrap();
+            let client = Client::try_from(direct_config(&kubeconfig).await).unwrap();
             kubelet::start(&client).await;
             sender.send(Recorder::start(&client)).unwrap();
             std::future::pending::<()>().await;
@@ -111,12 +111,12 @@ impl Cluster {
 
     /// As administrator.
     pub(super) async fn admin(&self) -> Client {
-        Client::try_from(way(self.bed.kubeconfig()).await).unwrap()
+        Client::try_from(direct_config(self.bed.kubeconfig()).await).unwrap()
     }
 
     /// As the operator.
     pub(super) async fn as_operator(&self) -> Config {
-        let mut config = way(self.bed.kubeconfig()).await;
+        let mut config = direct_config(self.bed.kubeconfig()).await;
         let header = |name: &'static str, value: &'static str| {
             (
                 HeaderName::from_static(name),

@@ -10,7 +10,7 @@ use super::faults::{Fault, Plan};
 use super::run::{Reference, Story, run};
 use super::sample::drawn;
 use super::topology::{ALL, pairs};
-use crate::effort::{is_full, is_wanted};
+use crate::test_scale::{is_full, is_wanted};
 
 /// Runs at once.
 const AT_ONCE: usize = 24;
@@ -42,7 +42,7 @@ impl std::fmt::Display for Trial {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_goes_wrong_at_whichever_write_every_run_ends_in_the_same_state() {
+async fn fault_at_any_write_leads_to_the_same_end_state() {
     if !testbed::skip_unless_possible("crash at every write") {
         return;
     }

@@ -15,7 +15,7 @@ use super::cluster::whole_cluster;
 use super::operator::AGENT_IMAGE;
 use super::run::{Outcome, Run};
 use super::topology::ALL;
-use crate::effort::{is_full, seed};
+use crate::test_scale::{is_full, seed};
 
 /// How long after a change of the spec the process is killed at the latest: a switch takes about as long.
 const SWITCH: u64 = 6000;
@@ -85,7 +85,7 @@ fn moment(nth: usize) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_killed_at_any_moment_or_paused_past_its_lease_leaves_nothing_behind() {
+async fn process_killed_or_paused_past_its_lease_leaves_nothing_behind() {
     if !testbed::skip_unless_possible("the operator's process killed") {
         return;
     }

@@ -255,7 +255,7 @@ async fn holders(admin: Client, name: String, seen: Arc<Mutex<Holders>>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_lost_its_lease_writes_nothing_and_the_next_one_ends_what_it_began() {
+async fn leader_without_lease_writes_nothing_and_its_successor_finishes() {
     if !testbed::skip_unless_possible("two leaders") {
         return;
     }

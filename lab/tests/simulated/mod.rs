@@ -29,9 +29,9 @@
 //! `OTELAGENT_FULL=1 OTELAGENT_ONLY='Sidecar to HostPort: CrashAfter at'` only those runs are made whose lines begin
 //! so. With `--nocapture` each run prints its verdict when it is over.
 
-mod children;
 mod cluster;
 mod crashes;
+mod drift;
 mod faults;
 mod killed;
 pub(crate) mod kubelet;

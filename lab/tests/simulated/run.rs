@@ -298,7 +298,7 @@ impl Run {
         .await
     }
 
-    /// A pod that bears a mode's labels, as one admitted by an API server that had not heard of the flip.
+    /// A pod that bears a mode's labels, as one admitted by an API server that had not heard of the cut-over.
     pub(super) async fn late_pod(&self, mode: &str) -> Outcome<()> {
         let owner = otelagent_core::names::agent_label(&self.namespace, &self.name);
         let labels = json!({

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::effort::{is_full, seed};
+use crate::test_scale::{is_full, seed};
 
 /// `size` of the `items`, or all of them in a full run: by `OTELAGENT_SEED`, always the same without.
 pub(super) fn drawn<T: std::fmt::Debug>(items: Vec<T>, size: usize) -> Vec<T> {

@@ -10,7 +10,7 @@ use super::run::{Outcome, REPLICAS, Reference, Run, Story, run};
 use super::sample::drawn;
 use super::topology::{ALL, Topology};
 use super::views::{Release, Snapshot};
-use crate::effort::is_wanted;
+use crate::test_scale::is_wanted;
 
 /// Runs at once.
 const AT_ONCE: usize = 12;
@@ -108,7 +108,7 @@ fn trials() -> Vec<Trial> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_old_view_a_controller_is_shown_no_path_in_use_goes_and_it_ends_as_fresh() {
+async fn stale_cache_removes_no_route_in_use_and_converges() {
     if !testbed::skip_unless_possible("old views") {
         return;
     }

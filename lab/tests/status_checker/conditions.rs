@@ -13,7 +13,7 @@ const ALWAYS: [&str; 4] = ["Accepted", "Ready", "Switching", "Injected"];
 const CONDITIONS: &str = "conditions: Accepted, Ready, Switching, Injected, and with workloads.restart Rolling also Restarting";
 const GENERATION: &str =
     "conditions: observedGeneration is the generation the condition was set based upon";
-const CROWDED: &str = "of a namespace that is no platform namespace the 20 oldest OtelAgents are carried out; the \
+const OVER_QUOTA: &str = "of a namespace that is no platform namespace the 20 oldest OtelAgents are carried out; the \
                        others say TooManyInNamespace";
 const READY: &str = "Ready: a pod created now would be served";
 const SWITCHING: &str =
@@ -92,7 +92,7 @@ impl StatusChecker<'_> {
                     && key(other) < key(agent)
             });
             let holds = older.count() >= CARRIED_OUT && self.is("Accepted", "False");
-            self.require_condition(holds, "Accepted", "another reason", CROWDED);
+            self.require_condition(holds, "Accepted", "another reason", OVER_QUOTA);
         }
     }
 

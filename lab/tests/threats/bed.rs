@@ -15,8 +15,8 @@ use otelagent_operator::runtime::{Fence, Metrics, client};
 use serde_json::{Value, json};
 use testbed::Bed;
 
+use crate::client::direct_config;
 use crate::status_checker::request;
-use crate::way::way;
 
 /// The platform namespace.
 pub(super) const PLATFORM: &str = "otelagent-system";
@@ -170,7 +170,7 @@ impl World {
 
 /// The way to the API server as somebody; `ServiceAccount`s with the groups they have.
 pub(super) async fn config(kubeconfig: &Path, user: Option<&str>) -> Config {
-    let mut config = way(kubeconfig).await;
+    let mut config = direct_config(kubeconfig).await;
     let Some(user) = user else { return config };
     let mut header = |name: &'static str, value: &str| {
         let value = HeaderValue::from_str(value).unwrap();

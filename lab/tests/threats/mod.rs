@@ -22,7 +22,7 @@
 )]
 
 mod bed;
-mod crowd;
 mod network;
+mod quota;
 mod rights;
 mod tenants;

@@ -19,7 +19,7 @@ use otelagent_test_support::manifests::{objects, text, words};
 const WEBHOOK: &str = "system:serviceaccount:otelagent-system:otelagent-webhook";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_webhook_and_what_the_operator_is_granted_for_it_use_every_right_and_lack_none() {
+async fn every_right_for_the_webhook_is_used_and_none_is_missing() {
     if !is_possible("rights of the webhook by the audit log") {
         return;
     }

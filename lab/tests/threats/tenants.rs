@@ -169,7 +169,7 @@ fn greedy() -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_a_tenant_asks_for_nothing_outside_of_its_namespace_is_made_or_changed() {
+async fn tenant_changes_nothing_outside_its_namespace() {
     if !is_possible("a tenant's specs and status") {
         return;
     }
@@ -246,7 +246,7 @@ async fn forge_status(tenant: &Caller, namespace: &str, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn labels_on_a_tenants_pods_make_agents_nowhere_and_stop_nobody() {
+async fn labels_on_a_tenants_pods_create_and_stop_no_agents() {
     if !is_possible("forged labels on pods") {
         return;
     }
@@ -309,7 +309,7 @@ async fn labels_on_a_tenants_pods_make_agents_nowhere_and_stop_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_agent_that_selects_more_than_it_may_takes_nobodys_pods_not_for_a_moment() {
+async fn older_agent_with_an_excessive_selector_never_takes_foreign_pods() {
     if !is_possible("an OtelAgent that grabs others' pods") {
         return;
     }
@@ -362,7 +362,7 @@ async fn an_older_agent_that_selects_more_than_it_may_takes_nobodys_pods_not_for
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn selectors_of_tenants_however_large_keep_no_younger_agent_from_injecting() {
+async fn large_selectors_of_tenants_do_not_stop_younger_agents() {
     if !is_possible("large selectors of tenants") {
         return;
     }
@@ -411,7 +411,7 @@ fn deep(levels: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_nested_too_deep_to_be_read_keeps_nobody_elses_from_being_carried_out() {
+async fn object_nested_too_deep_does_not_block_others() {
     if !is_possible("an OtelAgent nested a thousand levels deep") {
         return;
     }
@@ -430,7 +430,7 @@ async fn an_object_nested_too_deep_to_be_read_keeps_nobody_elses_from_being_carr
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_content_of_a_secret_that_is_referred_to_stands_nowhere_else() {
+async fn content_of_a_referenced_secret_appears_nowhere_else() {
     if !is_possible("a Secret's content") {
         return;
     }
@@ -473,7 +473,7 @@ async fn the_content_of_a_secret_that_is_referred_to_stands_nowhere_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tenant_is_given_nothing_of_a_neighbours_agent_however_it_refers_to_it() {
+async fn reference_to_a_neighbours_agent_gives_a_tenant_nothing() {
     if !is_possible("references to a neighbour's OtelAgent") {
         return;
     }

@@ -133,17 +133,17 @@ fn with_spec(more: Value) -> Value {
     spec.as_object_mut()
         .unwrap()
         .extend(more.as_object().unwrap().clone());
-    pod(json!({"name": "wild"}), spec)
+    pod(json!({"name": "shape"}), spec)
 }
 
 /// A pod whose application's container has more.
 pub fn with_app(more: Value) -> Value {
-    pod(json!({"name": "wild"}), json!({"containers": [app(more)]}))
+    pod(json!({"name": "shape"}), json!({"containers": [app(more)]}))
 }
 
 fn annotated(key: &str, value: &str) -> Value {
     pod(
-        json!({"name": "wild", "annotations": {key: value}}),
+        json!({"name": "shape", "annotations": {key: value}}),
         json!({"containers": [app(json!({}))]}),
     )
 }
@@ -245,7 +245,7 @@ fn neighbours() -> Vec<Case> {
     let inits = |inits: Value| {
         let containers = json!([app(json!({}))]);
         pod(
-            json!({"name": "wild"}),
+            json!({"name": "shape"}),
             json!({"containers": containers, "initContainers": inits}),
         )
     };
@@ -258,13 +258,13 @@ fn neighbours() -> Vec<Case> {
         {"name": "metrics", "containerPort": 8888}, {"name": "health", "containerPort": 13133},
     ]});
     let with_collector = pod(
-        json!({"name": "wild"}),
+        json!({"name": "shape"}),
         json!({"containers": [
             app(json!({"env": [{"name": ENDPOINT, "value": "http://localhost:4317"}]})), collector,
         ]}),
     );
     let instrumented = pod(
-        json!({"name": "wild", "annotations": {"instrumentation.opentelemetry.io/inject-java": "true"}}),
+        json!({"name": "shape", "annotations": {"instrumentation.opentelemetry.io/inject-java": "true"}}),
         json!({
             "initContainers": [init("opentelemetry-auto-instrumentation-java")],
             "containers": [app(json!({"env": [

@@ -75,7 +75,7 @@ fn endpoint_follows_from_mode_name_and_port() {
 }
 
 #[test]
-fn endpoint_of_a_pod_created_now_is_the_one_in_the_status() {
+fn endpoint_in_the_status_is_the_one_new_pods_get() {
     let mut view = settled();
     view.new_pods[0]["spec"]["containers"][0]["env"][0]["value"] = "http://127.0.0.1:4317".into();
     reports(view, &["endpoint"]);

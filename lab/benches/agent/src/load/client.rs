@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::Outcome;
-use crate::telemetry::{Encoding, Parcel};
+use crate::telemetry::{EncodedRequest, Encoding};
 
 /// As SDKs have it by default.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -109,8 +109,8 @@ impl Link {
     }
 
     /// Sends one request and waits for its answer.
-    pub async fn send(&self, parcel: &Parcel) -> Reply {
-        match timeout(TIMEOUT, self.exchange(parcel)).await {
+    pub async fn send(&self, request: &EncodedRequest) -> Reply {
+        match timeout(TIMEOUT, self.exchange(request)).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
                 *self.connection.lock().await = None;
@@ -123,10 +123,10 @@ impl Link {
         }
     }
 
-    async fn exchange(&self, parcel: &Parcel) -> Outcome<Reply> {
+    async fn exchange(&self, request: &EncodedRequest) -> Outcome<Reply> {
         let body = match self.target.transport {
-            Transport::Grpc => parcel.framed.clone(),
-            Transport::Http => parcel.message(),
+            Transport::Grpc => request.framed.clone(),
+            Transport::Http => request.message(),
         };
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;

@@ -1,12 +1,12 @@
 //! What is measured, one file each. Every scenario starts its programs anew, waits for nothing without
 //! bound, and leaves nothing running.
 
-mod away;
 mod image;
 mod instructions;
 mod kill;
 mod latency;
 mod memory;
+mod outage;
 mod start;
 mod throughput;
 
@@ -136,7 +136,7 @@ impl Scenario {
             Self::Kill => kill::run(bench, kill::Death::Kill).await,
             Self::Terminate => kill::run(bench, kill::Death::Terminate).await,
             Self::Instructions => instructions::run(bench).await,
-            Self::Away => away::run(bench).await,
+            Self::Away => outage::run(bench).await,
         }
     }
 }

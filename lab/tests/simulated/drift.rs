@@ -19,8 +19,8 @@ use tokio::time::{Instant, sleep};
 use super::run::{Outcome, Run, is, send};
 use super::sample::drawn;
 use super::topology::{ALL, Topology};
-use crate::effort::is_full;
 use crate::status_checker::{end_state, get, list, mismatches_within};
+use crate::test_scale::is_full;
 
 /// Repairs take a second; far below the five minutes after which an object is looked at anyway.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -55,7 +55,7 @@ enum What {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_users_do_to_owned_fields_is_undone_and_what_is_theirs_is_left() {
+async fn edits_of_owned_fields_are_reverted_and_others_kept() {
     if !testbed::skip_unless_possible("children changed by users") {
         return;
     }
@@ -389,7 +389,7 @@ async fn change(run: &Run, path: &str, steps: &[Value]) -> Outcome<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_somebody_else_made_is_named_in_the_status_and_never_touched() {
+async fn foreign_object_is_named_in_the_status_and_never_touched() {
     if !testbed::skip_unless_possible("names that are taken") {
         return;
     }

@@ -10,7 +10,7 @@ use super::edits::{self, Edit, MODES, apply};
 use super::predicate::refusals;
 use super::schema;
 use super::world::{Numbers, Server, agent, base, seed};
-use crate::effort::is_full;
+use crate::test_scale::is_full;
 use otelagent_test_support::agents::environment;
 
 /// Of every field one edit in so many is sent in `make test`; all of them in `make test-full`.
@@ -42,7 +42,7 @@ fn edits(schema: &Value, one_in: usize, mode: impl Fn(usize) -> Option<&'static 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_servers_verdict_on_every_edit_of_every_field_is_the_predicates() {
+async fn server_verdict_on_every_edit_matches_the_predicate() {
     if !testbed::skip_unless_possible("edits of every field against a real API server") {
         return;
     }
@@ -82,8 +82,7 @@ async fn the_servers_verdict_on_every_edit_of_every_field_is_the_predicates() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_the_server_takes_is_refused_with_a_reason_or_the_objects_of_every_mode_are_taken_as_they_are()
- {
+async fn accepted_spec_renders_valid_objects_or_is_refused_with_a_reason() {
     if !testbed::skip_unless_possible("objects of every edit against a real API server") {
         return;
     }

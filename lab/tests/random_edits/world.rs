@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use testbed::Bed;
 use tokio::task::JoinHandle;
 
-use crate::way::way;
+use crate::client::direct_config;
 
 /// The platform namespace.
 pub(super) const PLATFORM: &str = "otelagent-system";
@@ -23,7 +23,7 @@ pub(super) const PLATFORM: &str = "otelagent-system";
 pub(super) const SHOP: &str = "shop";
 
 /// Where a walk goes, with the controller. Ends with this process: the bed watches it.
-static WALKED: LazyLock<Bed> = LazyLock::new(|| bed("walks", 2));
+static SHARED: LazyLock<Bed> = LazyLock::new(|| bed("random-edits", 2));
 /// Where nothing but the API server answers: no controller writes what is tried here.
 static STILL: LazyLock<Bed> = LazyLock::new(|| bed("verdicts", 0));
 
@@ -88,8 +88,8 @@ fn resource(kind: &str) -> ApiResource {
 
 impl Server {
     /// Of the walk.
-    pub(super) async fn walked() -> Self {
-        Self::of(&WALKED).await
+    pub(super) async fn shared() -> Self {
+        Self::of(&SHARED).await
     }
 
     /// Without a controller.
@@ -103,7 +103,7 @@ impl Server {
             .await
             .unwrap();
         let server = Self {
-            client: client::connect(way(&path).await, &Fence::open()).unwrap(),
+            client: client::connect(direct_config(&path).await, &Fence::open()).unwrap(),
         };
         let crd: Value =
             serde_saphyr::from_str(include_str!("../../../crds/otelagents.yaml")).unwrap();
@@ -256,7 +256,7 @@ impl Server {
             platform_namespaces: [PLATFORM.to_owned()].into(),
             agent_image: "otelagent/agent:test".into(),
             canary_namespace: "otelagent-canary".into(),
-            instance: "walks".into(),
+            instance: "random-edits".into(),
             injection: otelagent_operator::controller::InjectionSettings::default(),
             version: "0.0.0".into(),
         };
@@ -287,7 +287,7 @@ impl Numbers {
 
 /// What samples are drawn by, as a number; a word counts as one, too.
 pub(super) fn seed() -> u64 {
-    let seed = crate::effort::seed();
+    let seed = crate::test_scale::seed();
     seed.parse().unwrap_or_else(|_| {
         let mut hasher = DefaultHasher::new();
         seed.hash(&mut hasher);

@@ -16,8 +16,7 @@ const AGENT: (&str, &str) = (PLATFORM, "node");
 const REPLICAS: usize = 2;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_etcd_was_set_back_the_operator_begins_anew_goes_by_what_is_there_and_removes_nothing_in_use()
- {
+async fn operator_restarts_after_an_etcd_restore_and_removes_nothing_used() {
     if !testbed::skip_unless_possible("etcd set back to a snapshot") {
         return;
     }

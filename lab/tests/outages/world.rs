@@ -13,9 +13,9 @@ use testbed::Bed;
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
+use crate::client::direct_config;
 use crate::simulated::kubelet;
 use crate::status_checker::{get, list, mismatches_within, request};
-use crate::way::way;
 
 /// How long anything may take to come about, on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_mins(4);
@@ -314,7 +314,7 @@ pub(super) async fn client(kubeconfig: &Path) -> Client {
 }
 
 pub(super) async fn config(kubeconfig: &Path) -> Config {
-    let mut config = way(kubeconfig).await;
+    let mut config = direct_config(kubeconfig).await;
     config.default_retry = false;
     config
 }

@@ -12,8 +12,8 @@ use super::edits::{self, Edit, MODES, apply};
 use super::predicate::refusals;
 use super::schema;
 use super::world::{Numbers, PLATFORM, SHOP, Server, agent, base, seed};
-use crate::effort::is_full;
 use crate::status_checker::{end_state, mismatches_within};
+use crate::test_scale::is_full;
 
 /// Edits of a walk in `make test`, which take less than a minute, and in `make test-full`.
 const SHORT: usize = 20;
@@ -46,7 +46,7 @@ impl std::fmt::Display for Move {
 }
 
 /// A walk of so many moves. Fields are drawn first, so that one with many values is not drawn more often.
-fn walk(seed: u64, length: usize) -> Vec<Move> {
+fn sequence(seed: u64, length: usize) -> Vec<Move> {
     let fields = schema::fields(&schema::spec());
     let mut numbers = Numbers(seed);
     let mut moves = Vec::new();
@@ -71,22 +71,22 @@ fn walk(seed: u64, length: usize) -> Vec<Move> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_object_survives_a_walk_over_its_spec_and_ends_as_one_made_anew() {
+async fn edited_object_ends_as_one_created_with_its_last_spec() {
     if !testbed::skip_unless_possible("a walk over the spec") {
         return;
     }
     let (seed, full) = (seed(), is_full());
     let length = std::env::var("OTELAGENT_MOVES").ok();
     let length = length.and_then(|length| length.parse().ok());
-    let moves = walk(seed, length.unwrap_or(if full { FULL } else { SHORT }));
+    let moves = sequence(seed, length.unwrap_or(if full { FULL } else { SHORT }));
     println!(
         "walk of {} moves; again with OTELAGENT_SEED={seed}",
         moves.len()
     );
-    let mut walker = Walker::start("walker").await;
+    let mut subject = Subject::start("subject").await;
     let begun = Instant::now();
-    let Err((at, why)) = walker.go(&moves).await else {
-        println!("{:?} in {:.0?}", walker.tally, begun.elapsed());
+    let Err((at, why)) = subject.go(&moves).await else {
+        println!("{:?} in {:.0?}", subject.tally, begun.elapsed());
         return;
     };
     println!("seed {seed}, move {at}: {why}");
@@ -100,8 +100,8 @@ async fn a_running_object_survives_a_walk_over_its_spec_and_ends_as_one_made_ane
         while from + part < shortest.len() && goes_on() {
             let mut fewer = shortest.clone();
             fewer.drain(from..from + part);
-            walker.anew().await;
-            match walker.go(&fewer).await {
+            subject.anew().await;
+            match subject.go(&fewer).await {
                 Err((last, _)) => {
                     fewer.truncate(last + 1);
                     shortest = fewer;
@@ -131,7 +131,7 @@ struct Tally {
 }
 
 /// One object, and what is known of it.
-struct Walker {
+struct Subject {
     server: Server,
     name: &'static str,
     schema: Value,
@@ -144,11 +144,11 @@ struct Walker {
     tally: Tally,
 }
 
-impl Walker {
+impl Subject {
     async fn start(name: &'static str) -> Self {
-        let server = Server::walked().await;
+        let server = Server::shared().await;
         let (controller, metrics) = server.with_controller().await;
-        let mut walker = Self {
+        let mut subject = Self {
             server,
             name,
             schema: schema::spec(),
@@ -158,8 +158,8 @@ impl Walker {
             controller,
             tally: Tally::default(),
         };
-        walker.anew().await;
-        walker
+        subject.anew().await;
+        subject
     }
 
     /// The object made from the start, in a world without pods of older ones.
@@ -429,7 +429,7 @@ impl Walker {
             answer.map_err(|error| error.to_string())?;
         }
         self.until_only_the_wanted_path_stands().await?;
-        let walked = self.end_state().await?;
+        let edited = self.end_state().await?;
         self.server
             .delete("OtelAgent", Some(PLATFORM), self.name)
             .await;
@@ -439,7 +439,7 @@ impl Walker {
         self.until_only_the_wanted_path_stands().await?;
         self.settled().await?;
         let fresh = self.end_state().await?;
-        let found = end_state::differences(&walked, &fresh);
+        let found = end_state::differences(&edited, &fresh);
         self.tally.compared_with_new += 1;
         if found.is_empty() {
             Ok(())

@@ -6,7 +6,7 @@
 //! [`kubelet`](crate::simulated::kubelet)'s. Pods are created all the while by [`creator`], which notes what
 //! became of each.
 //!
-//! - [`servers`]: API servers are killed, started again, joined by a second one, and left behind at a flip.
+//! - [`servers`]: API servers are killed, started again, joined by a second one, and left behind at a cut-over.
 //! - [`operator`]: the operator is away while everything changes, and comes back as another release.
 //! - [`webhook`]: its replicas are killed under load, and stopped until their certificates have run out.
 //! - [`store`]: etcd is set back to an older snapshot.

@@ -15,9 +15,9 @@ use super::creator::mode_of;
 use super::world::{
     PATIENCE, PLATFORM, World, condition, config, is, name_of, pods_path, unplaced, until,
 };
-use crate::effort::is_full;
 use crate::status_checker::log::{Recorder, violations};
 use crate::status_checker::{get, list};
+use crate::test_scale::is_full;
 
 const AGENT: (&str, &str) = (PLATFORM, "node");
 /// Longer than an unused path is held, and than an operator takes to act.
@@ -26,8 +26,7 @@ const A_WHILE: Duration = Duration::from_secs(6);
 const MISSED: usize = 20;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_was_away_while_everything_changed_tells_what_is_so_and_takes_nothing_away()
- {
+async fn operator_after_an_outage_reports_changes_and_removes_nothing_used() {
     if !testbed::skip_unless_possible("an operator that is away") {
         return;
     }
@@ -171,8 +170,7 @@ const OLD_IMAGE: &str = "otelagent/agent:0.0.8";
 const SIDE: (&str, &str) = ("two", "side");
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_restarts_no_application_replaces_agents_only_where_they_differ_and_says_why_pods_are_stale()
- {
+async fn upgrade_replaces_differing_agents_and_restarts_no_application() {
     if !testbed::skip_unless_possible("an upgrade with live pods") {
         return;
     }

@@ -9,12 +9,12 @@ use tokio::time::sleep;
 
 use super::creator::{Creator, How, Outcome};
 use super::world::{PATIENCE, PLATFORM, Process, World, client, until};
-use crate::effort::is_full;
+use crate::test_scale::is_full;
 
 const AGENT: (&str, &str) = (PLATFORM, "node");
 /// Between two pods of one creator.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How far one API server is left behind at a flip: longer than others are given to hear of it before
+/// How far one API server is left behind at a cut-over: longer than others are given to hear of it before
 /// anything is restarted, shorter than the old policy stays.
 const BEHIND: Duration = Duration::from_secs(6);
 
@@ -23,8 +23,7 @@ const BEHIND: Duration = Duration::from_secs(6);
 const SOON: Duration = Duration::from_mins(2);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_pod_is_missed_while_api_servers_are_killed_and_join_and_a_flip_reaches_one_before_the_other()
- {
+async fn no_pod_is_missed_while_api_servers_restart_join_or_lag() {
     if !testbed::skip_unless_possible("API servers that come and go") {
         return;
     }
@@ -42,7 +41,7 @@ async fn no_pod_is_missed_while_api_servers_are_killed_and_join_and_a_flip_reach
     first.until_more(20).await;
     let second = join(&world).await;
     second.until_more(20).await;
-    flip(&world, &first, &second).await;
+    cut_over(&world, &first, &second).await;
 
     operator.must_run();
     for (server, creator) in [("the first", first), ("the second", second)] {
@@ -87,7 +86,7 @@ async fn join(world: &World) -> Creator {
 
 /// The mode is changed while the second server hears of nothing; when it goes on it still has the old way,
 /// whose policy stands until long after.
-async fn flip(world: &World, first: &Creator, second: &Creator) {
+async fn cut_over(world: &World, first: &Creator, second: &Creator) {
     world.bed.pause_process(Component::SecondApiServer).unwrap();
     world
         .want(AGENT.0, AGENT.1, json!({"mode": "HostPort"}))

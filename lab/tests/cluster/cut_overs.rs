@@ -116,8 +116,8 @@ fn until_agents_are_back(world: &World, names: &[&str]) {
     });
 }
 
-fn flip(world: &World, name: &str, flips: usize) {
-    for number in 0..flips {
+fn switch(world: &World, name: &str, switches: usize) {
+    for number in 0..switches {
         let mode = ["HostPort", "NodeLocal"][number % 2];
         world.patch(name, &json!({"spec": {"mode": mode}}));
         sleep(Duration::from_secs(1));
@@ -125,14 +125,14 @@ fn flip(world: &World, name: &str, flips: usize) {
 }
 
 #[test]
-fn flips_every_second_lose_nothing_and_workloads_deleted_meanwhile_are_made_again() {
-    let Some(world) = world("flips under load") else {
+fn mode_changes_every_second_and_deleted_workloads_lose_nothing() {
+    let Some(world) = world("switches under load") else {
         return;
     };
-    world.agent("flips", "flips", "mode: NodeLocal");
-    world.until_serving("flips", "NodeLocal");
-    let load = Load::start(&world, "flips");
-    flip(&world, "flips", 60);
+    world.agent("cut-overs", "cut-overs", "mode: NodeLocal");
+    world.until_serving("cut-overs", "NodeLocal");
+    let load = Load::start(&world, "cut-overs");
+    switch(&world, "cut-overs", 60);
     let account = load.account();
     assert_eq!(
         account.lost,
@@ -141,26 +141,26 @@ fn flips_every_second_lose_nothing_and_workloads_deleted_meanwhile_are_made_agai
         load.circumstances()
     );
 
-    let both = ["flips-node-local", "flips-host-port"];
+    let both = ["cut-overs-node-local", "cut-overs-host-port"];
     let deletion = ["delete", "daemonset", "--namespace=otelagent-system"];
     let options = ["--wait=false", "--ignore-not-found"];
     world
         .kubectl
         .run(&[&deletion[..], &both, &options].concat())
         .unwrap();
-    flip(&world, "flips", 5);
-    world.until_serving("flips", "HostPort");
+    switch(&world, "cut-overs", 5);
+    world.until_serving("cut-overs", "HostPort");
     // The programs still send by way of NodeLocal, whose agents were deleted, too. An SDK that ends gives a flush five
     // seconds, and does not count what it still retries then, so the programs end once the agents are back.
     until_agents_are_back(&world, &both);
     load.roll();
-    until_settled(&world, "flips", "HostPort", 4, "flips-host-port");
+    until_settled(&world, "cut-overs", "HostPort", 4, "cut-overs-host-port");
     load.check_nothing_acknowledged_is_lost();
-    world.end_namespace("flips");
+    world.end_namespace("cut-overs");
 }
 
 #[test]
-fn a_node_port_is_handed_over_and_back_under_load() {
+fn node_port_is_handed_over_and_back_under_load() {
     let Some(world) = world("a node port handed over") else {
         return;
     };
@@ -182,7 +182,7 @@ fn a_node_port_is_handed_over_and_back_under_load() {
 }
 
 #[test]
-fn a_node_that_loses_power_during_a_switch_keeps_nobody_waiting_and_is_served_when_it_is_back() {
+fn node_losing_power_during_a_switch_does_not_block_it() {
     let Some(world) = world("a node without power") else {
         return;
     };

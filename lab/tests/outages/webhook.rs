@@ -15,8 +15,8 @@ use super::creator::{Creator, How, Outcome, mode_of};
 use super::world::{
     PATIENCE, PLATFORM, Process, World, condition, is, name_of, pods_path, send, unplaced, until,
 };
-use crate::effort::is_full;
 use crate::status_checker::get;
+use crate::test_scale::is_full;
 
 /// Misses pods rather than to refuse them, and restarts what was missed.
 const LENIENT: (&str, &str) = ("shop", "side");
@@ -35,8 +35,7 @@ const AUTHORITY: Duration = Duration::from_secs(65);
 const SECONDS: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_dead_webhook_misses_is_counted_and_repaired_or_refused_and_run_out_certificates_are_replaced()
- {
+async fn webhook_outage_and_expired_certificates_are_reported_and_repaired() {
     if !testbed::skip_unless_possible("a webhook that dies and certificates that run out") {
         return;
     }

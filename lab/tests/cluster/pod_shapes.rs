@@ -23,7 +23,7 @@ const AGENTS: [(&str, &str); 3] = [
 ];
 
 #[test]
-fn pods_of_every_kind_send_by_way_of_their_agent_or_run_without_one_and_are_told() {
+fn pods_of_every_shape_use_their_agent_or_run_without() {
     let Some(world) = world("pods of every kind on two real nodes") else {
         return;
     };
@@ -34,27 +34,30 @@ fn pods_of_every_kind_send_by_way_of_their_agent_or_run_without_one_and_are_told
         world.until_serving(name, mode);
     }
     let place = Place::of(&world);
-    let mut wild = Wild::default();
+    let mut shapes = Shapes::default();
     for (agent, _) in AGENTS {
-        wild.objects
+        shapes
+            .objects
             .push(programs::namespace(&restricted(agent), true));
-        wild.objects.push(programs::namespace(&open(agent), false));
+        shapes
+            .objects
+            .push(programs::namespace(&open(agent), false));
     }
     for agent in ["sidecar", "local"] {
-        wild.ordinary(agent);
-        wild.crashing(agent);
-        wild.owned(agent);
-        wild.with_own_ports(agent);
-        wild.with_own_dns(agent, &place);
+        shapes.ordinary(agent);
+        shapes.crashing(agent);
+        shapes.owned(agent);
+        shapes.with_own_ports(agent);
+        shapes.with_own_dns(agent, &place);
     }
-    wild.on_host_networks(&place);
-    wild.cron_job();
-    programs::apply(&world, &wild.objects);
+    shapes.on_host_networks(&place);
+    shapes.cron_job();
+    programs::apply(&world, &shapes.objects);
     for agent in ["sidecar", "local"] {
-        wild.run_by_kubectl(&world, agent);
+        shapes.run_by_kubectl(&world, agent);
     }
 
-    programs::until_all_arrived(&world, &wild.runs, &["traces"]);
+    programs::until_all_arrived(&world, &shapes.runs, &["traces"]);
     those_without_an_agent_run_and_are_told(&world);
     injected_once_and_with_their_endpoint(&world);
     what_belongs_to_somebody_says_to_whom(&world);
@@ -67,12 +70,12 @@ fn pods_of_every_kind_send_by_way_of_their_agent_or_run_without_one_and_are_told
 }
 
 fn restricted(agent: &str) -> String {
-    format!("wild-{agent}")
+    format!("shapes-{agent}")
 }
 
 /// Where pods may be on the host network.
 fn open(agent: &str) -> String {
-    format!("wild-{agent}-open")
+    format!("shapes-{agent}-open")
 }
 
 fn make_agent(world: &World, name: &str, mode: &str) {
@@ -115,12 +118,12 @@ impl Place {
 
 /// What is made, and how much has to arrive of each run.
 #[derive(Default)]
-struct Wild {
+struct Shapes {
     objects: Vec<Value>,
     runs: BTreeMap<String, u64>,
 }
 
-impl Wild {
+impl Shapes {
     /// A pod that sends a number of spans and ends.
     fn sender(&mut self, namespace: &str, name: &str, spec: &Value) {
         self.objects.push(pod(namespace, name, spec));
@@ -317,18 +320,18 @@ fn those_without_an_agent_run_and_are_told(world: &World) {
         (
             "sidecar",
             vec![
-                ("wild-sidecar", "sidecar-no-searches"),
-                ("wild-sidecar", "sidecar-node-dns"),
-                ("wild-sidecar-open", "sidecar-host-1"),
-                ("wild-sidecar-open", "sidecar-host-2"),
+                ("shapes-sidecar", "sidecar-no-searches"),
+                ("shapes-sidecar", "sidecar-node-dns"),
+                ("shapes-sidecar-open", "sidecar-host-1"),
+                ("shapes-sidecar-open", "sidecar-host-2"),
             ],
         ),
         (
             "local",
             vec![
-                ("wild-local", "local-no-searches"),
-                ("wild-local", "local-node-dns"),
-                ("wild-local-open", "local-host-first"),
+                ("shapes-local", "local-no-searches"),
+                ("shapes-local", "local-node-dns"),
+                ("shapes-local-open", "local-host-first"),
             ],
         ),
     ];
@@ -353,12 +356,12 @@ fn those_without_an_agent_run_and_are_told(world: &World) {
 }
 
 fn injected_once_and_with_their_endpoint(world: &World) {
-    let moved = get(world, "pod", "wild-sidecar", "sidecar-ports");
+    let moved = get(world, "pod", "shapes-sidecar", "sidecar-ports");
     assert_eq!(endpoints(&moved), ["http://127.0.0.1:14317"]);
-    let usual = get(world, "pod", "wild-sidecar", "sidecar-bare");
+    let usual = get(world, "pod", "shapes-sidecar", "sidecar-bare");
     assert_eq!(endpoints(&usual), ["http://127.0.0.1:4317"]);
     for name in ["local-ports", "local-bare"] {
-        let pod = get(world, "pod", "wild-local", name);
+        let pod = get(world, "pod", "shapes-local", name);
         assert_eq!(endpoints(&pod), ["http://local.otelagent-system.svc:4317"]);
     }
 }
@@ -388,7 +391,7 @@ fn what_belongs_to_somebody_says_to_whom(world: &World) {
         });
         finished(world, agent, &name, "k8s.job.name", &name);
     }
-    let query = ["cronjob", "sidecar-cron", "--namespace=wild-sidecar"];
+    let query = ["cronjob", "sidecar-cron", "--namespace=shapes-sidecar"];
     world.until("the cron job once successful", &query, |cron| {
         cron["status"]["lastSuccessfulTime"].is_string()
     });

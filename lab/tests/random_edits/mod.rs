@@ -6,11 +6,9 @@
 
 mod edits;
 mod leaves;
-
 mod newer_rules;
 mod predicate;
 mod schema;
+mod sequence;
 mod server;
-mod walk;
-
 mod world;

@@ -7,7 +7,7 @@ use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
 /// As the administrator whom the file names, and directly: a proxy of this machine does not know beds.
-pub(crate) async fn way(kubeconfig: &Path) -> Config {
+pub(crate) async fn direct_config(kubeconfig: &Path) -> Config {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
     let options = KubeConfigOptions::default();
     let config = Config::from_custom_kubeconfig(kubeconfig, &options);
