@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::support::agent::{get, temporary};
 use crate::support::client::{Grpc, Http, TRACES};
 use crate::support::eventually;
-use crate::support::pki::Authority;
+use crate::support::pki::Ca;
 use crate::support::sink::{Sink, Speaks};
 use crate::support::telemetry::{logs, spans};
 
@@ -33,8 +33,8 @@ enum Program {
 static COLLECTOR: LazyLock<PathBuf> =
     LazyLock::new(|| testbed::parts::ensure(testbed::parts::Part::Collector).unwrap());
 
-/// Vouches for the upstream and for whoever runs here.
-static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::new);
+/// The CA of the upstream and of both agents.
+static CA: LazyLock<Ca> = LazyLock::new(Ca::new);
 
 impl Program {
     const BOTH: [Self; 2] = [Self::Collector, Self::Agent];
@@ -104,11 +104,11 @@ impl Place {
         );
         let folder = temporary("place");
         std::fs::create_dir_all(folder.join("queue")).unwrap();
-        let client = AUTHORITY.client();
+        let client = CA.client();
         for (file, content) in [
             ("header-0/token", "Bearer secret"),
             ("header-1/token", "Bearer secret"),
-            ("ca/ca.crt", &AUTHORITY.pem()),
+            ("ca/ca.crt", &CA.pem()),
             ("client/tls.crt", &client.certificate),
             ("client/tls.key", &client.key),
         ] {
@@ -374,8 +374,8 @@ async fn same_telemetry_arrives_by_http_with_secret_headers() {
 #[tokio::test]
 async fn same_telemetry_arrives_with_encryption_and_an_own_certificate() {
     let sink = async || {
-        let server = AUTHORITY.server(&["collector.example.com"]);
-        let clients = Some(&*AUTHORITY);
+        let server = CA.server(&["collector.example.com"]);
+        let clients = Some(&*CA);
         Sink::secure(Speaks::Grpc, server.acceptor(&["h2"], clients)).await
     };
     same_through_either("tls", sink).await;
@@ -384,7 +384,7 @@ async fn same_telemetry_arrives_with_encryption_and_an_own_certificate() {
 #[tokio::test]
 async fn same_telemetry_arrives_by_https_with_a_queue_on_disk() {
     let sink = async || {
-        let tls = AUTHORITY.local().acceptor(&["http/1.1"], None);
+        let tls = CA.local().acceptor(&["http/1.1"], None);
         Sink::secure(Speaks::Http, tls).await
     };
     same_through_either("tls-http-disk", sink).await;

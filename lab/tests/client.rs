@@ -1,5 +1,5 @@
-//! The way to a bed's API server, for every room that talks to one. Whoever is somebody else, or is cut
-//! off, changes what this gives.
+//! The client configuration for a bed's API server, for every module that talks to one. Tests of another
+//! user, or of a broken connection, change it.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The policies of each shape of recipe, as golden files: a change to one is verified and bound anew on
+//! The policies of each shape of recipe, as golden files: a change to one is verified and bound again on
 //! every cluster, and must be seen in review.
 
 use otelagent_api::{OnFailure, Operator, Requirement, Selector};

@@ -26,7 +26,7 @@ fn inputs() -> Vec<(String, ValidAgent)> {
     inputs
 }
 
-/// As it stands in the annotation of the pod that runs the agent.
+/// As it is in the annotation of the pod that runs the agent.
 fn configuration(agent: &ValidAgent) -> String {
     let desired = desired(agent);
     let annotations = desired.objects.into_iter().find_map(|object| match object {

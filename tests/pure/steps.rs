@@ -223,7 +223,7 @@ impl World {
         ]));
     }
 
-    /// What must be the same however a story was interrupted.
+    /// What must be the same after any interruption of a story.
     fn end_state(
         &self,
     ) -> (

@@ -194,8 +194,8 @@ fn a_moved_sidecar_differs_in_its_ports_only() {
     assert_eq!(without.moved, None);
     for recipe in [recipe("grpc: 4317, http: 4318"), without] {
         for probe in probe_pods(&recipe, "hash") {
-            let proved = inject(&probe, "canary", &recipe);
-            assert!(matches!(proved, Injection::Injected(_)), "{probe:#}");
+            let verified = inject(&probe, "canary", &recipe);
+            assert!(matches!(verified, Injection::Injected(_)), "{probe:#}");
         }
     }
 }

@@ -25,7 +25,7 @@ fn rows(page: &str) -> Vec<Vec<&str>> {
     .collect()
 }
 
-/// What stands in backticks.
+/// The text in backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }

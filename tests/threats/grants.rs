@@ -6,7 +6,7 @@ use otelagent_test_support::manifests::{shipped, shipped_of, words};
 
 const READ: [&str; 3] = ["get", "list", "watch"];
 
-/// Every rule with the role it stands in: kind, namespace and name.
+/// Every rule with its role: kind, namespace and name.
 fn rules() -> Vec<(String, Value)> {
     let granting = shipped().into_iter().filter(|object| {
         ["Role", "ClusterRole"]
@@ -176,7 +176,7 @@ fn webhook_has_its_own_account_and_writes_nothing() {
             assert_eq!(all.len(), 1, "{binding}");
             assert_eq!(all[0]["kind"], "ServiceAccount", "{binding}");
             let name = all[0]["name"].as_str().unwrap();
-            // Whose a role is stands in its name.
+            // The name of a role says whose it is.
             let role = binding["roleRef"]["name"].as_str().unwrap();
             assert!(role.starts_with(name), "{binding}");
             subjects.push(name.to_owned());

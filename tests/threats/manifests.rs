@@ -1,4 +1,4 @@
-//! Shipped and rendered pods, and the webhook's entries, by the checklist (parts 6.1 and 6.3).
+//! Shipped and rendered pods, and the webhook's configurations, by the checklist (parts 6.1 and 6.3).
 
 use std::path::Path;
 
@@ -278,7 +278,7 @@ fn recipe(fixture: &str) -> Recipe {
     desired(&valid).recipe
 }
 
-fn entries(name: &str, namespaces: Namespaces, on_failure: OnFailure) -> Rendered {
+fn configurations(name: &str, namespaces: Namespaces, on_failure: OnFailure) -> Rendered {
     let labels = [("team".to_owned(), "a".to_owned())];
     let input = PolicyInput {
         namespace: "otelagent-system".into(),
@@ -315,11 +315,11 @@ fn both() -> [(&'static str, Rendered); 2] {
     [
         (
             "node-local",
-            entries("node-local", everywhere, OnFailure::Fail),
+            configurations("node-local", everywhere, OnFailure::Fail),
         ),
         (
             "sidecar",
-            entries(
+            configurations(
                 "sidecar",
                 Namespaces::Named("shop".into()),
                 OnFailure::Ignore,
@@ -330,19 +330,19 @@ fn both() -> [(&'static str, Rendered); 2] {
 
 #[test]
 fn webhook_configurations_of_each_shape_are_the_golden_ones() {
-    for (name, entries) in both() {
-        let texts = [&entries.canary, &entries.binding]
+    for (name, configurations) in both() {
+        let texts = [&configurations.canary, &configurations.binding]
             .map(|entry| serde_saphyr::to_string(entry).unwrap());
         insta::with_settings!({snapshot_path => "../golden", prepend_module_to_snapshot => false, omit_expression => true}, {
-            insta::assert_snapshot!(format!("entries-{name}"), texts.join("---\n"));
+            insta::assert_snapshot!(format!("webhook-{name}"), texts.join("---\n"));
         });
     }
 }
 
 #[test]
 fn webhook_is_called_only_for_creation_of_selected_pods() {
-    for (name, entries) in both() {
-        let webhooks = [&entries.canary, &entries.binding]
+    for (name, configurations) in both() {
+        let webhooks = [&configurations.canary, &configurations.binding]
             .map(|entry| entry["webhooks"].as_array().unwrap().clone());
         for webhook in webhooks.concat() {
             let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
@@ -368,7 +368,7 @@ fn webhook_is_called_only_for_creation_of_selected_pods() {
                 "{webhook}"
             );
         }
-        let users = &entries.binding["webhooks"][0];
+        let users = &configurations.binding["webhooks"][0];
         let conditions = users["matchConditions"].to_string();
         assert!(
             conditions.contains("kubernetes.io/config.mirror"),

@@ -69,7 +69,7 @@ fn with(row: &Row, value: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Whether full.yaml sets it, for whichever component.
+/// Whether full.yaml sets it, for any component.
 fn is_set(row: &Row) -> bool {
     let path: Vec<_> = row.path.split('.').collect();
     let key = *path.last().unwrap();

@@ -20,7 +20,7 @@ pub struct Account {
     pub sent: u64,
     /// Of these, those that did not arrive.
     pub lost: u64,
-    /// Spans and log records the SDKs gave up on, by their own account: nobody acknowledged these.
+    /// Spans and log records the SDKs gave up on, by their own account: these were never acknowledged.
     pub given_up: u64,
     /// Arrivals of what had arrived before.
     pub duplicates: u64,

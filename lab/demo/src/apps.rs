@@ -145,7 +145,7 @@ pub struct AppPod {
     pub app: String,
     /// The node it runs on; empty before it is placed.
     pub node: String,
-    /// Whether it was told to end.
+    /// Whether it was asked to end.
     pub deleting: bool,
     /// Whether it is ready.
     pub ready: bool,

@@ -6,7 +6,7 @@ use testbed::{BedName, Builder, Cluster};
 use crate::show::Show;
 use crate::up::BED;
 
-/// Ends the demo's bed; on somebody else's cluster, removes the demo's objects.
+/// Ends the demo's bed; on an external cluster, removes the demo's objects.
 pub(crate) fn down(show: &Show) -> Result<()> {
     if !Cluster::is_named() {
         let was_up = show.step("bed removed", || {

@@ -40,7 +40,7 @@ fn a_killed_owner_leaves_nothing() {
 
 #[test]
 fn leftover_bed_is_removed_by_name() {
-    if !skip_unless_possible("what nobody cleaned is cleaned by name") {
+    if !skip_unless_possible("a leftover bed is removed by name") {
         return;
     }
     let (mut owner, ip) = start_owner("death-of-all");

@@ -1,4 +1,4 @@
-//! Switches under load, in quick succession, with vehicles deleted by hand and a node without power: what was
+//! Switches under load, in quick succession, with agent workloads deleted by hand and a node without power: what was
 //! acknowledged arrives.
 
 use std::thread::sleep;
@@ -83,7 +83,7 @@ impl<'a> Load<'a> {
     }
 }
 
-/// Waits until nothing but one vehicle stands and serves all pods.
+/// Waits until nothing but one agent workload exists and serves all pods.
 fn until_settled(world: &World, name: &str, mode: &str, pods: u64, workload: &str) {
     world.until_status(name, "the end of the switch", |status| {
         status["mode"] == mode
@@ -92,13 +92,13 @@ fn until_settled(world: &World, name: &str, mode: &str, pods: u64, workload: &st
             && status["pods"]["byMode"] == json!({mode: pods})
     });
     world.until(
-        "one vehicle",
+        "one agent workload",
         &["daemonsets", "--namespace=otelagent-system"],
         |list| super::names(list) == [workload],
     );
 }
 
-/// Waits until these DaemonSets stand and each has a ready agent on every node.
+/// Waits until these DaemonSets exist and each has a ready agent on every node.
 fn until_agents_are_back(world: &World, names: &[&str]) {
     let query = ["daemonsets", "--namespace=otelagent-system"];
     world.until("agents ready on every node", &query, |list| {

@@ -83,7 +83,7 @@ fn cluster_with(addresses: Addresses) -> Cluster {
     })
 }
 
-/// A cluster that does not stand about while images are built, and has them then.
+/// A cluster that starts once the images are built, and has them.
 fn with_images(start: impl FnOnce() -> testbed::Result<Cluster>) -> Cluster {
     let built: &[PathBuf] = &IMAGES;
     let cluster = start().expect("a cluster");

@@ -44,7 +44,7 @@ fn each_mode_delivers_spans_through_the_own_nodes_or_pods_agent() {
         assert_eq!(
             workloads,
             expected_workload(topology),
-            "{topology}: no older vehicle is left"
+            "{topology}: no older agent workload is left"
         );
         for route in routes {
             assert_eq!(route.unsigned, 0, "{topology}: every span passed an agent");
@@ -88,7 +88,7 @@ fn expected_workload(topology: Topology) -> Vec<String> {
     vec![format!("node-{suffix}")]
 }
 
-/// What the pod was told to say of itself, and what the agent adds.
+/// What the pod was configured to say of itself, and what the agent adds.
 fn check_attributes(world: &World, topology: Topology, pod: &apps::AppPod) {
     let client = ledger::Client::new(&world.kubectl);
     let resource = wait::until("spans in the ledger", super::PATIENCE, || {

@@ -1,4 +1,4 @@
-//! Nodes without an agent: what runs there is named, and does or does not keep a path from being used.
+//! Nodes without an agent: what runs there is named, and keeps a route from being used or does not.
 
 use demo::apps::{self, App};
 use demo::images;

@@ -1,4 +1,4 @@
-//! Pods as they are met in the wild, on real nodes: what they send arrives, or they run without and that is told.
+//! Pods of many shapes on real nodes: what they send arrives, or they run uninjected and the status says so.
 //!
 //! All start at once, beside agents of three modes. `docs/pods.md` has a line for each.
 
@@ -344,10 +344,10 @@ fn those_without_an_agent_run_and_are_told(world: &World) {
             assert!(pod["metadata"]["labels"][names::LABEL_AGENT].is_null());
             assert!(pod["spec"]["initContainers"].is_null(), "{name}");
         }
-        let told = world.until_status(agent, "its missed pods", |status| {
+        let reported = world.until_status(agent, "its missed pods", |status| {
             status["pods"]["missed"] == loners.len()
         });
-        let message = condition(&told["status"], "Injected")["message"].to_string();
+        let message = condition(&reported["status"], "Injected")["message"].to_string();
         // The first three are named.
         let (namespace, name) = loners[0];
         let named = format!("Pod {namespace}/{name}");
@@ -458,7 +458,7 @@ const ENDINGS: [Ending; 3] = [
     },
 ];
 
-/// What they had been told was taken has arrived, says the account of all; here, that they really crashed.
+/// The account of all programs shows that every acknowledged item arrived. This shows that these really crashed.
 fn those_that_crashed_ended_as_they_should(world: &World) {
     for agent in ["sidecar", "local"] {
         for ending in ENDINGS {

@@ -1,4 +1,4 @@
-//! Two operators, a restarted API server, a recipe that fails its proof.
+//! Two operators, a restarted API server, a recipe that fails verification.
 
 use std::time::Duration;
 
@@ -144,17 +144,17 @@ fn restarted_api_server_injects_its_first_pods() {
 
 #[test]
 fn recipe_that_fails_verification_leaves_the_previous_one_active() {
-    let Some(world) = world("a recipe that fails its proof") else {
+    let Some(world) = world("a recipe that fails verification") else {
         return;
     };
     world
         .kubectl
-        .apply("{apiVersion: v1, kind: Namespace, metadata: {name: proof}}")
+        .apply("{apiVersion: v1, kind: Namespace, metadata: {name: verification}}")
         .unwrap();
-    world.agent("proof", "proof", "mode: Sidecar");
-    world.until_serving("proof", "Sidecar");
+    world.agent("verification", "verification", "mode: Sidecar");
+    world.until_serving("verification", "Sidecar");
     let binding = || -> Value {
-        let name = "otelagent.otelagent-system.proof";
+        let name = "otelagent.otelagent-system.verification";
         world
             .kubectl
             .get(&["mutatingadmissionpolicybinding", name])
@@ -165,15 +165,15 @@ fn recipe_that_fails_verification_leaves_the_previous_one_active() {
     world
         .kubectl
         .apply(
-            "{apiVersion: v1, kind: LimitRange, metadata: {name: proof, namespace: otelagent-canary}, \
+            "{apiVersion: v1, kind: LimitRange, metadata: {name: verification, namespace: otelagent-canary}, \
              spec: {limits: [{type: Container, max: {memory: 1Gi}}]}}",
         )
         .unwrap();
     world.patch(
-        "proof",
+        "verification",
         &json!({"spec": {"agent": {"resources": {"limits": {"memory": "2Gi"}}}}}),
     );
-    let agent = world.until_status("proof", "the failed proof", |status| {
+    let agent = world.until_status("verification", "the failed verification", |status| {
         condition(status, "Injected")["reason"] == "VerificationFailed"
     });
     let injected = condition(&agent["status"], "Injected");
@@ -189,14 +189,14 @@ fn recipe_that_fails_verification_leaves_the_previous_one_active() {
         before["spec"],
         "the previous policy stays bound"
     );
-    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: app, namespace: proof}, spec: {containers: [{name: app, image: none}]}}";
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: app, namespace: verification}, spec: {containers: [{name: app, image: none}]}}";
     world
         .kubectl
         .apply(pod)
         .expect("pods can be created all the while");
     let pod: Value = world
         .kubectl
-        .get(&["pod", "app", "--namespace=proof"])
+        .get(&["pod", "app", "--namespace=verification"])
         .unwrap();
     assert_ne!(
         pod["spec"]["initContainers"][0]["resources"]["limits"]["memory"], "2Gi",
@@ -208,13 +208,13 @@ fn recipe_that_fails_verification_leaves_the_previous_one_active() {
         .run(&[
             "delete",
             "limitrange",
-            "proof",
+            "verification",
             "--namespace=otelagent-canary",
         ])
         .unwrap();
-    world.patch("proof", &json!({"spec": {"agent": null}}));
-    world.until_status("proof", "back in force", |status| {
+    world.patch("verification", &json!({"spec": {"agent": null}}));
+    world.until_status("verification", "active again", |status| {
         condition(status, "Ready")["status"] == "True"
     });
-    world.end_namespace("proof");
+    world.end_namespace("verification");
 }

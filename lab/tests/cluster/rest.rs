@@ -42,7 +42,7 @@ fn operator_at_rest_writes_nothing() {
     std::thread::sleep(Duration::from_secs(35));
     until_nothing_is_written(&world);
     let before = requests(&world).len();
-    // Whoever starts anew finds everything as it should be, too.
+    // A restarted operator finds nothing to write either.
     super::switching::kill_operator(&world);
     std::thread::sleep(Duration::from_mins(1));
     let all = requests(&world);
@@ -113,7 +113,7 @@ fn every_granted_right_is_used_and_none_is_missing() {
         condition(status, "Switching")["status"] == "False"
     });
     let workloads = ["daemonsets", "--namespace", "otelagent-system"];
-    world.until("the old vehicle gone", &workloads, |list| {
+    world.until("the old agent workload gone", &workloads, |list| {
         super::names(list).is_empty()
     });
     world.end_all_agents();

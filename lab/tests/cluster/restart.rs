@@ -99,7 +99,7 @@ fn a_restart_under_way_is_forgotten_once_workloads_are_left_alone(world: &World)
     world.until("no mark", &deployment, |found| {
         found["metadata"]["labels"]["otelagent.dev/restarting"].is_null()
     });
-    world.until_status("roll", "nothing told of restarts", |status| {
+    world.until_status("roll", "no restarts reported", |status| {
         status["restarts"].is_null() && condition(status, "Restarting").is_null()
     });
 }
@@ -108,7 +108,7 @@ const REFUSAL: &str = "validatingadmissionpolicy";
 const BINDING: &str = "validatingadmissionpolicybinding";
 const NAME: &str = "restart-refused";
 
-/// Somebody's own policy, which lets nobody change the template of one Deployment.
+/// A user's own policy, which forbids every change of one Deployment's template.
 fn refuse_changes(world: &World, deployment: &str) {
     let apply = |object: Value| world.kubectl.apply(&object.to_string()).unwrap();
     let expression = format!(

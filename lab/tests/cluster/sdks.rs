@@ -11,7 +11,7 @@ use super::programs::{self, COMPILED, PYTHON, Program};
 use super::{Place, World, cluster_with, world, world_on};
 use crate::test_scale::is_full;
 
-/// An `OtelAgent` for each mode. All stand at once, so two that want the same port of a node have different ones.
+/// An `OtelAgent` for each mode. All exist at once, so two that want the same port of a node have different ones.
 const AGENTS: [(&str, &str); 5] = [
     ("sidecar", "mode: Sidecar, hostMetadata: true"),
     ("host-port", "mode: HostPort, hostMetadata: true"),

@@ -1,4 +1,4 @@
-//! A switch keeps the old vehicle until its last user is gone, whatever happens to the operator.
+//! A switch keeps the old agent workload until its last user is gone, also when the operator is killed.
 
 use demo::apps::{self, App};
 use demo::wait::{Seen, until};
@@ -30,7 +30,7 @@ fn switch_keeps_the_old_workload_when_the_operator_is_killed() {
     world.patch("move", &json!({"spec": {"mode": "HostPort"}}));
     kill_operator(&world);
     world.until_serving("move", "HostPort");
-    let status = world.until_status("move", "the old path in use", |status| {
+    let status = world.until_status("move", "the old route in use", |status| {
         condition(status, "Switching")["reason"] == "OldRouteInUse" && status["pods"]["stale"] == 2
     });
     let message = condition(&status["status"], "Switching")["message"]
@@ -57,7 +57,7 @@ fn switch_keeps_the_old_workload_when_the_operator_is_killed() {
     assert_eq!(
         world.names("services"),
         Vec::<String>::new(),
-        "the old path's Service is gone too"
+        "the old route's Service is gone too"
     );
     world.end_namespace(NAMESPACE);
 }

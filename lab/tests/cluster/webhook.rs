@@ -1,5 +1,5 @@
-//! The webhook engine on real nodes: two replicas behind their Service, one lost, and an authority that
-//! goes by.
+//! The webhook engine on real nodes: two replicas behind their Service, one lost, and a CA that
+//! expires.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{World, names, world};
 
-/// Of one authority; the next is made at two thirds, and signs a twenty-fourth later.
+/// Of one CA; the next is made at two thirds, and signs a twenty-fourth later.
 const LIFE: Duration = Duration::from_secs(150);
 
 #[test]
@@ -47,7 +47,7 @@ fn webhook_injects_while_a_replica_or_the_ca_is_replaced() {
     apps::roll(&world.kubectl, "hooked").unwrap();
     let mut last = trusted(&world);
     let (mut created, mut changes) = (0, 0);
-    // Until the next authority has come and the one before has ended.
+    // Until the next CA has come and the one before has ended.
     while changes < 2 {
         create_injected(&world);
         created += 1;
@@ -55,18 +55,18 @@ fn webhook_injects_while_a_replica_or_the_ca_is_replaced() {
         if now != last {
             (last, changes) = (now, changes + 1);
         }
-        assert!(made.elapsed() < LIFE * 2, "the authority did not change");
+        assert!(made.elapsed() < LIFE * 2, "the CA did not change");
     }
     apps::roll(&world.kubectl, "hooked").unwrap();
     world.until_status("hooked", "both pods injected again", is_all_injected);
-    println!("{created} pods were created while the authority changed");
+    println!("{created} pods were created while the CA changed");
 
     world.end_all_agents();
     world.end_namespace("hooked");
     uninstall(&world);
 }
 
-/// As docs/injection.md says, with an authority that goes by fast.
+/// As docs/injection.md says, with a CA that expires fast.
 fn install(world: &World) {
     let manifests = repository().join("manifests/webhook");
     world.kubectl.apply_kustomization(&manifests).unwrap();
@@ -130,7 +130,7 @@ fn create_injected(world: &World) {
     );
 }
 
-/// What the entry trusts, as it stands there.
+/// The CA bundle of the webhook configuration.
 fn trusted(world: &World) -> Value {
     let name = "otelagent.otelagent-system.hooked";
     let words = ["mutatingwebhookconfiguration", name];

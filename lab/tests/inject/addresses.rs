@@ -24,11 +24,13 @@ async fn applications_get_an_ipv6_nodes_address_in_brackets() {
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "six"}});
     let made = server.apply_at("/api/v1/nodes", "six", &node).await;
     assert!(made.is_ok(), "{made:?}");
-    let mut told = node.clone();
-    told["status"] = json!({"addresses": [{"type": "Hostname", "address": "six"},
+    let mut reported = node.clone();
+    reported["status"] = json!({"addresses": [{"type": "Hostname", "address": "six"},
         {"type": "InternalIP", "address": "fd00::6"}, {"type": "ExternalIP", "address": "10.0.0.6"}]});
-    let told = server.apply_at("/api/v1/nodes", "six/status", &told).await;
-    assert!(told.is_ok(), "{told:?}");
+    let reported = server
+        .apply_at("/api/v1/nodes", "six/status", &reported)
+        .await;
+    assert!(reported.is_ok(), "{reported:?}");
     let operator = Operator::start(&bed, InjectionSettings::default()).await;
     for (name, mode) in [("port", "HostPort"), ("network", "HostNetwork")] {
         let agents = "/apis/otelagent.dev/v1alpha1/namespaces/otelagent-system/otelagents";

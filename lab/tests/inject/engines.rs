@@ -1,4 +1,4 @@
-//! The engine is changed on a running cluster, and the webhook's authority goes by, while pods are created
+//! The engine is changed on a running cluster, and the webhook's CA expires, while pods are created
 //! all the time: each of them is injected.
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::server::{self, Server};
 
 /// How long anything may take to come about.
 const PATIENCE: Duration = Duration::from_mins(4);
-/// Of one authority; the next is made at two thirds.
+/// Of one CA; the next is made at two thirds.
 const LIFE: Duration = Duration::from_secs(150);
 const AGENT: &str = "shop.side";
 
@@ -60,9 +60,9 @@ async fn change_of_engine_or_ca_loses_no_pod() {
         seen.injected && seen.bindings == 0 && seen.policies == 0 && seen.entries.len() == 1
     })
     .await;
-    // One authority, then two that are trusted, then the new one signs, then the old one is forgotten.
-    until(&server, "two authorities trusted", |seen| seen.trusted == 2).await;
-    until(&server, "the new authority alone", |seen| {
+    // One CA, then two that are trusted, then the new one signs, then the old one is forgotten.
+    until(&server, "two CAs trusted", |seen| seen.trusted == 2).await;
+    until(&server, "the new CA alone", |seen| {
         seen.trusted == 1 && seen.injected
     })
     .await;
@@ -131,14 +131,14 @@ impl Creator {
     }
 }
 
-/// What stands.
+/// What exists.
 #[derive(Debug)]
 struct Seen {
     injected: bool,
     bindings: usize,
     policies: usize,
     entries: Vec<String>,
-    /// How many authorities the entry trusts, where they are those that are kept.
+    /// How many CAs the webhook configuration trusts, where they are those that are kept.
     trusted: usize,
 }
 

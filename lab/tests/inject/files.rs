@@ -1,4 +1,4 @@
-//! The webhook by certificates that somebody else makes and renews, as cert-manager does: another authority
+//! The webhook by certificates that another controller makes and renews, as cert-manager does: another CA
 //! and its certificate come while pods are created, and each of them is injected.
 
 use std::path::Path;
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_mins(4);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn renewal_from_files_with_another_ca_loses_no_pod() {
-    if !server::is_possible("certificates of somebody else on a real API server") {
+    if !server::is_possible("certificates of another controller on a real API server") {
         return;
     }
     let bed = tokio::task::spawn_blocking(|| bed("files")).await.unwrap();
@@ -52,7 +52,7 @@ async fn renewal_from_files_with_another_ca_loses_no_pod() {
     let second = renew(&directory, &host);
     until_trusted(&server, &format!("{}\n{first}", second.trim_end())).await;
     until_trusted(&server, &second).await;
-    // Whoever still served by the first would not be believed any more.
+    // A replica that still served by the first would not be trusted any more.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let (created, missed) = creator.end().await;
     let missing = missed.len();
@@ -61,7 +61,7 @@ async fn renewal_from_files_with_another_ca_loses_no_pod() {
     installed::end(operator, bed).await;
 }
 
-/// Writes certificates of a new authority, one file after the other; returns the authority.
+/// Writes certificates of a new CA, one file after the other; returns the CA.
 fn renew(directory: &Path, host: &str) -> String {
     let now = Timestamp::now();
     let issuer = issue::issuer(now, Duration::from_hours(24)).unwrap();
@@ -76,8 +76,8 @@ fn renew(directory: &Path, host: &str) -> String {
     issuer.certificate
 }
 
-/// Until the entry of the webhook trusts just these authorities.
-async fn until_trusted(server: &Server, authorities: &str) {
+/// Until the webhook configuration trusts just these CAs.
+async fn until_trusted(server: &Server, ca_bundle: &str) {
     let begun = Instant::now();
     loop {
         let path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
@@ -92,7 +92,7 @@ async fn until_trusted(server: &Server, authorities: &str) {
                 String::from_utf8(bytes.0).ok()
             })
             .collect();
-        if bundles == [authorities] {
+        if bundles == [ca_bundle] {
             return;
         }
         assert!(begun.elapsed() < PATIENCE, "{bundles:?}");

@@ -18,7 +18,7 @@ fn seen(answer: Answer, endpoint: &str) -> Seen {
 
 async fn installed(server: &Server, name: &str, recipe: &Recipe) -> String {
     server.namespace(name, json!({})).await;
-    server.put_in_force(&input(name, name, recipe)).await;
+    server.activate(&input(name, name, recipe)).await;
     recipe.env[0].value.clone()
 }
 
@@ -59,7 +59,7 @@ async fn agent_overrides_env_from_when_its_spec_says_so() {
     let all = with_app(json!({"envFrom": [{"configMapRef": {"name": "settings"}}]}));
     let answer = server.dry_run("shapes-override", &all).await;
     let seen = seen(answer, &endpoint);
-    seen.told();
+    seen.warned();
     for name in [SERVICE, ATTRIBUTES] {
         assert_eq!(seen.variables("app", name).len(), 1, "{name}");
     }
@@ -75,7 +75,7 @@ async fn sidecar_gets_no_token_when_the_pod_mounts_one() {
     installed(&server, "shapes-token", &recipes::sidecar()).await;
     let answer = server.dry_run("shapes-token", &with_app(json!({}))).await;
     let seen = seen(answer, SIDECAR);
-    seen.told();
+    seen.warned();
     let mounts = |name: &str| seen.container(name)["volumeMounts"].to_string();
     assert!(
         mounts("app").contains("kube-api-access"),

@@ -18,7 +18,7 @@ use testbed::{Bed, KubernetesVersion};
 use crate::client::direct_config;
 use crate::test_scale::release;
 
-/// Where policies are proved.
+/// The namespace in which policies are verified.
 pub(super) const CANARY: &str = "otelagent-canary";
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -190,19 +190,19 @@ impl Server {
         self.send(request).await
     }
 
-    /// As [`Self::put_in_force`], by the webhook that answers at an address.
-    pub(super) async fn put_entry_in_force(
+    /// As [`Self::activate`], by the webhook that answers at an address.
+    pub(super) async fn activate_webhook(
         &self,
         input: &PolicyInput,
         endpoint: &Endpoint,
-        authorities: &str,
+        ca_bundle: &str,
     ) {
         let webhook = WebhookEngine {
             endpoint: endpoint.clone(),
-            ca_bundle: authorities.into(),
+            ca_bundle: ca_bundle.into(),
             owner: None,
         };
-        let entries = webhook.render(input).expect("entries");
+        let configurations = webhook.render(input).expect("webhook configurations");
         let applied = self.apply(&entries.canary).await;
         assert!(applied.is_ok(), "{}", applied.body["message"]);
         for probe in canary::probe_pods(&input.recipe, &entries.hash) {
@@ -215,7 +215,7 @@ impl Server {
             assert!(answer.is_ok(), "{}", answer.body["message"]);
         }
         let asking = canary::in_force_pod(&input.recipe.agent);
-        self.until_injected("the entry", &asking, &input.recipe)
+        self.until_injected("the webhook configuration", &asking, &input.recipe)
             .await;
         tokio::time::sleep(UNTIL_WARNED).await;
     }
@@ -232,9 +232,9 @@ impl Server {
         .await;
     }
 
-    /// Applies a policy and waits until its proof succeeds; then binds it and waits until the real
-    /// binding is in force.
-    pub(super) async fn put_in_force(&self, input: &PolicyInput) -> Rendered {
+    /// Applies a policy and waits until its verification succeeds; then binds it and waits until the real
+    /// binding is active.
+    pub(super) async fn activate(&self, input: &PolicyInput) -> Rendered {
         let policies = render(input).expect("policies");
         for object in policies.policy.iter().chain([&policies.canary]) {
             let answer = self.apply(object).await;

@@ -1,4 +1,4 @@
-//! The operator is away while everything changes, and comes back; as another release, too.
+//! The operator is down while everything changes, and comes back; also as another release.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,14 +20,14 @@ use crate::status_checker::{get, list};
 use crate::test_scale::is_full;
 
 const AGENT: (&str, &str) = (PLATFORM, "node");
-/// Longer than an unused path is held, and than an operator takes to act.
+/// Longer than an unused route is held, and than an operator takes to act.
 const A_WHILE: Duration = Duration::from_secs(6);
-/// Missed while the operator was away: their namespace was selected after they had been created.
+/// Missed while the operator was down: their namespace was selected after they had been created.
 const MISSED: usize = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn operator_after_an_outage_reports_changes_and_removes_nothing_used() {
-    if !testbed::skip_unless_possible("an operator that is away") {
+    if !testbed::skip_unless_possible("an outage of the operator") {
         return;
     }
     let world = World::start("operator").await;
@@ -242,8 +242,8 @@ fn the_reason_is_told(status: &Value) {
     assert_eq!(injected["status"], "True", "{injected}");
     let message = injected["message"].as_str().unwrap_or_default();
     let upgrade = format!("from {} to {}", BEFORE[1], env!("CARGO_PKG_VERSION"));
-    for told in [upgrade.as_str(), "Deployment two/app: 2"] {
-        assert!(message.contains(told), "{told}: {message}");
+    for reported in [upgrade.as_str(), "Deployment two/app: 2"] {
+        assert!(message.contains(reported), "{reported}: {message}");
     }
 }
 
@@ -257,9 +257,12 @@ async fn agents_are_replaced(world: &World) {
         is_new.then_some(()).ok_or_else(|| format!("{images:?}"))
     })
     .await;
-    let told = upgrades(world).await;
+    let reported = upgrades(world).await;
     let upgrade = format!("that operator {} rendered", BEFORE[1]);
-    assert!(told.iter().any(|told| told.contains(&upgrade)), "{told:?}");
+    assert!(
+        reported.iter().any(|reported| reported.contains(&upgrade)),
+        "{reported:?}"
+    );
 }
 
 /// What events say of upgrades.
@@ -272,7 +275,7 @@ async fn upgrades(world: &World) -> Vec<String> {
     of_upgrades.map(|event| event["note"].to_string()).collect()
 }
 
-/// Waits until vehicle and bindings bear a release's name.
+/// Waits until agent workload and bindings bear a release's name.
 async fn until_written_by(world: &World, version: &str) {
     let workload = names::agent_workload(AGENT.1, Mode::NodeLocal.kebab());
     let mut paths = vec![format!(

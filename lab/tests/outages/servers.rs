@@ -55,7 +55,7 @@ async fn no_pod_is_missed_while_api_servers_restart_join_or_lag() {
 }
 
 /// An object of the operator's goes while that hears of nothing, and the API server that could tell of it is
-/// replaced by one that never knew it: a list anew has to do.
+/// replaced by one that never knew it: a new list has to do.
 async fn what_went_unseen_is_made_again(world: &World, operator: &Process) {
     operator.pause();
     for binding in world.warnings(AGENT).await.unwrap() {
@@ -85,7 +85,7 @@ async fn join(world: &World) -> Creator {
 }
 
 /// The mode is changed while the second server hears of nothing; when it goes on it still has the old way,
-/// whose policy stands until long after.
+/// whose policy exists until long after.
 async fn cut_over(world: &World, first: &Creator, second: &Creator) {
     world.bed.pause_process(Component::SecondApiServer).unwrap();
     world

@@ -1,4 +1,4 @@
-//! etcd is set back to an older snapshot, and versions are counted anew from there.
+//! etcd is set back to an older snapshot, and versions are counted again from there.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn operator_restarts_after_an_etcd_restore_and_removes_nothing_used() {
     let recorder = Recorder::start(&admin);
     let agent = get(&admin, &agent_path(AGENT.0, AGENT.1)).await.unwrap();
     assert_eq!(agent["spec"]["mode"], "NodeLocal", "it was set back");
-    // It ends rather than to act on a view that is half of the old world; a kubelet starts it anew.
+    // It exits instead of acting on caches of two histories; a kubelet restarts it.
     operator.until_it_ends().await;
     let mut operator = world.operator(&[]);
     until_all_use(&world, "NodeLocal").await;
@@ -56,7 +56,7 @@ async fn operator_restarts_after_an_etcd_restore_and_removes_nothing_used() {
     world.end();
 }
 
-/// A switch that takes the old path away, and another `OtelAgent`.
+/// A switch that takes the old route away, and another `OtelAgent`.
 async fn what_will_be_forgotten(world: &World) {
     world
         .want(AGENT.0, AGENT.1, json!({"mode": "HostPort"}))
@@ -69,7 +69,7 @@ async fn what_will_be_forgotten(world: &World) {
     until_all_use(world, "HostPort").await;
     let workload = names::agent_workload(AGENT.1, Mode::NodeLocal.kebab());
     let path = format!("/apis/apps/v1/namespaces/{PLATFORM}/daemonsets/{workload}");
-    until("without the old path", PATIENCE, async || {
+    until("without the old route", PATIENCE, async || {
         let left = get(&world.admin, &path).await?;
         left.is_null().then_some(()).ok_or_else(|| left.to_string())
     })

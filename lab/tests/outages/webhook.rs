@@ -1,5 +1,5 @@
 //! The webhook engine: its replicas are killed under load, and stopped for so long that what they serve by
-//! has run out.
+//! has expired.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -26,11 +26,11 @@ const STRICT: (&str, &str) = (PLATFORM, "strict");
 const PORTS: [u16; 2] = [18443, 18444];
 /// How long there is no webhook.
 const OUTAGE: Duration = Duration::from_secs(3);
-/// Life of an authority in seconds, the shortest there is; a certificate lives a twelfth of it.
+/// Life of a CA in seconds, the shortest there is; a certificate lives a twelfth of it.
 const LIFE: &str = "--webhook-authority-seconds=60";
-/// Longer than a certificate lives, and than an authority.
+/// Longer than a certificate lives, and than a CA.
 const CERTIFICATE: Duration = Duration::from_secs(7);
-const AUTHORITY: Duration = Duration::from_secs(65);
+const CA_LIFE: Duration = Duration::from_secs(65);
 /// Within this time everything goes on once it is let go on; the webhook reads the Secret every ten seconds.
 const SECONDS: Duration = Duration::from_secs(30);
 
@@ -152,7 +152,7 @@ async fn outage(world: &World, replicas: &mut [Process; 2]) -> BTreeSet<String> 
     let missed: BTreeSet<String> = load.missed().iter().map(|pod| pod.name.clone()).collect();
     assert!(
         !missed.is_empty(),
-        "nothing was missed: the webhook was not away"
+        "nothing was missed: the webhook was not down"
     );
     missed
 }
@@ -170,7 +170,7 @@ async fn refused_rather_than_missed(world: &World, strict: &Outcome) {
     assert!(uninjected.is_empty(), "{uninjected:?}");
 }
 
-/// Every missed pod is counted; those of a Deployment are replaced, and others are named until somebody does.
+/// Every missed pod is counted; those of a Deployment are replaced, and others are named until a user replaces them.
 async fn what_was_missed_is_counted_and_repaired(world: &World, bare: &BTreeSet<String>) {
     let status = world
         .until_status(LENIENT, "only bare pods missed", |status| {
@@ -213,33 +213,28 @@ async fn of_web(world: &World) -> Result<Vec<Value>, String> {
     Ok(pods)
 }
 
-/// An operator whose authorities live a minute. The one before is forgotten, as if somebody had emptied the
+/// An operator whose CAs live a minute. The one before is forgotten, as if a user had emptied the
 /// Secret while no operator ran.
 async fn short_lived(world: &World) -> Process {
     let path = format!("/api/v1/namespaces/{PLATFORM}/secrets/{}", names::CA_SECRET);
     world.patch(&path, &json!({"data": null})).await;
     let operator = world.operator(&["--injection-engine=webhook", LIFE]);
     // Only who serves by the new one is believed then; the API server asks either replica.
-    until(
-        "injected by the new authority alone",
-        PATIENCE,
-        async || {
-            let kept = authority(world).await?.bundle(Timestamp::now());
-            let name = names::cluster_object(LENIENT.0, LENIENT.1, None);
-            let entry = format!(
-                "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}"
-            );
-            let entry = get(&world.admin, &entry).await?;
-            let trusted = bytes(&entry["webhooks"][0]["clientConfig"]["caBundle"])?;
-            if trusted != kept.into_bytes() {
-                return Err("the entry trusts another".to_owned());
-            }
-            for _ in 0..10 {
-                injected(world).await?;
-            }
-            Ok(())
-        },
-    )
+    until("injected by the new CA alone", PATIENCE, async || {
+        let kept = stored_ca(world).await?.bundle(Timestamp::now());
+        let name = names::cluster_object(LENIENT.0, LENIENT.1, None);
+        let entry =
+            format!("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}");
+        let entry = get(&world.admin, &entry).await?;
+        let trusted = bytes(&entry["webhooks"][0]["clientConfig"]["caBundle"])?;
+        if trusted != kept.into_bytes() {
+            return Err("the webhook configuration trusts another".to_owned());
+        }
+        for _ in 0..10 {
+            injected(world).await?;
+        }
+        Ok(())
+    })
     .await;
     operator
 }
@@ -256,18 +251,21 @@ async fn what_ran_out_is_replaced(
     }
     sleep(CERTIFICATE).await;
     let missed = injected(world).await;
-    assert!(missed.is_err(), "nobody answered, and the pod was injected");
+    assert!(
+        missed.is_err(),
+        "no webhook answered, and the pod was injected"
+    );
     goes_on(world, "the certificates", replicas).await;
     if is_full() {
         operator.pause();
         for replica in &*replicas {
             replica.pause();
         }
-        sleep(AUTHORITY).await;
-        let kept = authority(world).await.unwrap();
+        sleep(CA_LIFE).await;
+        let kept = stored_ca(world).await.unwrap();
         assert_eq!(kept.bundle(Timestamp::now()), "", "all have run out");
         operator.resume();
-        goes_on(world, "the authority", replicas).await;
+        goes_on(world, "the CA", replicas).await;
     }
     operator.must_run();
     for replica in replicas {
@@ -286,13 +284,13 @@ async fn goes_on(world: &World, what: &str, replicas: &[Process; 2]) {
     println!("{what} ran out; pods are injected {took:.1} s after");
 }
 
-/// The authority as it is kept.
-async fn authority(world: &World) -> Result<Ca, String> {
+/// The CA as it is kept.
+async fn stored_ca(world: &World) -> Result<Ca, String> {
     let path = format!("/api/v1/namespaces/{PLATFORM}/secrets/{}", names::CA_SECRET);
     let secret = get(&world.admin, &path).await?;
     let kept = bytes(&secret["data"][names::CA_KEY])?;
     let text = String::from_utf8(kept).map_err(|error| error.to_string())?;
-    Ca::parse(&text).ok_or_else(|| "no authority".to_owned())
+    Ca::parse(&text).ok_or_else(|| "no CA".to_owned())
 }
 
 fn bytes(value: &Value) -> Result<Vec<u8>, String> {

@@ -40,7 +40,7 @@ pub(super) struct World {
 
 impl World {
     pub(super) async fn start(what: &str) -> Self {
-        let name = format!("away-{what}-{}", std::process::id());
+        let name = format!("outage-{what}-{}", std::process::id());
         let bed = block_in_place(|| Bed::builder().name(name).start().expect("a control plane"));
         let admin = client(bed.kubeconfig()).await;
         kubelet::start(&admin).await;
@@ -79,7 +79,7 @@ impl World {
     }
 
     /// The operator's process, started with these options. Without an election: a leader whose API server is
-    /// away for longer than its lease ends, to be started anew, while a standby goes on with what it knows.
+    /// down for longer than its lease, to be restarted, while a standby goes on with what it knows.
     pub(super) fn operator(&self, options: &[&str]) -> Process {
         let words = [&["controller"], options].concat();
         self.process("otelagent-operator", &words)
@@ -153,7 +153,7 @@ impl World {
             .unwrap();
     }
 
-    /// Deletes a collection. The server ends such a request after a minute, however much is left.
+    /// Deletes a collection. The server ends such a request after a minute, even if objects are left.
     pub(super) async fn delete_all(&self, path: &str) {
         until("everything is deleted", PATIENCE, async || {
             let answer = send(&self.admin, Method::DELETE, path, &at_once()).await;
@@ -162,7 +162,7 @@ impl World {
         .await;
     }
 
-    /// Makes an `OtelAgent` whose spec is completed by where it exports to and how long paths are held.
+    /// Makes an `OtelAgent` whose spec is completed by where it exports to and how long routes are held.
     pub(super) async fn agent(&self, namespace: &str, name: &str, mut spec: Value) {
         spec["export"] = json!({"endpoint": "http://collector.observability.svc:4317"});
         spec["hostMetadata"] = json!(false);
@@ -246,7 +246,7 @@ impl World {
         assert!(found.is_empty(), "{found:#?}");
     }
 
-    /// Policies that stand for one `OtelAgent`.
+    /// Policies of one `OtelAgent`.
     pub(super) async fn policies(&self, (namespace, name): (&str, &str)) -> Result<usize, String> {
         let path = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies";
         let prefix = format!("otelagent.{namespace}.{name}.");
@@ -300,7 +300,7 @@ fn at_once() -> Value {
     json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0})
 }
 
-/// A pod that nobody places: it is created and counted, and costs nobody anything more.
+/// A pod without a scheduler: it is created and counted, and costs nothing more.
 pub(super) fn unplaced() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "app-"},
@@ -329,7 +329,7 @@ pub(super) async fn send(
     client.request(request).await
 }
 
-/// Tries until it succeeds; what was seen last is told if it never does.
+/// Tries until it succeeds; if it never does, the failure shows what was seen last.
 pub(super) async fn until<T>(
     what: &str,
     patience: Duration,
@@ -370,7 +370,7 @@ impl Process {
         assert!(sent.success(), "kill {name}");
     }
 
-    /// Waits until it ends by itself, and says so to whoever would start it anew.
+    /// Waits until it ends by itself, and reports it to the caller, which may start it again.
     pub(super) async fn until_it_ends(&mut self) {
         let begun = Instant::now();
         while self.0.try_wait().unwrap().is_none() {

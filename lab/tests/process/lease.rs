@@ -1,4 +1,4 @@
-//! Leader election: never two at once, whatever happens to the way between.
+//! Leader election: never two leaders at once, also when the connection breaks.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use super::cluster;
 
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Longer than a candidate that waits needs to notice a lease that is free, and shorter than one takes to run out.
+/// Longer than a candidate that waits needs to notice a lease that is free, and shorter than one takes to expire.
 const SOON: Duration = Duration::from_secs(10);
 /// Longer than a leader takes to renew.
 const RENEWAL: Duration = Duration::from_secs(7);
@@ -124,7 +124,7 @@ async fn disconnected_leader_stops_before_another_starts() {
     );
     timeout(PATIENCE, term.lost())
         .await
-        .expect("the first was not told");
+        .expect("the first did not notice");
 
     swallows.send_replace(false);
     sleep(Duration::from_secs(5)).await;

@@ -39,7 +39,7 @@ fn installation_creates_and_grants_what_it_declares() {
         "crd/otelagents.otelagent.dev",
     ]);
     must(&["create", "namespace", "shop"]);
-    // What was applied is what stands: nothing for a second time to change.
+    // The server has what was applied: a second time changes nothing.
     must(&["diff", "-k", "manifests/default"]);
     // The right to restart workloads is one of its own.
     assert!(!may("patch deployments --namespace shop"));
@@ -51,25 +51,25 @@ fn installation_creates_and_grants_what_it_declares() {
     samples_fit_the_schema();
     the_operator_pod_is_restricted();
     rights();
-    // Whatever was installed goes, and nothing is left that waits for something.
+    // Everything that was installed goes, and no object waits for its deletion.
     must(&["delete", "--timeout=60s", "-k", "manifests/default"]);
 }
 
 /// Comes and goes beside the installation, and takes its rights along.
 fn the_webhook_reads_and_the_operator_keeps_one_secret() {
-    let entries = "mutatingwebhookconfigurations.admissionregistration.k8s.io";
-    let authority = "secrets/otelagent-webhook-authority --namespace=otelagent-system";
-    assert!(!may(&format!("create {entries}")));
+    let configurations = "mutatingwebhookconfigurations.admissionregistration.k8s.io";
+    let ca_secret = "secrets/otelagent-webhook-authority --namespace=otelagent-system";
+    assert!(!may(&format!("create {configurations}")));
     must(&["apply", "--validate=strict", "-k", "manifests/webhook"]);
     must(&["diff", "-k", "manifests/webhook"]);
     for verb in ["list", "watch"] {
-        assert!(may_as(WEBHOOK, &format!("{verb} {entries}")));
+        assert!(may_as(WEBHOOK, &format!("{verb} {configurations}")));
         assert!(may_as(WEBHOOK, &format!("{verb} namespaces")));
     }
-    assert!(may_as(WEBHOOK, &format!("get {authority}")));
+    assert!(may_as(WEBHOOK, &format!("get {ca_secret}")));
     for refused in [
-        &format!("patch {entries}"),
-        &format!("update {authority}"),
+        &format!("patch {configurations}"),
+        &format!("update {ca_secret}"),
         "list secrets --namespace=otelagent-system",
         "get secrets/another --namespace=otelagent-system",
         "list otelagents.otelagent.dev --all-namespaces",
@@ -78,7 +78,7 @@ fn the_webhook_reads_and_the_operator_keeps_one_secret() {
     ] {
         assert!(!may_as(WEBHOOK, refused), "{refused}");
     }
-    assert!(may(&format!("patch {entries}")) && may(&format!("update {authority}")));
+    assert!(may(&format!("patch {configurations}")) && may(&format!("update {ca_secret}")));
     for refused in ["create", "list", "delete"] {
         let refused = format!("{refused} secrets --namespace=otelagent-system");
         assert!(!may(&refused), "{refused}");

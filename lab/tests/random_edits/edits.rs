@@ -1,7 +1,7 @@
 //! Edits of a spec, generated from its schema: for each field the values at and beyond every bound, and
 //! those that its meaning suggests.
 //!
-//! An edit is data, so a walk can be printed, repeated and shortened. Knows no cluster.
+//! An edit is data, so a sequence can be printed, repeated and shortened. Knows no cluster.
 
 use serde_json::{Map, Value, json};
 
@@ -290,7 +290,7 @@ pub(super) fn sample(schema: &Value) -> Value {
     }
 }
 
-/// The spec with an edit made. What a field stands in is added with what it requires.
+/// The spec with an edit made. The parents of the field are added with what they require.
 pub(super) fn apply(schema: &Value, spec: &Value, edit: &Edit) -> Value {
     let mut edited = spec.clone();
     if let Some(mode) = edit.mode {

@@ -1,7 +1,7 @@
-//! Random walks over the spec, generated from the CRD's own schema.
+//! Random edits of the spec, generated from the CRD's own schema.
 //!
 //! The pure parts: [`schema`] reads the committed CRD, [`edits`] makes changes from it, [`predicate`] says a
-//! second time what must be refused, [`leaves`] says what each field makes happen. [`walk`] carries edits out
+//! second time what must be refused, [`leaves`] says what each field makes happen. [`sequence`] carries edits out
 //! on a running object and compares what comes of it with the cluster itself.
 
 mod edits;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// Why a spec is refused, one line each; none where it must be taken. `old` is the spec that stands.
+/// Why a spec is refused, one line each; none where it must be taken. `old` is the present spec.
 pub(super) fn refusals(schema: &Value, old: Option<&Value>, spec: &Value) -> Vec<String> {
     let (mut spec, mut old) = (spec.clone(), old.cloned());
     fill(schema, &mut spec);

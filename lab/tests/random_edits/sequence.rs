@@ -1,5 +1,5 @@
-//! Walks: a running object is edited again and again, and after each edit what came of it is compared with
-//! the predicate, with the cluster itself, and in the end with an object made anew from the same spec.
+//! Sequences of edits: a running object is edited again and again, and after each edit what came of it is compared with
+//! the predicate, with the cluster itself, and in the end with an object newly created from the same spec.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,17 +15,17 @@ use super::world::{Numbers, PLATFORM, SHOP, Server, agent, base, seed};
 use crate::status_checker::{end_state, mismatches_within};
 use crate::test_scale::is_full;
 
-/// Edits of a walk in `make test`, which take less than a minute, and in `make test-full`.
+/// Edits of a sequence in `make test`, which take less than a minute, and in `make test-full`.
 const SHORT: usize = 20;
 const FULL: usize = 500;
 /// Everything comes to rest within this time, also on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
 /// A pod that is not taken within this time is refused.
 const REFUSED: Duration = Duration::from_secs(5);
-/// Edits between two comparisons with an object made anew.
+/// Edits between two comparisons with a newly created object.
 const STRIDE: usize = 50;
 
-/// One step of a walk.
+/// One step of a sequence.
 #[derive(Clone, Debug)]
 enum Move {
     Edit(Edit),
@@ -45,7 +45,7 @@ impl std::fmt::Display for Move {
     }
 }
 
-/// A walk of so many moves. Fields are drawn first, so that one with many values is not drawn more often.
+/// A sequence of so many moves. Fields are drawn first, so that one with many values is not drawn more often.
 fn sequence(seed: u64, length: usize) -> Vec<Move> {
     let fields = schema::fields(&schema::spec());
     let mut numbers = Numbers(seed);
@@ -72,7 +72,7 @@ fn sequence(seed: u64, length: usize) -> Vec<Move> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn edited_object_ends_as_one_created_with_its_last_spec() {
-    if !testbed::skip_unless_possible("a walk over the spec") {
+    if !testbed::skip_unless_possible("random edits of the spec") {
         return;
     }
     let (seed, full) = (seed(), is_full());
@@ -80,7 +80,7 @@ async fn edited_object_ends_as_one_created_with_its_last_spec() {
     let length = length.and_then(|length| length.parse().ok());
     let moves = sequence(seed, length.unwrap_or(if full { FULL } else { SHORT }));
     println!(
-        "walk of {} moves; again with OTELAGENT_SEED={seed}",
+        "sequence of {} moves; again with OTELAGENT_SEED={seed}",
         moves.len()
     );
     let mut subject = Subject::start("subject").await;
@@ -113,7 +113,7 @@ async fn edited_object_ends_as_one_created_with_its_last_spec() {
     }
     let lines: Vec<String> = shortest.iter().map(|step| format!("  {step}")).collect();
     panic!(
-        "seed {seed}, move {at}: {why}\nthe shortest walk that still fails:\n{}",
+        "seed {seed}, move {at}: {why}\nthe shortest sequence that still fails:\n{}",
         lines.join("\n")
     );
 }
@@ -135,7 +135,7 @@ struct Subject {
     server: Server,
     name: &'static str,
     schema: Value,
-    /// The spec that stands, as it was sent.
+    /// The present spec, as it was sent.
     spec: Value,
     /// The last one that was carried out.
     good: Value,
@@ -236,7 +236,7 @@ impl Subject {
         Ok(())
     }
 
-    /// Waits until the object has come to rest, then looks at it. Returns the status.
+    /// Waits until the object has settled, then checks it. Returns the status.
     async fn settled(&mut self) -> Result<Value, String> {
         let status = self.outcome().await?;
         let mismatches = mismatches_within(
@@ -294,7 +294,7 @@ impl Subject {
         }
     }
 
-    /// Waits until the status speaks of the present spec and two passes that are asked for write nothing.
+    /// Waits until the status speaks of the present spec and two requested reconciles write nothing.
     async fn rest(&self) -> Result<Value, String> {
         let begun = Instant::now();
         loop {
@@ -317,7 +317,7 @@ impl Subject {
         }
     }
 
-    /// Whether a vehicle is on its way: the nodes are healthy, so a pod that has a node becomes ready.
+    /// Whether an agent workload is on its way: the nodes are healthy, so a pod that has a node becomes ready.
     async fn is_moving(&self, status: &Value) -> bool {
         let sets = self
             .server
@@ -339,7 +339,7 @@ impl Subject {
         rolls && condition(status, "Ready")["status"] == "True" || ends || starts
     }
 
-    /// Asks for a pass without changing anything.
+    /// Asks for a reconcile without changing anything.
     async fn nudge(&self) {
         let now = std::time::UNIX_EPOCH
             .elapsed()
@@ -366,7 +366,7 @@ impl Subject {
             .collect()
     }
 
-    /// Vehicles, Services and bindings: what runs.
+    /// Agent workloads, Services and bindings: what runs.
     async fn children(&self) -> Vec<(String, Value)> {
         let mut found = Vec::new();
         for (kind, namespace) in [
@@ -396,7 +396,7 @@ impl Subject {
             let begun = Instant::now();
             while let Err(error) = self.server.create(&pod).await {
                 let still_there = matches!(&error, kube::Error::Api(status) if status.code == 409);
-                // What a spec of the walk has refused is not created, which the status must bear.
+                // What a spec of the sequence has refused is not created, which the status must bear.
                 let patience = if still_there { PATIENCE } else { REFUSED };
                 if begun.elapsed() > patience {
                     break;
@@ -415,13 +415,13 @@ impl Subject {
         Ok(found)
     }
 
-    /// Makes the object anew from the same spec, once the older paths are gone: its objects are the same.
+    /// Creates the object again from the same spec, once the older routes are gone: its objects are the same.
     async fn is_as_new(&mut self) -> Result<(), String> {
         if self.spec != self.good {
             self.take(&Move::Back).await?;
         }
         if !self.serves_as_wanted().await? {
-            // Agents that cannot start (a priority class that does not exist, say) leave an older path
+            // Agents that cannot start (a priority class that does not exist, say) leave an older route
             // serving, which a new object would not have.
             self.tally.compared_from_base += 1;
             (self.spec, self.good) = (base(), base());
@@ -459,8 +459,8 @@ impl Subject {
     }
 
     /// Waits until the object serves as wanted, gives pods what it serves (those that came before are missed
-    /// or stale, as they should be), and waits until the older paths are gone. While a vehicle is made an
-    /// older path serves and is ready as well.
+    /// or stale, as they should be), and waits until the older routes are gone. While an agent workload is made an
+    /// older route serves and is ready as well.
     async fn until_only_the_wanted_path_stands(&self) -> Result<(), String> {
         let begun = Instant::now();
         let mut was_rolled = false;
@@ -476,7 +476,7 @@ impl Subject {
                 return Ok(());
             }
             if begun.elapsed() > PATIENCE {
-                return Err(format!("the wanted path never stands alone: {status}"));
+                return Err(format!("the wanted route never serves alone: {status}"));
             }
         }
     }

@@ -131,7 +131,7 @@ fn is_told(problems: &[Problem]) -> Result<(), String> {
     Ok(())
 }
 
-/// Objects of every mode, not of the wanted one only: an older path is held with the present spec.
+/// Objects of every mode, not of the wanted one only: an older route is held with the present spec.
 async fn objects_are_taken(server: &Server, valid: &ValidAgent) -> Result<(), String> {
     let desired = build(valid, &environment(), Mode::ALL);
     for (mode, desired) in &desired.modes {
@@ -143,7 +143,7 @@ async fn objects_are_taken(server: &Server, valid: &ValidAgent) -> Result<(), St
                 .map_err(|why| format!("{mode}: {why}"))?;
             if !covers(&answer, &intent) {
                 return Err(format!(
-                    "{} would be written for ever: {}",
+                    "{} would be written forever: {}",
                     intent["metadata"]["name"].as_str().unwrap_or_default(),
                     difference(&answer, &intent, "")
                 ));
@@ -152,7 +152,7 @@ async fn objects_are_taken(server: &Server, valid: &ValidAgent) -> Result<(), St
     }
     // Injection of an older mode is bound no more.
     let recipe = desired.modes[&valid.wanted()].recipe.clone();
-    for probe in canary::probe_pods(&recipe, "proof") {
+    for probe in canary::probe_pods(&recipe, "canary") {
         if let Injection::Injected(pod) = inject(&probe, "otelagent-canary", &recipe) {
             let answer = server
                 .dry_run_pod(&pod)
@@ -188,7 +188,7 @@ async fn objects_are_taken(server: &Server, valid: &ValidAgent) -> Result<(), St
         let answer = server.dry_apply(object).await?;
         if !covers(&answer, object) {
             return Err(format!(
-                "{} would be written for ever: {}",
+                "{} would be written forever: {}",
                 object["kind"],
                 difference(&answer, object, "")
             ));

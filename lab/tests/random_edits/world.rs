@@ -1,4 +1,4 @@
-//! The least world a walk needs: a control plane, two simulated nodes, the controller in this process.
+//! What a sequence of edits needs: a control plane, two simulated nodes, the controller in this process.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::LazyLock;
@@ -22,7 +22,7 @@ pub(super) const PLATFORM: &str = "otelagent-system";
 /// Where the applications are.
 pub(super) const SHOP: &str = "shop";
 
-/// Where a walk goes, with the controller. Ends with this process: the bed watches it.
+/// Where a sequence of edits runs, with the controller. Ends with this process: the bed watches it.
 static SHARED: LazyLock<Bed> = LazyLock::new(|| bed("random-edits", 2));
 /// Where nothing but the API server answers: no controller writes what is tried here.
 static STILL: LazyLock<Bed> = LazyLock::new(|| bed("verdicts", 0));
@@ -87,7 +87,7 @@ fn resource(kind: &str) -> ApiResource {
 }
 
 impl Server {
-    /// Of the walk.
+    /// Of the sequence.
     pub(super) async fn shared() -> Self {
         Self::of(&SHARED).await
     }

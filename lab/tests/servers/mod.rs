@@ -1,7 +1,7 @@
 //! What is given to an API server, on a real one of every supported release: the CRD, the installation,
 //! the samples, the objects that are rendered and the pods that are injected.
 //!
-//! Whatever a server does not know it drops or refuses; both must be seen here, before a user meets it.
+//! What a server does not know it drops or refuses; both must be seen here, before a user meets it.
 //! Nothing runs on these beds.
 
 mod bed;
@@ -56,7 +56,7 @@ fn everything_is_taken(release: KubernetesVersion) {
 fn the_installation_installs(server: &Server) {
     for part in ["manifests/default", "manifests/restart"] {
         server.must(&["apply", "--validate=strict", "-k", part]);
-        // Nothing was dropped: what stands is what was applied.
+        // Nothing was dropped: the server has what was applied.
         server.must(&["diff", "-k", part]);
     }
     server.must(&[

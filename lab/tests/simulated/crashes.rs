@@ -113,27 +113,27 @@ async fn fault_at_any_write_leads_to_the_same_end_state() {
     assert!(evaded.is_empty(), "never made: {evaded:?}");
 }
 
-/// What each story comes to without faults, and what was wrong with those that came to nothing. Told again,
+/// What each story comes to without faults, and what was wrong with those that came to nothing. Run again,
 /// a story must come to the same.
 async fn references(stories: &[Story]) -> (BTreeMap<String, Reference>, Vec<String>) {
-    let told: Vec<(Story, Result<Option<Reference>, String>)> =
+    let reported: Vec<(Story, Result<Option<Reference>, String>)> =
         futures::stream::iter(stories.to_vec())
             .map(|story| async move {
-                let told = run(story, None, None).await;
-                println!("{story} without faults: {}", verdict(&told));
-                (story, told)
+                let reported = run(story, None, None).await;
+                println!("{story} without faults: {}", verdict(&reported));
+                (story, reported)
             })
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
     let (mut found, mut wrong) = (Vec::new(), Vec::new());
-    for (story, told) in told {
-        match told {
+    for (story, reported) in reported {
+        match reported {
             Ok(reference) => found.push((story, reference.expect("a run without a plan"))),
             Err(why) => wrong.push(format!("{story} without faults:\n    {why}")),
         }
     }
-    // A switch ends where a fresh object with the same spec stands.
+    // A switch ends where a fresh object with the same spec does.
     for (story, reference) in &found {
         let Story::Switch(_, to) = story else {
             continue;

@@ -1,5 +1,5 @@
 //! What users do to the objects of an `OtelAgent`: every field that the operator owns is changed and taken
-//! away, objects are deleted, and whatever is theirs is left to them.
+//! away, objects are deleted, and what is theirs is left to them.
 //!
 //! What the operator owns is read from the server's own record (`metadata.managedFields`, KEP-555), so a new
 //! field is tried without a word here. A settled object is looked at again after five minutes; what is
@@ -26,7 +26,7 @@ use crate::test_scale::is_full;
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Changes that are drawn where not all are made, per topology.
 const SAMPLE: usize = 12;
-/// What somebody else puts beside what the operator owns.
+/// What another user puts beside what the operator owns.
 const FOREIGN: &str = "example.com/theirs";
 /// Moments and what follows from them: another after a repair.
 const MOMENTS: [&str; 3] = [
@@ -73,7 +73,7 @@ async fn edits_of_owned_fields_are_reverted_and_others_kept() {
     let mut wrong = Vec::new();
     for outcome in outcomes {
         match outcome {
-            Ok(told) => println!("{told}"),
+            Ok(report) => println!("{report}"),
             Err(why) => wrong.push(why),
         }
     }
@@ -83,7 +83,7 @@ async fn edits_of_owned_fields_are_reverted_and_others_kept() {
 async fn harmed(run: &Run, topology: Topology) -> Outcome<String> {
     settle(run, topology).await?;
     let reference = run.end_state().await?;
-    let paths = children(run).await?;
+    let paths = owned_objects(run).await?;
     let theirs =
         json!({"metadata": {"labels": {FOREIGN: "kept"}, "annotations": {FOREIGN: "kept"}}});
     let (mut harms, mut uids) = (Vec::new(), Vec::new());
@@ -165,7 +165,7 @@ async fn settle(run: &Run, topology: Topology) -> Outcome<()> {
 }
 
 /// Everything the operator has made for the object, as paths.
-async fn children(run: &Run) -> Outcome<Vec<String>> {
+async fn owned_objects(run: &Run) -> Outcome<Vec<String>> {
     let label = names::agent_label(&run.namespace, &run.name);
     let admission =
         end_state::ADMISSION.map(|kind| format!("/apis/admissionregistration.k8s.io/v1/{kind}"));
@@ -352,7 +352,7 @@ fn steps(what: &What, live: &Value) -> Vec<Value> {
             let references =
                 !live["metadata"]["ownerReferences"].is_null() && *left != "ownerReferences";
             let references = references.then(|| "/metadata/ownerReferences".to_owned());
-            // Without both a cluster-scoped object is nobody's.
+            // Without both a cluster-scoped object has no owner.
             let is_of_cluster = live["metadata"]["namespace"].is_null();
             if is_of_cluster && *left == "ownerReferences" {
                 return Vec::new();
@@ -399,11 +399,11 @@ async fn foreign_object_is_named_in_the_status_and_never_touched() {
     outcome.unwrap();
 }
 
-/// Every object is made by somebody else before the operator comes to it.
+/// Another user makes every object before the operator comes to it.
 async fn taken(run: &Run, topology: Topology) -> Outcome<()> {
     settle(run, topology).await?;
     let mut foreign = Vec::new();
-    for path in children(run).await? {
+    for path in owned_objects(run).await? {
         foreign.push((path.clone(), theirs(&get(&run.admin, &path).await?)));
     }
     let copies = copies(&foreign);
@@ -430,7 +430,7 @@ async fn taken(run: &Run, topology: Topology) -> Outcome<()> {
         send(&run.admin, http::Method::DELETE, &path, &Value::Null).await?;
     }
     run.until_settled(topology).await?;
-    // Nor is a copy taken for a part of a path that goes.
+    // Nor is a copy taken for a part of a route that goes.
     let other = ALL[1];
     run.patch(&run.path(), &json!({"spec": other.spec()}))
         .await?;
@@ -444,7 +444,7 @@ async fn taken(run: &Run, topology: Topology) -> Outcome<()> {
     Ok(())
 }
 
-/// The same as somebody else makes it: labels and all, without a reference or what the server adds.
+/// The same as another user makes it: labels and all, without a reference or what the server adds.
 fn theirs(live: &Value) -> Value {
     let metadata = &live["metadata"];
     let mut labels = metadata["labels"].clone();
@@ -484,7 +484,7 @@ fn copies(objects: &[(String, Value)]) -> Vec<(String, Value)> {
     copied.collect()
 }
 
-/// Makes the operator look for what nobody owns any more, as it does when an `OtelAgent` goes.
+/// Makes the operator look for objects without an owner, as it does when an `OtelAgent` goes.
 async fn sweep(run: &Run) -> Outcome<()> {
     let path = format!("{}-passing", run.path());
     let (_, name) = path.rsplit_once('/').unwrap_or_default();
@@ -524,7 +524,7 @@ async fn until_named(run: &Run, foreign: &[(String, Value)]) -> Outcome<usize> {
             return Ok(named);
         }
         if Instant::now() > end {
-            return Err(format!("no taken name is told of: {}", agent["status"]));
+            return Err(format!("no taken name is reported: {}", agent["status"]));
         }
         sleep(Duration::from_millis(300)).await;
     }
@@ -538,7 +538,7 @@ async fn untouched(run: &Run, path: &str, made: &Value) -> Outcome<()> {
         .flatten()
         .any(|entry| entry["manager"] == names::FIELD_MANAGER);
     if live.is_null() || is_written || theirs(&live)["metadata"] != made["metadata"] {
-        return Err(format!("{path} was somebody else's, and is now {live}"));
+        return Err(format!("{path} was another user's, and is now {live}"));
     }
     Ok(())
 }

@@ -25,13 +25,13 @@ use super::views::{Bent, Views, whole};
 pub(super) enum Fault {
     /// The process dies; the server never hears of the write.
     CrashBefore,
-    /// The process dies once the write is committed; nobody reads the answer.
+    /// The process dies once the write is committed; the answer is never read.
     CrashAfter,
     /// The server answers so, this many times in a row, and does nothing.
     Answer(u16, usize),
     /// The write is committed, and the answer says 504.
     Lost,
-    /// Nothing comes back until the bounded client gives up, as `process::client` proves it does.
+    /// Nothing comes back until the bounded client gives up, as the tests of `src/runtime/client.rs` verify.
     Silence,
     /// The request arrives twice.
     Twice,
@@ -56,7 +56,7 @@ impl Write {
 }
 
 impl Fault {
-    /// How many passes it spoils.
+    /// How many reconciles it spoils.
     pub(super) fn times(self) -> usize {
         match self {
             Self::Answer(_, times) => times,
@@ -249,7 +249,7 @@ impl State {
         key
     }
 
-    /// What no request of the operator may be, whatever the run.
+    /// What no request of the operator may be, in any run.
     fn wrong_with(&self, method: &Method, path: &str, body: &Value) -> Option<String> {
         if method == Method::DELETE && body["preconditions"]["uid"].as_str().is_none() {
             return Some(format!("DELETE {path} does not say which uid it means"));

@@ -1,4 +1,4 @@
-//! The process itself, killed (SIGKILL) at any moment of switches and started anew under the name it had, as
+//! The process itself, killed (SIGKILL) at any moment of switches and restarted under the name it had, as
 //! a kubelet does; and paused past its lease, with a second one beside it.
 //!
 //! What it writes is not seen by a layer here; that it writes nothing at rest is seen by versions that do
@@ -144,7 +144,7 @@ async fn tell(run: &Run, kubeconfig: &PathBuf) -> Outcome<()> {
     }
 }
 
-/// Changes of whatever the operator writes, as the independent watcher saw them.
+/// Changes of the objects that the operator writes, as the independent watcher saw them.
 fn written(run: &Run) -> Vec<(u64, &'static str)> {
     let events = run.cluster.recorder.events(&run.namespace);
     let events = events.iter().filter(|seen| seen.kind != "Pod");

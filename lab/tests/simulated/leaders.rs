@@ -31,7 +31,7 @@ use super::run::{Outcome, Reference, Run, Story, run};
 use super::sample::drawn;
 use super::topology::{ALL, Topology};
 
-/// Longer than a lease takes to run out and be taken, and than a controller takes to act.
+/// Longer than a lease takes to expire and be taken, and than a controller takes to act.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// Namespace of the leases.
 const LEASES: &str = "default";
@@ -159,7 +159,7 @@ impl Service<Request<Body>> for Way {
     }
 }
 
-/// One replica: watches at once, writes from its first election on whatever comes.
+/// One replica: watches at once, writes from its first election on.
 struct Replica {
     leadership: Arc<Leadership>,
     fence: Fence,
@@ -317,7 +317,7 @@ async fn tell(run: &mut Run, from: Topology, to: Topology, fresh: &Reference) ->
     run.roll().await?;
     run.until_settled(from).await?;
     if first.leadership.is_leader() || !second.leadership.is_leader() {
-        return Err("the first leads again, or nobody".into());
+        return Err("the first leads again, or no process does".into());
     }
     watching.abort();
     let log = log.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -336,14 +336,14 @@ fn verdict(log: &[Write], holders: &Holders) -> Outcome<()> {
             .iter()
             .any(|write| matches!(write, Write::Done(by, ..) if *by == who))
         {
-            wrong.push(format!("the {who} never wrote, so this proves nothing"));
+            wrong.push(format!("the {who} never wrote, so this verifies nothing"));
         }
     }
     if !log
         .iter()
         .any(|write| matches!(write, Write::Fenced("first")))
     {
-        wrong.push("the first never tried to write late, so this proves nothing".into());
+        wrong.push("the first never tried to write late, so this verifies nothing".into());
     }
     for write in log {
         let Write::Done(by, revision, what) = write else {

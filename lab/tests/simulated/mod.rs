@@ -1,7 +1,7 @@
 //! The controller in this process, on a real control plane whose nodes are simulated.
 //!
 //! One bed serves every run: API server, etcd, scheduler and controllers are real, nodes and what runs on
-//! them are [`kubelet`]'s. A run has a namespace of its own, which holds its `OtelAgent`, its vehicles and
+//! them are [`kubelet`]'s. A run has a namespace of its own, which holds its `OtelAgent`, its agent workloads and
 //! its applications, and a controller of its own that sees no other's: its lists and watches of `OtelAgent`s
 //! and pods are narrowed to that namespace on their way, those of policies to its own, so many runs go on
 //! at once. It acts with the rights of the installed `ServiceAccount`.
@@ -20,7 +20,7 @@
 //! - [`killed`]: the real process is killed, or paused past its lease. It has a bed of its own, as it sees
 //!   all there is.
 //!
-//! - [`reports`]: whichever way a reconcile ends, the status names the reason.
+//! - [`reports`]: every way in which a reconcile ends has its reason in the status.
 //!
 //! `make test-full` (`OTELAGENT_FULL=1`) runs every pair, every write and every view, which takes an hour or
 //! more. `make test` runs some of each kind (20, 8, 1 and 3) in a few minutes: every change then meets each

@@ -1,4 +1,4 @@
-//! The status says what failed, whichever way a reconcile ends: refused and failed calls, the deadline, a panic,
+//! The status says what failed, in every way in which a reconcile ends: refused and failed calls, the deadline, a panic,
 //! and what is not installed.
 
 use http::Method;

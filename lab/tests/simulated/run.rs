@@ -285,7 +285,7 @@ impl Run {
         .await
     }
 
-    /// Waits until the status counts that many pods, all of them on the path that serves.
+    /// Waits until the status counts that many pods, all of them on the serving route.
     pub(super) async fn until_counted(&self, replicas: usize) -> Outcome<()> {
         self.until("counted", async || {
             let agent = get(&self.admin, &self.path()).await?;
@@ -333,7 +333,7 @@ impl Run {
         self.views().snapshot(&self.admin, kinds).await
     }
 
-    /// Ends the controller; whoever asks brings others.
+    /// Ends the controller; the caller starts others.
     pub(super) async fn without_controller(&mut self) {
         self.operator.stop().await;
     }
@@ -379,7 +379,7 @@ impl Run {
         .await
     }
 
-    /// One path, one policy, and every application pod on it.
+    /// One route, one policy, and every application pod on it.
     pub(super) async fn until_settled(&self, topology: Topology) -> Outcome<()> {
         self.until(&format!("settled in {}", topology.name), async || {
             let agent = get(&self.admin, &self.path()).await?;
@@ -473,7 +473,7 @@ impl Run {
         }
     }
 
-    /// Writes made though there is nothing to do: at rest, when passes are forced, after a start anew.
+    /// Writes made though there is nothing to do: at rest, after forced reconciles, after a restart.
     async fn disquiet(&self, forced: bool) -> Outcome<Vec<String>> {
         sleep(QUIET).await;
         let from = self.faults.writes().len();
@@ -500,8 +500,8 @@ impl Run {
     }
 }
 
-/// Objects made or removed more often than without faults. A policy may have to be proved again by each
-/// pass that was spoiled.
+/// Objects made or removed more often than without faults. A policy may have to be verified again by each
+/// reconcile that was spoiled.
 fn excess(
     reference: &BTreeMap<String, Count>,
     found: &BTreeMap<String, Count>,

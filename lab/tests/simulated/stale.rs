@@ -16,7 +16,7 @@ use crate::test_scale::is_wanted;
 const AT_ONCE: usize = 12;
 /// Runs drawn where not all are made.
 const SAMPLE: usize = 8;
-/// How long an old view is shown: longer than an old path is held, and than an older policy is kept.
+/// How long an old view is shown: longer than an old route is held, and than an older policy is kept.
 const LONG: Duration = Duration::from_secs(30);
 /// How long a change is given to be acted on by a controller that may not see it.
 const A_WHILE: Duration = Duration::from_secs(8);
@@ -52,7 +52,7 @@ enum View {
     Lags(&'static [&'static str], Release),
     /// Everything, over watches that are ended every other second.
     Breaks(Release),
-    /// Not the pod that comes on the old path once nobody else uses that any more.
+    /// Not the pod that comes on the old route once no other pod uses that any more.
     Misses(&'static [&'static str]),
     /// After a switch there and back, to a controller that starts then: these kinds as they were in between.
     Returns(&'static [&'static str]),
@@ -124,8 +124,8 @@ async fn stale_cache_removes_no_route_in_use_and_converges() {
     }
     let fresh: Vec<(Topology, Reference)> = futures::stream::iter(ends)
         .map(|topology| async move {
-            let told = run(Story::Create(topology), None, None).await;
-            (topology, told.unwrap().expect("a run without a plan"))
+            let reported = run(Story::Create(topology), None, None).await;
+            (topology, reported.unwrap().expect("a run without a plan"))
         })
         .buffer_unordered(AT_ONCE)
         .collect()
@@ -196,7 +196,7 @@ async fn tell(run: &mut Run, trial: Trial, fresh: &Reference) -> Outcome<()> {
             run.until_serving(to).await?;
             run.scale(0).await?;
             run.until_counted(0).await?;
-            // At once: the path is held for some seconds only.
+            // At once: the route is held for some seconds only.
             run.views().hold(kinds, Snapshot::default());
             run.late_pod(from.mode).await?;
             sleep(LONG).await;
@@ -222,7 +222,7 @@ async fn tell(run: &mut Run, trial: Trial, fresh: &Reference) -> Outcome<()> {
         }
     }
     if matches!(view, View::Lags(..) | View::Returns(_)) && run.views().given() == 0 {
-        return Err("nothing old was shown, so this proves nothing".into());
+        return Err("nothing old was shown, so this verifies nothing".into());
     }
     let last = trial.last();
     run.until_settled(last).await?;

@@ -2,7 +2,7 @@
 //! hold back, break off or lose what happened.
 //!
 //! Only what fills caches is bent: the paged lists and the watches of the client library's watcher. A read
-//! of one object, or of one page of one item, is a question that the server answers as of now, so it passes.
+//! of one object, or of one page of one item, is a question that the server answers from the present, so it is let through.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,11 +25,11 @@ pub(super) type Bent = UnsyncBoxBody<Bytes, BoxError>;
 /// How watches of held kinds go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Release {
-    /// With everything that was held back.
+    /// With everything that was delayed.
     Late,
     /// Their connections break, and new ones go on where these stood.
     Cut,
-    /// They are told that what they missed is no longer known (410), and list anew.
+    /// They get the answer that what they missed is no longer known (410), and list again.
     Gone,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Views(Arc<Shared>);
 struct Shared {
     /// Lists that watchers have asked for, by plural.
     asked: Mutex<BTreeMap<String, HashSet<Uri>>>,
-    /// Answers that stand for lists now, by address.
+    /// Answers that replace lists now, by address.
     old: Mutex<HashMap<Uri, Bytes>>,
     /// How many of them were given.
     given: AtomicUsize,
@@ -110,7 +110,7 @@ impl Views {
         self.0.given.load(Ordering::Relaxed)
     }
 
-    /// Ends whatever watches there are as `how` says, held or not.
+    /// Ends all watches as `how` says, held or not.
     pub(super) fn end(&self, how: Release) {
         self.0
             .held
@@ -128,7 +128,7 @@ impl Views {
         });
     }
 
-    /// An old answer, where one stands for this list; notes which lists there are.
+    /// An old answer, where one replaces this list; notes which lists there are.
     pub(super) fn old_answer(&self, method: &Method, uri: &Uri) -> Option<Response<Bent>> {
         let query = uri.query().unwrap_or_default();
         if method != Method::GET || !query.contains("limit=500") {

@@ -17,8 +17,8 @@ const OVER_QUOTA: &str = "of a namespace that is no platform namespace the 20 ol
                        others say TooManyInNamespace";
 const READY: &str = "Ready: a pod created now would be served";
 const SWITCHING: &str =
-    "Switching: an older path still has users, or a new one is being made ready";
-const HOLDERS: &str = "the condition Switching says how many pods hold the old path";
+    "Switching: an older route still has users, or a new one is being made ready";
+const HOLDERS: &str = "the condition Switching says how many pods hold the old route";
 const INJECTED: &str = "Injected: injection is active and no selected pod was missed";
 const OLDER: &str = "running pods count as STALE until they are restarted: Injected=True, reason OlderConfiguration";
 const REFUSED: &str =
@@ -197,9 +197,9 @@ impl StatusChecker<'_> {
         let holds = self.is("Switching", "True") == moves;
         self.require_condition(holds, "Switching", expected, SWITCHING);
         if serves && !older.is_empty() && distinct(older.iter().copied()).len() == 1 {
-            let told = numbers(text(self.condition("Switching"), "/message"));
+            let reported = numbers(text(self.condition("Switching"), "/message"));
             let live = pods.injected.iter().filter(|pod| is_older(pod)).count();
-            let holds = (live..=older.len()).any(|holders| told.contains(&holders));
+            let holds = (live..=older.len()).any(|holders| reported.contains(&holders));
             let expected = format!("a message that says {}", older.len());
             self.require_condition(holds, "Switching", expected, HOLDERS);
         }

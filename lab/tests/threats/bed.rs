@@ -20,7 +20,7 @@ use crate::status_checker::request;
 
 /// The platform namespace.
 pub(super) const PLATFORM: &str = "otelagent-system";
-/// Where policies are proved.
+/// The namespace in which policies are verified.
 pub(super) const CANARY: &str = "otelagent-canary";
 /// The `ServiceAccount` the operator acts as.
 pub(super) const OPERATOR: &str = "system:serviceaccount:otelagent-system:otelagent-operator";
@@ -136,7 +136,7 @@ impl World {
         self.caller(None).await
     }
 
-    /// As somebody else.
+    /// As another user.
     pub(super) async fn caller(&self, user: Option<&str>) -> Caller {
         let config = config(self.bed.kubeconfig(), user).await;
         Caller(Client::try_from(config).unwrap())
@@ -168,7 +168,7 @@ impl World {
     }
 }
 
-/// The way to the API server as somebody; `ServiceAccount`s with the groups they have.
+/// A client configuration for a user; `ServiceAccount`s with the groups they have.
 pub(super) async fn config(kubeconfig: &Path, user: Option<&str>) -> Config {
     let mut config = direct_config(kubeconfig).await;
     let Some(user) = user else { return config };
@@ -187,7 +187,7 @@ pub(super) async fn config(kubeconfig: &Path, user: Option<&str>) -> Config {
     config
 }
 
-/// Somebody who talks to the API server in plain JSON.
+/// A user who talks to the API server in plain JSON.
 pub(super) struct Caller(Client);
 
 /// What the server answered.

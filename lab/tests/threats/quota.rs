@@ -119,7 +119,7 @@ async fn agents_over_quota_stop_and_delay_no_other_tenant() {
     }
 }
 
-/// Each selects other pods, which is the worst for whoever must leave them alone.
+/// Each selects other pods, which is the worst case for every agent that must leave them alone.
 async fn make(tenant: Arc<Caller>, made: Arc<AtomicUsize>) {
     loop {
         let number = made.fetch_add(1, Ordering::Relaxed);
@@ -137,7 +137,7 @@ async fn make(tenant: Arc<Caller>, made: Arc<AtomicUsize>) {
 /// All but the oldest are refused with the reason; of ten thousand the last after a while.
 async fn everybody_is_told(tenant: &Caller) {
     let patience = Duration::from_mins(if is_full() { 30 } else { 5 });
-    until_within(patience, "everybody told", async || {
+    until_within(patience, "every agent reported", async || {
         let agents = tenant.list(&agents_of(NAMESPACE)).await;
         let accepted = |agent: &serde_json::Value| condition(&agent["status"], "Accepted");
         let refused = agents

@@ -54,7 +54,7 @@ async fn every_right_for_the_webhook_is_used_and_none_is_missing() {
     let path = agent_path("t-rights", "own");
     tenant.must(Method::DELETE, &path, &Value::Null).await;
     let admin = world.admin().await;
-    until("the entry gone", async || {
+    until("the webhook configuration gone", async || {
         let entries = admin
             .list(&format!("{ADMISSION}/mutatingwebhookconfigurations"))
             .await;
@@ -96,7 +96,7 @@ async fn every_right_for_the_webhook_is_used_and_none_is_missing() {
     }
 }
 
-/// What somebody has asked so far; discovery, which everybody may, left out.
+/// What a user has asked so far, without discovery, which every user may ask for.
 fn requests(log: &Path, user: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(log).unwrap();
     let events = text

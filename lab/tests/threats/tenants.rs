@@ -1,6 +1,6 @@
 //! Tenants with every right in a namespace of their own, and what they try.
 //!
-//! Namespaces of tenants begin with `t-`; whatever else stands on the cluster must be as it was
+//! Namespaces of tenants begin with `t-`; everything else on the cluster must be unchanged
 //! ([`elsewhere`]).
 
 use std::collections::BTreeMap;
@@ -199,7 +199,7 @@ async fn tenant_changes_nothing_outside_its_namespace() {
     for name in &taken {
         forge_status(&tenant, "t-greedy", name).await;
     }
-    // The status is put right, whatever was written into it.
+    // The operator corrects the status after any forged write.
     for name in &taken {
         let judged = |status: &Value| {
             let accepted = condition(status, "Accepted");
@@ -230,7 +230,7 @@ async fn tenant_changes_nothing_outside_its_namespace() {
     assert!(differ.is_empty(), "{differ:#?}");
 }
 
-/// As if everything had been granted, and as if a path of every mode served.
+/// As if everything had been granted, and as if a route of every mode served.
 async fn forge_status(tenant: &Caller, namespace: &str, name: &str) {
     let path = agent_path(namespace, name);
     for mode in &MODES[1..] {
@@ -264,7 +264,7 @@ async fn labels_on_a_tenants_pods_create_and_stop_no_agents() {
     let victims = [format!("{PLATFORM}.labelled"), "t-labelled.own".to_owned()];
     for victim in &victims {
         for mode in &MODES[1..] {
-            // A user of a path, and an agent that serves it.
+            // A user of a route, and an agent that serves it.
             let user = json!({names::LABEL_AGENT: victim, names::LABEL_MODE: mode, names::LABEL_CONFIG: "0123456789"});
             let agent = json!({names::LABEL_OWNER: victim, names::LABEL_WORKLOAD: mode, names::LABEL_MANAGED_BY: names::MANAGED_BY});
             for labels in [user, agent] {
@@ -421,7 +421,7 @@ async fn object_nested_too_deep_does_not_block_others() {
         .send_text(Method::POST, &agents_of("t-deep"), deep(1000))
         .await;
     assert!(created < 300, "{created}");
-    // Whoever comes afterwards is served, by the operator that saw it come and by one that starts now.
+    // A later agent is served, by the operator that saw the object come and by one that starts now.
     let _neighbour = neighbour(world, "t-undisturbed").await;
     world.an_operator_starts().await;
     tenant

@@ -422,7 +422,7 @@ fn variable() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Sources of variables, whose content nobody sees.
+/// Sources of variables, whose content no test sees.
 fn sources() -> impl Strategy<Value = Value> {
     let prefix = prop::sample::select(vec![
         "",

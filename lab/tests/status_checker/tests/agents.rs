@@ -112,7 +112,7 @@ fn route_without_its_agent_workload_is_reported() {
     let mut view = switching();
     view.daemon_sets.remove(0);
     reports(view, &["paths"]);
-    // Somebody else's object keeps it from being made.
+    // Another user's object keeps it from being made.
     let mut view = switching();
     view.daemon_sets[0]["metadata"]["labels"] = json!({});
     view.daemon_sets[0]["metadata"]["name"] = "node-node-local".into();

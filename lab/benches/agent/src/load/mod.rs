@@ -32,7 +32,7 @@ pub struct Tally {
     pub acked: u64,
     /// Spans in them.
     pub acked_spans: u64,
-    /// Requests that were told to come again.
+    /// Requests whose answer asked for a retry.
     pub refused: u64,
     /// Requests without an answer.
     pub unanswered: u64,
