@@ -1,4 +1,4 @@
-//! The shipped CRD is the one the types describe.
+//! The shipped CRD is the one that the types describe.
 
 #[test]
 fn the_committed_crd_is_the_generated_one() {

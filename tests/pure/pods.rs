@@ -1,4 +1,4 @@
-//! What the pods of agents give their agents: space on disk, and time to end.
+//! What agents get from their pods: space on disk, and time to end.
 
 use otelagent_api::Mode;
 use otelagent_core::build::{Object, ValidAgent, validate};

@@ -1,6 +1,6 @@
-//! A crash between any two steps of a reconcile changes nothing: the steps of every switch, of creation, of
-//! a changed configuration and of an end of injection are carried out on a model of the cluster, each story is
-//! broken off before and after every one of its steps, and ends as it would have ended anyway.
+//! A crash between any two steps of a reconcile changes nothing. A model of the cluster executes the steps of every
+//! switch, of a creation, of a changed configuration and of an end of injection. Each story is interrupted before and
+//! after each of its steps, and must reach the same end as without the interruption.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

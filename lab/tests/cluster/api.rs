@@ -1,4 +1,4 @@
-//! The object as users of kubectl meet it.
+//! The object as kubectl shows and changes it.
 
 use std::time::Duration;
 

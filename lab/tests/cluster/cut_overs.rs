@@ -1,5 +1,5 @@
-//! Switches under load, in quick succession, with agent workloads deleted by hand and a node without power: what was
-//! acknowledged arrives.
+//! Switches under load: in quick succession, with agent workloads deleted by hand, and with a node that loses power.
+//! Everything acknowledged must arrive.
 
 use std::thread::sleep;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A queue on disk in real pods: a volume that the agent can write to as the user it is.
+//! A queue on disk in real pods, on a volume that the agent can write to as its user.
 
 use demo::apps::{self, App};
 use demo::steps;

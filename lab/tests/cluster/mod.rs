@@ -1,13 +1,12 @@
-//! The product on a real cluster: real API server, two real nodes, images, unmodified SDK programs. The images are
-//! built quickly; with `make test-full` they are those that are shipped.
+//! The product on a real cluster: a real API server, two real nodes, images, unmodified SDK programs. `make test`
+//! builds the images quickly; `make test-full` builds those that are shipped.
 //!
-//! One cluster serves all tests of this module but those of other addresses, one test at a time: host ports can
-//! be held once only.
-//! Each test leaves the cluster as it found it.
+//! One cluster serves all tests of this module except those of other addresses. One test runs at a time, since only one
+//! can hold a host port. Each test leaves the cluster as it found it.
 //!
-//! With `make test-kubeconfig` it is the cluster that `KUBECONFIG` names: of two nodes or more, with the images of
-//! `make test-images` on them, and there to be thrown away, for every `OtelAgent` is deleted. What a test needs of the
-//! bed beyond that it asks [`World::bed`] for.
+//! With `make test-kubeconfig` the cluster is the one that `KUBECONFIG` names: two nodes or more, with the images of
+//! `make test-images`. It must be disposable, because the tests delete every `OtelAgent`. A test that needs more of the
+//! bed asks [`World::bed`] for it.
 
 mod api;
 mod cut_overs;
@@ -36,7 +35,7 @@ use demo::{images, steps};
 use serde_json::{Value, json};
 use testbed::{Addresses, Bed, Cluster};
 
-/// How long anything may take to come about.
+/// The longest time to wait for any result.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The cluster, and the right to use it alone.

@@ -1,4 +1,4 @@
-//! Nodes without an agent: what runs there is named, and keeps a route from being used or does not.
+//! Nodes without an agent: the status names what runs there, and whether the route can be used.
 
 use demo::apps::{self, App};
 use demo::images;

@@ -1,4 +1,4 @@
-//! What is refused, by whom, and with which words; and that a refused spec changes nothing that runs.
+//! What is refused, where, and with which words. A refused spec changes nothing that runs.
 
 use serde_json::json;
 

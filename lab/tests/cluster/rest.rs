@@ -1,4 +1,4 @@
-//! What the operator asks of the API server, by the server's own audit log.
+//! What the operator asks of the API server, from the audit log.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

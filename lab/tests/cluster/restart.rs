@@ -1,4 +1,4 @@
-//! `restart: Rolling`: workloads with stale pods are rolled, each once, and others are left alone by name.
+//! `restart: Rolling` restarts each workload with stale pods once, and names those that it leaves alone.
 
 use std::collections::BTreeSet;
 

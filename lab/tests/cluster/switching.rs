@@ -1,4 +1,4 @@
-//! A switch keeps the old agent workload until its last user is gone, also when the operator is killed.
+//! A switch keeps the old agent workload until its last user is gone, even if the operator is killed.
 
 use demo::apps::{self, App};
 use demo::wait::{Seen, until};

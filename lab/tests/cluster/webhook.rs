@@ -1,5 +1,4 @@
-//! The webhook engine on real nodes: two replicas behind their Service, one lost, and a CA that
-//! expires.
+//! The webhook engine on real nodes: two replicas behind their Service, a lost replica, and a CA that expires.
 
 use std::time::{Duration, Instant};
 

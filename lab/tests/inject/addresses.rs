@@ -1,4 +1,4 @@
-//! Nodes with IPv6 addresses: what applications are given to reach them by (RFC 3986, 3.2.2).
+//! Nodes with IPv6 addresses: the endpoint that applications get (RFC 3986, 3.2.2).
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::installed::{self, Operator, bed};
 use super::server::{self, Server};
 
-/// How long anything may take to come about.
+/// The longest time to wait for any result.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,5 @@
-//! The engine is changed on a running cluster, and the webhook's CA expires, while pods are created
-//! all the time: each of them is injected.
+//! The engine changes on a running cluster, and the CA of the webhook expires, while pods are created. Every pod is
+//! injected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use super::callee::Callee;
 use super::installed::{self, Operator, bed};
 use super::server::{self, Server};
 
-/// How long anything may take to come about.
+/// The longest time to wait for any result.
 const PATIENCE: Duration = Duration::from_mins(4);
 /// Of one CA; the next is made at two thirds.
 const LIFE: Duration = Duration::from_secs(150);

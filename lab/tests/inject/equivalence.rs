@@ -1,7 +1,7 @@
 //! Policy and webhook do what the function does, on real API servers of every release the bed has.
 //!
-//! Each pod is created (as dry run) in a selected namespace, where the policy injects it, and, injected
-//! by the function, in one that no agent selects. Both answers carry the server's defaults, so they are
+//! The test creates each pod twice, by dry run: in a selected namespace, where the engine injects it, and, injected
+//! by the function, in a namespace that no agent selects. Both answers carry the server's defaults, so they are
 //! compared whole.
 
 use otelagent_core::inject::policy::PolicyInput;

@@ -1,5 +1,5 @@
-//! The webhook by certificates that another controller makes and renews, as cert-manager does: another CA
-//! and its certificate come while pods are created, and each of them is injected.
+//! The webhook with certificates that another controller makes and renews, as cert-manager does. A new CA and its
+//! certificate arrive while pods are created, and every pod is injected.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::engines::Creator;
 use super::installed::{self, Operator, bed};
 use super::server::{self, Server};
 
-/// How long anything may take to come about.
+/// The longest time to wait for any result.
 const PATIENCE: Duration = Duration::from_mins(4);
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,5 @@
-//! `LimitRange`s and `ResourceQuota`s that a sidecar does not fit in: the condition `Injected` names them
-//! while they exist, and only those for which the API server refuses the pod because of its sidecar.
+//! `LimitRange`s and `ResourceQuota`s that a sidecar exceeds. The condition `Injected` names them while they exist, and
+//! only those that make the API server refuse the pod because of its sidecar.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::installed::{self, Operator, bed};
 use super::server::{self, Server};
 
 const AGENTS: &str = "/apis/otelagent.dev/v1alpha1/namespaces/otelagent-system/otelagents";
-/// How long anything may take to come about.
+/// The longest time to wait for any result.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// One object that demands something of pods, and what is reported of it, if anything.

@@ -1,4 +1,4 @@
-//! What happens to pods that are selected and cannot be injected, and to policies that are broken.
+//! Pods that are selected and cannot be injected, and policies that are broken.
 
 use otelagent_api::OnFailure;
 use otelagent_core::inject::canary;

@@ -1,4 +1,4 @@
-//! API servers come and go, and do not all know the same at the same time.
+//! API servers stop, start and join, and lag behind each other.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! etcd is set back to an older snapshot, and versions are counted again from there.
+//! etcd is restored to an older snapshot, and counts revisions again from there.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The webhook engine: its replicas are killed under load, and stopped for so long that what they serve by
-//! has expired.
+//! The webhook engine: its replicas are killed under load, and stopped until their certificates and their CA have
+//! expired.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

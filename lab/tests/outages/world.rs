@@ -1,4 +1,4 @@
-//! The control plane of one story, what is installed on it, and the processes that act on it.
+//! The control plane of one story, the installation on it, and the processes that act on it.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::client::direct_config;
 use crate::simulated::kubelet;
 use crate::status_checker::{get, list, mismatches_within, request};
 
-/// How long anything may take to come about, on a busy machine.
+/// The longest time to wait for any result, on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_mins(4);
 /// Namespace of the operator, and of `OtelAgent`s that act on other namespaces.
 pub(super) const PLATFORM: &str = "otelagent-system";

@@ -1,4 +1,4 @@
-//! One API server for all tests of this module, and a way to it that can be cut.
+//! One API server for all tests of this module, and a connection to it that a test can cut.
 
 use std::net::SocketAddr;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Leader election: never two leaders at once, also when the connection breaks.
+//! Leader election: never two leaders at once, even if the connection breaks.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What is shipped as YAML: it installs, it is what Pod Security wants, and it grants no more than said.
+//! The shipped YAML installs, meets Pod Security, and grants only what it declares.
 
 use super::cluster::kubectl;
 

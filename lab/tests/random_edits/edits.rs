@@ -1,7 +1,7 @@
-//! Edits of a spec, generated from its schema: for each field the values at and beyond every bound, and
-//! those that its meaning suggests.
+//! Edits of a spec, generated from its schema: for each field the values at and beyond every bound, and those that its
+//! meaning suggests.
 //!
-//! An edit is data, so a sequence can be printed, repeated and shortened. Knows no cluster.
+//! An edit is data, so a test can print, repeat and shorten a sequence. Knows no cluster.
 
 use serde_json::{Map, Value, json};
 

@@ -1,7 +1,7 @@
 //! The committed CRD read as YAML, and the fields its schema describes.
 //!
-//! Visited generically: a field that is added to the API is edited here without a line of test code. Knows
-//! no Rust type of the API.
+//! It visits fields generically, so a field that is added to the API is edited without a line of test code. Knows no
+//! Rust type of the API.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! Sequences of edits: a running object is edited again and again, and after each edit what came of it is compared with
-//! the predicate, with the cluster itself, and in the end with an object newly created from the same spec.
+//! Sequences of edits of a running object. After each edit the test compares the result with the predicate and with the
+//! cluster itself, and in the end with an object newly created from the same spec.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::test_scale::is_full;
 /// Edits of a sequence in `make test`, which take less than a minute, and in `make test-full`.
 const SHORT: usize = 20;
 const FULL: usize = 500;
-/// Everything comes to rest within this time, also on a busy machine.
+/// Everything settles within this time, also on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
 /// A pod that is not taken within this time is refused.
 const REFUSED: Duration = Duration::from_secs(5);
@@ -396,7 +396,8 @@ impl Subject {
             let begun = Instant::now();
             while let Err(error) = self.server.create(&pod).await {
                 let still_there = matches!(&error, kube::Error::Api(status) if status.code == 409);
-                // What a spec of the sequence has refused is not created, which the status must bear.
+                // Objects that a spec of the sequence makes the server refuse do not exist; the status must allow for
+                // it.
                 let patience = if still_there { PATIENCE } else { REFUSED };
                 if begun.elapsed() > patience {
                     break;

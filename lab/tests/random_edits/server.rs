@@ -1,4 +1,4 @@
-//! Every generated edit, sent to a real API server as dry run: its verdict is the predicate's.
+//! Every generated edit, sent to a real API server as a dry run: its verdict matches the predicate.
 
 use otelagent_api::{Mode, OtelAgent};
 use otelagent_core::build::{Problem, ValidAgent, build, covers, validate};

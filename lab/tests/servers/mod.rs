@@ -1,8 +1,8 @@
-//! What is given to an API server, on a real one of every supported release: the CRD, the installation,
-//! the samples, the objects that are rendered and the pods that are injected.
+//! What API servers get, on a real one of every supported release: the CRD, the installation, the samples, the rendered
+//! objects and the injected pods.
 //!
-//! What a server does not know it drops or refuses; both must be seen here, before a user meets it.
-//! Nothing runs on these beds.
+//! A server drops or refuses what it does not know. These tests must see both before a user does. Nothing runs on these
+//! beds.
 
 mod bed;
 

@@ -1,4 +1,4 @@
-//! The bed, what is installed on it, and the ways to it.
+//! The bed, what is installed on it, and the clients of it.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;

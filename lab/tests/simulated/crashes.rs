@@ -1,4 +1,4 @@
-//! Killed before and after each write, and answered with errors at each.
+//! The controller is killed before and after each write, or gets an error at it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};

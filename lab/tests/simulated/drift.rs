@@ -1,12 +1,12 @@
-//! What users do to the objects of an `OtelAgent`: every field that the operator owns is changed and taken
-//! away, objects are deleted, and what is theirs is left to them.
+//! Drift: users change and remove every field that the operator owns, and delete its objects. The operator restores its
+//! own fields and leaves those of users alone.
 //!
-//! What the operator owns is read from the server's own record (`metadata.managedFields`, KEP-555), so a new
-//! field is tried without a word here. A settled object is looked at again after five minutes; what is
-//! repaired sooner was noticed.
+//! The test reads what the operator owns from the server's own record (`metadata.managedFields`, KEP-555), so a new
+//! field is tried without a line here. The operator checks a settled object again after five minutes; an earlier
+//! repair shows that it noticed the change.
 //!
-//! `make test` does what takes away whose an object is, deletes every object of `NodeLocal` and draws some of
-//! its fields; `make test-full` tries every field in every topology.
+//! `make test` removes the owner references and labels, deletes every object of `NodeLocal` and changes a sample of its
+//! fields. `make test-full` changes every field in every topology.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,9 +1,9 @@
-//! A layer around the controller's client that numbers its writes and makes one of them go wrong.
+//! A layer around the controller's client that numbers its writes and makes one of them fail.
 //!
-//! A write is a POST, PUT, PATCH or DELETE that changes something the operator is there for: events and
-//! leases are left alone, and a dry run writes nothing. Writes are known by what they do ([`Write::key`]) and
-//! how often it was done, not by a number alone: how many times a status is written on the way depends on
-//! how fast pods become ready, so the n-th write of one run need not be that of another.
+//! A write is a POST, PUT, PATCH or DELETE of the operator's objects: events and leases do not count, and a dry run
+//! writes nothing. A write is known by what it does ([`Write::key`]) and by how often that was done, not by its
+//! number alone. How often a status is written depends on how fast pods become ready, so the n-th write of one run
+//! need not be that of another.
 
 use std::collections::HashMap;
 use std::pin::Pin;

@@ -1,8 +1,7 @@
-//! The process itself, killed (SIGKILL) at any moment of switches and restarted under the name it had, as
-//! a kubelet does; and paused past its lease, with a second one beside it.
+//! The real process, killed (SIGKILL) at any moment of a switch and restarted under the same name, as a kubelet does;
+//! or paused past its lease, with a second one beside it.
 //!
-//! What it writes is not seen by a layer here; that it writes nothing at rest is seen by versions that do
-//! not move.
+//! No layer here sees its writes. Versions of objects that do not change show that it writes nothing at rest.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;

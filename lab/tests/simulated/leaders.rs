@@ -1,8 +1,8 @@
 //! Two replicas, and a leader that cannot reach its lease while everything else still answers it.
 //!
-//! The replicas of this test do not stop when their term is lost, as the real process does: what keeps the
-//! first from writing is the fence alone. Every change that the server made for one of them is held
-//! against who held the lease at that revision. Both are revisions of one etcd, so no clock is asked.
+//! The replicas of this test do not stop when they lose their term, as the real process does, so only the fence keeps
+//! the first from writing. The test compares every change of a replica with the holder of the lease at that revision.
+//! Both are revisions of one etcd, so no clock is involved.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,4 @@
-//! One `OtelAgent` from its creation to its end, with something going wrong on the way, and what the
-//! status checker says of it.
+//! One `OtelAgent` from its creation to its end with a fault on the way, and the verdict of the status checker.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU16, Ordering};

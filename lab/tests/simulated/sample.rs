@@ -1,4 +1,4 @@
-//! Which runs are drawn where not all are run.
+//! The sample of runs for `make test`.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

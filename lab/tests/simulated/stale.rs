@@ -1,5 +1,5 @@
-//! Shown an old view: watches that lag, break off or lose what happened, a pod that is not seen, and a
-//! controller that starts on lists of an earlier time (Sieve's stale and unobserved states, OSDI'22).
+//! The controller sees an old view: watches that lag, break or lose events, a pod that it does not see, and lists of an
+//! earlier time at its start (the stale and unobserved states of Sieve, OSDI'22).
 
 use std::time::Duration;
 

@@ -1,8 +1,7 @@
-//! What a controller is shown of the cluster where that is not the present: lists as they were, watches that
-//! hold back, break off or lose what happened.
+//! Old views of the cluster for a controller: earlier lists, and watches that lag, break or lose events.
 //!
-//! Only what fills caches is bent: the paged lists and the watches of the client library's watcher. A read
-//! of one object, or of one page of one item, is a question that the server answers from the present, so it is let through.
+//! The layer changes only what fills caches: the paged lists and the watches of the client library's watcher. It lets a
+//! read of one object, or of one page of one item, through, because the server answers that from the present.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};

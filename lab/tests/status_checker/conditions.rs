@@ -147,8 +147,8 @@ impl StatusChecker<'_> {
             .then(|| format!("no agent is ready on {silent:?}, and maxUnready is {tolerated}"))
     }
 
-    /// Whether the documentation leaves open that a pod created now is served, such as where the scheduler may put it on
-    /// a node that the agents leave out.
+    /// Whether the documentation leaves open that a pod created now is served, such as where the scheduler may put it
+    /// on a node that the agents leave out.
     fn may_be_unserved(&self) -> bool {
         let view = self.view;
         let mode = self.mode().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A control plane with everything installed, an operator that sees all of it, and ways to it as anybody.
+//! A control plane with everything installed, an operator that sees all of it, and clients of it for any user.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -24,7 +24,7 @@ pub(super) const PLATFORM: &str = "otelagent-system";
 pub(super) const CANARY: &str = "otelagent-canary";
 /// The `ServiceAccount` the operator acts as.
 pub(super) const OPERATOR: &str = "system:serviceaccount:otelagent-system:otelagent-operator";
-/// How long anything may take to come about.
+/// The longest time to wait for any result.
 const PATIENCE: Duration = Duration::from_mins(5);
 
 pub(super) const AGENTS: &str = "/apis/otelagent.dev/v1alpha1/otelagents";

@@ -1,4 +1,4 @@
-//! The network policies that are shipped, and every example of the documentation, as the server takes them.
+//! The shipped network policies, and every example of the documentation, under the strict validation of the server.
 
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
-//! Thousands of `OtelAgent`s of one tenant, beside others who notice nothing of it.
+//! Thousands of `OtelAgent`s of one tenant, which must not affect other tenants.
 //!
-//! On a bed of its own. `make test` makes one thousand, `OTELAGENT_FULL` ten thousand.
+//! The test has its own bed. `make test` makes one thousand, `OTELAGENT_FULL` ten thousand.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! Where the webhook injects: what it and the operator ask of the API server is what they are granted for it,
-//! by the server's own audit log. For the rest of the operator's rights `tests/cluster/rest.rs` says the same.
+//! Where the webhook injects, it and the operator use exactly the rights that they are granted for it, by the audit
+//! log of the server. `lab/tests/cluster/rest.rs` shows the same of the operator's other rights.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Shapes of pods that clusters hold, and what `docs/pods.md` says becomes of each.
 //!
-//! An API server is asked by dry run in `lab/tests/inject/pod_shapes.rs`; they are also part of the table that
-//! policy and function must agree on.
+//! `lab/tests/inject/pod_shapes.rs` sends them to an API server by dry run. They are also part of the table on which
+//! policy and function must agree.
 
 use otelagent_core::names;
 use serde_json::{Value, json};

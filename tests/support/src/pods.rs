@@ -1,4 +1,4 @@
-//! Pods: a table of the cases that were thought of, and a generator for those that were not.
+//! Pods: a table of known cases, and a generator for all others.
 
 use otelagent_core::inject::{Injection, Recipe, inject};
 use otelagent_core::names;
