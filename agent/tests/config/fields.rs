@@ -92,7 +92,7 @@ fn value_rows() -> Vec<(Row, ValueKind)> {
 }
 
 #[test]
-fn a_file_with_every_field_is_taken() {
+fn file_with_every_field_is_accepted() {
     let config = config::check(FULL).unwrap();
     let receiver = &config.receiver;
     let custom = |path: &str, signal| (path.to_owned(), signal);
@@ -211,7 +211,7 @@ fn every_ignored_setting_is_in_the_full_file() {
 }
 
 #[test]
-fn what_the_table_refuses_is_refused_with_its_reason() {
+fn refusals_of_the_table_give_their_reason() {
     for row in rows_where(|rule| matches!(rule, Rule::Refused)) {
         for yaml in with(&row, &Value::Bool(true)) {
             let problems = config::check(&yaml).unwrap_err();

@@ -96,7 +96,7 @@ fn restart(bed: &Bed) {
 }
 
 #[test]
-fn a_component_that_fails_is_shown_with_its_log() {
+fn failing_component_is_shown_with_its_log() {
     if !skip_unless_possible("a failing component is shown") {
         return;
     }

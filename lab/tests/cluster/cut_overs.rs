@@ -15,7 +15,7 @@ use super::{PATIENCE, World, condition, world};
 /// How long telemetry may take to the ledger before it counts as lost.
 const ARRIVAL: Duration = Duration::from_mins(1);
 
-/// Applications that send all signals, and what became of them.
+/// Applications that send all signals, and the account of what arrived.
 struct Load<'a> {
     world: &'a World,
     namespace: &'static str,
@@ -51,7 +51,7 @@ impl<'a> Load<'a> {
         apps::roll(&self.world.kubectl, self.namespace).unwrap();
     }
 
-    /// What became of everything so far.
+    /// The account so far.
     fn account(&self) -> Account {
         let (kubectl, before) = (&self.world.kubectl, Account::default());
         let account = settle(kubectl, self.namespace, &self.follower, before, ARRIVAL).unwrap();
@@ -70,7 +70,7 @@ impl<'a> Load<'a> {
         );
     }
 
-    /// For a failure: what SDKs complained of, and what there was of agents meanwhile.
+    /// Details for a failure: errors of the SDKs, and the state of the agents.
     fn circumstances(&self) -> String {
         let said = self.follower.said().into_iter();
         let complaints: Vec<_> = said.map(|(run, said)| (run, said.complaints)).collect();

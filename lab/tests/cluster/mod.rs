@@ -45,16 +45,16 @@ struct World {
     _alone: MutexGuard<'static, ()>,
 }
 
-/// Of the product, and of the programs for tests.
+/// The images of the product and of the test programs.
 static IMAGES: LazyLock<Vec<PathBuf>> = LazyLock::new(|| images::ensure_all().expect("images"));
 
-/// A cluster that is made when it is first asked for, and ends with this process: the bed watches it.
-struct Place {
+/// A cluster that starts at its first use. It ends with this process, which the bed watches.
+struct SharedCluster {
     cluster: LazyLock<Cluster>,
     alone: Mutex<()>,
 }
 
-impl Place {
+impl SharedCluster {
     const fn new(make: fn() -> Cluster) -> Self {
         Self {
             cluster: LazyLock::new(make),
@@ -63,7 +63,7 @@ impl Place {
     }
 }
 
-static CLUSTER: Place = Place::new(|| {
+static CLUSTER: SharedCluster = SharedCluster::new(|| {
     let name = format!("cluster-{}", std::process::id());
     let start = || Cluster::from_env_or_bed(Bed::builder().name(name).nodes(2).audit(true));
     if Cluster::is_named() {
@@ -90,19 +90,19 @@ fn with_images(start: impl FnOnce() -> testbed::Result<Cluster>) -> Cluster {
     cluster
 }
 
-/// The cluster with the operator installed and the upstream running; `None` where this machine cannot
-/// run one, which is then listed as skipped.
+/// The cluster with the operator installed and the upstream running. `None` if this machine cannot run one; the test
+/// is then listed as skipped.
 fn world(what: &str) -> Option<World> {
     world_on(what, &CLUSTER)
 }
 
 /// The same on one of the clusters.
-fn world_on(what: &str, place: &'static Place) -> Option<World> {
+fn world_on(what: &str, shared: &'static SharedCluster) -> Option<World> {
     if !testbed::skip_unless_possible(what) {
         return None;
     }
-    let alone = place.alone.lock().unwrap_or_else(PoisonError::into_inner);
-    let cluster: &Cluster = &place.cluster;
+    let alone = shared.alone.lock().unwrap_or_else(PoisonError::into_inner);
+    let cluster: &Cluster = &shared.cluster;
     let kubectl = Kubectl::new(&cluster.kubectl().expect("kubectl"));
     let world = World {
         cluster,
@@ -116,8 +116,7 @@ fn world_on(what: &str, place: &'static Place) -> Option<World> {
 }
 
 impl World {
-    /// The bed, for what can only be done to one; `None` on a cluster that is not ours, where the test is listed as
-    /// skipped.
+    /// The bed, for what needs one. `None` on an external cluster; the test is then listed as skipped.
     fn bed(&self, what: &str, doing: &'static str) -> Option<&Bed> {
         match self.cluster.bed(doing) {
             Ok(bed) => Some(bed),
@@ -221,14 +220,14 @@ impl World {
         .unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// Ends the cluster if it is a bed; no other test has a use for it.
+    /// Ends the cluster if it is a bed that no other test uses.
     fn end_bed(self) {
         if let Cluster::Bed(bed) = self.cluster {
             testbed::down(bed.name()).expect("the end of the bed");
         }
     }
 
-    /// What would become of a pod that is created in a namespace of applications, which takes restricted pods only.
+    /// A new pod in a namespace of applications, by dry run; the namespace accepts only restricted pods.
     fn dry_run_pod(&self, namespace: &str) -> demo::Result<Value> {
         let overrides = json!({"spec": {
             "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},

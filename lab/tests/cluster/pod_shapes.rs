@@ -15,7 +15,7 @@ const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// What most programs send before they end.
 const COUNT: u64 = 20;
 const FINITE: [&str; 2] = ["--count=20", "--rate=40"];
-/// One `OtelAgent` for each of these; the namespaces of its pods, restricted and open, are called after it.
+/// One `OtelAgent` for each of these. The namespaces of its pods, restricted and open, have its name.
 const AGENTS: [(&str, &str); 3] = [
     ("sidecar", "Sidecar"),
     ("local", "NodeLocal"),
@@ -33,7 +33,7 @@ fn pods_of_every_shape_use_their_agent_or_run_without() {
     for (name, mode) in AGENTS {
         world.until_serving(name, mode);
     }
-    let place = Place::of(&world);
+    let facts = ClusterFacts::of(&world);
     let mut shapes = Shapes::default();
     for (agent, _) in AGENTS {
         shapes
@@ -48,9 +48,9 @@ fn pods_of_every_shape_use_their_agent_or_run_without() {
         shapes.crashing(agent);
         shapes.owned(agent);
         shapes.with_own_ports(agent);
-        shapes.with_own_dns(agent, &place);
+        shapes.with_own_dns(agent, &facts);
     }
-    shapes.on_host_networks(&place);
+    shapes.on_host_networks(&facts);
     shapes.cron_job();
     programs::apply(&world, &shapes.objects);
     for agent in ["sidecar", "local"] {
@@ -97,15 +97,15 @@ fn make_agent(world: &World, name: &str, mode: &str) {
     world.kubectl.apply(&agent.to_string()).unwrap();
 }
 
-/// What pods have to know of the cluster.
-struct Place {
+/// Facts about the cluster that pods need.
+struct ClusterFacts {
     /// A node.
     node: String,
     /// The address of the cluster's DNS.
     dns: Value,
 }
 
-impl Place {
+impl ClusterFacts {
     fn of(world: &World) -> Self {
         let node = world.cluster.node_names().unwrap().remove(0);
         let path = format!("/api/v1/nodes/{node}/proxy/configz");
@@ -116,7 +116,7 @@ impl Place {
     }
 }
 
-/// What is made, and how much has to arrive of each run.
+/// The objects to create, and how much must arrive of each run.
 #[derive(Default)]
 struct Shapes {
     objects: Vec<Value>,
@@ -130,7 +130,7 @@ impl Shapes {
         self.runs.insert(name.to_owned(), COUNT);
     }
 
-    /// A pod that goes on until it is deleted, and has no agent.
+    /// A pod that runs until it is deleted, and has no agent.
     fn loner(&mut self, namespace: &str, name: &str, more: &[(&str, Value)]) {
         let spec = with(programs::spec(&[RUST_GRPC.container(&["--rate=1"])]), more);
         self.objects.push(pod(namespace, name, &spec));
@@ -176,13 +176,13 @@ impl Shapes {
         self.sender(&restricted(agent), &format!("{agent}-ports"), &spec);
     }
 
-    fn with_own_dns(&mut self, agent: &str, place: &Place) {
+    fn with_own_dns(&mut self, agent: &str, facts: &ClusterFacts) {
         let none = |searches: Value| {
             [
                 ("dnsPolicy", json!("None")),
                 (
                     "dnsConfig",
-                    json!({"nameservers": place.dns, "searches": searches}),
+                    json!({"nameservers": facts.dns, "searches": searches}),
                 ),
             ]
         };
@@ -202,14 +202,14 @@ impl Shapes {
     }
 
     /// Two of a kind on one node, where ports would clash.
-    fn on_host_networks(&mut self, place: &Place) {
+    fn on_host_networks(&mut self, facts: &ClusterFacts) {
         let on_host = |dns: &str| {
             [
                 ("hostNetwork", json!(true)),
                 ("dnsPolicy", json!(dns)),
                 (
                     "nodeSelector",
-                    json!({"kubernetes.io/hostname": place.node}),
+                    json!({"kubernetes.io/hostname": facts.node}),
                 ),
             ]
         };
@@ -256,7 +256,7 @@ impl Shapes {
         }));
     }
 
-    /// One run of it is enough, and every minute there is one.
+    /// It runs every minute; one run is enough.
     fn cron_job(&mut self) {
         let name = "sidecar-cron";
         self.objects.push(json!({
@@ -435,7 +435,7 @@ fn says(world: &World, agent: &str, run: &str, key: &str, value: &str) {
     .unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// A way to end other than well.
+/// A crash.
 struct Ending {
     name: &'static str,
     /// Exit codes. Which signal an abort ends with depends on the process: the first of a container has no

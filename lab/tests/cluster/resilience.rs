@@ -71,7 +71,7 @@ fn holder(world: &World) -> String {
         .to_owned()
 }
 
-/// Whether a replica says of itself that it leads.
+/// Whether a replica reports that it leads.
 fn leads(world: &World, pod: &str) -> bool {
     let path = format!("/api/v1/namespaces/otelagent-system/pods/{pod}:8080/proxy/metrics");
     let metrics = world.kubectl.run(&["get", "--raw", &path]).unwrap();
@@ -80,7 +80,7 @@ fn leads(world: &World, pod: &str) -> bool {
         .any(|line| line.starts_with("otelagent_leader") && line.ends_with(" 1"))
 }
 
-/// How often the operator's containers have been started again, in all.
+/// The restarts of the operator's containers, in total.
 fn restarts(world: &World) -> u64 {
     let pods = operator_pods(world);
     let pods = pods["items"].as_array().into_iter().flatten();

@@ -75,7 +75,7 @@ fn until_nothing_is_written(world: &World) {
     .unwrap();
 }
 
-/// Whether a request changes anything. Holding the Lease is the one that must go on.
+/// Whether a request changes anything. Renewals of the Lease do not count.
 fn is_write(request: &Value) -> bool {
     let verb = request["verb"].as_str().unwrap_or_default();
     let is_dry = request["requestURI"]
@@ -140,7 +140,7 @@ fn every_granted_right_is_used_and_none_is_missing() {
     world.end_namespace("rights");
 }
 
-/// Everything the operator has asked so far.
+/// Every request of the operator so far.
 pub(super) fn requests(world: &World) -> Vec<Value> {
     let log = world
         .cluster
@@ -162,7 +162,7 @@ pub(super) fn requests(world: &World) -> Vec<Value> {
         .collect()
 }
 
-/// What a request needed. An apply that makes an object needs the right to create it too, though the log
+/// The right that a request needed. An apply that creates an object needs the right to create it too, though the log
 /// calls it a patch.
 pub(super) fn used_rights(request: &Value) -> Vec<String> {
     let object = &request["objectRef"];

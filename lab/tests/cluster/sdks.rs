@@ -8,7 +8,7 @@ use serde_json::Value;
 use testbed::Addresses;
 
 use super::programs::{self, COMPILED, PYTHON, Program};
-use super::{Place, World, cluster_with, world, world_on};
+use super::{SharedCluster, World, cluster_with, world, world_on};
 use crate::test_scale::is_full;
 
 /// An `OtelAgent` for each mode. All exist at once, so two that want the same port of a node have different ones.
@@ -40,8 +40,8 @@ fn unmodified_sdks_send_all_signals_in_every_mode() {
 
 #[test]
 fn sdks_send_all_signals_with_ipv6_addresses() {
-    static PLACE: Place = Place::new(|| cluster_with(Addresses::Ipv6));
-    let Some(world) = world_on("SDKs where all addresses are IPv6", &PLACE) else {
+    static SHARED: SharedCluster = SharedCluster::new(|| cluster_with(Addresses::Ipv6));
+    let Some(world) = world_on("SDKs where all addresses are IPv6", &SHARED) else {
         return;
     };
     all_send_in_every_mode(&world, &COMPILED);
@@ -52,11 +52,11 @@ fn sdks_send_all_signals_with_ipv6_addresses() {
 /// With `make test-full`: what differs from the above is how many addresses there are.
 #[test]
 fn sdks_send_all_signals_with_dual_stack_addresses() {
-    static PLACE: Place = Place::new(|| cluster_with(Addresses::Both));
+    static SHARED: SharedCluster = SharedCluster::new(|| cluster_with(Addresses::Both));
     if !is_full() {
         return;
     }
-    let Some(world) = world_on("SDKs where addresses are of both families", &PLACE) else {
+    let Some(world) = world_on("SDKs where addresses are of both families", &SHARED) else {
         return;
     };
     all_send_in_every_mode(&world, &COMPILED);

@@ -94,7 +94,7 @@ fn mode_that_never_becomes_ready_leaves_the_old_one_serving() {
     assert_eq!(world.names("daemonsets"), ["stuck-node-local"]);
 }
 
-/// Both replicas at once, without a chance to say goodbye.
+/// Kills both replicas at once.
 pub(super) fn kill_operator(world: &World) {
     let operator = [
         "--namespace=otelagent-system",

@@ -116,7 +116,7 @@ fn replicas(world: &World) -> Vec<String> {
     names(&world.kubectl.get(&words).unwrap())
 }
 
-/// Creates a pod, as dry run, which must come out with the agent in it.
+/// Creates a pod by dry run; it must be injected.
 fn create_injected(world: &World) {
     let pod = world.dry_run_pod("hooked").unwrap();
     assert_eq!(

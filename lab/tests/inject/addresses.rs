@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use otelagent_operator::controller::InjectionSettings;
 use serde_json::{Value, json};
 
-use super::installed::{self, Operator, bed};
+use super::installed::{self, InstalledOperator, bed};
 use super::server::{self, Server};
 
 /// The longest time to wait for any result.
@@ -31,7 +31,7 @@ async fn applications_get_an_ipv6_nodes_address_in_brackets() {
         .apply_at("/api/v1/nodes", "six/status", &reported)
         .await;
     assert!(reported.is_ok(), "{reported:?}");
-    let operator = Operator::start(&bed, InjectionSettings::default()).await;
+    let operator = InstalledOperator::start(&bed, InjectionSettings::default()).await;
     for (name, mode) in [("port", "HostPort"), ("network", "HostNetwork")] {
         let agents = "/apis/otelagent.dev/v1alpha1/namespaces/otelagent-system/otelagents";
         let agent = json!({"apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": name},

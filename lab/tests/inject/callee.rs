@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::server::Server;
 
-/// Where the operator would live.
+/// The namespace of the operator.
 const NAMESPACE: &str = "otelagent-system";
 
 /// A running webhook; ends when it is dropped.
@@ -68,7 +68,7 @@ impl Callee {
         }
     }
 
-    /// By certificates from wherever.
+    /// With certificates of any source.
     pub(super) async fn start_with(bed: &Bed, source: Source) -> Self {
         let config = Server::config(bed.kubeconfig(), None).await;
         Self::start_as(bed, config, source).await
@@ -109,7 +109,7 @@ impl Callee {
         &self.url
     }
 
-    /// What the API server shall trust.
+    /// The CA bundle for the API server.
     pub(super) fn ca_bundle(&self) -> String {
         self.ca.bundle(Timestamp::now())
     }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::callee::Callee;
-use super::installed::{self, Operator, bed};
+use super::installed::{self, InstalledOperator, bed};
 use super::server::{self, Server};
 
 /// The longest time to wait for any result.
@@ -47,15 +47,15 @@ async fn change_of_engine_or_ca_loses_no_pod() {
         authority_life: LIFE,
     };
 
-    let operator = Operator::start(&bed, choosing(Choice::Policy)).await;
+    let operator = InstalledOperator::start(&bed, choosing(Choice::Policy)).await;
     until(&server, "injected by policy", |seen| {
         seen.injected && seen.bindings == 1 && seen.entries.is_empty()
     })
     .await;
-    let creator = Creator::start(server.clone());
+    let creator = DryRunCreator::start(server.clone());
 
     operator.end().await;
-    let operator = Operator::start(&bed, choosing(Choice::Webhook)).await;
+    let operator = InstalledOperator::start(&bed, choosing(Choice::Webhook)).await;
     until(&server, "the webhook alone", |seen| {
         seen.injected && seen.bindings == 0 && seen.policies == 0 && seen.entries.len() == 1
     })
@@ -68,7 +68,7 @@ async fn change_of_engine_or_ca_loses_no_pod() {
     .await;
 
     operator.end().await;
-    let operator = Operator::start(&bed, choosing(Choice::Auto)).await;
+    let operator = InstalledOperator::start(&bed, choosing(Choice::Auto)).await;
     until(&server, "policies alone", |seen| {
         seen.injected && seen.bindings == 1 && seen.entries.is_empty()
     })
@@ -90,13 +90,13 @@ async fn change_of_engine_or_ca_loses_no_pod() {
     installed::end(operator, bed).await;
 }
 
-/// Creates pods by dry-run, one after the other, and notes those that come out uninjected.
-pub(super) struct Creator {
+/// Creates pods by dry-run, one after the other, and notes those that are not injected.
+pub(super) struct DryRunCreator {
     stop: Arc<AtomicBool>,
     running: JoinHandle<(usize, Vec<String>)>,
 }
 
-impl Creator {
+impl DryRunCreator {
     pub(super) fn start(server: Arc<Server>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -131,14 +131,14 @@ impl Creator {
     }
 }
 
-/// What exists.
+/// The state of the cluster.
 #[derive(Debug)]
 struct Seen {
     injected: bool,
     bindings: usize,
     policies: usize,
     entries: Vec<String>,
-    /// How many CAs the webhook configuration trusts, where they are those that are kept.
+    /// How many CAs the webhook configuration trusts, if they are those in the Secret.
     trusted: usize,
 }
 

@@ -14,8 +14,8 @@ use otelagent_webhook::issue;
 use serde_json::json;
 
 use super::callee::Callee;
-use super::engines::Creator;
-use super::installed::{self, Operator, bed};
+use super::engines::DryRunCreator;
+use super::installed::{self, InstalledOperator, bed};
 use super::server::{self, Server};
 
 /// The longest time to wait for any result.
@@ -40,14 +40,14 @@ async fn renewal_from_files_with_another_ca_loses_no_pod() {
         authority_file: Some(directory.join("ca.crt")),
         ..InjectionSettings::default()
     };
-    let operator = Operator::start(&bed, settings).await;
+    let operator = InstalledOperator::start(&bed, settings).await;
     let agent = json!({"apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": "side"},
         "spec": {"mode": "Sidecar", "export": {"endpoint": "http://c.o.svc:4317"}, "workloads": {}}});
     let agents = "/apis/otelagent.dev/v1alpha1/namespaces/shop/otelagents";
     let applied = server.apply_at(agents, "side", &agent).await;
     assert!(applied.is_ok(), "{applied:?}");
     until_trusted(&server, &first).await;
-    let creator = Creator::start(server.clone());
+    let creator = DryRunCreator::start(server.clone());
 
     let second = renew(&directory, &host);
     until_trusted(&server, &format!("{}\n{first}", second.trim_end())).await;

@@ -7,7 +7,7 @@ use otelagent_core::names;
 use otelagent_operator::controller::InjectionSettings;
 use serde_json::{Value, json};
 
-use super::installed::{self, Operator, bed};
+use super::installed::{self, InstalledOperator, bed};
 use super::server::{self, Server};
 
 const AGENTS: &str = "/apis/otelagent.dev/v1alpha1/namespaces/otelagent-system/otelagents";
@@ -133,7 +133,7 @@ async fn status_names_limits_that_refuse_the_sidecar() {
                 "podSelector": {"matchLabels": {"app": "shop"}}}}});
     let applied = server.apply_at(AGENTS, "side", &agent).await;
     assert!(applied.is_ok(), "{applied:?}");
-    let operator = Operator::start(&bed, InjectionSettings::default()).await;
+    let operator = InstalledOperator::start(&bed, InjectionSettings::default()).await;
     until_injected(&server, "True", "are injected when they are created").await;
 
     for case in cases() {

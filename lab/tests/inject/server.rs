@@ -20,7 +20,7 @@ use crate::test_scale::release;
 
 /// The namespace in which policies are verified.
 pub(super) const CANARY: &str = "otelagent-canary";
-/// How long anything may take on a busy machine.
+/// The longest time to wait on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Warnings come with another tick of the API server's, of a second each, in which nothing can be asked.
 const UNTIL_WARNED: Duration = Duration::from_millis(2500);
@@ -85,7 +85,7 @@ impl Server {
         Self::of(&path, user).await
     }
 
-    /// The way to an API server.
+    /// A client of an API server.
     pub(super) async fn config(kubeconfig: &Path, user: Option<&str>) -> Config {
         let mut config = direct_config(kubeconfig).await;
         config.auth_info.impersonate = user.map(Into::into);

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::creator::mode_of;
 use super::world::{
-    PATIENCE, PLATFORM, World, condition, config, is, name_of, pods_path, unplaced, until,
+    OutageBed, PATIENCE, PLATFORM, condition, config, is, name_of, pods_path, unplaced, until,
 };
 use crate::status_checker::log::{Recorder, violations};
 use crate::status_checker::{get, list};
@@ -30,7 +30,7 @@ async fn operator_after_an_outage_reports_changes_and_removes_nothing_used() {
     if !testbed::skip_unless_possible("an outage of the operator") {
         return;
     }
-    let world = World::start("operator").await;
+    let world = OutageBed::start("operator").await;
     let ours = json!({"team": "a"});
     for (name, labels) in [("one", &ours), ("two", &json!({})), ("three", &ours)] {
         world.namespace(name, labels.clone()).await;
@@ -75,9 +75,9 @@ async fn operator_after_an_outage_reports_changes_and_removes_nothing_used() {
     world.end();
 }
 
-/// What an hour of a cluster may bring: pods and namespaces come, change and go, workloads are rolled, and the
+/// An hour of a cluster: pods and namespaces come, change and go, workloads are restarted, and the
 /// spec is edited.
-async fn churn(world: &World) {
+async fn churn(world: &OutageBed) {
     let agent = |spec| world.want(AGENT.0, AGENT.1, spec);
     agent(json!({"workloads": {"flushInterval": "2s"}})).await;
     world.namespace("brief", json!({"team": "a"})).await;
@@ -139,7 +139,7 @@ async fn churn(world: &World) {
 }
 
 /// Uids of all live pods by namespace and name.
-async fn running(world: &World) -> BTreeMap<String, String> {
+async fn running(world: &OutageBed) -> BTreeMap<String, String> {
     let pods = list(&world.admin, "/api/v1/pods").await.unwrap();
     let live = pods
         .iter()
@@ -151,7 +151,7 @@ async fn running(world: &World) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// Pods that are not there any more, or are others.
+/// Pods that are gone or were replaced.
 fn gone<'a>(
     before: &'a BTreeMap<String, String>,
     after: &BTreeMap<String, String>,
@@ -174,11 +174,11 @@ async fn upgrade_replaces_differing_agents_and_restarts_no_application() {
     if !testbed::skip_unless_possible("an upgrade with live pods") {
         return;
     }
-    let world = World::start("upgrade").await;
+    let world = OutageBed::start("upgrade").await;
     for namespace in ["one", SIDE.0] {
         world.namespace(namespace, json!({})).await;
     }
-    let before = Release::start(&world, BEFORE[0]).await;
+    let before = OtherRelease::start(&world, BEFORE[0]).await;
     let here = json!({"matchLabels": {"kubernetes.io/metadata.name": "one"}});
     let spec = json!({"mode": "NodeLocal", "workloads": {"namespaceSelector": here}});
     world.agent(AGENT.0, AGENT.1, spec).await;
@@ -196,7 +196,7 @@ async fn upgrade_replaces_differing_agents_and_restarts_no_application() {
     before.end().await;
 
     // A release that renders the same touches nothing but its own name.
-    let same = Release::start(&world, BEFORE[1]).await;
+    let same = OtherRelease::start(&world, BEFORE[1]).await;
     until_written_by(&world, BEFORE[1]).await;
     sleep(A_WHILE).await;
     same.end().await;
@@ -247,8 +247,8 @@ fn the_reason_is_told(status: &Value) {
     }
 }
 
-/// With the image of this release, and an event that says so.
-async fn agents_are_replaced(world: &World) {
+/// The agents have the image of this release, and an event says so.
+async fn agents_are_replaced(world: &OutageBed) {
     until("agents of this release alone", PATIENCE, async || {
         let pods = world.pods(PLATFORM).await?;
         let image = |pod: &Value| pod["spec"]["containers"][0]["image"].to_string();
@@ -265,8 +265,8 @@ async fn agents_are_replaced(world: &World) {
     );
 }
 
-/// What events say of upgrades.
-async fn upgrades(world: &World) -> Vec<String> {
+/// The messages of events about upgrades.
+async fn upgrades(world: &OutageBed) -> Vec<String> {
     let events = list(&world.admin, "/apis/events.k8s.io/v1/events").await;
     let events = events.unwrap();
     let of_upgrades = events
@@ -275,8 +275,8 @@ async fn upgrades(world: &World) -> Vec<String> {
     of_upgrades.map(|event| event["note"].to_string()).collect()
 }
 
-/// Waits until agent workload and bindings bear a release's name.
-async fn until_written_by(world: &World, version: &str) {
+/// Waits until agent workload and bindings have the name of a release.
+async fn until_written_by(world: &OutageBed, version: &str) {
     let workload = names::agent_workload(AGENT.1, Mode::NodeLocal.kebab());
     let mut paths = vec![format!(
         "/apis/apps/v1/namespaces/{PLATFORM}/daemonsets/{workload}"
@@ -298,11 +298,11 @@ async fn until_written_by(world: &World, version: &str) {
     }
 }
 
-/// Another release in this process: its version and its agent's image are what it renders otherwise.
-struct Release(JoinHandle<()>);
+/// Another release in this process: it renders another version and another image of the agent.
+struct OtherRelease(JoinHandle<()>);
 
-impl Release {
-    async fn start(world: &World, version: &str) -> Self {
+impl OtherRelease {
+    async fn start(world: &OutageBed, version: &str) -> Self {
         let config = config(world.bed.kubeconfig()).await;
         let settings = Settings {
             namespace: PLATFORM.into(),

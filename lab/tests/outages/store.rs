@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::task::block_in_place;
 
 use super::creator::{Creator, How};
-use super::world::{PATIENCE, PLATFORM, World, agent_path, client, until};
+use super::world::{OutageBed, PATIENCE, PLATFORM, agent_path, client, until};
 use crate::status_checker::get;
 use crate::status_checker::log::{Recorder, violations};
 
@@ -20,7 +20,7 @@ async fn operator_restarts_after_an_etcd_restore_and_removes_nothing_used() {
     if !testbed::skip_unless_possible("etcd set back to a snapshot") {
         return;
     }
-    let world = World::start("store").await;
+    let world = OutageBed::start("store").await;
     let mut operator = world.serve_shop(AGENT).await;
     world.deployment("shop", "web", REPLICAS).await;
     until_all_use(&world, "NodeLocal").await;
@@ -56,8 +56,8 @@ async fn operator_restarts_after_an_etcd_restore_and_removes_nothing_used() {
     world.end();
 }
 
-/// A switch that takes the old route away, and another `OtelAgent`.
-async fn what_will_be_forgotten(world: &World) {
+/// A switch that removes the old route, and another `OtelAgent`.
+async fn what_will_be_forgotten(world: &OutageBed) {
     world
         .want(AGENT.0, AGENT.1, json!({"mode": "HostPort"}))
         .await;
@@ -76,7 +76,7 @@ async fn what_will_be_forgotten(world: &World) {
     .await;
 }
 
-async fn until_all_use(world: &World, mode: &str) {
+async fn until_all_use(world: &OutageBed, mode: &str) {
     let what = format!("{REPLICAS} pods that use {mode}");
     world
         .until_status(AGENT, &what, |status| {

@@ -11,16 +11,17 @@ use otelagent_webhook::ca::Ca;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::creator::{Creator, How, Outcome, mode_of};
+use super::creator::{Creator, How, Outcomes, mode_of};
 use super::world::{
-    PATIENCE, PLATFORM, Process, World, condition, is, name_of, pods_path, send, unplaced, until,
+    OutageBed, PATIENCE, PLATFORM, Process, condition, is, name_of, pods_path, send, unplaced,
+    until,
 };
 use crate::status_checker::get;
 use crate::test_scale::is_full;
 
-/// Misses pods rather than to refuse them, and restarts what was missed.
+/// Misses pods instead of refusing them, and restarts the workloads of missed pods.
 const LENIENT: (&str, &str) = ("shop", "side");
-/// Selects every namespace, and refuses what is not injected.
+/// Selects every namespace, and refuses pods that are not injected.
 const STRICT: (&str, &str) = (PLATFORM, "strict");
 /// Where the replicas listen.
 const PORTS: [u16; 2] = [18443, 18444];
@@ -31,7 +32,7 @@ const LIFE: &str = "--webhook-authority-seconds=60";
 /// Longer than a certificate lives, and than a CA.
 const CERTIFICATE: Duration = Duration::from_secs(7);
 const CA_LIFE: Duration = Duration::from_secs(65);
-/// Within this time everything goes on once it is let go on; the webhook reads the Secret every ten seconds.
+/// Within this time everything works again after the pause; the webhook reads the Secret every ten seconds.
 const SECONDS: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,7 +40,7 @@ async fn webhook_outage_and_expired_certificates_are_reported_and_repaired() {
     if !testbed::skip_unless_possible("a webhook that dies and certificates that run out") {
         return;
     }
-    let world = World::start("webhook").await;
+    let world = OutageBed::start("webhook").await;
     for namespace in ["shop", "vault"] {
         world.namespace(namespace, json!({})).await;
     }
@@ -71,8 +72,8 @@ async fn webhook_outage_and_expired_certificates_are_reported_and_repaired() {
     world.end();
 }
 
-/// As of manifests/webhook, but that the replicas are processes and no pods.
-async fn service(world: &World) {
+/// As in manifests/webhook, except that the replicas are processes, not pods.
+async fn service(world: &OutageBed) {
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": names::WEBHOOK},
         "spec": {"ports": [{"name": "webhook", "port": 443}]},
@@ -94,9 +95,8 @@ async fn service(world: &World) {
     }
 }
 
-/// Both replicas are killed while pods are created as fast as they are answered. Returns the names of those
-/// that were missed.
-async fn outage(world: &World, replicas: &mut [Process; 2]) -> BTreeSet<String> {
+/// Kills both replicas while pods are created as fast as possible. Returns the names of the missed pods.
+async fn outage(world: &OutageBed, replicas: &mut [Process; 2]) -> BTreeSet<String> {
     let create = |namespace, at_a_time, pause| {
         Creator::start(&world.admin, namespace, How::Kept, at_a_time, pause)
     };
@@ -158,7 +158,7 @@ async fn outage(world: &World, replicas: &mut [Process; 2]) -> BTreeSet<String> 
 }
 
 /// With `Fail`, no pod starts uninjected.
-async fn refused_rather_than_missed(world: &World, strict: &Outcome) {
+async fn refused_rather_than_missed(world: &OutageBed, strict: &Outcomes) {
     assert!(!strict.refused.is_empty(), "nothing was refused");
     assert!(strict.missed().is_empty(), "{:?}", strict.missed());
     let pods = world.pods("vault").await.unwrap();
@@ -171,7 +171,7 @@ async fn refused_rather_than_missed(world: &World, strict: &Outcome) {
 }
 
 /// Every missed pod is counted; those of a Deployment are replaced, and others are named until a user replaces them.
-async fn what_was_missed_is_counted_and_repaired(world: &World, bare: &BTreeSet<String>) {
+async fn what_was_missed_is_counted_and_repaired(world: &OutageBed, bare: &BTreeSet<String>) {
     let status = world
         .until_status(LENIENT, "only bare pods missed", |status| {
             status["pods"]["missed"] == bare.len() && status["restarts"]["running"] == 0
@@ -207,7 +207,7 @@ async fn what_was_missed_is_counted_and_repaired(world: &World, bare: &BTreeSet<
 }
 
 /// Live pods of the Deployment.
-async fn of_web(world: &World) -> Result<Vec<Value>, String> {
+async fn of_web(world: &OutageBed) -> Result<Vec<Value>, String> {
     let mut pods = world.pods("shop").await?;
     pods.retain(|pod| pod["metadata"]["labels"]["app"] == "web");
     Ok(pods)
@@ -215,7 +215,7 @@ async fn of_web(world: &World) -> Result<Vec<Value>, String> {
 
 /// An operator whose CAs live a minute. The one before is forgotten, as if a user had emptied the
 /// Secret while no operator ran.
-async fn short_lived(world: &World) -> Process {
+async fn short_lived(world: &OutageBed) -> Process {
     let path = format!("/api/v1/namespaces/{PLATFORM}/secrets/{}", names::CA_SECRET);
     world.patch(&path, &json!({"data": null})).await;
     let operator = world.operator(&["--injection-engine=webhook", LIFE]);
@@ -239,10 +239,10 @@ async fn short_lived(world: &World) -> Process {
     operator
 }
 
-/// Paused beyond the life of what they serve by, which to them is as if the clock had been moved, they go on
-/// by themselves.
+/// Replicas that are paused for longer than their certificates live, which to them looks like a moved clock,
+/// recover by themselves.
 async fn what_ran_out_is_replaced(
-    world: &World,
+    world: &OutageBed,
     operator: &mut Process,
     replicas: &mut [Process; 2],
 ) {
@@ -273,7 +273,7 @@ async fn what_ran_out_is_replaced(
     }
 }
 
-async fn goes_on(world: &World, what: &str, replicas: &[Process; 2]) {
+async fn goes_on(world: &OutageBed, what: &str, replicas: &[Process; 2]) {
     for replica in replicas {
         replica.resume();
     }
@@ -284,8 +284,8 @@ async fn goes_on(world: &World, what: &str, replicas: &[Process; 2]) {
     println!("{what} ran out; pods are injected {took:.1} s after");
 }
 
-/// The CA as it is kept.
-async fn stored_ca(world: &World) -> Result<Ca, String> {
+/// The CA in its Secret.
+async fn stored_ca(world: &OutageBed) -> Result<Ca, String> {
     let path = format!("/api/v1/namespaces/{PLATFORM}/secrets/{}", names::CA_SECRET);
     let secret = get(&world.admin, &path).await?;
     let kept = bytes(&secret["data"][names::CA_KEY])?;
@@ -301,7 +301,7 @@ fn bytes(value: &Value) -> Result<Vec<u8>, String> {
 }
 
 /// Whether a pod created now, by dry run, is injected.
-async fn injected(world: &World) -> Result<(), String> {
+async fn injected(world: &OutageBed) -> Result<(), String> {
     let path = format!("{}?dryRun=All", pods_path("shop"));
     let pod = send(&world.admin, http::Method::POST, &path, &unplaced()).await;
     let pod = pod.map_err(|error| error.to_string())?;

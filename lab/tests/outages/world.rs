@@ -21,7 +21,7 @@ use crate::status_checker::{get, list, mismatches_within, request};
 pub(super) const PATIENCE: Duration = Duration::from_mins(4);
 /// Namespace of the operator, and of `OtelAgent`s that act on other namespaces.
 pub(super) const PLATFORM: &str = "otelagent-system";
-/// What is installed, and whether it is a kustomization.
+/// What is installed, with the flag of kubectl for it.
 const INSTALLED: [(&str, &str); 7] = [
     ("-k", "crds"),
     ("-f", "manifests/default/namespaces.yaml"),
@@ -33,12 +33,12 @@ const INSTALLED: [(&str, &str); 7] = [
 ];
 
 /// A control plane with simulated nodes.
-pub(super) struct World {
+pub(super) struct OutageBed {
     pub(super) bed: Bed,
     pub(super) admin: Client,
 }
 
-impl World {
+impl OutageBed {
     pub(super) async fn start(what: &str) -> Self {
         let name = format!("outage-{what}-{}", std::process::id());
         let bed = block_in_place(|| Bed::builder().name(name).start().expect("a control plane"));
@@ -57,7 +57,7 @@ impl World {
         block_in_place(|| self.bed.stop()).unwrap();
     }
 
-    /// What kubectl says, in the repository.
+    /// The output of kubectl, run in the repository.
     pub(super) fn kubectl(&self, words: &[&str]) -> String {
         let mut command = self.bed.kubectl();
         command.args(words).current_dir(demo::repository());
@@ -96,7 +96,7 @@ impl World {
         operator
     }
 
-    /// One of the webhook's, listening at a port of the address that the API server can call.
+    /// A replica of the webhook, listening at a port of the address that the API server can call.
     pub(super) fn webhook(&self, port: u16) -> Process {
         let address = format!("--address={}:{port}", self.bed.host_ip());
         self.process("otelagent-webhook", &["webhook", &address])
@@ -162,7 +162,7 @@ impl World {
         .await;
     }
 
-    /// Makes an `OtelAgent` whose spec is completed by where it exports to and how long routes are held.
+    /// Makes an `OtelAgent` whose spec is completed with where it exports to and how long routes are held.
     pub(super) async fn agent(&self, namespace: &str, name: &str, mut spec: Value) {
         spec["export"] = json!({"endpoint": "http://collector.observability.svc:4317"});
         spec["hostMetadata"] = json!(false);
@@ -199,7 +199,7 @@ impl World {
             .await;
     }
 
-    /// As `kubectl rollout restart` does, until all is replaced.
+    /// Restarts as `kubectl rollout restart` does, and waits until all pods are replaced.
     pub(super) fn roll(&self, namespace: &str, name: &str) {
         let (namespace, name) = (
             format!("--namespace={namespace}"),
@@ -209,7 +209,7 @@ impl World {
         self.kubectl(&["rollout", "status", &name, &namespace, "--timeout=4m"]);
     }
 
-    /// Waits until the status of an `OtelAgent` of its present generation `is_so`, and returns the status.
+    /// Waits until the status of an `OtelAgent` for its present generation `is_so`, and returns the status.
     pub(super) async fn until_status(
         &self,
         (namespace, name): (&str, &str),
@@ -230,7 +230,7 @@ impl World {
         .await
     }
 
-    /// Waits until a pod created now is given a mode, by what the status says.
+    /// Waits until the status says that new pods get a mode.
     pub(super) async fn until_serving(&self, agent: (&str, &str), mode: &str) -> Value {
         let what = format!("{mode} serves");
         self.until_status(agent, &what, |status| {
@@ -239,7 +239,7 @@ impl World {
         .await
     }
 
-    /// Fails unless the status comes to match the cluster.
+    /// Fails unless the status matches the cluster within the time.
     pub(super) async fn check_status(&self, (namespace, name): (&str, &str)) {
         let found = mismatches_within(&self.admin, namespace, name, PATIENCE).await;
         let found: Vec<String> = found.unwrap().iter().map(ToString::to_string).collect();
@@ -308,7 +308,7 @@ pub(super) fn unplaced() -> Value {
     })
 }
 
-/// A client whose calls are tried once.
+/// A client that tries each call once.
 pub(super) async fn client(kubeconfig: &Path) -> Client {
     Client::try_from(config(kubeconfig).await).unwrap()
 }
@@ -349,7 +349,7 @@ pub(super) async fn until<T>(
 pub(super) struct Process(Child);
 
 impl Process {
-    /// Stops it where it is, as a node that hangs would.
+    /// Pauses it, as on a node that hangs.
     pub(super) fn pause(&self) {
         self.signal("-STOP");
     }
@@ -358,7 +358,7 @@ impl Process {
         self.signal("-CONT");
     }
 
-    /// Ends it as a crash does.
+    /// Kills it.
     pub(super) fn kill(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

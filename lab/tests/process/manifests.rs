@@ -55,7 +55,7 @@ fn installation_creates_and_grants_what_it_declares() {
     must(&["delete", "--timeout=60s", "-k", "manifests/default"]);
 }
 
-/// Comes and goes beside the installation, and takes its rights along.
+/// An optional part: its rights come and go with it.
 fn the_webhook_reads_and_the_operator_keeps_one_secret() {
     let configurations = "mutatingwebhookconfigurations.admissionregistration.k8s.io";
     let ca_secret = "secrets/otelagent-webhook-authority --namespace=otelagent-system";
@@ -97,7 +97,7 @@ fn samples_fit_the_schema() {
     }
 }
 
-/// The namespace is privileged for the agents' sake; the operator must not need it.
+/// The namespace is privileged for the agents; the operator must not need that.
 fn the_operator_pod_is_restricted() {
     let label = "pod-security.kubernetes.io/enforce=restricted";
     let text = must(&[

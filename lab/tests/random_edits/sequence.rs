@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::edits::{self, Edit, MODES, apply};
 use super::predicate::refusals;
 use super::schema;
-use super::world::{Numbers, PLATFORM, SHOP, Server, agent, base, seed};
+use super::world::{EditServer, Numbers, PLATFORM, SHOP, agent, base, seed};
 use crate::status_checker::{end_state, mismatches_within};
 use crate::test_scale::is_full;
 
@@ -20,7 +20,7 @@ const SHORT: usize = 20;
 const FULL: usize = 500;
 /// Everything settles within this time, also on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
-/// A pod that is not taken within this time is refused.
+/// A pod that the server does not accept within this time counts as refused.
 const REFUSED: Duration = Duration::from_secs(5);
 /// Edits between two comparisons with a newly created object.
 const STRIDE: usize = 50;
@@ -118,7 +118,7 @@ async fn edited_object_ends_as_one_created_with_its_last_spec() {
     );
 }
 
-/// What came of the edits.
+/// The results of the edits.
 #[derive(Debug, Default)]
 struct Tally {
     carried_out: usize,
@@ -132,7 +132,7 @@ struct Tally {
 
 /// One object, and what is known of it.
 struct Subject {
-    server: Server,
+    server: EditServer,
     name: &'static str,
     schema: Value,
     /// The present spec, as it was sent.
@@ -146,7 +146,7 @@ struct Subject {
 
 impl Subject {
     async fn start(name: &'static str) -> Self {
-        let server = Server::shared().await;
+        let server = EditServer::shared().await;
         let (controller, metrics) = server.with_controller().await;
         let mut subject = Self {
             server,
@@ -162,7 +162,7 @@ impl Subject {
         subject
     }
 
-    /// The object made from the start, in a world without pods of older ones.
+    /// Creates the object, without pods of older ones.
     async fn anew(&mut self) {
         self.server
             .delete("OtelAgent", Some(PLATFORM), self.name)
@@ -259,7 +259,7 @@ impl Subject {
         Ok(status)
     }
 
-    /// Waits until what was taken is carried out or refused. A server that was too busy to answer is asked
+    /// Waits until an accepted edit is carried out or refused. A server that was too busy to answer is asked
     /// again.
     async fn outcome(&self) -> Result<Value, String> {
         const ALLOWED: [&str; 8] = [
@@ -357,7 +357,7 @@ impl Subject {
             .await;
     }
 
-    /// Everything the controller has written, but the end of policies that a binding has left.
+    /// Everything the controller has written, except deletions of unbound policies.
     fn writes(&self) -> Vec<String> {
         let text = self.metrics.render();
         text.lines()

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::edits::{self, Edit, MODES, apply};
 use super::predicate::refusals;
 use super::schema;
-use super::world::{Numbers, Server, agent, base, seed};
+use super::world::{EditServer, Numbers, agent, base, seed};
 use crate::test_scale::is_full;
 use otelagent_test_support::agents::environment;
 
@@ -46,7 +46,7 @@ async fn server_verdict_on_every_edit_matches_the_predicate() {
     if !testbed::skip_unless_possible("edits of every field against a real API server") {
         return;
     }
-    let server = Server::still().await;
+    let server = EditServer::still().await;
     let schema = schema::spec();
     let spec = base();
     assert!(server.create(&agent("verdicts", &spec)).await.is_ok());
@@ -86,7 +86,7 @@ async fn accepted_spec_renders_valid_objects_or_is_refused_with_a_reason() {
     if !testbed::skip_unless_possible("objects of every edit against a real API server") {
         return;
     }
-    let server = Server::still().await;
+    let server = EditServer::still().await;
     let schema = schema::spec();
     assert!(server.create(&agent("objects", &base())).await.is_ok());
     let mut wrong = Vec::new();
@@ -132,7 +132,7 @@ fn is_told(problems: &[Problem]) -> Result<(), String> {
 }
 
 /// Objects of every mode, not of the wanted one only: an older route is held with the present spec.
-async fn objects_are_taken(server: &Server, valid: &ValidAgent) -> Result<(), String> {
+async fn objects_are_taken(server: &EditServer, valid: &ValidAgent) -> Result<(), String> {
     let desired = build(valid, &environment(), Mode::ALL);
     for (mode, desired) in &desired.modes {
         for object in &desired.objects {

@@ -24,7 +24,7 @@ pub(super) const SHOP: &str = "shop";
 
 /// Where a sequence of edits runs, with the controller. Ends with this process: the bed watches it.
 static SHARED: LazyLock<Bed> = LazyLock::new(|| bed("random-edits", 2));
-/// Where nothing but the API server answers: no controller writes what is tried here.
+/// A bed without a controller, so that only the API server answers.
 static STILL: LazyLock<Bed> = LazyLock::new(|| bed("verdicts", 0));
 
 fn bed(name: &str, nodes: u16) -> Bed {
@@ -37,11 +37,11 @@ fn bed(name: &str, nodes: u16) -> Bed {
 
 /// The API server, as administrator.
 #[derive(Clone)]
-pub(super) struct Server {
+pub(super) struct EditServer {
     pub(super) client: Client,
 }
 
-/// Group and version, kind and plural of what is looked at.
+/// Group and version, kind and plural of what the tests read.
 fn resource(kind: &str) -> ApiResource {
     let (group, version, plural) = match kind {
         "OtelAgent" => ("otelagent.dev", "v1alpha1", "otelagents"),
@@ -86,7 +86,7 @@ fn resource(kind: &str) -> ApiResource {
     }
 }
 
-impl Server {
+impl EditServer {
     /// Of the sequence.
     pub(super) async fn shared() -> Self {
         Self::of(&SHARED).await
@@ -190,7 +190,7 @@ impl Server {
         self.put(name, spec, false).await
     }
 
-    /// What would come of that.
+    /// The result of that, by dry run.
     pub(super) async fn dry_run(&self, name: &str, spec: &Value) -> kube::Result<Value> {
         self.put(name, spec, true).await
     }
@@ -285,7 +285,7 @@ impl Numbers {
     }
 }
 
-/// What samples are drawn by, as a number; a word counts as one, too.
+/// The seed of samples, as a number; a word counts as one, too.
 pub(super) fn seed() -> u64 {
     let seed = crate::test_scale::seed();
     seed.parse().unwrap_or_else(|_| {

@@ -12,7 +12,7 @@ use otelagent_core::names;
 use serde_json::{Value, json};
 use testbed::KubernetesVersion;
 
-use bed::Server;
+use bed::ReleaseServer;
 use otelagent_test_support::agents::{agent, environment};
 
 #[test]
@@ -39,7 +39,7 @@ fn everything_is_taken(release: KubernetesVersion) {
     if !testbed::skip_unless_possible(&format!("an API server of {release}")) {
         return;
     }
-    let server = Server::start(release);
+    let server = ReleaseServer::start(release);
     the_installation_installs(&server);
     samples_and_refusals(&server);
     let environment = environment_of(release);
@@ -53,7 +53,7 @@ fn everything_is_taken(release: KubernetesVersion) {
 }
 
 /// The CRD among it, whose rules the server estimates the cost of.
-fn the_installation_installs(server: &Server) {
+fn the_installation_installs(server: &ReleaseServer) {
     for part in ["manifests/default", "manifests/restart"] {
         server.must(&["apply", "--validate=strict", "-k", part]);
         // Nothing was dropped: the server has what was applied.
@@ -71,7 +71,7 @@ fn the_installation_installs(server: &Server) {
 }
 
 /// The rules of the CRD do what they say on this server as well.
-fn samples_and_refusals(server: &Server) {
+fn samples_and_refusals(server: &ReleaseServer) {
     let samples = demo::repository()
         .join("manifests/samples")
         .display()
@@ -123,7 +123,7 @@ fn environment_of(release: KubernetesVersion) -> Environment {
 }
 
 /// What is refused in `Accepted` the server would refuse too, or drop; everything else it takes and keeps.
-fn one_fixture(server: &Server, on_this: &Environment, name: &str, yaml: &str) {
+fn one_fixture(server: &ReleaseServer, on_this: &Environment, name: &str, yaml: &str) {
     let newest = validate(&agent(yaml), &environment()).expect("a valid fixture");
     let mode = newest.wanted();
     let desired = &build(&newest, on_this, [mode]).modes[&mode];

@@ -12,23 +12,23 @@ use super::kubelet;
 use crate::client::direct_config;
 use crate::status_checker::log::Recorder;
 
-/// Whom the controller acts as.
+/// The user of the controller.
 const OPERATOR: &str = "system:serviceaccount:otelagent-system:otelagent-operator";
-/// What every `ServiceAccount` belongs to.
+/// The groups of every `ServiceAccount`.
 const GROUPS: [&str; 3] = [
     "system:serviceaccounts",
     "system:serviceaccounts:otelagent-system",
     "system:authenticated",
 ];
 
-/// The cluster all runs share.
+/// The cluster that all runs share.
 pub(super) struct Cluster {
     /// Sees everything, writes nothing.
     pub(super) recorder: Recorder,
     bed: Bed,
 }
 
-/// Brought up on first use; ends with this process: the bed watches it.
+/// It starts at its first use and ends with this process, which the bed watches.
 pub(super) async fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     tokio::task::spawn_blocking(|| CLUSTER.get_or_init(|| start("faults")))

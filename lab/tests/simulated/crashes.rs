@@ -14,9 +14,9 @@ use crate::test_scale::{is_full, is_wanted};
 
 /// Runs at once.
 const AT_ONCE: usize = 24;
-/// Switches of which the writes are discovered where not all are, and runs drawn of theirs.
+/// In `make test`: switches whose writes are discovered, and runs drawn from these.
 const SAMPLE: (usize, usize) = (4, 20);
-/// Answers a write may get instead of being carried out, or beside it.
+/// Errors that a write may get, whether it is executed or not.
 const ANSWERS: [Fault; 7] = [
     Fault::Answer(409, 3),
     Fault::Answer(429, 2),
@@ -27,7 +27,7 @@ const ANSWERS: [Fault; 7] = [
     Fault::Twice,
 ];
 
-/// A run and what goes wrong in it.
+/// A run and its fault.
 #[derive(Clone, Debug)]
 struct Trial {
     story: Story,
@@ -113,8 +113,8 @@ async fn fault_at_any_write_leads_to_the_same_end_state() {
     assert!(evaded.is_empty(), "never made: {evaded:?}");
 }
 
-/// What each story comes to without faults, and what was wrong with those that came to nothing. Run again,
-/// a story must come to the same.
+/// The result of each story without faults, and the failures among them. A story that runs again must have the same
+/// result.
 async fn references(stories: &[Story]) -> (BTreeMap<String, Reference>, Vec<String>) {
     let reported: Vec<(Story, Result<Option<Reference>, String>)> =
         futures::stream::iter(stories.to_vec())
@@ -181,7 +181,7 @@ fn trials(stories: &[Story], references: &BTreeMap<String, Reference>) -> Vec<Tr
     trials
 }
 
-/// For the line that each run prints when it is over, so that a run cut short tells what it found.
+/// The verdict in the line that each run prints when it ends, so that an interrupted test shows its findings.
 fn verdict<T>(outcome: &Result<Option<T>, String>) -> String {
     match outcome {
         Ok(Some(_)) => "passed".into(),

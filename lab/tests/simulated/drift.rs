@@ -22,13 +22,13 @@ use super::topology::{ALL, Topology};
 use crate::status_checker::{end_state, get, list, mismatches_within};
 use crate::test_scale::is_full;
 
-/// Repairs take a second; far below the five minutes after which an object is looked at anyway.
+/// Repairs take a second; far below the five minutes of the periodic reconcile.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Changes that are drawn where not all are made, per topology.
+/// Changes drawn per topology in `make test`.
 const SAMPLE: usize = 12;
 /// What another user puts beside what the operator owns.
 const FOREIGN: &str = "example.com/theirs";
-/// Moments and what follows from them: another after a repair.
+/// Times and values that follow from them: different after a repair.
 const MOMENTS: [&str; 3] = [
     names::ANNOTATION_BOUND_AT,
     names::ANNOTATION_REASON,
@@ -46,9 +46,9 @@ struct Harm {
 enum What {
     /// A field, known by the server's name for it, gets another value.
     Changed(String),
-    /// It is taken away.
+    /// The field is removed.
     Removed(String),
-    /// All labels and owner references are taken away that say whose it is, but for one.
+    /// All labels and owner references that name the owner are removed, except one.
     Disowned(&'static str),
     /// The whole object is deleted.
     Deleted,
@@ -202,7 +202,7 @@ fn harms_to(live: &Value, path: &str) -> Vec<Harm> {
         .collect()
 }
 
-/// Does it, and waits until it is undone; `false` where the server did not take it.
+/// Makes the change and waits until the operator has reverted it; `false` if the server refused it.
 async fn undo(run: &Run, harm: &Harm) -> Outcome<bool> {
     let before = get(&run.admin, &harm.path).await?;
     let expected = lasting(&before);
@@ -240,7 +240,7 @@ async fn undo(run: &Run, harm: &Harm) -> Outcome<bool> {
     }
 }
 
-/// An entry of a list under another name is its maker's, and stays beside the operator's: taken away again.
+/// An entry of a list under another name belongs to its maker and stays beside the operator's; removes it again.
 async fn tidy(run: &Run, path: &str, before: &Value, now: &Value) -> Outcome<()> {
     if before["metadata"]["uid"] != now["metadata"]["uid"] || before["spec"] == now["spec"] {
         return Ok(());
@@ -249,7 +249,7 @@ async fn tidy(run: &Run, path: &str, before: &Value, now: &Value) -> Outcome<()>
     change(run, path, steps.as_array().map_or(&[], Vec::as_slice)).await
 }
 
-/// What must be as before.
+/// What must be unchanged.
 fn lasting(live: &Value) -> BTreeMap<String, Value> {
     let mut fields = owned(live);
     fields.retain(|field, _| !MOMENTS.iter().any(|moment| field.ends_with(moment)));
@@ -321,7 +321,7 @@ fn position(items: &Value, kind: &str, text: &str) -> Option<usize> {
     })
 }
 
-/// A JSON patch (RFC 6902) that does it to an object.
+/// The change as a JSON patch (RFC 6902).
 fn steps(what: &What, live: &Value) -> Vec<Value> {
     let pointers = leaves(live);
     match what {

@@ -28,9 +28,9 @@ const QUIET: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The operator's process, ended with the test.
-struct Process(Child);
+struct OperatorProcess(Child);
 
-impl Process {
+impl OperatorProcess {
     fn start(kubeconfig: &PathBuf, run: &Run, identity: &str) -> Self {
         let child = Command::new(
             demo::images::program("otelagent-operator").expect("the operator's binary"),
@@ -69,7 +69,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for OperatorProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -99,7 +99,7 @@ async fn process_killed_or_paused_past_its_lease_leaves_nothing_behind() {
 }
 
 async fn tell(run: &Run, kubeconfig: &PathBuf) -> Outcome<()> {
-    let mut process = Process::start(kubeconfig, run, "one");
+    let mut process = OperatorProcess::start(kubeconfig, run, "one");
     run.create(ALL[0]).await?;
     run.until_serving(ALL[0]).await?;
     run.applications().await?;
@@ -112,7 +112,7 @@ async fn tell(run: &Run, kubeconfig: &PathBuf) -> Outcome<()> {
         sleep(Duration::from_millis(after)).await;
         drop(process);
         println!("killed {after} ms after the change to {}", to.name);
-        process = Process::start(kubeconfig, run, "one");
+        process = OperatorProcess::start(kubeconfig, run, "one");
         run.until_serving(to).await?;
         run.roll().await?;
     }
@@ -120,7 +120,7 @@ async fn tell(run: &Run, kubeconfig: &PathBuf) -> Outcome<()> {
     run.until_settled(last).await?;
 
     let paused_at = ALL[(kills + 1) % ALL.len()];
-    let second = Process::start(kubeconfig, run, "two");
+    let second = OperatorProcess::start(kubeconfig, run, "two");
     run.want(paused_at).await?;
     sleep(Duration::from_millis(moment(0) / 2)).await;
     process.signal("-STOP");

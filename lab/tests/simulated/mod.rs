@@ -13,11 +13,9 @@
 //! The faults:
 //!
 //! - [`crashes`]: the controller is killed before and after each of its writes, or the write is refused, lost,
-//!   unanswered
-//!   or sent twice.
+//!   unanswered or sent twice.
 //! - [`stale`]: the controller sees an old view, by watches that lag, break or lose events ([`views`]), and by lists
-//!   of an
-//!   earlier time when it starts.
+//!   of an earlier time when it starts.
 //! - [`leaders`]: of two replicas over the real lease, the leader can no longer reach it.
 //! - [`killed`]: the real process is killed, or paused past its lease. It has its own bed, since it sees everything
 //!   there.

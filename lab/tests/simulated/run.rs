@@ -17,19 +17,19 @@ use crate::status_checker::log::{self, Count};
 use crate::status_checker::{end_state, get, list, mismatches_within, request};
 use otelagent_operator::controller::Settings;
 
-/// How long anything may take: far above the half minute for which an older policy is kept.
+/// The longest time to wait: far above the half minute for which an older policy is kept.
 const PATIENCE: Duration = Duration::from_mins(4);
-/// How long nothing may be written by an operator that has nothing to do, per part.
+/// For how long a settled operator must write nothing, per part.
 const QUIET: Duration = Duration::from_secs(3);
 /// Application pods.
 pub(super) const REPLICAS: usize = 2;
 
-/// What is done to the object while something goes wrong.
+/// What happens to the object during a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Story {
-    /// It is made.
+    /// It is created.
     Create(Topology),
-    /// Its topology is changed under running pods, which are rolled once it serves.
+    /// Its topology changes under running pods, which are restarted once it serves.
     Switch(Topology, Topology),
     /// It is deleted.
     Delete(Topology),
@@ -45,7 +45,7 @@ impl std::fmt::Display for Story {
     }
 }
 
-/// What a run without faults came to.
+/// The result of a run without faults.
 #[derive(Clone, Debug)]
 pub(super) struct Reference {
     pub(super) end: BTreeMap<String, Value>,
@@ -66,8 +66,8 @@ pub(super) struct Run {
 
 pub(super) type Outcome<T> = Result<T, String>;
 
-/// Runs a story, with a fault if one is planned. `Err` says what was wrong; `Ok(None)` that the write was
-/// never made.
+/// Runs a story, with a fault if one is planned. `Err` describes the failure; `Ok(None)` means that the write
+/// never happened.
 pub(super) async fn run(
     story: Story,
     plan: Option<Plan>,
@@ -297,7 +297,7 @@ impl Run {
         .await
     }
 
-    /// A pod that bears a mode's labels, as one admitted by an API server that had not heard of the cut-over.
+    /// A pod that bears a mode's labels, as an API server gives them that lags behind the cut-over.
     pub(super) async fn late_pod(&self, mode: &str) -> Outcome<()> {
         let owner = otelagent_core::names::agent_label(&self.namespace, &self.name);
         let labels = json!({
@@ -412,7 +412,7 @@ impl Run {
         )
     }
 
-    /// Everything there is, but for what differs from run to run.
+    /// All objects, without what differs from run to run.
     pub(super) async fn end_state(&self) -> Outcome<BTreeMap<String, Value>> {
         end_state::normalised(&self.admin, &self.namespace, &self.name, Some(self.ports)).await
     }

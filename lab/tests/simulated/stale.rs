@@ -14,16 +14,16 @@ use crate::test_scale::is_wanted;
 
 /// Runs at once.
 const AT_ONCE: usize = 12;
-/// Runs drawn where not all are made.
+/// Runs drawn in `make test`.
 const SAMPLE: usize = 8;
 /// How long an old view is shown: longer than an old route is held, and than an older policy is kept.
 const LONG: Duration = Duration::from_secs(30);
-/// How long a change is given to be acted on by a controller that may not see it.
+/// How long a controller that may not see a change gets to act on it.
 const A_WHILE: Duration = Duration::from_secs(8);
 
 const INJECTION: [&str; 4] = crate::status_checker::end_state::ADMISSION;
 
-/// What is old, as plurals.
+/// The kinds with an old view, as plurals.
 const KINDS: [&[&str]; 8] = [
     &["pods"],
     &["daemonsets"],
@@ -45,7 +45,7 @@ const KINDS: [&[&str]; 8] = [
     ],
 ];
 
-/// What is shown, and when.
+/// The old view, and when the controller sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum View {
     /// Nothing of these kinds from before the switch until long after it.
@@ -59,13 +59,13 @@ enum View {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Trial {
+struct StaleTrial {
     from: Topology,
     to: Topology,
     view: View,
 }
 
-impl Trial {
+impl StaleTrial {
     /// What it ends in.
     fn last(self) -> Topology {
         match self.view {
@@ -75,14 +75,14 @@ impl Trial {
     }
 }
 
-impl std::fmt::Display for Trial {
+impl std::fmt::Display for StaleTrial {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} to {}: {:?}", self.from.name, self.to.name, self.view)
     }
 }
 
 /// Every topology once as the old one and once as the new one, with every view.
-fn trials() -> Vec<Trial> {
+fn trials() -> Vec<StaleTrial> {
     let mut trials = Vec::new();
     for (at, from) in ALL.into_iter().enumerate() {
         let to = ALL[(at + 1) % ALL.len()];
@@ -103,7 +103,7 @@ fn trials() -> Vec<Trial> {
     }
     let trials = trials.into_iter();
     trials
-        .map(|(from, to, view)| Trial { from, to, view })
+        .map(|(from, to, view)| StaleTrial { from, to, view })
         .collect()
 }
 
@@ -131,7 +131,7 @@ async fn stale_cache_removes_no_route_in_use_and_converges() {
         .collect()
         .await;
     let fresh = &fresh;
-    let outcomes: Vec<(Trial, Outcome<()>)> = futures::stream::iter(trials)
+    let outcomes: Vec<(StaleTrial, Outcome<()>)> = futures::stream::iter(trials)
         .map(|trial| async move {
             let end = fresh.iter().find(|(topology, _)| *topology == trial.last());
             let mut run = Run::start().await;
@@ -159,8 +159,8 @@ async fn stale_cache_removes_no_route_in_use_and_converges() {
     );
 }
 
-async fn tell(run: &mut Run, trial: Trial, fresh: &Reference) -> Outcome<()> {
-    let Trial { from, to, view } = trial;
+async fn tell(run: &mut Run, trial: StaleTrial, fresh: &Reference) -> Outcome<()> {
+    let StaleTrial { from, to, view } = trial;
     run.create(from).await?;
     run.until_serving(from).await?;
     run.applications().await?;

@@ -96,7 +96,7 @@ impl Views {
         Ok(Snapshot(found))
     }
 
-    /// From now on, watches of `kinds` tell nothing, and their lists are those of `old`.
+    /// From now on, watches of `kinds` deliver nothing, and their lists are those of `old`.
     pub(super) fn hold(&self, kinds: &[&'static str], old: Snapshot) {
         *lock(&self.0.old) = old.0;
         self.0
@@ -104,7 +104,7 @@ impl Views {
             .send_modify(|held| held.kinds = kinds.iter().copied().collect());
     }
 
-    /// How many lists of an earlier time controllers were given.
+    /// How many old lists controllers got.
     pub(super) fn given(&self) -> usize {
         self.0.given.load(Ordering::Relaxed)
     }

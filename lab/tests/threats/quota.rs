@@ -13,13 +13,13 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::bed::{
-    ADMISSION, Caller, PLATFORM, World, agents_of, condition, is_possible, settings, sidecar,
+    ADMISSION, Caller, PLATFORM, ThreatBed, agents_of, condition, is_possible, settings, sidecar,
     until, until_within,
 };
 use crate::test_scale::is_full;
 
 const NAMESPACE: &str = "t-quota";
-/// Creations under way at a time.
+/// Concurrent creations.
 const AT_A_TIME: usize = 16;
 
 fn total() -> usize {
@@ -32,7 +32,7 @@ async fn agents_over_quota_stop_and_delay_no_other_tenant() {
         return;
     }
     let world = tokio::task::spawn_blocking(|| {
-        let world = World::start("quota", |bed| bed);
+        let world = ThreatBed::start("quota", |bed| bed);
         world.run_operator(settings(InjectionSettings::default()));
         world
     });
@@ -134,7 +134,7 @@ async fn make(tenant: Arc<Caller>, made: Arc<AtomicUsize>) {
     }
 }
 
-/// All but the oldest are refused with the reason; of ten thousand the last after a while.
+/// The operator refuses all but the oldest, with the reason; of ten thousand, the last after a while.
 async fn everybody_is_told(tenant: &Caller) {
     let patience = Duration::from_mins(if is_full() { 30 } else { 5 });
     until_within(patience, "every agent reported", async || {

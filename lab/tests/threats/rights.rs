@@ -11,7 +11,7 @@ use otelagent_operator::controller::InjectionSettings;
 use serde_json::{Value, json};
 
 use super::bed::{
-    ADMISSION, OPERATOR, World, agent_path, config, is_possible, settings, sidecar, until,
+    ADMISSION, OPERATOR, ThreatBed, agent_path, config, is_possible, settings, sidecar, until,
 };
 use crate::inject::callee::Callee;
 use otelagent_test_support::manifests::{objects, text, words};
@@ -24,7 +24,7 @@ async fn every_right_for_the_webhook_is_used_and_none_is_missing() {
         return;
     }
     let world = tokio::task::spawn_blocking(|| {
-        let world = World::start("rights", |bed| bed.audit(true));
+        let world = ThreatBed::start("rights", |bed| bed.audit(true));
         world.kubectl(&["apply", "-k", "manifests/webhook"]);
         world
     });
@@ -113,7 +113,7 @@ fn requests(log: &Path, user: &str) -> Vec<Value> {
         .collect()
 }
 
-/// What a request needed; an apply that makes an object needs the right to create it, too.
+/// The right that a request needed. An apply that creates an object needs the right to create it, too.
 fn used_rights(request: &Value) -> Vec<String> {
     let object = &request["objectRef"];
     let right = |verb: &str| {
@@ -129,7 +129,7 @@ fn used_rights(request: &Value) -> Vec<String> {
     [Some(right(verb)), create].into_iter().flatten().collect()
 }
 
-/// What the roles whose names begin so grant.
+/// The rights that the roles with this prefix grant.
 fn rights(manifest: &[Value], prefix: &str) -> BTreeSet<String> {
     let roles = manifest.iter().filter(|object| {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();

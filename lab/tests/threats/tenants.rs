@@ -11,15 +11,15 @@ use otelagent_core::names;
 use serde_json::{Value, json};
 
 use super::bed::{
-    ADMISSION, AGENTS, CANARY, Caller, PLATFORM, World, agent_path, agents_of, condition,
+    ADMISSION, AGENTS, CANARY, Caller, PLATFORM, ThreatBed, agent_path, agents_of, condition,
     is_possible, pod, sidecar, until, world,
 };
 
-/// What a Secret holds, and nothing else may.
+/// The content of a Secret, which no other object may hold.
 const CANARY_BYTES: &str = "Y2FuYXJ5LW9mLWEtc2VjcmV0";
 const MODES: [&str; 4] = ["Sidecar", "HostPort", "HostNetwork", "NodeLocal"];
 
-/// Namespaced kinds the operator, or anybody it could be talked into, might make something of.
+/// Namespaced kinds of which a misled operator might create an object.
 const KINDS: [&str; 12] = [
     "/api/v1/pods",
     "/api/v1/services",
@@ -35,7 +35,7 @@ const KINDS: [&str; 12] = [
     "/apis/otelagent.dev/v1alpha1/namespaces/otelagent-system/otelagents",
 ];
 
-/// Kinds of the cluster.
+/// Cluster-scoped kinds.
 const CLUSTER_KINDS: [&str; 9] = [
     "/api/v1/namespaces",
     "/apis/rbac.authorization.k8s.io/v1/clusterroles",
@@ -64,7 +64,7 @@ fn is_of_tests(object: &Value) -> bool {
     of.starts_with("t-") || of == PLATFORM && OF_TESTS.contains(&whose.as_str())
 }
 
-/// Every object outside of tenants' namespaces, without what changes by itself.
+/// Every object outside of tenants' namespaces, without the fields that change by themselves.
 async fn elsewhere(admin: &Caller) -> BTreeMap<String, Value> {
     let mut found = BTreeMap::new();
     for path in KINDS.into_iter().chain(CLUSTER_KINDS) {
@@ -85,7 +85,7 @@ async fn elsewhere(admin: &Caller) -> BTreeMap<String, Value> {
     found
 }
 
-/// What differs, by name.
+/// The differences, by name.
 fn differences(before: &BTreeMap<String, Value>, after: &BTreeMap<String, Value>) -> Vec<String> {
     let keys = before.keys().chain(after.keys());
     let mut differ: Vec<String> = keys
@@ -97,7 +97,7 @@ fn differences(before: &BTreeMap<String, Value>, after: &BTreeMap<String, Value>
     differ
 }
 
-/// What the operator made for the cluster on a tenant's behalf acts in that namespace and nowhere else.
+/// Cluster-scoped objects that the operator made for a tenant act only in that tenant's namespace.
 async fn confined(admin: &Caller, namespace: &str) -> usize {
     let mut seen = 0;
     for kind in [
@@ -136,7 +136,7 @@ async fn confined(admin: &Caller, namespace: &str) -> usize {
 }
 
 /// A neighbour with an `OtelAgent` of its own that injects.
-async fn neighbour(world: &World, namespace: &str) -> Caller {
+async fn neighbour(world: &ThreatBed, namespace: &str) -> Caller {
     let neighbour = world.tenant(namespace).await;
     assert!(
         neighbour
@@ -230,7 +230,7 @@ async fn tenant_changes_nothing_outside_its_namespace() {
     assert!(differ.is_empty(), "{differ:#?}");
 }
 
-/// As if everything had been granted, and as if a route of every mode served.
+/// A forged status: everything is granted, and a route of every mode serves.
 async fn forge_status(tenant: &Caller, namespace: &str, name: &str) {
     let path = agent_path(namespace, name);
     for mode in &MODES[1..] {
@@ -401,7 +401,7 @@ async fn large_selectors_of_tenants_do_not_stop_younger_agents() {
         .await;
 }
 
-/// Nested deeper than the operator's JSON reader goes.
+/// Nested deeper than the operator's JSON reader accepts.
 fn deep(levels: usize) -> String {
     let config = format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
     format!(
