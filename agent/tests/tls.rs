@@ -48,7 +48,7 @@ async fn upstream_is_verified_by_the_configured_ca() {
             Setup::secure(
                 kind,
                 sink.address,
-                &format!("ca_pem: '${{file:{ca}}}', min_version: '1.3'"),
+                &format!("ca_pem: '${{file:{ca_path}}}', min_version: '1.3'"),
             ),
             Setup::secure(
                 kind,

@@ -117,7 +117,7 @@ fn refused_spec_leaves_the_running_topology_unchanged() {
     };
     world.agent("broken", "nobody", "mode: NodeLocal");
     world.until_serving("broken", "NodeLocal");
-    let standing = || {
+    let running = || {
         let workload: serde_json::Value = world
             .kubectl
             .get(&[
@@ -133,7 +133,7 @@ fn refused_spec_leaves_the_running_topology_unchanged() {
             world.cluster_objects(),
         )
     };
-    let before = standing();
+    let before = running();
     world.patch(
         "broken",
         &json!({"spec": {"mode": "HostPort", "config": {"exporters": {"kafka": {}}}}}),
@@ -154,7 +154,7 @@ fn refused_spec_leaves_the_running_topology_unchanged() {
         "the last good topology serves on"
     );
     assert_eq!(condition(&agent["status"], "Ready")["status"], "True");
-    assert_eq!(standing(), before);
+    assert_eq!(running(), before);
     assert_eq!(world.names("daemonsets"), ["broken-node-local"]);
 
     world.patch(
@@ -164,7 +164,7 @@ fn refused_spec_leaves_the_running_topology_unchanged() {
     world.until_status("broken", "accepted again", |status| {
         condition(status, "Accepted")["status"] == "True"
     });
-    assert_eq!(standing(), before, "nothing was rolled on the way");
+    assert_eq!(running(), before, "nothing was restarted");
 }
 
 #[test]

@@ -120,10 +120,10 @@ impl StatusChecker<'_> {
         let said: Vec<&str> = items(self.field("paths"))
             .filter_map(Value::as_str)
             .collect();
-        let standing = view
+        let existing = view
             .own_daemon_sets()
             .filter_map(|set| label(set, names::LABEL_WORKLOAD));
-        let mut needed: Vec<&str> = standing.collect();
+        let mut needed: Vec<&str> = existing.collect();
         if self.is("Accepted", "True") {
             needed.push(view.wanted());
         }

@@ -4,8 +4,8 @@ use otelagent_core::names;
 use serde_json::json;
 
 use super::{
-    accepts, agent, injected, ready, reports, rival, settled, settled_sidecar, switching, tell,
-    with_missed_pod, with_status,
+    accepts, agent, injected, other_agent, ready, reports, settled, settled_sidecar, switching,
+    tell, with_missed_pod, with_status,
 };
 
 #[test]

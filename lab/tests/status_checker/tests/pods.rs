@@ -4,7 +4,7 @@ use otelagent_core::names;
 use serde_json::json;
 
 use super::{
-    CONFIG, accepts, agent, agent_pod, injected, plain, ready, reports, rival, settled,
+    CONFIG, accepts, agent, agent_pod, injected, other_agent, plain, ready, reports, settled,
     settled_sidecar, switching, tell, with_missed_pod, with_status,
 };
 
