@@ -133,6 +133,6 @@ fn create_injected(world: &World) {
 fn trusted(world: &World) -> Value {
     let name = "otelagent.otelagent-system.hooked";
     let words = ["mutatingwebhookconfiguration", name];
-    let entry: Value = world.kubectl.get(&words).unwrap();
-    entry["webhooks"][0]["clientConfig"]["caBundle"].clone()
+    let configuration: Value = world.kubectl.get(&words).unwrap();
+    configuration["webhooks"][0]["clientConfig"]["caBundle"].clone()
 }

@@ -49,7 +49,7 @@ async fn change_of_engine_or_ca_loses_no_pod() {
 
     let operator = InstalledOperator::start(&bed, choosing(Choice::Policy)).await;
     until(&server, "injected by policy", |seen| {
-        seen.injected && seen.bindings == 1 && seen.entries.is_empty()
+        seen.injected && seen.bindings == 1 && seen.configurations.is_empty()
     })
     .await;
     let creator = DryRunCreator::start(server.clone());
@@ -57,7 +57,7 @@ async fn change_of_engine_or_ca_loses_no_pod() {
     operator.end().await;
     let operator = InstalledOperator::start(&bed, choosing(Choice::Webhook)).await;
     until(&server, "the webhook alone", |seen| {
-        seen.injected && seen.bindings == 0 && seen.policies == 0 && seen.entries.len() == 1
+        seen.injected && seen.bindings == 0 && seen.policies == 0 && seen.configurations.len() == 1
     })
     .await;
     // One CA, then two that are trusted, then the new one signs, then the old one is forgotten.
@@ -70,7 +70,7 @@ async fn change_of_engine_or_ca_loses_no_pod() {
     operator.end().await;
     let operator = InstalledOperator::start(&bed, choosing(Choice::Auto)).await;
     until(&server, "policies alone", |seen| {
-        seen.injected && seen.bindings == 1 && seen.entries.is_empty()
+        seen.injected && seen.bindings == 1 && seen.configurations.is_empty()
     })
     .await;
     let (created, missed) = creator.end().await;
@@ -84,7 +84,7 @@ async fn change_of_engine_or_ca_loses_no_pod() {
     let deleted = server.delete_at(agents, "side").await;
     assert!(deleted.is_ok(), "{deleted:?}");
     until(&server, "nothing left", |seen| {
-        seen.bindings == 0 && seen.policies == 0 && seen.entries.is_empty()
+        seen.bindings == 0 && seen.policies == 0 && seen.configurations.is_empty()
     })
     .await;
     installed::end(operator, bed).await;
@@ -137,7 +137,7 @@ struct Seen {
     injected: bool,
     bindings: usize,
     policies: usize,
-    entries: Vec<String>,
+    configurations: Vec<String>,
     /// How many CAs the webhook configuration trusts, if they are those in the Secret.
     trusted: usize,
 }
@@ -164,7 +164,7 @@ async fn look(server: &Server) -> Seen {
             .filter(ours)
             .collect::<Vec<_>>()
     };
-    let entries = items("mutatingwebhookconfigurations").await;
+    let configurations = items("mutatingwebhookconfigurations").await;
     let secret = format!(
         "/api/v1/namespaces/otelagent-system/secrets/{}",
         names::CA_SECRET
@@ -173,22 +173,22 @@ async fn look(server: &Server) -> Seen {
     let kept = serde_json::from_value::<ByteString>(secret).ok();
     let kept = kept.and_then(|bytes| Ca::parse(&String::from_utf8(bytes.0).unwrap()));
     let kept = kept.unwrap_or_default().bundle(Timestamp::now());
-    let trusts = |entry: &Value| {
-        let bundle = entry["webhooks"][0]["clientConfig"]["caBundle"].clone();
+    let trusts = |configuration: &Value| {
+        let bundle = configuration["webhooks"][0]["clientConfig"]["caBundle"].clone();
         serde_json::from_value::<ByteString>(bundle).is_ok_and(|bundle| bundle.0 == kept.as_bytes())
     };
     Seen {
         injected,
         bindings: items("mutatingadmissionpolicybindings").await.len(),
         policies: items("mutatingadmissionpolicies").await.len(),
-        trusted: if entries.iter().any(trusts) {
+        trusted: if configurations.iter().any(trusts) {
             kept.matches("BEGIN").count()
         } else {
             0
         },
-        entries: entries
+        configurations: configurations
             .iter()
-            .map(|entry| entry["metadata"]["name"].to_string())
+            .map(|configuration| configuration["metadata"]["name"].to_string())
             .collect(),
     }
 }

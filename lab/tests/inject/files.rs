@@ -81,13 +81,13 @@ async fn until_trusted(server: &Server, ca_bundle: &str) {
     let begun = Instant::now();
     loop {
         let path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
-        let entries = server.get(path).await.body["items"].as_array().cloned();
-        let bundles: Vec<String> = entries
+        let configurations = server.get(path).await.body["items"].as_array().cloned();
+        let bundles: Vec<String> = configurations
             .into_iter()
             .flatten()
-            .filter(|entry| entry["metadata"]["name"] == "otelagent.shop.side")
-            .filter_map(|entry| {
-                let bundle = entry["webhooks"][0]["clientConfig"]["caBundle"].clone();
+            .filter(|configuration| configuration["metadata"]["name"] == "otelagent.shop.side")
+            .filter_map(|configuration| {
+                let bundle = configuration["webhooks"][0]["clientConfig"]["caBundle"].clone();
                 let bytes = serde_json::from_value::<ByteString>(bundle).ok()?;
                 String::from_utf8(bytes.0).ok()
             })

@@ -203,14 +203,14 @@ impl Server {
             owner: None,
         };
         let configurations = webhook.render(input).expect("webhook configurations");
-        let applied = self.apply(&entries.canary).await;
+        let applied = self.apply(&configurations.canary).await;
         assert!(applied.is_ok(), "{}", applied.body["message"]);
-        for probe in canary::probe_pods(&input.recipe, &entries.hash) {
+        for probe in canary::probe_pods(&input.recipe, &configurations.hash) {
             self.until_injected("the verification", &probe, &input.recipe)
                 .await;
         }
-        assert!(self.delete(&entries.canary).await.is_ok());
-        for object in std::iter::once(&entries.binding).chain(&entries.warnings) {
+        assert!(self.delete(&configurations.canary).await.is_ok());
+        for object in std::iter::once(&configurations.binding).chain(&configurations.warnings) {
             let answer = self.apply(object).await;
             assert!(answer.is_ok(), "{}", answer.body["message"]);
         }

@@ -223,10 +223,10 @@ async fn short_lived(world: &OutageBed) -> Process {
     until("injected by the new CA alone", PATIENCE, async || {
         let kept = stored_ca(world).await?.bundle(Timestamp::now());
         let name = names::cluster_object(LENIENT.0, LENIENT.1, None);
-        let entry =
+        let configuration =
             format!("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}");
-        let entry = get(&world.admin, &entry).await?;
-        let trusted = bytes(&entry["webhooks"][0]["clientConfig"]["caBundle"])?;
+        let configuration = get(&world.admin, &configuration).await?;
+        let trusted = bytes(&configuration["webhooks"][0]["clientConfig"]["caBundle"])?;
         if trusted != kept.into_bytes() {
             return Err("the webhook configuration trusts another".to_owned());
         }

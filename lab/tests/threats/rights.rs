@@ -55,13 +55,13 @@ async fn every_right_for_the_webhook_is_used_and_none_is_missing() {
     tenant.must(Method::DELETE, &path, &Value::Null).await;
     let admin = world.admin().await;
     until("the webhook configuration gone", async || {
-        let entries = admin
+        let configurations = admin
             .list(&format!("{ADMISSION}/mutatingwebhookconfigurations"))
             .await;
-        entries
+        configurations
             .is_empty()
             .then_some(())
-            .ok_or_else(|| format!("{entries:?}"))
+            .ok_or_else(|| format!("{configurations:?}"))
     })
     .await;
 
