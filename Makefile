@@ -106,7 +106,7 @@ test-api: prerequisites ## The tests on one API server without nodes, of release
 
 # Cluster tests that need nodes of the bed's own: they read its audit log, cut a node's power, restart its API server,
 # or choose its addresses.
-OWN_NODES := cluster::rest:: a_node_that_loses_power a_restarted_api_server where_addresses_are where_all_addresses
+OWN_NODES := cluster::rest:: node_losing_power restarted_api_server sdks_send_all_signals_with
 
 .PHONY: test-kubeconfig
 test-kubeconfig: prerequisites ## Cluster tests on the cluster that KUBECONFIG names, which must be there to be thrown away

@@ -1,4 +1,4 @@
-//! What can be shown without a cluster: golden files, properties, the shipped manifests.
+//! Tests that need no cluster: golden files, properties, the shipped manifests.
 
 // Helpers of tests fail like tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

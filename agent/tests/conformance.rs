@@ -28,7 +28,7 @@ const CHECKLIST: &[(u8, &str, &[&str])] = &[
         1,
         "ports and paths",
         &[
-            "config::what_is_left_out_has_the_documented_default",
+            "config::absent_settings_have_the_documented_default",
             "receive::every_signal_over_http_arrives_on_every_port",
             "receive::grpc_client_delivers_every_signal_on_every_port",
         ],

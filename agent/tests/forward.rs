@@ -268,7 +268,10 @@ async fn rejected_items_are_counted_and_never_sent_again() {
         agent.metric("otelagent_lost_spans_total", "reason=\"rejected\""),
         2
     );
-    eventually("it is told", || agent.logged("partial success").len() == 1).await;
+    eventually("it is logged", || {
+        agent.logged("partial success").len() == 1
+    })
+    .await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(sink.received().len(), 1);
     assert_eq!(agent.books("spans"), 0);
@@ -320,8 +323,8 @@ async fn upstream_outage_loses_nothing_and_delivery_resumes_at_once() {
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert_eq!(agent.metric("otelagent_queue_spans", ""), 100);
-        let told = "delivery fails; telemetry is kept and sent again";
-        eventually("it is told once", || agent.logged(told).len() == 1).await;
+        let logged = "delivery fails; telemetry is kept and sent again";
+        eventually("it is logged once", || agent.logged(logged).len() == 1).await;
         let sink = Sink::at(address, speaks).await;
         eventually("all arrive", || sink.spans().len() == 100).await;
         // The connection is cut while the agent believes in it.
@@ -330,7 +333,7 @@ async fn upstream_outage_loses_nothing_and_delivery_resumes_at_once() {
         let sink = Sink::at(address, speaks).await;
         eventually("the cut one arrives", || sink.spans().len() == 1).await;
         assert_eq!(agent.metric("otelagent_lost_spans_total", ""), 0);
-        eventually("recovery is told", || {
+        eventually("recovery is logged", || {
             !agent.logged("delivery works again").is_empty()
         })
         .await;

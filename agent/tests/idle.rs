@@ -38,7 +38,7 @@ async fn lasts(sent: &[u8], room: usize) -> Duration {
     assert_eq!(
         offline.held(),
         offline.accepted_bytes(),
-        "memory that nobody has"
+        "memory that no connection holds"
     );
     lasted
 }

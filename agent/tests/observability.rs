@@ -272,7 +272,7 @@ async fn aged_connection_ends_without_losing_a_request() {
     assert!(started.elapsed() >= Duration::from_millis(400));
     let mut grpc = Grpc::connect(agent.port()).await;
     let mut calls = 0;
-    // An unprocessed call is told apart from a lost one: it never left.
+    // An unprocessed call is distinguished from a lost one: it never left.
     let error = loop {
         match grpc.call(client::TRACES, &message).await {
             Ok(answer) => assert_eq!(answer.status, 0),
@@ -300,8 +300,8 @@ async fn debug_exporter_logs_counts_and_nop_drops() {
         eventually("it is settled", || agent.metric(sent, kind) == 5).await;
         let lines = || agent.logged("received");
         if kind == "debug" {
-            // Counted first, and told then.
-            eventually("it is told", || !lines().is_empty()).await;
+            // Counted first, and logged then.
+            eventually("it is logged", || !lines().is_empty()).await;
             let lines = lines();
             assert_eq!(
                 (&lines[0]["signal"], &lines[0]["items"]),

@@ -194,13 +194,13 @@ async fn broken_compression_and_framing_get_a_client_error() {
         .post("/v1/traces", &[("content-encoding", "gzip")], b"no gzip")
         .await;
     assert_eq!(answer.unwrap().status, 400);
-    // Whatever the last four bytes say, what comes out must be as long, and no longer than allowed.
+    // For any value of the last four bytes, what comes out must be as long, and no longer than allowed.
     let honest = client::gzip(&spans("span", 10).encode_to_vec());
     let (rest, _) = honest.split_last_chunk::<4>().unwrap();
     for claimed in [0, 1, 100_000, u32::MAX] {
-        let lie = [rest, &claimed.to_le_bytes()].concat();
+        let forged = [rest, &claimed.to_le_bytes()].concat();
         let answer = http
-            .post("/v1/traces", &[("content-encoding", "gzip")], &lie)
+            .post("/v1/traces", &[("content-encoding", "gzip")], &forged)
             .await;
         assert_eq!(answer.unwrap().status, 400, "{claimed}");
     }
@@ -242,7 +242,7 @@ async fn oversized_requests_are_refused_before_and_after_decompression() {
         let mut grpc = Grpc::connect(agent.port()).await;
         let answer = grpc.framed(client::TRACES, headers, framed).await.unwrap();
         assert_eq!(answer.status, RESOURCE_EXHAUSTED);
-        assert!(!asks_to_retry(&answer), "a client would send it for ever");
+        assert!(!asks_to_retry(&answer), "a client would send it forever");
     }
     for (headers, body) in [
         (&[][..], message.clone()),

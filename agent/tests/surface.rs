@@ -67,7 +67,7 @@ async fn metrics_health_and_log_contain_no_telemetry() {
     let broken = [message.as_slice(), &[0x0a, 0xff]].concat();
     assert_ne!(client.call(EXPORT, &broken).await.unwrap().status, 0);
     eventually("delivered", || sink.spans().len() == 3).await;
-    let mut told = Vec::new();
+    let mut texts = Vec::new();
     for (port, path) in [
         (agent.metrics, "/metrics"),
         (agent.health, "/"),
@@ -77,7 +77,7 @@ async fn metrics_health_and_log_contain_no_telemetry() {
     ] {
         let (status, body) = get(port, path);
         assert_eq!(status, 200, "{path}");
-        told.push(body);
+        texts.push(body);
     }
     // Nothing else is served there.
     for path in [
@@ -92,8 +92,8 @@ async fn metrics_health_and_log_contain_no_telemetry() {
     agent.terminate();
     let (code, log) = agent.wait();
     assert_eq!(code, 0);
-    told.extend(log.iter().map(ToString::to_string));
-    for text in told {
+    texts.extend(log.iter().map(ToString::to_string));
+    for text in texts {
         assert!(!text.contains("canary-of-telemetry"), "{text}");
         assert!(!text.contains("forged"), "{text}");
     }

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::support::agent::{Agent, Setup};
 use crate::support::client::{self, Grpc, Http};
 use crate::support::eventually;
-use crate::support::pki::{Authority, Files, Issued, connect};
+use crate::support::pki::{Ca, Files, Issued, connect};
 use crate::support::sink::{Sink, Speaks};
 use crate::support::telemetry::spans;
 
@@ -36,28 +36,24 @@ fn failing(agent: &Agent) -> String {
 
 #[tokio::test]
 async fn upstream_is_verified_by_the_configured_ca() {
-    let authority = Authority::new();
+    let ca = Ca::new();
     let files = Files::new();
-    let ca = files.write("ca.pem", &authority.pem());
+    let ca_path = files.write("ca.pem", &ca.pem());
     for (kind, speaks, protocol) in KINDS {
-        let sink = Sink::secure(
-            speaks,
-            authority.local().acceptor(&["h2", "http/1.1"], None),
-        )
-        .await;
+        let sink = Sink::secure(speaks, ca.local().acceptor(&["h2", "http/1.1"], None)).await;
         for setup in [
-            Setup::secure(kind, sink.address, &format!("ca_file: '{ca}'")),
-            // The system's authorities, where these are.
-            Setup::secure(kind, sink.address, "").env("SSL_CERT_FILE", &ca),
+            Setup::secure(kind, sink.address, &format!("ca_file: '{ca_path}'")),
+            // The system's CAs, where these are.
+            Setup::secure(kind, sink.address, "").env("SSL_CERT_FILE", &ca_path),
             Setup::secure(
                 kind,
                 sink.address,
-                &format!("ca_pem: '${{file:{ca}}}', min_version: '1.3'"),
+                &format!("ca_pem: '${{file:{ca_path}}}', min_version: '1.3'"),
             ),
             Setup::secure(
                 kind,
                 sink.address,
-                &format!("ca_file: '{ca}', max_version: '1.2'"),
+                &format!("ca_file: '{ca_path}', max_version: '1.2'"),
             ),
             Setup::secure(kind, sink.address, "insecure_skip_verify: true"),
         ] {
@@ -72,28 +68,28 @@ async fn upstream_is_verified_by_the_configured_ca() {
 
 #[tokio::test]
 async fn upstream_with_a_wrong_certificate_gets_nothing() {
-    let (authority, other) = (Authority::new(), Authority::new());
+    let (ca, other) = (Ca::new(), Ca::new());
     let files = Files::new();
-    let ca = files.write("ca.pem", &authority.pem());
+    let ca_path = files.write("ca.pem", &ca.pem());
     for (kind, speaks, _) in KINDS {
         for (issued, why) in [
             (other.local(), "UnknownIssuer"),
-            (authority.server(&["elsewhere"]), "not valid for name"),
+            (ca.server(&["elsewhere"]), "not valid for name"),
         ] {
             let sink = Sink::secure(speaks, issued.acceptor(&["h2", "http/1.1"], None)).await;
-            let agent = Setup::secure(kind, sink.address, &format!("ca_file: '{ca}'")).start();
+            let agent = Setup::secure(kind, sink.address, &format!("ca_file: '{ca_path}'")).start();
             send(&agent, "span").await;
-            eventually("it is told", || failing(&agent).contains(why)).await;
+            eventually("it is reported", || failing(&agent).contains(why)).await;
             assert!(sink.received().is_empty());
             assert_eq!(agent.metric("otelagent_queue_spans", ""), 1);
         }
     }
     let sink = Sink::secure(
         Speaks::Grpc,
-        authority.server(&["elsewhere"]).acceptor(&["h2"], None),
+        ca.server(&["elsewhere"]).acceptor(&["h2"], None),
     )
     .await;
-    let tls = format!("ca_file: '{ca}', server_name_override: elsewhere");
+    let tls = format!("ca_file: '{ca_path}', server_name_override: elsewhere");
     let agent = Setup::secure("otlp_grpc", sink.address, &tls).start();
     send(&agent, "span").await;
     eventually("the name is the one that was asked for", || {
@@ -104,9 +100,9 @@ async fn upstream_with_a_wrong_certificate_gets_nothing() {
 
 #[tokio::test]
 async fn upstream_sees_the_current_client_certificate() {
-    let authority = Authority::new();
+    let ca = Ca::new();
     let files = Files::new();
-    let ca = files.write("ca.pem", &authority.pem());
+    let ca_path = files.write("ca.pem", &ca.pem());
     let write = |issued: &Issued| {
         let pair = [
             ("crt", issued.certificate.as_str()),
@@ -115,33 +111,34 @@ async fn upstream_sees_the_current_client_certificate() {
         files.swap("client", &pair)
     };
     for (kind, speaks, _) in KINDS {
-        let acceptor = authority
-            .local()
-            .acceptor(&["h2", "http/1.1"], Some(&authority));
+        let acceptor = ca.local().acceptor(&["h2", "http/1.1"], Some(&ca));
         let sink = Sink::secure(speaks, acceptor).await;
-        let agent = Setup::secure(kind, sink.address, &format!("ca_file: '{ca}'")).start();
+        let agent = Setup::secure(kind, sink.address, &format!("ca_file: '{ca_path}'")).start();
         send(&agent, "nobody").await;
-        let told = |agent: &Agent, alerts: &[&str]| {
+        let logged = |agent: &Agent, alerts: &[&str]| {
             let why = failing(agent);
             // The alert comes after the client's first words (TLS 1.3), and the reset that follows it may
             // overtake it.
             let ends = ["reset", "Broken pipe", "closed", "eof"];
             alerts.iter().chain(&ends).any(|text| why.contains(text))
         };
-        eventually("it is told", || told(&agent, &["CertificateRequired"])).await;
-        // Of another authority at first.
-        let pair = write(&Authority::new().client());
-        let tls = format!("ca_file: '{ca}', cert_file: '{pair}/crt', key_file: '{pair}/key'");
+        eventually("it is reported", || {
+            logged(&agent, &["CertificateRequired"])
+        })
+        .await;
+        // Of another CA at first.
+        let pair = write(&Ca::new().client());
+        let tls = format!("ca_file: '{ca_path}', cert_file: '{pair}/crt', key_file: '{pair}/key'");
         let agent = Setup::secure(kind, sink.address, &tls).start();
         send(&agent, "somebody").await;
-        eventually("it is told", || told(&agent, &["UnknownCA"])).await;
+        eventually("it is reported", || logged(&agent, &["UnknownCA"])).await;
         assert!(sink.received().is_empty());
-        write(&authority.client());
+        write(&ca.client());
         eventually("the new certificate is taken", || {
             sink.spans() == ["somebody-0"]
         })
         .await;
-        eventually("it is told", || {
+        eventually("it is reported", || {
             agent.logged("changed files are in use").len() == 1
         })
         .await;
@@ -163,8 +160,8 @@ pub fn pair(files: &Files, issued: &Issued) -> String {
     files.swap("server", &pair)
 }
 
-pub async fn accepted(agent: &Agent, authority: &Authority, identity: Option<&Issued>) -> bool {
-    let Ok(stream) = connect(agent.port().port(), &["h2"], authority, identity).await else {
+pub async fn accepted(agent: &Agent, ca: &Ca, identity: Option<&Issued>) -> bool {
+    let Ok(stream) = connect(agent.port().port(), &["h2"], ca, identity).await else {
         return false;
     };
     let Ok(mut grpc) = Grpc::over(stream).await else {
@@ -178,10 +175,10 @@ pub async fn accepted(agent: &Agent, authority: &Authority, identity: Option<&Is
 
 #[tokio::test]
 async fn receiver_speaks_both_protocols_over_tls() {
-    let authority = Authority::new();
+    let ca = Ca::new();
     let files = Files::new();
     let sink = Sink::grpc().await;
-    let pair = pair(&files, &authority.local());
+    let pair = pair(&files, &ca.local());
     let agent = Setup::grpc(sink.address)
         .receiver(&receiver(&pair, ""))
         .start();
@@ -192,7 +189,7 @@ async fn receiver_speaks_both_protocols_over_tls() {
         (&["http/1.1"], Some("http/1.1")),
         (&[], None),
     ] {
-        let stream = connect(port, offered, &authority, None).await.unwrap();
+        let stream = connect(port, offered, &ca, None).await.unwrap();
         let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
         assert_eq!(protocol.as_deref(), agreed.map(str::as_bytes));
         if agreed == Some("h2") {
@@ -206,25 +203,21 @@ async fn receiver_speaks_both_protocols_over_tls() {
             );
         }
     }
-    assert!(connect(port, &["spdy"], &authority, None).await.is_err());
-    assert!(
-        connect(port, &["h2"], &Authority::new(), None)
-            .await
-            .is_err()
-    );
+    assert!(connect(port, &["spdy"], &ca, None).await.is_err());
+    assert!(connect(port, &["h2"], &Ca::new(), None).await.is_err());
     eventually("all arrive", || sink.spans().len() == 3).await;
 }
 
 #[tokio::test]
 async fn failed_handshakes_are_counted_and_affect_no_others() {
-    let authority = Authority::new();
+    let ca = Ca::new();
     let files = Files::new();
     let sink = Sink::grpc().await;
-    let pair = pair(&files, &authority.local());
+    let pair = pair(&files, &ca.local());
     let agent = Setup::grpc(sink.address)
         .receiver(&receiver(&pair, ""))
         .start();
-    let stream = connect(agent.port().port(), &["h2"], &authority, None)
+    let stream = connect(agent.port().port(), &["h2"], &ca, None)
         .await
         .unwrap();
     let mut grpc = Grpc::over(stream).await.unwrap();
@@ -243,9 +236,9 @@ async fn failed_handshakes_are_counted_and_affect_no_others() {
         agent.metric("otelagent_tls_handshakes_failed_total", "") == 50
     })
     .await;
-    let told = agent.until_logged("TLS handshake failed").await;
-    assert_eq!(told.len(), 1, "folded");
-    assert!(accepted(&agent, &authority, None).await);
+    let logged = agent.until_logged("TLS handshake failed").await;
+    assert_eq!(logged.len(), 1, "folded");
+    assert!(accepted(&agent, &ca, None).await);
     // Those who say nothing do not hold up the end.
     agent.terminate();
     let (code, _) = tokio::task::spawn_blocking(|| agent.wait()).await.unwrap();
@@ -255,13 +248,13 @@ async fn failed_handshakes_are_counted_and_affect_no_others() {
 
 #[tokio::test]
 async fn receiver_accepts_only_client_certificates_of_its_ca() {
-    let (servers, clients) = (Authority::new(), Authority::new());
+    let (servers, clients) = (Ca::new(), Ca::new());
     let files = Files::new();
     let sink = Sink::grpc().await;
     let pair = pair(&files, &servers.local());
-    let ca = files.write("clients.pem", &clients.pem());
-    let setup =
-        Setup::grpc(sink.address).receiver(&receiver(&pair, &format!(", client_ca_file: '{ca}'")));
+    let ca_path = files.write("clients.pem", &clients.pem());
+    let setup = Setup::grpc(sink.address)
+        .receiver(&receiver(&pair, &format!(", client_ca_file: '{ca_path}'")));
     let agent = setup.start();
     assert!(accepted(&agent, &servers, Some(&clients.client())).await);
     assert!(!accepted(&agent, &servers, Some(&servers.client())).await);
@@ -275,7 +268,7 @@ async fn receiver_accepts_only_client_certificates_of_its_ca() {
 
 #[tokio::test]
 async fn new_certificate_is_used_and_an_invalid_one_ignored() {
-    let (first, second) = (Authority::new(), Authority::new());
+    let (first, second) = (Ca::new(), Ca::new());
     let files = Files::new();
     let sink = Sink::grpc().await;
     let path = pair(&files, &first.local());
@@ -290,8 +283,8 @@ async fn new_certificate_is_used_and_an_invalid_one_ignored() {
     let mut mixed = second.local();
     mixed.key = second.local().key;
     pair(&files, &mixed);
-    let told = "changed files cannot be used; the previous content stays in use";
-    while agent.logged(told).is_empty() {
+    let logged = "changed files cannot be used; the previous content stays in use";
+    while agent.logged(logged).is_empty() {
         assert!(accepted(&agent, &first, None).await);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -304,7 +297,7 @@ async fn new_certificate_is_used_and_an_invalid_one_ignored() {
     let message = spans("old", 1).encode_to_vec();
     let answer = old.call(client::TRACES, &message).await.unwrap();
     assert_eq!(answer.status, 0, "connections that are there go on");
-    assert_eq!(agent.logged(told).len(), 1, "folded");
+    assert_eq!(agent.logged(logged).len(), 1, "folded");
 }
 
 #[tokio::test]
@@ -350,12 +343,12 @@ async fn header_from_a_file_follows_it_and_stays_secret() {
 
 #[test]
 fn agent_does_not_start_with_unusable_certificates() {
-    let authority = Authority::new();
+    let ca = Ca::new();
     let files = Files::new();
     let nowhere: SocketAddr = "127.0.0.1:1".parse().unwrap();
-    let good = pair(&files, &authority.local());
+    let good = pair(&files, &ca.local());
     let junk = files.write("junk", "no certificate");
-    let key_only = files.write("key", &authority.local().key);
+    let key_only = files.write("key", &ca.local().key);
     for (setup, reason, why) in [
         (
             Setup::secure("otlp_grpc", nowhere, "ca_file: /nowhere"),

@@ -37,7 +37,7 @@ async fn unix_socket_serves_both_protocols_and_removes_its_file() {
     assert_eq!(answer.status, 200);
     eventually("both arrive", || sink.spans().len() == 5).await;
     agent.terminate();
-    // An open connection still gets its answer, or is closed, but nobody waits for it.
+    // An open connection still gets its answer, or is closed, but the agent does not wait for it.
     let (code, _) = tokio::task::spawn_blocking(|| agent.wait()).await.unwrap();
     assert_eq!(code, 0);
     assert!(!std::fs::exists(&path).unwrap());

@@ -21,7 +21,7 @@ use crate::support::telemetry::{logs, spans};
 const UNAVAILABLE: u32 = 14;
 const KINDS: [(&str, Speaks); 2] = [("otlp_grpc", Speaks::Grpc), ("otlp_http", Speaks::Http)];
 
-/// Every request leaves by itself, and one that had to wait would wait for ever.
+/// Every request leaves by itself, and one that had to wait would wait forever.
 fn impatient(kind: &str, upstream: SocketAddr) -> Setup {
     Setup::to_with_timeout(kind, upstream, "5s")
         .batch("flush_timeout: 1ms, sizer: bytes, min_size: 1, max_size: 1")
@@ -34,7 +34,7 @@ async fn take(agent: &Agent, path: &str, message: &impl Message) {
     assert_eq!(answer.status, 0);
 }
 
-/// Clients that send until they are told to stop, and the names they got acknowledged.
+/// Clients that send until they are stopped, and the names they got acknowledged.
 struct Load {
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<Vec<String>>>,
@@ -172,8 +172,8 @@ async fn oversized_request_is_sent_in_fragments_losing_only_oversized_entries() 
             agent.metric("otelagent_memory_held_bytes", "") == 0
         })
         .await;
-        let told = agent.until_logged("sending a batch in halves").await;
-        assert_eq!(told.len(), 1, "folded");
+        let logged = agent.until_logged("sending a batch in halves").await;
+        assert_eq!(logged.len(), 1, "folded");
     }
 }
 

@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::support::agent::{get, temporary};
 use crate::support::client::{Grpc, Http, TRACES};
 use crate::support::eventually;
-use crate::support::pki::Authority;
+use crate::support::pki::Ca;
 use crate::support::sink::{Sink, Speaks};
 use crate::support::telemetry::{logs, spans};
 
@@ -33,8 +33,8 @@ enum Program {
 static COLLECTOR: LazyLock<PathBuf> =
     LazyLock::new(|| testbed::parts::ensure(testbed::parts::Part::Collector).unwrap());
 
-/// Vouches for the upstream and for whoever runs here.
-static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::new);
+/// The CA of the upstream and of both agents.
+static CA: LazyLock<Ca> = LazyLock::new(Ca::new);
 
 impl Program {
     const BOTH: [Self; 2] = [Self::Collector, Self::Agent];
@@ -104,11 +104,11 @@ impl Place {
         );
         let folder = temporary("place");
         std::fs::create_dir_all(folder.join("queue")).unwrap();
-        let client = AUTHORITY.client();
+        let client = CA.client();
         for (file, content) in [
             ("header-0/token", "Bearer secret"),
             ("header-1/token", "Bearer secret"),
-            ("ca/ca.crt", &AUTHORITY.pem()),
+            ("ca/ca.crt", &CA.pem()),
             ("client/tls.crt", &client.certificate),
             ("client/tls.key", &client.key),
         ] {
@@ -164,7 +164,7 @@ impl Drop for Place {
 }
 
 #[test]
-fn an_unmodified_collector_and_this_agent_take_every_generated_configuration() {
+fn collector_and_agent_accept_every_generated_configuration() {
     let place = Place::new("127.0.0.1:4317".parse().unwrap());
     for (name, text) in generated() {
         let file = place.write(&text);
@@ -355,7 +355,7 @@ async fn same_through_either(name: &str, sink: impl AsyncFn() -> Sink) -> Arrive
 }
 
 #[tokio::test]
-async fn what_arrives_through_either_is_the_same_by_grpc_with_attributes_of_the_node() {
+async fn same_telemetry_arrives_by_grpc_with_node_attributes() {
     let arrived = same_through_either("host-network", Sink::grpc).await;
     let attributes = format!("{:?}", arrived.attributes);
     for expected in ["host.name", "node-1", "k8s.node.name", "production", "$5"] {
@@ -364,7 +364,7 @@ async fn what_arrives_through_either_is_the_same_by_grpc_with_attributes_of_the_
 }
 
 #[tokio::test]
-async fn what_arrives_through_either_is_the_same_by_http_with_headers_of_a_secret() {
+async fn same_telemetry_arrives_by_http_with_secret_headers() {
     let arrived = same_through_either("sidecar", Sink::http).await;
     for expected in ["authorization: \"Bearer secret\"", "x-tenant: \"a\""] {
         assert!(arrived.headers.contains(expected), "{:?}", arrived.headers);
@@ -372,35 +372,35 @@ async fn what_arrives_through_either_is_the_same_by_http_with_headers_of_a_secre
 }
 
 #[tokio::test]
-async fn what_arrives_through_either_is_the_same_with_encryption_and_a_certificate_of_its_own() {
+async fn same_telemetry_arrives_with_encryption_and_an_own_certificate() {
     let sink = async || {
-        let server = AUTHORITY.server(&["collector.example.com"]);
-        let clients = Some(&*AUTHORITY);
+        let server = CA.server(&["collector.example.com"]);
+        let clients = Some(&*CA);
         Sink::secure(Speaks::Grpc, server.acceptor(&["h2"], clients)).await
     };
     same_through_either("tls", sink).await;
 }
 
 #[tokio::test]
-async fn what_arrives_through_either_is_the_same_by_http_over_tls_with_a_queue_on_disk() {
+async fn same_telemetry_arrives_by_https_with_a_queue_on_disk() {
     let sink = async || {
-        let tls = AUTHORITY.local().acceptor(&["http/1.1"], None);
+        let tls = CA.local().acceptor(&["http/1.1"], None);
         Sink::secure(Speaks::Http, tls).await
     };
     same_through_either("tls-http-disk", sink).await;
 }
 
 #[tokio::test]
-async fn what_arrives_through_either_is_the_same_with_a_queue_on_disk() {
+async fn same_telemetry_arrives_with_a_queue_on_disk() {
     same_through_either("disk", Sink::grpc).await;
 }
 
 #[tokio::test]
-async fn what_arrives_through_either_is_the_same_with_values_that_look_like_something_else() {
+async fn same_telemetry_arrives_with_values_of_ambiguous_type() {
     same_through_either("odd", Sink::grpc).await;
 }
 
 #[tokio::test]
-async fn what_arrives_through_either_is_the_same_with_a_queue_smaller_than_a_batch() {
+async fn same_telemetry_arrives_with_a_queue_smaller_than_a_batch() {
     same_through_either("tight", Sink::http).await;
 }

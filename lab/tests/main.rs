@@ -1,16 +1,17 @@
-//! The operator on API servers and nodes, one binary: `cargo test -p lab-tests inject::` in `lab/` and so on run a part.
+//! The operator on API servers and nodes, one binary: `cargo test -p lab-tests inject::` in `lab/` and so on run a
+//! part.
 
 // Helpers of tests fail like tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod away;
+mod client;
 mod cluster;
-mod effort;
 mod inject;
+mod outages;
 mod process;
+mod random_edits;
 mod servers;
 mod simulated;
 mod status_checker;
+mod test_scale;
 mod threats;
-mod walks;
-mod way;

@@ -1,5 +1,5 @@
-//! The policies of each shape of recipe, as golden files: a change to one is verified and bound anew on
-//! every cluster, and must be seen in review.
+//! The policies of each shape of recipe, as golden files. A changed policy is verified and bound again on every
+//! cluster, so a review must see it.
 
 use otelagent_api::{OnFailure, Operator, Requirement, Selector};
 use otelagent_core::inject::policy::render;

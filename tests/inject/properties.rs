@@ -79,7 +79,7 @@ fn check(pod: &Value, recipe: &Recipe) -> Result<(), TestCaseError> {
             let carried = count == 0 && container.get("envFrom").is_some();
             prop_assert!(count == 1 || own(&name) || carried, "{name} {count} times");
         }
-        // Only what stands before can be referred to.
+        // Only earlier variables can be referred to.
         let position = |name: &str| names.iter().position(|other| *other == name);
         prop_assert!(
             own(&"OTELAGENT_POD_NAME")

@@ -26,7 +26,7 @@ fn inputs() -> Vec<(String, ValidAgent)> {
     inputs
 }
 
-/// As it stands in the annotation of the pod that runs the agent.
+/// As it is in the annotation of the pod that runs the agent.
 fn configuration(agent: &ValidAgent) -> String {
     let desired = desired(agent);
     let annotations = desired.objects.into_iter().find_map(|object| match object {
@@ -46,7 +46,7 @@ fn the_configuration_of_each_shape_is_the_golden_one() {
 }
 
 #[test]
-fn the_bundled_agent_takes_the_configuration_of_each_shape() {
+fn bundled_agent_accepts_the_configuration_of_each_shape() {
     for (name, agent) in inputs() {
         let taken = otelagent_agent::config::check(&configuration(&agent));
         assert_eq!(taken.err(), None, "{name}");

@@ -1,4 +1,4 @@
-//! The shipped CRD is the one the types describe.
+//! The shipped CRD is the one that the types describe.
 
 #[test]
 fn the_committed_crd_is_the_generated_one() {
@@ -11,7 +11,7 @@ fn the_committed_crd_is_the_generated_one() {
 }
 
 #[test]
-fn no_field_of_the_crd_names_a_namespace_a_command_or_a_security_context() {
+fn crd_has_no_field_for_namespace_command_or_security_context() {
     let crd: serde_json::Value =
         serde_saphyr::from_str(&otelagent_api::crd_yaml().unwrap()).unwrap();
     let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];

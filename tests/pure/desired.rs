@@ -1,4 +1,4 @@
-//! What `build` gives back: the modes asked for, each rendered alike whichever mode is wanted.
+//! What `build` gives back: the modes asked for, each rendered alike for every wanted mode.
 
 use otelagent_api::Mode;
 use otelagent_core::build::{Object, ValidAgent, build, template_label, validate};

@@ -1,5 +1,5 @@
-//! What each mode renders, as golden files: a change to one replaces agents or makes pods stale, and must be
-//! seen in review.
+//! What each mode renders, as golden files. A change to one replaces agents or makes pods stale, so a review must see
+//! it.
 
 use std::fmt::Write as _;
 

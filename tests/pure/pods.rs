@@ -1,4 +1,4 @@
-//! What the pods of agents give their agents: space on disk, and time to end.
+//! What agents get from their pods: space on disk, and time to end.
 
 use otelagent_api::Mode;
 use otelagent_core::build::{Object, ValidAgent, validate};
@@ -27,7 +27,7 @@ fn seconds(pod: &Value, variable: &str) -> i64 {
 }
 
 #[test]
-fn an_agent_gives_up_before_it_is_killed_and_listens_on_for_a_part_of_that_time() {
+fn agent_gives_up_before_it_is_killed() {
     for mode in Mode::ALL.into_iter().filter(|mode| mode.on_nodes()) {
         for buffer in ["", ", buffer: {disk: {size: 1Gi}}"] {
             let pod = pod(&valid(&format!("mode: {mode}{buffer}")));
@@ -44,7 +44,7 @@ fn an_agent_gives_up_before_it_is_killed_and_listens_on_for_a_part_of_that_time(
 }
 
 #[test]
-fn only_a_sidecar_that_sends_to_a_short_service_name_needs_dns_search() {
+fn sidecar_with_a_short_service_name_needs_dns_search() {
     let needs = |spec: &str| desired(&valid(spec)).recipe.upstream_is_service;
     assert!(needs("mode: Sidecar"));
     assert!(!needs("mode: HostPort"));

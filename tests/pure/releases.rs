@@ -1,5 +1,5 @@
-//! What each release renders, in hashes: an upgrade of the operator must not restart agents or make pods
-//! stale unless `docs/upgrading.md` says so and why.
+//! What each release renders, in hashes. An upgrade of the operator must not restart agents or make pods stale unless
+//! `docs/upgrading.md` says so and why.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,6 +1,6 @@
-//! A crash between any two steps of a reconcile changes nothing: the steps of every switch, of creation, of
-//! a changed configuration and of an end of injection are carried out on a model of the cluster, each story is
-//! broken off before and after every one of its steps, and ends as it would have ended anyway.
+//! A crash between any two steps of a reconcile changes nothing. A model of the cluster executes the steps of every
+//! switch, of a creation, of a changed configuration and of an end of injection. Each story is interrupted before and
+//! after each of its steps, and must reach the same end as without the interruption.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -228,7 +228,7 @@ impl World {
         ]));
     }
 
-    /// What must be the same however a story was interrupted.
+    /// What must be the same after any interruption of a story.
     fn end_state(
         &self,
     ) -> (
@@ -359,7 +359,7 @@ fn stories() -> Vec<(Mode, OtelAgent)> {
 }
 
 #[test]
-fn story_broken_off_at_any_step_ends_as_it_would_have_ended() {
+fn story_interrupted_at_any_step_reaches_the_same_end() {
     let mut seen = BTreeSet::new();
     for (from, change) in stories() {
         let (reference, moments) = tell(from, &change);

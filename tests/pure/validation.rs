@@ -53,7 +53,7 @@ fn another_image_and_other_namespaces_pods_need_a_platform_namespace() {
 }
 
 #[test]
-fn prefer_is_refused_on_servers_without_it_and_nothing_is_downgraded() {
+fn prefer_is_refused_on_servers_without_it_and_never_downgraded() {
     let old = Environment {
         server: ServerVersion {
             major: 1,
@@ -82,7 +82,7 @@ fn a_sidecar_elsewhere_cannot_have_this_namespaces_secrets() {
 }
 
 #[test]
-fn restarts_are_off_by_default_and_one_at_a_time_when_on() {
+fn restarts_default_to_off_and_one_at_a_time() {
     let at_a_time = |workloads: &str| {
         let spec = format!("mode: NodeLocal, workloads: {{{workloads}}}");
         validate(&agent_with("otelagent-system", &spec), &environment())
@@ -112,7 +112,7 @@ fn configuration_that_the_bundled_agent_refuses_is_named() {
 }
 
 #[test]
-fn encryption_and_a_queue_on_disk_are_taken_in_every_mode() {
+fn encryption_and_a_queue_on_disk_are_accepted_in_every_mode() {
     for mode in ["Sidecar", "HostPort", "HostNetwork", "NodeLocal"] {
         for protocol in ["grpc", "http"] {
             let agent = super::agent(&format!(
@@ -130,7 +130,7 @@ fn encryption_and_a_queue_on_disk_are_taken_in_every_mode() {
 }
 
 #[test]
-fn profiles_are_taken_where_a_pipeline_asks_for_them() {
+fn profiles_are_accepted_where_a_pipeline_has_them() {
     let spec = "mode: NodeLocal, config: {service: {pipelines: {profiles: {receivers: [otlp], exporters: [otlp_grpc]}}}}";
     assert_eq!(problems("otelagent-system", spec), []);
 }
@@ -194,8 +194,8 @@ fn a_moved_sidecar_differs_in_its_ports_only() {
     assert_eq!(without.moved, None);
     for recipe in [recipe("grpc: 4317, http: 4318"), without] {
         for probe in probe_pods(&recipe, "hash") {
-            let proved = inject(&probe, "canary", &recipe);
-            assert!(matches!(proved, Injection::Injected(_)), "{probe:#}");
+            let verified = inject(&probe, "canary", &recipe);
+            assert!(matches!(verified, Injection::Injected(_)), "{probe:#}");
         }
     }
 }

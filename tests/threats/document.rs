@@ -25,7 +25,7 @@ fn rows(page: &str) -> Vec<Vec<&str>> {
     .collect()
 }
 
-/// What stands in backticks.
+/// The text in backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -81,7 +81,7 @@ fn every_named_test_exists() {
 }
 
 #[test]
-fn a_row_without_a_test_says_why() {
+fn row_without_a_test_says_why() {
     let page = text(EVIDENCE);
     let words = [
         "Not defended",

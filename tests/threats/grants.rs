@@ -6,7 +6,7 @@ use otelagent_test_support::manifests::{shipped, shipped_of, words};
 
 const READ: [&str; 3] = ["get", "list", "watch"];
 
-/// Every rule with the role it stands in: kind, namespace and name.
+/// Every rule with its role: kind, namespace and name.
 fn rules() -> Vec<(String, Value)> {
     let granting = shipped().into_iter().filter(|object| {
         ["Role", "ClusterRole"]
@@ -50,7 +50,7 @@ fn no_rule_has_a_wildcard_or_a_path_outside_of_resources() {
 }
 
 #[test]
-fn nothing_is_granted_that_leads_to_more_rights_or_into_pods() {
+fn no_grant_leads_to_more_rights_or_into_pods() {
     let forbidden = [
         "configmaps",
         "serviceaccounts",
@@ -114,7 +114,7 @@ fn nothing_is_granted_that_leads_to_more_rights_or_into_pods() {
 }
 
 #[test]
-fn the_only_secret_is_the_webhooks_authority_and_it_is_named() {
+fn only_granted_secret_is_the_webhooks_ca_by_name() {
     let rules = about("secrets");
     assert_eq!(rules.len(), 2, "{rules:?}");
     for (place, rule) in rules {
@@ -134,7 +134,7 @@ fn the_only_secret_is_the_webhooks_authority_and_it_is_named() {
 }
 
 #[test]
-fn pods_are_listed_and_watched_and_created_in_the_canary_namespace_only() {
+fn pods_are_created_only_in_the_canary_namespace() {
     for (place, rule) in about("pods") {
         let verbs = words(&rule["verbs"]);
         if place.starts_with("Role otelagent-canary/") {
@@ -146,7 +146,7 @@ fn pods_are_listed_and_watched_and_created_in_the_canary_namespace_only() {
 }
 
 #[test]
-fn agents_are_made_in_the_platform_namespace_only_and_the_lease_is_named() {
+fn agents_are_created_only_in_the_platform_namespace() {
     for resource in ["daemonsets", "services"] {
         let rules = about(resource);
         let writing = rules
@@ -168,7 +168,7 @@ fn agents_are_made_in_the_platform_namespace_only_and_the_lease_is_named() {
 }
 
 #[test]
-fn the_webhook_and_the_operator_are_two_accounts_and_the_webhook_writes_nothing() {
+fn webhook_has_its_own_account_and_writes_nothing() {
     let mut subjects: Vec<String> = Vec::new();
     for kind in ["RoleBinding", "ClusterRoleBinding"] {
         for binding in shipped_of(kind) {
@@ -176,7 +176,7 @@ fn the_webhook_and_the_operator_are_two_accounts_and_the_webhook_writes_nothing(
             assert_eq!(all.len(), 1, "{binding}");
             assert_eq!(all[0]["kind"], "ServiceAccount", "{binding}");
             let name = all[0]["name"].as_str().unwrap();
-            // Whose a role is stands in its name.
+            // The name of a role says whose it is.
             let role = binding["roleRef"]["name"].as_str().unwrap();
             assert!(role.starts_with(name), "{binding}");
             subjects.push(name.to_owned());
@@ -203,7 +203,7 @@ fn the_webhook_and_the_operator_are_two_accounts_and_the_webhook_writes_nothing(
 }
 
 #[test]
-fn nobody_is_given_otelagents_by_a_role_that_others_are_made_of() {
+fn no_shipped_role_is_aggregated() {
     for (kind, aggregated) in [
         ("ClusterRole", "aggregationRule"),
         ("Role", "aggregationRule"),

@@ -1,4 +1,4 @@
-//! Shipped and rendered pods, and the webhook's entries, by the checklist (parts 6.1 and 6.3).
+//! Shipped and rendered pods, and the webhook's configurations, by the checklist (parts 6.1 and 6.3).
 
 use std::path::Path;
 
@@ -136,7 +136,7 @@ fn every_container_is_restricted_and_bounded() {
 }
 
 #[test]
-fn no_pod_reaches_into_its_node_but_by_the_network_that_its_mode_needs() {
+fn pods_reach_their_node_only_by_their_modes_network() {
     for pod in all() {
         for field in ["hostPID", "hostIPC", "hostUsers", "shareProcessNamespace"] {
             assert!(pod.spec[field].is_null(), "{}: {field}", pod.from);
@@ -161,7 +161,7 @@ fn no_pod_reaches_into_its_node_but_by_the_network_that_its_mode_needs() {
 }
 
 #[test]
-fn what_is_written_are_bounded_volumes_and_what_is_read_is_mounted_read_only() {
+fn writable_volumes_are_bounded_and_others_mounted_read_only() {
     let kinds = ["configMap", "downwardAPI", "emptyDir", "secret"];
     for pod in all() {
         let volumes = pod.spec["volumes"].as_array().cloned().unwrap_or_default();
@@ -189,7 +189,7 @@ fn what_is_written_are_bounded_volumes_and_what_is_read_is_mounted_read_only() {
 }
 
 #[test]
-fn probes_name_no_host_and_ask_for_health_and_not_for_otlp() {
+fn probes_name_no_host_and_use_the_health_endpoint() {
     for pod in all() {
         for container in pod.containers() {
             for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
@@ -226,7 +226,7 @@ fn agents_have_no_account_of_their_own_and_no_token() {
 }
 
 #[test]
-fn agents_tolerate_what_their_user_says_and_end_in_their_own_time() {
+fn agents_have_the_users_tolerations_and_enough_grace() {
     for pod in rendered() {
         let tolerated = pod.spec["tolerations"]
             .as_array()
@@ -248,7 +248,7 @@ fn agents_tolerate_what_their_user_says_and_end_in_their_own_time() {
 }
 
 #[test]
-fn operator_and_webhook_are_two_each_apart_and_disturbed_one_at_a_time() {
+fn operator_and_webhook_replicas_are_spread_and_disrupted_singly() {
     let budgets = shipped_of("PodDisruptionBudget");
     for deployment in shipped_of("Deployment") {
         let name = &deployment["metadata"]["name"];
@@ -278,7 +278,7 @@ fn recipe(fixture: &str) -> Recipe {
     desired(&valid).recipe
 }
 
-fn entries(name: &str, namespaces: Namespaces, on_failure: OnFailure) -> Rendered {
+fn configurations(name: &str, namespaces: Namespaces, on_failure: OnFailure) -> Rendered {
     let labels = [("team".to_owned(), "a".to_owned())];
     let input = PolicyInput {
         namespace: "otelagent-system".into(),
@@ -315,11 +315,11 @@ fn both() -> [(&'static str, Rendered); 2] {
     [
         (
             "node-local",
-            entries("node-local", everywhere, OnFailure::Fail),
+            configurations("node-local", everywhere, OnFailure::Fail),
         ),
         (
             "sidecar",
-            entries(
+            configurations(
                 "sidecar",
                 Namespaces::Named("shop".into()),
                 OnFailure::Ignore,
@@ -329,20 +329,20 @@ fn both() -> [(&'static str, Rendered); 2] {
 }
 
 #[test]
-fn the_webhooks_entries_of_each_shape_are_the_golden_ones() {
-    for (name, entries) in both() {
-        let texts = [&entries.canary, &entries.binding]
+fn webhook_configurations_of_each_shape_are_the_golden_ones() {
+    for (name, configurations) in both() {
+        let texts = [&configurations.canary, &configurations.binding]
             .map(|entry| serde_saphyr::to_string(entry).unwrap());
         insta::with_settings!({snapshot_path => "../golden", prepend_module_to_snapshot => false, omit_expression => true}, {
-            insta::assert_snapshot!(format!("entries-{name}"), texts.join("---\n"));
+            insta::assert_snapshot!(format!("webhook-{name}"), texts.join("---\n"));
         });
     }
 }
 
 #[test]
-fn the_webhook_is_called_for_the_creation_of_selected_pods_and_never_for_the_systems() {
-    for (name, entries) in both() {
-        let webhooks = [&entries.canary, &entries.binding]
+fn webhook_is_called_only_for_creation_of_selected_pods() {
+    for (name, configurations) in both() {
+        let webhooks = [&configurations.canary, &configurations.binding]
             .map(|entry| entry["webhooks"].as_array().unwrap().clone());
         for webhook in webhooks.concat() {
             let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
@@ -368,7 +368,7 @@ fn the_webhook_is_called_for_the_creation_of_selected_pods_and_never_for_the_sys
                 "{webhook}"
             );
         }
-        let users = &entries.binding["webhooks"][0];
+        let users = &configurations.binding["webhooks"][0];
         let conditions = users["matchConditions"].to_string();
         assert!(
             conditions.contains("kubernetes.io/config.mirror"),

@@ -74,7 +74,7 @@ fn limits_destinations_and_edits_change_while_the_agent_runs() {
 }
 
 #[test]
-fn what_is_bound_or_built_once_needs_a_restart() {
+fn settings_bound_at_the_start_need_a_restart() {
     for (from, to, problem) in [
         (
             "0.0.0.0:4317",
@@ -116,7 +116,7 @@ fn what_is_bound_or_built_once_needs_a_restart() {
 }
 
 #[test]
-fn a_file_that_only_looks_different_changes_nothing() {
+fn file_with_equal_settings_changes_nothing() {
     assert_eq!(
         change("receivers:\n", "# a comment\nreceivers:\n"),
         Ok(vec![])

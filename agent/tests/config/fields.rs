@@ -69,7 +69,7 @@ fn with(row: &Row, value: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Whether full.yaml sets it, for whichever component.
+/// Whether full.yaml sets it, for any component.
 fn is_set(row: &Row) -> bool {
     let path: Vec<_> = row.path.split('.').collect();
     let key = *path.last().unwrap();
@@ -92,7 +92,7 @@ fn value_rows() -> Vec<(Row, ValueKind)> {
 }
 
 #[test]
-fn a_file_with_every_field_is_taken() {
+fn file_with_every_field_is_accepted() {
     let config = config::check(FULL).unwrap();
     let receiver = &config.receiver;
     let custom = |path: &str, signal| (path.to_owned(), signal);
@@ -166,7 +166,7 @@ fn every_accepted_setting_changes_the_configuration() {
 }
 
 #[test]
-fn every_default_is_a_valid_value_and_what_leaving_it_out_means() {
+fn every_default_is_valid_and_equals_leaving_it_out() {
     for (row, kind) in value_rows() {
         let default = row.setting.default;
         if default.is_empty() || !row.setting.default_in_words.is_empty() {
@@ -211,7 +211,7 @@ fn every_ignored_setting_is_in_the_full_file() {
 }
 
 #[test]
-fn what_the_table_refuses_is_refused_with_its_reason() {
+fn refusals_of_the_table_give_their_reason() {
     for row in rows_where(|rule| matches!(rule, Rule::Refused)) {
         for yaml in with(&row, &Value::Bool(true)) {
             let problems = config::check(&yaml).unwrap_err();

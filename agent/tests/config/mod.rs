@@ -60,7 +60,7 @@ fn problem(from: &str, to: &str) -> String {
 }
 
 #[test]
-fn the_generated_file_is_taken_as_it_is() {
+fn generated_file_is_accepted_unchanged() {
     let config = config::check(CONTRACT).unwrap();
     assert_eq!(config.receiver.listen.len(), 2);
     assert_eq!(config.receiver.max_grpc_message, 4 << 20);
@@ -171,7 +171,7 @@ fn a_reference_may_stand_for_any_type() {
 }
 
 #[test]
-fn what_is_left_out_has_the_documented_default() {
+fn absent_settings_have_the_documented_default() {
     let config = load(
         "receivers: {otlp: {protocols: {grpc:, http: }}}\n\
          exporters: {otlphttp: {endpoint: 'http://c'}}\n\
@@ -259,7 +259,7 @@ fn the_scheme_decides_about_tls_and_without_one_it_is_on() {
 }
 
 #[test]
-fn a_header_from_a_file_can_be_read_again_and_others_stay() {
+fn header_from_a_file_is_reread_and_others_stay() {
     let yaml = CONTRACT.replace("x-tenant: a", "x-tenant: 'a-${env:PORT}'");
     let headers = load(&yaml).exporters.remove(0).headers;
     let (tenant, token) = (&headers[0].1, &headers[1].1);
@@ -297,7 +297,7 @@ fn on_disk(fields: &str) -> String {
 }
 
 #[test]
-fn a_queue_on_disk_has_the_collectors_fields_and_defaults() {
+fn queue_on_disk_has_the_collectors_fields_and_defaults() {
     let storage = |yaml: &str| config::check(yaml).unwrap().exporters[0].storage.clone();
     assert_eq!(storage(CONTRACT), None);
     let default = storage(&on_disk("")).unwrap();
@@ -323,7 +323,7 @@ fn a_queue_on_disk_has_the_collectors_fields_and_defaults() {
 }
 
 #[test]
-fn a_queue_on_disk_is_refused_where_it_would_not_do_what_it_says() {
+fn unsupported_settings_of_a_queue_on_disk_are_refused() {
     let refused = |yaml: &str| messages(config::check(yaml));
     assert_eq!(
         refused(&on_disk("recreate: true")),
@@ -355,7 +355,7 @@ fn a_queue_on_disk_is_refused_where_it_would_not_do_what_it_says() {
 }
 
 #[test]
-fn giving_up_although_the_queue_is_on_disk_is_warned_of() {
+fn giving_up_with_a_queue_on_disk_gets_a_warning() {
     let warnings = |yaml: String| config::check(&yaml).unwrap().warnings;
     assert!(warnings(on_disk("")).is_empty());
     let given_up = warnings(on_disk("").replace("max_elapsed_time: 0s", "max_elapsed_time: 5m"));
@@ -378,7 +378,7 @@ fn all_problems_of_a_file_are_reported_at_once() {
 }
 
 #[test]
-fn a_file_that_is_no_configuration_says_so() {
+fn file_that_is_no_configuration_is_refused_as_such() {
     let first = |yaml: &str| messages(config::check(yaml)).remove(0);
     assert_eq!(first(""), "expected a mapping of sections, found nothing");
     assert_eq!(first("- a"), "expected a mapping of sections, found a list");
@@ -391,7 +391,7 @@ fn a_file_that_is_no_configuration_says_so() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named() {
+fn unreadable_file_is_named() {
     let yaml = CONTRACT.replace("headers/0/token", "headers/1/token");
     let messages = messages(config::load(&yaml, &World));
     assert_eq!(

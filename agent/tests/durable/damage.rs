@@ -53,7 +53,7 @@ async fn flipped_byte_costs_only_its_record() {
         let count = |name| agent.metric(name, "traces");
         assert_eq!(count("otelagent_storage_damaged_records_total"), 1);
         assert!(count("otelagent_storage_damaged_bytes_total") > 32);
-        eventually("that is told", || {
+        eventually("it is logged", || {
             agent.logged("skipping damaged records on disk").len() == 1
         })
         .await;
@@ -107,17 +107,17 @@ async fn foreign_and_newer_files_are_left_alone_and_logged() {
     let sink = Sink::grpc().await;
     let agent = kept(sink.address, &directory.0).start();
     arrived(&sink, 3).await;
-    let told = "leaving files of a newer version or of others alone";
-    let told = agent.until_logged(told).await;
-    assert_eq!(told.len(), 1);
-    let files = told[0]["files"].as_str().unwrap();
+    let logged = "leaving files of a newer version or of others alone";
+    let logged = agent.until_logged(logged).await;
+    assert_eq!(logged.len(), 1);
+    let files = logged[0]["files"].as_str().unwrap();
     assert!(
         files.contains(".v2") && files.contains("notes.txt"),
         "{files}"
     );
-    let told = "leaving a queue without a configured exporter alone";
-    let told = agent.until_logged(told).await;
-    assert_eq!(told.len(), 1);
+    let logged = "leaving a queue without a configured exporter alone";
+    let logged = agent.until_logged(logged).await;
+    assert_eq!(logged.len(), 1);
     drop(agent);
     let there = |path: &Path| assert!(path.exists(), "{}", path.display());
     there(&lane.join("0000000000000001-00000000.v2"));

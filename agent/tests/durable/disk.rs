@@ -60,13 +60,13 @@ fn failing(agent: &Agent) -> bool {
 const IN_MEMORY: &str = "the queue cannot be kept on disk and continues in memory";
 
 /// The agent has said so once, for this reason.
-async fn told(agent: &Agent, reason: &str) {
+async fn logged(agent: &Agent, reason: &str) {
     let lines = || {
         let mut lines = agent.logged(IN_MEMORY);
         lines.retain(|line| line["signal"] == "traces");
         lines
     };
-    eventually("it is told", || !lines().is_empty()).await;
+    eventually("it is logged", || !lines().is_empty()).await;
     assert_eq!((lines().len(), &lines()[0]["reason"]), (1, &reason.into()));
 }
 
@@ -86,11 +86,11 @@ async fn full_disk_is_reported_and_the_queue_continues_in_memory() {
     }
     assert!(failing(&agent));
     assert_eq!(agent.books("spans"), 0);
-    told(&agent, "full").await;
-    // Somebody makes room, and what was in memory only goes to disk.
+    logged(&agent, "full").await;
+    // Space is freed, and what was in memory only goes to disk.
     disk.remount("size=64m");
     eventually("the disk is used again", || !failing(&agent)).await;
-    eventually("that is told", || {
+    eventually("it is logged", || {
         agent.logged("the queue is on disk again").len() == 1
     })
     .await;
@@ -147,7 +147,7 @@ async fn requests_accepted_during_a_read_only_disk_reach_it_later() {
     disk.remount("ro");
     send(&agent, "span", 10).await;
     assert!(failing(&agent));
-    told(&agent, "read_only").await;
+    logged(&agent, "read_only").await;
     disk.remount("rw");
     eventually("the disk is used again", || !failing(&agent)).await;
     send(&agent, "later", 5).await;
@@ -176,7 +176,7 @@ async fn removed_directory_is_recreated_and_filled_from_memory() {
             !directory.segments().is_empty() && !failing(&agent)
         })
         .await;
-        told(&agent, "vanished").await;
+        logged(&agent, "vanished").await;
         send(&agent, "later", 5).await;
         assert_eq!(agent.books("spans"), 0);
         drop(agent);
@@ -226,7 +226,7 @@ async fn agent_starts_in_memory_and_uses_a_late_directory() {
         .start();
     send(&agent, "span", 3).await;
     assert!(failing(&agent));
-    told(&agent, "missing").await;
+    logged(&agent, "missing").await;
     std::fs::create_dir(&directory.0).unwrap();
     eventually("the disk is used", || !failing(&agent)).await;
     drop(agent);

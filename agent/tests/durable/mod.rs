@@ -380,7 +380,7 @@ async fn full_queue_refuses_retryably_and_recovers_with_the_upstream() {
             .sum();
         assert!(on_disk <= 400_000, "{on_disk}");
         sink.always(None);
-        eventually("there is room again", || {
+        eventually("the queue has space again", || {
             agent.metric("otelagent_queue_spans", "") == 0
         })
         .await;

@@ -38,7 +38,7 @@ async fn slot_of_a_dying_neighbour_is_adopted() {
     let dying = kept(gone.address, &directory.0).start();
     let living = kept(sink.address, &directory.0).start();
     send(&dying, "span", 10).await;
-    // Nobody touches what a living process holds.
+    // No process touches what a living process holds.
     send(&living, "own", 1).await;
     arrived(&sink, 1).await;
     assert_eq!(sink.spans(), names("own", 1));

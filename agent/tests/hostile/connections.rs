@@ -144,9 +144,9 @@ async fn idle_connections_are_evicted_for_new_ones() {
     }
     assert_others_are_served(&agent).await;
     assert_unharmed(&agent, CONNECTIONS_KIB).await;
-    let told = "too many connections; closing the idlest";
-    assert_eq!(agent.until_logged(told).await.len(), 1);
-    // The first of them had to go, and was told so before.
+    let logged = "too many connections; closing the idlest";
+    assert_eq!(agent.until_logged(logged).await.len(), 1);
+    // The first of them had to go, and got a refusal before.
     assert!(idle[0].read().await.is_none());
     assert!(waiting[0].read_until(GOAWAY, 0).await.is_some());
 }

@@ -2,7 +2,7 @@
 
 use crate::support::agent::Setup;
 use crate::support::eventually;
-use crate::support::pki::{Authority, Files};
+use crate::support::pki::{Ca, Files};
 use crate::support::raw::Raw;
 use crate::support::sink::Sink;
 use crate::tls::{accepted, pair, receiver};
@@ -20,8 +20,8 @@ fn begun(bytes: usize) -> Vec<u8> {
 
 #[tokio::test]
 async fn thousands_of_unfinished_handshakes_stay_within_their_share() {
-    let (authority, files) = (Authority::new(), Files::new());
-    let pair = pair(&files, &authority.local());
+    let (ca, files) = (Ca::new(), Files::new());
+    let pair = pair(&files, &ca.local());
     let sink = Sink::grpc().await;
     let (most, _files) = affordable(6000).await;
     for (words, many) in [
@@ -33,7 +33,7 @@ async fn thousands_of_unfinished_handshakes_stay_within_their_share() {
         let agent = Setup::grpc(sink.address)
             .receiver(&receiver(&pair, ""))
             .start();
-        assert!(accepted(&agent, &authority, None).await);
+        assert!(accepted(&agent, &ca, None).await);
         let before = agent.rss();
         let mut held = Vec::new();
         for _ in 0..many {
@@ -43,7 +43,7 @@ async fn thousands_of_unfinished_handshakes_stay_within_their_share() {
         }
         let come = || agent.metric("otelagent_connections_total", "");
         eventually("all have come", || come() > many as u64).await;
-        assert!(accepted(&agent, &authority, None).await);
+        assert!(accepted(&agent, &ca, None).await);
         assert_grown_by_its_share(&agent, before, 8);
     }
 }

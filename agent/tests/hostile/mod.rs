@@ -33,7 +33,7 @@ async fn agent_that_keeps_all() -> (Sink, Agent) {
 }
 
 /// New clients of both protocols are served while the attack goes on. They do what SDKs do: try again
-/// when their connection is closed or they are told to come back.
+/// when their connection is closed or they are asked to come back.
 async fn assert_others_are_served(agent: &Agent) {
     let message = spans("honest", 1).encode_to_vec();
     let served = timeout(Duration::from_secs(10), async {

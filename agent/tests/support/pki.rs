@@ -20,7 +20,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::agent::temporary;
 
 /// Issues certificates.
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Ca(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, as PEM.
 pub struct Issued {
@@ -28,7 +28,7 @@ pub struct Issued {
     pub key: String,
 }
 
-impl Authority {
+impl Ca {
     pub fn new() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -40,7 +40,7 @@ impl Authority {
         ];
         params
             .distinguished_name
-            .push(DnType::CommonName, format!("authority {number}"));
+            .push(DnType::CommonName, format!("ca {number}"));
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
@@ -90,14 +90,14 @@ impl Issued {
     }
 
     /// What a server with this certificate does; with `clients` it wants to see theirs.
-    pub fn acceptor(&self, protocols: &[&str], clients: Option<&Authority>) -> TlsAcceptor {
+    pub fn acceptor(&self, protocols: &[&str], clients: Option<&Ca>) -> TlsAcceptor {
         let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap();
         let builder = match clients {
             None => builder.with_no_client_auth(),
-            Some(authority) => {
-                let roots = Arc::new(authority.roots());
+            Some(ca) => {
+                let roots = Arc::new(ca.roots());
                 let provider = Arc::new(default_provider());
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
                 builder.with_client_cert_verifier(verifier.build().unwrap())
@@ -113,17 +113,17 @@ impl Issued {
     }
 }
 
-/// What a client sees that trusts `authority` and shows `identity`.
+/// What a client sees that trusts `CA` and shows `identity`.
 pub async fn connect(
     port: u16,
     protocols: &[&str],
-    authority: &Authority,
+    ca: &Ca,
     identity: Option<&Issued>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(authority.roots());
+        .with_root_certificates(ca.roots());
     let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some(issued) => {

@@ -133,11 +133,11 @@ impl Raw {
 
     /// Reads until the connection is closed; returns whether a GOAWAY named the error.
     pub async fn read_to_end(&mut self) -> bool {
-        let mut told = false;
+        let mut went_away = false;
         while let Some(frame) = self.read().await {
-            told |= frame.kind == GOAWAY && frame.payload[4..8] != [0; 4];
+            went_away |= frame.kind == GOAWAY && frame.payload[4..8] != [0; 4];
         }
-        told
+        went_away
     }
 
     /// Reads until a frame of this kind arrives on this stream; none if the connection is closed first.

@@ -18,7 +18,7 @@ fn agent() -> std::path::PathBuf {
 }
 
 #[test]
-fn it_ends_by_itself_and_everything_acknowledged_has_arrived() {
+fn demo_ends_by_itself_and_everything_acknowledged_arrived() {
     let output = Command::new(env!("CARGO_BIN_EXE_agent-demo"))
         .arg("--agent")
         .arg(agent())

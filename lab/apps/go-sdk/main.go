@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// What the standard says is used where nobody chooses.
+// What the standard says is used without a choice of ours.
 const defaultProtocol = "http/protobuf"
 
 type settings struct {

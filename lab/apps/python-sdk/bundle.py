@@ -70,10 +70,10 @@ def extensions(folder):
 
 def linked(objects):
     """The shared libraries that these are linked with, by the name they ask for."""
-    told = subprocess.run(["ldd", *objects], check=False, capture_output=True, text=True).stdout
-    libraries = dict(re.findall(r"^\s+(\S+) => (/\S+) \(0x", told, re.MULTILINE))
-    libraries |= {path: path for path in re.findall(r"^\s+(/\S+) \(0x", told, re.MULTILINE)}
-    missing = set(re.findall(r"^\s+(\S+) => not found", told, re.MULTILINE))
+    output = subprocess.run(["ldd", *objects], check=False, capture_output=True, text=True).stdout
+    libraries = dict(re.findall(r"^\s+(\S+) => (/\S+) \(0x", output, re.MULTILINE))
+    libraries |= {path: path for path in re.findall(r"^\s+(/\S+) \(0x", output, re.MULTILINE)}
+    missing = set(re.findall(r"^\s+(\S+) => not found", output, re.MULTILINE))
     if missing:
         sys.exit(f"libraries that Python needs are not on this machine: {', '.join(sorted(missing))}")
     return {name: Path(path).resolve() for name, path in libraries.items()}

@@ -14,7 +14,7 @@ import time
 
 from telemetry import PROTOCOLS, SIGNALS, Counts, Telemetry
 
-# What the standard says is used where nobody chooses.
+# What the standard says is used without a choice of ours.
 DEFAULT_PROTOCOL = "http/protobuf"
 
 

@@ -2,7 +2,7 @@
 //! creation of a pod, memory with few and with many objects.
 //!
 //! `make bench-operator`. The API server is a real one, the operator the release binary beside it; no
-//! node is needed, since vehicles are objects and pods may stay Pending. Figures are medians and 99th
+//! node is needed, since agent workloads are objects and pods may stay Pending. Figures are medians and 99th
 //! percentiles of interleaved runs; they say nothing across machines.
 
 use std::fmt::Write as _;
@@ -154,7 +154,7 @@ async fn apply_agent(client: &Client, name: &str, selects: &str) -> Outcome<()> 
     Ok(())
 }
 
-/// Waits until the vehicle's configuration holds a flush interval.
+/// Waits until the agent workload's configuration holds a flush interval.
 async fn until_workload(client: &Client, name: &str, flush: &str) -> Outcome<Duration> {
     let api: Api<DaemonSet> = Api::namespaced(client.clone(), PLATFORM);
     let (name, needle) = (

@@ -20,7 +20,7 @@ pub struct Account {
     pub sent: u64,
     /// Of these, those that did not arrive.
     pub lost: u64,
-    /// Spans and log records the SDKs gave up on, by their own account: nobody acknowledged these.
+    /// Spans and log records the SDKs gave up on, by their own account: these were never acknowledged.
     pub given_up: u64,
     /// Arrivals of what had arrived before.
     pub duplicates: u64,
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_there_is_nothing_lost() {
+    fn complete_account_has_no_loss() {
         let said = BTreeMap::from([("a".to_owned(), said(10, 0, 0))]);
         let account = account(&said, &BTreeSet::new(), &[run("a", 10, Some(10), 10)]);
         assert_eq!((account.sent, account.lost), (20, 0));
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_late_is_no_negative_loss() {
+    fn late_arrivals_are_no_negative_loss() {
         let more = Account {
             lost: 3,
             ..Account::default()

@@ -145,7 +145,7 @@ pub struct AppPod {
     pub app: String,
     /// The node it runs on; empty before it is placed.
     pub node: String,
-    /// Whether it was told to end.
+    /// Whether it was asked to end.
     pub deleting: bool,
     /// Whether it is ready.
     pub ready: bool,
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manifest_has_no_holes() {
+    fn manifest_has_no_open_placeholders() {
         let mut app = App::rust_sdk();
         app.env.push(("A".to_owned(), "x: \"y\"".to_owned()));
         let manifest = app.manifest();

@@ -13,7 +13,7 @@ fn names_own_bed() -> bool {
     matches!((named, bed), (Ok(named), Ok(bed)) if named.kubeconfig() == bed.kubeconfig())
 }
 
-/// Ends the demo's bed; on somebody else's cluster, removes the demo's objects.
+/// Ends the demo's bed; on an external cluster, removes the demo's objects.
 pub(crate) fn down(show: &Show) -> Result<()> {
     if !Cluster::is_named() || names_own_bed() {
         let was_up = show.step("bed removed", || {

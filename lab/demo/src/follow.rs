@@ -1,4 +1,4 @@
-//! Listening to what programs say of themselves until their end, which a pod that is gone tells nobody.
+//! Listening to what programs say of themselves until their end, since a pod that is gone cannot be asked.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -20,7 +20,7 @@ pub struct Said {
     pub report: Report,
     /// What its SDK complained of, in its own words.
     pub complaints: Vec<String>,
-    /// Whether somebody listens to it now.
+    /// Whether a follower listens to it now.
     pub(crate) listening: bool,
 }
 

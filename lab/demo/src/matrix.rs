@@ -162,7 +162,7 @@ impl Measurement<'_> {
         )
     }
 
-    /// One switch, with the applications' pods replaced once the new path serves.
+    /// One switch, with the applications' pods replaced once the new route serves.
     fn switch(&mut self, from: Topology, to: Topology) -> Result<Row> {
         Client::new(&self.kubectl).forget_gaps()?;
         let begun = Instant::now();

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_sdk_gave_up_on_is_accounted_for() {
+    fn items_an_sdk_gave_up_on_are_accounted_for() {
         assert_eq!(row().unexplained(), 1);
     }
 

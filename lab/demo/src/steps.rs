@@ -23,7 +23,7 @@ const UPSTREAM_YAML: &str = include_str!("../manifests/upstream.yaml");
 const AGENT_YAML: &str = include_str!("../manifests/agent.yaml");
 /// On agent pods: the mode they serve.
 const VEHICLE_LABEL: &str = "otelagent.dev/vehicle";
-/// On injected pods: the mode they were born with.
+/// On injected pods: the mode they were created with.
 const MODE_LABEL: &str = "otelagent.dev/mode";
 
 /// A mode, with the routing where that matters.
@@ -181,7 +181,7 @@ pub fn wait_serving(kubectl: &Kubectl, topology: Topology) -> Result<()> {
     })
 }
 
-/// Waits until no older path is left.
+/// Waits until no older route is left.
 pub fn wait_switched(kubectl: &Kubectl) -> Result<()> {
     until(&format!("the end of {AGENT}'s switch"), PATIENCE, || {
         let agent: Value = kubectl.get(&[AGENT, "--namespace", PLATFORM])?;
@@ -271,7 +271,7 @@ fn condition<'a>(agent: &'a Value, kind: &str) -> &'a str {
         .unwrap_or("absent")
 }
 
-/// The status in words, for whoever waited in vain.
+/// The status in words, for the error of a wait that failed.
 fn shown(agent: &Value) -> String {
     let mut words = format!("mode {}", agent["status"]["mode"]);
     if !is_current(agent) {
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_in_vain_tells_why() {
+    fn failed_wait_says_why() {
         let agent = json!({
             "metadata": {"generation": 2},
             "status": {"observedGeneration": 1, "mode": "HostPort", "conditions": [

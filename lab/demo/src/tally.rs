@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn all_is_well_when_all_that_was_said_arrived() {
+    fn run_is_complete_when_everything_reported_arrived() {
         let running = BTreeSet::from(["new".to_owned()]);
         let arrived = [
             run("old", 10, 10, Some(10)),

@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_ordered_pair_is_there_once_and_the_end_is_the_beginning() {
+    fn tour_covers_each_ordered_pair_once_and_returns() {
         let places: Vec<u8> = (0..5).collect();
         let tour = every_pair(&places);
         let pairs: BTreeSet<_> = tour.windows(2).map(|step| (step[0], step[1])).collect();
@@ -36,7 +36,7 @@ mod tests {
     }
 
     #[test]
-    fn one_place_is_no_journey() {
+    fn single_stop_makes_no_tour() {
         assert_eq!(every_pair(&[7]), [7]);
         assert!(every_pair::<u8>(&[]).is_empty());
     }

@@ -92,7 +92,7 @@ pub(crate) fn up(show: &Show) -> Result<()> {
     Ok(())
 }
 
-/// One switch: the object changes, the new path is made, pods move, the old path goes.
+/// One switch: the object changes, the new route is made, pods move, the old route goes.
 fn visit(show: &Show, kubectl: &Kubectl, tracker: &mut Tracker, to: Topology) -> Result<()> {
     show.step(
         &format!("spec.mode = {}; new pods are served", to.mode()),
@@ -106,7 +106,7 @@ fn visit(show: &Show, kubectl: &Kubectl, tracker: &mut Tracker, to: Topology) ->
     show.step("applications rolled (kubectl rollout restart)", || {
         steps::roll_apps(kubectl, to)
     })?;
-    show.step("the old path is gone", || steps::wait_switched(kubectl))?;
+    show.step("the old route is gone", || steps::wait_switched(kubectl))?;
     picture(show, kubectl, tracker, to)
 }
 

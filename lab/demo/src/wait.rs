@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_on_the_way_is_not_the_end() {
+    fn error_before_success_does_not_end_the_wait() {
         let mut looks = 0;
         let found = until("it", Duration::from_secs(5), || {
             looks += 1;

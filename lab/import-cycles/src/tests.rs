@@ -34,7 +34,7 @@ fn modules_in_one_direction_are_no_cycle() {
 }
 
 #[test]
-fn two_modules_that_import_each_other_are_a_cycle_with_its_lines() {
+fn mutual_imports_are_a_cycle_with_its_lines() {
     let found = cycles(&[
         ("src/lib.rs", "mod a; mod b;"),
         ("src/a.rs", "use crate::b::B;\npub struct A(B);"),
@@ -48,7 +48,7 @@ fn two_modules_that_import_each_other_are_a_cycle_with_its_lines() {
 }
 
 #[test]
-fn three_modules_through_super_and_a_renamed_module_are_one_cycle() {
+fn imports_through_super_and_a_renamed_module_are_one_cycle() {
     let found = cycles(&[
         ("src/lib.rs", "mod top;"),
         ("src/top/mod.rs", "mod a; mod b; mod c;"),
@@ -93,7 +93,7 @@ fn cycle_through_re_exports_names_the_defining_modules() {
 }
 
 #[test]
-fn parent_that_re_exports_a_child_is_no_cycle_and_one_that_calls_it_is() {
+fn parent_re_exporting_a_child_is_no_cycle_but_calling_is() {
     let child = ("src/a/b.rs", "use super::A; pub fn f(_: A) {}");
     let parent = "mod b; pub use b::f; pub struct A;";
     assert_eq!(

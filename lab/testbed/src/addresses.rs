@@ -1,6 +1,6 @@
 //! Which kinds of addresses a bed has.
 //!
-//! Knows how each kind is spelled where programs are told of it, and nothing of who has which address.
+//! Knows how each kind is spelled where programs get it, and nothing of who has which address.
 
 use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -33,7 +33,7 @@ impl Addresses {
         iter::once(self.first()).chain(second)
     }
 
-    /// The family that programs are told of who can be told of one only.
+    /// The family for programs that accept only one.
     pub(crate) fn first(self) -> Family {
         match self {
             Self::Ipv4 => Family::V4,
@@ -76,8 +76,8 @@ impl Family {
         }
     }
 
-    /// What `ip addr add` is told besides: an IPv6 address is used at once, without a second of asking
-    /// whether somebody else has it.
+    /// Further arguments of `ip addr add`: an IPv6 address is used at once, without a second of asking
+    /// whether another host has it.
     pub(crate) fn address_flags(self) -> &'static str {
         match self {
             Self::V4 => "",

@@ -1,4 +1,4 @@
-//! The cluster a test or the demo runs on: a bed of ours, or one somebody names by `KUBECONFIG`.
+//! The cluster a test or the demo runs on: a bed of ours, or the one that `KUBECONFIG` names.
 //!
 //! An external cluster is only ever spoken to by its API: its nodes are never touched.
 
@@ -24,7 +24,7 @@ fn named() -> Option<PathBuf> {
 pub enum Cluster {
     /// Ours, to do with as one likes.
     Bed(Box<Bed>),
-    /// Somebody's.
+    /// An external one.
     External {
         /// How to enter it.
         kubeconfig: PathBuf,

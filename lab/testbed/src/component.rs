@@ -1,6 +1,6 @@
 //! The processes of a bed: their names, starting and killing them, and waiting until they serve.
 //!
-//! Knows how a process is put into a bed, not what it is told on its command line.
+//! Knows how a process is put into a bed, not what its command line is.
 
 use std::ffi::OsString;
 use std::fmt;

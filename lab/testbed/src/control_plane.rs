@@ -115,7 +115,7 @@ fn etcd_args(layout: &Layout) -> Vec<OsString> {
         format!("--listen-client-urls={client}"),
         format!("--advertise-client-urls={client}"),
         "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
-        // Nobody needs this data after a power cut.
+        // This data is not needed after a power cut.
         "--unsafe-no-fsync".to_owned(),
         "--log-level=warn".to_owned(),
     ])

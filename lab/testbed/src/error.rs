@@ -1,6 +1,6 @@
 //! Everything that can go wrong in the bed, in one enum with a stable word per case.
 //!
-//! Knows no component: whoever fails says in words what it was doing.
+//! Knows no component: the failing component says in words what it was doing.
 
 use std::io;
 use std::path::PathBuf;

@@ -29,7 +29,7 @@ pub(crate) struct GoBuild<'a> {
 }
 
 impl GoBuild<'_> {
-    /// Builds, and puts the binary in place in one step so that nobody sees half of it.
+    /// Builds, and puts the binary in place in one step so that no process sees half of it.
     pub(crate) fn run(&self) -> Result<()> {
         let step = Step::long(format!("build {}", self.label));
         if let Some(parent) = self.out.parent() {

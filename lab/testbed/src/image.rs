@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::command::make_dir;
 use crate::error::{Error, Result};
 
-/// Where a machine keeps its certificate authorities, and where images want them.
+/// Where a machine keeps its CA certificates, and where images want them.
 const CA_BUNDLES: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -36,7 +36,7 @@ pub struct ImageSpec {
     pub env: BTreeMap<String, String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// Whether to add this machine's certificate authorities.
+    /// Whether to add this machine's CA certificates.
     pub ca_bundle: bool,
 }
 

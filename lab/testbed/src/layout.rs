@@ -14,7 +14,7 @@ use crate::addresses::{Addresses, Family};
 use crate::component::Component;
 use crate::error::{Error, Result};
 
-/// All beds of a machine, whoever started them: slots are per machine.
+/// All beds of a machine, of every user: slots are per machine.
 pub(crate) const STATE_ROOT: &str = "/var/lib/otelagent-testbed";
 /// Beds at a time.
 pub(crate) const SLOTS: u8 = 64;
@@ -149,7 +149,7 @@ impl Links<'_> {
         self.layout.range(self.family, 64 + node, 24, 64)
     }
 
-    /// What `ip addr add` is told of an address on the link, without its device.
+    /// What `ip addr add` gets of an address on the link, without its device.
     pub(crate) fn add(self, address: IpAddr) -> String {
         let (bits, flags) = (self.family.bits(24, 64), self.family.address_flags());
         format!("{address}/{bits}{flags}")

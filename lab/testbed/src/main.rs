@@ -67,7 +67,7 @@ struct ImageArgs {
     /// NAME=VALUE; may be repeated.
     #[arg(long, value_parser = pair)]
     label: Vec<(String, String)>,
-    /// Add this machine's certificate authorities.
+    /// Add this machine's CA certificates.
     #[arg(long)]
     ca_bundle: bool,
     /// Where to write it.

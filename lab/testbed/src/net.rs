@@ -91,7 +91,7 @@ pub(crate) fn connect_nodes(layout: &Layout, from: u8, to: u8) -> Result<()> {
     })
 }
 
-/// Removes a node's namespace: from now on nobody answers at its addresses.
+/// Removes a node's namespace: from now on its addresses do not answer.
 pub(crate) fn remove_node(layout: &Layout, node: u8) -> Result<()> {
     let _ = ip(&format!(
         "-n {} link del n{node}",

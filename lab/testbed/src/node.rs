@@ -312,7 +312,7 @@ fn kube_proxy_args(layout: &Layout, node: u8) -> Result<Vec<OsString>> {
     Ok(vec![format!("--config={}", path.display()).into()])
 }
 
-/// The sandbox image, written by whichever node comes first.
+/// The sandbox image, written by the first node.
 fn pause_image(layout: &Layout, options: &Options) -> Result<PathBuf> {
     let tar = layout.file("pause.tar");
     if !tar.exists() {

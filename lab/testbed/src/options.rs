@@ -6,7 +6,7 @@ use crate::addresses::Addresses;
 use crate::layout::{BedName, Layout, Slot};
 use crate::pins::KubernetesVersion;
 
-/// The choices of whoever starts a bed.
+/// The options with which a bed is started.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Options {
     pub(crate) nodes: u8,
@@ -47,7 +47,7 @@ impl Record {
     }
 }
 
-/// A process, told from a later one with the same id by when it began.
+/// A process, distinguished from a later one with the same id by when it began.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Owner {
     pub(crate) pid: u32,

@@ -181,7 +181,7 @@ impl Part {
     }
 
     /// How a ready binary tells its version, and what it then says; none when it cannot, or when
-    /// nobody has it lying about.
+    /// machines do not have it.
     fn version_probe(
         self,
         kubernetes: KubernetesVersion,

@@ -1,6 +1,6 @@
 //! Certificates and keys of one bed, made anew each time.
 //!
-//! Knows who needs to prove what to whom, and nothing of how they are started.
+//! Knows which component authenticates to which, and nothing of how they are started.
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,

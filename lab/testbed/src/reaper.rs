@@ -1,7 +1,7 @@
 //! Ends a bed when the process that started it is gone, even when that was killed.
 //!
 //! A shell in a session of its own holds one end of a pipe; the kernel closes the other end when
-//! the parent dies, whatever of. Then the shell runs the script that ends the bed. It needs no
+//! the parent dies, of any cause. Then the shell runs the script that ends the bed. It needs no
 //! program of ours, so it works from any test binary.
 
 use std::fs;

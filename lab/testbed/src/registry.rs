@@ -34,7 +34,7 @@ pub struct BedSummary {
     pub kubernetes: &'static str,
     /// Processes that should run, and whether they do.
     pub components: Vec<(Component, bool)>,
-    /// False when whoever started it is gone, and the bed only waits to be cleaned up.
+    /// False when its owner is gone, and the bed only waits to be cleaned up.
     pub owned: bool,
 }
 
@@ -59,7 +59,7 @@ pub fn list() -> Result<Vec<BedSummary>> {
     Ok(summaries.collect())
 }
 
-/// Ends the bed of this name, whoever started it. Succeeds when there is none.
+/// Ends the bed of this name, of any owner. Succeeds when there is none.
 pub fn down(name: &BedName) -> Result<bool> {
     let _held = hold()?;
     match load(name) {
@@ -88,7 +88,7 @@ pub fn down_all() -> Result<()> {
     Ok(())
 }
 
-/// Makes room for a new bed: cleans what dead ones left, chooses a slot and notes the bed.
+/// Makes space for a new bed: cleans what dead ones left, chooses a slot and notes the bed.
 pub(crate) fn claim(name: BedName, options: Options) -> Result<Record> {
     let _held = hold()?;
     let mut taken = Vec::new();
@@ -136,7 +136,7 @@ fn fresh_directories(record: &Record) -> Result<()> {
     make_dir(&logs)?;
     make_dir(&dir.join("pids"))?;
     make_dir(&dir.join("pki"))?;
-    // Whoever reads the keys in here is root on this machine by way of a privileged pod.
+    // A reader of the keys in here becomes root on this machine through a privileged pod.
     let private = fs::Permissions::from_mode(0o700);
     fs::set_permissions(&dir, private).map_err(Error::io(format!("protect {}", dir.display())))?;
     write(&dir.join("token"), &record.token)
@@ -159,7 +159,7 @@ fn prune_logs(of_new_bed: &Path) {
     }
 }
 
-/// The lowest slot nobody uses: neither a bed nor a network of the host.
+/// The lowest unused slot: neither a bed nor a network of the host.
 fn free_slot(taken: &[Slot]) -> Result<Slot> {
     let routes = run_words(&["ip", "-4", "route", "show", "table", "all"])?;
     for slot in (0..SLOTS).map(Slot).filter(|slot| !taken.contains(slot)) {
@@ -263,7 +263,7 @@ fn hold() -> Result<fs::File> {
     })
 }
 
-/// Whether somebody still wants this bed.
+/// Whether the owner of this bed still runs.
 fn is_owned(record: &Record) -> bool {
     let same_boot = boot_id().is_ok_and(|now| now == record.boot_id);
     let alive = |owner: &Owner| begun(owner.pid).is_some_and(|begun| begun == owner.begun);

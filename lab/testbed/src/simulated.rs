@@ -1,6 +1,6 @@
 //! Simulated nodes: objects only, whose kubelets kwok plays, for questions of scale.
 //!
-//! Knows how they are made, what kwok is told, and how one of them goes down. No process, network
+//! Knows how they are made, what kwok is configured with, and how one of them goes down. No process, network
 //! or address stands behind them: nothing in their pods ever runs.
 
 use std::ffi::OsString;
@@ -25,7 +25,7 @@ pub(crate) const MAX_SIMULATED: u16 = 5000;
 pub(crate) const LABEL: &str = "testbed.local/simulated";
 const ON: &str = "on";
 const OFF: &str = "off";
-/// Pods' addresses: the range for benchmarks of RFC 2544, which nobody routes.
+/// Pods' addresses: the range for benchmarks of RFC 2544, which is not routed.
 const POD_RANGE: &str = "198.18.0.0/15";
 /// Nodes' addresses: the shared range of RFC 6598.
 const FIRST_NODE: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 0);
@@ -40,12 +40,12 @@ pub(crate) fn node_name(node: u16) -> String {
     format!("sim{node}")
 }
 
-/// What the controller manager is told beyond the usual.
+/// Arguments of the controller manager beyond the usual.
 pub(crate) fn controller_manager_args(options: &Options) -> Option<String> {
     (options.simulated_nodes > 0).then(|| PATIENT.to_owned())
 }
 
-/// What the scheduler is told beyond the usual: its own default is 50 pods a second.
+/// Arguments of the scheduler beyond the usual: its own default is 50 pods a second.
 pub(crate) fn scheduler_args(options: &Options) -> Vec<String> {
     if options.simulated_nodes == 0 {
         return Vec::new();
@@ -55,7 +55,7 @@ pub(crate) fn scheduler_args(options: &Options) -> Vec<String> {
         .to_vec()
 }
 
-/// What kwok is told.
+/// The configuration of kwok.
 pub(crate) fn kwok_args(layout: &Layout) -> Vec<OsString> {
     [
         format!("--kubeconfig={}", layout.file("kwok.kubeconfig").display()),
@@ -95,7 +95,7 @@ pub(crate) fn hold_pods(layout: &Layout, options: &Options, nodes: &[u16]) -> Re
     control_plane::start(layout, options, Component::Kwok)
 }
 
-/// Takes a node down, as the control plane sees it once heartbeats are missed: nobody knows of the
+/// Takes a node down, as the control plane sees it once heartbeats are missed: no component knows of the
 /// node, and its pods are taken for not ready.
 pub(crate) fn stop_node(layout: &Layout, options: &Options, node: u16) -> Result<()> {
     // First the label: kwok must not bring the node back.

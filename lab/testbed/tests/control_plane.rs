@@ -96,7 +96,7 @@ fn restart(bed: &Bed) {
 }
 
 #[test]
-fn a_component_that_fails_is_shown_with_its_log() {
+fn failing_component_is_shown_with_its_log() {
     if !skip_unless_possible("a failing component is shown") {
         return;
     }
@@ -143,7 +143,7 @@ fn a_bed_can_stay_and_be_used_from_a_shell() {
     );
     assert!(shell("kubectl --name side-kept -- get namespaces").contains("kube-system"));
 
-    // A copy of this test that is told of the cluster uses it, and leaves it alone.
+    // A copy of this test that is given the cluster uses it, and leaves it alone.
     let copy = Command::new(std::env::current_exe().unwrap())
         .args(["use_the_named_cluster", "--exact", "--nocapture"])
         .env("KUBECONFIG", &kubeconfig)

@@ -39,8 +39,8 @@ fn a_killed_owner_leaves_nothing() {
 }
 
 #[test]
-fn what_nobody_cleaned_is_cleaned_by_name() {
-    if !skip_unless_possible("what nobody cleaned is cleaned by name") {
+fn leftover_bed_is_removed_by_name() {
+    if !skip_unless_possible("a leftover bed is removed by name") {
         return;
     }
     let (mut owner, ip) = start_owner("death-of-all");

@@ -7,7 +7,7 @@ use std::process::Command;
 use testbed::go_build_static;
 
 #[test]
-fn a_directory_becomes_a_static_binary_or_the_compilers_words() {
+fn go_build_makes_a_static_binary_or_reports_compiler_errors() {
     let dir = std::env::temp_dir().join(format!("testbed-go-{}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("go.mod"), "module hello\n\ngo 1.26\n").unwrap();

@@ -284,7 +284,7 @@ fn unknown_names_fail_at_once(bed: &Bed, pods: &[Web]) {
     }
 }
 
-/// By its name in the cluster and the certificate authority that every pod is given.
+/// By its name in the cluster and the CA that every pod is given.
 fn a_pod_reaches_the_api_server(bed: &Bed, pods: &[Web]) {
     for pod in pods {
         let who = ["exec", &pod.name, "--", "/bin/kubectl", "auth", "whoami"];

@@ -14,22 +14,22 @@ use testbed::{Bed, KubernetesVersion, skip_unless_possible};
 
 // One test for each release, so that each can be selected by its name.
 #[test]
-fn a_control_plane_says_its_release_and_takes_pods_on_1_33() {
+fn control_plane_reports_its_release_and_accepts_pods_on_1_33() {
     control_plane_of(KubernetesVersion::V1_33);
 }
 
 #[test]
-fn a_control_plane_says_its_release_and_takes_pods_on_1_35() {
+fn control_plane_reports_its_release_and_accepts_pods_on_1_35() {
     control_plane_of(KubernetesVersion::V1_35);
 }
 
 #[test]
-fn a_control_plane_says_its_release_and_takes_pods_on_1_36() {
+fn control_plane_reports_its_release_and_accepts_pods_on_1_36() {
     control_plane_of(KubernetesVersion::V1_36);
 }
 
 #[test]
-fn a_control_plane_says_its_release_and_takes_pods_on_1_37() {
+fn control_plane_reports_its_release_and_accepts_pods_on_1_37() {
     control_plane_of(KubernetesVersion::V1_37);
 }
 

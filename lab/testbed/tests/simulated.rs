@@ -116,7 +116,7 @@ fn node_down_and_back(bed: &Bed) {
     assert_eq!(
         read(bed, pod, "{.items[*].metadata.name}"),
         name,
-        "nobody is there who could end the pod"
+        "no process is there that could end the pod"
     );
 
     bed.start_simulated_node(3).unwrap();

@@ -1,4 +1,4 @@
-//! The object as users of kubectl meet it.
+//! The object as kubectl shows and changes it.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ fn apply_reapply_diff_dry_run_edit_and_explain_behave() {
         "and differs in nothing"
     );
     std::fs::write(&file, yaml.replace("holdOld: 5s", "holdOld: 6s")).unwrap();
-    kubectl(&["diff", "--filename", path]).expect_err("a difference is told by the exit code");
+    kubectl(&["diff", "--filename", path]).expect_err("the exit code tells of a difference");
     assert!(
         kubectl(&["apply", "--dry-run=server", "--filename", path])
             .unwrap()
@@ -119,17 +119,17 @@ fn apply_reapply_diff_dry_run_edit_and_explain_behave() {
 #[test]
 fn events_are_written_on_transitions_only() {
     let Some(world) = world("events") else { return };
-    world.agent("told", "nobody", "mode: NodeLocal");
-    world.until_serving("told", "NodeLocal");
+    world.agent("events", "nobody", "mode: NodeLocal");
+    world.until_serving("events", "NodeLocal");
     until("the event of what serves", PATIENCE, || {
-        let reasons = reasons(&world, "told");
-        let told = reasons.contains(&"Serving".to_owned());
-        Ok(Seen::check(told, format!("{reasons:?}")))
+        let reasons = reasons(&world, "events");
+        let reported = reasons.contains(&"Serving".to_owned());
+        Ok(Seen::check(reported, format!("{reasons:?}")))
     })
     .unwrap();
     // Long enough for more to be said of nothing.
     std::thread::sleep(Duration::from_secs(5));
-    let reasons = reasons(&world, "told");
+    let reasons = reasons(&world, "events");
     assert!(
         reasons.len() < 10,
         "a settled object is not talked about: {reasons:?}"

@@ -1,4 +1,4 @@
-//! A queue on disk in real pods: a volume that the agent can write to as the user it is.
+//! A queue on disk in real pods, on a volume that the agent can write to as its user.
 
 use demo::apps::{self, App};
 use demo::steps;
@@ -10,7 +10,7 @@ use super::{PATIENCE, World, world};
 const NAMESPACE: &str = "durable";
 
 #[test]
-fn a_queue_on_disk_is_in_use_in_agents_on_nodes_and_in_sidecars() {
+fn node_agents_and_sidecars_use_a_queue_on_disk() {
     let Some(world) = world("a queue on disk on real nodes") else {
         return;
     };

@@ -1,19 +1,19 @@
-//! The product on a real cluster: real API server, two real nodes, images, unmodified SDK programs. The images are
-//! built quickly; with `make test-full` they are those that are shipped.
+//! The product on a real cluster: a real API server, two real nodes, images, unmodified SDK programs. `make test`
+//! builds the images quickly; `make test-full` builds those that are shipped.
 //!
-//! One cluster serves all tests of this module but those of other addresses, one test at a time: host ports can
-//! be held once only.
-//! Each test leaves the cluster as it found it.
+//! One cluster serves all tests of this module except those of other addresses. One test runs at a time, since only one
+//! can hold a host port. Each test leaves the cluster as it found it.
 //!
-//! With `make test-kubeconfig` it is the cluster that `KUBECONFIG` names: of two nodes or more, with the images of
-//! `make test-images` on them, and there to be thrown away, for every `OtelAgent` is deleted. What a test needs of the
-//! bed beyond that it asks [`World::bed`] for.
+//! With `make test-kubeconfig` the cluster is the one that `KUBECONFIG` names: two nodes or more, with the images of
+//! `make test-images`. It must be disposable, because the tests delete every `OtelAgent`. A test that needs more of the
+//! bed asks [`World::bed`] for it.
 
 mod api;
+mod cut_overs;
 mod durable;
-mod flips;
 mod modes;
 mod nodes;
+mod pod_shapes;
 mod programs;
 mod refusals;
 mod resilience;
@@ -24,7 +24,6 @@ mod sdks;
 mod switching;
 mod uninstall;
 mod webhook;
-mod wild;
 
 use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -36,7 +35,7 @@ use demo::{images, steps};
 use serde_json::{Value, json};
 use testbed::{Addresses, Bed, Cluster};
 
-/// How long anything may take to come about.
+/// The longest time to wait for any result.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The cluster, and the right to use it alone.
@@ -46,16 +45,16 @@ struct World {
     _alone: MutexGuard<'static, ()>,
 }
 
-/// Of the product, and of the programs for tests.
+/// The images of the product and of the test programs.
 static IMAGES: LazyLock<Vec<PathBuf>> = LazyLock::new(|| images::ensure_all().expect("images"));
 
-/// A cluster that is made when it is first asked for, and ends with this process: the bed watches it.
-struct Place {
+/// A cluster that starts at its first use. It ends with this process, which the bed watches.
+struct SharedCluster {
     cluster: LazyLock<Cluster>,
     alone: Mutex<()>,
 }
 
-impl Place {
+impl SharedCluster {
     const fn new(make: fn() -> Cluster) -> Self {
         Self {
             cluster: LazyLock::new(make),
@@ -64,7 +63,7 @@ impl Place {
     }
 }
 
-static CLUSTER: Place = Place::new(|| {
+static CLUSTER: SharedCluster = SharedCluster::new(|| {
     let name = format!("cluster-{}", std::process::id());
     let start = || Cluster::from_env_or_bed(Bed::builder().name(name).nodes(2).audit(true));
     if Cluster::is_named() {
@@ -83,7 +82,7 @@ fn cluster_with(addresses: Addresses) -> Cluster {
     })
 }
 
-/// A cluster that does not stand about while images are built, and has them then.
+/// A cluster that starts once the images are built, and has them.
 fn with_images(start: impl FnOnce() -> testbed::Result<Cluster>) -> Cluster {
     let built: &[PathBuf] = &IMAGES;
     let cluster = start().expect("a cluster");
@@ -91,19 +90,19 @@ fn with_images(start: impl FnOnce() -> testbed::Result<Cluster>) -> Cluster {
     cluster
 }
 
-/// The cluster with the operator installed and the upstream running; `None` where this machine cannot
-/// run one, which is then listed as skipped.
+/// The cluster with the operator installed and the upstream running. `None` if this machine cannot run one; the test
+/// is then listed as skipped.
 fn world(what: &str) -> Option<World> {
     world_on(what, &CLUSTER)
 }
 
 /// The same on one of the clusters.
-fn world_on(what: &str, place: &'static Place) -> Option<World> {
+fn world_on(what: &str, shared: &'static SharedCluster) -> Option<World> {
     if !testbed::skip_unless_possible(what) {
         return None;
     }
-    let alone = place.alone.lock().unwrap_or_else(PoisonError::into_inner);
-    let cluster: &Cluster = &place.cluster;
+    let alone = shared.alone.lock().unwrap_or_else(PoisonError::into_inner);
+    let cluster: &Cluster = &shared.cluster;
     let kubectl = Kubectl::new(&cluster.kubectl().expect("kubectl"));
     let world = World {
         cluster,
@@ -117,8 +116,7 @@ fn world_on(what: &str, place: &'static Place) -> Option<World> {
 }
 
 impl World {
-    /// The bed, for what can only be done to one; `None` on a cluster that is not ours, where the test is listed as
-    /// skipped.
+    /// The bed, for what needs one. `None` on an external cluster; the test is then listed as skipped.
     fn bed(&self, what: &str, doing: &'static str) -> Option<&Bed> {
         match self.cluster.bed(doing) {
             Ok(bed) => Some(bed),
@@ -222,14 +220,14 @@ impl World {
         .unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// Ends the cluster if it is a bed; no other test has a use for it.
+    /// Ends the cluster if it is a bed that no other test uses.
     fn end_bed(self) {
         if let Cluster::Bed(bed) = self.cluster {
             testbed::down(bed.name()).expect("the end of the bed");
         }
     }
 
-    /// What would become of a pod that is created in a namespace of applications, which takes restricted pods only.
+    /// A new pod in a namespace of applications, by dry run; the namespace accepts only restricted pods.
     fn dry_run_pod(&self, namespace: &str) -> demo::Result<Value> {
         let overrides = json!({"spec": {
             "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},

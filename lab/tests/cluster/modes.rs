@@ -19,7 +19,7 @@ const TOPOLOGIES: [Topology; 5] = [
 ];
 
 #[test]
-fn each_mode_carries_spans_of_unmodified_programs_through_the_agent_of_their_own_node_or_pod() {
+fn each_mode_delivers_spans_through_the_own_nodes_or_pods_agent() {
     let Some(world) = world("every mode on two real nodes") else {
         return;
     };
@@ -44,7 +44,7 @@ fn each_mode_carries_spans_of_unmodified_programs_through_the_agent_of_their_own
         assert_eq!(
             workloads,
             expected_workload(topology),
-            "{topology}: no older vehicle is left"
+            "{topology}: no older agent workload is left"
         );
         for route in routes {
             assert_eq!(route.unsigned, 0, "{topology}: every span passed an agent");
@@ -88,7 +88,7 @@ fn expected_workload(topology: Topology) -> Vec<String> {
     vec![format!("node-{suffix}")]
 }
 
-/// What the pod was told to say of itself, and what the agent adds.
+/// What the pod was configured to say of itself, and what the agent adds.
 fn check_attributes(world: &World, topology: Topology, pod: &apps::AppPod) {
     let client = ledger::Client::new(&world.kubectl);
     let resource = wait::until("spans in the ledger", super::PATIENCE, || {

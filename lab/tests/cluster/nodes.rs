@@ -1,4 +1,4 @@
-//! Nodes without an agent: what runs there is named, and does or does not keep a path from being used.
+//! Nodes without an agent: the status names what runs there, and whether the route can be used.
 
 use demo::apps::{self, App};
 use demo::images;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{World, condition, world};
 
 #[test]
-fn pods_on_a_node_without_an_agent_of_their_mode_are_found_and_named() {
+fn pods_on_a_node_without_their_modes_agent_are_named() {
     let Some(world) = world("pods without an agent on their node") else {
         return;
     };
@@ -47,7 +47,7 @@ fn pods_on_a_node_without_an_agent_of_their_mode_are_found_and_named() {
 }
 
 #[test]
-fn a_node_whose_port_is_taken_is_named_and_keeps_the_old_path_serving_unless_it_may_be_left_out() {
+fn node_with_a_taken_port_is_named_and_keeps_the_old_route() {
     let Some(world) = world("a node whose port is taken") else {
         return;
     };

@@ -1,11 +1,11 @@
-//! What is refused, by whom, and with which words; and that a refused spec changes nothing that runs.
+//! What is refused, where, and with which words. A refused spec changes nothing that runs.
 
 use serde_json::json;
 
 use super::{condition, manifest, world};
 
 #[test]
-fn the_api_server_refuses_with_words_that_say_what_to_write_instead() {
+fn api_server_refusals_say_what_to_write_instead() {
     let Some(world) = world("refusals") else {
         return;
     };
@@ -111,13 +111,13 @@ fn dry_run(world: &super::World, yaml: &str) -> Result<String, String> {
 }
 
 #[test]
-fn a_broken_spec_on_a_running_object_leaves_the_topology_as_it_was() {
+fn refused_spec_leaves_the_running_topology_unchanged() {
     let Some(world) = world("a broken spec") else {
         return;
     };
     world.agent("broken", "nobody", "mode: NodeLocal");
     world.until_serving("broken", "NodeLocal");
-    let standing = || {
+    let running = || {
         let workload: serde_json::Value = world
             .kubectl
             .get(&[
@@ -133,7 +133,7 @@ fn a_broken_spec_on_a_running_object_leaves_the_topology_as_it_was() {
             world.cluster_objects(),
         )
     };
-    let before = standing();
+    let before = running();
     world.patch(
         "broken",
         &json!({"spec": {"mode": "HostPort", "config": {"exporters": {"kafka": {}}}}}),
@@ -154,7 +154,7 @@ fn a_broken_spec_on_a_running_object_leaves_the_topology_as_it_was() {
         "the last good topology serves on"
     );
     assert_eq!(condition(&agent["status"], "Ready")["status"], "True");
-    assert_eq!(standing(), before);
+    assert_eq!(running(), before);
     assert_eq!(world.names("daemonsets"), ["broken-node-local"]);
 
     world.patch(
@@ -164,11 +164,11 @@ fn a_broken_spec_on_a_running_object_leaves_the_topology_as_it_was() {
     world.until_status("broken", "accepted again", |status| {
         condition(status, "Accepted")["status"] == "True"
     });
-    assert_eq!(standing(), before, "nothing was rolled on the way");
+    assert_eq!(running(), before, "nothing was restarted");
 }
 
 #[test]
-fn a_plain_namespace_gets_no_node_mode_and_is_told_why() {
+fn node_mode_in_a_plain_namespace_is_refused_with_the_reason() {
     let Some(world) = world("a plain namespace") else {
         return;
     };
@@ -209,7 +209,7 @@ fn a_plain_namespace_gets_no_node_mode_and_is_told_why() {
 }
 
 #[test]
-fn a_service_of_somebody_else_is_never_taken_over() {
+fn foreign_service_is_never_taken_over() {
     let Some(world) = world("a taken name") else {
         return;
     };

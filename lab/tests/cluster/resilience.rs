@@ -1,4 +1,4 @@
-//! Two operators, a restarted API server, a recipe that fails its proof.
+//! Two operators, a restarted API server, a recipe that fails verification.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{PATIENCE, World, condition, world};
 
 #[test]
-fn of_two_operators_one_acts_and_the_other_takes_over_when_it_is_killed() {
+fn second_operator_takes_over_when_the_leader_is_killed() {
     let Some(world) = world("two operators") else {
         return;
     };
@@ -71,7 +71,7 @@ fn holder(world: &World) -> String {
         .to_owned()
 }
 
-/// Whether a replica says of itself that it leads.
+/// Whether a replica reports that it leads.
 fn leads(world: &World, pod: &str) -> bool {
     let path = format!("/api/v1/namespaces/otelagent-system/pods/{pod}:8080/proxy/metrics");
     let metrics = world.kubectl.run(&["get", "--raw", &path]).unwrap();
@@ -80,7 +80,7 @@ fn leads(world: &World, pod: &str) -> bool {
         .any(|line| line.starts_with("otelagent_leader") && line.ends_with(" 1"))
 }
 
-/// How often the operator's containers have been started again, in all.
+/// The restarts of the operator's containers, in total.
 fn restarts(world: &World) -> u64 {
     let pods = operator_pods(world);
     let pods = pods["items"].as_array().into_iter().flatten();
@@ -89,7 +89,7 @@ fn restarts(world: &World) -> u64 {
 }
 
 #[test]
-fn a_restarted_api_server_injects_the_first_pods_it_answers_and_the_operator_goes_on() {
+fn restarted_api_server_injects_its_first_pods() {
     let Some(world) = world("a restarted API server") else {
         return;
     };
@@ -143,18 +143,18 @@ fn a_restarted_api_server_injects_the_first_pods_it_answers_and_the_operator_goe
 }
 
 #[test]
-fn a_recipe_that_fails_its_proof_is_never_bound_and_the_previous_one_stays() {
-    let Some(world) = world("a recipe that fails its proof") else {
+fn recipe_that_fails_verification_leaves_the_previous_one_active() {
+    let Some(world) = world("a recipe that fails verification") else {
         return;
     };
     world
         .kubectl
-        .apply("{apiVersion: v1, kind: Namespace, metadata: {name: proof}}")
+        .apply("{apiVersion: v1, kind: Namespace, metadata: {name: verification}}")
         .unwrap();
-    world.agent("proof", "proof", "mode: Sidecar");
-    world.until_serving("proof", "Sidecar");
+    world.agent("verification", "verification", "mode: Sidecar");
+    world.until_serving("verification", "Sidecar");
     let binding = || -> Value {
-        let name = "otelagent.otelagent-system.proof";
+        let name = "otelagent.otelagent-system.verification";
         world
             .kubectl
             .get(&["mutatingadmissionpolicybinding", name])
@@ -165,15 +165,15 @@ fn a_recipe_that_fails_its_proof_is_never_bound_and_the_previous_one_stays() {
     world
         .kubectl
         .apply(
-            "{apiVersion: v1, kind: LimitRange, metadata: {name: proof, namespace: otelagent-canary}, \
+            "{apiVersion: v1, kind: LimitRange, metadata: {name: verification, namespace: otelagent-canary}, \
              spec: {limits: [{type: Container, max: {memory: 1Gi}}]}}",
         )
         .unwrap();
     world.patch(
-        "proof",
+        "verification",
         &json!({"spec": {"agent": {"resources": {"limits": {"memory": "2Gi"}}}}}),
     );
-    let agent = world.until_status("proof", "the failed proof", |status| {
+    let agent = world.until_status("verification", "the failed verification", |status| {
         condition(status, "Injected")["reason"] == "VerificationFailed"
     });
     let injected = condition(&agent["status"], "Injected");
@@ -189,14 +189,14 @@ fn a_recipe_that_fails_its_proof_is_never_bound_and_the_previous_one_stays() {
         before["spec"],
         "the previous policy stays bound"
     );
-    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: app, namespace: proof}, spec: {containers: [{name: app, image: none}]}}";
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: app, namespace: verification}, spec: {containers: [{name: app, image: none}]}}";
     world
         .kubectl
         .apply(pod)
         .expect("pods can be created all the while");
     let pod: Value = world
         .kubectl
-        .get(&["pod", "app", "--namespace=proof"])
+        .get(&["pod", "app", "--namespace=verification"])
         .unwrap();
     assert_ne!(
         pod["spec"]["initContainers"][0]["resources"]["limits"]["memory"], "2Gi",
@@ -208,13 +208,13 @@ fn a_recipe_that_fails_its_proof_is_never_bound_and_the_previous_one_stays() {
         .run(&[
             "delete",
             "limitrange",
-            "proof",
+            "verification",
             "--namespace=otelagent-canary",
         ])
         .unwrap();
-    world.patch("proof", &json!({"spec": {"agent": null}}));
-    world.until_status("proof", "back in force", |status| {
+    world.patch("verification", &json!({"spec": {"agent": null}}));
+    world.until_status("verification", "active again", |status| {
         condition(status, "Ready")["status"] == "True"
     });
-    world.end_namespace("proof");
+    world.end_namespace("verification");
 }

@@ -1,4 +1,4 @@
-//! What the operator asks of the API server, by the server's own audit log.
+//! What the operator asks of the API server, from the audit log.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ const OPERATOR: &str = "system:serviceaccount:otelagent-system:otelagent-operato
 pub(super) const AUDIT: &str = "reading the audit log";
 
 #[test]
-fn at_rest_nothing_is_written() {
+fn operator_at_rest_writes_nothing() {
     let Some(world) = world("the operator at rest") else {
         return;
     };
@@ -42,7 +42,7 @@ fn at_rest_nothing_is_written() {
     std::thread::sleep(Duration::from_secs(35));
     until_nothing_is_written(&world);
     let before = requests(&world).len();
-    // Whoever starts anew finds everything as it should be, too.
+    // A restarted operator finds nothing to write either.
     super::switching::kill_operator(&world);
     std::thread::sleep(Duration::from_mins(1));
     let all = requests(&world);
@@ -75,7 +75,7 @@ fn until_nothing_is_written(world: &World) {
     .unwrap();
 }
 
-/// Whether a request changes anything. Holding the Lease is the one that must go on.
+/// Whether a request changes anything. Renewals of the Lease do not count.
 fn is_write(request: &Value) -> bool {
     let verb = request["verb"].as_str().unwrap_or_default();
     let is_dry = request["requestURI"]
@@ -87,7 +87,7 @@ fn is_write(request: &Value) -> bool {
 }
 
 #[test]
-fn every_right_that_is_granted_is_used_and_none_is_lacking() {
+fn every_granted_right_is_used_and_none_is_missing() {
     let Some(world) = world("granted and used rights") else {
         return;
     };
@@ -113,7 +113,7 @@ fn every_right_that_is_granted_is_used_and_none_is_lacking() {
         condition(status, "Switching")["status"] == "False"
     });
     let workloads = ["daemonsets", "--namespace", "otelagent-system"];
-    world.until("the old vehicle gone", &workloads, |list| {
+    world.until("the old agent workload gone", &workloads, |list| {
         super::names(list).is_empty()
     });
     world.end_all_agents();
@@ -140,7 +140,7 @@ fn every_right_that_is_granted_is_used_and_none_is_lacking() {
     world.end_namespace("rights");
 }
 
-/// Everything the operator has asked so far.
+/// Every request of the operator so far.
 pub(super) fn requests(world: &World) -> Vec<Value> {
     let log = world
         .cluster
@@ -162,7 +162,7 @@ pub(super) fn requests(world: &World) -> Vec<Value> {
         .collect()
 }
 
-/// What a request needed. An apply that makes an object needs the right to create it too, though the log
+/// The right that a request needed. An apply that creates an object needs the right to create it too, though the log
 /// calls it a patch.
 pub(super) fn used_rights(request: &Value) -> Vec<String> {
     let object = &request["objectRef"];

@@ -1,4 +1,4 @@
-//! `restart: Rolling`: workloads with stale pods are rolled, each once, and others are left alone by name.
+//! `restart: Rolling` restarts each workload with stale pods once, and names those that it leaves alone.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ const NAMESPACE: &str = "restart";
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 
 #[test]
-fn stale_workloads_are_rolled_once_each_and_what_is_paused_guarded_or_bare_is_named() {
+fn stale_workloads_restart_once_and_those_left_out_are_named() {
     let Some(world) = world("workloads that are rolled") else {
         return;
     };
@@ -99,7 +99,7 @@ fn a_restart_under_way_is_forgotten_once_workloads_are_left_alone(world: &World)
     world.until("no mark", &deployment, |found| {
         found["metadata"]["labels"]["otelagent.dev/restarting"].is_null()
     });
-    world.until_status("roll", "nothing told of restarts", |status| {
+    world.until_status("roll", "no restarts reported", |status| {
         status["restarts"].is_null() && condition(status, "Restarting").is_null()
     });
 }
@@ -108,7 +108,7 @@ const REFUSAL: &str = "validatingadmissionpolicy";
 const BINDING: &str = "validatingadmissionpolicybinding";
 const NAME: &str = "restart-refused";
 
-/// Somebody's own policy, which lets nobody change the template of one Deployment.
+/// A user's own policy, which forbids every change of one Deployment's template.
 fn refuse_changes(world: &World, deployment: &str) {
     let apply = |object: Value| world.kubectl.apply(&object.to_string()).unwrap();
     let expression = format!(

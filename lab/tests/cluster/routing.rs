@@ -13,7 +13,7 @@ use super::{PATIENCE, World, world};
 const NAMESPACE: &str = "routing";
 
 #[test]
-fn with_the_local_agent_gone_require_stays_on_the_node_and_prefer_leaves_it() {
+fn without_a_local_agent_only_prefer_leaves_the_node() {
     let Some(world) = world("routing on two real nodes") else {
         return;
     };

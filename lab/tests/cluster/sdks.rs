@@ -8,10 +8,10 @@ use serde_json::Value;
 use testbed::Addresses;
 
 use super::programs::{self, COMPILED, PYTHON, Program};
-use super::{Place, World, cluster_with, world, world_on};
-use crate::effort::is_full;
+use super::{SharedCluster, World, cluster_with, world, world_on};
+use crate::test_scale::is_full;
 
-/// An `OtelAgent` for each mode. All stand at once, so two that want the same port of a node have different ones.
+/// An `OtelAgent` for each mode. All exist at once, so two that want the same port of a node have different ones.
 const AGENTS: [(&str, &str); 5] = [
     ("sidecar", "mode: Sidecar, hostMetadata: true"),
     ("host-port", "mode: HostPort, hostMetadata: true"),
@@ -29,7 +29,7 @@ const SIGNALS: [&str; 3] = ["traces", "metrics", "logs"];
 const COUNT: u64 = 30;
 
 #[test]
-fn unmodified_sdks_of_three_languages_send_all_signals_over_both_transports_in_every_mode() {
+fn unmodified_sdks_send_all_signals_in_every_mode() {
     let Some(world) = world("SDKs of three languages in every mode") else {
         return;
     };
@@ -39,9 +39,9 @@ fn unmodified_sdks_of_three_languages_send_all_signals_over_both_transports_in_e
 }
 
 #[test]
-fn where_all_addresses_are_ipv6_sdks_send_all_signals_in_every_mode_as_well() {
-    static PLACE: Place = Place::new(|| cluster_with(Addresses::Ipv6));
-    let Some(world) = world_on("SDKs where all addresses are IPv6", &PLACE) else {
+fn sdks_send_all_signals_with_ipv6_addresses() {
+    static SHARED: SharedCluster = SharedCluster::new(|| cluster_with(Addresses::Ipv6));
+    let Some(world) = world_on("SDKs where all addresses are IPv6", &SHARED) else {
         return;
     };
     all_send_in_every_mode(&world, &COMPILED);
@@ -51,12 +51,12 @@ fn where_all_addresses_are_ipv6_sdks_send_all_signals_in_every_mode_as_well() {
 
 /// With `make test-full`: what differs from the above is how many addresses there are.
 #[test]
-fn where_addresses_are_of_both_families_they_do_too() {
-    static PLACE: Place = Place::new(|| cluster_with(Addresses::Both));
+fn sdks_send_all_signals_with_dual_stack_addresses() {
+    static SHARED: SharedCluster = SharedCluster::new(|| cluster_with(Addresses::Both));
     if !is_full() {
         return;
     }
-    let Some(world) = world_on("SDKs where addresses are of both families", &PLACE) else {
+    let Some(world) = world_on("SDKs where addresses are of both families", &SHARED) else {
         return;
     };
     all_send_in_every_mode(&world, &COMPILED);

@@ -1,4 +1,4 @@
-//! A switch keeps the old vehicle until its last user is gone, whatever happens to the operator.
+//! A switch keeps the old agent workload until its last user is gone, even if the operator is killed.
 
 use demo::apps::{self, App};
 use demo::wait::{Seen, until};
@@ -9,7 +9,7 @@ use super::{PATIENCE, World, condition, world};
 const NAMESPACE: &str = "switching";
 
 #[test]
-fn a_switch_keeps_the_old_workload_for_its_users_though_the_operator_is_killed_in_between() {
+fn switch_keeps_the_old_workload_when_the_operator_is_killed() {
     let Some(world) = world("a switch with the operator killed") else {
         return;
     };
@@ -30,7 +30,7 @@ fn a_switch_keeps_the_old_workload_for_its_users_though_the_operator_is_killed_i
     world.patch("move", &json!({"spec": {"mode": "HostPort"}}));
     kill_operator(&world);
     world.until_serving("move", "HostPort");
-    let status = world.until_status("move", "the old path in use", |status| {
+    let status = world.until_status("move", "the old route in use", |status| {
         condition(status, "Switching")["reason"] == "OldRouteInUse" && status["pods"]["stale"] == 2
     });
     let message = condition(&status["status"], "Switching")["message"]
@@ -57,13 +57,13 @@ fn a_switch_keeps_the_old_workload_for_its_users_though_the_operator_is_killed_i
     assert_eq!(
         world.names("services"),
         Vec::<String>::new(),
-        "the old path's Service is gone too"
+        "the old route's Service is gone too"
     );
     world.end_namespace(NAMESPACE);
 }
 
 #[test]
-fn a_mode_that_never_becomes_ready_leaves_the_old_one_serving_and_says_where() {
+fn mode_that_never_becomes_ready_leaves_the_old_one_serving() {
     let Some(world) = world("a switch that cannot end") else {
         return;
     };
@@ -94,7 +94,7 @@ fn a_mode_that_never_becomes_ready_leaves_the_old_one_serving_and_says_where() {
     assert_eq!(world.names("daemonsets"), ["stuck-node-local"]);
 }
 
-/// Both replicas at once, without a chance to say goodbye.
+/// Kills both replicas at once.
 pub(super) fn kill_operator(world: &World) {
     let operator = [
         "--namespace=otelagent-system",

@@ -6,7 +6,7 @@ use demo::wait::{Seen, until};
 use super::{PATIENCE, world};
 
 #[test]
-fn uninstalling_with_running_objects_leaves_nothing_and_pods_can_be_created() {
+fn uninstalling_leaves_nothing_and_pods_can_be_created() {
     let Some(world) = world("uninstalling") else {
         return;
     };

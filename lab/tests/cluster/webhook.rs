@@ -1,5 +1,4 @@
-//! The webhook engine on real nodes: two replicas behind their Service, one lost, and an authority that
-//! goes by.
+//! The webhook engine on real nodes: two replicas behind their Service, a lost replica, and a CA that expires.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +9,11 @@ use serde_json::{Value, json};
 
 use super::{World, names, world};
 
-/// Of one authority; the next is made at two thirds, and signs a twenty-fourth later.
+/// Of one CA; the next is made at two thirds, and signs a twenty-fourth later.
 const LIFE: Duration = Duration::from_secs(150);
 
 #[test]
-fn the_webhook_injects_while_a_replica_is_lost_and_while_its_authority_changes() {
+fn webhook_injects_while_a_replica_or_the_ca_is_replaced() {
     let Some(world) = world("the webhook engine on two real nodes") else {
         return;
     };
@@ -47,7 +46,7 @@ fn the_webhook_injects_while_a_replica_is_lost_and_while_its_authority_changes()
     apps::roll(&world.kubectl, "hooked").unwrap();
     let mut last = trusted(&world);
     let (mut created, mut changes) = (0, 0);
-    // Until the next authority has come and the one before has ended.
+    // Until the next CA has come and the one before has ended.
     while changes < 2 {
         create_injected(&world);
         created += 1;
@@ -55,18 +54,18 @@ fn the_webhook_injects_while_a_replica_is_lost_and_while_its_authority_changes()
         if now != last {
             (last, changes) = (now, changes + 1);
         }
-        assert!(made.elapsed() < LIFE * 2, "the authority did not change");
+        assert!(made.elapsed() < LIFE * 2, "the CA did not change");
     }
     apps::roll(&world.kubectl, "hooked").unwrap();
     world.until_status("hooked", "both pods injected again", is_all_injected);
-    println!("{created} pods were created while the authority changed");
+    println!("{created} pods were created while the CA changed");
 
     world.end_all_agents();
     world.end_namespace("hooked");
     uninstall(&world);
 }
 
-/// As docs/injection.md says, with an authority that goes by fast.
+/// As docs/injection.md says, with a CA that expires fast.
 fn install(world: &World) {
     let manifests = repository().join("manifests/webhook");
     world.kubectl.apply_kustomization(&manifests).unwrap();
@@ -117,7 +116,7 @@ fn replicas(world: &World) -> Vec<String> {
     names(&world.kubectl.get(&words).unwrap())
 }
 
-/// Creates a pod, as dry run, which must come out with the agent in it.
+/// Creates a pod by dry run; it must be injected.
 fn create_injected(world: &World) {
     let pod = world.dry_run_pod("hooked").unwrap();
     assert_eq!(
@@ -130,10 +129,10 @@ fn create_injected(world: &World) {
     );
 }
 
-/// What the entry trusts, as it stands there.
+/// The CA bundle of the webhook configuration.
 fn trusted(world: &World) -> Value {
     let name = "otelagent.otelagent-system.hooked";
     let words = ["mutatingwebhookconfiguration", name];
-    let entry: Value = world.kubectl.get(&words).unwrap();
-    entry["webhooks"][0]["clientConfig"]["caBundle"].clone()
+    let configuration: Value = world.kubectl.get(&words).unwrap();
+    configuration["webhooks"][0]["clientConfig"]["caBundle"].clone()
 }

@@ -1,14 +1,14 @@
-//! Nodes with IPv6 addresses: what applications are given to reach them by (RFC 3986, 3.2.2).
+//! Nodes with IPv6 addresses: the endpoint that applications get (RFC 3986, 3.2.2).
 
 use std::time::{Duration, Instant};
 
 use otelagent_operator::controller::InjectionSettings;
 use serde_json::{Value, json};
 
-use super::installed::{self, Operator, bed};
+use super::installed::{self, InstalledOperator, bed};
 use super::server::{self, Server};
 
-/// How long anything may take to come about.
+/// The longest time to wait for any result.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -24,12 +24,14 @@ async fn applications_get_an_ipv6_nodes_address_in_brackets() {
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "six"}});
     let made = server.apply_at("/api/v1/nodes", "six", &node).await;
     assert!(made.is_ok(), "{made:?}");
-    let mut told = node.clone();
-    told["status"] = json!({"addresses": [{"type": "Hostname", "address": "six"},
+    let mut reported = node.clone();
+    reported["status"] = json!({"addresses": [{"type": "Hostname", "address": "six"},
         {"type": "InternalIP", "address": "fd00::6"}, {"type": "ExternalIP", "address": "10.0.0.6"}]});
-    let told = server.apply_at("/api/v1/nodes", "six/status", &told).await;
-    assert!(told.is_ok(), "{told:?}");
-    let operator = Operator::start(&bed, InjectionSettings::default()).await;
+    let reported = server
+        .apply_at("/api/v1/nodes", "six/status", &reported)
+        .await;
+    assert!(reported.is_ok(), "{reported:?}");
+    let operator = InstalledOperator::start(&bed, InjectionSettings::default()).await;
     for (name, mode) in [("port", "HostPort"), ("network", "HostNetwork")] {
         let agents = "/apis/otelagent.dev/v1alpha1/namespaces/otelagent-system/otelagents";
         let agent = json!({"apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": name},

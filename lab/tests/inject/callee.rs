@@ -17,13 +17,13 @@ use tokio::task::JoinHandle;
 
 use super::server::Server;
 
-/// Where the operator would live.
+/// The namespace of the operator.
 const NAMESPACE: &str = "otelagent-system";
 
 /// A running webhook; ends when it is dropped.
 pub(crate) struct Callee {
     url: String,
-    authority: Ca,
+    ca: Ca,
     running: JoinHandle<()>,
 }
 
@@ -34,33 +34,33 @@ impl Drop for Callee {
 }
 
 impl Callee {
-    /// With an authority made here and kept where the webhook looks for it.
+    /// With a CA made here and kept where the webhook looks for it.
     pub(super) async fn start(bed: &Bed, server: &Server) -> Self {
         let now = Timestamp::now();
         let issuer = issue::issuer(now, Duration::from_hours(24)).unwrap();
-        let authority = Ca::default().with(issuer, now);
+        let ca = Ca::default().with(issuer, now);
         server.namespace(NAMESPACE, json!({})).await;
         let secret = json!({
             "apiVersion": "v1",
             "kind": "Secret",
             "metadata": {"name": names::CA_SECRET},
-            "stringData": {names::CA_KEY: authority.to_text()},
+            "stringData": {names::CA_KEY: ca.to_text()},
         });
         let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets");
         let kept = server.apply_at(&path, names::CA_SECRET, &secret).await;
         assert!(kept.is_ok(), "{kept:?}");
         let mut callee = Self::start_with_what_is_kept(bed).await;
-        callee.authority = authority;
+        callee.ca = ca;
         callee
     }
 
-    /// By the authority that somebody else keeps.
+    /// By a CA that is kept outside of the cluster.
     pub(super) async fn start_with_what_is_kept(bed: &Bed) -> Self {
         let config = Server::config(bed.kubeconfig(), None).await;
         Self::start_as(bed, config, Self::kept(bed)).await
     }
 
-    /// What signs its certificates where nobody else does.
+    /// What signs its certificates where no file gives them.
     pub(crate) fn kept(bed: &Bed) -> Source {
         Source::Ca {
             namespace: NAMESPACE.into(),
@@ -68,13 +68,13 @@ impl Callee {
         }
     }
 
-    /// By certificates from wherever.
+    /// With certificates of any source.
     pub(super) async fn start_with(bed: &Bed, source: Source) -> Self {
         let config = Server::config(bed.kubeconfig(), None).await;
         Self::start_as(bed, config, source).await
     }
 
-    /// As whoever this is the way of.
+    /// As the user of this client configuration.
     pub(crate) async fn start_as(bed: &Bed, config: Config, source: Source) -> Self {
         let client = client::connect(config, &Fence::closed()).unwrap();
         let host = bed.host_ip();
@@ -96,7 +96,7 @@ impl Callee {
         });
         Self {
             url,
-            authority: Ca::default(),
+            ca: Ca::default(),
             running,
         }
     }
@@ -109,8 +109,8 @@ impl Callee {
         &self.url
     }
 
-    /// What the API server shall trust.
-    pub(super) fn authorities(&self) -> String {
-        self.authority.bundle(Timestamp::now())
+    /// The CA bundle for the API server.
+    pub(super) fn ca_bundle(&self) -> String {
+        self.ca.bundle(Timestamp::now())
     }
 }

@@ -1,5 +1,5 @@
-//! The engine is changed on a running cluster, and the webhook's authority goes by, while pods are created
-//! all the time: each of them is injected.
+//! The engine changes on a running cluster, and the CA of the webhook expires, while pods are created. Every pod is
+//! injected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,12 +15,12 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::callee::Callee;
-use super::installed::{self, Operator, bed};
+use super::installed::{self, InstalledOperator, bed};
 use super::server::{self, Server};
 
-/// How long anything may take to come about.
+/// The longest time to wait for any result.
 const PATIENCE: Duration = Duration::from_mins(4);
-/// Of one authority; the next is made at two thirds.
+/// Of one CA; the next is made at two thirds.
 const LIFE: Duration = Duration::from_secs(150);
 const AGENT: &str = "shop.side";
 
@@ -47,30 +47,30 @@ async fn change_of_engine_or_ca_loses_no_pod() {
         ca_lifetime: LIFE,
     };
 
-    let operator = Operator::start(&bed, choosing(Choice::Policy)).await;
+    let operator = InstalledOperator::start(&bed, choosing(Choice::Policy)).await;
     until(&server, "injected by policy", |seen| {
-        seen.injected && seen.bindings == 1 && seen.entries.is_empty()
+        seen.injected && seen.bindings == 1 && seen.configurations.is_empty()
     })
     .await;
-    let creator = Creator::start(server.clone());
+    let creator = DryRunCreator::start(server.clone());
 
     operator.end().await;
-    let operator = Operator::start(&bed, choosing(Choice::Webhook)).await;
+    let operator = InstalledOperator::start(&bed, choosing(Choice::Webhook)).await;
     until(&server, "the webhook alone", |seen| {
-        seen.injected && seen.bindings == 0 && seen.policies == 0 && seen.entries.len() == 1
+        seen.injected && seen.bindings == 0 && seen.policies == 0 && seen.configurations.len() == 1
     })
     .await;
-    // One authority, then two that are trusted, then the new one signs, then the old one is forgotten.
-    until(&server, "two authorities trusted", |seen| seen.trusted == 2).await;
-    until(&server, "the new authority alone", |seen| {
+    // One CA, then two that are trusted, then the new one signs, then the old one is forgotten.
+    until(&server, "two CAs trusted", |seen| seen.trusted == 2).await;
+    until(&server, "the new CA alone", |seen| {
         seen.trusted == 1 && seen.injected
     })
     .await;
 
     operator.end().await;
-    let operator = Operator::start(&bed, choosing(Choice::Auto)).await;
+    let operator = InstalledOperator::start(&bed, choosing(Choice::Auto)).await;
     until(&server, "policies alone", |seen| {
-        seen.injected && seen.bindings == 1 && seen.entries.is_empty()
+        seen.injected && seen.bindings == 1 && seen.configurations.is_empty()
     })
     .await;
     let (created, missed) = creator.end().await;
@@ -84,19 +84,19 @@ async fn change_of_engine_or_ca_loses_no_pod() {
     let deleted = server.delete_at(agents, "side").await;
     assert!(deleted.is_ok(), "{deleted:?}");
     until(&server, "nothing left", |seen| {
-        seen.bindings == 0 && seen.policies == 0 && seen.entries.is_empty()
+        seen.bindings == 0 && seen.policies == 0 && seen.configurations.is_empty()
     })
     .await;
     installed::end(operator, bed).await;
 }
 
-/// Creates pods by dry-run, one after the other, and notes those that come out uninjected.
-pub(super) struct Creator {
+/// Creates pods by dry-run, one after the other, and notes those that are not injected.
+pub(super) struct DryRunCreator {
     stop: Arc<AtomicBool>,
     running: JoinHandle<(usize, Vec<String>)>,
 }
 
-impl Creator {
+impl DryRunCreator {
     pub(super) fn start(server: Arc<Server>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -131,14 +131,14 @@ impl Creator {
     }
 }
 
-/// What stands.
+/// The state of the cluster.
 #[derive(Debug)]
 struct Seen {
     injected: bool,
     bindings: usize,
     policies: usize,
-    entries: Vec<String>,
-    /// How many authorities the entry trusts, where they are those that are kept.
+    configurations: Vec<String>,
+    /// How many CAs the webhook configuration trusts, if they are those in the Secret.
     trusted: usize,
 }
 
@@ -164,7 +164,7 @@ async fn look(server: &Server) -> Seen {
             .filter(ours)
             .collect::<Vec<_>>()
     };
-    let entries = items("mutatingwebhookconfigurations").await;
+    let configurations = items("mutatingwebhookconfigurations").await;
     let secret = format!(
         "/api/v1/namespaces/otelagent-system/secrets/{}",
         names::CA_SECRET
@@ -173,22 +173,22 @@ async fn look(server: &Server) -> Seen {
     let kept = serde_json::from_value::<ByteString>(secret).ok();
     let kept = kept.and_then(|bytes| Ca::parse(&String::from_utf8(bytes.0).unwrap()));
     let kept = kept.unwrap_or_default().bundle(Timestamp::now());
-    let trusts = |entry: &Value| {
-        let bundle = entry["webhooks"][0]["clientConfig"]["caBundle"].clone();
+    let trusts = |configuration: &Value| {
+        let bundle = configuration["webhooks"][0]["clientConfig"]["caBundle"].clone();
         serde_json::from_value::<ByteString>(bundle).is_ok_and(|bundle| bundle.0 == kept.as_bytes())
     };
     Seen {
         injected,
         bindings: items("mutatingadmissionpolicybindings").await.len(),
         policies: items("mutatingadmissionpolicies").await.len(),
-        trusted: if entries.iter().any(trusts) {
+        trusted: if configurations.iter().any(trusts) {
             kept.matches("BEGIN").count()
         } else {
             0
         },
-        entries: entries
+        configurations: configurations
             .iter()
-            .map(|entry| entry["metadata"]["name"].to_string())
+            .map(|configuration| configuration["metadata"]["name"].to_string())
             .collect(),
     }
 }

@@ -1,7 +1,7 @@
 //! Policy and webhook do what the function does, on real API servers of every release the bed has.
 //!
-//! Each pod is created (as dry run) in a selected namespace, where the policy injects it, and, injected
-//! by the function, in one that nobody selects. Both answers carry the server's defaults, so they are
+//! The test creates each pod twice, by dry run: in a selected namespace, where the engine injects it, and, injected
+//! by the function, in a namespace that no agent selects. Both answers carry the server's defaults, so they are
 //! compared whole.
 
 use otelagent_core::inject::policy::PolicyInput;
@@ -36,7 +36,7 @@ async fn policy_and_function_agree_on_every_pod(release: KubernetesVersion) {
     }
     let server = Server::of_release(release, None).await;
     agree(&server, "policy", async |input| {
-        server.put_in_force(input).await;
+        server.activate(input).await;
     })
     .await;
 }
@@ -73,23 +73,21 @@ async fn agree_by_webhook(bed: &Bed) {
     let server = Server::of(bed.kubeconfig(), None).await;
     let callee = Callee::start(bed, &server).await;
     agree(&server, "webhook", async |input| {
-        let authorities = callee.authorities();
+        let ca_bundle = callee.ca_bundle();
         let endpoint = callee.endpoint();
-        server
-            .put_entry_in_force(input, &endpoint, &authorities)
-            .await;
+        server.activate_webhook(input, &endpoint, &ca_bundle).await;
     })
     .await;
 }
 
-async fn agree(server: &Server, engine: &str, put_in_force: impl AsyncFn(&PolicyInput)) {
+async fn agree(server: &Server, engine: &str, activate: impl AsyncFn(&PolicyInput)) {
     server.namespace("plain", json!({})).await;
     let (mut injected, mut skipped) = (0, 0);
     for (index, recipe) in recipes::each().iter().enumerate() {
         let namespace = format!("equal-{engine}-{index}");
         server.namespace(&namespace, json!({})).await;
         let input = input(&namespace, &namespace, recipe);
-        put_in_force(&input).await;
+        activate(&input).await;
         let named = table(&input.recipe)
             .into_iter()
             .map(|(name, pod)| (name.to_owned(), pod));
@@ -170,7 +168,7 @@ async fn plain_of(pod: &Value, server: &Server) -> Value {
     defaulted
 }
 
-/// Whoever creates the pod is told, unless the pod says itself that it was injected.
+/// The creator of the pod gets a warning, unless the pod says itself that it was injected.
 fn check_warning(answer: &Answer, recipe: &Recipe, reason: Option<&Reason>, context: &str) {
     let agent = recipe.agent.replace('.', "/");
     let by_agent = format!("OtelAgent {agent} did not inject this pod");

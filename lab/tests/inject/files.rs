@@ -1,5 +1,5 @@
-//! The webhook by certificates that somebody else makes and renews, as cert-manager does: another authority
-//! and its certificate come while pods are created, and each of them is injected.
+//! The webhook with certificates that another controller makes and renews, as cert-manager does. A new CA and its
+//! certificate arrive while pods are created, and every pod is injected.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use otelagent_webhook::issue;
 use serde_json::json;
 
 use super::callee::Callee;
-use super::engines::Creator;
-use super::installed::{self, Operator, bed};
+use super::engines::DryRunCreator;
+use super::installed::{self, InstalledOperator, bed};
 use super::server::{self, Server};
 
-/// How long anything may take to come about.
+/// The longest time to wait for any result.
 const PATIENCE: Duration = Duration::from_mins(4);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn renewal_from_files_with_another_ca_loses_no_pod() {
-    if !server::is_possible("certificates of somebody else on a real API server") {
+    if !server::is_possible("certificates of another controller on a real API server") {
         return;
     }
     let bed = tokio::task::spawn_blocking(|| bed("files")).await.unwrap();
@@ -40,19 +40,19 @@ async fn renewal_from_files_with_another_ca_loses_no_pod() {
         ca_file: Some(directory.join("ca.crt")),
         ..InjectionSettings::default()
     };
-    let operator = Operator::start(&bed, settings).await;
+    let operator = InstalledOperator::start(&bed, settings).await;
     let agent = json!({"apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": "side"},
         "spec": {"mode": "Sidecar", "export": {"endpoint": "http://c.o.svc:4317"}, "workloads": {}}});
     let agents = "/apis/otelagent.dev/v1alpha1/namespaces/shop/otelagents";
     let applied = server.apply_at(agents, "side", &agent).await;
     assert!(applied.is_ok(), "{applied:?}");
     until_trusted(&server, &first).await;
-    let creator = Creator::start(server.clone());
+    let creator = DryRunCreator::start(server.clone());
 
     let second = renew(&directory, &host);
     until_trusted(&server, &format!("{}\n{first}", second.trim_end())).await;
     until_trusted(&server, &second).await;
-    // Whoever still served by the first would not be believed any more.
+    // A replica that still served by the first would not be trusted any more.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let (created, missed) = creator.end().await;
     let missing = missed.len();
@@ -61,7 +61,7 @@ async fn renewal_from_files_with_another_ca_loses_no_pod() {
     installed::end(operator, bed).await;
 }
 
-/// Writes certificates of a new authority, one file after the other; returns the authority.
+/// Writes certificates of a new CA, one file after the other; returns the CA.
 fn renew(directory: &Path, host: &str) -> String {
     let now = Timestamp::now();
     let issuer = issue::issuer(now, Duration::from_hours(24)).unwrap();
@@ -76,23 +76,23 @@ fn renew(directory: &Path, host: &str) -> String {
     issuer.certificate
 }
 
-/// Until the entry of the webhook trusts just these authorities.
-async fn until_trusted(server: &Server, authorities: &str) {
+/// Until the webhook configuration trusts just these CAs.
+async fn until_trusted(server: &Server, ca_bundle: &str) {
     let begun = Instant::now();
     loop {
         let path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
-        let entries = server.get(path).await.body["items"].as_array().cloned();
-        let bundles: Vec<String> = entries
+        let configurations = server.get(path).await.body["items"].as_array().cloned();
+        let bundles: Vec<String> = configurations
             .into_iter()
             .flatten()
-            .filter(|entry| entry["metadata"]["name"] == "otelagent.shop.side")
-            .filter_map(|entry| {
-                let bundle = entry["webhooks"][0]["clientConfig"]["caBundle"].clone();
+            .filter(|configuration| configuration["metadata"]["name"] == "otelagent.shop.side")
+            .filter_map(|configuration| {
+                let bundle = configuration["webhooks"][0]["clientConfig"]["caBundle"].clone();
                 let bytes = serde_json::from_value::<ByteString>(bundle).ok()?;
                 String::from_utf8(bytes.0).ok()
             })
             .collect();
-        if bundles == [authorities] {
+        if bundles == [ca_bundle] {
             return;
         }
         assert!(begun.elapsed() < PATIENCE, "{bundles:?}");

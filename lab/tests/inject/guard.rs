@@ -232,7 +232,7 @@ async fn writes_entries_of_its_own_service_only(operator: &Server, recipe: &Reci
         name: name.into(),
     };
     let input = input("guarded", "guarded", recipe);
-    let entries_to = |endpoint: Endpoint| {
+    let configurations_to = |endpoint: Endpoint| {
         let webhook = WebhookEngine {
             endpoint,
             ca_bundle: String::new(),
@@ -240,8 +240,8 @@ async fn writes_entries_of_its_own_service_only(operator: &Server, recipe: &Reci
         };
         webhook.render(&input).unwrap()
     };
-    let entries = entries_to(service("otelagent-webhook"));
-    for object in [&entries.canary, &entries.binding] {
+    let configurations = configurations_to(service("otelagent-webhook"));
+    for object in [&configurations.canary, &configurations.binding] {
         let answer = operator.apply(object).await;
         assert!(answer.is_ok(), "{}", answer.body["message"]);
     }
@@ -249,12 +249,15 @@ async fn writes_entries_of_its_own_service_only(operator: &Server, recipe: &Reci
         service("another"),
         Endpoint::Url("https://192.0.2.7".into()),
     ] {
-        let entries = entries_to(elsewhere);
+        let configurations = configurations_to(elsewhere);
         let why = "may call only the Service";
-        assert_eq!(refused(operator, &entries.binding, why).await, Ok(()));
+        assert_eq!(
+            refused(operator, &configurations.binding, why).await,
+            Ok(())
+        );
     }
     let changed = |pointer: &str, value: Value| {
-        let mut changed = entries.binding.clone();
+        let mut changed = configurations.binding.clone();
         *changed.pointer_mut(pointer).unwrap() = value;
         changed
     };
@@ -279,7 +282,7 @@ async fn writes_entries_of_its_own_service_only(operator: &Server, recipe: &Reci
         let changed = changed(pointer, value);
         assert_eq!(refused(operator, &changed, why).await, Ok(()), "{pointer}");
     }
-    for object in [&entries.canary, &entries.binding] {
+    for object in [&configurations.canary, &configurations.binding] {
         assert!(operator.delete(object).await.is_ok());
     }
 }

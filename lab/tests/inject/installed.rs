@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::server::{CANARY, Server};
 
-/// A control plane of its own: the operator sweeps what it does not know.
+/// A control plane of its own, because the operator sweeps policies that it does not know.
 pub(super) fn bed(name: &str) -> Bed {
     let name = format!("{name}-{}", std::process::id());
     let bed = Bed::builder().name(name).start().expect("a control plane");
@@ -32,9 +32,9 @@ pub(super) fn bed(name: &str) -> Bed {
 }
 
 /// A controller in this process.
-pub(super) struct Operator(JoinHandle<()>);
+pub(super) struct InstalledOperator(JoinHandle<()>);
 
-impl Operator {
+impl InstalledOperator {
     pub(super) async fn start(bed: &Bed, injection: InjectionSettings) -> Self {
         let config = Server::config(bed.kubeconfig(), None).await;
         let client = client::connect(config, &Fence::open()).unwrap();
@@ -63,7 +63,7 @@ impl Operator {
 }
 
 /// Ends both.
-pub(super) async fn end(operator: Operator, bed: Bed) {
+pub(super) async fn end(operator: InstalledOperator, bed: Bed) {
     operator.end().await;
     tokio::task::spawn_blocking(|| bed.stop())
         .await

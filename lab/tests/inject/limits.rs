@@ -1,5 +1,5 @@
-//! `LimitRange`s and `ResourceQuota`s that a sidecar does not fit in: the condition `Injected` names them
-//! while they stand, and only those for which the API server refuses the pod because of its sidecar.
+//! `LimitRange`s and `ResourceQuota`s that a sidecar exceeds. The condition `Injected` names them while they exist, and
+//! only those that make the API server refuse the pod because of its sidecar.
 
 use std::time::{Duration, Instant};
 
@@ -7,34 +7,34 @@ use otelagent_core::names;
 use otelagent_operator::controller::InjectionSettings;
 use serde_json::{Value, json};
 
-use super::installed::{self, Operator, bed};
+use super::installed::{self, InstalledOperator, bed};
 use super::server::{self, Server};
 
 const AGENTS: &str = "/apis/otelagent.dev/v1alpha1/namespaces/otelagent-system/otelagents";
-/// How long anything may take to come about.
+/// The longest time to wait for any result.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// One object that demands something of pods, and what is told of it, if anything.
+/// One object that demands something of pods, and what is reported of it, if anything.
 struct Case {
     namespace: &'static str,
     kind: &'static str,
     spec: Value,
-    told: Option<&'static str>,
+    reported: Option<&'static str>,
 }
 
 /// Sidecars have 50m of cpu and 64Mi of memory here, the application less than that, but where it must not.
 fn cases() -> Vec<Case> {
-    let range = |namespace, item, told| Case {
+    let range = |namespace, item, reported| Case {
         namespace,
         kind: "LimitRange",
         spec: json!({"limits": [item]}),
-        told,
+        reported,
     };
-    let quota = |namespace, spec, told| Case {
+    let quota = |namespace, spec, reported| Case {
         namespace,
         kind: "ResourceQuota",
         spec,
-        told,
+        reported,
     };
     let container = |bounds: Value| {
         let mut item = bounds;
@@ -133,7 +133,7 @@ async fn status_names_limits_that_refuse_the_sidecar() {
                 "podSelector": {"matchLabels": {"app": "shop"}}}}});
     let applied = server.apply_at(AGENTS, "side", &agent).await;
     assert!(applied.is_ok(), "{applied:?}");
-    let operator = Operator::start(&bed, InjectionSettings::default()).await;
+    let operator = InstalledOperator::start(&bed, InjectionSettings::default()).await;
     until_injected(&server, "True", "are injected when they are created").await;
 
     for case in cases() {
@@ -144,13 +144,13 @@ async fn status_names_limits_that_refuse_the_sidecar() {
         } else {
             "10m"
         };
-        let told = case.told.is_some();
-        if let Some(words) = case.told {
+        let reported = case.reported.is_some();
+        if let Some(words) = case.reported {
             until_injected(&server, "False", words).await;
         }
-        until_taken(&server, case.namespace, &app(cpu, true), !told).await;
+        until_taken(&server, case.namespace, &app(cpu, true), !reported).await;
         until_taken(&server, case.namespace, &app(cpu, false), true).await;
-        if !told {
+        if !reported {
             // What is said of the next one is said after this was seen.
             assert_eq!(
                 injected(&server).await["status"],

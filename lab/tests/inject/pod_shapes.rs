@@ -18,19 +18,19 @@ fn seen(answer: Answer, endpoint: &str) -> Seen {
 
 async fn installed(server: &Server, name: &str, recipe: &Recipe) -> String {
     server.namespace(name, json!({})).await;
-    server.put_in_force(&input(name, name, recipe)).await;
+    server.activate(&input(name, name, recipe)).await;
     recipe.env[0].value.clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn documented_pod_becomes_what_its_line_says() {
-    if !server::is_possible("pods of the wild on a real API server") {
+    if !server::is_possible("pods of many shapes on a real API server") {
         return;
     }
     let server = Server::start().await;
     for (name, recipe) in [
-        ("wild-sidecar", recipes::sidecar()),
-        ("wild-node", recipes::recipe("node-local")),
+        ("shapes-sidecar", recipes::sidecar()),
+        ("shapes-node", recipes::recipe("node-local")),
     ] {
         let endpoint = installed(&server, name, &recipe).await;
         for case in cases() {
@@ -55,11 +55,11 @@ async fn agent_overrides_env_from_when_its_spec_says_so() {
     let server = Server::start().await;
     let mut recipe = recipes::recipe("node-local");
     recipe.overrides_env_from = true;
-    let endpoint = installed(&server, "wild-override", &recipe).await;
+    let endpoint = installed(&server, "shapes-override", &recipe).await;
     let all = with_app(json!({"envFrom": [{"configMapRef": {"name": "settings"}}]}));
-    let answer = server.dry_run("wild-override", &all).await;
+    let answer = server.dry_run("shapes-override", &all).await;
     let seen = seen(answer, &endpoint);
-    seen.told();
+    seen.warned();
     for name in [SERVICE, ATTRIBUTES] {
         assert_eq!(seen.variables("app", name).len(), 1, "{name}");
     }
@@ -72,10 +72,10 @@ async fn sidecar_gets_no_token_when_the_pod_mounts_one() {
         return;
     }
     let server = Server::start().await;
-    installed(&server, "wild-token", &recipes::sidecar()).await;
-    let answer = server.dry_run("wild-token", &with_app(json!({}))).await;
+    installed(&server, "shapes-token", &recipes::sidecar()).await;
+    let answer = server.dry_run("shapes-token", &with_app(json!({}))).await;
     let seen = seen(answer, SIDECAR);
-    seen.told();
+    seen.warned();
     let mounts = |name: &str| seen.container(name)["volumeMounts"].to_string();
     assert!(
         mounts("app").contains("kube-api-access"),

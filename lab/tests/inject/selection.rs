@@ -220,8 +220,8 @@ async fn older_of_two_agents_injects_and_opting_out_works() {
     }];
     let mut older = older;
     older.selection = younger.exclusions[0].clone();
-    server.put_in_force(&older).await;
-    server.put_in_force(&younger).await;
+    server.activate(&older).await;
+    server.activate(&younger).await;
     let created = async |labels: serde_json::Value| {
         let asked = pod(
             json!({"name": "p", "labels": labels}),
@@ -282,32 +282,28 @@ async fn one_policy_injects_the_first_pod_of_three_hundred_namespaces() {
         return;
     }
     let server = Server::start().await;
-    let mut crowd = input("crowd", "", &recipes::recipe("node-local"));
-    crowd.selection.namespaces = Namespaces::Labelled(Selector {
-        match_labels: Labels::from([("crowd".into(), "yes".into())]),
+    let mut many = input("many", "", &recipes::recipe("node-local"));
+    many.selection.namespaces = Namespaces::Labelled(Selector {
+        match_labels: Labels::from([("many".into(), "yes".into())]),
         ..Selector::default()
     });
     // Before the policy, and after it.
-    let name = |index: usize| format!("crowd-{index}");
+    let name = |index: usize| format!("many-{index}");
     for index in 0..150 {
-        server
-            .namespace(&name(index), json!({"crowd": "yes"}))
-            .await;
+        server.namespace(&name(index), json!({"many": "yes"})).await;
     }
-    server.namespace("crowd-not", json!({})).await;
-    let policies = server.put_in_force(&crowd).await;
+    server.namespace("many-not", json!({})).await;
+    let policies = server.activate(&many).await;
     for index in 150..300 {
-        server
-            .namespace(&name(index), json!({"crowd": "yes"}))
-            .await;
+        server.namespace(&name(index), json!({"many": "yes"})).await;
         let by = injected_by(&server, &name(index)).await;
-        assert_eq!(by.as_ref(), Some(&crowd.recipe.agent), "{}", name(index));
+        assert_eq!(by.as_ref(), Some(&many.recipe.agent), "{}", name(index));
     }
     for index in 0..150 {
         let by = injected_by(&server, &name(index)).await;
-        assert_eq!(by.as_ref(), Some(&crowd.recipe.agent), "{}", name(index));
+        assert_eq!(by.as_ref(), Some(&many.recipe.agent), "{}", name(index));
     }
-    assert_eq!(injected_by(&server, "crowd-not").await, None);
+    assert_eq!(injected_by(&server, "many-not").await, None);
     for object in [&policies.binding, &policies.warnings[1]] {
         server.delete(object).await;
     }
@@ -323,15 +319,13 @@ async fn pods_follow_a_changed_selector_and_a_recreated_agent() {
         server.namespace(namespace, json!({})).await;
     }
     let recipe = recipes::recipe("node-local");
-    let agent = server
-        .put_in_force(&input("moving", "before", &recipe))
-        .await;
+    let agent = server.activate(&input("moving", "before", &recipe)).await;
     let label = input("moving", "before", &recipe).recipe.agent;
     assert_eq!(injected_by(&server, "before").await, Some(label.clone()));
     assert_eq!(injected_by(&server, "after").await, None);
 
     let changed = input("moving", "after", &recipe);
-    let changed_policies = server.put_in_force(&changed).await;
+    let changed_policies = server.activate(&changed).await;
     assert_eq!(
         agent.binding["metadata"]["name"], changed_policies.binding["metadata"]["name"],
         "one binding at any time"
@@ -350,6 +344,6 @@ async fn pods_follow_a_changed_selector_and_a_recreated_agent() {
         .await;
     let mut anew = changed;
     anew.uid = "another".into();
-    server.put_in_force(&anew).await;
+    server.activate(&anew).await;
     assert_eq!(injected_by(&server, "after").await, Some(label));
 }

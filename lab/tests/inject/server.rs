@@ -15,12 +15,12 @@ use otelagent_webhook::configuration::{Endpoint, WebhookEngine};
 use serde_json::{Value, json};
 use testbed::{Bed, KubernetesVersion};
 
-use crate::effort::release;
-use crate::way::way;
+use crate::client::direct_config;
+use crate::test_scale::release;
 
-/// Where policies are proved.
+/// The namespace in which policies are verified.
 pub(super) const CANARY: &str = "otelagent-canary";
-/// How long anything may take on a busy machine.
+/// The longest time to wait on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Warnings come with another tick of the API server's, of a second each, in which nothing can be asked.
 const UNTIL_WARNED: Duration = Duration::from_millis(2500);
@@ -85,9 +85,9 @@ impl Server {
         Self::of(&path, user).await
     }
 
-    /// The way to an API server.
+    /// A client of an API server.
     pub(super) async fn config(kubeconfig: &Path, user: Option<&str>) -> Config {
-        let mut config = way(kubeconfig).await;
+        let mut config = direct_config(kubeconfig).await;
         config.auth_info.impersonate = user.map(Into::into);
         config
     }
@@ -190,32 +190,32 @@ impl Server {
         self.send(request).await
     }
 
-    /// As [`Self::put_in_force`], by the webhook that answers at an address.
-    pub(super) async fn put_entry_in_force(
+    /// As [`Self::activate`], by the webhook that answers at an address.
+    pub(super) async fn activate_webhook(
         &self,
         input: &PolicyInput,
         endpoint: &Endpoint,
-        authorities: &str,
+        ca_bundle: &str,
     ) {
         let webhook = WebhookEngine {
             endpoint: endpoint.clone(),
-            ca_bundle: authorities.into(),
+            ca_bundle: ca_bundle.into(),
             owner: None,
         };
-        let entries = webhook.render(input).expect("entries");
-        let applied = self.apply(&entries.canary).await;
+        let configurations = webhook.render(input).expect("webhook configurations");
+        let applied = self.apply(&configurations.canary).await;
         assert!(applied.is_ok(), "{}", applied.body["message"]);
-        for probe in canary::probe_pods(&input.recipe, &entries.hash) {
+        for probe in canary::probe_pods(&input.recipe, &configurations.hash) {
             self.until_injected("the verification", &probe, &input.recipe)
                 .await;
         }
-        assert!(self.delete(&entries.canary).await.is_ok());
-        for object in std::iter::once(&entries.binding).chain(&entries.warnings) {
+        assert!(self.delete(&configurations.canary).await.is_ok());
+        for object in std::iter::once(&configurations.binding).chain(&configurations.warnings) {
             let answer = self.apply(object).await;
             assert!(answer.is_ok(), "{}", answer.body["message"]);
         }
         let asking = canary::active_probe(&input.recipe.agent);
-        self.until_injected("the entry", &asking, &input.recipe)
+        self.until_injected("the webhook configuration", &asking, &input.recipe)
             .await;
         tokio::time::sleep(UNTIL_WARNED).await;
     }
@@ -232,9 +232,9 @@ impl Server {
         .await;
     }
 
-    /// Applies a policy and waits until its proof succeeds; then binds it and waits until the real
-    /// binding is in force.
-    pub(super) async fn put_in_force(&self, input: &PolicyInput) -> Rendered {
+    /// Applies a policy and waits until its verification succeeds; then binds it and waits until the real
+    /// binding is active.
+    pub(super) async fn activate(&self, input: &PolicyInput) -> Rendered {
         let policies = render(input).expect("policies");
         for object in policies.policy.iter().chain([&policies.canary]) {
             let answer = self.apply(object).await;

@@ -1,4 +1,4 @@
-//! What happens to pods that are selected and cannot be injected, and to policies that are broken.
+//! Pods that are selected and cannot be injected, and policies that are broken.
 
 use otelagent_api::OnFailure;
 use otelagent_core::inject::canary;
@@ -20,7 +20,7 @@ async fn uninjectable_pod_is_refused_when_the_agent_says_fail() {
     server.namespace("strict", json!({})).await;
     let mut input = input("strict", "strict", &recipes::sidecar());
     input.on_failure = OnFailure::Fail;
-    let policies = server.put_in_force(&input).await;
+    let policies = server.activate(&input).await;
 
     let taken = pod(
         json!({"name": "a"}),
@@ -65,7 +65,7 @@ async fn until_refused(server: &Server, pod: &Value, is_told: impl Fn(&str) -> b
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_policy_fails_verification_and_harms_no_pod() {
-    if !server::is_possible("a broken policy fails its proof") {
+    if !server::is_possible("a broken policy fails verification") {
         return;
     }
     let server = Server::start().await;
@@ -116,12 +116,12 @@ async fn broken_policy_fails_verification_and_harms_no_pod() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_policy_fails_verification() {
-    if !server::is_possible("a policy that does something else fails its proof") {
+    if !server::is_possible("a policy that does something else fails verification") {
         return;
     }
     let server = Server::start().await;
     let input = input("other", "nowhere", &recipes::recipe("host-port"));
-    let policies = server.put_in_force(&input).await;
+    let policies = server.activate(&input).await;
     let mut other = input.recipe.clone();
     other.env[0].value = "http://elsewhere:4317".into();
     let probe = &canary::probe_pods(&other, &policies.hash)[0];

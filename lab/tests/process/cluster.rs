@@ -1,4 +1,4 @@
-//! One API server for all tests of this module, and a way to it that can be cut.
+//! One API server for all tests of this module, and a connection to it that a test can cut.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -10,7 +10,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::way::way;
+use crate::client::direct_config;
 
 /// Ends with this process: the bed watches it.
 static BED: LazyLock<Bed> = LazyLock::new(|| {
@@ -18,13 +18,13 @@ static BED: LazyLock<Bed> = LazyLock::new(|| {
     Bed::builder().name(name).start().expect("a control plane")
 });
 
-/// The way to the API server, as administrator.
+/// The client configuration of the administrator.
 pub(super) async fn config() -> Config {
     let path = tokio::task::spawn_blocking(|| BED.kubeconfig().to_owned());
-    way(&path.await.unwrap()).await
+    direct_config(&path.await.unwrap()).await
 }
 
-/// What kubectl says, run in the repository; both streams, and whether it succeeded.
+/// The output of kubectl, run in the repository: both streams, and whether it succeeded.
 pub(super) fn kubectl(words: &[&str]) -> (bool, String) {
     let mut command: Command = BED.kubectl();
     let output = command
@@ -39,8 +39,8 @@ pub(super) fn kubectl(words: &[&str]) -> (bool, String) {
     )
 }
 
-/// A way to the API server that swallows everything while the sender says `true`: connections stay,
-/// and nothing comes back.
+/// A connection to the API server that drops everything while the sender says `true`: connections stay open without
+/// an answer.
 pub(super) async fn black_hole() -> (Config, watch::Sender<bool>) {
     let mut config = config().await;
     let host = config.cluster_url.host().unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! Leader election: never two at once, whatever happens to the way between.
+//! Leader election: never two leaders at once, even if the connection breaks.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use super::cluster;
 
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Longer than a candidate that waits needs to notice a lease that is free, and shorter than one takes to run out.
+/// Longer than a candidate that waits needs to notice a lease that is free, and shorter than one takes to expire.
 const SOON: Duration = Duration::from_secs(10);
 /// Longer than a leader takes to renew.
 const RENEWAL: Duration = Duration::from_secs(7);
@@ -63,7 +63,7 @@ async fn change(lease: &str, change: Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_two_leads_and_a_release_hands_over_at_once() {
+async fn one_of_two_leads_and_a_released_lease_passes_at_once() {
     if !testbed::skip_unless_possible("leader election") {
         return;
     }
@@ -87,7 +87,7 @@ async fn one_of_two_leads_and_a_release_hands_over_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_cut_off_stops_before_another_starts() {
+async fn disconnected_leader_stops_before_another_starts() {
     if !testbed::skip_unless_possible("leader election, cut off") {
         return;
     }
@@ -124,7 +124,7 @@ async fn a_leader_cut_off_stops_before_another_starts() {
     );
     timeout(PATIENCE, term.lost())
         .await
-        .expect("the first was not told");
+        .expect("the first did not notice");
 
     swallows.send_replace(false);
     sleep(Duration::from_secs(5)).await;
@@ -132,7 +132,7 @@ async fn a_leader_cut_off_stops_before_another_starts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_note_on_the_lease_costs_nothing() {
+async fn annotated_lease_keeps_its_leader() {
     if !testbed::skip_unless_possible("leader election, lease annotated") {
         return;
     }
@@ -144,7 +144,7 @@ async fn a_note_on_the_lease_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_takes_the_lease_by_hand_is_obeyed() {
+async fn lease_taken_by_hand_ends_the_leaders_term() {
     if !testbed::skip_unless_possible("leader election, lease taken") {
         return;
     }
@@ -160,7 +160,7 @@ async fn whoever_takes_the_lease_by_hand_is_obeyed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_starts_anew_under_its_old_name_goes_on_with_its_lease() {
+async fn restarted_process_of_the_same_name_resumes_its_lease() {
     if !testbed::skip_unless_possible("leader election, started anew") {
         return;
     }

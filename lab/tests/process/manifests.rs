@@ -1,4 +1,4 @@
-//! What is shipped as YAML: it installs, it is what Pod Security wants, and it grants no more than said.
+//! The shipped YAML installs, meets Pod Security, and grants only what it declares.
 
 use super::cluster::kubectl;
 
@@ -28,7 +28,7 @@ fn may_as(whom: &str, words: &str) -> bool {
 }
 
 #[test]
-fn the_installation_installs_and_grants_what_it_says() {
+fn installation_creates_and_grants_what_it_declares() {
     if !testbed::skip_unless_possible("manifests") {
         return;
     }
@@ -39,7 +39,7 @@ fn the_installation_installs_and_grants_what_it_says() {
         "crd/otelagents.otelagent.dev",
     ]);
     must(&["create", "namespace", "shop"]);
-    // What was applied is what stands: nothing for a second time to change.
+    // The server has what was applied: a second time changes nothing.
     must(&["diff", "-k", "manifests/default"]);
     // The right to restart workloads is one of its own.
     assert!(!may("patch deployments --namespace shop"));
@@ -51,25 +51,25 @@ fn the_installation_installs_and_grants_what_it_says() {
     samples_fit_the_schema();
     the_operator_pod_is_restricted();
     rights();
-    // Whatever was installed goes, and nothing is left that waits for something.
+    // Everything that was installed goes, and no object waits for its deletion.
     must(&["delete", "--timeout=60s", "-k", "manifests/default"]);
 }
 
-/// Comes and goes beside the installation, and takes its rights along.
+/// An optional part: its rights come and go with it.
 fn the_webhook_reads_and_the_operator_keeps_one_secret() {
-    let entries = "mutatingwebhookconfigurations.admissionregistration.k8s.io";
-    let authority = "secrets/otelagent-webhook-authority --namespace=otelagent-system";
-    assert!(!may(&format!("create {entries}")));
+    let configurations = "mutatingwebhookconfigurations.admissionregistration.k8s.io";
+    let ca_secret = "secrets/otelagent-webhook-authority --namespace=otelagent-system";
+    assert!(!may(&format!("create {configurations}")));
     must(&["apply", "--validate=strict", "-k", "manifests/webhook"]);
     must(&["diff", "-k", "manifests/webhook"]);
     for verb in ["list", "watch"] {
-        assert!(may_as(WEBHOOK, &format!("{verb} {entries}")));
+        assert!(may_as(WEBHOOK, &format!("{verb} {configurations}")));
         assert!(may_as(WEBHOOK, &format!("{verb} namespaces")));
     }
-    assert!(may_as(WEBHOOK, &format!("get {authority}")));
+    assert!(may_as(WEBHOOK, &format!("get {ca_secret}")));
     for refused in [
-        &format!("patch {entries}"),
-        &format!("update {authority}"),
+        &format!("patch {configurations}"),
+        &format!("update {ca_secret}"),
         "list secrets --namespace=otelagent-system",
         "get secrets/another --namespace=otelagent-system",
         "list otelagents.otelagent.dev --all-namespaces",
@@ -78,7 +78,7 @@ fn the_webhook_reads_and_the_operator_keeps_one_secret() {
     ] {
         assert!(!may_as(WEBHOOK, refused), "{refused}");
     }
-    assert!(may(&format!("patch {entries}")) && may(&format!("update {authority}")));
+    assert!(may(&format!("patch {configurations}")) && may(&format!("update {ca_secret}")));
     for refused in ["create", "list", "delete"] {
         let refused = format!("{refused} secrets --namespace=otelagent-system");
         assert!(!may(&refused), "{refused}");
@@ -97,7 +97,7 @@ fn samples_fit_the_schema() {
     }
 }
 
-/// The namespace is privileged for the agents' sake; the operator must not need it.
+/// The namespace is privileged for the agents; the operator must not need that.
 fn the_operator_pod_is_restricted() {
     let label = "pod-security.kubernetes.io/enforce=restricted";
     let text = must(&[

@@ -7,11 +7,11 @@ use serde_json::Value;
 use testbed::{Bed, KubernetesVersion};
 
 /// Ends when it is dropped.
-pub(super) struct Server {
+pub(super) struct ReleaseServer {
     bed: Bed,
 }
 
-impl Server {
+impl ReleaseServer {
     pub(super) fn start(release: KubernetesVersion) -> Self {
         let name = format!(
             "server-{}-{}",

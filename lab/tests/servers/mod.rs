@@ -1,8 +1,8 @@
-//! What is given to an API server, on a real one of every supported release: the CRD, the installation,
-//! the samples, the objects that are rendered and the pods that are injected.
+//! What API servers get, on a real one of every supported release: the CRD, the installation, the samples, the rendered
+//! objects and the injected pods.
 //!
-//! Whatever a server does not know it drops or refuses; both must be seen here, before a user meets it.
-//! Nothing runs on these beds.
+//! A server drops or refuses what it does not know. These tests must see both before a user does. Nothing runs on these
+//! beds.
 
 mod bed;
 
@@ -12,26 +12,26 @@ use otelagent_core::names;
 use serde_json::{Value, json};
 use testbed::KubernetesVersion;
 
-use bed::Server;
+use bed::ReleaseServer;
 use otelagent_test_support::agents::{agent, environment};
 
 #[test]
-fn everything_that_is_shipped_or_rendered_is_taken_by_1_33() {
+fn shipped_and_rendered_objects_are_accepted_by_1_33() {
     everything_is_taken(KubernetesVersion::V1_33);
 }
 
 #[test]
-fn everything_that_is_shipped_or_rendered_is_taken_by_1_35() {
+fn shipped_and_rendered_objects_are_accepted_by_1_35() {
     everything_is_taken(KubernetesVersion::V1_35);
 }
 
 #[test]
-fn everything_that_is_shipped_or_rendered_is_taken_by_1_36() {
+fn shipped_and_rendered_objects_are_accepted_by_1_36() {
     everything_is_taken(KubernetesVersion::V1_36);
 }
 
 #[test]
-fn everything_that_is_shipped_or_rendered_is_taken_by_1_37() {
+fn shipped_and_rendered_objects_are_accepted_by_1_37() {
     everything_is_taken(KubernetesVersion::V1_37);
 }
 
@@ -39,7 +39,7 @@ fn everything_is_taken(release: KubernetesVersion) {
     if !testbed::skip_unless_possible(&format!("an API server of {release}")) {
         return;
     }
-    let server = Server::start(release);
+    let server = ReleaseServer::start(release);
     the_installation_installs(&server);
     samples_and_refusals(&server);
     let environment = environment_of(release);
@@ -53,10 +53,10 @@ fn everything_is_taken(release: KubernetesVersion) {
 }
 
 /// The CRD among it, whose rules the server estimates the cost of.
-fn the_installation_installs(server: &Server) {
+fn the_installation_installs(server: &ReleaseServer) {
     for part in ["manifests/default", "manifests/restart"] {
         server.must(&["apply", "--validate=strict", "-k", part]);
-        // Nothing was dropped: what stands is what was applied.
+        // Nothing was dropped: the server has what was applied.
         server.must(&["diff", "-k", part]);
     }
     server.must(&[
@@ -71,7 +71,7 @@ fn the_installation_installs(server: &Server) {
 }
 
 /// The rules of the CRD do what they say on this server as well.
-fn samples_and_refusals(server: &Server) {
+fn samples_and_refusals(server: &ReleaseServer) {
     let samples = demo::repository()
         .join("manifests/samples")
         .display()
@@ -123,7 +123,7 @@ fn environment_of(release: KubernetesVersion) -> Environment {
 }
 
 /// What is refused in `Accepted` the server would refuse too, or drop; everything else it takes and keeps.
-fn one_fixture(server: &Server, on_this: &Environment, name: &str, yaml: &str) {
+fn one_fixture(server: &ReleaseServer, on_this: &Environment, name: &str, yaml: &str) {
     let newest = validate(&agent(yaml), &environment()).expect("a valid fixture");
     let mode = newest.wanted();
     let desired = &build(&newest, on_this, [mode]).modes[&mode];

@@ -1,4 +1,4 @@
-//! The bed, what is installed on it, and the ways to it.
+//! The bed, what is installed on it, and the clients of it.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -9,26 +9,26 @@ use serde_json::{Value, json};
 use testbed::Bed;
 
 use super::kubelet;
+use crate::client::direct_config;
 use crate::status_checker::log::Recorder;
-use crate::way::way;
 
-/// Whom the controller acts as.
+/// The user of the controller.
 const OPERATOR: &str = "system:serviceaccount:otelagent-system:otelagent-operator";
-/// What every `ServiceAccount` belongs to.
+/// The groups of every `ServiceAccount`.
 const GROUPS: [&str; 3] = [
     "system:serviceaccounts",
     "system:serviceaccounts:otelagent-system",
     "system:authenticated",
 ];
 
-/// The cluster all runs share.
+/// The cluster that all runs share.
 pub(super) struct Cluster {
     /// Sees everything, writes nothing.
     pub(super) recorder: Recorder,
     bed: Bed,
 }
 
-/// Brought up on first use; ends with this process: the bed watches it.
+/// It starts at its first use and ends with this process, which the bed watches.
 pub(super) async fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     tokio::task::spawn_blocking(|| CLUSTER.get_or_init(|| start("faults")))
@@ -56,7 +56,7 @@ fn start(what: &str) -> Cluster {
             .build()
             .unwrap();
         runtime.block_on(async move {
-            let client = Client::try_from(way(&kubeconfig).await).unwrap();
+            let client = Client::try_from(direct_config(&kubeconfig).await).unwrap();
             kubelet::start(&client).await;
             sender.send(Recorder::start(&client)).unwrap();
             std::future::pending::<()>().await;
@@ -111,12 +111,12 @@ impl Cluster {
 
     /// As administrator.
     pub(super) async fn admin(&self) -> Client {
-        Client::try_from(way(self.bed.kubeconfig()).await).unwrap()
+        Client::try_from(direct_config(self.bed.kubeconfig()).await).unwrap()
     }
 
     /// As the operator.
     pub(super) async fn as_operator(&self) -> Config {
-        let mut config = way(self.bed.kubeconfig()).await;
+        let mut config = direct_config(self.bed.kubeconfig()).await;
         let header = |name: &'static str, value: &'static str| {
             (
                 HeaderName::from_static(name),

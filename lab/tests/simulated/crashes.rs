@@ -1,4 +1,4 @@
-//! Killed before and after each write, and answered with errors at each.
+//! The controller is killed before and after each write, or gets an error at it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,13 +10,13 @@ use super::faults::{Fault, Plan};
 use super::run::{Reference, Story, run};
 use super::sample::drawn;
 use super::topology::{ALL, pairs};
-use crate::effort::{is_full, is_wanted};
+use crate::test_scale::{is_full, is_wanted};
 
 /// Runs at once.
 const AT_ONCE: usize = 24;
-/// Switches of which the writes are discovered where not all are, and runs drawn of theirs.
+/// In `make test`: switches whose writes are discovered, and runs drawn from these.
 const SAMPLE: (usize, usize) = (4, 20);
-/// Answers a write may get instead of being carried out, or beside it.
+/// Errors that a write may get, whether it is executed or not.
 const ANSWERS: [Fault; 7] = [
     Fault::Answer(409, 3),
     Fault::Answer(429, 2),
@@ -27,7 +27,7 @@ const ANSWERS: [Fault; 7] = [
     Fault::Twice,
 ];
 
-/// A run and what goes wrong in it.
+/// A run and its fault.
 #[derive(Clone, Debug)]
 struct Trial {
     story: Story,
@@ -42,7 +42,7 @@ impl std::fmt::Display for Trial {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_goes_wrong_at_whichever_write_every_run_ends_in_the_same_state() {
+async fn fault_at_any_write_leads_to_the_same_end_state() {
     if !testbed::skip_unless_possible("crash at every write") {
         return;
     }
@@ -113,27 +113,27 @@ async fn whatever_goes_wrong_at_whichever_write_every_run_ends_in_the_same_state
     assert!(evaded.is_empty(), "never made: {evaded:?}");
 }
 
-/// What each story comes to without faults, and what was wrong with those that came to nothing. Told again,
-/// a story must come to the same.
+/// The result of each story without faults, and the failures among them. A story that runs again must have the same
+/// result.
 async fn references(stories: &[Story]) -> (BTreeMap<String, Reference>, Vec<String>) {
-    let told: Vec<(Story, Result<Option<Reference>, String>)> =
+    let reported: Vec<(Story, Result<Option<Reference>, String>)> =
         futures::stream::iter(stories.to_vec())
             .map(|story| async move {
-                let told = run(story, None, None).await;
-                println!("{story} without faults: {}", verdict(&told));
-                (story, told)
+                let reported = run(story, None, None).await;
+                println!("{story} without faults: {}", verdict(&reported));
+                (story, reported)
             })
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
     let (mut found, mut wrong) = (Vec::new(), Vec::new());
-    for (story, told) in told {
-        match told {
+    for (story, reported) in reported {
+        match reported {
             Ok(reference) => found.push((story, reference.expect("a run without a plan"))),
             Err(why) => wrong.push(format!("{story} without faults:\n    {why}")),
         }
     }
-    // A switch ends where a fresh object with the same spec stands.
+    // A switch ends where a fresh object with the same spec does.
     for (story, reference) in &found {
         let Story::Switch(_, to) = story else {
             continue;
@@ -181,7 +181,7 @@ fn trials(stories: &[Story], references: &BTreeMap<String, Reference>) -> Vec<Tr
     trials
 }
 
-/// For the line that each run prints when it is over, so that a run cut short tells what it found.
+/// The verdict in the line that each run prints when it ends, so that an interrupted test shows its findings.
 fn verdict<T>(outcome: &Result<Option<T>, String>) -> String {
     match outcome {
         Ok(Some(_)) => "passed".into(),

@@ -1,9 +1,9 @@
-//! A layer around the controller's client that numbers its writes and makes one of them go wrong.
+//! A layer around the controller's client that numbers its writes and makes one of them fail.
 //!
-//! A write is a POST, PUT, PATCH or DELETE that changes something the operator is there for: events and
-//! leases are left alone, and a dry run writes nothing. Writes are known by what they do ([`Write::key`]) and
-//! how often it was done, not by a number alone: how many times a status is written on the way depends on
-//! how fast pods become ready, so the n-th write of one run need not be that of another.
+//! A write is a POST, PUT, PATCH or DELETE of the operator's objects: events and leases do not count, and a dry run
+//! writes nothing. A write is known by what it does ([`Write::key`]) and by how often that was done, not by its
+//! number alone. How often a status is written depends on how fast pods become ready, so the n-th write of one run
+//! need not be that of another.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -20,18 +20,18 @@ use tower::{BoxError, Service};
 
 use super::views::{Bent, Views, whole};
 
-/// What goes wrong at a write.
+/// A fault at a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// The process dies; the server never hears of the write.
     CrashBefore,
-    /// The process dies once the write is committed; nobody reads the answer.
+    /// The process dies once the write is committed; the answer is never read.
     CrashAfter,
     /// The server answers so, this many times in a row, and does nothing.
     Answer(u16, usize),
     /// The write is committed, and the answer says 504.
     Lost,
-    /// Nothing comes back until the bounded client gives up, as `process::client` proves it does.
+    /// No answer comes until the bounded client gives up, as the tests of `src/runtime/client.rs` verify.
     Silence,
     /// The request arrives twice.
     Twice,
@@ -40,11 +40,11 @@ pub(super) enum Fault {
 /// One write of the controller.
 #[derive(Clone, Debug)]
 pub(super) struct Write {
-    /// What it does, free of the run's own names: equal in every run that does the same.
+    /// What it does, without the names of the run: equal in every run that does the same.
     pub(super) key: String,
     /// How often that was done before, since faults were armed.
     pub(super) nth: usize,
-    /// What was wrong with the request itself.
+    /// A defect of the request itself.
     wrong: Option<String>,
 }
 
@@ -56,7 +56,7 @@ impl Write {
 }
 
 impl Fault {
-    /// How many passes it spoils.
+    /// How many reconciles it spoils.
     pub(super) fn times(self) -> usize {
         match self {
             Self::Answer(_, times) => times,
@@ -65,7 +65,7 @@ impl Fault {
     }
 }
 
-/// What becomes of every request of a kind, reads included, until it is taken back.
+/// The fate of every request of a kind, reads included, until it is revoked.
 #[derive(Clone, Debug)]
 pub(super) struct Spoil {
     /// The method.
@@ -87,7 +87,7 @@ pub(super) enum How {
     Silence,
 }
 
-/// When what goes wrong.
+/// Which fault, and when.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     /// At which write.
@@ -117,7 +117,7 @@ struct State {
 }
 
 impl Faults {
-    /// Of a run that goes wrong nowhere yet.
+    /// Of a run without a fault so far.
     pub(super) fn none(namespace: &str, name: &str) -> Self {
         let state = State {
             namespace: namespace.into(),
@@ -145,7 +145,7 @@ impl Faults {
         self.lock().name.clone()
     }
 
-    /// Counts from here, and goes wrong as planned.
+    /// Counts from here, and makes the planned fault.
     pub(super) fn arm(&self, plan: Option<Plan>) {
         let mut state = self.lock();
         state.counts.clear();
@@ -176,7 +176,7 @@ impl Faults {
         self.lock().writes.clone()
     }
 
-    /// What was wrong with the requests themselves.
+    /// Defects of the requests themselves.
     pub(super) fn wrong(&self) -> Vec<String> {
         let state = self.lock();
         state
@@ -188,7 +188,7 @@ impl Faults {
 }
 
 impl State {
-    /// Notes a write, and says what goes wrong with it.
+    /// Notes a write; returns its fault.
     fn note(&mut self, method: &Method, uri: &Uri, body: &Value) -> Option<Fault> {
         let key = self.key(method, uri.path(), body);
         let count = self.counts.entry(key.clone()).or_default();
@@ -249,7 +249,7 @@ impl State {
         key
     }
 
-    /// What no request of the operator may be, whatever the run.
+    /// What no request of the operator may be, in any run.
     fn wrong_with(&self, method: &Method, path: &str, body: &Value) -> Option<String> {
         if method == Method::DELETE && body["preconditions"]["uid"].as_str().is_none() {
             return Some(format!("DELETE {path} does not say which uid it means"));
@@ -383,7 +383,7 @@ impl Faulty {
         }
     }
 
-    /// Lists of what others' runs have too, of this run's own only.
+    /// Narrows lists of shared kinds to the objects of this run.
     fn narrowed(&self, uri: &Uri) -> Result<Uri, BoxError> {
         let namespace = &self.namespace;
         let path = match uri.path() {
@@ -428,7 +428,7 @@ fn refusal(code: u16) -> Answer {
     Ok(response)
 }
 
-/// Whether it changes something the operator is there for.
+/// Whether it changes an object of the operator.
 pub(super) fn is_write(method: &Method, uri: &Uri) -> bool {
     let path = uri.path();
     !method.is_safe()

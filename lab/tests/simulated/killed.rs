@@ -1,8 +1,7 @@
-//! The process itself, killed (SIGKILL) at any moment of switches and started anew under the name it had, as
-//! a kubelet does; and paused past its lease, with a second one beside it.
+//! The real process, killed (SIGKILL) at any moment of a switch and restarted under the same name, as a kubelet does;
+//! or paused past its lease, with a second one beside it.
 //!
-//! What it writes is not seen by a layer here; that it writes nothing at rest is seen by versions that do
-//! not move.
+//! No layer here sees its writes. Versions of objects that do not change show that it writes nothing at rest.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
@@ -15,7 +14,7 @@ use super::cluster::whole_cluster;
 use super::operator::AGENT_IMAGE;
 use super::run::{Outcome, Run};
 use super::topology::ALL;
-use crate::effort::{is_full, seed};
+use crate::test_scale::{is_full, seed};
 
 /// How long after a change of the spec the process is killed at the latest: a switch takes about as long.
 const SWITCH: u64 = 6000;
@@ -29,9 +28,9 @@ const QUIET: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The operator's process, ended with the test.
-struct Process(Child);
+struct OperatorProcess(Child);
 
-impl Process {
+impl OperatorProcess {
     fn start(kubeconfig: &PathBuf, run: &Run, identity: &str) -> Self {
         let child = Command::new(
             demo::images::program("otelagent-operator").expect("the operator's binary"),
@@ -70,7 +69,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for OperatorProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -85,7 +84,7 @@ fn moment(nth: usize) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_killed_at_any_moment_or_paused_past_its_lease_leaves_nothing_behind() {
+async fn process_killed_or_paused_past_its_lease_leaves_nothing_behind() {
     if !testbed::skip_unless_possible("the operator's process killed") {
         return;
     }
@@ -100,7 +99,7 @@ async fn a_process_killed_at_any_moment_or_paused_past_its_lease_leaves_nothing_
 }
 
 async fn tell(run: &Run, kubeconfig: &PathBuf) -> Outcome<()> {
-    let mut process = Process::start(kubeconfig, run, "one");
+    let mut process = OperatorProcess::start(kubeconfig, run, "one");
     run.create(ALL[0]).await?;
     run.until_serving(ALL[0]).await?;
     run.applications().await?;
@@ -113,7 +112,7 @@ async fn tell(run: &Run, kubeconfig: &PathBuf) -> Outcome<()> {
         sleep(Duration::from_millis(after)).await;
         drop(process);
         println!("killed {after} ms after the change to {}", to.name);
-        process = Process::start(kubeconfig, run, "one");
+        process = OperatorProcess::start(kubeconfig, run, "one");
         run.until_serving(to).await?;
         run.roll().await?;
     }
@@ -121,7 +120,7 @@ async fn tell(run: &Run, kubeconfig: &PathBuf) -> Outcome<()> {
     run.until_settled(last).await?;
 
     let paused_at = ALL[(kills + 1) % ALL.len()];
-    let second = Process::start(kubeconfig, run, "two");
+    let second = OperatorProcess::start(kubeconfig, run, "two");
     run.want(paused_at).await?;
     sleep(Duration::from_millis(moment(0) / 2)).await;
     process.signal("-STOP");
@@ -144,7 +143,7 @@ async fn tell(run: &Run, kubeconfig: &PathBuf) -> Outcome<()> {
     }
 }
 
-/// Changes of whatever the operator writes, as the independent watcher saw them.
+/// Changes of the objects that the operator writes, as the independent watcher saw them.
 fn written(run: &Run) -> Vec<(u64, &'static str)> {
     let events = run.cluster.recorder.events(&run.namespace);
     let events = events.iter().filter(|seen| seen.kind != "Pod");

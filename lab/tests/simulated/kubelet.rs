@@ -1,5 +1,5 @@
-//! Nodes without machines: registered, kept Ready, and every pod bound to one is ready at once and gone as
-//! soon as it is told to go.
+//! Nodes without machines: registered and kept Ready. A pod bound to one is ready at once, and gone as soon as it is
+//! deleted.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Two replicas, and a leader that cannot reach its lease while everything else still answers it.
 //!
-//! The replicas of this test do not stop when their term is lost, as the real process does: what keeps the
-//! first from writing is the fence alone. Every change that the server made for one of them is held
-//! against who held the lease at that revision. Both are revisions of one etcd, so no clock is asked.
+//! The replicas of this test do not stop when they lose their term, as the real process does, so only the fence keeps
+//! the first from writing. The test compares every change of a replica with the holder of the lease at that revision.
+//! Both are revisions of one etcd, so no clock is involved.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,25 +31,25 @@ use super::run::{Outcome, Reference, Run, Story, run};
 use super::sample::drawn;
 use super::topology::{ALL, Topology};
 
-/// Longer than a lease takes to run out and be taken, and than a controller takes to act.
+/// Longer than a lease takes to expire and be taken, and than a controller takes to act.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// Namespace of the leases.
 const LEASES: &str = "default";
-/// Runs where not all are made.
+/// Runs in `make test`.
 const SAMPLE: usize = 1;
 
-/// What became of a write.
+/// The fate of a write.
 #[derive(Clone, Debug)]
-enum Write {
+enum LoggedWrite {
     /// It changed something, at this revision or shortly before.
     Done(&'static str, u64, String),
-    /// The fence kept it in.
+    /// The fence blocked it.
     Fenced(&'static str),
 }
 
-type Log = Arc<Mutex<Vec<Write>>>;
+type Log = Arc<Mutex<Vec<LoggedWrite>>>;
 
-/// Notes what becomes of the writes of one replica.
+/// Records the fate of the writes of one replica.
 #[derive(Clone)]
 struct Audited {
     inner: Client,
@@ -85,7 +85,7 @@ impl Audited {
         let before = revision(&self.admin).await?;
         let answer = self.inner.send(request).await.inspect_err(|error| {
             if is_fenced(error) {
-                self.note(Write::Fenced(self.who));
+                self.note(LoggedWrite::Fenced(self.who));
             }
         })?;
         let (parts, body) = answer.into_parts();
@@ -100,13 +100,13 @@ impl Audited {
             };
             // A patch that changes nothing is answered with the version there was.
             if at > before {
-                self.note(Write::Done(self.who, at, what));
+                self.note(LoggedWrite::Done(self.who, at, what));
             }
         }
         Ok(Response::from_parts(parts, Body::from(bytes)))
     }
 
-    fn note(&self, write: Write) {
+    fn note(&self, write: LoggedWrite) {
         self.log
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -114,7 +114,7 @@ impl Audited {
     }
 }
 
-/// Whether a client within this one let nothing out.
+/// Whether an inner client blocked the request.
 fn is_fenced(error: &kube::Error) -> bool {
     let inner = match error {
         kube::Error::Service(source) => source.downcast_ref::<kube::Error>(),
@@ -132,14 +132,14 @@ async fn revision(client: &Client) -> Result<u64, BoxError> {
     Ok(version.ok_or("a list without a version")?.parse()?)
 }
 
-/// A way on which nothing comes back while it is closed.
+/// A connection without answers while it is closed.
 #[derive(Clone)]
-struct Way {
+struct LeaseConnection {
     inner: Client,
     closed: watch::Receiver<bool>,
 }
 
-impl Service<Request<Body>> for Way {
+impl Service<Request<Body>> for LeaseConnection {
     type Response = Response<Body>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
@@ -159,7 +159,7 @@ impl Service<Request<Body>> for Way {
     }
 }
 
-/// One replica: watches at once, writes from its first election on whatever comes.
+/// One replica: watches at once, writes from its first election on.
 struct Replica {
     leadership: Arc<Leadership>,
     fence: Fence,
@@ -170,7 +170,7 @@ struct Replica {
 impl Replica {
     async fn start(run: &Run, who: &'static str, log: &Log) -> Self {
         let fence = Fence::closed();
-        let (closed, way) = watch::channel(false);
+        let (closed, receiver) = watch::channel(false);
         let config = run.cluster.as_operator().await;
         let inner = client::connect(config, &fence).unwrap();
         let inner = faults::client(inner, run.faults.clone(), Life::new(), &run.namespace);
@@ -180,9 +180,9 @@ impl Replica {
             who,
             log: log.clone(),
         };
-        let lease = Way {
+        let lease = LeaseConnection {
             inner: run.admin.clone(),
-            closed: way,
+            closed: receiver,
         };
         let standing = LeaseSettings {
             namespace: LEASES.into(),
@@ -255,7 +255,7 @@ async fn holders(admin: Client, name: String, seen: Arc<Mutex<Holders>>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_lost_its_lease_writes_nothing_and_the_next_one_ends_what_it_began() {
+async fn leader_without_lease_writes_nothing_and_its_successor_finishes() {
     if !testbed::skip_unless_possible("two leaders") {
         return;
     }
@@ -317,7 +317,7 @@ async fn tell(run: &mut Run, from: Topology, to: Topology, fresh: &Reference) ->
     run.roll().await?;
     run.until_settled(from).await?;
     if first.leadership.is_leader() || !second.leadership.is_leader() {
-        return Err("the first leads again, or nobody".into());
+        return Err("the first leads again, or no process does".into());
     }
     watching.abort();
     let log = log.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -328,25 +328,25 @@ async fn tell(run: &mut Run, from: Topology, to: Topology, fresh: &Reference) ->
     run.judge(Some(from), Some(&fresh.end)).await.map(drop)
 }
 
-/// One leader's writes per term, and something that the fence kept in.
-fn verdict(log: &[Write], holders: &Holders) -> Outcome<()> {
+/// Only the leader of a term wrote, and the fence blocked some writes.
+fn verdict(log: &[LoggedWrite], holders: &Holders) -> Outcome<()> {
     let mut wrong = Vec::new();
     for who in ["first", "second"] {
         if !log
             .iter()
-            .any(|write| matches!(write, Write::Done(by, ..) if *by == who))
+            .any(|write| matches!(write, LoggedWrite::Done(by, ..) if *by == who))
         {
-            wrong.push(format!("the {who} never wrote, so this proves nothing"));
+            wrong.push(format!("the {who} never wrote, so this verifies nothing"));
         }
     }
     if !log
         .iter()
-        .any(|write| matches!(write, Write::Fenced("first")))
+        .any(|write| matches!(write, LoggedWrite::Fenced("first")))
     {
-        wrong.push("the first never tried to write late, so this proves nothing".into());
+        wrong.push("the first never tried to write late, so this verifies nothing".into());
     }
     for write in log {
-        let Write::Done(by, revision, what) = write else {
+        let LoggedWrite::Done(by, revision, what) = write else {
             continue;
         };
         let holder = holders

@@ -13,7 +13,7 @@ use super::faults::{self, Faults, Life};
 /// Never pulled: nothing runs on these nodes.
 pub(super) const AGENT_IMAGE: &str = "otelagent/agent:test";
 
-/// A controller that is started anew whenever it has died.
+/// A controller that is restarted whenever it has died.
 pub(super) struct Operator {
     supervisor: Option<JoinHandle<()>>,
 }

@@ -1,5 +1,5 @@
-//! The status says what failed, whichever way a reconcile ends: refused and failed calls, the deadline, a panic,
-//! and what is not installed.
+//! The status names the failure after every end of a reconcile: refused and failed calls, the deadline, a panic, and a
+//! missing installation.
 
 use http::Method;
 use otelagent_core::build::Choice;

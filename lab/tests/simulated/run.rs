@@ -1,5 +1,4 @@
-//! One `OtelAgent` from its creation to its end, with something going wrong on the way, and what the
-//! status checker says of it.
+//! One `OtelAgent` from its creation to its end with a fault on the way, and the verdict of the status checker.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -18,19 +17,19 @@ use crate::status_checker::log::{self, Count};
 use crate::status_checker::{end_state, get, list, mismatches_within, request};
 use otelagent_operator::controller::Settings;
 
-/// How long anything may take: far above the half minute for which an older policy is kept.
+/// The longest time to wait: far above the half minute for which an older policy is kept.
 const PATIENCE: Duration = Duration::from_mins(4);
-/// How long nothing may be written by an operator that has nothing to do, per part.
+/// For how long a settled operator must write nothing, per part.
 const QUIET: Duration = Duration::from_secs(3);
 /// Application pods.
 pub(super) const REPLICAS: usize = 2;
 
-/// What is done to the object while something goes wrong.
+/// What happens to the object during a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Story {
-    /// It is made.
+    /// It is created.
     Create(Topology),
-    /// Its topology is changed under running pods, which are rolled once it serves.
+    /// Its topology changes under running pods, which are restarted once it serves.
     Switch(Topology, Topology),
     /// It is deleted.
     Delete(Topology),
@@ -46,7 +45,7 @@ impl std::fmt::Display for Story {
     }
 }
 
-/// What a run without faults came to.
+/// The result of a run without faults.
 #[derive(Clone, Debug)]
 pub(super) struct Reference {
     pub(super) end: BTreeMap<String, Value>,
@@ -67,8 +66,8 @@ pub(super) struct Run {
 
 pub(super) type Outcome<T> = Result<T, String>;
 
-/// Runs a story, with a fault if one is planned. `Err` says what was wrong; `Ok(None)` that the write was
-/// never made.
+/// Runs a story, with a fault if one is planned. `Err` describes the failure; `Ok(None)` means that the write
+/// never happened.
 pub(super) async fn run(
     story: Story,
     plan: Option<Plan>,
@@ -285,7 +284,7 @@ impl Run {
         .await
     }
 
-    /// Waits until the status counts that many pods, all of them on the path that serves.
+    /// Waits until the status counts that many pods, all of them on the serving route.
     pub(super) async fn until_counted(&self, replicas: usize) -> Outcome<()> {
         self.until("counted", async || {
             let agent = get(&self.admin, &self.path()).await?;
@@ -298,7 +297,7 @@ impl Run {
         .await
     }
 
-    /// A pod that bears a mode's labels, as one admitted by an API server that had not heard of the flip.
+    /// A pod that bears a mode's labels, as an API server gives them that lags behind the cut-over.
     pub(super) async fn late_pod(&self, mode: &str) -> Outcome<()> {
         let owner = otelagent_core::names::agent_label(&self.namespace, &self.name);
         let labels = json!({
@@ -333,7 +332,7 @@ impl Run {
         self.views().snapshot(&self.admin, kinds).await
     }
 
-    /// Ends the controller; whoever asks brings others.
+    /// Ends the controller; the caller starts others.
     pub(super) async fn without_controller(&mut self) {
         self.operator.stop().await;
     }
@@ -379,7 +378,7 @@ impl Run {
         .await
     }
 
-    /// One path, one policy, and every application pod on it.
+    /// One route, one policy, and every application pod on it.
     pub(super) async fn until_settled(&self, topology: Topology) -> Outcome<()> {
         self.until(&format!("settled in {}", topology.name), async || {
             let agent = get(&self.admin, &self.path()).await?;
@@ -413,7 +412,7 @@ impl Run {
         )
     }
 
-    /// Everything there is, but for what differs from run to run.
+    /// All objects, without what differs from run to run.
     pub(super) async fn end_state(&self) -> Outcome<BTreeMap<String, Value>> {
         end_state::normalised(&self.admin, &self.namespace, &self.name, Some(self.ports)).await
     }
@@ -473,7 +472,7 @@ impl Run {
         }
     }
 
-    /// Writes made though there is nothing to do: at rest, when passes are forced, after a start anew.
+    /// Writes made though there is nothing to do: at rest, after forced reconciles, after a restart.
     async fn disquiet(&self, forced: bool) -> Outcome<Vec<String>> {
         sleep(QUIET).await;
         let from = self.faults.writes().len();
@@ -500,8 +499,8 @@ impl Run {
     }
 }
 
-/// Objects made or removed more often than without faults. A policy may have to be proved again by each
-/// pass that was spoiled.
+/// Objects made or removed more often than without faults. A policy may have to be verified again by each
+/// reconcile that was spoiled.
 fn excess(
     reference: &BTreeMap<String, Count>,
     found: &BTreeMap<String, Count>,

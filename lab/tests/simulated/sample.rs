@@ -1,8 +1,8 @@
-//! Which runs are drawn where not all are run.
+//! The sample of runs for `make test`.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::effort::{is_full, seed};
+use crate::test_scale::{is_full, seed};
 
 /// `size` of the `items`, or all of them in a full run: by `OTELAGENT_SEED`, always the same without.
 pub(super) fn drawn<T: std::fmt::Debug>(items: Vec<T>, size: usize) -> Vec<T> {

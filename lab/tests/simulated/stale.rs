@@ -1,5 +1,5 @@
-//! Shown an old view: watches that lag, break off or lose what happened, a pod that is not seen, and a
-//! controller that starts on lists of an earlier time (Sieve's stale and unobserved states, OSDI'22).
+//! The controller sees an old view: watches that lag, break or lose events, a pod that it does not see, and lists of an
+//! earlier time at its start (the stale and unobserved states of Sieve, OSDI'22).
 
 use std::time::Duration;
 
@@ -10,20 +10,20 @@ use super::run::{Outcome, REPLICAS, Reference, Run, Story, run};
 use super::sample::drawn;
 use super::topology::{ALL, Topology};
 use super::views::{Release, Snapshot};
-use crate::effort::is_wanted;
+use crate::test_scale::is_wanted;
 
 /// Runs at once.
 const AT_ONCE: usize = 12;
-/// Runs drawn where not all are made.
+/// Runs drawn in `make test`.
 const SAMPLE: usize = 8;
-/// How long an old view is shown: longer than an old path is held, and than an older policy is kept.
+/// How long an old view is shown: longer than an old route is held, and than an older policy is kept.
 const LONG: Duration = Duration::from_secs(30);
-/// How long a change is given to be acted on by a controller that may not see it.
+/// How long a controller that may not see a change gets to act on it.
 const A_WHILE: Duration = Duration::from_secs(8);
 
 const INJECTION: [&str; 4] = crate::status_checker::end_state::ADMISSION;
 
-/// What is old, as plurals.
+/// The kinds with an old view, as plurals.
 const KINDS: [&[&str]; 8] = [
     &["pods"],
     &["daemonsets"],
@@ -45,27 +45,27 @@ const KINDS: [&[&str]; 8] = [
     ],
 ];
 
-/// What is shown, and when.
+/// The old view, and when the controller sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum View {
     /// Nothing of these kinds from before the switch until long after it.
     Lags(&'static [&'static str], Release),
     /// Everything, over watches that are ended every other second.
     Breaks(Release),
-    /// Not the pod that comes on the old path once nobody else uses that any more.
+    /// Not the pod that comes on the old route once no other pod uses that any more.
     Misses(&'static [&'static str]),
     /// After a switch there and back, to a controller that starts then: these kinds as they were in between.
     Returns(&'static [&'static str]),
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Trial {
+struct StaleTrial {
     from: Topology,
     to: Topology,
     view: View,
 }
 
-impl Trial {
+impl StaleTrial {
     /// What it ends in.
     fn last(self) -> Topology {
         match self.view {
@@ -75,14 +75,14 @@ impl Trial {
     }
 }
 
-impl std::fmt::Display for Trial {
+impl std::fmt::Display for StaleTrial {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} to {}: {:?}", self.from.name, self.to.name, self.view)
     }
 }
 
 /// Every topology once as the old one and once as the new one, with every view.
-fn trials() -> Vec<Trial> {
+fn trials() -> Vec<StaleTrial> {
     let mut trials = Vec::new();
     for (at, from) in ALL.into_iter().enumerate() {
         let to = ALL[(at + 1) % ALL.len()];
@@ -103,12 +103,12 @@ fn trials() -> Vec<Trial> {
     }
     let trials = trials.into_iter();
     trials
-        .map(|(from, to, view)| Trial { from, to, view })
+        .map(|(from, to, view)| StaleTrial { from, to, view })
         .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_old_view_a_controller_is_shown_no_path_in_use_goes_and_it_ends_as_fresh() {
+async fn stale_cache_removes_no_route_in_use_and_converges() {
     if !testbed::skip_unless_possible("old views") {
         return;
     }
@@ -124,14 +124,14 @@ async fn whatever_old_view_a_controller_is_shown_no_path_in_use_goes_and_it_ends
     }
     let fresh: Vec<(Topology, Reference)> = futures::stream::iter(ends)
         .map(|topology| async move {
-            let told = run(Story::Create(topology), None, None).await;
-            (topology, told.unwrap().expect("a run without a plan"))
+            let reported = run(Story::Create(topology), None, None).await;
+            (topology, reported.unwrap().expect("a run without a plan"))
         })
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
     let fresh = &fresh;
-    let outcomes: Vec<(Trial, Outcome<()>)> = futures::stream::iter(trials)
+    let outcomes: Vec<(StaleTrial, Outcome<()>)> = futures::stream::iter(trials)
         .map(|trial| async move {
             let end = fresh.iter().find(|(topology, _)| *topology == trial.last());
             let mut run = Run::start().await;
@@ -159,8 +159,8 @@ async fn whatever_old_view_a_controller_is_shown_no_path_in_use_goes_and_it_ends
     );
 }
 
-async fn tell(run: &mut Run, trial: Trial, fresh: &Reference) -> Outcome<()> {
-    let Trial { from, to, view } = trial;
+async fn tell(run: &mut Run, trial: StaleTrial, fresh: &Reference) -> Outcome<()> {
+    let StaleTrial { from, to, view } = trial;
     run.create(from).await?;
     run.until_serving(from).await?;
     run.applications().await?;
@@ -196,7 +196,7 @@ async fn tell(run: &mut Run, trial: Trial, fresh: &Reference) -> Outcome<()> {
             run.until_serving(to).await?;
             run.scale(0).await?;
             run.until_counted(0).await?;
-            // At once: the path is held for some seconds only.
+            // At once: the route is held for some seconds only.
             run.views().hold(kinds, Snapshot::default());
             run.late_pod(from.mode).await?;
             sleep(LONG).await;
@@ -222,7 +222,7 @@ async fn tell(run: &mut Run, trial: Trial, fresh: &Reference) -> Outcome<()> {
         }
     }
     if matches!(view, View::Lags(..) | View::Returns(_)) && run.views().given() == 0 {
-        return Err("nothing old was shown, so this proves nothing".into());
+        return Err("nothing old was shown, so this verifies nothing".into());
     }
     let last = trial.last();
     run.until_settled(last).await?;

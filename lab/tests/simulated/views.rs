@@ -1,8 +1,7 @@
-//! What a controller is shown of the cluster where that is not the present: lists as they were, watches that
-//! hold back, break off or lose what happened.
+//! Old views of the cluster for a controller: earlier lists, and watches that lag, break or lose events.
 //!
-//! Only what fills caches is bent: the paged lists and the watches of the client library's watcher. A read
-//! of one object, or of one page of one item, is a question that the server answers as of now, so it passes.
+//! The layer changes only what fills caches: the paged lists and the watches of the client library's watcher. It lets a
+//! read of one object, or of one page of one item, through, because the server answers that from the present.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,11 +24,11 @@ pub(super) type Bent = UnsyncBoxBody<Bytes, BoxError>;
 /// How watches of held kinds go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Release {
-    /// With everything that was held back.
+    /// With everything that was delayed.
     Late,
     /// Their connections break, and new ones go on where these stood.
     Cut,
-    /// They are told that what they missed is no longer known (410), and list anew.
+    /// They get the answer that what they missed is no longer known (410), and list again.
     Gone,
 }
 
@@ -40,7 +39,7 @@ pub(super) struct Views(Arc<Shared>);
 struct Shared {
     /// Lists that watchers have asked for, by plural.
     asked: Mutex<BTreeMap<String, HashSet<Uri>>>,
-    /// Answers that stand for lists now, by address.
+    /// Answers that replace lists now, by address.
     old: Mutex<HashMap<Uri, Bytes>>,
     /// How many of them were given.
     given: AtomicUsize,
@@ -97,7 +96,7 @@ impl Views {
         Ok(Snapshot(found))
     }
 
-    /// From now on, watches of `kinds` tell nothing, and their lists are those of `old`.
+    /// From now on, watches of `kinds` deliver nothing, and their lists are those of `old`.
     pub(super) fn hold(&self, kinds: &[&'static str], old: Snapshot) {
         *lock(&self.0.old) = old.0;
         self.0
@@ -105,12 +104,12 @@ impl Views {
             .send_modify(|held| held.kinds = kinds.iter().copied().collect());
     }
 
-    /// How many lists of an earlier time controllers were given.
+    /// How many old lists controllers got.
     pub(super) fn given(&self) -> usize {
         self.0.given.load(Ordering::Relaxed)
     }
 
-    /// Ends whatever watches there are as `how` says, held or not.
+    /// Ends all watches as `how` says, held or not.
     pub(super) fn end(&self, how: Release) {
         self.0
             .held
@@ -128,7 +127,7 @@ impl Views {
         });
     }
 
-    /// An old answer, where one stands for this list; notes which lists there are.
+    /// An old answer, where one replaces this list; notes which lists there are.
     pub(super) fn old_answer(&self, method: &Method, uri: &Uri) -> Option<Response<Bent>> {
         let query = uri.query().unwrap_or_default();
         if method != Method::GET || !query.contains("limit=500") {

@@ -10,12 +10,11 @@ use super::read::{is_ready, items, label};
 use super::view::{distinct, nodes_of};
 
 const GIVEN: &str = "mode: the serving mode, what a pod created now is given";
-const WANTED: &str =
-    "new pods are given the new path once an agent is ready on every node that is up";
+const WANTED: &str = "new pods get the new route once an agent is ready on every node that is up";
 const ENDPOINT: &str =
     "endpoint: where a pod created now sends telemetry; docs/modes.md, What they are";
 const ROUTES: &str = "paths: node modes whose agents stand, the wanted and the serving one, and older ones that \
-                      pods still use; where somebody else takes one of them away, it is made again";
+                      pods still use; if another user deletes one of them, the operator creates it again";
 const DESIRED: &str = "agents.desired: nodes (Sidecar: pods) that should have one";
 const READY: &str = "agents.ready: ready ones";
 const UPDATED: &str = "agents.updated: those made from the present spec";
@@ -68,7 +67,7 @@ impl StatusChecker<'_> {
     }
 
     /// Whether the agents of a mode are up to date and ready wherever they should be, and injection does not
-    /// stand in the way of using them.
+    /// keep them from being used.
     fn is_ready_everywhere(&self, mode: &str) -> bool {
         let injects =
             self.is("Injected", "True") || !self.view.agent["spec"]["workloads"].is_object();
@@ -121,10 +120,10 @@ impl StatusChecker<'_> {
         let said: Vec<&str> = items(self.field("paths"))
             .filter_map(Value::as_str)
             .collect();
-        let standing = view
+        let existing = view
             .own_daemon_sets()
             .filter_map(|set| label(set, names::LABEL_WORKLOAD));
-        let mut needed: Vec<&str> = standing.collect();
+        let mut needed: Vec<&str> = existing.collect();
         if self.is("Accepted", "True") {
             needed.push(view.wanted());
         }

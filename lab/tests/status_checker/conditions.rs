@@ -13,12 +13,12 @@ const ALWAYS: [&str; 4] = ["Accepted", "Ready", "Switching", "Injected"];
 const CONDITIONS: &str = "conditions: Accepted, Ready, Switching, Injected, and with workloads.restart Rolling also Restarting";
 const GENERATION: &str =
     "conditions: observedGeneration is the generation the condition was set based upon";
-const CROWDED: &str = "of a namespace that is no platform namespace the 20 oldest OtelAgents are carried out; the \
+const OVER_QUOTA: &str = "of a namespace that is no platform namespace the 20 oldest OtelAgents are carried out; the \
                        others say TooManyInNamespace";
 const READY: &str = "Ready: a pod created now would be served";
 const SWITCHING: &str =
-    "Switching: an older path still has users, or a new one is being made ready";
-const HOLDERS: &str = "the condition Switching says how many pods hold the old path";
+    "Switching: an older route still has users, or a new one is being made ready";
+const HOLDERS: &str = "the condition Switching says how many pods hold the old route";
 const INJECTED: &str = "Injected: injection is active and no selected pod was missed";
 const OLDER: &str = "running pods count as STALE until they are restarted: Injected=True, reason OlderConfiguration";
 const REFUSED: &str =
@@ -92,7 +92,7 @@ impl StatusChecker<'_> {
                     && key(other) < key(agent)
             });
             let holds = older.count() >= CARRIED_OUT && self.is("Accepted", "False");
-            self.require_condition(holds, "Accepted", "another reason", CROWDED);
+            self.require_condition(holds, "Accepted", "another reason", OVER_QUOTA);
         }
     }
 
@@ -147,8 +147,8 @@ impl StatusChecker<'_> {
             .then(|| format!("no agent is ready on {silent:?}, and maxUnready is {tolerated}"))
     }
 
-    /// Whether the documentation leaves open that a pod created now is served, such as where the scheduler may put it on
-    /// a node that the agents leave out.
+    /// Whether the documentation leaves open that a pod created now is served, such as where the scheduler may put it
+    /// on a node that the agents leave out.
     fn may_be_unserved(&self) -> bool {
         let view = self.view;
         let mode = self.mode().unwrap_or_default();
@@ -197,9 +197,9 @@ impl StatusChecker<'_> {
         let holds = self.is("Switching", "True") == moves;
         self.require_condition(holds, "Switching", expected, SWITCHING);
         if serves && !older.is_empty() && distinct(older.iter().copied()).len() == 1 {
-            let told = numbers(text(self.condition("Switching"), "/message"));
+            let reported = numbers(text(self.condition("Switching"), "/message"));
             let live = pods.injected.iter().filter(|pod| is_older(pod)).count();
-            let holds = (live..=older.len()).any(|holders| told.contains(&holders));
+            let holds = (live..=older.len()).any(|holders| reported.contains(&holders));
             let expected = format!("a message that says {}", older.len());
             self.require_condition(holds, "Switching", expected, HOLDERS);
         }

@@ -253,7 +253,7 @@ struct Moment {
 /// What was wrong with one `OtelAgent` at any moment; empty if nothing was.
 ///
 /// `strict` also requires a ready agent on the node of every live pod of a node mode. That holds while no agent is
-/// updated, moved or deleted by somebody else.
+/// updated, moved or deleted by another user.
 pub(crate) fn violations(
     events: &[Change],
     namespace: &str,

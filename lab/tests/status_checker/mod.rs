@@ -4,7 +4,7 @@
 //! It reads the cluster's objects as JSON, as kubectl shows them. It knows the names of labels and annotations,
 //! and none of the operator's decisions: the rules here follow from `docs/` and from the descriptions of the CRD.
 //!
-//! - **Status** ([`mismatches`]): each field of the status, computed anew from the cluster's objects.
+//! - **Status** ([`mismatches`]): each field of the status, computed again from the cluster's objects.
 //!   A [`Mismatch`] names the field, both values and the sentence that decides. Where the documentation leaves a
 //!   value open, the checker accepts every value that the documentation allows.
 //! - **Orphaned pods** ([`ClusterView::orphaned`]): pods injected for an `OtelAgent` that no longer exists. No field of
@@ -16,7 +16,7 @@
 //! - **Quiescence**: a settled operator writes nothing. The suite that runs the operator counts its writes.
 //! - **Invariants** ([`log::violations`]) on everything an independent watcher saw, ordered by etcd's revision.
 //!
-//! A log without an error proves nothing: 41 of the 46 bugs Sieve found were silent (OSDI'22).
+//! A log without an error verifies nothing: 41 of the 46 bugs Sieve found were silent (OSDI'22).
 
 mod agents;
 mod checker;

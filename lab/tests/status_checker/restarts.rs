@@ -12,7 +12,7 @@ const OF: &str = "restarts: how many workloads with stale, missed or uncovered p
 const RESTARTING: &str =
     "Restarting: workloads are being restarted or wait for it; only with workloads.restart Rolling";
 const STUCK: &str =
-    "a workload whose pods are as they were after a restart is told as StaleAfterRestart";
+    "a workload whose pods are as they were after a restart is reported as StaleAfterRestart";
 
 impl StatusChecker<'_> {
     /// Checks `restarts` and the condition `Restarting`.

@@ -110,7 +110,7 @@ impl ClusterView {
         .collect()
     }
 
-    /// The agent workload of a mode on nodes, unless it is being deleted or is somebody else's.
+    /// The agent workload of a mode on nodes, unless it is being deleted or is another user's.
     pub(super) fn daemon_set(&self, mode: &str) -> Option<&Value> {
         self.own_daemon_sets()
             .find(|set| label(set, names::LABEL_WORKLOAD) == Some(mode))
@@ -130,7 +130,7 @@ impl ClusterView {
         all.find(|object| object["metadata"]["name"] == *name && self.owns(object))
     }
 
-    /// Whether somebody else's object has a name that an agent workload or the Service needs.
+    /// Whether another user's object has a name that an agent workload or the Service needs.
     pub(super) fn has_taken_name(&self) -> bool {
         let name = text(&self.agent, "/metadata/name");
         let names = Mode::ALL.map(|mode| names::agent_workload(name, mode.kebab()));

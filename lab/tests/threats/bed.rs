@@ -1,4 +1,4 @@
-//! A control plane with everything installed, an operator that sees all of it, and ways to it as anybody.
+//! A control plane with everything installed, an operator that sees all of it, and clients of it for any user.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,32 +15,32 @@ use otelagent_operator::runtime::{Fence, Metrics, client};
 use serde_json::{Value, json};
 use testbed::Bed;
 
+use crate::client::direct_config;
 use crate::status_checker::request;
-use crate::way::way;
 
 /// The platform namespace.
 pub(super) const PLATFORM: &str = "otelagent-system";
-/// Where policies are proved.
+/// The namespace in which policies are verified.
 pub(super) const CANARY: &str = "otelagent-canary";
 /// The `ServiceAccount` the operator acts as.
 pub(super) const OPERATOR: &str = "system:serviceaccount:otelagent-system:otelagent-operator";
-/// How long anything may take to come about.
+/// The longest time to wait for any result.
 const PATIENCE: Duration = Duration::from_mins(5);
 
 pub(super) const AGENTS: &str = "/apis/otelagent.dev/v1alpha1/otelagents";
 pub(super) const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
 
 /// A control plane and what is installed on it.
-pub(super) struct World {
+pub(super) struct ThreatBed {
     pub(super) bed: Bed,
 }
 
-/// The one of all tests that need no other, with its operator. Ends with this process: the bed watches it.
-pub(super) async fn world() -> &'static World {
-    static WORLD: OnceLock<World> = OnceLock::new();
+/// The bed that tests share by default, with its operator. It ends with this process, which it watches.
+pub(super) async fn world() -> &'static ThreatBed {
+    static WORLD: OnceLock<ThreatBed> = OnceLock::new();
     let made = tokio::task::spawn_blocking(|| {
         WORLD.get_or_init(|| {
-            let world = World::start("threats", |bed| bed);
+            let world = ThreatBed::start("threats", |bed| bed);
             let settings = settings(InjectionSettings::default());
             world.run_operator(settings);
             world
@@ -62,7 +62,7 @@ pub(super) fn settings(injection: InjectionSettings) -> Settings {
     }
 }
 
-impl World {
+impl ThreatBed {
     /// Brings one up and installs what `manifests/default` holds.
     pub(super) fn start(
         name: &str,
@@ -80,7 +80,7 @@ impl World {
         world
     }
 
-    /// Waits until what makes something by itself has made it: the Deployment its pods, roles their rules.
+    /// Waits until controllers have made their objects: the Deployment its pods, aggregated roles their rules.
     fn until_quiet(&self) {
         let begun = Instant::now();
         let words = ["get", "pods", "--namespace", PLATFORM, "--output=name"];
@@ -91,7 +91,7 @@ impl World {
         }
     }
 
-    /// What kubectl says, run in the repository.
+    /// The output of kubectl, run in the repository.
     pub(super) fn kubectl(&self, words: &[&str]) -> String {
         let mut command = self.bed.kubectl();
         command.args(words).current_dir(demo::repository());
@@ -119,7 +119,7 @@ impl World {
         });
     }
 
-    /// Another operator comes up, as one that waits for the lease does: it must see everything once.
+    /// Starts another operator, like one that waited for the lease: it must see everything once.
     pub(super) async fn an_operator_starts(&self) {
         let config = config(self.bed.kubeconfig(), Some(OPERATOR)).await;
         let client = client::connect(config, &Fence::closed()).unwrap();
@@ -136,13 +136,13 @@ impl World {
         self.caller(None).await
     }
 
-    /// As somebody else.
+    /// As another user.
     pub(super) async fn caller(&self, user: Option<&str>) -> Caller {
         let config = config(self.bed.kubeconfig(), user).await;
         Caller(Client::try_from(config).unwrap())
     }
 
-    /// A namespace, and one who may do everything in it: `admin`, all of `OtelAgent`s, their status included.
+    /// A namespace, and a user who may do everything in it: `admin`, all of `OtelAgent`s, their status included.
     pub(super) async fn tenant(&self, namespace: &str) -> Caller {
         let admin = self.admin().await;
         admin.namespace(namespace, json!({})).await;
@@ -168,9 +168,9 @@ impl World {
     }
 }
 
-/// The way to the API server as somebody; `ServiceAccount`s with the groups they have.
+/// A client configuration for a user; `ServiceAccount`s with the groups they have.
 pub(super) async fn config(kubeconfig: &Path, user: Option<&str>) -> Config {
-    let mut config = way(kubeconfig).await;
+    let mut config = direct_config(kubeconfig).await;
     let Some(user) = user else { return config };
     let mut header = |name: &'static str, value: &str| {
         let value = HeaderValue::from_str(value).unwrap();
@@ -187,7 +187,7 @@ pub(super) async fn config(kubeconfig: &Path, user: Option<&str>) -> Config {
     config
 }
 
-/// Somebody who talks to the API server in plain JSON.
+/// A user who talks to the API server in plain JSON.
 pub(super) struct Caller(Client);
 
 /// What the server answered.
@@ -309,7 +309,7 @@ impl Caller {
         self.until_status(namespace, name, "injecting", is_so).await;
     }
 
-    /// Which `OtelAgent` a pod would belong to that is created now.
+    /// The `OtelAgent` that a new pod would belong to.
     pub(super) async fn injected_by(&self, namespace: &str) -> Option<String> {
         let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
         let answer = self.send(Method::POST, &path, &pod(json!({}))).await;
@@ -353,7 +353,7 @@ pub(super) fn sidecar(more: &Value) -> Value {
     spec
 }
 
-/// A pod that any level of Pod Security takes.
+/// A pod that every level of Pod Security accepts.
 pub(super) fn pod(labels: Value) -> Value {
     let security = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
     json!({

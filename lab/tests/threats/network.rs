@@ -1,4 +1,4 @@
-//! The network policies that are shipped, and every example of the documentation, as the server takes them.
+//! The shipped network policies, and every example of the documentation, under the strict validation of the server.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use super::bed::{is_possible, world};
 use otelagent_test_support::manifests::{objects, shipped_of, text, words};
 
 #[test]
-fn each_process_is_reached_at_its_ports_only_and_reaches_the_api_server_and_names_only() {
+fn network_policies_open_served_ports_api_server_and_dns_only() {
     let policies = shipped_of("NetworkPolicy");
     assert_eq!(policies.len(), 2);
     let deployments = shipped_of("Deployment");
@@ -49,7 +49,7 @@ fn each_process_is_reached_at_its_ports_only_and_reaches_the_api_server_and_name
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_policies_and_every_example_of_the_documentation_are_taken_strictly() {
+async fn policies_and_documented_examples_pass_strict_validation() {
     if !is_possible("network policies on a real API server") {
         return;
     }

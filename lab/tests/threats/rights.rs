@@ -1,5 +1,5 @@
-//! Where the webhook injects: what it and the operator ask of the API server is what they are granted for it,
-//! by the server's own audit log. For the rest of the operator's rights `tests/cluster/rest.rs` says the same.
+//! Where the webhook injects, it and the operator use exactly the rights that they are granted for it, by the audit
+//! log of the server. `lab/tests/cluster/rest.rs` shows the same of the operator's other rights.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,7 +11,7 @@ use otelagent_operator::controller::InjectionSettings;
 use serde_json::{Value, json};
 
 use super::bed::{
-    ADMISSION, OPERATOR, World, agent_path, config, is_possible, settings, sidecar, until,
+    ADMISSION, OPERATOR, ThreatBed, agent_path, config, is_possible, settings, sidecar, until,
 };
 use crate::inject::callee::Callee;
 use otelagent_test_support::manifests::{objects, text, words};
@@ -19,12 +19,12 @@ use otelagent_test_support::manifests::{objects, text, words};
 const WEBHOOK: &str = "system:serviceaccount:otelagent-system:otelagent-webhook";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_webhook_and_what_the_operator_is_granted_for_it_use_every_right_and_lack_none() {
+async fn every_right_for_the_webhook_is_used_and_none_is_missing() {
     if !is_possible("rights of the webhook by the audit log") {
         return;
     }
     let world = tokio::task::spawn_blocking(|| {
-        let world = World::start("rights", |bed| bed.audit(true));
+        let world = ThreatBed::start("rights", |bed| bed.audit(true));
         world.kubectl(&["apply", "-k", "manifests/webhook"]);
         world
     });
@@ -54,14 +54,14 @@ async fn the_webhook_and_what_the_operator_is_granted_for_it_use_every_right_and
     let path = agent_path("t-rights", "own");
     tenant.must(Method::DELETE, &path, &Value::Null).await;
     let admin = world.admin().await;
-    until("the entry gone", async || {
-        let entries = admin
+    until("the webhook configuration gone", async || {
+        let configurations = admin
             .list(&format!("{ADMISSION}/mutatingwebhookconfigurations"))
             .await;
-        entries
+        configurations
             .is_empty()
             .then_some(())
-            .ok_or_else(|| format!("{entries:?}"))
+            .ok_or_else(|| format!("{configurations:?}"))
     })
     .await;
 
@@ -96,7 +96,7 @@ async fn the_webhook_and_what_the_operator_is_granted_for_it_use_every_right_and
     }
 }
 
-/// What somebody has asked so far; discovery, which everybody may, left out.
+/// What a user has asked so far, without discovery, which every user may ask for.
 fn requests(log: &Path, user: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(log).unwrap();
     let events = text
@@ -113,7 +113,7 @@ fn requests(log: &Path, user: &str) -> Vec<Value> {
         .collect()
 }
 
-/// What a request needed; an apply that makes an object needs the right to create it, too.
+/// The right that a request needed. An apply that creates an object needs the right to create it, too.
 fn used_rights(request: &Value) -> Vec<String> {
     let object = &request["objectRef"];
     let right = |verb: &str| {
@@ -129,7 +129,7 @@ fn used_rights(request: &Value) -> Vec<String> {
     [Some(right(verb)), create].into_iter().flatten().collect()
 }
 
-/// What the roles whose names begin so grant.
+/// The rights that the roles with this prefix grant.
 fn rights(manifest: &[Value], prefix: &str) -> BTreeSet<String> {
     let roles = manifest.iter().filter(|object| {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();

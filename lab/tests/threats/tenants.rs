@@ -1,6 +1,6 @@
 //! Tenants with every right in a namespace of their own, and what they try.
 //!
-//! Namespaces of tenants begin with `t-`; whatever else stands on the cluster must be as it was
+//! Namespaces of tenants begin with `t-`; everything else on the cluster must be unchanged
 //! ([`elsewhere`]).
 
 use std::collections::BTreeMap;
@@ -11,15 +11,15 @@ use otelagent_core::names;
 use serde_json::{Value, json};
 
 use super::bed::{
-    ADMISSION, AGENTS, CANARY, Caller, PLATFORM, World, agent_path, agents_of, condition,
+    ADMISSION, AGENTS, CANARY, Caller, PLATFORM, ThreatBed, agent_path, agents_of, condition,
     is_possible, pod, sidecar, until, world,
 };
 
-/// What a Secret holds, and nothing else may.
+/// The content of a Secret, which no other object may hold.
 const CANARY_BYTES: &str = "Y2FuYXJ5LW9mLWEtc2VjcmV0";
 const MODES: [&str; 4] = ["Sidecar", "HostPort", "HostNetwork", "NodeLocal"];
 
-/// Namespaced kinds the operator, or anybody it could be talked into, might make something of.
+/// Namespaced kinds of which a misled operator might create an object.
 const KINDS: [&str; 12] = [
     "/api/v1/pods",
     "/api/v1/services",
@@ -35,7 +35,7 @@ const KINDS: [&str; 12] = [
     "/apis/otelagent.dev/v1alpha1/namespaces/otelagent-system/otelagents",
 ];
 
-/// Kinds of the cluster.
+/// Cluster-scoped kinds.
 const CLUSTER_KINDS: [&str; 9] = [
     "/api/v1/namespaces",
     "/apis/rbac.authorization.k8s.io/v1/clusterroles",
@@ -64,7 +64,7 @@ fn is_of_tests(object: &Value) -> bool {
     of.starts_with("t-") || of == PLATFORM && OF_TESTS.contains(&whose.as_str())
 }
 
-/// Every object outside of tenants' namespaces, without what changes by itself.
+/// Every object outside of tenants' namespaces, without the fields that change by themselves.
 async fn elsewhere(admin: &Caller) -> BTreeMap<String, Value> {
     let mut found = BTreeMap::new();
     for path in KINDS.into_iter().chain(CLUSTER_KINDS) {
@@ -85,7 +85,7 @@ async fn elsewhere(admin: &Caller) -> BTreeMap<String, Value> {
     found
 }
 
-/// What differs, by name.
+/// The differences, by name.
 fn differences(before: &BTreeMap<String, Value>, after: &BTreeMap<String, Value>) -> Vec<String> {
     let keys = before.keys().chain(after.keys());
     let mut differ: Vec<String> = keys
@@ -97,7 +97,7 @@ fn differences(before: &BTreeMap<String, Value>, after: &BTreeMap<String, Value>
     differ
 }
 
-/// What the operator made for the cluster on a tenant's behalf acts in that namespace and nowhere else.
+/// Cluster-scoped objects that the operator made for a tenant act only in that tenant's namespace.
 async fn confined(admin: &Caller, namespace: &str) -> usize {
     let mut seen = 0;
     for kind in [
@@ -136,7 +136,7 @@ async fn confined(admin: &Caller, namespace: &str) -> usize {
 }
 
 /// A neighbour with an `OtelAgent` of its own that injects.
-async fn neighbour(world: &World, namespace: &str) -> Caller {
+async fn neighbour(world: &ThreatBed, namespace: &str) -> Caller {
     let neighbour = world.tenant(namespace).await;
     assert!(
         neighbour
@@ -169,7 +169,7 @@ fn greedy() -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_a_tenant_asks_for_nothing_outside_of_its_namespace_is_made_or_changed() {
+async fn tenant_changes_nothing_outside_its_namespace() {
     if !is_possible("a tenant's specs and status") {
         return;
     }
@@ -199,7 +199,7 @@ async fn whatever_a_tenant_asks_for_nothing_outside_of_its_namespace_is_made_or_
     for name in &taken {
         forge_status(&tenant, "t-greedy", name).await;
     }
-    // The status is put right, whatever was written into it.
+    // The operator corrects the status after any forged write.
     for name in &taken {
         let judged = |status: &Value| {
             let accepted = condition(status, "Accepted");
@@ -230,7 +230,7 @@ async fn whatever_a_tenant_asks_for_nothing_outside_of_its_namespace_is_made_or_
     assert!(differ.is_empty(), "{differ:#?}");
 }
 
-/// As if everything had been granted, and as if a path of every mode served.
+/// A forged status: everything is granted, and a route of every mode serves.
 async fn forge_status(tenant: &Caller, namespace: &str, name: &str) {
     let path = agent_path(namespace, name);
     for mode in &MODES[1..] {
@@ -246,7 +246,7 @@ async fn forge_status(tenant: &Caller, namespace: &str, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn labels_on_a_tenants_pods_make_agents_nowhere_and_stop_nobody() {
+async fn labels_on_a_tenants_pods_create_and_stop_no_agents() {
     if !is_possible("forged labels on pods") {
         return;
     }
@@ -264,7 +264,7 @@ async fn labels_on_a_tenants_pods_make_agents_nowhere_and_stop_nobody() {
     let victims = [format!("{PLATFORM}.labelled"), "t-labelled.own".to_owned()];
     for victim in &victims {
         for mode in &MODES[1..] {
-            // A user of a path, and an agent that serves it.
+            // A user of a route, and an agent that serves it.
             let user = json!({names::LABEL_AGENT: victim, names::LABEL_MODE: mode, names::LABEL_CONFIG: "0123456789"});
             let agent = json!({names::LABEL_OWNER: victim, names::LABEL_WORKLOAD: mode, names::LABEL_MANAGED_BY: names::MANAGED_BY});
             for labels in [user, agent] {
@@ -309,7 +309,7 @@ async fn labels_on_a_tenants_pods_make_agents_nowhere_and_stop_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_agent_that_selects_more_than_it_may_takes_nobodys_pods_not_for_a_moment() {
+async fn older_agent_with_an_excessive_selector_never_takes_foreign_pods() {
     if !is_possible("an OtelAgent that grabs others' pods") {
         return;
     }
@@ -362,7 +362,7 @@ async fn an_older_agent_that_selects_more_than_it_may_takes_nobodys_pods_not_for
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn selectors_of_tenants_however_large_keep_no_younger_agent_from_injecting() {
+async fn large_selectors_of_tenants_do_not_stop_younger_agents() {
     if !is_possible("large selectors of tenants") {
         return;
     }
@@ -401,7 +401,7 @@ async fn selectors_of_tenants_however_large_keep_no_younger_agent_from_injecting
         .await;
 }
 
-/// Nested deeper than the operator's JSON reader goes.
+/// Nested deeper than the operator's JSON reader accepts.
 fn deep(levels: usize) -> String {
     let config = format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
     format!(
@@ -411,7 +411,7 @@ fn deep(levels: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_nested_too_deep_to_be_read_keeps_nobody_elses_from_being_carried_out() {
+async fn object_nested_too_deep_does_not_block_others() {
     if !is_possible("an OtelAgent nested a thousand levels deep") {
         return;
     }
@@ -421,7 +421,7 @@ async fn an_object_nested_too_deep_to_be_read_keeps_nobody_elses_from_being_carr
         .send_text(Method::POST, &agents_of("t-deep"), deep(1000))
         .await;
     assert!(created < 300, "{created}");
-    // Whoever comes afterwards is served, by the operator that saw it come and by one that starts now.
+    // A later agent is served, by the operator that saw the object come and by one that starts now.
     let _neighbour = neighbour(world, "t-undisturbed").await;
     world.an_operator_starts().await;
     tenant
@@ -430,7 +430,7 @@ async fn an_object_nested_too_deep_to_be_read_keeps_nobody_elses_from_being_carr
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_content_of_a_secret_that_is_referred_to_stands_nowhere_else() {
+async fn content_of_a_referenced_secret_appears_nowhere_else() {
     if !is_possible("a Secret's content") {
         return;
     }
@@ -473,7 +473,7 @@ async fn the_content_of_a_secret_that_is_referred_to_stands_nowhere_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tenant_is_given_nothing_of_a_neighbours_agent_however_it_refers_to_it() {
+async fn reference_to_a_neighbours_agent_gives_a_tenant_nothing() {
     if !is_possible("references to a neighbour's OtelAgent") {
         return;
     }

@@ -1,7 +1,7 @@
 //! Shapes of pods that clusters hold, and what `docs/pods.md` says becomes of each.
 //!
-//! An API server is asked by dry run in `lab/tests/inject/pod_shapes.rs`; they are also part of the table that
-//! policy and function must agree on.
+//! `lab/tests/inject/pod_shapes.rs` sends them to an API server by dry run. They are also part of the table on which
+//! policy and function must agree.
 
 use otelagent_core::names;
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ pub struct Case {
 pub struct Seen {
     /// The pod as it came back.
     pub pod: Value,
-    /// What whoever created it was warned of.
+    /// Warnings that its creator got.
     pub warnings: Vec<String>,
     /// The endpoint of this recipe.
     pub endpoint: String,
@@ -55,11 +55,11 @@ impl Seen {
         );
     }
 
-    /// Left as it is, and whoever creates it is told why.
+    /// Left unchanged, and its creator gets the reason.
     fn refused(&self, why: &str) {
         assert_eq!(self.label(names::LABEL_AGENT), None);
-        let told = self.warnings.iter().any(|told| told.contains(why));
-        assert!(told, "{why} in {:?}", self.warnings);
+        let warned = self.warnings.iter().any(|warned| warned.contains(why));
+        assert!(warned, "{why} in {:?}", self.warnings);
     }
 
     /// A container of the pod.
@@ -95,8 +95,8 @@ impl Seen {
         assert_eq!(self.variables(container, name), Vec::<&Value>::new());
     }
 
-    /// The application is told this recipe's endpoint.
-    pub fn told(&self) {
+    /// The application gets this recipe's endpoint.
+    pub fn warned(&self) {
         self.injected();
         assert_eq!(self.value("app", ENDPOINT), self.endpoint);
     }
@@ -133,17 +133,17 @@ fn with_spec(more: Value) -> Value {
     spec.as_object_mut()
         .unwrap()
         .extend(more.as_object().unwrap().clone());
-    pod(json!({"name": "wild"}), spec)
+    pod(json!({"name": "shape"}), spec)
 }
 
 /// A pod whose application's container has more.
 pub fn with_app(more: Value) -> Value {
-    pod(json!({"name": "wild"}), json!({"containers": [app(more)]}))
+    pod(json!({"name": "shape"}), json!({"containers": [app(more)]}))
 }
 
 fn annotated(key: &str, value: &str) -> Value {
     pod(
-        json!({"name": "wild", "annotations": {key: value}}),
+        json!({"name": "shape", "annotations": {key: value}}),
         json!({"containers": [app(json!({}))]}),
     )
 }
@@ -187,7 +187,7 @@ fn nodes_and_networks() -> Vec<Case> {
             "pod-level resources",
             with_spec(json!({"resources": {"limits": {"memory": "64Mi"}}})),
             |seen| seen.refused("it sets spec.resources"),
-            Seen::told,
+            Seen::warned,
         ),
         case(
             "Windows",
@@ -204,8 +204,8 @@ fn nodes_and_networks() -> Vec<Case> {
         case(
             "dnsPolicy None with searches",
             with_spec(dns(json!(["svc.cluster.local", "cluster.local"]))),
-            Seen::told,
-            Seen::told,
+            Seen::warned,
+            Seen::warned,
         ),
         case(
             "dnsPolicy None without searches",
@@ -223,18 +223,18 @@ fn nodes_and_networks() -> Vec<Case> {
             "host network",
             with_spec(json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"})),
             |seen| seen.refused("it is on the host network"),
-            Seen::told,
+            Seen::warned,
         ),
         case(
             "shareProcessNamespace, read-only root, runAsUser, enableServiceLinks false, automount off",
             with_spec(secure),
             |seen| {
-                seen.told();
+                seen.warned();
                 let agent = seen.container(names::CONTAINER);
                 assert_eq!(agent["securityContext"]["runAsUser"], 65532, "{agent:#}");
                 assert_eq!(agent["securityContext"]["readOnlyRootFilesystem"], true);
             },
-            Seen::told,
+            Seen::warned,
         ),
     ]
 }
@@ -245,7 +245,7 @@ fn neighbours() -> Vec<Case> {
     let inits = |inits: Value| {
         let containers = json!([app(json!({}))]);
         pod(
-            json!({"name": "wild"}),
+            json!({"name": "shape"}),
             json!({"containers": containers, "initContainers": inits}),
         )
     };
@@ -258,13 +258,13 @@ fn neighbours() -> Vec<Case> {
         {"name": "metrics", "containerPort": 8888}, {"name": "health", "containerPort": 13133},
     ]});
     let with_collector = pod(
-        json!({"name": "wild"}),
+        json!({"name": "shape"}),
         json!({"containers": [
             app(json!({"env": [{"name": ENDPOINT, "value": "http://localhost:4317"}]})), collector,
         ]}),
     );
     let instrumented = pod(
-        json!({"name": "wild", "annotations": {"instrumentation.opentelemetry.io/inject-java": "true"}}),
+        json!({"name": "shape", "annotations": {"instrumentation.opentelemetry.io/inject-java": "true"}}),
         json!({
             "initContainers": [init("opentelemetry-auto-instrumentation-java")],
             "containers": [app(json!({"env": [
@@ -285,13 +285,13 @@ fn neighbours() -> Vec<Case> {
                 assert_eq!(seen.value("app", ENDPOINT), MOVED);
                 assert_eq!(seen.agent_ports(), [14317, 14318]);
             },
-            Seen::told,
+            Seen::warned,
         ),
         case(
             "an application at all of the agent's ports",
             with_app(ports(&[4317, 14318])),
             |seen| seen.refused("a container uses port 4317, as the agent does"),
-            Seen::told,
+            Seen::warned,
         ),
         case(
             "a collector in the pod",
@@ -315,8 +315,8 @@ fn neighbours() -> Vec<Case> {
         case(
             "a collector declined by annotation",
             annotated("sidecar.opentelemetry.io/inject", "false"),
-            Seen::told,
-            Seen::told,
+            Seen::warned,
+            Seen::warned,
         ),
         case(
             "instrumented by the OpenTelemetry operator",
@@ -332,13 +332,13 @@ fn neighbours() -> Vec<Case> {
                 init("migrate")
             ])),
             |seen| {
-                seen.told();
+                seen.warned();
                 assert_eq!(
                     seen.inits(),
                     ["istio-init", "istio-proxy", names::CONTAINER, "migrate"]
                 );
             },
-            Seen::told,
+            Seen::warned,
         ),
         case(
             "Linkerd",
@@ -349,7 +349,7 @@ fn neighbours() -> Vec<Case> {
                 init("late"),
             ])),
             |seen| {
-                seen.told();
+                seen.warned();
                 let order = [
                     "linkerd-network-validator",
                     "migrate",
@@ -359,17 +359,17 @@ fn neighbours() -> Vec<Case> {
                 ];
                 assert_eq!(seen.inits(), order);
             },
-            Seen::told,
+            Seen::warned,
         ),
         case(
             "native sidecars of others",
             inits(json!([native("logs"), init("migrate")])),
             |seen| {
-                seen.told();
+                seen.warned();
                 assert_eq!(seen.inits(), [names::CONTAINER, "logs", "migrate"]);
                 assert_eq!(seen.value("migrate", ENDPOINT), SIDECAR);
             },
-            Seen::told,
+            Seen::warned,
         ),
     ]
 }
@@ -440,14 +440,14 @@ fn variables() -> Vec<Case> {
                 {"name": ATTRIBUTES, "value": "team=$(BOTH)"},
             ])),
             |seen| {
-                seen.told();
+                seen.warned();
                 let env = seen.container("app")["env"].as_array().unwrap();
                 let at = |name: &str| env.iter().position(|v| v["name"] == name).unwrap();
                 assert!(at("OTELAGENT_NODE_NAME") < at("TEAM"));
                 assert!(at("TEAM") < at("BOTH") && at("BOTH") < at(ATTRIBUTES));
                 assert!(seen.value("app", ATTRIBUTES).starts_with("team=$(BOTH),"));
             },
-            Seen::told,
+            Seen::warned,
         ),
         case(
             "a variable twice",
@@ -475,20 +475,20 @@ fn variables() -> Vec<Case> {
             "envFrom with a prefix of other variables",
             from(json!([{"prefix": "APP_", "secretRef": {"name": "settings"}}])),
             |seen| {
-                seen.told();
+                seen.warned();
                 assert_eq!(seen.variables("app", SERVICE).len(), 1);
             },
-            Seen::told,
+            Seen::warned,
         ),
         case(
             "envFrom with a prefix of the attributes only",
             from(json!([{"prefix": "OTEL_RES", "secretRef": {"name": "settings"}}])),
             |seen| {
-                seen.told();
+                seen.warned();
                 seen.without("app", ATTRIBUTES);
                 seen.without("app", SERVICE);
             },
-            Seen::told,
+            Seen::warned,
         ),
     ]
 }

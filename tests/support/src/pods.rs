@@ -1,4 +1,4 @@
-//! Pods: a table of the cases that were thought of, and a generator for those that were not.
+//! Pods: a table of known cases, and a generator for all others.
 
 use otelagent_core::inject::{Injection, Recipe, inject};
 use otelagent_core::names;
@@ -422,7 +422,7 @@ fn variable() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Sources of variables, whose content nobody sees.
+/// Sources of variables, whose content no test sees.
 fn sources() -> impl Strategy<Value = Value> {
     let prefix = prop::sample::select(vec![
         "",

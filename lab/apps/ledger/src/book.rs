@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_beyond_the_limits_is_said() {
+    fn runs_beyond_the_limits_are_reported() {
         let mut book = Book::default();
         for run in 0..=MAX_RUNS {
             book.note(span(&run.to_string(), 0), &Attributes::new(), 0);

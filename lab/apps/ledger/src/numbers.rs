@@ -1,4 +1,4 @@
-//! A set of sequence numbers that remembers how often it was told what it already knew.
+//! A set of sequence numbers that counts how often it was given a number it already had.
 //!
 //! Knows numbers only, not what they count.
 

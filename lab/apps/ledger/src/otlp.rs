@@ -118,7 +118,7 @@ fn attributes(resource: Option<&Resource>) -> Attributes {
         .collect()
 }
 
-/// Anything that is not plain is shown as its debug form: it only has to be told apart.
+/// Anything that is not plain is shown as its debug form: it only has to be distinguishable.
 fn text(value: Option<&AnyValue>) -> String {
     match value.and_then(|value| value.value.as_ref()) {
         None => String::new(),

@@ -114,18 +114,18 @@ mod tests {
     use crate::telemetry::{Encoding, Stock};
 
     #[test]
-    fn what_is_missing_doubled_or_altered_is_told_apart() {
+    fn missing_duplicate_and_altered_spans_are_distinguished() {
         let mut stock = Stock::numbered(2, Encoding::Identity).unwrap();
         let mut ledger = Ledger::default();
-        let parcels: Vec<_> = (0..3).map(|_| stock.draw().unwrap()).collect();
-        for parcel in &parcels {
-            ledger.sent(parcel.first, parcel.spans);
-            ledger.acked(parcel.first, parcel.spans);
+        let requests: Vec<_> = (0..3).map(|_| stock.draw().unwrap()).collect();
+        for request in &requests {
+            ledger.sent(request.first, request.spans);
+            ledger.acked(request.first, request.spans);
         }
-        let mut altered = parcels[0].message().to_vec();
+        let mut altered = requests[0].message().to_vec();
         assert_eq!(ledger.received(&altered), Some(2));
-        assert_eq!(ledger.received(&parcels[1].message()), Some(2));
-        assert_eq!(ledger.received(&parcels[1].message()), Some(2));
+        assert_eq!(ledger.received(&requests[1].message()), Some(2));
+        assert_eq!(ledger.received(&requests[1].message()), Some(2));
         let mark = altered.windows(8).position(|bytes| bytes == *MARK).unwrap();
         altered[mark] ^= 1;
         assert_eq!(ledger.received(&altered), Some(2));

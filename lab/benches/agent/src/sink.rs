@@ -1,5 +1,5 @@
-//! The upstream of whatever is measured: OTLP over gRPC and HTTP, acknowledges at once, and keeps what
-//! it got as it came, to be counted when nobody's time is measured any more. Can also be slow, silent,
+//! The upstream of the measured program: OTLP over gRPC and HTTP, acknowledges at once, and keeps what
+//! it got as it came, to be counted after the measurement. Can also be slow, silent,
 //! away, or find requests too large. Must not know who sends.
 
 use std::convert::Infallible;
@@ -34,7 +34,7 @@ pub enum Behaviour {
     Slow(Duration),
     /// Accepts connections, and neither reads nor answers.
     Silent,
-    /// Nobody listens, and no connection is left.
+    /// No listener and no connection is left.
     Away,
     /// Refuses larger ones: 413, or `RESOURCE_EXHAUSTED`.
     AtMost(usize),

@@ -66,7 +66,7 @@ const FRAMING: usize = 5;
 
 /// One encoded request.
 #[derive(Clone, Debug)]
-pub struct Parcel {
+pub struct EncodedRequest {
     /// An `ExportTraceServiceRequest`, compressed as its stock is, framed for gRPC.
     pub framed: Bytes,
     /// Number of its first span; the others follow.
@@ -75,7 +75,7 @@ pub struct Parcel {
     pub spans: u64,
 }
 
-impl Parcel {
+impl EncodedRequest {
     /// Without framing, as HTTP sends it.
     pub fn message(&self) -> Bytes {
         self.framed.slice(FRAMING..)
@@ -93,7 +93,10 @@ pub struct Stock {
 
 enum Supply {
     /// Encoded in advance and sent again and again: costs the sender nothing.
-    Ring { parcels: Vec<Parcel>, at: usize },
+    Ring {
+        requests: Vec<EncodedRequest>,
+        at: usize,
+    },
     /// Numbers are written into a template, so that no span is sent twice.
     Numbered {
         templates: Vec<(Vec<u8>, Vec<Ids>)>,
@@ -105,16 +108,16 @@ impl Stock {
     /// A ring of requests that differ from one another.
     pub fn ring(spans: usize, encoding: Encoding) -> Outcome<Self> {
         let mut numbered = Self::of_templates(spans, Encoding::Identity, RING_SPANS / spans)?;
-        let parcels = (0..RING_SPANS / spans).map(|_| {
-            let parcel = numbered.draw()?;
-            let framed = encoding.frame(&parcel.message())?;
-            Ok(Parcel { framed, ..parcel })
+        let requests = (0..RING_SPANS / spans).map(|_| {
+            let request = numbered.draw()?;
+            let framed = encoding.frame(&request.message())?;
+            Ok(EncodedRequest { framed, ..request })
         });
         Ok(Self {
             spans,
             encoding,
             supply: Supply::Ring {
-                parcels: parcels.collect::<Outcome<_>>()?,
+                requests: requests.collect::<Outcome<_>>()?,
                 at: 0,
             },
         })
@@ -148,12 +151,12 @@ impl Stock {
     ///
     /// # Errors
     /// Only where a compressor fails.
-    pub fn draw(&mut self) -> Outcome<Parcel> {
+    pub fn draw(&mut self) -> Outcome<EncodedRequest> {
         match &mut self.supply {
-            Supply::Ring { parcels, at } => {
-                let parcel = parcels.get(*at % parcels.len()).cloned();
+            Supply::Ring { requests, at } => {
+                let request = requests.get(*at % requests.len()).cloned();
                 *at += 1;
-                parcel.ok_or_else(|| "an empty ring".into())
+                request.ok_or_else(|| "an empty ring".into())
             }
             Supply::Numbered { templates, next } => {
                 let first = *next;
@@ -167,7 +170,7 @@ impl Stock {
                     write(&mut message, ids.trace + 8, number.to_le_bytes());
                     write(&mut message, ids.span, number.to_le_bytes());
                 }
-                Ok(Parcel {
+                Ok(EncodedRequest {
                     framed: self.encoding.frame(&message)?,
                     first,
                     spans,

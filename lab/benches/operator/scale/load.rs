@@ -1,4 +1,4 @@
-//! The load: pods created at a steady rate, whatever admits them.
+//! The load: pods created at a steady rate, with either engine.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::Outcome;
 use crate::world::pod_template;
 
 /// Requests at a time. A server that cannot keep up is not buried under requests that wait, which would be
-/// measuring that; the rate that is told is the one that was reached.
+/// measuring that; the reported rate is the one that was reached.
 const AT_ONCE: usize = 32;
 
 /// Pods with the labels of `cart`, which are selected where their namespace is, created one after the

@@ -117,7 +117,7 @@ fn kubeconfig(world: &World, account: &str) -> Outcome<PathBuf> {
     Ok(file)
 }
 
-/// An address at which nobody listens.
+/// An address at which no process listens.
 pub(crate) fn free_address(host: IpAddr) -> Outcome<SocketAddr> {
     Ok(TcpListener::bind((host, 0))?.local_addr()?)
 }

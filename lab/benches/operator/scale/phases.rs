@@ -392,7 +392,7 @@ async fn admission(world: &World, args: &Args, table: &mut Table) -> Outcome<()>
     Ok(())
 }
 
-/// Two rows: what whoever creates pods sees, and what whatever injects them takes of it, in so many of its
+/// Two rows: what the creator of pods sees, and what the engine takes of it, in so many of its
 /// own calls.
 pub(crate) fn admitted(
     table: &mut Table,

@@ -24,7 +24,7 @@ pub(crate) async fn run(world: &World, args: &Args, table: &mut Table) -> Outcom
         crate::world::PLATFORM,
     ])?;
     let address = free_address(world.bed.host_ip())?;
-    // The webhook's certificate needs the authority that the controller makes.
+    // The webhook's certificate needs the CA that the controller makes.
     let more = [
         "--injection-engine=webhook".to_owned(),
         format!("--webhook-url=https://{address}"),

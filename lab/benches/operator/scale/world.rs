@@ -15,7 +15,7 @@ use testbed::Bed;
 use crate::{Args, Outcome};
 
 pub(crate) const PLATFORM: &str = "otelagent-system";
-/// `OtelAgent`s of node modes; each of their vehicles has a pod on every node.
+/// `OtelAgent`s of node modes; each of their agent workloads has a pod on every node.
 pub(crate) const NODE_AGENTS: usize = 4;
 /// Requests of the benchmark at a time.
 const AT_ONCE: usize = 8;
@@ -197,7 +197,7 @@ impl World {
         Ok(usize::try_from(running)?)
     }
 
-    /// Agents ready of an object's vehicle in a mode, by the suffix of the vehicle's name.
+    /// Agents ready of an object's agent workload in a mode, by the suffix of the agent workload's name.
     pub(crate) async fn ready_agents(&self, workload: &str) -> Outcome<i32> {
         let api: Api<DaemonSet> = Api::namespaced(self.client.clone(), PLATFORM);
         let found = api.get_opt(workload).await?;

@@ -75,7 +75,7 @@ fn endpoint_follows_from_mode_name_and_port() {
 }
 
 #[test]
-fn endpoint_of_a_pod_created_now_is_the_one_in_the_status() {
+fn endpoint_in_the_status_is_the_one_new_pods_get() {
     let mut view = settled();
     view.new_pods[0]["spec"]["containers"][0]["env"][0]["value"] = "http://127.0.0.1:4317".into();
     reports(view, &["endpoint"]);
@@ -112,7 +112,7 @@ fn route_without_its_agent_workload_is_reported() {
     let mut view = switching();
     view.daemon_sets.remove(0);
     reports(view, &["paths"]);
-    // Somebody else's object keeps it from being made.
+    // Another user's object keeps it from being made.
     let mut view = switching();
     view.daemon_sets[0]["metadata"]["labels"] = json!({});
     view.daemon_sets[0]["metadata"]["name"] = "node-node-local".into();

@@ -4,8 +4,8 @@ use otelagent_core::names;
 use serde_json::json;
 
 use super::{
-    accepts, agent, injected, ready, reports, rival, settled, settled_sidecar, switching, tell,
-    with_missed_pod, with_status,
+    accepts, agent, injected, other_agent, ready, reports, settled, settled_sidecar, switching,
+    tell, with_missed_pod, with_status,
 };
 
 #[test]
@@ -114,10 +114,12 @@ fn injected_is_false_while_pods_are_missed_or_injection_inactive() {
     reports(inactive(settled()), &["conditions.Injected"]);
     // An older OtelAgent may have the pods, or none is selected.
     let mut view = inactive(settled());
-    view.agents.push(rival("2026-01-01T00:00:00Z", "True"));
+    view.agents
+        .push(other_agent("2026-01-01T00:00:00Z", "True"));
     accepts(view);
     let mut view = inactive(settled());
-    view.agents.push(rival("2026-01-03T00:00:00Z", "True"));
+    view.agents
+        .push(other_agent("2026-01-03T00:00:00Z", "True"));
     reports(view, &["conditions.Injected"]);
     let mut view = inactive(settled());
     view.agent["spec"]["workloads"] = json!(null);

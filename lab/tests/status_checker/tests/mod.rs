@@ -129,8 +129,8 @@ fn agent(namespace: &str, name: &str, created: &str) -> Value {
 }
 
 /// Another `OtelAgent`, with the selection of the checked one, whose `Accepted` has this status.
-fn rival(created: &str, accepted: &str) -> Value {
-    let mut agent = agent("platform", "rival", created);
+fn other_agent(created: &str, accepted: &str) -> Value {
+    let mut agent = agent("platform", "other", created);
     agent["status"] = json!({
         "observedGeneration": 3, "conditions": [condition("Accepted", accepted, "Any", "any")],
     });

@@ -4,7 +4,7 @@ use otelagent_core::names;
 use serde_json::json;
 
 use super::{
-    CONFIG, accepts, agent, agent_pod, injected, plain, ready, reports, rival, settled,
+    CONFIG, accepts, agent, agent_pod, injected, other_agent, plain, ready, reports, settled,
     settled_sidecar, switching, tell, with_missed_pod, with_status,
 };
 
@@ -162,27 +162,27 @@ fn oldest_agent_that_selects_a_pod_has_it() {
         view
     };
     reports(
-        missed_beside(rival(YOUNGER, "True")),
+        missed_beside(other_agent(YOUNGER, "True")),
         &["conditions.Injected", "pods.missed"],
     );
-    accepts(missed_beside(rival(OLDER, "True")));
+    accepts(missed_beside(other_agent(OLDER, "True")));
     // A refused one without a binding acts on nothing; with one, its last good selection may hold the pod.
     reports(
-        missed_beside(rival(OLDER, "False")),
+        missed_beside(other_agent(OLDER, "False")),
         &["conditions.Injected", "pods.missed"],
     );
-    let mut view = missed_beside(rival(OLDER, "False"));
+    let mut view = missed_beside(other_agent(OLDER, "False"));
     view.bindings
-        .push(json!({"metadata": {"name": "otelagent.platform.rival"}}));
+        .push(json!({"metadata": {"name": "otelagent.platform.other"}}));
     accepts(view);
 }
 
 #[test]
 fn pod_of_another_agent_is_neither_injected_nor_missed() {
     let mut view = settled();
-    view.agents.push(rival(YOUNGER, "True"));
+    view.agents.push(other_agent(YOUNGER, "True"));
     let mut pod = injected("theirs", "n1", "NodeLocal");
-    pod["metadata"]["labels"][names::LABEL_AGENT] = "platform.rival".into();
+    pod["metadata"]["labels"][names::LABEL_AGENT] = "platform.other".into();
     view.pods.push(pod);
     accepts(view.clone());
     assert!(view.orphaned().is_empty());
@@ -223,15 +223,15 @@ fn another_configuration_or_mode_makes_a_pod_stale() {
         view.clone(),
         &["conditions.Injected", "pods.current", "pods.stale"],
     );
-    let mut told = stale(view);
+    let mut changed = stale(view);
     tell(
-        &mut told,
+        &mut changed,
         "Injected",
         "True",
         "OlderConfiguration",
         "1 pod has an older configuration: till",
     );
-    accepts(told);
+    accepts(changed);
     reports(
         with_status(switching(), "pods.stale", json!(0)),
         &["pods.stale"],

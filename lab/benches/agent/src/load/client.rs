@@ -1,4 +1,4 @@
-//! One connection to whatever takes OTLP: sends encoded requests and says how each was answered. Must
+//! One connection to an OTLP receiver: sends encoded requests and says how each was answered. Must
 //! not know when or why they are sent.
 
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::Outcome;
-use crate::telemetry::{Encoding, Parcel};
+use crate::telemetry::{EncodedRequest, Encoding};
 
 /// As SDKs have it by default.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -109,8 +109,8 @@ impl Link {
     }
 
     /// Sends one request and waits for its answer.
-    pub async fn send(&self, parcel: &Parcel) -> Reply {
-        match timeout(TIMEOUT, self.exchange(parcel)).await {
+    pub async fn send(&self, request: &EncodedRequest) -> Reply {
+        match timeout(TIMEOUT, self.exchange(request)).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
                 *self.connection.lock().await = None;
@@ -123,10 +123,10 @@ impl Link {
         }
     }
 
-    async fn exchange(&self, parcel: &Parcel) -> Outcome<Reply> {
+    async fn exchange(&self, request: &EncodedRequest) -> Outcome<Reply> {
         let body = match self.target.transport {
-            Transport::Grpc => parcel.framed.clone(),
-            Transport::Http => parcel.message(),
+            Transport::Grpc => request.framed.clone(),
+            Transport::Http => request.message(),
         };
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
@@ -182,23 +182,23 @@ async fn of_grpc(response: Response<Incoming>) -> Outcome<Reply> {
     let message = headers
         .get("grpc-message")
         .map(|message| String::from_utf8_lossy(message.as_bytes()).into_owned());
-    let told = format!("gRPC status {code}: {}", message.unwrap_or_default());
+    let summary = format!("gRPC status {code}: {}", message.unwrap_or_default());
     // What the OTLP specification calls retryable; RESOURCE_EXHAUSTED only with RetryInfo.
     Ok(match code {
         0 => Reply::Acked,
-        1 | 4 | 10 | 11 | 14 | 15 => Reply::Refused(told),
-        8 if headers.contains_key("grpc-status-details-bin") => Reply::Refused(told),
-        _ => Reply::Permanent(told),
+        1 | 4 | 10 | 11 | 14 | 15 => Reply::Refused(summary),
+        8 if headers.contains_key("grpc-status-details-bin") => Reply::Refused(summary),
+        _ => Reply::Permanent(summary),
     })
 }
 
 async fn of_http(response: Response<Incoming>) -> Outcome<Reply> {
     let (head, body) = response.into_parts();
     body.collect().await?;
-    let told = format!("HTTP status {}", head.status);
+    let summary = format!("HTTP status {}", head.status);
     Ok(match head.status.as_u16() {
         200..=299 => Reply::Acked,
-        429 | 502..=504 => Reply::Refused(told),
-        _ => Reply::Permanent(told),
+        429 | 502..=504 => Reply::Refused(summary),
+        _ => Reply::Permanent(summary),
     })
 }

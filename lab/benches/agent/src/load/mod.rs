@@ -14,7 +14,7 @@ pub use client::{Link, Reply, Target, Transport};
 
 use crate::Outcome;
 use crate::ledger::Ledger;
-use crate::telemetry::{Parcel, Stock};
+use crate::telemetry::{EncodedRequest, Stock};
 
 /// A sender that is refused waits this long when it saturates.
 const BREATH: Duration = Duration::from_millis(1);
@@ -32,7 +32,7 @@ pub struct Tally {
     pub acked: u64,
     /// Spans in them.
     pub acked_spans: u64,
-    /// Requests that were told to come again.
+    /// Requests whose answer asked for a retry.
     pub refused: u64,
     /// Requests without an answer.
     pub unanswered: u64,
@@ -47,12 +47,12 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn note(&mut self, parcel: &Parcel, reply: Reply) {
+    fn note(&mut self, request: &EncodedRequest, reply: Reply) {
         match reply {
             Reply::Acked => {
                 self.acked += 1;
-                self.acked_spans += parcel.spans;
-                self.ledger.acked(parcel.first, parcel.spans);
+                self.acked_spans += request.spans;
+                self.ledger.acked(request.first, request.spans);
             }
             Reply::Refused(why) => {
                 self.refused += 1;
@@ -101,15 +101,15 @@ impl Shared {
         })
     }
 
-    fn next(&self) -> Outcome<Parcel> {
-        let parcel = self.stock.borrow_mut().draw()?;
+    fn next(&self) -> Outcome<EncodedRequest> {
+        let request = self.stock.borrow_mut().draw()?;
         let mut tally = self.tally.borrow_mut();
-        tally.ledger.sent(parcel.first, parcel.spans);
-        Ok(parcel)
+        tally.ledger.sent(request.first, request.spans);
+        Ok(request)
     }
 
-    fn note(&self, parcel: &Parcel, reply: Reply) {
-        self.tally.borrow_mut().note(parcel, reply);
+    fn note(&self, request: &EncodedRequest, reply: Reply) {
+        self.tally.borrow_mut().note(request, reply);
     }
 
     /// The tally and the stock, to go on with.
@@ -140,10 +140,10 @@ pub async fn saturate(
             let (link, shared) = (Rc::clone(&link), Rc::clone(&shared));
             senders.spawn_local(async move {
                 while Instant::now() < end {
-                    let parcel = shared.next()?;
-                    let reply = link.send(&parcel).await;
+                    let request = shared.next()?;
+                    let reply = link.send(&request).await;
                     let taken = reply == Reply::Acked;
-                    shared.note(&parcel, reply);
+                    shared.note(&request, reply);
                     if !taken {
                         sleep(BREATH).await;
                     }
@@ -205,15 +205,15 @@ pub async fn at_rate(
             let (link, shared) = (Rc::clone(link), Rc::clone(&shared));
             let under_way = Rc::clone(&under_way);
             let scheduled = due;
-            let parcel = shared.next()?;
+            let request = shared.next()?;
             spawn_local(async move {
-                let reply = link.send(&parcel).await;
+                let reply = link.send(&request).await;
                 if reply == Reply::Acked && scheduled >= begun + rate.warm_up {
                     let units = scheduled.elapsed().as_nanos() / 100;
                     let units = u32::try_from(units).unwrap_or(u32::MAX);
                     shared.tally.borrow_mut().latencies.push(units);
                 }
-                shared.note(&parcel, reply);
+                shared.note(&request, reply);
                 under_way.set(under_way.get() - 1);
                 drop(shared);
             });
@@ -274,12 +274,12 @@ async fn client(link: Rc<Link>, shared: Rc<Shared>, pause: Duration) -> Outcome<
     while !shared.stop.get() {
         sleep(due.saturating_duration_since(Instant::now())).await;
         due = (due + pause).max(Instant::now());
-        let parcel = shared.next()?;
+        let request = shared.next()?;
         let mut wait = FIRST_WAIT;
         loop {
-            let reply = link.send(&parcel).await;
+            let reply = link.send(&request).await;
             let settled = matches!(reply, Reply::Acked | Reply::Permanent(_));
-            shared.note(&parcel, reply);
+            shared.note(&request, reply);
             if settled {
                 break;
             }

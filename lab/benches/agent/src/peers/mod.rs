@@ -150,7 +150,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Queue in memory, gzip, and limits nobody meets by accident.
+    /// Queue in memory, gzip, and limits that no run reaches by accident.
     pub fn new(upstream: SocketAddr) -> Outcome<Self> {
         Ok(Self {
             grpc: free_port()?,
@@ -181,7 +181,7 @@ impl Setup {
     }
 }
 
-/// A port of the loopback interface that nobody listens on.
+/// A port of the loopback interface that no process listens on.
 pub fn free_port() -> Outcome<SocketAddr> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Two benchmarks at a time begin apart: a port whose sink is away looks free.

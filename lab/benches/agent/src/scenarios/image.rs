@@ -1,4 +1,4 @@
-//! Size of the image: the binary and the certificate authorities, as `make images` writes it.
+//! Size of the image: the binary and the CA certificates, as `make images` writes it.
 
 use std::fs;
 
@@ -28,7 +28,7 @@ pub(super) fn run(bench: &Bench) -> Outcome<Report> {
         _ => String::new(),
     };
     let line = Line {
-        measure: "image: binary and certificate authorities, uncompressed".to_owned(),
+        measure: "image: binary and CA certificates, uncompressed".to_owned(),
         bar: "< 6 MB".to_owned(),
         figures: sizes
             .iter()

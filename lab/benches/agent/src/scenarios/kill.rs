@@ -50,25 +50,25 @@ pub(super) async fn run(bench: &Bench, death: Death) -> Outcome<Report> {
             Ok(balance) => balance,
             Err(error) => {
                 progress(&format!("{}, {name}: {error}", death.name()));
-                let told = format!("{} of {name} could not be measured: {error}", death.name());
-                report.details.push(told);
+                let summary = format!("{} of {name} could not be measured: {error}", death.name());
+                report.details.push(summary);
                 continue;
             }
         };
-        let told = format!(
+        let summary = format!(
             "{} of {}",
             grouped(count(balance.missing)),
             grouped(count(balance.acked))
         );
         progress(&format!(
-            "{}, {name}: missing {told}, {balance:?}",
+            "{}, {name}: missing {summary}, {balance:?}",
             death.name()
         ));
         report.details.push(format!(
             "{}, {name}: {} spans acknowledged, {} received, {} missing, {} duplicates, {} altered.",
             death.name(), balance.acked, balance.received, balance.missing, balance.duplicates, balance.foreign
         ));
-        figures.push((peer.kind, told));
+        figures.push((peer.kind, summary));
         if peer.kind == Kind::Otelagent {
             ours = Some(balance);
         }

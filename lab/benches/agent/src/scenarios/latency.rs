@@ -79,13 +79,13 @@ fn line(samples: &[(Kind, Vec<Sample>)]) -> Line {
         } else {
             ", queue in memory"
         };
-        let told = format!(
+        let summary = format!(
             "{} / {} / {}{queue}",
             figure(|sample| sample.p50),
             figure(|sample| sample.p99),
             figure(|sample| sample.max)
         );
-        (*kind, told)
+        (*kind, summary)
     });
     let p99 = |samples: &[Sample]| middle(samples, |sample| sample.p99);
     let ours = samples.iter().find(|(kind, _)| *kind == Kind::Otelagent);

@@ -43,7 +43,7 @@ struct Sample {
 }
 
 impl Sample {
-    fn told(&self) -> String {
+    fn summary(&self) -> String {
         let outcome = match self.taken {
             Some(share) => format!("took {:.1} % of it", share * 100.0),
             None => "was ended before it took the whole machine".to_owned(),
@@ -67,9 +67,9 @@ pub(super) async fn run(bench: &Bench) -> Outcome<Report> {
         let name = peer.kind.name();
         match sample(bench, peer).await {
             Ok(sample) => {
-                let told = sample.told();
-                progress(&format!("memory, {told}"));
-                details = format!("{details}- Memory of {told}.\n");
+                let summary = sample.summary();
+                progress(&format!("memory, {summary}"));
+                details = format!("{details}- Memory of {summary}.\n");
                 samples.push(sample);
             }
             Err(error) => {

@@ -1,12 +1,12 @@
 //! What is measured, one file each. Every scenario starts its programs anew, waits for nothing without
 //! bound, and leaves nothing running.
 
-mod away;
 mod image;
 mod instructions;
 mod kill;
 mod latency;
 mod memory;
+mod outage;
 mod start;
 mod throughput;
 
@@ -136,7 +136,7 @@ impl Scenario {
             Self::Kill => kill::run(bench, kill::Death::Kill).await,
             Self::Terminate => kill::run(bench, kill::Death::Terminate).await,
             Self::Instructions => instructions::run(bench).await,
-            Self::Away => away::run(bench).await,
+            Self::Away => outage::run(bench).await,
         }
     }
 }
@@ -168,12 +168,12 @@ fn blemishes(tally: &Tally, arrived: Arrived) -> String {
         ("refused for good", tally.permanent),
         ("skipped", tally.skipped),
     ];
-    let told: Vec<_> = counts
+    let summaries: Vec<_> = counts
         .iter()
         .filter(|(_, count)| *count > 0)
         .map(|(what, count)| format!("{count} {what}"))
         .collect();
-    told.join(", ")
+    summaries.join(", ")
 }
 
 /// The figure of one program, if it was measured.
@@ -187,13 +187,13 @@ fn of(figures: &[(Kind, f64)], kind: Kind) -> Option<f64> {
 /// How many times a peer's figure the agent's is, and whether that is enough. A peer that could not be
 /// measured leaves the bar open.
 fn times(figures: &[(Kind, f64)], bars: &[(Kind, f64)]) -> (String, Verdict) {
-    let mut told = Vec::new();
+    let mut summaries = Vec::new();
     let mut verdict = Verdict::Met;
     for (peer, bar) in bars {
         match (of(figures, Kind::Otelagent), of(figures, *peer)) {
             (Some(ours), Some(theirs)) => {
                 let ratio = ours / theirs;
-                told.push(format!("{ratio:.1} × {}", peer.name()));
+                summaries.push(format!("{ratio:.1} × {}", peer.name()));
                 if ratio < *bar {
                     verdict = Verdict::NotMet;
                 }
@@ -202,5 +202,5 @@ fn times(figures: &[(Kind, f64)], bars: &[(Kind, f64)]) -> (String, Verdict) {
             _ => {}
         }
     }
-    (told.join(", "), verdict)
+    (summaries.join(", "), verdict)
 }

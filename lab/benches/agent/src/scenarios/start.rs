@@ -72,11 +72,11 @@ pub(super) async fn run(bench: &Bench) -> Outcome<Report> {
 
 async fn sample(bench: &Bench, peer: &Peer, sink: &Sink) -> Outcome<Duration> {
     let setup = Setup::new(sink.address)?;
-    let parcel = Stock::numbered(1, Encoding::Identity)?.draw()?;
+    let request = Stock::numbered(1, Encoding::Identity)?.draw()?;
     let running = peer.spawn(&setup, &bench.place)?;
     let link = Link::new(running.target(Transport::Grpc, Encoding::Identity))?;
     while running.begun.elapsed() < AT_MOST {
-        if link.send(&parcel).await == Reply::Acked {
+        if link.send(&request).await == Reply::Acked {
             return Ok(running.begun.elapsed());
         }
         yield_now().await;

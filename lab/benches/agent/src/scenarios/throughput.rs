@@ -67,10 +67,10 @@ impl Case {
 
     fn bar(&self) -> String {
         let bars = self.bars.iter();
-        let told: Vec<_> = bars
+        let summaries: Vec<_> = bars
             .map(|(peer, bar)| format!("≥ {bar} × {}", peer.name()))
             .collect();
-        told.join(", ")
+        summaries.join(", ")
     }
 }
 
@@ -143,7 +143,7 @@ fn line(case: &Case, samples: &[(Kind, Vec<Sample>)]) -> Line {
         .map(|(kind, samples)| (*kind, medians(samples, |sample| sample.per_cpu_second)))
         .collect();
     let (ratio, verdict) = times(&figures, case.bars);
-    let told = figures
+    let summaries = figures
         .iter()
         .map(|(kind, figure)| (*kind, grouped(*figure)));
     let cannot = Kind::ALL
@@ -152,7 +152,7 @@ fn line(case: &Case, samples: &[(Kind, Vec<Sample>)]) -> Line {
     Line {
         measure: format!("spans per CPU second: {}", case.name()),
         bar: case.bar(),
-        figures: told
+        figures: summaries
             .chain(cannot.map(|kind| (kind, format!("sends no {}", case.outward.name()))))
             .collect(),
         ratio,

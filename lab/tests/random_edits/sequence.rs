@@ -1,5 +1,5 @@
-//! Walks: a running object is edited again and again, and after each edit what came of it is compared with
-//! the predicate, with the cluster itself, and in the end with an object made anew from the same spec.
+//! Sequences of edits of a running object. After each edit the test compares the result with the predicate and with the
+//! cluster itself, and in the end with an object newly created from the same spec.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,21 +11,21 @@ use tokio::task::JoinHandle;
 use super::edits::{self, Edit, MODES, apply};
 use super::predicate::refusals;
 use super::schema;
-use super::world::{Numbers, PLATFORM, SHOP, Server, agent, base, seed};
-use crate::effort::is_full;
+use super::world::{EditServer, Numbers, PLATFORM, SHOP, agent, base, seed};
 use crate::status_checker::{end_state, mismatches_within};
+use crate::test_scale::is_full;
 
-/// Edits of a walk in `make test`, which take less than a minute, and in `make test-full`.
+/// Edits of a sequence in `make test`, which take less than a minute, and in `make test-full`.
 const SHORT: usize = 20;
 const FULL: usize = 500;
-/// Everything comes to rest within this time, also on a busy machine.
+/// Everything settles within this time, also on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
-/// A pod that is not taken within this time is refused.
+/// A pod that the server does not accept within this time counts as refused.
 const REFUSED: Duration = Duration::from_secs(5);
-/// Edits between two comparisons with an object made anew.
+/// Edits between two comparisons with a newly created object.
 const STRIDE: usize = 50;
 
-/// One step of a walk.
+/// One step of a sequence.
 #[derive(Clone, Debug)]
 enum Move {
     Edit(Edit),
@@ -45,8 +45,8 @@ impl std::fmt::Display for Move {
     }
 }
 
-/// A walk of so many moves. Fields are drawn first, so that one with many values is not drawn more often.
-fn walk(seed: u64, length: usize) -> Vec<Move> {
+/// A sequence of so many moves. Fields are drawn first, so that one with many values is not drawn more often.
+fn sequence(seed: u64, length: usize) -> Vec<Move> {
     let fields = schema::fields(&schema::spec());
     let mut numbers = Numbers(seed);
     let mut moves = Vec::new();
@@ -71,22 +71,22 @@ fn walk(seed: u64, length: usize) -> Vec<Move> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_object_survives_a_walk_over_its_spec_and_ends_as_one_made_anew() {
-    if !testbed::skip_unless_possible("a walk over the spec") {
+async fn edited_object_ends_as_one_created_with_its_last_spec() {
+    if !testbed::skip_unless_possible("random edits of the spec") {
         return;
     }
     let (seed, full) = (seed(), is_full());
     let length = std::env::var("OTELAGENT_MOVES").ok();
     let length = length.and_then(|length| length.parse().ok());
-    let moves = walk(seed, length.unwrap_or(if full { FULL } else { SHORT }));
+    let moves = sequence(seed, length.unwrap_or(if full { FULL } else { SHORT }));
     println!(
-        "walk of {} moves; again with OTELAGENT_SEED={seed}",
+        "sequence of {} moves; again with OTELAGENT_SEED={seed}",
         moves.len()
     );
-    let mut walker = Walker::start("walker").await;
+    let mut subject = Subject::start("subject").await;
     let begun = Instant::now();
-    let Err((at, why)) = walker.go(&moves).await else {
-        println!("{:?} in {:.0?}", walker.tally, begun.elapsed());
+    let Err((at, why)) = subject.go(&moves).await else {
+        println!("{:?} in {:.0?}", subject.tally, begun.elapsed());
         return;
     };
     println!("seed {seed}, move {at}: {why}");
@@ -100,8 +100,8 @@ async fn a_running_object_survives_a_walk_over_its_spec_and_ends_as_one_made_ane
         while from + part < shortest.len() && goes_on() {
             let mut fewer = shortest.clone();
             fewer.drain(from..from + part);
-            walker.anew().await;
-            match walker.go(&fewer).await {
+            subject.anew().await;
+            match subject.go(&fewer).await {
                 Err((last, _)) => {
                     fewer.truncate(last + 1);
                     shortest = fewer;
@@ -113,12 +113,12 @@ async fn a_running_object_survives_a_walk_over_its_spec_and_ends_as_one_made_ane
     }
     let lines: Vec<String> = shortest.iter().map(|step| format!("  {step}")).collect();
     panic!(
-        "seed {seed}, move {at}: {why}\nthe shortest walk that still fails:\n{}",
+        "seed {seed}, move {at}: {why}\nthe shortest sequence that still fails:\n{}",
         lines.join("\n")
     );
 }
 
-/// What came of the edits.
+/// The results of the edits.
 #[derive(Debug, Default)]
 struct Tally {
     carried_out: usize,
@@ -131,11 +131,11 @@ struct Tally {
 }
 
 /// One object, and what is known of it.
-struct Walker {
-    server: Server,
+struct Subject {
+    server: EditServer,
     name: &'static str,
     schema: Value,
-    /// The spec that stands, as it was sent.
+    /// The present spec, as it was sent.
     spec: Value,
     /// The last one that was carried out.
     good: Value,
@@ -144,11 +144,11 @@ struct Walker {
     tally: Tally,
 }
 
-impl Walker {
+impl Subject {
     async fn start(name: &'static str) -> Self {
-        let server = Server::walked().await;
+        let server = EditServer::shared().await;
         let (controller, metrics) = server.with_controller().await;
-        let mut walker = Self {
+        let mut subject = Self {
             server,
             name,
             schema: schema::spec(),
@@ -158,11 +158,11 @@ impl Walker {
             controller,
             tally: Tally::default(),
         };
-        walker.anew().await;
-        walker
+        subject.anew().await;
+        subject
     }
 
-    /// The object made from the start, in a world without pods of older ones.
+    /// Creates the object, without pods of older ones.
     async fn anew(&mut self) {
         self.server
             .delete("OtelAgent", Some(PLATFORM), self.name)
@@ -236,7 +236,7 @@ impl Walker {
         Ok(())
     }
 
-    /// Waits until the object has come to rest, then looks at it. Returns the status.
+    /// Waits until the object has settled, then checks it. Returns the status.
     async fn settled(&mut self) -> Result<Value, String> {
         let status = self.outcome().await?;
         let mismatches = mismatches_within(
@@ -259,7 +259,7 @@ impl Walker {
         Ok(status)
     }
 
-    /// Waits until what was taken is carried out or refused. A server that was too busy to answer is asked
+    /// Waits until an accepted edit is carried out or refused. A server that was too busy to answer is asked
     /// again.
     async fn outcome(&self) -> Result<Value, String> {
         const ALLOWED: [&str; 8] = [
@@ -294,7 +294,7 @@ impl Walker {
         }
     }
 
-    /// Waits until the status speaks of the present spec and two passes that are asked for write nothing.
+    /// Waits until the status speaks of the present spec and two requested reconciles write nothing.
     async fn rest(&self) -> Result<Value, String> {
         let begun = Instant::now();
         loop {
@@ -317,7 +317,7 @@ impl Walker {
         }
     }
 
-    /// Whether a vehicle is on its way: the nodes are healthy, so a pod that has a node becomes ready.
+    /// Whether an agent workload is on its way: the nodes are healthy, so a pod that has a node becomes ready.
     async fn is_moving(&self, status: &Value) -> bool {
         let sets = self
             .server
@@ -339,7 +339,7 @@ impl Walker {
         rolls && condition(status, "Ready")["status"] == "True" || ends || starts
     }
 
-    /// Asks for a pass without changing anything.
+    /// Asks for a reconcile without changing anything.
     async fn nudge(&self) {
         let now = std::time::UNIX_EPOCH
             .elapsed()
@@ -357,7 +357,7 @@ impl Walker {
             .await;
     }
 
-    /// Everything the controller has written, but the end of policies that a binding has left.
+    /// Everything the controller has written, except deletions of unbound policies.
     fn writes(&self) -> Vec<String> {
         let text = self.metrics.render();
         text.lines()
@@ -366,7 +366,7 @@ impl Walker {
             .collect()
     }
 
-    /// Vehicles, Services and bindings: what runs.
+    /// Agent workloads, Services and bindings: what runs.
     async fn children(&self) -> Vec<(String, Value)> {
         let mut found = Vec::new();
         for (kind, namespace) in [
@@ -396,7 +396,8 @@ impl Walker {
             let begun = Instant::now();
             while let Err(error) = self.server.create(&pod).await {
                 let still_there = matches!(&error, kube::Error::Api(status) if status.code == 409);
-                // What a spec of the walk has refused is not created, which the status must bear.
+                // Objects that a spec of the sequence makes the server refuse do not exist; the status must allow for
+                // it.
                 let patience = if still_there { PATIENCE } else { REFUSED };
                 if begun.elapsed() > patience {
                     break;
@@ -415,13 +416,13 @@ impl Walker {
         Ok(found)
     }
 
-    /// Makes the object anew from the same spec, once the older paths are gone: its objects are the same.
+    /// Creates the object again from the same spec, once the older routes are gone: its objects are the same.
     async fn is_as_new(&mut self) -> Result<(), String> {
         if self.spec != self.good {
             self.take(&Move::Back).await?;
         }
         if !self.serves_as_wanted().await? {
-            // Agents that cannot start (a priority class that does not exist, say) leave an older path
+            // Agents that cannot start (a priority class that does not exist, say) leave an older route
             // serving, which a new object would not have.
             self.tally.compared_from_base += 1;
             (self.spec, self.good) = (base(), base());
@@ -429,7 +430,7 @@ impl Walker {
             answer.map_err(|error| error.to_string())?;
         }
         self.until_only_the_wanted_path_stands().await?;
-        let walked = self.end_state().await?;
+        let edited = self.end_state().await?;
         self.server
             .delete("OtelAgent", Some(PLATFORM), self.name)
             .await;
@@ -439,7 +440,7 @@ impl Walker {
         self.until_only_the_wanted_path_stands().await?;
         self.settled().await?;
         let fresh = self.end_state().await?;
-        let found = end_state::differences(&walked, &fresh);
+        let found = end_state::differences(&edited, &fresh);
         self.tally.compared_with_new += 1;
         if found.is_empty() {
             Ok(())
@@ -459,8 +460,8 @@ impl Walker {
     }
 
     /// Waits until the object serves as wanted, gives pods what it serves (those that came before are missed
-    /// or stale, as they should be), and waits until the older paths are gone. While a vehicle is made an
-    /// older path serves and is ready as well.
+    /// or stale, as they should be), and waits until the older routes are gone. While an agent workload is made an
+    /// older route serves and is ready as well.
     async fn until_only_the_wanted_path_stands(&self) -> Result<(), String> {
         let begun = Instant::now();
         let mut was_rolled = false;
@@ -476,7 +477,7 @@ impl Walker {
                 return Ok(());
             }
             if begun.elapsed() > PATIENCE {
-                return Err(format!("the wanted path never stands alone: {status}"));
+                return Err(format!("the wanted route never serves alone: {status}"));
             }
         }
     }

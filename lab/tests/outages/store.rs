@@ -1,4 +1,4 @@
-//! etcd is set back to an older snapshot, and versions are counted anew from there.
+//! etcd is restored to an older snapshot, and counts revisions again from there.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::task::block_in_place;
 
 use super::creator::{Creator, How};
-use super::world::{PATIENCE, PLATFORM, World, agent_path, client, until};
+use super::world::{OutageBed, PATIENCE, PLATFORM, agent_path, client, until};
 use crate::status_checker::get;
 use crate::status_checker::log::{Recorder, violations};
 
@@ -16,12 +16,11 @@ const AGENT: (&str, &str) = (PLATFORM, "node");
 const REPLICAS: usize = 2;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_etcd_was_set_back_the_operator_begins_anew_goes_by_what_is_there_and_removes_nothing_in_use()
- {
+async fn operator_restarts_after_an_etcd_restore_and_removes_nothing_used() {
     if !testbed::skip_unless_possible("etcd set back to a snapshot") {
         return;
     }
-    let world = World::start("store").await;
+    let world = OutageBed::start("store").await;
     let mut operator = world.serve_shop(AGENT).await;
     world.deployment("shop", "web", REPLICAS).await;
     until_all_use(&world, "NodeLocal").await;
@@ -34,7 +33,7 @@ async fn after_etcd_was_set_back_the_operator_begins_anew_goes_by_what_is_there_
     let recorder = Recorder::start(&admin);
     let agent = get(&admin, &agent_path(AGENT.0, AGENT.1)).await.unwrap();
     assert_eq!(agent["spec"]["mode"], "NodeLocal", "it was set back");
-    // It ends rather than to act on a view that is half of the old world; a kubelet starts it anew.
+    // It exits instead of acting on caches of two histories; a kubelet restarts it.
     operator.until_it_ends().await;
     let mut operator = world.operator(&[]);
     until_all_use(&world, "NodeLocal").await;
@@ -57,8 +56,8 @@ async fn after_etcd_was_set_back_the_operator_begins_anew_goes_by_what_is_there_
     world.end();
 }
 
-/// A switch that takes the old path away, and another `OtelAgent`.
-async fn what_will_be_forgotten(world: &World) {
+/// A switch that removes the old route, and another `OtelAgent`.
+async fn what_will_be_forgotten(world: &OutageBed) {
     world
         .want(AGENT.0, AGENT.1, json!({"mode": "HostPort"}))
         .await;
@@ -70,14 +69,14 @@ async fn what_will_be_forgotten(world: &World) {
     until_all_use(world, "HostPort").await;
     let workload = names::agent_workload(AGENT.1, Mode::NodeLocal.kebab());
     let path = format!("/apis/apps/v1/namespaces/{PLATFORM}/daemonsets/{workload}");
-    until("without the old path", PATIENCE, async || {
+    until("without the old route", PATIENCE, async || {
         let left = get(&world.admin, &path).await?;
         left.is_null().then_some(()).ok_or_else(|| left.to_string())
     })
     .await;
 }
 
-async fn until_all_use(world: &World, mode: &str) {
+async fn until_all_use(world: &OutageBed, mode: &str) {
     let what = format!("{REPLICAS} pods that use {mode}");
     world
         .until_status(AGENT, &what, |status| {

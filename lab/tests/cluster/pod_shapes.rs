@@ -1,4 +1,4 @@
-//! Pods as they are met in the wild, on real nodes: what they send arrives, or they run without and that is told.
+//! Pods of many shapes on real nodes: what they send arrives, or they run uninjected and the status says so.
 //!
 //! All start at once, beside agents of three modes. `docs/pods.md` has a line for each.
 
@@ -15,7 +15,7 @@ const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// What most programs send before they end.
 const COUNT: u64 = 20;
 const FINITE: [&str; 2] = ["--count=20", "--rate=40"];
-/// One `OtelAgent` for each of these; the namespaces of its pods, restricted and open, are called after it.
+/// One `OtelAgent` for each of these. The namespaces of its pods, restricted and open, have its name.
 const AGENTS: [(&str, &str); 3] = [
     ("sidecar", "Sidecar"),
     ("local", "NodeLocal"),
@@ -23,7 +23,7 @@ const AGENTS: [(&str, &str); 3] = [
 ];
 
 #[test]
-fn pods_of_every_kind_send_by_way_of_their_agent_or_run_without_one_and_are_told() {
+fn pods_of_every_shape_use_their_agent_or_run_without() {
     let Some(world) = world("pods of every kind on two real nodes") else {
         return;
     };
@@ -33,28 +33,31 @@ fn pods_of_every_kind_send_by_way_of_their_agent_or_run_without_one_and_are_told
     for (name, mode) in AGENTS {
         world.until_serving(name, mode);
     }
-    let place = Place::of(&world);
-    let mut wild = Wild::default();
+    let facts = ClusterFacts::of(&world);
+    let mut shapes = Shapes::default();
     for (agent, _) in AGENTS {
-        wild.objects
+        shapes
+            .objects
             .push(programs::namespace(&restricted(agent), true));
-        wild.objects.push(programs::namespace(&open(agent), false));
+        shapes
+            .objects
+            .push(programs::namespace(&open(agent), false));
     }
     for agent in ["sidecar", "local"] {
-        wild.ordinary(agent);
-        wild.crashing(agent);
-        wild.owned(agent);
-        wild.with_own_ports(agent);
-        wild.with_own_dns(agent, &place);
+        shapes.ordinary(agent);
+        shapes.crashing(agent);
+        shapes.owned(agent);
+        shapes.with_own_ports(agent);
+        shapes.with_own_dns(agent, &facts);
     }
-    wild.on_host_networks(&place);
-    wild.cron_job();
-    programs::apply(&world, &wild.objects);
+    shapes.on_host_networks(&facts);
+    shapes.cron_job();
+    programs::apply(&world, &shapes.objects);
     for agent in ["sidecar", "local"] {
-        wild.run_by_kubectl(&world, agent);
+        shapes.run_by_kubectl(&world, agent);
     }
 
-    programs::until_all_arrived(&world, &wild.runs, &["traces"]);
+    programs::until_all_arrived(&world, &shapes.runs, &["traces"]);
     those_without_an_agent_run_and_are_told(&world);
     injected_once_and_with_their_endpoint(&world);
     what_belongs_to_somebody_says_to_whom(&world);
@@ -67,12 +70,12 @@ fn pods_of_every_kind_send_by_way_of_their_agent_or_run_without_one_and_are_told
 }
 
 fn restricted(agent: &str) -> String {
-    format!("wild-{agent}")
+    format!("shapes-{agent}")
 }
 
 /// Where pods may be on the host network.
 fn open(agent: &str) -> String {
-    format!("wild-{agent}-open")
+    format!("shapes-{agent}-open")
 }
 
 fn make_agent(world: &World, name: &str, mode: &str) {
@@ -94,15 +97,15 @@ fn make_agent(world: &World, name: &str, mode: &str) {
     world.kubectl.apply(&agent.to_string()).unwrap();
 }
 
-/// What pods have to know of the cluster.
-struct Place {
+/// Facts about the cluster that pods need.
+struct ClusterFacts {
     /// A node.
     node: String,
     /// The address of the cluster's DNS.
     dns: Value,
 }
 
-impl Place {
+impl ClusterFacts {
     fn of(world: &World) -> Self {
         let node = world.cluster.node_names().unwrap().remove(0);
         let path = format!("/api/v1/nodes/{node}/proxy/configz");
@@ -113,21 +116,21 @@ impl Place {
     }
 }
 
-/// What is made, and how much has to arrive of each run.
+/// The objects to create, and how much must arrive of each run.
 #[derive(Default)]
-struct Wild {
+struct Shapes {
     objects: Vec<Value>,
     runs: BTreeMap<String, u64>,
 }
 
-impl Wild {
+impl Shapes {
     /// A pod that sends a number of spans and ends.
     fn sender(&mut self, namespace: &str, name: &str, spec: &Value) {
         self.objects.push(pod(namespace, name, spec));
         self.runs.insert(name.to_owned(), COUNT);
     }
 
-    /// A pod that goes on until it is deleted, and has no agent.
+    /// A pod that runs until it is deleted, and has no agent.
     fn loner(&mut self, namespace: &str, name: &str, more: &[(&str, Value)]) {
         let spec = with(programs::spec(&[RUST_GRPC.container(&["--rate=1"])]), more);
         self.objects.push(pod(namespace, name, &spec));
@@ -173,13 +176,13 @@ impl Wild {
         self.sender(&restricted(agent), &format!("{agent}-ports"), &spec);
     }
 
-    fn with_own_dns(&mut self, agent: &str, place: &Place) {
+    fn with_own_dns(&mut self, agent: &str, facts: &ClusterFacts) {
         let none = |searches: Value| {
             [
                 ("dnsPolicy", json!("None")),
                 (
                     "dnsConfig",
-                    json!({"nameservers": place.dns, "searches": searches}),
+                    json!({"nameservers": facts.dns, "searches": searches}),
                 ),
             ]
         };
@@ -199,14 +202,14 @@ impl Wild {
     }
 
     /// Two of a kind on one node, where ports would clash.
-    fn on_host_networks(&mut self, place: &Place) {
+    fn on_host_networks(&mut self, facts: &ClusterFacts) {
         let on_host = |dns: &str| {
             [
                 ("hostNetwork", json!(true)),
                 ("dnsPolicy", json!(dns)),
                 (
                     "nodeSelector",
-                    json!({"kubernetes.io/hostname": place.node}),
+                    json!({"kubernetes.io/hostname": facts.node}),
                 ),
             ]
         };
@@ -253,7 +256,7 @@ impl Wild {
         }));
     }
 
-    /// One run of it is enough, and every minute there is one.
+    /// It runs every minute; one run is enough.
     fn cron_job(&mut self) {
         let name = "sidecar-cron";
         self.objects.push(json!({
@@ -317,18 +320,18 @@ fn those_without_an_agent_run_and_are_told(world: &World) {
         (
             "sidecar",
             vec![
-                ("wild-sidecar", "sidecar-no-searches"),
-                ("wild-sidecar", "sidecar-node-dns"),
-                ("wild-sidecar-open", "sidecar-host-1"),
-                ("wild-sidecar-open", "sidecar-host-2"),
+                ("shapes-sidecar", "sidecar-no-searches"),
+                ("shapes-sidecar", "sidecar-node-dns"),
+                ("shapes-sidecar-open", "sidecar-host-1"),
+                ("shapes-sidecar-open", "sidecar-host-2"),
             ],
         ),
         (
             "local",
             vec![
-                ("wild-local", "local-no-searches"),
-                ("wild-local", "local-node-dns"),
-                ("wild-local-open", "local-host-first"),
+                ("shapes-local", "local-no-searches"),
+                ("shapes-local", "local-node-dns"),
+                ("shapes-local-open", "local-host-first"),
             ],
         ),
     ];
@@ -341,10 +344,10 @@ fn those_without_an_agent_run_and_are_told(world: &World) {
             assert!(pod["metadata"]["labels"][names::LABEL_AGENT].is_null());
             assert!(pod["spec"]["initContainers"].is_null(), "{name}");
         }
-        let told = world.until_status(agent, "its missed pods", |status| {
+        let reported = world.until_status(agent, "its missed pods", |status| {
             status["pods"]["missed"] == loners.len()
         });
-        let message = condition(&told["status"], "Injected")["message"].to_string();
+        let message = condition(&reported["status"], "Injected")["message"].to_string();
         // The first three are named.
         let (namespace, name) = loners[0];
         let named = format!("Pod {namespace}/{name}");
@@ -353,12 +356,12 @@ fn those_without_an_agent_run_and_are_told(world: &World) {
 }
 
 fn injected_once_and_with_their_endpoint(world: &World) {
-    let moved = get(world, "pod", "wild-sidecar", "sidecar-ports");
+    let moved = get(world, "pod", "shapes-sidecar", "sidecar-ports");
     assert_eq!(endpoints(&moved), ["http://127.0.0.1:14317"]);
-    let usual = get(world, "pod", "wild-sidecar", "sidecar-bare");
+    let usual = get(world, "pod", "shapes-sidecar", "sidecar-bare");
     assert_eq!(endpoints(&usual), ["http://127.0.0.1:4317"]);
     for name in ["local-ports", "local-bare"] {
-        let pod = get(world, "pod", "wild-local", name);
+        let pod = get(world, "pod", "shapes-local", name);
         assert_eq!(endpoints(&pod), ["http://local.otelagent-system.svc:4317"]);
     }
 }
@@ -388,7 +391,7 @@ fn what_belongs_to_somebody_says_to_whom(world: &World) {
         });
         finished(world, agent, &name, "k8s.job.name", &name);
     }
-    let query = ["cronjob", "sidecar-cron", "--namespace=wild-sidecar"];
+    let query = ["cronjob", "sidecar-cron", "--namespace=shapes-sidecar"];
     world.until("the cron job once successful", &query, |cron| {
         cron["status"]["lastSuccessfulTime"].is_string()
     });
@@ -432,7 +435,7 @@ fn says(world: &World, agent: &str, run: &str, key: &str, value: &str) {
     .unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// A way to end other than well.
+/// A crash.
 struct Ending {
     name: &'static str,
     /// Exit codes. Which signal an abort ends with depends on the process: the first of a container has no
@@ -455,7 +458,7 @@ const ENDINGS: [Ending; 3] = [
     },
 ];
 
-/// What they had been told was taken has arrived, says the account of all; here, that they really crashed.
+/// The account of all programs shows that every acknowledged item arrived. This shows that these really crashed.
 fn those_that_crashed_ended_as_they_should(world: &World) {
     for agent in ["sidecar", "local"] {
         for ending in ENDINGS {

@@ -1,12 +1,12 @@
-//! What users do to the objects of an `OtelAgent`: every field that the operator owns is changed and taken
-//! away, objects are deleted, and whatever is theirs is left to them.
+//! Drift: users change and remove every field that the operator owns, and delete its objects. The operator restores its
+//! own fields and leaves those of users alone.
 //!
-//! What the operator owns is read from the server's own record (`metadata.managedFields`, KEP-555), so a new
-//! field is tried without a word here. A settled object is looked at again after five minutes; what is
-//! repaired sooner was noticed.
+//! The test reads what the operator owns from the server's own record (`metadata.managedFields`, KEP-555), so a new
+//! field is tried without a line here. The operator checks a settled object again after five minutes; an earlier
+//! repair shows that it noticed the change.
 //!
-//! `make test` does what takes away whose an object is, deletes every object of `NodeLocal` and draws some of
-//! its fields; `make test-full` tries every field in every topology.
+//! `make test` removes the owner references and labels, deletes every object of `NodeLocal` and changes a sample of its
+//! fields. `make test-full` changes every field in every topology.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,16 +19,16 @@ use tokio::time::{Instant, sleep};
 use super::run::{Outcome, Run, is, send};
 use super::sample::drawn;
 use super::topology::{ALL, Topology};
-use crate::effort::is_full;
 use crate::status_checker::{end_state, get, list, mismatches_within};
+use crate::test_scale::is_full;
 
-/// Repairs take a second; far below the five minutes after which an object is looked at anyway.
+/// Repairs take a second; far below the five minutes of the periodic reconcile.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Changes that are drawn where not all are made, per topology.
+/// Changes drawn per topology in `make test`.
 const SAMPLE: usize = 12;
-/// What somebody else puts beside what the operator owns.
+/// What another user puts beside what the operator owns.
 const FOREIGN: &str = "example.com/theirs";
-/// Moments and what follows from them: another after a repair.
+/// Times and values that follow from them: different after a repair.
 const MOMENTS: [&str; 3] = [
     names::ANNOTATION_BOUND_AT,
     names::ANNOTATION_REASON,
@@ -46,16 +46,16 @@ struct Harm {
 enum What {
     /// A field, known by the server's name for it, gets another value.
     Changed(String),
-    /// It is taken away.
+    /// The field is removed.
     Removed(String),
-    /// All labels and owner references are taken away that say whose it is, but for one.
+    /// All labels and owner references that name the owner are removed, except one.
     Disowned(&'static str),
     /// The whole object is deleted.
     Deleted,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_users_do_to_owned_fields_is_undone_and_what_is_theirs_is_left() {
+async fn edits_of_owned_fields_are_reverted_and_others_kept() {
     if !testbed::skip_unless_possible("children changed by users") {
         return;
     }
@@ -73,7 +73,7 @@ async fn what_users_do_to_owned_fields_is_undone_and_what_is_theirs_is_left() {
     let mut wrong = Vec::new();
     for outcome in outcomes {
         match outcome {
-            Ok(told) => println!("{told}"),
+            Ok(report) => println!("{report}"),
             Err(why) => wrong.push(why),
         }
     }
@@ -83,7 +83,7 @@ async fn what_users_do_to_owned_fields_is_undone_and_what_is_theirs_is_left() {
 async fn harmed(run: &Run, topology: Topology) -> Outcome<String> {
     settle(run, topology).await?;
     let reference = run.end_state().await?;
-    let paths = children(run).await?;
+    let paths = owned_objects(run).await?;
     let theirs =
         json!({"metadata": {"labels": {FOREIGN: "kept"}, "annotations": {FOREIGN: "kept"}}});
     let (mut harms, mut uids) = (Vec::new(), Vec::new());
@@ -169,7 +169,7 @@ async fn settle(run: &Run, topology: Topology) -> Outcome<()> {
 }
 
 /// Everything the operator has made for the object, as paths.
-async fn children(run: &Run) -> Outcome<Vec<String>> {
+async fn owned_objects(run: &Run) -> Outcome<Vec<String>> {
     let label = names::agent_label(&run.namespace, &run.name);
     let admission =
         end_state::ADMISSION.map(|kind| format!("/apis/admissionregistration.k8s.io/v1/{kind}"));
@@ -206,7 +206,7 @@ fn harms_to(live: &Value, path: &str) -> Vec<Harm> {
         .collect()
 }
 
-/// Does it, and waits until it is undone; `false` where the server did not take it.
+/// Makes the change and waits until the operator has reverted it; `false` if the server refused it.
 async fn undo(run: &Run, harm: &Harm) -> Outcome<bool> {
     let before = get(&run.admin, &harm.path).await?;
     let expected = lasting(&before);
@@ -244,7 +244,7 @@ async fn undo(run: &Run, harm: &Harm) -> Outcome<bool> {
     }
 }
 
-/// An entry of a list under another name is its maker's, and stays beside the operator's: taken away again.
+/// An entry of a list under another name belongs to its maker and stays beside the operator's; removes it again.
 async fn tidy(run: &Run, path: &str, before: &Value, now: &Value) -> Outcome<()> {
     if before["metadata"]["uid"] != now["metadata"]["uid"] || before["spec"] == now["spec"] {
         return Ok(());
@@ -253,7 +253,7 @@ async fn tidy(run: &Run, path: &str, before: &Value, now: &Value) -> Outcome<()>
     change(run, path, steps.as_array().map_or(&[], Vec::as_slice)).await
 }
 
-/// What must be as before.
+/// What must be unchanged.
 fn lasting(live: &Value) -> BTreeMap<String, Value> {
     let mut fields = owned(live);
     fields.retain(|field, _| !MOMENTS.iter().any(|moment| field.ends_with(moment)));
@@ -325,7 +325,7 @@ fn position(items: &Value, kind: &str, text: &str) -> Option<usize> {
     })
 }
 
-/// A JSON patch (RFC 6902) that does it to an object.
+/// The change as a JSON patch (RFC 6902).
 fn steps(what: &What, live: &Value) -> Vec<Value> {
     let pointers = leaves(live);
     match what {
@@ -356,7 +356,7 @@ fn steps(what: &What, live: &Value) -> Vec<Value> {
             let references =
                 !live["metadata"]["ownerReferences"].is_null() && *left != "ownerReferences";
             let references = references.then(|| "/metadata/ownerReferences".to_owned());
-            // Without both a cluster-scoped object is nobody's.
+            // Without both a cluster-scoped object has no owner.
             let is_of_cluster = live["metadata"]["namespace"].is_null();
             if is_of_cluster && *left == "ownerReferences" {
                 return Vec::new();
@@ -393,7 +393,7 @@ async fn change(run: &Run, path: &str, steps: &[Value]) -> Outcome<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_somebody_else_made_is_named_in_the_status_and_never_touched() {
+async fn foreign_object_is_named_in_the_status_and_never_touched() {
     if !testbed::skip_unless_possible("names that are taken") {
         return;
     }
@@ -403,11 +403,11 @@ async fn what_somebody_else_made_is_named_in_the_status_and_never_touched() {
     outcome.unwrap();
 }
 
-/// Every object is made by somebody else before the operator comes to it.
+/// Another user makes every object before the operator comes to it.
 async fn taken(run: &Run, topology: Topology) -> Outcome<()> {
     settle(run, topology).await?;
     let mut foreign = Vec::new();
-    for path in children(run).await? {
+    for path in owned_objects(run).await? {
         foreign.push((path.clone(), theirs(&get(&run.admin, &path).await?)));
     }
     let copies = copies(&foreign);
@@ -434,7 +434,7 @@ async fn taken(run: &Run, topology: Topology) -> Outcome<()> {
         send(&run.admin, http::Method::DELETE, &path, &Value::Null).await?;
     }
     run.until_settled(topology).await?;
-    // Nor is a copy taken for a part of a path that goes.
+    // Nor is a copy taken for a part of a route that goes.
     let other = ALL[1];
     run.patch(&run.path(), &json!({"spec": other.spec()}))
         .await?;
@@ -448,7 +448,7 @@ async fn taken(run: &Run, topology: Topology) -> Outcome<()> {
     Ok(())
 }
 
-/// The same as somebody else makes it: labels and all, without a reference or what the server adds.
+/// The same as another user makes it: labels and all, without a reference or what the server adds.
 fn theirs(live: &Value) -> Value {
     let metadata = &live["metadata"];
     let mut labels = metadata["labels"].clone();
@@ -488,7 +488,7 @@ fn copies(objects: &[(String, Value)]) -> Vec<(String, Value)> {
     copied.collect()
 }
 
-/// Makes the operator look for what nobody owns any more, as it does when an `OtelAgent` goes.
+/// Makes the operator look for objects without an owner, as it does when an `OtelAgent` goes.
 async fn sweep(run: &Run) -> Outcome<()> {
     let path = format!("{}-passing", run.path());
     let (_, name) = path.rsplit_once('/').unwrap_or_default();
@@ -528,7 +528,7 @@ async fn until_named(run: &Run, foreign: &[(String, Value)]) -> Outcome<usize> {
             return Ok(named);
         }
         if Instant::now() > end {
-            return Err(format!("no taken name is told of: {}", agent["status"]));
+            return Err(format!("no taken name is reported: {}", agent["status"]));
         }
         sleep(Duration::from_millis(300)).await;
     }
@@ -542,7 +542,7 @@ async fn untouched(run: &Run, path: &str, made: &Value) -> Outcome<()> {
         .flatten()
         .any(|entry| entry["manager"] == names::FIELD_MANAGER);
     if live.is_null() || is_written || theirs(&live)["metadata"] != made["metadata"] {
-        return Err(format!("{path} was somebody else's, and is now {live}"));
+        return Err(format!("{path} was another user's, and is now {live}"));
     }
     Ok(())
 }

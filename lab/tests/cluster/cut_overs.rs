@@ -1,5 +1,5 @@
-//! Switches under load, in quick succession, with vehicles deleted by hand and a node without power: what was
-//! acknowledged arrives.
+//! Switches under load: in quick succession, with agent workloads deleted by hand, and with a node that loses power.
+//! Everything acknowledged must arrive.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::{PATIENCE, World, condition, world};
 /// How long telemetry may take to the ledger before it counts as lost.
 const ARRIVAL: Duration = Duration::from_mins(1);
 
-/// Applications that send all signals, and what became of them.
+/// Applications that send all signals, and the account of what arrived.
 struct Load<'a> {
     world: &'a World,
     namespace: &'static str,
@@ -51,7 +51,7 @@ impl<'a> Load<'a> {
         apps::roll(&self.world.kubectl, self.namespace).unwrap();
     }
 
-    /// What became of everything so far.
+    /// The account so far.
     fn account(&self) -> Account {
         let (kubectl, before) = (&self.world.kubectl, Account::default());
         let account = settle(kubectl, self.namespace, &self.follower, before, ARRIVAL).unwrap();
@@ -70,7 +70,7 @@ impl<'a> Load<'a> {
         );
     }
 
-    /// For a failure: what SDKs complained of, and what there was of agents meanwhile.
+    /// Details for a failure: errors of the SDKs, and the state of the agents.
     fn circumstances(&self) -> String {
         let said = self.follower.said().into_iter();
         let complaints: Vec<_> = said.map(|(run, said)| (run, said.complaints)).collect();
@@ -83,7 +83,7 @@ impl<'a> Load<'a> {
     }
 }
 
-/// Waits until nothing but one vehicle stands and serves all pods.
+/// Waits until nothing but one agent workload exists and serves all pods.
 fn until_settled(world: &World, name: &str, mode: &str, pods: u64, workload: &str) {
     world.until_status(name, "the end of the switch", |status| {
         status["mode"] == mode
@@ -92,13 +92,13 @@ fn until_settled(world: &World, name: &str, mode: &str, pods: u64, workload: &st
             && status["pods"]["byMode"] == json!({mode: pods})
     });
     world.until(
-        "one vehicle",
+        "one agent workload",
         &["daemonsets", "--namespace=otelagent-system"],
         |list| super::names(list) == [workload],
     );
 }
 
-/// Waits until these DaemonSets stand and each has a ready agent on every node.
+/// Waits until these DaemonSets exist and each has a ready agent on every node.
 fn until_agents_are_back(world: &World, names: &[&str]) {
     let query = ["daemonsets", "--namespace=otelagent-system"];
     world.until("agents ready on every node", &query, |list| {
@@ -116,8 +116,8 @@ fn until_agents_are_back(world: &World, names: &[&str]) {
     });
 }
 
-fn flip(world: &World, name: &str, flips: usize) {
-    for number in 0..flips {
+fn switch(world: &World, name: &str, switches: usize) {
+    for number in 0..switches {
         let mode = ["HostPort", "NodeLocal"][number % 2];
         world.patch(name, &json!({"spec": {"mode": mode}}));
         sleep(Duration::from_secs(1));
@@ -125,14 +125,14 @@ fn flip(world: &World, name: &str, flips: usize) {
 }
 
 #[test]
-fn flips_every_second_lose_nothing_and_workloads_deleted_meanwhile_are_made_again() {
-    let Some(world) = world("flips under load") else {
+fn mode_changes_every_second_and_deleted_workloads_lose_nothing() {
+    let Some(world) = world("switches under load") else {
         return;
     };
-    world.agent("flips", "flips", "mode: NodeLocal");
-    world.until_serving("flips", "NodeLocal");
-    let load = Load::start(&world, "flips");
-    flip(&world, "flips", 60);
+    world.agent("cut-overs", "cut-overs", "mode: NodeLocal");
+    world.until_serving("cut-overs", "NodeLocal");
+    let load = Load::start(&world, "cut-overs");
+    switch(&world, "cut-overs", 60);
     let account = load.account();
     assert_eq!(
         account.lost,
@@ -141,26 +141,26 @@ fn flips_every_second_lose_nothing_and_workloads_deleted_meanwhile_are_made_agai
         load.circumstances()
     );
 
-    let both = ["flips-node-local", "flips-host-port"];
+    let both = ["cut-overs-node-local", "cut-overs-host-port"];
     let deletion = ["delete", "daemonset", "--namespace=otelagent-system"];
     let options = ["--wait=false", "--ignore-not-found"];
     world
         .kubectl
         .run(&[&deletion[..], &both, &options].concat())
         .unwrap();
-    flip(&world, "flips", 5);
-    world.until_serving("flips", "HostPort");
+    switch(&world, "cut-overs", 5);
+    world.until_serving("cut-overs", "HostPort");
     // The programs still send by way of NodeLocal, whose agents were deleted, too. An SDK that ends gives a flush five
     // seconds, and does not count what it still retries then, so the programs end once the agents are back.
     until_agents_are_back(&world, &both);
     load.roll();
-    until_settled(&world, "flips", "HostPort", 4, "flips-host-port");
+    until_settled(&world, "cut-overs", "HostPort", 4, "cut-overs-host-port");
     load.check_nothing_acknowledged_is_lost();
-    world.end_namespace("flips");
+    world.end_namespace("cut-overs");
 }
 
 #[test]
-fn a_node_port_is_handed_over_and_back_under_load() {
+fn node_port_is_handed_over_and_back_under_load() {
     let Some(world) = world("a node port handed over") else {
         return;
     };
@@ -182,7 +182,7 @@ fn a_node_port_is_handed_over_and_back_under_load() {
 }
 
 #[test]
-fn a_node_that_loses_power_during_a_switch_keeps_nobody_waiting_and_is_served_when_it_is_back() {
+fn node_losing_power_during_a_switch_does_not_block_it() {
     let Some(world) = world("a node without power") else {
         return;
     };

@@ -1,4 +1,4 @@
-//! Every generated edit, sent to a real API server as dry run: its verdict is the predicate's.
+//! Every generated edit, sent to a real API server as a dry run: its verdict matches the predicate.
 
 use otelagent_api::{Mode, OtelAgent};
 use otelagent_core::build::{Problem, ValidAgent, build, covers, validate};
@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::edits::{self, Edit, MODES, apply};
 use super::predicate::refusals;
 use super::schema;
-use super::world::{Numbers, Server, agent, base, seed};
-use crate::effort::is_full;
+use super::world::{EditServer, Numbers, agent, base, seed};
+use crate::test_scale::is_full;
 use otelagent_test_support::agents::environment;
 
 /// Of every field one edit in so many is sent in `make test`; all of them in `make test-full`.
@@ -42,11 +42,11 @@ fn edits(schema: &Value, one_in: usize, mode: impl Fn(usize) -> Option<&'static 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_servers_verdict_on_every_edit_of_every_field_is_the_predicates() {
+async fn server_verdict_on_every_edit_matches_the_predicate() {
     if !testbed::skip_unless_possible("edits of every field against a real API server") {
         return;
     }
-    let server = Server::still().await;
+    let server = EditServer::still().await;
     let schema = schema::spec();
     let spec = base();
     assert!(server.create(&agent("verdicts", &spec)).await.is_ok());
@@ -82,12 +82,11 @@ async fn the_servers_verdict_on_every_edit_of_every_field_is_the_predicates() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_the_server_takes_is_refused_with_a_reason_or_the_objects_of_every_mode_are_taken_as_they_are()
- {
+async fn accepted_spec_renders_valid_objects_or_is_refused_with_a_reason() {
     if !testbed::skip_unless_possible("objects of every edit against a real API server") {
         return;
     }
-    let server = Server::still().await;
+    let server = EditServer::still().await;
     let schema = schema::spec();
     assert!(server.create(&agent("objects", &base())).await.is_ok());
     let mut wrong = Vec::new();
@@ -132,8 +131,8 @@ fn is_told(problems: &[Problem]) -> Result<(), String> {
     Ok(())
 }
 
-/// Objects of every mode, not of the wanted one only: an older path is held with the present spec.
-async fn objects_are_taken(server: &Server, valid: &ValidAgent) -> Result<(), String> {
+/// Objects of every mode, not of the wanted one only: an older route is held with the present spec.
+async fn objects_are_taken(server: &EditServer, valid: &ValidAgent) -> Result<(), String> {
     let desired = build(valid, &environment(), Mode::ALL);
     for (mode, desired) in &desired.modes {
         for object in &desired.objects {
@@ -144,7 +143,7 @@ async fn objects_are_taken(server: &Server, valid: &ValidAgent) -> Result<(), St
                 .map_err(|why| format!("{mode}: {why}"))?;
             if !covers(&answer, &intent) {
                 return Err(format!(
-                    "{} would be written for ever: {}",
+                    "{} would be written forever: {}",
                     intent["metadata"]["name"].as_str().unwrap_or_default(),
                     difference(&answer, &intent, "")
                 ));
@@ -153,7 +152,7 @@ async fn objects_are_taken(server: &Server, valid: &ValidAgent) -> Result<(), St
     }
     // Injection of an older mode is bound no more.
     let recipe = desired.modes[&valid.wanted()].recipe.clone();
-    for probe in canary::probe_pods(&recipe, "proof") {
+    for probe in canary::probe_pods(&recipe, "canary") {
         if let Injection::Injected(pod) = inject(&probe, "otelagent-canary", &recipe) {
             let answer = server
                 .dry_run_pod(&pod)
@@ -189,7 +188,7 @@ async fn objects_are_taken(server: &Server, valid: &ValidAgent) -> Result<(), St
         let answer = server.dry_apply(object).await?;
         if !covers(&answer, object) {
             return Err(format!(
-                "{} would be written for ever: {}",
+                "{} would be written forever: {}",
                 object["kind"],
                 difference(&answer, object, "")
             ));

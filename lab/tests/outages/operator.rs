@@ -1,4 +1,4 @@
-//! The operator is away while everything changes, and comes back; as another release, too.
+//! The operator is down while everything changes, and comes back; also as another release.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,25 +13,24 @@ use tokio::time::sleep;
 
 use super::creator::mode_of;
 use super::world::{
-    PATIENCE, PLATFORM, World, condition, config, is, name_of, pods_path, unplaced, until,
+    OutageBed, PATIENCE, PLATFORM, condition, config, is, name_of, pods_path, unplaced, until,
 };
-use crate::effort::is_full;
 use crate::status_checker::log::{Recorder, violations};
 use crate::status_checker::{get, list};
+use crate::test_scale::is_full;
 
 const AGENT: (&str, &str) = (PLATFORM, "node");
-/// Longer than an unused path is held, and than an operator takes to act.
+/// Longer than an unused route is held, and than an operator takes to act.
 const A_WHILE: Duration = Duration::from_secs(6);
-/// Missed while the operator was away: their namespace was selected after they had been created.
+/// Missed while the operator was down: their namespace was selected after they had been created.
 const MISSED: usize = 20;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_was_away_while_everything_changed_tells_what_is_so_and_takes_nothing_away()
- {
-    if !testbed::skip_unless_possible("an operator that is away") {
+async fn operator_after_an_outage_reports_changes_and_removes_nothing_used() {
+    if !testbed::skip_unless_possible("an outage of the operator") {
         return;
     }
-    let world = World::start("operator").await;
+    let world = OutageBed::start("operator").await;
     let ours = json!({"team": "a"});
     for (name, labels) in [("one", &ours), ("two", &json!({})), ("three", &ours)] {
         world.namespace(name, labels.clone()).await;
@@ -76,9 +75,9 @@ async fn an_operator_that_was_away_while_everything_changed_tells_what_is_so_and
     world.end();
 }
 
-/// What an hour of a cluster may bring: pods and namespaces come, change and go, workloads are rolled, and the
+/// An hour of a cluster: pods and namespaces come, change and go, workloads are restarted, and the
 /// spec is edited.
-async fn churn(world: &World) {
+async fn churn(world: &OutageBed) {
     let agent = |spec| world.want(AGENT.0, AGENT.1, spec);
     agent(json!({"workloads": {"flushInterval": "2s"}})).await;
     world.namespace("brief", json!({"team": "a"})).await;
@@ -140,7 +139,7 @@ async fn churn(world: &World) {
 }
 
 /// Uids of all live pods by namespace and name.
-async fn running(world: &World) -> BTreeMap<String, String> {
+async fn running(world: &OutageBed) -> BTreeMap<String, String> {
     let pods = list(&world.admin, "/api/v1/pods").await.unwrap();
     let live = pods
         .iter()
@@ -152,7 +151,7 @@ async fn running(world: &World) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// Pods that are not there any more, or are others.
+/// Pods that are gone or were replaced.
 fn gone<'a>(
     before: &'a BTreeMap<String, String>,
     after: &BTreeMap<String, String>,
@@ -171,16 +170,15 @@ const OLD_IMAGE: &str = "otelagent/agent:0.0.8";
 const SIDE: (&str, &str) = ("two", "side");
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_restarts_no_application_replaces_agents_only_where_they_differ_and_says_why_pods_are_stale()
- {
+async fn upgrade_replaces_differing_agents_and_restarts_no_application() {
     if !testbed::skip_unless_possible("an upgrade with live pods") {
         return;
     }
-    let world = World::start("upgrade").await;
+    let world = OutageBed::start("upgrade").await;
     for namespace in ["one", SIDE.0] {
         world.namespace(namespace, json!({})).await;
     }
-    let before = Release::start(&world, BEFORE[0]).await;
+    let before = OtherRelease::start(&world, BEFORE[0]).await;
     let here = json!({"matchLabels": {"kubernetes.io/metadata.name": "one"}});
     let spec = json!({"mode": "NodeLocal", "workloads": {"namespaceSelector": here}});
     world.agent(AGENT.0, AGENT.1, spec).await;
@@ -198,7 +196,7 @@ async fn an_upgrade_restarts_no_application_replaces_agents_only_where_they_diff
     before.end().await;
 
     // A release that renders the same touches nothing but its own name.
-    let same = Release::start(&world, BEFORE[1]).await;
+    let same = OtherRelease::start(&world, BEFORE[1]).await;
     until_written_by(&world, BEFORE[1]).await;
     sleep(A_WHILE).await;
     same.end().await;
@@ -244,13 +242,13 @@ fn the_reason_is_told(status: &Value) {
     assert_eq!(injected["status"], "True", "{injected}");
     let message = injected["message"].as_str().unwrap_or_default();
     let upgrade = format!("from {} to {}", BEFORE[1], env!("CARGO_PKG_VERSION"));
-    for told in [upgrade.as_str(), "Deployment two/app: 2"] {
-        assert!(message.contains(told), "{told}: {message}");
+    for reported in [upgrade.as_str(), "Deployment two/app: 2"] {
+        assert!(message.contains(reported), "{reported}: {message}");
     }
 }
 
-/// With the image of this release, and an event that says so.
-async fn agents_are_replaced(world: &World) {
+/// The agents have the image of this release, and an event says so.
+async fn agents_are_replaced(world: &OutageBed) {
     until("agents of this release alone", PATIENCE, async || {
         let pods = world.pods(PLATFORM).await?;
         let image = |pod: &Value| pod["spec"]["containers"][0]["image"].to_string();
@@ -259,13 +257,16 @@ async fn agents_are_replaced(world: &World) {
         is_new.then_some(()).ok_or_else(|| format!("{images:?}"))
     })
     .await;
-    let told = upgrades(world).await;
+    let reported = upgrades(world).await;
     let upgrade = format!("that operator {} rendered", BEFORE[1]);
-    assert!(told.iter().any(|told| told.contains(&upgrade)), "{told:?}");
+    assert!(
+        reported.iter().any(|reported| reported.contains(&upgrade)),
+        "{reported:?}"
+    );
 }
 
-/// What events say of upgrades.
-async fn upgrades(world: &World) -> Vec<String> {
+/// The messages of events about upgrades.
+async fn upgrades(world: &OutageBed) -> Vec<String> {
     let events = list(&world.admin, "/apis/events.k8s.io/v1/events").await;
     let events = events.unwrap();
     let of_upgrades = events
@@ -274,8 +275,8 @@ async fn upgrades(world: &World) -> Vec<String> {
     of_upgrades.map(|event| event["note"].to_string()).collect()
 }
 
-/// Waits until vehicle and bindings bear a release's name.
-async fn until_written_by(world: &World, version: &str) {
+/// Waits until agent workload and bindings have the name of a release.
+async fn until_written_by(world: &OutageBed, version: &str) {
     let workload = names::agent_workload(AGENT.1, Mode::NodeLocal.kebab());
     let mut paths = vec![format!(
         "/apis/apps/v1/namespaces/{PLATFORM}/daemonsets/{workload}"
@@ -297,11 +298,11 @@ async fn until_written_by(world: &World, version: &str) {
     }
 }
 
-/// Another release in this process: its version and its agent's image are what it renders otherwise.
-struct Release(JoinHandle<()>);
+/// Another release in this process: it renders another version and another image of the agent.
+struct OtherRelease(JoinHandle<()>);
 
-impl Release {
-    async fn start(world: &World, version: &str) -> Self {
+impl OtherRelease {
+    async fn start(world: &OutageBed, version: &str) -> Self {
         let config = config(world.bed.kubeconfig()).await;
         let settings = Settings {
             namespace: PLATFORM.into(),

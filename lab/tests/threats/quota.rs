@@ -1,6 +1,6 @@
-//! Thousands of `OtelAgent`s of one tenant, beside others who notice nothing of it.
+//! Thousands of `OtelAgent`s of one tenant, which must not affect other tenants.
 //!
-//! On a bed of its own. `make test` makes one thousand, `OTELAGENT_FULL` ten thousand.
+//! The test has its own bed. `make test` makes one thousand, `OTELAGENT_FULL` ten thousand.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,26 +13,26 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::bed::{
-    ADMISSION, Caller, PLATFORM, World, agents_of, condition, is_possible, settings, sidecar,
+    ADMISSION, Caller, PLATFORM, ThreatBed, agents_of, condition, is_possible, settings, sidecar,
     until, until_within,
 };
-use crate::effort::is_full;
+use crate::test_scale::is_full;
 
-const CROWD: &str = "t-crowd";
-/// Creations under way at a time.
+const NAMESPACE: &str = "t-quota";
+/// Concurrent creations.
 const AT_A_TIME: usize = 16;
 
-fn crowd() -> usize {
+fn total() -> usize {
     if is_full() { 10_000 } else { 1_000 }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn agents_of_one_tenant_however_many_stop_and_delay_nobody_else() {
+async fn agents_over_quota_stop_and_delay_no_other_tenant() {
     if !is_possible("ten thousand OtelAgents of one tenant") {
         return;
     }
     let world = tokio::task::spawn_blocking(|| {
-        let world = World::start("crowd", |bed| bed);
+        let world = ThreatBed::start("quota", |bed| bed);
         world.run_operator(settings(InjectionSettings::default()));
         world
     });
@@ -47,7 +47,7 @@ async fn agents_of_one_tenant_however_many_stop_and_delay_nobody_else() {
             .is_ok()
     );
     admin.until_injecting(PLATFORM, "shared").await;
-    let tenant = Arc::new(world.tenant(CROWD).await);
+    let tenant = Arc::new(world.tenant(NAMESPACE).await);
 
     let begun = Instant::now();
     let made = Arc::new(AtomicUsize::new(0));
@@ -89,7 +89,7 @@ async fn agents_of_one_tenant_however_many_stop_and_delay_nobody_else() {
     admin.until_injecting(PLATFORM, "shared").await;
     println!(
         "{} OtelAgents in {all_made:?}; the slowest pod meanwhile took {slowest:?}; who came afterwards was served within {:?}",
-        crowd(),
+        total(),
         late.elapsed()
     );
     everybody_is_told(&tenant).await;
@@ -106,12 +106,12 @@ async fn agents_of_one_tenant_however_many_stop_and_delay_nobody_else() {
     for kind in kinds {
         until("few objects of the cluster", async || {
             let objects = admin.list(&format!("{ADMISSION}/{kind}")).await;
-            let of_the_crowd = objects.iter().filter(|object| {
+            let owned = objects.iter().filter(|object| {
                 let owner = object["metadata"]["labels"][names::LABEL_OWNER].as_str();
-                owner.is_some_and(|owner| owner.starts_with(CROWD))
+                owner.is_some_and(|owner| owner.starts_with(NAMESPACE))
             });
             // Some were among the oldest for a moment, and keep what they had; older policies go later.
-            let count = of_the_crowd.count();
+            let count = owned.count();
             let few = count <= 2 * MAX_PER_NAMESPACE;
             few.then_some(()).ok_or_else(|| format!("{count} {kind}"))
         })
@@ -119,26 +119,26 @@ async fn agents_of_one_tenant_however_many_stop_and_delay_nobody_else() {
     }
 }
 
-/// Each selects other pods, which is the worst for whoever must leave them alone.
+/// Each selects other pods, which is the worst case for every agent that must leave them alone.
 async fn make(tenant: Arc<Caller>, made: Arc<AtomicUsize>) {
     loop {
         let number = made.fetch_add(1, Ordering::Relaxed);
-        if number >= crowd() {
+        if number >= total() {
             return;
         }
         let selector =
             json!({"matchLabels": {"app": format!("app-{number}"), "more": "x".repeat(60)}});
         let spec = sidecar(&json!({"workloads": {"podSelector": selector}}));
-        let answer = tenant.agent(CROWD, &format!("a{number}"), &spec).await;
+        let answer = tenant.agent(NAMESPACE, &format!("a{number}"), &spec).await;
         assert!(answer.is_ok(), "{answer:?}");
     }
 }
 
-/// All but the oldest are refused with the reason; of ten thousand the last after a while.
+/// The operator refuses all but the oldest, with the reason; of ten thousand, the last after a while.
 async fn everybody_is_told(tenant: &Caller) {
     let patience = Duration::from_mins(if is_full() { 30 } else { 5 });
-    until_within(patience, "everybody told", async || {
-        let agents = tenant.list(&agents_of(CROWD)).await;
+    until_within(patience, "every agent reported", async || {
+        let agents = tenant.list(&agents_of(NAMESPACE)).await;
         let accepted = |agent: &serde_json::Value| condition(&agent["status"], "Accepted");
         let refused = agents
             .iter()
@@ -148,7 +148,7 @@ async fn everybody_is_told(tenant: &Caller) {
             .iter()
             .filter(|agent| accepted(agent)["status"] == "True")
             .count();
-        if refused == crowd() - MAX_PER_NAMESPACE && taken == MAX_PER_NAMESPACE {
+        if refused == total() - MAX_PER_NAMESPACE && taken == MAX_PER_NAMESPACE {
             return Ok(());
         }
         // Thousands are a long list, which the server had better not be asked for all the time.

@@ -50,8 +50,8 @@ pub(super) async fn run(bench: &Bench) -> Outcome<Report> {
             let balance = sample.balance;
             let extra = sample.back.max(sample.away) - sample.before;
             let lost = balance.missing + balance.foreign;
-            let told = format!("{} / {extra:.1} MiB", balance.missing);
-            line.figures.push((Kind::Otelagent, told));
+            let summary = format!("{} / {extra:.1} MiB", balance.missing);
+            line.figures.push((Kind::Otelagent, summary));
             line.verdict = Verdict::from(lost == 0 && extra < EXTRA_MIB);
             if lost > 0 {
                 report

@@ -1,7 +1,6 @@
-//! What each field makes happen: a table of every leaf of the CRD and the places that change with it, in every
-//! mode, and no others.
+//! What each field changes: a table of every leaf of the CRD and of the places that change with it, in every mode.
 //!
-//! The table is a golden file, so a new field has no row until somebody has looked at what it changes.
+//! The table is a golden file, so a new field has no row until its author has reviewed what it changes.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

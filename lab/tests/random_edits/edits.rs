@@ -1,7 +1,7 @@
-//! Edits of a spec, generated from its schema: for each field the values at and beyond every bound, and
-//! those that its meaning suggests.
+//! Edits of a spec, generated from its schema: for each field the values at and beyond every bound, and those that its
+//! meaning suggests.
 //!
-//! An edit is data, so a walk can be printed, repeated and shortened. Knows no cluster.
+//! An edit is data, so a test can print, repeat and shorten a sequence. Knows no cluster.
 
 use serde_json::{Map, Value, json};
 
@@ -290,7 +290,7 @@ pub(super) fn sample(schema: &Value) -> Value {
     }
 }
 
-/// The spec with an edit made. What a field stands in is added with what it requires.
+/// The spec with an edit made. The parents of the field are added with what they require.
 pub(super) fn apply(schema: &Value, spec: &Value, edit: &Edit) -> Value {
     let mut edited = spec.clone();
     if let Some(mode) = edit.mode {
@@ -300,12 +300,12 @@ pub(super) fn apply(schema: &Value, spec: &Value, edit: &Edit) -> Value {
     edited
 }
 
-fn set(root: &Value, here: &mut Value, rest: &[Step], walked: &[Step], value: Option<&Value>) {
+fn set(root: &Value, here: &mut Value, rest: &[Step], visited: &[Step], value: Option<&Value>) {
     let Some((step, rest)) = rest.split_first() else {
         return;
     };
-    let walked: Vec<Step> = walked.iter().cloned().chain([step.clone()]).collect();
-    let fresh = || sample(at(root, &walked));
+    let visited: Vec<Step> = visited.iter().cloned().chain([step.clone()]).collect();
+    let fresh = || sample(at(root, &visited));
     let is_last = rest.is_empty();
     match step {
         Step::Item => {
@@ -327,7 +327,7 @@ fn set(root: &Value, here: &mut Value, rest: &[Step], walked: &[Step], value: Op
             if items.is_empty() {
                 items.push(fresh());
             }
-            set(root, &mut items[0], rest, &walked, value);
+            set(root, &mut items[0], rest, &visited, value);
         }
         Step::Key(_) | Step::Entry => {
             if !here.is_object() {
@@ -351,7 +351,7 @@ fn set(root: &Value, here: &mut Value, rest: &[Step], walked: &[Step], value: Op
                     root,
                     fields.entry(key).or_insert_with(fresh),
                     rest,
-                    &walked,
+                    &visited,
                     value,
                 ),
             }

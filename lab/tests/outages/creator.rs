@@ -13,34 +13,34 @@ use tokio::time::sleep;
 
 use super::world::{PATIENCE, name_of, pods_path, send, unplaced, until};
 
-/// A pod that was answered.
+/// A created pod.
 #[derive(Clone, Debug)]
 pub(super) struct Answered {
-    /// When it was asked for.
+    /// When the request was sent.
     pub(super) begun: Instant,
     /// Its name.
     pub(super) name: String,
-    /// What it was given; `None` where it came out uninjected.
+    /// The mode it got; `None` if it was not injected.
     pub(super) mode: Option<String>,
 }
 
-/// What became of all that was asked for.
+/// The results of all requests.
 #[derive(Default)]
-pub(super) struct Outcome {
-    /// Pods, in the order in which they were answered.
+pub(super) struct Outcomes {
+    /// Pods, in the order of the answers.
     pub(super) answered: Vec<Answered>,
     /// Refusals, in the server's words.
     pub(super) refused: Vec<String>,
 }
 
-impl Outcome {
-    /// Pods that came out uninjected.
+impl Outcomes {
+    /// Pods that were not injected.
     pub(super) fn missed(&self) -> Vec<&Answered> {
         let all = self.answered.iter();
         all.filter(|answered| answered.mode.is_none()).collect()
     }
 
-    /// Modes in the order in which they were given, each once for as long as it was given.
+    /// Modes in the order in which pods got them, without repetitions.
     pub(super) fn modes(&self) -> Vec<String> {
         let given = self.answered.iter();
         let given = given.map(|answered| answered.mode.clone().unwrap_or("none".into()));
@@ -59,11 +59,11 @@ pub(super) enum How {
     Kept,
 }
 
-/// Creates pods of one namespace, some at a time, until it is ended.
+/// Creates pods of one namespace, some at a time, until it is stopped.
 pub(super) struct Creator {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicUsize>,
-    outcome: Arc<Mutex<Outcome>>,
+    outcome: Arc<Mutex<Outcomes>>,
     running: Vec<JoinHandle<()>>,
     begun: Instant,
 }
@@ -102,12 +102,12 @@ impl Creator {
         creator
     }
 
-    /// Pods answered so far.
+    /// Pods created so far.
     pub(super) fn count(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Waits for so many more answers.
+    /// Waits for this many more answers.
     pub(super) async fn until_more(&self, more: usize) {
         let before = self.count();
         until(&format!("{more} more pods"), PATIENCE, async || {
@@ -130,7 +130,7 @@ impl Creator {
         f64::from(pods) / self.begun.elapsed().as_secs_f64()
     }
 
-    pub(super) async fn end(self) -> Outcome {
+    pub(super) async fn end(self) -> Outcomes {
         self.stop.store(true, Ordering::SeqCst);
         for task in self.running {
             task.await.unwrap();
@@ -139,12 +139,12 @@ impl Creator {
     }
 }
 
-fn lock(outcome: &Mutex<Outcome>) -> std::sync::MutexGuard<'_, Outcome> {
+fn lock(outcome: &Mutex<Outcomes>) -> std::sync::MutexGuard<'_, Outcomes> {
     outcome.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether there was an answer with a pod in it. No answer at all is none.
-async fn create(client: &Client, path: &str, outcome: &Mutex<Outcome>) -> bool {
+/// Whether the server answered with a pod.
+async fn create(client: &Client, path: &str, outcome: &Mutex<Outcomes>) -> bool {
     let begun = Instant::now();
     let answer = send(client, Method::POST, path, &unplaced()).await;
     let mut outcome = lock(outcome);
@@ -165,7 +165,7 @@ async fn create(client: &Client, path: &str, outcome: &Mutex<Outcome>) -> bool {
     }
 }
 
-/// The mode a pod was given, if it was injected.
+/// The mode that a pod got, if it was injected.
 pub(super) fn mode_of(pod: &Value) -> Option<String> {
     let label = |key: &str| pod["metadata"]["labels"][key].as_str().map(str::to_owned);
     label(names::LABEL_AGENT).and(label(names::LABEL_MODE))

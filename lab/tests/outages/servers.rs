@@ -1,4 +1,4 @@
-//! API servers come and go, and do not all know the same at the same time.
+//! API servers stop, start and join, and lag behind each other.
 
 use std::time::{Duration, Instant};
 
@@ -7,28 +7,26 @@ use testbed::Component;
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
-use super::creator::{Creator, How, Outcome};
-use super::world::{PATIENCE, PLATFORM, Process, World, client, until};
-use crate::effort::is_full;
+use super::creator::{Creator, How, Outcomes};
+use super::world::{OutageBed, PATIENCE, PLATFORM, Process, client, until};
+use crate::test_scale::is_full;
 
 const AGENT: (&str, &str) = (PLATFORM, "node");
 /// Between two pods of one creator.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How far one API server is left behind at a flip: longer than others are given to hear of it before
-/// anything is restarted, shorter than the old policy stays.
+/// How long one API server lags at a cut-over: longer than the operator waits before it restarts anything, shorter
+/// than it keeps the old policy.
 const BEHIND: Duration = Duration::from_secs(6);
 
-/// Longer than it takes to come back after an outage, shorter than an operator waits that sees no reason to
-/// look.
+/// Longer than the operator takes to recover from an outage, shorter than its periodic reconcile.
 const SOON: Duration = Duration::from_mins(2);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_pod_is_missed_while_api_servers_are_killed_and_join_and_a_flip_reaches_one_before_the_other()
- {
+async fn no_pod_is_missed_while_api_servers_restart_join_or_lag() {
     if !testbed::skip_unless_possible("API servers that come and go") {
         return;
     }
-    let world = World::start("servers").await;
+    let world = OutageBed::start("servers").await;
     let mut operator = world.serve_shop(AGENT).await;
 
     let first = Creator::start(&world.admin, "shop", How::DryRun, 1, PAUSE);
@@ -42,7 +40,7 @@ async fn no_pod_is_missed_while_api_servers_are_killed_and_join_and_a_flip_reach
     first.until_more(20).await;
     let second = join(&world).await;
     second.until_more(20).await;
-    flip(&world, &first, &second).await;
+    cut_over(&world, &first, &second).await;
 
     operator.must_run();
     for (server, creator) in [("the first", first), ("the second", second)] {
@@ -55,9 +53,9 @@ async fn no_pod_is_missed_while_api_servers_are_killed_and_join_and_a_flip_reach
     world.end();
 }
 
-/// An object of the operator's goes while that hears of nothing, and the API server that could tell of it is
-/// replaced by one that never knew it: a list anew has to do.
-async fn what_went_unseen_is_made_again(world: &World, operator: &Process) {
+/// An object of the operator is deleted while the operator is disconnected. A new API server, which never had the
+/// object in its watch cache, replaces the old one, so only a new list can show the loss.
+async fn what_went_unseen_is_made_again(world: &OutageBed, operator: &Process) {
     operator.pause();
     for binding in world.warnings(AGENT).await.unwrap() {
         world.delete(&binding).await;
@@ -74,20 +72,20 @@ async fn what_went_unseen_is_made_again(world: &World, operator: &Process) {
     .await;
 }
 
-/// A second server; the very first pod that it answers counts.
-async fn join(world: &World) -> Creator {
+/// A second server joins; even the first pod that it admits must be injected.
+async fn join(world: &OutageBed) -> Creator {
     let bed = &world.bed;
     let kubeconfig = block_in_place(|| bed.start_second_apiserver()).unwrap();
     bed.kill_process(Component::SecondApiServer).unwrap();
-    let way = client(&kubeconfig).await;
-    let creator = Creator::start(&way, "shop", How::DryRun, 1, PAUSE);
+    let direct = client(&kubeconfig).await;
+    let creator = Creator::start(&direct, "shop", How::DryRun, 1, PAUSE);
     block_in_place(|| bed.start_second_apiserver()).unwrap();
     creator
 }
 
-/// The mode is changed while the second server hears of nothing; when it goes on it still has the old way,
-/// whose policy stands until long after.
-async fn flip(world: &World, first: &Creator, second: &Creator) {
+/// The mode changes while the second server is disconnected. When it continues it still has the old mode, whose
+/// policy exists until long after.
+async fn cut_over(world: &OutageBed, first: &Creator, second: &Creator) {
     world.bed.pause_process(Component::SecondApiServer).unwrap();
     world
         .want(AGENT.0, AGENT.1, json!({"mode": "HostPort"}))
@@ -121,8 +119,8 @@ async fn flip(world: &World, first: &Creator, second: &Creator) {
     }
 }
 
-/// Every pod that was answered is injected, and no server goes back to the old way.
-fn judge(server: &str, outcome: &Outcome) {
+/// Every created pod is injected, and no server returns to the old mode.
+fn judge(server: &str, outcome: &Outcomes) {
     let missed = outcome.missed();
     assert!(missed.is_empty(), "by {server} server: {missed:?}");
     let modes = outcome.modes();

@@ -1,4 +1,4 @@
-//! The control plane of one story, what is installed on it, and the processes that act on it.
+//! The control plane of one story, the installation on it, and the processes that act on it.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -13,15 +13,15 @@ use testbed::Bed;
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
+use crate::client::direct_config;
 use crate::simulated::kubelet;
 use crate::status_checker::{get, list, mismatches_within, request};
-use crate::way::way;
 
-/// How long anything may take to come about, on a busy machine.
+/// The longest time to wait for any result, on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_mins(4);
 /// Namespace of the operator, and of `OtelAgent`s that act on other namespaces.
 pub(super) const PLATFORM: &str = "otelagent-system";
-/// What is installed, and whether it is a kustomization.
+/// What is installed, with the flag of kubectl for it.
 const INSTALLED: [(&str, &str); 7] = [
     ("-k", "crds"),
     ("-f", "manifests/default/namespaces.yaml"),
@@ -33,14 +33,14 @@ const INSTALLED: [(&str, &str); 7] = [
 ];
 
 /// A control plane with simulated nodes.
-pub(super) struct World {
+pub(super) struct OutageBed {
     pub(super) bed: Bed,
     pub(super) admin: Client,
 }
 
-impl World {
+impl OutageBed {
     pub(super) async fn start(what: &str) -> Self {
-        let name = format!("away-{what}-{}", std::process::id());
+        let name = format!("outage-{what}-{}", std::process::id());
         let bed = block_in_place(|| Bed::builder().name(name).start().expect("a control plane"));
         let admin = client(bed.kubeconfig()).await;
         kubelet::start(&admin).await;
@@ -57,7 +57,7 @@ impl World {
         block_in_place(|| self.bed.stop()).unwrap();
     }
 
-    /// What kubectl says, in the repository.
+    /// The output of kubectl, run in the repository.
     pub(super) fn kubectl(&self, words: &[&str]) -> String {
         let mut command = self.bed.kubectl();
         command.args(words).current_dir(demo::repository());
@@ -79,7 +79,7 @@ impl World {
     }
 
     /// The operator's process, started with these options. Without an election: a leader whose API server is
-    /// away for longer than its lease ends, to be started anew, while a standby goes on with what it knows.
+    /// down for longer than its lease, to be restarted, while a standby goes on with what it knows.
     pub(super) fn operator(&self, options: &[&str]) -> Process {
         let words = [&["controller"], options].concat();
         self.process("otelagent-operator", &words)
@@ -96,7 +96,7 @@ impl World {
         operator
     }
 
-    /// One of the webhook's, listening at a port of the address that the API server can call.
+    /// A replica of the webhook, listening at a port of the address that the API server can call.
     pub(super) fn webhook(&self, port: u16) -> Process {
         let address = format!("--address={}:{port}", self.bed.host_ip());
         self.process("otelagent-webhook", &["webhook", &address])
@@ -153,7 +153,7 @@ impl World {
             .unwrap();
     }
 
-    /// Deletes a collection. The server ends such a request after a minute, however much is left.
+    /// Deletes a collection. The server ends such a request after a minute, even if objects are left.
     pub(super) async fn delete_all(&self, path: &str) {
         until("everything is deleted", PATIENCE, async || {
             let answer = send(&self.admin, Method::DELETE, path, &at_once()).await;
@@ -162,7 +162,7 @@ impl World {
         .await;
     }
 
-    /// Makes an `OtelAgent` whose spec is completed by where it exports to and how long paths are held.
+    /// Makes an `OtelAgent` whose spec is completed with where it exports to and how long routes are held.
     pub(super) async fn agent(&self, namespace: &str, name: &str, mut spec: Value) {
         spec["export"] = json!({"endpoint": "http://collector.observability.svc:4317"});
         spec["hostMetadata"] = json!(false);
@@ -199,7 +199,7 @@ impl World {
             .await;
     }
 
-    /// As `kubectl rollout restart` does, until all is replaced.
+    /// Restarts as `kubectl rollout restart` does, and waits until all pods are replaced.
     pub(super) fn roll(&self, namespace: &str, name: &str) {
         let (namespace, name) = (
             format!("--namespace={namespace}"),
@@ -209,7 +209,7 @@ impl World {
         self.kubectl(&["rollout", "status", &name, &namespace, "--timeout=4m"]);
     }
 
-    /// Waits until the status of an `OtelAgent` of its present generation `is_so`, and returns the status.
+    /// Waits until the status of an `OtelAgent` for its present generation `is_so`, and returns the status.
     pub(super) async fn until_status(
         &self,
         (namespace, name): (&str, &str),
@@ -230,7 +230,7 @@ impl World {
         .await
     }
 
-    /// Waits until a pod created now is given a mode, by what the status says.
+    /// Waits until the status says that new pods get a mode.
     pub(super) async fn until_serving(&self, agent: (&str, &str), mode: &str) -> Value {
         let what = format!("{mode} serves");
         self.until_status(agent, &what, |status| {
@@ -239,14 +239,14 @@ impl World {
         .await
     }
 
-    /// Fails unless the status comes to match the cluster.
+    /// Fails unless the status matches the cluster within the time.
     pub(super) async fn check_status(&self, (namespace, name): (&str, &str)) {
         let found = mismatches_within(&self.admin, namespace, name, PATIENCE).await;
         let found: Vec<String> = found.unwrap().iter().map(ToString::to_string).collect();
         assert!(found.is_empty(), "{found:#?}");
     }
 
-    /// Policies that stand for one `OtelAgent`.
+    /// Policies of one `OtelAgent`.
     pub(super) async fn policies(&self, (namespace, name): (&str, &str)) -> Result<usize, String> {
         let path = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies";
         let prefix = format!("otelagent.{namespace}.{name}.");
@@ -300,7 +300,7 @@ fn at_once() -> Value {
     json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0})
 }
 
-/// A pod that nobody places: it is created and counted, and costs nobody anything more.
+/// A pod without a scheduler: it is created and counted, and costs nothing more.
 pub(super) fn unplaced() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "app-"},
@@ -308,13 +308,13 @@ pub(super) fn unplaced() -> Value {
     })
 }
 
-/// A client whose calls are tried once.
+/// A client that tries each call once.
 pub(super) async fn client(kubeconfig: &Path) -> Client {
     Client::try_from(config(kubeconfig).await).unwrap()
 }
 
 pub(super) async fn config(kubeconfig: &Path) -> Config {
-    let mut config = way(kubeconfig).await;
+    let mut config = direct_config(kubeconfig).await;
     config.default_retry = false;
     config
 }
@@ -329,7 +329,7 @@ pub(super) async fn send(
     client.request(request).await
 }
 
-/// Tries until it succeeds; what was seen last is told if it never does.
+/// Tries until it succeeds; if it never does, the failure shows what was seen last.
 pub(super) async fn until<T>(
     what: &str,
     patience: Duration,
@@ -349,7 +349,7 @@ pub(super) async fn until<T>(
 pub(super) struct Process(Child);
 
 impl Process {
-    /// Stops it where it is, as a node that hangs would.
+    /// Pauses it, as on a node that hangs.
     pub(super) fn pause(&self) {
         self.signal("-STOP");
     }
@@ -358,7 +358,7 @@ impl Process {
         self.signal("-CONT");
     }
 
-    /// Ends it as a crash does.
+    /// Kills it.
     pub(super) fn kill(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -370,7 +370,7 @@ impl Process {
         assert!(sent.success(), "kill {name}");
     }
 
-    /// Waits until it ends by itself, and says so to whoever would start it anew.
+    /// Waits until it ends by itself, and reports it to the caller, which may start it again.
     pub(super) async fn until_it_ends(&mut self) {
         let begun = Instant::now();
         while self.0.try_wait().unwrap().is_none() {

@@ -1,5 +1,5 @@
-//! The webhook engine: its replicas are killed under load, and stopped for so long that what they serve by
-//! has run out.
+//! The webhook engine: its replicas are killed under load, and stopped until their certificates and their CA have
+//! expired.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -11,36 +11,36 @@ use otelagent_webhook::ca::Ca;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::creator::{Creator, How, Outcome, mode_of};
+use super::creator::{Creator, How, Outcomes, mode_of};
 use super::world::{
-    PATIENCE, PLATFORM, Process, World, condition, is, name_of, pods_path, send, unplaced, until,
+    OutageBed, PATIENCE, PLATFORM, Process, condition, is, name_of, pods_path, send, unplaced,
+    until,
 };
-use crate::effort::is_full;
 use crate::status_checker::get;
+use crate::test_scale::is_full;
 
-/// Misses pods rather than to refuse them, and restarts what was missed.
+/// Misses pods instead of refusing them, and restarts the workloads of missed pods.
 const LENIENT: (&str, &str) = ("shop", "side");
-/// Selects every namespace, and refuses what is not injected.
+/// Selects every namespace, and refuses pods that are not injected.
 const STRICT: (&str, &str) = (PLATFORM, "strict");
 /// Where the replicas listen.
 const PORTS: [u16; 2] = [18443, 18444];
 /// How long there is no webhook.
 const OUTAGE: Duration = Duration::from_secs(3);
-/// Life of an authority in seconds, the shortest there is; a certificate lives a twelfth of it.
+/// Life of a CA in seconds, the shortest there is; a certificate lives a twelfth of it.
 const LIFE: &str = "--webhook-authority-seconds=60";
-/// Longer than a certificate lives, and than an authority.
+/// Longer than a certificate lives, and than a CA.
 const CERTIFICATE: Duration = Duration::from_secs(7);
-const AUTHORITY: Duration = Duration::from_secs(65);
-/// Within this time everything goes on once it is let go on; the webhook reads the Secret every ten seconds.
+const CA_LIFE: Duration = Duration::from_secs(65);
+/// Within this time everything works again after the pause; the webhook reads the Secret every ten seconds.
 const SECONDS: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_dead_webhook_misses_is_counted_and_repaired_or_refused_and_run_out_certificates_are_replaced()
- {
+async fn webhook_outage_and_expired_certificates_are_reported_and_repaired() {
     if !testbed::skip_unless_possible("a webhook that dies and certificates that run out") {
         return;
     }
-    let world = World::start("webhook").await;
+    let world = OutageBed::start("webhook").await;
     for namespace in ["shop", "vault"] {
         world.namespace(namespace, json!({})).await;
     }
@@ -72,8 +72,8 @@ async fn what_a_dead_webhook_misses_is_counted_and_repaired_or_refused_and_run_o
     world.end();
 }
 
-/// As of manifests/webhook, but that the replicas are processes and no pods.
-async fn service(world: &World) {
+/// As in manifests/webhook, except that the replicas are processes, not pods.
+async fn service(world: &OutageBed) {
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": names::WEBHOOK},
         "spec": {"ports": [{"name": "webhook", "port": 443}]},
@@ -95,9 +95,8 @@ async fn service(world: &World) {
     }
 }
 
-/// Both replicas are killed while pods are created as fast as they are answered. Returns the names of those
-/// that were missed.
-async fn outage(world: &World, replicas: &mut [Process; 2]) -> BTreeSet<String> {
+/// Kills both replicas while pods are created as fast as possible. Returns the names of the missed pods.
+async fn outage(world: &OutageBed, replicas: &mut [Process; 2]) -> BTreeSet<String> {
     let create = |namespace, at_a_time, pause| {
         Creator::start(&world.admin, namespace, How::Kept, at_a_time, pause)
     };
@@ -153,13 +152,13 @@ async fn outage(world: &World, replicas: &mut [Process; 2]) -> BTreeSet<String> 
     let missed: BTreeSet<String> = load.missed().iter().map(|pod| pod.name.clone()).collect();
     assert!(
         !missed.is_empty(),
-        "nothing was missed: the webhook was not away"
+        "nothing was missed: the webhook was not down"
     );
     missed
 }
 
 /// With `Fail`, no pod starts uninjected.
-async fn refused_rather_than_missed(world: &World, strict: &Outcome) {
+async fn refused_rather_than_missed(world: &OutageBed, strict: &Outcomes) {
     assert!(!strict.refused.is_empty(), "nothing was refused");
     assert!(strict.missed().is_empty(), "{:?}", strict.missed());
     let pods = world.pods("vault").await.unwrap();
@@ -171,8 +170,8 @@ async fn refused_rather_than_missed(world: &World, strict: &Outcome) {
     assert!(uninjected.is_empty(), "{uninjected:?}");
 }
 
-/// Every missed pod is counted; those of a Deployment are replaced, and others are named until somebody does.
-async fn what_was_missed_is_counted_and_repaired(world: &World, bare: &BTreeSet<String>) {
+/// Every missed pod is counted; those of a Deployment are replaced, and others are named until a user replaces them.
+async fn what_was_missed_is_counted_and_repaired(world: &OutageBed, bare: &BTreeSet<String>) {
     let status = world
         .until_status(LENIENT, "only bare pods missed", |status| {
             status["pods"]["missed"] == bare.len() && status["restarts"]["running"] == 0
@@ -208,47 +207,42 @@ async fn what_was_missed_is_counted_and_repaired(world: &World, bare: &BTreeSet<
 }
 
 /// Live pods of the Deployment.
-async fn of_web(world: &World) -> Result<Vec<Value>, String> {
+async fn of_web(world: &OutageBed) -> Result<Vec<Value>, String> {
     let mut pods = world.pods("shop").await?;
     pods.retain(|pod| pod["metadata"]["labels"]["app"] == "web");
     Ok(pods)
 }
 
-/// An operator whose authorities live a minute. The one before is forgotten, as if somebody had emptied the
+/// An operator whose CAs live a minute. The one before is forgotten, as if a user had emptied the
 /// Secret while no operator ran.
-async fn short_lived(world: &World) -> Process {
+async fn short_lived(world: &OutageBed) -> Process {
     let path = format!("/api/v1/namespaces/{PLATFORM}/secrets/{}", names::CA_SECRET);
     world.patch(&path, &json!({"data": null})).await;
     let operator = world.operator(&["--injection-engine=webhook", LIFE]);
     // Only who serves by the new one is believed then; the API server asks either replica.
-    until(
-        "injected by the new authority alone",
-        PATIENCE,
-        async || {
-            let kept = authority(world).await?.bundle(Timestamp::now());
-            let name = names::cluster_object(LENIENT.0, LENIENT.1, None);
-            let entry = format!(
-                "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}"
-            );
-            let entry = get(&world.admin, &entry).await?;
-            let trusted = bytes(&entry["webhooks"][0]["clientConfig"]["caBundle"])?;
-            if trusted != kept.into_bytes() {
-                return Err("the entry trusts another".to_owned());
-            }
-            for _ in 0..10 {
-                injected(world).await?;
-            }
-            Ok(())
-        },
-    )
+    until("injected by the new CA alone", PATIENCE, async || {
+        let kept = stored_ca(world).await?.bundle(Timestamp::now());
+        let name = names::cluster_object(LENIENT.0, LENIENT.1, None);
+        let configuration =
+            format!("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}");
+        let configuration = get(&world.admin, &configuration).await?;
+        let trusted = bytes(&configuration["webhooks"][0]["clientConfig"]["caBundle"])?;
+        if trusted != kept.into_bytes() {
+            return Err("the webhook configuration trusts another".to_owned());
+        }
+        for _ in 0..10 {
+            injected(world).await?;
+        }
+        Ok(())
+    })
     .await;
     operator
 }
 
-/// Paused beyond the life of what they serve by, which to them is as if the clock had been moved, they go on
-/// by themselves.
+/// Replicas that are paused for longer than their certificates live, which to them looks like a moved clock,
+/// recover by themselves.
 async fn what_ran_out_is_replaced(
-    world: &World,
+    world: &OutageBed,
     operator: &mut Process,
     replicas: &mut [Process; 2],
 ) {
@@ -257,18 +251,21 @@ async fn what_ran_out_is_replaced(
     }
     sleep(CERTIFICATE).await;
     let missed = injected(world).await;
-    assert!(missed.is_err(), "nobody answered, and the pod was injected");
+    assert!(
+        missed.is_err(),
+        "no webhook answered, and the pod was injected"
+    );
     goes_on(world, "the certificates", replicas).await;
     if is_full() {
         operator.pause();
         for replica in &*replicas {
             replica.pause();
         }
-        sleep(AUTHORITY).await;
-        let kept = authority(world).await.unwrap();
+        sleep(CA_LIFE).await;
+        let kept = stored_ca(world).await.unwrap();
         assert_eq!(kept.bundle(Timestamp::now()), "", "all have run out");
         operator.resume();
-        goes_on(world, "the authority", replicas).await;
+        goes_on(world, "the CA", replicas).await;
     }
     operator.must_run();
     for replica in replicas {
@@ -276,7 +273,7 @@ async fn what_ran_out_is_replaced(
     }
 }
 
-async fn goes_on(world: &World, what: &str, replicas: &[Process; 2]) {
+async fn goes_on(world: &OutageBed, what: &str, replicas: &[Process; 2]) {
     for replica in replicas {
         replica.resume();
     }
@@ -287,13 +284,13 @@ async fn goes_on(world: &World, what: &str, replicas: &[Process; 2]) {
     println!("{what} ran out; pods are injected {took:.1} s after");
 }
 
-/// The authority as it is kept.
-async fn authority(world: &World) -> Result<Ca, String> {
+/// The CA in its Secret.
+async fn stored_ca(world: &OutageBed) -> Result<Ca, String> {
     let path = format!("/api/v1/namespaces/{PLATFORM}/secrets/{}", names::CA_SECRET);
     let secret = get(&world.admin, &path).await?;
     let kept = bytes(&secret["data"][names::CA_KEY])?;
     let text = String::from_utf8(kept).map_err(|error| error.to_string())?;
-    Ca::parse(&text).ok_or_else(|| "no authority".to_owned())
+    Ca::parse(&text).ok_or_else(|| "no CA".to_owned())
 }
 
 fn bytes(value: &Value) -> Result<Vec<u8>, String> {
@@ -304,7 +301,7 @@ fn bytes(value: &Value) -> Result<Vec<u8>, String> {
 }
 
 /// Whether a pod created now, by dry run, is injected.
-async fn injected(world: &World) -> Result<(), String> {
+async fn injected(world: &OutageBed) -> Result<(), String> {
     let path = format!("{}?dryRun=All", pods_path("shop"));
     let pod = send(&world.admin, http::Method::POST, &path, &unplaced()).await;
     let pod = pod.map_err(|error| error.to_string())?;

@@ -1,7 +1,7 @@
 //! The committed CRD read as YAML, and the fields its schema describes.
 //!
-//! Walked generically: a field that is added to the API is edited here without a line of test code. Knows
-//! no Rust type of the API.
+//! It visits fields generically, so a field that is added to the API is edited without a line of test code. Knows no
+//! Rust type of the API.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub(super) enum Step {
     Entry,
 }
 
-/// Where a field stands in the spec, such as `export.headers[].name` or `agent.nodeSelector{}`.
+/// Where a field is in the spec, such as `export.headers[].name` or `agent.nodeSelector{}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Path(pub(super) Vec<Step>);
 

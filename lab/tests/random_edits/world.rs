@@ -1,4 +1,4 @@
-//! The least world a walk needs: a control plane, two simulated nodes, the controller in this process.
+//! What a sequence of edits needs: a control plane, two simulated nodes, the controller in this process.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::LazyLock;
@@ -15,16 +15,16 @@ use serde_json::{Value, json};
 use testbed::Bed;
 use tokio::task::JoinHandle;
 
-use crate::way::way;
+use crate::client::direct_config;
 
 /// The platform namespace.
 pub(super) const PLATFORM: &str = "otelagent-system";
 /// Where the applications are.
 pub(super) const SHOP: &str = "shop";
 
-/// Where a walk goes, with the controller. Ends with this process: the bed watches it.
-static WALKED: LazyLock<Bed> = LazyLock::new(|| bed("walks", 2));
-/// Where nothing but the API server answers: no controller writes what is tried here.
+/// Where a sequence of edits runs, with the controller. Ends with this process: the bed watches it.
+static SHARED: LazyLock<Bed> = LazyLock::new(|| bed("random-edits", 2));
+/// A bed without a controller, so that only the API server answers.
 static STILL: LazyLock<Bed> = LazyLock::new(|| bed("verdicts", 0));
 
 fn bed(name: &str, nodes: u16) -> Bed {
@@ -37,11 +37,11 @@ fn bed(name: &str, nodes: u16) -> Bed {
 
 /// The API server, as administrator.
 #[derive(Clone)]
-pub(super) struct Server {
+pub(super) struct EditServer {
     pub(super) client: Client,
 }
 
-/// Group and version, kind and plural of what is looked at.
+/// Group and version, kind and plural of what the tests read.
 fn resource(kind: &str) -> ApiResource {
     let (group, version, plural) = match kind {
         "OtelAgent" => ("otelagent.dev", "v1alpha1", "otelagents"),
@@ -86,10 +86,10 @@ fn resource(kind: &str) -> ApiResource {
     }
 }
 
-impl Server {
-    /// Of the walk.
-    pub(super) async fn walked() -> Self {
-        Self::of(&WALKED).await
+impl EditServer {
+    /// Of the sequence.
+    pub(super) async fn shared() -> Self {
+        Self::of(&SHARED).await
     }
 
     /// Without a controller.
@@ -103,7 +103,7 @@ impl Server {
             .await
             .unwrap();
         let server = Self {
-            client: client::connect(way(&path).await, &Fence::open()).unwrap(),
+            client: client::connect(direct_config(&path).await, &Fence::open()).unwrap(),
         };
         let crd: Value =
             serde_saphyr::from_str(include_str!("../../../crds/otelagents.yaml")).unwrap();
@@ -190,7 +190,7 @@ impl Server {
         self.put(name, spec, false).await
     }
 
-    /// What would come of that.
+    /// The result of that, by dry run.
     pub(super) async fn dry_run(&self, name: &str, spec: &Value) -> kube::Result<Value> {
         self.put(name, spec, true).await
     }
@@ -256,7 +256,7 @@ impl Server {
             platform_namespaces: [PLATFORM.to_owned()].into(),
             agent_image: "otelagent/agent:test".into(),
             canary_namespace: "otelagent-canary".into(),
-            instance: "walks".into(),
+            instance: "random-edits".into(),
             injection: otelagent_operator::controller::InjectionSettings::default(),
             version: "0.0.0".into(),
         };
@@ -285,9 +285,9 @@ impl Numbers {
     }
 }
 
-/// What samples are drawn by, as a number; a word counts as one, too.
+/// The seed of samples, as a number; a word counts as one, too.
 pub(super) fn seed() -> u64 {
-    let seed = crate::effort::seed();
+    let seed = crate::test_scale::seed();
     seed.parse().unwrap_or_else(|_| {
         let mut hasher = DefaultHasher::new();
         seed.hash(&mut hasher);

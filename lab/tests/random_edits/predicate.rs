@@ -1,14 +1,14 @@
-//! Whether an API server must take a spec: said a second time, by hand, so that a wrong rule in the CRD
-//! shows as a difference.
+//! Whether an API server must accept a spec, stated a second time and by hand, so that a wrong rule in the CRD shows
+//! as a difference.
 //!
-//! Shapes and bounds are read from the schema; what a pattern or a rule means is written here and knows no
-//! CEL and no regular expression. A rule without its line here fails the tests.
+//! Shapes and bounds come from the schema. What a pattern or a rule means is written here, without CEL or regular
+//! expressions. A rule without its line here fails the tests.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// Why a spec is refused, one line each; none where it must be taken. `old` is the spec that stands.
+/// Why a spec is refused, one line each; none where it must be taken. `old` is the present spec.
 pub(super) fn refusals(schema: &Value, old: Option<&Value>, spec: &Value) -> Vec<String> {
     let (mut spec, mut old) = (spec.clone(), old.cloned());
     fill(schema, &mut spec);
