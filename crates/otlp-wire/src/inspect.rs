@@ -1,7 +1,8 @@
 //! Checks that bytes are an OTLP request and counts its items, without decoding or allocating.
 //!
-//! Bytes that pass parse in every protobuf implementation, so the agent can merge the bytes of
-//! different clients safely (OTLP specification; Protocol Buffers encoding).
+//! Bytes that pass parse in every protobuf implementation, and their ids have the lengths that a collector
+//! requires, so the agent can merge the bytes of different clients safely (OTLP specification; Protocol
+//! Buffers encoding).
 
 use crate::malformed::{MAX_DEPTH, Malformed};
 use crate::messages;
@@ -40,6 +41,11 @@ fn message(
             | (Kind::Fixed32, Value::Fixed32)
             | (Kind::Bytes, Value::Length(_)) => {}
             (Kind::Text, Value::Length(text)) => check_text(text)?,
+            (Kind::Id(expected), Value::Length(id)) => {
+                if id.len() != expected && !id.is_empty() {
+                    return Err(id_length(schema, number, expected, id));
+                }
+            }
             (Kind::Message(inner), Value::Length(bytes)) => {
                 if !(std::ptr::eq(inner, &raw const messages::KEY_VALUE)
                     && depth > 2
@@ -127,6 +133,15 @@ fn is_ascii(text: &[u8]) -> bool {
         seen |= rest.iter().fold(0, |seen, byte| seen | u64::from(*byte));
     }
     seen & 0x8080_8080_8080_8080 == 0
+}
+
+#[cold]
+fn id_length(schema: &Message, number: u32, expected: usize, id: &[u8]) -> Malformed {
+    Malformed::IdLength {
+        field: schema.name(number),
+        expected,
+        length: id.len(),
+    }
 }
 
 fn below(depth: u32) -> Result<u32, Malformed> {

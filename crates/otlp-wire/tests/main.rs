@@ -5,5 +5,6 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod ids;
 mod json;
 mod wire;

@@ -373,6 +373,14 @@ pub fn prost_takes(signal: Signal, bytes: &[u8]) -> bool {
     }
 }
 
+/// Except for lengths of ids, which mean nothing to prost.
+fn agrees_with_prost(signal: Signal, bytes: &[u8]) -> bool {
+    match inspect(signal, bytes) {
+        Err(Malformed::IdLength { .. }) => true,
+        inspected => inspected.is_ok() == prost_takes(signal, bytes),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -407,7 +415,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_are_accepted_exactly_when_prost_accepts_them(bytes in vec(any::<u8>(), 0..200)) {
         for signal in Signal::ALL {
-            prop_assert_eq!(inspect(signal, &bytes).is_ok(), prost_takes(signal, &bytes));
+            prop_assert!(agrees_with_prost(signal, &bytes));
             let _ = Edits::new(&[]).apply(&bytes);
         }
     }
@@ -424,7 +432,7 @@ proptest! {
             bytes[at] = byte;
         }
         let taken = inspect(Signal::Metrics, &bytes).is_ok();
-        prop_assert_eq!(taken, prost_takes(Signal::Metrics, &bytes));
+        prop_assert!(agrees_with_prost(Signal::Metrics, &bytes));
         if taken {
             let edited = Edits::new(&[insert("k")]).apply(&bytes).unwrap();
             prop_assert!(prost_takes(Signal::Metrics, &edited));
