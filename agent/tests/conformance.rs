@@ -569,7 +569,7 @@ fn newer_fields_of_logs_and_attributes_survive_edits() {
         key: "service.name".into(),
         action: AttributeAction::Upsert(AttributeValue::Text("other".into())),
     }]);
-    let edited = edited.apply(&bytes).unwrap();
+    let edited = edited.apply(&bytes, usize::MAX, &mut |_| true).unwrap();
     let edited = ExportLogsServiceRequest::decode(edited.as_slice()).unwrap();
     assert_eq!(
         edited.resource_logs[0].scope_logs,

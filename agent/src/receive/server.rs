@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::HeaderValue;
-use otlp_wire::{Edits, Malformed, Signal, inspect, json};
+use otlp_wire::{EditError, Edits, Malformed, Signal, inspect, json};
 
 use super::connection_table::ConnectionTable;
 use super::read_quota::ReadQuota;
@@ -177,7 +177,7 @@ impl OtlpReceiver {
     /// Does all that but wait.
     fn queue(&self, route: &Route, request: OtlpRequest) -> Result<Option<AckHandle>, Refusal> {
         let signal = route.lane.signal;
-        let transport = request.transport;
+        let (transport, limit) = (request.transport, request.limit);
         let (message, mut permit) = request.unpack(signal)?;
         let malformed = |error: Malformed| Refusal::Malformed(error.to_string());
         let items = inspect(signal, &message).map_err(malformed)?;
@@ -189,7 +189,8 @@ impl OtlpReceiver {
         let bytes = if route.edits.is_empty() {
             exact(message)
         } else {
-            exact(route.edits.apply(&message).map_err(malformed)?)
+            let mut grant = |more| permit.grow(more).is_ok();
+            exact(edit(&route.edits, &message, limit, &mut grant)?)
         };
         permit.set(bytes.len());
         let held = QueuedRequest {
@@ -249,6 +250,20 @@ impl OtlpRequest {
         })?;
         Ok((message, self.permit))
     }
+}
+
+fn edit(
+    edits: &Edits,
+    message: &[u8],
+    limit: usize,
+    grant: &mut dyn FnMut(usize) -> bool,
+) -> Result<Vec<u8>, Refusal> {
+    let edited = edits.apply(message, limit, grant);
+    edited.map_err(|error| match error {
+        EditError::Malformed(error) => Refusal::Malformed(error.to_string()),
+        EditError::TooLarge(limit) => Refusal::TooLarge(limit),
+        EditError::Exhausted => Refusal::MemoryLimit,
+    })
 }
 
 /// Shrinks the allocation to its content, so that the budget counts exactly.

@@ -25,7 +25,7 @@ mod split;
 pub mod status;
 mod wire;
 
-pub use edit::{AttributeAction, AttributeEdit, AttributeValue, Edits};
+pub use edit::{AttributeAction, AttributeEdit, AttributeValue, EditError, Edits};
 pub use inspect::inspect;
 pub use malformed::{MAX_DEPTH, Malformed};
 pub use signal::Signal;

@@ -5,6 +5,7 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod edits;
 mod ids;
 mod json;
 mod wire;
