@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use otelagent_agent::offline::decompress;
 use otlp_wire::frame::{self, FrameError};
-use otlp_wire::{AttributeAction, AttributeEdit, AttributeValue, Edits, Malformed, Signal, inspect, json};
+use otlp_wire::{AttributeAction, AttributeEdit, AttributeValue, Edits, Malformed, Signal, inspect, json, repair};
 use prost::Message;
 
 /// What prost counts in a request, if it is one.
@@ -63,6 +63,7 @@ pub fn scan(bytes: &[u8]) {
         return;
     };
     let signal = Signal::ALL[usize::from(first) % Signal::COUNT];
+    mend(signal, request);
     match (inspect(signal, request), prost_counts(signal, request)) {
         // Of a oneof that is there twice prost keeps the last, and fields under number 1000 it does not
         // know: both are data that will be passed on.
@@ -74,6 +75,20 @@ pub fn scan(bytes: &[u8]) {
         (Err(_), Some(_)) if has_field_1000(request) => {}
         (taken, counted) => panic!("{signal:?}: {taken:?}, prost {counted:?}"),
     }
+}
+
+/// A request with bad strings and no other fault is taken once they are mended, and keeps its length.
+fn mend(signal: Signal, request: &[u8]) {
+    if inspect(signal, request) != Err(Malformed::Utf8) {
+        return;
+    }
+    let mut mended = request.to_vec();
+    let Ok(strings) = repair(signal, &mut mended) else {
+        assert!(inspect(signal, &mended).is_err());
+        return;
+    };
+    assert!(strings > 0 && strings <= request.len());
+    assert_ne!(inspect(signal, &mended), Err(Malformed::Utf8));
 }
 
 /// The first byte names the signal: JSON that is taken becomes a request that every reader takes, within

@@ -144,6 +144,6 @@ fn id_length(schema: &Message, number: u32, expected: usize, id: &[u8]) -> Malfo
     }
 }
 
-fn below(depth: u32) -> Result<u32, Malformed> {
+pub(crate) fn below(depth: u32) -> Result<u32, Malformed> {
     depth.checked_sub(1).ok_or(Malformed::Depth)
 }

@@ -4,6 +4,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`inspect()`] | checks a request and counts its items |
+//! | [`repair()`] | mends strings that are not UTF-8 |
 //! | [`Edits`] | edits resource attributes in the bytes of a request |
 //! | [`split_point`] | finds where a request can be cut in two |
 //! | [`json`] | turns OTLP/JSON into the bytes of OTLP/protobuf |
@@ -19,6 +20,7 @@ mod inspect;
 pub mod json;
 mod malformed;
 mod messages;
+mod repair;
 mod schema;
 mod signal;
 mod split;
@@ -28,5 +30,6 @@ mod wire;
 pub use edit::{AttributeAction, AttributeEdit, AttributeValue, EditError, Edits};
 pub use inspect::inspect;
 pub use malformed::{MAX_DEPTH, Malformed};
+pub use repair::repair;
 pub use signal::Signal;
 pub use split::split_point;

@@ -8,4 +8,5 @@
 mod edits;
 mod ids;
 mod json;
+mod repair;
 mod wire;

@@ -28,8 +28,7 @@ pub fn transcode(
     limit: usize,
     grant: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Vec<u8>, Error> {
-    let text = std::str::from_utf8(text)
-        .map_err(|error| Error::fault(format!("not UTF-8 at byte {}", error.valid_up_to())))?;
+    let text = std::str::from_utf8(text).map_err(|error| Error::Utf8(error.valid_up_to()))?;
     let mut transcoder = Transcoder {
         reader: Reader::new(text),
         // Without keys and quotes telemetry is less than half as long.
