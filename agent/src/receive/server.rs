@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::HeaderValue;
-use otlp_wire::{EditError, Edits, Malformed, Signal, inspect, json, repair};
+use otlp_wire::{EditError, Edits, Malformed, Signal, inspect, is_mergeable, json, repair};
 
 use super::connection_table::ConnectionTable;
 use super::read_quota::ReadQuota;
@@ -183,8 +183,10 @@ impl OtlpReceiver {
         let items = check(signal, &mut message, &mut repaired)
             .map_err(|error| Refusal::Malformed(error.to_string()))?;
         self.shared.metrics.repaired_strings.add(repaired as u64);
-        // A request without items has no data to forward. A profile without samples may carry a payload.
-        if message.is_empty() || (items == 0 && signal.is_mergeable()) {
+        // A request without items has no data to forward, unless it is in fields of the request itself: a
+        // profile without samples may carry a payload, and what is not known may be data.
+        let is_alone = !is_mergeable(signal, &message);
+        if message.is_empty() || (items == 0 && !is_alone) {
             self.shared.metrics.empty(transport);
             return Ok(None);
         }
@@ -198,6 +200,7 @@ impl OtlpReceiver {
         let held = QueuedRequest {
             bytes,
             items,
+            is_alone,
             permit,
         };
         match route.lane.push(held, Origin::Client(transport)) {

@@ -202,3 +202,37 @@ async fn endless_tiny_requests_leave_no_memory_behind() {
     assert!(sink.received().len() < TINY / 10, "they leave together");
     assert_unharmed(&agent, 40 * 1024).await;
 }
+
+#[tokio::test]
+async fn attribute_edits_do_not_multiply_empty_entries() {
+    let span = [0x0a, 0x04, 0x12, 0x02, 0x12, 0x00];
+    let request = |entry: &[u8], many: usize| [&span[..], &entry.repeat(many)].concat();
+    for action in ["insert", "update", "upsert", "delete"] {
+        let sink = Sink::grpc().await;
+        let edit = |key: &str| match action {
+            "delete" => format!("{{key: {key}, action: delete}}"),
+            action => format!("{{key: {key}, value: a-name-of-some-length, action: {action}}}"),
+        };
+        let edits = ["k8s.node.name", "host.name", "deployment.environment.name"].map(edit);
+        let processors = format!(
+            "memory_limiter: {{check_interval: 1s, limit_mib: {LIMIT_MIB}}}, \
+             resource: {{attributes: [{}]}}",
+            edits.join(", ")
+        );
+        let setup = Setup::grpc(sink.address).processors(&processors, "memory_limiter, resource");
+        let agent = setup.start();
+        let gzip = [("content-encoding", "gzip")];
+        // Entries of nothing, and of an empty scope; of two MiB, and of all that HTTP takes.
+        for (entry, many, expected) in [
+            (&[0x0a, 0x00][..], MIB, 200),
+            (&[0x0a, 0x00], 10 * MIB - 3, 200),
+            (&[0x0a, 0x02, 0x12, 0x00], 5 * MIB - 2, 413),
+        ] {
+            let body = client::gzip(&request(entry, many));
+            let mut http = Http::connect(agent.port()).await;
+            let answer = http.post("/v1/traces", &gzip, &body).await.unwrap();
+            assert_eq!(answer.status, expected, "{action}");
+        }
+        assert_unharmed(&agent, MOST_KIB).await;
+    }
+}

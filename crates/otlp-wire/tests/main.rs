@@ -8,5 +8,6 @@
 mod edits;
 mod ids;
 mod json;
+mod merge;
 mod repair;
 mod wire;

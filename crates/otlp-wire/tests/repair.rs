@@ -111,9 +111,11 @@ proptest! {
         let repaired = repaired(&name);
         prop_assert_eq!(repaired.len(), name.len());
         // What the standard library replaces, byte for byte.
-        let expected: String = name.utf8_chunks()
-            .map(|chunk| format!("{}{}", chunk.valid(), "?".repeat(chunk.invalid().len())))
-            .collect();
+        let mut expected = String::new();
+        for chunk in name.utf8_chunks() {
+            expected.push_str(chunk.valid());
+            expected.push_str(&"?".repeat(chunk.invalid().len()));
+        }
         prop_assert_eq!(repaired, expected);
     }
 }
