@@ -233,10 +233,10 @@ const CHECKLIST: &[(u8, &str, &[&str])] = &[
     ),
     (
         33,
-        "invalid UTF-8 is refused",
+        "invalid UTF-8 is repaired",
         &[
-            "refuse::malformed_requests_are_refused_for_good_in_both_protocols",
-            "wire::each_kind_of_damage_has_its_error",
+            "ingress::strings_that_are_not_utf_8_are_repaired_and_counted",
+            "repair::each_bad_byte_becomes_a_question_mark",
         ],
     ),
     (

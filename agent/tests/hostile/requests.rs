@@ -205,8 +205,15 @@ async fn endless_tiny_requests_leave_no_memory_behind() {
 
 #[tokio::test]
 async fn attribute_edits_do_not_multiply_empty_entries() {
-    let span = [0x0a, 0x04, 0x12, 0x02, 0x12, 0x00];
-    let request = |entry: &[u8], many: usize| [&span[..], &entry.repeat(many)].concat();
+    // Entries of nothing, and of an empty scope; of two MiB, and of nearly all that HTTP takes.
+    let span = client::gzip(&[0x0a, 0x04, 0x12, 0x02, 0x12, 0x00]);
+    let nothing = client::gzip(&[0x0a, 0x00].repeat(64 * 1024));
+    let scope = client::gzip(&[0x0a, 0x02, 0x12, 0x00].repeat(32 * 1024));
+    let bodies = [
+        (&nothing, 16, 200),
+        (&nothing, 159, 200),
+        (&scope, 159, 413),
+    ];
     for action in ["insert", "update", "upsert", "delete"] {
         let sink = Sink::grpc().await;
         let edit = |key: &str| match action {
@@ -222,13 +229,8 @@ async fn attribute_edits_do_not_multiply_empty_entries() {
         let setup = Setup::grpc(sink.address).processors(&processors, "memory_limiter, resource");
         let agent = setup.start();
         let gzip = [("content-encoding", "gzip")];
-        // Entries of nothing, and of an empty scope; of two MiB, and of all that HTTP takes.
-        for (entry, many, expected) in [
-            (&[0x0a, 0x00][..], MIB, 200),
-            (&[0x0a, 0x00], 10 * MIB - 3, 200),
-            (&[0x0a, 0x02, 0x12, 0x00], 5 * MIB - 2, 413),
-        ] {
-            let body = client::gzip(&request(entry, many));
+        for (entries, members, expected) in bodies {
+            let body = [&span[..], &entries.repeat(members)].concat();
             let mut http = Http::connect(agent.port()).await;
             let answer = http.post("/v1/traces", &gzip, &body).await.unwrap();
             assert_eq!(answer.status, expected, "{action}");

@@ -120,9 +120,9 @@ impl Edits {
                 (1, Value::Length(entry)) => plan.size(entry)?,
                 _ => field.raw.len(),
             };
-        }
-        if size > limit {
-            return Err(EditError::TooLarge(limit));
+            if size > limit {
+                return Err(EditError::TooLarge(limit));
+            }
         }
         if !grant(size) {
             return Err(EditError::Exhausted);
@@ -149,8 +149,6 @@ struct Plan<'e> {
     resource: usize,
     /// The size of all other fields of the entry.
     others: usize,
-    /// Whether the entry has fields beside its resource and the URL of its schema.
-    has_data: bool,
 }
 
 struct EditedKey<'e> {
@@ -190,7 +188,6 @@ impl<'e> Plan<'e> {
             added: Vec::new(),
             resource: 0,
             others: 0,
-            has_data: false,
         }
     }
 
@@ -200,14 +197,13 @@ impl<'e> Plan<'e> {
             (edited.fate, edited.bytes) = (Fate::Absent, 0);
         }
         self.added.clear();
-        (self.resource, self.others, self.has_data) = (0, 0, false);
+        (self.resource, self.others) = (0, 0);
         for field in fields(entry) {
             let field = field?;
             if let (1, Value::Length(resource)) = (field.number, field.value) {
                 self.read_resource(resource)?;
             } else {
                 self.others += field.raw.len();
-                self.has_data |= field.number != SCHEMA_URL;
             }
         }
         for edit in self.edits {
@@ -279,20 +275,19 @@ impl<'e> Plan<'e> {
 
     /// The size of the whole entry after the edits.
     fn size(&mut self, entry: &[u8]) -> Result<usize, Malformed> {
+        if !has_data(entry) {
+            return Ok(0);
+        }
         self.read(entry)?;
         let content = self.content();
-        Ok(if self.has_data {
-            1 + varint_length(content) + content
-        } else {
-            0
-        })
+        Ok(1 + varint_length(content) + content)
     }
 
     fn write(&mut self, entry: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
-        self.read(entry)?;
-        if !self.has_data {
+        if !has_data(entry) {
             return Ok(());
         }
+        self.read(entry)?;
         out.push(FIELD_1);
         write_varint(self.content() as u64, out);
         out.push(FIELD_1);
@@ -337,6 +332,13 @@ impl<'e> Plan<'e> {
         }
         Ok(())
     }
+}
+
+/// Whether an entry has fields beside its resource and the URL of its schema.
+fn has_data(entry: &[u8]) -> bool {
+    fields(entry)
+        .map_while(Result::ok)
+        .any(|field| !matches!(field.number, 1 | SCHEMA_URL))
 }
 
 /// The key of a `KeyValue`; the last of several, as protobuf reads them.
