@@ -11,7 +11,9 @@ use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use otelagent_agent::offline::decompress;
 use otlp_wire::frame::{self, FrameError};
-use otlp_wire::{AttributeAction, AttributeEdit, AttributeValue, Edits, Malformed, Signal, inspect, json, repair};
+use otlp_wire::{
+    AttributeAction, AttributeEdit, AttributeValue, Edits, Malformed, Signal, inspect, json, repair,
+};
 use prost::Message;
 
 /// What prost counts in a request, if it is one.
