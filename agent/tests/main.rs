@@ -12,6 +12,7 @@ mod forward;
 mod handover;
 mod hostile;
 mod idle;
+mod ingress;
 mod json;
 mod observability;
 mod profiles;

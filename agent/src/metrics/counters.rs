@@ -173,6 +173,8 @@ pub(crate) struct Metrics {
     pub(super) attempts_failed: Count,
     pub(super) connections: Count,
     pub(super) connections_open: Count,
+    /// Strings that were not UTF-8.
+    pub(crate) repaired_strings: Count,
     /// Connections that could not be accepted.
     pub(crate) accept_errors: Count,
     /// Connections that ended before the TLS handshake was complete.

@@ -77,6 +77,7 @@ const OTHERS: &[(&str, &str, FamilyType, SeriesOfAll)] = &[
     ("otelagent_storage_damaged_records", "", Counter, |scrape| scrape.pipelines(|of| of.stored(of.counts.damaged_records.get()))),
     ("otelagent_storage_damaged", "_bytes", Counter, |scrape| scrape.pipelines(|of| of.stored(of.counts.damaged_bytes.get()))),
     ("otelagent_exporter_failed_attempts", "", Counter, |scrape| one(scrape.metrics.attempts_failed.get())),
+    ("otelagent_repaired_strings", "", Counter, |scrape| one(scrape.metrics.repaired_strings.get())),
     ("otelagent_connections", "", Counter, |scrape| one(scrape.metrics.connections.get())),
     ("otelagent_open_connections", "", Gauge, |scrape| one(scrape.metrics.connections_open.get())),
     ("otelagent_connections_limit", "", Gauge, |scrape| one(scrape.around.connections)),

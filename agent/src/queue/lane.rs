@@ -189,21 +189,23 @@ impl Lane {
             };
         };
         let due = oldest.since + state.limits.flush_timeout;
-        let is_large = state.waiting_bytes >= state.limits.min_size || !self.signal.is_mergeable();
+        let is_large = state.waiting_bytes >= state.limits.min_size || oldest.held.is_alone;
         if !is_large && now < due && !state.flushing {
             return NextStep::WaitUntil(due);
         }
-        NextStep::Send(self.cut(&mut state))
+        NextStep::Send(Self::cut(&mut state))
     }
 
     /// Takes the next batch off the queue.
-    fn cut(&self, state: &mut LaneState) -> Cut {
+    fn cut(state: &mut LaneState) -> Cut {
         let mut parts = Vec::new();
         let mut positions = Vec::new();
         let mut bytes = 0;
+        let mut is_alone = false;
         while let Some(waiting) = state.waiting.front() {
             let more = waiting.held.bytes.len();
-            let fits = self.signal.is_mergeable() && bytes + more <= state.limits.max_size;
+            is_alone |= waiting.held.is_alone;
+            let fits = !is_alone && bytes + more <= state.limits.max_size;
             if !parts.is_empty() && !fits {
                 break;
             }

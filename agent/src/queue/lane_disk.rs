@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use otlp_wire::is_mergeable;
 use segment_log::{Chunk, Log, LogError, LogLimits, Position, Unsynced};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
@@ -51,6 +52,7 @@ impl Lane {
         let mut permit = self.durable.as_ref()?.budget.permit();
         permit.set(payload.len());
         Some(QueuedRequest {
+            is_alone: !is_mergeable(self.signal, &payload),
             bytes: payload,
             items: items as usize,
             permit,

@@ -14,6 +14,8 @@ pub(crate) struct QueuedRequest {
     pub(crate) bytes: Bytes,
     /// The number of its items.
     pub(crate) items: usize,
+    /// Whether it is sent without others.
+    pub(crate) is_alone: bool,
     /// The memory it holds until it is dropped.
     #[expect(dead_code, reason = "held for its drop")]
     pub(crate) permit: Permit,

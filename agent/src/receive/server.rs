@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::HeaderValue;
-use otlp_wire::{Edits, Malformed, Signal, inspect, json};
+use otlp_wire::{EditError, Edits, Malformed, Signal, inspect, is_mergeable, json, repair};
 
 use super::connection_table::ConnectionTable;
 use super::read_quota::ReadQuota;
@@ -182,24 +182,30 @@ impl OtlpReceiver {
     /// Does all that but wait.
     fn queue(&self, route: &Route, request: OtlpRequest) -> Result<Option<AckHandle>, Refusal> {
         let signal = route.lane.signal;
-        let transport = request.transport;
-        let (message, mut permit) = request.unpack(signal)?;
-        let malformed = |error: Malformed| Refusal::Malformed(error.to_string());
-        let items = inspect(signal, &message).map_err(malformed)?;
-        // A request without items has no data to forward. A profile without samples may carry a payload.
-        if message.is_empty() || (items == 0 && signal.is_mergeable()) {
+        let (transport, limit) = (request.transport, request.limit);
+        let mut repaired = 0;
+        let (mut message, mut permit) = request.unpack(signal, &mut repaired)?;
+        let items = check(signal, &mut message, &mut repaired)
+            .map_err(|error| Refusal::Malformed(error.to_string()))?;
+        self.shared.metrics.repaired_strings.add(repaired as u64);
+        // A request without items has no data to forward, unless it is in fields of the request itself: a
+        // profile without samples may carry a payload, and what is not known may be data.
+        let is_alone = !is_mergeable(signal, &message);
+        if message.is_empty() || (items == 0 && !is_alone) {
             self.shared.metrics.empty(transport);
             return Ok(None);
         }
         let bytes = if route.edits.is_empty() {
             exact(message)
         } else {
-            exact(route.edits.apply(&message).map_err(malformed)?)
+            let mut grant = |more| permit.grow(more).is_ok();
+            exact(edit(&route.edits, &message, limit, &mut grant)?)
         };
         permit.set(bytes.len());
         let held = QueuedRequest {
             bytes,
             items,
+            is_alone,
             permit,
         };
         match route.lane.push(held, Origin::Client(transport)) {
@@ -234,10 +240,14 @@ pub(super) fn encoding(header: Option<&HeaderValue>) -> Result<Compression, Refu
 }
 
 impl OtlpRequest {
-    /// The message as protobuf, and the memory it holds.
-    fn unpack(mut self, signal: Signal) -> Result<(Vec<u8>, Permit), Refusal> {
+    /// The message as protobuf, and the memory it holds. Adds the number of strings it had to mend.
+    fn unpack(
+        mut self,
+        signal: Signal,
+        repaired: &mut usize,
+    ) -> Result<(Vec<u8>, Permit), Refusal> {
         let message = encoding::decode(self.encoding, self.body, self.limit, &mut self.permit);
-        let message = message.map_err(|error| match error {
+        let mut message = message.map_err(|error| match error {
             DecodeError::TooLarge(limit) => Refusal::TooLarge(limit),
             DecodeError::Exhausted => Refusal::MemoryLimit,
             DecodeError::Corrupt(_) => Refusal::Malformed(error.to_string()),
@@ -246,14 +256,45 @@ impl OtlpRequest {
             return Ok((message, self.permit));
         }
         let mut grant = |more| self.permit.grow(more).is_ok();
-        let message = json::transcode(signal, &message, self.limit, &mut grant);
-        let message = message.map_err(|error| match error {
+        let mut transcoded = json::transcode(signal, &message, self.limit, &mut grant);
+        if let Err(json::Error::Utf8(_)) = transcoded {
+            *repaired += json::repair(&mut message);
+            transcoded = json::transcode(signal, &message, self.limit, &mut grant);
+        }
+        let message = transcoded.map_err(|error| match error {
             json::Error::TooLarge(limit) => Refusal::TooLarge(limit),
             json::Error::Exhausted => Refusal::MemoryLimit,
-            json::Error::Malformed(fault) => Refusal::Malformed(fault.to_string()),
+            json::Error::Malformed(_) | json::Error::Utf8(_) => {
+                Refusal::Malformed(error.to_string())
+            }
         })?;
         Ok((message, self.permit))
     }
+}
+
+/// Counts the items of a message, and mends its strings if they are not UTF-8.
+fn check(signal: Signal, message: &mut [u8], repaired: &mut usize) -> Result<usize, Malformed> {
+    match inspect(signal, message) {
+        Err(Malformed::Utf8) => {
+            *repaired += repair(signal, message)?;
+            inspect(signal, message)
+        }
+        inspected => inspected,
+    }
+}
+
+fn edit(
+    edits: &Edits,
+    message: &[u8],
+    limit: usize,
+    grant: &mut dyn FnMut(usize) -> bool,
+) -> Result<Vec<u8>, Refusal> {
+    let edited = edits.apply(message, limit, grant);
+    edited.map_err(|error| match error {
+        EditError::Malformed(error) => Refusal::Malformed(error.to_string()),
+        EditError::TooLarge(limit) => Refusal::TooLarge(limit),
+        EditError::Exhausted => Refusal::MemoryLimit,
+    })
 }
 
 /// Shrinks the allocation to its content, so that the budget counts exactly.

@@ -202,3 +202,39 @@ async fn endless_tiny_requests_leave_no_memory_behind() {
     assert!(sink.received().len() < TINY / 10, "they leave together");
     assert_unharmed(&agent, 40 * 1024).await;
 }
+
+#[tokio::test]
+async fn attribute_edits_do_not_multiply_empty_entries() {
+    // Entries of nothing, and of an empty scope; of two MiB, and of nearly all that HTTP takes.
+    let span = client::gzip(&[0x0a, 0x04, 0x12, 0x02, 0x12, 0x00]);
+    let nothing = client::gzip(&[0x0a, 0x00].repeat(64 * 1024));
+    let scope = client::gzip(&[0x0a, 0x02, 0x12, 0x00].repeat(32 * 1024));
+    let bodies = [
+        (&nothing, 16, 200),
+        (&nothing, 159, 200),
+        (&scope, 159, 413),
+    ];
+    for action in ["insert", "update", "upsert", "delete"] {
+        let sink = Sink::grpc().await;
+        let edit = |key: &str| match action {
+            "delete" => format!("{{key: {key}, action: delete}}"),
+            action => format!("{{key: {key}, value: a-name-of-some-length, action: {action}}}"),
+        };
+        let edits = ["k8s.node.name", "host.name", "deployment.environment.name"].map(edit);
+        let processors = format!(
+            "memory_limiter: {{check_interval: 1s, limit_mib: {LIMIT_MIB}}}, \
+             resource: {{attributes: [{}]}}",
+            edits.join(", ")
+        );
+        let setup = Setup::grpc(sink.address).processors(&processors, "memory_limiter, resource");
+        let agent = setup.start();
+        let gzip = [("content-encoding", "gzip")];
+        for (entries, members, expected) in bodies {
+            let body = [&span[..], &entries.repeat(members)].concat();
+            let mut http = Http::connect(agent.port()).await;
+            let answer = http.post("/v1/traces", &gzip, &body).await.unwrap();
+            assert_eq!(answer.status, expected, "{action}");
+        }
+        assert_unharmed(&agent, MOST_KIB).await;
+    }
+}

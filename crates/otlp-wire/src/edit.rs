@@ -4,13 +4,15 @@
 use std::fmt;
 
 use crate::malformed::Malformed;
-use crate::wire::{Value, field, fields, varint_length, write_field, write_varint};
+use crate::wire::{Value, field, fields, varint_length, write_varint};
 
 /// The tag of field 1 with a length: an entry of a request, the resource of an entry, an attribute of a
 /// resource, the key of an attribute.
 const FIELD_1: u8 = 0x0a;
 /// The tag of field 2 with a length: the value of an attribute.
 const FIELD_2: u8 = 0x12;
+/// The field of an entry that says nothing by itself.
+const SCHEMA_URL: u32 = 3;
 
 /// One edit of a resource attribute.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,8 +71,19 @@ struct Edit {
     attribute: Vec<u8>,
 }
 
-/// The key and the whole field of an attribute.
-type Attribute<'a> = (&'a [u8], &'a [u8]);
+/// Why edits were not applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// The request was not inspected.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// The edited request exceeds the limit.
+    #[error("the request is larger than {0} bytes with the attributes that are added to it")]
+    TooLarge(usize),
+    /// The caller granted no memory for the edited request.
+    #[error("no memory left for the request")]
+    Exhausted,
+}
 
 impl Edits {
     /// Encodes edits; they apply in this order.
@@ -85,38 +98,209 @@ impl Edits {
 
     /// Applies the edits to every resource of a request that [`inspect`](crate::inspect()) has accepted. An
     /// entry without a resource gets one. Several resource fields of one entry become one field, as
-    /// protobuf reads them.
+    /// protobuf reads them. Entries that carry nothing are left out, since attributes would multiply
+    /// their size.
+    ///
+    /// The result is measured before it is allocated: it has at most `limit` bytes, and `grant` has agreed
+    /// to that many.
     ///
     /// # Errors
-    /// Only for bytes that were not inspected.
-    pub fn apply(&self, request: &[u8]) -> Result<Vec<u8>, Malformed> {
-        let growth: usize = self.0.iter().map(|edit| edit.attribute.len() + 4).sum();
-        let mut out = Vec::with_capacity(request.len() + growth);
+    /// If the result exceeds `limit` or what `grant` allows, and for bytes that were not inspected.
+    pub fn apply(
+        &self,
+        request: &[u8],
+        limit: usize,
+        grant: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<Vec<u8>, EditError> {
+        let mut plan = Plan::new(&self.0);
+        let mut size = 0;
+        for field in fields(request) {
+            let field = field?;
+            size += match (field.number, field.value) {
+                (1, Value::Length(entry)) => plan.size(entry)?,
+                _ => field.raw.len(),
+            };
+            if size > limit {
+                return Err(EditError::TooLarge(limit));
+            }
+        }
+        if !grant(size) {
+            return Err(EditError::Exhausted);
+        }
+        let mut out = Vec::with_capacity(size);
         for field in fields(request) {
             let field = field?;
             match (field.number, field.value) {
-                (1, Value::Length(entry)) => self.entry(entry, &mut out)?,
+                (1, Value::Length(entry)) => plan.write(entry, &mut out)?,
                 _ => out.extend_from_slice(field.raw),
             }
         }
         Ok(out)
     }
+}
 
-    fn entry(&self, entry: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
-        let mut resource = Vec::new();
-        let mut others = 0;
-        for field in fields(entry) {
-            let field = field?;
-            match (field.number, field.value) {
-                (1, Value::Length(bytes)) => resource.extend_from_slice(bytes),
-                _ => others += field.raw.len(),
+/// What becomes of one entry; used for each in turn.
+struct Plan<'e> {
+    edits: &'e [Edit],
+    keys: Vec<EditedKey<'e>>,
+    /// Edits whose attributes follow those that were there.
+    added: Vec<&'e Edit>,
+    /// The size of the edited resource.
+    resource: usize,
+    /// The size of all other fields of the entry.
+    others: usize,
+}
+
+struct EditedKey<'e> {
+    key: &'e [u8],
+    fate: Fate<'e>,
+    /// The bytes of its attributes before the edits.
+    bytes: usize,
+}
+
+/// What becomes of the attributes of one key.
+#[derive(Clone, Copy)]
+enum Fate<'e> {
+    /// There are none, or they are removed.
+    Absent,
+    Kept,
+    /// This one takes the place of the first.
+    Replaced(&'e [u8]),
+    Added,
+}
+
+impl<'e> Plan<'e> {
+    fn new(edits: &'e [Edit]) -> Self {
+        let mut keys: Vec<EditedKey<'e>> = Vec::new();
+        for edit in edits {
+            let key = edit.key();
+            if !keys.iter().any(|edited| edited.key == key) {
+                keys.push(EditedKey {
+                    key,
+                    fate: Fate::Absent,
+                    bytes: 0,
+                });
             }
         }
-        let resource = self.resource(&resource)?;
-        let resource_field = 1 + varint_length(resource.len()) + resource.len();
+        Self {
+            edits,
+            keys,
+            added: Vec::new(),
+            resource: 0,
+            others: 0,
+        }
+    }
+
+    /// Plans for this entry.
+    fn read(&mut self, entry: &[u8]) -> Result<(), Malformed> {
+        for edited in &mut self.keys {
+            (edited.fate, edited.bytes) = (Fate::Absent, 0);
+        }
+        self.added.clear();
+        (self.resource, self.others) = (0, 0);
+        for field in fields(entry) {
+            let field = field?;
+            if let (1, Value::Length(resource)) = (field.number, field.value) {
+                self.read_resource(resource)?;
+            } else {
+                self.others += field.raw.len();
+            }
+        }
+        for edit in self.edits {
+            self.edit(edit);
+        }
+        for edited in &self.keys {
+            self.resource -= match edited.fate {
+                Fate::Kept => 0,
+                Fate::Absent | Fate::Replaced(_) | Fate::Added => edited.bytes,
+            };
+            if let Fate::Replaced(attribute) = edited.fate {
+                self.resource += attribute.len();
+            }
+        }
+        let added = self.added.iter().map(|edit| edit.attribute.len());
+        self.resource += added.sum::<usize>();
+        Ok(())
+    }
+
+    fn read_resource(&mut self, resource: &[u8]) -> Result<(), Malformed> {
+        self.resource += resource.len();
+        for field in fields(resource) {
+            let field = field?;
+            if let (1, Value::Length(attribute)) = (field.number, field.value) {
+                let key = key(attribute)?;
+                if let Some(edited) = self.keys.iter_mut().find(|edited| edited.key == key) {
+                    edited.fate = Fate::Kept;
+                    edited.bytes += field.raw.len();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn edit(&mut self, edit: &'e Edit) {
+        use AttributeAction::{Delete, Insert, Update, Upsert};
+        let key = edit.key();
+        let Some(edited) = self.keys.iter_mut().find(|edited| edited.key == key) else {
+            return;
+        };
+        match (&edit.edit.action, edited.fate) {
+            (Insert(_) | Upsert(_), Fate::Absent) => {
+                edited.fate = Fate::Added;
+                self.added.push(edit);
+            }
+            (Update(_) | Upsert(_), Fate::Added) => {
+                let mut added = self.added.iter_mut();
+                if let Some(added) = added.find(|added| added.key() == key) {
+                    *added = edit;
+                }
+            }
+            // Duplicate keys are invalid; exactly one edited attribute must remain.
+            (Update(_) | Upsert(_), Fate::Kept | Fate::Replaced(_)) => {
+                edited.fate = Fate::Replaced(&edit.attribute);
+            }
+            (Delete, _) => {
+                edited.fate = Fate::Absent;
+                self.added.retain(|added| added.key() != key);
+            }
+            (Insert(_), Fate::Kept | Fate::Replaced(_) | Fate::Added)
+            | (Update(_), Fate::Absent) => {}
+        }
+    }
+
+    /// The size of the entry's content after the edits.
+    fn content(&self) -> usize {
+        1 + varint_length(self.resource) + self.resource + self.others
+    }
+
+    /// The size of the whole entry after the edits.
+    fn size(&mut self, entry: &[u8]) -> Result<usize, Malformed> {
+        if !has_data(entry) {
+            return Ok(0);
+        }
+        self.read(entry)?;
+        let content = self.content();
+        Ok(1 + varint_length(content) + content)
+    }
+
+    fn write(&mut self, entry: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
+        if !has_data(entry) {
+            return Ok(());
+        }
+        self.read(entry)?;
         out.push(FIELD_1);
-        write_varint((resource_field + others) as u64, out);
-        write_field(FIELD_1, &resource, out);
+        write_varint(self.content() as u64, out);
+        out.push(FIELD_1);
+        write_varint(self.resource as u64, out);
+        for field in fields(entry) {
+            let field = field?;
+            if let (1, Value::Length(resource)) = (field.number, field.value) {
+                self.write_resource(resource, out)?;
+            }
+        }
+        for added in &self.added {
+            out.extend_from_slice(&added.attribute);
+        }
         for field in fields(entry) {
             let field = field?;
             if !matches!((field.number, field.value), (1, Value::Length(_))) {
@@ -126,25 +310,35 @@ impl Edits {
         Ok(())
     }
 
-    /// The content of a resource after the edits.
-    fn resource(&self, resource: &[u8]) -> Result<Vec<u8>, Malformed> {
-        let mut attributes: Vec<Attribute<'_>> = Vec::new();
-        let mut out = Vec::with_capacity(resource.len());
+    fn write_resource(&mut self, resource: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
         for field in fields(resource) {
             let field = field?;
-            match (field.number, field.value) {
-                (1, Value::Length(bytes)) => attributes.push((key(bytes)?, field.raw)),
-                _ => out.extend_from_slice(field.raw),
+            let mut edited = None;
+            if let (1, Value::Length(attribute)) = (field.number, field.value) {
+                let key = key(attribute)?;
+                edited = self.keys.iter_mut().find(|edited| edited.key == key);
+            }
+            match edited {
+                None => out.extend_from_slice(field.raw),
+                Some(edited) => match edited.fate {
+                    Fate::Kept => out.extend_from_slice(field.raw),
+                    Fate::Replaced(attribute) => {
+                        out.extend_from_slice(attribute);
+                        edited.fate = Fate::Absent;
+                    }
+                    Fate::Absent | Fate::Added => {}
+                },
             }
         }
-        for edit in &self.0 {
-            edit.apply(&mut attributes);
-        }
-        for (_, raw) in attributes {
-            out.extend_from_slice(raw);
-        }
-        Ok(out)
+        Ok(())
     }
+}
+
+/// Whether an entry has fields beside its resource and the URL of its schema.
+fn has_data(entry: &[u8]) -> bool {
+    fields(entry)
+        .map_while(Result::ok)
+        .any(|field| !matches!(field.number, 1 | SCHEMA_URL))
 }
 
 /// The key of a `KeyValue`; the last of several, as protobuf reads them.
@@ -170,20 +364,8 @@ impl Edit {
         Self { edit, attribute }
     }
 
-    fn apply<'a>(&'a self, attributes: &mut Vec<Attribute<'a>>) {
-        use AttributeAction::{Delete, Insert, Update, Upsert};
-        let edited = self.edit.key.as_bytes();
-        let first = attributes.iter().position(|(key, _)| *key == edited);
-        match (&self.edit.action, first) {
-            (Insert(_) | Upsert(_), None) => attributes.push((edited, &self.attribute)),
-            (Update(_) | Upsert(_), Some(at)) => {
-                // Duplicate keys are invalid; exactly one edited attribute must remain.
-                attributes.retain(|(key, _)| *key != edited);
-                attributes.insert(at, (edited, &self.attribute));
-            }
-            (Delete, Some(_)) => attributes.retain(|(key, _)| *key != edited),
-            (Insert(_), Some(_)) | (Update(_) | Delete, None) => {}
-        }
+    fn key(&self) -> &[u8] {
+        self.edit.key.as_bytes()
     }
 }
 

@@ -4,13 +4,15 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`inspect()`] | checks a request and counts its items |
+//! | [`repair()`] | mends strings that are not UTF-8 |
 //! | [`Edits`] | edits resource attributes in the bytes of a request |
+//! | [`is_mergeable`] | tells whether a request may be merged with others |
 //! | [`split_point`] | finds where a request can be cut in two |
 //! | [`json`] | turns OTLP/JSON into the bytes of OTLP/protobuf |
 //! | [`frame`] | reads gRPC's frame around a message |
 //! | [`status`] | reads and writes `google.rpc.Status` and the text of gRPC headers |
 //!
-//! Requests of one mergeable signal are merged by concatenating their bytes, since their only field is
+//! Mergeable requests of one signal are merged by concatenating their bytes, since their only field is
 //! repeated.
 
 mod edit;
@@ -19,14 +21,16 @@ mod inspect;
 pub mod json;
 mod malformed;
 mod messages;
+mod repair;
 mod schema;
 mod signal;
 mod split;
 pub mod status;
 mod wire;
 
-pub use edit::{AttributeAction, AttributeEdit, AttributeValue, Edits};
+pub use edit::{AttributeAction, AttributeEdit, AttributeValue, EditError, Edits};
 pub use inspect::inspect;
 pub use malformed::{MAX_DEPTH, Malformed};
+pub use repair::repair;
 pub use signal::Signal;
-pub use split::split_point;
+pub use split::{is_mergeable, split_point};

@@ -24,6 +24,17 @@ pub enum Malformed {
     /// A string field that is not UTF-8.
     #[error("a string is not valid UTF-8")]
     Utf8,
+    /// An id of another length than upstreams take; they refuse the whole request for it, with all that was
+    /// merged into it.
+    #[error("{field} has {length} bytes, but must have {expected} or none")]
+    IdLength {
+        /// The JSON name of the field.
+        field: &'static str,
+        /// The length it may have beside 0.
+        expected: usize,
+        /// The length it has.
+        length: usize,
+    },
     /// Messages nested deeper than [`MAX_DEPTH`].
     #[error("values are nested deeper than 100 messages")]
     Depth,

@@ -70,10 +70,10 @@ message!(KEY_VALUE_LIST {
 });
 
 message!(SPAN {
-    1 traceId: One Id,
-    2 spanId: One Id,
+    1 traceId: One Id(16),
+    2 spanId: One Id(8),
     3 traceState: One Text,
-    4 parentSpanId: One Id,
+    4 parentSpanId: One Id(8),
     5 name: One Text,
     6 kind: One Enum(SPAN_KIND),
     7 startTimeUnixNano: One Fixed64,
@@ -94,8 +94,8 @@ message!(EVENT {
     4 droppedAttributesCount: One Uint32,
 });
 message!(LINK {
-    1 traceId: One Id,
-    2 spanId: One Id,
+    1 traceId: One Id(16),
+    2 spanId: One Id(8),
     3 traceState: One Text,
     4 attributes: Many Message(&KEY_VALUE),
     5 droppedAttributesCount: One Uint32,
@@ -124,8 +124,8 @@ message!(LOG_RECORD {
     6 attributes: Many Message(&KEY_VALUE),
     7 droppedAttributesCount: One Uint32,
     8 flags: One Fixed32,
-    9 traceId: One Id,
-    10 spanId: One Id,
+    9 traceId: One Id(16),
+    10 spanId: One Id(8),
     11 observedTimeUnixNano: One Fixed64,
     12 eventName: One Text,
 });
@@ -246,8 +246,8 @@ message!(VALUE_AT_QUANTILE {
 message!(EXEMPLAR {
     2 timeUnixNano: One Fixed64,
     3 asDouble: Choice Double,
-    4 spanId: One Id,
-    5 traceId: One Id,
+    4 spanId: One Id(8),
+    5 traceId: One Id(16),
     6 asInt: Choice Sfixed64,
     7 filteredAttributes: Many Message(&KEY_VALUE),
 });
@@ -288,15 +288,15 @@ message!(PROFILE {
     4 durationNano: One Uint64,
     5 periodType: One Message(&VALUE_TYPE),
     6 period: One Int64,
-    7 profileId: One Id,
+    7 profileId: One Id(16),
     8 droppedAttributesCount: One Uint32,
     9 originalPayloadFormat: One Text,
     10 originalPayload: One Bytes,
     11 attributeIndices: Many Int32,
 });
 message!(PROFILE_LINK {
-    1 traceId: One Id,
-    2 spanId: One Id,
+    1 traceId: One Id(16),
+    2 spanId: One Id(8),
 });
 message!(VALUE_TYPE {
     1 typeStrindex: One Int32,

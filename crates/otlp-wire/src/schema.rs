@@ -10,6 +10,8 @@ pub(super) enum Kind {
     Fixed64,
     Fixed32,
     Bytes,
+    /// As many bytes, or none.
+    Id(usize),
     /// A UTF-8 string.
     Text,
     Message(&'static Message),
@@ -26,8 +28,8 @@ pub(crate) enum Type {
     Text,
     /// Bytes, base64 in JSON.
     Bytes,
-    /// Bytes, hexadecimal in JSON (OTLP specification, "JSON Protobuf Encoding").
-    Id,
+    /// As many bytes, or none; hexadecimal in JSON (OTLP specification, "JSON Protobuf Encoding").
+    Id(usize),
     /// `true` or `false`.
     Bool,
     /// A number, or in JSON one of these names for 0, 1, 2, …
@@ -82,7 +84,8 @@ impl FieldSchema {
     const fn wire(&self) -> Kind {
         match self.kind {
             Type::Text => Kind::Text,
-            Type::Bytes | Type::Id => Kind::Bytes,
+            Type::Bytes => Kind::Bytes,
+            Type::Id(length) => Kind::Id(length),
             Type::Message(inner) => Kind::Message(inner),
             Type::Item(inner) => Kind::Item(inner),
             Type::Fixed32 => Kind::Fixed32,
@@ -124,6 +127,13 @@ impl Message {
                 _ => Kind::Unknown,
             },
         }
+    }
+
+    /// The JSON name of a field.
+    pub(super) fn name(&self, number: u32) -> &'static str {
+        let mut fields = self.fields.iter();
+        let named = fields.find(|field| field.number == number);
+        named.map_or("", |field| field.name)
     }
 
     /// The field with a JSON key, and its position. Keys are in lowerCamelCase or, as in the .proto files,

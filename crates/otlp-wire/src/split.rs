@@ -1,6 +1,14 @@
-//! Where a request that is too large for the upstream can be cut.
+//! Whether a request can be merged with others, and where one that is too large for the upstream can be cut.
 
+use crate::signal::Signal;
 use crate::wire::fields;
+
+/// Whether a request that [`inspect`](crate::inspect()) has accepted has nothing but entries, so that
+/// concatenated requests form one request. Other top-level fields may belong to all entries, so they would
+/// change the meaning of neighbours; as the dictionary of profiles does.
+pub fn is_mergeable(signal: Signal, request: &[u8]) -> bool {
+    signal.is_mergeable() && fields(request).all(|field| field.is_ok_and(|field| field.number == 1))
+}
 
 /// The point between two entries nearest to the middle; both halves are requests. `None` for a single
 /// entry, and for requests with other top-level fields, which may belong to all entries.

@@ -5,5 +5,9 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod edits;
+mod ids;
 mod json;
+mod merge;
+mod repair;
 mod wire;

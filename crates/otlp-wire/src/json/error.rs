@@ -10,6 +10,9 @@ pub enum Error {
     /// The text is not such a request: where, and what is wrong.
     #[error(transparent)]
     Malformed(Box<Fault>),
+    /// The text is not UTF-8 from this byte on; [`repair`](super::repair()) mends it.
+    #[error("not UTF-8 at byte {0}")]
+    Utf8(usize),
     /// The protobuf form exceeds the limit.
     #[error("the request is larger than {0} bytes")]
     TooLarge(usize),

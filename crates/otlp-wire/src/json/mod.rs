@@ -11,10 +11,12 @@ mod error;
 mod number;
 mod output;
 mod reader;
+mod repair;
 mod text;
 mod transcode;
 
 pub(crate) use self::text::base64_in_place;
 
 pub use self::error::{Error, Fault};
+pub use self::repair::repair;
 pub use self::transcode::transcode;

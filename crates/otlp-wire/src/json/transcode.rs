@@ -28,8 +28,7 @@ pub fn transcode(
     limit: usize,
     grant: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Vec<u8>, Error> {
-    let text = std::str::from_utf8(text)
-        .map_err(|error| Error::fault(format!("not UTF-8 at byte {}", error.valid_up_to())))?;
+    let text = std::str::from_utf8(text).map_err(|error| Error::Utf8(error.valid_up_to()))?;
     let mut transcoder = Transcoder {
         reader: Reader::new(text),
         // Without keys and quotes telemetry is less than half as long.
@@ -112,7 +111,7 @@ impl Transcoder<'_, '_> {
         match (field.label, field.kind) {
             (
                 Label::Many,
-                Type::Text | Type::Bytes | Type::Id | Type::Message(_) | Type::Item(_),
+                Type::Text | Type::Bytes | Type::Id(_) | Type::Message(_) | Type::Item(_),
             ) => self.elements(|this| this.value(field, depth)),
             (Label::Many, kind) => {
                 let tag_at = self.out.len();
@@ -157,7 +156,7 @@ impl Transcoder<'_, '_> {
                 Ok(())
             }
             Type::Text => self.string(field, None),
-            Type::Id => self.string(field, Some(hex_in_place)),
+            Type::Id(_) => self.string(field, Some(hex_in_place)),
             Type::Bytes => self.string(field, Some(base64_in_place)),
             kind => {
                 let value = self.scalar(kind)?;
@@ -191,8 +190,13 @@ impl Transcoder<'_, '_> {
         if let Some(decode) = decode {
             self.out.decode(start, decode)?;
         }
-        self.out.close(open);
-        Ok(())
+        let length = self.out.close(open);
+        match field.kind {
+            Type::Id(expected) if length != expected && length != 0 => Err(Error::fault(format!(
+                "has {length} bytes, but must have {expected} or none"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn scalar(&mut self, kind: Type) -> Result<Scalar, Error> {
@@ -216,7 +220,7 @@ impl Transcoder<'_, '_> {
             Type::Fixed64 => Scalar::EightBytes(integer(&self.digits()?)?),
             Type::Sfixed64 => Scalar::EightBytes(integer::<i64>(&self.digits()?)?.cast_unsigned()),
             Type::Double => Scalar::EightBytes(double(&self.digits()?)?.to_bits()),
-            Type::Text | Type::Bytes | Type::Id | Type::Message(_) | Type::Item(_) => {
+            Type::Text | Type::Bytes | Type::Id(_) | Type::Message(_) | Type::Item(_) => {
                 return Err(self.reader.expected("a number"));
             }
         })

@@ -235,13 +235,21 @@ impl Example<'_> {
     }
 
     fn bytes(&self, field: &FieldDescriptor) -> (String, Vec<u8>) {
-        let ids = ["trace_id", "span_id", "profile_id"];
-        if ids.iter().any(|id| field.name.ends_with(id)) {
+        let ids = [("trace_id", 16), ("span_id", 8), ("profile_id", 16)];
+        let id = ids.iter().find(|(id, _)| field.name.ends_with(id));
+        if let Some((_, length)) = id {
             let text = match self.style {
-                Style::Canonical => format!("\"00ab{:08x}\"", self.next),
-                Style::Alternative => format!("\"00AB{:08X}\"", self.next),
+                Style::Canonical => {
+                    format!("\"00ab{:0width$x}\"", self.next, width = 2 * length - 4)
+                }
+                Style::Alternative => {
+                    format!("\"00AB{:0width$X}\"", self.next, width = 2 * length - 4)
+                }
             };
-            return (text, [&[0, 0xab][..], &self.next.to_be_bytes()].concat());
+            let mut bytes = vec![0; length - 4];
+            bytes[1] = 0xab;
+            bytes.extend(self.next.to_be_bytes());
+            return (text, bytes);
         }
         // Bytes whose letters differ between the alphabets.
         let text = match self.style {
