@@ -93,10 +93,9 @@ async fn ten_thousand_silent_connections_cost_two_kilobytes_each() {
         honest.push((http, grpc));
     }
     // One with many calls at once may have to come again, since they are paid for as they come.
-    let mut comes = 1;
+    let begun = std::time::Instant::now();
     while !are_calls_answered(&agent, 20).await {
-        comes += 1;
-        assert!(comes < 5);
+        assert!(begun.elapsed() < Duration::from_mins(1), "never answered");
     }
     assert_unharmed(&agent, most).await;
 }
