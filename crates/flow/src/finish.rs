@@ -1,0 +1,356 @@
+//! What the end of an attempt means for its piece and for everything that follows.
+
+use std::time::Duration;
+
+use crate::backoff::{scaled, slow, spread};
+use crate::flow::{Attempt, Failure, Flow, Held, Record};
+use crate::outcome::{Finished, Loss, Note, Outcome, Settled};
+use crate::piece::Piece;
+use crate::size::FLOOR;
+
+/// A piece that failed so often while others passed fails for itself: it waits alone, and others go on.
+const PERSONAL_AFTER: u32 = 2;
+
+/// From here on it is halved, so that only the part that fails is kept back.
+const HALVED_AFTER: u32 = 4;
+
+/// The pause of an upstream that answers late although it has only one small piece to do, in parts of its latency.
+const PACE: f64 = 0.75;
+
+impl<P> Finished<P> {
+    fn waits() -> Self {
+        Self {
+            settled: None,
+            note: None,
+        }
+    }
+
+    fn lost(piece: P, loss: Loss) -> Self {
+        Self {
+            settled: Some(Settled::Lost(piece, loss)),
+            note: None,
+        }
+    }
+
+    fn noting(self, note: impl Into<Option<Note>>) -> Self {
+        Self {
+            note: note.into(),
+            ..self
+        }
+    }
+}
+
+impl<P: Piece> Flow<P> {
+    /// Takes back an attempt with its outcome. `dice` is a random number from 0 up to 1.
+    pub fn finished(
+        &mut self,
+        attempt: Attempt<P>,
+        outcome: Outcome,
+        now: Duration,
+        dice: f64,
+    ) -> Finished<P> {
+        if attempt.epoch != self.epoch {
+            return self.finished_elsewhere(attempt, outcome, now);
+        }
+        self.flying = self.flying.saturating_sub(1);
+        self.flying_alone = false;
+        let retry = self.settings.retry;
+        match outcome {
+            Outcome::Delivered => self.delivered(attempt, now, dice),
+            Outcome::TooLarge => self.too_large(attempt, now, dice),
+            Outcome::BadData => self.bad_data(attempt, now),
+            Outcome::Misrouted | Outcome::Exhausted if !retry.hold => {
+                Finished::lost(attempt.piece, Loss::Permanent)
+            }
+            _ if !retry.enabled => {
+                self.window.collapse();
+                Finished::lost(attempt.piece, Loss::GivenUp)
+            }
+            Outcome::Misrouted => {
+                let wait = self.fail(attempt.started, false, slow(&retry, dice), now);
+                self.keep(attempt, wait, now)
+            }
+            Outcome::Unreachable => {
+                let wait = self.fail_growing(attempt.started, true, Duration::ZERO, now, dice);
+                self.keep(attempt, wait, now)
+            }
+            Outcome::Busy(asked) => self.busy(attempt, asked, now, dice),
+            Outcome::Exhausted => self.busy(attempt, None, now, dice),
+            Outcome::Broken => self.failed(attempt, true, Duration::ZERO, now, dice),
+            Outcome::TimedOut => self.timed_out(attempt, now, dice),
+        }
+    }
+
+    /// An attempt to an upstream that has been replaced: what did not get through goes to the new one at once.
+    fn finished_elsewhere(
+        &mut self,
+        attempt: Attempt<P>,
+        outcome: Outcome,
+        now: Duration,
+    ) -> Finished<P> {
+        if outcome == Outcome::Delivered {
+            return Finished {
+                settled: Some(Settled::Delivered(attempt.piece)),
+                note: None,
+            };
+        }
+        self.wait_anew(attempt.piece, attempt.record.first, now);
+        Finished::waits()
+    }
+
+    fn delivered(&mut self, attempt: Attempt<P>, now: Duration, dice: f64) -> Finished<P> {
+        self.successes += 1;
+        self.works(attempt.started, now);
+        let timeout = self.settings.timeout;
+        let latency = now.saturating_sub(attempt.started);
+        let (bytes, was_only) = (attempt.piece.bytes(), attempt.was_only);
+        let most = self.settings.max_in_flight;
+        self.window
+            .succeeded(latency, attempt.was_full, timeout, most);
+        self.size.passed(bytes, latency, was_only, timeout);
+        if was_only && latency > timeout / 2 && self.size.is_least(bytes) {
+            let pause = spread(scaled(latency, PACE), &self.settings.retry, dice);
+            self.pause_until(now.saturating_add(self.shortened(pause)));
+        }
+        Finished {
+            settled: Some(Settled::Delivered(attempt.piece)),
+            note: None,
+        }
+    }
+
+    fn too_large(&mut self, mut attempt: Attempt<P>, now: Duration, dice: f64) -> Finished<P> {
+        self.answers(now);
+        self.window.collapse();
+        let bytes = attempt.piece.bytes();
+        if self.size.refused(bytes, now) > 1 {
+            let pause = self.backoff.next(&self.settings.retry, dice);
+            self.pause_until(now.saturating_add(self.shortened(pause)));
+        }
+        let Some(half) = attempt.piece.split() else {
+            self.size.refused_whole(bytes, now);
+            return Finished::lost(attempt.piece, Loss::TooLarge);
+        };
+        self.halved(attempt, half, now);
+        Finished::waits().noting(Note::Cut(bytes))
+    }
+
+    fn bad_data(&mut self, mut attempt: Attempt<P>, now: Duration) -> Finished<P> {
+        self.answers(now);
+        let requests = attempt.piece.requests();
+        if requests <= 1 {
+            return Finished::lost(attempt.piece, Loss::Permanent);
+        }
+        if !self.isolation.take(now) {
+            return Finished::lost(attempt.piece, Loss::Permanent)
+                .noting(Note::IsolationSpent(requests));
+        }
+        let Some(half) = attempt.piece.split() else {
+            return Finished::lost(attempt.piece, Loss::Permanent);
+        };
+        self.halved(attempt, half, now);
+        Finished::waits().noting(Note::Isolating(requests))
+    }
+
+    fn busy(
+        &mut self,
+        attempt: Attempt<P>,
+        asked: Option<Duration>,
+        now: Duration,
+        dice: f64,
+    ) -> Finished<P> {
+        let granted = asked.map(|asked| asked.min(self.settings.retry.max_wait));
+        let note = asked
+            .zip(granted)
+            .filter(|(asked, granted)| granted < asked)
+            .map(|(asked, granted)| Note::WaitBounded { asked, granted });
+        self.failed(attempt, false, granted.unwrap_or_default(), now, dice)
+            .noting(note)
+    }
+
+    fn timed_out(&mut self, mut attempt: Attempt<P>, now: Duration, dice: f64) -> Finished<P> {
+        let was_alone = attempt.record.alone;
+        let others_pass = self.successes > attempt.successes;
+        attempt.record.alone = true;
+        let half = if was_alone && attempt.piece.bytes() > FLOOR {
+            attempt.piece.split()
+        } else {
+            None
+        };
+        let wait = if others_pass {
+            self.window.halve(attempt.started, now);
+            Duration::ZERO
+        } else {
+            self.fail_growing(attempt.started, true, Duration::ZERO, now, dice)
+        };
+        self.fail_once_more(&mut attempt.record);
+        let extra = attempt.record.failures.saturating_sub(1).min(1);
+        let ready = wait.saturating_mul(1 + extra);
+        self.keep_both(attempt, half, ready, now)
+    }
+
+    /// A failure that may be the piece's own fault: of the load, or of a connection.
+    fn failed(
+        &mut self,
+        mut attempt: Attempt<P>,
+        is_silent: bool,
+        asked: Duration,
+        now: Duration,
+        dice: f64,
+    ) -> Finished<P> {
+        self.fail_once_more(&mut attempt.record);
+        let record = &mut attempt.record;
+        let retry = self.settings.retry;
+        let mut ready = if record.passed_by >= PERSONAL_AFTER {
+            record.keeps_wait = true;
+            record.backoff.next(&retry, dice).max(asked)
+        } else {
+            let wait = self.fail_growing(attempt.started, is_silent, asked, now, dice);
+            attempt.record.keeps_wait = !asked.is_zero();
+            wait
+        };
+        if attempt.record.failures >= 2 {
+            // Another piece goes first and tells whether it is this one's fault.
+            ready = ready.saturating_mul(2);
+        }
+        let half = if attempt.record.passed_by >= HALVED_AFTER && attempt.piece.requests() > 1 {
+            attempt.record.passed_by = PERSONAL_AFTER;
+            attempt.piece.split()
+        } else {
+            None
+        };
+        self.keep_both(attempt, half, ready, now)
+    }
+
+    fn fail_once_more(&mut self, record: &mut Record) {
+        record.failures = record.failures.saturating_add(1);
+        if self.successes > record.seen && record.failures > 1 {
+            record.passed_by = record.passed_by.saturating_add(1);
+        }
+        record.seen = self.successes;
+    }
+
+    /// The upstream fails: one probe after a growing wait, at least what it asked for. Returns the wait.
+    fn fail_growing(
+        &mut self,
+        started: Duration,
+        is_silent: bool,
+        asked: Duration,
+        now: Duration,
+        dice: f64,
+    ) -> Duration {
+        let wait = if self.is_news(started) {
+            self.backoff.next(&self.settings.retry, dice).max(asked)
+        } else {
+            asked
+        };
+        self.fail(started, is_silent, wait, now)
+    }
+
+    /// The upstream fails: one probe after `wait`. Returns how long until then: an attempt that began before the
+    /// failure was known changes it only to what the upstream asks for.
+    fn fail(
+        &mut self,
+        started: Duration,
+        is_silent: bool,
+        wait: Duration,
+        now: Duration,
+    ) -> Duration {
+        let until = now.saturating_add(self.shortened(wait));
+        if self.is_news(started) {
+            self.resume_at = until;
+            self.failure = Some(Failure { at: now, is_silent });
+            self.window.collapse();
+        } else {
+            self.pause_until(until);
+            if let Some(failure) = &mut self.failure {
+                failure.is_silent &= is_silent;
+            }
+        }
+        self.resume_at.saturating_sub(now)
+    }
+
+    fn is_news(&self, started: Duration) -> bool {
+        self.failure.is_none_or(|failure| started >= failure.at)
+    }
+
+    fn pause_until(&mut self, until: Duration) {
+        self.resume_at = self.resume_at.max(until);
+    }
+
+    /// The upstream takes what was sent at `started`.
+    fn works(&mut self, started: Duration, now: Duration) {
+        let is_over = |failure: Failure| failure.is_silent || started >= failure.at;
+        if self.failure.is_some_and(is_over) {
+            self.recovered(now);
+        }
+        if self.failure.is_none() {
+            self.backoff.reset();
+        }
+    }
+
+    /// The upstream answers.
+    fn answers(&mut self, now: Duration) {
+        if self.failure.is_some_and(|failure| failure.is_silent) {
+            self.recovered(now);
+        }
+    }
+
+    fn recovered(&mut self, now: Duration) {
+        self.failure = None;
+        self.resume_at = now;
+        for held in &mut self.waiting {
+            if !held.record.keeps_wait {
+                held.record.ready_at = held.record.ready_at.min(now);
+            }
+        }
+    }
+
+    /// Keeps a piece for another attempt, or gives it up if its time is up by then.
+    fn keep(&mut self, attempt: Attempt<P>, wait: Duration, now: Duration) -> Finished<P> {
+        let Attempt {
+            piece, mut record, ..
+        } = attempt;
+        record.ready_at = now.saturating_add(self.shortened(wait));
+        if self
+            .expiry(&record)
+            .is_some_and(|expiry| expiry < record.ready_at)
+        {
+            return Finished::lost(piece, Loss::GivenUp);
+        }
+        self.waiting.push_back(Held { piece, record });
+        Finished::waits()
+    }
+
+    /// The same for a piece and its second half.
+    fn keep_both(
+        &mut self,
+        attempt: Attempt<P>,
+        half: Option<P>,
+        wait: Duration,
+        now: Duration,
+    ) -> Finished<P> {
+        let record = attempt.record.clone();
+        let finished = self.keep(attempt, wait, now);
+        if let Some(piece) = half {
+            let ready_at = now.saturating_add(self.shortened(wait));
+            let record = Record { ready_at, ..record };
+            self.waiting.push_back(Held { piece, record });
+        }
+        finished
+    }
+
+    /// Both halves of a piece go next, the first one first.
+    fn halved(&mut self, attempt: Attempt<P>, half: P, now: Duration) {
+        let Attempt { piece, record, .. } = attempt;
+        let record = Record {
+            ready_at: now,
+            ..record
+        };
+        let second = Held {
+            piece: half,
+            record: record.clone(),
+        };
+        self.waiting.push_front(second);
+        self.waiting.push_front(Held { piece, record });
+    }
+}

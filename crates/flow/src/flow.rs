@@ -1,0 +1,315 @@
+//! What to do next: which piece to send, whether to take another batch from the queue, or how long to wait.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::backoff::Backoff;
+use crate::isolation::Isolation;
+use crate::outcome::Loss;
+use crate::piece::Piece;
+use crate::settings::Settings;
+use crate::size::SizeLimit;
+use crate::window::Window;
+
+/// The longest wait during a shutdown.
+const DRAIN_WAIT: Duration = Duration::from_millis(500);
+
+/// While nothing gets through and nothing answers, no more pieces than these wait outside of the queue, which may
+/// be on disk.
+const HELD_IN_SILENCE: usize = 4;
+
+/// A piece that failed so often while others passed is given up once it stops others.
+const EVICTED_AFTER: u32 = 8;
+
+/// The batches of one signal between queue and upstream.
+#[derive(Debug)]
+pub struct Flow<P> {
+    pub(crate) settings: Settings,
+    /// Counts the upstreams; answers of an earlier one say nothing about the present one.
+    pub(crate) epoch: u64,
+    pub(crate) waiting: VecDeque<Held<P>>,
+    /// Attempts in flight to the present upstream.
+    pub(crate) flying: usize,
+    /// Whether the attempt in flight must stay the only one.
+    pub(crate) flying_alone: bool,
+    pub(crate) window: Window,
+    pub(crate) size: SizeLimit,
+    pub(crate) backoff: Backoff,
+    pub(crate) failure: Option<Failure>,
+    /// No attempt begins earlier.
+    pub(crate) resume_at: Duration,
+    pub(crate) isolation: Isolation,
+    pub(crate) successes: u64,
+    pub(crate) draining: bool,
+}
+
+/// The upstream fails.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failure {
+    /// When that was last confirmed. Attempts that began earlier tell nothing new.
+    pub(crate) at: Duration,
+    /// It does not answer. It may be back at any moment, while one that answers is there and means it.
+    pub(crate) is_silent: bool,
+}
+
+/// A piece that waits.
+#[derive(Debug)]
+pub(crate) struct Held<P> {
+    pub(crate) piece: P,
+    pub(crate) record: Record,
+}
+
+/// What has happened to a piece.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Record {
+    /// When its first attempt began.
+    pub(crate) first: Option<Duration>,
+    pub(crate) ready_at: Duration,
+    /// Whether it waits for itself, not for the upstream.
+    pub(crate) keeps_wait: bool,
+    /// Whether it may be in flight only alone, since it got no answer in time.
+    pub(crate) alone: bool,
+    /// Failures in a row that may be its own fault.
+    pub(crate) failures: u32,
+    /// Those between which other pieces passed.
+    pub(crate) passed_by: u32,
+    /// The successes of others up to the last failure.
+    pub(crate) seen: u64,
+    pub(crate) backoff: Backoff,
+}
+
+/// A piece to send, and what the flow wants back with it.
+#[derive(Debug)]
+pub struct Attempt<P> {
+    /// The piece.
+    pub piece: P,
+    pub(crate) record: Record,
+    pub(crate) started: Duration,
+    pub(crate) epoch: u64,
+    /// The successes when it began.
+    pub(crate) successes: u64,
+    /// Nothing else was in flight when it began.
+    pub(crate) was_only: bool,
+    /// The window was full from then on.
+    pub(crate) was_full: bool,
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub enum Step<P> {
+    /// Send this now.
+    Send(Attempt<P>),
+    /// This is lost without another attempt.
+    Lost(P, Loss),
+    /// Wait for the end of an attempt, for `until`, or for a batch of at most `take` bytes from the queue if
+    /// there is a number; then ask again. `until` is later than now.
+    Idle {
+        /// The size of the batch to take.
+        take: Option<usize>,
+        /// When something changes by itself.
+        until: Option<Duration>,
+    },
+}
+
+impl<P: Piece> Flow<P> {
+    /// An empty flow to an upstream about which nothing is known.
+    pub fn new(settings: Settings, now: Duration) -> Self {
+        Self {
+            settings,
+            epoch: 0,
+            waiting: VecDeque::new(),
+            flying: 0,
+            flying_alone: false,
+            window: Window::new(),
+            size: SizeLimit::new(settings.max_batch),
+            backoff: Backoff::default(),
+            failure: None,
+            resume_at: now,
+            isolation: Isolation::new(now),
+            successes: 0,
+            draining: false,
+        }
+    }
+
+    /// Uses other settings, perhaps another upstream. Ends every wait and forgets what was learned.
+    pub fn reset(&mut self, settings: Settings, now: Duration) {
+        let epoch = self.epoch.wrapping_add(1);
+        let waiting = std::mem::take(&mut self.waiting);
+        let draining = self.draining;
+        *self = Self::new(settings, now);
+        self.epoch = epoch;
+        self.draining = draining;
+        for held in waiting {
+            self.wait_anew(held.piece, held.record.first, now);
+        }
+    }
+
+    /// Makes waits short from now on: the process ends.
+    pub fn drain(&mut self, now: Duration) {
+        self.draining = true;
+        let latest = now.saturating_add(DRAIN_WAIT);
+        self.resume_at = self.resume_at.min(latest);
+        for held in &mut self.waiting {
+            held.record.ready_at = held.record.ready_at.min(latest);
+        }
+    }
+
+    /// Takes over a batch from the queue.
+    pub fn push(&mut self, piece: P, now: Duration) {
+        self.wait_anew(piece, None, now);
+    }
+
+    /// Whether nothing waits here.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// The pieces that wait here.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether the attempt is one to the present upstream.
+    pub fn is_current(&self, attempt: &Attempt<P>) -> bool {
+        attempt.epoch == self.epoch
+    }
+
+    /// What to do now.
+    pub fn next(&mut self, now: Duration) -> Step<P> {
+        if let Some(held) = self.overdue(now).or_else(|| self.evicted()) {
+            return Step::Lost(held.piece, Loss::GivenUp);
+        }
+        let mut lone_waits = false;
+        if self.has_slot() && self.resume_at <= now {
+            let ready = self.waiting.iter().position(|h| h.record.ready_at <= now);
+            lone_waits = self.flying > 0
+                && ready
+                    .and_then(|index| self.waiting.get(index))
+                    .is_some_and(|held| held.record.alone);
+            if let Some(index) = ready.filter(|_| !lone_waits)
+                && let Some(step) = self.start(index, now)
+            {
+                return step;
+            }
+        }
+        Step::Idle {
+            take: (!lone_waits && self.may_take(now)).then(|| self.size.limit(now)),
+            until: self.wake_at(lone_waits, now),
+        }
+    }
+
+    pub(crate) fn wait_anew(&mut self, piece: P, first: Option<Duration>, now: Duration) {
+        let record = Record {
+            first,
+            ready_at: now,
+            ..Record::default()
+        };
+        self.waiting.push_back(Held { piece, record });
+    }
+
+    /// The wait as it is during a shutdown.
+    pub(crate) fn shortened(&self, wait: Duration) -> Duration {
+        if self.draining {
+            wait.min(DRAIN_WAIT)
+        } else {
+            wait
+        }
+    }
+
+    fn has_slot(&self) -> bool {
+        // One probe while the upstream fails.
+        let most = match self.failure {
+            Some(_) => 1,
+            None => self.window.size(),
+        };
+        self.flying < most.min(self.settings.max_in_flight.max(1)) && !self.flying_alone
+    }
+
+    /// Whether another batch is wanted: if nothing that waits here could be sent instead.
+    fn may_take(&self, now: Duration) -> bool {
+        let held = self.waiting.len();
+        let most = match self.failure {
+            Some(failure) if failure.is_silent => HELD_IN_SILENCE,
+            _ => self.most_held(),
+        };
+        // A piece that has not failed twice waits for the upstream, and any other would.
+        let is_stuck = |held: &Held<P>| held.record.failures >= 2;
+        let all_stuck = self.failure.is_none() || self.waiting.iter().all(is_stuck);
+        self.has_slot() && self.resume_at <= now && held < most && all_stuck
+    }
+
+    fn most_held(&self) -> usize {
+        self.settings.max_in_flight.max(2).saturating_mul(2)
+    }
+
+    /// Removes a piece whose time is up.
+    fn overdue(&mut self, now: Duration) -> Option<Held<P>> {
+        let expired = |held: &Held<P>| self.expiry(&held.record).is_some_and(|at| at <= now);
+        let index = self.waiting.iter().position(expired)?;
+        self.waiting.remove(index)
+    }
+
+    pub(crate) fn expiry(&self, record: &Record) -> Option<Duration> {
+        let limit = self.settings.retry.max_elapsed_time;
+        let first = record.first.filter(|_| !limit.is_zero())?;
+        Some(first.saturating_add(limit))
+    }
+
+    /// Removes the piece that the upstream refused most often while it took others, if there is no place left for
+    /// others.
+    fn evicted(&mut self) -> Option<Held<P>> {
+        if self.waiting.len() < self.most_held() {
+            return None;
+        }
+        let passed_by = self.waiting.iter().map(|held| held.record.passed_by);
+        let worst = passed_by.max().filter(|most| *most >= EVICTED_AFTER)?;
+        let index = self
+            .waiting
+            .iter()
+            .position(|held| held.record.passed_by == worst)?;
+        self.waiting.remove(index)
+    }
+
+    /// Starts an attempt with the waiting piece at `index`, cut to a size that may pass.
+    fn start(&mut self, index: usize, now: Duration) -> Option<Step<P>> {
+        let mut held = self.waiting.remove(index)?;
+        let hopeless = self.size.hopeless(now);
+        let below = hopeless.map_or(usize::MAX, |bytes| bytes.saturating_sub(1));
+        let most = self.size.limit(now).min(below);
+        while held.piece.bytes() > most
+            && let Some(piece) = held.piece.split()
+        {
+            let record = held.record.clone();
+            self.waiting.insert(index, Held { piece, record });
+        }
+        if hopeless.is_some_and(|least| held.piece.bytes() >= least) {
+            return Some(Step::Lost(held.piece, Loss::TooLarge));
+        }
+        held.record.first.get_or_insert(now);
+        self.flying += 1;
+        self.flying_alone = held.record.alone;
+        Some(Step::Send(Attempt {
+            piece: held.piece,
+            record: held.record,
+            started: now,
+            epoch: self.epoch,
+            successes: self.successes,
+            was_only: self.flying == 1,
+            was_full: self.flying >= self.window.size(),
+        }))
+    }
+
+    /// When something is due by itself; later than now.
+    fn wake_at(&self, lone_waits: bool, now: Duration) -> Option<Duration> {
+        let records = || self.waiting.iter().map(|held| &held.record);
+        let expiry = records().filter_map(|record| self.expiry(record)).min();
+        let attempt = if !self.has_slot() || lone_waits {
+            None
+        } else if self.resume_at > now {
+            Some(self.resume_at)
+        } else {
+            records().map(|record| record.ready_at).min()
+        };
+        expiry.into_iter().chain(attempt).min()
+    }
+}

@@ -1,0 +1,100 @@
+//! The size of requests that the upstream takes, as far as its answers have told.
+
+use std::time::Duration;
+
+/// Batches are not cut smaller than this, in bytes: below, an upstream that says "too large" means something else.
+pub(crate) const FLOOR: usize = 64 * 1024;
+
+/// A refused size is forgotten after this time: limits are raised, too.
+const FORGET_LIMIT: Duration = Duration::from_mins(10);
+
+/// The same for sizes below the floor.
+const FORGET_HOPELESS: Duration = Duration::from_mins(1);
+
+#[derive(Clone, Debug)]
+pub(crate) struct SizeLimit {
+    /// The configured size of a full batch.
+    most: usize,
+    /// Half of the smallest size that was refused, and when.
+    learned: Option<(usize, Duration)>,
+    /// What a slow upstream answers in time.
+    in_time: usize,
+    /// Refusals since the last success.
+    in_a_row: u32,
+    /// The smallest request that was refused and cannot be cut, if it is below the floor, and when.
+    hopeless: Option<(usize, Duration)>,
+}
+
+impl SizeLimit {
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            most,
+            learned: None,
+            in_time: most,
+            in_a_row: 0,
+            hopeless: None,
+        }
+    }
+
+    /// The size for the next batch.
+    pub(crate) fn limit(&self, now: Duration) -> usize {
+        let learned = recent(self.learned, FORGET_LIMIT, now).unwrap_or(usize::MAX);
+        self.most.min(self.in_time).min(learned)
+    }
+
+    /// The size from which on pieces are known to be refused.
+    pub(crate) fn hopeless(&self, now: Duration) -> Option<usize> {
+        recent(self.hopeless, FORGET_HOPELESS, now)
+    }
+
+    /// Whether a shorter batch would not be answered faster by much.
+    pub(crate) fn is_least(&self, bytes: usize) -> bool {
+        bytes <= self.least_in_time()
+    }
+
+    fn least_in_time(&self) -> usize {
+        (self.most / 8).max(FLOOR)
+    }
+
+    /// Notes a piece that was refused as too large; returns the refusals in a row.
+    pub(crate) fn refused(&mut self, bytes: usize, now: Duration) -> u32 {
+        let half = (bytes / 2).max(FLOOR);
+        let known = recent(self.learned, FORGET_LIMIT, now).unwrap_or(usize::MAX);
+        self.learned = Some((half.min(known), now));
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        self.in_a_row
+    }
+
+    /// Notes that a refused piece cannot be cut.
+    pub(crate) fn refused_whole(&mut self, bytes: usize, now: Duration) {
+        if bytes <= FLOOR {
+            let known = recent(self.hopeless, FORGET_HOPELESS, now).unwrap_or(usize::MAX);
+            self.hopeless = Some((bytes.min(known), now));
+        }
+    }
+
+    /// Notes a success, and whether nothing else was in flight that could have slowed it down.
+    pub(crate) fn passed(
+        &mut self,
+        bytes: usize,
+        latency: Duration,
+        was_alone: bool,
+        timeout: Duration,
+    ) {
+        self.in_a_row = 0;
+        if self.hopeless.is_some_and(|(size, _)| bytes >= size) {
+            self.hopeless = None;
+        }
+        if latency > timeout / 2 && was_alone {
+            self.in_time = (bytes / 2).max(self.least_in_time()).min(self.in_time);
+        } else if latency < timeout / 4 {
+            self.in_time = self.in_time.saturating_mul(2).min(self.most);
+        }
+    }
+}
+
+fn recent(value: Option<(usize, Duration)>, age: Duration, now: Duration) -> Option<usize> {
+    value
+        .filter(|(_, at)| now.saturating_sub(*at) < age)
+        .map(|(value, _)| value)
+}
