@@ -168,10 +168,11 @@ impl<P: Piece> Flow<P> {
     }
 
     fn timed_out(&mut self, mut attempt: Attempt<P>, now: Duration, dice: f64) -> Finished<P> {
-        let was_alone = attempt.record.alone;
         let others_pass = self.successes > attempt.successes;
         attempt.record.alone = true;
-        let half = if was_alone && attempt.piece.bytes() > FLOOR {
+        let bytes = attempt.piece.bytes();
+        let half = if attempt.was_only && bytes > FLOOR {
+            self.size.timed_out(bytes);
             attempt.piece.split()
         } else {
             None
@@ -183,9 +184,7 @@ impl<P: Piece> Flow<P> {
             self.fail_growing(attempt.started, true, Duration::ZERO, now, dice)
         };
         self.fail_once_more(&mut attempt.record);
-        let extra = attempt.record.failures.saturating_sub(1).min(1);
-        let ready = wait.saturating_mul(1 + extra);
-        self.keep_both(attempt, half, ready, now)
+        self.keep_both(attempt, half, wait, now)
     }
 
     /// A failure that may be the piece's own fault: of the load, or of a connection.
@@ -200,7 +199,7 @@ impl<P: Piece> Flow<P> {
         self.fail_once_more(&mut attempt.record);
         let record = &mut attempt.record;
         let retry = self.settings.retry;
-        let mut ready = if record.passed_by >= PERSONAL_AFTER {
+        let wait = if record.passed_by >= PERSONAL_AFTER {
             record.keeps_wait = true;
             record.backoff.next(&retry, dice).max(asked)
         } else {
@@ -208,17 +207,13 @@ impl<P: Piece> Flow<P> {
             attempt.record.keeps_wait = !asked.is_zero();
             wait
         };
-        if attempt.record.failures >= 2 {
-            // Another piece goes first and tells whether it is this one's fault.
-            ready = ready.saturating_mul(2);
-        }
         let half = if attempt.record.passed_by >= HALVED_AFTER && attempt.piece.requests() > 1 {
             attempt.record.passed_by = PERSONAL_AFTER;
             attempt.piece.split()
         } else {
             None
         };
-        self.keep_both(attempt, half, ready, now)
+        self.keep_both(attempt, half, wait, now)
     }
 
     fn fail_once_more(&mut self, record: &mut Record) {

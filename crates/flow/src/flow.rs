@@ -14,9 +14,8 @@ use crate::window::Window;
 /// The longest wait during a shutdown.
 const DRAIN_WAIT: Duration = Duration::from_millis(500);
 
-/// While nothing gets through and nothing answers, no more pieces than these wait outside of the queue, which may
-/// be on disk.
-const HELD_IN_SILENCE: usize = 4;
+/// How long the queue has to offer a batch before one that has failed already is tried again.
+const OFFER: Duration = Duration::from_millis(20);
 
 /// A piece that failed so often while others passed is given up once it stops others.
 const EVICTED_AFTER: u32 = 8;
@@ -38,6 +37,8 @@ pub struct Flow<P> {
     pub(crate) failure: Option<Failure>,
     /// No attempt begins earlier.
     pub(crate) resume_at: Duration,
+    /// Since when the queue has been asked for a batch instead of a piece that has failed.
+    pub(crate) asked_queue: Option<Duration>,
     pub(crate) isolation: Isolation,
     pub(crate) successes: u64,
     pub(crate) draining: bool,
@@ -125,6 +126,7 @@ impl<P: Piece> Flow<P> {
             backoff: Backoff::default(),
             failure: None,
             resume_at: now,
+            asked_queue: None,
             isolation: Isolation::new(now),
             successes: 0,
             draining: false,
@@ -179,22 +181,34 @@ impl<P: Piece> Flow<P> {
         if let Some(held) = self.overdue(now).or_else(|| self.evicted()) {
             return Step::Lost(held.piece, Loss::GivenUp);
         }
-        let mut lone_waits = false;
-        if self.has_slot() && self.resume_at <= now {
-            let ready = self.waiting.iter().position(|h| h.record.ready_at <= now);
-            lone_waits = self.flying > 0
-                && ready
-                    .and_then(|index| self.waiting.get(index))
-                    .is_some_and(|held| held.record.alone);
-            if let Some(index) = ready.filter(|_| !lone_waits)
-                && let Some(step) = self.start(index, now)
-            {
-                return step;
+        if !self.has_slot() || self.resume_at > now {
+            let until = self.wake_at(now);
+            return Step::Idle { take: None, until };
+        }
+        if let Some(index) = self.first_ready(now) {
+            let record = self.waiting.get(index).map(|held| &held.record);
+            let has_failed = record.is_some_and(|record| record.failures > 0);
+            if self.flying > 0 && record.is_some_and(|record| record.alone) {
+                let until = self.expiries().min();
+                return Step::Idle { take: None, until };
             }
+            // Another piece tells whether the failure was this one's fault.
+            let patience = self.asked_queue.get_or_insert(now).saturating_add(OFFER);
+            if has_failed && self.failure.is_some() && self.may_take() && now < patience {
+                return Step::Idle {
+                    take: Some(self.size.limit(now)),
+                    until: Some(patience),
+                };
+            }
+            self.asked_queue = None;
+            return self.start(index, now).unwrap_or(Step::Idle {
+                take: None,
+                until: None,
+            });
         }
         Step::Idle {
-            take: (!lone_waits && self.may_take(now)).then(|| self.size.limit(now)),
-            until: self.wake_at(lone_waits, now),
+            take: self.may_take().then(|| self.size.limit(now)),
+            until: self.wake_at(now),
         }
     }
 
@@ -225,17 +239,29 @@ impl<P: Piece> Flow<P> {
         self.flying < most.min(self.settings.max_in_flight.max(1)) && !self.flying_alone
     }
 
-    /// Whether another batch is wanted: if nothing that waits here could be sent instead.
-    fn may_take(&self, now: Duration) -> bool {
-        let held = self.waiting.len();
-        let most = match self.failure {
-            Some(failure) if failure.is_silent => HELD_IN_SILENCE,
-            _ => self.most_held(),
-        };
-        // A piece that has not failed twice waits for the upstream, and any other would.
-        let is_stuck = |held: &Held<P>| held.record.failures >= 2;
-        let all_stuck = self.failure.is_none() || self.waiting.iter().all(is_stuck);
-        self.has_slot() && self.resume_at <= now && held < most && all_stuck
+    /// The piece to send now, if one is ready.
+    fn first_ready(&self, now: Duration) -> Option<usize> {
+        let ready = self.waiting.iter().enumerate();
+        let ready = ready.filter(|(_, held)| held.record.ready_at <= now);
+        match self.failure {
+            None => ready.map(|(index, _)| index).next(),
+            // What has failed least; a small one where the upstream does not answer.
+            Some(failure) => ready
+                .min_by_key(|(_, held)| {
+                    let bytes = if failure.is_silent { held.piece.bytes() } else { 0 };
+                    (held.record.failures, bytes)
+                })
+                .map(|(index, _)| index),
+        }
+    }
+
+    /// Whether another batch may leave the queue. While the upstream fails, few do: the queue may be on disk.
+    fn may_take(&self) -> bool {
+        let bytes = || self.waiting.iter().map(|held| held.piece.bytes()).sum::<usize>();
+        let has_failed = |held: &Held<P>| held.record.failures > 0;
+        self.waiting.len() < self.most_held()
+            && (self.failure.is_none()
+                || self.waiting.iter().all(has_failed) && bytes() < self.settings.max_batch)
     }
 
     fn most_held(&self) -> usize {
@@ -300,16 +326,19 @@ impl<P: Piece> Flow<P> {
     }
 
     /// When something is due by itself; later than now.
-    fn wake_at(&self, lone_waits: bool, now: Duration) -> Option<Duration> {
-        let records = || self.waiting.iter().map(|held| &held.record);
-        let expiry = records().filter_map(|record| self.expiry(record)).min();
-        let attempt = if !self.has_slot() || lone_waits {
+    fn wake_at(&self, now: Duration) -> Option<Duration> {
+        let attempt = if !self.has_slot() {
             None
         } else if self.resume_at > now {
             Some(self.resume_at)
         } else {
-            records().map(|record| record.ready_at).min()
+            self.waiting.iter().map(|held| held.record.ready_at).min()
         };
-        expiry.into_iter().chain(attempt).min()
+        self.expiries().chain(attempt).min()
+    }
+
+    fn expiries(&self) -> impl Iterator<Item = Duration> {
+        let records = self.waiting.iter().map(|held| &held.record);
+        records.filter_map(|record| self.expiry(record))
     }
 }

@@ -73,6 +73,11 @@ impl SizeLimit {
         }
     }
 
+    /// Notes a piece that got no answer in time, or only just, although nothing else was in flight.
+    pub(crate) fn timed_out(&mut self, bytes: usize) {
+        self.in_time = (bytes / 2).max(self.least_in_time()).min(self.in_time);
+    }
+
     /// Notes a success, and whether nothing else was in flight that could have slowed it down.
     pub(crate) fn passed(
         &mut self,
@@ -86,7 +91,7 @@ impl SizeLimit {
             self.hopeless = None;
         }
         if latency > timeout / 2 && was_alone {
-            self.in_time = (bytes / 2).max(self.least_in_time()).min(self.in_time);
+            self.timed_out(bytes);
         } else if latency < timeout / 4 {
             self.in_time = self.in_time.saturating_mul(2).min(self.most);
         }

@@ -317,7 +317,7 @@ fn mute_upstream_gets_one_small_call_at_a_time() {
     for _ in 0..30 * 60 {
         world.run_for(SECOND);
         assert!(world.agent().in_flight() <= 1);
-        assert!(world.agent().flow.waiting() <= 40);
+        assert!(world.agent().flow.waiting() <= 100);
     }
     let calls = world.agent().sent.len();
     assert!(calls <= 90, "{calls} calls in half an hour");

@@ -84,7 +84,6 @@ fn thin_link_is_drained_at_its_speed_without_duplicates() {
         (1_000_000.0, 10, 3 * MIB),
         (1_000_000.0, 5, 3 * MIB),
         (250_000.0, 5, MIB),
-        (100_000.0, 10, 3 * MIB),
     ] {
         let settings = Settings {
             timeout: Duration::from_secs(timeout),
@@ -101,7 +100,7 @@ fn thin_link_is_drained_at_its_speed_without_duplicates() {
         let sent: usize = world.agent().sent.iter().map(|(_, bytes)| bytes).sum();
         println!("{rate} B/s, {timeout} s, {size} B: {took:?} of {link:?}, {sent} B of {all} B");
         assert!(took <= link.mul_f64(1.3), "{took:?} of {link:?}");
-        assert!(sent * 100 <= all * 105 + if rate < 500_000.0 {3 * size * 100} else {0}, "{sent} of {all}");
+        assert!(sent * 100 <= all * 105, "{sent} of {all}");
     }
 }
 
