@@ -8,7 +8,7 @@
 //! | `receive` | client connections and both OTLP transports |
 //! | `encoding` | decompresses what arrives, within the budget |
 //! | `queue` | one lane per signal, in memory or on disk, cut into batches |
-//! | `export` | sends batches to the upstream until they are settled |
+//! | `export` | sends batches to the upstream until they are settled; `otelagent-flow` decides how |
 //! | `compress` | compresses what is sent, one batch at a time |
 //! | `budget` | limits the memory for telemetry |
 //! | `tls` | certificates and CAs for rustls, on both sides |

@@ -1,6 +1,7 @@
-//! From the lanes to the upstreams: clients, retries, and what health reports about delivery.
+//! From the lanes to the upstreams. What is sent when is decided by the crate `otelagent-flow`; here is the I/O, and
+//! what health reports about delivery.
 
-mod backoff;
+mod answer;
 mod connect;
 mod connection_end;
 mod debug;
@@ -10,7 +11,9 @@ mod error;
 mod grpc;
 mod headers;
 mod http;
-mod outcome;
+mod parcel;
+mod progress;
+mod sender;
 mod sliced_body;
 mod upstream;
 
