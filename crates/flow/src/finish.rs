@@ -127,9 +127,11 @@ impl<P: Piece> Flow<P> {
             self.pause_until(now.saturating_add(self.shortened(pause)));
         }
         let Some(half) = attempt.piece.split() else {
-            self.size.refused_whole(bytes, now);
+            self.size.refused_whole(bytes, attempt.record.cut);
             return Finished::lost(attempt.piece, Loss::TooLarge);
         };
+        let cut = attempt.record.cut;
+        attempt.record.cut = Some(cut.unwrap_or_else(|| self.size.new_cut()));
         self.halved(attempt, half, now);
         Finished::waits().noting(Note::Cut(bytes))
     }

@@ -70,6 +70,8 @@ pub(crate) struct Record {
     pub(crate) keeps_wait: bool,
     /// Whether it may be in flight only alone, since it got no answer in time.
     pub(crate) alone: bool,
+    /// The number of the batch that was cut because it was too large.
+    pub(crate) cut: Option<u64>,
     /// Failures in a row that may be its own fault.
     pub(crate) failures: u32,
     /// Those between which other pieces passed.
@@ -299,7 +301,7 @@ impl<P: Piece> Flow<P> {
     /// Starts an attempt with the waiting piece at `index`, cut to a size that may pass.
     fn start(&mut self, index: usize, now: Duration) -> Option<Step<P>> {
         let mut held = self.waiting.remove(index)?;
-        let hopeless = self.size.hopeless(now);
+        let hopeless = self.size.hopeless(held.record.cut);
         let below = hopeless.map_or(usize::MAX, |bytes| bytes.saturating_sub(1));
         let most = self.size.limit(now).min(below);
         while held.piece.bytes() > most

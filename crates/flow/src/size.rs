@@ -6,10 +6,7 @@ use std::time::Duration;
 pub(crate) const FLOOR: usize = 64 * 1024;
 
 /// A refused size is forgotten after this time: limits are raised, too.
-const FORGET_LIMIT: Duration = Duration::from_mins(10);
-
-/// The same for sizes below the floor.
-const FORGET_HOPELESS: Duration = Duration::from_mins(1);
+const FORGET: Duration = Duration::from_mins(10);
 
 #[derive(Clone, Debug)]
 pub(crate) struct SizeLimit {
@@ -21,8 +18,10 @@ pub(crate) struct SizeLimit {
     in_time: usize,
     /// Refusals since the last success.
     in_a_row: u32,
-    /// The smallest request that was refused and cannot be cut, if it is below the floor, and when.
-    hopeless: Option<(usize, Duration)>,
+    /// The batches that were cut so far.
+    cuts: u64,
+    /// A batch of which a request below the floor was refused and cannot be cut, and the size of the request.
+    hopeless: Option<(u64, usize)>,
 }
 
 impl SizeLimit {
@@ -32,19 +31,34 @@ impl SizeLimit {
             learned: None,
             in_time: most,
             in_a_row: 0,
+            cuts: 0,
             hopeless: None,
         }
     }
 
     /// The size for the next batch.
     pub(crate) fn limit(&self, now: Duration) -> usize {
-        let learned = recent(self.learned, FORGET_LIMIT, now).unwrap_or(usize::MAX);
+        let learned = self.learned(now).unwrap_or(usize::MAX);
         self.most.min(self.in_time).min(learned)
     }
 
-    /// The size from which on pieces are known to be refused.
-    pub(crate) fn hopeless(&self, now: Duration) -> Option<usize> {
-        recent(self.hopeless, FORGET_HOPELESS, now)
+    fn learned(&self, now: Duration) -> Option<usize> {
+        let recent = |at: Duration| now.saturating_sub(at) < FORGET;
+        self.learned
+            .filter(|(_, at)| recent(*at))
+            .map(|(size, _)| size)
+    }
+
+    /// The size from which on pieces of a batch that was cut are known to be refused.
+    pub(crate) fn hopeless(&self, cut: Option<u64>) -> Option<usize> {
+        let (of, size) = self.hopeless?;
+        (cut == Some(of)).then_some(size)
+    }
+
+    /// A number for a batch that is cut.
+    pub(crate) fn new_cut(&mut self) -> u64 {
+        self.cuts += 1;
+        self.cuts
     }
 
     /// Whether a shorter batch would not be answered faster by much.
@@ -59,17 +73,18 @@ impl SizeLimit {
     /// Notes a piece that was refused as too large; returns the refusals in a row.
     pub(crate) fn refused(&mut self, bytes: usize, now: Duration) -> u32 {
         let half = (bytes / 2).max(FLOOR);
-        let known = recent(self.learned, FORGET_LIMIT, now).unwrap_or(usize::MAX);
+        let known = self.learned(now).unwrap_or(usize::MAX);
         self.learned = Some((half.min(known), now));
         self.in_a_row = self.in_a_row.saturating_add(1);
         self.in_a_row
     }
 
-    /// Notes that a refused piece cannot be cut.
-    pub(crate) fn refused_whole(&mut self, bytes: usize, now: Duration) {
-        if bytes <= FLOOR {
-            let known = recent(self.hopeless, FORGET_HOPELESS, now).unwrap_or(usize::MAX);
-            self.hopeless = Some((bytes.min(known), now));
+    /// Notes that a refused piece of a batch cannot be cut. Below the floor, an upstream that refuses it refuses
+    /// all of its size.
+    pub(crate) fn refused_whole(&mut self, bytes: usize, cut: Option<u64>) {
+        if let Some(cut) = cut.filter(|_| bytes <= FLOOR) {
+            let known = self.hopeless(Some(cut)).unwrap_or(usize::MAX);
+            self.hopeless = Some((cut, bytes.min(known)));
         }
     }
 
@@ -87,7 +102,7 @@ impl SizeLimit {
         timeout: Duration,
     ) {
         self.in_a_row = 0;
-        if self.hopeless.is_some_and(|(size, _)| bytes >= size) {
+        if self.hopeless.is_some_and(|(_, size)| bytes >= size) {
             self.hopeless = None;
         }
         if latency > timeout / 2 && was_alone {
@@ -96,10 +111,4 @@ impl SizeLimit {
             self.in_time = self.in_time.saturating_mul(2).min(self.most);
         }
     }
-}
-
-fn recent(value: Option<(usize, Duration)>, age: Duration, now: Duration) -> Option<usize> {
-    value
-        .filter(|(_, at)| now.saturating_sub(*at) < age)
-        .map(|(value, _)| value)
 }
