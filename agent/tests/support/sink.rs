@@ -25,11 +25,16 @@ use tokio_rustls::TlsAcceptor;
 use super::client::Duplex;
 use super::telemetry::span_names;
 
+/// How grpc-go says that a message is too large.
+pub const TOO_LARGE: &str = "grpc: received message larger than max (5034010 vs. 4194304)";
+
 /// A scripted reply.
 #[derive(Clone, Debug)]
 pub enum Reply {
     /// gRPC: status, and encoded `google.rpc.Status` details if any. The data is not kept.
     Grpc(u32, Option<Vec<u8>>),
+    /// gRPC: status and message. The data is not kept.
+    Says(u32, &'static str),
     /// HTTP: status and headers. The data is not kept.
     Http(u16, Vec<(&'static str, String)>),
     /// The data is kept; this is the body of the answer.
@@ -62,6 +67,8 @@ struct State {
     by_path: Vec<(&'static str, Reply)>,
     /// Larger requests are refused.
     largest: Option<usize>,
+    /// The reply to whatever contains the text.
+    dislikes: Option<(&'static str, Reply)>,
 }
 
 /// A running upstream; stops when dropped.
@@ -130,6 +137,11 @@ impl Sink {
     /// Refuses requests of more bytes, uncompressed, as too large.
     pub fn largest(&self, bytes: usize) {
         self.state.lock().unwrap().largest = Some(bytes);
+    }
+
+    /// The reply to every request that contains the text, before any other.
+    pub fn dislikes(&self, text: &'static str, reply: Reply) {
+        self.state.lock().unwrap().dislikes = Some((text, reply));
     }
 
     /// Ends every connection in good order: GOAWAY, or `connection: close`.
@@ -266,9 +278,15 @@ async fn answer(
         }
         Speaks::Http => decode(body, head.headers.get("content-encoding")),
     };
-    let largest = state.lock().unwrap().largest;
+    let (largest, dislikes) = {
+        let state = state.lock().unwrap();
+        (state.largest, state.dislikes.clone())
+    };
+    let contains = |text: &str| message.windows(text.len()).any(|part| part == text.as_bytes());
+    let disliked = dislikes.filter(|(text, _)| contains(text));
+    let reply = disliked.map_or(reply, |(_, reply)| reply);
     let reply = match (largest, speaks) {
-        (Some(largest), Speaks::Grpc) if message.len() > largest => Reply::Grpc(8, None),
+        (Some(largest), Speaks::Grpc) if message.len() > largest => Reply::Says(8, TOO_LARGE),
         (Some(largest), Speaks::Http) if message.len() > largest => Reply::Http(413, Vec::new()),
         _ => reply,
     };
@@ -283,7 +301,8 @@ async fn answer(
         Reply::Silence => std::future::pending().await,
         Reply::Take(body) => body,
         Reply::Slow(_) => Vec::new(),
-        Reply::Grpc(code, details) => return Ok(grpc_error(code, details)),
+        Reply::Grpc(code, details) => return Ok(grpc_error(code, "as scripted", details)),
+        Reply::Says(code, message) => return Ok(grpc_error(code, message, None)),
         Reply::Http(status, headers) => {
             let mut response = Response::builder().status(status);
             for (name, value) in headers {
@@ -313,11 +332,11 @@ fn decode(body: &[u8], encoding: Option<&http::HeaderValue>) -> Vec<u8> {
     }
 }
 
-fn grpc_error(code: u32, details: Option<Vec<u8>>) -> Response<Body> {
+fn grpc_error(code: u32, message: &str, details: Option<Vec<u8>>) -> Response<Body> {
     let mut response = Response::builder()
         .header("content-type", "application/grpc")
         .header("grpc-status", code)
-        .header("grpc-message", "as%20scripted");
+        .header("grpc-message", message.replace(' ', "%20"));
     if let Some(details) = details {
         let mut metadata = tonic::metadata::MetadataMap::new();
         let value = tonic::metadata::MetadataValue::from_bytes(&details);

@@ -303,7 +303,7 @@ impl<P: Piece> Flow<P> {
         let mut held = self.waiting.remove(index)?;
         let hopeless = self.size.hopeless(held.record.cut);
         let below = hopeless.map_or(usize::MAX, |bytes| bytes.saturating_sub(1));
-        let most = self.size.limit(now).min(below);
+        let most = self.size.passing(now).min(below);
         while held.piece.bytes() > most
             && let Some(piece) = held.piece.split()
         {

@@ -29,7 +29,7 @@ impl SizeLimit {
         Self {
             most,
             learned: None,
-            in_time: most,
+            in_time: usize::MAX,
             in_a_row: 0,
             cuts: 0,
             hopeless: None,
@@ -38,8 +38,12 @@ impl SizeLimit {
 
     /// The size for the next batch.
     pub(crate) fn limit(&self, now: Duration) -> usize {
-        let learned = self.learned(now).unwrap_or(usize::MAX);
-        self.most.min(self.in_time).min(learned)
+        self.most.min(self.passing(now))
+    }
+
+    /// The size that is known to pass, in time; as large as can be where nothing else was seen.
+    pub(crate) fn passing(&self, now: Duration) -> usize {
+        self.in_time.min(self.learned(now).unwrap_or(usize::MAX))
     }
 
     fn learned(&self, now: Duration) -> Option<usize> {
@@ -108,7 +112,8 @@ impl SizeLimit {
         if latency > timeout / 2 && was_alone {
             self.timed_out(bytes);
         } else if latency < timeout / 4 {
-            self.in_time = self.in_time.saturating_mul(2).min(self.most);
+            let more = self.in_time.saturating_mul(2);
+            self.in_time = if more < self.most { more } else { usize::MAX };
         }
     }
 }
