@@ -12,6 +12,7 @@ mod forward;
 mod handover;
 mod hostile;
 mod idle;
+mod incidents;
 mod json;
 mod observability;
 mod profiles;

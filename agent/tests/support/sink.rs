@@ -249,7 +249,7 @@ async fn accept(
     }
 }
 
-type Body = BoxBody<Bytes, Infallible>;
+pub type Body = BoxBody<Bytes, Infallible>;
 
 async fn answer(
     request: Request<Incoming>,
@@ -348,7 +348,7 @@ fn grpc_error(code: u32, message: &str, details: Option<Vec<u8>>) -> Response<Bo
     response.body(Full::default().boxed()).unwrap()
 }
 
-fn grpc_ok(message: &[u8]) -> Response<Body> {
+pub fn grpc_ok(message: &[u8]) -> Response<Body> {
     let mut framed = vec![0];
     framed.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
     framed.extend(message);
