@@ -286,7 +286,7 @@ async fn mute_upstream_gets_everything_once_it_speaks() {
             .start();
         send_all(&agent, requests("span", 50)).await;
         eventually("some attempts fail", || agent.metric(FAILED, "") >= 5).await;
-        assert_eq!(agent.metric("otelcol_exporter_in_flight_requests", "traces"), 1);
+        assert!(agent.metric("otelcol_exporter_in_flight_requests", "traces") <= 1);
         upstream.dislikes("nothing", Reply::Silence);
         eventually("all are delivered", || agent.metric(SENT, "") == 50).await;
         assert_eq!(agent.metric(LOST, ""), 0);

@@ -6,6 +6,7 @@ use crate::backoff::{scaled, slow, spread};
 use crate::flow::{Attempt, Failure, Flow, Held, Record};
 use crate::outcome::{Finished, Loss, Note, Outcome, Settled};
 use crate::piece::Piece;
+use crate::settings::Retry;
 use crate::size::FLOOR;
 
 /// A piece that failed so often while others passed fails for itself: it waits alone, and others go on.
@@ -37,6 +38,18 @@ impl<P> Finished<P> {
             note: note.into(),
             ..self
         }
+    }
+}
+
+impl Record {
+    fn is_personal(&self) -> bool {
+        self.passed_by >= PERSONAL_AFTER
+    }
+
+    /// The growing wait of a piece that fails for itself.
+    fn own_wait(&mut self, retry: &Retry, dice: f64) -> Duration {
+        self.keeps_wait = true;
+        self.backoff.next(retry, dice)
     }
 }
 
@@ -170,22 +183,25 @@ impl<P: Piece> Flow<P> {
     }
 
     fn timed_out(&mut self, mut attempt: Attempt<P>, now: Duration, dice: f64) -> Finished<P> {
-        let others_pass = self.successes > attempt.successes;
-        attempt.record.alone = true;
         let bytes = attempt.piece.bytes();
+        let others_pass = self.successes > attempt.successes;
+        // Alone in flight it was too large for the time; else it is tried alone first.
         let half = if attempt.was_only && bytes > FLOOR {
             self.size.timed_out(bytes);
             attempt.piece.split()
         } else {
             None
         };
-        let wait = if others_pass {
+        attempt.record.alone = attempt.piece.bytes() > FLOOR;
+        self.fail_once_more(&mut attempt.record);
+        let wait = if attempt.record.is_personal() {
+            attempt.record.own_wait(&self.settings.retry, dice)
+        } else if others_pass {
             self.window.halve(attempt.started, now);
             Duration::ZERO
         } else {
             self.fail_growing(attempt.started, true, Duration::ZERO, now, dice)
         };
-        self.fail_once_more(&mut attempt.record);
         self.keep_both(attempt, half, wait, now)
     }
 
@@ -199,15 +215,11 @@ impl<P: Piece> Flow<P> {
         dice: f64,
     ) -> Finished<P> {
         self.fail_once_more(&mut attempt.record);
-        let record = &mut attempt.record;
-        let retry = self.settings.retry;
-        let wait = if record.passed_by >= PERSONAL_AFTER {
-            record.keeps_wait = true;
-            record.backoff.next(&retry, dice).max(asked)
+        let wait = if attempt.record.is_personal() {
+            attempt.record.own_wait(&self.settings.retry, dice).max(asked)
         } else {
-            let wait = self.fail_growing(attempt.started, is_silent, asked, now, dice);
             attempt.record.keeps_wait = !asked.is_zero();
-            wait
+            self.fail_growing(attempt.started, is_silent, asked, now, dice)
         };
         let half = if attempt.record.passed_by >= HALVED_AFTER && attempt.piece.requests() > 1 {
             attempt.record.passed_by = PERSONAL_AFTER;

@@ -347,7 +347,7 @@ fn upstream_that_comes_and_goes_gets_everything() {
 
 #[test]
 fn requests_that_never_pass_do_not_stop_the_others() {
-    for refused in [Outcome::Busy(None), Outcome::Broken] {
+    for refused in [Outcome::Busy(None), Outcome::Broken, Outcome::TimedOut] {
         let agent = Agent::new(SETTINGS, batches(10, 1, 1000));
         let mut world = picky(agent, move |_, batch| {
             if (0..10).any(|id| batch.has(id)) {
