@@ -107,7 +107,7 @@ impl Sender {
         let destination = Arc::clone(&self.in_use.destination);
         let shared = self.upstream.shared.clone();
         self.in_flight.spawn(async move {
-            let answer = attempt.piece.send(&destination, &shared).await;
+            let answer = attempt.piece_mut().send(&destination, &shared).await;
             (attempt, answer)
         });
     }

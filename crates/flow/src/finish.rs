@@ -12,6 +12,9 @@ use crate::size::FLOOR;
 /// A piece that failed so often while others passed fails for itself: it waits alone, and others go on.
 const PERSONAL_AFTER: u32 = 2;
 
+/// Its wait in multiples of the time that its attempts take.
+const RARE: u32 = 20;
+
 /// From here on it is halved, so that only the part that fails is kept back.
 const HALVED_AFTER: u32 = 4;
 
@@ -22,6 +25,13 @@ impl<P> Finished<P> {
     fn waits() -> Self {
         Self {
             settled: None,
+            note: None,
+        }
+    }
+
+    fn delivered(piece: P) -> Self {
+        Self {
+            settled: Some(Settled::Delivered(piece)),
             note: None,
         }
     }
@@ -46,10 +56,11 @@ impl Record {
         self.passed_by >= PERSONAL_AFTER
     }
 
-    /// The growing wait of a piece that fails for itself.
-    fn own_wait(&mut self, retry: &Retry, dice: f64) -> Duration {
+    /// The growing wait of a piece that fails for itself, and takes up little of the time of others.
+    fn own_wait(&mut self, took: Duration, retry: &Retry, dice: f64) -> Duration {
         self.keeps_wait = true;
-        self.backoff.next(retry, dice)
+        let rare = spread(took.saturating_mul(RARE), retry, dice);
+        self.backoff.next(retry, dice).max(rare)
     }
 }
 
@@ -70,22 +81,22 @@ impl<P: Piece> Flow<P> {
         let retry = self.settings.retry;
         match outcome {
             Outcome::Delivered => self.delivered(attempt, now, dice),
-            Outcome::TooLarge => self.too_large(attempt, now, dice),
-            Outcome::BadData => self.bad_data(attempt, now),
+            Outcome::TooLarge => self.too_large(attempt.held, now, dice),
+            Outcome::BadData => self.bad_data(attempt.held, now),
             Outcome::Misrouted | Outcome::Exhausted if !retry.hold => {
-                Finished::lost(attempt.piece, Loss::Permanent)
+                Finished::lost(attempt.held.piece, Loss::Permanent)
             }
             _ if !retry.enabled => {
                 self.window.collapse();
-                Finished::lost(attempt.piece, Loss::GivenUp)
+                Finished::lost(attempt.held.piece, Loss::GivenUp)
             }
             Outcome::Misrouted => {
                 let wait = self.fail(attempt.started, false, slow(&retry, dice), now);
-                self.keep(attempt, wait, now)
+                self.keep(attempt.held, None, wait, now)
             }
             Outcome::Unreachable => {
                 let wait = self.fail_growing(attempt.started, true, Duration::ZERO, now, dice);
-                self.keep(attempt, wait, now)
+                self.keep(attempt.held, None, wait, now)
             }
             Outcome::Busy(asked) => self.busy(attempt, asked, now, dice),
             Outcome::Exhausted => self.busy(attempt, None, now, dice),
@@ -102,12 +113,9 @@ impl<P: Piece> Flow<P> {
         now: Duration,
     ) -> Finished<P> {
         if outcome == Outcome::Delivered {
-            return Finished {
-                settled: Some(Settled::Delivered(attempt.piece)),
-                note: None,
-            };
+            return Finished::delivered(attempt.held.piece);
         }
-        self.wait_anew(attempt.piece, attempt.record.first, now);
+        self.wait_anew(attempt.held, now);
         Finished::waits()
     }
 
@@ -116,7 +124,7 @@ impl<P: Piece> Flow<P> {
         self.works(attempt.started, now);
         let timeout = self.settings.timeout;
         let latency = now.saturating_sub(attempt.started);
-        let (bytes, was_only) = (attempt.piece.bytes(), attempt.was_only);
+        let (bytes, was_only) = (attempt.held.piece.bytes(), attempt.was_only);
         let most = self.settings.max_in_flight;
         self.window
             .succeeded(latency, attempt.was_full, timeout, most);
@@ -125,44 +133,41 @@ impl<P: Piece> Flow<P> {
             let pause = spread(scaled(latency, PACE), &self.settings.retry, dice);
             self.pause_until(now.saturating_add(self.shortened(pause)));
         }
-        Finished {
-            settled: Some(Settled::Delivered(attempt.piece)),
-            note: None,
-        }
+        Finished::delivered(attempt.held.piece)
     }
 
-    fn too_large(&mut self, mut attempt: Attempt<P>, now: Duration, dice: f64) -> Finished<P> {
+    fn too_large(&mut self, mut held: Held<P>, now: Duration, dice: f64) -> Finished<P> {
         self.answers(now);
         self.window.collapse();
-        let bytes = attempt.piece.bytes();
+        let bytes = held.piece.bytes();
         if self.size.refused(bytes, now) > 1 {
             let pause = self.backoff.next(&self.settings.retry, dice);
             self.pause_until(now.saturating_add(self.shortened(pause)));
         }
-        let Some(half) = attempt.piece.split() else {
-            self.size.refused_whole(bytes, attempt.record.cut);
-            return Finished::lost(attempt.piece, Loss::TooLarge);
+        let cut = held.record.cut;
+        held.record.cut = Some(cut.unwrap_or_else(|| self.size.new_cut()));
+        let Some(half) = held.split() else {
+            self.size.refused_whole(bytes, cut);
+            return Finished::lost(held.piece, Loss::TooLarge);
         };
-        let cut = attempt.record.cut;
-        attempt.record.cut = Some(cut.unwrap_or_else(|| self.size.new_cut()));
-        self.halved(attempt, half, now);
+        self.wait_both(held, half, now);
         Finished::waits().noting(Note::Cut(bytes))
     }
 
-    fn bad_data(&mut self, mut attempt: Attempt<P>, now: Duration) -> Finished<P> {
+    fn bad_data(&mut self, mut held: Held<P>, now: Duration) -> Finished<P> {
         self.answers(now);
-        let requests = attempt.piece.requests();
+        let requests = held.piece.requests();
         if requests <= 1 {
-            return Finished::lost(attempt.piece, Loss::Permanent);
+            return Finished::lost(held.piece, Loss::Permanent);
         }
         if !self.isolation.take(now) {
-            return Finished::lost(attempt.piece, Loss::Permanent)
+            return Finished::lost(held.piece, Loss::Permanent)
                 .noting(Note::IsolationSpent(requests));
         }
-        let Some(half) = attempt.piece.split() else {
-            return Finished::lost(attempt.piece, Loss::Permanent);
+        let Some(half) = held.split() else {
+            return Finished::lost(held.piece, Loss::Permanent);
         };
-        self.halved(attempt, half, now);
+        self.wait_both(held, half, now);
         Finished::waits().noting(Note::Isolating(requests))
     }
 
@@ -182,52 +187,56 @@ impl<P: Piece> Flow<P> {
             .noting(note)
     }
 
-    fn timed_out(&mut self, mut attempt: Attempt<P>, now: Duration, dice: f64) -> Finished<P> {
-        let bytes = attempt.piece.bytes();
+    fn timed_out(&mut self, attempt: Attempt<P>, now: Duration, dice: f64) -> Finished<P> {
         let others_pass = self.successes > attempt.successes;
+        let took = now.saturating_sub(attempt.started);
+        let mut held = attempt.held;
+        let bytes = held.piece.bytes();
+        self.fail_once_more(&mut held.record);
         // Alone in flight it was too large for the time; else it is tried alone first.
         let half = if attempt.was_only && bytes > FLOOR {
             self.size.timed_out(bytes);
-            attempt.piece.split()
+            held.split()
         } else {
             None
         };
-        attempt.record.alone = attempt.piece.bytes() > FLOOR;
-        self.fail_once_more(&mut attempt.record);
-        let wait = if attempt.record.is_personal() {
-            attempt.record.own_wait(&self.settings.retry, dice)
+        held.record.alone = held.piece.bytes() > FLOOR;
+        let wait = if held.record.is_personal() {
+            held.record.own_wait(took, &self.settings.retry, dice)
         } else if others_pass {
             self.window.halve(attempt.started, now);
             Duration::ZERO
         } else {
             self.fail_growing(attempt.started, true, Duration::ZERO, now, dice)
         };
-        self.keep_both(attempt, half, wait, now)
+        self.keep(held, half, wait, now)
     }
 
     /// A failure that may be the piece's own fault: of the load, or of a connection.
     fn failed(
         &mut self,
-        mut attempt: Attempt<P>,
+        attempt: Attempt<P>,
         is_silent: bool,
         asked: Duration,
         now: Duration,
         dice: f64,
     ) -> Finished<P> {
-        self.fail_once_more(&mut attempt.record);
-        let wait = if attempt.record.is_personal() {
-            attempt.record.own_wait(&self.settings.retry, dice).max(asked)
+        let took = now.saturating_sub(attempt.started);
+        let mut held = attempt.held;
+        self.fail_once_more(&mut held.record);
+        let wait = if held.record.is_personal() {
+            held.record.own_wait(took, &self.settings.retry, dice).max(asked)
         } else {
-            attempt.record.keeps_wait = !asked.is_zero();
+            held.record.keeps_wait = !asked.is_zero();
             self.fail_growing(attempt.started, is_silent, asked, now, dice)
         };
-        let half = if attempt.record.passed_by >= HALVED_AFTER && attempt.piece.requests() > 1 {
-            attempt.record.passed_by = PERSONAL_AFTER;
-            attempt.piece.split()
+        let half = if held.record.passed_by >= HALVED_AFTER && held.piece.requests() > 1 {
+            held.record.passed_by = PERSONAL_AFTER;
+            held.split()
         } else {
             None
         };
-        self.keep_both(attempt, half, wait, now)
+        self.keep(held, half, wait, now)
     }
 
     fn fail_once_more(&mut self, record: &mut Record) {
@@ -314,52 +323,38 @@ impl<P: Piece> Flow<P> {
         }
     }
 
-    /// Keeps a piece for another attempt, or gives it up if its time is up by then.
-    fn keep(&mut self, attempt: Attempt<P>, wait: Duration, now: Duration) -> Finished<P> {
-        let Attempt {
-            piece, mut record, ..
-        } = attempt;
-        record.ready_at = now.saturating_add(self.shortened(wait));
-        if self
-            .expiry(&record)
-            .is_some_and(|expiry| expiry < record.ready_at)
-        {
-            return Finished::lost(piece, Loss::GivenUp);
-        }
-        self.waiting.push_back(Held { piece, record });
-        Finished::waits()
-    }
-
-    /// The same for a piece and its second half.
-    fn keep_both(
+    /// Keeps a piece, and its second half if it was halved, for another attempt. Gives it up if its time is up by
+    /// then; the half follows when it is.
+    fn keep(
         &mut self,
-        attempt: Attempt<P>,
-        half: Option<P>,
+        mut held: Held<P>,
+        half: Option<Held<P>>,
         wait: Duration,
         now: Duration,
     ) -> Finished<P> {
-        let record = attempt.record.clone();
-        let finished = self.keep(attempt, wait, now);
-        if let Some(piece) = half {
-            let ready_at = now.saturating_add(self.shortened(wait));
-            let record = Record { ready_at, ..record };
-            self.waiting.push_back(Held { piece, record });
+        let ready_at = now.saturating_add(self.shortened(wait));
+        if let Some(mut half) = half {
+            half.record = Record {
+                order: half.record.order,
+                ready_at,
+                ..held.record.clone()
+            };
+            self.wait(half);
         }
-        finished
+        let expiry = self.expiry(&held.record);
+        if expiry.is_some_and(|expiry| expiry < ready_at) {
+            return Finished::lost(held.piece, Loss::GivenUp);
+        }
+        held.record.ready_at = ready_at;
+        self.wait(held);
+        Finished::waits()
     }
 
-    /// Both halves of a piece go next, the first one first.
-    fn halved(&mut self, attempt: Attempt<P>, half: P, now: Duration) {
-        let Attempt { piece, record, .. } = attempt;
-        let record = Record {
-            ready_at: now,
-            ..record
-        };
-        let second = Held {
-            piece: half,
-            record: record.clone(),
-        };
-        self.waiting.push_front(second);
-        self.waiting.push_front(Held { piece, record });
+    /// Both halves of a piece go next.
+    fn wait_both(&mut self, held: Held<P>, half: Held<P>, now: Duration) {
+        for mut part in [held, half] {
+            part.record.ready_at = now;
+            self.wait(part);
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! What to do next: which piece to send, whether to take another batch from the queue, or how long to wait.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::backoff::Backoff;
@@ -17,6 +16,9 @@ const DRAIN_WAIT: Duration = Duration::from_millis(500);
 /// How long the queue has to offer a batch before one that has failed already is tried again.
 const OFFER: Duration = Duration::from_millis(20);
 
+/// A piece that failed so often lets the queue offer another one first.
+const STUCK_AFTER: u32 = 2;
+
 /// A piece that failed so often while others passed is given up once it stops others.
 const EVICTED_AFTER: u32 = 8;
 
@@ -26,7 +28,10 @@ pub struct Flow<P> {
     pub(crate) settings: Settings,
     /// Counts the upstreams; answers of an earlier one say nothing about the present one.
     pub(crate) epoch: u64,
-    pub(crate) waiting: VecDeque<Held<P>>,
+    /// Oldest first.
+    pub(crate) waiting: Vec<Held<P>>,
+    /// The batches taken over so far.
+    pub(crate) taken: u64,
     /// Attempts in flight to the present upstream.
     pub(crate) flying: usize,
     /// Whether the attempt in flight must stay the only one.
@@ -63,6 +68,8 @@ pub(crate) struct Held<P> {
 /// What has happened to a piece.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Record {
+    /// The number of the batch, and the place of the piece in it.
+    pub(crate) order: (u64, usize),
     /// When its first attempt began.
     pub(crate) first: Option<Duration>,
     pub(crate) ready_at: Duration,
@@ -84,9 +91,7 @@ pub(crate) struct Record {
 /// A piece to send, and what the flow wants back with it.
 #[derive(Debug)]
 pub struct Attempt<P> {
-    /// The piece.
-    pub piece: P,
-    pub(crate) record: Record,
+    pub(crate) held: Held<P>,
     pub(crate) started: Duration,
     pub(crate) epoch: u64,
     /// The successes when it began.
@@ -95,6 +100,18 @@ pub struct Attempt<P> {
     pub(crate) was_only: bool,
     /// The window was full from then on.
     pub(crate) was_full: bool,
+}
+
+impl<P> Attempt<P> {
+    /// The piece to send.
+    pub fn piece(&self) -> &P {
+        &self.held.piece
+    }
+
+    /// The same, to keep something with it.
+    pub fn piece_mut(&mut self) -> &mut P {
+        &mut self.held.piece
+    }
 }
 
 /// What to do next.
@@ -114,13 +131,24 @@ pub enum Step<P> {
     },
 }
 
+impl<P: Piece> Held<P> {
+    /// Splits off the second half.
+    pub(crate) fn split(&mut self) -> Option<Self> {
+        let piece = self.piece.split()?;
+        let mut record = self.record.clone();
+        record.order.1 = record.order.1.saturating_add(self.piece.bytes());
+        Some(Self { piece, record })
+    }
+}
+
 impl<P: Piece> Flow<P> {
     /// An empty flow to an upstream about which nothing is known.
     pub fn new(settings: Settings, now: Duration) -> Self {
         Self {
             settings,
             epoch: 0,
-            waiting: VecDeque::new(),
+            waiting: Vec::new(),
+            taken: 0,
             flying: 0,
             flying_alone: false,
             window: Window::new(),
@@ -137,14 +165,15 @@ impl<P: Piece> Flow<P> {
 
     /// Uses other settings, perhaps another upstream. Ends every wait and forgets what was learned.
     pub fn reset(&mut self, settings: Settings, now: Duration) {
-        let epoch = self.epoch.wrapping_add(1);
         let waiting = std::mem::take(&mut self.waiting);
-        let draining = self.draining;
-        *self = Self::new(settings, now);
-        self.epoch = epoch;
-        self.draining = draining;
+        *self = Self {
+            epoch: self.epoch.wrapping_add(1),
+            taken: self.taken,
+            draining: self.draining,
+            ..Self::new(settings, now)
+        };
         for held in waiting {
-            self.wait_anew(held.piece, held.record.first, now);
+            self.wait_anew(held, now);
         }
     }
 
@@ -160,7 +189,12 @@ impl<P: Piece> Flow<P> {
 
     /// Takes over a batch from the queue.
     pub fn push(&mut self, piece: P, now: Duration) {
-        self.wait_anew(piece, None, now);
+        self.taken += 1;
+        let record = Record {
+            order: (self.taken, 0),
+            ..Record::default()
+        };
+        self.wait_anew(Held { piece, record }, now);
     }
 
     /// Whether nothing waits here.
@@ -189,24 +223,20 @@ impl<P: Piece> Flow<P> {
         }
         if let Some(index) = self.first_ready(now) {
             let record = self.waiting.get(index).map(|held| &held.record);
-            let has_failed = record.is_some_and(|record| record.failures > 0);
+            let is_stuck = record.is_some_and(|record| record.failures >= STUCK_AFTER);
             if self.flying > 0 && record.is_some_and(|record| record.alone) {
                 let until = self.expiries().min();
                 return Step::Idle { take: None, until };
             }
-            // Another piece tells whether the failure was this one's fault.
             let patience = self.asked_queue.get_or_insert(now).saturating_add(OFFER);
-            if has_failed && self.failure.is_some() && self.may_take() && now < patience {
+            if is_stuck && self.failure.is_some() && self.may_take() && now < patience {
                 return Step::Idle {
                     take: Some(self.size.limit(now)),
                     until: Some(patience),
                 };
             }
             self.asked_queue = None;
-            return self.start(index, now).unwrap_or(Step::Idle {
-                take: None,
-                until: None,
-            });
+            return self.start(index, now);
         }
         Step::Idle {
             take: self.may_take().then(|| self.size.limit(now)),
@@ -214,13 +244,24 @@ impl<P: Piece> Flow<P> {
         }
     }
 
-    pub(crate) fn wait_anew(&mut self, piece: P, first: Option<Duration>, now: Duration) {
+    /// Keeps a piece whose past does not count.
+    pub(crate) fn wait_anew(&mut self, held: Held<P>, now: Duration) {
         let record = Record {
-            first,
+            order: held.record.order,
+            first: held.record.first,
             ready_at: now,
             ..Record::default()
         };
-        self.waiting.push_back(Held { piece, record });
+        let piece = held.piece;
+        self.wait(Held { piece, record });
+    }
+
+    pub(crate) fn wait(&mut self, held: Held<P>) {
+        let order = held.record.order;
+        let index = self
+            .waiting
+            .partition_point(|other| other.record.order < order);
+        self.waiting.insert(index, held);
     }
 
     /// The wait as it is during a shutdown.
@@ -241,29 +282,35 @@ impl<P: Piece> Flow<P> {
         self.flying < most.min(self.settings.max_in_flight.max(1)) && !self.flying_alone
     }
 
+    /// Whether pieces leave strictly in order, which is what one consumer is for.
+    fn keeps_order(&self) -> bool {
+        self.settings.max_in_flight <= 1
+    }
+
     /// The piece to send now, if one is ready.
     fn first_ready(&self, now: Duration) -> Option<usize> {
         let ready = self.waiting.iter().enumerate();
         let ready = ready.filter(|(_, held)| held.record.ready_at <= now);
-        match self.failure {
-            None => ready.map(|(index, _)| index).next(),
-            // What has failed least; a small one where the upstream does not answer.
-            Some(failure) => ready
-                .min_by_key(|(_, held)| {
-                    let bytes = if failure.is_silent { held.piece.bytes() } else { 0 };
-                    (held.record.failures, bytes)
-                })
-                .map(|(index, _)| index),
-        }
+        let first = match self.failure {
+            // What has failed least, then what is smallest: another piece tells whether it was this one's fault.
+            Some(_) if !self.keeps_order() => ready.min_by_key(|(_, held)| {
+                let failures = held.record.failures;
+                (failures, if failures > 0 { held.piece.bytes() } else { 0 })
+            }),
+            _ => ready.min_by_key(|(_, held)| (held.record.passed_by, 0)),
+        };
+        first.map(|(index, _)| index)
     }
 
     /// Whether another batch may leave the queue. While the upstream fails, few do: the queue may be on disk.
     fn may_take(&self) -> bool {
         let bytes = || self.waiting.iter().map(|held| held.piece.bytes()).sum::<usize>();
-        let has_failed = |held: &Held<P>| held.record.failures > 0;
-        self.waiting.len() < self.most_held()
-            && (self.failure.is_none()
-                || self.waiting.iter().all(has_failed) && bytes() < self.settings.max_batch)
+        let is_stuck = |held: &Held<P>| held.record.failures >= STUCK_AFTER;
+        let is_wanted = || {
+            let few = self.waiting.is_empty() || !self.keeps_order();
+            few && self.waiting.iter().all(is_stuck) && bytes() < self.settings.max_batch
+        };
+        self.waiting.len() < self.most_held() && (self.failure.is_none() || is_wanted())
     }
 
     fn most_held(&self) -> usize {
@@ -274,7 +321,7 @@ impl<P: Piece> Flow<P> {
     fn overdue(&mut self, now: Duration) -> Option<Held<P>> {
         let expired = |held: &Held<P>| self.expiry(&held.record).is_some_and(|at| at <= now);
         let index = self.waiting.iter().position(expired)?;
-        self.waiting.remove(index)
+        Some(self.waiting.remove(index))
     }
 
     pub(crate) fn expiry(&self, record: &Record) -> Option<Duration> {
@@ -295,36 +342,34 @@ impl<P: Piece> Flow<P> {
             .waiting
             .iter()
             .position(|held| held.record.passed_by == worst)?;
-        self.waiting.remove(index)
+        Some(self.waiting.remove(index))
     }
 
     /// Starts an attempt with the waiting piece at `index`, cut to a size that may pass.
-    fn start(&mut self, index: usize, now: Duration) -> Option<Step<P>> {
-        let mut held = self.waiting.remove(index)?;
+    fn start(&mut self, index: usize, now: Duration) -> Step<P> {
+        let mut held = self.waiting.remove(index);
         let hopeless = self.size.hopeless(held.record.cut);
         let below = hopeless.map_or(usize::MAX, |bytes| bytes.saturating_sub(1));
         let most = self.size.passing(now).min(below);
         while held.piece.bytes() > most
-            && let Some(piece) = held.piece.split()
+            && let Some(half) = held.split()
         {
-            let record = held.record.clone();
-            self.waiting.insert(index, Held { piece, record });
+            self.wait(half);
         }
         if hopeless.is_some_and(|least| held.piece.bytes() >= least) {
-            return Some(Step::Lost(held.piece, Loss::TooLarge));
+            return Step::Lost(held.piece, Loss::TooLarge);
         }
         held.record.first.get_or_insert(now);
         self.flying += 1;
         self.flying_alone = held.record.alone;
-        Some(Step::Send(Attempt {
-            piece: held.piece,
-            record: held.record,
+        Step::Send(Attempt {
+            held,
             started: now,
             epoch: self.epoch,
             successes: self.successes,
             was_only: self.flying == 1,
             was_full: self.flying >= self.window.size(),
-        }))
+        })
     }
 
     /// When something is due by itself; later than now.

@@ -202,8 +202,8 @@ impl Agent {
             match self.flow.next(now) {
                 Step::Send(attempt) => {
                     *next += 1;
-                    begun.push((*next, attempt.piece.clone()));
-                    self.sent.push((now, attempt.piece.bytes()));
+                    begun.push((*next, attempt.piece().clone()));
+                    self.sent.push((now, attempt.piece().bytes()));
                     self.calls.push(Call {
                         number: *next,
                         started: now,
