@@ -2,6 +2,7 @@
 //! what health reports about delivery.
 
 mod answer;
+mod attempt;
 mod connect;
 mod connection_end;
 mod debug;
@@ -11,7 +12,6 @@ mod error;
 mod grpc;
 mod headers;
 mod http;
-mod parcel;
 mod progress;
 mod sender;
 mod sliced_body;

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::answer::Answer;
-use super::parcel::Parcel;
+use super::attempt;
 use super::upstream::{Control, Upstream};
 use crate::metrics::Lost;
 use crate::queue::{Batch, Lane};
@@ -22,12 +22,12 @@ type NextBatch = Pin<Box<dyn Future<Output = Option<Batch>> + Send>>;
 pub(super) struct Sender {
     upstream: Arc<Upstream>,
     lane: Arc<Lane>,
-    flow: Flow<Parcel>,
+    flow: Flow<Batch>,
     /// Where the flow's time begins.
     clock: Instant,
     control: watch::Receiver<Control>,
     in_use: Control,
-    in_flight: JoinSet<(Attempt<Parcel>, Answer)>,
+    in_flight: JoinSet<(Attempt<Batch>, Answer)>,
 }
 
 impl Sender {
@@ -52,7 +52,7 @@ impl Sender {
         loop {
             match self.flow.next(self.now()) {
                 Step::Send(attempt) => self.send(attempt),
-                Step::Lost(parcel, loss) => self.lost(parcel, loss, "given up while it waited"),
+                Step::Lost(batch, loss) => self.lost(batch, loss, "given up while it waited"),
                 Step::Idle { take, until } => {
                     if !is_open && self.flow.is_empty() && self.in_flight.is_empty() {
                         return;
@@ -89,7 +89,7 @@ impl Sender {
         let (signal, items, bytes) = (batch.signal(), batch.items(), batch.bytes() as u64);
         let metrics = &self.upstream.shared.metrics;
         metrics.dispatched(signal, items, bytes);
-        self.flow.push(Parcel::new(batch), self.now());
+        self.flow.push(batch, self.now());
     }
 
     fn controlled(&mut self) {
@@ -103,16 +103,16 @@ impl Sender {
         self.in_use = control;
     }
 
-    fn send(&mut self, mut attempt: Attempt<Parcel>) {
+    fn send(&mut self, attempt: Attempt<Batch>) {
         let destination = Arc::clone(&self.in_use.destination);
         let shared = self.upstream.shared.clone();
         self.in_flight.spawn(async move {
-            let answer = attempt.piece_mut().send(&destination, &shared).await;
+            let answer = attempt::send(attempt.piece(), &destination, &shared).await;
             (attempt, answer)
         });
     }
 
-    fn finished(&mut self, attempt: Attempt<Parcel>, answer: Answer) {
+    fn finished(&mut self, attempt: Attempt<Batch>, answer: Answer) {
         let is_current = self.flow.is_current(&attempt);
         self.upstream.report(self.lane.signal, &answer, is_current);
         let now = self.now();
@@ -123,19 +123,18 @@ impl Sender {
             self.upstream.log_note(note, &answer.message);
         }
         match finished.settled {
-            Some(Settled::Delivered(parcel)) => parcel.batch.delivered(answer.rejected),
-            Some(Settled::Lost(parcel, loss)) => self.lost(parcel, loss, &answer.message),
+            Some(Settled::Delivered(batch)) => batch.delivered(answer.rejected),
+            Some(Settled::Lost(batch, loss)) => self.lost(batch, loss, &answer.message),
             None => {}
         }
     }
 
-    fn lost(&self, parcel: Parcel, loss: Loss, why: &str) {
+    fn lost(&self, batch: Batch, loss: Loss, why: &str) {
         let reason = match loss {
             Loss::Permanent => Lost::Permanent,
             Loss::TooLarge => Lost::TooLarge,
             Loss::GivenUp => Lost::GivenUp,
         };
-        let batch = parcel.batch;
         self.upstream
             .log_loss(batch.signal(), batch.items(), reason, why);
         batch.lost(reason);

@@ -129,7 +129,7 @@ impl<P: Piece> Flow<P> {
         self.window
             .succeeded(latency, attempt.was_full, timeout, most);
         self.size.passed(bytes, latency, was_only, timeout);
-        if was_only && latency > timeout / 2 && self.size.is_least(bytes) {
+        if was_only && latency > timeout / 2 && bytes <= self.size.least() {
             let pause = spread(scaled(latency, PACE), &self.settings.retry, dice);
             self.pause_until(now.saturating_add(self.shortened(pause)));
         }

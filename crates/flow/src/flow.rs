@@ -107,11 +107,6 @@ impl<P> Attempt<P> {
     pub fn piece(&self) -> &P {
         &self.held.piece
     }
-
-    /// The same, to keep something with it.
-    pub fn piece_mut(&mut self) -> &mut P {
-        &mut self.held.piece
-    }
 }
 
 /// What to do next.
@@ -231,7 +226,7 @@ impl<P: Piece> Flow<P> {
             let patience = self.asked_queue.get_or_insert(now).saturating_add(OFFER);
             if is_stuck && self.failure.is_some() && self.may_take() && now < patience {
                 return Step::Idle {
-                    take: Some(self.size.limit(now)),
+                    take: Some(self.take_size(now)),
                     until: Some(patience),
                 };
             }
@@ -239,7 +234,7 @@ impl<P: Piece> Flow<P> {
             return self.start(index, now);
         }
         Step::Idle {
-            take: self.may_take().then(|| self.size.limit(now)),
+            take: self.may_take().then(|| self.take_size(now)),
             until: self.wake_at(now),
         }
     }
@@ -311,6 +306,15 @@ impl<P: Piece> Flow<P> {
             few && self.waiting.iter().all(is_stuck) && bytes() < self.settings.max_batch
         };
         self.waiting.len() < self.most_held() && (self.failure.is_none() || is_wanted())
+    }
+
+    /// The size of the next batch: a small one as a probe.
+    fn take_size(&self, now: Duration) -> usize {
+        let limit = self.size.limit(now);
+        match self.failure {
+            Some(_) => limit.min(self.size.least()),
+            None => limit,
+        }
     }
 
     fn most_held(&self) -> usize {

@@ -65,12 +65,8 @@ impl SizeLimit {
         self.cuts
     }
 
-    /// Whether a shorter batch would not be answered faster by much.
-    pub(crate) fn is_least(&self, bytes: usize) -> bool {
-        bytes <= self.least_in_time()
-    }
-
-    fn least_in_time(&self) -> usize {
+    /// The size below which a batch would not be answered faster by much.
+    pub(crate) fn least(&self) -> usize {
         (self.most / 8).max(FLOOR)
     }
 
@@ -94,7 +90,7 @@ impl SizeLimit {
 
     /// Notes a piece that got no answer in time, or only just, although nothing else was in flight.
     pub(crate) fn timed_out(&mut self, bytes: usize) {
-        self.in_time = (bytes / 2).max(self.least_in_time()).min(self.in_time);
+        self.in_time = (bytes / 2).max(self.least()).min(self.in_time);
     }
 
     /// Notes a success, and whether nothing else was in flight that could have slowed it down.
