@@ -152,10 +152,10 @@ async fn http_statuses_about_the_data_are_final_and_others_are_retried() {
     ] {
         sink.script([Reply::Http(status, Vec::new())]);
         send(&agent, &format!("status{status}"), 1).await;
-        if !matches!(status, 400 | 408 | 413 | 500) {
-            taken += 1;
-        } else {
+        if matches!(status, 400 | 408 | 413 | 500) {
             lost += 1;
+        } else {
+            taken += 1;
         }
         eventually(&format!("status {status} is settled"), || {
             sink.spans().len() == taken && agent.metric("otelagent_lost_spans_total", "") == lost

@@ -71,9 +71,21 @@ async fn absurd_wait_is_bounded_logged_and_ended_by_a_new_endpoint() {
     let after = |text: &str| Reply::Http(503, vec![("retry-after", text.to_owned())]);
     for (kind, speaks, reply) in [
         ("otlp_http", Speaks::Http, after("18446744073709551615")),
-        ("otlp_http", Speaks::Http, after("99999999999999999999999999")),
-        ("otlp_http", Speaks::Http, after("Fri, 31 Dec 9999 23:59:59 GMT")),
-        ("otlp_grpc", Speaks::Grpc, Reply::Grpc(14, Some(absurd_retry_info()))),
+        (
+            "otlp_http",
+            Speaks::Http,
+            after("99999999999999999999999999"),
+        ),
+        (
+            "otlp_http",
+            Speaks::Http,
+            after("Fri, 31 Dec 9999 23:59:59 GMT"),
+        ),
+        (
+            "otlp_grpc",
+            Speaks::Grpc,
+            Reply::Grpc(14, Some(absurd_retry_info())),
+        ),
         ("otlp_http", Speaks::Http, after("86400")),
     ] {
         let (upstream, other) = (sink(speaks).await, sink(speaks).await);
@@ -89,7 +101,10 @@ async fn absurd_wait_is_bounded_logged_and_ended_by_a_new_endpoint() {
         send_all(&agent, requests("later", 1)).await;
         assert_eq!(upstream.received().len(), 1, "everything waits");
         change(&agent, &file, &to(kind, other.address));
-        eventually("what waits leaves for the other", || other.spans().len() == 11).await;
+        eventually("what waits leaves for the other", || {
+            other.spans().len() == 11
+        })
+        .await;
         assert_eq!(agent.metric(LOST, ""), 0);
         assert_eq!(agent.books("spans"), 0);
         std::fs::remove_file(file).unwrap();
@@ -113,7 +128,10 @@ async fn one_disliked_request_is_lost_alone_by_few_calls() {
             bad.into_iter().chain([good])
         });
         send_all(&agent, all).await;
-        eventually("all are settled", || agent.metric("otelagent_queue_spans", "") == 0).await;
+        eventually("all are settled", || {
+            agent.metric("otelagent_queue_spans", "") == 0
+        })
+        .await;
         assert_eq!(upstream.spans().len(), 100, "{reply:?}");
         assert_eq!(agent.metric(LOST, "reason=\"permanent\""), 1);
         assert_eq!(agent.metric(LOST, ""), 1);
@@ -217,6 +235,7 @@ async fn wrong_way_holds_the_queue_with_one_probe_and_says_so() {
 
 #[tokio::test]
 async fn thin_link_is_drained_at_its_speed_after_an_outage() {
+    /// One byte per microsecond.
     const RATE: usize = 1_000_000;
     for kind in ["otlp_http", "otlp_grpc"] {
         // Nobody is there while the backlog grows.
@@ -234,17 +253,20 @@ async fn thin_link_is_drained_at_its_speed_after_an_outage() {
         let all = count * message.len();
         let begin = Instant::now();
         let slow = if kind == "otlp_http" {
-            SlowSink::http(address, RATE).await
+            SlowSink::http(address, RATE)
         } else {
-            SlowSink::grpc(address, RATE).await
+            SlowSink::grpc(address, RATE)
         };
         let delivered = || agent.metric(SENT, "") == count as u64 * 200;
         eventually("all is delivered", delivered).await;
         let took = begin.elapsed();
-        let link = Duration::from_secs_f64(all as f64 / RATE as f64);
+        let link = Duration::from_micros(u64::try_from(all).unwrap());
         let read = slow.read();
         println!("{kind}: {took:?} for a link of {link:?}; {read} bytes read of {all}");
-        assert!(took <= link.mul_f64(1.3) + Duration::from_secs(2), "{took:?} of {link:?}");
+        assert!(
+            took <= link.mul_f64(1.3) + Duration::from_secs(2),
+            "{took:?} of {link:?}"
+        );
         assert!(read <= all + all / 20 + 100_000, "{read} bytes for {all}");
         assert_eq!(agent.books("spans"), 0);
     }

@@ -47,7 +47,10 @@ impl Answer {
 
     /// There was no connection in time.
     pub(super) fn no_connection(limit: Duration) -> Self {
-        Self::failed(Outcome::Unreachable, format!("no connection within {limit:?}"))
+        Self::failed(
+            Outcome::Unreachable,
+            format!("no connection within {limit:?}"),
+        )
     }
 
     /// The connection ended before the answer.

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use super::race::race;
 use crate::config::{Address, Exporter};
 use crate::resolve::resolve;
 use crate::stream::Stream;
@@ -18,9 +18,6 @@ use crate::tls::{Connector, TlsError};
 
 /// The time limit for one address.
 const PER_ADDRESS: Duration = Duration::from_secs(3);
-
-/// An address that has not answered for this time gets company by the next one (RFC 8305, section 8).
-const STAGGER: Duration = Duration::from_millis(250);
 
 /// TCP keepalive finds an idle connection dead before the next attempt needs it. HTTP/2 pings would not do:
 /// gRPC servers punish those of idle clients (grpc-go's enforcement policy).
@@ -75,26 +72,11 @@ impl Dialer {
             .await
             .map_err(|error| ConnectError::Resolve(self.address.clone(), error))?;
         fastrand::shuffle(&mut addresses);
-        let nowhere = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        let mut last = ConnectError::Connect(nowhere);
-        // Dropped with the attempts that are not needed any more.
-        let mut attempts = JoinSet::new();
-        loop {
-            if let Some(address) = addresses.pop() {
-                attempts.spawn(Arc::clone(self).try_address(address));
-            }
-            let patience = if addresses.is_empty() {
-                PER_ADDRESS * 2
-            } else {
-                STAGGER
-            };
-            match timeout(patience, attempts.join_next()).await {
-                Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
-                Ok(Some(Ok(Err(error)))) => last = error,
-                Ok(None) => return Err(last),
-                Ok(Some(Err(_))) | Err(_) => {}
-            }
-        }
+        let first = race(addresses, |address| Arc::clone(self).try_address(address)).await;
+        first.unwrap_or_else(|| {
+            let nowhere = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+            Err(ConnectError::Connect(nowhere))
+        })
     }
 
     async fn try_address(self: Arc<Self>, address: SocketAddr) -> Result<Stream, ConnectError> {

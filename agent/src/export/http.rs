@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGENT,
-};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGENT};
 use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -103,12 +101,7 @@ impl HttpClient {
         }
     }
 
-    fn request(
-        &self,
-        signal: Signal,
-        body: &[Bytes],
-        progress: &Progress,
-    ) -> Request<SlicedBody> {
+    fn request(&self, signal: Signal, body: &[Bytes], progress: &Progress) -> Request<SlicedBody> {
         let body = SlicedBody::new(body.iter().cloned(), progress.clone());
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
@@ -143,11 +136,7 @@ impl HttpClient {
         Ok((connection, false))
     }
 
-    async fn answer(
-        &self,
-        response: Response<Incoming>,
-        mut connection: HttpConnection,
-    ) -> Answer {
+    async fn answer(&self, response: Response<Incoming>, mut connection: HttpConnection) -> Answer {
         let (head, body) = response.into_parts();
         let body = match Limited::new(body, MAX_RESPONSE).collect().await {
             Ok(collected) => collected.to_bytes(),

@@ -13,6 +13,7 @@ mod grpc;
 mod headers;
 mod http;
 mod progress;
+mod race;
 mod sender;
 mod sliced_body;
 mod upstream;

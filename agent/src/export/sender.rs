@@ -63,7 +63,7 @@ impl Sender {
                     tokio::select! {
                         biased;
                         Some(Ok((attempt, answer))) = self.in_flight.join_next() => {
-                            self.finished(attempt, answer);
+                            self.finished(attempt, &answer);
                         }
                         Ok(()) = self.control.changed() => self.controlled(),
                         // While no batch is wanted, requests gather into larger ones.
@@ -112,9 +112,9 @@ impl Sender {
         });
     }
 
-    fn finished(&mut self, attempt: Attempt<Batch>, answer: Answer) {
+    fn finished(&mut self, attempt: Attempt<Batch>, answer: &Answer) {
         let is_current = self.flow.is_current(&attempt);
-        self.upstream.report(self.lane.signal, &answer, is_current);
+        self.upstream.report(self.lane.signal, answer, is_current);
         let now = self.now();
         let finished = self
             .flow

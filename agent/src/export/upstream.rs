@@ -98,7 +98,8 @@ impl Upstream {
 
     /// Makes waits between attempts short from now on.
     pub(crate) fn drain(&self) {
-        self.control.send_modify(|control| control.is_draining = true);
+        self.control
+            .send_modify(|control| control.is_draining = true);
     }
 
     /// Sends the requests of a lane until it is closed and empty.
@@ -171,7 +172,10 @@ impl Upstream {
                     let (asked, granted) = (asked.as_secs(), granted.as_secs());
                     warn!(
                         exporter,
-                        asked, granted, left_out, "the upstream asks for too long a wait, in seconds"
+                        asked,
+                        granted,
+                        left_out,
+                        "the upstream asks for too long a wait, in seconds"
                     );
                 }
             }

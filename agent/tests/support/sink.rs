@@ -71,6 +71,22 @@ struct State {
     dislikes: Option<(&'static str, Reply)>,
 }
 
+impl State {
+    /// The reply to a message that is refused for what it is.
+    fn refusal(&self, message: &[u8], speaks: Speaks) -> Option<Reply> {
+        if self.largest.is_some_and(|largest| message.len() > largest) {
+            return Some(match speaks {
+                Speaks::Grpc => Reply::Says(8, TOO_LARGE),
+                Speaks::Http => Reply::Http(413, Vec::new()),
+            });
+        }
+        let (text, reply) = self.dislikes.as_ref()?;
+        let mut parts = message.windows(text.len());
+        let contains = parts.any(|part| part == text.as_bytes());
+        contains.then(|| reply.clone())
+    }
+}
+
 /// A running upstream; stops when dropped.
 pub struct Sink {
     pub address: SocketAddr,
@@ -278,18 +294,8 @@ async fn answer(
         }
         Speaks::Http => decode(body, head.headers.get("content-encoding")),
     };
-    let (largest, dislikes) = {
-        let state = state.lock().unwrap();
-        (state.largest, state.dislikes.clone())
-    };
-    let contains = |text: &str| message.windows(text.len()).any(|part| part == text.as_bytes());
-    let disliked = dislikes.filter(|(text, _)| contains(text));
-    let reply = disliked.map_or(reply, |(_, reply)| reply);
-    let reply = match (largest, speaks) {
-        (Some(largest), Speaks::Grpc) if message.len() > largest => Reply::Says(8, TOO_LARGE),
-        (Some(largest), Speaks::Http) if message.len() > largest => Reply::Http(413, Vec::new()),
-        _ => reply,
-    };
+    let refusal = state.lock().unwrap().refusal(&message, speaks);
+    let reply = refusal.unwrap_or(reply);
     let taken = matches!(reply, Reply::Take(_) | Reply::Silence | Reply::Slow(_));
     state.lock().unwrap().received.push(Received {
         path: head.uri.path().to_owned(),

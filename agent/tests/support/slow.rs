@@ -49,12 +49,12 @@ impl Link {
 }
 
 impl SlowSink {
-    pub async fn http(address: SocketAddr, rate: usize) -> Self {
-        Self::start(address, rate, false).await
+    pub fn http(address: SocketAddr, rate: usize) -> Self {
+        Self::start(address, rate, false)
     }
 
-    pub async fn grpc(address: SocketAddr, rate: usize) -> Self {
-        Self::start(address, rate, true).await
+    pub fn grpc(address: SocketAddr, rate: usize) -> Self {
+        Self::start(address, rate, true)
     }
 
     /// Bytes read so far.
@@ -62,7 +62,7 @@ impl SlowSink {
         self.link.read.load(Ordering::Relaxed)
     }
 
-    async fn start(address: SocketAddr, rate: usize, is_grpc: bool) -> Self {
+    fn start(address: SocketAddr, rate: usize, is_grpc: bool) -> Self {
         let link = Arc::new(Link {
             rate,
             read: AtomicUsize::new(0),

@@ -51,9 +51,7 @@ pub fn of_http(status: u16, message: &str, delay: Option<Duration>) -> Outcome {
         413 => Outcome::TooLarge,
         400 if speaks_of_size(message) => Outcome::TooLarge,
         429 | 502..=504 => Outcome::Busy(delay),
-        300..=399 | 401..=405 | 407 | 410 | 415 | 421 | 426 | 501 | 505 | 511 => {
-            Outcome::Misrouted
-        }
+        300..=399 | 401..=405 | 407 | 410 | 415 | 421 | 426 | 501 | 505 | 511 => Outcome::Misrouted,
         _ => Outcome::BadData,
     }
 }

@@ -25,11 +25,7 @@ impl Backoff {
 
 /// The longest of the configured waits, spread.
 pub(crate) fn slow(retry: &Retry, dice: f64) -> Duration {
-    spread(
-        retry.max_interval.max(retry.initial_interval),
-        retry,
-        dice,
-    )
+    spread(retry.max_interval.max(retry.initial_interval), retry, dice)
 }
 
 /// A wait varied at random, so that agents that failed together do not return together.

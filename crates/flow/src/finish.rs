@@ -225,7 +225,9 @@ impl<P: Piece> Flow<P> {
         let mut held = attempt.held;
         self.fail_once_more(&mut held.record);
         let wait = if held.record.is_personal() {
-            held.record.own_wait(took, &self.settings.retry, dice).max(asked)
+            held.record
+                .own_wait(took, &self.settings.retry, dice)
+                .max(asked)
         } else {
             held.record.keeps_wait = !asked.is_zero();
             self.fail_growing(attempt.started, is_silent, asked, now, dice)

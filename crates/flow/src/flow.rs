@@ -299,7 +299,12 @@ impl<P: Piece> Flow<P> {
 
     /// Whether another batch may leave the queue. While the upstream fails, few do: the queue may be on disk.
     fn may_take(&self) -> bool {
-        let bytes = || self.waiting.iter().map(|held| held.piece.bytes()).sum::<usize>();
+        let bytes = || {
+            self.waiting
+                .iter()
+                .map(|held| held.piece.bytes())
+                .sum::<usize>()
+        };
         let is_stuck = |held: &Held<P>| held.record.failures >= STUCK_AFTER;
         let is_wanted = || {
             let few = self.waiting.is_empty() || !self.keeps_order();

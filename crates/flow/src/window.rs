@@ -42,9 +42,9 @@ impl Window {
         timeout: Duration,
         most: usize,
     ) {
-        let lowest = self.lowest.map_or(latency, |lowest| {
-            scaled(lowest, FORGET).min(latency)
-        });
+        let lowest = self
+            .lowest
+            .map_or(latency, |lowest| scaled(lowest, FORGET).min(latency));
         self.lowest = Some(lowest);
         if latency > timeout / 2 {
             self.size = self.size.saturating_sub(1).max(1);

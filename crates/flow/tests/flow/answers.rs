@@ -16,7 +16,8 @@ fn exhausted_status_is_about_size_only_if_its_message_says_so() {
     ] {
         assert_eq!(of_grpc(8, message, None), Outcome::TooLarge, "{message}");
     }
-    let tonic = "Error, decoded message length too large: found 5034010 bytes, the limit is: 4194304 bytes";
+    let tonic =
+        "Error, decoded message length too large: found 5034010 bytes, the limit is: 4194304 bytes";
     assert_eq!(of_grpc(11, tonic, None), Outcome::TooLarge);
     for message in [
         "RATE_LIMITED: ingestion rate limit exceeded",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use otelagent_flow::{Piece as _, Loss, Note, Outcome, Retry, Settings};
+use otelagent_flow::{Loss, Note, Outcome, Piece as _, Retry, Settings};
 
 use crate::sim::{Agent, Batch, KIB, MIB, RETRY, Replies, SETTINGS, World};
 
@@ -27,7 +27,7 @@ fn picky(
 
 #[test]
 fn absurd_wait_is_bounded_and_noted() {
-    for asked in [Duration::from_secs(86_400), Duration::MAX] {
+    for asked in [Duration::from_hours(24), Duration::MAX] {
         let agent = Agent::new(SETTINGS, batches(3, 1, 1000));
         let mut world = picky(agent, move |now, _| {
             if now < SECOND {
@@ -64,8 +64,13 @@ fn asked_wait_is_kept_by_everything_that_waits() {
 
 #[test]
 fn change_of_configuration_ends_every_wait() {
-    let day = Outcome::Busy(Some(Duration::from_secs(86_400)));
-    for outcome in [day, Outcome::Misrouted, Outcome::Unreachable, Outcome::TimedOut] {
+    let day = Outcome::Busy(Some(Duration::from_hours(24)));
+    for outcome in [
+        day,
+        Outcome::Misrouted,
+        Outcome::Unreachable,
+        Outcome::TimedOut,
+    ] {
         let agent = Agent::new(SETTINGS, batches(20, 10, 1000));
         let moved = std::rc::Rc::new(std::cell::Cell::new(false));
         let is_moved = std::rc::Rc::clone(&moved);
@@ -103,7 +108,10 @@ fn one_culprit_is_lost_alone_within_the_calls_of_two_logarithms() {
             });
             world.run_to_end(MINUTE);
             let agent = world.agent();
-            assert_eq!(agent.lost.clone().into_iter().collect::<Vec<_>>(), [(culprit, Loss::Permanent)]);
+            assert_eq!(
+                agent.lost.clone().into_iter().collect::<Vec<_>>(),
+                [(culprit, Loss::Permanent)]
+            );
             let calls = u32::try_from(agent.sent.len()).unwrap();
             let bound = 2.0 * f64::from(count).log2() + 4.0;
             assert!(f64::from(calls) <= bound, "{calls} calls for {count}");
@@ -124,13 +132,19 @@ fn culprits_in_every_batch_cost_a_bounded_number_of_calls() {
     // Two batches a second for five minutes.
     for number in 0..600 {
         let now = world.now;
-        world.agent().accept(Batch::numbered(number * 100, 100, 100), now);
+        world
+            .agent()
+            .accept(Batch::numbered(number * 100, 100, 100), now);
         world.run_for(SECOND / 2);
     }
     world.run_to_end(MINUTE);
     let agent = world.agent();
     // 600 calls saved up, 600 a minute, and one for each batch.
-    assert!(agent.sent.len() <= 600 + 5 * 600 + 600, "{}", agent.sent.len());
+    assert!(
+        agent.sent.len() <= 600 + 5 * 600 + 600,
+        "{}",
+        agent.sent.len()
+    );
     let spent = |note: &&Note| matches!(note, Note::IsolationSpent(_));
     assert!(agent.notes.iter().filter(spent).count() > 10);
     assert!(agent.lost.len() > 600, "whole pieces are given up");
@@ -185,7 +199,10 @@ fn one_request_that_is_too_large_is_lost_alone() {
     });
     world.run_to_end(10 * MINUTE);
     let agent = world.agent();
-    assert_eq!(agent.lost.clone().into_iter().collect::<Vec<_>>(), [(11, Loss::TooLarge)]);
+    assert_eq!(
+        agent.lost.clone().into_iter().collect::<Vec<_>>(),
+        [(11, Loss::TooLarge)]
+    );
     assert_eq!(agent.delivered.len(), 29);
 }
 
@@ -228,7 +245,10 @@ fn wrong_token_holds_everything_with_one_slow_probe() {
     }
     let agent = world.agent();
     let probes = agent.sent.iter().filter(|(at, _)| *at > MINUTE).count();
-    assert!((15..=41).contains(&probes), "{probes} probes in ten minutes");
+    assert!(
+        (15..=41).contains(&probes),
+        "{probes} probes in ten minutes"
+    );
     world.run_to_end(MINUTE);
     assert_eq!(world.agent().delivered.len(), 1600);
 }
@@ -258,7 +278,11 @@ fn batch_is_given_up_after_max_elapsed_time_and_not_before() {
         ..RETRY
     };
     let settings = Settings { retry, ..SETTINGS };
-    for outcome in [Outcome::Busy(None), Outcome::Misrouted, Outcome::Unreachable] {
+    for outcome in [
+        Outcome::Busy(None),
+        Outcome::Misrouted,
+        Outcome::Unreachable,
+    ] {
         let agent = Agent::new(settings, batches(1, 4, 1000));
         let mut world = picky(agent, move |_, _| outcome);
         let took = world.run_to_end(4 * MINUTE);
@@ -284,7 +308,11 @@ fn without_retries_a_batch_gets_one_attempt() {
 
 #[test]
 fn shutdown_makes_every_wait_short() {
-    for outcome in [Outcome::Busy(Some(MINUTE)), Outcome::Misrouted, Outcome::Unreachable] {
+    for outcome in [
+        Outcome::Busy(Some(MINUTE)),
+        Outcome::Misrouted,
+        Outcome::Unreachable,
+    ] {
         let agent = Agent::new(SETTINGS, batches(3, 4, 1000));
         let mut world = picky(agent, move |now, _| {
             if now < 10 * SECOND {
@@ -322,7 +350,10 @@ fn mute_upstream_gets_one_small_call_at_a_time() {
     let calls = world.agent().sent.len();
     assert!(calls <= 90, "{calls} calls in half an hour");
     let left: usize = world.agent().backlog.iter().map(Batch::bytes).sum();
-    assert!(left >= (30 - 3) * 3000 * KIB, "{left} bytes are left in the queue");
+    assert!(
+        left >= (30 - 3) * 3000 * KIB,
+        "{left} bytes are left in the queue"
+    );
     world.run_to_end(3 * MINUTE);
     assert!(world.agent().lost.is_empty());
 }
@@ -358,7 +389,9 @@ fn requests_that_never_pass_do_not_stop_the_others() {
         });
         for number in 0..1200 {
             let now = world.now;
-            world.agent().accept(Batch::numbered(10 + number, 1, 1000), now);
+            world
+                .agent()
+                .accept(Batch::numbered(10 + number, 1, 1000), now);
             world.run_for(SECOND);
         }
         world.run_for(MINUTE);
@@ -382,12 +415,18 @@ fn good_requests_of_a_batch_that_never_passes_get_through() {
     });
     for number in 0..3600 {
         let now = world.now;
-        world.agent().accept(Batch::numbered(100 + number, 1, 1000), now);
+        world
+            .agent()
+            .accept(Batch::numbered(100 + number, 1, 1000), now);
         world.run_for(SECOND);
     }
     let agent = world.agent();
     agent.check_books();
-    assert!(agent.delivered.len() >= 3600 + 63 - 1, "{}", agent.delivered.len());
+    assert!(
+        agent.delivered.len() >= 3600 + 63 - 1,
+        "{}",
+        agent.delivered.len()
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use otelagent_flow::{Outcome, Piece as _, Settings};
 
-use crate::sim::{Agent, Batch, KIB, MIB, SETTINGS, TICK, Upstream, World, dice};
+use crate::sim::{Agent, Batch, KIB, MIB, SETTINGS, TICK, Upstream, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -51,14 +51,14 @@ impl<F: Fn(&Batch) -> f64> Upstream for Shared<F> {
 
 /// A number of places; whoever finds none is refused at once.
 struct Places {
-    places: usize,
+    count: usize,
     busy: Vec<(u64, Duration)>,
     refused: Vec<u64>,
 }
 
 impl Upstream for Places {
     fn arrive(&mut self, now: Duration, call: u64, _: &Batch) {
-        if self.busy.len() < self.places {
+        if self.busy.len() < self.count {
             self.busy.push((call, now + SECOND));
         } else {
             self.refused.push(call);
@@ -68,7 +68,10 @@ impl Upstream for Places {
     fn answered(&mut self, now: Duration) -> Vec<(u64, Outcome)> {
         let done = self.busy.extract_if(.., |(_, until)| *until <= now);
         let done = done.map(|(call, _)| (call, Outcome::Delivered));
-        let refused = self.refused.drain(..).map(|call| (call, Outcome::Busy(None)));
+        let refused = self
+            .refused
+            .drain(..)
+            .map(|call| (call, Outcome::Busy(None)));
         done.chain(refused).collect()
     }
 }
@@ -128,7 +131,7 @@ fn goodput<U: Upstream>(world: &mut World<U>, per_second: f64) -> f64 {
 #[test]
 fn a_thousand_agents_that_return_at_once_use_an_upstream_that_refuses() {
     let upstream = Places {
-        places: 100,
+        count: 100,
         busy: Vec::new(),
         refused: Vec::new(),
     };
@@ -145,12 +148,14 @@ fn a_thousand_agents_that_return_at_once_do_not_drown_an_upstream() {
     // All at once: the first calls of all are too many, and are work for nothing.
     let shares: Vec<_> = (0..6).map(|_| goodput(&mut world, 100.0)).collect();
     println!("{shares:?}");
-    assert!(shares.iter().skip(1).all(|share| *share >= 0.8), "{shares:?}");
+    assert!(
+        shares.iter().skip(1).all(|share| *share >= 0.8),
+        "{shares:?}"
+    );
     // They do not march in step.
     let starts = world.agents.iter().filter_map(|agent| agent.sent.last());
     let mut starts: Vec<_> = starts.map(|(at, _)| at.as_millis() / 100).collect();
     starts.sort_unstable();
     starts.dedup();
     assert!(starts.len() > 20, "{}", starts.len());
-    let _ = dice();
 }

@@ -48,23 +48,36 @@ fn events() -> impl Strategy<Value = Event> {
 }
 
 fn settings() -> impl Strategy<Value = Settings> {
-    let times = prop_oneof![Just(Duration::ZERO), Just(Duration::from_secs(5)), Just(Duration::MAX)];
-    (0..12_usize, times.clone(), times.clone(), times, any::<(bool, bool)>(), 1.0..100.0, 0.0..=1.0).prop_map(
-        |(most, initial, max, elapsed, (enabled, hold), multiplier, randomization)| Settings {
-            max_in_flight: most,
-            retry: Retry {
-                enabled,
-                hold,
-                initial_interval: initial,
-                max_interval: max,
-                multiplier,
-                randomization_factor: randomization,
-                max_elapsed_time: elapsed,
-                ..RETRY
-            },
-            ..SETTINGS
-        },
+    let times = prop_oneof![
+        Just(Duration::ZERO),
+        Just(Duration::from_secs(5)),
+        Just(Duration::MAX)
+    ];
+    (
+        0..12_usize,
+        times.clone(),
+        times.clone(),
+        times,
+        any::<(bool, bool)>(),
+        1.0..100.0,
+        0.0..=1.0,
     )
+        .prop_map(
+            |(most, initial, max, elapsed, (enabled, hold), multiplier, randomization)| Settings {
+                max_in_flight: most,
+                retry: Retry {
+                    enabled,
+                    hold,
+                    initial_interval: initial,
+                    max_interval: max,
+                    multiplier,
+                    randomization_factor: randomization,
+                    max_elapsed_time: elapsed,
+                    ..RETRY
+                },
+                ..SETTINGS
+            },
+        )
 }
 
 /// The pieces of the flow, and where they are.

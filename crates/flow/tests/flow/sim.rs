@@ -191,7 +191,10 @@ impl Agent {
     fn step(&mut self, now: Duration, next: &mut u64) -> Vec<(u64, Batch)> {
         let mut begun = Vec::new();
         let timeout = self.settings.timeout;
-        let late = self.calls.iter().filter(|call| now - call.started >= timeout);
+        let late = self
+            .calls
+            .iter()
+            .filter(|call| now - call.started >= timeout);
         for number in late.map(|call| call.number).collect::<Vec<_>>() {
             self.end(number, Outcome::TimedOut, now);
         }
