@@ -234,6 +234,42 @@ async fn wrong_way_holds_the_queue_with_one_probe_and_says_so() {
 }
 
 #[tokio::test]
+async fn without_hold_the_wrong_way_loses_as_the_specification_wants() {
+    let limited = Reply::Says(8, "RATE_LIMITED");
+    for (kind, speaks, reply) in [
+        ("otlp_http", Speaks::Http, Reply::Http(401, Vec::new())),
+        ("otlp_grpc", Speaks::Grpc, Reply::Grpc(16, None)),
+        ("otlp_grpc", Speaks::Grpc, limited),
+    ] {
+        let upstream = sink(speaks).await;
+        upstream.always(Some(reply));
+        let agent = to(kind, upstream.address)
+            .retry("initial_interval: 1h, max_interval: 1h, hold: false")
+            .batch("flush_timeout: 1ms")
+            .start();
+        send_all(&agent, requests("span", 20)).await;
+        eventually("all are lost", || {
+            agent.metric(LOST, "reason=\"permanent\"") == 20
+        })
+        .await;
+        assert_eq!(agent.books("spans"), 0);
+    }
+}
+
+#[tokio::test]
+async fn max_wait_is_the_longest_wait_that_is_granted() {
+    let upstream = Sink::http().await;
+    upstream.script([Reply::Http(503, vec![("retry-after", "86400".to_owned())])]);
+    let agent = to("otlp_http", upstream.address)
+        .retry("initial_interval: 10ms, max_wait: 1s")
+        .start();
+    let begin = Instant::now();
+    send_all(&agent, requests("span", 1)).await;
+    eventually("it arrives", || upstream.spans().len() == 1).await;
+    assert!(begin.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test]
 async fn thin_link_is_drained_at_its_speed_after_an_outage() {
     /// One byte per microsecond.
     const RATE: usize = 1_000_000;

@@ -14,9 +14,6 @@ use super::grpc::GrpcClient;
 use super::http::HttpClient;
 use crate::config::{Exporter, Protocol};
 
-/// The longest wait that an upstream can ask for.
-const MAX_WAIT: Duration = Duration::from_mins(5);
-
 /// The client of an exporter.
 enum ProtocolClient {
     Grpc(GrpcClient),
@@ -75,8 +72,8 @@ impl Destination {
                 multiplier: retry.multiplier,
                 randomization_factor: retry.randomization_factor,
                 max_elapsed_time: retry.max_elapsed_time,
-                max_wait: MAX_WAIT,
-                hold: true,
+                max_wait: retry.max_wait,
+                hold: retry.hold,
             },
         }
     }
