@@ -60,7 +60,7 @@ impl Record {
     fn own_wait(&mut self, took: Duration, retry: &Retry, dice: f64) -> Duration {
         self.keeps_wait = true;
         let rare = spread(took.saturating_mul(RARE), retry, dice);
-        self.backoff.next(retry, dice).max(rare)
+        self.backoff.next(retry, dice).max(rare.min(retry.max_wait))
     }
 }
 
@@ -130,7 +130,8 @@ impl<P: Piece> Flow<P> {
             .succeeded(latency, attempt.was_full, timeout, most);
         self.size.passed(bytes, latency, was_only, timeout);
         if was_only && latency > timeout / 2 && bytes <= self.size.least() {
-            let pause = spread(scaled(latency, PACE), &self.settings.retry, dice);
+            let retry = &self.settings.retry;
+            let pause = spread(scaled(latency, PACE), retry, dice).min(retry.max_wait);
             self.pause_until(now.saturating_add(self.shortened(pause)));
         }
         Finished::delivered(attempt.held.piece)
