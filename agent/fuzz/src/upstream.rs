@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use otelagent_flow::{Attempt, Flow, Outcome, Piece, Retry, Settings, Settled, Step, of_grpc, of_http};
+use otelagent_flow::{
+    Attempt, Flow, Outcome, Piece, Retry, Settings, Settled, Step, of_grpc, of_http,
+};
 use otlp_wire::status;
 
 const SETTINGS: Settings = Settings {

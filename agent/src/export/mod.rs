@@ -20,4 +20,5 @@ mod upstream;
 
 pub(crate) use self::destination::Destination;
 pub(crate) use self::error::ExportError;
+pub(crate) use self::sender::send_lane;
 pub(crate) use self::upstream::{Shared, Upstream};

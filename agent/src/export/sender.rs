@@ -18,8 +18,12 @@ use crate::queue::{Batch, Lane};
 /// The next batch of a lane; `None` once it is closed and empty.
 type NextBatch = Pin<Box<dyn Future<Output = Option<Batch>> + Send>>;
 
-/// The sender of one lane.
-pub(super) struct Sender {
+/// Sends the requests of a lane until it is closed and everything is settled.
+pub(crate) async fn send_lane(upstream: Arc<Upstream>, lane: Arc<Lane>) {
+    Sender::new(upstream, lane).run().await;
+}
+
+struct Sender {
     upstream: Arc<Upstream>,
     lane: Arc<Lane>,
     flow: Flow<Batch>,
@@ -31,7 +35,7 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    pub(super) fn new(upstream: Arc<Upstream>, lane: Arc<Lane>) -> Self {
+    fn new(upstream: Arc<Upstream>, lane: Arc<Lane>) -> Self {
         let mut control = upstream.control();
         let in_use = control.borrow_and_update().clone();
         Self {
@@ -45,8 +49,7 @@ impl Sender {
         }
     }
 
-    /// Sends until the lane is closed and everything is settled.
-    pub(super) async fn run(mut self) {
+    async fn run(mut self) {
         let mut next = next_batch(&self.lane);
         let mut is_open = true;
         loop {

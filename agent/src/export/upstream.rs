@@ -12,13 +12,11 @@ use super::answer::Answer;
 use super::delivery::{Deliveries, Delivery};
 use super::destination::Destination;
 use super::error::ExportError;
-use super::sender::Sender;
 use crate::budget::Budget;
 use crate::compress::Compressor;
 use crate::config::Exporter;
 use crate::logging::LogThrottle;
 use crate::metrics::{Lost, Metrics};
-use crate::queue::Lane;
 
 /// One configured exporter.
 pub(crate) struct Upstream {
@@ -100,11 +98,6 @@ impl Upstream {
     pub(crate) fn drain(&self) {
         self.control
             .send_modify(|control| control.is_draining = true);
-    }
-
-    /// Sends the requests of a lane until it is closed and empty.
-    pub(crate) async fn run(self: Arc<Self>, lane: Arc<Lane>) {
-        Sender::new(self, lane).run().await;
     }
 
     /// Counts the end of an attempt. One to an earlier destination says nothing about delivery now.

@@ -17,7 +17,7 @@ use tracing::info;
 use crate::budget::Budget;
 use crate::compress::Compressor;
 use crate::config::{Config, Storage};
-use crate::export::{ExportError, Shared, Upstream};
+use crate::export::{ExportError, Shared, Upstream, send_lane};
 use crate::health::{self, Report, Topic};
 use crate::metrics::Metrics;
 use crate::queue::{DurableQueue, Lane, Maintenance};
@@ -201,7 +201,7 @@ impl Pipelines {
             if let Some(storage) = &exporter.storage {
                 durable_lanes.add(storage, &lane);
             }
-            let send = Arc::clone(upstream).run(Arc::clone(&lane));
+            let send = send_lane(Arc::clone(upstream), Arc::clone(&lane));
             started.senders.spawn(send);
             started.lanes.push(Arc::clone(&lane));
             started.routes.push(Route {
