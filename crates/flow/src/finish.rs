@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::backoff::{scaled, slow, spread};
+use crate::backoff::{slow, spread};
 use crate::flow::{Attempt, Failure, Flow, Held, Record};
 use crate::outcome::{Finished, Loss, Note, Outcome, Settled};
 use crate::piece::Piece;
@@ -17,9 +17,6 @@ const RARE: u32 = 20;
 
 /// From here on it is halved, so that only the part that fails is kept back.
 const HALVED_AFTER: u32 = 4;
-
-/// The pause of an upstream that answers late although it has only one small piece to do, in parts of its latency.
-const PACE: f64 = 0.75;
 
 impl<P> Finished<P> {
     fn waits() -> Self {
@@ -124,14 +121,15 @@ impl<P: Piece> Flow<P> {
         self.works(attempt.started, now);
         let timeout = self.settings.timeout;
         let latency = now.saturating_sub(attempt.started);
-        let (bytes, was_only) = (attempt.held.piece.bytes(), attempt.was_only);
+        let bytes = attempt.held.piece.bytes();
+        let is_least = bytes <= self.size.least();
         let most = self.settings.max_in_flight;
         self.window
-            .succeeded(latency, attempt.was_full, timeout, most);
-        self.size.passed(bytes, latency, was_only, timeout);
-        if was_only && latency > timeout / 2 && bytes <= self.size.least() {
-            let retry = &self.settings.retry;
-            let pause = spread(scaled(latency, PACE), retry, dice).min(retry.max_wait);
+            .succeeded(latency, attempt.was_full, is_least, timeout, most);
+        self.size.passed(bytes, latency, attempt.was_only, timeout);
+        let retry = &self.settings.retry;
+        let pause = spread(self.window.pause(latency), retry, dice).min(retry.max_wait);
+        if !pause.is_zero() {
             self.pause_until(now.saturating_add(self.shortened(pause)));
         }
         Finished::delivered(attempt.held.piece)
@@ -204,11 +202,14 @@ impl<P: Piece> Flow<P> {
         held.record.alone = held.piece.bytes() > FLOOR;
         let wait = if held.record.is_personal() {
             held.record.own_wait(took, &self.settings.retry, dice)
-        } else if others_pass {
-            self.window.halve(attempt.started, now);
-            Duration::ZERO
         } else {
-            self.fail_growing(attempt.started, true, Duration::ZERO, now, dice)
+            let is_least = bytes <= self.size.least();
+            self.window.timed_out(attempt.started, is_least, now);
+            if others_pass {
+                Duration::ZERO
+            } else {
+                self.fail_growing(attempt.started, true, Duration::ZERO, now, dice)
+            }
         };
         self.keep(held, half, wait, now)
     }

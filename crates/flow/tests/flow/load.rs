@@ -152,10 +152,22 @@ fn a_thousand_agents_that_return_at_once_do_not_drown_an_upstream() {
         shares.iter().skip(1).all(|share| *share >= 0.8),
         "{shares:?}"
     );
-    // They do not march in step.
+    // They do not call in step.
     let starts = world.agents.iter().filter_map(|agent| agent.sent.last());
     let mut starts: Vec<_> = starts.map(|(at, _)| at.as_millis() / 100).collect();
     starts.sort_unstable();
     starts.dedup();
     assert!(starts.len() > 20, "{}", starts.len());
+}
+
+#[test]
+fn upstream_for_a_twentieth_of_the_demand_recovers_by_their_pauses() {
+    // One call of each takes it twenty seconds, twice what they wait for.
+    let mut world = World::new(fleet(2000, 200), Shared::new(100.0, |_| 1.0));
+    let shares: Vec<_> = (0..8).map(|_| goodput(&mut world, 100.0)).collect();
+    println!("{shares:?}");
+    assert!(
+        shares.iter().skip(4).all(|share| *share >= 0.8),
+        "{shares:?}"
+    );
 }
