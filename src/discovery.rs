@@ -11,7 +11,7 @@ use otelagent_core::build::{IpFamily, ServerVersion};
 use otelagent_core::inject::kinds::ADMISSION_KINDS;
 use serde_json::{Value, json};
 
-use crate::controller::ControllerError;
+use crate::controller::{ControllerError, Result};
 
 /// How often the API server is asked whether it has changed.
 pub(crate) const ASK_EVERY: Duration = Duration::from_mins(1);
@@ -28,18 +28,16 @@ pub(crate) struct Server {
 }
 
 /// Asks the API server for its version and its admission kinds.
-pub(crate) async fn server(client: &Client) -> Result<Server, ControllerError> {
+pub(crate) async fn server(client: &Client) -> Result<Server> {
     let info = client.apiserver_version().await;
     let info = info.map_err(ControllerError::api("read the API server's version"))?;
     let version = ServerVersion::parse(&info.major, &info.minor)
         .ok_or_else(|| ControllerError::Version(format!("{}.{}", info.major, info.minor)))?;
-    let resources = client
-        .list_api_group_resources("admissionregistration.k8s.io/v1")
-        .await
-        .map_err(ControllerError::api(
-            "list the API server's admission resources",
-        ))?;
-    let is_served = |kind: &&str| resources.resources.iter().any(|known| known.kind == *kind);
+    let group = "admissionregistration.k8s.io/v1";
+    let served = client.list_api_group_resources(group).await;
+    let action = "list the API server's admission resources";
+    let served = served.map_err(ControllerError::api(action))?.resources;
+    let is_served = |kind: &&str| served.iter().any(|known| known.kind == *kind);
     Ok(Server {
         version,
         kinds: ADMISSION_KINDS.into_iter().filter(is_served).collect(),
@@ -53,30 +51,25 @@ pub(crate) async fn until_changed(
     known: &Server,
     ask_every: Duration,
 ) -> ControllerError {
-    let mut seen: Option<(Server, u32)> = None;
+    let (mut last, mut times) = (known.clone(), 0);
     loop {
         tokio::time::sleep(ask_every).await;
         let Ok(now) = server(client).await else {
             continue;
         };
-        if now == *known {
-            seen = None;
-            continue;
-        }
-        let before = seen.take().filter(|(before, _)| *before == now);
-        let times = before.map_or(1, |(_, times)| times + 1);
-        if times >= CONFIRMATIONS {
+        times = if now == last { times + 1 } else { 1 };
+        last = now;
+        if last != *known && times >= CONFIRMATIONS {
             return ControllerError::ServerChanged {
                 before: known.version,
-                after: now.version,
+                after: last.version,
             };
         }
-        seen = Some((now, times));
     }
 }
 
 /// The family of the nodes' first addresses, which is the same on all of them. IPv4 where there is no node.
-pub(crate) async fn family_of_nodes(client: &Client) -> Result<IpFamily, ControllerError> {
+pub(crate) async fn family_of_nodes(client: &Client) -> Result<IpFamily> {
     let one = ListParams::default().limit(1);
     let nodes = Api::<Node>::all(client.clone()).list(&one).await;
     let nodes = nodes.map_err(ControllerError::api("read a node"))?;
@@ -91,10 +84,7 @@ pub(crate) async fn family_of_nodes(client: &Client) -> Result<IpFamily, Control
 /// Owner reference to a `ClusterRole` that stands for a part of the installation, so that cluster-scoped
 /// objects go with it even if the operator went first. `None` where it does not exist or may not be read,
 /// which is the same: the role grants the reading.
-pub(crate) async fn installation(
-    client: &Client,
-    name: &str,
-) -> Result<Option<Value>, ControllerError> {
+pub(crate) async fn installation(client: &Client, name: &str) -> Result<Option<Value>> {
     let api: Api<PartialObjectMeta<ClusterRole>> = Api::all(client.clone());
     let found = match api.get_opt(name).await {
         Err(kube::Error::Api(status)) if status.is_forbidden() => None,

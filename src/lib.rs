@@ -5,6 +5,7 @@
 //!
 //! Decisions are in `crates/core`, the API in `crates/api`, the webhook in `crates/webhook`.
 
+mod ca_upkeep;
 mod cache;
 pub mod controller;
 mod discovery;

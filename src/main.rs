@@ -12,7 +12,7 @@ use otelagent_core::{in_full, names};
 use otelagent_operator::controller::{Controller, InjectionSettings, Settings};
 use otelagent_operator::runtime::{
     Args, Command, ControllerArgs, Fence, InjectionEngine, Leadership, LeaseSettings, Metrics,
-    Readiness, Served, Shutdown, TellingArgs, WebhookArgs, client, listen, metrics, probes,
+    Readiness, Served, TellingArgs, WebhookArgs, client, listen, metrics, probes, shutdown,
     telemetry,
 };
 use otelagent_webhook::{self as webhook, Source, Webhook};
@@ -97,7 +97,7 @@ fn settings(args: ControllerArgs, identity: String) -> Settings {
 // Two threads are enough for all it does; one for each core of a large node would only cost memory.
 #[tokio::main(worker_threads = 2)]
 async fn run_controller(mut args: ControllerArgs) -> Result<(), Failure> {
-    let shutdown = Shutdown::on_signals()?;
+    let shutdown = shutdown::on_signals()?;
     let (metrics, readiness) = (Metrics::new(), Readiness::of(&[WATCHES]));
     tell(args.telling.clone(), &metrics, &readiness).await?;
 
@@ -110,31 +110,27 @@ async fn run_controller(mut args: ControllerArgs) -> Result<(), Failure> {
     let controller = Controller::start(client, settings, metrics.clone()).await?;
     tokio::select! {
         () = controller.until_synced() => readiness.ready(WATCHES),
-        () = shutdown.requested() => return Ok(()),
+        () = shutdown.cancelled() => return Ok(()),
     }
     let leadership = if leader_elect {
         // The lease is what opens the fence, so its own client stands outside.
         let client = client::connect(client::config().await?, &Fence::open())?;
-        Leadership::campaign(
-            &client,
-            LeaseSettings {
-                namespace,
-                name: LEASE.into(),
-                identity,
-            },
-            &fence,
-            &metrics,
-        )
+        let lease = LeaseSettings {
+            namespace,
+            name: LEASE.into(),
+            identity,
+        };
+        Leadership::campaign(&client, lease, &fence, &metrics)
     } else {
         Leadership::without_election(&fence, &metrics)
     };
     let term = tokio::select! {
         term = leadership.wait_until_leader() => term,
         () = fence.broken() => return Err(SET_BACK.into()),
-        () = shutdown.requested() => return Ok(()),
+        () = shutdown.cancelled() => return Ok(()),
     };
     let outcome = tokio::select! {
-        outcome = controller.run(shutdown.requested()) => outcome.map_err(Into::into),
+        outcome = controller.run(shutdown.cancelled()) => outcome.map_err(Into::into),
         () = term.lost() => Err("leadership was lost; the next leader goes on".into()),
         () = fence.broken() => Err(SET_BACK.into()),
     };
@@ -151,28 +147,26 @@ async fn run_webhook(args: WebhookArgs) -> Result<(), Failure> {
         tls_directory,
         telling,
     } = args;
-    let shutdown = Shutdown::on_signals()?;
+    let shutdown = shutdown::on_signals()?;
     let metrics = Metrics::new();
     let readiness = Readiness::of(&[webhook::WATCHES, webhook::CERTIFICATE, webhook::SERVING]);
     tell(telling, &metrics, &readiness).await?;
     // It reads only: the fence stays closed for good.
     let client = client::connect(client::config().await?, &Fence::closed())?;
+    let names = if server_names.is_empty() {
+        vec![format!("{}.{namespace}.svc", names::WEBHOOK)]
+    } else {
+        server_names
+    };
     let source = match tls_directory {
         Some(directory) => Source::Directory(directory),
-        None if server_names.is_empty() => Source::Ca {
-            names: vec![format!("{}.{namespace}.svc", names::WEBHOOK)],
-            namespace,
-        },
-        None => Source::Ca {
-            names: server_names,
-            namespace,
-        },
+        None => Source::Ca { namespace, names },
     };
     let listener = listen(address).await?;
     let observer = Arc::new(Served { metrics, readiness });
     let webhook = Webhook::start(&client, source, observer);
     webhook
-        .run(listener, shutdown.requested())
+        .run(listener, shutdown.cancelled())
         .await
         .map_err(Into::into)
 }

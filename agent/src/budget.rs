@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::sync::Semaphore;
+
 /// The budget that all requests and exports share.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -14,8 +16,10 @@ pub(crate) struct Budget {
     used: AtomicUsize,
     /// The part of `used` that exports need beside the telemetry they carry.
     exporting_bytes: AtomicUsize,
-    /// The bytes of connections.
-    connections: AtomicUsize,
+    /// What is left of the KiB for connections, which wait for it.
+    pub(crate) connections: Arc<Semaphore>,
+    /// All of the KiB for connections.
+    connection_kib: usize,
 }
 
 /// The budget is used up.
@@ -23,14 +27,16 @@ pub(crate) struct Budget {
 pub(crate) struct Exhausted;
 
 impl Budget {
-    /// A budget of `limit` bytes, with the last `spike` of them reserved for exports.
-    pub(crate) fn new(limit: usize, spike: usize) -> Arc<Self> {
+    /// A budget of `limit` bytes, with the last `spike` of them reserved for exports. Connections may use
+    /// `connection_kib` KiB beside the telemetry on them.
+    pub(crate) fn new(limit: usize, spike: usize, connection_kib: usize) -> Arc<Self> {
         Arc::new(Self {
             soft: AtomicUsize::new(limit.saturating_sub(spike)),
             hard: AtomicUsize::new(limit),
             used: AtomicUsize::new(0),
             exporting_bytes: AtomicUsize::new(0),
-            connections: AtomicUsize::new(0),
+            connections: Arc::new(Semaphore::new(connection_kib)),
+            connection_kib,
         })
     }
 
@@ -54,23 +60,19 @@ impl Budget {
 
     /// The bytes of telemetry and connections together.
     pub(crate) fn in_use(&self) -> usize {
-        self.used() + self.connections.load(Ordering::Relaxed)
+        self.used() + self.connection_bytes()
     }
 
     /// Whether `more` bytes of new telemetry fit.
     pub(crate) fn has_room(&self, more: usize) -> bool {
-        let connections = self.connections.load(Ordering::Relaxed);
-        let wanted = connections.saturating_add(more);
+        let wanted = self.connection_bytes().saturating_add(more);
         self.held().saturating_add(wanted) <= self.soft_limit()
             && self.used().saturating_add(wanted) <= self.hard.load(Ordering::Relaxed)
     }
 
-    /// The overhead of a connection: zero at first.
-    pub(crate) fn overhead(self: &Arc<Self>) -> Overhead {
-        Overhead {
-            budget: Arc::clone(self),
-            bytes: 0,
-        }
+    fn connection_bytes(&self) -> usize {
+        let left = self.connections.available_permits();
+        self.connection_kib.saturating_sub(left) * 1024
     }
 
     /// The limit for new telemetry.
@@ -135,30 +137,6 @@ impl Permit {
 }
 
 impl Drop for Permit {
-    fn drop(&mut self) {
-        self.set(0);
-    }
-}
-
-/// The bytes of a connection beside the telemetry on it; a drop gives them back. Nothing checks a limit here:
-/// the table of connections bounds their sum.
-#[derive(Debug)]
-pub(crate) struct Overhead {
-    budget: Arc<Budget>,
-    bytes: usize,
-}
-
-impl Overhead {
-    /// Holds exactly `bytes` from now on.
-    pub(crate) fn set(&mut self, bytes: usize) {
-        let connections = &self.budget.connections;
-        connections.fetch_add(bytes, Ordering::Relaxed);
-        connections.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.bytes = bytes;
-    }
-}
-
-impl Drop for Overhead {
     fn drop(&mut self) {
         self.set(0);
     }

@@ -5,7 +5,6 @@ use std::io;
 
 use bytes::Bytes;
 use flate2::{Compress, FlushCompress, Status};
-use tokio::sync::Mutex;
 use tokio::task::yield_now;
 use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd::zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ResetDirective, get_error_name};
@@ -27,14 +26,10 @@ pub(crate) fn context(compression: Compression) -> usize {
     }
 }
 
-/// Compresses one batch at a time, in order of arrival. Two at once would take as long, need twice the
-/// memory, and delay clients twice as long.
+/// Compresses one batch at a time. Two at once would take as long, need twice the memory, and delay clients
+/// twice as long. Encoders are created when first needed.
 #[derive(Default)]
-pub(crate) struct Compressor(Mutex<Encoders>);
-
-/// Encoders, created when first needed.
-#[derive(Default)]
-struct Encoders {
+pub(crate) struct Compressor {
     gzip: Option<Compress>,
     zstd: Option<CCtx<'static>>,
 }
@@ -45,28 +40,18 @@ enum Encoder<'a> {
     Zstd(&'a mut CCtx<'static>),
 }
 
-/// Exclusive use of the compressor.
-pub(crate) struct CompressorGuard<'a>(tokio::sync::MutexGuard<'a, Encoders>);
-
 impl Compressor {
-    /// Waits until the compressor is free.
-    pub(crate) async fn acquire(&self) -> CompressorGuard<'_> {
-        CompressorGuard(self.0.lock().await)
-    }
-}
-
-impl CompressorGuard<'_> {
     /// Compresses the parts of one request as one stream.
     ///
     /// # Errors
     /// If an encoder cannot be set up.
     pub(crate) async fn encode(
-        mut self,
+        &mut self,
         compression: Compression,
         parts: &[Bytes],
     ) -> io::Result<Vec<Bytes>> {
         let total = parts.iter().map(Bytes::len).sum();
-        let Some(mut encoder) = self.0.prepare(compression, total)? else {
+        let Some(mut encoder) = self.prepare(compression, total)? else {
             return Ok(parts.to_vec());
         };
         let mut chunks = OutputChunks::default();
@@ -75,7 +60,7 @@ impl CompressorGuard<'_> {
             for mut input in part.chunks(INPUT_CHUNK) {
                 since_yield += input.len();
                 while !input.is_empty() {
-                    let taken = encoder.take(input, chunks.space())?;
+                    let (taken, _) = encoder.step(input, chunks.space(), false)?;
                     input = input.get(taken..).unwrap_or_default();
                 }
                 if since_yield >= INPUT_CHUNK {
@@ -84,12 +69,10 @@ impl CompressorGuard<'_> {
                 }
             }
         }
-        while !encoder.finish(chunks.space())? {}
+        while !encoder.step(&[], chunks.space(), true)?.1 {}
         Ok(chunks.into_inner())
     }
-}
 
-impl Encoders {
     /// An encoder without remains of an abandoned batch; `None` for plain bytes.
     fn prepare(
         &mut self,
@@ -99,23 +82,15 @@ impl Encoders {
         match compression {
             Compression::None => Ok(None),
             Compression::Gzip => {
-                let level = flate2::Compression::new(1);
-                let gzip = self
-                    .gzip
-                    .get_or_insert_with(|| Compress::new_gzip(level, 15));
+                let new = || Compress::new_gzip(flate2::Compression::new(1), 15);
+                let gzip = self.gzip.get_or_insert_with(new);
                 gzip.reset();
                 Ok(Some(Encoder::Gzip(gzip)))
             }
             Compression::Zstd => {
-                if self.zstd.is_none() {
-                    let none = || io::Error::from(io::ErrorKind::OutOfMemory);
-                    let mut fresh = CCtx::try_create().ok_or_else(none)?;
-                    let level = CParameter::CompressionLevel(1);
-                    fresh.set_parameter(level).map_err(zstd_error)?;
-                    self.zstd = Some(fresh);
-                }
-                let Some(zstd) = &mut self.zstd else {
-                    return Ok(None);
+                let zstd = match &mut self.zstd {
+                    Some(zstd) => zstd,
+                    none => none.insert(zstd_context()?),
                 };
                 zstd.reset(ResetDirective::SessionOnly)
                     .map_err(zstd_error)?;
@@ -129,43 +104,43 @@ impl Encoders {
 }
 
 impl Encoder<'_> {
-    /// Compresses as much of the input as fits into the space; returns how much.
-    fn take(&mut self, input: &[u8], space: &mut Vec<u8>) -> io::Result<usize> {
+    /// Compresses as much of the input as fits into the space, or with `end` writes the rest. Returns how much
+    /// of the input was taken, and whether nothing is left to write.
+    fn step(&mut self, input: &[u8], space: &mut Vec<u8>, end: bool) -> io::Result<(usize, bool)> {
         match self {
             Self::Gzip(gzip) => {
+                let flush = if end {
+                    FlushCompress::Finish
+                } else {
+                    FlushCompress::None
+                };
                 let before = gzip.total_in();
-                gzip.compress_vec(input, space, FlushCompress::None)?;
-                Ok(usize::try_from(gzip.total_in() - before).unwrap_or(input.len()))
+                let status = gzip.compress_vec(input, space, flush)?;
+                let taken = usize::try_from(gzip.total_in() - before).unwrap_or(input.len());
+                Ok((taken, status == Status::StreamEnd))
             }
             Self::Zstd(zstd) => {
+                let directive = if end {
+                    ZSTD_EndDirective::ZSTD_e_end
+                } else {
+                    ZSTD_EndDirective::ZSTD_e_continue
+                };
                 let mut from = InBuffer::around(input);
                 let filled = space.len();
                 let mut to = OutBuffer::around_pos(space, filled);
-                zstd.compress_stream2(&mut to, &mut from, ZSTD_EndDirective::ZSTD_e_continue)
-                    .map_err(zstd_error)?;
-                Ok(from.pos())
+                let left = zstd.compress_stream2(&mut to, &mut from, directive);
+                Ok((from.pos(), left.map_err(zstd_error)? == 0))
             }
         }
     }
+}
 
-    /// Writes the rest; returns whether that was all.
-    fn finish(&mut self, space: &mut Vec<u8>) -> io::Result<bool> {
-        match self {
-            Self::Gzip(gzip) => {
-                let status = gzip.compress_vec(&[], space, FlushCompress::Finish)?;
-                Ok(status == Status::StreamEnd)
-            }
-            Self::Zstd(zstd) => {
-                let mut from = InBuffer::around(&[]);
-                let filled = space.len();
-                let mut to = OutBuffer::around_pos(space, filled);
-                let left = zstd
-                    .compress_stream2(&mut to, &mut from, ZSTD_EndDirective::ZSTD_e_end)
-                    .map_err(zstd_error)?;
-                Ok(left == 0)
-            }
-        }
-    }
+fn zstd_context() -> io::Result<CCtx<'static>> {
+    let mut context = CCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
+    context
+        .set_parameter(CParameter::CompressionLevel(1))
+        .map_err(zstd_error)?;
+    Ok(context)
 }
 
 fn zstd_error(code: usize) -> io::Error {

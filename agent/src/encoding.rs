@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::io::Read;
 
 use crate::budget::Permit;
+use crate::config::Compression;
 
 /// The amount of output that is read from a decoder at once.
 const READ_CHUNK: usize = 64 * 1024;
@@ -12,40 +13,24 @@ const READ_CHUNK: usize = 64 * 1024;
 /// The largest zstd window, 8 MiB: RFC 8878 requires no more of a decoder.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
-/// The encoding of a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Encoding {
-    /// Plain.
-    Identity,
-    /// RFC 1952, any number of members.
-    Gzip,
-    /// RFC 8878.
-    Zstd,
-}
-
 /// The accepted encodings, for `accept-encoding`.
 pub(crate) const ACCEPTED: &str = "gzip, zstd, identity";
 
 /// The same for `grpc-accept-encoding`.
 pub(crate) const ACCEPTED_GRPC: &str = "identity,gzip,zstd";
 
-impl Encoding {
-    /// Parses a header value; without one the encoding is identity.
-    pub(crate) fn parse(name: Option<&[u8]>) -> Option<Self> {
-        let Some(name) = name else {
-            return Some(Self::Identity);
-        };
-        let name = name.trim_ascii();
-        if name.is_empty() || name.eq_ignore_ascii_case(b"identity") {
-            Some(Self::Identity)
-        } else if name.eq_ignore_ascii_case(b"gzip") {
-            Some(Self::Gzip)
-        } else if name.eq_ignore_ascii_case(b"zstd") {
-            Some(Self::Zstd)
-        } else {
-            None
-        }
-    }
+/// Parses a header value; without one a body is plain.
+pub(crate) fn parse(name: Option<&[u8]>) -> Option<Compression> {
+    let name = name.unwrap_or_default().trim_ascii();
+    let known = [
+        ("", Compression::None),
+        ("identity", Compression::None),
+        ("gzip", Compression::Gzip),
+        ("zstd", Compression::Zstd),
+    ];
+    let mut known = known.into_iter();
+    let found = known.find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()));
+    found.map(|(_, encoding)| encoding)
 }
 
 /// Why a body cannot be decompressed.
@@ -59,9 +44,10 @@ pub(crate) enum DecodeError {
     Corrupt(&'static str),
 }
 
-/// Decompresses a whole body to at most `limit` bytes; `permit` grows by the output.
+/// Decompresses a whole body to at most `limit` bytes; `permit` grows by the output. Gzip may have any number of
+/// members (RFC 1952).
 pub(crate) fn decode(
-    encoding: Encoding,
+    encoding: Compression,
     body: Vec<u8>,
     limit: usize,
     permit: &mut Permit,
@@ -69,15 +55,15 @@ pub(crate) fn decode(
     // Telemetry compresses about fivefold; a wrong guess costs one more allocation.
     let first = body.len().saturating_mul(6).max(1024);
     match encoding {
-        Encoding::Identity => Ok(body),
-        Encoding::Gzip => {
+        Compression::None => Ok(body),
+        Compression::Gzip => {
             if let Some(message) = one_member(&body, limit, permit)? {
                 return Ok(message);
             }
             let decoder = flate2::read::MultiGzDecoder::new(body.as_slice());
             read_bounded(decoder, "gzip", limit, first, permit)
         }
-        Encoding::Zstd => {
+        Compression::Zstd => {
             let corrupt = |_| DecodeError::Corrupt("zstd");
             let mut decoder =
                 zstd::stream::read::Decoder::with_buffer(body.as_slice()).map_err(corrupt)?;

@@ -10,16 +10,14 @@ use tokio::sync::watch;
 
 use crate::budget::Budget;
 use crate::config::{Connections, Queue, ReceiverConfig};
-use crate::encoding::{self, Encoding};
+use crate::encoding;
 use crate::metrics::Metrics;
 use crate::queue::Lane;
-use crate::receive::{ConnectionTable, OtlpReceiver, Route, ServerState, serve};
+use crate::receive::{ConnectionTable, Route, ServerState, Shared, connection_memory, serve};
 
 /// An agent that accepts requests and keeps them.
 pub struct Offline {
     server: Arc<ServerState>,
-    budget: Arc<Budget>,
-    metrics: Arc<Metrics>,
     lanes: Vec<Arc<Lane>>,
     stop: watch::Sender<bool>,
 }
@@ -28,7 +26,7 @@ impl Offline {
     /// Accepts requests of at most `request` bytes, and holds at most `memory` bytes.
     pub fn new(request: usize, memory: usize) -> Self {
         let metrics = Arc::new(Metrics::default());
-        let budget = Budget::new(memory, memory / 5);
+        let budget = Budget::new(memory, memory / 5, connection_memory(memory));
         let queue = Queue {
             capacity: memory,
             consumers: 1,
@@ -50,17 +48,13 @@ impl Offline {
             url_paths: Vec::new(),
             connections: Connections::default(),
         };
-        let receiver = OtlpReceiver::new(
-            routes.collect(),
-            Arc::clone(&budget),
-            ConnectionTable::new(1000, memory, Arc::clone(&budget)),
-            Arc::clone(&metrics),
-            &config,
-        );
-        Self {
-            server: ServerState::new(receiver),
+        let shared = Shared {
+            connections: ConnectionTable::new(1000, &budget),
             budget,
             metrics,
+        };
+        Self {
+            server: ServerState::new(shared, routes.collect(), &config),
             lanes: lanes.to_vec(),
             stop: watch::Sender::new(false),
         }
@@ -72,14 +66,14 @@ impl Offline {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let stop = self.stop.subscribe();
-        if let Some(slot) = self.server.connections().enter().await {
-            serve(stream, Arc::clone(&self.server), stop, slot).await;
+        if let Some(slot) = self.server.shared.connections.enter().await {
+            serve(Box::new(stream), Arc::clone(&self.server), stop, slot).await;
         }
     }
 
     /// The bytes of memory in use.
     pub fn held(&self) -> usize {
-        self.budget.in_use()
+        self.server.shared.budget.in_use()
     }
 
     /// The bytes of accepted requests.
@@ -89,7 +83,8 @@ impl Offline {
 
     /// The numbers of acknowledged and of queued items.
     pub fn items(&self) -> (u64, u64) {
-        let books = Signal::ALL.map(|signal| self.metrics.books(signal));
+        let metrics = &self.server.shared.metrics;
+        let books = Signal::ALL.map(|signal| metrics.books(signal));
         let accepted = books.iter().map(|books| books.accepted).sum();
         (accepted, books.iter().map(|books| books.in_queue).sum())
     }
@@ -105,7 +100,7 @@ pub fn decompress(
     limit: usize,
     memory: usize,
 ) -> Result<Vec<u8>, String> {
-    let encoding = Encoding::parse(Some(encoding)).ok_or("unknown encoding")?;
-    let mut permit = Budget::new(memory, 0).permit();
+    let encoding = encoding::parse(Some(encoding)).ok_or("unknown encoding")?;
+    let mut permit = Budget::new(memory, 0, 0).permit();
     encoding::decode(encoding, body, limit, &mut permit).map_err(|error| error.to_string())
 }

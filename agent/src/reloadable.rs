@@ -38,9 +38,6 @@ pub(crate) trait FileSource {
     /// Why the value cannot be made.
     type Error: Error;
 
-    fn name(&self) -> &str;
-    /// Whether there are any files.
-    fn can_change(&self) -> bool;
     /// Reads every file.
     fn read(&self) -> Result<Self::Content, Self::Error>;
     /// Makes the value.
@@ -50,6 +47,8 @@ pub(crate) trait FileSource {
 /// A value that follows its files. It compares contents, not times: mounted secrets change by a swapped link,
 /// and file system clocks are coarse.
 pub(crate) struct Reloadable<S: FileSource> {
+    /// What the files are of, for the log.
+    of: String,
     source: S,
     interval: Duration,
     state: Mutex<ReloadState<S::Made>>,
@@ -69,15 +68,16 @@ fn hash(content: &impl Hash) -> u64 {
 }
 
 impl<S: FileSource> Reloadable<S> {
-    /// Makes the first value.
+    /// Makes the first value; `of` names the owner of the files in the log.
     ///
     /// # Errors
     /// If the files cannot be read or used.
-    pub(crate) fn new(source: S, interval: Option<Duration>) -> Result<Self, S::Error> {
+    pub(crate) fn new(of: &str, source: S, interval: Option<Duration>) -> Result<Self, S::Error> {
         let content = source.read()?;
         let hash = hash(&content);
         let made = Arc::new(source.make(content)?);
         Ok(Self {
+            of: of.to_owned(),
             source,
             interval: interval.unwrap_or(INTERVAL),
             state: Mutex::new(ReloadState {
@@ -92,13 +92,13 @@ impl<S: FileSource> Reloadable<S> {
     /// The value by the current files, at most one interval late.
     pub(crate) fn current(&self) -> Arc<S::Made> {
         let mut state = lock(&self.state);
-        if self.source.can_change() && state.checked.elapsed() >= self.interval {
+        if state.checked.elapsed() >= self.interval {
             state.checked = Instant::now();
             if let Err(error) = self.follow(&mut state)
                 && let Some(left_out) = self.failures.due()
             {
                 warn!(
-                    of = self.source.name(),
+                    of = self.of,
                     error = causes(&error),
                     left_out,
                     "changed files cannot be used; the previous content stays in use"
@@ -114,7 +114,7 @@ impl<S: FileSource> Reloadable<S> {
         if hash != state.hash {
             state.made = Arc::new(self.source.make(content)?);
             state.hash = hash;
-            info!(of = self.source.name(), "changed files are in use");
+            info!(of = self.of, "changed files are in use");
         }
         Ok(())
     }

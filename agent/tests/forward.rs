@@ -103,7 +103,7 @@ async fn compression_and_headers_follow_the_configuration() {
                     .unwrap()
                     .starts_with("otelagent-agent/")
             );
-            let log = format!("{:?}", agent.logged("ready"));
+            let log = format!("{:?}", agent.until_logged("ready").await);
             assert!(!log.contains("secret"));
         }
     }

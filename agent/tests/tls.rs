@@ -243,7 +243,8 @@ async fn failed_handshakes_are_counted_and_affect_no_others() {
         agent.metric("otelagent_tls_handshakes_failed_total", "") == 50
     })
     .await;
-    assert_eq!(agent.logged("TLS handshake failed").len(), 1, "folded");
+    let told = agent.until_logged("TLS handshake failed").await;
+    assert_eq!(told.len(), 1, "folded");
     assert!(accepted(&agent, &authority, None).await);
     // Those who say nothing do not hold up the end.
     agent.terminate();

@@ -176,7 +176,8 @@ async fn oversized_request_is_sent_in_fragments_losing_only_oversized_entries() 
             agent.metric("otelagent_memory_held_bytes", "") == 0
         })
         .await;
-        assert_eq!(agent.logged("sending a batch in halves").len(), 1, "folded");
+        let told = agent.until_logged("sending a batch in halves").await;
+        assert_eq!(told.len(), 1, "folded");
     }
 }
 

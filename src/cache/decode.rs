@@ -4,11 +4,9 @@
 //! thousand levels deep. One that cannot be read is left alone; were lists read as a whole, it would keep
 //! the operator from every other.
 
-use std::borrow::Cow;
 use std::fmt;
 
-use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -18,35 +16,25 @@ use otelagent_api::OtelAgent;
 
 /// How deep an object may be nested. The JSON reader gives up on whatever stands around it at 128.
 const DEPTH: usize = 100;
+/// The metadata that the server itself writes, which can always be read.
+const MARKS: [&str; 7] = [
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+];
 
-/// One that was read, or what is known of it.
-#[derive(Clone, Debug)]
-pub(crate) struct Decoded(pub(crate) Result<OtelAgent, Unreadable>);
-
-/// One that cannot be read.
-#[derive(Clone, Debug)]
-pub(crate) struct Unreadable {
+/// One that is stored.
+#[derive(Resource, Clone, Debug)]
+#[resource(inherit = OtelAgent)]
+pub(crate) struct Decoded {
+    /// Of its metadata, the marks.
     pub(crate) metadata: ObjectMeta,
-    /// Why not.
-    pub(crate) error: String,
-}
-
-/// What every object has.
-#[derive(Deserialize)]
-struct Known {
-    metadata: Marks,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Marks {
-    name: Option<String>,
-    namespace: Option<String>,
-    uid: Option<String>,
-    resource_version: Option<String>,
-    generation: Option<i64>,
-    creation_timestamp: Option<Time>,
-    deletion_timestamp: Option<Time>,
+    /// All of it but what managed fields say, or why it cannot be read.
+    pub(crate) agent: Result<OtelAgent, String>,
 }
 
 impl<'de> Deserialize<'de> for Decoded {
@@ -56,19 +44,25 @@ impl<'de> Deserialize<'de> for Decoded {
             left: DEPTH,
             is_cut: &mut is_cut,
         };
-        let object = object.deserialize(deserializer)?;
+        let mut object = object.deserialize(deserializer)?;
         let agent = if is_cut {
             Err(format!("it is nested more than {DEPTH} levels deep"))
         } else {
             OtelAgent::deserialize(&object).map_err(|error| error.to_string())
         };
-        let error = match agent {
-            Ok(agent) => return Ok(Self(Ok(agent))),
-            Err(error) => error,
-        };
-        let known = Known::deserialize(&object).map_err(D::Error::custom)?;
-        let metadata = known.metadata.into();
-        Ok(Self(Err(Unreadable { metadata, error })))
+        let agent = agent.map(|mut agent| {
+            agent.metadata.managed_fields = None;
+            agent
+        });
+        let mut marks = object
+            .get_mut("metadata")
+            .map(Value::take)
+            .unwrap_or_default();
+        if let Some(marks) = marks.as_object_mut() {
+            marks.retain(|key, _| MARKS.contains(&key.as_str()));
+        }
+        let metadata = ObjectMeta::deserialize(marks).map_err(D::Error::custom)?;
+        Ok(Self { metadata, agent })
     }
 }
 
@@ -131,10 +125,6 @@ impl<'de> Visitor<'de> for Shallow<'_> {
         Ok(value.into())
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
         while let Some(item) = items.next_element_seed(self.inner())? {
@@ -149,56 +139,6 @@ impl<'de> Visitor<'de> for Shallow<'_> {
             map.insert(key, fields.next_value_seed(self.inner())?);
         }
         Ok(Value::Object(map))
-    }
-}
-
-impl From<Marks> for ObjectMeta {
-    fn from(marks: Marks) -> Self {
-        Self {
-            name: marks.name,
-            namespace: marks.namespace,
-            uid: marks.uid,
-            resource_version: marks.resource_version,
-            generation: marks.generation,
-            creation_timestamp: marks.creation_timestamp,
-            deletion_timestamp: marks.deletion_timestamp,
-            ..Self::default()
-        }
-    }
-}
-
-impl Resource for Decoded {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind(of: &()) -> Cow<'_, str> {
-        OtelAgent::kind(of)
-    }
-
-    fn group(of: &()) -> Cow<'_, str> {
-        OtelAgent::group(of)
-    }
-
-    fn version(of: &()) -> Cow<'_, str> {
-        OtelAgent::version(of)
-    }
-
-    fn plural(of: &()) -> Cow<'_, str> {
-        OtelAgent::plural(of)
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        match &self.0 {
-            Ok(agent) => &agent.metadata,
-            Err(unreadable) => &unreadable.metadata,
-        }
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        match &mut self.0 {
-            Ok(agent) => &mut agent.metadata,
-            Err(unreadable) => &mut unreadable.metadata,
-        }
     }
 }
 
@@ -219,11 +159,7 @@ mod tests {
     }
 
     fn deep() -> String {
-        format!(
-            "{}{}",
-            "{\"a\":".repeat(5000),
-            "1".to_owned() + &"}".repeat(5000)
-        )
+        "{\"a\":".repeat(5000) + "1" + &"}".repeat(5000)
     }
 
     #[test]
@@ -239,7 +175,7 @@ mod tests {
         let read: Vec<(String, bool)> = list
             .items
             .iter()
-            .map(|found| (found.name_any(), found.0.is_ok()))
+            .map(|found| (found.name_any(), found.agent.is_ok()))
             .collect();
         let expected = [("one", true), ("deep", false), ("two", false)];
         assert_eq!(read, expected.map(|(name, is)| (name.to_owned(), is)));
@@ -256,10 +192,6 @@ mod tests {
         let WatchEvent::Added(found) = event else {
             panic!("another event");
         };
-        assert!(
-            found
-                .0
-                .is_err_and(|unreadable| unreadable.error.contains("levels deep"))
-        );
+        assert!(found.agent.is_err_and(|why| why.contains("levels deep")));
     }
 }

@@ -21,8 +21,8 @@ mod trigger;
 mod watches;
 
 pub(crate) use decode::Decoded;
-pub(crate) use namespace_limits::in_namespaces;
-pub(crate) use partial::{NodePlacement, PartialPod};
+pub(crate) use namespace_limits::{Demand, in_namespaces};
+pub(crate) use partial::PartialPod;
 pub(crate) use pods::Pods;
 pub(crate) use stores::{Stores, admission_resource, serves};
 pub(crate) use trigger::{Trigger, may_meet};

@@ -2,16 +2,20 @@
 //! `ResourceQuota`s have seen it.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::marker::PhantomData;
 
 use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
 use kube::{Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 
 use super::store::Cache;
 use otelagent_core::inject::namespace_limits::{ContainerLimit, of_limit_range, of_quota};
 
 /// A kind whose objects bound what containers may ask for.
-pub(crate) trait Limiting {
+pub(crate) trait Limiting:
+    Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Default + Send + Sync + 'static
+{
     /// What one object demands.
     fn bounds(&self) -> Vec<ContainerLimit>;
 }
@@ -28,31 +32,17 @@ impl Limiting for ResourceQuota {
     }
 }
 
+/// What an object demands: its namespace, kind and name, and the demands.
+pub(crate) type Demand = (String, String, Vec<ContainerLimit>);
+
 /// The demands of one kind, by namespace and name.
+#[derive(Default)]
 pub(crate) struct Limits<K> {
     namespaces: BTreeMap<String, BTreeMap<String, Vec<ContainerLimit>>>,
-    kind: PhantomData<fn() -> K>,
+    kind: PhantomData<K>,
 }
 
-impl<K> Default for Limits<K> {
-    fn default() -> Self {
-        Self {
-            namespaces: BTreeMap::new(),
-            kind: PhantomData,
-        }
-    }
-}
-
-impl<K> Cache for Limits<K>
-where
-    K: Limiting
-        + Resource<DynamicType = ()>
-        + Clone
-        + serde::de::DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + 'static,
-{
+impl<K: Limiting> Cache for Limits<K> {
     type Object = K;
     /// The namespace.
     type Change = String;
@@ -79,18 +69,16 @@ where
     }
 }
 
-impl<K: Resource<DynamicType = ()>> Limits<K> {
-    /// What the objects of namespaces that `wanted` names demand: namespace, object and demands.
-    fn of(&self, wanted: impl Fn(&str) -> bool) -> Vec<(String, String, Vec<ContainerLimit>)> {
-        let wanted = self.namespaces.iter().filter(|(name, _)| wanted(name));
-        let each = wanted.flat_map(|(namespace, objects)| {
+impl<K: Limiting> Limits<K> {
+    /// What the objects of namespaces that `wanted` names demand.
+    fn of(&self, wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = Demand> {
+        let wanted = self.namespaces.iter().filter(move |(name, _)| wanted(name));
+        wanted.flat_map(|(namespace, objects)| {
             let kind = K::kind(&());
-            let each = objects.iter();
-            each.map(move |(name, bounds)| {
+            objects.iter().map(move |(name, bounds)| {
                 (namespace.clone(), format!("{kind} {name}"), bounds.clone())
             })
-        });
-        each.collect()
+        })
     }
 }
 
@@ -99,8 +87,6 @@ pub(crate) fn in_namespaces(
     ranges: &Limits<LimitRange>,
     quotas: &Limits<ResourceQuota>,
     wanted: impl Fn(&str) -> bool,
-) -> Vec<(String, String, Vec<ContainerLimit>)> {
-    let mut found = ranges.of(&wanted);
-    found.extend(quotas.of(&wanted));
-    found
+) -> Vec<Demand> {
+    ranges.of(&wanted).chain(quotas.of(&wanted)).collect()
 }

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::core::v1::{Affinity, Namespace, Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
@@ -20,14 +20,18 @@ const MAX_MESSAGE: usize = 200;
 pub(crate) type Labels = BTreeMap<String, String>;
 
 /// A pod as it arrives. The metadata have only what a watch needs: name, namespace and version.
+#[allow(clippy::struct_excessive_bools)] // facts that have nothing to do with each other
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = Pod)]
-#[serde(from = "PodParts")]
+#[serde(from = "Parts")]
 pub(crate) struct PartialPod {
     pub(crate) metadata: ObjectMeta,
     pub(crate) labels: Labels,
     pub(crate) controller: Option<Controller>,
-    pub(crate) node: Option<NodePlacement>,
+    /// The node it runs on, or was made for and waits to be scheduled on.
+    pub(crate) node: Option<String>,
+    /// Whether it was placed on that node.
+    pub(crate) placed: bool,
     pub(crate) ready: bool,
     pub(crate) terminating: bool,
     /// Whether the kubelet runs it from a file: nobody can inject or restart it.
@@ -36,19 +40,10 @@ pub(crate) struct PartialPod {
     pub(crate) waits_for: Option<String>,
 }
 
-/// A pod's node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum NodePlacement {
-    /// It runs there.
-    On(String),
-    /// It was made for that node and waits to be scheduled there.
-    MeantFor(String),
-}
-
 /// A node as it arrives.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = Node)]
-#[serde(from = "NodeParts")]
+#[serde(from = "Parts")]
 pub(crate) struct PartialNode {
     pub(crate) metadata: ObjectMeta,
     pub(crate) ready: bool,
@@ -57,31 +52,20 @@ pub(crate) struct PartialNode {
 /// A namespace as it arrives.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = Namespace)]
-#[serde(from = "NamespaceParts")]
+#[serde(from = "Parts")]
 pub(crate) struct PartialNamespace {
     pub(crate) metadata: ObjectMeta,
     pub(crate) labels: Labels,
 }
 
+/// What is read of an object of any of these kinds.
 #[derive(Deserialize)]
-struct PodParts {
+struct Parts {
     metadata: Metadata,
     #[serde(default)]
     spec: PodSpec,
     #[serde(default)]
     status: Status,
-}
-
-#[derive(Deserialize)]
-struct NodeParts {
-    metadata: Metadata,
-    #[serde(default)]
-    status: Status,
-}
-
-#[derive(Deserialize)]
-struct NamespaceParts {
-    metadata: Metadata,
 }
 
 #[derive(Default, Deserialize)]
@@ -106,55 +90,11 @@ struct Annotations {
     mirror: Option<IgnoredAny>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct OwnerReference {
-    api_version: String,
-    kind: String,
-    name: String,
-    #[serde(default)]
-    controller: Option<bool>,
-}
-
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct PodSpec {
     node_name: Option<String>,
     affinity: Option<Affinity>,
-}
-
-/// Of an affinity, what the `DaemonSet` controller says a pod's node with.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Affinity {
-    node_affinity: Option<NodeAffinity>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct NodeAffinity {
-    required_during_scheduling_ignored_during_execution: Option<NodeSelector>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct NodeSelector {
-    #[serde(default)]
-    node_selector_terms: Vec<NodeSelectorTerm>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct NodeSelectorTerm {
-    #[serde(default)]
-    match_fields: Vec<FieldRequirement>,
-}
-
-#[derive(Deserialize)]
-struct FieldRequirement {
-    key: String,
-    #[serde(default)]
-    values: Vec<String>,
 }
 
 /// Conditions of pods and nodes alike, and why a pod's containers wait.
@@ -198,56 +138,51 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-impl From<PodParts> for PartialPod {
-    fn from(parts: PodParts) -> Self {
-        let PodParts {
-            metadata,
-            spec,
-            status,
-        } = parts;
+impl From<Parts> for PartialPod {
+    fn from(parts: Parts) -> Self {
+        let (mut metadata, spec, status) = (parts.metadata, parts.spec, parts.status);
+        let meant_for = || node_of(spec.affinity?);
         Self {
+            metadata: metadata.identity(),
+            labels: metadata.labels,
+            controller: controller(metadata.owner_references),
+            placed: spec.node_name.is_some(),
+            node: spec.node_name.or_else(meant_for),
             ready: status.is_ready(),
-            waits_for: status.waits_for(),
-            node: spec.placement(),
             terminating: metadata.deletion_timestamp.is_some(),
             mirror: metadata.annotations.mirror.is_some(),
-            controller: controller(metadata.owner_references),
-            labels: metadata.labels,
-            metadata: identity(metadata.name, metadata.namespace, metadata.resource_version),
+            waits_for: status.waits_for(),
         }
     }
 }
 
-impl From<NodeParts> for PartialNode {
-    fn from(parts: NodeParts) -> Self {
-        let metadata = parts.metadata;
+impl From<Parts> for PartialNode {
+    fn from(mut parts: Parts) -> Self {
         Self {
-            metadata: identity(metadata.name, metadata.namespace, metadata.resource_version),
+            metadata: parts.metadata.identity(),
             ready: parts.status.is_ready(),
         }
     }
 }
 
-impl From<NamespaceParts> for PartialNamespace {
-    fn from(parts: NamespaceParts) -> Self {
-        let metadata = parts.metadata;
+impl From<Parts> for PartialNamespace {
+    fn from(mut parts: Parts) -> Self {
         Self {
-            metadata: identity(metadata.name, metadata.namespace, metadata.resource_version),
-            labels: metadata.labels,
+            metadata: parts.metadata.identity(),
+            labels: parts.metadata.labels,
         }
     }
 }
 
-fn identity(
-    name: Option<String>,
-    namespace: Option<String>,
-    version: Option<String>,
-) -> ObjectMeta {
-    ObjectMeta {
-        name,
-        namespace,
-        resource_version: version,
-        ..ObjectMeta::default()
+impl Metadata {
+    /// What a watch needs.
+    fn identity(&mut self) -> ObjectMeta {
+        ObjectMeta {
+            name: self.name.take(),
+            namespace: self.namespace.take(),
+            resource_version: self.resource_version.take(),
+            ..ObjectMeta::default()
+        }
     }
 }
 
@@ -261,23 +196,15 @@ fn controller(owners: Vec<OwnerReference>) -> Option<Controller> {
     })
 }
 
-impl PodSpec {
-    fn placement(self) -> Option<NodePlacement> {
-        let meant_for = || Some(NodePlacement::MeantFor(self.affinity?.node()?));
-        self.node_name.map(NodePlacement::On).or_else(meant_for)
-    }
-}
-
-impl Affinity {
-    fn node(self) -> Option<String> {
-        let required = self
-            .node_affinity?
-            .required_during_scheduling_ignored_during_execution?;
-        let terms = required.node_selector_terms.into_iter();
-        let mut fields = terms.flat_map(|term| term.match_fields);
-        let name = fields.find(|field| field.key == "metadata.name")?;
-        name.values.into_iter().next()
-    }
+/// The node that the `DaemonSet` controller made a pod for, as it says it.
+fn node_of(affinity: Affinity) -> Option<String> {
+    let required = affinity
+        .node_affinity?
+        .required_during_scheduling_ignored_during_execution?;
+    let terms = required.node_selector_terms.into_iter();
+    let mut fields = terms.filter_map(|term| term.match_fields).flatten();
+    let name = fields.find(|field| field.key == "metadata.name")?;
+    name.values?.into_iter().next()
 }
 
 impl Status {
@@ -331,7 +258,10 @@ mod tests {
             "status": {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
                 "message": "0/2 nodes are available: 1 node(s) didn't have free ports. preemption: none"}]},
         }));
-        assert_eq!(waiting.node, Some(NodePlacement::MeantFor("n2".into())));
+        assert_eq!(
+            (waiting.node.as_deref(), waiting.placed),
+            (Some("n2"), false)
+        );
         assert_eq!(
             waiting.waits_for.as_deref(),
             Some("0/2 nodes are available: 1 node(s) didn't have free ports")
@@ -343,12 +273,12 @@ mod tests {
         let preferred =
             json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}});
         let anywhere = pod(json!({"metadata": {"name": "a"}, "spec": {"affinity": preferred}}));
-        assert_eq!(anywhere.node, None);
+        assert_eq!((anywhere.node, anywhere.placed), (None, false));
         let runs = pod(json!({
             "metadata": {"name": "a"}, "spec": {"nodeName": "n1", "affinity": preferred},
             "status": {"conditions": [{"type": "Ready", "status": "True", "message": "long"}]},
         }));
-        assert_eq!(runs.node, Some(NodePlacement::On("n1".into())));
+        assert_eq!((runs.node.as_deref(), runs.placed), (Some("n1"), true));
         assert!(runs.ready && runs.waits_for.is_none());
     }
 
@@ -368,10 +298,8 @@ mod tests {
             "status": {"conditions": null, "containerStatuses": null},
         }));
         assert!(read.mirror && read.terminating && read.labels.is_empty() && !read.ready);
-        assert_eq!(
-            read.metadata,
-            identity(Some("a".into()), Some("shop".into()), Some("7".into()))
-        );
+        let identity = json!({"name": "a", "namespace": "shop", "resourceVersion": "7"});
+        assert_eq!(json!(read.metadata), identity);
         assert_eq!(
             read.controller.map(|controller| controller.kind),
             Some("ReplicaSet".into())

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use super::partial::{Labels, NodePlacement, PartialPod};
+use super::partial::{Labels, PartialPod};
 use super::store::Cache;
 use otelagent_core::names::{LABEL_AGENT, LABEL_OWNER};
 use otelagent_core::pods::Controller;
@@ -33,18 +33,12 @@ impl CachedPod {
     pub(crate) fn runs_on(&self) -> Option<&str> {
         self.node.as_deref().filter(|_| self.placed)
     }
-
-    fn mark(&self, key: &str) -> Option<&str> {
-        self.labels.get(key).map(String::as_str)
-    }
 }
 
 /// The live pods of the cluster, by namespace and name; none that the kubelet runs from a file.
 #[derive(Default)]
 pub(crate) struct Pods {
     namespaces: HashMap<Box<str>, PodsOfNamespace>,
-    labels: Interned<Labels>,
-    controllers: Interned<Controller>,
     nodes: Interned<str>,
 }
 
@@ -52,10 +46,8 @@ pub(crate) struct Pods {
 #[derive(Default)]
 pub(crate) struct PodsOfNamespace {
     pods: HashMap<Box<str>, CachedPod>,
-    /// How many carry which value of the label that says who injected them.
-    injected: HashMap<Box<str>, usize>,
-    /// The same of the label that says whose agents they are.
-    agents: HashMap<Box<str>, usize>,
+    labels: Interned<Labels>,
+    controllers: Interned<Controller>,
 }
 
 /// A pod came, changed or went: its labels before and after.
@@ -79,37 +71,9 @@ impl Pods {
     ) -> impl Iterator<Item = (&'a str, &'a CachedPod)> {
         let namespace = self.namespaces.get(namespace).into_iter();
         namespace
-            .filter(move |namespace| namespace.agents.contains_key(label))
+            .filter(move |namespace| namespace.has(LABEL_OWNER, label))
             .flat_map(PodsOfNamespace::pods)
-            .filter(move |(_, pod)| pod.mark(LABEL_OWNER) == Some(label))
-    }
-
-    fn intern(&mut self, seen: PartialPod) -> CachedPod {
-        let is_agent = seen.labels.contains_key(LABEL_OWNER);
-        let (node, placed) = match seen.node {
-            Some(NodePlacement::On(node)) => (Some(node), true),
-            Some(NodePlacement::MeantFor(node)) => (Some(node), false),
-            None => (None, false),
-        };
-        CachedPod {
-            labels: self.labels.share(seen.labels),
-            controller: seen.controller.map(|found| self.controllers.share(found)),
-            node: node.map(|node| self.nodes.share(node)),
-            placed,
-            ready: seen.ready,
-            terminating: seen.terminating,
-            waits_for: seen.waits_for.filter(|_| is_agent).map(Into::into),
-        }
-    }
-
-    fn release(&mut self, pod: &CachedPod) {
-        self.labels.release(&pod.labels);
-        if let Some(controller) = &pod.controller {
-            self.controllers.release(controller);
-        }
-        if let Some(node) = &pod.node {
-            self.nodes.release(node);
-        }
+            .filter(move |(_, pod)| is_marked(&pod.labels, LABEL_OWNER, label))
     }
 }
 
@@ -121,48 +85,41 @@ impl PodsOfNamespace {
 
     /// Whether some pod here was injected by an `OtelAgent`, known by its label.
     pub(crate) fn has_injected(&self, label: &str) -> bool {
-        self.injected.contains_key(label)
+        self.has(LABEL_AGENT, label)
     }
 
-    fn insert(&mut self, name: String, pod: CachedPod) -> Option<CachedPod> {
-        count(&mut self.injected, pod.mark(LABEL_AGENT));
-        count(&mut self.agents, pod.mark(LABEL_OWNER));
-        let before = self.pods.insert(name.into(), pod);
-        self.uncount(before.as_ref());
-        before
+    /// Whether some pod here is marked; pods have far fewer labels than there are pods.
+    fn has(&self, key: &str, label: &str) -> bool {
+        let mut labels = self.labels.0.iter();
+        labels.any(|labels| is_marked(labels, key, label))
     }
 
-    fn remove(&mut self, name: &str) -> Option<CachedPod> {
-        let before = self.pods.remove(name);
-        self.uncount(before.as_ref());
-        before
+    fn intern(&mut self, seen: PartialPod, nodes: &mut Interned<str>) -> CachedPod {
+        let is_agent = seen.labels.contains_key(LABEL_OWNER);
+        CachedPod {
+            labels: self.labels.share(seen.labels),
+            controller: seen.controller.map(|found| self.controllers.share(found)),
+            node: seen.node.map(|node| nodes.share(node)),
+            placed: seen.placed,
+            ready: seen.ready,
+            terminating: seen.terminating,
+            waits_for: seen.waits_for.filter(|_| is_agent).map(Into::into),
+        }
     }
 
-    fn uncount(&mut self, pod: Option<&CachedPod>) {
-        if let Some(pod) = pod {
-            discount(&mut self.injected, pod.mark(LABEL_AGENT));
-            discount(&mut self.agents, pod.mark(LABEL_OWNER));
+    fn release(&mut self, pod: &CachedPod, nodes: &mut Interned<str>) {
+        self.labels.release(&pod.labels);
+        if let Some(controller) = &pod.controller {
+            self.controllers.release(controller);
+        }
+        if let Some(node) = &pod.node {
+            nodes.release(node);
         }
     }
 }
 
-fn count(marks: &mut HashMap<Box<str>, usize>, mark: Option<&str>) {
-    if let Some(mark) = mark {
-        match marks.get_mut(mark) {
-            Some(pods) => *pods += 1,
-            None => drop(marks.insert(mark.into(), 1)),
-        }
-    }
-}
-
-fn discount(marks: &mut HashMap<Box<str>, usize>, mark: Option<&str>) {
-    let Some(mark) = mark else { return };
-    if let Some(pods) = marks.get_mut(mark) {
-        *pods -= 1;
-        if *pods == 0 {
-            marks.remove(mark);
-        }
-    }
+fn is_marked(labels: &Labels, key: &str, label: &str) -> bool {
+    labels.get(key).is_some_and(|found| found == label)
 }
 
 impl Cache for Pods {
@@ -175,14 +132,14 @@ impl Cache for Pods {
         }
         let name = seen.metadata.name.take()?;
         let namespace = seen.metadata.namespace.take()?;
-        let pod = self.intern(seen);
-        let labels = pod.labels.clone();
         let of_namespace = self.namespaces.entry(namespace.as_str().into());
         let of_namespace = of_namespace.or_default();
+        let pod = of_namespace.intern(seen, &mut self.nodes);
+        let labels = pod.labels.clone();
         let is_as_before = of_namespace.pods.get(name.as_str()) == Some(&pod);
-        let before = of_namespace.insert(name, pod);
+        let before = of_namespace.pods.insert(name.into(), pod);
         if let Some(before) = &before {
-            self.release(before);
+            of_namespace.release(before, &mut self.nodes);
         }
         if is_as_before {
             return None;
@@ -198,11 +155,11 @@ impl Cache for Pods {
     fn remove(&mut self, seen: &PartialPod) -> Option<PodChange> {
         let namespace = seen.metadata.namespace.as_deref()?;
         let of_namespace = self.namespaces.get_mut(namespace)?;
-        let pod = of_namespace.remove(seen.metadata.name.as_deref()?)?;
+        let pod = of_namespace.pods.remove(seen.metadata.name.as_deref()?)?;
+        of_namespace.release(&pod, &mut self.nodes);
         if of_namespace.pods.is_empty() {
             self.namespaces.remove(namespace);
         }
-        self.release(&pod);
         Some(PodChange {
             namespace: namespace.to_owned(),
             labels: vec![pod.labels],
@@ -331,20 +288,19 @@ mod tests {
             pods.insert(one.clone());
         }
         let kept = |pods: &Pods| {
-            (
-                pods.labels.0.len(),
-                pods.controllers.0.len(),
-                pods.nodes.0.len(),
-            )
+            let shop = &pods.namespaces["shop"];
+            let (labels, controllers, nodes) = (&shop.labels, &shop.controllers, &pods.nodes);
+            [labels.0.len(), controllers.0.len(), nodes.0.len()]
         };
-        assert_eq!(kept(&pods), (1, 1, 1));
+        assert_eq!(kept(&pods), [1, 1, 1]);
         pods.insert(pod("cart-0", &[("app", "till")]));
-        assert_eq!(kept(&pods), (2, 1, 1));
+        assert_eq!(kept(&pods), [2, 1, 1]);
+        pods.insert(pod("cart-0", &[("app", "cart")]));
+        assert_eq!(kept(&pods), [1, 1, 1]);
         for one in &all {
             pods.remove(one);
         }
-        assert_eq!(kept(&pods), (0, 0, 0));
-        assert!(pods.namespaces.is_empty());
+        assert!(pods.namespaces.is_empty() && pods.nodes.0.is_empty());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
-use kube::api::{ApiResource, DynamicObject};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::reflector::{ObjectRef, Store};
 use otelagent_api::Mode;
 use otelagent_core::names;
@@ -19,17 +19,8 @@ use super::store::{Cached, Namespaces, Nodes};
 
 /// The API of one admission kind; the client library has no types for servers this new.
 pub(crate) fn admission_resource(kind: &str) -> ApiResource {
-    let plural = match kind.strip_suffix('y') {
-        Some(stem) => format!("{stem}ies").to_lowercase(),
-        None => format!("{kind}s").to_lowercase(),
-    };
-    ApiResource {
-        group: "admissionregistration.k8s.io".into(),
-        version: "v1".into(),
-        api_version: "admissionregistration.k8s.io/v1".into(),
-        kind: kind.into(),
-        plural,
-    }
+    let kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
+    ApiResource::from_gvk(&kind)
 }
 
 /// What the watches have seen.
@@ -53,8 +44,8 @@ pub(crate) fn serves(labels: &BTreeMap<String, String>, agent: &str, mode: Mode)
 }
 
 impl Stores {
-    /// Waits until every store has been filled once, but for those of kinds that cannot be read yet.
-    pub(crate) async fn wait_until_ready(&self, unreadable: &[&str]) {
+    /// Waits until every store has been filled once, but for that of a kind that cannot be read yet.
+    pub(crate) async fn wait_until_ready(&self, unreadable: Option<&str>) {
         // A dropped writer means the watch task ended, which ends the process by itself.
         let _ = self.agents.wait_until_ready().await;
         self.pods.wait_until_filled().await;
@@ -68,9 +59,10 @@ impl Stores {
         for store in &self.services {
             let _ = store.wait_until_ready().await;
         }
-        let readable = |kind: &&str| !unreadable.contains(kind);
-        for (_, store) in self.admission.iter().filter(|(kind, _)| readable(kind)) {
-            let _ = store.wait_until_ready().await;
+        for (kind, store) in &self.admission {
+            if unreadable != Some(*kind) {
+                let _ = store.wait_until_ready().await;
+            }
         }
     }
 
@@ -93,5 +85,24 @@ impl Stores {
             let refers = |owner: &OwnerReference| owner.kind == "OtelAgent" && owner.name == agent;
             serves(found.labels(), &label, mode) || found.owner_references().iter().any(refers)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use otelagent_core::inject::kinds::ADMISSION_KINDS;
+
+    #[test]
+    fn admission_objects_are_where_the_api_server_has_them() {
+        let plurals = ADMISSION_KINDS.map(|kind| admission_resource(kind).plural);
+        let expected = [
+            "validatingadmissionpolicybindings",
+            "mutatingwebhookconfigurations",
+            "mutatingadmissionpolicybindings",
+            "validatingadmissionpolicies",
+            "mutatingadmissionpolicies",
+        ];
+        assert_eq!(plurals, expected);
     }
 }

@@ -20,7 +20,8 @@ use super::store::{Cached, Namespaces};
 /// Sends the `OtelAgent`s that must be looked at.
 #[derive(Clone)]
 pub(crate) struct Trigger {
-    agents: Store<Decoded>,
+    /// The `OtelAgent`s that are known.
+    pub(super) agents: Store<Decoded>,
     sender: UnboundedSender<ObjectRef<Decoded>>,
     gone: Arc<Notify>,
     /// Whether anybody listens: a standby would only pile up what the next leader looks at anyway.
@@ -36,11 +37,6 @@ impl Trigger {
             gone: Arc::default(),
             leads: Arc::default(),
         }
-    }
-
-    /// The `OtelAgent`s that are known.
-    pub(super) fn agents(&self) -> &Store<Decoded> {
-        &self.agents
     }
 
     /// An `OtelAgent` was seen to be deleted.
@@ -69,15 +65,10 @@ impl Trigger {
     /// Asks for every object that `wants`.
     pub(crate) fn each(&self, wants: impl Fn(&OtelAgent) -> bool) {
         for agent in self.agents.state() {
-            if agent.0.as_ref().is_ok_and(&wants) {
+            if agent.agent.as_ref().is_ok_and(&wants) {
                 self.one(ObjectRef::from_obj(agent.as_ref()));
             }
         }
-    }
-
-    /// Asks for the object that a label or annotation names.
-    fn labelled(&self, label: &str) {
-        self.each(|agent| label_of(agent) == label);
     }
 }
 
@@ -116,7 +107,7 @@ pub(super) fn pod_changed(trigger: &Trigger, namespaces: &Cached<Namespaces>, ch
             .into_iter()
             .find_map(|key| labels.get(key));
         if let Some(label) = mark {
-            trigger.labelled(label);
+            trigger.each(|agent| label_of(agent) == *label);
             continue;
         }
         let namespace = change.namespace.as_str();

@@ -1,13 +1,13 @@
 //! One watch per kind, with back-off; a change wakes the `OtelAgent`s that it concerns.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
-use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use futures::StreamExt;
 use futures::channel::mpsc::UnboundedSender;
-use futures::{StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::Event;
@@ -26,7 +26,7 @@ use otelagent_core::build::selection;
 use otelagent_core::names;
 
 /// The watches, to be driven by a task each.
-pub(crate) type Watches = Vec<std::pin::Pin<Box<dyn Future<Output = &'static str> + Send>>>;
+pub(crate) type Watches = Vec<BoxFuture<'static, &'static str>>;
 
 /// Starts nothing; builds stores and the watches that fill them.
 ///
@@ -46,32 +46,30 @@ pub(crate) fn build(
     };
     builder.agents(writer, owned_namespaces.clone());
     let namespaces = builder.namespaces();
-    let mut stores = Stores {
+    let stores = Stores {
         agents,
         pods: builder.pods(&namespaces),
         nodes: builder.nodes(),
         limit_ranges: builder.limits("limitranges", &namespaces),
         resource_quotas: builder.limits("resourcequotas", &namespaces),
         namespaces,
-        daemon_sets: Vec::new(),
-        services: Vec::new(),
-        admission: BTreeMap::new(),
+        daemon_sets: owned_namespaces
+            .iter()
+            .map(|within| builder.owned("daemonsets", Api::namespaced(client.clone(), within), ()))
+            .collect(),
+        services: owned_namespaces
+            .iter()
+            .map(|within| builder.owned("services", Api::namespaced(client.clone(), within), ()))
+            .collect(),
+        admission: admission
+            .iter()
+            .map(|kind| {
+                let resource = admission_resource(kind);
+                let api = Api::all_with(client.clone(), &resource);
+                (*kind, builder.owned(kind, api, resource))
+            })
+            .collect(),
     };
-    for namespace in owned_namespaces {
-        let api = Api::namespaced(client.clone(), namespace);
-        stores
-            .daemon_sets
-            .push(builder.owned("daemonsets", api, ()));
-        let api = Api::namespaced(client.clone(), namespace);
-        stores.services.push(builder.owned("services", api, ()));
-    }
-    for kind in admission {
-        let resource = admission_resource(kind);
-        let api = Api::all_with(client.clone(), &resource);
-        stores
-            .admission
-            .insert(kind, builder.owned(kind, api, resource));
-    }
     (stores, builder.watches, builder.trigger)
 }
 
@@ -89,7 +87,7 @@ impl Builder {
         let mut generations: HashMap<String, Option<i64>> = HashMap::new();
         let notify = move |agent: Option<&Decoded>| {
             let Some(agent) = agent else {
-                let known = on.agents().state();
+                let known = on.agents.state();
                 let generation = |agent: &Arc<Decoded>| {
                     (agent.uid().unwrap_or_default(), agent.meta().generation)
                 };
@@ -99,7 +97,7 @@ impl Builder {
                 return;
             };
             let reference = ObjectRef::from_obj(agent);
-            let is_gone = on.agents().get(&reference).is_none();
+            let is_gone = on.agents.get(&reference).is_none();
             on.one(reference);
             let uid = agent.uid().unwrap_or_default();
             let generation = agent.meta().generation;
@@ -116,8 +114,7 @@ impl Builder {
         };
         let api = Api::all(self.client.clone());
         let all = watcher::Config::default();
-        self.watches
-            .push(drive("otelagents", api, all, writer, notify));
+        self.stored("otelagents", api, all, writer, notify);
     }
 
     fn namespaces(&mut self) -> Arc<Cached<Namespaces>> {
@@ -137,15 +134,11 @@ impl Builder {
     }
 
     /// What could keep a sidecar out of its namespace.
-    fn limits<K>(
+    fn limits<K: Limiting>(
         &mut self,
         what: &'static str,
         namespaces: &Arc<Cached<Namespaces>>,
-    ) -> Arc<Cached<Limits<K>>>
-    where
-        K: Limiting,
-        Limits<K>: Cache<Object = K, Change = String>,
-    {
+    ) -> Arc<Cached<Limits<K>>> {
         let (on, known) = (self.trigger.clone(), namespaces.clone());
         let notify = move |change: Option<&String>| {
             on.each(|agent| {
@@ -170,17 +163,38 @@ impl Builder {
         self.kept("pods", live, notify)
     }
 
-    /// Objects of others, of the whole cluster.
+    /// Objects of others, of the whole cluster, in a cache of our own. Told is what changed, and of a whole
+    /// list nothing in particular.
     fn kept<C: Cache>(
         &mut self,
         what: &'static str,
         config: watcher::Config,
-        notify: impl FnMut(Option<&C::Change>) + Send + 'static,
+        mut notify: impl FnMut(Option<&C::Change>) + Send + 'static,
     ) -> Arc<Cached<C>> {
         let kept = Arc::<Cached<C>>::default();
+        let (filled, mut listed) = (kept.clone(), C::default());
         let api = Api::all(self.client.clone());
-        self.watches
-            .push(follow(what, api, config, kept.clone(), notify));
+        self.watch(what, api, config, move |event| {
+            let change = match event {
+                Event::Init => {
+                    listed = C::default();
+                    None
+                }
+                Event::InitApply(object) => {
+                    listed.insert(object);
+                    None
+                }
+                Event::InitDone => {
+                    filled.fill(std::mem::take(&mut listed));
+                    return notify(None);
+                }
+                Event::Apply(object) => filled.write().insert(object),
+                Event::Delete(object) => filled.write().remove(&object),
+            };
+            if let Some(change) = change {
+                notify(Some(&change));
+            }
+        });
         kept
     }
 
@@ -199,83 +213,55 @@ impl Builder {
         };
         let ours = format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY);
         let ours = watcher::Config::default().labels(&ours);
-        self.watches.push(drive(what, api, ours, writer, notify));
+        self.stored(what, api, ours, writer, notify);
         store
     }
-}
 
-/// One watch with back-off, without its managers stored and told; of a whole list nothing in particular,
-/// since nobody names what it no longer has. Ends only if the stream does.
-fn drive<K>(
-    what: &'static str,
-    api: Api<K>,
-    config: watcher::Config,
-    writer: Writer<K>,
-    mut notify: impl FnMut(Option<&K>) + Send + 'static,
-) -> std::pin::Pin<Box<dyn Future<Output = &'static str> + Send>>
-where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-    K::DynamicType: Eq + Hash + Clone + Send + Sync + Unpin,
-{
-    let stream = watcher(api, config)
-        .modify(|object| object.meta_mut().managed_fields = None)
-        .default_backoff()
-        .reflect(writer)
-        .inspect_err(
-            move |error| tracing::warn!(what, error = %error, "watch failed, trying again"),
-        );
-    Box::pin(async move {
-        let mut stream = std::pin::pin!(stream);
-        while let Some(event) = stream.next().await {
+    /// Objects in a store, without their managers. Told is what changed, and of a whole list nothing in
+    /// particular, since nobody names what it no longer has.
+    fn stored<K>(
+        &mut self,
+        what: &'static str,
+        api: Api<K>,
+        config: watcher::Config,
+        mut writer: Writer<K>,
+        mut notify: impl FnMut(Option<&K>) + Send + 'static,
+    ) where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+        K::DynamicType: Eq + Hash + Clone + Send + Sync,
+    {
+        self.watch(what, api, config, move |event| {
+            let event = event.modify(|object| object.meta_mut().managed_fields = None);
+            writer.apply_watcher_event(&event);
             match event {
-                Ok(Event::Apply(object) | Event::Delete(object)) => notify(Some(&object)),
-                Ok(Event::InitDone) => notify(None),
-                Ok(Event::Init | Event::InitApply(_)) | Err(_) => {}
+                Event::Apply(object) | Event::Delete(object) => notify(Some(&object)),
+                Event::InitDone => notify(None),
+                Event::Init | Event::InitApply(_) => {}
             }
-        }
-        what
-    })
-}
+        });
+    }
 
-/// One watch with back-off into a cache of our own; tells what changed, and of a whole list nothing
-/// in particular. Ends only if the stream does.
-fn follow<C: Cache>(
-    what: &'static str,
-    api: Api<C::Object>,
-    config: watcher::Config,
-    kept: Arc<Cached<C>>,
-    mut notify: impl FnMut(Option<&C::Change>) + Send + 'static,
-) -> std::pin::Pin<Box<dyn Future<Output = &'static str> + Send>> {
-    let stream = watcher(api, config).default_backoff();
-    Box::pin(async move {
-        let mut stream = std::pin::pin!(stream);
-        let mut listed = C::default();
-        while let Some(event) = stream.next().await {
-            let change = match event {
-                Err(error) => {
-                    tracing::warn!(what, error = %error, "watch failed, trying again");
-                    continue;
+    /// One watch with back-off. Ends only if the stream does.
+    fn watch<K>(
+        &mut self,
+        what: &'static str,
+        api: Api<K>,
+        config: watcher::Config,
+        mut take: impl FnMut(Event<K>) + Send + 'static,
+    ) where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let mut events = watcher(api, config).default_backoff().boxed();
+        self.watches.push(Box::pin(async move {
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(event) => take(event),
+                    Err(error) => {
+                        tracing::warn!(what, error = %error, "watch failed, trying again");
+                    }
                 }
-                Ok(Event::Init) => {
-                    listed = C::default();
-                    continue;
-                }
-                Ok(Event::InitApply(object)) => {
-                    listed.insert(object);
-                    continue;
-                }
-                Ok(Event::InitDone) => {
-                    kept.fill(std::mem::take(&mut listed));
-                    notify(None);
-                    continue;
-                }
-                Ok(Event::Apply(object)) => kept.write().insert(object),
-                Ok(Event::Delete(object)) => kept.write().remove(&object),
-            };
-            if let Some(change) = change {
-                notify(Some(&change));
             }
-        }
-        what
-    })
+            what
+        }));
+    }
 }

@@ -1,92 +1,70 @@
 //! Writes objects: server-side apply, and deletion of exactly what was seen.
 
-use std::fmt::Debug;
-
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::{Resource, ResourceExt};
 use otelagent_core::build::{ObjectOwner, corrections};
+use otelagent_core::inject::kinds::ADMISSION_KINDS;
 use otelagent_core::names;
-use otelagent_core::reconcile::{Intent, Observation};
+use otelagent_core::reconcile::Intent;
 use serde_json::{Value, json};
 
-use super::context::Context;
-use super::error::ControllerError;
-use crate::cache::admission_resource;
+use super::context::{Context, Pass};
+use super::error::{ControllerError, Result};
 
-/// Where an object is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// In the `OtelAgent`'s own namespace.
-    OwnNamespace,
-    /// Cluster-scoped.
-    Cluster,
-}
-
-/// Applies an object, and returns its uid.
-///
-/// # Errors
-/// [`ControllerError::NameTaken`] where somebody else made the object of its name.
-pub(crate) async fn write(
-    context: &Context,
-    observation: &Observation<'_>,
-    scope: Scope,
-    intent: &Intent,
-) -> Result<Option<String>, ControllerError> {
-    let target = Target {
-        api: api(context, observation, scope, intent.kind),
-        kind: intent.kind,
-        name: &intent.name,
-        owner: &observation.owner(),
-    };
-    let written = target.write(&intent.body, intent.is_ours).await?;
-    context.metrics.wrote(intent.kind, "apply");
-    Ok(written.uid())
-}
-
-fn api(
-    context: &Context,
-    observation: &Observation<'_>,
-    scope: Scope,
-    kind: &str,
-) -> Api<DynamicObject> {
-    let client = context.client.clone();
-    if scope == Scope::Cluster {
-        return Api::all_with(client, &admission_resource(kind));
+impl Pass<'_> {
+    /// Applies an object, and returns its uid.
+    ///
+    /// # Errors
+    /// [`ControllerError::NameTaken`] where somebody else made the object of its name.
+    pub(super) async fn write(self, intent: &Intent) -> Result<Option<String>> {
+        let target = Target {
+            api: self.objects(intent.kind),
+            kind: intent.kind,
+            name: &intent.name,
+            owner: &self.observation.owner(),
+        };
+        let written = target.write(&intent.body, intent.is_ours).await?;
+        self.context.metrics.wrote(intent.kind, "apply");
+        Ok(written.uid())
     }
-    let resource = if kind == Service::kind(&()) {
-        ApiResource::erase::<Service>(&())
-    } else {
-        ApiResource::erase::<DaemonSet>(&())
-    };
-    let namespace = observation.agent.metadata.namespace.as_deref();
-    Api::namespaced_with(client, namespace.unwrap_or_default(), &resource)
-}
 
-/// Deletes an object of the `OtelAgent`'s namespace exactly as it was seen, if it is the `OtelAgent`'s; the
-/// API server is asked where the object does not say so itself.
-pub(crate) async fn delete_own(
-    context: &Context,
-    observation: &Observation<'_>,
-    kind: &'static str,
-    seen: &Value,
-) -> Result<(), ControllerError> {
-    let text = |key: &str| seen["metadata"][key].as_str().map(str::to_owned);
-    let name = text("name").unwrap_or_default();
-    let target = Target {
-        api: api(context, observation, Scope::OwnNamespace, kind),
-        kind,
-        name: &name,
-        owner: &observation.owner(),
-    };
-    if !target.owner.is_named_by(seen) && target.refuse_foreign().await.is_err() {
-        return Ok(());
+    /// Deletes an object of the `OtelAgent`'s namespace exactly as it was seen, if it is the `OtelAgent`'s;
+    /// the API server is asked where the object does not say so itself.
+    pub(super) async fn delete_own(self, kind: &'static str, seen: &Value) -> Result<()> {
+        let text = |key: &str| seen["metadata"][key].as_str().map(str::to_owned);
+        let name = text("name").unwrap_or_default();
+        let target = Target {
+            api: self.objects(kind),
+            kind,
+            name: &name,
+            owner: &self.observation.owner(),
+        };
+        if !target.owner.is_named_by(seen) && target.refuse_foreign().await.is_err() {
+            return Ok(());
+        }
+        let seen = Preconditions {
+            uid: text("uid"),
+            resource_version: text("resourceVersion"),
+        };
+        delete(self.context, &target.api, kind, &name, seen).await
     }
-    delete_named(&target.api, &name, text("uid"), text("resourceVersion")).await?;
-    context.metrics.wrote(kind, "delete");
-    Ok(())
+
+    /// Objects of a kind: admission objects of the cluster, others of the `OtelAgent`'s own namespace.
+    fn objects(self, kind: &str) -> Api<DynamicObject> {
+        if ADMISSION_KINDS.contains(&kind) {
+            return self.context.admission(kind);
+        }
+        let resource = if kind == Service::kind(&()) {
+            ApiResource::erase::<Service>(&())
+        } else {
+            ApiResource::erase::<DaemonSet>(&())
+        };
+        let namespace = self.observation.agent.namespace().unwrap_or_default();
+        Api::namespaced_with(self.context.client.clone(), &namespace, &resource)
+    }
 }
 
 /// Deletes exactly the cluster-scoped object of this uid; without one it is known to be gone.
@@ -95,14 +73,15 @@ pub(crate) async fn delete_admission(
     kind: &'static str,
     name: &str,
     uid: Option<String>,
-) -> Result<(), ControllerError> {
+) -> Result<()> {
     if uid.is_none() {
         return Ok(());
     }
-    let api: Api<DynamicObject> = Api::all_with(context.client.clone(), &admission_resource(kind));
-    delete_named(&api, name, uid, None).await?;
-    context.metrics.wrote(kind, "delete");
-    Ok(())
+    let seen = Preconditions {
+        uid,
+        resource_version: None,
+    };
+    delete(context, &context.admission(kind), kind, name, seen).await
 }
 
 /// One object that is to be written.
@@ -114,7 +93,7 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    async fn write(&self, intent: &Value, is_ours: bool) -> Result<DynamicObject, ControllerError> {
+    async fn write(&self, intent: &Value, is_ours: bool) -> Result<DynamicObject> {
         if !is_ours {
             self.refuse_foreign().await?;
         }
@@ -122,8 +101,8 @@ impl Target<'_> {
             Err(kube::Error::Api(status)) if status.is_invalid() => self.make_room(intent).await,
             other => other,
         };
-        let action = || format!("apply {} {}", self.kind, self.name);
-        let written = written.map_err(|error| ControllerError::api(action())(error))?;
+        let action = format!("apply {} {}", self.kind, self.name);
+        let written = written.map_err(ControllerError::api(action))?;
         tracing::info!(kind = self.kind, name = self.name, "applied");
         Ok(written)
     }
@@ -135,10 +114,10 @@ impl Target<'_> {
     }
 
     /// Force takes over whatever bears the name, so what is not ours is refused first.
-    async fn refuse_foreign(&self) -> Result<(), ControllerError> {
+    async fn refuse_foreign(&self) -> Result<()> {
         let found = self.api.get_metadata_opt(self.name).await;
-        let action = || format!("read {} {}", self.kind, self.name);
-        let found = found.map_err(|error| ControllerError::api(action())(error))?;
+        let action = format!("read {} {}", self.kind, self.name);
+        let found = found.map_err(ControllerError::api(action))?;
         let found = found.and_then(|found| serde_json::to_value(found).ok());
         if found.is_none_or(|found| self.owner.owns(&found)) {
             return Ok(());
@@ -159,17 +138,17 @@ impl Target<'_> {
         }
         let stands = self.apply(intent).await?;
         // What that patch wrote would stay once it is no longer applied: this manager must not own it twice.
-        let managers = stands.metadata.managed_fields.iter().flatten();
-        let twice = managers.enumerate().find(|(_, entry)| {
+        let mut managers = stands.metadata.managed_fields.iter().flatten();
+        let twice = managers.position(|entry| {
             entry.manager.as_deref() == Some(names::FIELD_MANAGER)
                 && entry.operation.as_deref() == Some("Update")
         });
-        let twice = twice.map(
-            |(at, _)| json!({"op": "remove", "path": format!("/metadata/managedFields/{at}")}),
-        );
-        let twice = twice.into_iter().collect();
-        self.patch(stands.metadata.resource_version.clone(), twice)
-            .await?;
+        if let Some(at) = twice {
+            let path = format!("/metadata/managedFields/{at}");
+            let steps = vec![json!({"op": "remove", "path": path})];
+            let version = stands.metadata.resource_version.clone();
+            self.patch(version, steps).await?;
+        }
         Ok(stands)
     }
 
@@ -179,7 +158,7 @@ impl Target<'_> {
             return Ok(());
         }
         let test = json!({"op": "test", "path": "/metadata/resourceVersion", "value": version});
-        let steps: Vec<Value> = std::iter::once(test).chain(steps).collect();
+        let steps = std::iter::once(test).chain(steps).collect();
         let steps = serde_json::from_value(Value::Array(steps)).map_err(kube::Error::SerdeError)?;
         let parameters = PatchParams {
             field_manager: Some(names::FIELD_MANAGER.into()),
@@ -191,29 +170,23 @@ impl Target<'_> {
     }
 }
 
-/// Deletes the object of this uid and version, where they are given. Already gone is success.
-async fn delete_named<K>(
-    api: &Api<K>,
+/// Deletes an object as it was seen. Already gone is success.
+async fn delete(
+    context: &Context,
+    api: &Api<DynamicObject>,
+    kind: &'static str,
     name: &str,
-    uid: Option<String>,
-    resource_version: Option<String>,
-) -> Result<(), ControllerError>
-where
-    K: Clone + Debug + serde::de::DeserializeOwned,
-{
+    seen: Preconditions,
+) -> Result<()> {
     let parameters = DeleteParams {
-        preconditions: Some(Preconditions {
-            uid,
-            resource_version,
-        }),
+        preconditions: Some(seen),
         ..DeleteParams::background()
     };
     match api.delete(name, &parameters).await {
-        Ok(_) => {
-            tracing::info!(name, "deleted");
-            Ok(())
-        }
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        Err(error) => Err(ControllerError::api(format!("delete {name}"))(error)),
+        Ok(_) => tracing::info!(name, "deleted"),
+        Err(kube::Error::Api(status)) if status.is_not_found() => {}
+        Err(error) => return Err(ControllerError::api(format!("delete {name}"))(error)),
     }
+    context.metrics.wrote(kind, "delete");
+    Ok(())
 }

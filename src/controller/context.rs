@@ -1,25 +1,25 @@
 //! What every reconcile shares.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use k8s_openapi::jiff::Timestamp;
-use kube::Client;
+use kube::api::DynamicObject;
 use kube::runtime::events::Recorder;
+use kube::{Api, Client};
 use otelagent_core::build::{Engine, Environment};
 use otelagent_core::inject::kinds::WEBHOOK_CONFIGURATION;
 use otelagent_core::names;
 use otelagent_core::pods::WorkloadRef;
-use otelagent_core::reconcile::{PolicyEngine, Render, other};
+use otelagent_core::reconcile::{Observation, PolicyEngine, Render, other};
 use otelagent_core::restart::Verdict;
-use otelagent_webhook::ca_upkeep::CaBundle;
 use otelagent_webhook::configuration::{Endpoint, WebhookEngine};
 use serde_json::Value;
+use tokio::sync::watch;
 
-use super::error::ControllerError;
-use crate::cache::Stores;
+use super::error::Result;
+use crate::cache::{Stores, admission_resource};
 use crate::discovery;
 use crate::runtime::Metrics;
 
@@ -35,6 +35,7 @@ const POLL_PACE: Duration = Duration::from_secs(2);
 /// How long a webhook that may have been away must have answered before anything is restarted: one of its
 /// replicas is back before the other, and a workload that is missed again is not restarted again.
 const STEADY: Duration = Duration::from_secs(5);
+
 /// What every reconcile shares.
 pub(crate) struct Context {
     pub(crate) client: Client,
@@ -44,64 +45,54 @@ pub(crate) struct Context {
     pub(crate) engine: Result<Engine, String>,
     /// Where the webhook is reached.
     pub(crate) endpoint: Endpoint,
-    /// The CA certificates that entries trust.
-    pub(crate) ca: CaBundle,
+    /// The CA certificates that entries trust, as PEM; empty until they are known.
+    pub(crate) ca_bundle: watch::Sender<String>,
     /// Owner reference to the operator's `ClusterRole`, for cluster-scoped objects.
     pub(crate) installation: Option<Value>,
     /// The same of the webhook's `ClusterRole`, when it was seen last.
-    webhook_installation: Mutex<Option<(Instant, Value)>>,
+    pub(super) webhook_installation: Mutex<Option<(Instant, Value)>>,
     pub(crate) stores: Stores,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
-    memory: Mutex<HashMap<String, Memory>>,
+    /// Of each object, by uid.
+    pub(super) memory: Mutex<HashMap<String, Memory>>,
+}
+
+/// One reconcile: what all share, and what was observed of one `OtelAgent`.
+#[derive(Clone, Copy)]
+pub(crate) struct Pass<'a> {
+    pub(crate) context: &'a Context,
+    pub(crate) observation: &'a Observation<'a>,
 }
 
 /// What is remembered of one object to spare requests; forgetting it changes nothing but their number.
 #[derive(Default)]
-struct Memory {
+pub(super) struct Memory {
     last_reconcile: Option<(Instant, Option<i64>)>,
     probed: Option<(Instant, String)>,
     restarts: RestartMemory,
 }
 
 impl Context {
-    #[allow(clippy::too_many_arguments)] // built once, field by field
-    pub(crate) fn new(
-        client: Client,
-        environment: Environment,
-        canary_namespace: String,
-        engine: Result<Engine, String>,
-        endpoint: Endpoint,
-        installation: Option<Value>,
-        stores: Stores,
-        recorder: Recorder,
-        metrics: Metrics,
-    ) -> Self {
-        Self {
-            client,
-            environment,
-            canary_namespace,
-            engine,
-            endpoint,
-            ca: CaBundle::default(),
-            installation,
-            webhook_installation: Mutex::default(),
-            stores,
-            recorder,
-            metrics,
-            memory: Mutex::default(),
+    /// One reconcile of what was observed.
+    pub(crate) fn pass<'a>(&'a self, observation: &'a Observation<'a>) -> Pass<'a> {
+        Pass {
+            context: self,
+            observation,
         }
     }
 
+    /// Objects of one admission kind.
+    pub(crate) fn admission(&self, kind: &str) -> Api<DynamicObject> {
+        Api::all_with(self.client.clone(), &admission_resource(kind))
+    }
+
     /// Owner reference to the webhook's `ClusterRole`; `None` while the webhook is not installed.
-    pub(crate) async fn webhook_installation(&self) -> Result<Option<Value>, ControllerError> {
-        let remembered = || {
-            let seen = &self.webhook_installation;
-            seen.lock().unwrap_or_else(PoisonError::into_inner)
-        };
-        let fresh = |(at, _): &(Instant, Value)| at.elapsed() < INSTALLATION_TTL;
-        let known = remembered().clone().filter(fresh);
-        if let Some((_, known)) = known {
+    pub(crate) async fn webhook_installation(&self) -> Result<Option<Value>> {
+        let seen = &self.webhook_installation;
+        let remembered = || seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = remembered().clone();
+        if let Some((_, known)) = known.filter(|(at, _)| at.elapsed() < INSTALLATION_TTL) {
             return Ok(Some(known));
         }
         let found = discovery::installation(&self.client, names::WEBHOOK).await?;
@@ -119,9 +110,7 @@ impl Context {
     ///
     /// # Errors
     /// If the API server cannot be asked whether the webhook is installed.
-    pub(crate) async fn renderer(
-        &self,
-    ) -> Result<Result<Box<dyn Render>, (&'static str, String)>, ControllerError> {
+    pub(crate) async fn renderer(&self) -> Result<Result<Box<dyn Render>, (&'static str, String)>> {
         match &self.engine {
             Err(message) => return Ok(Err(("ServerTooOld", message.clone()))),
             Ok(Engine::Policy) => return Ok(Ok(Box::new(PolicyEngine))),
@@ -137,7 +126,7 @@ impl Context {
             );
             return Ok(Err(("WebhookNotInstalled", message)));
         }
-        let ca_bundle = self.ca.pem();
+        let ca_bundle = self.ca_bundle.borrow().clone();
         if ca_bundle.is_empty() {
             let message = "the webhook has no certificate authority yet".into();
             return Ok(Err(("WebhookNotReady", message)));
@@ -148,11 +137,6 @@ impl Context {
             ca_bundle,
             owner,
         })))
-    }
-
-    /// The moment of observation.
-    pub(crate) fn now() -> Timestamp {
-        Timestamp::now()
     }
 
     /// How long to wait before the next pass over an object, if it is too soon. A new generation of
@@ -198,25 +182,25 @@ impl Context {
     }
 
     /// Forgets objects that are gone.
-    pub(crate) fn retain(&self, uids: &std::collections::HashSet<String>) {
-        self.memory
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|uid, _| uids.contains(uid));
+    pub(crate) fn retain(&self, uids: &HashSet<String>) {
+        self.remembered().retain(|uid, _| uids.contains(uid));
     }
 
     fn with<T>(&self, uid: &str, act: impl FnOnce(&mut Memory) -> T) -> T {
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        act(memory.entry(uid.to_owned()).or_default())
+        act(self.remembered().entry(uid.to_owned()).or_default())
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What is remembered between looks to spare requests; forgetting it changes nothing but their number.
 #[derive(Default)]
 pub(crate) struct RestartMemory {
-    polled_at: Option<std::time::Instant>,
+    polled_at: Option<Instant>,
     /// Since when the webhook has answered at every look, as long as there were candidates.
-    answers_since: Option<std::time::Instant>,
+    answers_since: Option<Instant>,
     /// Whether it is known that no restart is under way.
     pub(crate) idle: bool,
     /// The candidate looked at last, so that all get their turn.
@@ -232,7 +216,7 @@ impl RestartMemory {
     ) -> (bool, BTreeMap<WorkloadRef, Verdict>, Option<WorkloadRef>) {
         let too_soon = self.polled_at.is_some_and(|at| at.elapsed() < POLL_PACE);
         if !too_soon {
-            self.polled_at = Some(std::time::Instant::now());
+            self.polled_at = Some(Instant::now());
         }
         if !has_candidates {
             self.answers_since = None;
@@ -243,7 +227,7 @@ impl RestartMemory {
 
     /// Whether the webhook has answered for long enough, now that it does or does not.
     pub(crate) fn is_steady(&mut self, answers: bool) -> bool {
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         self.answers_since = answers.then(|| self.answers_since.unwrap_or(now));
         self.answers_since
             .is_some_and(|since| now - since >= STEADY)

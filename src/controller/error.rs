@@ -2,6 +2,9 @@
 
 use otelagent_core::build::ServerVersion;
 
+/// What may end in an error of the controller.
+pub(crate) type Result<T, E = ControllerError> = std::result::Result<T, E>;
+
 /// An error of the controller. A user's mistake is none: that is a value, and ends in a condition.
 #[derive(Debug, thiserror::Error)]
 pub enum ControllerError {
@@ -40,6 +43,12 @@ pub enum ControllerError {
     /// A policy could not be rendered.
     #[error(transparent)]
     Policy(#[from] otelagent_core::inject::policy::PolicyError),
+    /// The file with the webhook's CA certificates cannot be read.
+    #[error("the file with the webhook's CA certificates cannot be read")]
+    AuthorityFile(#[source] std::io::Error),
+    /// The webhook's CA could not be made.
+    #[error("no CA can be made")]
+    Authority(#[from] otelagent_webhook::issue::Failed),
     /// The API server is another one than at the start: of another version, or with other kinds.
     #[error(
         "the API server has changed from {before} to {after}, or offers other admission kinds; start again to \
@@ -73,6 +82,8 @@ impl ControllerError {
             Self::StaleView(_) => "StaleView",
             Self::Version(_) => "UnknownVersion",
             Self::Policy(_) => "PolicyTooLarge",
+            Self::AuthorityFile(_) => "AuthorityFileUnreadable",
+            Self::Authority(_) => "NoAuthority",
             Self::ServerChanged { .. } => "ServerChanged",
             Self::WatchEnded(_) => "WatchEnded",
         }

@@ -23,7 +23,7 @@ mod restart;
 mod sweep;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -31,17 +31,19 @@ use futures::channel::mpsc;
 use kube::runtime::controller::{self, Action};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
-use kube::{Client, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use otelagent_core::build::{self, Choice, Engine, Environment};
 use otelagent_core::inject::kinds::{BINDING, WEBHOOK_CONFIGURATION};
 use otelagent_core::{in_full, names};
-use otelagent_webhook::ca_upkeep::{self, CaObserver, CaSettings};
 use otelagent_webhook::configuration::Endpoint;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use self::error::ControllerError;
+pub(crate) use self::error::Result;
 
 use self::context::Context;
+use crate::ca_upkeep::CaUpkeep;
 use crate::cache::{self, Decoded, Trigger};
 use crate::discovery;
 use crate::runtime::Metrics;
@@ -78,8 +80,8 @@ pub struct Settings {
 pub struct Controller {
     context: Arc<Context>,
     injection: InjectionSettings,
-    /// Kinds whose watch cannot be waited for: what grants it is not installed.
-    unreadable: Vec<&'static str>,
+    /// The kind whose watch cannot be waited for: what grants it is not installed.
+    unreadable: Option<&'static str>,
     watches: JoinSet<ControllerError>,
     trigger: Trigger,
     queue: mpsc::UnboundedReceiver<ObjectRef<Decoded>>,
@@ -90,11 +92,7 @@ impl Controller {
     ///
     /// # Errors
     /// When the server cannot be asked for its version or its API groups.
-    pub async fn start(
-        client: Client,
-        settings: Settings,
-        metrics: Metrics,
-    ) -> Result<Self, ControllerError> {
+    pub async fn start(client: Client, settings: Settings, metrics: Metrics) -> Result<Self> {
         let server = discovery::server(&client).await?;
         let environment = Environment {
             operator_namespace: settings.namespace.clone(),
@@ -110,13 +108,10 @@ impl Controller {
         tracing::info!(server = %server.version, engine = ?engine, "server");
         let webhook = discovery::installation(&client, names::WEBHOOK).await?;
         // Also where policies inject: what an earlier choice left must be seen to be removed.
-        let is_readable = |kind: &&str| {
-            *kind != WEBHOOK_CONFIGURATION || webhook.is_some() || engine == Ok(Engine::Webhook)
-        };
-        let kinds = server.kinds.iter().copied();
-        let kinds: Vec<&'static str> = kinds.filter(is_readable).collect();
-        let of_webhook = |kind: &&str| *kind == WEBHOOK_CONFIGURATION && webhook.is_none();
-        let unreadable = kinds.iter().copied().filter(of_webhook).collect();
+        let is_readable = webhook.is_some() || engine == Ok(Engine::Webhook);
+        let mut kinds = server.kinds.clone();
+        kinds.retain(|kind| *kind != WEBHOOK_CONFIGURATION || is_readable);
+        let unreadable = webhook.is_none().then_some(WEBHOOK_CONFIGURATION);
         let (sender, queue) = mpsc::unbounded();
         let namespaces = &settings.platform_namespaces;
         let (stores, watches, trigger) = cache::build(&client, namespaces, &kinds, sender);
@@ -124,17 +119,20 @@ impl Controller {
             controller: names::FIELD_MANAGER.into(),
             instance: Some(settings.instance),
         };
-        let context = Arc::new(Context::new(
-            client.clone(),
+        let context = Arc::new(Context {
+            client: client.clone(),
             environment,
-            settings.canary_namespace,
+            canary_namespace: settings.canary_namespace,
             engine,
-            injection.endpoint(&settings.namespace),
-            discovery::installation(&client, INSTALLATION).await?,
+            endpoint: injection.endpoint(&settings.namespace),
+            ca_bundle: watch::Sender::default(),
+            installation: discovery::installation(&client, INSTALLATION).await?,
+            webhook_installation: Mutex::default(),
             stores,
-            Recorder::new(client.clone(), reporter),
+            recorder: Recorder::new(client.clone(), reporter),
             metrics,
-        ));
+            memory: Mutex::default(),
+        });
         let mut tasks = JoinSet::new();
         for watch in watches {
             tasks.spawn(async { ControllerError::WatchEnded(watch.await) });
@@ -154,27 +152,35 @@ impl Controller {
 
     /// Returns once every cache has been filled.
     pub async fn until_synced(&self) {
-        self.context.stores.wait_until_ready(&self.unreadable).await;
+        self.context.stores.wait_until_ready(self.unreadable).await;
     }
 
     /// Carries out what is wanted until `shutdown`. Call it as the leader only.
     ///
     /// # Errors
     /// When a watch ends for good.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ControllerError> {
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
+        self.until_synced().await;
         let Self {
             context,
             injection,
-            unreadable,
             mut watches,
             trigger,
             queue,
+            ..
         } = self;
-        context.stores.wait_until_ready(&unreadable).await;
         trigger.begin();
         if context.engine == Ok(Engine::Webhook) {
-            let upkeep = keep_ca(context.clone(), injection, trigger.clone());
-            watches.spawn(async { ControllerError::WatchEnded(upkeep.await) });
+            let namespace = &context.environment.operator_namespace;
+            let upkeep = CaUpkeep {
+                secrets: Api::namespaced(context.client.clone(), namespace),
+                file: injection.authority_file,
+                lifetime: injection.authority_life,
+                bundle: context.ca_bundle.clone(),
+                trigger: trigger.clone(),
+                metrics: context.metrics.clone(),
+            };
+            watches.spawn(upkeep.run());
         }
         let reconciles = controller::applier(
             |agent, context| Box::pin(reconcile::reconcile(agent, context)),
@@ -275,43 +281,5 @@ impl InjectionSettings {
                 name: names::WEBHOOK.into(),
             },
         }
-    }
-}
-
-/// Keeps the webhook's CA, and has every entry looked at when it changes.
-fn keep_ca(
-    context: Arc<Context>,
-    settings: InjectionSettings,
-    trigger: Trigger,
-) -> impl Future<Output = &'static str> {
-    let settings = CaSettings {
-        file: settings.authority_file,
-        lifetime: settings.authority_life,
-    };
-    ca_upkeep::maintain(
-        context.client.clone(),
-        context.environment.operator_namespace.clone(),
-        settings,
-        context.ca.clone(),
-        CaEvents { context, trigger },
-    )
-}
-
-struct CaEvents {
-    context: Arc<Context>,
-    trigger: Trigger,
-}
-
-impl CaObserver for CaEvents {
-    fn changed(&self) {
-        self.trigger.each(|agent| agent.spec.workloads.is_some());
-    }
-
-    fn wrote_secret(&self) {
-        self.context.metrics.wrote("Secret", "update");
-    }
-
-    fn failed(&self, reason: &'static str) {
-        self.context.metrics.failed(reason);
     }
 }

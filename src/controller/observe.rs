@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
@@ -25,7 +26,7 @@ use otelagent_core::switching::{AgentPod, AgentWorkload, NodeState};
 use serde_json::Value;
 
 use super::context::Context;
-use crate::cache::{Pods, Stores, in_namespaces, may_meet, serves};
+use crate::cache::{Demand, Pods, Stores, in_namespaces, may_meet, serves};
 
 /// Everything the caches hold about one `OtelAgent`; without `valid` its spec was refused, and what is active
 /// says which pods it selects.
@@ -36,7 +37,8 @@ pub(crate) fn observe<'a>(
 ) -> Observation<'a> {
     let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
     let admission = admission_objects(&context.stores, agent);
-    let active = active(context, &admission);
+    let own = names::cluster_object(&namespace, &name, None);
+    let active = active(context, &admission, &own);
     // Of one that is too many in its namespace it does not matter whose pods it would take.
     let is_platform = context.environment.is_platform(&namespace);
     let winners = if is_platform || older(&context.stores, agent) < MAX_PER_NAMESPACE {
@@ -55,7 +57,7 @@ pub(crate) fn observe<'a>(
         Some((mode, workload(&context.stores, agent, &found, mode)))
     });
     Observation {
-        now: Context::now(),
+        now: Timestamp::now(),
         agent,
         pods: pods(context, agent, &nodes, selection.as_ref(), &exclusions),
         namespace_limits: namespace_limits(context, agent, selection.as_ref()),
@@ -110,24 +112,17 @@ fn admission_objects(stores: &Stores, agent: &OtelAgent) -> Vec<AdmissionObject>
     found
 }
 
-/// What new pods are given: by the engine that is used, or, until it is active, by the other one.
-fn active(context: &Context, admission: &[AdmissionObject]) -> Active {
+/// What new pods are given: by the engine that is used, or, until it is active, by the other one. The real
+/// binding's name has no further part, as the canary's has.
+fn active(context: &Context, admission: &[AdmissionObject], name: &str) -> Active {
     let found = context.engines().into_iter().find_map(|engine| {
         let kind = binding_kind(engine);
         let mut own = admission.iter();
-        own.find(|object| object.kind == kind && object.is_ours && is_binding(object))
+        own.find(|object| object.kind == kind && object.is_ours && object.name == name)
     });
     found
         .map(|found| read_active(&found.object))
         .unwrap_or_default()
-}
-
-/// Whether it is the real binding and not the canary's: its name has no further part.
-fn is_binding(object: &AdmissionObject) -> bool {
-    let owner = names::owner_of_cluster_object(&object.name);
-    owner.is_some_and(|(namespace, name)| {
-        object.name == names::cluster_object(&namespace, &name, None)
-    })
 }
 
 /// Reads a real binding, or a real webhook configuration.
@@ -252,11 +247,7 @@ fn namespace_limits(
     context: &Context,
     agent: &OtelAgent,
     selection: Option<&Selection>,
-) -> Vec<(
-    String,
-    String,
-    Vec<otelagent_core::inject::namespace_limits::ContainerLimit>,
-)> {
+) -> Vec<Demand> {
     let Some(selection) = selection.filter(|_| agent.spec.mode == Mode::Sidecar) else {
         return Vec::new();
     };
@@ -278,7 +269,7 @@ fn winners(context: &Context, agent: &OtelAgent) -> Vec<Candidate> {
         return Vec::new();
     };
     let all = context.stores.agents.state();
-    let others = all.iter().filter_map(|other| other.0.as_ref().ok());
+    let others = all.iter().filter_map(|other| other.agent.as_ref().ok());
     let platform = &context.environment.platform_namespaces;
     let others: Vec<Candidate> = others
         .filter(|other| may_meet(&agent.metadata, &other.metadata, platform))

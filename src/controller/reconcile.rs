@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
@@ -23,8 +24,8 @@ use otelagent_core::status::{self, Facts, Failure, Note};
 use serde_json::json;
 
 use super::context::Context;
-use super::error::ControllerError;
-use super::execute::{confirm, execute};
+use super::error::{ControllerError, Result};
+use super::execute::execute;
 use super::observe::{observe, older};
 use super::restart;
 use crate::cache::Decoded;
@@ -46,18 +47,12 @@ struct Progress {
 }
 
 /// One paced, bounded reconcile, and its report.
-pub(crate) async fn reconcile(
-    agent: Arc<Decoded>,
-    context: Arc<Context>,
-) -> Result<Action, ControllerError> {
-    let agent = match &agent.0 {
+pub(crate) async fn reconcile(agent: Arc<Decoded>, context: Arc<Context>) -> Result<Action> {
+    let agent = match &agent.agent {
         Ok(agent) => agent,
-        Err(unreadable) => {
-            tracing::warn!(
-                name = unreadable.metadata.name,
-                error = unreadable.error,
-                "a stored object cannot be read; left alone"
-            );
+        Err(error) => {
+            let name = &agent.metadata.name;
+            tracing::warn!(name, error, "a stored object cannot be read; left alone");
             return Ok(Action::await_change());
         }
     };
@@ -88,10 +83,7 @@ pub(crate) async fn reconcile(
 }
 
 /// Bounds what a future may take, and keeps a mistake of ours to one object.
-async fn bounded(
-    deadline: Duration,
-    work: impl Future<Output = Result<(), ControllerError>>,
-) -> Result<(), ControllerError> {
+async fn bounded(deadline: Duration, work: impl Future<Output = Result<()>>) -> Result<()> {
     let work = AssertUnwindSafe(work).catch_unwind();
     match tokio::time::timeout(deadline, work).await {
         Ok(Ok(outcome)) => outcome,
@@ -111,11 +103,7 @@ fn check(agent: &OtelAgent, context: &Context) -> Result<ValidAgent, Vec<Problem
     }
 }
 
-async fn attempt(
-    agent: &OtelAgent,
-    context: &Context,
-    progress: &mut Progress,
-) -> Result<(), ControllerError> {
+async fn attempt(agent: &OtelAgent, context: &Context, progress: &mut Progress) -> Result<()> {
     let checked = check(agent, context);
     let mut observation = observe(context, agent, checked.as_ref().ok());
     match checked {
@@ -130,11 +118,11 @@ async fn keep_last_good(
     observation: &Observation<'_>,
     problems: Vec<Problem>,
     progress: &mut Progress,
-) -> Result<(), ControllerError> {
+) -> Result<()> {
     let plan = plan_refused(observation);
     let mut outcome = Outcome::before(observation, &plan);
     progress.facts = Some(refused(observation, problems.clone(), &outcome));
-    execute(context, observation, &plan, &mut outcome).await?;
+    execute(context.pass(observation), &plan, &mut outcome).await?;
     progress.facts = Some(refused(observation, problems, &outcome));
     progress.requeue_after = Some(outcome.next());
     Ok(())
@@ -146,7 +134,7 @@ async fn converge(
     observation: &mut Observation<'_>,
     valid: &ValidAgent,
     progress: &mut Progress,
-) -> Result<(), ControllerError> {
+) -> Result<()> {
     let subject = Subject {
         valid,
         environment: &context.environment,
@@ -159,7 +147,7 @@ async fn converge(
     let mut planned = plan(observation, &subject, &desired, &engines)?;
     let mut outcome = Outcome::before(observation, &planned);
     progress.facts = Some(facts(observation, &subject, &desired, &planned, &outcome));
-    let corrections = confirm(context, observation, &planned).await?;
+    let corrections = context.pass(observation).confirm(&planned).await?;
     if !corrections.is_empty() {
         for correction in corrections {
             observation.correct(correction);
@@ -167,20 +155,14 @@ async fn converge(
         planned = plan(observation, &subject, &desired, &engines)?;
         outcome = Outcome::before(observation, &planned);
     }
-    let executed = execute(context, observation, &planned, &mut outcome).await;
-    let known = progress
-        .facts
-        .insert(facts(observation, &subject, &desired, &planned, &outcome));
+    let executed = execute(context.pass(observation), &planned, &mut outcome).await;
+    let known = facts(observation, &subject, &desired, &planned, &outcome);
+    let known = progress.facts.insert(known);
     executed?;
-    let were_reported = || observation.agent.status.as_ref()?.restarts.as_ref();
-    let (restarts, again) = restart::reconcile(
-        context,
-        valid,
-        known,
-        &outcome.active,
-        were_reported().is_some(),
-    )
-    .await;
+    let status = observation.agent.status.as_ref();
+    let were_reported = status.is_some_and(|status| status.restarts.is_some());
+    let restarting = restart::reconcile(context, valid, known, &outcome.active, were_reported);
+    let (restarts, again) = restarting.await;
     known.restarts = restarts;
     outcome.requeue_within(again);
     progress.requeue_after = Some(outcome.next());
@@ -193,7 +175,7 @@ async fn report(
     context: &Context,
     facts: Option<Facts>,
     error: Option<&ControllerError>,
-) -> Result<(), ControllerError> {
+) -> Result<()> {
     let previous = agent.status.as_ref();
     let failure = error.map(|error| Failure {
         reason: error.reason(),
@@ -205,7 +187,7 @@ async fn report(
         (Some(facts), Some(failure)) => status::report(&facts.failed(failure, previous), previous),
         (None, Some(failure)) => {
             let generation = agent.metadata.generation;
-            status::unfinished(&failure, generation, Context::now(), previous)
+            status::unfinished(&failure, generation, Timestamp::now(), previous)
         }
         (None, None) => return Ok(()),
     };
@@ -223,7 +205,7 @@ async fn write_status(
     agent: &OtelAgent,
     status: &OtelAgentStatus,
     context: &Context,
-) -> Result<(), ControllerError> {
+) -> Result<()> {
     let namespace = agent.namespace().unwrap_or_default();
     let api: Api<OtelAgent> = Api::namespaced(context.client.clone(), &namespace);
     let intent = json!({
@@ -233,15 +215,17 @@ async fn write_status(
         "status": status,
     });
     let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
-    api.patch_status(&agent.name_any(), &parameters, &Patch::Apply(intent))
-        .await
-        .map_err(ControllerError::api("write the status"))?;
+    let (name, intent) = (agent.name_any(), Patch::Apply(intent));
+    let written = api.patch_status(&name, &parameters, &intent).await;
+    written.map_err(ControllerError::api("write the status"))?;
     context.metrics.wrote("OtelAgent", "status");
     Ok(())
 }
 
 /// An event that cannot be written must not keep the object from being reconciled.
-async fn publish(agent: &OtelAgent, note: Note, context: &Context) {
+async fn publish(agent: &OtelAgent, mut note: Note, context: &Context) {
+    let end = note.message.floor_char_boundary(MAX_NOTE);
+    note.message.truncate(end);
     let event = Event {
         type_: if note.warning {
             EventType::Warning
@@ -249,7 +233,7 @@ async fn publish(agent: &OtelAgent, note: Note, context: &Context) {
             EventType::Normal
         },
         reason: note.reason,
-        note: Some(shorten(&note.message, MAX_NOTE)),
+        note: Some(note.message),
         action: "Reconcile".into(),
         secondary: None,
     };
@@ -257,14 +241,6 @@ async fn publish(agent: &OtelAgent, note: Note, context: &Context) {
     if let Err(error) = context.recorder.publish(&event, &about).await {
         tracing::warn!(error = %error, "event not written");
     }
-}
-
-/// At most `limit` bytes, cut between characters.
-fn shorten(text: &str, limit: usize) -> String {
-    text.char_indices()
-        .take_while(|(at, c)| at + c.len_utf8() <= limit)
-        .map(|(_, c)| c)
-        .collect()
 }
 
 #[cfg(test)]

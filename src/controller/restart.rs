@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
-use serde_json::Value;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
 
-use super::context::Context;
-use super::error::ControllerError;
-use super::live;
+use super::context::{Context, RestartMemory};
+use super::error::{ControllerError, Result};
 use otelagent_core::build::{Engine, ValidAgent};
 use otelagent_core::in_full;
 use otelagent_core::inject::canary;
@@ -47,11 +47,16 @@ pub(crate) async fn reconcile(
     active: &Active,
     were_reported: bool,
 ) -> (Option<Restarts>, Option<Duration>) {
+    let mut restarter = Restarter {
+        context,
+        valid,
+        budgets: BTreeMap::new(),
+    };
     if valid.at_a_time() > 0 {
-        let (restarts, again) = run(context, valid, facts, active).await;
+        let (restarts, again) = restarter.run(facts, active).await;
         (Some(restarts), again)
     } else if were_reported {
-        let restarts = end(context, valid).await;
+        let restarts = restarter.end().await;
         let again = restarts.as_ref().map(|_| WHILE_WAITING);
         (restarts, again)
     } else {
@@ -59,69 +64,258 @@ pub(crate) async fn reconcile(
     }
 }
 
-/// Restarts what may be restarted now.
-async fn run(
-    context: &Context,
-    valid: &ValidAgent,
-    facts: &Facts,
-    active: &Active,
-) -> (Restarts, Option<Duration>) {
-    let pods = &facts.pods;
-    let owners = [&pods.stale, &pods.missed, &pods.uncovered];
-    let candidates: BTreeSet<WorkloadRef> = owners
-        .iter()
-        .flat_map(|owners| owners.keys().cloned())
-        .collect();
-    let new_pods = NewPods {
-        now: facts.now,
-        wanted: facts.wanted,
-        serving: facts.serving.as_ref().map(|(mode, _)| *mode),
-        agents: facts.serving_workload.as_ref(),
-        are_injected: facts.injection == InjectionState::Active,
-        bound_at: active.bound_at,
-    };
-    let recipe = match (new_pods.block_all(), &active.recipe) {
-        (None, Some(recipe)) => recipe,
-        (held, _) => {
-            let why = held.unwrap_or("nothing is served yet");
-            let waits = |owner| (owner, Verdict::Waits(why.to_owned()));
-            let restarts = Restarts {
-                verdicts: candidates.into_iter().map(waits).collect(),
-                failure: None,
-            };
-            // Nothing was read, so it costs nothing to look soon.
-            let waiting = !restarts.verdicts.is_empty();
-            return (restarts, waiting.then_some(WHILE_RUNNING));
-        }
-    };
-    let restarts = match attempt(context, valid, candidates, new_pods.blocked(pods), recipe).await {
-        Ok(verdicts) => Restarts {
-            verdicts,
-            failure: None,
-        },
-        Err(error) => failed(&error),
-    };
-    let soon = context.with_restarts(&valid.uid, |memory| memory.is_about_to_be_steady());
-    let soon = soon.then_some(WHILE_RUNNING);
-    let again = soon.into_iter().chain(next_look(&restarts)).min();
-    (restarts, again)
+/// Restarts workloads for one `OtelAgent`.
+struct Restarter<'a> {
+    context: &'a Context,
+    valid: &'a ValidAgent,
+    /// Of the namespaces that were looked at.
+    budgets: BTreeMap<String, Vec<Budget>>,
 }
 
-/// Takes the marks of restarts under way off: workloads are left alone from now on. What could not be done
-/// and is worth another try is returned.
-async fn end(context: &Context, valid: &ValidAgent) -> Option<Restarts> {
-    let attempt = async {
-        // Whom budgets guard is of no interest here, so none is read.
-        for (kind, object) in list_marked(context, valid).await? {
-            let seen = seen(kind, &object, &[]);
-            let change = release(&seen.object);
-            write(context, &seen.workload.owner, &change, "release").await?;
+impl Restarter<'_> {
+    /// Restarts what may be restarted now.
+    async fn run(&mut self, facts: &Facts, active: &Active) -> (Restarts, Option<Duration>) {
+        let pods = &facts.pods;
+        let owners = [&pods.stale, &pods.missed, &pods.uncovered];
+        let candidates = owners.iter().flat_map(|owners| owners.keys().cloned());
+        let candidates: BTreeSet<WorkloadRef> = candidates.collect();
+        let new_pods = NewPods {
+            now: facts.now,
+            wanted: facts.wanted,
+            serving: facts.serving.as_ref().map(|(mode, _)| *mode),
+            agents: facts.serving_workload.as_ref(),
+            are_injected: facts.injection == InjectionState::Active,
+            bound_at: active.bound_at,
+        };
+        let recipe = match (new_pods.block_all(), &active.recipe) {
+            (None, Some(recipe)) => recipe,
+            (held, _) => {
+                let why = held.unwrap_or("nothing is served yet");
+                let waits = |owner| (owner, Verdict::Waits(why.to_owned()));
+                let restarts = Restarts {
+                    verdicts: candidates.into_iter().map(waits).collect(),
+                    failure: None,
+                };
+                // Nothing was read, so it costs nothing to look soon.
+                let waiting = !restarts.verdicts.is_empty();
+                return (restarts, waiting.then_some(WHILE_RUNNING));
+            }
+        };
+        let attempt = self.attempt(candidates, new_pods.blocked(pods), recipe);
+        let restarts = match attempt.await {
+            Ok(verdicts) => Restarts {
+                verdicts,
+                failure: None,
+            },
+            Err(error) => failed(&error),
+        };
+        let soon = self.memory(|memory| memory.is_about_to_be_steady());
+        let soon = soon.then_some(WHILE_RUNNING);
+        let again = soon.into_iter().chain(next_look(&restarts)).min();
+        (restarts, again)
+    }
+
+    /// Takes the marks of restarts under way off: workloads are left alone from now on. What could not be
+    /// done and is worth another try is returned.
+    async fn end(&self) -> Option<Restarts> {
+        let attempt = async {
+            // Whom budgets guard is of no interest here, so none is read.
+            for (kind, object) in self.list_marked().await? {
+                let seen = seen(kind, &object, &[]);
+                let change = release(&seen.object);
+                let owner = &seen.workload.owner;
+                self.write(owner, &change, "release").await?;
+            }
+            Ok::<_, ControllerError>(())
+        };
+        let error = attempt.await.err()?;
+        // Without the right to, there is nothing to be done, and nothing is held up by a mark.
+        (error.reason() != "Forbidden").then(|| failed(&error))
+    }
+
+    fn memory<T>(&self, act: impl FnOnce(&mut RestartMemory) -> T) -> T {
+        self.context.with_restarts(&self.valid.uid, act)
+    }
+
+    async fn attempt(
+        &mut self,
+        candidates: BTreeSet<WorkloadRef>,
+        blocked: BTreeMap<WorkloadRef, String>,
+        recipe: &str,
+    ) -> Result<BTreeMap<WorkloadRef, Verdict>> {
+        let (is_due, mut known, last) = self.memory(|memory| memory.take(!candidates.is_empty()));
+        let running = |verdict: &Verdict| *verdict == Verdict::Running;
+        if !is_due {
+            known.retain(|owner, verdict| candidates.contains(owner) || running(verdict));
+            return Ok(known);
         }
-        Ok::<_, ControllerError>(())
-    };
-    let error = attempt.await.err()?;
-    // Without the right to, there is nothing to be done, and nothing is held up by a mark.
-    (error.reason() != "Forbidden").then(|| failed(&error))
+        if !candidates.is_empty() && self.context.engine == Ok(Engine::Webhook) {
+            let answers = self.injects_now(recipe).await?;
+            if !self.memory(|memory| memory.is_steady(answers)) {
+                let verdicts = until_the_webhook_answers(candidates, known, answers);
+                self.memory(|memory| memory.known.clone_from(&verdicts));
+                return Ok(verdicts);
+            }
+        }
+        let mut marked = Vec::new();
+        for (kind, object) in self.list_marked().await? {
+            marked.push(self.read(kind, &object).await?);
+        }
+        let workloads = |seen: &[Seen]| seen.iter().map(|seen| seen.workload.clone()).collect();
+        let under_way: Vec<Workload> = workloads(&marked);
+        let at_a_time = self.valid.at_a_time();
+        let last = last.as_ref();
+        let worth = next_to_poll(&candidates, &known, &under_way, at_a_time, last, LOOK_AT);
+        let seen = self.look_at(&worth).await?;
+        let observed = Round {
+            marked: under_way,
+            seen: workloads(&seen),
+            known,
+            blocked,
+            purpose: purpose(&self.valid.label(), recipe),
+            at_a_time,
+            candidates,
+        };
+        let verdicts = self.act(observed, &marked, &seen).await?;
+        self.memory(|memory| {
+            memory.idle = !verdicts.values().any(running);
+            memory.last = seen.last().map(|seen| seen.workload.owner.clone());
+            memory.known.clone_from(&verdicts);
+        });
+        Ok(verdicts)
+    }
+
+    /// Whether new pods are any better at this very moment. What was shown lately holds of policies; a webhook
+    /// may be away again, and what is missed is a sign of that.
+    async fn injects_now(&self, recipe: &str) -> Result<bool> {
+        let probe = canary::in_force_pod(&self.valid.label());
+        let answers = self.context.given_now(&probe).await? == recipe;
+        if !answers {
+            self.context.remember_probe(&self.valid.uid, None);
+        }
+        Ok(answers)
+    }
+
+    /// Carries out what is decided. A workload whose restart is refused is held back, and its place goes to
+    /// another.
+    async fn act(
+        &self,
+        mut observed: Round,
+        marked: &[Seen],
+        seen: &[Seen],
+    ) -> Result<BTreeMap<WorkloadRef, Verdict>> {
+        let now = Timestamp::now().to_string();
+        let mut restarted = BTreeSet::new();
+        let decision = loop {
+            let decision = decide(&observed);
+            let mut refused = BTreeMap::new();
+            for owner in &decision.restart {
+                let found = seen.iter().find(|seen| seen.workload.owner == *owner);
+                let Some(found) = found.filter(|_| !restarted.contains(owner)) else {
+                    continue;
+                };
+                let change = patch(&found.object, &self.valid.label(), &observed.purpose, &now);
+                match self.write(owner, &change, "restart").await? {
+                    None => drop(restarted.insert(owner.clone())),
+                    Some(why) => drop(refused.insert(owner.clone(), why)),
+                }
+            }
+            if refused.is_empty() {
+                break decision;
+            }
+            observed.blocked.extend(refused);
+        };
+        for owner in &decision.release {
+            if let Some(found) = marked.iter().find(|seen| seen.workload.owner == *owner) {
+                self.write(owner, &release(&found.object), "release")
+                    .await?;
+            }
+        }
+        Ok(decision.verdicts)
+    }
+
+    /// Workloads that bear the mark of a restart for this object, with their kinds.
+    async fn list_marked(&self) -> Result<Vec<(&'static str, DynamicObject)>> {
+        let mark = format!("{}={}", names::LABEL_RESTARTING, self.valid.label());
+        let query = ListParams::default().labels(&mark);
+        let mut found = Vec::new();
+        for kind in KINDS {
+            let client = self.context.client.clone();
+            let api: Api<DynamicObject> = Api::all_with(client, &resource(kind));
+            let list = api.list(&query).await;
+            let list = list.map_err(ControllerError::api(format!("list restarted {kind}s")))?;
+            found.extend(list.items.into_iter().map(|object| (kind, object)));
+        }
+        Ok(found)
+    }
+
+    /// Workloads as they are now; those that are gone are left out.
+    async fn look_at(&mut self, owners: &[&WorkloadRef]) -> Result<Vec<Seen>> {
+        let mut seen = Vec::new();
+        for owner in owners {
+            let found = self.beside(owner).get_opt(&owner.name).await;
+            let found = found.map_err(ControllerError::api(format!("read {owner}")))?;
+            if let Some(object) = found {
+                seen.push(self.read(&owner.kind, &object).await?);
+            }
+        }
+        Ok(seen)
+    }
+
+    async fn read(&mut self, kind: &str, object: &DynamicObject) -> Result<Seen> {
+        let namespace = object.metadata.namespace.clone().unwrap_or_default();
+        if !self.budgets.contains_key(&namespace) {
+            let client = self.context.client.clone();
+            let budgets = ApiResource::erase::<PodDisruptionBudget>(&());
+            let api: Api<DynamicObject> = Api::namespaced_with(client, &namespace, &budgets);
+            let action = format!("list the PodDisruptionBudgets of {namespace}");
+            let list = api.list(&ListParams::default()).await;
+            let list = list.map_err(ControllerError::api(action))?;
+            let values = list.items.iter().map(|item| json!(item));
+            let all = values.filter_map(|value| Budget::read(&value)).collect();
+            self.budgets.insert(namespace.clone(), all);
+        }
+        let budgets = self.budgets.get(&namespace).map_or(&[][..], Vec::as_slice);
+        Ok(seen(kind, object, budgets))
+    }
+
+    /// Writes a change of a workload; returns why it was not taken. That the server does not take it for what
+    /// it is concerns this workload alone; that it is not well, or does not let us, concerns all.
+    async fn write(
+        &self,
+        owner: &WorkloadRef,
+        change: &Value,
+        what: &'static str,
+    ) -> Result<Option<String>> {
+        let parameters = PatchParams {
+            field_manager: Some(names::RESTART_MANAGER.into()),
+            ..PatchParams::default()
+        };
+        let change = Patch::Merge(change);
+        let api = self.beside(owner);
+        match api.patch(&owner.name, &parameters, &change).await {
+            Ok(_) => {
+                self.context.metrics.wrote("Workload", what);
+                tracing::info!(%owner, what, "workload");
+                Ok(None)
+            }
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {
+                Ok(Some("it has just changed".into()))
+            }
+            Err(kube::Error::Api(status)) if concerns_one(status.code) => {
+                let why = format!("the server refuses to {what} it: {}", status.message);
+                tracing::warn!(%owner, what, message = status.message, "workload refused");
+                Ok(Some(why))
+            }
+            Err(error) => Err(ControllerError::api(format!("{what} {owner}"))(error)),
+        }
+    }
+
+    /// Workloads of the kind and in the namespace of one.
+    fn beside(&self, owner: &WorkloadRef) -> Api<DynamicObject> {
+        let client = self.context.client.clone();
+        Api::namespaced_with(client, &owner.namespace, &resource(&owner.kind))
+    }
 }
 
 fn failed(error: &ControllerError) -> Restarts {
@@ -138,90 +332,10 @@ fn failed(error: &ControllerError) -> Restarts {
 fn next_look(restarts: &Restarts) -> Option<Duration> {
     let any = |test: fn(&Verdict) -> bool| restarts.verdicts.values().any(test);
     if any(|verdict| *verdict == Verdict::Running) {
-        Some(WHILE_RUNNING)
-    } else if restarts.failure.is_some() || any(|verdict| matches!(verdict, Verdict::Waits(_))) {
-        Some(WHILE_WAITING)
-    } else {
-        None
+        return Some(WHILE_RUNNING);
     }
-}
-
-async fn attempt(
-    context: &Context,
-    valid: &ValidAgent,
-    candidates: BTreeSet<WorkloadRef>,
-    blocked: BTreeMap<WorkloadRef, String>,
-    recipe: &str,
-) -> Result<BTreeMap<WorkloadRef, Verdict>, ControllerError> {
-    let (is_due, known, last) =
-        context.with_restarts(&valid.uid, |memory| memory.take(!candidates.is_empty()));
-    if !is_due {
-        let still = |owner: &WorkloadRef, verdict: &Verdict| {
-            candidates.contains(owner) || *verdict == Verdict::Running
-        };
-        return Ok(known
-            .into_iter()
-            .filter(|(owner, verdict)| still(owner, verdict))
-            .collect());
-    }
-    if !candidates.is_empty() && context.engine == Ok(Engine::Webhook) {
-        let answers = injects_now(context, valid, recipe).await?;
-        if !answers {
-            context.remember_probe(&valid.uid, None);
-        }
-        if !context.with_restarts(&valid.uid, |memory| memory.is_steady(answers)) {
-            let verdicts = until_the_webhook_answers(candidates, known, answers);
-            context.with_restarts(&valid.uid, |memory| memory.known.clone_from(&verdicts));
-            return Ok(verdicts);
-        }
-    }
-    let mut budgets = BTreeMap::new();
-    let mut marked = Vec::new();
-    for (kind, object) in list_marked(context, valid).await? {
-        marked.push(read(context, kind, &object, &mut budgets).await?);
-    }
-    let workloads = |seen: &[Seen]| -> Vec<Workload> {
-        seen.iter().map(|seen| seen.workload.clone()).collect()
-    };
-    let under_way = workloads(&marked);
-    let at_a_time = valid.at_a_time();
-    let worth = next_to_poll(
-        &candidates,
-        &known,
-        &under_way,
-        at_a_time,
-        last.as_ref(),
-        LOOK_AT,
-    );
-    let seen = look_at(context, &worth, &mut budgets).await?;
-    let observed = Round {
-        marked: under_way,
-        seen: workloads(&seen),
-        known,
-        blocked,
-        purpose: purpose(&valid.label(), recipe),
-        at_a_time,
-        candidates,
-    };
-    let verdicts = act(context, valid, observed, &marked, &seen).await?;
-    let running = |verdict: &Verdict| *verdict == Verdict::Running;
-    context.with_restarts(&valid.uid, |memory| {
-        memory.idle = !verdicts.values().any(running);
-        memory.last = seen.last().map(|seen| seen.workload.owner.clone());
-        memory.known.clone_from(&verdicts);
-    });
-    Ok(verdicts)
-}
-
-/// Whether new pods are any better at this very moment. What was shown lately holds of policies; a webhook
-/// may be away again, and what is missed is a sign of that.
-async fn injects_now(
-    context: &Context,
-    valid: &ValidAgent,
-    recipe: &str,
-) -> Result<bool, ControllerError> {
-    let given = live::given_now(context, &canary::in_force_pod(&valid.label())).await?;
-    Ok(given == recipe)
+    let waits = restarts.failure.is_some() || any(|verdict| matches!(verdict, Verdict::Waits(_)));
+    waits.then_some(WHILE_WAITING)
 }
 
 /// What rolls goes on, and nothing else begins.
@@ -242,172 +356,11 @@ fn until_the_webhook_answers(
     verdicts
 }
 
-/// Carries out what is decided. A workload whose restart is refused is held back, and its place goes to
-/// another.
-async fn act(
-    context: &Context,
-    valid: &ValidAgent,
-    mut observed: Round,
-    marked: &[Seen],
-    seen: &[Seen],
-) -> Result<BTreeMap<WorkloadRef, Verdict>, ControllerError> {
-    let now = Context::now().to_string();
-    let mut restarted = BTreeSet::new();
-    let decision = loop {
-        let decision = decide(&observed);
-        let mut refused = BTreeMap::new();
-        for owner in &decision.restart {
-            let found = seen.iter().find(|seen| seen.workload.owner == *owner);
-            let Some(found) = found.filter(|_| !restarted.contains(owner)) else {
-                continue;
-            };
-            let change = patch(&found.object, &valid.label(), &observed.purpose, &now);
-            match write(context, owner, &change, "restart").await? {
-                Written::Yes => {
-                    restarted.insert(owner.clone());
-                }
-                Written::No(why) => {
-                    refused.insert(owner.clone(), why);
-                }
-            }
-        }
-        if refused.is_empty() {
-            break decision;
-        }
-        observed.blocked.extend(refused);
-    };
-    for owner in &decision.release {
-        if let Some(found) = marked.iter().find(|seen| seen.workload.owner == *owner) {
-            write(context, owner, &release(&found.object), "release").await?;
-        }
-    }
-    Ok(decision.verdicts)
-}
-
-type Budgets = BTreeMap<String, Vec<Budget>>;
-
-/// Workloads that bear the mark of a restart for this object, with their kinds.
-async fn list_marked(
-    context: &Context,
-    valid: &ValidAgent,
-) -> Result<Vec<(&'static str, DynamicObject)>, ControllerError> {
-    let query =
-        ListParams::default().labels(&format!("{}={}", names::LABEL_RESTARTING, valid.label()));
-    let mut found = Vec::new();
-    for (kind, _) in KINDS {
-        let api: Api<DynamicObject> = Api::all_with(context.client.clone(), &resource(kind));
-        let list = api
-            .list(&query)
-            .await
-            .map_err(ControllerError::api(format!("list restarted {kind}s")))?;
-        found.extend(list.items.into_iter().map(|object| (kind, object)));
-    }
-    Ok(found)
-}
-
-/// Workloads as they are now; those that are gone are left out.
-async fn look_at(
-    context: &Context,
-    owners: &[&WorkloadRef],
-    budgets: &mut Budgets,
-) -> Result<Vec<Seen>, ControllerError> {
-    let mut seen = Vec::new();
-    for owner in owners {
-        let api: Api<DynamicObject> = Api::namespaced_with(
-            context.client.clone(),
-            &owner.namespace,
-            &resource(&owner.kind),
-        );
-        let found = api
-            .get_opt(&owner.name)
-            .await
-            .map_err(ControllerError::api(format!("read {owner}")))?;
-        if let Some(object) = found {
-            seen.push(read(context, &owner.kind, &object, budgets).await?);
-        }
-    }
-    Ok(seen)
-}
-
-async fn read(
-    context: &Context,
-    kind: &str,
-    object: &DynamicObject,
-    budgets: &mut Budgets,
-) -> Result<Seen, ControllerError> {
-    let namespace = object.metadata.namespace.clone().unwrap_or_default();
-    if !budgets.contains_key(&namespace) {
-        let api: Api<DynamicObject> = Api::namespaced_with(
-            context.client.clone(),
-            &namespace,
-            &ApiResource::erase::<PodDisruptionBudget>(&()),
-        );
-        let list = api
-            .list(&ListParams::default())
-            .await
-            .map_err(ControllerError::api(format!(
-                "list the PodDisruptionBudgets of {namespace}"
-            )))?;
-        let values = list
-            .items
-            .iter()
-            .filter_map(|item| serde_json::to_value(item).ok());
-        let all = values.filter_map(|value| Budget::read(&value)).collect();
-        budgets.insert(namespace.clone(), all);
-    }
-    let budgets = budgets.get(&namespace).map_or(&[][..], Vec::as_slice);
-    Ok(seen(kind, object, budgets))
-}
-
 fn seen(kind: &str, object: &DynamicObject, budgets: &[Budget]) -> Seen {
-    let object = serde_json::to_value(object).unwrap_or_default();
+    let object = json!(object);
     Seen {
         workload: Workload::read(kind, &object, budgets),
         object,
-    }
-}
-
-/// Whether a change of a workload was taken, or why not.
-enum Written {
-    Yes,
-    No(String),
-}
-
-/// Writes a change of a workload. That the server does not take it for what it is concerns this workload
-/// alone; that it is not well, or does not let us, concerns all.
-async fn write(
-    context: &Context,
-    owner: &WorkloadRef,
-    change: &Value,
-    what: &'static str,
-) -> Result<Written, ControllerError> {
-    let api: Api<DynamicObject> = Api::namespaced_with(
-        context.client.clone(),
-        &owner.namespace,
-        &resource(&owner.kind),
-    );
-    let parameters = PatchParams {
-        field_manager: Some(names::RESTART_MANAGER.into()),
-        ..PatchParams::default()
-    };
-    match api
-        .patch(&owner.name, &parameters, &Patch::Merge(change))
-        .await
-    {
-        Ok(_) => {
-            context.metrics.wrote("Workload", what);
-            tracing::info!(%owner, what, "workload");
-            Ok(Written::Yes)
-        }
-        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {
-            Ok(Written::No("it has just changed".into()))
-        }
-        Err(kube::Error::Api(status)) if concerns_one(status.code) => {
-            let why = format!("the server refuses to {what} it: {}", status.message);
-            tracing::warn!(%owner, what, message = status.message, "workload refused");
-            Ok(Written::No(why))
-        }
-        Err(error) => Err(ControllerError::api(format!("{what} {owner}"))(error)),
     }
 }
 
@@ -418,12 +371,5 @@ fn concerns_one(code: u16) -> bool {
 }
 
 fn resource(kind: &str) -> ApiResource {
-    let plural = KINDS.iter().find(|(known, _)| *known == kind);
-    ApiResource {
-        group: "apps".into(),
-        version: "v1".into(),
-        api_version: "apps/v1".into(),
-        kind: kind.into(),
-        plural: plural.map_or_else(String::new, |(_, plural)| (*plural).to_owned()),
-    }
+    ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", kind))
 }

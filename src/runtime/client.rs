@@ -14,21 +14,23 @@
 //!
 //! Must not know which calls are made.
 
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HeaderValue, USER_AGENT};
 use http::{Request, Response};
-use http_body::{Body as HttpBody, Frame};
+use http_body::Body as HttpBody;
+use http_body_util::{BodyExt, Either, Full};
 use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
-use tokio::time::{Instant, Sleep, sleep_until};
-use tower::{BoxError, Layer, Service};
+use tokio::time::{Instant, sleep_until};
+use tower::layer::layer_fn;
+use tower::{BoxError, Service};
 
-use super::request::is_watch;
-use super::{Fence, ProcessError, history};
+use super::history::{self, is_watch};
+use super::{Fence, ProcessError};
 
 /// Within this time a connection stands, or the address is taken for dead.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -62,29 +64,12 @@ fn connect_within(
         .push((USER_AGENT, HeaderValue::from_static(AGENT)));
     let builder =
         ClientBuilder::try_from(config).map_err(|error| ProcessError::Client(Box::new(error)))?;
-    let bounds = Bounds {
+    let bounds = layer_fn(|inner| Bounded {
+        inner,
         fence: fence.clone(),
         limit,
-    };
+    });
     Ok(history::kept_to(builder.with_layer(&bounds).build(), fence))
-}
-
-/// Bounds every call.
-struct Bounds {
-    fence: Fence,
-    limit: Duration,
-}
-
-impl<S> Layer<S> for Bounds {
-    type Service = Bounded<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Bounded {
-            inner,
-            fence: self.fence.clone(),
-            limit: self.limit,
-        }
-    }
 }
 
 /// A service whose calls are bounded.
@@ -98,9 +83,9 @@ impl<S, B> Service<Request<Body>> for Bounded<S>
 where
     S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
     S::Future: Send + 'static,
-    B: Send + 'static,
+    B: HttpBody<Data = Bytes, Error = BoxError> + Send + 'static,
 {
-    type Response = Response<BoundedBody<B>>;
+    type Response = Response<Either<Full<Bytes>, B>>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -117,125 +102,60 @@ where
         let Some(left) = left else {
             return Box::pin(std::future::ready(Err(ProcessError::NotLeader.into())));
         };
-        let mut deadline = Deadline::new(left.min(self.limit));
         let is_stream = is_watch(request.uri());
-        let mut answer = Box::pin(self.inner.call(request));
-        Box::pin(async move {
-            let response = std::future::poll_fn(|context| {
-                // Before the answer: a process that was paused must not go on where it stood.
-                deadline.check(context)?;
-                answer.as_mut().poll(context)
-            })
-            .await?;
-            let deadline = (!is_stream).then_some(deadline);
-            Ok(response.map(|inner| BoundedBody { inner, deadline }))
+        let answer = self.inner.call(request);
+        let whole = async move {
+            let (head, body) = answer.await?.into_parts();
+            let body = if is_stream {
+                Either::Right(body)
+            } else {
+                Either::Left(Full::new(body.collect().await?.to_bytes()))
+            };
+            Ok(Response::from_parts(head, body))
+        };
+        Box::pin(within(left.min(self.limit), whole))
+    }
+}
+
+/// Ends a call `limit` from now, whenever it is polled first.
+fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, BoxError>>,
+) -> impl Future<Output = Result<T, BoxError>> {
+    let deadline = Instant::now() + limit;
+    async move {
+        let (mut timer, mut call) = (pin!(sleep_until(deadline)), pin!(call));
+        std::future::poll_fn(|context| {
+            // Before the call: a process that was paused must not go on where it stood, and the timer alone
+            // may be told late by a runtime that was paused.
+            if Instant::now() >= deadline || timer.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(ProcessError::CallTimedOut(limit).into()));
+            }
+            call.as_mut().poll(context)
         })
-    }
-}
-
-/// The moment by which a call must have ended.
-struct Deadline {
-    after: Duration,
-    moment: Instant,
-    timer: Pin<Box<Sleep>>,
-}
-
-impl Deadline {
-    fn new(after: Duration) -> Self {
-        let moment = Instant::now() + after;
-        Self {
-            after,
-            moment,
-            timer: Box::pin(sleep_until(moment)),
-        }
-    }
-
-    /// Fails if the moment has come; else sees to it that the task is woken then.
-    fn check(&mut self, context: &mut Context<'_>) -> Result<(), BoxError> {
-        // The timer alone may be told late by a runtime that was paused.
-        if Instant::now() >= self.moment || self.timer.as_mut().poll(context).is_ready() {
-            return Err(ProcessError::CallTimedOut(self.after).into());
-        }
-        Ok(())
-    }
-}
-
-/// An answer that must have arrived whole by the deadline.
-struct BoundedBody<B> {
-    inner: B,
-    deadline: Option<Deadline>,
-}
-
-impl<B> HttpBody for BoundedBody<B>
-where
-    B: HttpBody<Data = Bytes, Error = BoxError> + Unpin,
-{
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(Err(late)) = self
-            .deadline
-            .as_mut()
-            .map(|deadline| deadline.check(context))
-        {
-            return Poll::Ready(Some(Err(late)));
-        }
-        Poll::Ready(ready!(Pin::new(&mut self.inner).poll_frame(context)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.inner.size_hint()
+        .await
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
 
     use futures::TryStreamExt;
     use k8s_openapi::api::core::v1::Namespace;
     use kube::Api;
     use kube::api::{ListParams, PostParams, WatchParams};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
 
+    use super::super::test_server;
     use super::*;
 
     const LIMIT: Duration = Duration::from_millis(400);
     /// Far above what a bounded call takes, far below what an unbounded one does.
     const PATIENCE: Duration = Duration::from_secs(5);
 
-    /// A server that says `first` to every request, then nothing, and counts requests.
-    async fn server(first: &'static str) -> (Config, Arc<AtomicUsize>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let uri = format!("http://{}", listener.local_addr().unwrap())
-            .parse()
-            .unwrap();
-        let requests = Arc::new(AtomicUsize::new(0));
-        let counter = requests.clone();
-        tokio::spawn(async move {
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let counter = counter.clone();
-                tokio::spawn(async move {
-                    let mut buffer = [0; 4096];
-                    while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {
-                        counter.fetch_add(1, Ordering::SeqCst);
-                        stream.write_all(first.as_bytes()).await.unwrap();
-                    }
-                });
-            }
-        });
-        (Config::new(uri), requests)
+    /// A server that says `first` to every request, then nothing, and the requests it gets.
+    async fn server(first: &'static str) -> (Config, Arc<Mutex<Vec<String>>>) {
+        test_server::serve(move |_| first.to_owned()).await
     }
 
     fn namespaces(config: Config, fence: &Fence) -> Api<Namespace> {
@@ -256,13 +176,10 @@ mod tests {
         let api = namespaces(config, &Fence::open());
         let (outcome, took) = in_time(api.get("default")).await;
         let error = outcome.unwrap_err();
-        assert_eq!(
-            ProcessError::within(&error).unwrap().reason(),
-            "CallTimedOut",
-            "{error}"
-        );
+        let within = ProcessError::within(&error).unwrap();
+        assert!(matches!(within, ProcessError::CallTimedOut(_)), "{error}");
         assert!(took >= LIMIT && took < LIMIT * 4, "{took:?}");
-        assert_eq!(requests.load(Ordering::SeqCst), 1);
+        assert_eq!(requests.lock().unwrap().len(), 1);
     }
 
     #[tokio::test]
@@ -280,7 +197,7 @@ mod tests {
         let api = namespaces(config, &Fence::open());
         let (outcome, took) = in_time(api.get("default")).await;
         assert!(outcome.is_err() && took < LIMIT, "{took:?}");
-        assert_eq!(requests.load(Ordering::SeqCst), 1);
+        assert_eq!(requests.lock().unwrap().len(), 1);
     }
 
     #[tokio::test]
@@ -318,21 +235,18 @@ mod tests {
             .create(&PostParams::default(), &Namespace::default())
             .await
             .unwrap_err();
-        assert_eq!(
-            ProcessError::within(&error).unwrap().reason(),
-            "NotLeader",
-            "{error}"
-        );
-        assert_eq!(requests.load(Ordering::SeqCst), 0);
+        let within = ProcessError::within(&error).unwrap();
+        assert!(matches!(within, ProcessError::NotLeader), "{error}");
+        assert_eq!(requests.lock().unwrap().len(), 0);
         assert!(api.get("default").await.is_err());
-        assert_eq!(requests.load(Ordering::SeqCst), 1);
+        assert_eq!(requests.lock().unwrap().len(), 1);
         fence.open_for_good();
         assert!(
             api.create(&PostParams::default(), &Namespace::default())
                 .await
                 .is_err()
         );
-        assert_eq!(requests.load(Ordering::SeqCst), 2);
+        assert_eq!(requests.lock().unwrap().len(), 2);
     }
 
     #[tokio::test]

@@ -86,6 +86,11 @@ mod tests {
         }
     }
 
+    /// What comes next after this was seen, at a second.
+    fn step(seen: &Seen, now: u64) -> Step {
+        next("me", Some(seen), at(now), LEASE)
+    }
+
     #[test]
     fn a_missing_lease_is_made() {
         assert_eq!(next("me", None, at(0), LEASE), Step::Create);
@@ -93,50 +98,33 @@ mod tests {
 
     #[test]
     fn a_released_lease_is_taken_at_once() {
-        assert_eq!(next("me", Some(&seen("", 0)), at(0), LEASE), Step::Take);
-        let released = Seen {
-            record: Record {
-                holder: None,
-                ..record("", "1")
-            },
-            since: at(0),
-        };
-        assert_eq!(next("me", Some(&released), at(0), LEASE), Step::Take);
+        let mut released = seen("", 0);
+        assert_eq!(step(&released, 0), Step::Take);
+        released.record.holder = None;
+        assert_eq!(step(&released, 0), Step::Take);
     }
 
     #[test]
     fn the_own_lease_is_renewed_however_old_it_is() {
-        assert_eq!(next("me", Some(&seen("me", 0)), at(1), LEASE), Step::Renew);
-        assert_eq!(
-            next("me", Some(&seen("me", 0)), at(1000), LEASE),
-            Step::Renew
-        );
+        assert_eq!(step(&seen("me", 0), 1), Step::Renew);
+        assert_eq!(step(&seen("me", 0), 1000), Step::Renew);
     }
 
     #[test]
     fn anothers_lease_is_taken_only_after_it_was_seen_unchanged_for_its_duration() {
-        assert_eq!(
-            next("me", Some(&seen("you", 100)), at(100), LEASE),
-            Step::Wait
-        );
-        assert_eq!(
-            next("me", Some(&seen("you", 100)), at(115), LEASE),
-            Step::Wait
-        );
-        assert_eq!(
-            next("me", Some(&seen("you", 100)), at(116), LEASE),
-            Step::Take
-        );
+        assert_eq!(step(&seen("you", 100), 100), Step::Wait);
+        assert_eq!(step(&seen("you", 100), 115), Step::Wait);
+        assert_eq!(step(&seen("you", 100), 116), Step::Take);
     }
 
     #[test]
     fn a_holder_with_a_longer_lease_is_given_its_time_and_one_with_a_shorter_the_usual() {
         let mut holder = seen("you", 0);
         holder.record.duration = at(60);
-        assert_eq!(next("me", Some(&holder), at(59), LEASE), Step::Wait);
-        assert_eq!(next("me", Some(&holder), at(61), LEASE), Step::Take);
+        assert_eq!(step(&holder, 59), Step::Wait);
+        assert_eq!(step(&holder, 61), Step::Take);
         holder.record.duration = at(1);
-        assert_eq!(next("me", Some(&holder), at(10), LEASE), Step::Wait);
+        assert_eq!(step(&holder, 10), Step::Wait);
     }
 
     #[test]
@@ -145,7 +133,7 @@ mod tests {
         let again = Seen::after(Some(first.clone()), record("you", "1"), at(10));
         assert_eq!(again, first);
         let renewed = Seen::after(Some(again), record("you", "2"), at(12));
-        assert_eq!(next("me", Some(&renewed), at(20), LEASE), Step::Wait);
-        assert_eq!(next("me", Some(&renewed), at(28), LEASE), Step::Take);
+        assert_eq!(step(&renewed, 20), Step::Wait);
+        assert_eq!(step(&renewed, 28), Step::Take);
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong around the work, each with a stable reason word.
+//! What can go wrong around the work.
 //!
 //! Must not know what the controller can fail at: that has an enum of its own.
 
@@ -51,20 +51,6 @@ pub enum ProcessError {
 }
 
 impl ProcessError {
-    /// Stable word for logs, metrics and conditions.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::NoCluster(_) => "NoCluster",
-            Self::Client(_) => "BadClientConfig",
-            Self::Listen { .. } => "CannotListen",
-            Self::Signals(_) => "NoSignals",
-            Self::LogLevel { .. } => "BadLogLevel",
-            Self::LogsSetUp(_) => "LogsSetUp",
-            Self::CallTimedOut(_) => "CallTimedOut",
-            Self::NotLeader => "NotLeader",
-        }
-    }
-
     /// This room's error inside of a client error, if that is what it carries.
     pub fn within(error: &kube::Error) -> Option<&Self> {
         match error {

@@ -4,27 +4,23 @@
 //! the fence at every write, and the fence goes by a monotonic clock that ran on during the pause.
 //! Must not know how the moment is come by: that is the lease's.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Closed, until this moment at least was reached.
-const CLOSED: u64 = 0;
-/// Never closes by itself.
-const UNLIMITED: u64 = u64::MAX;
+/// Longer than any process runs: for one that needs no lease.
+const FOR_GOOD: Duration = Duration::from_hours(30 * 365 * 24);
 
 /// Until when this process may write; clones share the moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Fence(Arc<State>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
-    origin: Instant,
-    /// In milliseconds since `origin`.
-    until: AtomicU64,
+    /// `None` where no write may start.
+    until: Mutex<Option<Instant>>,
     /// Whether what this process knows is no longer of this world.
     broken: CancellationToken,
 }
@@ -32,20 +28,14 @@ struct State {
 impl Fence {
     /// Lets every write pass: for processes that need no election.
     pub fn open() -> Self {
-        Self::new(UNLIMITED)
+        let fence = Self::closed();
+        fence.open_for_good();
+        fence
     }
 
     /// Lets no write pass until a lease is won.
     pub fn closed() -> Self {
-        Self::new(CLOSED)
-    }
-
-    fn new(until: u64) -> Self {
-        Self(Arc::new(State {
-            origin: Instant::now(),
-            until: AtomicU64::new(until),
-            broken: CancellationToken::new(),
-        }))
+        Self::default()
     }
 
     /// How long writes may still take; `None` where none may start.
@@ -53,10 +43,8 @@ impl Fence {
         if self.0.broken.is_cancelled() {
             return None;
         }
-        let until = Duration::from_millis(self.0.until.load(Ordering::Acquire));
-        until
-            .checked_sub(self.0.origin.elapsed())
-            .filter(|left| !left.is_zero())
+        let left = (*self.until())?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
     }
 
     /// Whether a write may start now.
@@ -66,15 +54,17 @@ impl Fence {
 
     /// Lets writes pass until `moment`.
     pub(super) fn open_until(&self, moment: Instant) {
-        let until = moment.saturating_duration_since(self.0.origin).as_millis();
-        self.0
-            .until
-            .store(u64::try_from(until).unwrap_or(UNLIMITED), Ordering::Release);
+        *self.until() = Some(moment);
     }
 
     /// Lets writes pass for good.
     pub(super) fn open_for_good(&self) {
-        self.0.until.store(UNLIMITED, Ordering::Release);
+        self.open_until(Instant::now() + FOR_GOOD);
+    }
+
+    /// Lets no write pass from now on.
+    pub(super) fn close(&self) {
+        *self.until() = None;
     }
 
     /// Lets no write pass ever again: the process has to begin anew.
@@ -87,9 +77,8 @@ impl Fence {
         self.0.broken.cancelled().await;
     }
 
-    /// Lets no write pass from now on.
-    pub(super) fn close(&self) {
-        self.0.until.store(CLOSED, Ordering::Release);
+    fn until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -15,9 +15,7 @@
 //! Must not know what is watched.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::header::{ACCEPT, HeaderValue};
@@ -25,10 +23,9 @@ use http::{Method, Request, Response, Uri};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
-use tower::Service;
+use tower::service_fn;
 
 use super::Fence;
-use super::request::is_watch;
 
 /// Names and versions are enough.
 const METADATA: &str =
@@ -42,73 +39,81 @@ const EARLY: Duration = Duration::from_secs(2);
 pub(super) fn kept_to(inner: Client, fence: &Fence) -> Client {
     let namespace = inner.default_namespace().to_owned();
     let valid_until = *inner.valid_until();
-    let history = History {
+    let history = Arc::new(History {
         inner,
-        ends: Arc::default(),
+        ends: Mutex::default(),
         fence: fence.clone(),
-    };
-    Client::new(history, namespace).with_valid_until(valid_until)
+    });
+    let service = service_fn(move |request| {
+        let history = history.clone();
+        async move { history.send(request).await }
+    });
+    Client::new(service, namespace).with_valid_until(valid_until)
 }
 
 /// Asks before a watch goes on.
 struct History {
     inner: Client,
     /// When watches end by themselves, by what is watched.
-    ends: Arc<Mutex<HashMap<String, Instant>>>,
+    ends: Mutex<HashMap<String, Instant>>,
     fence: Fence,
 }
 
-impl Service<Request<Body>> for History {
-    type Response = Response<Body>;
-    type Error = kube::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, kube::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), kube::Error>> {
-        Poll::Ready(Ok(()))
+impl History {
+    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
+        let has_lasted = self.has_lasted(request.uri());
+        let Some((version, question)) = goes_on(&request).filter(|_| !has_lasted) else {
+            return self.inner.send(request).await;
+        };
+        let answer = self.inner.send(question).await?;
+        if !answer.status().is_success() {
+            return Ok(answer);
+        }
+        let body = answer.into_body().collect_bytes().await?;
+        match present(&body) {
+            Some(present) if present < version => {
+                self.fence.break_off();
+                let path = request.uri().path();
+                tracing::warn!(
+                    path,
+                    version,
+                    present,
+                    "the server's history was set back, listing anew"
+                );
+                Ok(Response::new(Body::from(expired(version, present))))
+            }
+            _ => self.inner.send(request).await,
+        }
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (client, fence) = (self.inner.clone(), self.fence.clone());
-        let has_lasted = lasts(request.uri()).is_some_and(|(what, lasting)| {
+    /// Whether the watch before this one has lasted for the time it was to last.
+    fn has_lasted(&self, uri: &Uri) -> bool {
+        lasts(uri).is_some_and(|(what, lasting)| {
             let now = Instant::now();
             let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
             let before = ends.insert(what, now + lasting);
             before.is_some_and(|end| end <= now + EARLY)
-        });
-        Box::pin(async move {
-            let Some((version, question)) = goes_on(&request).filter(|_| !has_lasted) else {
-                return client.send(request).await;
-            };
-            let answer = client.send(question).await?;
-            if !answer.status().is_success() {
-                return Ok(answer);
-            }
-            let body = answer.into_body().collect_bytes().await?;
-            match present(&body) {
-                Some(present) if present < version => {
-                    fence.break_off();
-                    let path = request.uri().path();
-                    tracing::warn!(
-                        path,
-                        version,
-                        present,
-                        "the server's history was set back, listing anew"
-                    );
-                    Ok(Response::new(Body::from(expired(version, present))))
-                }
-                _ => client.send(request).await,
-            }
         })
     }
 }
 
+/// Whether the answer is meant to go on and on.
+pub(super) fn is_watch(uri: &Uri) -> bool {
+    pairs(uri).any(|pair| pair == ("watch", "true"))
+}
+
+/// What an address asks for, as it is written.
+fn pairs(uri: &Uri) -> impl Iterator<Item = (&str, &str)> {
+    let query = uri.query().unwrap_or_default();
+    query.split('&').filter_map(|pair| pair.split_once('='))
+}
+
 /// What is watched, without the version, and for how long, where the watch says so.
 fn lasts(uri: &Uri) -> Option<(String, Duration)> {
-    let query = uri.query().filter(|_| is_watch(uri))?;
-    let pairs = || query.split('&').filter_map(|pair| pair.split_once('='));
-    let (_, seconds) = pairs().find(|(key, _)| *key == "timeoutSeconds")?;
+    let mut asked = pairs(uri).filter(|_| is_watch(uri));
+    let (_, seconds) = asked.find(|(key, _)| *key == "timeoutSeconds")?;
     let lasting = Duration::from_secs(seconds.parse().ok()?);
-    let rest = pairs().filter(|(key, _)| *key != "resourceVersion");
+    let rest = pairs(uri).filter(|(key, _)| *key != "resourceVersion");
     let what = rest.fold(uri.path().to_owned(), |what, (key, value)| {
         format!("{what}&{key}={value}")
     });
@@ -121,12 +126,8 @@ fn goes_on(request: &Request<Body>) -> Option<(u64, Request<Body>)> {
     if request.method() != Method::GET || !is_watch(uri) {
         return None;
     }
-    let mut pairs = uri
-        .query()?
-        .split('&')
-        .filter_map(|pair| pair.split_once('='));
     // Not a number where it begins with everything there is, and 0 where any beginning will do.
-    let (_, version) = pairs.find(|(key, _)| *key == "resourceVersion")?;
+    let (_, version) = pairs(uri).find(|(key, _)| *key == "resourceVersion")?;
     let version = version.parse().ok().filter(|version| *version > 0)?;
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(format!("{}?limit=1", uri.path()).parse().ok()?);
@@ -160,43 +161,22 @@ mod tests {
 
     use futures::TryStreamExt;
     use k8s_openapi::api::core::v1::Namespace;
+    use kube::Api;
     use kube::api::{WatchEvent, WatchParams};
-    use kube::{Api, Config};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
 
-    use crate::runtime::Fence;
-    use crate::runtime::client;
+    use crate::runtime::{Fence, client, test_server};
 
     /// A server at version 100, and the requests it gets.
     async fn server() -> (Api<Namespace>, Arc<Mutex<Vec<String>>>, Fence) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let requests = Arc::<Mutex<Vec<String>>>::default();
-        let seen = requests.clone();
-        tokio::spawn(async move {
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let seen = seen.clone();
-                tokio::spawn(async move {
-                    let mut buffer = [0; 4096];
-                    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
-                        let text = String::from_utf8_lossy(&buffer[..read]).into_owned();
-                        let line = text.lines().next().unwrap().to_owned();
-                        let body = if line.contains("watch=true") {
-                            r#"{"type":"BOOKMARK","object":{"apiVersion":"v1","kind":"Namespace","metadata":{"resourceVersion":"100"}}}"#
-                        } else {
-                            r#"{"kind":"NamespaceList","apiVersion":"v1","metadata":{"resourceVersion":"100"},"items":[]}"#
-                        };
-                        seen.lock().unwrap().push(line);
-                        let head =
-                            format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
-                        stream.write_all((head + body).as_bytes()).await.unwrap();
-                    }
-                });
-            }
-        });
-        let config = Config::new(format!("http://{address}").parse().unwrap());
+        let (config, requests) = test_server::serve(|line| {
+            let body = if line.contains("watch=true") {
+                r#"{"type":"BOOKMARK","object":{"apiVersion":"v1","kind":"Namespace","metadata":{"resourceVersion":"100"}}}"#
+            } else {
+                r#"{"kind":"NamespaceList","apiVersion":"v1","metadata":{"resourceVersion":"100"},"items":[]}"#
+            };
+            format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+        })
+        .await;
         let fence = Fence::open();
         let client = client::connect(config, &fence).unwrap();
         (Api::all(client), requests, fence)

@@ -35,36 +35,15 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// One answer.
-pub(super) struct Page {
-    status: StatusCode,
-    content_type: &'static str,
-    text: String,
-}
+pub(super) type Page = Response<Full<Bytes>>;
 
-impl Page {
-    pub(super) fn ok(content_type: &'static str, text: String) -> Self {
-        Self {
-            status: StatusCode::OK,
-            content_type,
-            text,
-        }
-    }
-
-    pub(super) fn unavailable(content_type: &'static str, text: String) -> Self {
-        Self {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            content_type,
-            text,
-        }
-    }
-
-    fn empty(status: StatusCode) -> Self {
-        Self {
-            status,
-            content_type: "text/plain",
-            text: String::new(),
-        }
-    }
+/// A page of text.
+pub(super) fn page(status: StatusCode, content_type: &'static str, text: String) -> Page {
+    let mut page = Response::new(Full::from(text));
+    *page.status_mut() = status;
+    page.headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    page
 }
 
 /// Listens on an address; on all of either family where it is `[::]`, or of the one there is.
@@ -84,11 +63,11 @@ fn is_any_without_ipv6(address: SocketAddr, error: &io::Error) -> bool {
 }
 
 /// Answers for ever with the page of each path, 404 where there is none.
-pub(super) async fn serve<F>(listener: TcpListener, page: F)
-where
-    F: Fn(&str) -> Option<Page> + Send + Sync + 'static,
-{
-    let page = Arc::new(page);
+pub(super) async fn serve(
+    listener: TcpListener,
+    page_at: impl Fn(&str) -> Option<Page> + Send + Sync + 'static,
+) {
+    let page_at = Arc::new(page_at);
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         match listener.accept().await {
@@ -99,8 +78,8 @@ where
                 {
                     oldest.abort();
                 }
-                let page = Arc::clone(&page);
-                let served = async move { connection(stream, page.as_ref()).await };
+                let page_at = Arc::clone(&page_at);
+                let served = async move { connection(stream, page_at.as_ref()).await };
                 open.push_back(tokio::spawn(served).abort_handle());
             }
             Err(error) => {
@@ -112,8 +91,8 @@ where
 }
 
 /// Answers one request. Who breaks off early is no news.
-async fn connection(stream: TcpStream, page: &(impl Fn(&str) -> Option<Page> + Sync)) {
-    let service = service_fn(async |request| Ok::<_, Infallible>(answer(&request, page)));
+async fn connection(stream: TcpStream, page_at: &(impl Fn(&str) -> Option<Page> + Sync)) {
+    let service = service_fn(async |request| Ok::<_, Infallible>(answer(&request, page_at)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
@@ -122,28 +101,16 @@ async fn connection(stream: TcpStream, page: &(impl Fn(&str) -> Option<Page> + S
     let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
 }
 
-fn answer<B>(request: &Request<B>, page: &impl Fn(&str) -> Option<Page>) -> Response<Full<Bytes>> {
+fn answer<B>(request: &Request<B>, page_at: &impl Fn(&str) -> Option<Page>) -> Page {
+    let empty = |status| page(status, "text/plain", String::new());
     if request.method() != Method::GET {
-        let mut response = Page::empty(StatusCode::METHOD_NOT_ALLOWED).into_response();
-        response
+        let mut refusal = empty(StatusCode::METHOD_NOT_ALLOWED);
+        refusal
             .headers_mut()
             .insert(ALLOW, HeaderValue::from_static("GET"));
-        return response;
+        return refusal;
     }
-    page(request.uri().path())
-        .unwrap_or_else(|| Page::empty(StatusCode::NOT_FOUND))
-        .into_response()
-}
-
-impl Page {
-    fn into_response(self) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::from(self.text));
-        *response.status_mut() = self.status;
-        response
-            .headers_mut()
-            .insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
-        response
-    }
+    page_at(request.uri().path()).unwrap_or_else(|| empty(StatusCode::NOT_FOUND))
 }
 
 #[cfg(test)]
@@ -160,15 +127,14 @@ mod tests {
         address
     }
 
+    /// The answer to a request, from its status on.
     async fn ask(address: SocketAddr, line: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream
-            .write_all(format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
-            .await
-            .unwrap();
+        let request = format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        answer.strip_prefix("HTTP/1.1 ").unwrap().to_owned()
     }
 
     #[tokio::test]
@@ -178,37 +144,21 @@ mod tests {
         readiness.ready("version");
         let answer = ask(address, "GET /readyz").await;
         assert!(
-            answer.starts_with("HTTP/1.1 503") && answer.ends_with("waiting for: watches\n"),
+            answer.starts_with("503") && answer.ends_with("waiting for: watches\n"),
             "{answer}"
         );
         readiness.ready("watches");
-        assert!(
-            ask(address, "GET /readyz")
-                .await
-                .starts_with("HTTP/1.1 200")
-        );
+        assert!(ask(address, "GET /readyz").await.starts_with("200"));
         readiness.not_ready("watches");
-        assert!(
-            ask(address, "GET /readyz")
-                .await
-                .starts_with("HTTP/1.1 503")
-        );
-        assert!(
-            ask(address, "GET /healthz")
-                .await
-                .starts_with("HTTP/1.1 200")
-        );
+        assert!(ask(address, "GET /readyz").await.starts_with("503"));
+        assert!(ask(address, "GET /healthz").await.starts_with("200"));
     }
 
     #[tokio::test]
     async fn other_paths_and_methods_are_refused() {
         let address = start(&Readiness::of(&[])).await;
-        assert!(ask(address, "GET /").await.starts_with("HTTP/1.1 404"));
-        assert!(
-            ask(address, "POST /healthz")
-                .await
-                .starts_with("HTTP/1.1 405")
-        );
+        assert!(ask(address, "GET /").await.starts_with("404"));
+        assert!(ask(address, "POST /healthz").await.starts_with("405"));
     }
 
     #[tokio::test]
@@ -219,9 +169,7 @@ mod tests {
             silent.push(TcpStream::connect(address).await.unwrap());
         }
         // Less than they may take to say something.
-        let answer = tokio::time::timeout(HEADER_TIMEOUT, ask(address, "GET /healthz"))
-            .await
-            .unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200"));
+        let answer = tokio::time::timeout(HEADER_TIMEOUT, ask(address, "GET /healthz"));
+        assert!(answer.await.unwrap().starts_with("200"));
     }
 }

@@ -13,14 +13,15 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::election::{Record, Seen, Step, next};
-use super::{Fence, Metrics, Shutdown};
+use super::{Fence, Metrics};
 
 /// How long a lease lasts unless it is renewed.
 pub const LEASE_DURATION: Duration = Duration::from_secs(15);
@@ -61,18 +62,16 @@ impl LeaseSettings {
 /// This process's part in the election. Dropped, it stops renewing; better is [`Leadership::release`].
 #[derive(Debug)]
 pub struct Leadership {
-    term: watch::Receiver<u64>,
+    /// `None` while another leads.
+    term: watch::Receiver<Option<Term>>,
     fence: Fence,
-    stop: Shutdown,
+    stop: CancellationToken,
     task: Option<JoinHandle<()>>,
 }
 
 /// One unbroken time of leadership.
-#[derive(Clone, Debug)]
-pub struct Term {
-    number: u64,
-    current: watch::Receiver<u64>,
-}
+#[derive(Clone, Debug, Default)]
+pub struct Term(CancellationToken);
 
 impl Leadership {
     /// Leads from the start and for good: for processes that need no election.
@@ -80,9 +79,9 @@ impl Leadership {
         fence.open_for_good();
         metrics.leads(true);
         Self {
-            term: watch::channel(1).1,
+            term: watch::channel(Some(Term::default())).1,
             fence: fence.clone(),
-            stop: Shutdown::default(),
+            stop: CancellationToken::new(),
             task: None,
         }
     }
@@ -96,7 +95,7 @@ impl Leadership {
         fence: &Fence,
         metrics: &Metrics,
     ) -> Self {
-        let (sender, term) = watch::channel(0);
+        let (sender, term) = watch::channel(None);
         let candidate = Candidate {
             api: Api::namespaced(client.clone(), &settings.namespace),
             settings,
@@ -105,10 +104,9 @@ impl Leadership {
             origin: Instant::now(),
             lease: None,
             seen: None,
-            terms: 0,
             term: sender,
         };
-        let stop = Shutdown::default();
+        let stop = CancellationToken::new();
         let task = tokio::spawn(candidate.run(stop.clone()));
         Self {
             term,
@@ -120,28 +118,24 @@ impl Leadership {
 
     /// Whether this process may act now.
     pub fn is_leader(&self) -> bool {
-        *self.term.borrow() != 0 && self.fence.is_open()
+        self.term.borrow().is_some() && self.fence.is_open()
     }
 
     /// Waits until this process leads.
     pub async fn wait_until_leader(&self) -> Term {
         let mut current = self.term.clone();
-        let number = current
-            .wait_for(|number| *number != 0)
-            .await
-            .map(|number| *number)
-            .unwrap_or_default();
-        if number == 0 {
+        let seen = current.wait_for(Option::is_some).await;
+        let Some(term) = seen.ok().and_then(|term| term.clone()) else {
             // The campaign has ended, so nobody is ever elected.
-            std::future::pending::<()>().await;
-        }
-        Term { number, current }
+            return std::future::pending().await;
+        };
+        term
     }
 
     /// Gives the lease back, so that another need not wait for it to run out. To be called when the work
     /// has stopped: nothing can be written afterwards.
     pub async fn release(mut self) {
-        self.stop.request();
+        self.stop.cancel();
         if let Some(task) = self.task.take() {
             // It ends by itself after one bounded attempt.
             let _ = task.await;
@@ -162,12 +156,7 @@ impl Drop for Leadership {
 impl Term {
     /// Waits until this term is over, whoever leads then.
     pub async fn lost(&self) {
-        let number = self.number;
-        let mut current = self.current.clone();
-        // No sender (no election, or its end) means no further change either way.
-        if current.wait_for(|now| *now != number).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        self.0.cancelled().await;
     }
 }
 
@@ -181,28 +170,21 @@ struct Candidate {
     /// As last read or written.
     lease: Option<Lease>,
     seen: Option<Seen>,
-    terms: u64,
-    /// 0 while another leads.
-    term: watch::Sender<u64>,
+    term: watch::Sender<Option<Term>>,
 }
 
 impl Candidate {
-    async fn run(mut self, stop: Shutdown) {
+    async fn run(mut self, stop: CancellationToken) {
         let LeaseSettings {
             namespace,
             name,
             identity,
         } = &self.settings;
         tracing::info!(namespace, name, identity, "standing for election");
-        let mut ended = Box::pin(stop.requested());
+        let mut ended = Box::pin(stop.cancelled());
         loop {
             let pause = self.round().await;
-            let pause = self
-                .fence
-                .remaining()
-                .filter(|_| self.leads())
-                .map_or(pause, |left| pause.min(left));
-            if timeout(pause, &mut ended).await.is_ok() {
+            if timeout(self.within_term(pause), &mut ended).await.is_ok() {
                 break;
             }
         }
@@ -211,16 +193,19 @@ impl Candidate {
     }
 
     fn leads(&self) -> bool {
-        *self.term.borrow() != 0
+        self.term.borrow().is_some()
+    }
+
+    /// A time, cut where the leadership there is could end sooner.
+    fn within_term(&self, time: Duration) -> Duration {
+        let left = self.fence.remaining().filter(|_| self.leads());
+        left.map_or(time, |left| left.min(time))
     }
 
     /// One attempt. Returns how long to wait before the next.
     async fn round(&mut self) -> Duration {
         let started = Instant::now();
-        let budget = match self.fence.remaining() {
-            Some(left) if self.leads() => left.min(ATTEMPT),
-            _ => ATTEMPT,
-        };
+        let budget = self.within_term(ATTEMPT);
         let pause = match timeout(budget, self.attempt()).await {
             Ok(Ok(true)) => {
                 // From before the request: others may have seen its effect before the answer came.
@@ -290,87 +275,66 @@ impl Candidate {
             self.origin.elapsed(),
             LEASE_DURATION,
         );
-        let previous = self
-            .lease
-            .as_ref()
-            .and_then(|lease| lease.spec.clone())
-            .unwrap_or_default();
+        let previous = self.lease.as_ref().and_then(|lease| lease.spec.clone());
+        let previous = previous.unwrap_or_default();
         let spec = match step {
             Step::Wait => return Ok(false),
             Step::Renew => LeaseSpec {
                 renew_time: Some(MicroTime(Timestamp::now())),
                 ..previous
             },
-            Step::Create | Step::Take => self.taken(&previous),
+            Step::Create | Step::Take => self.taken(previous.lease_transitions),
         };
         self.write(spec).await?;
         Ok(true)
     }
 
-    fn taken(&self, previous: &LeaseSpec) -> LeaseSpec {
+    fn taken(&self, transitions: Option<i32>) -> LeaseSpec {
         let now = MicroTime(Timestamp::now());
         LeaseSpec {
             holder_identity: Some(self.settings.identity.clone()),
             lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
             acquire_time: Some(now.clone()),
             renew_time: Some(now),
-            lease_transitions: Some(
-                previous
-                    .lease_transitions
-                    .map_or(0, |before| before.saturating_add(1)),
-            ),
+            lease_transitions: Some(transitions.map_or(0, |before| before.saturating_add(1))),
             ..LeaseSpec::default()
         }
     }
 
     /// Replaces the version that is known, or makes the first one.
     async fn write(&mut self, spec: LeaseSpec) -> Result<(), kube::Error> {
-        let parameters = PostParams::default();
-        let name = &self.settings.name;
-        let written = if let Some(known) = &self.lease {
-            let lease = Lease {
-                metadata: known.metadata.clone(),
-                spec: Some(spec),
-            };
-            self.api.replace(name, &parameters, &lease).await
+        let (parameters, name) = (PostParams::default(), &self.settings.name);
+        let is_first = self.lease.is_none();
+        let mut lease = self.lease.clone().unwrap_or_default();
+        lease.metadata.name = Some(name.clone());
+        lease.spec = Some(spec);
+        let written = if is_first {
+            self.api.create(&parameters, &lease).await?
         } else {
-            let metadata = ObjectMeta {
-                name: Some(name.clone()),
-                ..ObjectMeta::default()
-            };
-            self.api
-                .create(
-                    &parameters,
-                    &Lease {
-                        metadata,
-                        spec: Some(spec),
-                    },
-                )
-                .await
-        }?;
+            self.api.replace(name, &parameters, &lease).await?
+        };
         self.remember(Some(written));
         Ok(())
     }
 
     fn elected(&mut self) {
         if !self.leads() {
-            self.terms += 1;
             tracing::info!(identity = self.settings.identity, "elected leader");
             self.metrics.leads(true);
-            self.term.send_replace(self.terms);
+            self.term.send_replace(Some(Term::default()));
         }
     }
 
     fn resign(&mut self, reason: &'static str) {
         self.fence.close();
-        if self.leads() {
+        if let Some(term) = self.term.send_replace(None) {
             tracing::warn!(
                 identity = self.settings.identity,
                 reason,
                 "no longer leader"
             );
             self.metrics.leads(false);
-            self.term.send_replace(0);
+            term.0.cancel();
         }
     }
 

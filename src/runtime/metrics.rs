@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use ::http::StatusCode;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 use tokio::net::TcpListener;
 
-use super::http::{self, Page};
+use super::http::{self, page};
 
 /// Content type of the `OpenMetrics` text format.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -30,37 +30,19 @@ const DURATIONS: [f64; 14] = [
 /// Upper bounds of the webhook's answers, in seconds: the bar is 0.005, and 2 is when it gives up.
 const REVIEW_DURATIONS: [f64; 9] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1, 0.5, 2.0];
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResultLabel {
-    result: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct WriteLabels {
-    kind: &'static str,
-    verb: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabel {
-    reason: &'static str,
-}
+/// What a series is counted by: names of labels and their values.
+type Labels<const N: usize> = [(&'static str, &'static str); N];
 
 /// A handle to everything that is counted; clones count into the same place.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    reconciles: Family<ResultLabel, Counter>,
+    reconciles: Family<Labels<1>, Counter>,
     reconcile_duration: Histogram,
-    writes: Family<WriteLabels, Counter>,
-    errors: Family<ReasonLabel, Counter>,
+    writes: Family<Labels<2>, Counter>,
+    errors: Family<Labels<1>, Counter>,
     leader: Gauge,
     objects: Gauge<u64, AtomicU64>,
-    reviews: Family<OutcomeLabel, Counter>,
+    reviews: Family<Labels<1>, Counter>,
     review_duration: Histogram,
     registry: Arc<Registry>,
 }
@@ -75,80 +57,76 @@ impl Metrics {
     /// Nothing counted yet.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("otelagent");
-        let reconciles = Family::default();
-        let reconcile_duration = Histogram::new(DURATIONS);
-        let writes = Family::default();
-        let errors = Family::default();
-        let leader = Gauge::default();
-        let objects = Gauge::default();
-        let reviews = Family::default();
-        let review_duration = Histogram::new(REVIEW_DURATIONS);
-        registry.register(
-            "webhook_reviews",
-            "Reviews of pods the webhook answered, by what became of them",
-            reviews.clone(),
-        );
-        registry.register(
-            "webhook_review_duration_seconds",
-            "Time the webhook takes to answer",
-            review_duration.clone(),
-        );
-        registry.register(
-            "reconciles",
-            "Passes over an OtelAgent, by result",
-            reconciles.clone(),
-        );
-        registry.register(
-            "reconcile_duration_seconds",
-            "Time one pass over an OtelAgent takes",
-            reconcile_duration.clone(),
-        );
-        registry.register(
-            "api_writes",
-            "Writes to the API server, by kind and verb",
-            writes.clone(),
-        );
-        registry.register("errors", "Errors, by reason", errors.clone());
-        registry.register(
-            "leader",
-            "1 while this process holds the lease",
-            leader.clone(),
-        );
-        registry.register(
-            "objects",
-            "OtelAgents this process knows of",
-            objects.clone(),
-        );
-        let version = vec![("version", env!("CARGO_PKG_VERSION"))];
-        registry.register("build", "The program", Info::new(version));
+        let to = &mut registry;
         Self {
-            reconciles,
-            reconcile_duration,
-            writes,
-            errors,
-            leader,
-            objects,
-            reviews,
-            review_duration,
-            registry: Arc::new(registry),
+            reviews: shown(
+                to,
+                "webhook_reviews",
+                "Reviews of pods the webhook answered, by what became of them",
+                Family::default(),
+            ),
+            review_duration: shown(
+                to,
+                "webhook_review_duration_seconds",
+                "Time the webhook takes to answer",
+                Histogram::new(REVIEW_DURATIONS),
+            ),
+            reconciles: shown(
+                to,
+                "reconciles",
+                "Passes over an OtelAgent, by result",
+                Family::default(),
+            ),
+            reconcile_duration: shown(
+                to,
+                "reconcile_duration_seconds",
+                "Time one pass over an OtelAgent takes",
+                Histogram::new(DURATIONS),
+            ),
+            writes: shown(
+                to,
+                "api_writes",
+                "Writes to the API server, by kind and verb",
+                Family::default(),
+            ),
+            errors: shown(to, "errors", "Errors, by reason", Family::default()),
+            leader: shown(
+                to,
+                "leader",
+                "1 while this process holds the lease",
+                Gauge::default(),
+            ),
+            objects: shown(
+                to,
+                "objects",
+                "OtelAgents this process knows of",
+                Gauge::default(),
+            ),
+            registry: {
+                let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+                to.register("build", "The program", Info::new(version));
+                Arc::new(registry)
+            },
         }
     }
 
     /// One pass over an object ended.
     pub fn reconciled(&self, succeeded: bool, took: Duration) {
         let result = if succeeded { "success" } else { "error" };
-        self.reconciles.get_or_create(&ResultLabel { result }).inc();
+        self.reconciles.get_or_create(&[("result", result)]).inc();
         self.reconcile_duration.observe(took.as_secs_f64());
     }
 
     /// An object was written.
     pub fn wrote(&self, kind: &'static str, verb: &'static str) {
-        self.writes.get_or_create(&WriteLabels { kind, verb }).inc();
+        self.writes
+            .get_or_create(&[("kind", kind), ("verb", verb)])
+            .inc();
     }
 
     /// Something failed, for one of a closed set of reasons.
     pub fn failed(&self, reason: &'static str) {
-        self.errors.get_or_create(&ReasonLabel { reason }).inc();
+        self.errors.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// Whether this process holds the lease.
@@ -163,7 +141,7 @@ impl Metrics {
 
     /// The webhook answered, in one of a closed set of ways.
     pub fn reviewed(&self, outcome: &'static str, took: Duration) {
-        self.reviews.get_or_create(&OutcomeLabel { outcome }).inc();
+        self.reviews.get_or_create(&[("outcome", outcome)]).inc();
         self.review_duration.observe(took.as_secs_f64());
     }
 
@@ -176,10 +154,16 @@ impl Metrics {
     }
 }
 
+/// A metric that the registry shows under a name.
+fn shown<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
 /// Answers `/metrics` for ever.
 pub async fn serve(listener: TcpListener, metrics: Metrics) {
     http::serve(listener, move |path| {
-        (path == "/metrics").then(|| Page::ok(OPEN_METRICS, metrics.render()))
+        (path == "/metrics").then(|| page(StatusCode::OK, OPEN_METRICS, metrics.render()))
     })
     .await;
 }

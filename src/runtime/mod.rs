@@ -27,10 +27,11 @@ mod http;
 pub mod lease;
 pub mod metrics;
 pub mod probes;
-mod request;
 mod served;
 pub mod shutdown;
 pub mod telemetry;
+#[cfg(test)]
+mod test_server;
 
 pub use args::{Args, Command, ControllerArgs, InjectionEngine, TellingArgs, WebhookArgs};
 pub use error::ProcessError;
@@ -40,4 +41,3 @@ pub use lease::{Leadership, LeaseSettings, Term};
 pub use metrics::Metrics;
 pub use probes::Readiness;
 pub use served::Served;
-pub use shutdown::Shutdown;

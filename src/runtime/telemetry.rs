@@ -113,7 +113,7 @@ mod tests {
         let error = layer::<Registry, _>("loud=very", std::io::sink)
             .err()
             .unwrap();
-        assert_eq!(error.reason(), "BadLogLevel");
+        assert!(matches!(error, ProcessError::LogLevel { .. }));
         assert!(error.to_string().contains("loud=very"));
     }
 }

@@ -14,7 +14,7 @@ use otelagent_core::names;
 use otelagent_core::pods::{Coverage, LivePod, count};
 use otelagent_core::reconcile::{
     Active, AdmissionObject, Engines, Intent, Observation, ObservedWorkload, Plan, PolicyEngine,
-    Step, StepKind, Subject, modes, plan,
+    Step, Subject, modes, plan,
 };
 use otelagent_core::switching::{AgentPod, AgentWorkload};
 use serde_json::Value;
@@ -241,9 +241,41 @@ fn agent(mode: Mode, rest: &str) -> OtelAgent {
     agent_with("otelagent-system", &format!("mode: {mode}, {rest}"))
 }
 
+/// What [`kind`] can say.
+const KINDS: [&str; 9] = [
+    "Apply",
+    "CutOver",
+    "WritePolicy",
+    "Verify",
+    "Activate",
+    "Confirm",
+    "Retire",
+    "Withdraw",
+    "Remove",
+];
+
+fn kind(step: &Step) -> &'static str {
+    match step {
+        Step::Apply(_) => "Apply",
+        Step::CutOver(_) => "CutOver",
+        Step::WritePolicy(_) => "WritePolicy",
+        Step::Verify(_) => "Verify",
+        Step::Activate(_) => "Activate",
+        Step::Confirm(_) => "Confirm",
+        Step::Retire(_) => "Retire",
+        Step::Withdraw(_) => "Withdraw",
+        Step::Remove(_) => "Remove",
+    }
+}
+
+/// Whether a step changes anything that is stored.
+fn writes(step: &Step) -> bool {
+    !matches!(step, Step::CutOver(_) | Step::Confirm(_))
+}
+
 /// One step of a story: its kind, the part of the story, and the cluster before and after it.
 struct Moment {
-    kind: StepKind,
+    kind: &'static str,
     part: usize,
     before: World,
     after: World,
@@ -258,7 +290,7 @@ fn settle(world: &mut World, mut see: impl FnMut(&Step, &World, &World)) {
             world.carry_out(step);
             see(step, &before, world);
         }
-        let is_idle = plan.steps.iter().all(|step| !step.kind().writes());
+        let is_idle = plan.steps.iter().all(|step| !writes(step));
         if is_idle && plan.requeue_after.is_none() {
             return;
         }
@@ -288,7 +320,7 @@ fn tell(from: Mode, change: &OtelAgent) -> (World, Vec<Moment>) {
         happen(part, &mut world, change);
         settle(&mut world, |step, before, after| {
             moments.push(Moment {
-                kind: step.kind(),
+                kind: kind(step),
                 part,
                 before: before.clone(),
                 after: after.clone(),
@@ -328,7 +360,7 @@ fn story_broken_off_at_any_step_ends_as_it_would_have_ended() {
         let (reference, moments) = tell(from, &change);
         let expected = reference.end_state();
         for moment in moments {
-            let what = format!("{from} to {}: {:?}", change.spec.mode, moment.kind);
+            let what = format!("{from} to {}: {}", change.spec.mode, moment.kind);
             for world in [moment.before, moment.after] {
                 let end = go_on(world, moment.part, &change);
                 assert_eq!(end.end_state(), expected, "{what}");
@@ -336,11 +368,7 @@ fn story_broken_off_at_any_step_ends_as_it_would_have_ended() {
             seen.insert(moment.kind);
         }
     }
-    assert_eq!(
-        seen,
-        StepKind::ALL.into(),
-        "each kind of step was interrupted"
-    );
+    assert_eq!(seen, KINDS.into(), "each kind of step was interrupted");
 }
 
 #[test]
@@ -348,8 +376,8 @@ fn settled_object_needs_no_write() {
     for mode in Mode::ALL {
         let mut world = World::of(mode);
         settle(&mut world, |_, _, _| {});
-        let left: Vec<StepKind> = world.plan().steps.iter().map(Step::kind).collect();
-        assert_eq!(left, [StepKind::Confirm], "{mode}");
+        let left: Vec<&str> = world.plan().steps.iter().map(kind).collect();
+        assert_eq!(left, ["Confirm"], "{mode}");
     }
 }
 

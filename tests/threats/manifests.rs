@@ -6,7 +6,8 @@ use otelagent_api::{Mode, OnFailure, Selector};
 use otelagent_core::build::{Object, validate};
 use otelagent_core::inject::policy::{PolicyInput, Rendered};
 use otelagent_core::inject::{Namespaces, Recipe, Selection};
-use otelagent_webhook::configuration::{self, Endpoint};
+use otelagent_core::reconcile::Render as _;
+use otelagent_webhook::configuration::{Endpoint, WebhookEngine};
 use serde_json::{Value, json};
 
 use otelagent_test_support::agents::{agent, desired, environment};
@@ -297,11 +298,16 @@ fn entries(name: &str, namespaces: Namespaces, on_failure: OnFailure) -> Rendere
         on_failure,
         owner_reference: None,
     };
-    let service = Endpoint::Service {
+    let endpoint = Endpoint::Service {
         namespace: "otelagent-system".into(),
         name: "otelagent-webhook".into(),
     };
-    configuration::render(&input, &service, "-----BEGIN CERTIFICATE-----", None).unwrap()
+    let webhook = WebhookEngine {
+        endpoint,
+        ca_bundle: "-----BEGIN CERTIFICATE-----".into(),
+        owner: None,
+    };
+    webhook.render(&input).unwrap()
 }
 
 fn both() -> [(&'static str, Rendered); 2] {

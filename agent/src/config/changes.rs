@@ -3,6 +3,7 @@
 
 use super::model::{Config, Exporter, Pipeline, ReceiverConfig, Telemetry};
 use super::problem::Problem;
+use otlp_wire::Signal;
 
 /// What differs, if the agent can apply all of it while it runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,16 +75,17 @@ impl Comparison {
             let Some(before) = old.exporters.iter().find(|before| before.name() == name) else {
                 continue;
             };
+            if before == after {
+                continue;
+            }
             let path = format!("exporters.{}", after.id);
             let is_resized =
                 after.storage.is_some() && before.queue.capacity != after.queue.capacity;
             let moves = before.storage != after.storage || is_resized;
             let why = "where the queue is kept changes; that needs a restart";
             self.frozen(&format!("{path}.sending_queue"), moves, why);
-            if before != after {
-                self.free(&path, true);
-                self.changes.exporters.push(index);
-            }
+            self.free(&path, true);
+            self.changes.exporters.push(index);
         }
     }
 
@@ -122,11 +124,8 @@ impl Comparison {
     }
 }
 
-fn signals(config: &Config) -> Vec<usize> {
-    let signals = config.pipelines.iter();
-    let mut signals: Vec<_> = signals.map(|pipeline| pipeline.signal.index()).collect();
-    signals.sort_unstable();
-    signals
+fn signals(config: &Config) -> [bool; Signal::COUNT] {
+    Signal::ALL.map(|signal| config.pipelines.iter().any(|of| of.signal == signal))
 }
 
 fn exporter(config: &Config, pipeline: &Pipeline) -> Option<String> {

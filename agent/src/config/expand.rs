@@ -3,7 +3,7 @@
 //! be nested. Must not read an environment or a file itself: the caller provides a [`Resolve`].
 
 use super::problem::Findings;
-use super::tree::{Node, Resolved};
+use super::tree::Node;
 
 /// References one scalar may lead to, so that a cycle ends.
 const DEPTH: usize = 100;
@@ -24,11 +24,13 @@ pub(super) fn expand(
     findings: &Findings,
 ) -> Node {
     match node {
-        Node::Text(text) if text.contains('$') => scalar(&text, path, resolve, findings)
-            .unwrap_or_else(|message| {
+        Node::Text(text) if text.contains('$') => {
+            let expansion = Expansion::new(path, resolve, findings);
+            expansion.scalar(&text).unwrap_or_else(|message| {
                 findings.problem(path, message);
                 Node::Opaque(text)
-            }),
+            })
+        }
         Node::List(list) => {
             let items = list.into_iter().enumerate();
             let expanded = items
@@ -52,56 +54,16 @@ pub(super) fn again(text: &str, resolve: &dyn Resolve) -> Result<String, String>
     Expansion::new("", Some(resolve), &Findings::default()).text(text, 0)
 }
 
-fn scalar(
-    text: &str,
-    path: &str,
-    resolve: Option<&dyn Resolve>,
-    findings: &Findings,
-) -> Result<Node, String> {
-    let mut expansion = Expansion::new(path, resolve, findings);
-    let expanded = expansion.text(text, 0)?;
-    if expansion.references == 0 {
-        return Ok(Node::Text(expanded));
-    }
-    if resolve.is_none() {
-        return Ok(Node::Opaque(text.to_owned()));
-    }
-    let as_text = || Node::Text(expanded.clone());
-    let meaning = if is_one_reference(text) {
-        Node::parse(&expanded).unwrap_or_else(|_| as_text())
-    } else {
-        as_text()
-    };
-    Ok(Node::Resolved(Resolved {
-        meaning: Box::new(meaning),
-        with_files: (expansion.files > 0).then(|| text.to_owned()),
-        text: expanded,
-    }))
-}
-
-/// Whether the whole scalar is a single `${…}`.
-fn is_one_reference(text: &str) -> bool {
-    text.strip_prefix("${")
-        .and_then(closing)
-        .is_some_and(|end| end + 3 == text.len())
-}
-
 /// Where the brace that closes an opened reference stands, nested references skipped.
-fn closing(after_open: &str) -> Option<usize> {
-    let bytes = after_open.as_bytes();
+fn closing(opened: &str) -> Option<usize> {
     let mut depth = 0_usize;
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        match byte {
-            b'$' if bytes.get(at + 1) == Some(&b'{') => {
-                depth += 1;
-                at += 1;
-            }
-            b'}' if depth == 0 => return Some(at),
-            b'}' => depth -= 1,
-            _ => {}
+    for (at, brace) in opened.match_indices(['{', '}']) {
+        match brace {
+            "{" if opened.split_at(at).0.ends_with('$') => depth += 1,
+            "{" => {}
+            _ if depth == 0 => return Some(at),
+            _ => depth -= 1,
         }
-        at += 1;
     }
     None
 }
@@ -125,6 +87,25 @@ impl<'a> Expansion<'a> {
         }
     }
 
+    fn scalar(mut self, text: &str) -> Result<Node, String> {
+        let expanded = self.text(text, 0)?;
+        if self.references == 0 {
+            return Ok(Node::Text(expanded));
+        }
+        if self.resolve.is_none() {
+            return Ok(Node::Opaque(text.to_owned()));
+        }
+        let end = text.strip_prefix("${").and_then(closing);
+        let is_one_reference = end.is_some_and(|end| end + "${}".len() == text.len());
+        let parsed = is_one_reference.then(|| Node::parse(&expanded).ok());
+        let meaning = parsed.flatten().unwrap_or(Node::Text(expanded.clone()));
+        Ok(Node::Resolved {
+            meaning: Box::new(meaning),
+            with_files: (self.files > 0).then(|| text.to_owned()),
+            text: expanded,
+        })
+    }
+
     fn text(&mut self, text: &str, depth: usize) -> Result<String, String> {
         if depth > DEPTH {
             return Err(format!(
@@ -133,23 +114,18 @@ impl<'a> Expansion<'a> {
         }
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
-        while let Some(at) = rest.find('$') {
-            let (before, dollar) = rest.split_at(at);
+        while let Some((before, after)) = rest.split_once('$') {
             out.push_str(before);
-            if let Some(after) = dollar.strip_prefix("$$") {
-                out.push('$');
-                rest = after;
-            } else if let Some(after) = dollar.strip_prefix("${") {
-                let end = closing(after)
+            if let Some(opened) = after.strip_prefix('{') {
+                let end = closing(opened)
                     .ok_or_else(|| format!("`{text}` opens `${{` and never closes it"))?;
-                let (inside, closed) = after.split_at(end);
+                let (inside, closed) = opened.split_at(end);
                 self.references += 1;
-                let value = self.reference(inside, depth)?;
-                out.push_str(&value);
+                out.push_str(&self.reference(inside, depth)?);
                 rest = closed.strip_prefix('}').unwrap_or(closed);
             } else {
                 out.push('$');
-                rest = dollar.strip_prefix('$').unwrap_or_default();
+                rest = after.strip_prefix('$').unwrap_or(after);
             }
         }
         out.push_str(rest);
@@ -226,9 +202,8 @@ fn split_scheme(inside: &str) -> (&str, &str) {
 }
 
 fn is_variable_name(name: &str) -> bool {
-    let mut characters = name.chars();
-    characters
-        .next()
-        .is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
-        && characters.all(|next| next.is_ascii_alphanumeric() || next == '_')
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    name.bytes().all(is_allowed)
+        && !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
 }

@@ -2,7 +2,7 @@
 //! `nop`.
 
 use super::extensions::{self, Extension};
-use super::model::{Address, ClientTls, Compression, Exporter, Protocol, Queue, Retry};
+use super::model::{Address, Compression, Exporter, Protocol, Queue, Retry};
 use super::section::Section;
 use super::text::{Text, is_header_value};
 use super::tree::Node;
@@ -28,32 +28,30 @@ pub(super) fn read(
     exporters: &Section<'_>,
     extensions: &[(String, Extension)],
 ) -> Vec<(String, Vec<Exporter>)> {
-    let mut found = Vec::new();
-    for (id, kind, section) in exporters.components() {
-        let of_kind = match kind {
-            "otlp_grpc" => sending(exporter(id, Protocol::Grpc, &section, extensions), &section),
-            "otlp_http" => sending(exporter(id, Protocol::Http, &section, extensions), &section),
-            _ => vec![local(id, kind, exporters)],
-        };
-        found.push((id.to_owned(), of_kind));
-    }
-    found
-}
-
-/// An exporter that sends nothing. Its lanes have the default queue, and no need of it.
-fn local(id: &str, kind: &str, exporters: &Section<'_>) -> Exporter {
-    let protocol = if kind == "debug" {
-        Protocol::Debug
-    } else {
-        Protocol::Nop
+    // What sends nothing has the default queue, and no need of it.
+    let local = |id, protocol| {
+        let section = exporters.absent("otlp_grpc");
+        vec![Exporter {
+            compression: Compression::None,
+            ..exporter(id, protocol, &section, &[])
+        }]
     };
-    Exporter {
-        compression: Compression::None,
-        ..exporter(id, protocol, &exporters.absent("otlp_grpc"), &[])
-    }
+    exporters.components(|id, kind, section| match kind {
+        "otlp_grpc" => {
+            let of_grpc = Exporter {
+                user_agent: section.parsed("user_agent", header_value, str::to_owned),
+                authority: section.parsed("authority", authority_value, str::to_owned),
+                ..exporter(id, Protocol::Grpc, &section, extensions)
+            };
+            sending(of_grpc, &section)
+        }
+        "otlp_http" => sending(exporter(id, Protocol::Http, &section, extensions), &section),
+        "debug" => local(id, Protocol::Debug),
+        _ => local(id, Protocol::Nop),
+    })
 }
 
-/// Everything but where it sends to.
+/// What all exporters have in common, but for where they send to.
 fn exporter(
     id: &str,
     protocol: Protocol,
@@ -61,11 +59,6 @@ fn exporter(
     extensions: &[(String, Extension)],
 ) -> Exporter {
     let queue = section.section("sending_queue");
-    let is_http = protocol == Protocol::Http;
-    let grpc_only = |name, parse: fn(&str) -> _| {
-        let text = || section.parsed(name, parse, str::to_owned);
-        if is_http { None } else { text() }
-    };
     Exporter {
         id: id.to_owned(),
         signal: None,
@@ -73,8 +66,8 @@ fn exporter(
         endpoint: units::opaque_address(""),
         tls: None,
         base_path: String::new(),
-        user_agent: grpc_only("user_agent", header_value),
-        authority: grpc_only("authority", authority_value),
+        user_agent: None,
+        authority: None,
         compression: match section.get::<String>("compression").as_str() {
             "none" => Compression::None,
             "zstd" => Compression::Zstd,
@@ -88,76 +81,51 @@ fn exporter(
     }
 }
 
+/// An exporter once for each endpoint that its section gives.
 fn sending(exporter: Exporter, section: &Section<'_>) -> Vec<Exporter> {
-    let tls = section.section("tls");
-    let security = Security {
-        is_configured: tls.is_present(),
-        insecure: tls.get("insecure"),
-        tls: tls::client(&tls),
+    let tls_section = section.section("tls");
+    let insecure: bool = tls_section.get("insecure");
+    let tls = tls::client(&tls_section);
+    let to = |name: &str, signal: Option<Signal>| {
+        let parse = |text: &str| url(text, exporter.protocol);
+        let url = section.parsed(name, parse, Url::opaque)?;
+        if url.scheme == Some("http") && tls_section.is_present() && !insecure {
+            section.problem(
+                name,
+                "`http://` is plaintext, but tls is configured; write https://, or `insecure: true` under tls",
+            );
+        }
+        // As in the collector, the scheme decides; without one, TLS is on unless it is switched off.
+        let is_encrypted = url.scheme.map_or(!insecure, |scheme| scheme == "https");
+        let base_path = match signal {
+            Some(_) => &url.path,
+            None => url.path.trim_end_matches('/'),
+        };
+        Some(Exporter {
+            signal,
+            tls: is_encrypted.then(|| tls.clone()),
+            base_path: base_path.to_owned(),
+            endpoint: url.address,
+            ..exporter.clone()
+        })
     };
     let mut found = Vec::new();
     if exporter.protocol == Protocol::Http {
-        for signal in Signal::ALL {
+        found.extend(Signal::ALL.into_iter().filter_map(|signal| {
             let name = format!("{}_endpoint", signal.name());
-            if let Some((url, tls)) = endpoint(section, &name, Protocol::Http, &security) {
-                found.push(Exporter {
-                    signal: Some(signal),
-                    endpoint: url.address,
-                    tls,
-                    base_path: url.whole_path,
-                    ..exporter.clone()
-                });
-            }
-        }
+            to(&name, Some(signal))
+        }));
     }
-    if section.node("endpoint").is_some() {
-        let protocol = exporter.protocol;
-        let common = endpoint(section, "endpoint", protocol, &security);
-        let (url, tls) = common.unwrap_or_else(|| (Url::opaque(""), None));
-        found.push(Exporter {
-            endpoint: url.address,
-            tls,
-            base_path: url.path,
-            ..exporter
-        });
-    } else if found.is_empty() {
+    let is_given = section.node("endpoint").is_some();
+    if !is_given && found.is_empty() {
         let message = "is missing; write for example https://collector:4317";
         section.problem("endpoint", message);
-        found.push(exporter);
+    }
+    if is_given || found.is_empty() {
+        let common = to("endpoint", None);
+        found.push(common.unwrap_or(exporter));
     }
     found
-}
-
-/// `tls` of an exporter.
-struct Security {
-    is_configured: bool,
-    insecure: bool,
-    tls: ClientTls,
-}
-
-fn endpoint(
-    section: &Section<'_>,
-    name: &str,
-    protocol: Protocol,
-    security: &Security,
-) -> Option<(Url, Option<ClientTls>)> {
-    let url = section.parsed(name, |text| url(text, protocol), Url::opaque)?;
-    // As in the collector, the scheme decides; without one, TLS is on unless it is switched off.
-    let is_encrypted = match url.scheme {
-        Some("http") => {
-            if security.is_configured && !security.insecure {
-                section.problem(
-                    name,
-                    "`http://` is plaintext, but tls is configured; write https://, or `insecure: true` under tls",
-                );
-            }
-            false
-        }
-        Some(_) => true,
-        None => !security.insecure,
-    };
-    let tls = is_encrypted.then(|| security.tls.clone());
-    Some((url, tls))
 }
 
 fn header_value(text: &str) -> Result<String, String> {
@@ -179,10 +147,8 @@ fn authority_value(text: &str) -> Result<String, String> {
 struct Url {
     scheme: Option<&'static str>,
     address: Address,
-    /// Without trailing slashes.
-    path: String,
     /// As it is written, never empty.
-    whole_path: String,
+    path: String,
 }
 
 impl Url {
@@ -190,8 +156,7 @@ impl Url {
         Self {
             scheme: None,
             address: units::opaque_address(text),
-            path: String::new(),
-            whole_path: "/".to_owned(),
+            path: "/".to_owned(),
         }
     }
 }
@@ -213,16 +178,16 @@ fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
         ));
     }
     let path_at = rest.find('/').unwrap_or(rest.len());
-    let (authority, whole_path) = rest.split_at(path_at);
+    let (authority, path) = rest.split_at(path_at);
     if authority.contains('@') {
         return Err("must not hold a user name or password; use headers".to_owned());
     }
-    let path = whole_path.trim_end_matches('/');
-    if path.contains(['?', '#', ' ']) {
-        return Err(format!("`{path}` is not a plain path"));
+    let trimmed = path.trim_end_matches('/');
+    if trimmed.contains(['?', '#', ' ']) {
+        return Err(format!("`{trimmed}` is not a plain path"));
     }
-    if !path.is_empty() && protocol == Protocol::Grpc {
-        return Err(format!("`{path}`: a gRPC endpoint has no path"));
+    if !trimmed.is_empty() && protocol == Protocol::Grpc {
+        return Err(format!("`{trimmed}`: a gRPC endpoint has no path"));
     }
     let default_port = match (scheme, protocol) {
         (Some("https"), _) => 443,
@@ -243,13 +208,7 @@ fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
     Ok(Url {
         scheme,
         address,
-        path: path.to_owned(),
-        whole_path: if whole_path.is_empty() {
-            "/"
-        } else {
-            whole_path
-        }
-        .to_owned(),
+        path: if path.is_empty() { "/" } else { path }.to_owned(),
     })
 }
 

@@ -13,17 +13,11 @@ pub(super) enum Extension {
 }
 
 pub(super) fn read(extensions: &Section<'_>) -> Vec<(String, Extension)> {
-    let components = extensions.components().into_iter();
-    components
-        .map(|(id, kind, section)| {
-            let extension = match kind {
-                "file_storage" => Extension::Storage(storage(id, &section)),
-                "health_check" => Extension::Health(health(&section)),
-                _ => Extension::Idle,
-            };
-            (id.to_owned(), extension)
-        })
-        .collect()
+    extensions.components(|id, kind, section| match kind {
+        "file_storage" => Extension::Storage(storage(id, &section)),
+        "health_check" => Extension::Health(health(&section)),
+        _ => Extension::Idle,
+    })
 }
 
 fn health(section: &Section<'_>) -> Health {
@@ -70,33 +64,30 @@ pub(super) fn storage_of(
 }
 
 /// What exporters, storages and `service.extensions` say together.
-pub(super) fn check_storages(service: &Section<'_>, exporters: &[Exporter], in_service: &[&str]) {
+pub(super) fn check_storages(root: &Section<'_>, exporters: &[Exporter]) {
+    let in_service = root.section("service").ids("extensions");
     for exporter in exporters {
-        let Some(storage) = &exporter.storage else {
+        let Some(Storage { id: storage, .. }) = &exporter.storage else {
             continue;
         };
-        let (id, retry) = (&storage.id, &exporter.retry);
-        if !in_service.contains(&id.as_str()) {
-            let message = format!(
-                "`{id}` is missing; the queue of {} is kept there",
-                exporter.id
-            );
-            service.problem("extensions", message);
+        let (id, retry) = (&exporter.id, &exporter.retry);
+        if !in_service.iter().any(|(_, id)| id == storage) {
+            let message = format!("`{storage}` is missing; the queue of {id} is kept there");
+            root.problem("service.extensions", message);
         }
-        let path = format!("exporters.{}.retry_on_failure", exporter.id);
+        let path = format!("exporters.{id}.retry_on_failure");
+        let end = retry.max_elapsed_time;
         if !retry.enabled {
-            service.findings().warn(
+            root.warn(
                 &format!("{path}.enabled"),
                 "is false: a batch that fails once is LOST although the queue is on disk",
             );
-        } else if !retry.max_elapsed_time.is_zero() {
+        } else if !end.is_zero() {
             let message = format!(
-                "is {:?}: an upstream that is away for longer LOSES telemetry although the queue is on disk; write 0s \
-                 to keep it",
-                retry.max_elapsed_time
+                "is {end:?}: an upstream that is away for longer LOSES telemetry although the queue is on disk; write \
+                 0s to keep it"
             );
-            let path = format!("{path}.max_elapsed_time");
-            service.findings().warn(&path, &message);
+            root.warn(&format!("{path}.max_elapsed_time"), &message);
         }
     }
 }

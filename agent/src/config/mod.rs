@@ -29,4 +29,4 @@ pub use self::document::{check, load};
 pub use self::expand::Resolve;
 pub use self::model::*;
 pub use self::problem::Problem;
-pub use self::text::{Secret, Text, is_header_value};
+pub use self::text::{Text, is_header_value};

@@ -1,5 +1,6 @@
 //! The configuration as types that can only hold what the agent does. `schema` says which setting means what, and
 //! which defaults there are.
+#![expect(missing_docs, reason = "the schema documents the settings")]
 
 pub use otlp_wire::{AttributeAction, AttributeEdit, AttributeValue};
 
@@ -48,7 +49,6 @@ pub struct ReceiverConfig {
 
 /// How long client connections live; zero means without a limit, `ping_after` and `ping_timeout` are never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the schema documents the settings")]
 pub struct Connections {
     pub idle_http1: Duration,
     pub idle_http2: Duration,
@@ -134,7 +134,6 @@ pub struct Exporter {
 
 /// `file_storage`: a directory for queues. A `max_size` of 0 means that only `queue_size` limits them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the schema documents the settings")]
 pub struct Storage {
     pub id: String,
     pub directory: String,
@@ -181,7 +180,6 @@ impl Compression {
 
 /// `sending_queue` and its `batch`, all sizes in uncompressed bytes. `capacity` is `queue_size`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the schema documents the settings")]
 pub struct Queue {
     pub capacity: usize,
     pub consumers: usize,
@@ -192,7 +190,6 @@ pub struct Queue {
 
 /// `retry_on_failure`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[expect(missing_docs, reason = "the schema documents the settings")]
 pub struct Retry {
     pub enabled: bool,
     pub initial_interval: Duration,
@@ -224,7 +221,6 @@ pub struct Health {
 
 /// `service.telemetry`; without `metrics` the port stays closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the schema documents the settings")]
 pub struct Telemetry {
     pub metrics: Option<MetricsReader>,
     pub log_level: LogLevel,
@@ -234,7 +230,6 @@ pub struct Telemetry {
 
 /// A Prometheus pull reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the schema documents the settings")]
 pub struct MetricsReader {
     pub listen: Address,
     pub without_type_suffix: bool,
@@ -274,7 +269,6 @@ pub enum LogOutput {
 
 /// `tls` of an exporter that encrypts; without `ca` the system's CA certificates are trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the schema documents the settings")]
 pub struct ClientTls {
     pub insecure_skip_verify: bool,
     pub server_name_override: Option<String>,
@@ -287,7 +281,6 @@ pub struct ClientTls {
 
 /// `tls` of a receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the schema documents the settings")]
 pub struct ServerTls {
     pub identity: Identity,
     pub client_ca: Option<Pem>,

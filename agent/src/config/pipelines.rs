@@ -1,64 +1,50 @@
 //! `service`: which of the components that the file defines are used, and for which signal.
 
-use super::extensions::{Extension, check_storages};
-use super::model::{AttributeEdit, Config, Exporter, Health, Memory, Pipeline, ReceiverConfig};
-use super::processors::{Processor, memory_limiter};
+use super::extensions::{self, Extension};
+use super::model::{Config, Exporter, Memory, Pipeline, ReceiverConfig};
+use super::processors::{self, Processor};
 use super::section::Section;
-use super::telemetry::telemetry;
+use super::{exporters, receivers, telemetry};
 use otlp_wire::Signal;
 
-/// The components that the file defines, by id.
-pub(super) struct Definitions {
-    pub(super) receivers: Vec<(String, ReceiverConfig)>,
-    pub(super) processors: Vec<(String, Processor)>,
-    pub(super) exporters: Vec<(String, Vec<Exporter>)>,
-    pub(super) extensions: Vec<(String, Extension)>,
-}
-
 /// `None` only together with a problem.
-pub(super) fn assemble(root: &Section<'_>, definitions: &Definitions) -> Option<Config> {
-    let service = root.section("service");
-    let (health, storages) = extensions(&service, definitions);
-    let mut assembly = Assembly {
-        definitions,
+pub(super) fn read(root: &Section<'_>) -> Option<Config> {
+    let needed = ["receivers", "exporters", "service"];
+    if !needed.iter().all(|name| root.section(name).is_present()) {
+        return None;
+    }
+    let extensions = extensions::read(&root.section("extensions"));
+    let mut pipelines = Pipelines {
+        receivers: receivers::read(&root.section("receivers")),
+        processors: processors::read(&root.section("processors")),
+        exporters: exporters::read(&root.section("exporters"), &extensions),
         receiver: None,
-        pipelines: Vec::new(),
-        exporters: Vec::new(),
-        memory: memory_limiter(&root.section("processors").absent("memory_limiter")),
+        used: Vec::new(),
+        memory: processors::memory_limiter(&root.section("processors").absent("memory_limiter")),
     };
-    assembly.pipelines(&service.section("pipelines"));
-    check_storages(&service, &assembly.exporters, &storages);
+    let service = root.section("service");
+    let mut health = None;
+    for (place, id) in service.ids("extensions") {
+        if let Some(Extension::Health(found)) = defined(&place, id, "extensions", &extensions) {
+            health = Some(found.clone());
+        }
+    }
+    let found = pipelines.read(&service.section("pipelines"));
+    extensions::check_storages(root, &pipelines.used);
     Some(Config {
-        receiver: assembly.receiver?,
-        pipelines: assembly.pipelines,
-        exporters: assembly.exporters,
-        memory: assembly.memory,
+        receiver: pipelines.receiver?,
+        pipelines: found,
+        exporters: pipelines.used,
+        memory: pipelines.memory,
         health,
-        telemetry: telemetry(&service.section("telemetry")),
+        telemetry: telemetry::read(&service.section("telemetry")),
         warnings: Vec::new(),
     })
 }
 
-/// The extensions in use: health, and the ids of storages.
-fn extensions<'s>(
-    service: &Section<'s>,
-    definitions: &Definitions,
-) -> (Option<Health>, Vec<&'s str>) {
-    let (mut health, mut storages) = (None, Vec::new());
-    for (path, id) in service.ids("extensions") {
-        match defined(service, &path, id, "extensions", &definitions.extensions) {
-            Some(Extension::Health(found)) => health = Some(found.clone()),
-            Some(Extension::Storage(_)) => storages.push(id),
-            Some(Extension::Idle) | None => {}
-        }
-    }
-    (health, storages)
-}
-
-/// The component that is used at `path`.
+/// The component that is used at a place.
 fn defined<'d, T>(
-    section: &Section<'_>,
-    path: &str,
+    place: &Section<'_>,
     id: &str,
     kind: &str,
     known: &'d [(String, T)],
@@ -71,38 +57,42 @@ fn defined<'d, T>(
             names => format!("defined: {}", names.join(", ")),
         };
         let message = format!("`{id}` is not defined under {kind}; {defined}");
-        section.findings().problem(path, message);
+        place.problem("", message);
     }
     found.map(|(_, component)| component)
 }
 
-/// Pipelines that are being put together.
-struct Assembly<'d> {
-    definitions: &'d Definitions,
+/// The components that the file defines, by id, and what pipelines make of them.
+struct Pipelines {
+    receivers: Vec<(String, ReceiverConfig)>,
+    processors: Vec<(String, Processor)>,
+    exporters: Vec<(String, Vec<Exporter>)>,
     receiver: Option<ReceiverConfig>,
-    pipelines: Vec<Pipeline>,
-    exporters: Vec<Exporter>,
+    /// Exporters in the order of their first use.
+    used: Vec<Exporter>,
     memory: Memory,
 }
 
-impl Assembly<'_> {
-    fn pipelines(&mut self, pipelines: &Section<'_>) {
-        for (id, kind, section) in pipelines.components() {
+impl Pipelines {
+    fn read(&mut self, section: &Section<'_>) -> Vec<Pipeline> {
+        let mut found: Vec<Pipeline> = Vec::new();
+        for (id, (kind, pipeline)) in section.components(|_, kind, section| (kind, section)) {
             let mut signals = Signal::ALL.into_iter();
             let Some(signal) = signals.find(|signal| signal.name() == kind) else {
                 continue;
             };
-            if self.pipelines.iter().any(|other| other.signal == signal) {
+            if found.iter().any(|other| other.signal == signal) {
                 let message = format!("more than one {kind} pipeline is not supported");
-                pipelines.problem(id, message);
-            } else if let Some(pipeline) = self.pipeline(&section, signal) {
-                self.pipelines.push(pipeline);
+                section.problem(&id, message);
+            } else {
+                found.extend(self.pipeline(&pipeline, signal));
             }
         }
-        if pipelines.is_present() && pipelines.entries().is_empty() {
+        if section.is_present() && section.entries().is_empty() {
             let message = "is empty; configure traces, metrics, logs or profiles";
-            pipelines.problem("", message);
+            section.problem("", message);
         }
+        found
     }
 
     fn pipeline(&mut self, section: &Section<'_>, signal: Signal) -> Option<Pipeline> {
@@ -110,76 +100,57 @@ impl Assembly<'_> {
         if receivers.is_empty() {
             section.problem("receivers", "is empty; name a receiver");
         }
-        for (path, id) in receivers {
-            let known = &self.definitions.receivers;
-            if let Some(receiver) = defined(section, &path, id, "receivers", known) {
+        for (place, id) in receivers {
+            if let Some(receiver) = defined(&place, id, "receivers", &self.receivers) {
                 self.receiver = Some(receiver.clone());
             }
         }
-        let (processors, attributes) = self.processors(section, signal);
-        let exporter = match section.ids("exporters").as_slice() {
-            [(path, id)] => self.exporter(section, path, id, signal),
-            [] => {
-                section.problem("exporters", "is empty; name an exporter");
-                None
+        let (mut processors, mut attributes) = (Vec::new(), Vec::new());
+        for (place, id) in section.ids("processors") {
+            processors.push(id.to_owned());
+            match defined(&place, id, "processors", &self.processors) {
+                Some(Processor::Memory(memory)) => self.memory = *memory,
+                Some(Processor::Resource(_)) if !signal.is_mergeable() => {
+                    let why = format!("`{id}` cannot be used for profiles, which pass unchanged");
+                    place.problem("", why);
+                }
+                Some(Processor::Resource(edits)) => attributes.extend_from_slice(edits),
+                None => {}
             }
-            _ => {
-                section.problem("exporters", "more than one exporter is not supported");
-                None
+        }
+        let exporter = match section.ids("exporters").as_slice() {
+            [(place, id)] => self.exporter(place, id, signal)?,
+            ids => {
+                let message = match ids {
+                    [] => "is empty; name an exporter",
+                    _ => "more than one exporter is not supported",
+                };
+                section.problem("exporters", message);
+                return None;
             }
         };
         Some(Pipeline {
             signal,
             processors,
             attributes,
-            exporter: exporter?,
+            exporter,
         })
     }
 
-    /// The ids of a pipeline's processors, and what they do to attributes.
-    fn processors(
-        &mut self,
-        section: &Section<'_>,
-        signal: Signal,
-    ) -> (Vec<String>, Vec<AttributeEdit>) {
-        let (mut ids, mut attributes) = (Vec::new(), Vec::new());
-        for (path, id) in section.ids("processors") {
-            ids.push(id.to_owned());
-            let known = &self.definitions.processors;
-            match defined(section, &path, id, "processors", known) {
-                Some(Processor::Memory(memory)) => self.memory = *memory,
-                Some(Processor::Resource(_)) if !signal.is_mergeable() => {
-                    let why = format!("`{id}` cannot be used for profiles, which pass unchanged");
-                    section.findings().problem(&path, why);
-                }
-                Some(Processor::Resource(edits)) => attributes.extend_from_slice(edits),
-                None => {}
-            }
-        }
-        (ids, attributes)
-    }
-
     /// The index of an exporter, which is in use from now on.
-    fn exporter(
-        &mut self,
-        section: &Section<'_>,
-        path: &str,
-        id: &str,
-        signal: Signal,
-    ) -> Option<usize> {
-        let known = &self.definitions.exporters;
-        let exporters = defined(section, path, id, "exporters", known)?;
+    fn exporter(&mut self, place: &Section<'_>, id: &str, signal: Signal) -> Option<usize> {
+        let exporters = defined(place, id, "exporters", &self.exporters)?;
         let of = |signal| exporters.iter().find(|exporter| exporter.signal == signal);
         let Some(exporter) = of(Some(signal)).or_else(|| of(None)) else {
             let message = format!("`{id}` has no endpoint for {}", signal.name());
-            section.findings().problem(path, message);
+            place.problem("", message);
             return None;
         };
         let is_same = |used: &Exporter| used.id == id && used.signal == exporter.signal;
-        let used = self.exporters.iter().position(is_same);
+        let used = self.used.iter().position(is_same);
         Some(used.unwrap_or_else(|| {
-            self.exporters.push(exporter.clone());
-            self.exporters.len() - 1
+            self.used.push(exporter.clone());
+            self.used.len() - 1
         }))
     }
 }

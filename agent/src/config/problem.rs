@@ -34,8 +34,8 @@ impl fmt::Display for Problem {
 /// Collects problems, and warnings about what is accepted all the same.
 #[derive(Default)]
 pub(super) struct Findings {
-    problems: RefCell<Vec<Problem>>,
-    warnings: RefCell<Vec<String>>,
+    pub(super) problems: RefCell<Vec<Problem>>,
+    pub(super) warnings: RefCell<Vec<String>>,
 }
 
 impl Findings {
@@ -46,10 +46,5 @@ impl Findings {
     pub(super) fn warn(&self, path: &str, message: &str) {
         let warning = format!("{path}: {message}");
         self.warnings.borrow_mut().push(warning);
-    }
-
-    /// The problems, and the warnings.
-    pub(super) fn into_inner(self) -> (Vec<Problem>, Vec<String>) {
-        (self.problems.into_inner(), self.warnings.into_inner())
     }
 }

@@ -12,20 +12,17 @@ pub(super) enum Processor {
 }
 
 pub(super) fn read(processors: &Section<'_>) -> Vec<(String, Processor)> {
-    let mut found: Vec<(String, Processor)> = Vec::new();
-    for (id, kind, section) in processors.components() {
-        let processor = if kind == "resource" {
-            Processor::Resource(resource(&section))
-        } else {
-            let is_memory = |(_, other): &_| matches!(other, Processor::Memory(_));
-            if found.iter().any(is_memory) {
-                processors.problem(id, "more than one memory_limiter is not supported");
-            }
-            Processor::Memory(memory_limiter(&section))
-        };
-        found.push((id.to_owned(), processor));
-    }
-    found
+    let mut limiters = 0;
+    processors.components(|id, kind, section| {
+        if kind == "resource" {
+            return Processor::Resource(resource(&section));
+        }
+        limiters += 1;
+        if limiters > 1 {
+            processors.problem(id, "more than one memory_limiter is not supported");
+        }
+        Processor::Memory(memory_limiter(&section))
+    })
 }
 
 /// What a `memory_limiter` says, or what applies without one.
@@ -42,7 +39,7 @@ pub(super) fn memory_limiter(section: &Section<'_>) -> Memory {
 }
 
 fn resource(section: &Section<'_>) -> Vec<AttributeEdit> {
-    let items = section.items("attributes");
+    let items = section.section("attributes").items();
     if items.is_empty() {
         section.problem("attributes", "is empty; give at least one attribute");
     }

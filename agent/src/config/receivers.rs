@@ -11,15 +11,10 @@ use otlp_wire::Signal;
 const MIB: usize = 1024 * 1024;
 
 pub(super) fn read(receivers: &Section<'_>) -> Vec<(String, ReceiverConfig)> {
-    let components = receivers.components().into_iter();
-    let found: Vec<_> = components
-        .map(|(id, _, section)| (id.to_owned(), otlp(id, &section)))
-        .collect();
+    let found = receivers.components(|id, _, section| otlp(id, &section));
     if found.len() > 1 {
-        receivers.problem(
-            "",
-            "more than one otlp receiver is not supported; give one both ports",
-        );
+        let message = "more than one otlp receiver is not supported; give one both ports";
+        receivers.problem("", message);
     }
     found
 }
@@ -34,10 +29,8 @@ fn otlp(id: &str, section: &Section<'_>) -> ReceiverConfig {
         }
     }
     if listen.is_empty() {
-        section.problem(
-            "protocols",
-            "names no protocol; configure grpc, http or both",
-        );
+        let message = "names no protocol; configure grpc, http or both";
+        section.problem("protocols", message);
     }
     ReceiverConfig {
         id: id.to_owned(),

@@ -2,22 +2,22 @@
 //! does not allow; the getters return typed values, with the schema's defaults. Must not know which sections exist.
 
 use super::problem::Findings;
-use super::schema::{ROOT, Rule, Setting, Settings, ValueKind};
+use super::schema::{ROOT, Rule, Setting, ValueKind};
 use super::tree::Node;
 use super::units;
 use super::value::Value;
 
 /// A mapping of the document, which may be absent: then every setting has its default.
+#[derive(Clone)]
 pub(super) struct Section<'a> {
     path: String,
     node: Option<&'a Node>,
-    /// More than one where rows with a wildcard cover the section, too.
-    settings: Vec<Settings>,
+    /// The settings it may have, or the types of its components.
+    rows: Vec<&'static Setting>,
+    /// Whether its keys are ids of components.
+    has_ids: bool,
     findings: &'a Findings,
 }
-
-/// A component of the document: id, type and section.
-pub(super) type Component<'a> = (&'a str, &'static str, Section<'a>);
 
 impl<'a> Section<'a> {
     /// The whole document, or one in which nothing is set.
@@ -25,7 +25,8 @@ impl<'a> Section<'a> {
         Self {
             path: String::new(),
             node,
-            settings: vec![ROOT],
+            rows: ROOT.iter().collect(),
+            has_ids: false,
             findings,
         }
     }
@@ -41,67 +42,88 @@ impl<'a> Section<'a> {
     }
 
     fn child(&self, name: &str, covered: &str, node: Option<&'a Node>) -> Self {
-        let rows = self.rows().filter(|row| row.covers(covered));
+        let rows = self.rows.iter().filter(|row| row.covers(covered));
         Self {
             path: self.at(name),
             node,
-            settings: rows.filter_map(Setting::below).collect(),
+            has_ids: (rows.clone()).any(|row| matches!(row.rule, Rule::Components(_))),
+            rows: rows.filter_map(|row| row.below()).flatten().collect(),
             findings: self.findings,
         }
     }
 
-    /// The mappings of a list.
-    pub(super) fn items(&self, name: &str) -> Vec<Self> {
-        let items = self.find(name).map_or(&[][..], Node::items);
-        let items = items.iter().enumerate();
+    /// The items of a list of sections.
+    pub(super) fn items(&self) -> Vec<Self> {
+        let items = self.node.map_or(&[][..], Node::items).iter().enumerate();
         items
-            .map(|(index, node)| self.child(&format!("{name}[{index}]"), name, Some(node)))
+            .map(|(index, node)| Self {
+                path: format!("{}[{index}]", self.path),
+                node: Some(node),
+                ..self.clone()
+            })
             .collect()
     }
 
-    /// The components of a section whose keys are ids, without those `check` reports.
-    pub(super) fn components(&self) -> Vec<Component<'a>> {
+    /// The ids in a list, each with its place.
+    pub(super) fn ids(&self, name: &str) -> Vec<(Self, &'a str)> {
+        let items = self.section(name).items().into_iter();
+        let ids = items.filter_map(|item| item.node?.text().map(|id| (item, id)));
+        ids.collect()
+    }
+
+    /// The components of a section whose keys are ids, without those `check` reports; `read` takes the id, the type
+    /// and the section of one.
+    pub(super) fn components<T>(
+        &self,
+        mut read: impl FnMut(&'a str, &'a str, Self) -> T,
+    ) -> Vec<(String, T)> {
         let components = self.entries().iter().filter_map(|(id, node)| {
-            let kind = self.component_type(id).ok()?;
-            Some((id.as_str(), kind, self.child(id, kind, Some(node))))
+            let (kind, row) = self.lookup(id).ok()?;
+            let section = self.child(id, kind, Some(node));
+            let is_refused = matches!(row.rule, Rule::Refused);
+            (!is_refused).then(|| (id.clone(), read(id, kind, section)))
         });
         components.collect()
     }
 
-    /// The type of a component, by the name the schema has for it.
-    fn component_type(&self, id: &str) -> Result<&'static str, String> {
-        let (written, name) = id.split_once('/').unwrap_or((id, " "));
+    /// What the schema has for an entry: the name, which for a component is that of its type, and the row.
+    fn lookup<'n>(&self, entry: &'n str) -> Result<(&'n str, &'static Setting), String> {
+        let (kind, name) = match entry.split_once('/') {
+            Some(parts) if self.has_ids => parts,
+            _ => (entry, " "),
+        };
         if name.is_empty() {
             return Err("has an empty name after the slash".to_owned());
         }
-        let Some(row) = self.row(written) else {
-            let types = self.known(|rule| !matches!(rule, Rule::Refused));
-            let types = units::or_list(&types);
-            return Err(format!("`{written}` is not supported; use {types}"));
-        };
-        match row.rule {
-            Rule::Refused => Err(row.meaning.to_owned()),
-            Rule::Alias(kind) => Ok(kind),
-            _ => Ok(row
-                .names()
-                .find(|name| *name == written)
-                .unwrap_or_default()),
+        match self.row(kind) {
+            Some(row) if let Rule::Alias(kind) = row.rule => self.lookup(kind),
+            Some(row) => Ok((kind, row)),
+            None if self.has_ids => {
+                let types = self.names(|rule| !matches!(rule, Rule::Refused));
+                let types = units::or_list(&types);
+                Err(format!("`{kind}` is not supported; use {types}"))
+            }
+            None => {
+                let unread = |rule| matches!(rule, Rule::Ignored | Rule::Only(_) | Rule::Refused);
+                let known = self.names(|rule| !unread(rule));
+                if known.is_empty() {
+                    return Err("is not supported; this section has no settings".to_owned());
+                }
+                let known = known.join(", ");
+                Err(format!("is not supported here; known are {known}"))
+            }
         }
     }
 
-    fn rows(&self) -> impl Iterator<Item = &'static Setting> + use<'_, 'a> {
-        self.settings.iter().copied().flatten()
-    }
-
     fn row(&self, name: &str) -> Option<&'static Setting> {
-        let mut rows = self.rows().filter(|_| !name.contains('*'));
-        rows.find(|row| row.is(name))
+        let mut rows = self.rows.iter().filter(|_| !name.contains('*'));
+        rows.find(|row| row.is(name)).copied()
     }
 
     /// The names of all rows whose rule counts.
-    fn known(&self, counts: impl Fn(&Rule) -> bool) -> Vec<&'static str> {
-        let rows = self.rows().filter(|row| counts(&row.rule));
-        let names = rows.flat_map(Setting::names);
+    fn names(&self, counts: impl Fn(Rule) -> bool) -> Vec<&'static str> {
+        let rows = self.rows.iter().filter(|row| counts(row.rule));
+        let names = rows.flat_map(|row| row.names());
         names.filter(|name| !name.contains('*')).collect()
     }
 
@@ -115,7 +137,7 @@ impl<'a> Section<'a> {
     }
 
     /// The path of a setting of this section.
-    pub(super) fn at(&self, name: &str) -> String {
+    fn at(&self, name: &str) -> String {
         let dot = if self.path.is_empty() || name.is_empty() {
             ""
         } else {
@@ -128,8 +150,8 @@ impl<'a> Section<'a> {
         self.findings.problem(&self.at(name), message);
     }
 
-    pub(super) fn findings(&self) -> &'a Findings {
-        self.findings
+    pub(super) fn warn(&self, name: &str, message: &str) {
+        self.findings.warn(&self.at(name), message);
     }
 
     fn find(&self, name: &str) -> Option<&'a Node> {
@@ -189,126 +211,84 @@ impl<'a> Section<'a> {
         let parsed = parse(text);
         parsed.map_err(|message| self.problem(name, message)).ok()
     }
-
-    /// The ids in a list, each with its path.
-    pub(super) fn ids(&self, name: &str) -> Vec<(String, &'a str)> {
-        let items = self.find(name).map_or(&[][..], Node::items);
-        let items = items.iter().enumerate();
-        items
-            .filter_map(|(index, item)| Some((self.at(&format!("{name}[{index}]")), item.text()?)))
-            .collect()
-    }
 }
 
 impl Section<'_> {
     /// Reports everything in and below this section that the schema does not allow.
     pub(super) fn check(&self) {
-        for row in self.rows().filter(|row| !row.required.is_empty()) {
-            if self.is_present() && self.missing(row) {
+        for row in self.rows.iter().filter(|row| !row.required.is_empty()) {
+            // A section may be empty, a value may not.
+            let found = match row.below() {
+                Some(_) => self.find(row.name),
+                None => self.node(row.name),
+            };
+            if found.is_none() {
                 self.problem(row.name, format!("is missing; {}", row.required));
             }
         }
         for (name, node) in self.entries() {
-            match self.row(name) {
-                None => self.problem(name, self.unknown()),
-                Some(row) => self.check_setting(name, node, row),
+            match self.lookup(name) {
+                Ok((_, row)) if self.has_ids && matches!(row.rule, Rule::Ignored) => {
+                    let message = "is ignored: this agent has nothing of the kind to show";
+                    self.warn(name, message);
+                }
+                Ok((kind, row)) => self.child(name, kind, Some(node)).check_as(row, node),
+                Err(message) => self.problem(name, message),
             }
         }
     }
 
-    /// A section may be empty, a value may not.
-    fn missing(&self, row: &Setting) -> bool {
-        match row.below() {
-            Some(_) => self.find(row.name).is_none(),
-            None => self.node(row.name).is_none(),
-        }
-    }
-
-    fn check_setting(&self, name: &str, node: &Node, row: &Setting) {
-        let is_set = *node != Node::Null;
+    /// The same for an entry, of which a row of the schema says what it is.
+    fn check_as(&self, row: &Setting, node: &Node) {
         match row.rule {
-            Rule::Section(_) if self.is_mapping(name, node) => self.section(name).check(),
-            Rule::Components(_) if self.is_mapping(name, node) => {
-                self.section(name).check_components();
+            Rule::Section(_) | Rule::Components(_) if self.is_mapping() => self.check(),
+            Rule::List(_) if self.is_list() => {
+                let items = self.items();
+                for item in &items {
+                    item.is_mapping();
+                }
+                items.iter().for_each(Section::check);
             }
-            Rule::List(_) if self.is_list(name, node) => self.check_items(name, node),
-            Rule::Value(ValueKind::Ids(_)) if self.is_list(name, node) => {
-                self.check_ids(name, node);
+            Rule::Value(ValueKind::Strings) => _ = self.is_mapping(),
+            Rule::Value(ValueKind::Ids(_)) if self.is_list() => {
+                for item in self.items() {
+                    item.expect("the name of a component", |node| node.text().is_some());
+                }
             }
-            Rule::Value(ValueKind::Strings) => _ = self.is_mapping(name, node),
             Rule::Value(ValueKind::Ids(_)) => {}
-            Rule::Value(kind) if is_set => {
+            Rule::Value(kind) if *node != Node::Null => {
                 if let Err(message) = kind.read(node) {
-                    self.problem(name, message);
+                    self.problem("", message);
                 }
             }
             Rule::Only(value) if !says(node.meaning(), value) => {
                 let reason = row.meaning;
-                self.problem(name, format!("only `{value}` is supported: {reason}"));
+                self.problem("", format!("only `{value}` is supported: {reason}"));
             }
-            Rule::Refused => self.problem(name, row.meaning),
+            Rule::Refused => self.problem("", row.meaning),
             _ => {}
         }
     }
 
-    fn check_components(&self) {
-        for (id, node) in self.entries() {
-            match self.component_type(id) {
-                Err(message) => self.problem(id, message),
-                Ok(kind) if self.row(kind).is_some_and(|row| row.below().is_some()) => {
-                    if self.is_mapping(id, node) {
-                        self.child(id, kind, Some(node)).check();
-                    }
-                }
-                Ok(_) => {
-                    let message = "is ignored: this agent has nothing of the kind to show";
-                    self.findings.warn(&self.at(id), message);
-                }
-            }
+    fn is_mapping(&self) -> bool {
+        self.expect("a mapping", |node| {
+            matches!(node.meaning(), Node::Map(_) | Node::Null)
+        })
+    }
+
+    fn is_list(&self) -> bool {
+        self.expect("a list", |node| {
+            *node == Node::Null || matches!(node.meaning(), Node::List(_))
+        })
+    }
+
+    /// Whether it is what the schema says; reports it otherwise.
+    fn expect(&self, what: &str, fits: impl Fn(&Node) -> bool) -> bool {
+        let wrong = self.node.filter(|node| !fits(node));
+        if let Some(node) = wrong {
+            self.problem("", format!("expected {what}, found {}", node.kind()));
         }
-    }
-
-    fn check_items(&self, name: &str, list: &Node) {
-        for (index, item) in list.items().iter().enumerate() {
-            self.is_mapping(&format!("{name}[{index}]"), item);
-        }
-        self.items(name).iter().for_each(Section::check);
-    }
-
-    fn check_ids(&self, name: &str, list: &Node) {
-        for (index, item) in list.items().iter().enumerate() {
-            if item.text().is_none() {
-                let message = format!("expected the name of a component, found {}", item.kind());
-                self.problem(&format!("{name}[{index}]"), message);
-            }
-        }
-    }
-
-    fn is_mapping(&self, name: &str, node: &Node) -> bool {
-        let fits = matches!(node.meaning(), Node::Map(_) | Node::Null);
-        self.expect(fits, name, "a mapping", node)
-    }
-
-    fn is_list(&self, name: &str, node: &Node) -> bool {
-        let fits = matches!(node, Node::Null) || matches!(node.meaning(), Node::List(_));
-        self.expect(fits, name, "a list", node)
-    }
-
-    fn expect(&self, fits: bool, name: &str, what: &str, node: &Node) -> bool {
-        if !fits {
-            self.problem(name, format!("expected {what}, found {}", node.kind()));
-        }
-        fits
-    }
-
-    fn unknown(&self) -> String {
-        let known =
-            self.known(|rule| !matches!(rule, Rule::Ignored | Rule::Only(_) | Rule::Refused));
-        if known.is_empty() {
-            "is not supported; this section has no settings".to_owned()
-        } else {
-            format!("is not supported here; known are {}", known.join(", "))
-        }
+        wrong.is_none()
     }
 }
 

@@ -3,7 +3,7 @@
 use super::model::{Address, LogEncoding, LogLevel, LogOutput, MetricsReader, Telemetry};
 use super::section::Section;
 
-pub(super) fn telemetry(section: &Section<'_>) -> Telemetry {
+pub(super) fn read(section: &Section<'_>) -> Telemetry {
     let logs = section.section("logs");
     Telemetry {
         metrics: metrics_reader(&section.section("metrics")),
@@ -34,12 +34,12 @@ fn log_output(logs: &Section<'_>) -> LogOutput {
 
 /// `None` if the port stays closed.
 fn metrics_reader(metrics: &Section<'_>) -> Option<MetricsReader> {
-    let readers = metrics.items("readers");
+    let list = metrics.section("readers");
+    let readers = list.items();
     if readers.len() > 1 {
         metrics.problem("readers", "more than one reader is not supported");
     }
-    let default = metrics.absent("readers");
-    let reader = readers.first().unwrap_or(&default);
+    let reader = readers.first().unwrap_or(&list);
     let prometheus = reader
         .section("pull")
         .section("exporter")

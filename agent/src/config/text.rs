@@ -6,40 +6,33 @@ use std::fmt;
 use super::expand::{self, Resolve};
 use super::tree::Node;
 
-/// A secret: never printed.
+/// A string of the document.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub String);
+pub struct Text {
+    value: String,
+    /// As it stands in the document, where it refers to files.
+    written: Option<String>,
+}
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for Text {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("[redacted]")
     }
-}
-
-/// A string of the document.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Text {
-    value: Secret,
-    /// As it stands in the document, where it refers to files.
-    written: Option<Secret>,
 }
 
 impl Text {
     /// The string `value` that `node` holds.
     pub(super) fn new(value: String, node: &Node) -> Self {
         let written = match node {
-            Node::Resolved(resolved) => resolved.with_files.clone().map(Secret),
+            Node::Resolved { with_files, .. } => with_files.clone(),
             _ => None,
         };
-        Self {
-            value: Secret(value),
-            written,
-        }
+        Self { value, written }
     }
 
     /// What it said when the configuration was loaded.
     pub fn value(&self) -> &str {
-        &self.value.0
+        &self.value
     }
 
     /// Whether it may say something else later.
@@ -53,8 +46,8 @@ impl Text {
     /// The name of a file that cannot be read.
     pub fn read_again(&self, resolve: &dyn Resolve) -> Result<String, String> {
         match &self.written {
-            Some(written) => expand::again(&written.0, resolve),
-            None => Ok(self.value.0.clone()),
+            Some(written) => expand::again(written, resolve),
+            None => Ok(self.value.clone()),
         }
     }
 }

@@ -19,10 +19,9 @@ pub(super) fn client(section: &Section<'_>) -> ClientTls {
         reload_interval: interval(section),
     };
     if section.get("insecure") && (tls.ca.is_some() || tls.identity.is_some()) {
-        section.problem(
-            "insecure",
-            "`true` switches TLS off, but certificates are configured; leave out one of them",
-        );
+        let message =
+            "`true` switches TLS off, but certificates are configured; leave out one of them";
+        section.problem("insecure", message);
     }
     tls
 }

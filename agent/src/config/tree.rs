@@ -1,6 +1,6 @@
 //! A YAML document as a plain tree. Must not know what any key means.
 
-use std::fmt;
+use std::{fmt, iter};
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
@@ -15,20 +15,16 @@ pub(super) enum Node {
     List(Vec<Node>),
     Map(Vec<(String, Node)>),
     /// A scalar that held `${…}` references.
-    Resolved(Resolved),
+    Resolved {
+        /// For strings.
+        text: String,
+        /// For all others: what the text means in YAML, where the whole scalar was one reference.
+        meaning: Box<Node>,
+        /// As it stands in the document, where it refers to files, whose content may change.
+        with_files: Option<String>,
+    },
     /// A scalar with references that are not resolved, because the configuration is only checked.
     Opaque(String),
-}
-
-/// What a scalar with references stands for.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Resolved {
-    /// For strings.
-    pub(super) text: String,
-    /// For all others: what the text means in YAML, where the whole scalar was one reference.
-    pub(super) meaning: Box<Node>,
-    /// As it stands in the document, where it refers to files, whose content may change.
-    pub(super) with_files: Option<String>,
 }
 
 impl Node {
@@ -46,14 +42,14 @@ impl Node {
             Self::Text(_) | Self::Opaque(_) => "a string",
             Self::List(_) => "a list",
             Self::Map(_) => "a mapping",
-            Self::Resolved(resolved) => resolved.meaning.kind(),
+            Self::Resolved { meaning, .. } => meaning.kind(),
         }
     }
 
     /// The node that everything but a string is read from.
     pub(super) fn meaning(&self) -> &Self {
         match self {
-            Self::Resolved(resolved) => &resolved.meaning,
+            Self::Resolved { meaning, .. } => meaning,
             other => other,
         }
     }
@@ -61,8 +57,7 @@ impl Node {
     /// The text of a string.
     pub(super) fn text(&self) -> Option<&str> {
         match self {
-            Self::Text(text) | Self::Opaque(text) => Some(text),
-            Self::Resolved(resolved) => Some(&resolved.text),
+            Self::Text(text) | Self::Opaque(text) | Self::Resolved { text, .. } => Some(text),
             _ => None,
         }
     }
@@ -103,14 +98,6 @@ impl<'de> Visitor<'de> for NodeVisitor {
         Ok(Node::Null)
     }
 
-    fn visit_none<E>(self) -> Result<Node, E> {
-        Ok(Node::Null)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        Node::deserialize(deserializer)
-    }
-
     fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
         Ok(Node::Bool(value))
     }
@@ -132,18 +119,12 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Node, A::Error> {
-        let mut list = Vec::new();
-        while let Some(node) = sequence.next_element()? {
-            list.push(node);
-        }
-        Ok(Node::List(list))
+        let items = iter::from_fn(|| sequence.next_element().transpose());
+        items.collect::<Result<_, _>>().map(Node::List)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
-        let mut map = Vec::new();
-        while let Some(entry) = entries.next_entry()? {
-            map.push(entry);
-        }
-        Ok(Node::Map(map))
+        let entries = iter::from_fn(|| entries.next_entry().transpose());
+        entries.collect::<Result<_, _>>().map(Node::Map)
     }
 }

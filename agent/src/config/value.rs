@@ -96,7 +96,7 @@ fn scalar(node: &Node) -> Option<AttributeValue> {
         Node::Float(value) => Some(AttributeValue::Float(*value)),
         // A variable that is not set is the empty string, not an absent value.
         Node::Null => Some(AttributeValue::Text(String::new())),
-        Node::List(_) | Node::Map(_) | Node::Resolved(_) => None,
+        Node::List(_) | Node::Map(_) | Node::Resolved { .. } => None,
     }
 }
 

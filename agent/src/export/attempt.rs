@@ -59,10 +59,11 @@ async fn encode(batch: &Batch, compression: Compression, shared: &Shared) -> io:
             permit: None,
         });
     }
-    let compressor = shared.compressor.acquire().await;
+    let mut compressor = shared.compressor.lock().await;
     let needed = batch.bytes() + compress::context(compression);
     let mut permit = shared.budget.export(needed);
     let body = compressor.encode(compression, &parts).await?;
+    drop(compressor);
     permit.set(body.iter().map(Bytes::len).sum());
     Ok(Encoded {
         body,

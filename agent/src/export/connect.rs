@@ -99,11 +99,11 @@ impl Dialer {
         // Without keepalive, the next attempt finds a dead connection.
         let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
         match &self.tls {
-            None => Ok(Stream::Tcp(stream)),
-            Some(tls) => match tls.connect(stream).await {
-                Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
-                Err(error) => Err(ConnectError::Tls(address, error)),
-            },
+            None => Ok(Box::new(stream)),
+            Some(tls) => tls
+                .connect(stream)
+                .await
+                .map_err(|error| ConnectError::Tls(address, error)),
         }
     }
 }

@@ -18,11 +18,10 @@ impl Headers {
     /// Adds the configured headers to those of the protocol.
     pub(super) fn new(exporter: &Exporter, fixed: HeaderMap) -> Result<Self, ExportError> {
         let configured = Configured {
-            id: exporter.id.clone(),
             headers: exporter.headers.clone(),
             fixed,
         };
-        Reloadable::new(configured, None).map(Self)
+        Reloadable::new(&exporter.id, configured, None).map(Self)
     }
 
     /// The headers by the current files, at most a second late.
@@ -32,7 +31,6 @@ impl Headers {
 }
 
 struct Configured {
-    id: String,
     headers: Vec<(String, Text)>,
     fixed: HeaderMap,
 }
@@ -41,14 +39,6 @@ impl FileSource for Configured {
     type Content = Vec<String>;
     type Made = HeaderMap;
     type Error = ExportError;
-
-    fn name(&self) -> &str {
-        &self.id
-    }
-
-    fn can_change(&self) -> bool {
-        self.headers.iter().any(|(_, text)| text.can_change())
-    }
 
     fn read(&self) -> Result<Vec<String>, ExportError> {
         let values = self.headers.iter().map(|(name, text)| {

@@ -41,7 +41,8 @@ pub(crate) struct Shared {
     /// The memory budget.
     pub(crate) budget: Arc<Budget>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) compressor: Arc<Compressor>,
+    /// Batches use it in order of arrival.
+    pub(crate) compressor: Arc<tokio::sync::Mutex<Compressor>>,
     /// The maximum age of connections to an upstream.
     pub(crate) connection_age: Duration,
 }
@@ -134,7 +135,7 @@ impl Upstream {
         match note {
             Note::Cut(bytes) => {
                 if let Some(left_out) = logs.cut.due() {
-                    let reason = Lost::TooLarge.reason();
+                    let reason = Lost::TooLarge.name();
                     info!(
                         exporter,
                         reason, bytes, why, left_out, "sending a batch in halves"
@@ -181,7 +182,7 @@ impl Upstream {
                 exporter = self.name(),
                 signal = signal.name(),
                 items,
-                reason = reason.reason(),
+                reason = reason.name(),
                 why,
                 left_out,
                 "telemetry lost"

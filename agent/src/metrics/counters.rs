@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use otlp_wire::Signal;
 
@@ -19,199 +19,167 @@ pub(super) const BYTE_BOUNDS: [u64; 10] = [
     1000, 4000, 16_000, 64_000, 256_000, 512_000, 1_000_000, 2_000_000, 4_000_000, 16_000_000,
 ];
 
-/// The transport a request came by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Transport {
-    /// OTLP/gRPC.
-    Grpc,
-    /// OTLP/HTTP.
-    Http,
+/// Declares the values of a label.
+macro_rules! label {
+    ($(#[$doc:meta])* $label:ident { $($(#[$value_doc:meta])* $value:ident = $name:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum $label {
+            $($(#[$value_doc])* $value,)*
+        }
+
+        impl $label {
+            pub(super) const ALL: &[Self] = &[$(Self::$value),*];
+
+            /// The value as it is written.
+            pub(crate) fn name(self) -> &'static str {
+                match self {
+                    $(Self::$value => $name,)*
+                }
+            }
+        }
+    };
 }
 
-impl Transport {
-    pub(super) const ALL: [Self; 2] = [Self::Grpc, Self::Http];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Grpc => "grpc",
-            Self::Http => "http",
-        }
+label! {
+    /// The transport a request came by.
+    Transport {
+        /// OTLP/gRPC.
+        Grpc = "grpc",
+        /// OTLP/HTTP.
+        Http = "http",
     }
 }
 
-/// Why a request was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// Its bytes are not an OTLP request.
-    Malformed,
-    /// It is larger than the limit.
-    TooLarge,
-    /// The queue of its signal is full.
-    QueueFull,
-    /// The memory limit is reached.
-    Memory,
-    /// No such path, signal, encoding or method.
-    Unsupported,
-    /// The client disconnected or was too slow.
-    Aborted,
-    /// The agent is shutting down.
-    ShuttingDown,
-}
-
-/// Why acknowledged telemetry was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lost {
-    /// The upstream said that it will never take it.
-    Permanent,
-    /// The upstream took the request and rejected some of its items.
-    Rejected,
-    /// A single request is larger than the upstream takes.
-    TooLarge,
-    /// `max_elapsed_time` ran out, or retries are switched off.
-    GivenUp,
-    /// The grace period of a shutdown ran out.
-    Shutdown,
-    /// It was only on disk, and is damaged or gone there.
-    Storage,
-}
-
-impl Refused {
-    pub(super) const ALL: [Self; 7] = [
-        Self::Malformed,
-        Self::TooLarge,
-        Self::QueueFull,
-        Self::Memory,
-        Self::Unsupported,
-        Self::Aborted,
-        Self::ShuttingDown,
-    ];
-
-    /// The value of the `reason` label.
-    pub(crate) fn reason(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::TooLarge => "too_large",
-            Self::QueueFull => "queue_full",
-            Self::Memory => "memory_limit",
-            Self::Unsupported => "unsupported",
-            Self::Aborted => "aborted",
-            Self::ShuttingDown => "shutting_down",
-        }
+label! {
+    /// Why a request was refused.
+    Refused {
+        /// Its bytes are not an OTLP request.
+        Malformed = "malformed",
+        /// It is larger than the limit.
+        TooLarge = "too_large",
+        /// The queue of its signal is full.
+        QueueFull = "queue_full",
+        /// The memory limit is reached.
+        Memory = "memory_limit",
+        /// No such path, signal, encoding or method.
+        Unsupported = "unsupported",
+        /// The client disconnected or was too slow.
+        Aborted = "aborted",
+        /// The agent is shutting down.
+        ShuttingDown = "shutting_down",
     }
 }
 
-impl Lost {
-    pub(super) const ALL: [Self; 6] = [
-        Self::Permanent,
-        Self::Rejected,
-        Self::TooLarge,
-        Self::GivenUp,
-        Self::Shutdown,
-        Self::Storage,
-    ];
-
-    /// The value of the `reason` label.
-    pub(crate) fn reason(self) -> &'static str {
-        match self {
-            Self::Permanent => "permanent",
-            Self::Rejected => "rejected",
-            Self::TooLarge => "too_large",
-            Self::GivenUp => "given_up",
-            Self::Shutdown => "shutdown",
-            Self::Storage => "storage",
-        }
+label! {
+    /// Why acknowledged telemetry was lost.
+    Lost {
+        /// The upstream said that it will never take it.
+        Permanent = "permanent",
+        /// The upstream took the request and rejected some of its items.
+        Rejected = "rejected",
+        /// A single request is larger than the upstream takes.
+        TooLarge = "too_large",
+        /// `max_elapsed_time` ran out, or retries are switched off.
+        GivenUp = "given_up",
+        /// The grace period of a shutdown ran out.
+        Shutdown = "shutdown",
+        /// It was only on disk, and is damaged or gone there.
+        Storage = "storage",
     }
 }
 
-/// What became of the configuration file when it was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reload {
-    /// It is in use now.
-    Applied,
-    /// It means the same as what is in use.
-    Unchanged,
-    /// It has problems, or needs a restart.
-    Refused,
+label! {
+    /// What became of the configuration file when it was read.
+    Reload {
+        /// It is in use now.
+        Applied = "applied",
+        /// It means the same as what is in use.
+        Unchanged = "unchanged",
+        /// It has problems, or needs a restart.
+        Refused = "refused",
+    }
 }
 
-impl Reload {
-    pub(super) const ALL: [Self; 3] = [Self::Applied, Self::Unchanged, Self::Refused];
+/// A number that tasks count on.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
 
-    pub(super) fn result(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::Unchanged => "unchanged",
-            Self::Refused => "refused",
-        }
+impl Count {
+    pub(crate) fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    fn subtract(&self, less: u64) {
+        self.0.fetch_sub(less, Ordering::Relaxed);
+    }
+
+    fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
 #[derive(Debug, Default)]
 pub(super) struct SignalCounts {
-    pub(super) accepted: [AtomicU64; 2],
-    pub(super) refused_items: [AtomicU64; 2],
-    pub(super) sent: AtomicU64,
-    pub(super) lost: [AtomicU64; 6],
-    pub(super) recovered: AtomicU64,
-    pub(super) damaged_records: AtomicU64,
-    pub(super) damaged_bytes: AtomicU64,
-    pub(super) leftover_bytes: AtomicU64,
+    pub(super) accepted: [Count; Transport::ALL.len()],
+    pub(super) refused_items: [Count; Transport::ALL.len()],
+    pub(super) sent: Count,
+    pub(super) lost: [Count; Lost::ALL.len()],
+    pub(super) recovered: Count,
+    pub(super) damaged_records: Count,
+    pub(super) damaged_bytes: Count,
+    pub(super) leftover_bytes: Count,
     /// 0: no storage is configured, 1: it works, 2: it fails.
-    pub(super) storage: AtomicU64,
-    pub(super) enqueue_failed: AtomicU64,
-    pub(super) memory_refused: AtomicU64,
-    pub(super) queue_items: AtomicU64,
-    pub(super) queue_bytes: AtomicU64,
-    pub(super) in_flight: AtomicU64,
-    pub(super) batch_items: Histogram<22>,
-    pub(super) batch_bytes: Histogram<10>,
+    pub(super) storage: Count,
+    pub(super) enqueue_failed: Count,
+    pub(super) memory_refused: Count,
+    pub(super) queue_items: Count,
+    pub(super) queue_bytes: Count,
+    pub(super) in_flight: Count,
+    pub(super) batch_items: Distribution,
+    pub(super) batch_bytes: Distribution,
     /// Sizes of all attempts, before and after compression.
-    pub(super) plain_bytes: AtomicU64,
-    pub(super) wire_bytes: AtomicU64,
+    pub(super) plain_bytes: Count,
+    pub(super) wire_bytes: Count,
 }
 
-/// How often values were within each bound, and how often above all of them.
-#[derive(Debug)]
-pub(super) struct Histogram<const N: usize> {
-    pub(super) counts: [AtomicU64; N],
-    pub(super) above: AtomicU64,
-    pub(super) sum: AtomicU64,
+/// How often values were within each bound and no lower one; the count after the last bound is of those above it.
+#[derive(Debug, Default)]
+pub(super) struct Distribution {
+    pub(super) counts: [Count; ITEM_BOUNDS.len() + 1],
+    pub(super) sum: Count,
 }
 
-impl<const N: usize> Default for Histogram<N> {
-    fn default() -> Self {
-        Self {
-            counts: std::array::from_fn(|_| AtomicU64::new(0)),
-            above: AtomicU64::new(0),
-            sum: AtomicU64::new(0),
+impl Distribution {
+    fn record(&self, bounds: &[u64], value: u64) {
+        let at = bounds.partition_point(|bound| *bound < value);
+        if let Some(count) = self.counts.get(at) {
+            count.add(1);
         }
-    }
-}
-
-impl<const N: usize> Histogram<N> {
-    fn record(&self, bounds: &[u64; N], value: u64) {
-        let fitting = bounds.iter().position(|bound| value <= *bound);
-        let counter = fitting.and_then(|at| self.counts.get(at));
-        add(counter.unwrap_or(&self.above), 1);
-        add(&self.sum, value);
+        self.sum.add(value);
     }
 }
 
 /// Every counter of the process.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Metrics {
-    pub(super) started: Instant,
     pub(super) signals: [SignalCounts; Signal::COUNT],
-    pub(super) requests_taken: [AtomicU64; 2],
-    pub(super) requests_refused: [[AtomicU64; 7]; 2],
-    pub(super) attempts_failed: AtomicU64,
-    pub(super) connections: AtomicU64,
-    pub(super) connections_open: AtomicU64,
-    pub(super) accept_errors: AtomicU64,
-    pub(super) handshakes_failed: AtomicU64,
-    pub(super) reloads: [AtomicU64; 3],
+    pub(super) requests_taken: [Count; Transport::ALL.len()],
+    pub(super) requests_refused: [[Count; Refused::ALL.len()]; Transport::ALL.len()],
+    pub(super) attempts_failed: Count,
+    pub(super) connections: Count,
+    pub(super) connections_open: Count,
+    /// Connections that could not be accepted.
+    pub(crate) accept_errors: Count,
+    /// Connections that ended before the TLS handshake was complete.
+    pub(crate) handshakes_failed: Count,
+    pub(super) reloads: [Count; Reload::ALL.len()],
     /// Seconds since 1970 at which the configuration in use was read, and its fingerprint.
-    pub(super) configured: [AtomicU64; 2],
+    pub(super) configured: [Count; 2],
 }
 
 /// The books of a signal, in items.
@@ -245,33 +213,7 @@ pub(crate) struct Open(Arc<Metrics>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.connections_open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-fn add(counter: &AtomicU64, more: u64) {
-    counter.fetch_add(more, Ordering::Relaxed);
-}
-
-pub(super) fn get(counter: &AtomicU64) -> u64 {
-    counter.load(Ordering::Relaxed)
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self {
-            started: Instant::now(),
-            signals: Default::default(),
-            requests_taken: Default::default(),
-            requests_refused: Default::default(),
-            attempts_failed: AtomicU64::new(0),
-            connections: AtomicU64::new(0),
-            connections_open: AtomicU64::new(0),
-            accept_errors: AtomicU64::new(0),
-            handshakes_failed: AtomicU64::new(0),
-            reloads: Default::default(),
-            configured: Default::default(),
-        }
+        self.0.connections_open.subtract(1);
     }
 }
 
@@ -293,15 +235,15 @@ impl Metrics {
         bytes: usize,
     ) {
         let counts = self.of(signal);
-        add(&self.requests_taken[transport as usize], 1);
-        add(&counts.accepted[transport as usize], items as u64);
-        add(&counts.queue_items, items as u64);
-        add(&counts.queue_bytes, bytes as u64);
+        self.requests_taken[transport as usize].add(1);
+        counts.accepted[transport as usize].add(items as u64);
+        counts.queue_items.add(items as u64);
+        counts.queue_bytes.add(bytes as u64);
     }
 
     /// A request without items was answered.
     pub(crate) fn empty(&self, transport: Transport) {
-        add(&self.requests_taken[transport as usize], 1);
+        self.requests_taken[transport as usize].add(1);
     }
 
     /// A request was refused; `items` if they are known.
@@ -312,16 +254,13 @@ impl Metrics {
         reason: Refused,
         items: usize,
     ) {
-        add(
-            &self.requests_refused[transport as usize][reason as usize],
-            1,
-        );
+        self.requests_refused[transport as usize][reason as usize].add(1);
         if let Some(signal) = signal {
             let counts = self.of(signal);
-            add(&counts.refused_items[transport as usize], items as u64);
+            counts.refused_items[transport as usize].add(items as u64);
             match reason {
-                Refused::QueueFull => add(&counts.enqueue_failed, items as u64),
-                Refused::Memory => add(&counts.memory_refused, items as u64),
+                Refused::QueueFull => counts.enqueue_failed.add(items as u64),
+                Refused::Memory => counts.memory_refused.add(items as u64),
                 _ => {}
             }
         }
@@ -329,60 +268,58 @@ impl Metrics {
 
     /// The upstream has acknowledged items.
     pub(crate) fn delivered(&self, signal: Signal, items: u64) {
-        add(&self.of(signal).sent, items);
+        self.of(signal).sent.add(items);
     }
 
     /// Acknowledged items are lost.
     pub(crate) fn lost(&self, signal: Signal, reason: Lost, items: u64) {
-        add(&self.of(signal).lost[reason as usize], items);
+        self.of(signal).lost[reason as usize].add(items);
     }
 
     /// The agent no longer holds items; it has counted their delivery or loss.
     pub(crate) fn released(&self, signal: Signal, items: u64, bytes: u64) {
         let counts = self.of(signal);
-        counts.queue_items.fetch_sub(items, Ordering::Relaxed);
-        counts.queue_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        counts.queue_items.subtract(items);
+        counts.queue_bytes.subtract(bytes);
     }
 
     /// The agent holds items from now on that an earlier process has acknowledged.
     pub(crate) fn recovered(&self, signal: Signal, items: u64, bytes: u64) {
         let counts = self.of(signal);
-        add(&counts.recovered, items);
-        add(&counts.queue_items, items);
-        add(&counts.queue_bytes, bytes);
+        counts.recovered.add(items);
+        counts.queue_items.add(items);
+        counts.queue_bytes.add(bytes);
     }
 
     /// Damage was found on disk.
     pub(crate) fn damaged(&self, signal: Signal, records: u64, bytes: u64) {
         let counts = self.of(signal);
-        add(&counts.damaged_records, records);
-        add(&counts.damaged_bytes, bytes);
+        counts.damaged_records.add(records);
+        counts.damaged_bytes.add(bytes);
     }
 
     /// Bytes of earlier processes that are on disk and not read yet.
     pub(crate) fn leftover(&self, signal: Signal, bytes: u64) {
-        let counts = self.of(signal);
-        counts.leftover_bytes.store(bytes, Ordering::Relaxed);
+        self.of(signal).leftover_bytes.set(bytes);
     }
 
     /// Whether the queue that should be on disk is there.
     pub(crate) fn storage(&self, signal: Signal, works: bool) {
-        let state = if works { 1 } else { 2 };
-        self.of(signal).storage.store(state, Ordering::Relaxed);
+        self.of(signal).storage.set(if works { 1 } else { 2 });
     }
 
     /// An attempt to send failed and will be repeated.
     pub(crate) fn attempt_failed(&self) {
-        add(&self.attempts_failed, 1);
+        self.attempts_failed.add(1);
     }
 
     /// A request to the upstream begins or ends.
     pub(crate) fn in_flight(&self, signal: Signal, begins: bool) {
         let counter = &self.of(signal).in_flight;
         if begins {
-            counter.fetch_add(1, Ordering::Relaxed);
+            counter.add(1);
         } else {
-            counter.fetch_sub(1, Ordering::Relaxed);
+            counter.subtract(1);
         }
     }
 
@@ -396,30 +333,20 @@ impl Metrics {
     /// An attempt to send was made, whatever its outcome; sizes before and after compression.
     pub(crate) fn attempted(&self, signal: Signal, plain: u64, wire: u64) {
         let counts = self.of(signal);
-        add(&counts.plain_bytes, plain);
-        add(&counts.wire_bytes, wire);
+        counts.plain_bytes.add(plain);
+        counts.wire_bytes.add(wire);
     }
 
     /// A client connection was accepted; it is open until the returned value is dropped.
     pub(crate) fn connected(self: &Arc<Self>) -> Open {
-        add(&self.connections, 1);
-        add(&self.connections_open, 1);
+        self.connections.add(1);
+        self.connections_open.add(1);
         Open(Arc::clone(self))
-    }
-
-    /// A connection could not be accepted.
-    pub(crate) fn accept_failed(&self) {
-        add(&self.accept_errors, 1);
-    }
-
-    /// A client connection ended before the TLS handshake was complete.
-    pub(crate) fn handshake_failed(&self) {
-        add(&self.handshakes_failed, 1);
     }
 
     /// The configuration file was read.
     pub(crate) fn reloaded(&self, result: Reload) {
-        add(&self.reloads[result as usize], 1);
+        self.reloads[result as usize].add(1);
     }
 
     /// A configuration with this fingerprint is in use from now on.
@@ -427,19 +354,19 @@ impl Metrics {
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
-        self.configured[0].store(now.as_secs(), Ordering::Relaxed);
-        self.configured[1].store(fingerprint, Ordering::Relaxed);
+        self.configured[0].set(now.as_secs());
+        self.configured[1].set(fingerprint);
     }
 
     /// The books of one signal.
     pub(crate) fn books(&self, signal: Signal) -> Books {
         let counts = self.of(signal);
         Books {
-            accepted: counts.accepted.iter().map(get).sum(),
-            recovered: get(&counts.recovered),
-            delivered: get(&counts.sent),
-            in_queue: get(&counts.queue_items),
-            lost: counts.lost.iter().map(get).sum(),
+            accepted: counts.accepted.iter().map(Count::get).sum(),
+            recovered: counts.recovered.get(),
+            delivered: counts.sent.get(),
+            in_queue: counts.queue_items.get(),
+            lost: counts.lost.iter().map(Count::get).sum(),
         }
     }
 
@@ -447,10 +374,9 @@ impl Metrics {
     pub(crate) fn losses(&self) -> Vec<(Signal, &'static str, u64)> {
         let mut losses = Vec::new();
         for signal in Signal::ALL {
-            for reason in Lost::ALL {
-                let items = get(&self.of(signal).lost[reason as usize]);
-                if items > 0 {
-                    losses.push((signal, reason.reason(), items));
+            for (reason, lost) in Lost::ALL.iter().zip(&self.of(signal).lost) {
+                if lost.get() > 0 {
+                    losses.push((signal, reason.name(), lost.get()));
                 }
             }
         }

@@ -7,4 +7,4 @@ mod process;
 mod text;
 
 pub(crate) use self::counters::*;
-pub(crate) use self::text::{Labels, PipelineLabels};
+pub(crate) use self::text::Surroundings;

@@ -4,25 +4,27 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use otlp_wire::Edits;
 use segment_log::SlotDirectory;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::info;
 
 use crate::budget::Budget;
-use crate::compress::Compressor;
-use crate::config::{Config, Storage};
-use crate::export::{ExportError, Shared, Upstream, send_lane};
+use crate::config::Config;
+use crate::export::{self, ExportError, Upstream};
 use crate::health::{self, Report, Topic};
+use crate::lock::lock;
 use crate::metrics::Metrics;
 use crate::queue::{DurableQueue, Lane, Maintenance};
-use crate::receive::listener::{self, ListenError, OtlpListener, StopSignals};
-use crate::receive::{ConnectionTable, OtlpReceiver, Route, ServerState};
+use crate::receive::listener::{self, ListenError, OtlpListener};
+use crate::receive::{ConnectionTable, Route, ServerState, Shared, connection_memory};
+use crate::stream::Stream;
 
 /// The maximum number of connections, if the limit of open files allows it.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -48,18 +50,10 @@ pub(super) struct Options {
 pub(super) enum StartError {
     #[error(transparent)]
     Listen(#[from] ListenError),
-    #[error("exporter {id}")]
-    Export {
-        id: String,
-        #[source]
-        source: ExportError,
-    },
-    #[error("cannot listen on the health socket {path}")]
-    HealthSocket {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error("exporter {0}")]
+    Export(String, #[source] ExportError),
+    #[error("cannot listen on the health socket {0}")]
+    HealthSocket(PathBuf, #[source] io::Error),
     #[error("cannot listen to signals")]
     Signals(#[source] io::Error),
 }
@@ -68,8 +62,8 @@ impl StartError {
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Listen(error) => error.reason(),
-            Self::Export { source, .. } => source.reason(),
-            Self::HealthSocket { .. } => "health_socket",
+            Self::Export(_, source) => source.reason(),
+            Self::HealthSocket(..) => "health_socket",
             Self::Signals(_) => "signals",
         }
     }
@@ -77,14 +71,10 @@ impl StartError {
 
 /// The parts of the agent.
 pub(super) struct Agent {
-    pub(super) config: Config,
-    pub(super) options: Options,
+    pub(super) config: Arc<Config>,
+    pub(super) upstream_age: Duration,
     pub(super) report: Arc<Report>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) budget: Arc<Budget>,
     pub(super) server: Arc<ServerState>,
-    pub(super) upstreams: Vec<Arc<Upstream>>,
-    pub(super) lanes: Vec<Arc<Lane>>,
     pub(super) senders: JoinSet<()>,
     /// The maintenance tasks of queues on disk.
     _maintenance: JoinSet<()>,
@@ -100,38 +90,34 @@ pub(super) struct Agent {
 impl Agent {
     /// Starts every part; health answers first, the OTLP ports open last.
     pub(super) async fn start(config: Config, options: &Options) -> Result<Self, StartError> {
+        let config = Arc::new(config);
         let metrics = Arc::new(Metrics::default());
-        let budget = Budget::new(config.memory.limit, config.memory.spike);
+        let limit = config.memory.limit;
+        let budget = Budget::new(limit, config.memory.spike, connection_memory(limit));
         let upstreams = upstreams(&config, options, &budget, &metrics)?;
         let pipelines = Pipelines::start(&config, &upstreams, &budget, &metrics);
         let connections = max_connections();
-        let report = Report::new(
-            &config,
-            Arc::clone(&metrics),
-            Arc::clone(&budget),
-            upstreams.clone(),
-            pipelines.lanes.clone(),
-            connections,
-        );
-        let limit = config.memory.limit;
-        let connections = ConnectionTable::new(connections, limit, Arc::clone(&budget));
-        let server = ServerState::new(OtlpReceiver::new(
-            pipelines.routes,
-            Arc::clone(&budget),
-            connections,
-            Arc::clone(&metrics),
-            &config.receiver,
-        ));
-        serve_report(&config, options, &report).await?;
-        let mut agent = Self {
-            config,
-            options: options.clone(),
-            report,
+        let shared = Shared {
+            connections: ConnectionTable::new(connections, &budget),
+            budget: Arc::clone(&budget),
+            metrics: Arc::clone(&metrics),
+        };
+        let report = Arc::new(Report {
+            status: Mutex::new("starting"),
+            started: Instant::now(),
+            config: Mutex::new(Arc::clone(&config)),
             metrics,
             budget,
-            server,
             upstreams,
             lanes: pipelines.lanes,
+            connections,
+        });
+        serve_report(&config, options, &report).await?;
+        let mut agent = Self {
+            server: ServerState::new(shared, pipelines.routes, &config.receiver),
+            config,
+            upstream_age: options.upstream_age,
+            report,
             senders: pipelines.senders,
             _maintenance: pipelines.maintenance,
             receivers: JoinSet::new(),
@@ -140,23 +126,19 @@ impl Agent {
             left: mpsc::channel(1),
             otlp: String::new(),
         };
-        agent.listen(options).await?;
-        agent.report.set_listening();
+        agent.listen(options.reuse_port).await?;
+        *lock(&agent.report.status) = "ready";
         Ok(agent)
     }
 
-    async fn listen(&mut self, options: &Options) -> Result<(), ListenError> {
+    async fn listen(&mut self, reuse_port: bool) -> Result<(), ListenError> {
         let mut addresses = Vec::new();
         for configured in &self.config.receiver.listen {
-            let listener = OtlpListener::bind(configured, options.reuse_port).await?;
+            let (server, leave) = (Arc::clone(&self.server), self.leave.subscribe());
+            let listener = OtlpListener::bind(configured, reuse_port, server, leave).await?;
             addresses.push(listener.place());
-            let server = Arc::clone(&self.server);
-            let signals = StopSignals {
-                leave: self.leave.subscribe(),
-                close: self.close.subscribe(),
-                left: self.left.0.clone(),
-            };
-            self.receivers.spawn(listener.run(server, signals));
+            let (close, left) = (self.close.subscribe(), self.left.0.clone());
+            self.receivers.spawn(listener.run(close, left));
         }
         self.otlp = addresses.join(",");
         Ok(())
@@ -180,7 +162,8 @@ impl Pipelines {
         metrics: &Arc<Metrics>,
     ) -> Self {
         let mut started = Self::default();
-        let mut durable_lanes = DurableLanes::default();
+        // The lanes with queues on disk, by directory.
+        let mut durable_lanes = BTreeMap::new();
         for pipeline in &config.pipelines {
             let (Some(upstream), Some(exporter)) = (
                 upstreams.get(pipeline.exporter),
@@ -188,20 +171,19 @@ impl Pipelines {
             ) else {
                 continue;
             };
-            let durable = exporter.storage.as_ref().map(|storage| {
+            let storage = exporter.storage.as_ref();
+            let durable = storage.map(|storage| {
                 let (budget, lanes) = (Arc::clone(budget), config.pipelines.len());
                 DurableQueue::new(&exporter.id, storage, &exporter.queue, budget, lanes)
             });
-            let lane = Lane::new(
-                pipeline.signal,
-                exporter.queue,
-                Arc::clone(metrics),
-                durable,
-            );
-            if let Some(storage) = &exporter.storage {
-                durable_lanes.add(storage, &lane);
+            let (signal, metrics) = (pipeline.signal, Arc::clone(metrics));
+            let lane = Lane::new(signal, exporter.queue, metrics, durable);
+            if let Some(storage) = storage {
+                let entry = durable_lanes.entry(&storage.directory);
+                let (_, lanes) = entry.or_insert((storage, Vec::new()));
+                lanes.push(Arc::clone(&lane));
             }
-            let send = send_lane(Arc::clone(upstream), Arc::clone(&lane));
+            let send = export::send_lane(Arc::clone(upstream), Arc::clone(&lane));
             started.senders.spawn(send);
             started.lanes.push(Arc::clone(&lane));
             started.routes.push(Route {
@@ -209,33 +191,17 @@ impl Pipelines {
                 edits: Edits::new(&pipeline.attributes),
             });
         }
-        durable_lanes.start(&mut started.maintenance);
-        started
-    }
-}
-
-/// The lanes with queues on disk, by directory.
-#[derive(Default)]
-struct DurableLanes(BTreeMap<String, (Storage, Vec<Arc<Lane>>)>);
-
-impl DurableLanes {
-    fn add(&mut self, storage: &Storage, lane: &Arc<Lane>) {
-        let directory = storage.directory.clone();
-        let entry = self.0.entry(directory);
-        let (_, lanes) = entry.or_insert_with(|| (storage.clone(), Vec::new()));
-        lanes.push(Arc::clone(lane));
-    }
-
-    /// Starts before the ports open, so that records of earlier processes go first.
-    fn start(self, maintenance: &mut JoinSet<()>) {
-        for (storage, lanes) in self.0.into_values() {
+        // Before the ports open, so that records of earlier processes go first.
+        for (storage, lanes) in durable_lanes.into_values() {
             let directory = SlotDirectory {
-                path: storage.directory.into(),
+                path: storage.directory.clone().into(),
                 create: storage.create_directory,
                 mode: storage.directory_permissions,
             };
-            maintenance.spawn(Maintenance::start(directory, lanes).run());
+            let maintenance = Maintenance::start(directory, lanes);
+            started.maintenance.spawn(maintenance.run());
         }
+        started
     }
 }
 
@@ -245,23 +211,17 @@ fn upstreams(
     budget: &Arc<Budget>,
     metrics: &Arc<Metrics>,
 ) -> Result<Vec<Arc<Upstream>>, StartError> {
-    let shared = Shared {
+    let shared = export::Shared {
         budget: Arc::clone(budget),
         metrics: Arc::clone(metrics),
-        compressor: Arc::new(Compressor::default()),
+        compressor: Arc::default(),
         connection_age: options.upstream_age,
     };
-    let new = |exporter| Upstream::new(exporter, shared.clone());
-    config
-        .exporters
-        .iter()
-        .map(|exporter| {
-            new(exporter).map_err(|source| StartError::Export {
-                id: exporter.id.clone(),
-                source,
-            })
-        })
-        .collect()
+    let upstreams = config.exporters.iter().map(|exporter| {
+        let failed = |source| StartError::Export(exporter.id.clone(), source);
+        Upstream::new(exporter, shared.clone()).map_err(failed)
+    });
+    upstreams.collect()
 }
 
 /// Serves health and metrics. They start first, so that a probe gets "starting" as an answer.
@@ -271,51 +231,27 @@ async fn serve_report(
     report: &Arc<Report>,
 ) -> Result<(), StartError> {
     if let Some(path) = &options.health_socket {
-        let failed = |source| StartError::HealthSocket {
-            path: path.clone(),
-            source,
-        };
+        let failed = |source| StartError::HealthSocket(path.clone(), source);
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
-        tokio::spawn(health::serve_unix(listener, Arc::clone(report)));
+        let accept = async move || Ok(Box::new(listener.accept().await?.0) as Stream);
+        tokio::spawn(health::serve(accept, Arc::clone(report), Topic::Health));
     }
-    let ports = [
-        (
-            config.health.as_ref().map(|health| &health.listen),
-            Topic::Health,
-        ),
-        (
-            config
-                .telemetry
-                .metrics
-                .as_ref()
-                .map(|reader| &reader.listen),
-            Topic::Metrics,
-        ),
-    ];
-    for (address, topic) in ports {
-        if let Some(address) = address {
-            let listener = listener::bind(address, options.reuse_port).await?;
-            info!(
-                address = bound(&listener),
-                topic = topic.name(),
-                "listening"
-            );
-            tokio::spawn(health::serve_tcp(listener, Arc::clone(report), topic));
-        }
+    let health = config.health.as_ref();
+    let health = health.map(|health| (&health.listen, Topic::Health));
+    let reader = config.telemetry.metrics.as_ref();
+    let reader = reader.map(|reader| (&reader.listen, Topic::Metrics));
+    for (address, topic) in health.into_iter().chain(reader) {
+        let listener = listener::bind(address, options.reuse_port).await?;
+        let address = listener::bound(&listener);
+        info!(address, topic = topic.name(), "listening");
+        let accept = async move || Ok(Box::new(listener.accept().await?.0) as Stream);
+        tokio::spawn(health::serve(accept, Arc::clone(report), topic));
     }
     Ok(())
-}
-
-/// The bound address, with the actual port for a configured 0.
-fn bound(listener: &TcpListener) -> String {
-    listener
-        .local_addr()
-        .map(|address| address.to_string())
-        .unwrap_or_default()
 }
 
 /// The number of clients that the limit of open files allows.

@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::config::schema;
+
 /// What `--help` prints.
 pub(super) const USAGE: &str = "\
 usage: otelagent-agent --config FILE [--shutdown-grace SECONDS] [--lame-duck SECONDS]
@@ -20,6 +22,8 @@ environment:
   OTELAGENT_REUSE_PORT       `true`: another agent may listen on the same ports (SO_REUSEPORT)
 ";
 
+const VERSION: &str = concat!("otelagent-agent ", env!("CARGO_PKG_VERSION"), "\n");
+
 /// The command to execute.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Command {
@@ -29,10 +33,8 @@ pub(super) enum Command {
         lame_duck: Option<OsString>,
     },
     Check(PathBuf),
-    Reference,
     Ready,
-    Version,
-    Help,
+    Print(String),
 }
 
 pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
@@ -43,9 +45,9 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Str
     while let Some(arg) = args.next() {
         let mut value = |name: &str| args.next().ok_or_else(|| format!("{name} needs a value"));
         match arg.to_str() {
-            Some("--version" | "-V") => return Ok(Command::Version),
-            Some("--help" | "-h") => return Ok(Command::Help),
-            Some("reference") => return Ok(Command::Reference),
+            Some("--version" | "-V") => return Ok(Command::Print(VERSION.to_owned())),
+            Some("--help" | "-h") => return Ok(Command::Print(USAGE.to_owned())),
+            Some("reference") => return Ok(Command::Print(schema::reference())),
             Some("ready") => return Ok(Command::Ready),
             Some("check") => return Ok(Command::Check(value("check")?.into())),
             Some("--config") => config = Some(value("--config")?.into()),

@@ -8,29 +8,30 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use super::agent::Agent;
+use crate::lock::lock;
 
 /// The time limit for the last answers.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 impl Agent {
-    /// Ends everything before `deadline`; returns whether nothing was lost.
+    /// Ends everything before `deadline`.
     ///
     /// New connections are served until the existing ones have ended. After that requests are refused as
     /// retryable, so that the queues shrink. Ports stay open until the end unless another agent listens on
     /// them: SDKs retry a refused request, but count a refused connection as a final failure.
-    pub(super) async fn drain(mut self, lame_duck: Duration, deadline: Instant) -> bool {
-        self.report.set_draining();
+    pub(super) async fn drain(mut self, lame_duck: Duration, deadline: Instant) {
+        *lock(&self.report.status) = "draining";
         info!("draining");
         sleep(lame_duck).await;
-        for lane in &self.lanes {
+        for lane in &self.report.lanes {
             lane.flush();
         }
-        for upstream in &self.upstreams {
+        for upstream in &self.report.upstreams {
             upstream.drain();
         }
         self.leave.send_replace(true);
         self.let_connections_end(deadline).await;
-        for lane in &self.lanes {
+        for lane in &self.report.lanes {
             lane.close();
         }
         let now = Instant::now();
@@ -40,7 +41,7 @@ impl Agent {
             // Dropped batches stay on disk or count as lost in shutdown.
             self.senders.shutdown().await;
         }
-        for lane in &self.lanes {
+        for lane in &self.report.lanes {
             lane.abandon();
         }
         self.close.send_replace(true);
@@ -48,7 +49,7 @@ impl Agent {
         if timeout(LAST_ANSWERS, all).await.is_err() {
             self.receivers.shutdown().await;
         }
-        self.log_losses()
+        self.log_losses();
     }
 
     /// Waits for the existing connections, at most half of the remaining time.
@@ -62,14 +63,12 @@ impl Agent {
         }
     }
 
-    fn log_losses(&self) -> bool {
-        for (signal, reason, items) in self.metrics.losses() {
+    fn log_losses(&self) {
+        for (signal, reason, items) in self.report.metrics.losses() {
             warn!(signal = signal.name(), reason, items, "telemetry lost");
         }
-        let mut left = 0;
         for signal in Signal::ALL {
-            let books = self.metrics.books(signal);
-            left += books.lost;
+            let books = self.report.metrics.books(signal);
             if books.accepted + books.recovered > 0 {
                 // Requests that were only in memory are counted as lost.
                 info!(
@@ -83,6 +82,5 @@ impl Agent {
                 );
             }
         }
-        left == 0
     }
 }

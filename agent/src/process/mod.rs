@@ -19,7 +19,7 @@ use tracing::{error, warn};
 use self::agent::Options;
 use self::args::Command;
 use self::source::ConfigSource;
-use crate::config::{Config, schema};
+use crate::config::Config;
 use crate::logging::causes;
 
 /// Bad arguments or configuration.
@@ -30,31 +30,27 @@ const BLOCKING_THREADS: usize = 4;
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    match args::parse(std::env::args_os().skip(1)) {
+    let done = match args::parse(std::env::args_os().skip(1)) {
         Ok(Command::Run {
             config,
             grace,
             lame_duck,
         }) => run(&config, grace, lame_duck),
         Ok(Command::Check(file)) => check(&file),
-        Ok(Command::Reference) => {
-            print!("{}", schema::reference());
-            ExitCode::SUCCESS
-        }
         Ok(Command::Ready) => ready(),
-        Ok(Command::Version) => {
-            println!("otelagent-agent {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
+        Ok(Command::Print(text)) => {
+            print!("{text}");
+            Ok(())
         }
-        Ok(Command::Help) => {
-            print!("{}", args::USAGE);
-            ExitCode::SUCCESS
-        }
-        Err(message) => {
-            eprint!("{message}\n\n{}", args::USAGE);
-            ExitCode::from(USAGE_ERROR)
-        }
-    }
+        Err(message) => Err(usage(&format!("{message}\n\n{}", args::USAGE.trim_end()))),
+    };
+    done.err().unwrap_or(ExitCode::SUCCESS)
+}
+
+/// Ends the program because of its arguments or configuration.
+fn usage(message: &str) -> ExitCode {
+    eprintln!("{message}");
+    ExitCode::from(USAGE_ERROR)
 }
 
 fn read(source: &mut ConfigSource, file: &Path) -> Result<Config, ExitCode> {
@@ -66,50 +62,31 @@ fn read(source: &mut ConfigSource, file: &Path) -> Result<Config, ExitCode> {
     })
 }
 
-fn check(file: &Path) -> ExitCode {
-    match read(&mut ConfigSource::new(file), file) {
-        Ok(config) => {
-            for warning in &config.warnings {
-                eprintln!("warning: {warning}");
-            }
-            print!("{config}");
-            ExitCode::SUCCESS
-        }
-        Err(code) => code,
+fn check(file: &Path) -> Result<(), ExitCode> {
+    let config = read(&mut ConfigSource::new(file), file)?;
+    for warning in &config.warnings {
+        eprintln!("warning: {warning}");
     }
+    print!("{config}");
+    Ok(())
 }
 
-fn ready() -> ExitCode {
-    let Some(socket) = std::env::var_os("OTELAGENT_HEALTH_SOCKET") else {
-        eprintln!("OTELAGENT_HEALTH_SOCKET is not set");
-        return ExitCode::from(USAGE_ERROR);
-    };
-    match probe::is_ready(Path::new(&socket)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => {
-            eprintln!("not ready");
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            eprintln!("{}: {error}", Path::new(&socket).display());
-            ExitCode::FAILURE
-        }
+fn ready() -> Result<(), ExitCode> {
+    let socket = std::env::var_os("OTELAGENT_HEALTH_SOCKET")
+        .ok_or_else(|| usage("OTELAGENT_HEALTH_SOCKET is not set"))?;
+    let socket = Path::new(&socket);
+    match probe::is_ready(socket) {
+        Ok(true) => return Ok(()),
+        Ok(false) => eprintln!("not ready"),
+        Err(error) => eprintln!("{}: {error}", socket.display()),
     }
+    Err(ExitCode::FAILURE)
 }
 
-fn run(file: &Path, grace: Option<OsString>, lame_duck: Option<OsString>) -> ExitCode {
+fn run(file: &Path, grace: Option<OsString>, lame_duck: Option<OsString>) -> Result<(), ExitCode> {
     let mut source = ConfigSource::new(file);
-    let config = match read(&mut source, file) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    let options = match options(grace, lame_duck) {
-        Ok(options) => options,
-        Err(message) => {
-            eprintln!("{message}");
-            return ExitCode::from(USAGE_ERROR);
-        }
-    };
+    let config = read(&mut source, file)?;
+    let options = options(grace, lame_duck).map_err(|message| usage(&message))?;
     let level = log::start(&config.telemetry);
     for warning in &config.warnings {
         warn!("{warning}");
@@ -118,24 +95,18 @@ fn run(file: &Path, grace: Option<OsString>, lame_duck: Option<OsString>) -> Exi
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            error!(%error, "cannot start the runtime");
-            return ExitCode::FAILURE;
-        }
-    };
+    let runtime = runtime.map_err(|error| {
+        error!(%error, "cannot start the runtime");
+        ExitCode::FAILURE
+    })?;
     let result = runtime.block_on(run::run(config, source, level, options));
     // A pending name resolution must not delay the end.
     runtime.shutdown_background();
-    match result {
-        // Losses were logged and counted; a restart would not help.
-        Ok(_) => ExitCode::SUCCESS,
-        Err(start) => {
-            error!(reason = start.reason(), "{}", causes(&start));
-            ExitCode::FAILURE
-        }
-    }
+    // Losses were logged and counted; a restart would not help.
+    result.map_err(|start| {
+        error!(reason = start.reason(), "{}", causes(&start));
+        ExitCode::FAILURE
+    })
 }
 
 /// Flags take precedence over the environment.

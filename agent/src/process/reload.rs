@@ -11,16 +11,17 @@ use super::log::Level;
 use super::source::ConfigSource;
 use crate::config::{self, Changes, Config, Problem};
 use crate::export::Destination;
+use crate::lock::lock;
 use crate::metrics::Reload;
 use crate::queue::Lane;
-use crate::receive::{OtlpReceiver, Route};
+use crate::receive::Route;
 
 impl Agent {
     /// Reads the configuration again and applies its changes; keeps the current one if that fails.
     pub(super) fn reload(&mut self, source: &mut ConfigSource, level: &Level) {
         let result = source.load().and_then(|new| {
             let changes = config::changes(&self.config, &new)?;
-            let destinations = destinations(&changes, &new, self.options.upstream_age)?;
+            let destinations = destinations(&changes, &new, self.upstream_age)?;
             Ok((new, changes, destinations))
         });
         let (new, changes, destinations) = match result {
@@ -29,14 +30,14 @@ impl Agent {
                 for problem in problems {
                     error!(path = problem.path, "configuration refused: {problem}");
                 }
-                self.metrics.reloaded(Reload::Refused);
+                self.report.metrics.reloaded(Reload::Refused);
                 return;
             }
         };
         for warning in &new.warnings {
             warn!("{warning}");
         }
-        self.metrics.configured(source.fingerprint);
+        self.report.metrics.configured(source.fingerprint);
         let result = if changes.paths.is_empty() {
             Reload::Unchanged
         } else {
@@ -44,23 +45,25 @@ impl Agent {
             self.apply(new, destinations);
             Reload::Applied
         };
-        self.metrics.reloaded(result);
+        self.report.metrics.reloaded(result);
         info!(changed = changes.paths.join(", "), "configuration read");
     }
 
     /// Applies a configuration; `destinations` are those of changed exporters, by name.
     fn apply(&mut self, new: Config, destinations: Vec<(String, Arc<Destination>)>) {
         for (name, destination) in destinations {
-            for upstream in self.upstreams.iter().filter(|of| of.name() == name) {
+            for upstream in self.report.upstreams.iter().filter(|of| of.name() == name) {
                 upstream.change(Arc::clone(&destination));
             }
         }
-        self.budget.set_limits(new.memory.limit, new.memory.spike);
+        self.report
+            .budget
+            .set_limits(new.memory.limit, new.memory.spike);
         let mut routes = Vec::new();
         for pipeline in &new.pipelines {
             let exporter = new.exporters.get(pipeline.exporter);
             let same = |lane: &&Arc<Lane>| lane.signal == pipeline.signal;
-            if let (Some(lane), Some(exporter)) = (self.lanes.iter().find(same), exporter) {
+            if let (Some(lane), Some(exporter)) = (self.report.lanes.iter().find(same), exporter) {
                 lane.set_limits(exporter.queue);
                 routes.push(Route {
                     lane: Arc::clone(lane),
@@ -68,15 +71,9 @@ impl Agent {
                 });
             }
         }
-        self.server.set_receiver(OtlpReceiver::new(
-            routes,
-            Arc::clone(&self.budget),
-            self.server.connections(),
-            Arc::clone(&self.metrics),
-            &new.receiver,
-        ));
-        self.report.relabel(&new);
-        self.config = new;
+        self.server.change(routes, &new.receiver);
+        self.config = Arc::new(new);
+        *lock(&self.report.config) = Arc::clone(&self.config);
     }
 }
 
@@ -87,11 +84,8 @@ fn destinations(
 ) -> Result<Vec<(String, Arc<Destination>)>, Vec<Problem>> {
     let mut destinations = Vec::new();
     let mut problems = Vec::new();
-    for exporter in changes
-        .exporters
-        .iter()
-        .filter_map(|&index| new.exporters.get(index))
-    {
+    let indices = changes.exporters.iter();
+    for exporter in indices.filter_map(|&index| new.exporters.get(index)) {
         match Destination::new(exporter, age) {
             Ok(destination) => destinations.push((exporter.name(), destination)),
             Err(error) => problems.push(Problem {

@@ -1,9 +1,8 @@
 //! Runs the agent: reloads its configuration on SIGHUP or when its files change, and drains it on SIGTERM.
 
-use std::io;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
@@ -18,17 +17,25 @@ const POLL: Duration = Duration::from_secs(3);
 /// A file that was written just now may be incomplete.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Runs until SIGTERM or SIGINT; returns whether every acknowledged item was delivered.
+/// Runs until SIGTERM or SIGINT.
 pub(super) async fn run(
     config: Config,
     mut source: ConfigSource,
     level: Level,
     options: Options,
-) -> Result<bool, StartError> {
-    let mut signals = Signals::new().map_err(StartError::Signals)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
+) -> Result<(), StartError> {
+    let on = |kind| signal(kind).map_err(StartError::Signals);
+    let mut terminate = on(SignalKind::terminate())?;
+    let mut interrupt = on(SignalKind::interrupt())?;
+    let mut hangup = on(SignalKind::hangup())?;
+    let mut end = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
     let mut agent = Agent::start(config, &options).await?;
-    agent.metrics.configured(source.fingerprint);
+    agent.report.metrics.configured(source.fingerprint);
     info!(
         version = env!("CARGO_PKG_VERSION"),
         otlp = agent.otlp,
@@ -39,7 +46,7 @@ pub(super) async fn run(
     loop {
         tokio::select! {
             biased;
-            () = signals.end() => break,
+            () = end() => break,
             _ = hangup.recv() => agent.reload(&mut source, &level),
             _ = poll.tick() => if source.has_changed() {
                 sleep(SETTLE).await;
@@ -48,36 +55,9 @@ pub(super) async fn run(
         }
     }
     let deadline = Instant::now() + options.grace;
-    let drained = async {
-        let delivered = agent.drain(options.lame_duck, deadline).await;
-        Ok(delivered)
-    };
     tokio::select! {
-        drained = drained => drained,
-        () = signals.end() => {
-            warn!("second signal; ending at once");
-            Ok(false)
-        }
+        () = agent.drain(options.lame_duck, deadline) => {}
+        () = end() => warn!("second signal; ending at once"),
     }
-}
-
-struct Signals {
-    terminate: UnixSignal,
-    interrupt: UnixSignal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn end(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
+    Ok(())
 }

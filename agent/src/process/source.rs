@@ -1,13 +1,13 @@
 //! Reads the configuration file with the files it refers to, and detects changes of them.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use crate::config::{self, Config, Problem, Resolve};
-use crate::lock::lock;
 use crate::reloadable::SystemResolver;
 
 /// The origin of the configuration, with fingerprints of the last read.
+#[derive(Default)]
 pub(super) struct ConfigSource {
     file: PathBuf,
     referenced: Vec<PathBuf>,
@@ -19,7 +19,7 @@ pub(super) struct ConfigSource {
 
 /// Resolves references in this process and records the requested files.
 #[derive(Default)]
-struct RecordingResolver(Mutex<Vec<PathBuf>>);
+struct RecordingResolver(RefCell<Vec<PathBuf>>);
 
 impl Resolve for RecordingResolver {
     fn env(&self, name: &str) -> Option<String> {
@@ -27,8 +27,7 @@ impl Resolve for RecordingResolver {
     }
 
     fn file(&self, path: &str) -> Result<String, String> {
-        let mut asked = lock(&self.0);
-        asked.push(path.into());
+        self.0.borrow_mut().push(path.into());
         SystemResolver.file(path)
     }
 }
@@ -38,9 +37,7 @@ impl ConfigSource {
     pub(super) fn new(file: &Path) -> Self {
         Self {
             file: file.to_owned(),
-            referenced: Vec::new(),
-            seen: 0,
-            fingerprint: 0,
+            ..Self::default()
         }
     }
 
@@ -57,10 +54,7 @@ impl ConfigSource {
                 message: format!("cannot read {}: {error}", self.file.display()),
             }]),
         };
-        self.referenced = process
-            .0
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
+        self.referenced = process.0.into_inner();
         self.seen = self.look();
         config
     }

@@ -114,7 +114,7 @@ impl Lane {
             self.lost_on_disk(state, taken.lost);
         }
         self.report_damage(&chunk);
-        let segment = chunk.segment();
+        let segment = chunk.segment;
         for record in chunk.records {
             let Some(held) = self.held(record.payload, record.items) else {
                 return;
@@ -248,7 +248,7 @@ impl Lane {
                 signal = self.signal.name(),
                 items = lost.0,
                 bytes_of_earlier_processes = leftover,
-                reason = Lost::Storage.reason(),
+                reason = Lost::Storage.name(),
                 "telemetry lost"
             );
         }

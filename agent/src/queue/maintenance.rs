@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use segment_log::{Leftover, Log, LogError, Slot, SlotDirectory, leftovers, remove_empty};
+use segment_log::{Log, LogError, ReadJob, Slot, SlotDirectory, leftovers, remove_empty};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
@@ -54,7 +54,7 @@ impl Maintenance {
         let empty = |slot: &Slot| {
             self.lanes.iter().all(|lane| {
                 let directory = slot.log_directory(lane.exporter(), lane.signal.name());
-                leftovers(&directory).is_ok_and(|leftovers| leftovers.is_empty())
+                leftovers(&directory, READ_AT_ONCE).is_ok_and(|leftovers| leftovers.is_empty())
             })
         };
         match self.storage.claim(|slot| may_hold_records || empty(slot)) {
@@ -194,7 +194,7 @@ impl Adoption {
 /// Moves the records in a directory to the lane.
 async fn adopt(lane: &Lane, directory: &Path) -> Result<(), LogError> {
     let failed = |source| LogError::io(directory, source);
-    let segments = leftovers(directory).map_err(failed)?;
+    let segments = leftovers(directory, READ_AT_ONCE).map_err(failed)?;
     if segments.is_empty() {
         return Ok(());
     }
@@ -205,7 +205,7 @@ async fn adopt(lane: &Lane, directory: &Path) -> Result<(), LogError> {
     );
     for segment in segments {
         if lane.adopt(&segment).await.is_some() {
-            segment.remove().map_err(failed)?;
+            segment.remove_segment().map_err(failed)?;
         }
     }
     remove_empty(directory);
@@ -215,12 +215,12 @@ async fn adopt(lane: &Lane, directory: &Path) -> Result<(), LogError> {
 impl Lane {
     /// Appends the records of another process's segment, and returns once they are as safe as acknowledged
     /// ones. `None` means that the process ends.
-    async fn adopt(&self, segment: &Leftover) -> Option<()> {
-        let mut job = Some(segment.first_job(READ_AT_ONCE));
+    async fn adopt(&self, segment: &ReadJob) -> Option<()> {
+        let mut job = Some(segment.clone());
         while let Some(next) = job {
             let chunk = spawn_blocking(move || next.run()).await.ok()?;
             self.report_damage(&chunk);
-            job = segment.job_after(&chunk, READ_AT_ONCE);
+            job = segment.after(&chunk);
             for record in chunk.records {
                 loop {
                     // While the disk fails the record would use memory without asking for it.

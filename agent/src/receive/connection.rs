@@ -12,7 +12,7 @@ use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::{Service as HttpService, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
@@ -25,6 +25,7 @@ use super::request_body::RequestBody;
 use super::server::ServerState;
 use super::{grpc, http as otlp_http};
 use crate::config::Connections;
+use crate::stream::Stream;
 
 /// The opening bytes of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -55,16 +56,16 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// A stream whose first bytes were read to tell the version of HTTP.
-struct PeekedStream<S> {
+struct PeekedStream {
     read_ahead: Vec<u8>,
     at: usize,
-    stream: S,
+    stream: Stream,
     state: Arc<ConnectionState>,
     server: Arc<ServerState>,
     waited: (u64, u64),
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for PeekedStream<S> {
+impl AsyncRead for PeekedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -88,13 +89,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for PeekedStream<S> {
         let read = buf.filled().len() - before;
         if read > 0 {
             this.server.read_quota.bytes_arrived(read);
-            this.state.bytes_arrived();
+            this.state.progress().bytes_arrived();
         }
         result
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for PeekedStream<S> {
+impl AsyncWrite for PeekedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -126,14 +127,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PeekedStream<S> {
 
 /// Serves a connection until it ends, is idle too long, too old or evicted, or until `stop` turns true and
 /// its requests are answered.
-pub(crate) async fn serve<S>(
-    mut stream: S,
+pub(crate) async fn serve(
+    mut stream: Stream,
     server: Arc<ServerState>,
     stop: watch::Receiver<bool>,
     slot: ConnectionSlot,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+) {
     let mut read_ahead = Vec::with_capacity(PREFACE.len());
     let state = Arc::clone(&slot.state);
     let opened = timeout(HANDSHAKE, async {
@@ -152,79 +151,72 @@ pub(crate) async fn serve<S>(
         read_ahead,
         at: 0,
         stream,
-        state,
+        state: Arc::clone(&state),
         server,
         waited: (0, 0),
     };
-    let state = Arc::clone(&opened.state);
-    // Boxed, so that a silent connection uses little memory.
-    if is_http2 {
-        state.run(Box::pin(speak_http2(opened, stop))).await;
-    } else {
-        state.bytes_arrived();
-        state.run(Box::pin(speak_http1(opened, stop))).await;
-    }
+    state.run(speak(opened, stop, is_http2)).await;
     drop(slot);
 }
 
-async fn speak_http1<S>(opened: PeekedStream<S>, stop: watch::Receiver<bool>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (state, server) = (Arc::clone(&opened.state), Arc::clone(&opened.server));
-    let lifetime = Lifetime {
-        state: &state,
-        lifetimes: server.receiver().config.connections,
-        is_http2: false,
-    };
-    let service = service(server, Arc::clone(&state), stop.clone());
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(None)
-        .max_buf_size(HTTP1_BUFFER)
-        .serve_connection(TokioIo::new(opened), service);
-    let end = http1::Connection::graceful_shutdown;
-    lifetime.drive(connection, end, stop).await;
-}
-
-async fn speak_http2<S>(opened: PeekedStream<S>, stop: watch::Receiver<bool>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+/// Speaks HTTP on a connection. Boxed, so that a silent connection uses little memory.
+fn speak(
+    opened: PeekedStream,
+    stop: watch::Receiver<bool>,
+    is_http2: bool,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     let (state, server) = (Arc::clone(&opened.state), Arc::clone(&opened.server));
     let receiver = server.receiver();
     let lifetimes = receiver.config.connections;
     let lifetime = Lifetime {
-        state: &state,
+        state: Arc::clone(&state),
         lifetimes,
-        is_http2: true,
+        is_http2,
     };
-    let service = service(server, Arc::clone(&state), stop.clone());
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(receiver.config.max_concurrent_streams)
-        .max_header_list_size(HEADER_LIST)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(64 * 1024)
-        .keep_alive_interval(lifetimes.ping_after)
-        .keep_alive_timeout(lifetimes.ping_timeout)
-        .serve_connection(TokioIo::new(opened), service);
-    let end = http2::Connection::graceful_shutdown;
-    lifetime.drive(connection, end, stop).await;
+    let stopping = stop.clone();
+    let service = service_fn(move |request| {
+        server.read_quota.request_arrived();
+        answer(
+            Arc::clone(&server),
+            request,
+            state.begin(),
+            stopping.clone(),
+        )
+    });
+    if is_http2 {
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(receiver.config.max_concurrent_streams)
+            .max_header_list_size(HEADER_LIST)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(64 * 1024)
+            .keep_alive_interval(lifetimes.ping_after)
+            .keep_alive_timeout(lifetimes.ping_timeout)
+            .serve_connection(TokioIo::new(opened), service);
+        Box::pin(lifetime.drive(connection, http2::Connection::graceful_shutdown, stop))
+    } else {
+        lifetime.state.progress().bytes_arrived();
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(None)
+            .max_buf_size(HTTP1_BUFFER)
+            .serve_connection(TokioIo::new(opened), service);
+        Box::pin(lifetime.drive(connection, http1::Connection::graceful_shutdown, stop))
+    }
 }
 
 /// What ends a connection.
-struct Lifetime<'a> {
-    state: &'a ConnectionState,
+struct Lifetime {
+    state: Arc<ConnectionState>,
     lifetimes: Connections,
     is_http2: bool,
 }
 
-impl Lifetime<'_> {
+impl Lifetime {
     /// Drives a connection; its errors are for the client to handle.
     async fn drive<C: Future>(
-        &self,
+        self,
         connection: C,
         graceful_shutdown: impl Fn(Pin<&mut C>),
         stop: watch::Receiver<bool>,
@@ -261,17 +253,22 @@ impl Lifetime<'_> {
                     graceful_shutdown(connection.as_mut());
                 }
                 () = sleep(if closing { CLOSE } else { check }) => {
-                    let is_stuck = !self.is_http2 && self.state.is_stuck();
-                    let can_close = closing && self.state.can_close();
-                    if is_stuck || can_close || cut.is_some_and(|cut| Instant::now() >= cut) {
+                    let is_cut = cut.is_some_and(|cut| Instant::now() >= cut);
+                    if is_cut || self.is_hopeless(closing) {
                         return;
                     }
-                    if !ending && self.state.is_idle(idle) {
+                    if !ending && self.state.progress().is_idle(idle) {
                         self.state.ask_to_close();
                     }
                 }
             }
         }
+    }
+
+    /// Whether nothing more can be expected of the client.
+    fn is_hopeless(&self, closing: bool) -> bool {
+        let progress = self.state.progress();
+        (!self.is_http2 && progress.is_stuck()) || (closing && progress.can_close())
     }
 
     /// Waits until the connection should end and can; returns whether because of its age.
@@ -288,9 +285,9 @@ impl Lifetime<'_> {
             _ = stop.wait_for(|stop| *stop) => false,
             () = aged => true,
         };
-        self.state.close();
+        self.state.progress().closing = true;
         let until = Instant::now() + ONE_MORE;
-        while Instant::now() < until && !(self.is_http2 && self.state.has_served()) {
+        while Instant::now() < until && !(self.is_http2 && self.state.progress().served) {
             sleep(ONE_MORE / 20).await;
         }
         aged
@@ -298,10 +295,7 @@ impl Lifetime<'_> {
 }
 
 /// Reads until the bytes differ from HTTP/2's preface or complete it.
-async fn speaks_http2<S>(stream: &mut S, read_ahead: &mut Vec<u8>) -> io::Result<bool>
-where
-    S: AsyncRead + Unpin,
-{
+async fn speaks_http2(stream: &mut Stream, read_ahead: &mut Vec<u8>) -> io::Result<bool> {
     loop {
         let mut space = [0; PREFACE.len()];
         let missing = PREFACE.len() - read_ahead.len();
@@ -320,23 +314,6 @@ where
     }
 }
 
-/// The service for the requests of one connection.
-fn service(
-    server: Arc<ServerState>,
-    state: Arc<ConnectionState>,
-    stop: watch::Receiver<bool>,
-) -> impl HttpService<
-    Request<Incoming>,
-    Response = Response<Answer>,
-    Error = Infallible,
-    Future = impl Future<Output = Result<Response<Answer>, Infallible>> + Send,
-> {
-    service_fn(move |request| {
-        server.read_quota.request_arrived();
-        answer(Arc::clone(&server), request, state.begin(), stop.clone())
-    })
-}
-
 async fn answer(
     server: Arc<ServerState>,
     request: Request<Incoming>,
@@ -352,7 +329,7 @@ async fn answer(
         otlp_http::answer(&receiver, request).await
     };
     // Announced with the last answer, so that no client sends another request into the close.
-    let ends = in_flight.state().is_closing() || *stop.borrow();
+    let ends = in_flight.state().progress().closing || *stop.borrow();
     if version < Version::HTTP_2 && ends {
         response
             .headers_mut()

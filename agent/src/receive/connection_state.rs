@@ -3,14 +3,14 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
-use super::connection_cost::ConnectionCost;
+use super::connection_cost::{STEP, STEP_COSTS};
 use crate::lock::lock;
 
 /// The time limit for the headers of a request, up to one check longer.
@@ -23,36 +23,38 @@ const SLOW: Duration = Duration::from_secs(1);
 /// evict it.
 const FRESH: Duration = Duration::from_millis(250);
 
-/// Frees memory that other connections use.
-pub(super) trait MakeRoom: Send + Sync {
-    /// Evicts connections to pay for more requests of another one.
-    fn make_room_for_requests(&self);
-}
-
-/// The state of one connection. Times are milliseconds since its start.
+/// The state of one connection.
 pub(super) struct ConnectionState {
-    started: Instant,
-    in_flight: AtomicUsize,
-    served: AtomicBool,
-    /// The time a request last began or ended.
-    changed: AtomicU64,
-    /// The arrival of the first byte of incomplete headers; 0 for none.
-    partial_since: AtomicU64,
-    /// It waits for memory itself.
-    waiting: AtomicBool,
+    progress: Mutex<Progress>,
     /// The number of times its task has run.
     polls: AtomicU64,
-    /// It was asked to close.
-    evicted: AtomicBool,
-    /// It will close; HTTP/1.1 announces this in the next answer.
-    closing: AtomicBool,
-    /// It uses more memory than it may and closes at once.
-    overdrawn: AtomicBool,
     close_request: Notify,
+}
+
+/// What has happened to a connection.
+#[expect(clippy::struct_excessive_bools, reason = "any of them may be true")]
+pub(super) struct Progress {
+    in_flight: usize,
+    /// Of these, the requests whose bodies have not arrived.
+    arriving: usize,
+    /// Whether any request has arrived.
+    pub(super) served: bool,
+    /// The time a request last began or ended.
+    changed: Instant,
+    /// The arrival of the first byte of incomplete headers.
+    partial_since: Option<Instant>,
+    /// It waits for memory itself.
+    waiting: bool,
+    /// It was asked to close.
+    evicted: bool,
+    /// It will close; HTTP/1.1 announces this in the next answer.
+    pub(super) closing: bool,
+    /// It uses more memory than it may and closes at once.
+    pub(super) overdrawn: bool,
     /// The number of concurrent requests it has paid for.
-    paid: AtomicUsize,
-    cost: Mutex<Option<ConnectionCost>>,
-    table: Weak<dyn MakeRoom>,
+    pub(super) paid: usize,
+    /// The KiB of memory it uses; `None` after its end.
+    pub(super) memory: Option<OwnedSemaphorePermit>,
 }
 
 /// The order of eviction: connections without a request before those with a slow sender, and the longest
@@ -64,33 +66,97 @@ pub(super) struct EvictionRank {
     silence: Duration,
 }
 
-impl ConnectionState {
-    pub(super) fn new(cost: ConnectionCost, table: Weak<dyn MakeRoom>) -> Arc<Self> {
-        Arc::new(Self {
-            started: Instant::now(),
-            in_flight: AtomicUsize::new(0),
-            served: AtomicBool::new(false),
-            changed: AtomicU64::new(0),
-            partial_since: AtomicU64::new(0),
-            waiting: AtomicBool::new(false),
-            polls: AtomicU64::new(0),
-            evicted: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
-            overdrawn: AtomicBool::new(false),
-            close_request: Notify::new(),
-            paid: AtomicUsize::new(0),
-            cost: Mutex::new(Some(cost)),
-            table,
+impl Progress {
+    fn settle(&mut self) {
+        self.changed = Instant::now();
+        self.partial_since = None;
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.in_flight == 0
+    }
+
+    pub(super) fn bytes_arrived(&mut self) {
+        if self.is_quiet() {
+            self.partial_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Notes whether the connection waits for memory; afterwards it counts as fresh.
+    pub(super) fn wait(&mut self, waiting: bool) {
+        self.waiting = waiting;
+        self.settle();
+    }
+
+    /// Whether the connection had no request for this long; zero means no limit.
+    pub(super) fn is_idle(&self, limit: Duration) -> bool {
+        !limit.is_zero() && self.is_quiet() && self.changed.elapsed() >= limit
+    }
+
+    /// Whether incomplete headers exceed their time limit.
+    pub(super) fn is_stuck(&self) -> bool {
+        let since = self.partial_since.filter(|_| self.is_quiet());
+        since.is_some_and(|since| since.elapsed() >= HEADERS)
+    }
+
+    /// Whether no request makes progress. One that has arrived waits for the agent, not for its sender.
+    pub(super) fn can_close(&self) -> bool {
+        let patience = if self.is_quiet() { FRESH } else { SLOW };
+        let waits_for_client = self.is_quiet() || self.arriving > 0;
+        self.overdrawn || (waits_for_client && self.changed.elapsed() >= patience)
+    }
+
+    /// The rank for eviction, if the connection can close.
+    pub(super) fn eviction_rank(&self) -> Option<EvictionRank> {
+        let can_close = self.can_close() && !self.evicted && !self.waiting;
+        can_close.then(|| EvictionRank {
+            quiet: self.is_quiet(),
+            silence: self.changed.elapsed(),
         })
     }
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis())
-            .unwrap_or(u64::MAX)
-            .max(1)
+    /// Pays for more concurrent requests than ever before; HTTP/2 keeps their memory until the connection
+    /// ends. Returns whether connections may use that much.
+    fn pay_for_more(&mut self) -> bool {
+        let Some(memory) = &mut self.memory else {
+            return false;
+        };
+        let all = Arc::clone(memory.semaphore());
+        let Ok(more) = all.try_acquire_many_owned(STEP_COSTS) else {
+            return false;
+        };
+        memory.merge(more);
+        self.paid += STEP as usize;
+        true
+    }
+}
+
+impl ConnectionState {
+    pub(super) fn new(memory: OwnedSemaphorePermit) -> Arc<Self> {
+        Arc::new(Self {
+            progress: Mutex::new(Progress {
+                in_flight: 0,
+                arriving: 0,
+                served: false,
+                changed: Instant::now(),
+                partial_since: None,
+                waiting: false,
+                evicted: false,
+                closing: false,
+                overdrawn: false,
+                paid: 0,
+                memory: Some(memory),
+            }),
+            polls: AtomicU64::new(0),
+            close_request: Notify::new(),
+        })
     }
 
-    pub(super) async fn run(&self, mut connection: Pin<Box<impl Future<Output = ()>>>) {
+    pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
+        lock(&self.progress)
+    }
+
+    pub(super) async fn run(&self, mut connection: Pin<Box<dyn Future<Output = ()> + Send>>) {
         poll_fn(|cx| {
             self.polls.fetch_add(1, Ordering::Relaxed);
             connection.as_mut().poll(cx)
@@ -102,133 +168,30 @@ impl ConnectionState {
         self.polls.load(Ordering::Relaxed)
     }
 
-    pub(super) fn bytes_arrived(&self) {
-        if self.in_flight.load(Ordering::Relaxed) == 0 {
-            let now = self.now();
-            let _ =
-                self.partial_since
-                    .compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
-        }
-    }
-
     pub(super) fn begin(self: &Arc<Self>) -> InFlight {
-        let open = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
-        if open > self.paid.load(Ordering::Relaxed) {
-            self.pay();
+        let mut progress = self.progress();
+        progress.in_flight += 1;
+        progress.served = true;
+        progress.settle();
+        let is_paid = progress.in_flight <= progress.paid || progress.pay_for_more();
+        progress.overdrawn |= !is_paid;
+        drop(progress);
+        if !is_paid {
+            self.ask_to_close();
         }
-        self.served.store(true, Ordering::Relaxed);
-        self.settle();
         InFlight(Arc::clone(self))
     }
 
-    /// Pays for more concurrent requests than ever before; HTTP/2 keeps their memory until the connection
-    /// ends.
-    fn pay(&self) {
-        if let Some(more) = self.with_cost(|cost| cost.as_mut()?.more_requests()) {
-            self.paid_for(more);
-            return;
-        }
-        let first = !self.overdrawn.swap(true, Ordering::Relaxed);
-        self.ask_to_close();
-        if first && let Some(table) = self.table.upgrade() {
-            // This connection closes; its client finds memory when it connects again.
-            table.make_room_for_requests();
-        }
-    }
-
-    /// Notes that this many more concurrent requests are paid for.
-    pub(super) fn paid_for(&self, more: usize) {
-        self.paid.fetch_add(more, Ordering::Relaxed);
-    }
-
-    fn is_overdrawn(&self) -> bool {
-        self.overdrawn.load(Ordering::Relaxed)
-    }
-
-    /// Reads or changes the cost of the connection; `None` after its end.
-    pub(super) fn with_cost<T>(&self, use_it: impl FnOnce(&mut Option<ConnectionCost>) -> T) -> T {
-        use_it(&mut lock(&self.cost))
-    }
-
-    fn settle(&self) {
-        self.changed.store(self.now(), Ordering::Relaxed);
-        self.partial_since.store(0, Ordering::Relaxed);
-    }
-
-    fn silence(&self) -> Duration {
-        let silent = self
-            .now()
-            .saturating_sub(self.changed.load(Ordering::Relaxed));
-        Duration::from_millis(silent)
-    }
-
-    /// Whether any request has arrived.
-    pub(super) fn has_served(&self) -> bool {
-        self.served.load(Ordering::Relaxed)
-    }
-
-    /// Makes answers announce the end of the connection.
-    pub(super) fn close(&self) {
-        self.closing.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether answers announce the end of the connection.
-    pub(super) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Relaxed)
-    }
-
-    fn is_quiet(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) == 0
-    }
-
-    /// Whether the connection had no request for this long; zero means no limit.
-    pub(super) fn is_idle(&self, limit: Duration) -> bool {
-        !limit.is_zero() && self.is_quiet() && self.silence() >= limit
-    }
-
-    /// Whether incomplete headers exceed their time limit.
-    pub(super) fn is_stuck(&self) -> bool {
-        let since = self.partial_since.load(Ordering::Relaxed);
-        self.is_quiet() && since != 0 && self.now() - since.min(self.now()) >= millis(HEADERS)
-    }
-
-    /// Notes whether the connection waits for memory; afterwards it counts as fresh.
-    pub(super) fn wait(&self, waiting: bool) {
-        self.waiting.store(waiting, Ordering::Relaxed);
-        self.settle();
-    }
-
-    /// The rank for eviction, if the connection can close.
-    pub(super) fn eviction_rank(&self) -> Option<EvictionRank> {
-        let can_close = self.can_close()
-            && !self.evicted.load(Ordering::Relaxed)
-            && !self.waiting.load(Ordering::Relaxed);
-        can_close.then(|| EvictionRank {
-            quiet: self.is_quiet(),
-            silence: self.silence(),
-        })
-    }
-
-    /// Whether no request makes progress.
-    pub(super) fn can_close(&self) -> bool {
-        let patience = if self.is_quiet() { FRESH } else { SLOW };
-        self.is_overdrawn() || self.silence() >= patience
-    }
-
     pub(super) fn ask_to_close(&self) {
-        self.evicted.store(true, Ordering::Relaxed);
+        self.progress().evicted = true;
         self.close_request.notify_one();
     }
 
     /// Waits for a request to close; returns whether to close at once.
     pub(super) async fn asked_to_close(&self) -> bool {
         self.close_request.notified().await;
-        self.is_overdrawn()
+        self.progress().overdrawn
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Counts a request as in flight until it is dropped.
@@ -242,7 +205,24 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.0.settle();
+        let mut progress = self.0.progress();
+        progress.in_flight -= 1;
+        progress.settle();
+    }
+}
+
+/// Counts the body of a request as not yet arrived until it is dropped.
+pub(super) struct Arriving(Arc<ConnectionState>);
+
+impl Arriving {
+    pub(super) fn new(state: &Arc<ConnectionState>) -> Self {
+        state.progress().arriving += 1;
+        Self(Arc::clone(state))
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.0.progress().arriving -= 1;
     }
 }

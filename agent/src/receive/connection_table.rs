@@ -2,24 +2,19 @@
 //! slots or memory are scarce. Otherwise clients could use up the memory, or keep others out, with
 //! connections that they leave open.
 
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::connection_cost::{ConnectionCost, SECURE, SILENT, SPEAKING, STEP, STEP_COSTS};
-use super::connection_state::{ConnectionState, EvictionRank, MakeRoom};
+use super::connection_cost::{SECURE, SILENT, SPEAKING, STEP, STEP_COSTS};
+use super::connection_state::{ConnectionState, EvictionRank};
 use crate::budget::Budget;
 use crate::lock::lock;
 use crate::logging::LogThrottle;
-
-/// Connections together may use this fraction of the memory limit.
-const FRACTION: usize = 4;
-
-/// The minimum number of clients, however small the memory limit.
-const FEWEST: usize = 16;
 
 /// The interval of evictions while a connection waits.
 const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
@@ -31,29 +26,28 @@ const CANDIDATES: usize = 64;
 pub(crate) struct ConnectionTable {
     /// The number of connections.
     slots: Arc<Semaphore>,
-    /// KiB of memory for connections.
+    /// KiB of memory for connections, counted by the budget.
     memory: Arc<Semaphore>,
-    budget: Arc<Budget>,
     entries: Mutex<TableEntries>,
     scarce: LogThrottle,
 }
 
 #[derive(Default)]
 struct TableEntries {
-    states: Vec<Option<Arc<ConnectionState>>>,
-    free: Vec<usize>,
-    /// Where the next eviction starts to compare.
-    cursor: usize,
+    /// In the order of their beginning.
+    states: BTreeMap<u64, Arc<ConnectionState>>,
+    /// The number of the next connection.
+    next: u64,
+    /// The number of the connection at which the next eviction starts to compare.
+    cursor: u64,
 }
 
 impl ConnectionTable {
-    /// A table for `most` connections, which together use at most a quarter of `limit` bytes.
-    pub(crate) fn new(most: usize, limit: usize, budget: Arc<Budget>) -> Arc<Self> {
-        let memory = (limit / FRACTION / 1024).max(FEWEST * (SPEAKING + STEP_COSTS) as usize);
+    /// A table for `most` connections.
+    pub(crate) fn new(most: usize, budget: &Budget) -> Arc<Self> {
         Arc::new(Self {
             slots: Arc::new(Semaphore::new(most)),
-            memory: Arc::new(Semaphore::new(memory.min(Semaphore::MAX_PERMITS))),
-            budget,
+            memory: Arc::clone(&budget.connections),
             entries: Mutex::default(),
             scarce: LogThrottle::default(),
         })
@@ -67,20 +61,15 @@ impl ConnectionTable {
     pub(crate) async fn enter(self: &Arc<Self>) -> Option<ConnectionSlot> {
         let permit = self.wait_for(&self.slots, 1).await?;
         let memory = self.wait_for(&self.memory, SILENT).await?;
-        let table: Weak<Self> = Arc::downgrade(self);
-        let state =
-            ConnectionState::new(ConnectionCost::new(memory, self.budget.overhead()), table);
+        let state = ConnectionState::new(memory);
         let mut entries = self.entries();
-        let index = entries.free.pop().unwrap_or(entries.states.len());
-        let entry = Some(Arc::clone(&state));
-        match entries.states.get_mut(index) {
-            Some(slot) => *slot = entry,
-            None => entries.states.push(entry),
-        }
+        let number = entries.next;
+        entries.next += 1;
+        entries.states.insert(number, Arc::clone(&state));
         drop(entries);
         Some(ConnectionSlot {
             table: Arc::clone(self),
-            index,
+            number,
             state,
             _permit: permit,
         })
@@ -123,16 +112,15 @@ impl ConnectionTable {
     /// Asks one connection to close and returns the KiB it uses.
     fn evict(&self, may_close: impl Fn(&EvictionRank) -> bool) -> Option<usize> {
         let mut entries = self.entries();
+        let TableEntries { states, cursor, .. } = &mut *entries;
+        let from = *cursor;
+        let candidates = states.range(from..).chain(states.range(..from));
         let mut first: Option<(EvictionRank, Arc<ConnectionState>)> = None;
-        let all = entries.states.len();
-        for _ in 0..CANDIDATES.min(all) {
-            entries.cursor = (entries.cursor + 1) % all;
-            let Some(Some(state)) = entries.states.get(entries.cursor) else {
-                continue;
-            };
-            let rank = state.eviction_rank().filter(&may_close);
-            if let Some(rank) =
-                rank.filter(|rank| first.as_ref().is_none_or(|(best, _)| rank > best))
+        for (number, state) in candidates.take(CANDIDATES) {
+            *cursor = number + 1;
+            if let Some(rank) = state.progress().eviction_rank()
+                && may_close(&rank)
+                && first.as_ref().is_none_or(|(best, _)| rank > *best)
             {
                 first = Some((rank, Arc::clone(state)));
             }
@@ -140,20 +128,16 @@ impl ConnectionTable {
         drop(entries);
         let (_, state) = first?;
         state.ask_to_close();
-        Some(state.with_cost(|cost| cost.as_ref().map_or(0, ConnectionCost::kib)))
+        let progress = state.progress();
+        let memory = progress.memory.as_ref();
+        Some(memory.map_or(0, OwnedSemaphorePermit::num_permits))
     }
 }
 
-impl MakeRoom for ConnectionTable {
-    fn make_room_for_requests(&self) {
-        self.make_room(STEP_COSTS);
-    }
-}
-
-/// The entry of one connection, free again when dropped.
+/// The entry of one connection, gone when dropped.
 pub(crate) struct ConnectionSlot {
     table: Arc<ConnectionTable>,
-    index: usize,
+    number: u64,
     pub(super) state: Arc<ConnectionState>,
     _permit: OwnedSemaphorePermit,
 }
@@ -162,7 +146,7 @@ impl ConnectionSlot {
     /// Waits for the memory of a speaking connection and of its first requests, which it must never lack.
     pub(super) async fn speak(&self) {
         self.pay(SPEAKING - SILENT + STEP_COSTS).await;
-        self.state.paid_for(STEP as usize);
+        self.state.progress().paid += STEP as usize;
     }
 
     /// Waits for the memory of TLS.
@@ -171,25 +155,27 @@ impl ConnectionSlot {
     }
 
     async fn pay(&self, more: u32) {
-        self.state.wait(true);
+        self.state.progress().wait(true);
         let more = self.table.wait_for(&self.table.memory, more).await;
-        self.state.wait(false);
-        self.state.with_cost(|cost| {
-            if let (Some(cost), Some(more)) = (cost, more) {
-                cost.add(more);
-            }
-        });
+        let mut progress = self.state.progress();
+        progress.wait(false);
+        if let (Some(memory), Some(more)) = (&mut progress.memory, more) {
+            memory.merge(more);
+        }
     }
 }
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
+        let mut progress = self.state.progress();
         // Request bodies that are still being discarded keep the state alive.
-        self.state.with_cost(|cost| *cost = None);
-        let mut entries = self.table.entries();
-        if let Some(slot) = entries.states.get_mut(self.index) {
-            *slot = None;
-            entries.free.push(self.index);
+        progress.memory = None;
+        let is_overdrawn = progress.overdrawn;
+        drop(progress);
+        self.table.entries().states.remove(&self.number);
+        if is_overdrawn {
+            // Its client finds memory when it connects again.
+            self.table.make_room(STEP_COSTS);
         }
     }
 }

@@ -1,24 +1,27 @@
 //! OTLP/gRPC on HTTP/2.
 
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use http::{Request, Response, Version};
+use http::header::{CONTENT_TYPE, HeaderMap};
+use http::{Request, Response, StatusCode, Version};
 use otlp_wire::{
     Signal,
     frame::{self, FrameError, PREFIX},
 };
 
-use super::answer::Answer;
+use super::answer::{Answer, response};
 use super::refusal::Refusal;
-use super::request_body::{RequestBody, collect};
-use super::server::{Format, OtlpReceiver, OtlpRequest};
-use crate::encoding::Encoding;
+use super::request_body::RequestBody;
+use super::server::{Format, OtlpReceiver, OtlpRequest, encoding};
+use crate::config::Compression;
 use crate::metrics::Transport;
+
+/// The content type.
+const CONTENT: &str = "application/grpc";
 
 /// Whether a request speaks gRPC.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers
         .get(CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+        .is_some_and(|kind| kind.as_bytes().starts_with(CONTENT.as_bytes()))
 }
 
 pub(super) async fn answer(
@@ -31,7 +34,7 @@ pub(super) async fn answer(
     }
     let signal = signal(request.uri().path());
     match export(receiver, signal, request).await {
-        Ok(()) => success(),
+        Ok(()) => response(StatusCode::OK, CONTENT, Answer::grpc_ok()),
         Err(refusal) => {
             receiver.count_refusal(signal, Transport::Grpc, &refusal);
             refusal.grpc()
@@ -51,25 +54,10 @@ async fn export(
     request: Request<RequestBody>,
 ) -> Result<(), Refusal> {
     let route = receiver.route(signal.ok_or(Refusal::UnknownPath)?)?;
-    let encoding = request
-        .headers()
-        .get("grpc-encoding")
-        .map(HeaderValue::as_bytes);
-    let encoding = Encoding::parse(encoding).ok_or(Refusal::Encoding)?;
+    let encoding = encoding(request.headers().get("grpc-encoding"))?;
     let limit = receiver.config.max_grpc_message;
-    let announced = request.body().announced();
-    if announced > limit + PREFIX {
-        return Err(Refusal::TooLarge(limit));
-    }
-    let mut permit = receiver.admit(route, announced)?;
-    let framed = collect(
-        request.into_body(),
-        limit + PREFIX,
-        &mut permit,
-        frame::announced,
-    )
-    .await;
-    let framed = framed.map_err(|refusal| match refusal {
+    let framed = receiver.read(route, request.into_body(), limit + PREFIX, frame::announced);
+    let (framed, permit) = framed.await.map_err(|refusal| match refusal {
         Refusal::TooLarge(_) => Refusal::TooLarge(limit),
         other => other,
     })?;
@@ -78,9 +66,9 @@ async fn export(
         FrameError::Long | FrameError::Flag => Refusal::Framing,
     })?;
     let encoding = match (compressed, encoding) {
-        (false, _) => Encoding::Identity,
+        (false, _) => Compression::None,
         // A compressed message without an encoding is a broken call (gRPC compression.md).
-        (true, Encoding::Identity) => return Err(Refusal::Framing),
+        (true, Compression::None) => return Err(Refusal::Framing),
         (true, encoding) => encoding,
     };
     let request = OtlpRequest {
@@ -91,15 +79,5 @@ async fn export(
         body: message,
         permit,
     };
-    if let Some(ack) = receiver.take(route, request)? {
-        ack.ready().await;
-    }
-    Ok(())
-}
-
-fn success() -> Response<Answer> {
-    let mut response = Response::new(Answer::grpc_ok());
-    let kind = HeaderValue::from_static("application/grpc");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
-    response
+    receiver.take(route, request).await
 }

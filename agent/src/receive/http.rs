@@ -1,15 +1,13 @@
 //! OTLP/HTTP with binary protobuf or JSON, on HTTP/1.1 and HTTP/2.
 
-use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
-use http::{Method, Request, Response};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use http::{Method, Request, Response, StatusCode};
 use otlp_wire::Signal;
 
-use super::answer::Answer;
+use super::answer::{Answer, response};
 use super::refusal::Refusal;
-use super::request_body::{RequestBody, collect};
-use super::server::{Format, OtlpReceiver, OtlpRequest};
-use crate::encoding::Encoding;
+use super::request_body::RequestBody;
+use super::server::{Format, OtlpReceiver, OtlpRequest, encoding};
 use crate::metrics::Transport;
 
 const PROTOBUF: &str = "application/x-protobuf";
@@ -61,19 +59,12 @@ async fn export(
         return Err(Refusal::Method);
     }
     let format = format.ok_or(Refusal::MediaType)?;
-    let encoding = request
-        .headers()
-        .get(CONTENT_ENCODING)
-        .map(HeaderValue::as_bytes);
-    let encoding = Encoding::parse(encoding).ok_or(Refusal::Encoding)?;
+    let encoding = encoding(request.headers().get(CONTENT_ENCODING))?;
     let route = receiver.route(signal)?;
     let limit = receiver.config.max_http_body;
-    let announced = request.body().announced();
-    if announced > limit {
-        return Err(Refusal::TooLarge(limit));
-    }
-    let mut permit = receiver.admit(route, announced)?;
-    let body = collect(request.into_body(), limit, &mut permit, |_| 0).await?;
+    let (body, permit) = receiver
+        .read(route, request.into_body(), limit, |_| 0)
+        .await?;
     let request = OtlpRequest {
         transport: Transport::Http,
         encoding,
@@ -82,20 +73,14 @@ async fn export(
         body,
         permit,
     };
-    if let Some(ack) = receiver.take(route, request)? {
-        ack.ready().await;
-    }
+    receiver.take(route, request).await?;
     Ok(format)
 }
 
 /// An empty `Export<Signal>ServiceResponse`: no bytes, or an empty object.
 fn success(format: Format) -> Response<Answer> {
-    let (body, kind) = match format {
-        Format::Protobuf => (Answer::empty(), PROTOBUF),
-        Format::Json => (Answer::full(Bytes::from_static(b"{}")), JSON),
-    };
-    let mut response = Response::new(body);
-    let kind = HeaderValue::from_static(kind);
-    response.headers_mut().insert(CONTENT_TYPE, kind);
-    response
+    match format {
+        Format::Protobuf => response(StatusCode::OK, PROTOBUF, Answer::default()),
+        Format::Json => response(StatusCode::OK, JSON, "{}"),
+    }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -43,52 +43,25 @@ const HANDSHAKE_WHILE_STOPPING: Duration = Duration::from_millis(500);
 /// Why a port cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListenError {
-    #[error("{address} has no address")]
-    Resolve {
-        address: Address,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot listen on {address}")]
-    Bind {
-        address: Address,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot listen on the Unix socket {path}")]
-    Unix {
-        path: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("TLS on {place}")]
-    Tls {
-        place: config::BindAddress,
-        #[source]
-        source: TlsError,
-    },
+    #[error("{0} has no address")]
+    Resolve(Address, #[source] io::Error),
+    #[error("cannot listen on {0}")]
+    Bind(Address, #[source] io::Error),
+    #[error("cannot listen on the Unix socket {0}")]
+    Unix(String, #[source] io::Error),
+    #[error("TLS on {0}")]
+    Tls(config::BindAddress, #[source] TlsError),
 }
 
 impl ListenError {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::Resolve { .. } => "resolve",
-            Self::Bind { .. } => "bind",
-            Self::Unix { .. } => "unix_socket",
-            Self::Tls { source, .. } => source.reason(),
+            Self::Resolve(..) => "resolve",
+            Self::Bind(..) => "bind",
+            Self::Unix(..) => "unix_socket",
+            Self::Tls(_, source) => source.reason(),
         }
     }
-}
-
-/// The signals that end a listener and its connections.
-pub(crate) struct StopSignals {
-    /// Connections end once their requests are answered. If another agent listens on the same address, the
-    /// socket closes too; otherwise it still serves new connections, one request each.
-    pub(crate) leave: watch::Receiver<bool>,
-    /// The socket closes.
-    pub(crate) close: watch::Receiver<bool>,
-    /// Dropped after the end of every connection that was open when `leave` turned true.
-    pub(crate) left: mpsc::Sender<Infallible>,
 }
 
 /// Binds an address. With `reuse_port` two agents may share the port, so that one can replace the other
@@ -98,15 +71,10 @@ pub(crate) async fn bind(address: &Address, reuse_port: bool) -> Result<TcpListe
         SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port))
     } else {
         let found = resolve(address).await.and_then(|found| {
-            found
-                .into_iter()
-                .next()
-                .ok_or_else(|| io::ErrorKind::NotFound.into())
+            let none = io::Error::from(io::ErrorKind::NotFound);
+            found.first().copied().ok_or(none)
         });
-        found.map_err(|source| ListenError::Resolve {
-            address: address.clone(),
-            source,
-        })?
+        found.map_err(|source| ListenError::Resolve(address.clone(), source))?
     };
     let bound = match listen(socket_address, reuse_port) {
         Err(error) if is_any_without_ipv6(socket_address, &error) => {
@@ -115,10 +83,7 @@ pub(crate) async fn bind(address: &Address, reuse_port: bool) -> Result<TcpListe
         }
         bound => bound,
     };
-    bound.map_err(|source| ListenError::Bind {
-        address: address.clone(),
-        source,
-    })
+    bound.map_err(|source| ListenError::Bind(address.clone(), source))
 }
 
 /// Whether the kernel lacks IPv6 altogether.
@@ -146,10 +111,13 @@ fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// A bound socket for OTLP.
+/// A bound socket for OTLP, and what its connections need.
 pub(crate) struct OtlpListener {
     socket: Socket,
-    tls: Option<Handshakes>,
+    tls: Option<Arc<Acceptor>>,
+    server: Arc<ServerState>,
+    leave: watch::Receiver<bool>,
+    errors: LogThrottle,
 }
 
 enum Socket {
@@ -157,94 +125,146 @@ enum Socket {
     Unix(UnixSocket),
 }
 
-/// TLS handshakes with clients.
-struct Handshakes {
-    acceptor: Acceptor,
-    failures: LogThrottle,
+/// A connection before its TLS handshake; there is none on a Unix socket.
+enum Accepted {
+    Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
 impl OtlpListener {
     /// Binds the configured socket and reads its certificates.
+    ///
+    /// Once `leave` turns true, connections end when their requests are answered. If another agent listens on
+    /// the same address, the socket closes too; otherwise it still serves new connections, one request each.
     pub(crate) async fn bind(
         configured: &config::ListenSocket,
         reuse_port: bool,
+        server: Arc<ServerState>,
+        leave: watch::Receiver<bool>,
     ) -> Result<Self, ListenError> {
         let place = &configured.address;
         let acceptor = |tls| Acceptor::new(tls, &place.to_string());
         let tls = configured.tls.as_ref().map(acceptor).transpose();
-        let tls = tls.map_err(|source| ListenError::Tls {
-            place: place.clone(),
-            source,
-        })?;
+        let tls = tls.map_err(|source| ListenError::Tls(place.clone(), source))?;
         let socket = match place {
             config::BindAddress::Tcp(address) => Socket::Tcp(bind(address, reuse_port).await?),
             config::BindAddress::Unix(path) => {
-                let socket = UnixSocket::bind(path);
-                Socket::Unix(socket.map_err(|source| ListenError::Unix {
-                    path: path.clone(),
-                    source,
-                })?)
+                let failed = |source| ListenError::Unix(path.clone(), source);
+                Socket::Unix(UnixSocket::bind(path).map_err(failed)?)
             }
         };
-        let tls = tls.map(|acceptor| Handshakes {
-            acceptor,
-            failures: LogThrottle::default(),
-        });
-        Ok(Self { socket, tls })
+        Ok(Self {
+            socket,
+            tls: tls.map(Arc::new),
+            server,
+            leave,
+            errors: LogThrottle::default(),
+        })
     }
 
-    /// The bound address, with the actual port for a configured 0.
+    /// The bound address.
     pub(crate) fn place(&self) -> String {
         match &self.socket {
-            Socket::Tcp(listener) => listener
-                .local_addr()
-                .map(|address| address.to_string())
-                .unwrap_or_default(),
-            Socket::Unix(socket) => format!("unix:{}", socket.path().display()),
+            Socket::Tcp(listener) => bound(listener),
+            Socket::Unix(socket) => format!("unix:{}", socket.path.display()),
         }
     }
 
-    /// Accepts and serves until it is stopped and every connection has ended.
-    pub(crate) async fn run(self, server: Arc<ServerState>, mut ending: StopSignals) {
-        let port = AcceptLoop {
-            socket: self.socket,
-            tls: self.tls.map(Arc::new),
-            server,
-            leave: ending.leave.clone(),
-            errors: LogThrottle::default(),
-        };
+    /// Accepts and serves until it is stopped and every connection has ended. `close` closes the socket; `left`
+    /// is dropped after the end of every connection that was open when `leave` turned true.
+    pub(crate) async fn run(
+        self,
+        mut close: watch::Receiver<bool>,
+        left: mpsc::Sender<Infallible>,
+    ) {
         let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                biased;
-                () = is_set(&mut ending.leave) => break,
-                accepted = port.socket.accept() => port.serve(accepted, &mut connections).await,
-            }
-            while connections.try_join_next().is_some() {}
-        }
-        if port.socket.has_successor() {
-            port.close(&mut connections).await;
-            while connections.join_next().await.is_some() {}
-            return;
-        }
+        // Those that were accepted after `leave` turned true.
         let mut late = JoinSet::new();
-        let mut left = Some(ending.left);
+        let (mut leave, mut left) = (self.leave.clone(), Some(left));
+        let mut is_leaving = false;
         loop {
-            if connections.is_empty() {
+            if is_leaving && connections.is_empty() {
                 left.take();
             }
             tokio::select! {
                 biased;
-                () = is_set(&mut ending.close) => break,
+                () = is_set(&mut leave), if !is_leaving => {
+                    is_leaving = true;
+                    if self.socket.has_successor() {
+                        break;
+                    }
+                }
+                () = is_set(&mut close), if is_leaving => break,
                 Some(_) = connections.join_next() => {}
-                accepted = port.socket.accept() => port.serve(accepted, &mut late).await,
+                Some(_) = late.join_next() => {}
+                accepted = self.socket.accept() => {
+                    let open = if is_leaving { &mut late } else { &mut connections };
+                    self.serve(accepted, open).await;
+                }
             }
-            while late.try_join_next().is_some() {}
         }
-        port.close(&mut late).await;
+        self.close(&mut late).await;
         while late.join_next().await.is_some() {}
         while connections.join_next().await.is_some() {}
     }
+
+    async fn serve(&self, accepted: io::Result<Accepted>, connections: &mut JoinSet<()>) {
+        match accepted {
+            Ok(stream) => self.spawn(stream, connections).await,
+            Err(error) => {
+                self.server.shared.metrics.accept_errors.add(1);
+                if let Some(left_out) = self.errors.due() {
+                    warn!(%error, left_out, "cannot accept a connection");
+                }
+                sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// Serves a connection as soon as it has a slot.
+    async fn spawn(&self, stream: Accepted, connections: &mut JoinSet<()>) {
+        let open = self.server.shared.metrics.connected();
+        let Some(slot) = self.server.shared.connections.enter().await else {
+            return;
+        };
+        let (server, leave) = (Arc::clone(&self.server), self.leave.clone());
+        // Boxed, so that a task is no larger than its own connection needs.
+        let task: Pin<Box<dyn Future<Output = ()> + Send>> = match (stream, self.tls.clone()) {
+            (Accepted::Tcp(stream), Some(tls)) => {
+                Box::pin(serve_tls(stream, tls, server, leave, slot))
+            }
+            (Accepted::Tcp(stream), None) => {
+                Box::pin(connection::serve(Box::new(stream), server, leave, slot))
+            }
+            (Accepted::Unix(stream), _) => {
+                Box::pin(connection::serve(Box::new(stream), server, leave, slot))
+            }
+        };
+        connections.spawn(async move {
+            task.await;
+            drop(open);
+        });
+    }
+
+    /// Serves the connections that the kernel has accepted, and closes the socket.
+    async fn close(self, connections: &mut JoinSet<()>) {
+        self.socket.refuse_new_connections();
+        let until = Instant::now() + handover::SETTLE;
+        while let Ok(accepted) = timeout_at(until, self.socket.accept()).await {
+            match accepted {
+                Ok(stream) => self.spawn(stream, connections).await,
+                Err(_) => sleep(PAUSE / 10).await,
+            }
+        }
+    }
+}
+
+/// The bound address, with the actual port for a configured 0.
+pub(crate) fn bound(listener: &TcpListener) -> String {
+    listener
+        .local_addr()
+        .map(|address| address.to_string())
+        .unwrap_or_default()
 }
 
 async fn is_set(flag: &mut watch::Receiver<bool>) {
@@ -252,17 +272,17 @@ async fn is_set(flag: &mut watch::Receiver<bool>) {
 }
 
 impl Socket {
-    async fn accept(&self) -> io::Result<Stream> {
+    async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 // Fails only if the client is gone.
                 let _ = stream.set_nodelay(true);
-                Ok(Stream::Tcp(stream))
+                Ok(Accepted::Tcp(stream))
             }
             Self::Unix(socket) => {
                 let (stream, _) = socket.listener.accept().await?;
-                Ok(Stream::Unix(stream))
+                Ok(Accepted::Unix(stream))
             }
         }
     }
@@ -284,111 +304,53 @@ impl Socket {
     }
 }
 
-/// A listening socket and what its connections need.
-struct AcceptLoop {
-    socket: Socket,
-    tls: Option<Arc<Handshakes>>,
-    server: Arc<ServerState>,
-    leave: watch::Receiver<bool>,
-    errors: LogThrottle,
-}
-
-impl AcceptLoop {
-    async fn serve(&self, accepted: io::Result<Stream>, connections: &mut JoinSet<()>) {
-        match accepted {
-            Ok(stream) => self.spawn(stream, connections).await,
-            Err(error) => {
-                self.server.metrics().accept_failed();
-                if let Some(left_out) = self.errors.due() {
-                    warn!(%error, left_out, "cannot accept a connection");
-                }
-                sleep(PAUSE).await;
-            }
-        }
-    }
-
-    /// Serves a connection as soon as it has a slot.
-    async fn spawn(&self, stream: Stream, connections: &mut JoinSet<()>) {
-        let open = self.server.metrics().connected();
-        let Some(slot) = self.server.connections().enter().await else {
-            return;
-        };
-        let (server, leave) = (Arc::clone(&self.server), self.leave.clone());
-        // Boxed, so that a task is no larger than its own connection needs.
-        let task: Pin<Box<dyn Future<Output = ()> + Send>> = match (stream, self.tls.clone()) {
-            (Stream::Tcp(stream), Some(tls)) => {
-                Box::pin(serve_tls(stream, tls, server, leave, slot))
-            }
-            (stream, _) => Box::pin(connection::serve(stream, server, leave, slot)),
-        };
-        connections.spawn(async move {
-            task.await;
-            drop(open);
-        });
-    }
-
-    /// Serves the connections that the kernel has accepted, and closes the socket.
-    async fn close(self, connections: &mut JoinSet<()>) {
-        self.socket.refuse_new_connections();
-        let until = Instant::now() + handover::SETTLE;
-        while let Ok(accepted) = timeout_at(until, self.socket.accept()).await {
-            match accepted {
-                Ok(stream) => self.spawn(stream, connections).await,
-                Err(_) => sleep(PAUSE / 10).await,
-            }
-        }
-    }
-}
-
 /// Performs the handshake in the connection's own task, so that no other connection waits for it.
 async fn serve_tls(
     stream: TcpStream,
-    tls: Arc<Handshakes>,
+    tls: Arc<Acceptor>,
     server: Arc<ServerState>,
     leave: watch::Receiver<bool>,
     slot: ConnectionSlot,
 ) {
     let stream = tokio::select! {
-        stream = tls.with(stream, &slot, leave.clone()) => stream,
+        stream = shake_hands(stream, &tls, &slot, leave.clone()) => stream,
         _ = slot.state.asked_to_close() => None,
     };
     // Boxed like the handshake, so that a silent connection uses little memory.
     match stream {
         Some(stream) => Box::pin(connection::serve(stream, server, leave, slot)).await,
-        None => server.metrics().handshake_failed(),
+        None => server.shared.metrics.handshakes_failed.add(1),
     }
 }
 
-impl Handshakes {
-    /// `None` if the handshake fails; logs at most one failure a minute.
-    async fn with(
-        &self,
-        stream: TcpStream,
-        slot: &ConnectionSlot,
-        mut stop: watch::Receiver<bool>,
-    ) -> Option<Stream> {
-        let peer = stream.peer_addr();
-        let shaken = async {
-            stream.peek(&mut [0]).await?;
-            slot.speak_tls().await;
-            Box::pin(self.acceptor.accept(stream)).await
-        };
-        let stopped = async {
-            let _ = stop.wait_for(|stop| *stop).await;
-            sleep(HANDSHAKE_WHILE_STOPPING).await;
-        };
-        let why = tokio::select! {
-            result = timeout(HANDSHAKE, shaken) => match result {
-                Ok(Ok(stream)) => return Some(Stream::Tls(Box::new(stream))),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "took too long".to_owned(),
-            },
-            () = stopped => return None,
-        };
-        if let Some(left_out) = self.failures.due() {
-            let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
-            warn!(peer, why, left_out, "TLS handshake failed");
-        }
-        None
+/// `None` if the handshake fails; logs at most one failure a minute.
+async fn shake_hands(
+    stream: TcpStream,
+    tls: &Acceptor,
+    slot: &ConnectionSlot,
+    mut stop: watch::Receiver<bool>,
+) -> Option<Stream> {
+    let peer = stream.peer_addr();
+    let shaken = async {
+        stream.peek(&mut [0]).await?;
+        slot.speak_tls().await;
+        Box::pin(tls.accept(stream)).await
+    };
+    let stopped = async {
+        is_set(&mut stop).await;
+        sleep(HANDSHAKE_WHILE_STOPPING).await;
+    };
+    let why = tokio::select! {
+        result = timeout(HANDSHAKE, shaken) => match result {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "took too long".to_owned(),
+        },
+        () = stopped => return None,
+    };
+    if let Some(left_out) = tls.failures.due() {
+        let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
+        warn!(peer, why, left_out, "TLS handshake failed");
     }
+    None
 }

@@ -15,7 +15,8 @@ mod request_body;
 mod server;
 mod unix;
 
-pub(crate) use self::answer::Answer;
+pub(crate) use self::answer::{Answer, response};
 pub(crate) use self::connection::serve;
+pub(crate) use self::connection_cost::connection_memory;
 pub(crate) use self::connection_table::ConnectionTable;
-pub(crate) use self::server::{OtlpReceiver, Route, ServerState};
+pub(crate) use self::server::{Route, ServerState, Shared};

@@ -3,15 +3,14 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{ACCEPT_ENCODING, ALLOW, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use otlp_wire::{
     Signal,
     status::{self, Code, Status},
 };
 
-use super::answer::Answer;
+use super::answer::{Answer, response};
 use crate::encoding;
 use crate::metrics::Refused;
 
@@ -21,11 +20,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Why a request is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
+    /// With the number of items, if it is known.
     #[error("the queue is full")]
-    QueueFull,
-    /// The same, already counted with its items.
-    #[error("the queue is full")]
-    QueueFullCounted,
+    QueueFull { items: usize },
     #[error("the memory limit is reached")]
     MemoryLimit,
     #[error("the request is larger than {0} bytes")]
@@ -55,14 +52,11 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    /// The gRPC code, the HTTP status, and the reason to count it under unless it is counted already.
-    fn row(&self) -> (Code, StatusCode, Option<Refused>) {
+    /// The gRPC code, the HTTP status, and the reason to count it under.
+    fn row(&self) -> (Code, StatusCode, Refused) {
         use Refused as By;
         let (code, status, counted) = match self {
-            Self::QueueFull => (Code::UNAVAILABLE, 503, By::QueueFull),
-            Self::QueueFullCounted => {
-                return (Code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, None);
-            }
+            Self::QueueFull { .. } => (Code::UNAVAILABLE, 503, By::QueueFull),
             Self::MemoryLimit => (Code::UNAVAILABLE, 503, By::Memory),
             Self::ShuttingDown => (Code::UNAVAILABLE, 503, By::ShuttingDown),
             Self::TooSlow => (Code::UNAVAILABLE, 408, By::Aborted),
@@ -77,10 +71,10 @@ impl Refusal {
             Self::NeedsHttp2 => (Code::INTERNAL, 505, By::Unsupported),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (code, status, Some(counted))
+        (code, status, counted)
     }
 
-    pub(super) fn counted_as(&self) -> Option<Refused> {
+    pub(super) fn counted_as(&self) -> Refused {
         self.row().2
     }
 
@@ -97,9 +91,8 @@ impl Refusal {
     /// A gRPC response of headers alone ("Trailers-Only").
     pub(super) fn grpc(&self) -> Response<Answer> {
         let status = self.status();
-        let mut response = Response::new(Answer::empty());
+        let mut response = response(StatusCode::OK, "application/grpc", Answer::default());
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         let code = HeaderValue::from(status.code.0);
         headers.insert(HeaderName::from_static("grpc-status"), code);
         if let Ok(message) = HeaderValue::from_str(&status::percent_encode(&status.message)) {
@@ -121,29 +114,22 @@ impl Refusal {
     /// An HTTP response with a `google.rpc.Status` in the format of the request.
     pub(super) fn http(&self, json: bool) -> Response<Answer> {
         let status = self.status();
-        let (body, kind) = if json {
-            (Bytes::from(status.json()), "application/json")
+        let code = self.row().1;
+        let mut response = if json {
+            response(code, "application/json", status.json())
         } else {
-            (Bytes::from(status.encode()), "application/x-protobuf")
+            response(code, "application/x-protobuf", status.encode())
         };
-        let mut response = Response::new(Answer::full(body));
-        *response.status_mut() = self.row().1;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         if let Some(delay) = status.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(delay.as_secs()));
         }
-        match self {
-            Self::Method => {
-                headers.insert(ALLOW, HeaderValue::from_static("POST"));
-            }
-            Self::Encoding => {
-                headers.insert(
-                    ACCEPT_ENCODING,
-                    HeaderValue::from_static(encoding::ACCEPTED),
-                );
-            }
-            _ => {}
+        if *self == Self::Method {
+            headers.insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        if *self == Self::Encoding {
+            let accepted = HeaderValue::from_static(encoding::ACCEPTED);
+            headers.insert(ACCEPT_ENCODING, accepted);
         }
         response
     }

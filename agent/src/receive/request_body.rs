@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::connection_state::ConnectionState;
+use super::connection_state::{Arriving, ConnectionState};
 use super::refusal::Refusal;
 use crate::budget::Permit;
 
@@ -29,26 +29,29 @@ static DISCARDS: Semaphore = Semaphore::const_new(1024);
 /// connection after a thousand reset streams, so resets would cost an overloaded agent its connections.
 /// The number of such tasks is limited; beyond it streams are reset.
 pub(super) struct RequestBody {
-    body: Option<Incoming>,
+    body: Option<(Incoming, Arriving)>,
     state: Arc<ConnectionState>,
 }
 
 impl RequestBody {
     pub(super) fn new(body: Incoming, state: Arc<ConnectionState>) -> Self {
         Self {
-            body: Some(body),
+            body: Some((body, Arriving::new(&state))),
             state,
         }
     }
 
     /// The announced length; 0 if there is none.
     pub(super) fn announced(&self) -> usize {
-        let length = self.body.as_ref().and_then(|body| body.size_hint().exact());
+        let length = self
+            .body
+            .as_ref()
+            .and_then(|(body, _)| body.size_hint().exact());
         usize::try_from(length.unwrap_or_default()).unwrap_or(usize::MAX)
     }
 
     async fn frame(&mut self) -> Result<Option<Bytes>, Refusal> {
-        while let Some(body) = &mut self.body {
+        while let Some((body, _)) = &mut self.body {
             match body.frame().await {
                 None => self.body = None,
                 Some(Ok(frame)) => {
@@ -68,8 +71,8 @@ impl RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        let unread = self.body.take().filter(|body| !body.is_end_stream());
-        let Some(body) = unread else {
+        let unread = self.body.take().filter(|(body, _)| !body.is_end_stream());
+        let Some((body, arriving)) = unread else {
             return;
         };
         if let (Ok(permit), Ok(runtime)) = (DISCARDS.try_acquire(), Handle::try_current()) {
@@ -77,7 +80,7 @@ impl Drop for RequestBody {
             let in_flight = self.state.begin();
             runtime.spawn(async move {
                 let _ = timeout(DISCARD_TIME, discard(body)).await;
-                drop((permit, in_flight));
+                drop((permit, arriving, in_flight));
             });
         }
     }
@@ -102,45 +105,37 @@ pub(super) const ADVANCE: usize = 16 * 1024;
 /// [`ADVANCE`] or the announced length, whichever is less. `length` reads the total length from the
 /// first chunk, for bodies that begin with it.
 pub(super) async fn collect(
-    body: RequestBody,
-    limit: usize,
-    permit: &mut Permit,
-    length: impl Fn(&[u8]) -> usize,
-) -> Result<Vec<u8>, Refusal> {
-    timeout(BODY, read(body, limit, permit, length))
-        .await
-        .unwrap_or(Err(Refusal::TooSlow))
-}
-
-async fn read(
     mut body: RequestBody,
     limit: usize,
     permit: &mut Permit,
     length: impl Fn(&[u8]) -> usize,
 ) -> Result<Vec<u8>, Refusal> {
-    let mut expected = body.announced();
-    let mut paid = expected.min(ADVANCE);
-    let mut collected = Vec::with_capacity(paid);
-    while let Some(data) = body.frame().await? {
-        if collected.is_empty() {
-            expected = expected.max(length(&data));
+    let read = async {
+        let mut expected = body.announced();
+        let mut paid = expected.min(ADVANCE);
+        let mut collected = Vec::with_capacity(paid);
+        while let Some(data) = body.frame().await? {
+            if collected.is_empty() {
+                expected = expected.max(length(&data));
+            }
+            let needed = collected.len() + data.len();
+            if needed.max(expected) > limit {
+                return Err(Refusal::TooLarge(limit));
+            }
+            if needed > paid {
+                // Twice what has arrived, but no more than expected: few copies, and a client cannot
+                // reserve memory by announcing much and sending little.
+                let most = if expected >= needed { expected } else { limit };
+                let capacity = (needed * 2).min(most);
+                permit
+                    .grow(capacity - paid)
+                    .map_err(|_| Refusal::MemoryLimit)?;
+                collected.reserve_exact(capacity - collected.len());
+                paid = capacity;
+            }
+            collected.extend_from_slice(&data);
         }
-        let needed = collected.len() + data.len();
-        if needed.max(expected) > limit {
-            return Err(Refusal::TooLarge(limit));
-        }
-        if needed > paid {
-            // Twice what has arrived, but no more than expected: few copies, and a client cannot
-            // reserve memory by announcing much and sending little.
-            let most = if expected >= needed { expected } else { limit };
-            let capacity = (needed * 2).min(most);
-            permit
-                .grow(capacity - paid)
-                .map_err(|_| Refusal::MemoryLimit)?;
-            collected.reserve_exact(capacity - collected.len());
-            paid = capacity;
-        }
-        collected.extend_from_slice(&data);
-    }
-    Ok(collected)
+        Ok(collected)
+    };
+    timeout(BODY, read).await.unwrap_or(Err(Refusal::TooSlow))
 }

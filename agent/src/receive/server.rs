@@ -3,17 +3,18 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use http::HeaderValue;
 use otlp_wire::{Edits, Malformed, Signal, inspect, json};
 
 use super::connection_table::ConnectionTable;
 use super::read_quota::ReadQuota;
 use super::refusal::Refusal;
-use super::request_body::ADVANCE;
+use super::request_body::{ADVANCE, RequestBody, collect};
 use crate::budget::{Budget, Permit};
-use crate::config::ReceiverConfig;
-use crate::encoding::{self, DecodeError, Encoding};
+use crate::config::{Compression, ReceiverConfig};
+use crate::encoding::{self, DecodeError};
 use crate::lock::lock;
-use crate::metrics::{Metrics, Refused, Transport};
+use crate::metrics::{Metrics, Transport};
 use crate::queue::{AckHandle, Lane, Origin, QueuedRequest};
 
 /// The route of one signal.
@@ -27,7 +28,7 @@ pub(crate) struct Route {
 /// A complete request as it arrived.
 pub(super) struct OtlpRequest {
     pub(super) transport: Transport,
-    pub(super) encoding: Encoding,
+    pub(super) encoding: Compression,
     pub(super) format: Format,
     /// The maximum size of the message, as received and as protobuf.
     pub(super) limit: usize,
@@ -46,72 +47,55 @@ pub(super) enum Format {
 /// The memory of an open request beside its body: a task and a timer.
 const OPEN: usize = 2 * 1024;
 
+/// What no configuration replaces.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) connections: Arc<ConnectionTable>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
 /// What all connections share; a changed configuration replaces the receiver in it.
 pub(crate) struct ServerState {
-    metrics: Arc<Metrics>,
+    pub(crate) shared: Shared,
     receiver: Mutex<Arc<OtlpReceiver>>,
     pub(super) read_quota: ReadQuota,
 }
 
 impl ServerState {
-    /// Starts with this receiver.
-    pub(crate) fn new(receiver: Arc<OtlpReceiver>) -> Arc<Self> {
+    /// Takes routes in any order, at most one per signal.
+    pub(crate) fn new(shared: Shared, routes: Vec<Route>, config: &ReceiverConfig) -> Arc<Self> {
+        let receiver = OtlpReceiver::new(&shared, routes, config);
         Arc::new(Self {
-            metrics: Arc::clone(&receiver.metrics),
+            shared,
             receiver: Mutex::new(receiver),
             read_quota: ReadQuota::default(),
         })
     }
 
     /// The receiver for a request that begins now.
-    pub(crate) fn receiver(&self) -> Arc<OtlpReceiver> {
+    pub(super) fn receiver(&self) -> Arc<OtlpReceiver> {
         Arc::clone(&lock(&self.receiver))
     }
 
-    /// Replaces the receiver for requests that begin from now on.
-    pub(crate) fn set_receiver(&self, receiver: Arc<OtlpReceiver>) {
-        *lock(&self.receiver) = receiver;
-    }
-
-    /// The table of connections, which no configuration replaces.
-    pub(crate) fn connections(&self) -> Arc<ConnectionTable> {
-        Arc::clone(&self.receiver().connections)
-    }
-
-    pub(super) fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
+    /// Uses these routes and limits for requests that begin from now on.
+    pub(crate) fn change(&self, routes: Vec<Route>, config: &ReceiverConfig) {
+        *lock(&self.receiver) = OtlpReceiver::new(&self.shared, routes, config);
     }
 }
 
 /// What requests share under one configuration.
-pub(crate) struct OtlpReceiver {
-    routes: [Option<Route>; Signal::COUNT],
-    budget: Arc<Budget>,
-    connections: Arc<ConnectionTable>,
-    metrics: Arc<Metrics>,
+pub(super) struct OtlpReceiver {
+    routes: Vec<Route>,
+    shared: Shared,
     pub(super) config: ReceiverConfig,
 }
 
 impl OtlpReceiver {
-    /// Takes routes in any order, at most one per signal.
-    pub(crate) fn new(
-        routes: Vec<Route>,
-        budget: Arc<Budget>,
-        connections: Arc<ConnectionTable>,
-        metrics: Arc<Metrics>,
-        config: &ReceiverConfig,
-    ) -> Arc<Self> {
-        let mut by_signal = [const { None }; Signal::COUNT];
-        for route in routes {
-            if let Some(slot) = by_signal.get_mut(route.lane.signal.index()) {
-                *slot = Some(route);
-            }
-        }
+    fn new(shared: &Shared, routes: Vec<Route>, config: &ReceiverConfig) -> Arc<Self> {
         Arc::new(Self {
-            routes: by_signal,
-            budget,
-            connections,
-            metrics,
+            routes,
+            shared: shared.clone(),
             config: config.clone(),
         })
     }
@@ -124,30 +108,46 @@ impl OtlpReceiver {
     }
 
     pub(super) fn route(&self, signal: Signal) -> Result<&Route, Refusal> {
-        self.routes
-            .get(signal.index())
-            .and_then(Option::as_ref)
+        let mut routes = self.routes.iter();
+        routes
+            .find(|route| route.lane.signal == signal)
             .ok_or(Refusal::NoPipeline(signal))
     }
 
     /// Decides, before the body is read, whether `bytes` of it could be accepted, and pays for its beginning.
-    pub(super) fn admit(&self, route: &Route, bytes: usize) -> Result<Permit, Refusal> {
+    fn admit(&self, route: &Route, bytes: usize) -> Result<Permit, Refusal> {
         if !route.lane.has_room(bytes) {
-            return Err(Refusal::QueueFull);
+            return Err(Refusal::QueueFull { items: 0 });
         }
         if route.lane.is_closed() {
             return Err(Refusal::ShuttingDown);
         }
-        if !self
-            .budget
-            .has_room(bytes.saturating_add(self.reserved_beside(route)))
-        {
+        let budget = &self.shared.budget;
+        if !budget.has_room(bytes.saturating_add(self.reserved_beside(route))) {
             return Err(Refusal::MemoryLimit);
         }
-        let mut permit = self.budget.permit();
+        let mut permit = budget.permit();
         let advance = OPEN + bytes.min(ADVANCE);
         permit.grow(advance).map_err(|_| Refusal::MemoryLimit)?;
         Ok(permit)
+    }
+
+    /// Reads a body of at most `limit` bytes, unless it is clear before that it cannot be accepted. `length`
+    /// reads the total length from the first chunk, for bodies that begin with it.
+    pub(super) async fn read(
+        &self,
+        route: &Route,
+        body: RequestBody,
+        limit: usize,
+        length: impl Fn(&[u8]) -> usize,
+    ) -> Result<(Vec<u8>, Permit), Refusal> {
+        let announced = body.announced();
+        if announced > limit {
+            return Err(Refusal::TooLarge(limit));
+        }
+        let mut permit = self.admit(route, announced)?;
+        let body = collect(body, limit, &mut permit, length).await?;
+        Ok((body, permit))
     }
 
     /// The memory that one signal leaves to the others: the unused part of an eighth each, so that a signal
@@ -157,29 +157,33 @@ impl OtlpReceiver {
         if route.lane.is_durable() {
             return 0;
         }
-        let share = self.budget.soft_limit() / 8;
-        let others = self.routes.iter().flatten();
+        let share = self.shared.budget.soft_limit() / 8;
+        let others = self.routes.iter();
         others
             .filter(|other| other.lane.signal != route.lane.signal)
             .map(|other| share.saturating_sub(other.lane.held_bytes()))
             .sum()
     }
 
-    /// Decompresses, converts to protobuf, checks, edits and queues a request. The caller acknowledges it
-    /// once the handle, if there is one, is ready.
-    pub(super) fn take(
-        &self,
-        route: &Route,
-        request: OtlpRequest,
-    ) -> Result<Option<AckHandle>, Refusal> {
+    /// Decompresses, converts to protobuf, checks, edits and queues a request. Returns when it may be
+    /// acknowledged.
+    pub(super) async fn take(&self, route: &Route, request: OtlpRequest) -> Result<(), Refusal> {
+        if let Some(ack) = self.queue(route, request)? {
+            ack.ready().await;
+        }
+        Ok(())
+    }
+
+    /// Does all that but wait.
+    fn queue(&self, route: &Route, request: OtlpRequest) -> Result<Option<AckHandle>, Refusal> {
         let signal = route.lane.signal;
         let transport = request.transport;
-        let (message, mut permit) = unpack(signal, request)?;
+        let (message, mut permit) = request.unpack(signal)?;
         let malformed = |error: Malformed| Refusal::Malformed(error.to_string());
         let items = inspect(signal, &message).map_err(malformed)?;
         // A request without items has no data to forward. A profile without samples may carry a payload.
         if message.is_empty() || (items == 0 && signal.is_mergeable()) {
-            self.metrics.empty(transport);
+            self.shared.metrics.empty(transport);
             return Ok(None);
         }
         let bytes = if route.edits.is_empty() {
@@ -193,15 +197,11 @@ impl OtlpReceiver {
             items,
             permit,
         };
-        let ack = route.lane.push(held, Origin::Client(transport));
-        ack.map(Some).map_err(|_| {
-            if route.lane.is_closed() {
-                return Refusal::ShuttingDown;
-            }
-            self.metrics
-                .refused(Some(signal), transport, Refused::QueueFull, items);
-            Refusal::QueueFullCounted
-        })
+        match route.lane.push(held, Origin::Client(transport)) {
+            Ok(ack) => Ok(Some(ack)),
+            Err(_) if route.lane.is_closed() => Err(Refusal::ShuttingDown),
+            Err(_) => Err(Refusal::QueueFull { items }),
+        }
     }
 
     pub(super) fn count_refusal(
@@ -210,42 +210,45 @@ impl OtlpReceiver {
         transport: Transport,
         refusal: &Refusal,
     ) {
+        let items = match refusal {
+            Refusal::QueueFull { items } => *items,
+            _ => 0,
+        };
         if *refusal == Refusal::MemoryLimit {
-            self.connections.evict_slow_sender();
+            self.shared.connections.evict_slow_sender();
         }
-        if let Some(reason) = refusal.counted_as() {
-            self.metrics.refused(signal, transport, reason, 0);
-        }
+        let reason = refusal.counted_as();
+        self.shared
+            .metrics
+            .refused(signal, transport, reason, items);
     }
 }
 
-/// The message of a request as protobuf, and the memory it holds.
-fn unpack(signal: Signal, request: OtlpRequest) -> Result<(Vec<u8>, Permit), Refusal> {
-    let OtlpRequest {
-        encoding,
-        format,
-        limit,
-        body,
-        mut permit,
-        ..
-    } = request;
-    let message =
-        encoding::decode(encoding, body, limit, &mut permit).map_err(|error| match error {
+pub(super) fn encoding(header: Option<&HeaderValue>) -> Result<Compression, Refusal> {
+    encoding::parse(header.map(HeaderValue::as_bytes)).ok_or(Refusal::Encoding)
+}
+
+impl OtlpRequest {
+    /// The message as protobuf, and the memory it holds.
+    fn unpack(mut self, signal: Signal) -> Result<(Vec<u8>, Permit), Refusal> {
+        let message = encoding::decode(self.encoding, self.body, self.limit, &mut self.permit);
+        let message = message.map_err(|error| match error {
             DecodeError::TooLarge(limit) => Refusal::TooLarge(limit),
             DecodeError::Exhausted => Refusal::MemoryLimit,
             DecodeError::Corrupt(_) => Refusal::Malformed(error.to_string()),
         })?;
-    if format == Format::Protobuf {
-        return Ok((message, permit));
-    }
-    let mut grant = |more| permit.grow(more).is_ok();
-    let message =
-        json::transcode(signal, &message, limit, &mut grant).map_err(|error| match error {
+        if self.format == Format::Protobuf {
+            return Ok((message, self.permit));
+        }
+        let mut grant = |more| self.permit.grow(more).is_ok();
+        let message = json::transcode(signal, &message, self.limit, &mut grant);
+        let message = message.map_err(|error| match error {
             json::Error::TooLarge(limit) => Refusal::TooLarge(limit),
             json::Error::Exhausted => Refusal::MemoryLimit,
             json::Error::Malformed(fault) => Refusal::Malformed(fault.to_string()),
         })?;
-    Ok((message, permit))
+        Ok((message, self.permit))
+    }
 }
 
 /// Shrinks the allocation to its content, so that the budget counts exactly.

@@ -13,7 +13,7 @@ const MODE: u32 = 0o666;
 /// A listening socket. Its drop removes the file, unless another agent has replaced it.
 pub(super) struct UnixSocket {
     pub(super) listener: UnixListener,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// Device and inode of the file.
     file: (u64, u64),
 }
@@ -55,11 +55,6 @@ impl UnixSocket {
         if self.is_reached() {
             let _ = remove(&self.path);
         }
-    }
-
-    /// The path of the socket.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
     }
 }
 

@@ -8,11 +8,12 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, TlsStream};
+use tokio_rustls::TlsConnector;
 
 use super::credentials::{self, Found, FoundIdentity, TlsError};
 use crate::config::ClientTls;
 use crate::reloadable::{FileSource, Reloadable};
+use crate::stream::Stream;
 
 /// Performs handshakes with one upstream.
 pub(crate) struct Connector {
@@ -34,27 +35,25 @@ impl Connector {
             .map_err(|_| TlsError::ServerName(name.to_owned()))?;
         let files = ClientFiles {
             tls: tls.clone(),
-            id: id.to_owned(),
             protocol,
         };
         Ok(Self {
-            config: Reloadable::new(files, tls.reload_interval)?,
+            config: Reloadable::new(id, files, tls.reload_interval)?,
             name: server_name,
         })
     }
 
     /// Performs the handshake on a new connection.
-    pub(crate) async fn connect(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub(crate) async fn connect(&self, stream: TcpStream) -> io::Result<Stream> {
         let connector = TlsConnector::from(self.config.current());
         let stream = connector.connect(self.name.clone(), stream).await?;
-        Ok(TlsStream::Client(stream))
+        Ok(Box::new(stream))
     }
 }
 
 /// The certificate files of an exporter.
 struct ClientFiles {
     tls: ClientTls,
-    id: String,
     protocol: &'static [u8],
 }
 
@@ -71,33 +70,16 @@ impl FileSource for ClientFiles {
     type Made = ClientConfig;
     type Error = TlsError;
 
-    fn name(&self) -> &str {
-        &self.id
-    }
-
-    fn can_change(&self) -> bool {
-        let tls = &self.tls;
-        let ca = tls
-            .ca
-            .as_ref()
-            .map_or(!tls.insecure_skip_verify, credentials::can_change);
-        let identity = tls.identity.as_ref();
-        ca || tls.include_system_ca || identity.is_some_and(credentials::identity_can_change)
-    }
-
     fn read(&self) -> Result<ClientContent, TlsError> {
         let tls = &self.tls;
+        let identity = tls.identity.as_ref();
         let needs_system = !tls.insecure_skip_verify && (tls.ca.is_none() || tls.include_system_ca);
         Ok(ClientContent {
             authorities: tls.ca.as_ref().map(credentials::read).transpose()?,
             system: needs_system
                 .then(credentials::read_system_authorities)
                 .transpose()?,
-            identity: tls
-                .identity
-                .as_ref()
-                .map(credentials::read_identity)
-                .transpose()?,
+            identity: identity.map(credentials::read_identity).transpose()?,
         })
     }
 

@@ -24,27 +24,14 @@ const SYSTEM_CA: [&str; 5] = [
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
-    #[error("cannot read {path}")]
-    Read {
-        path: String,
-        #[source]
-        source: io::Error,
-    },
+    #[error("cannot read {0}")]
+    Read(String, #[source] io::Error),
     #[error("{0}")]
     Reference(String),
-    #[error("{place} holds no {wanted} in PEM form")]
-    Pem {
-        place: String,
-        wanted: &'static str,
-        #[source]
-        source: pem::Error,
-    },
-    #[error("{place} holds a certificate that is not a CA")]
-    Authority {
-        place: String,
-        #[source]
-        source: rustls::Error,
-    },
+    #[error("{0} holds no {1} in PEM form")]
+    Pem(String, &'static str, #[source] pem::Error),
+    #[error("{0} holds a certificate that is not a CA")]
+    Authority(String, #[source] rustls::Error),
     #[error("this system has no file of certificate authorities; set ca_file or SSL_CERT_FILE")]
     NoSystemAuthorities,
     #[error("certificate and private key cannot be used")]
@@ -60,9 +47,9 @@ pub(crate) enum TlsError {
 impl TlsError {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::Read { .. } | Self::Reference(_) => "tls_file",
-            Self::Pem { .. } => "tls_pem",
-            Self::Authority { .. } | Self::NoSystemAuthorities | Self::Verifier(_) => "tls_ca",
+            Self::Read(..) | Self::Reference(_) => "tls_file",
+            Self::Pem(..) => "tls_pem",
+            Self::Authority(..) | Self::NoSystemAuthorities | Self::Verifier(_) => "tls_ca",
             Self::Identity(_) => "tls_identity",
             Self::Versions(_) => "tls_versions",
             Self::ServerName(_) => "tls_name",
@@ -75,14 +62,9 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 }
 
 pub(super) fn protocol_versions(versions: Versions) -> Vec<&'static SupportedProtocolVersion> {
-    let mut spoken = Vec::new();
-    if versions.tls13 {
-        spoken.push(&rustls::version::TLS13);
-    }
-    if versions.tls12 {
-        spoken.push(&rustls::version::TLS12);
-    }
-    spoken
+    let tls13 = versions.tls13.then_some(&rustls::version::TLS13);
+    let tls12 = versions.tls12.then_some(&rustls::version::TLS12);
+    tls13.into_iter().chain(tls12).collect()
 }
 
 /// PEM text and its origin, for messages.
@@ -93,14 +75,11 @@ pub(super) struct Found {
 }
 
 fn read_file(path: &str) -> Result<Found, TlsError> {
-    let text = std::fs::read(path).map_err(|source| TlsError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok(Found {
-        place: path.to_owned(),
-        text,
-    })
+    let place = path.to_owned();
+    match std::fs::read(path) {
+        Ok(text) => Ok(Found { place, text }),
+        Err(source) => Err(TlsError::Read(place, source)),
+    }
 }
 
 pub(super) fn read(pem: &Pem) -> Result<Found, TlsError> {
@@ -113,13 +92,6 @@ pub(super) fn read(pem: &Pem) -> Result<Found, TlsError> {
                 .map_err(TlsError::Reference)?
                 .into_bytes(),
         }),
-    }
-}
-
-pub(super) fn can_change(pem: &Pem) -> bool {
-    match pem {
-        Pem::File(_) => true,
-        Pem::Inline(text) => text.can_change(),
     }
 }
 
@@ -148,16 +120,8 @@ pub(super) fn read_identity(identity: &Identity) -> Result<FoundIdentity, TlsErr
     })
 }
 
-pub(super) fn identity_can_change(identity: &Identity) -> bool {
-    can_change(&identity.certificate) || can_change(&identity.key)
-}
-
 fn certificates(found: &Found) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let failed = |source| TlsError::Pem {
-        place: found.place.clone(),
-        wanted: "certificate",
-        source,
-    };
+    let failed = |source| TlsError::Pem(found.place.clone(), "certificate", source);
     let certificates = CertificateDer::pem_slice_iter(&found.text)
         .collect::<Result<Vec<_>, _>>()
         .map_err(failed)?;
@@ -170,23 +134,17 @@ fn certificates(found: &Found) -> Result<Vec<CertificateDer<'static>>, TlsError>
 pub(super) fn chain_and_key(
     found: &FoundIdentity,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
-    let key = PrivateKeyDer::from_pem_slice(&found.key.text).map_err(|source| TlsError::Pem {
-        place: found.key.place.clone(),
-        wanted: "private key",
-        source,
-    })?;
+    let Found { place, text } = &found.key;
+    let key = PrivateKeyDer::from_pem_slice(text)
+        .map_err(|source| TlsError::Pem(place.clone(), "private key", source))?;
     Ok((certificates(&found.certificate)?, key))
 }
 
 /// Adds configured CAs; each must be usable.
 pub(super) fn authorities(found: &Found, roots: &mut RootCertStore) -> Result<(), TlsError> {
+    let failed = |source| TlsError::Authority(found.place.clone(), source);
     for certificate in certificates(found)? {
-        roots
-            .add(certificate)
-            .map_err(|source| TlsError::Authority {
-                place: found.place.clone(),
-                source,
-            })?;
+        roots.add(certificate).map_err(failed)?;
     }
     Ok(())
 }

@@ -6,73 +6,59 @@ use std::sync::Arc;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio_rustls::TlsAcceptor;
 
 use super::credentials::{self, Found, FoundIdentity, TlsError};
 use crate::config::ServerTls;
+use crate::logging::LogThrottle;
 use crate::reloadable::{FileSource, Reloadable};
+use crate::stream::Stream;
 
 /// Performs handshakes with the clients of one port.
-pub(crate) struct Acceptor(Reloadable<ServerFiles>);
+pub(crate) struct Acceptor {
+    config: Reloadable<ServerTls>,
+    pub(crate) failures: LogThrottle,
+}
 
 impl Acceptor {
     /// Reads the files for the first time; `place` names the port in the log.
     pub(crate) fn new(tls: &ServerTls, place: &str) -> Result<Self, TlsError> {
-        let files = ServerFiles {
-            tls: tls.clone(),
-            place: place.to_owned(),
-        };
-        Reloadable::new(files, tls.reload_interval).map(Self)
+        Ok(Self {
+            config: Reloadable::new(place, tls.clone(), tls.reload_interval)?,
+            failures: LogThrottle::default(),
+        })
     }
 
     /// Performs the handshake on a new connection.
-    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let acceptor = TlsAcceptor::from(self.0.current());
-        Ok(TlsStream::Server(acceptor.accept(stream).await?))
+    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<Stream> {
+        let acceptor = TlsAcceptor::from(self.config.current());
+        Ok(Box::new(acceptor.accept(stream).await?))
     }
 }
 
-/// The certificate files of a port.
-struct ServerFiles {
-    tls: ServerTls,
-    place: String,
-}
-
-/// The content of those files.
+/// The content of a port's certificate files.
 #[derive(Hash)]
-struct ServerContent {
+pub(crate) struct ServerContent {
     identity: FoundIdentity,
     client_ca: Option<Found>,
 }
 
-impl FileSource for ServerFiles {
+impl FileSource for ServerTls {
     type Content = ServerContent;
     type Made = ServerConfig;
     type Error = TlsError;
 
-    fn name(&self) -> &str {
-        &self.place
-    }
-
-    fn can_change(&self) -> bool {
-        credentials::identity_can_change(&self.tls.identity) || self.tls.client_ca.is_some()
-    }
-
     fn read(&self) -> Result<ServerContent, TlsError> {
+        let client_ca = self.client_ca.as_ref();
         Ok(ServerContent {
-            identity: credentials::read_identity(&self.tls.identity)?,
-            client_ca: self
-                .tls
-                .client_ca
-                .as_ref()
-                .map(credentials::read)
-                .transpose()?,
+            identity: credentials::read_identity(&self.identity)?,
+            client_ca: client_ca.map(credentials::read).transpose()?,
         })
     }
 
     fn make(&self, content: ServerContent) -> Result<ServerConfig, TlsError> {
         let provider = credentials::provider();
-        let versions = credentials::protocol_versions(self.tls.versions);
+        let versions = credentials::protocol_versions(self.versions);
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions)
             .map_err(TlsError::Versions)?;

@@ -107,14 +107,16 @@ async fn foreign_and_newer_files_are_left_alone_and_logged() {
     let sink = Sink::grpc().await;
     let agent = kept(sink.address, &directory.0).start();
     arrived(&sink, 3).await;
-    let told = agent.logged("leaving files of a newer version or of others alone");
+    let told = "leaving files of a newer version or of others alone";
+    let told = agent.until_logged(told).await;
     assert_eq!(told.len(), 1);
     let files = told[0]["files"].as_str().unwrap();
     assert!(
         files.contains(".v2") && files.contains("notes.txt"),
         "{files}"
     );
-    let told = agent.logged("leaving a queue without a configured exporter alone");
+    let told = "leaving a queue without a configured exporter alone";
+    let told = agent.until_logged(told).await;
     assert_eq!(told.len(), 1);
     drop(agent);
     let there = |path: &Path| assert!(path.exists(), "{}", path.display());

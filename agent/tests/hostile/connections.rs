@@ -144,12 +144,8 @@ async fn idle_connections_are_evicted_for_new_ones() {
     }
     assert_others_are_served(&agent).await;
     assert_unharmed(&agent, CONNECTIONS_KIB).await;
-    assert_eq!(
-        agent
-            .logged("too many connections; closing the idlest")
-            .len(),
-        1
-    );
+    let told = "too many connections; closing the idlest";
+    assert_eq!(agent.until_logged(told).await.len(), 1);
     // The first of them had to go, and was told so before.
     assert!(idle[0].read().await.is_none());
     assert!(waiting[0].read_until(GOAWAY, 0).await.is_some());
@@ -359,7 +355,9 @@ async fn buffers_kept_after_large_bodies_are_counted() {
     let delivered = || agent.metric("otelagent_memory_held_bytes", "") == 0;
     eventually("all is delivered", delivered).await;
     assert_eq!(agent.metric("otelagent_open_connections", ""), 300);
-    assert_grown_by_its_share(&agent, before);
+    // The way upstream keeps up to 8 MiB, and the allocator up to 15 of what large bodies needed. The bodies
+    // together have 70.
+    assert_grown_by_its_share(&agent, before, 8 + 16);
 }
 
 #[tokio::test]

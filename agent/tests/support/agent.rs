@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::eventually;
+
 /// A running agent; killed when the test ends.
 pub struct Agent {
     child: Child,
@@ -322,6 +324,12 @@ impl Agent {
             .filter(|line| line["message"] == message)
             .cloned()
             .collect()
+    }
+
+    /// The same once there is one: what the agent writes is read later than what it counts.
+    pub async fn until_logged(&self, message: &str) -> Vec<Value> {
+        eventually(message, || !self.logged(message).is_empty()).await;
+        self.logged(message)
     }
 
     /// Lines logged so far.

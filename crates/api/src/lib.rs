@@ -20,6 +20,7 @@ pub use kube::core::Duration as KubeDuration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
+use serde_json::Value;
 
 /// The `CustomResourceDefinition` as YAML, as `crds/` ships it. Line breaks of the source are removed from
 /// descriptions, since `kubectl explain` would print them.
@@ -33,23 +34,15 @@ pub fn crd_yaml() -> Result<String, Box<dyn std::error::Error>> {
     Ok(serde_saphyr::to_string(&crd)?)
 }
 
-fn unwrap_descriptions(value: &mut serde_json::Value) {
+fn unwrap_descriptions(value: &mut Value) {
+    if let Some(Value::String(text)) = value.get_mut("description") {
+        let paragraphs = text.split("\n\n");
+        let unwrapped = paragraphs.map(|paragraph| paragraph.replace('\n', " ").replace('`', ""));
+        *text = unwrapped.collect::<Vec<_>>().join("\n\n");
+    }
     match value {
-        serde_json::Value::Object(map) => {
-            for (key, value) in map {
-                match value {
-                    serde_json::Value::String(text) if key == "description" => {
-                        *text = text
-                            .split("\n\n")
-                            .map(|paragraph| paragraph.replace('\n', " ").replace('`', ""))
-                            .collect::<Vec<_>>()
-                            .join("\n\n");
-                    }
-                    other => unwrap_descriptions(other),
-                }
-            }
-        }
-        serde_json::Value::Array(items) => items.iter_mut().for_each(unwrap_descriptions),
+        Value::Object(map) => map.values_mut().for_each(unwrap_descriptions),
+        Value::Array(items) => items.iter_mut().for_each(unwrap_descriptions),
         _ => {}
     }
 }

@@ -4,27 +4,26 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 /// A Go duration from 10 milliseconds to 24 hours.
 pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string",
-        "maxLength": 16,
-        "pattern": "^([0-9]+(ms|s|m|h))+$",
-        "x-kubernetes-validations": [{
-            "rule": "duration(self) >= duration('10ms') && duration(self) <= duration('24h')",
-            "message": "must be a duration between 10ms and 24h, written like 200ms, 5s or 1m30s",
-        }],
-    })
+    duration_that(
+        "duration(self) >= duration('10ms') && duration(self) <= duration('24h')",
+        "must be a duration between 10ms and 24h, written like 200ms, 5s or 1m30s",
+    )
 }
 
 /// A duration that may be zero, up to 24 hours.
 pub(super) fn duration_or_zero(_: &mut SchemaGenerator) -> Schema {
+    duration_that(
+        "duration(self) <= duration('24h')",
+        "must be a duration of at most 24h, written like 0s, 1m or 1h30m",
+    )
+}
+
+fn duration_that(rule: &str, message: &str) -> Schema {
     json_schema!({
         "type": "string",
         "maxLength": 16,
         "pattern": "^([0-9]+(ms|s|m|h))+$",
-        "x-kubernetes-validations": [{
-            "rule": "duration(self) <= duration('24h')",
-            "message": "must be a duration of at most 24h, written like 0s, 1m or 1h30m",
-        }],
+        "x-kubernetes-validations": [{"rule": rule, "message": message}],
     })
 }
 
@@ -65,39 +64,31 @@ pub(super) fn nodes(_: &mut SchemaGenerator) -> Schema {
 
 /// Name of a Secret, a `ConfigMap` or a class: a DNS subdomain (RFC 1123).
 pub(super) fn object_name(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string",
-        "minLength": 1,
-        "maxLength": 253,
-        "x-kubernetes-validations": [{
-            "rule": "!format.dns1123Subdomain().validate(self).hasValue()",
-            "message": "must be an object's name: lower-case letters, digits, '-' and '.'",
-        }],
-    })
+    let message = "must be an object's name: lower-case letters, digits, '-' and '.'";
+    named_format("dns1123Subdomain", 253, message)
 }
 
 /// A label's or taint's key: a name of at most 63 characters, with an optional DNS subdomain before it.
 pub(super) fn label_key(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string",
-        "minLength": 1,
-        "maxLength": 317,
-        "x-kubernetes-validations": [{
-            "rule": "!format.qualifiedName().validate(self).hasValue()",
-            "message": "must be a key such as app or example.com/role",
-        }],
-    })
+    let message = "must be a key such as app or example.com/role";
+    named_format("qualifiedName", 317, message)
 }
 
 /// A label's or taint's value.
 pub(super) fn label_value(_: &mut SchemaGenerator) -> Schema {
+    let message = "must be a value of at most 63 letters, digits, '-', '_' and '.'";
+    named_format("labelValue", 63, message)
+}
+
+/// A text in a format that the API server's CEL library names.
+fn named_format(format: &str, max_length: u32, message: &str) -> Schema {
     json_schema!({
         "type": "string",
         "minLength": 1,
-        "maxLength": 63,
+        "maxLength": max_length,
         "x-kubernetes-validations": [{
-            "rule": "!format.labelValue().validate(self).hasValue()",
-            "message": "must be a value of at most 63 letters, digits, '-', '_' and '.'",
+            "rule": format!("!format.{format}().validate(self).hasValue()"),
+            "message": message,
         }],
     })
 }

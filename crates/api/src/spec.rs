@@ -118,6 +118,7 @@ pub enum Routing {
 
 /// Ports on which applications reach the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 #[schemars(extend("default" = {}, "x-kubernetes-validations" = [
     {"rule": "self.grpc != self.http", "message": "ports.grpc and ports.http must differ"},
     {"rule": "!(self.grpc in [8888, 13133]) && !(self.http in [8888, 13133])",
@@ -125,11 +126,9 @@ pub enum Routing {
 ]))]
 pub struct Ports {
     /// Port for OTLP/gRPC. SDKs use 4317 by default.
-    #[serde(default = "default_grpc")]
     #[schemars(range(min = 1024, max = 65535), extend("format" = "int32"))]
     pub grpc: u16,
     /// Port for OTLP/HTTP. SDKs use 4318 by default.
-    #[serde(default = "default_http")]
     #[schemars(range(min = 1024, max = 65535), extend("format" = "int32"))]
     pub http: u16,
 }
@@ -137,18 +136,10 @@ pub struct Ports {
 impl Default for Ports {
     fn default() -> Self {
         Self {
-            grpc: default_grpc(),
-            http: default_http(),
+            grpc: 4317,
+            http: 4318,
         }
     }
-}
-
-fn default_grpc() -> u16 {
-    4317
-}
-
-fn default_http() -> u16 {
-    4318
 }
 
 /// Where and how the agent forwards telemetry.

@@ -132,14 +132,3 @@ pub fn owner_of_cluster_object(object: &str) -> Option<(String, String)> {
     let mut parts = object.strip_prefix(CLUSTER_PREFIX)?.split('.');
     Some((parts.next()?.to_owned(), parts.next()?.to_owned()))
 }
-
-/// Whether `text` is a DNS label that starts with a letter (RFC 1035 §2.3.1), as Service names must be.
-pub fn is_dns_label(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    bytes.len() <= 63
-        && bytes.first().is_some_and(u8::is_ascii_lowercase)
-        && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
-        && bytes
-            .iter()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
-}

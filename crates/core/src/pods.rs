@@ -72,15 +72,6 @@ impl WorkloadRef {
     }
 }
 
-/// What new pods are given now.
-#[derive(Clone, Debug)]
-pub struct Serving<'a> {
-    /// Mode of the active recipe.
-    pub mode: Mode,
-    /// Hash of the active recipe.
-    pub recipe: &'a str,
-}
-
 /// Where agents are ready, to find pods whose route ends at no agent.
 #[derive(Clone, Debug, Default)]
 pub struct Coverage {
@@ -140,20 +131,20 @@ impl PodTally {
         &self.counted.users
     }
 
-    /// The counts while new pods are given `serving`.
-    pub fn report(&self, serving: Option<&Serving<'_>>) -> PodReport {
+    /// The counts while new pods are given `serving`: the mode and the hash of the active recipe.
+    pub fn report(&self, serving: Option<(Mode, &str)>) -> PodReport {
         let mut report = self.counted.clone();
         for ((mode, recipe), owners) in &self.born {
             let pods = owners.values().sum::<usize>();
             let pods = i32::try_from(pods).unwrap_or(i32::MAX);
-            let of_serving_mode = serving.is_some_and(|serving| *mode == Some(serving.mode));
-            if of_serving_mode && recipe.as_deref() == serving.map(|serving| serving.recipe) {
+            let born_with = mode.zip(recipe.as_deref());
+            if born_with.is_some() && born_with == serving {
                 report.counts.current += pods;
                 continue;
             }
             report.counts.stale += pods;
             add(&mut report.stale, owners);
-            if of_serving_mode {
+            if serving.is_some_and(|(serving, _)| *mode == Some(serving)) {
                 add(&mut report.outdated, owners);
             }
         }
@@ -255,18 +246,18 @@ mod tests {
     use crate::inject::Namespaces;
     use otelagent_api::Selector;
 
-    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect()
+    fn labels<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
+        let owned = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        owned.into()
     }
 
-    fn all() -> Selection {
-        Selection {
-            namespaces: Namespaces::Labelled(Selector::default()),
-            pods: Selector::default(),
-        }
+    /// Labels of a pod that this agent injected.
+    fn born(mode: &'static str, recipe: &'static str) -> [(&'static str, &'static str); 3] {
+        [
+            (names::LABEL_AGENT, "a.b"),
+            (names::LABEL_MODE, mode),
+            (names::LABEL_CONFIG, recipe),
+        ]
     }
 
     fn controller(kind: &str, name: &str) -> Controller {
@@ -277,35 +268,43 @@ mod tests {
         }
     }
 
-    fn count_one(pod_labels: &[(&str, &str)], terminating: bool) -> PodReport {
-        let (pod_labels, none) = (labels(pod_labels), labels(&[]));
+    static NONE: BTreeMap<String, String> = BTreeMap::new();
+
+    fn pod<'a>(
+        labels: &'a BTreeMap<String, String>,
+        controller: Option<&'a Controller>,
+    ) -> LivePod<'a> {
+        LivePod {
+            namespace: "shop",
+            namespace_labels: &NONE,
+            labels,
+            name: "cart-7d4b9-x",
+            node: Some("n1"),
+            controller,
+            terminating: false,
+            ready: true,
+        }
+    }
+
+    fn count_one<const N: usize>(pod_labels: [(&str, &str); N], terminating: bool) -> PodReport {
+        let pod_labels = labels(pod_labels);
         let deployment = controller("Deployment", "cart");
         let pod = LivePod {
-            namespace: "shop",
-            namespace_labels: &none,
-            labels: &pod_labels,
-            name: "cart-1",
-            node: Some("n1"),
-            controller: Some(&deployment),
             terminating,
-            ready: true,
+            ..pod(&pod_labels, Some(&deployment))
         };
-        let serving = Serving {
-            mode: Mode::HostPort,
-            recipe: "r2",
+        let all = Selection {
+            namespaces: Namespaces::Labelled(Selector::default()),
+            pods: Selector::default(),
         };
         let coverage = covered_on("n1", &[Mode::HostPort, Mode::NodeLocal]);
-        count("a.b", Some(&all()), &[], &coverage, [pod]).report(Some(&serving))
+        let tally = count("a.b", Some(&all), &[], &coverage, [pod]);
+        tally.report(Some((Mode::HostPort, "r2")))
     }
 
     #[test]
     fn a_pod_with_the_serving_mode_and_recipe_is_current() {
-        let injected = [
-            (names::LABEL_AGENT, "a.b"),
-            (names::LABEL_MODE, "HostPort"),
-            (names::LABEL_CONFIG, "r2"),
-        ];
-        let counts = count_one(&injected, false).counts;
+        let counts = count_one(born("HostPort", "r2"), false).counts;
         assert_eq!(
             (counts.injected, counts.current, counts.stale, counts.missed),
             (1, 1, 0, 0)
@@ -315,17 +314,9 @@ mod tests {
     #[test]
     fn a_pod_with_an_older_mode_or_recipe_is_stale() {
         for (mode, recipe) in [("NodeLocal", "r2"), ("HostPort", "r1")] {
-            let injected = [
-                (names::LABEL_AGENT, "a.b"),
-                (names::LABEL_MODE, mode),
-                (names::LABEL_CONFIG, recipe),
-            ];
-            let report = count_one(&injected, false);
-            assert_eq!(
-                (report.counts.current, report.counts.stale),
-                (0, 1),
-                "{mode} {recipe}"
-            );
+            let report = count_one(born(mode, recipe), false);
+            let counts = (report.counts.current, report.counts.stale);
+            assert_eq!(counts, (0, 1), "{mode} {recipe}");
             let owner = WorkloadRef::of_shop("Deployment", "cart");
             assert_eq!(report.stale, BTreeMap::from([(owner, 1)]));
         }
@@ -333,39 +324,18 @@ mod tests {
 
     #[test]
     fn a_selected_pod_without_label_is_missed_unless_opted_out_or_terminating() {
-        assert_eq!(count_one(&[], false).counts.missed, 1);
-        assert_eq!(
-            count_one(&[(names::LABEL_INJECT, "false")], false)
-                .counts
-                .missed,
-            0
-        );
-        assert_eq!(count_one(&[], true).counts.missed, 0);
-        assert_eq!(
-            count_one(&[(names::LABEL_AGENT, "other")], false)
-                .counts
-                .missed,
-            0
-        );
+        assert_eq!(count_one([], false).counts.missed, 1);
+        let opted_out = (names::LABEL_INJECT, "false");
+        assert_eq!(count_one([opted_out], false).counts.missed, 0);
+        assert_eq!(count_one([], true).counts.missed, 0);
+        let of_another = (names::LABEL_AGENT, "other");
+        assert_eq!(count_one([of_another], false).counts.missed, 0);
     }
 
     #[test]
     fn an_owner_is_the_deployment_behind_the_replica_set() {
-        let hashed = labels(&[("pod-template-hash", "7d4b9")]);
-        let none = labels(&[]);
-        let name = |controller: Option<&Controller>| {
-            owner(&LivePod {
-                namespace: "shop",
-                namespace_labels: &none,
-                labels: &hashed,
-                name: "cart-7d4b9-x",
-                node: None,
-                controller,
-                terminating: false,
-                ready: true,
-            })
-            .to_string()
-        };
+        let hashed = labels([("pod-template-hash", "7d4b9")]);
+        let name = |controller: Option<&Controller>| owner(&pod(&hashed, controller)).to_string();
         let replica_set = controller("ReplicaSet", "cart-7d4b9");
         assert_eq!(name(Some(&replica_set)), "Deployment shop/cart");
         let stateful_set = controller("StatefulSet", "db");
@@ -404,30 +374,15 @@ mod tests {
 
     #[test]
     fn an_uncovered_pod_counts_as_current_or_stale_too() {
-        let injected = labels(&[
-            (names::LABEL_AGENT, "a.b"),
-            (names::LABEL_MODE, "HostPort"),
-            (names::LABEL_CONFIG, "r2"),
-        ]);
-        let none = labels(&[]);
-        let deployment = controller("StatefulSet", "db");
-        let pod = |node| LivePod {
-            namespace: "shop",
-            namespace_labels: &none,
-            labels: &injected,
-            name: "db-0",
+        let injected = labels(born("HostPort", "r2"));
+        let set = controller("StatefulSet", "db");
+        let pods = [Some("n1"), Some("n2"), None].map(|node| LivePod {
             node,
-            controller: Some(&deployment),
-            terminating: false,
-            ready: true,
-        };
-        let serving = Serving {
-            mode: Mode::HostPort,
-            recipe: "r2",
-        };
+            ..pod(&injected, Some(&set))
+        });
         let coverage = covered_on("n1", &[Mode::HostPort]);
-        let pods = [pod(Some("n1")), pod(Some("n2")), pod(None)];
-        let report = count("a.b", None, &[], &coverage, pods).report(Some(&serving));
+        let tally = count("a.b", None, &[], &coverage, pods);
+        let report = tally.report(Some((Mode::HostPort, "r2")));
         assert_eq!((report.counts.current, report.counts.uncovered), (3, 1));
         let owner = WorkloadRef::of_shop("StatefulSet", "db");
         assert_eq!(report.uncovered, BTreeMap::from([(owner, 1)]));
@@ -436,29 +391,13 @@ mod tests {
 
     #[test]
     fn stale_pods_of_the_serving_mode_are_outdated() {
-        let created_with = |mode| {
-            count_one(
-                &[
-                    (names::LABEL_AGENT, "a.b"),
-                    (names::LABEL_MODE, mode),
-                    (names::LABEL_CONFIG, "r1"),
-                ],
-                false,
-            )
-        };
-        assert_eq!(created_with("HostPort").outdated.len(), 1);
-        assert_eq!(created_with("NodeLocal").outdated.len(), 0);
+        assert_eq!(count_one(born("HostPort", "r1"), false).outdated.len(), 1);
+        assert_eq!(count_one(born("NodeLocal", "r1"), false).outdated.len(), 0);
     }
 
     #[test]
     fn a_terminating_pod_still_uses_its_route() {
-        let report = count_one(
-            &[
-                (names::LABEL_AGENT, "a.b"),
-                (names::LABEL_MODE, "NodeLocal"),
-            ],
-            true,
-        );
+        let report = count_one(born("NodeLocal", "r1"), true);
         assert_eq!(report.users, BTreeMap::from([(Mode::NodeLocal, 1)]));
         assert_eq!(report.counts.injected, 0);
     }

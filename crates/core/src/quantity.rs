@@ -12,41 +12,64 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 /// Bytes in one mebibyte.
 pub(crate) const MIB: u64 = 1 << 20;
 
-/// Bytes of a size such as `64Mi`; `None` where it is malformed or does not fit.
+/// Billionths, the smallest unit of a quantity, in one.
+const ONE: i128 = 1_000_000_000;
+
+/// Suffixes of quantities, and what they stand for in billionths.
+const SUFFIXES: [(&str, i128); 16] = [
+    ("n", 1),
+    ("u", 1_000),
+    ("m", 1_000_000),
+    ("", ONE),
+    ("k", 1_000 * ONE),
+    ("M", 1_000_000 * ONE),
+    ("G", ONE * ONE),
+    ("T", 1_000 * ONE * ONE),
+    ("P", 1_000_000 * ONE * ONE),
+    ("E", ONE * ONE * ONE),
+    ("Ki", ONE << 10),
+    ("Mi", ONE << 20),
+    ("Gi", ONE << 30),
+    ("Ti", ONE << 40),
+    ("Pi", ONE << 50),
+    ("Ei", ONE << 60),
+];
+
+/// Bytes of a size such as `64Mi`; `None` where it is malformed, not whole or does not fit.
 pub(crate) fn bytes(text: &str) -> Option<u64> {
-    let split = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let factor: u64 = match unit {
-        "" => 1,
-        "k" => 1_000,
-        "M" => 1_000_000,
-        "G" => 1_000_000_000,
-        "Ki" => 1 << 10,
-        "Mi" => MIB,
-        "Gi" => 1 << 30,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(factor)
+    whole(text, ONE)
+}
+
+/// Thousandths of a processor of an amount such as `50m`, `1` or `0.5`; `None` as for [`bytes`].
+pub(crate) fn millicores(text: &str) -> Option<u64> {
+    whole(text, ONE / 1_000)
+}
+
+fn whole(text: &str, unit: i128) -> Option<u64> {
+    let amount = billionths(text)?;
+    let number = u64::try_from(amount / unit).ok()?;
+    (amount % unit == 0).then_some(number)
 }
 
 /// A number of bytes in the form Kubernetes itself prints: the largest binary unit that divides it, or, where
 /// none does, the largest decimal one.
 pub(crate) fn memory(bytes: u64) -> Quantity {
-    let binary = [
+    let units = [
         ("Ti", 1 << 40),
         ("Gi", 1 << 30),
         ("Mi", MIB),
         ("Ki", 1 << 10),
     ];
-    let unit = binary
-        .into_iter()
-        .find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor));
-    Quantity(unit.map_or_else(
-        || decimal(bytes),
-        |(unit, factor)| format!("{}{unit}", bytes / factor),
-    ))
+    Quantity(in_largest(&units, bytes).unwrap_or_else(|| decimal(bytes)))
+}
+
+/// Processor time in the form Kubernetes itself prints.
+pub(crate) fn cpu(millicores: u64) -> Quantity {
+    Quantity(if millicores.is_multiple_of(1000) {
+        decimal(millicores / 1000)
+    } else {
+        format!("{millicores}m")
+    })
 }
 
 /// A number with the largest decimal unit that divides it.
@@ -57,13 +80,13 @@ fn decimal(number: u64) -> String {
         ("M", 1_000_000),
         ("k", 1_000),
     ];
-    units
-        .into_iter()
-        .find(|(_, factor)| number >= *factor && number.is_multiple_of(*factor))
-        .map_or_else(
-            || number.to_string(),
-            |(unit, factor)| format!("{}{unit}", number / factor),
-        )
+    in_largest(&units, number).unwrap_or_else(|| number.to_string())
+}
+
+fn in_largest(units: &[(&str, u64)], number: u64) -> Option<String> {
+    let divides = |unit: u64| number >= unit && number.is_multiple_of(unit);
+    let (suffix, unit) = units.iter().find(|(_, unit)| divides(*unit))?;
+    Some(format!("{}{suffix}", number / unit))
 }
 
 /// No nodes at all, as a count or as a percentage.
@@ -107,40 +130,10 @@ impl MaxUnready {
     }
 }
 
-/// Thousandths of a processor of an amount such as `50m`, `1` or `0.5`.
-pub(crate) fn millicores(text: &str) -> Option<u64> {
-    if let Some(milli) = text.strip_suffix('m') {
-        return milli.parse().ok();
-    }
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if fraction.len() > 3 {
-        return None;
-    }
-    let fraction: u64 = format!("{fraction:0<3}").parse().ok()?;
-    whole
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1000)?
-        .checked_add(fraction)
-}
-
-/// Processor time in the form Kubernetes itself prints.
-pub(crate) fn cpu(millicores: u64) -> Quantity {
-    Quantity(if millicores.is_multiple_of(1000) {
-        decimal(millicores / 1000)
-    } else {
-        format!("{millicores}m")
-    })
-}
-
 /// A duration as Go writes it, such as `1m30s`; `None` where it is malformed, negative or too long.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
     let parsed: otelagent_api::KubeDuration = text.parse().ok()?;
-    if parsed.is_negative() {
-        None
-    } else {
-        Some(parsed.into())
-    }
+    (!parsed.is_negative()).then(|| parsed.into())
 }
 
 /// A duration in whole milliseconds, as collector configuration takes it.
@@ -153,50 +146,25 @@ pub(crate) fn same(a: &str, b: &str) -> bool {
     a == b || matches!((billionths(a), billionths(b)), (Some(a), Some(b)) if a == b)
 }
 
-/// The amount in billionths, the smallest unit of a quantity. `None` where it is finer or too large.
+/// The amount in billionths. `None` where it is finer or too large.
 pub(crate) fn billionths(text: &str) -> Option<i128> {
-    let end = text
-        .rfind(|c: char| c.is_ascii_digit() || c == '.')
-        .map(|last| last + 1)?;
-    let (number, suffix) = text.split_at(end);
+    let is_digit = |c: char| c.is_ascii_digit() || c == '.';
+    let (number, suffix) = text.split_at(text.rfind(is_digit)? + 1);
+    let (_, unit) = SUFFIXES.iter().find(|(known, _)| *known == suffix)?;
     let (number, exponent) = match number.split_once(['e', 'E']) {
         Some((number, exponent)) => (number, exponent.parse().ok()?),
         None => (number, 0),
     };
-    let (negative, number) = number
-        .strip_prefix('-')
-        .map_or((false, number), |number| (true, number));
-    let number = number.strip_prefix('+').unwrap_or(number);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
-    let (factor, power): (i128, i32) = match suffix {
-        "n" => (1, -9),
-        "u" => (1, -6),
-        "m" => (1, -3),
-        "" => (1, 0),
-        "k" => (1, 3),
-        "M" => (1, 6),
-        "G" => (1, 9),
-        "T" => (1, 12),
-        "P" => (1, 15),
-        "E" => (1, 18),
-        "Ki" => (1 << 10, 0),
-        "Mi" => (1 << 20, 0),
-        "Gi" => (1 << 30, 0),
-        "Ti" => (1 << 40, 0),
-        "Pi" => (1 << 50, 0),
-        "Ei" => (1 << 60, 0),
-        _ => return None,
-    };
-    let power = power + 9 + exponent - i32::try_from(fraction.len()).ok()?;
+    let amount = digits.checked_mul(*unit)?;
+    let power: i32 = exponent - i32::try_from(fraction.len()).ok()?;
     let scale = 10_i128.checked_pow(power.unsigned_abs())?;
-    let amount = digits.checked_mul(factor)?;
-    let amount = if power >= 0 {
-        amount.checked_mul(scale)?
+    if power >= 0 {
+        amount.checked_mul(scale)
     } else {
-        (amount % scale == 0).then_some(amount / scale)?
-    };
-    Some(if negative { -amount } else { amount })
+        (amount % scale == 0).then_some(amount / scale)
+    }
 }
 
 #[cfg(test)]

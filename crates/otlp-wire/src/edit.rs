@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use crate::malformed::{MAX_DEPTH, Malformed};
-use crate::wire::{Cursor, Value, varint_length, write_field, write_varint};
+use crate::malformed::Malformed;
+use crate::wire::{Value, field, fields, varint_length, write_field, write_varint};
 
 /// The tag of field 1 with a length: an entry of a request, the resource of an entry, an attribute of a
 /// resource, the key of an attribute.
@@ -64,18 +64,9 @@ pub struct Edits(Vec<Edit>);
 
 #[derive(Clone, Debug)]
 struct Edit {
-    key: Vec<u8>,
+    edit: AttributeEdit,
     /// The attribute as a field of the resource; empty for a deletion.
     attribute: Vec<u8>,
-    action: Action,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Action {
-    Insert,
-    Update,
-    Upsert,
-    Delete,
 }
 
 /// The key and the whole field of an attribute.
@@ -101,8 +92,8 @@ impl Edits {
     pub fn apply(&self, request: &[u8]) -> Result<Vec<u8>, Malformed> {
         let growth: usize = self.0.iter().map(|edit| edit.attribute.len() + 4).sum();
         let mut out = Vec::with_capacity(request.len() + growth);
-        let mut cursor = Cursor::new(request);
-        while let Some(field) = cursor.field(MAX_DEPTH)? {
+        for field in fields(request) {
+            let field = field?;
             match (field.number, field.value) {
                 (1, Value::Length(entry)) => self.entry(entry, &mut out)?,
                 _ => out.extend_from_slice(field.raw),
@@ -114,8 +105,8 @@ impl Edits {
     fn entry(&self, entry: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
         let mut resource = Vec::new();
         let mut others = 0;
-        let mut cursor = Cursor::new(entry);
-        while let Some(field) = cursor.field(MAX_DEPTH)? {
+        for field in fields(entry) {
+            let field = field?;
             match (field.number, field.value) {
                 (1, Value::Length(bytes)) => resource.extend_from_slice(bytes),
                 _ => others += field.raw.len(),
@@ -126,8 +117,8 @@ impl Edits {
         out.push(FIELD_1);
         write_varint((resource_field + others) as u64, out);
         write_field(FIELD_1, &resource, out);
-        let mut cursor = Cursor::new(entry);
-        while let Some(field) = cursor.field(MAX_DEPTH)? {
+        for field in fields(entry) {
+            let field = field?;
             if !matches!((field.number, field.value), (1, Value::Length(_))) {
                 out.extend_from_slice(field.raw);
             }
@@ -139,8 +130,8 @@ impl Edits {
     fn resource(&self, resource: &[u8]) -> Result<Vec<u8>, Malformed> {
         let mut attributes: Vec<Attribute<'_>> = Vec::new();
         let mut out = Vec::with_capacity(resource.len());
-        let mut cursor = Cursor::new(resource);
-        while let Some(field) = cursor.field(MAX_DEPTH)? {
+        for field in fields(resource) {
+            let field = field?;
             match (field.number, field.value) {
                 (1, Value::Length(bytes)) => attributes.push((key(bytes)?, field.raw)),
                 _ => out.extend_from_slice(field.raw),
@@ -159,8 +150,8 @@ impl Edits {
 /// The key of a `KeyValue`; the last of several, as protobuf reads them.
 fn key(key_value: &[u8]) -> Result<&[u8], Malformed> {
     let mut key: &[u8] = &[];
-    let mut cursor = Cursor::new(key_value);
-    while let Some(field) = cursor.field(MAX_DEPTH)? {
+    for field in fields(key_value) {
+        let field = field?;
         if let (1, Value::Length(bytes)) = (field.number, field.value) {
             key = bytes;
         }
@@ -170,55 +161,44 @@ fn key(key_value: &[u8]) -> Result<&[u8], Malformed> {
 
 impl Edit {
     fn new(edit: &AttributeEdit) -> Self {
-        let (action, value) = match &edit.action {
-            AttributeAction::Insert(value) => (Action::Insert, Some(value)),
-            AttributeAction::Update(value) => (Action::Update, Some(value)),
-            AttributeAction::Upsert(value) => (Action::Upsert, Some(value)),
-            AttributeAction::Delete => (Action::Delete, None),
+        use AttributeAction::{Delete, Insert, Update, Upsert};
+        let attribute = match &edit.action {
+            Insert(value) | Update(value) | Upsert(value) => attribute(&edit.key, value),
+            Delete => Vec::new(),
         };
-        Self {
-            key: edit.key.clone().into_bytes(),
-            attribute: value.map_or_else(Vec::new, |value| attribute(&edit.key, value)),
-            action,
-        }
+        let edit = edit.clone();
+        Self { edit, attribute }
     }
 
     fn apply<'a>(&'a self, attributes: &mut Vec<Attribute<'a>>) {
-        let first = attributes.iter().position(|(key, _)| *key == self.key);
-        match (self.action, first) {
-            (Action::Insert | Action::Upsert, None) => {
-                attributes.push((&self.key, &self.attribute));
-            }
-            (Action::Update | Action::Upsert, Some(at)) => {
+        use AttributeAction::{Delete, Insert, Update, Upsert};
+        let edited = self.edit.key.as_bytes();
+        let first = attributes.iter().position(|(key, _)| *key == edited);
+        match (&self.edit.action, first) {
+            (Insert(_) | Upsert(_), None) => attributes.push((edited, &self.attribute)),
+            (Update(_) | Upsert(_), Some(at)) => {
                 // Duplicate keys are invalid; exactly one edited attribute must remain.
-                attributes.retain(|(key, _)| *key != self.key);
-                attributes.insert(at, (&self.key, &self.attribute));
+                attributes.retain(|(key, _)| *key != edited);
+                attributes.insert(at, (edited, &self.attribute));
             }
-            (Action::Delete, Some(_)) => attributes.retain(|(key, _)| *key != self.key),
-            (Action::Insert, Some(_)) | (Action::Update | Action::Delete, None) => {}
+            (Delete, Some(_)) => attributes.retain(|(key, _)| *key != edited),
+            (Insert(_), Some(_)) | (Update(_) | Delete, None) => {}
         }
     }
 }
 
 /// A `KeyValue` as field 1 of a resource.
 fn attribute(key: &str, value: &AttributeValue) -> Vec<u8> {
-    let mut any_value = Vec::new();
-    match value {
-        AttributeValue::Text(text) => write_field(FIELD_1, text.as_bytes(), &mut any_value),
-        AttributeValue::Bool(value) => any_value.extend([0x10, u8::from(*value)]),
+    let any_value = match value {
+        AttributeValue::Text(text) => field(FIELD_1, text.as_bytes()),
+        AttributeValue::Bool(value) => vec![0x10, u8::from(*value)],
         AttributeValue::Integer(value) => {
-            any_value.push(0x18);
+            let mut any_value = vec![0x18];
             write_varint(value.cast_unsigned(), &mut any_value);
+            any_value
         }
-        AttributeValue::Float(value) => {
-            any_value.push(0x21);
-            any_value.extend(value.to_le_bytes());
-        }
-    }
-    let mut key_value = Vec::new();
-    write_field(FIELD_1, key.as_bytes(), &mut key_value);
-    write_field(FIELD_2, &any_value, &mut key_value);
-    let mut field = Vec::new();
-    write_field(FIELD_1, &key_value, &mut field);
-    field
+        AttributeValue::Float(value) => [&[0x21], &value.to_le_bytes()[..]].concat(),
+    };
+    let key = field(FIELD_1, key.as_bytes());
+    field(FIELD_1, &[key, field(FIELD_2, &any_value)].concat())
 }

@@ -1,7 +1,7 @@
 //! The messages of OTLP (opentelemetry-proto 1.11, with the deprecated field 1000 that its Go
 //! implementation still reads; profiles are v1development).
 
-use crate::schema::{FieldSchema, Kind, Label, Message, Type, by_number, highest, message};
+use crate::schema::{FieldSchema, Kind, Label, Message, Type, by_number, message};
 
 /// A request of a stable signal: resources, and the scopes in each.
 macro_rules! request {

@@ -108,6 +108,7 @@ impl FieldSchema {
 pub(crate) struct Message {
     /// The kinds of fields 1, 2, 3, …
     pub(super) by_number: &'static [Kind],
+    /// In order, at most [`MAX_FIELDS`].
     pub(super) fields: &'static [FieldSchema],
     /// The type of `instrumentation_library_spans` and similar fields, which OTLP has renamed.
     pub(super) deprecated_1000: Option<&'static Message>,
@@ -123,11 +124,6 @@ impl Message {
                 _ => Kind::Unknown,
             },
         }
-    }
-
-    /// The fields in order, at most [`MAX_FIELDS`].
-    pub(crate) fn fields(&self) -> &'static [FieldSchema] {
-        self.fields
     }
 
     /// The field with a JSON key, and its position. Keys are in lowerCamelCase or, as in the .proto files,
@@ -163,18 +159,6 @@ fn is_snake_case_of(key: &[u8], camel_case: &str) -> bool {
 /// The maximum number of fields of a message.
 pub(crate) const MAX_FIELDS: usize = 32;
 
-/// The maximum of some numbers.
-pub(super) const fn highest(mut numbers: &[usize]) -> usize {
-    let mut highest = 0;
-    while let [number, rest @ ..] = numbers {
-        if *number > highest {
-            highest = *number;
-        }
-        numbers = rest;
-    }
-    highest
-}
-
 /// The wire forms of fields, by number.
 #[expect(
     clippy::indexing_slicing,
@@ -193,7 +177,7 @@ pub(super) const fn by_number<const N: usize>(mut fields: &[FieldSchema]) -> [Ki
     kinds
 }
 
-/// Declares a message: `number name: label type`.
+/// Declares a message: `number name: label type`, in the order of the numbers.
 macro_rules! message {
     ($message:ident $(or $old:ident in 1000)? {
         $($number:literal $name:ident: $label:ident $kind:ident $(($of:expr))?,)*
@@ -206,7 +190,7 @@ macro_rules! message {
                 label: Label::$label,
                 kind: Type::$kind $(($of))?,
             }),*];
-            static BY_NUMBER: [Kind; highest(&[$($number),*])] = by_number(FIELDS);
+            static BY_NUMBER: [Kind; FIELDS[FIELDS.len() - 1].number as usize] = by_number(FIELDS);
             Message {
                 by_number: &BY_NUMBER,
                 fields: FIELDS,

@@ -1,7 +1,6 @@
 //! Where a request that is too large for the upstream can be cut.
 
-use crate::malformed::MAX_DEPTH;
-use crate::wire::Cursor;
+use crate::wire::fields;
 
 /// The point between two entries nearest to the middle; both halves are requests. `None` for a single
 /// entry, and for requests with other top-level fields, which may belong to all entries.
@@ -9,8 +8,8 @@ pub fn split_point(request: &[u8]) -> Option<usize> {
     let half = request.len() / 2;
     let mut best: Option<usize> = None;
     let mut at = 0;
-    let mut cursor = Cursor::new(request);
-    while let Some(field) = cursor.field(MAX_DEPTH).ok()? {
+    for field in fields(request) {
+        let field = field.ok()?;
         if field.number != 1 {
             return None;
         }

@@ -5,8 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::json::base64_in_place;
-use crate::malformed::MAX_DEPTH;
-use crate::wire::{Cursor, Value, write_field, write_varint};
+use crate::wire::{Value, field, fields, write_field, write_varint};
 
 const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
 const BAD_REQUEST: &str = "type.googleapis.com/google.rpc.BadRequest";
@@ -55,25 +54,18 @@ pub struct Status {
 impl Status {
     /// Encodes code, message and one detail as protobuf.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        out.push(0x08);
+        let mut out = vec![0x08];
         write_varint(u64::from(self.code.0), &mut out);
         write_field(0x12, self.message.as_bytes(), &mut out);
         if let Some(delay) = self.retry_after {
-            let mut duration = Vec::new();
-            duration.push(0x08);
+            let mut duration = vec![0x08];
             write_varint(delay.as_secs(), &mut duration);
             duration.push(0x10);
             write_varint(u64::from(delay.subsec_nanos()), &mut duration);
-            let mut retry_info = Vec::new();
-            write_field(0x0a, &duration, &mut retry_info);
-            write_field(0x1a, &any(RETRY_INFO, &retry_info), &mut out);
+            write_field(0x1a, &any(RETRY_INFO, &field(0x0a, &duration)), &mut out);
         } else if self.code == Code::INVALID_ARGUMENT {
-            let mut violation = Vec::new();
-            write_field(0x12, self.message.as_bytes(), &mut violation);
-            let mut bad_request = Vec::new();
-            write_field(0x0a, &violation, &mut bad_request);
-            write_field(0x1a, &any(BAD_REQUEST, &bad_request), &mut out);
+            let violation = field(0x12, self.message.as_bytes());
+            write_field(0x1a, &any(BAD_REQUEST, &field(0x0a, &violation)), &mut out);
         }
         out
     }
@@ -106,29 +98,19 @@ pub fn json_string(text: &str) -> String {
 }
 
 fn any(type_url: &str, value: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    write_field(0x0a, type_url.as_bytes(), &mut out);
-    write_field(0x12, value, &mut out);
-    out
+    [field(0x0a, type_url.as_bytes()), field(0x12, value)].concat()
 }
 
 /// The delay of the `RetryInfo` in an encoded status, if there is one.
 pub fn retry_delay(status: &[u8]) -> Option<Duration> {
-    let mut cursor = Cursor::new(status);
-    while let Ok(Some(detail)) = cursor.field(MAX_DEPTH) {
-        if let (3, Value::Length(any)) = (detail.number, detail.value)
-            && submessage(any, 1) == Some(RETRY_INFO.as_bytes())
-        {
-            let duration = submessage(any, 2).and_then(|info| submessage(info, 1));
-            let seconds = duration.map_or(0, |duration| number(duration, 1));
-            let nanos = duration.map_or(0, |duration| number(duration, 2));
-            let nanos = u32::try_from(nanos.min(999_999_999)).unwrap_or_default();
-            // Negative seconds look like numbers beyond i64; they mean no delay.
-            let seconds = i64::try_from(seconds).map_or(0, i64::cast_unsigned);
-            return Some(Duration::new(seconds, nanos));
-        }
-    }
-    None
+    let mut details = all(status, 3, bytes);
+    let info = details.find(|any| submessage(any, 1) == Some(RETRY_INFO.as_bytes()))?;
+    let duration = submessage(info, 2).and_then(|info| submessage(info, 1));
+    let duration = duration.unwrap_or_default();
+    let nanos = u32::try_from(number(duration, 2).min(999_999_999)).unwrap_or_default();
+    // Negative seconds look like numbers beyond i64; they mean no delay.
+    let seconds = i64::try_from(number(duration, 1)).map_or(0, i64::cast_unsigned);
+    Some(Duration::new(seconds, nanos))
 }
 
 /// The partial success of an `Export<Signal>ServiceResponse`: rejected items and the message.
@@ -145,28 +127,36 @@ pub fn message(status: &[u8]) -> Option<String> {
     submessage(status, 2).map(|text| String::from_utf8_lossy(text).into_owned())
 }
 
-fn submessage(message: &[u8], number: u32) -> Option<&[u8]> {
-    let mut cursor = Cursor::new(message);
-    while let Ok(Some(field)) = cursor.field(MAX_DEPTH) {
-        if let Value::Length(bytes) = field.value
-            && field.number == number
-        {
-            return Some(bytes);
-        }
+/// The values of a field that `read` can read, up to the first mistake in the message.
+fn all<'a, T>(
+    message: &'a [u8],
+    number: u32,
+    read: fn(Value<'a>) -> Option<T>,
+) -> impl Iterator<Item = T> {
+    let fields = fields(message).map_while(Result::ok);
+    fields.filter_map(move |field| read(field.value).filter(|_| field.number == number))
+}
+
+fn bytes(value: Value<'_>) -> Option<&[u8]> {
+    match value {
+        Value::Length(bytes) => Some(bytes),
+        _ => None,
     }
-    None
+}
+
+fn varint(value: Value<'_>) -> Option<u64> {
+    match value {
+        Value::Varint(value) => Some(value),
+        _ => None,
+    }
+}
+
+fn submessage(message: &[u8], number: u32) -> Option<&[u8]> {
+    all(message, number, bytes).next()
 }
 
 fn number(message: &[u8], number: u32) -> u64 {
-    let mut cursor = Cursor::new(message);
-    while let Ok(Some(field)) = cursor.field(MAX_DEPTH) {
-        if let Value::Varint(value) = field.value
-            && field.number == number
-        {
-            return value;
-        }
-    }
-    0
+    all(message, number, varint).next().unwrap_or_default()
 }
 
 /// Encodes a `grpc-message` (gRPC over HTTP/2, "Responses").
@@ -215,11 +205,10 @@ pub fn base64_encode(bytes: &[u8]) -> String {
         }
         for position in 0..=group.len() {
             let index = (bits >> (18 - 6 * position)) & 63;
-            out.push(
+            out.extend(
                 ALPHABET
                     .get(index as usize)
-                    .copied()
-                    .map_or('=', char::from),
+                    .map(|&letter| char::from(letter)),
             );
         }
     }

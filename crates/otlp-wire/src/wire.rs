@@ -1,6 +1,6 @@
 //! The protobuf wire format: varints, tags, lengths and groups.
 
-use crate::malformed::Malformed;
+use crate::malformed::{MAX_DEPTH, Malformed};
 
 /// One field of a message.
 pub(crate) struct Field<'a> {
@@ -18,6 +18,13 @@ pub(crate) enum Value<'a> {
     Fixed32,
     Length(&'a [u8]),
     Group,
+}
+
+/// The fields of a message that [`inspect`](crate::inspect()) has accepted; of others, those before the first
+/// mistake, which follows them again and again.
+pub(crate) fn fields(message: &[u8]) -> impl Iterator<Item = Result<Field<'_>, Malformed>> {
+    let mut cursor = Cursor::new(message);
+    std::iter::from_fn(move || cursor.field(MAX_DEPTH).transpose())
 }
 
 /// Walks the fields of one message.
@@ -70,7 +77,7 @@ impl<'a> Cursor<'a> {
 
     /// The next field, or `None` at the end. Groups are skipped whole, at most `depth` deep.
     #[inline]
-    pub(crate) fn field(&mut self, depth: u32) -> Result<Option<Field<'a>>, Malformed> {
+    fn field(&mut self, depth: u32) -> Result<Option<Field<'a>>, Malformed> {
         if self.is_at_end() {
             return Ok(None);
         }
@@ -176,4 +183,11 @@ pub(crate) fn write_field(tag: u8, bytes: &[u8], out: &mut Vec<u8>) {
     out.push(tag);
     write_varint(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
+}
+
+/// The same as bytes of their own.
+pub(crate) fn field(tag: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len() + 6);
+    write_field(tag, bytes, &mut out);
+    out
 }

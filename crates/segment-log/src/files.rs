@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::LogError;
 use crate::mark::{MARKS, latest_mark};
@@ -44,10 +44,21 @@ pub(crate) fn list(directory: &Path) -> io::Result<Listing> {
     Ok((segments, foreign))
 }
 
+/// The file with the marks of a directory.
+pub(crate) fn mark_path(directory: &Path) -> PathBuf {
+    directory.join(MARK_FILE)
+}
+
+/// The paths of all entries of a directory that can be listed.
+pub(crate) fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    entries.filter_map(|entry| Some(entry.ok()?.path()))
+}
+
 /// The mark of a directory; without one nothing is settled.
 pub(crate) fn read_mark(directory: &Path) -> (u64, u64) {
     let mut bytes = Vec::with_capacity(MARKS);
-    let read = File::open(directory.join(MARK_FILE))
+    let read = File::open(mark_path(directory))
         .and_then(|file| file.take(MARKS as u64).read_to_end(&mut bytes));
     read.ok()
         .and_then(|_| latest_mark(&bytes))
@@ -57,7 +68,7 @@ pub(crate) fn read_mark(directory: &Path) -> (u64, u64) {
 /// Deletes the mark and the directory if nothing else is left in it.
 pub fn remove_empty(directory: &Path) {
     if list(directory).is_ok_and(|(segments, foreign)| segments.is_empty() && foreign.is_empty()) {
-        let _ = fs::remove_file(directory.join(MARK_FILE));
+        let _ = fs::remove_file(mark_path(directory));
         let _ = fs::remove_dir(directory);
     }
 }
@@ -92,12 +103,9 @@ pub(crate) fn to_write() -> OpenOptions {
     options
 }
 
-/// Opens the file with the marks; creates it if it is missing.
-pub(crate) fn open_mark(directory: &Path) -> io::Result<File> {
-    to_write()
-        .create(true)
-        .truncate(false)
-        .open(directory.join(MARK_FILE))
+/// Opens a file to write; creates it if it is missing.
+pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
+    to_write().create(true).truncate(false).open(path)
 }
 
 /// Tests whether a disk that failed takes data again.

@@ -41,7 +41,7 @@ pub use files::remove_empty;
 pub use log::{Log, LogLimits, Position, ReadResult, Unsynced};
 pub use mark::{MARKS, latest_mark, mark};
 pub use name::{FileKind, LAST, SegmentName};
-pub use read::{Chunk, Leftover, ReadJob, StoredRecord, leftovers};
+pub use read::{Chunk, ReadJob, StoredRecord, leftovers};
 pub use record::{HEADER, header};
 pub use scan::{Damage, Record, SegmentScan};
 pub use slot::{Slot, SlotDirectory};

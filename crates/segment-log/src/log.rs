@@ -81,6 +81,18 @@ struct Segment {
 }
 
 impl Segment {
+    fn new(name: SegmentName, length: u64, leftover: bool) -> Self {
+        Self {
+            name,
+            length,
+            read_to: 0,
+            scan: SegmentScan::new(name.salt, name.first),
+            live: 0,
+            unread: (0, 0),
+            leftover,
+        }
+    }
+
     fn is_read(&self) -> bool {
         self.read_to == self.length
     }
@@ -133,24 +145,16 @@ impl Log {
         // Every record has a header, so this is beyond the last record.
         let beyond = |(name, length): &(SegmentName, u64)| name.first + length / HEADER as u64 + 1;
         let next = found.last().map_or(1, beyond).max(mark.1).max(1);
-        let segments: VecDeque<_> = found
+        let mut segments: VecDeque<_> = found
             .iter()
-            .enumerate()
-            .map(|(index, (name, length))| {
-                let after = found
-                    .get(index + 1)
-                    .map_or(u64::MAX, |(name, _)| name.first);
-                Segment {
-                    name: *name,
-                    length: *length,
-                    read_to: if after <= mark.1 { *length } else { 0 },
-                    scan: SegmentScan::new(name.salt, name.first),
-                    live: 0,
-                    unread: (0, 0),
-                    leftover: true,
-                }
-            })
+            .map(|(name, length)| Segment::new(*name, *length, true))
             .collect();
+        let after = found.iter().skip(1).map(|(name, _)| name.first);
+        for (segment, after) in segments.iter_mut().zip(after) {
+            if after <= mark.1 {
+                segment.read_to = segment.length;
+            }
+        }
         let leftover = segments.iter().map(|s| s.length - s.read_to).sum();
         let mut log = Self {
             directory: directory.to_owned(),
@@ -286,15 +290,7 @@ impl Log {
             self.new_file = true;
         }
         self.writer = Some(file);
-        self.segments.push_back(Segment {
-            name,
-            length: 0,
-            read_to: 0,
-            scan: SegmentScan::new(name.salt, name.first),
-            live: 0,
-            unread: (0, 0),
-            leftover: false,
-        });
+        self.segments.push_back(Segment::new(name, 0, false));
         Ok(())
     }
 
@@ -391,7 +387,7 @@ impl Log {
             return;
         }
         if self.mark_file.is_none() {
-            self.mark_file = files::open_mark(&self.directory).ok();
+            self.mark_file = files::open_or_create(&files::mark_path(&self.directory)).ok();
         }
         let (bytes, offset) = mark(self.mark.0 + 1, settled);
         if let Some(file) = &self.mark_file

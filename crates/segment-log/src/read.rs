@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use crate::files;
-use crate::name::SegmentName;
 use crate::scan::{Damage, SegmentScan};
 
 /// A part of a segment to read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ReadJob {
     pub(crate) path: PathBuf,
     pub(crate) segment: u64,
@@ -37,7 +36,8 @@ pub struct StoredRecord {
 /// The result of a read.
 #[derive(Debug)]
 pub struct Chunk {
-    pub(crate) segment: u64,
+    /// The first sequence of the segment.
+    pub segment: u64,
     pub(crate) read_to: u64,
     pub(crate) scan: SegmentScan,
     /// The unsettled records, in order.
@@ -49,11 +49,6 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// The first sequence of the segment.
-    pub fn segment(&self) -> u64 {
-        self.segment
-    }
-
     /// The items and payload bytes of all records.
     pub fn sum(&self) -> (u64, usize) {
         self.records.iter().fold((0, 0), |(items, bytes), record| {
@@ -76,114 +71,79 @@ impl ReadJob {
         let mut chunk = Chunk {
             segment: self.segment,
             read_to: self.from,
-            scan: self.scan,
+            scan: self.scan.clone(),
             records: Vec::new(),
             damage: Damage::default(),
             failed: None,
         };
-        let before = chunk.scan.damage();
-        let left = self.until - self.from;
-        let read = File::open(&self.path).and_then(|file| {
-            read_records(&file, self.until, self.most, self.settled_below, &mut chunk)
-        });
-        let after = chunk.scan.damage();
-        chunk.damage = Damage {
-            records: after.records - before.records,
-            bytes: after.bytes - before.bytes,
-        };
+        let read = self.read(&mut chunk);
+        chunk.damage = chunk.scan.take_damage();
         if let Err(error) = read {
             // The unreadable rest holds at least one record.
             chunk.damage.records += 1;
-            chunk.damage.bytes += left - (chunk.read_to - self.from);
+            chunk.damage.bytes += self.until - chunk.read_to;
             chunk.read_to = self.until;
             chunk.failed = Some((self.path, error));
         }
         chunk
     }
-}
 
-/// Reads about `most` bytes after the chunk, and at least one record if there is one.
-fn read_records(
-    file: &File,
-    until: u64,
-    most: usize,
-    settled_below: u64,
-    chunk: &mut Chunk,
-) -> io::Result<()> {
-    let mut wanted = most;
-    while chunk.read_to < until && chunk.records.is_empty() {
-        let left = usize::try_from(until - chunk.read_to).unwrap_or(usize::MAX);
-        let mut buffer = vec![0; left.min(wanted)];
-        file.read_exact_at(&mut buffer, chunk.read_to)?;
-        let (records, scan) = (&mut chunk.records, &mut chunk.scan);
-        let (used, needed) = scan.read(&buffer, buffer.len() == left, |record| {
-            if record.sequence >= settled_below {
-                records.push(StoredRecord {
-                    sequence: record.sequence,
-                    items: record.items,
-                    payload: Bytes::copy_from_slice(record.payload),
-                });
-            }
-        });
-        chunk.read_to += used as u64;
-        wanted = most.max(needed);
+    /// Reads about `most` bytes, and at least one record if there is one.
+    fn read(&self, chunk: &mut Chunk) -> io::Result<()> {
+        let file = File::open(&self.path)?;
+        let mut wanted = self.most;
+        while chunk.read_to < self.until && chunk.records.is_empty() {
+            let left = usize::try_from(self.until - chunk.read_to).unwrap_or(usize::MAX);
+            let mut buffer = vec![0; left.min(wanted)];
+            file.read_exact_at(&mut buffer, chunk.read_to)?;
+            let (records, scan) = (&mut chunk.records, &mut chunk.scan);
+            let (used, needed) = scan.read(&buffer, buffer.len() == left, |record| {
+                if record.sequence >= self.settled_below {
+                    records.push(StoredRecord {
+                        sequence: record.sequence,
+                        items: record.items,
+                        payload: Bytes::copy_from_slice(record.payload),
+                    });
+                }
+            });
+            chunk.read_to += used as u64;
+            wanted = self.most.max(needed);
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// The part after `chunk`, if there is one.
+    pub fn after(&self, chunk: &Chunk) -> Option<Self> {
+        let more = chunk.read_to < self.until;
+        more.then(|| Self {
+            from: chunk.read_to,
+            scan: chunk.scan.clone(),
+            ..self.clone()
+        })
+    }
+
+    /// Deletes the segment; its records are stored elsewhere.
+    pub fn remove_segment(&self) -> io::Result<()> {
+        fs::remove_file(&self.path)
+    }
 }
 
-/// A segment of a process that has ended.
-#[derive(Debug)]
-pub struct Leftover {
-    path: PathBuf,
-    name: SegmentName,
-    length: u64,
-    settled_below: u64,
-}
-
-/// The segments in a log's directory, oldest first; the caller holds the slot.
-pub fn leftovers(directory: &Path) -> io::Result<Vec<Leftover>> {
+/// The first parts of about `most` bytes of all segments in a log's directory, oldest first. The process that
+/// wrote them has ended, and the caller holds its slot.
+pub fn leftovers(directory: &Path, most: usize) -> io::Result<Vec<ReadJob>> {
     let (segments, _) = match files::list(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,
     };
     let (_, settled_below) = files::read_mark(directory);
-    Ok(segments
-        .into_iter()
-        .map(|(name, length)| Leftover {
-            path: directory.join(name.to_string()),
-            name,
-            length,
-            settled_below,
-        })
-        .collect())
-}
-
-impl Leftover {
-    /// The first part to read.
-    pub fn first_job(&self, most: usize) -> ReadJob {
-        self.job(0, SegmentScan::new(self.name.salt, self.name.first), most)
-    }
-
-    /// The part after `chunk`, if there is one.
-    pub fn job_after(&self, chunk: &Chunk, most: usize) -> Option<ReadJob> {
-        let more = chunk.read_to < self.length;
-        more.then(|| self.job(chunk.read_to, chunk.scan.clone(), most))
-    }
-
-    fn job(&self, from: u64, scan: SegmentScan, most: usize) -> ReadJob {
-        ReadJob {
-            path: self.path.clone(),
-            segment: self.name.first,
-            from,
-            until: self.length,
-            scan,
-            settled_below: self.settled_below,
-            most,
-        }
-    }
-
-    /// Deletes the segment; its records are stored elsewhere.
-    pub fn remove(&self) -> io::Result<()> {
-        fs::remove_file(&self.path)
-    }
+    let jobs = segments.into_iter().map(|(name, until)| ReadJob {
+        path: directory.join(name.to_string()),
+        segment: name.first,
+        from: 0,
+        until,
+        scan: SegmentScan::new(name.salt, name.first),
+        settled_below,
+        most,
+    });
+    Ok(jobs.collect())
 }

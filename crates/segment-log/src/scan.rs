@@ -67,6 +67,11 @@ impl SegmentScan {
         self.damage
     }
 
+    /// The damage so far; further damage is counted from zero.
+    pub(crate) fn take_damage(&mut self) -> Damage {
+        std::mem::take(&mut self.damage)
+    }
+
     /// Reads the whole records at the beginning of `bytes`. With `last` the segment ends there; a record
     /// cut short at its end was never finished and is not damage.
     ///

@@ -62,17 +62,11 @@ impl SlotDirectory {
 
     /// The paths of all slots.
     pub fn slots(&self) -> Vec<PathBuf> {
-        let Ok(entries) = fs::read_dir(&self.path) else {
-            return Vec::new();
-        };
         let is_slot = |path: &PathBuf| {
             path.file_name()
                 .is_some_and(|name| name.to_string_lossy().starts_with("slot-"))
         };
-        let mut paths: Vec<_> = entries
-            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .filter(is_slot)
-            .collect();
+        let mut paths: Vec<_> = files::entries(&self.path).filter(is_slot).collect();
         paths.sort_unstable();
         paths
     }
@@ -86,14 +80,10 @@ impl Slot {
     pub fn try_hold(path: PathBuf) -> Result<Option<Self>, LogError> {
         let failed = |source| LogError::io(&path, source);
         // Opens it read-only, so that an idle process has no file open for writing.
-        let open = || File::open(path.join(LOCK_FILE));
-        let lock = match open() {
+        let file = path.join(LOCK_FILE);
+        let lock = match File::open(&file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mut made = files::to_write();
-                made.create(true)
-                    .truncate(false)
-                    .open(path.join(LOCK_FILE))
-                    .and_then(|_| open())
+                files::open_or_create(&file).and_then(|_| File::open(&file))
             }
             other => other,
         };
@@ -137,11 +127,7 @@ impl Slot {
 
     /// The directories with segments that are not in `known`.
     pub fn unknown_logs(&self, known: &[PathBuf]) -> Vec<PathBuf> {
-        let Ok(entries) = fs::read_dir(&self.path) else {
-            return Vec::new();
-        };
-        entries
-            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        files::entries(&self.path)
             .filter(|path| !known.contains(path))
             .filter(|path| files::list(path).is_ok_and(|(segments, _)| !segments.is_empty()))
             .collect()

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use crate::instruction::Target;
 use crate::instruction_cache::InstructionCache;
 use crate::observer::Observer;
-use crate::review::Review;
+use crate::review::{Review, failure};
 
 /// Longest body, in bytes: the API server's own limit of an object.
 const MAX_BODY: usize = 3 << 20;
@@ -27,6 +27,9 @@ const MAX_BODY: usize = 3 << 20;
 const IN_FLIGHT: usize = 64;
 /// By when an answer is given: earlier than the API server stops waiting.
 const DEADLINE: Duration = Duration::from_secs(2);
+
+/// Why a body did not arrive.
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// An answer on its way: the status, the body, and the word it is counted under.
 type Reply = (StatusCode, Value, &'static str);
@@ -48,14 +51,10 @@ impl Answers {
     }
 
     /// One request's answer.
-    pub(crate) async fn respond<B>(
+    pub(crate) async fn respond(
         &self,
-        request: Request<B>,
-    ) -> Result<Response<Full<Bytes>>, Infallible>
-    where
-        B: Body<Data = Bytes>,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+        request: Request<impl Body<Data = Bytes, Error: Into<BoxError>>>,
+    ) -> Result<Response<Full<Bytes>>, Infallible> {
         let begun = Instant::now();
         let (status, body, outcome) = self.bounded(self.reply(request)).await;
         self.observer.reviewed(outcome, begun.elapsed());
@@ -83,11 +82,10 @@ impl Answers {
         }
     }
 
-    async fn reply<B>(&self, request: Request<B>) -> Reply
-    where
-        B: Body<Data = Bytes>,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    async fn reply(
+        &self,
+        request: Request<impl Body<Data = Bytes, Error: Into<BoxError>>>,
+    ) -> Reply {
         let Some(target) = Target::parse(request.uri().path()) else {
             return refusal(StatusCode::NOT_FOUND, "NoSuchPath");
         };
@@ -118,17 +116,10 @@ impl Answers {
     }
 }
 
-/// An answer that is no review, in the API server's own form (`meta/v1 Status`).
+/// An answer that is no review.
 fn refusal(status: StatusCode, reason: &'static str) -> Reply {
-    let body = serde_json::json!({
-        "apiVersion": "v1",
-        "kind": "Status",
-        "status": "Failure",
-        "reason": reason,
-        "code": status.as_u16(),
-        "message": format!("otelagent webhook: {reason}"),
-    });
-    (status, body, reason)
+    let message = format!("otelagent webhook: {reason}");
+    (status, failure(status.as_u16(), reason, &message), reason)
 }
 
 #[cfg(test)]

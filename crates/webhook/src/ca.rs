@@ -96,23 +96,23 @@ fn is_past(since: Timestamp, length: Duration, now: Timestamp) -> bool {
     Duration::try_from(now.duration_since(since)).unwrap_or_default() >= length
 }
 
-/// One CA certificate and its key.
+/// A certificate and its private key: a CA's, or one that it signed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Issuer {
-    /// Its certificate, as PEM.
+pub struct Certified {
+    /// The certificate, as PEM.
     pub certificate: String,
-    /// Its private key, as PEM.
+    /// The private key, as PEM.
     pub key: String,
-    /// From when to when it may sign.
+    /// From when to when it may sign, or serve.
     #[serde(flatten)]
     pub life: Life,
 }
 
-impl fmt::Debug for Issuer {
+impl fmt::Debug for Certified {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
-            .debug_struct("Issuer")
+            .debug_struct("Certified")
             .field("life", &self.life)
             .finish_non_exhaustive()
     }
@@ -121,7 +121,7 @@ impl fmt::Debug for Issuer {
 /// The webhook's CA: its issuers, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ca {
-    issuers: Vec<Issuer>,
+    issuers: Vec<Certified>,
 }
 
 impl Ca {
@@ -136,7 +136,7 @@ impl Ca {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    fn living(&self, now: Timestamp) -> impl DoubleEndedIterator<Item = &Issuer> {
+    fn living(&self, now: Timestamp) -> impl DoubleEndedIterator<Item = &Certified> {
         self.issuers
             .iter()
             .filter(move |issuer| !issuer.life.has_ended(now))
@@ -150,8 +150,8 @@ impl Ca {
     }
 
     /// With one more, and without those that have ended.
-    pub fn with(&self, issuer: Issuer, now: Timestamp) -> Self {
-        let mut issuers: Vec<Issuer> = self.living(now).cloned().collect();
+    pub fn with(&self, issuer: Certified, now: Timestamp) -> Self {
+        let mut issuers: Vec<Certified> = self.living(now).cloned().collect();
         issuers.push(issuer);
         Self { issuers }
     }
@@ -165,7 +165,7 @@ impl Ca {
     }
 
     /// Who signs: the newest that has been trusted for long enough, or the oldest there is.
-    pub fn signer(&self, now: Timestamp) -> Option<&Issuer> {
+    pub fn signer(&self, now: Timestamp) -> Option<&Certified> {
         self.living(now)
             .rfind(|issuer| issuer.life.signs_from() <= now)
             .or_else(|| self.living(now).next())
@@ -173,7 +173,7 @@ impl Ca {
 }
 
 /// The life of a serving certificate signed now; no longer than its issuer's.
-pub fn serving_life(issuer: &Issuer, now: Timestamp) -> Life {
+pub fn serving_life(issuer: &Certified, now: Timestamp) -> Life {
     let life = Life::of(now, issuer.life.length() / SERVING_PART);
     Life {
         ends: life.ends.min(issuer.life.ends),
@@ -191,8 +191,8 @@ mod tests {
         Timestamp::from_second(1_800_000_000 + days * 86_400).unwrap()
     }
 
-    fn issuer(name: &str, made: Timestamp) -> Issuer {
-        Issuer {
+    fn issuer(name: &str, made: Timestamp) -> Certified {
+        Certified {
             certificate: name.into(),
             key: "secret".into(),
             life: Life::of(made, YEAR),

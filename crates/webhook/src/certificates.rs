@@ -162,15 +162,9 @@ impl Upkeep {
 
     async fn read_ca(&mut self, namespace: &str) -> Result<(), WebhookError> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        let secret = api
-            .get_opt(names::CA_SECRET)
-            .await
-            .map_err(|error| WebhookError::CaUnreadable(Box::new(error)))?;
-        let data = secret.and_then(|secret| secret.data).unwrap_or_default();
-        let text = data.get(names::CA_KEY).map(|bytes| &bytes.0);
-        let read = text
-            .and_then(|bytes| std::str::from_utf8(bytes).ok())
-            .and_then(Ca::parse);
+        let secret = api.get_opt(names::CA_SECRET).await;
+        let secret = secret.map_err(|error| WebhookError::CaUnreadable(Box::new(error)))?;
+        let read = secret.as_ref().and_then(stored_ca);
         self.ca = Some(read.ok_or(WebhookError::NoCa(names::CA_SECRET))?);
         Ok(())
     }
@@ -187,14 +181,10 @@ impl Upkeep {
             return Ok(());
         }
         let signed = issue::sign(issuer, names, now)?;
-        let by = issuer.certificate.clone();
-        let life = signed.life;
+        let (by, life) = (issuer.certificate.clone(), Some(signed.life));
         self.serve(signed.certificate.as_bytes(), signed.key.as_bytes())?;
-        self.served = Some(Served {
-            by,
-            life: Some(life),
-        });
-        tracing::info!(until = %life.ends, "serving with a new certificate");
+        self.served = Some(Served { by, life });
+        tracing::info!(until = %signed.life.ends, "serving with a new certificate");
         Ok(())
     }
 
@@ -230,6 +220,12 @@ impl Upkeep {
         self.certificates.0.send_replace(Some(Arc::new(certified)));
         Ok(())
     }
+}
+
+/// Reads the CA that the controller keeps in a Secret.
+pub fn stored_ca(secret: &Secret) -> Option<Ca> {
+    let bytes = secret.data.as_ref()?.get(names::CA_KEY)?;
+    Ca::parse(std::str::from_utf8(&bytes.0).ok()?)
 }
 
 async fn read(path: PathBuf) -> Result<Vec<u8>, WebhookError> {

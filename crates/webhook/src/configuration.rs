@@ -45,7 +45,7 @@ pub struct WebhookEngine {
     pub endpoint: Endpoint,
     /// The CA certificates, as PEM, that the API server trusts.
     pub ca_bundle: String,
-    /// The webhook's installation, with which its configurations go.
+    /// The webhook's installation, with which its configurations go; the warnings go with the operator's.
     pub owner: Option<Value>,
 }
 
@@ -54,81 +54,57 @@ impl Render for WebhookEngine {
         Engine::Webhook
     }
 
+    /// Fails if the recipe does not fit the annotations of an object, or the warnings a policy.
     fn render(&self, input: &PolicyInput) -> Result<Rendered, PolicyError> {
-        render(input, &self.endpoint, &self.ca_bundle, self.owner.as_ref())
-    }
-}
-
-/// Renders the configurations. `ca_bundle` holds the CA certificates, as PEM, that the API server trusts.
-/// The configurations belong to `owner`, the webhook's installation; the warnings to the operator's.
-///
-/// # Errors
-/// If the recipe does not fit the annotations of an object, or the warnings a policy.
-pub fn render(
-    input: &PolicyInput,
-    endpoint: &Endpoint,
-    ca_bundle: &str,
-    owner: Option<&Value>,
-) -> Result<Rendered, PolicyError> {
-    let warnings = policy::warnings(input)?;
-    let input = &PolicyInput {
-        owner_reference: owner.cloned(),
-        ..input.clone()
-    };
-    let instruction = Instruction {
-        recipe: input.recipe.clone(),
-        exclusions: input.exclusions.clone(),
-        canary_namespace: input.canary_namespace.clone(),
-    };
-    let instruction = instruction.to_text();
-    let client = |hash: &str, ca_bundle: &str| client_config(input, endpoint, hash, ca_bundle);
-    let unnamed = json!([
-        instruction,
-        users_pods(input, &client("", "")),
-        canary_pods(input, &client("", ""), "")
-    ]);
-    let hash = names::hash(&unnamed.to_string(), 10);
-    let client = client(&hash, ca_bundle);
-    let name = |part: Option<&str>| names::cluster_object(&input.namespace, &input.name, part);
-    let mut annotations =
-        json!({names::ANNOTATION_INSTRUCTION: instruction, names::ANNOTATION_WEBHOOK_HASH: hash});
-    let canary = object(
-        input,
-        &name(Some("canary")),
-        &annotations,
-        &json!([verification_pods(input, &client, &hash)]),
-    );
-    if let Some(annotations) = annotations.as_object_mut() {
+        let warnings = policy::warnings(input)?;
+        let input = &PolicyInput {
+            owner_reference: self.owner.clone(),
+            ..input.clone()
+        };
+        let instruction = Instruction {
+            recipe: input.recipe.clone(),
+            exclusions: input.exclusions.clone(),
+            canary_namespace: input.canary_namespace.clone(),
+        }
+        .to_text();
+        let client = |hash, ca_bundle| client_config(input, &self.endpoint, hash, ca_bundle);
+        let unnamed = json!([
+            instruction,
+            users_pods(input, &client("", "")),
+            canary_pods(input, &client("", ""), "")
+        ]);
+        let hash = names::hash(&unnamed.to_string(), 10);
+        let client = client(&hash, &self.ca_bundle);
+        let name = |part: Option<&str>| names::cluster_object(&input.namespace, &input.name, part);
+        let mut annotations = json!({names::ANNOTATION_INSTRUCTION: instruction, names::ANNOTATION_WEBHOOK_HASH: hash});
+        let canary = object(
+            input,
+            &name(Some("canary")),
+            &annotations,
+            &json!([verification_pods(input, &client, &hash)]),
+        );
         let selection = serde_json::to_string(&input.selection).unwrap_or_default();
-        annotations.insert(
-            names::ANNOTATION_SELECTION.into(),
-            printable(&selection).into(),
-        );
-        annotations.insert(
-            names::ANNOTATION_SERVING.into(),
-            input.recipe.mode.as_str().into(),
-        );
+        annotations[names::ANNOTATION_SELECTION] = printable(&selection).into();
+        annotations[names::ANNOTATION_SERVING] = input.recipe.mode.as_str().into();
+        check_size(&annotations)?;
+        let webhooks = json!([
+            users_pods(input, &client),
+            canary_pods(input, &client, &hash)
+        ]);
+        Ok(Rendered {
+            name: webhook_configuration(&hash),
+            hash,
+            policy: None,
+            canary,
+            binding: object(input, &name(None), &annotations, &webhooks),
+            warnings,
+        })
     }
-    check_size(&annotations)?;
-    let webhooks = json!([
-        users_pods(input, &client),
-        canary_pods(input, &client, &hash)
-    ]);
-    Ok(Rendered {
-        name: webhook_configuration(&hash),
-        hash,
-        policy: None,
-        canary,
-        binding: object(input, &name(None), &annotations, &webhooks),
-        warnings,
-    })
 }
 
 fn object(input: &PolicyInput, name: &str, annotations: &Value, webhooks: &Value) -> Value {
     let mut metadata = policy::metadata(input, name);
-    if let Some(metadata) = metadata.as_object_mut() {
-        metadata.insert("annotations".into(), annotations.clone());
-    }
+    metadata["annotations"] = annotations.clone();
     json!({
         "apiVersion": policy::API_VERSION,
         "kind": "MutatingWebhookConfiguration",
@@ -138,12 +114,9 @@ fn object(input: &PolicyInput, name: &str, annotations: &Value, webhooks: &Value
 }
 
 fn check_size(annotations: &Value) -> Result<(), PolicyError> {
-    let bytes = annotations
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| key.len() + value.as_str().map_or(0, str::len))
-        .sum();
+    let each = annotations.as_object().into_iter().flatten();
+    let size = |(key, value): (&String, &Value)| key.len() + value.as_str().map_or(0, str::len);
+    let bytes = each.map(size).sum();
     if bytes > MAX_ANNOTATIONS {
         return Err(PolicyError::TooLargeForAnnotations { bytes });
     }
@@ -199,20 +172,15 @@ fn webhook(name: &str, client: &Value, fails: bool, fields: Value) -> Value {
 /// exclusions by those.
 fn users_pods(input: &PolicyInput, client: &Value) -> Value {
     let [first, _] = selected(&input.selection, &input.exclusions);
-    let fails = input.on_failure == OnFailure::Fail;
-    webhook(
-        "pods",
-        client,
-        fails,
-        json!({
-            "namespaceSelector": namespace_selector(input),
-            "objectSelector": object_selector(&input.selection),
-            "matchConditions": [
-                {"name": "selected", "expression": first},
-                {"name": "not-mirror", "expression": format!("!({})", mirror().applies)},
-            ],
-        }),
-    )
+    let fields = json!({
+        "namespaceSelector": namespace_selector(input),
+        "objectSelector": object_selector(&input.selection),
+        "matchConditions": [
+            {"name": "selected", "expression": first},
+            {"name": "not-mirror", "expression": format!("!({})", mirror().applies)},
+        ],
+    });
+    webhook("pods", client, input.on_failure == OnFailure::Fail, fields)
 }
 
 /// Dry-run pods that ask whether injection is active. Fails, so that the answer says why not.
@@ -221,34 +189,23 @@ fn canary_pods(input: &PolicyInput, client: &Value, hash: &str) -> Value {
         let (key, value) = (quoted(key), quoted(value));
         format!("object.metadata.?labels[?{key}].orValue(\"\") == {value}")
     };
-    let asked = format!(
-        "{} || {}",
-        label(names::LABEL_VERIFICATION, hash),
-        label(names::LABEL_CANARY, &input.recipe.agent)
-    );
-    webhook(
-        "canary",
-        client,
-        true,
-        json!({
-            "namespaceSelector": in_canary_namespace(input),
-            "objectSelector": {},
-            "matchConditions": [{"name": "asked", "expression": asked}],
-        }),
-    )
+    let verifies = label(names::LABEL_VERIFICATION, hash);
+    let asks = label(names::LABEL_CANARY, &input.recipe.agent);
+    let fields = json!({
+        "namespaceSelector": in_canary_namespace(input),
+        "objectSelector": {},
+        "matchConditions": [{"name": "asked", "expression": format!("{verifies} || {asks}")}],
+    });
+    webhook("canary", client, true, fields)
 }
 
 /// Dry-run pods that verify this very configuration.
 fn verification_pods(input: &PolicyInput, client: &Value, hash: &str) -> Value {
-    webhook(
-        "proof",
-        client,
-        true,
-        json!({
-            "namespaceSelector": in_canary_namespace(input),
-            "objectSelector": {"matchLabels": {names::LABEL_VERIFICATION: hash}},
-        }),
-    )
+    let fields = json!({
+        "namespaceSelector": in_canary_namespace(input),
+        "objectSelector": {"matchLabels": {names::LABEL_VERIFICATION: hash}},
+    });
+    webhook("proof", client, true, fields)
 }
 
 fn in_canary_namespace(input: &PolicyInput) -> Value {
@@ -283,13 +240,9 @@ fn object_selector(selection: &Selection) -> Value {
 /// A label selector with one more requirement.
 fn with_requirement(selector: &Selector, requirement: Value) -> Value {
     let mut all = json!(selector);
-    if let Some(all) = all.as_object_mut() {
-        let requirements = all
-            .entry("matchExpressions")
-            .or_insert_with(|| Value::Array(Vec::new()));
-        if let Some(requirements) = requirements.as_array_mut() {
-            requirements.push(requirement);
-        }
+    match &mut all["matchExpressions"] {
+        Value::Array(requirements) => requirements.push(requirement),
+        none => *none = json!([requirement]),
     }
     all
 }

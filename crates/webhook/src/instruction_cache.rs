@@ -4,16 +4,17 @@
 //! moment. Must not know what instructions say.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::PartialObjectMeta;
-use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -22,11 +23,11 @@ use otelagent_core::names;
 
 /// How long a call may wait for a watch to catch up. Less than the caller waits for the answer.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Between two reads of the cached namespaces.
-const READ_AGAIN: Duration = Duration::from_millis(20);
 
 type Configuration = PartialObjectMeta<MutatingWebhookConfiguration>;
-type SeenNamespace = PartialObjectMeta<Namespace>;
+
+/// What one watch has seen, by name; `None` until it has seen everything once.
+type Seen<V> = watch::Sender<Option<HashMap<String, V>>>;
 
 /// One webhook configuration: the hash of its content, and its instruction where this version
 /// understands it.
@@ -38,129 +39,140 @@ struct Listed {
 
 /// What the watches have seen.
 pub(crate) struct InstructionCache {
-    /// By the configuration's name.
-    listed: Mutex<HashMap<String, Listed>>,
-    /// Counts up with every change; 0 until everything has been seen once.
-    changes: watch::Sender<u64>,
-    namespaces: Store<SeenNamespace>,
+    configurations: Seen<Listed>,
+    /// The labels of each.
+    namespaces: Seen<BTreeMap<String, String>>,
 }
 
 impl InstructionCache {
     /// Starts the watches.
     pub(crate) fn start(client: &Client, tasks: &mut JoinSet<&'static str>) -> Arc<Self> {
-        let (namespaces, writer) = reflector::store();
-        let cache = Arc::new(Self {
-            listed: Mutex::default(),
-            changes: watch::Sender::new(0),
-            namespaces,
-        });
-        tasks.spawn(watch_configurations(client.clone(), cache.clone()));
-        tasks.spawn(watch_namespaces(client.clone(), writer));
-        cache
+        let cache = Self {
+            configurations: watch::Sender::new(None),
+            namespaces: watch::Sender::new(None),
+        };
+        let ours = format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY);
+        tasks.spawn(follow(
+            "watch of webhook configurations",
+            Api::all(client.clone()),
+            watcher::Config::default().labels(&ours),
+            cache.configurations.clone(),
+            listed,
+        ));
+        tasks.spawn(follow(
+            "watch of namespaces",
+            Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
+            watcher::Config::default(),
+            cache.namespaces.clone(),
+            |namespace| Some(namespace.labels().clone()),
+        ));
+        Arc::new(cache)
     }
 
     /// One that has seen everything, of which there is nothing.
     #[cfg(test)]
     pub(crate) fn empty() -> Arc<Self> {
         Arc::new(Self {
-            listed: Mutex::default(),
-            changes: watch::Sender::new(1),
-            namespaces: reflector::store().0,
+            configurations: watch::Sender::new(Some(HashMap::new())),
+            namespaces: watch::Sender::new(Some(HashMap::new())),
         })
     }
 
     /// Returns once everything has been seen.
     pub(crate) async fn until_synced(&self) {
-        // The sender lives as long as the cache; the process ends when the watch of namespaces ends.
-        let _ = self.changes.subscribe().wait_for(|count| *count > 0).await;
-        let _ = self.namespaces.wait_until_ready().await;
+        // The senders live as long as the cache.
+        let _ = self
+            .configurations
+            .subscribe()
+            .wait_for(Option::is_some)
+            .await;
+        let _ = self.namespaces.subscribe().wait_for(Option::is_some).await;
     }
 
     /// The instruction a call is for; where its configuration is gone or not seen in time, the active one.
     pub(crate) async fn instruction(&self, target: &Target) -> Option<Arc<Instruction>> {
-        let mut changes = self.changes.subscribe();
-        let exact = changes.wait_for(|_| self.exact(target).is_some());
-        let seen = tokio::time::timeout(PATIENCE, exact).await.is_ok();
-        let found = if seen {
-            self.exact(target)
-        } else {
-            self.listed(target, None)
+        let name = |part| names::cluster_object(&target.namespace, &target.name, part);
+        let (active, canary) = (name(None), name(Some("canary")));
+        let is_meant = |listed: &&Listed| listed.hash == target.hash;
+        let found = seen(&self.configurations, |all| {
+            let mut named = [&active, &canary]
+                .into_iter()
+                .filter_map(|name| all.get(name));
+            named.find(is_meant).cloned()
+        });
+        let found = match found.await {
+            Some(exact) => Some(exact),
+            None => self.configurations.borrow().as_ref()?.get(&active).cloned(),
         };
-        found.and_then(|listed| listed.instruction)
-    }
-
-    fn exact(&self, target: &Target) -> Option<Listed> {
-        [None, Some("canary")]
-            .into_iter()
-            .filter_map(|part| self.listed(target, part))
-            .find(|listed| listed.hash == target.hash)
-    }
-
-    fn listed(&self, target: &Target, part: Option<&str>) -> Option<Listed> {
-        let name = names::cluster_object(&target.namespace, &target.name, part);
-        self.locked(|listed| listed.get(&name).cloned())
+        found?.instruction
     }
 
     /// Labels of a namespace, waited for if it is new.
     pub(crate) async fn namespace_labels(&self, name: &str) -> Option<BTreeMap<String, String>> {
-        let look = async {
-            loop {
-                if let Some(namespace) = self.namespaces.get(&ObjectRef::new(name)) {
-                    return namespace.labels().clone();
-                }
-                tokio::time::sleep(READ_AGAIN).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, look).await.ok()
-    }
-
-    fn locked<T>(&self, act: impl FnOnce(&mut HashMap<String, Listed>) -> T) -> T {
-        act(&mut self.listed.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn change(&self, act: impl FnOnce(&mut HashMap<String, Listed>)) {
-        self.locked(act);
-        self.changes.send_modify(|count| *count += 1);
+        seen(&self.namespaces, |all| all.get(name).cloned()).await
     }
 }
 
-async fn watch_configurations(client: Client, cache: Arc<InstructionCache>) -> &'static str {
-    let ours = format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY);
-    let ours = watcher::Config::default().labels(&ours);
-    let api: Api<Configuration> = Api::all(client);
-    let stream = watcher(api, ours).default_backoff().inspect_err(
-        |error| tracing::warn!(error = %error, "watch of webhook configurations failed, trying again"),
-    );
-    let mut stream = std::pin::pin!(stream);
-    let mut listed = HashMap::new();
-    while let Some(event) = stream.next().await {
+/// What `find` finds among what a watch has seen, or sees within a moment.
+async fn seen<V, T>(all: &Seen<V>, find: impl Fn(&HashMap<String, V>) -> Option<T>) -> Option<T> {
+    let mut found = None;
+    let mut all = all.subscribe();
+    let look = all.wait_for(|all| {
+        found = all.as_ref().and_then(&find);
+        found.is_some()
+    });
+    // The sender lives as long as the cache.
+    let _ = tokio::time::timeout(PATIENCE, look).await;
+    found
+}
+
+/// One watch with back-off, of whose objects is kept what `read` says. Ends only if the stream does.
+async fn follow<K, V>(
+    what: &'static str,
+    api: Api<K>,
+    config: watcher::Config,
+    seen: Seen<V>,
+    read: impl Fn(&K) -> Option<V>,
+) -> &'static str
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut events = watcher(api, config).default_backoff().boxed();
+    let mut list = HashMap::new();
+    let put = |all: &mut HashMap<String, V>, object: &K| {
+        let name = object.name_any();
+        match read(object) {
+            Some(value) => all.insert(name, value),
+            None => all.remove(&name),
+        };
+    };
+    while let Some(event) = events.next().await {
         match event {
-            Ok(watcher::Event::Init) => listed.clear(),
-            Ok(watcher::Event::InitApply(configuration)) => listed.extend(read(&configuration)),
+            Ok(watcher::Event::Init) => list.clear(),
+            Ok(watcher::Event::InitApply(object)) => put(&mut list, &object),
             Ok(watcher::Event::InitDone) => {
-                cache.change(|current| *current = std::mem::take(&mut listed));
+                seen.send_replace(Some(std::mem::take(&mut list)));
             }
-            Ok(watcher::Event::Apply(configuration)) => cache.change(|current| {
-                current.remove(&configuration.name_any());
-                current.extend(read(&configuration));
+            Ok(watcher::Event::Apply(object)) => {
+                seen.send_modify(|all| put(all.get_or_insert_default(), &object));
+            }
+            Ok(watcher::Event::Delete(object)) => seen.send_modify(|all| {
+                all.get_or_insert_default().remove(&object.name_any());
             }),
-            Ok(watcher::Event::Delete(configuration)) => cache.change(|current| {
-                current.remove(&configuration.name_any());
-            }),
-            Err(_) => {}
+            Err(error) => tracing::warn!(error = %error, "{what} failed, trying again"),
         }
     }
-    "watch of webhook configurations"
+    what
 }
 
-fn read(configuration: &Configuration) -> Option<(String, Listed)> {
+fn listed(configuration: &Configuration) -> Option<Listed> {
     let annotations = configuration.annotations();
     let hash = annotations.get(names::ANNOTATION_WEBHOOK_HASH)?.clone();
     let instruction = annotations
         .get(names::ANNOTATION_INSTRUCTION)
         .and_then(|text| Instruction::parse(text));
-    let name = configuration.name_any();
     if instruction.is_none() {
+        let name = configuration.name_any();
         tracing::warn!(
             name,
             "this version does not understand the instruction of a webhook configuration and does not inject its pods; \
@@ -168,27 +180,5 @@ fn read(configuration: &Configuration) -> Option<(String, Listed)> {
         );
     }
     let instruction = instruction.map(Arc::new);
-    Some((name, Listed { hash, instruction }))
-}
-
-async fn watch_namespaces(
-    client: Client,
-    writer: reflector::store::Writer<SeenNamespace>,
-) -> &'static str {
-    let stream = watcher(
-        Api::<SeenNamespace>::all(client),
-        watcher::Config::default(),
-    )
-    .modify(|namespace| {
-        namespace.metadata.managed_fields = None;
-        namespace.metadata.annotations = None;
-    })
-    .default_backoff()
-    .reflect(writer)
-    .inspect_err(
-        |error| tracing::warn!(error = %error, "watch of namespaces failed, trying again"),
-    );
-    let mut stream = std::pin::pin!(stream);
-    while stream.next().await.is_some() {}
-    "watch of namespaces"
+    Some(Listed { hash, instruction })
 }

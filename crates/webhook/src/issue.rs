@@ -13,30 +13,20 @@ use rcgen::{
 
 pub use rcgen::Error as Failed;
 
-use crate::ca::{Issuer, Life, serving_life};
+use crate::ca::{Certified, Life, serving_life};
 
 /// Certificates are valid from a while before they are made, since clocks differ.
 const BACKDATED: Duration = Duration::from_mins(5);
-
-/// A certificate and its private key, as PEM.
-pub struct Signed {
-    /// The certificate.
-    pub certificate: String,
-    /// The key.
-    pub key: String,
-    /// From when to when it serves.
-    pub life: Life,
-}
 
 /// Makes a CA certificate that lives from now on.
 ///
 /// # Errors
 /// If the crypto provider has no randomness.
-pub fn issuer(now: Timestamp, length: Duration) -> Result<Issuer, rcgen::Error> {
+pub fn issuer(now: Timestamp, length: Duration) -> Result<Certified, rcgen::Error> {
     let life = Life::of(now, length);
     let key = KeyPair::generate()?;
     let certificate = ca(life).self_signed(&key)?;
-    Ok(Issuer {
+    Ok(Certified {
         certificate: certificate.pem(),
         key: key.serialize_pem(),
         life,
@@ -47,7 +37,11 @@ pub fn issuer(now: Timestamp, length: Duration) -> Result<Issuer, rcgen::Error> 
 ///
 /// # Errors
 /// If a name is none, or the issuer's key cannot be read.
-pub fn sign(issuer: &Issuer, names: &[String], now: Timestamp) -> Result<Signed, rcgen::Error> {
+pub fn sign(
+    issuer: &Certified,
+    names: &[String],
+    now: Timestamp,
+) -> Result<Certified, rcgen::Error> {
     let life = serving_life(issuer, now);
     let mut params = CertificateParams::new(names)?;
     params
@@ -60,7 +54,7 @@ pub fn sign(issuer: &Issuer, names: &[String], now: Timestamp) -> Result<Signed,
     let key = KeyPair::generate()?;
     let by = rcgen::Issuer::new(ca(issuer.life), KeyPair::from_pem(&issuer.key)?);
     let certificate = params.signed_by(&key, &by)?;
-    Ok(Signed {
+    Ok(Certified {
         certificate: certificate.pem(),
         key: key.serialize_pem(),
         life,

@@ -3,7 +3,7 @@
 //! It applies the controller's instructions and decides nothing: instructions are annotations of the webhook
 //! configurations that make the API server call, and [`Review`](crate::review::Review) answers. No request
 //! makes it call the API: it watches configurations and namespaces. The controller renders configurations
-//! ([`configuration`]) and keeps the CA ([`ca_upkeep`]).
+//! ([`configuration`]) and keeps the CA ([`ca`]).
 //!
 //! - [`instruction_cache`]: the instructions, as the watch has seen them.
 //! - [`answer`]: one request, bounded.
@@ -14,7 +14,6 @@
 //! This crate must not know OtelAgents, modes or how recipes are made.
 
 pub mod ca;
-pub mod ca_upkeep;
 pub mod configuration;
 pub mod instruction;
 pub mod issue;
@@ -35,7 +34,7 @@ use kube::Client;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-pub use self::certificates::Source;
+pub use self::certificates::{Source, stored_ca};
 pub use self::error::WebhookError;
 pub use self::observer::{CERTIFICATE, Observer, SERVING, WATCHES};
 

@@ -4,7 +4,7 @@
 //! webhooks do meanwhile. So nothing is replaced that did not change, and lists grow by insertion. Knows
 //! nothing of pods.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// The operations, in the order in which they are applied. Where `after` is `before` with fields and
 /// list items added, all of them add, but for texts that became longer, which are replaced one by one.
@@ -21,11 +21,19 @@ fn compare(before: &Value, after: &Value, path: &str, operations: &mut Vec<Value
         (Value::Object(before), Value::Object(after))
             if before.keys().all(|key| after.contains_key(key)) =>
         {
-            compare_objects(before, after, path, operations);
+            for (key, value) in after {
+                let path = format!("{path}/{}", escaped(key));
+                compare_or_add(before.get(key), value, &path, operations);
+            }
         }
-        (Value::Array(before), Value::Array(after)) => match alignment(before, after) {
-            Some(partners) => compare_lists(before, after, &partners, path, operations),
-            None => operations.push(operation("replace", path, &Value::Array(after.clone()))),
+        (Value::Array(before), Value::Array(list)) => match alignment(before, list) {
+            // From left to right, so that every index is that of the list as it is by then.
+            Some(partners) => {
+                for (index, (value, previous)) in list.iter().zip(partners).enumerate() {
+                    compare_or_add(previous, value, &format!("{path}/{index}"), operations);
+                }
+            }
+            None => operations.push(operation("replace", path, after)),
         },
         // To add where null stands is to replace it (RFC 6902 §4.1).
         (Value::Null, _) if !path.is_empty() => operations.push(operation("add", path, after)),
@@ -33,53 +41,25 @@ fn compare(before: &Value, after: &Value, path: &str, operations: &mut Vec<Value
     }
 }
 
-fn compare_objects(
-    before: &Map<String, Value>,
-    after: &Map<String, Value>,
+fn compare_or_add(
+    previous: Option<&Value>,
+    value: &Value,
     path: &str,
     operations: &mut Vec<Value>,
 ) {
-    for (key, value) in after {
-        let path = format!("{path}/{}", escaped(key));
-        match before.get(key) {
-            Some(previous) => compare(previous, value, &path, operations),
-            None => operations.push(operation("add", &path, value)),
-        }
-    }
-}
-
-/// From left to right, so that every index is that of the list as it is by then.
-fn compare_lists(
-    before: &[Value],
-    after: &[Value],
-    partners: &[Option<usize>],
-    path: &str,
-    operations: &mut Vec<Value>,
-) {
-    for (index, (value, partner)) in after.iter().zip(partners).enumerate() {
-        let path = format!("{path}/{index}");
-        match partner.and_then(|partner| before.get(partner)) {
-            Some(previous) => compare(previous, value, &path, operations),
-            None => operations.push(operation("add", &path, value)),
-        }
+    match previous {
+        Some(previous) => compare(previous, value, path, operations),
+        None => operations.push(operation("add", path, value)),
     }
 }
 
 /// For each item of `after` the item of `before` it grew from; `None` unless all of `before` is there,
 /// in its order.
-fn alignment(before: &[Value], after: &[Value]) -> Option<Vec<Option<usize>>> {
-    let mut next = 0;
-    let partners = after.iter().map(|value| {
-        let found = before
-            .get(next)
-            .is_some_and(|previous| grew(previous, value));
-        found.then(|| {
-            next += 1;
-            next - 1
-        })
-    });
-    let partners = partners.collect();
-    (next == before.len()).then_some(partners)
+fn alignment<'a>(before: &'a [Value], after: &[Value]) -> Option<Vec<Option<&'a Value>>> {
+    let mut rest = before.iter().peekable();
+    let partner = |value| rest.next_if(|previous| grew(previous, value));
+    let partners = after.iter().map(partner).collect();
+    rest.next().is_none().then_some(partners)
 }
 
 /// Whether a value may have become another by additions only.

@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::instruction::Instruction;
-use otelagent_core::inject::json::{entry, text};
-use otelagent_core::inject::{Injection, Reason, inject};
+use otelagent_core::inject::json::text;
+use otelagent_core::inject::{Injection, Reason, Selection, inject};
 
 use crate::patch;
 
@@ -34,15 +34,20 @@ pub enum BadReview {
 impl BadReview {
     /// The `meta/v1 Status` that says so.
     pub fn status(&self) -> Value {
-        json!({
-            "apiVersion": "v1",
-            "kind": "Status",
-            "status": "Failure",
-            "reason": "BadRequest",
-            "code": 400,
-            "message": self.to_string(),
-        })
+        failure(400, "BadRequest", &self.to_string())
     }
+}
+
+/// An answer that is no review, in the API server's own form (`meta/v1 Status`).
+pub(crate) fn failure(code: u16, reason: &str, message: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Status",
+        "status": "Failure",
+        "reason": reason,
+        "code": code,
+        "message": message,
+    })
 }
 
 /// A question of the API server (`admission.k8s.io/v1 AdmissionReview`).
@@ -107,10 +112,8 @@ impl Review {
         if text(&review, "apiVersion") != API_VERSION || text(&review, "kind") != KIND {
             return Err(BadReview::NotAReview);
         }
-        let mut request = review
-            .get_mut("request")
-            .map(Value::take)
-            .unwrap_or_default();
+        let request = review.get_mut("request").map(Value::take);
+        let mut request = request.unwrap_or_default();
         let uid = text(&request, "uid").to_owned();
         if uid.is_empty() {
             return Err(BadReview::NoRequest);
@@ -136,7 +139,7 @@ impl Review {
             && instruction
                 .exclusions
                 .iter()
-                .any(otelagent_core::inject::Selection::is_by_namespace_labels)
+                .any(Selection::is_by_namespace_labels)
     }
 
     /// The answer. `namespace_labels` are those of [`Self::namespace`], where they are known.
@@ -169,20 +172,16 @@ impl Review {
         instruction: &Instruction,
         namespace_labels: Option<&BTreeMap<String, String>>,
     ) -> bool {
-        if self.namespace == instruction.canary_namespace {
-            return false;
-        }
         let none = BTreeMap::new();
-        let namespace_labels = namespace_labels.unwrap_or(&none);
-        let labels = labels_of(pod);
-        instruction
-            .exclusions
-            .iter()
-            .any(|other| other.matches(&self.namespace, namespace_labels, &labels))
+        let (namespace_labels, labels) = (namespace_labels.unwrap_or(&none), labels_of(pod));
+        let excludes =
+            |other: &Selection| other.matches(&self.namespace, namespace_labels, &labels);
+        self.namespace != instruction.canary_namespace
+            && instruction.exclusions.iter().any(excludes)
     }
 
     fn unchanged(&self, outcome: Outcome) -> Answer {
-        self.respond(Map::new(), outcome)
+        self.respond(json!({}), outcome)
     }
 
     fn patched(&self, operations: &[Value]) -> Answer {
@@ -190,16 +189,13 @@ impl Review {
             return self.unchanged(Outcome::Unchanged);
         }
         let patch = ByteString(Value::from(operations).to_string().into_bytes());
-        let fields = [
-            ("patchType".to_owned(), json!("JSONPatch")),
-            ("patch".to_owned(), json!(patch)),
-        ];
-        self.respond(Map::from_iter(fields), Outcome::Injected)
+        let response = json!({"patchType": "JSONPatch", "patch": patch});
+        self.respond(response, Outcome::Injected)
     }
 
-    fn respond(&self, mut response: Map<String, Value>, outcome: Outcome) -> Answer {
-        response.insert("uid".into(), json!(self.uid));
-        response.insert("allowed".into(), json!(true));
+    fn respond(&self, mut response: Value, outcome: Outcome) -> Answer {
+        response["uid"] = self.uid.as_str().into();
+        response["allowed"] = true.into();
         let review = json!({"apiVersion": API_VERSION, "kind": KIND, "response": response});
         Answer { review, outcome }
     }
@@ -207,17 +203,12 @@ impl Review {
 
 /// Whether a request is the creation of a pod itself, not of something below it.
 fn creates_a_pod(request: &Value) -> bool {
-    let part = |field: &str, key: &str| {
-        request
-            .get(field)
-            .map(|value| text(value, key).to_owned())
-            .unwrap_or_default()
-    };
+    let resource = &request["resource"];
     text(request, "operation") == "CREATE"
         && text(request, "subResource").is_empty()
-        && part("resource", "group").is_empty()
-        && part("resource", "version") == "v1"
-        && part("resource", "resource") == "pods"
+        && text(resource, "group").is_empty()
+        && text(resource, "version") == "v1"
+        && text(resource, "resource") == "pods"
 }
 
 fn is_a_pod(object: &Value) -> bool {
@@ -225,14 +216,7 @@ fn is_a_pod(object: &Value) -> bool {
 }
 
 fn labels_of(pod: &Value) -> BTreeMap<String, String> {
-    let labels = pod
-        .get("metadata")
-        .and_then(|metadata| metadata.get("labels"))
-        .and_then(Value::as_object);
-    let keys = labels.into_iter().flatten().map(|(key, _)| key);
-    keys.filter_map(|key| {
-        let value = entry(pod, ["metadata", "labels"], key)?;
-        Some((key.clone(), value.to_owned()))
-    })
-    .collect()
+    let labels = pod["metadata"]["labels"].as_object().into_iter().flatten();
+    let texts = labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+    texts.collect()
 }

@@ -260,7 +260,7 @@ async fn agents_are_replaced(world: &World) {
     })
     .await;
     let told = upgrades(world).await;
-    let upgrade = format!("{} did", BEFORE[1]);
+    let upgrade = format!("that operator {} rendered", BEFORE[1]);
     assert!(told.iter().any(|told| told.contains(&upgrade)), "{told:?}");
 }
 

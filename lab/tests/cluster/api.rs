@@ -89,7 +89,7 @@ fn apply_reapply_diff_dry_run_edit_and_explain_behave() {
         "Sidecar",
         "HostPort",
         "HostNetwork",
-        "keep the path they were born with",
+        "running pods keep the mode they were created with",
     ] {
         let flat = explained.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(flat.contains(word), "{word} in: {explained}");

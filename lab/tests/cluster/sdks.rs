@@ -194,7 +194,7 @@ fn check(world: &World, agent: &str, program: Program, nodes: &BTreeMap<String, 
 
 fn no_program_knows_what_carries_its_telemetry() {
     for program in ["rust-sdk/src", "go-sdk", "python-sdk"] {
-        let folder = repository().join("apps").join(program);
+        let folder = repository().join("lab/apps").join(program);
         for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_file() {

@@ -4,7 +4,8 @@ use std::process::Stdio;
 
 use otelagent_core::inject::policy::render;
 use otelagent_core::inject::{Recipe, canary};
-use otelagent_webhook::configuration::{self, Endpoint};
+use otelagent_core::reconcile::Render as _;
+use otelagent_webhook::configuration::{Endpoint, WebhookEngine};
 use serde_json::{Value, json};
 
 use super::server::{self, CANARY, Server};
@@ -231,7 +232,15 @@ async fn writes_entries_of_its_own_service_only(operator: &Server, recipe: &Reci
         name: name.into(),
     };
     let input = input("guarded", "guarded", recipe);
-    let entries = configuration::render(&input, &service("otelagent-webhook"), "", None).unwrap();
+    let entries_to = |endpoint: Endpoint| {
+        let webhook = WebhookEngine {
+            endpoint,
+            ca_bundle: String::new(),
+            owner: None,
+        };
+        webhook.render(&input).unwrap()
+    };
+    let entries = entries_to(service("otelagent-webhook"));
     for object in [&entries.canary, &entries.binding] {
         let answer = operator.apply(object).await;
         assert!(answer.is_ok(), "{}", answer.body["message"]);
@@ -240,7 +249,7 @@ async fn writes_entries_of_its_own_service_only(operator: &Server, recipe: &Reci
         service("another"),
         Endpoint::Url("https://192.0.2.7".into()),
     ] {
-        let entries = configuration::render(&input, &elsewhere, "", None).unwrap();
+        let entries = entries_to(elsewhere);
         let why = "may call only the Service";
         assert_eq!(refused(operator, &entries.binding, why).await, Ok(()));
     }

@@ -10,7 +10,8 @@ use kube::core::params::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, Config};
 use otelagent_core::inject::policy::{PolicyInput, Rendered, render};
 use otelagent_core::inject::{Recipe, canary};
-use otelagent_webhook::configuration::{self, Endpoint};
+use otelagent_core::reconcile::Render as _;
+use otelagent_webhook::configuration::{Endpoint, WebhookEngine};
 use serde_json::{Value, json};
 use testbed::{Bed, KubernetesVersion};
 
@@ -196,7 +197,12 @@ impl Server {
         endpoint: &Endpoint,
         authorities: &str,
     ) {
-        let entries = configuration::render(input, endpoint, authorities, None).expect("entries");
+        let webhook = WebhookEngine {
+            endpoint: endpoint.clone(),
+            ca_bundle: authorities.into(),
+            owner: None,
+        };
+        let entries = webhook.render(input).expect("entries");
         let applied = self.apply(&entries.canary).await;
         assert!(applied.is_ok(), "{}", applied.body["message"]);
         for probe in canary::probe_pods(&input.recipe, &entries.hash) {

@@ -65,6 +65,28 @@ impl Fault {
     }
 }
 
+/// What becomes of every request of a kind, reads included, until it is taken back.
+#[derive(Clone, Debug)]
+pub(super) struct Spoil {
+    /// The method.
+    pub(super) method: Method,
+    /// Part of the address, which may be of the query.
+    pub(super) address: &'static str,
+    /// What becomes of it.
+    pub(super) how: How,
+}
+
+/// See [`Spoil`].
+#[derive(Clone, Copy, Debug)]
+pub(super) enum How {
+    /// The server answers so.
+    Answer(u16),
+    /// The client's code panics.
+    Panic,
+    /// No answer comes, and the client's own bounds do not help.
+    Silence,
+}
+
 /// When what goes wrong.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -91,6 +113,7 @@ struct State {
     plan: Option<Plan>,
     left: usize,
     met: bool,
+    spoil: Option<Spoil>,
 }
 
 impl Faults {
@@ -105,6 +128,7 @@ impl Faults {
             plan: None,
             left: 0,
             met: false,
+            spoil: None,
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -128,6 +152,18 @@ impl Faults {
         state.left = plan.as_ref().map_or(0, |plan| plan.fault.times());
         state.plan = plan;
         state.met = false;
+    }
+
+    /// Spoils every request of a kind from here on, or none.
+    pub(super) fn spoil(&self, spoil: Option<Spoil>) {
+        self.lock().spoil = spoil;
+    }
+
+    fn spoiled(&self, method: &Method, uri: &Uri) -> Option<How> {
+        let state = self.lock();
+        let spoil = state.spoil.as_ref()?;
+        let is_meant = spoil.method == method && uri.to_string().contains(spoil.address);
+        is_meant.then_some(spoil.how)
     }
 
     /// Whether what was planned has happened.
@@ -299,6 +335,12 @@ impl Faulty {
     async fn pass(&self, request: Request<Body>) -> Answer {
         let (mut parts, body) = request.into_parts();
         parts.uri = self.narrowed(&parts.uri)?;
+        match self.faults.spoiled(&parts.method, &parts.uri) {
+            Some(How::Answer(code)) => return refusal(code),
+            Some(How::Panic) => panic!("on purpose"),
+            Some(How::Silence) => std::future::pending().await,
+            None => {}
+        }
         let bytes = body.collect_bytes().await?;
         let again = || {
             let mut request = Request::new(Body::from(bytes.to_vec()));
@@ -368,6 +410,7 @@ impl Faulty {
 
 fn refusal(code: u16) -> Answer {
     let reason = match code {
+        403 => "Forbidden",
         409 => "Conflict",
         429 => "TooManyRequests",
         504 => "Timeout",

@@ -120,7 +120,7 @@ fn is_fenced(error: &kube::Error) -> bool {
         kube::Error::Service(source) => source.downcast_ref::<kube::Error>(),
         _ => None,
     };
-    ProcessError::within(error).is_some_and(|error| error.reason() == "NotLeader")
+    matches!(ProcessError::within(error), Some(ProcessError::NotLeader))
         || inner.is_some_and(is_fenced)
 }
 

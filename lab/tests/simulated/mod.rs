@@ -20,6 +20,8 @@
 //! - [`killed`]: the real process is killed, or paused past its lease. It has a bed of its own, as it sees
 //!   all there is.
 //!
+//! - [`reports`]: whichever way a reconcile ends, the status names the reason.
+//!
 //! `make test-full` (`OTELAGENT_FULL=1`) runs every pair, every write and every view, which takes an hour or
 //! more. `make test` runs some of each kind (20, 8, 1 and 3) in a few minutes: every change then meets each
 //! kind of fault, and what it breaks for one write it seldom breaks for that write alone. Which these are is
@@ -35,6 +37,7 @@ mod killed;
 pub(crate) mod kubelet;
 mod leaders;
 mod operator;
+mod reports;
 mod run;
 mod sample;
 mod stale;

@@ -21,10 +21,20 @@ pub(super) struct Operator {
 impl Operator {
     /// Starts the first.
     pub(super) fn start(cluster: &'static Cluster, namespace: &str, faults: &Faults) -> Self {
+        Self::start_with(cluster, namespace, faults, settings(namespace))
+    }
+
+    /// The same with settings of its own.
+    pub(super) fn start_with(
+        cluster: &'static Cluster,
+        namespace: &str,
+        faults: &Faults,
+        settings: Settings,
+    ) -> Self {
         let (namespace, faults) = (namespace.to_owned(), faults.clone());
         let supervisor = tokio::spawn(async move {
             loop {
-                live(cluster, &namespace, &faults).await;
+                live(cluster, &namespace, &faults, settings.clone()).await;
                 // A dead process is started again, not at once.
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
@@ -44,11 +54,10 @@ impl Operator {
 }
 
 /// One life, from the first request to death.
-async fn live(cluster: &Cluster, namespace: &str, faults: &Faults) {
+async fn live(cluster: &Cluster, namespace: &str, faults: &Faults, settings: Settings) {
     let life = Life::new();
     let inner = client::connect(cluster.as_operator().await, &Fence::open()).unwrap();
     let client = faults::client(inner, faults.clone(), life.clone(), namespace);
-    let settings = settings(namespace);
     // Dropped at the first select that death wins: with it go its tasks, caches and memory.
     let lives = async {
         let controller = Controller::start(client, settings, Metrics::new()).await?;

@@ -11,11 +11,12 @@ use tokio::time::{Instant, sleep};
 
 use super::cluster::{Cluster, cluster, platform};
 use super::faults::{Faults, Plan, Write};
-use super::operator::Operator;
+use super::operator::{Operator, settings};
 use super::topology::Topology;
 use super::views::{Snapshot, Views};
 use crate::status_checker::log::{self, Count};
 use crate::status_checker::{end_state, get, list, mismatches_within, request};
+use otelagent_operator::controller::Settings;
 
 /// How long anything may take: far above the half minute for which an older policy is kept.
 const PATIENCE: Duration = Duration::from_mins(4);
@@ -87,6 +88,14 @@ impl Run {
 
     /// On another than the cluster that runs share.
     pub(super) async fn start_on(cluster: &'static Cluster) -> Self {
+        Self::start_with(cluster, |_| {}).await
+    }
+
+    /// With a controller whose settings are changed first.
+    pub(super) async fn start_with(
+        cluster: &'static Cluster,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
         static COUNT: AtomicU16 = AtomicU16::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let (namespace, name) = (format!("space{number}x"), format!("agent{number}x"));
@@ -99,8 +108,10 @@ impl Run {
         }
         // A right takes a moment to be known.
         sleep(Duration::from_millis(500)).await;
+        let mut settings = settings(&namespace);
+        change(&mut settings);
         Self {
-            operator: Operator::start(cluster, &namespace, &faults),
+            operator: Operator::start_with(cluster, &namespace, &faults, settings),
             ports: (20_000 + 2 * number, 20_001 + 2 * number),
             cluster,
             admin,

@@ -19,7 +19,7 @@ const READY: &str = "Ready: a pod created now would be served";
 const SWITCHING: &str =
     "Switching: an older path still has users, or a new one is being made ready";
 const HOLDERS: &str = "the condition Switching says how many pods hold the old path";
-const INJECTED: &str = "Injected: injection is in force and no selected pod was missed";
+const INJECTED: &str = "Injected: injection is active and no selected pod was missed";
 const OLDER: &str = "running pods count as STALE until they are restarted: Injected=True, reason OlderConfiguration";
 const REFUSED: &str =
     "PodsRefused: a LimitRange or a ResourceQuota that the sidecar does not fit in";

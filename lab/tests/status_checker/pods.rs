@@ -18,7 +18,7 @@ const STALE: &str = "pods.stale: of these, pods with an older mode or configurat
 const MISSED: &str = "pods.missed: live selected pods that were not injected";
 const UNCOVERED: &str =
     "pods.uncovered: of the injected ones, pods on a node where no agent of their mode is ready";
-const BY_MODE: &str = "pods.byMode: injected pods by the mode they were born with";
+const BY_MODE: &str = "pods.byMode: injected pods by the mode they were created with";
 
 /// Live pods by what they are to the checked `OtelAgent`.
 pub(super) struct Pods<'a> {

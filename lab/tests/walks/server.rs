@@ -145,7 +145,7 @@ async fn objects_are_taken(server: &Server, valid: &ValidAgent) -> Result<(), St
             if !covers(&answer, &intent) {
                 return Err(format!(
                     "{} would be written for ever: {}",
-                    object.name(),
+                    intent["metadata"]["name"].as_str().unwrap_or_default(),
                     difference(&answer, &intent, "")
                 ));
             }

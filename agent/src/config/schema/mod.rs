@@ -2,14 +2,10 @@
 //! collector's that are ignored or refused, with the reason. The reader checks documents against it, and the
 //! reference in `docs/agent.md` is printed from it.
 
-mod exporters;
-mod processors;
-mod receivers;
 mod reference;
-mod root;
-mod service;
 mod setting;
+mod tables;
 
-pub use self::reference::reference;
-pub use self::root::{ROOT, Row, rows};
+pub use self::reference::{Row, reference, rows};
 pub use self::setting::{Rule, Setting, Settings, ValueKind};
+pub use self::tables::ROOT;

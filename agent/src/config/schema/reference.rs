@@ -1,9 +1,42 @@
-//! The schema as Markdown, for `docs/agent.md`.
+//! The schema as a flat list, and as Markdown for `docs/agent.md`.
 
 use std::fmt::Write as _;
 
-use super::root::rows;
-use super::setting::{Rule, Setting, ValueKind};
+use super::setting::{Rule, Setting, Settings, ValueKind};
+use super::tables::ROOT;
+
+/// A row with its whole path.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Component ids are cut down to their types; `[]` stands for any index of a list.
+    pub path: String,
+    /// The row.
+    pub setting: &'static Setting,
+}
+
+/// Every row that is no section, in the order of a configuration file.
+pub fn rows() -> Vec<Row> {
+    let mut found = Vec::new();
+    collect("", ROOT, &mut found);
+    found
+}
+
+fn collect(path: &str, settings: Settings, found: &mut Vec<Row>) {
+    for setting in settings {
+        for name in setting.names() {
+            let index = match setting.rule {
+                Rule::List(_) => "[]",
+                _ => "",
+            };
+            let path = format!("{path}{name}{index}");
+            match (setting.below(), setting.rule) {
+                (Some(below), _) => collect(&format!("{path}."), below, found),
+                (None, Rule::Alias(_)) => {}
+                (None, _) => found.push(Row { path, setting }),
+            }
+        }
+    }
+}
 
 /// The settings the agent accepts, by section; then the others, with the reason.
 pub fn reference() -> String {

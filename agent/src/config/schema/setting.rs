@@ -68,7 +68,7 @@ pub enum ValueKind {
     Strings,
 }
 
-const fn row(name: &'static str, rule: Rule, meaning: &'static str) -> Setting {
+pub(super) const fn row(name: &'static str, rule: Rule, meaning: &'static str) -> Setting {
     Setting {
         name,
         rule,
@@ -92,32 +92,8 @@ pub(super) const fn value(
     }
 }
 
-pub(super) const fn ignored(name: &'static str, reason: &'static str) -> Setting {
-    row(name, Rule::Ignored, reason)
-}
-
-pub(super) const fn refused(name: &'static str, reason: &'static str) -> Setting {
-    row(name, Rule::Refused, reason)
-}
-
-pub(super) const fn only(name: &'static str, value: &'static str, reason: &'static str) -> Setting {
-    row(name, Rule::Only(value), reason)
-}
-
 pub(super) const fn section(name: &'static str, settings: Settings) -> Setting {
     row(name, Rule::Section(settings), "")
-}
-
-pub(super) const fn list(name: &'static str, settings: Settings) -> Setting {
-    row(name, Rule::List(settings), "")
-}
-
-pub(super) const fn components(name: &'static str, types: Settings) -> Setting {
-    row(name, Rule::Components(types), "")
-}
-
-pub(super) const fn alias(name: &'static str, of: &'static str) -> Setting {
-    row(name, Rule::Alias(of), "")
 }
 
 impl Setting {

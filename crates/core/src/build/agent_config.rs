@@ -4,12 +4,13 @@
 //! that runs the agent, so it changes exactly with that pod.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
 use super::valid_agent::{AgentConfiguration, DiskQueues, Placement, ValidAgent};
 use crate::quantity::{MIB, milliseconds};
-use otelagent_api::{Compression, Export, Header, Protocol, Tls};
+use otelagent_api::{Export, Header, Protocol, Tls};
 
 /// Where the configuration is mounted.
 pub(super) const DIRECTORY: &str = "/etc/otelagent";
@@ -57,22 +58,16 @@ impl Placement {
 
 /// Bytes of telemetry the agent keeps in memory.
 fn memory_bytes(agent: &ValidAgent, placement: Placement) -> u64 {
-    let default = if placement == Placement::Sidecar {
-        SIDECAR_MEMORY
-    } else {
-        NODE_MEMORY
-    };
-    agent.memory_bytes.unwrap_or(default)
+    agent.memory_bytes.unwrap_or(match placement {
+        Placement::Sidecar => SIDECAR_MEMORY,
+        Placement::Pod | Placement::Host => NODE_MEMORY,
+    })
 }
 
 /// Bytes the agent's container needs.
 pub(super) fn container_memory(agent: &ValidAgent, placement: Placement) -> u64 {
-    let base = if agent.own_image().is_none() {
-        BASE_MEMORY
-    } else {
-        OTHER_BASE_MEMORY
-    };
-    memory_bytes(agent, placement) + base
+    let own = agent.own_image();
+    memory_bytes(agent, placement) + own.map_or(BASE_MEMORY, |_| OTHER_BASE_MEMORY)
 }
 
 /// The configuration for a placement: the one that validation rendered, if it is for this placement.
@@ -102,23 +97,16 @@ pub(super) fn render(agent: &ValidAgent, placement: Placement) -> AgentConfigura
 }
 
 fn sends_to_service(config: &Value) -> bool {
-    let exporters = config["exporters"].as_object();
-    let endpoints = exporters
-        .into_iter()
+    let exporters = config["exporters"].as_object().into_iter();
+    let mut hosts = exporters
         .flat_map(Map::values)
-        .filter_map(|exporter| exporter["endpoint"].as_str());
-    let is_service = |host: &str| {
-        let domain = host.rsplit_once('.').map(|(_, last)| last);
-        domain.is_some_and(|last| last.eq_ignore_ascii_case("svc"))
-    };
-    endpoints.map(host).any(is_service)
+        .filter_map(|exporter| exporter["endpoint"].as_str().map(host));
+    hosts.any(|host| host.to_ascii_lowercase().ends_with(".svc"))
 }
 
 /// The host of a URL, or of what a collector takes for one: `host:port`.
 fn host(endpoint: &str) -> &str {
-    let rest = endpoint
-        .split_once("://")
-        .map_or(endpoint, |(_, rest)| rest);
+    let (_, rest) = endpoint.split_once("://").unwrap_or(("", endpoint));
     rest.split(['/', ':']).next().unwrap_or_default()
 }
 
@@ -134,8 +122,8 @@ fn disk_queues(config: &Value) -> DiskQueues {
             let limit = config["extensions"][storage]["max_size"].as_u64();
             let telemetry = queue["queue_size"].as_u64().unwrap_or_default();
             // Without a limit, a collector's files took 2.4 times the bytes of small requests.
-            let bytes = limit.filter(|limit| *limit > 0);
-            let bytes = bytes.unwrap_or_else(|| telemetry.saturating_mul(3));
+            let without = telemetry.saturating_mul(3);
+            let bytes = limit.filter(|limit| *limit > 0).unwrap_or(without);
             queues.count += 1;
             queues.bytes = queues.bytes.saturating_add(bytes);
         }
@@ -152,50 +140,39 @@ fn generated(agent: &ValidAgent, placement: Placement) -> Value {
         Protocol::Http => "otlp_http",
     };
     let processors = processors(agent, memory);
-    let names: Vec<&String> = processors.iter().map(|(name, _)| name).collect();
+    let names: Vec<&str> = processors.iter().map(|(name, _)| *name).collect();
     let pipeline = json!({"receivers": ["otlp"], "processors": names, "exporters": [exporter]});
-    let processors: Map<String, Value> = processors.iter().cloned().collect();
-    let mut extensions = Map::from_iter([(
-        "health_check".to_owned(),
-        json!({"endpoint": format!("{own}:{}", agent.own_ports.health)}),
-    )]);
+    let health = format!("{own}:{}", agent.own_ports.health);
+    let mut extensions = BTreeMap::from([("health_check", json!({"endpoint": health}))]);
     if agent.disk_bytes.is_some() {
         // The queue counts telemetry; its files have a limit of their own.
         let storage = json!({"directory": QUEUE, "max_size": queue_bytes(agent, memory)});
-        extensions.insert("file_storage".into(), storage);
+        extensions.insert("file_storage", storage);
     }
-    let extension_names: Vec<&String> = extensions.keys().collect();
-    let pipelines: Map<String, Value> = SIGNALS
-        .iter()
-        .map(|signal| ((*signal).to_owned(), pipeline.clone()))
-        .collect();
+    // The naming of metrics is explicit, since versions of the collector differ in their defaults.
+    let prometheus = json!({
+        "host": own,
+        "port": agent.own_ports.metrics,
+        "without_type_suffix": true,
+        "without_units": true,
+        "without_scope_info": true,
+    });
     json!({
         "receivers": {"otlp": {"protocols": {
             "grpc": {"endpoint": format!("{receiver}:{}", spec.ports.grpc)},
             "http": {"endpoint": format!("{receiver}:{}", spec.ports.http)},
         }}},
-        "processors": processors,
+        "processors": BTreeMap::from_iter(processors),
         "exporters": {exporter: export(agent, memory)},
         "service": {
-            "extensions": extension_names,
-            "pipelines": pipelines,
+            "extensions": extensions.keys().collect::<Vec<_>>(),
+            "pipelines": BTreeMap::from(SIGNALS.map(|signal| (signal, &pipeline))),
             "telemetry": {
                 "logs": {"level": "info", "encoding": "json"},
-                "metrics": {"readers": [{"pull": {"exporter": {"prometheus": prometheus(own, agent.own_ports.metrics)}}}]},
+                "metrics": {"readers": [{"pull": {"exporter": {"prometheus": prometheus}}}]},
             },
         },
         "extensions": extensions,
-    })
-}
-
-/// The naming of metrics is explicit, since versions of the collector differ in their defaults.
-fn prometheus(host: &str, port: u16) -> Value {
-    json!({
-        "host": host,
-        "port": port,
-        "without_type_suffix": true,
-        "without_units": true,
-        "without_scope_info": true,
     })
 }
 
@@ -209,40 +186,27 @@ fn queue_bytes(agent: &ValidAgent, memory: u64) -> u64 {
 
 /// Processors in pipeline order: first those that may refuse, then those that add. Host metadata is inserted
 /// only where absent, so an agent never relabels telemetry of another node.
-fn processors(agent: &ValidAgent, memory: u64) -> Vec<(String, Value)> {
+fn processors(agent: &ValidAgent, memory: u64) -> Vec<(&'static str, Value)> {
     let limit = (memory + BASE_MEMORY / 2).div_ceil(MIB);
-    let mut list = vec![(
-        "memory_limiter".to_owned(),
-        json!({"check_interval": "1s", "limit_mib": limit}),
-    )];
-    let insert = |key: &str, value: String| json!({"key": key, "value": value, "action": "insert"});
-    if !agent.spec.resource_attributes.is_empty() {
-        let attributes: Vec<Value> = agent
-            .spec
-            .resource_attributes
-            .iter()
-            .map(|(key, value)| insert(key, literal(value)))
-            .collect();
-        list.push((
-            "resource/attributes".into(),
-            json!({"attributes": attributes}),
-        ));
+    let limiter = json!({"check_interval": "1s", "limit_mib": limit});
+    let insert = |key: &str, value: &str| json!({"key": key, "value": value, "action": "insert"});
+    let mut list = vec![("memory_limiter", limiter)];
+    let attributes = agent.spec.resource_attributes.iter();
+    let attributes = attributes.map(|(key, value)| insert(key, &literal(value)));
+    let attributes: Vec<Value> = attributes.collect();
+    if !attributes.is_empty() {
+        list.push(("resource/attributes", json!({"attributes": attributes})));
     }
     if agent.spec.host_metadata == Some(true) {
-        let node = || "${env:OTELAGENT_NODE_NAME}".to_owned();
-        let attributes = [insert("host.name", node()), insert("k8s.node.name", node())];
-        list.push(("resource/host".into(), json!({"attributes": attributes})));
+        let node = "${env:OTELAGENT_NODE_NAME}";
+        let attributes = ["host.name", "k8s.node.name"].map(|key| insert(key, node));
+        list.push(("resource/host", json!({"attributes": attributes})));
     }
     list
 }
 
 fn export(agent: &ValidAgent, memory: u64) -> Value {
     let export = &agent.spec.export;
-    let compression = match export.compression {
-        Compression::None => "none",
-        Compression::Gzip => "gzip",
-        Compression::Zstd => "zstd",
-    };
     let queue_bytes = queue_bytes(agent, memory);
     // A collector refuses a batch that its queue could never hold.
     let batch = agent.batch_bytes.min(queue_bytes);
@@ -259,11 +223,11 @@ fn export(agent: &ValidAgent, memory: u64) -> Value {
         },
     });
     if agent.disk_bytes.is_some() {
-        lay_over(&mut queue, &json!({"storage": "file_storage"}));
+        queue["storage"] = "file_storage".into();
     }
     let mut exporter = json!({
         "endpoint": literal(endpoint(export)),
-        "compression": compression,
+        "compression": export.compression,
         "timeout": milliseconds(agent.export_timeout),
         "sending_queue": queue,
         "retry_on_failure": {
@@ -273,20 +237,15 @@ fn export(agent: &ValidAgent, memory: u64) -> Value {
             "max_elapsed_time": "0s",
         },
     });
-    if !export.headers.is_empty() {
-        let headers: Map<String, Value> = export
-            .headers
-            .iter()
-            .enumerate()
-            .map(|(i, h)| (h.name.clone(), header(i, h)))
-            .collect();
-        lay_over(&mut exporter, &json!({"headers": headers}));
+    for (index, header) in export.headers.iter().enumerate() {
+        exporter["headers"][&header.name] = self::header(index, header).into();
     }
     // To a collector, `http` before the host of a gRPC endpoint does not mean without TLS.
     let plain = export.protocol == Protocol::Grpc && export.endpoint.starts_with("http://");
-    let tls = export.tls.as_ref().map(tls_files);
-    if let Some(tls) = tls.or_else(|| plain.then(|| json!({"insecure": true}))) {
-        lay_over(&mut exporter, &json!({"tls": tls}));
+    if let Some(tls) = &export.tls {
+        exporter["tls"] = tls_files(tls);
+    } else if plain {
+        exporter["tls"] = json!({"insecure": true});
     }
     exporter
 }
@@ -299,36 +258,33 @@ fn endpoint(export: &Export) -> &str {
     }
 }
 
-fn header(index: usize, header: &Header) -> Value {
+fn header(index: usize, header: &Header) -> String {
     match (&header.value, &header.secret_key_ref) {
-        (_, Some(key)) => json!(format!("${{file:{MOUNTS}/header-{index}/{}}}", key.key)),
-        (value, None) => json!(literal(value.as_deref().unwrap_or_default())),
+        (_, Some(key)) => format!("${{file:{MOUNTS}/header-{index}/{}}}", key.key),
+        (value, None) => literal(value.as_deref().unwrap_or_default()),
     }
 }
 
 fn tls_files(tls: &Tls) -> Value {
-    let mut files = Map::new();
+    let mut files = json!({});
     if let Some(ca) = &tls.ca_config_map {
-        files.insert("ca_file".into(), json!(format!("{MOUNTS}/ca/{}", ca.key)));
+        files["ca_file"] = format!("{MOUNTS}/ca/{}", ca.key).into();
     }
     if tls.client_certificate_secret.is_some() {
-        files.insert(
-            "cert_file".into(),
-            json!(format!("{MOUNTS}/client/tls.crt")),
-        );
-        files.insert("key_file".into(), json!(format!("{MOUNTS}/client/tls.key")));
+        files["cert_file"] = format!("{MOUNTS}/client/tls.crt").into();
+        files["key_file"] = format!("{MOUNTS}/client/tls.key").into();
     }
-    if !files.is_empty() {
+    if tls.ca_config_map.is_some() || tls.client_certificate_secret.is_some() {
         // Without it, a collector reads the files only once.
-        files.insert("reload_interval".into(), json!("1m"));
+        files["reload_interval"] = "1m".into();
     }
     if let Some(name) = &tls.server_name {
-        files.insert("server_name_override".into(), json!(literal(name)));
+        files["server_name_override"] = literal(name).into();
     }
     if tls.insecure_skip_verify == Some(true) {
-        files.insert("insecure_skip_verify".into(), json!(true));
+        files["insecure_skip_verify"] = true.into();
     }
-    Value::Object(files)
+    files
 }
 
 /// A value taken literally: `$` starts an expansion in collector configuration.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, DownwardAPIVolumeFile,
-    DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath,
+    DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, HTTPGetAction, KeyToPath,
     ObjectFieldSelector, PodSecurityContext, Probe, ResourceRequirements, SeccompProfile,
     SecretVolumeSource, SecurityContext, Volume, VolumeMount,
 };
@@ -17,9 +17,10 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::agent_config::{self, DIRECTORY, FILE, MOUNTS, QUEUE};
 use super::environment::Environment;
 use super::valid_agent::{AgentConfiguration, DiskQueues, Placement, ValidAgent};
+use crate::inject::environment::{HOST_IP, NODE_NAME, POD_NAME, POD_UID, field};
 use crate::names;
 use crate::quantity::{self, MIB};
-use otelagent_api::{Amounts, PullPolicy};
+use otelagent_api::{Amounts, Header, PullPolicy};
 
 /// User and group of the agent's process.
 const USER: i64 = 65532;
@@ -42,26 +43,24 @@ pub(super) fn container(input: &RenderInput<'_>) -> Container {
     let agent = input.agent;
     let user = agent.spec.agent.clone().unwrap_or_default();
     let mut mounts = vec![mount(names::CONFIG_VOLUME, DIRECTORY, true)];
-    mounts.extend(
-        mounted(agent)
-            .into_iter()
-            .map(|(name, _)| mount(&name, &mount_path(&name), true)),
-    );
+    mounts.extend(mounted(agent).iter().map(|Volume { name, .. }| {
+        // Its folder is named without the common prefix.
+        let folder = name.trim_start_matches("otelagent-");
+        mount(name, &format!("{MOUNTS}/{folder}"), true)
+    }));
     if agent.disk_bytes.is_some() {
         mounts.push(mount(QUEUE_VOLUME, QUEUE, false));
     }
     let env = vec![
-        field("OTELAGENT_NODE_NAME", "spec.nodeName"),
-        field("OTELAGENT_HOST_IP", "status.hostIP"),
-        field("OTELAGENT_POD_NAME", "metadata.name"),
-        field("OTELAGENT_POD_UID", "metadata.uid"),
+        field(NODE_NAME, "spec.nodeName"),
+        field(HOST_IP, "status.hostIP"),
+        field(POD_NAME, "metadata.name"),
+        field(POD_UID, "metadata.uid"),
     ];
     Container {
         name: names::CONTAINER.into(),
         image: Some(agent.image(input.environment).into()),
-        image_pull_policy: user
-            .image_pull_policy
-            .map(|policy| pull_policy(policy).into()),
+        image_pull_policy: user.image_pull_policy.map(pull_policy),
         args: Some(vec!["--config".into(), format!("{DIRECTORY}/{FILE}")]),
         env: Some(env),
         resources: Some(resources(agent, input.configuration.placement)),
@@ -90,7 +89,7 @@ pub(super) fn volumes(input: &RenderInput<'_>) -> Vec<Volume> {
         }),
         ..Volume::default()
     }];
-    volumes.extend(mounted(input.agent).into_iter().map(|(_, volume)| volume));
+    volumes.extend(mounted(input.agent));
     volumes.extend(queue_volume(input));
     volumes
 }
@@ -121,10 +120,8 @@ fn volume_bytes(asked: u64, queues: DiskQueues) -> u64 {
 
 /// Annotations of the pod that runs the agent: the configuration.
 pub(super) fn annotations(configuration: &AgentConfiguration) -> BTreeMap<String, String> {
-    BTreeMap::from([(
-        names::ANNOTATION_CONFIG.to_owned(),
-        configuration.text.clone(),
-    )])
+    let text = configuration.text.clone();
+    BTreeMap::from([(names::ANNOTATION_CONFIG.to_owned(), text)])
 }
 
 /// The two ports applications use, with the node's port where the mode claims one.
@@ -171,20 +168,6 @@ pub(super) fn variable(name: &str, value: &str) -> EnvVar {
     }
 }
 
-fn field(name: &str, path: &str) -> EnvVar {
-    EnvVar {
-        name: name.into(),
-        value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector {
-                api_version: Some("v1".into()),
-                field_path: path.into(),
-            }),
-            ..EnvVarSource::default()
-        }),
-        ..EnvVar::default()
-    }
-}
-
 /// A read-only or writable mount.
 pub(super) fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
     VolumeMount {
@@ -195,9 +178,8 @@ pub(super) fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
     }
 }
 
-/// Secrets and `ConfigMap`s the configuration names, by volume name. Mounted by the kubelet; the
-/// operator never reads them.
-fn mounted(agent: &ValidAgent) -> Vec<(String, Volume)> {
+/// Secrets and `ConfigMap`s the configuration names. Mounted by the kubelet; the operator never reads them.
+fn mounted(agent: &ValidAgent) -> Vec<Volume> {
     let export = &agent.spec.export;
     let item = |key: &str| {
         Some(vec![KeyToPath {
@@ -206,123 +188,86 @@ fn mounted(agent: &ValidAgent) -> Vec<(String, Volume)> {
             mode: None,
         }])
     };
-    let secret = |name: String, secret: &str, items| {
-        let source = SecretVolumeSource {
+    let secret = |name: String, secret: &str, items| Volume {
+        name,
+        secret: Some(SecretVolumeSource {
             secret_name: Some(secret.into()),
             items,
             ..SecretVolumeSource::default()
-        };
-        let volume = Volume {
-            name: name.clone(),
-            secret: Some(source),
-            ..Volume::default()
-        };
-        (name, volume)
+        }),
+        ..Volume::default()
     };
-    let headers = export
-        .headers
-        .iter()
-        .enumerate()
-        .filter_map(|(index, header)| {
-            let key = header.secret_key_ref.as_ref()?;
-            Some(secret(
-                format!("otelagent-header-{index}"),
-                &key.name,
-                item(&key.key),
-            ))
-        });
+    let header = |(index, header): (usize, &Header)| {
+        let key = header.secret_key_ref.as_ref()?;
+        let name = format!("otelagent-header-{index}");
+        Some(secret(name, &key.name, item(&key.key)))
+    };
+    let headers = export.headers.iter().enumerate().filter_map(header);
     let tls = export.tls.clone().unwrap_or_default();
-    let ca = tls.ca_config_map.map(|ca| {
-        let name = "otelagent-ca".to_owned();
-        let source = ConfigMapVolumeSource {
+    let ca = tls.ca_config_map.map(|ca| Volume {
+        name: "otelagent-ca".into(),
+        config_map: Some(ConfigMapVolumeSource {
             name: ca.name,
             items: item(&ca.key),
             ..ConfigMapVolumeSource::default()
-        };
-        (
-            name.clone(),
-            Volume {
-                name,
-                config_map: Some(source),
-                ..Volume::default()
-            },
-        )
+        }),
+        ..Volume::default()
     });
-    let client = tls
-        .client_certificate_secret
-        .map(|s| secret("otelagent-client".into(), &s.name, None));
+    let client = tls.client_certificate_secret;
+    let client = client.map(|client| secret("otelagent-client".into(), &client.name, None));
     headers.chain(ca).chain(client).collect()
-}
-
-/// Folder of a mounted volume: its name without the common prefix.
-fn mount_path(volume: &str) -> String {
-    format!("{MOUNTS}/{}", volume.trim_start_matches("otelagent-"))
 }
 
 /// Requests and limits: the user's, else what the buffer needs. A sidecar's requests are its limits,
 /// so that it does not change its pod's quality of service (KEP-753).
 fn resources(agent: &ValidAgent, placement: Placement) -> ResourceRequirements {
-    let user = agent
-        .spec
-        .agent
-        .as_ref()
-        .and_then(|a| a.resources.clone())
-        .unwrap_or_default();
-    let memory = agent_config::container_memory(agent, placement);
-    let (requests, limits) = (
-        user.requests.unwrap_or_default(),
-        user.limits.unwrap_or_default(),
-    );
-    let amounts = |amounts: &Amounts, default_cpu: Option<u64>, default_memory: u64| {
-        let cpu = amounts
-            .cpu
-            .as_deref()
-            .and_then(quantity::millicores)
-            .or(default_cpu);
-        let memory = amounts
-            .memory
-            .as_deref()
-            .and_then(quantity::bytes)
-            .unwrap_or(default_memory);
-        let memory = Some(("memory".to_owned(), quantity::memory(memory)));
-        let cpu = cpu.map(|cpu| ("cpu".to_owned(), quantity::cpu(cpu)));
-        cpu.into_iter()
-            .chain(memory)
-            .collect::<BTreeMap<String, Quantity>>()
+    let user = agent.spec.agent.clone().unwrap_or_default();
+    let user = user.resources.unwrap_or_default();
+    let parsed = |amounts: Option<Amounts>| {
+        let Amounts { cpu, memory } = amounts.unwrap_or_default();
+        (
+            cpu.as_deref().and_then(quantity::millicores),
+            memory.as_deref().and_then(quantity::bytes),
+        )
     };
+    let amounts = |cpu: Option<u64>, memory: u64| {
+        let cpu = cpu.map(|cpu| ("cpu".to_owned(), quantity::cpu(cpu)));
+        let memory = ("memory".to_owned(), quantity::memory(memory));
+        let both: BTreeMap<String, Quantity> = cpu.into_iter().chain([memory]).collect();
+        Some(both)
+    };
+    let needed = agent_config::container_memory(agent, placement);
+    let (least_cpu, least_memory) = parsed(user.requests);
+    let (most_cpu, most_memory) = parsed(user.limits);
     let (requests, limits) = if placement == Placement::Sidecar {
-        let either = Amounts {
-            cpu: limits.cpu.or(requests.cpu),
-            memory: limits.memory.or(requests.memory),
-        };
-        let both = amounts(&either, Some(DEFAULT_CPU), memory);
+        let cpu = most_cpu.or(least_cpu).unwrap_or(DEFAULT_CPU);
+        let memory = most_memory.or(least_memory).unwrap_or(needed);
+        let both = amounts(Some(cpu), memory);
         (both.clone(), both)
     } else {
         // If only one of the two is set, the other must not contradict it.
-        let bytes = |text: &Option<String>| text.as_deref().and_then(quantity::bytes);
-        let limit = bytes(&limits.memory)
-            .unwrap_or_else(|| memory.max(bytes(&requests.memory).unwrap_or_default()));
-        let most_cpu = limits.cpu.as_deref().and_then(quantity::millicores);
+        let limit = most_memory.unwrap_or_else(|| needed.max(least_memory.unwrap_or_default()));
         let cpu = DEFAULT_CPU.min(most_cpu.unwrap_or(DEFAULT_CPU));
+        let memory = least_memory.unwrap_or(limit.min(needed));
         (
-            amounts(&requests, Some(cpu), limit.min(memory)),
-            amounts(&limits, None, limit),
+            amounts(least_cpu.or(Some(cpu)), memory),
+            amounts(most_cpu, limit),
         )
     };
     // No ephemeral storage is requested: in a sidecar it would restrict where an application can run, and
     // nodes that do not report their disk would accept no such pod.
     ResourceRequirements {
-        requests: Some(requests),
-        limits: Some(limits),
+        requests,
+        limits,
         claims: None,
     }
 }
 
-fn pull_policy(policy: PullPolicy) -> &'static str {
+fn pull_policy(policy: PullPolicy) -> String {
     match policy {
-        PullPolicy::Always => "Always",
-        PullPolicy::IfNotPresent => "IfNotPresent",
-        PullPolicy::Never => "Never",
+        PullPolicy::Always => "Always".into(),
+        PullPolicy::IfNotPresent => "IfNotPresent".into(),
+        PullPolicy::Never => "Never".into(),
     }
 }
 
@@ -337,11 +282,15 @@ fn restricted() -> SecurityContext {
             drop: Some(vec!["ALL".into()]),
             add: None,
         }),
-        seccomp_profile: Some(SeccompProfile {
-            type_: "RuntimeDefault".into(),
-            localhost_profile: None,
-        }),
+        seccomp_profile: Some(runtime_default()),
         ..SecurityContext::default()
+    }
+}
+
+fn runtime_default() -> SeccompProfile {
+    SeccompProfile {
+        type_: "RuntimeDefault".into(),
+        localhost_profile: None,
     }
 }
 
@@ -349,10 +298,7 @@ fn restricted() -> SecurityContext {
 pub(super) fn pod_security() -> PodSecurityContext {
     PodSecurityContext {
         run_as_non_root: Some(true),
-        seccomp_profile: Some(SeccompProfile {
-            type_: "RuntimeDefault".into(),
-            localhost_profile: None,
-        }),
+        seccomp_profile: Some(runtime_default()),
         ..PodSecurityContext::default()
     }
 }

@@ -74,18 +74,18 @@ pub fn build(
 
 fn render(agent: &ValidAgent, environment: &Environment, mode: Mode) -> DesiredMode {
     let topology = topology(mode);
-    let configuration = agent_config::configuration(agent, topology.placement());
+    let configuration = agent_config::configuration(agent, topology.placement);
     let input = RenderInput {
         agent,
         environment,
         configuration: &configuration,
     };
-    let objects = topology.objects(&input);
+    let objects = (topology.objects)(&input);
     let template = objects.iter().find_map(Object::template);
     DesiredMode {
         template: template.unwrap_or_default().to_owned(),
         objects,
-        recipe: topology.recipe(&input),
-        endpoint: topology.endpoint(agent, environment),
+        recipe: (topology.recipe)(&input),
+        endpoint: (topology.endpoint)(agent, environment),
     }
 }

@@ -24,15 +24,6 @@ impl Object {
         }
     }
 
-    /// Name; every rendered object has one.
-    pub fn name(&self) -> &str {
-        let metadata = match self {
-            Self::DaemonSet(object) => &object.metadata,
-            Self::Service(object) => &object.metadata,
-        };
-        metadata.name.as_deref().unwrap_or_default()
-    }
-
     /// The hash that labels the pod template of an agent workload.
     pub fn template(&self) -> Option<&str> {
         match self {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::environment::Environment;
-use super::ownership::ObjectOwner;
-use crate::inject::Selection;
+use crate::inject::policy::PolicyInput;
+use crate::inject::{Recipe, Selection};
 use crate::names;
 use crate::quantity::MaxUnready;
 use otelagent_api::{Mode, OtelAgentSpec, Restart};
@@ -107,12 +107,26 @@ impl ValidAgent {
         names::agent_label(&self.namespace, &self.name)
     }
 
-    /// This object as the owner of others.
-    pub fn owner(&self) -> ObjectOwner {
-        ObjectOwner {
-            uid: self.uid.clone(),
+    /// What the policies are made from that inject a recipe into pods of `selection`, as if this were the only
+    /// `OtelAgent`; where they are verified and who owns them is still to be said.
+    pub(crate) fn policy_input(
+        &self,
+        environment: &Environment,
+        recipe: Recipe,
+        selection: &Selection,
+    ) -> PolicyInput {
+        let workloads = self.spec.workloads.clone().unwrap_or_default();
+        PolicyInput {
+            namespace: self.namespace.clone(),
             name: self.name.clone(),
-            label: self.label(),
+            uid: self.uid.clone(),
+            recipe,
+            selection: selection.clone(),
+            exclusions: Vec::new(),
+            excluded_namespaces: environment.excluded_namespaces().map(Into::into).collect(),
+            canary_namespace: String::new(),
+            on_failure: workloads.on_injection_failure,
+            owner_reference: None,
         }
     }
 
@@ -123,22 +137,19 @@ impl ValidAgent {
 
     /// How many workloads may be restarted at a time; 0 without `workloads.restart: Rolling`.
     pub fn at_a_time(&self) -> usize {
-        let workloads = self.spec.workloads.as_ref();
-        workloads
-            .filter(|workloads| workloads.restart == Restart::Rolling)
-            .map_or(0, |workloads| {
+        match &self.spec.workloads {
+            Some(workloads) if workloads.restart == Restart::Rolling => {
                 workloads.max_concurrent_restarts.unwrap_or(1) as usize
-            })
+            }
+            _ => 0,
+        }
     }
 
     /// The same agent at ports that are 10000 to 50000 higher; `None` if none are free above the present ones.
     pub fn moved(&self) -> Option<Self> {
         let ports = &self.spec.ports;
-        let by = (1..=5).map(|n| n * 10_000).find(|by| {
-            [ports.grpc, ports.http]
-                .iter()
-                .all(|port| port.checked_add(*by).is_some())
-        })?;
+        let room = u16::MAX - ports.grpc.max(ports.http);
+        let by = (1..=5).map(|n| n * 10_000).find(|by| *by <= room)?;
         let mut moved = self.clone();
         moved.spec.ports.grpc += by;
         moved.spec.ports.http += by;
@@ -150,9 +161,6 @@ impl ValidAgent {
 
     /// The image in the spec, which need not be the bundled agent.
     pub fn own_image(&self) -> Option<&str> {
-        self.spec
-            .agent
-            .as_ref()
-            .and_then(|agent| agent.image.as_deref())
+        self.spec.agent.as_ref()?.image.as_deref()
     }
 }

@@ -14,10 +14,10 @@ use super::agent_pod::RenderInput;
 use super::environment::Environment;
 use super::modes::topology;
 use super::valid_agent::{AgentConfiguration, OwnPorts, ValidAgent};
-use crate::inject::policy::{self, PolicyInput};
+use crate::inject::policy;
 use crate::inject::{Namespaces, Selection};
 use crate::quantity::{self, MIB, MaxUnready, no_nodes};
-use otelagent_api::{Mode, OnFailure, OtelAgent, OtelAgentSpec, Routing, Switchover};
+use otelagent_api::{Mode, OtelAgent, OtelAgentSpec, Routing};
 
 /// Bytes of configuration that a pod can carry. All annotations together may take 262144, keys included.
 const MAX_CONFIGURATION: usize = 240 << 10;
@@ -29,8 +29,6 @@ pub const MAX_PER_NAMESPACE: usize = 20;
 /// One thing that is wrong with a spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The field, such as `spec.agent.image`.
-    pub field: &'static str,
     /// A stable word for conditions and events.
     pub reason: &'static str,
     /// What is wrong and what to write instead.
@@ -44,8 +42,7 @@ pub struct Problem {
 pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAgent, Vec<Problem>> {
     let spec = &agent.spec;
     let namespace = agent.namespace().unwrap_or_default();
-    let mut problems = Vec::new();
-    problems.extend(platform_problems(spec, &namespace, environment));
+    let mut problems = platform_problems(spec, &namespace, environment);
     problems.extend(server_problems(spec, environment));
     problems.extend(secret_problems(spec));
     problems.extend(surge_problems(spec));
@@ -53,44 +50,36 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
     let mut values = Values {
         problems: &mut problems,
     };
+    let export = spec.export.clone();
     let batch = spec.batch.clone().unwrap_or_default();
     let buffer = spec.buffer.clone().unwrap_or_default();
-    let sdk_flush = spec
-        .workloads
-        .as_ref()
-        .and_then(|w| w.flush_interval.clone());
-    let hold_old = spec.switchover.as_ref().and_then(|s| s.hold_old.clone());
+    let workloads = spec.workloads.clone().unwrap_or_default();
+    let switchover = spec.switchover.clone().unwrap_or_default();
+    let disk = buffer.disk.map(|disk| disk.size);
     let mut valid = ValidAgent {
         name: agent.name_any(),
         uid: agent.uid().unwrap_or_default(),
-        flush_interval: values.duration(
-            "spec.batch.flushInterval",
-            batch.flush_interval.as_deref(),
-            200,
-        ),
+        flush_interval: values.duration("spec.batch.flushInterval", batch.flush_interval, 200),
         batch_bytes: values
-            .size("spec.batch.maxSize", batch.max_size.as_deref())
+            .size("spec.batch.maxSize", batch.max_size)
             .unwrap_or(3 * MIB),
-        memory_bytes: values.size("spec.buffer.memory", buffer.memory.as_deref()),
-        disk_bytes: values.size(
-            "spec.buffer.disk.size",
-            buffer.disk.as_ref().map(|disk| disk.size.as_str()),
+        memory_bytes: values.size("spec.buffer.memory", buffer.memory),
+        disk_bytes: values.size("spec.buffer.disk.size", disk),
+        export_timeout: values.duration("spec.export.timeout", export.timeout, 10_000),
+        sdk_flush: values.duration(
+            "spec.workloads.flushInterval",
+            workloads.flush_interval,
+            500,
         ),
-        export_timeout: values.duration(
-            "spec.export.timeout",
-            spec.export.timeout.as_deref(),
-            10_000,
-        ),
-        sdk_flush: values.duration("spec.workloads.flushInterval", sdk_flush.as_deref(), 500),
-        hold_old: values.duration("spec.switchover.holdOld", hold_old.as_deref(), 60_000),
-        max_unready: values.max_unready(spec.switchover.as_ref()),
+        hold_old: values.duration("spec.switchover.holdOld", switchover.hold_old, 60_000),
+        max_unready: values.max_unready(switchover.max_unready),
         selection: selection(agent),
         own_ports: OwnPorts::DEFAULT,
         namespace,
         spec: spec.clone(),
         configuration: None,
     };
-    let configuration = agent_config::render(&valid, topology(valid.wanted()).placement());
+    let configuration = agent_config::render(&valid, topology(valid.wanted()).placement);
     problems.extend(config_problems(&valid, &configuration.text));
     problems.extend(size_problems(&valid, &configuration, environment));
     valid.configuration = Some(configuration);
@@ -107,45 +96,43 @@ struct Values<'a> {
 }
 
 impl Values<'_> {
-    fn duration(&mut self, field: &'static str, text: Option<&str>, default_ms: u64) -> Duration {
-        let default = Duration::from_millis(default_ms);
-        text.map_or(default, |text| {
-            quantity::duration(text).unwrap_or_else(|| {
-                self.malformed(field, text, "a duration such as 200ms, 5s or 1m30s");
-                default
-            })
-        })
+    fn duration(&mut self, field: &str, text: Option<String>, default_ms: u64) -> Duration {
+        let expected = "a duration such as 200ms, 5s or 1m30s";
+        let read = self.read(field, text, quantity::duration, expected);
+        read.unwrap_or(Duration::from_millis(default_ms))
     }
 
-    fn size(&mut self, field: &'static str, text: Option<&str>) -> Option<u64> {
-        let text = text?;
-        let bytes = quantity::bytes(text);
-        if bytes.is_none() {
-            self.malformed(field, text, "a size such as 64Mi or 1Gi");
-        }
-        bytes
+    fn size(&mut self, field: &str, text: Option<String>) -> Option<u64> {
+        self.read(field, text, quantity::bytes, "a size such as 64Mi or 1Gi")
     }
 
-    fn max_unready(&mut self, switchover: Option<&Switchover>) -> MaxUnready {
-        let text = match switchover.and_then(|switchover| switchover.max_unready.as_ref()) {
-            None => return MaxUnready::default(),
-            Some(IntOrString::Int(nodes)) => nodes.to_string(),
-            Some(IntOrString::String(text)) => text.clone(),
-        };
-        MaxUnready::parse(&text).unwrap_or_else(|| {
-            let expected = "a count such as 3, or a percentage such as 5%";
-            self.malformed("spec.switchover.maxUnready", &text, expected);
-            MaxUnready::default()
-        })
-    }
-
-    fn malformed(&mut self, field: &'static str, text: &str, expected: &str) {
-        let message = format!("{field} is `{text}`, which is not valid; use {expected}");
-        self.problems.push(Problem {
-            field,
-            reason: "InvalidValue",
-            message,
+    fn max_unready(&mut self, value: Option<IntOrString>) -> MaxUnready {
+        let text = value.map(|value| match value {
+            IntOrString::Int(nodes) => nodes.to_string(),
+            IntOrString::String(text) => text,
         });
+        let expected = "a count such as 3, or a percentage such as 5%";
+        let field = "spec.switchover.maxUnready";
+        let read = self.read(field, text, MaxUnready::parse, expected);
+        read.unwrap_or_default()
+    }
+
+    fn read<T>(
+        &mut self,
+        field: &str,
+        text: Option<String>,
+        read: fn(&str) -> Option<T>,
+        expected: &str,
+    ) -> Option<T> {
+        let text = text?;
+        let value = read(&text);
+        if value.is_none() {
+            self.problems.push(Problem {
+                reason: "InvalidValue",
+                message: format!("{field} is `{text}`, which is not valid; use {expected}"),
+            });
+        }
+        value
     }
 }
 
@@ -167,7 +154,6 @@ pub fn over_quota(agent: &OtelAgent, environment: &Environment, older: usize) ->
     let namespace = agent.namespace().unwrap_or_default();
     let is_over_quota = !environment.is_platform(&namespace) && older >= MAX_PER_NAMESPACE;
     is_over_quota.then(|| Problem {
-        field: "metadata.namespace",
         reason: "TooManyInNamespace",
         message: format!(
             "namespace `{namespace}` has more than {MAX_PER_NAMESPACE} OtelAgents, and only the oldest \
@@ -191,14 +177,9 @@ fn platform_problems(
     if environment.is_platform(namespace) {
         return Vec::new();
     }
-    let platform: Vec<&str> = environment
-        .platform_namespaces
-        .iter()
-        .map(String::as_str)
-        .collect();
-    let platform = platform.join(", ");
-    let problem = |field, what: &str, instead: &str| Problem {
-        field,
+    let platform = environment.platform_namespaces.iter().cloned();
+    let platform = platform.collect::<Vec<_>>().join(", ");
+    let problem = |what: &str, instead: &str| Problem {
         reason: "NotAPlatformNamespace",
         message: format!(
             "{what} is only for OtelAgents in platform namespaces ({platform}), and `{namespace}` is not one; {instead}, \
@@ -207,38 +188,28 @@ fn platform_problems(
     };
     let mut problems = Vec::new();
     if spec.mode.on_nodes() {
-        problems.push(problem(
-            "spec.mode",
-            &format!("mode {}", spec.mode),
-            "use mode Sidecar",
-        ));
+        let what = format!("mode {}", spec.mode);
+        problems.push(problem(&what, "use mode Sidecar"));
     }
-    if spec
-        .workloads
-        .as_ref()
-        .is_some_and(|w| w.namespace_selector.is_some())
-    {
+    if selects_elsewhere(spec) {
         let instead = "remove it to select pods of this namespace";
-        problems.push(problem(
-            "spec.workloads.namespaceSelector",
-            "workloads.namespaceSelector",
-            instead,
-        ));
+        problems.push(problem("workloads.namespaceSelector", instead));
     }
     if spec.agent.as_ref().is_some_and(|a| a.image.is_some()) {
-        problems.push(problem(
-            "spec.agent.image",
-            "agent.image",
-            "remove it to use the bundled agent",
-        ));
+        let instead = "remove it to use the bundled agent";
+        problems.push(problem("agent.image", instead));
     }
     problems
+}
+
+fn selects_elsewhere(spec: &OtelAgentSpec) -> bool {
+    let workloads = spec.workloads.as_ref();
+    workloads.is_some_and(|workloads| workloads.namespace_selector.is_some())
 }
 
 fn server_problems(spec: &OtelAgentSpec, environment: &Environment) -> Option<Problem> {
     let prefer = spec.mode == Mode::NodeLocal && spec.node_local.routing == Routing::Prefer;
     (prefer && !environment.server.is_at_least(34)).then(|| Problem {
-        field: "spec.nodeLocal.routing",
         reason: "ServerTooOld",
         message: format!(
             "nodeLocal.routing Prefer needs Kubernetes 1.34 or newer (trafficDistribution PreferSameNode), and this API \
@@ -251,20 +222,11 @@ fn server_problems(spec: &OtelAgentSpec, environment: &Environment) -> Option<Pr
 /// The kubelet mounts Secrets and `ConfigMap`s from the namespace of the pod that runs the agent; in mode
 /// Sidecar that is the application's.
 fn secret_problems(spec: &OtelAgentSpec) -> Option<Problem> {
-    let elsewhere = spec
-        .workloads
-        .as_ref()
-        .is_some_and(|w| w.namespace_selector.is_some());
-    let headers = spec
-        .export
-        .headers
-        .iter()
-        .any(|h| h.secret_key_ref.is_some());
+    let mut headers = spec.export.headers.iter();
     let tls = spec.export.tls.as_ref();
-    let mounted = headers
+    let mounted = headers.any(|header| header.secret_key_ref.is_some())
         || tls.is_some_and(|t| t.ca_config_map.is_some() || t.client_certificate_secret.is_some());
-    (spec.mode == Mode::Sidecar && elsewhere && mounted).then(|| Problem {
-        field: "spec.export",
+    (spec.mode == Mode::Sidecar && selects_elsewhere(spec) && mounted).then(|| Problem {
         reason: "SecretOutOfReach",
         message: "spec.export refers to Secrets or ConfigMaps of this namespace, and sidecars in other namespaces cannot mount \
                   them; use mode NodeLocal, or create an OtelAgent in each application namespace"
@@ -276,13 +238,10 @@ fn secret_problems(spec: &OtelAgentSpec) -> Option<Problem> {
 fn surge_problems(spec: &OtelAgentSpec) -> Option<Problem> {
     let agent = spec.agent.as_ref().filter(|agent| agent.image.is_some())?;
     let strategy = agent.update_strategy.as_ref()?;
-    let surges = strategy
-        .max_surge
-        .as_ref()
-        .is_some_and(|surge| !no_nodes(surge))
-        || strategy.max_unavailable.as_ref().is_some_and(no_nodes);
+    let (surge, unavailable) = (&strategy.max_surge, &strategy.max_unavailable);
+    let surges = surge.as_ref().is_some_and(|surge| !no_nodes(surge))
+        || unavailable.as_ref().is_some_and(no_nodes);
     (spec.mode == Mode::HostNetwork && surges).then(|| Problem {
-        field: "spec.agent.updateStrategy",
         reason: "SurgeNotPossible",
         message: "spec.agent.updateStrategy asks for a surge, but in mode HostNetwork only the bundled agent can share the \
                   node's port with its successor; set maxUnavailable above zero, or remove agent.image"
@@ -297,7 +256,6 @@ fn size_problems(
     environment: &Environment,
 ) -> Option<Problem> {
     let too_large = |message: String| Problem {
-        field: "spec.config",
         reason: "TooLarge",
         message,
     };
@@ -308,24 +266,14 @@ fn size_problems(
              spec.config"
         )));
     }
-    let selection = agent.selection.clone()?;
+    let selection = agent.selection.as_ref()?;
     let input = RenderInput {
         agent,
         environment,
         configuration,
     };
-    let policies = policy::render(&PolicyInput {
-        namespace: agent.namespace.clone(),
-        name: agent.name.clone(),
-        uid: agent.uid.clone(),
-        recipe: topology(agent.wanted()).recipe(&input),
-        selection,
-        exclusions: Vec::new(),
-        excluded_namespaces: environment.excluded_namespaces().map(Into::into).collect(),
-        canary_namespace: String::new(),
-        on_failure: OnFailure::default(),
-        owner_reference: None,
-    });
+    let recipe = (topology(agent.wanted()).recipe)(&input);
+    let policies = policy::render(&agent.policy_input(environment, recipe, selection));
     policies.err().map(|error| too_large(error.to_string()))
 }
 
@@ -335,17 +283,10 @@ fn config_problems(agent: &ValidAgent, configuration: &str) -> Vec<Problem> {
     if agent.own_image().is_some() {
         return Vec::new();
     }
-    let Err(found) = otelagent_agent::config::check(configuration) else {
-        return Vec::new();
+    let found = otelagent_agent::config::check(configuration).err();
+    let problem = |problem| Problem {
+        reason: "ConfigurationRefused",
+        message: format!("the agent would refuse its configuration; change spec.config: {problem}"),
     };
-    found
-        .iter()
-        .map(|problem| Problem {
-            field: "spec.config",
-            reason: "ConfigurationRefused",
-            message: format!(
-                "the agent would refuse its configuration; change spec.config: {problem}"
-            ),
-        })
-        .collect()
+    found.into_iter().flatten().map(problem).collect()
 }

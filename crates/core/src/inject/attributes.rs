@@ -5,7 +5,7 @@
 //! them, since their authors may not have meant them for telemetry; annotations are meant for it.
 //! Everything here is also written in CEL in [`super::program`]; the two change together.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde_json::Value;
@@ -36,31 +36,22 @@ pub(super) const CRON_SUFFIX: &str = "-(2[6-9]|3[0-9]|4[01])[0-9]{6}$";
 pub(super) const CRON_SUFFIX_CHARS: usize = 9;
 
 /// What all containers of a pod share.
-pub(super) struct PodAttributes {
+pub(super) struct PodAttributes<'a> {
     /// Value of `OTEL_SERVICE_NAME`.
     pub(super) service_name: String,
-    namespace: String,
+    namespace: &'a str,
     computed: Vec<String>,
     given: Vec<String>,
-    annotated: BTreeSet<String>,
+    annotations: BTreeMap<&'a str, &'a str>,
 }
 
-impl PodAttributes {
+impl<'a> PodAttributes<'a> {
     /// Of a pod as its creator sent it: it may have no name and no uid yet.
-    pub(super) fn of(pod: &Value, namespace: &str) -> Self {
-        let owners = owners(pod);
-        let annotations = annotations(pod);
-        let service_name = annotations
-            .iter()
-            .filter(|(key, _)| *key == "service.name")
-            .map(|(_, value)| *value);
-        let service_name = service_name
-            .chain(owners.first().map(|(_, name)| *name))
-            .find(|name| !name.is_empty());
-        let annotated: BTreeSet<String> = annotations
-            .iter()
-            .map(|(key, _)| (*key).to_owned())
-            .collect();
+    pub(super) fn of(pod: &'a Value, namespace: &'a str) -> Self {
+        let (owners, annotations) = (owners(pod), annotations(pod));
+        let owner = owners.first().map(|(_, name)| *name);
+        let service_name = annotations.get("service.name").copied().or(owner);
+        let service_name = service_name.filter(|name| !name.is_empty());
         let mut computed = vec![
             format!("k8s.namespace.name={namespace}"),
             format!("k8s.pod.name=$({POD_NAME})"),
@@ -71,44 +62,35 @@ impl PodAttributes {
         let named = owners.iter().filter(|(kind, _)| !kind.is_empty());
         computed
             .extend(named.map(|(kind, name)| format!("k8s.{kind}.name={}", percent_encode(name))));
-        computed.retain(|attribute| !annotated.contains(key(attribute)));
-        let others = annotations.iter().filter(|(key, _)| *key != "service.name");
-        let given = others
-            .map(|(key, value)| format!("{key}={}", percent_encode(value)))
-            .collect();
+        computed.retain(|attribute| !annotations.contains_key(key(attribute)));
+        let others = annotations
+            .iter()
+            .filter(|(key, _)| **key != "service.name");
+        let given = others.map(|(key, value)| format!("{key}={}", percent_encode(value)));
         Self {
             // The kubelet reads `$$` as `$` and would expand `$(...)`.
             service_name: service_name
                 .map_or_else(|| format!("$({POD_NAME})"), |name| name.replace('$', "$$")),
-            namespace: namespace.to_owned(),
+            namespace,
             computed,
-            given,
-            annotated,
+            given: given.collect(),
+            annotations,
         }
     }
 
     /// Attributes of one container, as `key=value`, each key once.
     pub(super) fn of_container(&self, container: &Value) -> Vec<String> {
-        let name = text(container, "name");
-        let version = version(text(container, "image"));
-        let own = [
+        let (namespace, name) = (self.namespace, text(container, "name"));
+        let mut own = vec![
             format!("k8s.container.name={name}"),
-            format!(
-                "service.instance.id={}.$({POD_NAME}).{name}",
-                self.namespace
-            ),
+            format!("service.instance.id={namespace}.$({POD_NAME}).{name}"),
         ];
-        let version = (!version.is_empty()).then(|| format!("service.version={version}"));
-        let own = own
-            .into_iter()
-            .chain(version)
-            .filter(|attribute| !self.annotated.contains(key(attribute)));
-        self.computed
-            .iter()
-            .cloned()
-            .chain(own)
-            .chain(self.given.iter().cloned())
-            .collect()
+        let version = version(text(container, "image"));
+        if !version.is_empty() {
+            own.push(format!("service.version={version}"));
+        }
+        own.retain(|attribute| !self.annotations.contains_key(key(attribute)));
+        [&self.computed[..], &own, &self.given].concat()
     }
 }
 
@@ -133,51 +115,37 @@ pub(super) fn percent_encode(text: &str) -> String {
 }
 
 /// Annotations that become attributes, by key; the empty ones say nothing.
-fn annotations(pod: &Value) -> Vec<(&str, &str)> {
-    let all = pod
-        .get("metadata")
-        .and_then(|metadata| metadata.get("annotations"))
-        .and_then(Value::as_object);
-    let mut found: Vec<(&str, &str)> = all
-        .into_iter()
+fn annotations(pod: &Value) -> BTreeMap<&str, &str> {
+    let all = pod["metadata"]["annotations"].as_object();
+    all.into_iter()
         .flatten()
         .filter_map(|(key, value)| Some((key.strip_prefix(ANNOTATION_PREFIX)?, value.as_str()?)))
         .filter(|(_, value)| !value.is_empty() && value.chars().count() <= MAX_VALUE)
-        .collect();
-    found.sort_unstable();
-    found
+        .collect()
 }
 
 /// Kind (as in `k8s.<kind>.name`, empty where the conventions have none) and name of what the pod
 /// belongs to, from the outermost inwards. Only the direct owner is known; the Deployment behind a
 /// `ReplicaSet` and the `CronJob` behind a Job are read from how their controllers make names.
 fn owners(pod: &Value) -> Vec<(String, &str)> {
-    let Some(metadata) = pod.get("metadata") else {
-        return Vec::new();
-    };
-    let controllers = list(metadata, "ownerReferences")
-        .iter()
-        .filter(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true));
-    let hash = metadata
-        .get("labels")
-        .and_then(|labels| labels.get("pod-template-hash"))
-        .and_then(Value::as_str);
+    let metadata = &pod["metadata"];
+    let owners = list(metadata, "ownerReferences").iter();
+    let hash = metadata["labels"]["pod-template-hash"].as_str();
     let mut found = Vec::new();
-    for owner in controllers {
+    for owner in owners.filter(|owner| owner["controller"] == true) {
         let (kind, name) = (text(owner, "kind"), text(owner, "name"));
-        let outer = match kind {
-            "ReplicaSet" => hash
-                .and_then(|hash| name.strip_suffix(hash)?.strip_suffix('-'))
-                .map(|outer| ("deployment".to_owned(), outer)),
-            "Job" => without_cron_suffix(name).map(|outer| ("cronjob".to_owned(), outer)),
-            _ => None,
+        let (outer_kind, outer) = match kind {
+            "ReplicaSet" => (
+                "deployment",
+                hash.and_then(|hash| name.strip_suffix(hash)?.strip_suffix('-')),
+            ),
+            "Job" => ("cronjob", without_cron_suffix(name)),
+            _ => ("", None),
         };
-        found.extend(outer.filter(|(_, outer)| !outer.is_empty()));
-        let kind = if KINDS.contains(&kind) {
-            kind.to_ascii_lowercase()
-        } else {
-            String::new()
-        };
+        let outer = outer.filter(|outer| !outer.is_empty());
+        found.extend(outer.map(|outer| (outer_kind.to_owned(), outer)));
+        let known = KINDS.iter().find(|known| **known == kind);
+        let kind = known.map_or_else(String::new, |kind| kind.to_ascii_lowercase());
         found.push((kind, name));
     }
     found
@@ -187,24 +155,20 @@ fn owners(pod: &Value) -> Vec<(String, &str)> {
 fn without_cron_suffix(name: &str) -> Option<&str> {
     let (outer, suffix) = name.split_at_checked(name.len().checked_sub(CRON_SUFFIX_CHARS)?)?;
     let digits = suffix.strip_prefix('-')?;
-    let minutes: u32 = digits
-        .bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| digits.parse().ok())??;
+    let is_number = digits.bytes().all(|b| b.is_ascii_digit());
+    let minutes: u32 = is_number.then(|| digits.parse().ok())??;
     (26_000_000..42_000_000).contains(&minutes).then_some(outer)
 }
 
 /// Tag and digest of an image, as the conventions derive `service.version` from them.
 fn version(image: &str) -> String {
-    let (reference, _) = image.split_once('@').unwrap_or((image, ""));
-    let tag = reference
-        .rsplit_once(':')
-        .map(|(_, tag)| tag)
-        .filter(|tag| is_tag(tag));
-    let digest = image
-        .rsplit_once('@')
-        .map(|(_, digest)| digest)
-        .filter(|digest| is_digest(digest));
+    let reference = image.split('@').next().unwrap_or_default();
+    let tag = reference.rsplit_once(':').map(|(_, tag)| tag);
+    let digest = image.rsplit_once('@').map(|(_, digest)| digest);
+    let (tag, digest) = (
+        tag.filter(|tag| is_tag(tag)),
+        digest.filter(|digest| is_digest(digest)),
+    );
     tag.into_iter().chain(digest).collect::<Vec<_>>().join("@")
 }
 

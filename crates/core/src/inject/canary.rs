@@ -5,9 +5,7 @@
 //! `restricted`, since the injected container must be valid under it as well. Must not know
 //! how requests are made.
 
-use std::fmt;
-
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::json::{list, text};
 use super::pod::{Injection, inject};
@@ -36,52 +34,29 @@ pub struct Mismatch {
 
 /// Pods that together take every branch of the program. `hash` is the policy's.
 pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
-    let name = |part: &str| format!("otelagent-verification-{part}");
+    let pod = |name: &str, spec| pod(&format!("otelagent-verification-{name}"), hash, spec);
     let image = recipe
         .sidecar
         .as_ref()
-        .map(|sidecar| text(sidecar, "image"))
-        .filter(|image| !image.is_empty());
-    let image = image.unwrap_or(NO_IMAGE);
-    let annotations = json!({
+        .map(|sidecar| text(sidecar, "image"));
+    let image = image.filter(|image| !image.is_empty()).unwrap_or(NO_IMAGE);
+    let app = container("app", image, &Value::Null);
+    let bare = json!({"containers": [app]});
+    let mut owned = pod("owned", bare.clone());
+    let metadata = &mut owned["metadata"];
+    metadata["annotations"] = json!({
         "resource.opentelemetry.io/service.version": "1 é,=",
         "resource.opentelemetry.io/team": "$(b)",
     });
-    let mut owned = pod(
-        &name("owned"),
-        hash,
-        json!({"containers": [container("app", image, &Value::Null)]}),
-    );
-    if let Some(metadata) = owned.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.insert("annotations".into(), annotations);
-        let controller = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "proof-abc", "uid": "none", "controller": true});
-        metadata.insert("ownerReferences".into(), json!([controller]));
-        if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
-            labels.insert("pod-template-hash".into(), "abc".into());
-        }
-    }
-    let mut pods = vec![
-        pod(
-            &name("bare"),
-            hash,
-            json!({"containers": [container("app", image, &Value::Null)]}),
-        ),
-        pod(&name("full"), hash, full_spec(image)),
-        owned,
-    ];
+    let controller = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "proof-abc", "uid": "none", "controller": true});
+    metadata["ownerReferences"] = json!([controller]);
+    metadata["labels"]["pod-template-hash"] = "abc".into();
+    let mut pods = vec![pod("bare", bare), pod("full", full_spec(image)), owned];
     // Where there are no other ports, such a pod is not injected.
     if let (Some(sidecar), Some(_)) = (&recipe.sidecar, &recipe.moved) {
-        let mut clashing = container("app", image, &Value::Null);
-        clashing["ports"] = list(sidecar, "ports")
-            .first()
-            .cloned()
-            .into_iter()
-            .collect();
-        pods.push(pod(
-            &name("clashing"),
-            hash,
-            json!({"containers": [clashing]}),
-        ));
+        let mut clashing = app;
+        clashing["ports"] = list(sidecar, "ports").iter().take(1).cloned().collect();
+        pods.push(pod("clashing", json!({"containers": [clashing]})));
     }
     pods
 }
@@ -113,22 +88,15 @@ fn full_spec(image: &str) -> Value {
 /// made by [`names::agent_label`]) is active. Its label [`names::LABEL_CONFIG`] then tells with which
 /// recipe.
 pub fn in_force_pod(agent: &str) -> Value {
-    let containers = json!([container("app", NO_IMAGE, &Value::Null)]);
-    let mut asking = pod("otelagent-in-force", "", json!({"containers": containers}));
-    if let Some(metadata) = asking.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.insert("labels".into(), json!({names::LABEL_CANARY: agent}));
-    }
+    let mut asking = engine_pod("");
+    asking["metadata"]["labels"] = json!({names::LABEL_CANARY: agent});
     asking
 }
 
 /// As [`in_force_pod`], of one engine: injected if, and only if, what has this content is bound.
 pub fn engine_pod(hash: &str) -> Value {
-    let containers = json!([container("app", NO_IMAGE, &Value::Null)]);
-    pod(
-        "otelagent-in-force",
-        hash,
-        json!({"containers": containers}),
-    )
+    let app = container("app", NO_IMAGE, &Value::Null);
+    pod("otelagent-in-force", hash, json!({"containers": [app]}))
 }
 
 /// Compares the API server's answer to the creation of a probe with the function's result. What the
@@ -143,26 +111,18 @@ pub fn compare(
     namespace: &str,
 ) -> Result<(), Mismatch> {
     match inject(probe, namespace, recipe) {
-        Injection::Injected(expected) => covers(&expected, answer, &Path::Root),
+        Injection::Injected(expected) => covers(&expected, answer, [""; 3]),
         Injection::Skipped(reason) => Err(Mismatch {
             path: "metadata.name".into(),
             expected: "a pod that can be injected".into(),
-            found: format!(
-                "{}: {reason}",
-                text(probe.get("metadata").unwrap_or(&Value::Null), "name")
-            ),
+            found: format!("{}: {reason}", text(&probe["metadata"], "name")),
         }),
     }
 }
 
 fn pod(name: &str, hash: &str, mut spec: Value) -> Value {
-    if let Some(spec) = spec.as_object_mut() {
-        spec.insert(
-            "securityContext".into(),
-            json!({"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}),
-        );
-        spec.insert("automountServiceAccountToken".into(), false.into());
-    }
+    spec["automountServiceAccountToken"] = false.into();
+    spec["securityContext"] = json!({"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}});
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -182,90 +142,43 @@ fn carrying(image: &str, prefix: &str) -> Value {
 /// Requests and limits, since a quota in the namespace may ask for them.
 fn container(name: &str, image: &str, env: &Value) -> Value {
     let amounts = json!({"cpu": "1m", "memory": "1Mi"});
-    let mut container = Map::from_iter([
-        ("name".to_owned(), json!(name)),
-        ("image".to_owned(), json!(image)),
-        (
-            "resources".to_owned(),
-            json!({"requests": amounts, "limits": amounts}),
-        ),
-        (
-            "securityContext".to_owned(),
-            json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}),
-        ),
-    ]);
+    let mut container = json!({
+        "name": name,
+        "image": image,
+        "resources": {"requests": amounts, "limits": amounts},
+        "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+    });
     if !env.is_null() {
-        container.insert("env".into(), env.clone());
+        container["env"] = env.clone();
     }
-    Value::Object(container)
+    container
 }
 
-/// Where in a pod.
-enum Path<'a> {
-    Root,
-    Key(&'a Path<'a>, &'a str),
-    Item(&'a Path<'a>, String),
-}
-
-impl Path<'_> {
-    fn key(&self) -> &str {
-        match self {
-            Self::Key(_, key) => key,
-            Self::Root | Self::Item(..) => "",
-        }
-    }
-
-    /// Whether amounts stand here, which the server rewrites.
-    fn holds_quantity(&self) -> bool {
-        matches!(
-            self,
-            Self::Key(
-                Self::Key(Self::Key(_, "resources"), _) | Self::Key(_, "emptyDir"),
-                _
-            )
-        )
-    }
-}
-
-impl fmt::Display for Path<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Root => Ok(()),
-            Self::Key(Self::Root, key) => f.write_str(key),
-            Self::Key(parent, key) => write!(f, "{parent}.{key}"),
-            Self::Item(parent, name) => write!(f, "{parent}[{name}]"),
-        }
-    }
-}
-
-/// Whether everything expected was found.
-fn covers(expected: &Value, found: &Value, path: &Path) -> Result<(), Mismatch> {
+/// Whether everything expected was found. `keys` are the last three under which both stand; items of lists
+/// have none.
+fn covers(expected: &Value, found: &Value, keys: [&str; 3]) -> Result<(), Mismatch> {
+    let [above, parent, own] = keys;
+    // The server rewrites amounts.
+    let holds_quantity = above == "resources" || parent == "emptyDir";
     match (expected, found) {
-        (Value::Object(expected), Value::Object(found)) => expected
-            .iter()
-            .filter(|(_, value)| !is_empty(value))
-            .try_for_each(|(key, value)| {
-                covers(
-                    value,
-                    found.get(key).unwrap_or(&Value::Null),
-                    &Path::Key(path, key),
-                )
-            }),
-        (Value::Array(expected), Value::Array(found)) if NAMED_LISTS.contains(&path.key()) => {
-            covers_named(expected, found, path)
+        (Value::Object(expected), Value::Object(_)) => {
+            let mut expected = expected.iter().filter(|(_, value)| !is_empty(value));
+            expected.try_for_each(|(key, value)| {
+                covers(value, &found[key], [parent, own, key]).map_err(|found| found.under(key))
+            })
         }
-        (Value::Array(expected), Value::Array(items)) if expected.len() == items.len() => expected
-            .iter()
-            .zip(items)
-            .enumerate()
-            .try_for_each(|(index, (expected, found))| {
-                covers(expected, found, &Path::Item(path, index.to_string()))
-            }),
-        (Value::String(a), Value::String(b)) if path.holds_quantity() && quantity::same(a, b) => {
-            Ok(())
+        (Value::Array(expected), Value::Array(found)) if NAMED_LISTS.contains(&own) => {
+            covers_named(expected, found)
         }
+        (Value::Array(expected), Value::Array(found)) if expected.len() == found.len() => {
+            let mut pairs = expected.iter().zip(found).enumerate();
+            pairs.try_for_each(|(index, (expected, found))| {
+                covers(expected, found, [""; 3]).map_err(|found| found.under(&format!("[{index}]")))
+            })
+        }
+        (Value::String(a), Value::String(b)) if holds_quantity && quantity::same(a, b) => Ok(()),
         _ if expected == found => Ok(()),
-        _ => Err(mismatch(path, expected, found)),
+        _ => Err(mismatch(expected, found)),
     }
 }
 
@@ -280,32 +193,38 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// Expected items in their order, others in between; none twice.
-fn covers_named(expected: &[Value], found: &[Value], path: &Path) -> Result<(), Mismatch> {
+fn covers_named(expected: &[Value], found: &[Value]) -> Result<(), Mismatch> {
     let mut rest = found.iter();
+    let names: Vec<&str> = found.iter().map(|other| text(other, "name")).collect();
     for item in expected {
         let name = text(item, "name");
-        let here = Path::Item(path, name.to_owned());
-        if found
-            .iter()
-            .filter(|other| text(other, "name") == name)
-            .count()
-            > 1
-        {
-            return Err(mismatch(&here, &json!("one"), &json!("several")));
-        }
-        let Some(other) = rest.find(|other| text(other, "name") == name) else {
-            let order: Vec<&str> = found.iter().map(|other| text(other, "name")).collect();
-            return Err(mismatch(&here, item, &json!(order)));
+        let outcome = if names.iter().filter(|other| **other == name).count() > 1 {
+            Err(mismatch(&json!("one"), &json!("several")))
+        } else {
+            match rest.find(|other| text(other, "name") == name) {
+                Some(other) => covers(item, other, [""; 3]),
+                None => Err(mismatch(item, &json!(names))),
+            }
         };
-        covers(item, other, &here)?;
+        outcome.map_err(|found| found.under(&format!("[{name}]")))?;
     }
     Ok(())
 }
 
-fn mismatch(path: &Path, expected: &Value, found: &Value) -> Mismatch {
+fn mismatch(expected: &Value, found: &Value) -> Mismatch {
     Mismatch {
-        path: path.to_string(),
+        path: String::new(),
         expected: expected.to_string(),
         found: found.to_string(),
+    }
+}
+
+impl Mismatch {
+    /// The same, seen from one level above: by the key of an object, or by the item of a list in brackets.
+    fn under(mut self, step: &str) -> Self {
+        let is_key = !self.path.is_empty() && !self.path.starts_with('[');
+        let dot = if is_key { "." } else { "" };
+        self.path = format!("{step}{dot}{}", self.path);
+        self
     }
 }

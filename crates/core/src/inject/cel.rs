@@ -9,6 +9,9 @@ use serde_json::Value;
 use super::selection::{Namespaces, Selection};
 use otelagent_api::{Operator, Requirement, Selector};
 
+/// The pod's labels, an optional map.
+const LABELS: &str = "object.metadata.?labels";
+
 /// A JSON value as a CEL expression of type `dyn`-valued lists and maps. Elements are wrapped in
 /// `dyn()`, since CEL would refuse lists and maps of mixed types. Keys are sorted: equal values give
 /// equal text.
@@ -19,20 +22,16 @@ pub fn literal(value: &Value) -> String {
         Value::Number(number) => number.to_string(),
         Value::String(text) => quoted(text),
         Value::Array(items) => {
-            let items: Vec<String> = items
-                .iter()
-                .map(|item| format!("dyn({})", literal(item)))
-                .collect();
-            format!("[{}]", items.join(", "))
+            let items = items.iter().map(|item| format!("dyn({})", literal(item)));
+            format!("[{}]", items.collect::<Vec<_>>().join(", "))
         }
         Value::Object(fields) => {
             let mut entries: Vec<(&String, &Value)> = fields.iter().collect();
             entries.sort_unstable_by_key(|(key, _)| *key);
-            let entry = |(key, value): (&String, &Value)| {
-                format!("{}: dyn({})", quoted(key), literal(value))
-            };
-            let entries: Vec<String> = entries.into_iter().map(entry).collect();
-            format!("{{{}}}", entries.join(", "))
+            let entries = entries
+                .into_iter()
+                .map(|(key, value)| format!("{}: dyn({})", quoted(key), literal(value)));
+            format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
         }
     }
 }
@@ -46,22 +45,22 @@ pub fn quoted(text: &str) -> String {
 /// JSON or CEL whose strings hold no character that YAML refuses raw (YAML 1.2 §5.1): the API server
 /// reads the body of a server-side apply as YAML, even where it is JSON.
 pub fn printable(text: &str) -> String {
-    text.chars()
-        .fold(String::with_capacity(text.len()), |mut printable, c| {
-            match c {
-                '\u{7F}'..='\u{9F}'
-                | '\u{2028}'
-                | '\u{2029}'
-                | '\u{FEFF}'
-                | '\u{FFFE}'
-                | '\u{FFFF}' => {
-                    // Writing to a string cannot fail.
-                    let _ = write!(printable, "\\u{:04x}", u32::from(c));
-                }
-                _ => printable.push(c),
+    let mut printable = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\u{7F}'..='\u{9F}'
+            | '\u{2028}'
+            | '\u{2029}'
+            | '\u{FEFF}'
+            | '\u{FFFE}'
+            | '\u{FFFF}' => {
+                // Writing to a string cannot fail.
+                let _ = write!(printable, "\\u{:04x}", u32::from(c));
             }
-            printable
-        })
+            _ => printable.push(c),
+        }
+    }
+    printable
 }
 
 /// A CEL list of strings.
@@ -76,10 +75,9 @@ pub(super) fn quoted_list<'a>(texts: impl IntoIterator<Item = &'a str>) -> Strin
 pub fn selected(selection: &Selection, exclusions: &[Selection]) -> [String; 2] {
     let (late, early): (Vec<&Selection>, Vec<&Selection>) = exclusions
         .iter()
-        .partition(|exclusion| !namespace_terms(exclusion).is_empty());
-    let mut first = pod_terms(selection);
+        .partition(|exclusion| exclusion.is_by_namespace_labels());
+    let [mut first, mut second] = terms(selection);
     first.extend(none_of(&early));
-    let mut second = namespace_terms(selection);
     second.extend(none_of(&late));
     [all(&first), all(&second)]
 }
@@ -87,30 +85,18 @@ pub fn selected(selection: &Selection, exclusions: &[Selection]) -> [String; 2] 
 /// That no selection matches. Whole namespaces, the usual case where many teams have an `OtelAgent` of
 /// their own, share one term.
 fn none_of(selections: &[&Selection]) -> Vec<String> {
-    let whole: Vec<&str> = selections
-        .iter()
-        .filter_map(|selection| whole_namespace(selection))
-        .collect();
-    let names =
-        (!whole.is_empty()).then(|| format!("!(request.namespace in {})", quoted_list(whole)));
-    let others = selections
-        .iter()
-        .filter(|selection| whole_namespace(selection).is_none());
-    let others = others.map(|other| {
-        let terms: Vec<String> = pod_terms(other)
-            .into_iter()
-            .chain(namespace_terms(other))
-            .collect();
-        format!("!({})", all(&terms))
-    });
-    names.into_iter().chain(others).collect()
-}
-
-fn whole_namespace(selection: &Selection) -> Option<&str> {
-    match &selection.namespaces {
-        Namespaces::Named(name) if selection.pods.is_empty() => Some(name),
-        _ => None,
+    let (mut whole, mut excluded) = (Vec::new(), Vec::new());
+    for selection in selections {
+        match &selection.namespaces {
+            Namespaces::Named(name) if selection.pods.is_empty() => whole.push(name.as_str()),
+            _ => excluded.push(format!("!({})", all(&terms(selection).concat()))),
+        }
     }
+    if !whole.is_empty() {
+        let names = format!("!(request.namespace in {})", quoted_list(whole));
+        excluded.insert(0, names);
+    }
+    excluded
 }
 
 fn all(terms: &[String]) -> String {
@@ -121,35 +107,32 @@ fn all(terms: &[String]) -> String {
     }
 }
 
-/// What is asked of the request and the pod.
-fn pod_terms(selection: &Selection) -> Vec<String> {
-    let named = match &selection.namespaces {
-        Namespaces::Named(name) => Some(format!("request.namespace == {}", quoted(name))),
-        Namespaces::Labelled(_) => None,
-    };
-    named
-        .into_iter()
-        .chain(selector("object.metadata.?labels", &selection.pods))
-        .collect()
+/// What is asked of the request and the pod, and what is asked of the namespace's labels.
+fn terms(selection: &Selection) -> [Vec<String>; 2] {
+    let mut pods = selector(LABELS, &selection.pods);
+    match &selection.namespaces {
+        Namespaces::Named(name) => {
+            pods.insert(0, format!("request.namespace == {}", quoted(name)));
+            [pods, Vec::new()]
+        }
+        Namespaces::Labelled(labels) => {
+            [pods, selector("namespaceObject.metadata.?labels", labels)]
+        }
+    }
 }
 
-/// What is asked of the namespace's labels.
-fn namespace_terms(selection: &Selection) -> Vec<String> {
-    match &selection.namespaces {
-        Namespaces::Named(_) => Vec::new(),
-        Namespaces::Labelled(labels) => selector("namespaceObject.metadata.?labels", labels),
-    }
+/// That a label of the pod has this value.
+pub(super) fn labelled(key: &str, value: &str) -> String {
+    equals(LABELS, key, value)
+}
+
+fn equals(labels: &str, key: &str, value: &str) -> String {
+    let (key, value) = (quoted(key), quoted(value));
+    format!("{labels}[?{key}].optMap(v, v == {value}).orValue(false)")
 }
 
 /// One term per label asked for; `labels` is an optional map.
 fn selector(labels: &str, selector: &Selector) -> Vec<String> {
-    let equal = |(key, value): (&String, &String)| {
-        format!(
-            "{labels}[?{}].optMap(v, v == {}).orValue(false)",
-            quoted(key),
-            quoted(value)
-        )
-    };
     let requirement = |requirement: &Requirement| {
         let label = format!("{labels}[?{}]", quoted(&requirement.key));
         let values = quoted_list(requirement.values.iter().map(String::as_str));
@@ -160,8 +143,8 @@ fn selector(labels: &str, selector: &Selector) -> Vec<String> {
             Operator::DoesNotExist => format!("!{label}.hasValue()"),
         }
     };
-    let equals = selector.match_labels.iter().map(equal);
-    equals
-        .chain(selector.match_expressions.iter().map(requirement))
-        .collect()
+    let equal = selector.match_labels.iter();
+    let equal = equal.map(|(key, value)| equals(labels, key, value));
+    let requirements = selector.match_expressions.iter().map(requirement);
+    equal.chain(requirements).collect()
 }

@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// One variable that is appended unless it is blocked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,15 +46,14 @@ const DELAYS: [&str; 2] = ["OTEL_BSP_SCHEDULE_DELAY", "OTEL_BLRP_SCHEDULE_DELAY"
 /// The variables that others refer to as `$(NAME)`. Only what was defined before can be referred to
 /// (`core/v1 EnvVar`), so they come first in every container.
 pub fn first_variables(with_host_ip: bool) -> Vec<Value> {
-    let host = with_host_ip.then_some((HOST_IP, "status.hostIP"));
-    let fields = [
-        (NODE_NAME, "spec.nodeName"),
-        (POD_NAME, "metadata.name"),
-        (POD_UID, "metadata.uid"),
+    let host = with_host_ip.then(|| field(HOST_IP, "status.hostIP"));
+    let others = [
+        field(NODE_NAME, "spec.nodeName"),
+        field(POD_NAME, "metadata.name"),
+        field(POD_UID, "metadata.uid"),
     ];
-    host.into_iter()
-        .chain(fields)
-        .map(|(name, path)| field(name, path))
+    let all = host.into_iter().chain(others);
+    all.map(|variable| serde_json::to_value(variable).unwrap_or_default())
         .collect()
 }
 
@@ -75,7 +75,18 @@ pub fn rules(endpoint: &str, flush: Duration) -> Vec<EnvRule> {
     std::iter::once(endpoint).chain(delays).collect()
 }
 
-/// With the API version that the server would fill in, so that both engines' results read the same.
-fn field(name: &str, path: &str) -> Value {
-    json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}})
+/// A variable with the value of a field of the pod. The API version is what the server would fill in, so that both
+/// engines' results read the same.
+pub(crate) fn field(name: &str, path: &str) -> EnvVar {
+    EnvVar {
+        name: name.into(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                api_version: Some("v1".into()),
+                field_path: path.into(),
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    }
 }

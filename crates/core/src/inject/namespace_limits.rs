@@ -7,7 +7,6 @@
 //! matter, since the sidecar sets requests and limits for every resource.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -41,22 +40,9 @@ enum Demand {
 /// What an injected container asks for, by resource: requests and limits at once, which are equal.
 pub type Amounts = BTreeMap<String, String>;
 
-/// A demand that an injected container does not meet, as a sentence without its object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Breach(String);
-
-impl fmt::Display for Breach {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// What an injected container asks for, as its recipe says.
 pub(super) fn amounts(container: &Value) -> Amounts {
-    let limits = container["resources"]["limits"].as_object();
-    let text =
-        |(name, amount): (&String, &Value)| Some((name.clone(), amount.as_str()?.to_owned()));
-    limits.into_iter().flatten().filter_map(text).collect()
+    serde_json::from_value(container["resources"]["limits"].clone()).unwrap_or_default()
 }
 
 /// What a `LimitRange` demands.
@@ -100,34 +86,34 @@ pub fn of_quota(quota: &ResourceQuota) -> Vec<ContainerLimit> {
         return Vec::new();
     }
     let status = quota.status.as_ref();
-    let used = status.and_then(|status| status.used.as_ref());
+    let used = status
+        .and_then(|status| status.used.clone())
+        .unwrap_or_default();
     let limit = |(name, hard): (&String, &Quantity)| ContainerLimit {
         resource: name.clone(),
         demand: Demand::Together {
             hard: hard.0.clone(),
-            used: used
-                .and_then(|used| used.get(name))
-                .map_or_else(|| "0".to_owned(), |used| used.0.clone()),
+            used: used.get(name).map_or("0", |used| &used.0).to_owned(),
         },
     };
     spec.hard.iter().flatten().map(limit).collect()
 }
 
-/// The first demand of an object that a container of these amounts does not meet.
-pub fn breach(limits: &[ContainerLimit], container: &Amounts) -> Option<Breach> {
+/// The first demand of an object that a container of these amounts does not meet, as a sentence without the
+/// object.
+pub fn breach(limits: &[ContainerLimit], container: &Amounts) -> Option<String> {
     limits.iter().find_map(|limit| limit.breach(container))
 }
 
 impl ContainerLimit {
-    fn breach(&self, container: &Amounts) -> Option<Breach> {
+    fn breach(&self, container: &Amounts) -> Option<String> {
         let resource = self.resource.as_str();
-        let counted = ["requests.", "limits."];
-        let plain = counted
-            .iter()
-            .find_map(|prefix| resource.strip_prefix(prefix));
+        let plain = resource
+            .strip_prefix("requests.")
+            .or(resource.strip_prefix("limits."));
         let has = container.get(plain.unwrap_or(resource))?;
         let amount = billionths(has)?;
-        let says = match &self.demand {
+        Some(match &self.demand {
             Demand::ContainerAtLeast(least) if amount < billionths(least)? => {
                 format!(
                     "demands at least {least} {resource} of each container, and the agent has {has}"
@@ -143,8 +129,7 @@ impl ContainerLimit {
                 format!("has {used} of {hard} {resource} in use, and the agent alone needs {has}")
             }
             _ => return None,
-        };
-        Some(Breach(says))
+        })
     }
 }
 
@@ -165,13 +150,13 @@ mod tests {
     fn range(item: Value) -> Option<String> {
         let range = json!({"metadata": {}, "spec": {"limits": [item]}});
         let limits = of_limit_range(&serde_json::from_value(range).unwrap());
-        breach(&limits, &container()).map(|breach| breach.to_string())
+        breach(&limits, &container())
     }
 
     fn quota(spec: Value, used: Value) -> Option<String> {
         let quota = json!({"metadata": {}, "spec": spec, "status": {"used": used}});
         let limits = of_quota(&serde_json::from_value(quota).unwrap());
-        breach(&limits, &container()).map(|breach| breach.to_string())
+        breach(&limits, &container())
     }
 
     #[test]
@@ -189,26 +174,20 @@ mod tests {
 
     #[test]
     fn pod_limit_counts_the_agents_own_part_only() {
-        assert_eq!(
-            range(json!({"type": "Pod", "max": {"cpu": "60m"}, "min": {"cpu": "1"}})),
-            None
-        );
+        let fits = json!({"type": "Pod", "max": {"cpu": "60m"}, "min": {"cpu": "1"}});
+        assert_eq!(range(fits), None);
+        let found = range(json!({"type": "Pod", "max": {"cpu": "40m"}}));
         let expected = "allows each pod at most 40m cpu, and the agent alone has 50m";
-        assert_eq!(
-            range(json!({"type": "Pod", "max": {"cpu": "40m"}})).as_deref(),
-            Some(expected)
-        );
+        assert_eq!(found.as_deref(), Some(expected));
     }
 
     #[test]
     fn quota_is_breached_when_the_agent_does_not_fit() {
         let spec = json!({"hard": {"requests.cpu": "1", "pods": "10"}});
         assert_eq!(quota(spec.clone(), json!({"requests.cpu": "950m"})), None);
+        let full = quota(spec, json!({"requests.cpu": "951m"}));
         let expected = "has 951m of 1 requests.cpu in use, and the agent alone needs 50m";
-        assert_eq!(
-            quota(spec, json!({"requests.cpu": "951m"})).as_deref(),
-            Some(expected)
-        );
+        assert_eq!(full.as_deref(), Some(expected));
         let never = quota(json!({"hard": {"limits.memory": "1Mi"}}), json!({}));
         let expected = "has 0 of 1Mi limits.memory in use, and the agent alone needs 64Mi";
         assert_eq!(never.as_deref(), Some(expected));
@@ -216,23 +195,14 @@ mod tests {
 
     #[test]
     fn quota_for_some_pods_only_is_ignored() {
-        let hard = json!({"cpu": "1m"});
-        assert_eq!(
-            quota(json!({"hard": hard, "scopes": ["BestEffort"]}), json!({})),
-            None
-        );
+        let scoped = |key: &str, scopes: Value| {
+            let spec = json!({"hard": {"cpu": "1m"}, key: scopes});
+            quota(spec, json!({}))
+        };
+        assert_eq!(scoped("scopes", json!(["BestEffort"])), None);
         let expression = json!({"scopeName": "PriorityClass", "operator": "In", "values": ["low"]});
         let selector = json!({"matchExpressions": [expression]});
-        assert_eq!(
-            quota(json!({"hard": hard, "scopeSelector": selector}), json!({})),
-            None
-        );
-        assert!(
-            quota(
-                json!({"hard": hard, "scopes": ["NotBestEffort"]}),
-                json!({})
-            )
-            .is_some()
-        );
+        assert_eq!(scoped("scopeSelector", selector), None);
+        assert!(scoped("scopes", json!(["NotBestEffort"])).is_some());
     }
 }

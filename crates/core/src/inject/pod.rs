@@ -34,109 +34,86 @@ pub fn inject(pod: &Value, namespace: &str, recipe: &Recipe) -> Injection {
         return Injection::Skipped(reason);
     }
     let attributes = PodAttributes::of(pod, namespace);
-    let given = Given::to(pod, recipe);
+    let (annotations, sidecar, rules) = match ports::moved(pod, recipe) {
+        None => (&recipe.annotations, recipe.sidecar.as_ref(), &recipe.env),
+        Some(moved) => (&moved.annotations, Some(&moved.sidecar), &moved.env),
+    };
     let mut pod = pod.clone();
     if let Some(root) = pod.as_object_mut() {
         if let Some(spec) = object_mut(root, "spec") {
-            add_to_spec(spec, &given, &attributes);
+            add_to_containers(spec, recipe, rules, &attributes);
+            if let Some(sidecar) = sidecar {
+                add_agent(spec, sidecar, &recipe.volumes);
+            }
         }
         if let Some(metadata) = object_mut(root, "metadata") {
-            add_entries(metadata, "labels", recipe.labels());
-            add_entries(metadata, "annotations", given.annotations.clone());
+            add_entries(metadata, "labels", &recipe.labels());
+            add_entries(metadata, "annotations", annotations);
         }
     }
     Injection::Injected(pod)
 }
 
-/// What one pod is given: the recipe, at the ports that are free in it.
-struct Given<'a> {
-    recipe: &'a Recipe,
-    annotations: &'a BTreeMap<String, String>,
-    sidecar: Option<&'a Value>,
-    env: &'a [EnvRule],
-}
-
-impl<'a> Given<'a> {
-    fn to(pod: &Value, recipe: &'a Recipe) -> Self {
-        ports::moved(pod, recipe).map_or(
-            Self {
-                recipe,
-                annotations: &recipe.annotations,
-                sidecar: recipe.sidecar.as_ref(),
-                env: &recipe.env,
-            },
-            |moved| Self {
-                recipe,
-                annotations: &moved.annotations,
-                sidecar: Some(&moved.sidecar),
-                env: &moved.env,
-            },
-        )
-    }
-}
-
-fn add_to_spec(spec: &mut Map<String, Value>, given: &Given, attributes: &PodAttributes) {
-    let recipe = given.recipe;
-    let agent = recipe.sidecar_name();
+/// Adds the variables to every container but the agent.
+fn add_to_containers(
+    spec: &mut Map<String, Value>,
+    recipe: &Recipe,
+    rules: &[EnvRule],
+    attributes: &PodAttributes,
+) {
     for name in CONTAINER_LISTS {
         let containers = spec.get_mut(name).and_then(Value::as_array_mut);
-        for container in containers
-            .into_iter()
-            .flatten()
-            .filter(|container| Some(text(container, "name")) != agent)
-        {
+        for container in containers.into_iter().flatten() {
+            if Some(text(container, "name")) == recipe.sidecar_name() {
+                continue;
+            }
             let own = attributes.of_container(container);
             let carried = carried(container, recipe);
-            if let Some(env) = container
-                .as_object_mut()
-                .and_then(|container| list_mut(container, "env"))
-            {
-                add_variables(env, given, &carried, &own, &attributes.service_name);
+            let container = container.as_object_mut();
+            if let Some(env) = container.and_then(|container| list_mut(container, "env")) {
+                let first = &recipe.first;
+                add_variables(env, first, rules, &carried, &own, &attributes.service_name);
             }
         }
     }
-    let Some(sidecar) = given.sidecar else {
-        return;
+}
+
+/// Adds the agent and its volumes, unless they are there.
+fn add_agent(spec: &mut Map<String, Value>, sidecar: &Value, volumes: &[Value]) {
+    let is_new = |item: &Value, list: &[Value]| {
+        !list
+            .iter()
+            .any(|other| text(other, "name") == text(item, "name"))
     };
     if let Some(inits) = list_mut(spec, "initContainers")
-        && !inits
-            .iter()
-            .any(|container| Some(text(container, "name")) == agent)
+        && is_new(sidecar, inits)
     {
         let after_mesh = inits.iter().rposition(is_mesh).map_or(0, |last| last + 1);
         inits.insert(after_mesh, sidecar.clone());
     }
-    if recipe.volumes.is_empty() {
-        return;
-    }
-    if let Some(volumes) = list_mut(spec, "volumes") {
-        for volume in &recipe.volumes {
-            if !volumes
-                .iter()
-                .any(|other| text(other, "name") == text(volume, "name"))
-            {
-                volumes.push(volume.clone());
-            }
+    for volume in volumes {
+        if let Some(volumes) = list_mut(spec, "volumes")
+            && is_new(volume, volumes)
+        {
+            volumes.push(volume.clone());
         }
     }
 }
 
 fn is_mesh(container: &Value) -> bool {
-    MESHES
-        .iter()
-        .any(|prefix| text(container, "name").starts_with(prefix))
+    let name = text(container, "name");
+    MESHES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Names of those we would add that a container's `envFrom` may carry; none where the recipe overrides it.
 fn carried<'a>(container: &Value, recipe: &'a Recipe) -> BTreeSet<&'a str> {
-    let sources = list(container, "envFrom");
+    if recipe.overrides_env_from {
+        return BTreeSet::new();
+    }
+    let prefixes = list(container, "envFrom").iter();
+    let prefixes: Vec<&str> = prefixes.map(|source| text(source, "prefix")).collect();
     let mut names = recipe.added_names();
-    names.retain(|name| {
-        !recipe.overrides_env_from
-            && sources
-                .iter()
-                .any(|source| name.starts_with(text(source, "prefix")))
-    });
+    names.retain(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)));
     names
 }
 
@@ -144,55 +121,45 @@ fn carried<'a>(container: &Value, recipe: &'a Recipe) -> BTreeSet<&'a str> {
 /// appended to a literal `OTEL_RESOURCE_ATTRIBUTES`.
 fn add_variables(
     env: &mut Vec<Value>,
-    given: &Given,
+    first: &[Value],
+    rules: &[EnvRule],
     carried: &BTreeSet<&str>,
     attributes: &[String],
     service_name: &str,
 ) {
-    let names: BTreeSet<String> = env
-        .iter()
-        .map(|variable| text(variable, "name"))
+    let set = env.iter().map(|variable| text(variable, "name"));
+    let names: BTreeSet<String> = set
         .chain(carried.iter().copied())
         .map(str::to_owned)
         .collect();
-    let own: Vec<&Value> = env
+    let is_own = |variable: &&Value| text(variable, "name") == RESOURCE_ATTRIBUTES;
+    let own: Vec<&Value> = env.iter().filter(is_own).collect();
+    let own_attributes = own
         .iter()
-        .filter(|variable| text(variable, "name") == RESOURCE_ATTRIBUTES)
-        .collect();
-    let keys: BTreeSet<String> = own
-        .iter()
-        .flat_map(|variable| keys(text(variable, "value")))
+        .flat_map(|variable| text(variable, "value").split(','));
+    let keys: BTreeSet<String> = own_attributes
+        .map(|attribute| key(attribute).trim().to_owned())
         .collect();
     // What stands in a ConfigMap cannot be read here; it may name the service.
     let unreadable = own.iter().any(|variable| has(variable, "valueFrom"))
         || own.is_empty() && carried.contains(RESOURCE_ATTRIBUTES);
 
-    let missing: Vec<&str> = attributes
-        .iter()
-        .map(String::as_str)
-        .filter(|attribute| !keys.contains(key(attribute)))
-        .collect();
+    let mut missing = attributes.to_vec();
+    missing.retain(|attribute| !keys.contains(key(attribute)));
     append_to_own(env, &missing.join(","));
-    let first = given
-        .recipe
-        .first
-        .iter()
-        .filter(|variable| !names.contains(text(variable, "name")))
-        .cloned();
-    env.splice(0..0, first);
-    let blocked = |rule: &&EnvRule| !rule.unless.iter().any(|name| names.contains(name));
-    env.extend(
-        given
-            .env
-            .iter()
-            .filter(blocked)
-            .map(|rule| json!({"name": rule.name, "value": rule.value})),
-    );
+    let is_new = |variable: &&Value| !names.contains(text(variable, "name"));
+    env.splice(0..0, first.iter().filter(is_new).cloned());
+    let mut add = |name: &str, value: &str| env.push(json!({"name": name, "value": value}));
+    for rule in rules {
+        if !rule.unless.iter().any(|name| names.contains(name)) {
+            add(&rule.name, &rule.value);
+        }
+    }
     if !names.contains(SERVICE_NAME) && !keys.contains("service.name") && !unreadable {
-        env.push(json!({"name": SERVICE_NAME, "value": service_name}));
+        add(SERVICE_NAME, service_name);
     }
     if !names.contains(RESOURCE_ATTRIBUTES) {
-        env.push(json!({"name": RESOURCE_ATTRIBUTES, "value": attributes.join(",")}));
+        add(RESOURCE_ATTRIBUTES, &attributes.join(","));
     }
 }
 
@@ -202,39 +169,18 @@ fn append_to_own(env: &mut [Value], missing: &str) {
         text(variable, "name") == RESOURCE_ATTRIBUTES && !has(variable, "valueFrom")
     });
     for variable in own.filter(|_| !missing.is_empty()) {
-        let value = appended(text(variable, "value"), missing);
-        if let Some(variable) = variable.as_object_mut() {
-            variable.insert("value".into(), value.into());
-        }
+        let value = text(variable, "value");
+        let is_ready = value.is_empty() || value.ends_with(',');
+        let separator = if is_ready { "" } else { "," };
+        variable["value"] = format!("{value}{separator}{missing}").into();
     }
 }
 
-fn keys(value: &str) -> Vec<String> {
-    value
-        .split(',')
-        .map(|attribute| key(attribute).trim().to_owned())
-        .collect()
-}
-
-fn appended(value: &str, attributes: &str) -> String {
-    let separator = if value.is_empty() || value.ends_with(',') {
-        ""
-    } else {
-        ","
-    };
-    format!("{value}{separator}{attributes}")
-}
-
-fn add_entries(
-    metadata: &mut Map<String, Value>,
-    field: &str,
-    entries: impl IntoIterator<Item = (String, String)>,
-) {
-    let mut entries = entries.into_iter().peekable();
-    if entries.peek().is_none() {
-        return;
-    }
-    if let Some(existing) = object_mut(metadata, field) {
-        existing.extend(entries.map(|(key, value)| (key, Value::String(value))));
+fn add_entries(metadata: &mut Map<String, Value>, field: &str, entries: &BTreeMap<String, String>) {
+    if !entries.is_empty()
+        && let Some(existing) = object_mut(metadata, field)
+    {
+        let entries = entries.iter();
+        existing.extend(entries.map(|(key, value)| (key.clone(), value.clone().into())));
     }
 }

@@ -7,8 +7,9 @@
 
 use serde_json::{Value, json};
 
-use super::cel::{printable, quoted, selected};
+use super::cel::{labelled, printable, quoted, selected};
 use super::json::{list, text};
+use super::kinds::{BINDING, POLICY, WARNING, WARNING_BINDING};
 use super::program;
 use super::reason::{conditions, mirror};
 use super::recipe::Recipe;
@@ -104,32 +105,18 @@ pub fn render(input: &PolicyInput) -> Result<Rendered, PolicyError> {
     check_sizes(&spec)?;
     let name = |part: Option<&str>| names::cluster_object(&input.namespace, &input.name, part);
     let (policy_name, own_name) = (name(Some(&hash)), name(None));
-    let mut binding = object(
-        input,
-        "MutatingAdmissionPolicyBinding",
-        &own_name,
-        &binding_spec(input, &policy_name),
-    );
-    let annotations = json!({
+    let canary_name = name(Some("canary"));
+    let bound = json!({"policyName": policy_name});
+    let narrowed = narrowed(bound, input, &[&input.canary_namespace]);
+    let mut binding = object(input, BINDING, &own_name, &narrowed);
+    binding["metadata"]["annotations"] = json!({
         names::ANNOTATION_SELECTION: printable(&serde_json::to_string(&input.selection).unwrap_or_default()),
         names::ANNOTATION_SERVING: input.recipe.mode.as_str(),
     });
-    if let Some(metadata) = binding.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.insert("annotations".into(), annotations);
-    }
+    let canary = canary_binding_spec(input, &policy_name, &hash);
     Ok(Rendered {
-        policy: Some(object(
-            input,
-            "MutatingAdmissionPolicy",
-            &policy_name,
-            &spec,
-        )),
-        canary: object(
-            input,
-            "MutatingAdmissionPolicyBinding",
-            &name(Some("canary")),
-            &canary_binding_spec(input, &policy_name, &hash),
-        ),
+        policy: Some(object(input, POLICY, &policy_name, &spec)),
+        canary: object(input, BINDING, &canary_name, &canary),
         binding,
         warnings: warnings(input)?,
         name: policy_name,
@@ -146,10 +133,16 @@ pub fn warnings(input: &PolicyInput) -> Result<[Value; 2], PolicyError> {
     let name = names::cluster_object(&input.namespace, &input.name, None);
     let spec = warning_spec(input);
     check_sizes(&spec)?;
-    let binding = warning_binding_spec(input, &name);
+    let action = if input.on_failure == OnFailure::Fail {
+        "Deny"
+    } else {
+        "Warn"
+    };
+    let binding = json!({"policyName": name, "validationActions": [action, "Audit"]});
+    let binding = narrowed(binding, input, &[]);
     Ok([
-        object(input, "ValidatingAdmissionPolicy", &name, &spec),
-        object(input, "ValidatingAdmissionPolicyBinding", &name, &binding),
+        object(input, WARNING, &name, &spec),
+        object(input, WARNING_BINDING, &name, &binding),
     ])
 }
 
@@ -167,8 +160,8 @@ pub fn metadata(input: &PolicyInput, name: &str) -> Value {
             names::LABEL_OWNER_UID: input.uid,
         },
     });
-    if let (Some(owner), Some(metadata)) = (&input.owner_reference, metadata.as_object_mut()) {
-        metadata.insert("ownerReferences".into(), json!([owner]));
+    if let Some(owner) = &input.owner_reference {
+        metadata["ownerReferences"] = json!([owner]);
     }
     metadata
 }
@@ -226,19 +219,12 @@ fn matched_pods(excluded: &[&String]) -> Value {
 /// In the canary namespace the pods that verify this very policy or ask whether this agent's injection
 /// is active, and nothing else; elsewhere the selection. As in [`selected`] in two parts.
 fn selected_or_canary(input: &PolicyInput, hash: &str) -> [String; 2] {
-    let label = |key: &str, value: &str| {
-        format!(
-            "object.metadata.?labels[?{}].optMap(v, v == {}).orValue(false)",
-            quoted(key),
-            quoted(value)
-        )
-    };
     let [first, second] = selected(&input.selection, &input.exclusions);
     let canary = format!("request.namespace == {}", quoted(&input.canary_namespace));
     let asked = format!(
         "{} || {}",
-        label(names::LABEL_VERIFICATION, hash),
-        label(names::LABEL_CANARY, &input.recipe.agent)
+        labelled(names::LABEL_VERIFICATION, hash),
+        labelled(names::LABEL_CANARY, &input.recipe.agent)
     );
     let second = if second == "true" {
         second
@@ -260,14 +246,10 @@ fn canary_binding_spec(input: &PolicyInput, policy: &str, hash: &str) -> Value {
 }
 
 /// Narrowed where the namespace is known, so that pods of other namespaces cost nothing at all.
-fn binding_spec(input: &PolicyInput, policy: &str) -> Value {
-    let mut spec = json!({"policyName": policy});
-    if let (Namespaces::Named(namespace), Some(spec)) =
-        (&input.selection.namespaces, spec.as_object_mut())
-    {
-        let namespaces = namespaces(&[namespace, &input.canary_namespace]);
-        let resources = json!({"matchPolicy": "Equivalent", "namespaceSelector": namespaces, "objectSelector": {}});
-        spec.insert("matchResources".into(), resources);
+fn narrowed(mut spec: Value, input: &PolicyInput, others: &[&String]) -> Value {
+    if let Namespaces::Named(namespace) = &input.selection.namespaces {
+        let namespaces = namespaces(&[&[namespace], others].concat());
+        spec["matchResources"] = json!({"matchPolicy": "Equivalent", "namespaceSelector": namespaces, "objectSelector": {}});
     }
     spec
 }
@@ -284,12 +266,9 @@ fn warning_spec(input: &PolicyInput) -> Value {
         excluded.push(&input.canary_namespace);
     }
     let [first, second] = selected(&input.selection, &input.exclusions);
-    let reasons = conditions(&input.recipe);
-    let reasons = reasons
-        .iter()
-        .map(|reason| format!("{} ? {} : ", reason.applies, reason.sentence));
-    let reasons: Vec<String> = reasons.collect();
-    let reasons = reasons.concat();
+    let reasons = conditions(&input.recipe).into_iter();
+    let reasons = reasons.map(|reason| format!("{} ? {} : ", reason.applies, reason.sentence));
+    let reasons = reasons.collect::<Vec<_>>().concat();
     let unknown = "injection was not active when the pod was created, or it failed in the API server; create the pod again";
     let agent = format!("{}/{}", input.namespace, input.name);
     json!({
@@ -302,10 +281,9 @@ fn warning_spec(input: &PolicyInput) -> Value {
         "variables": [{"name": program::SELECTED, "expression": second}],
         "validations": [{
             "expression": format!(
-                "!variables.{} || object.metadata.?labels[?{}].optMap(v, v == {}).orValue(false)",
+                "!variables.{} || {}",
                 program::SELECTED,
-                quoted(names::LABEL_AGENT),
-                quoted(&input.recipe.agent)
+                labelled(names::LABEL_AGENT, &input.recipe.agent)
             ),
             "message": format!("OtelAgent {agent} did not inject this pod"),
             "messageExpression": format!(
@@ -318,43 +296,21 @@ fn warning_spec(input: &PolicyInput) -> Value {
     })
 }
 
-fn warning_binding_spec(input: &PolicyInput, policy: &str) -> Value {
-    let actions = if input.on_failure == OnFailure::Fail {
-        ["Deny", "Audit"]
-    } else {
-        ["Warn", "Audit"]
-    };
-    let mut spec = json!({"policyName": policy, "validationActions": actions});
-    if let (Namespaces::Named(namespace), Some(spec)) =
-        (&input.selection.namespaces, spec.as_object_mut())
-    {
-        let namespaces = namespaces(&[namespace]);
-        let resources = json!({"matchPolicy": "Equivalent", "namespaceSelector": namespaces, "objectSelector": {}});
-        spec.insert("matchResources".into(), resources);
-    }
-    spec
-}
-
 /// Every expression of a policy must stay below the limit; found by their keys.
 fn check_sizes(spec: &Value) -> Result<(), PolicyError> {
-    let named = ["matchConditions", "variables"]
-        .into_iter()
-        .flat_map(|key| list(spec, key));
+    let items = |key| list(spec, key).iter();
+    let named = items("matchConditions").chain(items("variables"));
     let named = named.map(|item| (text(item, "name"), text(item, "expression")));
-    let mutations = list(spec, "mutations")
-        .iter()
-        .filter_map(|mutation| mutation.get("jsonPatch"));
+    let mutations = items("mutations").map(|item| &item["jsonPatch"]);
     let mutations = mutations.map(|patch| ("mutation", text(patch, "expression")));
-    let messages = list(spec, "validations").iter();
-    let messages = messages.map(|validation| ("message", text(validation, "messageExpression")));
-    for (name, expression) in named.chain(mutations).chain(messages) {
-        let length = expression.chars().count();
-        if length > MAX_EXPRESSION {
-            return Err(PolicyError::TooLarge {
-                expression: name.to_owned(),
-                length,
-            });
-        }
+    let messages = items("validations").map(|item| ("message", text(item, "messageExpression")));
+    let all = named.chain(mutations).chain(messages);
+    let mut lengths = all.map(|(name, expression)| (name, expression.chars().count()));
+    match lengths.find(|(_, length)| *length > MAX_EXPRESSION) {
+        None => Ok(()),
+        Some((name, length)) => Err(PolicyError::TooLarge {
+            expression: name.to_owned(),
+            length,
+        }),
     }
-    Ok(())
 }

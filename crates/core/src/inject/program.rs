@@ -90,64 +90,50 @@ fn pod() -> Vec<(&'static str, String)> {
     let prefix = quoted(ANNOTATION_PREFIX);
     let prefix_chars = ANNOTATION_PREFIX.len();
     let kinds = quoted_list(KINDS);
+    let cron = quoted(&format!("(?s).{CRON_SUFFIX}"));
     let hash = "object.metadata.?labels[?\"pod-template-hash\"]";
+    let annotations = "object.metadata.?annotations.orValue({})".to_owned();
+    let annotated = format!(
+        "variables.annotations.filter(k, k.startsWith({prefix}) && variables.annotations[k] != \"\" \
+         && variables.annotations[k].size() <= {MAX_VALUE}).map(k, string(k).substring({prefix_chars})).sort()"
+    );
+    let owners = format!(
+        "object.metadata.?ownerReferences.orValue([]).filter(o, o.?controller.orValue(false)).map(o, \
+         (o.kind == \"ReplicaSet\" && {hash}.optMap(h, o.name.endsWith(\"-\" + h) && o.name != \"-\" + h).orValue(false) \
+         ? [[\"deployment\", string(o.name).substring(0, o.name.size() - {hash}.value().size() - 1)]] \
+         : o.kind == \"Job\" && o.name.matches({cron}) \
+         ? [[\"cronjob\", string(o.name).substring(0, o.name.size() - {CRON_SUFFIX_CHARS})]] : []) \
+         + [[o.kind in {kinds} ? string(o.kind).lowerAscii() : \"\", string(o.name)]]).flatten()"
+    );
+    let service = format!(
+        "([\"service.name\"].filter(k, k in variables.annotated).map(k, string(variables.annotations[{prefix} + k])) \
+         + variables.owners.map(o, o[1])).filter(s, s != \"\").map(s, s.replace(\"$\", \"$$\")) + [\"$({POD_NAME})\"]"
+    );
+    let computed = format!(
+        "([[\"k8s.namespace.name\", request.namespace], [\"k8s.pod.name\", \"$({POD_NAME})\"], \
+         [\"k8s.pod.uid\", \"$({POD_UID})\"], [\"k8s.node.name\", \"$({NODE_NAME})\"], \
+         [\"service.namespace\", request.namespace]] \
+         + variables.owners.filter(o, o[0] != \"\").map(o, [\"k8s.\" + o[0] + \".name\", {}])){UNLESS_ANNOTATED}",
+        percent_encoded("o[1]"),
+    );
+    let given = format!(
+        "variables.annotated.filter(k, k != \"service.name\")\
+         .map(k, [k, string(variables.annotations[{prefix} + k])]).map(p, p[0] + \"=\" + {})",
+        percent_encoded("p[1]")
+    );
     vec![
-        (
-            "annotations",
-            "object.metadata.?annotations.orValue({})".into(),
-        ),
-        (
-            "annotated",
-            format!(
-                "variables.annotations.filter(k, k.startsWith({prefix}) && variables.annotations[k] != \"\" \
-                 && variables.annotations[k].size() <= {MAX_VALUE}).map(k, string(k).substring({prefix_chars})).sort()"
-            ),
-        ),
-        (
-            "owners",
-            format!(
-                "object.metadata.?ownerReferences.orValue([]).filter(o, o.?controller.orValue(false)).map(o, \
-                 (o.kind == \"ReplicaSet\" && {hash}.optMap(h, o.name.endsWith(\"-\" + h) && o.name != \"-\" + h).orValue(false) \
-                 ? [[\"deployment\", string(o.name).substring(0, o.name.size() - {hash}.value().size() - 1)]] \
-                 : o.kind == \"Job\" && o.name.matches({cron}) \
-                 ? [[\"cronjob\", string(o.name).substring(0, o.name.size() - {CRON_SUFFIX_CHARS})]] : []) \
-                 + [[o.kind in {kinds} ? string(o.kind).lowerAscii() : \"\", string(o.name)]]).flatten()",
-                cron = quoted(&format!("(?s).{CRON_SUFFIX}")),
-            ),
-        ),
-        (
-            "service",
-            format!(
-                "([\"service.name\"].filter(k, k in variables.annotated).map(k, string(variables.annotations[{prefix} + k])) \
-                 + variables.owners.map(o, o[1])).filter(s, s != \"\").map(s, s.replace(\"$\", \"$$\")) + [\"$({POD_NAME})\"]"
-            ),
-        ),
-        (
-            "computed",
-            format!(
-                "([[\"k8s.namespace.name\", request.namespace], [\"k8s.pod.name\", \"$({POD_NAME})\"], \
-                 [\"k8s.pod.uid\", \"$({POD_UID})\"], [\"k8s.node.name\", \"$({NODE_NAME})\"], \
-                 [\"service.namespace\", request.namespace]] \
-                 + variables.owners.filter(o, o[0] != \"\").map(o, [\"k8s.\" + o[0] + \".name\", {}])){}",
-                percent_encoded("o[1]"),
-                unless_annotated(),
-            ),
-        ),
-        (
-            "given",
-            format!(
-                "variables.annotated.filter(k, k != \"service.name\")\
-                 .map(k, [k, string(variables.annotations[{prefix} + k])]).map(p, p[0] + \"=\" + {})",
-                percent_encoded("p[1]")
-            ),
-        ),
+        ("annotations", annotations),
+        ("annotated", annotated),
+        ("owners", owners),
+        ("service", service),
+        ("computed", computed),
+        ("given", given),
     ]
 }
 
 /// Of pairs of key and value the attributes whose key no annotation of the pod gives.
-fn unless_annotated() -> &'static str {
-    ".filter(p, !(p[0] in variables.annotated)).map(p, p[0] + \"=\" + p[1])"
-}
+const UNLESS_ANNOTATED: &str =
+    ".filter(p, !(p[0] in variables.annotated)).map(p, p[0] + \"=\" + p[1])";
 
 /// A string expression as [`super::attributes::percent_encode`] writes it. Hexadecimal digits of one
 /// character's bytes come in pairs.
@@ -168,9 +154,9 @@ fn containers(recipe: &Recipe) -> String {
     let own = quoted(RESOURCE_ATTRIBUTES);
     let tag = quoted(":[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$");
     let digest = quoted("@[A-Za-z0-9+._-]+:[0-9a-fA-F]{32,}$");
-    let not_the_agent = recipe.sidecar_name().map_or_else(String::new, |agent| {
-        format!("c.name != {}, ", quoted(agent))
-    });
+    let agent = recipe.sidecar_name().map(quoted);
+    let not_the_agent = agent.map(|agent| format!("c.name != {agent}, "));
+    let not_the_agent = not_the_agent.unwrap_or_default();
     let carried = if recipe.overrides_env_from {
         String::new()
     } else {
@@ -179,7 +165,6 @@ fn containers(recipe: &Recipe) -> String {
             quoted_list(recipe.added_names())
         )
     };
-    let annotated = unless_annotated();
     format!(
         "{lists}.filter(k, k in object.spec).map(k, object.spec[k].transformList(i, c, {not_the_agent}{{\
          \"path\": dyn(\"/spec/\" + k + \"/\" + string(i) + \"/env\"), \
@@ -192,7 +177,7 @@ fn containers(recipe: &Recipe) -> String {
          \"attributes\": dyn(variables.computed + ([[\"k8s.container.name\", string(c.name)], \
          [\"service.instance.id\", request.namespace + \".$({POD_NAME}).\" + c.name]] \
          + [[c.?image.orValue(\"\").split(\"@\")[0].find({tag}), c.?image.orValue(\"\").find({digest})]\
-         .filter(v, v != \"\").map(v, v.substring(1)).join(\"@\")].filter(v, v != \"\").map(v, [\"service.version\", v])){annotated} \
+         .filter(v, v != \"\").map(v, v.substring(1)).join(\"@\")].filter(v, v != \"\").map(v, [\"service.version\", v])){UNLESS_ANNOTATED} \
          + variables.given)}})).flatten()"
     )
 }
@@ -230,7 +215,7 @@ pub(super) fn patch(recipe: &Recipe) -> String {
         parts.push(add_sidecar());
     }
     if !recipe.volumes.is_empty() {
-        parts.push(add_volumes().into());
+        parts.push(ADD_VOLUMES.into());
     }
     parts.push(entries("labels", "addLabels"));
     if !recipe.annotations.is_empty() {
@@ -251,11 +236,10 @@ fn add_sidecar() -> String {
     )
 }
 
-fn add_volumes() -> &'static str {
-    "(has(object.spec.volumes) ? variables.addVolumes.filter(v, !object.spec.volumes.exists(w, w.name == v.name))\
+const ADD_VOLUMES: &str = "(has(object.spec.volumes) \
+     ? variables.addVolumes.filter(v, !object.spec.volumes.exists(w, w.name == v.name))\
      .map(v, JSONPatch{op: \"add\", path: \"/spec/volumes/-\", value: v}) \
-     : [JSONPatch{op: \"add\", path: \"/spec/volumes\", value: variables.addVolumes}])"
-}
+     : [JSONPatch{op: \"add\", path: \"/spec/volumes\", value: variables.addVolumes}])";
 
 /// Puts a variable's entries into a map of the pod's metadata.
 fn entries(field: &str, variable: &str) -> String {

@@ -66,19 +66,17 @@ impl Selection {
 
 /// Whether two selectors ask for different values of one label.
 fn contradict(a: &Selector, b: &Selector) -> bool {
-    let differs = a
-        .match_labels
-        .iter()
-        .any(|(key, value)| b.match_labels.get(key).is_some_and(|other| other != value));
-    let excluded = |labels: &Selector, requirements: &[Requirement]| {
-        let single = |r: &Requirement| Selector {
-            match_expressions: vec![r.clone()],
-            ..Selector::default()
-        };
+    let (equal, other) = (&a.match_labels, &b.match_labels);
+    let excluded = |labels: &BTreeMap<String, String>, requirements: &[Requirement]| {
+        let known = |r: &&Requirement| labels.contains_key(&r.key);
         requirements
             .iter()
-            .filter(|r| labels.match_labels.contains_key(&r.key))
-            .any(|r| !single(r).matches(&labels.match_labels))
+            .filter(known)
+            .any(|r| !r.matches(labels))
     };
-    differs || excluded(a, &b.match_expressions) || excluded(b, &a.match_expressions)
+    equal
+        .iter()
+        .any(|(key, value)| other.get(key).is_some_and(|other| other != value))
+        || excluded(equal, &b.match_expressions)
+        || excluded(other, &a.match_expressions)
 }

@@ -11,14 +11,14 @@ use serde_json::Value;
 use super::active::Active;
 use super::observation::{Observation, Subject};
 use super::step::{
-    Activation, Confirmation, Expectation, Intent, KEEP_OLD, Retirement, Step, Verification,
+    Activation, Confirmation, Expectation, Intent, KEEP_OLD, Plan, Retirement, Step, Verification,
 };
 use crate::build::{Engine, is_as_wanted};
 use crate::inject::kinds::{
     ADMISSION_KINDS, BINDING, POLICY, WARNING, WARNING_BINDING, WEBHOOK_CONFIGURATION,
 };
 use crate::inject::policy::{self, PolicyError, PolicyInput, Rendered};
-use crate::inject::{Recipe, canary};
+use crate::inject::{Recipe, Selection, canary};
 use crate::names;
 use crate::status::InjectionState;
 use crate::switching::remaining;
@@ -51,26 +51,6 @@ impl Render for PolicyEngine {
 /// The engine that injects, or what keeps it from being used: a stable reason and a message.
 pub type Engines<'a> = Result<&'a dyn Render, (&'static str, String)>;
 
-/// What is planned for injection.
-pub(super) struct Injection {
-    /// What is known of it before the steps are executed.
-    pub(super) state: InjectionState,
-    /// The steps.
-    pub(super) steps: Vec<Step>,
-    /// When to plan again, if something has still to go.
-    pub(super) requeue_after: Option<Duration>,
-}
-
-impl Injection {
-    fn only(state: InjectionState) -> Self {
-        Self {
-            state,
-            steps: Vec::new(),
-            requeue_after: None,
-        }
-    }
-}
-
 /// The kind that lets an engine act on users' pods.
 pub fn binding_kind(engine: Engine) -> &'static str {
     match engine {
@@ -93,27 +73,35 @@ pub(super) fn activate(
     subject: &Subject<'_>,
     engines: &Engines<'_>,
     recipe: Option<&Recipe>,
-) -> Result<Injection, PolicyError> {
-    let Some(input) = recipe.map(|recipe| input(observation, subject, recipe)) else {
-        return Ok(Injection::only(InjectionState::WaitingForAgents));
+    selection: &Selection,
+) -> Result<Plan, PolicyError> {
+    let Some(recipe) = recipe else {
+        return Ok(Plan::only(InjectionState::WaitingForAgents));
     };
-    let (engine, recipe, input) = match (engines, recipe, input) {
-        (Ok(engine), Some(recipe), Some(input)) => (engine, recipe, input),
-        (Err((reason, message)), ..) => {
-            return Ok(Injection::only(InjectionState::Failed {
+    let engine = match engines {
+        Ok(engine) => engine,
+        Err((reason, message)) => {
+            return Ok(Plan::only(InjectionState::Failed {
                 reason,
                 message: message.clone(),
             }));
         }
-        _ => return Ok(withdraw(observation)),
     };
-    let rendered = engine.render(&input)?;
+    let valid = subject.valid;
+    let rendered = engine.render(&PolicyInput {
+        exclusions: observation.exclusions.clone(),
+        canary_namespace: subject.canary_namespace.into(),
+        owner_reference: subject.installation.cloned(),
+        ..valid.policy_input(subject.environment, recipe.clone(), selection)
+    })?;
     let moves = observation.active.policy.as_ref() != Some(&rendered.name);
-    let mut steps = Vec::new();
+    let mut plan = Plan::only(InjectionState::Unknown);
+    let steps = &mut plan.steps;
     if let Some(policy) = &rendered.policy {
         steps.extend(write(observation, POLICY, policy).map(Step::WritePolicy));
     }
-    let kind = binding_kind(engine.engine());
+    let engine = engine.engine();
+    let kind = binding_kind(engine);
     if moves {
         steps.push(Step::Verify(Box::new(Verification {
             canary: intent(observation, kind, rendered.canary.clone()),
@@ -121,86 +109,43 @@ pub(super) fn activate(
             recipe: recipe.clone(),
         })));
     }
-    steps.extend(activation(
-        observation,
-        subject,
-        kind,
-        &rendered,
-        recipe,
-        moves,
-    ));
-    steps.push(confirmation(
-        observation,
-        engine.engine(),
-        &rendered,
-        recipe,
-    ));
-    let (retire, requeue_after) = if moves {
-        (None, None)
-    } else {
-        retirement(observation, engine.engine(), &rendered, recipe)
-    };
-    steps.extend(retire);
-    Ok(Injection {
-        state: InjectionState::Unknown,
-        steps,
-        requeue_after,
-    })
+    let activation = activation(observation, subject, kind, &rendered, recipe, moves);
+    steps.extend(activation);
+    steps.push(confirmation(observation, engine, &rendered, recipe));
+    if !moves {
+        let (retire, wait) = retirement(observation, engine, &rendered, recipe);
+        steps.extend(retire);
+        plan.requeue_after = wait;
+    }
+    Ok(plan)
 }
 
 /// Takes injection away where no workloads are selected.
-pub(super) fn withdraw(observation: &Observation<'_>) -> Injection {
-    let owned = ADMISSION_KINDS
-        .iter()
-        .flat_map(|kind| observation.owned(kind));
-    let objects: Vec<_> = owned.cloned().collect();
-    Injection {
-        steps: (!objects.is_empty())
-            .then_some(Step::Withdraw(objects))
-            .into_iter()
-            .collect(),
-        ..Injection::only(InjectionState::NotWanted)
+pub(super) fn withdraw(observation: &Observation<'_>) -> Plan {
+    let mut plan = Plan::only(InjectionState::NotWanted);
+    let owned = ADMISSION_KINDS.map(|kind| observation.owned(kind));
+    let objects: Vec<_> = owned.into_iter().flatten().cloned().collect();
+    if !objects.is_empty() {
+        plan.steps.push(Step::Withdraw(objects));
     }
+    plan
 }
 
-/// Asks whether the last good recipe is still injected, for an object whose present spec is refused.
-pub(super) fn confirm_last_good(observation: &Observation<'_>) -> Injection {
+/// The plan for a spec that was refused: the last good topology keeps running, and the API server is asked
+/// whether it still injects.
+pub fn plan_refused(observation: &Observation<'_>) -> Plan {
     let active = &observation.active;
-    let label = observation.label();
-    match (&active.policy, &active.recipe) {
-        (Some(_), recipe) => Injection {
-            steps: vec![Step::Confirm(Confirmation {
-                probe: canary::in_force_pod(&label),
-                expected: Expectation::Hash(recipe.clone().unwrap_or_default()),
-            })],
-            ..Injection::only(InjectionState::Unknown)
-        },
-        (None, _) if observation.last_mode().is_some() => {
-            Injection::only(InjectionState::NotWanted)
-        }
-        (None, _) => Injection::only(InjectionState::WaitingForAgents),
+    if active.policy.is_some() {
+        let mut plan = Plan::only(InjectionState::Unknown);
+        plan.steps.push(Step::Confirm(Confirmation {
+            probe: canary::in_force_pod(&observation.label()),
+            expected: Expectation::Hash(active.recipe.clone().unwrap_or_default()),
+        }));
+        return plan;
     }
-}
-
-fn input(
-    observation: &Observation<'_>,
-    subject: &Subject<'_>,
-    recipe: &Recipe,
-) -> Option<PolicyInput> {
-    let valid = subject.valid;
-    let workloads = valid.spec.workloads.clone().unwrap_or_default();
-    let excluded = subject.environment.excluded_namespaces();
-    Some(PolicyInput {
-        namespace: valid.namespace.clone(),
-        name: valid.name.clone(),
-        uid: valid.uid.clone(),
-        recipe: recipe.clone(),
-        selection: valid.selection.clone()?,
-        exclusions: observation.exclusions.clone(),
-        excluded_namespaces: excluded.map(Into::into).collect(),
-        canary_namespace: subject.canary_namespace.into(),
-        on_failure: workloads.on_injection_failure,
-        owner_reference: subject.installation.cloned(),
+    Plan::only(match observation.last_mode() {
+        Some(_) => InjectionState::NotWanted,
+        None => InjectionState::WaitingForAgents,
     })
 }
 
@@ -214,9 +159,12 @@ fn intent(observation: &Observation<'_>, kind: &'static str, body: Value) -> Int
 /// The same, unless the object already is as wanted.
 fn write(observation: &Observation<'_>, kind: &'static str, body: &Value) -> Option<Intent> {
     let intent = intent(observation, kind, body.clone());
-    let live = observation.admission_object(kind, &intent.name);
-    let is_done = live.is_some_and(|live| live.is_ours && is_as_wanted(&live.object, &intent.body));
-    (!is_done).then_some(intent)
+    (!is_done(observation, &intent)).then_some(intent)
+}
+
+fn is_done(observation: &Observation<'_>, intent: &Intent) -> bool {
+    let live = observation.admission_object(intent.kind, &intent.name);
+    live.is_some_and(|live| live.is_ours && is_as_wanted(&live.object, &intent.body))
 }
 
 /// Moves the binding, or puts it right where somebody changed it; `None` where nothing differs.
@@ -259,9 +207,8 @@ fn activation(
     };
     // Without a move the moment is known, and so is the whole object.
     let (intended, _) = activation.at(observation.now);
-    let is_done =
-        live.is_some_and(|live| live.is_ours && is_as_wanted(&live.object, &intended.body));
-    let is_settled = !activation.moves() && is_done && activation.warnings.is_empty();
+    let is_complete = is_done(observation, &intended) && activation.warnings.is_empty();
+    let is_settled = is_complete && !activation.moves();
     (!is_settled).then(|| Step::Activate(Box::new(activation)))
 }
 
@@ -306,24 +253,21 @@ fn retirement(
     recipe: &Recipe,
 ) -> (Option<Step>, Option<Duration>) {
     let active = &observation.active;
-    let bindings: Vec<_> = observation
-        .owned(binding_kind(other(engine)))
-        .cloned()
-        .collect();
-    let policies = observation
-        .owned(POLICY)
-        .filter(|policy| Some(&policy.name) != active.policy.as_ref());
-    let alone = (!bindings.is_empty())
+    let bindings = observation.owned(binding_kind(other(engine))).cloned();
+    let mut objects: Vec<_> = bindings.collect();
+    let alone = (!objects.is_empty())
         .then(|| (canary::engine_pod(&rendered.hash), Box::new(recipe.clone())));
-    let objects: Vec<_> = bindings.iter().chain(policies).cloned().collect();
+    let policies = observation.owned(POLICY);
+    let unbound = policies.filter(|policy| Some(&policy.name) != active.policy.as_ref());
+    objects.extend(unbound.cloned());
     if objects.is_empty() {
         return (None, None);
     }
     let wait = active.bound_at.map_or(Some(KEEP_OLD), |at| {
         remaining(at, observation.now, KEEP_OLD)
     });
-    match wait {
-        Some(wait) => (None, Some(wait)),
-        None => (Some(Step::Retire(Retirement { objects, alone })), None),
-    }
+    let retire = wait
+        .is_none()
+        .then_some(Step::Retire(Retirement { objects, alone }));
+    (retire, wait)
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`active`] | what new pods are given now, as the active binding records it |
 //! | [`observation`] | everything the caches hold about one `OtelAgent`, read once |
-//! | [`step`] | one change of the cluster, and what the API server must confirm before it |
+//! | [`step`] | what one reconcile does, and what the API server must confirm before it |
 //! | [`mod@plan`] | the steps from what is observed to what is desired |
 //! | [`injection`] | of these, the steps that change what is injected |
 //! | [`outcome`] | what the steps achieved, and the facts a status is made of |
@@ -19,8 +19,8 @@ pub mod plan;
 pub mod step;
 
 pub use active::Active;
-pub use injection::{Engines, PolicyEngine, Render, binding_kind, other};
+pub use injection::{Engines, PolicyEngine, Render, binding_kind, other, plan_refused};
 pub use observation::{Observation, ObservedWorkload, Subject};
 pub use outcome::{Outcome, facts, refused};
-pub use plan::{Plan, modes, plan, plan_refused};
-pub use step::{AdmissionObject, Correction, Intent, Precondition, Step, StepKind};
+pub use plan::{modes, plan};
+pub use step::{AdmissionObject, Correction, Intent, Plan, Precondition, Step};

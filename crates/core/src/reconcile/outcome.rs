@@ -6,11 +6,11 @@ use otelagent_api::Mode;
 
 use super::active::Active;
 use super::observation::{Observation, Subject};
-use super::plan::{Plan, workload_state};
+use super::plan::workload_state;
+use super::step::Plan;
 use crate::build::{Desired, Problem};
 use crate::inject::Recipe;
 use crate::inject::namespace_limits::breach;
-use crate::pods::Serving;
 use crate::quantity::MaxUnready;
 use crate::status::{Facts, InjectionState, NamespaceLimit, Upgrade};
 use crate::switching::{self, WorkloadState};
@@ -34,15 +34,16 @@ pub struct Outcome {
 impl Outcome {
     /// Before any step is executed.
     pub fn before(observation: &Observation<'_>, plan: &Plan) -> Self {
-        let mut outcome = Self {
+        let is_withdrawn = plan.injection == InjectionState::NotWanted && plan.switch.is_some();
+        Self {
             injection: plan.injection.clone(),
-            active: observation.active.clone(),
+            active: if is_withdrawn {
+                Active::default()
+            } else {
+                observation.active.clone()
+            },
             requeue_after: plan.requeue_after,
-        };
-        if plan.injection == InjectionState::NotWanted && plan.switch.is_some() {
-            outcome.active = Active::default();
         }
-        outcome
     }
 
     /// Asks for another reconcile within this time.
@@ -115,10 +116,8 @@ pub fn refused(observation: &Observation<'_>, problems: Vec<Problem>, outcome: &
 }
 
 fn common(observation: &Observation<'_>, outcome: &Outcome) -> Facts {
-    let active = &outcome.active;
-    let recipe = active.recipe.as_deref();
-    let serving = active.mode.zip(recipe);
-    let serving = serving.map(|(mode, recipe)| Serving { mode, recipe });
+    let recipe = outcome.active.recipe.as_deref();
+    let serving = outcome.active.mode.zip(recipe);
     Facts {
         now: observation.now,
         generation: observation.agent.metadata.generation,
@@ -129,7 +128,7 @@ fn common(observation: &Observation<'_>, outcome: &Outcome) -> Facts {
         wanted_workload: None,
         older_routes: Vec::new(),
         routes: Vec::new(),
-        pods: observation.pods.report(serving.as_ref()),
+        pods: observation.pods.report(serving),
         injection: outcome.injection.clone(),
         overlapping: observation.winners.clone(),
         namespace_limits: Vec::new(),
@@ -191,12 +190,9 @@ fn upgrade(
     let version = &subject.environment.operator_version;
     let before = |mode: &Mode| {
         let found = observation.workloads.get(mode)?;
-        let before = found
-            .written_by
-            .as_ref()
-            .filter(|before| *before != version)?;
+        let before = found.written_by.clone()?;
         let differs = found.workload.template != desired.template(*mode);
-        differs.then(|| (before.clone(), *mode))
+        (differs && before != *version).then_some((before, *mode))
     };
     let kept = plan.switch.as_ref()?.keep.keys();
     let found: Vec<(String, Mode)> = kept.filter_map(before).collect();

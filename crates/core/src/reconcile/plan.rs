@@ -7,37 +7,16 @@ use k8s_openapi::jiff::Timestamp;
 use otelagent_api::Mode;
 use serde_json::Value;
 
-use super::injection::{self, Engines, Injection};
+use super::injection::{self, Engines};
 use super::observation::{Observation, Subject};
-use super::step::{Intent, Precondition, Removal, Step};
+use super::step::{Intent, Plan, Removal, Step};
 use crate::build::{Desired, Environment, Object, ValidAgent, is_as_wanted};
 use crate::inject::policy::PolicyError;
 use crate::names;
-use crate::status::InjectionState;
 use crate::switching::{self, Situation, WorkloadState, used};
 
 /// When to look again at what the API server has not confirmed yet.
 const SOON: Duration = Duration::from_secs(1);
-
-/// What one reconcile does.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Which modes' objects must exist, and which mode serves; `None` for a refused spec.
-    pub switch: Option<switching::Plan>,
-    /// The steps, in order.
-    pub steps: Vec<Step>,
-    /// What is known of injection before the steps are executed.
-    pub injection: InjectionState,
-    /// When to reconcile again though nothing may have changed.
-    pub requeue_after: Option<Duration>,
-}
-
-impl Plan {
-    /// What the API server must confirm before any step is executed.
-    pub fn preconditions(&self) -> BTreeSet<Precondition> {
-        self.steps.iter().flat_map(Step::preconditions).collect()
-    }
-}
 
 /// The modes whose objects the plan may need: the wanted and the serving one, those that exist, and those
 /// that pods use.
@@ -63,39 +42,24 @@ pub fn plan(
     let mut switch = switching::plan(&situation);
     let mut steps = writes(observation, subject, desired, &switch);
     let recipe = switch.serving.and_then(|mode| desired.recipe(mode));
-    let injection = if subject.valid.selection.is_none() {
-        injection::withdraw(observation)
-    } else {
-        injection::activate(observation, subject, engines, recipe)?
+    let mut plan = match &subject.valid.selection {
+        None => injection::withdraw(observation),
+        Some(selection) => injection::activate(observation, subject, engines, recipe, selection)?,
     };
     let cuts_over = switch.serving != situation.serving;
     steps.extend(switch.serving.filter(|_| cuts_over).map(Step::CutOver));
-    steps.extend(injection.steps);
+    steps.append(&mut plan.steps);
     steps.extend(removals(observation, desired, &switch));
+    plan.steps = steps;
     let unconfirmed = observation.unconfirmed.contains(&subject.valid.wanted());
-    let requeue_after = [switch.requeue_after.take(), injection.requeue_after]
-        .into_iter()
-        .chain([unconfirmed.then_some(SOON)])
-        .flatten()
-        .min();
-    Ok(Plan {
-        switch: Some(switch),
-        steps,
-        injection: injection.state,
-        requeue_after,
-    })
-}
-
-/// The plan for a spec that was refused: the last good topology keeps running, and the API server is asked
-/// whether it still does.
-pub fn plan_refused(observation: &Observation<'_>) -> Plan {
-    let Injection { state, steps, .. } = injection::confirm_last_good(observation);
-    Plan {
-        switch: None,
-        steps,
-        injection: state,
-        requeue_after: None,
-    }
+    let waits = [
+        switch.requeue_after.take(),
+        plan.requeue_after,
+        unconfirmed.then_some(SOON),
+    ];
+    plan.requeue_after = waits.into_iter().flatten().min();
+    plan.switch = Some(switch);
+    Ok(plan)
 }
 
 /// The state of a mode's agent workload against the template it should have; `None` in mode Sidecar. One
@@ -112,9 +76,8 @@ pub(super) fn workload_state(
     let Some(found) = observation.workloads.get(&mode) else {
         return Some(WorkloadState::pending("it does not exist yet"));
     };
-    let template = desired.template(mode);
-    let state = &found.workload;
-    Some(state.state(&observation.nodes, template, valid.max_unready))
+    let (nodes, template) = (&observation.nodes, desired.template(mode));
+    Some(found.workload.state(nodes, template, valid.max_unready))
 }
 
 /// Only what may be so counts: who owns an object may have written its status too.
@@ -144,13 +107,11 @@ fn situation(observation: &Observation<'_>, subject: &Subject<'_>, desired: &Des
     let valid = subject.valid;
     let wanted = valid.wanted();
     let state = workload_state(observation, valid, desired, wanted);
-    let workloads = observation.workloads.iter();
-    let is_outdated = |mode: &Mode| {
-        let found = observation.workloads.get(mode);
-        let template = desired.template(*mode);
-        found.is_some_and(|found| found.workload.is_outdated(&observation.nodes, template))
-    };
-    let others = Mode::ALL.into_iter().filter(|mode| *mode != wanted);
+    let workloads = || observation.workloads.iter();
+    let outdated = workloads().filter(|(mode, found)| {
+        let template = desired.template(**mode);
+        **mode != wanted && found.workload.is_outdated(&observation.nodes, template)
+    });
     Situation {
         now: observation.now,
         wanted,
@@ -158,10 +119,10 @@ fn situation(observation: &Observation<'_>, subject: &Subject<'_>, desired: &Des
         wanted_ready: state.is_none_or(|state| state.is_ready_everywhere())
             && !observation.unconfirmed.contains(&wanted),
         users: users(observation, subject),
-        workloads: workloads
+        workloads: workloads()
             .map(|(mode, found)| (*mode, found.unused_since))
             .collect(),
-        outdated: others.filter(is_outdated).collect(),
+        outdated: outdated.map(|(mode, _)| *mode).collect(),
         hold_old: valid.hold_old,
     }
 }
@@ -173,7 +134,7 @@ fn writes(
     desired: &Desired,
     switch: &switching::Plan,
 ) -> Vec<Step> {
-    let owner = subject.valid.owner();
+    let owner = observation.owner();
     let mut steps = Vec::new();
     for (mode, unused_since) in &switch.keep {
         for object in desired.objects(*mode) {
@@ -216,15 +177,18 @@ fn removals(
     switch: &switching::Plan,
 ) -> Vec<Step> {
     let removal = |mode: &Mode| {
-        let objects = desired.objects(*mode).iter().rev();
+        let mode = *mode;
         let found = |object: &Object| {
-            let live = live(observation, *mode, object)?;
+            let live = live(observation, mode, object)?;
             Some((object.kind(), live.clone()))
         };
-        Step::Remove(Removal {
-            mode: *mode,
-            objects: objects.filter_map(found).collect(),
-        })
+        let objects = desired
+            .objects(mode)
+            .iter()
+            .rev()
+            .filter_map(found)
+            .collect();
+        Step::Remove(Removal { mode, objects })
     };
     switch.remove.iter().map(removal).collect()
 }

@@ -1,5 +1,6 @@
-//! One change of the cluster, and what the API server must confirm before it.
+//! What one reconcile does: changes of the cluster, and what the API server must confirm before each.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -9,9 +10,41 @@ use serde_json::Value;
 use super::active::Active;
 use crate::inject::Recipe;
 use crate::names;
+use crate::status::InjectionState;
+use crate::switching;
 
 /// Annotation with a hash over the whole intent: a field that is no longer wanted shows only there.
 const APPLIED: &str = "otelagent.dev/applied";
+
+/// What one reconcile does.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Which modes' objects must exist, and which mode serves; `None` for a refused spec.
+    pub switch: Option<switching::Plan>,
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+    /// What is known of injection before the steps are executed.
+    pub injection: InjectionState,
+    /// When to reconcile again though nothing may have changed.
+    pub requeue_after: Option<Duration>,
+}
+
+impl Plan {
+    /// Nothing but what is known of injection.
+    pub(super) fn only(injection: InjectionState) -> Self {
+        Self {
+            switch: None,
+            steps: Vec::new(),
+            injection,
+            requeue_after: None,
+        }
+    }
+
+    /// What the API server must confirm before any step is executed.
+    pub fn preconditions(&self) -> BTreeSet<Precondition> {
+        self.steps.iter().flat_map(Step::preconditions).collect()
+    }
+}
 
 /// An object as the operator wants it, for server-side apply.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,41 +136,6 @@ pub enum Step {
     Remove(Removal),
 }
 
-/// A kind of [`Step`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "as the variants of Step")]
-pub enum StepKind {
-    Apply,
-    CutOver,
-    WritePolicy,
-    Verify,
-    Activate,
-    Confirm,
-    Retire,
-    Withdraw,
-    Remove,
-}
-
-impl StepKind {
-    /// All kinds, in the order of a plan.
-    pub const ALL: [Self; 9] = [
-        Self::Apply,
-        Self::CutOver,
-        Self::WritePolicy,
-        Self::Verify,
-        Self::Activate,
-        Self::Confirm,
-        Self::Retire,
-        Self::Withdraw,
-        Self::Remove,
-    ];
-
-    /// Whether a step of this kind changes anything that is stored.
-    pub fn writes(self) -> bool {
-        !matches!(self, Self::CutOver | Self::Confirm)
-    }
-}
-
 /// See [`Step::Verify`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verification {
@@ -224,34 +222,19 @@ pub struct Removal {
 pub const KEEP_OLD: Duration = Duration::from_secs(30);
 
 impl Step {
-    /// Its kind.
-    pub fn kind(&self) -> StepKind {
-        match self {
-            Self::Apply(_) => StepKind::Apply,
-            Self::CutOver(_) => StepKind::CutOver,
-            Self::WritePolicy(_) => StepKind::WritePolicy,
-            Self::Verify(_) => StepKind::Verify,
-            Self::Activate(_) => StepKind::Activate,
-            Self::Confirm(_) => StepKind::Confirm,
-            Self::Retire(_) => StepKind::Retire,
-            Self::Withdraw(_) => StepKind::Withdraw,
-            Self::Remove(_) => StepKind::Remove,
-        }
-    }
-
     /// What the API server must confirm before any step of the plan is executed.
     pub fn preconditions(&self) -> Vec<Precondition> {
         use Precondition::{ActiveUnchanged, SpecUnchanged, Unused, WorkloadReady};
         match self {
             Self::CutOver(mode) => vec![SpecUnchanged, ActiveUnchanged, WorkloadReady(*mode)],
+            // An old view of the spec or of the binding would send new pods back to where they came from.
+            Self::Activate(_) => vec![SpecUnchanged, ActiveUnchanged],
             Self::Retire(_) => vec![ActiveUnchanged],
             Self::Withdraw(_) => vec![SpecUnchanged],
             Self::Remove(removal) => vec![SpecUnchanged, ActiveUnchanged, Unused(removal.mode)],
-            Self::Apply(_)
-            | Self::WritePolicy(_)
-            | Self::Verify(_)
-            | Self::Activate(_)
-            | Self::Confirm(_) => Vec::new(),
+            Self::Apply(_) | Self::WritePolicy(_) | Self::Verify(_) | Self::Confirm(_) => {
+                Vec::new()
+            }
         }
     }
 }

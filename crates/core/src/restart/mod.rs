@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::pods::WorkloadRef;
 
 pub use poll::{NewPods, next_to_poll};
-pub use workload::{Budget, Guard, KINDS, State, Workload, is_restartable, patch, release};
+pub use workload::{Budget, KINDS, Workload, is_restartable, patch, release};
 
 /// What is observed of the workloads of one `OtelAgent`.
 #[derive(Clone, Debug, Default)]
@@ -76,20 +76,20 @@ struct Places<'a> {
 /// Decides what to restart now.
 pub fn decide(observed: &Round) -> Decision {
     let mut decision = Decision::default();
-    let mut places = Places {
-        free: observed.at_a_time,
-        budgets: BTreeSet::new(),
-    };
+    let mut budgets = BTreeSet::new();
     for workload in &observed.marked {
-        if workload.state == State::Settled {
+        if workload.unsettled.is_none() {
             decision.release.push(workload.owner.clone());
         } else {
-            places.budgets.extend(workload.budgets());
+            budgets.extend(workload.budgets());
             let owner = workload.owner.clone();
             decision.verdicts.insert(owner, Verdict::Running);
         }
     }
-    places.free = places.free.saturating_sub(decision.verdicts.len());
+    let mut places = Places {
+        free: observed.at_a_time.saturating_sub(decision.verdicts.len()),
+        budgets,
+    };
     for owner in &observed.candidates {
         if decision.verdicts.contains_key(owner) {
             continue;
@@ -123,7 +123,7 @@ fn judge<'a>(
     if let Some(why) = &workload.not_restartable {
         return Verdict::NotRestartable(why.clone());
     }
-    if let State::Unsettled(why) = &workload.state {
+    if let Some(why) = &workload.unsettled {
         return waits(why);
     }
     if workload.restarted_for.as_deref() == Some(&observed.purpose) {
@@ -145,10 +145,8 @@ fn judge<'a>(
     if places.free == 0 {
         return waits("other restarts run first");
     }
-    if workload
-        .budgets()
-        .any(|name| places.budgets.contains(&name))
-    {
+    let mut budgets = workload.budgets();
+    if budgets.any(|budget| places.budgets.contains(&budget)) {
         return waits("another workload of its PodDisruptionBudget is being restarted");
     }
     places.free -= 1;
@@ -167,27 +165,40 @@ fn beyond(owner: &WorkloadRef) -> String {
 
 #[cfg(test)]
 mod tests {
+    use otelagent_api::Selector;
     use proptest::prelude::*;
 
     use super::*;
 
-    fn owner(kind: &str, name: &str) -> WorkloadRef {
-        WorkloadRef::of_shop(kind, name)
+    fn owner(name: &str) -> WorkloadRef {
+        WorkloadRef::of_shop("Deployment", name)
+    }
+
+    fn unsettled(name: &str) -> Workload {
+        Workload {
+            unsettled: Some("1 of 2 are available".into()),
+            ..settled(name)
+        }
+    }
+
+    fn waits(decision: &Decision, name: &str) -> bool {
+        matches!(decision.verdicts[&owner(name)], Verdict::Waits(_))
     }
 
     fn settled(name: &str) -> Workload {
         Workload {
-            owner: owner("Deployment", name),
-            state: State::Settled,
+            owner: owner(name),
+            unsettled: None,
             not_restartable: None,
             restarted_for: None,
             guards: Vec::new(),
         }
     }
 
-    fn guard(budget: &str, allows: bool) -> Guard {
-        Guard {
-            budget: budget.into(),
+    fn guard(name: &str, allows: bool) -> Budget {
+        Budget {
+            name: name.into(),
+            selector: Selector::default(),
             allows,
         }
     }
@@ -207,28 +218,19 @@ mod tests {
         let mut observed = observed(vec![settled("a"), settled("b"), settled("c")]);
         observed.at_a_time = 2;
         let decision = decide(&observed);
-        assert_eq!(
-            decision.restart,
-            [owner("Deployment", "a"), owner("Deployment", "b")]
-        );
-        assert!(matches!(
-            decision.verdicts[&owner("Deployment", "c")],
-            Verdict::Waits(_)
-        ));
+        assert_eq!(decision.restart, [owner("a"), owner("b")]);
+        assert!(waits(&decision, "c"));
     }
 
     #[test]
     fn a_running_restart_counts_until_its_workload_is_settled() {
         let mut observed = observed(vec![settled("b")]);
-        observed.marked = vec![Workload {
-            state: State::Unsettled("1 of 2 are available".into()),
-            ..settled("a")
-        }];
+        observed.marked = vec![unsettled("a")];
         assert_eq!(decide(&observed).restart, []);
-        observed.marked[0].state = State::Settled;
+        observed.marked[0].unsettled = None;
         let decision = decide(&observed);
-        assert_eq!(decision.release, [owner("Deployment", "a")]);
-        assert_eq!(decision.restart, [owner("Deployment", "b")]);
+        assert_eq!(decision.release, [owner("a")]);
+        assert_eq!(decision.restart, [owner("b")]);
     }
 
     #[test]
@@ -250,10 +252,7 @@ mod tests {
         observed.marked = vec![workload.clone()];
         let decision = decide(&observed);
         assert_eq!(decision.release, std::slice::from_ref(&workload.owner));
-        assert!(matches!(
-            decision.verdicts[&workload.owner],
-            Verdict::Waits(_)
-        ));
+        assert!(waits(&decision, "a"));
     }
 
     #[test]
@@ -264,27 +263,25 @@ mod tests {
         };
         let mut observed = observed(vec![of("a", "x"), of("b", "x"), of("c", "y")]);
         observed.at_a_time = 3;
-        let (a, c) = (owner("Deployment", "a"), owner("Deployment", "c"));
+        let (a, c) = (owner("a"), owner("c"));
         assert_eq!(decide(&observed).restart, [a.clone(), c]);
         observed.candidates.remove(&a);
         observed.marked = vec![Workload {
-            state: State::Unsettled("it rolls".into()),
+            unsettled: Some("it rolls".into()),
             ..of("a", "x")
         }];
-        assert_eq!(decide(&observed).restart, [owner("Deployment", "c")]);
+        assert_eq!(decide(&observed).restart, [owner("c")]);
     }
 
     #[test]
     fn a_blocked_workload_does_not_block_the_others() {
         let mut observed = observed(vec![settled("a"), settled("b")]);
-        let refused = (owner("Deployment", "a"), "a webhook refused it".to_owned());
+        let refused = (owner("a"), "a webhook refused it".to_owned());
         observed.blocked = BTreeMap::from([refused]);
         let decision = decide(&observed);
-        assert_eq!(decision.restart, [owner("Deployment", "b")]);
-        assert_eq!(
-            decision.verdicts[&owner("Deployment", "a")],
-            Verdict::Waits("a webhook refused it".into())
-        );
+        assert_eq!(decision.restart, [owner("b")]);
+        let waits = Verdict::Waits("a webhook refused it".into());
+        assert_eq!(decision.verdicts[&owner("a")], waits);
     }
 
     #[test]
@@ -293,25 +290,19 @@ mod tests {
             guards: vec![guard("strict", false)],
             ..settled("guarded")
         };
-        let unwell = Workload {
-            state: State::Unsettled("1 of 2 are available".into()),
-            ..settled("unwell")
-        };
         let paused = Workload {
             not_restartable: Some("its rollout is paused".into()),
             ..settled("paused")
         };
-        let mut observed = observed(vec![guarded, unwell, paused]);
-        observed.candidates.insert(owner("Pod", "bare"));
+        let mut observed = observed(vec![guarded, unsettled("unwell"), paused]);
+        let bare = WorkloadRef::of_shop("Pod", "bare");
+        observed.candidates.insert(bare);
         let decision = decide(&observed);
         assert_eq!(decision.restart, []);
-        let verdicts: Vec<String> = decision
-            .verdicts
-            .iter()
-            .map(|(owner, verdict)| format!("{}: {verdict:?}", owner.name))
-            .collect();
+        let verdicts = decision.verdicts.iter();
+        let verdicts = verdicts.map(|(owner, verdict)| format!("{}: {verdict:?}", owner.name));
         assert_eq!(
-            verdicts,
+            verdicts.collect::<Vec<_>>(),
             [
                 "guarded: Waits(\"PodDisruptionBudget strict allows no disruption now\")",
                 "paused: NotRestartable(\"its rollout is paused\")",
@@ -322,27 +313,19 @@ mod tests {
     }
 
     fn workload() -> impl Strategy<Value = Workload> {
-        (
-            0u8..9,
-            any::<bool>(),
-            any::<bool>(),
-            proptest::option::of(0u8..2),
-            any::<bool>(),
-        )
-            .prop_map(|(name, is_settled, can, restarted, guarded)| Workload {
-                state: if is_settled {
-                    State::Settled
-                } else {
-                    State::Unsettled("rolls".into())
-                },
-                not_restartable: (!can).then(|| "paused".into()),
+        use proptest::option::of;
+        let guard = Just(()).prop_map(|()| guard("strict", false));
+        let guards = proptest::collection::vec(guard, 0..2);
+        let parts = (0u8..9, of("rolls"), of("paused"), of(0u8..2), guards);
+        parts.prop_map(
+            |(name, unsettled, not_restartable, restarted, guards)| Workload {
+                unsettled,
+                not_restartable,
                 restarted_for: restarted.map(|recipe| format!("a.b/r{recipe}")),
-                guards: guarded
-                    .then(|| guard("strict", false))
-                    .into_iter()
-                    .collect(),
+                guards,
                 ..settled(&name.to_string())
-            })
+            },
+        )
     }
 
     proptest! {
@@ -355,11 +338,11 @@ mod tests {
             let observed = Round { marked, purpose: "a.b/r1".into(), at_a_time, ..observed(seen) };
             let decision = decide(&observed);
             let under_way: BTreeSet<&WorkloadRef> = observed.marked.iter()
-                .filter(|workload| workload.state != State::Settled)
+                .filter(|workload| workload.unsettled.is_some())
                 .map(|workload| &workload.owner)
                 .collect();
             prop_assert!(decision.restart.is_empty() || decision.restart.len() + under_way.len() <= at_a_time);
-            let may = |workload: &&Workload| workload.state == State::Settled
+            let may = |workload: &&Workload| workload.unsettled.is_none()
                 && workload.not_restartable.is_none()
                 && workload.restarted_for.as_deref() != Some("a.b/r1")
                 && workload.guarded_by().is_none()

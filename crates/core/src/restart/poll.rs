@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::{State, Verdict, Workload, is_restartable};
+use super::{Verdict, Workload, is_restartable};
 use crate::pods::{PodReport, WorkloadRef};
 use crate::switching::{PROPAGATION, WorkloadState, remaining};
 use otelagent_api::Mode;
@@ -29,16 +29,14 @@ pub struct NewPods<'a> {
 impl NewPods<'_> {
     /// Why no workload is restarted now: new pods would be no better than the old ones.
     pub fn block_all(&self) -> Option<&'static str> {
+        let is_recent = |at| remaining(at, self.now, PROPAGATION).is_some();
         if !self.are_injected {
             Some("injection is not active")
         } else if self.serving != Some(self.wanted) {
             Some("the wanted mode does not serve yet")
         } else if !self.agents.is_none_or(WorkloadState::is_ready_everywhere) {
             Some("agents are not ready on every node")
-        } else if self
-            .bound_at
-            .is_none_or(|at| remaining(at, self.now, PROPAGATION).is_some())
-        {
+        } else if self.bound_at.is_none_or(is_recent) {
             Some("some API server may not have the new recipe yet")
         } else {
             None
@@ -56,9 +54,8 @@ impl NewPods<'_> {
             |owner: &WorkloadRef| pods.stale.contains_key(owner) || pods.missed.contains_key(owner);
         let why = "not every node has a ready agent, so new pods may be uncovered too";
         let owners = pods.uncovered.keys().filter(|owner| !behind(owner));
-        owners
-            .map(|owner| (owner.clone(), why.to_owned()))
-            .collect()
+        let blocked = owners.map(|owner| (owner.clone(), why.to_owned()));
+        blocked.collect()
     }
 }
 
@@ -73,9 +70,7 @@ pub fn next_to_poll<'a>(
     last: Option<&WorkloadRef>,
     most: usize,
 ) -> Vec<&'a WorkloadRef> {
-    let under_way = marked
-        .iter()
-        .filter(|workload| workload.state != State::Settled);
+    let under_way = marked.iter().filter(|found| found.unsettled.is_some());
     let full = under_way.count() >= at_a_time;
     let (after, before): (Vec<&WorkloadRef>, Vec<&WorkloadRef>) = candidates
         .iter()
@@ -99,11 +94,7 @@ mod tests {
     #[test]
     fn every_candidate_is_read_in_turn_and_only_unknown_ones_at_the_limit() {
         let mut candidates: BTreeSet<WorkloadRef> = ["a", "b", "c", "d"].map(owner).into();
-        candidates.insert(WorkloadRef {
-            kind: "Pod".into(),
-            api_version: "v1".into(),
-            ..owner("bare")
-        });
+        candidates.insert(WorkloadRef::of_shop("Pod", "bare"));
         let (b, nothing) = (owner("b"), BTreeMap::new());
         let first = next_to_poll(&candidates, &nothing, &[], 1, None, 2);
         assert_eq!(names(&first), "ab");
@@ -112,7 +103,7 @@ mod tests {
 
         let rolls = Workload {
             owner: owner("z"),
-            state: State::Unsettled("its rollout is in progress".into()),
+            unsettled: Some("its rollout is in progress".into()),
             not_restartable: None,
             restarted_for: None,
             guards: Vec::new(),

@@ -8,12 +8,8 @@ use crate::names;
 use crate::pods::WorkloadRef;
 use otelagent_api::Selector;
 
-/// Kinds of `apps/v1` that can be restarted, with the names of their resources.
-pub const KINDS: [(&str, &str); 3] = [
-    ("Deployment", "deployments"),
-    ("StatefulSet", "statefulsets"),
-    ("DaemonSet", "daemonsets"),
-];
+/// Kinds of `apps/v1` that can be restarted.
+pub const KINDS: [&str; 3] = ["Deployment", "StatefulSet", "DaemonSet"];
 
 /// What `kubectl rollout restart` writes into the template.
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
@@ -28,16 +24,7 @@ const ADDED: [&str; 4] = [
 
 /// Whether an owner is of a kind that the operator can restart.
 pub fn is_restartable(owner: &WorkloadRef) -> bool {
-    owner.api_version == "apps/v1" && KINDS.iter().any(|(kind, _)| *kind == owner.kind)
-}
-
-/// Whether a workload's rollout is complete.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// All its pods are of its present template and available.
-    Settled,
-    /// It is rolling out, or pods are unavailable: why.
-    Unsettled(String),
+    owner.api_version == "apps/v1" && KINDS.contains(&owner.kind.as_str())
 }
 
 /// What is known of a workload.
@@ -45,73 +32,43 @@ pub enum State {
 pub struct Workload {
     /// Which one.
     pub owner: WorkloadRef,
-    /// Whether it runs what it should.
-    pub state: State,
+    /// Why it is not settled: it is rolling out, or pods are unavailable. `None` once all its pods are of its
+    /// present template and available.
+    pub unsettled: Option<String>,
     /// Why it must not be restarted, if so.
     pub not_restartable: Option<String>,
     /// The purpose of its last restart.
     pub restarted_for: Option<String>,
     /// Disruption budgets that select its pods.
-    pub guards: Vec<Guard>,
+    pub guards: Vec<Budget>,
 }
 
-/// A disruption budget that selects the pods of a workload.
+/// A `PodDisruptionBudget`: which pods it selects, and whether it allows a disruption now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Guard {
-    /// Its name.
-    pub budget: String,
-    /// Whether it allows a disruption now.
-    pub allows: bool,
-}
-
-/// A `PodDisruptionBudget`: which pods it selects, and whether it allows a disruption.
-#[derive(Clone, Debug)]
 pub struct Budget {
-    name: String,
-    selector: Selector,
-    allows: bool,
+    pub(super) name: String,
+    pub(super) selector: Selector,
+    pub(super) allows: bool,
 }
 
 impl Budget {
-    /// Reads one. A selector that cannot be read selects nothing.
+    /// Reads one. A selector that cannot be read selects nothing. Requirements on labels that controllers add
+    /// are left out: a template lacks them.
     pub fn read(object: &Value) -> Option<Self> {
-        let is_current = object["status"]["observedGeneration"] == object["metadata"]["generation"];
-        let allowed = object["status"]["disruptionsAllowed"].as_i64();
+        let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
+        let mut selector: Selector = serde_json::from_value(spec["selector"].clone()).ok()?;
+        let of_template = |key: &str| !ADDED.contains(&key);
+        selector.match_labels.retain(|key, _| of_template(key));
+        selector
+            .match_expressions
+            .retain(|requirement| of_template(&requirement.key));
+        let is_current = status["observedGeneration"] == metadata["generation"];
+        let allowed = status["disruptionsAllowed"].as_i64();
         Some(Self {
-            name: object["metadata"]["name"].as_str()?.into(),
-            selector: serde_json::from_value(object["spec"]["selector"].clone()).ok()?,
+            name: metadata["name"].as_str()?.into(),
+            selector,
             allows: is_current && allowed.is_some_and(|allowed| allowed > 0),
         })
-    }
-
-    fn guard(&self) -> Guard {
-        Guard {
-            budget: self.name.clone(),
-            allows: self.allows,
-        }
-    }
-
-    /// Whether it selects pods of a template with these labels. Requirements on labels that controllers add
-    /// count as met, since a template lacks them.
-    fn guards(&self, labels: &BTreeMap<String, String>) -> bool {
-        let known = |key: &str| !ADDED.contains(&key);
-        let selector = Selector {
-            match_labels: self
-                .selector
-                .match_labels
-                .iter()
-                .filter(|(key, _)| known(key))
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect(),
-            match_expressions: self
-                .selector
-                .match_expressions
-                .iter()
-                .filter(|requirement| known(&requirement.key))
-                .cloned()
-                .collect(),
-        };
-        selector.matches(labels)
     }
 }
 
@@ -123,7 +80,7 @@ impl Workload {
         let template = &object["spec"]["template"]["metadata"]["labels"];
         let labels: BTreeMap<String, String> =
             serde_json::from_value(template.clone()).unwrap_or_default();
-        let guards = budgets.iter().filter(|budget| budget.guards(&labels));
+        let selects = |budget: &&Budget| budget.selector.matches(&labels);
         Self {
             owner: WorkloadRef {
                 api_version: "apps/v1".into(),
@@ -131,27 +88,26 @@ impl Workload {
                 namespace: text(&metadata["namespace"]),
                 name: text(&metadata["name"]),
             },
-            state: state(kind, object),
+            unsettled: unsettled(kind, object),
             not_restartable: not_restartable(object),
             restarted_for: metadata["annotations"][names::ANNOTATION_RESTARTED_FOR]
                 .as_str()
                 .map(Into::into),
-            guards: guards.map(Budget::guard).collect(),
+            guards: budgets.iter().filter(selects).cloned().collect(),
         }
     }
 
     /// A budget that allows no disruption of its pods now.
     pub fn guarded_by(&self) -> Option<&str> {
         let guard = self.guards.iter().find(|guard| !guard.allows)?;
-        Some(&guard.budget)
+        Some(&guard.name)
     }
 
     /// Namespace and name of every budget that selects its pods.
     pub(super) fn budgets(&self) -> impl Iterator<Item = (&str, &str)> {
         let namespace = self.owner.namespace.as_str();
-        self.guards
-            .iter()
-            .map(move |guard| (namespace, guard.budget.as_str()))
+        let names = self.guards.iter().map(|guard| guard.name.as_str());
+        names.map(move |name| (namespace, name))
     }
 }
 
@@ -170,39 +126,34 @@ fn not_restartable(object: &Value) -> Option<String> {
     None
 }
 
-fn state(kind: &str, object: &Value) -> State {
+fn unsettled(kind: &str, object: &Value) -> Option<String> {
     let (spec, status) = (&object["spec"], &object["status"]);
-    let number = |value: &Value| value.as_i64().unwrap_or_default();
+    let number = |key| status[key].as_i64().unwrap_or_default();
     if status["observedGeneration"] != object["metadata"]["generation"] {
-        return State::Unsettled("its controller has not observed its last change yet".into());
+        return Some("its controller has not observed its last change yet".into());
     }
-    let (wanted, all, updated, available) = if kind == "DaemonSet" {
-        (
-            number(&status["desiredNumberScheduled"]),
-            number(&status["currentNumberScheduled"]),
-            number(&status["updatedNumberScheduled"]),
-            number(&status["numberAvailable"]),
-        )
+    let (wanted, [all, updated, available]) = if kind == "DaemonSet" {
+        let keys = [
+            "currentNumberScheduled",
+            "updatedNumberScheduled",
+            "numberAvailable",
+        ];
+        (number("desiredNumberScheduled"), keys.map(number))
     } else {
-        (
-            spec["replicas"].as_i64().unwrap_or(1),
-            number(&status["replicas"]),
-            number(&status["updatedReplicas"]),
-            number(&status["availableReplicas"]),
-        )
+        let keys = ["replicas", "updatedReplicas", "availableReplicas"];
+        (spec["replicas"].as_i64().unwrap_or(1), keys.map(number))
     };
     if updated < wanted || all > updated {
-        return State::Unsettled(format!(
+        Some(format!(
             "its rollout is in progress: {updated} of {wanted} pods are updated"
-        ));
+        ))
+    } else if available < wanted {
+        Some(format!("{available} of {wanted} pods are available"))
+    } else if kind == "StatefulSet" && status["currentRevision"] != status["updateRevision"] {
+        Some("its rollout is in progress".into())
+    } else {
+        None
     }
-    if available < wanted {
-        return State::Unsettled(format!("{available} of {wanted} pods are available"));
-    }
-    if kind == "StatefulSet" && status["currentRevision"] != status["updateRevision"] {
-        return State::Unsettled("its rollout is in progress".into());
-    }
-    State::Settled
 }
 
 /// The patch that restarts a workload, as `kubectl rollout restart` does, and records the purpose. The API
@@ -246,8 +197,8 @@ mod tests {
 
     #[test]
     fn a_deployment_is_settled_when_all_pods_are_updated_and_available() {
-        let state = |status: &Value| state("Deployment", &deployment(status));
-        assert_eq!(state(&settled()), State::Settled);
+        let state = |status: &Value| unsettled("Deployment", &deployment(status));
+        assert_eq!(state(&settled()), None);
         for (key, value) in [
             ("observedGeneration", 2),
             ("replicas", 3),
@@ -256,7 +207,7 @@ mod tests {
         ] {
             let mut status = settled();
             status[key] = value.into();
-            assert_ne!(state(&status), State::Settled, "{key}");
+            assert_ne!(state(&status), None, "{key}");
         }
     }
 
@@ -265,26 +216,24 @@ mod tests {
         let mut set = deployment(&settled());
         set["status"]["currentRevision"] = "r1".into();
         set["status"]["updateRevision"] = "r2".into();
-        assert_ne!(state("StatefulSet", &set), State::Settled);
+        assert_ne!(unsettled("StatefulSet", &set), None);
         set["status"]["currentRevision"] = "r2".into();
-        assert_eq!(state("StatefulSet", &set), State::Settled);
+        assert_eq!(unsettled("StatefulSet", &set), None);
         let mut daemons = json!({
             "metadata": {"generation": 1},
             "status": {"observedGeneration": 1, "desiredNumberScheduled": 2, "currentNumberScheduled": 2,
                 "updatedNumberScheduled": 2, "numberAvailable": 2},
         });
-        assert_eq!(state("DaemonSet", &daemons), State::Settled);
+        assert_eq!(unsettled("DaemonSet", &daemons), None);
         daemons["status"]["updatedNumberScheduled"] = 1.into();
-        assert_ne!(state("DaemonSet", &daemons), State::Settled);
+        assert_ne!(unsettled("DaemonSet", &daemons), None);
     }
 
     #[test]
     fn paused_on_delete_and_partitioned_workloads_are_not_restarted() {
         let spec = |spec: Value| not_restartable(&json!({"spec": spec}));
-        assert_eq!(
-            spec(json!({"updateStrategy": {"type": "RollingUpdate"}})),
-            None
-        );
+        let rolling = json!({"updateStrategy": {"type": "RollingUpdate"}});
+        assert_eq!(spec(rolling), None);
         assert!(spec(json!({"paused": true})).is_some());
         assert!(spec(json!({"updateStrategy": {"type": "OnDelete"}})).is_some());
         let partition = json!({"updateStrategy": {"rollingUpdate": {"partition": 1}}});

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::injected::injected;
-use super::message::{Assessment, assess};
+use super::message::{Assessment, all_of, assess};
 use super::ready::ready;
 use super::renamed::present_reason;
 use super::switching::switching;
@@ -25,11 +25,10 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
         (SWITCHING, switching(facts)),
         (INJECTED, injected(facts)),
     ];
+    let is_unknown = facts.injection == InjectionState::Unknown;
     let restarting = facts.restarts.as_ref().map(restarts::restarting);
     let restarting = restarting.map(|assessment| (RESTARTING, assessment));
-    let old = previous
-        .map(|status| status.conditions.as_slice())
-        .unwrap_or_default();
+    let old = conditions(previous);
     OtelAgentStatus {
         observed_generation: facts.generation,
         mode: facts.serving.as_ref().map(|(mode, _)| *mode),
@@ -41,7 +40,11 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
         conditions: assessments
             .into_iter()
             .chain(restarting)
-            .map(|(type_, assessment)| condition(facts, old, type_, &assessment))
+            .map(|(type_, assessment)| match find(old, INJECTED) {
+                // What was not asked this time is as it was reported last.
+                Some(before) if type_ == INJECTED && is_unknown => before.clone(),
+                _ => condition(type_, &assessment, facts.generation, facts.now, old),
+            })
             .collect(),
     }
 }
@@ -55,19 +58,8 @@ pub fn unfinished(
     previous: Option<&OtelAgentStatus>,
 ) -> OtelAgentStatus {
     let mut status = previous.cloned().unwrap_or_default();
-    let mut old = status.conditions.iter();
-    let transition = match old.find(|condition| condition.type_ == READY) {
-        Some(before) if before.status == "False" => before.last_transition_time.clone(),
-        _ => Time(now),
-    };
-    let ready = Condition {
-        type_: READY.into(),
-        status: "False".into(),
-        reason: failure.reason.into(),
-        message: failure.message.chars().take(MAX_MESSAGE).collect(),
-        observed_generation: generation,
-        last_transition_time: transition,
-    };
+    let failed = assess(false, failure.reason, failure.message.clone());
+    let ready = condition(READY, &failed, generation, now, &status.conditions);
     let mut conditions = status.conditions.iter_mut();
     match conditions.find(|condition| condition.type_ == READY) {
         Some(before) => *before = ready,
@@ -76,78 +68,58 @@ pub fn unfinished(
     status
 }
 
-fn condition(facts: &Facts, old: &[Condition], type_: &str, assessment: &Assessment) -> Condition {
-    // What was not asked this time is as it was reported last.
-    if type_ == INJECTED
-        && facts.injection == InjectionState::Unknown
-        && let Some(before) = old.iter().find(|condition| condition.type_ == type_)
-    {
-        return before.clone();
-    }
+fn conditions(status: Option<&OtelAgentStatus>) -> &[Condition] {
+    status.map_or(&[], |status| &status.conditions)
+}
+
+fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+fn condition(
+    type_: &str,
+    assessment: &Assessment,
+    generation: Option<i64>,
+    now: Timestamp,
+    old: &[Condition],
+) -> Condition {
     let status = if assessment.status { "True" } else { "False" };
-    let unchanged = old
-        .iter()
-        .find(|condition| condition.type_ == type_ && condition.status == status);
+    let unchanged = find(old, type_).filter(|before| before.status == status);
     Condition {
         type_: type_.into(),
         status: status.into(),
         reason: assessment.reason.into(),
         message: assessment.message.chars().take(MAX_MESSAGE).collect(),
-        observed_generation: facts.generation,
-        last_transition_time: unchanged.map_or(Time(facts.now), |condition| {
-            condition.last_transition_time.clone()
-        }),
+        observed_generation: generation,
+        last_transition_time: unchanged
+            .map_or(Time(now), |before| before.last_transition_time.clone()),
     }
 }
 
 fn agents(facts: &Facts) -> AgentCounts {
-    match (&facts.serving_workload, &facts.serving) {
-        (Some(workload), _) => AgentCounts {
-            desired: workload.desired,
-            ready: workload.ready,
-            updated: workload.updated,
-        },
+    let workload = match (&facts.serving_workload, &facts.serving) {
         // Sidecars run in the pods themselves: one each, and as ready as the pod.
         (None, Some((mode, _))) => {
-            let pods = facts
-                .pods
-                .counts
-                .by_mode
-                .get(mode.as_str())
-                .copied()
-                .unwrap_or_default();
-            let ready = facts.pods.ready.get(mode).copied().unwrap_or_default();
-            AgentCounts {
-                desired: pods,
-                ready,
-                updated: facts.pods.counts.current,
-            }
+            let counts = &facts.pods.counts;
+            return AgentCounts {
+                desired: counts.by_mode.get(mode.as_str()).map_or(0, |pods| *pods),
+                ready: facts.pods.ready.get(mode).map_or(0, |pods| *pods),
+                updated: counts.current,
+            };
         }
-        (None, None) => {
-            facts
-                .wanted_workload
-                .as_ref()
-                .map_or_else(AgentCounts::default, |workload| AgentCounts {
-                    desired: workload.desired,
-                    ready: workload.ready,
-                    updated: workload.updated,
-                })
-        }
-    }
+        (None, None) => &facts.wanted_workload,
+        (serving, _) => serving,
+    };
+    let counts = workload.as_ref().map(|workload| workload.counts.clone());
+    counts.unwrap_or_default()
 }
 
 fn accepted(facts: &Facts) -> Assessment {
-    match facts.problems.first() {
-        None => assess(true, "Valid", "the spec is valid"),
-        Some(first) => {
-            let all: Vec<&str> = facts
-                .problems
-                .iter()
-                .map(|problem| problem.message.as_str())
-                .collect();
-            assess(false, first.reason, all.join("; "))
-        }
-    }
+    let Some(first) = facts.problems.first() else {
+        return assess(true, "Valid", "the spec is valid");
+    };
+    let all = facts.problems.iter().map(|problem| &*problem.message);
+    assess(false, first.reason, all.collect::<Vec<_>>().join("; "))
 }
 
 /// An event.
@@ -164,14 +136,13 @@ pub struct Note {
 /// The event that an upgrade of the operator replaces agents, if it does.
 pub fn upgrade(facts: &Facts) -> Option<Note> {
     let upgrade = facts.upgrade.as_ref()?;
-    let modes: Vec<&str> = upgrade.modes.iter().map(|mode| mode.as_str()).collect();
     Some(Note {
         warning: false,
         reason: "OperatorUpgraded".into(),
         message: format!(
             "operator {} changes the agent's pod template: agents of {} that operator {} rendered are replaced",
             upgrade.version,
-            modes.join(", "),
+            all_of(&upgrade.modes),
             upgrade.before
         ),
     })
@@ -180,37 +151,29 @@ pub fn upgrade(facts: &Facts) -> Option<Note> {
 /// The events of a change from one status to another: for a condition whose status changed, or whose reason
 /// changed while it is a cause for concern. A reason that only has another name now is no change.
 pub fn transitions(previous: Option<&OtelAgentStatus>, current: &OtelAgentStatus) -> Vec<Note> {
-    let old = previous
-        .map(|status| status.conditions.as_slice())
-        .unwrap_or_default();
-    current
-        .conditions
-        .iter()
-        .filter_map(|new| {
-            let before = old.iter().find(|condition| condition.type_ == new.type_);
-            let is_movement = [SWITCHING, RESTARTING].contains(&new.type_.as_str());
-            let is_good = if new.type_ == RESTARTING {
-                new.reason == "Done"
-            } else {
-                (new.status == "True") != is_movement
-            };
-            let changed = before.is_none_or(|before| before.status != new.status);
-            let present =
-                |before: &Condition| present_reason(&new.type_, &before.reason) == new.reason;
-            let worse = !is_good && before.is_some_and(|before| !present(before));
+    let old = conditions(previous);
+    let note = |new: &Condition| {
+        let is_movement = [SWITCHING, RESTARTING].contains(&new.type_.as_str());
+        let is_good = if new.type_ == RESTARTING {
+            new.reason == "Done"
+        } else {
+            (new.status == "True") != is_movement
+        };
+        let is_event = match find(old, &new.type_) {
             // The first report of a settled object is no event.
-            let is_event = if before.is_none() {
-                !is_good
-            } else {
-                changed || worse
-            };
-            is_event.then(|| Note {
-                warning: !is_good && (!is_movement || new.status == "False"),
-                reason: new.reason.clone(),
-                message: new.message.clone(),
-            })
+            None => !is_good,
+            Some(before) => {
+                let is_same = present_reason(&new.type_, &before.reason) == new.reason;
+                before.status != new.status || !is_good && !is_same
+            }
+        };
+        is_event.then(|| Note {
+            warning: !is_good && (!is_movement || new.status == "False"),
+            reason: new.reason.clone(),
+            message: new.message.clone(),
         })
-        .collect()
+    };
+    current.conditions.iter().filter_map(note).collect()
 }
 
 #[cfg(test)]
@@ -219,25 +182,18 @@ mod tests {
 
     use super::*;
     use crate::pods::{PodReport, WorkloadRef};
-    use crate::status::InjectionState;
     use crate::status::Upgrade;
     use crate::switching::WorkloadState;
     use otelagent_api::Mode;
 
     fn facts(second: i64) -> Facts {
-        let ready = WorkloadState {
-            desired: 2,
-            ready: 2,
-            updated: 2,
-            ..WorkloadState::default()
-        };
         Facts {
             now: Timestamp::from_second(second).unwrap(),
             generation: Some(1),
             wanted: Mode::NodeLocal,
             problems: Vec::new(),
             serving: Some((Mode::NodeLocal, "http://node.x.svc:4317".into())),
-            serving_workload: Some(ready),
+            serving_workload: Some(WorkloadState::default()),
             wanted_workload: None,
             older_routes: Vec::new(),
             routes: Vec::new(),
@@ -256,12 +212,23 @@ mod tests {
         WorkloadRef::of_shop(kind, name)
     }
 
-    fn find<'a>(status: &'a OtelAgentStatus, type_: &str) -> &'a Condition {
-        status
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == type_)
+    fn failed() -> InjectionState {
+        InjectionState::Failed {
+            reason: "VerificationFailed",
+            message: "why".into(),
+        }
+    }
+
+    fn reported(facts: &Facts, type_: &str) -> Condition {
+        find(&report(facts, None).conditions, type_)
             .unwrap()
+            .clone()
+    }
+
+    /// Status and reason of the condition `Ready`.
+    fn readiness(facts: &Facts) -> String {
+        let ready = reported(facts, READY);
+        format!("{} {}", ready.status, ready.reason)
     }
 
     #[test]
@@ -271,32 +238,20 @@ mod tests {
         assert_eq!(first, second);
 
         let mut broken = facts(300);
-        broken.injection = InjectionState::Failed {
-            reason: "VerificationFailed",
-            message: "x".into(),
-        };
+        broken.injection = failed();
         let third = report(&broken, Some(&second));
-        assert_eq!(find(&third, READY).last_transition_time.0.as_second(), 300);
-        assert_eq!(
-            find(&third, ACCEPTED).last_transition_time.0.as_second(),
-            100
-        );
+        let since = |type_| find(&third.conditions, type_).map(|c| c.last_transition_time.0);
+        assert_eq!(since(READY), Some(broken.now));
+        assert_eq!(since(ACCEPTED), Some(facts(100).now));
     }
 
     #[test]
     fn ready_needs_both_agents_and_injection() {
-        assert_eq!(find(&report(&facts(0), None), READY).status, "True");
+        assert_eq!(reported(&facts(0), READY).status, "True");
         let mut lacking = facts(0);
         lacking.serving_workload.as_mut().unwrap().unready =
             vec!["node n1: agent a is not ready".into()];
-        let status = report(&lacking, None);
-        assert_eq!(
-            (
-                find(&status, READY).status.as_str(),
-                find(&status, READY).reason.as_str()
-            ),
-            ("False", "AgentsNotReady")
-        );
+        assert_eq!(readiness(&lacking), "False AgentsNotReady");
     }
 
     #[test]
@@ -304,38 +259,31 @@ mod tests {
         let mut midway = facts(0);
         midway.wanted = Mode::HostPort;
         midway.wanted_workload = Some(WorkloadState {
-            desired: 2,
+            counts: AgentCounts {
+                desired: 2,
+                ..AgentCounts::default()
+            },
             missing: 1,
             ..WorkloadState::default()
         });
-        let status = report(&midway, None);
-        assert_eq!(find(&status, READY).status, "True");
-        assert_eq!(find(&status, SWITCHING).reason, "AgentsNotReady");
-        assert!(
-            find(&status, SWITCHING)
-                .message
-                .contains("NodeLocal keeps serving: 1 of 2 nodes")
-        );
+        assert_eq!(reported(&midway, READY).status, "True");
+        let switching = reported(&midway, SWITCHING);
+        assert_eq!(switching.reason, "AgentsNotReady");
+        let named = "NodeLocal keeps serving: 1 of 2 nodes";
+        assert!(switching.message.contains(named));
     }
 
     #[test]
     fn uncovered_pods_make_it_not_ready_and_are_named() {
         let mut lacking = facts(0);
-        lacking.pods.counts.injected = 5;
-        lacking.pods.counts.uncovered = 2;
-        lacking
-            .pods
-            .uncovered
-            .insert(owner("Deployment", "cart"), 2);
-        lacking.pods.uncovered_nodes.insert("n9".into());
-        let status = report(&lacking, None);
-        let ready = find(&status, READY);
-        assert_eq!(
-            (ready.status.as_str(), ready.reason.as_str()),
-            ("False", "PodsUncovered")
-        );
+        let pods = &mut lacking.pods;
+        (pods.counts.injected, pods.counts.uncovered) = (5, 2);
+        pods.uncovered.insert(owner("Deployment", "cart"), 2);
+        pods.uncovered_nodes.insert("n9".into());
+        assert_eq!(readiness(&lacking), "False PodsUncovered");
         let named = "2 of 5 pods run on nodes without a ready agent of their mode (Deployment shop/cart: 2; n9)";
-        assert!(ready.message.starts_with(named), "{}", ready.message);
+        let message = reported(&lacking, READY).message;
+        assert!(message.starts_with(named), "{message}");
     }
 
     #[test]
@@ -344,13 +292,9 @@ mod tests {
         let workload = tolerating.serving_workload.as_mut().unwrap();
         workload.unready = vec!["node n1: agent a is not ready".into()];
         workload.max_unready = 1;
-        let status = report(&tolerating, None);
-        assert_eq!(find(&status, READY).status, "True");
-        assert!(
-            find(&status, READY)
-                .message
-                .contains("node n1: agent a is not ready")
-        );
+        let ready = reported(&tolerating, READY);
+        assert_eq!(ready.status, "True");
+        assert!(ready.message.contains("node n1: agent a is not ready"));
     }
 
     #[test]
@@ -358,8 +302,7 @@ mod tests {
         let mut upgraded = facts(0);
         upgraded.recipe_reason = Some("the upgrade of the operator from 1 to 2".into());
         upgraded.pods.outdated.insert(owner("Pod", "one"), 1);
-        let status = report(&upgraded, None);
-        let injected = find(&status, INJECTED);
+        let injected = reported(&upgraded, INJECTED);
         assert_eq!(injected.reason, "OlderConfiguration");
         let named = "from before the upgrade of the operator from 1 to 2 until it is restarted (Pod shop/one: 1)";
         assert!(injected.message.contains(named), "{}", injected.message);
@@ -370,12 +313,8 @@ mod tests {
             version: "2".into(),
             modes: vec![Mode::HostPort],
         });
-        assert_eq!(
-            upgrade(&upgraded).map(|note| note.message).as_deref(),
-            Some(
-                "operator 2 changes the agent's pod template: agents of HostPort that operator 1 rendered are replaced"
-            )
-        );
+        let expected = "operator 2 changes the agent's pod template: agents of HostPort that operator 1 rendered are replaced";
+        assert_eq!(upgrade(&upgraded).unwrap().message, expected);
     }
 
     #[test]
@@ -383,12 +322,10 @@ mod tests {
         let mut refused = facts(0);
         refused.serving = None;
         refused.problems = vec![crate::build::Problem {
-            field: "spec.mode",
             reason: "NotAPlatformNamespace",
             message: "x".into(),
         }];
-        let status = report(&refused, None);
-        assert_eq!(find(&status, READY).reason, "NotAccepted");
+        assert_eq!(reported(&refused, READY).reason, "NotAccepted");
     }
 
     #[test]
@@ -399,23 +336,13 @@ mod tests {
             [],
             "a settled object is no event"
         );
-        assert_eq!(
-            transitions(Some(&first), &report(&facts(9), Some(&first))),
-            []
-        );
+        let later = report(&facts(9), Some(&first));
+        assert_eq!(transitions(Some(&first), &later), []);
         let mut broken = facts(10);
-        broken.injection = InjectionState::Failed {
-            reason: "VerificationFailed",
-            message: "why".into(),
-        };
+        broken.injection = failed();
         let notes = transitions(Some(&first), &report(&broken, Some(&first)));
-        assert_eq!(
-            notes
-                .iter()
-                .map(|note| note.reason.as_str())
-                .collect::<Vec<_>>(),
-            ["VerificationFailed", "VerificationFailed"]
-        );
+        let reasons: Vec<&str> = notes.iter().map(|note| note.reason.as_str()).collect();
+        assert_eq!(reasons, ["VerificationFailed", "VerificationFailed"]);
         assert!(notes.iter().all(|note| note.warning));
     }
 
@@ -441,12 +368,9 @@ mod tests {
         (first.serving, first.injection) = (None, InjectionState::WaitingForAgents);
         let mut switching = facts(100);
         switching.pods.counts.by_mode.insert("HostPort".into(), 1);
-        let mut failed = facts(100);
-        failed.injection = InjectionState::Failed {
-            reason: "VerificationFailed",
-            message: "why".into(),
-        };
-        for mut facts in [first, switching, failed] {
+        let mut broken = facts(100);
+        broken.injection = failed();
+        for mut facts in [first, switching, broken] {
             let present = report(&facts, None);
             let before = written_before(present.clone());
             assert_ne!(before, present);

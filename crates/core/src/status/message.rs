@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::pods::WorkloadRef;
 use crate::switching::WorkloadState;
+use otelagent_api::Mode;
 
 /// How many items a message names.
 const NAMED: usize = 3;
@@ -21,6 +22,12 @@ pub(super) fn assess(status: bool, reason: &'static str, message: impl Into<Stri
         reason,
         message: message.into(),
     }
+}
+
+/// The names of these modes.
+pub(super) fn all_of(modes: &[Mode]) -> String {
+    let names: Vec<&str> = modes.iter().map(|mode| mode.as_str()).collect();
+    names.join(", ")
 }
 
 /// The first few items, and how many more there are.

@@ -15,7 +15,6 @@ use std::collections::BTreeMap;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::build::Problem;
-use crate::inject::namespace_limits::Breach;
 use crate::pods::{PodReport, WorkloadRef};
 use crate::restart::Verdict;
 use crate::switching::WorkloadState;
@@ -88,8 +87,8 @@ pub struct NamespaceLimit {
     pub namespace: String,
     /// Kind and name of the object.
     pub object: String,
-    /// What it demands.
-    pub breach: Breach,
+    /// What it demands, as a sentence without the object.
+    pub breach: String,
 }
 
 /// Agents whose pod template another version of the operator changes.

@@ -1,8 +1,8 @@
 //! The condition `Ready`: whether new pods reach an agent.
 
+use super::injected::injected;
 use super::message::{Assessment, assess, first_few, name_owners, waiting};
 use super::{Facts, InjectionState};
-use otelagent_api::Mode;
 
 pub(super) fn ready(facts: &Facts) -> Assessment {
     if let Some(failure) = &facts.failure {
@@ -21,18 +21,14 @@ pub(super) fn ready(facts: &Facts) -> Assessment {
     }
     match &facts.injection {
         InjectionState::Active => serves(facts, &format!("new pods use {serving}")),
-        InjectionState::NotWanted => serves(facts, &not_wanted(*serving)),
-        InjectionState::Unknown => assess(
-            false,
-            "NotEstablished",
-            "it is not known yet whether new pods are injected; the operator tries again",
-        ),
-        InjectionState::WaitingForAgents => assess(
-            false,
-            "FirstAgentsNotReady",
-            "injection starts when the first agents are ready",
-        ),
-        InjectionState::Failed { reason, message } => assess(false, reason, message.clone()),
+        InjectionState::NotWanted => {
+            let message = format!(
+                "agents serve in mode {serving}; spec.workloads is not set, so no pods are injected"
+            );
+            serves(facts, &message)
+        }
+        // New pods reach no agent for the reason that they are not injected.
+        _ => injected(facts),
     }
 }
 
@@ -45,25 +41,33 @@ fn none_serve(facts: &Facts) -> Assessment {
         );
     }
     let waiting = facts.wanted_workload.as_ref().map(waiting);
-    let message = format!("no agents serve yet: {}", waiting.unwrap_or_default());
-    assess(false, "FirstAgentsNotReady", message)
-}
-
-fn not_wanted(serving: Mode) -> String {
-    format!("agents serve in mode {serving}; spec.workloads is not set, so no pods are injected")
+    match (waiting.filter(|named| !named.is_empty()), &facts.injection) {
+        (Some(named), _) => {
+            let message = format!("no agents serve yet: {named}");
+            assess(false, "FirstAgentsNotReady", message)
+        }
+        // A mode serves once new pods are sent to it.
+        (None, InjectionState::Failed { reason, message }) => {
+            assess(false, reason, message.clone())
+        }
+        (None, _) => assess(
+            false,
+            "FirstAgentsNotReady",
+            "no agents serve yet: new pods are not injected yet (see condition Injected)",
+        ),
+    }
 }
 
 /// Nodes that may be without a ready agent are still named.
 fn serves(facts: &Facts, message: &str) -> Assessment {
     let tolerated = facts.serving_workload.as_ref().map(waiting);
-    match tolerated.filter(|named| !named.is_empty()) {
-        Some(named) => assess(
-            true,
-            "Serving",
-            format!("{message}, except where switchover.maxUnready tolerates it: {named}"),
-        ),
-        None => assess(true, "Serving", message),
-    }
+    let message = match tolerated.filter(|named| !named.is_empty()) {
+        Some(named) => {
+            format!("{message}, except where switchover.maxUnready tolerates it: {named}")
+        }
+        None => message.to_owned(),
+    };
+    assess(true, "Serving", message)
 }
 
 /// Pods whose route ends at no agent, and what to do about it.

@@ -1,10 +1,7 @@
 //! The condition `Restarting`, and the counts of `status.restarts`.
 
-use std::collections::BTreeMap;
-
 use super::Restarts;
 use super::message::{Assessment, assess, first_few};
-use crate::pods::WorkloadRef;
 use crate::restart::Verdict;
 use otelagent_api::RestartCounts;
 
@@ -39,25 +36,9 @@ pub(super) fn restarting(restarts: &Restarts) -> Assessment {
             assess(false, failure.reason, failure.message.clone())
         };
     }
-    let counts = counts(restarts);
-    let parts = parts(&restarts.verdicts).join("; ");
-    if counts.running > 0 {
-        assess(true, "Rolling", parts)
-    } else if counts.waiting > 0 {
-        assess(true, "Waiting", parts)
-    } else if counts.stuck > 0 {
-        assess(false, "StaleAfterRestart", parts)
-    } else if counts.not_restartable > 0 {
-        assess(false, "NotRestartable", parts)
-    } else {
-        assess(false, "Done", "no workload needs a restart")
-    }
-}
-
-fn parts(verdicts: &BTreeMap<WorkloadRef, Verdict>) -> Vec<String> {
     let (mut running, mut waiting, mut stuck, mut manual) =
         <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
-    for (owner, verdict) in verdicts {
+    for (owner, verdict) in &restarts.verdicts {
         match verdict {
             Verdict::Running => running.push(owner.to_string()),
             Verdict::Waits(why) => waiting.push(format!("{owner}: {why}")),
@@ -65,35 +46,40 @@ fn parts(verdicts: &BTreeMap<WorkloadRef, Verdict>) -> Vec<String> {
             Verdict::NotRestartable(why) => manual.push(format!("{owner}: {why}")),
         }
     }
-    [
-        ("restarting", "restarting", running),
-        ("waiting", "waiting", waiting),
-        (
-            "unchanged after its restart (not retried)",
-            "unchanged after their restart (not retried)",
-            stuck,
-        ),
-        ("needs a manual restart", "need a manual restart", manual),
-    ]
-    .into_iter()
-    .filter(|(_, _, owners)| !owners.is_empty())
-    .map(|(one, several, owners)| {
+    let after = [
+        "unchanged after its restart (not retried)",
+        "unchanged after their restart (not retried)",
+    ];
+    let by_hand = ["needs a manual restart", "need a manual restart"];
+    let mut groups = vec![
+        (true, "Rolling", ["restarting"; 2], running),
+        (true, "Waiting", ["waiting"; 2], waiting),
+        (false, "StaleAfterRestart", after, stuck),
+        (false, "NotRestartable", by_hand, manual),
+    ];
+    groups.retain(|(.., owners)| !owners.is_empty());
+    let part = |[one, several]: [&str; 2], owners: &[String]| {
         let what = if owners.len() == 1 { one } else { several };
-        format!("{} {what} ({})", owners.len(), first_few(&owners, ", "))
-    })
-    .collect()
+        format!("{} {what} ({})", owners.len(), first_few(owners, ", "))
+    };
+    let parts = groups
+        .iter()
+        .map(|(_, _, what, owners)| part(*what, owners));
+    let parts = parts.collect::<Vec<_>>().join("; ");
+    match groups.first() {
+        Some((status, reason, ..)) => assess(*status, reason, parts),
+        None => assess(false, "Done", "no workload needs a restart"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pods::WorkloadRef;
     use crate::status::Failure;
 
-    fn owner(name: &str) -> WorkloadRef {
-        WorkloadRef::of_shop("Deployment", name)
-    }
-
     fn assessed(verdicts: &[(&str, Verdict)]) -> (bool, &'static str, String) {
+        let owner = |name| WorkloadRef::of_shop("Deployment", name);
         let verdicts = verdicts.iter().cloned();
         let found = restarting(&Restarts {
             verdicts: verdicts

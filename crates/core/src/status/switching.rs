@@ -1,7 +1,7 @@
 //! The condition `Switching`: whether an older route still has users, or a new one is not ready yet.
 
 use super::Facts;
-use super::message::{Assessment, assess, name_owners, waiting};
+use super::message::{Assessment, all_of, assess, name_owners, waiting};
 
 pub(super) fn switching(facts: &Facts) -> Assessment {
     let wanted = facts.wanted;
@@ -26,10 +26,9 @@ pub(super) fn switching(facts: &Facts) -> Assessment {
         return assess(true, "OldRouteInUse", message);
     }
     if !facts.older_routes.is_empty() {
-        let held = facts.older_routes.iter().map(|mode| mode.as_str());
         let message = format!(
             "no running pod uses {}; it is kept until the last pod using it has terminated, plus switchover.holdOld",
-            held.collect::<Vec<_>>().join(", ")
+            all_of(&facts.older_routes)
         );
         return assess(true, "OldRouteHeld", message);
     }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::quantity::MaxUnready;
+use otelagent_api::AgentCounts;
 
 /// One agent pod of a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,12 +61,8 @@ pub struct AgentWorkload {
 /// The state of an agent workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkloadState {
-    /// Nodes that should have an agent.
-    pub desired: i32,
-    /// Nodes with a ready agent.
-    pub ready: i32,
-    /// Nodes with an agent of the present template.
-    pub updated: i32,
+    /// Nodes that should have an agent, that have a ready one, and one of the present template.
+    pub counts: AgentCounts,
     /// Why its nodes cannot be judged yet, for a person.
     pub pending: Option<String>,
     /// Ready nodes without a ready agent of the present template: names and reasons, for a person.
@@ -92,18 +89,12 @@ impl WorkloadState {
 
     /// What a person would look at: why it is not ready, or on which nodes.
     pub fn waiting_for(&self) -> Vec<String> {
-        let missing = (self.missing > 0).then(|| {
-            format!(
-                "{} of {} nodes have no agent yet",
-                self.missing, self.desired
-            )
-        });
-        self.pending
-            .iter()
-            .chain(&self.unready)
-            .cloned()
-            .chain(missing)
-            .collect()
+        let mut reasons: Vec<String> = self.pending.iter().chain(&self.unready).cloned().collect();
+        if self.missing > 0 {
+            let (missing, desired) = (self.missing, self.counts.desired);
+            reasons.push(format!("{missing} of {desired} nodes have no agent yet"));
+        }
+        reasons
     }
 }
 
@@ -122,13 +113,12 @@ impl AgentWorkload {
             }
         }
         let is_updated = |pod: &AgentPod| pod.is_of(wanted_template);
-        let count = |test: &dyn Fn(&[&AgentPod]) -> bool| {
-            i32::try_from(by_node.values().filter(|pods| test(pods)).count()).unwrap_or(i32::MAX)
-        };
         let mut state = WorkloadState {
-            desired: self.desired,
-            ready: count(&|pods| pods.iter().any(|pod| pod.ready)),
-            updated: count(&|pods| pods.iter().any(|pod| is_updated(pod))),
+            counts: AgentCounts {
+                desired: self.desired,
+                ready: self.nodes_served(),
+                updated: self.nodes_with(is_updated),
+            },
             max_unready: max_unready.of(usize::try_from(self.desired).unwrap_or_default()),
             ..WorkloadState::default()
         };
@@ -142,10 +132,9 @@ impl AgentWorkload {
         for (node, pods) in &by_node {
             if is_up(nodes, node) && !pods.iter().any(|pod| pod.ready && is_updated(pod)) {
                 let names: Vec<String> = pods.iter().map(|pod| pod.described()).collect();
-                state.unready.push(format!(
-                    "node {node}: agent {} is not ready",
-                    names.join(", ")
-                ));
+                let names = names.join(", ");
+                let why = format!("node {node}: agent {names} is not ready");
+                state.unready.push(why);
             }
         }
         state.missing = self.missing(&by_node.keys().copied().collect(), nodes);
@@ -159,8 +148,12 @@ impl AgentWorkload {
 
     /// Nodes with a ready agent, of whichever template.
     pub fn nodes_served(&self) -> i32 {
-        let ready = self.pods.iter().filter(|pod| pod.ready);
-        let nodes: BTreeSet<&str> = ready.filter_map(|pod| pod.node.as_deref()).collect();
+        self.nodes_with(|pod| pod.ready)
+    }
+
+    fn nodes_with(&self, test: impl Fn(&AgentPod) -> bool) -> i32 {
+        let pods = self.pods.iter().filter(|pod| test(pod));
+        let nodes: BTreeSet<&str> = pods.filter_map(|pod| pod.node.as_deref()).collect();
         i32::try_from(nodes.len()).unwrap_or(i32::MAX)
     }
 
@@ -182,14 +175,11 @@ impl AgentWorkload {
 
     /// Agents that do not exist yet. Nodes that are down without an agent may account for some.
     fn missing(&self, with_agent: &BTreeSet<&str>, nodes: &NodeState) -> usize {
-        let down = nodes
-            .iter()
-            .filter(|(name, ready)| !**ready && !with_agent.contains(name.as_str()))
-            .count();
+        let is_down =
+            |(name, ready): &(&String, &bool)| !**ready && !with_agent.contains(name.as_str());
+        let down = nodes.iter().filter(is_down).count();
         let desired = usize::try_from(self.desired).unwrap_or_default();
-        desired
-            .saturating_sub(with_agent.len())
-            .saturating_sub(down)
+        desired.saturating_sub(with_agent.len() + down)
     }
 }
 
@@ -216,56 +206,40 @@ mod tests {
         }
     }
 
-    fn nodes(states: &[(&str, bool)]) -> NodeState {
-        states
-            .iter()
-            .map(|(name, ready)| ((*name).to_owned(), *ready))
-            .collect()
+    fn nodes<const N: usize>(states: [(&str, bool); N]) -> NodeState {
+        states.map(|(name, ready)| (name.to_owned(), ready)).into()
+    }
+
+    /// Of agents that should be of template `t1` on every Ready node.
+    fn state(nodes: &NodeState, desired: i32, pods: Vec<AgentPod>) -> WorkloadState {
+        of_nodes(desired, pods).state(nodes, "t1", MaxUnready::default())
     }
 
     #[test]
     fn ready_everywhere_needs_an_updated_agent_on_each_node() {
-        let nodes = nodes(&[("n1", true), ("n2", true)]);
-        let state = of_nodes(2, vec![pod("n1", true, "t1"), pod("n2", true, "t1")]).state(
-            &nodes,
-            "t1",
-            MaxUnready::default(),
-        );
-        assert!(state.is_ready_everywhere(), "{state:?}");
-        assert_eq!((state.desired, state.ready, state.updated), (2, 2, 2));
+        let nodes = nodes([("n1", true), ("n2", true)]);
+        let with = |second| state(&nodes, 2, vec![pod("n1", true, "t1"), second]);
+        let ready = with(pod("n2", true, "t1"));
+        assert!(ready.is_ready_everywhere(), "{ready:?}");
+        let counts = ready.counts;
+        assert_eq!((counts.desired, counts.ready, counts.updated), (2, 2, 2));
 
-        let state = of_nodes(2, vec![pod("n1", true, "t1"), pod("n2", false, "t1")]).state(
-            &nodes,
-            "t1",
-            MaxUnready::default(),
-        );
-        assert_eq!(state.waiting_for(), ["node n2: agent a-n2 is not ready"]);
+        let starting = pod("n2", false, "t1");
+        let waits = ["node n2: agent a-n2 is not ready"];
+        assert_eq!(with(starting.clone()).waiting_for(), waits);
 
         let pulling = AgentPod {
             waits_for: Some("ImagePullBackOff".into()),
-            ..pod("n2", false, "t1")
+            ..starting
         };
-        let state = of_nodes(2, vec![pod("n1", true, "t1"), pulling]).state(
-            &nodes,
-            "t1",
-            MaxUnready::default(),
-        );
-        assert_eq!(
-            state.waiting_for(),
-            ["node n2: agent a-n2 (ImagePullBackOff) is not ready"]
-        );
-
-        let state = of_nodes(2, vec![pod("n1", true, "t1"), pod("n2", true, "t0")]).state(
-            &nodes,
-            "t1",
-            MaxUnready::default(),
-        );
-        assert!(!state.is_ready_everywhere());
+        let waits = ["node n2: agent a-n2 (ImagePullBackOff) is not ready"];
+        assert_eq!(with(pulling).waiting_for(), waits);
+        assert!(!with(pod("n2", true, "t0")).is_ready_everywhere());
     }
 
     #[test]
     fn a_workload_is_outdated_while_a_node_has_only_an_old_agent() {
-        let up = nodes(&[("n1", true), ("n2", true)]);
+        let up = nodes([("n1", true), ("n2", true)]);
         let surging = vec![
             pod("n1", true, "t0"),
             pod("n1", true, "t1"),
@@ -281,39 +255,31 @@ mod tests {
 
         let blocked = of_nodes(2, vec![pod("n1", true, "t1"), pod("n2", false, "t0")]);
         assert!(!blocked.is_outdated(&up, "t1"), "n2 has no ready agent");
-        let half = nodes(&[("n1", true), ("n2", false)]);
+        let half = nodes([("n1", true), ("n2", false)]);
         let down = of_nodes(2, vec![pod("n1", true, "t1"), pod("n2", true, "t0")]);
         assert!(!down.is_outdated(&half, "t1"), "n2 is down");
     }
 
     #[test]
     fn a_node_that_is_down_blocks_nothing() {
-        let nodes = nodes(&[("n1", true), ("n2", false)]);
-        let with_dead_agent = of_nodes(2, vec![pod("n1", true, "t1"), pod("n2", false, "t1")]);
-        assert!(
-            with_dead_agent
-                .state(&nodes, "t1", MaxUnready::default())
-                .is_ready_everywhere()
-        );
-        let without_agent = of_nodes(2, vec![pod("n1", true, "t1")]);
-        assert!(
-            without_agent
-                .state(&nodes, "t1", MaxUnready::default())
-                .is_ready_everywhere()
-        );
+        let nodes = nodes([("n1", true), ("n2", false)]);
+        let one = vec![pod("n1", true, "t1")];
+        let with_dead_agent = [one.clone(), vec![pod("n2", false, "t1")]].concat();
+        for pods in [with_dead_agent, one] {
+            assert!(state(&nodes, 2, pods).is_ready_everywhere());
+        }
     }
 
     #[test]
     fn a_node_without_an_agent_is_waited_for() {
-        let nodes = nodes(&[("n1", true), ("n2", true)]);
-        let state =
-            of_nodes(2, vec![pod("n1", true, "t1")]).state(&nodes, "t1", MaxUnready::default());
+        let nodes = nodes([("n1", true), ("n2", true)]);
+        let state = state(&nodes, 2, vec![pod("n1", true, "t1")]);
         assert_eq!(state.waiting_for(), ["1 of 2 nodes have no agent yet"]);
     }
 
     #[test]
     fn tolerated_unready_nodes_do_not_block_and_are_named() {
-        let nodes = nodes(&[("n1", true), ("n2", true), ("n3", true)]);
+        let nodes = nodes([("n1", true), ("n2", true), ("n3", true)]);
         let workload = of_nodes(3, vec![pod("n1", true, "t1"), pod("n2", false, "t1")]);
         let state = |max_unready| workload.state(&nodes, "t1", max_unready);
         assert!(!state(MaxUnready::Nodes(1)).is_ready_everywhere());
@@ -331,21 +297,17 @@ mod tests {
 
     #[test]
     fn a_workload_without_any_ready_agent_is_never_ready() {
-        let up = nodes(&[("n1", true)]);
-        let lame = of_nodes(1, vec![pod("n1", false, "t1")]);
-        let state = lame.state(&up, "t1", MaxUnready::Percent(100));
-        assert!(!state.is_ready_everywhere());
-        let down = nodes(&[("n1", false)]);
-        let state = lame.state(&down, "t1", MaxUnready::default());
+        let lame = vec![pod("n1", false, "t1")];
+        let up = nodes([("n1", true)]);
+        let workload = of_nodes(1, lame.clone());
+        let all_may_be = workload.state(&up, "t1", MaxUnready::Percent(100));
+        assert!(!all_may_be.is_ready_everywhere());
+        let state = state(&nodes([("n1", false)]), 1, lame);
         assert_eq!(state.waiting_for(), ["no node has a ready agent"]);
     }
 
     #[test]
     fn no_node_at_all_is_not_ready() {
-        assert!(
-            !of_nodes(0, Vec::new())
-                .state(&NodeState::new(), "t1", MaxUnready::default())
-                .is_ready_everywhere()
-        );
+        assert!(!state(&NodeState::new(), 0, Vec::new()).is_ready_everywhere());
     }
 }

@@ -40,8 +40,14 @@ pub struct Situation {
     pub hold_old: Duration,
 }
 
+impl Situation {
+    fn is_used(&self, mode: Mode) -> bool {
+        self.users.get(&mode).is_some_and(|users| *users > 0)
+    }
+}
+
 /// Which objects to keep and which to remove.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The mode that new pods are given; `None` until the first agents are ready.
     pub serving: Option<Mode>,
@@ -95,22 +101,15 @@ pub fn plan(observed: &Situation) -> Plan {
     };
     let mut plan = Plan {
         serving,
-        keep: BTreeMap::new(),
         first,
-        remove: BTreeSet::new(),
-        requeue_after: None,
+        ..Plan::default()
     };
     // The serving mode is needed until the cut-over has been made, however long the verification takes.
     let wanted = first.is_none().then_some(observed.wanted);
-    let needed: BTreeSet<Mode> = wanted
-        .into_iter()
-        .chain(serving)
-        .chain(observed.serving)
-        .collect();
+    let needed = [wanted, serving, observed.serving];
     // A mode that is neither needed, used nor present needs nothing.
     for mode in Mode::ALL {
-        let used = observed.users.get(&mode).is_some_and(|users| *users > 0);
-        if needed.contains(&mode) || used {
+        if needed.contains(&Some(mode)) || observed.is_used(mode) {
             plan.keep.insert(mode, None);
             continue;
         }
@@ -139,9 +138,7 @@ pub fn plan(observed: &Situation) -> Plan {
 /// port wins until its last pod is gone, and updating that one first would open a gap of its own.
 fn comes_first(observed: &Situation) -> Option<Mode> {
     let (from, to) = (Mode::HostNetwork, Mode::HostPort);
-    let used = |mode| {
-        observed.serving == Some(mode) || observed.users.get(&mode).is_some_and(|users| *users > 0)
-    };
+    let used = |mode| observed.serving == Some(mode) || observed.is_used(mode);
     let begins = observed.wanted == to && !observed.workloads.contains_key(&to) && !used(to);
     (begins && used(from) && observed.outdated.contains(&from)).then_some(from)
 }
@@ -187,17 +184,12 @@ mod tests {
 
     #[test]
     fn a_node_mode_that_never_existed_has_no_users() {
-        let claimed = BTreeMap::from([
-            (Mode::Sidecar, 1),
-            (Mode::HostPort, 2),
-            (Mode::NodeLocal, 3),
-        ]);
+        let real = BTreeMap::from([(Mode::Sidecar, 1), (Mode::NodeLocal, 3)]);
+        let mut claimed = real.clone();
+        claimed.insert(Mode::HostPort, 2);
         let known = BTreeSet::from([Mode::NodeLocal]);
         let users = used(claimed, &known);
-        assert_eq!(
-            users,
-            BTreeMap::from([(Mode::Sidecar, 1), (Mode::NodeLocal, 3)])
-        );
+        assert_eq!(users, real);
         let plan = plan(&Situation {
             users,
             ..settled(Mode::NodeLocal)
@@ -207,20 +199,15 @@ mod tests {
 
     #[test]
     fn an_older_route_is_listed_while_it_exists() {
-        assert_eq!(
-            plan(&after_a_cut_over()).older_routes(Mode::HostPort),
-            [Mode::NodeLocal]
-        );
-        assert_eq!(
-            plan(&settled(Mode::NodeLocal)).older_routes(Mode::NodeLocal),
-            []
-        );
+        let listed = |observed: &Situation| plan(observed).older_routes(observed.wanted);
+        assert_eq!(listed(&after_a_cut_over()), [Mode::NodeLocal]);
+        assert_eq!(listed(&settled(Mode::NodeLocal)), []);
         let mut over = Situation {
             users: BTreeMap::new(),
             ..after_a_cut_over()
         };
         over.workloads.insert(Mode::NodeLocal, Some(at(-3600)));
-        assert_eq!(plan(&over).older_routes(Mode::HostPort), []);
+        assert_eq!(listed(&over), []);
     }
 
     #[test]
@@ -259,10 +246,8 @@ mod tests {
         };
         let plan = plan(&observed);
         assert_eq!(plan.serving, Some(Mode::NodeLocal));
-        assert_eq!(
-            plan.keep.keys().copied().collect::<Vec<_>>(),
-            [Mode::HostPort, Mode::NodeLocal]
-        );
+        let kept = plan.keep.into_keys();
+        assert!(kept.eq([Mode::HostPort, Mode::NodeLocal]));
     }
 
     #[test]

@@ -71,17 +71,14 @@ fn decimal(text: &[u8], unsigned: &[u8]) -> Option<i128> {
 
 /// The number after an `e`, saturated.
 fn exponent_of(text: &[u8]) -> i64 {
-    let (is_negative, digits) = match text {
-        [_, b'-', digits @ ..] => (true, digits),
-        [_, b'+', digits @ ..] | [_, digits @ ..] => (false, digits),
-        [] => (false, text),
-    };
-    let value = digits.iter().fold(0_i64, |value, digit| {
-        value
-            .saturating_mul(10)
-            .saturating_add(i64::from(digit - b'0'))
-    });
-    if is_negative { -value } else { value }
+    let digits = text.get(1..).unwrap_or_default();
+    let digits = std::str::from_utf8(digits).unwrap_or_default();
+    match digits.parse::<i64>() {
+        Ok(value) => value,
+        Err(_) if digits.is_empty() => 0,
+        Err(_) if digits.starts_with('-') => i64::MIN,
+        Err(_) => i64::MAX,
+    }
 }
 
 /// A double, also by the names of values that JSON numbers cannot express.

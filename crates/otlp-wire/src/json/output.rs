@@ -2,7 +2,7 @@
 //! for it, and a single pass at the very end makes space for longer lengths.
 
 use super::error::Error;
-use super::text::unescape;
+use super::text::{Decode, unescape};
 use crate::wire::{varint_length, write_varint};
 
 /// The length of the longest varint.
@@ -154,11 +154,7 @@ impl<'g> Output<'g> {
     }
 
     /// Decodes in place what was written since `start`.
-    pub(super) fn decode(
-        &mut self,
-        start: usize,
-        decode: fn(&mut [u8]) -> Result<usize, &'static str>,
-    ) -> Result<(), Error> {
+    pub(super) fn decode(&mut self, start: usize, decode: Decode) -> Result<(), Error> {
         let text = self.bytes.get_mut(start..).unwrap_or_default();
         let length = decode(text).map_err(Error::fault)?;
         self.bytes.truncate(start + length);

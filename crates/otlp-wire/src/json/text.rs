@@ -42,7 +42,10 @@ fn code_unit(text: &[u8]) -> Option<u16> {
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// Decodes hexadecimal in place. Returns the number of bytes, or what is wrong.
+/// Decodes a text in place. Returns the number of bytes, or what is wrong.
+pub(super) type Decode = fn(&mut [u8]) -> Result<usize, &'static str>;
+
+/// Decodes hexadecimal.
 pub(super) fn hex_in_place(text: &mut [u8]) -> Result<usize, &'static str> {
     if !text.len().is_multiple_of(2) {
         return Err("hexadecimal digits come in pairs");
@@ -63,7 +66,7 @@ pub(super) fn hex_in_place(text: &mut [u8]) -> Result<usize, &'static str> {
     Ok(length)
 }
 
-/// The same for base64 of either alphabet, with or without padding (RFC 4648).
+/// Decodes base64 of either alphabet, with or without padding (RFC 4648).
 pub(crate) fn base64_in_place(text: &mut [u8]) -> Result<usize, &'static str> {
     const WRONG: &str = "expected base64";
     let digits = match text {

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use super::error::{Error, excerpt};
 use super::number::{double, integer};
 use super::output::Output;
-use super::reader::{Quoted, Reader};
-use super::text::{base64_in_place, hex_in_place};
+use super::reader::Reader;
+use super::text::{Decode, base64_in_place, hex_in_place};
 use crate::malformed::MAX_DEPTH;
 use crate::schema::{FieldSchema, Label, Message, Type};
 use crate::signal::Signal;
@@ -95,7 +95,7 @@ impl Transcoder<'_, '_> {
         schema: &'static Message,
         likely: usize,
     ) -> Result<Option<(usize, &'static FieldSchema)>, Error> {
-        if let Some(field) = schema.fields().get(likely)
+        if let Some(field) = schema.fields.get(likely)
             && self.reader.key_is(field.name)
         {
             return Ok(Some((likely, field)));
@@ -156,12 +156,9 @@ impl Transcoder<'_, '_> {
                 self.out.close(open);
                 Ok(())
             }
-            Type::Text => {
-                let text = self.reader.string("a string")?;
-                self.text(field, text)
-            }
-            Type::Id => self.bytes(field, hex_in_place),
-            Type::Bytes => self.bytes(field, base64_in_place),
+            Type::Text => self.string(field, None),
+            Type::Id => self.string(field, Some(hex_in_place)),
+            Type::Bytes => self.string(field, Some(base64_in_place)),
             kind => {
                 let value = self.scalar(kind)?;
                 let (wire, is_default) = match value {
@@ -178,35 +175,22 @@ impl Transcoder<'_, '_> {
         }
     }
 
-    fn text(&mut self, field: &FieldSchema, text: Quoted<'_>) -> Result<(), Error> {
-        if text.raw.is_empty() && field.label == Label::One {
-            return Ok(());
-        }
-        if !text.is_escaped {
-            return self.out.field(field.number << 3 | LENGTH, text.raw);
-        }
-        self.tag(field, LENGTH)?;
-        let open = self.out.open()?;
-        self.out.unescaped(text.raw)?;
-        self.out.close(open);
-        Ok(())
-    }
-
-    /// Reads a string that `decode` turns into bytes.
-    fn bytes(
-        &mut self,
-        field: &FieldSchema,
-        decode: fn(&mut [u8]) -> Result<usize, &'static str>,
-    ) -> Result<(), Error> {
+    /// Reads a string; with `decode` it stands for bytes.
+    fn string(&mut self, field: &FieldSchema, decode: Option<Decode>) -> Result<(), Error> {
         let text = self.reader.string("a string")?;
         if text.raw.is_empty() && field.label == Label::One {
             return Ok(());
+        }
+        if decode.is_none() && !text.is_escaped {
+            return self.out.field(field.number << 3 | LENGTH, text.raw);
         }
         self.tag(field, LENGTH)?;
         let open = self.out.open()?;
         let start = self.out.len();
         self.out.unescaped(text.raw)?;
-        self.out.decode(start, decode)?;
+        if let Some(decode) = decode {
+            self.out.decode(start, decode)?;
+        }
         self.out.close(open);
         Ok(())
     }

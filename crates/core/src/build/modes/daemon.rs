@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::build::agent_pod::{self, RenderInput};
+use crate::build::objects::Object;
 use crate::build::valid_agent::ValidAgent;
 use crate::names;
 use crate::quantity::no_nodes;
@@ -22,33 +23,6 @@ pub(super) enum Rollout {
     Surge,
     /// The old agent ends first: only one can use the node's port.
     Replace,
-}
-
-/// The parts in which node modes differ.
-pub(super) struct Parts {
-    /// The mode.
-    pub(super) mode: Mode,
-    /// The agent's container, complete.
-    pub(super) container: Container,
-    /// Volumes beside the agent's own.
-    pub(super) volumes: Vec<Volume>,
-    /// Whether the pod shares the node's network.
-    pub(super) host_network: bool,
-    /// How it is updated.
-    pub(super) rollout: Rollout,
-}
-
-impl Parts {
-    /// Of a mode whose agents have networks of their own.
-    pub(super) fn of(mode: Mode, container: Container, rollout: Rollout) -> Self {
-        Self {
-            mode,
-            container,
-            volumes: Vec::new(),
-            host_network: false,
-            rollout,
-        }
-    }
 }
 
 /// Labels by which a mode's agents are found.
@@ -85,24 +59,32 @@ fn labels(agent: &ValidAgent, mode: Mode) -> BTreeMap<String, String> {
     labels
 }
 
-/// The agent workload of a node mode.
-pub(super) fn daemon_set(input: &RenderInput<'_>, parts: Parts) -> DaemonSet {
-    let (agent, mode) = (input.agent, parts.mode);
+/// The agent workload of a node mode: with the agent's container, complete, and the volumes beside the agent's
+/// own.
+pub(super) fn daemon_set(
+    input: &RenderInput<'_>,
+    mode: Mode,
+    container: Container,
+    volumes: Vec<Volume>,
+    rollout: Rollout,
+) -> Object {
+    let agent = input.agent;
     let name = names::agent_workload(&agent.name, mode.kebab());
-    let strategy = update_strategy(agent, parts.rollout);
-    DaemonSet {
+    let strategy = update_strategy(agent, rollout);
+    let grace = grace(agent, &strategy);
+    Object::DaemonSet(Box::new(DaemonSet {
         metadata: metadata(agent, mode, name),
         spec: Some(DaemonSetSpec {
             selector: LabelSelector {
                 match_labels: Some(selector(agent, mode)),
                 ..LabelSelector::default()
             },
-            template: template(input, parts, grace(agent, &strategy)),
+            template: template(input, mode, container, volumes, grace),
             update_strategy: Some(strategy),
             ..DaemonSetSpec::default()
         }),
         status: None,
-    }
+    }))
 }
 
 /// Seconds from the signal to end until the kubelet kills an agent. What the agent still holds then is lost.
@@ -110,9 +92,8 @@ pub(super) fn daemon_set(input: &RenderInput<'_>, parts: Parts) -> DaemonSet {
 /// node is without an agent meanwhile.
 fn grace(agent: &ValidAgent, strategy: &DaemonSetUpdateStrategy) -> u32 {
     let rolling = strategy.rolling_update.as_ref();
-    let surges =
-        rolling.is_some_and(|rolling| rolling.max_surge.as_ref().is_some_and(|s| !no_nodes(s)));
-    if surges && agent.disk_bytes.is_some() {
+    let surge = rolling.and_then(|rolling| rolling.max_surge.as_ref());
+    if surge.is_some_and(|surge| !no_nodes(surge)) && agent.disk_bytes.is_some() {
         120
     } else {
         30
@@ -131,39 +112,42 @@ const LAME_DUCK: u32 = 3;
 fn default_pull_policy(image: &str) -> &'static str {
     // A colon before the last slash begins a port.
     let name = image.rsplit('/').next().unwrap_or_default();
-    let (tagged, digest) = name
-        .split_once('@')
-        .map_or((name, false), |(tagged, _)| (tagged, true));
+    let tagged = name.split('@').next().unwrap_or_default();
     match tagged.split_once(':') {
         Some((_, "latest")) => "Always",
-        None if !digest => "Always",
+        None if tagged == name => "Always",
         _ => "IfNotPresent",
     }
 }
 
 /// The pod template, labelled with a hash of itself, which tells updated pods from older ones.
-fn template(input: &RenderInput<'_>, mut parts: Parts, grace: u32) -> PodTemplateSpec {
+fn template(
+    input: &RenderInput<'_>,
+    mode: Mode,
+    mut container: Container,
+    volumes: Vec<Volume>,
+    grace: u32,
+) -> PodTemplateSpec {
     let agent = input.agent;
     let user = agent.spec.agent.clone().unwrap_or_default();
-    let mut labels = labels(agent, parts.mode);
+    let on_host_network = mode == Mode::HostNetwork;
+    let mut labels = labels(agent, mode);
     labels.insert(names::LABEL_INJECT.into(), "false".into());
-    let mut volumes = agent_pod::volumes(input);
-    volumes.extend(parts.volumes);
-    parts.container.image_pull_policy.get_or_insert_with(|| {
-        let image = parts.container.image.as_deref().unwrap_or_default();
+    container.image_pull_policy.get_or_insert_with(|| {
+        let image = container.image.as_deref().unwrap_or_default();
         default_pull_policy(image).into()
     });
-    parts.container.env.get_or_insert_default().extend([
+    container.env.get_or_insert_default().extend([
         agent_pod::variable("OTELAGENT_LAME_DUCK", &LAME_DUCK.to_string()),
         agent_pod::variable("OTELAGENT_SHUTDOWN_GRACE", &(grace - ENDING).to_string()),
     ]);
     let spec = PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        containers: vec![parts.container],
-        volumes: Some(volumes),
-        host_network: parts.host_network.then_some(true),
-        dns_policy: parts.host_network.then(|| "ClusterFirstWithHostNet".into()),
+        containers: vec![container],
+        volumes: Some([agent_pod::volumes(input), volumes].concat()),
+        host_network: on_host_network.then_some(true),
+        dns_policy: on_host_network.then(|| "ClusterFirstWithHostNet".into()),
         security_context: Some(agent_pod::pod_security()),
         termination_grace_period_seconds: Some(grace.into()),
         node_selector: (!user.node_selector.is_empty()).then_some(user.node_selector),
@@ -186,12 +170,8 @@ fn template(input: &RenderInput<'_>, mut parts: Parts, grace: u32) -> PodTemplat
 }
 
 fn update_strategy(agent: &ValidAgent, rollout: Rollout) -> DaemonSetUpdateStrategy {
-    let user = agent
-        .spec
-        .agent
-        .as_ref()
-        .and_then(|a| a.update_strategy.clone())
-        .unwrap_or_default();
+    let user = agent.spec.agent.clone().unwrap_or_default();
+    let user = user.update_strategy.unwrap_or_default();
     let given = |value: Option<IntOrString>| value.filter(|value| !no_nodes(value));
     let zero_surge = user.max_surge.as_ref().is_some_and(no_nodes);
     let (surge, unavailable) = (given(user.max_surge), given(user.max_unavailable));
@@ -215,11 +195,12 @@ fn update_strategy(agent: &ValidAgent, rollout: Rollout) -> DaemonSetUpdateStrat
 }
 
 fn toleration(toleration: &otelagent_api::Toleration) -> Toleration {
+    let own = toleration.clone();
     Toleration {
-        key: toleration.key.clone(),
-        operator: toleration.operator.clone(),
-        value: toleration.value.clone(),
-        effect: toleration.effect.clone(),
-        toleration_seconds: toleration.toleration_seconds,
+        key: own.key,
+        operator: own.operator,
+        value: own.value,
+        effect: own.effect,
+        toleration_seconds: own.toleration_seconds,
     }
 }

@@ -3,41 +3,27 @@
 //! Kubernetes lets no two pods of a node claim one port, so an update leaves a gap per node; surge would
 //! hang with the new pod Pending.
 
-use super::daemon::{Parts, Rollout, daemon_set};
+use super::daemon::{Rollout, daemon_set};
 use super::topology::{Topology, on_own_node, variables_only};
 use crate::build::agent_pod::{self, RenderInput};
-use crate::build::environment::Environment;
 use crate::build::objects::Object;
-use crate::build::valid_agent::{Placement, ValidAgent};
-use crate::inject::Recipe;
+use crate::build::valid_agent::Placement;
 use otelagent_api::Mode;
 
-pub(super) struct HostPort;
+pub(super) const HOST_PORT: Topology = Topology {
+    placement: Placement::Pod,
+    objects,
+    endpoint: on_own_node,
+    recipe: |input| {
+        let endpoint = on_own_node(input.agent, input.environment);
+        variables_only(Mode::HostPort, input.agent, &endpoint)
+    },
+};
 
-impl Topology for HostPort {
-    fn mode(&self) -> Mode {
-        Mode::HostPort
-    }
-
-    fn placement(&self) -> Placement {
-        Placement::Pod
-    }
-
-    fn objects(&self, input: &RenderInput<'_>) -> Vec<Object> {
-        let agent = input.agent;
-        let mut container = agent_pod::container(input);
-        container.ports = Some(agent_pod::ports(agent, true));
-        container.readiness_probe = Some(agent_pod::health_probe(agent, 1, 2));
-        let parts = Parts::of(self.mode(), container, Rollout::Replace);
-        vec![Object::DaemonSet(Box::new(daemon_set(input, parts)))]
-    }
-
-    fn endpoint(&self, agent: &ValidAgent, environment: &Environment) -> String {
-        on_own_node(agent, environment)
-    }
-
-    fn recipe(&self, input: &RenderInput<'_>) -> Recipe {
-        let endpoint = self.endpoint(input.agent, input.environment);
-        variables_only(self.mode(), input.agent, &endpoint, true)
-    }
+fn objects(input: &RenderInput<'_>) -> Vec<Object> {
+    let mut container = agent_pod::container(input);
+    container.ports = Some(agent_pod::ports(input.agent, true));
+    container.readiness_probe = Some(agent_pod::health_probe(input.agent, 1, 2));
+    let (mode, rollout) = (Mode::HostPort, Rollout::Replace);
+    vec![daemon_set(input, mode, container, Vec::new(), rollout)]
 }

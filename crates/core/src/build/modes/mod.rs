@@ -11,12 +11,12 @@ pub(super) use self::topology::Topology;
 
 use otelagent_api::Mode;
 
-/// The file that knows a mode.
-pub(super) fn topology(mode: Mode) -> &'static dyn Topology {
+/// What the file of a mode says.
+pub(super) fn topology(mode: Mode) -> &'static Topology {
     match mode {
-        Mode::Sidecar => &sidecar::Sidecar,
-        Mode::HostPort => &host_port::HostPort,
-        Mode::HostNetwork => &host_network::HostNetwork,
-        Mode::NodeLocal => &node_local::NodeLocal,
+        Mode::Sidecar => &sidecar::SIDECAR,
+        Mode::HostPort => &host_port::HOST_PORT,
+        Mode::HostNetwork => &host_network::HOST_NETWORK,
+        Mode::NodeLocal => &node_local::NODE_LOCAL,
     }
 }

@@ -6,49 +6,35 @@
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::daemon::{Parts, Rollout, daemon_set, metadata, selector};
+use super::daemon::{Rollout, daemon_set, metadata, selector};
 use super::topology::{Topology, variables_only};
 use crate::build::agent_pod::{self, RenderInput};
-use crate::build::environment::Environment;
 use crate::build::objects::Object;
 use crate::build::valid_agent::{Placement, ValidAgent};
-use crate::inject::Recipe;
 use otelagent_api::{Mode, Routing};
 
-pub(super) struct NodeLocal;
+pub(super) const NODE_LOCAL: Topology = Topology {
+    placement: Placement::Pod,
+    objects,
+    endpoint: |agent, _| endpoint(agent),
+    recipe: |input| variables_only(Mode::NodeLocal, input.agent, &endpoint(input.agent)),
+};
 
-impl Topology for NodeLocal {
-    fn mode(&self) -> Mode {
-        Mode::NodeLocal
-    }
+fn objects(input: &RenderInput<'_>) -> Vec<Object> {
+    let agent = input.agent;
+    let mut container = agent_pod::container(input);
+    container.ports = Some(agent_pod::ports(agent, false));
+    container.readiness_probe = Some(agent_pod::health_probe(agent, 2, 2));
+    let (mode, volumes) = (Mode::NodeLocal, Vec::new());
+    vec![
+        daemon_set(input, mode, container, volumes, Rollout::Surge),
+        Object::Service(Box::new(service(agent))),
+    ]
+}
 
-    fn placement(&self) -> Placement {
-        Placement::Pod
-    }
-
-    fn objects(&self, input: &RenderInput<'_>) -> Vec<Object> {
-        let agent = input.agent;
-        let mut container = agent_pod::container(input);
-        container.ports = Some(agent_pod::ports(agent, false));
-        container.readiness_probe = Some(agent_pod::health_probe(agent, 2, 2));
-        let parts = Parts::of(self.mode(), container, Rollout::Surge);
-        vec![
-            Object::DaemonSet(Box::new(daemon_set(input, parts))),
-            Object::Service(Box::new(service(agent))),
-        ]
-    }
-
-    fn endpoint(&self, agent: &ValidAgent, _: &Environment) -> String {
-        format!(
-            "http://{}.{}.svc:{}",
-            agent.name, agent.namespace, agent.spec.ports.grpc
-        )
-    }
-
-    fn recipe(&self, input: &RenderInput<'_>) -> Recipe {
-        let endpoint = self.endpoint(input.agent, input.environment);
-        variables_only(self.mode(), input.agent, &endpoint, false)
-    }
+fn endpoint(agent: &ValidAgent) -> String {
+    let (name, namespace) = (&agent.name, &agent.namespace);
+    format!("http://{name}.{namespace}.svc:{}", agent.spec.ports.grpc)
 }
 
 fn service(agent: &ValidAgent) -> Service {

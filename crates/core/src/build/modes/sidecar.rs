@@ -9,8 +9,6 @@ use k8s_openapi::api::core::v1::Container;
 use super::topology::{Topology, variables_only};
 use crate::build::agent_config;
 use crate::build::agent_pod::{self, RenderInput};
-use crate::build::environment::Environment;
-use crate::build::objects::Object;
 use crate::build::valid_agent::{Placement, ValidAgent};
 use crate::inject::{Moved, Recipe};
 use crate::names;
@@ -19,57 +17,44 @@ use otelagent_api::Mode;
 /// Where tokens are mounted (`DefaultAPITokenMountPath` of the service account admission plugin).
 const TOKENS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-pub(super) struct Sidecar;
+pub(super) const SIDECAR: Topology = Topology {
+    placement: Placement::Sidecar,
+    objects: |_| Vec::new(),
+    endpoint: |agent, _| endpoint(agent),
+    recipe,
+};
 
-impl Topology for Sidecar {
-    fn mode(&self) -> Mode {
-        Mode::Sidecar
-    }
+fn endpoint(agent: &ValidAgent) -> String {
+    format!("http://127.0.0.1:{}", agent.spec.ports.grpc)
+}
 
-    fn placement(&self) -> Placement {
-        Placement::Sidecar
-    }
-
-    fn objects(&self, _: &RenderInput<'_>) -> Vec<Object> {
-        Vec::new()
-    }
-
-    fn endpoint(&self, agent: &ValidAgent, _: &Environment) -> String {
-        format!("http://127.0.0.1:{}", agent.spec.ports.grpc)
-    }
-
-    fn recipe(&self, input: &RenderInput<'_>) -> Recipe {
-        let moved = input.agent.moved().map(|agent| {
-            let configuration = agent_config::render(&agent, self.placement());
-            let recipe = self.at_its_ports(&RenderInput {
-                agent: &agent,
-                configuration: &configuration,
-                ..*input
-            });
-            Moved {
-                annotations: recipe.annotations,
-                sidecar: recipe.sidecar.unwrap_or_default(),
-                env: recipe.env,
-            }
+fn recipe(input: &RenderInput<'_>) -> Recipe {
+    let moved = input.agent.moved().map(|agent| {
+        let recipe = at_its_ports(&RenderInput {
+            agent: &agent,
+            configuration: &agent_config::render(&agent, Placement::Sidecar),
+            ..*input
         });
-        Recipe {
-            upstream_is_service: input.configuration.sends_to_service,
-            volumes: agent_pod::volumes(input).iter().map(json).collect(),
-            moved,
-            ..self.at_its_ports(input)
+        Moved {
+            annotations: recipe.annotations,
+            sidecar: recipe.sidecar.unwrap_or_default(),
+            env: recipe.env,
         }
+    });
+    Recipe {
+        upstream_is_service: input.configuration.sends_to_service,
+        volumes: agent_pod::volumes(input).iter().map(json).collect(),
+        moved,
+        ..at_its_ports(input)
     }
 }
 
-impl Sidecar {
-    /// The parts of the recipe that depend on the agent's ports.
-    fn at_its_ports(&self, input: &RenderInput<'_>) -> Recipe {
-        let endpoint = self.endpoint(input.agent, input.environment);
-        Recipe {
-            annotations: agent_pod::annotations(input.configuration),
-            sidecar: Some(json(&container(input))),
-            ..variables_only(self.mode(), input.agent, &endpoint, false)
-        }
+/// The parts of the recipe that depend on the agent's ports.
+fn at_its_ports(input: &RenderInput<'_>) -> Recipe {
+    Recipe {
+        annotations: agent_pod::annotations(input.configuration),
+        sidecar: Some(json(&container(input))),
+        ..variables_only(Mode::Sidecar, input.agent, &endpoint(input.agent))
     }
 }
 

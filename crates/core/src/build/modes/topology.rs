@@ -11,17 +11,15 @@ use crate::inject::environment::{self, HOST_IP};
 use otelagent_api::{EnvFrom, Mode};
 
 /// What a mode needs, and what it gives to applications.
-pub(crate) trait Topology: Sync {
-    /// The mode.
-    fn mode(&self) -> Mode;
+pub(crate) struct Topology {
     /// Where its agent listens.
-    fn placement(&self) -> Placement;
+    pub(crate) placement: Placement,
     /// Its objects, the agent workload first; none where the agent runs in the application's pod.
-    fn objects(&self, input: &RenderInput<'_>) -> Vec<Object>;
+    pub(crate) objects: fn(&RenderInput<'_>) -> Vec<Object>,
     /// The endpoint as applications are given it; may refer to the recipe's first variables.
-    fn endpoint(&self, agent: &ValidAgent, environment: &Environment) -> String;
+    pub(crate) endpoint: fn(&ValidAgent, &Environment) -> String,
     /// What is injected into pods.
-    fn recipe(&self, input: &RenderInput<'_>) -> Recipe;
+    pub(crate) recipe: fn(&RenderInput<'_>) -> Recipe,
 }
 
 /// The endpoint of an agent on the pod's own node, by the node's address.
@@ -33,18 +31,9 @@ pub(super) fn on_own_node(agent: &ValidAgent, environment: &Environment) -> Stri
     }
 }
 
-fn overrides_env_from(agent: &ValidAgent) -> bool {
-    let workloads = agent.spec.workloads.as_ref();
-    workloads.is_some_and(|workloads| workloads.env_from == EnvFrom::Override)
-}
-
 /// The recipe of a mode that adds nothing but variables.
-pub(super) fn variables_only(
-    mode: Mode,
-    agent: &ValidAgent,
-    endpoint: &str,
-    with_host_ip: bool,
-) -> Recipe {
+pub(super) fn variables_only(mode: Mode, agent: &ValidAgent, endpoint: &str) -> Recipe {
+    let workloads = agent.spec.workloads.as_ref();
     Recipe {
         agent: agent.label(),
         mode,
@@ -52,9 +41,9 @@ pub(super) fn variables_only(
         sidecar: None,
         upstream_is_service: false,
         volumes: Vec::new(),
-        first: environment::first_variables(with_host_ip),
+        first: environment::first_variables(endpoint.contains(HOST_IP)),
         env: environment::rules(endpoint, agent.sdk_flush),
-        overrides_env_from: overrides_env_from(agent),
+        overrides_env_from: workloads.is_some_and(|own| own.env_from == EnvFrom::Override),
         reserved: [],
         moved: None,
     }

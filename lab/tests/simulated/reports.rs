@@ -1,0 +1,168 @@
+//! The status says what failed, whichever way a reconcile ends: refused and failed calls, the deadline, a panic,
+//! and what is not installed.
+
+use http::Method;
+use otelagent_core::build::Choice;
+use serde_json::{Value, json};
+
+use super::cluster::cluster;
+use super::faults::{How, Spoil};
+use super::run::{Outcome, Run};
+use super::topology::{ALL, Topology};
+use crate::status_checker::get;
+
+const SIDECAR: Topology = ALL[0];
+const HOST_PORT: Topology = ALL[1];
+const NODE_LOCAL: Topology = ALL[3];
+
+/// What every request of a kind becomes, and the reason in `Ready` that must come of it.
+struct Exit {
+    method: Method,
+    address: &'static str,
+    how: How,
+    reason: &'static str,
+    /// The change of the spec that leads there: another configuration, or another mode.
+    is_switch: bool,
+}
+
+fn exit(
+    method: Method,
+    address: &'static str,
+    how: How,
+    reason: &'static str,
+    is_switch: bool,
+) -> Exit {
+    Exit {
+        method,
+        address,
+        how,
+        reason,
+        is_switch,
+    }
+}
+
+fn exits() -> Vec<Exit> {
+    let bindings = "mutatingadmissionpolicybindings?&fieldSelector";
+    vec![
+        exit(
+            Method::PATCH,
+            "/daemonsets/",
+            How::Answer(403),
+            "Forbidden",
+            false,
+        ),
+        exit(
+            Method::PATCH,
+            "/daemonsets/",
+            How::Answer(409),
+            "Conflict",
+            false,
+        ),
+        exit(
+            Method::PATCH,
+            "/daemonsets/",
+            How::Answer(500),
+            "ApiRefused",
+            false,
+        ),
+        exit(Method::PATCH, "/daemonsets/", How::Panic, "Panicked", false),
+        exit(
+            Method::PATCH,
+            "/daemonsets/",
+            How::Silence,
+            "Timeout",
+            false,
+        ),
+        // What a step presupposes, which is asked before pods are sent elsewhere.
+        exit(Method::GET, bindings, How::Answer(503), "ApiRefused", true),
+        exit(Method::GET, bindings, How::Panic, "Panicked", true),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_names_the_failure_at_every_exit() {
+    if !testbed::skip_unless_possible("status at every exit") {
+        return;
+    }
+    let run = Run::start().await;
+    let outcome = tell(&run).await;
+    run.end().await;
+    outcome.unwrap();
+}
+
+async fn tell(run: &Run) -> Outcome<()> {
+    run.create(NODE_LOCAL).await?;
+    run.until_serving(NODE_LOCAL).await?;
+    for (number, exit) in exits().into_iter().enumerate() {
+        run.faults.spoil(Some(Spoil {
+            method: exit.method.clone(),
+            address: exit.address,
+            how: exit.how,
+        }));
+        if exit.is_switch {
+            run.want(HOST_PORT).await?;
+        } else {
+            change(run, 2 * number).await?;
+        }
+        let what = format!("{} {} {:?}", exit.method, exit.address, exit.how);
+        until_ready_says(run, &what, exit.reason).await?;
+        run.faults.spoil(None);
+        if exit.is_switch {
+            run.want(NODE_LOCAL).await?;
+        }
+        change(run, 2 * number + 1).await?;
+        run.until_serving(NODE_LOCAL).await?;
+    }
+    Ok(())
+}
+
+/// Another configuration of the agents.
+async fn change(run: &Run, number: usize) -> Outcome<()> {
+    let interval = format!("{}ms", 300 + number);
+    let spec = json!({"batch": {"flushInterval": interval}});
+    run.patch(&run.path(), &json!({"spec": spec})).await
+}
+
+fn condition<'a>(agent: &'a Value, kind: &str) -> &'a Value {
+    let conditions = agent["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    let found = conditions.find(|condition| condition["type"] == kind);
+    found.unwrap_or(&Value::Null)
+}
+
+async fn until_ready_says(run: &Run, what: &str, reason: &str) -> Outcome<()> {
+    run.until(&format!("{reason} after {what}"), async || {
+        let agent = get(&run.admin, &run.path()).await?;
+        let ready = condition(&agent, "Ready");
+        let says = ready["status"] == "False" && ready["reason"] == reason;
+        Ok(says
+            .then_some(())
+            .ok_or_else(|| agent["status"].to_string()))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_says_that_the_webhook_is_not_installed() {
+    if !testbed::skip_unless_possible("status without the webhook") {
+        return;
+    }
+    let webhook = |settings: &mut otelagent_operator::controller::Settings| {
+        settings.injection.engine = Choice::Webhook;
+    };
+    let run = Run::start_with(cluster().await, webhook).await;
+    let outcome = async {
+        run.create(SIDECAR).await?;
+        until_ready_says(&run, "a start without the webhook", "WebhookNotInstalled").await?;
+        let agent = get(&run.admin, &run.path()).await?;
+        let injected = condition(&agent, "Injected");
+        assert_eq!(injected["reason"], "WebhookNotInstalled", "{injected}");
+        let message = injected["message"].as_str().unwrap_or_default();
+        assert!(message.contains("manifests/webhook"), "{message}");
+        assert_eq!(condition(&agent, "Accepted")["status"], "True");
+        Outcome::Ok(())
+    };
+    let outcome = outcome.await;
+    run.end().await;
+    outcome.unwrap();
+}

@@ -1,0 +1,131 @@
+//! Upkeep of the webhook's CA: the CA's Secret, and the bundle that webhook configurations trust.
+//!
+//! [`otelagent_webhook::ca`] decides when a new CA is due. The Secret is part of the manifests, so the operator
+//! needs no right to create Secrets; it fills and renews the Secret, and restores it when its content is lost.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::PostParams;
+use otelagent_core::{in_full, names};
+use otelagent_webhook::ca::{Ca, TrustedFile};
+use otelagent_webhook::{issue, stored_ca};
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use crate::cache::Trigger;
+use crate::controller::{ControllerError, Result};
+use crate::runtime::Metrics;
+
+/// How often the Secret or the file is read.
+const READ_EVERY: Duration = Duration::from_secs(5);
+
+/// Keeps the CA's Secret and the bundle up to date.
+pub(crate) struct CaUpkeep {
+    /// Where the Secret is.
+    pub(crate) secrets: Api<Secret>,
+    /// A file with the CA certificates that another program renews; without one the CA is our own.
+    pub(crate) file: Option<PathBuf>,
+    /// How long a CA of our own lives.
+    pub(crate) lifetime: Duration,
+    /// The CA certificates that webhook configurations trust, as PEM; empty until they are known.
+    pub(crate) bundle: watch::Sender<String>,
+    /// Has every webhook configuration rendered again.
+    pub(crate) trigger: Trigger,
+    pub(crate) metrics: Metrics,
+}
+
+/// What is known of the CA.
+#[derive(Default)]
+struct Known {
+    file: TrustedFile,
+    /// Our own CA as last read or written.
+    last: Option<Ca>,
+}
+
+impl CaUpkeep {
+    /// Goes on until the task is aborted. Run it in the leader only.
+    pub(crate) async fn run(self) -> ControllerError {
+        let mut known = Known::default();
+        let mut clock = tokio::time::interval(READ_EVERY);
+        // A process that was paused reads once, not once for each tick it missed.
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reported = None;
+        loop {
+            clock.tick().await;
+            let outcome = self.trusted(&mut known).await;
+            let failed = outcome.as_ref().err().map(ControllerError::reason);
+            match outcome {
+                Ok(pem) => self.trust(pem),
+                Err(error) if reported != failed => {
+                    let (reason, error) = (error.reason(), in_full(&error));
+                    self.metrics.failed(reason);
+                    tracing::warn!(reason, error, "cannot keep the webhook's CA, trying again");
+                }
+                Err(_) => {}
+            }
+            reported = failed;
+        }
+    }
+
+    fn trust(&self, pem: String) {
+        if self
+            .bundle
+            .send_if_modified(|trusted| std::mem::replace(trusted, pem) != *trusted)
+        {
+            tracing::info!("the CA certificates that the API server trusts changed");
+            self.trigger.each(|agent| agent.spec.workloads.is_some());
+        }
+    }
+
+    /// The certificates to trust now, as PEM.
+    async fn trusted(&self, known: &mut Known) -> Result<String> {
+        let now = Timestamp::now();
+        if let Some(path) = self.file.clone() {
+            let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
+            let read = read.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+            return Ok(known
+                .file
+                .read(read.map_err(ControllerError::AuthorityFile)?, now));
+        }
+        let secret = self.secrets.get(names::CA_SECRET).await;
+        let secret = secret.map_err(ControllerError::api("read the webhook's CA"))?;
+        let stored = stored_ca(&secret);
+        // Configurations and replicas still trust what was in an emptied or broken Secret: put it back.
+        let mut ca = stored
+            .clone()
+            .or_else(|| known.last.clone())
+            .unwrap_or_default();
+        if ca.is_to_be_renewed(now) {
+            ca = ca.with(issue::issuer(now, self.lifetime)?, now);
+        }
+        if stored.as_ref() != Some(&ca) {
+            self.write(secret, &ca).await?;
+        }
+        let pem = ca.bundle(now);
+        known.last = Some(ca);
+        Ok(pem)
+    }
+
+    /// Replaces only the version that was read.
+    async fn write(&self, mut secret: Secret, ca: &Ca) -> Result<()> {
+        let text = ByteString(ca.to_text().into_bytes());
+        secret.data = Some(BTreeMap::from([(names::CA_KEY.to_owned(), text)]));
+        let params = PostParams {
+            field_manager: Some(names::FIELD_MANAGER.into()),
+            ..PostParams::default()
+        };
+        self.secrets
+            .replace(names::CA_SECRET, &params, &secret)
+            .await
+            .map_err(ControllerError::api("write the webhook's CA"))?;
+        self.metrics.wrote("Secret", "update");
+        tracing::info!("wrote the webhook's CA");
+        Ok(())
+    }
+}
