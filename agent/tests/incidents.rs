@@ -299,8 +299,8 @@ async fn thin_link_is_drained_at_its_speed_after_an_outage() {
         let link = Duration::from_micros(u64::try_from(all).unwrap());
         let read = slow.read();
         println!("{kind}: {took:?} for a link of {link:?}; {read} bytes read of {all}");
-        // 1.3 on a virtual clock; this machine may be busy.
-        assert!(took <= link * 3, "{took:?} of {link:?}");
+        // The simulation demands 1.3; this machine may be busy.
+        assert!(took <= link * 2, "{took:?} of {link:?}");
         assert!(read <= all + all / 20 + 100_000, "{read} bytes for {all}");
         assert_eq!(agent.books("spans"), 0);
     }
