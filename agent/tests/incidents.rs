@@ -165,6 +165,17 @@ async fn upstream_to_which_everything_is_too_large_gets_few_calls() {
 }
 
 #[tokio::test]
+async fn size_limit_that_is_told_as_a_bad_request_is_understood() {
+    let upstream = Sink::http().await;
+    upstream.script([Reply::Text(400, "http: request body too large\n")]);
+    let agent = to("otlp_http", upstream.address).batch(TOGETHER).start();
+    send_all(&agent, requests("span", 2)).await;
+    eventually("all arrive", || upstream.spans().len() == 2).await;
+    assert_eq!(agent.metric(LOST, ""), 0);
+    assert_eq!(agent.logged("sending a batch in halves").len(), 1);
+}
+
+#[tokio::test]
 async fn later_batches_are_cut_to_the_size_that_passes() {
     for (kind, speaks) in KINDS {
         let upstream = sink(speaks).await;

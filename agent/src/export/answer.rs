@@ -32,11 +32,11 @@ impl Answer {
     }
 
     /// The upstream took the request.
-    pub(super) fn delivered(rejected: u64, message: String) -> Self {
+    pub(super) fn delivered(rejected: u64, message: &str) -> Self {
         Self {
             outcome: Outcome::Delivered,
             rejected,
-            message,
+            message: beginning(message).to_owned(),
         }
     }
 

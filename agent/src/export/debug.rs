@@ -53,7 +53,7 @@ impl DebugClient {
                 self.log(signal, counts);
             }
         }
-        Answer::delivered(0, String::new())
+        Answer::delivered(0, "")
     }
 
     fn log(&self, signal: Signal, counts: &mut Counts) {

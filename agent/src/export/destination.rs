@@ -49,7 +49,7 @@ impl Destination {
             ProtocolClient::Grpc(client) => client.send(signal, body).await,
             ProtocolClient::Http(client) => client.send(signal, body).await,
             ProtocolClient::Debug(client) => client.count(signal, body),
-            ProtocolClient::Nop => Answer::delivered(0, String::new()),
+            ProtocolClient::Nop => Answer::delivered(0, ""),
         }
     }
 

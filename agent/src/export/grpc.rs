@@ -248,7 +248,7 @@ fn of_status(headers: &HeaderMap, body: &[u8]) -> Answer {
         // Five bytes of framing precede the message.
         let message = body.get(5..).unwrap_or_default();
         let (rejected, message) = status::partial_success(message).unwrap_or_default();
-        return Answer::delivered(rejected, message);
+        return Answer::delivered(rejected, &message);
     }
     let text = headers
         .get("grpc-message")

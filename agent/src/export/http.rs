@@ -152,9 +152,17 @@ impl HttpClient {
         if head.status.is_success() {
             // An invalid body is no reason to send the data again.
             let (rejected, message) = status::partial_success(&body).unwrap_or_default();
-            return Answer::delivered(rejected, message);
+            return Answer::delivered(rejected, &message);
         }
-        let message = status::message(&body).unwrap_or_default();
+        let is_text = head
+            .headers
+            .get(CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
+        let message = if is_text {
+            String::from_utf8_lossy(&body).into_owned()
+        } else {
+            status::message(&body).unwrap_or_default()
+        };
         let delay = retry_after(&head.headers);
         Answer::of_http(head.status.as_u16(), &message, delay)
     }

@@ -37,6 +37,8 @@ pub enum Reply {
     Says(u32, &'static str),
     /// HTTP: status and headers. The data is not kept.
     Http(u16, Vec<(&'static str, String)>),
+    /// HTTP: status and a text. The data is not kept.
+    Text(u16, &'static str),
     /// The data is kept; this is the body of the answer.
     Take(Vec<u8>),
     /// Takes the data and never answers.
@@ -309,6 +311,11 @@ async fn answer(
         Reply::Slow(_) => Vec::new(),
         Reply::Grpc(code, details) => return Ok(grpc_error(code, "as scripted", details)),
         Reply::Says(code, message) => return Ok(grpc_error(code, message, None)),
+        Reply::Text(status, text) => {
+            let response = Response::builder().status(status);
+            let response = response.header("content-type", "text/plain; charset=utf-8");
+            return Ok(response.body(Full::from(text).boxed()).unwrap());
+        }
         Reply::Http(status, headers) => {
             let mut response = Response::builder().status(status);
             for (name, value) in headers {
