@@ -70,8 +70,10 @@ impl HttpClient {
         })
     }
 
-    /// Makes one attempt. An idle connection may be closed; only the failure of a fresh one counts.
+    /// Makes one attempt. An idle connection may be closed; only the failure of a fresh one counts, and that of a
+    /// second one if the first was closed without an answer, as by a server that goes.
     pub(super) async fn send(&self, signal: Signal, body: &[Bytes]) -> Answer {
+        let mut was_closed = false;
         loop {
             let (mut connection, reused) = match timeout(self.limit, self.connection()).await {
                 Ok(Ok(found)) => found,
@@ -89,7 +91,10 @@ impl HttpClient {
                 Some(Ok(answer)) => return answer,
                 Some(Err(error)) if !reused => {
                     let error: hyper::Error = error;
-                    return Answer::broken(end.explain(&error));
+                    if was_closed || !error.is_incomplete_message() {
+                        return Answer::broken(end.explain(&error));
+                    }
+                    was_closed = true;
                 }
                 Some(Err(_)) => {}
                 None => {
