@@ -229,7 +229,7 @@ async fn wrong_way_holds_the_queue_with_one_probe_and_says_so() {
             .start();
         let begin = Instant::now();
         send_all(&agent, requests("span", 300)).await;
-        let told = "the upstream refuses this agent: check endpoint, protocol and credentials; telemetry is kept";
+        let told = "the upstream refuses this agent: check endpoint, protocol and credentials";
         eventually("it is said", || !agent.logged(told).is_empty()).await;
         assert_eq!(agent.logged(told)[0]["level"], "ERROR");
         eventually("some probes fail", || agent.metric(FAILED, "") >= 5).await;

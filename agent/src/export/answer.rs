@@ -84,7 +84,7 @@ impl Answer {
     pub(super) fn of_foreign_http(status: u16, delay: Option<Duration>) -> Self {
         let why = format!("HTTP status {status} without gRPC status");
         match flow::of_http(status, "", delay) {
-            Outcome::Delivered => Self::failed(Outcome::Misrouted, why),
+            Outcome::Delivered => Self::failed(Outcome::Denied, why),
             outcome => Self::failed(outcome, why),
         }
     }

@@ -127,7 +127,7 @@ impl Deliveries {
                 failed_attempts,
                 seconds,
                 why,
-                "the upstream refuses this agent: check endpoint, protocol and credentials; telemetry is kept"
+                "the upstream refuses this agent: check endpoint, protocol and credentials"
             );
         } else {
             warn!(

@@ -111,7 +111,7 @@ impl Upstream {
         if outcome.is_retryable() {
             self.shared.metrics.attempt_failed();
             if is_current {
-                let is_refused = *outcome == Outcome::Misrouted;
+                let is_refused = *outcome == Outcome::Denied;
                 self.deliveries.failed(signal, message, is_refused);
             }
         } else if *outcome == Outcome::Delivered {

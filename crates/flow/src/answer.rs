@@ -35,7 +35,7 @@ pub fn of_grpc(code: u32, message: &str, delay: Option<Duration>) -> Outcome {
         // CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS
         1 | 4 | 8 | 10 | 11 | 14 | 15 => Outcome::Busy(delay),
         // PERMISSION_DENIED, UNIMPLEMENTED, UNAUTHENTICATED
-        7 | 12 | 16 => Outcome::Misrouted,
+        7 | 12 | 16 => Outcome::Denied,
         _ => Outcome::BadData,
     }
 }
@@ -51,7 +51,7 @@ pub fn of_http(status: u16, message: &str, delay: Option<Duration>) -> Outcome {
         413 => Outcome::TooLarge,
         400 if speaks_of_size(message) => Outcome::TooLarge,
         429 | 502..=504 => Outcome::Busy(delay),
-        300..=399 | 401..=405 | 407 | 410 | 415 | 421 | 426 | 501 | 505 | 511 => Outcome::Misrouted,
+        300..=399 | 401..=405 | 407 | 410 | 415 | 421 | 426 | 501 | 505 | 511 => Outcome::Denied,
         _ => Outcome::BadData,
     }
 }

@@ -80,14 +80,14 @@ impl<P: Piece> Flow<P> {
             Outcome::Delivered => self.delivered(attempt, now, dice),
             Outcome::TooLarge => self.too_large(attempt.held, now, dice),
             Outcome::BadData => self.bad_data(attempt.held, now),
-            Outcome::Misrouted | Outcome::Exhausted if !retry.hold => {
+            Outcome::Denied | Outcome::Exhausted if !retry.hold => {
                 Finished::lost(attempt.held.piece, Loss::Permanent)
             }
             _ if !retry.enabled => {
                 self.window.collapse();
                 Finished::lost(attempt.held.piece, Loss::GivenUp)
             }
-            Outcome::Misrouted => {
+            Outcome::Denied => {
                 let wait = self.fail(attempt.started, false, slow(&retry, dice), now);
                 self.keep(attempt.held, None, wait, now)
             }

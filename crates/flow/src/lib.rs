@@ -9,8 +9,8 @@
 //! |---|---|---|
 //! | the size | `TooLarge` | cut, learn the size that passes, cut later batches to it |
 //! | the data | `BadData` | halve until the culprit is alone, lose it, deliver the rest |
-//! | the way | `Misrouted`, `Unreachable` | hold everything, one slow probe |
-//! | the load | `Busy`, `TimedOut`, `Broken` | fewer in flight, smaller, later |
+//! | the way | `Denied`, `Unreachable` | hold everything, one slow probe |
+//! | the load | `Busy`, `Exhausted`, `TimedOut`, `Broken` | fewer in flight, smaller, later |
 //!
 //! Waits are bounded, and a change of the configuration ends them all ([`Flow::reset`]).
 

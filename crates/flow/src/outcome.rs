@@ -11,8 +11,8 @@ pub enum Outcome {
     TooLarge,
     /// The data: it will never take the same bytes.
     BadData,
-    /// The way: credentials, path or protocol are wrong, whatever the data.
-    Misrouted,
+    /// The way: credentials, path or protocol are refused, whatever the data.
+    Denied,
     /// The load: it may take the piece later, and asks for a wait or not.
     Busy(Option<Duration>),
     /// The load, by a status that the OTLP specification calls final: a quota is exhausted, and no wait named.

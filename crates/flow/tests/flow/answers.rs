@@ -35,7 +35,7 @@ fn grpc_statuses_are_about_data_way_or_load() {
         assert_eq!(of_grpc(code, "", None), Outcome::BadData, "{code}");
     }
     for code in [7, 12, 16] {
-        assert_eq!(of_grpc(code, "", None), Outcome::Misrouted, "{code}");
+        assert_eq!(of_grpc(code, "", None), Outcome::Denied, "{code}");
     }
     for code in [1, 4, 10, 11, 14, 15] {
         assert_eq!(of_grpc(code, "", SECOND), Outcome::Busy(SECOND), "{code}");
@@ -52,7 +52,7 @@ fn http_statuses_are_about_size_data_way_or_load() {
         assert_eq!(of_http(status, "", None), Outcome::BadData, "{status}");
     }
     for status in [301, 307, 401, 403, 404, 405, 501] {
-        assert_eq!(of_http(status, "", None), Outcome::Misrouted, "{status}");
+        assert_eq!(of_http(status, "", None), Outcome::Denied, "{status}");
     }
     for status in [429, 502, 503, 504] {
         let outcome = of_http(status, "", SECOND);

@@ -67,7 +67,7 @@ fn change_of_configuration_ends_every_wait() {
     let day = Outcome::Busy(Some(Duration::from_hours(24)));
     for outcome in [
         day,
-        Outcome::Misrouted,
+        Outcome::Denied,
         Outcome::Unreachable,
         Outcome::TimedOut,
     ] {
@@ -231,7 +231,7 @@ fn wrong_token_holds_everything_with_one_slow_probe() {
         if now < MINUTE {
             Outcome::Delivered
         } else if now < 11 * MINUTE {
-            Outcome::Misrouted
+            Outcome::Denied
         } else {
             Outcome::Delivered
         }
@@ -260,7 +260,7 @@ fn without_hold_the_way_and_quotas_lose_as_the_specification_wants() {
         ..RETRY
     };
     let settings = Settings { retry, ..SETTINGS };
-    for outcome in [Outcome::Misrouted, Outcome::Exhausted] {
+    for outcome in [Outcome::Denied, Outcome::Exhausted] {
         let agent = Agent::new(settings, batches(3, 20, 1000));
         let mut world = picky(agent, move |_, _| outcome);
         world.run_to_end(SECOND);
@@ -278,11 +278,7 @@ fn batch_is_given_up_after_max_elapsed_time_and_not_before() {
         ..RETRY
     };
     let settings = Settings { retry, ..SETTINGS };
-    for outcome in [
-        Outcome::Busy(None),
-        Outcome::Misrouted,
-        Outcome::Unreachable,
-    ] {
+    for outcome in [Outcome::Busy(None), Outcome::Denied, Outcome::Unreachable] {
         let agent = Agent::new(settings, batches(1, 4, 1000));
         let mut world = picky(agent, move |_, _| outcome);
         let took = world.run_to_end(4 * MINUTE);
@@ -310,7 +306,7 @@ fn without_retries_a_batch_gets_one_attempt() {
 fn shutdown_makes_every_wait_short() {
     for outcome in [
         Outcome::Busy(Some(MINUTE)),
-        Outcome::Misrouted,
+        Outcome::Denied,
         Outcome::Unreachable,
     ] {
         let agent = Agent::new(SETTINGS, batches(3, 4, 1000));
