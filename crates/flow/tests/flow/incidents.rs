@@ -400,6 +400,30 @@ fn requests_that_never_pass_do_not_stop_the_others() {
 }
 
 #[test]
+fn requests_that_never_pass_are_given_up_where_they_stop_others() {
+    let agent = Agent::new(SETTINGS, []);
+    let mut world = picky(agent, |_, batch| {
+        if batch.0.iter().any(|(id, _)| id % 20 == 7) {
+            Outcome::Busy(None)
+        } else {
+            Outcome::Delivered
+        }
+    });
+    for number in 0..2000 {
+        let now = world.now;
+        world.agent().accept(Batch::numbered(number, 1, 1000), now);
+        world.run_for(SECOND);
+    }
+    world.run_for(10 * MINUTE);
+    let agent = world.agent();
+    agent.check_books();
+    assert_eq!(agent.delivered.len(), 1900);
+    assert!(agent.flow.waiting() <= 20);
+    assert!(agent.lost.len() >= 80 - 20, "{}", agent.lost.len());
+    assert!(agent.lost.values().all(|loss| *loss == Loss::GivenUp));
+}
+
+#[test]
 fn good_requests_of_a_batch_that_never_passes_get_through() {
     let agent = Agent::new(SETTINGS, [Batch::numbered(0, 64, 1000)]);
     let mut world = picky(agent, |_, batch| {
