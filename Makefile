@@ -120,7 +120,7 @@ test-images: prerequisites ## Build the images that test-kubeconfig needs on the
 
 # libFuzzer needs no nightly toolchain where no sanitizer is asked for: these options are stable.
 FUZZ := agent/fuzz
-FUZZ_TARGETS := scan json edits framing inflate segment config status connection
+FUZZ_TARGETS := scan json edits framing inflate segment config status upstream connection
 FUZZ_SECONDS := 60
 FUZZ_BUILD := $(abspath $(TARGET))/fuzz
 FUZZ_COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

@@ -80,11 +80,6 @@ impl Budget {
         self.soft.load(Ordering::Relaxed)
     }
 
-    /// Whether new telemetry is refused.
-    pub(crate) fn is_short(&self) -> bool {
-        !self.has_room(0)
-    }
-
     /// An empty permit, which grows as bytes arrive.
     pub(crate) fn permit(self: &Arc<Self>) -> Permit {
         Permit {

@@ -8,7 +8,7 @@
 //! | `receive` | client connections and both OTLP transports |
 //! | `encoding` | decompresses what arrives, within the budget |
 //! | `queue` | one lane per signal, in memory or on disk, cut into batches |
-//! | `export` | sends batches to the upstream until they are settled |
+//! | `export` | sends batches to the upstream until they are settled; `otelagent-flow` decides how |
 //! | `compress` | compresses what is sent, one batch at a time |
 //! | `budget` | limits the memory for telemetry |
 //! | `tls` | certificates and CAs for rustls, on both sides |
@@ -20,9 +20,9 @@
 //! | `logging`, `lock` | small helpers |
 //! | `offline` | the receiving side without sockets, for tests |
 //!
-//! The crates `otlp-wire` and `segment-log` hold the wire format and the files of queues. The agent does not
-//! know Kubernetes: an orchestrator writes its file and reads its answers. Without the feature `server` the
-//! library is only [`config`].
+//! The crates `otlp-wire`, `segment-log` and `otelagent-flow` hold the wire format, the files of queues, and the
+//! decisions about the upstream. The agent does not know Kubernetes: an orchestrator writes its file and reads
+//! its answers. Without the feature `server` the library is only [`config`].
 
 pub mod config;
 

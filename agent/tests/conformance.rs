@@ -194,7 +194,7 @@ const CHECKLIST: &[(u8, &str, &[&str])] = &[
         26,
         "HTTP statuses that are retried",
         &[
-            "forward::only_four_http_statuses_are_retried",
+            "forward::http_statuses_about_the_data_are_final_and_others_are_retried",
             "forward::upstream_outage_loses_nothing_and_delivery_resumes_at_once",
         ],
     ),

@@ -12,6 +12,7 @@ mod forward;
 mod handover;
 mod hostile;
 mod idle;
+mod incidents;
 mod ingress;
 mod json;
 mod observability;

@@ -10,7 +10,7 @@ use prost::Message;
 use crate::support::agent::{Agent, Setup};
 use crate::support::client::{Grpc, Http};
 use crate::support::eventually;
-use crate::support::sink::{Reply, Sink};
+use crate::support::sink::{Reply, Sink, TOO_LARGE};
 use crate::support::telemetry::resource;
 
 const GRPC: &str = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";
@@ -143,7 +143,7 @@ async fn profiles_that_waited_are_sent_one_by_one() {
 #[tokio::test]
 async fn profile_too_large_for_the_upstream_is_lost_whole() {
     let sink = Sink::grpc().await;
-    sink.script([Reply::Grpc(8, None)]);
+    sink.script([Reply::Says(8, TOO_LARGE)]);
     let agent = start(&Setup::grpc(sink.address));
     let mut grpc = Grpc::connect(agent.port()).await;
     let message = profiles("large", &[7]).encode_to_vec();

@@ -5,8 +5,10 @@ mod connection;
 mod requests;
 mod segment;
 mod text;
+mod upstream;
 
 pub use connection::connection;
 pub use requests::{edits, framing, inflate, json, scan};
 pub use segment::segment;
 pub use text::{config, status};
+pub use upstream::upstream;

@@ -281,5 +281,7 @@ fn retry(section: &Section<'_>) -> Retry {
         multiplier: section.get("multiplier"),
         randomization_factor: section.get("randomization_factor"),
         max_elapsed_time: section.get("max_elapsed_time"),
+        max_wait: section.get("max_wait"),
+        hold: section.get("hold"),
     }
 }

@@ -197,6 +197,8 @@ pub struct Retry {
     pub multiplier: f64,
     pub randomization_factor: f64,
     pub max_elapsed_time: Duration,
+    pub max_wait: Duration,
+    pub hold: bool,
 }
 
 /// `memory_limiter`, in bytes.

@@ -1,20 +1,22 @@
-//! Connects to an upstream: resolves its name anew every time, tries every address, and performs the TLS
-//! handshake.
+//! Connects to an upstream: resolves its name anew every time, tries its addresses one shortly after the other,
+//! and performs the TLS handshake.
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use super::race::race;
 use crate::config::{Address, Exporter};
 use crate::resolve::resolve;
 use crate::stream::Stream;
 use crate::tls::{Connector, TlsError};
 
-/// The time limit for one address, so that others get their turn.
+/// The time limit for one address.
 const PER_ADDRESS: Duration = Duration::from_secs(3);
 
 /// TCP keepalive finds an idle connection dead before the next attempt needs it. HTTP/2 pings would not do:
@@ -48,14 +50,14 @@ impl Dialer {
         exporter: &Exporter,
         protocol: &'static [u8],
         max_age: Duration,
-    ) -> Result<Self, TlsError> {
+    ) -> Result<Arc<Self>, TlsError> {
         let host = exporter.endpoint.host.as_str();
         let connector = |tls| Connector::new(tls, &exporter.id, host, protocol);
-        Ok(Self {
+        Ok(Arc::new(Self {
             address: exporter.endpoint.clone(),
             tls: exporter.tls.as_ref().map(connector).transpose()?,
             max_age,
-        })
+        }))
     }
 
     /// The time to replace a connection made now, spread by half, so that new replicas behind a name get
@@ -64,25 +66,26 @@ impl Dialer {
         Instant::now() + self.max_age.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
-    /// Connects to any address of the host, in random order.
-    pub(super) async fn dial(&self) -> Result<Stream, ConnectError> {
+    /// Connects to any address of the host, in random order; the first connection counts.
+    pub(super) async fn dial(self: &Arc<Self>) -> Result<Stream, ConnectError> {
         let mut addresses = resolve(&self.address)
             .await
             .map_err(|error| ConnectError::Resolve(self.address.clone(), error))?;
         fastrand::shuffle(&mut addresses);
-        let nowhere = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        let mut last = ConnectError::Connect(nowhere);
-        for address in addresses {
-            match timeout(PER_ADDRESS, self.connect(address)).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => last = error,
-                Err(_) => {
-                    let slow = io::Error::new(io::ErrorKind::TimedOut, "took too long");
-                    last = ConnectError::Connect(slow);
-                }
-            }
-        }
-        Err(last)
+        let first = race(addresses, |address| Arc::clone(self).try_address(address)).await;
+        first.unwrap_or_else(|| {
+            let nowhere = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+            Err(ConnectError::Connect(nowhere))
+        })
+    }
+
+    async fn try_address(self: Arc<Self>, address: SocketAddr) -> Result<Stream, ConnectError> {
+        let slow = || {
+            let slow = io::Error::new(io::ErrorKind::TimedOut, format!("{address} took too long"));
+            ConnectError::Connect(slow)
+        };
+        let connected = timeout(PER_ADDRESS, self.connect(address)).await;
+        connected.unwrap_or_else(|_| Err(slow()))
     }
 
     async fn connect(&self, address: SocketAddr) -> Result<Stream, ConnectError> {

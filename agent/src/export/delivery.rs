@@ -1,19 +1,13 @@
-//! Whether delivery works, by signal: for health, for the log, and for batches that wait for their next
-//! attempt.
+//! Whether delivery works, by signal: for health and for the log.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use otlp_wire::Signal;
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
-use tracing::{info, warn};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
 
 use crate::lock::lock;
-
-/// The longest wait between attempts during shutdown.
-const DRAIN_WAIT: Duration = Duration::from_millis(500);
 
 /// An upstream that keeps failing is logged at this interval.
 const REMINDER: Duration = Duration::from_mins(1);
@@ -29,11 +23,7 @@ pub(crate) struct Delivery {
 
 /// The delivery of one signal; an upstream may accept logs and refuse traces.
 #[derive(Default)]
-struct SignalDelivery {
-    state: Mutex<DeliveryState>,
-    /// Ends waits: the upstream works again, or the agent shuts down.
-    wake: Notify,
-}
+struct SignalDelivery(Mutex<DeliveryState>);
 
 #[derive(Default)]
 struct DeliveryState {
@@ -49,12 +39,11 @@ struct DeliveryState {
 pub(super) struct Deliveries {
     exporter: String,
     signals: Vec<SignalDelivery>,
-    draining: AtomicBool,
 }
 
 impl SignalDelivery {
     fn state(&self) -> MutexGuard<'_, DeliveryState> {
-        lock(&self.state)
+        lock(&self.0)
     }
 }
 
@@ -66,7 +55,6 @@ impl Deliveries {
                 .iter()
                 .map(|_| SignalDelivery::default())
                 .collect(),
-            draining: AtomicBool::new(false),
         }
     }
 
@@ -82,37 +70,6 @@ impl Deliveries {
             }
         }
         overall
-    }
-
-    /// Makes waits between attempts short from now on.
-    pub(super) fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-        self.wake();
-    }
-
-    /// Ends the waits of all signals.
-    pub(super) fn wake(&self) {
-        for delivery in &self.signals {
-            delivery.wake.notify_waiters();
-        }
-    }
-
-    /// Waits before the next attempt. If the upstream `answered`, only a shutdown shortens the wait; if it was
-    /// unreachable, the success of another attempt does too.
-    pub(super) async fn wait(&self, signal: Signal, wait: Duration, answered: bool) {
-        let Some(delivery) = self.signals.get(signal.index()) else {
-            return;
-        };
-        let wake = delivery.wake.notified();
-        if self.draining.load(Ordering::Relaxed) {
-            sleep(wait.min(DRAIN_WAIT)).await;
-            return;
-        }
-        let until = Instant::now() + wait;
-        let _ = timeout_at(until, wake).await;
-        if answered && !self.draining.load(Ordering::Relaxed) {
-            sleep_until(until).await;
-        }
     }
 
     /// Notes a successful attempt.
@@ -137,11 +94,11 @@ impl Deliveries {
                 "delivery works again"
             );
         }
-        delivery.wake.notify_waiters();
     }
 
-    /// Notes a failed attempt; logs at most once a minute.
-    pub(super) fn failed(&self, signal: Signal, why: &str) {
+    /// Notes a failed attempt; logs at most once a minute. `is_refused` if the upstream is there and refuses this
+    /// agent: that needs a person.
+    pub(super) fn failed(&self, signal: Signal, why: &str, is_refused: bool) {
         let Some(delivery) = self.signals.get(signal.index()) else {
             return;
         };
@@ -151,21 +108,33 @@ impl Deliveries {
         let since = failing.map_or(now, |(since, _)| since);
         state.delivery.failing = Some((since, why.to_owned()));
         state.attempts += 1;
-        let attempts = state.attempts;
+        let failed_attempts = state.attempts;
         let due = state
             .last_line
             .is_none_or(|last| now.duration_since(last) >= REMINDER);
-        if due {
-            state.last_line = Some(now);
-            state.logged = true;
+        if !due {
+            return;
         }
+        state.last_line = Some(now);
+        state.logged = true;
         drop(state);
-        if due {
+        let (exporter, signal) = (&self.exporter, signal.name());
+        let seconds = since.elapsed().as_secs();
+        if is_refused {
+            error!(
+                exporter,
+                signal,
+                failed_attempts,
+                seconds,
+                why,
+                "the upstream refuses this agent: check endpoint, protocol and credentials"
+            );
+        } else {
             warn!(
-                exporter = self.exporter,
-                signal = signal.name(),
-                failed_attempts = attempts,
-                seconds = since.elapsed().as_secs(),
+                exporter,
+                signal,
+                failed_attempts,
+                seconds,
                 why,
                 "delivery fails; telemetry is kept and sent again"
             );

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use otelagent_flow::{Retry, Settings};
 use otlp_wire::Signal;
-use tokio::time::timeout;
 
-use super::debug::{self, DebugClient};
+use super::answer::Answer;
+use super::debug::DebugClient;
 use super::error::ExportError;
 use super::grpc::GrpcClient;
 use super::http::HttpClient;
-use super::outcome::{Outcome, no_answer};
 use crate::config::{Exporter, Protocol};
 
 /// The client of an exporter.
@@ -43,24 +43,38 @@ impl Destination {
         }))
     }
 
-    /// Sends one request within the time limit of an attempt.
-    pub(super) async fn send(&self, signal: Signal, body: &[Bytes]) -> Outcome {
-        let sent = async {
-            match &self.client {
-                ProtocolClient::Grpc(client) => client.send(signal, body).await,
-                ProtocolClient::Http(client) => client.send(signal, body).await,
-                ProtocolClient::Debug(client) => client.count(signal, body),
-                ProtocolClient::Nop => debug::delivered(),
-            }
-        };
-        let limit = self.exporter.timeout;
-        if let Ok(outcome) = timeout(limit, sent).await {
-            return outcome;
+    /// Sends one request.
+    pub(super) async fn send(&self, signal: Signal, body: &[Bytes]) -> Answer {
+        match &self.client {
+            ProtocolClient::Grpc(client) => client.send(signal, body).await,
+            ProtocolClient::Http(client) => client.send(signal, body).await,
+            ProtocolClient::Debug(client) => client.count(signal, body),
+            ProtocolClient::Nop => Answer::delivered(0, ""),
         }
-        // TCP keeps a connection to a vanished peer open for a quarter of an hour.
-        if let ProtocolClient::Grpc(client) = &self.client {
-            client.forget().await;
+    }
+
+    /// What the flow of a signal needs to know.
+    pub(super) fn settings(&self) -> Settings {
+        let Exporter {
+            queue,
+            retry,
+            timeout,
+            ..
+        } = &self.exporter;
+        Settings {
+            max_in_flight: queue.consumers,
+            max_batch: queue.max_size,
+            timeout: *timeout,
+            retry: Retry {
+                enabled: retry.enabled,
+                initial_interval: retry.initial_interval,
+                max_interval: retry.max_interval,
+                multiplier: retry.multiplier,
+                randomization_factor: retry.randomization_factor,
+                max_elapsed_time: retry.max_elapsed_time,
+                max_wait: retry.max_wait,
+                hold: retry.hold,
+            },
         }
-        no_answer(format!("no answer within {limit:?}"))
     }
 }

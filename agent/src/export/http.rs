@@ -1,34 +1,35 @@
 //! The OTLP/HTTP client (binary protobuf): HTTP/1.1, with a connection per request in flight. It does not follow
 //! redirects.
 
-use std::sync::Mutex;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT,
-};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGENT};
 use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use otlp_wire::{Signal, status};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use super::answer::{Answer, MAX_RESPONSE, retry_after};
 use super::connect::{ConnectError, Dialer};
 use super::connection_end::ConnectionEnd;
 use super::error::ExportError;
 use super::headers::{AGENT, Headers};
-use super::outcome::{self, MAX_RESPONSE, Outcome, no_answer, retry_on};
+use super::progress::Progress;
 use super::sliced_body::SlicedBody;
 use crate::config::Exporter;
 use crate::lock::lock;
+use crate::logging::causes;
 
 pub(super) struct HttpClient {
     paths: Vec<Uri>,
     headers: Headers,
-    dialer: Dialer,
+    dialer: Arc<Dialer>,
+    limit: Duration,
     idle: Mutex<Vec<HttpConnection>>,
 }
 
@@ -64,31 +65,50 @@ impl HttpClient {
             paths: Signal::ALL.into_iter().map(uri).collect::<Result<_, _>>()?,
             headers: Headers::new(exporter, headers)?,
             dialer: Dialer::new(exporter, b"http/1.1", max_age)?,
+            limit: exporter.timeout,
             idle: Mutex::new(Vec::new()),
         })
     }
 
-    /// Makes one attempt. An idle connection may be closed; only the failure of a fresh one counts.
-    pub(super) async fn send(&self, signal: Signal, body: &[Bytes]) -> Outcome {
+    /// Makes one attempt. An idle connection may be closed; only the failure of a fresh one counts, and that of a
+    /// second one if the first was closed without an answer, as by a server that goes.
+    pub(super) async fn send(&self, signal: Signal, body: &[Bytes]) -> Answer {
+        let mut was_closed = false;
         loop {
-            let (mut connection, reused) = match self.connection().await {
-                Ok(found) => found,
-                Err(error) => return retry_on(&error),
+            let (mut connection, reused) = match timeout(self.limit, self.connection()).await {
+                Ok(Ok(found)) => found,
+                Ok(Err(error)) => return Answer::unreachable(&error),
+                Err(_) => return Answer::no_connection(self.limit),
             };
-            match connection
-                .sender
-                .send_request(self.request(signal, body))
-                .await
-            {
-                Ok(response) => return self.outcome(response, connection).await,
-                Err(error) if !reused => return no_answer(connection.end.explain(&error)),
-                Err(_) => {}
+            let progress = Progress::begin();
+            let request = self.request(signal, body, &progress);
+            let end = connection.end.clone();
+            let call = async {
+                let response = connection.sender.send_request(request).await?;
+                Ok(self.answer(response, connection).await)
+            };
+            match progress.within(self.limit, call).await {
+                Some(Ok(answer)) => return answer,
+                Some(Err(error)) if !reused => {
+                    let error: hyper::Error = error;
+                    if was_closed || !error.is_incomplete_message() {
+                        return Answer::broken(end.explain(&error));
+                    }
+                    was_closed = true;
+                }
+                Some(Err(_)) => {}
+                None => {
+                    // TCP keeps connections to a vanished peer open for a quarter of an hour.
+                    lock(&self.idle).clear();
+                    return Answer::timed_out(self.limit);
+                }
             }
         }
     }
 
-    fn request(&self, signal: Signal, body: &[Bytes]) -> Request<SlicedBody> {
-        let mut request = Request::new(SlicedBody::new(body.iter().cloned()));
+    fn request(&self, signal: Signal, body: &[Bytes], progress: &Progress) -> Request<SlicedBody> {
+        let body = SlicedBody::new(body.iter().cloned(), progress.clone());
+        let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         if let Some(path) = self.paths.get(signal.index()) {
             *request.uri_mut() = path.clone();
@@ -121,16 +141,12 @@ impl HttpClient {
         Ok((connection, false))
     }
 
-    async fn outcome(
-        &self,
-        response: Response<Incoming>,
-        mut connection: HttpConnection,
-    ) -> Outcome {
+    async fn answer(&self, response: Response<Incoming>, mut connection: HttpConnection) -> Answer {
         let (head, body) = response.into_parts();
         let body = match Limited::new(body, MAX_RESPONSE).collect().await {
             Ok(collected) => collected.to_bytes(),
             Err(_) if head.status.is_success() => Bytes::new(),
-            Err(error) => return retry_on(&*error),
+            Err(error) => return Answer::broken(causes(&*error)),
         };
         if connection.sender.ready().await.is_ok() {
             let mut idle = lock(&self.idle);
@@ -141,20 +157,18 @@ impl HttpClient {
         if head.status.is_success() {
             // An invalid body is no reason to send the data again.
             let (rejected, message) = status::partial_success(&body).unwrap_or_default();
-            return Outcome::Delivered { rejected, message };
+            return Answer::delivered(rejected, &message);
         }
-        let message = status::message(&body).unwrap_or_default();
-        let retry_after = head.headers.get(RETRY_AFTER).and_then(retry_after);
-        outcome::of_http(head.status.as_u16(), &message, retry_after)
+        let is_text = head
+            .headers
+            .get(CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
+        let message = if is_text {
+            String::from_utf8_lossy(&body).into_owned()
+        } else {
+            status::message(&body).unwrap_or_default()
+        };
+        let delay = retry_after(&head.headers);
+        Answer::of_http(head.status.as_u16(), &message, delay)
     }
-}
-
-/// Seconds or an HTTP date (RFC 9110, section 10.2.3).
-fn retry_after(value: &HeaderValue) -> Option<Duration> {
-    let text = value.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate::parse_http_date(text).ok()?;
-    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }

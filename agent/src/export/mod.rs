@@ -1,6 +1,8 @@
-//! From the lanes to the upstreams: clients, retries, and what health reports about delivery.
+//! From the lanes to the upstreams. What is sent when is decided by the crate `otelagent-flow`; here is the I/O, and
+//! what health reports about delivery.
 
-mod backoff;
+mod answer;
+mod attempt;
 mod connect;
 mod connection_end;
 mod debug;
@@ -10,10 +12,13 @@ mod error;
 mod grpc;
 mod headers;
 mod http;
-mod outcome;
+mod progress;
+mod race;
+mod sender;
 mod sliced_body;
 mod upstream;
 
 pub(crate) use self::destination::Destination;
 pub(crate) use self::error::ExportError;
+pub(crate) use self::sender::send_lane;
 pub(crate) use self::upstream::{Shared, Upstream};

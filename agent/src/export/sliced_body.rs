@@ -8,24 +8,38 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 
+use super::progress::Progress;
+
 /// Smaller slices are joined: a frame or an iovec for each would cost more.
 const SMALL: usize = 16 * 1024;
+
+/// Larger slices leave piece by piece, so that progress shows.
+const LARGE: usize = 64 * 1024;
 
 /// The slices still to be sent.
 pub(super) struct SlicedBody {
     parts: VecDeque<Bytes>,
     left: u64,
+    progress: Progress,
 }
 
 impl SlicedBody {
-    pub(super) fn new(parts: impl IntoIterator<Item = Bytes>) -> Self {
+    pub(super) fn new(parts: impl IntoIterator<Item = Bytes>, progress: Progress) -> Self {
         let parts: VecDeque<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         let left = parts.iter().map(|part| part.len() as u64).sum();
-        Self { parts, left }
+        Self {
+            parts,
+            left,
+            progress,
+        }
     }
 
     fn pop(&mut self) -> Option<Bytes> {
-        let first = self.parts.pop_front()?;
+        let mut first = self.parts.pop_front()?;
+        if first.len() > LARGE {
+            self.parts.push_front(first.split_off(LARGE));
+            return Some(first);
+        }
         let next_is_small = |parts: &VecDeque<Bytes>, room: usize| {
             parts.front().is_some_and(|next| next.len() <= room)
         };
@@ -54,6 +68,7 @@ impl Body for SlicedBody {
         let part = self.pop();
         if let Some(part) = &part {
             self.left -= part.len() as u64;
+            self.progress.made();
         }
         Poll::Ready(part.map(|part| Ok(Frame::data(part))))
     }

@@ -183,7 +183,7 @@ impl Pipelines {
                 let (_, lanes) = entry.or_insert((storage, Vec::new()));
                 lanes.push(Arc::clone(&lane));
             }
-            let send = Arc::clone(upstream).run(Arc::clone(&lane));
+            let send = export::send_lane(Arc::clone(upstream), Arc::clone(&lane));
             started.senders.spawn(send);
             started.lanes.push(Arc::clone(&lane));
             started.routes.push(Route {

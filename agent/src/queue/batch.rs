@@ -1,10 +1,10 @@
-//! Batches: requests that are sent together and settled as a whole or in halves.
+//! Batches: requests that are sent together and settled as a whole or in parts.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use otlp_wire::Signal;
+use otlp_wire::{Signal, inspect, split_point};
 
 use super::lane::{Cut, Lane};
 use super::request::QueuedRequest;
@@ -15,14 +15,21 @@ use crate::metrics::Lost;
 #[derive(Debug)]
 pub(crate) struct Batch {
     lane: Arc<Lane>,
-    /// The number of the batch; halves share it.
+    /// The number of the batch; its parts share it.
     id: u64,
     all: Arc<Vec<QueuedRequest>>,
     part: Range<usize>,
-    /// The unsettled bytes.
+    /// The bytes of the queue that it takes up.
     bytes: usize,
-    /// The settled bytes and items of a batch of one request.
-    front: (usize, u64),
+    /// Set if this is a part of the only request in `part`.
+    fragment: Option<Fragment>,
+}
+
+/// A part of a request that was too large as a whole; itself a request.
+#[derive(Debug)]
+struct Fragment {
+    message: Bytes,
+    items: u64,
 }
 
 impl Batch {
@@ -35,7 +42,7 @@ impl Batch {
             part: 0..parts.len(),
             all: parts,
             bytes,
-            front: (0, 0),
+            fragment: None,
         })
     }
 
@@ -48,71 +55,79 @@ impl Batch {
         self.lane.signal
     }
 
-    /// The unsettled bytes, uncompressed.
+    /// The bytes to send, uncompressed.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        let fragment = self.fragment.as_ref();
+        fragment.map_or(self.bytes, |fragment| fragment.message.len())
     }
 
-    /// The number of requests.
+    /// The number of requests; 1 for a part of one.
     pub(crate) fn requests(&self) -> usize {
         self.part.len()
     }
 
-    /// The number of unsettled items.
+    /// The number of items.
     pub(crate) fn items(&self) -> u64 {
-        let all: u64 = self.held().iter().map(|held| held.items as u64).sum();
-        all - self.front.1
+        match &self.fragment {
+            Some(fragment) => fragment.items,
+            None => self.held().iter().map(|held| held.items as u64).sum(),
+        }
     }
 
     /// The bytes of the merged request, in order.
     pub(crate) fn parts(&self) -> Vec<Bytes> {
-        self.held().iter().map(|held| held.bytes.clone()).collect()
+        match &self.fragment {
+            Some(fragment) => vec![fragment.message.clone()],
+            None => self.held().iter().map(|held| held.bytes.clone()).collect(),
+        }
     }
 
-    /// Splits off the second half of a batch of two or more requests.
-    pub(crate) fn split(&mut self) -> Self {
-        self.lane.batch_split(self.id);
+    /// Splits off the second half of the requests, or of a single one that can be cut.
+    pub(crate) fn split(&mut self) -> Option<Self> {
+        if self.part.len() > 1 {
+            Some(self.split_requests())
+        } else {
+            self.split_request()
+        }
+    }
+
+    fn split_requests(&mut self) -> Self {
         let middle = self.part.start + self.part.len().div_ceil(2);
-        let mut half = Self {
-            lane: Arc::clone(&self.lane),
-            id: self.id,
-            all: Arc::clone(&self.all),
-            part: middle..self.part.end,
-            bytes: 0,
-            front: (0, 0),
-        };
+        let mut half = self.other(middle..self.part.end, 0, None);
         half.bytes = half.held().iter().map(|held| held.bytes.len()).sum();
         self.part.end = middle;
         self.bytes -= half.bytes;
         half
     }
 
-    /// The next `length` bytes of a batch of one request.
-    pub(crate) fn front(&self, length: usize) -> Bytes {
-        let bytes = self.held().first().map(|held| held.bytes.clone());
-        let mut bytes = bytes.unwrap_or_default();
-        let mut front = bytes.split_off(self.front.0.min(bytes.len()));
-        front.truncate(length);
-        front
+    fn split_request(&mut self) -> Option<Self> {
+        let mut message = self.parts().pop()?;
+        let second = message.split_off(split_point(&message)?);
+        let all = self.items();
+        // The receiver has checked it.
+        let items = inspect(self.signal(), &message).unwrap_or_default() as u64;
+        let items = items.min(all);
+        let bytes = self.bytes.saturating_sub(message.len());
+        let rest = Fragment {
+            message: second,
+            items: all - items,
+        };
+        let half = self.other(self.part.clone(), bytes, Some(rest));
+        self.bytes -= bytes;
+        self.fragment = Some(Fragment { message, items });
+        Some(half)
     }
 
-    /// Settles the next `length` bytes of a batch of one request: `items`, of which `lost` were lost.
-    pub(crate) fn settle_front(&mut self, length: usize, items: u64, reason: Lost, lost: u64) {
-        let length = length.min(self.bytes);
-        let is_last = length == self.bytes;
-        let all = self.items();
-        let items = if is_last { all } else { items.min(all) };
-        let lost = lost.min(items);
-        let signal = self.signal();
-        self.lane.metrics.delivered(signal, items - lost);
-        self.lane.metrics.lost(signal, reason, lost);
-        if is_last {
-            self.settle(items);
-        } else {
-            self.front.0 += length;
-            self.front.1 += items;
-            self.bytes -= length;
-            self.lane.release(items, length);
+    /// Another part of the same batch.
+    fn other(&self, part: Range<usize>, bytes: usize, fragment: Option<Fragment>) -> Self {
+        self.lane.batch_split(self.id);
+        Self {
+            lane: Arc::clone(&self.lane),
+            id: self.id,
+            all: Arc::clone(&self.all),
+            part,
+            bytes,
+            fragment,
         }
     }
 
@@ -136,7 +151,6 @@ impl Batch {
     fn settle(&mut self, items: u64) {
         let bytes = std::mem::take(&mut self.bytes);
         self.part = 0..0;
-        self.front = (0, 0);
         self.lane.release(items, bytes);
         self.lane.settled(self.id);
     }
@@ -150,10 +164,13 @@ impl Drop for Batch {
         let on_disk = self.lane.on_disk(self.id);
         let lost = self.all.get(self.part.start.max(on_disk)..self.part.end);
         let lost = lost.unwrap_or_default();
-        let items: u64 = lost.iter().map(|held| held.items as u64).sum();
-        let bytes: usize = lost.iter().map(|held| held.bytes.len()).sum();
-        // Only a batch of one request has a settled front, and it is lost whole or not at all.
-        let front = if lost.is_empty() { (0, 0) } else { self.front };
-        self.lane.lost_in_shutdown(items - front.1, bytes - front.0);
+        let (items, bytes) = match &self.fragment {
+            _ if lost.is_empty() => (0, 0),
+            Some(fragment) => (fragment.items, self.bytes),
+            None => lost.iter().fold((0, 0), |(items, bytes), held| {
+                (items + held.items as u64, bytes + held.bytes.len())
+            }),
+        };
+        self.lane.lost_in_shutdown(items, bytes);
     }
 }

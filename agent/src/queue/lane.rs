@@ -32,6 +32,8 @@ pub(crate) struct Lane {
 #[derive(Debug)]
 pub(super) struct LaneState {
     pub(super) limits: Queue,
+    /// The largest batch that the upstream takes, as far as is known.
+    most: usize,
     pub(super) waiting: VecDeque<WaitingRequest>,
     pub(super) waiting_bytes: usize,
     /// The bytes of requests, waiting and in flight, in memory and on disk.
@@ -68,6 +70,7 @@ impl Lane {
     ) -> Arc<Self> {
         let state = LaneState {
             limits,
+            most: usize::MAX,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             held_bytes: 0,
@@ -92,6 +95,14 @@ impl Lane {
     pub(crate) fn set_limits(&self, limits: Queue) {
         self.state().limits = limits;
         self.ready.notify_one();
+    }
+
+    /// Cuts batches to at most `bytes` from now on, and to the configured size.
+    pub(crate) fn limit_batches(&self, bytes: usize) {
+        let mut state = self.state();
+        if std::mem::replace(&mut state.most, bytes) > bytes {
+            self.ready.notify_one();
+        }
     }
 
     /// The maximum number of bytes.
@@ -189,7 +200,7 @@ impl Lane {
             };
         };
         let due = oldest.since + state.limits.flush_timeout;
-        let is_large = state.waiting_bytes >= state.limits.min_size || oldest.held.is_alone;
+        let is_large = state.waiting_bytes >= state.min_size() || oldest.held.is_alone;
         if !is_large && now < due && !state.flushing {
             return NextStep::WaitUntil(due);
         }
@@ -205,7 +216,7 @@ impl Lane {
         while let Some(waiting) = state.waiting.front() {
             let more = waiting.held.bytes.len();
             is_alone |= waiting.held.is_alone;
-            let fits = !is_alone && bytes + more <= state.limits.max_size;
+            let fits = !is_alone && bytes + more <= state.max_size();
             if !parts.is_empty() && !fits {
                 break;
             }
@@ -288,6 +299,15 @@ impl Lane {
 }
 
 impl LaneState {
+    /// The size from which on a batch does not wait for more.
+    pub(super) fn min_size(&self) -> usize {
+        self.limits.min_size.min(self.most)
+    }
+
+    fn max_size(&self) -> usize {
+        self.limits.max_size.min(self.most)
+    }
+
     fn has_room(&mut self, bytes: usize) -> bool {
         let held = self.held_bytes.saturating_add(self.leftover());
         held.saturating_add(bytes) <= self.limits.capacity
@@ -316,7 +336,7 @@ impl LaneState {
 
     /// Appends a waiting request; returns whether to wake the dispatcher.
     pub(super) fn wait(&mut self, waiting: WaitingRequest) -> bool {
-        let min_size = self.limits.min_size;
+        let min_size = self.min_size();
         let was_empty = self.waiting.is_empty();
         let was_ready = self.waiting_bytes >= min_size;
         self.waiting_bytes += waiting.held.bytes.len();

@@ -71,7 +71,7 @@ impl Lane {
                 state.join_behind();
                 return None;
             }
-            if state.waiting_bytes >= state.limits.min_size {
+            if state.waiting_bytes >= state.min_size() {
                 return None;
             }
             let memory = state.memory_bytes();

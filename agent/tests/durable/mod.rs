@@ -16,7 +16,7 @@ use prost::Message;
 use crate::support::agent::{Agent, Setup, temporary};
 use crate::support::client::{self, Grpc};
 use crate::support::eventually;
-use crate::support::sink::{Reply, Sink};
+use crate::support::sink::{Reply, Sink, TOO_LARGE};
 use crate::support::telemetry::spans;
 
 const UNAVAILABLE: u32 = 14;
@@ -265,7 +265,7 @@ async fn split_batch_leaves_the_disk_when_both_halves_settle() {
     let agent = setup.start();
     send(&agent, "span", 8).await;
     sink.script([
-        Reply::Grpc(RESOURCE_EXHAUSTED, None),
+        Reply::Says(RESOURCE_EXHAUSTED, TOO_LARGE),
         Reply::Take(Vec::new()),
     ]);
     eventually("one half is delivered", || {
@@ -279,7 +279,7 @@ async fn split_batch_leaves_the_disk_when_both_halves_settle() {
     let distinct = || sink.spans().into_iter().collect::<HashSet<_>>().len();
     eventually("everything is delivered", || distinct() == 8).await;
     balanced(&agent).await;
-    sink.script([Reply::Grpc(RESOURCE_EXHAUSTED, None)]);
+    sink.script([Reply::Says(RESOURCE_EXHAUSTED, TOO_LARGE)]);
     send(&agent, "more", 8).await;
     eventually("nothing is left on disk", || {
         distinct() == 16 && directory.segments().is_empty()

@@ -5,6 +5,7 @@ pub mod client;
 pub mod pki;
 pub mod raw;
 pub mod sink;
+pub mod slow;
 pub mod telemetry;
 
 use std::io::Write;

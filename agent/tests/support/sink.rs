@@ -25,13 +25,20 @@ use tokio_rustls::TlsAcceptor;
 use super::client::Duplex;
 use super::telemetry::span_names;
 
+/// How grpc-go says that a message is too large.
+pub const TOO_LARGE: &str = "grpc: received message larger than max (5034010 vs. 4194304)";
+
 /// A scripted reply.
 #[derive(Clone, Debug)]
 pub enum Reply {
     /// gRPC: status, and encoded `google.rpc.Status` details if any. The data is not kept.
     Grpc(u32, Option<Vec<u8>>),
+    /// gRPC: status and message. The data is not kept.
+    Says(u32, &'static str),
     /// HTTP: status and headers. The data is not kept.
     Http(u16, Vec<(&'static str, String)>),
+    /// HTTP: status and a text. The data is not kept.
+    Text(u16, &'static str),
     /// The data is kept; this is the body of the answer.
     Take(Vec<u8>),
     /// Takes the data and never answers.
@@ -62,6 +69,24 @@ struct State {
     by_path: Vec<(&'static str, Reply)>,
     /// Larger requests are refused.
     largest: Option<usize>,
+    /// The reply to whatever contains the text.
+    dislikes: Option<(&'static str, Reply)>,
+}
+
+impl State {
+    /// The reply to a message that is refused for what it is.
+    fn refusal(&self, message: &[u8], speaks: Speaks) -> Option<Reply> {
+        if self.largest.is_some_and(|largest| message.len() > largest) {
+            return Some(match speaks {
+                Speaks::Grpc => Reply::Says(8, TOO_LARGE),
+                Speaks::Http => Reply::Http(413, Vec::new()),
+            });
+        }
+        let (text, reply) = self.dislikes.as_ref()?;
+        let mut parts = message.windows(text.len());
+        let contains = parts.any(|part| part == text.as_bytes());
+        contains.then(|| reply.clone())
+    }
 }
 
 /// A running upstream; stops when dropped.
@@ -130,6 +155,11 @@ impl Sink {
     /// Refuses requests of more bytes, uncompressed, as too large.
     pub fn largest(&self, bytes: usize) {
         self.state.lock().unwrap().largest = Some(bytes);
+    }
+
+    /// The reply to every request that contains the text, before any other.
+    pub fn dislikes(&self, text: &'static str, reply: Reply) {
+        self.state.lock().unwrap().dislikes = Some((text, reply));
     }
 
     /// Ends every connection in good order: GOAWAY, or `connection: close`.
@@ -237,7 +267,7 @@ async fn accept(
     }
 }
 
-type Body = BoxBody<Bytes, Infallible>;
+pub type Body = BoxBody<Bytes, Infallible>;
 
 async fn answer(
     request: Request<Incoming>,
@@ -266,12 +296,8 @@ async fn answer(
         }
         Speaks::Http => decode(body, head.headers.get("content-encoding")),
     };
-    let largest = state.lock().unwrap().largest;
-    let reply = match (largest, speaks) {
-        (Some(largest), Speaks::Grpc) if message.len() > largest => Reply::Grpc(8, None),
-        (Some(largest), Speaks::Http) if message.len() > largest => Reply::Http(413, Vec::new()),
-        _ => reply,
-    };
+    let refusal = state.lock().unwrap().refusal(&message, speaks);
+    let reply = refusal.unwrap_or(reply);
     let taken = matches!(reply, Reply::Take(_) | Reply::Silence | Reply::Slow(_));
     state.lock().unwrap().received.push(Received {
         path: head.uri.path().to_owned(),
@@ -283,7 +309,13 @@ async fn answer(
         Reply::Silence => std::future::pending().await,
         Reply::Take(body) => body,
         Reply::Slow(_) => Vec::new(),
-        Reply::Grpc(code, details) => return Ok(grpc_error(code, details)),
+        Reply::Grpc(code, details) => return Ok(grpc_error(code, "as scripted", details)),
+        Reply::Says(code, message) => return Ok(grpc_error(code, message, None)),
+        Reply::Text(status, text) => {
+            let response = Response::builder().status(status);
+            let response = response.header("content-type", "text/plain; charset=utf-8");
+            return Ok(response.body(Full::from(text).boxed()).unwrap());
+        }
         Reply::Http(status, headers) => {
             let mut response = Response::builder().status(status);
             for (name, value) in headers {
@@ -313,11 +345,11 @@ fn decode(body: &[u8], encoding: Option<&http::HeaderValue>) -> Vec<u8> {
     }
 }
 
-fn grpc_error(code: u32, details: Option<Vec<u8>>) -> Response<Body> {
+fn grpc_error(code: u32, message: &str, details: Option<Vec<u8>>) -> Response<Body> {
     let mut response = Response::builder()
         .header("content-type", "application/grpc")
         .header("grpc-status", code)
-        .header("grpc-message", "as%20scripted");
+        .header("grpc-message", message.replace(' ', "%20"));
     if let Some(details) = details {
         let mut metadata = tonic::metadata::MetadataMap::new();
         let value = tonic::metadata::MetadataValue::from_bytes(&details);
@@ -329,7 +361,7 @@ fn grpc_error(code: u32, details: Option<Vec<u8>>) -> Response<Body> {
     response.body(Full::default().boxed()).unwrap()
 }
 
-fn grpc_ok(message: &[u8]) -> Response<Body> {
+pub fn grpc_ok(message: &[u8]) -> Response<Body> {
     let mut framed = vec![0];
     framed.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
     framed.extend(message);

@@ -27,17 +27,6 @@ impl Code {
     pub const INTERNAL: Self = Self(13);
     /// Try again later.
     pub const UNAVAILABLE: Self = Self(14);
-
-    /// Whether a client may send the same request again (OTLP specification, "OTLP/gRPC response");
-    /// `RESOURCE_EXHAUSTED` needs a `RetryInfo`.
-    pub fn is_retryable(self, has_retry_info: bool) -> bool {
-        match self.0 {
-            // CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS
-            1 | 4 | 10 | 11 | 14 | 15 => true,
-            8 => has_retry_info,
-            _ => false,
-        }
-    }
 }
 
 /// Why a call failed.

@@ -195,6 +195,8 @@ const OTLP: Settings = &[
         value("multiplier", Number(1.0, 100.0), "1.5", "Growth from one wait to the next"),
         value("randomization_factor", Number(0.0, 1.0), "0.5", "Each wait varies by this share in both directions"),
         value("max_elapsed_time", Duration, "0s", "A batch is given up after this; 0 means never. The collector's default is 5m"),
+        value("max_wait", Duration, "5m", "Longest wait that an upstream can ask for; the collector has no such limit"),
+        value("hold", Flag, "true", "While the upstream refuses the agent (401, 403, 404, 405, 501, a redirect; gRPC 7, 12, 16) or says without a delay that a quota is exhausted (gRPC 8), telemetry waits, and one probe every `max_interval` finds the end of it. `false`: it is counted as lost at once, as in the collector"),
     ]),
     row("auth", Refused, "there are no authenticators; give credentials as headers, with ${file:PATH}"),
     row("middlewares", Refused, NO_EXTENSIONS),

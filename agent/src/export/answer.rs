@@ -1,0 +1,110 @@
+//! The end of an attempt, as a client sees it.
+
+use std::error::Error;
+use std::time::{Duration, SystemTime};
+
+use http::header::{HeaderMap, RETRY_AFTER};
+use otelagent_flow::{self as flow, Outcome};
+use otlp_wire::status::Code;
+
+use crate::logging::causes;
+
+/// The maximum size of an answer (OTLP specification: 4 MiB suffice).
+pub(super) const MAX_RESPONSE: usize = 4 * 1024 * 1024;
+
+/// The end of an attempt.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) outcome: Outcome,
+    /// Items that the upstream rejected although it took the request.
+    pub(super) rejected: u64,
+    /// The upstream's words, or the reason why there are none.
+    pub(super) message: String,
+}
+
+impl Answer {
+    fn failed(outcome: Outcome, message: impl Into<String>) -> Self {
+        Self {
+            outcome,
+            rejected: 0,
+            message: message.into(),
+        }
+    }
+
+    /// The upstream took the request.
+    pub(super) fn delivered(rejected: u64, message: &str) -> Self {
+        Self {
+            outcome: Outcome::Delivered,
+            rejected,
+            message: beginning(message).to_owned(),
+        }
+    }
+
+    /// There is no connection.
+    pub(super) fn unreachable(error: &dyn Error) -> Self {
+        Self::failed(Outcome::Unreachable, causes(error))
+    }
+
+    /// There was no connection in time.
+    pub(super) fn no_connection(limit: Duration) -> Self {
+        Self::failed(
+            Outcome::Unreachable,
+            format!("no connection within {limit:?}"),
+        )
+    }
+
+    /// The connection ended before the answer.
+    pub(super) fn broken(why: impl Into<String>) -> Self {
+        Self::failed(Outcome::Broken, why)
+    }
+
+    /// There was no answer in time.
+    pub(super) fn timed_out(limit: Duration) -> Self {
+        Self::failed(Outcome::TimedOut, format!("no answer within {limit:?}"))
+    }
+
+    /// This process cannot send now.
+    pub(super) fn not_sent(why: String) -> Self {
+        Self::failed(Outcome::Unreachable, why)
+    }
+
+    /// A gRPC status other than OK.
+    pub(super) fn of_grpc(code: Code, message: &str, delay: Option<Duration>) -> Self {
+        let why = format!("gRPC status {}: {}", code.0, beginning(message));
+        Self::failed(flow::of_grpc(code.0, message, delay), why)
+    }
+
+    /// An HTTP status other than a success.
+    pub(super) fn of_http(status: u16, message: &str, delay: Option<Duration>) -> Self {
+        let why = format!("HTTP status {status}: {}", beginning(message));
+        Self::failed(flow::of_http(status, message, delay), why)
+    }
+
+    /// A gRPC call that a proxy answered without a gRPC status.
+    pub(super) fn of_foreign_http(status: u16, delay: Option<Duration>) -> Self {
+        let why = format!("HTTP status {status} without gRPC status");
+        match flow::of_http(status, "", delay) {
+            Outcome::Delivered => Self::failed(Outcome::Denied, why),
+            outcome => Self::failed(outcome, why),
+        }
+    }
+}
+
+/// The wait that an upstream asks for by `Retry-After`: seconds or an HTTP date (RFC 9110, section 10.2.3). It has
+/// no bound here; the flow has one.
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+/// The beginning of the upstream's message, for a log line.
+fn beginning(message: &str) -> &str {
+    const MOST: usize = 256;
+    message
+        .get(..message.floor_char_boundary(MOST))
+        .unwrap_or(message)
+}

@@ -1,0 +1,57 @@
+//! What a status of the upstream means: the OTLP specification's table, read as a user would want it.
+
+use std::time::Duration;
+
+use crate::outcome::Outcome;
+
+/// Words by which implementations say that a request is too large, in lower case: grpc-go and grpc-core ("received
+/// message larger than max"), grpc-java ("message exceeds maximum size"), .NET ("exceeds the maximum configured
+/// message size"), tonic ("message length too large"), Go's HTTP server ("request body too large").
+const SIZE_WORDS: [&str; 8] = [
+    "larger than max",
+    "message size",
+    "maximum size",
+    "max size",
+    "too large",
+    "too big",
+    "body size",
+    "4194304",
+];
+
+fn speaks_of_size(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    SIZE_WORDS.iter().any(|words| message.contains(words))
+}
+
+/// The outcome of a gRPC status. `delay` is that of its `RetryInfo`.
+///
+/// `RESOURCE_EXHAUSTED` without a delay is a limit of size only if its message says so: a rate limit of Tempo or
+/// a collector's memory limiter look the same otherwise. tonic reports a limit of size as `OUT_OF_RANGE`.
+pub fn of_grpc(code: u32, message: &str, delay: Option<Duration>) -> Outcome {
+    match code {
+        0 => Outcome::Delivered,
+        8 | 11 if delay.is_none() && speaks_of_size(message) => Outcome::TooLarge,
+        8 if delay.is_none() => Outcome::Exhausted,
+        // CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS
+        1 | 4 | 8 | 10 | 11 | 14 | 15 => Outcome::Busy(delay),
+        // PERMISSION_DENIED, UNIMPLEMENTED, UNAUTHENTICATED
+        7 | 12 | 16 => Outcome::Denied,
+        _ => Outcome::BadData,
+    }
+}
+
+/// The outcome of an HTTP status, also of one that a proxy gives to a gRPC call. `delay` is that of
+/// `Retry-After`.
+///
+/// 400 is a limit of size if it says so, as a collector does. Redirects are not followed, and so are about the
+/// way, as are 415 and 505.
+pub fn of_http(status: u16, message: &str, delay: Option<Duration>) -> Outcome {
+    match status {
+        200..=299 => Outcome::Delivered,
+        413 => Outcome::TooLarge,
+        400 if speaks_of_size(message) => Outcome::TooLarge,
+        429 | 502..=504 => Outcome::Busy(delay),
+        300..=399 | 401..=405 | 407 | 410 | 415 | 421 | 426 | 501 | 505 | 511 => Outcome::Denied,
+        _ => Outcome::BadData,
+    }
+}

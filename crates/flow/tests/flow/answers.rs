@@ -1,0 +1,61 @@
+//! What statuses mean.
+
+use std::time::Duration;
+
+use otelagent_flow::{Outcome, of_grpc, of_http};
+
+const SECOND: Option<Duration> = Some(Duration::from_secs(1));
+
+#[test]
+fn exhausted_status_is_about_size_only_if_its_message_says_so() {
+    for message in [
+        "grpc: received message larger than max (5034010 vs. 4194304)",
+        "grpc: received message after decompression larger than max 4194304",
+        "gRPC message exceeds maximum size 4194304: 5034010",
+        "Received message exceeds the maximum configured message size.",
+    ] {
+        assert_eq!(of_grpc(8, message, None), Outcome::TooLarge, "{message}");
+    }
+    let tonic =
+        "Error, decoded message length too large: found 5034010 bytes, the limit is: 4194304 bytes";
+    assert_eq!(of_grpc(11, tonic, None), Outcome::TooLarge);
+    for message in [
+        "RATE_LIMITED: ingestion rate limit exceeded",
+        "data refused due to high memory usage",
+        "",
+    ] {
+        assert_eq!(of_grpc(8, message, None), Outcome::Exhausted, "{message}");
+        assert_eq!(of_grpc(8, message, SECOND), Outcome::Busy(SECOND));
+    }
+}
+
+#[test]
+fn grpc_statuses_are_about_data_way_or_load() {
+    for code in [2, 3, 5, 6, 9, 13, 99] {
+        assert_eq!(of_grpc(code, "", None), Outcome::BadData, "{code}");
+    }
+    for code in [7, 12, 16] {
+        assert_eq!(of_grpc(code, "", None), Outcome::Denied, "{code}");
+    }
+    for code in [1, 4, 10, 11, 14, 15] {
+        assert_eq!(of_grpc(code, "", SECOND), Outcome::Busy(SECOND), "{code}");
+    }
+}
+
+#[test]
+fn http_statuses_are_about_size_data_way_or_load() {
+    assert_eq!(of_http(204, "", None), Outcome::Delivered);
+    assert_eq!(of_http(413, "", None), Outcome::TooLarge);
+    let collector = "http: request body too large";
+    assert_eq!(of_http(400, collector, None), Outcome::TooLarge);
+    for status in [400, 408, 422, 500] {
+        assert_eq!(of_http(status, "", None), Outcome::BadData, "{status}");
+    }
+    for status in [301, 307, 401, 403, 404, 405, 501] {
+        assert_eq!(of_http(status, "", None), Outcome::Denied, "{status}");
+    }
+    for status in [429, 502, 503, 504] {
+        let outcome = of_http(status, "", SECOND);
+        assert_eq!(outcome, Outcome::Busy(SECOND), "{status}");
+    }
+}
