@@ -271,6 +271,14 @@ fn check_prints_the_effective_configuration_without_secrets() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
     assert!(text.contains("header authorization"));
+    assert!(
+        text.contains("or 300s where the upstream asks for more"),
+        "{text}"
+    );
+    assert!(
+        text.contains("waits while the upstream refuses the agent"),
+        "{text}"
+    );
     assert!(!text.contains("secret"));
     std::fs::remove_file(file).unwrap();
 }

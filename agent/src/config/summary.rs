@@ -174,14 +174,19 @@ fn write_exporter(formatter: &mut fmt::Formatter<'_>, exporter: &Exporter) -> fm
     }
     write!(
         formatter,
-        "          retry after {:?} to {:?}",
-        retry.initial_interval, retry.max_interval
+        "          retry after {:?} to {:?}, or {:?} where the upstream asks for more",
+        retry.initial_interval, retry.max_interval, retry.max_wait
     )?;
     if retry.max_elapsed_time.is_zero() {
-        writeln!(formatter, ", without end")
+        writeln!(formatter, ", without end")?;
     } else {
-        writeln!(formatter, ", given up after {:?}", retry.max_elapsed_time)
+        writeln!(formatter, ", given up after {:?}", retry.max_elapsed_time)?;
     }
+    let denied = if retry.hold { "waits" } else { "is lost" };
+    writeln!(
+        formatter,
+        "          {denied} while the upstream refuses the agent"
+    )
 }
 
 fn write_tls(formatter: &mut fmt::Formatter<'_>, tls: &ClientTls) -> fmt::Result {
