@@ -8,6 +8,7 @@ use crate::bed::Bed;
 use crate::component::Component;
 use crate::control_plane;
 use crate::error::{Error, Result};
+use crate::kernel;
 use crate::layout::{BedName, Layout, MAX_NODES};
 use crate::net;
 use crate::node;
@@ -160,6 +161,7 @@ fn check_release(options: &Options) -> Result<()> {
 /// The order of things: what does not wait for anything else starts at once.
 fn bring_up(record: &Record) -> Result<()> {
     let (layout, options) = (&record.layout(), &record.options);
+    kernel::raise_limits();
     net::create_control_plane(layout)?;
     pki::issue(layout, options.nodes)?;
     thread::scope(|scope| {

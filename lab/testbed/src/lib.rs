@@ -19,6 +19,7 @@ mod component;
 mod control_plane;
 mod error;
 mod go;
+mod kernel;
 mod kubeconfig;
 mod layout;
 mod net;
