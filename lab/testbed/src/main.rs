@@ -169,7 +169,8 @@ fn run(action: Action) -> Result<ExitCode> {
         Action::Logs { named, component } => logs(&named, component)?,
         Action::Build { kubernetes, extras } => {
             parts::ensure_all(kubernetes, kubernetes.has_nodes())?;
-            for part in [Part::Collector, Part::Kwok, Part::H2spec] {
+            // The collector last: who needs it first builds it at once.
+            for part in [Part::Kwok, Part::H2spec, Part::Collector] {
                 if extras {
                     parts::ensure_for(part, kubernetes)?;
                 }
