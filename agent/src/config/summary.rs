@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::model::{
     Address, AttributeAction, BindAddress, ClientTls, Config, Exporter, Pem, Protocol,
-    ReceiverConfig,
+    ReceiverConfig, Retry,
 };
 
 impl fmt::Display for Address {
@@ -168,7 +168,10 @@ fn write_exporter(formatter: &mut fmt::Formatter<'_>, exporter: &Exporter) -> fm
             }
         )?;
     }
-    let retry = &exporter.retry;
+    write_retry(formatter, &exporter.retry)
+}
+
+fn write_retry(formatter: &mut fmt::Formatter<'_>, retry: &Retry) -> fmt::Result {
     if !retry.enabled {
         return writeln!(formatter, "          no retry");
     }
