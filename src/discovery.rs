@@ -101,3 +101,87 @@ pub(crate) async fn installation(client: &Client, name: &str) -> Result<Option<V
         })
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use tower::service_fn;
+
+    use super::*;
+
+    /// A client of API servers that take turns: the minor version that answers each look, the last one for good.
+    /// Zero is a server that does not answer.
+    fn client(minors: Vec<u32>) -> (Client, Arc<AtomicUsize>) {
+        let looks = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&looks);
+        let service = service_fn(move |request: Request<Body>| {
+            let is_version = request.uri().path() == "/version";
+            // The second request of a look goes to the same server.
+            let at = if is_version {
+                counted.fetch_add(1, Ordering::SeqCst)
+            } else {
+                counted.load(Ordering::SeqCst).saturating_sub(1)
+            };
+            let minor = minors
+                .get(at)
+                .or(minors.last())
+                .copied()
+                .unwrap_or_default();
+            let body = if is_version {
+                let text = "";
+                json!({
+                    "major": "1", "minor": minor.to_string(), "gitVersion": text, "gitCommit": text,
+                    "gitTreeState": text, "buildDate": text, "goVersion": text, "compiler": text, "platform": text,
+                })
+            } else {
+                json!({"kind": "APIResourceList", "groupVersion": "admissionregistration.k8s.io/v1", "resources": []})
+            };
+            let code = if minor == 0 { 503 } else { 200 };
+            let response = Response::builder().status(code);
+            let response = response.body(Body::from(body.to_string().into_bytes()));
+            async move { response }
+        });
+        (Client::new(service, "default"), looks)
+    }
+
+    /// How often the API server was asked until it counted as changed; `None` where it never did.
+    async fn looks_until_changed(minors: Vec<u32>) -> Option<usize> {
+        let (client, looks) = client(minors);
+        let known = Server {
+            version: ServerVersion {
+                major: 1,
+                minor: 35,
+            },
+            kinds: Vec::new(),
+        };
+        let changed = until_changed(&client, &known, ASK_EVERY);
+        let error = tokio::time::timeout(Duration::from_hours(2), changed).await;
+        let error = error.ok()?;
+        assert_eq!(error.reason(), "ServerChanged");
+        Some(looks.load(Ordering::SeqCst))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn upgraded_server_counts_as_changed_once_it_has_answered_often_enough() {
+        let all = CONFIRMATIONS as usize;
+        assert_eq!(looks_until_changed(vec![35, 36]).await, Some(all + 1));
+        // An older server in between, as behind a load balancer during an upgrade, begins anew.
+        assert_eq!(
+            looks_until_changed(vec![36, 36, 35, 36]).await,
+            Some(all + 3)
+        );
+        // No answer changes nothing.
+        assert_eq!(looks_until_changed(vec![36, 0, 36]).await, Some(all + 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unchanged_or_alternating_servers_never_count_as_changed() {
+        assert_eq!(looks_until_changed(vec![35]).await, None);
+        let alternating = [35, 36].repeat(200);
+        assert_eq!(looks_until_changed(alternating).await, None);
+    }
+}
