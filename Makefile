@@ -254,7 +254,7 @@ pin-release: rust ## Pin what this release renders; say why it differs in docs/u
 
 .PHONY: demo
 demo: prerequisites ## Watch spans arrive while the topology is switched through every mode; leaves the cluster up
-	@echo 'On two processors this takes some 14 minutes the first time, in which Kubernetes and all images are built,'
+	@echo 'On two processors this takes up to 20 minutes the first time, in which Kubernetes and all images are built,'
 	@echo 'and 3 minutes from then on.'
 	@$(CARGO) run $(LAB) --quiet --locked --package demo -- up
 
