@@ -212,8 +212,7 @@ impl Builder {
             Some(object) => on.each(|agent| is_made_for(object.meta(), agent)),
             None => on.each(|_| true),
         };
-        let ours = format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY);
-        let ours = watcher::Config::default().labels(&ours);
+        let ours = watcher::Config::default().labels(&names::managed_selector());
         self.stored(what, api, ours, writer, notify);
         store
     }

@@ -93,11 +93,7 @@ impl Reconciliation<'_> {
         // The labels of the watch: without them the API server would speak of what the caches cannot see.
         let query = ListParams::default()
             .fields(&format!("metadata.name={name}"))
-            .labels(&format!(
-                "{}={}",
-                names::LABEL_MANAGED_BY,
-                names::MANAGED_BY
-            ))
+            .labels(&names::managed_selector())
             .limit(1);
         let found = match api.list(&query).await {
             Err(kube::Error::Api(status)) if status.is_forbidden() || status.is_not_found() => {

@@ -2,6 +2,7 @@
 //! of settings.
 #![expect(missing_docs, reason = "the schema documents the settings")]
 
+pub use otelagent_flow::Retry;
 pub use otlp_wire::{AttributeAction, AttributeEdit, AttributeValue};
 
 use std::time::Duration;
@@ -186,19 +187,6 @@ pub struct Queue {
     pub flush_timeout: Duration,
     pub min_size: usize,
     pub max_size: usize,
-}
-
-/// `retry_on_failure`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Retry {
-    pub enabled: bool,
-    pub initial_interval: Duration,
-    pub max_interval: Duration,
-    pub multiplier: f64,
-    pub randomization_factor: f64,
-    pub max_elapsed_time: Duration,
-    pub max_wait: Duration,
-    pub hold: bool,
 }
 
 /// `memory_limiter`, in bytes.

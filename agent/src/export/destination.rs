@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use otelagent_flow::{Retry, Settings};
+use otelagent_flow::Settings;
 use otlp_wire::Signal;
 
 use super::answer::Answer;
@@ -65,16 +65,7 @@ impl Destination {
             max_in_flight: queue.consumers,
             max_batch: queue.max_size,
             timeout: *timeout,
-            retry: Retry {
-                enabled: retry.enabled,
-                initial_interval: retry.initial_interval,
-                max_interval: retry.max_interval,
-                multiplier: retry.multiplier,
-                randomization_factor: retry.randomization_factor,
-                max_elapsed_time: retry.max_elapsed_time,
-                max_wait: retry.max_wait,
-                hold: retry.hold,
-            },
+            retry: *retry,
         }
     }
 }

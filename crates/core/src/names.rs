@@ -39,6 +39,11 @@ pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Value of [`LABEL_MANAGED_BY`].
 pub const MANAGED_BY: &str = "otelagent";
 
+/// The label selector of all objects that the operator makes.
+pub fn managed_selector() -> String {
+    format!("{LABEL_MANAGED_BY}={MANAGED_BY}")
+}
+
 /// On agent pods (sidecar or node agent): the agent's configuration, mounted through the downward API.
 pub const ANNOTATION_CONFIG: &str = "otelagent.dev/agent-config";
 /// On agent workloads: since when (RFC 3339) no pod has used them.

@@ -127,6 +127,7 @@ async fn disconnected_leader_stops_before_another_starts() {
         .expect("the first did not notice");
 
     swallows.send_replace(false);
+    // Time itself is tested: the first one is back, and must still not act after several renewals of the second.
     sleep(Duration::from_secs(5)).await;
     assert!(!first.acts() && second.acts());
 }

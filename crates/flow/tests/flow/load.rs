@@ -49,7 +49,7 @@ impl<F: Fn(&Batch) -> f64> Upstream for Shared<F> {
     }
 }
 
-/// A number of places; whoever finds none is refused at once.
+/// A number of slots. It refuses a request at once if no slot is free.
 struct Places {
     count: usize,
     busy: Vec<(u64, Duration)>,

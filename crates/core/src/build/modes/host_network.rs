@@ -21,10 +21,7 @@ pub(super) const HOST_NETWORK: Topology = Topology {
     placement: Placement::Host,
     objects,
     endpoint: on_own_node,
-    recipe: |input| {
-        let endpoint = on_own_node(input.agent, input.environment);
-        variables_only(Mode::HostNetwork, input.agent, &endpoint)
-    },
+    recipe: |input| variables_only(Mode::HostNetwork, input, on_own_node),
 };
 
 fn objects(input: &RenderInput<'_>) -> Vec<Object> {

@@ -14,10 +14,7 @@ pub(super) const HOST_PORT: Topology = Topology {
     placement: Placement::Pod,
     objects,
     endpoint: on_own_node,
-    recipe: |input| {
-        let endpoint = on_own_node(input.agent, input.environment);
-        variables_only(Mode::HostPort, input.agent, &endpoint)
-    },
+    recipe: |input| variables_only(Mode::HostPort, input, on_own_node),
 };
 
 fn objects(input: &RenderInput<'_>) -> Vec<Object> {

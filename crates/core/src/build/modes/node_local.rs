@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::daemon::{Rollout, daemon_set, metadata, selector};
 use super::topology::{Topology, variables_only};
 use crate::build::agent_pod::{self, RenderInput};
+use crate::build::environment::Environment;
 use crate::build::objects::Object;
 use crate::build::valid_agent::{Placement, ValidAgent};
 use otelagent_api::{Mode, Routing};
@@ -16,8 +17,8 @@ use otelagent_api::{Mode, Routing};
 pub(super) const NODE_LOCAL: Topology = Topology {
     placement: Placement::Pod,
     objects,
-    endpoint: |agent, _| endpoint(agent),
-    recipe: |input| variables_only(Mode::NodeLocal, input.agent, &endpoint(input.agent)),
+    endpoint,
+    recipe: |input| variables_only(Mode::NodeLocal, input, endpoint),
 };
 
 fn objects(input: &RenderInput<'_>) -> Vec<Object> {
@@ -32,7 +33,7 @@ fn objects(input: &RenderInput<'_>) -> Vec<Object> {
     ]
 }
 
-fn endpoint(agent: &ValidAgent) -> String {
+fn endpoint(agent: &ValidAgent, _: &Environment) -> String {
     let (name, namespace) = (&agent.name, &agent.namespace);
     format!("http://{name}.{namespace}.svc:{}", agent.spec.ports.grpc)
 }

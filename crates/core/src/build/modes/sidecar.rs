@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Container;
 use super::topology::{Topology, variables_only};
 use crate::build::agent_config;
 use crate::build::agent_pod::{self, RenderInput};
+use crate::build::environment::Environment;
 use crate::build::valid_agent::{Placement, ValidAgent};
 use crate::inject::{Moved, Recipe};
 use crate::names;
@@ -20,11 +21,11 @@ const TOKENS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 pub(super) const SIDECAR: Topology = Topology {
     placement: Placement::Sidecar,
     objects: |_| Vec::new(),
-    endpoint: |agent, _| endpoint(agent),
+    endpoint,
     recipe,
 };
 
-fn endpoint(agent: &ValidAgent) -> String {
+fn endpoint(agent: &ValidAgent, _: &Environment) -> String {
     format!("http://127.0.0.1:{}", agent.spec.ports.grpc)
 }
 
@@ -54,7 +55,7 @@ fn at_its_ports(input: &RenderInput<'_>) -> Recipe {
     Recipe {
         annotations: agent_pod::annotations(input.configuration),
         sidecar: Some(json(&container(input))),
-        ..variables_only(Mode::Sidecar, input.agent, &endpoint(input.agent))
+        ..variables_only(Mode::Sidecar, input, endpoint)
     }
 }
 

@@ -32,7 +32,13 @@ pub(super) fn on_own_node(agent: &ValidAgent, environment: &Environment) -> Stri
 }
 
 /// The recipe of a mode that adds only variables.
-pub(super) fn variables_only(mode: Mode, agent: &ValidAgent, endpoint: &str) -> Recipe {
+pub(super) fn variables_only(
+    mode: Mode,
+    input: &RenderInput<'_>,
+    endpoint: fn(&ValidAgent, &Environment) -> String,
+) -> Recipe {
+    let agent = input.agent;
+    let endpoint = endpoint(agent, input.environment);
     let workloads = agent.spec.workloads.as_ref();
     Recipe {
         agent: agent.label(),
@@ -42,7 +48,7 @@ pub(super) fn variables_only(mode: Mode, agent: &ValidAgent, endpoint: &str) -> 
         upstream_is_service: false,
         volumes: Vec::new(),
         first: environment::first_variables(endpoint.contains(HOST_IP)),
-        env: environment::rules(endpoint, agent.sdk_flush),
+        env: environment::rules(&endpoint, agent.sdk_flush),
         overrides_env_from: workloads.is_some_and(|own| own.env_from == EnvFrom::Override),
         reserved: [],
         moved: None,
