@@ -239,8 +239,8 @@ generated:
 	$(call heading,'generated files')
 	@# As a workspace, of which make test-unit builds the same.
 	$(CARGO) test --workspace --locked --test tests --test agent -- --exact \
-	    pure::crd::the_committed_crd_is_the_generated_one \
-	    config::fields::the_documentation_holds_the_reference_as_the_code_has_it
+	    pure::crd::committed_crd_is_the_generated_one \
+	    config::fields::documentation_holds_the_reference_as_the_code_has_it
 
 .PHONY: crd
 crd: rust ## Write the CRD anew from the Rust types
@@ -275,7 +275,7 @@ agent-demo: rust ## Watch the agent alone at work: rates, memory and CPU in the 
 .PHONY: reference
 reference: ## Write the configuration reference of docs/agent.md anew from the code
 	OTELAGENT_WRITE_REFERENCE=1 $(CARGO) test --quiet --locked --package otelagent-agent --test agent -- \
-	    --exact config::fields::the_documentation_holds_the_reference_as_the_code_has_it
+	    --exact config::fields::documentation_holds_the_reference_as_the_code_has_it
 
 .PHONY: bench-operator
 bench-operator: prerequisites ## Measure the operator: reconcile time, admission latency, memory

@@ -177,7 +177,7 @@ fn after<'a>(source: &'a str, piece: &str) -> BTreeSet<&'a str> {
 }
 
 #[test]
-fn the_documented_condition_reasons_are_those_of_the_code() {
+fn documented_condition_reasons_are_those_of_the_code() {
     let page = text("docs/status.md");
     let folders = ["src", "crates/core/src", "crates/webhook/src"]
         .map(|folder| source(&repository().join(folder)));

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_goes_on_past_it() {
+    fn watch_goes_on_past_it() {
         let text = format!(r#"{{"type":"ADDED","object":{}}}"#, agent("deep", &deep()));
         let event: WatchEvent<Decoded> = serde_json::from_str(&text).unwrap();
         let WatchEvent::Added(found) = event else {

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_no_node_takes_says_for_which_node_it_is_and_why() {
+    fn agent_that_no_node_takes_says_for_which_node_it_is_and_why() {
         let fields = json!([{"key": "metadata.name", "operator": "In", "values": ["n2"]}]);
         let waiting = pod(json!({
             "metadata": {"name": "a"},
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn an_affinity_says_nothing_of_a_pod_that_runs_or_may_run_anywhere() {
+    fn affinity_says_nothing_of_a_pod_that_runs_or_may_run_anywhere() {
         let preferred =
             json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}});
         let anywhere = pod(json!({"metadata": {"name": "a"}, "spec": {"affinity": preferred}}));

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_knows_whose_pods_and_agents_it_has_until_the_last_is_gone() {
+    fn namespace_knows_whose_pods_and_agents_it_has_until_the_last_is_gone() {
         let mut pods = Pods::default();
         let injected = [("a", "x.one"), ("b", "x.one"), ("c", "x.two")];
         for (name, label) in injected {

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn command_line_is_sound() {
         use clap::CommandFactory;
         Args::command().debug_assert();
     }

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_to_a_server_that_never_answers_ends() {
+    async fn call_to_a_server_that_never_answers_ends() {
         let (config, requests) = server("").await;
         let api = namespaces(config, &Fence::open());
         let (outcome, took) = in_time(api.get("default")).await;
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_whose_answer_stops_half_way_ends() {
+    async fn call_whose_answer_stops_half_way_ends() {
         let (config, _) = server("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{\"kind\"").await;
         let api = namespaces(config, &Fence::open());
         assert!(in_time(api.list(&ListParams::default())).await.0.is_err());
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_watch_may_last_once_it_has_begun() {
+    async fn watch_may_last_once_it_has_begun() {
         let (config, _) = server("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
         let api = namespaces(config, &Fence::open());
         let mut events = Box::pin(api.watch(&WatchParams::default(), "0").await.unwrap());
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_watch_that_does_not_begin_ends() {
+    async fn watch_that_does_not_begin_ends() {
         let (config, _) = server("").await;
         let api = namespaces(config, &Fence::open());
         assert!(
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_write_ends_with_the_leadership() {
+    async fn write_ends_with_the_leadership() {
         let (config, _) = server("").await;
         let fence = Fence::closed();
         fence.open_until(Instant::now() + LIMIT / 4);

@@ -92,12 +92,12 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_lease_is_made() {
+    fn missing_lease_is_made() {
         assert_eq!(next("me", None, at(0), LEASE), Step::Create);
     }
 
     #[test]
-    fn a_released_lease_is_taken_at_once() {
+    fn released_lease_is_taken_at_once() {
         let mut released = seen("", 0);
         assert_eq!(step(&released, 0), Step::Take);
         released.record.holder = None;
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_with_a_longer_lease_is_given_its_time_and_one_with_a_shorter_the_usual() {
+    fn holder_with_a_longer_lease_is_given_its_time_and_one_with_a_shorter_the_usual() {
         let mut holder = seen("you", 0);
         holder.record.duration = at(60);
         assert_eq!(step(&holder, 59), Step::Wait);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewal_starts_the_wait_anew_and_a_second_look_does_not() {
+    fn renewal_starts_the_wait_anew_and_a_second_look_does_not() {
         let first = SeenRecord::after(None, record("you", "1"), at(0));
         let again = SeenRecord::after(Some(first.clone()), record("you", "1"), at(10));
         assert_eq!(again, first);

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_fence_closes_by_itself() {
+    async fn fence_closes_by_itself() {
         let fence = Fence::closed();
         assert!(!fence.is_open());
         fence.open_until(Instant::now() + Duration::from_secs(10));
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_fence_that_is_broken_off_never_opens_again() {
+    async fn fence_that_is_broken_off_never_opens_again() {
         let fence = Fence::open();
         fence.clone().break_off();
         fence.open_until(Instant::now() + Duration::from_secs(10));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_open_fence_stays_open_until_it_is_closed() {
+    async fn open_fence_stays_open_until_it_is_closed() {
         let fence = Fence::open();
         tokio::time::advance(Duration::from_secs(1_000_000)).await;
         assert!(fence.is_open());

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_watch_from_a_version_that_the_server_has_not_reached_lists_anew_and_nothing_is_written()
+    async fn watch_from_a_version_that_the_server_has_not_reached_lists_anew_and_nothing_is_written()
      {
         let (api, requests, fence) = server().await;
         match first(&api, "101").await {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_watch_from_a_version_that_the_server_has_goes_on() {
+    async fn watch_from_a_version_that_the_server_has_goes_on() {
         let (api, requests, fence) = server().await;
         for version in ["99", "100"] {
             let event = first(&api, version).await;

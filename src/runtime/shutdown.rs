@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_signal_asks_everybody_to_end() {
+    async fn signal_asks_everybody_to_end() {
         let token = on_signals().unwrap();
         let waiting = tokio::spawn(token.clone().cancelled_owned());
         assert!(!token.is_cancelled());

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_json_with_the_fields_at_its_top() {
+    fn line_is_json_with_the_fields_at_its_top() {
         let lines = logged("info", || {
             tracing::info!(kind = "DaemonSet", name = "node", "applied");
         });
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_level_is_refused_with_what_was_given() {
+    fn wrong_level_is_refused_with_what_was_given() {
         let error = layer::<Registry, _>("loud=very", std::io::sink)
             .err()
             .unwrap();

@@ -4,7 +4,7 @@ use otelagent_test_support::manifests::text;
 use otelagent_test_support::pod_shapes::cases;
 
 #[test]
-fn the_documentation_has_a_line_for_each_pod() {
+fn documentation_has_a_line_for_each_pod() {
     let page = text("docs/pods.md");
     for case in cases() {
         let line = format!("| {} |", case.name);

@@ -37,7 +37,7 @@ fn configuration(agent: &ValidAgent) -> String {
 }
 
 #[test]
-fn the_configuration_of_each_shape_is_the_golden_one() {
+fn configuration_of_each_shape_is_the_golden_one() {
     for (name, agent) in inputs() {
         insta::with_settings!({snapshot_path => "../golden", prepend_module_to_snapshot => false, omit_expression => true}, {
             insta::assert_snapshot!(format!("configuration-{name}"), configuration(&agent));

@@ -1,7 +1,7 @@
 //! The shipped CRD is the one that the types describe.
 
 #[test]
-fn the_committed_crd_is_the_generated_one() {
+fn committed_crd_is_the_generated_one() {
     let committed = include_str!("../../crds/otelagents.yaml");
     assert_eq!(
         committed,

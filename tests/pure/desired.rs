@@ -11,7 +11,7 @@ fn wanting(mode: Mode) -> ValidAgent {
 }
 
 #[test]
-fn a_mode_is_rendered_alike_whichever_mode_is_wanted() {
+fn mode_is_rendered_alike_whichever_mode_is_wanted() {
     for mode in Mode::ALL {
         let wanted = desired_in(mode, &wanting(mode));
         for other in Mode::ALL {

@@ -62,7 +62,7 @@ fn sidecar_with_a_short_service_name_needs_dns_search() {
 }
 
 #[test]
-fn a_queue_on_disk_gets_more_grace_only_with_surge() {
+fn queue_on_disk_gets_more_grace_only_with_surge() {
     let grace = |spec: &str| {
         let spec = format!("{spec}, buffer: {{disk: {{size: 1Gi}}}}");
         pod(&valid(&spec))["terminationGracePeriodSeconds"].clone()
@@ -75,7 +75,7 @@ fn a_queue_on_disk_gets_more_grace_only_with_surge() {
 }
 
 #[test]
-fn the_pull_policy_is_the_servers_default_for_the_image() {
+fn pull_policy_is_the_servers_default_for_the_image() {
     let policy = |agent: &str| {
         let pod = pod(&valid(&format!("mode: NodeLocal, agent: {{{agent}}}")));
         pod["containers"][0]["imagePullPolicy"].clone()
@@ -110,7 +110,7 @@ fn volume(spec: &str) -> u64 {
 }
 
 #[test]
-fn the_volume_is_larger_than_the_queues_may_become() {
+fn volume_is_larger_than_the_queues_may_become() {
     let disk = "mode: NodeLocal, buffer: {disk: {size: 1Gi}}";
     assert!(volume(disk) > GIB);
     let larger = "config: {extensions: {file_storage: {max_size: 1073741824}}}";

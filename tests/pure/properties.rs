@@ -97,7 +97,7 @@ proptest! {
     }
 
     #[test]
-    fn a_wanted_workload_waits_only_where_it_is_absent_and_unused(observed in observed()) {
+    fn wanted_workload_waits_only_where_it_is_absent_and_unused(observed in observed()) {
         let plan = plan(&observed);
         if let Some(first) = plan.first {
             prop_assert!(!observed.workloads.contains_key(&observed.wanted));
@@ -108,7 +108,7 @@ proptest! {
     }
 
     #[test]
-    fn an_executed_plan_does_not_change(observed in observed()) {
+    fn executed_plan_does_not_change(observed in observed()) {
         let first = plan(&observed);
         let workloads: BTreeMap<Mode, Option<Timestamp>> = first.keep.clone();
         let second = plan(&Situation { serving: first.serving, workloads, ..observed.clone() });

@@ -82,7 +82,7 @@ fn this_release_renders_what_is_pinned_for_it() {
 }
 
 #[test]
-fn the_upgrade_notes_name_releases_that_render_differently() {
+fn upgrade_notes_name_releases_that_render_differently() {
     let releases = pinned();
     for (before, after) in releases.iter().zip(releases.iter().skip(1)) {
         let words: Vec<String> = after.0.iter().map(u64::to_string).collect();

@@ -71,7 +71,7 @@ fn prefer_is_refused_on_servers_without_it_and_never_downgraded() {
 }
 
 #[test]
-fn a_sidecar_elsewhere_cannot_have_this_namespaces_secrets() {
+fn sidecar_elsewhere_cannot_have_this_namespaces_secrets() {
     let spec = "mode: Sidecar, workloads: {namespaceSelector: {}}, \
                 export: {endpoint: 'http://c:1', headers: [{name: a, secretKeyRef: {name: s, key: k}}]}";
     let agent = super::agent(&format!(
@@ -153,7 +153,7 @@ fn every_sample_that_is_shipped_is_accepted() {
 }
 
 #[test]
-fn a_moved_sidecar_differs_in_its_ports_only() {
+fn moved_sidecar_differs_in_its_ports_only() {
     let recipe = |ports: &str| {
         let spec = format!("mode: Sidecar, ports: {{{ports}}}");
         let valid = validate(&agent_with("shop", &spec), &environment()).unwrap();

@@ -101,7 +101,7 @@ fn row_without_a_test_says_why() {
 
 /// The readable page sends readers to the evidence of every threat, and to none that does not exist.
 #[test]
-fn the_security_page_refers_to_every_threat() {
+fn security_page_refers_to_every_threat() {
     let page = text("docs/security.md");
     let words = page.split(|c: char| !c.is_alphanumeric());
     let numbers = words.filter_map(|word| word.strip_prefix('T')?.parse::<u8>().ok());

@@ -233,7 +233,7 @@ fn refusals_of_the_table_give_their_reason() {
 }
 
 #[test]
-fn the_documentation_holds_the_reference_as_the_code_has_it() {
+fn documentation_holds_the_reference_as_the_code_has_it() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/agent.md");
     let text = std::fs::read_to_string(&file).unwrap();
     let (begin, end) = ("<!-- reference: begin -->\n", "\n<!-- reference: end -->");

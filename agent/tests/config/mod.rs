@@ -147,7 +147,7 @@ fn references_have_defaults_types_escapes_and_an_end() {
 }
 
 #[test]
-fn a_reference_may_stand_for_any_type() {
+fn reference_may_stand_for_any_type() {
     let yaml = CONTRACT
         .replace("port: 8888", "port: '${env:PORT}'")
         .replace("timeout: 10s", "timeout: '${env:TIMEOUT:-3s}'")
@@ -220,7 +220,7 @@ fn profiles_have_a_pipeline_like_any_signal() {
 }
 
 #[test]
-fn the_scheme_decides_about_tls_and_without_one_it_is_on() {
+fn scheme_decides_about_tls_and_without_one_it_is_on() {
     let tls = |endpoint: &str, tls: &str| {
         let yaml = CONTRACT
             .replace("http://otel-collector.observability.svc:4317", endpoint)

@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_with_the_serving_mode_and_recipe_is_current() {
+    fn pod_with_the_serving_mode_and_recipe_is_current() {
         let counts = count_one(created("HostPort", "r2"), false).counts;
         assert_eq!(
             (counts.injected, counts.current, counts.stale, counts.missed),
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_with_an_older_mode_or_recipe_is_stale() {
+    fn pod_with_an_older_mode_or_recipe_is_stale() {
         for (mode, recipe) in [("NodeLocal", "r2"), ("HostPort", "r1")] {
             let report = count_one(created(mode, recipe), false);
             let counts = (report.counts.current, report.counts.stale);
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_selected_pod_without_label_is_missed_unless_opted_out_or_terminating() {
+    fn selected_pod_without_label_is_missed_unless_opted_out_or_terminating() {
         assert_eq!(count_one([], false).counts.missed, 1);
         let opted_out = (names::LABEL_INJECT, "false");
         assert_eq!(count_one([opted_out], false).counts.missed, 0);
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_is_the_deployment_behind_the_replica_set() {
+    fn owner_is_the_deployment_behind_the_replica_set() {
         let hashed = labels([("pod-template-hash", "7d4b9")]);
         let name = |controller: Option<&Controller>| owner(&pod(&hashed, controller)).to_string();
         let replica_set = controller("ReplicaSet", "cart-7d4b9");
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_uncovered_where_no_agent_of_its_own_mode_is_ready() {
+    fn pod_is_uncovered_where_no_agent_of_its_own_mode_is_ready() {
         let coverage = covered_on("n1", &[Mode::HostPort, Mode::NodeLocal]);
         assert!(coverage.covers(Mode::HostPort, "n1"));
         assert!(!coverage.covers(Mode::HostPort, "n2"), "on another node");
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn an_uncovered_pod_counts_as_current_or_stale_too() {
+    fn uncovered_pod_counts_as_current_or_stale_too() {
         let injected = labels(created("HostPort", "r2"));
         let set = controller("StatefulSet", "db");
         let pods = [Some("n1"), Some("n2"), None].map(|node| LivePod {
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminating_pod_still_uses_its_route() {
+    fn terminating_pod_still_uses_its_route() {
         let report = count_one(created("NodeLocal", "r1"), true);
         assert_eq!(report.users, BTreeMap::from([(Mode::NodeLocal, 1)]));
         assert_eq!(report.counts.injected, 0);

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_nodes_is_a_count_or_a_percentage() {
+    fn number_of_nodes_is_a_count_or_a_percentage() {
         assert_eq!(MaxUnready::parse("3"), Some(MaxUnready::Nodes(3)));
         assert_eq!(MaxUnready::parse("5%"), Some(MaxUnready::Percent(5)));
         for wrong in ["", "-1", "101%", "5 %", "%", "a few"] {

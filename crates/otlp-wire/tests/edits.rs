@@ -171,7 +171,7 @@ fn every_action() -> [Vec<AttributeEdit>; 4] {
 }
 
 #[test]
-fn a_million_empty_entries_cost_nothing() {
+fn million_empty_entries_cost_nothing() {
     let mut request = field(1, &field(2, &field(2, &[])));
     request.extend([0x0a, 0x00].repeat(1 << 20));
     assert_eq!(inspect(Signal::Traces, &request), Ok(1));
@@ -203,7 +203,7 @@ fn growth_beyond_the_limit_is_refused_before_it_is_allocated() {
 }
 
 #[test]
-fn the_whole_result_is_paid_for_before_it_is_allocated() {
+fn whole_result_is_paid_for_before_it_is_allocated() {
     let request = request(&[text("a", "1")]);
     let edits = Edits::new(&[insert("b")]);
     let size = apply(&[insert("b")], &request).len();

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deployment_is_rolled_out_when_only_new_pods_are_counted() {
+    fn deployment_is_rolled_out_when_only_new_pods_are_counted() {
         let deployment = |generation: u64, replicas: u64| {
             json!({
                 "metadata": {"generation": 2},
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_read_from_its_json() {
+    fn pod_is_read_from_its_json() {
         let json = json!({
             "metadata": {"name": "a-1", "deletionTimestamp": "2026-01-01T00:00:00Z", "labels": {NAME_LABEL: "a"}},
             "spec": {"nodeName": "node1"},

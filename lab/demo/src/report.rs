@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_has_a_cell_for_each_column() {
+    fn table_has_a_cell_for_each_column() {
         let setting = Setting {
             rate: 200,
             nodes: 2,

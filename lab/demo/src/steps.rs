@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sidecar_is_in_the_pod_itself() {
+    fn sidecar_is_in_the_pod_itself() {
         let none = BTreeSet::new();
         assert!(Topology::Sidecar.allows(&route("app-1", "n1"), &none));
         assert!(!Topology::Sidecar.allows(&route("app-2", "n1"), &none));

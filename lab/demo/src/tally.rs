@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_ended_unmarked_is_never_complete() {
+    fn run_that_ended_unmarked_is_never_complete() {
         let arrived = [run("killed", 10, 10, None)];
         let tally = tally(&said(&[("killed", 10)]), &BTreeSet::new(), &arrived);
         assert_eq!((tally.lost, tally.is_complete()), (0, false));

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_error_says_what_was_seen_last() {
+    fn error_says_what_was_seen_last() {
         let mut looks = 0;
         let error = until::<()>("the moon", Duration::from_millis(300), || {
             looks += 1;

@@ -456,7 +456,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn a_ready_binary_is_used_only_in_the_pinned_version() {
+    fn ready_binary_is_used_only_in_the_pinned_version() {
         let dir = env::temp_dir().join(format!("testbed-assets-{}", std::process::id()));
         make_dir(&dir).unwrap();
         let version = KubernetesVersion::default();

@@ -117,7 +117,7 @@ fn failing_component_is_shown_with_its_log() {
 }
 
 #[test]
-fn a_bed_can_stay_and_be_used_from_a_shell() {
+fn bed_can_stay_and_be_used_from_a_shell() {
     if !skip_unless_possible("a bed can stay") {
         return;
     }
@@ -180,7 +180,7 @@ fn use_the_named_cluster() {
 }
 
 #[test]
-fn an_external_cluster_is_never_touched() {
+fn external_cluster_is_never_touched() {
     let cluster = Cluster::External {
         kubeconfig: "/nowhere".into(),
     };

@@ -19,7 +19,7 @@ use testbed::{Bed, skip_unless_possible};
 const ROLE: &str = "TESTBED_TEST_OWNER";
 
 #[test]
-fn a_killed_owner_leaves_nothing() {
+fn killed_owner_leaves_nothing() {
     if !skip_unless_possible("a killed owner leaves nothing") {
         return;
     }

@@ -309,14 +309,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_overlay_merges_maps_and_replaces_lists() {
+    fn overlay_merges_maps_and_replaces_lists() {
         let mut base = json!({"a": {"x": 1, "list": [1, 2]}, "b": 1});
         lay_over(&mut base, &json!({"a": {"list": [3], "y": null}}));
         assert_eq!(base, json!({"a": {"x": 1, "list": [3], "y": null}, "b": 1}));
     }
 
     #[test]
-    fn a_dollar_sign_of_the_user_is_not_expanded() {
+    fn dollar_sign_of_the_user_is_not_expanded() {
         assert_eq!(literal("p$word ${env:HOME}"), "p$$word $${env:HOME}");
     }
 }

@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn an_impossible_choice_says_why() {
+    fn impossible_choice_says_why() {
         assert!(
             choose(Choice::Policy, false, 35)
                 .unwrap_err()

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_vendor_mark_after_the_minor_version_is_ignored() {
+    fn vendor_mark_after_the_minor_version_is_ignored() {
         let version = ServerVersion::parse("1", "36+").unwrap();
         assert!(version.is_at_least(36) && !version.is_at_least(37));
     }

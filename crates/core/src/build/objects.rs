@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_item_of_a_list_is_compared_without_its_kind() {
+    fn item_of_a_list_is_compared_without_its_kind() {
         let wanted = json!({"apiVersion": "v1", "kind": "Thing", "spec": {"a": 1}});
         assert!(is_as_wanted(&json!({"spec": {"a": 1, "b": 2}}), &wanted));
         assert!(!is_as_wanted(&json!({"spec": {"a": 2}}), &wanted));

@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_or_the_uid_label_names_the_owner() {
+    fn reference_or_the_uid_label_names_the_owner() {
         let referred = json!({"metadata": {"ownerReferences": [{"uid": "u"}]}});
         let labelled = json!({"metadata": {"labels": {names::LABEL_OWNER_UID: "u"}}});
         let other = json!({"metadata": {"labels": {names::LABEL_OWNER_UID: "v"}, "ownerReferences": [{"uid": "w"}]}});
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn an_applied_object_stays_owned_without_its_reference() {
+    fn applied_object_stays_owned_without_its_reference() {
         let ours =
             |references: &Value| object(names::FIELD_MANAGER, "Apply", "system.node", references);
         let none = json!([]);

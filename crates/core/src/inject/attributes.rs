@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_deployment_is_known_by_the_hash_of_its_pod_template() {
+    fn deployment_is_known_by_the_hash_of_its_pod_template() {
         let pod = json!({"metadata": {
             "labels": {"pod-template-hash": "abc"},
             "ownerReferences": [{"kind": "ReplicaSet", "name": "shop-abc", "controller": true}],

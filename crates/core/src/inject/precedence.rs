@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_agent_precedes_then_namespace_and_name() {
+    fn oldest_agent_precedes_then_namespace_and_name() {
         let all = [
             candidate("2026-11-22T10:00:01Z", "a", "a", "shop"),
             candidate("2026-11-22T10:00:00Z", "b", "b", "shop"),

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_running_restart_counts_until_its_workload_is_settled() {
+    fn running_restart_counts_until_its_workload_is_settled() {
         let mut observed = observed(vec![settled("b")]);
         observed.marked = vec![unsettled("a")];
         assert_eq!(decide(&observed).restart, []);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workload_unchanged_by_its_restart_is_not_retried() {
+    fn workload_unchanged_by_its_restart_is_not_retried() {
         let mut workload = settled("a");
         workload.restarted_for = Some("a.b/r2".into());
         let decision = decide(&observed(vec![workload.clone()]));
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_just_released_workload_is_not_stuck_at_once() {
+    fn just_released_workload_is_not_stuck_at_once() {
         let mut workload = settled("a");
         workload.restarted_for = Some("a.b/r2".into());
         let mut observed = observed(vec![workload.clone()]);
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blocked_workload_does_not_block_the_others() {
+    fn blocked_workload_does_not_block_the_others() {
         let mut observed = observed(vec![settled("a"), settled("b")]);
         let refused = (owner("a"), "a webhook refused it".to_owned());
         observed.blocked = BTreeMap::from([refused]);

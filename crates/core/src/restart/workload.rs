@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deployment_is_settled_when_all_pods_are_updated_and_available() {
+    fn deployment_is_settled_when_all_pods_are_updated_and_available() {
         let state = |status: &Value| unsettled("Deployment", &deployment(status));
         assert_eq!(state(&settled()), None);
         for (key, value) in [
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_that_allows_nothing_or_is_behind_guards_its_pods() {
+    fn budget_that_allows_nothing_or_is_behind_guards_its_pods() {
         let budget = |app: &str, allowed: i64, observed: i64| {
             Budget::read(&json!({
                 "metadata": {"name": "strict", "generation": 1},

@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_keeps_its_time_until_its_status_changes() {
+    fn condition_keeps_its_time_until_its_status_changes() {
         let first = report(&facts(100), None);
         let second = report(&facts(200), Some(&first));
         assert_eq!(first, second);
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wanted_mode_that_is_not_ready_leaves_the_serving_one_ready() {
+    fn wanted_mode_that_is_not_ready_leaves_the_serving_one_ready() {
         let mut midway = facts(0);
         midway.wanted = Mode::HostPort;
         midway.wanted_workload = Some(WorkloadState {
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_that_outdates_pods_or_replaces_agents_is_named() {
+    fn upgrade_that_outdates_pods_or_replaces_agents_is_named() {
         let mut upgraded = facts(0);
         upgraded.recipe_reason = Some("the upgrade of the operator from 1 to 2".into());
         upgraded.pods.outdated.insert(owner("Pod", "one"), 1);
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_was_never_accepted_says_why_nothing_serves() {
+    fn object_that_was_never_accepted_says_why_nothing_serves() {
         let mut refused = facts(0);
         refused.serving = None;
         refused.problems = vec![crate::build::Problem {
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renamed_reason_is_rewritten_without_event_or_new_time() {
+    fn renamed_reason_is_rewritten_without_event_or_new_time() {
         let mut first = facts(100);
         (first.serving, first.injection) = (None, InjectionState::WaitingForAgents);
         let mut switching = facts(100);

@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn the_upgrade_notes_list_every_renamed_reason() {
+    fn upgrade_notes_list_every_renamed_reason() {
         for (type_, old, new) in RENAMED {
             let row = format!("| `{type_}` | `{old}` | `{new}` |");
             assert!(UPGRADING.contains(&row), "{row}");

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_permission_names_the_manifest_that_grants_it() {
+    fn missing_permission_names_the_manifest_that_grants_it() {
         let found = restarting(&Restarts {
             failure: Some(Failure {
                 reason: "Forbidden",

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workload_is_outdated_while_a_node_has_only_an_old_agent() {
+    fn workload_is_outdated_while_a_node_has_only_an_old_agent() {
         let up = nodes([("n1", true), ("n2", true)]);
         let surging = vec![
             pod("n1", true, "t0"),
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_down_blocks_nothing() {
+    fn node_that_is_down_blocks_nothing() {
         let nodes = nodes([("n1", true), ("n2", false)]);
         let one = vec![pod("n1", true, "t1")];
         let with_dead_agent = [one.clone(), vec![pod("n2", false, "t1")]].concat();
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_an_agent_is_waited_for() {
+    fn node_without_an_agent_is_waited_for() {
         let nodes = nodes([("n1", true), ("n2", true)]);
         let state = state(&nodes, 2, vec![pod("n1", true, "t1")]);
         assert_eq!(state.waiting_for(), ["1 of 2 nodes have no agent yet"]);
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workload_without_any_ready_agent_is_never_ready() {
+    fn workload_without_any_ready_agent_is_never_ready() {
         let lame = vec![pod("n1", false, "t1")];
         let up = nodes([("n1", true)]);
         let workload = of_nodes(1, lame.clone());

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_mode_that_never_existed_has_no_users() {
+    fn node_mode_that_never_existed_has_no_users() {
         let real = BTreeMap::from([(Mode::Sidecar, 1), (Mode::NodeLocal, 3)]);
         let mut claimed = real.clone();
         claimed.insert(Mode::HostPort, 2);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_route_is_listed_while_it_exists() {
+    fn older_route_is_listed_while_it_exists() {
         let listed = |observed: &Situation| plan(observed).older_routes(observed.wanted);
         assert_eq!(listed(&after_a_cut_over()), [Mode::NodeLocal]);
         assert_eq!(listed(&settled(Mode::NodeLocal)), []);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_serving_route_is_kept_until_the_cut_over() {
+    fn serving_route_is_kept_until_the_cut_over() {
         let mut observed = Situation {
             wanted: Mode::HostPort,
             users: BTreeMap::new(),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_mode_is_created_while_the_old_one_serves() {
+    fn new_mode_is_created_while_the_old_one_serves() {
         let observed = Situation {
             wanted: Mode::HostPort,
             wanted_ready: false,
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ready_mode_serves_and_the_old_is_kept_for_its_users() {
+    fn ready_mode_serves_and_the_old_is_kept_for_its_users() {
         let mut observed = Situation {
             wanted: Mode::HostPort,
             ..settled(Mode::NodeLocal)
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unused_route_is_held_and_then_removed() {
+    fn unused_route_is_held_and_then_removed() {
         let mut observed = Situation {
             users: BTreeMap::new(),
             ..after_a_cut_over()
@@ -281,14 +281,14 @@ mod tests {
     }
 
     #[test]
-    fn a_new_user_ends_the_hold() {
+    fn new_user_ends_the_hold() {
         let mut observed = after_a_cut_over();
         observed.workloads.insert(Mode::NodeLocal, Some(at(-3600)));
         assert_eq!(plan(&observed).keep.get(&Mode::NodeLocal), Some(&None));
     }
 
     #[test]
-    fn a_hold_of_zero_still_covers_propagation() {
+    fn hold_of_zero_still_covers_propagation() {
         let mut observed = Situation {
             users: BTreeMap::new(),
             hold_old: Duration::ZERO,
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_port_waits_until_host_network_agents_are_updated() {
+    fn host_port_waits_until_host_network_agents_are_updated() {
         let mut observed = handed_over();
         let waiting = plan(&observed);
         assert_eq!(waiting.first, Some(Mode::HostNetwork));
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_port_does_not_wait_for_an_unused_host_network() {
+    fn host_port_does_not_wait_for_an_unused_host_network() {
         let unused = Situation {
             serving: Some(Mode::NodeLocal),
             users: BTreeMap::new(),

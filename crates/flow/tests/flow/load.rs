@@ -129,7 +129,7 @@ fn goodput<U: Upstream>(world: &mut World<U>, per_second: f64) -> f64 {
 }
 
 #[test]
-fn a_thousand_agents_that_return_at_once_use_an_upstream_that_refuses() {
+fn thousand_agents_that_return_at_once_use_an_upstream_that_refuses() {
     let upstream = Places {
         count: 100,
         busy: Vec::new(),
@@ -142,7 +142,7 @@ fn a_thousand_agents_that_return_at_once_use_an_upstream_that_refuses() {
 }
 
 #[test]
-fn a_thousand_agents_that_return_at_once_do_not_drown_an_upstream() {
+fn thousand_agents_that_return_at_once_do_not_drown_an_upstream() {
     // 100 batches a second, whatever their size.
     let mut world = World::new(fleet(1000, 200), Shared::new(100.0, |_| 1.0));
     // All at once: the first calls of all are too many, and are work for nothing.

@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_complete_when_its_last_came_and_nothing_is_missing() {
+    fn run_is_complete_when_its_last_came_and_nothing_is_missing() {
         let mut book = Book::default();
         let resource = labels(&[("service.name", "shop")]);
         for number in [0, 2, 2] {
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_gap_is_between_two_arrivals_and_can_be_forgotten() {
+    fn longest_gap_is_between_two_arrivals_and_can_be_forgotten() {
         let mut book = Book::default();
         for now in [5, 6, 16, 18] {
             book.note(span("a", now), &Attributes::new(), now);

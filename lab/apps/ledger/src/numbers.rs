@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_number_closes_its_gap() {
+    fn late_number_closes_its_gap() {
         let mut numbers = Numbers::default();
         numbers.insert(1);
         assert_eq!((numbers.missing(), numbers.first_missing(9)), (1, vec![0]));

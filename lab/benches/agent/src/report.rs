@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_section_takes_the_place_of_the_one_before_it() {
+    fn section_takes_the_place_of_the_one_before_it() {
         let name = format!("otelagent-bench-{}.md", std::process::id());
         let file = std::env::temp_dir().join(name);
         let (begin, end) = (begin("x"), end("x"));

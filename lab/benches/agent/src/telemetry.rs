@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_repeats_after_forty_thousand_spans() {
+    fn ring_repeats_after_forty_thousand_spans() {
         let mut stock = Stock::ring(10, Encoding::Gzip).unwrap();
         let firsts: Vec<_> = (0..4001).map(|_| stock.draw().unwrap().first).collect();
         assert_eq!((firsts[1], firsts[3999], firsts[4000]), (11, 39_991, 1));
