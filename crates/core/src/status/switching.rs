@@ -33,7 +33,11 @@ pub(super) fn switching(facts: &Facts) -> Assessment {
         return assess(true, "OldRouteHeld", message);
     }
     if facts.serving.is_none() {
-        let message = format!("the first agents, of mode {wanted}, are starting");
+        let message = if facts.wanted_workload.is_some() {
+            format!("the first agents, of mode {wanted}, are starting")
+        } else {
+            format!("{wanted} serves once injection is active (see condition Injected)")
+        };
         return assess(true, "FirstAgents", message);
     }
     let message = format!("{wanted} serves and no older route is left");
