@@ -239,8 +239,7 @@ fn on_error(agent: Arc<Decoded>, error: &ControllerError, context: Arc<Context>)
         error = in_full(error),
         "reconcile failed, trying again"
     );
-    // A policy that does not fit needs another spec; a taken name may belong to an object that is being
-    // deleted; a lagging watch usually catches up soon.
+    // A lagging watch usually catches up soon; a panic is a defect, which trying again at once does not mend.
     match error {
         ControllerError::StaleView(_) => Action::requeue(Duration::from_secs(1)),
         ControllerError::Panicked => Action::requeue(Duration::from_mins(1)),

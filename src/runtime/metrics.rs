@@ -26,7 +26,7 @@ const DURATIONS: [f64; 14] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
 ];
 
-/// Upper bounds of the webhook's answers, in seconds: the target is 0.005, the timeout 2.
+/// Upper bounds of the webhook's answers, in seconds: the target is 0.005, its own deadline 2.
 const REVIEW_DURATIONS: [f64; 9] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1, 0.5, 2.0];
 
 /// Names of labels and their values.
@@ -73,7 +73,7 @@ impl Metrics {
             reconciles: shown(
                 to,
                 "reconciles",
-                "Passes over an OtelAgent, by result",
+                "Reconciles of an OtelAgent, by result",
                 Family::default(),
             ),
             reconcile_duration: shown(
