@@ -33,8 +33,8 @@ pub(crate) struct CaUpkeep {
     pub(crate) file: Option<PathBuf>,
     /// How long a CA that the operator makes lives.
     pub(crate) lifetime: Duration,
-    /// The CA certificates that webhook configurations trust, as PEM; empty until they are known.
-    pub(crate) bundle: watch::Sender<String>,
+    /// The CA certificates that webhook configurations trust, as PEM, or why none are known.
+    pub(crate) bundle: watch::Sender<Result<String, String>>,
     /// Triggers a new rendering of every webhook configuration.
     pub(crate) trigger: Trigger,
     pub(crate) metrics: Metrics,
@@ -66,6 +66,7 @@ impl CaUpkeep {
                     let (reason, error) = (error.reason(), in_full(&error));
                     self.metrics.failed(reason);
                     tracing::warn!(reason, error, "cannot keep the webhook's CA, trying again");
+                    self.explain(error);
                 }
                 Err(_) => {}
             }
@@ -74,11 +75,26 @@ impl CaUpkeep {
     }
 
     fn trust(&self, pem: String) {
+        let trusted = Ok(pem);
         if self
             .bundle
-            .send_if_modified(|trusted| std::mem::replace(trusted, pem) != *trusted)
+            .send_if_modified(|known| std::mem::replace(known, trusted) != *known)
         {
             tracing::info!("the CA certificates that the API server trusts changed");
+            self.trigger.each(|agent| agent.spec.workloads.is_some());
+        }
+    }
+
+    /// Says why there is no CA; one that is known stays in use.
+    fn explain(&self, error: String) {
+        let is_new = self.bundle.send_if_modified(|known| {
+            let is_unknown = known.is_err();
+            if is_unknown {
+                *known = Err(error);
+            }
+            is_unknown
+        });
+        if is_new {
             self.trigger.each(|agent| agent.spec.workloads.is_some());
         }
     }
@@ -89,9 +105,7 @@ impl CaUpkeep {
         if let Some(path) = self.file.clone() {
             let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
             let read = read.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-            return Ok(known
-                .file
-                .read(read.map_err(ControllerError::AuthorityFile)?, now));
+            return Ok(known.file.read(read.map_err(ControllerError::CaFile)?, now));
         }
         let secret = self.secrets.get(names::CA_SECRET).await;
         let secret = secret.map_err(ControllerError::api("read the webhook's CA"))?;

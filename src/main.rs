@@ -91,8 +91,8 @@ fn settings(args: ControllerArgs, identity: String) -> Settings {
                 InjectionEngine::Webhook => Choice::Webhook,
             },
             webhook_url: args.webhook_url,
-            ca_file: args.webhook_authority_file,
-            ca_lifetime: Duration::from_secs(args.webhook_authority_seconds),
+            ca_file: args.webhook_ca_file,
+            ca_lifetime: Duration::from_secs(args.webhook_ca_seconds),
         },
         version: env!("CARGO_PKG_VERSION").into(),
     }

@@ -12,7 +12,7 @@ use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visito
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use otelagent_api::OtelAgent;
+use otelagent_api::{OtelAgent, OtelAgentStatus};
 
 /// How deep an object may be nested. The JSON reader fails at 128, the levels around the object included.
 const DEPTH: usize = 100;
@@ -33,8 +33,17 @@ const MARKS: [&str; 7] = [
 pub(crate) struct Decoded {
     /// The relevant part of its metadata.
     pub(crate) metadata: ObjectMeta,
-    /// The object without its managed fields, or why it cannot be decoded.
-    pub(crate) agent: Result<OtelAgent, String>,
+    /// The object without its managed fields.
+    pub(crate) agent: Result<OtelAgent, Unreadable>,
+}
+
+/// An object that cannot be decoded.
+#[derive(Clone, Debug)]
+pub(crate) struct Unreadable {
+    /// What is wrong with it.
+    pub(crate) why: String,
+    /// Its status, which the operator itself has written.
+    pub(crate) status: Option<OtelAgentStatus>,
 }
 
 impl<'de> Deserialize<'de> for Decoded {
@@ -53,6 +62,10 @@ impl<'de> Deserialize<'de> for Decoded {
         let agent = agent.map(|mut agent| {
             agent.metadata.managed_fields = None;
             agent
+        });
+        let agent = agent.map_err(|why| Unreadable {
+            why,
+            status: OtelAgentStatus::deserialize(&object["status"]).ok(),
         });
         let mut marks = object
             .get_mut("metadata")
@@ -192,6 +205,10 @@ mod tests {
         let WatchEvent::Added(found) = event else {
             panic!("another event");
         };
-        assert!(found.agent.is_err_and(|why| why.contains("levels deep")));
+        assert!(
+            found
+                .agent
+                .is_err_and(|unreadable| unreadable.why.contains("levels deep"))
+        );
     }
 }

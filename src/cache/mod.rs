@@ -20,7 +20,7 @@ mod stores;
 mod trigger;
 mod watches;
 
-pub(crate) use decode::Decoded;
+pub(crate) use decode::{Decoded, Unreadable};
 pub(crate) use namespace_limits::{Demand, in_namespaces};
 pub(crate) use partial::PartialPod;
 pub(crate) use pods::Pods;

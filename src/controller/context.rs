@@ -46,8 +46,8 @@ pub(crate) struct Context {
     pub(crate) engine: Result<Engine, String>,
     /// Where the API server reaches the webhook.
     pub(crate) endpoint: Endpoint,
-    /// The CA certificates that webhook configurations trust, as PEM; empty until they are known.
-    pub(crate) ca_bundle: watch::Sender<String>,
+    /// The CA certificates that webhook configurations trust, as PEM, or why none are known.
+    pub(crate) ca_bundle: watch::Sender<Result<String, String>>,
     /// Owner reference to the operator's `ClusterRole`, for cluster-scoped objects.
     pub(crate) installation: Option<Value>,
     /// The same for the webhook's `ClusterRole`, with the time of the last check.
@@ -106,6 +106,12 @@ impl Context {
         Ok(found)
     }
 
+    /// Whether the objects of an admission kind have been seen, which needs the right to read them.
+    pub(super) fn is_watched(&self, kind: &str) -> bool {
+        let seen = self.stores.admission.get(kind);
+        seen.is_some_and(|store| store.wait_until_ready().now_or_never().is_some())
+    }
+
     /// The engine that is used first, then the other one, whose objects may still be active.
     pub(crate) fn engines(&self) -> [Engine; 2] {
         let preferred = self.engine.clone().unwrap_or(Engine::Policy);
@@ -122,8 +128,7 @@ impl Context {
             Ok(Engine::Policy) => return Ok(Ok(Box::new(PolicyEngine))),
             Ok(Engine::Webhook) => {}
         }
-        let seen = self.stores.admission.get(WEBHOOK_CONFIGURATION);
-        let is_seen = seen.is_some_and(|store| store.wait_until_ready().now_or_never().is_some());
+        let is_seen = self.is_watched(WEBHOOK_CONFIGURATION);
         let owner = self.webhook_installation().await?;
         if !is_seen || owner.is_none() {
             let message = format!(
@@ -132,11 +137,13 @@ impl Context {
             );
             return Ok(Err(("WebhookNotInstalled", message)));
         }
-        let ca_bundle = self.ca_bundle.borrow().clone();
-        if ca_bundle.is_empty() {
-            let message = "the webhook has no CA yet".into();
-            return Ok(Err(("WebhookNotReady", message)));
-        }
+        let ca_bundle = match self.ca_bundle.borrow().clone() {
+            Ok(ca_bundle) => ca_bundle,
+            Err(why) => {
+                let message = format!("the webhook has no CA yet: {why}");
+                return Ok(Err(("WebhookNotReady", message)));
+            }
+        };
         let endpoint = self.endpoint.clone();
         Ok(Ok(Box::new(WebhookEngine {
             endpoint,

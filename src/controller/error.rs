@@ -25,6 +25,9 @@ pub enum ControllerError {
         /// The name.
         name: String,
     },
+    /// A stored object cannot be decoded.
+    #[error("the object cannot be read: {0}; correct it, until then what it had keeps running")]
+    Unreadable(String),
     /// A reconcile timed out, most likely because the API server did not answer.
     #[error("not finished after {seconds} s; trying again")]
     Timeout {
@@ -42,10 +45,10 @@ pub enum ControllerError {
     Version(String),
     /// The file with the webhook's CA certificates cannot be read.
     #[error("the file with the webhook's CA certificates cannot be read")]
-    AuthorityFile(#[source] std::io::Error),
+    CaFile(#[source] std::io::Error),
     /// The webhook's CA could not be made.
     #[error("no CA can be made")]
-    Authority(#[from] otelagent_webhook::issue::Failed),
+    Ca(#[from] otelagent_webhook::issue::Failed),
     /// The API server has another version or other kinds than at the start.
     #[error(
         "the API server has changed from {before} to {after}, or offers other admission kinds; start again to \
@@ -74,12 +77,13 @@ impl ControllerError {
                 _ => "ApiUnreachable",
             },
             Self::NameTaken { .. } => "NameTaken",
+            Self::Unreadable(_) => "Unreadable",
             Self::Timeout { .. } => "Timeout",
             Self::Panicked => "Panicked",
             Self::StaleView(_) => "StaleView",
             Self::Version(_) => "UnknownVersion",
-            Self::AuthorityFile(_) => "AuthorityFileUnreadable",
-            Self::Authority(_) => "NoAuthority",
+            Self::CaFile(_) => "AuthorityFileUnreadable",
+            Self::Ca(_) => "NoAuthority",
             Self::ServerChanged { .. } => "ServerChanged",
             Self::WatchEnded(_) => "WatchEnded",
         }

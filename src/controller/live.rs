@@ -84,8 +84,9 @@ impl Reconciliation<'_> {
             .ok_or(ControllerError::StaleView(kind))
     }
 
-    /// The binding as the API server has it now. `None` if the operator may not read its kind: the right comes
-    /// with the manifests that make the operator create such objects.
+    /// The binding as the API server has it now. `None` if there can be none: the operator may not read a kind that
+    /// it does not watch, whose right comes with the manifests that make the operator create such objects. Of a kind
+    /// that it watches, a refusal says nothing: a server that has not read its roles yet refuses everything.
     async fn active(self, kind: &'static str) -> Result<Option<Active>> {
         let api = self.context.admission(kind);
         let namespace = self.observation.agent.namespace().unwrap_or_default();
@@ -96,7 +97,10 @@ impl Reconciliation<'_> {
             .labels(&names::managed_selector())
             .limit(1);
         let found = match api.list(&query).await {
-            Err(kube::Error::Api(status)) if status.is_forbidden() || status.is_not_found() => {
+            Err(kube::Error::Api(status))
+                if status.is_not_found()
+                    || status.is_forbidden() && !self.context.is_watched(kind) =>
+            {
                 return Ok(None);
             }
             found => found.map_err(ControllerError::api("read the active binding"))?,

@@ -127,7 +127,7 @@ impl Controller {
             canary_namespace: settings.canary_namespace,
             engine,
             endpoint: injection.endpoint(&settings.namespace),
-            ca_bundle: watch::Sender::default(),
+            ca_bundle: watch::Sender::new(Err("it has not been read yet".into())),
             installation: discovery::installation(&client, INSTALLATION).await?,
             webhook_installation: Mutex::default(),
             stores,

@@ -41,12 +41,12 @@ pub(crate) fn observe<'a>(
     let active = active(context, &admission, &own);
     // An object over quota takes no pods, so its exclusions do not matter.
     let is_platform = context.environment.is_platform(&namespace);
-    let winners = if is_platform || older(&context.stores, agent) < MAX_PER_NAMESPACE {
-        winners(context, agent)
+    let preceding = if is_platform || older(&context.stores, agent) < MAX_PER_NAMESPACE {
+        preceding(context, agent)
     } else {
         Vec::new()
     };
-    let exclusions = precedence::exclusions(&winners);
+    let exclusions = precedence::exclusions(&preceding);
     let selection = match valid {
         Some(valid) => valid.selection.clone(),
         None => active.selection.clone(),
@@ -63,9 +63,9 @@ pub(crate) fn observe<'a>(
         namespace_limits: namespace_limits(context, agent, selection.as_ref()),
         active,
         exclusions,
-        winners: winners
+        preceding: preceding
             .iter()
-            .map(|winner| format!("{}/{}", winner.namespace, winner.name))
+            .map(|other| format!("{}/{}", other.namespace, other.name))
             .collect(),
         workloads: workloads.collect(),
         service: service(&context.stores, &namespace, &name),
@@ -264,7 +264,7 @@ fn namespace_limits(
 }
 
 /// Other `OtelAgent`s that take precedence over one and may select its pods, oldest first.
-fn winners(context: &Context, agent: &OtelAgent) -> Vec<Candidate> {
+fn preceding(context: &Context, agent: &OtelAgent) -> Vec<Candidate> {
     let Some(me) = candidate(context, agent) else {
         return Vec::new();
     };
@@ -275,8 +275,8 @@ fn winners(context: &Context, agent: &OtelAgent) -> Vec<Candidate> {
         .filter(|other| may_meet(&agent.metadata, &other.metadata, platform))
         .filter_map(|other| candidate(context, other))
         .collect();
-    let winners = precedence::preceding(&me, &others).into_iter();
-    winners.cloned().collect()
+    let preceding = precedence::preceding(&me, &others).into_iter();
+    preceding.cloned().collect()
 }
 
 /// What an `OtelAgent` selects: by its spec or, if that was refused, by its active binding.

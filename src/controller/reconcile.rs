@@ -28,7 +28,7 @@ use super::error::{ControllerError, Result};
 use super::execute::execute;
 use super::observe::{observe, older};
 use super::restart;
-use crate::cache::Decoded;
+use crate::cache::{Decoded, Unreadable};
 
 /// Time limit of a reconcile; a client call has its own, shorter limit.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -48,26 +48,25 @@ struct Progress {
 
 /// One reconcile with its pace, its time limit and its report.
 pub(crate) async fn reconcile(agent: Arc<Decoded>, context: Arc<Context>) -> Result<Action> {
-    let agent = match &agent.agent {
-        Ok(agent) => agent,
-        Err(error) => {
-            let name = &agent.metadata.name;
-            tracing::warn!(name, error, "a stored object cannot be read; left alone");
-            return Ok(Action::await_change());
-        }
-    };
     if agent.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
+    let agent = match &agent.agent {
+        Ok(agent) => agent,
+        Err(unreadable) => {
+            left_alone(&agent, unreadable, &context).await?;
+            return Ok(Action::await_change());
+        }
+    };
     let uid = agent.uid().unwrap_or_default();
     if let Some(left) = context.too_soon(&uid, agent.metadata.generation) {
         return Ok(Action::requeue(left));
     }
     let over_quota = over_quota(agent, &context.environment, older(&context.stores, agent));
-    let _turn = match &over_quota {
+    let _permit = match &over_quota {
         None => None,
         Some(_) => match context.over_quota.try_acquire() {
-            Ok(turn) => Some(turn),
+            Ok(permit) => Some(permit),
             Err(_) => {
                 return Ok(Action::requeue(queue_time(
                     context.stores.agents.len(),
@@ -78,25 +77,38 @@ pub(crate) async fn reconcile(agent: Arc<Decoded>, context: Arc<Context>) -> Res
     };
     let started = Instant::now();
     let mut progress = Progress::default();
-    let checked = match over_quota {
-        Some(problem) => Err(vec![problem]),
-        None => validate(agent, &context.environment),
-    };
-    let attempt = Box::pin(attempt(agent, &context, checked, &mut progress));
+    let attempt = Box::pin(attempt(agent, &context, over_quota, &mut progress));
     let outcome = bounded(DEADLINE, attempt).await;
-    let report = Box::pin(report(
-        agent,
-        &context,
-        progress.facts,
-        outcome.as_ref().err(),
-    ));
+    let failed = outcome.as_ref().err();
+    let previous = agent.status.as_ref();
+    let report = Box::pin(report(agent, previous, &context, progress.facts, failed));
     let reported = bounded(REPORT_DEADLINE, report).await;
+    if let (Err(_), Err(error)) = (&outcome, &reported) {
+        context.metrics.failed(error.reason());
+        let (reason, error) = (error.reason(), in_full(error));
+        tracing::warn!(
+            reason,
+            error,
+            "the failure could not be written to the status"
+        );
+    }
     let is_success = outcome.is_ok() && reported.is_ok();
     context.metrics.reconciled(is_success, started.elapsed());
     outcome.and(reported)?;
     Ok(progress
         .requeue_after
         .map_or_else(Action::await_change, Action::requeue))
+}
+
+/// Reports an object that cannot be read. What it had keeps running.
+async fn left_alone(object: &Decoded, unreadable: &Unreadable, context: &Context) -> Result<()> {
+    let error = ControllerError::Unreadable(unreadable.why.clone());
+    let (namespace, name) = (object.namespace(), object.name_any());
+    context.metrics.failed(error.reason());
+    tracing::warn!(namespace, name, %error, "a stored object is left alone");
+    let previous = unreadable.status.as_ref();
+    let report = report(object, previous, context, None, Some(&error));
+    bounded(REPORT_DEADLINE, report).await
 }
 
 /// Limits the time of a future, and catches a panic so that it affects one object only.
@@ -126,9 +138,13 @@ fn queue_time(agents: usize, uid: &str) -> Duration {
 async fn attempt(
     agent: &OtelAgent,
     context: &Context,
-    checked: Result<ValidAgent, Vec<Problem>>,
+    over_quota: Option<Problem>,
     progress: &mut Progress,
 ) -> Result<()> {
+    let checked = match over_quota {
+        Some(problem) => Err(vec![problem]),
+        None => validate(agent, &context.environment),
+    };
     let mut observation = observe(context, agent, checked.as_ref().ok());
     match checked {
         Err(problems) => keep_last_good(context, &observation, problems, progress).await,
@@ -200,12 +216,12 @@ async fn converge(
 
 /// Writes the status if it says something new, then events for its transitions.
 async fn report(
-    agent: &OtelAgent,
+    object: &impl Resource<DynamicType = ()>,
+    previous: Option<&OtelAgentStatus>,
     context: &Context,
     facts: Option<Facts>,
     error: Option<&ControllerError>,
 ) -> Result<()> {
-    let previous = agent.status.as_ref();
     let failure = error.map(|error| Failure {
         reason: error.reason(),
         message: in_full(error),
@@ -215,36 +231,37 @@ async fn report(
         (Some(facts), None) => status::report(&facts, previous),
         (Some(facts), Some(failure)) => status::report(&facts.failed(failure, previous), previous),
         (None, Some(failure)) => {
-            let generation = agent.metadata.generation;
+            let generation = object.meta().generation;
             status::unfinished(&failure, generation, Timestamp::now(), previous)
         }
         (None, None) => return Ok(()),
     };
     if previous != Some(&status) {
-        write_status(agent, &status, context).await?;
+        write_status(object, &status, context).await?;
         notes.extend(status::transitions(previous, &status));
     }
     for note in notes {
-        publish(agent, note, context).await;
+        publish(object, note, context).await;
     }
     Ok(())
 }
 
 async fn write_status(
-    agent: &OtelAgent,
+    object: &impl Resource<DynamicType = ()>,
     status: &OtelAgentStatus,
     context: &Context,
 ) -> Result<()> {
-    let namespace = agent.namespace().unwrap_or_default();
-    let api: Api<OtelAgent> = Api::namespaced(context.client.clone(), &namespace);
+    let namespace = object.namespace().unwrap_or_default();
+    // The answer has the whole object, which need not be readable.
+    let api: Api<Decoded> = Api::namespaced(context.client.clone(), &namespace);
     let intent = json!({
         "apiVersion": OtelAgent::api_version(&()),
         "kind": OtelAgent::kind(&()),
-        "metadata": {"name": agent.name_any(), "uid": agent.uid()},
+        "metadata": {"name": object.name_any(), "uid": object.uid()},
         "status": status,
     });
     let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
-    let (name, intent) = (agent.name_any(), Patch::Apply(intent));
+    let (name, intent) = (object.name_any(), Patch::Apply(intent));
     let written = api.patch_status(&name, &parameters, &intent).await;
     written.map_err(ControllerError::api("write the status"))?;
     context.metrics.wrote("OtelAgent", "status");
@@ -252,7 +269,7 @@ async fn write_status(
 }
 
 /// A failure to write an event must not fail the reconcile.
-async fn publish(agent: &OtelAgent, mut note: Note, context: &Context) {
+async fn publish(object: &impl Resource<DynamicType = ()>, mut note: Note, context: &Context) {
     let end = note.message.floor_char_boundary(MAX_NOTE);
     note.message.truncate(end);
     let event = Event {
@@ -266,7 +283,7 @@ async fn publish(agent: &OtelAgent, mut note: Note, context: &Context) {
         action: "Reconcile".into(),
         secondary: None,
     };
-    let about = agent.object_ref(&());
+    let about = object.object_ref(&());
     if let Err(error) = context.recorder.publish(&event, &about).await {
         tracing::warn!(error = %error, "event not written");
     }

@@ -111,7 +111,7 @@ impl Restarter<'_> {
         };
         let soon = self.memory(|memory| memory.is_about_to_be_steady());
         let soon = soon.then_some(WHILE_RUNNING);
-        let again = soon.into_iter().chain(next_look(&restarts)).min();
+        let again = soon.into_iter().chain(next_check(&restarts)).min();
         (restarts, again)
     }
 
@@ -329,7 +329,7 @@ fn failed(error: &ControllerError) -> Restarts {
 }
 
 /// When to poll again.
-fn next_look(restarts: &Restarts) -> Option<Duration> {
+fn next_check(restarts: &Restarts) -> Option<Duration> {
     let any = |test: fn(&Verdict) -> bool| restarts.verdicts.values().any(test);
     if any(|verdict| *verdict == Verdict::Running) {
         return Some(WHILE_RUNNING);

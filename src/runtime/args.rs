@@ -81,11 +81,11 @@ pub struct ControllerArgs {
     pub webhook_url: Option<String>,
     /// File with the CA certificates that signed the webhook's certificates, such as ca.crt of a mounted
     /// Secret of cert-manager. Default: the operator makes a CA.
-    #[arg(long, value_name = "FILE")]
-    pub webhook_authority_file: Option<PathBuf>,
+    #[arg(long, alias = "webhook-authority-file", value_name = "FILE")]
+    pub webhook_ca_file: Option<PathBuf>,
     /// How long a CA that the operator makes lives; it makes the next one after two thirds of that time.
-    #[arg(long, value_name = "SECONDS", default_value_t = 365 * 24 * 3600, value_parser = clap::value_parser!(u64).range(60..))]
-    pub webhook_authority_seconds: u64,
+    #[arg(long, alias = "webhook-authority-seconds", value_name = "SECONDS", default_value_t = 365 * 24 * 3600, value_parser = clap::value_parser!(u64).range(60..))]
+    pub webhook_ca_seconds: u64,
     /// Act only while holding the Lease, so that several replicas can run.
     #[arg(long)]
     pub leader_elect: bool,

@@ -79,7 +79,7 @@ impl Metrics {
             reconcile_duration: shown(
                 to,
                 "reconcile_duration_seconds",
-                "Time one pass over an OtelAgent takes",
+                "Time one reconcile of an OtelAgent takes",
                 Histogram::new(DURATIONS),
             ),
             writes: shown(

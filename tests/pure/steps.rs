@@ -125,7 +125,7 @@ impl World {
             agent: &self.agent,
             active: self.active(),
             exclusions: Vec::new(),
-            winners: Vec::new(),
+            preceding: Vec::new(),
             nodes: Arc::new(BTreeMap::from([(NODE.to_owned(), true)])),
             workloads: Mode::ALL
                 .into_iter()

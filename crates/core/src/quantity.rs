@@ -158,7 +158,8 @@ pub(crate) fn billionths(text: &str) -> Option<i128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
     let amount = digits.checked_mul(*unit)?;
-    let power: i32 = exponent - i32::try_from(fraction.len()).ok()?;
+    let exponent: i32 = exponent;
+    let power = exponent.checked_sub(i32::try_from(fraction.len()).ok()?)?;
     let scale = 10_i128.checked_pow(power.unsigned_abs())?;
     if power >= 0 {
         amount.checked_mul(scale)

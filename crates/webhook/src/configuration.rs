@@ -207,7 +207,7 @@ fn verification_pods(input: &PolicyInput, client: &Value, hash: &str) -> Value {
         "namespaceSelector": in_canary_namespace(input),
         "objectSelector": {"matchLabels": {names::LABEL_VERIFICATION: hash}},
     });
-    webhook("proof", client, true, fields)
+    webhook("verification", client, true, fields)
 }
 
 fn in_canary_namespace(input: &PolicyInput) -> Value {

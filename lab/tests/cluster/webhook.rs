@@ -71,7 +71,7 @@ fn install(world: &World) {
     world.kubectl.apply_kustomization(&manifests).unwrap();
     let arguments = json!({"spec": {"template": {"spec": {"containers": [{"name": "operator", "args": [
         "controller", "--leader-elect", "--injection-engine=webhook",
-        format!("--webhook-authority-seconds={}", LIFE.as_secs()),
+        format!("--webhook-ca-seconds={}", LIFE.as_secs()),
     ]}]}}}});
     let patch = arguments.to_string();
     let operator = "deployment/otelagent-operator";

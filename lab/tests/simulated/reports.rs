@@ -25,58 +25,49 @@ struct Exit {
     is_switch: bool,
 }
 
-fn exit(
-    method: Method,
-    address: &'static str,
-    how: How,
-    reason: &'static str,
-    is_switch: bool,
-) -> Exit {
-    Exit {
+const PATCH: Method = Method::PATCH;
+const POLICIES: &str = "/mutatingadmissionpolicies/";
+const BINDINGS: &str = "/mutatingadmissionpolicybindings/";
+const WARNINGS: &str = "/validatingadmissionpolicies/";
+/// What a step presupposes is asked before pods are sent elsewhere.
+const ACTIVE: &str = "mutatingadmissionpolicybindings?&fieldSelector";
+
+fn exits() -> Vec<Exit> {
+    let of = |is_switch, (method, address, how, reason)| Exit {
         method,
         address,
         how,
         reason,
         is_switch,
-    }
-}
-
-fn exits() -> Vec<Exit> {
-    let bindings = "mutatingadmissionpolicybindings?&fieldSelector";
-    vec![
-        exit(
-            Method::PATCH,
+    };
+    let changes = [
+        (PATCH, "/daemonsets/", How::Answer(403), "Forbidden"),
+        (PATCH, "/daemonsets/", How::Answer(409), "Conflict"),
+        (PATCH, "/daemonsets/", How::Answer(422), "Invalid"),
+        (PATCH, "/daemonsets/", How::Answer(500), "ApiRefused"),
+        (PATCH, "/daemonsets/", How::Panic, "Panicked"),
+        (PATCH, "/daemonsets/", How::Silence, "Timeout"),
+        (PATCH, POLICIES, How::Answer(403), "Forbidden"),
+        (PATCH, POLICIES, How::Answer(422), "Invalid"),
+        (PATCH, BINDINGS, How::Answer(500), "ApiRefused"),
+        (PATCH, WARNINGS, How::Answer(403), "Forbidden"),
+        (Method::GET, "/otelagents/", How::Answer(500), "ApiRefused"),
+        (Method::DELETE, POLICIES, How::Answer(403), "Forbidden"),
+    ];
+    let switches = [
+        (Method::GET, ACTIVE, How::Answer(403), "Forbidden"),
+        (Method::GET, ACTIVE, How::Answer(503), "ApiRefused"),
+        (Method::GET, ACTIVE, How::Panic, "Panicked"),
+        (Method::GET, "/daemonsets/", How::Answer(500), "ApiRefused"),
+        (
+            Method::DELETE,
             "/daemonsets/",
             How::Answer(403),
             "Forbidden",
-            false,
         ),
-        exit(
-            Method::PATCH,
-            "/daemonsets/",
-            How::Answer(409),
-            "Conflict",
-            false,
-        ),
-        exit(
-            Method::PATCH,
-            "/daemonsets/",
-            How::Answer(500),
-            "ApiRefused",
-            false,
-        ),
-        exit(Method::PATCH, "/daemonsets/", How::Panic, "Panicked", false),
-        exit(
-            Method::PATCH,
-            "/daemonsets/",
-            How::Silence,
-            "Timeout",
-            false,
-        ),
-        // What a step presupposes, which is asked before pods are sent elsewhere.
-        exit(Method::GET, bindings, How::Answer(503), "ApiRefused", true),
-        exit(Method::GET, bindings, How::Panic, "Panicked", true),
-    ]
+    ];
+    let changes = changes.map(|row| of(false, row)).into_iter();
+    changes.chain(switches.map(|row| of(true, row))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,10 +107,14 @@ async fn tell(run: &Run) -> Outcome<()> {
     Ok(())
 }
 
-/// Another configuration of the agents.
+/// Another configuration of the agents, and another selection of pods, which is another policy.
 async fn change(run: &Run, number: usize) -> Outcome<()> {
     let interval = format!("{}ms", 300 + number);
-    let spec = json!({"batch": {"flushInterval": interval}});
+    let selector = json!({"matchLabels": {"app": format!("shop-{number}")}});
+    let spec = json!({
+        "batch": {"flushInterval": interval},
+        "workloads": {"podSelector": selector},
+    });
     run.patch(&run.path(), &json!({"spec": spec})).await
 }
 

@@ -286,7 +286,9 @@ fn config_problems(agent: &ValidAgent, configuration: &str) -> Vec<Problem> {
     let found = otelagent_agent::config::check(configuration).err();
     let problem = |problem| Problem {
         reason: "ConfigurationRefused",
-        message: format!("the agent would refuse its configuration; change spec.export or spec.config: {problem}"),
+        message: format!(
+            "the agent would refuse its configuration; change spec.export or spec.config: {problem}"
+        ),
     };
     found.into_iter().flatten().map(problem).collect()
 }

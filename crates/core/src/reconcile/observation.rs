@@ -28,7 +28,7 @@ pub struct Observation<'a> {
     /// Pods that older `OtelAgent`s select and this one must leave alone.
     pub exclusions: Vec<Selection>,
     /// These older `OtelAgent`s, as `namespace/name`.
-    pub winners: Vec<String>,
+    pub preceding: Vec<String>,
     /// Whether each node is Ready.
     pub nodes: Arc<NodeState>,
     /// Its `DaemonSet`s by mode.

@@ -132,7 +132,7 @@ fn common(observation: &Observation<'_>, outcome: &Outcome) -> Facts {
         routes: Vec::new(),
         pods: observation.pods.report(serving),
         injection: outcome.injection.clone(),
-        overlapping: observation.winners.clone(),
+        overlapping: observation.preceding.clone(),
         namespace_limits: Vec::new(),
         recipe_reason: None,
         upgrade: None,

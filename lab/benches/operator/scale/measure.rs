@@ -20,6 +20,8 @@ pub(crate) struct Requests {
     pub(crate) watches: usize,
     pub(crate) reads: BTreeMap<String, usize>,
     pub(crate) lease: usize,
+    /// Of the server's version and of the kinds it offers.
+    pub(crate) discovery: usize,
     pub(crate) dry_runs: usize,
     pub(crate) writes: BTreeMap<String, usize>,
 }
@@ -83,6 +85,8 @@ fn note(requests: &mut Requests, request: &Value) {
     );
     if resource == "leases" {
         requests.lease += 1;
+    } else if resource.is_empty() {
+        requests.discovery += 1;
     } else if verb == "watch" {
         requests.watches += 1;
     } else if ["get", "list"].contains(&verb.as_str()) {

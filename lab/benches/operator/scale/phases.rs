@@ -221,17 +221,18 @@ async fn rest(meter: &mut Meter, args: &Args, table: &mut Table) -> Outcome<()> 
     );
     let reads = requests.all_reads();
     table.row(
-        "reads meanwhile other than watches",
+        "reads of objects meanwhile other than watches",
         "0",
         &shown(reads, &requests.reads),
         Some(reads == 0),
     );
     let a_minute = |count: usize| format!("{:.1}", count as f64 * 60.0 / seconds as f64);
     let others = format!(
-        "watch {}, create by dry run {}, get and update of the Lease {}",
+        "watch {}, create by dry run {}, get and update of the Lease {}, version and kinds of the server {}",
         a_minute(requests.watches),
         a_minute(requests.dry_runs),
         a_minute(requests.lease),
+        a_minute(requests.discovery),
     );
     table.row("other requests a minute meanwhile", "", &others, None);
     passes(table, "at rest", &looks);
