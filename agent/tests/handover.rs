@@ -180,7 +180,9 @@ async fn successive_agents_on_one_port_answer_every_request() {
 #[tokio::test]
 async fn agent_without_successor_serves_new_connections_while_draining() {
     let sink = Sink::grpc().await;
-    let agent = Setup::grpc(sink.address).start();
+    let agent = Setup::grpc(sink.address)
+        .env("OTELAGENT_SHUTDOWN_GRACE", "120")
+        .start();
     // A request that takes its time keeps the agent from closing.
     let body = spans("slow", 1).encode_to_vec();
     let mut slow = Http::connect(agent.port()).await;
