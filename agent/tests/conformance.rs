@@ -11,7 +11,7 @@ use otlp_wire::{AttributeAction, AttributeEdit, AttributeValue, Edits, Signal, i
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::support::agent::{Agent, Setup};
 use crate::support::client::{self, Grpc, Http};
@@ -473,7 +473,7 @@ async fn full_queue_refuses_before_the_body_arrives() {
           content-length: 15000\r\n\r\n",
     )
     .await;
-    let answer = timeout(Duration::from_secs(5), http.read()).await.unwrap();
+    let answer = timeout(Duration::from_secs(20), http.read()).await.unwrap();
     assert_eq!(answer.unwrap().status, 503);
 }
 
@@ -496,24 +496,28 @@ async fn agent_reads_at_most_4_mib_of_an_answer() {
     eventually("and the next one follows", || sink.spans().len() == 2).await;
 }
 
-/// The frames that an upstream gets within 1.5 s of the first.
+/// The frames that an upstream gets until 1.5 s after the first data.
 async fn frames_of_a_first_second(listener: TcpListener) -> Vec<u8> {
     let (mut stream, _) = listener.accept().await.unwrap();
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
     let mut preface = [0; 24];
     stream.read_exact(&mut preface).await.unwrap();
     let mut kinds = Vec::new();
-    let _ = timeout(Duration::from_millis(1500), async {
-        loop {
-            let mut head = [0; 9];
-            stream.read_exact(&mut head).await.unwrap();
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            let mut payload = vec![0; length as usize];
-            stream.read_exact(&mut payload).await.unwrap();
-            kinds.push(head[3]);
+    let mut until = Instant::now() + Duration::from_mins(1);
+    let mut next = async || {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        stream.read_exact(&mut payload).await.unwrap();
+        head[3]
+    };
+    while let Ok(kind) = timeout_at(until, next()).await {
+        kinds.push(kind);
+        if kind == DATA {
+            until = until.min(Instant::now() + Duration::from_millis(1500));
         }
-    })
-    .await;
+    }
     kinds
 }
 

@@ -12,9 +12,9 @@ use tokio::task::JoinSet;
 
 use crate::support::agent::{Agent, Setup, get};
 use crate::support::client::{self, Grpc, Http};
-use crate::support::eventually;
 use crate::support::sink::{Reply, Sink};
 use crate::support::telemetry::spans;
+use crate::support::{eventually, eventually_answers};
 
 /// What clients share.
 #[derive(Clone)]
@@ -116,7 +116,7 @@ impl Load {
 async fn post(http: &mut Http, name: &str) -> Result<bool, String> {
     let message = spans(name, 1).encode_to_vec();
     let answer = http.post("/v1/traces", &[], &message);
-    match tokio::time::timeout(Duration::from_secs(15), answer).await {
+    match tokio::time::timeout(Duration::from_mins(1), answer).await {
         Ok(Some(answer)) if answer.status == 200 => {
             Ok(answer.header("connection") == Some("close"))
         }
@@ -180,32 +180,30 @@ async fn successive_agents_on_one_port_answer_every_request() {
 #[tokio::test]
 async fn agent_without_successor_serves_new_connections_while_draining() {
     let sink = Sink::grpc().await;
-    let agent = Setup::grpc(sink.address).start();
+    let agent = Setup::grpc(sink.address)
+        .env("OTELAGENT_SHUTDOWN_GRACE", "120")
+        .start();
     // A request that takes its time keeps the agent from closing.
     let body = spans("slow", 1).encode_to_vec();
     let mut slow = Http::connect(agent.port()).await;
-    let head = format!(
-        "POST /v1/traces HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    slow.write(head.as_bytes()).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    slow.begin("/v1/traces", body.len()).await;
     agent.terminate();
     eventually("it drains", || get(agent.health, "/ready").0 == 503).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let mut late = Http::connect(agent.port()).await;
-    assert_eq!(
-        post(&mut late, "late").await,
-        Ok(true),
-        "taken, and the connection ends"
-    );
+    // Connections are asked to end a moment after the drain has begun.
+    let mut late = 0;
+    eventually_answers("a request is taken, and its connection ends", async || {
+        late += 1;
+        let mut http = Http::connect(agent.port()).await;
+        post(&mut http, "late").await.unwrap()
+    })
+    .await;
     let mut grpc = Grpc::connect(agent.port()).await;
     let message = spans("grpc", 1).encode_to_vec();
     assert_eq!(grpc.call(client::TRACES, &message).await.unwrap().status, 0);
     slow.write(&body).await;
     assert_eq!(slow.read().await.unwrap().status, 200);
     let (code, _) = tokio::task::spawn_blocking(|| agent.wait()).await.unwrap();
-    assert_eq!((code, sink.spans().len()), (0, 3));
+    assert_eq!((code, sink.spans().len()), (0, late + 2));
 }
 
 #[tokio::test]
@@ -213,7 +211,7 @@ async fn draining_agent_refuses_requests_as_retryable() {
     let sink = Sink::grpc().await;
     sink.always(Some(Reply::Grpc(14, None)));
     let agent = Setup::grpc(sink.address)
-        .env("OTELAGENT_SHUTDOWN_GRACE", "10")
+        .env("OTELAGENT_SHUTDOWN_GRACE", "60")
         .start();
     let message = spans("kept", 1).encode_to_vec();
     {
@@ -227,13 +225,11 @@ async fn draining_agent_refuses_requests_as_retryable() {
         (answer.status == 503).then(|| answer.header("retry-after").map(str::to_owned))
     };
     let mut answer = None;
-    for _ in 0..500 {
+    eventually_answers("a request is refused", async || {
         answer = refused().await;
-        if answer.is_some() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+        answer.is_some()
+    })
+    .await;
     assert_eq!(answer, Some(Some("1".to_owned())));
     let mut grpc = Grpc::connect(agent.port()).await;
     let refusal = grpc.call(client::TRACES, &message).await.unwrap();

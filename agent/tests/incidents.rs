@@ -26,7 +26,7 @@ async fn sink(speaks: Speaks) -> Sink {
 }
 
 fn to(kind: &str, upstream: SocketAddr) -> Setup {
-    Setup::to_with_timeout(kind, upstream, "5s")
+    Setup::to_with_timeout(kind, upstream, "30s")
         .retry("initial_interval: 20ms, max_interval: 200ms")
 }
 
@@ -311,7 +311,7 @@ async fn thin_link_is_drained_at_its_speed_after_an_outage() {
         let read = slow.read();
         println!("{kind}: {took:?} for a link of {link:?}; {read} bytes read of {all}");
         // The simulation demands 1.3; this machine may be busy.
-        assert!(took <= link * 2, "{took:?} of {link:?}");
+        assert!(took <= link * 4, "{took:?} of {link:?}");
         assert!(read <= all + all / 20 + 100_000, "{read} bytes for {all}");
         assert_eq!(agent.books("spans"), 0);
     }

@@ -266,7 +266,7 @@ async fn aged_connection_ends_without_losing_a_request() {
         if answer.header("connection") == Some("close") {
             break answer;
         }
-        assert!(started.elapsed() < Duration::from_secs(10), "it never ends");
+        assert!(started.elapsed() < Duration::from_mins(1), "it never ends");
     };
     assert_eq!(last.status, 200);
     assert!(started.elapsed() >= Duration::from_millis(400));
@@ -279,7 +279,7 @@ async fn aged_connection_ends_without_losing_a_request() {
             Err(error) => break error,
         }
         calls += 1;
-        assert!(started.elapsed() < Duration::from_secs(20), "it never ends");
+        assert!(started.elapsed() < Duration::from_mins(2), "it never ends");
     };
     assert!(error.is_canceled() || error.is_closed(), "{error:?}");
     eventually("all arrive", || sink.spans().len() == answers + calls).await;

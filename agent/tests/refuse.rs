@@ -413,7 +413,7 @@ async fn incomplete_header_does_not_keep_a_connection() {
     let mut http = Http::connect(agent.port()).await;
     http.write(b"POST /v1/traces HTTP/1.1\r\nhost: a\r\n").await;
     let started = Instant::now();
-    let closed = timeout(Duration::from_secs(25), http.read()).await;
+    let closed = timeout(Duration::from_mins(1), http.read()).await;
     assert!(closed.unwrap().is_none());
     assert!(started.elapsed() > Duration::from_secs(9));
 }
@@ -433,7 +433,7 @@ async fn silent_clients_are_disconnected_and_block_no_others() {
     assert_eq!(answer.status, 0);
     let last = silent.last_mut().unwrap();
     assert!(
-        timeout(Duration::from_secs(12), last.read())
+        timeout(Duration::from_mins(1), last.read())
             .await
             .unwrap()
             .is_none()
@@ -492,14 +492,10 @@ async fn announced_lengths_reserve_no_memory() {
     let mut slow = Vec::new();
     for _ in 0..20 {
         let mut http = Http::connect(agent.port()).await;
-        http.write(
-            b"POST /v1/traces HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\n\
-              content-length: 15000000\r\n\r\nabc",
-        )
-        .await;
+        http.begin("/v1/traces", 15_000_000).await;
+        http.write(b"abc").await;
         slow.push(http);
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(agent.metric("otelagent_memory_held_bytes", "") < 1024 * 1024);
     let mut grpc = Grpc::connect(agent.port()).await;
     let answer = grpc

@@ -174,7 +174,7 @@ async fn invalid_file_is_refused_with_every_problem_while_running() {
     };
     let before = info(&agent);
     let bad = yaml
-        .replace("timeout: 5s", "timeout: 5 parsecs")
+        .replace("timeout: 30s", "timeout: 5 parsecs")
         .replace("limit_mib: 64", "limit_mib: -1");
     change(&agent, &file, &bad);
     for message in [

@@ -10,10 +10,10 @@ use tokio::net::TcpStream;
 
 use crate::support::agent::{Agent, Setup};
 use crate::support::client::{self, Grpc, Http};
-use crate::support::eventually;
 use crate::support::pki::{Ca, Files, Issued, connect};
 use crate::support::sink::{Sink, Speaks};
 use crate::support::telemetry::spans;
+use crate::support::{eventually, eventually_answers};
 
 const KINDS: [(&str, Speaks, &str); 2] = [
     ("otlp_grpc", Speaks::Grpc, "h2"),
@@ -284,15 +284,17 @@ async fn new_certificate_is_used_and_an_invalid_one_ignored() {
     mixed.key = second.local().key;
     pair(&files, &mixed);
     let logged = "changed files cannot be used; the previous content stays in use";
-    while agent.logged(logged).is_empty() {
+    eventually_answers("the wrong key is noticed", async || {
         assert!(accepted(&agent, &first, None).await);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        !agent.logged(logged).is_empty()
+    })
+    .await;
     assert!(accepted(&agent, &first, None).await, "the old one stays");
     pair(&files, &second.local());
-    while !accepted(&agent, &second, None).await {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually_answers("the new one is used", async || {
+        accepted(&agent, &second, None).await
+    })
+    .await;
     assert!(!accepted(&agent, &first, None).await);
     let message = spans("old", 1).encode_to_vec();
     let answer = old.call(client::TRACES, &message).await.unwrap();

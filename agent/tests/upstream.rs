@@ -23,7 +23,7 @@ const KINDS: [(&str, Speaks); 2] = [("otlp_grpc", Speaks::Grpc), ("otlp_http", S
 
 /// Every request leaves by itself, and one that had to wait would wait forever.
 fn impatient(kind: &str, upstream: SocketAddr) -> Setup {
-    Setup::to_with_timeout(kind, upstream, "5s")
+    Setup::to_with_timeout(kind, upstream, "30s")
         .batch("flush_timeout: 1ms, sizer: bytes, min_size: 1, max_size: 1")
         .retry("initial_interval: 1h, max_interval: 1h")
 }

@@ -18,7 +18,7 @@ use crate::support::agent::Agent;
 use crate::support::client::{self, Grpc, Http};
 use crate::support::eventually;
 use crate::support::raw::{
-    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Raw, export_headers, frame,
+    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, Raw, export_headers, frame,
 };
 use crate::support::telemetry::spans;
 
@@ -227,7 +227,10 @@ async fn unfinished_calls_do_not_use_up_the_memory() {
                 &export_headers(),
             ));
         }
+        calls.extend(frame(PING, 0, 0, b"all read"));
         let _ = raw.write(&calls).await;
+        // Read by the agent as far as it wants to, or closed.
+        let _ = raw.read_until(PING, 0).await;
         held.push(raw);
     }
     assert_unharmed(&agent, MOST_KIB).await;
@@ -372,7 +375,7 @@ async fn silent_connections_do_not_block_health_and_metrics() {
         let mut http = Http::connect(port).await;
         let asked = format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");
         http.write(asked.as_bytes()).await;
-        let answer = timeout(Duration::from_secs(10), http.read()).await;
+        let answer = timeout(Duration::from_mins(1), http.read()).await;
         assert_eq!(answer.unwrap().unwrap().status, 200);
     }
     assert_unharmed(&agent, CONNECTIONS_KIB).await;

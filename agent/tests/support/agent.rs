@@ -1,12 +1,12 @@
 //! The agent as a separate process, configured, observed and stopped from outside.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,11 @@ use serde_json::Value;
 
 use super::eventually;
 
-/// A running agent; killed when the test ends.
+/// Lines of an agent's log that a failed test prints.
+const TAIL: usize = 60;
+
+/// A running agent; killed when the test ends. A test that fails prints the end of its log, and its metrics if it
+/// still runs.
 pub struct Agent {
     child: Child,
     pub ports: Vec<SocketAddr>,
@@ -52,7 +56,7 @@ impl Setup {
     }
 
     fn to(kind: &str, upstream: SocketAddr) -> Self {
-        Self::to_with_timeout(kind, upstream, "5s")
+        Self::to_with_timeout(kind, upstream, "30s")
     }
 
     pub fn to_with_timeout(kind: &str, upstream: SocketAddr, timeout: &str) -> Self {
@@ -74,7 +78,7 @@ impl Setup {
         let port = upstream.port();
         let mut setup = Self::to(kind, upstream);
         setup.exporter =
-            format!("{kind}: {{endpoint: 'https://localhost:{port}', timeout: 5s, tls: {{{tls}}}");
+            format!("{kind}: {{endpoint: 'https://localhost:{port}', timeout: 30s, tls: {{{tls}}}");
         setup
     }
 
@@ -220,7 +224,7 @@ impl Agent {
                 })
                 .map(|line| line[field].as_str().unwrap().to_owned())
         };
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_mins(1);
         let otlp = loop {
             if let Some(otlp) = find("ready", "otlp", None) {
                 break otlp;
@@ -313,6 +317,8 @@ impl Agent {
     pub fn wait(mut self) -> (i32, Vec<Value>) {
         let status = self.child.wait().unwrap();
         self.reader.take().unwrap().join().unwrap();
+        // Shown only if the test fails, which it may do after this agent is gone.
+        self.print_log();
         let log = self.log.lock().unwrap().clone();
         (status.code().unwrap_or(-1), log)
     }
@@ -330,6 +336,26 @@ impl Agent {
     pub async fn until_logged(&self, message: &str) -> Vec<Value> {
         eventually(message, || !self.logged(message).is_empty()).await;
         self.logged(message)
+    }
+
+    fn print_log(&self) {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let skipped = log.len().saturating_sub(TAIL);
+        println!("log of agent {}, after {skipped} lines:", self.child.id());
+        for line in log.iter().skip(skipped) {
+            println!("  {line}");
+        }
+    }
+
+    fn print_metrics(&self) {
+        println!("metrics of agent {}, except zeros:", self.child.id());
+        match try_get(self.metrics, "/metrics", Duration::from_secs(5)) {
+            Ok((_, text)) => text
+                .lines()
+                .filter(|line| !line.starts_with('#') && !line.ends_with(" 0"))
+                .for_each(|line| println!("  {line}")),
+            Err(error) => println!("  none: {error}"),
+        }
     }
 
     /// Lines logged so far.
@@ -384,6 +410,11 @@ fn sum(metrics: &BTreeMap<String, u64>, name: &str, label: &str) -> u64 {
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        // Whoever has waited for the end has printed the log.
+        if std::thread::panicking() && self.reader.is_some() {
+            self.print_metrics();
+            self.print_log();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         // Not earlier: the agent would notice and log that its configuration is gone.
@@ -395,18 +426,27 @@ impl Drop for Agent {
 
 /// A plain HTTP/1.1 GET: status and body.
 pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
+    try_get(address, path, Duration::from_mins(1)).unwrap()
+}
+
+/// The same, with what went wrong.
+fn try_get(address: SocketAddr, path: &str, patience: Duration) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(patience))?;
     write!(
         stream,
         "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"
-    )
-    .unwrap();
+    )?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-    let body = answer.split_once("\r\n\r\n").unwrap().1.to_owned();
-    (status, body)
+    stream.read_to_string(&mut answer)?;
+    let status = answer
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
+    let body = answer
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body.to_owned());
+    status
+        .zip(body)
+        .ok_or_else(|| io::Error::other(format!("no answer of HTTP: {answer:?}")))
 }

@@ -149,6 +149,17 @@ impl Http {
         self.0.write_all(bytes).await.is_ok()
     }
 
+    /// Begins a request with a body of this length, and waits until the agent has read its head and asks for the
+    /// body.
+    pub async fn begin(&mut self, path: &str, length: usize) {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: agent\r\ncontent-type: application/x-protobuf\r\n\
+             content-length: {length}\r\nexpect: 100-continue\r\n\r\n"
+        );
+        self.write(head.as_bytes()).await;
+        assert_eq!(self.read().await.map(|answer| answer.status), Some(100));
+    }
+
     /// Reads this many answers without bodies, all successful.
     pub async fn skip(&mut self, many: usize) {
         let mut bytes = Vec::new();

@@ -20,6 +20,15 @@ pub async fn eventually(what: &str, mut check: impl FnMut() -> bool) {
     }
 }
 
+/// The same with a check that waits for answers itself.
+pub async fn eventually_answers(what: &str, mut check: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !check().await {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Whether a test that mounts file systems can run. Otherwise prints a line that `make test` collects; in CI such
 /// a test runs and fails.
 pub fn skip_unless_root(what: &str) -> bool {

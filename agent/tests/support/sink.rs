@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
@@ -45,6 +45,8 @@ pub enum Reply {
     Silence,
     /// Waits, then takes the data.
     Slow(Duration),
+    /// Waits until the test lets it go, then takes the data.
+    Held(Arc<Notify>),
 }
 
 /// One request as it arrived.
@@ -202,6 +204,20 @@ impl Sink {
             .collect()
     }
 
+    /// What a failed test is shown: the last requests.
+    fn print(&self) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, connections) = (state.received.len(), state.connections);
+        println!(
+            "{} has had {connections} connections and {all} requests; the last:",
+            self.address
+        );
+        for request in state.received.iter().skip(all.saturating_sub(20)) {
+            let (path, bytes, taken) = (&request.path, request.message.len(), request.taken);
+            println!("  {path}, {bytes} bytes, taken: {taken}");
+        }
+    }
+
     /// Closes the port and every connection.
     pub async fn stop(mut self) -> SocketAddr {
         self.task.abort();
@@ -212,6 +228,9 @@ impl Sink {
 
 impl Drop for Sink {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.print();
+        }
         self.task.abort();
     }
 }
@@ -285,8 +304,10 @@ async fn answer(
             .or_else(|| state.always.clone())
             .unwrap_or(Reply::Take(Vec::new()))
     };
-    if let Reply::Slow(wait) = reply {
-        tokio::time::sleep(wait).await;
+    match &reply {
+        Reply::Slow(wait) => tokio::time::sleep(*wait).await,
+        Reply::Held(released) => released.notified().await,
+        _ => {}
     }
     let body = body.as_ref();
     let message = match speaks {
@@ -298,7 +319,10 @@ async fn answer(
     };
     let refusal = state.lock().unwrap().refusal(&message, speaks);
     let reply = refusal.unwrap_or(reply);
-    let taken = matches!(reply, Reply::Take(_) | Reply::Silence | Reply::Slow(_));
+    let taken = matches!(
+        reply,
+        Reply::Take(_) | Reply::Silence | Reply::Slow(_) | Reply::Held(_)
+    );
     state.lock().unwrap().received.push(Received {
         path: head.uri.path().to_owned(),
         headers: head.headers,
@@ -308,7 +332,7 @@ async fn answer(
     let body = match reply {
         Reply::Silence => std::future::pending().await,
         Reply::Take(body) => body,
-        Reply::Slow(_) => Vec::new(),
+        Reply::Slow(_) | Reply::Held(_) => Vec::new(),
         Reply::Grpc(code, details) => return Ok(grpc_error(code, "as scripted", details)),
         Reply::Says(code, message) => return Ok(grpc_error(code, message, None)),
         Reply::Text(status, text) => {

@@ -32,8 +32,9 @@ const LIFE: &str = "--webhook-authority-seconds=60";
 /// Longer than a certificate lives, and than a CA.
 const CERTIFICATE: Duration = Duration::from_secs(7);
 const CA_LIFE: Duration = Duration::from_secs(65);
-/// Within this time everything works again after the pause; the webhook reads the Secret every ten seconds.
-const SECONDS: Duration = Duration::from_secs(30);
+/// Within this time everything works again after the pause, on a busy machine too; the webhook reads the Secret every
+/// ten seconds.
+const RECOVERY: Duration = Duration::from_mins(2);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn webhook_outage_and_expired_certificates_are_reported_and_repaired() {
@@ -279,7 +280,7 @@ async fn goes_on(world: &OutageBed, what: &str, replicas: &[Process; 2]) {
     }
     let begun = Instant::now();
     let what_for = format!("injected after {what} ran out");
-    until(&what_for, SECONDS, async || injected(world).await).await;
+    until(&what_for, RECOVERY, async || injected(world).await).await;
     let took = begun.elapsed().as_secs_f64();
     println!("{what} ran out; pods are injected {took:.1} s after");
 }

@@ -140,13 +140,7 @@ async fn harmed(run: &Run, topology: Topology) -> Outcome<String> {
         undo(run, &harm).await?;
     }
     run.until_settled(topology).await?;
-    let mismatches = mismatches_within(
-        &run.admin,
-        &run.namespace,
-        &run.name,
-        Duration::from_secs(15),
-    )
-    .await?;
+    let mismatches = mismatches_within(&run.admin, &run.namespace, &run.name, PATIENCE).await?;
     let end = run.end_state().await?;
     let wrong = end_state::differences(&reference, &end);
     if !mismatches.is_empty() || !wrong.is_empty() {

@@ -81,6 +81,9 @@ pub(super) async fn run(
 }
 
 impl Run {
+    /// How long an old route is held.
+    pub(super) const HOLD_OLD: &str = "5s";
+
     pub(super) async fn start() -> Self {
         Self::start_on(cluster().await).await
     }
@@ -228,7 +231,7 @@ impl Run {
         let mut spec = json!({
             "export": {"endpoint": "http://collector.observability.svc:4317"},
             "ports": {"grpc": self.ports.0, "http": self.ports.1},
-            "switchover": {"holdOld": "5s"},
+            "switchover": {"holdOld": Self::HOLD_OLD},
             "workloads": {"podSelector": {"matchLabels": {"app": "shop"}}},
         });
         for (key, value) in topology.spec().as_object().into_iter().flatten() {
@@ -273,6 +276,12 @@ impl Run {
     pub(super) async fn want(&self, topology: Topology) -> Outcome<()> {
         self.patch(&self.path(), &json!({"spec": topology.spec()}))
             .await
+    }
+
+    /// Changes how long an old route is held.
+    pub(super) async fn hold_old(&self, time: &str) -> Outcome<()> {
+        let spec = json!({"spec": {"switchover": {"holdOld": time}}});
+        self.patch(&self.path(), &spec).await
     }
 
     /// Some application pods, or none.

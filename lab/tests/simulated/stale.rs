@@ -18,6 +18,9 @@ const AT_ONCE: usize = 12;
 const SAMPLE: usize = 8;
 /// How long an old view is shown: longer than an old route is held, and than an older policy is kept.
 const LONG: Duration = Duration::from_secs(30);
+/// How long the old route is held for a pod that comes late: time enough to create it on a busy machine, and less
+/// than [`LONG`], so that the route would go meanwhile.
+const HELD: &str = "20s";
 /// How long a controller that may not see a change gets to act on it.
 const A_WHILE: Duration = Duration::from_secs(8);
 
@@ -192,15 +195,17 @@ async fn tell(run: &mut Run, trial: StaleTrial, fresh: &Reference) -> Outcome<()
             run.roll().await?;
         }
         View::Misses(kinds) => {
+            run.hold_old(HELD).await?;
             run.want(to).await?;
             run.until_serving(to).await?;
             run.scale(0).await?;
             run.until_counted(0).await?;
-            // At once: the route is held for some seconds only.
+            // While the route is held.
             run.views().hold(kinds, Snapshot::default());
             run.late_pod(from.mode).await?;
             sleep(LONG).await;
             run.views().release(Release::Late);
+            run.hold_old(Run::HOLD_OLD).await?;
             run.end_late_pod().await?;
             run.scale(REPLICAS).await?;
         }

@@ -6,18 +6,9 @@ use serde_json::Value;
 
 use super::checker::{Allowed, StatusChecker};
 use super::injection::endpoint;
+use super::quotes;
 use super::read::{is_ready, items, label};
 use super::view::{distinct, nodes_of};
-
-const GIVEN: &str = "mode: the serving mode, what a pod created now is given";
-const WANTED: &str = "new pods get the new route once an agent is ready on every node that is up";
-const ENDPOINT: &str =
-    "endpoint: where a pod created now sends telemetry; docs/modes.md, What they are";
-const ROUTES: &str = "paths: node modes whose agents stand, the wanted and the serving one, and older ones that \
-                      pods still use; if another user deletes one of them, the operator creates it again";
-const DESIRED: &str = "agents.desired: nodes (Sidecar: pods) that should have one";
-const READY: &str = "agents.ready: ready ones";
-const UPDATED: &str = "agents.updated: those made from the present spec";
 
 /// Whether the agents of a mode run on nodes.
 pub(super) fn on_nodes(mode: &str) -> bool {
@@ -32,15 +23,15 @@ impl StatusChecker<'_> {
         self.routes();
         let counts = match self.mode() {
             None => {
-                return self.equals("agents", &Value::Null, "agents: those of the serving mode");
+                return self.equals("agents", &Value::Null, quotes::AGENTS);
             }
             Some("Sidecar") => self.sidecars(),
             Some(mode) => self.agents_on_nodes(mode),
         };
         let [desired, ready, updated] = counts;
-        self.count("agents.desired", desired, DESIRED);
-        self.count("agents.ready", ready, READY);
-        self.count("agents.updated", updated, UPDATED);
+        self.count("agents.desired", desired, quotes::AGENTS_DESIRED);
+        self.count("agents.ready", ready, quotes::AGENTS_READY);
+        self.count("agents.updated", updated, quotes::AGENTS_UPDATED);
     }
 
     fn serving_mode(&mut self) {
@@ -48,13 +39,13 @@ impl StatusChecker<'_> {
         for pod in &view.new_pods {
             if view.is_injected(pod) {
                 let given = label(pod, names::LABEL_MODE);
-                self.equals("mode", &given.into(), GIVEN);
+                self.equals("mode", &given.into(), quotes::SERVING);
             }
         }
         if let Some(injector) = view.injector(&view.agent) {
             let given = &injector["metadata"]["annotations"][names::ANNOTATION_SERVING];
             if !given.is_null() {
-                self.equals("mode", given, GIVEN);
+                self.equals("mode", given, quotes::SERVING);
             }
         }
         let wanted = view.wanted();
@@ -62,7 +53,7 @@ impl StatusChecker<'_> {
             && self.is("Ready", "True")
             && self.is_ready_everywhere(wanted)
         {
-            self.equals("mode", &wanted.into(), WANTED);
+            self.equals("mode", &wanted.into(), quotes::NEW_ROUTE);
         }
     }
 
@@ -87,7 +78,7 @@ impl StatusChecker<'_> {
         let [name, namespace] =
             ["name", "namespace"].map(|key| metadata[key].as_str().unwrap_or_default());
         let exact = match self.mode() {
-            None => return self.equals("endpoint", &Value::Null, ENDPOINT),
+            None => return self.equals("endpoint", &Value::Null, quotes::ENDPOINT),
             Some("Sidecar") => Some(format!("http://127.0.0.1:{port}")),
             Some("NodeLocal") => Some(format!("http://{name}.{namespace}.svc:{port}")),
             Some(_) => None,
@@ -97,10 +88,10 @@ impl StatusChecker<'_> {
                 let given = endpoint(pod);
                 if given != Some(&exact) {
                     let found = format!("{given:?} in a pod created now");
-                    self.report("endpoint", &exact, found, ENDPOINT);
+                    self.report("endpoint", &exact, found, quotes::ENDPOINT);
                 }
             }
-            return self.equals("endpoint", &exact.into(), ENDPOINT);
+            return self.equals("endpoint", &exact.into(), quotes::ENDPOINT);
         }
         let said = self.field("endpoint").as_str().unwrap_or_default();
         let is_of_node = said.starts_with("http://")
@@ -108,7 +99,7 @@ impl StatusChecker<'_> {
             && !said.contains("127.0.0.1")
             && !said.contains(".svc");
         let expected = format!("http://<address of the node>:{port}");
-        self.require(is_of_node, "endpoint", expected, ENDPOINT);
+        self.require(is_of_node, "endpoint", expected, quotes::ENDPOINT);
     }
 
     fn routes(&mut self) {
@@ -131,11 +122,16 @@ impl StatusChecker<'_> {
         let needed = distinct(needed.into_iter().filter(|mode| on_nodes(mode)));
         let found = distinct(said.iter().copied());
         let holds = found == needed && found.len() == said.len();
-        self.require(holds, "paths", format!("{needed:?}"), ROUTES);
+        self.require(holds, "paths", format!("{needed:?}"), quotes::PATHS);
         for mode in needed {
             if view.daemon_set(mode).is_none() {
                 let found = format!("{mode}, of which no DaemonSet exists");
-                self.report("paths", format!("a DaemonSet of {mode}"), found, ROUTES);
+                self.report(
+                    "paths",
+                    format!("a DaemonSet of {mode}"),
+                    found,
+                    quotes::PATHS,
+                );
             }
         }
     }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::quotes::{self, Quote};
 use super::read::text;
 use super::view::ClusterView;
 
@@ -17,7 +18,7 @@ pub(crate) struct Mismatch {
     /// What the status says.
     pub(crate) found: String,
     /// The sentence of the documentation that decides.
-    pub(crate) why: &'static str,
+    pub(crate) why: Quote,
 }
 
 impl fmt::Display for Mismatch {
@@ -84,11 +85,10 @@ impl<'a> StatusChecker<'a> {
         }
     }
 
-    /// The status speaks of the present spec.
+    /// The status describes the present spec.
     pub(super) fn generation(&mut self) {
-        const WHY: &str = "observedGeneration: the generation of the spec this status speaks of";
         let generation = &self.view.agent["metadata"]["generation"];
-        self.equals("observedGeneration", generation, WHY);
+        self.equals("observedGeneration", generation, quotes::OF_GENERATION);
     }
 
     /// Reports the field unless `holds`.
@@ -97,7 +97,7 @@ impl<'a> StatusChecker<'a> {
         holds: bool,
         field: &str,
         expected: impl Into<String>,
-        why: &'static str,
+        why: Quote,
     ) {
         if !holds {
             let found = self.field(field);
@@ -110,7 +110,7 @@ impl<'a> StatusChecker<'a> {
         field: &str,
         expected: impl Into<String>,
         found: String,
-        why: &'static str,
+        why: Quote,
     ) {
         self.found.push(Mismatch {
             field: field.to_owned(),
@@ -120,12 +120,12 @@ impl<'a> StatusChecker<'a> {
         });
     }
 
-    pub(super) fn equals(&mut self, field: &str, expected: &Value, why: &'static str) {
+    pub(super) fn equals(&mut self, field: &str, expected: &Value, why: Quote) {
         let holds = self.field(field) == expected;
         self.require(holds, field, expected.to_string(), why);
     }
 
-    pub(super) fn count(&mut self, field: &str, expected: Allowed, why: &'static str) {
+    pub(super) fn count(&mut self, field: &str, expected: Allowed, why: Quote) {
         let holds = self
             .number(field)
             .is_some_and(|found| (expected.least..=expected.most).contains(&found));
@@ -167,7 +167,7 @@ impl<'a> StatusChecker<'a> {
         holds: bool,
         kind: &str,
         expected: impl Into<String>,
-        why: &'static str,
+        why: Quote,
     ) {
         if !holds {
             let condition = self.condition(kind);

@@ -6,28 +6,14 @@ use serde_json::Value;
 use super::agents::on_nodes;
 use super::checker::StatusChecker;
 use super::pods::workload_names;
+use super::quotes;
 use super::read::{is_ready, items, label, text};
 use super::view::distinct;
 
 const ALWAYS: [&str; 4] = ["Accepted", "Ready", "Switching", "Injected"];
-const CONDITIONS: &str = "conditions: Accepted, Ready, Switching, Injected, and with workloads.restart Rolling also Restarting";
-const GENERATION: &str =
-    "conditions: observedGeneration is the generation the condition was set based upon";
-const OVER_QUOTA: &str = "of a namespace that is no platform namespace the 20 oldest OtelAgents are carried out; the \
-                       others say TooManyInNamespace";
-const READY: &str = "Ready: a pod created now would be served";
-const SWITCHING: &str =
-    "Switching: an older route still has users, or a new one is being made ready";
-const HOLDERS: &str = "the condition Switching says how many pods hold the old route";
-const INJECTED: &str = "Injected: injection is active and no selected pod was missed";
-const OLDER: &str = "running pods count as STALE until they are restarted: Injected=True, reason OlderConfiguration";
-const REFUSED: &str =
-    "PodsRefused: a LimitRange or a ResourceQuota that the sidecar does not fit in";
-const NAMED: &str = "each counts as MISSED, Injected names the first owners";
-const OWNERS: &str = "STALE, MISSED and UNCOVERED: the conditions name the workloads";
 
-/// OtelAgents of a plain namespace that are carried out.
-const CARRIED_OUT: usize = 20;
+/// How many `OtelAgent`s of a namespace that is no platform namespace the operator uses.
+const QUOTA: usize = 20;
 
 impl StatusChecker<'_> {
     /// Checks every condition but `Restarting`.
@@ -51,7 +37,7 @@ impl StatusChecker<'_> {
             holds,
             "conditions",
             "each documented condition once",
-            CONDITIONS,
+            quotes::CONDITIONS,
         );
         let generation = &self.view.agent["metadata"]["generation"];
         for kind in kinds {
@@ -64,14 +50,14 @@ impl StatusChecker<'_> {
                 is_formed,
                 kind,
                 "a status, a reason and a message",
-                CONDITIONS,
+                quotes::CONDITION,
             );
             let is_present = condition["observedGeneration"] == *generation;
             self.require_condition(
                 is_present,
                 kind,
                 format!("of generation {generation}"),
-                GENERATION,
+                quotes::CONDITION_OF_GENERATION,
             );
         }
     }
@@ -91,8 +77,8 @@ impl StatusChecker<'_> {
                 other["metadata"]["namespace"] == agent["metadata"]["namespace"]
                     && key(other) < key(agent)
             });
-            let holds = older.count() >= CARRIED_OUT && self.is("Accepted", "False");
-            self.require_condition(holds, "Accepted", "another reason", OVER_QUOTA);
+            let holds = older.count() >= QUOTA && self.is("Accepted", "False");
+            self.require_condition(holds, "Accepted", "another reason", quotes::OVER_QUOTA);
         }
     }
 
@@ -103,7 +89,7 @@ impl StatusChecker<'_> {
             holds,
             "Ready",
             format!("not True: {}", unserved.as_deref().unwrap_or_default()),
-            READY,
+            quotes::READY,
         );
         let is_certain =
             unserved.is_none() && self.is("Accepted", "True") && !self.may_be_unserved();
@@ -111,7 +97,7 @@ impl StatusChecker<'_> {
             !is_certain || self.is("Ready", "True"),
             "Ready",
             "True",
-            READY,
+            quotes::READY,
         );
     }
 
@@ -178,30 +164,30 @@ impl StatusChecker<'_> {
         let older: Vec<&str> = users
             .filter_map(|pod| label(pod, names::LABEL_MODE))
             .collect();
-        let stands = view
+        let existing = view
             .own_daemon_sets()
             .filter_map(|set| label(set, names::LABEL_WORKLOAD));
         let routes = distinct(
             older
                 .iter()
                 .copied()
-                .chain(stands.filter(|mode| *mode != wanted)),
+                .chain(existing.filter(|mode| *mode != wanted)),
         );
         let serves = self.mode() == Some(wanted);
         let moves = !serves || !routes.is_empty();
         let expected = if moves {
-            format!("True: {wanted} is wanted, {routes:?} stand or are used")
+            format!("True: {wanted} is wanted, {routes:?} exist or are used")
         } else {
-            format!("not True: only {wanted} stands and is used")
+            format!("not True: only {wanted} exists and is used")
         };
         let holds = self.is("Switching", "True") == moves;
-        self.require_condition(holds, "Switching", expected, SWITCHING);
+        self.require_condition(holds, "Switching", expected, quotes::SWITCHING);
         if serves && !older.is_empty() && distinct(older.iter().copied()).len() == 1 {
             let reported = numbers(text(self.condition("Switching"), "/message"));
             let live = pods.injected.iter().filter(|pod| is_older(pod)).count();
             let holds = (live..=older.len()).any(|holders| reported.contains(&holders));
             let expected = format!("a message that says {}", older.len());
-            self.require_condition(holds, "Switching", expected, HOLDERS);
+            self.require_condition(holds, "Switching", expected, quotes::USERS);
         }
     }
 
@@ -216,7 +202,7 @@ impl StatusChecker<'_> {
         };
         let expected = format!("not True: {}", problem.as_deref().unwrap_or_default());
         let holds = problem.is_none() || !self.is("Injected", "True");
-        self.require_condition(holds, "Injected", expected, INJECTED);
+        self.require_condition(holds, "Injected", expected, quotes::INJECTED);
         let has_limits = self.has_limits();
         let is_certain = selects
             && self.is("Accepted", "True")
@@ -225,15 +211,15 @@ impl StatusChecker<'_> {
             && !has_limits
             && !view.may_overlap();
         let holds = !is_certain || self.is("Injected", "True");
-        self.require_condition(holds, "Injected", "True", INJECTED);
+        self.require_condition(holds, "Injected", "True", quotes::INJECTED);
         if self.has_reason("Injected", "OlderConfiguration") {
             let stale = pods.injected.iter().any(|pod| self.is_stale(pod));
             let holds = stale && self.is("Injected", "True");
-            self.require_condition(holds, "Injected", "another reason", OLDER);
+            self.require_condition(holds, "Injected", "another reason", quotes::OLDER);
         }
         let is_refusal = self.has_reason("Injected", "PodsRefused");
         let holds = !is_refusal || has_limits && self.is("Injected", "False");
-        self.require_condition(holds, "Injected", "another reason", REFUSED);
+        self.require_condition(holds, "Injected", "another reason", quotes::REFUSED);
     }
 
     /// Whether a limit range or a quota may keep a sidecar out of a selected namespace.
@@ -263,9 +249,9 @@ impl StatusChecker<'_> {
         let is_configured = self.view.configuration().is_some();
         let uncovered = self.view.uncovered();
         for (what, behind, said, why) in [
-            ("missed", &pods.missed, &of_injected, NAMED),
-            ("stale", &stale, &of_all, OWNERS),
-            ("uncovered", &uncovered, &of_all, OWNERS),
+            ("missed", &pods.missed, &of_injected, quotes::MISSED),
+            ("stale", &stale, &of_all, quotes::OWNERS),
+            ("uncovered", &uncovered, &of_all, quotes::OWNERS),
         ] {
             if behind.is_empty() || what == "stale" && !is_configured {
                 continue;

@@ -25,6 +25,7 @@ pub(crate) mod end_state;
 mod injection;
 pub(crate) mod log;
 mod pods;
+mod quotes;
 mod read;
 mod restarts;
 mod selection;

@@ -8,17 +8,10 @@ use serde_json::Value;
 
 use super::agents::on_nodes;
 use super::checker::{Allowed, StatusChecker};
+use super::quotes;
 use super::read::{is_finished, is_terminating, label, text};
 use super::selection::Claim;
 use super::view::{ClusterView, controller, distinct};
-
-const INJECTED: &str = "pods.injected: live pods injected for this agent";
-const CURRENT: &str = "pods.current: of these, pods with the serving mode and configuration";
-const STALE: &str = "pods.stale: of these, pods with an older mode or configuration";
-const MISSED: &str = "pods.missed: live selected pods that were not injected";
-const UNCOVERED: &str =
-    "pods.uncovered: of the injected ones, pods on a node where no agent of their mode is ready";
-const BY_MODE: &str = "pods.byMode: injected pods by the mode they were created with";
 
 /// Live pods by what they are to the checked `OtelAgent`.
 pub(super) struct Pods<'a> {
@@ -90,12 +83,16 @@ impl StatusChecker<'_> {
     pub(super) fn pods(&mut self) {
         let pods = self.view.sorted_pods();
         let injected = pods.injected.len();
-        self.count("pods.injected", Allowed::exactly(injected), INJECTED);
+        self.count(
+            "pods.injected",
+            Allowed::exactly(injected),
+            quotes::PODS_INJECTED,
+        );
         let missed = pods.missed.len();
         let missed = Allowed::between(missed, missed + pods.perhaps_missed.len());
-        self.count("pods.missed", missed, MISSED);
+        self.count("pods.missed", missed, quotes::PODS_MISSED);
         let uncovered = Allowed::exactly(self.view.uncovered().len());
-        self.count("pods.uncovered", uncovered, UNCOVERED);
+        self.count("pods.uncovered", uncovered, quotes::PODS_UNCOVERED);
         self.current_and_stale(&pods.injected);
         self.by_mode(&pods.injected);
     }
@@ -116,8 +113,8 @@ impl StatusChecker<'_> {
                 Allowed::exactly(stale),
             ),
         };
-        self.count("pods.current", current, CURRENT);
-        self.count("pods.stale", stale, STALE);
+        self.count("pods.current", current, quotes::PODS_CURRENT);
+        self.count("pods.stale", stale, quotes::PODS_STALE);
     }
 
     /// Whether an injected pod has another mode than the serving one, or another configuration.
@@ -139,7 +136,7 @@ impl StatusChecker<'_> {
             let field = format!("pods.byMode.{mode}");
             let found = self.field(&field);
             let holds = found.as_u64().unwrap_or_default() == pods as u64;
-            self.require(holds, &field, pods.to_string(), BY_MODE);
+            self.require(holds, &field, pods.to_string(), quotes::PODS_BY_MODE);
         }
     }
 }

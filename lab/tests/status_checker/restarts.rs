@@ -3,16 +3,9 @@
 use serde_json::Value;
 
 use super::checker::{Allowed, StatusChecker};
+use super::quotes;
 use super::read::text;
 use super::view::{controller, distinct};
-
-const ONLY: &str =
-    "restarts: workloads that are, or are not, restarted; only with workloads.restart Rolling";
-const OF: &str = "restarts: how many workloads with stale, missed or uncovered pods there are, by what becomes of them";
-const RESTARTING: &str =
-    "Restarting: workloads are being restarted or wait for it; only with workloads.restart Rolling";
-const STUCK: &str =
-    "a workload whose pods are as they were after a restart is reported as StaleAfterRestart";
 
 impl StatusChecker<'_> {
     /// Checks `restarts` and the condition `Restarting`.
@@ -23,12 +16,12 @@ impl StatusChecker<'_> {
             return;
         }
         if !rolls {
-            self.equals("restarts", &Value::Null, ONLY);
+            self.equals("restarts", &Value::Null, quotes::RESTARTS);
             let is_absent = self.condition("Restarting").is_null();
-            return self.require_condition(is_absent, "Restarting", "absent", RESTARTING);
+            return self.require_condition(is_absent, "Restarting", "absent", quotes::RESTARTING);
         }
         let is_there = !self.condition("Restarting").is_null();
-        self.require_condition(is_there, "Restarting", "present", RESTARTING);
+        self.require_condition(is_there, "Restarting", "present", quotes::RESTARTING);
         if self.has_reason("Restarting", "NotAllowed") {
             return;
         }
@@ -38,9 +31,14 @@ impl StatusChecker<'_> {
         let stuck = of("restarts.stuck");
         let holds = self.is("Restarting", "True") == (active > 0);
         let expected = format!("True only while workloads run or wait ({active})");
-        self.require_condition(holds, "Restarting", expected, RESTARTING);
+        self.require_condition(holds, "Restarting", expected, quotes::RESTARTING);
         let is_told = !self.has_reason("Restarting", "StaleAfterRestart") || stuck > 0;
-        self.require_condition(is_told, "Restarting", "a reason that fits stuck 0", STUCK);
+        self.require_condition(
+            is_told,
+            "Restarting",
+            "a reason that fits stuck 0",
+            quotes::STUCK,
+        );
     }
 
     /// No more workloads wait or are left alone than own pods that are behind, and none while no pod is.
@@ -60,15 +58,24 @@ impl StatusChecker<'_> {
         let owners: Vec<String> = behind.iter().map(|pod| owner(&pod)).collect();
         let most = distinct(owners.iter().map(String::as_str)).len();
         for field in ["waiting", "stuck", "notRestartable"] {
-            self.count(&format!("restarts.{field}"), Allowed::between(0, most), OF);
+            self.count(
+                &format!("restarts.{field}"),
+                Allowed::between(0, most),
+                quotes::RESTARTS,
+            );
         }
-        self.count("restarts.running", Allowed::at_least(0), OF);
+        self.count("restarts.running", Allowed::at_least(0), quotes::RESTARTS);
         let fields = ["running", "waiting", "stuck", "notRestartable"];
         let all: usize = fields
             .iter()
             .filter_map(|field| self.number(&format!("restarts.{field}")))
             .sum();
         let is_counted = certain == 0 || all > 0;
-        self.require(is_counted, "restarts", "at least one workload", OF);
+        self.require(
+            is_counted,
+            "restarts",
+            "at least one workload",
+            quotes::RESTARTS,
+        );
     }
 }

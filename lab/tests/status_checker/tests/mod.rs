@@ -4,6 +4,7 @@
 mod agents;
 mod conditions;
 mod pods;
+mod quotes;
 mod restarts;
 mod status;
 

@@ -188,8 +188,10 @@ fn pod_of_another_agent_is_neither_injected_nor_missed() {
     assert!(view.orphaned().is_empty());
 }
 
+/// The operator counts an orphaned pod nowhere, though it should use the agent that selects it and does not, which is
+/// what MISSED means in docs/status.md. Until the operator does so too, both are accepted.
 #[test]
-fn orphaned_pods_are_listed_and_may_count_as_missed() {
+fn orphaned_pods_are_listed_and_counted_nowhere_or_as_missed() {
     let mut view = settled();
     let mut pod = injected("orphan", "n1", "NodeLocal");
     pod["metadata"]["labels"][names::LABEL_AGENT] = "platform.gone".into();
@@ -197,7 +199,12 @@ fn orphaned_pods_are_listed_and_may_count_as_missed() {
     finished["status"]["phase"] = "Succeeded".into();
     view.pods.extend([pod, finished]);
     assert_eq!(view.orphaned().len(), 1);
+    // What the operator says today.
     accepts(view.clone());
+    reports(
+        with_status(view.clone(), "pods.injected", json!(3)),
+        &["pods.injected"],
+    );
     accepts(with_status(view.clone(), "pods.missed", json!(1)));
     reports(with_status(view, "pods.missed", json!(2)), &["pods.missed"]);
 }
