@@ -76,6 +76,15 @@ struct State {
 }
 
 impl State {
+    /// The scripted reply to a request on this path.
+    fn next_reply(&mut self, path: &str) -> Reply {
+        let here = self.by_path.iter().find(|(wanted, _)| *wanted == path);
+        let here = here.map(|(_, reply)| reply.clone());
+        here.or_else(|| self.script.pop_front())
+            .or_else(|| self.always.clone())
+            .unwrap_or(Reply::Take(Vec::new()))
+    }
+
     /// The reply to a message that is refused for what it is.
     fn refusal(&self, message: &[u8], speaks: Speaks) -> Option<Reply> {
         if self.largest.is_some_and(|largest| message.len() > largest) {
@@ -295,15 +304,7 @@ async fn answer(
 ) -> Result<Response<Body>, hyper::Error> {
     let (head, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
-    let reply = {
-        let mut state = state.lock().unwrap();
-        let path = head.uri.path();
-        let here = state.by_path.iter().find(|(wanted, _)| *wanted == path);
-        let here = here.map(|(_, reply)| reply.clone());
-        here.or_else(|| state.script.pop_front())
-            .or_else(|| state.always.clone())
-            .unwrap_or(Reply::Take(Vec::new()))
-    };
+    let reply = state.lock().unwrap().next_reply(head.uri.path());
     match &reply {
         Reply::Slow(wait) => tokio::time::sleep(*wait).await,
         Reply::Held(released) => released.notified().await,
