@@ -89,8 +89,21 @@ test: lint lint-lab ## Everything that a change must pass: lint, all tests side 
 	exit $$failed
 
 .PHONY: test-full
-test-full: ## The same with what takes long: all releases, images as shipped, a crash and an error at every write of the controller, 500 edits of a running object
+test-full: test-released-agent ## The same with what takes long: all releases, images and agent as shipped, a crash and an error at every write of the controller, 500 edits of a running object
 	OTELAGENT_FULL=1 OTELAGENT_SHIPPED=1 $(MAKE) --no-print-directory test RELEASES='$(ALL_RELEASES)'
+
+RELEASED_AGENT := $(TARGET)/$(TRIPLE)/release/otelagent-agent
+
+.PHONY: test-released-agent
+test-released-agent: released-agent ## The agent's tests against the static binary that is released
+	$(call heading,'tests of the released agent')
+	OTELAGENT_AGENT=$(abspath $(RELEASED_AGENT)) $(CARGO) test --locked --package otelagent-agent --test agent
+
+.PHONY: released-agent
+released-agent: rust
+	$(call heading,'static binary of the agent')
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --locked --target $(TRIPLE) \
+	    --target-dir $(TARGET) --package otelagent-agent
 
 KUBERNETES ?= 1.37
 # The tests that are of one release end with it, as in _on_1_33.
@@ -296,15 +309,12 @@ bench-scale: prerequisites ## Measure the operator with NODES (1000), PODS (2000
 BENCH_PARTS ?= costs losses outage
 
 .PHONY: bench-agent
-bench-agent: prerequisites ## Measure the agent against its peers, and write the table of docs/benchmarks.md (40 minutes)
-	$(call heading,'static binary of the agent')
-	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --locked --target $(TRIPLE) \
-	    --target-dir $(TARGET) --package otelagent-agent
+bench-agent: prerequisites released-agent ## Measure the agent against its peers, and write the table of docs/benchmarks.md (40 minutes)
 	$(call heading,'load generator and plain forwarder')
 	$(CARGO) build $(LAB) --release --locked --package agent-bench
 	$(call heading,'measure')
 	for part in $(BENCH_PARTS); do \
-	    $(TARGET)/release/agent-bench --agent $(TARGET)/$(TRIPLE)/release/otelagent-agent --part $$part \
+	    $(TARGET)/release/agent-bench --agent $(RELEASED_AGENT) --part $$part \
 	        --scratch $(TARGET)/bench-agent --document docs/benchmarks.md \
 	        --command "make bench-agent BENCH_PARTS=$$part" $(BENCH); done
 

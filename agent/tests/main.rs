@@ -27,7 +27,8 @@ mod tls;
 mod unix;
 mod upstream;
 
-/// The program under test.
+/// The program under test: the one that `OTELAGENT_AGENT` names, for instance as released, or that of this build.
 fn program() -> std::path::PathBuf {
-    env!("CARGO_BIN_EXE_otelagent-agent").into()
+    let named = std::env::var_os("OTELAGENT_AGENT");
+    named.map_or_else(|| env!("CARGO_BIN_EXE_otelagent-agent").into(), Into::into)
 }

@@ -1,20 +1,13 @@
 //! Which spans were sent, acknowledged and received, by number. Must not know networks.
 
-use std::sync::LazyLock;
-
+use crate::ids::SpanIds;
 use crate::wire;
-
-/// First half of every trace id of this process; the second half and the span id are the span's number.
-pub static MARK: LazyLock<[u8; 8]> = LazyLock::new(|| {
-    let [a, b, c, d] = std::process::id().to_le_bytes();
-    [b'o', b't', b'a', b'b', a, b, c, d]
-});
 
 /// Counts per span number.
 #[derive(Debug, Default)]
 pub struct Ledger {
     spans: Vec<Counts>,
-    /// Spans that arrived without our mark: altered on the way.
+    /// Spans whose ids are none of ours: altered on the way.
     pub foreign: u64,
 }
 
@@ -101,11 +94,14 @@ impl Ledger {
     }
 }
 
-/// The number both ids of a span agree on.
+/// The number that the ids of a span agree on.
 fn number(request: &[u8], ids: wire::Ids) -> Option<u64> {
     let bytes = |at: usize| -> Option<[u8; 8]> { request.get(at..at + 8)?.try_into().ok() };
-    let marked = bytes(ids.trace)? == *MARK && bytes(ids.trace + 8)? == bytes(ids.span)?;
-    marked.then_some(u64::from_le_bytes(bytes(ids.span)?))
+    let ids = SpanIds {
+        trace: [bytes(ids.trace)?, bytes(ids.trace + 8)?],
+        span: bytes(ids.span)?,
+    };
+    ids.number()
 }
 
 #[cfg(test)]
@@ -126,8 +122,9 @@ mod tests {
         assert_eq!(ledger.received(&altered), Some(2));
         assert_eq!(ledger.received(&requests[1].message()), Some(2));
         assert_eq!(ledger.received(&requests[1].message()), Some(2));
-        let mark = altered.windows(8).position(|bytes| bytes == *MARK).unwrap();
-        altered[mark] ^= 1;
+        let id = SpanIds::of(requests[0].first).span;
+        let at = altered.windows(8).position(|bytes| bytes == id).unwrap();
+        altered[at] ^= 1;
         assert_eq!(ledger.received(&altered), Some(2));
         assert_eq!(ledger.received(&altered[1..]), None);
         let expected = Balance {

@@ -3,6 +3,7 @@
 //!
 //! Knows nothing of the agent's insides: it is a process like the peers.
 
+pub mod ids;
 pub mod ledger;
 pub mod load;
 pub mod machine;

@@ -13,7 +13,7 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 
 use crate::Outcome;
-use crate::ledger::MARK;
+use crate::ids::SpanIds;
 use crate::wire::{self, Ids};
 
 /// Spans of a ring: so many that no compressor's window holds two rounds of it.
@@ -165,10 +165,11 @@ impl Stock {
                 let index = usize::try_from((first - 1) / spans)? % templates.len();
                 let (template, ids) = templates.get(index).ok_or("no template")?;
                 let mut message = template.clone();
-                for (number, ids) in (first..).zip(ids) {
-                    write(&mut message, ids.trace, *MARK);
-                    write(&mut message, ids.trace + 8, number.to_le_bytes());
-                    write(&mut message, ids.span, number.to_le_bytes());
+                for (number, place) in (first..).zip(ids) {
+                    let ids = SpanIds::of(number);
+                    write(&mut message, place.trace, ids.trace[0]);
+                    write(&mut message, place.trace + 8, ids.trace[1]);
+                    write(&mut message, place.span, ids.span);
                 }
                 Ok(EncodedRequest {
                     framed: self.encoding.frame(&message)?,
@@ -284,9 +285,10 @@ mod tests {
         let ids: Vec<_> = request.resource_spans[0].scope_spans[0]
             .spans
             .iter()
-            .map(|span| u64::from_le_bytes(span.span_id.as_slice().try_into().unwrap()))
+            .map(|span| span.span_id.clone())
             .collect();
-        assert_eq!(ids, (101..201).collect::<Vec<_>>());
+        let expected = (101..201).map(|number| SpanIds::of(number).span.to_vec());
+        assert_eq!(ids, expected.collect::<Vec<_>>());
     }
 
     #[test]

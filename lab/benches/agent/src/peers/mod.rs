@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use testbed::parts::{self, Part};
 
 use crate::Outcome;
+use crate::load::Transport;
 use crate::machine::Cores;
 use crate::telemetry::Encoding;
 
@@ -139,6 +140,8 @@ pub struct Setup {
     pub upstream: SocketAddr,
     /// How it compresses what it sends.
     pub encoding: Encoding,
+    /// How it sends.
+    pub exporter: Transport,
     /// Where its queue is, if that is on disk.
     pub disk: Option<PathBuf>,
     /// Its memory limit.
@@ -157,6 +160,7 @@ impl Setup {
             http: free_port()?,
             upstream,
             encoding: Encoding::Gzip,
+            exporter: Transport::Grpc,
             disk: None,
             limit_mib: 512,
             queue_bytes: 64 * 1024 * 1024,
@@ -165,13 +169,18 @@ impl Setup {
     }
 
     /// What the configurations refer to.
-    fn variables(&self, scratch: &Path) -> [(&'static str, String); 9] {
+    fn variables(&self, scratch: &Path) -> [(&'static str, String); 10] {
         let disk = self.disk.as_deref().unwrap_or(Path::new("/nowhere"));
+        let exporter = match self.exporter {
+            Transport::Grpc => "otlp_grpc",
+            Transport::Http => "otlp_http",
+        };
         [
             ("BENCH_GRPC", self.grpc.to_string()),
             ("BENCH_HTTP", self.http.to_string()),
             ("BENCH_UPSTREAM", self.upstream.to_string()),
             ("BENCH_COMPRESSION", self.encoding.name().to_owned()),
+            ("BENCH_EXPORTER", exporter.to_owned()),
             ("BENCH_LIMIT_MIB", self.limit_mib.to_string()),
             ("BENCH_QUEUE_BYTES", self.queue_bytes.to_string()),
             ("BENCH_FLUSH", format!("{}ms", self.flush_ms)),

@@ -22,47 +22,81 @@ struct Case {
     spans: usize,
     inward: Encoding,
     outward: Encoding,
+    /// Towards the upstream. The collector sends over HTTP at level 1, over gRPC it has no choice of a level.
+    exporter: Transport,
     bars: &'static [(Kind, f64)],
 }
 
 const GZIP: &[(Kind, f64)] = &[(Kind::Collector, 5.0), (Kind::Rotel, 2.0)];
-const ZSTD: &[(Kind, f64)] = &[(Kind::Collector, 8.0)];
+const GZIP_LEVEL_1: &[(Kind, f64)] = &[(Kind::Collector, 4.0)];
+const ZSTD_SMALL: &[(Kind, f64)] = &[(Kind::Collector, 5.0)];
+const ZSTD_LARGE: &[(Kind, f64)] = &[(Kind::Collector, 6.5)];
 
-const CASES: [Case; 4] = [
+const CASES: [Case; 6] = [
     Case {
         spans: 10,
         inward: Encoding::Gzip,
         outward: Encoding::Gzip,
+        exporter: Transport::Grpc,
         bars: GZIP,
     },
     Case {
         spans: 100,
         inward: Encoding::Gzip,
         outward: Encoding::Gzip,
+        exporter: Transport::Grpc,
         bars: GZIP,
+    },
+    Case {
+        spans: 10,
+        inward: Encoding::Gzip,
+        outward: Encoding::Gzip,
+        exporter: Transport::Http,
+        bars: GZIP_LEVEL_1,
+    },
+    Case {
+        spans: 100,
+        inward: Encoding::Gzip,
+        outward: Encoding::Gzip,
+        exporter: Transport::Http,
+        bars: GZIP_LEVEL_1,
     },
     Case {
         spans: 10,
         inward: Encoding::Identity,
         outward: Encoding::Zstd,
-        bars: ZSTD,
+        exporter: Transport::Grpc,
+        bars: ZSTD_SMALL,
     },
     Case {
         spans: 100,
         inward: Encoding::Identity,
         outward: Encoding::Zstd,
-        bars: ZSTD,
+        exporter: Transport::Grpc,
+        bars: ZSTD_LARGE,
     },
 ];
 
 impl Case {
     fn name(&self) -> String {
+        let exporter = match self.exporter {
+            Transport::Grpc => "out",
+            Transport::Http => "at level 1 out over HTTP",
+        };
         format!(
-            "gRPC, {} in, {} out, {} spans a request",
+            "gRPC, {} in, {} {exporter}, {} spans a request",
             self.inward.name(),
             self.outward.name(),
             self.spans
         )
+    }
+
+    /// Whether this program can be measured.
+    fn has(&self, kind: Kind) -> bool {
+        match self.exporter {
+            Transport::Grpc => kind.sends(self.outward),
+            Transport::Http => matches!(kind, Kind::Otelagent | Kind::Collector),
+        }
     }
 
     fn bar(&self) -> String {
@@ -96,7 +130,7 @@ pub(super) async fn run(bench: &Bench) -> Outcome<Report> {
             for peer in bench
                 .peers
                 .iter()
-                .filter(|peer| peer.kind.sends(case.outward))
+                .filter(|peer| case.has(peer.kind))
             {
                 let sample = match sample(bench, case, peer).await {
                     Ok(sample) => sample,
@@ -142,13 +176,20 @@ fn line(case: &Case, samples: &[(Kind, Vec<Sample>)]) -> Line {
         .iter()
         .map(|(kind, samples)| (*kind, medians(samples, |sample| sample.per_cpu_second)))
         .collect();
-    let (ratio, verdict) = times(&figures, case.bars);
+    let (mut ratio, verdict) = times(&figures, case.bars);
+    // A ratio says little where one program compresses less than the other.
+    let sizes = samples.iter().map(|(kind, samples)| {
+        let bytes = medians(samples, |sample| sample.bytes_per_span);
+        format!("{} {bytes:.0}", kind.name())
+    });
+    let sizes: Vec<_> = sizes.collect();
+    ratio.push_str(&format!("; bytes a span: {}", sizes.join(", ")));
     let summaries = figures
         .iter()
         .map(|(kind, figure)| (*kind, grouped(*figure)));
     let cannot = Kind::ALL
         .into_iter()
-        .filter(|kind| !kind.sends(case.outward));
+        .filter(|kind| !case.has(*kind) && !kind.sends(case.outward));
     Line {
         measure: format!("spans per CPU second: {}", case.name()),
         bar: case.bar(),
@@ -190,6 +231,7 @@ async fn sample(bench: &Bench, case: &Case, peer: &Peer) -> Outcome<Sample> {
     let sink = Sink::start(free_port()?)?;
     let mut setup = Setup::new(sink.address)?;
     setup.encoding = case.outward;
+    setup.exporter = case.exporter;
     let running = peer.start(&setup, &bench.place).await?;
     let target = running.target(Transport::Grpc, case.inward);
     let stock = Stock::ring(case.spans, case.inward)?;
