@@ -13,6 +13,10 @@ use crate::config::Compression;
 /// The size of output chunks, so that a large batch needs no second contiguous buffer.
 const OUTPUT_CHUNK: usize = 64 * 1024;
 
+/// A window of 128 KiB. The level's own, 512 KiB, does not stay in the cache beside the input: that takes a sixth more
+/// time for 3 % fewer bytes.
+const ZSTD_WINDOW_LOG: u32 = 17;
+
 /// The memory of an encoder at level 1, rounded up: for zstd its window of 512 KiB, blocks and tables.
 pub(crate) fn context(compression: Compression) -> usize {
     match compression {
@@ -125,9 +129,12 @@ impl Encoder<'_> {
 
 fn zstd_context() -> io::Result<CCtx<'static>> {
     let mut context = CCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
-    context
-        .set_parameter(CParameter::CompressionLevel(1))
-        .map_err(zstd_error)?;
+    for parameter in [
+        CParameter::CompressionLevel(1),
+        CParameter::WindowLog(ZSTD_WINDOW_LOG),
+    ] {
+        context.set_parameter(parameter).map_err(zstd_error)?;
+    }
     Ok(context)
 }
 
