@@ -98,11 +98,11 @@ impl Offline {
 /// A message for an unknown encoding or an invalid body.
 pub fn decompress(
     encoding: &[u8],
-    body: Vec<u8>,
+    body: &[u8],
     limit: usize,
     memory: usize,
 ) -> Result<Vec<u8>, String> {
     let encoding = encoding::parse(Some(encoding)).ok_or("unknown encoding")?;
     let mut permit = Budget::new(memory, 0, 0).permit();
-    encoding::decode(encoding, &body, limit, &mut permit).map_err(|error| error.to_string())
+    encoding::decode(encoding, body, limit, &mut permit).map_err(|error| error.to_string())
 }

@@ -211,7 +211,11 @@ impl OtlpReceiver {
     }
 
     /// Prepares a large request on the thread for those, one after the other.
-    async fn prepare_aside(&self, route: &Route, request: OtlpRequest) -> Result<Prepared, Refusal> {
+    async fn prepare_aside(
+        &self,
+        route: &Route,
+        request: OtlpRequest,
+    ) -> Result<Prepared, Refusal> {
         let (signal, edits) = (route.lane.signal, Arc::clone(&route.edits));
         let worker = &self.shared.worker;
         let turn = worker.turn().await;
