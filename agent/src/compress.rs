@@ -1,33 +1,32 @@
-//! Compresses what is sent, at level 1. The process has one compressor, which it reuses for every batch and
-//! which yields often enough to other tasks.
+//! Compresses what is sent, at level 1. The process has one compressor, which it reuses for every batch, on a
+//! thread of its own.
 
 use std::io;
 
 use bytes::Bytes;
 use flate2::{Compress, FlushCompress, Status};
-use tokio::task::yield_now;
 use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd::zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ResetDirective, get_error_name};
 
 use crate::config::Compression;
 
-/// The input that is compressed before other tasks may run, about 0.2 ms of gzip.
-const INPUT_CHUNK: usize = 64 * 1024;
-
 /// The size of output chunks, so that a large batch needs no second contiguous buffer.
 const OUTPUT_CHUNK: usize = 64 * 1024;
 
-/// The memory of an encoder at level 1, rounded up: for zstd its window of 512 KiB, blocks and tables.
+/// A window of 128 KiB. The level's own, 512 KiB, does not stay in the cache beside the input: that takes a sixth more
+/// time for 3 % fewer bytes.
+const ZSTD_WINDOW_LOG: u32 = 17;
+
+/// The memory of an encoder at level 1, rounded up: for zstd twice its window, blocks and tables, 953 KiB in all.
 pub(crate) fn context(compression: Compression) -> usize {
     match compression {
         Compression::None => 0,
         Compression::Gzip => 384 * 1024,
-        Compression::Zstd => 1536 * 1024,
+        Compression::Zstd => 1024 * 1024,
     }
 }
 
-/// Compresses one batch at a time. Two at once would take as long, need twice the memory, and delay clients
-/// twice as long. Encoders are created when first needed.
+/// Compresses one batch at a time. Two at once would need twice the memory. Encoders are created when first needed.
 #[derive(Default)]
 pub(crate) struct Compressor {
     gzip: Option<Compress>,
@@ -45,7 +44,7 @@ impl Compressor {
     ///
     /// # Errors
     /// If an encoder cannot be set up.
-    pub(crate) async fn encode(
+    pub(crate) fn encode(
         &mut self,
         compression: Compression,
         parts: &[Bytes],
@@ -55,18 +54,11 @@ impl Compressor {
             return Ok(parts.to_vec());
         };
         let mut chunks = OutputChunks::default();
-        let mut since_yield = 0;
         for part in parts {
-            for mut input in part.chunks(INPUT_CHUNK) {
-                since_yield += input.len();
-                while !input.is_empty() {
-                    let (taken, _) = encoder.step(input, chunks.space(), false)?;
-                    input = input.get(taken..).unwrap_or_default();
-                }
-                if since_yield >= INPUT_CHUNK {
-                    since_yield = 0;
-                    yield_now().await;
-                }
+            let mut input = part.as_ref();
+            while !input.is_empty() {
+                let (taken, _) = encoder.step(input, chunks.space(), false)?;
+                input = input.get(taken..).unwrap_or_default();
             }
         }
         while !encoder.step(&[], chunks.space(), true)?.1 {}
@@ -137,9 +129,12 @@ impl Encoder<'_> {
 
 fn zstd_context() -> io::Result<CCtx<'static>> {
     let mut context = CCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
-    context
-        .set_parameter(CParameter::CompressionLevel(1))
-        .map_err(zstd_error)?;
+    for parameter in [
+        CParameter::CompressionLevel(1),
+        CParameter::WindowLog(ZSTD_WINDOW_LOG),
+    ] {
+        context.set_parameter(parameter).map_err(zstd_error)?;
+    }
     Ok(context)
 }
 

@@ -44,29 +44,41 @@ pub(crate) enum DecodeError {
     Corrupt(&'static str),
 }
 
-/// Decompresses a whole body to at most `limit` bytes; `permit` grows by the output. Gzip may have any number of
-/// members (RFC 1952).
+/// The size of a body after decompression as it says itself: of the last gzip member (RFC 1952, 2.3.1) or the first
+/// zstd frame (RFC 8878, 3.1.1.1). There may be more to it, and it may lie.
+pub(crate) fn announced(encoding: Compression, body: &[u8]) -> usize {
+    let announced = match encoding {
+        Compression::None => return body.len(),
+        Compression::Gzip => body
+            .last_chunk()
+            .map(|length| u64::from(u32::from_le_bytes(*length))),
+        Compression::Zstd => zstd::zstd_safe::get_frame_content_size(body).unwrap_or_default(),
+    };
+    usize::try_from(announced.unwrap_or_default()).unwrap_or(usize::MAX)
+}
+
+/// Decompresses a whole body to at most `limit` bytes; `permit` grows by the output, and by nothing if that is too
+/// large. Gzip may have any number of members (RFC 1952).
 pub(crate) fn decode(
     encoding: Compression,
-    body: Vec<u8>,
+    body: &[u8],
     limit: usize,
     permit: &mut Permit,
 ) -> Result<Vec<u8>, DecodeError> {
     // Telemetry compresses about fivefold; a wrong guess costs one more allocation.
     let first = body.len().saturating_mul(6).max(1024);
     match encoding {
-        Compression::None => Ok(body),
+        Compression::None => Ok(body.to_vec()),
         Compression::Gzip => {
-            if let Some(message) = one_member(&body, limit, permit)? {
+            if let Some(message) = one_member(body, limit, permit)? {
                 return Ok(message);
             }
-            let decoder = flate2::read::MultiGzDecoder::new(body.as_slice());
+            let decoder = flate2::read::MultiGzDecoder::new(body);
             read_bounded(decoder, "gzip", limit, first, permit)
         }
         Compression::Zstd => {
             let corrupt = |_| DecodeError::Corrupt("zstd");
-            let mut decoder =
-                zstd::stream::read::Decoder::with_buffer(body.as_slice()).map_err(corrupt)?;
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(corrupt)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(corrupt)?;
             read_bounded(decoder, "zstd", limit, first, permit)
         }
@@ -133,6 +145,7 @@ fn read_bounded(
     let mut room = 0;
     loop {
         if out.len() > limit {
+            permit.shrink(room);
             return Err(DecodeError::TooLarge(limit));
         }
         if out.len() == room {

@@ -10,6 +10,7 @@
 //! | `queue` | one lane per signal, in memory or on disk, cut into batches |
 //! | `export` | sends batches to the upstream until they are settled; `otelagent-flow` decides how |
 //! | `compress` | compresses what is sent, one batch at a time |
+//! | `worker` | a thread for long computations: large requests, compression |
 //! | `budget` | limits the memory for telemetry |
 //! | `tls` | certificates and CAs for rustls, on both sides |
 //! | `stream` | TCP, Unix and TLS connections as one type |
@@ -58,3 +59,5 @@ mod resolve;
 mod stream;
 #[cfg(feature = "server")]
 mod tls;
+#[cfg(feature = "server")]
+mod worker;

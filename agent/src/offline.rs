@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use otlp_wire::{Edits, Signal};
+use otlp_wire::Signal;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
@@ -14,6 +14,7 @@ use crate::encoding;
 use crate::metrics::Metrics;
 use crate::queue::Lane;
 use crate::receive::{ConnectionTable, Route, ServerState, SharedState, connection_memory, serve};
+use crate::worker::Worker;
 
 /// An agent that accepts requests and keeps them.
 pub struct Offline {
@@ -37,7 +38,7 @@ impl Offline {
         let lanes = Signal::ALL.map(|signal| Lane::new(signal, queue, Arc::clone(&metrics), None));
         let routes = lanes.iter().map(|lane| Route {
             lane: Arc::clone(lane),
-            edits: Edits::new(&[]),
+            edits: Arc::default(),
         });
         let config = ReceiverConfig {
             id: String::new(),
@@ -52,6 +53,7 @@ impl Offline {
             connections: ConnectionTable::new(1000, &budget),
             budget,
             metrics,
+            worker: Worker::new("requests"),
         };
         Self {
             server: ServerState::new(shared, routes.collect(), &config),
@@ -96,7 +98,7 @@ impl Offline {
 /// A message for an unknown encoding or an invalid body.
 pub fn decompress(
     encoding: &[u8],
-    body: Vec<u8>,
+    body: &[u8],
     limit: usize,
     memory: usize,
 ) -> Result<Vec<u8>, String> {

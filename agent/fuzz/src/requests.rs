@@ -237,7 +237,7 @@ pub fn inflate(bytes: &[u8]) {
     let encoding: &[u8] = [&b"gzip"[..], b"zstd", b"identity"][usize::from(kind) % 3];
     let (limit, memory) = (usize::from(limit) * 1024, usize::from(memory) * 1024);
     let expected = unpack(encoding, body, limit);
-    match (decompress(encoding, body.to_vec(), limit, memory), expected) {
+    match (decompress(encoding, body, limit, memory), expected) {
         (Ok(out), Some(expected)) => {
             // A body that is not compressed has been measured where it arrived.
             assert!(out.len() <= limit || encoding == b"identity");

@@ -59,14 +59,14 @@ async fn encode(batch: &Batch, compression: Compression, shared: &Shared) -> io:
             permit: None,
         });
     }
-    let mut compressor = shared.compressor.lock().await;
+    let turn = shared.compressor.turn().await;
     let needed = batch.bytes() + compress::context(compression);
     let mut permit = shared.budget.export(needed);
-    let body = compressor.encode(compression, &parts).await?;
-    drop(compressor);
-    permit.set(body.iter().map(Bytes::len).sum());
-    Ok(Encoded {
-        body,
-        permit: Some(permit),
-    })
+    let compressed = shared.compressor.run(turn, move |compressor| {
+        let body = compressor.encode(compression, &parts)?;
+        permit.set(body.iter().map(Bytes::len).sum());
+        let permit = Some(permit);
+        Ok(Encoded { body, permit })
+    });
+    compressed.await.map_err(io::Error::other)?
 }

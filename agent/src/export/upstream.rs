@@ -17,6 +17,7 @@ use crate::compress::Compressor;
 use crate::config::Exporter;
 use crate::logging::LogThrottle;
 use crate::metrics::{Lost, Metrics};
+use crate::worker::Worker;
 
 /// One configured exporter.
 pub(crate) struct Upstream {
@@ -42,7 +43,7 @@ pub(crate) struct Shared {
     pub(crate) budget: Arc<Budget>,
     pub(crate) metrics: Arc<Metrics>,
     /// Batches use it in order of arrival.
-    pub(crate) compressor: Arc<tokio::sync::Mutex<Compressor>>,
+    pub(crate) compressor: Arc<Worker<Compressor>>,
     /// The maximum age of connections to an upstream.
     pub(crate) connection_age: Duration,
 }

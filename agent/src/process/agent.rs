@@ -25,6 +25,7 @@ use crate::queue::{DurableQueue, Lane, Maintenance};
 use crate::receive::listener::{self, ListenError, OtlpListener};
 use crate::receive::{ConnectionTable, Route, ServerState, SharedState, connection_memory};
 use crate::stream::Stream;
+use crate::worker::Worker;
 
 /// The maximum number of connections, if the limit of open files allows it.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -101,6 +102,7 @@ impl Agent {
             connections: ConnectionTable::new(connections, &budget),
             budget: Arc::clone(&budget),
             metrics: Arc::clone(&metrics),
+            worker: Worker::new("requests"),
         };
         let report = Arc::new(Report {
             status: Mutex::new("starting"),
@@ -188,7 +190,7 @@ impl Pipelines {
             started.lanes.push(Arc::clone(&lane));
             started.routes.push(Route {
                 lane,
-                edits: Edits::new(&pipeline.attributes),
+                edits: Arc::new(Edits::new(&pipeline.attributes)),
             });
         }
         // Before the ports open, so that records of earlier processes go first.
@@ -214,7 +216,7 @@ fn upstreams(
     let shared = export::Shared {
         budget: Arc::clone(budget),
         metrics: Arc::clone(metrics),
-        compressor: Arc::default(),
+        compressor: Worker::new("compression"),
         connection_age: options.upstream_age,
     };
     let upstreams = config.exporters.iter().map(|exporter| {

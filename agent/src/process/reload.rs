@@ -67,7 +67,7 @@ impl Agent {
                 lane.set_limits(exporter.queue);
                 routes.push(Route {
                     lane: Arc::clone(lane),
-                    edits: Edits::new(&pipeline.attributes),
+                    edits: Arc::new(Edits::new(&pipeline.attributes)),
                 });
             }
         }

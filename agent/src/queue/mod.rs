@@ -9,7 +9,7 @@ mod maintenance;
 mod request;
 
 pub(crate) use self::batch::Batch;
-pub(crate) use self::durable::{AckHandle, DurableQueue};
+pub(crate) use self::durable::DurableQueue;
 pub(crate) use self::lane::Lane;
 pub(crate) use self::maintenance::Maintenance;
 pub(crate) use self::request::{Origin, QueuedRequest};

@@ -15,14 +15,15 @@ use crate::config::{Compression, ReceiverConfig};
 use crate::encoding::{self, DecodeError};
 use crate::lock::lock;
 use crate::metrics::{Metrics, Transport};
-use crate::queue::{AckHandle, Lane, Origin, QueuedRequest};
+use crate::queue::{Lane, Origin, QueuedRequest};
+use crate::worker::Worker;
 
 /// The route of one signal.
 pub(crate) struct Route {
     /// The queue of its requests.
     pub(crate) lane: Arc<Lane>,
     /// The edits of their resource attributes.
-    pub(crate) edits: Edits,
+    pub(crate) edits: Arc<Edits>,
 }
 
 /// A complete request as it arrived.
@@ -47,12 +48,21 @@ pub(super) enum Format {
 /// The memory of an open request beside its body: a task and a timer.
 const OPEN: usize = 2 * 1024;
 
+/// The largest decompressed body that is worked on between two others: at most half a millisecond, for JSON. A
+/// larger one is worth the change of threads, which takes some 20 µs.
+const SMALL: usize = 128 * 1024;
+
+/// The same for a compressed body. Decompression may take long also where nothing comes out of it.
+const SMALL_COMPRESSED: usize = SMALL / 4;
+
 /// The state that a new configuration does not replace.
 #[derive(Clone)]
 pub(crate) struct SharedState {
     pub(crate) budget: Arc<Budget>,
     pub(crate) connections: Arc<ConnectionTable>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Works on large requests.
+    pub(crate) worker: Arc<Worker<()>>,
 }
 
 /// What all connections share; a changed configuration replaces the receiver in it.
@@ -172,47 +182,45 @@ impl OtlpReceiver {
 
     /// Decompresses, converts to protobuf, checks, edits and queues a request. Returns when it may be
     /// acknowledged.
-    pub(super) async fn take(&self, route: &Route, request: OtlpRequest) -> Result<(), Refusal> {
-        if let Some(ack) = self.queue(route, request)? {
-            ack.ready().await;
+    pub(super) async fn take(
+        &self,
+        route: &Route,
+        mut request: OtlpRequest,
+    ) -> Result<(), Refusal> {
+        let (signal, transport) = (route.lane.signal, request.transport);
+        let prepared = if request.is_large()? {
+            Box::pin(self.prepare_aside(route, request)).await?
+        } else {
+            request.prepare(signal, &route.edits)?
+        };
+        self.shared
+            .metrics
+            .repaired_strings
+            .add(prepared.repaired as u64);
+        let Some(held) = prepared.request else {
+            self.shared.metrics.empty(transport);
+            return Ok(());
+        };
+        let items = held.items;
+        match route.lane.push(held, Origin::Client(transport)) {
+            Ok(ack) => ack.ready().await,
+            Err(_) if route.lane.is_closed() => return Err(Refusal::ShuttingDown),
+            Err(_) => return Err(Refusal::QueueFull { items }),
         }
         Ok(())
     }
 
-    /// Does all that but wait.
-    fn queue(&self, route: &Route, request: OtlpRequest) -> Result<Option<AckHandle>, Refusal> {
-        let signal = route.lane.signal;
-        let (transport, limit) = (request.transport, request.limit);
-        let mut repaired = 0;
-        let (mut message, mut permit) = request.unpack(signal, &mut repaired)?;
-        let items = check(signal, &mut message, &mut repaired)
-            .map_err(|error| Refusal::Malformed(error.to_string()))?;
-        self.shared.metrics.repaired_strings.add(repaired as u64);
-        // A request without items has no data to forward, unless it is in fields of the request itself: a
-        // profile without samples may carry a payload, and what is not known may be data.
-        let is_alone = !is_mergeable(signal, &message);
-        if message.is_empty() || (items == 0 && !is_alone) {
-            self.shared.metrics.empty(transport);
-            return Ok(None);
-        }
-        let bytes = if route.edits.is_empty() {
-            exact(message)
-        } else {
-            let mut grant = |more| permit.grow(more).is_ok();
-            exact(edit(&route.edits, &message, limit, &mut grant)?)
-        };
-        permit.set(bytes.len());
-        let held = QueuedRequest {
-            bytes,
-            items,
-            is_alone,
-            permit,
-        };
-        match route.lane.push(held, Origin::Client(transport)) {
-            Ok(ack) => Ok(Some(ack)),
-            Err(_) if route.lane.is_closed() => Err(Refusal::ShuttingDown),
-            Err(_) => Err(Refusal::QueueFull { items }),
-        }
+    /// Prepares a large request on the thread for those, one after the other.
+    async fn prepare_aside(
+        &self,
+        route: &Route,
+        request: OtlpRequest,
+    ) -> Result<Prepared, Refusal> {
+        let (signal, edits) = (route.lane.signal, Arc::clone(&route.edits));
+        let worker = &self.shared.worker;
+        let turn = worker.turn().await;
+        let prepared = worker.run(turn, move |()| request.prepare(signal, &edits));
+        prepared.await.unwrap_or(Err(Refusal::ShuttingDown))
     }
 
     pub(super) fn count_refusal(
@@ -239,36 +247,104 @@ pub(super) fn encoding(header: Option<&HeaderValue>) -> Result<Compression, Refu
     encoding::parse(header.map(HeaderValue::as_bytes)).ok_or(Refusal::Encoding)
 }
 
+/// What is left of a request to do on the runtime's thread.
+struct Prepared {
+    /// `None` if there is nothing to forward.
+    request: Option<QueuedRequest>,
+    /// The number of strings that had to be mended.
+    repaired: usize,
+}
+
 impl OtlpRequest {
-    /// The message as protobuf, and the memory it holds. Adds the number of strings it had to mend.
-    fn unpack(
-        mut self,
-        signal: Signal,
-        repaired: &mut usize,
-    ) -> Result<(Vec<u8>, Permit), Refusal> {
-        let message = encoding::decode(self.encoding, self.body, self.limit, &mut self.permit);
-        let mut message = message.map_err(|error| match error {
-            DecodeError::TooLarge(limit) => Refusal::TooLarge(limit),
-            DecodeError::Exhausted => Refusal::MemoryLimit,
-            DecodeError::Corrupt(_) => Refusal::Malformed(error.to_string()),
-        })?;
-        if self.format == Format::Protobuf {
-            return Ok((message, self.permit));
+    /// Whether work on it would delay others. Decompresses a small one.
+    fn is_large(&mut self) -> Result<bool, Refusal> {
+        if self.encoding == Compression::None {
+            return Ok(self.body.len() > SMALL);
         }
+        let announced = encoding::announced(self.encoding, &self.body);
+        if self.body.len() > SMALL_COMPRESSED || announced > SMALL {
+            return Ok(true);
+        }
+        match self.decompress(SMALL.min(self.limit)) {
+            // It says too little.
+            Err(DecodeError::TooLarge(_)) => Ok(true),
+            done => done.map(|()| false).map_err(Refusal::from),
+        }
+    }
+
+    /// Replaces the body by what is in it.
+    fn decompress(&mut self, limit: usize) -> Result<(), DecodeError> {
+        if self.encoding != Compression::None {
+            self.body = encoding::decode(self.encoding, &self.body, limit, &mut self.permit)?;
+            self.encoding = Compression::None;
+        }
+        Ok(())
+    }
+
+    /// Decompresses, converts to protobuf, checks and edits it.
+    fn prepare(mut self, signal: Signal, edits: &Edits) -> Result<Prepared, Refusal> {
+        let mut repaired = 0;
+        self.decompress(self.limit)?;
+        if self.format == Format::Json {
+            self.transcode(signal, &mut repaired)?;
+        }
+        let Self {
+            limit,
+            body: mut message,
+            mut permit,
+            ..
+        } = self;
+        let items = check(signal, &mut message, &mut repaired)
+            .map_err(|error| Refusal::Malformed(error.to_string()))?;
+        // A request without items has no data to forward, unless it is in fields of the request itself: a
+        // profile without samples may carry a payload, and what is not known may be data.
+        let is_alone = !is_mergeable(signal, &message);
+        if message.is_empty() || (items == 0 && !is_alone) {
+            let request = None;
+            return Ok(Prepared { request, repaired });
+        }
+        let bytes = if edits.is_empty() {
+            exact(message)
+        } else {
+            let mut grant = |more| permit.grow(more).is_ok();
+            exact(edit(edits, &message, limit, &mut grant)?)
+        };
+        permit.set(bytes.len());
+        let request = Some(QueuedRequest {
+            bytes,
+            items,
+            is_alone,
+            permit,
+        });
+        Ok(Prepared { request, repaired })
+    }
+
+    /// Replaces JSON by protobuf. Adds the number of strings it had to mend.
+    fn transcode(&mut self, signal: Signal, repaired: &mut usize) -> Result<(), Refusal> {
         let mut grant = |more| self.permit.grow(more).is_ok();
-        let mut transcoded = json::transcode(signal, &message, self.limit, &mut grant);
+        let mut transcoded = json::transcode(signal, &self.body, self.limit, &mut grant);
         if let Err(json::Error::Utf8(_)) = transcoded {
-            *repaired += json::repair(&mut message);
-            transcoded = json::transcode(signal, &message, self.limit, &mut grant);
+            *repaired += json::repair(&mut self.body);
+            transcoded = json::transcode(signal, &self.body, self.limit, &mut grant);
         }
-        let message = transcoded.map_err(|error| match error {
+        self.body = transcoded.map_err(|error| match error {
             json::Error::TooLarge(limit) => Refusal::TooLarge(limit),
             json::Error::Exhausted => Refusal::MemoryLimit,
             json::Error::Malformed(_) | json::Error::Utf8(_) => {
                 Refusal::Malformed(error.to_string())
             }
         })?;
-        Ok((message, self.permit))
+        Ok(())
+    }
+}
+
+impl From<DecodeError> for Refusal {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::TooLarge(limit) => Self::TooLarge(limit),
+            DecodeError::Exhausted => Self::MemoryLimit,
+            DecodeError::Corrupt(_) => Self::Malformed(error.to_string()),
+        }
     }
 }
 

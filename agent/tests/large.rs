@@ -1,0 +1,192 @@
+//! Large requests: they are worked on beside the small ones, and leave nothing behind.
+
+use std::io::Write;
+use std::time::Duration;
+
+use prost::Message;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use crate::support::agent::{Agent, Setup};
+use crate::support::client::{self, Grpc, Http};
+use crate::support::eventually;
+use crate::support::sink::Sink;
+use crate::support::telemetry::spans;
+
+const MIB: usize = 1024 * 1024;
+const ACCEPTED: &str = "otelcol_receiver_accepted_spans_total";
+const HELD: &str = "otelagent_memory_held_bytes";
+
+/// An agent that takes 20 MiB from everybody.
+async fn agent() -> (Sink, Agent) {
+    let sink = Sink::grpc().await;
+    let limiter = "memory_limiter: {check_interval: 1s, limit_mib: 128}";
+    let agent = Setup::grpc(sink.address)
+        .receiver(
+            "grpc: {endpoint: '127.0.0.1:0', max_recv_msg_size_mib: 20}, \
+             http: {endpoint: '127.0.0.1:0'}",
+        )
+        .processors(limiter, "memory_limiter")
+        .start();
+    (sink, agent)
+}
+
+/// Equal spans as so much JSON, and their number.
+fn json(size: usize) -> (Vec<u8>, u64) {
+    let mut one = serde_json::to_value(spans("large", 1)).unwrap();
+    let span = one["resourceSpans"][0]["scopeSpans"][0]["spans"][0].take();
+    let span = format!("{span},");
+    let count = size / span.len();
+    let mut json = br#"{"resourceSpans":[{"scopeSpans":[{"spans":["#.to_vec();
+    json.extend(span.as_bytes().repeat(count));
+    json.pop();
+    json.extend(b"]}]}]}");
+    (json, count as u64)
+}
+
+/// Equal spans as so much protobuf, and their number.
+fn protobuf(size: usize) -> (Vec<u8>, u64) {
+    let mut request = spans("large", 1);
+    let one = request.encoded_len();
+    let scope = &mut request.resource_spans[0].scope_spans[0];
+    scope.spans = vec![scope.spans[0].clone(); size / one];
+    let count = scope.spans.len() as u64;
+    (request.encode_to_vec(), count)
+}
+
+fn zstd_of_unknown_size(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn http_head(encoding: &str, kind: &str, length: usize) -> String {
+    format!(
+        "POST /v1/traces HTTP/1.1\r\nhost: agent\r\ncontent-type: application/{kind}\r\n\
+         content-encoding: {encoding}\r\ncontent-length: {length}\r\n\r\n"
+    )
+}
+
+/// Sends small requests, one after the other, until `large` is answered; returns the number of their answers.
+async fn answered_until<T>(agent: &Agent, large: impl Future<Output = T>) -> (usize, T) {
+    let small = spans("small", 1).encode_to_vec();
+    let mut grpc = Grpc::connect(agent.port()).await;
+    let mut answered = 0;
+    let small = async {
+        loop {
+            let answer = grpc.call(client::TRACES, &small).await.unwrap();
+            assert_eq!(answer.status, 0);
+            answered += 1;
+        }
+    };
+    let answer = tokio::select! {
+        () = small => unreachable!(),
+        answer = large => answer,
+    };
+    (answered, answer)
+}
+
+#[tokio::test]
+async fn small_requests_are_answered_while_a_large_one_is_worked_on() {
+    let (_sink, agent) = agent().await;
+    let (largest, most) = json(19 * MIB);
+    let (json, count) = json(4 * MIB);
+    let (first, last) = json.split_at(json.len() - 2);
+    let two_members = [client::gzip(first), client::gzip(last)].concat();
+    let bodies = [
+        ("gzip", client::gzip(&largest)),
+        // Their ends and their beginnings do not tell how large they are.
+        ("gzip", two_members),
+        ("zstd", zstd_of_unknown_size(&json)),
+    ];
+    for (encoding, body) in bodies {
+        assert!(body.len() < 100 * 1024, "{} bytes", body.len());
+        let mut http = Http::connect(agent.port()).await;
+        let head = http_head(encoding, "json", body.len());
+        http.write(&[head.as_bytes(), &body].concat()).await;
+        let (answered, answer) = answered_until(&agent, http.read()).await;
+        assert_eq!(answer.unwrap().status, 200);
+        // On one thread there are those that came between two reads of the large one.
+        assert!(answered > 20, "{answered} answers, {encoding}");
+    }
+    let (message, more) = protobuf(4 * MIB);
+    let framed = client::frame(1, &client::gzip(&message));
+    let mut grpc = Grpc::connect(agent.port()).await;
+    let large = grpc.framed(client::TRACES, &[("grpc-encoding", "gzip")], framed);
+    let (answered, answer) = answered_until(&agent, large).await;
+    assert_eq!(answer.unwrap().status, 0);
+    assert!(answered > 20, "{answered} answers, gRPC");
+    assert!(agent.metric(ACCEPTED, "") > most + 2 * count + more);
+    assert_eq!(agent.books("spans"), 0);
+}
+
+#[tokio::test]
+async fn answers_on_one_connection_keep_their_order() {
+    let (_sink, agent) = agent().await;
+    let (mut json, _) = json(2 * MIB);
+    json.pop();
+    let large = client::gzip(&json);
+    let small = client::gzip(&spans("small", 1).encode_to_vec());
+    let mut pipelined = Vec::new();
+    for (kind, body) in [("json", &large), ("x-protobuf", &small)] {
+        pipelined.extend(http_head("gzip", kind, body.len()).into_bytes());
+        pipelined.extend(body);
+    }
+    let mut stream = TcpStream::connect(agent.port()).await.unwrap();
+    stream.write_all(&pipelined).await.unwrap();
+    let mut answers = Vec::new();
+    while !answers.windows(13).any(|part| part == b"HTTP/1.1 200 ") {
+        assert!(stream.read_buf(&mut answers).await.unwrap() > 0);
+    }
+    assert!(answers.starts_with(b"HTTP/1.1 400 "));
+}
+
+#[tokio::test]
+async fn large_requests_whose_clients_leave_give_back_their_memory() {
+    let (_sink, agent) = agent().await;
+    let (json, count) = json(4 * MIB);
+    let body = client::gzip(&json);
+    let request = [http_head("gzip", "json", body.len()).as_bytes(), &body].concat();
+    for number in 0..30 {
+        let mut http = Http::connect(agent.port()).await;
+        http.write(&request).await;
+        sleep(Duration::from_millis(number % 7)).await;
+    }
+    eventually("their memory is free", || agent.metric(HELD, "") == 0).await;
+    let before = agent.metric(ACCEPTED, "");
+    for _ in 0..3 {
+        let mut http = Http::connect(agent.port()).await;
+        http.write(&request).await;
+        assert_eq!(http.read().await.unwrap().status, 200);
+    }
+    assert_eq!(agent.metric(ACCEPTED, ""), before + 3 * count);
+    eventually("all is delivered", || agent.metric(HELD, "") == 0).await;
+    assert_eq!(agent.books("spans"), 0);
+    let peak = agent.peak();
+    // The limit and a tenth, and what a debug build has anyway.
+    assert!(peak < 151 * 1024, "{peak} KiB");
+}
+
+#[tokio::test]
+async fn large_request_in_work_at_sigterm_is_answered_and_settled() {
+    let (_sink, agent) = agent().await;
+    let (json, _) = json(2 * MIB);
+    let body = client::gzip(&json);
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let mut http = Http::connect(agent.port()).await;
+        let head = http_head("gzip", "json", body.len());
+        http.write(&[head.as_bytes(), &body].concat()).await;
+        clients.spawn(async move { http.read().await.unwrap().status });
+    }
+    eventually("work has begun", || agent.metric(HELD, "") > 1_000_000).await;
+    agent.terminate();
+    for status in clients.join_all().await {
+        assert!([200, 503].contains(&status), "{status}");
+    }
+    let (code, log) = tokio::task::spawn_blocking(|| agent.wait()).await.unwrap();
+    assert_eq!(code, 0);
+    let done = log.iter().find(|line| line["message"] == "done").unwrap();
+    assert_eq!(done["accepted"], done["delivered"]);
+}
