@@ -57,4 +57,6 @@ mod resolve;
 #[cfg(feature = "server")]
 mod stream;
 #[cfg(feature = "server")]
+mod thread;
+#[cfg(feature = "server")]
 mod tls;
