@@ -95,7 +95,7 @@ impl Agent {
         let limit = config.memory.limit;
         let budget = Budget::new(limit, config.memory.spike, connection_memory(limit));
         let upstreams = upstreams(&config, options, &budget, &metrics)?;
-        let pipelines = Pipelines::start(&config, &upstreams, &budget, &metrics);
+        let pipelines = Pipelines::start(&config, &upstreams, &budget, &metrics).await;
         let connections = max_connections();
         let shared = SharedState {
             connections: ConnectionTable::new(connections, &budget),
@@ -155,7 +155,7 @@ struct Pipelines {
 }
 
 impl Pipelines {
-    fn start(
+    async fn start(
         config: &Config,
         upstreams: &[Arc<Upstream>],
         budget: &Arc<Budget>,
@@ -198,8 +198,8 @@ impl Pipelines {
                 create: storage.create_directory,
                 mode: storage.directory_permissions,
             };
-            let maintenance = Maintenance::start(directory, lanes);
-            started.maintenance.spawn(maintenance.run());
+            Maintenance::start(directory, &lanes).await;
+            started.maintenance.spawn(Maintenance::watch(lanes));
         }
         started
     }

@@ -2,7 +2,7 @@
 //! into batches by size and by age.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use otlp_wire::Signal;
@@ -25,6 +25,8 @@ pub(crate) struct Lane {
     state: Mutex<LaneState>,
     /// Signals that a batch may be ready.
     pub(super) ready: Notify,
+    /// Signals that the disk has work.
+    pub(super) work: Condvar,
     /// Set if the queue belongs on disk.
     pub(super) durable: Option<DurableQueue>,
 }
@@ -83,6 +85,7 @@ impl Lane {
             metrics,
             state: Mutex::new(state),
             ready: Notify::new(),
+            work: Condvar::new(),
             durable,
         })
     }
@@ -125,7 +128,11 @@ impl Lane {
     ///
     /// # Errors
     /// If the queue is full or closed.
-    pub(crate) fn push(&self, held: QueuedRequest, origin: Origin) -> Result<AckHandle, QueueFull> {
+    pub(crate) fn push(
+        self: &Arc<Self>,
+        held: QueuedRequest,
+        origin: Origin,
+    ) -> Result<AckHandle, QueueFull> {
         let bytes = held.bytes.len();
         let mut state = self.state();
         if state.closed || !state.has_room(bytes) {
@@ -148,36 +155,36 @@ impl Lane {
             since: Instant::now(),
             position: None,
         };
-        let (put, failed) = match &mut state.disk {
-            None => (Placement::Memory(waiting), None),
+        let put = match &mut state.disk {
+            None => Placement::Memory(waiting),
             Some(disk) => disk.put(waiting, spill),
         };
-        let (sequence, notify) = match put {
-            Placement::Disk(position, first) => (Some(position.sequence), first),
+        let (position, notify) = match put {
+            Placement::Disk(position) => (Some(position), false),
             Placement::Behind => (None, false),
-            Placement::Memory(waiting) => {
-                let sequence = waiting.position.map(|position| position.sequence);
-                (sequence, state.wait(waiting))
-            }
+            Placement::Memory(waiting) => (waiting.position, state.wait(waiting)),
         };
-        drop(state);
+        if position.is_some() {
+            self.wake_writer(state);
+        } else {
+            drop(state);
+        }
         if notify {
             self.ready.notify_one();
         }
-        if let Some(error) = failed {
-            self.report_storage_failure(&error);
-        }
-        let durable = self.durable.as_ref();
-        Ok(durable.map_or_else(AckHandle::immediate, |durable| durable.ack(sequence)))
+        Ok(AckHandle {
+            lane: Arc::clone(self),
+            sequence: position.map(|position| position.sequence),
+        })
     }
 
     /// Waits for the next batch; `None` once the lane is closed and empty. For a single dispatcher.
-    pub(super) async fn next(&self) -> Option<Cut> {
+    pub(super) async fn next(self: &Arc<Self>) -> Option<Cut> {
         loop {
             let ready = self.ready.notified();
             match self.next_step(Instant::now()) {
                 NextStep::Send(cut) => return Some(cut),
-                NextStep::Refill(refill) => self.refill(refill).await,
+                NextStep::Refill(refill) => self.refill(refill),
                 NextStep::WaitUntil(deadline) => {
                     let _ = tokio::time::timeout_at(deadline, ready).await;
                 }
@@ -251,20 +258,20 @@ impl Lane {
     /// Counts waiting requests that are not on disk as lost in shutdown.
     pub(crate) fn abandon(&self) {
         let mut state = self.state();
-        let behind = state.disk.as_mut().map(DiskState::take_behind);
-        let drained: Vec<_> = state.waiting.drain(..).collect();
+        let mut lost: Vec<_> = state.waiting.drain(..).collect();
         state.waiting_bytes = 0;
+        if let Some(disk) = &mut state.disk {
+            lost.extend(disk.take_unwritten());
+            lost.extend(disk.take_behind());
+            lost.retain(|waiting| !disk.has_written(waiting));
+        }
         drop(state);
-        let (items, bytes) = drained
-            .into_iter()
-            .chain(behind.into_iter().flatten())
-            .filter(|waiting| waiting.position.is_none())
-            .fold((0, 0), |(items, bytes), waiting| {
-                (
-                    items + waiting.held.items as u64,
-                    bytes + waiting.held.bytes.len(),
-                )
-            });
+        let (items, bytes) = lost.into_iter().fold((0, 0), |(items, bytes), waiting| {
+            (
+                items + waiting.held.items as u64,
+                bytes + waiting.held.bytes.len(),
+            )
+        });
         self.lost_in_shutdown(items, bytes);
     }
 
@@ -325,13 +332,12 @@ impl LaneState {
         self.held_bytes.saturating_sub(only_on_disk)
     }
 
-    /// Moves requests that arrived while the disk failed to the waiting ones. Requires that no earlier request
-    /// is only on disk.
-    pub(super) fn join_behind(&mut self) {
+    /// Moves requests that arrived while the disk failed to the waiting ones; returns whether to wake the
+    /// dispatcher. Requires that no earlier request is only on disk.
+    pub(super) fn join_behind(&mut self) -> bool {
         let behind = self.disk.as_mut().map(DiskState::take_behind);
-        for waiting in behind.into_iter().flatten() {
-            self.wait(waiting);
-        }
+        let behind = behind.into_iter().flatten();
+        behind.fold(false, |wake, waiting| self.wait(waiting) || wake)
     }
 
     /// Appends a waiting request; returns whether to wake the dispatcher.

@@ -5,18 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use otlp_wire::is_mergeable;
-use segment_log::{Chunk, Log, LogError, LogLimits, Position, Unsynced};
-use tokio::task::spawn_blocking;
+use segment_log::{Chunk, Log, LogError, LogLimits, Position};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::disk::{DiskState, Refill, Resumed};
+use super::disk::{DiskState, Refill};
+use super::durable::PATIENCE;
 use super::lane::{Lane, LaneState, NextStep};
 use super::request::{QueuedRequest, WaitingRequest};
 use crate::metrics::Lost;
-
-/// A read of this size does not need another thread: the data has just been written.
-const READ_INLINE: u64 = 64 * 1024;
+use crate::thread;
 
 /// The wait for memory that another lane holds.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -66,33 +64,56 @@ impl Lane {
         now: Instant,
     ) -> Option<NextStep> {
         let durable = self.durable.as_ref()?;
-        loop {
-            if state.disk.as_ref()?.is_read() {
-                state.join_behind();
-                return None;
-            }
-            if state.waiting_bytes >= state.min_size() {
-                return None;
-            }
-            let memory = state.memory_bytes();
-            // With nothing in memory the lane must read, or it would never send.
-            if memory > 0 && self.is_memory_short(memory, durable.read_size()) {
-                let idle = state.waiting.is_empty();
-                return idle.then(|| NextStep::WaitUntil(now + PAUSE));
-            }
-            let refill = state.disk.as_ref()?.refill(durable.read_size())?;
-            if refill.job.bytes() > READ_INLINE {
-                return Some(NextStep::Refill(refill));
-            }
-            let chunk = refill.job.run();
-            self.accept_chunk(state, chunk, refill.log);
+        let memory = state.memory_bytes();
+        let is_full = state.waiting_bytes >= state.min_size();
+        let is_idle = state.waiting.is_empty();
+        let disk = state.disk.as_ref()?;
+        if disk.is_read() {
+            state.join_behind();
+            return None;
+        }
+        if is_full {
+            return None;
+        }
+        if let Some(since) = disk.reading {
+            let until = since + PATIENCE;
+            let wait = (now < until).then_some(NextStep::WaitUntil(until));
+            return wait.or(is_idle.then_some(NextStep::Wait));
+        }
+        // With nothing in memory the lane must read, or it would never send.
+        if memory > 0 && self.is_memory_short(memory, durable.read_size()) {
+            return is_idle.then(|| NextStep::WaitUntil(now + PAUSE));
+        }
+        match disk.refill(durable.read_size()) {
+            Some(refill) => Some(NextStep::Refill(refill)),
+            // It is not written yet.
+            None => is_idle.then_some(NextStep::Wait),
         }
     }
 
-    pub(super) async fn refill(&self, refill: Refill) {
+    /// Starts to read a part of the log into memory.
+    pub(super) fn refill(self: &Arc<Self>, refill: Refill) {
+        if let Some(disk) = &mut self.state().disk {
+            disk.reading = Some(Instant::now());
+        }
+        let lane = Arc::clone(self);
         let Refill { job, log } = refill;
-        if let Ok(chunk) = spawn_blocking(move || job.run()).await {
-            self.accept_chunk(&mut self.state(), chunk, log);
+        let read = move || {
+            let chunk = job.run();
+            let mut state = lane.state();
+            if let Some(disk) = &mut state.disk {
+                disk.reading = None;
+            }
+            lane.accept_chunk(&mut state, chunk, log);
+            drop(state);
+            lane.ready.notify_one();
+        };
+        if let Err(error) = thread::start("queue-read", read)
+            && let Some(disk) = &mut self.state().disk
+        {
+            // It is tried again when the time for a read is over.
+            disk.reading = None;
+            self.report_storage_failure(&LogError::io("queue-read", error));
         }
     }
 
@@ -116,13 +137,11 @@ impl Lane {
             self.lost_on_disk(state, taken.lost);
         }
         self.report_damage(&chunk);
-        let segment = chunk.segment;
         for record in chunk.records {
             let Some(held) = self.held(record.payload, record.items) else {
                 return;
             };
             let position = Some(Position {
-                segment,
                 sequence: record.sequence,
             });
             let waiting = WaitingRequest {
@@ -200,25 +219,15 @@ impl Lane {
         let Some(disk) = disk else { return };
         disk.settled(id, waiting.front());
         let more = !disk.is_read();
-        drop(state);
+        self.wake_writer(state);
         if more {
             // There may be memory to read more.
             self.ready.notify_one();
         }
     }
 
-    /// Whether the log, if there is one, still exists.
-    pub(super) fn log_exists(&self) -> bool {
-        let mut state = self.state();
-        let log = state.disk.as_mut().and_then(DiskState::log);
-        log.is_none_or(|log| log.exists())
-    }
-
     pub(super) fn has_log(&self) -> bool {
-        self.state()
-            .disk
-            .as_mut()
-            .is_some_and(|d| d.log().is_some())
+        self.state().disk.as_ref().is_some_and(DiskState::has_log)
     }
 
     pub(super) fn is_failing(&self) -> bool {
@@ -241,7 +250,7 @@ impl Lane {
         self.metrics.damaged(self.signal, 0, leftover);
         self.metrics.leftover(self.signal, 0);
         if let Some(durable) = &self.durable {
-            durable.synced_below(next);
+            durable.safe_below(next);
         }
         self.report_storage_failure(error);
         if lost.0 > 0 || leftover > 0 {
@@ -276,81 +285,11 @@ impl Lane {
             );
         }
         self.metrics.leftover(self.signal, leftover);
-        if let Some(disk) = &mut self.state().disk {
+        let mut state = self.state();
+        if let Some(disk) = &mut state.disk {
             disk.attach(log);
         }
+        self.resume(state);
         self.ready.notify_one();
-    }
-
-    /// Moves requests that are only in memory to disk; returns whether nothing is left to move now.
-    pub(super) fn resume(&self) -> bool {
-        let mut state = self.state();
-        if state.disk.as_ref().is_some_and(DiskState::is_read) {
-            state.join_behind();
-        }
-        let LaneState { disk, waiting, .. } = &mut *state;
-        let Some(disk) = disk else { return true };
-        match disk.resume(waiting) {
-            Ok(Resumed::More) => false,
-            Ok(Resumed::Later) => true,
-            Ok(Resumed::Done) => {
-                drop(state);
-                self.metrics.storage(self.signal, true);
-                if let Some(durable) = &self.durable
-                    && durable.failing.ended()
-                {
-                    info!(
-                        exporter = self.exporter(),
-                        signal = self.signal.name(),
-                        "the queue is on disk again"
-                    );
-                }
-                true
-            }
-            Err(error) => {
-                disk.mark_failing();
-                drop(state);
-                self.report_storage_failure(&error);
-                true
-            }
-        }
-    }
-
-    /// Closes and deletes files while the queue is empty.
-    pub(super) fn rest(&self) {
-        if let Some(log) = self.state().disk.as_mut().and_then(DiskState::log) {
-            log.rest();
-        }
-    }
-
-    /// Syncs appended records, all of them at a time, until the process ends.
-    pub(super) async fn commit(self: Arc<Self>) {
-        let Some(durable) = &self.durable else { return };
-        loop {
-            durable.appended.notified().await;
-            while let Some(unsynced) = self.unsynced() {
-                let below = unsynced.below;
-                let path = unsynced.directory.clone();
-                match spawn_blocking(move || unsynced.sync()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(source)) => self.not_synced(&LogError::io(path, source)),
-                    Err(_) => return,
-                }
-                durable.synced_below(below);
-            }
-        }
-    }
-
-    fn unsynced(&self) -> Option<Unsynced> {
-        self.state().disk.as_mut()?.log()?.unsynced()
-    }
-
-    /// After a failed sync the content of the disk is unknown (fsync(2)): the segment ends, and the queue
-    /// continues in memory until a new segment works.
-    fn not_synced(&self, error: &LogError) {
-        if let Some(disk) = &mut self.state().disk {
-            disk.mark_failing();
-        }
-        self.report_storage_failure(error);
     }
 }

@@ -12,7 +12,7 @@ use crate::support::{eventually, skip_unless_root};
 /// A file system in memory, for as long as the test runs.
 struct Tmpfs(Directory);
 
-fn run(program: &str, arguments: &[&str]) {
+pub(super) fn run(program: &str, arguments: &[&str]) {
     let status = Command::new(program).args(arguments).status().unwrap();
     assert!(status.success(), "{program} {arguments:?}");
 }
@@ -49,18 +49,18 @@ impl Drop for Tmpfs {
     }
 }
 
-fn text(path: &Path) -> &str {
+pub(super) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-fn failing(agent: &Agent) -> bool {
+pub(super) fn failing(agent: &Agent) -> bool {
     agent.metric("otelagent_storage_failing", "traces") == 1
 }
 
 const IN_MEMORY: &str = "the queue cannot be kept on disk and continues in memory";
 
 /// The agent has said so once, for this reason.
-async fn logged(agent: &Agent, reason: &str) {
+pub(super) async fn logged(agent: &Agent, reason: &str) {
     let lines = || {
         let mut lines = agent.logged(IN_MEMORY);
         lines.retain(|line| line["signal"] == "traces");

@@ -3,6 +3,7 @@
 mod damage;
 mod disk;
 mod slots;
+mod stalled;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
