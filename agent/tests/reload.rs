@@ -244,3 +244,27 @@ async fn reload_applies_limits_and_log_level() {
     );
     std::fs::remove_file(file).unwrap();
 }
+
+#[tokio::test]
+async fn configuration_on_a_disk_that_hangs_holds_up_nothing() {
+    let sink = Sink::grpc().await;
+    let file = temporary("hanging.yaml");
+    let setup = Setup::grpc(sink.address);
+    std::fs::write(&file, setup.yaml()).unwrap();
+    let agent = setup.start_from(&file);
+    // Reading a pipe that nobody writes to waits as a disk that hangs.
+    std::fs::remove_file(&file).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&file).status();
+    assert!(made.unwrap().success());
+    agent.hang_up();
+    for number in 0..10 {
+        assert_eq!(send(&agent, &format!("span{number}")).await, 0);
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    eventually("everything arrives", || sink.spans().len() == 10).await;
+    assert_eq!(agent.metric(RELOADS, ""), 0);
+    agent.terminate();
+    let (code, _) = tokio::task::spawn_blocking(|| agent.wait()).await.unwrap();
+    assert_eq!(code, 0);
+    std::fs::remove_file(file).unwrap();
+}

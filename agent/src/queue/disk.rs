@@ -32,6 +32,7 @@ pub(super) struct Refill {
 #[derive(Debug)]
 struct InFlightBatch {
     parts: Arc<Vec<QueuedRequest>>,
+    bytes: usize,
     /// The sequences of its first parts, in order; the others are only in memory.
     sequences: Vec<Range<u64>>,
     /// The number of unsettled batches with parts of this one.
@@ -200,6 +201,7 @@ impl DiskState {
     pub(super) fn track(&mut self, parts: &Arc<Vec<QueuedRequest>>, positions: &[Position]) -> u64 {
         let mut out = InFlightBatch {
             parts: Arc::clone(parts),
+            bytes: parts.iter().map(|held| held.bytes.len()).sum(),
             sequences: Vec::new(),
             open: 1,
         };
@@ -209,6 +211,11 @@ impl DiskState {
         self.next_out += 1;
         self.out.insert(self.next_out, out);
         self.next_out
+    }
+
+    /// The bytes of all batches in flight.
+    pub(super) fn in_flight_bytes(&self) -> usize {
+        self.out.values().map(|out| out.bytes).sum()
     }
 
     /// Notes that a batch was split once more.
@@ -251,6 +258,64 @@ impl DiskState {
             log.mark(unsettled.unwrap_or_else(|| log.next_sequence()));
         }
         log.prune();
+    }
+
+    /// Keeps on disk alone, from now on, what waits in memory and is there too. Returns whether it could.
+    pub(super) fn forget(&mut self, waiting: &VecDeque<WaitingRequest>) -> bool {
+        let position = |waiting: &WaitingRequest| Some(waiting.position?.sequence);
+        let ends = waiting.front().zip(waiting.back());
+        let ends = ends.and_then(|(first, last)| Some((position(first)?, position(last)?)));
+        let (Some((first, last)), Some(oldest)) = (ends, waiting.front()) else {
+            return false;
+        };
+        let records = waiting
+            .iter()
+            .filter_map(|waiting| Some((waiting.position?, &waiting.held)));
+        let can = self.can_forget(&(first..last + 1));
+        if can {
+            self.keep_on_disk(records, oldest.since);
+        }
+        can
+    }
+
+    /// Whether a whole batch can go back to disk.
+    pub(super) fn can_go_back(&self, id: u64) -> bool {
+        let Some(out) = self.out.get(&id).filter(|out| out.open == 1) else {
+            return false;
+        };
+        match out.sequences.as_slice() {
+            [sequences] => out.logged() == out.parts.len() && self.can_forget(sequences),
+            _ => false,
+        }
+    }
+
+    /// Takes a whole batch back. Only valid if [`Self::can_go_back`].
+    pub(super) fn go_back(&mut self, id: u64) {
+        if let Some(out) = self.out.remove(&id) {
+            let sequences = out.sequences.iter().cloned().flatten();
+            let positions = sequences.map(|sequence| Position { sequence });
+            self.keep_on_disk(positions.zip(out.parts.iter()), Instant::now());
+        }
+    }
+
+    fn can_forget(&self, records: &Range<u64>) -> bool {
+        let log = self.log.as_ref().filter(|_| !self.failing);
+        self.reading.is_none() && log.is_some_and(|log| log.can_forget(records))
+    }
+
+    fn keep_on_disk<'a>(
+        &mut self,
+        records: impl Iterator<Item = (Position, &'a QueuedRequest)>,
+        since: Instant,
+    ) {
+        let Some(log) = &mut self.log else { return };
+        let mut all = 0;
+        log.forget(records.map(|(position, held)| {
+            all += held.bytes.len();
+            (position, held.items as u64, held.bytes.len())
+        }));
+        self.only_bytes += all;
+        self.since = self.since.min(Some(since)).or(Some(since));
     }
 
     /// Drops a lost log. Returns the items and bytes that were only there, and the unread bytes of earlier

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::disk::{DiskState, Placement, Refill};
 use super::durable::{AckHandle, DurableQueue};
+use super::lane_disk::{PAUSE, READ_AHEAD};
 use super::request::{Origin, QueueFull, QueuedRequest, WaitingRequest};
 use crate::config::Queue;
 use crate::lock::lock;
@@ -40,6 +41,10 @@ pub(super) struct LaneState {
     pub(super) waiting_bytes: usize,
     /// The bytes of requests, waiting and in flight, in memory and on disk.
     pub(super) held_bytes: usize,
+    /// Whether the upstream fails, so that nothing is kept in memory that is on disk.
+    pub(super) upstream_fails: bool,
+    /// The bytes in flight that wait for another attempt.
+    pub(super) repeated_bytes: usize,
     flushing: bool,
     closed: bool,
     /// Set if the queue belongs on disk.
@@ -76,6 +81,8 @@ impl Lane {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             held_bytes: 0,
+            upstream_fails: false,
+            repeated_bytes: 0,
             flushing: false,
             closed: false,
             disk: durable.is_some().then(DiskState::default),
@@ -148,7 +155,9 @@ impl Lane {
                 self.metrics.recovered(self.signal, items, bytes as u64);
             }
         }
-        let spill = self.is_memory_short(state.memory_bytes(), bytes);
+        let memory = state.memory_bytes();
+        let is_outage = state.upstream_fails && memory + bytes > READ_AHEAD;
+        let spill = is_outage || self.is_memory_short(memory, bytes);
         state.held_bytes += bytes;
         let waiting = WaitingRequest {
             held,
@@ -184,7 +193,11 @@ impl Lane {
             let ready = self.ready.notified();
             match self.next_step(Instant::now()) {
                 NextStep::Send(cut) => return Some(cut),
-                NextStep::Refill(refill) => self.refill(refill),
+                NextStep::Refill(refill) => {
+                    if !self.refill(refill) {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
                 NextStep::WaitUntil(deadline) => {
                     let _ = tokio::time::timeout_at(deadline, ready).await;
                 }
@@ -311,7 +324,7 @@ impl LaneState {
         self.limits.min_size.min(self.most)
     }
 
-    fn max_size(&self) -> usize {
+    pub(super) fn max_size(&self) -> usize {
         self.limits.max_size.min(self.most)
     }
 

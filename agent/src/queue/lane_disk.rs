@@ -1,6 +1,7 @@
 //! The part of a lane that deals with the disk: it spills and reads back, continues in memory while the disk
 //! fails, and returns to the disk afterwards.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +17,11 @@ use super::request::{QueuedRequest, WaitingRequest};
 use crate::metrics::Lost;
 use crate::thread;
 
+/// What is read from disk beside a full batch in flight, and what stays in memory while the upstream fails.
+pub(super) const READ_AHEAD: usize = 1024 * 1024;
+
 /// The wait for memory that another lane holds.
-const PAUSE: Duration = Duration::from_millis(50);
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
 impl Lane {
     /// Whether the queue belongs on disk, so that memory does not bound it.
@@ -64,7 +68,6 @@ impl Lane {
         now: Instant,
     ) -> Option<NextStep> {
         let durable = self.durable.as_ref()?;
-        let memory = state.memory_bytes();
         let is_full = state.waiting_bytes >= state.min_size();
         let is_idle = state.waiting.is_empty();
         let disk = state.disk.as_ref()?;
@@ -80,41 +83,75 @@ impl Lane {
             let wait = (now < until).then_some(NextStep::WaitUntil(until));
             return wait.or(is_idle.then_some(NextStep::Wait));
         }
-        // With nothing in memory the lane must read, or it would never send.
-        if memory > 0 && self.is_memory_short(memory, durable.read_size()) {
+        let more = durable.read_size();
+        let in_flight = disk.in_flight_bytes();
+        // With nothing to send the lane must read, or it would never send.
+        let must_read = is_idle && in_flight == 0;
+        if !must_read && self.is_memory_short(state.memory_bytes(), more) {
             return is_idle.then(|| NextStep::WaitUntil(now + PAUSE));
         }
-        match disk.refill(durable.read_size()) {
+        if state.has_read_enough(in_flight, more) {
+            return Some(NextStep::WaitUntil(now + PAUSE));
+        }
+        match disk.refill(more) {
             Some(refill) => Some(NextStep::Refill(refill)),
             // It is not written yet.
             None => is_idle.then_some(NextStep::Wait),
         }
     }
 
-    /// Starts to read a part of the log into memory.
-    pub(super) fn refill(self: &Arc<Self>, refill: Refill) {
-        if let Some(disk) = &mut self.state().disk {
-            disk.reading = Some(Instant::now());
+    /// Notes whether the upstream fails, and the bytes in flight that wait for another attempt. While it fails, what
+    /// is on disk leaves the memory, if it is much.
+    pub(crate) fn note_upstream(&self, fails: bool, repeated: usize) {
+        let mut state = self.state();
+        state.upstream_fails = fails;
+        state.repeated_bytes = repeated;
+        let LaneState {
+            disk: Some(disk),
+            waiting,
+            waiting_bytes,
+            ..
+        } = &mut *state
+        else {
+            return;
+        };
+        if fails && *waiting_bytes > READ_AHEAD && disk.forget(waiting) {
+            *waiting = VecDeque::new();
+            *waiting_bytes = 0;
         }
+    }
+
+    pub(super) fn can_go_back(&self, id: u64) -> bool {
+        let state = self.state();
+        state.disk.as_ref().is_some_and(|disk| disk.can_go_back(id))
+    }
+
+    pub(super) fn go_back(&self, id: u64) {
+        if let Some(disk) = &mut self.state().disk {
+            disk.go_back(id);
+        }
+        self.ready.notify_one();
+    }
+
+    /// Starts to read a part of the log into memory; returns whether it could.
+    pub(super) fn refill(self: &Arc<Self>, refill: Refill) -> bool {
+        self.state().note_reading(Some(Instant::now()));
         let lane = Arc::clone(self);
         let Refill { job, log } = refill;
-        let read = move || {
+        let started = thread::start("queue-read", move || {
             let chunk = job.run();
             let mut state = lane.state();
-            if let Some(disk) = &mut state.disk {
-                disk.reading = None;
-            }
+            state.note_reading(None);
             lane.accept_chunk(&mut state, chunk, log);
             drop(state);
             lane.ready.notify_one();
-        };
-        if let Err(error) = thread::start("queue-read", read)
-            && let Some(disk) = &mut self.state().disk
-        {
-            // It is tried again when the time for a read is over.
-            disk.reading = None;
-            self.report_storage_failure(&LogError::io("queue-read", error));
+        });
+        let Err(error) = started else { return true };
+        self.state().note_reading(None);
+        if let Some(left_out) = self.durable.as_ref().and_then(|of| of.damaged.due()) {
+            warn!(%error, left_out, "cannot start a thread to read the queue on disk");
         }
+        false
     }
 
     /// Moves the records that were read into memory.
@@ -185,7 +222,7 @@ impl Lane {
 
     /// Reports that the queue cannot be on disk for now.
     pub(super) fn report_storage_failure(&self, error: &LogError) {
-        self.metrics.storage(self.signal, false);
+        self.metrics.storage(self.signal, Some(error.reason()));
         let Some(durable) = &self.durable else { return };
         if let Some(left_out) = durable.failing.due() {
             warn!(
@@ -291,5 +328,24 @@ impl Lane {
         }
         self.resume(state);
         self.ready.notify_one();
+    }
+}
+
+impl LaneState {
+    fn note_reading(&mut self, since: Option<Instant>) {
+        if let Some(disk) = &mut self.disk {
+            disk.reading = since;
+        }
+    }
+
+    /// Whether another `bytes` from disk have to wait for what is in flight: the return of an upstream needs
+    /// little memory. A queue that is filling up needs all there is, to become empty faster.
+    fn has_read_enough(&self, in_flight: usize, bytes: usize) -> bool {
+        let enough = self.max_size().saturating_add(READ_AHEAD);
+        let is_filling = self.held_bytes > self.limits.capacity / 2;
+        // What the upstream refuses again and again must not stop the rest.
+        let leaving = in_flight.saturating_sub(self.repeated_bytes);
+        let all = leaving.saturating_add(self.waiting_bytes);
+        leaving > 0 && !is_filling && all.saturating_add(bytes) > enough
     }
 }

@@ -98,7 +98,7 @@ impl Lane {
         if !is_back {
             return;
         }
-        self.metrics.storage(self.signal, true);
+        self.metrics.storage(self.signal, None);
         if let Some(durable) = &self.durable
             && durable.failing.ended()
         {

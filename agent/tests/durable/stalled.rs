@@ -81,6 +81,8 @@ async fn hanging_disk_is_like_a_failing_one_until_it_answers() {
         send(&agent, "meanwhile", 20).await;
         assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
         assert!(failing(&agent));
+        let stalled = agent.metric("otelagent_storage_failing", "reason=\"stalled\"");
+        assert_eq!(stalled, 1, "only traces were sent");
         assert_eq!(get(agent.health, "/live").0, 200);
         assert_eq!(agent.books("spans"), 0);
         logged(&agent, "stalled").await;

@@ -53,6 +53,8 @@ struct Segment {
     /// The end of the part that needs no reading.
     read_to: u64,
     scan: SegmentScan,
+    /// Records below this sequence are not to be read again.
+    skip_below: u64,
     /// Unsettled records in memory.
     live: u64,
     /// Items and payload bytes of this process that are only on disk.
@@ -69,6 +71,7 @@ impl Segment {
             written: length,
             read_to: 0,
             scan: SegmentScan::new(name.salt, name.first),
+            skip_below: 0,
             live: 0,
             unread: (0, 0),
             leftover,
@@ -312,7 +315,8 @@ impl Log {
             from: segment.read_to,
             until: segment.written,
             scan: segment.scan.clone(),
-            wanted: self.mark.1..after.map_or(u64::MAX, |after| after.name.first),
+            wanted: self.mark.1.max(segment.skip_below)
+                ..after.map_or(u64::MAX, |after| after.name.first),
             most,
         })
     }
@@ -376,7 +380,36 @@ impl Log {
     /// The sequence of the first record that is only on disk.
     pub fn first_unread(&self) -> Option<u64> {
         let segment = self.segments.iter().find(|segment| !segment.is_read())?;
-        Some(segment.scan.expected())
+        Some(segment.scan.expected().max(segment.skip_below))
+    }
+
+    /// Whether the records of these sequences can be kept on disk alone from now on: they are there, this process
+    /// wrote them, and so are all later ones.
+    pub fn can_forget(&self, records: &Range<u64>) -> bool {
+        let are_last = records.end == self.first_unread().unwrap_or(self.next);
+        let segment = self.segment_of(records.start);
+        are_last
+            && records.end <= self.written_below()
+            && segment.is_some_and(|segment| !segment.leftover)
+    }
+
+    /// Notes that records are not in memory any more: all from the first of these on. Only valid if
+    /// [`Self::can_forget`], and no read is under way. What precedes them in their segment is read and skipped.
+    pub fn forget(&mut self, records: impl IntoIterator<Item = (Position, u64, usize)>) {
+        let mut first = None;
+        for (Position { sequence }, items, bytes) in records {
+            let first = *first.get_or_insert(sequence);
+            let mut segments = self.segments.iter_mut().rev();
+            let Some(segment) = segments.find(|segment| segment.name.first <= sequence) else {
+                continue;
+            };
+            segment.live = segment.live.saturating_sub(1);
+            segment.unread.0 += items;
+            segment.unread.1 += bytes;
+            segment.read_to = 0;
+            segment.scan = SegmentScan::new(segment.name.salt, segment.name.first);
+            segment.skip_below = first;
+        }
     }
 
     /// Marks every record below `settled` as settled. A failed write of the mark only costs duplicates after
@@ -472,27 +505,27 @@ impl Log {
             self.mark = mark;
             self.due.mark = self.settled > mark.1;
         }
-        if outcome.error.is_some() {
-            self.due.probe = true;
-            if let Some(append) = &work.append {
-                self.move_unwritten(append.name);
-            }
-            return;
-        }
         if work.is_probe {
             self.due.probe = false;
         }
-        let Some(append) = &work.append else { return };
-        let written = |segment: &&mut Segment| segment.name == append.name;
-        if let Some(segment) = self.segments.iter_mut().find(written) {
-            segment.written = append.end();
+        if let Some(append) = &work.append {
+            self.note_written(append, outcome.written);
+            if outcome.error.is_some() {
+                self.move_unwritten(append.name);
+            }
         }
-        let last = append.records.last().map_or(0, |record| record.sequence);
-        while self
-            .pending
-            .pop_front_if(|record| record.sequence <= last)
-            .is_some()
-        {}
+        self.due.probe |= outcome.error.is_some();
+    }
+
+    fn note_written(&mut self, append: &Append, records: usize) {
+        let written = append.records.get(..records).unwrap_or_default();
+        let Some(last) = written.last() else { return };
+        let same = |segment: &&mut Segment| segment.name == append.name;
+        if let Some(segment) = self.segments.iter_mut().find(same) {
+            segment.written = append.end_of(records);
+        }
+        let is_written = |record: &mut NewRecord| record.sequence <= last.sequence;
+        while self.pending.pop_front_if(is_written).is_some() {}
     }
 
     /// Moves the records of a segment that are not on disk to another one, since its file may be broken.

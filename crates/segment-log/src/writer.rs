@@ -44,9 +44,10 @@ pub(crate) struct Append {
 }
 
 impl Append {
-    /// The offset after the last one.
-    pub(crate) fn end(&self) -> u64 {
-        self.at + self.records.iter().map(NewRecord::length).sum::<u64>()
+    /// The offset after the first `records`.
+    pub(crate) fn end_of(&self, records: usize) -> u64 {
+        let lengths = self.records.iter().take(records).map(NewRecord::length);
+        self.at + lengths.sum::<u64>()
     }
 }
 
@@ -80,7 +81,9 @@ impl Work {
 pub struct Outcome {
     pub(crate) deleted: Vec<SegmentName>,
     pub(crate) is_marked: bool,
-    /// Why the records are not on disk, or not known to be.
+    /// The number of records that are on disk, the first ones.
+    pub(crate) written: usize,
+    /// Why the other records are not on disk, or not known to be.
     pub error: Option<LogError>,
 }
 
@@ -113,14 +116,14 @@ impl Writer {
         if let Some(marked) = work.mark {
             outcome.is_marked = self.mark(work, marked).is_ok();
         }
-        outcome.error = self.write(work).err();
+        outcome.error = self.write(work, &mut outcome.written).err();
         if work.close {
             *self = Self::default();
         }
         outcome
     }
 
-    fn write(&mut self, work: &Work) -> Result<(), LogError> {
+    fn write(&mut self, work: &Work, written: &mut usize) -> Result<(), LogError> {
         if work.is_probe {
             files::probe(&work.directory)?;
         }
@@ -128,53 +131,55 @@ impl Writer {
             return Ok(());
         };
         let path = work.directory.join(append.name.to_string());
-        let appended = self.append(work, append, &path);
-        if appended.is_err() {
-            // The reader skips an unfinished record.
-            if let Some((_, file)) = self.segment.take() {
-                let _ = file.set_len(append.at);
-            }
-        }
-        appended.map_err(|source| LogError::io(path, source))
-    }
-
-    fn append(&mut self, work: &Work, append: &Append, path: &PathBuf) -> io::Result<()> {
+        let failed = |source| LogError::io(&path, source);
         let is_open = |(name, _): &mut (SegmentName, File)| *name == append.name;
         let (file, is_new) = match self.segment.take_if(is_open) {
             Some((_, file)) => (file, false),
-            None => (files::open_or_create(path)?, true),
+            None => (files::open_or_create(&path).map_err(failed)?, true),
         };
-        let (_, file) = self.segment.insert((append.name, file));
+        let appended = self.append(&file, append, written);
+        if appended.is_err() {
+            // The reader skips an unfinished record.
+            let _ = file.set_len(append.end_of(*written));
+        }
+        if work.sync && *written > 0 {
+            let directory = || File::open(&work.directory)?.sync_all();
+            let synced = file.sync_data();
+            let synced = synced.and_then(|()| if is_new { directory() } else { Ok(()) });
+            // After a failed sync nothing is known about what is on disk (fsync(2)).
+            synced.inspect_err(|_| *written = 0).map_err(failed)?;
+        }
+        appended.map_err(failed)?;
+        self.segment = Some((append.name, file));
+        Ok(())
+    }
+
+    /// Notes the number of whole records that are written.
+    fn append(&mut self, file: &File, append: &Append, written: &mut usize) -> io::Result<()> {
         let mut at = append.at;
+        let mut write = |bytes: &[u8]| {
+            file.write_all_at(bytes, at)?;
+            at += bytes.len() as u64;
+            io::Result::Ok(())
+        };
         self.buffer.clear();
-        for record in &append.records {
-            let header = header(
-                append.name.salt,
-                record.sequence,
-                record.items,
-                &record.payload,
-            );
+        for (index, record) in append.records.iter().enumerate() {
+            let (salt, payload) = (append.name.salt, &record.payload);
+            let header = header(salt, record.sequence, record.items, payload);
             self.buffer
                 .extend(header.ok_or(io::ErrorKind::InvalidInput)?);
-            let is_large = record.payload.len() >= WRITE_ALONE;
+            let is_large = payload.len() >= WRITE_ALONE;
             if !is_large {
-                self.buffer.extend_from_slice(&record.payload);
+                self.buffer.extend_from_slice(payload);
             }
-            if is_large || self.buffer.len() >= WRITE_ALONE {
-                file.write_all_at(&self.buffer, at)?;
-                at += self.buffer.len() as u64;
+            let is_last = index + 1 == append.records.len();
+            if is_large || is_last || self.buffer.len() >= WRITE_ALONE {
+                write(&self.buffer)?;
                 self.buffer.clear();
-            }
-            if is_large {
-                file.write_all_at(&record.payload, at)?;
-                at += record.payload.len() as u64;
-            }
-        }
-        file.write_all_at(&self.buffer, at)?;
-        if work.sync {
-            file.sync_data()?;
-            if is_new {
-                File::open(&work.directory)?.sync_all()?;
+                if is_large {
+                    write(payload)?;
+                }
+                *written = index + 1;
             }
         }
         Ok(())
