@@ -199,7 +199,9 @@ impl Pipelines {
                 mode: storage.directory_permissions,
             };
             Maintenance::start(directory, &lanes).await;
-            started.maintenance.spawn(Maintenance::watch(lanes));
+            for lane in lanes {
+                started.maintenance.spawn(Maintenance::watch(lane));
+            }
         }
         started
     }

@@ -396,8 +396,11 @@ impl DiskState {
 
     /// Notes that the disk does not answer, if that is new.
     pub(super) fn stall(&mut self) -> Option<LogError> {
-        let log = self.log.as_ref().filter(|_| !self.failing)?;
-        self.failing = true;
+        let is_late = |log: &&Log| self.working.is_some() || log.is_behind();
+        let log = self.log.as_ref().filter(is_late)?;
+        if std::mem::replace(&mut self.failing, true) {
+            return None;
+        }
         Some(LogError::Stalled(log.directory().to_owned()))
     }
 

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use segment_log::LogLimits;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use super::lane::Lane;
 use crate::budget::Budget;
 use crate::config::{Queue, Storage};
 use crate::logging::LogThrottle;
@@ -17,6 +16,12 @@ const READ_AT_ONCE: usize = 512 * 1024;
 
 /// A disk that has not answered for this long is treated as one that fails.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The wait for memory that another lane holds.
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
+
+/// What is read from disk beside a full batch in flight, and what stays in memory while the upstream fails.
+pub(super) const READ_AHEAD: usize = 1024 * 1024;
 
 /// The largest segment.
 const SEGMENT: u64 = 8 * 1024 * 1024;
@@ -31,6 +36,8 @@ pub(crate) struct DurableQueue {
     pub(super) share: usize,
     /// Every record below this sequence may be acknowledged.
     safe: watch::Sender<u64>,
+    /// Signals that a request has waited for the disk for too long.
+    pub(super) late: Notify,
     pub(super) failing: LogThrottle,
     pub(super) damaged: LogThrottle,
 }
@@ -60,6 +67,7 @@ impl DurableQueue {
             share: budget.soft_limit() / 2 / lanes.max(1),
             budget,
             safe: watch::Sender::new(0),
+            late: Notify::new(),
             failing: LogThrottle::default(),
             damaged: LogThrottle::default(),
         }
@@ -88,7 +96,8 @@ impl DurableQueue {
 /// Tells when a request may be acknowledged.
 #[derive(Debug)]
 pub(crate) struct AckHandle {
-    pub(super) lane: Arc<Lane>,
+    /// The queue on disk that it belongs to, if any.
+    pub(super) durable: Option<Arc<DurableQueue>>,
     /// The record that must be safe before.
     pub(super) sequence: Option<u64>,
 }
@@ -96,13 +105,13 @@ pub(crate) struct AckHandle {
 impl AckHandle {
     /// Waits until the request may be acknowledged: once it is on disk, if it belongs there and the disk answers.
     pub(crate) async fn ready(self) {
-        let Some((durable, sequence)) = self.lane.durable.as_ref().zip(self.sequence) else {
+        let Some((durable, sequence)) = self.durable.zip(self.sequence) else {
             return;
         };
         let mut safe = durable.safe.subscribe();
         let is_safe = safe.wait_for(|below| *below > sequence);
         if timeout(PATIENCE, is_safe).await.is_err() {
-            self.lane.stall();
+            durable.late.notify_one();
         }
     }
 }

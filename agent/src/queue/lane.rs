@@ -10,8 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::disk::{DiskState, Placement, Refill};
-use super::durable::{AckHandle, DurableQueue};
-use super::lane_disk::{PAUSE, READ_AHEAD};
+use super::durable::{AckHandle, DurableQueue, PAUSE, READ_AHEAD};
 use super::request::{Origin, QueueFull, QueuedRequest, WaitingRequest};
 use crate::config::Queue;
 use crate::lock::lock;
@@ -29,7 +28,7 @@ pub(crate) struct Lane {
     /// Signals that the disk has work.
     pub(super) work: Condvar,
     /// Set if the queue belongs on disk.
-    pub(super) durable: Option<DurableQueue>,
+    pub(super) durable: Option<Arc<DurableQueue>>,
 }
 
 #[derive(Debug)]
@@ -93,7 +92,7 @@ impl Lane {
             state: Mutex::new(state),
             ready: Notify::new(),
             work: Condvar::new(),
-            durable,
+            durable: durable.map(Arc::new),
         })
     }
 
@@ -135,11 +134,7 @@ impl Lane {
     ///
     /// # Errors
     /// If the queue is full or closed.
-    pub(crate) fn push(
-        self: &Arc<Self>,
-        held: QueuedRequest,
-        origin: Origin,
-    ) -> Result<AckHandle, QueueFull> {
+    pub(crate) fn push(&self, held: QueuedRequest, origin: Origin) -> Result<AckHandle, QueueFull> {
         let bytes = held.bytes.len();
         let mut state = self.state();
         if state.closed || !state.has_room(bytes) {
@@ -182,7 +177,7 @@ impl Lane {
             self.ready.notify_one();
         }
         Ok(AckHandle {
-            lane: Arc::clone(self),
+            durable: self.durable.clone(),
             sequence: position.map(|position| position.sequence),
         })
     }
@@ -349,8 +344,11 @@ impl LaneState {
     /// dispatcher. Requires that no earlier request is only on disk.
     pub(super) fn join_behind(&mut self) -> bool {
         let behind = self.disk.as_mut().map(DiskState::take_behind);
-        let behind = behind.into_iter().flatten();
-        behind.fold(false, |wake, waiting| self.wait(waiting) || wake)
+        let mut wake = false;
+        for waiting in behind.into_iter().flatten() {
+            wake |= self.wait(waiting);
+        }
+        wake
     }
 
     /// Appends a waiting request; returns whether to wake the dispatcher.

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use otlp_wire::is_mergeable;
 use segment_log::{Chunk, Log, LogError, LogLimits, Position};
@@ -11,17 +10,14 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::disk::{DiskState, Refill};
-use super::durable::PATIENCE;
+use super::durable::{PATIENCE, PAUSE, READ_AHEAD};
 use super::lane::{Lane, LaneState, NextStep};
 use super::request::{QueuedRequest, WaitingRequest};
 use crate::metrics::Lost;
 use crate::thread;
 
-/// What is read from disk beside a full batch in flight, and what stays in memory while the upstream fails.
-pub(super) const READ_AHEAD: usize = 1024 * 1024;
-
-/// The wait for memory that another lane holds.
-pub(super) const PAUSE: Duration = Duration::from_millis(50);
+/// The size from which on a batch of requests from disk does not wait for more.
+const BATCH_FROM_DISK: usize = 2 * 1024 * 1024;
 
 impl Lane {
     /// Whether the queue belongs on disk, so that memory does not bound it.
@@ -68,7 +64,7 @@ impl Lane {
         now: Instant,
     ) -> Option<NextStep> {
         let durable = self.durable.as_ref()?;
-        let is_full = state.waiting_bytes >= state.min_size();
+        let is_full = state.waiting_bytes >= state.min_size().min(BATCH_FROM_DISK);
         let is_idle = state.waiting.is_empty();
         let disk = state.disk.as_ref()?;
         if disk.is_read() {
@@ -341,7 +337,8 @@ impl LaneState {
     /// Whether another `bytes` from disk have to wait for what is in flight: the return of an upstream needs
     /// little memory. A queue that is filling up needs all there is, to become empty faster.
     fn has_read_enough(&self, in_flight: usize, bytes: usize) -> bool {
-        let enough = self.max_size().saturating_add(READ_AHEAD);
+        let batch = self.max_size().min(BATCH_FROM_DISK);
+        let enough = batch.saturating_add(READ_AHEAD);
         let is_filling = self.held_bytes > self.limits.capacity / 2;
         // What the upstream refuses again and again must not stop the rest.
         let leaving = in_flight.saturating_sub(self.repeated_bytes);

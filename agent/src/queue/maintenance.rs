@@ -86,14 +86,15 @@ impl Maintenance {
         Ok(())
     }
 
-    /// Notices lanes whose disk does not answer, until the process ends.
-    pub(crate) async fn watch(lanes: Vec<Arc<Lane>>) {
+    /// Notices that the disk of a lane does not answer, until the process ends.
+    pub(crate) async fn watch(lane: Arc<Lane>) {
+        let Some(durable) = &lane.durable else { return };
         let mut looks = interval(INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            looks.tick().await;
-            for lane in &lanes {
-                lane.stall_if_late();
+            tokio::select! {
+                () = durable.late.notified() => lane.stall(),
+                _ = looks.tick() => lane.stall_if_late(),
             }
         }
     }
@@ -215,7 +216,7 @@ impl Adoption {
 }
 
 /// Moves the records in a directory to the lane.
-fn adopt(lane: &Arc<Lane>, directory: &Path) -> Result<(), LogError> {
+fn adopt(lane: &Lane, directory: &Path) -> Result<(), LogError> {
     let failed = |source| LogError::io(directory, source);
     let segments = leftovers(directory, READ_AT_ONCE).map_err(failed)?;
     if segments.is_empty() {
@@ -238,7 +239,7 @@ fn adopt(lane: &Arc<Lane>, directory: &Path) -> Result<(), LogError> {
 impl Lane {
     /// Appends the records of another process's segment, and returns once they are as safe as acknowledged
     /// ones; blocks. `None` if this lane has no disk.
-    fn adopt(self: &Arc<Self>, segment: &ReadJob) -> Option<()> {
+    fn adopt(&self, segment: &ReadJob) -> Option<()> {
         let durable = self.durable.as_ref()?;
         let mut job = Some(segment.clone());
         while let Some(next) = job {

@@ -363,13 +363,13 @@ async fn outage_takes_little_memory_and_so_does_its_end() {
             .sending_queue("queue_size: 1073741824, sizer: bytes")
             .start();
         let mut grpc = Grpc::connect(agent.port()).await;
-        let mut sent = 0;
+        let mut number = 0;
         let mut send = async |requests: usize| {
             for _ in 0..requests {
-                let message = padded(&format!("span-{sent}"), 100_000);
+                let message = padded(&format!("span-{number}"), 100_000);
                 let answer = grpc.call(client::TRACES, &message).await.unwrap();
                 assert_eq!(answer.status, 0);
-                sent += 1;
+                number += 1;
             }
         };
         send(100).await;
@@ -379,7 +379,7 @@ async fn outage_takes_little_memory_and_so_does_its_end() {
             Some(sink) if !gone => sink.always(Some(Reply::Grpc(UNAVAILABLE, None))),
             _ => sink = None,
         }
-        send(800).await;
+        send(400).await;
         let away = agent.peak();
         assert!(away < before + EXTRA, "{before} grows to {away}, away");
         let sink = match sink {
@@ -388,13 +388,13 @@ async fn outage_takes_little_memory_and_so_does_its_end() {
         };
         sink.always(None);
         let delivered = || agent.metric("otelcol_exporter_sent_spans_total", "");
-        eventually("everything arrives", || delivered() == 900).await;
+        eventually("everything arrives", || delivered() == 500).await;
         let back = agent.peak();
         assert!(back < before + EXTRA, "{before} grows to {back}, back");
         let mut distinct = sink.spans();
         distinct.sort();
         distinct.dedup();
-        assert_eq!(distinct.len(), if gone { 800 } else { 900 });
+        assert_eq!(distinct.len(), if gone { 400 } else { 500 });
         balanced(&agent).await;
         println!("outage: {before} KiB before, {away} away, {back} back");
     }

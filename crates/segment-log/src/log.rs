@@ -143,6 +143,8 @@ pub struct Log {
     /// The value of `next` at the last call of [`Log::rest`].
     next_at_rest: u64,
     due: Due,
+    /// Whether the disk must be tested before more is written.
+    must_probe: bool,
     /// Foreign files in the directory, which the log leaves alone.
     pub foreign: Vec<String>,
 }
@@ -151,10 +153,10 @@ pub struct Log {
 #[derive(Debug, Default)]
 struct Due {
     check: bool,
-    probe: bool,
     prune: bool,
-    mark: bool,
     close: bool,
+    /// Mark everything below as settled.
+    mark: Option<u64>,
     /// Files that hold nothing.
     broken: Vec<PathBuf>,
 }
@@ -199,6 +201,7 @@ impl Log {
                 prune: true,
                 ..Due::default()
             },
+            must_probe: false,
             foreign,
         })
     }
@@ -233,7 +236,7 @@ impl Log {
 
     /// Whether records wait to be written, or the disk to be tested.
     pub fn is_behind(&self) -> bool {
-        self.due.probe || !self.pending.is_empty()
+        self.must_probe || !self.pending.is_empty()
     }
 
     /// Whether a record of `bytes` fits into the size limit.
@@ -416,7 +419,7 @@ impl Log {
     /// a crash.
     pub fn mark(&mut self, settled: u64) {
         self.settled = self.settled.max(settled);
-        self.due.mark = self.settled > self.mark.1;
+        self.due.mark = Some(self.settled).filter(|settled| *settled > self.mark.1);
     }
 
     /// Tests whether the files are still there, retries deletions that failed, and closes and deletes files if
@@ -439,11 +442,12 @@ impl Log {
         } else {
             Vec::new()
         };
-        let mark = take(&mut self.due.mark).then_some((self.mark.0 + 1, self.settled));
+        let mark = self.due.mark.take();
+        let mark = mark.map(|settled| (self.mark.0 + 1, settled));
         let work = Work {
             directory: self.directory.clone(),
             identity: take(&mut self.due.check).then_some(self.identity),
-            is_probe: self.due.probe,
+            is_probe: self.must_probe,
             delete,
             broken: take(&mut self.due.broken),
             mark,
@@ -503,10 +507,10 @@ impl Log {
             && let Some(mark) = work.mark
         {
             self.mark = mark;
-            self.due.mark = self.settled > mark.1;
+            self.due.mark = self.due.mark.filter(|settled| *settled > mark.1);
         }
         if work.is_probe {
-            self.due.probe = false;
+            self.must_probe = false;
         }
         if let Some(append) = &work.append {
             self.note_written(append, outcome.written);
@@ -514,7 +518,7 @@ impl Log {
                 self.move_unwritten(append.name);
             }
         }
-        self.due.probe |= outcome.error.is_some();
+        self.must_probe |= outcome.error.is_some();
     }
 
     fn note_written(&mut self, append: &Append, records: usize) {

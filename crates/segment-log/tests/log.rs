@@ -31,7 +31,7 @@ impl Directory {
     fn segments(&self) -> usize {
         let entries = fs::read_dir(&self.0).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| name.ends_with(".v1")).count()
+        names.filter(|name| name.contains(".v")).count()
     }
 }
 
