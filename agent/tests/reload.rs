@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use prost::Message;
 
@@ -258,8 +259,10 @@ async fn configuration_on_a_disk_that_hangs_holds_up_nothing() {
     assert!(made.unwrap().success());
     agent.hang_up();
     for number in 0..10 {
-        assert_eq!(send(&agent, &format!("span{number}")).await, 0);
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let name = format!("span{number}");
+        let sent = tokio::time::timeout(Duration::from_secs(20), send(&agent, &name));
+        assert_eq!(sent.await.unwrap(), 0);
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     eventually("everything arrives", || sink.spans().len() == 10).await;
     assert_eq!(agent.metric(RELOADS, ""), 0);
