@@ -58,6 +58,8 @@ mod resolve;
 #[cfg(feature = "server")]
 mod stream;
 #[cfg(feature = "server")]
+mod thread;
+#[cfg(feature = "server")]
 mod tls;
 #[cfg(feature = "server")]
 mod worker;

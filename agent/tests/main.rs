@@ -21,6 +21,7 @@ mod profiles;
 mod receive;
 mod refuse;
 mod reload;
+mod resolver;
 mod shutdown;
 mod support;
 mod surface;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use prost::Message;
 
@@ -242,5 +243,31 @@ async fn reload_applies_limits_and_log_level() {
         agent.logged("configuration read").is_empty(),
         "an error is less severe"
     );
+    std::fs::remove_file(file).unwrap();
+}
+
+#[tokio::test]
+async fn configuration_on_a_disk_that_hangs_holds_up_nothing() {
+    let sink = Sink::grpc().await;
+    let file = temporary("hanging.yaml");
+    let setup = Setup::grpc(sink.address);
+    std::fs::write(&file, setup.yaml()).unwrap();
+    let agent = setup.start_from(&file);
+    // Reading a pipe that nobody writes to waits as a disk that hangs.
+    std::fs::remove_file(&file).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&file).status();
+    assert!(made.unwrap().success());
+    agent.hang_up();
+    for number in 0..10 {
+        let name = format!("span{number}");
+        let sent = tokio::time::timeout(Duration::from_secs(20), send(&agent, &name));
+        assert_eq!(sent.await.unwrap(), 0);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    eventually("everything arrives", || sink.spans().len() == 10).await;
+    assert_eq!(agent.metric(RELOADS, ""), 0);
+    agent.terminate();
+    let (code, _) = tokio::task::spawn_blocking(|| agent.wait()).await.unwrap();
+    assert_eq!(code, 0);
     std::fs::remove_file(file).unwrap();
 }

@@ -78,7 +78,7 @@ pub enum BindAddress {
 }
 
 /// A host and a port to listen on; an empty host means every address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Hash, PartialEq, Eq)]
 pub struct Address {
     /// Name or literal address, without brackets.
     pub host: String,

@@ -95,6 +95,16 @@ impl Sender {
         self.flow.push(batch, self.now());
     }
 
+    /// While the upstream fails, what waits for it belongs on disk. Not called after a batch was taken, which would go
+    /// to and fro.
+    fn relieve_memory(&mut self) {
+        let (fails, repeated) = (self.flow.is_failing(), self.flow.repeated_bytes());
+        self.lane.note_upstream(fails, repeated);
+        while let Some(batch) = self.flow.give_back(self.now(), Batch::can_go_back) {
+            batch.go_back();
+        }
+    }
+
     fn controlled(&mut self) {
         let control = self.control.borrow_and_update().clone();
         if !Arc::ptr_eq(&control.destination, &self.in_use.destination) {
@@ -104,6 +114,7 @@ impl Sender {
             self.flow.drain(self.now());
         }
         self.in_use = control;
+        self.relieve_memory();
     }
 
     fn send(&mut self, attempt: Attempt<Batch>) {
@@ -130,6 +141,7 @@ impl Sender {
             Some(Settled::Lost(batch, loss)) => self.lost(batch, loss, &answer.message),
             None => {}
         }
+        self.relieve_memory();
     }
 
     fn lost(&self, batch: Batch, loss: Loss, why: &str) {

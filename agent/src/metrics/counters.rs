@@ -1,11 +1,13 @@
 //! Counters of what happens to telemetry. They balance at all times: accepted + recovered = delivered + in
 //! queue + lost by reason.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use otlp_wire::Signal;
+
+use crate::lock::lock;
 
 /// Bounds of the collector's histograms of batches, in items.
 pub(super) const ITEM_BOUNDS: [u64; 22] = [
@@ -122,6 +124,17 @@ impl Count {
     }
 }
 
+/// Whether the queue that should be on disk is on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum StorageHealth {
+    /// No storage is configured.
+    #[default]
+    None,
+    Works,
+    /// It does not, for this reason.
+    Fails(&'static str),
+}
+
 #[derive(Debug, Default)]
 pub(super) struct SignalCounts {
     pub(super) accepted: [Count; Transport::ALL.len()],
@@ -132,8 +145,7 @@ pub(super) struct SignalCounts {
     pub(super) damaged_records: Count,
     pub(super) damaged_bytes: Count,
     pub(super) leftover_bytes: Count,
-    /// 0: no storage is configured, 1: it works, 2: it fails.
-    pub(super) storage: Count,
+    pub(super) storage: Mutex<StorageHealth>,
     pub(super) enqueue_failed: Count,
     pub(super) memory_refused: Count,
     pub(super) queue_items: Count,
@@ -305,9 +317,10 @@ impl Metrics {
         self.of(signal).leftover_bytes.set(bytes);
     }
 
-    /// Whether the queue that should be on disk is on disk.
-    pub(crate) fn storage(&self, signal: Signal, works: bool) {
-        self.of(signal).storage.set(if works { 1 } else { 2 });
+    /// Whether the queue that should be on disk is on disk, or why it is not.
+    pub(crate) fn storage(&self, signal: Signal, failing: Option<&'static str>) {
+        let health = failing.map_or(StorageHealth::Works, StorageHealth::Fails);
+        *lock(&self.of(signal).storage) = health;
     }
 
     /// An attempt to send failed and will be repeated.

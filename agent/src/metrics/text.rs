@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use super::counters::{
     BYTE_BOUNDS, Count, Distribution, ITEM_BOUNDS, Lost, Metrics, Refused, Reload, SignalCounts,
-    Transport,
+    StorageHealth, Transport,
 };
 use super::process::Usage;
 use crate::config::{Config, Exporter, Pipeline};
+use crate::lock::lock;
 
 /// What the text needs besides the counters.
 pub(crate) struct Surroundings<'a> {
@@ -73,7 +74,7 @@ const OTHERS: &[(&str, &str, FamilyType, SeriesOfAll)] = &[
     ("otelcol_exporter_in_flight_requests", "", Gauge, |scrape| scrape.pipelines(|of| Some(of.counts.in_flight.get()))),
     ("otelagent_exporter_plain", "_bytes", Counter, |scrape| scrape.pipelines(|of| Some(of.counts.plain_bytes.get()))),
     ("otelagent_exporter_wire", "_bytes", Counter, |scrape| scrape.pipelines(|of| Some(of.counts.wire_bytes.get()))),
-    ("otelagent_storage_failing", "", Gauge, |scrape| scrape.pipelines(|of| of.stored((of.counts.storage.get() == 2).into()))),
+    ("otelagent_storage_failing", "", Gauge, |scrape| scrape.storages()),
     ("otelagent_storage_damaged_records", "", Counter, |scrape| scrape.pipelines(|of| of.stored(of.counts.damaged_records.get()))),
     ("otelagent_storage_damaged", "_bytes", Counter, |scrape| scrape.pipelines(|of| of.stored(of.counts.damaged_bytes.get()))),
     ("otelagent_exporter_failed_attempts", "", Counter, |scrape| one(scrape.metrics.attempts_failed.get())),
@@ -168,6 +169,22 @@ impl Scrape<'_> {
         let series = self.pipelines.iter().filter_map(|of| {
             let value = value(of)?;
             Some((of.labels(), value.to_string()))
+        });
+        series.collect()
+    }
+
+    /// Whether each storage fails, and why.
+    fn storages(&self) -> Vec<Series> {
+        let series = self.pipelines.iter().filter_map(|of| {
+            let pipeline = of.labels();
+            match of.storage() {
+                StorageHealth::None => None,
+                StorageHealth::Works => Some((pipeline, "0".to_owned())),
+                StorageHealth::Fails(reason) => {
+                    let open = pipeline.trim_end_matches('}');
+                    Some((format!("{open},reason=\"{reason}\"}}"), "1".to_owned()))
+                }
+            }
         });
         series.collect()
     }
@@ -286,8 +303,12 @@ impl PipelineCounts<'_> {
         sum(&self.counts.accepted)
     }
 
+    fn storage(&self) -> StorageHealth {
+        *lock(&self.counts.storage)
+    }
+
     fn stored(&self, value: u64) -> Option<u64> {
-        (self.counts.storage.get() > 0).then_some(value)
+        (self.storage() != StorageHealth::None).then_some(value)
     }
 }
 

@@ -96,7 +96,7 @@ impl Agent {
         let limit = config.memory.limit;
         let budget = Budget::new(limit, config.memory.spike, connection_memory(limit));
         let upstreams = upstreams(&config, options, &budget, &metrics)?;
-        let pipelines = Pipelines::start(&config, &upstreams, &budget, &metrics);
+        let pipelines = Pipelines::start(&config, &upstreams, &budget, &metrics).await;
         let connections = max_connections();
         let shared = SharedState {
             connections: ConnectionTable::new(connections, &budget),
@@ -157,7 +157,7 @@ struct Pipelines {
 }
 
 impl Pipelines {
-    fn start(
+    async fn start(
         config: &Config,
         upstreams: &[Arc<Upstream>],
         budget: &Arc<Budget>,
@@ -200,8 +200,10 @@ impl Pipelines {
                 create: storage.create_directory,
                 mode: storage.directory_permissions,
             };
-            let maintenance = Maintenance::start(directory, lanes);
-            started.maintenance.spawn(maintenance.run());
+            Maintenance::start(directory, &lanes).await;
+            for lane in lanes {
+                started.maintenance.spawn(Maintenance::watch(lane));
+            }
         }
         started
     }

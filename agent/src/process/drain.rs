@@ -13,6 +13,9 @@ use crate::lock::lock;
 /// The time limit for the last answers.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
+/// The time limit for the last writes to disk.
+const LAST_WRITES: Duration = Duration::from_secs(1);
+
 impl Agent {
     /// Ends everything before `deadline`.
     ///
@@ -41,7 +44,10 @@ impl Agent {
             // Dropped batches stay on disk or count as lost in shutdown.
             self.senders.shutdown().await;
         }
+        // A disk that hangs does not hold up the end.
+        let last_write = (Instant::now() + LAST_WRITES).min(deadline - reserve / 2);
         for lane in &self.report.lanes {
+            lane.written(last_write).await;
             lane.abandon();
         }
         self.close.send_replace(true);

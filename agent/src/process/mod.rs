@@ -25,9 +25,6 @@ use crate::logging::causes;
 /// Bad arguments or configuration.
 const USAGE_ERROR: u8 = 2;
 
-/// The maximum number of threads that resolve names, read queues from disk and sync them.
-const BLOCKING_THREADS: usize = 4;
-
 /// The whole program.
 pub fn main() -> ExitCode {
     let done = match args::parse(std::env::args_os().skip(1)) {
@@ -93,14 +90,13 @@ fn run(file: &Path, grace: Option<OsString>, lame_duck: Option<OsString>) -> Res
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
         .build();
     let runtime = runtime.map_err(|error| {
         error!(%error, "cannot start the runtime");
         ExitCode::FAILURE
     })?;
     let result = runtime.block_on(run::run(config, source, level, options));
-    // A pending name resolution must not delay the end.
+    // Nothing that is still under way must delay the end.
     runtime.shutdown_background();
     // Losses were logged and counted; a restart would not help.
     result.map_err(|start| {

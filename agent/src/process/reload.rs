@@ -8,7 +8,6 @@ use tracing::{error, info, warn};
 
 use super::agent::Agent;
 use super::log::Level;
-use super::source::ConfigSource;
 use crate::config::{self, Changes, Config, Problem};
 use crate::export::Destination;
 use crate::lock::lock;
@@ -17,9 +16,14 @@ use crate::queue::Lane;
 use crate::receive::Route;
 
 impl Agent {
-    /// Reads the configuration again and applies its changes; keeps the current one if that fails.
-    pub(super) fn reload(&mut self, source: &mut ConfigSource, level: &Level) {
-        let result = source.load().and_then(|new| {
+    /// Applies the changes of a configuration; keeps the current one if that fails.
+    pub(super) fn reload(
+        &mut self,
+        read: Result<Config, Vec<Problem>>,
+        fingerprint: u64,
+        level: &Level,
+    ) {
+        let result = read.and_then(|new| {
             let changes = config::changes(&self.config, &new)?;
             let destinations = destinations(&changes, &new, self.upstream_age)?;
             Ok((new, changes, destinations))
@@ -37,7 +41,7 @@ impl Agent {
         for warning in &new.warnings {
             warn!("{warning}");
         }
-        self.report.metrics.configured(source.fingerprint);
+        self.report.metrics.configured(fingerprint);
         let result = if changes.paths.is_empty() {
             Reload::Unchanged
         } else {

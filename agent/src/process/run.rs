@@ -1,33 +1,27 @@
 //! Runs the agent: reloads its configuration on SIGHUP or when its files change, and drains it on SIGTERM.
 
-use std::time::Duration;
+use std::pin::pin;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::agent::{Agent, Options, StartError};
 use super::log::Level;
-use super::source::ConfigSource;
+use super::source::{ConfigSource, ConfigWatch};
 use crate::config::Config;
-
-/// The interval of checks of the configuration's files.
-const POLL: Duration = Duration::from_secs(3);
-
-/// A file that was written just now may be incomplete.
-const SETTLE: Duration = Duration::from_millis(100);
 
 /// Runs until SIGTERM or SIGINT.
 pub(super) async fn run(
     config: Config,
-    mut source: ConfigSource,
+    source: ConfigSource,
     level: Level,
     options: Options,
 ) -> Result<(), StartError> {
     let on = |kind| signal(kind).map_err(StartError::Signals);
     let mut terminate = on(SignalKind::terminate())?;
     let mut interrupt = on(SignalKind::interrupt())?;
-    let mut hangup = on(SignalKind::hangup())?;
+    let hangup = on(SignalKind::hangup())?;
     let mut end = async || {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -41,16 +35,14 @@ pub(super) async fn run(
         otlp = agent.otlp,
         "ready"
     );
-    let mut poll = interval(POLL);
-    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut change = pin!(ConfigWatch { source, hangup }.next());
     loop {
         tokio::select! {
             biased;
             () = end() => break,
-            _ = hangup.recv() => agent.reload(&mut source, &level),
-            _ = poll.tick() => if source.has_changed() {
-                sleep(SETTLE).await;
-                agent.reload(&mut source, &level);
+            (watch, config) = &mut change => {
+                agent.reload(config, watch.source.fingerprint, &level);
+                change.set(watch.next());
             }
         }
     }

@@ -1,10 +1,22 @@
 //! Reads the configuration file with the files it refers to, and detects changes of them.
 
 use std::cell::RefCell;
+use std::future::pending;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::signal::unix::Signal;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use crate::config::{self, Config, Problem, Resolve};
 use crate::reloadable::SystemResolver;
+
+/// The interval of checks of the configuration's files.
+const POLL: Duration = Duration::from_secs(3);
+
+/// A file that was written just now may be incomplete.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// The origin of the configuration, with fingerprints of the last read.
 #[derive(Default)]
@@ -60,7 +72,7 @@ impl ConfigSource {
     }
 
     /// Whether any file has changed since the last read.
-    pub(super) fn has_changed(&self) -> bool {
+    fn has_changed(&self) -> bool {
         self.look() != self.seen
     }
 
@@ -76,5 +88,41 @@ impl ConfigSource {
             all.push('\0');
         }
         config::fingerprint(&all)
+    }
+}
+
+/// Waits for changes of the configuration. Files are read on another thread, since they may be on a disk that hangs.
+pub(super) struct ConfigWatch {
+    pub(super) source: ConfigSource,
+    /// SIGHUP.
+    pub(super) hangup: Signal,
+}
+
+impl ConfigWatch {
+    /// Reads the configuration after SIGHUP, or once a file has changed.
+    pub(super) async fn next(self) -> (Self, Result<Config, Vec<Problem>>) {
+        let Self {
+            mut source,
+            mut hangup,
+        } = self;
+        loop {
+            let is_asked = timeout(POLL, hangup.recv()).await.is_ok();
+            let read = spawn_blocking(move || {
+                let has_changed = !is_asked && source.has_changed();
+                if has_changed {
+                    std::thread::sleep(SETTLE);
+                }
+                let config = (is_asked || has_changed).then(|| source.load());
+                (source, config)
+            });
+            // It does not panic.
+            let Ok((read, config)) = read.await else {
+                return pending().await;
+            };
+            source = read;
+            if let Some(config) = config {
+                return (Self { source, hangup }, config);
+            }
+        }
     }
 }

@@ -148,6 +148,18 @@ impl Batch {
         self.settle(items);
     }
 
+    /// Whether the batch is whole, and its queue has all of it on disk and nothing later in memory.
+    pub(crate) fn can_go_back(&self) -> bool {
+        let is_whole = self.fragment.is_none() && self.part == (0..self.all.len());
+        is_whole && self.lane.can_go_back(self.id)
+    }
+
+    /// Returns a batch that can go back to its queue.
+    pub(crate) fn go_back(mut self) {
+        self.part = 0..0;
+        self.lane.go_back(self.id);
+    }
+
     fn settle(&mut self, items: u64) {
         let bytes = std::mem::take(&mut self.bytes);
         self.part = 0..0;

@@ -1,10 +1,11 @@
 //! The disk state of a lane: which requests are on disk, also on disk, or only in memory because the disk
-//! fails.
+//! fails. Nothing here waits for the disk.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
-use segment_log::{Log, LogError, Position, ReadJob};
+use segment_log::{Log, LogError, Outcome, Position, ReadJob, Work};
 use tokio::time::Instant;
 
 use super::request::{QueuedRequest, WaitingRequest};
@@ -16,8 +17,8 @@ const MOVE_AT_ONCE: usize = 4 * 1024 * 1024;
 pub(super) enum Placement {
     /// In memory; also on disk if it has a position.
     Memory(WaitingRequest),
-    /// Only on disk; whether it is the first there.
-    Disk(Position, bool),
+    /// Only on disk, once it is written.
+    Disk(Position),
     /// In memory, after requests that are only on disk.
     Behind,
 }
@@ -31,24 +32,31 @@ pub(super) struct Refill {
 #[derive(Debug)]
 struct InFlightBatch {
     parts: Arc<Vec<QueuedRequest>>,
-    /// The number of leading parts that are on disk.
-    on_disk: usize,
+    bytes: usize,
+    /// The sequences of its first parts, in order; the others are only in memory.
+    sequences: Vec<Range<u64>>,
     /// The number of unsettled batches with parts of this one.
     open: usize,
-    /// The sequence of the first part that is on disk.
-    first: Option<u64>,
-    /// The number of records in each segment.
-    segments: Vec<(u64, u64)>,
 }
 
 impl InFlightBatch {
-    fn add(&mut self, position: Position) {
-        self.on_disk += 1;
-        self.first.get_or_insert(position.sequence);
-        match self.segments.last_mut() {
-            Some((segment, records)) if *segment == position.segment => *records += 1,
-            _ => self.segments.push((position.segment, 1)),
+    fn add(&mut self, Position { sequence }: Position) {
+        match self.sequences.last_mut() {
+            Some(range) if range.end == sequence => range.end += 1,
+            _ => self.sequences.push(sequence..sequence + 1),
         }
+    }
+
+    /// The number of first parts with sequences below this.
+    fn parts_below(&self, sequence: u64) -> usize {
+        let below = |range: &Range<u64>| range.end.min(sequence).saturating_sub(range.start);
+        let parts: u64 = self.sequences.iter().map(below).sum();
+        usize::try_from(parts).unwrap_or(usize::MAX)
+    }
+
+    /// The number of first parts that the log has.
+    fn logged(&self) -> usize {
+        self.parts_below(u64::MAX)
     }
 }
 
@@ -57,14 +65,22 @@ pub(super) struct DiskState {
     log: Option<Log>,
     /// The number of the log; reads of an earlier log are ignored.
     number: u64,
-    /// Nothing is appended until a test succeeds.
+    /// Nothing new is appended until the disk has caught up.
     failing: bool,
+    /// Since when the disk has been at work.
+    working: Option<Instant>,
+    /// Whether the thread that writes waits for work.
+    pub(super) writer_waits: bool,
+    /// Since when another thread has been reading.
+    pub(super) reading: Option<Instant>,
     /// The first unused sequence, even after the loss of the log.
     next_sequence: u64,
     /// Payload bytes of this process that are only on disk.
     only_bytes: usize,
     /// Since when requests are only on disk.
     since: Option<Instant>,
+    /// Requests that are to be only on disk and are not written yet.
+    unwritten: VecDeque<WaitingRequest>,
     /// Requests in memory after those that are only on disk; they arrived while the disk failed.
     behind: VecDeque<WaitingRequest>,
     out: BTreeMap<u64, InFlightBatch>,
@@ -72,47 +88,35 @@ pub(super) struct DiskState {
 }
 
 /// The progress of the return to a disk that failed.
-pub(super) enum Resumed {
-    Done,
-    /// More requests are left to move.
-    More,
+#[derive(PartialEq, Eq)]
+enum Moved {
+    All,
+    /// More is left to move, once this is written.
+    Some,
     /// Requests that were on disk when the log was reopened must be read first.
     Later,
 }
 
 impl DiskState {
-    /// Places a request; with `spill` memory is short. Returns the error of a disk that begins to fail.
-    pub(super) fn put(
-        &mut self,
-        mut waiting: WaitingRequest,
-        spill: bool,
-    ) -> (Placement, Option<LogError>) {
+    /// Places a request; with `spill` memory is short.
+    pub(super) fn put(&mut self, mut waiting: WaitingRequest, spill: bool) -> Placement {
         let all_read = self.is_read();
         let log = self.log.as_mut().filter(|_| !self.failing);
-        let mut failed = None;
-        if let Some(log) = log {
-            let in_memory = all_read && !spill;
-            match append(log, &waiting.held, in_memory) {
-                Ok(position) if in_memory => {
-                    waiting.position = Some(position);
-                    return (Placement::Memory(waiting), None);
-                }
-                Ok(position) => {
-                    self.only_bytes += waiting.held.bytes.len();
-                    self.since.get_or_insert(waiting.since);
-                    return (Placement::Disk(position, all_read), None);
-                }
-                Err(error) => {
-                    self.failing = true;
-                    failed = Some(error);
-                }
+        let in_memory = all_read && !spill;
+        if let Some(position) = log.and_then(|log| append(log, &waiting.held, in_memory)) {
+            waiting.position = Some(position);
+            if in_memory {
+                return Placement::Memory(waiting);
             }
+            self.since.get_or_insert(waiting.since);
+            self.unwritten.push_back(waiting);
+            return Placement::Disk(position);
         }
         if all_read && self.behind.is_empty() {
-            return (Placement::Memory(waiting), failed);
+            return Placement::Memory(waiting);
         }
         self.behind.push_back(waiting);
-        (Placement::Behind, failed)
+        Placement::Behind
     }
 
     /// Whether no request is only on disk.
@@ -143,17 +147,34 @@ impl DiskState {
         self.since
     }
 
+    /// Takes the requests that are in memory and neither waiting nor in flight.
     pub(super) fn take_behind(&mut self) -> VecDeque<WaitingRequest> {
         std::mem::take(&mut self.behind)
     }
 
-    /// Items and bytes of this process that are only on disk.
-    pub(super) fn only(&self) -> (u64, usize) {
-        self.log.as_ref().map_or((0, 0), Log::unread)
+    /// Takes the requests that are to be only on disk and are not there yet.
+    pub(super) fn take_unwritten(&mut self) -> VecDeque<WaitingRequest> {
+        std::mem::take(&mut self.unwritten)
     }
 
     pub(super) fn log(&mut self) -> Option<&mut Log> {
         self.log.as_mut()
+    }
+
+    pub(super) fn has_log(&self) -> bool {
+        self.log.is_some()
+    }
+
+    /// Every record below this is on disk.
+    pub(super) fn written_below(&self) -> u64 {
+        self.log.as_ref().map_or(0, Log::written_below)
+    }
+
+    /// Whether a request is on disk now.
+    pub(super) fn has_written(&self, waiting: &WaitingRequest) -> bool {
+        let written = self.written_below();
+        let position = waiting.position;
+        position.is_some_and(|position| position.sequence < written)
     }
 
     pub(super) fn refill(&self, most: usize) -> Option<Refill> {
@@ -180,10 +201,9 @@ impl DiskState {
     pub(super) fn track(&mut self, parts: &Arc<Vec<QueuedRequest>>, positions: &[Position]) -> u64 {
         let mut out = InFlightBatch {
             parts: Arc::clone(parts),
-            on_disk: 0,
+            bytes: parts.iter().map(|held| held.bytes.len()).sum(),
+            sequences: Vec::new(),
             open: 1,
-            first: None,
-            segments: Vec::new(),
         };
         for position in positions {
             out.add(*position);
@@ -191,6 +211,11 @@ impl DiskState {
         self.next_out += 1;
         self.out.insert(self.next_out, out);
         self.next_out
+    }
+
+    /// The bytes of all batches in flight.
+    pub(super) fn in_flight_bytes(&self) -> usize {
+        self.out.values().map(|out| out.bytes).sum()
     }
 
     /// Notes that a batch was split once more.
@@ -202,7 +227,8 @@ impl DiskState {
 
     /// The number of leading parts of a batch that are on disk.
     pub(super) fn on_disk(&self, id: u64) -> usize {
-        self.out.get(&id).map_or(0, |out| out.on_disk)
+        let written = self.written_below();
+        self.out.get(&id).map_or(0, |out| out.parts_below(written))
     }
 
     /// Settles a batch or a half of one. `front` is the first waiting request.
@@ -217,15 +243,15 @@ impl DiskState {
         let Some((out, log)) = self.out.remove(&id).zip(self.log.as_mut()) else {
             return;
         };
-        for (segment, records) in out.segments {
-            log.settle(segment, records);
+        for sequences in &out.sequences {
+            log.settle(sequences);
         }
         // While the disk fails, some requests have no position and others may be out of order.
         if !self.failing {
-            let first = self.out.values().filter_map(|out| out.first).min();
+            let first = self.out.values().filter_map(|out| out.sequences.first());
             let front = front.and_then(|waiting| waiting.position);
             let unsettled = first
-                .into_iter()
+                .map(|sequences| sequences.start)
                 .chain(front.map(|position| position.sequence))
                 .chain(log.first_unread())
                 .min();
@@ -234,12 +260,62 @@ impl DiskState {
         log.prune();
     }
 
-    /// Notes that the disk fails.
-    pub(super) fn mark_failing(&mut self) {
-        self.failing = true;
-        if let Some(log) = &mut self.log {
-            log.seal();
+    /// Keeps on disk alone, from now on, what waits in memory and is there too. Returns whether it could.
+    pub(super) fn forget(&mut self, waiting: &VecDeque<WaitingRequest>) -> bool {
+        let position = |waiting: &WaitingRequest| Some(waiting.position?.sequence);
+        let ends = waiting.front().zip(waiting.back());
+        let ends = ends.and_then(|(first, last)| Some((position(first)?, position(last)?)));
+        let (Some((first, last)), Some(oldest)) = (ends, waiting.front()) else {
+            return false;
+        };
+        let records = waiting
+            .iter()
+            .filter_map(|waiting| Some((waiting.position?, &waiting.held)));
+        let can = self.can_forget(&(first..last + 1));
+        if can {
+            self.keep_on_disk(records, oldest.since);
         }
+        can
+    }
+
+    /// Whether a whole batch can go back to disk.
+    pub(super) fn can_go_back(&self, id: u64) -> bool {
+        let Some(out) = self.out.get(&id).filter(|out| out.open == 1) else {
+            return false;
+        };
+        match out.sequences.as_slice() {
+            [sequences] => out.logged() == out.parts.len() && self.can_forget(sequences),
+            _ => false,
+        }
+    }
+
+    /// Takes a whole batch back. Only valid if [`Self::can_go_back`].
+    pub(super) fn go_back(&mut self, id: u64) {
+        if let Some(out) = self.out.remove(&id) {
+            let sequences = out.sequences.iter().cloned().flatten();
+            let positions = sequences.map(|sequence| Position { sequence });
+            self.keep_on_disk(positions.zip(out.parts.iter()), Instant::now());
+        }
+    }
+
+    fn can_forget(&self, records: &Range<u64>) -> bool {
+        let log = self.log.as_ref().filter(|_| !self.failing);
+        self.reading.is_none() && log.is_some_and(|log| log.can_forget(records))
+    }
+
+    fn keep_on_disk<'a>(
+        &mut self,
+        records: impl Iterator<Item = (Position, &'a QueuedRequest)>,
+        since: Instant,
+    ) {
+        let Some(log) = &mut self.log else { return };
+        let mut all = 0;
+        log.forget(records.map(|(position, held)| {
+            all += held.bytes.len();
+            (position, held.items as u64, held.bytes.len())
+        }));
+        self.only_bytes += all;
+        self.since = self.since.min(Some(since)).or(Some(since));
     }
 
     /// Drops a lost log. Returns the items and bytes that were only there, and the unread bytes of earlier
@@ -248,25 +324,31 @@ impl DiskState {
         &mut self,
         waiting: &mut VecDeque<WaitingRequest>,
     ) -> ((u64, usize), u64) {
-        let lost = self.only();
-        let leftover = self.log.as_ref().map_or(0, Log::leftover);
-        self.next_sequence = self.log.as_ref().map_or(0, Log::next_sequence);
-        self.log = None;
+        let Some(log) = self.log.take() else {
+            return ((0, 0), 0);
+        };
+        let mut lost = log.unread();
+        for request in &self.unwritten {
+            lost.0 = lost.0.saturating_sub(request.held.items as u64);
+            lost.1 = lost.1.saturating_sub(request.held.bytes.len());
+        }
+        self.next_sequence = log.next_sequence();
         self.failing = true;
         self.only_bytes = 0;
         self.since = None;
+        let behind = self.take_behind();
+        self.behind = self.take_unwritten();
+        self.behind.extend(behind);
         for out in self.out.values_mut() {
-            out.on_disk = 0;
-            out.first = None;
-            out.segments.clear();
+            out.sequences.clear();
         }
-        for waiting in waiting.iter_mut() {
-            waiting.position = None;
+        for request in waiting.iter_mut().chain(&mut self.behind) {
+            request.position = None;
         }
-        (lost, leftover)
+        (lost, log.leftover())
     }
 
-    /// Uses this log from now on.
+    /// Continues in this log.
     pub(super) fn attach(&mut self, mut log: Log) {
         log.begin_at(self.next_sequence);
         if !log.is_read() {
@@ -274,62 +356,112 @@ impl DiskState {
         }
         self.log = Some(log);
         self.number += 1;
+        self.failing = true;
     }
 
-    /// Moves requests that are only in memory to disk, oldest first, and then uses the disk again. If no
-    /// request is only on disk, none may be behind it.
-    pub(super) fn resume(
-        &mut self,
-        waiting: &mut VecDeque<WaitingRequest>,
-    ) -> Result<Resumed, LogError> {
-        let Some(log) = &mut self.log else {
-            return Ok(Resumed::Done);
+    /// What the disk is to do next, and the number of the log.
+    pub(super) fn work(&mut self) -> Option<(Work, u64)> {
+        let work = self.log.as_mut()?.work()?;
+        self.working = Some(Instant::now());
+        Some((work, self.number))
+    }
+
+    /// Notes what has become of some work.
+    pub(super) fn work_done(&mut self, number: u64, work: &Work, outcome: &Outcome) {
+        self.working = None;
+        let Some(log) = self.log_numbered(number) else {
+            return;
         };
-        if self.failing {
-            log.probe()?;
+        log.done(work, outcome);
+        let written = log.written_below();
+        self.failing |= outcome.error.is_some();
+        let is_written = |waiting: &mut WaitingRequest| {
+            let position = waiting.position;
+            position.is_some_and(|position| position.sequence < written)
+        };
+        while let Some(waiting) = self.unwritten.pop_front_if(is_written) {
+            self.only_bytes += waiting.held.bytes.len();
         }
-        let in_memory_only = self.out.values().any(|out| out.on_disk < out.parts.len())
+    }
+
+    /// Since when the disk has been at work; `None` while it rests.
+    pub(super) fn working(&self) -> Option<Instant> {
+        self.working
+    }
+
+    /// Whether every request is where it should be.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.working.is_none() && self.writer_waits
+    }
+
+    /// Notes that the disk does not answer, if that is new.
+    pub(super) fn stall(&mut self) -> Option<LogError> {
+        let is_late = |log: &&Log| self.working.is_some() || log.is_behind();
+        let log = self.log.as_ref().filter(is_late)?;
+        if std::mem::replace(&mut self.failing, true) {
+            return None;
+        }
+        Some(LogError::Stalled(log.directory().to_owned()))
+    }
+
+    /// Returns to a disk that has caught up: requests that are only in memory go there, oldest first, some at a
+    /// time. Returns whether the disk is in use again.
+    pub(super) fn resume(&mut self, waiting: &mut VecDeque<WaitingRequest>) -> bool {
+        let Some(mut log) = self.log.take() else {
+            return false;
+        };
+        let can_move = self.failing && self.working.is_none() && !log.is_behind();
+        let is_back = can_move && self.move_to(&mut log, waiting) == Moved::All;
+        self.log = Some(log);
+        self.failing &= !is_back;
+        is_back
+    }
+
+    /// If no request is only on disk, none may be behind it.
+    fn move_to(&mut self, log: &mut Log, waiting: &mut VecDeque<WaitingRequest>) -> Moved {
+        let in_memory_only = self.out.values().any(|out| out.logged() < out.parts.len())
             || waiting.iter().any(|waiting| waiting.position.is_none());
         if in_memory_only && !log.is_read() {
-            return Ok(Resumed::Later);
+            return Moved::Later;
         }
         let mut moved = 0;
-        if log.is_read() {
+        let mut append = |held: &QueuedRequest, in_memory| {
+            let fits = moved < MOVE_AT_ONCE;
+            moved += held.bytes.len();
+            fits.then(|| append(log, held, in_memory)).flatten()
+        };
+        if in_memory_only {
             for out in self.out.values_mut() {
                 let parts = Arc::clone(&out.parts);
-                for held in parts.get(out.on_disk..).unwrap_or_default() {
-                    out.add(append(log, held, true)?);
-                    moved += held.bytes.len();
-                    if moved > MOVE_AT_ONCE {
-                        return Ok(Resumed::More);
-                    }
+                for held in parts.get(out.logged()..).unwrap_or_default() {
+                    let Some(position) = append(held, true) else {
+                        return Moved::Some;
+                    };
+                    out.add(position);
                 }
             }
             for waiting in waiting.iter_mut().filter(|w| w.position.is_none()) {
-                waiting.position = Some(append(log, &waiting.held, true)?);
-                moved += waiting.held.bytes.len();
-                if moved > MOVE_AT_ONCE {
-                    return Ok(Resumed::More);
+                waiting.position = append(&waiting.held, true);
+                if waiting.position.is_none() {
+                    return Moved::Some;
                 }
             }
         }
-        while let Some(waiting) = self.behind.front() {
-            append(log, &waiting.held, false)?;
-            let bytes = waiting.held.bytes.len();
-            self.only_bytes += bytes;
-            self.since.get_or_insert(waiting.since);
-            self.behind.pop_front();
-            moved += bytes;
-            if moved > MOVE_AT_ONCE {
-                return Ok(Resumed::More);
+        while let Some(mut waiting) = self.behind.pop_front() {
+            waiting.position = append(&waiting.held, false);
+            if waiting.position.is_none() {
+                self.behind.push_front(waiting);
+                return Moved::Some;
             }
+            self.since.get_or_insert(waiting.since);
+            self.unwritten.push_back(waiting);
         }
-        self.failing = false;
-        Ok(Resumed::Done)
+        // What has moved is on disk only once it is written.
+        if moved > 0 { Moved::Some } else { Moved::All }
     }
 }
 
-fn append(log: &mut Log, held: &QueuedRequest, in_memory: bool) -> Result<Position, LogError> {
+fn append(log: &mut Log, held: &QueuedRequest, in_memory: bool) -> Option<Position> {
     let items = u32::try_from(held.items).unwrap_or(u32::MAX);
     log.append(items, &held.bytes, in_memory)
 }

@@ -1,9 +1,11 @@
 //! The settings of a queue on disk, and the handle that tells when a request is safe.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use segment_log::LogLimits;
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
 use crate::budget::Budget;
 use crate::config::{Queue, Storage};
@@ -11,6 +13,15 @@ use crate::logging::LogThrottle;
 
 /// The maximum that is read from disk at once.
 const READ_AT_ONCE: usize = 512 * 1024;
+
+/// A disk that has not answered for this long is treated as one that fails.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The wait for memory that another lane holds.
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
+
+/// What is read from disk beside a full batch in flight, and what stays in memory while the upstream fails.
+pub(super) const READ_AHEAD: usize = 1024 * 1024;
 
 /// The largest segment.
 const SEGMENT: u64 = 8 * 1024 * 1024;
@@ -23,10 +34,10 @@ pub(crate) struct DurableQueue {
     pub(super) budget: Arc<Budget>,
     /// The memory that this lane may use whatever the others do.
     pub(super) share: usize,
-    /// Every record below this sequence survives a loss of power.
-    synced: watch::Sender<u64>,
-    /// Signals records to sync.
-    pub(super) appended: Notify,
+    /// Every record below this sequence may be acknowledged.
+    safe: watch::Sender<u64>,
+    /// Signals that a request has waited for the disk for too long.
+    pub(super) late: Notify,
     pub(super) failing: LogThrottle,
     pub(super) damaged: LogThrottle,
 }
@@ -55,8 +66,8 @@ impl DurableQueue {
             },
             share: budget.soft_limit() / 2 / lanes.max(1),
             budget,
-            synced: watch::Sender::new(0),
-            appended: Notify::new(),
+            safe: watch::Sender::new(0),
+            late: Notify::new(),
             failing: LogThrottle::default(),
             damaged: LogThrottle::default(),
         }
@@ -67,39 +78,40 @@ impl DurableQueue {
         READ_AT_ONCE.min(self.share)
     }
 
-    /// A handle that is ready once the record is as safe as configured.
-    pub(super) fn ack(&self, sequence: Option<u64>) -> AckHandle {
-        AckHandle(sequence.filter(|_| self.limits.fsync).map(|sequence| {
-            self.appended.notify_one();
-            (self.synced.subscribe(), sequence)
-        }))
-    }
-
-    /// Notes that every record below `sequence` survives a loss of power.
-    pub(super) fn synced_below(&self, sequence: u64) {
-        self.synced.send_if_modified(|below| {
+    /// Notes that every record below `sequence` is as safe as configured, or as it can be.
+    pub(super) fn safe_below(&self, sequence: u64) {
+        self.safe.send_if_modified(|below| {
             let is_higher = sequence > *below;
             *below = sequence.max(*below);
             is_higher
         });
     }
+
+    /// Whether the record of this sequence may be acknowledged.
+    pub(super) fn is_safe(&self, sequence: u64) -> bool {
+        *self.safe.borrow() > sequence
+    }
 }
 
 /// Tells when a request may be acknowledged.
 #[derive(Debug)]
-#[must_use]
-pub(crate) struct AckHandle(Option<(watch::Receiver<u64>, u64)>);
+pub(crate) struct AckHandle {
+    /// The queue on disk that it belongs to, if any.
+    pub(super) durable: Option<Arc<DurableQueue>>,
+    /// The record that must be safe before.
+    pub(super) sequence: Option<u64>,
+}
 
 impl AckHandle {
-    /// A handle that is ready at once.
-    pub(super) fn immediate() -> Self {
-        Self(None)
-    }
-
-    /// Waits until the request may be acknowledged: at once, unless it must survive a loss of power.
+    /// Waits until the request may be acknowledged: once it is on disk, if it belongs there and the disk answers.
     pub(crate) async fn ready(self) {
-        if let Some((mut synced, sequence)) = self.0 {
-            let _ = synced.wait_for(|below| *below > sequence).await;
+        let Some((durable, sequence)) = self.durable.zip(self.sequence) else {
+            return;
+        };
+        let mut safe = durable.safe.subscribe();
+        let is_safe = safe.wait_for(|below| *below > sequence);
+        if timeout(PATIENCE, is_safe).await.is_err() {
+            durable.late.notify_one();
         }
     }
 }

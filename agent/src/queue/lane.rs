@@ -2,7 +2,7 @@
 //! into batches by size and by age.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use otlp_wire::Signal;
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::disk::{DiskState, Placement, Refill};
-use super::durable::{AckHandle, DurableQueue};
+use super::durable::{AckHandle, DurableQueue, PAUSE, READ_AHEAD};
 use super::request::{Origin, QueueFull, QueuedRequest, WaitingRequest};
 use crate::config::Queue;
 use crate::lock::lock;
@@ -25,8 +25,10 @@ pub(crate) struct Lane {
     state: Mutex<LaneState>,
     /// Signals that a batch may be ready.
     pub(super) ready: Notify,
+    /// Signals that the disk has work.
+    pub(super) work: Condvar,
     /// Set if the queue belongs on disk.
-    pub(super) durable: Option<DurableQueue>,
+    pub(super) durable: Option<Arc<DurableQueue>>,
 }
 
 #[derive(Debug)]
@@ -38,6 +40,10 @@ pub(super) struct LaneState {
     pub(super) waiting_bytes: usize,
     /// The bytes of requests, waiting and in flight, in memory and on disk.
     pub(super) held_bytes: usize,
+    /// Whether the upstream fails, so that nothing is kept in memory that is on disk.
+    pub(super) upstream_fails: bool,
+    /// The bytes in flight that wait for another attempt.
+    pub(super) repeated_bytes: usize,
     flushing: bool,
     closed: bool,
     /// Set if the queue belongs on disk.
@@ -74,6 +80,8 @@ impl Lane {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             held_bytes: 0,
+            upstream_fails: false,
+            repeated_bytes: 0,
             flushing: false,
             closed: false,
             disk: durable.is_some().then(DiskState::default),
@@ -83,7 +91,8 @@ impl Lane {
             metrics,
             state: Mutex::new(state),
             ready: Notify::new(),
-            durable,
+            work: Condvar::new(),
+            durable: durable.map(Arc::new),
         })
     }
 
@@ -141,43 +150,49 @@ impl Lane {
                 self.metrics.recovered(self.signal, items, bytes as u64);
             }
         }
-        let spill = self.is_memory_short(state.memory_bytes(), bytes);
+        let memory = state.memory_bytes();
+        let is_outage = state.upstream_fails && memory + bytes > READ_AHEAD;
+        let spill = is_outage || self.is_memory_short(memory, bytes);
         state.held_bytes += bytes;
         let waiting = WaitingRequest {
             held,
             since: Instant::now(),
             position: None,
         };
-        let (put, failed) = match &mut state.disk {
-            None => (Placement::Memory(waiting), None),
+        let put = match &mut state.disk {
+            None => Placement::Memory(waiting),
             Some(disk) => disk.put(waiting, spill),
         };
-        let (sequence, notify) = match put {
-            Placement::Disk(position, first) => (Some(position.sequence), first),
+        let (position, notify) = match put {
+            Placement::Disk(position) => (Some(position), false),
             Placement::Behind => (None, false),
-            Placement::Memory(waiting) => {
-                let sequence = waiting.position.map(|position| position.sequence);
-                (sequence, state.wait(waiting))
-            }
+            Placement::Memory(waiting) => (waiting.position, state.wait(waiting)),
         };
-        drop(state);
+        if position.is_some() {
+            self.wake_writer(state);
+        } else {
+            drop(state);
+        }
         if notify {
             self.ready.notify_one();
         }
-        if let Some(error) = failed {
-            self.report_storage_failure(&error);
-        }
-        let durable = self.durable.as_ref();
-        Ok(durable.map_or_else(AckHandle::immediate, |durable| durable.ack(sequence)))
+        Ok(AckHandle {
+            durable: self.durable.clone(),
+            sequence: position.map(|position| position.sequence),
+        })
     }
 
     /// Waits for the next batch; `None` once the lane is closed and empty. For a single dispatcher.
-    pub(super) async fn next(&self) -> Option<Cut> {
+    pub(super) async fn next(self: &Arc<Self>) -> Option<Cut> {
         loop {
             let ready = self.ready.notified();
             match self.next_step(Instant::now()) {
                 NextStep::Send(cut) => return Some(cut),
-                NextStep::Refill(refill) => self.refill(refill).await,
+                NextStep::Refill(refill) => {
+                    if !self.refill(refill) {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
                 NextStep::WaitUntil(deadline) => {
                     let _ = tokio::time::timeout_at(deadline, ready).await;
                 }
@@ -251,20 +266,20 @@ impl Lane {
     /// Counts waiting requests that are not on disk as lost in shutdown.
     pub(crate) fn abandon(&self) {
         let mut state = self.state();
-        let behind = state.disk.as_mut().map(DiskState::take_behind);
-        let drained: Vec<_> = state.waiting.drain(..).collect();
+        let mut lost: Vec<_> = state.waiting.drain(..).collect();
         state.waiting_bytes = 0;
+        if let Some(disk) = &mut state.disk {
+            lost.extend(disk.take_unwritten());
+            lost.extend(disk.take_behind());
+            lost.retain(|waiting| !disk.has_written(waiting));
+        }
         drop(state);
-        let (items, bytes) = drained
-            .into_iter()
-            .chain(behind.into_iter().flatten())
-            .filter(|waiting| waiting.position.is_none())
-            .fold((0, 0), |(items, bytes), waiting| {
-                (
-                    items + waiting.held.items as u64,
-                    bytes + waiting.held.bytes.len(),
-                )
-            });
+        let (items, bytes) = lost.into_iter().fold((0, 0), |(items, bytes), waiting| {
+            (
+                items + waiting.held.items as u64,
+                bytes + waiting.held.bytes.len(),
+            )
+        });
         self.lost_in_shutdown(items, bytes);
     }
 
@@ -304,7 +319,7 @@ impl LaneState {
         self.limits.min_size.min(self.most)
     }
 
-    fn max_size(&self) -> usize {
+    pub(super) fn max_size(&self) -> usize {
         self.limits.max_size.min(self.most)
     }
 
@@ -325,13 +340,15 @@ impl LaneState {
         self.held_bytes.saturating_sub(only_on_disk)
     }
 
-    /// Moves requests that arrived while the disk failed to the waiting ones. Requires that no earlier request
-    /// is only on disk.
-    pub(super) fn join_behind(&mut self) {
+    /// Moves requests that arrived while the disk failed to the waiting ones; returns whether to wake the
+    /// dispatcher. Requires that no earlier request is only on disk.
+    pub(super) fn join_behind(&mut self) -> bool {
         let behind = self.disk.as_mut().map(DiskState::take_behind);
+        let mut wake = false;
         for waiting in behind.into_iter().flatten() {
-            self.wait(waiting);
+            wake |= self.wait(waiting);
         }
+        wake
     }
 
     /// Appends a waiting request; returns whether to wake the dispatcher.

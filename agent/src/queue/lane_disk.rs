@@ -1,25 +1,23 @@
 //! The part of a lane that deals with the disk: it spills and reads back, continues in memory while the disk
 //! fails, and returns to the disk afterwards.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use otlp_wire::is_mergeable;
-use segment_log::{Chunk, Log, LogError, LogLimits, Position, Unsynced};
-use tokio::task::spawn_blocking;
+use segment_log::{Chunk, Log, LogError, LogLimits, Position};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::disk::{DiskState, Refill, Resumed};
+use super::disk::{DiskState, Refill};
+use super::durable::{PATIENCE, PAUSE, READ_AHEAD};
 use super::lane::{Lane, LaneState, NextStep};
 use super::request::{QueuedRequest, WaitingRequest};
 use crate::metrics::Lost;
+use crate::thread;
 
-/// A read of this size does not need another thread: the data has just been written.
-const READ_INLINE: u64 = 64 * 1024;
-
-/// The wait for memory that another lane holds.
-const PAUSE: Duration = Duration::from_millis(50);
+/// The size from which on a batch of requests from disk does not wait for more.
+const BATCH_FROM_DISK: usize = 2 * 1024 * 1024;
 
 impl Lane {
     /// Whether the queue belongs on disk, so that memory does not bound it.
@@ -66,34 +64,90 @@ impl Lane {
         now: Instant,
     ) -> Option<NextStep> {
         let durable = self.durable.as_ref()?;
-        loop {
-            if state.disk.as_ref()?.is_read() {
-                state.join_behind();
-                return None;
-            }
-            if state.waiting_bytes >= state.min_size() {
-                return None;
-            }
-            let memory = state.memory_bytes();
-            // With nothing in memory the lane must read, or it would never send.
-            if memory > 0 && self.is_memory_short(memory, durable.read_size()) {
-                let idle = state.waiting.is_empty();
-                return idle.then(|| NextStep::WaitUntil(now + PAUSE));
-            }
-            let refill = state.disk.as_ref()?.refill(durable.read_size())?;
-            if refill.job.bytes() > READ_INLINE {
-                return Some(NextStep::Refill(refill));
-            }
-            let chunk = refill.job.run();
-            self.accept_chunk(state, chunk, refill.log);
+        let is_full = state.waiting_bytes >= state.min_size().min(BATCH_FROM_DISK);
+        let is_idle = state.waiting.is_empty();
+        let disk = state.disk.as_ref()?;
+        if disk.is_read() {
+            state.join_behind();
+            return None;
+        }
+        if is_full {
+            return None;
+        }
+        if let Some(since) = disk.reading {
+            let until = since + PATIENCE;
+            let wait = (now < until).then_some(NextStep::WaitUntil(until));
+            return wait.or(is_idle.then_some(NextStep::Wait));
+        }
+        let more = durable.read_size();
+        let in_flight = disk.in_flight_bytes();
+        // With nothing to send the lane must read, or it would never send.
+        let must_read = is_idle && in_flight == 0;
+        if !must_read && self.is_memory_short(state.memory_bytes(), more) {
+            return is_idle.then(|| NextStep::WaitUntil(now + PAUSE));
+        }
+        if state.has_read_enough(in_flight, more) {
+            return Some(NextStep::WaitUntil(now + PAUSE));
+        }
+        match disk.refill(more) {
+            Some(refill) => Some(NextStep::Refill(refill)),
+            // It is not written yet.
+            None => is_idle.then_some(NextStep::Wait),
         }
     }
 
-    pub(super) async fn refill(&self, refill: Refill) {
-        let Refill { job, log } = refill;
-        if let Ok(chunk) = spawn_blocking(move || job.run()).await {
-            self.accept_chunk(&mut self.state(), chunk, log);
+    /// Notes whether the upstream fails, and the bytes in flight that wait for another attempt. While it fails, what
+    /// is on disk leaves the memory, if it is much.
+    pub(crate) fn note_upstream(&self, fails: bool, repeated: usize) {
+        let mut state = self.state();
+        state.upstream_fails = fails;
+        state.repeated_bytes = repeated;
+        let LaneState {
+            disk: Some(disk),
+            waiting,
+            waiting_bytes,
+            ..
+        } = &mut *state
+        else {
+            return;
+        };
+        if fails && *waiting_bytes > READ_AHEAD && disk.forget(waiting) {
+            *waiting = VecDeque::new();
+            *waiting_bytes = 0;
         }
+    }
+
+    pub(super) fn can_go_back(&self, id: u64) -> bool {
+        let state = self.state();
+        state.disk.as_ref().is_some_and(|disk| disk.can_go_back(id))
+    }
+
+    pub(super) fn go_back(&self, id: u64) {
+        if let Some(disk) = &mut self.state().disk {
+            disk.go_back(id);
+        }
+        self.ready.notify_one();
+    }
+
+    /// Starts to read a part of the log into memory; returns whether it could.
+    pub(super) fn refill(self: &Arc<Self>, refill: Refill) -> bool {
+        self.state().note_reading(Some(Instant::now()));
+        let lane = Arc::clone(self);
+        let Refill { job, log } = refill;
+        let started = thread::start("queue-read", move || {
+            let chunk = job.run();
+            let mut state = lane.state();
+            state.note_reading(None);
+            lane.accept_chunk(&mut state, chunk, log);
+            drop(state);
+            lane.ready.notify_one();
+        });
+        let Err(error) = started else { return true };
+        self.state().note_reading(None);
+        if let Some(left_out) = self.durable.as_ref().and_then(|of| of.damaged.due()) {
+            warn!(%error, left_out, "cannot start a thread to read the queue on disk");
+        }
+        false
     }
 
     /// Moves the records that were read into memory.
@@ -116,13 +170,11 @@ impl Lane {
             self.lost_on_disk(state, taken.lost);
         }
         self.report_damage(&chunk);
-        let segment = chunk.segment;
         for record in chunk.records {
             let Some(held) = self.held(record.payload, record.items) else {
                 return;
             };
             let position = Some(Position {
-                segment,
                 sequence: record.sequence,
             });
             let waiting = WaitingRequest {
@@ -166,7 +218,7 @@ impl Lane {
 
     /// Reports that the queue cannot be on disk for now.
     pub(super) fn report_storage_failure(&self, error: &LogError) {
-        self.metrics.storage(self.signal, false);
+        self.metrics.storage(self.signal, Some(error.reason()));
         let Some(durable) = &self.durable else { return };
         if let Some(left_out) = durable.failing.due() {
             warn!(
@@ -200,25 +252,15 @@ impl Lane {
         let Some(disk) = disk else { return };
         disk.settled(id, waiting.front());
         let more = !disk.is_read();
-        drop(state);
+        self.wake_writer(state);
         if more {
             // There may be memory to read more.
             self.ready.notify_one();
         }
     }
 
-    /// Whether the log, if there is one, still exists.
-    pub(super) fn log_exists(&self) -> bool {
-        let mut state = self.state();
-        let log = state.disk.as_mut().and_then(DiskState::log);
-        log.is_none_or(|log| log.exists())
-    }
-
     pub(super) fn has_log(&self) -> bool {
-        self.state()
-            .disk
-            .as_mut()
-            .is_some_and(|d| d.log().is_some())
+        self.state().disk.as_ref().is_some_and(DiskState::has_log)
     }
 
     pub(super) fn is_failing(&self) -> bool {
@@ -241,7 +283,7 @@ impl Lane {
         self.metrics.damaged(self.signal, 0, leftover);
         self.metrics.leftover(self.signal, 0);
         if let Some(durable) = &self.durable {
-            durable.synced_below(next);
+            durable.safe_below(next);
         }
         self.report_storage_failure(error);
         if lost.0 > 0 || leftover > 0 {
@@ -276,81 +318,31 @@ impl Lane {
             );
         }
         self.metrics.leftover(self.signal, leftover);
-        if let Some(disk) = &mut self.state().disk {
+        let mut state = self.state();
+        if let Some(disk) = &mut state.disk {
             disk.attach(log);
         }
+        self.resume(state);
         self.ready.notify_one();
     }
+}
 
-    /// Moves requests that are only in memory to disk; returns whether nothing is left to move now.
-    pub(super) fn resume(&self) -> bool {
-        let mut state = self.state();
-        if state.disk.as_ref().is_some_and(DiskState::is_read) {
-            state.join_behind();
-        }
-        let LaneState { disk, waiting, .. } = &mut *state;
-        let Some(disk) = disk else { return true };
-        match disk.resume(waiting) {
-            Ok(Resumed::More) => false,
-            Ok(Resumed::Later) => true,
-            Ok(Resumed::Done) => {
-                drop(state);
-                self.metrics.storage(self.signal, true);
-                if let Some(durable) = &self.durable
-                    && durable.failing.ended()
-                {
-                    info!(
-                        exporter = self.exporter(),
-                        signal = self.signal.name(),
-                        "the queue is on disk again"
-                    );
-                }
-                true
-            }
-            Err(error) => {
-                disk.mark_failing();
-                drop(state);
-                self.report_storage_failure(&error);
-                true
-            }
+impl LaneState {
+    fn note_reading(&mut self, since: Option<Instant>) {
+        if let Some(disk) = &mut self.disk {
+            disk.reading = since;
         }
     }
 
-    /// Closes and deletes files while the queue is empty.
-    pub(super) fn rest(&self) {
-        if let Some(log) = self.state().disk.as_mut().and_then(DiskState::log) {
-            log.rest();
-        }
-    }
-
-    /// Syncs appended records, all of them at a time, until the process ends.
-    pub(super) async fn commit(self: Arc<Self>) {
-        let Some(durable) = &self.durable else { return };
-        loop {
-            durable.appended.notified().await;
-            while let Some(unsynced) = self.unsynced() {
-                let below = unsynced.below;
-                let path = unsynced.directory.clone();
-                match spawn_blocking(move || unsynced.sync()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(source)) => self.not_synced(&LogError::io(path, source)),
-                    Err(_) => return,
-                }
-                durable.synced_below(below);
-            }
-        }
-    }
-
-    fn unsynced(&self) -> Option<Unsynced> {
-        self.state().disk.as_mut()?.log()?.unsynced()
-    }
-
-    /// After a failed sync the content of the disk is unknown (fsync(2)): the segment ends, and the queue
-    /// continues in memory until a new segment works.
-    fn not_synced(&self, error: &LogError) {
-        if let Some(disk) = &mut self.state().disk {
-            disk.mark_failing();
-        }
-        self.report_storage_failure(error);
+    /// Whether another `bytes` from disk have to wait for what is in flight: the return of an upstream needs
+    /// little memory. A queue that is filling up needs all there is, to become empty faster.
+    fn has_read_enough(&self, in_flight: usize, bytes: usize) -> bool {
+        let batch = self.max_size().min(BATCH_FROM_DISK);
+        let enough = batch.saturating_add(READ_AHEAD);
+        let is_filling = self.held_bytes > self.limits.capacity / 2;
+        // What the upstream refuses again and again must not stop the rest.
+        let leaving = in_flight.saturating_sub(self.repeated_bytes);
+        let all = leaving.saturating_add(self.waiting_bytes);
+        leaving > 0 && !is_filling && all.saturating_add(bytes) > enough
     }
 }

@@ -2,32 +2,39 @@
 //! adopts the records of processes that have ended.
 
 use std::collections::HashSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::sleep;
 use std::time::Duration;
 
 use segment_log::{Log, LogError, ReadJob, Slot, SlotDirectory, leftovers, remove_empty};
-use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::sync::oneshot;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
+use super::durable::PATIENCE;
 use super::lane::Lane;
 use super::request::{Origin, QueueFull};
 use crate::logging::LogThrottle;
+use crate::thread;
 
 /// The interval of checks of the disk.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Checks between searches for records of ended processes.
-const ADOPT_EVERY: u64 = 3;
+/// The pause between searches for records of ended processes.
+const ADOPT_EVERY: Duration = Duration::from_secs(3);
 
 /// The wait of an adoption for room in the queue.
 const WAIT: Duration = Duration::from_millis(200);
 
+/// The same for the disk.
+const WRITE: Duration = Duration::from_millis(5);
+
 /// The maximum that an adoption reads at once.
 const READ_AT_ONCE: usize = 256 * 1024;
 
-/// The maintenance task of one storage.
+/// The upkeep of one storage, on threads of its own.
 pub(crate) struct Maintenance {
     storage: Arc<SlotDirectory>,
     lanes: Arc<[Arc<Lane>]>,
@@ -36,17 +43,60 @@ pub(crate) struct Maintenance {
 }
 
 impl Maintenance {
-    /// Puts the lanes' queues on disk, together with the records of the slot's last owner. If that fails the
-    /// lanes start in memory.
-    pub(crate) fn start(storage: SlotDirectory, lanes: Vec<Arc<Lane>>) -> Self {
+    /// Puts the lanes' queues on disk, together with the records of the slot's last owner. If the disk fails, or
+    /// does not answer soon, the lanes start in memory.
+    pub(crate) async fn start(storage: SlotDirectory, lanes: &[Arc<Lane>]) {
+        let path = storage.path.clone();
+        let (claimed, is_claimed) = oneshot::channel();
+        if let Err(source) = Self::start_threads(storage, lanes, claimed) {
+            report(lanes, &LogError::io(path, source));
+        } else if timeout(PATIENCE, is_claimed).await.is_err() {
+            report(lanes, &LogError::Stalled(path));
+        }
+    }
+
+    fn start_threads(
+        storage: SlotDirectory,
+        lanes: &[Arc<Lane>],
+        claimed: oneshot::Sender<()>,
+    ) -> io::Result<()> {
+        for lane in lanes {
+            let lane = Arc::clone(lane);
+            thread::start("queue-write", move || lane.write())?;
+        }
         let mut maintenance = Self {
             storage: Arc::new(storage),
             lanes: lanes.into(),
             slot: None,
             unknown_queues: Arc::default(),
         };
-        maintenance.claim(true);
-        maintenance
+        let adoption = Adoption {
+            storage: Arc::clone(&maintenance.storage),
+            lanes: Arc::clone(&maintenance.lanes),
+            unknown_queues: Arc::clone(&maintenance.unknown_queues),
+            stuck: HashSet::new(),
+        };
+        thread::start("queue-upkeep", move || {
+            maintenance.claim(true);
+            // Nobody waits any more if it took too long.
+            let _ = claimed.send(());
+            maintenance.run();
+        })?;
+        thread::start("queue-adopt", move || adoption.run())?;
+        Ok(())
+    }
+
+    /// Notices that the disk of a lane does not answer, until the process ends.
+    pub(crate) async fn watch(lane: Arc<Lane>) {
+        let Some(durable) = &lane.durable else { return };
+        let mut looks = interval(INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = durable.late.notified() => lane.stall(),
+                _ = looks.tick() => lane.stall_if_late(),
+            }
+        }
     }
 
     /// Takes a slot; with `may_hold_records` its logs need not be empty.
@@ -65,45 +115,18 @@ impl Maintenance {
                 }
                 self.slot = Some(slot);
             }
-            Err(error) => {
-                for lane in self.lanes.iter() {
-                    lane.report_storage_failure(&error);
-                }
-            }
+            Err(error) => report(&self.lanes, &error),
         }
     }
 
-    /// Runs until the process ends.
-    pub(crate) async fn run(mut self) {
-        let mut commits = JoinSet::new();
-        for lane in self.lanes.iter() {
-            if lane.log_limits().is_some_and(|limits| limits.fsync) {
-                commits.spawn(Arc::clone(lane).commit());
-            }
-        }
-        let mut adoption = self.search(Adoption::default());
-        let mut looks = interval(INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        for look in 0_u64.. {
-            looks.tick().await;
-            self.maintain().await;
-            let due = self.slot.is_some() && look.is_multiple_of(ADOPT_EVERY);
-            if due && adoption.is_finished() {
-                let last = (&mut adoption).await.unwrap_or_default();
-                adoption = self.search(last);
-            }
+    fn run(mut self) {
+        loop {
+            self.maintain();
+            sleep(INTERVAL);
         }
     }
 
-    fn search(&self, last: Adoption) -> JoinHandle<Adoption> {
-        tokio::spawn(last.run(
-            Arc::clone(&self.storage),
-            Arc::clone(&self.lanes),
-            Arc::clone(&self.unknown_queues),
-        ))
-    }
-
-    async fn maintain(&mut self) {
+    fn maintain(&mut self) {
         if let Some(slot) = self.slot.take_if(|slot| !slot.exists()) {
             let error = LogError::Vanished(slot.path().to_owned());
             for lane in self.lanes.iter() {
@@ -115,18 +138,17 @@ impl Maintenance {
         }
         let Some(slot) = &self.slot else { return };
         for lane in self.lanes.iter() {
-            if !lane.log_exists() {
-                let directory = slot.log_directory(lane.exporter(), lane.signal.name());
-                lane.lose_log(&LogError::Vanished(directory));
-            }
             if !lane.has_log() {
                 attach(lane, slot);
             }
-            while lane.is_failing() && lane.has_log() && !lane.resume() {
-                tokio::task::yield_now().await;
-            }
             lane.rest();
         }
+    }
+}
+
+fn report(lanes: &[Arc<Lane>], error: &LogError) {
+    for lane in lanes {
+        lane.report_storage_failure(error);
     }
 }
 
@@ -136,10 +158,7 @@ fn attach(lane: &Lane, slot: &Slot) {
     };
     let directory = slot.log_directory(lane.exporter(), lane.signal.name());
     match Log::open(&directory, limits) {
-        Ok(log) => {
-            lane.attach(log);
-            while !lane.resume() {}
-        }
+        Ok(log) => lane.attach(log),
         Err(error) => lane.report_storage_failure(&error),
     }
 }
@@ -158,41 +177,46 @@ fn log_unknown_queues(slot: &Slot, lanes: &[Arc<Lane>], throttle: &LogThrottle) 
 }
 
 /// Adopts the records of ended processes.
-#[derive(Default)]
 struct Adoption {
+    storage: Arc<SlotDirectory>,
+    lanes: Arc<[Arc<Lane>]>,
+    unknown_queues: Arc<LogThrottle>,
     /// Directories whose files cannot be deleted; their records must not be sent again and again.
     stuck: HashSet<PathBuf>,
 }
 
 impl Adoption {
-    /// Searches once and returns itself for the next search.
-    async fn run(
-        mut self,
-        storage: Arc<SlotDirectory>,
-        lanes: Arc<[Arc<Lane>]>,
-        throttle: Arc<LogThrottle>,
-    ) -> Self {
-        for path in storage.slots() {
+    /// Searches until the process ends; blocks.
+    fn run(mut self) {
+        loop {
+            if self.lanes.iter().any(|lane| lane.has_log()) {
+                self.search();
+            }
+            sleep(ADOPT_EVERY);
+        }
+    }
+
+    fn search(&mut self) {
+        for path in self.storage.slots() {
             let Ok(Some(slot)) = Slot::try_hold(path) else {
                 continue;
             };
-            log_unknown_queues(&slot, &lanes, &throttle);
-            for lane in lanes.iter() {
+            log_unknown_queues(&slot, &self.lanes, &self.unknown_queues);
+            for lane in self.lanes.iter() {
                 let directory = slot.log_directory(lane.exporter(), lane.signal.name());
                 if !self.stuck.contains(&directory)
-                    && let Err(error) = adopt(lane, &directory).await
+                    && let Err(error) = adopt(lane, &directory)
                 {
                     warn!(reason = error.reason(), %error, "cannot adopt a queue");
                     self.stuck.insert(directory);
                 }
             }
         }
-        self
     }
 }
 
 /// Moves the records in a directory to the lane.
-async fn adopt(lane: &Lane, directory: &Path) -> Result<(), LogError> {
+fn adopt(lane: &Lane, directory: &Path) -> Result<(), LogError> {
     let failed = |source| LogError::io(directory, source);
     let segments = leftovers(directory, READ_AT_ONCE).map_err(failed)?;
     if segments.is_empty() {
@@ -204,7 +228,7 @@ async fn adopt(lane: &Lane, directory: &Path) -> Result<(), LogError> {
         "adopting records of another process on disk"
     );
     for segment in segments {
-        if lane.adopt(&segment).await.is_some() {
+        if lane.adopt(&segment).is_some() {
             segment.remove_segment().map_err(failed)?;
         }
     }
@@ -214,32 +238,37 @@ async fn adopt(lane: &Lane, directory: &Path) -> Result<(), LogError> {
 
 impl Lane {
     /// Appends the records of another process's segment, and returns once they are as safe as acknowledged
-    /// ones. `None` means that the process ends.
-    async fn adopt(&self, segment: &ReadJob) -> Option<()> {
+    /// ones; blocks. `None` if this lane has no disk.
+    fn adopt(&self, segment: &ReadJob) -> Option<()> {
+        let durable = self.durable.as_ref()?;
         let mut job = Some(segment.clone());
         while let Some(next) = job {
-            let chunk = spawn_blocking(move || next.run()).await.ok()?;
+            let chunk = next.run();
             self.report_damage(&chunk);
             job = segment.after(&chunk);
+            let mut last = None;
             for record in chunk.records {
-                loop {
+                last = loop {
                     // While the disk fails the record would use memory without asking for it.
-                    self.storage_works().await;
+                    self.until_storage_works();
                     let held = self.held(record.payload.clone(), record.items)?;
                     match self.push(held, Origin::Recovered) {
-                        Ok(ack) => break ack.ready().await,
-                        Err(QueueFull) => sleep(WAIT).await,
+                        Ok(ack) => break ack.sequence,
+                        Err(QueueFull) => sleep(WAIT),
                     }
-                }
+                };
+            }
+            while last.is_some_and(|last| !durable.is_safe(last)) {
+                sleep(WRITE);
             }
         }
-        self.storage_works().await;
+        self.until_storage_works();
         Some(())
     }
 
-    async fn storage_works(&self) {
+    fn until_storage_works(&self) {
         while self.is_failing() {
-            sleep(WAIT).await;
+            sleep(WAIT);
         }
     }
 }

@@ -7,6 +7,7 @@ mod lane;
 mod lane_disk;
 mod maintenance;
 mod request;
+mod writer;
 
 pub(crate) use self::batch::Batch;
 pub(crate) use self::durable::DurableQueue;

@@ -12,7 +12,7 @@ use crate::support::{eventually, skip_unless_root};
 /// A file system in memory, for as long as the test runs.
 struct Tmpfs(Directory);
 
-fn run(program: &str, arguments: &[&str]) {
+pub(super) fn run(program: &str, arguments: &[&str]) {
     let status = Command::new(program).args(arguments).status().unwrap();
     assert!(status.success(), "{program} {arguments:?}");
 }
@@ -49,18 +49,25 @@ impl Drop for Tmpfs {
     }
 }
 
-fn text(path: &Path) -> &str {
+/// Removes a directory in which the agent may be making a file.
+fn remove(path: &Path) {
+    while let Err(error) = std::fs::remove_dir_all(path) {
+        assert_eq!(error.kind(), std::io::ErrorKind::DirectoryNotEmpty);
+    }
+}
+
+pub(super) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-fn failing(agent: &Agent) -> bool {
+pub(super) fn failing(agent: &Agent) -> bool {
     agent.metric("otelagent_storage_failing", "traces") == 1
 }
 
 const IN_MEMORY: &str = "the queue cannot be kept on disk and continues in memory";
 
 /// The agent has said so once, for this reason.
-async fn logged(agent: &Agent, reason: &str) {
+pub(super) async fn logged(agent: &Agent, reason: &str) {
     let lines = || {
         let mut lines = agent.logged(IN_MEMORY);
         lines.retain(|line| line["signal"] == "traces");
@@ -170,7 +177,7 @@ async fn removed_directory_is_recreated_and_filled_from_memory() {
         let agent = kept(sink.address, &directory.0).start();
         send(&agent, "span", 10).await;
         assert_eq!(directory.segments().len(), 1);
-        std::fs::remove_dir_all(directory.0.join(below)).unwrap();
+        remove(&directory.0.join(below));
         send(&agent, "meanwhile", 2).await;
         eventually("the queue is on disk again", || {
             !directory.segments().is_empty() && !failing(&agent)
@@ -205,7 +212,7 @@ async fn requests_only_on_a_removed_disk_count_as_lost() {
         let answer = grpc.call(client::TRACES, &message).await.unwrap();
         assert_eq!(answer.status, 0);
     }
-    std::fs::remove_dir_all(&directory.0).unwrap();
+    remove(&directory.0);
     let lost = || agent.metric("otelagent_lost_spans_total", "reason=\"storage\"");
     eventually("it is noticed", || lost() > 0).await;
     assert_eq!(agent.books("spans"), 0);

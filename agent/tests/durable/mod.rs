@@ -3,6 +3,7 @@
 mod damage;
 mod disk;
 mod slots;
+mod stalled;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use prost::Message;
 use crate::support::agent::{Agent, Setup, temporary};
 use crate::support::client::{self, Grpc};
 use crate::support::eventually;
-use crate::support::sink::{Reply, Sink, TOO_LARGE};
+use crate::support::sink::{Reply, Sink, Speaks, TOO_LARGE};
 use crate::support::telemetry::spans;
 
 const UNAVAILABLE: u32 = 14;
@@ -347,6 +348,56 @@ async fn long_outage_uses_disk_and_no_memory() {
     balanced(&agent).await;
     send(&agent, "after", 3).await;
     arrived(&sink, 403).await;
+}
+
+/// What an outage may take, in KiB: 8 MiB, and as much again for a debug build's allocations.
+const EXTRA: u64 = 16 << 10;
+
+#[tokio::test]
+async fn outage_takes_little_memory_and_so_does_its_end() {
+    for gone in [true, false] {
+        let directory = Directory::new();
+        let mut sink = Some(Sink::grpc().await);
+        let address = sink.as_ref().unwrap().address;
+        let agent = kept(address, &directory.0)
+            .sending_queue("queue_size: 1073741824, sizer: bytes")
+            .start();
+        let mut grpc = Grpc::connect(agent.port()).await;
+        let mut number = 0;
+        let mut send = async |requests: usize| {
+            for _ in 0..requests {
+                let message = padded(&format!("span-{number}"), 100_000);
+                let answer = grpc.call(client::TRACES, &message).await.unwrap();
+                assert_eq!(answer.status, 0);
+                number += 1;
+            }
+        };
+        send(100).await;
+        arrived(sink.as_ref().unwrap(), 100).await;
+        let before = agent.peak();
+        match &sink {
+            Some(sink) if !gone => sink.always(Some(Reply::Grpc(UNAVAILABLE, None))),
+            _ => sink = None,
+        }
+        send(400).await;
+        let away = agent.peak();
+        assert!(away < before + EXTRA, "{before} grows to {away}, away");
+        let sink = match sink {
+            Some(sink) => sink,
+            None => Sink::at(address, Speaks::Grpc).await,
+        };
+        sink.always(None);
+        let delivered = || agent.metric("otelcol_exporter_sent_spans_total", "");
+        eventually("everything arrives", || delivered() == 500).await;
+        let back = agent.peak();
+        assert!(back < before + EXTRA, "{before} grows to {back}, back");
+        let mut distinct = sink.spans();
+        distinct.sort();
+        distinct.dedup();
+        assert_eq!(distinct.len(), if gone { 400 } else { 500 });
+        balanced(&agent).await;
+        println!("outage: {before} KiB before, {away} away, {back} back");
+    }
 }
 
 #[tokio::test]

@@ -42,6 +42,8 @@ pub struct Setup {
     /// Fields of `file_storage`.
     pub storage: Option<String>,
     pub env: Vec<(String, String)>,
+    /// A file that the agent sees in place of another.
+    pub replaced: Option<(PathBuf, String)>,
 }
 
 impl Setup {
@@ -70,6 +72,7 @@ impl Setup {
             sending_queue: String::new(),
             storage: None,
             env: Vec::new(),
+            replaced: None,
         }
     }
 
@@ -128,6 +131,12 @@ impl Setup {
         self
     }
 
+    /// Lets the agent see `file` at `path`. Needs root.
+    pub fn with_file(mut self, file: &Path, path: &str) -> Self {
+        self.replaced = Some((file.into(), path.into()));
+        self
+    }
+
     pub fn yaml(&self) -> String {
         let exporter_id = self.exporter.split(':').next().unwrap();
         let pipeline = format!(
@@ -179,7 +188,16 @@ impl Setup {
 
     /// The same from a file that stays.
     pub fn start_from(&self, file: &Path) -> Agent {
-        let mut command = Command::new(crate::program());
+        let mut command = match &self.replaced {
+            None => Command::new(crate::program()),
+            Some((replacement, path)) => {
+                let mount = r#"mount --bind "$1" "$2" && shift 2 && exec "$@""#;
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "sh", "-c", mount, "sh"]);
+                command.arg(replacement).arg(path).arg(crate::program());
+                command
+            }
+        };
         command
             .arg("--config")
             .arg(file)

@@ -197,6 +197,33 @@ impl<P: Piece> Flow<P> {
         self.waiting.is_empty()
     }
 
+    /// Whether the upstream fails.
+    pub fn is_failing(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// The bytes of pieces that wait here for another attempt.
+    pub fn repeated_bytes(&self) -> usize {
+        let tried = |held: &&Held<P>| held.record.failures > 0;
+        let pieces = self.waiting.iter().filter(tried);
+        pieces.map(|held| held.piece.bytes()).sum()
+    }
+
+    /// While the upstream fails, returns a batch to the queue: the newest here, unless it is the only one and as
+    /// small as a probe, or its past counts.
+    pub fn give_back(&mut self, now: Duration, may: impl Fn(&P) -> bool) -> Option<P> {
+        let counts_time = !self.settings.retry.max_elapsed_time.is_zero();
+        if self.failure.is_none() || self.draining || counts_time {
+            return None;
+        }
+        let newest = self.waiting.last()?;
+        let is_only = self.waiting.len() + self.flying == 1;
+        let is_probe = is_only && newest.piece.bytes() <= self.take_size(now);
+        let is_blank = newest.record.failures == 0 && newest.record.cut.is_none();
+        let goes = is_blank && !is_probe && may(&newest.piece);
+        goes.then(|| self.waiting.pop())?.map(|held| held.piece)
+    }
+
     /// The pieces that wait here.
     pub fn waiting(&self) -> usize {
         self.waiting.len()

@@ -15,6 +15,9 @@ pub enum LogError {
     /// The directory in use was removed or replaced.
     #[error("{0} has been removed or replaced")]
     Vanished(PathBuf),
+    /// The disk does not answer, neither yes nor no.
+    #[error("{0}: the disk does not answer")]
+    Stalled(PathBuf),
     /// The file system refuses an operation.
     #[error("{path}: {source}")]
     Io {
@@ -32,6 +35,7 @@ impl LogError {
             Self::Missing(_) => "missing",
             Self::Taken(_) => "taken",
             Self::Vanished(_) => "vanished",
+            Self::Stalled(_) => "stalled",
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "full",
                 io::ErrorKind::ReadOnlyFilesystem => "read_only",

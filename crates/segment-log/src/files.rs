@@ -1,7 +1,7 @@
 //! Helpers for the directories and files of logs.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -76,24 +76,6 @@ pub fn remove_empty(directory: &Path) {
 /// Device and inode, which tell a directory or file from its replacement.
 pub(crate) fn identity(metadata: &fs::Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
-}
-
-/// Writes header and payload, usually in one system call.
-pub(crate) fn write_both(mut file: &File, header: &[u8], payload: &[u8]) -> io::Result<()> {
-    let both = [IoSlice::new(header), IoSlice::new(payload)];
-    let written = loop {
-        match file.write_vectored(&both) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => break other?,
-        }
-    };
-    match header.get(written..) {
-        Some(rest) if !rest.is_empty() => {
-            file.write_all(rest)?;
-            file.write_all(payload)
-        }
-        _ => file.write_all(payload.get(written - header.len()..).unwrap_or_default()),
-    }
 }
 
 /// Options to write a file that only its owner can read.

@@ -35,13 +35,15 @@ mod read;
 mod record;
 mod scan;
 mod slot;
+mod writer;
 
 pub use error::LogError;
 pub use files::remove_empty;
-pub use log::{Log, LogLimits, Position, ReadResult, Unsynced};
+pub use log::{Log, LogLimits, Position, ReadResult};
 pub use mark::{MARKS, latest_mark, mark};
 pub use name::{FileKind, LAST, SegmentName};
 pub use read::{Chunk, ReadJob, StoredRecord, leftovers};
 pub use record::{HEADER, header};
 pub use scan::{Damage, Record, SegmentScan};
 pub use slot::{Slot, SlotDirectory};
+pub use writer::{Outcome, Work, Writer};

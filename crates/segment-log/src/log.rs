@@ -1,22 +1,27 @@
-//! One log: appends to the newest segment, and deletes segments once all their records are settled.
+//! One log: what is where in its segments. It hands out work for the disk and takes the results, so that the
+//! thread that waits for the disk holds no lock meanwhile; only [`Log::open`] does I/O.
 //!
 //! A process never appends to a segment of an earlier one, so it need not repair an unfinished write; the
-//! reader skips it.
+//! reader skips it. After a failed write or sync, what is not known to be on disk goes to another segment.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs;
+use std::mem::take;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::error::LogError;
-use crate::files::{self, identity, write_both};
-use crate::mark::mark;
+use crate::files::{self, identity};
 use crate::name::SegmentName;
 use crate::read::{Chunk, ReadJob};
-use crate::record::{HEADER, header};
+use crate::record::HEADER;
 use crate::scan::SegmentScan;
+use crate::writer::{Append, NewRecord, Outcome, Work};
+
+/// The maximum that is written at once; more would hold up the acknowledgement of its first records.
+const WRITE_AT_ONCE: u64 = 1024 * 1024;
 
 /// The sizes and guarantees of a log.
 #[derive(Clone, Copy, Debug)]
@@ -25,43 +30,17 @@ pub struct LogLimits {
     pub segment: u64,
     /// The maximum size of all segments together.
     pub total: u64,
-    /// Whether the caller syncs appended records.
+    /// Whether records are synced before they count as written.
     pub fsync: bool,
     /// The mode of new directories.
     pub directory_mode: u32,
 }
 
 /// The position of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// The first sequence of its segment.
-    pub segment: u64,
     /// Its sequence.
     pub sequence: u64,
-}
-
-/// The files to sync before records up to a sequence survive a loss of power.
-#[derive(Debug)]
-pub struct Unsynced {
-    files: Vec<Arc<File>>,
-    /// The log's directory.
-    pub directory: PathBuf,
-    new_file: bool,
-    /// The sync covers every record below this sequence.
-    pub below: u64,
-}
-
-impl Unsynced {
-    /// Syncs the files; blocks.
-    pub fn sync(&self) -> io::Result<()> {
-        for file in &self.files {
-            file.sync_data()?;
-        }
-        if self.new_file {
-            File::open(&self.directory)?.sync_all()?;
-        }
-        Ok(())
-    }
 }
 
 #[derive(Debug)]
@@ -69,9 +48,13 @@ struct Segment {
     name: SegmentName,
     /// The length of whole records, or of a file of an earlier process.
     length: u64,
+    /// The part of `length` that is on disk.
+    written: u64,
     /// The end of the part that needs no reading.
     read_to: u64,
     scan: SegmentScan,
+    /// Records below this sequence are not to be read again.
+    skip_below: u64,
     /// Unsettled records in memory.
     live: u64,
     /// Items and payload bytes of this process that are only on disk.
@@ -85,8 +68,10 @@ impl Segment {
         Self {
             name,
             length,
+            written: length,
             read_to: 0,
             scan: SegmentScan::new(name.salt, name.first),
+            skip_below: 0,
             live: 0,
             unread: (0, 0),
             leftover,
@@ -95,6 +80,34 @@ impl Segment {
 
     fn is_read(&self) -> bool {
         self.read_to == self.length
+    }
+
+    fn is_settled(&self) -> bool {
+        self.live == 0 && self.is_read()
+    }
+
+    /// Takes a record at the end.
+    fn add(&mut self, record: &NewRecord) {
+        self.length += record.length();
+        if record.in_memory {
+            self.read_to = self.length;
+            self.scan = SegmentScan::new(self.name.salt, record.sequence + 1);
+            self.live += u64::from(!record.settled);
+        } else {
+            self.unread.0 += u64::from(record.items);
+            self.unread.1 += record.payload.len();
+        }
+    }
+
+    /// Gives up what was added for a record that is not on disk.
+    fn remove(&mut self, record: &NewRecord) {
+        if record.in_memory {
+            self.live = self.live.saturating_sub(u64::from(!record.settled));
+        } else {
+            let (items, bytes) = &mut self.unread;
+            *items = items.saturating_sub(record.items.into());
+            *bytes = bytes.saturating_sub(record.payload.len());
+        }
     }
 }
 
@@ -115,27 +128,42 @@ pub struct Log {
     identity: (u64, u64),
     limits: LogLimits,
     segments: VecDeque<Segment>,
-    /// The last segment, while it is open for appending.
-    writer: Option<Arc<File>>,
+    /// Whether the last segment takes more records.
+    is_open: bool,
     /// The sequence of the next record.
     next: u64,
+    /// Records that are not known to be on disk, oldest first.
+    pending: VecDeque<NewRecord>,
     /// The generation and content of the mark on disk.
     mark: (u64, u64),
-    mark_file: Option<File>,
-    unsynced: Vec<Arc<File>>,
-    new_file: bool,
-    synced_below: u64,
+    /// Every record below this is settled.
+    settled: u64,
     /// Unread bytes of earlier processes.
     leftover: u64,
     /// The value of `next` at the last call of [`Log::rest`].
     next_at_rest: u64,
+    due: Due,
+    /// Whether the disk must be tested before more is written.
+    must_probe: bool,
     /// Foreign files in the directory, which the log leaves alone.
     pub foreign: Vec<String>,
 }
 
+/// What the disk is to do besides writing records.
+#[derive(Debug, Default)]
+struct Due {
+    check: bool,
+    prune: bool,
+    close: bool,
+    /// Mark everything below as settled.
+    mark: Option<u64>,
+    /// Files that hold nothing.
+    broken: Vec<PathBuf>,
+}
+
 impl Log {
     /// Opens the log of a directory; creates the directory if it is missing. Does not read records of earlier
-    /// processes yet, so it is fast however many there are.
+    /// processes yet, so it is fast however many there are. Blocks.
     pub fn open(directory: &Path, limits: LogLimits) -> Result<Self, LogError> {
         let failed = |source| LogError::io(directory, source);
         files::make_directory(directory, limits.directory_mode).map_err(failed)?;
@@ -144,7 +172,8 @@ impl Log {
         let mark = files::read_mark(directory);
         // Every record has a header, so this is beyond the last record.
         let beyond = |(name, length): &(SegmentName, u64)| name.first + length / HEADER as u64 + 1;
-        let next = found.last().map_or(1, beyond).max(mark.1).max(1);
+        let next = found.iter().map(beyond).max().unwrap_or(1);
+        let next = next.max(mark.1).max(1);
         let mut segments: VecDeque<_> = found
             .iter()
             .map(|(name, length)| Segment::new(*name, *length, true))
@@ -156,24 +185,25 @@ impl Log {
             }
         }
         let leftover = segments.iter().map(|s| s.length - s.read_to).sum();
-        let mut log = Self {
+        Ok(Self {
             directory: directory.to_owned(),
             identity,
             limits,
             segments,
-            writer: None,
+            is_open: false,
             next,
+            pending: VecDeque::new(),
             mark,
-            mark_file: None,
-            unsynced: Vec::new(),
-            new_file: false,
-            synced_below: next,
+            settled: mark.1,
             leftover,
             next_at_rest: next,
+            due: Due {
+                prune: true,
+                ..Due::default()
+            },
+            must_probe: false,
             foreign,
-        };
-        log.prune();
-        Ok(log)
+        })
     }
 
     /// The directory of the log.
@@ -197,119 +227,99 @@ impl Log {
         self.next
     }
 
+    /// Every record below this sequence is on disk, as safe as [`LogLimits::fsync`] says.
+    pub fn written_below(&self) -> u64 {
+        self.pending
+            .front()
+            .map_or(self.next, |record| record.sequence)
+    }
+
+    /// Whether records wait to be written, or the disk to be tested.
+    pub fn is_behind(&self) -> bool {
+        self.must_probe || !self.pending.is_empty()
+    }
+
     /// Whether a record of `bytes` fits into the size limit.
     pub fn has_room(&mut self, bytes: usize) -> bool {
         let fits = |log: &Self| {
-            let taken: u64 = log.segments.iter().map(|segment| segment.length).sum();
-            taken + (HEADER + bytes) as u64 <= log.limits.total
+            let settled = log.closed().filter(|segment| segment.is_settled());
+            let settled: u64 = settled.map(|segment| segment.length).sum();
+            let all: u64 = log.segments.iter().map(|segment| segment.length).sum();
+            all - settled + (HEADER + bytes) as u64 <= log.limits.total
         };
         if self.limits.total == u64::MAX || fits(self) {
             return true;
         }
         // The current segment may hold only settled records.
-        let settled = |segment: &Segment| segment.live == 0 && segment.is_read();
-        if self.writer.is_some() && self.segments.back().is_some_and(settled) {
+        if self.is_open && self.segments.back().is_some_and(Segment::is_settled) {
             self.seal();
         }
         fits(self)
     }
 
+    /// The segments that take no more records.
+    fn closed(&self) -> impl Iterator<Item = &Segment> {
+        let open = usize::from(self.is_open);
+        let closed = self.segments.len().saturating_sub(open);
+        self.segments.iter().take(closed)
+    }
+
     /// Continues at `sequence` or later.
     pub fn begin_at(&mut self, sequence: u64) {
         self.next = self.next.max(sequence);
-        self.synced_below = self.next;
     }
 
-    /// Appends a record. With `in_memory` the caller keeps the record and the log need not read it back;
-    /// only valid while [`Self::is_read`].
-    pub fn append(
-        &mut self,
-        items: u32,
-        payload: &[u8],
-        in_memory: bool,
-    ) -> Result<Position, LogError> {
-        self.roll()?;
-        let Some((writer, segment)) = self.writer.as_ref().zip(self.segments.back_mut()) else {
-            return Err(LogError::Vanished(self.directory.clone()));
+    /// Appends a record, to be written by the next [`Work`]. With `in_memory` the caller keeps the record and
+    /// the log need not read it back; only valid while [`Self::is_read`]. `None` for payloads of 4 GiB and more.
+    pub fn append(&mut self, items: u32, payload: &Bytes, in_memory: bool) -> Option<Position> {
+        u32::try_from(payload.len()).ok()?;
+        self.roll();
+        let record = NewRecord {
+            sequence: self.next,
+            items,
+            payload: payload.clone(),
+            in_memory,
+            settled: false,
         };
-        let sequence = self.next;
-        let header = header(segment.name.salt, sequence, items, payload);
-        let written = match header {
-            Some(header) => write_both(writer, &header, payload),
-            None => Err(io::ErrorKind::InvalidInput.into()),
-        };
-        if let Err(source) = written {
-            let path = self.directory.join(segment.name.to_string());
-            // If this fails too, the reader skips the remainder.
-            let _ = writer.set_len(segment.length);
-            self.seal();
-            return Err(LogError::io(path, source));
-        }
-        segment.length += (HEADER + payload.len()) as u64;
-        if in_memory {
-            segment.read_to = segment.length;
-            segment.scan = SegmentScan::new(segment.name.salt, sequence + 1);
-            segment.live += 1;
-        } else {
-            segment.unread.0 += u64::from(items);
-            segment.unread.1 += payload.len();
-        }
+        self.segments.back_mut()?.add(&record);
+        let sequence = record.sequence;
+        self.pending.push_back(record);
         self.next += 1;
-        Ok(Position {
-            segment: segment.name.first,
-            sequence,
-        })
-    }
-
-    /// Tests whether a disk that failed takes data again.
-    pub fn probe(&self) -> Result<(), LogError> {
-        files::probe(&self.directory)
+        Some(Position { sequence })
     }
 
     /// Makes sure that there is a segment to append to.
-    fn roll(&mut self) -> Result<(), LogError> {
-        if self.writer.is_some() {
-            let length = self.segments.back().map_or(0, |segment| segment.length);
-            if length < self.limits.segment {
-                return Ok(());
-            }
-            self.seal();
+    fn roll(&mut self) {
+        let length = self.segments.back().map_or(0, |segment| segment.length);
+        if self.is_open && length < self.limits.segment {
+            return;
         }
-        let name = SegmentName {
-            first: self.next,
-            salt: fastrand::u32(..),
-        };
-        let path = self.directory.join(name.to_string());
-        let file = files::to_write()
-            .create_new(true)
-            .open(&path)
-            .map_err(|source| LogError::io(path, source))?;
-        let file = Arc::new(file);
-        if self.limits.fsync {
-            self.unsynced.push(Arc::clone(&file));
-            self.new_file = true;
-        }
-        self.writer = Some(file);
-        self.segments.push_back(Segment::new(name, 0, false));
-        Ok(())
+        self.seal();
+        self.segments
+            .push_back(Segment::new(new_name(self.next), 0, false));
+        self.is_open = true;
     }
 
     /// Ends the current segment; the next record starts another.
-    pub fn seal(&mut self) {
-        self.writer = None;
+    fn seal(&mut self) {
+        self.is_open = false;
         self.prune();
     }
 
-    /// The next part to read, of about `most` bytes.
+    /// The next part to read, of about `most` bytes; `None` if there is nothing to read that is on disk already.
     pub fn read_job(&self, most: usize) -> Option<ReadJob> {
-        let segment = self.segments.iter().find(|segment| !segment.is_read())?;
-        Some(ReadJob {
+        let unread = |segment: &&Segment| !segment.is_read();
+        let at = self.segments.iter().position(|segment| unread(&segment))?;
+        let segment = self.segments.get(at)?;
+        let after = self.segments.get(at + 1);
+        (segment.written > segment.read_to).then(|| ReadJob {
             path: self.directory.join(segment.name.to_string()),
             segment: segment.name.first,
             from: segment.read_to,
-            until: segment.length,
+            until: segment.written,
             scan: segment.scan.clone(),
-            settled_below: self.mark.1,
+            wanted: self.mark.1.max(segment.skip_below)
+                ..after.map_or(u64::MAX, |after| after.name.first),
             most,
         })
     }
@@ -337,118 +347,231 @@ impl Log {
             segment.unread.0 = segment.unread.0.saturating_sub(items);
             segment.unread.1 = segment.unread.1.saturating_sub(bytes);
             if segment.is_read() {
-                taken.lost = std::mem::take(&mut segment.unread);
+                taken.lost = take(&mut segment.unread);
             }
         }
         self.prune();
         taken
     }
 
-    /// Notes that records of a segment are settled.
-    pub fn settle(&mut self, segment: u64, records: u64) {
-        let found = self
-            .segments
-            .iter_mut()
-            .find(|candidate| candidate.name.first == segment);
-        if let Some(segment) = found {
-            segment.live = segment.live.saturating_sub(records);
+    /// Notes that records in memory are settled.
+    pub fn settle(&mut self, records: &Range<u64>) {
+        let mut end = u64::MAX;
+        for segment in self.segments.iter_mut().rev() {
+            let first = records.start.max(segment.name.first);
+            let here = records.end.min(end).saturating_sub(first);
+            segment.live = segment.live.saturating_sub(here);
+            end = segment.name.first;
+            if end <= records.start {
+                break;
+            }
+        }
+        let begin = self
+            .pending
+            .partition_point(|record| record.sequence < records.start);
+        let pending = self.pending.iter_mut().skip(begin);
+        for record in pending.take_while(|record| record.sequence < records.end) {
+            record.settled = true;
         }
     }
 
-    /// Deletes settled segments; a later call retries failed deletions.
+    /// Deletes settled segments.
     pub fn prune(&mut self) {
-        let writing = self.writer.is_some();
-        let last = self.segments.len().saturating_sub(1);
-        let mut index = 0;
-        let directory = &self.directory;
-        self.segments.retain(|segment| {
-            let current = writing && index == last;
-            index += 1;
-            if current || segment.live > 0 || !segment.is_read() {
-                return true;
-            }
-            match fs::remove_file(directory.join(segment.name.to_string())) {
-                Ok(()) => false,
-                Err(error) => error.kind() != io::ErrorKind::NotFound,
-            }
-        });
+        self.due.prune = true;
     }
 
     /// The sequence of the first record that is only on disk.
     pub fn first_unread(&self) -> Option<u64> {
         let segment = self.segments.iter().find(|segment| !segment.is_read())?;
-        Some(segment.scan.expected())
+        Some(segment.scan.expected().max(segment.skip_below))
+    }
+
+    /// Whether the records of these sequences can be kept on disk alone from now on: they are there, this process
+    /// wrote them, and so are all later ones.
+    pub fn can_forget(&self, records: &Range<u64>) -> bool {
+        let are_last = records.end == self.first_unread().unwrap_or(self.next);
+        let segment = self.segment_of(records.start);
+        are_last
+            && records.end <= self.written_below()
+            && segment.is_some_and(|segment| !segment.leftover)
+    }
+
+    /// Notes that records are not in memory any more: all from the first of these on. Only valid if
+    /// [`Self::can_forget`], and no read is under way. What precedes them in their segment is read and skipped.
+    pub fn forget(&mut self, records: impl IntoIterator<Item = (Position, u64, usize)>) {
+        let mut first = None;
+        for (Position { sequence }, items, bytes) in records {
+            let first = *first.get_or_insert(sequence);
+            let mut segments = self.segments.iter_mut().rev();
+            let Some(segment) = segments.find(|segment| segment.name.first <= sequence) else {
+                continue;
+            };
+            segment.live = segment.live.saturating_sub(1);
+            segment.unread.0 += items;
+            segment.unread.1 += bytes;
+            segment.read_to = 0;
+            segment.scan = SegmentScan::new(segment.name.salt, segment.name.first);
+            segment.skip_below = first;
+        }
     }
 
     /// Marks every record below `settled` as settled. A failed write of the mark only costs duplicates after
     /// a crash.
     pub fn mark(&mut self, settled: u64) {
-        if settled <= self.mark.1 {
-            return;
-        }
-        if self.mark_file.is_none() {
-            self.mark_file = files::open_or_create(&files::mark_path(&self.directory)).ok();
-        }
-        let (bytes, offset) = mark(self.mark.0 + 1, settled);
-        if let Some(file) = &self.mark_file
-            && file.write_all_at(&bytes, offset).is_ok()
-        {
-            self.mark = (self.mark.0 + 1, settled);
-        }
+        self.settled = self.settled.max(settled);
+        self.due.mark = Some(self.settled).filter(|settled| *settled > self.mark.1);
     }
 
-    /// Closes and deletes files if every record is settled and none has arrived since the last call.
+    /// Tests whether the files are still there, retries deletions that failed, and closes and deletes files if
+    /// every record is settled and none has arrived since the last call.
     pub fn rest(&mut self) {
         let idle = self.next_at_rest == self.next;
         self.next_at_rest = self.next;
-        if idle && self.segments.iter().all(|s| s.live == 0 && s.is_read()) {
+        if idle && self.segments.iter().all(Segment::is_settled) {
             self.seal();
-            self.mark_file = None;
-            if self.synced_below == self.next {
-                self.unsynced.clear();
-            }
+            self.due.close = true;
         }
         self.prune();
+        self.due.check = true;
     }
 
-    /// The files to sync now; `None` if nothing is unsynced.
-    pub fn unsynced(&mut self) -> Option<Unsynced> {
-        if self.synced_below == self.next {
-            return None;
-        }
-        let mut files = std::mem::take(&mut self.unsynced);
-        if let Some(writer) = &self.writer {
-            self.unsynced.push(Arc::clone(writer));
-            if !files.iter().any(|file| Arc::ptr_eq(file, writer)) {
-                files.push(Arc::clone(writer));
-            }
-        }
-        self.synced_below = self.next;
-        Some(Unsynced {
-            files,
+    /// What the disk is to do next, if there is anything. Its [`Outcome`] must be noted before the next call.
+    pub fn work(&mut self) -> Option<Work> {
+        let delete = if take(&mut self.due.prune) {
+            self.settled_segments()
+        } else {
+            Vec::new()
+        };
+        let mark = self.due.mark.take();
+        let mark = mark.map(|settled| (self.mark.0 + 1, settled));
+        let work = Work {
             directory: self.directory.clone(),
-            new_file: std::mem::take(&mut self.new_file),
-            below: self.next,
+            identity: take(&mut self.due.check).then_some(self.identity),
+            is_probe: self.must_probe,
+            delete,
+            broken: take(&mut self.due.broken),
+            mark,
+            append: self.next_append(),
+            sync: self.limits.fsync,
+            close: take(&mut self.due.close),
+        };
+        (!work.is_empty()).then_some(work)
+    }
+
+    /// Segments to delete; what of them is not written yet need not be.
+    fn settled_segments(&mut self) -> Vec<SegmentName> {
+        let settled = self.closed().filter(|segment| segment.is_settled());
+        let names: Vec<_> = settled.map(|segment| segment.name).collect();
+        for name in &names {
+            let end = self.end_of(*name);
+            self.pending
+                .retain(|record| !(name.first..end).contains(&record.sequence));
+        }
+        names
+    }
+
+    /// The sequence after the last one that a segment can have.
+    fn end_of(&self, name: SegmentName) -> u64 {
+        let mut after = self.segments.iter().map(|segment| segment.name.first);
+        after.find(|first| *first > name.first).unwrap_or(u64::MAX)
+    }
+
+    /// The records to write next, all of one segment.
+    fn next_append(&self) -> Option<Append> {
+        let first = self.pending.front()?.sequence;
+        let segment = self.segment_of(first)?;
+        let end = self.end_of(segment.name);
+        let mut bytes = 0;
+        let records = self.pending.iter().take_while(|record| {
+            let fits = record.sequence < end && bytes < WRITE_AT_ONCE;
+            bytes += record.length();
+            fits
+        });
+        Some(Append {
+            name: segment.name,
+            at: segment.written,
+            records: records.cloned().collect(),
         })
     }
 
-    /// Whether the directory and the current segment still exist.
-    pub fn exists(&self) -> bool {
-        let directory = fs::metadata(&self.directory)
-            .is_ok_and(|metadata| identity(&metadata) == self.identity);
-        directory
-            && self
-                .writer
-                .as_ref()
-                .is_none_or(|writer| writer.metadata().is_ok_and(|metadata| metadata.nlink() > 0))
+    fn segment_of(&self, sequence: u64) -> Option<&Segment> {
+        let mut segments = self.segments.iter().rev();
+        segments.find(|segment| segment.name.first <= sequence)
     }
 
-    /// Items and payload bytes of this process that are only on disk.
+    /// Notes what has become of some work. After a failure the disk is tested before more is written.
+    pub fn done(&mut self, work: &Work, outcome: &Outcome) {
+        let deleted = |segment: &Segment| outcome.deleted.contains(&segment.name);
+        self.segments.retain(|segment| !deleted(segment));
+        if outcome.is_marked
+            && let Some(mark) = work.mark
+        {
+            self.mark = mark;
+            self.due.mark = self.due.mark.filter(|settled| *settled > mark.1);
+        }
+        if work.is_probe {
+            self.must_probe = false;
+        }
+        if let Some(append) = &work.append {
+            self.note_written(append, outcome.written);
+            if outcome.error.is_some() {
+                self.move_unwritten(append.name);
+            }
+        }
+        self.must_probe |= outcome.error.is_some();
+    }
+
+    fn note_written(&mut self, append: &Append, records: usize) {
+        let written = append.records.get(..records).unwrap_or_default();
+        let Some(last) = written.last() else { return };
+        let same = |segment: &&mut Segment| segment.name == append.name;
+        if let Some(segment) = self.segments.iter_mut().find(same) {
+            segment.written = append.end_of(records);
+        }
+        let is_written = |record: &mut NewRecord| record.sequence <= last.sequence;
+        while self.pending.pop_front_if(is_written).is_some() {}
+    }
+
+    /// Moves the records of a segment that are not on disk to another one, since its file may be broken.
+    fn move_unwritten(&mut self, name: SegmentName) {
+        let Some(at) = self.segments.iter().position(|of| of.name == name) else {
+            return;
+        };
+        let end = self.end_of(name);
+        let Some(segment) = self.segments.get_mut(at) else {
+            return;
+        };
+        let unwritten = |record: &&NewRecord| (name.first..end).contains(&record.sequence);
+        let mut moved = self.pending.iter().filter(unwritten).peekable();
+        let Some(first) = moved.peek() else { return };
+        let mut other = Segment::new(new_name(first.sequence), 0, false);
+        for record in moved {
+            segment.remove(record);
+            other.add(record);
+        }
+        segment.length = segment.written;
+        segment.read_to = segment.read_to.min(segment.length);
+        if segment.length == 0 {
+            self.due.broken.push(self.directory.join(name.to_string()));
+            *segment = other;
+        } else {
+            self.segments.insert(at + 1, other);
+        }
+    }
+
+    /// Items and payload bytes of this process that are only on disk, or are to be.
     pub fn unread(&self) -> (u64, usize) {
         self.segments
             .iter()
             .fold((0, 0), |(items, bytes), segment| {
                 (items + segment.unread.0, bytes + segment.unread.1)
             })
+    }
+}
+
+fn new_name(first: u64) -> SegmentName {
+    SegmentName {
+        first,
+        salt: fastrand::u32(..),
     }
 }

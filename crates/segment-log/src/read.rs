@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,8 @@ pub struct ReadJob {
     pub(crate) from: u64,
     pub(crate) until: u64,
     pub(crate) scan: SegmentScan,
-    pub(crate) settled_below: u64,
+    /// The sequences to read: not what is settled, nor what stands in a later segment once more.
+    pub(crate) wanted: Range<u64>,
     pub(crate) most: usize,
 }
 
@@ -98,7 +100,7 @@ impl ReadJob {
             file.read_exact_at(&mut buffer, chunk.read_to)?;
             let (records, scan) = (&mut chunk.records, &mut chunk.scan);
             let (used, needed) = scan.read(&buffer, buffer.len() == left, |record| {
-                if record.sequence >= self.settled_below {
+                if self.wanted.contains(&record.sequence) {
                     records.push(StoredRecord {
                         sequence: record.sequence,
                         items: record.items,
@@ -136,13 +138,16 @@ pub fn leftovers(directory: &Path, most: usize) -> io::Result<Vec<ReadJob>> {
         other => other?,
     };
     let (_, settled_below) = files::read_mark(directory);
-    let jobs = segments.into_iter().map(|(name, until)| ReadJob {
+    let after = segments.iter().skip(1).map(|(name, _)| name.first);
+    let ends: Vec<_> = after.chain([u64::MAX]).collect();
+    let jobs = segments.into_iter().zip(ends);
+    let jobs = jobs.map(|((name, until), end)| ReadJob {
         path: directory.join(name.to_string()),
         segment: name.first,
         from: 0,
         until,
         scan: SegmentScan::new(name.salt, name.first),
-        settled_below,
+        wanted: settled_below..end,
         most,
     });
     Ok(jobs.collect())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use otelagent_flow::{Loss, Note, Outcome, Piece as _, Retry, Settings};
+use otelagent_flow::{Flow, Loss, Note, Outcome, Piece as _, Retry, Settings, Step};
 
 use crate::sim::{Agent, Batch, KIB, MIB, RETRY, Replies, SETTINGS, World};
 
@@ -456,4 +456,52 @@ fn quick_upstream_is_used_with_all_consumers() {
     let took = world.run_to_end(MINUTE);
     // 50 rounds of ten, and some to get there.
     assert!(took < 7 * SECOND, "{took:?}");
+}
+
+/// How many of three batches go back to the queue after one attempt.
+fn given_back(settings: Settings, bytes: usize, outcome: Outcome) -> usize {
+    let mut flow = Flow::new(settings, Duration::ZERO);
+    for batch in batches(3, 1, bytes) {
+        flow.push(batch, Duration::ZERO);
+    }
+    let Step::Send(attempt) = flow.next(Duration::ZERO) else {
+        panic!("nothing is sent");
+    };
+    assert!(flow.give_back(MILLI, |_| true).is_none(), "nothing fails");
+    flow.finished(attempt, outcome, MILLI, 0.5);
+    let mut back = 0;
+    while let Some(batch) = flow.give_back(MILLI, |_| true) {
+        back += 1;
+        assert!(batch.has(3 - back), "the newest first");
+    }
+    assert!(flow.give_back(MILLI, |_| true).is_none());
+    usize::try_from(back).unwrap()
+}
+
+#[test]
+fn what_waits_for_a_failing_upstream_goes_back_to_the_queue() {
+    let given_up = Settings {
+        retry: Retry {
+            max_elapsed_time: MINUTE,
+            ..RETRY
+        },
+        ..SETTINGS
+    };
+    for (settings, bytes, outcome, back) in [
+        (SETTINGS, MIB, Outcome::Unreachable, 3),
+        (SETTINGS, MIB, Outcome::Denied, 3),
+        // One is left as a probe.
+        (SETTINGS, 100 * KIB, Outcome::Unreachable, 2),
+        // This one may be at fault itself.
+        (SETTINGS, MIB, Outcome::Busy(None), 2),
+        (SETTINGS, MIB, Outcome::Delivered, 0),
+        (given_up, MIB, Outcome::Unreachable, 0),
+    ] {
+        assert_eq!(given_back(settings, bytes, outcome), back, "{outcome:?}");
+    }
+    assert_eq!(
+        given_back(SETTINGS, MIB, Outcome::TimedOut),
+        2,
+        "its halves have failed"
+    );
 }
