@@ -15,6 +15,7 @@ mod idle;
 mod incidents;
 mod ingress;
 mod json;
+mod large;
 mod observability;
 mod profiles;
 mod receive;
