@@ -5,6 +5,7 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod clients;
 mod config;
 mod conformance;
 mod durable;
