@@ -49,6 +49,10 @@ fn main() {
         }
         let length = u32::try_from(body.len()).expect("short").to_be_bytes();
         put("framing", &name, &[&[0], &length[..], body].concat());
+        for (kind, deflated) in [("zlib", zlib(body)), ("deflate", deflate(body))] {
+            let seed = [&[3, 200, 250], deflated.as_slice()].concat();
+            put("inflate", &format!("{name}-{kind}"), &seed);
+        }
         let zstd = zstd::encode_all(body.as_slice(), 3).expect("zstd");
         put(
             "inflate",
@@ -115,6 +119,18 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
     encoder.write_all(bytes).expect("gzip");
     encoder.finish().expect("gzip")
+}
+
+fn zlib(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::new(6));
+    encoder.write_all(bytes).expect("zlib");
+    encoder.finish().expect("zlib")
+}
+
+fn deflate(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::new(6));
+    encoder.write_all(bytes).expect("deflate");
+    encoder.finish().expect("deflate")
 }
 
 /// Signal and body of the first request of an HTTP/1.1 connection.

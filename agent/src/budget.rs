@@ -118,6 +118,11 @@ impl Permit {
         Err(Exhausted)
     }
 
+    /// An empty permit of the same budget.
+    pub(crate) fn another(&self) -> Self {
+        self.budget.permit()
+    }
+
     /// Gives `less` bytes back.
     pub(crate) fn shrink(&mut self, less: usize) {
         self.set(self.bytes.saturating_sub(less));

@@ -4,8 +4,9 @@
 use std::cell::RefCell;
 use std::io::Read;
 
+use flate2::bufread::{DeflateDecoder, ZlibDecoder};
+
 use crate::budget::Permit;
-use crate::config::Compression;
 
 /// The amount of output that is read from a decoder at once.
 const READ_CHUNK: usize = 64 * 1024;
@@ -14,19 +15,35 @@ const READ_CHUNK: usize = 64 * 1024;
 const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// The accepted encodings, for `accept-encoding`.
-pub(crate) const ACCEPTED: &str = "gzip, zstd, identity";
+pub(crate) const ACCEPTED: &str = "gzip, zstd, deflate, identity";
 
 /// The same for `grpc-accept-encoding`.
-pub(crate) const ACCEPTED_GRPC: &str = "identity,gzip,zstd";
+pub(crate) const ACCEPTED_GRPC: &str = "identity,gzip,zstd,deflate";
+
+/// How a body is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    /// Plain bytes.
+    Identity,
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+    /// RFC 1950, or RFC 1951 without anything around it: what is meant by the name has never been agreed on.
+    Deflate,
+}
 
 /// Parses a header value; without one a body is plain.
-pub(crate) fn parse(name: Option<&[u8]>) -> Option<Compression> {
+pub(crate) fn parse(name: Option<&[u8]>) -> Option<Encoding> {
     let name = name.unwrap_or_default().trim_ascii();
     let known = [
-        ("", Compression::None),
-        ("identity", Compression::None),
-        ("gzip", Compression::Gzip),
-        ("zstd", Compression::Zstd),
+        ("", Encoding::Identity),
+        ("identity", Encoding::Identity),
+        ("gzip", Encoding::Gzip),
+        ("zstd", Encoding::Zstd),
+        ("deflate", Encoding::Deflate),
+        // What a collector calls it.
+        ("zlib", Encoding::Deflate),
     ];
     let mut known = known.into_iter();
     let found = known.find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()));
@@ -46,13 +63,14 @@ pub(crate) enum DecodeError {
 
 /// The size of a body after decompression as it says itself: of the last gzip member (RFC 1952, 2.3.1) or the first
 /// zstd frame (RFC 8878, 3.1.1.1). There may be more to it, and it may lie.
-pub(crate) fn announced(encoding: Compression, body: &[u8]) -> usize {
+pub(crate) fn announced(encoding: Encoding, body: &[u8]) -> usize {
     let announced = match encoding {
-        Compression::None => return body.len(),
-        Compression::Gzip => body
+        Encoding::Identity => return body.len(),
+        Encoding::Deflate => None,
+        Encoding::Gzip => body
             .last_chunk()
             .map(|length| u64::from(u32::from_le_bytes(*length))),
-        Compression::Zstd => zstd::zstd_safe::get_frame_content_size(body).unwrap_or_default(),
+        Encoding::Zstd => zstd::zstd_safe::get_frame_content_size(body).unwrap_or_default(),
     };
     usize::try_from(announced.unwrap_or_default()).unwrap_or(usize::MAX)
 }
@@ -60,7 +78,7 @@ pub(crate) fn announced(encoding: Compression, body: &[u8]) -> usize {
 /// Decompresses a whole body to at most `limit` bytes; `permit` grows by the output, and by nothing if that is too
 /// large. Gzip may have any number of members (RFC 1952).
 pub(crate) fn decode(
-    encoding: Compression,
+    encoding: Encoding,
     body: &[u8],
     limit: usize,
     permit: &mut Permit,
@@ -68,21 +86,47 @@ pub(crate) fn decode(
     // Telemetry compresses about fivefold; a wrong guess costs one more allocation.
     let first = body.len().saturating_mul(6).max(1024);
     match encoding {
-        Compression::None => Ok(body.to_vec()),
-        Compression::Gzip => {
+        Encoding::Identity => Ok(body.to_vec()),
+        Encoding::Gzip => {
             if let Some(message) = one_member(body, limit, permit)? {
                 return Ok(message);
             }
-            let decoder = flate2::read::MultiGzDecoder::new(body);
-            read_bounded(decoder, "gzip", limit, first, permit)
+            let mut decoder = flate2::read::MultiGzDecoder::new(body);
+            read_bounded(&mut decoder, "gzip", limit, first, permit)
         }
-        Compression::Zstd => {
+        Encoding::Zstd => {
             let corrupt = |_| DecodeError::Corrupt("zstd");
             let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(corrupt)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(corrupt)?;
-            read_bounded(decoder, "zstd", limit, first, permit)
+            read_bounded(&mut decoder, "zstd", limit, first, permit)
+        }
+        Encoding::Deflate => {
+            let (message, rest) = if has_zlib_header(body) {
+                let mut decoder = ZlibDecoder::new(body);
+                let message = read_bounded(&mut decoder, "deflate", limit, first, permit)?;
+                (message, decoder.into_inner())
+            } else {
+                let mut decoder = DeflateDecoder::new(body);
+                let message = read_bounded(&mut decoder, "deflate", limit, first, permit)?;
+                (message, decoder.into_inner())
+            };
+            if rest.is_empty() {
+                Ok(message)
+            } else {
+                Err(DecodeError::Corrupt("deflate"))
+            }
         }
     }
+}
+
+/// Whether a body begins as RFC 1950 says. What RFC 1951 describes does not: its first three bits would announce a
+/// block that is stored, and the next ones are zero then.
+fn has_zlib_header(body: &[u8]) -> bool {
+    let Some(header) = body.first_chunk::<2>() else {
+        return false;
+    };
+    let [method, _] = *header;
+    method & 0x8f == 8 && u16::from_be_bytes(*header).is_multiple_of(31)
 }
 
 /// The maximum output of a byte of deflate (RFC 1951: 258 bytes for 2 bits).
@@ -135,7 +179,7 @@ fn has_another_member(body: &[u8]) -> bool {
 
 /// Reads one byte more than the limit, to tell too large from exactly full.
 fn read_bounded(
-    mut decoder: impl Read,
+    decoder: &mut impl Read,
     name: &'static str,
     limit: usize,
     first: usize,

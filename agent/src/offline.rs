@@ -13,7 +13,9 @@ use crate::config::{Connections, Queue, ReceiverConfig};
 use crate::encoding;
 use crate::metrics::Metrics;
 use crate::queue::Lane;
-use crate::receive::{ConnectionTable, Route, ServerState, SharedState, connection_memory, serve};
+use crate::receive::{
+    ConnectionTable, ReceiverRules, Route, ServerState, SharedState, connection_memory, serve,
+};
 use crate::worker::Worker;
 
 /// An agent that accepts requests and keeps them.
@@ -48,6 +50,8 @@ impl Offline {
             max_concurrent_streams: 256,
             url_paths: Vec::new(),
             connections: Connections::default(),
+            auth: None,
+            cors: None,
         };
         let shared = SharedState {
             connections: ConnectionTable::new(1000, &budget),
@@ -55,8 +59,9 @@ impl Offline {
             metrics,
             worker: Worker::new("requests"),
         };
+        let rules = ReceiverRules::open(config);
         Self {
-            server: ServerState::new(shared, routes.collect(), &config),
+            server: ServerState::new(shared, routes.collect(), rules),
             lanes: lanes.to_vec(),
             stop: watch::Sender::new(false),
         }

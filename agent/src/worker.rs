@@ -3,13 +3,13 @@
 
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use tokio::sync::{OwnedMutexGuard, oneshot};
 use tracing::warn;
 
 use crate::lock::lock;
 use crate::logging::LogThrottle;
+use crate::thread;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -80,8 +80,7 @@ impl<S: Default + Send + 'static> Worker<S> {
 
     fn start(&self) -> Option<mpsc::Sender<Job>> {
         let (jobs, queue) = mpsc::channel::<Job>();
-        let thread = thread::Builder::new().name(self.name.to_owned());
-        let started = thread.spawn(|| queue.into_iter().for_each(|job| job()));
+        let started = thread::start(self.name, || queue.into_iter().for_each(|job| job()));
         let error = started.err();
         if let Some(error) = &error
             && let Some(left_out) = self.refused.due()

@@ -35,8 +35,9 @@ const CHECKLIST: &[(u8, &str, &[&str])] = &[
     ),
     (
         2,
-        "none, gzip and zstd in; others refused",
+        "none, gzip, zstd and deflate in; others refused",
         &[
+            "receive::deflate_with_and_without_a_header_is_taken_over_both_protocols",
             "receive::grpc_requests_may_be_compressed_with_gzip_or_zstd",
             "receive::http_requests_may_be_compressed_with_gzip_or_zstd",
             "refuse::unknown_encodings_are_refused_with_the_list_of_known_ones",
@@ -491,7 +492,8 @@ async fn agent_reads_at_most_4_mib_of_an_answer() {
     })
     .await;
     let grown = agent.peak() - before;
-    assert!(grown < 12 * 1024, "grew by {grown} KiB");
+    // Little of it is kept.
+    assert!(grown < 4 * 1024, "grew by {grown} KiB");
     assert_eq!(grpc.call(client::TRACES, &message).await.unwrap().status, 0);
     eventually("and the next one follows", || sink.spans().len() == 2).await;
 }

@@ -5,8 +5,10 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod clients;
 mod config;
 mod conformance;
+mod cut;
 mod durable;
 mod forward;
 mod handover;

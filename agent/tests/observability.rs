@@ -187,6 +187,34 @@ async fn metrics_have_the_collectors_names_with_and_without_suffixes() {
 }
 
 #[tokio::test]
+async fn metrics_have_help_and_escape_ids_of_components() {
+    let sink = Sink::grpc().await;
+    let setup = Setup::grpc(sink.address);
+    let yaml = setup.yaml().replace("otlp_grpc", r#"'otlp_grpc/a"b\c'"#);
+    let agent = setup.start_with(&yaml);
+    send(&agent, "span", 2).await;
+    eventually("they arrive", || sink.spans().len() == 2).await;
+    let text = get(agent.metrics, "/metrics").1;
+    let series = r#"otelcol_exporter_sent_spans_total{exporter="otlp_grpc/a\"b\\c"} 2"#;
+    let sent = || get(agent.metrics, "/metrics").1.contains(series);
+    eventually("it is counted under that name", sent).await;
+    let mut lines = text.lines().peekable();
+    let mut families = 0;
+    while let Some(line) = lines.next() {
+        let Some(rest) = line.strip_prefix("# HELP ") else {
+            assert!(!line.starts_with("# TYPE "), "without help: {line}");
+            continue;
+        };
+        let (name, meaning) = rest.split_once(' ').unwrap();
+        assert!(!meaning.is_empty());
+        let next = lines.next().unwrap();
+        assert!(next.starts_with(&format!("# TYPE {name} ")), "{next}");
+        families += 1;
+    }
+    assert!(families > 60, "{families}");
+}
+
+#[tokio::test]
 async fn health_distinguishes_liveness_readiness_and_delivery() {
     let sink = Sink::grpc().await;
     sink.always(Some(Reply::Grpc(UNAVAILABLE, None)));

@@ -149,6 +149,30 @@ async fn http_requests_may_be_compressed_with_gzip_or_zstd() {
 }
 
 #[tokio::test]
+async fn deflate_with_and_without_a_header_is_taken_over_both_protocols() {
+    let sink = Sink::http().await;
+    let agent = Setup::http(sink.address).start();
+    let body = spans("span", 50).encode_to_vec();
+    let mut sent = 0;
+    for body in [client::zlib(&body), client::deflate(&body)] {
+        for encoding in ["deflate", "zlib"] {
+            let mut http = Http::connect(agent.port()).await;
+            let headers = [("content-encoding", encoding)];
+            let answer = http.post("/v1/traces", &headers, &body).await;
+            assert_eq!(answer.unwrap().status, 200, "{encoding}");
+            sent += 50;
+        }
+        let mut grpc = Grpc::connect(agent.port()).await;
+        let framed = client::frame(1, &body);
+        let headers = [("grpc-encoding", "deflate")];
+        let answer = grpc.framed(client::TRACES, &headers, framed).await;
+        assert_eq!(answer.unwrap().status, 0);
+        sent += 50;
+    }
+    eventually("all are delivered", || sink.spans().len() == sent).await;
+}
+
+#[tokio::test]
 async fn gzip_body_of_several_members_is_read_whole() {
     let sink = Sink::http().await;
     let agent = Setup::http(sink.address).start();

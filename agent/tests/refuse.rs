@@ -168,7 +168,7 @@ async fn unknown_encodings_are_refused_with_the_list_of_known_ones() {
     assert_eq!(answer.status, 415);
     assert_eq!(
         answer.header("accept-encoding"),
-        Some("gzip, zstd, identity")
+        Some("gzip, zstd, deflate, identity")
     );
     let mut grpc = Grpc::connect(agent.port()).await;
     let framed = client::frame(1, b"abc");
@@ -177,7 +177,87 @@ async fn unknown_encodings_are_refused_with_the_list_of_known_ones() {
         .await
         .unwrap();
     assert_eq!(answer.status, UNIMPLEMENTED);
-    assert_eq!(answer.headers["grpc-accept-encoding"], "identity,gzip,zstd");
+    assert_eq!(
+        answer.headers["grpc-accept-encoding"],
+        "identity,gzip,zstd,deflate"
+    );
+}
+
+#[tokio::test]
+async fn broken_deflate_gets_a_client_error_and_a_bomb_stays_within_the_limit() {
+    let (_sink, agent) = agent().await;
+    let body = spans("span", 10).encode_to_vec();
+    for whole in [client::zlib(&body), client::deflate(&body)] {
+        let cut = &whole[..whole.len() - 3];
+        let longer = [&whole[..], b"x"].concat();
+        let twice = whole.repeat(2);
+        for broken in [cut, &longer, &twice, b"x", b""] {
+            let mut http = Http::connect(agent.port()).await;
+            let headers = [("content-encoding", "deflate")];
+            let answer = http.post("/v1/traces", &headers, broken).await;
+            assert_eq!(answer.unwrap().status, 400);
+        }
+    }
+    // 60 MiB of empty fields; the limit is 20.
+    let bomb = vec![0_u8; 60 << 20];
+    for bomb in [client::zlib(&bomb), client::deflate(&bomb)] {
+        let before = agent.peak();
+        let mut http = Http::connect(agent.port()).await;
+        let headers = [("content-encoding", "deflate")];
+        let answer = http.post("/v1/traces", &headers, &bomb).await;
+        assert_eq!(answer.unwrap().status, 413);
+        assert!(agent.peak() < before + 45 * 1024, "{} KiB", agent.peak());
+    }
+    assert_eq!(agent.metric("otelagent_memory_held_bytes", ""), 0);
+}
+
+#[tokio::test]
+async fn other_protocols_than_grpc_are_told_apart_by_the_content_type() {
+    let (_sink, agent) = agent().await;
+    let message = spans("span", 1).encode_to_vec();
+    let mut http = Http::connect(agent.port()).await;
+    for kind in [
+        "application/grpc-web",
+        "application/grpc-web+proto",
+        "application/grpcx",
+    ] {
+        let headers = [("content-type", kind)];
+        let answer = http.post("/v1/traces", &headers, &message).await.unwrap();
+        assert_eq!(answer.status, 415, "{kind}");
+        let body = String::from_utf8_lossy(&answer.body);
+        assert!(body.contains("application/x-protobuf"), "{body}");
+    }
+    let mut grpc = Grpc::connect(agent.port()).await;
+    for (kind, status) in [
+        ("application/grpc", 0),
+        ("application/grpc+proto", 0),
+        ("Application/gRPC; charset=utf-8", 0),
+        ("application/grpc+json", UNIMPLEMENTED),
+    ] {
+        let framed = client::frame(0, &message);
+        let answer = grpc
+            .framed(client::TRACES, &[("content-type", kind)], framed)
+            .await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.status, status, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn call_that_ends_before_its_message_is_refused_for_good() {
+    let (_sink, agent) = agent().await;
+    let framed = client::frame(0, &spans("span", 1).encode_to_vec());
+    let mut grpc = Grpc::connect(agent.port()).await;
+    for cut in [0, 3, 5, framed.len() - 1] {
+        let answer = grpc
+            .framed(client::TRACES, &[], framed[..cut].to_vec())
+            .await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.status, INTERNAL, "{cut} bytes");
+        assert!(!answer.headers.contains_key("grpc-status-details-bin"));
+    }
+    let refused = agent.metric("otelagent_refused_requests_total", "malformed");
+    assert_eq!(refused, 4);
 }
 
 #[tokio::test]

@@ -12,7 +12,8 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use otelagent_agent::offline::decompress;
 use otlp_wire::frame::{self, FrameError};
 use otlp_wire::{
-    AttributeAction, AttributeEdit, AttributeValue, Edits, Malformed, Signal, inspect, json, repair,
+    AttributeAction, AttributeEdit, AttributeValue, Edits, Malformed, RequestPart, Signal, inspect,
+    json, repair,
 };
 use prost::Message;
 
@@ -66,6 +67,9 @@ pub fn scan(bytes: &[u8]) {
     };
     let signal = Signal::ALL[usize::from(first) % Signal::COUNT];
     mend(signal, request);
+    if let Ok(items) = inspect(signal, request) {
+        cut(signal, request, items);
+    }
     match (inspect(signal, request), prost_counts(signal, request)) {
         // Of a oneof that is there twice prost keeps the last, and fields under number 1000 it does not
         // know: both are data that will be passed on.
@@ -77,6 +81,27 @@ pub fn scan(bytes: &[u8]) {
         (Err(_), Some(_)) if has_field_1000(request) => {}
         (taken, counted) => panic!("{signal:?}: {taken:?}, prost {counted:?}"),
     }
+}
+
+/// The parts of a request are requests, and together have its items.
+fn cut(signal: Signal, request: &[u8], items: usize) {
+    let whole = RequestPart::whole(signal, request.to_vec().into());
+    let (mut waiting, mut left) = (vec![whole], items);
+    while let Some(mut part) = waiting.pop() {
+        let message = part.chunks().concat();
+        assert_eq!(message.len(), part.bytes());
+        assert_eq!(inspect(signal, &message), Ok(part.items()));
+        let own = part.own_bytes();
+        match part.split(&mut |_| true) {
+            Some(half) => {
+                assert!(part.own_bytes() + half.own_bytes() <= own);
+                assert!(part.bytes().max(half.bytes()) < message.len());
+                waiting.extend([half, part]);
+            }
+            None => left -= part.items(),
+        }
+    }
+    assert_eq!(left, 0);
 }
 
 /// A request with bad strings and no other fault is taken once they are mended, and keeps its length.
@@ -234,7 +259,7 @@ pub fn inflate(bytes: &[u8]) {
     let Some((&[kind, limit, memory], body)) = bytes.split_first_chunk::<3>() else {
         return;
     };
-    let encoding: &[u8] = [&b"gzip"[..], b"zstd", b"identity"][usize::from(kind) % 3];
+    let encoding: &[u8] = [&b"gzip"[..], b"zstd", b"identity", b"deflate"][usize::from(kind) % 4];
     let (limit, memory) = (usize::from(limit) * 1024, usize::from(memory) * 1024);
     let expected = unpack(encoding, body, limit);
     match (decompress(encoding, body, limit, memory), expected) {
@@ -297,6 +322,21 @@ fn unpack(encoding: &[u8], body: &[u8], limit: usize) -> Option<Vec<u8>> {
                     break;
                 }
             }
+        }
+        b"deflate" => {
+            let is_zlib = matches!(body, [method, check, ..]
+                if method & 0x8f == 8 && u16::from_be_bytes([*method, *check]) % 31 == 0);
+            let mut state = flate2::Decompress::new(is_zlib);
+            let mut piece = vec![0; limit + 1];
+            let finish = flate2::FlushDecompress::Finish;
+            let ended = state.decompress(body, &mut piece, finish).ok()?;
+            let (read, written) = (state.total_in(), state.total_out());
+            let is_whole = ended == flate2::Status::StreamEnd && read == body.len() as u64;
+            piece.truncate(usize::try_from(written).ok()?);
+            if !is_whole || piece.len() > limit {
+                return None;
+            }
+            out = piece;
         }
         _ => out.extend_from_slice(body),
     }

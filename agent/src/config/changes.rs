@@ -139,6 +139,8 @@ fn with_limits_of(old: &ReceiverConfig, new: &ReceiverConfig) -> ReceiverConfig 
         max_concurrent_streams: old.max_concurrent_streams,
         url_paths: old.url_paths.clone(),
         connections: old.connections,
+        auth: old.auth.clone(),
+        cors: old.cors.clone(),
         ..new.clone()
     }
 }

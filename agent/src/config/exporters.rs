@@ -4,7 +4,7 @@
 use super::extensions::{self, Extension};
 use super::model::{Address, Compression, Exporter, Protocol, Queue, Retry};
 use super::section::Section;
-use super::text::{Text, is_header_value};
+use super::text::{Text, is_header_name, is_header_value};
 use super::tree::Node;
 use super::{tls, units};
 use otlp_wire::Signal;
@@ -216,9 +216,7 @@ fn headers(section: &Section<'_>) -> Vec<(String, Text)> {
     let mut headers = Vec::new();
     for (name, node) in section.entries() {
         let lower = name.to_ascii_lowercase();
-        let is_token =
-            |byte: u8| byte.is_ascii_alphanumeric() || b"-_.!#$%&'*+^`|~".contains(&byte);
-        if name.is_empty() || !name.bytes().all(is_token) {
+        if !is_header_name(name) {
             section.problem(name, "is not the name of a header");
         } else if RESERVED_HEADERS.contains(&lower.as_str()) || lower.ends_with("-bin") {
             section.problem(name, "is set by the protocol and cannot be configured");

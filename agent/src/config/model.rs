@@ -46,6 +46,39 @@ pub struct ReceiverConfig {
     pub url_paths: Vec<(String, Signal)>,
     /// How long client connections live.
     pub connections: Connections,
+    /// What clients must send to be accepted; none accepts everyone.
+    pub auth: Option<BearerAuth>,
+    /// Whether browsers may send; none means no.
+    pub cors: Option<Cors>,
+}
+
+/// `bearertokenauth`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BearerAuth {
+    pub id: String,
+    /// In lower case.
+    pub header: String,
+    /// What stands before the token; may be empty.
+    pub scheme: String,
+    pub tokens: Tokens,
+}
+
+/// Where tokens are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tokens {
+    /// In a file, one a line, read again when it has changed.
+    File(String),
+    /// In the configuration itself.
+    Inline(Vec<Text>),
+}
+
+/// `cors`: at least one origin, in which `*` stands for any characters; names of headers are in lower case. A
+/// `max_age` of 0 s says nothing to browsers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cors {
+    pub allowed_origins: Vec<String>,
+    pub allowed_headers: Vec<String>,
+    pub max_age: Duration,
 }
 
 /// How long client connections live; zero means without a limit, `ping_after` and `ping_timeout` are never zero.

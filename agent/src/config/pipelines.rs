@@ -15,7 +15,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<Config> {
     }
     let extensions = extensions::read(&root.section("extensions"));
     let mut pipelines = PipelineReader {
-        receivers: receivers::read(&root.section("receivers")),
+        receivers: receivers::read(&root.section("receivers"), &extensions),
         processors: processors::read(&root.section("processors")),
         exporters: exporters::read(&root.section("exporters"), &extensions),
         receiver: None,
@@ -31,8 +31,10 @@ pub(super) fn read(root: &Section<'_>) -> Option<Config> {
     }
     let found = pipelines.read(&service.section("pipelines"));
     extensions::check_storages(root, &pipelines.used);
+    let receiver = pipelines.receiver?;
+    extensions::check_auth(root, &receiver);
     Some(Config {
-        receiver: pipelines.receiver?,
+        receiver,
         pipelines: found,
         exporters: pipelines.used,
         memory: pipelines.memory,

@@ -1,17 +1,23 @@
 //! `receivers`: `otlp` and its two protocols. Both ports accept both protocols, so the two sections
 //! differ only in their limits.
 
-use super::model::{BindAddress, Connections, ListenSocket, ReceiverConfig};
+use super::extensions::{self, Extension};
+use super::model::{BearerAuth, BindAddress, Connections, Cors, ListenSocket, ReceiverConfig};
 use super::problem::Findings;
 use super::section::Section;
+use super::text::header_name;
 use super::tls;
 use super::units;
 use otlp_wire::Signal;
+use std::time::Duration;
 
 const MIB: usize = 1024 * 1024;
 
-pub(super) fn read(receivers: &Section<'_>) -> Vec<(String, ReceiverConfig)> {
-    let found = receivers.components(|id, _, section| otlp(id, &section));
+pub(super) fn read(
+    receivers: &Section<'_>,
+    known: &[(String, Extension)],
+) -> Vec<(String, ReceiverConfig)> {
+    let found = receivers.components(|id, _, section| otlp(id, &section, known));
     if found.len() > 1 {
         let message = "more than one otlp receiver is not supported; give one both ports";
         receivers.problem("", message);
@@ -19,7 +25,7 @@ pub(super) fn read(receivers: &Section<'_>) -> Vec<(String, ReceiverConfig)> {
     found
 }
 
-fn otlp(id: &str, section: &Section<'_>) -> ReceiverConfig {
+fn otlp(id: &str, section: &Section<'_>, known: &[(String, Extension)]) -> ReceiverConfig {
     let protocols = section.section("protocols");
     let (grpc, http) = (protocols.section("grpc"), protocols.section("http"));
     let mut listen = Vec::new();
@@ -40,7 +46,44 @@ fn otlp(id: &str, section: &Section<'_>) -> ReceiverConfig {
         max_concurrent_streams: grpc.get("max_concurrent_streams"),
         url_paths: url_paths(&http),
         connections: connections(&grpc, &http),
+        auth: auth(&[&grpc, &http], known),
+        cors: cors(&http.section("cors")),
     }
+}
+
+/// Every port accepts both protocols, so a section without what the other one has would be a way around it.
+fn auth(protocols: &[&Section<'_>], known: &[(String, Extension)]) -> Option<BearerAuth> {
+    let present = protocols.iter().filter(|protocol| protocol.is_present());
+    let mut found = present.map(|protocol| (*protocol, extensions::auth_of(protocol, known)));
+    let (_, auth) = found.next()?;
+    for (protocol, other) in found {
+        if other != auth {
+            protocol.problem(
+                "auth",
+                "differs from that of the other protocol; every port accepts both protocols, write the same in both sections",
+            );
+        }
+    }
+    auth
+}
+
+fn cors(section: &Section<'_>) -> Option<Cors> {
+    let allowed_origins = section.parsed_items("allowed_origins", |origin| {
+        let is_plain = !origin.is_empty() && !origin.contains(char::is_whitespace);
+        if is_plain && origin.matches('*').count() <= 1 {
+            Ok(origin.to_ascii_lowercase())
+        } else {
+            Err(format!("`{origin}` is not an origin with at most one `*`"))
+        }
+    });
+    if allowed_origins.is_empty() && section.is_present() {
+        section.warn("allowed_origins", "is empty: browsers refuse to send");
+    }
+    (!allowed_origins.is_empty()).then(|| Cors {
+        allowed_origins,
+        allowed_headers: section.parsed_items("allowed_headers", header_name),
+        max_age: Duration::from_secs(section.get("max_age")),
+    })
 }
 
 fn connections(grpc: &Section<'_>, http: &Section<'_>) -> Connections {

@@ -3,6 +3,7 @@
 
 use super::problem::Findings;
 use super::schema::{ROOT, Rule, Setting, ValueKind};
+use super::text::Text;
 use super::tree::Node;
 use super::units;
 use super::value::Value;
@@ -69,6 +70,40 @@ impl<'a> Section<'a> {
         let items = self.section(name).items().into_iter();
         let ids = items.filter_map(|item| item.node?.text().map(|id| (item, id)));
         ids.collect()
+    }
+
+    /// The strings of a list, read by `parse`; those with unresolved references stay as they are.
+    pub(super) fn parsed_items(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<String, String>,
+    ) -> Vec<String> {
+        let items = self.section(name).items().into_iter();
+        let parsed = items.filter_map(|item| match item.node? {
+            Node::Opaque(text) => Some(text.clone()),
+            node => {
+                let parsed = parse(node.text()?);
+                parsed.map_err(|message| item.problem("", message)).ok()
+            }
+        });
+        parsed.collect()
+    }
+
+    /// The strings of a list that may refer to files, each with its path.
+    pub(super) fn texts(&self, name: &str) -> Vec<(Self, Text)> {
+        let items = self.section(name).items().into_iter();
+        let texts = items.filter_map(|item| {
+            let node = item.node?;
+            let text = Text::new(node.text()?.to_owned(), node);
+            Some((item, text))
+        });
+        texts.collect()
+    }
+
+    /// A string that may refer to files, if it is not empty.
+    pub(super) fn text(&self, name: &str) -> Option<Text> {
+        let text = self.given(name).filter(|text: &String| !text.is_empty())?;
+        Some(Text::new(text, self.node(name)?))
     }
 
     /// The components of a section whose keys are ids, without those `check` reports; `read` takes the id, the type
@@ -250,12 +285,8 @@ impl Section<'_> {
                 items.iter().for_each(Section::check);
             }
             Rule::Value(ValueKind::Strings) => _ = self.is_mapping(),
-            Rule::Value(ValueKind::Ids(_)) if self.is_list() => {
-                for item in self.items() {
-                    item.expect("the name of a component", |node| node.text().is_some());
-                }
-            }
-            Rule::Value(ValueKind::Ids(_)) => {}
+            Rule::Value(ValueKind::Ids(_)) => self.is_list_of("the name of a component"),
+            Rule::Value(ValueKind::Texts(_)) => self.is_list_of("a string"),
             Rule::Value(kind) if *node != Node::Null => {
                 if let Err(message) = kind.read(node) {
                     self.problem("", message);
@@ -280,6 +311,15 @@ impl Section<'_> {
         self.expect("a list", |node| {
             *node == Node::Null || matches!(node.meaning(), Node::List(_))
         })
+    }
+
+    /// Reports items of a list that are no strings.
+    fn is_list_of(&self, what: &str) {
+        if self.is_list() {
+            for item in self.items() {
+                item.expect(what, |node| node.text().is_some());
+            }
+        }
     }
 
     /// Whether the value matches the schema; reports it otherwise.

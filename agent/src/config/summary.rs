@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::model::{
     Address, AttributeAction, BindAddress, ClientTls, Config, Exporter, Pem, Protocol,
-    ReceiverConfig, Retry,
+    ReceiverConfig, Retry, Tokens,
 };
 
 impl fmt::Display for Address {
@@ -107,6 +107,26 @@ impl fmt::Display for Config {
 fn write_receiver(formatter: &mut fmt::Formatter<'_>, receiver: &ReceiverConfig) -> fmt::Result {
     for (path, signal) in &receiver.url_paths {
         writeln!(formatter, "          {path} takes {}", signal.name())?;
+    }
+    if let Some(auth) = &receiver.auth {
+        let tokens: &dyn fmt::Display = match &auth.tokens {
+            Tokens::File(path) => path,
+            Tokens::Inline(_) => &"the configuration",
+        };
+        let (header, scheme) = (&auth.header, &auth.scheme);
+        let space = if scheme.is_empty() { "" } else { " " };
+        writeln!(
+            formatter,
+            "          clients must send `{header}: {scheme}{space}` and a token of {tokens}"
+        )?;
+    }
+    if let Some(cors) = &receiver.cors {
+        let origins = cors.allowed_origins.join(", ");
+        write!(formatter, "          browsers may send from {origins}")?;
+        if !cors.allowed_headers.is_empty() {
+            write!(formatter, " with {}", cors.allowed_headers.join(", "))?;
+        }
+        writeln!(formatter)?;
     }
     let connections = &receiver.connections;
     write!(

@@ -52,6 +52,21 @@ impl Text {
     }
 }
 
+/// Whether `name` is a token as RFC 9110 defines it, as names of headers are.
+pub(super) fn is_header_name(name: &str) -> bool {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_token)
+}
+
+/// The name of a header in lower case.
+pub(super) fn header_name(name: &str) -> Result<String, String> {
+    if is_header_name(name) {
+        Ok(name.to_ascii_lowercase())
+    } else {
+        Err(format!("`{name}` is not the name of a header"))
+    }
+}
+
 /// Whether `value` is valid in a header.
 pub fn is_header_value(value: &str) -> bool {
     value

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::model::{ClientTls, Identity, Pem, ServerTls, Versions};
 use super::section::Section;
-use super::text::Text;
 
 /// `tls` of an exporter as it is written; the endpoint decides whether it applies.
 pub(super) fn client(section: &Section<'_>) -> ClientTls {
@@ -46,8 +45,7 @@ fn plain(section: &Section<'_>, name: &str) -> Option<String> {
 
 fn pem(section: &Section<'_>, file: &str, inline: &str) -> Option<Pem> {
     let from_file = plain(section, file).map(Pem::File);
-    let written = plain(section, inline).zip(section.node(inline));
-    let given = written.map(|(text, node)| Pem::Inline(Text::new(text, node)));
+    let given = section.text(inline).map(Pem::Inline);
     if from_file.is_some() && given.is_some() {
         section.problem(inline, format!("{file} is set, too; leave out one of them"));
     }

@@ -4,13 +4,46 @@ use std::error::Error;
 use std::time::{Duration, SystemTime};
 
 use http::header::{HeaderMap, RETRY_AFTER};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use otelagent_flow::{self as flow, Outcome};
 use otlp_wire::status::Code;
 
 use crate::logging::causes;
 
 /// The maximum size of an answer (OTLP specification: 4 MiB suffice).
-pub(super) const MAX_RESPONSE: usize = 4 * 1024 * 1024;
+const MAX_RESPONSE: usize = 4 * 1024 * 1024;
+
+/// What is kept of it. No budget counts it, and there are as many answers as requests in flight.
+const KEPT: usize = 64 * 1024;
+
+/// Why an answer cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    #[error("the answer is longer than {MAX_RESPONSE} bytes")]
+    TooLong,
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+}
+
+/// Reads an answer to its end: the beginning of its body, and its trailers.
+pub(super) async fn read(mut body: Incoming) -> Result<(Vec<u8>, Option<HeaderMap>), ReadError> {
+    let (mut kept, mut read, mut trailers) = (Vec::new(), 0_usize, None);
+    while let Some(frame) = body.frame().await {
+        match frame?.into_data() {
+            Ok(data) => {
+                read = read.saturating_add(data.len());
+                if read > MAX_RESPONSE {
+                    return Err(ReadError::TooLong);
+                }
+                let room = KEPT.saturating_sub(kept.len());
+                kept.extend_from_slice(data.get(..room).unwrap_or(&data));
+            }
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    Ok((kept, trailers))
+}
 
 /// The end of an attempt.
 #[derive(Debug)]

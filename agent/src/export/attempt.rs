@@ -26,6 +26,10 @@ impl Piece for Batch {
         Self::bytes(self)
     }
 
+    fn queued_bytes(&self) -> usize {
+        Self::queued_bytes(self)
+    }
+
     fn requests(&self) -> usize {
         Self::requests(self)
     }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE, USER_AGENT};
 use http::{Method, Request, Response, Uri, Version};
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -16,7 +15,7 @@ use otlp_wire::{
 };
 use tokio::time::{Instant, timeout};
 
-use super::answer::{Answer, MAX_RESPONSE, retry_after};
+use super::answer::{self, Answer, retry_after};
 use super::connect::{ConnectError, Dialer};
 use super::connection_end::ConnectionEnd;
 use super::error::ExportError;
@@ -226,12 +225,10 @@ async fn answer(response: Response<Incoming>) -> Answer {
         let delay = retry_after(&head.headers);
         return Answer::of_foreign_http(head.status.as_u16(), delay);
     }
-    let collected = match Limited::new(body, MAX_RESPONSE).collect().await {
-        Ok(collected) => collected,
-        Err(error) => return Answer::broken(causes(&*error)),
+    let (body, trailers) = match answer::read(body).await {
+        Ok(read) => read,
+        Err(error) => return Answer::broken(causes(&error)),
     };
-    let trailers = collected.trailers().cloned();
-    let body = collected.to_bytes();
     match trailers {
         Some(trailers) => of_status(&trailers, &body),
         None => Answer::broken("the call ended without a gRPC status"),

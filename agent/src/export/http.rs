@@ -7,14 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGENT};
 use http::{Method, Request, Response, Uri};
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use otlp_wire::{Signal, status};
 use tokio::time::{Instant, timeout};
 
-use super::answer::{Answer, MAX_RESPONSE, retry_after};
+use super::answer::{self, Answer, retry_after};
 use super::connect::{ConnectError, Dialer};
 use super::connection_end::ConnectionEnd;
 use super::error::ExportError;
@@ -143,10 +142,10 @@ impl HttpClient {
 
     async fn answer(&self, response: Response<Incoming>, mut connection: HttpConnection) -> Answer {
         let (head, body) = response.into_parts();
-        let body = match Limited::new(body, MAX_RESPONSE).collect().await {
-            Ok(collected) => collected.to_bytes(),
-            Err(_) if head.status.is_success() => Bytes::new(),
-            Err(error) => return Answer::broken(causes(&*error)),
+        let body = match answer::read(body).await {
+            Ok((body, _)) => body,
+            Err(_) if head.status.is_success() => Vec::new(),
+            Err(error) => return Answer::broken(causes(&error)),
         };
         if connection.sender.ready().await.is_ok() {
             let mut idle = lock(&self.idle);

@@ -55,7 +55,11 @@ impl Sender {
         loop {
             match self.flow.next(self.now()) {
                 Step::Send(attempt) => self.send(attempt),
-                Step::Lost(batch, loss) => self.lost(batch, loss, "given up while it waited"),
+                Step::Lost(batch, loss) => {
+                    self.lost(batch, loss, "given up while it waited");
+                    // There may be one for each item of a large request.
+                    tokio::task::yield_now().await;
+                }
                 Step::Idle { take, until } => {
                     if !is_open && self.flow.is_empty() && self.in_flight.is_empty() {
                         return;

@@ -56,7 +56,8 @@ struct Logs {
     isolating: LogThrottle,
     isolation_spent: LogThrottle,
     wait: LogThrottle,
-    losses: LogThrottle,
+    /// By signal and reason, so that one does not hide another.
+    losses: [[LogThrottle; Lost::ALL.len()]; Signal::COUNT],
 }
 
 impl Upstream {
@@ -178,7 +179,9 @@ impl Upstream {
     }
 
     pub(super) fn log_loss(&self, signal: Signal, items: u64, reason: Lost, why: &str) {
-        if let Some(left_out) = self.logs.losses.due() {
+        let logs = self.logs.losses.get(signal.index());
+        let log = logs.and_then(|logs| logs.get(reason as usize));
+        if let Some(left_out) = log.and_then(LogThrottle::due) {
             error!(
                 exporter = self.name(),
                 signal = signal.name(),

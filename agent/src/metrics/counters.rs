@@ -30,7 +30,7 @@ macro_rules! label {
         }
 
         impl $label {
-            pub(super) const ALL: &[Self] = &[$(Self::$value),*];
+            pub(crate) const ALL: &[Self] = &[$(Self::$value),*];
 
             /// The label's value.
             pub(crate) fn name(self) -> &'static str {
@@ -65,6 +65,8 @@ label! {
         Memory = "memory_limit",
         /// No such path, signal, encoding or method.
         Unsupported = "unsupported",
+        /// The client sent no token, or a wrong one.
+        Unauthenticated = "unauthenticated",
         /// The client disconnected or was too slow.
         Aborted = "aborted",
         /// The agent is shutting down.

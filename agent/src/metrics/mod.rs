@@ -3,6 +3,7 @@
 //! telemetry is received or sent.
 
 mod counters;
+mod help;
 mod process;
 mod text;
 

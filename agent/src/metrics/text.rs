@@ -3,6 +3,7 @@
 //! Written by hand, because `prometheus-client` writes `OpenMetrics`: it cannot leave `_total` off a counter, which the
 //! collector's default reader does.
 
+use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use super::counters::{
     BYTE_BOUNDS, Count, Distribution, ITEM_BOUNDS, Lost, Metrics, Refused, Reload, SignalCounts,
     StorageHealth, Transport,
 };
+use super::help::help;
 use super::process::Usage;
 use crate::config::{Config, Exporter, Pipeline};
 use crate::lock::lock;
@@ -124,12 +126,17 @@ impl Metrics {
         let mut out = String::with_capacity(16 * 1024);
         for of in &scrape.pipelines {
             for (name, kind, series) in OF_ITEMS {
-                let name = format!("{name}_{}", of.pipeline.signal.items());
-                scrape.write(&mut out, &name, "", *kind, &series(of));
+                let items = of.pipeline.signal.items();
+                scrape.write(
+                    &mut out,
+                    (name, &format!("_{items}"), ""),
+                    *kind,
+                    &series(of),
+                );
             }
         }
         for (name, unit, kind, series) in OTHERS {
-            scrape.write(&mut out, name, unit, *kind, &series(&scrape));
+            scrape.write(&mut out, (name, "", unit), *kind, &series(&scrape));
         }
         out
     }
@@ -143,7 +150,14 @@ struct Scrape<'a> {
 }
 
 impl Scrape<'_> {
-    fn write(&self, out: &mut String, name: &str, unit: &str, kind: FamilyType, series: &[Series]) {
+    /// Writes a family: its name is followed by the items and the unit.
+    fn write(
+        &self,
+        out: &mut String,
+        (family, items, unit): (&str, &str, &str),
+        kind: FamilyType,
+        series: &[Series],
+    ) {
         if series.is_empty() {
             return;
         }
@@ -157,7 +171,10 @@ impl Scrape<'_> {
             Gauge => ("", "gauge"),
             Histogram => ("", "histogram"),
         };
-        let name = format!("{name}{unit}{total}");
+        let name = format!("{family}{items}{unit}{total}");
+        if let Some(meaning) = help(family) {
+            let _ = writeln!(out, "# HELP {name} {meaning}");
+        }
         let _ = writeln!(out, "# TYPE {name} {kind}");
         for (labels, value) in series {
             let _ = writeln!(out, "{name}{labels} {value}");
@@ -321,8 +338,17 @@ fn series<const N: usize>(pairs: [(&str, &str); N], value: impl Display) -> Seri
 }
 
 fn labels<const N: usize>(pairs: [(&str, &str); N]) -> String {
-    let pairs = pairs.map(|(name, value)| format!("{name}=\"{value}\""));
+    let pairs = pairs.map(|(name, value)| format!("{name}=\"{}\"", escaped(value)));
     format!("{{{}}}", pairs.join(","))
+}
+
+/// The value of a label as the text format writes it; ids of components may have any characters.
+fn escaped(value: &str) -> Cow<'_, str> {
+    if !value.contains(['\\', '"', '\n']) {
+        return Cow::Borrowed(value);
+    }
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+    Cow::Owned(value.replace('\n', "\\n"))
 }
 
 fn sum(counts: &[Count]) -> u64 {

@@ -23,7 +23,9 @@ use crate::lock::lock;
 use crate::metrics::Metrics;
 use crate::queue::{DurableQueue, Lane, Maintenance};
 use crate::receive::listener::{self, ListenError, OtlpListener};
-use crate::receive::{ConnectionTable, Route, ServerState, SharedState, connection_memory};
+use crate::receive::{
+    ConnectionTable, ReceiverRules, Route, ServerState, SharedState, TokenError, connection_memory,
+};
 use crate::stream::Stream;
 use crate::worker::Worker;
 
@@ -51,6 +53,8 @@ pub(super) struct Options {
 pub(super) enum StartError {
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error("tokens of clients")]
+    Token(#[from] TokenError),
     #[error("exporter {0}")]
     Export(String, #[source] ExportError),
     #[error("cannot listen on the health socket {0}")]
@@ -63,6 +67,7 @@ impl StartError {
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Listen(error) => error.reason(),
+            Self::Token(error) => error.reason(),
             Self::Export(_, source) => source.reason(),
             Self::HealthSocket(..) => "health_socket",
             Self::Signals(_) => "signals",
@@ -95,6 +100,7 @@ impl Agent {
         let metrics = Arc::new(Metrics::default());
         let limit = config.memory.limit;
         let budget = Budget::new(limit, config.memory.spike, connection_memory(limit));
+        let rules = ReceiverRules::new(&config.receiver)?;
         let upstreams = upstreams(&config, options, &budget, &metrics)?;
         let pipelines = Pipelines::start(&config, &upstreams, &budget, &metrics).await;
         let connections = max_connections();
@@ -116,7 +122,7 @@ impl Agent {
         });
         serve_report(&config, options, &report).await?;
         let mut agent = Self {
-            server: ServerState::new(shared, pipelines.routes, &config.receiver),
+            server: ServerState::new(shared, pipelines.routes, rules),
             config,
             upstream_age: options.upstream_age,
             report,

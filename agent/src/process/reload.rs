@@ -11,9 +11,10 @@ use super::log::Level;
 use crate::config::{self, Changes, Config, Problem};
 use crate::export::Destination;
 use crate::lock::lock;
+use crate::logging::causes;
 use crate::metrics::Reload;
 use crate::queue::Lane;
-use crate::receive::Route;
+use crate::receive::{ReceiverRules, Route};
 
 impl Agent {
     /// Applies the changes of a configuration; keeps the current one if that fails.
@@ -26,9 +27,10 @@ impl Agent {
         let result = read.and_then(|new| {
             let changes = config::changes(&self.config, &new)?;
             let destinations = destinations(&changes, &new, self.upstream_age)?;
-            Ok((new, changes, destinations))
+            let rules = rules(&new)?;
+            Ok((new, changes, destinations, rules))
         });
-        let (new, changes, destinations) = match result {
+        let (new, changes, destinations, rules) = match result {
             Ok(found) => found,
             Err(problems) => {
                 for problem in problems {
@@ -46,7 +48,7 @@ impl Agent {
             Reload::Unchanged
         } else {
             level.set(new.telemetry.log_level);
-            self.apply(new, destinations);
+            self.apply(new, destinations, rules);
             Reload::Applied
         };
         self.report.metrics.reloaded(result);
@@ -54,7 +56,12 @@ impl Agent {
     }
 
     /// Applies a configuration; `destinations` are those of changed exporters, by name.
-    fn apply(&mut self, new: Config, destinations: Vec<(String, Arc<Destination>)>) {
+    fn apply(
+        &mut self,
+        new: Config,
+        destinations: Vec<(String, Arc<Destination>)>,
+        rules: ReceiverRules,
+    ) {
         for (name, destination) in destinations {
             for upstream in self.report.upstreams.iter().filter(|of| of.name() == name) {
                 upstream.change(Arc::clone(&destination));
@@ -75,10 +82,20 @@ impl Agent {
                 });
             }
         }
-        self.server.change(routes, &new.receiver);
+        self.server.change(routes, rules);
         self.config = Arc::new(new);
         *lock(&self.report.config) = Arc::clone(&self.config);
     }
+}
+
+fn rules(new: &Config) -> Result<ReceiverRules, Vec<Problem>> {
+    ReceiverRules::new(&new.receiver).map_err(|error| {
+        let id = new.receiver.auth.as_ref().map_or("", |auth| &auth.id);
+        vec![Problem {
+            path: format!("extensions.{id}"),
+            message: causes(&error),
+        }]
+    })
 }
 
 fn destinations(

@@ -4,10 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use otlp_wire::{Signal, inspect, split_point};
+use otlp_wire::{RequestPart, Signal};
 
 use super::lane::{Cut, Lane};
 use super::request::QueuedRequest;
+use crate::budget::Permit;
 use crate::metrics::Lost;
 
 /// Requests that are sent together. If a batch is dropped unsettled, because the process ends, its requests
@@ -25,11 +26,13 @@ pub(crate) struct Batch {
     fragment: Option<Fragment>,
 }
 
-/// A part of a request that was too large as a whole; itself a request.
+/// A part of a request that was too large as a whole.
 #[derive(Debug)]
 struct Fragment {
-    message: Bytes,
+    request: RequestPart,
     items: u64,
+    /// The memory of what had to be copied; other parts may refer to it, too.
+    copies: Vec<Arc<Permit>>,
 }
 
 impl Batch {
@@ -58,7 +61,12 @@ impl Batch {
     /// The bytes to send, uncompressed.
     pub(crate) fn bytes(&self) -> usize {
         let fragment = self.fragment.as_ref();
-        fragment.map_or(self.bytes, |fragment| fragment.message.len())
+        fragment.map_or(self.bytes, |fragment| fragment.request.bytes())
+    }
+
+    /// The bytes of the queue that it takes up, which a cut divides.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The number of requests; 1 for a part of one.
@@ -77,7 +85,7 @@ impl Batch {
     /// The bytes of the merged request, in order.
     pub(crate) fn parts(&self) -> Vec<Bytes> {
         match &self.fragment {
-            Some(fragment) => vec![fragment.message.clone()],
+            Some(fragment) => fragment.request.chunks(),
             None => self.held().iter().map(|held| held.bytes.clone()).collect(),
         }
     }
@@ -100,21 +108,36 @@ impl Batch {
         half
     }
 
+    /// Cuts the only request between its items. Requests on disk stay there until all their parts are settled.
     fn split_request(&mut self) -> Option<Self> {
-        let mut message = self.parts().pop()?;
-        let second = message.split_off(split_point(&message)?);
+        let held = self.held().first()?;
+        let (mut request, mut copies) = if let Some(fragment) = &self.fragment {
+            (fragment.request.clone(), fragment.copies.clone())
+        } else {
+            let whole = RequestPart::whole(self.signal(), held.bytes.clone());
+            (whole, Vec::new())
+        };
+        let second = request.split(&mut |bytes| {
+            let mut permit = held.permit.another();
+            let granted = permit.grow(bytes).is_ok();
+            copies.push(Arc::new(permit));
+            granted
+        })?;
         let all = self.items();
-        // The receiver has checked it.
-        let items = inspect(self.signal(), &message).unwrap_or_default() as u64;
-        let items = items.min(all);
-        let bytes = self.bytes.saturating_sub(message.len());
+        let items = (request.items() as u64).min(all);
+        let bytes = second.own_bytes().min(self.bytes);
         let rest = Fragment {
-            message: second,
+            request: second,
             items: all - items,
+            copies: copies.clone(),
         };
         let half = self.other(self.part.clone(), bytes, Some(rest));
         self.bytes -= bytes;
-        self.fragment = Some(Fragment { message, items });
+        self.fragment = Some(Fragment {
+            request,
+            items,
+            copies,
+        });
         Some(half)
     }
 

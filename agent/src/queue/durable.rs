@@ -32,8 +32,8 @@ pub(crate) struct DurableQueue {
     pub(super) exporter: String,
     pub(super) limits: LogLimits,
     pub(super) budget: Arc<Budget>,
-    /// The memory that this lane may use whatever the others do.
-    pub(super) share: usize,
+    /// How many lanes there are.
+    lanes: usize,
     /// Every record below this sequence may be acknowledged.
     safe: watch::Sender<u64>,
     /// Signals that a request has waited for the disk for too long.
@@ -64,7 +64,7 @@ impl DurableQueue {
                 fsync: storage.fsync,
                 directory_mode: storage.directory_permissions,
             },
-            share: budget.soft_limit() / 2 / lanes.max(1),
+            lanes: lanes.max(1),
             budget,
             safe: watch::Sender::new(0),
             late: Notify::new(),
@@ -73,9 +73,14 @@ impl DurableQueue {
         }
     }
 
+    /// The memory that this lane may use whatever the others do.
+    pub(super) fn share(&self) -> usize {
+        self.budget.soft_limit() / 2 / self.lanes
+    }
+
     /// The number of bytes to read from disk at once.
     pub(super) fn read_size(&self) -> usize {
-        READ_AT_ONCE.min(self.share)
+        READ_AT_ONCE.min(self.share())
     }
 
     /// Notes that every record below `sequence` is as safe as configured, or as it can be.

@@ -41,7 +41,7 @@ impl Lane {
     pub(super) fn is_memory_short(&self, memory: usize, more: usize) -> bool {
         self.durable.as_ref().is_some_and(|durable| {
             durable.budget.held() > durable.budget.soft_limit() / 2
-                && memory.saturating_add(more) > durable.share
+                && memory.saturating_add(more) > durable.share()
         })
     }
 

@@ -17,7 +17,6 @@ pub(crate) struct QueuedRequest {
     /// Whether it is sent without others.
     pub(crate) is_alone: bool,
     /// The memory it holds until it is dropped.
-    #[expect(dead_code, reason = "held for its drop")]
     pub(crate) permit: Permit,
 }
 

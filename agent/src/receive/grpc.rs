@@ -11,17 +11,33 @@ use super::answer::{Answer, response};
 use super::refusal::Refusal;
 use super::request_body::RequestBody;
 use super::server::{Format, OtlpReceiver, OtlpRequest, encoding};
-use crate::config::Compression;
+use crate::encoding::Encoding;
 use crate::metrics::Transport;
 
 /// The content type.
 const CONTENT: &str = "application/grpc";
 
+/// What follows `application/grpc` in the content type of a request that speaks gRPC: nothing, `+` and a codec, or
+/// parameters. `application/grpc-web` is another protocol.
+fn after_content(headers: &HeaderMap) -> Option<&[u8]> {
+    let kind = headers.get(CONTENT_TYPE)?.as_bytes();
+    let (start, rest) = kind.split_at_checked(CONTENT.len())?;
+    let is_grpc = start.eq_ignore_ascii_case(CONTENT.as_bytes())
+        && matches!(rest.first(), None | Some(b'+' | b';' | b' '));
+    is_grpc.then_some(rest)
+}
+
 /// Whether a request speaks gRPC.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(CONTENT.as_bytes()))
+    after_content(headers).is_some()
+}
+
+/// Whether its messages are protobuf.
+fn is_protobuf(headers: &HeaderMap) -> bool {
+    let rest = after_content(headers).unwrap_or_default();
+    let mut parts = rest.split(|&byte| byte == b';');
+    let codec = parts.next().unwrap_or_default().trim_ascii();
+    codec.is_empty() || codec.eq_ignore_ascii_case(b"+proto")
 }
 
 pub(super) async fn answer(
@@ -53,6 +69,10 @@ async fn export(
     signal: Option<Signal>,
     request: Request<RequestBody>,
 ) -> Result<(), Refusal> {
+    receiver.authenticate(request.headers())?;
+    if !is_protobuf(request.headers()) {
+        return Err(Refusal::Codec);
+    }
     let route = receiver.route(signal.ok_or(Refusal::UnknownPath)?)?;
     let encoding = encoding(request.headers().get("grpc-encoding"))?;
     let limit = receiver.config.max_grpc_message;
@@ -62,13 +82,13 @@ async fn export(
         other => other,
     })?;
     let (message, compressed) = frame::unframe(framed).map_err(|broken| match broken {
-        FrameError::Short => Refusal::Disconnected,
+        FrameError::Short => Refusal::Cut,
         FrameError::Long | FrameError::Flag => Refusal::Framing,
     })?;
     let encoding = match (compressed, encoding) {
-        (false, _) => Compression::None,
+        (false, _) => Encoding::Identity,
         // A compressed message without an encoding is a broken call (gRPC compression.md).
-        (true, Compression::None) => return Err(Refusal::Framing),
+        (true, Encoding::Identity) => return Err(Refusal::Framing),
         (true, encoding) => encoding,
     };
     let request = OtlpRequest {

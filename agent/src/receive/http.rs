@@ -1,10 +1,11 @@
 //! OTLP/HTTP with binary protobuf or JSON, on HTTP/1.1 and HTTP/2.
 
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, ORIGIN};
 use http::{Method, Request, Response, StatusCode};
 use otlp_wire::Signal;
 
 use super::answer::{Answer, response};
+use super::cors;
 use super::refusal::Refusal;
 use super::request_body::RequestBody;
 use super::server::{Format, OtlpReceiver, OtlpRequest, encoding};
@@ -17,6 +18,20 @@ pub(super) async fn answer(
     receiver: &OtlpReceiver,
     request: Request<RequestBody>,
 ) -> Response<Answer> {
+    let Some(cors) = &receiver.config.cors else {
+        return answer_any(receiver, request).await;
+    };
+    // Before the token: browsers send none with this question.
+    if cors::is_preflight(request.method(), request.headers()) {
+        return cors::preflight(cors, request.headers());
+    }
+    let origin = request.headers().get(ORIGIN).cloned();
+    let mut response = answer_any(receiver, request).await;
+    cors::expose(cors, origin.as_ref(), response.headers_mut());
+    response
+}
+
+async fn answer_any(receiver: &OtlpReceiver, request: Request<RequestBody>) -> Response<Answer> {
     let format = format(request.headers());
     let path = request.uri().path();
     let signal = receiver.signal_at(path).or_else(|| signal(path));
@@ -54,6 +69,7 @@ async fn export(
     format: Option<Format>,
     request: Request<RequestBody>,
 ) -> Result<Format, Refusal> {
+    receiver.authenticate(request.headers())?;
     let signal = signal.ok_or(Refusal::UnknownPath)?;
     if request.method() != Method::POST {
         return Err(Refusal::Method);

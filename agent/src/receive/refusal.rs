@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use http::header::{ACCEPT_ENCODING, ALLOW, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{Response, StatusCode};
 use otlp_wire::{
     Signal,
@@ -35,12 +37,21 @@ pub(super) enum Refusal {
     UnknownPath,
     #[error("only POST is allowed")]
     Method,
-    #[error("unsupported content type")]
+    #[error(
+        "unsupported content type; use application/x-protobuf, application/json, or gRPC without the web"
+    )]
     MediaType,
+    #[error("unsupported codec; messages must be protobuf")]
+    Codec,
     #[error("unsupported encoding; use {}", encoding::ACCEPTED)]
     Encoding,
     #[error("a unary call carries one message")]
     Framing,
+    /// The client ended the call, so it is no broken connection.
+    #[error("the call ended before its message was complete")]
+    Cut,
+    #[error("the token is missing or wrong")]
+    Unauthenticated,
     #[error("the request did not arrive in time")]
     TooSlow,
     #[error("the request ended early")]
@@ -59,13 +70,16 @@ impl Refusal {
             Self::QueueFull { .. } => (Code::UNAVAILABLE, 503, By::QueueFull),
             Self::MemoryLimit => (Code::UNAVAILABLE, 503, By::Memory),
             Self::ShuttingDown => (Code::UNAVAILABLE, 503, By::ShuttingDown),
-            Self::TooSlow => (Code::UNAVAILABLE, 408, By::Aborted),
+            // Not 408, which is final in OTLP: it may be the agent that is slow.
+            Self::TooSlow => (Code::UNAVAILABLE, 503, By::Aborted),
             Self::Disconnected => (Code::UNAVAILABLE, 400, By::Aborted),
             Self::TooLarge(_) => (Code::RESOURCE_EXHAUSTED, 413, By::TooLarge),
             Self::Malformed(_) => (Code::INVALID_ARGUMENT, 400, By::Malformed),
-            Self::Framing => (Code::INTERNAL, 400, By::Malformed),
+            // As grpc-go says.
+            Self::Framing | Self::Cut => (Code::INTERNAL, 400, By::Malformed),
+            Self::Unauthenticated => (Code::UNAUTHENTICATED, 401, By::Unauthenticated),
             Self::MediaType => (Code::INVALID_ARGUMENT, 415, By::Unsupported),
-            Self::Encoding => (Code::UNIMPLEMENTED, 415, By::Unsupported),
+            Self::Encoding | Self::Codec => (Code::UNIMPLEMENTED, 415, By::Unsupported),
             Self::Method => (Code::UNIMPLEMENTED, 405, By::Unsupported),
             Self::NoPipeline(_) | Self::UnknownPath => (Code::UNIMPLEMENTED, 404, By::Unsupported),
             Self::NeedsHttp2 => (Code::INTERNAL, 505, By::Unsupported),
@@ -123,6 +137,9 @@ impl Refusal {
         let headers = response.headers_mut();
         if let Some(delay) = status.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(delay.as_secs()));
+        }
+        if *self == Self::Unauthenticated {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if *self == Self::Method {
             headers.insert(ALLOW, HeaderValue::from_static("POST"));

@@ -3,16 +3,17 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use otlp_wire::{EditError, Edits, Malformed, Signal, inspect, is_mergeable, json, repair};
 
 use super::connection_table::ConnectionTable;
 use super::read_quota::ReadQuota;
 use super::refusal::Refusal;
 use super::request_body::{ADVANCE, RequestBody, collect};
+use super::token::{Authenticator, TokenError};
 use crate::budget::{Budget, Permit};
-use crate::config::{Compression, ReceiverConfig};
-use crate::encoding::{self, DecodeError};
+use crate::config::ReceiverConfig;
+use crate::encoding::{self, DecodeError, Encoding};
 use crate::lock::lock;
 use crate::metrics::{Metrics, Transport};
 use crate::queue::{Lane, Origin, QueuedRequest};
@@ -29,7 +30,7 @@ pub(crate) struct Route {
 /// A complete request as it arrived.
 pub(super) struct OtlpRequest {
     pub(super) transport: Transport,
-    pub(super) encoding: Compression,
+    pub(super) encoding: Encoding,
     pub(super) format: Format,
     /// The maximum size of the message, as received and as protobuf.
     pub(super) limit: usize,
@@ -74,12 +75,8 @@ pub(crate) struct ServerState {
 
 impl ServerState {
     /// Takes routes in any order, at most one per signal.
-    pub(crate) fn new(
-        shared: SharedState,
-        routes: Vec<Route>,
-        config: &ReceiverConfig,
-    ) -> Arc<Self> {
-        let receiver = OtlpReceiver::new(&shared, routes, config);
+    pub(crate) fn new(shared: SharedState, routes: Vec<Route>, rules: ReceiverRules) -> Arc<Self> {
+        let receiver = OtlpReceiver::new(&shared, routes, rules);
         Arc::new(Self {
             shared,
             receiver: Mutex::new(receiver),
@@ -92,9 +89,37 @@ impl ServerState {
         Arc::clone(&lock(&self.receiver))
     }
 
-    /// Uses these routes and limits for requests that begin from now on.
-    pub(crate) fn change(&self, routes: Vec<Route>, config: &ReceiverConfig) {
-        *lock(&self.receiver) = OtlpReceiver::new(&self.shared, routes, config);
+    /// Uses these routes and rules for requests that begin from now on.
+    pub(crate) fn change(&self, routes: Vec<Route>, rules: ReceiverRules) {
+        *lock(&self.receiver) = OtlpReceiver::new(&self.shared, routes, rules);
+    }
+}
+
+/// What a configuration says about clients.
+pub(crate) struct ReceiverRules {
+    config: ReceiverConfig,
+    authenticator: Option<Authenticator>,
+}
+
+impl ReceiverRules {
+    /// Reads the tokens of clients, if they need one.
+    ///
+    /// # Errors
+    /// If there are none.
+    pub(crate) fn new(config: &ReceiverConfig) -> Result<Self, TokenError> {
+        let auth = config.auth.as_ref();
+        Ok(Self {
+            config: config.clone(),
+            authenticator: auth.map(Authenticator::new).transpose()?,
+        })
+    }
+
+    /// Accepts every client.
+    pub(crate) fn open(config: ReceiverConfig) -> Self {
+        Self {
+            config,
+            authenticator: None,
+        }
     }
 }
 
@@ -103,15 +128,25 @@ pub(super) struct OtlpReceiver {
     routes: Vec<Route>,
     shared: SharedState,
     pub(super) config: ReceiverConfig,
+    authenticator: Option<Authenticator>,
 }
 
 impl OtlpReceiver {
-    fn new(shared: &SharedState, routes: Vec<Route>, config: &ReceiverConfig) -> Arc<Self> {
+    fn new(shared: &SharedState, routes: Vec<Route>, rules: ReceiverRules) -> Arc<Self> {
         Arc::new(Self {
             routes,
             shared: shared.clone(),
-            config: config.clone(),
+            config: rules.config,
+            authenticator: rules.authenticator,
         })
+    }
+
+    /// Refuses clients without a token, before anything else is looked at.
+    pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        match &self.authenticator {
+            Some(authenticator) if !authenticator.admits(headers) => Err(Refusal::Unauthenticated),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn signal_at(&self, path: &str) -> Option<Signal> {
@@ -243,7 +278,7 @@ impl OtlpReceiver {
     }
 }
 
-pub(super) fn encoding(header: Option<&HeaderValue>) -> Result<Compression, Refusal> {
+pub(super) fn encoding(header: Option<&HeaderValue>) -> Result<Encoding, Refusal> {
     encoding::parse(header.map(HeaderValue::as_bytes)).ok_or(Refusal::Encoding)
 }
 
@@ -258,7 +293,7 @@ struct Prepared {
 impl OtlpRequest {
     /// Whether work on it would delay others. Decompresses a small one.
     fn is_large(&mut self) -> Result<bool, Refusal> {
-        if self.encoding == Compression::None {
+        if self.encoding == Encoding::Identity {
             return Ok(self.body.len() > SMALL);
         }
         let announced = encoding::announced(self.encoding, &self.body);
@@ -274,9 +309,9 @@ impl OtlpRequest {
 
     /// Replaces the body by what is in it.
     fn decompress(&mut self, limit: usize) -> Result<(), DecodeError> {
-        if self.encoding != Compression::None {
+        if self.encoding != Encoding::Identity {
             self.body = encoding::decode(self.encoding, &self.body, limit, &mut self.permit)?;
-            self.encoding = Compression::None;
+            self.encoding = Encoding::Identity;
         }
         Ok(())
     }

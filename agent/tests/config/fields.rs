@@ -144,7 +144,7 @@ fn alternatives(kind: ValueKind) -> Vec<Value> {
             ]
         }
         ValueKind::Scalar => vec!["other".into()],
-        ValueKind::Ids(_) => vec![json!([]), json!(["stdout"])],
+        ValueKind::Ids(_) | ValueKind::Texts(_) => vec![json!([]), json!(["stdout"])],
         ValueKind::Strings => vec![json!({"x-other": "b"})],
     }
 }

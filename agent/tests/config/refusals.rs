@@ -48,8 +48,38 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     ),
     (
         "http: {",
-        "http: {cors: {allowed_origins: ['*']}, ",
-        "receivers.otlp.protocols.http.cors: browsers cannot send to this agent; let a collector receive their telemetry",
+        "http: {cors: {allowed_origins: ['https://*.a.*']}, ",
+        "receivers.otlp.protocols.http.cors.allowed_origins[0]: `https://*.a.*` is not an origin with at most one `*`",
+    ),
+    (
+        "http: {",
+        "http: {cors: {allowed_origins: ['*'], allowed_headers: ['a b']}, ",
+        "receivers.otlp.protocols.http.cors.allowed_headers[0]: `a b` is not the name of a header",
+    ),
+    (
+        "http: {",
+        "http: {auth: {}, ",
+        "receivers.otlp.protocols.http.auth.authenticator: is missing; name a bearertokenauth under extensions",
+    ),
+    (
+        "  health_check:",
+        "  bearertokenauth: {}\n  health_check:",
+        "extensions.bearertokenauth: names no token; set token, tokens or filename",
+    ),
+    (
+        "  health_check:",
+        "  bearertokenauth: {token: a, tokens: [b]}\n  health_check:",
+        "extensions.bearertokenauth.tokens: token is set, too; leave out one of them",
+    ),
+    (
+        "  health_check:",
+        "  bearertokenauth: {tokens: [a, ' ']}\n  health_check:",
+        "extensions.bearertokenauth.tokens[1]: is empty: everyone could send it",
+    ),
+    (
+        "  health_check:",
+        "  bearertokenauth: {token: a, header: 'x y'}\n  health_check:",
+        "extensions.bearertokenauth.header: `x y` is not the name of a header",
     ),
     (
         "http: {",
@@ -80,7 +110,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "  health_check:",
         "  oauth2client: {}\n  health_check:",
-        "extensions.oauth2client: `oauth2client` is not supported; use health_check, file_storage, zpages or pprof",
+        "extensions.oauth2client: `oauth2client` is not supported; use health_check, file_storage, bearertokenauth, zpages or pprof",
     ),
     (
         "encoding: json",

@@ -206,7 +206,7 @@ async fn unfinished_handshakes_headers_and_bodies_are_ended() {
         timeout(limit, preface.read()),
         trickle,
     );
-    assert_eq!(body.unwrap().unwrap().status, 408);
+    assert_eq!(body.unwrap().unwrap().status, 503);
     assert!(preface.unwrap().is_none());
     assert!(call, "the call is answered");
     assert_unharmed(&agent, CONNECTIONS_KIB).await;

@@ -131,7 +131,7 @@ impl<P: Piece> Held<P> {
     pub(crate) fn split(&mut self) -> Option<Self> {
         let piece = self.piece.split()?;
         let mut record = self.record.clone();
-        record.order.1 = record.order.1.saturating_add(self.piece.bytes());
+        record.order.1 = record.order.1.saturating_add(self.piece.queued_bytes());
         Some(Self { piece, record })
     }
 }

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Batches are not cut smaller than this, in bytes: below, an upstream that says "too large" means something else.
 pub(crate) const FLOOR: usize = 64 * 1024;
 
+/// So many pieces that cannot be cut, refused in a row, speak for the others of their batch.
+const ENOUGH: u32 = 4;
+
 /// A refused size is forgotten after this time: limits are raised, too.
 const FORGET: Duration = Duration::from_mins(10);
 
@@ -20,7 +23,9 @@ pub(crate) struct SizeLimit {
     in_a_row: u32,
     /// The batches that were cut so far.
     cuts: u64,
-    /// A batch of which a request below the floor was refused and cannot be cut, and the size of the request.
+    /// Refusals since the last success of pieces that cannot be cut.
+    whole_in_a_row: u32,
+    /// A batch of which such pieces were refused, one below the floor or several, and the size of the smallest.
     hopeless: Option<(u64, usize)>,
 }
 
@@ -32,6 +37,7 @@ impl SizeLimit {
             in_time: usize::MAX,
             in_a_row: 0,
             cuts: 0,
+            whole_in_a_row: 0,
             hopeless: None,
         }
     }
@@ -80,9 +86,11 @@ impl SizeLimit {
     }
 
     /// Notes that a refused piece of a batch cannot be cut. Below the floor, an upstream that refuses it refuses
-    /// all of its size.
+    /// all of its size; above, one that refuses several and takes none in between.
     pub(crate) fn refused_whole(&mut self, bytes: usize, cut: Option<u64>) {
-        if let Some(cut) = cut.filter(|_| bytes <= FLOOR) {
+        self.whole_in_a_row = self.whole_in_a_row.saturating_add(1);
+        let is_enough = bytes <= FLOOR || self.whole_in_a_row >= ENOUGH;
+        if let Some(cut) = cut.filter(|_| is_enough) {
             let known = self.hopeless(Some(cut)).unwrap_or(usize::MAX);
             self.hopeless = Some((cut, bytes.min(known)));
         }
@@ -102,6 +110,7 @@ impl SizeLimit {
         timeout: Duration,
     ) {
         self.in_a_row = 0;
+        self.whole_in_a_row = 0;
         if self.hopeless.is_some_and(|(_, size)| bytes >= size) {
             self.hopeless = None;
         }

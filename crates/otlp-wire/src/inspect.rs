@@ -21,6 +21,15 @@ pub fn inspect(signal: Signal, request: &[u8]) -> Result<usize, Malformed> {
     Ok(items)
 }
 
+/// Counts the items in fields of a message that was inspected as a part of a request.
+pub(crate) fn count(fields: &[u8], schema: &'static Message) -> usize {
+    let mut items = 0;
+    match message(fields, schema, MAX_DEPTH, &mut items) {
+        Ok(()) => items,
+        Err(_) => 0,
+    }
+}
+
 fn message(
     bytes: &[u8],
     schema: &'static Message,

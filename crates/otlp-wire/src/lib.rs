@@ -7,7 +7,7 @@
 //! | [`repair()`] | mends strings that are not UTF-8 |
 //! | [`Edits`] | edits resource attributes in the bytes of a request |
 //! | [`is_mergeable`] | tells whether a request may be merged with others |
-//! | [`split_point`] | finds where a request can be cut in two |
+//! | [`RequestPart`] | cuts a request between its items |
 //! | [`json`] | turns OTLP/JSON into the bytes of OTLP/protobuf |
 //! | [`frame`] | reads gRPC's frame around a message |
 //! | [`status`] | reads and writes `google.rpc.Status` and the text of gRPC headers |
@@ -33,4 +33,4 @@ pub use inspect::inspect;
 pub use malformed::{MAX_DEPTH, Malformed};
 pub use repair::repair;
 pub use signal::Signal;
-pub use split::{is_mergeable, split_point};
+pub use split::{RequestPart, is_mergeable};

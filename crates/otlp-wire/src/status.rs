@@ -27,6 +27,8 @@ impl Code {
     pub const INTERNAL: Self = Self(13);
     /// Try again later.
     pub const UNAVAILABLE: Self = Self(14);
+    /// Credentials are missing or wrong.
+    pub const UNAUTHENTICATED: Self = Self(16);
 }
 
 /// Why a call failed.

@@ -10,4 +10,5 @@ mod ids;
 mod json;
 mod merge;
 mod repair;
+mod split;
 mod wire;

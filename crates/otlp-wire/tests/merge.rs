@@ -1,6 +1,6 @@
 //! Which requests may be merged, and what is unknown but carried on.
 
-use otlp_wire::{Signal, inspect, is_mergeable, split_point};
+use otlp_wire::{Signal, inspect, is_mergeable};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
@@ -20,7 +20,6 @@ fn requests_with_fields_of_their_own_are_not_mergeable() {
         ] {
             assert_eq!(inspect(Signal::Traces, &request), Ok(1));
             assert!(!is_mergeable(Signal::Traces, &request));
-            assert_eq!(split_point(&request), None);
         }
     }
     assert!(!is_mergeable(Signal::Profiles, &entry));

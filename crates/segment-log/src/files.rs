@@ -16,9 +16,20 @@ const MARK_FILE: &str = "mark";
 const PROBE_FILE: &str = "probe";
 const PROBE: usize = 64 * 1024;
 
-/// Creates a directory and its parents.
+/// Creates a directory and its parents, so that they survive a loss of power as what is synced in them does
+/// (fsync(2)). A parent that cannot be read is not synced.
 pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(mode).create(path)
+    let missing = path.ancestors().take_while(|path| !path.exists());
+    let parents: Vec<_> = missing.filter_map(Path::parent).collect();
+    DirBuilder::new().recursive(true).mode(mode).create(path)?;
+    for parent in parents {
+        let here = parent.as_os_str().is_empty();
+        let parent = if here { Path::new(".") } else { parent };
+        if let Ok(parent) = File::open(parent) {
+            parent.sync_all()?;
+        }
+    }
+    Ok(())
 }
 
 /// Segments with their lengths, oldest first, and the names of foreign files.

@@ -92,7 +92,10 @@ fn describe(kind: ValueKind) -> String {
             format!("`{}` or `{last}`", first.join("`, `"))
         }
         ValueKind::Word(words) => format!("`{}`", words.concat()),
-        ValueKind::Text(text) | ValueKind::NonEmpty(text) | ValueKind::Ids(text) => text.to_owned(),
+        ValueKind::Text(text)
+        | ValueKind::NonEmpty(text)
+        | ValueKind::Ids(text)
+        | ValueKind::Texts(text) => text.to_owned(),
         ValueKind::Scalar => "string, number or boolean".to_owned(),
         ValueKind::Strings => "mapping of strings".to_owned(),
     }

@@ -66,6 +66,8 @@ pub enum ValueKind {
     Ids(&'static str),
     /// A mapping from names to strings.
     Strings,
+    /// A list of strings, with a description.
+    Texts(&'static str),
 }
 
 pub(super) const fn row(name: &'static str, rule: Rule, meaning: &'static str) -> Setting {

@@ -2,7 +2,7 @@
 
 use super::setting::Rule::{Alias, Components, Ignored, List, Only, Refused};
 use super::setting::ValueKind::{
-    self, Duration, Flag, Ids, NonEmpty, Number, Scalar, Strings, Text, Whole, Word,
+    self, Duration, Flag, Ids, NonEmpty, Number, Scalar, Strings, Text, Texts, Whole, Word,
 };
 use super::setting::{Setting, Settings, row, section, value};
 
@@ -20,7 +20,6 @@ pub const ROOT: Settings = &[
 ];
 
 const ENDPOINT: &str = "Host and port to listen on; an empty host means every address. Every port accepts both gRPC and HTTP";
-const NO_AUTH: &str = "clients are not authenticated; keep the port private to the node or the pod";
 const NO_EXTENSIONS: &str = "there are no extensions that could be called";
 const FEW_BYTES: &str = "answers are a few bytes";
 const NO_COPY: &str = "batches are sent from where they are in memory";
@@ -54,7 +53,6 @@ const GRPC: Settings = &[
     row("read_buffer_size", Ignored, "bodies are read into buffers of their own size"),
     row("write_buffer_size", Ignored, FEW_BYTES),
     NO_METADATA,
-    row("auth", Refused, NO_AUTH),
     row("middlewares", Refused, NO_EXTENSIONS),
 ];
 
@@ -68,11 +66,15 @@ const HTTP: Settings = &[
     value("idle_timeout", Duration, "5m", "An HTTP/1.1 connection without a request is closed after this").zero_is_default(),
     row("keep_alives_enabled", Only("true"), "clients that want one connection per request close it themselves"),
     NO_METADATA,
-    row("compression_algorithms", Refused, "gzip, zstd and uncompressed bodies are always accepted, and nothing else"),
-    row("cors", Refused, "browsers cannot send to this agent; let a collector receive their telemetry"),
+    row("compression_algorithms", Refused, "gzip, zstd, deflate and uncompressed bodies are always accepted, and nothing else"),
+    section("cors", &[
+        value("allowed_origins", Texts("list of origins"), "[]", "Browsers may send from pages of these origins, such as `https://shop.example.com`; a `*` in one stands for any characters. Without any, browsers refuse to send"),
+        value("allowed_headers", Texts("list of headers"), "[]", "Headers that pages may send beside `accept`, `content-type` and `x-requested-with`; `*` means any. A token needs `authorization`"),
+        value("max_age", Whole(0, 86400, "seconds"), "0", "How long browsers remember the answer; 0 leaves that to them"),
+        row("exposed_headers", Refused, "answers have no headers of use to a page"),
+    ]),
     row("response_headers", Refused, "answers carry what the protocol requires"),
     row("read_timeout|read_header_timeout|write_timeout", Refused, "the timeouts are fixed: 10 s for the headers of a request, 30 s for its body"),
-    row("auth", Refused, NO_AUTH),
     row("middlewares", Refused, NO_EXTENSIONS),
 ];
 
@@ -87,6 +89,10 @@ const GRPC_OR_HTTP: Settings = &[
         row("client_ca_file_reload", Ignored, "every file is read again when it has changed"),
         row("ca_file|ca_pem", Refused, "means nothing to a server; clients are verified by client_ca_file"),
         CIPHER_SUITES, CURVES, TPM,
+    ]),
+    section("auth", &[
+        value("authenticator", NonEmpty("id of an extension"), "", "A `bearertokenauth` that names the tokens of which clients must send one; every port accepts both protocols, so both sections need the same").required("name a bearertokenauth under extensions"),
+        row("request_params", Refused, "parameters of the URL are not looked at"),
     ]),
 ];
 
@@ -260,6 +266,13 @@ const EXTENSIONS: Settings = &[
         row("timeout", Ignored, "how long to wait for a lock; the agent waits for none"),
         row("compaction", Ignored, "files are deleted whole; there is nothing to compact"),
         row("recreate", Only("false"), "damage on disk costs only the records it has hit"),
+    ]),
+    section("bearertokenauth", &[
+        value("token", Text("string"), "", "The token that clients must send. Never printed"),
+        value("tokens", Texts("list of strings"), "[]", "Several tokens, of which clients must send one"),
+        value("filename", Text("path"), "", "A file of tokens, one a line, read again when it has changed; `token` and `tokens` are ignored then"),
+        value("scheme", Text("string"), "Bearer", "What stands before the token in the header; empty for nothing"),
+        value("header", NonEmpty("name"), "Authorization", "The header"),
     ]),
     row("zpages", Ignored, "there are no such pages, use the metrics; the agent logs a warning"),
     row("pprof", Ignored, "there is nothing to profile with Go's tools; the agent logs a warning"),
