@@ -165,10 +165,9 @@ async fn token_is_added_and_changed_while_the_agent_runs() {
         std::fs::write(&file, yaml).unwrap();
         agent.hang_up();
         number += 1;
-        eventually("it is read", || {
-            agent.logged("configuration read").len() == number
-        })
-        .await;
+        // The agent looks by itself, too, and may find that nothing else has changed.
+        let applied = || agent.metric("otelagent_config_reloads_total", "applied");
+        eventually("it is in use", || applied() == number).await;
     };
     change(&yaml(&setup, "tokens: [one, two]")).await;
     let bearer = async |token: &str| {
@@ -181,8 +180,8 @@ async fn token_is_added_and_changed_while_the_agent_runs() {
     assert_eq!((bearer("one").await, bearer("two").await), (401, 200));
     std::fs::write(&file, yaml(&setup, "filename: /nowhere/at/all")).unwrap();
     agent.hang_up();
-    let refused = || agent.metric("otelagent_config_reloads_total", "refused");
-    eventually("a file that is missing is refused", || refused() == 1).await;
+    let is_refused = || agent.metric("otelagent_config_reloads_total", "refused") > 0;
+    eventually("a file that is missing is refused", is_refused).await;
     assert_eq!((bearer("one").await, bearer("two").await), (401, 200));
     drop(agent);
     let _ = std::fs::remove_file(file);
