@@ -296,13 +296,14 @@ impl OtlpRequest {
         if self.encoding == Encoding::Identity {
             return Ok(self.body.len() > SMALL);
         }
-        let announced = encoding::announced(self.encoding, &self.body);
+        // Nothing is decompressed beyond the limit.
+        let announced = encoding::announced(self.encoding, &self.body).min(self.limit);
         if self.body.len() > SMALL_COMPRESSED || announced > SMALL {
             return Ok(true);
         }
         match self.decompress(SMALL.min(self.limit)) {
-            // It says too little.
-            Err(DecodeError::TooLarge(_)) => Ok(true),
+            // There is more than it says.
+            Err(DecodeError::TooLarge(_)) if self.limit > SMALL => Ok(true),
             done => done.map(|()| false).map_err(Refusal::from),
         }
     }
