@@ -5,9 +5,13 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod certificates;
 mod config;
 mod conformance;
+mod dialing;
 mod durable;
+mod encodings;
+mod failover;
 mod forward;
 mod handover;
 mod hostile;
@@ -15,8 +19,10 @@ mod idle;
 mod incidents;
 mod ingress;
 mod json;
+mod misdirected;
 mod observability;
 mod profiles;
+mod proxy;
 mod receive;
 mod refuse;
 mod reload;

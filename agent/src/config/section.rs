@@ -213,7 +213,28 @@ impl<'a> Section<'a> {
     }
 }
 
-impl Section<'_> {
+impl<'a> Section<'a> {
+    /// The texts in a list read by `parse`, each with its place; those with unresolved references are read by
+    /// `opaque`.
+    pub(super) fn parsed_items<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+        opaque: impl Fn(&str) -> T,
+    ) -> Vec<(Self, T)> {
+        self.value_row(name);
+        let items = self.section(name).items().into_iter();
+        let read = items.filter_map(|item| {
+            let read = match item.node? {
+                Node::Opaque(text) => Ok(opaque(text)),
+                node => parse(node.text()?),
+            };
+            let read = read.map_err(|message| item.problem("", message)).ok()?;
+            Some((item, read))
+        });
+        read.collect()
+    }
+
     /// Reports everything in and below this section that the schema does not allow.
     pub(super) fn check(&self) {
         for row in self.rows.iter().filter(|row| !row.required.is_empty()) {
@@ -252,7 +273,7 @@ impl Section<'_> {
             Rule::Value(ValueKind::Strings) => _ = self.is_mapping(),
             Rule::Value(ValueKind::Ids(_)) if self.is_list() => {
                 for item in self.items() {
-                    item.expect("the name of a component", |node| node.text().is_some());
+                    item.expect("a string", |node| node.text().is_some());
                 }
             }
             Rule::Value(ValueKind::Ids(_)) => {}

@@ -73,6 +73,8 @@ struct State {
     largest: Option<usize>,
     /// The reply to whatever contains the text.
     dislikes: Option<(&'static str, Reply)>,
+    /// The reply to requests in this encoding.
+    unknown: Option<(&'static str, Reply)>,
 }
 
 impl State {
@@ -173,6 +175,11 @@ impl Sink {
         self.state.lock().unwrap().dislikes = Some((text, reply));
     }
 
+    /// The reply to every request in this encoding, before any other.
+    pub fn does_not_know(&self, encoding: &'static str, reply: Reply) {
+        self.state.lock().unwrap().unknown = Some((encoding, reply));
+    }
+
     /// Ends every connection in good order: GOAWAY, or `connection: close`.
     pub fn leave(&self) {
         self.leave.send_replace(());
@@ -229,9 +236,14 @@ impl Sink {
 
     /// Closes the port and every connection.
     pub async fn stop(mut self) -> SocketAddr {
+        self.halt().await;
+        self.address
+    }
+
+    /// The same; what was received stays known.
+    pub async fn halt(&mut self) {
         self.task.abort();
         let _ = (&mut self.task).await;
-        self.address
     }
 }
 
@@ -310,6 +322,11 @@ async fn answer(
         Reply::Held(released) => released.notified().await,
         _ => {}
     }
+    let encoding = ["content-encoding", "grpc-encoding"];
+    let encoding = encoding.iter().find_map(|name| head.headers.get(*name));
+    let unknown = state.lock().unwrap().unknown.clone();
+    let unknown = unknown.filter(|(name, _)| encoding.is_some_and(|encoding| encoding == name));
+    let reply = unknown.map_or(reply, |(_, reply)| reply);
     let body = body.as_ref();
     let message = match speaks {
         Speaks::Grpc => {
