@@ -218,7 +218,8 @@ impl HttpClient {
             let (rejected, message) = status::partial_success(&body).unwrap_or_default();
             return Answer::delivered(rejected, &message);
         }
-        if head.status == StatusCode::BAD_REQUEST && wants_tls(&body) {
+        let is_plain = !self.dialer.is_encrypted();
+        if is_plain && head.status == StatusCode::BAD_REQUEST && wants_tls(&body) {
             let (fault, advice) = self.diagnosis.other_scheme();
             return Answer::misconfigured(fault, advice);
         }
