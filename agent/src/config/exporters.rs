@@ -43,7 +43,7 @@ pub(super) fn read(
                 authority: section.parsed("authority", authority_value, str::to_owned),
                 ..exporter(id, Protocol::Grpc, &section, extensions)
             };
-            sending(of_grpc, &section)
+            sending(&of_grpc, &section)
         }
         "otlp_http" => {
             let parse = |text: &str| proxy::url(text, "proxy_url");
@@ -52,7 +52,7 @@ pub(super) fn read(
                 proxy: section.parsed("proxy_url", parse, opaque),
                 ..exporter(id, Protocol::Http, &section, extensions)
             };
-            sending(of_http, &section)
+            sending(&of_http, &section)
         }
         "debug" => local(id, Protocol::Debug),
         _ => local(id, Protocol::Nop),
@@ -93,13 +93,13 @@ fn exporter(
 }
 
 /// An exporter once for each endpoint that its section gives.
-fn sending(exporter: Exporter, section: &Section<'_>) -> Vec<Exporter> {
+fn sending(exporter: &Exporter, section: &Section<'_>) -> Vec<Exporter> {
     let tls = section.section("tls");
     let endpoints = Endpoints {
         insecure: tls.get("insecure"),
         has_tls: tls.is_present(),
         tls: tls::client(&tls),
-        exporter: &exporter,
+        exporter,
     };
     let to = |name: &str, signal: Option<Signal>| {
         let url = section.parsed(name, |text| endpoints.url(text, signal), Url::opaque)?;

@@ -213,7 +213,7 @@ impl<'a> Section<'a> {
     }
 }
 
-impl<'a> Section<'a> {
+impl Section<'_> {
     /// The texts in a list read by `parse`, each with its place; those with unresolved references are read by
     /// `opaque`.
     pub(super) fn parsed_items<T>(

@@ -223,15 +223,15 @@ impl GrpcClient {
         let (dialer, slot) = (Arc::clone(&self.dialer), Arc::clone(&self.slot));
         let (done, dialing) = watch::channel(None);
         tokio::spawn(async move {
-            let dialed = GrpcConnection::open(&dialer).await.map_err(Arc::new);
+            let opened = GrpcConnection::open(&dialer).await.map_err(Arc::new);
             {
                 let mut slot = lock(&slot);
                 slot.dialing = None;
-                if let Ok(connection) = &dialed {
+                if let Ok(connection) = &opened {
                     slot.connection = Some(connection.clone());
                 }
             }
-            done.send_replace(Some(dialed));
+            done.send_replace(Some(opened));
         });
         dialing
     }

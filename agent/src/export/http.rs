@@ -181,17 +181,17 @@ impl HttpClient {
                 return Ok((connection, true));
             }
         }
-        let (done, dialed) = oneshot::channel();
+        let (done, opened) = oneshot::channel();
         let (dialer, idle) = (Arc::clone(&self.dialer), Arc::clone(&self.idle));
         tokio::spawn(async move {
-            let opened = HttpConnection::open(&dialer).await;
+            let connection = HttpConnection::open(&dialer).await;
             // If the call was given up meanwhile, the next one finds the connection.
-            if let Err(Ok(connection)) = done.send(opened) {
+            if let Err(Ok(connection)) = done.send(connection) {
                 lock(&idle).push(connection);
             }
         });
-        let dialed = dialed.await.unwrap_or(Err(ConnectError::GivenUp))?;
-        Ok((dialed, false))
+        let connection = opened.await.unwrap_or(Err(ConnectError::GivenUp))?;
+        Ok((connection, false))
     }
 
     async fn answer(

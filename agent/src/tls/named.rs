@@ -1,5 +1,5 @@
 //! Trusts a peer that shows a certificate that the file of CAs itself names. `openssl req -x509` makes one that is its
-//! own CA, which WebPKI refuses for a server or client, though the user has named exactly it.
+//! own CA, which webpki refuses for a server or client, though the user has named exactly it.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ impl ServerCertVerifier for NamedOrSigned {
             .signed
             .verify_server_cert(end_entity, intermediates, name, ocsp, now);
         match verified {
-            // WebPKI looks at the dates first, and at the names last.
+            // webpki looks at the dates first, and at the names last.
             Err(error) if is_ca(&error) && self.named.iter().any(|named| named == end_entity) => {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
                 Ok(ServerCertVerified::assertion())

@@ -87,6 +87,14 @@ impl State {
             .unwrap_or(Reply::Take(Vec::new()))
     }
 
+    /// The reply to a request in an encoding that is not known.
+    fn unknown(&self, headers: &HeaderMap) -> Option<Reply> {
+        let (unknown, reply) = self.unknown.as_ref()?;
+        let names = ["content-encoding", "grpc-encoding"];
+        let encoding = names.iter().find_map(|name| headers.get(*name))?;
+        (encoding == unknown).then(|| reply.clone())
+    }
+
     /// The reply to a message that is refused for what it is.
     fn refusal(&self, message: &[u8], speaks: Speaks) -> Option<Reply> {
         if self.largest.is_some_and(|largest| message.len() > largest) {
@@ -322,11 +330,8 @@ async fn answer(
         Reply::Held(released) => released.notified().await,
         _ => {}
     }
-    let encoding = ["content-encoding", "grpc-encoding"];
-    let encoding = encoding.iter().find_map(|name| head.headers.get(*name));
-    let unknown = state.lock().unwrap().unknown.clone();
-    let unknown = unknown.filter(|(name, _)| encoding.is_some_and(|encoding| encoding == name));
-    let reply = unknown.map_or(reply, |(_, reply)| reply);
+    let unknown = state.lock().unwrap().unknown(&head.headers);
+    let reply = unknown.unwrap_or(reply);
     let body = body.as_ref();
     let message = match speaks {
         Speaks::Grpc => {
