@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use prost::Message;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::support::agent::{Agent, Setup, get};
 use crate::support::client::{self, Grpc};
@@ -47,7 +48,10 @@ fn lost_nothing(agent: &Agent) {
 #[tokio::test]
 async fn first_endpoint_that_works_is_used_and_the_first_again_later() {
     for (kind, speaks) in KINDS {
-        let gone = sink(speaks).await.stop().await;
+        // Bound, so that nobody else gets the port; who connects is refused.
+        let port = TcpSocket::new_v4().unwrap();
+        port.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let gone = port.local_addr().unwrap();
         let (second, third) = (sink(speaks).await, sink(speaks).await);
         let agent = to(kind, &[gone, second.address, third.address]).start();
         for number in 1..=5 {
@@ -64,7 +68,7 @@ async fn first_endpoint_that_works_is_used_and_the_first_again_later() {
             health.contains(&format!("\"endpoint\":\"{}\"", second.address)),
             "{health}"
         );
-        let first = Sink::at(gone, speaks).await;
+        let first = Sink::on(port.listen(128).unwrap(), speaks, None);
         let mut sent = 5;
         while first.spans().is_empty() {
             assert!(sent < 600, "the first is never tried again");
@@ -137,7 +141,14 @@ async fn nothing_is_lost_while_endpoints_come_and_go() {
                 sink.halt().await;
                 arrived.extend(sink.spans());
             } else {
-                first = Some(Sink::at(address, speaks).await);
+                // A connection of somebody else may have the port for a moment.
+                let listener = loop {
+                    match TcpListener::bind(address).await {
+                        Ok(listener) => break listener,
+                        Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                    }
+                };
+                first = Some(Sink::on(listener, speaks, None));
             }
         }
         eventually("all arrive", || {
