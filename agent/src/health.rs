@@ -115,7 +115,12 @@ impl Report {
                 }
                 (None, None) => r#""idle""#.to_owned(),
             };
-            format!(r#"{}:{{"state":{state}}}"#, json_string(upstream.name()))
+            let endpoint = match upstream.endpoint().1.as_str() {
+                "" => String::new(),
+                address => format!(r#","endpoint":{}"#, json_string(address)),
+            };
+            let name = json_string(upstream.name());
+            format!(r#"{name}:{{"state":{state}{endpoint}}}"#)
         }));
         let queue = join(self.lanes.iter().map(|lane| {
             let (name, bytes) = (lane.signal.name(), lane.held_bytes());
@@ -135,6 +140,9 @@ impl Report {
             memory: (self.budget.used(), self.budget.soft_limit()),
             connections: self.connections,
             uptime: self.started.elapsed(),
+            endpoints: (self.upstreams.iter())
+                .map(|upstream| (upstream.name(), upstream.endpoint().0))
+                .collect(),
         });
         let kind = "text/plain; version=0.0.4; charset=utf-8";
         response(StatusCode::OK, kind, text)

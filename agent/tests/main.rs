@@ -5,11 +5,15 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod certificates;
 mod clients;
 mod config;
 mod conformance;
 mod cut;
+mod dialing;
 mod durable;
+mod encodings;
+mod failover;
 mod forward;
 mod handover;
 mod hostile;
@@ -18,8 +22,10 @@ mod incidents;
 mod ingress;
 mod json;
 mod large;
+mod misdirected;
 mod observability;
 mod profiles;
+mod proxy;
 mod receive;
 mod refuse;
 mod reload;

@@ -26,8 +26,13 @@ async fn send(agent: &Agent, name: &str) {
     assert_eq!(grpc.call(client::TRACES, &message).await.unwrap().status, 0);
 }
 
+/// Why nothing gets through.
 fn failing(agent: &Agent) -> String {
-    let lines = agent.logged("delivery fails; telemetry is kept and sent again");
+    let lines = [
+        agent.logged("delivery fails; telemetry is kept and sent again"),
+        agent.logged("the upstream refuses this agent: check endpoint, protocol and credentials"),
+    ]
+    .concat();
     lines
         .first()
         .map(|line| line["why"].to_string())

@@ -71,6 +71,33 @@ fn prefer_is_refused_on_servers_without_it_and_never_downgraded() {
 }
 
 #[test]
+fn path_of_a_signal_does_not_belong_into_the_endpoint() {
+    for (export, words) in [
+        (
+            "endpoint: 'http://sink:4318/v1/traces', protocol: http",
+            "`/v1/traces`, which the agent appends itself; write http://sink:4318",
+        ),
+        (
+            "endpoint: 'https://sink:4318/otlp/v1/logs/', protocol: http",
+            "`/v1/logs`, which the agent appends itself; write https://sink:4318/otlp",
+        ),
+        (
+            "endpoint: 'http://sink:4318/v1/metrics'",
+            "write http://sink:4318 and protocol http",
+        ),
+    ] {
+        let agent = super::agent(&format!(
+            "{{apiVersion: otelagent.dev/v1alpha1, kind: OtelAgent, metadata: {{name: a, namespace: otelagent-system}}, \
+             spec: {{mode: Sidecar, export: {{{export}}}}}}}"
+        ));
+        let found = validate(&agent, &environment()).unwrap_err();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].reason, "InvalidValue");
+        assert!(found[0].message.contains(words), "{}", found[0].message);
+    }
+}
+
+#[test]
 fn sidecar_elsewhere_cannot_have_this_namespaces_secrets() {
     let spec = "mode: Sidecar, workloads: {namespaceSelector: {}}, \
                 export: {endpoint: 'http://c:1', headers: [{name: a, secretKeyRef: {name: s, key: k}}]}";

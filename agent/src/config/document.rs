@@ -4,6 +4,7 @@ use super::expand::{self, Resolve};
 use super::model::Config;
 use super::pipelines;
 use super::problem::{Findings, Problem};
+use super::proxy;
 use super::section::Section;
 use super::tree::Node;
 
@@ -37,7 +38,12 @@ fn read(yaml: &str, resolve: Option<&dyn Resolve>) -> Result<Config, Vec<Problem
     let tree = expand::expand(tree, "", resolve, &findings);
     let root = Section::root(Some(&tree), &findings);
     root.check();
-    let config = pipelines::read(&root);
+    let mut config = pipelines::read(&root);
+    if let (Some(config), Some(resolve)) = (&mut config, resolve) {
+        for exporter in &mut config.exporters {
+            proxy::by_environment(exporter, resolve, &findings);
+        }
+    }
     let (problems, warnings) = (findings.problems.take(), findings.warnings.take());
     match config {
         Some(config) if problems.is_empty() => Ok(Config { warnings, ..config }),

@@ -2,11 +2,11 @@
 //! nothing.
 
 use super::extensions::{self, Extension};
-use super::model::{Address, Compression, Exporter, Protocol, Queue, Retry};
+use super::model::{Address, ClientTls, Compression, Exporter, Protocol, Queue, Retry};
 use super::section::Section;
 use super::text::{Text, is_header_name, is_header_value};
 use super::tree::Node;
-use super::{tls, units};
+use super::{proxy, tls, units};
 use otlp_wire::Signal;
 
 /// Headers that the protocol itself sets.
@@ -43,9 +43,17 @@ pub(super) fn read(
                 authority: section.parsed("authority", authority_value, str::to_owned),
                 ..exporter(id, Protocol::Grpc, &section, extensions)
             };
-            sending(of_grpc, &section)
+            sending(&of_grpc, &section)
         }
-        "otlp_http" => sending(exporter(id, Protocol::Http, &section, extensions), &section),
+        "otlp_http" => {
+            let parse = |text: &str| proxy::url(text, "proxy_url");
+            let opaque = |text: &str| proxy::opaque(text, "proxy_url");
+            let of_http = Exporter {
+                proxy: section.parsed("proxy_url", parse, opaque),
+                ..exporter(id, Protocol::Http, &section, extensions)
+            };
+            sending(&of_http, &section)
+        }
         "debug" => local(id, Protocol::Debug),
         _ => local(id, Protocol::Nop),
     })
@@ -78,36 +86,24 @@ fn exporter(
         queue: self::queue(&queue),
         retry: retry(&section.section("retry_on_failure")),
         storage: extensions::storage_of(&queue, extensions),
+        proxy: None,
+        backups: Vec::new(),
+        failover_interval: section.section("failover").get("retry_interval"),
     }
 }
 
 /// An exporter once for each endpoint that its section gives.
-fn sending(exporter: Exporter, section: &Section<'_>) -> Vec<Exporter> {
-    let tls_section = section.section("tls");
-    let insecure: bool = tls_section.get("insecure");
-    let tls = tls::client(&tls_section);
+fn sending(exporter: &Exporter, section: &Section<'_>) -> Vec<Exporter> {
+    let tls = section.section("tls");
+    let endpoints = Endpoints {
+        insecure: tls.get("insecure"),
+        has_tls: tls.is_present(),
+        tls: tls::client(&tls),
+        exporter,
+    };
     let to = |name: &str, signal: Option<Signal>| {
-        let parse = |text: &str| url(text, exporter.protocol);
-        let url = section.parsed(name, parse, Url::opaque)?;
-        if url.scheme == Some("http") && tls_section.is_present() && !insecure {
-            section.problem(
-                name,
-                "`http://` is plaintext, but tls is configured; write https://, or `insecure: true` under tls",
-            );
-        }
-        // As in the collector, the scheme decides; without one, TLS is on unless it is switched off.
-        let is_encrypted = url.scheme.map_or(!insecure, |scheme| scheme == "https");
-        let base_path = match signal {
-            Some(_) => &url.path,
-            None => url.path.trim_end_matches('/'),
-        };
-        Some(Exporter {
-            signal,
-            tls: is_encrypted.then(|| tls.clone()),
-            base_path: base_path.to_owned(),
-            endpoint: url.address,
-            ..exporter.clone()
-        })
+        let url = section.parsed(name, |text| endpoints.url(text, signal), Url::opaque)?;
+        Some(endpoints.to(url, section, name, signal))
     };
     let mut found = Vec::new();
     if exporter.protocol == Protocol::Http {
@@ -116,16 +112,107 @@ fn sending(exporter: Exporter, section: &Section<'_>) -> Vec<Exporter> {
             to(&name, Some(signal))
         }));
     }
+    let failover = section.section("failover");
+    let parse = |text: &str| endpoints.url(text, None);
+    let backups = failover.parsed_items("endpoints", parse, Url::opaque);
+    let backups = backups.into_iter();
+    let backups: Vec<_> = backups
+        .map(|(place, url)| endpoints.to(url, &place, "", None))
+        .collect();
     let is_given = section.node("endpoint").is_some();
     if !is_given && found.is_empty() {
         let message = "is missing; write for example https://collector:4317";
         section.problem("endpoint", message);
+    } else if !is_given && !backups.is_empty() {
+        let message =
+            "belongs to `endpoint`, which is missing; an endpoint of one signal has no others";
+        section.problem("failover", message);
     }
     if is_given || found.is_empty() {
         let common = to("endpoint", None);
-        found.push(common.unwrap_or(exporter));
+        let common = common.unwrap_or_else(|| exporter.clone());
+        found.push(Exporter { backups, ..common });
     }
     found
+}
+
+/// What the endpoints of one section have in common.
+struct Endpoints<'a> {
+    insecure: bool,
+    has_tls: bool,
+    tls: ClientTls,
+    exporter: &'a Exporter,
+}
+
+impl Endpoints<'_> {
+    fn url(&self, text: &str, signal: Option<Signal>) -> Result<Url, String> {
+        let url = url(text, self.exporter.protocol)?;
+        if signal.is_none() && self.exporter.protocol == Protocol::Http {
+            without_signal(text)?;
+        }
+        Ok(url)
+    }
+
+    /// The exporter with one endpoint, which stands at `name`.
+    fn to(&self, url: Url, section: &Section<'_>, name: &str, signal: Option<Signal>) -> Exporter {
+        if url.scheme == Some("http") && self.has_tls && !self.insecure {
+            section.problem(
+                name,
+                "`http://` is plaintext, but tls is configured; write https://, or `insecure: true` under tls",
+            );
+        }
+        if let Some(doubt) = doubt(&url, self.exporter.protocol, signal) {
+            section.warn(name, &doubt);
+        }
+        // As in the collector, the scheme decides; without one, TLS is on unless it is switched off.
+        let is_encrypted = url
+            .scheme
+            .map_or(!self.insecure, |scheme| scheme == "https");
+        let base_path = match signal {
+            Some(_) => &url.path,
+            None => url.path.trim_end_matches('/'),
+        };
+        Exporter {
+            signal,
+            tls: is_encrypted.then(|| self.tls.clone()),
+            base_path: base_path.to_owned(),
+            endpoint: url.address,
+            ..self.exporter.clone()
+        }
+    }
+}
+
+/// Refuses the most copied mistake: the agent appends the signal's path itself.
+fn without_signal(text: &str) -> Result<(), String> {
+    let text = text.trim_end_matches('/');
+    for signal in Signal::ALL {
+        let path = signal.http_path();
+        if let Some(base) = text.strip_suffix(path) {
+            let name = signal.name();
+            return Err(format!(
+                "`{path}` is appended to it; write {base}, or {name}_endpoint: {text}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What is most likely meant otherwise.
+fn doubt(url: &Url, protocol: Protocol, signal: Option<Signal>) -> Option<String> {
+    let port = url.address.port;
+    match (protocol, port) {
+        (Protocol::Grpc, 4318) => Some(format!(
+            "port {port} is most often that of OTLP/HTTP; OTLP/gRPC has 4317, or use the exporter otlp_http"
+        )),
+        (Protocol::Http, 4317) => Some(format!(
+            "port {port} is most often that of OTLP/gRPC; OTLP/HTTP has 4318, or use the exporter otlp_grpc"
+        )),
+        (Protocol::Http, _) if url.path == "/" && port != 0 => signal.map(|signal| {
+            let path = signal.http_path();
+            format!("is used as it is, without `{path}`; most upstreams want that at its end")
+        }),
+        _ => None,
+    }
 }
 
 fn header_value(text: &str) -> Result<String, String> {
@@ -187,7 +274,12 @@ fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
         return Err(format!("`{trimmed}` is not a plain path"));
     }
     if !trimmed.is_empty() && protocol == Protocol::Grpc {
-        return Err(format!("`{trimmed}`: a gRPC endpoint has no path"));
+        let other = if trimmed.starts_with("/v1/") {
+            "; leave it out, or use the exporter otlp_http"
+        } else {
+            ""
+        };
+        return Err(format!("`{trimmed}`: a gRPC endpoint has no path{other}"));
     }
     let default_port = match (scheme, protocol) {
         (Some("https"), _) => 443,

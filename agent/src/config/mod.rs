@@ -13,6 +13,7 @@ mod model;
 mod pipelines;
 mod problem;
 mod processors;
+mod proxy;
 mod receivers;
 pub mod schema;
 mod section;

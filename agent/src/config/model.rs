@@ -164,6 +164,12 @@ pub struct Exporter {
     pub retry: Retry,
     /// The directory of the queue on disk; without it, the queue is in memory only.
     pub storage: Option<Storage>,
+    /// The proxy on the way to the upstream.
+    pub proxy: Option<Proxy>,
+    /// The same with the endpoints to use, in order, while those before them fail.
+    pub backups: Vec<Exporter>,
+    /// How long a backup is in use before the endpoints before it are tried again.
+    pub failover_interval: Duration,
 }
 
 /// `file_storage`: a directory for queues. A `max_size` of 0 means that only `queue_size` limits them.
@@ -175,6 +181,17 @@ pub struct Storage {
     pub directory_permissions: u32,
     pub fsync: bool,
     pub max_size: u64,
+}
+
+/// An HTTP proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// Where it listens.
+    pub address: Address,
+    /// `user:password`.
+    pub credentials: Option<Text>,
+    /// The setting or the environment variable that names it.
+    pub origin: &'static str,
 }
 
 /// How telemetry leaves.

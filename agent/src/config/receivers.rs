@@ -68,7 +68,11 @@ fn auth(protocols: &[&Section<'_>], known: &[(String, Extension)]) -> Option<Bea
 }
 
 fn cors(section: &Section<'_>) -> Option<Cors> {
-    let allowed_origins = section.parsed_items("allowed_origins", |origin| {
+    let items = |name: &str, parse: &dyn Fn(&str) -> Result<String, String>| -> Vec<String> {
+        let read = section.parsed_items(name, parse, str::to_owned);
+        read.into_iter().map(|(_, text)| text).collect()
+    };
+    let allowed_origins = items("allowed_origins", &|origin| {
         let is_plain = !origin.is_empty() && !origin.contains(char::is_whitespace);
         if is_plain && origin.matches('*').count() <= 1 {
             Ok(origin.to_ascii_lowercase())
@@ -81,7 +85,7 @@ fn cors(section: &Section<'_>) -> Option<Cors> {
     }
     (!allowed_origins.is_empty()).then(|| Cors {
         allowed_origins,
-        allowed_headers: section.parsed_items("allowed_headers", header_name),
+        allowed_headers: items("allowed_headers", &header_name),
         max_age: Duration::from_secs(section.get("max_age")),
     })
 }

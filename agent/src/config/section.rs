@@ -72,23 +72,6 @@ impl<'a> Section<'a> {
         ids.collect()
     }
 
-    /// The strings of a list, read by `parse`; those with unresolved references stay as they are.
-    pub(super) fn parsed_items(
-        &self,
-        name: &str,
-        parse: impl Fn(&str) -> Result<String, String>,
-    ) -> Vec<String> {
-        let items = self.section(name).items().into_iter();
-        let parsed = items.filter_map(|item| match item.node? {
-            Node::Opaque(text) => Some(text.clone()),
-            node => {
-                let parsed = parse(node.text()?);
-                parsed.map_err(|message| item.problem("", message)).ok()
-            }
-        });
-        parsed.collect()
-    }
-
     /// The strings of a list that may refer to files, each with its path.
     pub(super) fn texts(&self, name: &str) -> Vec<(Self, Text)> {
         let items = self.section(name).items().into_iter();
@@ -249,6 +232,27 @@ impl<'a> Section<'a> {
 }
 
 impl Section<'_> {
+    /// The texts in a list read by `parse`, each with its place; those with unresolved references are read by
+    /// `opaque`.
+    pub(super) fn parsed_items<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+        opaque: impl Fn(&str) -> T,
+    ) -> Vec<(Self, T)> {
+        self.value_row(name);
+        let items = self.section(name).items().into_iter();
+        let read = items.filter_map(|item| {
+            let read = match item.node? {
+                Node::Opaque(text) => Ok(opaque(text)),
+                node => parse(node.text()?),
+            };
+            let read = read.map_err(|message| item.problem("", message)).ok()?;
+            Some((item, read))
+        });
+        read.collect()
+    }
+
     /// Reports everything in and below this section that the schema does not allow.
     pub(super) fn check(&self) {
         for row in self.rows.iter().filter(|row| !row.required.is_empty()) {

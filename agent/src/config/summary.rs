@@ -157,6 +157,8 @@ fn write_exporter(formatter: &mut fmt::Formatter<'_>, exporter: &Exporter) -> fm
     if let Some(tls) = &exporter.tls {
         write_tls(formatter, tls)?;
     }
+    write_proxy(formatter, exporter)?;
+    write_backups(formatter, exporter)?;
     if let Some(authority) = &exporter.authority {
         writeln!(formatter, "          authority {authority}")?;
     }
@@ -189,6 +191,39 @@ fn write_exporter(formatter: &mut fmt::Formatter<'_>, exporter: &Exporter) -> fm
         )?;
     }
     write_retry(formatter, &exporter.retry)
+}
+
+fn write_backups(formatter: &mut fmt::Formatter<'_>, exporter: &Exporter) -> fmt::Result {
+    for backup in &exporter.backups {
+        let tls = if backup.tls.is_some() { ", TLS" } else { "" };
+        let (endpoint, path) = (&backup.endpoint, &backup.base_path);
+        writeln!(formatter, "          or else {endpoint}{path}{tls}")?;
+        write_proxy(formatter, backup)?;
+    }
+    if !exporter.backups.is_empty() {
+        let interval = exporter.failover_interval;
+        writeln!(
+            formatter,
+            "          the earlier ones are tried again every {interval:?}"
+        )?;
+    }
+    Ok(())
+}
+
+fn write_proxy(formatter: &mut fmt::Formatter<'_>, exporter: &Exporter) -> fmt::Result {
+    let Some(proxy) = &exporter.proxy else {
+        return Ok(());
+    };
+    let (address, origin) = (&proxy.address, proxy.origin);
+    let with = if proxy.credentials.is_some() {
+        ", with credentials"
+    } else {
+        ""
+    };
+    writeln!(
+        formatter,
+        "          through the proxy {address}, by {origin}{with}"
+    )
 }
 
 fn write_retry(formatter: &mut fmt::Formatter<'_>, retry: &Retry) -> fmt::Result {

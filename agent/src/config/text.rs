@@ -30,6 +30,14 @@ impl Text {
         Self { value, written }
     }
 
+    /// A string that is in no document.
+    pub(super) fn literal(value: String) -> Self {
+        Self {
+            value,
+            written: None,
+        }
+    }
+
     /// The value when the configuration was loaded.
     pub fn value(&self) -> &str {
         &self.value

@@ -1,6 +1,6 @@
 //! The end of an attempt, as a client sees it.
 
-use std::error::Error;
+use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
 use http::header::{HeaderMap, RETRY_AFTER};
@@ -9,7 +9,8 @@ use hyper::body::Incoming;
 use otelagent_flow::{self as flow, Outcome};
 use otlp_wire::status::Code;
 
-use crate::logging::causes;
+use crate::config::Address;
+use crate::metrics::FailedAttempt;
 
 /// The maximum size of an answer (OTLP specification: 4 MiB suffice).
 const MAX_RESPONSE: usize = 4 * 1024 * 1024;
@@ -45,10 +46,27 @@ pub(super) async fn read(mut body: Incoming) -> Result<(Vec<u8>, Option<HeaderMa
     Ok((kept, trailers))
 }
 
+/// A setting that is wrong, here or at the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// HTTP/1.1 instead of HTTP/2, or the other way round.
+    Protocol,
+    /// TLS where there is none, or none where there is TLS.
+    Scheme,
+    /// A certificate, or the versions of TLS.
+    Tls,
+    /// The proxy, or what it allows.
+    Proxy,
+}
+
 /// The end of an attempt.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) outcome: Outcome,
+    /// Why nothing will get through before somebody changes something, if that is known.
+    pub(super) fault: Option<Fault>,
+    /// Whether the upstream says that it does not know the encoding.
+    pub(super) refuses_encoding: bool,
     /// Items that the upstream rejected although it took the request.
     pub(super) rejected: u64,
     /// The upstream's words, or the reason why there are none.
@@ -59,6 +77,8 @@ impl Answer {
     fn failed(outcome: Outcome, message: impl Into<String>) -> Self {
         Self {
             outcome,
+            fault: None,
+            refuses_encoding: false,
             rejected: 0,
             message: message.into(),
         }
@@ -68,22 +88,29 @@ impl Answer {
     pub(super) fn delivered(rejected: u64, message: &str) -> Self {
         Self {
             outcome: Outcome::Delivered,
+            fault: None,
+            refuses_encoding: false,
             rejected,
             message: beginning(message).to_owned(),
         }
     }
 
     /// There is no connection.
-    pub(super) fn unreachable(error: &dyn Error) -> Self {
-        Self::failed(Outcome::Unreachable, causes(error))
+    pub(super) fn unreachable(why: impl Into<String>) -> Self {
+        Self::failed(Outcome::Unreachable, why)
+    }
+
+    /// There is no connection that could work, until a setting changes.
+    pub(super) fn misconfigured(fault: Fault, why: impl Into<String>) -> Self {
+        Self {
+            fault: Some(fault),
+            ..Self::failed(Outcome::Unreachable, why)
+        }
     }
 
     /// There was no connection in time.
-    pub(super) fn no_connection(limit: Duration) -> Self {
-        Self::failed(
-            Outcome::Unreachable,
-            format!("no connection within {limit:?}"),
-        )
+    pub(super) fn no_connection(to: &Address, limit: Duration) -> Self {
+        Self::unreachable(format!("no connection to {to} within {limit:?}"))
     }
 
     /// The connection ended before the answer.
@@ -96,26 +123,58 @@ impl Answer {
         Self::failed(Outcome::TimedOut, format!("no answer within {limit:?}"))
     }
 
-    /// This process cannot send now.
-    pub(super) fn not_sent(why: String) -> Self {
-        Self::failed(Outcome::Unreachable, why)
-    }
-
     /// A gRPC status other than OK.
     pub(super) fn of_grpc(code: Code, message: &str, delay: Option<Duration>) -> Self {
         let why = format!("gRPC status {}: {}", code.0, beginning(message));
-        Self::failed(flow::of_grpc(code.0, message, delay), why)
+        Self {
+            refuses_encoding: flow::grpc_refuses_encoding(code.0, message),
+            ..Self::failed(flow::of_grpc(code.0, message, delay), why)
+        }
     }
 
-    /// An HTTP status other than a success.
-    pub(super) fn of_http(status: u16, message: &str, delay: Option<Duration>) -> Self {
-        let why = format!("HTTP status {status}: {}", beginning(message));
-        Self::failed(flow::of_http(status, message, delay), why)
+    /// An HTTP status other than a success of a request to `url`.
+    pub(super) fn of_http(
+        status: u16,
+        url: &dyn Display,
+        message: &str,
+        delay: Option<Duration>,
+    ) -> Self {
+        let message = beginning(message);
+        let why = match status {
+            407 => format!("HTTP status 407 from a proxy: {message}"),
+            300..=399 | 404 | 405 => format!("HTTP status {status} for {url}: {message}"),
+            _ => format!("HTTP status {status}: {message}"),
+        };
+        Self {
+            refuses_encoding: flow::http_refuses_encoding(status, message),
+            ..Self::failed(flow::of_http(status, message, delay), why)
+        }
+    }
+
+    /// The reason under which a failure is counted.
+    pub(super) fn failure(&self) -> FailedAttempt {
+        match (self.fault, self.outcome) {
+            (Some(Fault::Protocol), _) => FailedAttempt::Protocol,
+            (Some(Fault::Scheme), _) => FailedAttempt::Scheme,
+            (Some(Fault::Tls), _) => FailedAttempt::Tls,
+            (Some(Fault::Proxy), _) => FailedAttempt::Proxy,
+            (None, Outcome::Denied) => FailedAttempt::Denied,
+            (None, Outcome::Unreachable) => FailedAttempt::Unreachable,
+            (None, Outcome::Broken) => FailedAttempt::Broken,
+            (None, Outcome::TimedOut) => FailedAttempt::TimedOut,
+            (None, _) => FailedAttempt::Busy,
+        }
     }
 
     /// A gRPC call that a proxy answered without a gRPC status.
     pub(super) fn of_foreign_http(status: u16, delay: Option<Duration>) -> Self {
-        let why = format!("HTTP status {status} without gRPC status");
+        let hint = match status {
+            200..=299 | 404 | 405 | 415 | 426 | 501 | 505 => {
+                "; is it the port of OTLP/gRPC? OTLP/HTTP needs the exporter otlp_http"
+            }
+            _ => "",
+        };
+        let why = format!("HTTP status {status} without gRPC status{hint}");
         match flow::of_http(status, "", delay) {
             Outcome::Delivered => Self::failed(Outcome::Denied, why),
             outcome => Self::failed(outcome, why),

@@ -3,10 +3,10 @@
 use std::io;
 
 use bytes::Bytes;
-use otelagent_flow::Piece;
+use otelagent_flow::{Outcome, Piece};
 
 use super::answer::Answer;
-use super::destination::Destination;
+use super::destination::{Destination, Endpoint};
 use super::upstream::Shared;
 use crate::budget::ExportPermit;
 use crate::compress;
@@ -39,15 +39,59 @@ impl Piece for Batch {
     }
 }
 
-/// Makes one attempt.
+/// Makes one attempt: at the endpoint in use, and where that fails at the others, each in an encoding that it takes.
 pub(super) async fn send(batch: &Batch, destination: &Destination, shared: &Shared) -> Answer {
-    let encoded = match encode(batch, destination.exporter.compression, shared).await {
+    let mut index = destination.pick();
+    loop {
+        let Some(endpoint) = destination.endpoint(index) else {
+            return Answer::unreachable("there is no endpoint");
+        };
+        let answer = send_to(batch, endpoint, shared).await;
+        let Some(next) = destination.after(index, &answer) else {
+            return answer;
+        };
+        shared.metrics.attempt_failed(answer.failure());
+        index = next;
+    }
+}
+
+/// Sends to one endpoint, and again in a plainer encoding if that may help.
+async fn send_to(batch: &Batch, endpoint: &Endpoint, shared: &Shared) -> Answer {
+    let fallback = &endpoint.fallback;
+    let mut compression = fallback.current();
+    let mut refusal: Option<Answer> = None;
+    loop {
+        let answer = send_as(batch, endpoint, compression, shared).await;
+        let is_taken = answer.outcome == Outcome::Delivered;
+        if is_taken {
+            fallback.taken(compression);
+        }
+        if let Some(refusal) = &refusal
+            && (is_taken || refusal.refuses_encoding && !answer.refuses_encoding)
+        {
+            endpoint.falls_back(compression, &refusal.message);
+        }
+        let Some(plainer) = fallback.plainer(compression, &answer) else {
+            return answer;
+        };
+        refusal = Some(answer);
+        compression = plainer;
+    }
+}
+
+async fn send_as(
+    batch: &Batch,
+    endpoint: &Endpoint,
+    compression: Compression,
+    shared: &Shared,
+) -> Answer {
+    let encoded = match encode(batch, compression, shared).await {
         Ok(encoded) => encoded,
-        Err(error) => return Answer::not_sent(format!("compressing: {error}")),
+        Err(error) => return Answer::unreachable(format!("compressing: {error}")),
     };
     let signal = batch.signal();
     shared.metrics.in_flight(signal, true);
-    let answer = destination.send(signal, &encoded.body).await;
+    let answer = endpoint.send(signal, &encoded.body, compression).await;
     shared.metrics.in_flight(signal, false);
     let wire: usize = encoded.body.iter().map(Bytes::len).sum();
     let plain = batch.bytes() as u64;

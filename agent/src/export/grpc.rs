@@ -1,5 +1,6 @@
 //! The OTLP/gRPC client: one HTTP/2 connection with its own framing (gRPC over HTTP/2).
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,11 +14,13 @@ use otlp_wire::{
     Signal,
     status::{self, Code},
 };
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::answer::{self, Answer, retry_after};
 use super::connect::{ConnectError, Dialer};
 use super::connection_end::ConnectionEnd;
+use super::diagnosis::Diagnosis;
 use super::error::ExportError;
 use super::headers::{AGENT, Headers};
 use super::progress::{LONGEST, Progress};
@@ -36,21 +39,32 @@ const SEND_BUFFER: usize = 256 * 1024;
 const TRIES: usize = 3;
 
 pub(super) struct GrpcClient {
-    is_compressed: bool,
     paths: Vec<Uri>,
     headers: Headers,
     dialer: Arc<Dialer>,
+    diagnosis: Diagnosis,
     limit: Duration,
-    connection: Mutex<Option<GrpcConnection>>,
-    /// Held while connecting, so that calls share a connection.
-    dialing: tokio::sync::Mutex<()>,
+    /// Shared with the task that connects.
+    slot: Arc<Mutex<Slot>>,
 }
+
+/// The connection that calls share, and the attempt to make one, which no call's time limit ends.
+#[derive(Default)]
+struct Slot {
+    connection: Option<GrpcConnection>,
+    dialing: Option<Dialing>,
+}
+
+/// The end of an attempt to connect, once there is one.
+type Dialing = watch::Receiver<Option<Dialed>>;
+type Dialed = Result<GrpcConnection, Arc<ConnectError>>;
 
 #[derive(Clone)]
 struct GrpcConnection {
     sender: SendRequest<SlicedBody>,
     expires: Instant,
     end: ConnectionEnd,
+    peer: SocketAddr,
     /// When the upstream answered on it last.
     heard: Arc<Mutex<Option<Instant>>>,
 }
@@ -82,52 +96,58 @@ impl GrpcClient {
         let agent = HeaderValue::from_str(agent)
             .map_err(|_| ExportError::Header(USER_AGENT.to_string()))?;
         headers.insert(USER_AGENT, agent);
-        if let Some(encoding) = exporter.compression.encoding() {
-            let name = HeaderName::from_static("grpc-encoding");
-            headers.insert(name, HeaderValue::from_static(encoding));
-        }
         // The server's clock runs while the body is on its way.
         let longest = exporter.timeout.saturating_mul(LONGEST);
         let millis = longest.as_millis().min(99_999_999);
         if let Ok(timeout) = HeaderValue::from_str(&format!("{millis}m")) {
             headers.insert(HeaderName::from_static("grpc-timeout"), timeout);
         }
+        let dialer = Dialer::new(exporter, b"h2", max_age)?;
         Ok(Self {
-            is_compressed: exporter.compression != Compression::None,
             paths: Signal::ALL.into_iter().map(uri).collect::<Result<_, _>>()?,
             headers: Headers::new(exporter, headers)?,
-            dialer: Dialer::new(exporter, b"h2", max_age)?,
+            diagnosis: Diagnosis::new(&dialer, true),
+            dialer,
             limit: exporter.timeout,
-            connection: Mutex::new(None),
-            dialing: tokio::sync::Mutex::new(()),
+            slot: Arc::default(),
         })
     }
 
     /// Makes one attempt. If a reused connection turns out to be dead or closing (GOAWAY), repeats the call at
     /// once on a new one; only the result of a fresh connection counts.
-    pub(super) async fn send(&self, signal: Signal, message: &[Bytes]) -> Answer {
+    pub(super) async fn send(
+        &self,
+        signal: Signal,
+        message: &[Bytes],
+        compression: Compression,
+    ) -> Answer {
         let mut left = TRIES;
         loop {
             let (connection, is_fresh) = match timeout(self.limit, self.connection()).await {
                 Ok(Ok(found)) => found,
-                Ok(Err(error)) => return Answer::unreachable(&error),
-                Err(_) => return Answer::no_connection(self.limit),
+                Ok(Err(error)) => return self.diagnosis.not_connected(&error).await,
+                Err(_) => return Answer::no_connection(&self.dialer.address, self.limit),
             };
             left -= 1;
             let (began, progress) = (Instant::now(), Progress::begin());
             let call = async {
-                let sender = connection.sender.clone();
-                let response = self.call(sender, signal, message, &progress).await?;
+                let mut sender = connection.sender.clone();
+                let request = self.request(signal, message, compression, &progress);
+                sender.ready().await?;
+                let response = sender.send_request(request).await?;
                 *lock(&connection.heard) = Some(Instant::now());
                 Ok(answer(response).await)
             };
             match progress.within(self.limit, call).await {
-                Some(Ok(answer)) => return answer,
+                Some(Ok(answer)) => {
+                    self.diagnosis.works();
+                    return answer;
+                }
                 Some(Err(error)) => {
                     let error: hyper::Error = error;
                     self.replace(&connection.end);
                     if is_fresh || left == 0 {
-                        return Answer::broken(connection.end.explain(&error));
+                        return self.diagnosis.broken(&connection.end, &error).await;
                     }
                 }
                 None => {
@@ -135,6 +155,7 @@ impl GrpcClient {
                     // others get answers is well.
                     if lock(&connection.heard).is_none_or(|heard| heard < began) {
                         self.replace(&connection.end);
+                        self.dialer.avoid(connection.peer);
                     }
                     return Answer::timed_out(self.limit);
                 }
@@ -144,22 +165,22 @@ impl GrpcClient {
 
     /// Drops a connection, unless another call has replaced it already. It closes once its calls have ended.
     fn replace(&self, failed: &ConnectionEnd) {
-        let mut slot = lock(&self.connection);
-        if slot.as_ref().is_some_and(|found| found.end.is(failed)) {
-            *slot = None;
+        let connection = &mut lock(&self.slot).connection;
+        if (connection.as_ref()).is_some_and(|found| found.end.is(failed)) {
+            *connection = None;
         }
     }
 
-    async fn call(
+    fn request(
         &self,
-        mut sender: SendRequest<SlicedBody>,
         signal: Signal,
         message: &[Bytes],
+        compression: Compression,
         progress: &Progress,
-    ) -> hyper::Result<Response<Incoming>> {
+    ) -> Request<SlicedBody> {
         let length: usize = message.iter().map(Bytes::len).sum();
         let mut prefix = BytesMut::with_capacity(5);
-        prefix.put_u8(u8::from(self.is_compressed));
+        prefix.put_u8(u8::from(compression != Compression::None));
         // The configuration bounds batches far below 4 GiB.
         prefix.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
         let parts = std::iter::once(prefix.freeze()).chain(message.iter().cloned());
@@ -170,20 +191,64 @@ impl GrpcClient {
             *request.uri_mut() = path.clone();
         }
         *request.headers_mut() = (*self.headers.current()).clone();
-        sender.ready().await?;
-        sender.send_request(request).await
+        if let Some(encoding) = compression.encoding() {
+            let encoding = HeaderValue::from_static(encoding);
+            request.headers_mut().insert("grpc-encoding", encoding);
+        }
+        request
     }
 
-    /// The connection, and whether it is fresh.
-    async fn connection(&self) -> Result<(GrpcConnection, bool), ConnectError> {
-        if let Some(connection) = self.current() {
-            return Ok((connection, false));
-        }
-        let _dialing = self.dialing.lock().await;
-        if let Some(connection) = self.current() {
-            return Ok((connection, false));
-        }
-        let stream = self.dialer.dial().await?;
+    /// The connection, and whether it was made for this call. Connecting goes on if the call is given up.
+    async fn connection(&self) -> Result<(GrpcConnection, bool), Arc<ConnectError>> {
+        let (mut dialing, is_fresh) = {
+            let mut slot = lock(&self.slot);
+            if let Some(connection) = slot.usable() {
+                return Ok((connection, false));
+            }
+            let earlier = slot.dialing.clone();
+            let is_fresh = earlier.is_none();
+            let dialing = earlier.unwrap_or_else(|| self.dial());
+            slot.dialing = Some(dialing.clone());
+            (dialing, is_fresh)
+        };
+        let dialed = dialing.wait_for(Option::is_some).await;
+        let dialed = dialed.ok().and_then(|dialed| dialed.clone());
+        let connection = dialed.unwrap_or_else(|| Err(Arc::new(ConnectError::GivenUp)))?;
+        Ok((connection, is_fresh))
+    }
+
+    /// Connects in the background.
+    fn dial(&self) -> Dialing {
+        let (dialer, slot) = (Arc::clone(&self.dialer), Arc::clone(&self.slot));
+        let (done, dialing) = watch::channel(None);
+        tokio::spawn(async move {
+            let opened = GrpcConnection::open(&dialer).await.map_err(Arc::new);
+            {
+                let mut slot = lock(&slot);
+                slot.dialing = None;
+                if let Ok(connection) = &opened {
+                    slot.connection = Some(connection.clone());
+                }
+            }
+            done.send_replace(Some(opened));
+        });
+        dialing
+    }
+}
+
+impl Slot {
+    fn usable(&self) -> Option<GrpcConnection> {
+        let usable = |connection: &&GrpcConnection| {
+            !connection.sender.is_closed() && Instant::now() < connection.expires
+        };
+        self.connection.as_ref().filter(usable).cloned()
+    }
+}
+
+impl GrpcConnection {
+    /// Connects. The connection ends when the last sender is dropped.
+    async fn open(dialer: &Arc<Dialer>) -> Result<Self, ConnectError> {
+        let (stream, peer) = dialer.dial().await?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
@@ -192,23 +257,13 @@ impl GrpcClient {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(ConnectError::Http)?;
-        // Ends when the last sender is dropped.
-        let connection = GrpcConnection {
+        Ok(Self {
             sender,
-            expires: self.dialer.expiry(),
+            expires: dialer.expiry(),
             end: ConnectionEnd::of(connection),
+            peer,
             heard: Arc::default(),
-        };
-        *lock(&self.connection) = Some(connection.clone());
-        Ok((connection, true))
-    }
-
-    fn current(&self) -> Option<GrpcConnection> {
-        let slot = lock(&self.connection);
-        let usable = |connection: &&GrpcConnection| {
-            !connection.sender.is_closed() && Instant::now() < connection.expires
-        };
-        slot.as_ref().filter(usable).cloned()
+        })
     }
 }
 

@@ -1,26 +1,32 @@
 //! The OTLP/HTTP client (binary protobuf): HTTP/1.1, with a connection per request in flight. It does not follow
 //! redirects.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGENT};
-use http::{Method, Request, Response, Uri};
+use http::header::{
+    CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT,
+};
+use http::{Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use otlp_wire::{Signal, status};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::answer::{self, Answer, retry_after};
 use super::connect::{ConnectError, Dialer};
 use super::connection_end::ConnectionEnd;
+use super::diagnosis::Diagnosis;
 use super::error::ExportError;
 use super::headers::{AGENT, Headers};
 use super::progress::Progress;
 use super::sliced_body::SlicedBody;
-use crate::config::Exporter;
+use super::tunnel;
+use crate::config::{Compression, Exporter};
 use crate::lock::lock;
 use crate::logging::causes;
 
@@ -28,24 +34,52 @@ pub(super) struct HttpClient {
     paths: Vec<Uri>,
     headers: Headers,
     dialer: Arc<Dialer>,
+    diagnosis: Diagnosis,
     limit: Duration,
-    idle: Mutex<Vec<HttpConnection>>,
+    /// Shared with the tasks that connect.
+    idle: Arc<Mutex<Vec<HttpConnection>>>,
 }
 
 struct HttpConnection {
     sender: SendRequest<SlicedBody>,
     expires: Instant,
     end: ConnectionEnd,
+    peer: SocketAddr,
+}
+
+impl HttpConnection {
+    async fn open(dialer: &Arc<Dialer>) -> Result<Self, ConnectError> {
+        let (stream, peer) = dialer.dial().await?;
+        let (mut sender, connection) = http1::Builder::new()
+            .max_buf_size(64 * 1024)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(ConnectError::Http)?;
+        let end = ConnectionEnd::of(connection);
+        sender.ready().await.map_err(ConnectError::Http)?;
+        Ok(Self {
+            sender,
+            expires: dialer.expiry(),
+            end,
+            peer,
+        })
+    }
 }
 
 impl HttpClient {
     pub(super) fn new(exporter: &Exporter, max_age: Duration) -> Result<Self, ExportError> {
+        let dialer = Dialer::new(exporter, b"http/1.1", max_age)?;
         let uri = |signal: Signal| {
             let path = match exporter.signal {
                 Some(_) => exporter.base_path.clone(),
                 None => format!("{}{}", exporter.base_path, signal.http_path()),
             };
-            path.parse::<Uri>()
+            let url = if dialer.is_forwarded {
+                format!("http://{}{path}", exporter.endpoint)
+            } else {
+                path
+            };
+            url.parse::<Uri>()
                 .map_err(|error| ExportError::Endpoint(error.into()))
         };
         let mut headers = HeaderMap::new();
@@ -57,55 +91,73 @@ impl HttpClient {
             HeaderValue::from_static("application/x-protobuf"),
         );
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-        if let Some(encoding) = exporter.compression.encoding() {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        let proxy = exporter.proxy.as_ref().filter(|_| dialer.is_forwarded);
+        if let Some(authorization) = proxy.and_then(tunnel::authorization) {
+            let mut value = HeaderValue::from_str(&authorization)
+                .map_err(|_| ExportError::Header(PROXY_AUTHORIZATION.to_string()))?;
+            value.set_sensitive(true);
+            headers.insert(PROXY_AUTHORIZATION, value);
         }
         Ok(Self {
             paths: Signal::ALL.into_iter().map(uri).collect::<Result<_, _>>()?,
             headers: Headers::new(exporter, headers)?,
-            dialer: Dialer::new(exporter, b"http/1.1", max_age)?,
+            diagnosis: Diagnosis::new(&dialer, false),
+            dialer,
             limit: exporter.timeout,
-            idle: Mutex::new(Vec::new()),
+            idle: Arc::default(),
         })
     }
 
     /// Makes one attempt. An idle connection may be closed; only the failure of a fresh one counts, and that of a
     /// second one if the first was closed without an answer, as by a server that goes.
-    pub(super) async fn send(&self, signal: Signal, body: &[Bytes]) -> Answer {
+    pub(super) async fn send(
+        &self,
+        signal: Signal,
+        body: &[Bytes],
+        compression: Compression,
+    ) -> Answer {
         let mut was_closed = false;
         loop {
             let (mut connection, reused) = match timeout(self.limit, self.connection()).await {
                 Ok(Ok(found)) => found,
-                Ok(Err(error)) => return Answer::unreachable(&error),
-                Err(_) => return Answer::no_connection(self.limit),
+                Ok(Err(error)) => return self.diagnosis.not_connected(&error).await,
+                Err(_) => return Answer::no_connection(&self.dialer.address, self.limit),
             };
             let progress = Progress::begin();
-            let request = self.request(signal, body, &progress);
-            let end = connection.end.clone();
+            let request = self.request(signal, body, compression, &progress);
+            let (end, peer) = (connection.end.clone(), connection.peer);
             let call = async {
                 let response = connection.sender.send_request(request).await?;
-                Ok(self.answer(response, connection).await)
+                Ok(self.answer(signal, response, connection).await)
             };
             match progress.within(self.limit, call).await {
                 Some(Ok(answer)) => return answer,
                 Some(Err(error)) if !reused => {
                     let error: hyper::Error = error;
                     if was_closed || !error.is_incomplete_message() {
-                        return Answer::broken(end.explain(&error));
+                        return self.diagnosis.broken(&end, &error).await;
                     }
                     was_closed = true;
                 }
                 Some(Err(_)) => {}
                 None => {
-                    // TCP keeps connections to a vanished peer open for a quarter of an hour.
-                    lock(&self.idle).clear();
+                    // TCP keeps connections to a vanished peer open for a quarter of an hour. Those to others
+                    // are well.
+                    lock(&self.idle).retain(|other| other.peer != peer);
+                    self.dialer.avoid(peer);
                     return Answer::timed_out(self.limit);
                 }
             }
         }
     }
 
-    fn request(&self, signal: Signal, body: &[Bytes], progress: &Progress) -> Request<SlicedBody> {
+    fn request(
+        &self,
+        signal: Signal,
+        body: &[Bytes],
+        compression: Compression,
+        progress: &Progress,
+    ) -> Request<SlicedBody> {
         let body = SlicedBody::new(body.iter().cloned(), progress.clone());
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
@@ -113,6 +165,10 @@ impl HttpClient {
             *request.uri_mut() = path.clone();
         }
         *request.headers_mut() = (*self.headers.current()).clone();
+        if let Some(encoding) = compression.encoding() {
+            let encoding = HeaderValue::from_static(encoding);
+            request.headers_mut().insert(CONTENT_ENCODING, encoding);
+        }
         request
     }
 
@@ -124,23 +180,25 @@ impl HttpClient {
                 return Ok((connection, true));
             }
         }
-        let stream = self.dialer.dial().await?;
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(64 * 1024)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(ConnectError::Http)?;
-        let end = ConnectionEnd::of(connection);
-        sender.ready().await.map_err(ConnectError::Http)?;
-        let connection = HttpConnection {
-            sender,
-            expires: self.dialer.expiry(),
-            end,
-        };
+        let (done, opened) = oneshot::channel();
+        let (dialer, idle) = (Arc::clone(&self.dialer), Arc::clone(&self.idle));
+        tokio::spawn(async move {
+            let connection = HttpConnection::open(&dialer).await;
+            // If the call was given up meanwhile, the next one finds the connection.
+            if let Err(Ok(connection)) = done.send(connection) {
+                lock(&idle).push(connection);
+            }
+        });
+        let connection = opened.await.unwrap_or(Err(ConnectError::GivenUp))?;
         Ok((connection, false))
     }
 
-    async fn answer(&self, response: Response<Incoming>, mut connection: HttpConnection) -> Answer {
+    async fn answer(
+        &self,
+        signal: Signal,
+        response: Response<Incoming>,
+        mut connection: HttpConnection,
+    ) -> Answer {
         let (head, body) = response.into_parts();
         let body = match answer::read(body).await {
             Ok((body, _)) => body,
@@ -154,9 +212,15 @@ impl HttpClient {
             idle.push(connection);
         }
         if head.status.is_success() {
+            self.diagnosis.works();
             // An invalid body is no reason to send the data again.
             let (rejected, message) = status::partial_success(&body).unwrap_or_default();
             return Answer::delivered(rejected, &message);
+        }
+        let is_plain = !self.dialer.is_encrypted();
+        if is_plain && head.status == StatusCode::BAD_REQUEST && wants_tls(&body) {
+            let (fault, advice) = self.diagnosis.other_scheme();
+            return Answer::misconfigured(fault, advice);
         }
         let is_text = head
             .headers
@@ -168,6 +232,24 @@ impl HttpClient {
             status::message(&body).unwrap_or_default()
         };
         let delay = retry_after(&head.headers);
-        Answer::of_http(head.status.as_u16(), &message, delay)
+        let path = self.paths.get(signal.index());
+        let url = format!(
+            "{}{}",
+            self.dialer.address,
+            path.map_or("", |path| path.path())
+        );
+        Answer::of_http(head.status.as_u16(), &url, &message, delay)
     }
+}
+
+/// Whether a server says that its port is for HTTPS: Go's, nginx, Apache.
+fn wants_tls(body: &[u8]) -> bool {
+    let body = String::from_utf8_lossy(body);
+    [
+        "HTTP request to an HTTPS server",
+        "HTTP request was sent to HTTPS port",
+        "speaking plain HTTP to an SSL-enabled server port",
+    ]
+    .iter()
+    .any(|words| body.contains(words))
 }

@@ -3,12 +3,15 @@
 
 mod answer;
 mod attempt;
+mod avoided;
 mod connect;
 mod connection_end;
 mod debug;
 mod delivery;
 mod destination;
+mod diagnosis;
 mod error;
+mod fallback;
 mod grpc;
 mod headers;
 mod http;
@@ -16,6 +19,7 @@ mod progress;
 mod race;
 mod sender;
 mod sliced_body;
+mod tunnel;
 mod upstream;
 
 pub(crate) use self::destination::Destination;

@@ -97,6 +97,13 @@ impl Upstream {
         self.deliveries.overall()
     }
 
+    /// The number and the address of the endpoint in use.
+    pub(crate) fn endpoint(&self) -> (usize, String) {
+        let control = self.control.borrow();
+        let (index, address) = control.destination.in_use();
+        (index, address.to_owned())
+    }
+
     /// Makes waits between attempts short from now on.
     pub(crate) fn drain(&self) {
         self.control
@@ -107,13 +114,15 @@ impl Upstream {
     pub(super) fn report(&self, signal: Signal, answer: &Answer, is_current: bool) {
         let Answer {
             outcome,
+            fault,
             rejected,
             message,
+            ..
         } = answer;
         if outcome.is_retryable() {
-            self.shared.metrics.attempt_failed();
+            self.shared.metrics.attempt_failed(answer.failure());
             if is_current {
-                let is_refused = *outcome == Outcome::Denied;
+                let is_refused = *outcome == Outcome::Denied || fault.is_some();
                 self.deliveries.failed(signal, message, is_refused);
             }
         } else if *outcome == Outcome::Delivered {

@@ -93,6 +93,30 @@ label! {
 }
 
 label! {
+    /// Why an attempt to send failed that is repeated.
+    FailedAttempt {
+        /// There was no connection.
+        Unreachable = "unreachable",
+        /// The upstream speaks HTTP/1.1 where HTTP/2 is configured, or the other way round.
+        Protocol = "wrong_protocol",
+        /// The upstream speaks TLS where none is configured, or the other way round.
+        Scheme = "wrong_scheme",
+        /// The certificates or versions of the two do not fit.
+        Tls = "tls",
+        /// The proxy opens no way to the upstream.
+        Proxy = "proxy",
+        /// The upstream refuses this agent.
+        Denied = "denied",
+        /// The upstream is overloaded or short of something.
+        Busy = "busy",
+        /// There was no answer in time.
+        TimedOut = "timed_out",
+        /// The connection ended before the answer.
+        Broken = "broken",
+    }
+}
+
+label! {
     /// The result of reading the configuration file.
     Reload {
         /// It is in use now.
@@ -184,7 +208,7 @@ pub(crate) struct Metrics {
     pub(super) signals: [SignalCounts; Signal::COUNT],
     pub(super) requests_taken: [Count; Transport::ALL.len()],
     pub(super) requests_refused: [[Count; Refused::ALL.len()]; Transport::ALL.len()],
-    pub(super) attempts_failed: Count,
+    pub(super) attempts_failed: [Count; FailedAttempt::ALL.len()],
     pub(super) connections: Count,
     pub(super) connections_open: Count,
     /// Strings that were not UTF-8.
@@ -326,8 +350,8 @@ impl Metrics {
     }
 
     /// An attempt to send failed and will be repeated.
-    pub(crate) fn attempt_failed(&self) {
-        self.attempts_failed.add(1);
+    pub(crate) fn attempt_failed(&self, reason: FailedAttempt) {
+        self.attempts_failed[reason as usize].add(1);
     }
 
     /// A request to the upstream begins or ends.

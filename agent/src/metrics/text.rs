@@ -8,8 +8,8 @@ use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 use super::counters::{
-    BYTE_BOUNDS, Count, Distribution, ITEM_BOUNDS, Lost, Metrics, Refused, Reload, SignalCounts,
-    StorageHealth, Transport,
+    BYTE_BOUNDS, Count, Distribution, FailedAttempt, ITEM_BOUNDS, Lost, Metrics, Refused, Reload,
+    SignalCounts, StorageHealth, Transport,
 };
 use super::help::help;
 use super::process::Usage;
@@ -24,6 +24,8 @@ pub(crate) struct Surroundings<'a> {
     /// The maximum number of connections.
     pub(crate) connections: usize,
     pub(crate) uptime: Duration,
+    /// The exporters, each with the number of its endpoint in use.
+    pub(crate) endpoints: Vec<(&'a str, usize)>,
 }
 
 /// The Prometheus type of a family.
@@ -79,7 +81,8 @@ const OTHERS: &[(&str, &str, FamilyType, SeriesOfAll)] = &[
     ("otelagent_storage_failing", "", Gauge, |scrape| scrape.storages()),
     ("otelagent_storage_damaged_records", "", Counter, |scrape| scrape.pipelines(|of| of.stored(of.counts.damaged_records.get()))),
     ("otelagent_storage_damaged", "_bytes", Counter, |scrape| scrape.pipelines(|of| of.stored(of.counts.damaged_bytes.get()))),
-    ("otelagent_exporter_failed_attempts", "", Counter, |scrape| one(scrape.metrics.attempts_failed.get())),
+    ("otelagent_exporter_failed_attempts", "", Counter, |scrape| scrape.failed_attempts()),
+    ("otelagent_exporter_endpoint_index", "", Gauge, |scrape| scrape.endpoints()),
     ("otelagent_repaired_strings", "", Counter, |scrape| one(scrape.metrics.repaired_strings.get())),
     ("otelagent_connections", "", Counter, |scrape| one(scrape.metrics.connections.get())),
     ("otelagent_open_connections", "", Gauge, |scrape| one(scrape.metrics.connections_open.get())),
@@ -273,6 +276,20 @@ impl Scrape<'_> {
             series([("signal", signal.name())], books.imbalance())
         });
         series.collect()
+    }
+
+    fn endpoints(&self) -> Vec<Series> {
+        let endpoints = self.around.endpoints.iter();
+        endpoints
+            .map(|(exporter, index)| series([("exporter", exporter)], index))
+            .collect()
+    }
+
+    fn failed_attempts(&self) -> Vec<Series> {
+        let reasons = FailedAttempt::ALL.iter().zip(&self.metrics.attempts_failed);
+        reasons
+            .map(|(reason, count)| series([("reason", reason.name())], count.get()))
+            .collect()
     }
 
     fn reloads(&self) -> Vec<Series> {

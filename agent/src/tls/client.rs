@@ -3,14 +3,18 @@
 use std::io;
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::credentials::{self, Found, FoundIdentity, TlsError};
+use super::named::NamedOrSigned;
 use crate::config::ClientTls;
 use crate::reloadable::{FileSource, Reloadable};
 use crate::stream::Stream;
@@ -49,6 +53,20 @@ impl Connector {
         let stream = connector.connect(self.name.clone(), stream).await?;
         Ok(Box::new(stream))
     }
+}
+
+/// The first bytes of a client, to find out whether a server speaks TLS.
+pub(crate) fn client_hello(host: &str) -> Option<Vec<u8>> {
+    let name = ServerName::try_from(host.to_owned()).ok()?;
+    let config = ClientConfig::builder_with_provider(credentials::provider())
+        .with_safe_default_protocol_versions()
+        .ok()?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let mut connection = ClientConnection::new(Arc::new(config), name).ok()?;
+    let mut hello = Vec::new();
+    connection.write_tls(&mut hello).ok()?;
+    Some(hello)
 }
 
 /// The certificate files of an exporter.
@@ -94,14 +112,10 @@ impl FileSource for ClientFiles {
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         } else {
-            let mut roots = RootCertStore::empty();
-            if let Some(found) = &content.cas {
-                credentials::add_cas(found, &mut roots)?;
-            }
-            if let Some(found) = &content.system {
-                credentials::add_system_cas(found, &mut roots)?;
-            }
-            builder.with_root_certificates(roots)
+            let verifier = verifier(&content, provider)?;
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(verifier))
         };
         let mut config = match &content.identity {
             Some(found) => {
@@ -115,6 +129,26 @@ impl FileSource for ClientFiles {
         config.alpn_protocols = vec![self.protocol.to_vec()];
         Ok(config)
     }
+}
+
+/// Trusts what the configuration says.
+fn verifier(
+    content: &ClientContent,
+    provider: Arc<CryptoProvider>,
+) -> Result<NamedOrSigned, TlsError> {
+    let mut roots = RootCertStore::empty();
+    let mut named = Vec::new();
+    if let Some(found) = &content.cas {
+        named = credentials::certificates(found)?;
+        credentials::add_cas(found, &mut roots)?;
+    }
+    if let Some(found) = &content.system {
+        credentials::add_system_cas(found, &mut roots)?;
+    }
+    let signed = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(TlsError::Verifier)?;
+    Ok(NamedOrSigned { signed, named })
 }
 
 /// `insecure_skip_verify`: accepts every certificate whose owner signs with it.

@@ -36,7 +36,7 @@ pub(crate) enum TlsError {
     NoSystemCas,
     #[error("certificate and private key cannot be used")]
     Identity(#[source] rustls::Error),
-    #[error("clients cannot be verified")]
+    #[error("the other side's certificates cannot be verified")]
     Verifier(#[source] rustls::server::VerifierBuilderError),
     #[error("the TLS versions are not supported")]
     Versions(#[source] rustls::Error),
@@ -120,7 +120,7 @@ pub(super) fn read_identity(identity: &Identity) -> Result<FoundIdentity, TlsErr
     })
 }
 
-fn certificates(found: &Found) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates(found: &Found) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let failed = |source| TlsError::Pem(found.place.clone(), "certificate", source);
     let certificates = CertificateDer::pem_slice_iter(&found.text)
         .collect::<Result<Vec<_>, _>>()

@@ -1,9 +1,12 @@
 //! TLS on both sides: credentials and handshakes.
 
+mod advice;
 mod client;
 mod credentials;
+mod named;
 mod server;
 
-pub(crate) use self::client::Connector;
+pub(crate) use self::advice::{advice, is_other_protocol};
+pub(crate) use self::client::{Connector, client_hello};
 pub(crate) use self::credentials::TlsError;
 pub(crate) use self::server::Acceptor;

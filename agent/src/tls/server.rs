@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::credentials::{self, Found, FoundIdentity, TlsError};
+use super::named::NamedOrSignedClient;
 use crate::config::ServerTls;
 use crate::logging::LogThrottle;
 use crate::reloadable::{FileSource, Reloadable};
@@ -67,11 +68,12 @@ impl FileSource for ServerTls {
             Some(found) => {
                 let mut roots = RootCertStore::empty();
                 credentials::add_cas(found, &mut roots)?;
-                let verifier =
-                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                        .build()
-                        .map_err(TlsError::Verifier)?;
-                builder.with_client_cert_verifier(verifier)
+                let signed = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                    .build()
+                    .map_err(TlsError::Verifier)?;
+                let named = credentials::certificates(found)?;
+                let verifier = NamedOrSignedClient { signed, named };
+                builder.with_client_cert_verifier(Arc::new(verifier))
             }
         };
         let (chain, key) = credentials::chain_and_key(&content.identity)?;

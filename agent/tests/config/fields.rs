@@ -126,6 +126,79 @@ fn file_with_every_field_is_accepted() {
     );
 }
 
+/// A document with one exporter.
+fn exporting(exporter: &str, signal: &str) -> String {
+    format!(
+        "receivers: {{otlp: {{protocols: {{grpc: }}}}}}\n\
+         exporters: {{{exporter}}}\n\
+         service: {{pipelines: {{{signal}: {{receivers: [otlp], exporters: [{}]}}}}}}",
+        exporter.split(':').next().unwrap()
+    )
+}
+
+#[test]
+fn likely_mistakes_of_an_endpoint_are_warned_of() {
+    for (exporter, expected) in [
+        (
+            "otlp_grpc: {endpoint: 'http://c:4318'}",
+            Some("port 4318 is most often that of OTLP/HTTP"),
+        ),
+        ("otlp_grpc: {endpoint: 'http://c:4317'}", None),
+        (
+            "otlp_http: {endpoint: 'http://c:4317'}",
+            Some("port 4317 is most often that of OTLP/gRPC"),
+        ),
+        ("otlp_http: {endpoint: 'http://c:4318'}", None),
+        (
+            "otlp_http: {endpoint: 'http://c:4318', failover: {endpoints: ['http://d:4317']}}",
+            Some("failover.endpoints[0]: port 4317"),
+        ),
+        (
+            "otlp_http: {traces_endpoint: 'http://c:4318'}",
+            Some("used as it is, without `/v1/traces`"),
+        ),
+        (
+            "otlp_http: {traces_endpoint: 'http://c:4318/v1/traces'}",
+            None,
+        ),
+        ("otlp_http: {endpoint: '${env:URL}'}", None),
+    ] {
+        let warnings = config::check(&exporting(exporter, "traces"))
+            .unwrap()
+            .warnings;
+        match expected {
+            Some(words) => assert!(
+                warnings.len() == 1 && warnings[0].contains(words),
+                "{warnings:?}"
+            ),
+            None => assert!(warnings.is_empty(), "{warnings:?}"),
+        }
+    }
+}
+
+#[test]
+fn path_of_a_signal_does_not_belong_into_the_endpoint() {
+    for (endpoint, words) in [
+        (
+            "http://c:4318/v1/traces",
+            "`/v1/traces` is appended to it; write http://c:4318, or traces_endpoint: http://c:4318/v1/traces",
+        ),
+        (
+            "https://c/otlp/v1/metrics/",
+            "write https://c/otlp, or metrics_endpoint: https://c/otlp/v1/metrics",
+        ),
+        (
+            "http://c/v1development/profiles",
+            "write http://c, or profiles_endpoint:",
+        ),
+    ] {
+        let exporter = format!("otlp_http: {{endpoint: '{endpoint}'}}");
+        let problems = config::check(&exporting(&exporter, "traces")).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].message.contains(words), "{}", problems[0]);
+    }
+}
+
 /// What a value can be changed to; none for a word without an alternative.
 fn alternatives(kind: ValueKind) -> Vec<Value> {
     match kind {

@@ -21,7 +21,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
         "timeout: 10s",
         "timeout: 10s\n    colour: red",
         "exporters.otlp_grpc.colour: is not supported here; known are endpoint, timeout, user_agent, authority, tls, \
-          compression, headers, sending_queue, retry_on_failure",
+          compression, headers, sending_queue, retry_on_failure, failover",
     ),
     (
         "timeout: 10s",
@@ -38,7 +38,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
         "timeout: 10s",
         "timeout: 10s\n    traces_endpoint: http://a",
         "exporters.otlp_grpc.traces_endpoint: is not supported here; known are endpoint, timeout, user_agent, authority, tls, \
-          compression, headers, sending_queue, retry_on_failure",
+          compression, headers, sending_queue, retry_on_failure, failover",
     ),
     (
         "grpc: {",
@@ -141,6 +141,16 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
         ".svc:4317",
         ".svc:port",
         "exporters.otlp_grpc.endpoint: `port` is not a port; use 0 to 65535",
+    ),
+    (
+        ".svc:4317",
+        ".svc:4317/v1/traces",
+        "exporters.otlp_grpc.endpoint: `/v1/traces`: a gRPC endpoint has no path; leave it out, or use the exporter otlp_http",
+    ),
+    (
+        "timeout: 10s",
+        "failover: {endpoints: ['http://a:1', 'ftp://b']}",
+        "exporters.otlp_grpc.failover.endpoints[1]: `ftp://` is not supported; use https:// or http://",
     ),
     (
         "timeout: 10s",

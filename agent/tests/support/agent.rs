@@ -206,6 +206,28 @@ impl Setup {
     }
 }
 
+impl Setup {
+    /// The same for an agent that finds these names in `/etc/hosts`. Needs root.
+    pub fn start_with_hosts(&self, hosts: &str) -> Agent {
+        let [file, config] = ["hosts", "config.yaml"].map(temporary);
+        std::fs::write(&file, hosts).unwrap();
+        std::fs::write(&config, self.yaml()).unwrap();
+        let mut command = Command::new("unshare");
+        let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+        command
+            .args(["--mount", "sh", "-c", script])
+            .arg(&file)
+            .arg(crate::program())
+            .arg("--config")
+            .arg(&config)
+            .envs(self.env.iter().cloned());
+        let mut agent = Agent::spawn(command);
+        std::fs::remove_file(file).unwrap();
+        agent.own_config = Some(config);
+        agent
+    }
+}
+
 /// A unique path.
 pub fn temporary(name: &str) -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);

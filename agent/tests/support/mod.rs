@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod client;
 pub mod pki;
+pub mod proxy;
 pub mod raw;
 pub mod sink;
 pub mod slow;

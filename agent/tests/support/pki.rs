@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 use rustls::crypto::ring::default_provider;
+use rustls::crypto::ring::sign::any_supported_type;
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -18,6 +20,18 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::agent::temporary;
+
+/// A certificate of X.509 version 1, as `openssl x509 -req` makes without extensions.
+pub const VERSION_1: &str = "\
+-----BEGIN CERTIFICATE-----\n\
+MIIBJDCBywIUYCZtgyeFwKnJUh0yqW+NXDQ8fCMwCgYIKoZIzj0EAwIwFDESMBAG\n\
+A1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyOTA2MDMzMloYDzIxMjYxMTA1MDYwMzMy\n\
+WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC\n\
+AARh8BCqjt6MN7jfu2xhzlu/wQw0RXnJEqbZ6seL4RPkLjLiMnCRCpOdXK9vbSRD\n\
++XdtPSWRCT8fi3gbfLV45ldxMAoGCCqGSM49BAMCA0gAMEUCICt3TKQMNkAsolRy\n\
+tPWrbgE2sjGcF9d7BgqGMGa97J/MAiEA1e9QBNpebN5GLZt721OvYsNuLfAv2KZO\n\
+50Dxs59keW0=\n\
+-----END CERTIFICATE-----\n";
 
 /// Issues certificates.
 pub struct Ca(CertifiedIssuer<'static, KeyPair>);
@@ -83,6 +97,35 @@ impl Ca {
 }
 
 impl Issued {
+    /// Its own CA, as `openssl req -x509` makes them.
+    pub fn own_ca(names: &[&str]) -> Self {
+        Self::of_itself(names, IsCa::Ca(BasicConstraints::Unconstrained), 2100)
+    }
+
+    /// The same, out of date.
+    pub fn expired_own_ca(names: &[&str]) -> Self {
+        Self::of_itself(names, IsCa::Ca(BasicConstraints::Unconstrained), 2020)
+    }
+
+    /// Self-signed, and no CA.
+    pub fn own_leaf(names: &[&str]) -> Self {
+        Self::of_itself(names, IsCa::ExplicitNoCa, 2100)
+    }
+
+    fn of_itself(names: &[&str], is_ca: IsCa, until: i32) -> Self {
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.is_ca = is_ca;
+        params.not_before = date_time_ymd(2019, 1, 1);
+        params.not_after = date_time_ymd(until, 1, 1);
+        params.distinguished_name.push(DnType::CommonName, "sink");
+        let key = KeyPair::generate().unwrap();
+        Self {
+            certificate: params.self_signed(&key).unwrap().pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
     fn der(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap();
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap();
@@ -111,6 +154,22 @@ impl Issued {
             .collect();
         TlsAcceptor::from(Arc::new(config))
     }
+}
+
+/// A server that shows a certificate with a key of another.
+pub fn impostor(certificate: &str, protocols: &[&str]) -> TlsAcceptor {
+    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+    let key = KeyPair::generate().unwrap().serialize_der();
+    let key = any_supported_type(&PrivateKeyDer::try_from(key).unwrap()).unwrap();
+    let shown = SingleCertAndKey::from(CertifiedKey::new(vec![certificate], key));
+    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(shown));
+    let protocols = protocols.iter().map(|name| name.as_bytes().into());
+    config.alpn_protocols = protocols.collect();
+    TlsAcceptor::from(Arc::new(config))
 }
 
 /// What a client sees that trusts `CA` and shows `identity`.

@@ -73,6 +73,8 @@ struct State {
     largest: Option<usize>,
     /// The reply to whatever contains the text.
     dislikes: Option<(&'static str, Reply)>,
+    /// The reply to requests in this encoding.
+    unknown: Option<(&'static str, Reply)>,
 }
 
 impl State {
@@ -83,6 +85,14 @@ impl State {
         here.or_else(|| self.script.pop_front())
             .or_else(|| self.always.clone())
             .unwrap_or(Reply::Take(Vec::new()))
+    }
+
+    /// The reply to a request in an encoding that is not known.
+    fn unknown(&self, headers: &HeaderMap) -> Option<Reply> {
+        let (unknown, reply) = self.unknown.as_ref()?;
+        let names = ["content-encoding", "grpc-encoding"];
+        let encoding = names.iter().find_map(|name| headers.get(*name))?;
+        (encoding == unknown).then(|| reply.clone())
     }
 
     /// The reply to a message that is refused for what it is.
@@ -173,6 +183,11 @@ impl Sink {
         self.state.lock().unwrap().dislikes = Some((text, reply));
     }
 
+    /// The reply to every request in this encoding, before any other.
+    pub fn does_not_know(&self, encoding: &'static str, reply: Reply) {
+        self.state.lock().unwrap().unknown = Some((encoding, reply));
+    }
+
     /// Ends every connection in good order: GOAWAY, or `connection: close`.
     pub fn leave(&self) {
         self.leave.send_replace(());
@@ -229,9 +244,14 @@ impl Sink {
 
     /// Closes the port and every connection.
     pub async fn stop(mut self) -> SocketAddr {
+        self.halt().await;
+        self.address
+    }
+
+    /// The same; what was received stays known.
+    pub async fn halt(&mut self) {
         self.task.abort();
         let _ = (&mut self.task).await;
-        self.address
     }
 }
 
@@ -310,6 +330,8 @@ async fn answer(
         Reply::Held(released) => released.notified().await,
         _ => {}
     }
+    let unknown = state.lock().unwrap().unknown(&head.headers);
+    let reply = unknown.unwrap_or(reply);
     let body = body.as_ref();
     let message = match speaks {
         Speaks::Grpc => {

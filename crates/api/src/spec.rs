@@ -160,7 +160,8 @@ pub struct Export {
     /// grpc: OTLP/gRPC. http: OTLP/HTTP with protobuf bodies.
     #[serde(default)]
     pub protocol: Protocol,
-    /// Compression of requests to the upstream.
+    /// Compression of requests to the upstream. With zstd, the bundled agent sends gzip to an upstream that does not
+    /// take zstd; another agent.image does not.
     #[serde(default)]
     pub compression: Compression,
     /// How long one request may take before the agent retries it. Default: 10s.
@@ -194,9 +195,9 @@ pub enum Compression {
     /// No compression.
     None,
     /// gzip, which every OTLP server accepts.
-    #[default]
     Gzip,
-    /// zstd: smaller and cheaper, but the upstream must support it.
+    /// zstd: smaller and cheaper.
+    #[default]
     Zstd,
 }
 

@@ -55,3 +55,32 @@ pub fn of_http(status: u16, message: &str, delay: Option<Duration>) -> Outcome {
         _ => Outcome::BadData,
     }
 }
+
+/// Words by which implementations say that they do not know the encoding of a request, in lower case: grpc-go
+/// ("Decompressor is not installed for grpc-encoding"), tonic ("Content is compressed with `zstd` which isn't
+/// supported"), grpc-java ("Can't find decompressor for zstd"), .NET ("Unsupported grpc-encoding value"), grpc-core
+/// ("Compression algorithm 'zstd' is disabled"), the collector over HTTP ("unsupported Content-Encoding: zstd").
+const ENCODING_WORDS: [&str; 5] = [
+    "decompress",
+    "compression",
+    "compressed with",
+    "-encoding",
+    "zstd",
+];
+
+fn speaks_of_encoding(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    ENCODING_WORDS.iter().any(|words| message.contains(words))
+}
+
+/// Whether a gRPC status says that the upstream does not know the encoding of the request.
+pub fn grpc_refuses_encoding(code: u32, message: &str) -> bool {
+    // UNKNOWN, INVALID_ARGUMENT, UNIMPLEMENTED, INTERNAL
+    matches!(code, 2 | 3 | 12 | 13) && speaks_of_encoding(message)
+}
+
+/// Whether an HTTP status says that the upstream does not know the encoding of the request. 415 may mean its type
+/// as well (RFC 9110, section 15.5.16).
+pub fn http_refuses_encoding(status: u16, message: &str) -> bool {
+    status == 415 || matches!(status, 400 | 406 | 422 | 500 | 501) && speaks_of_encoding(message)
+}

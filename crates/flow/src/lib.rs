@@ -16,6 +16,7 @@
 
 mod answer;
 mod backoff;
+mod failover;
 mod finish;
 mod flow;
 mod isolation;
@@ -25,7 +26,8 @@ mod settings;
 mod size;
 mod window;
 
-pub use self::answer::{of_grpc, of_http};
+pub use self::answer::{grpc_refuses_encoding, http_refuses_encoding, of_grpc, of_http};
+pub use self::failover::{Failover, Next};
 pub use self::flow::{Attempt, Flow, Step};
 pub use self::outcome::{Finished, Loss, Note, Outcome, Settled};
 pub use self::piece::Piece;

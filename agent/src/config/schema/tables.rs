@@ -184,7 +184,7 @@ const OTLP_HTTP: Settings = &[
     row("max_idle_conns|max_idle_conns_per_host|max_conns_per_host", Ignored, "there are as many connections as requests in flight, see sending_queue.num_consumers"),
     row("idle_conn_timeout", Ignored, "connections are renewed from time to time"),
     row("force_attempt_http2|http2_read_idle_timeout|http2_ping_timeout", Ignored, "the agent uses HTTP/1.1, which costs the upstream less"),
-    row("proxy_url", Refused, "proxies are not supported; HTTP_PROXY and similar variables are not read either"),
+    value("proxy_url", Text("URL"), "", "The HTTP proxy on the way to the upstream, as `http://user:password@host:port`").described("by the environment, see [proxies](#proxies-and-failover)"),
     row("cookies", Refused, "cookies are not kept"),
 ];
 
@@ -204,6 +204,10 @@ const OTLP: Settings = &[
         value("max_wait", Duration, "5m", "Longest wait that an upstream can ask for; the collector has no such limit"),
         value("hold", Flag, "true", "While the upstream refuses the agent (401, 403, 404, 405, 501, a redirect; gRPC 7, 12, 16) or says without a delay that a quota is exhausted (gRPC 8), telemetry waits, and one probe every `max_interval` finds the end of it. `false`: it is counted as lost at once, as in the collector"),
     ]),
+    section("failover", &[
+        value("endpoints", Ids("list of URLs"), "[]", "Endpoints to use, in this order, while `endpoint` and those before them fail; the collector does not have this setting"),
+        value("retry_interval", Duration, "1m", "How often the endpoints before the one in use are tried again").zero_is_default(),
+    ]),
     row("auth", Refused, "there are no authenticators; give credentials as headers, with ${file:PATH}"),
     row("middlewares", Refused, NO_EXTENSIONS),
 ];
@@ -213,7 +217,7 @@ const CLIENT_TLS: Settings = &[
     value("insecure", Flag, "false", "Plaintext, if the endpoint has no scheme"),
     value("insecure_skip_verify", Flag, "false", "Any certificate is accepted: the connection is encrypted, but the upstream is not verified"),
     value("server_name_override", Text("string"), "", "The name the upstream's certificate must be for").described("the endpoint's host"),
-    value("ca_file", Text("path"), "", "CA certificates that may sign the upstream's certificate, PEM; like every file here, read again when it has changed").described("the system's CA certificates"),
+    value("ca_file", Text("path"), "", "CA certificates that may sign the upstream's certificate, or that certificate itself, PEM; like every file here, read again when it has changed").described("the system's CA certificates"),
     inline("ca_pem"),
     value("include_system_ca_certs_pool", Flag, "false", "The system's CA certificates are trusted, too"),
     CERT_FILE, CERT_PEM, KEY_FILE, KEY_PEM, MIN_VERSION, MAX_VERSION,

@@ -17,7 +17,7 @@ use super::valid_agent::{AgentConfiguration, OwnPorts, ValidAgent};
 use crate::inject::policy;
 use crate::inject::{Namespaces, Selection};
 use crate::quantity::{self, MIB, MaxUnready, no_nodes};
-use otelagent_api::{Mode, OtelAgent, OtelAgentSpec, Routing};
+use otelagent_api::{Mode, OtelAgent, OtelAgentSpec, Protocol, Routing};
 
 /// Bytes of configuration that a pod can carry. All annotations together may take 262144, keys included.
 const MAX_CONFIGURATION: usize = 240 << 10;
@@ -25,6 +25,14 @@ const MAX_CONFIGURATION: usize = 240 << 10;
 /// How many `OtelAgent`s are active in a namespace that is no platform namespace. Each costs the API server
 /// four policies and bindings, and the operator seconds to verify them.
 pub const MAX_PER_NAMESPACE: usize = 20;
+
+/// What OTLP/HTTP appends to an endpoint.
+const SIGNAL_PATHS: [&str; 4] = [
+    "/v1/traces",
+    "/v1/metrics",
+    "/v1/logs",
+    "/v1development/profiles",
+];
 
 /// One thing that is wrong with a spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +54,7 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
     problems.extend(server_problems(spec, environment));
     problems.extend(secret_problems(spec));
     problems.extend(surge_problems(spec));
+    problems.extend(endpoint_problem(spec));
 
     let mut values = Values {
         problems: &mut problems,
@@ -234,6 +243,29 @@ fn secret_problems(spec: &OtelAgentSpec) -> Option<Problem> {
     })
 }
 
+/// Every agent appends the path of the signal to an HTTP endpoint.
+fn endpoint_problem(spec: &OtelAgentSpec) -> Option<Problem> {
+    let export = &spec.export;
+    let endpoint = export.endpoint.trim_end_matches('/');
+    let mut paths = SIGNAL_PATHS.into_iter();
+    let (path, base) = paths.find_map(|path| Some((path, endpoint.strip_suffix(path)?)))?;
+    let message = match export.protocol {
+        Protocol::Http => {
+            format!(
+                "spec.export.endpoint ends in `{path}`, which the agent appends itself; write {base}"
+            )
+        }
+        Protocol::Grpc => format!(
+            "spec.export.endpoint ends in `{path}`, which is of OTLP/HTTP; write {base} and protocol http, or the address of \
+             OTLP/gRPC without a path"
+        ),
+    };
+    Some(Problem {
+        reason: "InvalidValue",
+        message,
+    })
+}
+
 /// Only the bundled agent can share the node's port with its successor.
 fn surge_problems(spec: &OtelAgentSpec) -> Option<Problem> {
     let agent = spec.agent.as_ref().filter(|agent| agent.image.is_some())?;
@@ -283,12 +315,19 @@ fn config_problems(agent: &ValidAgent, configuration: &str) -> Vec<Problem> {
     if agent.own_image().is_some() {
         return Vec::new();
     }
+    // What is said of the spec is not said again of what is made of it.
+    let is_said =
+        |path: &str| endpoint_problem(&agent.spec).is_some() && path.ends_with(".endpoint");
     let found = otelagent_agent::config::check(configuration).err();
+    let found = found.into_iter().flatten();
     let problem = |problem| Problem {
         reason: "ConfigurationRefused",
         message: format!(
             "the agent would refuse its configuration; change spec.export or spec.config: {problem}"
         ),
     };
-    found.into_iter().flatten().map(problem).collect()
+    found
+        .filter(|problem| !is_said(&problem.path))
+        .map(problem)
+        .collect()
 }

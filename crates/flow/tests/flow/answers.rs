@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use otelagent_flow::{Outcome, of_grpc, of_http};
+use otelagent_flow::{Outcome, grpc_refuses_encoding, http_refuses_encoding, of_grpc, of_http};
 
 const SECOND: Option<Duration> = Some(Duration::from_secs(1));
 
@@ -58,4 +58,52 @@ fn http_statuses_are_about_size_data_way_or_load() {
         let outcome = of_http(status, "", SECOND);
         assert_eq!(outcome, Outcome::Busy(SECOND), "{status}");
     }
+}
+
+#[test]
+fn unknown_encoding_is_told_from_bad_data() {
+    for (code, message) in [
+        (
+            12,
+            "grpc: Decompressor is not installed for grpc-encoding \"zstd\"",
+        ),
+        (
+            13,
+            "grpc: Decompressor is not installed for grpc-encoding \"zstd\"",
+        ),
+        (
+            12,
+            "Content is compressed with `zstd` which isn't supported",
+        ),
+        (12, "Can't find decompressor for zstd"),
+        (13, "Can't find decompressor for zstd"),
+        (
+            12,
+            "Unsupported grpc-encoding value 'zstd'. Supported encodings: identity, gzip, deflate",
+        ),
+        (12, "Compression algorithm 'zstd' is disabled."),
+    ] {
+        assert!(grpc_refuses_encoding(code, message), "{code} {message}");
+    }
+    for (code, message) in [
+        (
+            12,
+            "unknown service opentelemetry.proto.collector.trace.v1.TraceService",
+        ),
+        (13, "unmarshal: invalid TraceID length"),
+        (14, "compression is slow today"),
+        (0, "zstd"),
+    ] {
+        assert!(!grpc_refuses_encoding(code, message), "{code} {message}");
+    }
+    assert!(http_refuses_encoding(415, ""));
+    assert!(http_refuses_encoding(
+        400,
+        "unsupported Content-Encoding: zstd"
+    ));
+    assert!(!http_refuses_encoding(
+        400,
+        "unmarshal: invalid TraceID length"
+    ));
+    assert!(!http_refuses_encoding(404, "zstd"));
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::unchecked_time_subtraction)]
 
 mod answers;
+mod failover;
 mod incidents;
 mod load;
 mod properties;
