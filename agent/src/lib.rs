@@ -11,6 +11,7 @@
 //! | `export` | sends batches to the upstream until they are settled; `otelagent-flow` decides how |
 //! | `compress` | compresses what is sent, one batch at a time |
 //! | `budget` | limits the memory for telemetry |
+//! | `senders` | fair shares of memory and queues |
 //! | `tls` | certificates and CAs for rustls, on both sides |
 //! | `stream` | TCP, Unix and TLS connections as one type |
 //! | `resolve` | resolves names |
@@ -54,6 +55,8 @@ mod receive;
 mod reloadable;
 #[cfg(feature = "server")]
 mod resolve;
+#[cfg(feature = "server")]
+mod senders;
 #[cfg(feature = "server")]
 mod stream;
 #[cfg(feature = "server")]

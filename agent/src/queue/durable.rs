@@ -21,8 +21,8 @@ pub(crate) struct DurableQueue {
     pub(super) exporter: String,
     pub(super) limits: LogLimits,
     pub(super) budget: Arc<Budget>,
-    /// The memory that this lane may use whatever the others do.
-    pub(super) share: usize,
+    /// The number of lanes that share the memory.
+    lanes: usize,
     /// Every record below this sequence survives a loss of power.
     synced: watch::Sender<u64>,
     /// Signals records to sync.
@@ -53,7 +53,7 @@ impl DurableQueue {
                 fsync: storage.fsync,
                 directory_mode: storage.directory_permissions,
             },
-            share: budget.soft_limit() / 2 / lanes.max(1),
+            lanes: lanes.max(1),
             budget,
             synced: watch::Sender::new(0),
             appended: Notify::new(),
@@ -62,9 +62,14 @@ impl DurableQueue {
         }
     }
 
+    /// The memory that this lane may use whatever the others do.
+    pub(super) fn share(&self) -> usize {
+        self.budget.soft_limit() / 2 / self.lanes
+    }
+
     /// The number of bytes to read from disk at once.
     pub(super) fn read_size(&self) -> usize {
-        READ_AT_ONCE.min(self.share)
+        READ_AT_ONCE.min(self.share())
     }
 
     /// A handle that is ready once the record is as safe as configured.

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::disk::{DiskState, Refill, Resumed};
 use super::lane::{Lane, LaneState, NextStep};
-use super::request::{QueuedRequest, WaitingRequest};
+use super::request::{BOOKKEEPING, QueuedRequest, WaitingRequest};
 use crate::metrics::Lost;
 
 /// A read of this size does not need another thread: the data has just been written.
@@ -43,14 +43,14 @@ impl Lane {
     pub(super) fn is_memory_short(&self, memory: usize, more: usize) -> bool {
         self.durable.as_ref().is_some_and(|durable| {
             durable.budget.held() > durable.budget.soft_limit() / 2
-                && memory.saturating_add(more) > durable.share
+                && memory.saturating_add(more) > durable.share()
         })
     }
 
     /// A request that was read back from disk.
     pub(super) fn held(&self, payload: bytes::Bytes, items: u32) -> Option<QueuedRequest> {
-        let mut permit = self.durable.as_ref()?.budget.permit();
-        permit.set(payload.len());
+        let mut permit = self.durable.as_ref()?.budget.permit(None);
+        permit.set(payload.len() + BOOKKEEPING);
         Some(QueuedRequest {
             is_alone: !is_mergeable(self.signal, &payload),
             bytes: payload,
@@ -71,7 +71,7 @@ impl Lane {
                 state.join_behind();
                 return None;
             }
-            if state.waiting_bytes >= state.min_size() {
+            if state.is_ready() {
                 return None;
             }
             let memory = state.memory_bytes();
@@ -137,7 +137,7 @@ impl Lane {
     fn lost_on_disk(&self, state: &mut LaneState, (items, bytes): (u64, usize)) {
         self.metrics.lost(self.signal, Lost::Storage, items);
         self.metrics.released(self.signal, items, bytes as u64);
-        state.held_bytes = state.held_bytes.saturating_sub(bytes);
+        state.let_go(bytes);
     }
 
     pub(super) fn report_damage(&self, chunk: &Chunk) {

@@ -25,6 +25,8 @@ pub(super) enum Refusal {
     QueueFull { items: usize },
     #[error("the memory limit is reached")]
     MemoryLimit,
+    #[error("no memory is left for another request on this connection")]
+    ConnectionMemory,
     #[error("the request is larger than {0} bytes")]
     TooLarge(usize),
     #[error("malformed request: {0}")]
@@ -57,7 +59,7 @@ impl Refusal {
         use Refused as By;
         let (code, status, counted) = match self {
             Self::QueueFull { .. } => (Code::UNAVAILABLE, 503, By::QueueFull),
-            Self::MemoryLimit => (Code::UNAVAILABLE, 503, By::Memory),
+            Self::MemoryLimit | Self::ConnectionMemory => (Code::UNAVAILABLE, 503, By::Memory),
             Self::ShuttingDown => (Code::UNAVAILABLE, 503, By::ShuttingDown),
             Self::TooSlow => (Code::UNAVAILABLE, 408, By::Aborted),
             Self::Disconnected => (Code::UNAVAILABLE, 400, By::Aborted),

@@ -1,10 +1,12 @@
 //! What all connections share, and what both protocols do with a request: check it, edit it and queue it.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
 use otlp_wire::{EditError, Edits, Malformed, Signal, inspect, is_mergeable, json, repair};
+use tokio::time::sleep;
 
 use super::connection_table::ConnectionTable;
 use super::read_quota::ReadQuota;
@@ -14,8 +16,9 @@ use crate::budget::{Budget, Permit};
 use crate::config::{Compression, ReceiverConfig};
 use crate::encoding::{self, DecodeError};
 use crate::lock::lock;
-use crate::metrics::{Metrics, Transport};
-use crate::queue::{AckHandle, Lane, Origin, QueuedRequest};
+use crate::metrics::{Metrics, Refused, Transport};
+use crate::queue::{AckHandle, BOOKKEEPING, Lane, Origin, QueuedRequest};
+use crate::senders::Sender;
 
 /// The route of one signal.
 pub(crate) struct Route {
@@ -23,6 +26,9 @@ pub(crate) struct Route {
     pub(crate) lane: Arc<Lane>,
     /// The edits of their resource attributes.
     pub(crate) edits: Edits,
+    /// The largest batch that can be compressed whatever else is held. A larger request pays for the rest of its
+    /// copy from the beginning.
+    pub(crate) reserve: usize,
 }
 
 /// A complete request as it arrived.
@@ -43,6 +49,9 @@ pub(super) enum Format {
     Protobuf,
     Json,
 }
+
+/// How much later a refusal for lack of room comes if others need the room too.
+const SLOWED: Duration = Duration::from_millis(100);
 
 /// The memory of an open request beside its body: a task and a timer.
 const OPEN: usize = 2 * 1024;
@@ -118,20 +127,26 @@ impl OtlpReceiver {
             .ok_or(Refusal::NoPipeline(signal))
     }
 
-    /// Decides, before the body is read, whether `bytes` of it could be accepted, and reserves memory for its
-    /// beginning.
-    fn admit(&self, route: &Route, bytes: usize) -> Result<Permit, Refusal> {
-        if !route.lane.has_room(bytes) {
+    /// Decides, before the body is read, whether as much as it announces could be accepted, and reserves memory for
+    /// its beginning.
+    fn admit(&self, route: &Route, body: &RequestBody) -> Result<Permit, Refusal> {
+        let (bytes, sender) = (body.announced(), body.sender());
+        if !route.lane.has_room(sender, bytes) {
             return Err(Refusal::QueueFull { items: 0 });
         }
         if route.lane.is_closed() {
             return Err(Refusal::ShuttingDown);
         }
+        if !body.is_paid {
+            // The client finds memory when it tries again.
+            self.shared.connections.make_room_for_requests();
+            return Err(Refusal::ConnectionMemory);
+        }
         let budget = &self.shared.budget;
-        if !budget.has_room(bytes.saturating_add(self.reserved_beside(route))) {
+        if !budget.has_room(sender, bytes, self.reserved_beside(route)) {
             return Err(Refusal::MemoryLimit);
         }
-        let mut permit = budget.permit();
+        let mut permit = budget.permit(Some(Arc::clone(sender)));
         let advance = OPEN + bytes.min(ADVANCE);
         permit.grow(advance).map_err(|_| Refusal::MemoryLimit)?;
         Ok(permit)
@@ -146,11 +161,10 @@ impl OtlpReceiver {
         limit: usize,
         length: impl Fn(&[u8]) -> usize,
     ) -> Result<(Vec<u8>, Permit), Refusal> {
-        let announced = body.announced();
-        if announced > limit {
+        if body.announced() > limit {
             return Err(Refusal::TooLarge(limit));
         }
-        let mut permit = self.admit(route, announced)?;
+        let mut permit = self.admit(route, &body)?;
         let body = collect(body, limit, &mut permit, length).await?;
         Ok((body, permit))
     }
@@ -201,7 +215,11 @@ impl OtlpReceiver {
             let mut grant = |more| permit.grow(more).is_ok();
             exact(edit(&route.edits, &message, limit, &mut grant)?)
         };
-        permit.set(bytes.len());
+        permit.set(bytes.len() + BOOKKEEPING);
+        let beyond = bytes.len().saturating_sub(route.reserve);
+        if beyond > 0 && permit.grow(beyond).is_err() {
+            return Err(Refusal::MemoryLimit);
+        }
         let held = QueuedRequest {
             bytes,
             items,
@@ -215,8 +233,11 @@ impl OtlpReceiver {
         }
     }
 
-    pub(super) fn count_refusal(
+    /// Counts a refusal. One for lack of room comes late if others need the room too: a client that tries again and
+    /// again would take up their time.
+    pub(super) async fn refuse(
         &self,
+        sender: &Sender,
         signal: Option<Signal>,
         transport: Transport,
         refusal: &Refusal,
@@ -225,13 +246,21 @@ impl OtlpReceiver {
             Refusal::QueueFull { items } => *items,
             _ => 0,
         };
+        let reason = refusal.counted_as();
         if *refusal == Refusal::MemoryLimit {
             self.shared.connections.evict_slow_sender();
         }
-        let reason = refusal.counted_as();
+        let lacks_room = matches!(reason, Refused::Memory | Refused::QueueFull);
+        if lacks_room {
+            sender.count_refusal();
+        }
         self.shared
             .metrics
             .refused(signal, transport, reason, items);
+        let is_crowded = self.shared.budget.senders.has_others(sender);
+        if lacks_room && is_crowded && *refusal != Refusal::ConnectionMemory {
+            sleep(SLOWED).await;
+        }
     }
 }
 

@@ -197,6 +197,11 @@ impl Log {
         self.next
     }
 
+    /// The size limit of all files together, in bytes; `u64::MAX` means none.
+    pub fn size_limit(&self) -> u64 {
+        self.limits.total
+    }
+
     /// Whether a record of `bytes` fits into the size limit.
     pub fn has_room(&mut self, bytes: usize) -> bool {
         let fits = |log: &Self| {
