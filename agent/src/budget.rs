@@ -1,10 +1,12 @@
-//! The memory budget: counts the bytes of telemetry that the agent holds. Code takes bytes before it allocates
-//! them and gives them back when it drops them.
+//! The memory budget: counts the bytes that the agent holds. Code asks for bytes before it allocates them and gives
+//! them back when it drops them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Notify, Semaphore};
+
+use crate::senders::{Sender, Senders, reserve};
 
 /// The budget that all requests and exports share.
 #[derive(Debug)]
@@ -16,10 +18,16 @@ pub(crate) struct Budget {
     used: AtomicUsize,
     /// The part of `used` that exports need besides the telemetry in them.
     exporting_bytes: AtomicUsize,
+    /// Held by the export that waits for memory, so that exports get it in order of arrival.
+    export_turn: Mutex<()>,
+    /// Signals that an export has given memory back.
+    export_ended: Notify,
     /// The free KiB for connections, which wait for them.
     pub(crate) connections: Arc<Semaphore>,
     /// All of the KiB for connections.
-    connection_kib: usize,
+    connection_kib: AtomicUsize,
+    /// Whose telemetry it is.
+    pub(crate) senders: Senders,
 }
 
 /// The budget is used up.
@@ -35,16 +43,27 @@ impl Budget {
             hard: AtomicUsize::new(limit),
             used: AtomicUsize::new(0),
             exporting_bytes: AtomicUsize::new(0),
+            export_turn: Mutex::default(),
+            export_ended: Notify::new(),
             connections: Arc::new(Semaphore::new(connection_kib)),
-            connection_kib,
+            connection_kib: AtomicUsize::new(connection_kib),
+            senders: Senders::default(),
         })
     }
 
-    /// Changes the limits. Held bytes stay, even above a smaller limit.
-    pub(crate) fn set_limits(&self, limit: usize, spike: usize) {
+    /// Changes the limits. Held bytes and connections stay, even above a smaller limit.
+    pub(crate) fn set_limits(&self, limit: usize, spike: usize, connection_kib: usize) {
         self.soft
             .store(limit.saturating_sub(spike), Ordering::Relaxed);
         self.hard.store(limit, Ordering::Relaxed);
+        let before = self.connection_kib.load(Ordering::Relaxed);
+        let after = if connection_kib > before {
+            self.connections.add_permits(connection_kib - before);
+            connection_kib
+        } else {
+            before - self.connections.forget_permits(before - connection_kib)
+        };
+        self.connection_kib.store(after, Ordering::Relaxed);
     }
 
     /// The bytes of telemetry held now.
@@ -63,16 +82,20 @@ impl Budget {
         self.used() + self.connection_bytes()
     }
 
-    /// Whether `more` bytes of new telemetry fit.
-    pub(crate) fn has_room(&self, more: usize) -> bool {
+    /// Whether `more` bytes of a sender's telemetry fit, and `beside` bytes stay free.
+    pub(crate) fn has_room(&self, sender: &Sender, more: usize, beside: usize) -> bool {
+        let soft = self.soft_limit();
         let wanted = self.connection_bytes().saturating_add(more);
-        self.held().saturating_add(wanted) <= self.soft_limit()
+        let held = self.held().saturating_add(wanted).saturating_add(beside);
+        held <= soft
             && self.used().saturating_add(wanted) <= self.hard.load(Ordering::Relaxed)
+            && (held <= soft - reserve(soft) || self.senders.is_within_share(sender, more, soft))
     }
 
     fn connection_bytes(&self) -> usize {
         let left = self.connections.available_permits();
-        self.connection_kib.saturating_sub(left) * 1024
+        let all = self.connection_kib.load(Ordering::Relaxed);
+        all.saturating_sub(left) * 1024
     }
 
     /// The limit for new telemetry.
@@ -80,20 +103,30 @@ impl Budget {
         self.soft.load(Ordering::Relaxed)
     }
 
-    /// An empty permit, which grows as bytes arrive.
-    pub(crate) fn permit(self: &Arc<Self>) -> Permit {
+    /// An empty permit, which grows as bytes of a sender arrive; none for telemetry of earlier processes and for
+    /// exports.
+    pub(crate) fn permit(self: &Arc<Self>, sender: Option<Arc<Sender>>) -> Permit {
         Permit {
             budget: Arc::clone(self),
+            sender,
             bytes: 0,
         }
     }
 
-    /// Takes `bytes` for an export, without a check of the limits. The compressor bounds the sum, since it
-    /// handles one batch at a time.
-    pub(crate) fn export(self: &Arc<Self>, bytes: usize) -> ExportPermit {
-        let mut export = ExportPermit(self.permit());
+    /// Takes `bytes` for an export. Waits until they fit, unless no other export is under way: one must always be
+    /// possible, and fits if it needs no more than the reserve.
+    pub(crate) async fn export(self: &Arc<Self>, bytes: usize) -> ExportPermit {
+        let _turn = self.export_turn.lock().await;
+        while self.exporting_bytes.load(Ordering::Relaxed) > 0 && !self.has_room_for_export(bytes) {
+            self.export_ended.notified().await;
+        }
+        let mut export = ExportPermit(self.permit(None));
         export.set(bytes);
         export
+    }
+
+    fn has_room_for_export(&self, bytes: usize) -> bool {
+        self.in_use().saturating_add(bytes) <= self.hard.load(Ordering::Relaxed)
     }
 }
 
@@ -101,6 +134,7 @@ impl Budget {
 #[derive(Debug)]
 pub(crate) struct Permit {
     budget: Arc<Budget>,
+    sender: Option<Arc<Sender>>,
     bytes: usize,
 }
 
@@ -111,7 +145,12 @@ impl Permit {
     /// Takes nothing if not all of them fit.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), Exhausted> {
         self.set(self.bytes + more);
-        if self.budget.has_room(0) {
+        let budget = &self.budget;
+        let fits = match &self.sender {
+            Some(sender) => budget.has_room(sender, 0, 0),
+            None => budget.in_use() <= budget.hard.load(Ordering::Relaxed),
+        };
+        if fits {
             return Ok(());
         }
         self.set(self.bytes - more);
@@ -120,7 +159,12 @@ impl Permit {
 
     /// An empty permit of the same budget.
     pub(crate) fn another(&self) -> Self {
-        self.budget.permit()
+        self.budget.permit(self.sender.clone())
+    }
+
+    /// Whose bytes they are, unless an earlier process has accepted them.
+    pub(crate) fn sender(&self) -> Option<&Arc<Sender>> {
+        self.sender.as_ref()
     }
 
     /// Gives `less` bytes back.
@@ -136,6 +180,9 @@ impl Permit {
         } else {
             let less = self.bytes - bytes;
             self.budget.used.fetch_sub(less, Ordering::Relaxed);
+        }
+        if let Some(sender) = &self.sender {
+            self.budget.senders.hold(sender, self.bytes, bytes);
         }
         self.bytes = bytes;
     }
@@ -158,6 +205,8 @@ impl ExportPermit {
         exporting.fetch_add(bytes, Ordering::Relaxed);
         exporting.fetch_sub(self.0.bytes, Ordering::Relaxed);
         self.0.set(bytes);
+        // Kept for the next one that looks, if none waits now.
+        self.0.budget.export_ended.notify_one();
     }
 }
 

@@ -138,6 +138,7 @@ impl Report {
         let text = self.metrics.text(&Surroundings {
             config: &lock(&self.config),
             memory: (self.budget.used(), self.budget.soft_limit()),
+            senders: &self.budget.senders,
             connections: self.connections,
             uptime: self.started.elapsed(),
             endpoints: (self.upstreams.iter())

@@ -12,6 +12,7 @@
 //! | `compress` | compresses what is sent, one batch at a time |
 //! | `worker` | a thread for long computations: large requests, compression |
 //! | `budget` | limits the memory for telemetry |
+//! | `senders` | fair shares of memory and queues |
 //! | `tls` | certificates and CAs for rustls, on both sides |
 //! | `stream` | TCP, Unix and TLS connections as one type |
 //! | `resolve` | resolves names |
@@ -55,6 +56,8 @@ mod receive;
 mod reloadable;
 #[cfg(feature = "server")]
 mod resolve;
+#[cfg(feature = "server")]
+mod senders;
 #[cfg(feature = "server")]
 mod stream;
 #[cfg(feature = "server")]

@@ -41,6 +41,7 @@ impl Offline {
         let routes = lanes.iter().map(|lane| Route {
             lane: Arc::clone(lane),
             edits: Arc::default(),
+            reserve: usize::MAX,
         });
         let config = ReceiverConfig {
             id: String::new(),
@@ -73,7 +74,9 @@ impl Offline {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let stop = self.stop.subscribe();
-        if let Some(slot) = self.server.shared.connections.enter().await {
+        let shared = &self.server.shared;
+        let sender = shared.budget.senders.at(None);
+        if let Some(slot) = shared.connections.enter(sender).await {
             serve(Box::new(stream), Arc::clone(&self.server), stop, slot).await;
         }
     }
@@ -108,6 +111,6 @@ pub fn decompress(
     memory: usize,
 ) -> Result<Vec<u8>, String> {
     let encoding = encoding::parse(Some(encoding)).ok_or("unknown encoding")?;
-    let mut permit = Budget::new(memory, 0, 0).permit();
+    let mut permit = Budget::new(memory, 0, 0).permit(None);
     encoding::decode(encoding, body, limit, &mut permit).map_err(|error| error.to_string())
 }

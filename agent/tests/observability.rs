@@ -219,7 +219,7 @@ async fn health_distinguishes_liveness_readiness_and_delivery() {
     let sink = Sink::grpc().await;
     sink.always(Some(Reply::Grpc(UNAVAILABLE, None)));
     let agent = Setup::grpc(sink.address)
-        .exporter("sending_queue: {sizer: bytes, queue_size: 900, batch: {flush_timeout: 1ms}}")
+        .exporter("sending_queue: {sizer: bytes, queue_size: 1370, batch: {flush_timeout: 1ms}}")
         .start();
     let delivery = |query: &str| {
         let (status, body) = get(agent.health, &format!("/delivery{query}"));

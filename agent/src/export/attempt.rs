@@ -13,12 +13,15 @@ use crate::compress;
 use crate::config::Compression;
 use crate::queue::Batch;
 
+/// The memory of an attempt without compression: what HTTP/2 has taken over and not written yet.
+const UNWRITTEN: usize = 256 * 1024;
+
 /// A request ready to be sent, and the memory it holds. It does not outlive the attempt: of an upstream that fails
 /// there is one attempt now and then, and what waits should take little memory.
 struct Encoded {
     body: Vec<Bytes>,
     #[expect(dead_code, reason = "held for its drop")]
-    permit: Option<ExportPermit>,
+    permit: ExportPermit,
 }
 
 impl Piece for Batch {
@@ -100,20 +103,19 @@ async fn send_as(
 }
 
 async fn encode(batch: &Batch, compression: Compression, shared: &Shared) -> io::Result<Encoded> {
-    let parts = batch.parts();
     if compression == Compression::None {
-        return Ok(Encoded {
-            body: parts,
-            permit: None,
-        });
+        let permit = shared.budget.export(batch.bytes().min(UNWRITTEN)).await;
+        let body = batch.parts();
+        return Ok(Encoded { body, permit });
     }
-    let turn = shared.compressor.turn().await;
+    // As if nothing could be compressed.
     let needed = batch.bytes() + compress::context(compression);
-    let mut permit = shared.budget.export(needed);
+    let mut permit = shared.budget.export(needed).await;
+    let parts = batch.parts();
+    let turn = shared.compressor.turn().await;
     let compressed = shared.compressor.run(turn, move |compressor| {
         let body = compressor.encode(compression, &parts)?;
         permit.set(body.iter().map(Bytes::len).sum());
-        let permit = Some(permit);
         Ok(Encoded { body, permit })
     });
     compressed.await.map_err(io::Error::other)?

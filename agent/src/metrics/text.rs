@@ -15,12 +15,17 @@ use super::help::help;
 use super::process::Usage;
 use crate::config::{Config, Exporter, Pipeline};
 use crate::lock::lock;
+use crate::senders::{Sender, Senders};
+
+/// The number of senders that have series of their own.
+const TOP_SENDERS: usize = 10;
 
 /// What the text needs besides the counters.
 pub(crate) struct Surroundings<'a> {
     pub(crate) config: &'a Config,
     /// Bytes of telemetry held, and the limit above which the agent refuses it.
     pub(crate) memory: (usize, usize),
+    pub(crate) senders: &'a Senders,
     /// The maximum number of connections.
     pub(crate) connections: usize,
     pub(crate) uptime: Duration,
@@ -92,6 +97,8 @@ const OTHERS: &[(&str, &str, FamilyType, SeriesOfAll)] = &[
     ("otelagent_config_last_success_timestamp", "_seconds", Gauge, |scrape| one(scrape.metrics.configured[0].get())),
     ("otelagent_memory_held", "_bytes", Gauge, |scrape| one(scrape.around.memory.0)),
     ("otelagent_memory_limit", "_bytes", Gauge, |scrape| one(scrape.around.memory.1)),
+    ("otelagent_sender_held", "_bytes", Gauge, |scrape| scrape.senders(|sender| sender.held() as u64)),
+    ("otelagent_sender_refused_requests", "", Counter, |scrape| scrape.senders(Sender::refused)),
     ("otelcol_process_uptime", "_seconds", Counter, |scrape| one(scrape.around.uptime.as_secs())),
     ("otelcol_process_memory_rss", "_bytes", Gauge, |scrape| scrape.process(|usage| one(usage.resident))),
     ("otelcol_process_runtime_heap_alloc_bytes", "", Gauge, |scrape| scrape.process(|usage| one(usage.anonymous))),
@@ -225,6 +232,13 @@ impl Scrape<'_> {
             }
         }
         all
+    }
+
+    fn senders(&self, number: fn(&Sender) -> u64) -> Vec<Series> {
+        let top = self.around.senders.top(TOP_SENDERS, number);
+        top.iter()
+            .map(|(sender, number)| series([("sender", sender)], number))
+            .collect()
     }
 
     fn refusals(&self) -> Vec<Series> {

@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use tracing::info;
 
 use crate::budget::Budget;
-use crate::config::Config;
+use crate::compress;
+use crate::config::{Compression, Config, Exporter, Memory, Queue};
 use crate::export::{self, ExportError, Upstream};
 use crate::health::{self, Report, Topic};
 use crate::lock::lock;
@@ -185,7 +186,9 @@ impl Pipelines {
                 DurableQueue::new(&exporter.id, storage, &exporter.queue, budget, lanes)
             });
             let (signal, metrics) = (pipeline.signal, Arc::clone(metrics));
-            let lane = Lane::new(signal, exporter.queue, metrics, durable);
+            let reserve = export_reserve(exporter, &config.memory);
+            let queue = bounded(exporter.queue, reserve);
+            let lane = Lane::new(signal, queue, metrics, durable);
             if let Some(storage) = storage {
                 let entry = durable_lanes.entry(&storage.directory);
                 let (_, lanes) = entry.or_insert((storage, Vec::new()));
@@ -197,6 +200,7 @@ impl Pipelines {
             started.routes.push(Route {
                 lane,
                 edits: Arc::new(Edits::new(&pipeline.attributes)),
+                reserve,
             });
         }
         // Before the ports open, so that records of earlier processes go first.
@@ -212,6 +216,27 @@ impl Pipelines {
             }
         }
         started
+    }
+}
+
+/// The smallest bound of a batch.
+const SMALLEST_BATCH: usize = 64 * 1024;
+
+/// The largest batch that can be compressed whatever else is held.
+pub(super) fn export_reserve(exporter: &Exporter, memory: &Memory) -> usize {
+    match exporter.compression {
+        Compression::None => usize::MAX,
+        kind => memory.spike.saturating_sub(compress::context(kind)),
+    }
+}
+
+/// A queue whose batches are no larger than that, with a floor.
+pub(super) fn bounded(queue: Queue, reserve: usize) -> Queue {
+    let most = reserve.max(SMALLEST_BATCH);
+    Queue {
+        min_size: queue.min_size.min(most),
+        max_size: queue.max_size.min(most),
+        ..queue
     }
 }
 

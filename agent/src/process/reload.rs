@@ -6,15 +6,15 @@ use std::time::Duration;
 use otlp_wire::Edits;
 use tracing::{error, info, warn};
 
-use super::agent::Agent;
+use super::agent::{Agent, bounded, export_reserve};
 use super::log::Level;
-use crate::config::{self, Changes, Config, Problem};
+use crate::config::{self, Changes, Config, Memory, Problem};
 use crate::export::Destination;
 use crate::lock::lock;
 use crate::logging::causes;
 use crate::metrics::Reload;
 use crate::queue::Lane;
-use crate::receive::{ReceiverRules, Route};
+use crate::receive::{ReceiverRules, Route, connection_memory};
 
 impl Agent {
     /// Applies the changes of a configuration; keeps the current one if that fails.
@@ -67,18 +67,20 @@ impl Agent {
                 upstream.change(Arc::clone(&destination));
             }
         }
-        self.report
-            .budget
-            .set_limits(new.memory.limit, new.memory.spike);
+        let Memory { limit, spike } = new.memory;
+        let budget = &self.report.budget;
+        budget.set_limits(limit, spike, connection_memory(limit));
         let mut routes = Vec::new();
         for pipeline in &new.pipelines {
             let exporter = new.exporters.get(pipeline.exporter);
             let same = |lane: &&Arc<Lane>| lane.signal == pipeline.signal;
             if let (Some(lane), Some(exporter)) = (self.report.lanes.iter().find(same), exporter) {
-                lane.set_limits(exporter.queue);
+                let reserve = export_reserve(exporter, &new.memory);
+                lane.set_limits(bounded(exporter.queue, reserve));
                 routes.push(Route {
                     lane: Arc::clone(lane),
                     edits: Arc::new(Edits::new(&pipeline.attributes)),
+                    reserve,
                 });
             }
         }

@@ -20,8 +20,10 @@ pub(crate) struct Batch {
     id: u64,
     all: Arc<Vec<QueuedRequest>>,
     part: Range<usize>,
-    /// The bytes of the queue that it takes up.
+    /// The bytes of its requests, which a cut divides.
     bytes: usize,
+    /// What it counts for in the queue.
+    charge: usize,
     /// Set if this is a part of the only request in `part`.
     fragment: Option<Fragment>,
 }
@@ -40,6 +42,7 @@ impl Batch {
     pub(crate) async fn next(lane: &Arc<Lane>) -> Option<Self> {
         let Cut { id, parts, bytes } = lane.next().await?;
         Some(Self {
+            charge: parts.iter().map(|held| lane.charge(held)).sum(),
             lane: Arc::clone(lane),
             id,
             part: 0..parts.len(),
@@ -101,10 +104,12 @@ impl Batch {
 
     fn split_requests(&mut self) -> Self {
         let middle = self.part.start + self.part.len().div_ceil(2);
-        let mut half = self.other(middle..self.part.end, 0, None);
+        let mut half = self.other(middle..self.part.end, 0, 0, None);
         half.bytes = half.held().iter().map(|held| held.bytes.len()).sum();
+        half.charge = half.held().iter().map(|held| self.lane.charge(held)).sum();
         self.part.end = middle;
         self.bytes -= half.bytes;
+        self.charge -= half.charge;
         half
     }
 
@@ -126,13 +131,15 @@ impl Batch {
         let all = self.items();
         let items = (request.items() as u64).min(all);
         let bytes = second.own_bytes().min(self.bytes);
+        let charge = bytes.min(self.charge);
         let rest = Fragment {
             request: second,
             items: all - items,
             copies: copies.clone(),
         };
-        let half = self.other(self.part.clone(), bytes, Some(rest));
+        let half = self.other(self.part.clone(), bytes, charge, Some(rest));
         self.bytes -= bytes;
+        self.charge -= charge;
         self.fragment = Some(Fragment {
             request,
             items,
@@ -142,7 +149,13 @@ impl Batch {
     }
 
     /// Another part of the same batch.
-    fn other(&self, part: Range<usize>, bytes: usize, fragment: Option<Fragment>) -> Self {
+    fn other(
+        &self,
+        part: Range<usize>,
+        bytes: usize,
+        charge: usize,
+        fragment: Option<Fragment>,
+    ) -> Self {
         self.lane.batch_split(self.id);
         Self {
             lane: Arc::clone(&self.lane),
@@ -150,6 +163,7 @@ impl Batch {
             all: Arc::clone(&self.all),
             part,
             bytes,
+            charge,
             fragment,
         }
     }
@@ -184,9 +198,8 @@ impl Batch {
     }
 
     fn settle(&mut self, items: u64) {
-        let bytes = std::mem::take(&mut self.bytes);
         self.part = 0..0;
-        self.lane.release(items, bytes);
+        self.lane.release(items, self.charge);
         self.lane.settled(self.id);
     }
 }
@@ -199,13 +212,14 @@ impl Drop for Batch {
         let on_disk = self.lane.on_disk(self.id);
         let lost = self.all.get(self.part.start.max(on_disk)..self.part.end);
         let lost = lost.unwrap_or_default();
-        let (items, bytes) = match &self.fragment {
+        let (items, charge) = match &self.fragment {
             _ if lost.is_empty() => (0, 0),
-            Some(fragment) => (fragment.items, self.bytes),
-            None => lost.iter().fold((0, 0), |(items, bytes), held| {
-                (items + held.items as u64, bytes + held.bytes.len())
+            Some(fragment) => (fragment.items, self.charge),
+            None => lost.iter().fold((0, 0), |(items, charge), held| {
+                let more = self.lane.charge(held);
+                (items + held.items as u64, charge + more)
             }),
         };
-        self.lane.lost_in_shutdown(items, bytes);
+        self.lane.lost_in_shutdown(items, charge);
     }
 }

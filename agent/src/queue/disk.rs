@@ -9,6 +9,7 @@ use segment_log::{Log, LogError, Outcome, Position, ReadJob, Work};
 use tokio::time::Instant;
 
 use super::request::{QueuedRequest, WaitingRequest};
+use crate::senders::reserve;
 
 /// The bytes moved to disk at once after it works again.
 const MOVE_AT_ONCE: usize = 4 * 1024 * 1024;
@@ -128,10 +129,18 @@ impl DiskState {
         self.failing || self.log.is_none()
     }
 
-    pub(super) fn has_room(&mut self, bytes: usize) -> bool {
+    /// Whether a request fits into the files, also if their reserve stays free.
+    pub(super) fn has_room(&mut self, bytes: usize, is_reserve_free: bool) -> bool {
         let failing = self.failing;
-        let log = self.log.as_mut().filter(|_| !failing);
-        log.is_none_or(|log| log.has_room(bytes))
+        let Some(log) = self.log.as_mut().filter(|_| !failing) else {
+            return true;
+        };
+        let free = if is_reserve_free {
+            reserve(usize::try_from(log.size_limit()).unwrap_or(usize::MAX))
+        } else {
+            0
+        };
+        log.has_room(bytes.saturating_add(free))
     }
 
     pub(super) fn leftover(&self) -> usize {
@@ -141,6 +150,12 @@ impl DiskState {
 
     pub(super) fn only_bytes(&self) -> usize {
         self.only_bytes
+    }
+
+    /// The requests that are in flight, not written yet, or behind those on disk.
+    pub(super) fn requests_in_memory(&self) -> usize {
+        let in_flight = self.out.values().map(|out| out.parts.len());
+        in_flight.sum::<usize>() + self.unwritten.len() + self.behind.len()
     }
 
     pub(super) fn since(&self) -> Option<Instant> {

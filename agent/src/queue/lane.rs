@@ -11,10 +11,14 @@ use tokio::time::Instant;
 
 use super::disk::{DiskState, Placement, Refill};
 use super::durable::{AckHandle, DurableQueue, PAUSE, READ_AHEAD};
-use super::request::{Origin, QueueFull, QueuedRequest, WaitingRequest};
+use super::request::{BOOKKEEPING, Origin, QueueFull, QueuedRequest, WaitingRequest};
 use crate::config::Queue;
 use crate::lock::lock;
 use crate::metrics::{Lost, Metrics};
+use crate::senders::{QueueShares, Sender, reserve};
+
+/// The largest number of requests in a batch.
+const MOST_REQUESTS: usize = 8192;
 
 /// The queue of one signal.
 #[derive(Debug)]
@@ -38,12 +42,14 @@ pub(super) struct LaneState {
     most: usize,
     pub(super) waiting: VecDeque<WaitingRequest>,
     pub(super) waiting_bytes: usize,
-    /// The bytes of requests, waiting and in flight, in memory and on disk.
+    /// What requests count for, waiting and in flight, in memory and on disk; see [`Lane::charge`].
     pub(super) held_bytes: usize,
     /// Whether the upstream fails, so that nothing is kept in memory that is on disk.
     pub(super) upstream_fails: bool,
     /// The bytes in flight that wait for another attempt.
     pub(super) repeated_bytes: usize,
+    /// Whose they are.
+    shares: QueueShares,
     flushing: bool,
     closed: bool,
     /// Set if the queue belongs on disk.
@@ -82,6 +88,7 @@ impl Lane {
             held_bytes: 0,
             upstream_fails: false,
             repeated_bytes: 0,
+            shares: QueueShares::default(),
             flushing: false,
             closed: false,
             disk: durable.is_some().then(DiskState::default),
@@ -119,9 +126,9 @@ impl Lane {
         self.state().limits.capacity
     }
 
-    /// Whether `bytes` more fit now.
-    pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        self.state().has_room(bytes)
+    /// Whether `bytes` more of a sender fit now.
+    pub(crate) fn has_room(&self, sender: &Sender, bytes: usize) -> bool {
+        self.state().has_room(Some(sender), bytes)
     }
 
     /// Whether the lane accepts nothing more, because the agent ends.
@@ -133,11 +140,12 @@ impl Lane {
     /// the handle is ready.
     ///
     /// # Errors
-    /// If the queue is full or closed.
+    /// If the queue is full, for this sender at least, or closed.
     pub(crate) fn push(&self, held: QueuedRequest, origin: Origin) -> Result<AckHandle, QueueFull> {
-        let bytes = held.bytes.len();
+        let bytes = self.charge(&held);
+        let sender = held.permit.sender().cloned();
         let mut state = self.state();
-        if state.closed || !state.has_room(bytes) {
+        if state.closed || !state.has_room(sender.as_deref(), bytes) {
             return Err(QueueFull);
         }
         match origin {
@@ -154,6 +162,9 @@ impl Lane {
         let is_outage = state.upstream_fails && memory + bytes > READ_AHEAD;
         let spill = is_outage || self.is_memory_short(memory, bytes);
         state.held_bytes += bytes;
+        if let Some(sender) = &sender {
+            state.shares.add(sender, bytes);
+        }
         let waiting = WaitingRequest {
             held,
             since: Instant::now(),
@@ -180,6 +191,13 @@ impl Lane {
             durable: self.durable.clone(),
             sequence: position.map(|position| position.sequence),
         })
+    }
+
+    /// The bytes of the queue that a request takes up. Without a disk its bookkeeping counts too, since the queue is
+    /// in memory.
+    pub(super) fn charge(&self, held: &QueuedRequest) -> usize {
+        let bookkeeping = if self.is_durable() { 0 } else { BOOKKEEPING };
+        held.bytes.len() + bookkeeping
     }
 
     /// Waits for the next batch; `None` once the lane is closed and empty. For a single dispatcher.
@@ -215,7 +233,7 @@ impl Lane {
             };
         };
         let due = oldest.since + state.limits.flush_timeout;
-        let is_large = state.waiting_bytes >= state.min_size() || oldest.held.is_alone;
+        let is_large = state.is_ready() || oldest.held.is_alone;
         if !is_large && now < due && !state.flushing {
             return NextStep::WaitUntil(due);
         }
@@ -231,7 +249,7 @@ impl Lane {
         while let Some(waiting) = state.waiting.front() {
             let more = waiting.held.bytes.len();
             is_alone |= waiting.held.is_alone;
-            let fits = !is_alone && bytes + more <= state.max_size();
+            let fits = !is_alone && bytes + more <= state.max_size() && parts.len() < MOST_REQUESTS;
             if !parts.is_empty() && !fits {
                 break;
             }
@@ -243,6 +261,11 @@ impl Lane {
             parts.push(waiting.held);
         }
         state.waiting_bytes -= bytes;
+        // Otherwise what a burst needed would stay.
+        let (len, capacity) = (state.waiting.len(), state.waiting.capacity());
+        if capacity > MOST_REQUESTS && capacity / 4 > len {
+            state.waiting.shrink_to(len * 2);
+        }
         let parts = Arc::new(parts);
         let id = match &mut state.disk {
             None => 0,
@@ -275,15 +298,13 @@ impl Lane {
         }
         drop(state);
         let (items, bytes) = lost.into_iter().fold((0, 0), |(items, bytes), waiting| {
-            (
-                items + waiting.held.items as u64,
-                bytes + waiting.held.bytes.len(),
-            )
+            let charge = self.charge(&waiting.held);
+            (items + waiting.held.items as u64, bytes + charge)
         });
         self.lost_in_shutdown(items, bytes);
     }
 
-    /// The bytes of requests, waiting and in flight, in memory and on disk.
+    /// What counts against the capacity: requests, waiting and in flight, in memory and on disk.
     pub(crate) fn held_bytes(&self) -> usize {
         let state = self.state();
         state.held_bytes.saturating_add(state.leftover())
@@ -308,25 +329,40 @@ impl Lane {
     /// Releases items whose delivery or loss has been counted.
     pub(super) fn release(&self, items: u64, bytes: usize) {
         self.metrics.released(self.signal, items, bytes as u64);
-        let mut state = self.state();
-        state.held_bytes = state.held_bytes.saturating_sub(bytes);
+        self.state().let_go(bytes);
     }
 }
 
 impl LaneState {
-    /// The size from which on a batch does not wait for more.
-    pub(super) fn min_size(&self) -> usize {
-        self.limits.min_size.min(self.most)
+    /// Whether a batch does not wait for more.
+    pub(super) fn is_ready(&self) -> bool {
+        let min_size = self.limits.min_size.min(self.most);
+        self.waiting_bytes >= min_size || self.waiting.len() >= MOST_REQUESTS
     }
 
     pub(super) fn max_size(&self) -> usize {
         self.limits.max_size.min(self.most)
     }
 
-    fn has_room(&mut self, bytes: usize) -> bool {
+    /// Whether `bytes` more fit. What an earlier process has left is nobody's, and leaves room for senders within their
+    /// share.
+    fn has_room(&mut self, sender: Option<&Sender>, bytes: usize) -> bool {
+        let capacity = self.limits.capacity;
         let held = self.held_bytes.saturating_add(self.leftover());
-        held.saturating_add(bytes) <= self.limits.capacity
-            && self.disk.as_mut().is_none_or(|disk| disk.has_room(bytes))
+        let held = held.saturating_add(bytes);
+        let shares = &self.shares;
+        let is_within = || sender.is_some_and(|of| shares.is_within(of, bytes, capacity));
+        held <= capacity
+            && (held <= capacity - reserve(capacity) || is_within())
+            && self.disk.as_mut().is_none_or(|disk| {
+                disk.has_room(bytes, true) || (is_within() && disk.has_room(bytes, false))
+            })
+    }
+
+    /// What was held is settled or lost.
+    pub(super) fn let_go(&mut self, bytes: usize) {
+        self.shares.remove(bytes, self.held_bytes);
+        self.held_bytes = self.held_bytes.saturating_sub(bytes);
     }
 
     /// Unread bytes of earlier processes on disk.
@@ -334,10 +370,14 @@ impl LaneState {
         self.disk.as_ref().map_or(0, DiskState::leftover)
     }
 
-    /// The bytes of requests in memory, waiting and in flight.
+    /// The memory of requests, waiting and in flight.
     pub(super) fn memory_bytes(&self) -> usize {
-        let only_on_disk = self.disk.as_ref().map_or(0, DiskState::only_bytes);
-        self.held_bytes.saturating_sub(only_on_disk)
+        let Some(disk) = &self.disk else {
+            return self.held_bytes;
+        };
+        let requests = self.waiting.len() + disk.requests_in_memory();
+        let bytes = self.held_bytes.saturating_sub(disk.only_bytes());
+        bytes + requests * BOOKKEEPING
     }
 
     /// Moves requests that arrived while the disk failed to the waiting ones; returns whether to wake the
@@ -353,11 +393,10 @@ impl LaneState {
 
     /// Appends a waiting request; returns whether to wake the dispatcher.
     pub(super) fn wait(&mut self, waiting: WaitingRequest) -> bool {
-        let min_size = self.min_size();
         let was_empty = self.waiting.is_empty();
-        let was_ready = self.waiting_bytes >= min_size;
+        let was_ready = self.is_ready();
         self.waiting_bytes += waiting.held.bytes.len();
         self.waiting.push_back(waiting);
-        was_empty || (self.waiting_bytes >= min_size && !was_ready)
+        was_empty || (self.is_ready() && !was_ready)
     }
 }

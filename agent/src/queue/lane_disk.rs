@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::disk::{DiskState, Refill};
 use super::durable::{PATIENCE, PAUSE, READ_AHEAD};
 use super::lane::{Lane, LaneState, NextStep};
-use super::request::{QueuedRequest, WaitingRequest};
+use super::request::{BOOKKEEPING, QueuedRequest, WaitingRequest};
 use crate::metrics::Lost;
 use crate::thread;
 
@@ -47,8 +47,8 @@ impl Lane {
 
     /// A request that was read back from disk.
     pub(super) fn held(&self, payload: bytes::Bytes, items: u32) -> Option<QueuedRequest> {
-        let mut permit = self.durable.as_ref()?.budget.permit();
-        permit.set(payload.len());
+        let mut permit = self.durable.as_ref()?.budget.permit(None);
+        permit.set(payload.len() + BOOKKEEPING);
         Some(QueuedRequest {
             is_alone: !is_mergeable(self.signal, &payload),
             bytes: payload,
@@ -64,7 +64,7 @@ impl Lane {
         now: Instant,
     ) -> Option<NextStep> {
         let durable = self.durable.as_ref()?;
-        let is_full = state.waiting_bytes >= state.min_size().min(BATCH_FROM_DISK);
+        let is_full = state.is_ready() || state.waiting_bytes >= BATCH_FROM_DISK;
         let is_idle = state.waiting.is_empty();
         let disk = state.disk.as_ref()?;
         if disk.is_read() {
@@ -189,7 +189,7 @@ impl Lane {
     fn lost_on_disk(&self, state: &mut LaneState, (items, bytes): (u64, usize)) {
         self.metrics.lost(self.signal, Lost::Storage, items);
         self.metrics.released(self.signal, items, bytes as u64);
-        state.held_bytes = state.held_bytes.saturating_sub(bytes);
+        state.let_go(bytes);
     }
 
     pub(super) fn report_damage(&self, chunk: &Chunk) {

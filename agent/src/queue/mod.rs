@@ -13,4 +13,4 @@ pub(crate) use self::batch::Batch;
 pub(crate) use self::durable::DurableQueue;
 pub(crate) use self::lane::Lane;
 pub(crate) use self::maintenance::Maintenance;
-pub(crate) use self::request::{Origin, QueuedRequest};
+pub(crate) use self::request::{BOOKKEEPING, Origin, QueuedRequest};

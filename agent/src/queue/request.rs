@@ -7,6 +7,10 @@ use tokio::time::Instant;
 use crate::budget::Permit;
 use crate::metrics::Transport;
 
+/// What a request costs beside its bytes: its entry in the queue, which may be half empty, then in a batch; its
+/// allocations; and its part of an attempt. Measured: 170.
+pub(crate) const BOOKKEEPING: usize = 192;
+
 /// An acknowledged request.
 #[derive(Debug)]
 pub(crate) struct QueuedRequest {

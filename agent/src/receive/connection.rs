@@ -137,7 +137,7 @@ pub(crate) async fn serve(
     let state = Arc::clone(&slot.state);
     let opened = timeout(HANDSHAKE, async {
         let is_http2 = speaks_http2(&mut stream, &mut read_ahead).await?;
-        slot.speak().await;
+        slot.speak(is_http2).await;
         io::Result::Ok(is_http2)
     });
     let is_http2 = tokio::select! {
@@ -322,14 +322,14 @@ async fn answer(
 ) -> Result<Response<Answer>, Infallible> {
     let receiver = server.receiver();
     let version = request.version();
-    let request = request.map(|body| RequestBody::new(body, in_flight.state()));
+    let request = request.map(|body| RequestBody::new(body, &in_flight));
     let mut response = if grpc::is_grpc(request.headers()) {
         grpc::answer(&receiver, request).await
     } else {
         otlp_http::answer(&receiver, request).await
     };
     // Announced with the last answer, so that no client sends another request into the close.
-    let ends = in_flight.state().progress().closing || *stop.borrow();
+    let ends = in_flight.state.progress().closing || *stop.borrow();
     if version < Version::HTTP_2 && ends {
         response
             .headers_mut()

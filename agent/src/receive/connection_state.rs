@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
-use super::connection_cost::{STEP, STEP_COSTS};
+use super::connection_cost::{FIRST, STEP, STEP_COSTS, UNPAID};
 use crate::lock::lock;
+use crate::senders::Sender;
 
 /// The time limit for the headers of a request, up to one check longer.
 const HEADERS: Duration = Duration::from_secs(10);
@@ -29,6 +30,8 @@ pub(super) struct ConnectionState {
     /// The number of times its task has run.
     polls: AtomicU64,
     close_request: Notify,
+    /// Whose connection it is.
+    pub(super) sender: Arc<Sender>,
 }
 
 /// What has happened to a connection.
@@ -52,15 +55,16 @@ pub(super) struct Progress {
     /// It uses more memory than it may and closes at once.
     pub(super) overdrawn: bool,
     /// The number of concurrent requests for which it has reserved memory.
-    pub(super) paid: usize,
+    paid: usize,
     /// The KiB of memory it uses; `None` after its end.
     pub(super) memory: Option<OwnedSemaphorePermit>,
 }
 
-/// The order of eviction: connections without a request before those with a slow sender, and the longest
-/// silent first.
+/// The order of eviction: connections of a sender with many of them first, then those without a request before
+/// those with a slow sender, and the longest silent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct EvictionRank {
+    crowd: u32,
     /// It has no request in flight.
     pub(super) quiet: bool,
     silence: Duration,
@@ -106,15 +110,6 @@ impl Progress {
         self.overdrawn || (waits_for_client && self.changed.elapsed() >= patience)
     }
 
-    /// The rank for eviction, if the connection can close.
-    pub(super) fn eviction_rank(&self) -> Option<EvictionRank> {
-        let can_close = self.can_close() && !self.evicted && !self.waiting;
-        can_close.then(|| EvictionRank {
-            quiet: self.is_quiet(),
-            silence: self.changed.elapsed(),
-        })
-    }
-
     /// Reserves memory for more concurrent requests than before; HTTP/2 keeps that memory until the
     /// connection ends. Returns whether connections may use that much.
     fn pay_for_more(&mut self) -> bool {
@@ -132,7 +127,7 @@ impl Progress {
 }
 
 impl ConnectionState {
-    pub(super) fn new(memory: OwnedSemaphorePermit) -> Arc<Self> {
+    pub(super) fn new(memory: OwnedSemaphorePermit, sender: Arc<Sender>) -> Arc<Self> {
         Arc::new(Self {
             progress: Mutex::new(Progress {
                 in_flight: 0,
@@ -144,11 +139,12 @@ impl ConnectionState {
                 evicted: false,
                 closing: false,
                 overdrawn: false,
-                paid: 0,
+                paid: FIRST,
                 memory: Some(memory),
             }),
             polls: AtomicU64::new(0),
             close_request: Notify::new(),
+            sender,
         })
     }
 
@@ -164,22 +160,47 @@ impl ConnectionState {
         .await;
     }
 
+    /// The rank for eviction, if the connection can close.
+    pub(super) fn eviction_rank(&self) -> Option<EvictionRank> {
+        let progress = self.progress();
+        let can_close = progress.can_close() && !progress.evicted && !progress.waiting;
+        can_close.then(|| EvictionRank {
+            crowd: self.sender.crowd(),
+            quiet: progress.is_quiet(),
+            silence: progress.changed.elapsed(),
+        })
+    }
+
     pub(super) fn polls(&self) -> u64 {
         self.polls.load(Ordering::Relaxed)
     }
 
+    /// A request begins.
     pub(super) fn begin(self: &Arc<Self>) -> InFlight {
         let mut progress = self.progress();
         progress.in_flight += 1;
         progress.served = true;
         progress.settle();
         let is_paid = progress.in_flight <= progress.paid || progress.pay_for_more();
-        progress.overdrawn |= !is_paid;
+        progress.overdrawn |= progress.in_flight > progress.paid + UNPAID;
+        let is_overdrawn = progress.overdrawn;
         drop(progress);
-        if !is_paid {
+        if is_overdrawn {
             self.ask_to_close();
         }
-        InFlight(Arc::clone(self))
+        InFlight {
+            state: Arc::clone(self),
+            is_paid,
+        }
+    }
+
+    /// The rest of a refused request is still to come.
+    pub(super) fn go_on(self: &Arc<Self>) -> InFlight {
+        self.progress().in_flight += 1;
+        InFlight {
+            state: Arc::clone(self),
+            is_paid: true,
+        }
     }
 
     pub(super) fn ask_to_close(&self) {
@@ -195,17 +216,15 @@ impl ConnectionState {
 }
 
 /// Counts a request as in flight until it is dropped.
-pub(super) struct InFlight(Arc<ConnectionState>);
-
-impl InFlight {
-    pub(super) fn state(&self) -> Arc<ConnectionState> {
-        Arc::clone(&self.0)
-    }
+pub(super) struct InFlight {
+    pub(super) state: Arc<ConnectionState>,
+    /// Whether the connection has memory for it.
+    pub(super) is_paid: bool,
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut progress = self.0.progress();
+        let mut progress = self.state.progress();
         progress.in_flight -= 1;
         progress.settle();
     }

@@ -7,14 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use super::connection_cost::{SECURE, SILENT, SPEAKING, STEP, STEP_COSTS};
+use super::connection_cost::{HTTP1, HTTP2, SECURE, SILENT, STEP_COSTS};
 use super::connection_state::{ConnectionState, EvictionRank};
 use crate::budget::Budget;
 use crate::lock::lock;
 use crate::logging::LogThrottle;
+use crate::senders::Sender;
 
 /// The interval of evictions while a connection waits.
 const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
@@ -40,6 +41,8 @@ struct TableEntries {
     next: u64,
     /// The number of the connection at which the next eviction starts to compare.
     cursor: u64,
+    /// When the last eviction for requests was.
+    made_room: Option<Instant>,
 }
 
 impl ConnectionTable {
@@ -58,10 +61,11 @@ impl ConnectionTable {
     }
 
     /// Adds an accepted connection; evicts others if the table is full.
-    pub(crate) async fn enter(self: &Arc<Self>) -> Option<ConnectionSlot> {
+    pub(crate) async fn enter(self: &Arc<Self>, sender: Arc<Sender>) -> Option<ConnectionSlot> {
         let permit = self.wait_for(&self.slots, 1).await?;
         let memory = self.wait_for(&self.memory, SILENT).await?;
-        let state = ConnectionState::new(memory);
+        sender.connected();
+        let state = ConnectionState::new(memory, sender);
         let mut entries = self.entries();
         let number = entries.next;
         entries.next += 1;
@@ -88,6 +92,17 @@ impl ConnectionTable {
             if let Ok(permit) = timeout(EVICTION_INTERVAL, free.as_mut()).await {
                 return permit.ok();
             }
+        }
+    }
+
+    /// Makes room for more requests on one connection, so that they find it when they come again.
+    pub(super) fn make_room_for_requests(&self) {
+        let mut entries = self.entries();
+        let is_due = |last: Instant| last.elapsed() >= EVICTION_INTERVAL;
+        if entries.made_room.is_none_or(is_due) {
+            entries.made_room = Some(Instant::now());
+            drop(entries);
+            self.make_room(STEP_COSTS);
         }
     }
 
@@ -118,7 +133,7 @@ impl ConnectionTable {
         let mut first: Option<(EvictionRank, Arc<ConnectionState>)> = None;
         for (number, state) in candidates.take(CANDIDATES) {
             *cursor = number + 1;
-            if let Some(rank) = state.progress().eviction_rank()
+            if let Some(rank) = state.eviction_rank()
                 && may_close(&rank)
                 && first.as_ref().is_none_or(|(best, _)| rank > *best)
             {
@@ -144,9 +159,9 @@ pub(crate) struct ConnectionSlot {
 
 impl ConnectionSlot {
     /// Waits for the memory of a speaking connection and of its first requests, which it must never lack.
-    pub(super) async fn speak(&self) {
-        self.pay(SPEAKING - SILENT + STEP_COSTS).await;
-        self.state.progress().paid += STEP as usize;
+    pub(super) async fn speak(&self, is_http2: bool) {
+        let costs = if is_http2 { HTTP2 } else { HTTP1 };
+        self.pay(costs - SILENT).await;
     }
 
     /// Waits for the memory of TLS.
@@ -170,12 +185,8 @@ impl Drop for ConnectionSlot {
         let mut progress = self.state.progress();
         // Request bodies that are still being discarded keep the state alive.
         progress.memory = None;
-        let is_overdrawn = progress.overdrawn;
         drop(progress);
+        self.state.sender.disconnected();
         self.table.entries().states.remove(&self.number);
-        if is_overdrawn {
-            // Its client finds memory when it connects again.
-            self.table.make_room(STEP_COSTS);
-        }
     }
 }

@@ -1,5 +1,7 @@
 //! OTLP/gRPC on HTTP/2.
 
+use std::sync::Arc;
+
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Request, Response, StatusCode, Version};
 use otlp_wire::{
@@ -45,14 +47,21 @@ pub(super) async fn answer(
     request: Request<RequestBody>,
 ) -> Response<Answer> {
     if request.version() != Version::HTTP_2 {
-        receiver.count_refusal(None, Transport::Grpc, &Refusal::NeedsHttp2);
-        return Refusal::NeedsHttp2.http(false);
+        let refusal = Refusal::NeedsHttp2;
+        let sender = request.body().sender();
+        receiver
+            .refuse(sender, None, Transport::Grpc, &refusal)
+            .await;
+        return refusal.http(false);
     }
     let signal = signal(request.uri().path());
+    let sender = Arc::clone(request.body().sender());
     match export(receiver, signal, request).await {
         Ok(()) => response(StatusCode::OK, CONTENT, Answer::grpc_ok()),
         Err(refusal) => {
-            receiver.count_refusal(signal, Transport::Grpc, &refusal);
+            receiver
+                .refuse(&sender, signal, Transport::Grpc, &refusal)
+                .await;
             refusal.grpc()
         }
     }

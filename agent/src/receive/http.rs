@@ -1,5 +1,7 @@
 //! OTLP/HTTP with binary protobuf or JSON, on HTTP/1.1 and HTTP/2.
 
+use std::sync::Arc;
+
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, ORIGIN};
 use http::{Method, Request, Response, StatusCode};
 use otlp_wire::Signal;
@@ -33,12 +35,15 @@ pub(super) async fn answer(
 
 async fn answer_any(receiver: &OtlpReceiver, request: Request<RequestBody>) -> Response<Answer> {
     let format = format(request.headers());
+    let sender = Arc::clone(request.body().sender());
     let path = request.uri().path();
     let signal = receiver.signal_at(path).or_else(|| signal(path));
     match export(receiver, signal, format, request).await {
         Ok(format) => success(format),
         Err(refusal) => {
-            receiver.count_refusal(signal, Transport::Http, &refusal);
+            receiver
+                .refuse(&sender, signal, Transport::Http, &refusal)
+                .await;
             refusal.http(format == Some(Format::Json))
         }
     }

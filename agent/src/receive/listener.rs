@@ -127,7 +127,7 @@ enum Socket {
 
 /// A connection before its TLS handshake; there is none on a Unix socket.
 enum Accepted {
-    Tcp(TcpStream),
+    Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
 }
 
@@ -223,17 +223,23 @@ impl OtlpListener {
 
     /// Serves a connection as soon as it has a slot.
     async fn spawn(&self, stream: Accepted, connections: &mut JoinSet<()>) {
-        let open = self.server.shared.metrics.connected();
-        let Some(slot) = self.server.shared.connections.enter().await else {
+        let shared = &self.server.shared;
+        let open = shared.metrics.connected();
+        let peer = match &stream {
+            Accepted::Tcp(_, peer) => Some(peer.ip()),
+            Accepted::Unix(_) => None,
+        };
+        let sender = shared.budget.senders.at(peer);
+        let Some(slot) = shared.connections.enter(sender).await else {
             return;
         };
         let (server, leave) = (Arc::clone(&self.server), self.leave.clone());
         // Boxed, so that a task is no larger than its own connection needs.
         let task: Pin<Box<dyn Future<Output = ()> + Send>> = match (stream, self.tls.clone()) {
-            (Accepted::Tcp(stream), Some(tls)) => {
+            (Accepted::Tcp(stream, _), Some(tls)) => {
                 Box::pin(serve_tls(stream, tls, server, leave, slot))
             }
-            (Accepted::Tcp(stream), None) => {
+            (Accepted::Tcp(stream, _), None) => {
                 Box::pin(connection::serve(Box::new(stream), server, leave, slot))
             }
             (Accepted::Unix(stream), _) => {
@@ -275,10 +281,10 @@ impl Socket {
     async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, peer) = listener.accept().await?;
                 // Fails only if the client is gone.
                 let _ = stream.set_nodelay(true);
-                Ok(Accepted::Tcp(stream))
+                Ok(Accepted::Tcp(stream, peer))
             }
             Self::Unix(socket) => {
                 let (stream, _) = socket.listener.accept().await?;

@@ -27,6 +27,8 @@ pub(super) enum Refusal {
     QueueFull { items: usize },
     #[error("the memory limit is reached")]
     MemoryLimit,
+    #[error("no memory is left for another request on this connection")]
+    ConnectionMemory,
     #[error("the request is larger than {0} bytes")]
     TooLarge(usize),
     #[error("malformed request: {0}")]
@@ -68,7 +70,7 @@ impl Refusal {
         use Refused as By;
         let (code, status, counted) = match self {
             Self::QueueFull { .. } => (Code::UNAVAILABLE, 503, By::QueueFull),
-            Self::MemoryLimit => (Code::UNAVAILABLE, 503, By::Memory),
+            Self::MemoryLimit | Self::ConnectionMemory => (Code::UNAVAILABLE, 503, By::Memory),
             Self::ShuttingDown => (Code::UNAVAILABLE, 503, By::ShuttingDown),
             // Not 408, which is final in OTLP: it may be the agent that is slow.
             Self::TooSlow => (Code::UNAVAILABLE, 503, By::Aborted),

@@ -11,9 +11,10 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::connection_state::{Arriving, ConnectionState};
+use super::connection_state::{Arriving, ConnectionState, InFlight};
 use super::refusal::Refusal;
 use crate::budget::Permit;
+use crate::senders::Sender;
 
 /// The time limit for a whole body.
 const BODY: Duration = Duration::from_secs(30);
@@ -31,14 +32,22 @@ static DISCARDS: Semaphore = Semaphore::const_new(1024);
 pub(super) struct RequestBody {
     body: Option<(Incoming, Arriving)>,
     state: Arc<ConnectionState>,
+    /// Whether its connection has memory for it.
+    pub(super) is_paid: bool,
 }
 
 impl RequestBody {
-    pub(super) fn new(body: Incoming, state: Arc<ConnectionState>) -> Self {
+    pub(super) fn new(body: Incoming, of: &InFlight) -> Self {
         Self {
-            body: Some((body, Arriving::new(&state))),
-            state,
+            body: Some((body, Arriving::new(&of.state))),
+            state: Arc::clone(&of.state),
+            is_paid: of.is_paid,
         }
+    }
+
+    /// Whose request it is.
+    pub(super) fn sender(&self) -> &Arc<Sender> {
+        &self.state.sender
     }
 
     /// The announced length; 0 if there is none.
@@ -77,7 +86,7 @@ impl Drop for RequestBody {
         };
         if let (Ok(permit), Ok(runtime)) = (DISCARDS.try_acquire(), Handle::try_current()) {
             // The HTTP/2 stream is still open, so it counts as in flight.
-            let in_flight = self.state.begin();
+            let in_flight = self.state.go_on();
             runtime.spawn(async move {
                 let _ = timeout(DISCARD_TIME, discard(body)).await;
                 drop((permit, arriving, in_flight));

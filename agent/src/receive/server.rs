@@ -1,10 +1,12 @@
 //! What all connections share, and what both protocols do with a request: check it, edit it and queue it.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use otlp_wire::{EditError, Edits, Malformed, Signal, inspect, is_mergeable, json, repair};
+use tokio::time::sleep;
 
 use super::connection_table::ConnectionTable;
 use super::read_quota::ReadQuota;
@@ -15,8 +17,9 @@ use crate::budget::{Budget, Permit};
 use crate::config::ReceiverConfig;
 use crate::encoding::{self, DecodeError, Encoding};
 use crate::lock::lock;
-use crate::metrics::{Metrics, Transport};
-use crate::queue::{Lane, Origin, QueuedRequest};
+use crate::metrics::{Metrics, Refused, Transport};
+use crate::queue::{BOOKKEEPING, Lane, Origin, QueuedRequest};
+use crate::senders::Sender;
 use crate::worker::Worker;
 
 /// The route of one signal.
@@ -25,6 +28,9 @@ pub(crate) struct Route {
     pub(crate) lane: Arc<Lane>,
     /// The edits of their resource attributes.
     pub(crate) edits: Arc<Edits>,
+    /// The largest batch that can be compressed whatever else is held. A larger request pays for the rest of its
+    /// copy from the beginning.
+    pub(crate) reserve: usize,
 }
 
 /// A complete request as it arrived.
@@ -45,6 +51,9 @@ pub(super) enum Format {
     Protobuf,
     Json,
 }
+
+/// How much later a refusal for lack of room comes if others need the room too.
+const SLOWED: Duration = Duration::from_millis(100);
 
 /// The memory of an open request beside its body: a task and a timer.
 const OPEN: usize = 2 * 1024;
@@ -163,20 +172,26 @@ impl OtlpReceiver {
             .ok_or(Refusal::NoPipeline(signal))
     }
 
-    /// Decides, before the body is read, whether `bytes` of it could be accepted, and reserves memory for its
-    /// beginning.
-    fn admit(&self, route: &Route, bytes: usize) -> Result<Permit, Refusal> {
-        if !route.lane.has_room(bytes) {
+    /// Decides, before the body is read, whether as much as it announces could be accepted, and reserves memory for
+    /// its beginning.
+    fn admit(&self, route: &Route, body: &RequestBody) -> Result<Permit, Refusal> {
+        let (bytes, sender) = (body.announced(), body.sender());
+        if !route.lane.has_room(sender, bytes) {
             return Err(Refusal::QueueFull { items: 0 });
         }
         if route.lane.is_closed() {
             return Err(Refusal::ShuttingDown);
         }
+        if !body.is_paid {
+            // The client finds memory when it tries again.
+            self.shared.connections.make_room_for_requests();
+            return Err(Refusal::ConnectionMemory);
+        }
         let budget = &self.shared.budget;
-        if !budget.has_room(bytes.saturating_add(self.reserved_beside(route))) {
+        if !budget.has_room(sender, bytes, self.reserved_beside(route)) {
             return Err(Refusal::MemoryLimit);
         }
-        let mut permit = budget.permit();
+        let mut permit = budget.permit(Some(Arc::clone(sender)));
         let advance = OPEN + bytes.min(ADVANCE);
         permit.grow(advance).map_err(|_| Refusal::MemoryLimit)?;
         Ok(permit)
@@ -191,11 +206,10 @@ impl OtlpReceiver {
         limit: usize,
         length: impl Fn(&[u8]) -> usize,
     ) -> Result<(Vec<u8>, Permit), Refusal> {
-        let announced = body.announced();
-        if announced > limit {
+        if body.announced() > limit {
             return Err(Refusal::TooLarge(limit));
         }
-        let mut permit = self.admit(route, announced)?;
+        let mut permit = self.admit(route, &body)?;
         let body = collect(body, limit, &mut permit, length).await?;
         Ok((body, permit))
     }
@@ -226,7 +240,7 @@ impl OtlpReceiver {
         let prepared = if request.is_large()? {
             Box::pin(self.prepare_aside(route, request)).await?
         } else {
-            request.prepare(signal, &route.edits)?
+            request.prepare(signal, &route.edits, route.reserve)?
         };
         self.shared
             .metrics
@@ -252,14 +266,18 @@ impl OtlpReceiver {
         request: OtlpRequest,
     ) -> Result<Prepared, Refusal> {
         let (signal, edits) = (route.lane.signal, Arc::clone(&route.edits));
+        let reserve = route.reserve;
         let worker = &self.shared.worker;
         let turn = worker.turn().await;
-        let prepared = worker.run(turn, move |()| request.prepare(signal, &edits));
+        let prepared = worker.run(turn, move |()| request.prepare(signal, &edits, reserve));
         prepared.await.unwrap_or(Err(Refusal::ShuttingDown))
     }
 
-    pub(super) fn count_refusal(
+    /// Counts a refusal. One for lack of room comes late if others need the room too: a client that tries again and
+    /// again would take up their time.
+    pub(super) async fn refuse(
         &self,
+        sender: &Sender,
         signal: Option<Signal>,
         transport: Transport,
         refusal: &Refusal,
@@ -268,13 +286,21 @@ impl OtlpReceiver {
             Refusal::QueueFull { items } => *items,
             _ => 0,
         };
+        let reason = refusal.counted_as();
         if *refusal == Refusal::MemoryLimit {
             self.shared.connections.evict_slow_sender();
         }
-        let reason = refusal.counted_as();
+        let lacks_room = matches!(reason, Refused::Memory | Refused::QueueFull);
+        if lacks_room {
+            sender.count_refusal();
+        }
         self.shared
             .metrics
             .refused(signal, transport, reason, items);
+        let is_crowded = self.shared.budget.senders.has_others(sender);
+        if lacks_room && is_crowded && *refusal != Refusal::ConnectionMemory {
+            sleep(SLOWED).await;
+        }
     }
 }
 
@@ -318,7 +344,12 @@ impl OtlpRequest {
     }
 
     /// Decompresses, converts to protobuf, checks and edits it.
-    fn prepare(mut self, signal: Signal, edits: &Edits) -> Result<Prepared, Refusal> {
+    fn prepare(
+        mut self,
+        signal: Signal,
+        edits: &Edits,
+        reserve: usize,
+    ) -> Result<Prepared, Refusal> {
         let mut repaired = 0;
         self.decompress(self.limit)?;
         if self.format == Format::Json {
@@ -345,7 +376,11 @@ impl OtlpRequest {
             let mut grant = |more| permit.grow(more).is_ok();
             exact(edit(edits, &message, limit, &mut grant)?)
         };
-        permit.set(bytes.len());
+        permit.set(bytes.len() + BOOKKEEPING);
+        let beyond = bytes.len().saturating_sub(reserve);
+        if beyond > 0 && permit.grow(beyond).is_err() {
+            return Err(Refusal::MemoryLimit);
+        }
         let request = Some(QueuedRequest {
             bytes,
             items,

@@ -203,16 +203,31 @@ async fn endless_tiny_requests_leave_no_memory_behind() {
     assert_unharmed(&agent, 40 * 1024).await;
 }
 
+/// No status: 413 where attributes are added, else 200.
+const GROWN: u16 = 0;
+
 #[tokio::test]
 async fn attribute_edits_do_not_multiply_empty_entries() {
-    // Entries of nothing, and of an empty scope; of two MiB, and of nearly all that HTTP takes.
+    // Entries of nothing, and of an empty scope; of two MiB, and of nearly all that gRPC or HTTP takes.
     let span = client::gzip(&[0x0a, 0x04, 0x12, 0x02, 0x12, 0x00]);
     let nothing = client::gzip(&[0x0a, 0x00].repeat(64 * 1024));
     let scope = client::gzip(&[0x0a, 0x02, 0x12, 0x00].repeat(32 * 1024));
+    let protobuf = |entries: &[u8], members| [&span[..], &entries.repeat(members)].concat();
+    let json = |entry: &str, many| {
+        let entries = format!("{entry},").repeat(many);
+        format!(r#"{{"resourceSpans":[{entries}{{"scopeSpans":[{{"spans":[{{}}]}}]}}]}}"#)
+            .into_bytes()
+    };
+    let (binary, text) = ("application/x-protobuf", "application/json");
+    let scopes = r#"{"scopeSpans":[{}]}"#;
+    // With the answers over HTTP and gRPC; [`GROWN`] is too large only where attributes are added.
     let bodies = [
-        (&nothing, 16, 200),
-        (&nothing, 159, 200),
-        (&scope, 159, 413),
+        (binary, protobuf(&nothing, 16), 200, 0),
+        (binary, protobuf(&nothing, 159), 200, RESOURCE_EXHAUSTED),
+        (binary, protobuf(&scope, 159), 413, RESOURCE_EXHAUSTED),
+        (binary, protobuf(&scope, 31), GROWN, RESOURCE_EXHAUSTED),
+        (text, json("{}", 400_000), 200, 0),
+        (text, json(scopes, 200_000), GROWN, 0),
     ];
     for action in ["insert", "update", "upsert", "delete"] {
         let sink = Sink::grpc().await;
@@ -228,12 +243,24 @@ async fn attribute_edits_do_not_multiply_empty_entries() {
         );
         let setup = Setup::grpc(sink.address).processors(&processors, "memory_limiter, resource");
         let agent = setup.start();
-        let gzip = [("content-encoding", "gzip")];
-        for (entries, members, expected) in bodies {
-            let body = [&span[..], &entries.repeat(members)].concat();
+        let adds = action == "insert" || action == "upsert";
+        for (kind, body, http_status, grpc_status) in &bodies {
+            let encoding = if *kind == text { "identity" } else { "gzip" };
+            let headers = [("content-encoding", encoding), ("content-type", kind)];
             let mut http = Http::connect(agent.port()).await;
-            let answer = http.post("/v1/traces", &gzip, &body).await.unwrap();
+            let answer = http.post("/v1/traces", &headers, body).await.unwrap();
+            let expected = match *http_status {
+                GROWN if adds => 413,
+                GROWN => 200,
+                status => status,
+            };
             assert_eq!(answer.status, expected, "{action}");
+            if *kind == binary {
+                let mut grpc = Grpc::connect(agent.port()).await;
+                let (headers, framed) = ([("grpc-encoding", "gzip")], client::frame(1, body));
+                let answer = grpc.framed(client::TRACES, &headers, framed).await.unwrap();
+                assert_eq!(answer.status, *grpc_status, "{action}");
+            }
         }
         assert_unharmed(&agent, MOST_KIB).await;
     }

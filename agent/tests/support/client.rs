@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 pub const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 pub const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
@@ -150,6 +150,15 @@ impl Http {
         Some(Self::over(stream))
     }
 
+    /// Connects from another address of this machine, as another sender.
+    pub async fn connect_from(own: [u8; 4], address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((own, 0).into()).unwrap();
+        let stream = socket.connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self::over(stream)
+    }
+
     /// The same on any stream.
     pub fn over(stream: impl Duplex + 'static) -> Self {
         Self(Box::new(stream))
@@ -187,6 +196,30 @@ impl Http {
                 left -= 1;
             }
         }
+    }
+
+    /// Reads this many answers; returns how many of them were refusals for now.
+    pub async fn refused_of(&mut self, many: usize) -> usize {
+        let (mut bytes, mut refused) = (Vec::new(), 0);
+        for _ in 0..many {
+            let (head, end) = loop {
+                if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+                    let head = String::from_utf8_lossy(&bytes[..at]).to_lowercase();
+                    break (head, at + 4);
+                }
+                assert!(self.0.read_buf(&mut bytes).await.unwrap() > 0);
+            };
+            let length = head.split("content-length: ").nth(1).unwrap();
+            let end = end + length.lines().next().unwrap().parse::<usize>().unwrap();
+            while bytes.len() < end {
+                assert!(self.0.read_buf(&mut bytes).await.unwrap() > 0);
+            }
+            bytes.drain(..end);
+            let status = head.split(' ').nth(1).unwrap();
+            assert!(["200", "503"].contains(&status), "{head}");
+            refused += usize::from(status == "503");
+        }
+        refused
     }
 
     /// Reads one answer, by its content-length.

@@ -30,6 +30,7 @@ const LONG: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Frame {
     pub kind: u8,
+    pub flags: u8,
     pub stream: u32,
     pub payload: Vec<u8>,
 }
@@ -126,6 +127,7 @@ impl Raw {
         self.0.read_exact(&mut payload).await.ok()?;
         Some(Frame {
             kind: head[3],
+            flags: head[4],
             stream: u32::from_be_bytes([head[5], head[6], head[7], head[8]]),
             payload,
         })

@@ -239,6 +239,11 @@ impl Log {
         self.must_probe || !self.pending.is_empty()
     }
 
+    /// The size limit of all files together, in bytes; `u64::MAX` means none.
+    pub fn size_limit(&self) -> u64 {
+        self.limits.total
+    }
+
     /// Whether a record of `bytes` fits into the size limit.
     pub fn has_room(&mut self, bytes: usize) -> bool {
         let fits = |log: &Self| {

@@ -122,7 +122,7 @@ const fn inline(name: &'static str) -> Setting {
 #[rustfmt::skip]
 const PROCESSORS: Settings = &[
     section("memory_limiter", &[
-        value("limit_mib", Whole(1, 1 << 20, "MiB"), "64", "Telemetry the agent may hold, compressed batches included").described("(required); 64 without the processor").required("give the limit in MiB"),
+        value("limit_mib", Whole(1, 1 << 20, "MiB"), "64", "Memory for telemetry, 192 bytes more for each request, compressed batches, and connections").described("(required); 64 without the processor").required("give the limit in MiB"),
         value("spike_limit_mib", Whole(0, 1 << 20, "MiB"), "", "Reserve for exports: new requests are refused above limit - spike; 0 means the default").described("a fifth of the limit"),
         row("check_interval|min_gc_interval_when_soft_limited|max_gc_interval_when_soft_limited|max_gc_interval_when_hard_limited", Ignored, "memory is counted byte by byte before it is used, and there is no garbage collector"),
         row("limit_percentage|spike_limit_percentage", Refused, "percentages are not supported; use limit_mib"),
@@ -231,14 +231,14 @@ const QUEUE: Settings = &[
     row("block_on_overflow", Only("false"), "a full queue answers at once that the client may retry"),
     row("wait_for_result", Only("false"), "clients are answered as soon as their telemetry is held"),
     sizer("Required with `queue_size`: the agent counts bytes"),
-    value("queue_size", SIZE, "67108864", "Uncompressed bytes of one signal that may wait or be in flight, in memory and on disk"),
+    value("queue_size", SIZE, "67108864", "Uncompressed bytes of one signal that may wait or be in flight, in memory and on disk; without a storage each request counts for 192 bytes more"),
     value("num_consumers", Whole(1, 1000, "requests"), "10", "Requests in flight per signal"),
     value("storage", Text("id of an extension"), "", "A `file_storage` that keeps the queue on disk, too"),
     section("batch", &[
         value("flush_timeout", Duration, "200ms", "The oldest request waits this long for others to join it"),
         sizer("Required with `min_size` or `max_size`"),
         value("min_size", SIZE, "3145728", "A batch this large is sent at once").described("`3145728`, at most `max_size`"),
-        value("max_size", SIZE, "3145728", "Requests are never merged beyond this").described("`3145728`, at least `min_size`"),
+        value("max_size", SIZE, "3145728", "Requests are never merged beyond this, nor beyond 8192 requests or what can be compressed in the reserve for exports").described("`3145728`, at least `min_size`"),
         row("partition", Refused, "the headers of clients are not kept, so there is nothing to partition by"),
     ]),
 ];

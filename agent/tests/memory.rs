@@ -1,0 +1,149 @@
+//! The memory limit holds whatever is sent: the process has at most the limit and a tenth, beside what it has when it
+//! does nothing.
+
+use std::time::{Duration, Instant};
+
+use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value};
+use prost::Message;
+
+use crate::support::agent::{Agent, Setup};
+use crate::support::client::Http;
+use crate::support::eventually;
+use crate::support::sink::{Reply, Sink};
+use crate::support::telemetry::{logs, spans};
+
+const HELD: &str = "otelagent_memory_held_bytes";
+
+fn limited(setup: Setup, mib: u64) -> Setup {
+    let limiter = format!("memory_limiter: {{check_interval: 1s, limit_mib: {mib}}}");
+    setup.processors(&limiter, "memory_limiter")
+}
+
+/// Since it was idle the agent has never used more than the limit and a tenth.
+fn assert_within(agent: &Agent, idle_kib: u64, limit_mib: u64) {
+    let grown = agent.peak() - idle_kib;
+    let most = limit_mib * 1024 * 11 / 10;
+    println!(
+        "grown by {grown} KiB of {most}, held {}",
+        agent.metric(HELD, "")
+    );
+    assert!(grown <= most, "grew by {grown} KiB, {most} allowed");
+    assert_eq!(agent.books("spans"), 0);
+}
+
+#[tokio::test]
+async fn tiny_requests_stay_within_the_memory_limit() {
+    const LIMIT_MIB: u64 = 16;
+    // An entry with one span of nothing, and the same with a name.
+    let tiny = vec![0x0a, 0x04, 0x12, 0x02, 0x12, 0x00];
+    let named = |bytes: u8| {
+        let mut span = vec![0x2a, bytes];
+        span.resize(usize::from(bytes) + 2, b'n');
+        let within = |number, inner: &[u8]| {
+            let mut field = vec![number];
+            prost::encoding::encode_varint(inner.len() as u64, &mut field);
+            field.extend_from_slice(inner);
+            field
+        };
+        within(0x0a, &within(0x12, &within(0x12, &span)))
+    };
+    let cases = [(tiny, "none"), (named(47), "gzip"), (named(100), "gzip")];
+    for (message, compression) in cases {
+        let sink = Sink::http().await;
+        sink.always(Some(Reply::Http(503, Vec::new())));
+        let setup = Setup::http(sink.address).exporter(&format!("compression: {compression}"));
+        let agent = limited(setup, LIMIT_MIB).start();
+        let idle = agent.resident();
+        let head = format!(
+            "POST /v1/traces HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\n\
+             content-length: {}\r\n\r\n",
+            message.len()
+        );
+        let hundred = [head.as_bytes(), &message].concat().repeat(100);
+        let mut http = Http::connect(agent.port()).await;
+        let mut sent = 0;
+        loop {
+            http.write(&hundred).await;
+            let refused = http.refused_of(100).await;
+            sent += 100 - refused;
+            if refused == 100 {
+                break;
+            }
+        }
+        println!("{} bytes, {compression}: {sent} requests", message.len());
+        assert_within(&agent, idle, LIMIT_MIB);
+        // What is delivered leaves nothing behind.
+        sink.always(None);
+        eventually("all is delivered", || agent.metric(HELD, "") == 0).await;
+        assert_eq!(
+            agent.metric("otelcol_exporter_sent_spans_total", ""),
+            sent as u64
+        );
+        assert_within(&agent, idle, LIMIT_MIB);
+    }
+}
+
+/// Bytes that cannot be compressed.
+fn random(bytes: usize) -> AnyValue {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let value = (0..bytes).map(|_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[0]
+    });
+    AnyValue {
+        value: Some(any_value::Value::BytesValue(value.collect())),
+    }
+}
+
+#[tokio::test]
+async fn incompressible_requests_and_a_mute_upstream_stay_within_the_limit() {
+    const LIMIT_MIB: u64 = 32;
+    let mut trace = spans("span", 1);
+    trace.resource_spans[0].scope_spans[0].spans[0].attributes[0].value = Some(random(95_000));
+    let mut log = logs("log", 1);
+    log.resource_logs[0].scope_logs[0].log_records[0].body = Some(random(95_000));
+    let messages = [
+        ("/v1/traces", trace.encode_to_vec()),
+        ("/v1/logs", log.encode_to_vec()),
+    ];
+    let sink = Sink::http().await;
+    let setup = Setup::http(sink.address)
+        .batch("flush_timeout: 20ms, sizer: bytes, min_size: 1000000, max_size: 1000000");
+    let agent = limited(setup, LIMIT_MIB).start();
+    let idle = agent.resident();
+    let mut http = Http::connect(agent.port()).await;
+    let mut send = async |number: usize| {
+        let (path, message) = &messages[number % 2];
+        http.post(path, &[], message).await.unwrap().status
+    };
+    // Many are sent at a time to an upstream that is well.
+    for number in 0..400 {
+        while send(number).await == 503 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    eventually("all is delivered", || agent.metric(HELD, "") == 0).await;
+    sink.always(Some(Reply::Silence));
+    let until = Instant::now() + Duration::from_secs(8);
+    let (mut refused, mut most) = (0, 0);
+    for number in 0.. {
+        if send(number).await == 503 {
+            refused += 1;
+            most = most.max(agent.metric(HELD, ""));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if Instant::now() > until {
+            break;
+        }
+    }
+    println!("{refused} refused, {most} bytes held");
+    assert!(refused > 0);
+    assert!(most <= LIMIT_MIB * 1024 * 1024, "{most} bytes held");
+    assert_within(&agent, idle, LIMIT_MIB);
+    // Where memory is short, one export after the other goes on.
+    sink.always(None);
+    eventually("all is delivered", || agent.metric(HELD, "") == 0).await;
+    assert_within(&agent, idle, LIMIT_MIB);
+}
