@@ -127,11 +127,7 @@ pub(super) async fn run(bench: &Bench) -> Outcome<Report> {
     for case in &CASES {
         let mut samples: Vec<(Kind, Vec<Sample>)> = Vec::new();
         for round in 0..bench.scale.repeats {
-            for peer in bench
-                .peers
-                .iter()
-                .filter(|peer| case.has(peer.kind))
-            {
+            for peer in bench.peers.iter().filter(|peer| case.has(peer.kind)) {
                 let sample = match sample(bench, case, peer).await {
                     Ok(sample) => sample,
                     Err(error) => {
