@@ -35,7 +35,7 @@ impl SpanIds {
     }
 }
 
-/// A permutation of all 64-bit numbers: the finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
+/// A permutation of all 64-bit numbers: the finalizer of `SplitMix64` (Steele, Lea and Flood, 2014).
 fn scatter(mut number: u64) -> u64 {
     number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

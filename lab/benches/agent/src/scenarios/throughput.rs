@@ -172,14 +172,14 @@ fn line(case: &Case, samples: &[(Kind, Vec<Sample>)]) -> Line {
         .iter()
         .map(|(kind, samples)| (*kind, medians(samples, |sample| sample.per_cpu_second)))
         .collect();
-    let (mut ratio, verdict) = times(&figures, case.bars);
+    let (ratio, verdict) = times(&figures, case.bars);
     // A ratio says little where one program compresses less than the other.
     let sizes = samples.iter().map(|(kind, samples)| {
         let bytes = medians(samples, |sample| sample.bytes_per_span);
         format!("{} {bytes:.0}", kind.name())
     });
     let sizes: Vec<_> = sizes.collect();
-    ratio.push_str(&format!("; bytes a span: {}", sizes.join(", ")));
+    let ratio = format!("{ratio}; bytes a span: {}", sizes.join(", "));
     let summaries = figures
         .iter()
         .map(|(kind, figure)| (*kind, grouped(*figure)));
