@@ -21,7 +21,7 @@ pub(crate) struct Budget {
     /// Held by the export that waits for memory, so that exports get it in order of arrival.
     export_turn: Mutex<()>,
     /// Signals that an export has given memory back.
-    export_ended: Notify,
+    freed: Notify,
     /// The free KiB for connections, which wait for them.
     pub(crate) connections: Arc<Semaphore>,
     /// All of the KiB for connections.
@@ -44,7 +44,7 @@ impl Budget {
             used: AtomicUsize::new(0),
             exporting_bytes: AtomicUsize::new(0),
             export_turn: Mutex::default(),
-            export_ended: Notify::new(),
+            freed: Notify::new(),
             connections: Arc::new(Semaphore::new(connection_kib)),
             connection_kib: AtomicUsize::new(connection_kib),
             senders: Senders::default(),
@@ -118,7 +118,7 @@ impl Budget {
     pub(crate) async fn export(self: &Arc<Self>, bytes: usize) -> ExportPermit {
         let _turn = self.export_turn.lock().await;
         while self.exporting_bytes.load(Ordering::Relaxed) > 0 && !self.has_room_for_export(bytes) {
-            self.export_ended.notified().await;
+            self.freed.notified().await;
         }
         let mut export = ExportPermit(self.permit(None));
         export.set(bytes);
@@ -157,9 +157,9 @@ impl Permit {
         Err(Exhausted)
     }
 
-    /// An empty permit of the same budget.
+    /// An empty permit of the same budget for an export, which no sender's share bounds.
     pub(crate) fn another(&self) -> Self {
-        self.budget.permit(self.sender.clone())
+        self.budget.permit(None)
     }
 
     /// Whose bytes they are, unless an earlier process has accepted them.
@@ -180,6 +180,8 @@ impl Permit {
         } else {
             let less = self.bytes - bytes;
             self.budget.used.fetch_sub(less, Ordering::Relaxed);
+            // Kept for the next export that looks, if none waits now.
+            self.budget.freed.notify_one();
         }
         if let Some(sender) = &self.sender {
             self.budget.senders.hold(sender, self.bytes, bytes);
@@ -205,8 +207,6 @@ impl ExportPermit {
         exporting.fetch_add(bytes, Ordering::Relaxed);
         exporting.fetch_sub(self.0.bytes, Ordering::Relaxed);
         self.0.set(bytes);
-        // Kept for the next one that looks, if none waits now.
-        self.0.budget.export_ended.notify_one();
     }
 }
 

@@ -163,7 +163,7 @@ impl Senders {
 
 /// What a sender and each of the `others` may hold, if one more comes.
 fn share(capacity: usize, others: usize) -> usize {
-    capacity / (others + 2)
+    capacity / others.saturating_add(2)
 }
 
 /// Who holds how much of a queue, in memory or on disk. What is on disk does not say whose it is, so what leaves is

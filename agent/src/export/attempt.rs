@@ -1,9 +1,11 @@
 //! One attempt to send a batch.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use otelagent_flow::{Outcome, Piece};
+use tokio::time::Instant;
 
 use super::answer::Answer;
 use super::destination::{Destination, Endpoint};
@@ -43,13 +45,19 @@ impl Piece for Batch {
 }
 
 /// Makes one attempt: at the endpoint in use, and where that fails at the others, each in an encoding that it takes.
-pub(super) async fn send(batch: &Batch, destination: &Destination, shared: &Shared) -> Answer {
+/// Adds to `waited` how long it waited for memory, which says nothing about the upstream.
+pub(super) async fn send(
+    batch: &Batch,
+    destination: &Destination,
+    shared: &Shared,
+    waited: &mut Duration,
+) -> Answer {
     let mut index = destination.pick();
     loop {
         let Some(endpoint) = destination.endpoint(index) else {
             return Answer::unreachable("there is no endpoint");
         };
-        let answer = send_to(batch, endpoint, shared).await;
+        let answer = send_to(batch, endpoint, shared, waited).await;
         let Some(next) = destination.after(index, &answer) else {
             return answer;
         };
@@ -59,12 +67,17 @@ pub(super) async fn send(batch: &Batch, destination: &Destination, shared: &Shar
 }
 
 /// Sends to one endpoint, and again in a plainer encoding if that may help.
-async fn send_to(batch: &Batch, endpoint: &Endpoint, shared: &Shared) -> Answer {
+async fn send_to(
+    batch: &Batch,
+    endpoint: &Endpoint,
+    shared: &Shared,
+    waited: &mut Duration,
+) -> Answer {
     let fallback = &endpoint.fallback;
     let mut compression = fallback.current();
     let mut refusal: Option<Answer> = None;
     loop {
-        let answer = send_as(batch, endpoint, compression, shared).await;
+        let answer = send_as(batch, endpoint, compression, shared, waited).await;
         let is_taken = answer.outcome == Outcome::Delivered;
         if is_taken {
             fallback.taken(compression);
@@ -87,8 +100,9 @@ async fn send_as(
     endpoint: &Endpoint,
     compression: Compression,
     shared: &Shared,
+    waited: &mut Duration,
 ) -> Answer {
-    let encoded = match encode(batch, compression, shared).await {
+    let encoded = match encode(batch, compression, shared, waited).await {
         Ok(encoded) => encoded,
         Err(error) => return Answer::unreachable(format!("compressing: {error}")),
     };
@@ -102,15 +116,24 @@ async fn send_as(
     answer
 }
 
-async fn encode(batch: &Batch, compression: Compression, shared: &Shared) -> io::Result<Encoded> {
+async fn encode(
+    batch: &Batch,
+    compression: Compression,
+    shared: &Shared,
+    waited: &mut Duration,
+) -> io::Result<Encoded> {
+    let needed = match compression {
+        Compression::None => batch.bytes().min(UNWRITTEN),
+        // As if nothing could be compressed.
+        _ => batch.bytes() + compress::context(compression),
+    };
+    let asked = Instant::now();
+    let mut permit = shared.budget.export(needed).await;
+    *waited += asked.elapsed();
     if compression == Compression::None {
-        let permit = shared.budget.export(batch.bytes().min(UNWRITTEN)).await;
         let body = batch.parts();
         return Ok(Encoded { body, permit });
     }
-    // As if nothing could be compressed.
-    let needed = batch.bytes() + compress::context(compression);
-    let mut permit = shared.budget.export(needed).await;
     let parts = batch.parts();
     let turn = shared.compressor.turn().await;
     let compressed = shared.compressor.run(turn, move |compressor| {

@@ -121,11 +121,14 @@ impl Sender {
         self.relieve_memory();
     }
 
-    fn send(&mut self, attempt: Attempt<Batch>) {
+    fn send(&mut self, mut attempt: Attempt<Batch>) {
         let destination = Arc::clone(&self.in_use.destination);
         let shared = self.upstream.shared.clone();
         self.in_flight.spawn(async move {
-            let answer = attempt::send(attempt.piece(), &destination, &shared).await;
+            let mut waited = Duration::ZERO;
+            let sent = attempt::send(attempt.piece(), &destination, &shared, &mut waited);
+            let answer = sent.await;
+            attempt.delayed(waited);
             (attempt, answer)
         });
     }

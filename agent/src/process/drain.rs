@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use otlp_wire::Signal;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{info, warn};
 
 use super::agent::Agent;
@@ -25,7 +25,7 @@ impl Agent {
     pub(super) async fn drain(mut self, lame_duck: Duration, deadline: Instant) {
         *lock(&self.report.status) = "draining";
         info!("draining");
-        sleep(lame_duck).await;
+        sleep_until((Instant::now() + lame_duck).min(deadline)).await;
         for lane in &self.report.lanes {
             lane.flush();
         }
@@ -52,7 +52,8 @@ impl Agent {
         }
         self.close.send_replace(true);
         let all = async { while self.receivers.join_next().await.is_some() {} };
-        if timeout(LAST_ANSWERS, all).await.is_err() {
+        let last = (Instant::now() + LAST_ANSWERS).min(deadline);
+        if timeout_at(last, all).await.is_err() {
             self.receivers.shutdown().await;
         }
         self.log_losses();

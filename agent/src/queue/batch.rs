@@ -200,7 +200,7 @@ impl Batch {
     fn settle(&mut self, items: u64) {
         self.part = 0..0;
         self.lane.release(items, self.charge);
-        self.lane.settled(self.id);
+        self.lane.settled(self.id, self.bytes);
     }
 }
 

@@ -247,10 +247,11 @@ impl DiskState {
     }
 
     /// Settles a batch or a half of one. `front` is the first waiting request.
-    pub(super) fn settled(&mut self, id: u64, front: Option<&WaitingRequest>) {
+    pub(super) fn settled(&mut self, id: u64, bytes: usize, front: Option<&WaitingRequest>) {
         let Some(out) = self.out.get_mut(&id) else {
             return;
         };
+        out.bytes = out.bytes.saturating_sub(bytes);
         out.open -= 1;
         if out.open > 0 {
             return;

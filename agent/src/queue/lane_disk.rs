@@ -81,8 +81,8 @@ impl Lane {
         }
         let more = durable.read_size();
         let in_flight = disk.in_flight_bytes();
-        // With nothing to send the lane must read, or it would never send.
-        let must_read = is_idle && in_flight == 0;
+        // With nothing to send, or only what is refused again and again, the lane must read, or it would never send.
+        let must_read = is_idle && in_flight <= state.repeated_bytes;
         if !must_read && self.is_memory_short(state.memory_bytes(), more) {
             return is_idle.then(|| NextStep::WaitUntil(now + PAUSE));
         }
@@ -246,11 +246,11 @@ impl Lane {
             .map_or(0, |disk| disk.on_disk(id))
     }
 
-    pub(super) fn settled(&self, id: u64) {
+    pub(super) fn settled(&self, id: u64, bytes: usize) {
         let mut state = self.state();
         let LaneState { disk, waiting, .. } = &mut *state;
         let Some(disk) = disk else { return };
-        disk.settled(id, waiting.front());
+        disk.settled(id, bytes, waiting.front());
         let more = !disk.is_read();
         self.wake_writer(state);
         if more {

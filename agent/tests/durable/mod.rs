@@ -401,6 +401,43 @@ async fn outage_takes_little_memory_and_so_does_its_end() {
 }
 
 #[tokio::test]
+async fn request_that_is_never_taken_does_not_stop_a_queue_on_disk() {
+    let directory = Directory::new();
+    let sink = Sink::grpc().await;
+    let unavailable = Reply::Grpc(UNAVAILABLE, None);
+    sink.always(Some(unavailable.clone()));
+    sink.dislikes("poison", unavailable);
+    let agent = kept(sink.address, &directory.0)
+        .sending_queue("queue_size: 1073741824, sizer: bytes")
+        .retry("initial_interval: 20ms, max_interval: 100ms")
+        .start();
+    // Batches of three megabytes, one of them with a request that is refused by itself.
+    let mut grpc = Grpc::connect(agent.port()).await;
+    let names = (0..120).map(|number| match number {
+        12 => "poison".to_owned(),
+        _ => format!("good-{number}"),
+    });
+    for name in names {
+        let answer = grpc.call(client::TRACES, &padded(&name, 100_000)).await;
+        assert_eq!(answer.unwrap().status, 0);
+    }
+    sink.always(None);
+    arrived(&sink, 100).await;
+    for number in 0..60 {
+        let message = padded(&format!("later-{number}"), 100_000);
+        let answer = grpc.call(client::TRACES, &message).await;
+        assert_eq!(answer.unwrap().status, 0);
+    }
+    let later = || {
+        sink.spans()
+            .into_iter()
+            .filter(|name| name.starts_with("later"))
+    };
+    eventually("later ones arrive", || later().count() >= 60).await;
+    balanced(&agent).await;
+}
+
+#[tokio::test]
 async fn full_queue_refuses_retryably_and_recovers_with_the_upstream() {
     for limit in ["", ", max_size: 400000"] {
         let directory = Directory::new();

@@ -107,6 +107,11 @@ impl<P> Attempt<P> {
     pub fn piece(&self) -> &P {
         &self.held.piece
     }
+
+    /// Notes that it was begun so much later than it was asked for, because memory was short.
+    pub fn delayed(&mut self, by: Duration) {
+        self.started = self.started.saturating_add(by);
+    }
 }
 
 /// What to do next.
@@ -206,7 +211,7 @@ impl<P: Piece> Flow<P> {
     pub fn repeated_bytes(&self) -> usize {
         let tried = |held: &&Held<P>| held.record.failures > 0;
         let pieces = self.waiting.iter().filter(tried);
-        pieces.map(|held| held.piece.bytes()).sum()
+        pieces.map(|held| held.piece.queued_bytes()).sum()
     }
 
     /// While the upstream fails, returns a batch to the queue: the newest here, unless it is the only one and as

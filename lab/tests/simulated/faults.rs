@@ -412,6 +412,7 @@ fn refusal(code: u16) -> Answer {
     let reason = match code {
         403 => "Forbidden",
         409 => "Conflict",
+        422 => "Invalid",
         429 => "TooManyRequests",
         504 => "Timeout",
         _ => "InternalError",
