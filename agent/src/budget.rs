@@ -20,7 +20,7 @@ pub(crate) struct Budget {
     exporting_bytes: AtomicUsize,
     /// Held by the export that waits for memory, so that exports get it in order of arrival.
     export_turn: Mutex<()>,
-    /// Signals that an export has given memory back.
+    /// Signals that memory was given back.
     freed: Notify,
     /// The free KiB for connections, which wait for them.
     pub(crate) connections: Arc<Semaphore>,
@@ -117,7 +117,7 @@ impl Budget {
     /// possible, and fits if it needs no more than the reserve.
     pub(crate) async fn export(self: &Arc<Self>, bytes: usize) -> ExportPermit {
         let _turn = self.export_turn.lock().await;
-        while self.exporting_bytes.load(Ordering::Relaxed) > 0 && !self.has_room_for_export(bytes) {
+        while self.exporting_bytes.load(Ordering::Relaxed) > 0 && !self.is_within_limit(bytes) {
             self.freed.notified().await;
         }
         let mut export = ExportPermit(self.permit(None));
@@ -125,7 +125,8 @@ impl Budget {
         export
     }
 
-    fn has_room_for_export(&self, bytes: usize) -> bool {
+    /// Whether `bytes` more fit, not counting what is reserved for exports and shared by senders.
+    fn is_within_limit(&self, bytes: usize) -> bool {
         self.in_use().saturating_add(bytes) <= self.hard.load(Ordering::Relaxed)
     }
 }
@@ -148,7 +149,7 @@ impl Permit {
         let budget = &self.budget;
         let fits = match &self.sender {
             Some(sender) => budget.has_room(sender, 0, 0),
-            None => budget.in_use() <= budget.hard.load(Ordering::Relaxed),
+            None => budget.is_within_limit(0),
         };
         if fits {
             return Ok(());

@@ -62,7 +62,7 @@ fn lookup(address: &Address) -> io::Result<watch::Receiver<Answer>> {
         let found = target.to_socket_addrs();
         let found = found.map(Iterator::collect);
         let found = found.map_err(|error| (error.kind(), error.to_string()));
-        // Nobody may wait any more.
+        // All callers may have given up by now.
         let _ = sender.send_replace(Some((Instant::now(), found)));
     })?;
     lookups.insert(address.clone(), lookup.clone());

@@ -5,10 +5,10 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::agent::{Agent, Setup};
 use crate::support::client::{self, Grpc};
-use crate::support::eventually;
 use crate::support::pki::{Ca, Files, Issued, VERSION_1, impostor};
 use crate::support::sink::{Sink, Speaks};
 use crate::support::telemetry::spans;
+use crate::support::{eventually, eventually_answers};
 use crate::tls::{accepted, pair, receiver};
 
 const KINDS: [(&str, Speaks); 2] = [("otlp_grpc", Speaks::Grpc), ("otlp_http", Speaks::Http)];
@@ -151,6 +151,9 @@ async fn client_certificate_named_as_its_own_ca_is_accepted() {
     assert!(!accepted(&agent, &servers, Some(&other)).await);
     let expired = Issued::expired_own_ca(&["app"]);
     files.write("clients.pem", &expired.certificate);
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    eventually_answers("the changed file is in use", async || {
+        !accepted(&agent, &servers, Some(&client)).await
+    })
+    .await;
     assert!(!accepted(&agent, &servers, Some(&expired)).await);
 }

@@ -8,9 +8,9 @@ use tokio::net::UnixStream;
 
 use crate::support::agent::{Agent, Setup, get, temporary};
 use crate::support::client::{self, Grpc, Http, HttpAnswer};
-use crate::support::eventually;
 use crate::support::sink::Sink;
 use crate::support::telemetry::spans;
+use crate::support::{eventually, eventually_answers};
 
 const UNAUTHENTICATED: u32 = 16;
 const UNIMPLEMENTED: u32 = 12;
@@ -138,17 +138,19 @@ async fn changed_file_of_tokens_is_followed() {
     assert_eq!((status("old").await, status("other").await), (200, 200));
     assert_eq!((status("new").await, status("").await), (401, 401));
     std::fs::write(&file.0, "new\n").unwrap();
-    while status("new").await != 200 {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    eventually_answers("the new token is taken", async || {
+        status("new").await == 200
+    })
+    .await;
     assert_eq!(status("old").await, 401);
     // An empty file would let everyone in, or no one; the last token stays.
     std::fs::write(&file.0, " \n\n").unwrap();
     let kept = "changed files cannot be used; the previous content stays in use";
-    while agent.logged(kept).is_empty() {
+    eventually_answers("the empty file is refused", async || {
         assert_eq!(status("new").await, 200);
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+        !agent.logged(kept).is_empty()
+    })
+    .await;
     assert_eq!((status("new").await, status("").await), (200, 401));
 }
 

@@ -12,7 +12,7 @@ use crate::support::client::{self, Grpc};
 use crate::support::pki::{Ca, Files};
 use crate::support::sink::{Reply, Sink, Speaks};
 use crate::support::telemetry::{metrics, spans};
-use crate::support::{eventually, skip_unless_root};
+use crate::support::{eventually, eventually_answers, skip_unless_root};
 
 const KINDS: [(&str, Speaks); 2] = [("otlp_grpc", Speaks::Grpc), ("otlp_http", Speaks::Http)];
 const FAILED: &str = "otelagent_exporter_failed_attempts_total";
@@ -115,11 +115,12 @@ async fn time_limit_of_a_call_leaves_the_connection_to_others() {
     eventually("it arrives", || sink.spans().len() == 1).await;
     send(&agent, client::METRICS, &metrics("metric", 1)).await;
     let mut sent = 1;
-    while agent.metric(FAILED, "reason=\"timed_out\"") < 3 {
+    eventually_answers("calls of metrics time out", async || {
         send(&agent, client::TRACES, &spans("span", 1)).await;
         sent += 1;
-        sleep(Duration::from_millis(20)).await;
-    }
+        agent.metric(FAILED, "reason=\"timed_out\"") >= 3
+    })
+    .await;
     eventually("all arrive", || sink.spans().len() == sent).await;
     assert_eq!(sink.connections(), 1);
 }
@@ -138,6 +139,7 @@ async fn slow_handshake_outlives_the_calls_that_wait_for_it() {
             loop {
                 let (mut near, _) = listener.accept().await.unwrap();
                 tokio::spawn(async move {
+                    // What is tested: a handshake that takes longer than the calls may.
                     sleep(Duration::from_secs(1)).await;
                     let mut far = TcpStream::connect(upstream).await.unwrap();
                     let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;

@@ -74,6 +74,7 @@ async fn first_endpoint_that_works_is_used_and_the_first_again_later() {
             assert!(sent < 600, "the first is never tried again");
             send(&agent, "span").await;
             sent += 1;
+            // Only an attempt tries the first again, so there is a load until one has done so.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         agent.until_logged(RETURNS).await;
@@ -135,6 +136,7 @@ async fn nothing_is_lost_while_endpoints_come_and_go() {
                 let name = format!("{round}-{number}");
                 send(&agent, &name).await;
                 sent.insert(format!("{name}-0"));
+                // The pace of a load that goes on while an endpoint comes or goes.
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             if let Some(mut sink) = first.take() {

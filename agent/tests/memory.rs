@@ -7,7 +7,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value};
 use prost::Message;
 
 use crate::support::agent::{Agent, Setup};
-use crate::support::client::Http;
+use crate::support::client::{self, Http};
 use crate::support::eventually;
 use crate::support::sink::{Reply, Sink};
 use crate::support::telemetry::{logs, spans};
@@ -54,12 +54,7 @@ async fn tiny_requests_stay_within_the_memory_limit() {
         let setup = Setup::http(sink.address).exporter(&format!("compression: {compression}"));
         let agent = limited(setup, LIMIT_MIB).start();
         let idle = agent.resident();
-        let head = format!(
-            "POST /v1/traces HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\n\
-             content-length: {}\r\n\r\n",
-            message.len()
-        );
-        let hundred = [head.as_bytes(), &message].concat().repeat(100);
+        let hundred = client::hundred(&message);
         let mut http = Http::connect(agent.port()).await;
         let mut sent = 0;
         loop {

@@ -184,17 +184,21 @@ impl Endpoints<'_> {
 
 /// Refuses the most copied mistake: the agent appends the signal's path itself.
 fn without_signal(text: &str) -> Result<(), String> {
+    let Some((signal, base)) = signal_of(text) else {
+        return Ok(());
+    };
+    let (path, name) = (signal.http_path(), signal.name());
     let text = text.trim_end_matches('/');
-    for signal in Signal::ALL {
-        let path = signal.http_path();
-        if let Some(base) = text.strip_suffix(path) {
-            let name = signal.name();
-            return Err(format!(
-                "`{path}` is appended to it; write {base}, or {name}_endpoint: {text}"
-            ));
-        }
-    }
-    Ok(())
+    Err(format!(
+        "`{path}` is appended to it; write {base}, or {name}_endpoint: {text}"
+    ))
+}
+
+/// The signal whose path an endpoint ends with, and the endpoint without that path.
+pub fn signal_of(endpoint: &str) -> Option<(Signal, &str)> {
+    let endpoint = endpoint.trim_end_matches('/');
+    let mut signals = Signal::ALL.into_iter();
+    signals.find_map(|signal| Some((signal, endpoint.strip_suffix(signal.http_path())?)))
 }
 
 /// What is most likely meant otherwise.

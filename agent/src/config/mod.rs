@@ -28,6 +28,7 @@ mod value;
 pub use self::changes::{Changes, changes, fingerprint};
 pub use self::document::{check, load};
 pub use self::expand::Resolve;
+pub use self::exporters::signal_of;
 pub use self::model::*;
 pub use self::problem::Problem;
 pub use self::text::{Text, is_header_value};

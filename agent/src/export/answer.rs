@@ -74,7 +74,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    fn failed(outcome: Outcome, message: impl Into<String>) -> Self {
+    fn new(outcome: Outcome, message: impl Into<String>) -> Self {
         Self {
             outcome,
             fault: None,
@@ -87,24 +87,21 @@ impl Answer {
     /// The upstream took the request.
     pub(super) fn delivered(rejected: u64, message: &str) -> Self {
         Self {
-            outcome: Outcome::Delivered,
-            fault: None,
-            refuses_encoding: false,
             rejected,
-            message: beginning(message).to_owned(),
+            ..Self::new(Outcome::Delivered, beginning(message))
         }
     }
 
     /// There is no connection.
     pub(super) fn unreachable(why: impl Into<String>) -> Self {
-        Self::failed(Outcome::Unreachable, why)
+        Self::new(Outcome::Unreachable, why)
     }
 
     /// There is no connection that could work, until a setting changes.
     pub(super) fn misconfigured(fault: Fault, why: impl Into<String>) -> Self {
         Self {
             fault: Some(fault),
-            ..Self::failed(Outcome::Unreachable, why)
+            ..Self::new(Outcome::Unreachable, why)
         }
     }
 
@@ -115,12 +112,12 @@ impl Answer {
 
     /// The connection ended before the answer.
     pub(super) fn broken(why: impl Into<String>) -> Self {
-        Self::failed(Outcome::Broken, why)
+        Self::new(Outcome::Broken, why)
     }
 
     /// There was no answer in time.
     pub(super) fn timed_out(limit: Duration) -> Self {
-        Self::failed(Outcome::TimedOut, format!("no answer within {limit:?}"))
+        Self::new(Outcome::TimedOut, format!("no answer within {limit:?}"))
     }
 
     /// A gRPC status other than OK.
@@ -128,7 +125,7 @@ impl Answer {
         let why = format!("gRPC status {}: {}", code.0, beginning(message));
         Self {
             refuses_encoding: flow::grpc_refuses_encoding(code.0, message),
-            ..Self::failed(flow::of_grpc(code.0, message, delay), why)
+            ..Self::new(flow::of_grpc(code.0, message, delay), why)
         }
     }
 
@@ -147,7 +144,7 @@ impl Answer {
         };
         Self {
             refuses_encoding: flow::http_refuses_encoding(status, message),
-            ..Self::failed(flow::of_http(status, message, delay), why)
+            ..Self::new(flow::of_http(status, message, delay), why)
         }
     }
 
@@ -176,8 +173,8 @@ impl Answer {
         };
         let why = format!("HTTP status {status} without gRPC status{hint}");
         match flow::of_http(status, "", delay) {
-            Outcome::Delivered => Self::failed(Outcome::Denied, why),
-            outcome => Self::failed(outcome, why),
+            Outcome::Delivered => Self::new(Outcome::Denied, why),
+            outcome => Self::new(outcome, why),
         }
     }
 }

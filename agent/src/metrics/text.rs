@@ -203,13 +203,12 @@ impl Scrape<'_> {
     /// Whether each storage fails, and why.
     fn storages(&self) -> Vec<Series> {
         let series = self.pipelines.iter().filter_map(|of| {
-            let pipeline = of.labels();
+            let [data_type, exporter] = of.pairs();
             match of.storage() {
                 StorageHealth::None => None,
-                StorageHealth::Works => Some((pipeline, "0".to_owned())),
+                StorageHealth::Works => Some(series([data_type, exporter], 0)),
                 StorageHealth::Fails(reason) => {
-                    let open = pipeline.trim_end_matches('}');
-                    Some((format!("{open},reason=\"{reason}\"}}"), "1".to_owned()))
+                    Some(series([data_type, exporter, ("reason", reason)], 1))
                 }
             }
         });
@@ -316,8 +315,12 @@ impl Scrape<'_> {
 
 impl PipelineCounts<'_> {
     fn labels(&self) -> String {
+        labels(self.pairs())
+    }
+
+    fn pairs(&self) -> [(&'static str, &str); 2] {
         let signal = self.pipeline.signal.name();
-        labels([("data_type", signal), ("exporter", &self.exporter.id)])
+        [("data_type", signal), ("exporter", &self.exporter.id)]
     }
 
     fn by_exporter(&self, count: &Count) -> Vec<Series> {

@@ -17,7 +17,7 @@ use tracing::info;
 
 use crate::budget::Budget;
 use crate::compress;
-use crate::config::{Compression, Config, Exporter, Memory, Queue};
+use crate::config::{Compression, Config, Exporter, Memory, Pipeline, Queue};
 use crate::export::{self, ExportError, Upstream};
 use crate::health::{self, Report, Topic};
 use crate::lock::lock;
@@ -197,11 +197,7 @@ impl Pipelines {
             let send = export::send_lane(Arc::clone(upstream), Arc::clone(&lane));
             started.senders.spawn(send);
             started.lanes.push(Arc::clone(&lane));
-            started.routes.push(Route {
-                lane,
-                edits: Arc::new(Edits::new(&pipeline.attributes)),
-                reserve,
-            });
+            started.routes.push(route(lane, pipeline, reserve));
         }
         // Before the ports open, so that records of earlier processes go first.
         for (storage, lanes) in durable_lanes.into_values() {
@@ -227,6 +223,15 @@ pub(super) fn export_reserve(exporter: &Exporter, memory: &Memory) -> usize {
     match exporter.compression {
         Compression::None => usize::MAX,
         kind => memory.spike.saturating_sub(compress::context(kind)),
+    }
+}
+
+/// The route of a pipeline's requests to its queue.
+pub(super) fn route(lane: Arc<Lane>, pipeline: &Pipeline, reserve: usize) -> Route {
+    Route {
+        lane,
+        edits: Arc::new(Edits::new(&pipeline.attributes)),
+        reserve,
     }
 }
 

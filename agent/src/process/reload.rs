@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use otlp_wire::Edits;
 use tracing::{error, info, warn};
 
-use super::agent::{Agent, bounded, export_reserve};
+use super::agent::{Agent, bounded, export_reserve, route};
 use super::log::Level;
 use crate::config::{self, Changes, Config, Memory, Problem};
 use crate::export::Destination;
@@ -14,7 +13,7 @@ use crate::lock::lock;
 use crate::logging::causes;
 use crate::metrics::Reload;
 use crate::queue::Lane;
-use crate::receive::{ReceiverRules, Route, connection_memory};
+use crate::receive::{ReceiverRules, connection_memory};
 
 impl Agent {
     /// Applies the changes of a configuration; keeps the current one if that fails.
@@ -77,11 +76,7 @@ impl Agent {
             if let (Some(lane), Some(exporter)) = (self.report.lanes.iter().find(same), exporter) {
                 let reserve = export_reserve(exporter, &new.memory);
                 lane.set_limits(bounded(exporter.queue, reserve));
-                routes.push(Route {
-                    lane: Arc::clone(lane),
-                    edits: Arc::new(Edits::new(&pipeline.attributes)),
-                    reserve,
-                });
+                routes.push(route(Arc::clone(lane), pipeline, reserve));
             }
         }
         self.server.change(routes, rules);

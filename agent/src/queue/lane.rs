@@ -344,7 +344,7 @@ impl LaneState {
         self.limits.max_size.min(self.most)
     }
 
-    /// Whether `bytes` more fit. What an earlier process has left is nobody's, and leaves room for senders within their
+    /// Whether `bytes` more fit. What an earlier process has left has no sender, and leaves room for senders within their
     /// share.
     fn has_room(&mut self, sender: Option<&Sender>, bytes: usize) -> bool {
         let capacity = self.limits.capacity;

@@ -78,7 +78,7 @@ impl Maintenance {
         };
         thread::start("queue-upkeep", move || {
             maintenance.claim(true);
-            // Nobody waits any more if it took too long.
+            // The start no longer waits if it took too long.
             let _ = claimed.send(());
             maintenance.run();
         })?;

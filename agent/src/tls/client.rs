@@ -135,7 +135,7 @@ impl FileSource for ClientFiles {
 fn verifier(
     content: &ClientContent,
     provider: Arc<CryptoProvider>,
-) -> Result<NamedOrSigned, TlsError> {
+) -> Result<NamedOrSigned<WebPkiServerVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
     let mut named = Vec::new();
     if let Some(found) = &content.cas {

@@ -10,30 +10,26 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-/// Accepts servers by what the CAs have signed and, byte by byte, by the named certificates.
+/// Accepts peers by what the CAs have signed, as the verifier `V` knows it, and byte by byte by the named certificates.
 #[derive(Debug)]
-pub(super) struct NamedOrSigned {
-    pub(super) signed: Arc<WebPkiServerVerifier>,
+pub(super) struct NamedOrSigned<V: ?Sized> {
+    pub(super) signed: Arc<V>,
     pub(super) named: Vec<CertificateDer<'static>>,
 }
 
-/// The same for clients.
-#[derive(Debug)]
-pub(super) struct NamedOrSignedClient {
-    pub(super) signed: Arc<dyn ClientCertVerifier>,
-    pub(super) named: Vec<CertificateDer<'static>>,
+impl<V: ?Sized> NamedOrSigned<V> {
+    /// Whether a named certificate was refused only because it is a CA's.
+    fn accepts(&self, refused: &CertificateDer<'_>, error: &Error) -> bool {
+        let Error::InvalidCertificate(CertificateError::Other(other)) = error else {
+            return false;
+        };
+        let cause = other.0.downcast_ref::<webpki::Error>();
+        cause == Some(&webpki::Error::CaUsedAsEndEntity)
+            && self.named.iter().any(|named| named == refused)
+    }
 }
 
-/// Whether a certificate was refused only because it is a CA's.
-fn is_ca(error: &Error) -> bool {
-    let Error::InvalidCertificate(CertificateError::Other(other)) = error else {
-        return false;
-    };
-    let cause = other.0.downcast_ref::<webpki::Error>();
-    cause == Some(&webpki::Error::CaUsedAsEndEntity)
-}
-
-impl ServerCertVerifier for NamedOrSigned {
+impl ServerCertVerifier for NamedOrSigned<WebPkiServerVerifier> {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -47,7 +43,7 @@ impl ServerCertVerifier for NamedOrSigned {
             .verify_server_cert(end_entity, intermediates, name, ocsp, now);
         match verified {
             // webpki looks at the dates first, and at the names last.
-            Err(error) if is_ca(&error) && self.named.iter().any(|named| named == end_entity) => {
+            Err(error) if self.accepts(end_entity, &error) => {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
                 Ok(ServerCertVerified::assertion())
             }
@@ -80,7 +76,7 @@ impl ServerCertVerifier for NamedOrSigned {
     }
 }
 
-impl ClientCertVerifier for NamedOrSignedClient {
+impl ClientCertVerifier for NamedOrSigned<dyn ClientCertVerifier> {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.signed.root_hint_subjects()
     }
@@ -92,9 +88,7 @@ impl ClientCertVerifier for NamedOrSignedClient {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         match (self.signed).verify_client_cert(end_entity, intermediates, now) {
-            Err(error) if is_ca(&error) && self.named.iter().any(|named| named == end_entity) => {
-                Ok(ClientCertVerified::assertion())
-            }
+            Err(error) if self.accepts(end_entity, &error) => Ok(ClientCertVerified::assertion()),
             verified => verified,
         }
     }

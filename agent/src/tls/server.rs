@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::credentials::{self, Found, FoundIdentity, TlsError};
-use super::named::NamedOrSignedClient;
+use super::named::NamedOrSigned;
 use crate::config::ServerTls;
 use crate::logging::LogThrottle;
 use crate::reloadable::{FileSource, Reloadable};
@@ -72,7 +72,7 @@ impl FileSource for ServerTls {
                     .build()
                     .map_err(TlsError::Verifier)?;
                 let named = credentials::certificates(found)?;
-                let verifier = NamedOrSignedClient { signed, named };
+                let verifier = NamedOrSigned { signed, named };
                 builder.with_client_cert_verifier(Arc::new(verifier))
             }
         };

@@ -176,12 +176,7 @@ const TINY: usize = 40_000;
 async fn endless_tiny_requests_leave_no_memory_behind() {
     let (sink, agent) = agent().await;
     let message = spans("s", 1).encode_to_vec();
-    let head = format!(
-        "POST /v1/traces HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\n\
-         content-length: {}\r\n\r\n",
-        message.len()
-    );
-    let hundred = [head.as_bytes(), &message].concat().repeat(100);
+    let hundred = client::hundred(&message);
     let mut http = Http::connect(agent.port()).await;
     let mut send = async |many: usize| {
         for _ in 0..many / 100 {

@@ -131,6 +131,16 @@ impl HttpAnswer {
     }
 }
 
+/// A hundred equal requests in protobuf, to be sent without waiting for answers.
+pub fn hundred(message: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST /v1/traces HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\n\
+         content-length: {}\r\n\r\n",
+        message.len()
+    );
+    [head.as_bytes(), message].concat().repeat(100)
+}
+
 /// One HTTP/1.1 connection for raw requests.
 pub struct Http(Box<dyn Duplex>);
 

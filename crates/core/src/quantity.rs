@@ -151,14 +151,13 @@ pub(crate) fn billionths(text: &str) -> Option<i128> {
     let is_digit = |c: char| c.is_ascii_digit() || c == '.';
     let (number, suffix) = text.split_at(text.rfind(is_digit)? + 1);
     let (_, unit) = SUFFIXES.iter().find(|(known, _)| *known == suffix)?;
-    let (number, exponent) = match number.split_once(['e', 'E']) {
+    let (number, exponent): (_, i32) = match number.split_once(['e', 'E']) {
         Some((number, exponent)) => (number, exponent.parse().ok()?),
         None => (number, 0),
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
     let amount = digits.checked_mul(*unit)?;
-    let exponent: i32 = exponent;
     let power = exponent.checked_sub(i32::try_from(fraction.len()).ok()?)?;
     let scale = 10_i128.checked_pow(power.unsigned_abs())?;
     if power >= 0 {

@@ -26,14 +26,6 @@ const MAX_CONFIGURATION: usize = 240 << 10;
 /// four policies and bindings, and the operator seconds to verify them.
 pub const MAX_PER_NAMESPACE: usize = 20;
 
-/// What OTLP/HTTP appends to an endpoint.
-const SIGNAL_PATHS: [&str; 4] = [
-    "/v1/traces",
-    "/v1/metrics",
-    "/v1/logs",
-    "/v1development/profiles",
-];
-
 /// One thing that is wrong with a spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -246,9 +238,8 @@ fn secret_problems(spec: &OtelAgentSpec) -> Option<Problem> {
 /// Every agent appends the path of the signal to an HTTP endpoint.
 fn endpoint_problem(spec: &OtelAgentSpec) -> Option<Problem> {
     let export = &spec.export;
-    let endpoint = export.endpoint.trim_end_matches('/');
-    let mut paths = SIGNAL_PATHS.into_iter();
-    let (path, base) = paths.find_map(|path| Some((path, endpoint.strip_suffix(path)?)))?;
+    let (signal, base) = otelagent_agent::config::signal_of(&export.endpoint)?;
+    let path = signal.http_path();
     let message = match export.protocol {
         Protocol::Http => {
             format!(
@@ -316,8 +307,7 @@ fn config_problems(agent: &ValidAgent, configuration: &str) -> Vec<Problem> {
         return Vec::new();
     }
     // What is said of the spec is not said again of what is made of it.
-    let is_said =
-        |path: &str| endpoint_problem(&agent.spec).is_some() && path.ends_with(".endpoint");
+    let is_said = endpoint_problem(&agent.spec).is_some();
     let found = otelagent_agent::config::check(configuration).err();
     let found = found.into_iter().flatten();
     let problem = |problem| Problem {
@@ -327,7 +317,7 @@ fn config_problems(agent: &ValidAgent, configuration: &str) -> Vec<Problem> {
         ),
     };
     found
-        .filter(|problem| !is_said(&problem.path))
+        .filter(|problem| !(is_said && problem.path.ends_with(".endpoint")))
         .map(problem)
         .collect()
 }
