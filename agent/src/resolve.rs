@@ -17,13 +17,13 @@ use crate::thread;
 const KEEP: Duration = Duration::from_secs(1);
 
 /// What a lookup has found, or why it has found nothing.
-type Found = Result<Vec<SocketAddr>, (io::ErrorKind, String)>;
+type LookupResult = Result<Vec<SocketAddr>, (io::ErrorKind, String)>;
 
 /// When the answer came, and the answer; `None` while the lookup lasts.
-type Answer = Option<(Instant, Found)>;
+type Lookup = Option<(Instant, LookupResult)>;
 
 /// The lookups of the process: a resolver that does not answer is asked once for each name.
-static LOOKUPS: LazyLock<Mutex<HashMap<Address, watch::Receiver<Answer>>>> =
+static LOOKUPS: LazyLock<Mutex<HashMap<Address, watch::Receiver<Lookup>>>> =
     LazyLock::new(Mutex::default);
 
 /// All addresses of a host. `localhost` works without a hosts file.
@@ -46,7 +46,7 @@ pub(crate) async fn resolve(address: &Address) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// The lookup under way, the one that has just ended, or a new one.
-fn lookup(address: &Address) -> io::Result<watch::Receiver<Answer>> {
+fn lookup(address: &Address) -> io::Result<watch::Receiver<Lookup>> {
     let mut lookups = lock(&LOOKUPS);
     lookups.retain(|_, lookup| match &*lookup.borrow() {
         Some((at, _)) => at.elapsed() < KEEP,

@@ -61,7 +61,7 @@ pub(super) enum Fault {
 
 /// The end of an attempt.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct UpstreamAnswer {
     pub(super) outcome: Outcome,
     /// Why nothing will get through before somebody changes something, if that is known.
     pub(super) fault: Option<Fault>,
@@ -73,7 +73,7 @@ pub(super) struct Answer {
     pub(super) message: String,
 }
 
-impl Answer {
+impl UpstreamAnswer {
     fn new(outcome: Outcome, message: impl Into<String>) -> Self {
         Self {
             outcome,

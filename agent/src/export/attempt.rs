@@ -7,7 +7,7 @@ use bytes::Bytes;
 use otelagent_flow::{Outcome, Piece};
 use tokio::time::Instant;
 
-use super::answer::Answer;
+use super::answer::UpstreamAnswer;
 use super::destination::{Destination, Endpoint};
 use super::upstream::Shared;
 use crate::budget::ExportPermit;
@@ -51,11 +51,11 @@ pub(super) async fn send(
     destination: &Destination,
     shared: &Shared,
     waited: &mut Duration,
-) -> Answer {
+) -> UpstreamAnswer {
     let mut index = destination.pick();
     loop {
         let Some(endpoint) = destination.endpoint(index) else {
-            return Answer::unreachable("there is no endpoint");
+            return UpstreamAnswer::unreachable("there is no endpoint");
         };
         let answer = send_to(batch, endpoint, shared, waited).await;
         let Some(next) = destination.after(index, &answer) else {
@@ -72,10 +72,10 @@ async fn send_to(
     endpoint: &Endpoint,
     shared: &Shared,
     waited: &mut Duration,
-) -> Answer {
+) -> UpstreamAnswer {
     let fallback = &endpoint.fallback;
     let mut compression = fallback.current();
-    let mut refusal: Option<Answer> = None;
+    let mut refusal: Option<UpstreamAnswer> = None;
     loop {
         let answer = send_as(batch, endpoint, compression, shared, waited).await;
         let is_taken = answer.outcome == Outcome::Delivered;
@@ -101,10 +101,10 @@ async fn send_as(
     compression: Compression,
     shared: &Shared,
     waited: &mut Duration,
-) -> Answer {
+) -> UpstreamAnswer {
     let encoded = match encode(batch, compression, shared, waited).await {
         Ok(encoded) => encoded,
-        Err(error) => return Answer::unreachable(format!("compressing: {error}")),
+        Err(error) => return UpstreamAnswer::unreachable(format!("compressing: {error}")),
     };
     let signal = batch.signal();
     shared.metrics.in_flight(signal, true);

@@ -8,7 +8,7 @@ use otlp_wire::{Signal, inspect};
 use tokio::time::Instant;
 use tracing::info;
 
-use super::answer::Answer;
+use super::answer::UpstreamAnswer;
 use crate::lock::lock;
 
 /// The minimum interval of log lines of a signal.
@@ -38,7 +38,7 @@ impl DebugClient {
     }
 
     /// Counts a batch, and logs the counts at most once a second.
-    pub(super) fn count(&self, signal: Signal, parts: &[Bytes]) -> Answer {
+    pub(super) fn count(&self, signal: Signal, parts: &[Bytes]) -> UpstreamAnswer {
         // The receiver has checked them.
         let items = |part: &Bytes| inspect(signal, part).unwrap_or_default() as u64;
         let mut all = lock(&self.counts);
@@ -53,7 +53,7 @@ impl DebugClient {
                 self.log(signal, counts);
             }
         }
-        Answer::delivered(0, "")
+        UpstreamAnswer::delivered(0, "")
     }
 
     fn log(&self, signal: Signal, counts: &mut Counts) {

@@ -9,7 +9,7 @@ use otlp_wire::Signal;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::answer::Answer;
+use super::answer::UpstreamAnswer;
 use super::debug::DebugClient;
 use super::error::ExportError;
 use super::fallback::{Fallback, REMEMBERED};
@@ -73,12 +73,12 @@ impl Endpoint {
         signal: Signal,
         body: &[Bytes],
         compression: Compression,
-    ) -> Answer {
+    ) -> UpstreamAnswer {
         match &self.client {
             ProtocolClient::Grpc(client) => client.send(signal, body, compression).await,
             ProtocolClient::Http(client) => client.send(signal, body, compression).await,
             ProtocolClient::Debug(client) => client.count(signal, body),
-            ProtocolClient::Nop => Answer::delivered(0, ""),
+            ProtocolClient::Nop => UpstreamAnswer::delivered(0, ""),
         }
     }
 
@@ -131,7 +131,7 @@ impl Destination {
     }
 
     /// The endpoint to which the same batch goes at once after this answer, if there is one.
-    pub(super) fn after(&self, index: usize, answer: &Answer) -> Option<usize> {
+    pub(super) fn after(&self, index: usize, answer: &UpstreamAnswer) -> Option<usize> {
         let (before, next, after) = {
             let mut failover = lock(&self.failover);
             let before = failover.current();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
-use super::answer::{Answer, Fault};
+use super::answer::{Fault, UpstreamAnswer};
 use super::connect::{ConnectError, Dialer};
 use super::connection_end::ConnectionEnd;
 use crate::lock::lock;
@@ -62,39 +62,45 @@ impl Diagnosis {
     }
 
     /// The answer of an attempt without a connection.
-    pub(super) async fn not_connected(&self, error: &ConnectError) -> Answer {
+    pub(super) async fn not_connected(&self, error: &ConnectError) -> UpstreamAnswer {
         let why = causes(error);
         let tls = match error {
             ConnectError::Tls(_, tls) => tls,
             // The upstream spoke first.
-            ConnectError::Http(_) => return self.explained(why, Answer::unreachable).await,
+            ConnectError::Http(_) => return self.explained(why, UpstreamAnswer::unreachable).await,
             ConnectError::Tunnel(_, tunnel) if tunnel.is_misconfigured => {
-                return Answer::misconfigured(Fault::Proxy, why);
+                return UpstreamAnswer::misconfigured(Fault::Proxy, why);
             }
-            _ => return Answer::unreachable(why),
+            _ => return UpstreamAnswer::unreachable(why),
         };
         if tls::is_other_protocol(tls) {
             let (fault, advice) = self.other_protocol();
-            return Answer::misconfigured(fault, format!("{why}: {advice}"));
+            return UpstreamAnswer::misconfigured(fault, format!("{why}: {advice}"));
         }
         match tls::advice(tls) {
-            Some(advice) => Answer::misconfigured(Fault::Tls, format!("{why}: {advice}")),
-            None => self.explained(why, Answer::unreachable).await,
+            Some(advice) => UpstreamAnswer::misconfigured(Fault::Tls, format!("{why}: {advice}")),
+            None => self.explained(why, UpstreamAnswer::unreachable).await,
         }
     }
 
     /// The answer of an attempt whose new connection ended without one.
-    pub(super) async fn broken(&self, end: &ConnectionEnd, error: &hyper::Error) -> Answer {
+    pub(super) async fn broken(&self, end: &ConnectionEnd, error: &hyper::Error) -> UpstreamAnswer {
         let why = end.explain(error);
         match end.advice() {
-            Some(advice) => Answer::misconfigured(Fault::Tls, format!("{why}: {advice}")),
-            None => self.explained(why, Answer::broken).await,
+            Some(advice) => UpstreamAnswer::misconfigured(Fault::Tls, format!("{why}: {advice}")),
+            None => self.explained(why, UpstreamAnswer::broken).await,
         }
     }
 
-    async fn explained(&self, why: String, answer: impl Fn(String) -> Answer) -> Answer {
+    async fn explained(
+        &self,
+        why: String,
+        answer: impl Fn(String) -> UpstreamAnswer,
+    ) -> UpstreamAnswer {
         match self.finding().await {
-            Some((fault, advice)) => Answer::misconfigured(fault, format!("{why}: {advice}")),
+            Some((fault, advice)) => {
+                UpstreamAnswer::misconfigured(fault, format!("{why}: {advice}"))
+            }
             None => answer(why),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use otelagent_flow::Outcome;
 use tokio::time::Instant;
 
-use super::answer::Answer;
+use super::answer::UpstreamAnswer;
 use crate::config::Compression;
 use crate::lock::lock;
 
@@ -48,7 +48,11 @@ impl Fallback {
 
     /// The encoding to try at once after this answer, if that may be to blame. Servers that do not look at the encoding
     /// refuse zstd as bad data, so until it was taken once that is doubted.
-    pub(super) fn plainer(&self, used: Compression, answer: &Answer) -> Option<Compression> {
+    pub(super) fn plainer(
+        &self,
+        used: Compression,
+        answer: &UpstreamAnswer,
+    ) -> Option<Compression> {
         let is_doubted = || answer.outcome == Outcome::BadData && !lock(&self.state).is_proven;
         match used {
             Compression::Zstd if answer.refuses_encoding || is_doubted() => Some(Compression::Gzip),
@@ -80,11 +84,11 @@ mod tests {
 
     use super::*;
 
-    fn answer(outcome: Outcome, refuses_encoding: bool) -> Answer {
-        Answer {
+    fn answer(outcome: Outcome, refuses_encoding: bool) -> UpstreamAnswer {
+        UpstreamAnswer {
             outcome,
             refuses_encoding,
-            ..Answer::unreachable("")
+            ..UpstreamAnswer::unreachable("")
         }
     }
 

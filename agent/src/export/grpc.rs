@@ -17,13 +17,13 @@ use otlp_wire::{
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::answer::{self, Answer, retry_after};
+use super::answer::{self, UpstreamAnswer, retry_after};
 use super::connect::{ConnectError, Dialer};
 use super::connection_end::ConnectionEnd;
 use super::diagnosis::Diagnosis;
 use super::error::ExportError;
 use super::headers::{AGENT, Headers};
-use super::progress::{LONGEST, Progress};
+use super::progress::{LONGEST, SendProgress};
 use super::sliced_body::SlicedBody;
 use crate::config::{Compression, Exporter};
 use crate::lock::lock;
@@ -120,16 +120,16 @@ impl GrpcClient {
         signal: Signal,
         message: &[Bytes],
         compression: Compression,
-    ) -> Answer {
+    ) -> UpstreamAnswer {
         let mut left = TRIES;
         loop {
             let (connection, is_fresh) = match timeout(self.limit, self.connection()).await {
                 Ok(Ok(found)) => found,
                 Ok(Err(error)) => return self.diagnosis.not_connected(&error).await,
-                Err(_) => return Answer::no_connection(&self.dialer.address, self.limit),
+                Err(_) => return UpstreamAnswer::no_connection(&self.dialer.address, self.limit),
             };
             left -= 1;
-            let (began, progress) = (Instant::now(), Progress::begin());
+            let (began, progress) = (Instant::now(), SendProgress::begin());
             let call = async {
                 let mut sender = connection.sender.clone();
                 let request = self.request(signal, message, compression, &progress);
@@ -157,7 +157,7 @@ impl GrpcClient {
                         self.replace(&connection.end);
                         self.dialer.avoid(connection.peer);
                     }
-                    return Answer::timed_out(self.limit);
+                    return UpstreamAnswer::timed_out(self.limit);
                 }
             }
         }
@@ -176,7 +176,7 @@ impl GrpcClient {
         signal: Signal,
         message: &[Bytes],
         compression: Compression,
-        progress: &Progress,
+        progress: &SendProgress,
     ) -> Request<SlicedBody> {
         let length: usize = message.iter().map(Bytes::len).sum();
         let mut prefix = BytesMut::with_capacity(5);
@@ -267,7 +267,7 @@ impl GrpcConnection {
     }
 }
 
-async fn answer(response: Response<Incoming>) -> Answer {
+async fn answer(response: Response<Incoming>) -> UpstreamAnswer {
     let (head, body) = response.into_parts();
     if head.headers.contains_key("grpc-status") {
         return of_status(&head.headers, &[]);
@@ -278,19 +278,19 @@ async fn answer(response: Response<Incoming>) -> Answer {
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     if !is_grpc {
         let delay = retry_after(&head.headers);
-        return Answer::of_foreign_http(head.status.as_u16(), delay);
+        return UpstreamAnswer::of_foreign_http(head.status.as_u16(), delay);
     }
     let (body, trailers) = match answer::read(body).await {
         Ok(read) => read,
-        Err(error) => return Answer::broken(causes(&error)),
+        Err(error) => return UpstreamAnswer::broken(causes(&error)),
     };
     match trailers {
         Some(trailers) => of_status(&trailers, &body),
-        None => Answer::broken("the call ended without a gRPC status"),
+        None => UpstreamAnswer::broken("the call ended without a gRPC status"),
     }
 }
 
-fn of_status(headers: &HeaderMap, body: &[u8]) -> Answer {
+fn of_status(headers: &HeaderMap, body: &[u8]) -> UpstreamAnswer {
     let code = headers
         .get("grpc-status")
         .and_then(|status| status.to_str().ok())
@@ -300,13 +300,13 @@ fn of_status(headers: &HeaderMap, body: &[u8]) -> Answer {
         // Five bytes of framing precede the message.
         let message = body.get(5..).unwrap_or_default();
         let (rejected, message) = status::partial_success(message).unwrap_or_default();
-        return Answer::delivered(rejected, &message);
+        return UpstreamAnswer::delivered(rejected, &message);
     }
     let text = headers
         .get("grpc-message")
         .map(|text| status::percent_decode(text.as_bytes()))
         .unwrap_or_default();
-    Answer::of_grpc(code, &text, details_delay(headers))
+    UpstreamAnswer::of_grpc(code, &text, details_delay(headers))
 }
 
 fn details_delay(headers: &HeaderMap) -> Option<Duration> {

@@ -17,13 +17,13 @@ use otlp_wire::{Signal, status};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::answer::{self, Answer, retry_after};
+use super::answer::{self, UpstreamAnswer, retry_after};
 use super::connect::{ConnectError, Dialer};
 use super::connection_end::ConnectionEnd;
 use super::diagnosis::Diagnosis;
 use super::error::ExportError;
 use super::headers::{AGENT, Headers};
-use super::progress::Progress;
+use super::progress::SendProgress;
 use super::sliced_body::SlicedBody;
 use super::tunnel;
 use crate::config::{Compression, Exporter};
@@ -115,15 +115,15 @@ impl HttpClient {
         signal: Signal,
         body: &[Bytes],
         compression: Compression,
-    ) -> Answer {
+    ) -> UpstreamAnswer {
         let mut was_closed = false;
         loop {
             let (mut connection, reused) = match timeout(self.limit, self.connection()).await {
                 Ok(Ok(found)) => found,
                 Ok(Err(error)) => return self.diagnosis.not_connected(&error).await,
-                Err(_) => return Answer::no_connection(&self.dialer.address, self.limit),
+                Err(_) => return UpstreamAnswer::no_connection(&self.dialer.address, self.limit),
             };
-            let progress = Progress::begin();
+            let progress = SendProgress::begin();
             let request = self.request(signal, body, compression, &progress);
             let (end, peer) = (connection.end.clone(), connection.peer);
             let call = async {
@@ -145,7 +145,7 @@ impl HttpClient {
                     // are well.
                     lock(&self.idle).retain(|other| other.peer != peer);
                     self.dialer.avoid(peer);
-                    return Answer::timed_out(self.limit);
+                    return UpstreamAnswer::timed_out(self.limit);
                 }
             }
         }
@@ -156,7 +156,7 @@ impl HttpClient {
         signal: Signal,
         body: &[Bytes],
         compression: Compression,
-        progress: &Progress,
+        progress: &SendProgress,
     ) -> Request<SlicedBody> {
         let body = SlicedBody::new(body.iter().cloned(), progress.clone());
         let mut request = Request::new(body);
@@ -198,12 +198,12 @@ impl HttpClient {
         signal: Signal,
         response: Response<Incoming>,
         mut connection: HttpConnection,
-    ) -> Answer {
+    ) -> UpstreamAnswer {
         let (head, body) = response.into_parts();
         let body = match answer::read(body).await {
             Ok((body, _)) => body,
             Err(_) if head.status.is_success() => Vec::new(),
-            Err(error) => return Answer::broken(causes(&error)),
+            Err(error) => return UpstreamAnswer::broken(causes(&error)),
         };
         if connection.sender.ready().await.is_ok() {
             let mut idle = lock(&self.idle);
@@ -215,12 +215,12 @@ impl HttpClient {
             self.diagnosis.works();
             // An invalid body is no reason to send the data again.
             let (rejected, message) = status::partial_success(&body).unwrap_or_default();
-            return Answer::delivered(rejected, &message);
+            return UpstreamAnswer::delivered(rejected, &message);
         }
         let is_plain = !self.dialer.is_encrypted();
         if is_plain && head.status == StatusCode::BAD_REQUEST && wants_tls(&body) {
             let (fault, advice) = self.diagnosis.other_scheme();
-            return Answer::misconfigured(fault, advice);
+            return UpstreamAnswer::misconfigured(fault, advice);
         }
         let is_text = head
             .headers
@@ -238,7 +238,7 @@ impl HttpClient {
             self.dialer.address,
             path.map_or("", |path| path.path())
         );
-        Answer::of_http(head.status.as_u16(), &url, &message, delay)
+        UpstreamAnswer::of_http(head.status.as_u16(), &url, &message, delay)
     }
 }
 

@@ -13,9 +13,9 @@ pub(super) const LONGEST: u32 = 6;
 
 /// When the body of a call moved last.
 #[derive(Clone, Debug)]
-pub(super) struct Progress(Arc<Mutex<Instant>>);
+pub(super) struct SendProgress(Arc<Mutex<Instant>>);
 
-impl Progress {
+impl SendProgress {
     /// The call begins.
     pub(super) fn begin() -> Self {
         Self(Arc::new(Mutex::new(Instant::now())))

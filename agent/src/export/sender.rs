@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::answer::Answer;
+use super::answer::UpstreamAnswer;
 use super::attempt;
 use super::upstream::{Control, Upstream};
 use crate::metrics::Lost;
@@ -20,10 +20,10 @@ type NextBatch = Pin<Box<dyn Future<Output = Option<Batch>> + Send>>;
 
 /// Sends the requests of a lane until it is closed and everything is settled.
 pub(crate) async fn send_lane(upstream: Arc<Upstream>, lane: Arc<Lane>) {
-    Sender::new(upstream, lane).run().await;
+    BatchSender::new(upstream, lane).run().await;
 }
 
-struct Sender {
+struct BatchSender {
     upstream: Arc<Upstream>,
     lane: Arc<Lane>,
     flow: Flow<Batch>,
@@ -31,10 +31,10 @@ struct Sender {
     clock: Instant,
     control: watch::Receiver<Control>,
     in_use: Control,
-    in_flight: JoinSet<(Attempt<Batch>, Answer)>,
+    in_flight: JoinSet<(Attempt<Batch>, UpstreamAnswer)>,
 }
 
-impl Sender {
+impl BatchSender {
     fn new(upstream: Arc<Upstream>, lane: Arc<Lane>) -> Self {
         let mut control = upstream.control();
         let in_use = control.borrow_and_update().clone();
@@ -133,7 +133,7 @@ impl Sender {
         });
     }
 
-    fn finished(&mut self, attempt: Attempt<Batch>, answer: &Answer) {
+    fn finished(&mut self, attempt: Attempt<Batch>, answer: &UpstreamAnswer) {
         let is_current = self.flow.is_current(&attempt);
         self.upstream.report(self.lane.signal, answer, is_current);
         let now = self.now();

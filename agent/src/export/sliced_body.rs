@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 
-use super::progress::Progress;
+use super::progress::SendProgress;
 
 /// Smaller slices are joined: a frame or an iovec for each would cost more.
 const SMALL: usize = 16 * 1024;
@@ -20,11 +20,11 @@ const LARGE: usize = 64 * 1024;
 pub(super) struct SlicedBody {
     parts: VecDeque<Bytes>,
     left: u64,
-    progress: Progress,
+    progress: SendProgress,
 }
 
 impl SlicedBody {
-    pub(super) fn new(parts: impl IntoIterator<Item = Bytes>, progress: Progress) -> Self {
+    pub(super) fn new(parts: impl IntoIterator<Item = Bytes>, progress: SendProgress) -> Self {
         let parts: VecDeque<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         let left = parts.iter().map(|part| part.len() as u64).sum();
         Self {

@@ -8,7 +8,7 @@ use otlp_wire::Signal;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::answer::Answer;
+use super::answer::UpstreamAnswer;
 use super::delivery::{Deliveries, Delivery};
 use super::destination::Destination;
 use super::error::ExportError;
@@ -111,8 +111,8 @@ impl Upstream {
     }
 
     /// Counts the end of an attempt. One to an earlier destination says nothing about delivery now.
-    pub(super) fn report(&self, signal: Signal, answer: &Answer, is_current: bool) {
-        let Answer {
+    pub(super) fn report(&self, signal: Signal, answer: &UpstreamAnswer, is_current: bool) {
+        let UpstreamAnswer {
             outcome,
             fault,
             rejected,

@@ -26,7 +26,7 @@ const FRESH: Duration = Duration::from_millis(250);
 
 /// The state of one connection.
 pub(super) struct ConnectionState {
-    progress: Mutex<Progress>,
+    progress: Mutex<ReadProgress>,
     /// The number of times its task has run.
     polls: AtomicU64,
     close_request: Notify,
@@ -36,7 +36,7 @@ pub(super) struct ConnectionState {
 
 /// What has happened to a connection.
 #[expect(clippy::struct_excessive_bools, reason = "any of them may be true")]
-pub(super) struct Progress {
+pub(super) struct ReadProgress {
     in_flight: usize,
     /// Of these, the requests whose bodies have not arrived.
     arriving: usize,
@@ -70,7 +70,7 @@ pub(super) struct EvictionRank {
     silence: Duration,
 }
 
-impl Progress {
+impl ReadProgress {
     fn settle(&mut self) {
         self.changed = Instant::now();
         self.partial_since = None;
@@ -129,7 +129,7 @@ impl Progress {
 impl ConnectionState {
     pub(super) fn new(memory: OwnedSemaphorePermit, sender: Arc<Sender>) -> Arc<Self> {
         Arc::new(Self {
-            progress: Mutex::new(Progress {
+            progress: Mutex::new(ReadProgress {
                 in_flight: 0,
                 arriving: 0,
                 served: false,
@@ -148,7 +148,7 @@ impl ConnectionState {
         })
     }
 
-    pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
+    pub(super) fn progress(&self) -> MutexGuard<'_, ReadProgress> {
         lock(&self.progress)
     }
 

@@ -1,4 +1,5 @@
-//! Fails when the modules of a crate import each other in a cycle, and prints every import that is part of one.
+//! Fails when the modules of a crate import each other in a cycle, and prints every import that is part of one; and
+//! when two types of a crate share a name.
 //!
 //! `import-cycles Cargo.toml` reads each library and program of that workspace. A module needs another if its code
 //! names an item that the other one defines, re-exports followed. Methods that are called without naming their type
@@ -18,11 +19,16 @@ fn main() -> ExitCode {
         .nth(1)
         .unwrap_or_else(|| "Cargo.toml".to_owned());
     match check(&manifest) {
-        Ok(0) => ExitCode::SUCCESS,
-        Ok(cycles) => {
-            eprintln!(
-                "{cycles} import cycles: move what both modules need into one of its own, or join the modules"
-            );
+        Ok((0, 0)) => ExitCode::SUCCESS,
+        Ok((cycles, names)) => {
+            if cycles > 0 {
+                eprintln!(
+                    "{cycles} import cycles: move what both modules need into one of its own, or join the modules"
+                );
+            }
+            if names > 0 {
+                eprintln!("{names} names of several types in one crate: rename all but one");
+            }
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -32,9 +38,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints the cycles of every crate in the workspace, and counts them.
-fn check(manifest: &str) -> Result<usize, Box<dyn std::error::Error>> {
-    let (mut crates, mut modules, mut cycles) = (0, 0, 0);
+/// Prints the cycles and the shared type names of every crate in the workspace, and counts both.
+fn check(manifest: &str) -> Result<(usize, usize), Box<dyn std::error::Error>> {
+    let (mut crates, mut modules, mut cycles, mut names) = (0, 0, 0, 0);
     for (name, root) in roots(manifest)? {
         let found = read::read(&root, &|path: &Path| std::fs::read_to_string(path).ok())?;
         crates += 1;
@@ -48,9 +54,15 @@ fn check(manifest: &str) -> Result<usize, Box<dyn std::error::Error>> {
             cycles += 1;
             println!("{name}: {cycle}");
         }
+        for shared in found.shared_type_names() {
+            names += 1;
+            println!("{name}: {shared}");
+        }
     }
-    println!("{cycles} import cycles in {modules} modules of {crates} crates");
-    Ok(cycles)
+    println!(
+        "{cycles} import cycles and {names} shared type names in {modules} modules of {crates} crates"
+    );
+    Ok((cycles, names))
 }
 
 /// The name and the root file of each library and program in the workspace.

@@ -1,6 +1,6 @@
 //! The modules of one crate: which names each one has, and which paths its code uses.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Where source text comes from: `None` for a file that does not exist.
@@ -36,11 +36,19 @@ pub(crate) struct Use {
     pub(crate) reexport: bool,
 }
 
+/// A type or trait that a module defines, outside of function bodies.
+pub(crate) struct Type {
+    pub(crate) name: String,
+    pub(crate) module: usize,
+    pub(crate) line: usize,
+}
+
 /// A crate as far as its source is read.
 #[derive(Default)]
 pub(crate) struct Crate {
     pub(crate) modules: Vec<Module>,
     pub(crate) uses: Vec<Use>,
+    pub(crate) types: Vec<Type>,
 }
 
 /// Why a crate cannot be read.
@@ -62,6 +70,19 @@ impl std::fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Crate {
+    /// A line for each name that several types have: a reader could take one for the other.
+    pub(crate) fn shared_type_names(&self) -> Vec<String> {
+        let mut places: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for Type { name, module, line } in &self.types {
+            let place = format!("{}:{line}", self.modules[*module].file.display());
+            places.entry(name).or_default().push(place);
+        }
+        let shared = places.into_iter().filter(|(_, places)| places.len() > 1);
+        shared
+            .map(|(name, places)| format!("types named {name}: {}", places.join(", ")))
+            .collect()
+    }
+
     /// What a path means in a module: the module that defines the item, or the module that the path names.
     pub(crate) fn resolve(&self, module: usize, path: &[String]) -> Option<Target> {
         self.walk(module, path, false, 0)

@@ -7,7 +7,7 @@ use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{Attribute, Item, ItemMod, ItemUse, Meta, UseTree, Visibility};
 
-use crate::modules::{Crate, Error, Module, Name, Sources, Use};
+use crate::modules::{Crate, Error, Module, Name, Sources, Type, Use};
 
 /// Reads the crate whose root is this file.
 pub(crate) fn read(root: &Path, sources: Sources<'_>) -> Result<Crate, Error> {
@@ -15,6 +15,7 @@ pub(crate) fn read(root: &Path, sources: Sources<'_>) -> Result<Crate, Error> {
         sources,
         found: Crate::default(),
         module: 0,
+        bodies: 0,
         children: root.parent().map(Path::to_owned).unwrap_or_default(),
         error: None,
     };
@@ -31,6 +32,8 @@ struct Reader<'a> {
     found: Crate,
     /// The module that is being read.
     module: usize,
+    /// How many function bodies, one in another, the item is in.
+    bodies: usize,
     /// Where the files of its child modules are.
     children: PathBuf,
     error: Option<Error>,
@@ -110,6 +113,20 @@ impl Reader<'_> {
             .entry(name.to_owned())
             .or_default()
             .push(meaning);
+    }
+
+    fn type_name(&mut self, item: &Item, ident: &syn::Ident) {
+        let is_type = matches!(
+            item,
+            Item::Enum(_) | Item::Struct(_) | Item::Trait(_) | Item::Type(_) | Item::Union(_)
+        );
+        if is_type && self.bodies == 0 {
+            self.found.types.push(Type {
+                name: ident.to_string(),
+                module: self.module,
+                line: ident.span().start().line,
+            });
+        }
     }
 
     fn used(&mut self, path: Vec<String>, line: usize, reexport: bool) {
@@ -216,8 +233,15 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         }
         if let Some(ident) = ident {
             self.name(&ident.to_string(), Name::Item);
+            self.type_name(item, ident);
         }
         visit::visit_item(self, item);
+    }
+
+    fn visit_block(&mut self, block: &'ast syn::Block) {
+        self.bodies += 1;
+        visit::visit_block(self, block);
+        self.bodies -= 1;
     }
 
     fn visit_item_mod(&mut self, item: &'ast ItemMod) {

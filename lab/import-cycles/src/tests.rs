@@ -2,16 +2,20 @@
 
 use std::path::Path;
 
+use crate::modules::Crate;
 use crate::{graph, read};
 
 /// The cycles of a crate that consists of these files.
 fn cycles(files: &[(&str, &str)]) -> Vec<String> {
+    graph::cycles(&crate_of(files))
+}
+
+fn crate_of(files: &[(&str, &str)]) -> Crate {
     let sources = |path: &Path| {
         let file = files.iter().find(|(name, _)| Path::new(name) == path);
         file.map(|(_, text)| (*text).to_owned())
     };
-    let found = read::read(Path::new("src/lib.rs"), &sources).expect("the crate is read");
-    graph::cycles(&found)
+    read::read(Path::new("src/lib.rs"), &sources).expect("the crate is read")
 }
 
 #[test]
@@ -160,4 +164,23 @@ fn module_without_a_file_is_an_error() {
         .err()
         .expect("an error");
     assert_eq!(error.to_string(), "no file holds the module src/gone");
+}
+
+#[test]
+fn types_of_one_name_are_found_outside_of_bodies_and_tests() {
+    let found = crate_of(&[
+        (
+            "src/lib.rs",
+            "mod a; mod b;\npub struct A;\npub fn f() { struct B; }",
+        ),
+        ("src/a.rs", "pub enum A { B }\npub struct Own;"),
+        (
+            "src/b.rs",
+            "pub trait B { type A; } #[cfg(test)] mod tests { struct Own; }",
+        ),
+    ]);
+    assert_eq!(
+        found.shared_type_names(),
+        ["types named A: src/a.rs:1, src/lib.rs:2"]
+    );
 }

@@ -54,8 +54,10 @@ impl Operator {
     fn run(world: &World, account: &str, words: &[String]) -> Outcome<Self> {
         let kubeconfig = kubeconfig(world, account)?;
         let (metrics, health) = (free_address(LOOPBACK)?, free_address(LOOPBACK)?);
+        // Built first: on a fresh machine that takes longer than the operator may take to be ready.
+        let program = demo::images::shipped_operator()?;
         let begun = Instant::now();
-        let child = Command::new(demo::images::shipped_operator()?)
+        let child = Command::new(program)
             .args(words)
             .arg("--log-level=warn")
             .arg(format!("--metrics-address={metrics}"))
