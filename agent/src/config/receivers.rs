@@ -119,12 +119,11 @@ fn url_paths(http: &Section<'_>) -> Vec<(String, Signal)> {
         let Some(path) = http.parsed(&name, units::absolute_path, str::to_owned) else {
             continue;
         };
-        let default = |signal: Signal| format!("/v1/{}", signal.name());
-        if path == default(signal) {
+        if path == signal.http_path() {
             continue;
         }
         let is_taken = paths.iter().any(|(other, _)| *other == path);
-        if is_taken || Signal::ALL.into_iter().any(|other| default(other) == path) {
+        if is_taken || Signal::ALL.iter().any(|other| other.http_path() == path) {
             http.problem(&name, format!("`{path}` is the path of another signal"));
         }
         paths.push((path, signal));

@@ -126,6 +126,13 @@ fn file_with_every_field_is_accepted() {
     );
 }
 
+#[test]
+fn path_that_belongs_to_no_signal_can_be_given_to_one() {
+    let yaml = FULL.replace("/custom/traces", "/v1/profiles");
+    let paths = config::check(&yaml).unwrap().receiver.url_paths;
+    assert_eq!(paths[0], ("/v1/profiles".to_owned(), Signal::Traces));
+}
+
 /// A document with one exporter.
 fn exporting(exporter: &str, signal: &str) -> String {
     format!(

@@ -92,6 +92,11 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
         "receivers.otlp.protocols.http.traces_url_path: `/v1/logs` is the path of another signal",
     ),
     (
+        "http: {",
+        "http: {traces_url_path: /v1development/profiles, ",
+        "receivers.otlp.protocols.http.traces_url_path: `/v1development/profiles` is the path of another signal",
+    ),
+    (
         "grpc: {",
         "grpc: {keepalive: {server_parameters: {max_connection_age: 10}}, ",
         "receivers.otlp.protocols.grpc.keepalive.server_parameters.max_connection_age: 10 has no unit; write for \
