@@ -1,5 +1,5 @@
-//! Answers about the agent itself: liveness, readiness and delivery as JSON, metrics as Prometheus text. The
-//! answers never contain telemetry or credentials.
+//! What the agent says of itself: liveness, readiness and delivery as JSON, metrics as Prometheus text and as OTLP. It
+//! never contains telemetry or credentials.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -20,7 +20,7 @@ use crate::budget::Budget;
 use crate::config::Config;
 use crate::export::Upstream;
 use crate::lock::lock;
-use crate::metrics::{Metrics, Surroundings};
+use crate::metrics::{Metrics, MetricsOrigin, Surroundings};
 use crate::queue::Lane;
 use crate::receive::{Answer, response};
 use crate::stream::Stream;
@@ -46,6 +46,8 @@ pub(crate) struct Report {
     /// `starting`, `ready` once every port is bound, then `draining`.
     pub(crate) status: Mutex<&'static str>,
     pub(crate) started: Instant,
+    /// Whose metrics are pushed.
+    pub(crate) origin: MetricsOrigin,
     pub(crate) config: Mutex<Arc<Config>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) budget: Arc<Budget>,
@@ -135,8 +137,21 @@ impl Report {
     }
 
     fn metrics(&self) -> Response<Answer> {
-        let text = self.metrics.text(&Surroundings {
-            config: &lock(&self.config),
+        let config = Arc::clone(&lock(&self.config));
+        let text = self.metrics.text(&self.surroundings(&config));
+        let kind = "text/plain; version=0.0.4; charset=utf-8";
+        response(StatusCode::OK, kind, text)
+    }
+
+    /// The metrics as one OTLP request.
+    pub(crate) fn otlp(&self) -> Vec<u8> {
+        let config = Arc::clone(&lock(&self.config));
+        self.metrics.otlp(&self.surroundings(&config), &self.origin)
+    }
+
+    fn surroundings<'a>(&'a self, config: &'a Config) -> Surroundings<'a> {
+        Surroundings {
+            config,
             memory: (self.budget.used(), self.budget.soft_limit()),
             senders: &self.budget.senders,
             connections: self.connections,
@@ -144,9 +159,7 @@ impl Report {
             endpoints: (self.upstreams.iter())
                 .map(|upstream| (upstream.name(), upstream.endpoint().0))
                 .collect(),
-        });
-        let kind = "text/plain; version=0.0.4; charset=utf-8";
-        response(StatusCode::OK, kind, text)
+        }
     }
 
     /// Whether this is the configured path that answers like `/ready`.

@@ -27,6 +27,7 @@ mod misdirected;
 mod observability;
 mod profiles;
 mod proxy;
+mod push;
 mod receive;
 mod refuse;
 mod reload;

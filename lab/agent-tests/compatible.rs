@@ -3,7 +3,7 @@
 //! The files are golden files of their own, of every shape that is generated. Nothing is changed in them
 //! but what another machine would have: the upstream's address, the address to listen on, and folders.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -12,12 +12,13 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use serde_json::Value;
 
-use crate::support::agent::{get, temporary};
-use crate::support::client::{Grpc, Http, TRACES};
+use crate::support::agent::{Setup, get, temporary};
+use crate::support::client::{Grpc, Http, METRICS, TRACES};
 use crate::support::eventually;
 use crate::support::pki::Ca;
 use crate::support::sink::{Sink, Speaks};
@@ -145,10 +146,11 @@ impl Place {
     }
 
     /// What the pod's environment says.
-    fn environment(&self) -> [(&'static str, String); 2] {
+    fn environment(&self) -> [(&'static str, String); 3] {
         [
             ("OTELAGENT_HOST_IP", self.address.to_string()),
             ("OTELAGENT_NODE_NAME", "node-1".to_owned()),
+            ("OTELAGENT_POD_NAME", "agent-1".to_owned()),
         ]
     }
 
@@ -403,4 +405,101 @@ async fn same_telemetry_arrives_with_values_of_ambiguous_type() {
 #[tokio::test]
 async fn same_telemetry_arrives_with_a_queue_smaller_than_a_batch() {
     same_through_either("tight", Sink::http).await;
+}
+
+/// What was pushed so far: the attributes of resources, and the names of metrics with what they count in all.
+fn pushed(sink: &Sink) -> (BTreeSet<String>, BTreeMap<String, String>) {
+    let (mut attributes, mut metrics) = (BTreeSet::new(), BTreeMap::new());
+    let taken = sink.taken().into_iter();
+    for request in taken.filter(|request| request.path == METRICS) {
+        let decoded = ExportMetricsServiceRequest::decode(request.message.as_slice()).unwrap();
+        for entry in decoded.resource_metrics {
+            let resource = entry.resource.unwrap_or_default().attributes;
+            let named = resource.iter().map(|attribute| {
+                let value = attribute
+                    .value
+                    .as_ref()
+                    .and_then(|value| value.value.as_ref());
+                format!("{}: {value:?}", attribute.key)
+            });
+            attributes.extend(named);
+            let of_scopes = entry.scope_metrics.into_iter();
+            for metric in of_scopes.flat_map(|scope| scope.metrics) {
+                metrics.insert(metric.name, format!("{:?}", metric.data));
+            }
+        }
+    }
+    (attributes, metrics)
+}
+
+#[tokio::test]
+async fn either_pushes_its_own_metrics_as_configured() {
+    for program in Program::BOTH {
+        let sink = Sink::grpc().await;
+        let running = Running::start(program, "push", sink.address).await;
+        running.send().await;
+        let counted = |value: u32| {
+            let (_, metrics) = pushed(&sink);
+            let spans = metrics.get("otelcol_receiver_accepted_spans");
+            spans.is_some_and(|data| data.contains(&format!("AsInt({value})")))
+        };
+        eventually(&format!("{program:?} pushes them"), || counted(3)).await;
+        for name in ["otelcol_exporter_sent_spans", "otelcol_process_uptime"] {
+            // What was sent is counted a moment after it has arrived.
+            let what = format!("{program:?} pushes {name}");
+            eventually(&what, || pushed(&sink).1.contains_key(name)).await;
+        }
+        let (attributes, _) = pushed(&sink);
+        let attributes = format!("{attributes:?}");
+        for expected in [
+            "k8s.node.name",
+            "node-1",
+            "k8s.pod.name",
+            "agent-1",
+            "service.name",
+            "service.instance.id",
+        ] {
+            assert!(
+                attributes.contains(expected),
+                "{program:?}: {expected}: {attributes}"
+            );
+        }
+        let pushes = sink
+            .taken()
+            .into_iter()
+            .filter(|request| request.path == METRICS);
+        assert!(
+            pushes
+                .clone()
+                .all(|request| request.headers["x-tenant"] == "a")
+        );
+        running.check_metrics().await;
+        // Meanwhile the sink answers the last push.
+        let ended = tokio::task::spawn_blocking(|| running.end());
+        ended.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn collector_takes_every_metric_that_the_agent_pushes() {
+    let (upstream, sink) = (Sink::grpc().await, Sink::grpc().await);
+    let collector = Running::start(Program::Collector, "host-network", sink.address).await;
+    for (protocol, port) in [("grpc", collector.grpc), ("http/protobuf", collector.http)] {
+        let endpoint = collector.place.at(port);
+        let otlp = format!("protocol: {protocol}, endpoint: 'http://{endpoint}'");
+        let agent = Setup::grpc(upstream.address)
+            .push(&format!("interval: 100, exporter: {{otlp: {{{otlp}}}}}"))
+            .start();
+        let pushes = "otelagent_metrics_pushes_total";
+        eventually("it takes them", || agent.metric(pushes, "delivered") > 0).await;
+        assert_eq!(agent.metric(pushes, "rejected"), 0, "{protocol}");
+        assert_eq!(agent.metric(pushes, "failed"), 0, "{protocol}");
+        let page = get(agent.metrics, "/metrics").1;
+        let families = page
+            .lines()
+            .filter(|line| line.starts_with("# TYPE "))
+            .count();
+        eventually("all of them arrive", || pushed(&sink).1.len() == families).await;
+    }
+    collector.end();
 }

@@ -52,6 +52,15 @@ fn sidecar_with_a_short_service_name_needs_dns_search() {
         format!("mode: Sidecar, config: {{exporters: {{otlp_grpc: {{endpoint: '{endpoint}'}}}}}}")
     };
     assert!(needs(&laid_over("c.other.svc:4317")));
+    let pushed = |endpoint: &str| {
+        let otlp = format!("protocol: grpc, endpoint: '{endpoint}'");
+        let readers = format!("readers: [{{periodic: {{exporter: {{otlp: {{{otlp}}}}}}}}}]");
+        let telemetry = format!("service: {{telemetry: {{metrics: {{{readers}}}}}}}");
+        let exporters = "exporters: {otlp_grpc: {endpoint: 'http://192.0.2.1:4317'}}";
+        format!("mode: Sidecar, config: {{{exporters}, {telemetry}}}")
+    };
+    assert!(needs(&pushed("http://c.other.svc:4317")));
+    assert!(!needs(&pushed("http://192.0.2.1:4317")));
     for resolvable in [
         "http://192.0.2.1:4317",
         "https://telemetry.example.com:443",

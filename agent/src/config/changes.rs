@@ -2,6 +2,7 @@
 
 use super::model::{Config, Exporter, Pipeline, ReceiverConfig, Telemetry};
 use super::problem::Problem;
+use super::push::PUSH_READER;
 use otlp_wire::Signal;
 
 /// What differs, if the agent can apply all of it while it runs.
@@ -111,9 +112,14 @@ impl Comparison {
         let path = "service.telemetry";
         let metrics = format!("{path}.metrics");
         self.frozen(&metrics, old.metrics != new.metrics, LISTENS);
+        self.free(PUSH_READER, old.push != new.push);
+        let resource = format!("{path}.resource");
+        self.free(&resource, old.resource != new.resource);
         let rest = Telemetry {
             log_level: old.log_level,
             metrics: old.metrics.clone(),
+            push: old.push.clone(),
+            resource: old.resource.clone(),
             ..new.clone()
         };
         let why = "encoding and output_paths need a restart";

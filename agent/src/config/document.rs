@@ -40,7 +40,9 @@ fn read(yaml: &str, resolve: Option<&dyn Resolve>) -> Result<Config, Vec<Problem
     root.check();
     let mut config = pipelines::read(&root);
     if let (Some(config), Some(resolve)) = (&mut config, resolve) {
-        for exporter in &mut config.exporters {
+        let push = config.telemetry.push.iter_mut();
+        let push = push.map(|push| &mut push.exporter);
+        for exporter in config.exporters.iter_mut().chain(push) {
             proxy::by_environment(exporter, resolve, &findings);
         }
     }

@@ -3,6 +3,7 @@
 
 use super::extensions::{self, Extension};
 use super::model::{Address, ClientTls, Compression, Exporter, Protocol, Queue, Retry};
+use super::problem::Findings;
 use super::section::Section;
 use super::text::{Text, is_header_name, is_header_value};
 use super::tree::Node;
@@ -28,14 +29,7 @@ pub(super) fn read(
     exporters: &Section<'_>,
     extensions: &[(String, Extension)],
 ) -> Vec<(String, Vec<Exporter>)> {
-    // Exporters that send nothing have the default queue and do not need it.
-    let local = |id, protocol| {
-        let section = exporters.absent("otlp_grpc");
-        vec![Exporter {
-            compression: Compression::None,
-            ..exporter(id, protocol, &section, &[])
-        }]
-    };
+    let local = |id, protocol| vec![without_settings(id, protocol)];
     exporters.components(|id, kind, section| match kind {
         "otlp_grpc" => {
             let of_grpc = Exporter {
@@ -57,6 +51,16 @@ pub(super) fn read(
         "debug" => local(id, Protocol::Debug),
         _ => local(id, Protocol::Nop),
     })
+}
+
+/// An exporter that needs no queue and has the default one. It sends nothing, until it gets a destination.
+pub(super) fn without_settings(id: &str, protocol: Protocol) -> Exporter {
+    let findings = Findings::default();
+    let exporters = Section::root(None, &findings).section("exporters");
+    Exporter {
+        compression: Compression::None,
+        ..exporter(id, protocol, &exporters.absent("otlp_grpc"), &[])
+    }
 }
 
 /// What all exporters have in common, except the destination.
@@ -235,15 +239,15 @@ fn authority_value(text: &str) -> Result<String, String> {
 }
 
 /// The URL of an endpoint.
-struct Url {
-    scheme: Option<&'static str>,
-    address: Address,
+pub(super) struct Url {
+    pub(super) scheme: Option<&'static str>,
+    pub(super) address: Address,
     /// As written, never empty.
-    path: String,
+    pub(super) path: String,
 }
 
 impl Url {
-    fn opaque(text: &str) -> Self {
+    pub(super) fn opaque(text: &str) -> Self {
         Self {
             scheme: None,
             address: units::opaque_address(text),
@@ -252,7 +256,7 @@ impl Url {
     }
 }
 
-fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
+pub(super) fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
     let (scheme, rest) = match text.split_once("://") {
         Some(("http", rest)) => (Some("http"), rest),
         Some(("https", rest)) => (Some("https"), rest),
@@ -278,8 +282,8 @@ fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
         return Err(format!("`{trimmed}` is not a plain path"));
     }
     if !trimmed.is_empty() && protocol == Protocol::Grpc {
-        let other = if trimmed.starts_with("/v1/") {
-            "; leave it out, or use the exporter otlp_http"
+        let other = if signal_of(trimmed).is_some() {
+            "; leave it out, or send by OTLP/HTTP"
         } else {
             ""
         };
@@ -311,11 +315,8 @@ fn url(text: &str, protocol: Protocol) -> Result<Url, String> {
 fn headers(section: &Section<'_>) -> Vec<(String, Text)> {
     let mut headers = Vec::new();
     for (name, node) in section.entries() {
-        let lower = name.to_ascii_lowercase();
-        if !is_header_name(name) {
-            section.problem(name, "is not the name of a header");
-        } else if RESERVED_HEADERS.contains(&lower.as_str()) || lower.ends_with("-bin") {
-            section.problem(name, "is set by the protocol and cannot be configured");
+        if let Err(message) = header_to_set(name) {
+            section.problem(name, message);
         }
         let value = match (node, node.text()) {
             (_, Some(text)) => text.to_owned(),
@@ -327,13 +328,27 @@ fn headers(section: &Section<'_>) -> Vec<(String, Text)> {
                 continue;
             }
         };
-        // The message does not repeat the value: it may be a credential.
         if !is_header_value(&value) {
-            section.problem(name, "contains characters that a header value cannot have");
+            section.problem(name, NO_HEADER_VALUE);
         }
-        headers.push((lower, Text::new(value, node)));
+        headers.push((name.to_ascii_lowercase(), Text::new(value, node)));
     }
     headers
+}
+
+/// What is wrong with the value of a header. It does not repeat the value, which may be a credential.
+pub(super) const NO_HEADER_VALUE: &str = "contains characters that a header value cannot have";
+
+/// The name of a header that a configuration may set, in lower case.
+pub(super) fn header_to_set(name: &str) -> Result<String, String> {
+    let lower = name.to_ascii_lowercase();
+    if !is_header_name(name) {
+        return Err("is not the name of a header".to_owned());
+    }
+    if RESERVED_HEADERS.contains(&lower.as_str()) || lower.ends_with("-bin") {
+        return Err("is set by the protocol and cannot be configured".to_owned());
+    }
+    Ok(lower)
 }
 
 fn queue(section: &Section<'_>) -> Queue {

@@ -257,10 +257,13 @@ pub struct Health {
     pub path: String,
 }
 
-/// `service.telemetry`; without `metrics` the port stays closed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// `service.telemetry`; without `metrics` the port stays closed, without `push` nothing is pushed.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Telemetry {
     pub metrics: Option<MetricsReader>,
+    pub push: Option<MetricsPush>,
+    /// Attributes of the resource of pushed metrics; those without a value are left out.
+    pub resource: Vec<(String, Option<String>)>,
     pub log_level: LogLevel,
     pub log_encoding: LogEncoding,
     pub log_output: LogOutput,
@@ -272,6 +275,15 @@ pub struct MetricsReader {
     pub listen: Address,
     pub without_type_suffix: bool,
     pub without_units: bool,
+}
+
+/// A periodic reader. What an exporter does beside sending does not apply to it: queue, retries, storage, failover.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetricsPush {
+    pub interval: Duration,
+    /// Limit of one push, from reading the counters to the answer.
+    pub timeout: Duration,
+    pub exporter: Exporter,
 }
 
 /// Severity of log lines.

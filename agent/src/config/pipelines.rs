@@ -4,7 +4,7 @@ use super::extensions::{self, Extension};
 use super::model::{Config, Exporter, Memory, Pipeline, ReceiverConfig};
 use super::processors::{self, Processor};
 use super::section::Section;
-use super::{exporters, receivers, telemetry};
+use super::{exporters, push, receivers, telemetry};
 use otlp_wire::Signal;
 
 /// `None` only together with a problem.
@@ -33,13 +33,17 @@ pub(super) fn read(root: &Section<'_>) -> Option<Config> {
     extensions::check_storages(root, &pipelines.used);
     let receiver = pipelines.receiver?;
     extensions::check_auth(root, &receiver);
+    let telemetry = telemetry::read(&service.section("telemetry"));
+    if let Some(push) = &telemetry.push {
+        push::check_loop(root, push, &receiver);
+    }
     Some(Config {
         receiver,
         pipelines: found,
         exporters: pipelines.used,
         memory: pipelines.memory,
         health,
-        telemetry: telemetry::read(&service.section("telemetry")),
+        telemetry,
         warnings: Vec::new(),
     })
 }

@@ -281,7 +281,7 @@ impl Section<'_> {
     fn check_as(&self, row: &Setting, node: &Node) {
         match row.rule {
             Rule::Section(_) | Rule::Components(_) if self.is_mapping() => self.check(),
-            Rule::List(_) if self.is_list() => {
+            Rule::List(_) if self.is_list(row.meaning) => {
                 let items = self.items();
                 for item in &items {
                     item.is_mapping();
@@ -311,15 +311,17 @@ impl Section<'_> {
         })
     }
 
-    fn is_list(&self) -> bool {
-        self.expect("a list", |node| {
+    /// `what` says more than that it should be a list, if it is not empty.
+    fn is_list(&self, what: &str) -> bool {
+        let what = if what.is_empty() { "a list" } else { what };
+        self.expect(what, |node| {
             *node == Node::Null || matches!(node.meaning(), Node::List(_))
         })
     }
 
     /// Reports items of a list that are no strings.
     fn is_list_of(&self, what: &str) {
-        if self.is_list() {
+        if self.is_list("") {
             for item in self.items() {
                 item.expect(what, |node| node.text().is_some());
             }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::model::{
-    Address, AttributeAction, BindAddress, ClientTls, Config, Exporter, Pem, Protocol,
+    Address, AttributeAction, BindAddress, ClientTls, Config, Exporter, MetricsPush, Pem, Protocol,
     ReceiverConfig, Retry, Tokens,
 };
 
@@ -95,6 +95,9 @@ impl fmt::Display for Config {
             writeln!(formatter, "metrics   {}/metrics", metrics.listen)?;
         }
         let telemetry = &self.telemetry;
+        if let Some(push) = &telemetry.push {
+            write_push(formatter, push, &telemetry.resource)?;
+        }
         writeln!(
             formatter,
             "log       {:?} and worse, {:?}, to {:?}",
@@ -141,6 +144,46 @@ fn write_receiver(formatter: &mut fmt::Formatter<'_>, receiver: &ReceiverConfig)
     }
 }
 
+fn write_push(
+    formatter: &mut fmt::Formatter<'_>,
+    push: &MetricsPush,
+    resource: &[(String, Option<String>)],
+) -> fmt::Result {
+    let exporter = &push.exporter;
+    let protocol = match exporter.protocol {
+        Protocol::Grpc => "gRPC",
+        _ => "HTTP",
+    };
+    writeln!(
+        formatter,
+        "metrics   pushed every {:?}: {protocol} {}{}, compression {:?}, timeout {:?}",
+        push.interval,
+        exporter.endpoint,
+        exporter.base_path,
+        exporter.compression,
+        exporter.timeout
+    )?;
+    if let Some(tls) = &exporter.tls {
+        write_tls(formatter, tls)?;
+    }
+    write_proxy(formatter, exporter)?;
+    write_headers(formatter, exporter)?;
+    for (name, value) in resource {
+        match value {
+            Some(value) => writeln!(formatter, "          resource {name} = {value}")?,
+            None => writeln!(formatter, "          resource without {name}")?,
+        }
+    }
+    Ok(())
+}
+
+fn write_headers(formatter: &mut fmt::Formatter<'_>, exporter: &Exporter) -> fmt::Result {
+    for (name, _) in &exporter.headers {
+        writeln!(formatter, "          header {name}")?;
+    }
+    Ok(())
+}
+
 fn write_exporter(formatter: &mut fmt::Formatter<'_>, exporter: &Exporter) -> fmt::Result {
     let name = exporter.name();
     let protocol = match exporter.protocol {
@@ -165,9 +208,7 @@ fn write_exporter(formatter: &mut fmt::Formatter<'_>, exporter: &Exporter) -> fm
     if let Some(user_agent) = &exporter.user_agent {
         writeln!(formatter, "          user-agent {user_agent}")?;
     }
-    for (name, _) in &exporter.headers {
-        writeln!(formatter, "          header {name}")?;
-    }
+    write_headers(formatter, exporter)?;
     let queue = &exporter.queue;
     writeln!(
         formatter,

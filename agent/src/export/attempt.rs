@@ -66,6 +66,44 @@ pub(super) async fn send(
     }
 }
 
+/// The encodings in which an endpoint is sent one request: the configured one, and plainer ones if that may help.
+pub(super) struct Encodings<'a> {
+    endpoint: &'a Endpoint,
+    pub(super) current: Compression,
+    /// What the endpoint said of the one before.
+    refusal: Option<UpstreamAnswer>,
+}
+
+impl<'a> Encodings<'a> {
+    pub(super) fn of(endpoint: &'a Endpoint) -> Self {
+        Self {
+            endpoint,
+            current: endpoint.fallback.current(),
+            refusal: None,
+        }
+    }
+
+    /// Returns the answer if it is the last one; otherwise the current encoding is another now.
+    pub(super) fn after(&mut self, answer: UpstreamAnswer) -> Option<UpstreamAnswer> {
+        let fallback = &self.endpoint.fallback;
+        let is_taken = answer.outcome == Outcome::Delivered;
+        if is_taken {
+            fallback.taken(self.current);
+        }
+        if let Some(refusal) = &self.refusal
+            && (is_taken || refusal.refuses_encoding && !answer.refuses_encoding)
+        {
+            self.endpoint.falls_back(self.current, &refusal.message);
+        }
+        let Some(plainer) = fallback.plainer(self.current, &answer) else {
+            return Some(answer);
+        };
+        self.refusal = Some(answer);
+        self.current = plainer;
+        None
+    }
+}
+
 /// Sends to one endpoint, and again in a plainer encoding if that may help.
 async fn send_to(
     batch: &Batch,
@@ -73,25 +111,12 @@ async fn send_to(
     shared: &Shared,
     waited: &mut Duration,
 ) -> UpstreamAnswer {
-    let fallback = &endpoint.fallback;
-    let mut compression = fallback.current();
-    let mut refusal: Option<UpstreamAnswer> = None;
+    let mut encodings = Encodings::of(endpoint);
     loop {
-        let answer = send_as(batch, endpoint, compression, shared, waited).await;
-        let is_taken = answer.outcome == Outcome::Delivered;
-        if is_taken {
-            fallback.taken(compression);
-        }
-        if let Some(refusal) = &refusal
-            && (is_taken || refusal.refuses_encoding && !answer.refuses_encoding)
-        {
-            endpoint.falls_back(compression, &refusal.message);
-        }
-        let Some(plainer) = fallback.plainer(compression, &answer) else {
+        let answer = send_as(batch, endpoint, encodings.current, shared, waited).await;
+        if let Some(answer) = encodings.after(answer) {
             return answer;
-        };
-        refusal = Some(answer);
-        compression = plainer;
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod grpc;
 mod headers;
 mod http;
 mod progress;
+mod push;
 mod race;
 mod sender;
 mod sliced_body;
@@ -24,5 +25,6 @@ mod upstream;
 
 pub(crate) use self::destination::Destination;
 pub(crate) use self::error::ExportError;
+pub(crate) use self::push::Pushed;
 pub(crate) use self::sender::send_lane;
 pub(crate) use self::upstream::{Shared, Upstream};

@@ -128,6 +128,18 @@ label! {
     }
 }
 
+label! {
+    /// The result of a push of the agent's own metrics.
+    Push {
+        /// The endpoint took all of them.
+        Delivered = "delivered",
+        /// It rejected some.
+        Rejected = "rejected",
+        /// It took none, or there was no answer.
+        Failed = "failed",
+    }
+}
+
 /// A number that several tasks increment.
 #[derive(Debug, Default)]
 pub(crate) struct Count(AtomicU64);
@@ -218,6 +230,7 @@ pub(crate) struct Metrics {
     /// Connections that ended before the TLS handshake was complete.
     pub(crate) handshakes_failed: Count,
     pub(super) reloads: [Count; Reload::ALL.len()],
+    pub(super) pushes: [Count; Push::ALL.len()],
     /// Seconds since 1970 at which the configuration in use was read, and its fingerprint.
     pub(super) configured: [Count; 2],
 }
@@ -388,6 +401,11 @@ impl Metrics {
     /// The configuration file was read.
     pub(crate) fn reloaded(&self, result: Reload) {
         self.reloads[result as usize].add(1);
+    }
+
+    /// The agent has pushed its own metrics, or tried to.
+    pub(crate) fn pushed(&self, result: Push) {
+        self.pushes[result as usize].add(1);
     }
 
     /// A configuration with this fingerprint is in use from now on.

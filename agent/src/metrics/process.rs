@@ -1,5 +1,7 @@
 //! Statistics of the process from `/proc/self`.
 
+use std::time::Duration;
+
 /// One reading.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Usage {
@@ -9,8 +11,8 @@ pub(super) struct Usage {
     pub(super) anonymous: u64,
     /// Bytes of address space.
     pub(super) virtual_memory: u64,
-    /// Hundredths of a second of CPU time, user and system.
-    pub(super) cpu_ticks: u64,
+    /// CPU time, user and system.
+    pub(super) cpu_time: Duration,
 }
 
 impl Usage {
@@ -38,7 +40,7 @@ impl Usage {
             anonymous: bytes("RssAnon")?,
             virtual_memory: bytes("VmSize")?,
             // Linux reports 100 Hz ticks to every process on the architectures this runs on.
-            cpu_ticks: user + system,
+            cpu_time: Duration::from_millis(user.saturating_add(system).saturating_mul(10)),
         })
     }
 }

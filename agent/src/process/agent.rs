@@ -15,13 +15,14 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::info;
 
+use super::push::{Pusher, Target};
 use crate::budget::Budget;
 use crate::compress;
-use crate::config::{Compression, Config, Exporter, Memory, Pipeline, Queue};
-use crate::export::{self, ExportError, Upstream};
+use crate::config::{Compression, Config, Exporter, Memory, PUSH_READER, Pipeline, Queue};
+use crate::export::{self, ExportError, Shared, Upstream};
 use crate::health::{self, Report, Topic};
 use crate::lock::lock;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, MetricsOrigin};
 use crate::queue::{DurableQueue, Lane, Maintenance};
 use crate::receive::listener::{self, ListenError, OtlpListener};
 use crate::receive::{
@@ -58,6 +59,8 @@ pub(super) enum StartError {
     Token(#[from] TokenError),
     #[error("exporter {0}")]
     Export(String, #[source] ExportError),
+    #[error("{0}: the metrics cannot be pushed")]
+    Push(&'static str, #[source] ExportError),
     #[error("cannot listen on the health socket {0}")]
     HealthSocket(PathBuf, #[source] io::Error),
     #[error("cannot listen to signals")]
@@ -69,7 +72,7 @@ impl StartError {
         match self {
             Self::Listen(error) => error.reason(),
             Self::Token(error) => error.reason(),
-            Self::Export(_, source) => source.reason(),
+            Self::Export(_, source) | Self::Push(_, source) => source.reason(),
             Self::HealthSocket(..) => "health_socket",
             Self::Signals(_) => "signals",
         }
@@ -81,6 +84,7 @@ pub(super) struct Agent {
     pub(super) config: Arc<Config>,
     pub(super) upstream_age: Duration,
     pub(super) report: Arc<Report>,
+    pub(super) pusher: Pusher,
     pub(super) server: Arc<ServerState>,
     pub(super) senders: JoinSet<()>,
     /// The maintenance tasks of queues on disk.
@@ -102,7 +106,14 @@ impl Agent {
         let limit = config.memory.limit;
         let budget = Budget::new(limit, config.memory.spike, connection_memory(limit));
         let rules = ReceiverRules::new(&config.receiver)?;
-        let upstreams = upstreams(&config, options, &budget, &metrics)?;
+        let exports = Shared {
+            budget: Arc::clone(&budget),
+            metrics: Arc::clone(&metrics),
+            compressor: Worker::new("compression"),
+            connection_age: options.upstream_age,
+        };
+        let upstreams = upstreams(&config, &exports)?;
+        let target = push_target(&config, options)?;
         let pipelines = Pipelines::start(&config, &upstreams, &budget, &metrics).await;
         let connections = max_connections();
         let shared = SharedState {
@@ -114,6 +125,7 @@ impl Agent {
         let report = Arc::new(Report {
             status: Mutex::new("starting"),
             started: Instant::now(),
+            origin: MetricsOrigin::new(),
             config: Mutex::new(Arc::clone(&config)),
             metrics,
             budget,
@@ -126,6 +138,7 @@ impl Agent {
             server: ServerState::new(shared, pipelines.routes, rules),
             config,
             upstream_age: options.upstream_age,
+            pusher: Pusher::start(target, Arc::clone(&report), exports),
             report,
             senders: pipelines.senders,
             _maintenance: pipelines.maintenance,
@@ -245,23 +258,20 @@ pub(super) fn bounded(queue: Queue, reserve: usize) -> Queue {
     }
 }
 
-fn upstreams(
-    config: &Config,
-    options: &Options,
-    budget: &Arc<Budget>,
-    metrics: &Arc<Metrics>,
-) -> Result<Vec<Arc<Upstream>>, StartError> {
-    let shared = export::Shared {
-        budget: Arc::clone(budget),
-        metrics: Arc::clone(metrics),
-        compressor: Worker::new("compression"),
-        connection_age: options.upstream_age,
-    };
+fn upstreams(config: &Config, shared: &Shared) -> Result<Vec<Arc<Upstream>>, StartError> {
     let upstreams = config.exporters.iter().map(|exporter| {
         let failed = |source| StartError::Export(exporter.id.clone(), source);
         Upstream::new(exporter, shared.clone()).map_err(failed)
     });
     upstreams.collect()
+}
+
+/// Where the metrics are pushed, if they are.
+fn push_target(config: &Config, options: &Options) -> Result<Option<Arc<Target>>, StartError> {
+    let push = config.telemetry.push.as_ref();
+    let target = push.map(|push| Target::new(push, options.upstream_age));
+    let failed = |source| StartError::Push(PUSH_READER, source);
+    target.transpose().map_err(failed)
 }
 
 /// Serves health and metrics. They start first, so that a probe gets "starting" as an answer.

@@ -1,4 +1,5 @@
-//! Ends the agent in order: not ready any more, connections end, the queues are sent, the ports close last.
+//! Ends the agent in order: not ready any more, connections end, the queues are sent, the ports close last, while the
+//! last metrics are pushed.
 
 use std::time::Duration;
 
@@ -38,7 +39,8 @@ impl Agent {
             lane.close();
         }
         let now = Instant::now();
-        let reserve = LAST_ANSWERS.min(deadline.saturating_duration_since(now) / 4);
+        let reserve = LAST_ANSWERS + self.pusher.reserve();
+        let reserve = reserve.min(deadline.saturating_duration_since(now) / 4);
         let all = async { while self.senders.join_next().await.is_some() {} };
         if timeout_at(deadline - reserve, all).await.is_err() {
             // Dropped batches stay on disk or count as lost in shutdown.
@@ -53,7 +55,8 @@ impl Agent {
         self.close.send_replace(true);
         let all = async { while self.receivers.join_next().await.is_some() {} };
         let last = (Instant::now() + LAST_ANSWERS).min(deadline);
-        if timeout_at(last, all).await.is_err() {
+        let (closed, ()) = tokio::join!(timeout_at(last, all), self.pusher.finish(deadline));
+        if closed.is_err() {
             self.receivers.shutdown().await;
         }
         self.log_losses();

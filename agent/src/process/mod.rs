@@ -5,6 +5,7 @@ mod args;
 mod drain;
 mod log;
 mod probe;
+mod push;
 mod reload;
 mod run;
 mod source;

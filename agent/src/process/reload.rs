@@ -7,7 +7,8 @@ use tracing::{error, info, warn};
 
 use super::agent::{Agent, bounded, export_reserve, route};
 use super::log::Level;
-use crate::config::{self, Changes, Config, Memory, Problem};
+use super::push::Target;
+use crate::config::{self, Changes, Config, Memory, PUSH_READER, Problem};
 use crate::export::Destination;
 use crate::lock::lock;
 use crate::logging::causes;
@@ -27,9 +28,10 @@ impl Agent {
             let changes = config::changes(&self.config, &new)?;
             let destinations = destinations(&changes, &new, self.upstream_age)?;
             let rules = rules(&new)?;
-            Ok((new, changes, destinations, rules))
+            let target = self.push_target(&new)?;
+            Ok((new, changes, destinations, rules, target))
         });
-        let (new, changes, destinations, rules) = match result {
+        let (new, changes, destinations, rules, target) = match result {
             Ok(found) => found,
             Err(problems) => {
                 for problem in problems {
@@ -47,11 +49,22 @@ impl Agent {
             Reload::Unchanged
         } else {
             level.set(new.telemetry.log_level);
+            self.pusher.change(target);
             self.apply(new, destinations, rules);
             Reload::Applied
         };
         self.report.metrics.reloaded(result);
         info!(changed = changes.paths.join(", "), "configuration read");
+    }
+
+    fn push_target(&self, new: &Config) -> Result<Option<Arc<Target>>, Vec<Problem>> {
+        let target = (self.pusher).target(new.telemetry.push.as_ref(), self.upstream_age);
+        target.map_err(|error| {
+            vec![Problem {
+                path: PUSH_READER.to_owned(),
+                message: causes(&error),
+            }]
+        })
     }
 
     /// Applies a configuration; `destinations` are those of changed exporters, by name.

@@ -74,6 +74,20 @@ fn limits_destinations_and_edits_change_while_the_agent_runs() {
 }
 
 #[test]
+fn what_is_pushed_and_where_changes_while_the_agent_runs() {
+    let to = "readers: [{periodic: {exporter: {otlp: {protocol: grpc, endpoint: 'https://c'}}}}, ";
+    assert_eq!(
+        change("readers: [", to).unwrap(),
+        ["service.telemetry.metrics.readers"]
+    );
+    let to = "  telemetry:\n    resource: {k8s.node.name: a}\n";
+    assert_eq!(
+        change("  telemetry:\n", to).unwrap(),
+        ["service.telemetry.resource"]
+    );
+}
+
+#[test]
 fn settings_bound_at_the_start_need_a_restart() {
     for (from, to, problem) in [
         (

@@ -40,11 +40,11 @@ fn parents<'v>(tree: &'v mut Value, path: &[&str]) -> Vec<&'v mut Value> {
             .collect(),
         _ => Vec::new(),
     };
-    let children = children.into_iter().map(|child| {
+    let children = children.into_iter().flat_map(|child| {
         if name.ends_with("[]") {
-            &mut child[0]
+            child.as_array_mut().unwrap().iter_mut().collect()
         } else {
-            child
+            vec![child]
         }
     });
     children.flat_map(|child| parents(child, rest)).collect()

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 mod changes;
 mod fields;
+mod readers;
 mod refusals;
 
 use refusals::REFUSALS;

@@ -150,7 +150,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         ".svc:4317",
         ".svc:4317/v1/traces",
-        "exporters.otlp_grpc.endpoint: `/v1/traces`: a gRPC endpoint has no path; leave it out, or use the exporter otlp_http",
+        "exporters.otlp_grpc.endpoint: `/v1/traces`: a gRPC endpoint has no path; leave it out, or send by OTLP/HTTP",
     ),
     (
         "timeout: 10s",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,6 +42,8 @@ pub struct Setup {
     /// Fields of `file_storage`.
     pub storage: Option<String>,
     pub env: Vec<(String, String)>,
+    /// Readers of metrics.
+    pub readers: String,
     /// A file that the agent sees in place of another.
     pub replaced: Option<(PathBuf, String)>,
 }
@@ -72,6 +74,7 @@ impl Setup {
             sending_queue: String::new(),
             storage: None,
             env: Vec::new(),
+            readers: "{pull: {exporter: {prometheus: {host: 127.0.0.1, port: 0}}}}".into(),
             replaced: None,
         }
     }
@@ -131,6 +134,12 @@ impl Setup {
         self
     }
 
+    /// Pushes the agent's own metrics, too.
+    pub fn push(mut self, periodic: &str) -> Self {
+        self.readers = format!("{}, {{periodic: {{{periodic}}}}}", self.readers);
+        self
+    }
+
     /// Lets the agent see `file` at `path`. Needs root.
     pub fn with_file(mut self, file: &Path, path: &str) -> Self {
         self.replaced = Some((file.into(), path.into()));
@@ -166,9 +175,8 @@ impl Setup {
              extensions: {{health_check: {{endpoint: '127.0.0.1:0'}}{storage}}}\n\
              service:\n  extensions: [health_check{storage_id}]\n  \
              pipelines: {{traces: {pipeline}, metrics: {pipeline}, logs: {pipeline}}}\n  \
-             telemetry: {{logs: {{encoding: json}}, metrics: {{readers: [{{pull: {{exporter: \
-             {{prometheus: {{host: 127.0.0.1, port: 0}}}}}}}}]}}}}\n",
-            self.receiver, self.processors, self.exporter, self.retry
+             telemetry: {{logs: {{encoding: json}}, metrics: {{readers: [{}]}}}}\n",
+            self.receiver, self.processors, self.exporter, self.retry, self.readers
         )
     }
 
@@ -285,10 +293,9 @@ impl Agent {
             .unwrap()
             .parse()
             .unwrap();
-        let metrics = find("listening", "address", Some("metrics"))
-            .unwrap()
-            .parse()
-            .unwrap();
+        // Nobody listens on this port, if metrics are only pushed.
+        let metrics = find("listening", "address", Some("metrics"));
+        let metrics = metrics.map_or((Ipv4Addr::LOCALHOST, 1).into(), |at| at.parse().unwrap());
         Self {
             child,
             ports,

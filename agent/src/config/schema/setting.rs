@@ -10,7 +10,7 @@ pub struct Setting {
     pub name: &'static str,
     /// What the agent does with it.
     pub rule: Rule,
-    /// What it means; for a setting that is ignored or refused, the reason.
+    /// What it means; for a setting that is ignored or refused, the reason; for a list of mappings, what it should be.
     pub meaning: &'static str,
     /// The value that applies if a document omits the setting; empty if there is none.
     pub default: &'static str,

@@ -296,14 +296,14 @@ const SERVICE: Settings = &[
     section("telemetry", &[
         section("metrics", METRICS),
         section("logs", LOGS),
-        row("resource", Ignored, "no series and no line carries resource attributes; the scraper adds them"),
+        value("resource", Strings, "", "Attributes of the resource of metrics that are pushed, beside `service.name`, `service.version` and `service.instance.id` or instead of them; `null` leaves one of these out. No series of `/metrics` and no line of the log carries them"),
         row("traces", Refused, "the agent does not trace itself"),
     ]),
 ];
 
 #[rustfmt::skip]
 const METRICS: Settings = &[
-    value("level", Word(&["none", "basic", "normal", "detailed"]), "normal", "`none` closes the port; the others are the same"),
+    value("level", Word(&["none", "basic", "normal", "detailed"]), "normal", "`none` closes the port and pushes nothing; the others are the same"),
     row("readers", List(&[
         section("pull", &[section("exporter", &[section("prometheus", &[
             value("host", Text("string"), "localhost", "Where `/metrics` is served"),
@@ -312,11 +312,40 @@ const METRICS: Settings = &[
             value("without_units", Flag, "false", "Leave `_bytes` and `_seconds` off").described("`false`; `true` without readers"),
             row("without_scope_info", Ignored, "no series carries scope labels"),
             row("with_resource_constant_labels", Ignored, "no series carries resource labels"),
-        ])])]),
-        row("periodic", Refused, "metrics are pulled, not pushed"),
+        ]).required("write prometheus, which alone can be pulled")]).required("write an exporter with prometheus")]),
+        section("periodic", &[
+            value("interval", Whole(100, 86_400_000, "milliseconds"), "60000", "How often the metrics are pushed"),
+            value("timeout", Whole(1, 86_400_000, "milliseconds"), "30000", "Limit of one push"),
+            section("exporter", &[
+                section("otlp", OTLP_PUSH).required("write otlp with protocol and endpoint"),
+                row("console", Refused, "metrics are not printed; read /metrics"),
+                row("otlp_http|otlp_grpc", Refused, "is a key of a later schema, which the collector (v0.162) does not take either; write otlp with protocol: http/protobuf or grpc"),
+            ]).required("write an exporter with otlp"),
+        ]),
+        row("producers", Refused, "there are no metrics but the agent's own"),
     ]), ""),
     row("address", Refused, "the collector no longer supports it either; use readers"),
     row("views", Refused, "the metrics cannot be changed"),
+];
+
+#[rustfmt::skip]
+const OTLP_PUSH: Settings = &[
+    value("protocol", Word(&["http/protobuf", "grpc"]), "", "How the metrics are sent").required("write http/protobuf or grpc"),
+    value("endpoint", NonEmpty("URL or address"), "", "Where they are sent. Without a scheme, `insecure` decides about TLS. For `http/protobuf` a path is used as it is, and none means `/v1/metrics`").required("write for example http://collector:4318/v1/metrics, or http://collector:4317 with protocol: grpc"),
+    value("insecure", Flag, "false", "Plaintext, if the endpoint has no scheme"),
+    value("certificate", Text("path"), "", "CA certificates that may sign the endpoint's certificate, or that certificate itself, PEM; like every file here, read again when it has changed").described("the system's CA certificates"),
+    value("client_certificate", Text("path"), "", "The agent's certificate chain, PEM"),
+    value("client_key", Text("path"), "", "The private key of the certificate, PEM (PKCS#8, PKCS#1 or SEC 1)"),
+    value("compression", Word(&["none", "gzip"]), "none", "Compression of requests, at level 1"),
+    value("timeout", Whole(1, 86_400_000, "milliseconds"), "10000", "Limit of one attempt, connecting included"),
+    row("headers", List(&[
+        value("name", NonEmpty("name"), "", "A header that is sent with every request").required("name the header"),
+        value("value", Text("string"), "", "Its value, which is never printed").required("give its value"),
+    ]), "a list of mappings with name and value"),
+    row("temporality_preference", Only("cumulative"), "every value counts from the start of the process, as on /metrics"),
+    row("default_histogram_aggregation", Only("explicit_bucket_histogram"), "histograms have fixed bounds, as on /metrics"),
+    row("headers_list", Refused, "is not supported; write headers"),
+    row("tls", Refused, "is a key of a later schema, which the collector (v0.162) does not take either; write certificate, client_certificate, client_key and insecure"),
 ];
 
 #[rustfmt::skip]

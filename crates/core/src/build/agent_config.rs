@@ -96,10 +96,15 @@ pub(super) fn render(agent: &ValidAgent, placement: Placement) -> AgentConfigura
     }
 }
 
+/// Whether telemetry or the agent's own metrics are sent to a Service.
 fn sends_to_service(config: &Value) -> bool {
     let exporters = config["exporters"].as_object().into_iter();
+    let readers = config["service"]["telemetry"]["metrics"]["readers"].as_array();
+    let pushed = readers.into_iter().flatten();
+    let pushed = pushed.map(|reader| &reader["periodic"]["exporter"]["otlp"]);
     let mut hosts = exporters
         .flat_map(Map::values)
+        .chain(pushed)
         .filter_map(|exporter| exporter["endpoint"].as_str().map(host));
     hosts.any(|host| host.to_ascii_lowercase().ends_with(".svc"))
 }
