@@ -3,10 +3,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify, Semaphore};
 
 use crate::senders::{Sender, Senders, reserve};
+
+/// How often a thread looks whether memory was given back.
+const RETRY: Duration = Duration::from_millis(5);
 
 /// The budget that all requests and exports share.
 #[derive(Debug)]
@@ -117,12 +121,16 @@ impl Budget {
     /// possible, and fits if it needs no more than the reserve.
     pub(crate) async fn export(self: &Arc<Self>, bytes: usize) -> ExportPermit {
         let _turn = self.export_turn.lock().await;
-        while self.exporting_bytes.load(Ordering::Relaxed) > 0 && !self.is_within_limit(bytes) {
+        while self.is_exporting() && !self.is_within_limit(bytes) {
             self.freed.notified().await;
         }
         let mut export = ExportPermit(self.permit(None));
         export.set(bytes);
         export
+    }
+
+    fn is_exporting(&self) -> bool {
+        self.exporting_bytes.load(Ordering::Relaxed) > 0
     }
 
     /// Whether `bytes` more fit, not counting what is reserved for exports and shared by senders.
@@ -156,6 +164,28 @@ impl Permit {
         }
         self.set(self.bytes - more);
         Err(Exhausted)
+    }
+
+    /// Takes `more` bytes for work that can wait: only if half of the memory for telemetry stays free. Returns whether it
+    /// does.
+    pub(crate) fn grow_if_ample(&mut self, more: usize) -> bool {
+        let budget = &self.budget;
+        let is_ample = budget.in_use().saturating_add(more) <= budget.soft_limit() / 2;
+        if is_ample {
+            self.set(self.bytes + more);
+        }
+        is_ample
+    }
+
+    /// Takes `more` bytes for what is read back from disk, in turn with exports: waits while one is under way that may
+    /// free them. Blocks.
+    pub(crate) fn grow_in_turn(&mut self, more: usize) {
+        let budget = Arc::clone(&self.budget);
+        let _turn = budget.export_turn.blocking_lock();
+        while budget.is_exporting() && !budget.is_within_limit(more) {
+            std::thread::sleep(RETRY);
+        }
+        self.set(self.bytes + more);
     }
 
     /// An empty permit of the same budget for an export, which no sender's share bounds.

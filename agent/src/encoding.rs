@@ -14,6 +14,12 @@ const READ_CHUNK: usize = 64 * 1024;
 /// The largest zstd window, 8 MiB: RFC 8878 requires no more of a decoder.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
+/// The largest block of zstd.
+const ZSTD_BLOCK: usize = 128 * 1024;
+
+/// The memory of a zstd decoder beside its buffers, rounded up.
+const ZSTD_TABLES: usize = 128 * 1024;
+
 /// The accepted encodings, for `accept-encoding`.
 pub(crate) const ACCEPTED: &str = "gzip, zstd, deflate, identity";
 
@@ -95,10 +101,11 @@ pub(crate) fn decode(
             read_bounded(&mut decoder, "gzip", limit, first, permit)
         }
         Encoding::Zstd => {
-            let corrupt = |_| DecodeError::Corrupt("zstd");
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(corrupt)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(corrupt)?;
-            read_bounded(&mut decoder, "zstd", limit, first, permit)
+            let memory = zstd_memory(body);
+            permit.grow(memory).map_err(|_| DecodeError::Exhausted)?;
+            let message = zstd(body, limit, first, permit);
+            permit.shrink(memory);
+            message
         }
         Encoding::Deflate => {
             let (message, rest) = if has_zlib_header(body) {
@@ -117,6 +124,49 @@ pub(crate) fn decode(
             }
         }
     }
+}
+
+fn zstd(
+    body: &[u8],
+    limit: usize,
+    first: usize,
+    permit: &mut Permit,
+) -> Result<Vec<u8>, DecodeError> {
+    let corrupt = |_| DecodeError::Corrupt("zstd");
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(corrupt)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(corrupt)?;
+    read_bounded(&mut decoder, "zstd", limit, first, permit)
+}
+
+/// The memory of a decoder for a body: its tables, and the largest window of all frames with three blocks beside it.
+fn zstd_memory(body: &[u8]) -> usize {
+    let mut rest = body;
+    let mut window = 0;
+    while !rest.is_empty() {
+        window = window.max(zstd_window(rest));
+        // What follows a frame that is not whole is not read.
+        let length = zstd::zstd_safe::find_frame_compressed_size(rest)
+            .unwrap_or(usize::MAX)
+            .max(1);
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    ZSTD_TABLES + window + 3 * window.min(ZSTD_BLOCK)
+}
+
+/// The window of the first frame (RFC 8878, 3.1.1.1), 0 if there is none; a decoder refuses a larger one than we allow.
+fn zstd_window(frame: &[u8]) -> usize {
+    let Some([0x28, 0xb5, 0x2f, 0xfd, descriptor, window]) = frame.first_chunk::<6>() else {
+        return 0;
+    };
+    let is_single_segment = descriptor & 0x20 != 0;
+    let window = if is_single_segment {
+        u64::try_from(announced(Encoding::Zstd, frame)).unwrap_or(u64::MAX)
+    } else {
+        let base = 1 << (10 + (window >> 3));
+        base + base / 8 * u64::from(window & 7)
+    };
+    let most = 1 << ZSTD_WINDOW_LOG;
+    usize::try_from(window).unwrap_or(most).min(most)
 }
 
 /// Whether a body begins as RFC 1950 says. What RFC 1951 describes does not: its first three bits would announce a

@@ -143,3 +143,73 @@ async fn incompressible_requests_and_a_mute_upstream_stay_within_the_limit() {
     eventually("all is delivered", || agent.metric(HELD, "") == 0).await;
     assert_within(&agent, idle, LIMIT_MIB);
 }
+
+/// A compressed log request whose decoder needs 8 MiB beside the nearly 8 MiB that come out.
+fn wide() -> Vec<u8> {
+    use zstd::zstd_safe::CParameter;
+    let mut log = logs("log", 1);
+    let text = any_value::Value::StringValue("x".repeat(7_500_000));
+    log.resource_logs[0].scope_logs[0].log_records[0].body = Some(AnyValue { value: Some(text) });
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.set_parameter(CParameter::WindowLog(23)).unwrap();
+    std::io::copy(&mut log.encode_to_vec().as_slice(), &mut encoder).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn window_of_a_decoder_stays_within_the_limit() {
+    const LIMIT_MIB: u64 = 32;
+    let sink = Sink::http().await;
+    sink.always(Some(Reply::Http(503, Vec::new())));
+    let agent = limited(Setup::http(sink.address), LIMIT_MIB).start();
+    let idle = agent.resident();
+    let mut http = Http::connect(agent.port()).await;
+    let mut trace = spans("span", 1);
+    trace.resource_spans[0].schema_url = "x".repeat(900_000);
+    let plain = trace.encode_to_vec();
+    for _ in 0..11 {
+        let answer = http.post("/v1/traces", &[], &plain).await.unwrap();
+        assert_eq!(answer.status, 200);
+    }
+    let zstd = [("content-encoding", "zstd")];
+    let answer = http.post("/v1/logs", &zstd, &wide()).await.unwrap();
+    assert_eq!(answer.status, 503, "there is no memory for it");
+    assert_within(&agent, idle, LIMIT_MIB);
+    sink.always(None);
+    eventually("all is delivered", || agent.metric(HELD, "") == 0).await;
+    let answer = http.post("/v1/logs", &zstd, &wide()).await.unwrap();
+    assert_eq!(answer.status, 200, "now there is");
+    eventually("all is delivered", || agent.metric(HELD, "") == 0).await;
+}
+
+#[tokio::test]
+async fn large_requests_from_disk_stay_within_the_limit() {
+    const LIMIT_MIB: u64 = 16;
+    let directory = crate::support::agent::temporary("queue");
+    let sink = Sink::http().await;
+    sink.always(Some(Reply::Http(503, Vec::new())));
+    let setup = Setup::http(sink.address)
+        .exporter("compression: none")
+        .storage(&directory, "create_directory: true")
+        // So small that it reads while others are in flight.
+        .sending_queue("queue_size: 24000000, sizer: bytes")
+        .retry("initial_interval: 1s, max_interval: 1s");
+    let agent = limited(setup, LIMIT_MIB).start();
+    let idle = agent.resident();
+    let mut http = Http::connect(agent.port()).await;
+    for number in 0..4 {
+        let mut trace = spans(&format!("span-{number}"), 1);
+        trace.resource_spans[0].scope_spans[0].spans[0].attributes[0].value =
+            Some(random(5_500_000));
+        let message = trace.encode_to_vec();
+        while http.post("/v1/traces", &[], &message).await.unwrap().status == 503 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    sink.always(None);
+    let sent = || agent.metric("otelcol_exporter_sent_spans_total", "");
+    eventually("all is delivered", || sent() == 4).await;
+    assert_within(&agent, idle, LIMIT_MIB);
+    drop(agent);
+    let _ = std::fs::remove_dir_all(directory);
+}

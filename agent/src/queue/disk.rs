@@ -2,12 +2,16 @@
 //! fails. Nothing here waits for the disk.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use segment_log::{Log, LogError, Outcome, Position, ReadJob, Work};
+use segment_log::{
+    CompressJob, Compressed, Log, LogError, Outcome, Position, ReadJob, SegmentName, Work,
+};
 use tokio::time::Instant;
 
+use super::durable::PATIENCE;
 use super::request::{QueuedRequest, WaitingRequest};
 use crate::senders::reserve;
 
@@ -28,6 +32,17 @@ pub(super) enum Placement {
 pub(super) struct Refill {
     pub(super) job: ReadJob,
     pub(super) log: u64,
+    /// Whether nothing is sent before this is read.
+    pub(super) is_urgent: bool,
+}
+
+/// The state of a read.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reading {
+    /// It waits for memory.
+    ForMemory,
+    /// It has waited for the disk since then.
+    Since(Instant),
 }
 
 #[derive(Debug)]
@@ -72,8 +87,8 @@ pub(super) struct DiskState {
     working: Option<Instant>,
     /// Whether the thread that writes waits for work.
     pub(super) writer_waits: bool,
-    /// Since when another thread has been reading.
-    pub(super) reading: Option<Instant>,
+    /// What another thread does that reads.
+    pub(super) reading: Option<Reading>,
     /// The first unused sequence, even after the loss of the log.
     next_sequence: u64,
     /// Payload bytes of this process that are only on disk.
@@ -86,16 +101,6 @@ pub(super) struct DiskState {
     behind: VecDeque<WaitingRequest>,
     out: BTreeMap<u64, InFlightBatch>,
     next_out: u64,
-}
-
-/// The progress of the return to a disk that failed.
-#[derive(PartialEq, Eq)]
-enum Moved {
-    All,
-    /// More is left to move, once this is written.
-    Some,
-    /// Requests that were on disk when the log was reopened must be read first.
-    Later,
 }
 
 impl DiskState {
@@ -141,6 +146,32 @@ impl DiskState {
             0
         };
         log.has_room(bytes.saturating_add(free))
+    }
+
+    /// The bytes that compression saves of what is only on disk.
+    pub(super) fn saved(&self) -> usize {
+        let bytes = self.log.as_ref().map_or(0, Log::saved);
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
+    /// The next segment to compress, and the number of the log.
+    pub(super) fn compress_job(&mut self, soon: usize) -> Option<(CompressJob, u64)> {
+        let log = self.log.as_mut().filter(|_| !self.failing)?;
+        Some((log.compress_job(soon)?, self.number))
+    }
+
+    /// Notes what has become of a segment; the file to delete.
+    pub(super) fn compressed(
+        &mut self,
+        number: u64,
+        job: &CompressJob,
+        outcome: &io::Result<Compressed>,
+    ) -> Option<SegmentName> {
+        let is_reading = self.reading.is_some();
+        match self.log_numbered(number) {
+            Some(log) => log.compressed(job, outcome, is_reading),
+            None => outcome.as_ref().ok().and_then(Compressed::file),
+        }
     }
 
     pub(super) fn leftover(&self) -> usize {
@@ -192,11 +223,12 @@ impl DiskState {
         position.is_some_and(|position| position.sequence < written)
     }
 
-    pub(super) fn refill(&self, most: usize) -> Option<Refill> {
+    pub(super) fn refill(&self, most: usize, is_urgent: bool) -> Option<Refill> {
         let job = self.log.as_ref()?.read_job(most)?;
         Some(Refill {
             job,
             log: self.number,
+            is_urgent,
         })
     }
 
@@ -412,7 +444,8 @@ impl DiskState {
 
     /// Notes that the disk does not answer, if that is new.
     pub(super) fn stall(&mut self) -> Option<LogError> {
-        let is_late = |log: &&Log| self.working.is_some() || log.is_behind();
+        let is_reading = self.is_read_late();
+        let is_late = |log: &&Log| self.working.is_some() || is_reading || log.is_behind();
         let log = self.log.as_ref().filter(is_late)?;
         if std::mem::replace(&mut self.failing, true) {
             return None;
@@ -420,60 +453,78 @@ impl DiskState {
         Some(LogError::Stalled(log.directory().to_owned()))
     }
 
+    /// Whether a read has not been answered for too long.
+    pub(super) fn is_read_late(&self) -> bool {
+        match self.reading {
+            Some(Reading::Since(since)) => since.elapsed() >= PATIENCE,
+            Some(Reading::ForMemory) | None => false,
+        }
+    }
+
+    /// While the disk fails: takes all that is in memory and would wait for it, oldest first. What of it is to be on
+    /// disk gets there all the same once that is possible.
+    pub(super) fn take_all_in_memory(&mut self) -> impl Iterator<Item = WaitingRequest> {
+        if let Some(log) = &mut self.log {
+            log.recall();
+        }
+        self.take_unwritten().into_iter().chain(self.take_behind())
+    }
+
+    /// Puts requests that are only in memory behind those that are only on disk.
+    pub(super) fn put_behind(&mut self, mut requests: VecDeque<WaitingRequest>) {
+        requests.append(&mut self.behind);
+        self.behind = requests;
+    }
+
     /// Returns to a disk that has caught up: requests that are only in memory go there, oldest first, some at a
     /// time. Returns whether the disk is in use again.
     pub(super) fn resume(&mut self, waiting: &mut VecDeque<WaitingRequest>) -> bool {
+        if !self.can_resume() {
+            return false;
+        }
         let Some(mut log) = self.log.take() else {
             return false;
         };
-        let can_move = self.failing && self.working.is_none() && !log.is_behind();
-        let is_back = can_move && self.move_to(&mut log, waiting) == Moved::All;
+        let is_back = self.move_to(&mut log, waiting).is_some();
         self.log = Some(log);
         self.failing &= !is_back;
         is_back
     }
 
-    /// If no request is only on disk, none may be behind it.
-    fn move_to(&mut self, log: &mut Log, waiting: &mut VecDeque<WaitingRequest>) -> Moved {
-        let in_memory_only = self.out.values().any(|out| out.logged() < out.parts.len())
-            || waiting.iter().any(|waiting| waiting.position.is_none());
-        if in_memory_only && !log.is_read() {
-            return Moved::Later;
-        }
+    /// Whether the disk has failed and has caught up since.
+    pub(super) fn can_resume(&self) -> bool {
+        let has_caught_up = self.log.as_ref().is_some_and(|log| !log.is_behind());
+        self.failing && has_caught_up && self.working.is_none() && !self.is_read_late()
+    }
+
+    /// Moves what is only in memory; `None` if more is left to do, once this is written.
+    fn move_to(&mut self, log: &mut Log, waiting: &mut VecDeque<WaitingRequest>) -> Option<()> {
         let mut moved = 0;
         let mut append = |held: &QueuedRequest, in_memory| {
             let fits = moved < MOVE_AT_ONCE;
             moved += held.bytes.len();
             fits.then(|| append(log, held, in_memory)).flatten()
         };
-        if in_memory_only {
-            for out in self.out.values_mut() {
-                let parts = Arc::clone(&out.parts);
-                for held in parts.get(out.logged()..).unwrap_or_default() {
-                    let Some(position) = append(held, true) else {
-                        return Moved::Some;
-                    };
-                    out.add(position);
-                }
+        for out in self.out.values_mut() {
+            let parts = Arc::clone(&out.parts);
+            for held in parts.get(out.logged()..).unwrap_or_default() {
+                out.add(append(held, true)?);
             }
-            for waiting in waiting.iter_mut().filter(|w| w.position.is_none()) {
-                waiting.position = append(&waiting.held, true);
-                if waiting.position.is_none() {
-                    return Moved::Some;
-                }
-            }
+        }
+        for waiting in waiting.iter_mut().filter(|w| w.position.is_none()) {
+            waiting.position = Some(append(&waiting.held, true)?);
         }
         while let Some(mut waiting) = self.behind.pop_front() {
             waiting.position = append(&waiting.held, false);
             if waiting.position.is_none() {
                 self.behind.push_front(waiting);
-                return Moved::Some;
+                return None;
             }
             self.since.get_or_insert(waiting.since);
             self.unwritten.push_back(waiting);
         }
         // What has moved is on disk only once it is written.
-        if moved > 0 { Moved::Some } else { Moved::All }
+        (moved == 0).then_some(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The settings of a queue on disk, and the handle that tells when a request is safe.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +24,12 @@ pub(super) const PAUSE: Duration = Duration::from_millis(50);
 /// What is read from disk beside a full batch in flight, and what stays in memory while the upstream fails.
 pub(super) const READ_AHEAD: usize = 1024 * 1024;
 
-/// The largest segment.
-const SEGMENT: u64 = 8 * 1024 * 1024;
+/// The sizes that a segment may have: large enough that few files hold a long outage, small enough that nearly all of a
+/// short one is in segments that wait behind others and so are compressed.
+const SEGMENT: RangeInclusive<u64> = 64 * 1024..=2 * 1024 * 1024;
+
+/// The segments of a full queue, unless they would be too small or too large.
+const SEGMENTS: u64 = 64;
 
 /// The settings and signals of a lane whose queue is on disk.
 #[derive(Debug)]
@@ -59,7 +64,7 @@ impl DurableQueue {
         Self {
             exporter: exporter.to_owned(),
             limits: LogLimits {
-                segment: (most / 8).clamp(64 * 1024, SEGMENT),
+                segment: (most / SEGMENTS).clamp(*SEGMENT.start(), *SEGMENT.end()),
                 total,
                 fsync: storage.fsync,
                 directory_mode: storage.directory_permissions,

@@ -44,6 +44,8 @@ pub(super) struct LaneState {
     pub(super) waiting_bytes: usize,
     /// What requests count for, waiting and in flight, in memory and on disk; see [`Lane::charge`].
     pub(super) held_bytes: usize,
+    /// What compression saves of that.
+    pub(super) saved_bytes: usize,
     /// Whether the upstream fails, so that nothing is kept in memory that is on disk.
     pub(super) upstream_fails: bool,
     /// The bytes in flight that wait for another attempt.
@@ -86,6 +88,7 @@ impl Lane {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             held_bytes: 0,
+            saved_bytes: 0,
             upstream_fails: false,
             repeated_bytes: 0,
             shares: QueueShares::default(),
@@ -176,7 +179,8 @@ impl Lane {
         };
         let (position, notify) = match put {
             Placement::Disk(position) => (Some(position), false),
-            Placement::Behind => (None, false),
+            // If the disk does not answer, it need not wait.
+            Placement::Behind => (None, true),
             Placement::Memory(waiting) => (waiting.position, state.wait(waiting)),
         };
         if position.is_some() {
@@ -304,10 +308,10 @@ impl Lane {
         self.lost_in_shutdown(items, bytes);
     }
 
-    /// What counts against the capacity: requests, waiting and in flight, in memory and on disk.
+    /// What counts against the capacity: requests, waiting and in flight, in memory and on disk, there as compressed as
+    /// they are.
     pub(crate) fn held_bytes(&self) -> usize {
-        let state = self.state();
-        state.held_bytes.saturating_add(state.leftover())
+        self.state().counted_bytes()
     }
 
     /// The age of the oldest waiting request.
@@ -348,8 +352,7 @@ impl LaneState {
     /// share.
     fn has_room(&mut self, sender: Option<&Sender>, bytes: usize) -> bool {
         let capacity = self.limits.capacity;
-        let held = self.held_bytes.saturating_add(self.leftover());
-        let held = held.saturating_add(bytes);
+        let held = self.counted_bytes().saturating_add(bytes);
         let shares = &self.shares;
         let is_within = || sender.is_some_and(|of| shares.is_within(of, bytes, capacity));
         held <= capacity
@@ -365,9 +368,11 @@ impl LaneState {
         self.held_bytes = self.held_bytes.saturating_sub(bytes);
     }
 
-    /// Unread bytes of earlier processes on disk.
-    fn leftover(&self) -> usize {
-        self.disk.as_ref().map_or(0, DiskState::leftover)
+    /// What counts against the capacity.
+    pub(super) fn counted_bytes(&self) -> usize {
+        let leftover = self.disk.as_ref().map_or(0, DiskState::leftover);
+        let held = self.held_bytes.saturating_sub(self.saved_bytes);
+        held.saturating_add(leftover)
     }
 
     /// The memory of requests, waiting and in flight.

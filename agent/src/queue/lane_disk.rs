@@ -3,13 +3,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::thread::sleep;
 
 use otlp_wire::is_mergeable;
 use segment_log::{Chunk, Log, LogError, LogLimits, Position};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::disk::{DiskState, Refill};
+use super::disk::{DiskState, Reading, Refill};
 use super::durable::{PATIENCE, PAUSE, READ_AHEAD};
 use super::lane::{Lane, LaneState, NextStep};
 use super::request::{BOOKKEEPING, QueuedRequest, WaitingRequest};
@@ -74,10 +75,12 @@ impl Lane {
         if is_full {
             return None;
         }
-        if let Some(since) = disk.reading {
-            let until = since + PATIENCE;
-            let wait = (now < until).then_some(NextStep::WaitUntil(until));
-            return wait.or(is_idle.then_some(NextStep::Wait));
+        match disk.reading {
+            Some(Reading::Since(since)) if now < since + PATIENCE => {
+                return Some(NextStep::WaitUntil(since + PATIENCE));
+            }
+            Some(_) => return state.pass_disk(),
+            None => {}
         }
         let more = durable.read_size();
         let in_flight = disk.in_flight_bytes();
@@ -89,10 +92,10 @@ impl Lane {
         if state.has_read_enough(in_flight, more) {
             return Some(NextStep::WaitUntil(now + PAUSE));
         }
-        match disk.refill(more) {
+        match disk.refill(more, must_read) {
             Some(refill) => Some(NextStep::Refill(refill)),
             // It is not written yet.
-            None => is_idle.then_some(NextStep::Wait),
+            None => state.pass_disk(),
         }
     }
 
@@ -114,6 +117,7 @@ impl Lane {
         if fails && *waiting_bytes > READ_AHEAD && disk.forget(waiting) {
             *waiting = VecDeque::new();
             *waiting_bytes = 0;
+            self.count_as_on_disk(&mut state);
         }
     }
 
@@ -123,31 +127,57 @@ impl Lane {
     }
 
     pub(super) fn go_back(&self, id: u64) {
-        if let Some(disk) = &mut self.state().disk {
+        let mut state = self.state();
+        if let Some(disk) = &mut state.disk {
             disk.go_back(id);
         }
+        self.count_as_on_disk(&mut state);
+        drop(state);
         self.ready.notify_one();
     }
 
     /// Starts to read a part of the log into memory; returns whether it could.
     pub(super) fn refill(self: &Arc<Self>, refill: Refill) -> bool {
-        self.state().note_reading(Some(Instant::now()));
+        self.state()
+            .note_reading(Some(Reading::Since(Instant::now())));
         let lane = Arc::clone(self);
-        let Refill { job, log } = refill;
-        let started = thread::start("queue-read", move || {
-            let chunk = job.run();
-            let mut state = lane.state();
-            state.note_reading(None);
-            lane.accept_chunk(&mut state, chunk, log);
-            drop(state);
-            lane.ready.notify_one();
-        });
+        let started = thread::start("queue-read", move || lane.read(refill));
         let Err(error) = started else { return true };
         self.state().note_reading(None);
         if let Some(left_out) = self.durable.as_ref().and_then(|of| of.damaged.due()) {
             warn!(%error, left_out, "cannot start a thread to read the queue on disk");
         }
         false
+    }
+
+    /// Reads a part of the log; blocks. It is in memory only once the budget has the bytes.
+    fn read(&self, refill: Refill) {
+        let Some(durable) = &self.durable else { return };
+        let mut permit = durable.budget.permit(None);
+        let chunk = refill.job.run(&mut |bytes| {
+            // The disk is not to blame for a wait for memory.
+            self.state().note_reading(Some(Reading::ForMemory));
+            let is_granted = if refill.is_urgent {
+                permit.grow_in_turn(bytes);
+                true
+            } else {
+                permit.grow(bytes).is_ok()
+            };
+            let reading = Reading::Since(Instant::now());
+            self.state().note_reading(Some(reading));
+            is_granted
+        });
+        if chunk.is_refused && chunk.records.is_empty() {
+            sleep(PAUSE);
+        }
+        let mut state = self.state();
+        state.note_reading(None);
+        // From here on the records have permits of their own.
+        drop(permit);
+        self.accept_chunk(&mut state, chunk, refill.log);
+        self.count_as_on_disk(&mut state);
+        drop(state);
+        self.ready.notify_one();
     }
 
     /// Moves the records that were read into memory.
@@ -160,7 +190,6 @@ impl Lane {
             return;
         };
         let taken = log.record_read(&chunk);
-        self.metrics.leftover(self.signal, log.leftover());
         let (items, bytes) = chunk.sum();
         if taken.leftover {
             self.metrics.recovered(self.signal, items, bytes as u64);
@@ -170,9 +199,11 @@ impl Lane {
             self.lost_on_disk(state, taken.lost);
         }
         self.report_damage(&chunk);
+        // Later ones are in memory already if the disk did not answer for a time.
+        let later = state.take_later(&chunk);
         for record in chunk.records {
             let Some(held) = self.held(record.payload, record.items) else {
-                return;
+                continue;
             };
             let position = Some(Position {
                 sequence: record.sequence,
@@ -182,6 +213,9 @@ impl Lane {
                 since,
                 position,
             };
+            state.wait(waiting);
+        }
+        for waiting in later {
             state.wait(waiting);
         }
     }
@@ -278,10 +312,10 @@ impl Lane {
         let next = disk.log().map_or(0, |log| log.next_sequence());
         let (lost, leftover) = disk.lose_log(waiting);
         state.join_behind();
+        self.count_as_on_disk(&mut state);
         self.lost_on_disk(&mut state, lost);
         drop(state);
         self.metrics.damaged(self.signal, 0, leftover);
-        self.metrics.leftover(self.signal, 0);
         if let Some(durable) = &self.durable {
             durable.safe_below(next);
         }
@@ -317,20 +351,67 @@ impl Lane {
                 "found records of an earlier process on disk"
             );
         }
-        self.metrics.leftover(self.signal, leftover);
         let mut state = self.state();
         if let Some(disk) = &mut state.disk {
             disk.attach(log);
         }
+        self.count_as_on_disk(&mut state);
         self.resume(state);
         self.ready.notify_one();
     }
 }
 
 impl LaneState {
-    fn note_reading(&mut self, since: Option<Instant>) {
+    fn note_reading(&mut self, reading: Option<Reading>) {
         if let Some(disk) = &mut self.disk {
-            disk.reading = since;
+            disk.reading = reading;
+        }
+    }
+
+    /// If the disk fails, lets what is in memory leave before what is only on disk. The next step if nothing waits.
+    fn pass_disk(&mut self) -> Option<NextStep> {
+        let failing = self.disk.as_mut().filter(|disk| disk.is_failing());
+        let requests: Vec<_> = failing
+            .map(DiskState::take_all_in_memory)
+            .into_iter()
+            .flatten()
+            .collect();
+        for waiting in requests {
+            self.wait(waiting);
+        }
+        self.waiting.is_empty().then_some(NextStep::Wait)
+    }
+
+    /// What waits and comes after the records of a chunk.
+    fn take_later(&mut self, chunk: &Chunk) -> VecDeque<WaitingRequest> {
+        let first = chunk
+            .records
+            .first()
+            .map_or(u64::MAX, |record| record.sequence);
+        let is_earlier = |waiting: &WaitingRequest| {
+            let position = waiting.position;
+            position.is_some_and(|position| position.sequence < first)
+        };
+        let at = self.waiting.partition_point(is_earlier);
+        self.take_waiting_from(at)
+    }
+
+    /// Takes the last waiting requests.
+    fn take_waiting_from(&mut self, at: usize) -> VecDeque<WaitingRequest> {
+        let taken = self.waiting.split_off(at);
+        let bytes: usize = taken.iter().map(|waiting| waiting.held.bytes.len()).sum();
+        self.waiting_bytes -= bytes;
+        taken
+    }
+
+    /// Puts what has waited only in memory behind what is only on disk again.
+    pub(super) fn return_behind(&mut self) {
+        let at = self
+            .waiting
+            .partition_point(|waiting| waiting.position.is_some());
+        let requests = self.take_waiting_from(at);
+        if let Some(disk) = &mut self.disk {
+            disk.put_behind(requests);
         }
     }
 
@@ -339,7 +420,7 @@ impl LaneState {
     fn has_read_enough(&self, in_flight: usize, bytes: usize) -> bool {
         let batch = self.max_size().min(BATCH_FROM_DISK);
         let enough = batch.saturating_add(READ_AHEAD);
-        let is_filling = self.held_bytes > self.limits.capacity / 2;
+        let is_filling = self.counted_bytes() > self.limits.capacity / 2;
         // What the upstream refuses again and again must not stop the rest.
         let leaving = in_flight.saturating_sub(self.repeated_bytes);
         let all = leaving.saturating_add(self.waiting_bytes);

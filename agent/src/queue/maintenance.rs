@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use segment_log::{Log, LogError, ReadJob, Slot, SlotDirectory, leftovers, remove_empty};
 use tokio::sync::oneshot;
@@ -122,8 +122,16 @@ impl Maintenance {
     fn run(mut self) {
         loop {
             self.maintain();
-            sleep(INTERVAL);
+            let next = Instant::now() + INTERVAL;
+            while Instant::now() < next && self.compress() {}
+            sleep(next.saturating_duration_since(Instant::now()));
         }
+    }
+
+    /// Compresses a segment of each queue that has one. Returns whether there may be more.
+    fn compress(&self) -> bool {
+        let compressed = self.lanes.iter().filter(|lane| lane.compress_next());
+        compressed.count() > 0
     }
 
     fn maintain(&mut self) {
@@ -218,7 +226,7 @@ impl Adoption {
 /// Moves the records in a directory to the lane.
 fn adopt(lane: &Lane, directory: &Path) -> Result<(), LogError> {
     let failed = |source| LogError::io(directory, source);
-    let segments = leftovers(directory, READ_AT_ONCE).map_err(failed)?;
+    let segments = leftovers(directory, READ_AT_ONCE)?;
     if segments.is_empty() {
         return Ok(());
     }
@@ -243,7 +251,11 @@ impl Lane {
         let durable = self.durable.as_ref()?;
         let mut job = Some(segment.clone());
         while let Some(next) = job {
-            let chunk = next.run();
+            let mut permit = durable.budget.permit(None);
+            let chunk = next.run(&mut |bytes| {
+                permit.grow_in_turn(bytes);
+                true
+            });
             self.report_damage(&chunk);
             job = segment.after(&chunk);
             let mut last = None;

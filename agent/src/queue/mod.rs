@@ -1,6 +1,7 @@
 //! Queues of acknowledged requests, one lane per signal, in memory or on disk.
 
 mod batch;
+mod compression;
 mod disk;
 mod durable;
 mod lane;

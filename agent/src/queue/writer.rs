@@ -89,6 +89,9 @@ impl Lane {
     pub(super) fn resume(&self, mut state: MutexGuard<'_, LaneState>) {
         let is_read = state.disk.as_ref().is_some_and(DiskState::is_read);
         let has_joined = is_read && state.join_behind();
+        if !is_read && state.disk.as_ref().is_some_and(DiskState::can_resume) {
+            state.return_behind();
+        }
         let LaneState { disk, waiting, .. } = &mut *state;
         let is_back = disk.as_mut().is_some_and(|disk| disk.resume(waiting));
         self.wake_writer(state);
@@ -112,10 +115,12 @@ impl Lane {
 
     /// Continues in memory if the disk has been at work for too long.
     pub(super) fn stall_if_late(&self) {
-        let state = self.state();
-        let working = state.disk.as_ref().and_then(DiskState::working);
-        drop(state);
-        if working.is_some_and(|since| since.elapsed() >= PATIENCE) {
+        let is_late = |disk: &DiskState| {
+            let working = disk.working();
+            let is_writing = working.is_some_and(|since| since.elapsed() >= PATIENCE);
+            is_writing || disk.is_read_late()
+        };
+        if self.state().disk.as_ref().is_some_and(is_late) {
             self.stall();
         }
     }
@@ -132,6 +137,8 @@ impl Lane {
         }
         if let Some(error) = stalled {
             self.report_storage_failure(&error);
+            // What is in memory need not wait for it.
+            self.ready.notify_one();
         }
     }
 

@@ -95,7 +95,7 @@ async fn foreign_and_newer_files_are_left_alone_and_logged() {
     leave(&directory, 3).await;
     let lane = directory.segments()[0].parent().unwrap().to_owned();
     let write = |name: &str| std::fs::write(lane.join(name), "of the future").unwrap();
-    write("0000000000000001-00000000.v2");
+    write("0000000000000001-00000000.v3");
     write("notes.txt");
     let strange = lane.with_file_name("otlp_grpc%2fold.traces");
     std::fs::create_dir(&strange).unwrap();
@@ -112,7 +112,7 @@ async fn foreign_and_newer_files_are_left_alone_and_logged() {
     assert_eq!(logged.len(), 1);
     let files = logged[0]["files"].as_str().unwrap();
     assert!(
-        files.contains(".v2") && files.contains("notes.txt"),
+        files.contains(".v3") && files.contains("notes.txt"),
         "{files}"
     );
     let logged = "leaving a queue without a configured exporter alone";
@@ -120,7 +120,7 @@ async fn foreign_and_newer_files_are_left_alone_and_logged() {
     assert_eq!(logged.len(), 1);
     drop(agent);
     let there = |path: &Path| assert!(path.exists(), "{}", path.display());
-    there(&lane.join("0000000000000001-00000000.v2"));
+    there(&lane.join("0000000000000001-00000000.v3"));
     there(&lane.join("notes.txt"));
     there(&strange.join("0000000000000001-00000000.v1"));
 }

@@ -16,6 +16,12 @@ const MARK_FILE: &str = "mark";
 const PROBE_FILE: &str = "probe";
 const PROBE: usize = 64 * 1024;
 
+/// A compressed segment that is not whole yet.
+const COMPRESSING_FILE: &str = "compressing";
+
+/// The files beside the segments.
+const OWN_FILES: [&str; 3] = [MARK_FILE, PROBE_FILE, COMPRESSING_FILE];
+
 /// Creates a directory and its parents, so that they survive a loss of power as what is synced in them does
 /// (fsync(2)). A parent that cannot be read is not synced.
 pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
@@ -45,7 +51,7 @@ pub(crate) fn list(directory: &Path) -> io::Result<Listing> {
         let name = name.to_string_lossy();
         match SegmentName::parse(&name) {
             FileKind::Segment(parsed) => segments.push((parsed, entry.metadata()?.len())),
-            FileKind::Newer | FileKind::Foreign if ![MARK_FILE, PROBE_FILE].contains(&&*name) => {
+            FileKind::Newer | FileKind::Foreign if !OWN_FILES.contains(&&*name) => {
                 foreign.push(name.into_owned());
             }
             FileKind::Newer | FileKind::Foreign => {}
@@ -53,6 +59,30 @@ pub(crate) fn list(directory: &Path) -> io::Result<Listing> {
     }
     segments.sort_unstable();
     Ok((segments, foreign))
+}
+
+/// Deletes what a process has left that ended while it compressed a segment: the segment is whole as it was before,
+/// and the other copy may not be.
+pub(crate) fn tidy(directory: &Path) -> Result<(), LogError> {
+    let remove = |path: PathBuf| match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LogError::io(path, error)),
+        _ => Ok(()),
+    };
+    remove(compressing_path(directory))?;
+    let (segments, _) = list(directory).map_err(|source| LogError::io(directory, source))?;
+    for pair in segments.windows(2) {
+        if let [(first, _), (second, _)] = pair
+            && first.is_same(second)
+        {
+            remove(directory.join(second.to_string()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The file in which a segment is compressed.
+pub(crate) fn compressing_path(directory: &Path) -> PathBuf {
+    directory.join(COMPRESSING_FILE)
 }
 
 /// The file with the marks of a directory.

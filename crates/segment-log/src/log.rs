@@ -17,11 +17,8 @@ use crate::files::{self, identity};
 use crate::name::SegmentName;
 use crate::read::{Chunk, ReadJob};
 use crate::record::HEADER;
-use crate::scan::SegmentScan;
-use crate::writer::{Append, NewRecord, Outcome, Work};
-
-/// The maximum that is written at once; more would hold up the acknowledgement of its first records.
-const WRITE_AT_ONCE: u64 = 1024 * 1024;
+use crate::segment::Segment;
+use crate::writer::NewRecord;
 
 /// The sizes and guarantees of a log.
 #[derive(Clone, Copy, Debug)]
@@ -43,74 +40,6 @@ pub struct Position {
     pub sequence: u64,
 }
 
-#[derive(Debug)]
-struct Segment {
-    name: SegmentName,
-    /// The length of whole records, or of a file of an earlier process.
-    length: u64,
-    /// The part of `length` that is on disk.
-    written: u64,
-    /// The end of the part that needs no reading.
-    read_to: u64,
-    scan: SegmentScan,
-    /// Records below this sequence are not to be read again.
-    skip_below: u64,
-    /// Unsettled records in memory.
-    live: u64,
-    /// Items and payload bytes of this process that are only on disk.
-    unread: (u64, usize),
-    /// Whether an earlier process wrote the segment.
-    leftover: bool,
-}
-
-impl Segment {
-    fn new(name: SegmentName, length: u64, leftover: bool) -> Self {
-        Self {
-            name,
-            length,
-            written: length,
-            read_to: 0,
-            scan: SegmentScan::new(name.salt, name.first),
-            skip_below: 0,
-            live: 0,
-            unread: (0, 0),
-            leftover,
-        }
-    }
-
-    fn is_read(&self) -> bool {
-        self.read_to == self.length
-    }
-
-    fn is_settled(&self) -> bool {
-        self.live == 0 && self.is_read()
-    }
-
-    /// Takes a record at the end.
-    fn add(&mut self, record: &NewRecord) {
-        self.length += record.length();
-        if record.in_memory {
-            self.read_to = self.length;
-            self.scan = SegmentScan::new(self.name.salt, record.sequence + 1);
-            self.live += u64::from(!record.settled);
-        } else {
-            self.unread.0 += u64::from(record.items);
-            self.unread.1 += record.payload.len();
-        }
-    }
-
-    /// Gives up what was added for a record that is not on disk.
-    fn remove(&mut self, record: &NewRecord) {
-        if record.in_memory {
-            self.live = self.live.saturating_sub(u64::from(!record.settled));
-        } else {
-            let (items, bytes) = &mut self.unread;
-            *items = items.saturating_sub(record.items.into());
-            *bytes = bytes.saturating_sub(record.payload.len());
-        }
-    }
-}
-
 /// The effect of a chunk on the log.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReadResult {
@@ -123,42 +52,48 @@ pub struct ReadResult {
 /// A log that this process appends to.
 #[derive(Debug)]
 pub struct Log {
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
     /// Device and inode of the directory at the time of opening.
-    identity: (u64, u64),
-    limits: LogLimits,
-    segments: VecDeque<Segment>,
+    pub(crate) identity: (u64, u64),
+    pub(crate) limits: LogLimits,
+    pub(crate) segments: VecDeque<Segment>,
     /// Whether the last segment takes more records.
     is_open: bool,
     /// The sequence of the next record.
     next: u64,
     /// Records that are not known to be on disk, oldest first.
-    pending: VecDeque<NewRecord>,
+    pub(crate) pending: VecDeque<NewRecord>,
     /// The generation and content of the mark on disk.
-    mark: (u64, u64),
+    pub(crate) mark: (u64, u64),
     /// Every record below this is settled.
     settled: u64,
+    /// The bytes of all segments.
+    length: u64,
     /// Unread bytes of earlier processes.
     leftover: u64,
+    /// The bytes that compression saves of what this process has only on disk.
+    saved: u64,
+    /// The bytes that compression may take for now, beside what it compresses.
+    pub(crate) compressing: u64,
     /// The value of `next` at the last call of [`Log::rest`].
     next_at_rest: u64,
-    due: Due,
+    pub(crate) due: Due,
     /// Whether the disk must be tested before more is written.
-    must_probe: bool,
+    pub(crate) must_probe: bool,
     /// Foreign files in the directory, which the log leaves alone.
     pub foreign: Vec<String>,
 }
 
 /// What the disk is to do besides writing records.
 #[derive(Debug, Default)]
-struct Due {
-    check: bool,
-    prune: bool,
-    close: bool,
+pub(crate) struct Due {
+    pub(crate) check: bool,
+    pub(crate) prune: bool,
+    pub(crate) close: bool,
     /// Mark everything below as settled.
-    mark: Option<u64>,
+    pub(crate) mark: Option<u64>,
     /// Files that hold nothing.
-    broken: Vec<PathBuf>,
+    pub(crate) broken: Vec<PathBuf>,
 }
 
 impl Log {
@@ -168,10 +103,13 @@ impl Log {
         let failed = |source| LogError::io(directory, source);
         files::make_directory(directory, limits.directory_mode).map_err(failed)?;
         let identity = identity(&fs::metadata(directory).map_err(failed)?);
+        files::tidy(directory)?;
         let (found, foreign) = files::list(directory).map_err(failed)?;
         let mark = files::read_mark(directory);
-        // Every record has a header, so this is beyond the last record.
-        let beyond = |(name, length): &(SegmentName, u64)| name.first + length / HEADER as u64 + 1;
+        // Every record has a header before it is compressed, so this is beyond the last record.
+        let beyond = |(name, length): &(SegmentName, u64)| {
+            name.first + name.plain_length.unwrap_or(*length) / HEADER as u64 + 1
+        };
         let next = found.iter().map(beyond).max().unwrap_or(1);
         let next = next.max(mark.1).max(1);
         let mut segments: VecDeque<_> = found
@@ -184,8 +122,7 @@ impl Log {
                 segment.read_to = segment.length;
             }
         }
-        let leftover = segments.iter().map(|s| s.length - s.read_to).sum();
-        Ok(Self {
+        let mut log = Self {
             directory: directory.to_owned(),
             identity,
             limits,
@@ -195,7 +132,10 @@ impl Log {
             pending: VecDeque::new(),
             mark,
             settled: mark.1,
-            leftover,
+            length: 0,
+            leftover: 0,
+            saved: 0,
+            compressing: 0,
             next_at_rest: next,
             due: Due {
                 prune: true,
@@ -203,7 +143,23 @@ impl Log {
             },
             must_probe: false,
             foreign,
-        })
+        };
+        log.recount();
+        Ok(log)
+    }
+
+    /// Counts bytes again.
+    pub(crate) fn recount(&mut self) {
+        self.length = self.segments.iter().map(|segment| segment.length).sum();
+        let unread = self.segments.iter().filter(|segment| !segment.is_read());
+        (self.leftover, self.saved) = unread.fold((0, 0), |(leftover, saved), segment| {
+            let left = segment.length.saturating_sub(segment.read_to);
+            if segment.leftover {
+                (leftover + left, saved)
+            } else {
+                (leftover, saved + segment.saved())
+            }
+        });
     }
 
     /// The directory of the log.
@@ -220,6 +176,11 @@ impl Log {
     /// Unread bytes of earlier processes.
     pub fn leftover(&self) -> u64 {
         self.leftover
+    }
+
+    /// The bytes that compression saves of what this process has only on disk.
+    pub fn saved(&self) -> u64 {
+        self.saved
     }
 
     /// The sequence of the next record.
@@ -246,13 +207,13 @@ impl Log {
 
     /// Whether a record of `bytes` fits into the size limit.
     pub fn has_room(&mut self, bytes: usize) -> bool {
+        let all = self.size().saturating_add((HEADER + bytes) as u64);
         let fits = |log: &Self| {
             let settled = log.closed().filter(|segment| segment.is_settled());
             let settled: u64 = settled.map(|segment| segment.length).sum();
-            let all: u64 = log.segments.iter().map(|segment| segment.length).sum();
-            all - settled + (HEADER + bytes) as u64 <= log.limits.total
+            all - settled <= log.limits.total
         };
-        if self.limits.total == u64::MAX || fits(self) {
+        if all <= self.limits.total || fits(self) {
             return true;
         }
         // The current segment may hold only settled records.
@@ -262,11 +223,22 @@ impl Log {
         fits(self)
     }
 
+    /// The bytes of all files, and of the one that is compressed now.
+    pub(crate) fn size(&self) -> u64 {
+        self.length + self.compressing
+    }
+
     /// The segments that take no more records.
-    fn closed(&self) -> impl Iterator<Item = &Segment> {
+    pub(crate) fn closed(&self) -> impl Iterator<Item = &Segment> {
         let open = usize::from(self.is_open);
         let closed = self.segments.len().saturating_sub(open);
         self.segments.iter().take(closed)
+    }
+
+    /// The segment that a record is in.
+    pub(crate) fn segment_of(&self, sequence: u64) -> Option<&Segment> {
+        let mut segments = self.segments.iter().rev();
+        segments.find(|segment| segment.name.first <= sequence)
     }
 
     /// Continues at `sequence` or later.
@@ -275,9 +247,13 @@ impl Log {
     }
 
     /// Appends a record, to be written by the next [`Work`]. With `in_memory` the caller keeps the record and
-    /// the log need not read it back; only valid while [`Self::is_read`]. `None` for payloads of 4 GiB and more.
+    /// the log need not read it back. `None` for payloads of 4 GiB and more.
     pub fn append(&mut self, items: u32, payload: &Bytes, in_memory: bool) -> Option<Position> {
         u32::try_from(payload.len()).ok()?;
+        if in_memory && self.segments.back().is_some_and(|last| !last.is_read()) {
+            // What must be read must not stand before it in the same segment.
+            self.seal();
+        }
         self.roll();
         let record = NewRecord {
             sequence: self.next,
@@ -287,6 +263,7 @@ impl Log {
             settled: false,
         };
         self.segments.back_mut()?.add(&record);
+        self.length += record.length();
         let sequence = record.sequence;
         self.pending.push_back(record);
         self.next += 1;
@@ -317,11 +294,11 @@ impl Log {
         let at = self.segments.iter().position(|segment| unread(&segment))?;
         let segment = self.segments.get(at)?;
         let after = self.segments.get(at + 1);
-        (segment.written > segment.read_to).then(|| ReadJob {
-            path: self.directory.join(segment.name.to_string()),
-            segment: segment.name.first,
+        (segment.written.min(segment.unread_to) > segment.read_to).then(|| ReadJob {
+            directory: self.directory.clone(),
+            name: segment.name,
             from: segment.read_to,
-            until: segment.written,
+            until: segment.written.min(segment.unread_to),
             scan: segment.scan.clone(),
             wanted: self.mark.1.max(segment.skip_below)
                 ..after.map_or(u64::MAX, |after| after.name.first),
@@ -340,21 +317,18 @@ impl Log {
             return taken;
         };
         taken.leftover = segment.leftover;
-        let read_to = chunk.read_to.clamp(segment.read_to, segment.length);
-        if segment.leftover {
-            self.leftover -= read_to - segment.read_to;
-        }
-        segment.read_to = read_to;
+        let end = segment.unread_to.max(segment.read_to);
+        segment.read_to = chunk.read_to.clamp(segment.read_to, end);
         segment.scan = chunk.scan.clone();
         segment.live += chunk.records.len() as u64;
         if !segment.leftover {
             let (items, bytes) = chunk.sum();
-            segment.unread.0 = segment.unread.0.saturating_sub(items);
-            segment.unread.1 = segment.unread.1.saturating_sub(bytes);
+            segment.forget_unread(items, bytes);
             if segment.is_read() {
                 taken.lost = take(&mut segment.unread);
             }
         }
+        self.recount();
         self.prune();
         taken
     }
@@ -414,9 +388,25 @@ impl Log {
             segment.live = segment.live.saturating_sub(1);
             segment.unread.0 += items;
             segment.unread.1 += bytes;
-            segment.read_to = 0;
-            segment.scan = SegmentScan::new(segment.name.salt, segment.name.first);
-            segment.skip_below = first;
+            segment.read_again(first);
+        }
+        self.recount();
+    }
+
+    /// Keeps in memory, from now on, every record that is not known to be on disk. It is written all the same.
+    pub fn recall(&mut self) {
+        let mut is_new = false;
+        for record in self.pending.iter_mut().filter(|record| !record.in_memory) {
+            record.in_memory = true;
+            is_new = true;
+            let mut segments = self.segments.iter_mut().rev();
+            let segment = segments.find(|segment| segment.name.first <= record.sequence);
+            if let Some(segment) = segment {
+                segment.recall(record);
+            }
+        }
+        if is_new {
+            self.seal();
         }
     }
 
@@ -440,130 +430,6 @@ impl Log {
         self.due.check = true;
     }
 
-    /// What the disk is to do next, if there is anything. Its [`Outcome`] must be noted before the next call.
-    pub fn work(&mut self) -> Option<Work> {
-        let delete = if take(&mut self.due.prune) {
-            self.settled_segments()
-        } else {
-            Vec::new()
-        };
-        let mark = self.due.mark.take();
-        let mark = mark.map(|settled| (self.mark.0 + 1, settled));
-        let work = Work {
-            directory: self.directory.clone(),
-            identity: take(&mut self.due.check).then_some(self.identity),
-            is_probe: self.must_probe,
-            delete,
-            broken: take(&mut self.due.broken),
-            mark,
-            append: self.next_append(),
-            sync: self.limits.fsync,
-            close: take(&mut self.due.close),
-        };
-        (!work.is_empty()).then_some(work)
-    }
-
-    /// Segments to delete; what of them is not written yet need not be.
-    fn settled_segments(&mut self) -> Vec<SegmentName> {
-        let settled = self.closed().filter(|segment| segment.is_settled());
-        let names: Vec<_> = settled.map(|segment| segment.name).collect();
-        for name in &names {
-            let end = self.end_of(*name);
-            self.pending
-                .retain(|record| !(name.first..end).contains(&record.sequence));
-        }
-        names
-    }
-
-    /// The sequence after the last one that a segment can have.
-    fn end_of(&self, name: SegmentName) -> u64 {
-        let mut after = self.segments.iter().map(|segment| segment.name.first);
-        after.find(|first| *first > name.first).unwrap_or(u64::MAX)
-    }
-
-    /// The records to write next, all of one segment.
-    fn next_append(&self) -> Option<Append> {
-        let first = self.pending.front()?.sequence;
-        let segment = self.segment_of(first)?;
-        let end = self.end_of(segment.name);
-        let mut bytes = 0;
-        let records = self.pending.iter().take_while(|record| {
-            let fits = record.sequence < end && bytes < WRITE_AT_ONCE;
-            bytes += record.length();
-            fits
-        });
-        Some(Append {
-            name: segment.name,
-            at: segment.written,
-            records: records.cloned().collect(),
-        })
-    }
-
-    fn segment_of(&self, sequence: u64) -> Option<&Segment> {
-        let mut segments = self.segments.iter().rev();
-        segments.find(|segment| segment.name.first <= sequence)
-    }
-
-    /// Notes what has become of some work. After a failure the disk is tested before more is written.
-    pub fn done(&mut self, work: &Work, outcome: &Outcome) {
-        let deleted = |segment: &Segment| outcome.deleted.contains(&segment.name);
-        self.segments.retain(|segment| !deleted(segment));
-        if outcome.is_marked
-            && let Some(mark) = work.mark
-        {
-            self.mark = mark;
-            self.due.mark = self.due.mark.filter(|settled| *settled > mark.1);
-        }
-        if work.is_probe {
-            self.must_probe = false;
-        }
-        if let Some(append) = &work.append {
-            self.note_written(append, outcome.written);
-            if outcome.error.is_some() {
-                self.move_unwritten(append.name);
-            }
-        }
-        self.must_probe |= outcome.error.is_some();
-    }
-
-    fn note_written(&mut self, append: &Append, records: usize) {
-        let written = append.records.get(..records).unwrap_or_default();
-        let Some(last) = written.last() else { return };
-        let same = |segment: &&mut Segment| segment.name == append.name;
-        if let Some(segment) = self.segments.iter_mut().find(same) {
-            segment.written = append.end_of(records);
-        }
-        let is_written = |record: &mut NewRecord| record.sequence <= last.sequence;
-        while self.pending.pop_front_if(is_written).is_some() {}
-    }
-
-    /// Moves the records of a segment that are not on disk to another one, since its file may be broken.
-    fn move_unwritten(&mut self, name: SegmentName) {
-        let Some(at) = self.segments.iter().position(|of| of.name == name) else {
-            return;
-        };
-        let end = self.end_of(name);
-        let Some(segment) = self.segments.get_mut(at) else {
-            return;
-        };
-        let unwritten = |record: &&NewRecord| (name.first..end).contains(&record.sequence);
-        let mut moved = self.pending.iter().filter(unwritten).peekable();
-        let Some(first) = moved.peek() else { return };
-        let mut other = Segment::new(new_name(first.sequence), 0, false);
-        for record in moved {
-            segment.remove(record);
-            other.add(record);
-        }
-        segment.length = segment.written;
-        segment.read_to = segment.read_to.min(segment.length);
-        if segment.length == 0 {
-            self.due.broken.push(self.directory.join(name.to_string()));
-            *segment = other;
-        } else {
-            self.segments.insert(at + 1, other);
-        }
-    }
-
     /// Items and payload bytes of this process that are only on disk, or are to be.
     pub fn unread(&self) -> (u64, usize) {
         self.segments
@@ -574,9 +440,10 @@ impl Log {
     }
 }
 
-fn new_name(first: u64) -> SegmentName {
+pub(crate) fn new_name(first: u64) -> SegmentName {
     SegmentName {
         first,
         salt: fastrand::u32(..),
+        plain_length: None,
     }
 }

@@ -1,4 +1,5 @@
-//! Names of segments: `<first sequence>-<salt>.v1`, both in hexadecimal, so that names sort by age.
+//! Names of segments: `<first sequence>-<salt>.v1`, and of compressed ones
+//! `<first sequence>-<salt>-<length before>.v2`, all in hexadecimal, so that names sort by age.
 
 use std::fmt;
 
@@ -12,6 +13,8 @@ pub struct SegmentName {
     pub first: u64,
     /// The seed of the headers' checksums.
     pub salt: u32,
+    /// Set if the segment is compressed: its length before.
+    pub plain_length: Option<u64>,
 }
 
 /// What a file in a log's directory is.
@@ -31,28 +34,50 @@ impl SegmentName {
         let Some((stem, version)) = name.rsplit_once(".v") else {
             return FileKind::Foreign;
         };
-        match (version.parse::<u32>(), Self::stem(stem)) {
-            (Ok(1), Some(name)) => FileKind::Segment(name),
-            (Ok(2..), _) => FileKind::Newer,
-            _ => FileKind::Foreign,
-        }
+        let known = match version.parse() {
+            Ok(1) => Self::stem(stem),
+            Ok(2) => stem.rsplit_once('-').and_then(|(stem, length)| {
+                let plain_length = Some(number(length)?);
+                let name = Self::stem(stem)?;
+                Some(Self {
+                    plain_length,
+                    ..name
+                })
+            }),
+            Ok(3_u32..) => return FileKind::Newer,
+            _ => None,
+        };
+        known.map_or(FileKind::Foreign, FileKind::Segment)
     }
 
     fn stem(stem: &str) -> Option<Self> {
         let (first, salt) = stem.split_once('-')?;
-        if first.len() != 16 || salt.len() != 8 {
-            return None;
-        }
-        let first = u64::from_str_radix(first, 16).ok();
+        let salt = (salt.len() == 8).then(|| u32::from_str_radix(salt, 16).ok());
         Some(Self {
-            first: first.filter(|first| *first < LAST)?,
-            salt: u32::from_str_radix(salt, 16).ok()?,
+            first: number(first)?,
+            salt: salt.flatten()?,
+            plain_length: None,
         })
     }
+
+    /// Whether this is the same segment, compressed or not.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (self.first, self.salt) == (other.first, other.salt)
+    }
+}
+
+/// A number below [`LAST`].
+fn number(text: &str) -> Option<u64> {
+    let number = (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok());
+    number.flatten().filter(|number| *number < LAST)
 }
 
 impl fmt::Display for SegmentName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:016x}-{:08x}.v1", self.first, self.salt)
+        write!(formatter, "{:016x}-{:08x}", self.first, self.salt)?;
+        match self.plain_length {
+            None => write!(formatter, ".v1"),
+            Some(length) => write!(formatter, "-{length:016x}.v2"),
+        }
     }
 }

@@ -1,9 +1,26 @@
-//! The header of a record; the crate's page describes its bytes.
+//! The header of a record or of a block of records; the crate's page describes its bytes.
 
 /// The length of a record's header.
 pub const HEADER: usize = 32;
 
-pub(crate) const MAGIC: [u8; 4] = *b"OTAR";
+/// What a header stands before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// A record.
+    Record,
+    /// A block of compressed records: its sequence is that of the first, and its items are the records.
+    Block,
+}
+
+impl Unit {
+    /// The first bytes of a header.
+    pub(crate) fn magic(self) -> [u8; 4] {
+        match self {
+            Self::Record => *b"OTAR",
+            Self::Block => *b"OTAZ",
+        }
+    }
+}
 
 /// The fields of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,11 +33,22 @@ pub(crate) struct Header {
 
 /// The header of a record; `None` for payloads of 4 GiB and more.
 pub fn header(salt: u32, sequence: u64, items: u32, payload: &[u8]) -> Option<[u8; HEADER]> {
+    header_of(Unit::Record, salt, sequence, items, payload)
+}
+
+/// The same before any unit.
+pub(crate) fn header_of(
+    unit: Unit,
+    salt: u32,
+    sequence: u64,
+    items: u32,
+    payload: &[u8],
+) -> Option<[u8; HEADER]> {
     let length = u32::try_from(payload.len()).ok()?;
     let mut header = [0; HEADER];
     let mut rest = header.as_mut_slice();
     for field in [
-        &MAGIC[..],
+        &unit.magic()[..],
         &length.to_le_bytes(),
         &sequence.to_le_bytes(),
         &items.to_le_bytes(),
@@ -43,7 +71,7 @@ pub(crate) fn salted(salt: u32, bytes: &[u8]) -> u32 {
 }
 
 /// The header at the beginning of `bytes`, if it is intact.
-pub(crate) fn parse(salt: u32, bytes: &[u8]) -> Option<Header> {
+pub(crate) fn parse(unit: Unit, salt: u32, bytes: &[u8]) -> Option<Header> {
     let header = bytes.first_chunk::<HEADER>()?;
     let (magic, rest) = header.split_first_chunk::<4>()?;
     let (length, rest) = rest.split_first_chunk::<4>()?;
@@ -51,7 +79,7 @@ pub(crate) fn parse(salt: u32, bytes: &[u8]) -> Option<Header> {
     let (items, rest) = rest.split_first_chunk::<4>()?;
     let (payload_crc, _) = rest.split_first_chunk::<4>()?;
     let (fields, crc) = header.split_last_chunk::<4>()?;
-    let sound = *magic == MAGIC && salted(salt, fields) == u32::from_le_bytes(*crc);
+    let sound = *magic == unit.magic() && salted(salt, fields) == u32::from_le_bytes(*crc);
     sound.then(|| Header {
         sequence: u64::from_le_bytes(*sequence),
         items: u32::from_le_bytes(*items),

@@ -1,10 +1,12 @@
 //! Scans a segment piece by piece. Damage costs only the records it hits: an intact header locates the next
 //! record even if its payload is damaged, and after a damaged header the scan searches for the next intact
-//! one.
+//! one. Of a compressed segment it scans the blocks.
 
-use crate::record::{HEADER, MAGIC, parse};
+use crate::name::SegmentName;
+use crate::record::{HEADER, Unit, parse};
 
-/// One intact record.
+/// One intact record; of a compressed segment, a block with the sequence of its first record and as many items
+/// as it has records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
     /// Its position in the order of the log.
@@ -27,6 +29,7 @@ pub struct Damage {
 /// The state of a scan of one segment.
 #[derive(Clone, Debug)]
 pub struct SegmentScan {
+    unit: Unit,
     salt: u32,
     /// The next record's sequence if nothing is damaged.
     expected: u64,
@@ -38,8 +41,8 @@ pub struct SegmentScan {
 enum Step<'a> {
     /// An intact record and its length, header included.
     Record(Record<'a>, usize),
-    /// An intact header with a damaged payload: sequence and length.
-    Broken(u64, usize),
+    /// An intact header with a damaged payload: sequence, number of records and length.
+    Broken(u64, u64, usize),
     /// The number of bytes without a header.
     Noise(usize),
     /// The number of bytes that are needed from here on.
@@ -47,10 +50,16 @@ enum Step<'a> {
 }
 
 impl SegmentScan {
+    /// Starts at the beginning of a segment.
+    pub fn new(name: SegmentName) -> Self {
+        Self::at(name, name.first)
+    }
+
     /// Starts at the record of sequence `expected`.
-    pub fn new(salt: u32, expected: u64) -> Self {
+    pub(crate) fn at(name: SegmentName, expected: u64) -> Self {
         Self {
-            salt,
+            unit: name.plain_length.map_or(Unit::Record, |_| Unit::Block),
+            salt: name.salt,
             expected,
             skipped: 0,
             damage: Damage::default(),
@@ -72,15 +81,21 @@ impl SegmentScan {
         std::mem::take(&mut self.damage)
     }
 
+    /// Counts records that an intact block should have and has not.
+    pub(crate) fn add_damage(&mut self, damage: Damage) {
+        self.damage.records += damage.records;
+        self.damage.bytes += damage.bytes;
+    }
+
     /// Reads the whole records at the beginning of `bytes`. With `last` the segment ends there; a record
-    /// cut short at its end was never finished and is not damage.
+    /// cut short at its end was never finished and is not damage. Stops before a record that is not taken.
     ///
     /// Returns the number of used bytes, and how many the scan needs after those.
     pub fn read<'a>(
         &mut self,
         bytes: &'a [u8],
         last: bool,
-        mut take: impl FnMut(Record<'a>),
+        mut take: impl FnMut(Record<'a>) -> bool,
     ) -> (usize, usize) {
         let mut used = 0;
         loop {
@@ -91,22 +106,27 @@ impl SegmentScan {
             }
             used += match self.step(rest, last) {
                 Step::Record(record, length) => {
-                    self.resume_at(record.sequence);
-                    take(record);
+                    if !take(record) {
+                        return (used, 0);
+                    }
+                    self.resume_at(record.sequence, self.records_in(record.items));
                     length
                 }
-                Step::Broken(sequence, length) => {
-                    self.resume_at(sequence);
-                    self.damage.records += 1;
+                Step::Broken(sequence, records, length) => {
+                    self.resume_at(sequence, records);
+                    self.damage.records += records;
                     self.damage.bytes += length as u64;
                     length
                 }
                 Step::Noise(length) => {
-                    self.skipped += length as u64;
-                    self.damage.bytes += length as u64;
+                    self.skip(length);
                     length
                 }
                 Step::More(_) if last => {
+                    // A segment is complete before it is compressed.
+                    if self.unit == Unit::Block {
+                        self.skip(rest.len());
+                    }
                     self.end();
                     return (bytes.len(), 0);
                 }
@@ -115,11 +135,25 @@ impl SegmentScan {
         }
     }
 
+    /// The number of records behind a header.
+    fn records_in(&self, items: u32) -> u64 {
+        match self.unit {
+            Unit::Record => 1,
+            Unit::Block => items.into(),
+        }
+    }
+
     /// Notes an intact header; its sequence tells how many records are missing before it.
-    fn resume_at(&mut self, sequence: u64) {
+    fn resume_at(&mut self, sequence: u64, records: u64) {
         self.damage.records += sequence.saturating_sub(self.expected);
-        self.expected = sequence.saturating_add(1);
+        self.expected = sequence.saturating_add(records);
         self.skipped = 0;
+    }
+
+    /// Counts bytes without a header.
+    fn skip(&mut self, bytes: usize) {
+        self.skipped += bytes as u64;
+        self.damage.bytes += bytes as u64;
     }
 
     /// Counts damage that no intact header follows.
@@ -130,19 +164,23 @@ impl SegmentScan {
         }
     }
 
-    /// Whether a header with this sequence can be here: each missing record took at least a header, and
-    /// without damage there is no gap.
+    /// Whether a header with this sequence can be here: each missing record took at least a header, or each missing
+    /// block with any number of records; and without damage there is no gap.
     fn plausible(&self, sequence: u64, passed: usize) -> bool {
         let missing = sequence.checked_sub(self.expected);
-        let skipped = self.skipped + passed as u64;
-        missing.is_some_and(|missing| missing <= skipped / HEADER as u64)
+        let headers = (self.skipped + passed as u64) / HEADER as u64;
+        missing.is_some_and(|missing| match self.unit {
+            Unit::Record => missing <= headers,
+            Unit::Block => missing == 0 || headers > 0,
+        })
     }
 
     fn step<'a>(&self, bytes: &'a [u8], last: bool) -> Step<'a> {
         if bytes.len() < HEADER {
             return Step::More(HEADER);
         }
-        let Some(header) = parse(self.salt, bytes).filter(|h| self.plausible(h.sequence, 0)) else {
+        let header = parse(self.unit, self.salt, bytes);
+        let Some(header) = header.filter(|header| self.plausible(header.sequence, 0)) else {
             return self.resync(bytes, last);
         };
         let length = HEADER + header.length as usize;
@@ -150,7 +188,8 @@ impl SegmentScan {
             return Step::More(length);
         };
         if crc32fast::hash(payload) != header.payload_crc {
-            return Step::Broken(header.sequence, length);
+            let records = self.records_in(header.items);
+            return Step::Broken(header.sequence, records, length);
         }
         let record = Record {
             sequence: header.sequence,
@@ -165,9 +204,9 @@ impl SegmentScan {
             .windows(HEADER)
             .enumerate()
             .skip(1)
-            .filter(|(_, window)| window.starts_with(&MAGIC))
+            .filter(|(_, window)| window.starts_with(&self.unit.magic()))
             .find_map(|(at, window)| {
-                let header = parse(self.salt, window)?;
+                let header = parse(self.unit, self.salt, window)?;
                 self.plausible(header.sequence, at).then_some(at)
             });
         match found {

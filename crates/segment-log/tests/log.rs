@@ -63,7 +63,7 @@ fn append(log: &mut Log, records: Range<u8>, in_memory: bool) -> Vec<Position> {
 fn read(log: &mut Log) -> Vec<u8> {
     let mut found = Vec::new();
     while let Some(job) = log.read_job(300) {
-        let chunk = job.run();
+        let chunk = job.run(&mut |_| true);
         assert_eq!(chunk.damage.records, 0);
         assert!(chunk.failed.is_none());
         found.extend(chunk.records.iter().map(|record| record.payload[0]));
@@ -111,6 +111,36 @@ fn forgotten_records_are_read_again_and_settled_ones_are_not() {
     work(&mut log, &mut writer).unwrap();
     assert_eq!(read(&mut log), (11..32).collect::<Vec<_>>());
     log.settle(&(1..33));
+    log.rest();
+    log.rest();
+    work(&mut log, &mut writer).unwrap();
+    assert_eq!(directory.segments(), 0);
+}
+
+#[test]
+fn recalled_records_are_written_and_not_read_again() {
+    let directory = Directory::new("recalled");
+    let mut log = Log::open(&directory.0, LIMITS).unwrap();
+    let mut writer = Writer::default();
+    append(&mut log, 0..5, false);
+    work(&mut log, &mut writer).unwrap();
+    append(&mut log, 5..20, false);
+    // The disk is at work and does not answer.
+    let under_way = log.work().unwrap();
+    log.recall();
+    assert_eq!(log.unread(), (5, 500));
+    log.settle(&(6..8));
+    let outcome = writer.run(&under_way);
+    log.done(&under_way, &outcome);
+    // Later ones are in memory, too.
+    append(&mut log, 20..23, true);
+    work(&mut log, &mut writer).unwrap();
+    assert_eq!(log.first_unread(), Some(1));
+    assert_eq!(read(&mut log), (0..5).collect::<Vec<_>>());
+    let mut next = Log::open(&directory.0, LIMITS).unwrap();
+    assert_eq!(read(&mut next), (0..23).collect::<Vec<_>>());
+    log.settle(&(1..6));
+    log.settle(&(8..24));
     log.rest();
     log.rest();
     work(&mut log, &mut writer).unwrap();

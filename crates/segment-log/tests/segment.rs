@@ -8,8 +8,13 @@
 use proptest::prelude::*;
 use segment_log::{Damage, FileKind, HEADER, SegmentName, SegmentScan, header, latest_mark, mark};
 
-const SALT: u32 = 0x5a17;
-const FIRST: u64 = 7;
+const NAME: SegmentName = SegmentName {
+    first: 7,
+    salt: 0x5a17,
+    plain_length: None,
+};
+const SALT: u32 = NAME.salt;
+const FIRST: u64 = NAME.first;
 
 type Kept = (u64, u32, Vec<u8>);
 
@@ -28,13 +33,14 @@ fn segment(payloads: &[Vec<u8>]) -> (Vec<u8>, Vec<Kept>) {
 
 /// Reads in pieces of about `piece` bytes, as a file is read.
 fn read(bytes: &[u8], piece: usize) -> (Vec<Kept>, Damage) {
-    let mut scan = SegmentScan::new(SALT, FIRST);
+    let mut scan = SegmentScan::new(NAME);
     let mut found = Vec::new();
     let (mut at, mut wanted) = (0, piece);
     while at < bytes.len() {
         let end = (at + wanted).min(bytes.len());
         let (used, needed) = scan.read(&bytes[at..end], end == bytes.len(), |record| {
             found.push((record.sequence, record.items, record.payload.to_vec()));
+            true
         });
         assert!(used > 0 || needed > end - at, "the reader makes headway");
         at += used;
@@ -64,12 +70,20 @@ fn names_encode_age_version_and_format() {
     let name = SegmentName {
         first: 255,
         salt: 0xabc,
+        plain_length: None,
     };
     let text = name.to_string();
     assert_eq!(text, "00000000000000ff-00000abc.v1");
     assert_eq!(SegmentName::parse(&text), FileKind::Segment(name));
+    let compressed = SegmentName {
+        plain_length: Some(0x1234),
+        ..name
+    };
+    let text = compressed.to_string();
+    assert_eq!(text, "00000000000000ff-00000abc-0000000000001234.v2");
+    assert_eq!(SegmentName::parse(&text), FileKind::Segment(compressed));
     assert_eq!(
-        SegmentName::parse(&text.replace("v1", "v2")),
+        SegmentName::parse(&text.replace("v2", "v3")),
         FileKind::Newer
     );
     for foreign in [
@@ -77,6 +91,8 @@ fn names_encode_age_version_and_format() {
         "lock",
         "ff-abc.v1",
         "00000000000000ff-00000abc.v0",
+        "00000000000000ff-00000abc.v2",
+        "00000000000000ff-00000abc-ffffffffffffffff.v2",
         ".v1",
     ] {
         assert_eq!(SegmentName::parse(foreign), FileKind::Foreign, "{foreign}");

@@ -231,7 +231,7 @@ const QUEUE: Settings = &[
     row("block_on_overflow", Only("false"), "a full queue answers at once that the client may retry"),
     row("wait_for_result", Only("false"), "clients are answered as soon as their telemetry is held"),
     sizer("Required with `queue_size`: the agent counts bytes"),
-    value("queue_size", SIZE, "67108864", "Uncompressed bytes of one signal that may wait or be in flight, in memory and on disk; without a storage each request counts for 192 bytes more"),
+    value("queue_size", SIZE, "67108864", "Uncompressed bytes of one signal that may wait or be in flight, in memory and on disk, where compressed files count as they are; without a storage each request counts for 192 bytes more"),
     value("num_consumers", Whole(1, 1000, "requests"), "10", "Requests in flight per signal"),
     value("storage", Text("id of an extension"), "", "A `file_storage` that keeps the queue on disk, too"),
     section("batch", &[

@@ -1,6 +1,7 @@
 //! The upstream is away for long and comes back, with the queue on disk: nothing may be missing, and
 //! what waits must wait on disk, not in memory.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -16,6 +17,7 @@ use crate::telemetry::{Encoding, Stock};
 
 const CLIENTS: usize = 4;
 const REQUESTS_PER_SECOND: u32 = 200;
+const SPANS_PER_REQUEST: u8 = 10;
 
 /// As deployed.
 const LIMIT_MIB: u64 = 64;
@@ -29,6 +31,9 @@ struct Sample {
     before: f64,
     away: f64,
     back: f64,
+    /// Bytes of a span as it arrives, and on disk by the end of the absence.
+    span: f64,
+    on_disk: f64,
 }
 
 pub(super) async fn run(bench: &Bench) -> Outcome<Report> {
@@ -45,8 +50,18 @@ pub(super) async fn run(bench: &Bench) -> Outcome<Report> {
         verdict: Verdict::Open,
     };
     let mut report = Report::default();
+    let mut size = Line {
+        measure: "bytes on disk for each span that waits".to_owned(),
+        bar: "≤ a quarter".to_owned(),
+        figures: Vec::new(),
+        ratio: String::new(),
+        verdict: Verdict::Open,
+    };
     match sample(bench, peer).await {
         Ok(sample) => {
+            let figure = format!("{:.0} of {:.0}", sample.on_disk, sample.span);
+            size.figures.push((Kind::Otelagent, figure));
+            size.verdict = Verdict::from(sample.on_disk <= sample.span / 4.0);
             let balance = sample.balance;
             let extra = sample.back.max(sample.away) - sample.before;
             let lost = balance.missing + balance.foreign;
@@ -62,7 +77,7 @@ pub(super) async fn run(bench: &Bench) -> Outcome<Report> {
                 "Upstream away: {} spans a second, {} acknowledged, {} received, {} missing, {} duplicates; peak RSS \
                  {:.1} MiB with the upstream there, {:.1} MiB by the end of its absence, {:.1} MiB by the time all was \
                  delivered.",
-                grouped(f64::from(REQUESTS_PER_SECOND) * 10.0),
+                grouped(f64::from(REQUESTS_PER_SECOND) * f64::from(SPANS_PER_REQUEST)),
                 balance.acked,
                 balance.received,
                 balance.missing,
@@ -80,24 +95,52 @@ pub(super) async fn run(bench: &Bench) -> Outcome<Report> {
         progress(detail);
     }
     report.lines.push(line);
+    report.lines.push(size);
     Ok(report)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "printed without decimals")]
+fn decimal(count: u64) -> f64 {
+    count as f64
+}
+
+/// The bytes of all files in a directory.
+fn size_of(directory: &Path) -> Outcome<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        bytes += if entry.file_type()?.is_dir() {
+            size_of(&path)?
+        } else {
+            // It may have been compressed meanwhile.
+            entry.metadata().map_or(0, |metadata| metadata.len())
+        };
+    }
+    Ok(bytes)
 }
 
 async fn sample(bench: &Bench, peer: &Peer) -> Outcome<Sample> {
     let sink = Sink::start(free_port()?)?;
     let mut setup = Setup::new(sink.address)?;
     setup.limit_mib = LIMIT_MIB;
-    setup.disk = Some(queue_dir(bench)?);
+    let directory = queue_dir(bench)?;
+    setup.disk = Some(directory.clone());
     setup.queue_bytes = 4 << 30;
     let running = peer.start(&setup, &bench.place).await?;
     let target = running.target(Transport::Grpc, Encoding::Identity);
-    let stock = Stock::numbered(10, Encoding::Identity)?;
+    let stock = Stock::numbered(SPANS_PER_REQUEST.into(), Encoding::Identity)?;
+    let request = Stock::numbered(SPANS_PER_REQUEST.into(), Encoding::Identity)?.draw()?;
+    let span = decimal(u64::try_from(request.message().len())?) / f64::from(SPANS_PER_REQUEST);
     let clients = Clients::start(target, stock, CLIENTS, REQUESTS_PER_SECOND)?;
     sleep((bench.scale.away / 20).max(Duration::from_secs(5))).await;
     let before = mib(running.memory()?.peak);
     sink.behave(Behaviour::Away);
+    let acked = clients.acked();
     sleep(bench.scale.away).await;
     let away = mib(running.memory()?.peak);
+    let waiting = decimal(clients.acked() - acked) * f64::from(SPANS_PER_REQUEST);
+    let on_disk = decimal(size_of(&directory)?) / waiting;
     sink.behave(Behaviour::Take);
     // Until the backlog is gone new spans go on arriving, as in life; then until all is quiet.
     sleep(Duration::from_secs(5)).await;
@@ -110,5 +153,7 @@ async fn sample(bench: &Bench, peer: &Peer) -> Outcome<Sample> {
         before,
         away,
         back: mib(running.memory()?.peak),
+        span,
+        on_disk,
     })
 }
