@@ -40,6 +40,8 @@ pub(crate) fn parse(name: Option<&[u8]>) -> Option<Encoding> {
         ("", Encoding::Identity),
         ("identity", Encoding::Identity),
         ("gzip", Encoding::Gzip),
+        // The same by RFC 9110, section 8.4.1.3.
+        ("x-gzip", Encoding::Gzip),
         ("zstd", Encoding::Zstd),
         ("deflate", Encoding::Deflate),
         // What a collector calls it.
@@ -98,7 +100,12 @@ pub(crate) fn decode(
             let corrupt = |_| DecodeError::Corrupt("zstd");
             let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(corrupt)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(corrupt)?;
-            read_bounded(&mut decoder, "zstd", limit, first, permit)
+            // Only what is written of the window takes memory.
+            let window = zstd_window(body).min(1 << ZSTD_WINDOW_LOG).min(limit);
+            permit.grow(window).map_err(|_| DecodeError::Exhausted)?;
+            let message = read_bounded(&mut decoder, "zstd", limit, first, permit);
+            permit.shrink(window);
+            message
         }
         Encoding::Deflate => {
             let (message, rest) = if has_zlib_header(body) {
@@ -117,6 +124,26 @@ pub(crate) fn decode(
             }
         }
     }
+}
+
+/// The largest window of the frames of a zstd body, which its decoder keeps beside the output (RFC 8878, 3.1.1.1).
+fn zstd_window(body: &[u8]) -> usize {
+    let (mut rest, mut largest) = (body, 0);
+    while let Some(&[magic @ .., descriptor, window]) = rest.first_chunk::<6>() {
+        if magic == [0x28, 0xb5, 0x2f, 0xfd] {
+            let is_content = descriptor & 0x20 != 0;
+            let window = if is_content {
+                announced(Encoding::Zstd, rest)
+            } else {
+                let base = 1_usize << (10 + (window >> 3));
+                base + base / 8 * usize::from(window & 7)
+            };
+            largest = largest.max(window);
+        }
+        let length = zstd::zstd_safe::find_frame_compressed_size(rest).unwrap_or(rest.len());
+        rest = rest.get(length.max(1)..).unwrap_or_default();
+    }
+    largest
 }
 
 /// Whether a body begins as RFC 1950 says. What RFC 1951 describes does not: its first three bits would announce a

@@ -16,6 +16,7 @@ mod encodings;
 mod failover;
 mod forward;
 mod handover;
+mod hanging;
 mod hostile;
 mod idle;
 mod incidents;

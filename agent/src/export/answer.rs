@@ -172,10 +172,7 @@ impl UpstreamAnswer {
             _ => "",
         };
         let why = format!("HTTP status {status} without gRPC status{hint}");
-        match flow::of_http(status, "", delay) {
-            Outcome::Delivered => Self::new(Outcome::Denied, why),
-            outcome => Self::new(outcome, why),
-        }
+        Self::new(flow::of_proxy(status, delay), why)
     }
 }
 

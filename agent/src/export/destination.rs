@@ -67,16 +67,17 @@ impl Endpoint {
         })
     }
 
-    /// Sends one request, which is encoded so.
+    /// Sends one request, which is encoded so, and waits at most `limit` for progress.
     pub(super) async fn send(
         &self,
         signal: Signal,
         body: &[Bytes],
         compression: Compression,
+        limit: Duration,
     ) -> UpstreamAnswer {
         match &self.client {
-            ProtocolClient::Grpc(client) => client.send(signal, body, compression).await,
-            ProtocolClient::Http(client) => client.send(signal, body, compression).await,
+            ProtocolClient::Grpc(client) => client.send(signal, body, compression, limit).await,
+            ProtocolClient::Http(client) => client.send(signal, body, compression, limit).await,
             ProtocolClient::Debug(client) => client.count(signal, body),
             ProtocolClient::Nop => UpstreamAnswer::delivered(0, ""),
         }

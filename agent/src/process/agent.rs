@@ -100,7 +100,8 @@ impl Agent {
         let config = Arc::new(config);
         let metrics = Arc::new(Metrics::default());
         let limit = config.memory.limit;
-        let budget = Budget::new(limit, config.memory.spike, connection_memory(limit));
+        let Memory { limit: most, spike } = beside_compressor(&config);
+        let budget = Budget::new(most, spike, connection_memory(limit));
         let rules = ReceiverRules::new(&config.receiver)?;
         let upstreams = upstreams(&config, options, &budget, &metrics)?;
         let pipelines = Pipelines::start(&config, &upstreams, &budget, &metrics).await;
@@ -217,6 +218,16 @@ impl Pipelines {
 
 /// The smallest bound of a batch.
 const SMALLEST_BATCH: usize = 64 * 1024;
+
+/// The memory for everything but the compressor, which keeps what it has.
+pub(super) fn beside_compressor(config: &Config) -> Memory {
+    let kinds = config.exporters.iter().map(|exporter| exporter.compression);
+    let context = kinds.map(compress::context).max().unwrap_or_default();
+    Memory {
+        limit: config.memory.limit.saturating_sub(context),
+        spike: config.memory.spike.saturating_sub(context),
+    }
+}
 
 /// The largest batch that can be compressed whatever else is held.
 pub(super) fn export_reserve(exporter: &Exporter, memory: &Memory) -> usize {

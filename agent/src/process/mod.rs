@@ -18,6 +18,7 @@ use tracing::{error, warn};
 
 use self::agent::Options;
 use self::args::Command;
+use self::log::Log;
 use self::source::ConfigSource;
 use crate::config::Config;
 use crate::logging::causes;
@@ -84,10 +85,21 @@ fn run(file: &Path, grace: Option<OsString>, lame_duck: Option<OsString>) -> Res
     let mut source = ConfigSource::new(file);
     let config = read(&mut source, file)?;
     let options = options(grace, lame_duck).map_err(|message| usage(&message))?;
-    let level = log::start(&config.telemetry);
+    let log = log::start(&config.telemetry);
     for warning in &config.warnings {
         warn!("{warning}");
     }
+    let ended = serve(config, source, &log, options);
+    log.end();
+    ended
+}
+
+fn serve(
+    config: Config,
+    source: ConfigSource,
+    log: &Log,
+    options: Options,
+) -> Result<(), ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -95,7 +107,7 @@ fn run(file: &Path, grace: Option<OsString>, lame_duck: Option<OsString>) -> Res
         error!(%error, "cannot start the runtime");
         ExitCode::FAILURE
     })?;
-    let result = runtime.block_on(run::run(config, source, level, options));
+    let result = runtime.block_on(run::run(config, source, log, options));
     // Nothing that is still under way must delay the end.
     runtime.shutdown_background();
     // Losses were logged and counted; a restart would not help.

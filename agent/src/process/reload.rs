@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::agent::{Agent, bounded, export_reserve, route};
-use super::log::Level;
+use super::agent::{Agent, beside_compressor, bounded, export_reserve, route};
+use super::log::Log;
 use crate::config::{self, Changes, Config, Memory, Problem};
 use crate::export::Destination;
 use crate::lock::lock;
@@ -15,22 +15,58 @@ use crate::metrics::Reload;
 use crate::queue::Lane;
 use crate::receive::{ReceiverRules, connection_memory};
 
+/// What the next configuration is compared with.
+#[derive(Clone)]
+pub(super) struct ConfigPreparation {
+    current: Arc<Config>,
+    upstream_age: Duration,
+}
+
+/// A configuration that can be applied, with everything that it needs from files.
+pub(super) struct PreparedConfig {
+    new: Config,
+    changes: Changes,
+    /// Those of changed exporters, by name.
+    destinations: Vec<(String, Arc<Destination>)>,
+    rules: ReceiverRules,
+}
+
+impl ConfigPreparation {
+    /// Reads the files that a configuration names, which may take long.
+    ///
+    /// # Errors
+    /// What prevents the configuration from being applied.
+    pub(super) fn prepare(&self, new: Config) -> Result<PreparedConfig, Vec<Problem>> {
+        let changes = config::changes(&self.current, &new)?;
+        let destinations = destinations(&changes, &new, self.upstream_age)?;
+        let rules = rules(&new)?;
+        Ok(PreparedConfig {
+            new,
+            changes,
+            destinations,
+            rules,
+        })
+    }
+}
+
 impl Agent {
-    /// Applies the changes of a configuration; keeps the current one if that fails.
+    /// For the next configuration.
+    pub(super) fn preparation(&self) -> ConfigPreparation {
+        ConfigPreparation {
+            current: Arc::clone(&self.config),
+            upstream_age: self.upstream_age,
+        }
+    }
+
+    /// Applies the changes of a configuration; keeps the current one if it cannot be applied.
     pub(super) fn reload(
         &mut self,
-        read: Result<Config, Vec<Problem>>,
+        prepared: Result<PreparedConfig, Vec<Problem>>,
         fingerprint: u64,
-        level: &Level,
+        log: &Log,
     ) {
-        let result = read.and_then(|new| {
-            let changes = config::changes(&self.config, &new)?;
-            let destinations = destinations(&changes, &new, self.upstream_age)?;
-            let rules = rules(&new)?;
-            Ok((new, changes, destinations, rules))
-        });
-        let (new, changes, destinations, rules) = match result {
-            Ok(found) => found,
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
             Err(problems) => {
                 for problem in problems {
                     error!(path = problem.path, "configuration refused: {problem}");
@@ -39,36 +75,37 @@ impl Agent {
                 return;
             }
         };
-        for warning in &new.warnings {
+        for warning in &prepared.new.warnings {
             warn!("{warning}");
         }
         self.report.metrics.configured(fingerprint);
-        let result = if changes.paths.is_empty() {
+        let changed = prepared.changes.paths.join(", ");
+        let result = if changed.is_empty() {
             Reload::Unchanged
         } else {
-            level.set(new.telemetry.log_level);
-            self.apply(new, destinations, rules);
+            log.set_level(prepared.new.telemetry.log_level);
+            self.apply(prepared);
             Reload::Applied
         };
         self.report.metrics.reloaded(result);
-        info!(changed = changes.paths.join(", "), "configuration read");
+        info!(changed, "configuration read");
     }
 
-    /// Applies a configuration; `destinations` are those of changed exporters, by name.
-    fn apply(
-        &mut self,
-        new: Config,
-        destinations: Vec<(String, Arc<Destination>)>,
-        rules: ReceiverRules,
-    ) {
+    fn apply(&mut self, prepared: PreparedConfig) {
+        let PreparedConfig {
+            new,
+            destinations,
+            rules,
+            ..
+        } = prepared;
         for (name, destination) in destinations {
             for upstream in self.report.upstreams.iter().filter(|of| of.name() == name) {
                 upstream.change(Arc::clone(&destination));
             }
         }
-        let Memory { limit, spike } = new.memory;
+        let Memory { limit, spike } = beside_compressor(&new);
         let budget = &self.report.budget;
-        budget.set_limits(limit, spike, connection_memory(limit));
+        budget.set_limits(limit, spike, connection_memory(new.memory.limit));
         let mut routes = Vec::new();
         for pipeline in &new.pipelines {
             let exporter = new.exporters.get(pipeline.exporter);

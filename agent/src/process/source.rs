@@ -1,16 +1,18 @@
 //! Reads the configuration file with the files it refers to, and detects changes of them.
 
 use std::cell::RefCell;
-use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::signal::unix::Signal;
-use tokio::task::spawn_blocking;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tracing::warn;
 
+use super::reload::{ConfigPreparation, PreparedConfig};
 use crate::config::{self, Config, Problem, Resolve};
 use crate::reloadable::SystemResolver;
+use crate::thread;
 
 /// The interval of checks of the configuration's files.
 const POLL: Duration = Duration::from_secs(3);
@@ -18,8 +20,11 @@ const POLL: Duration = Duration::from_secs(3);
 /// A file that was written just now may be incomplete.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// After this, the log says that files do not answer.
+const SLOW: Duration = Duration::from_secs(10);
+
 /// The origin of the configuration, with fingerprints of the last read.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct ConfigSource {
     file: PathBuf,
     referenced: Vec<PathBuf>,
@@ -98,31 +103,49 @@ pub(super) struct ConfigWatch {
     pub(super) hangup: Signal,
 }
 
+/// The source after a look at its files, and what they say if that is to be applied.
+type Looked = (ConfigSource, Option<Result<PreparedConfig, Vec<Problem>>>);
+
 impl ConfigWatch {
-    /// Reads the configuration after SIGHUP, or once a file has changed.
-    pub(super) async fn next(self) -> (Self, Result<Config, Vec<Problem>>) {
-        let Self {
-            mut source,
-            mut hangup,
-        } = self;
+    /// Reads the configuration after SIGHUP, or once a file has changed, and prepares what it needs.
+    pub(super) async fn next(
+        mut self,
+        preparation: ConfigPreparation,
+    ) -> (Self, Result<PreparedConfig, Vec<Problem>>) {
         loop {
-            let is_asked = timeout(POLL, hangup.recv()).await.is_ok();
-            let read = spawn_blocking(move || {
-                let has_changed = !is_asked && source.has_changed();
-                if has_changed {
-                    std::thread::sleep(SETTLE);
-                }
-                let config = (is_asked || has_changed).then(|| source.load());
-                (source, config)
-            });
-            // It does not panic.
-            let Ok((read, config)) = read.await else {
-                return pending().await;
+            let is_asked = timeout(POLL, self.hangup.recv()).await.is_ok();
+            let Some((source, prepared)) = self.look(is_asked, preparation.clone()).await else {
+                continue;
             };
-            source = read;
-            if let Some(config) = config {
-                return (Self { source, hangup }, config);
+            self.source = source;
+            if let Some(prepared) = prepared {
+                return (self, prepared);
             }
         }
+    }
+
+    /// `None` if the system refuses a thread.
+    async fn look(&self, is_asked: bool, preparation: ConfigPreparation) -> Option<Looked> {
+        let mut source = self.source.clone();
+        let (done, mut looked) = oneshot::channel();
+        let begun = thread::start("configuration", move || {
+            let has_changed = !is_asked && source.has_changed();
+            if has_changed {
+                std::thread::sleep(SETTLE);
+            }
+            let load = || source.load().and_then(|new| preparation.prepare(new));
+            let prepared = (is_asked || has_changed).then(load);
+            // Nobody waits at the end of the process.
+            let _ = done.send((source, prepared));
+        });
+        if let Err(error) = begun {
+            warn!(%error, "the system refuses a thread; the configuration is not read now");
+            return None;
+        }
+        if let Ok(looked) = timeout(SLOW, &mut looked).await {
+            return looked.ok();
+        }
+        warn!("the files of the configuration do not answer; the current one stays in use");
+        looked.await.ok()
     }
 }

@@ -22,7 +22,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-use super::client::Duplex;
+use super::client::{Duplex, gzip};
 use super::telemetry::span_names;
 
 /// How grpc-go says that a message is too large.
@@ -41,6 +41,8 @@ pub enum Reply {
     Text(u16, &'static str),
     /// The data is kept; this is the body of the answer.
     Take(Vec<u8>),
+    /// The data is kept; the body of the answer is compressed with gzip, as grpc-go does it.
+    TakeWithGzip(Vec<u8>),
     /// Takes the data and never answers.
     Silence,
     /// Waits, then takes the data.
@@ -344,7 +346,7 @@ async fn answer(
     let reply = refusal.unwrap_or(reply);
     let taken = matches!(
         reply,
-        Reply::Take(_) | Reply::Silence | Reply::Slow(_) | Reply::Held(_)
+        Reply::Take(_) | Reply::TakeWithGzip(_) | Reply::Silence | Reply::Slow(_) | Reply::Held(_)
     );
     state.lock().unwrap().received.push(Received {
         path: head.uri.path().to_owned(),
@@ -355,6 +357,7 @@ async fn answer(
     let body = match reply {
         Reply::Silence => std::future::pending().await,
         Reply::Take(body) => body,
+        Reply::TakeWithGzip(body) => return Ok(grpc_response(1, &gzip(&body))),
         Reply::Slow(_) | Reply::Held(_) => Vec::new(),
         Reply::Grpc(code, details) => return Ok(grpc_error(code, "as scripted", details)),
         Reply::Says(code, message) => return Ok(grpc_error(code, message, None)),
@@ -409,16 +412,21 @@ fn grpc_error(code: u32, message: &str, details: Option<Vec<u8>>) -> Response<Bo
 }
 
 pub fn grpc_ok(message: &[u8]) -> Response<Body> {
-    let mut framed = vec![0];
+    grpc_response(0, message)
+}
+
+fn grpc_response(compressed: u8, message: &[u8]) -> Response<Body> {
+    let mut framed = vec![compressed];
     framed.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
     framed.extend(message);
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
     let mut left = VecDeque::from([Frame::data(Bytes::from(framed)), Frame::trailers(trailers)]);
     let body = BodyFn(move || left.pop_front());
-    let kind = ("content-type", "application/grpc");
+    let encoding = ["identity", "gzip"][usize::from(compressed)];
     Response::builder()
-        .header(kind.0, kind.1)
+        .header("content-type", "application/grpc")
+        .header("grpc-encoding", encoding)
         .body(body.boxed())
         .unwrap()
 }
