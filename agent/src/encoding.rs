@@ -46,6 +46,8 @@ pub(crate) fn parse(name: Option<&[u8]>) -> Option<Encoding> {
         ("", Encoding::Identity),
         ("identity", Encoding::Identity),
         ("gzip", Encoding::Gzip),
+        // The same by RFC 9110, section 8.4.1.3.
+        ("x-gzip", Encoding::Gzip),
         ("zstd", Encoding::Zstd),
         ("deflate", Encoding::Deflate),
         // What a collector calls it.

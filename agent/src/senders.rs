@@ -10,6 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::MutexGuard;
+
 use crate::lock::lock;
 
 /// Senders beyond their share leave this part of a capacity free.
@@ -44,9 +46,17 @@ pub(crate) struct Sender {
     /// Its requests that were refused for lack of room.
     refused: AtomicU64,
     connections: AtomicUsize,
+    /// Held by the one of its large requests that waits for the thread of those.
+    large: tokio::sync::Mutex<()>,
 }
 
 impl Sender {
+    /// Waits until no other large request of this sender waits for the thread of those: however many there are, each
+    /// sender has one in that queue.
+    pub(crate) async fn large_turn(&self) -> MutexGuard<'_, ()> {
+        self.large.lock().await
+    }
+
     pub(crate) fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }
@@ -110,6 +120,7 @@ impl Senders {
                 held: AtomicUsize::new(0),
                 refused: AtomicU64::new(0),
                 connections: AtomicUsize::new(0),
+                large: tokio::sync::Mutex::default(),
             })
         });
         Arc::clone(sender)

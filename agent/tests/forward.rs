@@ -152,11 +152,12 @@ async fn http_statuses_about_the_data_are_final_and_others_are_retried() {
     let mut taken = 0;
     let mut lost = 0;
     for status in [
-        301, 302, 307, 400, 401, 403, 404, 408, 413, 429, 500, 501, 502, 503, 504, 505,
+        301, 302, 307, 400, 401, 403, 404, 408, 409, 413, 422, 425, 429, 431, 451, 500, 501, 502,
+        503, 504, 505, 507, 520, 530, 599,
     ] {
         sink.script([Reply::Http(status, Vec::new())]);
         send(&agent, &format!("status{status}"), 1).await;
-        if matches!(status, 400 | 408 | 413 | 500) {
+        if matches!(status, 400 | 409 | 413 | 422 | 500) {
             lost += 1;
         } else {
             taken += 1;
@@ -166,7 +167,11 @@ async fn http_statuses_about_the_data_are_final_and_others_are_retried() {
         })
         .await;
     }
-    assert_eq!((taken, lost), (12, 4));
+    assert_eq!((taken, lost), (20, 5));
+    // A server that names a wait means it.
+    sink.script([Reply::Http(500, vec![("retry-after", "0".to_owned())])]);
+    send(&agent, "later", 1).await;
+    eventually("it is sent again", || sink.spans().len() == taken + 1).await;
 }
 
 #[tokio::test]
@@ -256,22 +261,28 @@ async fn rejected_items_are_counted_and_never_sent_again() {
             error_message: "too old".into(),
         }),
     };
-    sink.script([Reply::Take(response.encode_to_vec())]);
-    send(&agent, "span", 5).await;
-    eventually("three are delivered", || {
-        agent.metric("otelcol_exporter_sent_spans_total", "") == 3
-    })
-    .await;
-    assert_eq!(
-        agent.metric("otelagent_lost_spans_total", "reason=\"rejected\""),
-        2
-    );
+    let response = response.encode_to_vec();
+    let replies = [
+        Reply::Take(response.clone()),
+        Reply::TakeCompressed("gzip", response.clone()),
+        Reply::TakeCompressed("zstd", response),
+    ];
+    for (reply, round) in replies.into_iter().zip(1..) {
+        sink.script([reply]);
+        send(&agent, "span", 5).await;
+        eventually("three are delivered", || {
+            agent.metric("otelcol_exporter_sent_spans_total", "") == 3 * round
+        })
+        .await;
+        let rejected = agent.metric("otelagent_lost_spans_total", "reason=\"rejected\"");
+        assert_eq!(rejected, 2 * round);
+    }
     eventually("it is logged", || {
         agent.logged("partial success").len() == 1
     })
     .await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(sink.received().len(), 1);
+    assert_eq!(sink.received().len(), 3);
     assert_eq!(agent.books("spans"), 0);
 }
 

@@ -3,14 +3,16 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use prost::Message;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 
-use crate::support::agent::{Agent, Setup, get};
+use crate::support::agent::{Agent, Setup, get, temporary};
 use crate::support::client::{self, Grpc, Http};
 use crate::support::sink::{Reply, Sink};
 use crate::support::telemetry::spans;
@@ -126,12 +128,39 @@ async fn post(http: &mut Http, name: &str) -> Result<bool, String> {
     }
 }
 
-fn follower(sink: &Sink, port: SocketAddr) -> Agent {
+/// An agent at this port, which it shares with agents of the same owner.
+fn of_owner(owner: &str, sink: &Sink, port: SocketAddr) -> Setup {
     Setup::grpc(sink.address)
         .receiver(&format!("grpc: {{endpoint: '{port}'}}"))
-        .env("OTELAGENT_REUSE_PORT", "true")
-        .start()
+        .env("OTELAGENT_REUSE_PORT", owner)
 }
+
+fn follower(sink: &Sink, port: SocketAddr) -> Agent {
+    of_owner("x.node", sink, port).start()
+}
+
+/// The last words of an agent that does not start.
+fn refusal(owner: &str, yaml: &str) -> String {
+    let file = temporary("config.yaml");
+    std::fs::write(&file, yaml).unwrap();
+    let mut command = Command::new(crate::program());
+    command.arg("--config").arg(&file);
+    let ended = command.env("OTELAGENT_REUSE_PORT", owner).output().unwrap();
+    std::fs::remove_file(file).unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let log = String::from_utf8(ended.stderr).unwrap();
+    log.lines().last().unwrap_or_default().to_owned()
+}
+
+/// Another program of the same user that shares the port, and answers nothing.
+fn stranger(port: SocketAddr) -> TcpListener {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseport(true).unwrap();
+    socket.bind(port).unwrap();
+    socket.listen(1024).unwrap()
+}
+
+const ANY: &str = "127.0.0.1:0";
 
 async fn end(agent: Agent) -> Vec<serde_json::Value> {
     agent.terminate();
@@ -143,7 +172,7 @@ async fn end(agent: Agent) -> Vec<serde_json::Value> {
 #[tokio::test]
 async fn successive_agents_on_one_port_answer_every_request() {
     let sink = Sink::grpc().await;
-    let mut current = follower(&sink, "127.0.0.1:0".parse().unwrap());
+    let mut current = follower(&sink, ANY.parse().unwrap());
     let load = Load {
         port: current.port(),
         stop: Arc::default(),
@@ -175,6 +204,83 @@ async fn successive_agents_on_one_port_answer_every_request() {
     let arrived: HashSet<_> = sink.spans().into_iter().collect();
     assert!(acknowledged.len() > 800, "{}", acknowledged.len());
     assert_eq!(acknowledged.difference(&arrived).count(), 0);
+}
+
+#[tokio::test]
+async fn agent_shares_no_port_with_another_owner_or_program() {
+    let sink = Sink::grpc().await;
+    let any = ANY.parse().unwrap();
+    let first = follower(&sink, any);
+    let port = first.port();
+    // OTLP, and the ports of health and metrics.
+    let yaml = of_owner("x.other", &sink, any).yaml();
+    let (health, metrics) = (first.health, first.metrics);
+    let taken = [
+        (port, of_owner("x.other", &sink, port).yaml()),
+        (
+            health,
+            yaml.replace(
+                "health_check: {endpoint: '127.0.0.1:0'",
+                &format!("health_check: {{endpoint: '{health}'"),
+            ),
+        ),
+        (
+            metrics,
+            yaml.replace(
+                "host: 127.0.0.1, port: 0",
+                &format!("host: 127.0.0.1, port: {}", metrics.port()),
+            ),
+        ),
+    ];
+    for (address, yaml) in taken {
+        let log = refusal("x.other", &yaml);
+        let named = format!("{address}: the agents of `x.node` listen there");
+        assert!(log.contains(&named) && log.contains("port_owner"), "{log}");
+    }
+    // The first is as reachable as before, and shares with its own.
+    let second = follower(&sink, port);
+    for name in ["a", "b", "c", "d"] {
+        let mut http = Http::connect(port).await;
+        post(&mut http, name).await.unwrap();
+    }
+    end(first).await;
+    end(second).await;
+    assert_eq!(sink.spans().len(), 4);
+
+    let stranger = stranger(any);
+    let taken = stranger.local_addr().unwrap();
+    let log = refusal("x.node", &of_owner("x.node", &sink, taken).yaml());
+    assert!(log.contains("that is no agent of `x.node`"), "{log}");
+}
+
+#[tokio::test]
+async fn ending_agent_does_not_take_a_stranger_for_its_successor() {
+    let sink = Sink::grpc().await;
+    let agent = of_owner("x.node", &sink, ANY.parse().unwrap())
+        .env("OTELAGENT_SHUTDOWN_GRACE", "120")
+        .start();
+    // A request that takes its time keeps the agent from closing.
+    let body = spans("slow", 1).encode_to_vec();
+    let mut slow = Http::connect(agent.port()).await;
+    slow.begin("/v1/traces", body.len()).await;
+    let _stranger = stranger(agent.port());
+    agent.terminate();
+    eventually("it drains", || get(agent.health, "/ready").0 == 503).await;
+    // The kernel sends about half of the connections to the stranger, which does not answer. Connections are asked
+    // to end a moment after the drain has begun; by then an agent with a successor has closed its port.
+    eventually_answers(
+        "a late request is answered, and its connection ends",
+        async || {
+            let mut http = Http::connect(agent.port()).await;
+            let answer = post(&mut http, "late");
+            let answer = tokio::time::timeout(Duration::from_secs(1), answer).await;
+            answer.is_ok_and(|answer| answer == Ok(true))
+        },
+    )
+    .await;
+    slow.write(&body).await;
+    assert_eq!(slow.read().await.unwrap().status, 200);
+    end(agent).await;
 }
 
 #[tokio::test]

@@ -172,7 +172,8 @@ async fn size_limit_that_is_told_as_a_bad_request_is_understood() {
     send_all(&agent, requests("span", 2)).await;
     eventually("all arrive", || upstream.spans().len() == 2).await;
     assert_eq!(agent.metric(LOST, ""), 0);
-    assert_eq!(agent.logged("sending a batch in halves").len(), 1);
+    let cut = agent.until_logged("sending a batch in halves").await;
+    assert_eq!(cut.len(), 1);
 }
 
 #[tokio::test]
@@ -278,6 +279,55 @@ async fn max_wait_is_the_longest_wait_that_is_granted() {
     send_all(&agent, requests("span", 1)).await;
     eventually("it arrives", || upstream.spans().len() == 1).await;
     assert!(begin.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn requests_that_are_never_taken_do_not_stop_the_others() {
+    let http = |status| {
+        let reply = Reply::Http(status, Vec::new());
+        ("otlp_http", Speaks::Http, reply)
+    };
+    let grpc = |code| ("otlp_grpc", Speaks::Grpc, Reply::Grpc(code, None));
+    // 403 and 7 by a firewall that looks at the data.
+    for (kind, speaks, reply) in [
+        http(429),
+        http(503),
+        http(403),
+        http(520),
+        grpc(8),
+        grpc(14),
+        grpc(7),
+    ] {
+        let upstream = sink(speaks).await;
+        upstream.dislikes("poison", reply.clone());
+        let agent = to(kind, upstream.address)
+            .batch("flush_timeout: 1ms, sizer: bytes, min_size: 1, max_size: 1")
+            .retry("initial_interval: 10ms, max_interval: 30ms")
+            .start();
+        send_all(&agent, requests("poison", 10)).await;
+        send_all(&agent, requests("good", 100)).await;
+        eventually("the others arrive", || upstream.spans().len() == 100).await;
+        assert_eq!(agent.metric(LOST, "reason=\"permanent\""), 0, "{reply:?}");
+        assert_eq!(agent.books("spans"), 0);
+    }
+}
+
+#[tokio::test]
+async fn upstream_that_always_answers_after_the_time_limit_is_given_more() {
+    for (kind, speaks) in KINDS {
+        let upstream = sink(speaks).await;
+        upstream.always(Some(Reply::Slow(Duration::from_millis(1500))));
+        let agent = Setup::to_with_timeout(kind, upstream.address, "1s")
+            .retry("initial_interval: 20ms, max_interval: 50ms")
+            .batch("flush_timeout: 1ms, sizer: bytes, min_size: 1, max_size: 1")
+            .start();
+        send_all(&agent, requests("span", 5)).await;
+        eventually("all are delivered", || agent.metric(SENT, "") == 5).await;
+        // 1, 1, and then 2 seconds or more.
+        let failed = agent.metric(FAILED, "");
+        assert!(failed <= 4, "{failed} attempts for nothing");
+        assert_eq!(agent.books("spans"), 0);
+    }
 }
 
 #[tokio::test]

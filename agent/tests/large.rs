@@ -1,6 +1,8 @@
 //! Large requests: they are worked on beside the small ones, and leave nothing behind.
 
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use prost::Message;
@@ -201,6 +203,38 @@ async fn large_requests_whose_clients_leave_give_back_their_memory() {
     let peak = agent.peak();
     // The limit and a tenth, and what a debug build has anyway.
     assert!(peak < 151 * 1024, "{peak} KiB");
+}
+
+#[tokio::test]
+async fn flood_of_large_requests_holds_up_no_other_sender() {
+    const FLOOD: usize = 40;
+    let (_sink, agent) = agent().await;
+    let (json, _) = json(2 * MIB);
+    let body = client::gzip(&json);
+    let large = [http_head("gzip", "json", body.len()).as_bytes(), &body].concat();
+    let answered = Arc::new(AtomicUsize::new(0));
+    for _ in 0..FLOOD {
+        let mut http = Http::connect_from([127, 0, 0, 2], agent.port()).await;
+        http.write(&large).await;
+        let answered = Arc::clone(&answered);
+        tokio::spawn(async move {
+            http.read().await.unwrap();
+            answered.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+    let answered = || answered.load(Ordering::Relaxed);
+    eventually("the flood is worked on", || answered() > 0).await;
+    // As an exporter sends them that sends 512 spans at a time.
+    let (usual, _) = protobuf(200 * 1024);
+    let mut quiet = Http::connect_from([127, 0, 0, 3], agent.port()).await;
+    let before = answered();
+    for _ in 0..4 {
+        let answer = quiet.post("/v1/traces", &[], &usual).await;
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    // The one in work and the next one, each time, and those whose answers were on their way.
+    let passed = answered() - before;
+    assert!(passed < FLOOD / 2, "{passed} of the flood came first");
 }
 
 #[tokio::test]

@@ -1,10 +1,12 @@
 //! The memory limit holds whatever is sent: the process has at most the limit and a tenth, beside what it has when it
 //! does nothing.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value};
 use prost::Message;
+use tokio::task::JoinSet;
 
 use crate::support::agent::{Agent, Setup};
 use crate::support::client::{self, Http};
@@ -37,15 +39,8 @@ async fn tiny_requests_stay_within_the_memory_limit() {
     // An entry with one span of nothing, and the same with a name.
     let tiny = vec![0x0a, 0x04, 0x12, 0x02, 0x12, 0x00];
     let named = |bytes: u8| {
-        let mut span = vec![0x2a, bytes];
-        span.resize(usize::from(bytes) + 2, b'n');
-        let within = |number, inner: &[u8]| {
-            let mut field = vec![number];
-            prost::encoding::encode_varint(inner.len() as u64, &mut field);
-            field.extend_from_slice(inner);
-            field
-        };
-        within(0x0a, &within(0x12, &within(0x12, &span)))
+        let name = vec![b'n'; usize::from(bytes)];
+        within(1, &within(2, &within(2, &within(5, &name))))
     };
     let cases = [(tiny, "none"), (named(47), "gzip"), (named(100), "gzip")];
     for (message, compression) in cases {
@@ -212,4 +207,160 @@ async fn large_requests_from_disk_stay_within_the_limit() {
     assert_within(&agent, idle, LIMIT_MIB);
     drop(agent);
     let _ = std::fs::remove_dir_all(directory);
+}
+
+/// The size of a body that the agent still takes over HTTP.
+const MOST_HTTP: usize = 20 * 1024 * 1024;
+
+/// `item` again and again between `head` and `tail`: a body of at most `size` bytes.
+fn repeated(head: &str, item: &str, tail: &str, size: usize) -> Vec<u8> {
+    let many = (size - head.len() - tail.len()) / item.len();
+    let items = item.repeat(many);
+    [head, items.strip_suffix(',').unwrap_or(&items), tail]
+        .concat()
+        .into_bytes()
+}
+
+/// A message with a field of this number, which holds `inner`.
+fn within(number: u8, inner: &[u8]) -> Vec<u8> {
+    let mut field = vec![number << 3 | 2];
+    prost::encoding::encode_varint(inner.len() as u64, &mut field);
+    field.extend_from_slice(inner);
+    field
+}
+
+/// A request, and how it is sent.
+#[derive(Clone)]
+struct Large {
+    path: &'static str,
+    kind: &'static str,
+    encoding: &'static str,
+    body: Vec<u8>,
+}
+
+/// Bodies as large as HTTP takes, and what they become in the agent is as large as possible.
+fn largest_json() -> Vec<Large> {
+    let (traces, metrics, logs) = ("/v1/traces", "/v1/metrics", "/v1/logs");
+    // Each entry gets attributes.
+    let span = r#"{"scopeSpans":[{"spans":[{}]}]}"#;
+    let entries = (r#"{"resourceSpans":["#, &*format!(",{span}]}}"));
+    let scope = r#"{"scopeSpans":[{}]},"#;
+    let spans = (r#"{"resourceSpans":[{"scopeSpans":[{"spans":["#, "]}]}]}");
+    // Eight bytes for two.
+    let bounds = (
+        r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"histogram":{"dataPoints":[{"explicitBounds":["#,
+        "]}]}}]}]}]}",
+    );
+    let text = (
+        r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":""#,
+        r#""}}]}]}]}"#,
+    );
+    let spaces = (r#"{"resourceSpans":[]}"#, " ");
+    let of = |path, encoding, (head, tail): (&str, &str), item, size| Large {
+        path,
+        kind: "application/json",
+        encoding,
+        body: compressed(encoding, &repeated(head, item, tail, size)),
+    };
+    vec![
+        of(traces, "gzip", entries, scope, MOST_HTTP),
+        of(traces, "gzip", entries, &format!("{span},"), MOST_HTTP),
+        of(traces, "deflate", spans, "{},", MOST_HTTP),
+        of(traces, "gzip", spaces, " ", MOST_HTTP + 1),
+        of(metrics, "gzip", bounds, "0,", MOST_HTTP),
+        of(metrics, "zstd", bounds, "0,", MOST_HTTP / 4 - 1000),
+        of(logs, "identity", text, r"\ud83d\ude00", MOST_HTTP),
+    ]
+}
+
+/// The same in protobuf.
+fn largest_protobuf() -> Vec<Large> {
+    let (traces, metrics, logs) = ("/v1/traces", "/v1/metrics", "/v1/logs");
+    let span = within(1, &within(2, &within(2, &[])));
+    let most = MOST_HTTP - 64;
+    let fill = |item: &[u8]| item.repeat(most / item.len());
+    let nested = |items: &[u8]| within(1, &within(2, items));
+    // Not UTF-8 anywhere.
+    let text = nested(&within(2, &within(5, &within(1, &fill(&[0xff])))));
+    let of = |path, encoding, body: &[u8]| Large {
+        path,
+        kind: "application/x-protobuf",
+        encoding,
+        body: compressed(encoding, body),
+    };
+    vec![
+        of(traces, "gzip", &[&span[..], &fill(&[0x0a, 0])].concat()),
+        of(traces, "zstd", &fill(&span)),
+        of(traces, "zstd", &nested(&fill(&[0x12, 0]))),
+        of(traces, "deflate", &vec![0; MOST_HTTP + 1]),
+        of(metrics, "gzip", &nested(&fill(&[0x12, 0]))),
+        of(logs, "identity", &text),
+    ]
+}
+
+fn compressed(encoding: &str, body: &[u8]) -> Vec<u8> {
+    match encoding {
+        "gzip" => body
+            .chunks(4 * 1024 * 1024)
+            .flat_map(client::gzip)
+            .collect(),
+        "zstd" => {
+            // The largest window that decoders must have, which the agent pays for, too.
+            let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.window_log(23).unwrap();
+            encoder.write_all(body).unwrap();
+            encoder.finish().unwrap()
+        }
+        "deflate" => client::zlib(body),
+        _ => body.to_vec(),
+    }
+}
+
+#[tokio::test]
+async fn largest_requests_stay_within_the_memory_limit() {
+    const LIMIT_MIB: u64 = 32;
+    let mut bodies = largest_json();
+    bodies.extend(largest_protobuf());
+    let edits = ["k8s.node.name", "host.name", "deployment.environment.name"]
+        .map(|key| format!("{{key: {key}, value: a-name-of-some-length, action: insert}}"));
+    let sink = Sink::http().await;
+    sink.always(Some(Reply::Http(503, Vec::new())));
+    let processors = format!(
+        "memory_limiter: {{check_interval: 1s, limit_mib: {LIMIT_MIB}}}, \
+         resource: {{attributes: [{}]}}",
+        edits.join(", ")
+    );
+    let agent = Setup::http(sink.address)
+        .processors(&processors, "memory_limiter, resource")
+        .start();
+    let idle = agent.resident();
+    let mut taken = 0;
+    for large in &bodies {
+        let mut clients = JoinSet::new();
+        // One takes room from the other.
+        for _ in 0..2 {
+            let mut http = Http::connect(agent.port()).await;
+            let large = large.clone();
+            clients.spawn(async move {
+                let headers = [
+                    ("content-type", large.kind),
+                    ("content-encoding", large.encoding),
+                ];
+                let answer = http.post(large.path, &headers, &large.body).await;
+                answer.map(|answer| answer.status)
+            });
+        }
+        for status in clients.join_all().await {
+            // A refused body may be cut off before the answer is read.
+            let is_known = matches!(status, None | Some(200 | 413 | 503));
+            assert!(is_known, "{status:?}: {}, {}", large.path, large.kind);
+            taken += usize::from(status == Some(200));
+        }
+    }
+    assert!(taken > 0, "all were refused");
+    println!("{taken} taken");
+    assert_within(&agent, idle, LIMIT_MIB);
+    sink.always(None);
+    eventually("all is delivered", || agent.metric(HELD, "") == 0).await;
+    assert_within(&agent, idle, LIMIT_MIB);
 }

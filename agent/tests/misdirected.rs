@@ -10,7 +10,7 @@ use crate::support::agent::{Agent, Setup, get};
 use crate::support::client::{self, Grpc};
 use crate::support::eventually;
 use crate::support::pki::{Ca, Files};
-use crate::support::sink::{Sink, Speaks};
+use crate::support::sink::{Reply, Sink, Speaks};
 use crate::support::telemetry::spans;
 
 const REFUSED: &str = "the upstream refuses this agent: check endpoint, protocol and credentials";
@@ -124,6 +124,27 @@ async fn server_that_wants_https_in_words_loses_nothing() {
         }
     });
     advises(plain("otlp_http", address), TLS, "wrong_scheme").await;
+}
+
+#[tokio::test]
+async fn nginx_that_misses_a_client_certificate_loses_nothing() {
+    let (ca, files) = (Ca::new(), Files::new());
+    let tls = format!("ca_file: '{}'", files.write("ca.pem", &ca.pem()));
+    for words in [
+        "<center>No required SSL certificate was sent</center>",
+        "<center>The SSL certificate error</center>",
+    ] {
+        let acceptor = ca.local().acceptor(&["http/1.1"], None);
+        let sink = Sink::secure(Speaks::Http, acceptor).await;
+        sink.always(Some(Reply::Text(400, words)));
+        let advice = "refuses this agent's client certificate, or misses it: see tls.cert_file";
+        advises(
+            Setup::secure("otlp_http", sink.address, &tls),
+            advice,
+            "tls",
+        )
+        .await;
+    }
 }
 
 #[tokio::test]

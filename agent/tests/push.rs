@@ -394,21 +394,32 @@ async fn rejected_points_are_told_and_counted() {
 
 #[tokio::test]
 async fn hanging_endpoint_holds_up_neither_telemetry_nor_the_end() {
-    for (protocol, speaks) in [("grpc", Speaks::Grpc), ("http/protobuf", Speaks::Http)] {
+    // The time limit of the reader and that of its exporter.
+    for (protocol, speaks, reader, exporter) in [
+        ("grpc", Speaks::Grpc, "timeout: 100, ", ""),
+        ("grpc", Speaks::Grpc, "", ", timeout: 100"),
+        ("http/protobuf", Speaks::Http, "timeout: 100, ", ""),
+        ("http/protobuf", Speaks::Http, "", ", timeout: 100"),
+    ] {
         let (upstream, sink) = (Sink::grpc().await, of(speaks).await);
         sink.always(Some(Reply::Silence));
         let agent = Setup::grpc(upstream.address)
             .push(&format!(
-                "timeout: 100, {}",
-                periodic(&sink, protocol, 100, "")
+                "{reader}{}",
+                periodic(&sink, protocol, 100, exporter)
             ))
             .start();
         eventually("it hangs", || agent.metric(PUSHES, "failed") >= 20).await;
+        eventually("other connections are tried", || sink.connections() > 2).await;
         for number in 0..20 {
             send(&agent, &format!("span{number}"), 1).await;
         }
         eventually("telemetry arrives", || upstream.spans().len() == 20).await;
-        assert_eq!(agent.until_logged(FAILS).await.len(), 1);
+        let lines = agent.until_logged(FAILS).await;
+        assert_eq!(lines.len(), 1);
+        let why = lines[0]["why"].as_str().unwrap();
+        let is_limit = why.ends_with("within 90ms") || why.ends_with("within 100ms");
+        assert!(is_limit, "{why}");
         // Those of one push at most.
         let held = agent.metric("otelagent_memory_held_bytes", "");
         assert!(held < 1 << 20, "{held}");

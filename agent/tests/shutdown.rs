@@ -198,7 +198,7 @@ async fn health_socket_distinguishes_agents_on_a_shared_port() {
     let sockets = [temporary("a.sock"), temporary("b.sock")];
     let with = |setup: Setup, socket: &std::path::Path| {
         setup
-            .env("OTELAGENT_REUSE_PORT", "true")
+            .env("OTELAGENT_REUSE_PORT", "x.node")
             .env("OTELAGENT_HEALTH_SOCKET", socket.to_str().unwrap())
     };
     let first = with(Setup::grpc(sink.address), &sockets[0]).start();

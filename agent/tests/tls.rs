@@ -358,9 +358,9 @@ fn agent_does_not_start_with_unusable_certificates() {
     let key_only = files.write("key", &ca.local().key);
     for (setup, reason, why) in [
         (
-            Setup::secure("otlp_grpc", nowhere, "ca_file: /nowhere"),
+            Setup::secure("otlp_grpc", nowhere, "ca_file: /"),
             "tls_file",
-            "exporter otlp_grpc: cannot read /nowhere: No such file".to_owned(),
+            "exporter otlp_grpc: cannot read /: Is a directory".to_owned(),
         ),
         (
             Setup::secure("otlp_http", nowhere, &format!("ca_file: '{junk}'")),

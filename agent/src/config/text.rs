@@ -48,6 +48,12 @@ impl Text {
         self.written.is_some()
     }
 
+    /// Whether its value comes from this file.
+    pub fn is_from(&self, path: &str) -> bool {
+        let written = self.written.as_deref().unwrap_or_default();
+        written.contains(&format!("${{file:{path}}}"))
+    }
+
     /// The current value.
     ///
     /// # Errors

@@ -57,6 +57,8 @@ pub(super) enum Fault {
     Tls,
     /// The proxy, or what it allows.
     Proxy,
+    /// A file that the configuration names is missing.
+    File,
 }
 
 /// The end of an attempt.
@@ -155,6 +157,7 @@ impl UpstreamAnswer {
             (Some(Fault::Scheme), _) => FailedAttempt::Scheme,
             (Some(Fault::Tls), _) => FailedAttempt::Tls,
             (Some(Fault::Proxy), _) => FailedAttempt::Proxy,
+            (Some(Fault::File), _) => FailedAttempt::File,
             (None, Outcome::Denied) => FailedAttempt::Denied,
             (None, Outcome::Unreachable) => FailedAttempt::Unreachable,
             (None, Outcome::Broken) => FailedAttempt::Broken,
@@ -172,10 +175,7 @@ impl UpstreamAnswer {
             _ => "",
         };
         let why = format!("HTTP status {status} without gRPC status{hint}");
-        match flow::of_http(status, "", delay) {
-            Outcome::Delivered => Self::new(Outcome::Denied, why),
-            outcome => Self::new(outcome, why),
-        }
+        Self::new(flow::of_proxy(status, delay), why)
     }
 }
 

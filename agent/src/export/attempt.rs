@@ -11,7 +11,6 @@ use super::answer::UpstreamAnswer;
 use super::destination::{Destination, Endpoint};
 use super::upstream::Shared;
 use crate::budget::ExportPermit;
-use crate::compress;
 use crate::config::Compression;
 use crate::queue::Batch;
 
@@ -50,6 +49,7 @@ pub(super) async fn send(
     batch: &Batch,
     destination: &Destination,
     shared: &Shared,
+    limit: Duration,
     waited: &mut Duration,
 ) -> UpstreamAnswer {
     let mut index = destination.pick();
@@ -57,7 +57,7 @@ pub(super) async fn send(
         let Some(endpoint) = destination.endpoint(index) else {
             return UpstreamAnswer::unreachable("there is no endpoint");
         };
-        let answer = send_to(batch, endpoint, shared, waited).await;
+        let answer = send_to(batch, endpoint, shared, limit, waited).await;
         let Some(next) = destination.after(index, &answer) else {
             return answer;
         };
@@ -109,11 +109,12 @@ async fn send_to(
     batch: &Batch,
     endpoint: &Endpoint,
     shared: &Shared,
+    limit: Duration,
     waited: &mut Duration,
 ) -> UpstreamAnswer {
     let mut encodings = Encodings::of(endpoint);
     loop {
-        let answer = send_as(batch, endpoint, encodings.current, shared, waited).await;
+        let answer = send_as(batch, endpoint, encodings.current, shared, limit, waited).await;
         if let Some(answer) = encodings.after(answer) {
             return answer;
         }
@@ -125,6 +126,7 @@ async fn send_as(
     endpoint: &Endpoint,
     compression: Compression,
     shared: &Shared,
+    limit: Duration,
     waited: &mut Duration,
 ) -> UpstreamAnswer {
     let encoded = match encode(batch, compression, shared, waited).await {
@@ -133,7 +135,8 @@ async fn send_as(
     };
     let signal = batch.signal();
     shared.metrics.in_flight(signal, true);
-    let answer = endpoint.send(signal, &encoded.body, compression).await;
+    let sent = endpoint.send(signal, &encoded.body, compression, limit);
+    let answer = sent.await;
     shared.metrics.in_flight(signal, false);
     let wire: usize = encoded.body.iter().map(Bytes::len).sum();
     let plain = batch.bytes() as u64;
@@ -150,7 +153,7 @@ async fn encode(
     let needed = match compression {
         Compression::None => batch.bytes().min(UNWRITTEN),
         // As if nothing could be compressed.
-        _ => batch.bytes() + compress::context(compression),
+        _ => batch.bytes(),
     };
     let asked = Instant::now();
     let mut permit = shared.budget.export(needed).await;

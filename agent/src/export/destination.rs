@@ -1,15 +1,16 @@
 //! Where and how batches are sent: the endpoints of an exporter, each with its protocol and encoding.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use otelagent_flow::{Failover, Next, Settings};
 use otlp_wire::Signal;
-use tokio::time::Instant;
-use tracing::{info, warn};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+use tracing::{error, info, warn};
 
-use super::answer::UpstreamAnswer;
+use super::answer::{Fault, UpstreamAnswer};
 use super::debug::DebugClient;
 use super::error::ExportError;
 use super::fallback::{Fallback, REMEMBERED};
@@ -17,7 +18,8 @@ use super::grpc::GrpcClient;
 use super::http::HttpClient;
 use crate::config::{Compression, Exporter, Protocol};
 use crate::lock::lock;
-use crate::logging::LogThrottle;
+use crate::logging::{LogThrottle, causes};
+use crate::thread;
 
 /// The client of an exporter.
 enum ProtocolClient {
@@ -27,13 +29,40 @@ enum ProtocolClient {
     Nop,
 }
 
+impl ProtocolClient {
+    fn new(exporter: &Exporter, age: Duration) -> Result<Self, ExportError> {
+        Ok(match exporter.protocol {
+            Protocol::Grpc => Self::Grpc(GrpcClient::new(exporter, age)?),
+            Protocol::Http => Self::Http(HttpClient::new(exporter, age)?),
+            Protocol::Debug => Self::Debug(DebugClient::new(&exporter.id)),
+            Protocol::Nop => Self::Nop,
+        })
+    }
+}
+
+/// What to do where a file that the configuration names is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MissingFiles {
+    /// It is an error: the previous configuration stays in use.
+    Refuse,
+    /// Telemetry waits until the file is there: at the start there is no previous configuration, and an agent that
+    /// does not start would hold up an application beside it.
+    Await,
+}
+
+/// A client that is being made.
+type Making = oneshot::Receiver<Result<ProtocolClient, ExportError>>;
+
 /// One endpoint.
 pub(super) struct Endpoint {
-    /// The exporter's name.
-    exporter: String,
+    exporter: Exporter,
     /// Host and port; empty if nothing is sent.
     address: String,
-    client: ProtocolClient,
+    /// Absent until the files that it needs are there.
+    client: OnceLock<ProtocolClient>,
+    /// The attempt to make it, which those who wait share.
+    making: tokio::sync::Mutex<Option<Making>>,
+    age: Duration,
     pub(super) fallback: Fallback,
 }
 
@@ -49,44 +78,100 @@ pub(crate) struct Destination {
 }
 
 impl Endpoint {
-    fn new(exporter: &Exporter, age: Duration) -> Result<Self, ExportError> {
-        let client = match exporter.protocol {
-            Protocol::Grpc => ProtocolClient::Grpc(GrpcClient::new(exporter, age)?),
-            Protocol::Http => ProtocolClient::Http(HttpClient::new(exporter, age)?),
-            Protocol::Debug => ProtocolClient::Debug(DebugClient::new(&exporter.id)),
-            Protocol::Nop => ProtocolClient::Nop,
+    fn new(exporter: &Exporter, age: Duration, missing: MissingFiles) -> Result<Self, ExportError> {
+        let client = match ProtocolClient::new(exporter, age) {
+            Ok(client) => OnceLock::from(client),
+            Err(error) if error.is_missing_file() && missing == MissingFiles::Await => {
+                let exporter = exporter.name();
+                error!(
+                    exporter,
+                    "{}; telemetry waits until it is there",
+                    causes(&error)
+                );
+                OnceLock::new()
+            }
+            Err(error) => return Err(error),
         };
         Ok(Self {
-            exporter: exporter.name(),
+            exporter: exporter.clone(),
             address: match exporter.protocol {
                 Protocol::Grpc | Protocol::Http => exporter.endpoint.to_string(),
                 Protocol::Debug | Protocol::Nop => String::new(),
             },
             client,
+            making: tokio::sync::Mutex::default(),
+            age,
             fallback: Fallback::new(exporter.compression),
         })
     }
 
-    /// Sends one request, which is encoded so.
+    /// Sends one request, which is encoded so, and waits at most `limit` for progress.
     pub(super) async fn send(
         &self,
         signal: Signal,
         body: &[Bytes],
         compression: Compression,
+        limit: Duration,
     ) -> UpstreamAnswer {
-        match &self.client {
-            ProtocolClient::Grpc(client) => client.send(signal, body, compression).await,
-            ProtocolClient::Http(client) => client.send(signal, body, compression).await,
+        let client = match self.client(limit).await {
+            Ok(client) => client,
+            Err(why) => return UpstreamAnswer::misconfigured(Fault::File, why),
+        };
+        match client {
+            ProtocolClient::Grpc(client) => client.send(signal, body, compression, limit).await,
+            ProtocolClient::Http(client) => client.send(signal, body, compression, limit).await,
             ProtocolClient::Debug(client) => client.count(signal, body),
             ProtocolClient::Nop => UpstreamAnswer::delivered(0, ""),
         }
+    }
+
+    /// The client, made within `limit` if its files have come.
+    async fn client(&self, limit: Duration) -> Result<&ProtocolClient, String> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let late = timeout(limit, self.late_client()).await;
+        late.unwrap_or_else(|_| Err(format!("files do not answer within {limit:?}")))
+    }
+
+    async fn late_client(&self) -> Result<&ProtocolClient, String> {
+        let mut making = self.making.lock().await;
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let made = match &mut *making {
+            Some(begun) => begun,
+            none => none.insert(self.make()?),
+        };
+        let made = made.await;
+        *making = None;
+        let made = made.map_err(|error| error.to_string())?;
+        let made = made.map_err(|error| causes(&error))?;
+        info!(
+            exporter = self.exporter.name(),
+            "the missing file is there; it is in use"
+        );
+        Ok(self.client.get_or_init(|| made))
+    }
+
+    /// Makes a client on a thread, since files may be on a disk that hangs.
+    fn make(&self) -> Result<Making, String> {
+        let (done, making) = oneshot::channel();
+        let (exporter, age) = (self.exporter.clone(), self.age);
+        let make = move || {
+            // Nobody waits at the end of the process.
+            let _ = done.send(ProtocolClient::new(&exporter, age));
+        };
+        let begun = thread::start("files", make);
+        begun.map_err(|error| format!("the system refuses a thread: {error}"))?;
+        Ok(making)
     }
 
     /// Uses a plainer encoding from now on.
     pub(super) fn falls_back(&self, to: Compression, why: &str) {
         if self.fallback.remember(to) {
             warn!(
-                exporter = self.exporter,
+                exporter = self.exporter.name(),
                 upstream = self.address,
                 encoding = to.encoding().unwrap_or("none"),
                 minutes = REMEMBERED.as_secs() / 60,
@@ -99,10 +184,14 @@ impl Endpoint {
 
 impl Destination {
     /// Prepares the clients, which connect once there is something to send. Connections live for `age` at most.
-    pub(crate) fn new(exporter: &Exporter, age: Duration) -> Result<Arc<Self>, ExportError> {
+    pub(crate) fn new(
+        exporter: &Exporter,
+        age: Duration,
+        missing: MissingFiles,
+    ) -> Result<Arc<Self>, ExportError> {
         let all = std::iter::once(exporter).chain(&exporter.backups);
         let endpoints = all
-            .map(|exporter| Endpoint::new(exporter, age))
+            .map(|exporter| Endpoint::new(exporter, age, missing))
             .collect::<Result<Vec<_>, _>>()?;
         let failover = Failover::new(endpoints.len(), exporter.failover_interval);
         Ok(Arc::new(Self {

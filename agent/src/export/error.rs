@@ -1,5 +1,7 @@
 //! Why an exporter cannot be set up.
 
+use std::io::ErrorKind;
+
 use crate::tls::TlsError;
 
 /// Why an exporter cannot be set up.
@@ -16,6 +18,15 @@ pub(crate) enum ExportError {
 }
 
 impl ExportError {
+    /// Whether a file that the configuration names is not there, or not yet.
+    pub(super) fn is_missing_file(&self) -> bool {
+        match self {
+            Self::HeaderFile(..) | Self::Tls(TlsError::Reference(_)) => true,
+            Self::Tls(TlsError::Read(_, error)) => error.kind() == ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Endpoint(_) => "endpoint",

@@ -1,5 +1,6 @@
 //! The OTLP/gRPC client: one HTTP/2 connection with its own framing (gRPC over HTTP/2).
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use http::{Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use otelagent_flow::MOST_PATIENCE;
 use otlp_wire::{
     Signal,
     status::{self, Code},
@@ -23,9 +25,11 @@ use super::connection_end::ConnectionEnd;
 use super::diagnosis::Diagnosis;
 use super::error::ExportError;
 use super::headers::{AGENT, Headers};
-use super::progress::{LONGEST, SendProgress};
+use super::progress::SendProgress;
 use super::sliced_body::SlicedBody;
+use crate::budget::Budget;
 use crate::config::{Compression, Exporter};
+use crate::encoding;
 use crate::lock::lock;
 use crate::logging::causes;
 
@@ -35,6 +39,12 @@ const WINDOW: u32 = 64 * 1024;
 /// The bytes of a body that wait in this process, beyond which it makes no progress.
 const SEND_BUFFER: usize = 256 * 1024;
 
+/// The size that a compressed answer may have.
+const LARGEST_MESSAGE: usize = 64 * 1024;
+
+/// The memory to decompress it: the largest window of zstd, and some.
+const ANSWER_MEMORY: usize = 10 * 1024 * 1024;
+
 /// The number of dead connections that one attempt tolerates.
 const TRIES: usize = 3;
 
@@ -43,7 +53,9 @@ pub(super) struct GrpcClient {
     headers: Headers,
     dialer: Arc<Dialer>,
     diagnosis: Diagnosis,
-    limit: Duration,
+    connect_limit: Duration,
+    /// The time of a call whose body makes progress.
+    longest: Duration,
     /// Shared with the task that connects.
     slot: Arc<Mutex<Slot>>,
 }
@@ -97,7 +109,7 @@ impl GrpcClient {
             .map_err(|_| ExportError::Header(USER_AGENT.to_string()))?;
         headers.insert(USER_AGENT, agent);
         // The server's clock runs while the body is on its way.
-        let longest = exporter.timeout.saturating_mul(LONGEST);
+        let longest = exporter.timeout.saturating_mul(MOST_PATIENCE);
         let millis = longest.as_millis().min(99_999_999);
         if let Ok(timeout) = HeaderValue::from_str(&format!("{millis}m")) {
             headers.insert(HeaderName::from_static("grpc-timeout"), timeout);
@@ -108,7 +120,8 @@ impl GrpcClient {
             headers: Headers::new(exporter, headers)?,
             diagnosis: Diagnosis::new(&dialer, true),
             dialer,
-            limit: exporter.timeout,
+            connect_limit: exporter.timeout,
+            longest,
             slot: Arc::default(),
         })
     }
@@ -120,25 +133,30 @@ impl GrpcClient {
         signal: Signal,
         message: &[Bytes],
         compression: Compression,
+        limit: Duration,
     ) -> UpstreamAnswer {
         let mut left = TRIES;
         loop {
-            let (connection, is_fresh) = match timeout(self.limit, self.connection()).await {
+            let connected = timeout(self.connect_limit, self.connection()).await;
+            let (connection, is_fresh) = match connected {
                 Ok(Ok(found)) => found,
                 Ok(Err(error)) => return self.diagnosis.not_connected(&error).await,
-                Err(_) => return UpstreamAnswer::no_connection(&self.dialer.address, self.limit),
+                Err(_) => {
+                    return UpstreamAnswer::no_connection(&self.dialer.address, self.connect_limit);
+                }
             };
             left -= 1;
+            let headers = self.headers.current().await;
             let (began, progress) = (Instant::now(), SendProgress::begin());
+            let request = self.request(signal, message, compression, &headers, &progress);
             let call = async {
                 let mut sender = connection.sender.clone();
-                let request = self.request(signal, message, compression, &progress);
                 sender.ready().await?;
                 let response = sender.send_request(request).await?;
                 *lock(&connection.heard) = Some(Instant::now());
                 Ok(answer(response).await)
             };
-            match progress.within(self.limit, call).await {
+            match progress.within(limit, self.longest, call).await {
                 Some(Ok(answer)) => {
                     self.diagnosis.works();
                     return answer;
@@ -157,7 +175,7 @@ impl GrpcClient {
                         self.replace(&connection.end);
                         self.dialer.avoid(connection.peer);
                     }
-                    return UpstreamAnswer::timed_out(self.limit);
+                    return UpstreamAnswer::timed_out(limit);
                 }
             }
         }
@@ -176,6 +194,7 @@ impl GrpcClient {
         signal: Signal,
         message: &[Bytes],
         compression: Compression,
+        headers: &HeaderMap,
         progress: &SendProgress,
     ) -> Request<SlicedBody> {
         let length: usize = message.iter().map(Bytes::len).sum();
@@ -190,7 +209,7 @@ impl GrpcClient {
         if let Some(path) = self.paths.get(signal.index()) {
             *request.uri_mut() = path.clone();
         }
-        *request.headers_mut() = (*self.headers.current()).clone();
+        *request.headers_mut() = headers.clone();
         if let Some(encoding) = compression.encoding() {
             let encoding = HeaderValue::from_static(encoding);
             request.headers_mut().insert("grpc-encoding", encoding);
@@ -285,20 +304,34 @@ async fn answer(response: Response<Incoming>) -> UpstreamAnswer {
         Err(error) => return UpstreamAnswer::broken(causes(&error)),
     };
     match trailers {
-        Some(trailers) => of_status(&trailers, &body),
+        Some(trailers) => of_status(&trailers, &message(&head.headers, &body)),
         None => UpstreamAnswer::broken("the call ended without a gRPC status"),
     }
 }
 
-fn of_status(headers: &HeaderMap, body: &[u8]) -> UpstreamAnswer {
+/// The message in the body of an answer; empty if it cannot be read. Servers of grpc-go compress it as the request was,
+/// whatever the client accepts.
+fn message<'b>(headers: &HeaderMap, body: &'b [u8]) -> Cow<'b, [u8]> {
+    // Five bytes of framing precede it; the first tells whether it is compressed.
+    let message = body.get(5..).unwrap_or_default();
+    if body.first() != Some(&1) {
+        return message.into();
+    }
+    let encoding = headers.get("grpc-encoding").map(HeaderValue::as_bytes);
+    let mut permit = Budget::new(ANSWER_MEMORY, 0, 0).permit(None);
+    encoding::parse(encoding)
+        .and_then(|kind| encoding::decode(kind, message, LARGEST_MESSAGE, &mut permit).ok())
+        .unwrap_or_default()
+        .into()
+}
+
+fn of_status(headers: &HeaderMap, message: &[u8]) -> UpstreamAnswer {
     let code = headers
         .get("grpc-status")
         .and_then(|status| status.to_str().ok())
         .and_then(|status| status.parse().ok())
         .map_or(Code(2), Code);
     if code == Code::OK {
-        // Five bytes of framing precede the message.
-        let message = body.get(5..).unwrap_or_default();
         let (rejected, message) = status::partial_success(message).unwrap_or_default();
         return UpstreamAnswer::delivered(rejected, &message);
     }

@@ -25,8 +25,8 @@ impl Headers {
     }
 
     /// The headers by the current files, at most a second late.
-    pub(super) fn current(&self) -> Arc<HeaderMap> {
-        self.0.current()
+    pub(super) async fn current(&self) -> Arc<HeaderMap> {
+        self.0.current().await
     }
 }
 
@@ -39,6 +39,10 @@ impl FileSource for Configured {
     type Content = Vec<String>;
     type Made = HeaderMap;
     type Error = ExportError;
+
+    fn can_change(&self) -> bool {
+        self.headers.iter().any(|(_, text)| text.can_change())
+    }
 
     fn read(&self) -> Result<Vec<String>, ExportError> {
         let values = self.headers.iter().map(|(name, text)| {

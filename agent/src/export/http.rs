@@ -13,11 +13,12 @@ use http::{Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use otelagent_flow::MOST_PATIENCE;
 use otlp_wire::{Signal, status};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::answer::{self, UpstreamAnswer, retry_after};
+use super::answer::{self, Fault, ReadError, UpstreamAnswer, retry_after};
 use super::connect::{ConnectError, Dialer};
 use super::connection_end::ConnectionEnd;
 use super::diagnosis::Diagnosis;
@@ -29,13 +30,16 @@ use super::tunnel;
 use crate::config::{Compression, Exporter};
 use crate::lock::lock;
 use crate::logging::causes;
+use crate::tls;
 
 pub(super) struct HttpClient {
     paths: Vec<Uri>,
     headers: Headers,
     dialer: Arc<Dialer>,
     diagnosis: Diagnosis,
-    limit: Duration,
+    connect_limit: Duration,
+    /// The time of a call whose body makes progress.
+    longest: Duration,
     /// Shared with the tasks that connect.
     idle: Arc<Mutex<Vec<HttpConnection>>>,
 }
@@ -103,7 +107,8 @@ impl HttpClient {
             headers: Headers::new(exporter, headers)?,
             diagnosis: Diagnosis::new(&dialer, false),
             dialer,
-            limit: exporter.timeout,
+            connect_limit: exporter.timeout,
+            longest: exporter.timeout.saturating_mul(MOST_PATIENCE),
             idle: Arc::default(),
         })
     }
@@ -115,25 +120,28 @@ impl HttpClient {
         signal: Signal,
         body: &[Bytes],
         compression: Compression,
+        limit: Duration,
     ) -> UpstreamAnswer {
         let mut was_closed = false;
         loop {
-            let (mut connection, reused) = match timeout(self.limit, self.connection()).await {
+            let connected = timeout(self.connect_limit, self.connection()).await;
+            let (mut connection, reused) = match connected {
                 Ok(Ok(found)) => found,
                 Ok(Err(error)) => return self.diagnosis.not_connected(&error).await,
-                Err(_) => return UpstreamAnswer::no_connection(&self.dialer.address, self.limit),
+                Err(_) => {
+                    return UpstreamAnswer::no_connection(&self.dialer.address, self.connect_limit);
+                }
             };
+            let headers = self.headers.current().await;
             let progress = SendProgress::begin();
-            let request = self.request(signal, body, compression, &progress);
+            let request = self.request(signal, body, compression, &headers, &progress);
             let (end, peer) = (connection.end.clone(), connection.peer);
-            let call = async {
-                let response = connection.sender.send_request(request).await?;
-                Ok(self.answer(signal, response, connection).await)
-            };
-            match progress.within(self.limit, call).await {
-                Some(Ok(answer)) => return answer,
+            let call = connection.sender.send_request(request);
+            match progress.within(limit, self.longest, call).await {
+                Some(Ok(response)) => {
+                    return self.answer(signal, response, connection, limit).await;
+                }
                 Some(Err(error)) if !reused => {
-                    let error: hyper::Error = error;
                     if was_closed || !error.is_incomplete_message() {
                         return self.diagnosis.broken(&end, &error).await;
                     }
@@ -145,7 +153,7 @@ impl HttpClient {
                     // are well.
                     lock(&self.idle).retain(|other| other.peer != peer);
                     self.dialer.avoid(peer);
-                    return UpstreamAnswer::timed_out(self.limit);
+                    return UpstreamAnswer::timed_out(limit);
                 }
             }
         }
@@ -156,6 +164,7 @@ impl HttpClient {
         signal: Signal,
         body: &[Bytes],
         compression: Compression,
+        headers: &HeaderMap,
         progress: &SendProgress,
     ) -> Request<SlicedBody> {
         let body = SlicedBody::new(body.iter().cloned(), progress.clone());
@@ -164,7 +173,7 @@ impl HttpClient {
         if let Some(path) = self.paths.get(signal.index()) {
             *request.uri_mut() = path.clone();
         }
-        *request.headers_mut() = (*self.headers.current()).clone();
+        *request.headers_mut() = headers.clone();
         if let Some(encoding) = compression.encoding() {
             let encoding = HeaderValue::from_static(encoding);
             request.headers_mut().insert(CONTENT_ENCODING, encoding);
@@ -193,24 +202,37 @@ impl HttpClient {
         Ok((connection, false))
     }
 
-    async fn answer(
+    /// Reads an answer to its end, and keeps the connection.
+    async fn read(
         &self,
-        signal: Signal,
-        response: Response<Incoming>,
+        body: Incoming,
         mut connection: HttpConnection,
-    ) -> UpstreamAnswer {
-        let (head, body) = response.into_parts();
-        let body = match answer::read(body).await {
-            Ok((body, _)) => body,
-            Err(_) if head.status.is_success() => Vec::new(),
-            Err(error) => return UpstreamAnswer::broken(causes(&error)),
-        };
+    ) -> Result<Vec<u8>, ReadError> {
+        let (body, _) = answer::read(body).await?;
         if connection.sender.ready().await.is_ok() {
             let mut idle = lock(&self.idle);
             let now = Instant::now();
             idle.retain(|other| !other.sender.is_closed() && now < other.expires);
             idle.push(connection);
         }
+        Ok(body)
+    }
+
+    async fn answer(
+        &self,
+        signal: Signal,
+        response: Response<Incoming>,
+        connection: HttpConnection,
+        limit: Duration,
+    ) -> UpstreamAnswer {
+        let (head, body) = response.into_parts();
+        let body = match timeout(limit, self.read(body, connection)).await {
+            Ok(Ok(body)) => body,
+            // The status has said enough: sent again, the data would be there twice.
+            _ if head.status.is_success() => Vec::new(),
+            Ok(Err(error)) => return UpstreamAnswer::broken(causes(&error)),
+            Err(_) => return UpstreamAnswer::timed_out(limit),
+        };
         if head.status.is_success() {
             self.diagnosis.works();
             // An invalid body is no reason to send the data again.
@@ -221,6 +243,9 @@ impl HttpClient {
         if is_plain && head.status == StatusCode::BAD_REQUEST && wants_tls(&body) {
             let (fault, advice) = self.diagnosis.other_scheme();
             return UpstreamAnswer::misconfigured(fault, advice);
+        }
+        if !is_plain && head.status == StatusCode::BAD_REQUEST && refuses_certificate(&body) {
+            return UpstreamAnswer::misconfigured(Fault::Tls, tls::CLIENT_CERTIFICATE);
         }
         let is_text = head
             .headers
@@ -240,6 +265,13 @@ impl HttpClient {
         );
         UpstreamAnswer::of_http(head.status.as_u16(), &url, &message, delay)
     }
+}
+
+/// Whether a server says that the client certificate is missing or invalid: nginx.
+fn refuses_certificate(body: &[u8]) -> bool {
+    let body = String::from_utf8_lossy(body);
+    body.contains("No required SSL certificate was sent")
+        || body.contains("The SSL certificate error")
 }
 
 /// Whether a server says that its port is for HTTPS: Go's, nginx, Apache.

@@ -23,7 +23,7 @@ mod sliced_body;
 mod tunnel;
 mod upstream;
 
-pub(crate) use self::destination::Destination;
+pub(crate) use self::destination::{Destination, MissingFiles};
 pub(crate) use self::error::ExportError;
 pub(crate) use self::push::Pushed;
 pub(crate) use self::sender::send_lane;

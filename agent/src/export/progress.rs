@@ -8,9 +8,6 @@ use tokio::time::{Instant, timeout};
 
 use crate::lock::lock;
 
-/// A call whose body makes progress gets this multiple of the time limit, and no more.
-pub(super) const LONGEST: u32 = 6;
-
 /// When the body of a call moved last.
 #[derive(Clone, Debug)]
 pub(super) struct SendProgress(Arc<Mutex<Instant>>);
@@ -30,15 +27,15 @@ impl SendProgress {
         lock(&self.0).elapsed()
     }
 
-    /// Waits for the end of a call; `None` once it has made no progress for `limit`.
+    /// Waits for the end of a call; `None` once it has made no progress for `limit`, or took `longest`.
     pub(super) async fn within<T>(
         &self,
         limit: Duration,
+        longest: Duration,
         call: impl Future<Output = T>,
     ) -> Option<T> {
         let mut call = pin!(call);
         let began = Instant::now();
-        let longest = limit.saturating_mul(LONGEST);
         loop {
             let left = limit.saturating_sub(self.idle_for());
             let left = left.min(longest.saturating_sub(began.elapsed()));

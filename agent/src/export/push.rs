@@ -2,6 +2,7 @@
 //! part in what queues, batches and exporters share: they wait for no memory, and only the endpoint itself is tried.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use otelagent_flow::Outcome;
@@ -23,8 +24,10 @@ pub(crate) struct Pushed {
 }
 
 impl Destination {
-    /// Makes one attempt to send metrics.
-    pub(crate) async fn push(&self, metrics: Bytes, shared: &Shared) -> Pushed {
+    /// Makes one attempt to send metrics, which the caller gives up after `limit`.
+    pub(crate) async fn push(&self, metrics: Bytes, limit: Duration, shared: &Shared) -> Pushed {
+        // A call ends earlier by itself, so that a connection on which nothing comes is not used again.
+        let limit = self.exporter.timeout.min(limit * 9 / 10);
         let index = self.pick();
         let Some(endpoint) = self.endpoint(index) else {
             return UpstreamAnswer::unreachable("there is no endpoint").into();
@@ -39,7 +42,8 @@ impl Destination {
                 Ok(body) => {
                     let encoded: usize = body.iter().map(Bytes::len).sum();
                     permit.set(metrics.len() + encoded);
-                    endpoint.send(Signal::Metrics, &body, compression).await
+                    let sent = endpoint.send(Signal::Metrics, &body, compression, limit);
+                    sent.await
                 }
                 Err(error) => UpstreamAnswer::unreachable(format!("compressing: {error}")),
             };

@@ -126,8 +126,8 @@ impl BatchSender {
         let shared = self.upstream.shared.clone();
         self.in_flight.spawn(async move {
             let mut waited = Duration::ZERO;
-            let sent = attempt::send(attempt.piece(), &destination, &shared, &mut waited);
-            let answer = sent.await;
+            let (piece, limit) = (attempt.piece(), attempt.time_limit());
+            let answer = attempt::send(piece, &destination, &shared, limit, &mut waited).await;
             attempt.delayed(waited);
             (attempt, answer)
         });

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use super::answer::UpstreamAnswer;
 use super::delivery::{Deliveries, Delivery};
-use super::destination::Destination;
+use super::destination::{Destination, MissingFiles};
 use super::error::ExportError;
 use crate::budget::Budget;
 use crate::compress::Compressor;
@@ -63,7 +63,8 @@ struct Logs {
 impl Upstream {
     /// Prepares an exporter.
     pub(crate) fn new(exporter: &Exporter, shared: Shared) -> Result<Arc<Self>, ExportError> {
-        let destination = Destination::new(exporter, shared.connection_age)?;
+        let age = shared.connection_age;
+        let destination = Destination::new(exporter, age, MissingFiles::Await)?;
         Ok(Arc::new(Self {
             name: exporter.name(),
             control: watch::Sender::new(Control {

@@ -105,6 +105,8 @@ label! {
         Tls = "tls",
         /// The proxy opens no way to the upstream.
         Proxy = "proxy",
+        /// A file that the configuration names is missing.
+        File = "file",
         /// The upstream refuses this agent.
         Denied = "denied",
         /// The upstream is overloaded or short of something.

@@ -19,7 +19,7 @@ const TOP_SENDERS: usize = 10;
 /// The version of this program.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What a reading needs besides the counters.
+/// What a snapshot needs besides the counters.
 pub(crate) struct Surroundings<'a> {
     pub(crate) config: &'a Config,
     /// Bytes of telemetry held, and the limit above which the agent refuses it.
@@ -77,7 +77,7 @@ pub(super) enum PointValue {
 
 type Points<'a> = Vec<Point<'a>>;
 type PointsOfPipeline = for<'a> fn(&PipelineCounts<'a>) -> Points<'a>;
-type PointsOfAll = for<'a> fn(&Reading<'a>) -> Points<'a>;
+type PointsOfAll = for<'a> fn(&Snapshot<'a>) -> Points<'a>;
 
 /// A pipeline and what happened to its signal.
 struct PipelineCounts<'a> {
@@ -159,14 +159,14 @@ impl Metrics {
                 counts: self.of(pipeline.signal),
             })
         });
-        let reading = Reading {
+        let snapshot = Snapshot {
             metrics: self,
             around,
             pipelines: pipelines.collect(),
             usage: Usage::now(),
         };
         let mut families = Vec::with_capacity(128);
-        for of in &reading.pipelines {
+        for of in &snapshot.pipelines {
             let items = of.pipeline.signal.items();
             families.extend(OF_ITEMS.iter().map(|(name, kind, meaning, points)| Family {
                 name: format!("{name}_{items}"),
@@ -186,7 +186,7 @@ impl Metrics {
                     kind: *kind,
                     meaning,
                     items: None,
-                    points: points(&reading),
+                    points: points(&snapshot),
                 }),
         );
         families.retain(|family| !family.points.is_empty());
@@ -195,14 +195,14 @@ impl Metrics {
 }
 
 /// The counters at one moment.
-struct Reading<'a> {
+struct Snapshot<'a> {
     metrics: &'a Metrics,
     around: &'a Surroundings<'a>,
     pipelines: Vec<PipelineCounts<'a>>,
     usage: Option<Usage>,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> Snapshot<'a> {
     /// One series for each pipeline that has a value.
     fn pipelines(&self, value: impl Fn(&PipelineCounts<'a>) -> Option<u64>) -> Points<'a> {
         let points = self.pipelines.iter();

@@ -19,14 +19,15 @@ use super::push::{Pusher, Target};
 use crate::budget::Budget;
 use crate::compress;
 use crate::config::{Compression, Config, Exporter, Memory, PUSH_READER, Pipeline, Queue};
-use crate::export::{self, ExportError, Shared, Upstream};
+use crate::export::{self, ExportError, MissingFiles, Shared, Upstream};
 use crate::health::{self, Report, Topic};
 use crate::lock::lock;
 use crate::metrics::{Metrics, MetricsOrigin};
 use crate::queue::{DurableQueue, Lane, Maintenance};
 use crate::receive::listener::{self, ListenError, OtlpListener};
 use crate::receive::{
-    ConnectionTable, ReceiverRules, Route, ServerState, SharedState, TokenError, connection_memory,
+    ConnectionTable, PortOwner, ReceiverRules, Route, ServerState, SharedState, TokenError,
+    connection_memory,
 };
 use crate::stream::Stream;
 use crate::worker::Worker;
@@ -44,7 +45,8 @@ pub(super) struct Options {
     pub(super) grace: Duration,
     /// The time from the signal to the start of draining.
     pub(super) lame_duck: Duration,
-    pub(super) reuse_port: bool,
+    /// Whose agents may listen on the same ports.
+    pub(super) port_owner: Option<PortOwner>,
     /// The maximum age of connections to the upstream.
     pub(super) upstream_age: Duration,
     pub(super) health_socket: Option<PathBuf>,
@@ -104,7 +106,8 @@ impl Agent {
         let config = Arc::new(config);
         let metrics = Arc::new(Metrics::default());
         let limit = config.memory.limit;
-        let budget = Budget::new(limit, config.memory.spike, connection_memory(limit));
+        let Memory { limit: most, spike } = beside_compressor(&config);
+        let budget = Budget::new(most, spike, connection_memory(limit));
         let rules = ReceiverRules::new(&config.receiver)?;
         let exports = Shared {
             budget: Arc::clone(&budget),
@@ -148,16 +151,16 @@ impl Agent {
             left: mpsc::channel(1),
             otlp: String::new(),
         };
-        agent.listen(options.reuse_port).await?;
+        agent.listen(options.port_owner.as_ref()).await?;
         *lock(&agent.report.status) = "ready";
         Ok(agent)
     }
 
-    async fn listen(&mut self, reuse_port: bool) -> Result<(), ListenError> {
+    async fn listen(&mut self, owner: Option<&PortOwner>) -> Result<(), ListenError> {
         let mut addresses = Vec::new();
         for configured in &self.config.receiver.listen {
             let (server, leave) = (Arc::clone(&self.server), self.leave.subscribe());
-            let listener = OtlpListener::bind(configured, reuse_port, server, leave).await?;
+            let listener = OtlpListener::bind(configured, owner, server, leave).await?;
             addresses.push(listener.place());
             let (close, left) = (self.close.subscribe(), self.left.0.clone());
             self.receivers.spawn(listener.run(close, left));
@@ -231,6 +234,16 @@ impl Pipelines {
 /// The smallest bound of a batch.
 const SMALLEST_BATCH: usize = 64 * 1024;
 
+/// The memory for everything but the compressor, which keeps what it has.
+pub(super) fn beside_compressor(config: &Config) -> Memory {
+    let kinds = config.exporters.iter().map(|exporter| exporter.compression);
+    let context = kinds.map(compress::context).max().unwrap_or_default();
+    Memory {
+        limit: config.memory.limit.saturating_sub(context),
+        spike: config.memory.spike.saturating_sub(context),
+    }
+}
+
 /// The largest batch that can be compressed whatever else is held.
 pub(super) fn export_reserve(exporter: &Exporter, memory: &Memory) -> usize {
     match exporter.compression {
@@ -269,7 +282,7 @@ fn upstreams(config: &Config, shared: &Shared) -> Result<Vec<Arc<Upstream>>, Sta
 /// Where the metrics are pushed, if they are.
 fn push_target(config: &Config, options: &Options) -> Result<Option<Arc<Target>>, StartError> {
     let push = config.telemetry.push.as_ref();
-    let target = push.map(|push| Target::new(push, options.upstream_age));
+    let target = push.map(|push| Target::new(push, options.upstream_age, MissingFiles::Await));
     let failed = |source| StartError::Push(PUSH_READER, source);
     target.transpose().map_err(failed)
 }
@@ -295,8 +308,8 @@ async fn serve_report(
     let reader = config.telemetry.metrics.as_ref();
     let reader = reader.map(|reader| (&reader.listen, Topic::Metrics));
     for (address, topic) in health.into_iter().chain(reader) {
-        let listener = listener::bind(address, options.reuse_port).await?;
-        let address = listener::bound(&listener);
+        let listener = listener::bind(address, options.port_owner.as_ref()).await?;
+        let address = listener.place();
         info!(address, topic = topic.name(), "listening");
         let accept = async move || Ok(Box::new(listener.accept().await?.0) as Stream);
         tokio::spawn(health::serve(accept, Arc::clone(report), topic));

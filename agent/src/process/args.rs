@@ -19,7 +19,7 @@ environment:
   OTELAGENT_UPSTREAM_CONNECTION_AGE
                              seconds a connection to the upstream lives at most (default 600)
   OTELAGENT_HEALTH_SOCKET    Unix socket that also serves health
-  OTELAGENT_REUSE_PORT       `true`: another agent may listen on the same ports (SO_REUSEPORT)
+  OTELAGENT_REUSE_PORT       a name: agents with the same name may listen on the same ports (SO_REUSEPORT)
 ";
 
 const VERSION: &str = concat!("otelagent-agent ", env!("CARGO_PKG_VERSION"), "\n");

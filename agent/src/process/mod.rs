@@ -19,9 +19,11 @@ use tracing::{error, warn};
 
 use self::agent::Options;
 use self::args::Command;
+use self::log::Log;
 use self::source::ConfigSource;
-use crate::config::Config;
+use crate::config::{Config, Problem};
 use crate::logging::causes;
+use crate::receive::PortOwner;
 
 /// Bad arguments or configuration.
 const USAGE_ERROR: u8 = 2;
@@ -51,8 +53,8 @@ fn usage(message: &str) -> ExitCode {
     ExitCode::from(USAGE_ERROR)
 }
 
-fn read(source: &mut ConfigSource, file: &Path) -> Result<Config, ExitCode> {
-    source.load().map_err(|problems| {
+fn usable(read: Result<Config, Vec<Problem>>, file: &Path) -> Result<Config, ExitCode> {
+    read.map_err(|problems| {
         for problem in problems {
             eprintln!("{}: {problem}", file.display());
         }
@@ -61,7 +63,7 @@ fn read(source: &mut ConfigSource, file: &Path) -> Result<Config, ExitCode> {
 }
 
 fn check(file: &Path) -> Result<(), ExitCode> {
-    let config = read(&mut ConfigSource::new(file), file)?;
+    let config = usable(ConfigSource::new(file).load(), file)?;
     for warning in &config.warnings {
         eprintln!("warning: {warning}");
     }
@@ -83,12 +85,23 @@ fn ready() -> Result<(), ExitCode> {
 
 fn run(file: &Path, grace: Option<OsString>, lame_duck: Option<OsString>) -> Result<(), ExitCode> {
     let mut source = ConfigSource::new(file);
-    let config = read(&mut source, file)?;
+    let config = usable(source.load_at_start(), file)?;
     let options = options(grace, lame_duck).map_err(|message| usage(&message))?;
-    let level = log::start(&config.telemetry);
+    let log = log::start(&config.telemetry);
     for warning in &config.warnings {
         warn!("{warning}");
     }
+    let ended = serve(config, source, &log, options);
+    log.end();
+    ended
+}
+
+fn serve(
+    config: Config,
+    source: ConfigSource,
+    log: &Log,
+    options: Options,
+) -> Result<(), ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -96,7 +109,7 @@ fn run(file: &Path, grace: Option<OsString>, lame_duck: Option<OsString>) -> Res
         error!(%error, "cannot start the runtime");
         ExitCode::FAILURE
     })?;
-    let result = runtime.block_on(run::run(config, source, level, options));
+    let result = runtime.block_on(run::run(config, source, log, options));
     // Nothing that is still under way must delay the end.
     runtime.shutdown_background();
     // Losses were logged and counted; a restart would not help.
@@ -118,9 +131,22 @@ fn options(grace: Option<OsString>, lame_duck: Option<OsString>) -> Result<Optio
             "upstream connection age",
             600,
         )?,
-        reuse_port: std::env::var_os("OTELAGENT_REUSE_PORT").is_some_and(|value| value == "true"),
+        port_owner: port_owner(std::env::var_os("OTELAGENT_REUSE_PORT"))?,
         health_socket: std::env::var_os("OTELAGENT_HEALTH_SOCKET").map(Into::into),
     })
+}
+
+/// The name of those that may share the ports; none if unset or `false`.
+fn port_owner(text: Option<OsString>) -> Result<Option<PortOwner>, String> {
+    let text = text.unwrap_or_default();
+    let text = text.to_string_lossy();
+    if text.is_empty() || text == "false" {
+        return Ok(None);
+    }
+    let owner = PortOwner::parse(&text).ok_or_else(|| {
+        format!("OTELAGENT_REUSE_PORT: `{text}` is not a name of up to 63 letters, digits, `-`, `_` and `.`")
+    })?;
+    Ok(Some(owner))
 }
 
 /// `20` or `20s`, up to a day.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tracing::{info, warn};
 
 use crate::config::MetricsPush;
-use crate::export::{Destination, ExportError, Pushed, Shared};
+use crate::export::{Destination, ExportError, MissingFiles, Pushed, Shared};
 use crate::health::Report;
 use crate::logging::LogThrottle;
 use crate::metrics::Push;
@@ -29,11 +29,27 @@ pub(super) struct Target {
 
 impl Target {
     /// Reads certificates; does not connect yet. Connections live for `age` at most.
-    pub(super) fn new(settings: &MetricsPush, age: Duration) -> Result<Arc<Self>, ExportError> {
+    pub(super) fn new(
+        settings: &MetricsPush,
+        age: Duration,
+        missing: MissingFiles,
+    ) -> Result<Arc<Self>, ExportError> {
         Ok(Arc::new(Self {
             settings: settings.clone(),
-            destination: Destination::new(&settings.exporter, age)?,
+            destination: Destination::new(&settings.exporter, age, missing)?,
         }))
+    }
+
+    /// The target for changed settings: the one in use if they are the same, so that its connections stay.
+    pub(super) fn after(
+        in_use: Option<&Arc<Self>>,
+        settings: &MetricsPush,
+        age: Duration,
+    ) -> Result<Arc<Self>, ExportError> {
+        match in_use {
+            Some(in_use) if in_use.settings == *settings => Ok(Arc::clone(in_use)),
+            _ => Self::new(settings, age, MissingFiles::Refuse),
+        }
     }
 }
 
@@ -68,19 +84,8 @@ impl Pusher {
         }
     }
 
-    /// The target for settings: the one in use if they are the same, so that its connections stay.
-    pub(super) fn target(
-        &self,
-        settings: Option<&MetricsPush>,
-        age: Duration,
-    ) -> Result<Option<Arc<Target>>, ExportError> {
-        let Some(settings) = settings else {
-            return Ok(None);
-        };
-        match &*self.target.borrow() {
-            Some(in_use) if in_use.settings == *settings => Ok(Some(Arc::clone(in_use))),
-            _ => Target::new(settings, age).map(Some),
-        }
+    pub(super) fn in_use(&self) -> Option<Arc<Target>> {
+        self.target.borrow().clone()
     }
 
     /// Uses this target from now on. A push to another one is given up.
@@ -103,8 +108,7 @@ impl Pusher {
     /// Ends the task and pushes what the metrics are at the end.
     pub(super) async fn finish(&mut self, deadline: Instant) {
         self.task.shutdown().await;
-        let target = self.target.borrow().clone();
-        if let Some(target) = target {
+        if let Some(target) = self.in_use() {
             let left = deadline.saturating_duration_since(Instant::now());
             self.source.push(&target, left.min(LAST)).await;
         }
@@ -141,7 +145,7 @@ impl Source {
 
     async fn push(&self, target: &Target, limit: Duration) {
         let metrics = self.report.otlp().into();
-        let push = target.destination.push(metrics, &self.shared);
+        let push = target.destination.push(metrics, limit, &self.shared);
         let pushed = timeout(limit, push).await.unwrap_or_else(|_| Pushed {
             result: Push::Failed,
             message: format!("no answer within {limit:?}"),

@@ -5,34 +5,90 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::agent::{Agent, bounded, export_reserve, route};
-use super::log::Level;
+use super::agent::{Agent, beside_compressor, bounded, export_reserve, route};
+use super::log::Log;
 use super::push::Target;
-use crate::config::{self, Changes, Config, Memory, PUSH_READER, Problem};
-use crate::export::Destination;
+use crate::config::{self, Changes, Config, Memory, MetricsPush, PUSH_READER, Problem};
+use crate::export::{Destination, MissingFiles};
 use crate::lock::lock;
 use crate::logging::causes;
 use crate::metrics::Reload;
 use crate::queue::Lane;
 use crate::receive::{ReceiverRules, connection_memory};
 
+/// What the next configuration is compared with.
+#[derive(Clone)]
+pub(super) struct ConfigPreparation {
+    current: Arc<Config>,
+    upstream_age: Duration,
+    /// Where the metrics are pushed now.
+    target: Option<Arc<Target>>,
+}
+
+/// A configuration that can be applied, with everything that it needs from files.
+pub(super) struct PreparedConfig {
+    new: Config,
+    changes: Changes,
+    /// Those of changed exporters, by name.
+    destinations: Vec<(String, Arc<Destination>)>,
+    rules: ReceiverRules,
+    target: Option<Arc<Target>>,
+}
+
+impl ConfigPreparation {
+    /// Reads the files that a configuration names, which may take long.
+    ///
+    /// # Errors
+    /// What prevents the configuration from being applied.
+    pub(super) fn prepare(&self, new: Config) -> Result<PreparedConfig, Vec<Problem>> {
+        let changes = config::changes(&self.current, &new)?;
+        let destinations = destinations(&changes, &new, self.upstream_age)?;
+        let rules = rules(&new)?;
+        let target = self.push_target(new.telemetry.push.as_ref())?;
+        Ok(PreparedConfig {
+            new,
+            changes,
+            destinations,
+            rules,
+            target,
+        })
+    }
+
+    fn push_target(
+        &self,
+        settings: Option<&MetricsPush>,
+    ) -> Result<Option<Arc<Target>>, Vec<Problem>> {
+        let target = settings.map(|settings| {
+            Target::after(self.target.as_ref(), settings, self.upstream_age).map_err(|error| {
+                vec![Problem {
+                    path: PUSH_READER.to_owned(),
+                    message: causes(&error),
+                }]
+            })
+        });
+        target.transpose()
+    }
+}
+
 impl Agent {
-    /// Applies the changes of a configuration; keeps the current one if that fails.
+    /// For the next configuration.
+    pub(super) fn preparation(&self) -> ConfigPreparation {
+        ConfigPreparation {
+            current: Arc::clone(&self.config),
+            upstream_age: self.upstream_age,
+            target: self.pusher.in_use(),
+        }
+    }
+
+    /// Applies the changes of a configuration; keeps the current one if it cannot be applied.
     pub(super) fn reload(
         &mut self,
-        read: Result<Config, Vec<Problem>>,
+        prepared: Result<PreparedConfig, Vec<Problem>>,
         fingerprint: u64,
-        level: &Level,
+        log: &Log,
     ) {
-        let result = read.and_then(|new| {
-            let changes = config::changes(&self.config, &new)?;
-            let destinations = destinations(&changes, &new, self.upstream_age)?;
-            let rules = rules(&new)?;
-            let target = self.push_target(&new)?;
-            Ok((new, changes, destinations, rules, target))
-        });
-        let (new, changes, destinations, rules, target) = match result {
-            Ok(found) => found,
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
             Err(problems) => {
                 for problem in problems {
                     error!(path = problem.path, "configuration refused: {problem}");
@@ -41,47 +97,39 @@ impl Agent {
                 return;
             }
         };
-        for warning in &new.warnings {
+        for warning in &prepared.new.warnings {
             warn!("{warning}");
         }
         self.report.metrics.configured(fingerprint);
-        let result = if changes.paths.is_empty() {
+        let changed = prepared.changes.paths.join(", ");
+        let result = if changed.is_empty() {
             Reload::Unchanged
         } else {
-            level.set(new.telemetry.log_level);
-            self.pusher.change(target);
-            self.apply(new, destinations, rules);
+            log.set_level(prepared.new.telemetry.log_level);
+            self.apply(prepared);
             Reload::Applied
         };
         self.report.metrics.reloaded(result);
-        info!(changed = changes.paths.join(", "), "configuration read");
+        info!(changed, "configuration read");
     }
 
-    fn push_target(&self, new: &Config) -> Result<Option<Arc<Target>>, Vec<Problem>> {
-        let target = (self.pusher).target(new.telemetry.push.as_ref(), self.upstream_age);
-        target.map_err(|error| {
-            vec![Problem {
-                path: PUSH_READER.to_owned(),
-                message: causes(&error),
-            }]
-        })
-    }
-
-    /// Applies a configuration; `destinations` are those of changed exporters, by name.
-    fn apply(
-        &mut self,
-        new: Config,
-        destinations: Vec<(String, Arc<Destination>)>,
-        rules: ReceiverRules,
-    ) {
+    fn apply(&mut self, prepared: PreparedConfig) {
+        let PreparedConfig {
+            new,
+            destinations,
+            rules,
+            target,
+            ..
+        } = prepared;
+        self.pusher.change(target);
         for (name, destination) in destinations {
             for upstream in self.report.upstreams.iter().filter(|of| of.name() == name) {
                 upstream.change(Arc::clone(&destination));
             }
         }
-        let Memory { limit, spike } = new.memory;
+        let Memory { limit, spike } = beside_compressor(&new);
         let budget = &self.report.budget;
-        budget.set_limits(limit, spike, connection_memory(limit));
+        budget.set_limits(limit, spike, connection_memory(new.memory.limit));
         let mut routes = Vec::new();
         for pipeline in &new.pipelines {
             let exporter = new.exporters.get(pipeline.exporter);
@@ -117,7 +165,7 @@ fn destinations(
     let mut problems = Vec::new();
     let indices = changes.exporters.iter();
     for exporter in indices.filter_map(|&index| new.exporters.get(index)) {
-        match Destination::new(exporter, age) {
+        match Destination::new(exporter, age, MissingFiles::Refuse) {
             Ok(destination) => destinations.push((exporter.name(), destination)),
             Err(error) => problems.push(Problem {
                 path: format!("exporters.{}", exporter.id),

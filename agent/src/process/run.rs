@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::agent::{Agent, Options, StartError};
-use super::log::Level;
+use super::log::Log;
 use super::source::{ConfigSource, ConfigWatch};
 use crate::config::Config;
 
@@ -15,7 +15,7 @@ use crate::config::Config;
 pub(super) async fn run(
     config: Config,
     source: ConfigSource,
-    level: Level,
+    log: &Log,
     options: Options,
 ) -> Result<(), StartError> {
     let on = |kind| signal(kind).map_err(StartError::Signals);
@@ -35,14 +35,15 @@ pub(super) async fn run(
         otlp = agent.otlp,
         "ready"
     );
-    let mut change = pin!(ConfigWatch { source, hangup }.next());
+    let watch = ConfigWatch { source, hangup };
+    let mut change = pin!(watch.next(agent.preparation()));
     loop {
         tokio::select! {
             biased;
             () = end() => break,
-            (watch, config) = &mut change => {
-                agent.reload(config, watch.source.fingerprint, &level);
-                change.set(watch.next());
+            (watch, prepared) = &mut change => {
+                agent.reload(prepared, watch.source.fingerprint, log);
+                change.set(watch.next(agent.preparation()));
             }
         }
     }

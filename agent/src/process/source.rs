@@ -1,16 +1,18 @@
 //! Reads the configuration file with the files it refers to, and detects changes of them.
 
 use std::cell::RefCell;
-use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::signal::unix::Signal;
-use tokio::task::spawn_blocking;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tracing::warn;
 
-use crate::config::{self, Config, Problem, Resolve};
+use super::reload::{ConfigPreparation, PreparedConfig};
+use crate::config::{self, Config, Problem, Resolve, Text};
 use crate::reloadable::SystemResolver;
+use crate::thread;
 
 /// The interval of checks of the configuration's files.
 const POLL: Duration = Duration::from_secs(3);
@@ -18,8 +20,11 @@ const POLL: Duration = Duration::from_secs(3);
 /// A file that was written just now may be incomplete.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// After this, the log says that files do not answer.
+const SLOW: Duration = Duration::from_secs(10);
+
 /// The origin of the configuration, with fingerprints of the last read.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct ConfigSource {
     file: PathBuf,
     referenced: Vec<PathBuf>,
@@ -31,7 +36,12 @@ pub(super) struct ConfigSource {
 
 /// Resolves references in this process and records the requested files.
 #[derive(Default)]
-struct RecordingResolver(RefCell<Vec<PathBuf>>);
+struct RecordingResolver {
+    requested: RefCell<Vec<PathBuf>>,
+    /// Whether a missing file counts as an empty one, and those that are missing.
+    is_lenient: bool,
+    missing: RefCell<Vec<String>>,
+}
 
 impl Resolve for RecordingResolver {
     fn env(&self, name: &str) -> Option<String> {
@@ -39,7 +49,11 @@ impl Resolve for RecordingResolver {
     }
 
     fn file(&self, path: &str) -> Result<String, String> {
-        self.0.borrow_mut().push(path.into());
+        self.requested.borrow_mut().push(path.into());
+        if self.is_lenient && !Path::new(path).exists() {
+            self.missing.borrow_mut().push(path.to_owned());
+            return Ok(String::new());
+        }
         SystemResolver.file(path)
     }
 }
@@ -55,18 +69,45 @@ impl ConfigSource {
 
     /// Reads the configuration.
     pub(super) fn load(&mut self) -> Result<Config, Vec<Problem>> {
-        let process = RecordingResolver::default();
+        self.load_with(&RecordingResolver::default())
+    }
+
+    /// Reads the configuration for the start. Files of headers may be missing: their exporter waits for them.
+    pub(super) fn load_at_start(&mut self) -> Result<Config, Vec<Problem>> {
+        let strictly = self.load();
+        if strictly.is_ok() {
+            return strictly;
+        }
+        let lenient = RecordingResolver {
+            is_lenient: true,
+            ..RecordingResolver::default()
+        };
+        let loaded = self.load_with(&lenient).ok();
+        let missing = lenient.missing.into_inner();
+        let of_headers = |config: &Config| {
+            let exporters = config.exporters.iter();
+            let exporters = exporters.flat_map(|one| std::iter::once(one).chain(&one.backups));
+            let headers: Vec<&Text> = exporters
+                .flat_map(|one| one.headers.iter().map(|(_, text)| text))
+                .collect();
+            let is_of_header = |file: &String| headers.iter().any(|text| text.is_from(file));
+            missing.iter().all(is_of_header)
+        };
+        loaded.filter(of_headers).map_or(strictly, Ok)
+    }
+
+    fn load_with(&mut self, process: &RecordingResolver) -> Result<Config, Vec<Problem>> {
         let config = match std::fs::read_to_string(&self.file) {
             Ok(yaml) => {
                 self.fingerprint = config::fingerprint(&yaml);
-                config::load(&yaml, &process)
+                config::load(&yaml, process)
             }
             Err(error) => Err(vec![Problem {
                 path: String::new(),
                 message: format!("cannot read {}: {error}", self.file.display()),
             }]),
         };
-        self.referenced = process.0.into_inner();
+        self.referenced = process.requested.take();
         self.seen = self.look();
         config
     }
@@ -98,31 +139,49 @@ pub(super) struct ConfigWatch {
     pub(super) hangup: Signal,
 }
 
+/// The source after a look at its files, and what they say if that is to be applied.
+type Looked = (ConfigSource, Option<Result<PreparedConfig, Vec<Problem>>>);
+
 impl ConfigWatch {
-    /// Reads the configuration after SIGHUP, or once a file has changed.
-    pub(super) async fn next(self) -> (Self, Result<Config, Vec<Problem>>) {
-        let Self {
-            mut source,
-            mut hangup,
-        } = self;
+    /// Reads the configuration after SIGHUP, or once a file has changed, and prepares what it needs.
+    pub(super) async fn next(
+        mut self,
+        preparation: ConfigPreparation,
+    ) -> (Self, Result<PreparedConfig, Vec<Problem>>) {
         loop {
-            let is_asked = timeout(POLL, hangup.recv()).await.is_ok();
-            let read = spawn_blocking(move || {
-                let has_changed = !is_asked && source.has_changed();
-                if has_changed {
-                    std::thread::sleep(SETTLE);
-                }
-                let config = (is_asked || has_changed).then(|| source.load());
-                (source, config)
-            });
-            // It does not panic.
-            let Ok((read, config)) = read.await else {
-                return pending().await;
+            let is_asked = timeout(POLL, self.hangup.recv()).await.is_ok();
+            let Some((source, prepared)) = self.look(is_asked, preparation.clone()).await else {
+                continue;
             };
-            source = read;
-            if let Some(config) = config {
-                return (Self { source, hangup }, config);
+            self.source = source;
+            if let Some(prepared) = prepared {
+                return (self, prepared);
             }
         }
+    }
+
+    /// `None` if the system refuses a thread.
+    async fn look(&self, is_asked: bool, preparation: ConfigPreparation) -> Option<Looked> {
+        let mut source = self.source.clone();
+        let (done, mut looked) = oneshot::channel();
+        let begun = thread::start("configuration", move || {
+            let has_changed = !is_asked && source.has_changed();
+            if has_changed {
+                std::thread::sleep(SETTLE);
+            }
+            let load = || source.load().and_then(|new| preparation.prepare(new));
+            let prepared = (is_asked || has_changed).then(load);
+            // Nobody waits at the end of the process.
+            let _ = done.send((source, prepared));
+        });
+        if let Err(error) = begun {
+            warn!(%error, "the system refuses a thread; the configuration is not read now");
+            return None;
+        }
+        if let Ok(looked) = timeout(SLOW, &mut looked).await {
+            return looked.ok();
+        }
+        warn!("the files of the configuration do not answer; the current one stays in use");
+        looked.await.ok()
     }
 }

@@ -78,7 +78,7 @@ async fn export(
     signal: Option<Signal>,
     request: Request<RequestBody>,
 ) -> Result<(), Refusal> {
-    receiver.authenticate(request.headers())?;
+    receiver.authenticate(request.headers()).await?;
     if !is_protobuf(request.headers()) {
         return Err(Refusal::Codec);
     }

@@ -1,8 +1,6 @@
 //! Closes a listening socket without failing a client: it stops new connections before the kernel answers
 //! them, serves those that the kernel has answered, then closes.
 
-use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use socket2::{SockFilter, SockRef};
@@ -29,34 +27,4 @@ const NO_NEW_CONNECTIONS: [SockFilter; 5] = [
 /// Stops new connections from reaching the socket, if the system can.
 pub(super) fn refuse_new_connections(listener: &TcpListener) {
     let _ = SockRef::from(listener).attach_filter(&NO_NEW_CONNECTIONS);
-}
-
-/// Whether another socket, of a successor, listens on exactly this address.
-pub(super) fn has_successor(address: SocketAddr) -> bool {
-    let table = match address {
-        SocketAddr::V4(_) => "/proc/self/net/tcp",
-        SocketAddr::V6(_) => "/proc/self/net/tcp6",
-    };
-    let sockets = std::fs::read_to_string(table).unwrap_or_default();
-    let local = kernel_form(address);
-    let listening = sockets.lines().filter(|line| {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        fields.next() == Some(&local) && fields.nth(1) == Some("0A")
-    });
-    listening.count() > 1
-}
-
-/// An address in the form of the kernel's tables: words in native byte order.
-fn kernel_form(address: SocketAddr) -> String {
-    let octets = match address.ip() {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
-    };
-    let mut form = String::with_capacity(40);
-    for word in octets.chunks(4) {
-        let word = word.try_into().map_or(0, u32::from_ne_bytes);
-        let _ = write!(form, "{word:08X}");
-    }
-    let _ = write!(form, ":{:04X}", address.port());
-    form
 }

@@ -74,7 +74,7 @@ async fn export(
     format: Option<Format>,
     request: Request<RequestBody>,
 ) -> Result<Format, Refusal> {
-    receiver.authenticate(request.headers())?;
+    receiver.authenticate(request.headers()).await?;
     let signal = signal.ok_or(Refusal::UnknownPath)?;
     if request.method() != Method::POST {
         return Err(Refusal::Method);

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::warn;
 
 use super::connection_table::ConnectionSlot;
+use super::port_claim::{self, ClaimError, PortClaim, PortOwner};
 use super::server::ServerState;
 use super::unix::UnixSocket;
 use super::{connection, handover};
@@ -47,6 +48,8 @@ pub(crate) enum ListenError {
     Resolve(Address, #[source] io::Error),
     #[error("cannot listen on {0}")]
     Bind(Address, #[source] io::Error),
+    #[error("cannot listen on {0}")]
+    Claim(Address, #[source] ClaimError),
     #[error("cannot listen on the Unix socket {0}")]
     Unix(String, #[source] io::Error),
     #[error("TLS on {0}")]
@@ -58,15 +61,25 @@ impl ListenError {
         match self {
             Self::Resolve(..) => "resolve",
             Self::Bind(..) => "bind",
+            Self::Claim(..) => "port_owner",
             Self::Unix(..) => "unix_socket",
             Self::Tls(_, source) => source.reason(),
         }
     }
 }
 
-/// Binds an address. With `reuse_port` two agents may share the port, so that one can replace the other
-/// without a gap.
-pub(crate) async fn bind(address: &Address, reuse_port: bool) -> Result<TcpListener, ListenError> {
+/// A bound TCP socket, and the claim that lets agents of the same owner share its port.
+pub(crate) struct PortListener {
+    listener: TcpListener,
+    claim: Option<PortClaim>,
+}
+
+/// Binds an address. Agents of the same `owner` may share the port, so that one can replace the other without a
+/// gap.
+pub(crate) async fn bind(
+    address: &Address,
+    owner: Option<&PortOwner>,
+) -> Result<PortListener, ListenError> {
     let socket_address = if address.host.is_empty() {
         SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port))
     } else {
@@ -76,14 +89,29 @@ pub(crate) async fn bind(address: &Address, reuse_port: bool) -> Result<TcpListe
         });
         found.map_err(|source| ListenError::Resolve(address.clone(), source))?
     };
-    let bound = match listen(socket_address, reuse_port) {
+    let bound = match socket(socket_address, owner) {
         Err(error) if is_any_without_ipv6(socket_address, &error) => {
             let any = (Ipv4Addr::UNSPECIFIED, address.port).into();
-            listen(any, reuse_port)
+            socket(any, owner)
         }
         bound => bound,
     };
-    bound.map_err(|source| ListenError::Bind(address.clone(), source))
+    let failed = |source| ListenError::Bind(address.clone(), source);
+    let refused = |source| ListenError::Claim(address.clone(), source);
+    let bound = bound.map_err(|source| {
+        let is_in_use = source.kind() == io::ErrorKind::AddrInUse;
+        let owner = owner.filter(|_| is_in_use);
+        let holder = owner.and_then(|owner| port_claim::holder(owner, socket_address));
+        holder.map_or_else(|| failed(source), refused)
+    })?;
+    let claim = owner.map(|owner| {
+        let local = bound.local_addr().ok().and_then(|local| local.as_socket());
+        PortClaim::new(owner, local.unwrap_or(socket_address), &bound)
+    });
+    let claim = claim.transpose().map_err(refused)?;
+    bound.listen(BACKLOG).map_err(failed)?;
+    let listener = TcpListener::from_std(bound.into()).map_err(failed)?;
+    Ok(PortListener { listener, claim })
 }
 
 /// Whether the kernel lacks IPv6 altogether.
@@ -91,14 +119,12 @@ fn is_any_without_ipv6(address: SocketAddr, error: &io::Error) -> bool {
     address.ip() == Ipv6Addr::UNSPECIFIED && error.raw_os_error() == Some(EAFNOSUPPORT)
 }
 
-fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+/// A bound socket that does not listen yet.
+fn socket(address: SocketAddr, owner: Option<&PortOwner>) -> io::Result<socket2::Socket> {
+    let domain = Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    if reuse_port {
+    if owner.is_some() {
         socket.set_reuse_port(true)?;
     }
     if address.ip() == Ipv6Addr::UNSPECIFIED {
@@ -107,8 +133,26 @@ fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket)
+}
+
+impl PortListener {
+    /// The next connection.
+    pub(crate) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        self.listener.accept().await
+    }
+
+    /// The bound address, with the actual port for a configured 0.
+    pub(crate) fn place(&self) -> String {
+        let address = self.listener.local_addr();
+        address.map_or_else(|_| String::new(), |address| address.to_string())
+    }
+
+    /// Whether another agent of the same owner listens on the same address and gets new connections.
+    fn has_successor(&self) -> bool {
+        let claim = self.claim.as_ref().zip(self.listener.local_addr().ok());
+        claim.is_some_and(|(claim, address)| claim.has_successor(address))
+    }
 }
 
 /// A bound socket for OTLP, and what its connections need.
@@ -121,7 +165,7 @@ pub(crate) struct OtlpListener {
 }
 
 enum Socket {
-    Tcp(TcpListener),
+    Tcp(PortListener),
     Unix(UnixSocket),
 }
 
@@ -134,11 +178,11 @@ enum Accepted {
 impl OtlpListener {
     /// Binds the configured socket and reads its certificates.
     ///
-    /// Once `leave` turns true, connections end when their requests are answered. If another agent listens on
+    /// Once `leave` turns true, connections end when their requests are answered. If a successor listens on
     /// the same address, the socket closes too; otherwise it still serves new connections, one request each.
     pub(crate) async fn bind(
         configured: &config::ListenSocket,
-        reuse_port: bool,
+        owner: Option<&PortOwner>,
         server: Arc<ServerState>,
         leave: watch::Receiver<bool>,
     ) -> Result<Self, ListenError> {
@@ -147,7 +191,7 @@ impl OtlpListener {
         let tls = configured.tls.as_ref().map(acceptor).transpose();
         let tls = tls.map_err(|source| ListenError::Tls(place.clone(), source))?;
         let socket = match place {
-            config::BindAddress::Tcp(address) => Socket::Tcp(bind(address, reuse_port).await?),
+            config::BindAddress::Tcp(address) => Socket::Tcp(bind(address, owner).await?),
             config::BindAddress::Unix(path) => {
                 let failed = |source| ListenError::Unix(path.clone(), source);
                 Socket::Unix(UnixSocket::bind(path).map_err(failed)?)
@@ -165,7 +209,7 @@ impl OtlpListener {
     /// The bound address.
     pub(crate) fn place(&self) -> String {
         match &self.socket {
-            Socket::Tcp(listener) => bound(listener),
+            Socket::Tcp(listener) => listener.place(),
             Socket::Unix(socket) => format!("unix:{}", socket.path.display()),
         }
     }
@@ -265,14 +309,6 @@ impl OtlpListener {
     }
 }
 
-/// The bound address, with the actual port for a configured 0.
-pub(crate) fn bound(listener: &TcpListener) -> String {
-    listener
-        .local_addr()
-        .map(|address| address.to_string())
-        .unwrap_or_default()
-}
-
 async fn is_set(flag: &mut watch::Receiver<bool>) {
     let _ = flag.wait_for(|set| *set).await;
 }
@@ -293,10 +329,10 @@ impl Socket {
         }
     }
 
-    /// Whether another agent listens on the same address and gets new connections.
+    /// Whether a successor listens on the same address and gets new connections.
     fn has_successor(&self) -> bool {
         match self {
-            Self::Tcp(listener) => listener.local_addr().is_ok_and(handover::has_successor),
+            Self::Tcp(port) => port.has_successor(),
             Self::Unix(socket) => !socket.is_reached(),
         }
     }
@@ -304,7 +340,7 @@ impl Socket {
     /// Stops new connections from arriving.
     fn refuse_new_connections(&self) {
         match self {
-            Self::Tcp(listener) => handover::refuse_new_connections(listener),
+            Self::Tcp(port) => handover::refuse_new_connections(&port.listener),
             Self::Unix(socket) => socket.refuse_new_connections(),
         }
     }

@@ -151,9 +151,11 @@ impl OtlpReceiver {
     }
 
     /// Refuses clients without a token, before anything else is looked at.
-    pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub(super) async fn authenticate(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         match &self.authenticator {
-            Some(authenticator) if !authenticator.admits(headers) => Err(Refusal::Unauthenticated),
+            Some(authenticator) if !authenticator.admits(headers).await => {
+                Err(Refusal::Unauthenticated)
+            }
             _ => Ok(()),
         }
     }
@@ -259,7 +261,7 @@ impl OtlpReceiver {
         Ok(())
     }
 
-    /// Prepares a large request on the thread for those, one after the other.
+    /// Prepares a large request on the thread for those, one after the other; senders take turns.
     async fn prepare_aside(
         &self,
         route: &Route,
@@ -268,7 +270,14 @@ impl OtlpReceiver {
         let (signal, edits) = (route.lane.signal, Arc::clone(&route.edits));
         let reserve = route.reserve;
         let worker = &self.shared.worker;
-        let turn = worker.turn().await;
+        let sender = request.permit.sender().cloned();
+        let turn = match &sender {
+            Some(sender) => {
+                let _first = sender.large_turn().await;
+                worker.turn().await
+            }
+            None => worker.turn().await,
+        };
         let prepared = worker.run(turn, move |()| request.prepare(signal, &edits, reserve));
         prepared.await.unwrap_or(Err(Refusal::ShuttingDown))
     }

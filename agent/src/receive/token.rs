@@ -3,7 +3,7 @@
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use subtle::{Choice, ConstantTimeEq};
 
-use crate::config::{BearerAuth, Tokens};
+use crate::config::{BearerAuth, Text, Tokens};
 use crate::reloadable::{FileSource, Reloadable, SystemResolver};
 
 /// Why tokens cannot be used.
@@ -39,6 +39,13 @@ impl FileSource for Tokens {
     type Content = Vec<String>;
     type Made = Vec<String>;
     type Error = TokenError;
+
+    fn can_change(&self) -> bool {
+        match self {
+            Self::File(_) => true,
+            Self::Inline(tokens) => tokens.iter().any(Text::can_change),
+        }
+    }
 
     fn read(&self) -> Result<Vec<String>, TokenError> {
         match self {
@@ -85,12 +92,12 @@ impl Authenticator {
     }
 
     /// Whether a request has one of the tokens. How long that takes tells nothing about them but their lengths.
-    pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
+    pub(super) async fn admits(&self, headers: &HeaderMap) -> bool {
         let given = headers.get(&self.header).map(HeaderValue::as_bytes);
         let Some(given) = given.and_then(|value| without_scheme(value, &self.scheme)) else {
             return false;
         };
-        let tokens = self.tokens.current();
+        let tokens = self.tokens.current().await;
         let none = Choice::from(0);
         let found = tokens
             .iter()

@@ -4,18 +4,27 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use tokio::net::UnixListener;
 
+use crate::thread;
+
 /// Applications run as other users than the agent; access to the directory decides who may send.
 const MODE: u32 = 0o666;
+
+/// How long the end of the agent waits for the file system.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Device and inode.
+type FileId = (u64, u64);
 
 /// A listening socket. Its drop removes the file, unless another agent has replaced it.
 pub(super) struct UnixSocket {
     pub(super) listener: UnixListener,
     pub(super) path: PathBuf,
-    /// Device and inode of the file.
-    file: (u64, u64),
+    file: FileId,
 }
 
 impl UnixSocket {
@@ -47,14 +56,23 @@ impl UnixSocket {
 
     /// Whether new connections reach this socket and not that of a successor.
     pub(super) fn is_reached(&self) -> bool {
-        identity(&self.path).is_ok_and(|file| file == self.file)
+        self.aside(is_reached).unwrap_or(true)
     }
 
     /// Removes the file, so that no client can connect.
     pub(super) fn refuse_new_connections(&self) {
-        if self.is_reached() {
-            let _ = remove(&self.path);
-        }
+        self.aside(|path, file| is_reached(path, file) && remove(path).is_ok());
+    }
+
+    /// Asks a thread about the file, for a moment: its file system may hang.
+    fn aside(&self, ask: impl FnOnce(&Path, FileId) -> bool + Send + 'static) -> Option<bool> {
+        let (path, file) = (self.path.clone(), self.file);
+        let (done, answer) = mpsc::channel();
+        let begun = thread::start("socket file", move || {
+            let _ = done.send(ask(&path, file));
+        });
+        begun.ok()?;
+        answer.recv_timeout(PATIENCE).ok()
     }
 }
 
@@ -64,8 +82,12 @@ impl Drop for UnixSocket {
     }
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
+fn identity(path: &Path) -> io::Result<FileId> {
     fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+fn is_reached(path: &Path, file: FileId) -> bool {
+    identity(path).is_ok_and(|found| found == file)
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -5,6 +5,10 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error};
 
+/// For an upstream that does not say whether a client certificate is missing or invalid.
+pub(crate) const CLIENT_CERTIFICATE: &str =
+    "the upstream refuses this agent's client certificate, or misses it: see tls.cert_file";
+
 /// What to change, if an error or one of its causes is a failure of TLS that tells.
 pub(crate) fn advice(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     let mut cause = Some(error);

@@ -49,7 +49,7 @@ impl Connector {
 
     /// Performs the handshake on a new connection.
     pub(crate) async fn connect(&self, stream: TcpStream) -> io::Result<Stream> {
-        let connector = TlsConnector::from(self.config.current());
+        let connector = TlsConnector::from(self.config.current().await);
         let stream = connector.connect(self.name.clone(), stream).await?;
         Ok(Box::new(stream))
     }

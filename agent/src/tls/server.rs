@@ -32,7 +32,7 @@ impl Acceptor {
 
     /// Performs the handshake on a new connection.
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<Stream> {
-        let acceptor = TlsAcceptor::from(self.config.current());
+        let acceptor = TlsAcceptor::from(self.config.current().await);
         Ok(Box::new(acceptor.accept(stream).await?))
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use prost::Message;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     LIMIT_MIB, agent, agent_that_keeps_all, assert_grown_by_its_share, assert_others_are_served,
@@ -128,6 +128,7 @@ async fn are_calls_answered(agent: &Agent, many: u32) -> bool {
 #[tokio::test]
 async fn idle_connections_are_evicted_for_new_ones() {
     let (_sink, agent) = agent().await;
+    let began = Instant::now();
     let mut idle = Vec::new();
     let mut waiting = Vec::new();
     let (many, _files) = affordable(2000).await;
@@ -144,7 +145,9 @@ async fn idle_connections_are_evicted_for_new_ones() {
     assert_others_are_served(&agent).await;
     assert_unharmed(&agent, CONNECTIONS_KIB).await;
     let logged = "too many connections; closing the idlest";
-    assert_eq!(agent.until_logged(logged).await.len(), 1);
+    let lines = agent.until_logged(logged).await.len() as u64;
+    let minutes = began.elapsed().as_secs() / 60;
+    assert!(lines <= 1 + minutes, "{lines} in {minutes} minutes");
     // The first of them had to go, and got a refusal before.
     assert!(idle[0].read().await.is_none());
     assert!(waiting[0].read_until(GOAWAY, 0).await.is_some());

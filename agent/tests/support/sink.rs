@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +22,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-use super::client::Duplex;
+use super::client::{Duplex, gzip};
 use super::telemetry::span_names;
 
 /// How grpc-go says that a message is too large.
@@ -41,12 +41,28 @@ pub enum Reply {
     Text(u16, &'static str),
     /// The data is kept; this is the body of the answer.
     Take(Vec<u8>),
+    /// The data is kept; the answer is compressed like that, as grpc-go does it.
+    TakeCompressed(&'static str, Vec<u8>),
     /// Takes the data and never answers.
     Silence,
     /// Waits, then takes the data.
     Slow(Duration),
     /// Waits until the test lets it go, then takes the data.
     Held(Arc<Notify>),
+}
+
+impl Reply {
+    /// Whether the data is kept.
+    fn takes(&self) -> bool {
+        matches!(
+            self,
+            Self::Take(_)
+                | Self::TakeCompressed(..)
+                | Self::Silence
+                | Self::Slow(_)
+                | Self::Held(_)
+        )
+    }
 }
 
 /// One request as it arrived.
@@ -342,10 +358,7 @@ async fn answer(
     };
     let refusal = state.lock().unwrap().refusal(&message, speaks);
     let reply = refusal.unwrap_or(reply);
-    let taken = matches!(
-        reply,
-        Reply::Take(_) | Reply::Silence | Reply::Slow(_) | Reply::Held(_)
-    );
+    let taken = reply.takes();
     state.lock().unwrap().received.push(Received {
         path: head.uri.path().to_owned(),
         headers: head.headers,
@@ -355,6 +368,10 @@ async fn answer(
     let body = match reply {
         Reply::Silence => std::future::pending().await,
         Reply::Take(body) => body,
+        Reply::TakeCompressed(encoding, body) => {
+            let compress = if encoding == "zstd" { zstd } else { gzip };
+            return Ok(grpc_response(encoding, &compress(&body)));
+        }
         Reply::Slow(_) | Reply::Held(_) => Vec::new(),
         Reply::Grpc(code, details) => return Ok(grpc_error(code, "as scripted", details)),
         Reply::Says(code, message) => return Ok(grpc_error(code, message, None)),
@@ -409,16 +426,28 @@ fn grpc_error(code: u32, message: &str, details: Option<Vec<u8>>) -> Response<Bo
 }
 
 pub fn grpc_ok(message: &[u8]) -> Response<Body> {
-    let mut framed = vec![0];
+    grpc_response("identity", message)
+}
+
+/// Compressed as a stream, with a window that is larger than what is in it.
+fn zstd(message: &[u8]) -> Vec<u8> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.window_log(23).unwrap();
+    encoder.write_all(message).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn grpc_response(encoding: &'static str, message: &[u8]) -> Response<Body> {
+    let mut framed = vec![u8::from(encoding != "identity")];
     framed.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
     framed.extend(message);
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
     let mut left = VecDeque::from([Frame::data(Bytes::from(framed)), Frame::trailers(trailers)]);
     let body = BodyFn(move || left.pop_front());
-    let kind = ("content-type", "application/grpc");
     Response::builder()
-        .header(kind.0, kind.1)
+        .header("content-type", "application/grpc")
+        .header("grpc-encoding", encoding)
         .body(body.boxed())
         .unwrap()
 }

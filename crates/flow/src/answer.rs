@@ -40,19 +40,31 @@ pub fn of_grpc(code: u32, message: &str, delay: Option<Duration>) -> Outcome {
     }
 }
 
-/// The outcome of an HTTP status, also of one that a proxy gives to a gRPC call. `delay` is that of
-/// `Retry-After`.
+/// The outcome of an HTTP status. `delay` is that of `Retry-After`.
 ///
-/// 400 is a limit of size if it says so, as a collector does. Redirects are not followed, and so are about the
-/// way, as are 415 and 505.
+/// 400 is a limit of size if it says so, as a collector does. Few statuses are about the data. Any other below 500 is
+/// about the way, such as a redirect, which is not followed, or 431 for a token that is too long. Any other from 500
+/// on is about the load, as is a body that came too slowly (408): 507 for a full disk, 520 to 530 of Cloudflare for a
+/// server that is away.
 pub fn of_http(status: u16, message: &str, delay: Option<Duration>) -> Outcome {
     match status {
         200..=299 => Outcome::Delivered,
         413 => Outcome::TooLarge,
         400 if speaks_of_size(message) => Outcome::TooLarge,
         429 | 502..=504 => Outcome::Busy(delay),
-        300..=399 | 401..=405 | 407 | 410 | 415 | 421 | 426 | 501 | 505 | 511 => Outcome::Denied,
-        _ => Outcome::BadData,
+        500..=599 if delay.is_some() => Outcome::Busy(delay),
+        400 | 409 | 412 | 422 | 424 | 500 => Outcome::BadData,
+        408 | 425 | 499 | 506..=510 | 512..=599 => Outcome::Exhausted,
+        _ => Outcome::Denied,
+    }
+}
+
+/// The outcome of an HTTP status that a proxy gives to a gRPC call, of which it has not read the data.
+pub fn of_proxy(status: u16, delay: Option<Duration>) -> Outcome {
+    match of_http(status, "", delay) {
+        Outcome::BadData if status >= 500 => Outcome::Exhausted,
+        Outcome::BadData | Outcome::Delivered => Outcome::Denied,
+        outcome => outcome,
     }
 }
 

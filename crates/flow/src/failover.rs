@@ -64,6 +64,8 @@ impl Failover {
                 return Next::Done;
             }
             Outcome::Unreachable | Outcome::Broken | Outcome::Denied => true,
+            // By then it would be tried again anyway.
+            Outcome::Busy(Some(wait)) if wait >= self.interval => true,
             Outcome::Busy(_) | Outcome::Exhausted | Outcome::TimedOut => false,
         };
         if endpoint < self.current {

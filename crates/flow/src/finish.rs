@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::backoff::{slow, spread};
-use crate::flow::{Attempt, Failure, Flow, Held, Record};
+use crate::flow::{Attempt, Failure, Flow, Held, MOST_PATIENCE, Record};
 use crate::outcome::{Finished, Loss, Note, Outcome, Settled};
 use crate::piece::Piece;
 use crate::settings::Retry;
@@ -61,6 +61,17 @@ impl Record {
     }
 }
 
+impl<P: Piece> Held<P> {
+    /// The second half of a piece that failed often while others passed.
+    fn halved_if_others_pass(&mut self) -> Option<Self> {
+        if self.record.passed_by < HALVED_AFTER || self.piece.requests() <= 1 {
+            return None;
+        }
+        self.record.passed_by = PERSONAL_AFTER;
+        self.split()
+    }
+}
+
 impl<P: Piece> Flow<P> {
     /// Takes back an attempt with its outcome. `dice` is a random number from 0 up to 1.
     pub fn finished(
@@ -87,10 +98,7 @@ impl<P: Piece> Flow<P> {
                 self.window.collapse();
                 Finished::lost(attempt.held.piece, Loss::GivenUp)
             }
-            Outcome::Denied => {
-                let wait = self.fail(attempt.started, false, slow(&retry, dice), now);
-                self.keep(attempt.held, None, wait, now)
-            }
+            Outcome::Denied => self.denied(attempt, now, dice),
             Outcome::Unreachable => {
                 let wait = self.fail_growing(attempt.started, true, Duration::ZERO, now, dice);
                 self.keep(attempt.held, None, wait, now)
@@ -121,6 +129,11 @@ impl<P: Piece> Flow<P> {
         self.works(attempt.started, now);
         let timeout = self.settings.timeout;
         let latency = now.saturating_sub(attempt.started);
+        if latency > timeout {
+            self.patience = MOST_PATIENCE;
+        } else if latency <= timeout / 2 {
+            self.patience = 1;
+        }
         let bytes = attempt.held.piece.bytes();
         let is_least = bytes <= self.size.least();
         let most = self.settings.max_in_flight;
@@ -192,6 +205,7 @@ impl<P: Piece> Flow<P> {
         let mut held = attempt.held;
         let bytes = held.piece.bytes();
         self.fail_once_more(&mut held.record);
+        held.record.is_late = true;
         // Alone in flight it was too large for the time; else it is tried alone first.
         let half = if attempt.was_only && bytes > FLOOR {
             self.size.timed_out(bytes);
@@ -234,12 +248,23 @@ impl<P: Piece> Flow<P> {
             held.record.keeps_wait = !asked.is_zero();
             self.fail_growing(attempt.started, is_silent, asked, now, dice)
         };
-        let half = if held.record.passed_by >= HALVED_AFTER && held.piece.requests() > 1 {
-            held.record.passed_by = PERSONAL_AFTER;
-            held.split()
+        let half = held.halved_if_others_pass();
+        self.keep(held, half, wait, now)
+    }
+
+    /// The way is refused; or only this piece, by a firewall that looks at the data.
+    fn denied(&mut self, attempt: Attempt<P>, now: Duration, dice: f64) -> Finished<P> {
+        let took = now.saturating_sub(attempt.started);
+        let retry = self.settings.retry;
+        let mut wait = slow(&retry, dice);
+        let mut held = attempt.held;
+        self.fail_once_more(&mut held.record);
+        if held.record.is_personal() {
+            wait = held.record.own_wait(took, &retry, dice).max(wait);
         } else {
-            None
-        };
+            wait = self.fail(attempt.started, false, wait, now);
+        }
+        let half = held.halved_if_others_pass();
         self.keep(held, half, wait, now)
     }
 

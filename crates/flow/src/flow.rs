@@ -7,7 +7,7 @@ use crate::isolation::Isolation;
 use crate::outcome::Loss;
 use crate::piece::Piece;
 use crate::settings::Settings;
-use crate::size::SizeLimit;
+use crate::size::{FLOOR, SizeLimit};
 use crate::window::Window;
 
 /// The longest wait during a shutdown.
@@ -15,6 +15,9 @@ const DRAIN_WAIT: Duration = Duration::from_millis(500);
 
 /// How long the queue has to offer a batch before one that has failed already is tried again.
 const OFFER: Duration = Duration::from_millis(20);
+
+/// The longest time limit of an attempt, in multiples of the configured one.
+pub const MOST_PATIENCE: u32 = 6;
 
 /// A piece that failed so often lets the queue offer another one first.
 const STUCK_AFTER: u32 = 2;
@@ -39,6 +42,8 @@ pub struct Flow<P> {
     pub(crate) window: Window,
     pub(crate) size: SizeLimit,
     pub(crate) backoff: Backoff,
+    /// The time limit of an attempt in multiples of the configured one, by the last success.
+    pub(crate) patience: u32,
     pub(crate) failure: Option<Failure>,
     /// No attempt begins earlier.
     pub(crate) resume_at: Duration,
@@ -79,6 +84,8 @@ pub(crate) struct Record {
     pub(crate) alone: bool,
     /// The number of the batch that was cut because it was too large.
     pub(crate) cut: Option<u64>,
+    /// Whether an attempt got no answer in time.
+    pub(crate) is_late: bool,
     /// Failures in a row that may be its own fault.
     pub(crate) failures: u32,
     /// Those between which other pieces passed.
@@ -93,6 +100,7 @@ pub(crate) struct Record {
 pub struct Attempt<P> {
     pub(crate) held: Held<P>,
     pub(crate) started: Duration,
+    pub(crate) time_limit: Duration,
     pub(crate) epoch: u64,
     /// The successes when it began.
     pub(crate) successes: u64,
@@ -106,6 +114,11 @@ impl<P> Attempt<P> {
     /// The piece to send.
     pub fn piece(&self) -> &P {
         &self.held.piece
+    }
+
+    /// How long to wait for progress, and then for the answer.
+    pub fn time_limit(&self) -> Duration {
+        self.time_limit
     }
 
     /// Notes that it was begun so much later than it was asked for, because memory was short.
@@ -154,6 +167,7 @@ impl<P: Piece> Flow<P> {
             window: Window::new(),
             size: SizeLimit::new(settings.max_batch),
             backoff: Backoff::default(),
+            patience: 1,
             failure: None,
             resume_at: now,
             asked_queue: None,
@@ -340,7 +354,7 @@ impl<P: Piece> Flow<P> {
         let is_stuck = |held: &Held<P>| held.record.failures >= STUCK_AFTER;
         let is_wanted = || {
             let few = self.waiting.is_empty() || !self.keeps_order();
-            few && self.waiting.iter().all(is_stuck) && bytes() < self.settings.max_batch
+            few && self.waiting.iter().all(is_stuck) && bytes() < self.settings.max_batch.max(FLOOR)
         };
         self.waiting.len() < self.most_held() && (self.failure.is_none() || is_wanted())
     }
@@ -401,16 +415,31 @@ impl<P: Piece> Flow<P> {
             return Step::Lost(held.piece, Loss::TooLarge);
         }
         held.record.first.get_or_insert(now);
+        let time_limit = self.time_limit(&held.record);
         self.flying += 1;
         self.flying_alone = held.record.alone;
         Step::Send(Attempt {
             held,
             started: now,
+            time_limit,
             epoch: self.epoch,
             successes: self.successes,
             was_only: self.flying == 1,
             was_full: self.flying >= self.window.size(),
         })
+    }
+
+    /// The time limit of an attempt, twice as long after one that was too short: an upstream that always takes a little
+    /// longer would store the same again and again. Not where others pass.
+    fn time_limit(&self, record: &Record) -> Duration {
+        let again = if record.is_late && record.passed_by == 0 {
+            2
+        } else {
+            1
+        };
+        self.settings
+            .timeout
+            .saturating_mul(again.max(self.patience))
     }
 
     /// When something is due by itself; later than now.

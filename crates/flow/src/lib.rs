@@ -26,9 +26,9 @@ mod settings;
 mod size;
 mod window;
 
-pub use self::answer::{grpc_refuses_encoding, http_refuses_encoding, of_grpc, of_http};
+pub use self::answer::{grpc_refuses_encoding, http_refuses_encoding, of_grpc, of_http, of_proxy};
 pub use self::failover::{Failover, Next};
-pub use self::flow::{Attempt, Flow, Step};
+pub use self::flow::{Attempt, Flow, MOST_PATIENCE, Step};
 pub use self::outcome::{Finished, Loss, Note, Outcome, Settled};
 pub use self::piece::Piece;
 pub use self::settings::{Retry, Settings};

@@ -202,7 +202,7 @@ const OTLP: Settings = &[
         value("randomization_factor", Number(0.0, 1.0), "0.5", "Each wait varies by this share in both directions"),
         value("max_elapsed_time", Duration, "0s", "A batch is given up after this; 0 means never. The collector's default is 5m"),
         value("max_wait", Duration, "5m", "Longest wait that an upstream can ask for; the collector has no such limit"),
-        value("hold", Flag, "true", "While the upstream refuses the agent (401, 403, 404, 405, 501, a redirect; gRPC 7, 12, 16) or says without a delay that a quota is exhausted (gRPC 8), telemetry waits, and one probe every `max_interval` finds the end of it. `false`: it is counted as lost at once, as in the collector"),
+        value("hold", Flag, "true", "While the upstream refuses the agent (401, 403, 404, 405, 501, a redirect; gRPC 7, 12, 16) or says without a delay that it cannot take more, by a status that is final in OTLP (gRPC 8; HTTP 408, 507, 520 and others), telemetry waits, and one probe every `max_interval` finds the end of it. `false`: it is counted as lost at once, as in the collector"),
     ]),
     section("failover", &[
         value("endpoints", Ids("list of URLs"), "[]", "Endpoints to use, in this order, while `endpoint` and those before them fail; the collector does not have this setting"),

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use otelagent_flow::{Outcome, grpc_refuses_encoding, http_refuses_encoding, of_grpc, of_http};
+use otelagent_flow::{
+    Outcome, grpc_refuses_encoding, http_refuses_encoding, of_grpc, of_http, of_proxy,
+};
 
 const SECOND: Option<Duration> = Some(Duration::from_secs(1));
 
@@ -48,16 +50,31 @@ fn http_statuses_are_about_size_data_way_or_load() {
     assert_eq!(of_http(413, "", None), Outcome::TooLarge);
     let collector = "http: request body too large";
     assert_eq!(of_http(400, collector, None), Outcome::TooLarge);
-    for status in [400, 408, 422, 500] {
+    for status in [400, 409, 422, 500] {
         assert_eq!(of_http(status, "", None), Outcome::BadData, "{status}");
     }
-    for status in [301, 307, 401, 403, 404, 405, 501] {
+    for status in [
+        101, 301, 307, 401, 403, 404, 405, 406, 411, 417, 431, 451, 464, 501, 505, 511, 600, 999,
+    ] {
         assert_eq!(of_http(status, "", None), Outcome::Denied, "{status}");
     }
-    for status in [429, 502, 503, 504] {
+    for status in [408, 425, 499, 507, 509, 520, 521, 529, 530, 599] {
+        assert_eq!(of_http(status, "", None), Outcome::Exhausted, "{status}");
+    }
+    for status in [429, 500, 502, 503, 504, 507, 522] {
         let outcome = of_http(status, "", SECOND);
         assert_eq!(outcome, Outcome::Busy(SECOND), "{status}");
     }
+}
+
+#[test]
+fn proxy_in_front_of_grpc_says_nothing_about_data() {
+    for status in [200, 204, 400, 404, 415, 422] {
+        assert_eq!(of_proxy(status, None), Outcome::Denied, "{status}");
+    }
+    assert_eq!(of_proxy(413, None), Outcome::TooLarge);
+    assert_eq!(of_proxy(500, None), Outcome::Exhausted);
+    assert_eq!(of_proxy(503, SECOND), Outcome::Busy(SECOND));
 }
 
 #[test]

@@ -66,6 +66,18 @@ fn busy_endpoint_is_left_after_three_failures_in_a_row() {
 }
 
 #[test]
+fn endpoint_that_asks_for_a_long_wait_is_left_at_once() {
+    for (asked, tried) in [(59, vec![0]), (60, vec![0, 1]), (u64::MAX, vec![0, 1])] {
+        let mut failover = Failover::new(2, seconds(60));
+        let busy = |endpoint| match endpoint {
+            0 => Outcome::Busy(Some(seconds(asked))),
+            _ => Outcome::Delivered,
+        };
+        assert_eq!(send(&mut failover, seconds(0), busy).0, tried);
+    }
+}
+
+#[test]
 fn only_one_attempt_at_a_time_tries_the_earlier_endpoints() {
     let mut failover = Failover::new(2, seconds(60));
     let dead = |endpoint| match endpoint {

@@ -355,6 +355,17 @@ fn mute_upstream_gets_one_small_call_at_a_time() {
 }
 
 #[test]
+fn upstream_that_always_answers_late_gets_each_batch_about_once() {
+    let agent = Agent::new(SETTINGS, batches(10, 1, 1000));
+    let latency = 12 * SECOND;
+    let replies = Replies::new(latency, |_, _| Outcome::Delivered);
+    let mut world = World::one(agent, replies);
+    world.run_to_end(20 * MINUTE);
+    let calls = world.agent().sent.len();
+    assert!(calls <= 11, "{calls} calls for 10 batches");
+}
+
+#[test]
 fn upstream_that_comes_and_goes_gets_everything() {
     let agent = Agent::new(SETTINGS, batches(300, 20, KIB));
     let outcomes = [Outcome::Busy(None), Outcome::Broken, Outcome::Unreachable];
@@ -374,7 +385,14 @@ fn upstream_that_comes_and_goes_gets_everything() {
 
 #[test]
 fn requests_that_never_pass_do_not_stop_the_others() {
-    for refused in [Outcome::Busy(None), Outcome::Broken, Outcome::TimedOut] {
+    for refused in [
+        Outcome::Busy(None),
+        Outcome::Exhausted,
+        Outcome::Broken,
+        Outcome::TimedOut,
+        // A firewall that looks at the data.
+        Outcome::Denied,
+    ] {
         let agent = Agent::new(SETTINGS, batches(10, 1, 1000));
         let mut world = picky(agent, move |_, batch| {
             if (0..10).any(|id| batch.has(id)) {
@@ -489,11 +507,11 @@ fn what_waits_for_a_failing_upstream_goes_back_to_the_queue() {
     };
     for (settings, bytes, outcome, back) in [
         (SETTINGS, MIB, Outcome::Unreachable, 3),
-        (SETTINGS, MIB, Outcome::Denied, 3),
         // One is left as a probe.
         (SETTINGS, 100 * KIB, Outcome::Unreachable, 2),
         // This one may be at fault itself.
         (SETTINGS, MIB, Outcome::Busy(None), 2),
+        (SETTINGS, MIB, Outcome::Denied, 2),
         (SETTINGS, MIB, Outcome::Delivered, 0),
         (given_up, MIB, Outcome::Unreachable, 0),
     ] {

@@ -190,11 +190,10 @@ impl Agent {
     /// Does everything that is to be done now; returns the calls that begin.
     fn step(&mut self, now: Duration, next: &mut u64) -> Vec<(u64, Batch)> {
         let mut begun = Vec::new();
-        let timeout = self.settings.timeout;
         let late = self
             .calls
             .iter()
-            .filter(|call| now - call.started >= timeout);
+            .filter(|call| now - call.started >= call.attempt.time_limit());
         for number in late.map(|call| call.number).collect::<Vec<_>>() {
             self.end(number, Outcome::TimedOut, now);
         }
