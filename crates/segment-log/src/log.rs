@@ -246,7 +246,7 @@ impl Log {
         self.next = self.next.max(sequence);
     }
 
-    /// Appends a record, to be written by the next [`Work`]. With `in_memory` the caller keeps the record and
+    /// Appends a record, to be written by the next [`Work`](super::Work). With `in_memory` the caller keeps the record and
     /// the log need not read it back. `None` for payloads of 4 GiB and more.
     pub fn append(&mut self, items: u32, payload: &Bytes, in_memory: bool) -> Option<Position> {
         u32::try_from(payload.len()).ok()?;
