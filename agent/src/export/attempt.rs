@@ -162,12 +162,24 @@ async fn encode(
         let body = batch.parts();
         return Ok(Encoded { body, permit });
     }
-    let parts = batch.parts();
+    // The permit lives as long as the job, whose caller may have left.
+    compress(batch.parts(), compression, shared, move |body| {
+        permit.set(body.iter().map(Bytes::len).sum());
+        Encoded { body, permit }
+    })
+    .await
+}
+
+/// Compresses a body on the thread for that, where `finish` makes the result of it.
+pub(super) async fn compress<T: Send + 'static>(
+    parts: Vec<Bytes>,
+    compression: Compression,
+    shared: &Shared,
+    finish: impl FnOnce(Vec<Bytes>) -> T + Send + 'static,
+) -> io::Result<T> {
     let turn = shared.compressor.turn().await;
     let compressed = shared.compressor.run(turn, move |compressor| {
-        let body = compressor.encode(compression, &parts)?;
-        permit.set(body.iter().map(Bytes::len).sum());
-        Ok(Encoded { body, permit })
+        compressor.encode(compression, &parts).map(finish)
     });
     compressed.await.map_err(io::Error::other)?
 }

@@ -156,15 +156,9 @@ impl Endpoint {
 
     /// Makes a client on a thread, since files may be on a disk that hangs.
     fn make(&self) -> Result<Making, String> {
-        let (done, making) = oneshot::channel();
         let (exporter, age) = (self.exporter.clone(), self.age);
-        let make = move || {
-            // Nobody waits at the end of the process.
-            let _ = done.send(ProtocolClient::new(&exporter, age));
-        };
-        let begun = thread::start("files", make);
-        begun.map_err(|error| format!("the system refuses a thread: {error}"))?;
-        Ok(making)
+        thread::run("files", move || ProtocolClient::new(&exporter, age))
+            .map_err(|error| format!("the system refuses a thread: {error}"))
     }
 
     /// Uses a plainer encoding from now on.

@@ -9,10 +9,10 @@ use otelagent_flow::Outcome;
 use otlp_wire::Signal;
 
 use super::answer::UpstreamAnswer;
-use super::attempt::Encodings;
+use super::attempt::{Encodings, compress};
 use super::destination::Destination;
 use super::upstream::Shared;
-use crate::compress;
+use crate::compress::context;
 use crate::config::Compression;
 use crate::metrics::Push;
 
@@ -37,7 +37,7 @@ impl Destination {
         let mut encodings = Encodings::of(endpoint);
         loop {
             let compression = encodings.current;
-            permit.set(metrics.len() * 2 + compress::context(compression));
+            permit.set(metrics.len() * 2 + context(compression));
             let answer = match encode(&metrics, compression, shared).await {
                 Ok(body) => {
                     let encoded: usize = body.iter().map(Bytes::len).sum();
@@ -63,13 +63,7 @@ async fn encode(
     if compression == Compression::None {
         return Ok(parts);
     }
-    let turn = shared.compressor.turn().await;
-    let compressed = (shared.compressor)
-        .run(turn, move |compressor| {
-            compressor.encode(compression, &parts)
-        })
-        .await;
-    compressed.map_err(io::Error::other)?
+    compress(parts, compression, shared, |body| body).await
 }
 
 impl From<UpstreamAnswer> for Pushed {

@@ -1,5 +1,5 @@
-//! Pushes the agent's own metrics in an interval, and a last time at the end. A task of its own: an endpoint that fails or
-//! hangs is told in the log, once a minute at most, and counted, and holds up nothing.
+//! Pushes the agent's own metrics in an interval, and a last time at the end, in a task of its own. If the endpoint fails
+//! or hangs, the log says so at most once a minute, a counter counts it, and nothing else waits.
 
 use std::sync::Arc;
 use std::time::Duration;

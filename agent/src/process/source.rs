@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::signal::unix::Signal;
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -163,21 +162,22 @@ impl ConfigWatch {
     /// `None` if the system refuses a thread.
     async fn look(&self, is_asked: bool, preparation: ConfigPreparation) -> Option<Looked> {
         let mut source = self.source.clone();
-        let (done, mut looked) = oneshot::channel();
-        let begun = thread::start("configuration", move || {
+        let begun = thread::run("configuration", move || {
             let has_changed = !is_asked && source.has_changed();
             if has_changed {
                 std::thread::sleep(SETTLE);
             }
             let load = || source.load().and_then(|new| preparation.prepare(new));
             let prepared = (is_asked || has_changed).then(load);
-            // Nobody waits at the end of the process.
-            let _ = done.send((source, prepared));
+            (source, prepared)
         });
-        if let Err(error) = begun {
-            warn!(%error, "the system refuses a thread; the configuration is not read now");
-            return None;
-        }
+        let mut looked = match begun {
+            Ok(looked) => looked,
+            Err(error) => {
+                warn!(%error, "the system refuses a thread; the configuration is not read now");
+                return None;
+            }
+        };
         if let Ok(looked) = timeout(SLOW, &mut looked).await {
             return looked.ok();
         }

@@ -119,7 +119,7 @@ struct Listening {
     inode: u64,
 }
 
-/// Whoever else listens there or is about to, other than the agents of the same owner.
+/// Another process or owner whose socket listens on this address, or is about to.
 fn stranger(
     owner: &PortOwner,
     address: SocketAddr,

@@ -1,13 +1,12 @@
 //! Segments that wait on disk are compressed.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::{Directory, UNAVAILABLE, arrived, away, balanced, kept, names, padded};
 use crate::support::agent::{Agent, Setup};
 use crate::support::client::{self, Grpc};
-use crate::support::eventually;
 use crate::support::sink::Sink;
+use crate::support::{eventually, eventually_answers};
 
 /// The bytes of a request, nearly all of which can be compressed.
 const REQUEST: usize = 50_000;
@@ -26,14 +25,12 @@ async fn send(agent: &Agent, name: &str, count: usize) {
     let mut grpc = Grpc::connect(agent.port()).await;
     for number in 0..count {
         let message = padded(&format!("{name}-{number}"), REQUEST);
-        loop {
+        eventually_answers("the request is taken", async || {
             let answer = grpc.call(client::TRACES, &message).await.unwrap();
-            if answer.status != UNAVAILABLE {
-                assert_eq!(answer.status, 0);
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            assert!([0, UNAVAILABLE].contains(&answer.status), "{answer:?}");
+            answer.status == 0
+        })
+        .await;
     }
 }
 

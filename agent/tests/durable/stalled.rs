@@ -249,7 +249,7 @@ async fn backlog_on_a_hanging_disk_is_bounded_in_memory_and_not_lost() {
         let answer = soon(grpc.call(client::TRACES, &message)).await.unwrap();
         match (answer.status, &frozen) {
             (UNAVAILABLE, Some(_)) => break,
-            // Memory is short for a moment, until it is on disk.
+            // Memory is short until more of it is on disk, of which nothing tells: the client comes again.
             (UNAVAILABLE, None) => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;

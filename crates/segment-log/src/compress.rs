@@ -110,8 +110,7 @@ impl CompressJob {
         }
         fs::rename(temporary, self.path(name))?;
         if self.sync {
-            let synced = File::open(&self.directory).and_then(|directory| directory.sync_all());
-            synced.inspect_err(|_| self.remove(name))?;
+            files::sync_directory(&self.directory).inspect_err(|_| self.remove(name))?;
         }
         Ok(Compressed::Done(name, copy.length))
     }

@@ -38,6 +38,11 @@ pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes the names of a directory's files survive a loss of power (fsync(2)).
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
 /// Segments with their lengths, oldest first, and the names of foreign files.
 type Listing = (Vec<(SegmentName, u64)>, Vec<String>);
 

@@ -143,9 +143,13 @@ impl Writer {
             let _ = file.set_len(append.end_of(*written));
         }
         if work.sync && *written > 0 {
-            let directory = || File::open(&work.directory)?.sync_all();
-            let synced = file.sync_data();
-            let synced = synced.and_then(|()| if is_new { directory() } else { Ok(()) });
+            let synced = file.sync_data().and_then(|()| {
+                if is_new {
+                    files::sync_directory(&work.directory)
+                } else {
+                    Ok(())
+                }
+            });
             // After a failed sync nothing is known about what is on disk (fsync(2)).
             synced.inspect_err(|_| *written = 0).map_err(failed)?;
         }

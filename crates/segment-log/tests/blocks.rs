@@ -5,12 +5,12 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod support;
+
 use std::ops::Range;
 
 use proptest::prelude::*;
-use segment_log::{
-    BlockWriter, Damage, Record, SegmentName, SegmentScan, plain_length, records, unpack,
-};
+use segment_log::{BlockWriter, Damage, Record, SegmentName, plain_length, records, unpack};
 
 const NAME: SegmentName = SegmentName {
     first: 7,
@@ -50,25 +50,16 @@ fn segment(blocks: &[Vec<Vec<u8>>]) -> (Vec<u8>, Vec<Block>) {
     (bytes, expected)
 }
 
-/// Reads in pieces of about `piece` bytes, as a file is read.
+/// Reads in pieces of about `piece` bytes.
 fn read(bytes: &[u8], piece: usize) -> (Vec<Kept>, Damage) {
-    let mut scan = SegmentScan::new(NAME);
     let mut found = Vec::new();
-    let (mut at, mut wanted) = (0, piece);
-    while at < bytes.len() {
-        let end = (at + wanted).min(bytes.len());
-        let (used, needed) = scan.read(&bytes[at..end], end == bytes.len(), |block| {
-            let length = plain_length(block.payload).unwrap();
-            let plain = unpack(block.payload, length).unwrap();
-            let records = records(block.sequence, &plain);
-            found.extend(records.map(|of| (of.sequence, of.items, of.payload.to_vec())));
-            true
-        });
-        assert!(used > 0 || needed > end - at, "the reader makes headway");
-        at += used;
-        wanted = piece.max(needed);
-    }
-    (found, scan.damage())
+    let damage = support::read(NAME, bytes, piece, |block| {
+        let length = plain_length(block.payload).unwrap();
+        let plain = unpack(block.payload, length).unwrap();
+        let records = records(block.sequence, &plain);
+        found.extend(records.map(|of| (of.sequence, of.items, of.payload.to_vec())));
+    });
+    (found, damage)
 }
 
 /// The records of the blocks that are as they were.

@@ -5,8 +5,10 @@
 // A helper that fails is a test that fails.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod support;
+
 use proptest::prelude::*;
-use segment_log::{Damage, FileKind, HEADER, SegmentName, SegmentScan, header, latest_mark, mark};
+use segment_log::{Damage, FileKind, HEADER, SegmentName, header, latest_mark, mark};
 
 const NAME: SegmentName = SegmentName {
     first: 7,
@@ -31,22 +33,13 @@ fn segment(payloads: &[Vec<u8>]) -> (Vec<u8>, Vec<Kept>) {
     (bytes, records)
 }
 
-/// Reads in pieces of about `piece` bytes, as a file is read.
+/// Reads in pieces of about `piece` bytes.
 fn read(bytes: &[u8], piece: usize) -> (Vec<Kept>, Damage) {
-    let mut scan = SegmentScan::new(NAME);
     let mut found = Vec::new();
-    let (mut at, mut wanted) = (0, piece);
-    while at < bytes.len() {
-        let end = (at + wanted).min(bytes.len());
-        let (used, needed) = scan.read(&bytes[at..end], end == bytes.len(), |record| {
-            found.push((record.sequence, record.items, record.payload.to_vec()));
-            true
-        });
-        assert!(used > 0 || needed > end - at, "the reader makes headway");
-        at += used;
-        wanted = piece.max(needed);
-    }
-    (found, scan.damage())
+    let damage = support::read(NAME, bytes, piece, |record| {
+        found.push((record.sequence, record.items, record.payload.to_vec()));
+    });
+    (found, damage)
 }
 
 fn payloads() -> impl Strategy<Value = Vec<Vec<u8>>> {
