@@ -31,6 +31,10 @@ pub(crate) struct CaUpkeep {
     pub(crate) secrets: Api<Secret>,
     /// A file with CA certificates that another program renews; without one, the operator makes the CA.
     pub(crate) file: Option<PathBuf>,
+    /// How long the previous CA certificates of that file stay trusted.
+    pub(crate) trusted_on: Duration,
+    /// What webhook configurations trust when this process starts, as PEM: replicas may still serve by it.
+    pub(crate) trusted: Option<String>,
     /// How long a CA that the operator makes lives.
     pub(crate) lifetime: Duration,
     /// The CA certificates that webhook configurations trust, as PEM, or why none are known.
@@ -41,7 +45,6 @@ pub(crate) struct CaUpkeep {
 }
 
 /// What the operator knows about the CA.
-#[derive(Default)]
 struct Known {
     file: TrustedFile,
     /// The operator's own CA as last read or written.
@@ -51,7 +54,10 @@ struct Known {
 impl CaUpkeep {
     /// Runs until the task is aborted. Only the leader may run it.
     pub(crate) async fn run(self) -> ControllerError {
-        let mut known = Known::default();
+        let mut known = Known {
+            file: TrustedFile::that_held(self.trusted.clone().unwrap_or_default()),
+            last: None,
+        };
         let mut clock = tokio::time::interval(READ_EVERY);
         // A process that was paused reads once, not once for each tick it missed.
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -105,7 +111,8 @@ impl CaUpkeep {
         if let Some(path) = self.file.clone() {
             let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
             let read = read.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-            return Ok(known.file.read(read.map_err(ControllerError::CaFile)?, now));
+            let text = read.map_err(ControllerError::CaFile)?;
+            return Ok(known.file.read(text, now, self.trusted_on));
         }
         let secret = self.secrets.get(names::CA_SECRET).await;
         let secret = secret.map_err(ControllerError::api("read the webhook's CA"))?;

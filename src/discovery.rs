@@ -82,10 +82,10 @@ pub(crate) async fn family_of_nodes(client: &Client) -> Result<IpFamily> {
     Ok(if is_v6 { IpFamily::V6 } else { IpFamily::V4 })
 }
 
-/// Owner reference to the `ClusterRole` of a part of the installation. Kubernetes then deletes
-/// cluster-scoped objects with that part, even without the operator. `None` if the role does not exist or
-/// may not be read, which is the same: the role itself grants the right to read it.
-pub(crate) async fn installation(client: &Client, name: &str) -> Result<Option<Value>> {
+/// Reference to a `ClusterRole` that owns what a part of the installation writes for the whole cluster.
+/// Kubernetes then deletes these objects with that part, even without the operator. `None` if the role does not
+/// exist or may not be read, which is the same: the part grants the right to read it.
+pub(crate) async fn owner_role(client: &Client, name: &str) -> Result<Option<Value>> {
     let api: Api<PartialObjectMeta<ClusterRole>> = Api::all(client.clone());
     let found = match api.get_opt(name).await {
         Err(kube::Error::Api(status)) if status.is_forbidden() => None,

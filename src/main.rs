@@ -15,7 +15,7 @@ use otelagent_operator::runtime::{
     ObservabilityArgs, Readiness, Served, WebhookArgs, client, listen, metrics, probes, shutdown,
     telemetry,
 };
-use otelagent_webhook::{self as webhook, Source, Webhook};
+use otelagent_webhook::{self as webhook, Source, Webhook, ca};
 
 /// Why the process ended; the message goes to standard error.
 type Failure = Box<dyn std::error::Error>;
@@ -83,6 +83,7 @@ fn settings(args: ControllerArgs, identity: String) -> Settings {
         platform_namespaces: platform,
         agent_image: args.agent_image,
         canary_namespace: args.canary_namespace,
+        owner_role: Some(args.owner_role).filter(|name| !name.is_empty()),
         instance: identity,
         injection: InjectionSettings {
             engine: match args.injection_engine {
@@ -92,6 +93,7 @@ fn settings(args: ControllerArgs, identity: String) -> Settings {
             },
             webhook_url: args.webhook_url,
             ca_file: args.webhook_ca_file,
+            ca_trusted_on: ca::TRUSTED_ON,
             ca_lifetime: Duration::from_secs(args.webhook_ca_seconds),
         },
         version: env!("CARGO_PKG_VERSION").into(),
@@ -163,7 +165,10 @@ async fn run_webhook(args: WebhookArgs) -> Result<(), Failure> {
         server_names
     };
     let source = match tls_directory {
-        Some(directory) => Source::Directory(directory),
+        Some(path) => Source::Directory {
+            path,
+            settle: ca::SETTLE,
+        },
         None => Source::Ca { namespace, names },
     };
     let listener = listen(address).await?;

@@ -8,6 +8,7 @@ mod client;
 mod cluster;
 mod inject;
 mod outages;
+mod pods;
 mod process;
 mod random_edits;
 mod servers;

@@ -6,12 +6,14 @@
 //! | [`stores`] | one store per kind |
 //! | [`store`] | the cache of one watch, and the caches of nodes and namespaces |
 //! | [`pods`] | the cluster's pods, a few fields each |
+//! | [`events`] | warnings about agents that cannot be created or cannot start |
 //! | [`namespace_limits`] | LimitRanges and ResourceQuotas |
 //! | [`partial`] | pods, nodes and namespaces, decoded to the relevant fields |
 //! | [`decode`] | `OtelAgent`s, each decoded by itself |
 //! | [`trigger`] | which `OtelAgent`s a change concerns |
 
 mod decode;
+mod events;
 mod namespace_limits;
 mod partial;
 mod pods;
@@ -21,9 +23,10 @@ mod trigger;
 mod watches;
 
 pub(crate) use decode::{Decoded, Unreadable};
+pub(crate) use events::Warnings;
 pub(crate) use namespace_limits::{Demand, in_namespaces};
 pub(crate) use partial::PartialPod;
-pub(crate) use pods::Pods;
+pub(crate) use pods::{CachedPod, Pods};
 pub(crate) use stores::{Stores, admission_resource, serves};
 pub(crate) use trigger::{Trigger, may_meet};
 pub(crate) use watches::build;

@@ -5,12 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Affinity, Namespace, Node, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::api::core::v1::{Affinity, Namespace, Node, Pod, Taint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
+use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer};
 
+use otelagent_core::inject::outline::{PodAnnotations, PodSpec, or_default, outline};
+use otelagent_core::names::LABEL_AGENT;
 use otelagent_core::pods::Controller;
 
 /// Longest cached message, in characters.
@@ -38,14 +41,19 @@ pub(crate) struct PartialPod {
     pub(crate) mirror: bool,
     /// Why it does not run, if known.
     pub(crate) waits_for: Option<String>,
+    pub(crate) created: Option<Timestamp>,
+    /// What decides whether it can be injected.
+    pub(crate) outline: String,
 }
 
 /// A node as decoded.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = Node)]
-#[serde(from = "Parts")]
+#[serde(from = "NodeParts")]
 pub(crate) struct PartialNode {
     pub(crate) metadata: ObjectMeta,
+    pub(crate) labels: Labels,
+    pub(crate) taints: Vec<Taint>,
     pub(crate) ready: bool,
 }
 
@@ -58,7 +66,7 @@ pub(crate) struct PartialNamespace {
     pub(crate) labels: Labels,
 }
 
-/// The fields that are read of any of these kinds.
+/// The fields that are read of a pod or a namespace.
 #[derive(Deserialize)]
 struct Parts {
     metadata: Metadata,
@@ -75,26 +83,30 @@ struct Metadata {
     namespace: Option<String>,
     resource_version: Option<String>,
     deletion_timestamp: Option<IgnoredAny>,
+    creation_timestamp: Option<Time>,
     #[serde(deserialize_with = "or_default")]
     labels: Labels,
     #[serde(deserialize_with = "or_default")]
-    annotations: Annotations,
+    annotations: PodAnnotations,
     #[serde(deserialize_with = "or_default")]
     owner_references: Vec<OwnerReference>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Annotations {
-    #[serde(rename = "kubernetes.io/config.mirror")]
-    mirror: Option<IgnoredAny>,
+/// The fields that are read of a node.
+#[derive(Deserialize)]
+struct NodeParts {
+    metadata: Metadata,
+    #[serde(default)]
+    spec: NodeSpec,
+    #[serde(default)]
+    status: Status,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct PodSpec {
-    node_name: Option<String>,
-    affinity: Option<Affinity>,
+#[serde(default)]
+struct NodeSpec {
+    #[serde(deserialize_with = "or_default")]
+    taints: Vec<Taint>,
 }
 
 /// Conditions of pods and nodes, and why a pod's containers wait.
@@ -108,19 +120,24 @@ struct Status {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct ContainerStatus {
     #[serde(default)]
     state: ContainerState,
+    #[serde(default)]
+    last_state: ContainerState,
 }
 
 #[derive(Default, Deserialize)]
 struct ContainerState {
-    waiting: Option<Waiting>,
+    waiting: Option<Said>,
+    terminated: Option<Said>,
 }
 
 #[derive(Deserialize)]
-struct Waiting {
+struct Said {
     reason: Option<String>,
+    message: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -131,35 +148,33 @@ struct Condition {
     message: Option<String>,
 }
 
-/// Treats `null` as absent, as the server does.
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Option::deserialize(deserializer).map(Option::unwrap_or_default)
-}
-
 impl From<Parts> for PartialPod {
     fn from(parts: Parts) -> Self {
-        let (mut metadata, spec, status) = (parts.metadata, parts.spec, parts.status);
-        let meant_for = || node_of(spec.affinity?);
+        let (mut metadata, mut spec, status) = (parts.metadata, parts.spec, parts.status);
+        let (runs_on, affinity) = (spec.node_name.take(), spec.affinity.clone());
+        let is_injected = metadata.labels.contains_key(LABEL_AGENT);
         Self {
             metadata: metadata.identity(),
+            outline: outline(&metadata.annotations, spec, is_injected),
             labels: metadata.labels,
             controller: controller(metadata.owner_references),
-            placed: spec.node_name.is_some(),
-            node: spec.node_name.or_else(meant_for),
+            placed: runs_on.is_some(),
+            node: runs_on.or_else(|| node_of(affinity?)),
             ready: status.is_ready(),
             terminating: metadata.deletion_timestamp.is_some(),
-            mirror: metadata.annotations.mirror.is_some(),
+            mirror: metadata.annotations.is_mirror,
             waits_for: status.waits_for(),
+            created: metadata.creation_timestamp.map(|Time(at)| at),
         }
     }
 }
 
-impl From<Parts> for PartialNode {
-    fn from(mut parts: Parts) -> Self {
+impl From<NodeParts> for PartialNode {
+    fn from(mut parts: NodeParts) -> Self {
         Self {
             metadata: parts.metadata.identity(),
+            labels: parts.metadata.labels,
+            taints: parts.spec.taints,
             ready: parts.status.is_ready(),
         }
     }
@@ -217,13 +232,44 @@ impl Status {
 
     /// Why the first waiting container waits, such as `ImagePullBackOff`, or why no node takes the pod.
     fn waits_for(&self) -> Option<String> {
-        let waits = self
-            .container_statuses
-            .iter()
-            .find_map(|status| status.state.waiting.as_ref()?.reason.clone());
+        let mut statuses = self.container_statuses.iter();
+        let waits = statuses.find_map(ContainerStatus::waits_for);
         let not_scheduled = || self.conditions.iter().find_map(Condition::not_scheduled);
         waits.or_else(not_scheduled)
     }
+}
+
+impl ContainerStatus {
+    /// The reason, with its message, or with the last words of a container that ended.
+    fn waits_for(&self) -> Option<String> {
+        let waiting = self.state.waiting.as_ref()?;
+        let reason = waiting.reason.clone()?;
+        // While a container restarts, its own end says more than how long the kubelet waits.
+        let message = match &self.last_state.terminated {
+            Some(ended) => ended.message.as_deref().and_then(last_words),
+            None => waiting.message.clone(),
+        };
+        let message = message.filter(|message| !message.is_empty());
+        Some(match message {
+            Some(message) => {
+                let message: String = message.chars().take(MAX_MESSAGE).collect();
+                format!("{reason}: {message}")
+            }
+            None => reason,
+        })
+    }
+}
+
+/// What the last line of a container's log says: the bundled agent and a collector log JSON.
+fn last_words(log: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Line {
+        #[serde(alias = "msg")]
+        message: String,
+    }
+    let last = log.lines().rfind(|line| !line.trim().is_empty())?;
+    let line = serde_json::from_str::<Line>(last);
+    Some(line.map_or_else(|_| last.to_owned(), |line| line.message))
 }
 
 impl Condition {
@@ -266,6 +312,31 @@ mod tests {
             waiting.waits_for.as_deref(),
             Some("0/2 nodes are available: 1 node(s) didn't have free ports")
         );
+    }
+
+    #[test]
+    fn agent_that_waits_says_why() {
+        let waits = |status: serde_json::Value| {
+            let status = json!({"containerStatuses": [status]});
+            pod(json!({"metadata": {"name": "a"}, "status": status})).waits_for
+        };
+        let pulls = json!({"reason": "ErrImagePull", "message": "not found: nope:1"});
+        assert_eq!(
+            waits(json!({"state": {"waiting": pulls}})).as_deref(),
+            Some("ErrImagePull: not found: nope:1")
+        );
+        let waiting = json!({"reason": "CrashLoopBackOff", "message": "back-off 40s restarting"});
+        let log =
+            "{\"level\": \"INFO\", \"message\": \"starts\"}\n{\"message\": \"cannot listen\"}\n";
+        for (log, said) in [
+            (log, "CrashLoopBackOff: cannot listen"),
+            ("a panic\n", "CrashLoopBackOff: a panic"),
+            ("", "CrashLoopBackOff"),
+        ] {
+            let ended = json!({"reason": "Error", "exitCode": 1, "message": log});
+            let status = json!({"state": {"waiting": waiting}, "lastState": {"terminated": ended}});
+            assert_eq!(waits(status).as_deref(), Some(said));
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
+use k8s_openapi::jiff::Timestamp;
+
 use super::partial::{Labels, PartialPod};
 use super::store::Cache;
 use otelagent_core::names::{LABEL_AGENT, LABEL_OWNER};
@@ -24,8 +26,18 @@ pub(crate) struct CachedPod {
     pub(crate) placed: bool,
     pub(crate) ready: bool,
     pub(crate) terminating: bool,
-    /// Why an agent does not run; absent for other pods.
+    /// More of an agent; absent for other pods.
+    pub(crate) agent: Option<Box<AgentDetails>>,
+    /// What decides whether it can be injected.
+    pub(crate) outline: Arc<str>,
+}
+
+/// What matters of agents only.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct AgentDetails {
+    /// Why it does not run.
     pub(crate) waits_for: Option<Box<str>>,
+    pub(crate) created: Option<Timestamp>,
 }
 
 impl CachedPod {
@@ -48,6 +60,7 @@ pub(crate) struct PodsOfNamespace {
     pods: HashMap<Box<str>, CachedPod>,
     labels: Interned<Labels>,
     controllers: Interned<Controller>,
+    outlines: Interned<str>,
 }
 
 /// A pod was created, changed or deleted: its labels before and after.
@@ -60,6 +73,12 @@ impl Pods {
     /// The pods by namespace.
     pub(crate) fn namespaces(&self) -> impl Iterator<Item = (&str, &PodsOfNamespace)> {
         self.namespaces.iter().map(|(name, of)| (&**name, of))
+    }
+
+    /// The pods of one namespace.
+    pub(crate) fn namespace(&self, name: &str) -> impl Iterator<Item = (&str, &CachedPod)> {
+        let namespace = self.namespaces.get(name).into_iter();
+        namespace.flat_map(PodsOfNamespace::pods)
     }
 
     /// The agents of one `OtelAgent`, by its label, in its own namespace only: elsewhere tenants may set
@@ -83,6 +102,16 @@ impl PodsOfNamespace {
         self.pods.iter().map(|(name, pod)| (&**name, pod))
     }
 
+    /// How many pods here were injected for each `OtelAgent`, given by its label.
+    pub(crate) fn injected(&self) -> HashMap<&str, usize> {
+        let mut injected = HashMap::new();
+        let live = self.pods.values().filter(|pod| !pod.terminating);
+        for label in live.filter_map(|pod| pod.labels.get(LABEL_AGENT)) {
+            *injected.entry(label.as_str()).or_default() += 1;
+        }
+        injected
+    }
+
     /// Whether an `OtelAgent`, given by its label, injected any pod here.
     pub(crate) fn has_injected(&self, label: &str) -> bool {
         self.has(LABEL_AGENT, label)
@@ -103,12 +132,19 @@ impl PodsOfNamespace {
             placed: seen.placed,
             ready: seen.ready,
             terminating: seen.terminating,
-            waits_for: seen.waits_for.filter(|_| is_agent).map(Into::into),
+            agent: is_agent.then(|| {
+                Box::new(AgentDetails {
+                    waits_for: seen.waits_for.map(Into::into),
+                    created: seen.created,
+                })
+            }),
+            outline: self.outlines.share(seen.outline),
         }
     }
 
     fn release(&mut self, pod: &CachedPod, nodes: &mut Interned<str>) {
         self.labels.release(&pod.labels);
+        self.outlines.release(&pod.outline);
         if let Some(controller) = &pod.controller {
             self.controllers.release(controller);
         }
@@ -293,13 +329,14 @@ mod tests {
         let kept = |pods: &Pods| {
             let shop = &pods.namespaces["shop"];
             let (labels, controllers, nodes) = (&shop.labels, &shop.controllers, &pods.nodes);
-            [labels.0.len(), controllers.0.len(), nodes.0.len()]
+            let outlines = shop.outlines.0.len();
+            [labels.0.len(), controllers.0.len(), nodes.0.len(), outlines]
         };
-        assert_eq!(kept(&pods), [1, 1, 1]);
+        assert_eq!(kept(&pods), [1, 1, 1, 1]);
         pods.insert(pod("cart-0", &[("app", "till")]));
-        assert_eq!(kept(&pods), [2, 1, 1]);
+        assert_eq!(kept(&pods), [2, 1, 1, 1]);
         pods.insert(pod("cart-0", &[("app", "cart")]));
-        assert_eq!(kept(&pods), [1, 1, 1]);
+        assert_eq!(kept(&pods), [1, 1, 1, 1]);
         for one in &all {
             pods.remove(one);
         }

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kube::{Resource, ResourceExt};
-use otelagent_core::switching::NodeState;
+use otelagent_core::switching::{NodeState, NodeStates};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
@@ -64,13 +64,13 @@ impl<C: Cache> Cached<C> {
     }
 }
 
-/// Whether nodes are Ready, by name.
+/// What matters of nodes, by name.
 #[derive(Default)]
-pub(crate) struct Nodes(Arc<NodeState>);
+pub(crate) struct Nodes(Arc<NodeStates>);
 
 impl Nodes {
     /// A snapshot of the states.
-    pub(crate) fn states(&self) -> Arc<NodeState> {
+    pub(crate) fn states(&self) -> Arc<NodeStates> {
         self.0.clone()
     }
 }
@@ -81,10 +81,15 @@ impl Cache for Nodes {
 
     fn insert(&mut self, node: PartialNode) -> Option<()> {
         let name = node.name_any();
-        if self.0.get(&name) == Some(&node.ready) {
+        let state = NodeState {
+            ready: node.ready,
+            labels: node.labels,
+            taints: node.taints,
+        };
+        if self.0.get(&name).is_some_and(|known| **known == state) {
             return None;
         }
-        Arc::make_mut(&mut self.0).insert(name, node.ready);
+        Arc::make_mut(&mut self.0).insert(name, Arc::new(state));
         Some(())
     }
 
@@ -100,6 +105,13 @@ impl Cache for Nodes {
 pub(crate) struct Namespaces(BTreeMap<String, Arc<Labels>>);
 
 impl Namespaces {
+    /// Every namespace with its labels.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &Labels)> {
+        self.0
+            .iter()
+            .map(|(name, labels)| (name.as_str(), &**labels))
+    }
+
     /// Labels of a namespace; none if it is not known (yet).
     pub(crate) fn labels(&self, name: &str) -> Arc<Labels> {
         self.0.get(name).cloned().unwrap_or_default()
@@ -128,18 +140,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn node_change_is_reported_when_readiness_changes() {
+    fn node_change_is_reported_when_readiness_labels_or_taints_change() {
         let mut nodes = Nodes::default();
-        let node = |ready: &str| -> PartialNode {
+        let node = |ready: &str, os: &str, taints: serde_json::Value| -> PartialNode {
             serde_json::from_value(json!({
-                "metadata": {"name": "n1"}, "status": {"conditions": [{"type": "Ready", "status": ready}]},
+                "metadata": {"name": "n1", "labels": {"kubernetes.io/os": os}},
+                "spec": {"taints": taints},
+                "status": {"conditions": [{"type": "Ready", "status": ready}]},
             }))
             .unwrap()
         };
-        assert!(nodes.insert(node("True")).is_some());
-        assert!(nodes.insert(node("True")).is_none());
-        assert!(nodes.insert(node("False")).is_some());
-        assert!(nodes.remove(&node("False")).is_some());
+        let taint = json!([{"key": "virtual-kubelet.io/provider", "effect": "NoSchedule"}]);
+        for (ready, os, taints) in [
+            ("True", "linux", json!(null)),
+            ("False", "linux", json!(null)),
+            ("False", "windows", json!(null)),
+            ("False", "windows", taint),
+        ] {
+            assert!(nodes.insert(node(ready, os, taints.clone())).is_some());
+            assert!(nodes.insert(node(ready, os, taints)).is_none());
+        }
+        assert!(nodes.remove(&node("False", "linux", json!([]))).is_some());
         assert!(nodes.0.is_empty());
     }
 }

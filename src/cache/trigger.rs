@@ -10,6 +10,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
 use otelagent_api::OtelAgent;
 use otelagent_core::build::selection;
+use otelagent_core::inject::Selection;
 use otelagent_core::names;
 use tokio::sync::Notify;
 
@@ -101,19 +102,21 @@ pub(super) fn is_made_for(object: &ObjectMeta, agent: &OtelAgent) -> bool {
     is_named || label.is_some_and(|label| *label == label_of(agent))
 }
 
+/// Queues the `OtelAgent` that a pod belongs to, as its agent or by injection, and those that select it.
 pub(super) fn pod_changed(trigger: &Trigger, namespaces: &Cached<Namespaces>, change: &PodChange) {
     for labels in &change.labels {
-        let mark = [names::LABEL_AGENT, names::LABEL_OWNER]
-            .into_iter()
-            .find_map(|key| labels.get(key));
-        if let Some(label) = mark {
-            trigger.each(|agent| label_of(agent) == *label);
-            continue;
-        }
         let namespace = change.namespace.as_str();
         let labels_of_namespace = namespaces.read().labels(namespace);
+        let owner = labels.get(names::LABEL_OWNER);
+        let marks: Vec<&String> = owner
+            .into_iter()
+            .chain(labels.get(names::LABEL_AGENT))
+            .collect();
         trigger.each(|agent| {
-            selection(agent).is_some_and(|s| s.matches(namespace, &labels_of_namespace, labels))
+            let label = label_of(agent);
+            let selects = |s: Selection| s.matches(namespace, &labels_of_namespace, labels);
+            marks.iter().any(|mark| **mark == label)
+                || owner.is_none() && selection(agent).is_some_and(selects)
         });
     }
 }

@@ -8,19 +8,22 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::channel::mpsc::UnboundedSender;
 use futures::future::BoxFuture;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 use super::decode::Decoded;
+use super::events::Warnings;
 use super::namespace_limits::{Limiting, Limits};
 use super::pods::{PodChange, Pods};
 use super::store::{Cache, Cached, Namespaces, Nodes};
-use super::stores::{Stores, admission_resource};
-use super::trigger::{Trigger, is_made_for, may_lose_to, pod_changed};
+use super::stores::{PlatformStores, Stores, admission_resource};
+use super::trigger::{Trigger, is_made_for, may_lose_to, may_meet, pod_changed};
 use otelagent_api::{Mode, OtelAgent};
 use otelagent_core::build::selection;
 use otelagent_core::names;
@@ -53,24 +56,33 @@ pub(crate) fn build(
         limit_ranges: builder.limits("limitranges", &namespaces),
         resource_quotas: builder.limits("resourcequotas", &namespaces),
         namespaces,
-        daemon_sets: owned_namespaces
+        platform: owned_namespaces
             .iter()
-            .map(|within| builder.owned("daemonsets", Api::namespaced(client.clone(), within), ()))
+            .map(|namespace| (namespace.clone(), builder.platform(namespace)))
             .collect(),
-        services: owned_namespaces
+        warnings: owned_namespaces
             .iter()
-            .map(|within| builder.owned("services", Api::namespaced(client.clone(), within), ()))
+            .map(|within| (within.clone(), builder.warnings(within)))
             .collect(),
         admission: admission
             .iter()
             .map(|kind| {
                 let resource = admission_resource(kind);
                 let api = Api::all_with(client.clone(), &resource);
-                (*kind, builder.owned(kind, api, resource))
+                (*kind, builder.owned(kind, api, resource, |_| ()))
             })
             .collect(),
     };
     (stores, builder.watches, builder.trigger)
+}
+
+/// Whether the operator may not read what it watches.
+fn is_forbidden(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.is_forbidden(),
+        _ => false,
+    }
 }
 
 /// The watches as they are added.
@@ -102,20 +114,23 @@ impl Builder {
             on.one(reference);
             let uid = agent.uid().unwrap_or_default();
             let generation = agent.meta().generation;
-            let is_new = if is_gone {
-                generations.remove(&uid);
+            let (before, is_known) = if is_gone {
                 on.one_is_gone();
-                true
+                (generations.remove(&uid), false)
             } else {
-                generations.insert(uid, generation) != Some(generation)
+                let before = generations.insert(uid, generation);
+                (before, before.is_some())
             };
-            if is_new {
+            if !is_known {
+                // Its pods become orphans, or stop being some, for everyone who selects them.
+                on.each(|other| may_meet(&other.metadata, agent.meta(), &platform));
+            } else if before != Some(generation) {
                 on.each(|other| may_lose_to(other, agent, &platform));
             }
         };
         let api = Api::all(self.client.clone());
         let all = watcher::Config::default();
-        self.stored("otelagents", api, all, writer, notify);
+        self.stored("otelagents", api, all, writer, notify, |_| ());
     }
 
     fn namespaces(&mut self) -> Arc<Cached<Namespaces>> {
@@ -164,18 +179,40 @@ impl Builder {
         self.kept("pods", live, notify)
     }
 
+    /// Warnings about agents in a platform namespace.
+    fn warnings(&mut self, namespace: &str) -> Arc<Cached<Warnings>> {
+        let on = self.trigger.clone();
+        let notify = move |about: Option<&ObjectMeta>| {
+            on.each(|agent| about.is_none_or(|about| is_made_for(about, agent)));
+        };
+        let warnings = watcher::Config::default().fields("type=Warning");
+        let api = Api::namespaced(self.client.clone(), namespace);
+        self.kept_of("events", api, warnings, notify)
+    }
+
     /// Watches other people's objects in the whole cluster and caches their relevant fields. Calls `notify`
     /// with each change, and with `None` after a whole list.
     fn kept<C: Cache>(
         &mut self,
         what: &'static str,
         config: watcher::Config,
+        notify: impl FnMut(Option<&C::Change>) + Send + 'static,
+    ) -> Arc<Cached<C>> {
+        let api = Api::all(self.client.clone());
+        self.kept_of(what, api, config, notify)
+    }
+
+    /// The same for the objects of one API.
+    fn kept_of<C: Cache>(
+        &mut self,
+        what: &'static str,
+        api: Api<C::Object>,
+        config: watcher::Config,
         mut notify: impl FnMut(Option<&C::Change>) + Send + 'static,
     ) -> Arc<Cached<C>> {
         let kept = Arc::<Cached<C>>::default();
         let (filled, mut listed) = (kept.clone(), C::default());
-        let api = Api::all(self.client.clone());
-        self.watch(what, api, config, move |event| {
+        let take = move |event: Event<C::Object>| {
             let change = match event {
                 Event::Init => {
                     listed = C::default();
@@ -195,12 +232,44 @@ impl Builder {
             if let Some(change) = change {
                 notify(Some(&change));
             }
-        });
+        };
+        self.watch(what, api, config, take, |_| ());
         kept
     }
 
+    /// Agent workloads and Services of one platform namespace.
+    fn platform(&mut self, namespace: &str) -> PlatformStores {
+        let client = self.client.clone();
+        let refused = Arc::new(watch::Sender::new(false));
+        let notice = || {
+            let (refused, on) = (refused.clone(), self.trigger.clone());
+            let namespace = Some(namespace.to_owned());
+            move |error: &watcher::Error| {
+                if is_forbidden(error) && !refused.send_replace(true) {
+                    on.each(|agent| agent.metadata.namespace == namespace);
+                }
+            }
+        };
+        let (of_daemon_sets, of_services) = (notice(), notice());
+        let api = Api::namespaced(client.clone(), namespace);
+        let daemon_sets = self.owned("daemonsets", api, (), of_daemon_sets);
+        let api = Api::namespaced(client, namespace);
+        let services = self.owned("services", api, (), of_services);
+        PlatformStores {
+            daemon_sets,
+            services,
+            refused,
+        }
+    }
+
     /// Watches objects that the operator created, which name their `OtelAgent` in a label.
-    fn owned<K>(&mut self, what: &'static str, api: Api<K>, kind: K::DynamicType) -> Store<K>
+    fn owned<K>(
+        &mut self,
+        what: &'static str,
+        api: Api<K>,
+        kind: K::DynamicType,
+        fails: impl FnMut(&watcher::Error) + Send + 'static,
+    ) -> Store<K>
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
         K::DynamicType: Eq + Hash + Clone + Send + Sync + Unpin,
@@ -213,7 +282,7 @@ impl Builder {
             None => on.each(|_| true),
         };
         let ours = watcher::Config::default().labels(&names::managed_selector());
-        self.stored(what, api, ours, writer, notify);
+        self.stored(what, api, ours, writer, notify, fails);
         store
     }
 
@@ -226,11 +295,12 @@ impl Builder {
         config: watcher::Config,
         mut writer: Writer<K>,
         mut notify: impl FnMut(Option<&K>) + Send + 'static,
+        fails: impl FnMut(&watcher::Error) + Send + 'static,
     ) where
         K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
         K::DynamicType: Eq + Hash + Clone + Send + Sync,
     {
-        self.watch(what, api, config, move |event| {
+        let take = move |event: Event<K>| {
             let event = event.modify(|object| object.meta_mut().managed_fields = None);
             writer.apply_watcher_event(&event);
             match event {
@@ -238,7 +308,8 @@ impl Builder {
                 Event::InitDone => notify(None),
                 Event::Init | Event::InitApply(_) => {}
             }
-        });
+        };
+        self.watch(what, api, config, take, fails);
     }
 
     /// Adds one watch with back-off, which ends only with its stream.
@@ -248,6 +319,7 @@ impl Builder {
         api: Api<K>,
         config: watcher::Config,
         mut take: impl FnMut(Event<K>) + Send + 'static,
+        mut fails: impl FnMut(&watcher::Error) + Send + 'static,
     ) where
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
@@ -257,11 +329,63 @@ impl Builder {
                 match event {
                     Ok(event) => take(event),
                     Err(error) => {
+                        fails(&error);
                         tracing::warn!(what, error = %error, "watch failed, trying again");
                     }
                 }
             }
             what
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+    use tower::service_fn;
+
+    use super::*;
+
+    /// A client of an API server that lets nobody read one namespace, and has nothing elsewhere.
+    fn client() -> Client {
+        let service = service_fn(|request: Request<Body>| async move {
+            let (path, query) = (request.uri().path(), request.uri().query());
+            let is_refused = path.contains("/namespaces/forbidden/");
+            let (code, body) = if is_refused {
+                let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                    "reason": "Forbidden", "message": "no", "code": 403});
+                (403, status)
+            } else if query.is_some_and(|query| query.contains("watch=true")) {
+                std::future::pending().await
+            } else {
+                (
+                    200,
+                    json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []}),
+                )
+            };
+            let response = Response::builder().status(code);
+            response.body(Body::from(body.to_string().into_bytes()))
+        });
+        Client::new(service, "default")
+    }
+
+    #[tokio::test]
+    async fn refused_platform_namespace_keeps_nobody_waiting_and_is_known() {
+        let namespaces = ["forbidden", "fine"].map(str::to_owned).into();
+        let (sender, _queue) = futures::channel::mpsc::unbounded();
+        let (stores, watches, _) = build(&client(), &namespaces, &[], sender);
+        let mut tasks = tokio::task::JoinSet::new();
+        for watch in watches {
+            tasks.spawn(watch);
+        }
+        stores.wait_until_ready(None).await;
+        let known = |name: &str| {
+            let namespace = &stores.platform[name];
+            (namespace.is_filled(), namespace.is_refused())
+        };
+        assert_eq!(known("forbidden"), (false, true));
+        assert_eq!(known("fine"), (true, false));
     }
 }

@@ -5,30 +5,59 @@ use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::{Resource, ResourceExt};
-use otelagent_core::build::{ObjectOwner, corrections};
+use otelagent_core::build::{ObjectOwner, corrections, last_other_manager};
 use otelagent_core::inject::kinds::ADMISSION_KINDS;
 use otelagent_core::names;
 use otelagent_core::reconcile::Intent;
+use otelagent_core::reconcile::contest::Turn;
 use serde_json::{Value, json};
 
 use super::context::{Context, Reconciliation};
 use super::error::{ControllerError, Result};
 
 impl Reconciliation<'_> {
-    /// Applies an object, and returns its uid.
+    /// Applies an object, and returns its uid. Leaves a contested object alone until its turn, see
+    /// [`Self::uncontested`].
     ///
     /// # Errors
     /// [`ControllerError::NameTaken`] if an object of this name belongs to somebody else.
     pub(super) async fn write(self, intent: &Intent) -> Result<Option<String>> {
+        let owner = self.observation.owner();
+        if let Some(change) = &intent.undoes
+            && let Turn::Wait(_) = self.context.turn(&owner.uid, intent, change)
+        {
+            return Ok(None);
+        }
         let target = Target {
             api: self.objects(intent.kind),
             kind: intent.kind,
             name: &intent.name,
-            owner: &self.observation.owner(),
+            owner: &owner,
         };
         let written = target.write(&intent.body, intent.is_ours).await?;
         self.context.metrics.wrote(intent.kind, "apply");
         Ok(written.uid())
+    }
+
+    /// Checks that nobody else keeps undoing what was written.
+    ///
+    /// # Errors
+    /// [`ControllerError::Contested`].
+    pub(super) async fn uncontested(self) -> Result<()> {
+        let uid = self.observation.owner().uid;
+        let Some((kind, name, left)) = self.context.contested(&uid) else {
+            return Ok(());
+        };
+        let live = self.objects(kind).get_metadata_opt(&name).await;
+        let live = live.map_err(ControllerError::api(format!("read {kind} {name}")))?;
+        let live = live.and_then(|live| serde_json::to_value(live).ok());
+        let manager = live.as_ref().and_then(last_other_manager);
+        Err(ControllerError::Contested {
+            kind,
+            name,
+            manager: manager.unwrap_or("somebody").to_owned(),
+            left,
+        })
     }
 
     /// Deletes an object in the `OtelAgent`'s namespace exactly as it was observed, if it belongs to the

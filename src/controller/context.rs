@@ -1,18 +1,21 @@
 //! What every reconcile shares.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
+use k8s_openapi::ByteString;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
 use kube::runtime::events::Recorder;
 use kube::{Api, Client};
 use otelagent_core::build::{Engine, Environment};
+use otelagent_core::in_full;
 use otelagent_core::inject::kinds::WEBHOOK_CONFIGURATION;
-use otelagent_core::names;
 use otelagent_core::pods::WorkloadRef;
-use otelagent_core::reconcile::{Observation, PolicyEngine, Render, other};
+use otelagent_core::reconcile::contest::{Contest, Turn};
+use otelagent_core::reconcile::{Intent, Observation, PolicyEngine, Render, other};
 use otelagent_core::restart::Verdict;
 use otelagent_webhook::configuration::{Endpoint, WebhookEngine};
 use serde_json::Value;
@@ -27,8 +30,9 @@ use crate::runtime::Metrics;
 const PACE: Duration = Duration::from_millis(500);
 /// How long the answer of a dry run counts while nothing it depends on has changed.
 const PROBE_TTL: Duration = Duration::from_mins(5);
-/// How long a successful check for the webhook's installation counts.
-const INSTALLATION_TTL: Duration = Duration::from_secs(30);
+/// How long the uid of an owner counts. Of a role that was made again an older uid would make the garbage
+/// collector delete what the operator writes.
+const OWNER_TTL: Duration = Duration::from_secs(1);
 
 /// Shortest time between two polls of the workloads of one `OtelAgent`.
 const POLL_PACE: Duration = Duration::from_secs(2);
@@ -48,15 +52,18 @@ pub(crate) struct Context {
     pub(crate) endpoint: Endpoint,
     /// The CA certificates that webhook configurations trust, as PEM, or why none are known.
     pub(crate) ca_bundle: watch::Sender<Result<String, String>>,
-    /// Owner reference to the operator's `ClusterRole`, for cluster-scoped objects.
-    pub(crate) installation: Option<Value>,
-    /// The same for the webhook's `ClusterRole`, with the time of the last check.
-    pub(super) webhook_installation: Mutex<Option<(Instant, Value)>>,
+    /// Owner of cluster-scoped objects; without one they stay when the operator is uninstalled.
+    pub(crate) owner: Option<OwnerRole>,
+    /// Owner of webhook configurations, which exists where the webhook is installed.
+    pub(crate) webhook_owner: OwnerRole,
     pub(crate) stores: Stores,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
     /// Limits concurrent reconciles of over-quota objects, so that they cannot starve the rest.
     pub(super) over_quota: Semaphore,
+    /// The specs that were given their ports of the nodes, by uid and generation. Reconciles run side by side, and
+    /// the agents that would show it do not exist yet.
+    pub(super) given_ports: Mutex<HashMap<String, Option<i64>>>,
     /// By uid of the object.
     pub(super) memory: Mutex<HashMap<String, Memory>>,
 }
@@ -68,12 +75,43 @@ pub(crate) struct Reconciliation<'a> {
     pub(crate) observation: &'a Observation<'a>,
 }
 
+/// A `ClusterRole` that owns cluster-scoped objects.
+pub(crate) struct OwnerRole {
+    name: String,
+    /// The reference to it, and when it was read.
+    seen: Mutex<Option<(Instant, Value)>>,
+}
+
+impl OwnerRole {
+    /// The role of this name, not read yet.
+    pub(crate) fn named(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// The reference to it; `None` if it does not exist or may not be read.
+    async fn reference(&self, client: &Client) -> Result<Option<Value>> {
+        let remembered = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = remembered().clone();
+        if let Some((_, known)) = known.filter(|(at, _)| at.elapsed() < OWNER_TTL) {
+            return Ok(Some(known));
+        }
+        let found = discovery::owner_role(client, &self.name).await?;
+        *remembered() = found.clone().map(|found| (Instant::now(), found));
+        Ok(found)
+    }
+}
+
 /// Remembered for one object to save requests; losing it only costs more of them.
 #[derive(Default)]
 pub(super) struct Memory {
     last_reconcile: Option<(Instant, Option<i64>)>,
     probed: Option<(Instant, String)>,
     restarts: RestartMemory,
+    /// By kind and name of the object.
+    contests: BTreeMap<(&'static str, String), Contest>,
 }
 
 impl Context {
@@ -93,23 +131,43 @@ impl Context {
         Api::all_with(self.client.clone(), &admission_resource(kind))
     }
 
-    /// Owner reference to the webhook's `ClusterRole`; `None` while the webhook is not installed.
-    pub(crate) async fn webhook_installation(&self) -> Result<Option<Value>> {
-        let seen = &self.webhook_installation;
-        let remembered = || seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = remembered().clone();
-        if let Some((_, known)) = known.filter(|(at, _)| at.elapsed() < INSTALLATION_TTL) {
-            return Ok(Some(known));
+    /// Reference to the owner of cluster-scoped objects, or why none can be written: a stable reason and a message.
+    pub(crate) async fn owner_reference(&self) -> Result<Option<Value>, (&'static str, String)> {
+        let Some(owner) = &self.owner else {
+            return Ok(None);
+        };
+        match owner.reference(&self.client).await {
+            Ok(Some(reference)) => Ok(Some(reference)),
+            // What an uninstallation is about to remove must not be written again.
+            Ok(None) => Err((
+                "OwnerMissing",
+                format!(
+                    "ClusterRole {}, which owns the admission policies, does not exist or may not be read; apply \
+                     manifests/default again, or name the role by --owner-role",
+                    owner.name
+                ),
+            )),
+            Err(error) => Err((error.reason(), in_full(&error))),
         }
-        let found = discovery::installation(&self.client, names::WEBHOOK).await?;
-        *remembered() = found.clone().map(|found| (Instant::now(), found));
-        Ok(found)
     }
 
     /// Whether the objects of an admission kind have been seen, which needs the right to read them.
     pub(super) fn is_watched(&self, kind: &str) -> bool {
         let seen = self.stores.admission.get(kind);
         seen.is_some_and(|store| store.wait_until_ready().now_or_never().is_some())
+    }
+
+    /// The CA certificates that a webhook configuration trusts, as PEM.
+    pub(crate) fn trusted_ca(&self) -> Option<String> {
+        let configurations = self.stores.admission.get(WEBHOOK_CONFIGURATION)?.state();
+        let mut bundles = configurations.iter().filter_map(|configuration| {
+            let bundle = configuration
+                .data
+                .pointer("/webhooks/0/clientConfig/caBundle")?;
+            let bytes: ByteString = serde_json::from_value(bundle.clone()).ok()?;
+            String::from_utf8(bytes.0).ok()
+        });
+        bundles.next()
     }
 
     /// The engine that is used first, then the other one, whose objects may still be active.
@@ -129,7 +187,7 @@ impl Context {
             Ok(Engine::Webhook) => {}
         }
         let is_seen = self.is_watched(WEBHOOK_CONFIGURATION);
-        let owner = self.webhook_installation().await?;
+        let owner = self.webhook_owner.reference(&self.client).await?;
         if !is_seen || owner.is_none() {
             let message = format!(
                 "injection on this API server ({}) needs the webhook, which is not installed; apply manifests/webhook",
@@ -185,6 +243,26 @@ impl Context {
         });
     }
 
+    /// Whether a change of somebody else may be undone now.
+    pub(super) fn turn(&self, uid: &str, intent: &Intent, change: &str) -> Turn {
+        let now = Timestamp::now();
+        self.with(uid, |memory| {
+            memory.contests.retain(|_, contest| !contest.is_over(now));
+            let key = (intent.kind, intent.name.clone());
+            memory.contests.entry(key).or_default().turn(change, now)
+        })
+    }
+
+    /// A contested object, and when it may be written again.
+    pub(super) fn contested(&self, uid: &str) -> Option<(&'static str, String, Duration)> {
+        let now = Timestamp::now();
+        self.with(uid, |memory| {
+            let mut contests = memory.contests.iter();
+            let ((kind, name), contest) = contests.find(|(_, one)| one.is_contested(now))?;
+            Some((*kind, name.clone(), contest.left(now).unwrap_or_default()))
+        })
+    }
+
     /// Accesses what is remembered of the restarts for an object.
     pub(crate) fn with_restarts<T>(
         &self,
@@ -197,6 +275,9 @@ impl Context {
     /// Forgets objects that are gone.
     pub(crate) fn retain(&self, uids: &HashSet<String>) {
         self.remembered().retain(|uid, _| uids.contains(uid));
+        let given = &self.given_ports;
+        let mut given = given.lock().unwrap_or_else(PoisonError::into_inner);
+        given.retain(|uid, _| uids.contains(uid));
     }
 
     fn with<T>(&self, uid: &str, act: impl FnOnce(&mut Memory) -> T) -> T {
@@ -219,6 +300,8 @@ pub(crate) struct RestartMemory {
     /// The candidate read last, so that each one gets its turn.
     pub(crate) last: Option<WorkloadRef>,
     pub(crate) known: BTreeMap<WorkloadRef, Verdict>,
+    /// Workloads with the label of a restart; `None` while a list must find them.
+    pub(crate) marked: Option<BTreeSet<WorkloadRef>>,
 }
 
 impl RestartMemory {

@@ -1,5 +1,7 @@
 //! The controller's errors, each with a stable reason.
 
+use std::time::Duration;
+
 use otelagent_core::build::ServerVersion;
 
 /// A result with an error of the controller.
@@ -24,6 +26,30 @@ pub enum ControllerError {
         kind: &'static str,
         /// The name.
         name: String,
+    },
+    /// The operator lacks its rights in a platform namespace.
+    #[error(
+        "the operator may not read DaemonSets and Services of platform namespace {namespace}; apply manifests/platform-namespace \
+         there, as its kustomization.yaml says, or take the namespace off --platform-namespaces"
+    )]
+    PlatformRightsMissing {
+        /// The namespace.
+        namespace: String,
+    },
+    /// Somebody else keeps undoing what the operator writes.
+    #[error(
+        "{manager} keeps changing {kind} {name} back (metadata.managedFields); make it leave the object alone. The \
+         operator writes it again in {} s", left.as_secs()
+    )]
+    Contested {
+        /// The kind.
+        kind: &'static str,
+        /// The name.
+        name: String,
+        /// The field manager that does so.
+        manager: String,
+        /// When the operator writes it again.
+        left: Duration,
     },
     /// A stored object cannot be decoded.
     #[error("the object cannot be read: {0}; correct it, until then what it had keeps running")]
@@ -77,6 +103,8 @@ impl ControllerError {
                 _ => "ApiUnreachable",
             },
             Self::NameTaken { .. } => "NameTaken",
+            Self::PlatformRightsMissing { .. } => "PlatformRightsMissing",
+            Self::Contested { .. } => "Contested",
             Self::Unreadable(_) => "Unreadable",
             Self::Timeout { .. } => "Timeout",
             Self::Panicked => "Panicked",

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use otelagent_api::Mode;
+use otelagent_core::inject::difference::Judgement;
 use otelagent_core::reconcile::step::{
     Activation, Confirmation, Expectation, KEEP_OLD, Removal, Retirement, Verification,
 };
-use otelagent_core::reconcile::{Active, AdmissionObject, Outcome, Plan, Step};
+use otelagent_core::reconcile::{Active, AdmissionObject, Outcome, Plan, Step, injection};
 use otelagent_core::status::InjectionState;
 
 use super::apply;
@@ -33,7 +34,7 @@ pub(crate) async fn execute(
     for step in &plan.steps {
         executor.step(step).await?;
     }
-    Ok(())
+    reconciliation.uncontested().await
 }
 
 struct Executor<'a> {
@@ -81,7 +82,7 @@ impl Executor<'_> {
         let canary = &verification.canary;
         let written = self.reconciliation.write(canary).await?;
         let probes = &verification.probes;
-        let verified = self
+        let judgement = self
             .reconciliation
             .context
             .verify(probes, &verification.recipe)
@@ -93,17 +94,15 @@ impl Executor<'_> {
             written,
         )
         .await?;
-        let Err(refusal) = verified else {
-            return Ok(());
-        };
-        let agent = self.reconciliation.observation.label();
-        tracing::warn!(agent, refusal, "the new recipe failed its verification");
-        self.outcome.injection = InjectionState::Failed {
-            reason: "VerificationFailed",
-            message: format!(
-                "a new policy failed its verification and was not bound; the previous one stays active: {refusal}"
-            ),
-        };
+        let observation = self.reconciliation.observation;
+        let canary = &self.reconciliation.context.canary_namespace;
+        if let Some(failed) = injection::after_verification(observation, canary, judgement) {
+            if let InjectionState::Failed { reason, message } = &failed {
+                let agent = observation.label();
+                tracing::warn!(agent, reason, message, "a new recipe is not activated");
+            }
+            self.outcome.injection = failed;
+        }
         Ok(())
     }
 
@@ -133,43 +132,32 @@ impl Executor<'_> {
         if self.reconciliation.context.was_probed(self.uid(), &state) {
             return Ok(InjectionState::Active);
         }
-        let problem = match &confirmation.expected {
+        let context = self.reconciliation.context;
+        let probe = &confirmation.probe;
+        let judgement = match &confirmation.expected {
             Expectation::Recipe(recipe) => {
-                let probe = std::slice::from_ref(&confirmation.probe);
-                let verified = self.reconciliation.context.verify(probe, recipe).await?;
-                let seen = verified.err();
-                seen.map(|seen| format!("was not injected: {seen}"))
+                context.verify(std::slice::from_ref(probe), recipe).await?
             }
-            Expectation::Hash(hash) => {
-                let given = self
-                    .reconciliation
-                    .context
-                    .given_now(&confirmation.probe)
-                    .await?;
-                (given != *hash).then(|| format!("was not injected as it should be: {given}"))
-            }
+            Expectation::Hash(hash) => context.gets_recipe(probe, hash).await?,
         };
-        if let Some(problem) = problem {
-            return Ok(InjectionState::Failed {
-                reason: "NotActive",
-                message: format!("a pod created by dry run {problem}"),
-            });
+        let (observation, canary) = (self.reconciliation.observation, &context.canary_namespace);
+        let found = injection::after_confirmation(observation, canary, judgement);
+        if found == InjectionState::Active {
+            context.remember_probe(self.uid(), Some(state));
         }
-        self.reconciliation
-            .context
-            .remember_probe(self.uid(), Some(state));
-        Ok(InjectionState::Active)
+        Ok(found)
     }
 
     async fn retire(&mut self, retirement: &Retirement) -> Result<()> {
         if let Some((probe, recipe)) = &retirement.alone {
             let probe = std::slice::from_ref(probe);
-            if let Err(refusal) = self.reconciliation.context.verify(probe, recipe).await? {
+            let judgement = self.reconciliation.context.verify(probe, recipe).await?;
+            if judgement != Judgement::AsExpected {
                 let agent = self.reconciliation.observation.label();
                 tracing::warn!(
                     agent,
-                    refusal,
-                    "the engine before stays: the new one does not inject by itself"
+                    ?judgement,
+                    "the engine before stays: the new one was not seen to inject by itself"
                 );
                 self.outcome.requeue_within(Some(KEEP_OLD));
                 return Ok(());

@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{ApiResource, DynamicObject, ListParams, PartialObjectMeta, PostParams};
 use kube::{Api, ResourceExt};
 use otelagent_api::{Mode, OtelAgent};
+use otelagent_core::inject::difference::{Answer, Judgement, compare, judge, judge_hash};
 use otelagent_core::inject::{Recipe, canary};
 use otelagent_core::names;
 use otelagent_core::reconcile::{Active, Correction, Plan, Precondition, binding_kind};
@@ -28,6 +29,37 @@ const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(250);
 /// The time limit of a verification: each attempt is slow if a webhook does not answer.
 const LONGEST: Duration = Duration::from_secs(15);
+
+/// Checks that the operator sees what a platform namespace has; elsewhere there is nothing to see.
+///
+/// # Errors
+/// [`ControllerError::PlatformRightsMissing`] if the API server refuses, [`ControllerError::StaleView`] until
+/// the caches are filled.
+pub(super) async fn check_platform(context: &Context, namespace: &str) -> Result<()> {
+    let Some(stores) = context.stores.platform.get(namespace) else {
+        return Ok(());
+    };
+    if stores.is_refused() {
+        let kinds = [
+            ApiResource::erase::<DaemonSet>(&()),
+            ApiResource::erase::<Service>(&()),
+        ];
+        for kind in kinds {
+            let client = context.client.clone();
+            let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &kind);
+            match api.list_metadata(&ListParams::default().limit(1)).await {
+                Err(kube::Error::Api(status)) if status.is_forbidden() => {
+                    let namespace = namespace.to_owned();
+                    return Err(ControllerError::PlatformRightsMissing { namespace });
+                }
+                found => found.map_err(ControllerError::api(format!("list {}", kind.plural)))?,
+            };
+        }
+        stores.is_readable_again();
+    }
+    let filled = stores.is_filled().then_some(());
+    filled.ok_or(ControllerError::StaleView("DaemonSet"))
+}
 
 impl Reconciliation<'_> {
     /// Checks all preconditions of a plan's steps. The corrections say what is true instead.
@@ -177,41 +209,62 @@ impl Reconciliation<'_> {
 }
 
 impl Context {
-    /// Creates pods by dry run until all are as the recipe says. Returns the last difference when the time
-    /// is up.
-    pub(super) async fn verify(
-        &self,
-        pods: &[Value],
-        recipe: &Recipe,
-    ) -> Result<Result<(), String>> {
+    /// Creates pods by dry run until all are as the recipe says, or the time is up.
+    pub(super) async fn verify(&self, pods: &[Value], recipe: &Recipe) -> Result<Judgement> {
         let begun = Instant::now();
+        // What others make of each pod; asked for only if the pod is not as it would be without them.
+        let mut plain: Vec<Option<Answer>> = vec![None; pods.len()];
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let outcome = self.try_once(pods, recipe).await?;
-            if outcome.is_ok() || attempts == ATTEMPTS || begun.elapsed() > LONGEST {
-                return Ok(outcome);
+            let judgement = self.try_once(pods, &mut plain, recipe).await?;
+            let is_wrong = matches!(judgement, Judgement::Wrong(_));
+            if !is_wrong || attempts == ATTEMPTS || begun.elapsed() > LONGEST {
+                return Ok(judgement);
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    async fn try_once(&self, pods: &[Value], recipe: &Recipe) -> Result<Result<(), String>> {
-        for pod in pods {
-            let answer = match self.dry_run(pod).await? {
-                Ok(answer) => answer,
-                Err(refusal) => return Ok(Err(refusal)),
+    async fn try_once(
+        &self,
+        pods: &[Value],
+        plain: &mut [Option<Answer>],
+        recipe: &Recipe,
+    ) -> Result<Judgement> {
+        let namespace = &self.canary_namespace;
+        for (pod, plain) in pods.iter().zip(plain) {
+            let answer = self.dry_run(pod).await?;
+            if answer
+                .as_ref()
+                .is_ok_and(|answer| compare(pod, answer, recipe, namespace).is_ok())
+            {
+                continue;
+            }
+            let plain = match plain {
+                Some(plain) => plain,
+                none => none.insert(self.dry_run(&canary::unlabelled(pod)).await?),
             };
-            if let Err(mismatch) = canary::compare(pod, &answer, recipe, &self.canary_namespace) {
-                return Ok(Err(mismatch.to_string()));
+            let judgement = judge(pod, plain, &answer, recipe, namespace);
+            if judgement != Judgement::AsExpected {
+                return Ok(judgement);
             }
         }
-        Ok(Ok(()))
+        Ok(Judgement::AsExpected)
     }
 
-    /// Creates a pod of the canary namespace by dry run. Returns the pod as the API server would store it, or its
-    /// refusal.
-    async fn dry_run(&self, pod: &Value) -> Result<Result<Value, String>> {
+    /// Whether a pod created now gets the recipe with this hash.
+    pub(super) async fn gets_recipe(&self, probe: &Value, hash: &str) -> Result<Judgement> {
+        let answer = self.dry_run(probe).await?;
+        let plain = match &answer {
+            Ok(_) => answer.clone(),
+            Err(_) => self.dry_run(&canary::unlabelled(probe)).await?,
+        };
+        Ok(judge_hash(hash, &plain, &answer))
+    }
+
+    /// Creates a pod of the canary namespace by dry run.
+    async fn dry_run(&self, pod: &Value) -> Result<Answer> {
         let resource = ApiResource::erase::<Pod>(&());
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), &self.canary_namespace, &resource);
@@ -230,17 +283,5 @@ impl Context {
                 error,
             )),
         }
-    }
-
-    /// Hash of the recipe that a pod created now gets, or what happens to it instead.
-    pub(super) async fn given_now(&self, probe: &Value) -> Result<String> {
-        let answer = self.dry_run(probe).await?;
-        Ok(match answer {
-            Err(refusal) => refusal,
-            Ok(pod) => {
-                let recipe = pod["metadata"]["labels"][names::LABEL_CONFIG].as_str();
-                recipe.unwrap_or("nothing").to_owned()
-            }
-        })
     }
 }

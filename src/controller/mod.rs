@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `reconcile` | one reconcile: observe, validate, build, plan, execute, report |
 //! | `observe` | reads the caches into values |
+//! | `agents` | reads an agent workload and its pods |
+//! | `node_ports` | which ports of the nodes each object has |
 //! | `execute` | executes the steps of a plan |
 //! | `live` | asks the API server directly, past the caches |
 //! | `apply` | writes and deletes objects |
@@ -12,11 +14,13 @@
 //! | `context` | what every reconcile shares |
 //! | `error` | the controller's errors |
 
+mod agents;
 mod apply;
 mod context;
 mod error;
 mod execute;
 mod live;
+mod node_ports;
 mod observe;
 mod reconcile;
 mod restart;
@@ -35,6 +39,7 @@ use kube::{Api, Client, ResourceExt};
 use otelagent_core::build::{self, Choice, Engine, Environment};
 use otelagent_core::inject::kinds::{BINDING, WEBHOOK_CONFIGURATION};
 use otelagent_core::{in_full, names};
+use otelagent_webhook::ca::TRUSTED_ON;
 use otelagent_webhook::configuration::Endpoint;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -42,7 +47,7 @@ use tokio::task::JoinSet;
 pub use self::error::ControllerError;
 pub(crate) use self::error::Result;
 
-use self::context::Context;
+use self::context::{Context, OwnerRole};
 use crate::ca_upkeep::CaUpkeep;
 use crate::cache::{self, Decoded, Trigger};
 use crate::discovery;
@@ -56,8 +61,6 @@ const OVER_QUOTA_AT_A_TIME: usize = 2;
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
 /// How long running reconciles may take to end after a shutdown begins.
 const GRACE: Duration = Duration::from_secs(10);
-/// Name of the installation's `ClusterRole`, which owns cluster-scoped objects.
-const INSTALLATION: &str = "otelagent-operator";
 
 /// How the operator was started.
 #[derive(Clone, Debug)]
@@ -70,6 +73,9 @@ pub struct Settings {
     pub agent_image: String,
     /// The namespace of dry-run pods.
     pub canary_namespace: String,
+    /// Name of the `ClusterRole` that owns cluster-scoped objects; without one they stay when the operator is
+    /// uninstalled.
+    pub owner_role: Option<String>,
     /// Name of this replica, for events.
     pub instance: String,
     /// The settings of injection.
@@ -108,7 +114,7 @@ impl Controller {
         let offers_policies = server.kinds.contains(&BINDING);
         let engine = build::engine(injection.engine, offers_policies, server.version);
         tracing::info!(server = %server.version, engine = ?engine, "server");
-        let webhook = discovery::installation(&client, names::WEBHOOK).await?;
+        let webhook = discovery::owner_role(&client, names::WEBHOOK_OWNER).await?;
         // Also if policies inject, to find and remove the webhook configurations of an earlier choice.
         let is_readable = webhook.is_some() || engine == Ok(Engine::Webhook);
         let mut kinds = server.kinds.clone();
@@ -128,12 +134,13 @@ impl Controller {
             engine,
             endpoint: injection.endpoint(&settings.namespace),
             ca_bundle: watch::Sender::new(Err("it has not been read yet".into())),
-            installation: discovery::installation(&client, INSTALLATION).await?,
-            webhook_installation: Mutex::default(),
+            owner: settings.owner_role.map(OwnerRole::named),
+            webhook_owner: OwnerRole::named(names::WEBHOOK_OWNER),
             stores,
             recorder: Recorder::new(client.clone(), reporter),
             metrics,
             over_quota: Semaphore::new(OVER_QUOTA_AT_A_TIME),
+            given_ports: Mutex::default(),
             memory: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
@@ -178,6 +185,8 @@ impl Controller {
             let upkeep = CaUpkeep {
                 secrets: Api::namespaced(context.client.clone(), namespace),
                 file: injection.ca_file,
+                trusted_on: injection.ca_trusted_on,
+                trusted: context.trusted_ca(),
                 lifetime: injection.ca_lifetime,
                 bundle: context.ca_bundle.clone(),
                 trigger: trigger.clone(),
@@ -223,6 +232,15 @@ impl Controller {
 }
 
 async fn sweep_once(context: &Context) {
+    let (pods, agents) = observe::orphans(context);
+    let before = context.metrics.orphaned_pods(pods);
+    if pods > 0 && usize::try_from(before) != Ok(pods) {
+        tracing::warn!(
+            pods,
+            ?agents,
+            "pods use OtelAgents that do not exist; restart their workloads"
+        );
+    }
     if let Err(error) = sweep::sweep(context).await {
         context.metrics.failed(error.reason());
         tracing::warn!(reason = error.reason(), error = %error, "sweep failed, trying again");
@@ -239,10 +257,16 @@ fn on_error(agent: Arc<Decoded>, error: &ControllerError, context: Arc<Context>)
         error = in_full(error),
         "reconcile failed, trying again"
     );
-    // A lagging watch usually catches up soon; a panic is a defect, which trying again at once does not mend.
+    // A lagging watch usually catches up soon; a panic is a defect, which trying again at once does not mend. Rights
+    // take an administrator, and their return wakes the object.
     match error {
         ControllerError::StaleView(_) => Action::requeue(Duration::from_secs(1)),
-        ControllerError::Panicked => Action::requeue(Duration::from_mins(1)),
+        ControllerError::Panicked | ControllerError::PlatformRightsMissing { .. } => {
+            Action::requeue(Duration::from_mins(1))
+        }
+        ControllerError::Contested { left, .. } => {
+            Action::requeue((*left).max(Duration::from_secs(10)))
+        }
         _ => Action::requeue(Duration::from_secs(5)),
     }
 }
@@ -256,6 +280,8 @@ pub struct InjectionSettings {
     pub webhook_url: Option<String>,
     /// A file with the CA certificates of the webhook, if the operator does not make the CA.
     pub ca_file: Option<std::path::PathBuf>,
+    /// How long the previous CA certificates of that file stay trusted after a change.
+    pub ca_trusted_on: Duration,
     /// How long a CA that the operator makes lives.
     pub ca_lifetime: Duration,
 }
@@ -266,6 +292,7 @@ impl Default for InjectionSettings {
             engine: Choice::Auto,
             webhook_url: None,
             ca_file: None,
+            ca_trusted_on: TRUSTED_ON,
             ca_lifetime: Duration::from_hours(365 * 24),
         }
     }

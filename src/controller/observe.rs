@@ -1,9 +1,8 @@
 //! Reads everything that the caches hold about one `OtelAgent`, once.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, LazyCell};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -12,21 +11,23 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use otelagent_api::{ACCEPTED, Mode, OtelAgent, Routing};
 use otelagent_core::build::{
-    MAX_PER_NAMESPACE, ValidAgent, is_permitted, selection, template_label,
+    Environment, MAX_PER_NAMESPACE, ValidAgent, is_permitted, may_select, selection,
 };
 use otelagent_core::inject::Selection;
 use otelagent_core::inject::kinds::ADMISSION_KINDS;
 use otelagent_core::inject::precedence::{self, Candidate};
 use otelagent_core::names;
 use otelagent_core::pods::{Coverage, LivePod, PodTally, count};
-use otelagent_core::reconcile::{
-    Active, AdmissionObject, Observation, ObservedWorkload, binding_kind,
-};
-use otelagent_core::switching::{AgentPod, AgentWorkload, NodeState};
+use otelagent_core::reconcile::{Active, AdmissionObject, Observation, binding_kind};
+use otelagent_core::switching::NodeStates;
 use serde_json::Value;
 
+use super::agents::workload;
 use super::context::Context;
-use crate::cache::{Demand, Pods, Stores, in_namespaces, may_meet, serves};
+use crate::cache::{Demand, Pods, Stores, in_namespaces, may_meet};
+
+/// How many `OtelAgent`s that do not exist a log line names.
+const MAX_NAMED: usize = 5;
 
 /// Everything that the caches hold about one `OtelAgent`. Without `valid` its spec was refused, and the
 /// active binding says which pods it selects.
@@ -60,6 +61,7 @@ pub(crate) fn observe<'a>(
         now: Timestamp::now(),
         agent,
         pods: pods(context, agent, &nodes, selection.as_ref(), &exclusions),
+        selects_namespaces: selects_namespaces(context, selection.as_ref()),
         namespace_limits: namespace_limits(context, agent, selection.as_ref()),
         active,
         exclusions,
@@ -71,20 +73,27 @@ pub(crate) fn observe<'a>(
         service: service(&context.stores, &namespace, &name),
         nodes,
         admission,
-        unconfirmed: std::collections::BTreeSet::new(),
+        unconfirmed: BTreeSet::new(),
         used: BTreeMap::new(),
     }
 }
 
-/// Whether the current generation of the spec was refused.
-fn is_refused(agent: &OtelAgent) -> bool {
+/// Why the current generation of the spec was refused, if so: the reason of the condition.
+pub(super) fn refusal(agent: &OtelAgent) -> Option<&str> {
     let status = agent.status.as_ref();
     let mut conditions = status.iter().flat_map(|status| &status.conditions);
-    conditions.any(|condition| {
+    let refused = conditions.find(|condition| {
         condition.type_ == ACCEPTED
             && condition.status == "False"
             && condition.observed_generation == agent.metadata.generation
-    })
+    });
+    refused.map(|condition| condition.reason.as_str())
+}
+
+/// When an object was created, as a text that sorts by time.
+pub(super) fn created(metadata: &ObjectMeta) -> String {
+    let created = metadata.creation_timestamp.as_ref();
+    created.map(|time| time.0.to_string()).unwrap_or_default()
 }
 
 /// Cluster-scoped objects whose names contain that of an `OtelAgent`.
@@ -135,54 +144,15 @@ pub(crate) fn read_active(binding: &Value) -> Active {
 
 fn service(stores: &Stores, namespace: &str, name: &str) -> Option<Value> {
     let reference = ObjectRef::<Service>::new(name).within(namespace);
-    let found = stores
-        .services
-        .iter()
-        .find_map(|store| store.get(&reference))?;
+    let found = stores.platform.get(namespace)?.services.get(&reference)?;
     serde_json::to_value(found.as_ref()).ok()
-}
-
-fn workload(
-    stores: &Stores,
-    agent: &OtelAgent,
-    object: &DaemonSet,
-    mode: Mode,
-) -> ObservedWorkload {
-    let namespace = agent.namespace().unwrap_or_default();
-    let label = names::agent_label(&namespace, &agent.name_any());
-    let status = object.status.clone().unwrap_or_default();
-    let known = stores.pods.read();
-    let pods = known.agents_of(&namespace, &label);
-    let pods = pods.filter(|(_, pod)| serves(&pod.labels, &label, mode));
-    let text = |key: &str| object.annotations().get(key);
-    let template = template_label(object).map(str::to_owned);
-    ObservedWorkload {
-        workload: AgentWorkload {
-            observed: status.observed_generation.is_some()
-                && status.observed_generation == object.metadata.generation,
-            desired: status.desired_number_scheduled,
-            template: template.unwrap_or_default(),
-            pods: pods
-                .map(|(name, pod)| AgentPod {
-                    name: name.to_owned(),
-                    node: pod.node.as_deref().map(Into::into),
-                    ready: pod.ready && !pod.terminating,
-                    waits_for: pod.waits_for.as_deref().map(Into::into),
-                    template: pod.labels.get(names::LABEL_TEMPLATE).cloned(),
-                })
-                .collect(),
-        },
-        unused_since: text(names::ANNOTATION_UNUSED_SINCE).and_then(|text| text.parse().ok()),
-        written_by: text(names::ANNOTATION_OPERATOR).cloned(),
-        object: serde_json::to_value(object).unwrap_or_default(),
-    }
 }
 
 /// Counts the pods of one `OtelAgent`.
 fn pods(
     context: &Context,
     agent: &OtelAgent,
-    nodes: &NodeState,
+    nodes: &NodeStates,
     selection: Option<&Selection>,
     exclusions: &[Selection],
 ) -> PodTally {
@@ -213,15 +183,74 @@ fn pods(
             controller: pod.controller.as_deref(),
             terminating: pod.terminating,
             ready: pod.ready,
+            outline: &pod.outline,
         })
     });
     let coverage = coverage(nodes, &known, agent, &label);
-    count(&label, selection, exclusions, &coverage, pods)
+    // Only pods of others are asked about, which are few.
+    let agents = LazyCell::new(|| KnownAgents::new(context));
+    let exists = |label: &str, namespace: &str| agents.reach(label, namespace);
+    count(&label, selection, exclusions, &coverage, exists, pods)
+}
+
+/// The `OtelAgent`s that exist, by label.
+struct KnownAgents<'a> {
+    environment: &'a Environment,
+    /// Their namespaces.
+    namespaces: HashMap<String, String>,
+}
+
+impl<'a> KnownAgents<'a> {
+    fn new(context: &'a Context) -> Self {
+        let agents = context.stores.agents.state().into_iter();
+        let namespaces = agents.map(|agent| {
+            let namespace = agent.namespace().unwrap_or_default();
+            (names::agent_label(&namespace, &agent.name_any()), namespace)
+        });
+        Self {
+            environment: &context.environment,
+            namespaces: namespaces.collect(),
+        }
+    }
+
+    /// Whether the `OtelAgent` with this label exists and may act on pods of a namespace.
+    fn reach(&self, label: &str, namespace: &str) -> bool {
+        let of = self.namespaces.get(label);
+        of.is_some_and(|of| of == namespace || self.environment.is_platform(of))
+    }
+}
+
+/// How many pods were injected for an `OtelAgent` that does not exist, whether or not another selects them, and
+/// the labels of some of these `OtelAgent`s.
+pub(crate) fn orphans(context: &Context) -> (usize, BTreeSet<String>) {
+    let agents = KnownAgents::new(context);
+    let (mut pods, mut labels) = (0, BTreeSet::new());
+    for (namespace, of_namespace) in context.stores.pods.read().namespaces() {
+        let injected = of_namespace.injected().into_iter();
+        for (label, count) in injected.filter(|(label, _)| !agents.reach(label, namespace)) {
+            pods += count;
+            if labels.len() < MAX_NAMED {
+                labels.insert(label.to_owned());
+            }
+        }
+    }
+    (pods, labels)
+}
+
+/// Whether a selection selects any namespace that exists and may be injected.
+fn selects_namespaces(context: &Context, selection: Option<&Selection>) -> bool {
+    let namespaces = context.stores.namespaces.read();
+    selection.is_some_and(|selection| {
+        let mut all = namespaces.all();
+        all.any(|(name, labels)| {
+            !context.environment.is_excluded(name) && selection.in_namespace(name, labels)
+        })
+    })
 }
 
 /// The nodes on which agents of one `OtelAgent` are ready.
-fn coverage(nodes: &NodeState, known: &Pods, agent: &OtelAgent, label: &str) -> Coverage {
-    let ready = nodes.iter().filter(|(_, ready)| **ready);
+fn coverage(nodes: &NodeStates, known: &Pods, agent: &OtelAgent, label: &str) -> Coverage {
+    let ready = nodes.iter().filter(|(_, node)| node.ready);
     let mut coverage = Coverage {
         nodes: ready.map(|(name, _)| name.clone()).collect(),
         ..Coverage::default()
@@ -285,20 +314,20 @@ fn preceding(context: &Context, agent: &OtelAgent) -> Vec<Candidate> {
 /// not decide, or the object would take pods between a change and its refusal.
 fn candidate(context: &Context, agent: &OtelAgent) -> Option<Candidate> {
     let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
-    let selection = if is_refused(agent) || !is_permitted(agent, &context.environment) {
+    let selection = if refusal(agent).is_some() || !is_permitted(agent, &context.environment) {
         let name = names::cluster_object(&namespace, &name, None);
         let found = context.engines().into_iter().find_map(|engine| {
             let store = context.stores.admission.get(binding_kind(engine))?;
             store.find(|object| object.name_any() == name)
         })?;
         let object = serde_json::to_value(found.as_ref()).unwrap_or_default();
-        read_active(&object).selection
+        let selection = read_active(&object).selection;
+        selection.filter(|selection| may_select(&namespace, selection, &context.environment))
     } else {
         selection(agent)
     }?;
-    let created = agent.creation_timestamp();
     Some(Candidate {
-        created: created.map(|time| time.0.to_string()).unwrap_or_default(),
+        created: created(&agent.metadata),
         namespace,
         name,
         selection,

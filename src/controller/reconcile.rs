@@ -14,7 +14,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
 use otelagent_api::{OtelAgent, OtelAgentStatus};
-use otelagent_core::build::{Problem, ValidAgent, build, over_quota, validate};
+use otelagent_core::build::{PORT_IN_USE, Problem, ValidAgent, build, over_quota, validate};
 use otelagent_core::in_full;
 use otelagent_core::names;
 use otelagent_core::reconcile::{
@@ -26,6 +26,8 @@ use serde_json::json;
 use super::context::Context;
 use super::error::{ControllerError, Result};
 use super::execute::execute;
+use super::live::check_platform;
+use super::node_ports;
 use super::observe::{observe, older};
 use super::restart;
 use crate::cache::{Decoded, Unreadable};
@@ -34,6 +36,8 @@ use crate::cache::{Decoded, Unreadable};
 const DEADLINE: Duration = Duration::from_mins(1);
 /// Time limit of a report: one more chance for an API server that did not answer before.
 const REPORT_DEADLINE: Duration = Duration::from_secs(15);
+/// When an object whose ports another one has looks at them again.
+const PORTS_AGAIN: Duration = Duration::from_secs(5);
 /// Longest note of an event, in bytes (events.k8s.io/v1).
 const MAX_NOTE: usize = 1000;
 
@@ -141,9 +145,15 @@ async fn attempt(
     over_quota: Option<Problem>,
     progress: &mut Progress,
 ) -> Result<()> {
+    check_platform(context, &agent.namespace().unwrap_or_default()).await?;
     let checked = match over_quota {
         Some(problem) => Err(vec![problem]),
-        None => validate(agent, &context.environment),
+        None => validate(agent, &context.environment).and_then(|valid| {
+            match node_ports::problem(context, agent) {
+                Some(problem) => Err(vec![problem]),
+                None => Ok(valid),
+            }
+        }),
     };
     let mut observation = observe(context, agent, checked.as_ref().ok());
     match checked {
@@ -159,10 +169,13 @@ async fn keep_last_good(
     problems: Vec<Problem>,
     progress: &mut Progress,
 ) -> Result<()> {
-    let plan = plan_refused(observation);
+    let plan = plan_refused(observation, &context.environment);
     let mut outcome = Outcome::before(observation, &plan);
     progress.facts = Some(refused(observation, problems.clone(), &outcome));
     execute(context.reconciliation(observation), &plan, &mut outcome).await?;
+    if problems.iter().any(|problem| problem.reason == PORT_IN_USE) {
+        outcome.requeue_within(Some(PORTS_AGAIN));
+    }
     progress.facts = Some(refused(observation, problems, &outcome));
     progress.requeue_after = Some(outcome.next());
     Ok(())
@@ -175,14 +188,18 @@ async fn converge(
     valid: &ValidAgent,
     progress: &mut Progress,
 ) -> Result<()> {
+    let owner = context.owner_reference().await;
     let subject = Subject {
         valid,
         environment: &context.environment,
         canary_namespace: &context.canary_namespace,
-        installation: context.installation.as_ref(),
+        installation: owner.as_ref().ok().and_then(Option::as_ref),
     };
     let desired = build(valid, subject.environment, modes(observation, &subject));
-    let engine = context.renderer().await;
+    let engine = match owner.clone() {
+        Ok(_) => context.renderer().await,
+        Err(why) => Ok(Err(why)),
+    };
     let engine = engine.unwrap_or_else(|error| Err((error.reason(), in_full(&error))));
     let engines: Engines<'_> = engine.as_deref().map_err(Clone::clone);
     let mut planned = plan(observation, &subject, &desired, &engines);

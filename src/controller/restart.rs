@@ -18,16 +18,22 @@ use super::error::{ControllerError, Result};
 use otelagent_core::build::{Engine, ValidAgent};
 use otelagent_core::in_full;
 use otelagent_core::inject::canary;
+use otelagent_core::inject::difference::Judgement;
 use otelagent_core::names;
-use otelagent_core::pods::WorkloadRef;
+use otelagent_core::pods::{Controller, WorkloadRef};
 use otelagent_core::reconcile::Active;
 use otelagent_core::restart::{
-    Budget, KINDS, NewPods, Round, Verdict, Workload, decide, next_to_poll, patch, purpose, release,
+    Budget, KINDS, NewPods, Round, Verdict, Workload, decide, is_marked, next_to_poll, patch,
+    purpose, release,
 };
-use otelagent_core::status::{Facts, Failure, InjectionState, Restarts};
+use otelagent_core::status::{Facts, Failure, Restarts};
 
 /// How many workloads one poll reads.
 const MAX_READ: usize = 50;
+/// Objects of a page of a list: a tenant's may have a quarter of a megabyte of annotations each.
+const PAGE: u32 = 50;
+/// Most workloads that count as being restarted; `maxConcurrentRestarts` is not larger.
+const MAX_MARKED: usize = 1000;
 /// When to poll again while a workload rolls, and while one waits.
 const WHILE_RUNNING: Duration = Duration::from_secs(5);
 const WHILE_WAITING: Duration = Duration::from_secs(30);
@@ -76,15 +82,13 @@ impl Restarter<'_> {
     /// Restarts the workloads that may be restarted now.
     async fn run(&mut self, facts: &Facts, active: &Active) -> (Restarts, Option<Duration>) {
         let pods = &facts.pods;
-        let owners = [&pods.stale, &pods.missed, &pods.uncovered];
-        let candidates = owners.iter().flat_map(|owners| owners.keys().cloned());
-        let candidates: BTreeSet<WorkloadRef> = candidates.collect();
+        let candidates = pods.to_restart();
         let new_pods = NewPods {
             now: facts.now,
             wanted: facts.wanted,
             serving: facts.serving.as_ref().map(|(mode, _)| *mode),
             agents: facts.serving_workload.as_ref(),
-            are_injected: facts.injection == InjectionState::Active,
+            are_injected: facts.injection.is_active(),
             bound_at: active.bound_at,
         };
         let recipe = match (new_pods.block_all(), &active.recipe) {
@@ -118,13 +122,15 @@ impl Restarter<'_> {
     /// Removes the labels of running restarts. Returns a failure that is worth another attempt.
     async fn end(&self) -> Option<Restarts> {
         let attempt = async {
-            // Budgets do not matter here, so none is read.
-            for (kind, object) in self.list_marked().await? {
-                let seen = seen(kind, &object, &[]);
-                let change = release(&seen.object);
-                let owner = &seen.workload.owner;
-                self.write(owner, &change, "release").await?;
+            for owner in self.marked().await? {
+                let found = self.beside(&owner).get_metadata_opt(&owner.name).await;
+                let found = found.map_err(ControllerError::api(format!("read {owner}")))?;
+                if let Some(found) = found {
+                    self.write(&owner, &release(&json!(found)), "release")
+                        .await?;
+                }
             }
+            self.memory(|memory| memory.marked = None);
             Ok::<_, ControllerError>(())
         };
         let error = attempt.await.err()?;
@@ -156,28 +162,29 @@ impl Restarter<'_> {
                 return Ok(verdicts);
             }
         }
-        let mut marked = Vec::new();
-        for (kind, object) in self.list_marked().await? {
-            marked.push(self.read(kind, &object).await?);
-        }
+        let marked = self.read_marked().await?;
         let workloads =
             |seen: &[ReadWorkload]| seen.iter().map(|seen| seen.workload.clone()).collect();
         let under_way: Vec<Workload> = workloads(&marked);
         let at_a_time = self.valid.at_a_time();
         let last = last.as_ref();
         let worth = next_to_poll(&candidates, &known, &under_way, at_a_time, last, MAX_READ);
-        let seen = self.read_workloads(&worth).await?;
+        let (seen, gone) = self.read_workloads(&worth).await?;
         let observed = Round {
             marked: under_way,
             seen: workloads(&seen),
+            gone,
             known,
             blocked,
             purpose: purpose(&self.valid.label(), recipe),
             at_a_time,
             candidates,
         };
-        let verdicts = self.act(observed, &marked, &seen).await?;
+        // If a write fails, only the server knows which workloads have the label.
+        self.memory(|memory| memory.marked = None);
+        let (verdicts, labelled) = self.act(observed, &marked, &seen).await?;
         self.memory(|memory| {
+            memory.marked = Some(labelled);
             memory.idle = !verdicts.values().any(running);
             memory.last = seen.last().map(|seen| seen.workload.owner.clone());
             memory.known.clone_from(&verdicts);
@@ -189,7 +196,9 @@ impl Restarter<'_> {
     /// be down again, and missed pods are a sign of that.
     async fn injects_now(&self, recipe: &str) -> Result<bool> {
         let probe = canary::active_probe(&self.valid.label());
-        let answers = self.context.given_now(&probe).await? == recipe;
+        let judgement = self.context.gets_recipe(&probe, recipe).await?;
+        // A pod that others refuse says nothing of the webhook.
+        let answers = !matches!(judgement, Judgement::Wrong(_));
         if !answers {
             self.context.remember_probe(&self.valid.uid, None);
         }
@@ -197,13 +206,13 @@ impl Restarter<'_> {
     }
 
     /// Executes the decision. If the server refuses a restart, that workload is blocked and another gets
-    /// its slot.
+    /// its slot. Also returns the workloads that have the label of a restart.
     async fn act(
         &self,
         mut observed: Round,
         marked: &[ReadWorkload],
         seen: &[ReadWorkload],
-    ) -> Result<BTreeMap<WorkloadRef, Verdict>> {
+    ) -> Result<(BTreeMap<WorkloadRef, Verdict>, BTreeSet<WorkloadRef>)> {
         let now = Timestamp::now().to_string();
         let mut restarted = BTreeSet::new();
         let decision = loop {
@@ -225,58 +234,148 @@ impl Restarter<'_> {
             }
             observed.blocked.extend(refused);
         };
-        for owner in &decision.release {
-            if let Some(found) = marked.iter().find(|seen| seen.workload.owner == *owner) {
-                self.write(owner, &release(&found.object), "release")
-                    .await?;
+        let mut labelled = restarted;
+        for found in marked {
+            let owner = &found.workload.owner;
+            let is_over = decision.release.contains(owner);
+            if is_over
+                && self
+                    .write(owner, &release(&found.object), "release")
+                    .await?
+                    .is_none()
+            {
+                continue;
             }
+            labelled.insert(owner.clone());
         }
-        Ok(decision.verdicts)
+        Ok((decision.verdicts, labelled))
     }
 
-    /// Workloads with the label of a restart for this object, with their kinds.
-    async fn list_marked(&self) -> Result<Vec<(&'static str, DynamicObject)>> {
-        let mark = format!("{}={}", names::LABEL_RESTARTING, self.valid.label());
-        let query = ListParams::default().labels(&mark);
-        let mut found = Vec::new();
+    /// Workloads that the operator has labelled as being restarted for this object. The list of the server is
+    /// needed once: the operator remembers what it has labelled since.
+    async fn marked(&self) -> Result<BTreeSet<WorkloadRef>> {
+        match self.memory(|memory| memory.marked.clone()) {
+            Some(known) => Ok(known),
+            None => self.list_marked().await,
+        }
+    }
+
+    async fn read_marked(&mut self) -> Result<Vec<ReadWorkload>> {
+        let marked = self.marked().await?;
+        let (mut found, _) = self
+            .read_workloads(&marked.iter().collect::<Vec<_>>())
+            .await?;
+        // Without the label, somebody else has ended the restart.
+        let label = self.valid.label();
+        let has_label = |found: &ReadWorkload| {
+            found.object["metadata"]["labels"][names::LABEL_RESTARTING] == label
+        };
+        found.retain(has_label);
+        Ok(found)
+    }
+
+    /// Finds them among all workloads with the label, of which others may have made any number: only those in
+    /// selected namespaces count, and only where the operator set the label.
+    async fn list_marked(&self) -> Result<BTreeSet<WorkloadRef>> {
+        let label = self.valid.label();
+        let query = ListParams::default().labels(&format!("{}={label}", names::LABEL_RESTARTING));
+        let mut query = query.limit(PAGE);
+        let mut found = BTreeSet::new();
         for kind in KINDS {
             let client = self.context.client.clone();
             let api: Api<DynamicObject> = Api::all_with(client, &resource(kind));
-            let list = api.list(&query).await;
-            let list = list.map_err(ControllerError::api(format!("list restarted {kind}s")))?;
-            found.extend(list.items.into_iter().map(|object| (kind, object)));
+            loop {
+                let page = api.list_metadata(&query).await;
+                let page = page.map_err(ControllerError::api(format!("list restarted {kind}s")))?;
+                let ours = page.items.iter().filter(|object| {
+                    self.is_selected(object.metadata.namespace.as_deref().unwrap_or_default())
+                        && is_marked(&json!(object), &label)
+                });
+                let owners = ours.map(|object| Workload::owner(kind, &json!(object)));
+                found.extend(owners.take(MAX_MARKED.saturating_sub(found.len())));
+                query.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+                if query.continue_token.is_none() {
+                    break;
+                }
+            }
         }
         Ok(found)
     }
 
-    /// Reads workloads from the server, without those that are gone.
-    async fn read_workloads(&mut self, owners: &[&WorkloadRef]) -> Result<Vec<ReadWorkload>> {
-        let mut seen = Vec::new();
+    /// Whether pods of a namespace are selected.
+    fn is_selected(&self, namespace: &str) -> bool {
+        let labels = self.context.stores.namespaces.read().labels(namespace);
+        let selection = self.valid.selection.as_ref();
+        selection.is_some_and(|selection| selection.in_namespace(namespace, &labels))
+    }
+
+    /// Reads workloads from the server; also returns those that do not exist.
+    async fn read_workloads(
+        &mut self,
+        owners: &[&WorkloadRef],
+    ) -> Result<(Vec<ReadWorkload>, BTreeSet<WorkloadRef>)> {
+        let (mut seen, mut gone) = (Vec::new(), BTreeSet::new());
         for owner in owners {
             let found = self.beside(owner).get_opt(&owner.name).await;
             let found = found.map_err(ControllerError::api(format!("read {owner}")))?;
-            if let Some(object) = found {
-                seen.push(self.read(&owner.kind, &object).await?);
+            match found {
+                Some(object) => seen.push(self.read(&owner.kind, &object).await?),
+                None => drop(gone.insert((*owner).clone())),
             }
         }
-        Ok(seen)
+        Ok((seen, gone))
     }
 
     async fn read(&mut self, kind: &str, object: &DynamicObject) -> Result<ReadWorkload> {
         let namespace = object.metadata.namespace.clone().unwrap_or_default();
         if !self.budgets.contains_key(&namespace) {
-            let client = self.context.client.clone();
-            let budgets = ApiResource::erase::<PodDisruptionBudget>(&());
-            let api: Api<DynamicObject> = Api::namespaced_with(client, &namespace, &budgets);
-            let action = format!("list the PodDisruptionBudgets of {namespace}");
-            let list = api.list(&ListParams::default()).await;
-            let list = list.map_err(ControllerError::api(action))?;
-            let values = list.items.iter().map(|item| json!(item));
-            let all = values.filter_map(|value| Budget::read(&value)).collect();
+            let all = self.list_budgets(&namespace).await?;
             self.budgets.insert(namespace.clone(), all);
         }
         let budgets = self.budgets.get(&namespace).map_or(&[][..], Vec::as_slice);
-        Ok(seen(kind, object, budgets))
+        let object = json!(object);
+        let owner = Workload::owner(kind, &object);
+        let down = self.pods_on_nodes_that_are_down(&owner);
+        Ok(ReadWorkload {
+            workload: Workload::read(owner, &object, budgets, down),
+            object,
+        })
+    }
+
+    async fn list_budgets(&self, namespace: &str) -> Result<Vec<Budget>> {
+        let client = self.context.client.clone();
+        let budgets = ApiResource::erase::<PodDisruptionBudget>(&());
+        let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &budgets);
+        let mut query = ListParams::default().limit(PAGE);
+        let mut found = Vec::new();
+        loop {
+            let page = api.list(&query).await;
+            let action = format!("list the PodDisruptionBudgets of {namespace}");
+            let page = page.map_err(ControllerError::api(action))?;
+            let values = page.items.iter().map(|item| json!(item));
+            found.extend(values.filter_map(|value| Budget::read(&value)));
+            query.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+            if query.continue_token.is_none() {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// How many pods of a workload are on nodes that are not Ready.
+    fn pods_on_nodes_that_are_down(&self, owner: &WorkloadRef) -> usize {
+        let stores = &self.context.stores;
+        let nodes = stores.nodes.read().states();
+        let pods = stores.pods.read();
+        let is_owned = |controller: &Controller| {
+            controller.kind == owner.kind && controller.name == owner.name
+        };
+        let of_workload = pods
+            .namespace(&owner.namespace)
+            .filter(|(_, pod)| pod.controller.as_deref().is_some_and(is_owned));
+        let is_down = |node: &str| nodes.get(node).is_some_and(|node| !node.ready);
+        of_workload
+            .filter(|(_, pod)| pod.runs_on().is_some_and(is_down))
+            .count()
     }
 
     /// Patches a workload. Returns why the server refused it, if the refusal concerns this workload alone.
@@ -354,14 +453,6 @@ fn until_the_webhook_answers(
     let running = known.into_iter();
     verdicts.extend(running.filter(|(_, verdict)| *verdict == Verdict::Running));
     verdicts
-}
-
-fn seen(kind: &str, object: &DynamicObject, budgets: &[Budget]) -> ReadWorkload {
-    let object = json!(object);
-    ReadWorkload {
-        workload: Workload::read(kind, &object, budgets),
-        object,
-    }
 }
 
 /// Whether a refusal concerns only this request: a webhook, a policy or a quota answers 400, 403 or 422,

@@ -68,6 +68,15 @@ pub struct ControllerArgs {
     /// Namespace in which the operator verifies injection with pods created by dry run.
     #[arg(long, default_value = "otelagent-canary")]
     pub canary_namespace: String,
+    /// ClusterRole that owns the admission policies of all OtelAgents, so that Kubernetes deletes them with it. It
+    /// must exist, and grant nothing. Empty: no owner, so they stay when the operator is uninstalled.
+    #[arg(
+        long,
+        env = "OTELAGENT_OWNER_ROLE",
+        value_name = "NAME",
+        default_value = "otelagent-owner"
+    )]
+    pub owner_role: String,
     /// Image of the agent if an OtelAgent names none.
     #[arg(long, env = "OTELAGENT_AGENT_IMAGE", default_value = concat!("otelagent/agent:", env!("CARGO_PKG_VERSION")))]
     pub agent_image: String,

@@ -41,6 +41,7 @@ pub struct Metrics {
     errors: Family<LabelSet<1>, Counter>,
     leader: Gauge,
     objects: Gauge<u64, AtomicU64>,
+    orphaned_pods: Gauge<u64, AtomicU64>,
     reviews: Family<LabelSet<1>, Counter>,
     review_duration: Histogram,
     registry: Arc<Registry>,
@@ -101,6 +102,12 @@ impl Metrics {
                 "OtelAgents this process knows of",
                 Gauge::default(),
             ),
+            orphaned_pods: shown(
+                to,
+                "orphaned_pods",
+                "Running pods that were injected for an OtelAgent that does not exist",
+                Gauge::default(),
+            ),
             registry: {
                 let version = vec![("version", env!("CARGO_PKG_VERSION"))];
                 to.register("build", "The program", Info::new(version));
@@ -131,6 +138,11 @@ impl Metrics {
     /// Notes whether this process holds the lease.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+    }
+
+    /// Notes how many pods were injected for an `OtelAgent` that does not exist; returns how many there were.
+    pub fn orphaned_pods(&self, count: usize) -> u64 {
+        self.orphaned_pods.set(count.try_into().unwrap_or(u64::MAX))
     }
 
     /// Notes how many `OtelAgent`s this process knows.

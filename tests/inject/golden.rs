@@ -33,7 +33,7 @@ fn policies_of_each_shape_are_the_golden_ones() {
     }];
     platform.on_failure = OnFailure::Fail;
     platform.owner_reference = Some(json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "name": "otelagent-operator", "uid": "u",
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "name": "otelagent-owner", "uid": "u",
     }));
     let inputs = [
         ("sidecar", input("side", "shop", &recipes::small_sidecar())),

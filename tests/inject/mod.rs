@@ -1,6 +1,9 @@
 //! The injecting function: its golden files and properties, and the webhook's answers made of it.
 
+mod choices;
 mod documentation;
 mod golden;
+mod others;
+mod outline;
 mod properties;
 mod review;

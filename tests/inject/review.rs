@@ -60,6 +60,10 @@ fn is_targeted(operation: &Value, pod: &Value) -> bool {
     let is_index = |part: &&str| part.parse::<usize>().is_ok();
     match (operation["op"].as_str().unwrap(), parts.as_slice()) {
         ("add", ["metadata", "labels" | "annotations", ..]) => true,
+        // A list of the user's with one more name.
+        ("replace", ["metadata", "annotations", key]) => {
+            key.replace("~1", "/") == recipes::EVICTABLE
+        }
         ("add", ["spec", "volumes" | "initContainers"]) => {
             pod["spec"][parts[1]].as_array().is_none()
         }

@@ -52,3 +52,30 @@ fn bundled_agent_accepts_the_configuration_of_each_shape() {
         assert_eq!(taken.err(), None, "{name}");
     }
 }
+
+/// What `grpc:` alone on its line gives, at every level and in lists.
+#[test]
+fn null_in_spec_config_changes_nothing() {
+    let rendered = |config: &str| {
+        let spec = format!("mode: NodeLocal, hostMetadata: true, {config}");
+        let agent = super::agent_with("otelagent-system", &spec);
+        configuration(&validate(&agent, &environment()).expect("a valid OtelAgent"))
+    };
+    let generated = rendered("");
+    for config in [
+        "receivers: {otlp: {protocols: {grpc: null, http: null}}}",
+        "receivers: {otlp: {protocols: {grpc: {endpoint: null}}}}",
+        "receivers: {otlp: null}",
+        "receivers: null, processors: null, exporters: null, extensions: null, service: null",
+        "processors: {memory_limiter: null, resource/host: {attributes: null}}",
+        "exporters: {otlp_grpc: {sending_queue: null, endpoint: null}}",
+        "service: {extensions: null, telemetry: null, pipelines: {traces: null, logs: {exporters: null}}}",
+        "service: {pipelines: {traces: {receivers: [otlp, null]}}}",
+    ] {
+        assert_eq!(
+            rendered(&format!("config: {{{config}}}")),
+            generated,
+            "{config}"
+        );
+    }
+}

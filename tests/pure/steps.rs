@@ -9,21 +9,29 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use otelagent_api::{Mode, OtelAgent};
 use otelagent_core::build::{Engine, Environment, ValidAgent, build, validate};
-use otelagent_core::inject::kinds::{ADMISSION_KINDS, BINDING};
+use otelagent_core::inject::difference::Judgement;
+use otelagent_core::inject::kinds::{ADMISSION_KINDS, BINDING, POLICY, WEBHOOK_CONFIGURATION};
 use otelagent_core::inject::policy::{PolicyError, PolicyInput, Rendered};
 use otelagent_core::names;
 use otelagent_core::pods::{Coverage, LivePod, count};
 use otelagent_core::reconcile::{
     Active, AdmissionObject, Engines, Intent, Observation, ObservedWorkload, Plan, PolicyEngine,
-    Render, Step, Subject, modes, plan,
+    Render, Step, Subject, injection, modes, plan, plan_refused,
 };
 use otelagent_core::status::InjectionState;
-use otelagent_core::switching::{AgentPod, AgentWorkload};
+use otelagent_core::switching::{AgentPod, AgentWorkload, NodeState};
 use serde_json::Value;
 
 use super::{agent_with, environment};
 
 const NODE: &str = "n1";
+
+fn node() -> NodeState {
+    NodeState {
+        ready: true,
+        ..NodeState::default()
+    }
+}
 
 /// A cluster of one node, on which agents are ready as soon as they are made.
 #[derive(Clone)]
@@ -39,7 +47,7 @@ struct World {
 
 impl World {
     fn of(mode: Mode) -> Self {
-        let agent = agent(mode, "workloads: {}");
+        let agent = agent(mode, "workloads: {namespaceSelector: {}}");
         Self {
             valid: validate(&agent, &environment()).expect("a valid OtelAgent"),
             agent,
@@ -91,6 +99,7 @@ impl World {
                 desired: 1,
                 template: template.unwrap_or_default(),
                 pods: vec![pod],
+                ..AgentWorkload::default()
             },
             unused_since: since.as_str().map(|since| since.parse().unwrap()),
             written_by: None,
@@ -99,7 +108,7 @@ impl World {
     }
 
     fn observe(&self) -> Observation<'_> {
-        let none = BTreeMap::new();
+        let (none, outline) = (BTreeMap::new(), "{}".into());
         let pods = self.pods.iter().map(|labels| LivePod {
             namespace: "otelagent-system",
             namespace_labels: &none,
@@ -109,6 +118,7 @@ impl World {
             controller: None,
             terminating: false,
             ready: true,
+            outline: &outline,
         });
         let label = names::agent_label("otelagent-system", "node");
         let admission = |((kind, name), object): (&(&'static str, String), &Value)| {
@@ -126,13 +136,14 @@ impl World {
             active: self.active(),
             exclusions: Vec::new(),
             preceding: Vec::new(),
-            nodes: Arc::new(BTreeMap::from([(NODE.to_owned(), true)])),
+            nodes: Arc::new(BTreeMap::from([(NODE.to_owned(), Arc::new(node()))])),
             workloads: Mode::ALL
                 .into_iter()
                 .filter_map(|mode| self.observed_workload(mode))
                 .collect(),
             service: self.objects.get(&("Service", "node".into())).cloned(),
-            pods: count(&label, None, &[], &Coverage::default(), pods),
+            pods: count(&label, None, &[], &Coverage::default(), |_, _| true, pods),
+            selects_namespaces: true,
             namespace_limits: Vec::new(),
             admission: self.objects.iter().filter_map(admission).collect(),
             unconfirmed: BTreeSet::new(),
@@ -349,8 +360,9 @@ fn stories() -> Vec<(Mode, OtelAgent)> {
     let mut stories = Vec::new();
     for from in Mode::ALL {
         let others = Mode::ALL.into_iter().filter(|to| *to != from);
-        stories.extend(others.map(|to| (from, agent(to, "workloads: {}"))));
-        let changed = "workloads: {flushInterval: 2s}, batch: {flushInterval: 3s}";
+        stories.extend(others.map(|to| (from, agent(to, "workloads: {namespaceSelector: {}}"))));
+        let changed =
+            "workloads: {namespaceSelector: {}, flushInterval: 2s}, batch: {flushInterval: 3s}";
         stories.push((from, agent(from, changed)));
         let unselected = agent_with("otelagent-system", &format!("mode: {from}"));
         stories.push((from, unselected));
@@ -376,6 +388,27 @@ fn story_interrupted_at_any_step_reaches_the_same_end() {
     assert_eq!(seen, KINDS.into(), "each kind of step was interrupted");
 }
 
+/// What is done once the namespace of a settled `OtelAgent` is no platform namespace any more.
+fn plan_when_revoked(workloads: &str) -> Plan {
+    let mut world = World::of(Mode::NodeLocal);
+    world.environment.operator_namespace = "operator".into();
+    world.change(&agent(Mode::NodeLocal, workloads));
+    settle(&mut world, |_, _, _| {});
+    world.environment.platform_namespaces.clear();
+    plan_refused(&world.observe(), &world.environment)
+}
+
+#[test]
+fn revoked_platform_namespace_keeps_injection_into_its_own_pods_only() {
+    let elsewhere = plan_when_revoked("workloads: {namespaceSelector: {}}");
+    let kinds: Vec<&str> = elsewhere.steps.iter().map(kind).collect();
+    assert_eq!(kinds, ["Withdraw"]);
+    assert_eq!(elsewhere.injection, InjectionState::Revoked);
+    let own = plan_when_revoked("workloads: {}");
+    let kinds: Vec<&str> = own.steps.iter().map(kind).collect();
+    assert_eq!(kinds, ["Confirm"]);
+}
+
 #[test]
 fn settled_object_needs_no_write() {
     for mode in Mode::ALL {
@@ -395,7 +428,7 @@ fn reconcile_renders_each_mode_that_exists_and_no_other() {
             let mut world = World::of(from);
             settle(&mut world, |_, _, _| {});
             world.create_pod();
-            world.change(&agent(to, "workloads: {}"));
+            world.change(&agent(to, "workloads: {namespaceSelector: {}}"));
             let subject = Subject {
                 valid: &world.valid,
                 environment: &world.environment,
@@ -405,6 +438,116 @@ fn reconcile_renders_each_mode_that_exists_and_no_other() {
             let rendered = modes(&world.observe(), &subject);
             assert_eq!(rendered, BTreeSet::from([from, to]), "{from} to {to}");
         }
+    }
+}
+
+#[test]
+fn pods_that_others_refuse_bind_no_policy_and_end_no_injection() {
+    let mut world = World::of(Mode::NodeLocal);
+    let refused = || Judgement::Refused("not today".into());
+    let verified = |world: &World, judgement| {
+        injection::after_verification(&world.observe(), "canaries", judgement)
+    };
+    assert_eq!(verified(&world, Judgement::AsExpected), None);
+    for (judgement, expected) in [
+        (refused(), "CanaryRefused"),
+        (Judgement::Wrong("x".into()), "VerificationFailed"),
+    ] {
+        let Some(InjectionState::Failed { reason, message }) = verified(&world, judgement) else {
+            panic!("{expected} binds nothing");
+        };
+        assert_eq!(reason, expected);
+        assert!(message.contains("nothing is injected yet"), "{message}");
+    }
+    settle(&mut world, |_, _, _| ());
+    let Some(InjectionState::Failed { message, .. }) = verified(&world, refused()) else {
+        panic!("the previous policy stays");
+    };
+    for part in [
+        "the previous one stays active",
+        "namespace canaries",
+        "not today",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+
+    let confirmed = |world: &World, judgement| {
+        injection::after_confirmation(&world.observe(), "canaries", judgement)
+    };
+    assert_eq!(
+        confirmed(&world, Judgement::AsExpected),
+        InjectionState::Active
+    );
+    let wrong = confirmed(&world, Judgement::Wrong("x".into()));
+    assert!(matches!(
+        wrong,
+        InjectionState::Failed {
+            reason: "NotActive",
+            ..
+        }
+    ));
+    for (reason, expected) in [("PodsMissed", true), ("CanaryRefused", false)] {
+        let condition = serde_json::json!({"type": "Injected", "status": "False", "reason": reason,
+            "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let status = serde_json::json!({"conditions": [condition]});
+        world.agent.status = Some(serde_json::from_value(status).unwrap());
+        let InjectionState::Unconfirmed { was_active, .. } = confirmed(&world, refused()) else {
+            panic!("nothing is known");
+        };
+        assert_eq!(was_active, expected, "{reason}");
+    }
+}
+
+/// What the steps of a plan remove, by kind.
+fn retired(world: &World) -> Vec<&'static str> {
+    let steps = world.plan().steps.into_iter();
+    let objects = steps.flat_map(|step| match step {
+        Step::Retire(retirement) => retirement.objects,
+        _ => Vec::new(),
+    });
+    objects.map(|object| object.kind).collect()
+}
+
+#[test]
+fn engine_before_stays_for_a_day_unless_it_injects_something_else() {
+    let own = names::cluster_object("otelagent-system", "node", None);
+    let day = Duration::from_hours(24);
+    for is_same in [true, false] {
+        let mut world = World::of(Mode::NodeLocal);
+        settle(&mut world, |_, _, _| ());
+        let mut annotations =
+            world.objects[&(BINDING, own.clone())]["metadata"]["annotations"].clone();
+        if !is_same {
+            annotations[names::ANNOTATION_RECIPE] = "other".into();
+        }
+        let before = serde_json::json!({"metadata": {"name": own, "annotations": annotations}});
+        let stale = serde_json::json!({"metadata": {"name": "otelagent.otelagent-system.node.x"}});
+        world
+            .objects
+            .insert((WEBHOOK_CONFIGURATION, own.clone()), before);
+        world
+            .objects
+            .insert((POLICY, "otelagent.otelagent-system.node.x".into()), stale);
+        let bound_at = world.active().bound_at.unwrap();
+        world.now = bound_at + Duration::from_secs(31);
+        let early = if is_same {
+            vec![POLICY]
+        } else {
+            vec![WEBHOOK_CONFIGURATION, POLICY]
+        };
+        assert_eq!(retired(&world), early, "{is_same}");
+        world
+            .objects
+            .remove(&(POLICY, "otelagent.otelagent-system.node.x".into()));
+        world.now = bound_at + day - Duration::from_secs(1);
+        let late = if is_same {
+            vec![]
+        } else {
+            vec![WEBHOOK_CONFIGURATION]
+        };
+        assert_eq!(retired(&world), late, "{is_same}");
+        world.now = bound_at + day;
+        assert_eq!(retired(&world), [WEBHOOK_CONFIGURATION], "{is_same}");
     }
 }
 

@@ -53,6 +53,24 @@ fn another_image_and_other_namespaces_pods_need_a_platform_namespace() {
 }
 
 #[test]
+fn selection_that_can_hold_no_pod_is_refused_with_the_words_to_write() {
+    let own = "mode: NodeLocal, workloads: {podSelector: {matchLabels: {app: cart}}}";
+    let found = problems("otelagent-system", own);
+    assert_eq!(found[0].0, "SelectsNothing");
+    let words = "add workloads.namespaceSelector, such as {matchLabels: {kubernetes.io/metadata.name: shop}}";
+    assert!(found[0].1.contains(words), "{}", found[0].1);
+    for selector in [
+        "{matchLabels: {a: x}, matchExpressions: [{key: a, operator: NotIn, values: [x]}]}",
+        "{matchLabels: {otelagent.dev/inject: 'false'}}",
+    ] {
+        let spec = format!("mode: Sidecar, workloads: {{podSelector: {selector}}}");
+        assert_eq!(problems("shop", &spec)[0].0, "SelectsNothing", "{selector}");
+    }
+    assert_eq!(problems("shop", "mode: Sidecar, workloads: {}"), []);
+    assert_eq!(problems("otelagent-system", "mode: NodeLocal"), []);
+}
+
+#[test]
 fn prefer_is_refused_on_servers_without_it_and_never_downgraded() {
     let old = Environment {
         server: ServerVersion {
@@ -111,8 +129,8 @@ fn sidecar_elsewhere_cannot_have_this_namespaces_secrets() {
 #[test]
 fn restarts_default_to_off_and_one_at_a_time() {
     let at_a_time = |workloads: &str| {
-        let spec = format!("mode: NodeLocal, workloads: {{{workloads}}}");
-        validate(&agent_with("otelagent-system", &spec), &environment())
+        let spec = format!("mode: Sidecar, workloads: {{{workloads}}}");
+        validate(&agent_with("shop", &spec), &environment())
             .unwrap()
             .at_a_time()
     };
@@ -219,6 +237,7 @@ fn moved_sidecar_differs_in_its_ports_only() {
     assert_eq!(highest.env[0].value, "http://127.0.0.1:65535");
     let without = recipe("grpc: 55536, http: 4318");
     assert_eq!(without.moved, None);
+    assert_eq!(recipe("metrics: 60000").moved, None);
     for recipe in [recipe("grpc: 4317, http: 4318"), without] {
         for probe in probe_pods(&recipe, "hash") {
             let verified = inject(&probe, "canary", &recipe);

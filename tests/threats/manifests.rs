@@ -118,8 +118,10 @@ fn every_container_is_restricted_and_bounded() {
             assert!(own["privileged"].is_null(), "{}", pod.from);
             assert_eq!(either(container, "runAsNonRoot"), true, "{}", pod.from);
             for id in ["runAsUser", "runAsGroup"] {
-                let id = either(container, id).as_u64().expect("a number");
-                assert!(id >= 10_000, "{}: {id}", pod.from);
+                let id = either(container, id);
+                // Without one it is the image's or the platform's.
+                let is_high = id.as_u64().is_some_and(|id| id >= 10_000);
+                assert!(id.is_null() || is_high, "{}: {id}", pod.from);
             }
             let seccomp = either(container, "seccompProfile");
             assert_eq!(seccomp["type"], "RuntimeDefault", "{}", pod.from);
@@ -133,6 +135,17 @@ fn every_container_is_restricted_and_bounded() {
             }
         }
     }
+}
+
+/// The kubelet starts a container with `runAsNonRoot` and without a user only if the image's is such a number.
+#[test]
+fn images_run_as_a_number_that_is_not_root() {
+    let dockerfile = otelagent_test_support::manifests::text("Dockerfile");
+    let users = dockerfile
+        .lines()
+        .filter_map(|line| line.strip_prefix("USER "));
+    let users: Vec<&str> = users.collect();
+    assert_eq!(users, ["65532:65532"; 2]);
 }
 
 #[test]

@@ -3,12 +3,14 @@
 //! This crate defines types, bounds and the rules that an API server can check. What a field does is decided
 //! in `otelagent-core`.
 
+mod affinity;
 mod mode;
 mod rules;
 mod selector;
 mod spec;
 mod status;
 
+pub use affinity::*;
 pub use mode::Mode;
 pub use selector::{Operator, Requirement, Selector};
 pub use spec::*;

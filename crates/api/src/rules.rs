@@ -1,6 +1,7 @@
 //! Schemas that several fields share: durations, sizes, references.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::json;
 
 /// A Go duration from 10 milliseconds to 24 hours.
 pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
@@ -80,6 +81,20 @@ pub(super) fn label_value(_: &mut SchemaGenerator) -> Schema {
     named_format("labelValue", 63, message)
 }
 
+/// Values that a selector compares a label with; an empty one is a value, too.
+pub(super) fn label_values(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 32,
+        "x-kubernetes-list-type": "atomic",
+        "items": {
+            "type": "string",
+            "maxLength": 63,
+            "pattern": "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$",
+        },
+    })
+}
+
 /// A text in a format that the API server's CEL library names.
 fn named_format(format: &str, max_length: u32, message: &str) -> Schema {
     json_schema!({
@@ -104,6 +119,23 @@ pub(super) fn labels(_: &mut SchemaGenerator) -> Schema {
             "message": "must be labels such as example.com/role: agents",
         }],
     })
+}
+
+/// Labels that a user adds to pods of the operator.
+pub(super) fn pod_labels(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = labels(generator);
+    let own = json!({
+        "rule": "self.all(key, !key.startsWith('otelagent.dev/') && !(key in ['app.kubernetes.io/name', \
+                 'app.kubernetes.io/instance', 'app.kubernetes.io/managed-by', 'controller-revision-hash', \
+                 'pod-template-generation']))",
+        "message": "labels of otelagent.dev, app.kubernetes.io/name, instance and managed-by, and those of DaemonSets are not \
+                    yours to set; remove them",
+    });
+    let rules = schema.get_mut("x-kubernetes-validations");
+    if let Some(rules) = rules.and_then(|rules| rules.as_array_mut()) {
+        rules.push(own);
+    }
+    schema
 }
 
 /// The rule that a request is not above its limit, if both are set.

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rules;
+
 /// Selects by labels, as `metav1.LabelSelector` does: all of `matchLabels` and all of
 /// `matchExpressions` must hold; an empty selector selects everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub struct Selector {
     /// Labels that must be present with exactly these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(length(max = 16), extend("maxProperties" = 16))]
+    #[schemars(schema_with = "rules::labels")]
     pub match_labels: BTreeMap<String, String>,
     /// Further requirements, all of which must hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -29,13 +31,13 @@ pub struct Selector {
 }]))]
 pub struct Requirement {
     /// The label's key.
-    #[schemars(length(min = 1, max = 317))]
+    #[schemars(schema_with = "rules::label_key")]
     pub key: String,
     /// In, `NotIn`, Exists or `DoesNotExist`.
     pub operator: Operator,
     /// Values to compare with. Only for In and `NotIn`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(length(max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(schema_with = "rules::label_values")]
     pub values: Vec<String>,
 }
 

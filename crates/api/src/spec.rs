@@ -12,7 +12,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Mode, OtelAgentStatus, Selector, rules};
+use super::{Affinity, Mode, OtelAgentStatus, Selector, rules};
 
 /// An `OtelAgent` puts an OpenTelemetry agent next to every selected application and gives the
 /// application its endpoint.
@@ -49,8 +49,8 @@ use super::{Mode, OtelAgentStatus, Selector, rules};
     .message("agent.updateStrategy.maxSurge cannot be used with mode HostPort: two agents cannot use one host port, so the new one would stay Pending; use maxUnavailable"))]
 #[x_kube(validation = Rule::new("self.mode != 'HostPort' || !has(self.agent) || !has(self.agent.updateStrategy) || !has(self.agent.updateStrategy.maxUnavailable) || !(string(self.agent.updateStrategy.maxUnavailable) in ['0', '0%'])")
     .message("agent.updateStrategy.maxUnavailable must be above zero with mode HostPort: the old agent must release the node's port before the new one can use it"))]
-#[x_kube(validation = Rule::new("!has(self.ports) && !has(oldSelf.ports) || has(self.ports) && has(oldSelf.ports) && self.ports == oldSelf.ports")
-    .message("ports cannot change: running pods keep the address they were created with; create a second OtelAgent with the new ports and move the workloads to it"))]
+#[x_kube(validation = Rule::new("!has(self.ports) && !has(oldSelf.ports) || has(self.ports) && has(oldSelf.ports) && self.ports.grpc == oldSelf.ports.grpc && self.ports.http == oldSelf.ports.http")
+    .message("ports.grpc and ports.http cannot change: running pods keep the address they were created with; create a second OtelAgent with the new ports and move the workloads to it"))]
 pub struct OtelAgentSpec {
     /// Where the agent runs and how applications reach it: NodeLocal (a DaemonSet behind a node-local
     /// Service, the usual choice), Sidecar (a native sidecar in each pod), HostPort or HostNetwork (a
@@ -60,7 +60,8 @@ pub struct OtelAgentSpec {
     /// Settings of mode NodeLocal.
     #[serde(default)]
     pub node_local: NodeLocal,
-    /// Ports on which applications reach the agent. Both ports accept both protocols. Cannot be changed.
+    /// Ports of the agent. In modes HostPort and HostNetwork they are ports of the nodes, which two OtelAgents
+    /// cannot share.
     #[serde(default)]
     pub ports: Ports,
     /// Where and how the agent forwards telemetry.
@@ -116,21 +117,31 @@ pub enum Routing {
     Prefer,
 }
 
-/// Ports on which applications reach the agent.
+/// Ports of the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(extend("default" = {}, "x-kubernetes-validations" = [
     {"rule": "self.grpc != self.http", "message": "ports.grpc and ports.http must differ"},
-    {"rule": "!(self.grpc in [8888, 13133]) && !(self.http in [8888, 13133])",
-     "message": "ports 8888 and 13133 are the agent's own (metrics and health); choose others"},
+    {"rule": "self.metrics != self.health && !(self.metrics in [self.grpc, self.http]) && !(self.health in [self.grpc, self.http])",
+     "message": "ports.metrics and ports.health must differ from each other and from ports.grpc and ports.http"},
 ]))]
 pub struct Ports {
-    /// Port for OTLP/gRPC. SDKs use 4317 by default.
+    /// Port for OTLP/gRPC; the bundled agent also takes OTLP/HTTP there. SDKs use 4317 by default. Cannot be
+    /// changed.
     #[schemars(range(min = 1024, max = 65535), extend("format" = "int32"))]
     pub grpc: u16,
-    /// Port for OTLP/HTTP. SDKs use 4318 by default.
+    /// Port for OTLP/HTTP; the bundled agent also takes OTLP/gRPC there. SDKs use 4318 by default. Cannot be
+    /// changed.
     #[schemars(range(min = 1024, max = 65535), extend("format" = "int32"))]
     pub http: u16,
+    /// Port of the agent's metrics. In mode HostNetwork it is a port of the node: choose another one if the
+    /// node uses 8888 otherwise.
+    #[schemars(range(min = 1024, max = 65535), extend("format" = "int32"))]
+    pub metrics: u16,
+    /// Port of the agent's health endpoint. In mode HostNetwork it is a port of the node: choose another one
+    /// if the node uses 13133 otherwise.
+    #[schemars(range(min = 1024, max = 65535), extend("format" = "int32"))]
+    pub health: u16,
 }
 
 impl Default for Ports {
@@ -138,6 +149,8 @@ impl Default for Ports {
         Self {
             grpc: 4317,
             http: 4318,
+            metrics: 8888,
+            health: 13133,
         }
     }
 }
@@ -391,6 +404,11 @@ pub struct Agent {
     /// When the kubelet pulls the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_pull_policy: Option<PullPolicy>,
+    /// Secrets of this namespace with which the kubelet pulls the image of node agents. A sidecar's image is pulled
+    /// with the Secrets that the application's pod, or its service account, names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub image_pull_secrets: Vec<PullSecret>,
     /// Requests and limits of the agent's container. A sidecar's requests always equal its limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
@@ -398,6 +416,18 @@ pub struct Agent {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "rules::labels")]
     pub node_selector: BTreeMap<String, String>,
+    /// Which nodes get an agent, beside nodeSelector. Affinity to pods is not offered: it would leave agents
+    /// unscheduled on nodes that should have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+    /// Further labels of the node agents' pods.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "rules::pod_labels")]
+    pub pod_labels: BTreeMap<String, String>,
+    /// Further annotations of the node agents' pods.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "pod_annotations")]
+    pub pod_annotations: BTreeMap<String, String>,
     /// Taints that node agents tolerate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
@@ -420,6 +450,14 @@ pub enum PullPolicy {
     IfNotPresent,
     /// Not at all.
     Never,
+}
+
+/// A Secret in this object's namespace with credentials of a registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PullSecret {
+    /// Name of a Secret of type kubernetes.io/dockerconfigjson.
+    #[schemars(schema_with = "rules::object_name")]
+    pub name: String,
 }
 
 /// Requests and limits by resource name.
@@ -518,6 +556,24 @@ fn attribute_map(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
             "rule": "self.all(key, key.size() > 0 && key.size() <= 256)",
             "message": "the name of a resource attribute has 1 to 256 characters",
         }],
+    })
+}
+
+fn pod_annotations(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": {"type": "string", "maxLength": 4096, "pattern": PRINTABLE},
+        "x-kubernetes-validations": [
+            {
+                "rule": "self.all(key, !format.qualifiedName().validate(key).hasValue())",
+                "message": "must be annotations such as example.com/owner: platform",
+            },
+            {
+                "rule": "self.all(key, !key.startsWith('otelagent.dev/'))",
+                "message": "annotations of otelagent.dev are the operator's own; remove them",
+            },
+        ],
     })
 }
 

@@ -68,9 +68,17 @@ pub struct PodCounts {
     /// Of the injected pods, those with an older mode or configuration.
     #[schemars(range(min = 0))]
     pub stale: i32,
-    /// Running selected pods that were not injected.
+    /// Running selected pods that this agent did not inject.
     #[schemars(range(min = 0))]
     pub missed: i32,
+    /// Of the missed pods, those that were injected for an OtelAgent that does not exist.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub orphaned: i32,
+    /// Of the missed pods, those that cannot be injected, so that a restart would not help.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub uninjectable: i32,
     /// Of the injected pods, those on a node without a ready agent of their mode.
     #[serde(default)]
     #[schemars(range(min = 0))]

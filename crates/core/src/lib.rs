@@ -6,6 +6,7 @@
 //! | [`inject`] | pod and recipe to injected pod, and the same as admission policies |
 //! | [`switching`] | which modes are kept, and which serves |
 //! | [`restart`] | which workloads to restart, and when |
+//! | [`owners`] | which workload a pod belongs to |
 //! | [`pods`] | which pods are injected, current, stale, missed, uncovered |
 //! | [`status`] | conditions, counts and events |
 //! | [`names`] | every name the operator gives or reads |
@@ -16,6 +17,7 @@
 pub mod build;
 pub mod inject;
 pub mod names;
+pub mod owners;
 pub mod pods;
 pub mod quantity;
 pub mod reconcile;

@@ -44,10 +44,18 @@ pub fn managed_selector() -> String {
     format!("{LABEL_MANAGED_BY}={MANAGED_BY}")
 }
 
+/// On pods and their templates: names of the containers that get variables, separated by commas; all without it.
+pub const ANNOTATION_CONTAINERS: &str = "otelagent.dev/containers";
+/// On pods with a queue on disk: the volumes despite which the cluster autoscaler may remove their node, separated by
+/// commas. Others write it, too.
+pub const ANNOTATION_LOCAL_VOLUMES: &str =
+    "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
 /// On agent pods (sidecar or node agent): the agent's configuration, mounted through the downward API.
 pub const ANNOTATION_CONFIG: &str = "otelagent.dev/agent-config";
 /// On agent workloads: since when (RFC 3339) no pod has used them.
 pub const ANNOTATION_UNUSED_SINCE: &str = "otelagent.dev/unused-since";
+/// On agent workloads: the ports that they take of their nodes, separated by commas.
+pub const ANNOTATION_NODE_PORTS: &str = "otelagent.dev/node-ports";
 /// On workloads: the `OtelAgent` and recipe of their last restart.
 pub const ANNOTATION_RESTARTED_FOR: &str = "otelagent.dev/restarted-for";
 /// On bindings: the active selection, as JSON, so that an invalid spec keeps its precedence.
@@ -72,6 +80,8 @@ pub const ANNOTATION_WEBHOOK_HASH: &str = "otelagent.dev/entry";
 /// On agent workloads and bindings: version of the operator that wrote them.
 pub const ANNOTATION_OPERATOR: &str = "otelagent.dev/operator-version";
 
+/// User of the agent's process, as in its image.
+pub const USER: i64 = 65532;
 /// Name of the injected container, and of the container in agent pods.
 pub const CONTAINER: &str = "otelagent";
 /// Name of the injected volume that carries the agent's configuration.
@@ -79,9 +89,10 @@ pub const CONFIG_VOLUME: &str = "otelagent-config";
 /// Prefix of every cluster-scoped object; the guard policy confines the operator to it.
 pub const CLUSTER_PREFIX: &str = "otelagent.";
 
-/// Name of the webhook's Service, of the `ClusterRole` that owns the webhook configurations, and of the
-/// webhook's other objects.
+/// Name of the webhook's Service.
 pub const WEBHOOK: &str = "otelagent-webhook";
+/// Name of the `ClusterRole` that owns the webhook configurations.
+pub const WEBHOOK_OWNER: &str = "otelagent-webhook-owner";
 /// Name of the Secret that holds the webhook's CA.
 pub const CA_SECRET: &str = "otelagent-webhook-authority";
 /// Key of that Secret.

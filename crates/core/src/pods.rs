@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
-use crate::inject::Selection;
+use crate::inject::outline::why_not_outlined;
+use crate::inject::{Reason, Recipe, Selection};
 use crate::names;
+use crate::owners;
 use otelagent_api::{Mode, PodCounts};
 
 /// One pod that is neither finished nor a mirror of a static one.
@@ -26,6 +29,8 @@ pub struct LivePod<'a> {
     pub terminating: bool,
     /// Whether it is ready, a sidecar included.
     pub ready: bool,
+    /// What decides whether a pod like it can be injected, see [`crate::inject::outline`].
+    pub outline: &'a Arc<str>,
 }
 
 /// A pod's controller, as the pod names it.
@@ -108,12 +113,71 @@ pub struct PodReport {
     pub stale: BTreeMap<WorkloadRef, usize>,
     /// Of these, owners of pods whose mode is the serving one: only their configuration is older.
     pub outdated: BTreeMap<WorkloadRef, usize>,
-    /// Owners of missed pods, with their number.
+    /// Owners of missed pods that no `OtelAgent` injected and that can be injected, with their number.
     pub missed: BTreeMap<WorkloadRef, usize>,
+    /// Missed pods whose `OtelAgent` does not exist.
+    pub orphaned: PodsOfOthers,
+    /// Missed pods that another `OtelAgent` injected, which no longer has precedence.
+    pub of_others: PodsOfOthers,
+    /// Owners of missed pods that cannot be injected, with their number and the reason of one of them.
+    pub uninjectable: BTreeMap<WorkloadRef, (usize, Reason)>,
     /// Owners of uncovered pods, with their number.
     pub uncovered: BTreeMap<WorkloadRef, usize>,
     /// Nodes on which uncovered pods run.
     pub uncovered_nodes: BTreeSet<String>,
+}
+
+/// Missed pods that carry the label of another `OtelAgent`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodsOfOthers {
+    /// Their owners, with their number.
+    pub owners: BTreeMap<WorkloadRef, usize>,
+    /// The labels of these `OtelAgent`s.
+    pub agents: BTreeSet<String>,
+}
+
+impl PodsOfOthers {
+    fn add(&mut self, owner: &WorkloadRef, agent: &str, pods: usize) {
+        *self.owners.entry(owner.clone()).or_default() += pods;
+        self.agents.insert(agent.to_owned());
+    }
+}
+
+impl PodReport {
+    /// Owners of pods that are stale, or missed although they can be injected.
+    fn lacking(&self) -> impl Iterator<Item = &WorkloadRef> {
+        let missed = [&self.missed, &self.orphaned.owners, &self.of_others.owners];
+        let missed = missed.into_iter().flat_map(BTreeMap::keys);
+        self.stale.keys().chain(missed)
+    }
+
+    /// Owners of pods that a restart would improve.
+    pub fn to_restart(&self) -> BTreeSet<WorkloadRef> {
+        let owners = self.lacking().chain(self.uncovered.keys());
+        owners.cloned().collect()
+    }
+
+    /// Owners of pods that are only uncovered.
+    pub fn only_uncovered(&self) -> impl Iterator<Item = &WorkloadRef> {
+        let lacking: BTreeSet<&WorkloadRef> = self.lacking().collect();
+        let owners = self.uncovered.keys();
+        owners.filter(move |owner| !lacking.contains(owner))
+    }
+}
+
+/// What is known of a missed pod before the recipe is known.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Missed {
+    injected_by: InjectedBy,
+    outline: Arc<str>,
+}
+
+/// Which other `OtelAgent` injected a missed pod, by the pod's label.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum InjectedBy {
+    None,
+    Other(String),
+    Gone(String),
 }
 
 /// The pods of one `OtelAgent`, before it is known which of them are current.
@@ -123,6 +187,8 @@ pub struct PodTally {
     counted: PodReport,
     /// Live injected pods that are not terminating, by mode and recipe, with their owners.
     created: BTreeMap<(Option<Mode>, Option<String>), BTreeMap<WorkloadRef, usize>>,
+    /// Missed pods of each owner.
+    missed: BTreeMap<WorkloadRef, BTreeMap<Missed, usize>>,
 }
 
 impl PodTally {
@@ -131,13 +197,13 @@ impl PodTally {
         &self.counted.users
     }
 
-    /// The counts while new pods get `serving`: the mode and the hash of the active recipe.
-    pub fn report(&self, serving: Option<(Mode, &str)>) -> PodReport {
+    /// The counts while new pods get `serving`: the mode and the hash of the active recipe. `recipe` decides
+    /// which missed pods can be injected.
+    pub fn report(&self, serving: Option<(Mode, &str)>, recipe: Option<&Recipe>) -> PodReport {
         let mut report = self.counted.clone();
-        for ((mode, recipe), owners) in &self.created {
-            let pods = owners.values().sum::<usize>();
-            let pods = i32::try_from(pods).unwrap_or(i32::MAX);
-            let created_with = mode.zip(recipe.as_deref());
+        for ((mode, hash), owners) in &self.created {
+            let pods = number(owners.values().sum());
+            let created_with = mode.zip(hash.as_deref());
             if created_with.is_some() && created_with == serving {
                 report.counts.current += pods;
                 continue;
@@ -148,8 +214,47 @@ impl PodTally {
                 add(&mut report.outdated, owners);
             }
         }
+        // Few outlines differ, however many owners there are.
+        let mut reasons = BTreeMap::new();
+        for (owner, missed) in &self.missed {
+            for (missed, pods) in missed {
+                let why_not = || why_not_outlined(&missed.outline, recipe?);
+                let reason = reasons.entry(&missed.outline).or_insert_with(why_not);
+                report.add_missed(owner, missed, *pods, reason.as_ref());
+            }
+        }
         report
     }
+}
+
+impl PodReport {
+    fn add_missed(
+        &mut self,
+        owner: &WorkloadRef,
+        missed: &Missed,
+        pods: usize,
+        why_not: Option<&Reason>,
+    ) {
+        self.counts.missed += number(pods);
+        if matches!(missed.injected_by, InjectedBy::Gone(_)) {
+            self.counts.orphaned += number(pods);
+        }
+        if let Some(reason) = why_not {
+            self.counts.uninjectable += number(pods);
+            let known = self.uninjectable.entry(owner.clone());
+            known.or_insert_with(|| (0, reason.clone())).0 += pods;
+            return;
+        }
+        match &missed.injected_by {
+            InjectedBy::None => *self.missed.entry(owner.clone()).or_default() += pods,
+            InjectedBy::Other(agent) => self.of_others.add(owner, agent, pods),
+            InjectedBy::Gone(agent) => self.orphaned.add(owner, agent, pods),
+        }
+    }
+}
+
+fn number(pods: usize) -> i32 {
+    i32::try_from(pods).unwrap_or(i32::MAX)
 }
 
 fn add(to: &mut BTreeMap<WorkloadRef, usize>, owners: &BTreeMap<WorkloadRef, usize>) {
@@ -161,12 +266,15 @@ fn add(to: &mut BTreeMap<WorkloadRef, usize>, owners: &BTreeMap<WorkloadRef, usi
 /// Counts the pods of one `OtelAgent`, known by `label`.
 ///
 /// `selection` and `exclusions` say which pods should be injected; the caller leaves out system namespaces.
-/// Terminating pods use their route but are neither stale nor missed: they need no action.
+/// `exists` says whether there is an `OtelAgent` with a label that may act on a namespace: without one, what a
+/// pod was injected for is gone. Terminating pods use their route but are neither stale nor missed: they need
+/// no action.
 pub fn count<'a>(
     label: &str,
     selection: Option<&Selection>,
     exclusions: &[Selection],
     coverage: &Coverage,
+    exists: impl Fn(&str, &str) -> bool,
     pods: impl IntoIterator<Item = LivePod<'a>>,
 ) -> PodTally {
     let mut tally = PodTally::default();
@@ -174,12 +282,18 @@ pub fn count<'a>(
         let injected_by = pod.labels.get(names::LABEL_AGENT);
         if injected_by.is_some_and(|agent| agent == label) {
             count_injected(&mut tally, &pod, coverage);
-        } else if injected_by.is_none()
-            && !pod.terminating
-            && is_selected(&pod, selection, exclusions)
-        {
-            tally.counted.counts.missed += 1;
-            *tally.counted.missed.entry(owner(&pod)).or_default() += 1;
+        } else if !pod.terminating && is_selected(&pod, selection, exclusions) {
+            let injected_by = match injected_by {
+                None => InjectedBy::None,
+                Some(agent) if exists(agent, pod.namespace) => InjectedBy::Other(agent.clone()),
+                Some(agent) => InjectedBy::Gone(agent.clone()),
+            };
+            let missed = Missed {
+                injected_by,
+                outline: pod.outline.clone(),
+            };
+            let of_owner = tally.missed.entry(owner(&pod)).or_default();
+            *of_owner.entry(missed).or_default() += 1;
         }
     }
     tally
@@ -218,8 +332,8 @@ fn is_selected(pod: &LivePod<'_>, selection: Option<&Selection>, exclusions: &[S
     selection.is_some_and(matches) && !exclusions.iter().any(matches)
 }
 
-/// The owner a person knows: the `Deployment` behind a `ReplicaSet`, else the controller, else the pod
-/// itself.
+/// The owner a person knows: the outermost workload, such as the `Deployment` behind a `ReplicaSet`, else the
+/// controller, else the pod itself.
 fn owner(pod: &LivePod<'_>) -> WorkloadRef {
     let owner = |api_version: &str, kind: &str, name: &str| WorkloadRef {
         api_version: api_version.into(),
@@ -230,181 +344,20 @@ fn owner(pod: &LivePod<'_>) -> WorkloadRef {
     let Some(controller) = pod.controller else {
         return owner("v1", "Pod", pod.name);
     };
-    let hash = pod.labels.get("pod-template-hash");
-    let deployment = hash.and_then(|hash| controller.name.strip_suffix(&format!("-{hash}")));
-    match deployment {
-        Some(name) if controller.kind == "ReplicaSet" => {
-            owner(&controller.api_version, "Deployment", name)
-        }
-        _ => owner(&controller.api_version, &controller.kind, &controller.name),
+    let Controller {
+        api_version,
+        kind,
+        name,
+    } = controller;
+    let label = |key: &str| pod.labels.get(key).map(String::as_str);
+    // The annotations that may name an owner are not cached; a label says the same.
+    match owners::above(kind, name, label, |_| None).first() {
+        // What makes a ReplicaSet of another group is no Deployment that can be restarted.
+        Some(above) if above.kind == "Deployment" => owner(api_version, above.kind, above.name),
+        Some(above) => owner(above.api_version, above.kind, above.name),
+        None => owner(api_version, kind, name),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::inject::Namespaces;
-    use otelagent_api::Selector;
-
-    fn labels<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
-        let owned = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        owned.into()
-    }
-
-    /// Labels of a pod that this agent injected.
-    fn created(mode: &'static str, recipe: &'static str) -> [(&'static str, &'static str); 3] {
-        [
-            (names::LABEL_AGENT, "a.b"),
-            (names::LABEL_MODE, mode),
-            (names::LABEL_CONFIG, recipe),
-        ]
-    }
-
-    fn controller(kind: &str, name: &str) -> Controller {
-        Controller {
-            kind: kind.into(),
-            name: name.into(),
-            api_version: "apps/v1".into(),
-        }
-    }
-
-    static NONE: BTreeMap<String, String> = BTreeMap::new();
-
-    fn pod<'a>(
-        labels: &'a BTreeMap<String, String>,
-        controller: Option<&'a Controller>,
-    ) -> LivePod<'a> {
-        LivePod {
-            namespace: "shop",
-            namespace_labels: &NONE,
-            labels,
-            name: "cart-7d4b9-x",
-            node: Some("n1"),
-            controller,
-            terminating: false,
-            ready: true,
-        }
-    }
-
-    fn count_one<const N: usize>(pod_labels: [(&str, &str); N], terminating: bool) -> PodReport {
-        let pod_labels = labels(pod_labels);
-        let deployment = controller("Deployment", "cart");
-        let pod = LivePod {
-            terminating,
-            ..pod(&pod_labels, Some(&deployment))
-        };
-        let all = Selection {
-            namespaces: Namespaces::Labelled(Selector::default()),
-            pods: Selector::default(),
-        };
-        let coverage = covered_on("n1", &[Mode::HostPort, Mode::NodeLocal]);
-        let tally = count("a.b", Some(&all), &[], &coverage, [pod]);
-        tally.report(Some((Mode::HostPort, "r2")))
-    }
-
-    #[test]
-    fn pod_with_the_serving_mode_and_recipe_is_current() {
-        let counts = count_one(created("HostPort", "r2"), false).counts;
-        assert_eq!(
-            (counts.injected, counts.current, counts.stale, counts.missed),
-            (1, 1, 0, 0)
-        );
-    }
-
-    #[test]
-    fn pod_with_an_older_mode_or_recipe_is_stale() {
-        for (mode, recipe) in [("NodeLocal", "r2"), ("HostPort", "r1")] {
-            let report = count_one(created(mode, recipe), false);
-            let counts = (report.counts.current, report.counts.stale);
-            assert_eq!(counts, (0, 1), "{mode} {recipe}");
-            let owner = WorkloadRef::of_shop("Deployment", "cart");
-            assert_eq!(report.stale, BTreeMap::from([(owner, 1)]));
-        }
-    }
-
-    #[test]
-    fn selected_pod_without_label_is_missed_unless_opted_out_or_terminating() {
-        assert_eq!(count_one([], false).counts.missed, 1);
-        let opted_out = (names::LABEL_INJECT, "false");
-        assert_eq!(count_one([opted_out], false).counts.missed, 0);
-        assert_eq!(count_one([], true).counts.missed, 0);
-        let of_another = (names::LABEL_AGENT, "other");
-        assert_eq!(count_one([of_another], false).counts.missed, 0);
-    }
-
-    #[test]
-    fn owner_is_the_deployment_behind_the_replica_set() {
-        let hashed = labels([("pod-template-hash", "7d4b9")]);
-        let name = |controller: Option<&Controller>| owner(&pod(&hashed, controller)).to_string();
-        let replica_set = controller("ReplicaSet", "cart-7d4b9");
-        assert_eq!(name(Some(&replica_set)), "Deployment shop/cart");
-        let stateful_set = controller("StatefulSet", "db");
-        assert_eq!(name(Some(&stateful_set)), "StatefulSet shop/db");
-        assert_eq!(name(None), "Pod shop/cart-7d4b9-x");
-    }
-
-    /// Agents of these modes are ready on one of two Ready nodes.
-    fn covered_on(node: &str, modes: &[Mode]) -> Coverage {
-        let ready = BTreeSet::from([node.to_owned()]);
-        Coverage {
-            nodes: ["n1", "n2"].map(str::to_owned).into(),
-            ready: modes.iter().map(|mode| (*mode, ready.clone())).collect(),
-            anywhere: BTreeSet::new(),
-        }
-    }
-
-    #[test]
-    fn pod_is_uncovered_where_no_agent_of_its_own_mode_is_ready() {
-        let coverage = covered_on("n1", &[Mode::HostPort, Mode::NodeLocal]);
-        assert!(coverage.covers(Mode::HostPort, "n1"));
-        assert!(!coverage.covers(Mode::HostPort, "n2"), "on another node");
-        assert!(!coverage.covers(Mode::HostNetwork, "n1"), "of another mode");
-        assert!(coverage.covers(Mode::Sidecar, "n2"), "it has its own");
-        assert!(coverage.covers(Mode::HostPort, "n3"), "down: no pod sends");
-    }
-
-    #[test]
-    fn any_nodes_agent_covers_pods_when_the_service_may_leave_the_node() {
-        let mut coverage = covered_on("n1", &[Mode::NodeLocal]);
-        coverage.anywhere.insert(Mode::NodeLocal);
-        assert!(coverage.covers(Mode::NodeLocal, "n2"));
-        coverage.ready.clear();
-        assert!(!coverage.covers(Mode::NodeLocal, "n2"));
-    }
-
-    #[test]
-    fn uncovered_pod_counts_as_current_or_stale_too() {
-        let injected = labels(created("HostPort", "r2"));
-        let set = controller("StatefulSet", "db");
-        let pods = [Some("n1"), Some("n2"), None].map(|node| LivePod {
-            node,
-            ..pod(&injected, Some(&set))
-        });
-        let coverage = covered_on("n1", &[Mode::HostPort]);
-        let tally = count("a.b", None, &[], &coverage, pods);
-        let report = tally.report(Some((Mode::HostPort, "r2")));
-        assert_eq!((report.counts.current, report.counts.uncovered), (3, 1));
-        let owner = WorkloadRef::of_shop("StatefulSet", "db");
-        assert_eq!(report.uncovered, BTreeMap::from([(owner, 1)]));
-        assert_eq!(report.uncovered_nodes, BTreeSet::from(["n2".to_owned()]));
-    }
-
-    #[test]
-    fn stale_pods_of_the_serving_mode_are_outdated() {
-        assert_eq!(
-            count_one(created("HostPort", "r1"), false).outdated.len(),
-            1
-        );
-        assert_eq!(
-            count_one(created("NodeLocal", "r1"), false).outdated.len(),
-            0
-        );
-    }
-
-    #[test]
-    fn terminating_pod_still_uses_its_route() {
-        let report = count_one(created("NodeLocal", "r1"), true);
-        assert_eq!(report.users, BTreeMap::from([(Mode::NodeLocal, 1)]));
-        assert_eq!(report.counts.injected, 0);
-    }
-}
+mod tests;

@@ -21,10 +21,12 @@ const LEAD_PART: u32 = 24;
 /// A serving certificate lives for this fraction of its issuer's life.
 const SERVING_PART: u32 = 12;
 
-/// How long the previous CA certificates of a changed file stay trusted.
-const TRUSTED_ON: Duration = Duration::from_mins(1);
-/// How long the webhook waits before it serves a changed certificate: by then the API server trusts its CA.
-const SETTLE: Duration = Duration::from_secs(20);
+/// How long the webhook waits before it serves a changed certificate: by then the API server trusts its CA. A kubelet
+/// brings a changed Secret to each pod within about two minutes, to the operator's perhaps last.
+pub const SETTLE: Duration = Duration::from_mins(3);
+/// How long the previous CA certificates of a changed file stay trusted: until the last replica has seen its own change
+/// and waited.
+pub const TRUSTED_ON: Duration = Duration::from_mins(10);
 
 /// A period of validity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,13 +75,22 @@ pub struct TrustedFile {
 }
 
 impl TrustedFile {
-    /// Takes the current content of the file, and returns all trusted certificates as PEM.
-    pub fn read(&mut self, text: String, now: Timestamp) -> String {
+    /// A file that held these certificates when it was last read, by a process before this one.
+    pub fn that_held(text: String) -> Self {
+        Self {
+            holds: text,
+            held: None,
+        }
+    }
+
+    /// Takes the current content of the file, and returns all trusted certificates as PEM: the previous ones, too,
+    /// for a time such as [`TRUSTED_ON`].
+    pub fn read(&mut self, text: String, now: Timestamp, trusted_on: Duration) -> String {
         if text != self.holds {
             let before = std::mem::replace(&mut self.holds, text);
             self.held = (!before.is_empty()).then_some((before, now));
         }
-        let is_recent = |(_, since): &(String, Timestamp)| !is_past(*since, TRUSTED_ON, now);
+        let is_recent = |(_, since): &(String, Timestamp)| !is_past(*since, trusted_on, now);
         match self.held.as_ref().filter(|held| is_recent(held)) {
             Some((held, _)) => format!("{}\n{held}", self.holds.trim_end()),
             None => self.holds.clone(),
@@ -87,9 +98,10 @@ impl TrustedFile {
     }
 }
 
-/// Whether a certificate from a file, first seen at a moment, may replace another one now.
-pub fn may_serve(first_seen: Timestamp, now: Timestamp) -> bool {
-    is_past(first_seen, SETTLE, now)
+/// Whether a certificate from a file, first seen at a moment, may replace another one now: after a time such as
+/// [`SETTLE`].
+pub fn may_serve(first_seen: Timestamp, now: Timestamp, settle: Duration) -> bool {
+    is_past(first_seen, settle, now)
 }
 
 fn is_past(since: Timestamp, length: Duration, now: Timestamp) -> bool {
@@ -272,12 +284,31 @@ mod tests {
     fn replaced_file_stays_trusted_until_every_replica_serves_the_new_one() {
         let second = |second| Timestamp::from_second(second).unwrap();
         let mut file = TrustedFile::default();
-        assert_eq!(file.read("a\n".into(), second(0)), "a\n");
-        assert_eq!(file.read("a\n".into(), second(900)), "a\n");
-        assert_eq!(file.read("b\n".into(), second(1000)), "b\na\n");
-        assert!(!may_serve(second(1000), second(1019)) && may_serve(second(1000), second(1020)));
-        assert_eq!(file.read("b\n".into(), second(1059)), "b\na\n");
-        assert_eq!(file.read("b\n".into(), second(1060)), "b\n");
+        let mut read = |text: &str, at| file.read(text.into(), second(at), TRUSTED_ON);
+        assert_eq!(read("a\n", 0), "a\n");
+        assert_eq!(read("a\n", 900), "a\n");
+        assert_eq!(read("b\n", 1000), "b\na\n");
+        assert_eq!(read("b\n", 1599), "b\na\n");
+        assert_eq!(read("b\n", 1600), "b\n");
+        let may_serve = |at| may_serve(second(1000), second(at), SETTLE);
+        assert!(!may_serve(1179) && may_serve(1180));
+    }
+
+    #[test]
+    fn what_was_trusted_before_a_restart_stays_trusted() {
+        let second = |second| Timestamp::from_second(second).unwrap();
+        let mut file = TrustedFile::that_held("a\n".into());
+        let mut read = |at| file.read("b\n".into(), second(at), TRUSTED_ON);
+        assert_eq!([read(0), read(599), read(600)], ["b\na\n", "b\na\n", "b\n"]);
+    }
+
+    #[test]
+    fn every_replica_serves_a_certificate_that_is_trusted_however_late_a_kubelet_is() {
+        let kubelet = Duration::from_mins(2);
+        // The webhook's pod sees the change first, the operator's last.
+        assert!(kubelet < SETTLE);
+        // The operator's pod sees the change first, a replica last.
+        assert!(kubelet + SETTLE < TRUSTED_ON);
     }
 
     #[test]

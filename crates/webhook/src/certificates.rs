@@ -42,7 +42,12 @@ pub enum Source {
         names: Vec<String>,
     },
     /// `tls.crt` and `tls.key` of a directory, which another program renews.
-    Directory(PathBuf),
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// How long a changed certificate waits for its CA to be trusted, such as [`crate::ca::SETTLE`].
+        settle: Duration,
+    },
 }
 
 /// The serving certificate.
@@ -155,8 +160,8 @@ impl Upkeep {
                 self.sign_if_due(&names, Timestamp::now())?;
                 outcome
             }
-            Source::Directory(directory) if read => self.load(&directory).await,
-            Source::Directory(_) => Ok(()),
+            Source::Directory { path, settle } if read => self.load(&path, settle).await,
+            Source::Directory { .. } => Ok(()),
         }
     }
 
@@ -188,7 +193,7 @@ impl Upkeep {
         Ok(())
     }
 
-    async fn load(&mut self, directory: &Path) -> Result<(), WebhookError> {
+    async fn load(&mut self, directory: &Path, settle: Duration) -> Result<(), WebhookError> {
         let certificate = read(directory.join("tls.crt")).await?;
         let key = read(directory.join("tls.key")).await?;
         let both = [certificate.as_slice(), key.as_slice()].concat();
@@ -199,7 +204,7 @@ impl Upkeep {
         let now = Timestamp::now();
         let known = self.next.take().filter(|(next, _)| *next == by);
         let first_seen = known.map_or(now, |(_, first_seen)| first_seen);
-        if self.served.is_some() && !may_serve(first_seen, now) {
+        if self.served.is_some() && !may_serve(first_seen, now, settle) {
             self.next = Some((by, first_seen));
             return Ok(());
         }

@@ -22,6 +22,8 @@ use otelagent_core::reconcile::active::webhook_configuration;
 /// Bytes that all annotations of an object may have (`ValidateAnnotationsSize` of apimachinery), less those
 /// that are added when a configuration is written.
 const MAX_ANNOTATIONS: usize = (256 << 10) - 4096;
+/// Tells the admissions enforcer of AKS not to add terms to the namespace selectors.
+const ENFORCER_DISABLED: &str = "admissions.enforcer/disabled";
 /// How long the API server waits for an answer, in seconds. A hung webhook delays each selected pod by this
 /// time.
 pub const TIMEOUT_SECONDS: u8 = 3;
@@ -46,7 +48,7 @@ pub struct WebhookEngine {
     pub endpoint: Endpoint,
     /// The CA certificates, as PEM, that the API server trusts.
     pub ca_bundle: String,
-    /// The webhook's `ClusterRole`, which owns the configurations; the operator's owns the warnings.
+    /// Reference to the owner of the configurations, a `ClusterRole`; that of the installation owns the warnings.
     pub owner: Option<Value>,
 }
 
@@ -77,7 +79,11 @@ impl Render for WebhookEngine {
         let hash = names::hash(&unnamed.to_string(), 10);
         let client = client(&hash, &self.ca_bundle);
         let name = |part: Option<&str>| names::cluster_object(&input.namespace, &input.name, part);
-        let mut annotations = json!({names::ANNOTATION_INSTRUCTION: instruction, names::ANNOTATION_WEBHOOK_HASH: hash});
+        let mut annotations = json!({
+            names::ANNOTATION_INSTRUCTION: instruction,
+            names::ANNOTATION_WEBHOOK_HASH: hash,
+            ENFORCER_DISABLED: "true",
+        });
         let canary = object(
             input,
             &name(Some("canary")),

@@ -3,6 +3,7 @@
 //! A patch that replaced more than necessary would undo changes of other webhooks. So it replaces nothing
 //! that did not change, and lists grow by insertion.
 
+use otelagent_core::inject::pod::is_blank;
 use serde_json::{Value, json};
 
 /// The operations, in the order of their application. If `after` is `before` with added fields and list
@@ -72,7 +73,10 @@ fn grew(before: &Value, after: &Value) -> bool {
                 .is_some_and(|after| value == after || !exact && grew(value, after))
         }),
         (Value::Array(before), Value::Array(after)) => alignment(before, after).is_some(),
-        (Value::String(before), Value::String(after)) => after.starts_with(before.as_str()),
+        // Attributes are appended to text without the blanks at its end.
+        (Value::String(before), Value::String(after)) => {
+            after.starts_with(before.trim_end_matches(is_blank))
+        }
         _ => before == after,
     }
 }
@@ -113,7 +117,7 @@ mod tests {
     #[test]
     fn added_items_are_inserted_and_others_left_alone() {
         let operations = check(
-            &json!({"env": [{"name": "B", "value": "b"}, {"name": "C"}]}),
+            &json!({"env": [{"name": "B", "value": "b, "}, {"name": "C"}]}),
             &json!({"env": [{"name": "A"}, {"name": "B", "value": "b,c"}, {"name": "C"}, {"name": "D"}]}),
         );
         let paths: Vec<&str> = operations

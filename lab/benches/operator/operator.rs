@@ -118,6 +118,7 @@ fn start_operator(bed: &Bed) -> Outcome<Operator> {
     let child = Command::new(binary)
         .args([
             "controller",
+            "--owner-role=",
             "--metrics-address=127.0.0.1:0",
             "--health-address=127.0.0.1:0",
             "--log-level=warn",

@@ -175,7 +175,7 @@ pub fn wait_serving(kubectl: &Kubectl, topology: Topology) -> Result<()> {
         let agent: Value = kubectl.get(&[AGENT, "--namespace", PLATFORM])?;
         let current = is_current(&agent) && agent["status"]["mode"] == topology.mode();
         Ok(Seen::check(
-            current && condition(&agent, "Ready") == "True",
+            current && find(&agent, "Ready").is_some_and(|ready| ready["reason"] == "Serving"),
             shown(&agent),
         ))
     })

@@ -17,6 +17,7 @@ use crate::net;
 use crate::node;
 use crate::options::Record;
 use crate::parts::{Part, ensure_for};
+use crate::pins::KubernetesVersion;
 use crate::progress::{Step, say};
 use crate::reaper::Reaper;
 use crate::registry;
@@ -188,6 +189,18 @@ impl Bed {
     /// an administrator that leads to it; [`Bed::kubeconfig`] leads to the first as before.
     pub fn start_second_apiserver(&self) -> Result<PathBuf> {
         self.start_process(Component::SecondApiServer)?;
+        Ok(self.layout.file(control_plane::SECOND_KUBECONFIG))
+    }
+
+    /// The same with an API server of another release, as in a control plane that is being upgraded.
+    pub fn start_second_apiserver_of(&self, kubernetes: KubernetesVersion) -> Result<PathBuf> {
+        let options = &self.record.options;
+        control_plane::start_of(
+            &self.layout,
+            options,
+            Component::SecondApiServer,
+            kubernetes,
+        )?;
         Ok(self.layout.file(control_plane::SECOND_KUBECONFIG))
     }
 

@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::layout::{Layout, node_name};
 use crate::options::Options;
 use crate::parts::{Part, ensure_for};
+use crate::pins::KubernetesVersion;
 use crate::simulated;
 
 /// Every request, without bodies: enough to compare the rights used with the rights granted.
@@ -36,6 +37,16 @@ pub(crate) fn audit_log(layout: &Layout) -> PathBuf {
 
 /// Starts one component of the control plane and waits until it serves.
 pub(crate) fn start(layout: &Layout, options: &Options, component: Component) -> Result<()> {
+    start_of(layout, options, component, options.kubernetes)
+}
+
+/// The same with a program of another release than the bed's.
+pub(crate) fn start_of(
+    layout: &Layout,
+    options: &Options,
+    component: Component,
+    kubernetes: KubernetesVersion,
+) -> Result<()> {
     let (part, args) = match component {
         Component::Etcd => (Part::Etcd, etcd_args(layout)),
         Component::ApiServer => (Part::KubeApiserver, apiserver_args(layout, options)?),
@@ -50,7 +61,7 @@ pub(crate) fn start(layout: &Layout, options: &Options, component: Component) ->
         Component::Kwok => (Part::Kwok, simulated::kwok_args(layout)),
         _ => (Part::CoreDns, coredns_args(layout)?),
     };
-    let program = ensure_for(part, options.kubernetes)?;
+    let program = ensure_for(part, kubernetes)?;
     let netns = layout.control_plane_netns();
     launch(
         layout,

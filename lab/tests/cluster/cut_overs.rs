@@ -87,7 +87,7 @@ impl<'a> Load<'a> {
 fn until_settled(world: &World, name: &str, mode: &str, pods: u64, workload: &str) {
     world.until_status(name, "the end of the switch", |status| {
         status["mode"] == mode
-            && condition(status, "Ready")["status"] == "True"
+            && condition(status, "Ready")["reason"] == "Serving"
             && condition(status, "Switching")["status"] == "False"
             && status["pods"]["byMode"] == json!({mode: pods})
     });

@@ -177,7 +177,7 @@ impl World {
     /// Waits until a pod created now would be served in a mode.
     fn until_serving(&self, name: &str, mode: &str) {
         self.until_status(name, &format!("{name} serving {mode}"), |status| {
-            status["mode"] == mode && condition(status, "Ready")["status"] == "True"
+            status["mode"] == mode && condition(status, "Ready")["reason"] == "Serving"
         });
     }
 

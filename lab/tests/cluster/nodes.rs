@@ -41,7 +41,7 @@ fn pods_on_a_node_without_their_modes_agent_are_named() {
 
     world.patch("partly", &json!({"spec": {"agent": null}}));
     world.until_status("partly", "agents on both nodes", |status| {
-        status["pods"]["uncovered"] == 0 && condition(status, "Ready")["status"] == "True"
+        status["pods"]["uncovered"] == 0 && condition(status, "Ready")["reason"] == "Serving"
     });
     world.end_namespace("partly");
 }

@@ -30,7 +30,7 @@ fn api_server_refusals_say_what_to_write_instead() {
         ),
         (
             "mode: NodeLocal, ports: {http: 13133}",
-            "ports 8888 and 13133 are the agent's own",
+            "ports.metrics and ports.health must differ from each other",
         ),
         (
             "mode: NodeLocal, batch: {flushInterval: 1ms}",
@@ -47,6 +47,23 @@ fn api_server_refusals_say_what_to_write_instead() {
         (
             "mode: HostPort, agent: {updateStrategy: {maxSurge: 1}}",
             "use maxUnavailable",
+        ),
+        (
+            "mode: NodeLocal, agent: {podLabels: {otelagent.dev/owner: x}}",
+            "are not yours to set; remove them",
+        ),
+        (
+            "mode: NodeLocal, agent: {podAnnotations: {otelagent.dev/agent-config: x}}",
+            "annotations of otelagent.dev are the operator's own",
+        ),
+        (
+            "mode: NodeLocal, agent: {imagePullSecrets: [{name: a}, {name: a}]}",
+            "Duplicate value",
+        ),
+        (
+            "mode: NodeLocal, agent: {affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: \
+             {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: In}]}]}}}}",
+            "operators In and NotIn need values",
         ),
     ];
     for (spec, words) in table {

@@ -88,7 +88,7 @@ fn mode_that_never_becomes_ready_leaves_the_old_one_serving() {
     );
     world.until_status("stuck", "back at once", |status| {
         status["mode"] == "NodeLocal"
-            && condition(status, "Ready")["status"] == "True"
+            && condition(status, "Ready")["reason"] == "Serving"
             && condition(status, "Switching")["status"] == "False"
     });
     assert_eq!(world.names("daemonsets"), ["stuck-node-local"]);

@@ -21,7 +21,7 @@ async fn applications_get_an_ipv6_nodes_address_in_brackets() {
         .unwrap();
     let server = Server::of(bed.kubeconfig(), None).await;
     server.namespace("shop", json!({})).await;
-    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "six"}});
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "six", "labels": {"kubernetes.io/os": "linux"}}});
     let made = server.apply_at("/api/v1/nodes", "six", &node).await;
     assert!(made.is_ok(), "{made:?}");
     let mut reported = node.clone();
@@ -32,15 +32,16 @@ async fn applications_get_an_ipv6_nodes_address_in_brackets() {
         .await;
     assert!(reported.is_ok(), "{reported:?}");
     let operator = InstalledOperator::start(&bed, InjectionSettings::default()).await;
-    for (name, mode) in [("port", "HostPort"), ("network", "HostNetwork")] {
+    for (name, mode, port) in [("port", "HostPort", 4317), ("network", "HostNetwork", 5317)] {
         let agents = "/apis/otelagent.dev/v1alpha1/namespaces/otelagent-system/otelagents";
         let agent = json!({"apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": name},
-            "spec": {"mode": mode, "export": {"endpoint": "http://c.o.svc:4317"},
+            "spec": {"mode": mode, "ports": {"grpc": port, "http": port + 1}, "export": {"endpoint": "http://c.o.svc:4317"},
                 "workloads": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "shop"}},
                     "podSelector": {"matchLabels": {"app": name}}}}});
         let applied = server.apply_at(agents, name, &agent).await;
         assert!(applied.is_ok(), "{applied:?}");
-        until_given(&server, name, mode, "http://[$(OTELAGENT_HOST_IP)]:4317").await;
+        let endpoint = format!("http://[$(OTELAGENT_HOST_IP)]:{port}");
+        until_given(&server, name, mode, &endpoint).await;
     }
     installed::end(operator, bed).await;
 }

@@ -1,17 +1,18 @@
-//! The engine changes on a running cluster, and the CA of the webhook expires, while pods are created. Every pod is
-//! injected.
+//! The engine changes on a running cluster, also one of two releases at a time, and the CA of the webhook expires, while
+//! pods are created. Every pod is injected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::ByteString;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use otelagent_core::build::Choice;
 use otelagent_core::names;
 use otelagent_operator::controller::InjectionSettings;
 use otelagent_webhook::ca::Ca;
 use serde_json::{Value, json};
+use testbed::KubernetesVersion;
 use tokio::task::JoinHandle;
 
 use super::callee::Callee;
@@ -23,6 +24,7 @@ const PATIENCE: Duration = Duration::from_mins(4);
 /// Of one CA; the next is made at two thirds.
 const LIFE: Duration = Duration::from_secs(150);
 const AGENT: &str = "shop.side";
+const AGENTS: &str = "/apis/otelagent.dev/v1alpha1/namespaces/shop/otelagents";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn change_of_engine_or_ca_loses_no_pod() {
@@ -34,10 +36,7 @@ async fn change_of_engine_or_ca_loses_no_pod() {
         .unwrap();
     let server = Arc::new(Server::of(bed.kubeconfig(), None).await);
     server.namespace("shop", json!({})).await;
-    let agent = json!({"apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": "side"},
-        "spec": {"mode": "Sidecar", "export": {"endpoint": "http://c.o.svc:4317"}, "workloads": {}}});
-    let agents = "/apis/otelagent.dev/v1alpha1/namespaces/shop/otelagents";
-    let applied = server.apply_at(agents, "side", &agent).await;
+    let applied = server.apply_at(AGENTS, "side", &agent()).await;
     assert!(applied.is_ok(), "{applied:?}");
     let callee = Callee::start_with_what_is_kept(&bed).await;
     let choosing = |engine| InjectionSettings {
@@ -45,6 +44,7 @@ async fn change_of_engine_or_ca_loses_no_pod() {
         webhook_url: Some(callee.url().to_owned()),
         ca_file: None,
         ca_lifetime: LIFE,
+        ..InjectionSettings::default()
     };
 
     let operator = InstalledOperator::start(&bed, choosing(Choice::Policy)).await;
@@ -56,6 +56,11 @@ async fn change_of_engine_or_ca_loses_no_pod() {
 
     operator.end().await;
     let operator = InstalledOperator::start(&bed, choosing(Choice::Webhook)).await;
+    until(&server, "both engines", |seen| {
+        seen.injected && seen.bindings == 1 && seen.policies == 1 && seen.configurations.len() == 1
+    })
+    .await;
+    a_day_passes(&server, "mutatingwebhookconfigurations").await;
     until(&server, "the webhook alone", |seen| {
         seen.injected && seen.bindings == 0 && seen.policies == 0 && seen.configurations.len() == 1
     })
@@ -69,6 +74,11 @@ async fn change_of_engine_or_ca_loses_no_pod() {
 
     operator.end().await;
     let operator = InstalledOperator::start(&bed, choosing(Choice::Auto)).await;
+    until(&server, "both engines", |seen| {
+        seen.injected && seen.bindings == 1 && seen.configurations.len() == 1
+    })
+    .await;
+    a_day_passes(&server, "mutatingadmissionpolicybindings").await;
     until(&server, "policies alone", |seen| {
         seen.injected && seen.bindings == 1 && seen.configurations.is_empty()
     })
@@ -81,13 +91,108 @@ async fn change_of_engine_or_ca_loses_no_pod() {
     );
     assert!(created > 500, "{created} pods were created");
 
-    let deleted = server.delete_at(agents, "side").await;
+    let deleted = server.delete_at(AGENTS, "side").await;
     assert!(deleted.is_ok(), "{deleted:?}");
     until(&server, "nothing left", |seen| {
         seen.bindings == 0 && seen.policies == 0 && seen.configurations.is_empty()
     })
     .await;
     installed::end(operator, bed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_plane_of_two_releases_loses_no_pod_on_1_35() {
+    if !server::is_possible("API servers of two releases on one etcd") {
+        return;
+    }
+    let (bed, older) = tokio::task::spawn_blocking(|| {
+        let bed = bed("releases");
+        let older = bed.start_second_apiserver_of(KubernetesVersion::V1_35);
+        (bed, older.expect("another API server"))
+    })
+    .await
+    .unwrap();
+    let newer = Arc::new(Server::of(bed.kubeconfig(), None).await);
+    let older_server = Arc::new(Server::of(&older, None).await);
+    newer.namespace("shop", json!({})).await;
+    let applied = newer.apply_at(AGENTS, "side", &agent()).await;
+    assert!(applied.is_ok(), "{applied:?}");
+    let callee = Callee::start_with_what_is_kept(&bed).await;
+    let settings = || InjectionSettings {
+        webhook_url: Some(callee.url().to_owned()),
+        ..InjectionSettings::default()
+    };
+
+    // Before the upgrade, and while its first servers are new.
+    let operator = InstalledOperator::start_at(&older, settings()).await;
+    until(&older_server, "the webhook", |seen| {
+        seen.injected && seen.configurations.len() == 1
+    })
+    .await;
+    let creators = [&older_server, &newer].map(|server| DryRunCreator::start(server.clone()));
+    operator.end().await;
+    let operator = InstalledOperator::start(&bed, settings()).await;
+    until(&newer, "both engines", |seen| {
+        seen.injected && seen.bindings == 1 && seen.configurations.len() == 1
+    })
+    .await;
+    // Longer than an older policy stays.
+    let bound = bound_at(&newer, "mutatingadmissionpolicybindings").await;
+    until(&newer, "both engines a minute later", |seen| {
+        assert_eq!(seen.configurations.len(), 1, "{seen:?}");
+        Timestamp::now().duration_since(bound) > SignedDuration::from_mins(1)
+    })
+    .await;
+    for creator in creators {
+        let (created, missed) = creator.end().await;
+        assert!(
+            missed.is_empty(),
+            "{} of {created}: {missed:?}",
+            missed.len()
+        );
+        assert!(created > 200, "{created} pods were created");
+    }
+    a_day_passes(&newer, "mutatingadmissionpolicybindings").await;
+    until(&newer, "policies alone", |seen| {
+        seen.injected && seen.bindings == 1 && seen.configurations.is_empty()
+    })
+    .await;
+    installed::end(operator, bed).await;
+}
+
+/// Moves the time at which the active binding was bound a day back.
+async fn a_day_passes(server: &Server, plural: &str) {
+    let path = format!("/apis/admissionregistration.k8s.io/v1/{plural}");
+    let name = "otelagent.shop.side";
+    let before = bound_at(server, plural).await - SignedDuration::from_hours(24);
+    let live = server.get(&format!("{path}/{name}")).await.body;
+    let aged = json!({
+        "apiVersion": live["apiVersion"],
+        "kind": live["kind"],
+        "metadata": {"name": name, "annotations": {names::ANNOTATION_BOUND_AT: before.to_string()}},
+    });
+    let applied = server.apply_at(&path, name, &aged).await;
+    assert!(applied.is_ok(), "{applied:?}");
+}
+
+/// Since when the binding binds what it does, once it is there: its canary comes before it.
+async fn bound_at(server: &Server, plural: &str) -> Timestamp {
+    let path = format!("/apis/admissionregistration.k8s.io/v1/{plural}/otelagent.shop.side");
+    let begun = Instant::now();
+    loop {
+        let live = server.get(&path).await.body;
+        let at = live["metadata"]["annotations"][names::ANNOTATION_BOUND_AT].as_str();
+        if let Some(at) = at {
+            return at.parse().expect("a time");
+        }
+        assert!(begun.elapsed() < PATIENCE, "{live:#}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+fn agent() -> Value {
+    json!({"apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": "side"},
+        "spec": {"mode": "Sidecar", "export": {"endpoint": "http://c.o.svc:4317"}, "workloads": {}}})
 }
 
 /// Creates pods by dry-run, one after the other, and notes those that are not injected.

@@ -20,6 +20,9 @@ use super::server::{self, Server};
 
 /// The longest time to wait for any result.
 const PATIENCE: Duration = Duration::from_mins(4);
+/// Shorter than as shipped: no kubelet delays these files.
+const SETTLE: Duration = Duration::from_secs(20);
+const TRUSTED_ON: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn renewal_from_files_with_another_ca_loses_no_pod() {
@@ -33,11 +36,16 @@ async fn renewal_from_files_with_another_ca_loses_no_pod() {
     std::fs::create_dir(&directory).unwrap();
     let host = bed.host_ip().to_string();
     let first = renew(&directory, &host);
-    let callee = Callee::start_with(&bed, Source::Directory(directory.clone())).await;
+    let source = Source::Directory {
+        path: directory.clone(),
+        settle: SETTLE,
+    };
+    let callee = Callee::start_with(&bed, source).await;
     let settings = InjectionSettings {
         engine: Choice::Webhook,
         webhook_url: Some(callee.url().to_owned()),
         ca_file: Some(directory.join("ca.crt")),
+        ca_trusted_on: TRUSTED_ON,
         ..InjectionSettings::default()
     };
     let operator = InstalledOperator::start(&bed, settings).await;

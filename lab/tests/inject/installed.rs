@@ -1,9 +1,12 @@
 //! A control plane with what `manifests` install, and the controller in this process.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
+use kube::Config;
 use otelagent_operator::controller::{Controller, InjectionSettings, Settings};
 use otelagent_operator::runtime::{Fence, Metrics, client};
+use serde_json::Value;
 use testbed::Bed;
 use tokio::task::JoinHandle;
 
@@ -24,6 +27,7 @@ pub(super) fn bed(name: &str) -> Bed {
     };
     kubectl(&["apply", "-k", "crds"]);
     kubectl(&["apply", "-f", "manifests/default/namespaces.yaml"]);
+    kubectl(&["apply", "-f", "manifests/webhook/owner.yaml"]);
     kubectl(&["apply", "-f", "manifests/webhook/rbac.yaml"]);
     kubectl(&["apply", "-f", "manifests/webhook/authority.yaml"]);
     let crd = "crd/otelagents.otelagent.dev";
@@ -36,13 +40,34 @@ pub(super) struct InstalledOperator(JoinHandle<()>);
 
 impl InstalledOperator {
     pub(super) async fn start(bed: &Bed, injection: InjectionSettings) -> Self {
-        let config = Server::config(bed.kubeconfig(), None).await;
+        Self::start_as(bed, injection, None, None).await
+    }
+
+    /// As another user, and with an owner of what it writes for the whole cluster.
+    pub(super) async fn start_as(
+        bed: &Bed,
+        injection: InjectionSettings,
+        user: Option<&str>,
+        owner_role: Option<&str>,
+    ) -> Self {
+        let config = Server::config(bed.kubeconfig(), user).await;
+        Self::of(config, injection, owner_role).await
+    }
+
+    /// At another API server than the bed's first.
+    pub(super) async fn start_at(kubeconfig: &Path, injection: InjectionSettings) -> Self {
+        let config = Server::config(kubeconfig, None).await;
+        Self::of(config, injection, None).await
+    }
+
+    async fn of(config: Config, injection: InjectionSettings, owner_role: Option<&str>) -> Self {
         let client = client::connect(config, &Fence::open()).unwrap();
         let settings = Settings {
             namespace: "otelagent-system".into(),
             platform_namespaces: BTreeSet::from(["otelagent-system".to_owned()]),
             agent_image: "otelagent/agent:test".into(),
             canary_namespace: CANARY.into(),
+            owner_role: owner_role.map(Into::into),
             instance: "test".into(),
             injection,
             version: "0.0.0".into(),
@@ -69,4 +94,15 @@ pub(super) async fn end(operator: InstalledOperator, bed: Bed) {
         .await
         .unwrap()
         .unwrap();
+}
+
+/// A condition of the `OtelAgent` `side` in namespace `shop`; null where it has none.
+pub(super) async fn condition(server: &Server, type_: &str) -> Value {
+    let agent = server
+        .get("/apis/otelagent.dev/v1alpha1/namespaces/shop/otelagents/side")
+        .await;
+    let conditions = agent.body["status"]["conditions"].as_array().cloned();
+    let mut conditions = conditions.into_iter().flatten();
+    let found = conditions.find(|condition| condition["type"] == type_);
+    found.unwrap_or_default()
 }

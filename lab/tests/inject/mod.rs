@@ -11,13 +11,19 @@
 
 mod addresses;
 pub(crate) mod callee;
+mod contested;
 mod engines;
 mod equivalence;
 mod files;
 mod guard;
 mod installed;
 mod limits;
+mod nulls;
+mod others;
+mod owner;
 mod pod_shapes;
+mod sdks;
 mod selection;
 mod server;
+mod uninstalled;
 mod warning;

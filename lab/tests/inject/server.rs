@@ -9,7 +9,7 @@ use kube::core::Request;
 use kube::core::params::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, Config};
 use otelagent_core::inject::policy::{PolicyInput, Rendered, render};
-use otelagent_core::inject::{Recipe, canary};
+use otelagent_core::inject::{Recipe, canary, difference};
 use otelagent_core::reconcile::Render as _;
 use otelagent_webhook::configuration::{Endpoint, WebhookEngine};
 use serde_json::{Value, json};
@@ -164,6 +164,13 @@ impl Server {
         .await
     }
 
+    /// Creates an object.
+    pub(super) async fn create_at(&self, path: &str, object: &Value) -> Answer {
+        let object = object.to_string().into_bytes();
+        let request = Request::new(path).create(&PostParams::default(), object);
+        self.send(request.unwrap()).await
+    }
+
     /// Applies an object of `admissionregistration.k8s.io`.
     pub(super) async fn apply(&self, object: &Value) -> Answer {
         let name = object["metadata"]["name"].as_str().unwrap();
@@ -226,7 +233,7 @@ impl Server {
             if !answer.is_ok() {
                 return Err(answer.body["message"].to_string());
             }
-            canary::compare(probe, &answer.body, recipe, CANARY)
+            difference::compare(probe, &answer.body, recipe, CANARY)
                 .map_err(|mismatch| mismatch.to_string())
         })
         .await;
@@ -272,6 +279,7 @@ fn collection(object: &Value) -> String {
         "ValidatingAdmissionPolicy" => "validatingadmissionpolicies",
         "ValidatingAdmissionPolicyBinding" => "validatingadmissionpolicybindings",
         "MutatingWebhookConfiguration" => "mutatingwebhookconfigurations",
+        "ValidatingWebhookConfiguration" => "validatingwebhookconfigurations",
         other => panic!("{other} is no admission policy"),
     };
     format!("/apis/admissionregistration.k8s.io/v1/{plural}")

@@ -1,8 +1,8 @@
 //! Pods that are selected and cannot be injected, and policies that are broken.
 
 use otelagent_api::OnFailure;
-use otelagent_core::inject::canary;
 use otelagent_core::inject::policy::{PolicyError, render};
+use otelagent_core::inject::{canary, difference};
 use otelagent_core::names;
 use serde_json::{Value, json};
 
@@ -126,11 +126,11 @@ async fn wrong_policy_fails_verification() {
     other.env[0].value = "http://elsewhere:4317".into();
     let probe = &canary::probe_pods(&other, &policies.hash)[0];
     let answer = server.dry_run(CANARY, probe).await;
-    let mismatch = canary::compare(probe, &answer.body, &other, CANARY).unwrap_err();
+    let mismatch = difference::compare(probe, &answer.body, &other, CANARY).unwrap_err();
     assert_eq!(mismatch.path, "metadata.labels.otelagent.dev/config");
     let mut answer = answer.body;
     answer["metadata"]["labels"][names::LABEL_CONFIG] = json!(other.hash());
-    let mismatch = canary::compare(probe, &answer, &other, CANARY).unwrap_err();
+    let mismatch = difference::compare(probe, &answer, &other, CANARY).unwrap_err();
     assert_eq!(
         mismatch.path,
         "spec.containers[app].env[OTEL_EXPORTER_OTLP_ENDPOINT].value"

@@ -309,6 +309,7 @@ impl OtherRelease {
             platform_namespaces: BTreeSet::from([PLATFORM.to_owned()]),
             agent_image: OLD_IMAGE.into(),
             canary_namespace: "otelagent-canary".into(),
+            owner_role: Some("otelagent-owner".into()),
             instance: version.into(),
             injection: InjectionSettings::default(),
             version: version.into(),

@@ -22,11 +22,13 @@ pub(super) const PATIENCE: Duration = Duration::from_mins(4);
 /// Namespace of the operator, and of `OtelAgent`s that act on other namespaces.
 pub(super) const PLATFORM: &str = "otelagent-system";
 /// What is installed, with the flag of kubectl for it.
-const INSTALLED: [(&str, &str); 7] = [
+const INSTALLED: [(&str, &str); 9] = [
     ("-k", "crds"),
     ("-f", "manifests/default/namespaces.yaml"),
+    ("-f", "manifests/default/owner.yaml"),
     ("-f", "manifests/default/rbac.yaml"),
     ("-f", "manifests/platform-namespace/rbac.yaml"),
+    ("-f", "manifests/webhook/owner.yaml"),
     ("-f", "manifests/webhook/rbac.yaml"),
     ("-f", "manifests/webhook/authority.yaml"),
     ("-k", "manifests/restart"),

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use otelagent_api::{Mode, OtelAgent};
-use otelagent_core::build::validate;
+use otelagent_core::build::{Environment, validate};
 use serde_json::{Value, json};
 
 use super::edits::{self, Edit, apply};
@@ -71,7 +71,12 @@ fn rendered(spec: &Value) -> Option<Value> {
     let mut object = agent("node", spec);
     object["metadata"]["uid"] = json!("uid");
     let agent: OtelAgent = serde_json::from_value(object).ok()?;
-    let valid = validate(&agent, &environment()).ok()?;
+    // Elsewhere than its own namespace, where the operator injects nothing.
+    let environment = Environment {
+        operator_namespace: "operator".into(),
+        ..environment()
+    };
+    let valid = validate(&agent, &environment).ok()?;
     let desired = desired(&valid);
     let mut all = json!({
         "recipe": desired.recipe,

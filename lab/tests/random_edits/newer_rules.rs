@@ -31,6 +31,27 @@ pub(super) fn holds(message: &str, value: &Value) -> bool {
         !both || is_zero(&value["maxSurge"]) != is_zero(&value["maxUnavailable"])
     } else if starts("agent.updateStrategy.maxUnavailable must be above zero with mode HostPort") {
         value["mode"] != "HostPort" || !is_zero(&value["agent"]["updateStrategy"]["maxUnavailable"])
+    } else if starts("must be annotations such as") {
+        keys(value).all(is_key)
+    } else if starts("annotations of otelagent.dev are the operator's own") {
+        keys(value).all(|key| !key.starts_with("otelagent.dev/"))
+    } else if starts("labels of otelagent.dev, app.kubernetes.io/name") {
+        let own = [
+            "app.kubernetes.io/name",
+            "app.kubernetes.io/instance",
+            "app.kubernetes.io/managed-by",
+            "controller-revision-hash",
+            "pod-template-generation",
+        ];
+        keys(value).all(|key| !key.starts_with("otelagent.dev/") && !own.contains(&key))
+    } else if starts("operators In and NotIn need values") {
+        !matches!(value["operator"].as_str(), Some("In" | "NotIn")) || count(value) > 0
+    } else if starts("operators Exists and DoesNotExist take no values") {
+        !matches!(value["operator"].as_str(), Some("Exists" | "DoesNotExist")) || count(value) == 0
+    } else if starts("operators Gt and Lt need one value") {
+        let number = value["values"][0].as_str().unwrap_or_default();
+        let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+        !matches!(value["operator"].as_str(), Some("Gt" | "Lt")) || count(value) == 1 && is_number
     } else if starts("a key is neither") {
         text != "." && !text.starts_with("..")
     } else if starts("requests.cpu must not be above") {
@@ -48,6 +69,16 @@ pub(super) fn holds(message: &str, value: &Value) -> bool {
     } else {
         panic!("a new rule of the CRD needs its meaning here: {message}");
     }
+}
+
+fn keys(map: &Value) -> impl Iterator<Item = &str> {
+    let fields = map.as_object().into_iter().flatten();
+    fields.map(|(key, _)| key.as_str())
+}
+
+/// The number of values of a requirement.
+fn count(requirement: &Value) -> usize {
+    requirement["values"].as_array().map_or(0, Vec::len)
 }
 
 fn at_most(request: &Value, limit: &Value, read: impl Fn(&str) -> Option<u128>) -> bool {
@@ -107,7 +138,7 @@ fn is_word(text: &str, between: &str, fits: impl Fn(char) -> bool) -> bool {
         && text.ends_with(&fits)
 }
 
-fn is_label_value(text: &str) -> bool {
+pub(super) fn is_label_value(text: &str) -> bool {
     text.is_empty() || text.len() <= 63 && is_word(text, "-_.", |c| c.is_ascii_alphanumeric())
 }
 

@@ -175,6 +175,14 @@ fn fits(pattern: &str, text: &str) -> bool {
         r"^[0-9]+(\.[0-9]+)?m?$" | r"^([0-9]{1,9}m|[0-9]{1,6}(\.[0-9]{1,3})?)$" => {
             cpu(pattern, text)
         }
+        "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$" => {
+            let is_end = |c: Option<char>| c.is_none_or(|c| c.is_ascii_alphanumeric());
+            is_end(text.chars().next())
+                && is_end(text.chars().last())
+                && text
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
+        }
         "^[-._a-zA-Z0-9]+$" => {
             !text.is_empty()
                 && text
@@ -184,6 +192,7 @@ fn fits(pattern: &str, text: &str) -> bool {
         r"^[^\x{0000}-\x{001f}\x{007f}-\x{009f}\x{2028}\x{2029}\x{feff}]*$" => !text
             .chars()
             .any(|c| c.is_control() || "\u{2028}\u{2029}\u{FEFF}".contains(c)),
+        "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$" => super::newer_rules::is_label_value(text),
         "^[a-z0-9!#$%&'*+.^_|~-]+$" => {
             let is_fine = |c: char| {
                 c.is_ascii_lowercase() || c.is_ascii_digit() || "!#$%&'*+.^_|~-".contains(c)
@@ -292,12 +301,16 @@ fn holds(message: &str, old: Option<&Value>, value: &Value) -> bool {
                 .is_some_and(|url| url.starts_with("https://"))
     } else if starts("ports.grpc and ports.http must differ") {
         value["grpc"] != value["http"]
-    } else if starts("ports 8888 and 13133") {
-        ["grpc", "http"]
-            .iter()
-            .all(|port| value[*port] != 8888 && value[*port] != 13133)
-    } else if starts("ports cannot change") {
-        old.is_none_or(|old| old["ports"] == value["ports"])
+    } else if starts("ports.metrics and ports.health must differ") {
+        let [grpc, http, metrics, health] =
+            ["grpc", "http", "metrics", "health"].map(|port| &value[port]);
+        metrics != health
+            && ![grpc, http]
+                .iter()
+                .any(|port| [metrics, health].contains(port))
+    } else if starts("ports.grpc and ports.http cannot change") {
+        let fixed = |spec: &Value| ["grpc", "http"].map(|port| spec["ports"][port].clone());
+        old.is_none_or(|old| fixed(old) == fixed(value))
     } else if starts("the name of a resource attribute") {
         value.as_object().is_none_or(|map| {
             map.keys()

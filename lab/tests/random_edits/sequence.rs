@@ -262,15 +262,18 @@ impl Subject {
     /// Waits until an accepted edit is carried out or refused. A server that was too busy to answer is asked
     /// again.
     async fn outcome(&self) -> Result<Value, String> {
-        const ALLOWED: [&str; 8] = [
+        const ALLOWED: [&str; 11] = [
             "FirstAgentsNotReady",
             "AgentsNotReady",
+            "NotRolledOut",
             "Serving",
             "Active",
             "NoWorkloads",
             "PodsMissed",
             "OlderConfiguration",
+            "PodsNotInjectable",
             "PodsUncovered",
+            "SelectsNothing",
         ];
         let begun = Instant::now();
         loop {
@@ -336,7 +339,7 @@ impl Subject {
         let starts = pods
             .iter()
             .any(|pod| pod["spec"]["nodeName"].is_string() && pod["status"]["phase"] != "Running");
-        rolls && condition(status, "Ready")["status"] == "True" || ends || starts
+        rolls && condition(status, "Ready")["reason"] == "Serving" || ends || starts
     }
 
     /// Asks for a reconcile without changing anything.
@@ -452,7 +455,12 @@ impl Subject {
     /// Whether the mode asked for serves, or is about to: its agents can start.
     async fn serves_as_wanted(&self) -> Result<bool, String> {
         let status = self.rest().await?;
-        let stuck = ["FirstAgentsNotReady", "AgentsNotReady", "FirstAgents"];
+        let stuck = [
+            "FirstAgentsNotReady",
+            "AgentsNotReady",
+            "NotRolledOut",
+            "FirstAgents",
+        ];
         Ok(!["Ready", "Switching"].iter().any(|type_| {
             let reason = condition(&status, type_)["reason"].as_str();
             reason.is_some_and(|reason| stuck.contains(&reason))
@@ -467,7 +475,7 @@ impl Subject {
         let mut was_rolled = false;
         loop {
             let status = self.rest().await?;
-            let is_ready = condition(&status, "Ready")["status"] == "True"
+            let is_ready = condition(&status, "Ready")["reason"] == "Serving"
                 && status["mode"] == self.spec["mode"];
             let is_switching = condition(&status, "Switching")["status"] == "True";
             if is_ready && !was_rolled {

@@ -3,7 +3,7 @@
 use otelagent_api::{Mode, OtelAgent};
 use otelagent_core::build::{Problem, ValidAgent, build, covers, validate};
 use otelagent_core::inject::policy::{PolicyInput, render};
-use otelagent_core::inject::{Injection, canary, inject};
+use otelagent_core::inject::{Injection, canary, difference, inject};
 use serde_json::{Value, json};
 
 use super::edits::{self, Edit, MODES, apply};
@@ -158,7 +158,7 @@ async fn objects_are_taken(server: &EditServer, valid: &ValidAgent) -> Result<()
                 .dry_run_pod(&pod)
                 .await
                 .map_err(|why| format!("injected pod: {why}"))?;
-            canary::compare(&probe, &answer, &recipe, "otelagent-canary")
+            difference::compare(&probe, &answer, &recipe, "otelagent-canary")
                 .map_err(|why| why.to_string())?;
         }
     }

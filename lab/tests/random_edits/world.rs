@@ -256,6 +256,7 @@ impl EditServer {
             platform_namespaces: [PLATFORM.to_owned()].into(),
             agent_image: "otelagent/agent:test".into(),
             canary_namespace: "otelagent-canary".into(),
+            owner_role: None,
             instance: "random-edits".into(),
             injection: otelagent_operator::controller::InjectionSettings::default(),
             version: "0.0.0".into(),

@@ -41,15 +41,33 @@ impl ReleaseServer {
         serde_json::from_str(&self.must(&words)).expect("JSON")
     }
 
+    /// What the server warns of, where kubectl must succeed.
+    pub(super) fn warnings(&self, words: &[&str]) -> String {
+        let output = self.kubectl(words).output().expect("kubectl runs");
+        assert!(output.status.success(), "kubectl {words:?}: {output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
     /// Creates an object as dry run; every field must be known. What the server would keep, or what it said.
     pub(super) fn create(&self, object: &Value) -> Result<Value, String> {
+        self.create_with(&["--dry-run=server"], object)
+    }
+
+    /// Creates an object for good.
+    pub(super) fn keep(&self, object: &Value) {
+        if let Err(said) = self.create_with(&[], object) {
+            panic!("{object}: {said}");
+        }
+    }
+
+    fn create_with(&self, options: &[&str], object: &Value) -> Result<Value, String> {
         let words = [
             "create",
-            "--dry-run=server",
             "--validate=strict",
             "--output=json",
             "--filename=-",
         ];
+        let words = [&words, options].concat();
         let mut child = self
             .kubectl(&words)
             .stdin(Stdio::piped())

@@ -5,9 +5,10 @@
 //! beds.
 
 mod bed;
+mod deletion;
 
 use otelagent_core::build::{Environment, ServerVersion, build, covers, validate};
-use otelagent_core::inject::{Injection, canary, inject};
+use otelagent_core::inject::{Injection, canary, difference, inject};
 use otelagent_core::names;
 use serde_json::{Value, json};
 use testbed::KubernetesVersion;
@@ -42,6 +43,7 @@ fn everything_is_taken(release: KubernetesVersion) {
     let server = ReleaseServer::start(release);
     the_installation_installs(&server);
     samples_and_refusals(&server);
+    deletion::deleting_an_agent_in_use_warns(&server);
     let environment = environment_of(release);
     let fixtures = demo::repository().join("tests/pure/fixtures");
     for fixture in std::fs::read_dir(fixtures).unwrap() {
@@ -107,6 +109,21 @@ fn samples_and_refusals(server: &ReleaseServer) {
             json!({"mode": "Sidecar", "export": export, "batch": {"flushInterval": "1ms"}}),
             "must be a duration between",
         ),
+        (
+            json!({"mode": "Sidecar", "export": export, "workloads": {
+                "namespaceSelector": {"matchLabels": {"telemetry": "otel agent"}}}}),
+            "must be labels such as",
+        ),
+        (
+            json!({"mode": "Sidecar", "export": export, "workloads": {"podSelector": {
+                "matchExpressions": [{"key": "a b", "operator": "Exists"}]}}}),
+            "must be a key such as",
+        ),
+        (
+            json!({"mode": "Sidecar", "export": export, "workloads": {"podSelector": {
+                "matchExpressions": [{"key": "app", "operator": "In", "values": ["cart "]}]}}}),
+            "should match",
+        ),
     ] {
         let said = server.create(&agent(spec)).unwrap_err();
         assert!(said.contains(words), "{words} in: {said}");
@@ -168,7 +185,7 @@ fn one_fixture(server: &ReleaseServer, on_this: &Environment, name: &str, yaml: 
         let kept = server
             .create(&pod)
             .unwrap_or_else(|said| panic!("{name} on {}: {said}", on_this.server));
-        canary::compare(&probe, &kept, recipe, "otelagent-canary")
+        difference::compare(&probe, &kept, recipe, "otelagent-canary")
             .unwrap_or_else(|mismatch| panic!("{name}: {mismatch}"));
         assert_eq!(
             kept["metadata"]["labels"][names::LABEL_CONFIG],

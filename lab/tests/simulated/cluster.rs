@@ -67,6 +67,7 @@ fn start(what: &str) -> Cluster {
     for part in [
         "crds",
         "manifests/default/namespaces.yaml",
+        "manifests/default/owner.yaml",
         "manifests/default/rbac.yaml",
     ] {
         let flag = if part == "crds" { "-k" } else { "-f" };
@@ -132,7 +133,7 @@ impl Cluster {
 }
 
 /// What makes a namespace a platform namespace, as manifests/platform-namespace does.
-pub(super) fn platform(namespace: &str) -> Vec<(String, Value)> {
+pub(crate) fn platform(namespace: &str) -> Vec<(String, Value)> {
     let name = "otelagent-operator-vehicles";
     let verbs = ["get", "list", "watch", "create", "patch", "delete"];
     vec![
@@ -145,6 +146,7 @@ pub(super) fn platform(namespace: &str) -> Vec<(String, Value)> {
             json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": name}, "rules": [
                 {"apiGroups": ["apps"], "resources": ["daemonsets"], "verbs": verbs},
                 {"apiGroups": [""], "resources": ["services"], "verbs": verbs},
+                {"apiGroups": [""], "resources": ["events"], "verbs": ["list", "watch"]},
             ]}),
         ),
         (

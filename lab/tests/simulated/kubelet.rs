@@ -19,15 +19,20 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Registers the nodes and lives for them, on the present runtime, until that ends.
 pub(crate) async fn start(client: &Client) {
     for number in 1..=NODES {
-        let node: Node = serde_json::from_value(json!({
+        let node = json!({
             "metadata": {"name": format!("simulated-{number}"), "labels": {"kubernetes.io/os": "linux"}},
-        }))
-        .unwrap();
-        let api = Api::<Node>::all(client.clone());
-        api.create(&PostParams::default(), &node).await.unwrap();
-        tokio::spawn(beat(api, node.name_any(), number));
+        });
+        register(client, node, number).await;
     }
     tokio::spawn(serve(client.clone()));
+}
+
+/// Registers one more node, and lives for it on the present runtime.
+pub(super) async fn register(client: &Client, node: Value, number: usize) {
+    let node: Node = serde_json::from_value(node).unwrap();
+    let api = Api::<Node>::all(client.clone());
+    api.create(&PostParams::default(), &node).await.unwrap();
+    tokio::spawn(beat(api, node.name_any(), number));
 }
 
 async fn beat(api: Api<Node>, name: String, number: usize) {

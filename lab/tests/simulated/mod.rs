@@ -20,6 +20,9 @@
 //! - [`killed`]: the real process is killed, or paused past its lease. It has its own bed, since it sees everything
 //!   there.
 //! - [`drift`]: users change the operator's objects.
+//! - [`ports`], [`nodes`], [`blocked`]: two `OtelAgent`s need one port of the nodes; nodes are not for agents; agents
+//!   cannot be created.
+//! - [`revoked`]: a platform namespace is taken off the operator's argument.
 //! - [`reports`]: the status names the reason for every way in which a reconcile ends.
 //!
 //! `make test-full` (`OTELAGENT_FULL=1`) runs every pair, every write and every view, which takes an hour or more.
@@ -28,15 +31,19 @@
 //! `OTELAGENT_FULL=1 OTELAGENT_ONLY='Sidecar to HostPort: CrashAfter at'` only the runs whose lines begin so are
 //! made. With `--nocapture` each run prints its verdict when it ends.
 
-mod cluster;
+mod blocked;
+pub(crate) mod cluster;
 mod crashes;
 mod drift;
 mod faults;
 mod killed;
 pub(crate) mod kubelet;
 mod leaders;
+mod nodes;
 mod operator;
+mod ports;
 mod reports;
+mod revoked;
 mod run;
 mod sample;
 mod stale;

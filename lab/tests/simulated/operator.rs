@@ -76,6 +76,7 @@ pub(super) fn settings(namespace: &str) -> Settings {
         platform_namespaces: BTreeSet::from([namespace.to_owned()]),
         agent_image: AGENT_IMAGE.into(),
         canary_namespace: "otelagent-canary".into(),
+        owner_role: Some("otelagent-owner".into()),
         instance: "test".into(),
         injection: otelagent_operator::controller::InjectionSettings::default(),
         version: env!("CARGO_PKG_VERSION").into(),

@@ -3,11 +3,11 @@
 
 use http::Method;
 use otelagent_core::build::Choice;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::cluster::cluster;
 use super::faults::{How, Spoil};
-use super::run::{Outcome, Run};
+use super::run::{Outcome, Run, condition};
 use super::topology::{ALL, Topology};
 use crate::status_checker::get;
 
@@ -116,13 +116,6 @@ async fn change(run: &Run, number: usize) -> Outcome<()> {
         "workloads": {"podSelector": selector},
     });
     run.patch(&run.path(), &json!({"spec": spec})).await
-}
-
-fn condition<'a>(agent: &'a Value, kind: &str) -> &'a Value {
-    let conditions = agent["status"]["conditions"].as_array();
-    let mut conditions = conditions.into_iter().flatten();
-    let found = conditions.find(|condition| condition["type"] == kind);
-    found.unwrap_or(&Value::Null)
 }
 
 async fn until_ready_says(run: &Run, what: &str, reason: &str) -> Outcome<()> {

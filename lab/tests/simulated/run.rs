@@ -353,6 +353,12 @@ impl Run {
         self.operator = Operator::start(self.cluster, &self.namespace, &self.faults);
     }
 
+    /// Ends the controller, and starts one with other settings.
+    pub(super) async fn restart_with(&mut self, settings: Settings) {
+        self.operator.stop().await;
+        self.operator = Operator::start_with(self.cluster, &self.namespace, &self.faults, settings);
+    }
+
     pub(super) async fn patch(&self, path: &str, change: &Value) -> Outcome<()> {
         send(&self.admin, http::Method::PATCH, path, change)
             .await
@@ -379,7 +385,7 @@ impl Run {
             let agent = get(&self.admin, &self.path()).await?;
             let serves = agent["status"]["mode"] == topology.mode
                 && agent["status"]["observedGeneration"] == agent["metadata"]["generation"]
-                && is(&agent, "Ready", "True");
+                && condition(&agent, "Ready")["reason"] == "Serving";
             Ok(serves
                 .then_some(())
                 .ok_or_else(|| agent["status"].to_string()))
@@ -394,7 +400,7 @@ impl Run {
             let pods = &agent["status"]["pods"];
             let settled = agent["status"]["mode"] == topology.mode
                 && agent["status"]["observedGeneration"] == agent["metadata"]["generation"]
-                && is(&agent, "Ready", "True")
+                && condition(&agent, "Ready")["reason"] == "Serving"
                 && is(&agent, "Switching", "False")
                 && pods["injected"] == REPLICAS
                 && pods["current"] == REPLICAS;
@@ -527,12 +533,15 @@ fn excess(
 }
 
 pub(super) fn is(agent: &Value, kind: &str, status: &str) -> bool {
-    let all = agent["status"]["conditions"]
-        .as_array()
-        .into_iter()
-        .flatten();
-    all.into_iter()
-        .any(|condition| condition["type"] == kind && condition["status"] == status)
+    condition(agent, kind)["status"] == status
+}
+
+/// One condition; `Null` if there is none.
+pub(super) fn condition<'a>(agent: &'a Value, kind: &str) -> &'a Value {
+    let conditions = agent["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    let found = conditions.find(|condition| condition["type"] == kind);
+    found.unwrap_or(&Value::Null)
 }
 
 pub(super) async fn send(

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::agents::on_nodes;
 use super::checker::StatusChecker;
-use super::pods::workload_names;
+use super::pods::{Injectable, workload_names};
 use super::quotes;
 use super::read::{is_ready, items, label, text};
 use super::view::distinct;
@@ -195,9 +195,11 @@ impl StatusChecker<'_> {
         let view = self.view;
         let pods = view.sorted_pods();
         let selects = view.agent["spec"]["workloads"].is_object();
-        let problem = match (view.no_injection(), pods.missed.len()) {
+        let is_nothing = selects && view.selected_namespaces(&view.agent).is_empty();
+        let problem = match (view.no_injection(), pods.repairable(view).count()) {
             (Some(why), _) if selects => Some(why.to_owned()),
             (_, missed) if missed > 0 => Some(format!("{missed} pods were missed")),
+            _ if is_nothing => Some("it selects no namespace".to_owned()),
             _ => None,
         };
         let expected = format!("not True: {}", problem.as_deref().unwrap_or_default());
@@ -208,6 +210,10 @@ impl StatusChecker<'_> {
             && self.is("Accepted", "True")
             && problem.is_none()
             && pods.perhaps_missed.is_empty()
+            && pods
+                .missed
+                .iter()
+                .all(|pod| view.injectable(pod) == Injectable::No)
             && !has_limits
             && !view.may_overlap();
         let holds = !is_certain || self.is("Injected", "True");
@@ -216,6 +222,15 @@ impl StatusChecker<'_> {
             let stale = pods.injected.iter().any(|pod| self.is_stale(pod));
             let holds = stale && self.is("Injected", "True");
             self.require_condition(holds, "Injected", "another reason", quotes::OLDER);
+        }
+        if self.has_reason("Injected", "PodsNotInjectable") {
+            let missed = pods.missed.iter().chain(&pods.perhaps_missed).next();
+            let holds = missed.is_some() && self.is("Injected", "True");
+            self.require_condition(holds, "Injected", "another reason", quotes::NO_ALARM);
+        }
+        if self.has_reason("Injected", "SelectsNothing") {
+            let holds = is_nothing && self.is("Injected", "False");
+            self.require_condition(holds, "Injected", "another reason", quotes::NOTHING);
         }
         let is_refusal = self.has_reason("Injected", "PodsRefused");
         let holds = !is_refusal || has_limits && self.is("Injected", "False");

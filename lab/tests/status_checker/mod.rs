@@ -7,8 +7,8 @@
 //! - **Status** ([`mismatches`]): each field of the status, computed again from the cluster's objects.
 //!   A [`Mismatch`] names the field, both values and the sentence that decides. Where the documentation leaves a
 //!   value open, the checker accepts every value that the documentation allows.
-//! - **Orphaned pods** ([`ClusterView::orphaned`]): pods injected for an `OtelAgent` that no longer exists. No field of
-//!   the status counts them yet.
+//! - **Orphaned pods** ([`ClusterView::orphaned`]): pods injected for an `OtelAgent` that no longer exists. Whoever
+//!   selects them counts them as missed.
 //! - **End state** ([`end_state`]): the objects of a settled `OtelAgent` are those of a run without faults, and
 //!   those of a new object with the same spec, after [`end_state::normalised`] has masked what may differ.
 //! - **Summary** ([`log::summary`]): how often each object was made and removed. A repair may verify a policy again;

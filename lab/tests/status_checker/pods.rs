@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::agents::on_nodes;
 use super::checker::{Allowed, StatusChecker};
 use super::quotes;
-use super::read::{is_finished, is_terminating, label, text};
+use super::read::{is_finished, is_terminating, items, label, text};
 use super::selection::Claim;
 use super::view::{ClusterView, controller, distinct};
 
@@ -20,8 +20,28 @@ pub(super) struct Pods<'a> {
     pub(super) ending: Vec<&'a Value>,
     pub(super) missed: Vec<&'a Value>,
     /// Pods that the documentation lets the operator count as missed or not: where a refused spec may leave another
-    /// selection active, and orphaned pods that are selected.
+    /// selection active.
     pub(super) perhaps_missed: Vec<&'a Value>,
+}
+
+/// Whether the documentation lets a mode inject a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Injectable {
+    Yes,
+    No,
+    /// It depends on the recipe.
+    Perhaps,
+}
+
+impl<'a> Pods<'a> {
+    /// Missed pods that a restart would inject.
+    pub(super) fn repairable<'b>(
+        &'b self,
+        view: &'b ClusterView,
+    ) -> impl Iterator<Item = &'a Value> + 'b {
+        let missed = self.missed.iter().copied();
+        missed.filter(|pod| view.injectable(pod) == Injectable::Yes)
+    }
 }
 
 impl ClusterView {
@@ -32,7 +52,6 @@ impl ClusterView {
             missed: Vec::new(),
             perhaps_missed: Vec::new(),
         };
-        let orphaned = self.orphaned();
         for pod in self.pods.iter().filter(|pod| !is_finished(pod)) {
             if self.is_injected(pod) {
                 if is_terminating(pod) {
@@ -45,20 +64,49 @@ impl ClusterView {
             if is_terminating(pod) {
                 continue;
             }
-            let is_orphaned = orphaned.iter().any(|orphan| std::ptr::eq(*orphan, pod));
-            let is_of_another = label(pod, names::LABEL_AGENT).is_some() && !is_orphaned;
-            if is_of_another || self.is_agent(pod) {
+            if self.is_agent(pod) {
                 continue;
             }
             match self.claim(pod) {
                 Claim::NotOurs => {}
-                Claim::Ours if !is_orphaned && label(pod, names::LABEL_OWNER).is_none() => {
+                Claim::Ours if label(pod, names::LABEL_OWNER).is_none() => {
                     pods.missed.push(pod);
                 }
                 Claim::Ours | Claim::Open => pods.perhaps_missed.push(pod),
             }
         }
         pods
+    }
+
+    /// Whether a pod could be injected in the serving mode, by the tables of docs/pods.md.
+    pub(super) fn injectable(&self, pod: &Value) -> Injectable {
+        let spec = &pod["spec"];
+        let mode = self.agent["status"]["mode"].as_str();
+        let mode = mode.unwrap_or_else(|| self.wanted());
+        let is_windows = text(spec, "/os/name") == "windows"
+            || spec["nodeSelector"]["kubernetes.io/os"] == "windows";
+        let collector = &pod["metadata"]["annotations"]["sidecar.opentelemetry.io/inject"];
+        let has_collector = !matches!(collector.as_str(), None | Some("" | "false"));
+        let on_host = spec["hostNetwork"] == true;
+        let resolves = match text(spec, "/dnsPolicy") {
+            "Default" => false,
+            "None" => items(&spec["dnsConfig"]["searches"]).next().is_some(),
+            "" | "ClusterFirst" => !on_host,
+            _ => true,
+        };
+        let certain = is_windows
+            || has_collector
+            || mode == "NodeLocal" && !resolves
+            || mode == "Sidecar" && (on_host || !spec["resources"].is_null());
+        let containers = items(&spec["containers"]).chain(items(&spec["initContainers"]));
+        let mut containers = containers.chain(items(&spec["volumes"]));
+        let may_clash = containers
+            .any(|item| !item["ports"].is_null() || text(item, "/name").starts_with("otelagent"));
+        match (certain, mode == "Sidecar" && (may_clash || !resolves)) {
+            (true, _) => Injectable::No,
+            (false, true) => Injectable::Perhaps,
+            (false, false) => Injectable::Yes,
+        }
     }
 
     /// Injected pods on a node where no agent of their mode is ready. A sidecar is in its pod and on no node.
@@ -91,10 +139,38 @@ impl StatusChecker<'_> {
         let missed = pods.missed.len();
         let missed = Allowed::between(missed, missed + pods.perhaps_missed.len());
         self.count("pods.missed", missed, quotes::PODS_MISSED);
+        self.orphaned_and_uninjectable(&pods);
         let uncovered = Allowed::exactly(self.view.uncovered().len());
         self.count("pods.uncovered", uncovered, quotes::PODS_UNCOVERED);
         self.current_and_stale(&pods.injected);
         self.by_mode(&pods.injected);
+    }
+
+    fn orphaned_and_uninjectable(&mut self, pods: &Pods<'_>) {
+        let view = self.view;
+        let orphans = view.orphaned();
+        let is_orphaned = |pod: &Value| orphans.iter().any(|orphan| std::ptr::eq(*orphan, pod));
+        let certain = pods.missed.iter().filter(|pod| is_orphaned(pod)).count();
+        // Whether an OtelAgent that exists may act on the pod's namespace, no object says.
+        let marked = |pod: &&&Value| label(pod, names::LABEL_AGENT).is_some();
+        let most = pods
+            .missed
+            .iter()
+            .chain(&pods.perhaps_missed)
+            .filter(marked)
+            .count();
+        let orphaned = Allowed::between(certain, most);
+        self.count("pods.orphaned", orphaned, quotes::PODS_ORPHANED);
+        let of = |kind| {
+            pods.missed
+                .iter()
+                .filter(move |pod| view.injectable(pod) == kind)
+                .count()
+        };
+        let least = of(Injectable::No);
+        let most = least + of(Injectable::Perhaps) + pods.perhaps_missed.len();
+        let uninjectable = Allowed::between(least, most);
+        self.count("pods.uninjectable", uninjectable, quotes::PODS_UNINJECTABLE);
     }
 
     fn current_and_stale(&mut self, injected: &[&Value]) {

@@ -42,7 +42,9 @@ quotes! {
         PODS_INJECTED: "Running pods that were injected for this agent.",
         PODS_CURRENT: "Of the injected pods, those with the serving mode and configuration.",
         PODS_STALE: "Of the injected pods, those with an older mode or configuration.",
-        PODS_MISSED: "Running selected pods that were not injected.",
+        PODS_MISSED: "Running selected pods that this agent did not inject.",
+        PODS_ORPHANED: "Of the missed pods, those that were injected for an OtelAgent that does not exist.",
+        PODS_UNINJECTABLE: "Of the missed pods, those that cannot be injected, so that a restart would not help.",
         PODS_UNCOVERED: "Of the injected pods, those on a node without a ready agent of their mode.",
         PODS_BY_MODE: "Injected pods by the mode they were created with.",
         RESTARTS: "Workloads to restart, by their progress. Only with workloads.restart Rolling.",
@@ -63,11 +65,15 @@ quotes! {
         INJECTED: "Injected: injection is active, and no selected pod was missed",
         OLDER: "pods of the serving mode run with an older configuration",
         REFUSED: "a LimitRange or ResourceQuota refuses pods because of their sidecar",
-        MISSED: "selected pods were not injected; the message names their owners",
+        MISSED: "A selected pod counts as missed if this OtelAgent should have injected it and did not.",
+        NO_ALARM: "the only missed pods are those that cannot be injected; the message names their owners and the reasons",
+        NOTHING: "no namespace has the labels of `workloads.namespaceSelector`; the message has the command that labels one",
         RESTARTING: "Restarting: workloads restart or wait (only with `restart: Rolling`)",
     }
     "docs/restart.md" {
         OWNERS: "The conditions name their owners.",
+        IN_VAIN: "It does not restart a workload for missed pods that cannot be injected: their new pods could not be \
+            injected either.",
         STUCK: "If the pods are unchanged after a restart, for example because they opt out in a way that labels do \
             not show, `Restarting` reports `StaleAfterRestart`.",
     }

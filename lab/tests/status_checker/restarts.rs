@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::checker::{Allowed, StatusChecker};
+use super::pods::Injectable;
 use super::quotes;
 use super::read::text;
 use super::view::{controller, distinct};
@@ -46,9 +47,11 @@ impl StatusChecker<'_> {
         let pods = self.view.sorted_pods();
         let stale = pods.injected.iter().filter(|pod| self.is_stale(pod));
         let mut behind: Vec<&Value> = stale.copied().collect();
-        behind.extend(&pods.missed);
+        behind.extend(pods.repairable(self.view));
         behind.extend(self.view.uncovered());
         let certain = behind.len();
+        let may_be = |pod: &&&Value| self.view.injectable(pod) == Injectable::Perhaps;
+        behind.extend(pods.missed.iter().filter(may_be));
         behind.extend(&pods.perhaps_missed);
         let owner = |pod: &&&Value| {
             let owner = text(controller(pod), "/uid");
@@ -61,7 +64,7 @@ impl StatusChecker<'_> {
             self.count(
                 &format!("restarts.{field}"),
                 Allowed::between(0, most),
-                quotes::RESTARTS,
+                quotes::IN_VAIN,
             );
         }
         self.count("restarts.running", Allowed::at_least(0), quotes::RESTARTS);

@@ -19,24 +19,24 @@ use crate::client::direct_config;
 use crate::status_checker::request;
 
 /// The platform namespace.
-pub(super) const PLATFORM: &str = "otelagent-system";
+pub(crate) const PLATFORM: &str = "otelagent-system";
 /// The namespace in which policies are verified.
-pub(super) const CANARY: &str = "otelagent-canary";
+pub(crate) const CANARY: &str = "otelagent-canary";
 /// The `ServiceAccount` the operator acts as.
-pub(super) const OPERATOR: &str = "system:serviceaccount:otelagent-system:otelagent-operator";
+pub(crate) const OPERATOR: &str = "system:serviceaccount:otelagent-system:otelagent-operator";
 /// The longest time to wait for any result.
 const PATIENCE: Duration = Duration::from_mins(5);
 
-pub(super) const AGENTS: &str = "/apis/otelagent.dev/v1alpha1/otelagents";
-pub(super) const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
+pub(crate) const AGENTS: &str = "/apis/otelagent.dev/v1alpha1/otelagents";
+pub(crate) const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
 
 /// A control plane and what is installed on it.
-pub(super) struct ThreatBed {
-    pub(super) bed: Bed,
+pub(crate) struct ThreatBed {
+    pub(crate) bed: Bed,
 }
 
 /// The bed that tests share by default, with its operator. It ends with this process, which it watches.
-pub(super) async fn world() -> &'static ThreatBed {
+pub(crate) async fn world() -> &'static ThreatBed {
     static WORLD: OnceLock<ThreatBed> = OnceLock::new();
     let made = tokio::task::spawn_blocking(|| {
         WORLD.get_or_init(|| {
@@ -50,12 +50,13 @@ pub(super) async fn world() -> &'static ThreatBed {
 }
 
 /// How the operator is started.
-pub(super) fn settings(injection: InjectionSettings) -> Settings {
+pub(crate) fn settings(injection: InjectionSettings) -> Settings {
     Settings {
         namespace: PLATFORM.into(),
         platform_namespaces: BTreeSet::from([PLATFORM.to_owned()]),
         agent_image: "otelagent/agent:test".into(),
         canary_namespace: CANARY.into(),
+        owner_role: Some("otelagent-owner".into()),
         instance: "threats".into(),
         injection,
         version: "0.0.0".into(),
@@ -64,7 +65,7 @@ pub(super) fn settings(injection: InjectionSettings) -> Settings {
 
 impl ThreatBed {
     /// Brings one up and installs what `manifests/default` holds.
-    pub(super) fn start(
+    pub(crate) fn start(
         name: &str,
         shape: impl FnOnce(testbed::Builder) -> testbed::Builder,
     ) -> Self {
@@ -92,7 +93,7 @@ impl ThreatBed {
     }
 
     /// The output of kubectl, run in the repository.
-    pub(super) fn kubectl(&self, words: &[&str]) -> String {
+    pub(crate) fn kubectl(&self, words: &[&str]) -> String {
         let mut command = self.bed.kubectl();
         command.args(words).current_dir(demo::repository());
         let output = command.output().expect("kubectl runs");
@@ -101,7 +102,7 @@ impl ThreatBed {
     }
 
     /// The controller on a thread of its own, until the process ends: every test has a runtime of its own.
-    pub(super) fn run_operator(&self, settings: Settings) {
+    pub(crate) fn run_operator(&self, settings: Settings) {
         let kubeconfig = self.bed.kubeconfig().to_owned();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -120,7 +121,7 @@ impl ThreatBed {
     }
 
     /// Starts another operator, like one that waited for the lease: it must see everything once.
-    pub(super) async fn an_operator_starts(&self) {
+    pub(crate) async fn an_operator_starts(&self) {
         let config = config(self.bed.kubeconfig(), Some(OPERATOR)).await;
         let client = client::connect(config, &Fence::closed()).unwrap();
         let settings = settings(InjectionSettings::default());
@@ -132,18 +133,18 @@ impl ThreatBed {
     }
 
     /// As administrator.
-    pub(super) async fn admin(&self) -> Caller {
+    pub(crate) async fn admin(&self) -> Caller {
         self.caller(None).await
     }
 
     /// As another user.
-    pub(super) async fn caller(&self, user: Option<&str>) -> Caller {
+    pub(crate) async fn caller(&self, user: Option<&str>) -> Caller {
         let config = config(self.bed.kubeconfig(), user).await;
         Caller(Client::try_from(config).unwrap())
     }
 
     /// A namespace, and a user who may do everything in it: `admin`, all of `OtelAgent`s, their status included.
-    pub(super) async fn tenant(&self, namespace: &str) -> Caller {
+    pub(crate) async fn tenant(&self, namespace: &str) -> Caller {
         let admin = self.admin().await;
         admin.namespace(namespace, json!({})).await;
         let roles = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
@@ -169,7 +170,7 @@ impl ThreatBed {
 }
 
 /// A client configuration for a user; `ServiceAccount`s with the groups they have.
-pub(super) async fn config(kubeconfig: &Path, user: Option<&str>) -> Config {
+pub(crate) async fn config(kubeconfig: &Path, user: Option<&str>) -> Config {
     let mut config = direct_config(kubeconfig).await;
     let Some(user) = user else { return config };
     let mut header = |name: &'static str, value: &str| {
@@ -188,27 +189,27 @@ pub(super) async fn config(kubeconfig: &Path, user: Option<&str>) -> Config {
 }
 
 /// A user who talks to the API server in plain JSON.
-pub(super) struct Caller(Client);
+pub(crate) struct Caller(Client);
 
 /// What the server answered.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
 }
 
 impl Answer {
-    pub(super) fn is_ok(&self) -> bool {
+    pub(crate) fn is_ok(&self) -> bool {
         self.status < 300
     }
 
-    pub(super) fn label(&self, key: &str) -> Option<&str> {
+    pub(crate) fn label(&self, key: &str) -> Option<&str> {
         self.body["metadata"]["labels"][key].as_str()
     }
 }
 
 impl Caller {
-    pub(super) async fn send(&self, method: Method, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn send(&self, method: Method, path: &str, body: &Value) -> Answer {
         let request = request(method, path, body).unwrap().map(Body::from);
         let response = self.0.send(request).await.expect("an answer");
         let status = response.status().as_u16();
@@ -220,7 +221,7 @@ impl Caller {
     }
 
     /// The same, where it must succeed.
-    pub(super) async fn must(&self, method: Method, path: &str, body: &Value) -> Value {
+    pub(crate) async fn must(&self, method: Method, path: &str, body: &Value) -> Value {
         let answer = self.send(method.clone(), path, body).await;
         let message = &answer.body["message"];
         assert!(
@@ -232,7 +233,7 @@ impl Caller {
     }
 
     /// Sends text that `serde_json` would not write; the status of the answer.
-    pub(super) async fn send_text(&self, method: Method, path: &str, text: String) -> u16 {
+    pub(crate) async fn send_text(&self, method: Method, path: &str, text: String) -> u16 {
         let request = http::Request::builder()
             .method(method)
             .uri(path)
@@ -242,18 +243,18 @@ impl Caller {
         answer.status().as_u16()
     }
 
-    pub(super) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, &Value::Null).await
     }
 
     /// The items of a list.
-    pub(super) async fn list(&self, path: &str) -> Vec<Value> {
+    pub(crate) async fn list(&self, path: &str) -> Vec<Value> {
         let list = self.must(Method::GET, path, &Value::Null).await;
         list["items"].as_array().cloned().unwrap_or_default()
     }
 
     /// Makes a namespace, whose pods may be created as soon as it has its `ServiceAccount`.
-    pub(super) async fn namespace(&self, name: &str, labels: Value) {
+    pub(crate) async fn namespace(&self, name: &str, labels: Value) {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
         self.must(Method::POST, "/api/v1/namespaces", &namespace)
             .await;
@@ -269,21 +270,21 @@ impl Caller {
     }
 
     /// Creates an `OtelAgent`.
-    pub(super) async fn agent(&self, namespace: &str, name: &str, spec: &Value) -> Answer {
+    pub(crate) async fn agent(&self, namespace: &str, name: &str, spec: &Value) -> Answer {
         let agent = json!({"apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent",
             "metadata": {"name": name}, "spec": spec});
         self.send(Method::POST, &agents_of(namespace), &agent).await
     }
 
     /// Changes its spec.
-    pub(super) async fn change(&self, namespace: &str, name: &str, spec: &Value) -> Answer {
+    pub(crate) async fn change(&self, namespace: &str, name: &str, spec: &Value) -> Answer {
         let path = agent_path(namespace, name);
         self.send(Method::PATCH, &path, &json!({"spec": spec}))
             .await
     }
 
     /// Waits until its status says something.
-    pub(super) async fn until_status(
+    pub(crate) async fn until_status(
         &self,
         namespace: &str,
         name: &str,
@@ -304,13 +305,13 @@ impl Caller {
     }
 
     /// Waits until it injects.
-    pub(super) async fn until_injecting(&self, namespace: &str, name: &str) {
+    pub(crate) async fn until_injecting(&self, namespace: &str, name: &str) {
         let is_so = |status: &Value| condition(status, "Injected")["status"] == "True";
         self.until_status(namespace, name, "injecting", is_so).await;
     }
 
     /// The `OtelAgent` that a new pod would belong to.
-    pub(super) async fn injected_by(&self, namespace: &str) -> Option<String> {
+    pub(crate) async fn injected_by(&self, namespace: &str) -> Option<String> {
         let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
         let answer = self.send(Method::POST, &path, &pod(json!({}))).await;
         assert!(answer.is_ok(), "{answer:?}");
@@ -328,23 +329,23 @@ fn is_current(agent: &Value) -> bool {
     agent["status"]["observedGeneration"] == agent["metadata"]["generation"]
 }
 
-pub(super) fn agents_of(namespace: &str) -> String {
+pub(crate) fn agents_of(namespace: &str) -> String {
     format!("/apis/otelagent.dev/v1alpha1/namespaces/{namespace}/otelagents")
 }
 
-pub(super) fn agent_path(namespace: &str, name: &str) -> String {
+pub(crate) fn agent_path(namespace: &str, name: &str) -> String {
     format!("{}/{name}", agents_of(namespace))
 }
 
 /// One condition of a status.
-pub(super) fn condition(status: &Value, kind: &str) -> Value {
+pub(crate) fn condition(status: &Value, kind: &str) -> Value {
     let all = status["conditions"].as_array().into_iter().flatten();
     let mut found = all.filter(|condition| condition["type"] == kind);
     found.next().cloned().unwrap_or_default()
 }
 
 /// The spec of a sidecar for pods of its own namespace, with more.
-pub(super) fn sidecar(more: &Value) -> Value {
+pub(crate) fn sidecar(more: &Value) -> Value {
     let mut spec =
         json!({"mode": "Sidecar", "export": {"endpoint": "http://c.o.svc:4317"}, "workloads": {}});
     if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
@@ -354,7 +355,7 @@ pub(super) fn sidecar(more: &Value) -> Value {
 }
 
 /// A pod that every level of Pod Security accepts.
-pub(super) fn pod(labels: Value) -> Value {
+pub(crate) fn pod(labels: Value) -> Value {
     let security = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "app-", "labels": labels},
@@ -366,12 +367,12 @@ pub(super) fn pod(labels: Value) -> Value {
 }
 
 /// Repeats until it succeeds.
-pub(super) async fn until<T>(what: &str, attempt: impl AsyncFn() -> Result<T, String>) -> T {
+pub(crate) async fn until<T>(what: &str, attempt: impl AsyncFn() -> Result<T, String>) -> T {
     until_within(PATIENCE, what, attempt).await
 }
 
 /// The same for what takes longer.
-pub(super) async fn until_within<T>(
+pub(crate) async fn until_within<T>(
     patience: Duration,
     what: &str,
     attempt: impl AsyncFn() -> Result<T, String>,
@@ -387,6 +388,6 @@ pub(super) async fn until_within<T>(
 }
 
 /// Whether such tests can run here; says so if not.
-pub(super) fn is_possible(test: &str) -> bool {
+pub(crate) fn is_possible(test: &str) -> bool {
     testbed::skip_unless_possible(test)
 }

@@ -7,6 +7,7 @@
 //!   included, against every other user of the cluster.
 //! - [`quota`]: thousands of `OtelAgent`s of one tenant.
 //! - [`rights`]: what the `ServiceAccount`s are granted is what they use, for the webhook.
+//! - [`marks`]: workloads that claim to be restarted by the operator.
 //! - [`network`]: the policies that are shipped and documented.
 //!
 //! The operator is the real controller, with the rights of the installed `ServiceAccount`, on a real control
@@ -18,7 +19,8 @@
     reason = "helpers take json!() as it comes; stories are long"
 )]
 
-mod bed;
+pub(crate) mod bed;
+mod marks;
 mod network;
 mod quota;
 mod rights;

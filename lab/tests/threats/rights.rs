@@ -37,6 +37,7 @@ async fn every_right_for_the_webhook_is_used_and_none_is_missing() {
         webhook_url: Some(webhook.url().to_owned()),
         ca_file: None,
         ca_lifetime: Duration::from_hours(24),
+        ..InjectionSettings::default()
     };
     world.run_operator(settings(injection));
     let tenant = world.tenant("t-rights").await;

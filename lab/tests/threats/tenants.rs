@@ -255,6 +255,9 @@ async fn labels_on_a_tenants_pods_create_and_stop_no_agents() {
     let neighbour = neighbour(world, "t-labelled").await;
     let spec =
         sidecar(&json!({"workloads": {"namespaceSelector": {"matchLabels": {"labelled": "yes"}}}}));
+    admin
+        .namespace("t-selected", json!({"labelled": "yes"}))
+        .await;
     assert!(admin.agent(PLATFORM, "labelled", &spec).await.is_ok());
     admin.until_injecting(PLATFORM, "labelled").await;
     let before = elsewhere(&admin).await;

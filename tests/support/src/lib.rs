@@ -15,7 +15,9 @@
 
 pub mod agents;
 pub mod manifests;
+mod pod_case;
 pub mod pod_shapes;
+pub mod pod_variants;
 pub mod pods;
 pub mod recipes;
 

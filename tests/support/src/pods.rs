@@ -7,29 +7,10 @@ use proptest::option;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use crate::pod_shapes::{self, pod};
+use crate::pod_case::pod;
+use crate::pod_shapes;
+use crate::pod_variants::{app, chosen, long_names, on_disk, owned, simple, windows, workloads};
 use crate::recipes;
-
-fn app(env: Value) -> Value {
-    json!({"name": "app", "image": "shop:1.2", "env": env})
-}
-
-fn simple(name: &str, more: Value) -> Value {
-    let mut spec = json!({"containers": [{"name": "app", "image": "shop"}]});
-    spec.as_object_mut()
-        .unwrap()
-        .extend(more.as_object().unwrap().clone());
-    pod(json!({"name": name}), spec)
-}
-
-fn owned(name: &str, kind: &str, owner: &str, labels: Value) -> Value {
-    let reference = json!({"apiVersion": "apps/v1", "kind": kind, "name": owner, "uid": "u", "controller": true});
-    let metadata = json!({"generateName": format!("{name}-"), "labels": labels, "ownerReferences": [reference]});
-    pod(
-        metadata,
-        json!({"containers": [{"name": "app", "image": "shop@sha256:0123456789abcdef0123456789abcdef"}]}),
-    )
-}
 
 /// Named cases. Those of a recipe's own names come with the recipe.
 pub fn table(recipe: &Recipe) -> Vec<(&'static str, Value)> {
@@ -62,8 +43,12 @@ fn shapes() -> Vec<(&'static str, Value)> {
         "resource.opentelemetry.io/k8s.pod.name": "mine",
         "resource.opentelemetry.io/team": "annotated",
         "resource.opentelemetry.io/empty": "",
-        "resource.opentelemetry.io/long": "x".repeat(1025),
-        "resource.opentelemetry.io/just": "é".repeat(1024),
+        "resource.opentelemetry.io/long": "x".repeat(256),
+        "resource.opentelemetry.io/just": "x".repeat(255),
+        "resource.opentelemetry.io/long.encoded": "é".repeat(43),
+        "resource.opentelemetry.io/just.encoded": "é".repeat(42),
+        "resource.opentelemetry.io/service.instance.id": "",
+        "resource.opentelemetry.io/plus": "1.4.0+build~7",
     }});
     let forged = json!({"name": "forged", "labels": {"pod-template-hash": "x"}, "ownerReferences": [
         {"apiVersion": "v1", "kind": "ReplicaSet", "name": "a,b=$(C)é-x", "uid": "u", "controller": true},
@@ -160,6 +145,10 @@ fn shapes() -> Vec<(&'static str, Value)> {
             owned("rollout", "CloneSet", "rollout", json!({})),
         ),
     ]
+    .into_iter()
+    .chain(workloads())
+    .chain(long_names())
+    .collect()
 }
 
 fn variables() -> Vec<(&'static str, Value)> {
@@ -207,6 +196,14 @@ fn variables() -> Vec<(&'static str, Value)> {
             attributes("service.name=own"),
         ),
         with("attributes that end in a comma", attributes("a=b,")),
+        with("attributes that end in blanks", attributes("a=b \n,\t, ")),
+        with("blank attributes", attributes(" ")),
+        with("an empty line of attributes", attributes("\n")),
+        with(
+            "attributes of commas",
+            attributes(", ,\u{b}\u{85}\u{a0}\u{2003}\u{2028},\r\n"),
+        ),
+        with("attributes that only look blank", attributes("\u{200b}")),
         with(
             "attributes with odd spaces",
             attributes(" service.name\u{a0}= x ,\u{3000}k8s.node.name=y,,=z"),
@@ -258,7 +255,9 @@ fn obstacles(recipe: &Recipe) -> Vec<(&'static str, Value)> {
         .iter()
         .map(|(key, value)| key.len() + value.len())
         .sum();
-    let fitting = 256 * 1024 - added - "x".len();
+    let joined = recipe.joined_annotations.iter();
+    let joined: usize = joined.map(|(key, name)| key.len() + name.len() + 1).sum();
+    let fitting = 256 * 1024 - added - joined - "x".len();
     let annotated = |bytes: usize| {
         let value = format!("{}{}", "é".repeat(bytes / 2), "a".repeat(bytes % 2));
         pod(
@@ -376,6 +375,11 @@ fn obstacles(recipe: &Recipe) -> Vec<(&'static str, Value)> {
         ("annotations that just fit", annotated(fitting)),
         ("annotations too large by one byte", annotated(fitting + 1)),
     ]
+    .into_iter()
+    .chain(windows())
+    .chain(chosen())
+    .chain(on_disk())
+    .collect()
 }
 
 /// Text of all kinds, without NUL, which Go's JSON takes and etcd's protobuf too, but no kubelet.
@@ -392,6 +396,7 @@ fn variable() -> impl Strategy<Value = Value> {
     let known = prop::sample::select(vec![
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
         "OTEL_SERVICE_NAME",
         "OTEL_RESOURCE_ATTRIBUTES",
         "OTEL_BSP_SCHEDULE_DELAY",
@@ -475,7 +480,10 @@ fn named(containers: Vec<Value>, names: &[&str]) -> Vec<Value> {
 }
 
 fn metadata() -> impl Strategy<Value = Value> {
-    let label = ("(app|tier|pod-template-hash|team)", "[a-z0-9]{1,6}");
+    let label = (
+        "(app|tier|(rollouts-)?pod-template-hash|team|deploymentconfig|serving\\.knative\\.dev/service)",
+        "[a-z0-9]{1,6}",
+    );
     let annotation = (
         "(resource\\.opentelemetry\\.io/)?(service\\.(name|version|namespace)|team|[a-z]{1,5})",
         any_text(),
@@ -486,10 +494,11 @@ fn metadata() -> impl Strategy<Value = Value> {
         "DaemonSet",
         "Job",
         "CloneSet",
+        "ReplicationController",
     ]);
     let owner = (
         kind,
-        "[a-z]{1,5}(-[a-z0-9]{1,3}|-[0-9]{8}|-2[0-9]{7})?",
+        "[a-z]{1,5}(-[a-z0-9]{1,3}|-[0-9]{8}|-2[0-9]{7}|-[bcdf24]{7,11})?",
         any::<bool>(),
         any::<bool>(),
     );

@@ -16,6 +16,9 @@ use crate::agents::{agent, desired, environment};
 /// Where policies are verified.
 pub const CANARY: &str = "otelagent-canary";
 
+/// The annotation to which a sidecar with a queue on disk adds its volume.
+pub const EVICTABLE: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
+
 /// The recipe of a fixture.
 pub fn recipe(fixture: &str) -> Recipe {
     let path = crate::repository().join(format!("tests/pure/fixtures/{fixture}.yaml"));
@@ -24,7 +27,8 @@ pub fn recipe(fixture: &str) -> Recipe {
     desired(&valid).recipe
 }
 
-/// The sidecar's, with declared ports and an annotation of every kind of character.
+/// The sidecar's, with declared ports, an annotation of every kind of character, and what comes with a queue on
+/// disk.
 pub fn sidecar() -> Recipe {
     let mut recipe = recipe("sidecar");
     let sidecar = recipe.sidecar.as_mut().expect("a sidecar");
@@ -34,6 +38,10 @@ pub fn sidecar() -> Recipe {
         .filter_map(char::from_u32)
         .collect();
     recipe.env[0].value = "http://127.0.0.1:4317".into();
+    // As of a queue on disk.
+    let queue = "otelagent-queue".to_owned();
+    recipe.joined_annotations.insert(EVICTABLE.into(), queue);
+    recipe.storage_limit = Some("128Mi".into());
     let moved = recipe.moved.as_mut().expect("other ports");
     moved.sidecar["ports"] =
         json!([{"containerPort": 14317}, {"containerPort": 14318, "protocol": "TCP"}]);
@@ -49,7 +57,7 @@ pub fn small_sidecar() -> Recipe {
     let mut recipe = recipe("host-port");
     recipe.mode = Mode::Sidecar;
     recipe.first = first_variables(false);
-    recipe.env = rules("http://127.0.0.1:4317", Duration::from_millis(500));
+    recipe.env = rules("http://127.0.0.1:4317", Duration::from_millis(500), false);
     recipe.annotations.insert(
         "otelagent.dev/agent-config".into(),
         "receivers: {}\n".into(),
@@ -65,16 +73,16 @@ pub fn small_sidecar() -> Recipe {
     recipe.moved = Some(Moved {
         annotations: recipe.annotations.clone(),
         sidecar,
-        env: rules("http://127.0.0.1:14317", Duration::from_millis(500)),
+        env: rules("http://127.0.0.1:14317", Duration::from_millis(500), false),
     });
     recipe.volumes = vec![json!({"name": "otelagent-config", "emptyDir": {}})];
     recipe
 }
 
-/// One of each shape: with and without a sidecar, with and without the node's address.
+/// One of each shape: with and without a sidecar, with and without the node's address, with and without a protocol.
 pub fn each() -> &'static [Recipe] {
     static EACH: LazyLock<Vec<Recipe>> =
-        LazyLock::new(|| vec![sidecar(), recipe("host-port"), recipe("node-local")]);
+        LazyLock::new(|| vec![sidecar(), recipe("placed"), recipe("node-local")]);
     &EACH
 }
 

@@ -147,7 +147,7 @@ fn generated(agent: &ValidAgent, placement: Placement) -> Value {
     let processors = processors(agent, memory);
     let names: Vec<&str> = processors.iter().map(|(name, _)| *name).collect();
     let pipeline = json!({"receivers": ["otlp"], "processors": names, "exporters": [exporter]});
-    let health = format!("{own}:{}", agent.own_ports.health);
+    let health = format!("{own}:{}", spec.ports.health);
     let mut extensions = BTreeMap::from([("health_check", json!({"endpoint": health}))]);
     if agent.disk_bytes.is_some() {
         // The queue counts telemetry; its files have a limit of their own.
@@ -157,7 +157,7 @@ fn generated(agent: &ValidAgent, placement: Placement) -> Value {
     // The naming of metrics is explicit, since versions of the collector differ in their defaults.
     let prometheus = json!({
         "host": own,
-        "port": agent.own_ports.metrics,
+        "port": spec.ports.metrics,
         "without_type_suffix": true,
         "without_units": true,
         "without_scope_info": true,
@@ -297,7 +297,9 @@ fn literal(text: &str) -> String {
     text.replace('$', "$$")
 }
 
-/// Maps are merged, everything else is replaced, as a collector does with several `--config`.
+/// Maps are merged, everything else is replaced, as a collector does with several `--config`. A null, as a key
+/// alone on its line gives, changes nothing that is generated: to a collector it is an empty mapping, which it
+/// would fill with defaults of its own.
 fn lay_over(base: &mut Value, overlay: &Value) {
     match (base, overlay) {
         (Value::Object(base), Value::Object(overlay)) => {
@@ -305,7 +307,24 @@ fn lay_over(base: &mut Value, overlay: &Value) {
                 lay_over(base.entry(key.clone()).or_insert(Value::Null), value);
             }
         }
-        (base, overlay) => *base = overlay.clone(),
+        (_, Value::Null) => {}
+        (base, overlay) => *base = without_empty_items(overlay),
+    }
+}
+
+/// A value without the nulls of its lists, which are items alone on their line.
+fn without_empty_items(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => {
+            let items = items.iter().filter(|item| !item.is_null());
+            items.map(without_empty_items).collect()
+        }
+        Value::Object(fields) => {
+            let fields = fields.iter();
+            let fields = fields.map(|(key, value)| (key.clone(), without_empty_items(value)));
+            fields.collect()
+        }
+        other => other.clone(),
     }
 }
 
@@ -318,6 +337,21 @@ mod tests {
         let mut base = json!({"a": {"x": 1, "list": [1, 2]}, "b": 1});
         lay_over(&mut base, &json!({"a": {"list": [3], "y": null}}));
         assert_eq!(base, json!({"a": {"x": 1, "list": [3], "y": null}, "b": 1}));
+    }
+
+    #[test]
+    fn null_in_the_overlay_takes_nothing_away() {
+        let generated = json!({"map": {"x": 1}, "list": [1], "text": "a", "deep": [{"x": null}]});
+        let mut base = generated.clone();
+        lay_over(&mut base, &json!({"map": null, "list": null, "text": null}));
+        lay_over(&mut base, &json!({"map": {"x": null}}));
+        assert_eq!(base, generated);
+        lay_over(
+            &mut base,
+            &json!({"list": [null, 2, [null]], "new": {"list": [null, "b"]}}),
+        );
+        assert_eq!(base["list"], json!([2, []]));
+        assert_eq!(base["new"], json!({"list": ["b"]}));
     }
 
     #[test]

@@ -16,14 +16,12 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::agent_config::{self, DIRECTORY, FILE, MOUNTS, QUEUE};
 use super::environment::Environment;
-use super::valid_agent::{AgentConfiguration, DiskQueues, Placement, ValidAgent};
+use super::valid_agent::{AgentConfiguration, Placement, ValidAgent};
 use crate::inject::environment::{HOST_IP, NODE_NAME, POD_NAME, POD_UID, field};
 use crate::names;
 use crate::quantity::{self, MIB};
 use otelagent_api::{Amounts, Header, PullPolicy};
 
-/// User and group of the agent's process.
-const USER: i64 = 65532;
 /// Default CPU request in thousandths of a processor.
 const DEFAULT_CPU: u64 = 50;
 
@@ -64,7 +62,7 @@ pub(super) fn container(input: &RenderInput<'_>) -> Container {
         args: Some(vec!["--config".into(), format!("{DIRECTORY}/{FILE}")]),
         env: Some(env),
         resources: Some(resources(agent, input.configuration.placement)),
-        security_context: Some(restricted()),
+        security_context: Some(restricted(user.image.is_some())),
         volume_mounts: Some(mounts),
         ..Container::default()
     }
@@ -99,12 +97,10 @@ pub(super) fn volumes(input: &RenderInput<'_>) -> Vec<Volume> {
 /// the pod, but only root could make it writable, only privileged namespaces may mount it, and uninstalling
 /// would leave telemetry on every node.
 fn queue_volume(input: &RenderInput<'_>) -> Option<Volume> {
-    let asked = input.agent.disk_bytes?;
-    let limit = volume_bytes(asked, input.configuration.disk_queues);
     Some(Volume {
         name: QUEUE_VOLUME.into(),
         empty_dir: Some(EmptyDirVolumeSource {
-            size_limit: Some(quantity::memory(limit)),
+            size_limit: Some(quantity::memory(volume_bytes(input)?)),
             ..EmptyDirVolumeSource::default()
         }),
         ..Volume::default()
@@ -113,9 +109,29 @@ fn queue_volume(input: &RenderInput<'_>) -> Option<Volume> {
 
 /// Bytes at which the kubelet evicts the pod, and the queue with it: more than the queues ever take. They
 /// have a limit of their own, and a few small files beside.
-fn volume_bytes(asked: u64, queues: DiskQueues) -> u64 {
+fn volume_bytes(input: &RenderInput<'_>) -> Option<u64> {
+    let asked = input.agent.disk_bytes?;
+    let queues = input.configuration.disk_queues;
     let beside = queues.count.saturating_mul(MIB);
-    queues.bytes.max(asked).saturating_add(beside)
+    Some(queues.bytes.max(asked).saturating_add(beside))
+}
+
+/// Bytes of a container's logs, which count as its ephemeral storage: five files of 10 MiB, as kubelets keep by
+/// default, and the one being rotated.
+const LOGS: u64 = 64 * MIB;
+
+/// The limit of ephemeral storage for a sidecar beside containers that have one.
+pub(super) fn storage_limit(input: &RenderInput<'_>) -> Option<Quantity> {
+    Some(quantity::memory(volume_bytes(input)?.saturating_add(LOGS)))
+}
+
+/// The annotation by which the cluster autoscaler may remove a node despite the volume of a sidecar's queue.
+pub(super) fn evictable_volumes(input: &RenderInput<'_>) -> BTreeMap<String, String> {
+    let queue = input.agent.disk_bytes.map(|_| QUEUE_VOLUME.to_owned());
+    queue
+        .map(|queue| (names::ANNOTATION_LOCAL_VOLUMES.to_owned(), queue))
+        .into_iter()
+        .collect()
 }
 
 /// Annotations of the pod that runs the agent: the configuration.
@@ -136,7 +152,7 @@ pub(super) fn ports(agent: &ValidAgent, on_host: bool) -> Vec<ContainerPort> {
     vec![
         port("otlp-grpc", agent.spec.ports.grpc, on_host),
         port("otlp-http", agent.spec.ports.http, on_host),
-        port("metrics", agent.own_ports.metrics, false),
+        port("metrics", agent.spec.ports.metrics, false),
     ]
 }
 
@@ -149,7 +165,7 @@ pub(super) fn health_probe(
     Probe {
         http_get: Some(HTTPGetAction {
             path: Some("/".into()),
-            port: IntOrString::Int(agent.own_ports.health.into()),
+            port: IntOrString::Int(agent.spec.ports.health.into()),
             scheme: Some("HTTP".into()),
             ..HTTPGetAction::default()
         }),
@@ -178,9 +194,12 @@ pub(super) fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
     }
 }
 
-/// Secrets and `ConfigMap`s the configuration names. Mounted by the kubelet; the operator never reads them.
+/// Secrets and `ConfigMap`s the configuration names. Mounted by the kubelet; the operator never reads them. The
+/// bundled agent starts without them, so a missing one does not keep an application from starting; another image
+/// waits for them.
 fn mounted(agent: &ValidAgent) -> Vec<Volume> {
     let export = &agent.spec.export;
+    let optional = agent.own_image().is_none().then_some(true);
     let item = |key: &str| {
         Some(vec![KeyToPath {
             key: key.into(),
@@ -193,6 +212,7 @@ fn mounted(agent: &ValidAgent) -> Vec<Volume> {
         secret: Some(SecretVolumeSource {
             secret_name: Some(secret.into()),
             items,
+            optional,
             ..SecretVolumeSource::default()
         }),
         ..Volume::default()
@@ -209,6 +229,7 @@ fn mounted(agent: &ValidAgent) -> Vec<Volume> {
         config_map: Some(ConfigMapVolumeSource {
             name: ca.name,
             items: item(&ca.key),
+            optional,
             ..ConfigMapVolumeSource::default()
         }),
         ..Volume::default()
@@ -271,11 +292,14 @@ fn pull_policy(policy: PullPolicy) -> String {
     }
 }
 
-fn restricted() -> SecurityContext {
+/// The bundled agent's image has a user that is a number, so the platform may choose another. Of
+/// another image nothing is known.
+fn restricted(is_foreign: bool) -> SecurityContext {
+    let user = is_foreign.then_some(names::USER);
     SecurityContext {
         run_as_non_root: Some(true),
-        run_as_user: Some(USER),
-        run_as_group: Some(USER),
+        run_as_user: user,
+        run_as_group: user,
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
         capabilities: Some(Capabilities {

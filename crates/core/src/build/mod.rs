@@ -9,6 +9,7 @@ mod desired;
 mod engine;
 mod environment;
 mod modes;
+mod node_ports;
 mod objects;
 mod ownership;
 mod valid_agent;
@@ -17,7 +18,10 @@ mod validate;
 pub use desired::{Desired, DesiredMode, build};
 pub use engine::{Choice, Engine, engine};
 pub use environment::{Environment, IpFamily, ServerVersion};
-pub use objects::{Object, corrections, covers, is_as_wanted, template_label};
-pub use ownership::{ObjectOwner, is_applied};
-pub use valid_agent::{OwnPorts, ValidAgent};
-pub use validate::{MAX_PER_NAMESPACE, Problem, is_permitted, over_quota, selection, validate};
+pub use node_ports::{NodePorts, PORT_IN_USE, PortUser, port_problem};
+pub use objects::{Object, corrections, covers, difference, is_as_wanted, template_label};
+pub use ownership::{ObjectOwner, is_applied, last_other_manager};
+pub use valid_agent::ValidAgent;
+pub use validate::{
+    MAX_PER_NAMESPACE, Problem, is_permitted, may_select, over_quota, selection, validate,
+};

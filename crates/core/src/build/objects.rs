@@ -2,8 +2,9 @@
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use crate::inject::kinds::WEBHOOK_CONFIGURATION;
 use crate::names;
 
 /// One object that an `OtelAgent` needs, in its own namespace.
@@ -52,6 +53,38 @@ pub fn template_label(object: &DaemonSet) -> Option<&str> {
 /// Whether a live object has everything that the intent asks for. Its kind is not compared: items of a list
 /// do not carry it.
 pub fn is_as_wanted(live: &Value, intent: &Value) -> bool {
+    if intent["kind"] == WEBHOOK_CONFIGURATION {
+        let live = without_added_terms(live, intent);
+        return has_all_fields(&live, intent);
+    }
+    has_all_fields(live, intent)
+}
+
+/// A webhook configuration without the terms that others have added to its namespace selectors. Some platforms add
+/// terms that leave their own namespaces alone, and would add them again.
+fn without_added_terms(live: &Value, intent: &Value) -> Value {
+    let mut live = live.clone();
+    let webhooks = live.get_mut("webhooks").and_then(Value::as_array_mut);
+    for webhook in webhooks.into_iter().flatten() {
+        let mut wanted = intent["webhooks"].as_array().into_iter().flatten();
+        let wanted = wanted.find(|wanted| wanted["name"] == webhook["name"]);
+        let terms = |of: &Value| {
+            of["namespaceSelector"]["matchExpressions"]
+                .as_array()
+                .cloned()
+        };
+        let Some(wanted) = wanted.and_then(terms) else {
+            continue;
+        };
+        let found = webhook.pointer_mut("/namespaceSelector/matchExpressions");
+        if let Some(found) = found.and_then(Value::as_array_mut) {
+            found.retain(|term| wanted.contains(term));
+        }
+    }
+    live
+}
+
+fn has_all_fields(live: &Value, intent: &Value) -> bool {
     let mut fields = intent.as_object().into_iter().flatten();
     fields.all(|(key, value)| {
         ["apiVersion", "kind"].contains(&key.as_str())
@@ -81,6 +114,22 @@ pub fn covers(actual: &Value, desired: &Value) -> bool {
         }
         (actual, desired) => actual == desired,
     }
+}
+
+/// What a live object has in place of what the intent asks for; `None` if it has everything.
+pub fn difference(live: &Value, intent: &Value) -> Option<Value> {
+    let (Value::Object(fields), Value::Object(wanted)) = (live, intent) else {
+        return (!covers(live, intent)).then(|| live.clone());
+    };
+    let wanted = wanted.iter();
+    let wanted = wanted.filter(|(key, _)| !["apiVersion", "kind"].contains(&key.as_str()));
+    let differences: Map<String, Value> = wanted
+        .filter_map(|(key, value)| {
+            let live = fields.get(key).unwrap_or(&Value::Null);
+            Some((key.clone(), difference(live, value)?))
+        })
+        .collect();
+    (!differences.is_empty()).then_some(Value::Object(differences))
 }
 
 /// A JSON patch (RFC 6902) that removes entries of others from lists, for an object that rejects `desired`
@@ -154,6 +203,42 @@ mod tests {
         assert!(!covers(
             &json!({"args": ["a", "b"]}),
             &json!({"args": ["a"]})
+        ));
+    }
+
+    #[test]
+    fn difference_names_what_others_changed_and_nothing_that_they_added() {
+        let wanted = json!({"kind": "A", "a": 1, "in": {"b": [1], "c": 2}});
+        assert_eq!(
+            difference(&json!({"a": 1, "in": {"b": [1], "c": 2, "d": 3}}), &wanted),
+            None
+        );
+        let changed = json!({"a": 1, "in": {"b": [1, 2]}, "added": 1});
+        let expected = json!({"in": {"b": [1, 2], "c": null}});
+        assert_eq!(difference(&changed, &wanted), Some(expected));
+    }
+
+    #[test]
+    fn webhook_configuration_may_have_further_terms_in_its_namespace_selector_only() {
+        let term = |key: &str| json!({"key": key, "operator": "NotIn", "values": ["x"]});
+        let object = |namespaces: Value, objects: Value| {
+            json!({"kind": WEBHOOK_CONFIGURATION, "webhooks": [{"name": "w",
+                "namespaceSelector": {"matchExpressions": namespaces},
+                "objectSelector": {"matchExpressions": objects}}]})
+        };
+        let wanted = object(json!([term("a"), term("b")]), json!([term("c")]));
+        let added = json!([term("a"), term("b"), term("control-plane")]);
+        assert!(is_as_wanted(
+            &object(added.clone(), json!([term("c")])),
+            &wanted
+        ));
+        assert!(!is_as_wanted(
+            &object(json!([term("a"), term("x")]), json!([term("c")])),
+            &wanted
+        ));
+        assert!(!is_as_wanted(
+            &object(added, json!([term("c"), term("d")])),
+            &wanted
         ));
     }
 

@@ -44,6 +44,19 @@ pub fn is_applied(object: &Value) -> bool {
     managers.any(|entry| entry["manager"] == names::FIELD_MANAGER && entry["operation"] == "Apply")
 }
 
+/// Who, apart from this operator, changed an object last: the name of a field manager. Needs
+/// `metadata.managedFields`.
+pub fn last_other_manager(object: &Value) -> Option<&str> {
+    let managers = object["metadata"]["managedFields"].as_array();
+    let others = managers
+        .into_iter()
+        .flatten()
+        .filter(|entry| entry["manager"] != names::FIELD_MANAGER && entry["subresource"].is_null());
+    // Times are RFC 3339 in UTC, so their texts are in order.
+    let last = others.max_by_key(|entry| entry["time"].as_str())?;
+    last["manager"].as_str()
+}
+
 fn references(object: &Value) -> impl Iterator<Item = &Value> {
     let references = object["metadata"]["ownerReferences"].as_array();
     references.into_iter().flatten()
@@ -83,6 +96,19 @@ mod tests {
         assert!(owner().is_named_by(&referred) && owner().owns(&referred));
         assert!(owner().is_named_by(&labelled) && owner().owns(&labelled));
         assert!(!owner().is_named_by(&other) && !owner().owns(&other));
+    }
+
+    #[test]
+    fn last_other_manager_is_neither_this_operator_nor_one_of_the_status() {
+        let entry = |manager: &str, time: &str, subresource: Value| json!({"manager": manager, "time": time, "subresource": subresource});
+        let object = json!({"metadata": {"managedFields": [
+            entry(names::FIELD_MANAGER, "2026-01-03T00:00:00Z", Value::Null),
+            entry("second", "2026-01-02T00:00:00Z", Value::Null),
+            entry("first", "2026-01-01T00:00:00Z", Value::Null),
+            entry("kube-controller-manager", "2026-01-04T00:00:00Z", "status".into()),
+        ]}});
+        assert_eq!(last_other_manager(&object), Some("second"));
+        assert_eq!(last_other_manager(&json!({})), None);
     }
 
     #[test]

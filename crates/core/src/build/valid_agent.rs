@@ -7,7 +7,7 @@ use crate::inject::policy::PolicyInput;
 use crate::inject::{Recipe, Selection};
 use crate::names;
 use crate::quantity::MaxUnready;
-use otelagent_api::{Mode, OtelAgentSpec, Restart};
+use otelagent_api::{Mode, OtelAgentSpec, Ports, Restart};
 
 /// An `OtelAgent` whose spec is valid. Only [`validate`](super::validate()) makes one.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,8 +38,6 @@ pub struct ValidAgent {
     pub max_unready: MaxUnready,
     /// Which pods are injected; `None` without `spec.workloads`.
     pub selection: Option<Selection>,
-    /// The agent's own ports.
-    pub own_ports: OwnPorts,
     /// The agent's configuration in the wanted mode. Validation renders it, and no other module can make a
     /// `ValidAgent`.
     pub(super) configuration: Option<AgentConfiguration>,
@@ -77,23 +75,6 @@ pub(super) struct DiskQueues {
     pub(super) count: u64,
     /// Bytes their files may take together.
     pub(super) bytes: u64,
-}
-
-/// Ports of the agent beside those for applications.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OwnPorts {
-    /// The health endpoint.
-    pub health: u16,
-    /// The metrics endpoint.
-    pub metrics: u16,
-}
-
-impl OwnPorts {
-    /// The collector's defaults. The CRD's rules refuse them as ports for applications.
-    pub(super) const DEFAULT: Self = Self {
-        health: 13133,
-        metrics: 8888,
-    };
 }
 
 impl ValidAgent {
@@ -147,14 +128,15 @@ impl ValidAgent {
 
     /// The same agent at ports that are 10000 higher; `None` if there are none so high.
     pub fn moved(&self) -> Option<Self> {
-        let ports = &self.spec.ports;
-        let by = 10_000;
-        ports.grpc.max(ports.http).checked_add(by)?;
+        let higher = |port: u16| port.checked_add(10_000);
+        let ports = self.spec.ports;
         let mut moved = self.clone();
-        moved.spec.ports.grpc += by;
-        moved.spec.ports.http += by;
-        moved.own_ports.health += by;
-        moved.own_ports.metrics += by;
+        moved.spec.ports = Ports {
+            grpc: higher(ports.grpc)?,
+            http: higher(ports.http)?,
+            metrics: higher(ports.metrics)?,
+            health: higher(ports.health)?,
+        };
         moved.configuration = None;
         Some(moved)
     }

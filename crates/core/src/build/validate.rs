@@ -13,7 +13,7 @@ use super::agent_config;
 use super::agent_pod::RenderInput;
 use super::environment::Environment;
 use super::modes::topology;
-use super::valid_agent::{AgentConfiguration, OwnPorts, ValidAgent};
+use super::valid_agent::{AgentConfiguration, ValidAgent};
 use crate::inject::policy;
 use crate::inject::{Namespaces, Selection};
 use crate::quantity::{self, MIB, MaxUnready, no_nodes};
@@ -47,6 +47,7 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
     problems.extend(secret_problems(spec));
     problems.extend(surge_problems(spec));
     problems.extend(endpoint_problem(spec));
+    problems.extend(selection_problem(agent, environment));
 
     let mut values = Values {
         problems: &mut problems,
@@ -75,7 +76,6 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
         hold_old: values.duration("spec.switchover.holdOld", switchover.hold_old, 60_000),
         max_unready: values.max_unready(switchover.max_unready),
         selection: selection(agent),
-        own_ports: OwnPorts::DEFAULT,
         namespace,
         spec: spec.clone(),
         configuration: None,
@@ -170,6 +170,13 @@ pub fn is_permitted(agent: &OtelAgent, environment: &Environment) -> bool {
     platform_problems(&agent.spec, &namespace, environment).is_empty()
 }
 
+/// Whether an `OtelAgent` of this namespace may select these pods. A namespace may have been a platform
+/// namespace when its selection became active.
+pub fn may_select(namespace: &str, selection: &Selection, environment: &Environment) -> bool {
+    environment.is_platform(namespace)
+        || matches!(&selection.namespaces, Namespaces::Named(named) if named == namespace)
+}
+
 fn platform_problems(
     spec: &OtelAgentSpec,
     namespace: &str,
@@ -206,6 +213,25 @@ fn platform_problems(
 fn selects_elsewhere(spec: &OtelAgentSpec) -> bool {
     let workloads = spec.workloads.as_ref();
     workloads.is_some_and(|workloads| workloads.namespace_selector.is_some())
+}
+
+/// What keeps a spec from ever selecting a pod.
+fn selection_problem(agent: &OtelAgent, environment: &Environment) -> Option<Problem> {
+    let selection = selection(agent)?;
+    let message = match &selection.namespaces {
+        Namespaces::Named(own) if environment.is_excluded(own) => format!(
+            "spec.workloads has no namespaceSelector, so it selects pods of its own namespace `{own}`, which are never injected; \
+             add workloads.namespaceSelector, such as {{matchLabels: {{kubernetes.io/metadata.name: shop}}}}"
+        ),
+        _ if selection.is_impossible() => "spec.workloads selects no pod, because namespaceSelector or podSelector asks for labels \
+             that it excludes; correct the selector"
+            .into(),
+        _ => return None,
+    };
+    Some(Problem {
+        reason: "SelectsNothing",
+        message,
+    })
 }
 
 fn server_problems(spec: &OtelAgentSpec, environment: &Environment) -> Option<Problem> {

@@ -11,12 +11,14 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::environment::{NODE_NAME, POD_NAME, POD_UID};
-use super::json::{list, text};
+use super::json::{entry, list, text};
+use crate::owners::{self, Above};
 
 /// The prefix of annotations that become resource attributes.
 pub(super) const ANNOTATION_PREFIX: &str = "resource.opentelemetry.io/";
-/// Longer annotations are skipped, which bounds the cost of a policy.
-pub(super) const MAX_VALUE: usize = 1024;
+/// The longest value, encoded: the SDK for Node.js discards all attributes because of one longer value, and
+/// until 2026 counted the encoded characters.
+pub(super) const MAX_VALUE: usize = 255;
 /// Controllers whose kind has an attribute in the conventions.
 pub(super) const KINDS: [&str; 5] = [
     "ReplicaSet",
@@ -26,20 +28,21 @@ pub(super) const KINDS: [&str; 5] = [
     "ReplicationController",
 ];
 /// Characters that need no encoding, as the inside of an RE2 character class: W3C Baggage's octets without
-/// `%`, which starts an encoded one, without `=`, at which some SDKs split, and without `$`, which the
-/// kubelet expands.
-pub(super) const SAFE: &str = r"!#&-+\--:<>-\[\]-~";
-/// The end of the name of a `CronJob`'s Job: the scheduled time in minutes, here from 2019 to 2049. Any
-/// eight digits would also match a date such as 20261122.
-pub(super) const CRON_SUFFIX: &str = "-(2[6-9]|3[0-9]|4[01])[0-9]{6}$";
-/// The length of that suffix.
-pub(super) const CRON_SUFFIX_CHARS: usize = 9;
+/// `%`, which starts an encoded one, without `=`, at which some SDKs split, without `$`, which the kubelet
+/// expands, without `+`, which Java read as a space until 2026, and without `~`, for which old SDKs for Node.js
+/// discard all attributes.
+pub(super) const SAFE: &str = r"!#&-*\--:<>-\[\]-}";
+/// What stands above a controller and has an attribute in the conventions, with the attribute's part.
+pub(super) const OUTER_KINDS: [(&str, &str); 2] =
+    [("Deployment", "deployment"), ("CronJob", "cronjob")];
 
 /// The attributes that all containers of a pod share.
 pub(super) struct PodAttributes<'a> {
     /// Value of `OTEL_SERVICE_NAME`.
     pub(super) service_name: String,
     namespace: &'a str,
+    /// The pod's name; a pod may not have it yet, and then gets a short one.
+    pod_name: &'a str,
     computed: Vec<String>,
     given: Vec<String>,
     annotations: BTreeMap<&'a str, &'a str>,
@@ -49,9 +52,11 @@ impl<'a> PodAttributes<'a> {
     /// Reads a pod as its creator sent it; it may not have a name or a uid yet.
     pub(super) fn of(pod: &'a Value, namespace: &'a str) -> Self {
         let (owners, annotations) = (owners(pod), annotations(pod));
-        let owner = owners.first().map(|(_, name)| *name);
-        let service_name = annotations.get("service.name").copied().or(owner);
-        let service_name = service_name.filter(|name| !name.is_empty());
+        let annotated = annotations.get("service.name").copied();
+        let mut names = annotated
+            .into_iter()
+            .chain(owners.iter().map(|(_, name)| *name));
+        let service_name = names.find(|name| !name.is_empty());
         let mut computed = vec![
             format!("k8s.namespace.name={namespace}"),
             format!("k8s.pod.name=$({POD_NAME})"),
@@ -59,19 +64,21 @@ impl<'a> PodAttributes<'a> {
             format!("k8s.node.name=$({NODE_NAME})"),
             format!("service.namespace={namespace}"),
         ];
-        let named = owners.iter().filter(|(kind, _)| !kind.is_empty());
-        computed
-            .extend(named.map(|(kind, name)| format!("k8s.{kind}.name={}", percent_encode(name))));
-        computed.retain(|attribute| !annotations.contains_key(key(attribute)));
+        let of_known_kind = owners.iter().filter(|(kind, _)| !kind.is_empty());
+        computed.extend(
+            of_known_kind.map(|(kind, name)| format!("k8s.{kind}.name={}", percent_encode(name))),
+        );
+        computed.retain(|attribute| is_injectable(attribute, &annotations));
         let others = annotations
             .iter()
-            .filter(|(key, _)| **key != "service.name");
+            .filter(|(key, value)| **key != "service.name" && !value.is_empty());
         let given = others.map(|(key, value)| format!("{key}={}", percent_encode(value)));
         Self {
             // The kubelet reads `$$` as `$` and would expand `$(...)`.
             service_name: service_name
                 .map_or_else(|| format!("$({POD_NAME})"), |name| name.replace('$', "$$")),
             namespace,
+            pod_name: text(&pod["metadata"], "name"),
             computed,
             given: given.collect(),
             annotations,
@@ -81,17 +88,30 @@ impl<'a> PodAttributes<'a> {
     /// Attributes of one container, as `key=value`, each key once.
     pub(super) fn of_container(&self, container: &Value) -> Vec<String> {
         let (namespace, name) = (self.namespace, text(container, "name"));
+        let characters = [namespace, self.pod_name, name].map(|part| part.chars().count());
+        // By the conventions namespace, pod and container, joined by two dots; the uid where that is too long.
+        let pod = if characters.iter().sum::<usize>() + 2 <= MAX_VALUE {
+            format!("{namespace}.$({POD_NAME})")
+        } else {
+            format!("$({POD_UID})")
+        };
         let mut own = vec![
             format!("k8s.container.name={name}"),
-            format!("service.instance.id={namespace}.$({POD_NAME}).{name}"),
+            format!("service.instance.id={pod}.{name}"),
         ];
         let version = version(text(container, "image"));
         if !version.is_empty() {
             own.push(format!("service.version={version}"));
         }
-        own.retain(|attribute| !self.annotations.contains_key(key(attribute)));
+        own.retain(|attribute| is_injectable(attribute, &self.annotations));
         [&self.computed[..], &own, &self.given].concat()
     }
+}
+
+/// Whether no annotation sets or removes the key of a `key=value` pair, and the value is not too long.
+fn is_injectable(attribute: &str, annotations: &BTreeMap<&str, &str>) -> bool {
+    let (key, value) = attribute.split_once('=').unwrap_or((attribute, ""));
+    !annotations.contains_key(key) && value.chars().count() <= MAX_VALUE
 }
 
 /// The key of a `key=value` pair.
@@ -101,7 +121,7 @@ pub(super) fn key(attribute: &str) -> &str {
 
 /// `text` with everything but [`SAFE`] as `%XX` of its UTF-8 bytes.
 pub(super) fn percent_encode(text: &str) -> String {
-    let safe = |byte| matches!(byte, 0x21 | 0x23 | 0x26..=0x2B | 0x2D..=0x3A | 0x3C | 0x3E..=0x5B | 0x5D..=0x7E);
+    let safe = |byte| matches!(byte, 0x21 | 0x23 | 0x26..=0x2A | 0x2D..=0x3A | 0x3C | 0x3E..=0x5B | 0x5D..=0x7D);
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if safe(byte) {
@@ -114,50 +134,45 @@ pub(super) fn percent_encode(text: &str) -> String {
     encoded
 }
 
-/// Annotations that become attributes, by key; skips empty ones.
+/// Annotations that say something of an attribute, by its key: a value, or, if empty, that the attribute is left
+/// out. Skips those that are too long.
 fn annotations(pod: &Value) -> BTreeMap<&str, &str> {
     let all = pod["metadata"]["annotations"].as_object();
     all.into_iter()
         .flatten()
         .filter_map(|(key, value)| Some((key.strip_prefix(ANNOTATION_PREFIX)?, value.as_str()?)))
-        .filter(|(_, value)| !value.is_empty() && value.chars().count() <= MAX_VALUE)
+        .filter(|(key, value)| {
+            value.chars().count() <= MAX_VALUE
+                && (*key == "service.name" || percent_encode(value).len() <= MAX_VALUE)
+        })
         .collect()
 }
 
 /// Kind (as in `k8s.<kind>.name`, empty if the conventions have none) and name of the pod's owners,
-/// outermost first. A pod names only its direct owner; the Deployment of a `ReplicaSet` and the `CronJob`
-/// of a Job follow from the names that their controllers give.
+/// outermost first.
 fn owners(pod: &Value) -> Vec<(String, &str)> {
-    let metadata = &pod["metadata"];
-    let owners = list(metadata, "ownerReferences").iter();
-    let hash = metadata["labels"]["pod-template-hash"].as_str();
+    let controllers = list(&pod["metadata"], "ownerReferences").iter();
+    let controllers = controllers.filter(|owner| owner["controller"] == true);
     let mut found = Vec::new();
-    for owner in owners.filter(|owner| owner["controller"] == true) {
-        let (kind, name) = (text(owner, "kind"), text(owner, "name"));
-        let (outer_kind, outer) = match kind {
-            "ReplicaSet" => (
-                "deployment",
-                hash.and_then(|hash| name.strip_suffix(hash)?.strip_suffix('-')),
-            ),
-            "Job" => ("cronjob", without_cron_suffix(name)),
-            _ => ("", None),
-        };
-        let outer = outer.filter(|outer| !outer.is_empty());
-        found.extend(outer.map(|outer| (outer_kind.to_owned(), outer)));
+    for controller in controllers {
+        let (kind, name) = (text(controller, "kind"), text(controller, "name"));
+        if name.chars().count() > MAX_VALUE {
+            continue;
+        }
+        let label = |key: &str| entry(pod, ["metadata", "labels"], key);
+        let annotation = |key: &str| entry(pod, ["metadata", "annotations"], key);
+        let above = owners::above(kind, name, label, annotation).into_iter();
+        found.extend(above.map(|Above { kind, name, .. }| {
+            let known = OUTER_KINDS.iter().find(|(own, _)| *own == kind);
+            (known.map_or("", |(_, part)| part).to_owned(), name)
+        }));
         let known = KINDS.iter().find(|known| **known == kind);
-        let kind = known.map_or_else(String::new, |kind| kind.to_ascii_lowercase());
-        found.push((kind, name));
+        found.push((
+            known.map_or_else(String::new, |kind| kind.to_ascii_lowercase()),
+            name,
+        ));
     }
     found
-}
-
-/// The name without [`CRON_SUFFIX`], if it ends in one.
-fn without_cron_suffix(name: &str) -> Option<&str> {
-    let (outer, suffix) = name.split_at_checked(name.len().checked_sub(CRON_SUFFIX_CHARS)?)?;
-    let digits = suffix.strip_prefix('-')?;
-    let is_number = digits.bytes().all(|b| b.is_ascii_digit());
-    let minutes: u32 = is_number.then(|| digits.parse().ok())??;
-    (26_000_000..42_000_000).contains(&minutes).then_some(outer)
 }
 
 /// Tag and digest of an image, from which the conventions derive `service.version`.
@@ -198,9 +213,86 @@ mod tests {
     #[test]
     fn only_what_every_sdk_reads_back_stays_unencoded() {
         assert_eq!(
-            percent_encode("a b,c=d;e%$(X)\"\\é/:@"),
-            "a%20b%2Cc%3Dd%3Be%25%24(X)%22%5C%C3%A9/:@"
+            percent_encode("a b,c=d;e%$(X)\"\\é/:@!#&'*<>?[]^_`{|}"),
+            "a%20b%2Cc%3Dd%3Be%25%24(X)%22%5C%C3%A9/:@!#&'*<>?[]^_`{|}"
         );
+        // Java reads a plus sign as a space, and Node.js discards everything for a tilde.
+        assert_eq!(percent_encode("1.4.0+build~7"), "1.4.0%2Bbuild%7E7");
+    }
+
+    /// The attributes of a container `app` of a pod with this metadata.
+    fn attributes(metadata: &Value) -> BTreeMap<String, String> {
+        let pod = json!({"metadata": metadata});
+        let container = json!({"name": "app", "image": "shop:1"});
+        let pairs = PodAttributes::of(&pod, "ns").of_container(&container);
+        let pairs = pairs.iter().filter_map(|pair| pair.split_once('='));
+        let owned = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        owned.collect()
+    }
+
+    #[test]
+    fn annotation_that_is_too_long_for_node_js_is_left_out() {
+        let of = |text: &str| {
+            let found =
+                attributes(&json!({"annotations": {"resource.opentelemetry.io/team": text}}));
+            found.get("team").cloned()
+        };
+        assert_eq!(of(&"x".repeat(255)), Some("x".repeat(255)));
+        assert_eq!(of(&"x".repeat(256)), None);
+        assert_eq!(of(&"é".repeat(42)).map(|text| text.len()), Some(252));
+        assert_eq!(of(&"é".repeat(43)), None, "it has 258 characters, encoded");
+    }
+
+    #[test]
+    fn annotation_that_is_too_long_changes_nothing() {
+        let key = "resource.opentelemetry.io/service.version";
+        let found = attributes(&json!({"annotations": {key: "é".repeat(43)}}));
+        assert_eq!(found["service.version"], "1");
+    }
+
+    #[test]
+    fn empty_annotation_leaves_an_attribute_out() {
+        let key = "resource.opentelemetry.io/service.instance.id";
+        let found = attributes(&json!({"annotations": {key: ""}}));
+        assert_eq!(found.get("service.instance.id"), None);
+        assert_eq!(found["k8s.container.name"], "app");
+    }
+
+    #[test]
+    fn instance_has_the_pods_uid_where_its_name_is_too_long() {
+        let instance =
+            |name: &str| attributes(&json!({"name": name}))["service.instance.id"].clone();
+        // With the namespace, the container and two dots, 255 characters.
+        assert_eq!(instance(&"p".repeat(248)), "ns.$(OTELAGENT_POD_NAME).app");
+        assert_eq!(instance(&"p".repeat(249)), "$(OTELAGENT_POD_UID).app");
+        assert_eq!(
+            attributes(&json!({}))["service.instance.id"],
+            "ns.$(OTELAGENT_POD_NAME).app"
+        );
+    }
+
+    #[test]
+    fn owner_of_an_impossible_name_is_ignored() {
+        let controller =
+            json!({"kind": "StatefulSet", "name": "x".repeat(256), "controller": true});
+        let pod = json!({"metadata": {"ownerReferences": [controller]}});
+        assert_eq!(
+            PodAttributes::of(&pod, "ns").service_name,
+            "$(OTELAGENT_POD_NAME)"
+        );
+    }
+
+    #[test]
+    fn service_of_a_rollout_keeps_its_name_over_releases() {
+        let controller =
+            json!({"kind": "ReplicaSet", "name": "shop-6d8f9c7b5d", "controller": true});
+        let pod = json!({"metadata": {
+            "labels": {"rollouts-pod-template-hash": "6d8f9c7b5d"}, "ownerReferences": [controller],
+        }});
+        let found = PodAttributes::of(&pod, "ns");
+        assert_eq!(found.service_name, "shop");
+        let has = |part: &str| found.computed.iter().any(|pair| pair.starts_with(part));
+        assert!(has("k8s.replicaset.name=shop-6d8f9c7b5d") && !has("k8s.deployment.name"));
     }
 
     #[test]
@@ -215,13 +307,6 @@ mod tests {
         assert_eq!(version(&format!("shop@{digest}")), digest);
         assert_eq!(version("shop:$(X)"), "");
         assert_eq!(version("shop@sha256:zz"), "");
-    }
-
-    #[test]
-    fn cron_job_is_distinguished_from_a_job_that_ends_in_a_date() {
-        assert_eq!(without_cron_suffix("backup-29834567"), Some("backup"));
-        assert_eq!(without_cron_suffix("import-20261122"), None);
-        assert_eq!(without_cron_suffix("éééé"), None);
     }
 
     #[test]

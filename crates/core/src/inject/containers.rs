@@ -2,7 +2,12 @@
 
 use serde_json::Value;
 
-use super::json::list;
+use super::cel::quoted;
+use super::json::{entry, has, list};
+use crate::names::ANNOTATION_CONTAINERS;
+
+/// Longer annotations are no list of names, and would cost a policy too much.
+const MAX_CHOICE: usize = 4096;
 
 /// The lists of containers that get variables.
 pub(super) const CONTAINER_LISTS: [&str; 2] = ["containers", "initContainers"];
@@ -17,4 +22,40 @@ pub(super) fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
     CONTAINER_LISTS
         .into_iter()
         .flat_map(move |name| list(spec, name))
+}
+
+/// The names of the containers that the pod's annotation chooses; none if it chooses all.
+pub(super) fn chosen(pod: &Value) -> Vec<&str> {
+    let choice = entry(pod, ["metadata", "annotations"], ANNOTATION_CONTAINERS);
+    let choice = choice.filter(|text| text.chars().count() <= MAX_CHOICE);
+    let names = choice.into_iter().flat_map(|text| text.split(','));
+    names
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+/// [`chosen`] in CEL.
+pub(super) fn chosen_in_cel() -> String {
+    format!(
+        "[object.metadata.?annotations[?{}].orValue(\"\")].filter(t, t.size() <= {MAX_CHOICE})\
+         .map(t, t.split(\",\").map(n, n.trim()).filter(n, n != \"\")).flatten()",
+        quoted(ANNOTATION_CONTAINERS)
+    )
+}
+
+/// The resource of a container's files, logs and volumes on the node's disk.
+pub(super) const STORAGE: &str = "ephemeral-storage";
+
+/// Whether a container limits [`STORAGE`].
+pub(super) fn limits_storage(pod: &Value) -> bool {
+    containers(pod).any(|container| has(&container["resources"]["limits"], STORAGE))
+}
+
+/// [`limits_storage`] in CEL.
+pub(super) fn limits_storage_in_cel() -> String {
+    format!(
+        "{CONTAINERS}.exists(c, {} in c.?resources.?limits.orValue({{}}))",
+        quoted(STORAGE)
+    )
 }

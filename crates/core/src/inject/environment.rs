@@ -39,6 +39,9 @@ const ENDPOINTS: [&str; 4] = [
     "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
 ];
 
+/// The protocol of SDKs. Those of one signal take precedence over it.
+const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
+
 /// How long SDKs hold spans and log records, in milliseconds (OpenTelemetry's SDK environment variables).
 const DELAYS: [&str; 2] = ["OTEL_BSP_SCHEDULE_DELAY", "OTEL_BLRP_SCHEDULE_DELAY"];
 
@@ -58,9 +61,19 @@ pub fn first_variables(with_host_ip: bool) -> Vec<Value> {
 
 /// The variables that tell an SDK where to send and how long to wait.
 ///
-/// The SDK chooses the protocol: both ports accept both, and an SDK that speaks HTTP appends the signal's
-/// path to the endpoint.
-pub fn rules(endpoint: &str, flush: Duration) -> Vec<EnvRule> {
+/// The SDK chooses the protocol: both ports of the bundled agent accept both, and an SDK that speaks HTTP appends
+/// the signal's path to the endpoint. Of another image, the endpoint's port may accept `only_grpc`.
+pub fn rules(endpoint: &str, flush: Duration, only_grpc: bool) -> Vec<EnvRule> {
+    let protocol = only_grpc.then(|| EnvRule {
+        name: PROTOCOL.into(),
+        value: "grpc".into(),
+        // An endpoint of the user's goes with a protocol of the user's.
+        unless: [PROTOCOL]
+            .iter()
+            .chain(&ENDPOINTS)
+            .map(|name| (*name).into())
+            .collect(),
+    });
     let endpoint = EnvRule {
         name: ENDPOINTS[0].into(),
         value: endpoint.into(),
@@ -71,7 +84,8 @@ pub fn rules(endpoint: &str, flush: Duration) -> Vec<EnvRule> {
         value: flush.as_millis().to_string(),
         unless: vec![name.into()],
     });
-    std::iter::once(endpoint).chain(delays).collect()
+    let first = std::iter::once(endpoint).chain(protocol);
+    first.chain(delays).collect()
 }
 
 /// A variable with the value of a field of the pod. It has the API version that the server would fill in, so

@@ -6,15 +6,18 @@
 
 pub mod canary;
 pub mod cel;
+pub mod difference;
 pub mod environment;
 pub mod json;
 pub mod kinds;
 pub mod namespace_limits;
+pub mod outline;
 pub mod pod;
 pub mod policy;
 pub mod precedence;
 pub mod reason;
 
+mod advice;
 mod attributes;
 mod containers;
 mod ports;

@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::attributes::{PodAttributes, key};
-use super::containers::CONTAINER_LISTS;
+use super::containers::{CONTAINER_LISTS, STORAGE, chosen, limits_storage};
 use super::environment::{EnvRule, RESOURCE_ATTRIBUTES, SERVICE_NAME};
 use super::json::{has, list, list_mut, object_mut, text};
 use super::ports;
 use super::reason::{Reason, why_not};
 use super::recipe::Recipe;
+use crate::names;
 
 /// Prefixes of the names of mesh containers that set up a pod's network: the agent starts after them.
 pub(super) const MESHES: [&str; 2] = ["istio-", "linkerd-"];
@@ -38,33 +39,41 @@ pub fn inject(pod: &Value, namespace: &str, recipe: &Recipe) -> Injection {
         None => (&recipe.annotations, recipe.sidecar.as_ref(), &recipe.env),
         Some(moved) => (&moved.annotations, Some(&moved.sidecar), &moved.env),
     };
+    let chosen = chosen(pod);
+    let storage = recipe.storage_limit.as_deref();
+    let storage = storage.filter(|_| limits_storage(pod));
     let mut pod = pod.clone();
     if let Some(root) = pod.as_object_mut() {
         if let Some(spec) = object_mut(root, "spec") {
-            add_to_containers(spec, recipe, rules, &attributes);
+            let is_given = |name: &str| {
+                Some(name) != recipe.sidecar_name() && (chosen.is_empty() || chosen.contains(&name))
+            };
+            add_to_containers(spec, recipe, rules, &attributes, is_given);
             if let Some(sidecar) = sidecar {
-                add_agent(spec, sidecar, &recipe.volumes);
+                add_agent(spec, sidecar, storage, &recipe.volumes);
             }
         }
         if let Some(metadata) = object_mut(root, "metadata") {
             add_entries(metadata, "labels", &recipe.labels());
             add_entries(metadata, "annotations", annotations);
+            join_annotations(metadata, &recipe.joined_annotations);
         }
     }
     Injection::Injected(pod)
 }
 
-/// Adds the variables to every container but the agent.
+/// Adds the variables to every container whose name `is_given` them.
 fn add_to_containers(
     spec: &mut Map<String, Value>,
     recipe: &Recipe,
     rules: &[EnvRule],
     attributes: &PodAttributes,
+    is_given: impl Fn(&str) -> bool,
 ) {
     for name in CONTAINER_LISTS {
         let containers = spec.get_mut(name).and_then(Value::as_array_mut);
         for container in containers.into_iter().flatten() {
-            if Some(text(container, "name")) == recipe.sidecar_name() {
+            if !is_given(text(container, "name")) {
                 continue;
             }
             let own = attributes.of_container(container);
@@ -79,17 +88,31 @@ fn add_to_containers(
 }
 
 /// Adds the agent and its volumes, unless they exist.
-fn add_agent(spec: &mut Map<String, Value>, sidecar: &Value, volumes: &[Value]) {
+fn add_agent(
+    spec: &mut Map<String, Value>,
+    sidecar: &Value,
+    storage: Option<&str>,
+    volumes: &[Value],
+) {
     let is_new = |item: &Value, list: &[Value]| {
         !list
             .iter()
             .any(|other| text(other, "name") == text(item, "name"))
     };
+    let mut sidecar = sidecar.clone();
+    let of_pod = spec.get("securityContext").unwrap_or(&Value::Null);
+    if of_pod["runAsUser"] == 0 && takes_user_of_pod(&sidecar) {
+        sidecar["securityContext"]["runAsUser"] = names::USER.into();
+    }
     if let Some(inits) = list_mut(spec, "initContainers")
-        && is_new(sidecar, inits)
+        && is_new(&sidecar, inits)
     {
         let after_mesh = inits.iter().rposition(is_mesh).map_or(0, |last| last + 1);
-        inits.insert(after_mesh, sidecar.clone());
+        if let Some(limit) = storage {
+            sidecar["resources"]["limits"][STORAGE] = limit.into();
+            sidecar["resources"]["requests"][STORAGE] = "0".into();
+        }
+        inits.insert(after_mesh, sidecar);
     }
     for volume in volumes {
         if let Some(volumes) = list_mut(spec, "volumes")
@@ -98,6 +121,12 @@ fn add_agent(spec: &mut Map<String, Value>, sidecar: &Value, volumes: &[Value]) 
             volumes.push(volume.clone());
         }
     }
+}
+
+/// Whether the agent runs as the user of its pod. It may not run as root, so it does not take over that one.
+pub(super) fn takes_user_of_pod(sidecar: &Value) -> bool {
+    let own = &sidecar["securityContext"];
+    own.is_object() && !has(own, "runAsUser")
 }
 
 fn is_mesh(container: &Value) -> bool {
@@ -164,18 +193,26 @@ fn add_variables(
     }
 }
 
-/// Appends attributes to each literal variable of the user.
+/// Appends attributes to each literal variable of the user. What is blank at its end is dropped: an empty entry
+/// is an error to some SDKs, and a blank variable means no attributes.
 fn append_to_own(env: &mut [Value], missing: &str) {
     let own = env.iter_mut().filter(|variable| {
         text(variable, "name") == RESOURCE_ATTRIBUTES && !has(variable, "valueFrom")
     });
     for variable in own.filter(|_| !missing.is_empty()) {
-        let value = text(variable, "value");
-        let is_ready = value.is_empty() || value.ends_with(',');
-        let separator = if is_ready { "" } else { "," };
-        variable["value"] = format!("{value}{separator}{missing}").into();
+        let given = text(variable, "value").trim_end_matches(is_blank);
+        let separator = if given.is_empty() { "" } else { "," };
+        variable["value"] = format!("{given}{separator}{missing}").into();
     }
 }
+
+/// Whether a character at the end of attributes means nothing: white space and commas.
+pub fn is_blank(c: char) -> bool {
+    c == ',' || c.is_whitespace()
+}
+
+/// The opposite of [`is_blank`], as the inside of an RE2 character class.
+pub(super) const NOT_BLANK: &str = r"^\s\v\x{85}\p{Z},";
 
 fn add_entries(metadata: &mut Map<String, Value>, field: &str, entries: &BTreeMap<String, String>) {
     if !entries.is_empty()
@@ -183,5 +220,28 @@ fn add_entries(metadata: &mut Map<String, Value>, field: &str, entries: &BTreeMa
     {
         let entries = entries.iter();
         existing.extend(entries.map(|(key, value)| (key.clone(), value.clone().into())));
+    }
+}
+
+/// Adds a name to each of these lists, separated by commas, unless it is there.
+fn join_annotations(metadata: &mut Map<String, Value>, entries: &BTreeMap<String, String>) {
+    if entries.is_empty() {
+        return;
+    }
+    let Some(existing) = object_mut(metadata, "annotations") else {
+        return;
+    };
+    for (key, name) in entries {
+        let given = existing.get(key).and_then(Value::as_str);
+        let given = given.unwrap_or_default();
+        if given.split(',').any(|other| other.trim() == name) {
+            continue;
+        }
+        let joined = if given.trim().is_empty() {
+            name.clone()
+        } else {
+            format!("{given},{name}")
+        };
+        existing.insert(key.clone(), joined.into());
     }
 }

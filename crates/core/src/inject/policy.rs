@@ -6,6 +6,7 @@
 
 use serde_json::{Value, json};
 
+use super::advice::advice;
 use super::cel::{labelled, printable, quoted, selected};
 use super::json::{list, text};
 use super::kinds::{BINDING, POLICY, WARNING, WARNING_BINDING};
@@ -45,7 +46,7 @@ pub struct PolicyInput {
     pub canary_namespace: String,
     /// Whether a pod that was not injected is refused.
     pub on_failure: OnFailure,
-    /// The operator's `ClusterRole`, the owner of all these objects.
+    /// Reference to the owner of all these objects, a `ClusterRole`.
     pub owner_reference: Option<Value>,
 }
 
@@ -259,7 +260,7 @@ fn namespaces(names: &[&String]) -> Value {
 }
 
 /// Runs after everything else has changed the pod, and checks only the label, so that it also reports
-/// failures that no rule covers.
+/// failures that no rule covers. Of injected pods it says what their creator should know.
 fn warning_spec(input: &PolicyInput) -> Value {
     let mut excluded: Vec<&String> = input.excluded_namespaces.iter().collect();
     if !excluded.contains(&&input.canary_namespace) {
@@ -270,7 +271,31 @@ fn warning_spec(input: &PolicyInput) -> Value {
     let reasons = reasons.map(|reason| format!("{} ? {} : ", reason.applies, reason.sentence));
     let reasons = reasons.collect::<Vec<_>>().concat();
     let unknown = "injection was not active when the pod was created, or it failed in the API server; create the pod again";
-    let agent = format!("{}/{}", input.namespace, input.name);
+    let agent = format!("OtelAgent {}/{}", input.namespace, input.name);
+    let refused = format!("{agent} did not inject this pod");
+    let is_injected = labelled(names::LABEL_AGENT, &input.recipe.agent);
+    let mut validations = vec![json!({
+        "expression": format!("!variables.{} || {is_injected}", program::SELECTED),
+        "message": refused,
+        "messageExpression": format!(
+            "{} + ({reasons}{})",
+            quoted(&format!("{refused}: ")),
+            quoted(unknown)
+        ),
+        "reason": "Forbidden",
+    })];
+    validations.extend(advice(&input.recipe, input.on_failure).iter().map(|advice| {
+        let injected = format!("{agent} injected this pod, but");
+        json!({
+            "expression": format!(
+                "!variables.{} || !{is_injected} || !({})",
+                program::SELECTED, advice.applies
+            ),
+            "message": format!("{injected} {}", advice.plain),
+            "messageExpression": format!("{} + {}", quoted(&format!("{injected} ")), advice.sentence),
+            "reason": "Forbidden",
+        })
+    }));
     json!({
         "failurePolicy": if input.on_failure == OnFailure::Fail { "Fail" } else { "Ignore" },
         "matchConstraints": matched_pods(&excluded),
@@ -279,20 +304,7 @@ fn warning_spec(input: &PolicyInput) -> Value {
             {"name": "not-mirror", "expression": format!("!({})", mirror().applies)},
         ],
         "variables": [{"name": program::SELECTED, "expression": second}],
-        "validations": [{
-            "expression": format!(
-                "!variables.{} || {}",
-                program::SELECTED,
-                labelled(names::LABEL_AGENT, &input.recipe.agent)
-            ),
-            "message": format!("OtelAgent {agent} did not inject this pod"),
-            "messageExpression": format!(
-                "{} + ({reasons}{})",
-                quoted(&format!("OtelAgent {agent} did not inject this pod: ")),
-                quoted(unknown)
-            ),
-            "reason": "Forbidden",
-        }],
+        "validations": validations,
     })
 }
 

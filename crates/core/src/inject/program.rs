@@ -15,17 +15,20 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::attributes::{
-    ANNOTATION_PREFIX, CRON_SUFFIX, CRON_SUFFIX_CHARS, KINDS, MAX_VALUE, SAFE,
-};
+use super::attributes::{ANNOTATION_PREFIX, KINDS, MAX_VALUE, OUTER_KINDS, SAFE};
 use super::cel::{literal, quoted, quoted_list};
-use super::containers::CONTAINER_LISTS;
+use super::containers::{CONTAINER_LISTS, STORAGE, chosen_in_cel, limits_storage_in_cel};
 use super::environment::{
     EnvRule, NODE_NAME, POD_NAME, POD_UID, RESOURCE_ATTRIBUTES, SERVICE_NAME,
 };
-use super::pod::MESHES;
+use super::json::text;
+use super::pod::{MESHES, NOT_BLANK, takes_user_of_pod};
 use super::ports;
 use super::recipe::Recipe;
+use crate::names;
+use crate::owners::{
+    CRON_SUFFIX, CRON_SUFFIX_CHARS, DEPLOYMENT_CONFIG, HASH_LABELS, HASH_SUFFIX, KNATIVE_LABELS,
+};
 
 /// The variable that must be true for a patch; the caller supplies it.
 pub(super) const SELECTED: &str = "selected";
@@ -34,6 +37,7 @@ pub(super) const SELECTED: &str = "selected";
 pub(super) fn variables(recipe: &Recipe) -> Vec<(&'static str, String)> {
     let mut variables = data(recipe);
     variables.extend(pod());
+    variables.push(("chosen", chosen_in_cel()));
     variables.push(("containers", containers(recipe)));
     variables.push(("additions", additions()));
     variables
@@ -46,6 +50,12 @@ fn data(recipe: &Recipe) -> Vec<(&'static str, String)> {
         ("addLabels", literal(&json!(recipe.labels()))),
         ("addVolumes", literal(&Value::Array(recipe.volumes.clone()))),
     ];
+    if !recipe.joined_annotations.is_empty() {
+        data.push((
+            "joinAnnotations",
+            literal(&json!(recipe.joined_annotations)),
+        ));
+    }
     let usual = at(&recipe.annotations, recipe.sidecar.as_ref(), &recipe.env);
     if let Some((moved, other)) = ports::moved_in_cel(recipe).zip(recipe.moved.as_ref()) {
         let other = at(&other.annotations, Some(&other.sidecar), &other.env);
@@ -91,20 +101,20 @@ fn pod() -> Vec<(&'static str, String)> {
     let prefix = quoted(ANNOTATION_PREFIX);
     let prefix_chars = ANNOTATION_PREFIX.len();
     let kinds = quoted_list(KINDS);
-    let cron = quoted(&format!("(?s).{CRON_SUFFIX}"));
-    let hash = "object.metadata.?labels[?\"pod-template-hash\"]";
     let annotations = "object.metadata.?annotations.orValue({})".to_owned();
-    let annotated = format!(
-        "variables.annotations.filter(k, k.startsWith({prefix}) && variables.annotations[k] != \"\" \
-         && variables.annotations[k].size() <= {MAX_VALUE}).map(k, string(k).substring({prefix_chars})).sort()"
+    let labels = "object.metadata.?labels.orValue({})".to_owned();
+    let texts = format!(
+        "variables.annotations.filter(k, k.startsWith({prefix}) && variables.annotations[k].size() <= {MAX_VALUE})\
+         .map(k, string(k).substring({prefix_chars})).sort().map(k, [k, string(variables.annotations[{prefix} + k])])\
+         .map(p, [p[0], {}]).filter(p, p[0] == \"service.name\" || p[1].size() <= {MAX_VALUE})",
+        percent_encoded("p[1]")
     );
+    let annotated = "variables.texts.map(p, p[0])".to_owned();
     let owners = format!(
-        "object.metadata.?ownerReferences.orValue([]).filter(o, o.?controller.orValue(false)).map(o, \
-         (o.kind == \"ReplicaSet\" && {hash}.optMap(h, o.name.endsWith(\"-\" + h) && o.name != \"-\" + h).orValue(false) \
-         ? [[\"deployment\", string(o.name).substring(0, o.name.size() - {hash}.value().size() - 1)]] \
-         : o.kind == \"Job\" && o.name.matches({cron}) \
-         ? [[\"cronjob\", string(o.name).substring(0, o.name.size() - {CRON_SUFFIX_CHARS})]] : []) \
-         + [[o.kind in {kinds} ? string(o.kind).lowerAscii() : \"\", string(o.name)]]).flatten()"
+        "object.metadata.?ownerReferences.orValue([])\
+         .filter(o, o.?controller.orValue(false) && o.name.size() <= {MAX_VALUE}).map(o, ({}) \
+         + [[o.kind in {kinds} ? string(o.kind).lowerAscii() : \"\", string(o.name)]]).flatten()",
+        above()
     );
     let service = format!(
         "([\"service.name\"].filter(k, k in variables.annotated).map(k, string(variables.annotations[{prefix} + k])) \
@@ -114,16 +124,17 @@ fn pod() -> Vec<(&'static str, String)> {
         "([[\"k8s.namespace.name\", request.namespace], [\"k8s.pod.name\", \"$({POD_NAME})\"], \
          [\"k8s.pod.uid\", \"$({POD_UID})\"], [\"k8s.node.name\", \"$({NODE_NAME})\"], \
          [\"service.namespace\", request.namespace]] \
-         + variables.owners.filter(o, o[0] != \"\").map(o, [\"k8s.\" + o[0] + \".name\", {}])){UNLESS_ANNOTATED}",
+         + variables.owners.filter(o, o[0] != \"\").map(o, [\"k8s.\" + o[0] + \".name\", {}])){}",
         percent_encoded("o[1]"),
+        if_injectable(),
     );
-    let given = format!(
-        "variables.annotated.filter(k, k != \"service.name\")\
-         .map(k, [k, string(variables.annotations[{prefix} + k])]).map(p, p[0] + \"=\" + {})",
-        percent_encoded("p[1]")
-    );
+    let given = "variables.texts.filter(p, p[0] != \"service.name\" && p[1] != \"\")\
+                 .map(p, p[0] + \"=\" + p[1])"
+        .to_owned();
     vec![
         ("annotations", annotations),
+        ("labels", labels),
+        ("texts", texts),
         ("annotated", annotated),
         ("owners", owners),
         ("service", service),
@@ -132,9 +143,41 @@ fn pod() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// From pairs of key and value, the attributes whose key no annotation of the pod sets.
-const UNLESS_ANNOTATED: &str =
-    ".filter(p, !(p[0] in variables.annotated)).map(p, p[0] + \"=\" + p[1])";
+/// As [`crate::owners::above`], for a controller `o`: pairs of the attribute's part, which may be empty, and the
+/// name.
+fn above() -> String {
+    let part = |kind: &str| {
+        let known = OUTER_KINDS.iter().find(|(own, _)| *own == kind);
+        quoted(known.map_or("", |(_, part)| part))
+    };
+    let knative = quoted_list(KNATIVE_LABELS.map(|(label, _)| label));
+    let hashes = HASH_LABELS.map(|(label, _, kind)| format!("[{}, {}]", quoted(label), part(kind)));
+    let [config_label, config_annotation] = DEPLOYMENT_CONFIG.map(quoted);
+    let [hash, cron] = [HASH_SUFFIX, CRON_SUFFIX].map(|suffix| quoted(&format!("(?s).{suffix}")));
+    format!(
+        "o.kind == \"ReplicaSet\" \
+         ? {knative}.filter(l, variables.labels[?l].orValue(\"\") != \"\").map(l, [\"\", string(variables.labels[l])]) \
+         + [{}].filter(l, variables.labels[?l[0]].optMap(h, o.name.endsWith(\"-\" + h) && o.name != \"-\" + h).orValue(false))\
+         .map(l, [l[1], string(o.name).substring(0, o.name.size() - variables.labels[l[0]].size() - 1)]) \
+         + (o.name.matches({hash}) ? [[\"\", string(o.name).substring(0, string(o.name).lastIndexOf(\"-\"))]] : []) \
+         : o.kind == \"ReplicationController\" \
+         ? [variables.labels[?{config_label}].orValue(\"\"), variables.annotations[?{config_annotation}].orValue(\"\")]\
+         .filter(d, d != \"\" && o.name.startsWith(d + \"-\") && string(o.name).substring(d.size()).matches(\"^-[0-9]+$\"))\
+         .map(d, [\"\", string(d)]) \
+         : o.kind == \"Job\" && o.name.matches({cron}) \
+         ? [[{}, string(o.name).substring(0, o.name.size() - {CRON_SUFFIX_CHARS})]] : []",
+        hashes.join(", "),
+        part("CronJob"),
+    )
+}
+
+/// From pairs of key and value, the attributes whose key no annotation of the pod sets or removes, and whose
+/// value is not too long.
+fn if_injectable() -> String {
+    format!(
+        ".filter(p, !(p[0] in variables.annotated) && p[1].size() <= {MAX_VALUE}).map(p, p[0] + \"=\" + p[1])"
+    )
+}
 
 /// A string expression that encodes as [`super::attributes::percent_encode`] does. Each byte gives two
 /// hexadecimal digits.
@@ -147,7 +190,7 @@ fn percent_encoded(text: &str) -> String {
     )
 }
 
-/// Every container except the agent: the path of its variables, their names and those that `envFrom` may
+/// Every chosen container except the agent: the path of its variables, their names and those that `envFrom` may
 /// set, the keys of its own attributes (none only if it has no such variable), whether those are
 /// unreadable, and the attributes it should have.
 fn containers(recipe: &Recipe) -> String {
@@ -156,7 +199,7 @@ fn containers(recipe: &Recipe) -> String {
     let tag = quoted(":[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$");
     let digest = quoted("@[A-Za-z0-9+._-]+:[0-9a-fA-F]{32,}$");
     let agent = recipe.sidecar_name().map(quoted);
-    let not_the_agent = agent.map(|agent| format!("c.name != {agent}, "));
+    let not_the_agent = agent.map(|agent| format!("c.name != {agent} && "));
     let not_the_agent = not_the_agent.unwrap_or_default();
     let carried = if recipe.overrides_env_from {
         String::new()
@@ -167,7 +210,8 @@ fn containers(recipe: &Recipe) -> String {
         )
     };
     format!(
-        "{lists}.filter(k, k in object.spec).map(k, object.spec[k].transformList(i, c, {not_the_agent}{{\
+        "{lists}.filter(k, k in object.spec).map(k, object.spec[k].transformList(i, c, \
+         {not_the_agent}(variables.chosen.size() == 0 || c.name in variables.chosen), {{\
          \"path\": dyn(\"/spec/\" + k + \"/\" + string(i) + \"/env\"), \
          \"none\": dyn(!has(c.env)), \
          \"env\": dyn(c.?env.orValue([])), \
@@ -176,10 +220,13 @@ fn containers(recipe: &Recipe) -> String {
          .map(e, e.?value.orValue(\"\").split(\",\").map(s, s.split(\"=\")[0].trim())).flatten()), \
          \"unreadable\": dyn(c.?env.orValue([]).exists(e, e.name == {own} && has(e.valueFrom))), \
          \"attributes\": dyn(variables.computed + ([[\"k8s.container.name\", string(c.name)], \
-         [\"service.instance.id\", request.namespace + \".$({POD_NAME}).\" + c.name]] \
+         [\"service.instance.id\", \
+         (request.namespace.size() + object.metadata.?name.orValue(\"\").size() + c.name.size() + 2 <= {MAX_VALUE} \
+         ? request.namespace + \".$({POD_NAME}).\" : \"$({POD_UID}).\") + c.name]] \
          + [[c.?image.orValue(\"\").split(\"@\")[0].find({tag}), c.?image.orValue(\"\").find({digest})]\
-         .filter(v, v != \"\").map(v, v.substring(1)).join(\"@\")].filter(v, v != \"\").map(v, [\"service.version\", v])){UNLESS_ANNOTATED} \
-         + variables.given)}})).flatten()"
+         .filter(v, v != \"\").map(v, v.substring(1)).join(\"@\")].filter(v, v != \"\").map(v, [\"service.version\", v])){} \
+         + variables.given)}})).flatten()",
+        if_injectable()
     )
 }
 
@@ -204,17 +251,20 @@ fn additions() -> String {
 /// front; it edits containers before it inserts the agent.
 pub(super) fn patch(recipe: &Recipe) -> String {
     let own = quoted(RESOURCE_ATTRIBUTES);
+    let given = quoted(&format!("(?s)^.*[{NOT_BLANK}]"));
     let mut parts = vec![format!(
         "variables.additions.map(x, x.none ? [JSONPatch{{op: \"add\", path: x.path, value: x.first + x.last}}] \
          : x.env.transformList(i, e, x.missing != \"\" && e.name == {own} && !has(e.valueFrom), \
-         JSONPatch{{op: \"add\", path: x.path + \"/\" + string(i) + \"/value\", value: e.?value.orValue(\"\") \
-         + (e.?value.orValue(\"\").matches(\"(^|,)$\") ? \"\" : \",\") + x.missing}}) \
+         JSONPatch{{op: \"add\", path: x.path + \"/\" + string(i) + \"/value\", \
+         value: ([e.?value.orValue(\"\").find({given})].filter(t, t != \"\") + [x.missing]).join(\",\")}}) \
          + x.first.transformList(i, v, JSONPatch{{op: \"add\", path: x.path + \"/\" + string(i), value: v}}) \
          + x.last.map(v, JSONPatch{{op: \"add\", path: x.path + \"/-\", value: v}})).flatten()"
     )];
-    if recipe.sidecar.is_some() {
+    if let Some(sidecar) = &recipe.sidecar {
         parts.push(add_sidecar());
+        parts.extend(takes_user_of_pod(sidecar).then(|| set_user(sidecar)));
     }
+    parts.extend(recipe.storage_limit.as_deref().map(limit_storage));
     if !recipe.volumes.is_empty() {
         parts.push(ADD_VOLUMES.into());
     }
@@ -222,18 +272,59 @@ pub(super) fn patch(recipe: &Recipe) -> String {
     if !recipe.annotations.is_empty() {
         parts.push(entries("annotations", "addAnnotations"));
     }
+    if !recipe.joined_annotations.is_empty() {
+        parts.push(JOIN_ANNOTATIONS.into());
+    }
     format!("!variables.{SELECTED} ? [] : {}", parts.join(" + "))
 }
 
-fn add_sidecar() -> String {
+/// Where the agent is added to the init containers.
+fn sidecar_index() -> String {
     let meshes = MESHES.map(|mesh| format!("c.name.startsWith({})", quoted(mesh)));
-    let meshes = meshes.join(" || ");
+    format!(
+        "string(([0] + object.spec.?initContainers.orValue([]).transformList(i, c, {}, i + 1)).max())",
+        meshes.join(" || ")
+    )
+}
+
+fn add_sidecar() -> String {
     format!(
         "variables.sidecars.map(a, has(object.spec.initContainers) \
          ? (object.spec.initContainers.exists(c, c.name == a.name) ? [] \
-         : [JSONPatch{{op: \"add\", value: a, path: \"/spec/initContainers/\" \
-         + string(([0] + object.spec.initContainers.transformList(i, c, {meshes}, i + 1)).max())}}]) \
-         : [JSONPatch{{op: \"add\", path: \"/spec/initContainers\", value: [a]}}]).flatten()"
+         : [JSONPatch{{op: \"add\", value: a, path: \"/spec/initContainers/\" + {}}}]) \
+         : [JSONPatch{{op: \"add\", path: \"/spec/initContainers\", value: [a]}}]).flatten()",
+        sidecar_index()
+    )
+}
+
+/// Gives the agent that was just added a limit of its own, where other containers have one.
+fn limit_storage(limit: &str) -> String {
+    format!(
+        "({} ? variables.sidecars.filter(a, !object.spec.?initContainers.orValue([]).exists(c, c.name == a.name))\
+         .map(a, [[\"limits\", {}], [\"requests\", \"0\"]]).flatten().map(r, \
+         JSONPatch{{op: \"add\", path: \"/spec/initContainers/\" + {} + \"/resources/\" + r[0] + \"/{STORAGE}\", value: r[1]}}) : [])",
+        limits_storage_in_cel(),
+        quoted(limit),
+        sidecar_index()
+    )
+}
+
+/// Adds a name to each of the lists, unless it is there. The annotations exist by now: the agent's is one.
+const JOIN_ANNOTATIONS: &str = "variables.joinAnnotations.transformList(k, v, \
+     !string(variables.annotations[?k].orValue(\"\")).split(\",\").exists(n, n.trim() == v), \
+     JSONPatch{op: \"add\", path: \"/metadata/annotations/\" + jsonpatch.escapeKey(k), value: \
+     [string(variables.annotations[?k].orValue(\"\"))].filter(t, t.trim() != \"\").map(t, t + \",\").join(\"\") + string(v)})";
+
+/// Gives the added agent a user where it would take root from its pod.
+fn set_user(sidecar: &Value) -> String {
+    let name = quoted(text(sidecar, "name"));
+    let user = names::USER;
+    let place = sidecar_index();
+    format!(
+        "(object.spec.?securityContext.?runAsUser.orValue(1) != 0 \
+         || object.spec.?initContainers.orValue([]).exists(c, c.name == {name}) ? [] \
+         : [JSONPatch{{op: \"add\", value: {user}, path: \"/spec/initContainers/\" \
+         + {place} + \"/securityContext/runAsUser\"}}])"
     )
 }
 

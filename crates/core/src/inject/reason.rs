@@ -17,11 +17,11 @@ use crate::names;
 use otelagent_api::Mode;
 
 /// The kubelet's annotation on the mirror of a static pod, whose spec the API cannot change.
-const MIRROR: &str = "kubernetes.io/config.mirror";
-/// The label of nodes, and of node selectors, with their operating system.
-const OS: &str = "kubernetes.io/os";
+pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
+/// The labels of nodes with their operating system, the present one and its predecessor.
+pub(super) const OS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
 /// The annotation by which a pod requests a collector from the OpenTelemetry Operator, by name or `true`.
-const COLLECTOR: &str = "sidecar.opentelemetry.io/inject";
+pub(super) const COLLECTOR: &str = "sidecar.opentelemetry.io/inject";
 /// Bytes of all annotations of an object, keys included (`ValidateAnnotationsSize` of apimachinery).
 const MAX_ANNOTATIONS: usize = 256 * 1024;
 
@@ -157,7 +157,7 @@ pub(super) fn why_not(pod: &Value, recipe: &Recipe) -> Option<Reason> {
     if recipe.sidecar.is_none() && bears_sidecar(spec) {
         return Some(Reason::InjectedEarlier);
     }
-    if spec["os"]["name"] == "windows" || spec["nodeSelector"][OS] == "windows" {
+    if is_for_windows(spec) {
         return Some(Reason::Windows);
     }
     if !matches!(annotation(COLLECTOR), None | Some("" | "false")) {
@@ -178,6 +178,32 @@ fn is_named(list: &[Value], name: &str) -> bool {
 fn bears_sidecar(spec: &Value) -> bool {
     is_named(list(spec, "initContainers"), names::CONTAINER)
         && is_named(list(spec, "volumes"), names::CONFIG_VOLUME)
+}
+
+/// Whether the pod can be placed on Windows nodes only.
+fn is_for_windows(spec: &Value) -> bool {
+    let selector = |os: &str| spec["nodeSelector"][os] == "windows";
+    let affinity = &spec["affinity"]["nodeAffinity"];
+    // A node needs to match one of the terms.
+    let terms = list(
+        &affinity["requiredDuringSchedulingIgnoredDuringExecution"],
+        "nodeSelectorTerms",
+    );
+    let is_of_windows = |term: &Value| list(term, "matchExpressions").iter().any(excludes_linux);
+    spec["os"]["name"] == "windows"
+        || OS.into_iter().any(selector)
+        || !terms.is_empty() && terms.iter().all(is_of_windows)
+}
+
+/// Whether an expression of a node affinity excludes Linux nodes.
+fn excludes_linux(expression: &Value) -> bool {
+    let values = list(expression, "values");
+    OS.contains(&text(expression, "key"))
+        && match text(expression, "operator") {
+            "In" => !values.is_empty() && values.iter().all(|value| value == "windows"),
+            "NotIn" => values.iter().any(|value| value == "linux"),
+            _ => false,
+        }
 }
 
 /// Whether a pod can resolve `name.namespace.svc`, which needs a list of search domains.
@@ -234,7 +260,32 @@ fn annotation_bytes(pod: &Value, recipe: &Recipe) -> usize {
     let kept = kept.filter(|(key, _)| !recipe.annotations.contains_key(*key));
     kept.map(|(key, value)| key.len() + value.as_str().map_or(0, str::len))
         .sum::<usize>()
+        + joined_bytes(pod, recipe)
         + bytes(ports::moved(pod, recipe).map_or(&recipe.annotations, |moved| &moved.annotations))
+}
+
+/// At most what is joined to lists, with a comma.
+fn joined_bytes(pod: &Value, recipe: &Recipe) -> usize {
+    let is_listed = |key: &str, name: &str| {
+        let names = entry(pod, ["metadata", "annotations"], key).unwrap_or_default();
+        names.split(',').any(|other| other.trim() == name)
+    };
+    let joined = recipe.joined_annotations.iter();
+    let joined = joined.filter(|(key, name)| !is_listed(key, name));
+    joined.map(|(key, name)| key.len() + name.len() + 1).sum()
+}
+
+/// [`joined_bytes`] in CEL, as terms of a list.
+fn joined_bytes_in_cel(recipe: &Recipe) -> String {
+    let joined = recipe.joined_annotations.iter().map(|(key, name)| {
+        format!(
+            ", object.metadata.?annotations[?{}].orValue(\"\").split(\",\").exists(n, n.trim() == {}) ? 0 : {}",
+            quoted(key),
+            quoted(name),
+            key.len() + name.len() + 1
+        )
+    });
+    joined.collect()
 }
 
 fn bytes(annotations: &BTreeMap<String, String>) -> usize {
@@ -287,11 +338,6 @@ pub(super) fn conditions(recipe: &Recipe) -> Vec<Condition> {
     if recipe.sidecar.is_none() {
         earlier = format!("{earlier} || {}", bears_sidecar_in_cel());
     }
-    let windows = format!(
-        "object.spec.?os.?name.orValue(\"\") == \"windows\" \
-         || object.spec.?nodeSelector[?{}].orValue(\"\") == \"windows\"",
-        quoted(OS)
-    );
     let collector = format!(
         "!(object.metadata.?annotations[?{}].orValue(\"\") in [\"\", \"false\"])",
         quoted(COLLECTOR)
@@ -300,7 +346,7 @@ pub(super) fn conditions(recipe: &Recipe) -> Vec<Condition> {
         mirror(),
         Condition::new("another", others, &another),
         Condition::new("earlier", earlier, &Reason::InjectedEarlier),
-        Condition::new("windows", windows, &Reason::Windows),
+        Condition::new("windows", for_windows(), &Reason::Windows),
         Condition::new("collector", collector, &Reason::CollectorAsked),
     ];
     if recipe.mode == Mode::NodeLocal {
@@ -311,6 +357,19 @@ pub(super) fn conditions(recipe: &Recipe) -> Vec<Condition> {
         conditions.extend(sidecar_conditions(recipe, sidecar));
     }
     conditions
+}
+
+/// The same as [`is_for_windows`].
+fn for_windows() -> String {
+    let labels = quoted_list(OS);
+    format!(
+        "object.spec.?os.?name.orValue(\"\") == \"windows\" \
+         || {labels}.exists(l, object.spec.?nodeSelector[?l].orValue(\"\") == \"windows\") \
+         || object.spec.?affinity.?nodeAffinity.?requiredDuringSchedulingIgnoredDuringExecution.?nodeSelectorTerms\
+         .optMap(terms, terms.size() > 0 && terms.all(t, t.?matchExpressions.orValue([]).exists(e, e.key in {labels} \
+         && (e.operator == \"In\" && e.?values.orValue([]).size() > 0 && e.values.all(v, v == \"windows\") \
+         || e.operator == \"NotIn\" && \"linux\" in e.?values.orValue([]))))).orValue(false)"
+    )
 }
 
 /// The same as [`bears_sidecar`].
@@ -396,6 +455,7 @@ fn annotations_condition(recipe: &Recipe) -> Condition {
          : bytes(string(k)).size() + bytes(string(object.metadata.annotations[k])).size())",
         quoted_list(recipe.annotations.keys().map(String::as_str))
     );
-    let applies = format!("([{added}] + {kept}).sum() > {MAX_ANNOTATIONS}");
+    let joined = joined_bytes_in_cel(recipe);
+    let applies = format!("([{added}{joined}] + {kept}).sum() > {MAX_ANNOTATIONS}");
     Condition::new("annotations", applies, &Reason::AnnotationsTooLarge)
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::environment::{EnvRule, RESOURCE_ATTRIBUTES, SERVICE_NAME};
 use super::json::text;
@@ -24,6 +24,9 @@ pub struct Recipe {
     pub mode: Mode,
     /// Annotations added, such as the sidecar's configuration.
     pub annotations: BTreeMap<String, String>,
+    /// Annotations that list things, separated by commas, to which one is added.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub joined_annotations: BTreeMap<String, String>,
     /// The agent as a native sidecar (`core/v1 Container` with `restartPolicy: Always`), in mode Sidecar.
     pub sidecar: Option<Value>,
     /// Whether only pods that search the cluster's domain can resolve the sidecar's upstream.
@@ -31,6 +34,10 @@ pub struct Recipe {
     pub upstream_is_service: bool,
     /// Volumes (`core/v1 Volume`) that the sidecar mounts.
     pub volumes: Vec<Value>,
+    /// The sidecar's limit of ephemeral storage where another container has one: the kubelet adds up the limits of
+    /// all containers, and evicts the pod whose volumes exceed the sum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_limit: Option<String>,
     /// Variables (`core/v1 EnvVar`) to which others refer; they come before all others, in this order.
     pub first: Vec<Value>,
     /// Variables appended unless a container sets one of the names that block them.
@@ -60,6 +67,26 @@ pub struct Moved {
 }
 
 impl Recipe {
+    /// What every recipe of a mode has, where the rest is not known: enough for most reasons not to inject.
+    pub(crate) fn of_mode(mode: Mode) -> Self {
+        let sidecar = (mode == Mode::Sidecar).then(|| json!({"name": names::CONTAINER}));
+        Self {
+            agent: String::new(),
+            mode,
+            annotations: BTreeMap::new(),
+            sidecar,
+            upstream_is_service: false,
+            volumes: Vec::new(),
+            joined_annotations: BTreeMap::new(),
+            storage_limit: None,
+            first: Vec::new(),
+            env: Vec::new(),
+            overrides_env_from: false,
+            reserved: [],
+            moved: None,
+        }
+    }
+
     /// A hash of everything that is injected, ten hexadecimal characters: label `otelagent.dev/config`.
     pub fn hash(&self) -> String {
         names::hash(&serde_json::to_string(self).unwrap_or_default(), 10)

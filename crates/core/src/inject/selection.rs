@@ -55,6 +55,20 @@ impl Selection {
         matches!(&self.namespaces, Namespaces::Labelled(selector) if !selector.is_empty())
     }
 
+    /// Whether its selectors contradict themselves, so that no pod can be selected.
+    pub fn is_impossible(&self) -> bool {
+        let is_opted_out = |labels: &BTreeMap<String, String>| {
+            labels
+                .get(names::LABEL_INJECT)
+                .is_some_and(|value| value == "false")
+        };
+        let namespaces = match &self.namespaces {
+            Namespaces::Named(_) => false,
+            Namespaces::Labelled(selector) => contradict(selector, selector),
+        };
+        namespaces || contradict(&self.pods, &self.pods) || is_opted_out(&self.pods.match_labels)
+    }
+
     /// Whether both may select the same pod; `true` if that is unknown.
     pub fn may_overlap(&self, other: &Self) -> bool {
         match (&self.namespaces, &other.namespaces) {

@@ -4,16 +4,20 @@
 //! first acts only on dry-run pods of the canary namespace, and becomes active when the API server's result
 //! equals the pure function's. The same applies to webhook configurations.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use otelagent_api::ResourceExt;
 use serde_json::Value;
 
 use super::active::Active;
 use super::observation::{Observation, Subject};
 use super::step::{
-    Activation, Confirmation, Expectation, Intent, KEEP_OLD, Plan, Retirement, Step, Verification,
+    Activation, AdmissionObject, Confirmation, Expectation, Intent, KEEP_ENGINE, KEEP_OLD, Plan,
+    Retirement, Step, Verification,
 };
-use crate::build::{Engine, is_as_wanted};
+use crate::build::{Engine, Environment, is_as_wanted, may_select, selection};
+use crate::inject::difference::Judgement;
 use crate::inject::kinds::{
     ADMISSION_KINDS, BINDING, POLICY, WARNING, WARNING_BINDING, WEBHOOK_CONFIGURATION,
 };
@@ -132,9 +136,18 @@ pub(super) fn withdraw(observation: &Observation<'_>) -> Plan {
 }
 
 /// The plan for a refused spec: the last valid topology keeps running, and the operator asks the API server
-/// whether injection still works.
-pub fn plan_refused(observation: &Observation<'_>) -> Plan {
+/// whether injection still works. Only what its namespace may not do any more ends: injection elsewhere, once
+/// it is no platform namespace.
+pub fn plan_refused(observation: &Observation<'_>, environment: &Environment) -> Plan {
     let active = &observation.active;
+    let namespace = observation.agent.namespace().unwrap_or_default();
+    let is_revoked = |selection: &Selection| !may_select(&namespace, selection, environment);
+    if active.selection.as_ref().is_some_and(is_revoked) {
+        return Plan {
+            injection: InjectionState::Revoked,
+            ..withdraw(observation)
+        };
+    }
     if active.policy.is_some() {
         let mut plan = Plan::only(InjectionState::Unknown);
         plan.steps.push(Step::Confirm(Confirmation {
@@ -143,17 +156,75 @@ pub fn plan_refused(observation: &Observation<'_>) -> Plan {
         }));
         return plan;
     }
+    let wanted = selection(observation.agent);
     Plan::only(match observation.last_mode() {
+        Some(_) if wanted.as_ref().is_some_and(is_revoked) => InjectionState::Revoked,
         Some(_) => InjectionState::NotWanted,
         None => InjectionState::WaitingForAgents,
     })
+}
+
+/// The state of injection if a new policy did not pass its verification. An unverified policy may make every
+/// selected pod inadmissible, so it is not bound either if others refuse the pods that would verify it.
+pub fn after_verification(
+    observation: &Observation<'_>,
+    canary_namespace: &str,
+    judgement: Judgement,
+) -> Option<InjectionState> {
+    let stays = match observation.active.policy {
+        Some(_) => "the previous one stays active",
+        None => "nothing is injected yet",
+    };
+    let (reason, message) = match judgement {
+        Judgement::AsExpected => return None,
+        Judgement::Wrong(why) => (
+            "VerificationFailed",
+            format!("a new policy failed its verification and was not bound; {stays}: {why}"),
+        ),
+        Judgement::Refused(why) => {
+            let refused = refused(canary_namespace, &why);
+            let message =
+                format!("a new policy could not be verified and was not bound; {stays}: {refused}");
+            ("CanaryRefused", message)
+        }
+    };
+    Some(InjectionState::Failed { reason, message })
+}
+
+/// Who refuses the canary pods, and what to do about it.
+fn refused(canary_namespace: &str, why: &str) -> String {
+    format!(
+        "pods of the canary namespace are refused with or without otelagent; exempt namespace {canary_namespace} \
+         from what refuses them: {why}"
+    )
+}
+
+/// The state of injection after a dry run of the active binding.
+pub fn after_confirmation(
+    observation: &Observation<'_>,
+    canary_namespace: &str,
+    judgement: Judgement,
+) -> InjectionState {
+    match judgement {
+        Judgement::AsExpected => InjectionState::Active,
+        Judgement::Wrong(why) => InjectionState::Failed {
+            reason: "NotActive",
+            message: format!("a pod created by dry run was not injected as it should be: {why}"),
+        },
+        // Users' pods that others do not refuse are injected as before.
+        Judgement::Refused(why) => InjectionState::Unconfirmed {
+            was_active: observation.was_active(),
+            message: refused(canary_namespace, &why),
+        },
+    }
 }
 
 /// The intent of a cluster-scoped object.
 fn intent(observation: &Observation<'_>, kind: &'static str, body: Value) -> Intent {
     let name = body["metadata"]["name"].as_str().unwrap_or_default();
     let live = observation.admission_object(kind, name);
-    Intent::sealed(kind, body, live.is_some_and(|live| live.is_ours))
+    let ours = live.filter(|live| live.is_ours);
+    Intent::sealed(kind, body, ours.map(|live| &live.object))
 }
 
 /// The same, unless the object already equals the intent.
@@ -190,7 +261,9 @@ fn activation(
     let warnings = [WARNING, WARNING_BINDING].iter().zip(&rendered.warnings);
     let activation = Activation {
         kind,
-        is_ours: live.is_some_and(|live| live.is_ours),
+        live: live
+            .filter(|live| live.is_ours)
+            .map(|live| live.object.clone()),
         binding,
         active: Active {
             mode: Some(recipe.mode),
@@ -245,7 +318,8 @@ fn confirmation(
     })
 }
 
-/// The old objects, once every API server must have seen the binding move; else the time until then.
+/// The old objects, once every API server must have seen the binding move or know the new engine; else the time
+/// until then.
 fn retirement(
     observation: &Observation<'_>,
     engine: Engine,
@@ -253,21 +327,49 @@ fn retirement(
     recipe: &Recipe,
 ) -> (Option<Step>, Option<Duration>) {
     let active = &observation.active;
-    let bindings = observation.owned(binding_kind(other(engine))).cloned();
-    let mut objects: Vec<_> = bindings.collect();
-    let alone = (!objects.is_empty())
-        .then(|| (canary::engine_pod(&rendered.hash), Box::new(recipe.clone())));
+    let others = observation.owned(binding_kind(other(engine)));
+    let others: Vec<_> = others
+        .map(|binding| (binding, time_to_keep(active, binding)))
+        .collect();
+    let bound = others
+        .iter()
+        .map(|(binding, keep)| (policy_of(binding), *keep));
+    let bound: BTreeMap<&str, Duration> = bound.collect();
     let policies = observation.owned(POLICY);
-    let unbound = policies.filter(|policy| Some(&policy.name) != active.policy.as_ref());
-    objects.extend(unbound.cloned());
-    if objects.is_empty() {
-        return (None, None);
+    let policies = policies
+        .filter(|policy| Some(&policy.name) != active.policy.as_ref())
+        .map(|policy| (policy, *bound.get(&*policy.name).unwrap_or(&KEEP_OLD)));
+    let left = |keep: Duration| match active.bound_at {
+        Some(at) => remaining(at, observation.now, keep),
+        None => Some(keep),
+    };
+    let is_due = |(_, keep): &(&AdmissionObject, Duration)| left(*keep).is_none();
+    let ends_engine = others.iter().any(is_due);
+    let (due, kept): (Vec<_>, Vec<_>) = others.iter().copied().chain(policies).partition(is_due);
+    let wait = kept.into_iter().filter_map(|(_, keep)| left(keep)).min();
+    let retirement = Retirement {
+        objects: due.into_iter().map(|(object, _)| object.clone()).collect(),
+        alone: ends_engine.then(|| (canary::engine_pod(&rendered.hash), Box::new(recipe.clone()))),
+    };
+    let step = (!retirement.objects.is_empty()).then_some(Step::Retire(retirement));
+    (step, wait)
+}
+
+/// How long a binding of the other engine stays. One that gives pods something else than the active binding helps no
+/// server.
+fn time_to_keep(active: &Active, binding: &AdmissionObject) -> Duration {
+    let annotations = binding.object["metadata"]["annotations"].clone();
+    let annotations = serde_json::from_value(annotations).unwrap_or_default();
+    let given = Active::read(&annotations, None);
+    if given.recipe == active.recipe && given.selection == active.selection {
+        KEEP_ENGINE
+    } else {
+        KEEP_OLD
     }
-    let wait = active.bound_at.map_or(Some(KEEP_OLD), |at| {
-        remaining(at, observation.now, KEEP_OLD)
-    });
-    let retire = wait
-        .is_none()
-        .then_some(Step::Retire(Retirement { objects, alone }));
-    (retire, wait)
+}
+
+/// The policy that a binding binds; empty for a webhook configuration.
+fn policy_of(binding: &AdmissionObject) -> &str {
+    let policy = binding.object["spec"]["policyName"].as_str();
+    policy.unwrap_or_default()
 }

@@ -5,6 +5,7 @@
 //! | [`active`] | what new pods get now, as the active binding records it |
 //! | [`observation`] | everything that the caches hold about one `OtelAgent`, read once |
 //! | [`step`] | what one reconcile does, and what the API server must confirm before it |
+//! | [`contest`] | whether somebody else undoes what the operator writes |
 //! | [`mod@plan`] | the steps from what is observed to what is desired |
 //! | [`injection`] | of these, the steps that change what is injected |
 //! | [`outcome`] | what the steps achieved, and the facts for the status |
@@ -12,6 +13,7 @@
 //! The operator fills an [`Observation`], executes the [`Step`]s and reports the [`Outcome`].
 
 pub mod active;
+pub mod contest;
 pub mod injection;
 pub mod observation;
 pub mod outcome;

@@ -14,7 +14,8 @@ use crate::inject::Selection;
 use crate::inject::namespace_limits::ContainerLimit;
 use crate::names;
 use crate::pods::PodTally;
-use crate::switching::{AgentWorkload, NodeState};
+use crate::status;
+use crate::switching::{AgentWorkload, NodeStates};
 
 /// The content of the caches about one `OtelAgent` at one moment.
 #[derive(Clone, Debug)]
@@ -29,14 +30,16 @@ pub struct Observation<'a> {
     pub exclusions: Vec<Selection>,
     /// These older `OtelAgent`s, as `namespace/name`.
     pub preceding: Vec<String>,
-    /// Whether each node is Ready.
-    pub nodes: Arc<NodeState>,
+    /// The nodes.
+    pub nodes: Arc<NodeStates>,
     /// Its `DaemonSet`s by mode.
     pub workloads: BTreeMap<Mode, ObservedWorkload>,
     /// The Service with its name, even if it belongs to somebody else.
     pub service: Option<Value>,
     /// Its pods, including those that it should have injected.
     pub pods: PodTally,
+    /// Whether it selects pods of any namespace that exists and may be injected.
+    pub selects_namespaces: bool,
     /// What `LimitRange`s and `ResourceQuota`s of selected namespaces demand: namespace, object and demands.
     pub namespace_limits: Vec<(String, String, Vec<ContainerLimit>)>,
     /// Cluster-scoped objects whose names contain its name.
@@ -80,6 +83,12 @@ impl Observation<'_> {
     pub fn last_mode(&self) -> Option<Mode> {
         let reported = self.agent.status.as_ref();
         self.active.mode.or(reported.and_then(|status| status.mode))
+    }
+
+    /// Whether injection was active when the status was last written.
+    pub fn was_active(&self) -> bool {
+        let status = self.agent.status.as_ref();
+        status.is_some_and(status::says_active)
     }
 
     /// Applies a correction that the API server gave instead of confirming a precondition.

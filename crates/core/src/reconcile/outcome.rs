@@ -8,16 +8,16 @@ use super::active::Active;
 use super::observation::{Observation, Subject};
 use super::plan::workload_state;
 use super::step::Plan;
-use crate::build::{Desired, Problem};
-use crate::inject::Recipe;
+use crate::build::{Desired, Problem, ValidAgent};
 use crate::inject::namespace_limits::breach;
+use crate::inject::{Namespaces, Recipe};
 use crate::quantity::MaxUnready;
 use crate::status::{Facts, InjectionState, NamespaceLimit, Upgrade};
 use crate::switching::{self, WorkloadState};
 
 /// After this time the operator reconciles a settled object again.
 const RESYNC: Duration = Duration::from_mins(5);
-/// After this time the operator retries failed injection.
+/// After this time the operator retries injection that failed or could not be confirmed.
 const RETRY: Duration = Duration::from_secs(30);
 
 /// What the steps achieved so far.
@@ -34,10 +34,11 @@ pub struct Outcome {
 impl Outcome {
     /// Before any step is executed.
     pub fn before(observation: &Observation<'_>, plan: &Plan) -> Self {
-        let is_withdrawn = plan.injection == InjectionState::NotWanted && plan.switch.is_some();
+        let is_revoked = plan.injection == InjectionState::Revoked;
+        let is_not_wanted = plan.injection == InjectionState::NotWanted && plan.switch.is_some();
         Self {
             injection: plan.injection.clone(),
-            active: if is_withdrawn {
+            active: if is_revoked || is_not_wanted {
                 Active::default()
             } else {
                 observation.active.clone()
@@ -53,8 +54,9 @@ impl Outcome {
 
     /// When to reconcile again, for everything that waits only for time to pass.
     pub fn next(&self) -> Duration {
-        let is_failed = matches!(self.injection, InjectionState::Failed { .. });
-        let retry = if is_failed { RETRY } else { RESYNC };
+        use InjectionState::{Failed, Unconfirmed};
+        let is_open = matches!(self.injection, Failed { .. } | Unconfirmed { .. });
+        let retry = if is_open { RETRY } else { RESYNC };
         self.requeue_after.map_or(retry, |sooner| sooner.min(retry))
     }
 }
@@ -77,6 +79,7 @@ pub fn facts(
         planned
     };
     let state = |mode| workload_state(observation, valid, desired, mode);
+    let recipe = desired.recipe(serving.unwrap_or(wanted));
     Facts {
         serving: serving.map(|mode| (mode, desired.shown_endpoint(mode))),
         serving_workload: serving.and_then(state),
@@ -92,7 +95,8 @@ pub fn facts(
         namespace_limits: namespace_limits(observation, subject, desired),
         recipe_reason: outcome.active.reason.clone(),
         upgrade: upgrade(observation, subject, desired, plan),
-        ..common(observation, outcome)
+        selects_nothing: selects_nothing(observation, valid),
+        ..common(observation, outcome, recipe)
     }
 }
 
@@ -101,6 +105,7 @@ pub fn refused(observation: &Observation<'_>, problems: Vec<Problem>, outcome: &
     let status = observation.agent.status.as_ref();
     let endpoint = status.and_then(|status| status.endpoint.clone());
     let mode = observation.last_mode();
+    let recipe = mode.map(Recipe::of_mode);
     let state = |mode: Mode| {
         let found = observation.workloads.get(&mode)?;
         let template = &found.workload.template;
@@ -113,13 +118,19 @@ pub fn refused(observation: &Observation<'_>, problems: Vec<Problem>, outcome: &
         serving_workload: mode.and_then(state),
         routes: observation.reported_routes(),
         recipe_reason: outcome.active.reason.clone(),
-        ..common(observation, outcome)
+        ..common(observation, outcome, recipe.as_ref())
     }
 }
 
-fn common(observation: &Observation<'_>, outcome: &Outcome) -> Facts {
-    let recipe = outcome.active.recipe.as_deref();
-    let serving = outcome.active.mode.zip(recipe);
+fn common(observation: &Observation<'_>, outcome: &Outcome, recipe: Option<&Recipe>) -> Facts {
+    let hash = outcome.active.recipe.as_deref();
+    let serving = outcome.active.mode.zip(hash);
+    let pods = observation.pods.report(serving, recipe);
+    let left_out = pods.uncovered_nodes.iter().filter_map(|node| {
+        let mut workloads = observation.workloads.values();
+        let why = workloads.find_map(|found| found.workload.leaves_out(&observation.nodes, node));
+        Some((node.clone(), why?))
+    });
     Facts {
         now: observation.now,
         generation: observation.agent.metadata.generation,
@@ -130,15 +141,35 @@ fn common(observation: &Observation<'_>, outcome: &Outcome) -> Facts {
         wanted_workload: None,
         older_routes: Vec::new(),
         routes: Vec::new(),
-        pods: observation.pods.report(serving),
+        left_out: left_out.collect(),
+        pods,
         injection: outcome.injection.clone(),
         overlapping: observation.preceding.clone(),
         namespace_limits: Vec::new(),
+        selects_nothing: None,
         recipe_reason: None,
         upgrade: None,
         restarts: None,
         failure: None,
     }
+}
+
+/// What to do where no namespace has the labels that a spec asks for.
+fn selects_nothing(observation: &Observation<'_>, valid: &ValidAgent) -> Option<String> {
+    let Namespaces::Labelled(selector) = &valid.selection.as_ref()?.namespaces else {
+        return None;
+    };
+    let mut labels = selector.match_labels.iter();
+    let labels = labels.next().map_or_else(
+        || "KEY=VALUE".to_owned(),
+        |(key, value)| format!("{key}={value}"),
+    );
+    (!observation.selects_namespaces).then(|| {
+        format!(
+            "workloads.namespaceSelector selects no namespace, so no pod is injected; run kubectl label namespace NAME \
+             {labels}, or correct the selector"
+        )
+    })
 }
 
 /// The state of the wanted mode's agents while another one serves.

@@ -137,7 +137,7 @@ fn writes(
             let live = live(observation, *mode, object);
             let ours = live.filter(|live| owner.is_named_by(live));
             let body = annotated(object, subject.environment, *unused_since);
-            let intent = Intent::sealed(object.kind(), body, ours.is_some());
+            let intent = Intent::sealed(object.kind(), body, ours);
             if !ours.is_some_and(|live| is_as_wanted(live, &intent.body)) {
                 steps.push(Step::Apply(intent));
             }

@@ -8,6 +8,7 @@ use otelagent_api::Mode;
 use serde_json::Value;
 
 use super::active::Active;
+use crate::build::difference;
 use crate::inject::Recipe;
 use crate::names;
 use crate::status::InjectionState;
@@ -58,18 +59,25 @@ pub struct Intent {
     /// Whether the object with this name is known to belong to this `OtelAgent`. If not, the API server
     /// must confirm that it does not belong to somebody else, because a forced apply would take it over.
     pub is_ours: bool,
+    /// If it exists and is to be changed: a hash of what is changed, and to what. The same again means that somebody
+    /// else has undone it.
+    pub undoes: Option<String>,
 }
 
 impl Intent {
-    /// Adds the hash of the body to its annotations.
-    pub fn sealed(kind: &'static str, mut body: Value, is_ours: bool) -> Self {
+    /// Adds the hash of the body to its annotations. `ours` is the object as it is, if it belongs to this
+    /// `OtelAgent`.
+    pub fn sealed(kind: &'static str, mut body: Value, ours: Option<&Value>) -> Self {
         let digest = names::hash(&body.to_string(), 16);
+        let change = ours.and_then(|live| difference(live, &body));
+        let undoes = change.map(|change| names::hash(&format!("{digest} {change}"), 16));
         body["metadata"]["annotations"][APPLIED] = Value::String(digest);
         Self {
             kind,
             name: body["metadata"]["name"].as_str().unwrap_or_default().into(),
             body,
-            is_ours,
+            is_ours: ours.is_some(),
+            undoes,
         }
     }
 }
@@ -154,8 +162,8 @@ pub struct Activation {
     pub binding: Value,
     /// Its kind.
     pub kind: &'static str,
-    /// Whether the object with its name is known to belong to this `OtelAgent`.
-    pub is_ours: bool,
+    /// The object with its name as it is, if it belongs to this `OtelAgent`.
+    pub live: Option<Value>,
     /// What is active afterwards; `bound_at` is empty if the binding moves.
     pub active: Active,
     /// Objects to apply after the binding, in order.
@@ -177,7 +185,7 @@ impl Activation {
         let mut body = self.binding.clone();
         let moment = active.bound_at.map(|at| at.to_string());
         body["metadata"]["annotations"][names::ANNOTATION_BOUND_AT] = moment.into();
-        (Intent::sealed(self.kind, body, self.is_ours), active)
+        (Intent::sealed(self.kind, body, self.live.as_ref()), active)
     }
 }
 
@@ -219,8 +227,10 @@ pub struct Removal {
 }
 
 /// How long an older policy stays after the binding has moved, for API servers that have not seen the move.
-/// After a change of the engine, both engines act for this time; the second one adds nothing.
 pub const KEEP_OLD: Duration = Duration::from_secs(30);
+/// How long both engines act after a change of the engine, of which the second one adds nothing: a control plane that
+/// is upgraded has API servers that do not know the new one, and the operator sees only the server that answers it.
+pub const KEEP_ENGINE: Duration = Duration::from_hours(24);
 
 impl Step {
     /// What the API server must confirm before any step of the plan is executed.

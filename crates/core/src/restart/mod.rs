@@ -12,10 +12,11 @@ mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::owners;
 use crate::pods::WorkloadRef;
 
 pub use poll::{NewPods, next_to_poll};
-pub use workload::{Budget, KINDS, Workload, is_restartable, patch, release};
+pub use workload::{Budget, KINDS, Workload, is_marked, is_restartable, patch, release};
 
 /// What is observed of the workloads of one `OtelAgent`.
 #[derive(Clone, Debug, Default)]
@@ -24,8 +25,10 @@ pub struct Round {
     pub candidates: BTreeSet<WorkloadRef>,
     /// Workloads labelled as being restarted.
     pub marked: Vec<Workload>,
-    /// Candidates as just read; those that could not be found are absent.
+    /// Candidates as just read.
     pub seen: Vec<Workload>,
+    /// Candidates that were looked for and do not exist.
+    pub gone: BTreeSet<WorkloadRef>,
     /// The verdicts on candidates when they were read last.
     pub known: BTreeMap<WorkloadRef, Verdict>,
     /// Candidates that must not be restarted now, and why: the API server refused it, or new pods would be
@@ -96,6 +99,9 @@ pub fn decide(observed: &Round) -> Decision {
         }
         let verdict = match observed.seen.iter().find(|seen| seen.owner == *owner) {
             _ if !is_restartable(owner) => Verdict::NotRestartable(beyond(owner)),
+            None if observed.gone.contains(owner) => Verdict::NotRestartable(
+                "it does not exist, so nothing would replace its pods: delete them".into(),
+            ),
             None => remembered(observed.known.get(owner)),
             Some(workload) => judge(workload, observed, &decision.release, &mut places),
         };
@@ -137,6 +143,9 @@ fn judge<'a>(
     if let Some(why) = observed.blocked.get(&workload.owner) {
         return waits(why);
     }
+    if let Some(why) = &workload.stalled {
+        return waits(why);
+    }
     if let Some(budget) = workload.guarded_by() {
         return Verdict::Waits(format!(
             "PodDisruptionBudget {budget} allows no disruption now"
@@ -159,6 +168,7 @@ fn beyond(owner: &WorkloadRef) -> String {
     match owner.kind.as_str() {
         "Pod" => "no controller would recreate the pod".into(),
         "Job" | "CronJob" => "a Job finishes on its own".into(),
+        owners::UNKNOWN => "its controller is of a kind that the operator does not know".into(),
         kind => format!("the operator cannot restart a {kind}"),
     }
 }
@@ -190,6 +200,7 @@ mod tests {
             owner: owner(name),
             unsettled: None,
             not_restartable: None,
+            stalled: None,
             restarted_for: None,
             guards: Vec::new(),
         }
@@ -310,6 +321,31 @@ mod tests {
                 "bare: NotRestartable(\"no controller would recreate the pod\")",
             ]
         );
+    }
+
+    #[test]
+    fn workload_that_does_not_exist_is_left_to_the_user() {
+        let observed = Round {
+            candidates: BTreeSet::from([owner("gone")]),
+            gone: BTreeSet::from([owner("gone")]),
+            at_a_time: 1,
+            ..Round::default()
+        };
+        let verdicts = decide(&observed).verdicts;
+        assert!(
+            matches!(&verdicts[&owner("gone")], Verdict::NotRestartable(why) if why.contains("does not exist"))
+        );
+    }
+
+    #[test]
+    fn workload_whose_rollout_would_not_progress_waits_and_blocks_no_other() {
+        let stalled = Workload {
+            stalled: Some("1 node is down".into()),
+            ..settled("a")
+        };
+        let decision = decide(&observed(vec![stalled, settled("b")]));
+        assert_eq!(decision.restart, [owner("b")]);
+        assert!(waits(&decision, "a"));
     }
 
     fn workload() -> impl Strategy<Value = Workload> {

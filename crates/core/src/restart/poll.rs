@@ -50,10 +50,8 @@ impl NewPods<'_> {
         if self.agents.is_none_or(are_everywhere) {
             return BTreeMap::new();
         }
-        let behind =
-            |owner: &WorkloadRef| pods.stale.contains_key(owner) || pods.missed.contains_key(owner);
         let why = "not every node has a ready agent, so new pods may be uncovered too";
-        let owners = pods.uncovered.keys().filter(|owner| !behind(owner));
+        let owners = pods.only_uncovered();
         let blocked = owners.map(|owner| (owner.clone(), why.to_owned()));
         blocked.collect()
     }
@@ -105,6 +103,7 @@ mod tests {
             owner: owner("z"),
             unsettled: Some("its rollout is in progress".into()),
             not_restartable: None,
+            stalled: None,
             restarted_for: None,
             guards: Vec::new(),
         };

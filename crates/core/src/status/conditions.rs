@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
-use super::injected::injected;
+use super::injected::{ACTIVE, injected};
 use super::message::{Assessment, all_of, assess};
 use super::ready::ready;
 use super::renamed::present_reason;
@@ -75,6 +75,12 @@ pub fn unfinished(
     status
 }
 
+/// Whether a status says that pods are injected when they are created, whatever it says of running ones.
+pub fn says_active(status: &OtelAgentStatus) -> bool {
+    let injected = find(&status.conditions, INJECTED);
+    injected.is_some_and(|injected| ACTIVE.contains(&present_reason(INJECTED, &injected.reason)))
+}
+
 fn conditions(status: Option<&OtelAgentStatus>) -> &[Condition] {
     status.map_or(&[], |status| &status.conditions)
 }
@@ -90,7 +96,7 @@ fn condition(
     now: Timestamp,
     old: &[Condition],
 ) -> Condition {
-    let status = if assessment.status { "True" } else { "False" };
+    let status = assessment.status;
     let unchanged = find(old, type_).filter(|before| before.status == status);
     Condition {
         type_: type_.into(),
@@ -184,7 +190,9 @@ pub fn transitions(previous: Option<&OtelAgentStatus>, current: &OtelAgentStatus
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::collections::BTreeMap;
+
     use k8s_openapi::jiff::Timestamp;
 
     use super::*;
@@ -193,25 +201,38 @@ mod tests {
     use crate::switching::WorkloadState;
     use otelagent_api::Mode;
 
-    fn facts(second: i64) -> Facts {
+    pub(in crate::status) fn facts(second: i64) -> Facts {
         Facts {
             now: Timestamp::from_second(second).unwrap(),
             generation: Some(1),
             wanted: Mode::NodeLocal,
             problems: Vec::new(),
             serving: Some((Mode::NodeLocal, "http://node.x.svc:4317".into())),
-            serving_workload: Some(WorkloadState::default()),
+            serving_workload: Some(on_one_node()),
             wanted_workload: None,
             older_routes: Vec::new(),
             routes: Vec::new(),
             pods: PodReport::default(),
+            left_out: BTreeMap::new(),
             injection: InjectionState::Active,
             overlapping: Vec::new(),
             namespace_limits: Vec::new(),
+            selects_nothing: None,
             recipe_reason: None,
             upgrade: None,
             restarts: None,
             failure: None,
+        }
+    }
+
+    fn on_one_node() -> WorkloadState {
+        WorkloadState {
+            counts: AgentCounts {
+                desired: 1,
+                ready: 1,
+                updated: 1,
+            },
+            ..WorkloadState::default()
         }
     }
 
@@ -280,6 +301,38 @@ mod tests {
     }
 
     #[test]
+    fn injection_that_others_hide_stays_as_it_was_and_says_why() {
+        let hidden = |was_active| {
+            let mut hidden = facts(0);
+            hidden.injection = InjectionState::Unconfirmed {
+                was_active,
+                message: "exempt otelagent-canary".into(),
+            };
+            hidden
+        };
+        let active = hidden(true);
+        assert!(active.injection.is_active());
+        assert_eq!(readiness(&active), "True Serving");
+        let injected = reported(&active, INJECTED);
+        assert_eq!((&*injected.status, &*injected.reason), ("True", "Active"));
+        assert!(injected.message.ends_with("exempt otelagent-canary"));
+        assert!(says_active(&report(&active, None)));
+
+        let unknown = hidden(false);
+        assert!(!unknown.injection.is_active());
+        assert_eq!(readiness(&unknown), "Unknown NotConfirmed");
+        assert_eq!(reported(&unknown, INJECTED).status, "Unknown");
+        assert!(!says_active(&report(&unknown, None)));
+        assert!(!says_active(&report(
+            &Facts {
+                injection: failed(),
+                ..facts(0)
+            },
+            None
+        )));
+    }
+
+    #[test]
     fn wanted_mode_that_is_not_ready_leaves_the_serving_one_ready() {
         let mut midway = facts(0);
         midway.wanted = Mode::HostPort;
@@ -309,6 +362,50 @@ mod tests {
         let named = "2 of 5 pods run on nodes without a ready agent of their mode (Deployment shop/cart: 2; n9)";
         let message = reported(&lacking, READY).message;
         assert!(message.starts_with(named), "{message}");
+        lacking.serving_workload.as_mut().unwrap().unready = vec!["node n9: no agent".into()];
+        assert_eq!(readiness(&lacking), "False AgentsNotReady");
+        let message = reported(&lacking, READY).message;
+        assert!(message.contains(named), "{message}");
+    }
+
+    #[test]
+    fn node_that_the_agents_leave_out_is_told_with_its_uncovered_pods() {
+        let mut lacking = facts(0);
+        let pods = &mut lacking.pods;
+        (pods.counts.injected, pods.counts.uncovered) = (5, 1);
+        pods.uncovered.insert(owner("Deployment", "cart"), 1);
+        pods.uncovered_nodes.insert("vk".into());
+        let why = "its taint virtual-kubelet.io/provider is not tolerated";
+        lacking.left_out.insert("vk".into(), why.into());
+        let message = reported(&lacking, READY).message;
+        let named = format!("vk, which the agents leave out: {why}); change agent.tolerations");
+        assert!(message.contains(&named), "{message}");
+    }
+
+    #[test]
+    fn agents_that_cannot_be_updated_serve_on_and_the_reason_is_named() {
+        let mut blocked = facts(0);
+        let workload = blocked.serving_workload.as_mut().unwrap();
+        workload.outdated = vec!["node n1: agent a has an older configuration".into()];
+        workload.cannot_create = Some("agent pods cannot be created: no PriorityClass".into());
+        assert_eq!(readiness(&blocked), "True NotRolledOut");
+        let expected = "new pods use NodeLocal; the new configuration is not rolled out: agent pods cannot be created: no PriorityClass";
+        let message = reported(&blocked, READY).message;
+        assert!(message.starts_with(expected), "{message}");
+        // Without any ready agent, nothing serves.
+        let workload = blocked.serving_workload.as_mut().unwrap();
+        workload.counts.ready = 0;
+        assert_eq!(readiness(&blocked), "False AgentsNotReady");
+    }
+
+    #[test]
+    fn wanted_mode_that_is_ready_but_not_injected_is_told_without_an_empty_reason() {
+        let mut waiting = facts(0);
+        waiting.wanted = Mode::HostPort;
+        waiting.wanted_workload = Some(on_one_node());
+        waiting.injection = failed();
+        let message = reported(&waiting, SWITCHING).message;
+        assert!(message.ends_with("(see condition Injected)"), "{message}");
     }
 
     #[test]

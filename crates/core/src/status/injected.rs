@@ -1,7 +1,11 @@
 //! The condition `Injected`: whether new pods are injected, and which running pods were not.
 
-use super::message::{Assessment, assess, first_few, name_owners};
+use super::message::{Assessment, assess, first_few, name_owners, unknown};
 use super::{Facts, InjectionState};
+use crate::pods::PodsOfOthers;
+
+/// Reasons of the condition while injection is active.
+pub(super) const ACTIVE: [&str; 4] = ["Active", "OlderConfiguration", "PodsMissed", "PodsRefused"];
 
 pub(super) fn injected(facts: &Facts) -> Assessment {
     match &facts.injection {
@@ -9,6 +13,12 @@ pub(super) fn injected(facts: &Facts) -> Assessment {
             true,
             "NoWorkloads",
             "spec.workloads is not set, so no pods are injected; configure applications with status.endpoint",
+        ),
+        InjectionState::Revoked => assess(
+            false,
+            "NotAPlatformNamespace",
+            "pods of other namespaces are not injected, because this namespace is no platform namespace (any more); see \
+             condition Accepted",
         ),
         InjectionState::Unknown => assess(
             false,
@@ -22,51 +32,132 @@ pub(super) fn injected(facts: &Facts) -> Assessment {
         ),
         InjectionState::Failed { reason, message } => assess(false, reason, message.clone()),
         InjectionState::Active => active(facts),
+        InjectionState::Unconfirmed {
+            was_active: true,
+            message,
+        } => {
+            let found = active(facts);
+            let message = format!("{}; this could not be confirmed: {message}", found.message);
+            Assessment { message, ..found }
+        }
+        InjectionState::Unconfirmed { message, .. } => unknown(
+            "NotConfirmed",
+            format!("it is not known whether new pods are injected: {message}"),
+        ),
     }
 }
 
 fn active(facts: &Facts) -> Assessment {
-    let missed = (facts.pods.counts.missed > 0).then(|| missed(facts));
-    if !facts.namespace_limits.is_empty() {
-        let all: Vec<String> = [refused(facts)].into_iter().chain(missed).collect();
-        return assess(false, "PodsRefused", all.join("; "));
-    }
-    if let Some(missed) = missed {
-        return assess(false, "PodsMissed", missed);
-    }
-    if !facts.pods.outdated.is_empty() {
-        let pods: usize = facts.pods.outdated.values().sum();
-        let owners = name_owners(&facts.pods.outdated);
-        return assess(
-            true,
-            "OlderConfiguration",
-            format!(
-                "selected pods are injected when they are created; {pods} {} a configuration from before {} until {} \
-                 restarted ({owners})",
-                if pods == 1 { "pod has" } else { "pods have" },
-                facts.recipe_reason.as_deref().unwrap_or("the present spec"),
-                if pods == 1 { "it is" } else { "they are" },
-            ),
-        );
-    }
-    let served = "selected pods are injected when they are created";
-    if facts.overlapping.is_empty() {
-        return assess(true, "Active", served);
-    }
-    let older = first_few(&facts.overlapping, ", ");
-    assess(
-        true,
-        "Active",
-        format!("{served}, except those that {older} also selects: the oldest OtelAgent wins"),
+    let limits = (!facts.namespace_limits.is_empty()).then(|| refused(facts));
+    let [orphaned, missed] = [orphaned(facts), missed(facts)];
+    let reason = if limits.is_some() {
+        "PodsRefused"
+    } else if orphaned.is_some() {
+        "PodsOrphaned"
+    } else if missed.is_some() {
+        "PodsMissed"
+    } else {
+        return served(facts);
+    };
+    let parts = [limits, orphaned, missed, uninjectable(facts)];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    assess(false, reason, parts.join("; "))
+}
+
+/// No pod lacks what a restart would give it.
+fn served(facts: &Facts) -> Assessment {
+    let (status, reason, message) = if let Some(why) = &facts.selects_nothing {
+        (false, "SelectsNothing", why.clone())
+    } else if !facts.pods.outdated.is_empty() {
+        (true, "OlderConfiguration", outdated(facts))
+    } else {
+        let reason = if facts.pods.uninjectable.is_empty() {
+            "Active"
+        } else {
+            "PodsNotInjectable"
+        };
+        (true, reason, except_overlapping(facts))
+    };
+    let parts: Vec<String> = [message].into_iter().chain(uninjectable(facts)).collect();
+    assess(status, reason, parts.join("; "))
+}
+
+const SERVED: &str = "selected pods are injected when they are created";
+
+fn outdated(facts: &Facts) -> String {
+    let pods: usize = facts.pods.outdated.values().sum();
+    let owners = name_owners(&facts.pods.outdated);
+    format!(
+        "{SERVED}; {pods} {} a configuration from before {} until {} restarted ({owners})",
+        if pods == 1 { "pod has" } else { "pods have" },
+        facts.recipe_reason.as_deref().unwrap_or("the present spec"),
+        if pods == 1 { "it is" } else { "they are" },
     )
 }
 
-fn missed(facts: &Facts) -> String {
-    let owners = name_owners(&facts.pods.missed);
-    match facts.pods.counts.missed {
-        1 => format!("1 selected pod was not injected and needs a restart ({owners})"),
-        missed => format!("{missed} selected pods were not injected and need a restart ({owners})"),
+fn except_overlapping(facts: &Facts) -> String {
+    if facts.overlapping.is_empty() {
+        return SERVED.into();
     }
+    let older = first_few(&facts.overlapping, ", ");
+    format!("{SERVED}, except those that {older} also selects: the oldest OtelAgent wins")
+}
+
+/// Pods that a restart would inject, and pods that another `OtelAgent` injected.
+fn missed(facts: &Facts) -> Option<String> {
+    let pods = &facts.pods;
+    let count: usize = pods.missed.values().sum();
+    let missed = (count > 0).then(|| {
+        let owners = name_owners(&pods.missed);
+        match count {
+            1 => format!("1 selected pod was not injected and needs a restart ({owners})"),
+            _ => format!("{count} selected pods were not injected and need a restart ({owners})"),
+        }
+    });
+    let others = of_others(&pods.of_others, |agents| {
+        format!("{agents}, which does not select them any more or is younger")
+    });
+    let parts: Vec<String> = missed.into_iter().chain(others).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+fn orphaned(facts: &Facts) -> Option<String> {
+    of_others(&facts.pods.orphaned, |agents| {
+        format!("{agents}, which does not exist")
+    })
+}
+
+fn of_others(pods: &PodsOfOthers, whose: impl Fn(&str) -> String) -> Option<String> {
+    let count: usize = pods.owners.values().sum();
+    let agents: Vec<String> = pods.agents.iter().cloned().collect();
+    let agents = whose(&first_few(&agents, ", "));
+    let owners = name_owners(&pods.owners);
+    match count {
+        0 => None,
+        1 => Some(format!(
+            "1 selected pod was injected for OtelAgent {agents}, and needs a restart ({owners})"
+        )),
+        _ => Some(format!(
+            "{count} selected pods were injected for OtelAgent {agents}, and need a restart ({owners})"
+        )),
+    }
+}
+
+/// Pods for which a restart would change nothing, with the reasons.
+fn uninjectable(facts: &Facts) -> Option<String> {
+    let owners = &facts.pods.uninjectable;
+    let count: usize = owners.values().map(|(pods, _)| pods).sum();
+    let named = owners
+        .iter()
+        .map(|(owner, (_, reason))| format!("{owner}: {reason}"));
+    let named = first_few(&named.collect::<Vec<_>>(), ", ");
+    let what = if count == 1 { "pod" } else { "pods" };
+    (count > 0).then(|| {
+        format!(
+            "{count} selected {what} cannot be injected ({named}); to leave pods out, set their label \
+             otelagent.dev/inject to \"false\""
+        )
+    })
 }
 
 /// Where the API server refuses injected pods, and what to do about it.
@@ -85,4 +176,67 @@ fn refused(facts: &Facts) -> String {
         "pods would be refused because of their sidecar: {}; change agent.resources or these objects, or use a node mode",
         first_few(&limits, "; ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::inject::Reason;
+    use crate::pods::WorkloadRef;
+    use crate::status::conditions::tests::facts;
+
+    fn owner(name: &str) -> WorkloadRef {
+        WorkloadRef::of_shop("Deployment", name)
+    }
+
+    fn said(facts: &Facts) -> (bool, &'static str, String) {
+        let found = injected(facts);
+        (found.status == "True", found.reason, found.message)
+    }
+
+    #[test]
+    fn pods_that_cannot_be_injected_are_named_with_the_reason_and_are_no_alarm() {
+        let mut facts = facts(0);
+        let cannot = (2, Reason::HostNetwork);
+        facts.pods.uninjectable = BTreeMap::from([(owner("cni"), cannot)]);
+        let (status, reason, message) = said(&facts);
+        assert_eq!((status, reason), (true, "PodsNotInjectable"));
+        let named =
+            "2 selected pods cannot be injected (Deployment shop/cni: it is on the host network";
+        assert!(message.contains(named), "{message}");
+        facts.pods.missed.insert(owner("cart"), 1);
+        let (status, reason, both) = said(&facts);
+        assert_eq!((status, reason), (false, "PodsMissed"));
+        assert!(both.starts_with(
+            "1 selected pod was not injected and needs a restart (Deployment shop/cart: 1); "
+        ));
+        assert!(both.contains(named), "{both}");
+    }
+
+    #[test]
+    fn orphaned_pods_are_named_with_the_agent_that_is_gone() {
+        let mut facts = facts(0);
+        facts.pods.orphaned = PodsOfOthers {
+            owners: BTreeMap::from([(owner("cart"), 3)]),
+            agents: BTreeSet::from(["platform.old".to_owned()]),
+        };
+        let (status, reason, message) = said(&facts);
+        assert_eq!((status, reason), (false, "PodsOrphaned"));
+        assert_eq!(
+            message,
+            "3 selected pods were injected for OtelAgent platform.old, which does not exist, and need a restart \
+             (Deployment shop/cart: 3)"
+        );
+    }
+
+    #[test]
+    fn selection_without_a_namespace_says_what_to_label() {
+        let mut facts = facts(0);
+        facts.selects_nothing = Some("run kubectl label namespace".into());
+        let (status, reason, message) = said(&facts);
+        assert_eq!((status, reason), (false, "SelectsNothing"));
+        assert_eq!(message, "run kubectl label namespace");
+    }
 }

@@ -11,16 +11,24 @@ const NAMED: usize = 3;
 
 /// A condition before it has a type and a time.
 pub(super) struct Assessment {
-    pub(super) status: bool,
+    pub(super) status: &'static str,
     pub(super) reason: &'static str,
     pub(super) message: String,
 }
 
 pub(super) fn assess(status: bool, reason: &'static str, message: impl Into<String>) -> Assessment {
     Assessment {
-        status,
+        status: if status { "True" } else { "False" },
         reason,
         message: message.into(),
+    }
+}
+
+/// A condition of which nothing is known.
+pub(super) fn unknown(reason: &'static str, message: impl Into<String>) -> Assessment {
+    Assessment {
+        status: "Unknown",
+        ..assess(false, reason, message)
     }
 }
 

@@ -8,7 +8,7 @@ mod renamed;
 mod restarts;
 mod switching;
 
-pub use conditions::{Note, report, transitions, unfinished, upgrade};
+pub use conditions::{Note, report, says_active, transitions, unfinished, upgrade};
 
 use std::collections::BTreeMap;
 
@@ -43,12 +43,16 @@ pub struct Facts {
     pub routes: Vec<Mode>,
     /// The pods.
     pub pods: PodReport,
+    /// Of the nodes of uncovered pods, those that no agent is for, and why.
+    pub left_out: BTreeMap<String, String>,
     /// The state of injection.
     pub injection: InjectionState,
     /// Older `OtelAgent`s that select some of the same pods and take precedence.
     pub overlapping: Vec<String>,
     /// Namespaces in which the API server would refuse pods because of the injected container.
     pub namespace_limits: Vec<NamespaceLimit>,
+    /// What to do if no namespace is selected.
+    pub selects_nothing: Option<String>,
     /// Why the active recipe became active, for a person.
     pub recipe_reason: Option<String>,
     /// Agents that are about to be replaced although the spec has not changed.
@@ -116,12 +120,21 @@ pub struct Failure {
 pub enum InjectionState {
     /// The object selects no workloads.
     NotWanted,
+    /// Injection into other namespaces has ended, because its namespace is no platform namespace any more.
+    Revoked,
     /// A dry-run pod was injected as the recipe says.
     Active,
     /// No agents have been ready yet, so nothing is injected.
     WaitingForAgents,
     /// This reconcile did not determine it: the condition stays as it was.
     Unknown,
+    /// Others refuse the dry-run pods that would show it.
+    Unconfirmed {
+        /// Whether injection was active when the status was last written. Nothing suggests a change.
+        was_active: bool,
+        /// Who refuses them and what to do.
+        message: String,
+    },
     /// Injection is not active.
     Failed {
         /// A stable word for the condition.
@@ -129,4 +142,19 @@ pub enum InjectionState {
         /// What happened and what to do.
         message: String,
     },
+}
+
+impl InjectionState {
+    /// Whether pods created now are injected, as far as it is known.
+    pub fn is_active(&self) -> bool {
+        use InjectionState::{Active, Unconfirmed};
+        matches!(
+            self,
+            Active
+                | Unconfirmed {
+                    was_active: true,
+                    ..
+                }
+        )
+    }
 }

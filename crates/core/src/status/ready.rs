@@ -3,6 +3,7 @@
 use super::injected::injected;
 use super::message::{Assessment, assess, first_few, name_owners, waiting};
 use super::{Facts, InjectionState};
+use crate::switching::WorkloadState;
 
 pub(super) fn ready(facts: &Facts) -> Assessment {
     if let Some(failure) = &facts.failure {
@@ -12,15 +13,17 @@ pub(super) fn ready(facts: &Facts) -> Assessment {
         return none_serve(facts);
     };
     let workload = facts.serving_workload.as_ref();
-    if let Some(workload) = workload.filter(|workload| !workload.is_ready_everywhere()) {
+    if let Some(workload) = workload.filter(|workload| !workload.serves()) {
         let message = format!("{serving}: {}", waiting(workload));
-        return assess(false, "AgentsNotReady", message);
+        let uncovered = (facts.pods.counts.uncovered > 0).then(|| uncovered(facts));
+        let parts: Vec<String> = [message].into_iter().chain(uncovered).collect();
+        return assess(false, "AgentsNotReady", parts.join("; "));
     }
     if facts.pods.counts.uncovered > 0 {
         return assess(false, "PodsUncovered", uncovered(facts));
     }
     match &facts.injection {
-        InjectionState::Active => serves(facts, &format!("new pods use {serving}")),
+        state if state.is_active() => serves(facts, &format!("new pods use {serving}")),
         InjectionState::NotWanted => {
             let message = format!(
                 "agents serve in mode {serving}; spec.workloads is not set, so no pods are injected"
@@ -58,27 +61,39 @@ fn none_serve(facts: &Facts) -> Assessment {
     }
 }
 
-/// Nodes that may be without a ready agent are still named.
+/// Names what lacks although new pods are served: nodes that may be without a ready agent, or agents that are still
+/// of an older configuration.
 fn serves(facts: &Facts, message: &str) -> Assessment {
-    let tolerated = facts.serving_workload.as_ref().map(waiting);
-    let message = match tolerated.filter(|named| !named.is_empty()) {
-        Some(named) => {
-            format!("{message}, except where switchover.maxUnready tolerates it: {named}")
+    let workload = facts.serving_workload.as_ref();
+    let lacking = workload.map(waiting).filter(|named| !named.is_empty());
+    let is_rolled_out = workload.is_none_or(WorkloadState::is_ready_everywhere);
+    match lacking {
+        Some(named) if is_rolled_out => {
+            let except = "except where switchover.maxUnready tolerates it";
+            assess(true, "Serving", format!("{message}, {except}: {named}"))
         }
-        None => message.to_owned(),
-    };
-    assess(true, "Serving", message)
+        Some(named) => {
+            let message = format!("{message}; the new configuration is not rolled out: {named}");
+            assess(true, "NotRolledOut", message)
+        }
+        None => assess(true, "Serving", message),
+    }
 }
 
 /// Pods whose route ends at no agent, and what to do about it.
 fn uncovered(facts: &Facts) -> String {
-    let nodes: Vec<String> = facts.pods.uncovered_nodes.iter().cloned().collect();
+    let nodes = facts.pods.uncovered_nodes.iter();
+    let nodes = nodes.map(|node| match facts.left_out.get(node) {
+        Some(why) => format!("{node}, which the agents leave out: {why}"),
+        None => node.clone(),
+    });
+    let nodes: Vec<String> = nodes.collect();
     format!(
         "{} of {} pods run on nodes without a ready agent of their mode ({}; {}); change agent.tolerations or \
          agent.nodeSelector to include these nodes, or move the pods",
         facts.pods.counts.uncovered,
         facts.pods.counts.injected,
         name_owners(&facts.pods.uncovered),
-        first_few(&nodes, ", "),
+        first_few(&nodes, "; "),
     )
 }

@@ -78,7 +78,7 @@ mod tests {
     use crate::pods::WorkloadRef;
     use crate::status::Failure;
 
-    fn assessed(verdicts: &[(&str, Verdict)]) -> (bool, &'static str, String) {
+    fn assessed(verdicts: &[(&str, Verdict)]) -> (&'static str, &'static str, String) {
         let owner = |name| WorkloadRef::of_shop("Deployment", name);
         let verdicts = verdicts.iter().cloned();
         let found = restarting(&Restarts {
@@ -99,7 +99,7 @@ mod tests {
             ("d", Verdict::NotRestartable("its rollout is paused".into())),
         ];
         let (status, reason, message) = assessed(&all);
-        assert_eq!((status, reason), (true, "Rolling"));
+        assert_eq!((status, reason), ("True", "Rolling"));
         assert_eq!(
             message,
             "1 restarting (Deployment shop/a); 1 waiting (Deployment shop/b: other restarts run first); \

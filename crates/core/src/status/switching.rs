@@ -16,7 +16,13 @@ pub(super) fn switching(facts: &Facts) -> Assessment {
         && *serving != wanted
     {
         let waiting = waiting(workload);
-        let message = format!("{wanted} is not ready, {serving} keeps serving: {waiting}");
+        let message = if workload.is_ready_everywhere() {
+            format!(
+                "{wanted} is ready, {serving} keeps serving until new pods are injected for {wanted} (see condition Injected)"
+            )
+        } else {
+            format!("{wanted} is not ready, {serving} keeps serving: {waiting}")
+        };
         return assess(true, "AgentsNotReady", message);
     }
     let in_use = older_routes_in_use(facts);

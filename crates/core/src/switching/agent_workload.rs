@@ -1,12 +1,18 @@
 //! Whether an agent workload is ready everywhere, and where it is not.
 //!
-//! "Everywhere" means on every node that is Ready: a node that is down blocks nothing. A cluster that always
-//! has nodes without a ready agent sets how many it tolerates (`switchover.maxUnready`).
+//! "Everywhere" means on every node that is Ready and that the `DaemonSet` targets: other nodes block nothing. A
+//! cluster that always has nodes without a ready agent sets how many it tolerates (`switchover.maxUnready`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::jiff::Timestamp;
+
+use super::node::{NodeStates, Targets};
 use crate::quantity::MaxUnready;
 use otelagent_api::AgentCounts;
+
+/// How many nodes without an agent are named.
+const NAMED: usize = 3;
 
 /// One agent pod of a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,15 +44,8 @@ impl AgentPod {
     }
 }
 
-/// Whether a node is Ready, by name.
-pub type NodeState = BTreeMap<String, bool>;
-
-fn is_up(nodes: &NodeState, node: &str) -> bool {
-    nodes.get(node).copied().unwrap_or(false)
-}
-
 /// An agent workload as it exists in the cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct AgentWorkload {
     /// Whether its controller has observed its present generation.
     pub observed: bool,
@@ -56,6 +55,10 @@ pub struct AgentWorkload {
     pub template: String,
     /// Its pods.
     pub pods: Vec<AgentPod>,
+    /// The nodes it targets.
+    pub targets: Targets,
+    /// Why its controller could not create a pod, if that is the last that is known.
+    pub cannot_create: Option<String>,
 }
 
 /// The state of an agent workload.
@@ -65,11 +68,17 @@ pub struct WorkloadState {
     pub counts: AgentCounts,
     /// Why its nodes cannot be judged yet, for a person.
     pub pending: Option<String>,
-    /// Ready nodes without a ready agent of the present template: names and reasons, for a person.
+    /// Nodes without a ready agent, of those that are Ready and should have one: names and reasons, for a person.
     pub unready: Vec<String>,
-    /// Nodes that have no agent yet. Only the `DaemonSet` controller knows which.
+    /// Of the same nodes, those on which only an agent of another template is ready.
+    pub outdated: Vec<String>,
+    /// Nodes that have no agent yet.
     pub missing: usize,
-    /// How many nodes may be `unready` or `missing`.
+    /// Their names, as far as they are known.
+    pub missing_on: Vec<String>,
+    /// Why pods that are missing cannot be created.
+    pub cannot_create: Option<String>,
+    /// How many nodes may be `unready`, `outdated` or `missing`.
     pub max_unready: usize,
 }
 
@@ -84,15 +93,31 @@ impl WorkloadState {
 
     /// Whether every agent on a Ready node is ready and updated, apart from the tolerated number.
     pub fn is_ready_everywhere(&self) -> bool {
-        self.pending.is_none() && self.unready.len() + self.missing <= self.max_unready
+        let lacking = self.unready.len() + self.outdated.len() + self.missing;
+        self.pending.is_none() && lacking <= self.max_unready
+    }
+
+    /// Whether pods reach an agent everywhere, of whichever template, apart from the tolerated number.
+    pub fn serves(&self) -> bool {
+        self.counts.ready > 0 && self.unready.len() + self.missing <= self.max_unready
     }
 
     /// What a person would look at: why it is not ready, or on which nodes.
     pub fn waiting_for(&self) -> Vec<String> {
-        let mut reasons: Vec<String> = self.pending.iter().chain(&self.unready).cloned().collect();
+        let causes = self.pending.iter().chain(&self.cannot_create);
+        let nodes = self.unready.iter().chain(&self.outdated);
+        let mut reasons: Vec<String> = causes.chain(nodes).cloned().collect();
         if self.missing > 0 {
             let (missing, desired) = (self.missing, self.counts.desired);
-            reasons.push(format!("{missing} of {desired} nodes have no agent yet"));
+            let named: Vec<&str> = self.missing_on.iter().map(String::as_str).collect();
+            let named = match named.len() {
+                0 => String::new(),
+                few if few <= NAMED && few == missing => format!(" ({})", named.join(", ")),
+                _ => format!(" (such as {})", named[..named.len().min(NAMED)].join(", ")),
+            };
+            reasons.push(format!(
+                "{missing} of {desired} nodes have no agent yet{named}"
+            ));
         }
         reasons
     }
@@ -102,16 +127,10 @@ impl AgentWorkload {
     /// Counts agents by node and names the nodes without a ready one.
     pub fn state(
         &self,
-        nodes: &NodeState,
+        nodes: &NodeStates,
         wanted_template: &str,
         max_unready: MaxUnready,
     ) -> WorkloadState {
-        let mut by_node: BTreeMap<&str, Vec<&AgentPod>> = BTreeMap::new();
-        for pod in &self.pods {
-            if let Some(node) = &pod.node {
-                by_node.entry(node).or_default().push(pod);
-            }
-        }
         let is_updated = |pod: &AgentPod| pod.is_of(wanted_template);
         let mut state = WorkloadState {
             counts: AgentCounts {
@@ -124,26 +143,59 @@ impl AgentWorkload {
         };
         if !self.observed || self.template != wanted_template {
             state.pending = Some("the DaemonSet controller has not observed the change yet".into());
-            return state;
-        }
-        if self.desired == 0 {
+        } else if self.desired == 0 {
             state.pending = Some("no node matches the agent's nodeSelector and tolerations".into());
         }
-        for (node, pods) in &by_node {
-            if is_up(nodes, node) && !pods.iter().any(|pod| pod.ready && is_updated(pod)) {
-                let names: Vec<String> = pods.iter().map(|pod| pod.described()).collect();
-                let names = names.join(", ");
-                let why = format!("node {node}: agent {names} is not ready");
-                state.unready.push(why);
-            }
-        }
-        state.missing = self.missing(&by_node.keys().copied().collect(), nodes);
+        self.judge_nodes(nodes, wanted_template, &mut state);
         let works = self.pods.iter().any(|pod| pod.ready && is_updated(pod));
         if !works && state.is_ready_everywhere() {
             // All nodes are down, or all may be unready: no pod would reach an agent.
             state.pending = Some("no node has a ready agent".into());
         }
         state
+    }
+
+    /// Notes each node on which an agent is missing, not ready or not updated.
+    fn judge_nodes(&self, nodes: &NodeStates, wanted_template: &str, state: &mut WorkloadState) {
+        let mut by_node: BTreeMap<&str, Vec<&AgentPod>> = BTreeMap::new();
+        for pod in &self.pods {
+            if let Some(node) = &pod.node {
+                by_node.entry(node).or_default().push(pod);
+            }
+        }
+        let (mut targeted, mut with_agent, mut lacks_pod) = (0, 0, false);
+        for (name, node) in nodes {
+            if self.targets.leaves_out(name, node).is_some() {
+                continue;
+            }
+            targeted += 1;
+            let pods = by_node.get(name.as_str());
+            with_agent += usize::from(pods.is_some());
+            if !node.ready {
+                continue;
+            }
+            let Some(pods) = pods else {
+                state.missing_on.push(name.clone());
+                continue;
+            };
+            lacks_pod |= !pods.iter().any(|pod| pod.is_of(wanted_template));
+            match lack(name, pods, wanted_template) {
+                Some(Lack::Unready(why)) => state.unready.push(why),
+                Some(Lack::Outdated(why)) => state.outdated.push(why),
+                None => {}
+            }
+        }
+        // Its controller's count decides. It may know of nodes that are not in the caches yet, or may not have
+        // seen a new node. Nodes that are down may account for some agents that do not exist.
+        let desired = usize::try_from(self.desired).unwrap_or_default();
+        let unknown = desired.saturating_sub(targeted);
+        let absent = desired.saturating_sub(with_agent);
+        state.missing = absent.min(state.missing_on.len() + unknown);
+        if state.missing == 0 {
+            state.missing_on.clear();
+        }
+        let is_blocked = state.missing > 0 || lacks_pod;
+        state.cannot_create = self.cannot_create.clone().filter(|_| is_blocked);
     }
 
     /// Nodes with a ready agent, of whichever template.
@@ -159,7 +211,7 @@ impl AgentWorkload {
 
     /// Whether the only ready agent of some Ready node is of another template. A node without a ready agent
     /// has nothing out of date.
-    pub fn is_outdated(&self, nodes: &NodeState, wanted_template: &str) -> bool {
+    pub fn is_outdated(&self, nodes: &NodeStates, wanted_template: &str) -> bool {
         if !self.observed || self.template != wanted_template {
             return true;
         }
@@ -169,22 +221,70 @@ impl AgentWorkload {
                 *served.entry(node).or_default() |= pod.is_of(wanted_template);
             }
         }
+        let is_up = |node: &str| nodes.get(node).is_some_and(|node| node.ready);
         let mut served = served.iter();
-        served.any(|(node, updated)| is_up(nodes, node) && !updated)
+        served.any(|(node, updated)| is_up(node) && !updated)
     }
 
-    /// Agents that do not exist yet. Nodes that are down without an agent may account for some.
-    fn missing(&self, with_agent: &BTreeSet<&str>, nodes: &NodeState) -> usize {
-        let is_down =
-            |(name, ready): &(&String, &bool)| !**ready && !with_agent.contains(name.as_str());
-        let down = nodes.iter().filter(is_down).count();
-        let desired = usize::try_from(self.desired).unwrap_or_default();
-        desired.saturating_sub(with_agent.len() + down)
+    /// Why it has no agent on a node, if it leaves that out.
+    pub fn leaves_out(&self, nodes: &NodeStates, name: &str) -> Option<String> {
+        self.targets.leaves_out(name, nodes.get(name)?)
     }
+}
+
+/// Why pods of an agent workload cannot be created, by the last failure to create one: `None` if one was created
+/// after that.
+pub fn creation_failure(
+    message: &str,
+    at: Timestamp,
+    newest_pod: Option<Timestamp>,
+) -> Option<String> {
+    if newest_pod.is_some_and(|created| created > at) {
+        return None;
+    }
+    let why = message.trim_start_matches("Error creating: ");
+    Some(format!("agent pods cannot be created: {why}"))
+}
+
+/// What a node with agents lacks, for a person.
+enum Lack {
+    /// A ready agent.
+    Unready(String),
+    /// A ready agent of the wanted template.
+    Outdated(String),
+}
+
+fn lack(node: &str, pods: &[&AgentPod], wanted_template: &str) -> Option<Lack> {
+    let is_updated = |pod: &&AgentPod| pod.ready && pod.is_of(wanted_template);
+    if pods.iter().any(is_updated) {
+        return None;
+    }
+    let named = |pods: Vec<&&AgentPod>| {
+        let names: Vec<String> = pods.into_iter().map(|pod| pod.described()).collect();
+        names.join(", ")
+    };
+    let (serving, starting): (Vec<_>, Vec<_>) = pods.iter().partition(|pod| pod.ready);
+    let is_served = !serving.is_empty();
+    let why = if starting.is_empty() {
+        format!(
+            "node {node}: agent {} has an older configuration",
+            named(serving)
+        )
+    } else {
+        format!("node {node}: agent {} is not ready", named(starting))
+    };
+    Some(if is_served {
+        Lack::Outdated(why)
+    } else {
+        Lack::Unready(why)
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::node::NodeState;
     use super::*;
 
     fn pod(node: &str, ready: bool, template: &str) -> AgentPod {
@@ -203,15 +303,24 @@ mod tests {
             desired,
             template: "t1".into(),
             pods,
+            ..AgentWorkload::default()
         }
     }
 
-    fn nodes<const N: usize>(states: [(&str, bool); N]) -> NodeState {
-        states.map(|(name, ready)| (name.to_owned(), ready)).into()
+    fn node(ready: bool) -> Arc<NodeState> {
+        Arc::new(NodeState {
+            ready,
+            ..NodeState::default()
+        })
+    }
+
+    fn nodes<const N: usize>(states: [(&str, bool); N]) -> NodeStates {
+        let states = states.map(|(name, ready)| (name.to_owned(), node(ready)));
+        states.into()
     }
 
     /// Of agents that should be of template `t1` on every Ready node.
-    fn state(nodes: &NodeState, desired: i32, pods: Vec<AgentPod>) -> WorkloadState {
+    fn state(nodes: &NodeStates, desired: i32, pods: Vec<AgentPod>) -> WorkloadState {
         of_nodes(desired, pods).state(nodes, "t1", MaxUnready::default())
     }
 
@@ -274,7 +383,128 @@ mod tests {
     fn node_without_an_agent_is_waited_for() {
         let nodes = nodes([("n1", true), ("n2", true)]);
         let state = state(&nodes, 2, vec![pod("n1", true, "t1")]);
+        assert_eq!(state.waiting_for(), ["1 of 2 nodes have no agent yet (n2)"]);
+    }
+
+    #[test]
+    fn node_that_is_left_out_neither_blocks_nor_counts() {
+        let mut nodes = nodes([("n1", true), ("n2", true), ("w1", true), ("w2", false)]);
+        let windows = |ready| {
+            let labels = [("kubernetes.io/os".to_owned(), "windows".to_owned())];
+            Arc::new(NodeState {
+                ready,
+                labels: labels.into(),
+                taints: Vec::new(),
+            })
+        };
+        let linux = [("kubernetes.io/os".to_owned(), "linux".to_owned())];
+        for name in ["n1", "n2"] {
+            let mut known = (*nodes[name]).clone();
+            known.labels = linux.clone().into();
+            nodes.insert(name.into(), Arc::new(known));
+        }
+        nodes.insert("w1".into(), windows(true));
+        nodes.insert("w2".into(), windows(false));
+        let workload = |pods| AgentWorkload {
+            targets: Targets::of(
+                &serde_json::from_value(serde_json::json!({
+                    "metadata": {}, "spec": {"selector": {}, "template": {"spec": {
+                        "containers": [], "nodeSelector": {"kubernetes.io/os": "linux"},
+                    }}},
+                }))
+                .unwrap(),
+            ),
+            ..of_nodes(2, pods)
+        };
+        let on = |names: &[&str]| -> Vec<AgentPod> {
+            names
+                .iter()
+                .map(|name| pod(name, *name != "w1", "t1"))
+                .collect()
+        };
+        let state = |pods| workload(pods).state(&nodes, "t1", MaxUnready::default());
+        let everywhere = state(on(&["n1", "n2", "w1"]));
+        assert!(everywhere.is_ready_everywhere(), "{everywhere:?}");
+        // Dead nodes that are left out do not stand for the agent that n2 lacks.
+        let lacking = state(on(&["n1", "w1"]));
+        assert_eq!(
+            lacking.waiting_for(),
+            ["1 of 2 nodes have no agent yet (n2)"]
+        );
+        let why = workload(Vec::new()).leaves_out(&nodes, "w1");
+        assert_eq!(
+            why.unwrap(),
+            "it has label kubernetes.io/os=windows, not linux"
+        );
+    }
+
+    #[test]
+    fn node_that_only_the_controller_knows_is_waited_for() {
+        let known = nodes([("n1", true)]);
+        let state = state(&known, 2, vec![pod("n1", true, "t1")]);
         assert_eq!(state.waiting_for(), ["1 of 2 nodes have no agent yet"]);
+    }
+
+    #[test]
+    fn old_agents_serve_while_new_ones_cannot_be_created_or_are_not_ready() {
+        let nodes = nodes([("n1", true), ("n2", true)]);
+        let old = vec![pod("n1", true, "t0"), pod("n2", true, "t0")];
+        let blocked = AgentWorkload {
+            cannot_create: Some("pods cannot be created: no PriorityClass".into()),
+            ..of_nodes(2, old.clone())
+        };
+        let blocked = blocked.state(&nodes, "t1", MaxUnready::default());
+        assert!(blocked.serves() && !blocked.is_ready_everywhere());
+        assert_eq!(
+            blocked.waiting_for()[0],
+            "pods cannot be created: no PriorityClass"
+        );
+
+        let mut pods = old;
+        pods.push(AgentPod {
+            name: "new".into(),
+            waits_for: Some("ErrImagePull".into()),
+            ..pod("n1", false, "t1")
+        });
+        let pulling = state(&nodes, 2, pods);
+        assert!(pulling.serves() && !pulling.is_ready_everywhere());
+        assert_eq!(
+            pulling.waiting_for(),
+            [
+                "node n1: agent new (ErrImagePull) is not ready",
+                "node n2: agent a-n2 has an older configuration"
+            ]
+        );
+        let silent = state(
+            &nodes,
+            2,
+            vec![pod("n1", true, "t0"), pod("n2", false, "t0")],
+        );
+        assert!(!silent.serves());
+    }
+
+    #[test]
+    fn failure_to_create_pods_counts_until_one_is_created() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let said = |newest| creation_failure("Error creating: forbidden", at(5), newest);
+        let expected = Some("agent pods cannot be created: forbidden".to_owned());
+        assert_eq!(said(None), expected);
+        assert_eq!(said(Some(at(5))), expected);
+        assert_eq!(said(Some(at(6))), None);
+    }
+
+    #[test]
+    fn old_failure_is_not_told_once_every_node_has_a_pod() {
+        let nodes = nodes([("n1", true)]);
+        let workload = |template| AgentWorkload {
+            cannot_create: Some("quota".into()),
+            ..of_nodes(1, vec![pod("n1", false, template)])
+        };
+        let said = |template| {
+            let state = workload(template).state(&nodes, "t1", MaxUnready::default());
+            state.cannot_create
+        };
+        assert_eq!((said("t1"), said("t0")), (None, Some("quota".into())));
     }
 
     #[test]
@@ -290,7 +520,7 @@ mod tests {
             allowed.waiting_for(),
             [
                 "node n2: agent a-n2 is not ready",
-                "1 of 3 nodes have no agent yet"
+                "1 of 3 nodes have no agent yet (n3)"
             ]
         );
     }
@@ -308,6 +538,6 @@ mod tests {
 
     #[test]
     fn no_node_at_all_is_not_ready() {
-        assert!(!state(&NodeState::new(), 0, Vec::new()).is_ready_everywhere());
+        assert!(!state(&NodeStates::new(), 0, Vec::new()).is_ready_everywhere());
     }
 }

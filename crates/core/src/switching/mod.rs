@@ -5,13 +5,15 @@
 //! observed, so a crash at any point changes nothing.
 
 mod agent_workload;
+mod node;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-pub use agent_workload::{AgentPod, AgentWorkload, NodeState, WorkloadState};
+pub use agent_workload::{AgentPod, AgentWorkload, WorkloadState, creation_failure};
+pub use node::{NodeState, NodeStates, Targets};
 
 use otelagent_api::Mode;
 

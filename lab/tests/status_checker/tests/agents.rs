@@ -163,8 +163,10 @@ fn agents_belong_to_a_serving_mode() {
     view.daemon_sets = vec![daemon_set("NodeLocal")];
     view.agent["status"]["mode"] = json!(null);
     view.agent["status"]["endpoint"] = json!(null);
-    view.agent["status"]["pods"] =
-        json!({"injected": 0, "current": 0, "stale": 0, "missed": 0, "uncovered": 0});
+    view.agent["status"]["pods"] = json!({
+        "injected": 0, "current": 0, "stale": 0, "missed": 0, "orphaned": 0, "uninjectable": 0,
+        "uncovered": 0,
+    });
     tell(
         &mut view,
         "Ready",

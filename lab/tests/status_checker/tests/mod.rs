@@ -46,7 +46,8 @@ fn settled() -> ClusterView {
         "observedGeneration": 3, "mode": "NodeLocal", "endpoint": "http://node.platform.svc:4317", "paths": ["NodeLocal"],
         "agents": {"desired": 2, "ready": 2, "updated": 2},
         "pods": {
-            "injected": 2, "current": 2, "stale": 0, "missed": 0, "uncovered": 0, "byMode": {"NodeLocal": 2},
+            "injected": 2, "current": 2, "stale": 0, "missed": 0, "orphaned": 0, "uninjectable": 0, "uncovered": 0,
+            "byMode": {"NodeLocal": 2},
         },
         "conditions": [
             condition("Accepted", "True", "Valid", "the spec is valid"),

@@ -13,7 +13,15 @@ const YOUNGER: &str = "2026-01-03T00:00:00Z";
 
 #[test]
 fn wrong_counts_are_reported() {
-    for field in ["injected", "current", "stale", "missed", "uncovered"] {
+    for field in [
+        "injected",
+        "current",
+        "stale",
+        "missed",
+        "orphaned",
+        "uninjectable",
+        "uncovered",
+    ] {
         let field = format!("pods.{field}");
         reports(with_status(settled(), &field, json!(9)), &[&field]);
     }
@@ -177,36 +185,94 @@ fn oldest_agent_that_selects_a_pod_has_it() {
     accepts(view);
 }
 
-#[test]
-fn pod_of_another_agent_is_neither_injected_nor_missed() {
-    let mut view = settled();
-    view.agents.push(other_agent(YOUNGER, "True"));
+/// A pod that was injected for another `OtelAgent`.
+fn of_another(agent: &str) -> serde_json::Value {
     let mut pod = injected("theirs", "n1", "NodeLocal");
-    pod["metadata"]["labels"][names::LABEL_AGENT] = "platform.other".into();
-    view.pods.push(pod);
-    accepts(view.clone());
-    assert!(view.orphaned().is_empty());
+    pod["metadata"]["labels"][names::LABEL_AGENT] = agent.into();
+    pod
 }
 
-/// The operator counts an orphaned pod nowhere, though it should use the agent that selects it and does not, which is
-/// what MISSED means in docs/status.md. Until the operator does so too, both are accepted.
 #[test]
-fn orphaned_pods_are_listed_and_counted_nowhere_or_as_missed() {
+fn pod_of_another_agent_is_missed_by_the_oldest_that_selects_it() {
     let mut view = settled();
-    let mut pod = injected("orphan", "n1", "NodeLocal");
-    pod["metadata"]["labels"][names::LABEL_AGENT] = "platform.gone".into();
+    view.agents.push(other_agent(YOUNGER, "True"));
+    view.pods.push(of_another("platform.other"));
+    assert!(view.orphaned().is_empty());
+    reports(view.clone(), &["conditions.Injected", "pods.missed"]);
+    view.agents[1] = other_agent(OLDER, "True");
+    accepts(view);
+}
+
+#[test]
+fn orphaned_pods_are_missed_by_whoever_selects_them() {
+    let mut view = settled();
+    let pod = of_another("platform.gone");
     let mut finished = pod.clone();
     finished["status"]["phase"] = "Succeeded".into();
     view.pods.extend([pod, finished]);
     assert_eq!(view.orphaned().len(), 1);
-    // What the operator says today.
+    reports(
+        view.clone(),
+        &["conditions.Injected", "pods.missed", "pods.orphaned"],
+    );
+    let mut view = with_status(view, "pods.missed", json!(1));
+    view = with_status(view, "pods.orphaned", json!(1));
+    tell(
+        &mut view,
+        "Injected",
+        "False",
+        "PodsOrphaned",
+        "1 pod was injected for platform.gone: theirs",
+    );
     accepts(view.clone());
     reports(
         with_status(view.clone(), "pods.injected", json!(3)),
         &["pods.injected"],
     );
-    accepts(with_status(view.clone(), "pods.missed", json!(1)));
-    reports(with_status(view, "pods.missed", json!(2)), &["pods.missed"]);
+    view.pods.pop();
+    view.pods.last_mut().unwrap()["metadata"]["namespace"] = "platform".into();
+    reports(
+        view,
+        &["conditions.Injected", "pods.missed", "pods.orphaned"],
+    );
+}
+
+#[test]
+fn pods_that_cannot_be_injected_are_counted_and_named_and_no_alarm() {
+    let with_host_network = |mut view: super::ClusterView| {
+        let mut pod = plain("cni", "n1");
+        pod["spec"]["hostNetwork"] = true.into();
+        view.pods.push(pod);
+        with_status(view, "pods.missed", json!(1))
+    };
+    for view in [settled(), settled_sidecar()] {
+        let view = with_host_network(view);
+        reports(view.clone(), &["conditions.Injected", "pods.uninjectable"]);
+        let mut view = with_status(view, "pods.uninjectable", json!(1));
+        let message = "1 pod cannot be injected: cni";
+        tell(&mut view, "Injected", "True", "PodsNotInjectable", message);
+        accepts(view.clone());
+        tell(&mut view, "Injected", "False", "PodsMissed", message);
+        reports(view, &["conditions.Injected"]);
+    }
+}
+
+#[test]
+fn selection_of_no_namespace_is_no_success() {
+    let mut view = settled();
+    let nobody = json!({"matchLabels": {"no": "body"}});
+    view.agent["spec"]["workloads"]["namespaceSelector"] = nobody;
+    view.agents = vec![view.agent.clone()];
+    view.pods
+        .retain(|pod| pod["metadata"]["labels"][names::LABEL_AGENT].is_null());
+    for (field, count) in [("injected", 0), ("current", 0)] {
+        view = with_status(view, &format!("pods.{field}"), json!(count));
+    }
+    view = with_status(view, "pods.byMode", json!({}));
+    reports(view.clone(), &["conditions.Injected"]);
+    let message = "run kubectl label namespace";
+    tell(&mut view, "Injected", "False", "SelectsNothing", message);
+    accepts(view);
 }
 
 #[test]

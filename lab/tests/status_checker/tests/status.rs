@@ -22,7 +22,7 @@ fn mismatch_names_field_values_and_sentence() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(
         found[0].to_string(),
-        "status.pods.missed is 7, not 0 (crds/otelagents.yaml: \"Running selected pods that were not injected.\")"
+        "status.pods.missed is 7, not 0 (crds/otelagents.yaml: \"Running selected pods that this agent did not inject.\")"
     );
 }
 

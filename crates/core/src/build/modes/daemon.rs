@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::{
     DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet,
 };
-use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, Toleration, Volume};
+use k8s_openapi::api::core::v1::{
+    Affinity, Container, LocalObjectReference, NodeAffinity, NodeSelector, NodeSelectorRequirement,
+    NodeSelectorTerm, PodSpec, PodTemplateSpec, Toleration, Volume,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -59,21 +62,28 @@ fn labels(agent: &ValidAgent, mode: Mode) -> BTreeMap<String, String> {
     labels
 }
 
-/// The agent workload of a node mode: with the agent's container, complete, and the volumes beside the agent's
-/// own.
+/// The agent workload of a node mode: with the agent's container, complete, the volumes beside the agent's own,
+/// and the ports that it takes of its nodes.
 pub(super) fn daemon_set(
     input: &RenderInput<'_>,
     mode: Mode,
     container: Container,
     volumes: Vec<Volume>,
     rollout: Rollout,
+    node_ports: &[u16],
 ) -> Object {
     let agent = input.agent;
     let name = names::agent_workload(&agent.name, mode.kebab());
     let strategy = update_strategy(agent, rollout);
     let grace = grace(agent, &strategy);
+    let mut metadata = metadata(agent, mode, name);
+    if !node_ports.is_empty() {
+        let ports: Vec<String> = node_ports.iter().map(u16::to_string).collect();
+        let annotation = (names::ANNOTATION_NODE_PORTS.to_owned(), ports.join(","));
+        metadata.annotations = Some([annotation].into());
+    }
     Object::DaemonSet(Box::new(DaemonSet {
-        metadata: metadata(agent, mode, name),
+        metadata,
         spec: Some(DaemonSetSpec {
             selector: LabelSelector {
                 match_labels: Some(selector(agent, mode)),
@@ -131,12 +141,17 @@ fn template(
     let agent = input.agent;
     let user = agent.spec.agent.clone().unwrap_or_default();
     let on_host_network = mode == Mode::HostNetwork;
-    let mut labels = labels(agent, mode);
+    let mut labels = user.pod_labels;
+    labels.extend(self::labels(agent, mode));
     labels.insert(names::LABEL_INJECT.into(), "false".into());
     container.image_pull_policy.get_or_insert_with(|| {
         let image = container.image.as_deref().unwrap_or_default();
         default_pull_policy(image).into()
     });
+    if agent.own_image().is_none() {
+        // The status names the last words of an agent that does not start. What another image logs is unknown.
+        container.termination_message_policy = Some("FallbackToLogsOnError".into());
+    }
     container.env.get_or_insert_default().extend([
         agent_pod::variable("OTELAGENT_LAME_DUCK", &LAME_DUCK.to_string()),
         agent_pod::variable("OTELAGENT_SHUTDOWN_GRACE", &(grace - ENDING).to_string()),
@@ -150,13 +165,21 @@ fn template(
         dns_policy: on_host_network.then(|| "ClusterFirstWithHostNet".into()),
         security_context: Some(agent_pod::pod_security()),
         termination_grace_period_seconds: Some(grace.into()),
-        node_selector: (!user.node_selector.is_empty()).then_some(user.node_selector),
+        node_selector: Some(node_selector(user.node_selector)),
         tolerations: (!user.tolerations.is_empty())
             .then(|| user.tolerations.iter().map(toleration).collect()),
         priority_class_name: user.priority_class_name,
+        affinity: user.affinity.as_ref().and_then(affinity),
+        image_pull_secrets: (!user.image_pull_secrets.is_empty()).then(|| {
+            user.image_pull_secrets
+                .into_iter()
+                .map(pull_secret)
+                .collect()
+        }),
         ..PodSpec::default()
     };
-    let annotations = agent_pod::annotations(input.configuration);
+    let mut annotations = user.pod_annotations;
+    annotations.extend(agent_pod::annotations(input.configuration));
     let digest = serde_json::to_string(&(&labels, &annotations, &spec)).unwrap_or_default();
     labels.insert(names::LABEL_TEMPLATE.into(), names::hash(&digest, 10));
     PodTemplateSpec {
@@ -167,6 +190,14 @@ fn template(
         }),
         spec: Some(spec),
     }
+}
+
+/// Agents are Linux programs. Clouds do not taint Windows nodes, so without the selector there would be agents
+/// on them that never start.
+fn node_selector(mut user: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    user.entry("kubernetes.io/os".into())
+        .or_insert_with(|| "linux".into());
+    user
 }
 
 fn update_strategy(agent: &ValidAgent, rollout: Rollout) -> DaemonSetUpdateStrategy {
@@ -192,6 +223,32 @@ fn update_strategy(agent: &ValidAgent, rollout: Rollout) -> DaemonSetUpdateStrat
             max_unavailable: Some(unavailable),
         }),
     }
+}
+
+fn pull_secret(secret: otelagent_api::PullSecret) -> LocalObjectReference {
+    LocalObjectReference { name: secret.name }
+}
+
+fn affinity(affinity: &otelagent_api::Affinity) -> Option<Affinity> {
+    let required = affinity.node_affinity.as_ref()?.required.as_ref()?;
+    let requirement = |requirement: &otelagent_api::NodeRequirement| NodeSelectorRequirement {
+        key: requirement.key.clone(),
+        operator: requirement.operator.as_str().into(),
+        values: (!requirement.values.is_empty()).then(|| requirement.values.clone()),
+    };
+    let term = |term: &otelagent_api::NodeTerm| NodeSelectorTerm {
+        match_expressions: Some(term.match_expressions.iter().map(requirement).collect()),
+        match_fields: None,
+    };
+    Some(Affinity {
+        node_affinity: Some(NodeAffinity {
+            required_during_scheduling_ignored_during_execution: Some(NodeSelector {
+                node_selector_terms: required.node_selector_terms.iter().map(term).collect(),
+            }),
+            preferred_during_scheduling_ignored_during_execution: None,
+        }),
+        ..Affinity::default()
+    })
 }
 
 fn toleration(toleration: &otelagent_api::Toleration) -> Toleration {

@@ -1,8 +1,8 @@
 //! `HostNetwork`: a `DaemonSet` on the network of its node.
 //!
 //! The bundled agent declares no ports and binds with `SO_REUSEPORT`: the scheduler then sees no
-//! conflict (KEP-1591) and two agents can share a node during an update or a hand-over from `HostPort`.
-//! Their health endpoints share a port too, so the readiness probe uses a Unix socket in the pod.
+//! conflict (KEP-1591) and two agents of one `OtelAgent` can share a node during an update or a hand-over from
+//! `HostPort`. Their health endpoints share a port too, so the readiness probe uses a Unix socket in the pod.
 
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, ExecAction, Probe, Volume};
 
@@ -11,7 +11,7 @@ use super::topology::{Topology, on_own_node, variables_only};
 use crate::build::agent_pod::{self, RenderInput};
 use crate::build::objects::Object;
 use crate::build::valid_agent::Placement;
-use otelagent_api::Mode;
+use otelagent_api::{Mode, Ports};
 
 /// Volume and folder of the health socket.
 const RUN_VOLUME: &str = "otelagent-run";
@@ -20,6 +20,7 @@ const RUN_DIRECTORY: &str = "/run/otelagent";
 pub(super) const HOST_NETWORK: Topology = Topology {
     placement: Placement::Host,
     objects,
+    node_ports,
     endpoint: on_own_node,
     recipe: |input| variables_only(Mode::HostNetwork, input, on_own_node),
 };
@@ -27,14 +28,22 @@ pub(super) const HOST_NETWORK: Topology = Topology {
 fn objects(input: &RenderInput<'_>) -> Vec<Object> {
     let mode = Mode::HostNetwork;
     let mut container = agent_pod::container(input);
+    let node_ports = node_ports(input.agent.spec.ports);
     if input.agent.own_image().is_some() {
         container.readiness_probe = Some(agent_pod::health_probe(input.agent, 2, 2));
-        let set = daemon_set(input, mode, container, Vec::new(), Rollout::Replace);
-        return vec![set];
+        let (volumes, rollout) = (Vec::new(), Rollout::Replace);
+        return vec![daemon_set(
+            input,
+            mode,
+            container,
+            volumes,
+            rollout,
+            &node_ports,
+        )];
     }
     let socket = format!("{RUN_DIRECTORY}/health.sock");
     container.env.get_or_insert_default().extend([
-        agent_pod::variable("OTELAGENT_REUSE_PORT", "true"),
+        agent_pod::variable("OTELAGENT_REUSE_PORT", &input.agent.label()),
         agent_pod::variable("OTELAGENT_HEALTH_SOCKET", &socket),
     ]);
     let mounts = container.volume_mounts.get_or_insert_default();
@@ -55,11 +64,18 @@ fn objects(input: &RenderInput<'_>) -> Vec<Object> {
         }),
         ..Volume::default()
     };
+    let (volumes, rollout) = (vec![run], Rollout::Surge);
     vec![daemon_set(
         input,
         mode,
         container,
-        vec![run],
-        Rollout::Surge,
+        volumes,
+        rollout,
+        &node_ports,
     )]
+}
+
+/// All of the agent's ports are on the node's network.
+fn node_ports(ports: Ports) -> Vec<u16> {
+    vec![ports.grpc, ports.http, ports.metrics, ports.health]
 }

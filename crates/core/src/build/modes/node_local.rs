@@ -17,6 +17,7 @@ use otelagent_api::{Mode, Routing};
 pub(super) const NODE_LOCAL: Topology = Topology {
     placement: Placement::Pod,
     objects,
+    node_ports: |_| Vec::new(),
     endpoint,
     recipe: |input| variables_only(Mode::NodeLocal, input, endpoint),
 };
@@ -28,7 +29,7 @@ fn objects(input: &RenderInput<'_>) -> Vec<Object> {
     container.readiness_probe = Some(agent_pod::health_probe(agent, 2, 2));
     let (mode, volumes) = (Mode::NodeLocal, Vec::new());
     vec![
-        daemon_set(input, mode, container, volumes, Rollout::Surge),
+        daemon_set(input, mode, container, volumes, Rollout::Surge, &[]),
         Object::Service(Box::new(service(agent))),
     ]
 }

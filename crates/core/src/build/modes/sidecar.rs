@@ -21,6 +21,7 @@ const TOKENS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 pub(super) const SIDECAR: Topology = Topology {
     placement: Placement::Sidecar,
     objects: |_| Vec::new(),
+    node_ports: |_| Vec::new(),
     endpoint,
     recipe,
 };
@@ -45,6 +46,8 @@ fn recipe(input: &RenderInput<'_>) -> Recipe {
     Recipe {
         upstream_is_service: input.configuration.sends_to_service,
         volumes: agent_pod::volumes(input).iter().map(json).collect(),
+        joined_annotations: agent_pod::evictable_volumes(input),
+        storage_limit: agent_pod::storage_limit(input).map(|limit| limit.0),
         moved,
         ..at_its_ports(input)
     }

@@ -8,7 +8,7 @@ use crate::build::objects::Object;
 use crate::build::valid_agent::{Placement, ValidAgent};
 use crate::inject::Recipe;
 use crate::inject::environment::{self, HOST_IP};
-use otelagent_api::{EnvFrom, Mode};
+use otelagent_api::{EnvFrom, Mode, Ports};
 
 /// The objects of a mode, and what applications get.
 pub(crate) struct Topology {
@@ -16,6 +16,8 @@ pub(crate) struct Topology {
     pub(crate) placement: Placement,
     /// Its objects, the agent workload first; none where the agent runs in the application's pod.
     pub(crate) objects: fn(&RenderInput<'_>) -> Vec<Object>,
+    /// The ports that it takes of the nodes on which its agents run.
+    pub(crate) node_ports: fn(Ports) -> Vec<u16>,
     /// The endpoint as applications get it; may refer to the recipe's first variables.
     pub(crate) endpoint: fn(&ValidAgent, &Environment) -> String,
     /// The recipe for pods.
@@ -44,11 +46,13 @@ pub(super) fn variables_only(
         agent: agent.label(),
         mode,
         annotations: BTreeMap::new(),
+        joined_annotations: BTreeMap::new(),
         sidecar: None,
         upstream_is_service: false,
         volumes: Vec::new(),
+        storage_limit: None,
         first: environment::first_variables(endpoint.contains(HOST_IP)),
-        env: environment::rules(&endpoint, agent.sdk_flush),
+        env: environment::rules(&endpoint, agent.sdk_flush, agent.own_image().is_some()),
         overrides_env_from: workloads.is_some_and(|own| own.env_from == EnvFrom::Override),
         reserved: [],
         moved: None,

@@ -1,0 +1,272 @@
+//! Pods of all kinds, counted.
+
+use std::sync::LazyLock;
+
+use super::*;
+use crate::inject::Namespaces;
+use otelagent_api::Selector;
+
+fn labels<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
+    let owned = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    owned.into()
+}
+
+/// Labels of a pod that this agent injected.
+fn created(mode: &'static str, recipe: &'static str) -> [(&'static str, &'static str); 3] {
+    [
+        (names::LABEL_AGENT, "a.b"),
+        (names::LABEL_MODE, mode),
+        (names::LABEL_CONFIG, recipe),
+    ]
+}
+
+fn controller(kind: &str, name: &str) -> Controller {
+    Controller {
+        kind: kind.into(),
+        name: name.into(),
+        api_version: "apps/v1".into(),
+    }
+}
+
+static NONE: BTreeMap<String, String> = BTreeMap::new();
+static PLAIN: LazyLock<Arc<str>> = LazyLock::new(|| "{}".into());
+static ON_THE_HOST_NETWORK: LazyLock<Arc<str>> =
+    LazyLock::new(|| r#"{"spec":{"hostNetwork":true}}"#.into());
+
+fn pod<'a>(
+    labels: &'a BTreeMap<String, String>,
+    controller: Option<&'a Controller>,
+) -> LivePod<'a> {
+    LivePod {
+        namespace: "shop",
+        namespace_labels: &NONE,
+        labels,
+        name: "cart-7d4b9-x",
+        node: Some("n1"),
+        controller,
+        terminating: false,
+        ready: true,
+        outline: &PLAIN,
+    }
+}
+
+fn everything() -> Selection {
+    Selection {
+        namespaces: Namespaces::Labelled(Selector::default()),
+        pods: Selector::default(),
+    }
+}
+
+/// Every `OtelAgent` exists but those that are called gone.
+fn exists(agent: &str, _: &str) -> bool {
+    agent != "a.gone"
+}
+
+fn count_one<const N: usize>(pod_labels: [(&str, &str); N], terminating: bool) -> PodReport {
+    let pod_labels = labels(pod_labels);
+    let deployment = controller("Deployment", "cart");
+    let pod = LivePod {
+        terminating,
+        ..pod(&pod_labels, Some(&deployment))
+    };
+    let coverage = covered_on("n1", &[Mode::HostPort, Mode::NodeLocal]);
+    let all = everything();
+    let tally = count("a.b", Some(&all), &[], &coverage, exists, [pod]);
+    tally.report(Some((Mode::HostPort, "r2")), None)
+}
+
+/// The report on one Deployment's pod with this label and outline, while new pods get a sidecar.
+fn missed(agent: Option<&str>, outline: &Arc<str>, selection: Option<&Selection>) -> PodReport {
+    let labels = agent.map(|agent| (names::LABEL_AGENT.to_owned(), agent.to_owned()));
+    let labels = labels.into_iter().collect();
+    let deployment = controller("Deployment", "cart");
+    let pod = LivePod {
+        outline,
+        ..pod(&labels, Some(&deployment))
+    };
+    let coverage = Coverage::default();
+    let tally = count("a.b", selection, &[], &coverage, exists, [pod]);
+    tally.report(None, Some(&Recipe::of_mode(Mode::Sidecar)))
+}
+
+#[test]
+fn pod_of_an_agent_that_is_gone_is_orphaned_for_whoever_selects_it() {
+    let report = missed(Some("a.gone"), &PLAIN, Some(&everything()));
+    assert_eq!((report.counts.missed, report.counts.orphaned), (1, 1));
+    let cart = WorkloadRef::of_shop("Deployment", "cart");
+    assert_eq!(report.orphaned.owners, BTreeMap::from([(cart.clone(), 1)]));
+    assert_eq!(
+        report.orphaned.agents,
+        BTreeSet::from(["a.gone".to_owned()])
+    );
+    assert_eq!(report.to_restart(), BTreeSet::from([cart]));
+    assert_eq!(missed(Some("a.gone"), &PLAIN, None).counts.missed, 0);
+}
+
+#[test]
+fn pod_of_an_agent_that_exists_is_missed_by_whoever_takes_precedence_now() {
+    let report = missed(Some("a.other"), &PLAIN, Some(&everything()));
+    assert_eq!((report.counts.missed, report.counts.orphaned), (1, 0));
+    assert_eq!(
+        report.of_others.agents,
+        BTreeSet::from(["a.other".to_owned()])
+    );
+    assert_eq!(report.to_restart().len(), 1);
+}
+
+#[test]
+fn pod_that_cannot_be_injected_is_missed_with_its_reason_and_not_restarted() {
+    for agent in [None, Some("a.gone"), Some("a.other")] {
+        let report = missed(agent, &ON_THE_HOST_NETWORK, Some(&everything()));
+        let counts = &report.counts;
+        assert_eq!((counts.missed, counts.uninjectable), (1, 1));
+        assert_eq!(counts.orphaned, i32::from(agent == Some("a.gone")));
+        let cart = WorkloadRef::of_shop("Deployment", "cart");
+        let expected = BTreeMap::from([(cart, (1, Reason::HostNetwork))]);
+        assert_eq!(report.uninjectable, expected);
+        assert_eq!(report.to_restart(), BTreeSet::new(), "{agent:?}");
+    }
+}
+
+#[test]
+fn pod_with_the_serving_mode_and_recipe_is_current() {
+    let counts = count_one(created("HostPort", "r2"), false).counts;
+    assert_eq!(
+        (counts.injected, counts.current, counts.stale, counts.missed),
+        (1, 1, 0, 0)
+    );
+}
+
+#[test]
+fn pod_with_an_older_mode_or_recipe_is_stale() {
+    for (mode, recipe) in [("NodeLocal", "r2"), ("HostPort", "r1")] {
+        let report = count_one(created(mode, recipe), false);
+        let counts = (report.counts.current, report.counts.stale);
+        assert_eq!(counts, (0, 1), "{mode} {recipe}");
+        let owner = WorkloadRef::of_shop("Deployment", "cart");
+        assert_eq!(report.stale, BTreeMap::from([(owner, 1)]));
+    }
+}
+
+#[test]
+fn selected_pod_without_label_is_missed_unless_opted_out_or_terminating() {
+    assert_eq!(count_one([], false).counts.missed, 1);
+    let opted_out = (names::LABEL_INJECT, "false");
+    assert_eq!(count_one([opted_out], false).counts.missed, 0);
+    assert_eq!(count_one([], true).counts.missed, 0);
+}
+
+#[test]
+fn owner_is_the_deployment_behind_the_replica_set() {
+    let hashed = labels([("pod-template-hash", "7d4b9")]);
+    let name = |controller: Option<&Controller>| owner(&pod(&hashed, controller)).to_string();
+    let replica_set = controller("ReplicaSet", "cart-7d4b9");
+    assert_eq!(name(Some(&replica_set)), "Deployment shop/cart");
+    let stateful_set = controller("StatefulSet", "db");
+    assert_eq!(name(Some(&stateful_set)), "StatefulSet shop/db");
+    assert_eq!(name(None), "Pod shop/cart-7d4b9-x");
+}
+
+#[test]
+fn owner_of_another_kind_is_named_and_is_not_the_operators_to_restart() {
+    for (label, controller_kind, controller_name, expected) in [
+        (
+            ("rollouts-pod-template-hash", "x"),
+            "ReplicaSet",
+            "cart-x",
+            "Rollout shop/cart",
+        ),
+        (
+            ("deploymentconfig", "cart"),
+            "ReplicationController",
+            "cart-3",
+            "DeploymentConfig shop/cart",
+        ),
+        (
+            ("serving.knative.dev/service", "cart"),
+            "ReplicaSet",
+            "cart-00001-deployment-x",
+            "Service shop/cart",
+        ),
+        (
+            ("app", "cart"),
+            "ReplicaSet",
+            "cart-6d8f9c7b5d",
+            "Workload shop/cart",
+        ),
+        (("app", "cart"), "Job", "cart-29834567", "CronJob shop/cart"),
+    ] {
+        let (labels, controller) = (
+            labels([label]),
+            controller(controller_kind, controller_name),
+        );
+        let found = owner(&pod(&labels, Some(&controller)));
+        assert_eq!(found.to_string(), expected);
+        assert!(!crate::restart::is_restartable(&found), "{found}");
+    }
+}
+
+/// Agents of these modes are ready on one of two Ready nodes.
+fn covered_on(node: &str, modes: &[Mode]) -> Coverage {
+    let ready = BTreeSet::from([node.to_owned()]);
+    Coverage {
+        nodes: ["n1", "n2"].map(str::to_owned).into(),
+        ready: modes.iter().map(|mode| (*mode, ready.clone())).collect(),
+        anywhere: BTreeSet::new(),
+    }
+}
+
+#[test]
+fn pod_is_uncovered_where_no_agent_of_its_own_mode_is_ready() {
+    let coverage = covered_on("n1", &[Mode::HostPort, Mode::NodeLocal]);
+    assert!(coverage.covers(Mode::HostPort, "n1"));
+    assert!(!coverage.covers(Mode::HostPort, "n2"), "on another node");
+    assert!(!coverage.covers(Mode::HostNetwork, "n1"), "of another mode");
+    assert!(coverage.covers(Mode::Sidecar, "n2"), "it has its own");
+    assert!(coverage.covers(Mode::HostPort, "n3"), "down: no pod sends");
+}
+
+#[test]
+fn any_nodes_agent_covers_pods_when_the_service_may_leave_the_node() {
+    let mut coverage = covered_on("n1", &[Mode::NodeLocal]);
+    coverage.anywhere.insert(Mode::NodeLocal);
+    assert!(coverage.covers(Mode::NodeLocal, "n2"));
+    coverage.ready.clear();
+    assert!(!coverage.covers(Mode::NodeLocal, "n2"));
+}
+
+#[test]
+fn uncovered_pod_counts_as_current_or_stale_too() {
+    let injected = labels(created("HostPort", "r2"));
+    let set = controller("StatefulSet", "db");
+    let pods = [Some("n1"), Some("n2"), None].map(|node| LivePod {
+        node,
+        ..pod(&injected, Some(&set))
+    });
+    let coverage = covered_on("n1", &[Mode::HostPort]);
+    let tally = count("a.b", None, &[], &coverage, exists, pods);
+    let report = tally.report(Some((Mode::HostPort, "r2")), None);
+    assert_eq!((report.counts.current, report.counts.uncovered), (3, 1));
+    let owner = WorkloadRef::of_shop("StatefulSet", "db");
+    assert_eq!(report.uncovered, BTreeMap::from([(owner, 1)]));
+    assert_eq!(report.uncovered_nodes, BTreeSet::from(["n2".to_owned()]));
+}
+
+#[test]
+fn stale_pods_of_the_serving_mode_are_outdated() {
+    assert_eq!(
+        count_one(created("HostPort", "r1"), false).outdated.len(),
+        1
+    );
+    assert_eq!(
+        count_one(created("NodeLocal", "r1"), false).outdated.len(),
+        0
+    );
+}
+
+#[test]
+fn terminating_pod_still_uses_its_route() {
+    let report = count_one(created("NodeLocal", "r1"), true);
+    assert_eq!(report.users, BTreeMap::from([(Mode::NodeLocal, 1)]));
+    assert_eq!(report.counts.injected, 0);
+}

@@ -1,0 +1,84 @@
+//! Nodes that agents leave out: Windows nodes, virtual nodes with their taint. They hold up nothing, and pods on them
+//! are told as uncovered.
+
+use serde_json::{Value, json};
+
+use super::kubelet::{NODES, register};
+use super::run::{Outcome, Run, condition, send};
+use super::topology::{ALL, Topology};
+use crate::status_checker::get;
+
+const NODE_LOCAL: Topology = ALL[3];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_agents_leave_out_hold_up_nothing_and_their_pods_are_told() {
+    if !testbed::skip_unless_possible("nodes that agents leave out") {
+        return;
+    }
+    let run = Run::start().await;
+    let nodes = nodes(&run.namespace);
+    for (number, node) in nodes.iter().enumerate() {
+        register(&run.admin, node.clone(), 10 + number).await;
+    }
+    let outcome = tell(&run).await;
+    for node in nodes {
+        let name = node["metadata"]["name"].as_str().unwrap();
+        let path = format!("/api/v1/nodes/{name}");
+        let _ = send(&run.admin, http::Method::DELETE, &path, &Value::Null).await;
+    }
+    run.end().await;
+    outcome.unwrap();
+}
+
+/// A Windows node and a virtual one. The taint of the first keeps away the pods of other tests; the agents of this one
+/// tolerate it.
+fn nodes(run: &str) -> [Value; 2] {
+    let node = |name: &str, os: &str, taint: &str| {
+        json!({
+            "metadata": {"name": format!("{name}-{run}"), "labels": {"kubernetes.io/os": os}},
+            "spec": {"taints": [{"key": taint, "effect": "NoSchedule"}]},
+        })
+    };
+    [
+        node("windows", "windows", "example.com/windows"),
+        node("virtual", "linux", "virtual-kubelet.io/provider"),
+    ]
+}
+
+async fn tell(run: &Run) -> Outcome<()> {
+    run.create(NODE_LOCAL).await?;
+    let tolerations = json!([{"key": "example.com/windows", "operator": "Exists"}]);
+    let spec = json!({"spec": {"agent": {"tolerations": tolerations}}});
+    run.patch(&run.path(), &spec).await?;
+    run.until_serving(NODE_LOCAL).await?;
+    let agent = get(&run.admin, &run.path()).await?;
+    assert_eq!(agent["status"]["agents"]["desired"], NODES);
+
+    for name in ["windows", "virtual"] {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "shop"}},
+            "spec": {
+                "nodeName": format!("{name}-{}", run.namespace),
+                "containers": [{"name": "app", "image": "none"}],
+            },
+        });
+        let path = format!("/api/v1/namespaces/{}/pods", run.namespace);
+        send(&run.admin, http::Method::POST, &path, &pod).await?;
+    }
+    let named = [
+        "virtual-kubelet.io/provider is not tolerated",
+        "it has label kubernetes.io/os=windows, not linux",
+    ];
+    run.until("pods on nodes without an agent", async || {
+        let agent = get(&run.admin, &run.path()).await?;
+        let ready = condition(&agent, "Ready");
+        let message = ready["message"].as_str().unwrap_or_default();
+        let holds = agent["status"]["pods"]["uncovered"] == 2
+            && ready["reason"] == "PodsUncovered"
+            && named.iter().all(|why| message.contains(why));
+        Ok(holds
+            .then_some(())
+            .ok_or_else(|| agent["status"].to_string()))
+    })
+    .await
+}

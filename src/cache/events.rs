@@ -1,0 +1,187 @@
+//! Warnings of Kubernetes about agents that cannot be created or cannot start.
+//!
+//! Neither a `DaemonSet` nor its pods carry these reasons in their status.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Event, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::Resource;
+use serde::Deserialize;
+
+use super::store::Cache;
+
+/// The kinds and reasons that are cached: a pod cannot be created, its volumes cannot be mounted (a Secret or
+/// `ConfigMap` is missing), its sandbox cannot be made.
+const CACHED: [(&str, &str); 3] = [
+    ("DaemonSet", "FailedCreate"),
+    ("Pod", "FailedMount"),
+    ("Pod", "FailedCreatePodSandBox"),
+];
+/// Longest cached message, in characters.
+const MAX_MESSAGE: usize = 300;
+
+/// An event as decoded.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = Event)]
+#[serde(from = "Event")]
+pub(crate) struct PartialEvent {
+    pub(crate) metadata: ObjectMeta,
+    about: ObjectReference,
+    reason: String,
+    message: String,
+    at: Option<Timestamp>,
+}
+
+impl From<Event> for PartialEvent {
+    fn from(event: Event) -> Self {
+        let series = event.series.and_then(|series| series.last_observed_time);
+        let precise = [series, event.event_time].into_iter().flatten();
+        let precise = precise.map(|MicroTime(at)| at);
+        let coarse = [event.last_timestamp, event.first_timestamp];
+        let coarse = coarse.into_iter().flatten().map(|Time(at)| at);
+        Self {
+            metadata: ObjectMeta {
+                name: event.metadata.name,
+                namespace: event.metadata.namespace,
+                resource_version: event.metadata.resource_version,
+                ..ObjectMeta::default()
+            },
+            about: event.involved_object,
+            reason: event.reason.unwrap_or_default(),
+            message: event.message.unwrap_or_default(),
+            at: precise.chain(coarse).max(),
+        }
+    }
+}
+
+/// The cached warnings of one namespace, by kind and name of their object and by their own name.
+#[derive(Default)]
+pub(crate) struct Warnings(BTreeMap<(String, String, String), Warning>);
+
+/// What an event says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Warning {
+    /// Uid of the object that it is about.
+    uid: Option<String>,
+    /// When it was last said.
+    pub(crate) at: Timestamp,
+    pub(crate) message: String,
+}
+
+impl Warnings {
+    /// The last warning about an object.
+    pub(crate) fn last(&self, kind: &str, name: &str, uid: Option<&str>) -> Option<&Warning> {
+        let first = (kind.to_owned(), name.to_owned(), String::new());
+        let about = self.0.range(first..);
+        let about = about.take_while(|((of, called, _), _)| of == kind && called == name);
+        let about = about.map(|(_, warning)| warning);
+        about
+            .filter(|warning| uid.is_none() || warning.uid.as_deref() == uid)
+            .max_by_key(|warning| warning.at)
+    }
+}
+
+impl PartialEvent {
+    fn key(&self) -> Option<(String, String, String)> {
+        let (kind, name) = (self.about.kind.clone()?, self.about.name.clone()?);
+        CACHED
+            .contains(&(kind.as_str(), self.reason.as_str()))
+            .then_some((kind, name, self.metadata.name.clone()?))
+    }
+
+    fn object(&self) -> ObjectMeta {
+        ObjectMeta {
+            name: self.about.name.clone(),
+            namespace: self.metadata.namespace.clone(),
+            ..ObjectMeta::default()
+        }
+    }
+}
+
+impl Cache for Warnings {
+    type Object = PartialEvent;
+    /// The object that it is about.
+    type Change = ObjectMeta;
+
+    fn insert(&mut self, event: PartialEvent) -> Option<ObjectMeta> {
+        let (key, at) = (event.key()?, event.at?);
+        let warning = Warning {
+            uid: event.about.uid.clone(),
+            at,
+            message: event.message.chars().take(MAX_MESSAGE).collect(),
+        };
+        let before = self.0.insert(key, warning.clone());
+        (before != Some(warning)).then(|| event.object())
+    }
+
+    /// An event that ends says nothing new.
+    fn remove(&mut self, event: &PartialEvent) -> Option<ObjectMeta> {
+        self.0.remove(&event.key()?);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn event(name: &str, reason: &str, message: &str, second: u32) -> PartialEvent {
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "x"}, "reason": reason, "message": message,
+            "involvedObject": {"kind": "DaemonSet", "name": "node-host-port", "uid": "u1"},
+            "firstTimestamp": "2026-11-22T10:00:00Z",
+            "lastTimestamp": format!("2026-11-22T10:00:{second:02}Z"),
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn last_warning_about_an_object_is_known_until_its_event_ends() {
+        let mut known = Warnings::default();
+        let quota = event("a", "FailedCreate", "quota", 2);
+        let changed = known.insert(quota.clone()).unwrap();
+        assert_eq!(changed.name.as_deref(), Some("node-host-port"));
+        assert_eq!(known.insert(quota.clone()), None);
+        known.insert(event("b", "FailedCreate", "class", 1));
+        known.insert(event("c", "SuccessfulCreate", "made", 9));
+        let last = |known: &Warnings, name: &str, uid| {
+            let last = known.last("DaemonSet", name, Some(uid));
+            last.map(|warning| warning.message.clone())
+        };
+        let mine = "node-host-port";
+        assert_eq!(last(&known, mine, "u1").as_deref(), Some("quota"));
+        assert_eq!(last(&known, mine, "u2"), None, "of an earlier object");
+        assert_eq!(last(&known, "node", "u1"), None);
+        assert!(
+            known
+                .insert(event("a", "FailedCreate", "quota", 3))
+                .is_some()
+        );
+        known.remove(&quota);
+        assert_eq!(last(&known, mine, "u1").as_deref(), Some("class"));
+    }
+
+    #[test]
+    fn time_is_the_last_that_an_event_has() {
+        let at = |fields: serde_json::Value| {
+            let mut event = json!({"metadata": {}, "involvedObject": {}});
+            event
+                .as_object_mut()
+                .unwrap()
+                .extend(fields.as_object().unwrap().clone());
+            let event: PartialEvent = serde_json::from_value(event).unwrap();
+            event.at.map(|at| at.to_string())
+        };
+        let time = "2026-11-22T10:00:00.5Z";
+        let series = json!({
+            "eventTime": "2026-11-22T09:00:00.000000Z",
+            "series": {"count": 2, "lastObservedTime": "2026-11-22T10:00:00.500000Z"},
+        });
+        assert_eq!(at(series).as_deref(), Some(time));
+        assert_eq!(at(json!({"lastTimestamp": null, "eventTime": null})), None);
+    }
+}

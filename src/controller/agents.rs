@@ -1,0 +1,81 @@
+//! Reads an agent workload and its pods from the caches.
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use otelagent_api::{Mode, OtelAgent};
+use otelagent_core::build::template_label;
+use otelagent_core::names;
+use otelagent_core::reconcile::ObservedWorkload;
+use otelagent_core::switching::{AgentPod, AgentWorkload, Targets, creation_failure};
+
+use crate::cache::{CachedPod, Stores, Warnings, serves};
+
+/// What the kubelet says of a container until its volumes and its sandbox are there.
+const CREATING: &str = "ContainerCreating";
+
+/// The agent workload of a mode, as the caches have it.
+pub(super) fn workload(
+    stores: &Stores,
+    agent: &OtelAgent,
+    object: &DaemonSet,
+    mode: Mode,
+) -> ObservedWorkload {
+    let namespace = agent.namespace().unwrap_or_default();
+    let label = names::agent_label(&namespace, &agent.name_any());
+    let status = object.status.clone().unwrap_or_default();
+    let known = stores.pods.read();
+    let pods = known.agents_of(&namespace, &label);
+    let pods: Vec<_> = pods
+        .filter(|(_, pod)| serves(&pod.labels, &label, mode))
+        .collect();
+    let warnings = stores.warnings.get(&namespace);
+    let warnings = warnings.map(|warnings| warnings.read());
+    let text = |key: &str| object.annotations().get(key);
+    let newest = pods.iter().filter_map(|(_, pod)| created(pod)).max();
+    let failed = warnings.as_deref().and_then(|warnings| {
+        let uid = object.metadata.uid.as_deref();
+        warnings.last("DaemonSet", &object.name_any(), uid)
+    });
+    ObservedWorkload {
+        workload: AgentWorkload {
+            observed: status.observed_generation.is_some()
+                && status.observed_generation == object.metadata.generation,
+            desired: status.desired_number_scheduled,
+            template: template_label(object)
+                .map(str::to_owned)
+                .unwrap_or_default(),
+            targets: Targets::of(object),
+            cannot_create: failed
+                .and_then(|failed| creation_failure(&failed.message, failed.at, newest)),
+            pods: pods
+                .into_iter()
+                .map(|(name, pod)| agent_pod(name, pod, warnings.as_deref()))
+                .collect(),
+        },
+        unused_since: text(names::ANNOTATION_UNUSED_SINCE).and_then(|text| text.parse().ok()),
+        written_by: text(names::ANNOTATION_OPERATOR).cloned(),
+        object: serde_json::to_value(object).unwrap_or_default(),
+    }
+}
+
+fn created(pod: &CachedPod) -> Option<Timestamp> {
+    pod.agent.as_ref()?.created
+}
+
+fn agent_pod(name: &str, pod: &CachedPod, warnings: Option<&Warnings>) -> AgentPod {
+    let details = pod.agent.as_deref();
+    let waits_for = details.and_then(|details| details.waits_for.as_deref());
+    let warning = || warnings?.last("Pod", name, None);
+    let warning = (waits_for == Some(CREATING)).then(warning).flatten();
+    AgentPod {
+        name: name.to_owned(),
+        node: pod.node.as_deref().map(Into::into),
+        ready: pod.ready && !pod.terminating,
+        waits_for: match (waits_for, warning) {
+            (Some(waits_for), Some(warning)) => Some(format!("{waits_for}: {}", warning.message)),
+            (waits_for, _) => waits_for.map(Into::into),
+        },
+        template: pod.labels.get(names::LABEL_TEMPLATE).cloned(),
+    }
+}
