@@ -15,10 +15,10 @@ use prost::Message;
 
 use crate::support::agent::{Agent, Setup, get, temporary};
 use crate::support::client::{self, Grpc};
-use crate::support::eventually;
 use crate::support::pki::{Ca, Files};
 use crate::support::sink::{Reply, Sink, Speaks};
 use crate::support::telemetry::spans;
+use crate::support::{PATIENCE, eventually};
 
 const UNAVAILABLE: u32 = 14;
 const PUSHES: &str = "otelagent_metrics_pushes_total";
@@ -279,7 +279,7 @@ async fn what_is_pushed_is_what_the_page_says_over_both_protocols() {
         send(&agent, "span", 3).await;
         let sent = "otelcol_exporter_sent_spans_total";
         eventually("it is delivered", || agent.metric(sent, "") == 3).await;
-        let deadline = Instant::now() + Duration::from_mins(1);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let text = page_of_text(&get(agent.metrics, "/metrics").1);
             let pushed = pushes(&sink).pop().map(|push| page(&push));

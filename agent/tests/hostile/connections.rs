@@ -16,11 +16,11 @@ use super::{
 };
 use crate::support::agent::Agent;
 use crate::support::client::{self, Grpc, Http};
-use crate::support::eventually;
 use crate::support::raw::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, Raw, export_headers, frame,
 };
 use crate::support::telemetry::spans;
+use crate::support::{PATIENCE, eventually};
 
 /// The limit and a tenth, and what a debug build has anyway.
 const MOST_KIB: u64 = LIMIT_MIB * 1024 * 11 / 10 + 10 * 1024;
@@ -95,7 +95,7 @@ async fn ten_thousand_silent_connections_cost_two_kilobytes_each() {
     // One with many calls at once may have to come again, since they are paid for as they come.
     let begun = std::time::Instant::now();
     while !are_calls_answered(&agent, 20).await {
-        assert!(begun.elapsed() < Duration::from_mins(1), "never answered");
+        assert!(begun.elapsed() < PATIENCE, "never answered");
     }
     assert_unharmed(&agent, most).await;
 }

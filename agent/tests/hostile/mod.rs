@@ -10,6 +10,7 @@ use std::time::Duration;
 use prost::Message;
 use tokio::time::{sleep, timeout};
 
+use crate::support::PATIENCE;
 use crate::support::agent::{Agent, Setup};
 use crate::support::client::{self, Grpc, Http};
 use crate::support::sink::{Reply, Sink};
@@ -36,7 +37,7 @@ async fn agent_that_keeps_all() -> (Sink, Agent) {
 /// when their connection is closed or they are asked to come back.
 async fn assert_others_are_served(agent: &Agent) {
     let message = spans("honest", 1).encode_to_vec();
-    let served = timeout(Duration::from_mins(1), async {
+    let served = timeout(PATIENCE, async {
         while grpc_status(agent, &message).await != Some(0) {
             sleep(Duration::from_millis(50)).await;
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::eventually;
+use super::{PATIENCE, eventually};
 
 /// Lines of an agent's log that a failed test prints.
 const TAIL: usize = 60;
@@ -272,7 +272,7 @@ impl Agent {
                 })
                 .map(|line| line[field].as_str().unwrap().to_owned())
         };
-        let deadline = Instant::now() + Duration::from_mins(1);
+        let deadline = Instant::now() + PATIENCE;
         let otlp = loop {
             if let Some(otlp) = find("ready", "otlp", None) {
                 break otlp;
@@ -473,7 +473,7 @@ impl Drop for Agent {
 
 /// A plain HTTP/1.1 GET: status and body.
 pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    try_get(address, path, Duration::from_mins(1)).unwrap()
+    try_get(address, path, PATIENCE).unwrap()
 }
 
 /// The same, with what went wrong.

@@ -12,9 +12,12 @@ pub mod telemetry;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// Waits until `check` holds; fails after a minute.
+/// How long a test waits for what must happen: a machine may be slow, and only a test that fails waits as long.
+pub const PATIENCE: Duration = Duration::from_mins(5);
+
+/// Waits until `check` holds; fails after [`PATIENCE`].
 pub async fn eventually(what: &str, mut check: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_mins(1);
+    let deadline = Instant::now() + PATIENCE;
     while !check() {
         assert!(Instant::now() < deadline, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -23,7 +26,7 @@ pub async fn eventually(what: &str, mut check: impl FnMut() -> bool) {
 
 /// The same with a check that waits for answers itself.
 pub async fn eventually_answers(what: &str, mut check: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_mins(1);
+    let deadline = Instant::now() + PATIENCE;
     while !check().await {
         assert!(Instant::now() < deadline, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
