@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use otelagent_core::build::Choice;
 use otelagent_operator::controller::InjectionSettings;
@@ -10,12 +10,9 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::callee::Callee;
-use super::installed::{self, InstalledOperator, bed, condition};
+use super::installed::{self, InstalledOperator, apply_side, bed, until_condition};
 use super::server::{self, Server};
 
-/// The longest time to wait for any result; a contest is over only after some minutes.
-const PATIENCE: Duration = Duration::from_mins(6);
-const AGENTS: &str = "/apis/otelagent.dev/v1alpha1/namespaces/shop/otelagents";
 const WEBHOOKS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
 const WARNINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
 const NAME: &str = "otelagent.shop.side";
@@ -71,26 +68,6 @@ impl SecondWriter {
     }
 }
 
-fn agent(flush_interval: &str) -> Value {
-    json!({"apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": "side"}, "spec": {
-        "mode": "Sidecar",
-        "export": {"endpoint": "http://c.o.svc:4317"},
-        "workloads": {"flushInterval": flush_interval},
-    }})
-}
-
-async fn until(server: &Server, what: &str, type_: &str, is_so: impl Fn(&Value) -> bool) {
-    let begun = Instant::now();
-    loop {
-        let found = condition(server, type_).await;
-        if is_so(&found) {
-            return;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{what}: {found:#}");
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-}
-
 /// As AKS's enforcer: adds a term to each webhook's namespace selector.
 fn add_term(live: &Value) -> Option<Value> {
     let term = json!({"key": "control-plane", "operator": "NotIn", "values": ["true"]});
@@ -140,10 +117,9 @@ async fn second_writer_is_tolerated_if_it_adds_terms_and_told_if_it_changes_fiel
         ..InjectionSettings::default()
     };
     let operator = InstalledOperator::start(&bed, settings).await;
-    let applied = server.apply_at(AGENTS, "side", &agent("500ms")).await;
-    assert!(applied.is_ok(), "{applied:?}");
+    apply_side(&server, json!({"flushInterval": "500ms"})).await;
     let is_active = |injected: &Value| injected["reason"] == "Active";
-    until(&server, "the webhook", "Injected", is_active).await;
+    until_condition(&server, "the webhook", "Injected", is_active).await;
     let configuration = server.get(&format!("{WEBHOOKS}/{NAME}")).await.body;
     let annotations = &configuration["metadata"]["annotations"];
     assert_eq!(annotations["admissions.enforcer/disabled"], "true");
@@ -154,7 +130,7 @@ async fn second_writer_is_tolerated_if_it_adds_terms_and_told_if_it_changes_fiel
     drop(enforcer);
 
     let writer = SecondWriter::start(server.clone(), WARNINGS, fail);
-    until(&server, "told", "Ready", |ready| {
+    until_condition(&server, "told", "Ready", |ready| {
         let message = ready["message"].as_str().unwrap_or_default();
         let named = format!("test keeps changing ValidatingAdmissionPolicy {NAME} back");
         ready["status"] == "False" && ready["reason"] == "Contested" && message.contains(&named)
@@ -165,7 +141,7 @@ async fn second_writer_is_tolerated_if_it_adds_terms_and_told_if_it_changes_fiel
     let since = writer.changes() - before;
     assert!(since <= 4, "{since} changes were undone in twenty seconds");
     drop(writer);
-    until(&server, "over", "Ready", |ready| ready["status"] == "True").await;
+    until_condition(&server, "over", "Ready", |ready| ready["status"] == "True").await;
     let policy = server.get(&format!("{WARNINGS}/{NAME}")).await.body;
     assert_eq!(policy["spec"]["failurePolicy"], "Ignore");
     installed::end(operator, bed).await;

@@ -16,7 +16,7 @@ use testbed::KubernetesVersion;
 use tokio::task::JoinHandle;
 
 use super::callee::Callee;
-use super::installed::{self, InstalledOperator, bed};
+use super::installed::{self, AGENTS, InstalledOperator, apply_side, bed};
 use super::server::{self, Server};
 
 /// The longest time to wait for any result.
@@ -24,7 +24,6 @@ const PATIENCE: Duration = Duration::from_mins(4);
 /// Of one CA; the next is made at two thirds.
 const LIFE: Duration = Duration::from_secs(150);
 const AGENT: &str = "shop.side";
-const AGENTS: &str = "/apis/otelagent.dev/v1alpha1/namespaces/shop/otelagents";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn change_of_engine_or_ca_loses_no_pod() {
@@ -36,8 +35,7 @@ async fn change_of_engine_or_ca_loses_no_pod() {
         .unwrap();
     let server = Arc::new(Server::of(bed.kubeconfig(), None).await);
     server.namespace("shop", json!({})).await;
-    let applied = server.apply_at(AGENTS, "side", &agent()).await;
-    assert!(applied.is_ok(), "{applied:?}");
+    apply_side(&server, json!({})).await;
     let callee = Callee::start_with_what_is_kept(&bed).await;
     let choosing = |engine| InjectionSettings {
         engine,
@@ -115,8 +113,7 @@ async fn control_plane_of_two_releases_loses_no_pod_on_1_35() {
     let newer = Arc::new(Server::of(bed.kubeconfig(), None).await);
     let older_server = Arc::new(Server::of(&older, None).await);
     newer.namespace("shop", json!({})).await;
-    let applied = newer.apply_at(AGENTS, "side", &agent()).await;
-    assert!(applied.is_ok(), "{applied:?}");
+    apply_side(&newer, json!({})).await;
     let callee = Callee::start_with_what_is_kept(&bed).await;
     let settings = || InjectionSettings {
         webhook_url: Some(callee.url().to_owned()),
@@ -188,11 +185,6 @@ async fn bound_at(server: &Server, plural: &str) -> Timestamp {
         assert!(begun.elapsed() < PATIENCE, "{live:#}");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-}
-
-fn agent() -> Value {
-    json!({"apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": "side"},
-        "spec": {"mode": "Sidecar", "export": {"endpoint": "http://c.o.svc:4317"}, "workloads": {}}})
 }
 
 /// Creates pods by dry-run, one after the other, and notes those that are not injected.

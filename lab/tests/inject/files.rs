@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::callee::Callee;
 use super::engines::DryRunCreator;
-use super::installed::{self, InstalledOperator, bed};
+use super::installed::{self, InstalledOperator, apply_side, bed};
 use super::server::{self, Server};
 
 /// The longest time to wait for any result.
@@ -49,11 +49,7 @@ async fn renewal_from_files_with_another_ca_loses_no_pod() {
         ..InjectionSettings::default()
     };
     let operator = InstalledOperator::start(&bed, settings).await;
-    let agent = json!({"apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": "side"},
-        "spec": {"mode": "Sidecar", "export": {"endpoint": "http://c.o.svc:4317"}, "workloads": {}}});
-    let agents = "/apis/otelagent.dev/v1alpha1/namespaces/shop/otelagents";
-    let applied = server.apply_at(agents, "side", &agent).await;
-    assert!(applied.is_ok(), "{applied:?}");
+    apply_side(&server, json!({})).await;
     until_trusted(&server, &first).await;
     let creator = DryRunCreator::start(server.clone());
 

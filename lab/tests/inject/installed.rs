@@ -2,15 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use kube::Config;
 use otelagent_operator::controller::{Controller, InjectionSettings, Settings};
 use otelagent_operator::runtime::{Fence, Metrics, client};
-use serde_json::Value;
+use serde_json::{Value, json};
 use testbed::Bed;
 use tokio::task::JoinHandle;
 
 use super::server::{CANARY, Server};
+
+/// The longest time to wait for any result; a contest is over only after some minutes.
+const PATIENCE: Duration = Duration::from_mins(6);
+pub(super) const AGENTS: &str = "/apis/otelagent.dev/v1alpha1/namespaces/shop/otelagents";
 
 /// A control plane of its own, because the operator sweeps policies that it does not know.
 pub(super) fn bed(name: &str) -> Bed {
@@ -96,11 +101,35 @@ pub(super) async fn end(operator: InstalledOperator, bed: Bed) {
         .unwrap();
 }
 
+/// Applies the `OtelAgent` `side` to namespace `shop`: a sidecar for these workloads.
+pub(super) async fn apply_side(server: &Server, workloads: Value) {
+    let side = json!({"apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": "side"},
+        "spec": {"mode": "Sidecar", "export": {"endpoint": "http://c.o.svc:4317"}, "workloads": workloads}});
+    let applied = server.apply_at(AGENTS, "side", &side).await;
+    assert!(applied.is_ok(), "{applied:?}");
+}
+
+/// Waits until a condition of `side` is as asked for.
+pub(super) async fn until_condition(
+    server: &Server,
+    what: &str,
+    type_: &str,
+    is_so: impl Fn(&Value) -> bool,
+) {
+    let begun = Instant::now();
+    loop {
+        let found = condition(server, type_).await;
+        if is_so(&found) {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{what}: {found:#}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
 /// A condition of the `OtelAgent` `side` in namespace `shop`; null where it has none.
 pub(super) async fn condition(server: &Server, type_: &str) -> Value {
-    let agent = server
-        .get("/apis/otelagent.dev/v1alpha1/namespaces/shop/otelagents/side")
-        .await;
+    let agent = server.get(&format!("{AGENTS}/side")).await;
     let conditions = agent.body["status"]["conditions"].as_array().cloned();
     let mut conditions = conditions.into_iter().flatten();
     let found = conditions.find(|condition| condition["type"] == type_);

@@ -2,7 +2,6 @@
 //! limits, and refuse the canary's pods.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use otelagent_core::build::Choice;
 use otelagent_core::names;
@@ -10,12 +9,9 @@ use otelagent_operator::controller::InjectionSettings;
 use serde_json::{Value, json};
 
 use super::callee::Callee;
-use super::installed::{self, InstalledOperator, bed, condition};
+use super::installed::{self, InstalledOperator, apply_side, bed, until_condition};
 use super::server::{self, CANARY, Server};
 
-/// The longest time to wait for any result.
-const PATIENCE: Duration = Duration::from_mins(4);
-const AGENTS: &str = "/apis/otelagent.dev/v1alpha1/namespaces/shop/otelagents";
 /// The users that the platform gives, as the SCC `restricted-v2` does.
 const USERS: &str = "1000650000";
 
@@ -130,27 +126,6 @@ fn application() -> Value {
             "seccompProfile": {"type": "RuntimeDefault"}}}]}})
 }
 
-fn agent(flush_interval: &str) -> Value {
-    json!({"apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": "side"}, "spec": {
-        "mode": "Sidecar",
-        "export": {"endpoint": "http://c.o.svc:4317"},
-        "workloads": {"flushInterval": flush_interval},
-    }})
-}
-
-/// Waits until a condition of the `OtelAgent` is as asked for.
-async fn until_condition(server: &Server, what: &str, type_: &str, is_so: impl Fn(&Value) -> bool) {
-    let begun = Instant::now();
-    loop {
-        let found = condition(server, type_).await;
-        if is_so(&found) {
-            return;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{what}: {found:#}");
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-}
-
 fn is_active(condition: &Value) -> bool {
     condition["status"] == "True" && condition["reason"] == "Active"
 }
@@ -193,8 +168,7 @@ async fn injection_is_verified_and_active_beside_policies_that_change_every_pod(
         .await;
 
     let callee = Callee::start_with_what_is_kept(&bed).await;
-    let applied = server.apply_at(AGENTS, "side", &agent("500ms")).await;
-    assert!(applied.is_ok(), "{applied:?}");
+    apply_side(&server, json!({"flushInterval": "500ms"})).await;
     for engine in [Choice::Policy, Choice::Webhook] {
         let settings = InjectionSettings {
             engine,
@@ -270,8 +244,7 @@ async fn canary_pods_that_others_refuse_bind_nothing_and_end_nothing() {
         ..InjectionSettings::default()
     };
     let operator = InstalledOperator::start(&bed, policy()).await;
-    let applied = server.apply_at(AGENTS, "side", &agent("500ms")).await;
-    assert!(applied.is_ok(), "{applied:?}");
+    apply_side(&server, json!({"flushInterval": "500ms"})).await;
     let refused = |condition: &Value, parts: &[&str]| {
         let message = condition["message"].as_str().unwrap_or_default();
         condition["reason"] == "CanaryRefused" && parts.iter().all(|part| message.contains(part))
@@ -325,8 +298,7 @@ async fn canary_pods_that_others_refuse_bind_nothing_and_end_nothing() {
         pod.label(names::LABEL_CONFIG).map(str::to_owned)
     };
     let before = recipe().await;
-    let applied = server.apply_at(AGENTS, "side", &agent("700ms")).await;
-    assert!(applied.is_ok(), "{applied:?}");
+    apply_side(&server, json!({"flushInterval": "700ms"})).await;
     until_condition(&server, "refused later", "Injected", |condition| {
         refused(
             condition,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use testbed::Bed;
 
 use super::engines::DryRunCreator;
-use super::installed::{self, InstalledOperator, condition};
+use super::installed::{self, InstalledOperator, apply_side, condition};
 use super::server::{self, CANARY, Server};
 
 /// The longest time to wait for any result.
@@ -18,7 +18,6 @@ const PATIENCE: Duration = Duration::from_mins(4);
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
 const BINDING: &str =
     "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings/otelagent.shop.side";
-const AGENTS: &str = "/apis/otelagent.dev/v1alpha1/namespaces/shop/otelagents";
 const OPERATOR: &str = "system:serviceaccount:otelagent-system:acme-otelagent-operator";
 
 /// Installs `manifests/default` with another prefix of its names.
@@ -132,10 +131,7 @@ async fn injection_outlives_replaced_roles_under_another_prefix_and_comes_back_w
 
     let settings = InjectionSettings::default();
     let operator = InstalledOperator::start_as(&bed, settings, Some(OPERATOR), Some(owner)).await;
-    let agent = json!({"apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": "side"},
-        "spec": {"mode": "Sidecar", "export": {"endpoint": "http://c.o.svc:4317"}, "workloads": {}}});
-    let applied = server.apply_at(AGENTS, "side", &agent).await;
-    assert!(applied.is_ok(), "{applied:?}");
+    apply_side(&server, json!({})).await;
     let uid_of = async |name: &str| {
         let role = server.get(&format!("{ROLES}/{name}")).await;
         role.body["metadata"]["uid"].clone()

@@ -36,7 +36,7 @@ pub(crate) async fn world() -> &'static ThreatBed {
         WORLD.get_or_init(|| {
             let world = ThreatBed::start("pods", |bed| bed);
             world.kubectl(&["apply", "-k", "manifests/restart"]);
-            simulate_nodes(&world);
+            kubelet::start_apart(world.bed.kubeconfig(), |_| ());
             let mut settings = settings(InjectionSettings::default());
             let further = [WITHOUT_ROLE, MISSING].map(str::to_owned);
             settings.platform_namespaces.extend(further);
@@ -45,22 +45,6 @@ pub(crate) async fn world() -> &'static ThreatBed {
         })
     });
     made.await.unwrap()
-}
-
-/// On a thread of its own, until the process ends: every test has a runtime of its own.
-fn simulate_nodes(world: &ThreatBed) {
-    let kubeconfig = world.bed.kubeconfig().to_owned();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async move {
-            let client = Client::try_from(direct_config(&kubeconfig).await).unwrap();
-            kubelet::start(&client).await;
-            std::future::pending::<()>().await;
-        });
-    });
 }
 
 pub(crate) fn deployments(namespace: &str) -> String {

@@ -13,13 +13,7 @@ const UNKNOWN_CLASS: &str = "no PriorityClass with name nope was found";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn status_names_why_agents_cannot_be_created_while_older_ones_serve() {
-    if !testbed::skip_unless_possible("agents that cannot be created") {
-        return;
-    }
-    let run = Run::start().await;
-    let outcome = tell(&run).await;
-    run.end().await;
-    outcome.unwrap();
+    Run::through("agents that cannot be created", async |run| tell(run).await).await;
 }
 
 async fn tell(run: &Run) -> Outcome<()> {

@@ -47,22 +47,7 @@ pub(super) async fn whole_cluster() -> &'static Cluster {
 fn start(what: &str) -> Cluster {
     let name = format!("{what}-{}", std::process::id());
     let bed = Bed::builder().name(name).start().expect("a control plane");
-    // Every test has a runtime of its own; what lives for all of them needs another.
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let kubeconfig = bed.kubeconfig().to_owned();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async move {
-            let client = Client::try_from(direct_config(&kubeconfig).await).unwrap();
-            kubelet::start(&client).await;
-            sender.send(Recorder::start(&client)).unwrap();
-            std::future::pending::<()>().await;
-        });
-    });
-    let recorder = receiver.recv().unwrap();
+    let recorder = kubelet::start_apart(bed.kubeconfig(), Recorder::start);
     let cluster = Cluster { recorder, bed };
     for part in [
         "crds",

@@ -388,13 +388,7 @@ async fn change(run: &Run, path: &str, steps: &[Value]) -> Outcome<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn foreign_object_is_named_in_the_status_and_never_touched() {
-    if !testbed::skip_unless_possible("names that are taken") {
-        return;
-    }
-    let run = Run::start().await;
-    let outcome = taken(&run, ALL[3]).await;
-    run.end().await;
-    outcome.unwrap();
+    Run::through("names that are taken", async |run| taken(run, ALL[3]).await).await;
 }
 
 /// Another user makes every object before the operator comes to it.

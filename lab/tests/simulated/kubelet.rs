@@ -1,6 +1,7 @@
 //! Nodes without machines: registered and kept Ready. A pod bound to one is ready at once, and gone as soon as it is
 //! deleted.
 
+use std::path::Path;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -10,6 +11,8 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, WatchEvent, WatchP
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::sleep;
+
+use crate::client::direct_config;
 
 /// How many nodes.
 pub(super) const NODES: usize = 3;
@@ -25,6 +28,29 @@ pub(crate) async fn start(client: &Client) {
         register(client, node, number).await;
     }
     tokio::spawn(serve(client.clone()));
+}
+
+/// The same on a thread of its own, for as long as the process lives: every test has a runtime of its own, and what
+/// lives for all of them needs another. What `and` makes of its client is handed back.
+pub(crate) fn start_apart<T: Send + 'static>(
+    kubeconfig: &Path,
+    and: impl FnOnce(&Client) -> T + Send + 'static,
+) -> T {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let kubeconfig = kubeconfig.to_owned();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let client = Client::try_from(direct_config(&kubeconfig).await).unwrap();
+            start(&client).await;
+            let _ = sender.send(and(&client));
+            std::future::pending::<()>().await;
+        });
+    });
+    receiver.recv().unwrap()
 }
 
 /// Registers one more node, and lives for it on the present runtime.

@@ -12,22 +12,20 @@ const NODE_LOCAL: Topology = ALL[3];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_agents_leave_out_hold_up_nothing_and_their_pods_are_told() {
-    if !testbed::skip_unless_possible("nodes that agents leave out") {
-        return;
-    }
-    let run = Run::start().await;
-    let nodes = nodes(&run.namespace);
-    for (number, node) in nodes.iter().enumerate() {
-        register(&run.admin, node.clone(), 10 + number).await;
-    }
-    let outcome = tell(&run).await;
-    for node in nodes {
-        let name = node["metadata"]["name"].as_str().unwrap();
-        let path = format!("/api/v1/nodes/{name}");
-        let _ = send(&run.admin, http::Method::DELETE, &path, &Value::Null).await;
-    }
-    run.end().await;
-    outcome.unwrap();
+    Run::through("nodes that agents leave out", async |run| {
+        let nodes = nodes(&run.namespace);
+        for (number, node) in nodes.iter().enumerate() {
+            register(&run.admin, node.clone(), 10 + number).await;
+        }
+        let outcome = tell(run).await;
+        for node in nodes {
+            let name = node["metadata"]["name"].as_str().unwrap();
+            let path = format!("/api/v1/nodes/{name}");
+            let _ = send(&run.admin, http::Method::DELETE, &path, &Value::Null).await;
+        }
+        outcome
+    })
+    .await;
 }
 
 /// A Windows node and a virtual one. The taint of the first keeps away the pods of other tests; the agents of this one

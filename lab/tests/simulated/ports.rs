@@ -12,13 +12,7 @@ const NODE_LOCAL: Topology = ALL[3];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn taken_port_refuses_the_younger_otelagent_until_it_is_free() {
-    if !testbed::skip_unless_possible("two OtelAgents on one port") {
-        return;
-    }
-    let run = Run::start().await;
-    let outcome = tell(&run).await;
-    run.end().await;
-    outcome.unwrap();
+    Run::through("two OtelAgents on one port", async |run| tell(run).await).await;
 }
 
 async fn tell(run: &Run) -> Outcome<()> {

@@ -72,13 +72,7 @@ fn exits() -> Vec<Exit> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn status_names_the_failure_at_every_exit() {
-    if !testbed::skip_unless_possible("status at every exit") {
-        return;
-    }
-    let run = Run::start().await;
-    let outcome = tell(&run).await;
-    run.end().await;
-    outcome.unwrap();
+    Run::through("status at every exit", async |run| tell(run).await).await;
 }
 
 async fn tell(run: &Run) -> Outcome<()> {

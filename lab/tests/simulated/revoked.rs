@@ -48,29 +48,22 @@ async fn revoke(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn revoked_platform_namespace_injects_no_pods_of_others() {
-    if !testbed::skip_unless_possible("a revoked platform namespace") {
-        return;
-    }
-    let mut run = Run::start().await;
     let elsewhere =
         json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "default"}}});
     let is_over = |reason: &str, is_bound: bool| reason == "NotAPlatformNamespace" && !is_bound;
-    let outcome = revoke(&mut run, elsewhere, is_over).await;
-    run.end().await;
-    outcome.unwrap();
+    Run::through("a revoked platform namespace", async |run| {
+        revoke(run, elsewhere, is_over).await
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn revoked_platform_namespace_goes_on_injecting_its_own_pods() {
-    if !testbed::skip_unless_possible("a revoked platform namespace with pods of its own") {
-        return;
-    }
-    let mut run = Run::start().await;
     let own = json!({"podSelector": {"matchLabels": {"app": "shop"}}});
-    let outcome = revoke(&mut run, own, |reason, is_bound| {
-        reason == "Active" && is_bound
-    })
+    let goes_on = |reason: &str, is_bound: bool| reason == "Active" && is_bound;
+    Run::through(
+        "a revoked platform namespace with pods of its own",
+        async |run| revoke(run, own, goes_on).await,
+    )
     .await;
-    run.end().await;
-    outcome.unwrap();
 }

@@ -88,6 +88,17 @@ impl Run {
         Self::start_on(cluster().await).await
     }
 
+    /// Tries something on a run and ends that, whatever came of it; skipped where no API server can run.
+    pub(super) async fn through(what: &str, tried: impl AsyncFnOnce(&mut Self) -> Outcome<()>) {
+        if !testbed::skip_unless_possible(what) {
+            return;
+        }
+        let mut run = Self::start().await;
+        let outcome = tried(&mut run).await;
+        run.end().await;
+        outcome.unwrap();
+    }
+
     /// On another than the cluster that runs share.
     pub(super) async fn start_on(cluster: &'static Cluster) -> Self {
         Self::start_with(cluster, |_| {}).await
