@@ -177,6 +177,38 @@ async fn window_of_a_decoder_stays_within_the_limit() {
     eventually("all is delivered", || agent.metric(HELD, "") == 0).await;
 }
 
+#[tokio::test]
+async fn large_requests_from_disk_stay_within_the_limit() {
+    const LIMIT_MIB: u64 = 16;
+    let directory = crate::support::agent::temporary("queue");
+    let sink = Sink::http().await;
+    sink.always(Some(Reply::Http(503, Vec::new())));
+    let setup = Setup::http(sink.address)
+        .exporter("compression: none")
+        .storage(&directory, "create_directory: true")
+        // So small that it reads while others are in flight.
+        .sending_queue("queue_size: 24000000, sizer: bytes")
+        .retry("initial_interval: 1s, max_interval: 1s");
+    let agent = limited(setup, LIMIT_MIB).start();
+    let idle = agent.resident();
+    let mut http = Http::connect(agent.port()).await;
+    for number in 0..4 {
+        let mut trace = spans(&format!("span-{number}"), 1);
+        trace.resource_spans[0].scope_spans[0].spans[0].attributes[0].value =
+            Some(random(5_500_000));
+        let message = trace.encode_to_vec();
+        while http.post("/v1/traces", &[], &message).await.unwrap().status == 503 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    sink.always(None);
+    let sent = || agent.metric("otelcol_exporter_sent_spans_total", "");
+    eventually("all is delivered", || sent() == 4).await;
+    assert_within(&agent, idle, LIMIT_MIB);
+    drop(agent);
+    let _ = std::fs::remove_dir_all(directory);
+}
+
 /// The size of a body that the agent still takes over HTTP.
 const MOST_HTTP: usize = 20 * 1024 * 1024;
 

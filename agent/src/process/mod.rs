@@ -1,6 +1,7 @@
 //! The process: arguments, environment, logging, exit codes.
 
 mod agent;
+mod allocator;
 mod args;
 mod drain;
 mod log;
@@ -84,6 +85,7 @@ fn ready() -> Result<(), ExitCode> {
 }
 
 fn run(file: &Path, grace: Option<OsString>, lame_duck: Option<OsString>) -> Result<(), ExitCode> {
+    allocator::settle();
     let mut source = ConfigSource::new(file);
     let config = usable(source.load_at_start(), file)?;
     let options = options(grace, lame_duck).map_err(|message| usage(&message))?;

@@ -141,6 +141,8 @@ async fn total(
         "valgrind",
         "--quiet",
         "--tool=callgrind",
+        // The agent starts itself again once.
+        "--trace-children=yes",
         &file,
     ];
     let spawned = peer.spawn_under(&wrapper, setup, &bench.place);
