@@ -4,69 +4,71 @@ use serde_json::json;
 
 use super::{condition, manifest, world};
 
+/// Fields of a spec, and words of the answer.
+const REFUSED_SPECS: &[(&str, &str)] = &[
+    ("mode: NodePort", "NodePort is not offered"),
+    ("mode: NodePort", "use NodeLocal"),
+    (
+        "mode: Daemon",
+        "mode must be Sidecar, HostPort, HostNetwork or NodeLocal",
+    ),
+    (
+        "mode: NodeLocal, hostMetadata: true, nodeLocal: {routing: Prefer}",
+        "would stamp its own name on it; use routing Require",
+    ),
+    (
+        "mode: NodeLocal, ports: {grpc: 80}",
+        "should be greater than or equal to 1024",
+    ),
+    (
+        "mode: NodeLocal, ports: {grpc: 4318}",
+        "ports.grpc and ports.http must differ",
+    ),
+    (
+        "mode: NodeLocal, ports: {http: 13133}",
+        "ports.metrics and ports.health must differ from each other",
+    ),
+    (
+        "mode: NodeLocal, batch: {flushInterval: 1ms}",
+        "must be a duration between 10ms and 24h",
+    ),
+    (
+        "mode: NodeLocal, buffer: {memory: '1'}",
+        "must be a size between 64Ki and 1Ti",
+    ),
+    (
+        "mode: NodeLocal, buffer: {disk: {size: 1Mi}}",
+        "must be a size between 16Mi and 1Ti",
+    ),
+    (
+        "mode: HostPort, agent: {updateStrategy: {maxSurge: 1}}",
+        "use maxUnavailable",
+    ),
+    (
+        "mode: NodeLocal, agent: {podLabels: {otelagent.dev/owner: x}}",
+        "are not yours to set; remove them",
+    ),
+    (
+        "mode: NodeLocal, agent: {podAnnotations: {otelagent.dev/agent-config: x}}",
+        "annotations of otelagent.dev are the operator's own",
+    ),
+    (
+        "mode: NodeLocal, agent: {imagePullSecrets: [{name: a}, {name: a}]}",
+        "Duplicate value",
+    ),
+    (
+        "mode: NodeLocal, agent: {affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: \
+         {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: In}]}]}}}}",
+        "operators In and NotIn need values",
+    ),
+];
+
 #[test]
 fn api_server_refusals_say_what_to_write_instead() {
     let Some(world) = world("refusals") else {
         return;
     };
-    let table = [
-        ("mode: NodePort", "NodePort is not offered"),
-        ("mode: NodePort", "use NodeLocal"),
-        (
-            "mode: Daemon",
-            "mode must be Sidecar, HostPort, HostNetwork or NodeLocal",
-        ),
-        (
-            "mode: NodeLocal, hostMetadata: true, nodeLocal: {routing: Prefer}",
-            "would stamp its own name on it; use routing Require",
-        ),
-        (
-            "mode: NodeLocal, ports: {grpc: 80}",
-            "should be greater than or equal to 1024",
-        ),
-        (
-            "mode: NodeLocal, ports: {grpc: 4318}",
-            "ports.grpc and ports.http must differ",
-        ),
-        (
-            "mode: NodeLocal, ports: {http: 13133}",
-            "ports.metrics and ports.health must differ from each other",
-        ),
-        (
-            "mode: NodeLocal, batch: {flushInterval: 1ms}",
-            "must be a duration between 10ms and 24h",
-        ),
-        (
-            "mode: NodeLocal, buffer: {memory: '1'}",
-            "must be a size between 64Ki and 1Ti",
-        ),
-        (
-            "mode: NodeLocal, buffer: {disk: {size: 1Mi}}",
-            "must be a size between 16Mi and 1Ti",
-        ),
-        (
-            "mode: HostPort, agent: {updateStrategy: {maxSurge: 1}}",
-            "use maxUnavailable",
-        ),
-        (
-            "mode: NodeLocal, agent: {podLabels: {otelagent.dev/owner: x}}",
-            "are not yours to set; remove them",
-        ),
-        (
-            "mode: NodeLocal, agent: {podAnnotations: {otelagent.dev/agent-config: x}}",
-            "annotations of otelagent.dev are the operator's own",
-        ),
-        (
-            "mode: NodeLocal, agent: {imagePullSecrets: [{name: a}, {name: a}]}",
-            "Duplicate value",
-        ),
-        (
-            "mode: NodeLocal, agent: {affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: \
-             {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: In}]}]}}}}",
-            "operators In and NotIn need values",
-        ),
-    ];
-    for (spec, words) in table {
+    for (spec, words) in REFUSED_SPECS {
         let answer = dry_run(
             &world,
             &manifest("otelagent-system", "refused", "nobody", spec),

@@ -105,16 +105,13 @@ fn expanded(text: &str, known: &BTreeMap<String, String>) -> String {
         let reference = after
             .strip_prefix('(')
             .and_then(|after| after.split_once(')'));
-        rest = match reference {
-            Some((name, behind)) => {
-                let value = known.get(name).cloned();
-                expanded.push_str(&value.unwrap_or_else(|| format!("$({name})")));
-                behind
-            }
-            None => {
-                expanded.push('$');
-                after.strip_prefix('$').unwrap_or(after)
-            }
+        rest = if let Some((name, behind)) = reference {
+            let value = known.get(name).cloned();
+            expanded.push_str(&value.unwrap_or_else(|| format!("$({name})")));
+            behind
+        } else {
+            expanded.push('$');
+            after.strip_prefix('$').unwrap_or(after)
         };
     }
     expanded + rest
