@@ -9,7 +9,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -95,14 +94,6 @@ struct Place {
 
 impl Place {
     fn new(upstream: SocketAddr) -> Self {
-        static NEXT: AtomicU8 = AtomicU8::new(1);
-        let [high, low, ..] = std::process::id().to_le_bytes();
-        let address = Ipv4Addr::new(
-            127,
-            1 + high % 254,
-            low,
-            NEXT.fetch_add(1, Ordering::Relaxed),
-        );
         let folder = temporary("place");
         std::fs::create_dir_all(folder.join("queue")).unwrap();
         let client = CA.client();
@@ -119,7 +110,7 @@ impl Place {
         }
         Self {
             folder,
-            address,
+            address: crate::own_address(),
             upstream,
         }
     }

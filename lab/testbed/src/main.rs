@@ -125,7 +125,7 @@ enum Action {
         /// The Kubernetes release.
         #[arg(long, default_value_t)]
         kubernetes: KubernetesVersion,
-        /// Also what is no part of a cluster, or not of every one: the OpenTelemetry Collector, kwok and h2spec.
+        /// Also what is no part of a cluster, or not of every one: OpenTelemetry Collectors, kwok and h2spec.
         #[arg(long)]
         extras: bool,
     },
@@ -169,8 +169,13 @@ fn run(action: Action) -> Result<ExitCode> {
         Action::Logs { named, component } => logs(&named, component)?,
         Action::Build { kubernetes, extras } => {
             parts::ensure_all(kubernetes, kubernetes.has_nodes())?;
-            // The collector last: who needs it first builds it at once.
-            for part in [Part::Kwok, Part::H2spec, Part::Collector] {
+            // Collectors last: who needs them first builds them at once.
+            for part in [
+                Part::Kwok,
+                Part::H2spec,
+                Part::Collector,
+                Part::CollectorWithoutZstd,
+            ] {
                 if extras {
                     parts::ensure_for(part, kubernetes)?;
                 }
