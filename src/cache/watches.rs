@@ -348,7 +348,7 @@ mod tests {
 
     use super::*;
 
-    /// A client of an API server that lets nobody read one namespace, and has nothing elsewhere.
+    /// A client of an API server that refuses all reads of one namespace, and has nothing elsewhere.
     fn client() -> Client {
         let service = service_fn(|request: Request<Body>| async move {
             let (path, query) = (request.uri().path(), request.uri().query());
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refused_platform_namespace_keeps_nobody_waiting_and_is_known() {
+    async fn refused_platform_namespace_delays_no_other_and_is_known() {
         let namespaces = ["forbidden", "fine"].map(str::to_owned).into();
         let (sender, _queue) = futures::channel::mpsc::unbounded();
         let (stores, watches, _) = build(&client(), &namespaces, &[], sender);

@@ -39,7 +39,7 @@ impl Reconciliation<'_> {
         Ok(written.uid())
     }
 
-    /// Checks that nobody else keeps undoing what was written.
+    /// Checks that no other writer keeps undoing what was written.
     ///
     /// # Errors
     /// [`ControllerError::Contested`].

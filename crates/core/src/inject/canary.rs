@@ -14,7 +14,7 @@ use crate::names;
 const NO_IMAGE: &str = "otelagent.dev/none:1";
 /// Value of the labels for which otelagent injects a probe, where it must not. No hash and no `OtelAgent` is
 /// named so.
-const NOBODY: &str = "none";
+const NO_AGENT: &str = "none";
 
 /// Pods that together take every branch of the program. `hash` is that of the policy.
 pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
@@ -88,7 +88,7 @@ pub fn unlabelled(probe: &Value) -> Value {
     let mut probe = probe.clone();
     for label in [names::LABEL_VERIFICATION, names::LABEL_CANARY] {
         if let Some(value) = probe["metadata"]["labels"].get_mut(label) {
-            *value = NOBODY.into();
+            *value = NO_AGENT.into();
         }
     }
     probe

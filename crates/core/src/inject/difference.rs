@@ -88,7 +88,7 @@ pub fn judge_hash(hash: &str, plain: &Answer, answer: &Answer) -> Judgement {
     }
 }
 
-/// Compares the answer to a probe with the function's result, where nobody else changes pods.
+/// Compares the answer to a probe with the function's result, where no other admission changes pods.
 ///
 /// # Errors
 /// The first difference.

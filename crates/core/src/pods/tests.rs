@@ -90,7 +90,7 @@ fn missed(agent: Option<&str>, outline: &Arc<str>, selection: Option<&Selection>
 }
 
 #[test]
-fn pod_of_an_agent_that_is_gone_is_orphaned_for_whoever_selects_it() {
+fn pod_of_a_deleted_agent_is_orphaned_for_the_one_that_selects_it() {
     let report = missed(Some("a.gone"), &PLAIN, Some(&everything()));
     assert_eq!((report.counts.missed, report.counts.orphaned), (1, 1));
     let cart = WorkloadRef::of_shop("Deployment", "cart");
@@ -104,7 +104,7 @@ fn pod_of_an_agent_that_is_gone_is_orphaned_for_whoever_selects_it() {
 }
 
 #[test]
-fn pod_of_an_agent_that_exists_is_missed_by_whoever_takes_precedence_now() {
+fn pod_of_an_existing_agent_is_missed_by_the_one_that_takes_precedence() {
     let report = missed(Some("a.other"), &PLAIN, Some(&everything()));
     assert_eq!((report.counts.missed, report.counts.orphaned), (1, 0));
     assert_eq!(

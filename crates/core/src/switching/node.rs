@@ -2,7 +2,7 @@
 //!
 //! The `DaemonSet` controller decides by the pod template: its node selector, its required node affinity, and
 //! its tolerations together with those that the controller adds itself. A node that it does not target has no
-//! agent, so nobody waits for one there.
+//! agent, so no switch waits for one there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
