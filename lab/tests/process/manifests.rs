@@ -134,7 +134,7 @@ fn rights() {
         "update leases.coordination.k8s.io/otelagent-operator --namespace=otelagent-system",
         "create pods --namespace=otelagent-canary",
         "patch mutatingadmissionpolicies.admissionregistration.k8s.io",
-        "get clusterroles.rbac.authorization.k8s.io/otelagent-operator",
+        "get clusterroles.rbac.authorization.k8s.io/otelagent-owner",
     ] {
         assert!(may(allowed), "{allowed}");
     }

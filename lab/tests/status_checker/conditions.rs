@@ -196,10 +196,12 @@ impl StatusChecker<'_> {
         let pods = view.sorted_pods();
         let selects = view.agent["spec"]["workloads"].is_object();
         let is_nothing = selects && view.selected_namespaces(&view.agent).is_empty();
+        // While a spec is refused, what ran before it goes on, with what that selects.
+        let is_accepted = self.is("Accepted", "True");
         let problem = match (view.no_injection(), pods.repairable(view).count()) {
             (Some(why), _) if selects => Some(why.to_owned()),
             (_, missed) if missed > 0 => Some(format!("{missed} pods were missed")),
-            _ if is_nothing => Some("it selects no namespace".to_owned()),
+            _ if is_nothing && is_accepted => Some("it selects no namespace".to_owned()),
             _ => None,
         };
         let expected = format!("not True: {}", problem.as_deref().unwrap_or_default());
@@ -207,7 +209,7 @@ impl StatusChecker<'_> {
         self.require_condition(holds, "Injected", expected, quotes::INJECTED);
         let has_limits = self.has_limits();
         let is_certain = selects
-            && self.is("Accepted", "True")
+            && is_accepted
             && problem.is_none()
             && pods.perhaps_missed.is_empty()
             && pods
@@ -229,7 +231,7 @@ impl StatusChecker<'_> {
             self.require_condition(holds, "Injected", "another reason", quotes::NO_ALARM);
         }
         if self.has_reason("Injected", "SelectsNothing") {
-            let holds = is_nothing && self.is("Injected", "False");
+            let holds = (is_nothing || !is_accepted) && self.is("Injected", "False");
             self.require_condition(holds, "Injected", "another reason", quotes::NOTHING);
         }
         let is_refusal = self.has_reason("Injected", "PodsRefused");

@@ -35,12 +35,15 @@ pub(super) fn chosen(pod: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// [`chosen`] in CEL.
+/// [`chosen`] in CEL, of functions that servers of 1.33 have, too.
 pub(super) fn chosen_in_cel() -> String {
-    format!(
-        "[object.metadata.?annotations[?{}].orValue(\"\")].filter(t, t.size() <= {MAX_CHOICE})\
-         .map(t, t.split(\",\").map(n, n.trim()).filter(n, n != \"\")).flatten()",
+    let choice = format!(
+        "object.metadata.?annotations[?{}].orValue(\"\")",
         quoted(ANNOTATION_CONTAINERS)
+    );
+    format!(
+        "({choice}.size() <= {MAX_CHOICE} ? {choice} : \"\").split(\",\")\
+         .map(n, n.trim()).filter(n, n != \"\")"
     )
 }
 

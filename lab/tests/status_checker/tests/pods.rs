@@ -271,8 +271,18 @@ fn selection_of_no_namespace_is_no_success() {
     view = with_status(view, "pods.byMode", json!({}));
     reports(view.clone(), &["conditions.Injected"]);
     let message = "run kubectl label namespace";
+    let mut refused = view.clone();
     tell(&mut view, "Injected", "False", "SelectsNothing", message);
     accepts(view);
+    // Until the spec is accepted, the one before it selects.
+    tell(
+        &mut refused,
+        "Accepted",
+        "False",
+        "SelectsNothing",
+        "add it",
+    );
+    accepts(refused);
 }
 
 #[test]
