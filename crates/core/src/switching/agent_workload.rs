@@ -164,12 +164,14 @@ impl AgentWorkload {
             }
         }
         let (mut targeted, mut with_agent, mut lacks_pod) = (0, 0, false);
+        let mut left_out_with_agent = 0;
         for (name, node) in nodes {
+            let pods = by_node.get(name.as_str());
             if self.targets.leaves_out(name, node).is_some() {
+                left_out_with_agent += usize::from(pods.is_some());
                 continue;
             }
             targeted += 1;
-            let pods = by_node.get(name.as_str());
             with_agent += usize::from(pods.is_some());
             if !node.ready {
                 continue;
@@ -186,8 +188,10 @@ impl AgentWorkload {
             }
         }
         // Its controller's count decides. It may know of nodes that are not in the caches yet, or may not have
-        // seen a new node. Nodes that are down may account for some agents that do not exist.
+        // seen a new node. Nodes that are down may account for some agents that do not exist. A node that is left
+        // out since it is down, with its agent, may still be counted.
         let desired = usize::try_from(self.desired).unwrap_or_default();
+        let desired = desired - left_out_with_agent.min(desired.saturating_sub(targeted));
         let unknown = desired.saturating_sub(targeted);
         let absent = desired.saturating_sub(with_agent);
         state.missing = absent.min(state.missing_on.len() + unknown);
@@ -283,6 +287,8 @@ fn lack(node: &str, pods: &[&AgentPod], wanted_template: &str) -> Option<Lack> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use k8s_openapi::api::core::v1::Taint;
 
     use super::super::node::NodeState;
     use super::*;
@@ -436,6 +442,32 @@ mod tests {
             why.unwrap(),
             "it has label kubernetes.io/os=windows, not linux"
         );
+    }
+
+    #[test]
+    fn node_that_went_down_with_its_agent_is_not_waited_for_while_the_controller_counts_it() {
+        let mut nodes = nodes([("n1", true), ("n2", false), ("n3", true)]);
+        let taint = Taint {
+            key: "node.kubernetes.io/unreachable".into(),
+            effect: "NoSchedule".into(),
+            ..Taint::default()
+        };
+        let down = NodeState {
+            taints: vec![taint],
+            ..NodeState::default()
+        };
+        nodes.insert("n2".into(), Arc::new(down));
+        let agents = |on_n3: bool| {
+            let n3 = on_n3.then(|| pod("n3", true, "t1"));
+            let others = [pod("n1", true, "t1"), pod("n2", false, "t1")];
+            others.into_iter().chain(n3).collect()
+        };
+        for desired in [2, 3] {
+            let everywhere = state(&nodes, desired, agents(true));
+            assert!(everywhere.is_ready_everywhere(), "{everywhere:?}");
+            let lacking = state(&nodes, desired, agents(false));
+            assert_eq!(lacking.missing_on, ["n3"], "{lacking:?}");
+        }
     }
 
     #[test]
