@@ -265,6 +265,10 @@ impl DiskState {
         self.out.values().map(|out| out.bytes).sum()
     }
 
+    pub(super) fn batches_in_flight(&self) -> usize {
+        self.out.len()
+    }
+
     /// Notes that a batch was split once more.
     pub(super) fn batch_split(&mut self, id: u64) {
         if let Some(out) = self.out.get_mut(&id) {

@@ -21,7 +21,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// The wait for memory that another lane holds.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
-/// What is read from disk beside a full batch in flight, and what stays in memory while the upstream fails.
+/// What is read from disk beside a full batch in flight; the most that stays in memory while the upstream fails.
 pub(super) const READ_AHEAD: usize = 1024 * 1024;
 
 /// The sizes that a segment may have: large enough that few files hold a long outage, small enough that nearly all of a

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::disk::{DiskState, Placement, Refill};
-use super::durable::{AckHandle, DurableQueue, PAUSE, READ_AHEAD};
+use super::durable::{AckHandle, DurableQueue, PAUSE};
 use super::request::{BOOKKEEPING, Origin, QueueFull, QueuedRequest, WaitingRequest};
 use crate::config::Queue;
 use crate::lock::lock;
@@ -162,7 +162,7 @@ impl Lane {
             }
         }
         let memory = state.memory_bytes();
-        let is_outage = state.upstream_fails && memory + bytes > READ_AHEAD;
+        let is_outage = state.upstream_fails && memory + bytes > self.read_ahead();
         let spill = is_outage || self.is_memory_short(memory, bytes);
         state.held_bytes += bytes;
         if let Some(sender) = &sender {

@@ -46,6 +46,12 @@ impl Lane {
         })
     }
 
+    /// What stays in memory while the upstream fails.
+    pub(super) fn read_ahead(&self) -> usize {
+        let share = self.durable.as_ref().map(|durable| durable.share());
+        READ_AHEAD.min(share.unwrap_or(usize::MAX))
+    }
+
     /// A request that was read back from disk.
     pub(super) fn held(&self, payload: bytes::Bytes, items: u32) -> Option<QueuedRequest> {
         let mut permit = self.durable.as_ref()?.budget.permit(None);
@@ -82,11 +88,20 @@ impl Lane {
             Some(_) => return state.pass_disk(),
             None => {}
         }
-        let more = durable.read_size();
-        let in_flight = disk.in_flight_bytes();
+        if state.upstream_fails && !is_idle {
+            // That is enough to try with.
+            return None;
+        }
+        let mut more = durable.read_size();
+        let (in_flight, memory) = (disk.in_flight_bytes(), state.memory_bytes());
         // With nothing to send, or only what is refused again and again, the lane must read, or it would never send.
-        let must_read = is_idle && in_flight <= state.repeated_bytes;
-        if !must_read && self.is_memory_short(state.memory_bytes(), more) {
+        let is_stuck = is_idle && in_flight <= state.repeated_bytes;
+        let must_read = is_stuck && disk.batches_in_flight() <= 1;
+        if is_stuck && !must_read {
+            // While the upstream fails, that is every batch, and clients need memory, too.
+            more = more.min(durable.share().saturating_sub(memory));
+        }
+        if !must_read && (more == 0 || self.is_memory_short(memory, more)) {
             return is_idle.then(|| NextStep::WaitUntil(now + PAUSE));
         }
         if state.has_read_enough(in_flight, more) {
@@ -114,7 +129,7 @@ impl Lane {
         else {
             return;
         };
-        if fails && *waiting_bytes > READ_AHEAD && disk.forget(waiting) {
+        if fails && *waiting_bytes > self.read_ahead() && disk.forget(waiting) {
             *waiting = VecDeque::new();
             *waiting_bytes = 0;
             self.count_as_on_disk(&mut state);

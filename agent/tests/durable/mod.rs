@@ -3,6 +3,7 @@
 mod compression;
 mod damage;
 mod disk;
+mod memory;
 mod slots;
 mod stalled;
 
