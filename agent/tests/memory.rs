@@ -73,6 +73,16 @@ async fn tiny_requests_stay_within_the_memory_limit() {
     }
 }
 
+#[tokio::test]
+async fn agent_keeps_its_name_when_it_sets_its_allocator() {
+    let sink = Sink::http().await;
+    let agent = Setup::http(sink.address).start();
+    let of = |file: &str| std::fs::read(format!("/proc/{}/{file}", agent.pid())).unwrap();
+    assert_eq!(of("comm"), b"otelagent-agent\n");
+    let environment = String::from_utf8(of("environ")).unwrap();
+    assert!(environment.contains("GLIBC_TUNABLES=glibc.malloc."));
+}
+
 /// Bytes that cannot be compressed.
 fn random(bytes: usize) -> AnyValue {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;

@@ -18,8 +18,12 @@ pub(super) fn settle() {
     if !cfg!(target_env = "gnu") || env::var_os(VARIABLE).is_some() {
         return;
     }
+    // By its path, since the kernel names a process after what it executes.
+    let Ok(program) = env::current_exe() else {
+        return;
+    };
     let mut arguments = env::args_os();
-    let mut again = Command::new("/proc/self/exe");
+    let mut again = Command::new(program);
     if let Some(name) = arguments.next() {
         again.arg0(name);
     }
