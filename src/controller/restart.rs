@@ -122,7 +122,7 @@ impl Restarter<'_> {
     /// Removes the labels of running restarts. Returns a failure that is worth another attempt.
     async fn end(&self) -> Option<Restarts> {
         let attempt = async {
-            for owner in self.marked().await? {
+            for owner in self.list_marked().await? {
                 let found = self.beside(&owner).get_metadata_opt(&owner.name).await;
                 let found = found.map_err(ControllerError::api(format!("read {owner}")))?;
                 if let Some(found) = found {

@@ -90,9 +90,22 @@ const ROLLED: [(&str, &str); 3] = [
 
 fn a_restart_under_way_is_forgotten_once_workloads_are_left_alone(world: &World) {
     let mark = names::agent_label("otelagent-system", "roll");
-    let marked = json!({"metadata": {"labels": {"otelagent.dev/restarting": mark}}});
-    let patch = |patch: &Value| world.kubectl.patch(NAMESPACE, "deployment/go-sdk", patch);
-    patch(&marked).unwrap();
+    let marked = json!({"metadata": {"labels": {"otelagent.dev/restarting": mark}}}).to_string();
+    // As the operator writes it: it believes no other mark.
+    let manager = format!("--field-manager={}", names::RESTART_MANAGER);
+    let [namespace, patch] = [
+        format!("--namespace={NAMESPACE}"),
+        format!("--patch={marked}"),
+    ];
+    let words = [
+        "patch",
+        "deployment/go-sdk",
+        "--type=merge",
+        &namespace,
+        &patch,
+        &manager,
+    ];
+    world.kubectl.run(&words).unwrap();
     let never = json!({"spec": {"workloads": {"restart": "Never"}}});
     world.patch("roll", &never);
     let deployment = ["deployment", "go-sdk", "--namespace", NAMESPACE];
