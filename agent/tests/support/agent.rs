@@ -471,7 +471,7 @@ impl Drop for Agent {
     }
 }
 
-/// A plain HTTP/1.1 GET: status and body.
+/// A plain GET of HTTP/1.0, to which no server answers in chunks: status and body.
 pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
     try_get(address, path, PATIENCE).unwrap()
 }
@@ -482,7 +482,7 @@ fn try_get(address: SocketAddr, path: &str, patience: Duration) -> io::Result<(u
     stream.set_read_timeout(Some(patience))?;
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"
+        "GET {path} HTTP/1.0\r\nhost: test\r\nconnection: close\r\n\r\n"
     )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
