@@ -9,8 +9,8 @@ const VARIABLE: &str = "GLIBC_TUNABLES";
 
 /// By itself, glibc raises both to the largest block that was ever freed, up to 32 MiB, and then keeps as much as twice
 /// that (mallopt(3)): after a few large requests the process would have more than its memory limit. Fixed, blocks of
-/// a MiB and more go back when they are freed, and so does what is free at the end of the heap.
-const SETTINGS: &str = "glibc.malloc.mmap_threshold=1048576:glibc.malloc.trim_threshold=1048576";
+/// 128 KiB and more go back when they are freed, and so does what is free at the end of the heap.
+const SETTINGS: &str = "glibc.malloc.mmap_threshold=131072:glibc.malloc.trim_threshold=1048576";
 
 /// Starts this program again with the settings, as the same process, unless the variable is set: a user knows better.
 /// Where that is not possible the program goes on, and keeps more memory.
