@@ -1,6 +1,7 @@
 //! The otelagent operator's I/O. Decisions are in other crates.
 //!
 //! - [`controller`]: watches the cluster and executes what `otelagent-core` decides.
+//! - `delivery`: asks agents whether they deliver.
 //! - [`runtime`]: what a process needs besides: arguments, logs, metrics, probes, client, lease, shutdown.
 //!
 //! Decisions are in `crates/core`, the API in `crates/api`, the webhook in `crates/webhook`.
@@ -8,5 +9,6 @@
 mod ca_upkeep;
 mod cache;
 pub mod controller;
+mod delivery;
 mod discovery;
 pub mod runtime;

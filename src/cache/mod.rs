@@ -27,6 +27,7 @@ pub(crate) use events::Warnings;
 pub(crate) use namespace_limits::{Demand, in_namespaces};
 pub(crate) use partial::PartialPod;
 pub(crate) use pods::{CachedPod, Pods};
+pub(crate) use store::Cached;
 pub(crate) use stores::{Stores, admission_resource, serves};
 pub(crate) use trigger::{Trigger, may_meet};
 pub(crate) use watches::build;

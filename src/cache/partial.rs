@@ -4,6 +4,7 @@
 //! [`pods`](super::pods) caches a part of the rest.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Affinity, Namespace, Node, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
@@ -12,8 +13,9 @@ use kube::Resource;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use otelagent_api::Mode;
 use otelagent_core::inject::outline::{PodAnnotations, PodSpec, or_default, outline};
-use otelagent_core::names::LABEL_AGENT;
+use otelagent_core::names::{LABEL_AGENT, LABEL_MODE, LABEL_OWNER};
 use otelagent_core::pods::Controller;
 
 /// Longest cached message, in characters.
@@ -42,8 +44,19 @@ pub(crate) struct PartialPod {
     /// Why it does not run, if known.
     pub(crate) waits_for: Option<String>,
     pub(crate) created: Option<Timestamp>,
+    /// Where its agent answers.
+    pub(crate) health: Option<HealthAddress>,
     /// What decides whether it can be injected.
     pub(crate) outline: String,
+}
+
+/// Where an agent, or the sidecar of a pod, answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HealthAddress {
+    /// The pod's.
+    pub(crate) ip: IpAddr,
+    /// As its probe says; `None` if the probe is a command.
+    pub(crate) port: Option<u16>,
 }
 
 /// A node as decoded.
@@ -117,6 +130,8 @@ struct Status {
     conditions: Vec<Condition>,
     #[serde(deserialize_with = "or_default")]
     container_statuses: Vec<ContainerStatus>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -153,7 +168,14 @@ impl From<Parts> for PartialPod {
         let (mut metadata, mut spec, status) = (parts.metadata, parts.spec, parts.status);
         let (runs_on, affinity) = (spec.node_name.take(), spec.affinity.clone());
         let is_injected = metadata.labels.contains_key(LABEL_AGENT);
+        let ip = status.pod_ip.as_ref();
+        let ip = ip.filter(|_| has_agent(&metadata.labels, &spec));
+        let health = ip.and_then(|ip| ip.parse().ok()).map(|ip| HealthAddress {
+            ip,
+            port: spec.health_port(),
+        });
         Self {
+            health,
             metadata: metadata.identity(),
             outline: outline(&metadata.annotations, spec, is_injected),
             labels: metadata.labels,
@@ -199,6 +221,14 @@ impl Metadata {
             ..ObjectMeta::default()
         }
     }
+}
+
+/// Whether a pod is an agent or has one as its sidecar. A pod on the host network has none: whatever its labels say,
+/// at its address other programs of the node answer.
+fn has_agent(labels: &Labels, spec: &PodSpec) -> bool {
+    let mode = labels.get(LABEL_MODE).and_then(|mode| Mode::parse(mode));
+    let has_sidecar = labels.contains_key(LABEL_AGENT) && mode == Some(Mode::Sidecar);
+    labels.contains_key(LABEL_OWNER) || has_sidecar && !spec.is_on_host_network()
 }
 
 fn controller(owners: Vec<OwnerReference>) -> Option<Controller> {
@@ -351,6 +381,38 @@ mod tests {
         }));
         assert_eq!((runs.node.as_deref(), runs.placed), (Some("n1"), true));
         assert!(runs.ready && runs.waits_for.is_none());
+    }
+
+    #[test]
+    fn agents_and_sidecars_have_the_address_that_the_kubelet_probes() {
+        let probe = |port: u16| json!({"httpGet": {"path": "/", "port": port}});
+        let agent = json!({"name": "otelagent", "readinessProbe": probe(13133)});
+        let sidecar = json!({"name": "otelagent", "startupProbe": probe(23133)});
+        let other = json!({"name": "app", "readinessProbe": {"httpGet": {"port": "http"}}});
+        let execs = json!({"name": "otelagent", "readinessProbe": {"exec": {"command": ["x"]}}});
+        let address = |labels: serde_json::Value,
+                       init: &[&serde_json::Value],
+                       containers: &[&serde_json::Value]| {
+            let found = pod(json!({
+                "metadata": {"name": "a", "labels": labels},
+                "spec": {"initContainers": init, "containers": containers},
+                "status": {"podIP": "10.0.0.7"},
+            }));
+            found
+                .health
+                .map(|health| (health.ip.to_string(), health.port))
+        };
+        let owner = json!({LABEL_OWNER: "x.one"});
+        let injected = |mode: &str| json!({LABEL_AGENT: "x.one", LABEL_MODE: mode});
+        let at = |port| Some(("10.0.0.7".to_owned(), port));
+        assert_eq!(address(owner.clone(), &[], &[&agent]), at(Some(13133)));
+        assert_eq!(address(owner, &[], &[&execs]), at(None));
+        assert_eq!(
+            address(injected("Sidecar"), &[&sidecar], &[&other]),
+            at(Some(23133))
+        );
+        assert_eq!(address(injected("HostPort"), &[], &[&other]), None);
+        assert_eq!(address(json!({}), &[], &[&other]), None);
     }
 
     #[test]

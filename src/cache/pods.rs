@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::partial::{Labels, PartialPod};
+use super::partial::{HealthAddress, Labels, PartialPod};
 use super::store::Cache;
 use otelagent_core::names::{LABEL_AGENT, LABEL_OWNER};
 use otelagent_core::pods::Controller;
@@ -26,6 +26,8 @@ pub(crate) struct CachedPod {
     pub(crate) placed: bool,
     pub(crate) ready: bool,
     pub(crate) terminating: bool,
+    /// Where its agent answers; absent for pods without one.
+    pub(crate) health: Option<HealthAddress>,
     /// More of an agent; absent for other pods.
     pub(crate) agent: Option<Box<AgentDetails>>,
     /// What decides whether it can be injected.
@@ -132,6 +134,7 @@ impl PodsOfNamespace {
             placed: seen.placed,
             ready: seen.ready,
             terminating: seen.terminating,
+            health: seen.health,
             agent: is_agent.then(|| {
                 Box::new(AgentDetails {
                     waits_for: seen.waits_for.map(Into::into),

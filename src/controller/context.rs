@@ -1,7 +1,7 @@
 //! What every reconcile shares.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
@@ -23,6 +23,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::error::Result;
 use crate::cache::{Stores, admission_resource};
+use crate::delivery::Polls;
 use crate::discovery;
 use crate::runtime::Metrics;
 
@@ -59,6 +60,8 @@ pub(crate) struct Context {
     pub(crate) stores: Stores,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
+    /// What agents say of their delivery.
+    pub(crate) polls: Arc<Polls>,
     /// Limits concurrent reconciles of over-quota objects, so that they cannot starve the rest.
     pub(super) over_quota: Semaphore,
     /// The specs that were given their ports of the nodes, by uid and generation. Reconciles run side by side, and
@@ -278,6 +281,7 @@ impl Context {
         let given = &self.given_ports;
         let mut given = given.lock().unwrap_or_else(PoisonError::into_inner);
         given.retain(|uid, _| uids.contains(uid));
+        self.polls.retain(uids);
     }
 
     fn with<T>(&self, uid: &str, act: impl FnOnce(&mut Memory) -> T) -> T {

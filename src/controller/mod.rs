@@ -10,12 +10,14 @@
 //! | `live` | asks the API server directly, past the caches |
 //! | `apply` | writes and deletes objects |
 //! | `restart` | restarts workloads (`workloads.restart: Rolling`) |
+//! | `conditions` | shows conditions as metrics |
 //! | `sweep` | removes cluster-scoped objects whose `OtelAgent` is gone |
 //! | `context` | what every reconcile shares |
 //! | `error` | the controller's errors |
 
 mod agents;
 mod apply;
+mod conditions;
 mod context;
 mod error;
 mod execute;
@@ -50,6 +52,7 @@ pub(crate) use self::error::Result;
 use self::context::{Context, OwnerRole};
 use crate::ca_upkeep::CaUpkeep;
 use crate::cache::{self, Decoded, Trigger};
+use crate::delivery::Poller;
 use crate::discovery;
 use crate::runtime::Metrics;
 
@@ -139,6 +142,7 @@ impl Controller {
             stores,
             recorder: Recorder::new(client.clone(), reporter),
             metrics,
+            polls: Arc::default(),
             over_quota: Semaphore::new(OVER_QUOTA_AT_A_TIME),
             given_ports: Mutex::default(),
             memory: Mutex::default(),
@@ -181,19 +185,13 @@ impl Controller {
         } = self;
         trigger.begin();
         if context.engine == Ok(Engine::Webhook) {
-            let namespace = &context.environment.operator_namespace;
-            let upkeep = CaUpkeep {
-                secrets: Api::namespaced(context.client.clone(), namespace),
-                file: injection.ca_file,
-                trusted_on: injection.ca_trusted_on,
-                trusted: context.trusted_ca(),
-                lifetime: injection.ca_lifetime,
-                bundle: context.ca_bundle.clone(),
-                trigger: trigger.clone(),
-                metrics: context.metrics.clone(),
-            };
-            watches.spawn(upkeep.run());
+            watches.spawn(ca_upkeep(&context, injection, &trigger).run());
         }
+        let agents = context.stores.agents.clone();
+        let shown = move || conditions::shown(&agents);
+        context.metrics.show_conditions(shown);
+        let mut polls = JoinSet::new();
+        polls.spawn(poller(&context, &trigger).run());
         let reconciles = controller::applier(
             |agent, context| Box::pin(reconcile::reconcile(agent, context)),
             on_error,
@@ -221,6 +219,7 @@ impl Controller {
         }
         // Without watches the queue ends: running reconciles finish, and no new one begins.
         watches.shutdown().await;
+        polls.shutdown().await;
         drop(trigger);
         if tokio::time::timeout(GRACE, reconciles).await.is_err() {
             tracing::warn!(
@@ -229,6 +228,33 @@ impl Controller {
         }
         Ok(())
     }
+}
+
+fn ca_upkeep(context: &Context, injection: InjectionSettings, trigger: &Trigger) -> CaUpkeep {
+    let namespace = &context.environment.operator_namespace;
+    CaUpkeep {
+        secrets: Api::namespaced(context.client.clone(), namespace),
+        file: injection.ca_file,
+        trusted_on: injection.ca_trusted_on,
+        trusted: context.trusted_ca(),
+        lifetime: injection.ca_lifetime,
+        bundle: context.ca_bundle.clone(),
+        trigger: trigger.clone(),
+        metrics: context.metrics.clone(),
+    }
+}
+
+fn poller(context: &Context, trigger: &Trigger) -> Poller {
+    let pods = context.stores.pods.clone();
+    let environment = context.environment.clone();
+    let metrics = context.metrics.clone();
+    Poller::new(
+        context.polls.clone(),
+        pods,
+        environment,
+        trigger.clone(),
+        metrics,
+    )
 }
 
 async fn sweep_once(context: &Context) {

@@ -2,6 +2,7 @@
 //!
 //! This module reports every exit: a refused spec, an error of any call, the deadline, a panic.
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -12,15 +13,16 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
-use otelagent_api::{OtelAgent, OtelAgentStatus};
+use otelagent_api::{Mode, OtelAgent, OtelAgentStatus};
 use otelagent_core::build::{PORT_IN_USE, Problem, ValidAgent, build, over_quota, validate};
 use otelagent_core::in_full;
 use otelagent_core::names;
 use otelagent_core::reconcile::{
     Engines, Observation, Outcome, Subject, facts, modes, plan, plan_refused, refused,
 };
-use otelagent_core::status::{self, Facts, Failure, Note};
+use otelagent_core::status::{self, Delivery, Facts, Failure, Note};
 use serde_json::json;
 
 use super::context::Context;
@@ -31,6 +33,7 @@ use super::node_ports;
 use super::observe::{observe, older};
 use super::restart;
 use crate::cache::{Decoded, Unreadable};
+use crate::delivery::Followed;
 
 /// Time limit of a reconcile; a client call has its own, shorter limit.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -84,6 +87,9 @@ pub(crate) async fn reconcile(agent: Arc<Decoded>, context: Arc<Context>) -> Res
     let attempt = Box::pin(attempt(agent, &context, over_quota, &mut progress));
     let outcome = bounded(DEADLINE, attempt).await;
     let failed = outcome.as_ref().err();
+    if let Some(facts) = &mut progress.facts {
+        facts.delivery = delivery(agent, facts, &context);
+    }
     let previous = agent.status.as_ref();
     let report = Box::pin(report(agent, previous, &context, progress.facts, failed));
     let reported = bounded(REPORT_DEADLINE, report).await;
@@ -160,6 +166,31 @@ async fn attempt(
         Err(problems) => keep_last_good(context, &observation, problems, progress).await,
         Ok(valid) => converge(context, &mut observation, &valid, progress).await,
     }
+}
+
+/// What agents say of their delivery. From now on those are asked that new pods use, and those of older routes that
+/// pods still use.
+fn delivery(agent: &OtelAgent, facts: &Facts, context: &Context) -> Delivery {
+    let uid = agent.uid().unwrap_or_default();
+    let own = agent.spec.agent.as_ref();
+    if let Some(image) = own.and_then(|own| own.image.clone()) {
+        context.polls.forget(&uid);
+        return Delivery::OtherImage(image);
+    }
+    let serving = facts.serving.iter().map(|(mode, _)| *mode);
+    let modes: BTreeSet<Mode> = serving.chain(facts.pods.users.keys().copied()).collect();
+    if modes.is_empty() {
+        context.polls.forget(&uid);
+        return Delivery::Pending;
+    }
+    let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
+    let followed = Followed {
+        label: names::agent_label(&namespace, &name),
+        object: ObjectRef::new(&name).within(&namespace),
+        modes,
+        port: agent.spec.ports.health,
+    };
+    context.polls.follow(&uid, followed)
 }
 
 /// Handles a refused spec: writes only the status.

@@ -1,6 +1,7 @@
 //! The process's metrics, and their page.
 //!
-//! Every label is a `&'static str` and never comes from objects, so the number of series is bounded.
+//! Labels are `&'static str`, so the number of series is bounded. Only conditions are shown by object: the holder of
+//! the lease has at most one series for each condition of an `OtelAgent`.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -16,6 +17,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 use tokio::net::TcpListener;
 
+use super::conditions::{Conditions, ShownCondition};
 use super::http::{self, page};
 
 /// Content type of the `OpenMetrics` text format.
@@ -44,6 +46,8 @@ pub struct Metrics {
     orphaned_pods: Gauge<u64, AtomicU64>,
     reviews: Family<LabelSet<1>, Counter>,
     review_duration: Histogram,
+    delivery_polls: Family<LabelSet<1>, Counter>,
+    conditions: Conditions,
     registry: Arc<Registry>,
 }
 
@@ -59,11 +63,10 @@ impl Metrics {
         let mut registry = Registry::with_prefix("otelagent");
         let to = &mut registry;
         Self {
-            reviews: shown(
+            reviews: counted(
                 to,
                 "webhook_reviews",
                 "Reviews of pods the webhook answered, by what became of them",
-                Family::default(),
             ),
             review_duration: shown(
                 to,
@@ -71,12 +74,7 @@ impl Metrics {
                 "Time the webhook takes to answer",
                 Histogram::new(REVIEW_DURATIONS),
             ),
-            reconciles: shown(
-                to,
-                "reconciles",
-                "Reconciles of an OtelAgent, by result",
-                Family::default(),
-            ),
+            reconciles: counted(to, "reconciles", "Reconciles of an OtelAgent, by result"),
             reconcile_duration: shown(
                 to,
                 "reconcile_duration_seconds",
@@ -89,7 +87,7 @@ impl Metrics {
                 "Writes to the API server, by kind and verb",
                 Family::default(),
             ),
-            errors: shown(to, "errors", "Errors, by reason", Family::default()),
+            errors: counted(to, "errors", "Errors, by reason"),
             leader: shown(
                 to,
                 "leader",
@@ -108,6 +106,12 @@ impl Metrics {
                 "Running pods that were injected for an OtelAgent that does not exist",
                 Gauge::default(),
             ),
+            delivery_polls: counted(
+                to,
+                "delivery_polls",
+                "Agents asked whether they deliver, by result",
+            ),
+            conditions: Conditions::shown_on(to),
             registry: {
                 let version = vec![("version", env!("CARGO_PKG_VERSION"))];
                 to.register("build", "The program", Info::new(version));
@@ -156,6 +160,22 @@ impl Metrics {
         self.review_duration.observe(took.as_secs_f64());
     }
 
+    /// An agent was asked whether it delivers.
+    pub fn polled(&self, answered: bool) {
+        let result = if answered { "answered" } else { "unanswered" };
+        self.delivery_polls
+            .get_or_create(&[("result", result)])
+            .inc();
+    }
+
+    /// Shows these conditions from now on, as they are when the page is read.
+    pub fn show_conditions(
+        &self,
+        source: impl Fn() -> Vec<ShownCondition> + Send + Sync + 'static,
+    ) {
+        self.conditions.read_from(Box::new(source));
+    }
+
     /// All metrics in the `OpenMetrics` text format.
     pub fn render(&self) -> String {
         let mut text = String::new();
@@ -163,6 +183,11 @@ impl Metrics {
         let _ = encode(&mut text, &self.registry);
         text
     }
+}
+
+/// Registers a counter for each value of one label.
+fn counted(to: &mut Registry, name: &str, help: &str) -> Family<LabelSet<1>, Counter> {
+    shown(to, name, help, Family::default())
 }
 
 /// Registers a metric under a name.
@@ -192,6 +217,16 @@ mod tests {
         metrics.failed("Forbidden");
         metrics.leads(true);
         metrics.objects(3);
+        metrics.polled(true);
+        assert!(!metrics.render().contains("otelagent_condition{"));
+        metrics.show_conditions(|| {
+            vec![ShownCondition {
+                namespace: "shop".into(),
+                name: "cart".into(),
+                type_: "Delivering",
+                status: "False",
+            }]
+        });
         let page = metrics.render();
         for line in [
             r#"otelagent_reconciles_total{result="success"} 1"#,
@@ -202,6 +237,9 @@ mod tests {
             r#"otelagent_errors_total{reason="Forbidden"} 1"#,
             "otelagent_leader 1",
             "otelagent_objects 3",
+            r#"otelagent_delivery_polls_total{result="answered"} 1"#,
+            "# TYPE otelagent_condition gauge",
+            r#"otelagent_condition{namespace="shop",name="cart",type="Delivering",status="False"} 1"#,
             "otelagent_build_info{version=",
             "# EOF",
         ] {

@@ -12,6 +12,7 @@
 //! - [`lease`]: leadership by a Lease.
 //! - [`shutdown`]: shutdown on a signal.
 //! - [`http`]: the server for metrics and probes.
+//! - `conditions`: the metric of conditions.
 //! - [`served`]: the webhook's metrics and probes.
 //! - [`error`]: the errors of these modules.
 //!
@@ -19,6 +20,7 @@
 
 pub mod args;
 pub mod client;
+mod conditions;
 mod election;
 mod error;
 mod fence;
@@ -34,6 +36,7 @@ pub mod telemetry;
 mod test_server;
 
 pub use args::{Args, Command, ControllerArgs, InjectionEngine, ObservabilityArgs, WebhookArgs};
+pub use conditions::ShownCondition;
 pub use error::ProcessError;
 pub use fence::Fence;
 pub use http::listen;

@@ -6,7 +6,7 @@ use otelagent_test_support::manifests::text;
 use otelagent_test_support::repository;
 
 const EVIDENCE: &str = "docs/security-evidence.md";
-const THREATS: u8 = 33;
+const THREATS: u8 = 34;
 const CHECKS: u8 = 64;
 
 /// The cells of each row that begins with the number of a threat or a check.

@@ -31,6 +31,7 @@ use super::{Affinity, Mode, OtelAgentStatus, Selector, rules};
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode", description = "The wanted mode"),
     printcolumn(name = "Serving", type_ = "string", json_path = ".status.mode", description = "The mode that new pods use"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether new pods reach an agent"),
+    printcolumn(name = "Delivering", type_ = "string", json_path = ".status.conditions[?(@.type==\"Delivering\")].status", description = "Whether the upstream takes what agents send"),
     printcolumn(name = "Pods", type_ = "integer", json_path = ".status.pods.injected", description = "Running pods that use this agent"),
     printcolumn(name = "Stale", type_ = "integer", json_path = ".status.pods.stale", description = "Running pods that use this agent with an older mode or configuration"),
     printcolumn(name = "Missed", type_ = "integer", json_path = ".status.pods.missed", description = "Running pods that should use this agent and do not"),

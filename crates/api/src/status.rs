@@ -32,10 +32,13 @@ pub struct OtelAgentStatus {
     /// The pods that use or should use this agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<PodCounts>,
+    /// What agents said when they were last asked whether they deliver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<DeliveryCounts>,
     /// Workloads to restart, by their progress. Only with workloads.restart Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarts: Option<RestartCounts>,
-    /// Accepted, Ready, Switching, Injected, and with workloads.restart Rolling also Restarting.
+    /// Accepted, Ready, Switching, Injected, Delivering, and with workloads.restart Rolling also Restarting.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -88,6 +91,26 @@ pub struct PodCounts {
     pub by_mode: BTreeMap<String, i32>,
 }
 
+/// Numbers of agents that were asked whether they deliver: all agents on nodes, and of sidecars a sample.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeliveryCounts {
+    /// Agents that were asked.
+    #[schemars(range(min = 0))]
+    pub asked: i32,
+    /// Of these, agents whose upstream takes what they send.
+    #[schemars(range(min = 0))]
+    pub delivering: i32,
+    /// Of these, agents that have delivered nothing yet and have not failed for a minute.
+    #[schemars(range(min = 0))]
+    pub idle: i32,
+    /// Of these, agents that have not delivered for a minute although they had something to send.
+    #[schemars(range(min = 0))]
+    pub failing: i32,
+    /// Of these, agents that did not answer.
+    #[schemars(range(min = 0))]
+    pub unanswered: i32,
+}
+
 /// Numbers of workloads with stale, missed or uncovered pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -116,3 +139,7 @@ pub const READY: &str = "Ready";
 pub const SWITCHING: &str = "Switching";
 /// Condition: injection is active and no selected pod was missed.
 pub const INJECTED: &str = "Injected";
+/// Condition: the upstream takes what agents send.
+pub const DELIVERING: &str = "Delivering";
+/// All types of conditions.
+pub const CONDITIONS: [&str; 6] = [ACCEPTED, READY, SWITCHING, INJECTED, DELIVERING, RESTARTING];

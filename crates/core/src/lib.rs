@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`build`] | whether a spec is valid, and which objects each mode needs |
 //! | [`inject`] | pod and recipe to injected pod, and the same as admission policies |
+//! | [`delivery`] | which agents to ask whether they deliver, and what their answers say together |
 //! | [`switching`] | which modes are kept, and which serves |
 //! | [`restart`] | which workloads to restart, and when |
 //! | [`owners`] | which workload a pod belongs to |
@@ -15,6 +16,7 @@
 //! The crate depends on no runtime, no client, no clock and no log.
 
 pub mod build;
+pub mod delivery;
 pub mod inject;
 pub mod names;
 pub mod owners;

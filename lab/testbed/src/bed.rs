@@ -272,6 +272,12 @@ impl Bed {
         control_plane::wait_for_node(layout, options, node)
     }
 
+    /// Drops what a node and its pods send to one address, as a policy of the network does, or no longer.
+    pub fn cut_off(&self, node: u8, address: IpAddr, is_cut: bool) -> Result<()> {
+        self.check_node(node)?;
+        net::cut_off(&self.layout, node, address, is_cut)
+    }
+
     /// Takes a simulated node down: neither it nor its pods are Ready any more, and pods that are
     /// deleted stay until it is back. Simulated nodes count from 1.
     pub fn stop_simulated_node(&self, node: u16) -> Result<()> {

@@ -3,6 +3,8 @@
 //!
 //! Knows addresses from the layout, and nothing of what listens on them.
 
+use std::net::IpAddr;
+
 use crate::command::run_words;
 use crate::error::Result;
 use crate::layout::{Layout, Links};
@@ -89,6 +91,16 @@ pub(crate) fn connect_nodes(layout: &Layout, from: u8, to: u8) -> Result<()> {
         let (pods, address) = (links.pods(to), links.node(to));
         ip(&format!("-n {netns} route replace {pods} via {address}"))
     })
+}
+
+/// Drops what a node and its pods send to one address, or no longer.
+pub(crate) fn cut_off(layout: &Layout, node: u8, address: IpAddr, is_cut: bool) -> Result<()> {
+    let netns = layout.node_netns(node);
+    let family = if address.is_ipv4() { "-4" } else { "-6" };
+    let change = if is_cut { "add" } else { "del" };
+    ip(&format!(
+        "{family} -n {netns} rule {change} to {address} pref 10 blackhole"
+    ))
 }
 
 /// Removes a node's namespace: from now on its addresses do not answer.

@@ -97,10 +97,8 @@ fn apply_reapply_diff_dry_run_edit_and_explain_behave() {
     let table = kubectl(&["get", "otelagents", "--namespace=otelagent-system"]).unwrap();
     let header: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
     assert_eq!(
-        header,
-        [
-            "NAME", "MODE", "SERVING", "READY", "PODS", "STALE", "MISSED", "AGE"
-        ]
+        header.join(" "),
+        "NAME MODE SERVING READY DELIVERING PODS STALE MISSED AGE"
     );
     let wide = kubectl(&["get", "oa", "--namespace=otelagent-system", "-o", "wide"]).unwrap();
     assert!(

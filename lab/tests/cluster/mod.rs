@@ -10,6 +10,7 @@
 
 mod api;
 mod cut_overs;
+mod delivering;
 mod durable;
 mod modes;
 mod nodes;

@@ -38,6 +38,9 @@ fn operator_at_rest_writes_nothing() {
     world.until_status("rest", "its pods counted", |status| {
         status["pods"]["current"] == 2
     });
+    world.until_status("rest", "both agents delivering", |status| {
+        status["delivery"]["delivering"] == 2
+    });
     // Policies that a binding has left are removed half a minute later; then all is done.
     std::thread::sleep(Duration::from_secs(35));
     until_nothing_is_written(&world);

@@ -22,6 +22,7 @@
 //! - [`drift`]: users change the operator's objects.
 //! - [`ports`], [`nodes`], [`blocked`]: two `OtelAgent`s need one port of the nodes; nodes are not for agents; agents
 //!   cannot be created.
+//! - [`delivering`]: agents answer falsely, too much or never when they are asked whether they deliver.
 //! - [`revoked`]: a platform namespace is taken off the operator's argument.
 //! - [`reports`]: the status names the reason for every way in which a reconcile ends.
 //!
@@ -34,6 +35,7 @@
 mod blocked;
 pub(crate) mod cluster;
 mod crashes;
+mod delivering;
 mod drift;
 mod faults;
 mod killed;

@@ -10,7 +10,7 @@ use super::quotes;
 use super::read::{is_ready, items, label, text};
 use super::view::distinct;
 
-const ALWAYS: [&str; 4] = ["Accepted", "Ready", "Switching", "Injected"];
+const ALWAYS: [&str; 5] = ["Accepted", "Ready", "Switching", "Injected", "Delivering"];
 
 /// How many `OtelAgent`s of a namespace that is no platform namespace the operator uses.
 const QUOTA: usize = 20;

@@ -21,6 +21,7 @@
 mod agents;
 mod checker;
 mod conditions;
+mod delivery;
 pub(crate) mod end_state;
 mod injection;
 pub(crate) mod log;
@@ -53,6 +54,7 @@ pub(crate) fn mismatches(view: &ClusterView) -> Vec<Mismatch> {
     checker.agents();
     checker.pods();
     checker.conditions();
+    checker.delivery();
     checker.restarts();
     checker.found
 }

@@ -56,8 +56,8 @@ quotes! {
         USERS: "the condition `Switching` says how many pods still use the old route",
     }
     "docs/status.md" {
-        CONDITIONS: "An OtelAgent has the conditions `Accepted`, `Ready`, `Switching` and `Injected`, and with \
-            `restart: Rolling` also `Restarting`.",
+        CONDITIONS: "An OtelAgent has the conditions `Accepted`, `Ready`, `Switching`, `Injected` and `Delivering`, \
+            and with `restart: Rolling` also `Restarting`.",
         CONDITION: "Every condition has a message that names the objects and says what to do.",
         OVER_QUOTA: "the namespace has 20 older OtelAgents, and the operator uses only 20; delete some",
         READY: "Ready: new pods are served",
@@ -68,6 +68,9 @@ quotes! {
         MISSED: "A selected pod counts as missed if this OtelAgent should have injected it and did not.",
         NO_ALARM: "the only missed pods are those that cannot be injected; the message names their owners and the reasons",
         NOTHING: "no namespace has the labels of `workloads.namespaceSelector`; the message has the command that labels one",
+        DELIVERING: "Delivering: the upstream takes what agents send",
+        DELIVERY_COUNTS: "`status.delivery` has the numbers of agents `asked` (of sidecars, those of the last three \
+            turns), `delivering`, `idle`, `failing` and `unanswered`.",
         RESTARTING: "Restarting: workloads restart or wait (only with `restart: Rolling`)",
     }
     "docs/restart.md" {

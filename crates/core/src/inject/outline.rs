@@ -83,7 +83,7 @@ struct DnsConfig {
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 struct Container {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
@@ -91,6 +91,22 @@ struct Container {
     image: Option<String>,
     #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     ports: Vec<Port>,
+    #[serde(skip_serializing)]
+    startup_probe: Option<Probe>,
+    #[serde(skip_serializing)]
+    readiness_probe: Option<Probe>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Probe {
+    http_get: Option<HttpGet>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct HttpGet {
+    port: Value,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -188,6 +204,21 @@ pub fn outline(annotations: &PodAnnotations, mut spec: PodSpec, is_injected: boo
 }
 
 impl PodSpec {
+    /// The port at which the kubelet asks the agent of this pod for its health; `None` if it runs a command.
+    pub fn health_port(&self) -> Option<u16> {
+        let mut all = self.init_containers.iter().chain(&self.containers);
+        let agent = all.find(|container| container.name.as_deref() == Some(names::CONTAINER))?;
+        let probe = agent.startup_probe.as_ref();
+        let probe = probe.or(agent.readiness_probe.as_ref())?;
+        let port = probe.http_get.as_ref()?.port.as_u64()?;
+        u16::try_from(port).ok()
+    }
+
+    /// Whether the pod has the network of its node.
+    pub fn is_on_host_network(&self) -> bool {
+        self.host_network == Some(true)
+    }
+
     /// Drops what no reason depends on, so that outlines are small and alike.
     fn reduce(&mut self, is_injected: bool) {
         let is_own = |name: &str| name.starts_with(OWN_PREFIX);

@@ -12,7 +12,7 @@ use crate::build::{Desired, Problem, ValidAgent};
 use crate::inject::namespace_limits::breach;
 use crate::inject::{Namespaces, Recipe};
 use crate::quantity::MaxUnready;
-use crate::status::{Facts, InjectionState, NamespaceLimit, Upgrade};
+use crate::status::{Delivery, Facts, InjectionState, NamespaceLimit, Upgrade};
 use crate::switching::{self, WorkloadState};
 
 /// After this time the operator reconciles a settled object again.
@@ -149,6 +149,7 @@ fn common(observation: &Observation<'_>, outcome: &Outcome, recipe: Option<&Reci
         selects_nothing: None,
         recipe_reason: None,
         upgrade: None,
+        delivery: Delivery::default(),
         restarts: None,
         failure: None,
     }

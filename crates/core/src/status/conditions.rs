@@ -3,14 +3,16 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
+use super::delivering::{QUIET, delivering, not_asked};
 use super::injected::{ACTIVE, injected};
 use super::message::{Assessment, all_of, assess};
 use super::ready::ready;
 use super::renamed::present_reason;
 use super::switching::switching;
-use super::{Facts, Failure, InjectionState, restarts};
+use super::{Delivery, Facts, Failure, InjectionState, restarts};
 use otelagent_api::{
-    ACCEPTED, AgentCounts, INJECTED, OtelAgentStatus, READY, RESTARTING, SWITCHING,
+    ACCEPTED, AgentCounts, DELIVERING, DeliveryCounts, INJECTED, OtelAgentStatus, READY,
+    RESTARTING, SWITCHING,
 };
 
 /// Longest message, in characters; the API allows 32768 but people read a line or two.
@@ -27,8 +29,10 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
     ];
     let is_unknown = facts.injection == InjectionState::Unknown;
     let restarting = facts.restarts.as_ref().map(restarts::restarting);
-    let restarting = restarting.map(|assessment| (RESTARTING, assessment));
     let old = conditions(previous);
+    let as_condition = |(type_, assessment): (&str, Assessment)| {
+        condition(type_, &assessment, facts.generation, facts.now, old)
+    };
     // A reconcile that failed did not come to the restarts.
     let is_kept = facts.failure.is_some() && facts.restarts.is_none();
     let kept = previous.filter(|_| is_kept);
@@ -39,20 +43,46 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
         paths: facts.routes.clone(),
         agents: Some(agents(facts)),
         pods: Some(facts.pods.counts.clone()),
+        delivery: delivery_counts(facts, previous),
         restarts: match &facts.restarts {
             Some(restarts) => Some(restarts::counts(restarts)),
             None => kept.and_then(|status| status.restarts.clone()),
         },
         conditions: assessments
             .into_iter()
-            .chain(restarting)
             .map(|(type_, assessment)| match find(old, INJECTED) {
                 // A condition that was not determined stays as last reported.
                 Some(before) if type_ == INJECTED && is_unknown => before.clone(),
-                _ => condition(type_, &assessment, facts.generation, facts.now, old),
+                _ => as_condition((type_, assessment)),
             })
+            .chain([delivering_condition(facts, old)])
+            .chain(restarting.map(|assessment| as_condition((RESTARTING, assessment))))
             .chain(kept.and_then(|_| find(old, RESTARTING).cloned()))
             .collect(),
+    }
+}
+
+fn delivering_condition(facts: &Facts, old: &[Condition]) -> Condition {
+    match (delivering(facts), find(old, DELIVERING)) {
+        (None, Some(before)) => Condition {
+            observed_generation: facts.generation,
+            ..before.clone()
+        },
+        (assessment, _) => {
+            let assessment = assessment.unwrap_or_else(not_asked);
+            condition(DELIVERING, &assessment, facts.generation, facts.now, old)
+        }
+    }
+}
+
+fn delivery_counts(facts: &Facts, previous: Option<&OtelAgentStatus>) -> Option<DeliveryCounts> {
+    match &facts.delivery {
+        _ if facts.serving.is_none() => None,
+        Delivery::OtherImage(_) => None,
+        Delivery::Pending => previous.and_then(|status| status.delivery.clone()),
+        Delivery::Known(summary) => Some(&summary.counts)
+            .filter(|counts| counts.asked > 0)
+            .cloned(),
     }
 }
 
@@ -167,10 +197,10 @@ pub fn transitions(previous: Option<&OtelAgentStatus>, current: &OtelAgentStatus
     let old = conditions(previous);
     let note = |new: &Condition| {
         let is_movement = [SWITCHING, RESTARTING].contains(&new.type_.as_str());
-        let is_good = if new.type_ == RESTARTING {
-            new.reason == "Done"
-        } else {
-            (new.status == "True") != is_movement
+        let is_good = match new.type_.as_str() {
+            RESTARTING => new.reason == "Done",
+            DELIVERING if QUIET.contains(&new.reason.as_str()) => true,
+            _ => (new.status == "True") != is_movement,
         };
         let is_event = match find(old, &new.type_) {
             // The first report of a settled object is no event.
@@ -220,6 +250,7 @@ pub(super) mod tests {
             selects_nothing: None,
             recipe_reason: None,
             upgrade: None,
+            delivery: Delivery::Pending,
             restarts: None,
             failure: None,
         }
@@ -275,6 +306,54 @@ pub(super) mod tests {
         let of = |status: &OtelAgentStatus| find(&status.conditions, RESTARTING).cloned();
         assert_eq!(of(&after), of(&before));
         assert!(report(&facts(300), Some(&after)).restarts.is_none());
+    }
+
+    fn asked(delivering: i32, failing: i32) -> Delivery {
+        let counts = DeliveryCounts {
+            asked: delivering + failing,
+            delivering,
+            failing,
+            ..DeliveryCounts::default()
+        };
+        Delivery::Known(crate::delivery::DeliverySummary {
+            counts,
+            ..Default::default()
+        })
+    }
+
+    #[test]
+    fn new_operator_keeps_what_was_reported_of_delivery_until_it_has_asked() {
+        let mut known = facts(100);
+        known.delivery = asked(2, 0);
+        let before = report(&known, None);
+        assert_eq!(before.delivery.as_ref().map(|counts| counts.asked), Some(2));
+        let after = report(&facts(200), Some(&before));
+        assert_eq!(after, before);
+        assert_eq!(reported(&facts(0), DELIVERING).reason, "NotAsked");
+    }
+
+    #[test]
+    fn failing_delivery_is_an_event_and_waiting_for_telemetry_no_warning() {
+        let idle = report(&facts(0), None);
+        assert_eq!(transitions(None, &idle), []);
+        let mut broken = facts(1);
+        broken.delivery = asked(1, 1);
+        let broken = report(&broken, Some(&idle));
+        let mut works = facts(2);
+        works.delivery = asked(2, 0);
+        let works = report(&works, Some(&broken));
+        for (from, to, warning, reason) in [
+            (&idle, &broken, true, "DeliveryFails"),
+            (&broken, &works, false, "Delivering"),
+            (&works, &idle, false, "NotAsked"),
+        ] {
+            let notes = transitions(Some(from), to);
+            assert_eq!(notes.len(), 1, "{notes:?}");
+            assert_eq!(
+                (notes[0].warning, notes[0].reason.as_str()),
+                (warning, reason)
+            );
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Turns what the controller observed into `OtelAgent.status`, and its changes into events.
 
 mod conditions;
+mod delivering;
 mod injected;
 mod message;
 mod ready;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::build::Problem;
+use crate::delivery::DeliverySummary;
 use crate::pods::{PodReport, WorkloadRef};
 use crate::restart::Verdict;
 use crate::switching::WorkloadState;
@@ -57,6 +59,8 @@ pub struct Facts {
     pub recipe_reason: Option<String>,
     /// Agents that are about to be replaced although the spec has not changed.
     pub upgrade: Option<Upgrade>,
+    /// What agents said when they were asked whether they deliver.
+    pub delivery: Delivery,
     /// Restarts of workloads; `None` where `workloads.restart` is Never.
     pub restarts: Option<Restarts>,
     /// Why objects could not be written, if so.
@@ -73,6 +77,18 @@ impl Facts {
         self.failure = Some(failure);
         self
     }
+}
+
+/// Whether agents deliver, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// This process has not asked all of them yet: the condition stays as it was.
+    #[default]
+    Pending,
+    /// They run this image, which is not the operator's.
+    OtherImage(String),
+    /// What they said.
+    Known(DeliverySummary),
 }
 
 /// The workloads that own stale, missed or uncovered pods.

@@ -6,6 +6,7 @@
 
 #![allow(clippy::cast_precision_loss)] // counts of things in one cluster
 
+mod agents;
 mod load;
 mod measure;
 mod operator;

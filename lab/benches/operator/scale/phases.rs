@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::agents::Agents;
 use crate::load::{Created, Fate, Load};
 use crate::measure::{Audit, Histogram, Requests};
 use crate::operator::Operator;
@@ -23,6 +24,7 @@ const TURNS: u32 = 6;
 
 pub(crate) async fn run(world: &World, args: &Args, before: &str) -> Outcome<String> {
     let begun = Instant::now();
+    let _agents = Agents::start()?;
     let log = world.bed.audit_log().ok_or("no audit log")?;
     let say = |what: &str| eprintln!("scale: {:>4} s  {what}", begun.elapsed().as_secs());
     let operator_before = match &args.bed {
@@ -80,12 +82,18 @@ async fn fill(world: &World, args: &Args, say: &impl Fn(&str)) -> Outcome<Operat
     Ok(operator)
 }
 
+/// The operator's own counter.
+const ANSWERED: &str = r#"otelagent_delivery_polls_total{result="answered"}"#;
+/// Every agent on a node is asked once in this time.
+const ROUND_SECONDS: f64 = 30.0;
+
 /// What is counted of the operator from one reading to the next.
 struct Meter {
     operator: Operator,
     audit: Audit,
     log: PathBuf,
     passes: Histogram,
+    answered: f64,
     cpu: f64,
 }
 
@@ -93,6 +101,8 @@ struct Meter {
 struct Reading {
     requests: Requests,
     passes: Histogram,
+    /// Agents that were asked whether they deliver and answered.
+    answered: f64,
     /// In seconds.
     cpu: f64,
 }
@@ -101,6 +111,7 @@ impl Meter {
     fn start(operator: Operator, audit: Audit, log: PathBuf) -> Outcome<Self> {
         let mut meter = Self {
             passes: Histogram::default(),
+            answered: 0.0,
             cpu: 0.0,
             operator,
             audit,
@@ -111,16 +122,17 @@ impl Meter {
     }
 
     fn read(&mut self) -> Outcome<Reading> {
-        let (passes, cpu) = (
-            Histogram::parse(&self.operator.metrics()?, RECONCILE),
-            self.operator.cpu()?,
-        );
+        let (page, cpu) = (self.operator.metrics()?, self.operator.cpu()?);
+        let passes = Histogram::parse(&page, RECONCILE);
+        let answered = page.lines().find_map(|line| line.strip_prefix(ANSWERED));
+        let answered = answered.map_or(Ok(0.0), |count| count.trim().parse())?;
         let reading = Reading {
             requests: self.audit.read(&self.log)?,
             passes: passes.since(&self.passes),
+            answered: answered - self.answered,
             cpu: cpu - self.cpu,
         };
-        (self.passes, self.cpu) = (passes, cpu);
+        (self.passes, self.answered, self.cpu) = (passes, answered, cpu);
         Ok(reading)
     }
 }
@@ -205,6 +217,7 @@ async fn rest(meter: &mut Meter, args: &Args, table: &mut Table) -> Outcome<()> 
     let Reading {
         requests,
         passes: looks,
+        answered,
         cpu,
     } = meter.read()?;
     let seconds = args.rest_seconds;
@@ -237,6 +250,22 @@ async fn rest(meter: &mut Meter, args: &Args, table: &mut Table) -> Outcome<()> 
     table.row("other requests a minute meanwhile", "", &others, None);
     passes(table, "at rest", &looks);
     table.row("CPU at rest", "", &share(cpu, seconds as f64), None);
+    let a_round = answered * ROUND_SECONDS / seconds as f64;
+    let wanted = NODE_AGENTS * usize::from(args.nodes);
+    table.row(
+        "agents that said in half a minute whether they deliver",
+        &format!("≥ {wanted}, all on nodes"),
+        &format!("{a_round:.0}"),
+        // A round need not end with the measurement.
+        Some(a_round >= 0.95 * wanted as f64),
+    );
+    let of_thousand = cpu * 1000.0 / a_round.max(1.0);
+    table.row(
+        "all CPU at rest, for each 1,000 of them",
+        "< 2 %",
+        &share(of_thousand, seconds as f64),
+        Some(of_thousand / (seconds as f64) < 0.02),
+    );
     Ok(())
 }
 
@@ -318,6 +347,7 @@ async fn come_and_go(
         requests,
         passes: looks,
         cpu,
+        ..
     } = meter.read()?;
     let pods = created.took.len();
     table.row(

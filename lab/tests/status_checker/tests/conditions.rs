@@ -285,3 +285,30 @@ fn stale_pods_are_named_in_some_condition() {
     reports(view, &["conditions.Injected"]);
     accepts(switching());
 }
+
+#[test]
+fn delivering_is_what_the_counts_say() {
+    for (counts, status) in [
+        ([2, 2, 0, 0, 0], "True"),
+        ([2, 1, 0, 1, 0], "False"),
+        ([2, 0, 2, 0, 0], "Unknown"),
+        ([3, 1, 0, 0, 2], "Unknown"),
+    ] {
+        let [asked, delivering, idle, failing, unanswered] = counts;
+        let counts = json!({
+            "asked": asked, "delivering": delivering, "idle": idle, "failing": failing, "unanswered": unanswered,
+        });
+        let view = with_status(settled(), "delivery", counts);
+        for said in ["True", "False", "Unknown"] {
+            let mut view = view.clone();
+            tell(&mut view, "Delivering", said, "Any", "any");
+            if said == status {
+                accepts(view);
+            } else {
+                reports(view, &["conditions.Delivering"]);
+            }
+        }
+    }
+    let counts = json!({"asked": 3, "delivering": 2, "idle": 0, "failing": 0, "unanswered": 0});
+    reports(with_status(settled(), "delivery", counts), &["delivery"]);
+}

@@ -45,6 +45,7 @@ fn settled() -> ClusterView {
     view.agent["status"] = json!({
         "observedGeneration": 3, "mode": "NodeLocal", "endpoint": "http://node.platform.svc:4317", "paths": ["NodeLocal"],
         "agents": {"desired": 2, "ready": 2, "updated": 2},
+        "delivery": {"asked": 2, "delivering": 2, "idle": 0, "failing": 0, "unanswered": 0},
         "pods": {
             "injected": 2, "current": 2, "stale": 0, "missed": 0, "orphaned": 0, "uninjectable": 0, "uncovered": 0,
             "byMode": {"NodeLocal": 2},
@@ -54,6 +55,7 @@ fn settled() -> ClusterView {
             condition("Ready", "True", "Serving", "new pods use NodeLocal"),
             condition("Switching", "False", "Settled", "every pod uses NodeLocal"),
             condition("Injected", "True", "Active", "every selected pod is injected"),
+            condition("Delivering", "True", "Delivering", "2 of 2 agents deliver"),
         ],
     });
     view.agents = vec![view.agent.clone()];

@@ -59,7 +59,7 @@ fn conditions_are_complete_known_and_unique() {
         .remove(2);
     reports(view, &["conditions"]);
     let mut view = settled();
-    tell(&mut view, "Delivering", "True", "Any", "any");
+    tell(&mut view, "Other", "True", "Any", "any");
     reports(view, &["conditions"]);
     let mut view = settled();
     let again = view.agent["status"]["conditions"][0].clone();
