@@ -13,6 +13,11 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 # The workspace of everything that needs clusters. Both workspaces share what they build.
 LAB := --manifest-path lab/Cargo.toml --target-dir $(TARGET)
+# Always the same packages of it, of which --bin and --test choose: which features crates have depends on the selection,
+# and another selection is another build of most of them. The program that parses Rust has other features than all
+# others need.
+CYCLES := $(LAB) --package import-cycles
+LAB_ALL := $(LAB) --workspace --exclude import-cycles
 APPS := --manifest-path lab/apps/Cargo.toml --target-dir $(TARGET)
 VERSION := $(shell sed -n '/^\[workspace.package\]/,/^$$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 TRIPLE := $(shell uname -m)-unknown-linux-gnu
@@ -89,7 +94,7 @@ test: lint lint-lab ## Everything that a change must pass: lint, all tests side 
 	exit $$failed
 
 .PHONY: test-full
-test-full: test-released-agent ## The same with what takes long: all releases, images and agent as shipped, a crash and an error at every write of the controller, 500 edits of a running object
+test-full: test-released-agent fuzz ## The same with what takes long: all releases, images and agent as shipped, fuzzing, a crash and an error at every write of the controller, 500 edits of a running object
 	OTELAGENT_FULL=1 OTELAGENT_SHIPPED=1 $(MAKE) --no-print-directory test RELEASES='$(ALL_RELEASES)'
 
 RELEASED_AGENT := $(TARGET)/$(TRIPLE)/release/otelagent-agent
@@ -114,8 +119,14 @@ API_TESTS = _$(subst .,_,$(KUBERNETES)) $(if $(filter $(KUBERNETES),$(POLICY_REL
 test-api: prerequisites ## The tests on one API server without nodes, of release KUBERNETES (1.37): what is shipped, and injection
 	$(if $(filter $(KUBERNETES),$(ALL_RELEASES)),,$(error KUBERNETES is one of $(ALL_RELEASES)))
 	$(call heading,'tests on Kubernetes $(KUBERNETES)')
-	$(CARGO) test $(LAB) --locked --package testbed --test releases -- _$(subst .,_,$(KUBERNETES))
-	OTELAGENT_KUBERNETES=$(KUBERNETES) $(CARGO) test $(LAB) --locked --package lab-tests -- $(API_TESTS)
+	$(CARGO) test $(LAB_ALL) --locked --test releases -- _$(subst .,_,$(KUBERNETES))
+	OTELAGENT_KUBERNETES=$(KUBERNETES) $(CARGO) test $(LAB_ALL) --locked --test tests -- $(API_TESTS)
+
+TEST ?=
+
+.PHONY: test-lab
+test-lab: prerequisites ## Those tests that need API servers or nodes whose names hold TEST, as in TEST=cluster::modes
+	$(CARGO) test $(LAB_ALL) --locked --test tests -- $(TEST)
 
 # Cluster tests that need nodes of the bed's own: they read its audit log, cut a node's power, restart its API server,
 # or choose its addresses.
@@ -125,7 +136,7 @@ OWN_NODES := cluster::rest:: node_losing_power restarted_api_server sdks_send_al
 test-kubeconfig: prerequisites ## Cluster tests on the cluster that KUBECONFIG names, which must be there to be thrown away
 	@[ -n "$${KUBECONFIG:-}" ] || { echo 'KUBECONFIG names no cluster'; exit 1; }
 	$(call heading,'tests on the cluster of KUBECONFIG')
-	$(CARGO) test $(LAB) --locked --package lab-tests -- cluster:: $(addprefix --skip ,$(OWN_NODES)) --test-threads=1
+	$(CARGO) test $(LAB_ALL) --locked --test tests -- cluster:: $(addprefix --skip ,$(OWN_NODES)) --test-threads=1
 
 .PHONY: test-images
 test-images: prerequisites ## Build the images that test-kubeconfig needs on the cluster's nodes, and list their files
@@ -153,10 +164,6 @@ fuzz: rust ## Fuzz everything in the agent that parses bytes, FUZZ_SECONDS each 
 	        $(FUZZ_BUILD)/corpus/NAME $(FUZZ)/seeds/NAME > $(FUZZ_BUILD)/NAME.log 2>&1; \
 	    then echo "NAME: $$(tail -n 1 $(FUZZ_BUILD)/NAME.log)"; \
 	    else echo "NAME failed; its input is in $(FUZZ_BUILD)/found:"; tail -n 30 $(FUZZ_BUILD)/NAME.log; exit 1; fi'
-
-.PHONY: fuzz-short
-fuzz-short: FUZZ_SECONDS := 6
-fuzz-short: fuzz ## The same for six seconds each, which is part of make test
 
 .PHONY: lint
 lint: rust format sizes clippy doc cycles deny generated ## The product without its tests: format, clippy, docs, import cycles, dependencies, generated files
@@ -194,7 +201,8 @@ clippy:
 .PHONY: clippy-lab
 clippy-lab:
 	$(call heading,'clippy of lab')
-	$(CARGO) clippy $(LAB) --workspace --all-targets --locked -- --deny warnings
+	$(CARGO) clippy $(LAB_ALL) --all-targets --locked -- --deny warnings
+	$(CARGO) clippy $(CYCLES) --all-targets --locked -- --deny warnings
 	$(CARGO) clippy $(APPS) --all-targets --locked -- --deny warnings
 
 # Nothing is published, so that documentation always holds private items and may link to them.
@@ -216,7 +224,7 @@ $(ACTIONLINT):
 .PHONY: cycles
 cycles:
 	$(call heading,'import cycles')
-	$(CARGO) run $(LAB) --quiet --locked --package import-cycles -- Cargo.toml
+	$(CARGO) run $(CYCLES) --quiet --locked -- Cargo.toml
 
 .PHONY: deny
 deny: $(DENY)

@@ -1,5 +1,4 @@
-//! The operator on API servers and nodes, one binary: `cargo test -p lab-tests inject::` in `lab/` and so on run a
-//! part.
+//! The operator on API servers and nodes, one binary: `make test-lab TEST=inject::` and so on run a part.
 
 // Helpers of tests fail like tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

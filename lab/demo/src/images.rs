@@ -100,9 +100,19 @@ fn apps_directory() -> PathBuf {
     repository().join("lab/apps")
 }
 
-/// A program of the product as it is built for development, for tests that start it as a process.
+/// A program of the product as it is built for development, for tests that start it as a process. It is built with
+/// the tests of its workspace: alone it would have other features, and most of its dependencies be built again.
 pub fn program(package: &str) -> Result<PathBuf> {
-    run(build(repository(), "dev", &[package]), package)?;
+    let mut build = cargo_command(repository(), "test");
+    build.args([
+        "--no-run",
+        "--workspace",
+        "--test",
+        "tests",
+        "--test",
+        "agent",
+    ]);
+    run(build, package)?;
     Ok(target_directory().join("debug").join(package))
 }
 
@@ -151,22 +161,24 @@ pub(crate) fn target_directory() -> PathBuf {
 fn cargo(workspace: &Path, profile: &str, packages: &[&str]) -> Result<PathBuf> {
     // Naming the target keeps the flags away from build scripts, and this build away from others.
     let triple = format!("{}-unknown-linux-gnu", env::consts::ARCH);
-    let mut build = build(workspace, profile, packages);
-    build.args(["--target", &triple]).env("RUSTFLAGS", STATIC);
+    let mut build = cargo_command(workspace, "build");
+    build
+        .args(["--profile", profile, "--target", &triple])
+        .args(packages.iter().flat_map(|package| ["--package", package]))
+        .env("RUSTFLAGS", STATIC);
     run(build, &packages.join(" and "))?;
     Ok(target_directory().join(triple).join(profile))
 }
 
-fn build(workspace: &Path, profile: &str, packages: &[&str]) -> Command {
-    let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    build
+fn cargo_command(workspace: &Path, subcommand: &str) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
         .current_dir(workspace)
-        .args(["build", "--profile", profile, "--locked", "--target-dir"])
+        .args([subcommand, "--locked", "--target-dir"])
         .arg(target_directory())
-        .args(packages.iter().flat_map(|package| ["--package", package]))
         .stdin(Stdio::null())
         .stdout(Stdio::null());
-    build
+    command
 }
 
 fn run(mut build: Command, what: &str) -> Result<()> {
