@@ -172,6 +172,18 @@ fn cargo(workspace: &Path, profile: &str, packages: &[&str]) -> Result<PathBuf> 
 
 fn cargo_command(workspace: &Path, subcommand: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // What an outer cargo says of the package it runs: build scripts that read such a variable would run anew, and what
+    // depends on them be compiled again.
+    for (name, _) in env::vars_os() {
+        let of_package = |name: &str| {
+            ["CARGO_PKG_", "CARGO_MANIFEST_"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+        };
+        if name.to_str().is_some_and(of_package) {
+            command.env_remove(name);
+        }
+    }
     command
         .current_dir(workspace)
         .args([subcommand, "--locked", "--target-dir"])
