@@ -18,6 +18,7 @@ use crate::node;
 use crate::options::Record;
 use crate::parts::{Part, ensure_for};
 use crate::pins::KubernetesVersion;
+use crate::pki;
 use crate::progress::{Step, say};
 use crate::reaper::Reaper;
 use crate::registry;
@@ -136,6 +137,17 @@ impl Bed {
         Ok(())
     }
 
+    /// Sends an image that the nodes have to a registry without encryption, from which they may pull from then on. `to` is
+    /// the image's name there, as in `10.0.0.1:5000/agent:1`; `user` is `NAME:PASSWORD`.
+    pub fn push_image(&self, image: &str, to: &str, user: &str) -> Result<()> {
+        let options = &self.record.options;
+        let registry = to.split('/').next().unwrap_or_default();
+        for node in 1..=options.nodes {
+            node::trust_registry(&self.layout, node, registry)?;
+        }
+        node::push(&self.layout, options, 1, (image, to), user)
+    }
+
     /// One file per component; they outlive the bed.
     pub fn log_dir(&self) -> PathBuf {
         self.record.name.log_dir()
@@ -183,6 +195,13 @@ impl Bed {
     /// Starts the API server again and waits until it is ready.
     pub fn start_apiserver(&self) -> Result<()> {
         self.start_process(Component::ApiServer)
+    }
+
+    /// Gives the API server another serving certificate, with which it starts anew.
+    pub fn renew_apiserver_certificate(&self) -> Result<()> {
+        pki::renew_api_server(&self.layout)?;
+        self.stop_apiserver()?;
+        self.start_apiserver()
     }
 
     /// Starts another API server on the same etcd and waits until it is ready. Returns the kubeconfig of

@@ -12,7 +12,7 @@ use crate::kernel;
 use crate::layout::{BedName, Layout, MAX_NODES};
 use crate::net;
 use crate::node;
-use crate::options::{Options, Record};
+use crate::options::{Options, PacketFilter, Record};
 use crate::packages;
 use crate::parts::{self, Part};
 use crate::pins::KubernetesVersion;
@@ -52,6 +52,18 @@ impl Builder {
     /// Which addresses everything in it has; IPv4 by default.
     pub fn addresses(mut self, addresses: Addresses) -> Self {
         self.options.addresses = addresses;
+        self
+    }
+
+    /// By what nodes forward connections; nftables by default.
+    pub fn packet_filter(mut self, filter: PacketFilter) -> Self {
+        self.options.packet_filter = filter;
+        self
+    }
+
+    /// With a network plugin that ignores the host ports of pods.
+    pub fn without_port_map(mut self) -> Self {
+        self.options.without_port_map = true;
         self
     }
 
@@ -106,6 +118,9 @@ impl Builder {
         packages::ensure(packages::BED)?;
         if options.nodes > 0 {
             packages::ensure(packages::NODE)?;
+            if options.packet_filter == PacketFilter::Iptables {
+                packages::ensure(packages::IPTABLES)?;
+            }
         }
         parts::ensure_all(options.kubernetes, options.nodes > 0)?;
         if options.simulated_nodes > 0 {

@@ -42,6 +42,7 @@ pub use component::Component;
 pub use error::{Error, Result};
 pub use go::go_build_static;
 pub use layout::BedName;
+pub use options::PacketFilter;
 pub use pins::KubernetesVersion;
 pub use registry::{BedSummary, down, down_all, list};
 pub use requirement::{skip, skip_unless_possible};

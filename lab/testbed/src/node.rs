@@ -85,7 +85,7 @@ pub(crate) fn start(layout: &Layout, options: &Options, component: Component) ->
             start_inside(layout, options, component, node, Part::Kubelet, args)
         }
         Component::KubeProxy(node) => {
-            let args = kube_proxy_args(layout, node)?;
+            let args = kube_proxy_args(layout, options, node)?;
             start_inside(layout, options, component, node, Part::KubeProxy, args)
         }
         _ => Err(Error::Invalid(format!("{component} belongs to no node"))),
@@ -172,7 +172,7 @@ fn start_containerd(layout: &Layout, options: &Options, node: u8) -> Result<()> 
     let component = Component::Containerd(node);
     let config = layout.node_dir(node).join("containerd.toml");
     write(&config, containerd_config(layout, options, node)?)?;
-    write_cni_config(layout, node)?;
+    write_cni_config(layout, options, node)?;
     let args = vec!["--config".into(), config.into()];
     start_inside(layout, options, component, node, Part::Containerd, args)?;
     let ctr = ensure_for(Part::Ctr, options.kubernetes)?;
@@ -208,6 +208,8 @@ BinaryName = '{}'
 SystemdCgroup = false
 [plugins.'io.containerd.cri.v1.images']
 snapshotter = 'overlayfs'
+[plugins.'io.containerd.cri.v1.images'.registry]
+config_path = '{dir}/registries'
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
 sandbox = '{PAUSE_IMAGE}'
 ",
@@ -216,23 +218,27 @@ sandbox = '{PAUSE_IMAGE}'
     ))
 }
 
-fn write_cni_config(layout: &Layout, node: u8) -> Result<()> {
+fn write_cni_config(layout: &Layout, options: &Options, node: u8) -> Result<()> {
     let dir = layout.node_dir(node);
     let range = |links: Links<'_>| json!([{"subnet": links.pods(node)}]);
     let route = |links: Links<'_>| json!({"dst": links.family.everything()});
-    let config = json!({
-        "cniVersion": "1.0.0",
-        "name": "bed",
-        "plugins": [
-            {"type": "ptp", "mtu": 1500, "ipMasq": false, "ipam": {
-                "type": "host-local",
-                "dataDir": dir.join("cni-state"),
-                "ranges": layout.each_links().map(range).collect::<Vec<_>>(),
-                "routes": layout.each_links().map(route).collect::<Vec<_>>(),
-            }},
-            {"type": "portmap", "backend": "nftables", "snat": true, "capabilities": {"portMappings": true}},
-        ],
-    });
+    let mut plugins = vec![json!({
+        "type": "ptp", "mtu": 1500, "ipMasq": false, "ipam": {
+            "type": "host-local",
+            "dataDir": dir.join("cni-state"),
+            "ranges": layout.each_links().map(range).collect::<Vec<_>>(),
+            "routes": layout.each_links().map(route).collect::<Vec<_>>(),
+        },
+    })];
+    if !options.without_port_map {
+        plugins.push(json!({
+            "type": "portmap",
+            "backend": options.packet_filter.name(),
+            "snat": true,
+            "capabilities": {"portMappings": true},
+        }));
+    }
+    let config = json!({"cniVersion": "1.0.0", "name": "bed", "plugins": plugins});
     write(
         &dir.join("cni-conf").join("10-bed.conflist"),
         serde_json::to_vec_pretty(&config)?,
@@ -293,12 +299,12 @@ fn kubelet_args(layout: &Layout, node: u8) -> Result<Vec<OsString>> {
     Ok(args.into_iter().map(OsString::from).collect())
 }
 
-fn kube_proxy_args(layout: &Layout, node: u8) -> Result<Vec<OsString>> {
+fn kube_proxy_args(layout: &Layout, options: &Options, node: u8) -> Result<Vec<OsString>> {
     let unspecified = layout.addresses.unspecified();
     let config = json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
-        "mode": "nftables",
+        "mode": options.packet_filter.name(),
         "hostnameOverride": node_name(node),
         "clusterCIDR": layout.pod_range(),
         "clientConnection": {"kubeconfig": layout.file("kube-proxy.kubeconfig")},
@@ -333,11 +339,42 @@ fn pause_image(layout: &Layout, options: &Options) -> Result<PathBuf> {
 
 /// Gives the node's runtime an image.
 pub(crate) fn import(layout: &Layout, options: &Options, node: u8, tar: &Path) -> Result<()> {
-    let ctr = ensure_for(Part::Ctr, options.kubernetes)?;
-    let mut import = command(&ctr);
-    import.arg("--address").arg(socket(layout, node));
-    import
-        .args(["--namespace", "k8s.io", "images", "import"])
-        .arg(tar);
-    run(&mut import).map(drop)
+    run(images(layout, options, node)?.arg("import").arg(tar)).map(drop)
+}
+
+/// Sends an image that the node has to a registry that speaks plain HTTP, under another name. `user` is `NAME:PASSWORD`.
+pub(crate) fn push(
+    layout: &Layout,
+    options: &Options,
+    node: u8,
+    (image, to): (&str, &str),
+    user: &str,
+) -> Result<()> {
+    let words: [&[&str]; 3] = [
+        &["tag", "--force", image, to],
+        &["push", "--local", "--plain-http", "--user", user, to],
+        &["remove", to],
+    ];
+    for words in words {
+        run(images(layout, options, node)?.args(words))?;
+    }
+    Ok(())
+}
+
+/// Has the node pull from a registry, as in `10.0.0.1:5000`, without encryption.
+pub(crate) fn trust_registry(layout: &Layout, node: u8, registry: &str) -> Result<()> {
+    let dir = layout.node_dir(node).join("registries").join(registry);
+    make_dir(&dir)?;
+    write(
+        &dir.join("hosts.toml"),
+        format!("server = 'http://{registry}'\n"),
+    )
+}
+
+/// `ctr images` for the images of pods.
+fn images(layout: &Layout, options: &Options, node: u8) -> Result<std::process::Command> {
+    let mut ctr = command(&ensure_for(Part::Ctr, options.kubernetes)?);
+    ctr.arg("--address").arg(socket(layout, node));
+    ctr.args(["--namespace", "k8s.io", "images"]);
+    Ok(ctr)
 }

@@ -16,11 +16,37 @@ pub(crate) struct Options {
     /// Beds that were noted before there was a choice have IPv4.
     #[serde(default)]
     pub(crate) addresses: Addresses,
+    /// Beds that were noted before there was a choice have nftables.
+    #[serde(default)]
+    pub(crate) packet_filter: PacketFilter,
+    #[serde(default)]
+    pub(crate) without_port_map: bool,
     pub(crate) kubernetes: KubernetesVersion,
     pub(crate) audit: bool,
     pub(crate) apiserver_args: Vec<String>,
     pub(crate) controller_manager_args: Vec<String>,
     pub(crate) scheduler_args: Vec<String>,
+}
+
+/// By what a node forwards connections: those of Services (kube-proxy) and of host ports (the network plugin).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PacketFilter {
+    /// As in new clusters.
+    #[default]
+    Nftables,
+    /// As in most clusters there are.
+    Iptables,
+}
+
+impl PacketFilter {
+    /// As both programs name it in their configuration.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+        }
+    }
 }
 
 /// A bed as noted in its directory.

@@ -34,6 +34,12 @@ pub(crate) const NODE: &[Need] = &[
     need("unshare", "util-linux"),
 ];
 
+/// What nodes need to forward by iptables.
+pub(crate) const IPTABLES: &[Need] = &[
+    need("iptables", "iptables"),
+    need("iptables-restore", "iptables"),
+];
+
 /// What building the pause program needs.
 pub(crate) const COMPILER: &[Need] = &[need("cc", "build-essential")];
 

@@ -46,6 +46,10 @@ pub enum Part {
     Kwok,
     /// A client that tests whether a server speaks HTTP/2.
     H2spec,
+    /// A registry of images, which asks for a password.
+    Registry,
+    /// The controller of Argo Rollouts.
+    ArgoRollouts,
 }
 
 /// What a control plane needs, in the order that lets it start earliest.
@@ -116,6 +120,8 @@ impl Part {
             Self::CollectorWithoutZstd => "otelcol-without-zstd",
             Self::Kwok => "kwok",
             Self::H2spec => "h2spec",
+            Self::Registry => "registry",
+            Self::ArgoRollouts => "rollouts-controller",
         }
     }
 
@@ -176,6 +182,11 @@ impl Part {
             },
             Self::Kwok => plain(pins::KWOK, "sigs.k8s.io/kwok/cmd/kwok"),
             Self::H2spec => plain(pins::H2SPEC, "github.com/summerwind/h2spec/cmd/h2spec"),
+            Self::Registry => plain(pins::REGISTRY, "."),
+            Self::ArgoRollouts => plain(
+                pins::ARGO_ROLLOUTS,
+                "github.com/argoproj/argo-rollouts/cmd/rollouts-controller",
+            ),
             _ => Source::Go {
                 module: kubernetes.module(),
                 package: format!("k8s.io/kubernetes/cmd/{}", self.binary()),
@@ -397,6 +408,22 @@ fn ready_binary(
     })
 }
 
+/// The sources of a part that is a program of a Go module of others, as for the manifests that it comes with.
+pub fn sources(part: Part) -> Result<PathBuf> {
+    let source = part.source(KubernetesVersion::default());
+    let dir = cache_root()?.join(source.cache_name());
+    match &source {
+        Source::Go {
+            module, package, ..
+        } => {
+            let place = unpack(*module, &dir)?;
+            let named = package.split("/cmd/").next().unwrap_or_default();
+            download(&place, named)
+        }
+        _ => Err(Error::Invalid(format!("{part:?} is no Go module"))),
+    }
+}
+
 /// Makes sure that the sources of a pinned module are there, and says where.
 fn download(dir: &Path, module: &str) -> Result<PathBuf> {
     let mut list = go_command(dir)?;
@@ -520,6 +547,8 @@ mod tests {
                 Part::CollectorWithoutZstd,
                 Part::Kwok,
                 Part::H2spec,
+                Part::Registry,
+                Part::ArgoRollouts,
             ]) {
                 let name = part.source(*version).cache_name();
                 assert!(name.contains("-v"), "{part:?}: {name}");

@@ -8,7 +8,7 @@ use rcgen::{
 };
 
 use crate::command::write;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kubeconfig::write_kubeconfig;
 use crate::layout::{Layout, node_name};
 
@@ -67,7 +67,7 @@ fn clients(nodes: u8) -> Vec<(String, String, Option<&'static str>)> {
 
 /// Issues everything the bed needs and writes it into its directory.
 pub(crate) fn issue(layout: &Layout, nodes: u8) -> Result<()> {
-    let ca = authority()?;
+    let ca = authority(KeyPair::generate()?)?;
     let ca_pem = ca.pem();
     write(&layout.pki("ca.crt"), &ca_pem)?;
     write(&layout.pki("ca.key"), ca.key().serialize_pem())?;
@@ -81,21 +81,7 @@ pub(crate) fn issue(layout: &Layout, nodes: u8) -> Result<()> {
         service_accounts.public_key_pem(),
     )?;
 
-    let apiserver = server(
-        &ca,
-        "kube-apiserver",
-        &[
-            layout.control_plane_ip().to_string(),
-            layout.api_service_ip().to_string(),
-            "127.0.0.1".to_owned(),
-            "localhost".to_owned(),
-            "kubernetes".to_owned(),
-            "kubernetes.default".to_owned(),
-            "kubernetes.default.svc".to_owned(),
-            "kubernetes.default.svc.cluster.local".to_owned(),
-        ],
-    )?;
-    save(layout, "apiserver", &apiserver)?;
+    save_api_server(layout, &ca)?;
     save(
         layout,
         "kubelet-client",
@@ -131,12 +117,37 @@ pub(crate) fn issue(layout: &Layout, nodes: u8) -> Result<()> {
     Ok(())
 }
 
+/// Issues another serving certificate of the API server, by the authority that there is.
+pub(crate) fn renew_api_server(layout: &Layout) -> Result<()> {
+    let key = std::fs::read_to_string(layout.pki("ca.key"));
+    let key = key.map_err(Error::io("read the key of the bed's authority"))?;
+    save_api_server(layout, &authority(KeyPair::from_pem(&key)?)?)
+}
+
+fn save_api_server(layout: &Layout, ca: &CertifiedIssuer<'_, KeyPair>) -> Result<()> {
+    let apiserver = server(
+        ca,
+        "kube-apiserver",
+        &[
+            layout.control_plane_ip().to_string(),
+            layout.api_service_ip().to_string(),
+            "127.0.0.1".to_owned(),
+            "localhost".to_owned(),
+            "kubernetes".to_owned(),
+            "kubernetes.default".to_owned(),
+            "kubernetes.default.svc".to_owned(),
+            "kubernetes.default.svc.cluster.local".to_owned(),
+        ],
+    )?;
+    save(layout, "apiserver", &apiserver)
+}
+
 fn save(layout: &Layout, name: &str, identity: &Identity) -> Result<()> {
     write(&layout.pki(&format!("{name}.crt")), &identity.certificate)?;
     write(&layout.pki(&format!("{name}.key")), &identity.key)
 }
 
-fn authority() -> Result<CertifiedIssuer<'static, KeyPair>> {
+fn authority(key: KeyPair) -> Result<CertifiedIssuer<'static, KeyPair>> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![
@@ -144,7 +155,7 @@ fn authority() -> Result<CertifiedIssuer<'static, KeyPair>> {
         KeyUsagePurpose::DigitalSignature,
     ];
     params.distinguished_name.push(DnType::CommonName, "bed-ca");
-    Ok(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?)
+    Ok(CertifiedIssuer::self_signed(params, key)?)
 }
 
 fn server(ca: &CertifiedIssuer<'_, KeyPair>, name: &str, names: &[String]) -> Result<Identity> {
