@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -43,8 +44,7 @@ const FULL: usize = 90;
 
 /// What the agent reports about itself.
 pub(crate) struct Report {
-    /// `starting`, `ready` once every port is bound, then `draining`.
-    pub(crate) status: Mutex<&'static str>,
+    pub(crate) status: Mutex<Status>,
     pub(crate) started: Instant,
     /// Whose metrics are pushed.
     pub(crate) origin: MetricsOrigin,
@@ -57,15 +57,79 @@ pub(crate) struct Report {
     pub(crate) connections: usize,
 }
 
+/// How far the agent is, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Starting,
+    /// Every port is bound, but the node's port does not lead here.
+    PortUnmapped(SocketAddr, Unmapped),
+    Ready,
+    Draining,
+}
+
+/// What the node's port does instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unmapped {
+    RefusesConnections,
+    LeadsElsewhere,
+}
+
+impl Status {
+    fn order(self) -> u8 {
+        match self {
+            Self::Starting => 0,
+            Self::PortUnmapped(..) => 1,
+            Self::Ready => 2,
+            Self::Draining => 3,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Starting | Self::PortUnmapped(..) => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// What a person has to mend.
+    pub(crate) fn problem(self) -> Option<String> {
+        match self {
+            Self::PortUnmapped(port, how) => {
+                let how = match how {
+                    Unmapped::RefusesConnections => "refuses connections",
+                    Unmapped::LeadsElsewhere => "leads to another program",
+                };
+                Some(format!(
+                    "{port} {how}, though this pod claims that port of its node: does the network plugin of the \
+                     cluster map host ports?"
+                ))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Report {
+    /// Goes on to another status that is not an earlier one; false if it is not, or the same.
+    pub(crate) fn proceed(&self, to: Status) -> bool {
+        let mut status = lock(&self.status);
+        let is_news = status.order() <= to.order() && *status != to;
+        if is_news {
+            *status = to;
+        }
+        is_news
+    }
+
     fn ready(&self) -> Response<Answer> {
         let status = *lock(&self.status);
-        let code = if status == "ready" {
+        let code = if status == Status::Ready {
             StatusCode::OK
         } else {
             StatusCode::SERVICE_UNAVAILABLE
         };
-        response(code, "application/json", self.body(status, &[]))
+        let problem: Vec<String> = status.problem().into_iter().collect();
+        response(code, "application/json", self.body(status.name(), &problem))
     }
 
     /// Whether delivery works: 503 once an upstream has failed or a request has waited for `patience`, or if a

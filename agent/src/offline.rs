@@ -59,6 +59,7 @@ impl Offline {
             budget,
             metrics,
             worker: Worker::new("requests"),
+            own_path: "".into(),
         };
         let rules = ReceiverRules::open(config);
         Self {

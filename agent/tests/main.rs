@@ -26,6 +26,7 @@ mod large;
 mod memory;
 mod misdirected;
 mod missing_files;
+mod node_port;
 mod observability;
 mod profiles;
 mod proxy;

@@ -12,13 +12,16 @@ use serde::Deserialize;
 
 use super::store::Cache;
 
-/// The kinds and reasons that are cached: a pod cannot be created, its volumes cannot be mounted (a Secret or
-/// `ConfigMap` is missing), its sandbox cannot be made.
-const CACHED: [(&str, &str); 3] = [
-    ("DaemonSet", "FailedCreate"),
-    ("Pod", "FailedMount"),
-    ("Pod", "FailedCreatePodSandBox"),
+/// The kinds, reasons and beginnings of messages that are cached: a pod cannot be created, its volumes cannot be mounted
+/// (a Secret or `ConfigMap` is missing), its sandbox cannot be made, its agent says why it is not ready.
+const CACHED: [(&str, &str, &str); 4] = [
+    ("DaemonSet", "FailedCreate", ""),
+    ("Pod", "FailedMount", ""),
+    ("Pod", "FailedCreatePodSandBox", ""),
+    ("Pod", "Unhealthy", STARTUP_PROBE),
 ];
+/// How the kubelet begins what a startup probe said.
+pub(crate) const STARTUP_PROBE: &str = "Startup probe failed: ";
 /// Longest cached message, in characters.
 const MAX_MESSAGE: usize = 300;
 
@@ -86,9 +89,10 @@ impl Warnings {
 impl PartialEvent {
     fn key(&self) -> Option<(String, String, String)> {
         let (kind, name) = (self.about.kind.clone()?, self.about.name.clone()?);
-        CACHED
-            .contains(&(kind.as_str(), self.reason.as_str()))
-            .then_some((kind, name, self.metadata.name.clone()?))
+        let is_cached = CACHED.iter().any(|(of, reason, message)| {
+            *of == kind && *reason == self.reason && self.message.starts_with(message)
+        });
+        is_cached.then_some((kind, name, self.metadata.name.clone()?))
     }
 
     fn object(&self) -> ObjectMeta {
@@ -163,6 +167,20 @@ mod tests {
         );
         known.remove(&quota);
         assert_eq!(last(&known, mine, "u1").as_deref(), Some("class"));
+    }
+
+    #[test]
+    fn of_failed_probes_only_those_are_known_that_say_why_an_agent_does_not_start() {
+        let mut known = Warnings::default();
+        let mut probe = |name: &str, message: &str| {
+            let mut event = event(name, "Unhealthy", message, 1);
+            event.about.kind = Some("Pod".into());
+            known.insert(event)
+        };
+        assert!(probe("a", "Readiness probe failed: statuscode: 503").is_none());
+        assert!(probe("b", "Startup probe failed: port").is_some());
+        let last = known.last("Pod", "node-host-port", None);
+        assert_eq!(last.unwrap().message, "Startup probe failed: port");
     }
 
     #[test]

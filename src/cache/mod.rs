@@ -23,9 +23,9 @@ mod trigger;
 mod watches;
 
 pub(crate) use decode::{Decoded, Unreadable};
-pub(crate) use events::Warnings;
+pub(crate) use events::{STARTUP_PROBE, Warning, Warnings};
 pub(crate) use namespace_limits::{Demand, in_namespaces};
-pub(crate) use partial::PartialPod;
+pub(crate) use partial::{PartialPod, STARTING};
 pub(crate) use pods::{CachedPod, Pods};
 pub(crate) use store::Cached;
 pub(crate) use stores::{Stores, admission_resource, serves};

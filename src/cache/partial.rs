@@ -21,6 +21,9 @@ use otelagent_core::pods::Controller;
 /// Longest cached message, in characters.
 const MAX_MESSAGE: usize = 200;
 
+/// Of a container that runs while its startup probe has not passed.
+pub(crate) const STARTING: &str = "starting";
+
 /// Labels of one object.
 pub(crate) type Labels = BTreeMap<String, String>;
 
@@ -137,6 +140,8 @@ struct Status {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ContainerStatus {
+    /// False until its startup probe has passed.
+    started: Option<bool>,
     #[serde(default)]
     state: ContainerState,
     #[serde(default)]
@@ -145,6 +150,7 @@ struct ContainerStatus {
 
 #[derive(Default, Deserialize)]
 struct ContainerState {
+    running: Option<IgnoredAny>,
     waiting: Option<Said>,
     terminated: Option<Said>,
 }
@@ -272,6 +278,9 @@ impl Status {
 impl ContainerStatus {
     /// The reason, with its message, or with the last words of a container that ended.
     fn waits_for(&self) -> Option<String> {
+        if self.state.running.is_some() && self.started == Some(false) {
+            return Some(STARTING.to_owned());
+        }
         let waiting = self.state.waiting.as_ref()?;
         let reason = waiting.reason.clone()?;
         // While a container restarts, its own end says more than how long the kubelet waits.
@@ -355,6 +364,10 @@ mod tests {
             waits(json!({"state": {"waiting": pulls}})).as_deref(),
             Some("ErrImagePull: not found: nope:1")
         );
+        let runs =
+            |started: bool| json!({"started": started, "state": {"running": {"startedAt": null}}});
+        assert_eq!(waits(runs(false)).as_deref(), Some(STARTING));
+        assert_eq!(waits(runs(true)), None);
         let waiting = json!({"reason": "CrashLoopBackOff", "message": "back-off 40s restarting"});
         let log =
             "{\"level\": \"INFO\", \"message\": \"starts\"}\n{\"message\": \"cannot listen\"}\n";

@@ -9,7 +9,7 @@ use otelagent_core::names;
 use otelagent_core::reconcile::ObservedWorkload;
 use otelagent_core::switching::{AgentPod, AgentWorkload, Targets, creation_failure};
 
-use crate::cache::{CachedPod, Stores, Warnings, serves};
+use crate::cache::{CachedPod, STARTING, STARTUP_PROBE, Stores, Warning, Warnings, serves};
 
 /// What the kubelet says of a container until its volumes and its sandbox are there.
 const CREATING: &str = "ContainerCreating";
@@ -63,19 +63,26 @@ fn created(pod: &CachedPod) -> Option<Timestamp> {
     pod.agent.as_ref()?.created
 }
 
+/// What the agent said to its startup probe.
+fn said_by_probe(warning: &Warning) -> Option<String> {
+    let said = warning.message.strip_prefix(STARTUP_PROBE)?;
+    Some(said.trim().to_owned())
+}
+
 fn agent_pod(name: &str, pod: &CachedPod, warnings: Option<&Warnings>) -> AgentPod {
     let details = pod.agent.as_deref();
     let waits_for = details.and_then(|details| details.waits_for.as_deref());
     let warning = || warnings?.last("Pod", name, None);
-    let warning = (waits_for == Some(CREATING)).then(warning).flatten();
+    let why = match waits_for {
+        Some(CREATING) => warning().map(|said| format!("{CREATING}: {}", said.message)),
+        Some(STARTING) => warning().and_then(said_by_probe),
+        _ => None,
+    };
     AgentPod {
         name: name.to_owned(),
         node: pod.node.as_deref().map(Into::into),
         ready: pod.ready && !pod.terminating,
-        waits_for: match (waits_for, warning) {
-            (Some(waits_for), Some(warning)) => Some(format!("{waits_for}: {}", warning.message)),
-            (waits_for, _) => waits_for.map(Into::into),
-        },
+        waits_for: why.or_else(|| waits_for.map(Into::into)),
         template: pod.labels.get(names::LABEL_TEMPLATE).cloned(),
     }
 }

@@ -31,8 +31,10 @@ pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 const RENEW_EVERY: Duration = Duration::from_secs(5);
 /// How often a failed renewal is retried, and how often other processes read the lease.
 const RETRY_EVERY: Duration = Duration::from_secs(2);
-/// How long one attempt may take; a second one fits before the deadline.
+/// How long one attempt of a leader may take; a second one fits before the deadline.
 const ATTEMPT: Duration = Duration::from_secs(3);
+/// The same for others, which read before they write.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(6);
 
 /// Which lease, and which candidate.
 #[derive(Clone, Debug)]
@@ -102,6 +104,7 @@ impl Leadership {
             fence: fence.clone(),
             metrics: metrics.clone(),
             origin: Instant::now(),
+            asked: Instant::now(),
             lease: None,
             seen: None,
             term: sender,
@@ -167,6 +170,8 @@ struct Candidate {
     fence: Fence,
     metrics: Metrics,
     origin: Instant,
+    /// When the last write of the lease began.
+    asked: Instant,
     /// As last read or written.
     lease: Option<Lease>,
     seen: Option<SeenRecord>,
@@ -204,15 +209,18 @@ impl Candidate {
 
     /// One attempt. Returns how long to wait before the next.
     async fn round(&mut self) -> Duration {
-        let started = Instant::now();
-        let budget = self.within_term(ATTEMPT);
+        let budget = if self.leads() {
+            self.within_term(ATTEMPT)
+        } else {
+            FIRST_ATTEMPT
+        };
         let pause = match timeout(budget, self.attempt()).await {
             Ok(Ok(true)) => {
                 // Counts from before the request: others may have seen its effect before the answer
                 // arrived.
-                self.fence.open_until(started + RENEW_DEADLINE);
+                self.fence.open_until(self.asked + RENEW_DEADLINE);
                 self.elected();
-                return RENEW_EVERY;
+                return RENEW_EVERY.saturating_sub(self.asked.elapsed());
             }
             Ok(Ok(false)) => {
                 self.resign("another holds the lease");
@@ -309,6 +317,7 @@ impl Candidate {
         let mut lease = self.lease.clone().unwrap_or_default();
         lease.metadata.name = Some(name.clone());
         lease.spec = Some(spec);
+        self.asked = Instant::now();
         let written = if is_first {
             self.api.create(&parameters, &lease).await?
         } else {

@@ -91,6 +91,35 @@ fn agents_run_on_linux_nodes_and_where_the_spec_says() {
 }
 
 #[test]
+fn bundled_agents_run_where_there_is_an_image_for_the_architecture() {
+    let terms = |fields: &str| {
+        let set = workload(Mode::NodeLocal, fields);
+        let affinity = &set["spec"]["template"]["spec"]["affinity"]["nodeAffinity"];
+        affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"].clone()
+    };
+    let has_image = json!({
+        "key": "kubernetes.io/arch", "operator": "NotIn", "values": ["arm", "ppc64le", "riscv64", "s390x"],
+    });
+    assert_eq!(
+        terms("batch: {}"),
+        json!([{"matchExpressions": [has_image]}])
+    );
+    let required = |key: &str| format!("{{matchExpressions: [{{key: {key}, operator: Exists}}]}}");
+    let user = format!(
+        "affinity: {{nodeAffinity: {{requiredDuringSchedulingIgnoredDuringExecution: {{nodeSelectorTerms: [{}, {}]}}}}}}",
+        required("a"),
+        required("b")
+    );
+    let own =
+        |key: &str| json!({"matchExpressions": [{"key": key, "operator": "Exists"}, has_image]});
+    assert_eq!(
+        terms(&format!("agent: {{{user}}}")),
+        json!([own("a"), own("b")])
+    );
+    assert_eq!(terms("agent: {image: 'otelcol:1'}"), json!(null));
+}
+
+#[test]
 fn host_network_agents_share_ports_with_agents_of_their_own_otelagent_only() {
     let set = workload(Mode::HostNetwork, "batch: {}");
     let env = set["spec"]["template"]["spec"]["containers"][0]["env"].clone();

@@ -160,6 +160,7 @@ fn edit(choice: u8) -> AttributeEdit {
     AttributeEdit {
         key: key.to_owned(),
         action: match choice >> 4 & 3 {
+            0 if choice & 0x40 != 0 => AttributeAction::InsertFrom("a".to_owned()),
             0 => AttributeAction::Insert(value),
             1 => AttributeAction::Update(value),
             2 => AttributeAction::Upsert(value),
@@ -211,6 +212,13 @@ fn edit_object(resource: &mut Resource, edits: &[AttributeEdit]) {
         match (&edit.action, first) {
             (AttributeAction::Insert(value) | AttributeAction::Upsert(value), None) => {
                 attributes.push(attribute(&edit.key, value));
+            }
+            (AttributeAction::InsertFrom(source), None) => {
+                let source = attributes.iter().find(|known| known.key == *source);
+                if let Some(source) = source.cloned() {
+                    let key = edit.key.clone();
+                    attributes.push(KeyValue { key, ..source });
+                }
             }
             (AttributeAction::Update(value) | AttributeAction::Upsert(value), Some(at)) => {
                 attributes.retain(|known| known.key != edit.key);

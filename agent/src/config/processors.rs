@@ -49,10 +49,18 @@ fn resource(section: &Section<'_>) -> Vec<AttributeEdit> {
 fn edit(section: &Section<'_>) -> Option<AttributeEdit> {
     let action = section.given::<String>("action")?;
     let value = section.given::<AttributeValue>("value");
-    if action != "delete" && section.node("value").is_none() {
+    let source = section.given::<String>("from_attribute");
+    if source.is_some() && (action != "insert" || section.node("value").is_some()) {
+        let problem = "is supported with action insert and without a value; give a literal value";
+        section.problem("from_attribute", problem);
+    }
+    if action != "delete" && source.is_none() && section.node("value").is_none() {
         section.problem("value", "is missing; give a string, number or boolean");
     }
     let action = match (action.as_str(), value) {
+        ("insert", None) => AttributeAction::InsertFrom(source?),
+        // A variable of the environment that says nothing.
+        ("insert", Some(AttributeValue::Text(text))) if text.is_empty() => return None,
         ("delete", _) => AttributeAction::Delete,
         ("insert", Some(value)) => AttributeAction::Insert(value),
         ("update", Some(value)) => AttributeAction::Update(value),

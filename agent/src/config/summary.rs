@@ -76,12 +76,12 @@ impl fmt::Display for Config {
             writeln!(formatter, "{:<9} to {name}", pipeline.signal.name())?;
             for edit in &pipeline.attributes {
                 let (verb, value) = match &edit.action {
-                    AttributeAction::Insert(value) => ("insert", Some(value)),
-                    AttributeAction::Update(value) => ("update", Some(value)),
-                    AttributeAction::Upsert(value) => ("upsert", Some(value)),
-                    AttributeAction::Delete => ("delete", None),
+                    AttributeAction::Insert(value) => ("insert", format!(" = {value}")),
+                    AttributeAction::InsertFrom(other) => ("insert", format!(" = that of {other}")),
+                    AttributeAction::Update(value) => ("update", format!(" = {value}")),
+                    AttributeAction::Upsert(value) => ("upsert", format!(" = {value}")),
+                    AttributeAction::Delete => ("delete", String::new()),
                 };
-                let value = value.map_or_else(String::new, |value| format!(" = {value}"));
                 writeln!(formatter, "          {verb} {}{value}", edit.key)?;
             }
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,13 +16,15 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::info;
 
+use super::node_port::{self, Tried};
 use super::push::{Pusher, Target};
 use crate::budget::Budget;
 use crate::compress;
-use crate::config::{Compression, Config, Exporter, Memory, PUSH_READER, Pipeline, Queue};
+use crate::config::{
+    BindAddress, Compression, Config, Exporter, Memory, PUSH_READER, Pipeline, Queue,
+};
 use crate::export::{self, ExportError, MissingFiles, Shared, Upstream};
-use crate::health::{self, Report, Topic};
-use crate::lock::lock;
+use crate::health::{self, Report, Status, Topic};
 use crate::metrics::{Metrics, MetricsOrigin};
 use crate::queue::{DurableQueue, Lane, Maintenance};
 use crate::receive::listener::{self, ListenError, OtlpListener};
@@ -50,6 +53,8 @@ pub(super) struct Options {
     /// The maximum age of connections to the upstream.
     pub(super) upstream_age: Duration,
     pub(super) health_socket: Option<PathBuf>,
+    /// The port of the node that leads to the agent, if its pod claims one.
+    pub(super) node_port: Option<SocketAddr>,
 }
 
 /// Why the agent cannot start.
@@ -124,9 +129,10 @@ impl Agent {
             budget: Arc::clone(&budget),
             metrics: Arc::clone(&metrics),
             worker: Worker::new("requests"),
+            own_path: node_port::own_path(),
         };
         let report = Arc::new(Report {
-            status: Mutex::new("starting"),
+            status: Mutex::new(Status::Starting),
             started: Instant::now(),
             origin: MetricsOrigin::new(),
             config: Mutex::new(Arc::clone(&config)),
@@ -152,8 +158,22 @@ impl Agent {
             otlp: String::new(),
         };
         agent.listen(options.port_owner.as_ref()).await?;
-        *lock(&agent.report.status) = "ready";
+        agent.become_ready(options.node_port);
         Ok(agent)
+    }
+
+    /// At once, or when the node's port leads here.
+    fn become_ready(&self, node_port: Option<SocketAddr>) {
+        let Some(port) = node_port else {
+            self.report.proceed(Status::Ready);
+            return;
+        };
+        let own = Tried {
+            port,
+            own_path: Arc::clone(&self.server.shared.own_path),
+            is_encrypted: is_encrypted(&self.config, port.port()),
+        };
+        tokio::spawn(own.until_mapped(Arc::clone(&self.report)));
     }
 
     async fn listen(&mut self, owner: Option<&PortOwner>) -> Result<(), ListenError> {
@@ -229,6 +249,15 @@ impl Pipelines {
         }
         started
     }
+}
+
+/// Whether the agent's socket of this port speaks TLS.
+fn is_encrypted(config: &Config, port: u16) -> bool {
+    let mut sockets = config.receiver.listen.iter();
+    sockets.any(|socket| {
+        let is_it = matches!(&socket.address, BindAddress::Tcp(address) if address.port == port);
+        is_it && socket.tls.is_some()
+    })
 }
 
 /// The smallest bound of a batch.

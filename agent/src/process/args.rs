@@ -10,7 +10,9 @@ pub(super) const USAGE: &str = "\
 usage: otelagent-agent --config FILE [--shutdown-grace SECONDS] [--lame-duck SECONDS]
        otelagent-agent check FILE    print the effective configuration, or every problem in it
        otelagent-agent reference     print every configuration field the agent knows, as Markdown
-       otelagent-agent ready         exit 0 if the agent behind $OTELAGENT_HEALTH_SOCKET is ready
+       otelagent-agent ready [HOST:PORT]
+                                     exit 0 if the agent that serves health there, or behind
+                                     $OTELAGENT_HEALTH_SOCKET, is ready; else say why it is not
        otelagent-agent --version
 
 environment:
@@ -19,6 +21,7 @@ environment:
   OTELAGENT_UPSTREAM_CONNECTION_AGE
                              seconds a connection to the upstream lives at most (default 600)
   OTELAGENT_HEALTH_SOCKET    Unix socket that also serves health
+  OTELAGENT_NODE_PORT        port of the node at $OTELAGENT_HOST_IP that must lead to the agent before it is ready
   OTELAGENT_REUSE_PORT       a name: agents with the same name may listen on the same ports (SO_REUSEPORT)
 ";
 
@@ -33,7 +36,7 @@ pub(super) enum Command {
         lame_duck: Option<OsString>,
     },
     Check(PathBuf),
-    Ready,
+    Ready(Option<String>),
     Print(String),
 }
 
@@ -48,7 +51,12 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Str
             Some("--version" | "-V") => return Ok(Command::Print(VERSION.to_owned())),
             Some("--help" | "-h") => return Ok(Command::Print(USAGE.to_owned())),
             Some("reference") => return Ok(Command::Print(schema::reference())),
-            Some("ready") => return Ok(Command::Ready),
+            Some("ready") => {
+                let address = args.next();
+                return Ok(Command::Ready(
+                    address.map(|text| text.to_string_lossy().into()),
+                ));
+            }
             Some("check") => return Ok(Command::Check(value("check")?.into())),
             Some("--config") => config = Some(value("--config")?.into()),
             Some("--shutdown-grace") => grace = Some(value("--shutdown-grace")?),

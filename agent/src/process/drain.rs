@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{info, warn};
 
 use super::agent::Agent;
-use crate::lock::lock;
+use crate::health::Status;
 
 /// The time limit for the last answers.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
@@ -24,7 +24,7 @@ impl Agent {
     /// retryable, so that the queues shrink. Ports stay open until the end unless another agent listens on
     /// them: SDKs retry a refused request, but count a refused connection as a final failure.
     pub(super) async fn drain(mut self, lame_duck: Duration, deadline: Instant) {
-        *lock(&self.report.status) = "draining";
+        self.report.proceed(Status::Draining);
         info!("draining");
         sleep_until((Instant::now() + lame_duck).min(deadline)).await;
         for lane in &self.report.lanes {

@@ -5,6 +5,7 @@ mod allocator;
 mod args;
 mod drain;
 mod log;
+mod node_port;
 mod probe;
 mod push;
 mod reload;
@@ -12,6 +13,7 @@ mod run;
 mod source;
 
 use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,6 +23,7 @@ use tracing::{error, warn};
 use self::agent::Options;
 use self::args::Command;
 use self::log::Log;
+use self::probe::Place;
 use self::source::ConfigSource;
 use crate::config::{Config, Problem};
 use crate::logging::causes;
@@ -38,7 +41,7 @@ pub fn main() -> ExitCode {
             lame_duck,
         }) => run(&config, grace, lame_duck),
         Ok(Command::Check(file)) => check(&file),
-        Ok(Command::Ready) => ready(),
+        Ok(Command::Ready(address)) => ready(address),
         Ok(Command::Print(text)) => {
             print!("{text}");
             Ok(())
@@ -72,14 +75,18 @@ fn check(file: &Path) -> Result<(), ExitCode> {
     Ok(())
 }
 
-fn ready() -> Result<(), ExitCode> {
-    let socket = std::env::var_os("OTELAGENT_HEALTH_SOCKET")
-        .ok_or_else(|| usage("OTELAGENT_HEALTH_SOCKET is not set"))?;
-    let socket = Path::new(&socket);
-    match probe::is_ready(socket) {
-        Ok(true) => return Ok(()),
-        Ok(false) => eprintln!("not ready"),
-        Err(error) => eprintln!("{}: {error}", socket.display()),
+fn ready(address: Option<String>) -> Result<(), ExitCode> {
+    let socket = || std::env::var_os("OTELAGENT_HEALTH_SOCKET");
+    let place = match address {
+        Some(address) => Some(Place::Address(address)),
+        None => socket().map(|socket| Place::Socket(socket.into())),
+    };
+    let place = place
+        .ok_or_else(|| usage("OTELAGENT_HEALTH_SOCKET is not set, and no address is given"))?;
+    match place.lacks() {
+        Ok(None) => return Ok(()),
+        Ok(Some(why)) => eprintln!("{why}"),
+        Err(error) => eprintln!("no answer: {error}"),
     }
     Err(ExitCode::FAILURE)
 }
@@ -135,7 +142,30 @@ fn options(grace: Option<OsString>, lame_duck: Option<OsString>) -> Result<Optio
         )?,
         port_owner: port_owner(std::env::var_os("OTELAGENT_REUSE_PORT"))?,
         health_socket: std::env::var_os("OTELAGENT_HEALTH_SOCKET").map(Into::into),
+        node_port: node_port(
+            std::env::var_os("OTELAGENT_HOST_IP"),
+            std::env::var_os("OTELAGENT_NODE_PORT"),
+        )?,
     })
+}
+
+/// The port of the node that must lead to this agent; none if unset.
+fn node_port(host: Option<OsString>, port: Option<OsString>) -> Result<Option<SocketAddr>, String> {
+    let Some(port) = port.filter(|port| !port.is_empty()) else {
+        return Ok(None);
+    };
+    let (host, port) = (
+        host.unwrap_or_default(),
+        port.to_string_lossy().into_owned(),
+    );
+    let host = host.to_string_lossy();
+    let number = port.parse().ok().filter(|number| *number > 0);
+    let number =
+        number.ok_or_else(|| format!("OTELAGENT_NODE_PORT: `{port}` is not a port number"))?;
+    let host: IpAddr = host.parse().map_err(|_| {
+        format!("OTELAGENT_NODE_PORT needs the node's address in OTELAGENT_HOST_IP, not `{host}`")
+    })?;
+    Ok(Some(SocketAddr::new(host, number)))
 }
 
 /// The name of those that may share the ports; none if unset or `false`.

@@ -30,10 +30,12 @@ pub(super) async fn run(
     };
     let mut agent = Agent::start(config, &options).await?;
     agent.report.metrics.configured(source.fingerprint);
+    // Whoever has a port of the node is ready once that leads here, which is logged then.
+    let how_far = options.node_port.map_or("ready", |_| "started");
     info!(
         version = env!("CARGO_PKG_VERSION"),
         otlp = agent.otlp,
-        "ready"
+        "{how_far}"
     );
     let watch = ConfigWatch { source, hangup };
     let mut change = pin!(watch.next(agent.preparation()));

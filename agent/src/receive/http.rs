@@ -37,6 +37,9 @@ async fn answer_any(receiver: &OtlpReceiver, request: Request<RequestBody>) -> R
     let format = format(request.headers());
     let sender = Arc::clone(request.body().sender());
     let path = request.uri().path();
+    if receiver.is_own_path(path) {
+        return response(StatusCode::NO_CONTENT, "text/plain", "");
+    }
     let signal = receiver.signal_at(path).or_else(|| signal(path));
     match export(receiver, signal, format, request).await {
         Ok(format) => success(format),

@@ -73,6 +73,8 @@ pub(crate) struct SharedState {
     pub(crate) metrics: Arc<Metrics>,
     /// Works on large requests.
     pub(crate) worker: Arc<Worker<()>>,
+    /// A path that nobody else knows, by which this agent recognizes itself behind a port of its node.
+    pub(crate) own_path: Arc<str>,
 }
 
 /// What all connections share; a changed configuration replaces the receiver in it.
@@ -158,6 +160,11 @@ impl OtlpReceiver {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether this agent asks itself.
+    pub(super) fn is_own_path(&self, path: &str) -> bool {
+        *self.shared.own_path == *path
     }
 
     pub(super) fn signal_at(&self, path: &str) -> Option<Signal> {

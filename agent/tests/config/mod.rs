@@ -125,7 +125,12 @@ fn references_have_defaults_types_escapes_and_an_end() {
     assert_eq!(with("'port ${env:PORT}'"), text("port 9999"));
     assert_eq!(with("'${env:MISSING:-fallback}'"), text("fallback"));
     assert_eq!(with("'${env:EMPTY:-fallback}'"), text("fallback"));
-    assert_eq!(with("'${env:MISSING}'"), text(""));
+    assert_eq!(with("'a${env:MISSING}b'"), text("ab"));
+    let none = with("'${env:MISSING:-}'");
+    assert!(
+        none.is_ok_and(|first| Ok(first) != text("")),
+        "an empty text is left out"
+    );
     assert_eq!(
         with("'${env:MISSING:-${env:PORT}}'"),
         insert(AttributeValue::Integer(9999))

@@ -320,7 +320,8 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "value: production, ",
         "from_attribute: x, value: y, ",
-        "processors.resource/attributes.attributes[0].from_attribute: is not supported; give a literal value",
+        "processors.resource/attributes.attributes[0].from_attribute: is supported with action insert and without a value; \
+          give a literal value",
     ),
     (
         "value: production, ",

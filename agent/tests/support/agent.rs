@@ -274,7 +274,8 @@ impl Agent {
         };
         let deadline = Instant::now() + PATIENCE;
         let otlp = loop {
-            if let Some(otlp) = find("ready", "otlp", None) {
+            let started = || find("started", "otlp", None);
+            if let Some(otlp) = find("ready", "otlp", None).or_else(started) {
                 break otlp;
             }
             assert!(

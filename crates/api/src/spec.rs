@@ -78,7 +78,9 @@ pub struct OtelAgentSpec {
     #[schemars(extend("maxProperties" = 64), schema_with = "attribute_map")]
     pub resource_attributes: BTreeMap<String, String>,
     /// Whether the agent adds host.name and k8s.node.name of its own node to telemetry that does not
-    /// carry them. Refused together with nodeLocal.routing Prefer.
+    /// carry them. On servers from 1.35 on the bundled agent also adds the zone and the region of its node, by the labels
+    /// topology.kubernetes.io/zone and topology.kubernetes.io/region of the node. Refused together with
+    /// nodeLocal.routing Prefer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_metadata: Option<bool>,
     /// Which pods get this agent's endpoint. If absent: none; use status.endpoint to configure applications.

@@ -26,7 +26,7 @@ pub struct OtelAgentStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "atomic"))]
     pub paths: Vec<Mode>,
-    /// The agents of the serving mode.
+    /// The agents of the serving mode; before one serves, those of the wanted mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agents: Option<AgentCounts>,
     /// The pods that use or should use this agent.

@@ -28,6 +28,8 @@ pub struct AttributeEdit {
 pub enum AttributeAction {
     /// Sets the value if the key is absent.
     Insert(AttributeValue),
+    /// Sets the value of the attribute of this other key, if that is present and the edited one is absent.
+    InsertFrom(String),
     /// Sets the value if the key is present.
     Update(AttributeValue),
     /// Sets the value in both cases.
@@ -67,7 +69,8 @@ pub struct Edits(Vec<Edit>);
 #[derive(Clone, Debug)]
 struct Edit {
     edit: AttributeEdit,
-    /// The attribute as a field of the resource; empty for a deletion.
+    /// The attribute as a field of the resource; only its key as a field of that, if the value is another one's; empty
+    /// for a deletion.
     attribute: Vec<u8>,
 }
 
@@ -140,22 +143,65 @@ impl Edits {
 }
 
 /// What becomes of one entry; used for each in turn.
-struct Plan<'e> {
+struct Plan<'e, 'r> {
     edits: &'e [Edit],
-    keys: Vec<EditedKey<'e>>,
-    /// Edits whose attributes follow those that were there.
-    added: Vec<&'e Edit>,
+    keys: Vec<EditedKey<'e, 'r>>,
+    /// What follows the attributes that were there.
+    added: Vec<Added<'e, 'r>>,
     /// The size of the edited resource.
     resource: usize,
     /// The size of all other fields of the entry.
     others: usize,
 }
 
-struct EditedKey<'e> {
+/// A key that is edited, or whose value another one gets.
+struct EditedKey<'e, 'r> {
     key: &'e [u8],
     fate: Fate<'e>,
     /// The bytes of its attributes before the edits.
     bytes: usize,
+    /// The first of these attributes: a `KeyValue`.
+    first: &'r [u8],
+}
+
+/// An attribute that an edit adds.
+#[derive(Clone, Copy)]
+struct Added<'e, 'r> {
+    edit: &'e Edit,
+    /// The attribute whose value it has, if not its own.
+    source: Option<&'r [u8]>,
+}
+
+impl<'r> Added<'_, 'r> {
+    /// What it has of the other attribute: all but its key.
+    fn copied(&self) -> impl Iterator<Item = &'r [u8]> + use<'r> {
+        let all = fields(self.source.unwrap_or_default()).map_while(Result::ok);
+        all.filter(|field| !matches!((field.number, field.value), (1, Value::Length(_))))
+            .map(|field| field.raw)
+    }
+
+    fn key_value(&self) -> usize {
+        let copied = self.copied().map(<[u8]>::len);
+        self.edit.attribute.len() + copied.sum::<usize>()
+    }
+
+    fn size(&self) -> usize {
+        match self.source {
+            None => self.edit.attribute.len(),
+            Some(_) => 1 + varint_length(self.key_value()) + self.key_value(),
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        if self.source.is_some() {
+            out.push(FIELD_1);
+            write_varint(self.key_value() as u64, out);
+        }
+        out.extend_from_slice(&self.edit.attribute);
+        for field in self.copied() {
+            out.extend_from_slice(field);
+        }
+    }
 }
 
 /// What becomes of the attributes of one key.
@@ -169,16 +215,16 @@ enum Fate<'e> {
     Added,
 }
 
-impl<'e> Plan<'e> {
+impl<'e: 'r, 'r> Plan<'e, 'r> {
     fn new(edits: &'e [Edit]) -> Self {
-        let mut keys: Vec<EditedKey<'e>> = Vec::new();
-        for edit in edits {
-            let key = edit.key();
+        let mut keys: Vec<EditedKey<'e, 'r>> = Vec::new();
+        for key in edits.iter().flat_map(Edit::keys) {
             if !keys.iter().any(|edited| edited.key == key) {
                 keys.push(EditedKey {
                     key,
                     fate: Fate::Absent,
                     bytes: 0,
+                    first: &[],
                 });
             }
         }
@@ -192,7 +238,7 @@ impl<'e> Plan<'e> {
     }
 
     /// Plans for this entry.
-    fn read(&mut self, entry: &[u8]) -> Result<(), Malformed> {
+    fn read(&mut self, entry: &'r [u8]) -> Result<(), Malformed> {
         for edited in &mut self.keys {
             (edited.fate, edited.bytes) = (Fate::Absent, 0);
         }
@@ -207,7 +253,7 @@ impl<'e> Plan<'e> {
             }
         }
         for edit in self.edits {
-            self.edit(edit);
+            self.edit(edit)?;
         }
         for edited in &self.keys {
             self.resource -= match edited.fate {
@@ -218,18 +264,21 @@ impl<'e> Plan<'e> {
                 self.resource += attribute.len();
             }
         }
-        let added = self.added.iter().map(|edit| edit.attribute.len());
+        let added = self.added.iter().map(Added::size);
         self.resource += added.sum::<usize>();
         Ok(())
     }
 
-    fn read_resource(&mut self, resource: &[u8]) -> Result<(), Malformed> {
+    fn read_resource(&mut self, resource: &'r [u8]) -> Result<(), Malformed> {
         self.resource += resource.len();
         for field in fields(resource) {
             let field = field?;
             if let (1, Value::Length(attribute)) = (field.number, field.value) {
                 let key = key(attribute)?;
                 if let Some(edited) = self.keys.iter_mut().find(|edited| edited.key == key) {
+                    if edited.bytes == 0 {
+                        edited.first = attribute;
+                    }
                     edited.fate = Fate::Kept;
                     edited.bytes += field.raw.len();
                 }
@@ -238,21 +287,29 @@ impl<'e> Plan<'e> {
         Ok(())
     }
 
-    fn edit(&mut self, edit: &'e Edit) {
-        use AttributeAction::{Delete, Insert, Update, Upsert};
+    fn edit(&mut self, edit: &'e Edit) -> Result<(), Malformed> {
+        use AttributeAction::{Delete, Insert, InsertFrom, Update, Upsert};
         let key = edit.key();
+        let source = match &edit.edit.action {
+            InsertFrom(other) => self.source(other.as_bytes())?,
+            _ => None,
+        };
         let Some(edited) = self.keys.iter_mut().find(|edited| edited.key == key) else {
-            return;
+            return Ok(());
         };
         match (&edit.edit.action, edited.fate) {
             (Insert(_) | Upsert(_), Fate::Absent) => {
                 edited.fate = Fate::Added;
-                self.added.push(edit);
+                self.added.push(Added { edit, source: None });
+            }
+            (InsertFrom(_), Fate::Absent) if source.is_some() => {
+                edited.fate = Fate::Added;
+                self.added.push(Added { edit, source });
             }
             (Update(_) | Upsert(_), Fate::Added) => {
                 let mut added = self.added.iter_mut();
-                if let Some(added) = added.find(|added| added.key() == key) {
-                    *added = edit;
+                if let Some(added) = added.find(|added| added.edit.key() == key) {
+                    *added = Added { edit, source: None };
                 }
             }
             // Duplicate keys are invalid; exactly one edited attribute must remain.
@@ -261,10 +318,28 @@ impl<'e> Plan<'e> {
             }
             (Delete, _) => {
                 edited.fate = Fate::Absent;
-                self.added.retain(|added| added.key() != key);
+                self.added.retain(|added| added.edit.key() != key);
             }
-            (Insert(_), Fate::Kept | Fate::Replaced(_) | Fate::Added)
-            | (Update(_), Fate::Absent) => {}
+            (Insert(_) | InsertFrom(_), _) | (Update(_), Fate::Absent) => {}
+        }
+        Ok(())
+    }
+
+    /// The attribute of a key after the edits so far, of which the value counts.
+    fn source(&self, key: &[u8]) -> Result<Option<&'r [u8]>, Malformed> {
+        let edited = self.keys.iter().find(|edited| edited.key == key);
+        match edited.map(|edited| (edited.fate, edited.first)) {
+            None | Some((Fate::Absent, _)) => Ok(None),
+            Some((Fate::Kept, first)) => Ok(Some(first)),
+            Some((Fate::Replaced(attribute), _)) => key_value(attribute).map(Some),
+            Some((Fate::Added, _)) => {
+                let mut added = self.added.iter();
+                match added.find(|added| added.edit.key() == key) {
+                    None => Ok(None),
+                    Some(added) if added.source.is_some() => Ok(added.source),
+                    Some(added) => key_value(&added.edit.attribute).map(Some),
+                }
+            }
         }
     }
 
@@ -274,7 +349,7 @@ impl<'e> Plan<'e> {
     }
 
     /// The size of the whole entry after the edits.
-    fn size(&mut self, entry: &[u8]) -> Result<usize, Malformed> {
+    fn size(&mut self, entry: &'r [u8]) -> Result<usize, Malformed> {
         if !has_data(entry) {
             return Ok(0);
         }
@@ -283,7 +358,7 @@ impl<'e> Plan<'e> {
         Ok(1 + varint_length(content) + content)
     }
 
-    fn write(&mut self, entry: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
+    fn write(&mut self, entry: &'r [u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
         if !has_data(entry) {
             return Ok(());
         }
@@ -299,7 +374,7 @@ impl<'e> Plan<'e> {
             }
         }
         for added in &self.added {
-            out.extend_from_slice(&added.attribute);
+            added.write(out);
         }
         for field in fields(entry) {
             let field = field?;
@@ -341,6 +416,15 @@ fn has_data(entry: &[u8]) -> bool {
         .any(|field| !matches!(field.number, 1 | SCHEMA_URL))
 }
 
+/// The `KeyValue` in field 1 of a resource.
+fn key_value(attribute: &[u8]) -> Result<&[u8], Malformed> {
+    let first = fields(attribute).next().transpose()?;
+    match first.map(|field| field.value) {
+        Some(Value::Length(key_value)) => Ok(key_value),
+        _ => Ok(&[]),
+    }
+}
+
 /// The key of a `KeyValue`; the last of several, as protobuf reads them.
 fn key(key_value: &[u8]) -> Result<&[u8], Malformed> {
     let mut key: &[u8] = &[];
@@ -355,9 +439,10 @@ fn key(key_value: &[u8]) -> Result<&[u8], Malformed> {
 
 impl Edit {
     fn new(edit: &AttributeEdit) -> Self {
-        use AttributeAction::{Delete, Insert, Update, Upsert};
+        use AttributeAction::{Delete, Insert, InsertFrom, Update, Upsert};
         let attribute = match &edit.action {
             Insert(value) | Update(value) | Upsert(value) => attribute(&edit.key, value),
+            InsertFrom(_) => field(FIELD_1, edit.key.as_bytes()),
             Delete => Vec::new(),
         };
         let edit = edit.clone();
@@ -366,6 +451,15 @@ impl Edit {
 
     fn key(&self) -> &[u8] {
         self.edit.key.as_bytes()
+    }
+
+    /// Its key, and the one whose value it takes.
+    fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        let source = match &self.edit.action {
+            AttributeAction::InsertFrom(source) => Some(source.as_bytes()),
+            _ => None,
+        };
+        [self.key()].into_iter().chain(source)
     }
 }
 

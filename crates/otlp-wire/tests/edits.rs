@@ -217,3 +217,21 @@ fn whole_result_is_paid_for_before_it_is_allocated() {
             .is_ok()
     );
 }
+
+#[test]
+fn copied_value_is_that_of_the_other_attribute_or_none() {
+    let from = |key: &str, source: &str| edit(key, AttributeAction::InsertFrom(source.to_owned()));
+    let before = [text("node", "n2"), text("name", "own")];
+    let both = [from("host", "node"), insert("host")];
+    assert_eq!(
+        edited(&before, &both),
+        [text("node", "n2"), text("name", "own"), text("host", "n2")]
+    );
+    assert_eq!(edited(&before, &[from("name", "node")]), before);
+    assert_eq!(edited(&[], &both), [text("host", "v")]);
+    let chained = [insert("node"), from("host", "node"), from("third", "host")];
+    assert_eq!(
+        edited(&[], &chained),
+        [text("node", "v"), text("host", "v"), text("third", "v")]
+    );
+}

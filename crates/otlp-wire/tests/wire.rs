@@ -321,12 +321,14 @@ fn attribute_value() -> impl Strategy<Value = AttributeValue> {
 }
 
 fn edits() -> impl Strategy<Value = Vec<AttributeEdit>> {
-    let edit = ("[a-g]", 0..4, attribute_value()).prop_map(|(key, action, value)| AttributeEdit {
+    let edit = ("[a-g]", "[a-g]", 0..5, attribute_value());
+    let edit = edit.prop_map(|(key, source, action, value)| AttributeEdit {
         key,
         action: match action {
             0 => AttributeAction::Insert(value),
             1 => AttributeAction::Update(value),
             2 => AttributeAction::Upsert(value),
+            3 => AttributeAction::InsertFrom(source),
             _ => AttributeAction::Delete,
         },
     });
@@ -365,6 +367,15 @@ fn edit_object(resource: &mut Option<Resource>, edits: &[AttributeEdit]) {
         match (&edit.action, at) {
             (AttributeAction::Insert(value) | AttributeAction::Upsert(value), None) => {
                 attributes.push(new(value));
+            }
+            (AttributeAction::InsertFrom(source), None) => {
+                let mut all = attributes.iter();
+                if let Some(source) = all.find(|attribute| attribute.key == *source).cloned() {
+                    attributes.push(KeyValue {
+                        key: edit.key.clone(),
+                        ..source
+                    });
+                }
             }
             (AttributeAction::Update(value) | AttributeAction::Upsert(value), Some(at)) => {
                 attributes[at] = new(value);

@@ -33,6 +33,30 @@ const OTHER_BASE_MEMORY: u64 = 128 * MIB;
 /// Signals of the generated pipelines. Each has a queue of its own.
 const SIGNALS: [&str; 3] = ["traces", "metrics", "logs"];
 
+/// Where a node is.
+pub(super) struct Place {
+    /// Its resource attribute (semantic conventions, `cloud`).
+    pub(super) attribute: &'static str,
+    /// The variable of the agent that says it.
+    pub(super) variable: &'static str,
+    /// The label of nodes, which servers from 1.35 on give to their pods too (KEP-4742).
+    pub(super) label: &'static str,
+}
+
+/// What is said of a node's place.
+pub(super) const TOPOLOGY: [Place; 2] = [
+    Place {
+        attribute: "cloud.availability_zone",
+        variable: "OTELAGENT_NODE_ZONE",
+        label: "topology.kubernetes.io/zone",
+    },
+    Place {
+        attribute: "cloud.region",
+        variable: "OTELAGENT_NODE_REGION",
+        label: "topology.kubernetes.io/region",
+    },
+];
+
 /// Every address of the pod, of either family.
 const ANY: &str = "[::]";
 /// The node's address. Brackets are valid here around an address of either family.
@@ -204,7 +228,17 @@ fn processors(agent: &ValidAgent, memory: u64) -> Vec<(&'static str, Value)> {
     }
     if agent.spec.host_metadata == Some(true) {
         let node = "${env:OTELAGENT_NODE_NAME}";
-        let attributes = ["host.name", "k8s.node.name"].map(|key| insert(key, node));
+        // What names another node has come past this agent's node, through a mesh for instance: it keeps that name.
+        let named =
+            json!({"key": "host.name", "from_attribute": "k8s.node.name", "action": "insert"});
+        let own = ["host.name", "k8s.node.name"].map(|key| insert(key, node));
+        let mut attributes: Vec<Value> = [named].into_iter().chain(own).collect();
+        // The bundled agent leaves out what is empty, where the node or the server has no such label.
+        if agent.own_image().is_none() {
+            let place = TOPOLOGY
+                .map(|place| insert(place.attribute, &format!("${{env:{}:-}}", place.variable)));
+            attributes.extend(place);
+        }
         list.push(("resource/host", json!({"attributes": attributes})));
     }
     list

@@ -14,13 +14,16 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::agent_config::{self, DIRECTORY, FILE, MOUNTS, QUEUE};
+use super::agent_config::{self, DIRECTORY, FILE, MOUNTS, QUEUE, TOPOLOGY};
 use super::environment::Environment;
 use super::valid_agent::{AgentConfiguration, Placement, ValidAgent};
 use crate::inject::environment::{HOST_IP, NODE_NAME, POD_NAME, POD_UID, field};
 use crate::names;
 use crate::quantity::{self, MIB};
 use otelagent_api::{Amounts, Header, PullPolicy};
+
+/// The minor version from which on servers give the topology labels of nodes to their pods.
+const TOPOLOGY_LABELS: u32 = 35;
 
 /// Default CPU request in thousandths of a processor.
 const DEFAULT_CPU: u64 = 50;
@@ -49,12 +52,17 @@ pub(super) fn container(input: &RenderInput<'_>) -> Container {
     if agent.disk_bytes.is_some() {
         mounts.push(mount(QUEUE_VOLUME, QUEUE, false));
     }
-    let env = vec![
+    let mut env = vec![
         field(NODE_NAME, "spec.nodeName"),
         field(HOST_IP, "status.hostIP"),
         field(POD_NAME, "metadata.name"),
         field(POD_UID, "metadata.uid"),
     ];
+    let has_topology = input.environment.server.is_at_least(TOPOLOGY_LABELS);
+    if agent.spec.host_metadata == Some(true) && agent.own_image().is_none() && has_topology {
+        let label = |label: &str| format!("metadata.labels['{label}']");
+        env.extend(TOPOLOGY.map(|place| field(place.variable, &label(place.label))));
+    }
     Container {
         name: names::CONTAINER.into(),
         image: Some(agent.image(input.environment).into()),

@@ -208,10 +208,10 @@ impl PodSpec {
     pub fn health_port(&self) -> Option<u16> {
         let mut all = self.init_containers.iter().chain(&self.containers);
         let agent = all.find(|container| container.name.as_deref() == Some(names::CONTAINER))?;
-        let probe = agent.startup_probe.as_ref();
-        let probe = probe.or(agent.readiness_probe.as_ref())?;
-        let port = probe.http_get.as_ref()?.port.as_u64()?;
-        u16::try_from(port).ok()
+        let probes = [&agent.startup_probe, &agent.readiness_probe];
+        let mut asked = probes.into_iter().flatten();
+        let asked = asked.find_map(|probe| probe.http_get.as_ref())?;
+        u16::try_from(asked.port.as_u64()?).ok()
     }
 
     /// Whether the pod has the network of its node.

@@ -41,7 +41,7 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
         mode: facts.serving.as_ref().map(|(mode, _)| *mode),
         endpoint: facts.serving.as_ref().map(|(_, endpoint)| endpoint.clone()),
         paths: facts.routes.clone(),
-        agents: Some(agents(facts)),
+        agents: agents(facts),
         pods: Some(facts.pods.counts.clone()),
         delivery: delivery_counts(facts, previous),
         restarts: match &facts.restarts {
@@ -139,22 +139,23 @@ fn condition(
     }
 }
 
-fn agents(facts: &Facts) -> AgentCounts {
+/// Of the serving mode, or of the wanted one as long as it has agents and none serves.
+fn agents(facts: &Facts) -> Option<AgentCounts> {
     let workload = match (&facts.serving_workload, &facts.serving) {
         // Sidecars run in the pods themselves: one each, and as ready as the pod.
         (None, Some((mode, _))) => {
             let counts = &facts.pods.counts;
-            return AgentCounts {
+            return Some(AgentCounts {
                 desired: counts.by_mode.get(mode.as_str()).map_or(0, |pods| *pods),
                 ready: facts.pods.ready.get(mode).map_or(0, |pods| *pods),
                 updated: counts.current,
-            };
+            });
         }
         (None, None) => &facts.wanted_workload,
         (serving, _) => serving,
     };
     let counts = workload.as_ref().map(|workload| workload.counts.clone());
-    counts.unwrap_or_default()
+    counts.filter(|counts| facts.serving.is_some() || counts.desired > 0)
 }
 
 fn accepted(facts: &Facts) -> Assessment {

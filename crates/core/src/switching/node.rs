@@ -81,7 +81,7 @@ impl Targets {
         if let Some(terms) = &self.terms
             && !terms.iter().any(matches)
         {
-            return Some("the agent's node affinity leaves it out".into());
+            return Some(left_out(terms, &node.labels));
         }
         let taint = node.taints.iter().find(|taint| !self.tolerates(taint))?;
         Some(format!("its taint {} is not tolerated", taint.key))
@@ -108,6 +108,23 @@ fn is_tolerated(taint: &Taint, by: &Toleration) -> bool {
         && is(&by.key, &taint.key)
         && (by.operator.as_deref() == Some("Exists")
             || by.value.as_deref().unwrap_or_default() == value)
+}
+
+/// Which label keeps a node out, if there is one term only.
+fn left_out(terms: &[NodeSelectorTerm], labels: &BTreeMap<String, String>) -> String {
+    let why = "the agent's node affinity leaves it out";
+    let [term] = terms else { return why.into() };
+    let mut expressions = term.match_expressions.iter().flatten();
+    let unmet =
+        |one: &&NodeSelectorRequirement| !is_met(one, labels.get(&one.key).map(String::as_str));
+    match expressions
+        .find(unmet)
+        .map(|one| (&one.key, labels.get(&one.key)))
+    {
+        Some((key, Some(value))) => format!("{why}: it has label {key}={value}"),
+        Some((key, None)) => format!("{why}: it lacks label {key}"),
+        None => why.into(),
+    }
 }
 
 /// A term without requirements matches no node.
@@ -257,6 +274,12 @@ mod tests {
             ("zone", "In", &["b"] as &[&str]),
         );
         assert!(!takes(json!([expressions(&[a, b])])), "all of a term");
+        let why = |terms: Value| with(terms).leaves_out("n1", &node).unwrap_or_default();
+        let named = "the agent's node affinity leaves it out: it has label zone=a";
+        assert_eq!(why(json!([expressions(&[a, b])])), named);
+        let lacking = expressions(&[("rack", "Exists", &[])]);
+        let named = "the agent's node affinity leaves it out: it lacks label rack";
+        assert_eq!(why(json!([lacking])), named);
         assert!(
             takes(json!([expressions(&[b]), expressions(&[a])])),
             "any term"

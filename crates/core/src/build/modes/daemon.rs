@@ -169,7 +169,7 @@ fn template(
         tolerations: (!user.tolerations.is_empty())
             .then(|| user.tolerations.iter().map(toleration).collect()),
         priority_class_name: user.priority_class_name,
-        affinity: user.affinity.as_ref().and_then(affinity),
+        affinity: affinity(user.affinity.as_ref(), agent.own_image().is_none()),
         image_pull_secrets: (!user.image_pull_secrets.is_empty()).then(|| {
             user.image_pull_secrets
                 .into_iter()
@@ -229,21 +229,39 @@ fn pull_secret(secret: otelagent_api::PullSecret) -> LocalObjectReference {
     LocalObjectReference { name: secret.name }
 }
 
-fn affinity(affinity: &otelagent_api::Affinity) -> Option<Affinity> {
-    let required = affinity.node_affinity.as_ref()?.required.as_ref()?;
+/// The architectures of nodes for which kubelets are released (`kubernetes.io/arch`) and the bundled image is not.
+const WITHOUT_IMAGE: [&str; 4] = ["arm", "ppc64le", "riscv64", "s390x"];
+
+/// Where agents may run: the user's terms, each without nodes for which there is no image.
+fn affinity(user: Option<&otelagent_api::Affinity>, is_bundled: bool) -> Option<Affinity> {
+    let required = user.and_then(|user| user.node_affinity.as_ref()?.required.as_ref());
     let requirement = |requirement: &otelagent_api::NodeRequirement| NodeSelectorRequirement {
         key: requirement.key.clone(),
         operator: requirement.operator.as_str().into(),
         values: (!requirement.values.is_empty()).then(|| requirement.values.clone()),
     };
-    let term = |term: &otelagent_api::NodeTerm| NodeSelectorTerm {
-        match_expressions: Some(term.match_expressions.iter().map(requirement).collect()),
+    let has_image = is_bundled.then(|| NodeSelectorRequirement {
+        key: "kubernetes.io/arch".into(),
+        operator: "NotIn".into(),
+        values: Some(WITHOUT_IMAGE.map(Into::into).into()),
+    });
+    let term = |requirements: Vec<NodeSelectorRequirement>| NodeSelectorTerm {
+        match_expressions: Some(requirements.into_iter().chain(has_image.clone()).collect()),
         match_fields: None,
+    };
+    let terms = match required {
+        Some(required) => {
+            let terms = required.node_selector_terms.iter();
+            let terms = terms.map(|user| user.match_expressions.iter().map(requirement).collect());
+            terms.map(term).collect()
+        }
+        None if is_bundled => vec![term(Vec::new())],
+        None => return None,
     };
     Some(Affinity {
         node_affinity: Some(NodeAffinity {
             required_during_scheduling_ignored_during_execution: Some(NodeSelector {
-                node_selector_terms: required.node_selector_terms.iter().map(term).collect(),
+                node_selector_terms: terms,
             }),
             preferred_during_scheduling_ignored_during_execution: None,
         }),

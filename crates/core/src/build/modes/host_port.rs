@@ -2,6 +2,12 @@
 //!
 //! Kubernetes lets no two pods of a node claim one port, so an update leaves a gap per node; surge would
 //! hang with the new pod Pending.
+//!
+//! Where the cluster's network plugin maps no host ports, such a pod runs and nobody reaches it. So the bundled agent
+//! tries its node's port before it says that it is ready. Its startup probe asks by its own program, since of a probe
+//! by HTTP the kubelet does not tell why it failed.
+
+use k8s_openapi::api::core::v1::{ExecAction, Probe};
 
 use super::daemon::{Rollout, daemon_set};
 use super::topology::{Topology, on_own_node, variables_only};
@@ -22,6 +28,12 @@ fn objects(input: &RenderInput<'_>) -> Vec<Object> {
     let mut container = agent_pod::container(input);
     container.ports = Some(agent_pod::ports(input.agent, true));
     container.readiness_probe = Some(agent_pod::health_probe(input.agent, 1, 2));
+    if input.agent.own_image().is_none() {
+        let port = input.agent.spec.ports.grpc.to_string();
+        let tried = agent_pod::variable("OTELAGENT_NODE_PORT", &port);
+        container.env.get_or_insert_default().push(tried);
+        container.startup_probe = Some(own_probe(input.agent.spec.ports));
+    }
     let (mode, rollout) = (Mode::HostPort, Rollout::Replace);
     let node_ports = node_ports(input.agent.spec.ports);
     let volumes = Vec::new();
@@ -33,6 +45,20 @@ fn objects(input: &RenderInput<'_>) -> Vec<Object> {
         rollout,
         &node_ports,
     )]
+}
+
+/// Passes once the agent is ready, and never has the agent restarted.
+fn own_probe(ports: Ports) -> Probe {
+    let health = format!("127.0.0.1:{}", ports.health);
+    Probe {
+        exec: Some(ExecAction {
+            command: Some(vec!["/otelagent-agent".into(), "ready".into(), health]),
+        }),
+        period_seconds: Some(1),
+        timeout_seconds: Some(5),
+        failure_threshold: Some(i32::MAX),
+        ..Probe::default()
+    }
 }
 
 /// Health and metrics stay on the pod's own network.
