@@ -13,10 +13,12 @@ mod cut_overs;
 mod delivering;
 mod durable;
 mod modes;
+mod networks;
 mod nodes;
 mod pod_shapes;
 mod programs;
 mod refusals;
+mod registry;
 mod resilience;
 mod rest;
 mod restart;
@@ -34,7 +36,7 @@ use demo::Kubectl;
 use demo::wait::{Seen, until};
 use demo::{images, steps};
 use serde_json::{Value, json};
-use testbed::{Addresses, Bed, Cluster};
+use testbed::{Bed, Builder, Cluster};
 
 /// The longest time to wait for any result.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -74,11 +76,11 @@ static CLUSTER: SharedCluster = SharedCluster::new(|| {
     with_images(start)
 });
 
-/// A bed with other addresses.
-fn cluster_with(addresses: Addresses) -> Cluster {
+/// A bed that differs from the usual one.
+fn cluster_with(what: &str, choose: impl FnOnce(Builder) -> Builder) -> Cluster {
     with_images(|| {
-        let name = format!("cluster-{addresses:?}-{}", std::process::id()).to_lowercase();
-        let builder = Bed::builder().name(name).nodes(2).addresses(addresses);
+        let name = format!("cluster-{what}-{}", std::process::id());
+        let builder = choose(Bed::builder().name(name).nodes(2));
         builder.start().map(|bed| Cluster::Bed(Box::new(bed)))
     })
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use demo::{images, python, repository};
+use demo::{images, python, repository, steps};
 use serde_json::Value;
-use testbed::Addresses;
+use testbed::{Addresses, Cluster};
 
 use super::programs::{self, COMPILED, PYTHON, Program};
 use super::{SharedCluster, World, cluster_with, world, world_on};
@@ -36,11 +36,14 @@ fn unmodified_sdks_send_all_signals_in_every_mode() {
     no_program_knows_what_carries_its_telemetry();
     let programs = programs(&world);
     all_send_in_every_mode(&world, &programs);
+    let is_bed = matches!(world.cluster, Cluster::Bed(_));
+    assert!(!is_bed || zones(&world).len() == 2, "agents know no zones");
 }
 
 #[test]
 fn sdks_send_all_signals_with_ipv6_addresses() {
-    static SHARED: SharedCluster = SharedCluster::new(|| cluster_with(Addresses::Ipv6));
+    static SHARED: SharedCluster =
+        SharedCluster::new(|| cluster_with("ipv6", |bed| bed.addresses(Addresses::Ipv6)));
     let Some(world) = world_on("SDKs where all addresses are IPv6", &SHARED) else {
         return;
     };
@@ -52,7 +55,8 @@ fn sdks_send_all_signals_with_ipv6_addresses() {
 /// With `make test-full`: what differs from the above is how many addresses there are.
 #[test]
 fn sdks_send_all_signals_with_dual_stack_addresses() {
-    static SHARED: SharedCluster = SharedCluster::new(|| cluster_with(Addresses::Both));
+    static SHARED: SharedCluster =
+        SharedCluster::new(|| cluster_with("both", |bed| bed.addresses(Addresses::Both)));
     if !is_full() {
         return;
     }
@@ -75,7 +79,8 @@ fn every_pod_has(world: &World, count: usize) {
 }
 
 /// One pod of each program for each mode; all that they send arrives, and says where it comes from.
-fn all_send_in_every_mode(world: &World, programs: &[Program]) {
+pub(super) fn all_send_in_every_mode(world: &World, programs: &[Program]) {
+    place_nodes(world);
     for (name, spec) in AGENTS {
         let spec = format!("{spec}, resourceAttributes: {{deployment.environment.name: {name}}}");
         world.agent(name, &namespace(name), &spec);
@@ -99,9 +104,9 @@ fn all_send_in_every_mode(world: &World, programs: &[Program]) {
         .map(|(agent, program, _)| (run(agent, *program), COUNT))
         .collect();
     programs::until_all_arrived(world, &runs, &SIGNALS);
-    let nodes = nodes(world);
+    let (nodes, zones) = (nodes(world), zones(world));
     for (agent, program, _) in &sent {
-        check(world, agent, *program, &nodes);
+        check(world, agent, *program, &nodes, &zones);
     }
     for (name, _) in AGENTS {
         world.end_namespace(&namespace(name));
@@ -155,9 +160,41 @@ fn nodes(world: &World) -> BTreeMap<String, String> {
     .collect()
 }
 
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// Each node in a zone of its own.
+fn place_nodes(world: &World) {
+    for node in world.cluster.node_names().unwrap() {
+        let zone = format!("{ZONE}=zone-of-{node}");
+        let label = ["label", "--overwrite", "node", &node, &zone];
+        world.kubectl.run(&label).unwrap();
+    }
+}
+
+/// The zone of each node, as the server says it to agents: none before 1.35.
+fn zones(world: &World) -> BTreeMap<String, String> {
+    let pods: Value = world
+        .kubectl
+        .get(&["pods", "--namespace", steps::PLATFORM])
+        .unwrap();
+    let pods = pods["items"].as_array().unwrap().iter();
+    pods.filter_map(|pod| {
+        let node = pod["spec"]["nodeName"].as_str()?;
+        let zone = pod["metadata"]["labels"][ZONE].as_str()?;
+        Some((node.to_owned(), zone.to_owned()))
+    })
+    .collect()
+}
+
 /// Everything a program sent says where it comes from, and passed the agent of its mode, on its own node where
 /// that is promised.
-fn check(world: &World, agent: &str, program: Program, nodes: &BTreeMap<String, String>) {
+fn check(
+    world: &World,
+    agent: &str,
+    program: Program,
+    nodes: &BTreeMap<String, String>,
+    zones: &BTreeMap<String, String>,
+) {
     let pod = run(agent, program);
     let node = nodes[&pod].as_str();
     let namespace = namespace(agent);
@@ -173,6 +210,8 @@ fn check(world: &World, agent: &str, program: Program, nodes: &BTreeMap<String, 
     ];
     if agent != "node-local-prefer" {
         expected.push(("host.name", node));
+        let zone = zones.get(node);
+        expected.extend(zone.map(|zone| ("cloud.availability_zone", zone.as_str())));
     }
     let resources = programs::arrived(world, &pod).resources;
     for signal in SIGNALS {

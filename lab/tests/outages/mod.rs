@@ -9,11 +9,13 @@
 //! - [`servers`]: API servers are killed and restarted, a second one joins, and one lags behind at a cut-over.
 //! - [`operator`]: the operator is down while everything changes, and comes back as another release.
 //! - [`webhook`]: its replicas are killed under load, and stopped until their certificates have expired.
+//! - [`slow`]: the API server answers late, refuses all calls for a minute, and changes its certificate.
 //! - [`store`]: etcd is restored to an older snapshot.
 
 mod creator;
 mod operator;
 mod servers;
+mod slow;
 mod store;
 mod webhook;
 mod world;

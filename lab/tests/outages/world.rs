@@ -68,13 +68,16 @@ impl OutageBed {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// A kubeconfig with the token of a `ServiceAccount` of the installation.
-    fn kubeconfig_of(&self, account: &str) -> PathBuf {
+    /// A kubeconfig with the token of a `ServiceAccount` of the installation, which leads to another server if one is given.
+    fn kubeconfig_of(&self, account: &str, server: Option<&str>) -> PathBuf {
         let namespace = format!("--namespace={PLATFORM}");
         let token = self.kubectl(&["create", "token", account, &namespace]);
         let text = std::fs::read_to_string(self.bed.kubeconfig()).unwrap();
         let mut config: Value = serde_json::from_str(&text).unwrap();
         config["users"][0]["user"] = json!({"token": token.trim()});
+        if let Some(server) = server {
+            config["clusters"][0]["cluster"] = json!({"server": server});
+        }
         let file = self.bed.kubeconfig().with_file_name(account);
         std::fs::write(&file, config.to_string()).unwrap();
         file
@@ -84,7 +87,13 @@ impl OutageBed {
     /// down for longer than its lease, to be restarted, while a standby goes on with what it knows.
     pub(super) fn operator(&self, options: &[&str]) -> Process {
         let words = [&["controller"], options].concat();
-        self.process("otelagent-operator", &words)
+        self.process("otelagent-operator", &words, None)
+    }
+
+    /// The same behind something that passes its calls on to the API server.
+    pub(super) fn operator_behind(&self, server: &str, options: &[&str]) -> Process {
+        let words = [&["controller"], options].concat();
+        self.process("otelagent-operator", &words, Some(server))
     }
 
     /// An operator that lets an `OtelAgent` of mode `NodeLocal` serve the namespace `shop`.
@@ -101,10 +110,10 @@ impl OutageBed {
     /// A replica of the webhook, listening at a port of the address that the API server can call.
     pub(super) fn webhook(&self, port: u16) -> Process {
         let address = format!("--address={}:{port}", self.bed.host_ip());
-        self.process("otelagent-webhook", &["webhook", &address])
+        self.process("otelagent-webhook", &["webhook", &address], None)
     }
 
-    fn process(&self, account: &str, words: &[&str]) -> Process {
+    fn process(&self, account: &str, words: &[&str], server: Option<&str>) -> Process {
         let log = self.bed.log_dir().join(format!("{account}.log"));
         let log = OpenOptions::new().create(true).append(true).open(log);
         let log = log.expect("a log");
@@ -116,7 +125,7 @@ impl OutageBed {
             "--metrics-address=127.0.0.1:0",
             "--health-address=127.0.0.1:0",
         ])
-        .env("KUBECONFIG", self.kubeconfig_of(account))
+        .env("KUBECONFIG", self.kubeconfig_of(account, server))
         .env("POD_NAMESPACE", PLATFORM)
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())

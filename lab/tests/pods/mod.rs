@@ -5,6 +5,7 @@
 //! Nodes and their pods are simulated. Two of its platform namespaces lack the operator's Role, and one of them does
 //! not exist: every test here shows that the operator starts nevertheless.
 
+mod argo;
 mod orphans;
 mod platform;
 mod uninjectable;
@@ -124,7 +125,7 @@ async fn until_said(
 }
 
 /// The status agrees with the documentation.
-async fn until_right(world: &ThreatBed, namespace: &str, name: &str) {
+pub(crate) async fn until_right(world: &ThreatBed, namespace: &str, name: &str) {
     let client = Client::try_from(direct_config(world.bed.kubeconfig()).await).unwrap();
     let found = mismatches_within(&client, namespace, name, LAG)
         .await

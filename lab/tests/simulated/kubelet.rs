@@ -54,7 +54,7 @@ pub(crate) fn start_apart<T: Send + 'static>(
 }
 
 /// Registers one more node, and lives for it on the present runtime.
-pub(super) async fn register(client: &Client, node: Value, number: usize) {
+pub(crate) async fn register(client: &Client, node: Value, number: usize) {
     let node: Node = serde_json::from_value(node).unwrap();
     let api = Api::<Node>::all(client.clone());
     api.create(&PostParams::default(), &node).await.unwrap();

@@ -15,6 +15,13 @@ pub(super) fn on_nodes(mode: &str) -> bool {
     Mode::parse(mode).is_some_and(Mode::on_nodes)
 }
 
+/// Whether there are nodes for it.
+fn has_nodes(daemon_set: &Value) -> bool {
+    daemon_set["status"]["desiredNumberScheduled"]
+        .as_i64()
+        .is_some_and(|desired| desired > 0)
+}
+
 impl StatusChecker<'_> {
     /// Checks everything about agents and routes.
     pub(super) fn agents(&mut self) {
@@ -22,6 +29,13 @@ impl StatusChecker<'_> {
         self.endpoint();
         self.routes();
         let counts = match self.mode() {
+            None if self
+                .view
+                .daemon_set(self.view.wanted())
+                .is_some_and(has_nodes) =>
+            {
+                self.agents_on_nodes(self.view.wanted())
+            }
             None => {
                 return self.equals("agents", &Value::Null, quotes::AGENTS);
             }

@@ -35,7 +35,7 @@ quotes! {
         SERVING: "The serving mode: the mode that new pods use.",
         PATHS: "Node modes whose agents exist: the wanted and the serving mode, and older ones that pods still use. \
             The operator recreates their objects if they are deleted.",
-        AGENTS: "The agents of the serving mode.",
+        AGENTS: "The agents of the serving mode; before one serves, those of the wanted mode.",
         AGENTS_DESIRED: "Nodes (Sidecar: pods) that should have an agent.",
         AGENTS_READY: "Nodes (Sidecar: pods) with a ready agent.",
         AGENTS_UPDATED: "Nodes (Sidecar: pods) with an agent of the present spec.",

@@ -155,7 +155,7 @@ fn ready_sidecar_counts_in_a_pod_that_is_not_ready() {
 }
 
 #[test]
-fn agents_belong_to_a_serving_mode() {
+fn agents_are_those_of_the_wanted_mode_before_one_serves() {
     let mut view = settled();
     view.pods.clear();
     view.bindings.clear();
@@ -188,7 +188,11 @@ fn agents_belong_to_a_serving_mode() {
         "NotActive",
         "no mode serves yet",
     );
-    reports(view.clone(), &["agents"]);
+    reports(view.clone(), &["agents.ready", "agents.updated"]);
+    view.agent["status"]["agents"] = json!({"desired": 2, "ready": 0, "updated": 0});
+    accepts(view.clone());
+    view.daemon_sets.clear();
+    reports(view.clone(), &["agents", "paths"]);
     view.agent["status"]["agents"] = json!(null);
-    accepts(view);
+    reports(view, &["paths"]);
 }

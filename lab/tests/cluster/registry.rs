@@ -1,0 +1,116 @@
+//! A registry that asks for a password.
+
+use std::net::{IpAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+
+use demo::wait::{Seen, until};
+use demo::{images, steps};
+use serde_json::json;
+use testbed::parts::{self, Part};
+
+use super::{PATIENCE, World, condition, world};
+use crate::test_scale::is_full;
+
+const USER: &str = "puller:let-me-pull";
+/// The same as the registry has it.
+const HASHED: &str = "puller:$2b$05$Vs/IRbMMVIxMEubX9r1dqevJCpZdDpnPbFtSCwj3.w6NO1uDGQPH2";
+
+/// With `make test-full`: the registry takes a minute to build.
+#[test]
+fn agents_are_pulled_with_the_secret_that_the_spec_names() {
+    if !is_full() {
+        return;
+    }
+    let Some(world) = world("a registry with a password") else {
+        return;
+    };
+    let Some(bed) = world.bed("a registry with a password", "pulling from a registry") else {
+        return;
+    };
+    let registry = Registry::start(bed.host_ip());
+    let image = format!("{}/agent:1", registry.address);
+    let ours = format!("docker.io/{}", images::AGENT);
+    bed.push_image(&ours, &image, USER)
+        .expect("the image pushed");
+
+    world.agent(
+        "pulled",
+        "nobody",
+        &format!("mode: NodeLocal, agent: {{image: '{image}'}}"),
+    );
+    world.until_status("pulled", "why it cannot be pulled", |status| {
+        let message = condition(status, "Ready")["message"].as_str();
+        message.is_some_and(|message| message.contains("Pull") && message.contains("401"))
+    });
+    secret(&world, &registry.address);
+    let secrets = json!([{"name": "registry"}]);
+    world.patch(
+        "pulled",
+        &json!({"spec": {"agent": {"imagePullSecrets": secrets}}}),
+    );
+    world.until_serving("pulled", "NodeLocal");
+}
+
+/// What `kubectl create secret docker-registry` makes.
+fn secret(world: &World, registry: &str) {
+    let (name, password) = USER.split_once(':').unwrap();
+    let words = [
+        "create",
+        "secret",
+        "docker-registry",
+        "registry",
+        "--namespace",
+        steps::PLATFORM,
+        &format!("--docker-server={registry}"),
+        &format!("--docker-username={name}"),
+        &format!("--docker-password={password}"),
+    ];
+    world.kubectl.run(&words).expect("the Secret");
+}
+
+/// Ends with the test.
+struct Registry {
+    process: Child,
+    address: String,
+    directory: std::path::PathBuf,
+}
+
+impl Registry {
+    fn start(host: IpAddr) -> Self {
+        let program = parts::ensure(Part::Registry).expect("the registry");
+        let directory = std::env::temp_dir().join(format!("registry-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let free = TcpListener::bind((host, 0)).unwrap().local_addr().unwrap();
+        let [config, users] = ["config.yaml", "users"].map(|file| directory.join(file));
+        std::fs::write(&users, HASHED).unwrap();
+        let json = json!({
+            "version": "0.1",
+            "storage": {"filesystem": {"rootdirectory": directory.join("files")}},
+            "http": {"addr": free.to_string()},
+            "auth": {"htpasswd": {"realm": "test", "path": users}},
+        });
+        std::fs::write(&config, json.to_string()).unwrap();
+        let mut command = Command::new(program);
+        command.arg(config).stdin(Stdio::null());
+        let process = command.spawn().expect("the registry runs");
+        until("the registry", PATIENCE, || {
+            let connected = std::net::TcpStream::connect(free);
+            Ok(Seen::check(connected.is_ok(), format!("{connected:?}")))
+        })
+        .unwrap();
+        let address = free.to_string();
+        Self {
+            process,
+            address,
+            directory,
+        }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
