@@ -1,7 +1,7 @@
 //! One connection to an OTLP receiver: sends encoded requests and says how each was answered. Must
 //! not know when or why they are sent.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -39,6 +39,8 @@ pub struct Target {
     pub transport: Transport,
     /// What the stock's requests are compressed with.
     pub encoding: Encoding,
+    /// The sender's address; the system's choice by default.
+    pub from: Option<IpAddr>,
 }
 
 /// How a request was answered.
@@ -151,7 +153,14 @@ impl Link {
         if let Some(connection) = slot.as_ref() {
             return Ok(connection.clone());
         }
-        let stream = TcpStream::connect(self.target.address).await?;
+        let socket = match self.target.address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        if let Some(from) = self.target.from {
+            socket.bind(SocketAddr::new(from, 0))?;
+        }
+        let stream = socket.connect(self.target.address).await?;
         stream.set_nodelay(true)?;
         let io = TokioIo::new(stream);
         let connection = match self.target.transport {

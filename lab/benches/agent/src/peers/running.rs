@@ -68,6 +68,7 @@ impl Running {
             },
             transport,
             encoding,
+            from: None,
         }
     }
 

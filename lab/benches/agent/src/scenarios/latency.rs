@@ -1,14 +1,16 @@
 //! Time from when a request was due until it was acknowledged, at a rate far below saturation, with
 //! the queue on disk where there is one.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::{Bench, blemishes, progress, queue_dir};
 use crate::Outcome;
-use crate::load::{self, Rate, Transport};
+use crate::ledger::Ledger;
+use crate::load::{self, Rate, Target, Transport};
 use crate::peers::{Kind, Peer, Setup, free_port};
 use crate::report::{Line, Report, Verdict, median, time};
-use crate::sink::Sink;
+use crate::sink::{Arrived, Sink};
 use crate::telemetry::{Encoding, Stock};
 
 const RATE: Rate = Rate {
@@ -27,13 +29,34 @@ struct Sample {
     max: Duration,
 }
 
+/// Another sender that sends as much as it is let: five times as many requests, on as many connections as a pod with
+/// several processes has.
+const FLOOD: Rate = Rate {
+    per_second: 5000.0,
+    connections: 6,
+    at_most: 64,
+    precise: false,
+    warm_up: Duration::ZERO,
+};
+const FLOODING: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+
 pub(super) async fn run(bench: &Bench) -> Outcome<Report> {
+    let mut report = Report::default();
+    for flooded in [false, true] {
+        let (line, remarks) = measure(bench, flooded).await;
+        report.lines.push(line);
+        report.details.extend(remarks);
+    }
+    Ok(report)
+}
+
+async fn measure(bench: &Bench, flooded: bool) -> (Line, Vec<String>) {
     let mut samples: Vec<(Kind, Vec<Sample>)> = Vec::new();
     let mut remarks = Vec::new();
     for round in 0..bench.scale.repeats {
         for peer in &bench.peers {
             let name = peer.kind.name();
-            let (sample, blemishes) = match sample(bench, peer).await {
+            let (sample, blemishes) = match sample(bench, peer, flooded).await {
                 Ok(found) => found,
                 Err(error) => {
                     progress(&format!("latency, {name}: {error}"));
@@ -42,7 +65,7 @@ pub(super) async fn run(bench: &Bench) -> Outcome<Report> {
                 }
             };
             progress(&format!(
-                "latency {round}, {name}: p50 {}, p99 {}, max {} {blemishes}",
+                "latency {round}, flooded {flooded}, {name}: p50 {}, p99 {}, max {} {blemishes}",
                 time(sample.p50),
                 time(sample.p99),
                 time(sample.max)
@@ -56,11 +79,7 @@ pub(super) async fn run(bench: &Bench) -> Outcome<Report> {
             }
         }
     }
-    Ok(Report {
-        lines: vec![line(&samples)],
-        details: remarks,
-        ..Report::default()
-    })
+    (line(&samples, flooded), remarks)
 }
 
 fn middle(samples: &[Sample], figure: impl Fn(&Sample) -> Duration) -> Duration {
@@ -71,7 +90,7 @@ fn middle(samples: &[Sample], figure: impl Fn(&Sample) -> Duration) -> Duration 
     Duration::from_secs_f64(median(&seconds))
 }
 
-fn line(samples: &[(Kind, Vec<Sample>)]) -> Line {
+fn line(samples: &[(Kind, Vec<Sample>)], flooded: bool) -> Line {
     let figures = samples.iter().map(|(kind, samples)| {
         let figure = |of: fn(&Sample) -> Duration| time(middle(samples, of));
         let queue = if kind.has_disk() {
@@ -104,10 +123,15 @@ fn line(samples: &[(Kind, Vec<Sample>)]) -> Line {
         ),
         _ => (String::new(), Verdict::Open),
     };
+    let beside = if flooded {
+        ", beside a sender of 5,000 requests/s"
+    } else {
+        ""
+    };
     Line {
-        measure:
-            "acknowledge latency at 1,000 requests/s of 10 spans, queue on disk: p50 / p99 / max"
-                .to_owned(),
+        measure: format!(
+            "acknowledge latency at 1,000 requests/s of 10 spans, queue on disk{beside}: p50 / p99 / max"
+        ),
         bar: "p99 < 1 ms and below every peer".to_owned(),
         figures: figures.collect(),
         ratio,
@@ -115,7 +139,7 @@ fn line(samples: &[(Kind, Vec<Sample>)]) -> Line {
     }
 }
 
-async fn sample(bench: &Bench, peer: &Peer) -> Outcome<(Sample, String)> {
+async fn sample(bench: &Bench, peer: &Peer, flooded: bool) -> Outcome<(Sample, String)> {
     let sink = Sink::start(free_port()?)?;
     let mut setup = Setup::new(sink.address)?;
     if peer.kind.has_disk() {
@@ -126,11 +150,30 @@ async fn sample(bench: &Bench, peer: &Peer) -> Outcome<(Sample, String)> {
     let target = running.target(Transport::Grpc, Encoding::Identity);
     let stock = Stock::ring(10, Encoding::Identity)?;
     let duration = RATE.warm_up + bench.scale.window;
-    let (mut tally, _) = load::at_rate(target, stock, RATE, duration).await?;
+    let quiet = load::at_rate(target, stock, RATE, duration);
+    let (mut tally, _) = if flooded {
+        // Numbered apart from the other's, and not counted: some of it may be refused.
+        let others = Stock::ring(10, Encoding::Identity)?;
+        let from = Target {
+            from: Some(FLOODING),
+            ..target
+        };
+        let flood = load::at_rate(from, others, FLOOD, duration);
+        let (quiet, _) = tokio::join!(quiet, flood);
+        quiet?
+    } else {
+        quiet.await?
+    };
     sink.quiet(Duration::from_secs(1), Duration::from_secs(20))
         .await;
     drop(running);
-    let arrived = sink.settle(&mut tally.ledger);
+    let arrived = if flooded {
+        // Spans of the two cannot be told apart.
+        tally.ledger = Ledger::default();
+        Arrived::default()
+    } else {
+        sink.settle(&mut tally.ledger)
+    };
     if tally.acked == 0 {
         return Err(tally.complaint.unwrap_or_default().into());
     }
