@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::node_port::{self, Tried};
+use super::node_port::{Tried, own_path};
 use super::push::{Pusher, Target};
 use crate::budget::Budget;
 use crate::compress;
@@ -129,7 +129,7 @@ impl Agent {
             budget: Arc::clone(&budget),
             metrics: Arc::clone(&metrics),
             worker: Worker::new("requests"),
-            own_path: node_port::own_path(),
+            own_path: own_path(),
         };
         let report = Arc::new(Report {
             status: Mutex::new(Status::Starting),
