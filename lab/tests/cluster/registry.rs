@@ -40,7 +40,9 @@ fn agents_are_pulled_with_the_secret_that_the_spec_names() {
     );
     world.until_status("pulled", "why it cannot be pulled", |status| {
         let message = condition(status, "Ready")["message"].as_str();
-        message.is_some_and(|message| message.contains("Pull") && message.contains("401"))
+        message.is_some_and(|message| {
+            message.contains("Pull") && message.contains("pull access denied")
+        })
     });
     secret(&world, &registry.address);
     let secrets = json!([{"name": "registry"}]);
@@ -91,7 +93,12 @@ impl Registry {
         });
         std::fs::write(&config, json.to_string()).unwrap();
         let mut command = Command::new(program);
-        command.arg(config).stdin(Stdio::null());
+        command
+            .arg(config)
+            .env("OTEL_TRACES_EXPORTER", "none")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let process = command.spawn().expect("the registry runs");
         until("the registry", PATIENCE, || {
             let connected = std::net::TcpStream::connect(free);
