@@ -137,11 +137,13 @@ impl Place {
     }
 
     /// What the pod's environment says.
-    fn environment(&self) -> [(&'static str, String); 3] {
+    fn environment(&self) -> [(&'static str, String); 5] {
         [
             ("OTELAGENT_HOST_IP", self.address.to_string()),
             ("OTELAGENT_NODE_NAME", "node-1".to_owned()),
             ("OTELAGENT_POD_NAME", "agent-1".to_owned()),
+            ("OTELAGENT_NODE_ZONE", "zone-1".to_owned()),
+            ("OTELAGENT_NODE_REGION", "region-1".to_owned()),
         ]
     }
 

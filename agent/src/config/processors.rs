@@ -2,6 +2,7 @@
 
 use super::model::{AttributeAction, AttributeEdit, AttributeValue, Memory};
 use super::section::Section;
+use super::tree::Node;
 
 const MIB: usize = 1024 * 1024;
 
@@ -46,6 +47,11 @@ fn resource(section: &Section<'_>) -> Vec<AttributeEdit> {
     items.iter().filter_map(edit).collect()
 }
 
+/// Whether the value is a reference to nothing.
+fn is_unset(section: &Section<'_>) -> bool {
+    matches!(section.node("value"), Some(Node::Resolved { text, .. }) if text.is_empty())
+}
+
 fn edit(section: &Section<'_>) -> Option<AttributeEdit> {
     let action = section.given::<String>("action")?;
     let value = section.given::<AttributeValue>("value");
@@ -60,7 +66,7 @@ fn edit(section: &Section<'_>) -> Option<AttributeEdit> {
     let action = match (action.as_str(), value) {
         ("insert", None) => AttributeAction::InsertFrom(source?),
         // A variable of the environment that says nothing.
-        ("insert", Some(AttributeValue::Text(text))) if text.is_empty() => return None,
+        ("insert", Some(_)) if is_unset(section) => return None,
         ("delete", _) => AttributeAction::Delete,
         ("insert", Some(value)) => AttributeAction::Insert(value),
         ("update", Some(value)) => AttributeAction::Update(value),

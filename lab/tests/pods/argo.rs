@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use http::Method;
 use serde_json::{Value, json};
@@ -14,6 +15,7 @@ use crate::test_scale::is_full;
 use crate::threats::bed::{Caller, ThreatBed, is_possible, until};
 
 const NAMESPACE: &str = "a-shop";
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// With `make test-full`: the controller takes minutes to build.
 #[tokio::test(flavor = "multi_thread")]
@@ -90,8 +92,20 @@ impl Controller {
         let sources = parts::sources(Part::ArgoRollouts).expect("Argo's manifests");
         let crds = sources.join("manifests/crds").display().to_string();
         world.kubectl(&["apply", "--server-side", "-k", &crds]);
-        let crd = "crd/rollouts.argoproj.io";
-        world.kubectl(&["wait", "--for=condition=Established", crd]);
+        // An object without any condition yet is an error to kubectl.
+        let wait = [
+            "wait",
+            "--for=condition=Established",
+            "crd/rollouts.argoproj.io",
+        ];
+        let is_there = || {
+            let output = world.bed.kubectl().args(wait).output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        let begun = Instant::now();
+        while !is_there() {
+            assert!(begun.elapsed() < PATIENCE, "Argo's kinds are not there");
+        }
         let port = || {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             free.local_addr().unwrap().port()

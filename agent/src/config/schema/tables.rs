@@ -130,7 +130,7 @@ const PROCESSORS: Settings = &[
     section("resource", &[row("attributes", List(&[
         value("key", NonEmpty("string"), "", "The resource attribute").required("name the attribute"),
         value("action", Word(&["insert", "update", "upsert", "delete"]), "", "`insert` sets it where it is absent, `update` where it is present, `upsert` in any case; `delete` removes it").required("use insert, update, upsert or delete"),
-        value("value", Scalar, "", "Its value, which every action but `delete` needs. An empty text is not inserted"),
+        value("value", Scalar, "", "Its value, which every action but `delete` needs. A reference to nothing, as `${env:NAME:-}`, is not inserted"),
         value("from_attribute", NonEmpty("string"), "", "Instead of a value, with action `insert`: the attribute whose value it gets, if there is that attribute"),
         row("from_context|default_value|pattern|converted_type", Refused, "is not supported; give a literal value"),
     ]), "")]),
