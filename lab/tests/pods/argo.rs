@@ -113,7 +113,7 @@ impl Controller {
         let child = Command::new(program)
             .arg(format!("--kubeconfig={}", world.bed.kubeconfig().display()))
             .arg("--leader-elect=false")
-            .arg(format!("--metricsPort={}", port()))
+            .arg(format!("--metricsport={}", port()))
             .arg(format!("--healthzPort={}", port()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
