@@ -12,7 +12,7 @@ use otelagent_operator::controller::InjectionSettings;
 use serde_json::{Value, json};
 
 use crate::client::direct_config;
-use crate::pods::{deploy, deployment, deployments, for_label, until_counted, until_right};
+use crate::pods::{create, deploy, deployment, deployments, for_label, until_counted, until_right};
 use crate::simulated::kubelet;
 use crate::test_scale::seed;
 use crate::threats::bed::{
@@ -44,29 +44,23 @@ enum Circumstance {
     PlatformRoleMissing,
 }
 
-use Circumstance::{
-    ArgoRollout, ForgedRestarts, ImagesRewritten, LimitRangeTooTight, NameTaken, NothingSelected,
-    NullInConfig, OtelAgentRenamed, OwnNamespaceSelected, PlatformRoleMissing, PodsOnHostNetwork,
-    PortWantedTwice, TooManyOtelAgents, UnknownPriorityClass, VirtualNode, WindowsNode,
-};
-
 const ALL: [Circumstance; 16] = [
-    WindowsNode,
-    VirtualNode,
-    ImagesRewritten,
-    PortWantedTwice,
-    UnknownPriorityClass,
-    OtelAgentRenamed,
-    NothingSelected,
-    OwnNamespaceSelected,
-    NullInConfig,
-    PodsOnHostNetwork,
-    ArgoRollout,
-    ForgedRestarts,
-    LimitRangeTooTight,
-    TooManyOtelAgents,
-    NameTaken,
-    PlatformRoleMissing,
+    Circumstance::WindowsNode,
+    Circumstance::VirtualNode,
+    Circumstance::ImagesRewritten,
+    Circumstance::PortWantedTwice,
+    Circumstance::UnknownPriorityClass,
+    Circumstance::OtelAgentRenamed,
+    Circumstance::NothingSelected,
+    Circumstance::OwnNamespaceSelected,
+    Circumstance::NullInConfig,
+    Circumstance::PodsOnHostNetwork,
+    Circumstance::ArgoRollout,
+    Circumstance::ForgedRestarts,
+    Circumstance::LimitRangeTooTight,
+    Circumstance::TooManyOtelAgents,
+    Circumstance::NameTaken,
+    Circumstance::PlatformRoleMissing,
 ];
 const AT_ONCE: usize = 10;
 
@@ -136,55 +130,50 @@ async fn all_are_right(world: &ThreatBed, admin: &Caller) {
     }
 }
 
-async fn create(admin: &Caller, namespace: &str, name: &str, spec: &Value) {
-    let answer = admin.agent(namespace, name, spec).await;
-    assert!(answer.is_ok(), "{answer:?}");
-}
-
 impl Circumstance {
     async fn arrange(self, admin: &Caller, nodes: &Client) {
         match self {
-            WindowsNode => node(nodes, 51, "windows", json!([])).await,
-            VirtualNode => {
+            Self::WindowsNode => node(nodes, 51, "windows", json!([])).await,
+            Self::VirtualNode => {
                 let taint = json!({"key": "virtual-kubelet.io/provider", "effect": "NoSchedule"});
                 node(nodes, 52, "linux", json!([taint])).await;
             }
-            ImagesRewritten => rewrite_images(admin).await,
-            PortWantedTwice => {
+            Self::ImagesRewritten => rewrite_images(admin).await,
+            Self::PortWantedTwice => {
                 create(admin, PLATFORM, "rival", &for_label("HostPort", "rival")).await;
             }
-            UnknownPriorityClass => {
+            Self::UnknownPriorityClass => {
                 let mut spec = for_label("NodeLocal", "classless");
                 spec["agent"] = json!({"priorityClassName": "nope"});
                 create(admin, PLATFORM, "classless", &spec).await;
             }
-            OtelAgentRenamed => rename(admin).await,
-            NothingSelected => {
+            Self::OtelAgentRenamed => rename(admin).await,
+            Self::NothingSelected => {
                 let spec = for_label("NodeLocal", "unlabelled");
                 create(admin, PLATFORM, "nothing", &spec).await;
             }
-            OwnNamespaceSelected => {
+            Self::OwnNamespaceSelected => {
                 create(admin, PLATFORM, "own", &sidecar(&json!({}))).await;
             }
-            NullInConfig => {
+            Self::NullInConfig => {
                 let mut spec = for_label("NodeLocal", "nulls");
                 spec["config"] = json!({"receivers": {"otlp": {"protocols": {"grpc": null}}}});
                 create(admin, PLATFORM, "nulls", &spec).await;
             }
-            PodsOnHostNetwork => {
+            Self::PodsOnHostNetwork => {
                 deploy(admin, "m-team", "cni", &json!({"hostNetwork": true})).await;
             }
-            ArgoRollout => rollout(admin).await,
-            ForgedRestarts => forge_restarts(admin).await,
-            LimitRangeTooTight => tighten(admin).await,
-            TooManyOtelAgents => {
+            Self::ArgoRollout => rollout(admin).await,
+            Self::ForgedRestarts => forge_restarts(admin).await,
+            Self::LimitRangeTooTight => tighten(admin).await,
+            Self::TooManyOtelAgents => {
                 admin.namespace("m-crowd", json!({})).await;
                 for number in 0..22 {
                     let name = format!("agent{number:02}");
                     create(admin, "m-crowd", &name, &sidecar(&json!({}))).await;
                 }
             }
-            NameTaken => {
+            Self::NameTaken => {
                 let ports = json!([{"port": 80}]);
                 let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "taken"},
                     "spec": {"ports": ports, "selector": {"app": "other"}}});
@@ -192,7 +181,7 @@ impl Circumstance {
                 admin.must(Method::POST, &path, &service).await;
                 create(admin, PLATFORM, "taken", &for_label("NodeLocal", "taken")).await;
             }
-            PlatformRoleMissing => {
+            Self::PlatformRoleMissing => {
                 let spec = for_label("NodeLocal", "rightless");
                 create(admin, WITHOUT_ROLE, "rightless", &spec).await;
             }

@@ -30,7 +30,7 @@ pub(super) async fn run(
     };
     let mut agent = Agent::start(config, &options).await?;
     agent.report.metrics.configured(source.fingerprint);
-    // Whoever has a port of the node is ready once that leads here, which is logged then.
+    // With a host port, the agent logs that it is ready when that port leads to it.
     let how_far = options.node_port.map_or("ready", |_| "started");
     info!(
         version = env!("CARGO_PKG_VERSION"),

@@ -73,7 +73,7 @@ pub(crate) struct SharedState {
     pub(crate) metrics: Arc<Metrics>,
     /// Works on large requests.
     pub(crate) worker: Arc<Worker<()>>,
-    /// A path that nobody else knows, by which this agent recognizes itself behind a port of its node.
+    /// A random path, by which the agent finds out whether a port of its node leads to it.
     pub(crate) own_path: Arc<str>,
 }
 

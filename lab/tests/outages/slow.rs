@@ -35,12 +35,8 @@ async fn operator_outlasts_a_late_then_overloaded_then_renewed_server() {
     }
     let world = OutageBed::start("slow").await;
     let proxy = Proxy::start(&world).await;
-    world.namespace("shop", json!({})).await;
     let operator = world.operator_behind(&proxy.address, &["--leader-elect"]);
-    let here = json!({"matchLabels": {"kubernetes.io/metadata.name": "shop"}});
-    let spec = json!({"mode": "NodeLocal", "workloads": {"namespaceSelector": here}});
-    world.agent(AGENT.0, AGENT.1, spec).await;
-    world.until_serving(AGENT, "NodeLocal").await;
+    let operator = world.serve_shop_by(operator, AGENT).await;
     world.deployment("shop", "cart", 2).await;
     world.check_status(AGENT).await;
 
@@ -48,6 +44,7 @@ async fn operator_outlasts_a_late_then_overloaded_then_renewed_server() {
     world
         .want(AGENT.0, AGENT.1, json!({"mode": "HostPort"}))
         .await;
+    // The time is what is tested: no call succeeds for so long.
     sleep(OVERLOADED).await;
     proxy.says.overloaded.store(false, Ordering::SeqCst);
     let refused = proxy.says.refused.load(Ordering::SeqCst);

@@ -98,8 +98,12 @@ impl OutageBed {
 
     /// An operator that lets an `OtelAgent` of mode `NodeLocal` serve the namespace `shop`.
     pub(super) async fn serve_shop(&self, agent: (&str, &str)) -> Process {
+        self.serve_shop_by(self.operator(&[]), agent).await
+    }
+
+    /// The same by this operator.
+    pub(super) async fn serve_shop_by(&self, operator: Process, agent: (&str, &str)) -> Process {
         self.namespace("shop", json!({})).await;
-        let operator = self.operator(&[]);
         let here = json!({"matchLabels": {"kubernetes.io/metadata.name": "shop"}});
         let spec = json!({"mode": "NodeLocal", "workloads": {"namespaceSelector": here}});
         self.agent(agent.0, agent.1, spec).await;

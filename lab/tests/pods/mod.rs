@@ -82,7 +82,7 @@ pub(crate) fn for_label(mode: &str, key: &str) -> Value {
         "workloads": {"namespaceSelector": {"matchLabels": {key: "yes"}}}})
 }
 
-async fn create(admin: &Caller, namespace: &str, name: &str, spec: &Value) {
+pub(crate) async fn create(admin: &Caller, namespace: &str, name: &str, spec: &Value) {
     let answer = admin.agent(namespace, name, spec).await;
     assert!(answer.is_ok(), "{answer:?}");
 }

@@ -103,6 +103,7 @@ impl Agents {
                     .await
                     .is_ok()
                 {
+                    // Slowness is what this agent answers with; nothing is waited for.
                     sleep(Duration::from_millis(500)).await;
                 }
                 return;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, DownwardAPIVolumeFile,
-    DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, HTTPGetAction, KeyToPath,
+    DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, ExecAction, HTTPGetAction, KeyToPath,
     ObjectFieldSelector, PodSecurityContext, Probe, ResourceRequirements, SeccompProfile,
     SecretVolumeSource, SecurityContext, Volume, VolumeMount,
 };
@@ -180,6 +180,14 @@ pub(super) fn health_probe(
         period_seconds: Some(period_seconds),
         failure_threshold: Some(failure_threshold),
         ..Probe::default()
+    }
+}
+
+/// Asks the bundled agent by its own program, at its health socket or at an address.
+pub(super) fn asks_itself(address: Option<String>) -> ExecAction {
+    let program = ["/otelagent-agent", "ready"].map(str::to_owned);
+    ExecAction {
+        command: Some(program.into_iter().chain(address).collect()),
     }
 }
 

@@ -4,7 +4,7 @@
 //! conflict (KEP-1591) and two agents of one `OtelAgent` can share a node during an update or a hand-over from
 //! `HostPort`. Their health endpoints share a port too, so the readiness probe uses a Unix socket in the pod.
 
-use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, ExecAction, Probe, Volume};
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Probe, Volume};
 
 use super::daemon::{Rollout, daemon_set};
 use super::topology::{Topology, on_own_node, variables_only};
@@ -49,9 +49,7 @@ fn objects(input: &RenderInput<'_>) -> Vec<Object> {
     let mounts = container.volume_mounts.get_or_insert_default();
     mounts.push(agent_pod::mount(RUN_VOLUME, RUN_DIRECTORY, false));
     container.readiness_probe = Some(Probe {
-        exec: Some(ExecAction {
-            command: Some(vec!["/otelagent-agent".into(), "ready".into()]),
-        }),
+        exec: Some(agent_pod::asks_itself(None)),
         period_seconds: Some(2),
         failure_threshold: Some(2),
         ..Probe::default()

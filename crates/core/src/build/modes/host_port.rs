@@ -3,11 +3,11 @@
 //! Kubernetes lets no two pods of a node claim one port, so an update leaves a gap per node; surge would
 //! hang with the new pod Pending.
 //!
-//! Where the cluster's network plugin maps no host ports, such a pod runs and nobody reaches it. So the bundled agent
+//! Where the cluster's network plugin maps no host ports, such a pod runs and applications cannot reach it. So the bundled agent
 //! tries its node's port before it says that it is ready. Its startup probe asks by its own program, since of a probe
 //! by HTTP the kubelet does not tell why it failed.
 
-use k8s_openapi::api::core::v1::{ExecAction, Probe};
+use k8s_openapi::api::core::v1::Probe;
 
 use super::daemon::{Rollout, daemon_set};
 use super::topology::{Topology, on_own_node, variables_only};
@@ -51,9 +51,7 @@ fn objects(input: &RenderInput<'_>) -> Vec<Object> {
 fn own_probe(ports: Ports) -> Probe {
     let health = format!("127.0.0.1:{}", ports.health);
     Probe {
-        exec: Some(ExecAction {
-            command: Some(vec!["/otelagent-agent".into(), "ready".into(), health]),
-        }),
+        exec: Some(agent_pod::asks_itself(Some(health))),
         period_seconds: Some(1),
         timeout_seconds: Some(5),
         failure_threshold: Some(i32::MAX),
