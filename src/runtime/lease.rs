@@ -28,10 +28,11 @@ pub const LEASE_DURATION: Duration = Duration::from_secs(15);
 /// How long after its last renewal a leader may still write.
 pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a leader renews. An idle operator writes nothing else.
-const RENEW_EVERY: Duration = Duration::from_secs(5);
+const RENEW_EVERY: Duration = Duration::from_secs(3);
 /// How often a failed renewal is retried, and how often other processes read the lease.
 const RETRY_EVERY: Duration = Duration::from_secs(2);
-/// How long one attempt of a leader may take; a second one fits before the deadline.
+/// How long a leader waits for an answer before it tries again on another connection. The second attempt has what is
+/// left before the deadline: on a slow server it must read and write.
 const ATTEMPT: Duration = Duration::from_secs(3);
 /// The same for others, which read before they write.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(6);
@@ -209,10 +210,10 @@ impl Candidate {
 
     /// One attempt. Returns how long to wait before the next.
     async fn round(&mut self) -> Duration {
-        let budget = if self.leads() {
-            self.within_term(ATTEMPT)
-        } else {
-            FIRST_ATTEMPT
+        let budget = match (self.leads(), &self.lease) {
+            (true, Some(_)) => self.within_term(ATTEMPT),
+            (true, None) => self.within_term(RENEW_DEADLINE),
+            (false, _) => FIRST_ATTEMPT,
         };
         let pause = match timeout(budget, self.attempt()).await {
             Ok(Ok(true)) => {

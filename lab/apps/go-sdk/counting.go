@@ -10,10 +10,10 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace"
 )
 
-// How many spans the other side acknowledged, and how many spans and log records the SDK gave up on after
+// How many spans and log records the other side acknowledged, and how many spans the SDK gave up on after
 // its own retries.
 type counts struct {
-	exported, failed, failedLogs atomic.Int64
+	exported, exportedLogs, failed atomic.Int64
 }
 
 // An exporter that counts what another one reports, and changes nothing.
@@ -41,9 +41,10 @@ type countingLogs struct {
 
 func (c countingLogs) Export(ctx context.Context, records []sdklog.Record) error {
 	err := c.Exporter.Export(ctx, records)
-	if err != nil {
-		c.counts.failedLogs.Add(int64(len(records)))
-		fmt.Fprintf(os.Stderr, "go-sdk: %d log records were not exported: %v\n", len(records), err)
+	if err == nil {
+		c.counts.exportedLogs.Add(int64(len(records)))
+		return nil
 	}
+	fmt.Fprintf(os.Stderr, "go-sdk: %d log records were not exported: %v\n", len(records), err)
 	return err
 }

@@ -112,12 +112,12 @@ func produce(ctx context.Context, s settings, telemetry *telemetry, counts *coun
 // One line for people and scripts.
 func report(event, run string, made int64, counts *counts) {
 	line, _ := json.Marshal(map[string]any{
-		"event":      event,
-		"run":        run,
-		"made":       made,
-		"exported":   counts.exported.Load(),
-		"failed":     counts.failed.Load(),
-		"failedLogs": counts.failedLogs.Load(),
+		"event":        event,
+		"run":          run,
+		"made":         made,
+		"exported":     counts.exported.Load(),
+		"exportedLogs": counts.exportedLogs.Load(),
+		"failed":       counts.failed.Load(),
 	})
 	fmt.Println(string(line))
 }

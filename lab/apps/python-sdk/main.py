@@ -60,8 +60,8 @@ def report(event, run, made, counts):
         "run": run,
         "made": made,
         "exported": counts.exported,
+        "exportedLogs": counts.exported_logs,
         "failed": counts.failed,
-        "failedLogs": counts.failed_logs,
     }
     print(json.dumps(line), flush=True)
 

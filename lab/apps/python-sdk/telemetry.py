@@ -28,12 +28,12 @@ PROTOCOLS = ("grpc", "http/protobuf")
 
 @dataclass
 class Counts:
-    """How many spans the other side acknowledged, and how many spans and log records the SDK gave up on
-    after its own retries."""
+    """How many spans and log records the other side acknowledged, and how many spans the SDK gave up on after
+    its own retries."""
 
     exported: int = 0
+    exported_logs: int = 0
     failed: int = 0
-    failed_logs: int = 0
 
 
 class Telemetry:
@@ -114,8 +114,9 @@ class CountingLogs(LogRecordExporter):
 
     def export(self, batch):
         result = self._inner.export(batch)
-        if result is not LogRecordExportResult.SUCCESS:
-            self._counts.failed_logs += len(batch)
+        if result is LogRecordExportResult.SUCCESS:
+            self._counts.exported_logs += len(batch)
+        else:
             print(f"python-sdk: {len(batch)} log records were not exported", file=sys.stderr)
         return result
 

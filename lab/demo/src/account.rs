@@ -20,8 +20,8 @@ pub struct Account {
     pub sent: u64,
     /// Of these, those that did not arrive.
     pub lost: u64,
-    /// Spans and log records the SDKs gave up on, by their own account: these were never acknowledged.
-    pub given_up: u64,
+    /// Of these, those that no agent acknowledged: an SDK gave up on them, had no room for more, or ended before.
+    pub unacknowledged: u64,
     /// Arrivals of what had arrived before.
     pub duplicates: u64,
     /// By how much the counters of runs that ended fall short.
@@ -38,7 +38,7 @@ impl Sub for Account {
         Self {
             sent: self.sent.saturating_sub(before.sent),
             lost: self.lost.saturating_sub(before.lost),
-            given_up: self.given_up.saturating_sub(before.given_up),
+            unacknowledged: self.unacknowledged.saturating_sub(before.unacknowledged),
             duplicates: self.duplicates.saturating_sub(before.duplicates),
             counters_short: self.counters_short.saturating_sub(before.counters_short),
             unfinished: self.unfinished.saturating_sub(before.unfinished),
@@ -54,19 +54,24 @@ fn account(said: &BTreeMap<String, Said>, running: &BTreeSet<String>, arrived: &
         let run = arrived.iter().find(|run| run.run == *name);
         let run = run.unwrap_or(&nothing);
         let ended = !running.contains(name);
-        for signal in ["traces", "logs"] {
+        let report = said.report;
+        for (signal, acknowledged) in [
+            ("traces", report.exported),
+            ("logs", report.exported_logs),
+        ] {
             let counts = run.signal(signal);
             let total = counts.total.unwrap_or_default();
-            let sent = said.report.made.max(counts.end).max(total);
+            let sent = report.made.max(counts.end).max(total);
+            let lost = sent - counts.distinct;
             account.sent += sent;
-            account.lost += sent - counts.distinct;
+            account.lost += lost;
+            account.unacknowledged += lost - lost.min(acknowledged.saturating_sub(counts.distinct));
             account.duplicates += counts.duplicates;
             account.unfinished += u64::from(ended && counts.total.is_none());
         }
-        account.given_up += said.report.failed + said.report.failed_logs;
         if ended {
             let counted = run.signal("metrics").highest;
-            account.counters_short += said.report.made.saturating_sub(counted);
+            account.counters_short += report.made.saturating_sub(counted);
         }
     }
     account
@@ -113,11 +118,11 @@ mod tests {
     use crate::apps::Report;
     use crate::ledger::Counts;
 
-    fn said(made: u64, failed: u64, failed_logs: u64) -> Said {
+    fn said(made: u64, exported: u64, exported_logs: u64) -> Said {
         let report = Report {
             made,
-            failed,
-            failed_logs,
+            exported,
+            exported_logs,
             ..Report::default()
         };
         Said {
@@ -145,7 +150,7 @@ mod tests {
 
     #[test]
     fn complete_account_has_no_loss() {
-        let said = BTreeMap::from([("a".to_owned(), said(10, 0, 0))]);
+        let said = BTreeMap::from([("a".to_owned(), said(10, 10, 10))]);
         let account = account(&said, &BTreeSet::new(), &[run("a", 10, Some(10), 10)]);
         assert_eq!((account.sent, account.lost), (20, 0));
         assert_eq!((account.counters_short, account.unfinished), (0, 0));
@@ -154,13 +159,14 @@ mod tests {
     #[test]
     fn spans_log_records_and_counters_are_missed() {
         let said = BTreeMap::from([
-            ("ended".to_owned(), said(10, 2, 1)),
-            ("runs".to_owned(), said(10, 0, 0)),
+            ("ended".to_owned(), said(10, 10, 8)),
+            ("runs".to_owned(), said(10, 10, 10)),
         ]);
         let running = BTreeSet::from(["runs".to_owned()]);
         let arrived = [run("ended", 9, None, 7), run("runs", 10, None, 3)];
         let account = account(&said, &running, &arrived);
-        assert_eq!((account.lost, account.given_up), (2, 3));
+        // Both spans and logs of 9 arrived: one span was acknowledged and is lost.
+        assert_eq!((account.lost, account.unacknowledged), (2, 1));
         assert_eq!((account.counters_short, account.unfinished), (3, 2));
     }
 

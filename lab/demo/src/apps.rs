@@ -184,11 +184,11 @@ pub struct Report {
     pub made: u64,
     /// How many spans the other side acknowledged.
     pub exported: u64,
+    /// How many log records the other side acknowledged.
+    #[serde(default, rename = "exportedLogs")]
+    pub exported_logs: u64,
     /// How many spans its SDK gave up on.
     pub failed: u64,
-    /// How many log records its SDK gave up on.
-    #[serde(default, rename = "failedLogs")]
-    pub failed_logs: u64,
 }
 
 /// The latest report in a pod's log, if there is one.

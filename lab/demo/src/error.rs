@@ -53,8 +53,8 @@ pub enum Error {
         /// The table.
         table: String,
     },
-    /// Telemetry was lost though no SDK gave up on it.
-    #[error("{items} spans or log records were lost that no SDK gave up on")]
+    /// Telemetry was lost though an agent had acknowledged it.
+    #[error("{items} spans or log records were lost that agents had acknowledged")]
     Lost {
         /// How many.
         items: u64,

@@ -36,7 +36,7 @@ impl Row {
             [
                 account.sent,
                 account.lost,
-                account.given_up,
+                account.unacknowledged,
                 account.duplicates,
                 account.counters_short,
             ]
@@ -47,9 +47,9 @@ impl Row {
         cells
     }
 
-    /// Losses that no SDK has accounted for by giving up.
+    /// Losses of what an agent had acknowledged.
     pub fn unexplained(&self) -> u64 {
-        self.account.lost.saturating_sub(self.account.given_up)
+        self.account.lost.saturating_sub(self.account.unacknowledged)
     }
 }
 
@@ -66,7 +66,7 @@ pub struct Setting {
     pub export_interval_ms: u32,
 }
 
-const COUNTS: &str = "sent | lost | given up by the SDK | twice | counters short";
+const COUNTS: &str = "sent | lost | never acknowledged | twice | counters short";
 const GAPS: &str = "longest gap, gRPC (Rust) | longest gap, HTTP (Go)";
 
 /// The table of switches.
@@ -137,7 +137,7 @@ mod tests {
             account: Account {
                 sent: 100,
                 lost: 3,
-                given_up: 2,
+                unacknowledged: 2,
                 ..Account::default()
             },
             gap_rust: Duration::from_millis(700),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn items_an_sdk_gave_up_on_are_accounted_for() {
+    fn items_that_were_never_acknowledged_are_no_loss_of_agents() {
         assert_eq!(row().unexplained(), 1);
     }
 

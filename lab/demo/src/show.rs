@@ -102,9 +102,9 @@ impl Show {
             tally.sent, tally.received
         );
         for loser in &tally.losers {
-            let why = match loser.given_up {
+            let why = match loser.unacknowledged {
                 0 => String::new(),
-                count => format!(": its SDK gave up on {count}"),
+                count => format!(", {count} of them never acknowledged"),
             };
             let text = format!("{} lost {}{why}", loser.run, loser.lost);
             println!("   {}", self.paint(RED, &text));

@@ -37,9 +37,8 @@ pub struct Loser {
     pub run: String,
     /// How many spans did not arrive.
     pub lost: u64,
-    /// How many of its spans the application's SDK gave up on, by its own account: no agent acknowledged
-    /// these.
-    pub given_up: u64,
+    /// Of these, how many no agent acknowledged: the application's SDK gave up on them, or had no room for more.
+    pub unacknowledged: u64,
 }
 
 impl Tally {
@@ -122,11 +121,12 @@ fn tally(said: &BTreeMap<String, Report>, running: &BTreeSet<String>, arrived: &
         tally.lost += lost;
         tally.duplicates += counts.duplicates;
         if lost > 0 {
-            let given_up = report.failed;
+            let acknowledged = report.exported.saturating_sub(counts.distinct);
+            let unacknowledged = lost - lost.min(acknowledged);
             tally.losers.push(Loser {
                 run: name.to_owned(),
                 lost,
-                given_up,
+                unacknowledged,
             });
         }
         if counts.total.is_none() && !running.contains(name) {
@@ -161,9 +161,8 @@ mod tests {
     fn said(pairs: &[(&str, u64)]) -> BTreeMap<String, Report> {
         let report = |made| Report {
             made,
-            exported: made,
-            failed: 1,
-            failed_logs: 0,
+            exported: made - 1,
+            ..Report::default()
         };
         pairs
             .iter()
@@ -193,7 +192,7 @@ mod tests {
         let losers: Vec<_> = tally
             .losers
             .iter()
-            .map(|l| (l.run.as_str(), l.lost, l.given_up))
+            .map(|l| (l.run.as_str(), l.lost, l.unacknowledged))
             .collect();
         assert_eq!(losers, [("behind", 3, 1), ("gap", 1, 0), ("silent", 4, 1)]);
         assert_eq!(tally.unfinished, ["silent"]);

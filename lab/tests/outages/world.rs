@@ -10,7 +10,7 @@ use kube::{Client, Config};
 use otelagent_core::names;
 use serde_json::{Value, json};
 use testbed::Bed;
-use tokio::task::block_in_place;
+use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::sleep;
 
 use crate::client::direct_config;
@@ -90,25 +90,27 @@ impl OutageBed {
         self.process("otelagent-operator", &words, None)
     }
 
-    /// The same behind something that passes its calls on to the API server.
-    pub(super) fn operator_behind(&self, server: &str, options: &[&str]) -> Process {
-        let words = [&["controller"], options].concat();
-        self.process("otelagent-operator", &words, Some(server))
+    /// A candidate for the lease behind something that passes its calls on to the API server. It is started again
+    /// whenever it ends, as the kubelet does: a leader ends when it could not renew its lease.
+    pub(super) fn candidate_behind(&self, server: &str) -> Restarted {
+        let words = ["controller", "--leader-elect"];
+        Restarted::start(self.command("otelagent-operator", &words, Some(server)))
     }
 
     /// An operator that lets an `OtelAgent` of mode `NodeLocal` serve the namespace `shop`.
     pub(super) async fn serve_shop(&self, agent: (&str, &str)) -> Process {
-        self.serve_shop_by(self.operator(&[]), agent).await
+        let operator = self.operator(&[]);
+        self.shop_is_served_by(agent).await;
+        operator
     }
 
-    /// The same by this operator.
-    pub(super) async fn serve_shop_by(&self, operator: Process, agent: (&str, &str)) -> Process {
+    /// Lets the operator that runs serve the namespace `shop` by an `OtelAgent` of mode `NodeLocal`.
+    pub(super) async fn shop_is_served_by(&self, agent: (&str, &str)) {
         self.namespace("shop", json!({})).await;
         let here = json!({"matchLabels": {"kubernetes.io/metadata.name": "shop"}});
         let spec = json!({"mode": "NodeLocal", "workloads": {"namespaceSelector": here}});
         self.agent(agent.0, agent.1, spec).await;
         self.until_serving(agent, "NodeLocal").await;
-        operator
     }
 
     /// A replica of the webhook, listening at a port of the address that the API server can call.
@@ -118,24 +120,27 @@ impl OutageBed {
     }
 
     fn process(&self, account: &str, words: &[&str], server: Option<&str>) -> Process {
+        Process::start(&mut self.command(account, words, server))
+    }
+
+    fn command(&self, account: &str, words: &[&str], server: Option<&str>) -> Command {
         let log = self.bed.log_dir().join(format!("{account}.log"));
         let log = OpenOptions::new().create(true).append(true).open(log);
         let log = log.expect("a log");
-        let child = Command::new(
-            demo::images::program("otelagent-operator").expect("the operator's binary"),
-        )
-        .args(words)
-        .args([
-            "--metrics-address=127.0.0.1:0",
-            "--health-address=127.0.0.1:0",
-        ])
-        .env("KUBECONFIG", self.kubeconfig_of(account, server))
-        .env("POD_NAMESPACE", PLATFORM)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn();
-        Process(child.expect("the operator's binary"))
+        let program = demo::images::program("otelagent-operator").expect("the operator's binary");
+        let mut command = Command::new(program);
+        command
+            .args(words)
+            .args([
+                "--metrics-address=127.0.0.1:0",
+                "--health-address=127.0.0.1:0",
+            ])
+            .env("KUBECONFIG", self.kubeconfig_of(account, server))
+            .env("POD_NAMESPACE", PLATFORM)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        command
     }
 
     pub(super) async fn namespace(&self, name: &str, labels: Value) {
@@ -364,6 +369,10 @@ pub(super) async fn until<T>(
 pub(super) struct Process(Child);
 
 impl Process {
+    fn start(command: &mut Command) -> Self {
+        Self(command.spawn().expect("the operator's binary"))
+    }
+
     /// Pauses it, as on a node that hangs.
     pub(super) fn pause(&self) {
         self.signal("-STOP");
@@ -404,5 +413,30 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// A process that is started again whenever it ends, until this is dropped.
+pub(super) struct Restarted(JoinHandle<()>);
+
+impl Restarted {
+    fn start(mut command: Command) -> Self {
+        Self(tokio::spawn(async move {
+            loop {
+                let mut process = Process::start(&mut command);
+                while process.0.try_wait().unwrap().is_none() {
+                    sleep(Duration::from_millis(100)).await;
+                }
+                println!("the operator has ended, and is started again");
+                sleep(Duration::from_secs(1)).await;
+            }
+        }))
+    }
+}
+
+impl Drop for Restarted {
+    fn drop(&mut self) {
+        // The process is killed with the task that owns it.
+        self.0.abort();
     }
 }

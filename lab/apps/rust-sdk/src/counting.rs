@@ -10,7 +10,7 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{LogBatch, LogExporter};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 
-/// How many spans were handed over, and how many spans and log records the SDK gave up on.
+/// How many spans and log records the other side acknowledged, and how many spans the SDK gave up on.
 #[derive(Clone, Default)]
 pub(crate) struct Counts(Arc<[AtomicU64; 3]>);
 
@@ -25,8 +25,8 @@ impl Counts {
         self.0[1].load(Ordering::Relaxed)
     }
 
-    /// Log records that the SDK gave up on.
-    pub(crate) fn failed_logs(&self) -> u64 {
+    /// Log records that the other side acknowledged.
+    pub(crate) fn exported_logs(&self) -> u64 {
         self.0[2].load(Ordering::Relaxed)
     }
 
@@ -83,8 +83,9 @@ impl<E: LogExporter> LogExporter for Counting<E> {
         let records = batch.iter().count() as u64;
         let result = self.inner.export(batch).await;
         if let Err(error) = &result {
-            self.counts.0[2].fetch_add(records, Ordering::Relaxed);
             eprintln!("rust-sdk: {records} log records were not exported: {error}");
+        } else {
+            self.counts.0[2].fetch_add(records, Ordering::Relaxed);
         }
         result
     }

@@ -129,8 +129,8 @@ fn report(event: &str, run: &str, made: u64, counts: &Counts) {
         "run": run,
         "made": made,
         "exported": counts.exported(),
+        "exportedLogs": counts.exported_logs(),
         "failed": counts.failed(),
-        "failedLogs": counts.failed_logs(),
     });
     println!("{line}");
 }
