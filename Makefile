@@ -62,6 +62,42 @@ images: prerequisites ## Build the operator's and the agent's image, as OCI tars
 	done
 	ls -sh $(TARGET)/images/otelagent-*.tar
 
+SBOM_VERSION := 0.10.0
+SBOM := $(TOOLS)/cargo-sbom-$(SBOM_VERSION)/bin/cargo-sbom
+CRANE_VERSION := 0.22.1
+CRANE := $(TOOLS)/crane-$(CRANE_VERSION)/crane
+RELEASE ?= $(TARGET)/release-$(VERSION)
+# Where the images of a release are. Whoever has no account there sets it, to a registry of their own.
+REGISTRY ?=
+
+.PHONY: release
+release: prerequisites $(SBOM) ## Build everything of a release: binaries, images, manifests, chart, SBOMs, checksums; for REGISTRY
+	$(call heading,'test bed, which writes images')
+	$(CARGO) build $(LAB_ALL) --locked --bin testbed
+	CARGO='$(CARGO)' TARGET=$(abspath $(TARGET)) TESTBED=$(abspath $(TARGET))/debug/testbed SBOM=$(SBOM) \
+	    REGISTRY='$(REGISTRY)' packaging/release $(abspath $(RELEASE))
+
+# The registry of a test has no encryption: CRANE_FLAGS=--insecure.
+.PHONY: images-push
+images-push: $(CRANE) ## Push the images that make release built to REGISTRY, for all architectures
+	$(if $(REGISTRY),,$(error REGISTRY names the registry and the path in it, as in REGISTRY=ghcr.io/otelagent))
+	for name in agent operator; do \
+	    layout=$$(mktemp -d) && tar -xf $(RELEASE)/otelagent-$$name-$(VERSION).oci.tar -C $$layout \
+	        && $(CRANE) push --index $(CRANE_FLAGS) $$layout $(REGISTRY)/$$name:$(VERSION) && rm -r $$layout || exit 1; \
+	done
+
+$(SBOM):
+	$(call heading,'build cargo-sbom $(SBOM_VERSION)')
+	mkdir -p $(TOOLS)
+	CARGO_PROFILE_DEV_DEBUG=false $(CARGO) install cargo-sbom --version $(SBOM_VERSION) --locked --debug --quiet \
+	    --root $(TOOLS)/cargo-sbom-$(SBOM_VERSION) --target-dir $(TOOLS)/build
+	rm -rf $(TOOLS)/build
+
+$(CRANE):
+	$(call heading,'build crane $(CRANE_VERSION)')
+	mkdir -p $(@D)
+	GOBIN=$(@D) go install github.com/google/go-containerregistry/cmd/crane@v$(CRANE_VERSION)
+
 # The Kubernetes releases whose API servers tests can run on. A change is tested on the oldest, which knows the
 # fewest fields and kinds and has the webhook engine alone, and on the newest, where everything else is tested, too.
 # Each of the others costs five minutes of compilation on a fresh machine, and what it refuses one of these two has

@@ -226,13 +226,18 @@ fn put_binary(name: &str, binary: PathBuf) -> Result<PathBuf> {
     put(&spec)
 }
 
+/// The name of the file that has an image.
+pub fn file_of(image: &str) -> String {
+    format!("{}.tar", image.replace(['/', ':'], "-"))
+}
+
 /// Writes an image; a file that would be the same is left as it is.
 pub(crate) fn put(spec: &ImageSpec) -> Result<PathBuf> {
     let directory = target_directory().join("images");
-    let file = spec.name.replace(['/', ':'], "-");
-    let tar = directory.join(format!("{file}.tar"));
+    let file = file_of(&spec.name);
+    let tar = directory.join(&file);
     // Tests may build at the same time as the demo.
-    let fresh = directory.join(format!("{file}.{}.tar", std::process::id()));
+    let fresh = directory.join(format!("{}.{file}", std::process::id()));
     spec.write(&fresh)?;
     let read = |path: &Path| std::fs::read(path).ok();
     if read(&tar) == read(&fresh) {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -20,6 +20,9 @@ const CA_BUNDLES: &[&str] = &[
     "/etc/pki/tls/certs/ca-bundle.crt",
 ];
 const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// What an image shall be.
 #[derive(Clone, Debug)]
@@ -38,6 +41,8 @@ pub struct ImageSpec {
     pub labels: BTreeMap<String, String>,
     /// Whether to add this machine's CA certificates.
     pub ca_bundle: bool,
+    /// What its programs run on, as the image format names it: `amd64` or `arm64`.
+    pub architecture: String,
 }
 
 impl Default for ImageSpec {
@@ -50,6 +55,7 @@ impl Default for ImageSpec {
             env: BTreeMap::from([("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())]),
             labels: BTreeMap::new(),
             ca_bundle: false,
+            architecture: architecture().to_owned(),
         }
     }
 }
@@ -57,50 +63,17 @@ impl Default for ImageSpec {
 impl ImageSpec {
     /// Writes the image.
     pub fn write(&self, out: &Path) -> Result<()> {
-        if self
-            .name
-            .rsplit_once(':')
-            .is_none_or(|(name, tag)| name.is_empty() || tag.is_empty() || tag.contains('/'))
-        {
-            return Err(Error::Invalid(format!(
-                "{:?} is no image name with a tag; write for example bed.local/app:1",
-                self.name
-            )));
-        }
+        check_name(&self.name)?;
         let layer = self.layer()?;
         let config = self.config(&layer)?;
         let manifest = Blob::json(&json!({
             "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "mediaType": MANIFEST,
             "config": config.descriptor("application/vnd.oci.image.config.v1+json"),
             "layers": [layer.descriptor("application/vnd.oci.image.layer.v1.tar")],
         }))?;
-        let mut entry = manifest.descriptor("application/vnd.oci.image.manifest.v1+json");
-        entry["annotations"] = json!({
-            "io.containerd.image.name": full_name(&self.name),
-            "org.opencontainers.image.ref.name": self.name.rsplit(':').next(),
-        });
-        let index = serde_json::to_vec(&json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": [entry],
-        }))?;
-        let mut archive = Archive::new();
-        archive.file("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        archive.file("index.json", 0o644, &index)?;
-        for blob in [&layer, &config, &manifest] {
-            archive.file(&format!("blobs/sha256/{}", blob.digest), 0o644, &blob.bytes)?;
-        }
-        if let Some(parent) = out.parent() {
-            make_dir(parent)?;
-        }
-        // In one step: another process may load the file at any time.
-        let fresh = out.with_extension(format!("tar-{}", std::process::id()));
-        let doing = format!("write {}", out.display());
-        let mut file = fs::File::create(&fresh).map_err(Error::io(doing.clone()))?;
-        file.write_all(&archive.finish()?)
-            .map_err(Error::io(doing.clone()))?;
-        fs::rename(&fresh, out).map_err(Error::io(doing))
+        let entry = manifest.descriptor(MANIFEST);
+        write_layout(&self.name, entry, &[layer, config, manifest], out)
     }
 
     /// The image's one layer. Sorted by path, parents first.
@@ -140,12 +113,104 @@ impl ImageSpec {
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         Blob::json(&json!({
-            "architecture": architecture(),
+            "architecture": self.architecture,
             "os": "linux",
             "config": {"User": self.user, "Entrypoint": self.entrypoint, "Env": env, "Labels": self.labels},
             "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", layer.digest)]},
         }))
     }
+}
+
+/// Writes one image for several architectures from images that [`ImageSpec::write`] wrote, one for each.
+pub fn write_index(name: &str, images: &[PathBuf], out: &Path) -> Result<()> {
+    check_name(name)?;
+    let (mut entries, mut blobs) = (Vec::new(), Vec::new());
+    for image in images {
+        let files = read_tar(image)?;
+        let foreign = || Error::Invalid(format!("{} is no image of ours", image.display()));
+        let json = |path: &str| -> Result<Value> {
+            let bytes = files.get(path).ok_or_else(foreign)?;
+            Ok(serde_json::from_slice(bytes)?)
+        };
+        let blob = |descriptor: &Value| {
+            let digest = descriptor["digest"].as_str().unwrap_or_default();
+            format!("blobs/{}", digest.replace(':', "/"))
+        };
+        let mut entry = json("index.json")?["manifests"][0].take();
+        let config = json(&blob(&json(&blob(&entry))?["config"]))?;
+        if let Some(entry) = entry.as_object_mut() {
+            entry.remove("annotations");
+        }
+        entry["platform"] = json!({"architecture": config["architecture"], "os": config["os"]});
+        entries.push(entry);
+        let of_blobs = files.into_iter().filter(|(path, _)| path.starts_with("blobs/"));
+        blobs.extend(of_blobs.map(|(_, bytes)| Blob::new(bytes)));
+    }
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
+    let index = Blob::json(&index)?;
+    let entry = index.descriptor(INDEX);
+    blobs.push(index);
+    // A layer that two images share is one blob.
+    blobs.sort_by(|one, other| one.digest.cmp(&other.digest));
+    blobs.dedup_by(|one, other| one.digest == other.digest);
+    write_layout(name, entry, &blobs, out)
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let parts = name.rsplit_once(':');
+    if parts.is_none_or(|(name, tag)| name.is_empty() || tag.is_empty() || tag.contains('/')) {
+        return Err(Error::Invalid(format!(
+            "{name:?} is no image name with a tag; write for example bed.local/app:1"
+        )));
+    }
+    Ok(())
+}
+
+/// Writes an OCI layout, as a tar, whose one entry is the image of this name.
+fn write_layout(name: &str, mut entry: Value, blobs: &[Blob], out: &Path) -> Result<()> {
+    entry["annotations"] = json!({
+        "io.containerd.image.name": full_name(name),
+        "org.opencontainers.image.ref.name": name.rsplit(':').next(),
+    });
+    let index = serde_json::to_vec(&json!({
+        "schemaVersion": 2,
+        "mediaType": INDEX,
+        "manifests": [entry],
+    }))?;
+    let mut archive = Archive::new();
+    archive.file("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    archive.file("index.json", 0o644, &index)?;
+    for blob in blobs {
+        archive.file(&format!("blobs/sha256/{}", blob.digest), 0o644, &blob.bytes)?;
+    }
+    if let Some(parent) = out.parent() {
+        make_dir(parent)?;
+    }
+    // In one step: another process may load the file at any time.
+    let fresh = out.with_extension(format!("tar-{}", std::process::id()));
+    let doing = format!("write {}", out.display());
+    let mut file = fs::File::create(&fresh).map_err(Error::io(doing.clone()))?;
+    file.write_all(&archive.finish()?)
+        .map_err(Error::io(doing.clone()))?;
+    fs::rename(&fresh, out).map_err(Error::io(doing))
+}
+
+/// The files of a tar, by path.
+fn read_tar(path: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
+    let doing = || format!("read {}", path.display());
+    let file = fs::File::open(path).map_err(Error::io(doing()))?;
+    let mut files = BTreeMap::new();
+    for entry in tar::Archive::new(file)
+        .entries()
+        .map_err(Error::io(doing()))?
+    {
+        let mut entry = entry.map_err(Error::io(doing()))?;
+        let name = entry.path().map_err(Error::io(doing()))?.display().to_string();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).map_err(Error::io(doing()))?;
+        files.insert(name, bytes);
+    }
+    Ok(files)
 }
 
 /// Rust's name for the machine is not the image format's.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use testbed::image::ImageSpec;
+use testbed::image::{ImageSpec, write_index};
 use testbed::parts::{self, Part};
 use testbed::{Addresses, Bed, BedName, Builder, Component, Error, KubernetesVersion, Result};
 
@@ -70,6 +70,9 @@ struct ImageArgs {
     /// Add this machine's CA certificates.
     #[arg(long)]
     ca_bundle: bool,
+    /// What its programs run on, amd64 or arm64; this machine's architecture if it is not said.
+    #[arg(long)]
+    architecture: Option<String>,
     /// Where to write it.
     #[arg(long, short)]
     out: PathBuf,
@@ -131,6 +134,20 @@ enum Action {
     },
     /// Write an image from static binaries.
     Image(ImageArgs),
+    /// Write one image for several architectures from one for each.
+    Index {
+        /// Its name with tag.
+        #[arg(long)]
+        name: String,
+        /// Where to write it.
+        #[arg(long, short)]
+        out: PathBuf,
+        /// What `testbed image` wrote.
+        #[arg(required = true)]
+        images: Vec<PathBuf>,
+    },
+    /// Print kubectl's path, once it is built.
+    KubectlPath,
 }
 
 fn pair(text: &str) -> std::result::Result<(String, String), String> {
@@ -183,6 +200,8 @@ fn run(action: Action) -> Result<ExitCode> {
             print("every part is there")?;
         }
         Action::Image(args) => image(args)?,
+        Action::Index { name, out, images } => write_index(&name, &images, &out)?,
+        Action::KubectlPath => print(&parts::ensure(Part::Kubectl)?.display().to_string())?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -216,6 +235,7 @@ fn image(args: ImageArgs) -> Result<()> {
         ca_bundle: args.ca_bundle,
         ..ImageSpec::default()
     };
+    spec.architecture = args.architecture.unwrap_or(spec.architecture);
     spec.env.extend(args.env);
     spec.labels.extend(args.label);
     spec.files = args

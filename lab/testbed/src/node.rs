@@ -342,25 +342,6 @@ pub(crate) fn import(layout: &Layout, options: &Options, node: u8, tar: &Path) -
     run(images(layout, options, node)?.arg("import").arg(tar)).map(drop)
 }
 
-/// Sends an image that the node has to a registry that speaks plain HTTP, under another name. `user` is `NAME:PASSWORD`.
-pub(crate) fn push(
-    layout: &Layout,
-    options: &Options,
-    node: u8,
-    (image, to): (&str, &str),
-    user: &str,
-) -> Result<()> {
-    let words: [&[&str]; 3] = [
-        &["tag", "--force", image, to],
-        &["push", "--local", "--plain-http", "--user", user, to],
-        &["remove", to],
-    ];
-    for words in words {
-        run(images(layout, options, node)?.args(words))?;
-    }
-    Ok(())
-}
-
 /// Has the node pull from a registry, as in `10.0.0.1:5000`, without encryption.
 pub(crate) fn trust_registry(layout: &Layout, node: u8, registry: &str) -> Result<()> {
     let dir = layout.node_dir(node).join("registries").join(registry);

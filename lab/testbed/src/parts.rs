@@ -50,6 +50,8 @@ pub enum Part {
     Registry,
     /// The controller of Argo Rollouts.
     ArgoRollouts,
+    /// The admission controller of Kyverno.
+    Kyverno,
 }
 
 /// What a control plane needs, in the order that lets it start earliest.
@@ -122,6 +124,7 @@ impl Part {
             Self::H2spec => "h2spec",
             Self::Registry => "registry",
             Self::ArgoRollouts => "rollouts-controller",
+            Self::Kyverno => "kyverno",
         }
     }
 
@@ -187,6 +190,7 @@ impl Part {
                 pins::ARGO_ROLLOUTS,
                 "github.com/argoproj/argo-rollouts/cmd/rollouts-controller",
             ),
+            Self::Kyverno => plain(pins::KYVERNO, "github.com/kyverno/kyverno/cmd/kyverno"),
             _ => Source::Go {
                 module: kubernetes.module(),
                 package: format!("k8s.io/kubernetes/cmd/{}", self.binary()),

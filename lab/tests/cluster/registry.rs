@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use demo::wait::{Seen, until};
 use demo::{images, steps};
 use serde_json::json;
+use testbed::image::write_index;
 use testbed::parts::{self, Part};
 
 use super::{PATIENCE, World, condition, world};
@@ -28,10 +29,8 @@ fn agents_are_pulled_with_the_secret_that_the_spec_names() {
         return;
     };
     let registry = Registry::start(bed.host_ip());
-    let image = format!("{}/agent:1", registry.address);
-    let ours = format!("docker.io/{}", images::AGENT);
-    bed.push_image(&ours, &image, USER)
-        .expect("the image pushed");
+    bed.trust_registry(&registry.address).unwrap();
+    let image = registry.with_our_images();
 
     world.agent(
         "pulled",
@@ -111,6 +110,40 @@ impl Registry {
             address,
             directory,
         }
+    }
+}
+
+impl Registry {
+    /// Pushes the images as people do who released them, and returns the agent's name there.
+    fn with_our_images(&self) -> String {
+        let release = self.directory.join("release");
+        std::fs::create_dir_all(&release).unwrap();
+        let version = env!("CARGO_PKG_VERSION");
+        for built in images::ensure_all().expect("the images") {
+            let file = built.file_name().unwrap().to_string_lossy().into_owned();
+            let name = ["agent", "operator"].into_iter().find(|name| {
+                let ours = images::file_of(&format!("otelagent/{name}:{version}"));
+                file == ours
+            });
+            let Some(name) = name else { continue };
+            let tar = release.join(format!("otelagent-{name}-{version}.oci.tar"));
+            write_index(&format!("otelagent/{name}:{version}"), &[built], &tar).unwrap();
+        }
+        let (account, password) = USER.split_once(':').unwrap();
+        let auths = json!({&self.address: {"username": account, "password": password}});
+        let config = json!({"auths": auths}).to_string();
+        std::fs::write(self.directory.join("config.json"), config).unwrap();
+        let output = Command::new("make")
+            .current_dir(demo::repository())
+            .arg("images-push")
+            .arg(format!("REGISTRY={}/team", self.address))
+            .arg(format!("RELEASE={}", release.display()))
+            .arg("CRANE_FLAGS=--insecure")
+            .env("DOCKER_CONFIG", &self.directory)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        format!("{}/team/agent:{version}", self.address)
     }
 }
 

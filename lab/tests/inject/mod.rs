@@ -17,6 +17,7 @@ mod equivalence;
 mod files;
 mod guard;
 mod installed;
+mod kyverno;
 mod limits;
 mod nulls;
 mod others;
