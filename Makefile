@@ -62,6 +62,20 @@ images: prerequisites ## Build the operator's and the agent's image, as OCI tars
 	done
 	ls -sh $(TARGET)/images/otelagent-*.tar
 
+NEW ?=
+# What names the version: the two workspaces and the applications of the tests, what is installed, and what people read.
+VERSIONED := Cargo.toml lab/Cargo.toml lab/apps/Cargo.toml README.md manifests/default/operator.yaml \
+    manifests/webhook/webhook.yaml $(wildcard charts/otelagent/Chart.yaml)
+
+.PHONY: set-version
+set-version: rust ## Make NEW the version of everything, as in NEW=0.2.0
+	$(if $(NEW),,$(error NEW names the new version, as in NEW=0.2.0))
+	sed -i -e 's/^\(version = "\)$(VERSION)"/\1$(NEW)"/' -e 's/^\(version: "\?\|appVersion: "\?\)$(VERSION)/\1$(NEW)/' \
+	    -e 's/\(operator:\|agent:\)$(VERSION)/\1$(NEW)/' $(VERSIONED)
+	$(CARGO) update --workspace --quiet
+	$(CARGO) update --workspace --quiet --manifest-path lab/Cargo.toml
+	$(CARGO) update --workspace --quiet --manifest-path lab/apps/Cargo.toml
+
 SBOM_VERSION := 0.10.0
 SBOM := $(TOOLS)/cargo-sbom-$(SBOM_VERSION)/bin/cargo-sbom
 CRANE_VERSION := 0.22.1

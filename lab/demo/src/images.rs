@@ -17,9 +17,9 @@ use crate::error::{Error, Result};
 use crate::repository;
 
 /// The operator.
-pub const OPERATOR: &str = "otelagent/operator:0.1.0";
+pub const OPERATOR: &str = concat!("otelagent/operator:", env!("CARGO_PKG_VERSION"));
 /// The agent.
-pub const AGENT: &str = "otelagent/agent:0.1.0";
+pub const AGENT: &str = concat!("otelagent/agent:", env!("CARGO_PKG_VERSION"));
 /// An application with the SDK for Rust.
 pub const RUST_SDK: &str = "otelagent-test/rust-sdk:1";
 /// An application with the SDK for Go.

@@ -31,6 +31,41 @@ fn version_names_the_releases_of_kubernetes_that_are_tested() {
     assert_eq!(said, wanted);
 }
 
+/// What follows this text in a file, up to what ends a version.
+fn versions_after(text: &str, before: &str) -> Vec<String> {
+    let ends = |letter: char| letter.is_whitespace() || "\"`'),;".contains(letter);
+    let found = text.match_indices(before);
+    found
+        .map(|(at, _)| &text[at + before.len()..])
+        .map(|rest| rest.split(ends).next().unwrap_or_default().to_owned())
+        .filter(|version| version.starts_with(|first: char| first.is_ascii_digit()))
+        .collect()
+}
+
+#[test]
+fn every_file_that_names_the_version_names_this_one() {
+    // This workspace's own; make set-version writes both.
+    let version = env!("CARGO_PKG_VERSION");
+    let read = |file: &str| fs::read_to_string(demo::repository().join(file)).unwrap();
+    let product = read("Cargo.toml");
+    assert!(product.contains(&format!("\nversion = \"{version}\"\n")));
+    let mut found = 0;
+    for file in [
+        "README.md",
+        "manifests/default/operator.yaml",
+        "manifests/webhook/webhook.yaml",
+    ] {
+        let text = read(file);
+        for image in ["otelagent/operator:", "otelagent/agent:"] {
+            for named in versions_after(&text, image) {
+                assert_eq!(named, version, "{file}: {image}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 3, "{found}");
+}
+
 /// A clone of what is committed, built by `make release` in a directory of its own.
 fn released(place: &Path) -> PathBuf {
     fs::create_dir_all(place).unwrap();
