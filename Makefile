@@ -356,12 +356,13 @@ NODES ?= 1000
 PODS ?= 20000
 AGENTS ?= 50
 NAMESPACES ?= 500
+SECTION ?= scale
 
 .PHONY: bench-scale
 bench-scale: prerequisites ## Measure the operator with NODES (1000), PODS (20000), AGENTS (50) and NAMESPACES (500), all simulated
 	$(CARGO) bench $(LAB) --locked --package operator-bench --bench scale -- \
 	    --nodes $(NODES) --pods $(PODS) --agents $(AGENTS) --namespaces $(NAMESPACES) \
-	    --document $(abspath docs/benchmarks.md) \
+	    --document $(abspath docs/benchmarks.md) --section $(SECTION) \
 	    --command 'make bench-scale NODES=$(NODES) PODS=$(PODS) AGENTS=$(AGENTS) NAMESPACES=$(NAMESPACES)'
 
 BENCH_PARTS ?= costs losses outage

@@ -48,6 +48,9 @@ struct Args {
     /// Document whose section between the markers is written anew.
     #[arg(long)]
     document: Option<PathBuf>,
+    /// Which section of the document.
+    #[arg(long, default_value = "scale")]
+    section: String,
     /// The command as it is named in the document.
     #[arg(long, default_value = "make bench-scale")]
     command: String,
@@ -70,7 +73,7 @@ async fn main() -> Outcome<()> {
     let report = phases::run(&world, &args, &before).await?;
     println!("{report}");
     if let Some(document) = &args.document {
-        report::write(document, &report)?;
+        report::write(document, &args.section, &report)?;
     }
     if !args.keep && args.bed.is_none() {
         tokio::task::spawn_blocking(move || world.bed.stop()).await??;

@@ -6,9 +6,6 @@ use std::time::Duration;
 
 use crate::Outcome;
 
-const BEGIN: &str = "<!-- scale: written by `make bench-scale`, from here -->";
-const END: &str = "<!-- scale: to here -->";
-
 /// A table in Markdown.
 pub(crate) struct Table(pub(crate) String);
 
@@ -36,12 +33,14 @@ pub(crate) fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
 
-/// Replaces what is between the markers.
-pub(crate) fn write(document: &Path, section: &str) -> Outcome<()> {
+/// Replaces what is between the markers of a section.
+pub(crate) fn write(document: &Path, section: &str, table: &str) -> Outcome<()> {
+    let begin = format!("<!-- {section}: written by `make bench-scale`, from here -->");
+    let end = format!("<!-- {section}: to here -->");
     let text = std::fs::read_to_string(document)?;
-    let missing = || format!("{} has no lines `{BEGIN}` and `{END}`", document.display());
-    let (head, rest) = text.split_once(BEGIN).ok_or_else(missing)?;
-    let (_, tail) = rest.split_once(END).ok_or_else(missing)?;
-    std::fs::write(document, format!("{head}{BEGIN}\n\n{section}\n{END}{tail}"))?;
+    let missing = || format!("{} has no lines `{begin}` and `{end}`", document.display());
+    let (head, rest) = text.split_once(&begin).ok_or_else(missing)?;
+    let (_, tail) = rest.split_once(&end).ok_or_else(missing)?;
+    std::fs::write(document, format!("{head}{begin}\n\n{table}\n{end}{tail}"))?;
     Ok(())
 }
