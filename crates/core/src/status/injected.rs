@@ -59,7 +59,7 @@ fn active(facts: &Facts) -> Assessment {
     } else {
         return served(facts);
     };
-    let parts = [limits, orphaned, missed, uninjectable(facts)];
+    let parts = [limits, orphaned, missed, uninjectable(facts), lost_by_restart(facts)];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     assess(false, reason, parts.join("; "))
 }
@@ -78,7 +78,8 @@ fn served(facts: &Facts) -> Assessment {
         };
         (true, reason, except_overlapping(facts))
     };
-    let parts: Vec<String> = [message].into_iter().chain(uninjectable(facts)).collect();
+    let parts = [Some(message), uninjectable(facts), lost_by_restart(facts)];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
     assess(status, reason, parts.join("; "))
 }
 
@@ -160,6 +161,20 @@ fn uninjectable(facts: &Facts) -> Option<String> {
     })
 }
 
+/// Pods with an older mode or configuration that a restart would leave without any.
+pub(super) fn lost_by_restart(facts: &Facts) -> Option<String> {
+    let owners = &facts.pods.unrepeatable;
+    let count: usize = owners.values().map(|(pods, _)| pods).sum();
+    let named = owners
+        .iter()
+        .map(|(owner, (_, why))| format!("{owner}: {why}"));
+    let named = first_few(&named.collect::<Vec<_>>(), ", ");
+    let what = if count == 1 { "pod" } else { "pods" };
+    (count > 0).then(|| {
+        format!("{count} {what} would not be injected again if they were restarted ({named})")
+    })
+}
+
 /// Where the API server refuses injected pods, and what to do about it.
 fn refused(facts: &Facts) -> String {
     let limits: Vec<String> = facts
@@ -184,7 +199,7 @@ mod tests {
 
     use super::*;
     use crate::inject::Reason;
-    use crate::pods::WorkloadRef;
+    use crate::pods::{NotAgain, WorkloadRef};
     use crate::status::conditions::tests::facts;
 
     fn owner(name: &str) -> WorkloadRef {
@@ -213,6 +228,18 @@ mod tests {
             "1 selected pod was not injected and needs a restart (Deployment shop/cart: 1); "
         ));
         assert!(both.contains(named), "{both}");
+    }
+
+    #[test]
+    fn pods_that_a_restart_would_leave_uninjected_are_named_with_the_reason() {
+        let mut facts = facts(0);
+        facts.pods.outdated.insert(owner("cart"), 1);
+        let why = (2, NotAgain::Uninjectable(Reason::HostNetwork));
+        facts.pods.unrepeatable.insert(owner("cni"), why);
+        let (status, reason, message) = said(&facts);
+        assert_eq!((status, reason), (true, "OlderConfiguration"));
+        let named = "; 2 pods would not be injected again if they were restarted (Deployment shop/cni: it is on the host network";
+        assert!(message.contains(named), "{message}");
     }
 
     #[test]
