@@ -1,4 +1,4 @@
-//! Decides which workloads to restart now, which wait and why, and which need a manual restart
+//! Decides which workloads to restart now, which wait and why, and which are left alone
 //! (`workloads.restart: Rolling`).
 //!
 //! A restart creates new pods, which use the serving mode: that is what stale, missed and uncovered pods
@@ -51,7 +51,7 @@ pub enum Verdict {
     Waits(String),
     /// It was restarted for this recipe, and its pods are unchanged.
     Stuck,
-    /// It needs a manual restart, for this reason.
+    /// The operator does not restart it, for this reason.
     NotRestartable(String),
 }
 
@@ -175,7 +175,7 @@ fn judge<'a>(
     Verdict::Running
 }
 
-/// Why owners of this kind need a manual restart.
+/// Why the operator does not restart owners of this kind.
 fn beyond(owner: &WorkloadRef) -> String {
     match owner.kind.as_str() {
         "Pod" => "no controller would recreate the pod".into(),
