@@ -89,6 +89,7 @@ pub(crate) async fn reconcile(agent: Arc<Decoded>, context: Arc<Context>) -> Res
     let failed = outcome.as_ref().err();
     if let Some(facts) = &mut progress.facts {
         facts.delivery = delivery(agent, facts, &context);
+        facts.ca_problem = context.ca_problem.borrow().clone();
     }
     let previous = agent.status.as_ref();
     let report = Box::pin(report(agent, previous, &context, progress.facts, failed));
@@ -333,7 +334,8 @@ async fn publish(object: &impl Resource<DynamicType = ()>, mut note: Note, conte
     };
     let about = object.object_ref(&());
     if let Err(error) = context.recorder.publish(&event, &about).await {
-        tracing::warn!(error = %error, "event not written");
+        let (namespace, name) = (object.namespace(), object.name_any());
+        tracing::warn!(namespace, name, error = %error, "event not written");
     }
 }
 

@@ -5,7 +5,18 @@ use super::{Facts, InjectionState};
 use crate::pods::PodsOfOthers;
 
 /// Reasons of the condition while injection is active.
-pub(super) const ACTIVE: [&str; 4] = ["Active", "OlderConfiguration", "PodsMissed", "PodsRefused"];
+pub(super) const ACTIVE: [&str; 8] = [
+    "Active",
+    CA_NOT_KEPT,
+    "OlderConfiguration",
+    "PodsMissed",
+    "PodsNotInjectable",
+    "PodsOrphaned",
+    "PodsRefused",
+    "SelectsNothing",
+];
+/// The reason while pods are injected, and the webhook's replicas could not renew their certificates.
+pub(super) const CA_NOT_KEPT: &str = "CaNotKept";
 
 pub(super) fn injected(facts: &Facts) -> Assessment {
     match &facts.injection {
@@ -59,7 +70,14 @@ fn active(facts: &Facts) -> Assessment {
     } else {
         return served(facts);
     };
-    let parts = [limits, orphaned, missed, uninjectable(facts), lost_by_restart(facts)];
+    let parts = [
+        limits,
+        orphaned,
+        missed,
+        ca_problem(facts),
+        uninjectable(facts),
+        lost_by_restart(facts),
+    ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     assess(false, reason, parts.join("; "))
 }
@@ -78,9 +96,20 @@ fn served(facts: &Facts) -> Assessment {
         };
         (true, reason, except_overlapping(facts))
     };
-    let parts = [Some(message), uninjectable(facts), lost_by_restart(facts)];
+    let ca = ca_problem(facts);
+    let reason = if status && ca.is_some() { CA_NOT_KEPT } else { reason };
+    let parts = [Some(message), ca, uninjectable(facts), lost_by_restart(facts)];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     assess(status, reason, parts.join("; "))
+}
+
+/// What becomes of injection without the webhook's CA, and what to do about it.
+fn ca_problem(facts: &Facts) -> Option<String> {
+    let why = facts.ca_problem.as_ref()?;
+    Some(format!(
+        "the webhook's CA cannot be kept up to date, so its replicas cannot renew their certificates, and new ones get none \
+         ({why}); apply manifests/webhook again, or restore the file of --webhook-ca-file"
+    ))
 }
 
 const SERVED: &str = "selected pods are injected when they are created";
@@ -200,6 +229,7 @@ mod tests {
     use super::*;
     use crate::inject::Reason;
     use crate::pods::{NotAgain, WorkloadRef};
+    use crate::status::NamespaceLimit;
     use crate::status::conditions::tests::facts;
 
     fn owner(name: &str) -> WorkloadRef {
@@ -256,6 +286,52 @@ mod tests {
             "3 selected pods were injected for OtelAgent platform.old, which does not exist, and need a restart \
              (Deployment shop/cart: 3)"
         );
+    }
+
+    #[test]
+    fn every_reason_while_injection_is_active_is_known_as_one() {
+        let changes: [fn(&mut Facts); 8] = [
+            |_| {},
+            |facts| facts.ca_problem = Some("why".into()),
+            |facts| drop(facts.pods.outdated.insert(owner("a"), 1)),
+            |facts| drop(facts.pods.missed.insert(owner("a"), 1)),
+            |facts| {
+                let why = (1, Reason::HostNetwork);
+                facts.pods.uninjectable.insert(owner("a"), why);
+            },
+            |facts| drop(facts.pods.orphaned.owners.insert(owner("a"), 1)),
+            |facts| {
+                facts.namespace_limits.push(NamespaceLimit {
+                    namespace: "shop".into(),
+                    object: "LimitRange it".into(),
+                    breach: "allows less".into(),
+                });
+            },
+            |facts| facts.selects_nothing = Some("label it".into()),
+        ];
+        let mut seen = BTreeSet::new();
+        for change in changes {
+            let mut facts = facts(0);
+            change(&mut facts);
+            seen.insert(said(&facts).1);
+        }
+        assert_eq!(seen, ACTIVE.into());
+    }
+
+    #[test]
+    fn ca_that_cannot_be_kept_is_told_while_pods_are_injected() {
+        let mut facts = facts(0);
+        facts.ca_problem = Some("read the webhook's CA: not found".into());
+        facts.pods.outdated.insert(owner("cart"), 1);
+        let (status, reason, message) = said(&facts);
+        assert_eq!((status, reason), (true, CA_NOT_KEPT));
+        for named in ["Deployment shop/cart: 1", "not found", "apply manifests/webhook"] {
+            assert!(message.contains(named), "{named}: {message}");
+        }
+        facts.pods.missed.insert(owner("till"), 1);
+        let (status, reason, message) = said(&facts);
+        assert_eq!((status, reason), (false, "PodsMissed"));
+        assert!(message.contains("not found"), "{message}");
     }
 
     #[test]
