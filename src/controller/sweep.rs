@@ -62,13 +62,12 @@ impl Sweeper<'_> {
         let Some((namespace, name)) = names::owner_of_cluster_object(&own_name) else {
             return Ok(());
         };
-        let is_gone = match self.gone.get(uid) {
-            Some(is_gone) => *is_gone,
-            None => {
-                let is_gone = is_gone(self.context, &namespace, &name, uid).await?;
-                self.gone.insert(uid.to_owned(), is_gone);
-                is_gone
-            }
+        let is_gone = if let Some(is_gone) = self.gone.get(uid) {
+            *is_gone
+        } else {
+            let is_gone = is_gone(self.context, &namespace, &name, uid).await?;
+            self.gone.insert(uid.to_owned(), is_gone);
+            is_gone
         };
         if is_gone && is_ours(self.context, kind, &own_name).await? {
             apply::delete_admission(self.context, kind, &own_name, object.uid()).await?;

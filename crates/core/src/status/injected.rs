@@ -293,13 +293,19 @@ mod tests {
         let changes: [fn(&mut Facts); 8] = [
             |_| {},
             |facts| facts.ca_problem = Some("why".into()),
-            |facts| drop(facts.pods.outdated.insert(owner("a"), 1)),
-            |facts| drop(facts.pods.missed.insert(owner("a"), 1)),
+            |facts| {
+                facts.pods.outdated.insert(owner("a"), 1);
+            },
+            |facts| {
+                facts.pods.missed.insert(owner("a"), 1);
+            },
             |facts| {
                 let why = (1, Reason::HostNetwork);
                 facts.pods.uninjectable.insert(owner("a"), why);
             },
-            |facts| drop(facts.pods.orphaned.owners.insert(owner("a"), 1)),
+            |facts| {
+                facts.pods.orphaned.owners.insert(owner("a"), 1);
+            },
             |facts| {
                 facts.namespace_limits.push(NamespaceLimit {
                     namespace: "shop".into(),
