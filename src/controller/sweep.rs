@@ -57,7 +57,12 @@ struct Sweeper<'a> {
 
 impl Sweeper<'_> {
     /// Removes an object if the `OtelAgent` with this uid is gone and the operator created it.
-    async fn remove(&mut self, kind: &'static str, object: &DynamicObject, uid: &str) -> Result<()> {
+    async fn remove(
+        &mut self,
+        kind: &'static str,
+        object: &DynamicObject,
+        uid: &str,
+    ) -> Result<()> {
         let own_name = object.name_any();
         let Some((namespace, name)) = names::owner_of_cluster_object(&own_name) else {
             return Ok(());

@@ -94,7 +94,10 @@ fn selector_that_asks_for_what_no_label_can_be_is_refused_with_its_field() {
             "matchExpressions[0] has no values",
         ),
     ] {
-        for (namespace, field) in [("shop", "podSelector"), ("otelagent-system", "namespaceSelector")] {
+        for (namespace, field) in [
+            ("shop", "podSelector"),
+            ("otelagent-system", "namespaceSelector"),
+        ] {
             let spec = format!("mode: Sidecar, workloads: {{{field}: {selector}}}");
             let found = problems(namespace, &spec);
             let expected = format!("spec.workloads.{field}.{words}");

@@ -289,9 +289,14 @@ impl PodTally {
                 }
             }
         }
-        let missed = [&report.missed, &report.orphaned.owners, &report.of_others.owners];
+        let missed = [
+            &report.missed,
+            &report.orphaned.owners,
+            &report.of_others.owners,
+        ];
         unrepeatable.retain(|owner, _| {
-            let is_behind = report.stale.contains_key(*owner) || report.uncovered.contains_key(*owner);
+            let is_behind =
+                report.stale.contains_key(*owner) || report.uncovered.contains_key(*owner);
             let is_missed = missed.iter().any(|missed| missed.contains_key(*owner));
             is_behind && !is_missed && !repeatable.contains(owner)
         });
@@ -389,12 +394,7 @@ pub fn count<'a>(
     tally
 }
 
-fn count_injected(
-    tally: &mut PodTally,
-    pod: &LivePod<'_>,
-    coverage: &Coverage,
-    is_selected: bool,
-) {
+fn count_injected(tally: &mut PodTally, pod: &LivePod<'_>, coverage: &Coverage, is_selected: bool) {
     let report = &mut tally.counted;
     let mode = pod.labels.get(names::LABEL_MODE);
     let mode = mode.and_then(|mode| Mode::parse(mode));

@@ -1,4 +1,4 @@
-//! Restarts that would do no good: new pods would not be injected, or not be created.
+//! Restarts that would do no good: new pods would not be injected, or not be created, or nothing would create them.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -52,7 +52,8 @@ async fn pods_that_would_not_be_injected_again_are_named_and_never_restarted() {
     let sidecars = json!({"mode": "Sidecar", "workloads": {"restart": "Rolling"}});
     assert!(admin.change(own.0, own.1, &sidecars).await.is_ok());
     until_counted(&admin, own, &[("current", 2), ("stale", 2)]).await;
-    let why = "Deployment r-again/cni: its new pods would not be injected: it is on the host network";
+    let why =
+        "Deployment r-again/cni: its new pods would not be injected: it is on the host network";
     until_says(&admin, own, "Restarting", ["NotRestartable", why]).await;
     let why = "2 pods would not be injected again if they were restarted (Deployment r-again/cni: it is on the host network";
     until_says(&admin, own, "Switching", ["OldRouteInUse", why]).await;
@@ -105,5 +106,30 @@ async fn workload_waits_while_a_limit_would_refuse_its_new_pods() {
     let small = format!("{ranges}/small");
     admin.must(Method::DELETE, &small, &Value::Null).await;
     until_counted(&admin, own, &[("current", 2), ("stale", 0)]).await;
+    until_right(world, own.0, own.1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_whose_deployment_was_deleted_without_them_are_left_to_the_user() {
+    if !is_possible("pods without their Deployment") {
+        return;
+    }
+    let world = world().await;
+    let admin = world.admin().await;
+    let own = ("r-cascade", "own");
+    admin.namespace("r-cascade", json!({})).await;
+    create(&admin, own.0, own.1, &sidecar(&json!({}))).await;
+    admin.until_injecting(own.0, own.1).await;
+    deploy(&admin, "r-cascade", "cart", &json!({})).await;
+    until_counted(&admin, own, &[("current", 2)]).await;
+    // As kubectl delete --cascade=orphan.
+    let options =
+        json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Orphan"});
+    let cart = format!("{}/cart", deployments("r-cascade"));
+    admin.must(Method::DELETE, &cart, &options).await;
+    let rolling = json!({"workloads": {"restart": "Rolling", "flushInterval": "1s"}});
+    assert!(admin.change(own.0, own.1, &rolling).await.is_ok());
+    let why = "Deployment r-cascade/cart: it does not exist, so nothing would replace its pods: delete them";
+    until_says(&admin, own, "Restarting", ["NotRestartable", why]).await;
     until_right(world, own.0, own.1).await;
 }

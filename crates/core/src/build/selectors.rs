@@ -113,19 +113,50 @@ mod tests {
     fn keys_and_values_are_those_that_the_api_server_takes() {
         let long = "a".repeat(MAX_NAME);
         let of_longest_prefix = format!("{}.{long}/x", "a".repeat(MAX_PREFIX - MAX_NAME - 1));
-        for key in ["app", "a", "A_b.c-D", "example.com/role", "x-1.y/Z", &long, &of_longest_prefix] {
+        for key in [
+            "app",
+            "a",
+            "A_b.c-D",
+            "example.com/role",
+            "x-1.y/Z",
+            &long,
+            &of_longest_prefix,
+        ] {
             assert!(is_key(key), "{key}");
         }
         for key in [
-            "", "/", "/x", "x/", "a/b/c", "-a", "a-", ".a", "a b", "ä", "Example.com/x", "a..b/x",
-            "-a/x", "a_b/x", "telemetry:", &format!("{long}a"), &format!("a{of_longest_prefix}"),
+            "",
+            "/",
+            "/x",
+            "x/",
+            "a/b/c",
+            "-a",
+            "a-",
+            ".a",
+            "a b",
+            "ä",
+            "Example.com/x",
+            "a..b/x",
+            "-a/x",
+            "a_b/x",
+            "telemetry:",
+            &format!("{long}a"),
+            &format!("a{of_longest_prefix}"),
         ] {
             assert!(!is_key(key), "{key}");
         }
         for value in ["", "v", "a.b_c-D", "0", &long] {
             assert!(is_value(value), "{value}");
         }
-        for value in ["otel agent", "-v", "v.", "_", "a/b", "ä", &format!("{long}a")] {
+        for value in [
+            "otel agent",
+            "-v",
+            "v.",
+            "_",
+            "a/b",
+            "ä",
+            &format!("{long}a"),
+        ] {
             assert!(!is_value(value), "{value}");
         }
     }

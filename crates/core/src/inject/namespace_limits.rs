@@ -214,18 +214,25 @@ mod tests {
             range(item)
         };
         let most = of("Container", json!({"max": storage("100Mi")}));
-        let expected = "allows each container at most 100Mi ephemeral-storage, and the agent has 128Mi";
+        let expected =
+            "allows each container at most 100Mi ephemeral-storage, and the agent has 128Mi";
         assert_eq!(most.as_deref(), Some(expected));
         assert_eq!(of("Container", json!({"max": storage("128Mi")})), None);
         let least = json!({"min": storage("1Mi"), "default": storage("2Mi")});
-        let expected = "demands at least 1Mi ephemeral-storage of each container, and the agent has 0";
+        let expected =
+            "demands at least 1Mi ephemeral-storage of each container, and the agent has 0";
         assert_eq!(of("Container", least).as_deref(), Some(expected));
         // Without a limit of its own it is given the minimum.
         assert_eq!(of("Container", json!({"min": storage("1Mi")})), None);
         let pod = of("Pod", json!({"max": storage("100Mi")}));
-        let expected = "allows each pod at most 100Mi ephemeral-storage, and the agent alone has 128Mi";
+        let expected =
+            "allows each pod at most 100Mi ephemeral-storage, and the agent alone has 128Mi";
         assert_eq!(pod.as_deref(), Some(expected));
-        for resource in ["limits.ephemeral-storage", "requests.ephemeral-storage", "ephemeral-storage"] {
+        for resource in [
+            "limits.ephemeral-storage",
+            "requests.ephemeral-storage",
+            "ephemeral-storage",
+        ] {
             assert_eq!(quota(json!({"hard": {resource: "1Mi"}}), json!({})), None);
         }
     }

@@ -155,7 +155,8 @@ fn unrepeatable(
 
 #[test]
 fn owner_whose_new_pods_would_not_be_injected_is_told_with_the_reason() {
-    let cart = |pods, why| BTreeMap::from([(WorkloadRef::of_shop("Deployment", "cart"), (pods, why))]);
+    let cart =
+        |pods, why| BTreeMap::from([(WorkloadRef::of_shop("Deployment", "cart"), (pods, why))]);
     let (plain, on_host) = (&*PLAIN, &*ON_THE_HOST_NETWORK);
     let of = |outlines: &[&Arc<str>]| unrepeatable(outlines, &everything(), false);
     let why = NotAgain::Uninjectable(Reason::HostNetwork);

@@ -130,8 +130,9 @@ mod tests {
         let in_shop = BTreeMap::from([("shop", "LimitRange it allows less".to_owned())]);
         assert_eq!(
             blocked(None, &in_shop),
-            ["stale", "uncovered"]
-                .map(|name| format!("{name}: its new pods would be refused: LimitRange it allows less"))
+            ["stale", "uncovered"].map(|name| format!(
+                "{name}: its new pods would be refused: LimitRange it allows less"
+            ))
         );
         let elsewhere = BTreeMap::from([("bank", String::new())]);
         assert!(blocked(None, &elsewhere).is_empty());

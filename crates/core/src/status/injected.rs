@@ -97,8 +97,17 @@ fn served(facts: &Facts) -> Assessment {
         (true, reason, except_overlapping(facts))
     };
     let ca = ca_problem(facts);
-    let reason = if status && ca.is_some() { CA_NOT_KEPT } else { reason };
-    let parts = [Some(message), ca, uninjectable(facts), lost_by_restart(facts)];
+    let reason = if status && ca.is_some() {
+        CA_NOT_KEPT
+    } else {
+        reason
+    };
+    let parts = [
+        Some(message),
+        ca,
+        uninjectable(facts),
+        lost_by_restart(facts),
+    ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     assess(status, reason, parts.join("; "))
 }
@@ -331,7 +340,11 @@ mod tests {
         facts.pods.outdated.insert(owner("cart"), 1);
         let (status, reason, message) = said(&facts);
         assert_eq!((status, reason), (true, CA_NOT_KEPT));
-        for named in ["Deployment shop/cart: 1", "not found", "apply manifests/webhook"] {
+        for named in [
+            "Deployment shop/cart: 1",
+            "not found",
+            "apply manifests/webhook",
+        ] {
             assert!(message.contains(named), "{named}: {message}");
         }
         facts.pods.missed.insert(owner("till"), 1);
