@@ -15,7 +15,7 @@ pub(super) const ACTIVE: [&str; 8] = [
     "PodsRefused",
     "SelectsNothing",
 ];
-/// The reason while pods are injected, and the webhook's replicas could not renew their certificates.
+/// The reason while pods are injected by a webhook whose CA cannot be kept up to date.
 pub(super) const CA_NOT_KEPT: &str = "CaNotKept";
 
 pub(super) fn injected(facts: &Facts) -> Assessment {
@@ -116,7 +116,7 @@ fn served(facts: &Facts) -> Assessment {
 fn ca_problem(facts: &Facts) -> Option<String> {
     let why = facts.ca_problem.as_ref()?;
     Some(format!(
-        "the webhook's CA cannot be kept up to date, so its replicas cannot renew their certificates, and new ones get none \
+        "the webhook's CA cannot be kept up to date, so injection ends with its certificates or when its replicas restart \
          ({why}); apply manifests/webhook again, or restore the file of --webhook-ca-file"
     ))
 }
