@@ -275,7 +275,10 @@ async fn report(
         reason: error.reason(),
         message: in_full(error),
     });
-    let mut notes: Vec<Note> = facts.iter().filter_map(status::upgrade).collect();
+    // Agents are applied once, so their event does not wait for the status.
+    if let Some(note) = facts.as_ref().and_then(status::upgrade) {
+        publish(object, note, context).await;
+    }
     let status = match (facts, failure) {
         (Some(facts), None) => status::report(&facts, previous),
         (Some(facts), Some(failure)) => status::report(&facts.failed(failure, previous), previous),
@@ -287,10 +290,9 @@ async fn report(
     };
     if previous != Some(&status) {
         write_status(object, &status, context).await?;
-        notes.extend(status::transitions(previous, &status));
-    }
-    for note in notes {
-        publish(object, note, context).await;
+        for note in status::transitions(previous, &status) {
+            publish(object, note, context).await;
+        }
     }
     Ok(())
 }
