@@ -16,7 +16,7 @@ use otelagent_core::{in_full, names};
 use otelagent_webhook::ca::{Ca, TrustedFile};
 use otelagent_webhook::{issue, stored_ca};
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::cache::Trigger;
 use crate::controller::{ControllerError, Result};
@@ -24,6 +24,8 @@ use crate::runtime::Metrics;
 
 /// How often the operator reads the Secret or the file.
 const READ_EVERY: Duration = Duration::from_secs(5);
+/// How long reading and writing must have failed before conditions say so: a server may be away for a moment.
+const FAILS_FOR: Duration = Duration::from_mins(1);
 
 /// Keeps the CA's Secret and the bundle up to date.
 pub(crate) struct CaUpkeep {
@@ -39,6 +41,8 @@ pub(crate) struct CaUpkeep {
     pub(crate) lifetime: Duration,
     /// The CA certificates that webhook configurations trust, as PEM, or why none are known.
     pub(crate) bundle: watch::Sender<Result<String, String>>,
+    /// Why they cannot be kept up to date, if that has lasted.
+    pub(crate) problem: watch::Sender<Option<String>>,
     /// Triggers a new rendering of every webhook configuration.
     pub(crate) trigger: Trigger,
     pub(crate) metrics: Metrics,
@@ -61,10 +65,17 @@ impl CaUpkeep {
         let mut clock = tokio::time::interval(READ_EVERY);
         // A process that was paused reads once, not once for each tick it missed.
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut reported = None;
+        let (mut reported, mut failing) = (None, None);
         loop {
             clock.tick().await;
             let outcome = self.trusted(&mut known).await;
+            failing = outcome
+                .as_ref()
+                .err()
+                .map(|_| failing.unwrap_or_else(Instant::now));
+            let lasts = failing.is_some_and(|since| since.elapsed() >= FAILS_FOR);
+            let problem = outcome.as_ref().err().filter(|_| lasts);
+            self.tell(problem.map(|error| in_full(error)));
             let failed = outcome.as_ref().err().map(ControllerError::reason);
             match outcome {
                 Ok(pem) => self.trust(pem),
@@ -87,6 +98,16 @@ impl CaUpkeep {
             .send_if_modified(|known| std::mem::replace(known, trusted) != *known)
         {
             tracing::info!("the CA certificates that the API server trusts changed");
+            self.trigger.each(|agent| agent.spec.workloads.is_some());
+        }
+    }
+
+    /// Says whether the CA cannot be kept up to date, and why.
+    fn tell(&self, problem: Option<String>) {
+        let is_new = self
+            .problem
+            .send_if_modified(|known| std::mem::replace(known, problem) != *known);
+        if is_new {
             self.trigger.each(|agent| agent.spec.workloads.is_some());
         }
     }

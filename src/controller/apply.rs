@@ -132,7 +132,8 @@ impl Target<'_> {
         };
         let action = format!("apply {} {}", self.kind, self.name);
         let written = written.map_err(ControllerError::api(action))?;
-        tracing::info!(kind = self.kind, name = self.name, "applied");
+        let namespace = self.api.namespace();
+        tracing::info!(kind = self.kind, namespace, name = self.name, "applied");
         Ok(written)
     }
 
@@ -215,9 +216,9 @@ async fn delete(
         ..DeleteParams::background()
     };
     match api.delete(name, &parameters).await {
-        Ok(_) => tracing::info!(name, "deleted"),
+        Ok(_) => tracing::info!(kind, namespace = api.namespace(), name, "deleted"),
         Err(kube::Error::Api(status)) if status.is_not_found() => {}
-        Err(error) => return Err(ControllerError::api(format!("delete {name}"))(error)),
+        Err(error) => return Err(ControllerError::api(format!("delete {kind} {name}"))(error)),
     }
     context.metrics.wrote(kind, "delete");
     Ok(())

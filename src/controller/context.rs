@@ -53,6 +53,8 @@ pub(crate) struct Context {
     pub(crate) endpoint: Endpoint,
     /// The CA certificates that webhook configurations trust, as PEM, or why none are known.
     pub(crate) ca_bundle: watch::Sender<Result<String, String>>,
+    /// Why they cannot be kept up to date, if that has lasted for a while.
+    pub(crate) ca_problem: watch::Sender<Option<String>>,
     /// Owner of cluster-scoped objects; without one they stay when the operator is uninstalled.
     pub(crate) owner: Option<OwnerRole>,
     /// Owner of webhook configurations, which exists where the webhook is installed.

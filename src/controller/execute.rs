@@ -48,7 +48,12 @@ impl Executor<'_> {
         let is_failed = matches!(self.outcome.injection, InjectionState::Failed { .. });
         match step {
             Step::CutOver(mode) => tracing::debug!(%mode, "cuts over"),
-            Step::Apply(intent) | Step::WritePolicy(intent) => {
+            Step::Apply(intent) => {
+                if self.reconciliation.write(intent).await?.is_some() {
+                    self.outcome.applied.insert(intent.name.clone());
+                }
+            }
+            Step::WritePolicy(intent) => {
                 self.reconciliation.write(intent).await?;
             }
             Step::Verify(verification) => self.verify(verification).await?,

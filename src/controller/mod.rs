@@ -137,6 +137,7 @@ impl Controller {
             engine,
             endpoint: injection.endpoint(&settings.namespace),
             ca_bundle: watch::Sender::new(Err("it has not been read yet".into())),
+            ca_problem: watch::Sender::new(None),
             owner: settings.owner_role.map(OwnerRole::named),
             webhook_owner: OwnerRole::named(names::WEBHOOK_OWNER),
             stores,
@@ -239,6 +240,7 @@ fn ca_upkeep(context: &Context, injection: InjectionSettings, trigger: &Trigger)
         trusted: context.trusted_ca(),
         lifetime: injection.ca_lifetime,
         bundle: context.ca_bundle.clone(),
+        problem: context.ca_problem.clone(),
         trigger: trigger.clone(),
         metrics: context.metrics.clone(),
     }
@@ -267,9 +269,10 @@ async fn sweep_once(context: &Context) {
             "pods use OtelAgents that do not exist; restart their workloads"
         );
     }
-    if let Err(error) = sweep::sweep(context).await {
+    for error in sweep::sweep(context).await {
         context.metrics.failed(error.reason());
-        tracing::warn!(reason = error.reason(), error = %error, "sweep failed, trying again");
+        let (reason, error) = (error.reason(), in_full(&error));
+        tracing::warn!(reason, error, "sweep failed, trying again");
     }
 }
 

@@ -89,6 +89,7 @@ pub(crate) async fn reconcile(agent: Arc<Decoded>, context: Arc<Context>) -> Res
     let failed = outcome.as_ref().err();
     if let Some(facts) = &mut progress.facts {
         facts.delivery = delivery(agent, facts, &context);
+        facts.ca_problem = context.ca_problem.borrow().clone();
     }
     let previous = agent.status.as_ref();
     let report = Box::pin(report(agent, previous, &context, progress.facts, failed));
@@ -274,7 +275,10 @@ async fn report(
         reason: error.reason(),
         message: in_full(error),
     });
-    let mut notes: Vec<Note> = facts.iter().filter_map(status::upgrade).collect();
+    // Agents are applied once, so their event does not wait for the status.
+    if let Some(note) = facts.as_ref().and_then(status::upgrade) {
+        publish(object, note, context).await;
+    }
     let status = match (facts, failure) {
         (Some(facts), None) => status::report(&facts, previous),
         (Some(facts), Some(failure)) => status::report(&facts.failed(failure, previous), previous),
@@ -286,10 +290,9 @@ async fn report(
     };
     if previous != Some(&status) {
         write_status(object, &status, context).await?;
-        notes.extend(status::transitions(previous, &status));
-    }
-    for note in notes {
-        publish(object, note, context).await;
+        for note in status::transitions(previous, &status) {
+            publish(object, note, context).await;
+        }
     }
     Ok(())
 }
@@ -333,7 +336,8 @@ async fn publish(object: &impl Resource<DynamicType = ()>, mut note: Note, conte
     };
     let about = object.object_ref(&());
     if let Err(error) = context.recorder.publish(&event, &about).await {
-        tracing::warn!(error = %error, "event not written");
+        let (namespace, name) = (object.namespace(), object.name_any());
+        tracing::warn!(namespace, name, error = %error, "event not written");
     }
 }
 

@@ -20,7 +20,7 @@ use otelagent_core::in_full;
 use otelagent_core::inject::canary;
 use otelagent_core::inject::difference::Judgement;
 use otelagent_core::names;
-use otelagent_core::pods::{Controller, WorkloadRef};
+use otelagent_core::pods::{Controller, PodReport, WorkloadRef};
 use otelagent_core::reconcile::Active;
 use otelagent_core::restart::{
     Budget, KINDS, NewPods, Round, Verdict, Workload, decide, is_marked, next_to_poll, patch,
@@ -105,7 +105,12 @@ impl Restarter<'_> {
                 return (restarts, waiting.then_some(WHILE_RUNNING));
             }
         };
-        let attempt = self.attempt(candidates, new_pods.blocked(pods), recipe);
+        let refused_in = facts.namespace_limits.iter().map(|limit| {
+            let why = format!("{} {}", limit.object, limit.breach);
+            (limit.namespace.as_str(), why)
+        });
+        let blocked = new_pods.blocked(pods, &refused_in.collect());
+        let attempt = self.attempt(pods, blocked, recipe);
         let restarts = match attempt.await {
             Ok(verdicts) => Restarts {
                 verdicts,
@@ -144,10 +149,11 @@ impl Restarter<'_> {
 
     async fn attempt(
         &mut self,
-        candidates: BTreeSet<WorkloadRef>,
+        pods: &PodReport,
         blocked: BTreeMap<WorkloadRef, String>,
         recipe: &str,
     ) -> Result<BTreeMap<WorkloadRef, Verdict>> {
+        let candidates = pods.to_restart();
         let (is_due, mut known, last) = self.memory(|memory| memory.take(!candidates.is_empty()));
         let running = |verdict: &Verdict| *verdict == Verdict::Running;
         if !is_due {
@@ -168,7 +174,10 @@ impl Restarter<'_> {
         let under_way: Vec<Workload> = workloads(&marked);
         let at_a_time = self.valid.at_a_time();
         let last = last.as_ref();
-        let worth = next_to_poll(&candidates, &known, &under_way, at_a_time, last, MAX_READ);
+        let unrepeatable = pods.why_unrepeatable();
+        let mut worth = candidates.clone();
+        worth.retain(|owner| !unrepeatable.contains_key(owner));
+        let worth = next_to_poll(&worth, &known, &under_way, at_a_time, last, MAX_READ);
         let (seen, gone) = self.read_workloads(&worth).await?;
         let observed = Round {
             marked: under_way,
@@ -176,6 +185,7 @@ impl Restarter<'_> {
             gone,
             known,
             blocked,
+            unrepeatable,
             purpose: purpose(&self.valid.label(), recipe),
             at_a_time,
             candidates,

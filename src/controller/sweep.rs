@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use kube::api::DynamicObject;
 use kube::runtime::reflector::Store;
 use kube::{Api, ResourceExt};
 
@@ -16,12 +17,17 @@ use otelagent_core::build::is_applied;
 use otelagent_core::inject::kinds::ADMISSION_KINDS;
 use otelagent_core::names;
 
-/// One sweep. It compares `OtelAgent`s by uid: a recreated one is another object.
-pub(crate) async fn sweep(context: &Context) -> Result<()> {
+/// One sweep. It compares `OtelAgent`s by uid: a recreated one is another object. An object that cannot be removed
+/// keeps the later ones of its `OtelAgent`, and nobody else's; returns why.
+pub(crate) async fn sweep(context: &Context) -> Vec<ControllerError> {
     let known = context.stores.agents.state();
     let alive: HashSet<String> = known.iter().filter_map(|agent| agent.uid()).collect();
     context.retain(&alive);
-    let mut gone: BTreeMap<String, bool> = BTreeMap::new();
+    let mut sweeper = Sweeper {
+        context,
+        gone: BTreeMap::new(),
+    };
+    let mut failures = Vec::new();
     for kind in ADMISSION_KINDS {
         let store = context.stores.admission.get(kind);
         for object in store.map(Store::state).unwrap_or_default() {
@@ -29,20 +35,50 @@ pub(crate) async fn sweep(context: &Context) -> Result<()> {
             let Some(uid) = uid.filter(|uid| !alive.contains(*uid)) else {
                 continue;
             };
-            let own_name = object.name_any();
-            let Some((namespace, name)) = names::owner_of_cluster_object(&own_name) else {
+            let Err(error) = sweeper.remove(kind, &object, uid).await else {
                 continue;
             };
-            if !gone.contains_key(uid) {
-                let is_gone = is_gone(context, &namespace, &name, uid).await?;
-                gone.insert(uid.clone(), is_gone);
-            }
-            if gone[uid] && is_ours(context, kind, &own_name).await? {
-                apply::delete_admission(context, kind, &own_name, object.uid()).await?;
+            let is_away = error.reason() == "ApiUnreachable";
+            sweeper.gone.insert(uid.clone(), false);
+            failures.push(error);
+            if is_away {
+                return failures;
             }
         }
     }
-    Ok(())
+    failures
+}
+
+struct Sweeper<'a> {
+    context: &'a Context,
+    /// By uid, whether an `OtelAgent` is gone and its objects can be removed.
+    gone: BTreeMap<String, bool>,
+}
+
+impl Sweeper<'_> {
+    /// Removes an object if the `OtelAgent` with this uid is gone and the operator created it.
+    async fn remove(
+        &mut self,
+        kind: &'static str,
+        object: &DynamicObject,
+        uid: &str,
+    ) -> Result<()> {
+        let own_name = object.name_any();
+        let Some((namespace, name)) = names::owner_of_cluster_object(&own_name) else {
+            return Ok(());
+        };
+        let is_gone = if let Some(is_gone) = self.gone.get(uid) {
+            *is_gone
+        } else {
+            let is_gone = is_gone(self.context, &namespace, &name, uid).await?;
+            self.gone.insert(uid.to_owned(), is_gone);
+            is_gone
+        };
+        if is_gone && is_ours(self.context, kind, &own_name).await? {
+            apply::delete_admission(self.context, kind, &own_name, object.uid()).await?;
+        }
+        Ok(())
+    }
 }
 
 /// Whether the operator created it; labels alone do not show that.

@@ -71,6 +71,46 @@ fn selection_that_can_hold_no_pod_is_refused_with_the_words_to_write() {
 }
 
 #[test]
+fn selector_that_asks_for_what_no_label_can_be_is_refused_with_its_field() {
+    for (selector, words) in [
+        (
+            "{matchLabels: {telemetry: 'otel agent'}}",
+            "matchLabels has `telemetry: otel agent`, which is no label",
+        ),
+        (
+            "{matchLabels: {'a b': x}}",
+            "matchLabels has `a b: x`, which is no label",
+        ),
+        (
+            "{matchExpressions: [{key: app, operator: Exists}, {key: 'a b', operator: Exists}]}",
+            "matchExpressions[1] has key `a b`, which no label has",
+        ),
+        (
+            "{matchExpressions: [{key: app, operator: In, values: [cart, 'till ']}]}",
+            "matchExpressions[0] has value `till `, which no label has",
+        ),
+        (
+            "{matchExpressions: [{key: app, operator: NotIn}]}",
+            "matchExpressions[0] has no values",
+        ),
+    ] {
+        for (namespace, field) in [
+            ("shop", "podSelector"),
+            ("otelagent-system", "namespaceSelector"),
+        ] {
+            let spec = format!("mode: Sidecar, workloads: {{{field}: {selector}}}");
+            let found = problems(namespace, &spec);
+            let expected = format!("spec.workloads.{field}.{words}");
+            assert_eq!((found.len(), found[0].0), (1, "InvalidValue"), "{found:?}");
+            assert!(found[0].1.starts_with(&expected), "{}", found[0].1);
+        }
+    }
+    let all = "{matchLabels: {app: '', example.com/role: A.b_c-1}, matchExpressions: [{key: a, operator: In, values: ['']}]}";
+    let spec = format!("mode: Sidecar, workloads: {{podSelector: {all}}}");
+    assert_eq!(problems("shop", &spec), []);
+}
+
+#[test]
 fn prefer_is_refused_on_servers_without_it_and_never_downgraded() {
     let old = Environment {
         server: ServerVersion {

@@ -1,7 +1,7 @@
 //! Schemas that several fields share: durations, sizes, references.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A Go duration from 10 milliseconds to 24 hours.
 pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
@@ -75,10 +75,12 @@ pub(super) fn label_key(_: &mut SchemaGenerator) -> Schema {
     named_format("qualifiedName", 317, message)
 }
 
+/// What a label's or taint's value must be.
+const LABEL_VALUE: &str = "must be a value of at most 63 letters, digits, '-', '_' and '.'";
+
 /// A label's or taint's value.
 pub(super) fn label_value(_: &mut SchemaGenerator) -> Schema {
-    let message = "must be a value of at most 63 letters, digits, '-', '_' and '.'";
-    named_format("labelValue", 63, message)
+    named_format("labelValue", 63, LABEL_VALUE)
 }
 
 /// Values that a selector compares a label with; an empty one is a value, too.
@@ -90,7 +92,7 @@ pub(super) fn label_values(_: &mut SchemaGenerator) -> Schema {
         "items": {
             "type": "string",
             "maxLength": 63,
-            "pattern": "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$",
+            "x-kubernetes-validations": [is_in_format("labelValue", LABEL_VALUE)],
         },
     })
 }
@@ -101,11 +103,13 @@ fn named_format(format: &str, max_length: u32, message: &str) -> Schema {
         "type": "string",
         "minLength": 1,
         "maxLength": max_length,
-        "x-kubernetes-validations": [{
-            "rule": format!("!format.{format}().validate(self).hasValue()"),
-            "message": message,
-        }],
+        "x-kubernetes-validations": [is_in_format(format, message)],
     })
+}
+
+/// The rule that a text is in such a format.
+fn is_in_format(format: &str, message: &str) -> Value {
+    json!({"rule": format!("!format.{format}().validate(self).hasValue()"), "message": message})
 }
 
 /// Labels, all of which must be present.

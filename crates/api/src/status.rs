@@ -124,7 +124,7 @@ pub struct RestartCounts {
     /// Workloads whose pods are unchanged after a restart; they are not retried.
     #[schemars(range(min = 0))]
     pub stuck: i32,
-    /// Workloads that need a manual restart.
+    /// Workloads that the operator does not restart; the condition Restarting says why.
     #[schemars(range(min = 0))]
     pub not_restartable: i32,
 }

@@ -121,10 +121,31 @@ pub struct PodReport {
     pub of_others: PodsOfOthers,
     /// Owners of missed pods that cannot be injected, with their number and the reason of one of them.
     pub uninjectable: BTreeMap<WorkloadRef, (usize, Reason)>,
+    /// Owners of stale or uncovered pods whose new pods would not be injected again, with the number of their pods
+    /// and the reason of one of them.
+    pub unrepeatable: BTreeMap<WorkloadRef, (usize, NotAgain)>,
     /// Owners of uncovered pods, with their number.
     pub uncovered: BTreeMap<WorkloadRef, usize>,
     /// Nodes on which uncovered pods run.
     pub uncovered_nodes: BTreeSet<String>,
+}
+
+/// Why a new pod in the place of an injected one would not be injected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotAgain {
+    /// The `OtelAgent` would leave it alone.
+    NotSelected,
+    /// It cannot be injected.
+    Uninjectable(Reason),
+}
+
+impl fmt::Display for NotAgain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSelected => f.write_str("this OtelAgent does not select it any more"),
+            Self::Uninjectable(reason) => reason.fmt(f),
+        }
+    }
 }
 
 /// Missed pods that carry the label of another `OtelAgent`.
@@ -151,10 +172,18 @@ impl PodReport {
         self.stale.keys().chain(missed)
     }
 
-    /// Owners of pods that a restart would improve.
+    /// Owners of pods that a restart is to improve, including those to which it would do no good.
     pub fn to_restart(&self) -> BTreeSet<WorkloadRef> {
         let owners = self.lacking().chain(self.uncovered.keys());
         owners.cloned().collect()
+    }
+
+    /// Owners to which a restart would do no good, and why.
+    pub fn why_unrepeatable(&self) -> BTreeMap<WorkloadRef, String> {
+        let owners = self.unrepeatable.iter();
+        owners
+            .map(|(owner, (_, why))| (owner.clone(), why.to_string()))
+            .collect()
     }
 
     /// Owners of pods that are only uncovered.
@@ -164,6 +193,17 @@ impl PodReport {
         owners.filter(move |owner| !lacking.contains(owner))
     }
 }
+
+/// What is known of an injected pod before the recipe is known.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Created {
+    /// Whether a pod like it is still selected.
+    is_selected: bool,
+    outline: Arc<str>,
+}
+
+/// Numbers of pods that are alike, by their owners.
+type ByOwner<T> = BTreeMap<WorkloadRef, BTreeMap<T, usize>>;
 
 /// What is known of a missed pod before the recipe is known.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -185,10 +225,9 @@ enum InjectedBy {
 pub struct PodTally {
     /// Everything but what depends on the serving recipe.
     counted: PodReport,
-    /// Live injected pods that are not terminating, by mode and recipe, with their owners.
-    created: BTreeMap<(Option<Mode>, Option<String>), BTreeMap<WorkloadRef, usize>>,
-    /// Missed pods of each owner.
-    missed: BTreeMap<WorkloadRef, BTreeMap<Missed, usize>>,
+    /// Live injected pods that are not terminating, by mode and recipe.
+    created: BTreeMap<(Option<Mode>, Option<String>), ByOwner<Created>>,
+    missed: ByOwner<Missed>,
 }
 
 impl PodTally {
@@ -198,11 +237,28 @@ impl PodTally {
     }
 
     /// The counts while new pods get `serving`: the mode and the hash of the active recipe. `recipe` decides
-    /// which missed pods can be injected.
+    /// which pods can be injected.
     pub fn report(&self, serving: Option<(Mode, &str)>, recipe: Option<&Recipe>) -> PodReport {
         let mut report = self.counted.clone();
+        self.report_injected(serving, &mut report);
+        let mut reasons = Reasons {
+            recipe,
+            known: BTreeMap::new(),
+        };
+        for (owner, missed) in &self.missed {
+            for (missed, pods) in missed {
+                let reason = reasons.of(&missed.outline);
+                report.add_missed(owner, missed, *pods, reason.as_ref());
+            }
+        }
+        self.report_unrepeatable(&mut reasons, &mut report);
+        report
+    }
+
+    fn report_injected(&self, serving: Option<(Mode, &str)>, report: &mut PodReport) {
         for ((mode, hash), owners) in &self.created {
-            let pods = number(owners.values().sum());
+            let pods = owners.values().flat_map(BTreeMap::values);
+            let pods = number(pods.sum());
             let created_with = mode.zip(hash.as_deref());
             if created_with.is_some() && created_with == serving {
                 report.counts.current += pods;
@@ -214,16 +270,54 @@ impl PodTally {
                 add(&mut report.outdated, owners);
             }
         }
-        // Few outlines differ, however many owners there are.
-        let mut reasons = BTreeMap::new();
-        for (owner, missed) in &self.missed {
-            for (missed, pods) in missed {
-                let why_not = || why_not_outlined(&missed.outline, recipe?);
-                let reason = reasons.entry(&missed.outline).or_insert_with(why_not);
-                report.add_missed(owner, missed, *pods, reason.as_ref());
+    }
+
+    /// Notes the owners to which a restart would do no good: none of their pods would be injected again.
+    fn report_unrepeatable<'a>(&'a self, reasons: &mut Reasons<'a>, report: &mut PodReport) {
+        let mut repeatable: BTreeSet<&WorkloadRef> = BTreeSet::new();
+        let mut unrepeatable: BTreeMap<&WorkloadRef, (usize, NotAgain)> = BTreeMap::new();
+        for (owner, pods) in self.created.values().flatten() {
+            for (created, pods) in pods {
+                let why = if created.is_selected {
+                    reasons.of(&created.outline).map(NotAgain::Uninjectable)
+                } else {
+                    Some(NotAgain::NotSelected)
+                };
+                match why {
+                    None => drop(repeatable.insert(owner)),
+                    Some(why) => unrepeatable.entry(owner).or_insert((0, why)).0 += pods,
+                }
             }
         }
-        report
+        let missed = [
+            &report.missed,
+            &report.orphaned.owners,
+            &report.of_others.owners,
+        ];
+        unrepeatable.retain(|owner, _| {
+            let is_behind =
+                report.stale.contains_key(*owner) || report.uncovered.contains_key(*owner);
+            let is_missed = missed.iter().any(|missed| missed.contains_key(*owner));
+            is_behind && !is_missed && !repeatable.contains(owner)
+        });
+        let unrepeatable = unrepeatable.into_iter();
+        report.unrepeatable = unrepeatable
+            .map(|(owner, why)| (owner.clone(), why))
+            .collect();
+    }
+}
+
+/// Why pods cannot be injected, by their outlines. Few outlines differ, however many owners there are.
+struct Reasons<'a> {
+    recipe: Option<&'a Recipe>,
+    known: BTreeMap<&'a Arc<str>, Option<Reason>>,
+}
+
+impl<'a> Reasons<'a> {
+    fn of(&mut self, outline: &'a Arc<str>) -> Option<Reason> {
+        let recipe = self.recipe;
+        let why_not = || why_not_outlined(outline, recipe?);
+        self.known.entry(outline).or_insert_with(why_not).clone()
     }
 }
 
@@ -257,9 +351,9 @@ fn number(pods: usize) -> i32 {
     i32::try_from(pods).unwrap_or(i32::MAX)
 }
 
-fn add(to: &mut BTreeMap<WorkloadRef, usize>, owners: &BTreeMap<WorkloadRef, usize>) {
+fn add<T>(to: &mut BTreeMap<WorkloadRef, usize>, owners: &ByOwner<T>) {
     for (owner, pods) in owners {
-        *to.entry(owner.clone()).or_default() += pods;
+        *to.entry(owner.clone()).or_default() += pods.values().sum::<usize>();
     }
 }
 
@@ -281,7 +375,8 @@ pub fn count<'a>(
     for pod in pods {
         let injected_by = pod.labels.get(names::LABEL_AGENT);
         if injected_by.is_some_and(|agent| agent == label) {
-            count_injected(&mut tally, &pod, coverage);
+            let is_selected = is_selected(&pod, selection, exclusions);
+            count_injected(&mut tally, &pod, coverage, is_selected);
         } else if !pod.terminating && is_selected(&pod, selection, exclusions) {
             let injected_by = match injected_by {
                 None => InjectedBy::None,
@@ -299,7 +394,7 @@ pub fn count<'a>(
     tally
 }
 
-fn count_injected(tally: &mut PodTally, pod: &LivePod<'_>, coverage: &Coverage) {
+fn count_injected(tally: &mut PodTally, pod: &LivePod<'_>, coverage: &Coverage, is_selected: bool) {
     let report = &mut tally.counted;
     let mode = pod.labels.get(names::LABEL_MODE);
     let mode = mode.and_then(|mode| Mode::parse(mode));
@@ -322,8 +417,13 @@ fn count_injected(tally: &mut PodTally, pod: &LivePod<'_>, coverage: &Coverage) 
         report.uncovered_nodes.insert(node.to_owned());
     }
     let recipe = pod.labels.get(names::LABEL_CONFIG).cloned();
-    let created = tally.created.entry((mode, recipe)).or_default();
-    *created.entry(owner(pod)).or_default() += 1;
+    let created = Created {
+        is_selected,
+        outline: pod.outline.clone(),
+    };
+    let of_recipe = tally.created.entry((mode, recipe)).or_default();
+    let of_owner = of_recipe.entry(owner(pod)).or_default();
+    *of_owner.entry(created).or_default() += 1;
 }
 
 fn is_selected(pod: &LivePod<'_>, selection: Option<&Selection>, exclusions: &[Selection]) -> bool {

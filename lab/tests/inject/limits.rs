@@ -22,7 +22,8 @@ struct Case {
     reported: Option<&'static str>,
 }
 
-/// Sidecars have 50m of cpu and 64Mi of memory here, the application less than that, but where it must not.
+/// Sidecars have 50m of cpu and 64Mi of memory here, the application less than that, but where it must not. Beside
+/// a container that limits its storage, they limit theirs to more than 64Mi, and request none.
 fn cases() -> Vec<Case> {
     let range = |namespace, item, reported| Case {
         namespace,
@@ -85,6 +86,33 @@ fn cases() -> Vec<Case> {
                 "in namespace shop-6, ResourceQuota it has 0 of 40m cpu in use, and the agent alone needs 50m",
             ),
         ),
+        range(
+            "shop-10",
+            container(json!({"max": {"ephemeral-storage": "50Mi"}})),
+            Some(
+                "in namespace shop-10, LimitRange it allows each container at most 50Mi ephemeral-storage, and the agent has",
+            ),
+        ),
+        range(
+            "shop-11",
+            container(
+                json!({"min": {"ephemeral-storage": "10Mi"}, "default": {"ephemeral-storage": "200Mi"}}),
+            ),
+            Some(
+                "in namespace shop-11, LimitRange it demands at least 10Mi ephemeral-storage of each container, and the agent has 0",
+            ),
+        ),
+        Case {
+            namespace: "shop-12",
+            kind: "LimitRange",
+            spec: json!({"limits": [
+                {"type": "Pod", "max": {"ephemeral-storage": "50Mi"}},
+                {"type": "Container", "default": {"ephemeral-storage": "10Mi"}},
+            ]}),
+            reported: Some(
+                "in namespace shop-12, LimitRange it allows each pod at most 50Mi ephemeral-storage, and the agent alone has",
+            ),
+        },
         // These take the pod with its sidecar: bounds that it keeps, and defaults that are given to containers.
         range(
             "shop-7",
@@ -103,6 +131,23 @@ fn cases() -> Vec<Case> {
         quota(
             "shop-9",
             json!({"hard": {"pods": "0"}, "scopes": ["BestEffort"]}),
+            None,
+        ),
+        range(
+            "shop-13",
+            container(json!({"min": {"ephemeral-storage": "10Mi"}})),
+            None,
+        ),
+        range(
+            "shop-14",
+            container(
+                json!({"max": {"ephemeral-storage": "1Gi"}, "default": {"ephemeral-storage": "10Mi"}}),
+            ),
+            None,
+        ),
+        quota(
+            "shop-15",
+            json!({"hard": {"limits.ephemeral-storage": "1Mi", "requests.ephemeral-storage": "1Mi"}}),
             None,
         ),
     ]
@@ -129,6 +174,7 @@ async fn status_names_limits_that_refuse_the_sidecar() {
     let agent = json!({"apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": "side"},
         "spec": {"mode": "Sidecar", "export": {"endpoint": "http://c.o.svc:4317"},
             "agent": {"resources": {"limits": {"cpu": "50m", "memory": "64Mi"}}},
+            "buffer": {"disk": {"size": "64Mi"}},
             "workloads": {"namespaceSelector": {"matchLabels": {"team": "shop"}},
                 "podSelector": {"matchLabels": {"app": "shop"}}}}});
     let applied = server.apply_at(AGENTS, "side", &agent).await;

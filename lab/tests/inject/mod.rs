@@ -10,6 +10,7 @@
 )]
 
 mod addresses;
+mod ca;
 pub(crate) mod callee;
 mod contested;
 mod engines;

@@ -233,7 +233,26 @@ async fn upgrade_replaces_differing_agents_and_restarts_no_application() {
     assert!(wrong.is_empty(), "{wrong:#?}");
     operator.must_run();
     drop(operator);
+    writes_are_logged_with_kind_namespace_and_name(&world);
     world.end();
+}
+
+fn writes_are_logged_with_kind_namespace_and_name(world: &OutageBed) {
+    let mut seen = BTreeSet::new();
+    for line in world.log("otelagent-operator") {
+        let what = line["message"].as_str().unwrap_or_default();
+        if !["applied", "deleted"].contains(&what) {
+            continue;
+        }
+        let kind = line["kind"].as_str().unwrap_or_default();
+        let is_of_namespace = ["DaemonSet", "Service"].contains(&kind);
+        let is_complete = !kind.is_empty()
+            && line["name"].is_string()
+            && line["namespace"].is_string() == is_of_namespace;
+        assert!(is_complete, "{line}");
+        seen.insert((what.to_owned(), is_of_namespace));
+    }
+    assert!(seen.len() >= 3, "{seen:?}");
 }
 
 fn the_reason_is_told(status: &Value) {

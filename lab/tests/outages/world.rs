@@ -143,6 +143,16 @@ impl OutageBed {
         command
     }
 
+    /// The log of the processes of one `ServiceAccount`, by lines.
+    pub(super) fn log(&self, account: &str) -> Vec<Value> {
+        let log = self.bed.log_dir().join(format!("{account}.log"));
+        let log = std::fs::read_to_string(log).expect("a log");
+        let lines = log.lines();
+        lines
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
+    }
+
     pub(super) async fn namespace(&self, name: &str, labels: Value) {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
         self.make("/api/v1/namespaces", &namespace).await;

@@ -8,6 +8,7 @@
 mod argo;
 mod orphans;
 mod platform;
+mod restarts;
 mod uninjectable;
 
 use std::sync::OnceLock;

@@ -192,7 +192,6 @@ fn fits(pattern: &str, text: &str) -> bool {
         r"^[^\x{0000}-\x{001f}\x{007f}-\x{009f}\x{2028}\x{2029}\x{feff}]*$" => !text
             .chars()
             .any(|c| c.is_control() || "\u{2028}\u{2029}\u{FEFF}".contains(c)),
-        "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$" => super::newer_rules::is_label_value(text),
         "^[a-z0-9!#$%&'*+.^_|~-]+$" => {
             let is_fine = |c: char| {
                 c.is_ascii_lowercase() || c.is_ascii_digit() || "!#$%&'*+.^_|~-".contains(c)

@@ -122,7 +122,7 @@ fn samples_and_refusals(server: &ReleaseServer) {
         (
             json!({"mode": "Sidecar", "export": export, "workloads": {"podSelector": {
                 "matchExpressions": [{"key": "app", "operator": "In", "values": ["cart "]}]}}}),
-            "should match",
+            "matchExpressions[0].values[0]",
         ),
     ] {
         let said = server.create(&agent(spec)).unwrap_err();

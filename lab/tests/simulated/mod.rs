@@ -24,6 +24,7 @@
 //!   cannot be created.
 //! - [`delivering`]: agents answer falsely, too much or never when they are asked whether they deliver.
 //! - [`revoked`]: a platform namespace is taken off the operator's argument.
+//! - [`leftovers`]: something of an `OtelAgent` that is gone cannot be removed.
 //! - [`reports`]: the status names the reason for every way in which a reconcile ends.
 //!
 //! `make test-full` (`OTELAGENT_FULL=1`) runs every pair, every write and every view, which takes an hour or more.
@@ -41,6 +42,7 @@ mod faults;
 mod killed;
 pub(crate) mod kubelet;
 mod leaders;
+mod leftovers;
 mod nodes;
 mod operator;
 mod ports;

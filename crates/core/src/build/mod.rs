@@ -12,6 +12,7 @@ mod modes;
 mod node_ports;
 mod objects;
 mod ownership;
+mod selectors;
 mod valid_agent;
 mod validate;
 

@@ -13,6 +13,7 @@ use super::agent_config;
 use super::agent_pod::RenderInput;
 use super::environment::Environment;
 use super::modes::topology;
+use super::selectors::selector_problems;
 use super::valid_agent::{AgentConfiguration, ValidAgent};
 use crate::inject::policy;
 use crate::inject::{Namespaces, Selection};
@@ -47,6 +48,7 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
     problems.extend(secret_problems(spec));
     problems.extend(surge_problems(spec));
     problems.extend(endpoint_problem(spec));
+    problems.extend(selector_problems(spec));
     problems.extend(selection_problem(agent, environment));
 
     let mut values = Values {

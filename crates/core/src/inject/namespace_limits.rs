@@ -2,8 +2,8 @@
 //!
 //! In mode Sidecar the API server would refuse every new pod of such a namespace. So the status names the
 //! namespace before the API server refuses a pod. It reports only certain breaches, because the requests of
-//! a pod's other containers are not known here. Defaults do not matter, because the sidecar sets requests
-//! and limits for every resource.
+//! a pod's other containers are not known here. Defaults matter only for ephemeral storage, for which the
+//! sidecar has a limit where another container has one: of cpu and memory it sets requests and limits always.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::Value;
 
+use super::containers::STORAGE;
 use crate::quantity::billionths;
 
 /// Quota scopes of every pod that has a sidecar and no deadline.
@@ -36,12 +37,29 @@ enum Demand {
     Together { hard: String, used: String },
 }
 
-/// The resources of an injected container. Its requests equal its limits.
-pub type Amounts = BTreeMap<String, String>;
+/// The resources of an injected container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Amounts {
+    requests: BTreeMap<String, String>,
+    limits: BTreeMap<String, String>,
+}
 
-/// Reads the resources of an injected container from its recipe.
-pub(super) fn amounts(container: &Value) -> Amounts {
-    serde_json::from_value(container["resources"]["limits"].clone()).unwrap_or_default()
+/// Reads the resources of an injected container from its recipe; `storage_limit` is what it has beside a
+/// container that limits its storage.
+pub(super) fn amounts(container: &Value, storage_limit: Option<&str>) -> Amounts {
+    let read = |kind: &str| {
+        let amounts = container["resources"][kind].clone();
+        serde_json::from_value(amounts).unwrap_or_default()
+    };
+    let mut amounts = Amounts {
+        requests: read("requests"),
+        limits: read("limits"),
+    };
+    if let Some(limit) = storage_limit {
+        amounts.limits.insert(STORAGE.into(), limit.into());
+        amounts.requests.insert(STORAGE.into(), "0".into());
+    }
+    amounts
 }
 
 /// The demands of a `LimitRange`.
@@ -50,7 +68,11 @@ pub fn of_limit_range(range: &LimitRange) -> Vec<ContainerLimit> {
     items
         .flat_map(|item| match item.type_.as_str() {
             "Container" => {
-                let least = limits(item.min.as_ref(), Demand::ContainerAtLeast);
+                // A maximum is the default, too, so containers beside the sidecar have a limit.
+                let mut given = [&item.max, &item.default].into_iter().flatten();
+                let limits_storage = given.any(|given| given.contains_key(STORAGE));
+                let mut least = limits(item.min.as_ref(), Demand::ContainerAtLeast);
+                least.retain(|limit| limits_storage || limit.resource != STORAGE);
                 let most = limits(item.max.as_ref(), Demand::ContainerAtMost);
                 least.into_iter().chain(most).collect()
             }
@@ -95,7 +117,11 @@ pub fn of_quota(quota: &ResourceQuota) -> Vec<ContainerLimit> {
             used: used.get(name).map_or("0", |used| &used.0).to_owned(),
         },
     };
-    spec.hard.iter().flatten().map(limit).collect()
+    let hard = spec.hard.iter().flatten();
+    // A sidecar requests no storage, and a quota of limits gives none to the containers beside it.
+    hard.filter(|(name, _)| !name.ends_with(STORAGE))
+        .map(limit)
+        .collect()
 }
 
 /// The first demand that a container with these resources does not meet, as a sentence without the object's
@@ -107,10 +133,17 @@ pub fn breach(limits: &[ContainerLimit], container: &Amounts) -> Option<String> 
 impl ContainerLimit {
     fn breach(&self, container: &Amounts) -> Option<String> {
         let resource = self.resource.as_str();
-        let plain = resource
-            .strip_prefix("requests.")
-            .or(resource.strip_prefix("limits."));
-        let has = container.get(plain.unwrap_or(resource))?;
+        let has = match &self.demand {
+            Demand::ContainerAtLeast(_) => container.requests.get(resource)?,
+            Demand::ContainerAtMost(_) | Demand::PodAtMost(_) => container.limits.get(resource)?,
+            Demand::Together { .. } => match resource.strip_prefix("limits.") {
+                Some(plain) => container.limits.get(plain)?,
+                None => {
+                    let plain = resource.strip_prefix("requests.");
+                    container.requests.get(plain.unwrap_or(resource))?
+                }
+            },
+        };
         let amount = billionths(has)?;
         Some(match &self.demand {
             Demand::ContainerAtLeast(least) if amount < billionths(least)? => {
@@ -143,7 +176,9 @@ mod tests {
     use super::*;
 
     fn container() -> Amounts {
-        amounts(&json!({"resources": {"limits": {"cpu": "50m", "memory": "64Mi"}}}))
+        let both = json!({"cpu": "50m", "memory": "64Mi"});
+        let container = json!({"resources": {"limits": both, "requests": both}});
+        amounts(&container, Some("128Mi"))
     }
 
     fn range(item: Value) -> Option<String> {
@@ -169,6 +204,37 @@ mod tests {
         let too_large = range(json!({"type": "Container", "max": {"memory": "32Mi"}}));
         let expected = "allows each container at most 32Mi memory, and the agent has 64Mi";
         assert_eq!(too_large.as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn storage_is_bounded_where_containers_beside_the_sidecar_have_a_limit() {
+        let storage = |amount: &str| json!({"ephemeral-storage": amount});
+        let of = |kind: &str, mut item: Value| {
+            item["type"] = kind.into();
+            range(item)
+        };
+        let most = of("Container", json!({"max": storage("100Mi")}));
+        let expected =
+            "allows each container at most 100Mi ephemeral-storage, and the agent has 128Mi";
+        assert_eq!(most.as_deref(), Some(expected));
+        assert_eq!(of("Container", json!({"max": storage("128Mi")})), None);
+        let least = json!({"min": storage("1Mi"), "default": storage("2Mi")});
+        let expected =
+            "demands at least 1Mi ephemeral-storage of each container, and the agent has 0";
+        assert_eq!(of("Container", least).as_deref(), Some(expected));
+        // Without a limit of its own it is given the minimum.
+        assert_eq!(of("Container", json!({"min": storage("1Mi")})), None);
+        let pod = of("Pod", json!({"max": storage("100Mi")}));
+        let expected =
+            "allows each pod at most 100Mi ephemeral-storage, and the agent alone has 128Mi";
+        assert_eq!(pod.as_deref(), Some(expected));
+        for resource in [
+            "limits.ephemeral-storage",
+            "requests.ephemeral-storage",
+            "ephemeral-storage",
+        ] {
+            assert_eq!(quota(json!({"hard": {resource: "1Mi"}}), json!({})), None);
+        }
     }
 
     #[test]

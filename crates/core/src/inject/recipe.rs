@@ -94,9 +94,10 @@ impl Recipe {
 
     /// The resources of the injected container; none without one.
     pub fn amounts(&self) -> Amounts {
-        self.sidecar
-            .as_ref()
-            .map(namespace_limits::amounts)
+        let storage = self.storage_limit.as_deref();
+        let sidecar = self.sidecar.as_ref();
+        sidecar
+            .map(|sidecar| namespace_limits::amounts(sidecar, storage))
             .unwrap_or_default()
     }
 

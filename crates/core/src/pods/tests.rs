@@ -128,6 +128,66 @@ fn pod_that_cannot_be_injected_is_missed_with_its_reason_and_not_restarted() {
     }
 }
 
+/// The owners to which a restart would do no good, of pods that HostPort was given to, with these outlines, while new
+/// pods get a sidecar.
+fn unrepeatable(
+    outlines: &[&Arc<str>],
+    selection: &Selection,
+    missed: bool,
+) -> BTreeMap<WorkloadRef, (usize, NotAgain)> {
+    let (injected, bare) = (labels(created("HostPort", "r1")), BTreeMap::new());
+    let deployment = controller("Deployment", "cart");
+    let pods = outlines.iter().copied().map(|outline| LivePod {
+        outline,
+        ..pod(&injected, Some(&deployment))
+    });
+    let missed = missed.then(|| pod(&bare, Some(&deployment)));
+    let coverage = covered_on("n1", &[Mode::HostPort]);
+    let pods = pods.chain(missed);
+    let tally = count("a.b", Some(selection), &[], &coverage, exists, pods);
+    let recipe = Recipe::of_mode(Mode::Sidecar);
+    let report = tally.report(Some((Mode::Sidecar, "r2")), Some(&recipe));
+    assert_eq!(report.counts.stale, number(outlines.len()));
+    let cart = WorkloadRef::of_shop("Deployment", "cart");
+    assert_eq!(report.to_restart(), BTreeSet::from([cart]));
+    report.unrepeatable
+}
+
+#[test]
+fn owner_whose_new_pods_would_not_be_injected_is_told_with_the_reason() {
+    let cart =
+        |pods, why| BTreeMap::from([(WorkloadRef::of_shop("Deployment", "cart"), (pods, why))]);
+    let (plain, on_host) = (&*PLAIN, &*ON_THE_HOST_NETWORK);
+    let of = |outlines: &[&Arc<str>]| unrepeatable(outlines, &everything(), false);
+    let why = NotAgain::Uninjectable(Reason::HostNetwork);
+    assert_eq!(of(&[on_host, on_host]), cart(2, why));
+    assert_eq!(of(&[plain]), BTreeMap::new());
+    assert_eq!(of(&[on_host, plain]), BTreeMap::new(), "it is rolling");
+    let with_missed = unrepeatable(&[on_host], &everything(), true);
+    assert_eq!(with_missed, BTreeMap::new(), "the missed pod is repaired");
+
+    let others = Selection {
+        pods: Selector {
+            match_labels: labels([("app", "till")]),
+            ..Selector::default()
+        },
+        ..everything()
+    };
+    let unselected = unrepeatable(&[plain], &others, false);
+    assert_eq!(unselected, cart(1, NotAgain::NotSelected));
+}
+
+#[test]
+fn owner_of_current_and_covered_pods_only_is_not_told() {
+    let current = labels(created("Sidecar", "r2"));
+    let deployment = controller("Deployment", "cart");
+    let pod = pod(&current, Some(&deployment));
+    let coverage = Coverage::default();
+    let tally = count("a.b", None, &[], &coverage, exists, [pod]);
+    let report = tally.report(Some((Mode::Sidecar, "r2")), None);
+    assert_eq!(report.unrepeatable, BTreeMap::new());
+}
+
 #[test]
 fn pod_with_the_serving_mode_and_recipe_is_current() {
     let counts = count_one(created("HostPort", "r2"), false).counts;

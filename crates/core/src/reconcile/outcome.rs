@@ -1,11 +1,12 @@
 //! What the steps of a reconcile achieved, and the facts for the status.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use otelagent_api::Mode;
 
 use super::active::Active;
-use super::observation::{Observation, Subject};
+use super::observation::{Observation, ObservedWorkload, Subject};
 use super::plan::workload_state;
 use super::step::Plan;
 use crate::build::{Desired, Problem, ValidAgent};
@@ -27,6 +28,8 @@ pub struct Outcome {
     pub injection: InjectionState,
     /// What new pods get now.
     pub active: Active,
+    /// Names of the objects of its own namespace that were applied.
+    pub applied: BTreeSet<String>,
     /// When to reconcile again even if nothing changes.
     pub requeue_after: Option<Duration>,
 }
@@ -43,6 +46,7 @@ impl Outcome {
             } else {
                 observation.active.clone()
             },
+            applied: BTreeSet::new(),
             requeue_after: plan.requeue_after,
         }
     }
@@ -94,7 +98,7 @@ pub fn facts(
             .unwrap_or_default(),
         namespace_limits: namespace_limits(observation, subject, desired),
         recipe_reason: outcome.active.reason.clone(),
-        upgrade: upgrade(observation, subject, desired, plan),
+        upgrade: upgrade(observation, subject, desired, plan, outcome),
         selects_nothing: selects_nothing(observation, valid),
         ..common(observation, outcome, recipe)
     }
@@ -146,6 +150,7 @@ fn common(observation: &Observation<'_>, outcome: &Outcome, recipe: Option<&Reci
         injection: outcome.injection.clone(),
         overlapping: observation.preceding.clone(),
         namespace_limits: Vec::new(),
+        ca_problem: None,
         selects_nothing: None,
         recipe_reason: None,
         upgrade: None,
@@ -214,16 +219,23 @@ fn namespace_limits(
     limits.filter_map(limit).collect()
 }
 
-/// Modes whose agents are about to be replaced only because the operator's version has changed.
+/// Modes whose agents are replaced only because the operator's version has changed, and whose new template has just
+/// been applied: while that fails, nothing is replaced.
 fn upgrade(
     observation: &Observation<'_>,
     subject: &Subject<'_>,
     desired: &Desired,
     plan: &Plan,
+    outcome: &Outcome,
 ) -> Option<Upgrade> {
     let version = &subject.environment.operator_version;
+    let is_applied = |found: &ObservedWorkload| {
+        let name = found.object["metadata"]["name"].as_str();
+        name.is_some_and(|name| outcome.applied.contains(name))
+    };
     let before = |mode: &Mode| {
-        let found = observation.workloads.get(mode)?;
+        let found = observation.workloads.get(mode);
+        let found = found.filter(|found| is_applied(found))?;
         let before = found.written_by.clone()?;
         let differs = found.workload.template != desired.template(*mode);
         (differs && before != *version).then_some((before, *mode))

@@ -1,4 +1,4 @@
-//! Decides which workloads to restart now, which wait and why, and which need a manual restart
+//! Decides which workloads to restart now, which wait and why, and which are left alone
 //! (`workloads.restart: Rolling`).
 //!
 //! A restart creates new pods, which use the serving mode: that is what stale, missed and uncovered pods
@@ -34,6 +34,8 @@ pub struct Round {
     /// Candidates that must not be restarted now, and why: the API server refused it, or new pods would be
     /// no better.
     pub blocked: BTreeMap<WorkloadRef, String>,
+    /// Candidates whose new pods would not be injected, and why.
+    pub unrepeatable: BTreeMap<WorkloadRef, String>,
     /// What a restart would be for: `OtelAgent` and recipe, see [`purpose`].
     pub purpose: String,
     /// How many may be restarted at a time.
@@ -49,7 +51,7 @@ pub enum Verdict {
     Waits(String),
     /// It was restarted for this recipe, and its pods are unchanged.
     Stuck,
-    /// It needs a manual restart, for this reason.
+    /// The operator does not restart it, for this reason.
     NotRestartable(String),
 }
 
@@ -97,13 +99,11 @@ pub fn decide(observed: &Round) -> Decision {
         if decision.verdicts.contains_key(owner) {
             continue;
         }
-        let verdict = match observed.seen.iter().find(|seen| seen.owner == *owner) {
-            _ if !is_restartable(owner) => Verdict::NotRestartable(beyond(owner)),
-            None if observed.gone.contains(owner) => Verdict::NotRestartable(
-                "it does not exist, so nothing would replace its pods: delete them".into(),
-            ),
-            None => remembered(observed.known.get(owner)),
-            Some(workload) => judge(workload, observed, &decision.release, &mut places),
+        let seen = observed.seen.iter().find(|seen| seen.owner == *owner);
+        let verdict = match (never(owner, observed), seen) {
+            (Some(why), _) => Verdict::NotRestartable(why),
+            (None, None) => remembered(observed.known.get(owner)),
+            (None, Some(workload)) => judge(workload, observed, &decision.release, &mut places),
         };
         if verdict == Verdict::Running {
             decision.restart.push(owner.clone());
@@ -111,6 +111,18 @@ pub fn decide(observed: &Round) -> Decision {
         decision.verdicts.insert(owner.clone(), verdict);
     }
     decision
+}
+
+/// Why a candidate is not restarted, whatever its state.
+fn never(owner: &WorkloadRef, observed: &Round) -> Option<String> {
+    if !is_restartable(owner) {
+        return Some(beyond(owner));
+    }
+    if observed.gone.contains(owner) {
+        return Some("it does not exist, so nothing would replace its pods: delete them".into());
+    }
+    let why = observed.unrepeatable.get(owner)?;
+    Some(format!("its new pods would not be injected: {why}"))
 }
 
 /// The verdict on a candidate that was not read this time.
@@ -163,7 +175,7 @@ fn judge<'a>(
     Verdict::Running
 }
 
-/// Why owners of this kind need a manual restart.
+/// Why the operator does not restart owners of this kind.
 fn beyond(owner: &WorkloadRef) -> String {
     match owner.kind.as_str() {
         "Pod" => "no controller would recreate the pod".into(),
@@ -335,6 +347,21 @@ mod tests {
         assert!(
             matches!(&verdicts[&owner("gone")], Verdict::NotRestartable(why) if why.contains("does not exist"))
         );
+    }
+
+    #[test]
+    fn workload_whose_new_pods_would_not_be_injected_is_left_to_the_user() {
+        let mut observed = observed(vec![settled("a"), settled("b")]);
+        let why = (owner("a"), "it is on the host network".to_owned());
+        observed.unrepeatable = BTreeMap::from([why]);
+        let decision = decide(&observed);
+        assert_eq!(decision.restart, [owner("b")]);
+        let expected = "its new pods would not be injected: it is on the host network";
+        let expected = Verdict::NotRestartable(expected.into());
+        assert_eq!(decision.verdicts[&owner("a")], expected);
+        observed.marked = vec![unsettled("a")];
+        let verdicts = decide(&observed).verdicts;
+        assert_eq!(verdicts[&owner("a")], Verdict::Running, "it is under way");
     }
 
     #[test]

@@ -44,16 +44,23 @@ impl NewPods<'_> {
     }
 
     /// Candidates that a restart would not help now, and why: their pods are only uncovered, and new pods
-    /// may land on a node without a ready agent too (`switchover.maxUnready`).
-    pub fn blocked(&self, pods: &PodReport) -> BTreeMap<WorkloadRef, String> {
+    /// may land on a node without a ready agent too (`switchover.maxUnready`); or the API server would refuse
+    /// new pods of their namespace, for a reason in `refused_in`.
+    pub fn blocked(
+        &self,
+        pods: &PodReport,
+        refused_in: &BTreeMap<&str, String>,
+    ) -> BTreeMap<WorkloadRef, String> {
         let are_everywhere = |agents: &WorkloadState| agents.waiting_for().is_empty();
-        if self.agents.is_none_or(are_everywhere) {
-            return BTreeMap::new();
-        }
+        let may_be_uncovered = !self.agents.is_none_or(are_everywhere);
         let why = "not every node has a ready agent, so new pods may be uncovered too";
-        let owners = pods.only_uncovered();
-        let blocked = owners.map(|owner| (owner.clone(), why.to_owned()));
-        blocked.collect()
+        let uncovered = pods.only_uncovered().filter(|_| may_be_uncovered);
+        let uncovered = uncovered.map(|owner| (owner.clone(), why.to_owned()));
+        let refused = pods.to_restart().into_iter().filter_map(|owner| {
+            let why = refused_in.get(owner.namespace.as_str())?;
+            Some((owner, format!("its new pods would be refused: {why}")))
+        });
+        uncovered.chain(refused).collect()
     }
 }
 
@@ -87,6 +94,48 @@ mod tests {
 
     fn names(owners: &[&WorkloadRef]) -> String {
         owners.iter().map(|owner| owner.name.as_str()).collect()
+    }
+
+    #[test]
+    fn candidates_wait_where_new_pods_may_be_uncovered_or_would_be_refused() {
+        let pods = PodReport {
+            stale: BTreeMap::from([(owner("stale"), 1)]),
+            uncovered: BTreeMap::from([(owner("uncovered"), 1)]),
+            ..PodReport::default()
+        };
+        let lacking = WorkloadState {
+            unready: vec!["node n1".into()],
+            max_unready: 1,
+            ..WorkloadState::default()
+        };
+        let blocked = |agents, refused_in: &BTreeMap<&str, String>| {
+            let new_pods = NewPods {
+                now: Timestamp::UNIX_EPOCH,
+                wanted: Mode::NodeLocal,
+                serving: Some(Mode::NodeLocal),
+                agents,
+                are_injected: true,
+                bound_at: None,
+            };
+            let blocked = new_pods.blocked(&pods, refused_in).into_iter();
+            let blocked = blocked.map(|(owner, why)| format!("{}: {why}", owner.name));
+            blocked.collect::<Vec<_>>()
+        };
+        let nowhere = BTreeMap::new();
+        assert!(blocked(None, &nowhere).is_empty());
+        assert_eq!(
+            blocked(Some(&lacking), &nowhere),
+            ["uncovered: not every node has a ready agent, so new pods may be uncovered too"]
+        );
+        let in_shop = BTreeMap::from([("shop", "LimitRange it allows less".to_owned())]);
+        assert_eq!(
+            blocked(None, &in_shop),
+            ["stale", "uncovered"].map(|name| format!(
+                "{name}: its new pods would be refused: LimitRange it allows less"
+            ))
+        );
+        let elsewhere = BTreeMap::from([("bank", String::new())]);
+        assert!(blocked(None, &elsewhere).is_empty());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::delivering::{QUIET, delivering, not_asked};
-use super::injected::{ACTIVE, injected};
+use super::injected::{ACTIVE, CA_NOT_KEPT, injected};
 use super::message::{Assessment, all_of, assess};
 use super::ready::ready;
 use super::renamed::present_reason;
@@ -201,6 +201,7 @@ pub fn transitions(previous: Option<&OtelAgentStatus>, current: &OtelAgentStatus
         let is_good = match new.type_.as_str() {
             RESTARTING => new.reason == "Done",
             DELIVERING if QUIET.contains(&new.reason.as_str()) => true,
+            INJECTED if new.reason == CA_NOT_KEPT => false,
             _ => (new.status == "True") != is_movement,
         };
         let is_event = match find(old, &new.type_) {
@@ -248,6 +249,7 @@ pub(super) mod tests {
             injection: InjectionState::Active,
             overlapping: Vec::new(),
             namespace_limits: Vec::new(),
+            ca_problem: None,
             selects_nothing: None,
             recipe_reason: None,
             upgrade: None,
@@ -546,6 +548,19 @@ pub(super) mod tests {
         let reasons: Vec<&str> = notes.iter().map(|note| note.reason.as_str()).collect();
         assert_eq!(reasons, ["VerificationFailed", "VerificationFailed"]);
         assert!(notes.iter().all(|note| note.warning));
+    }
+
+    #[test]
+    fn ca_that_cannot_be_kept_is_a_warning_before_anything_is_missed() {
+        let before = report(&facts(0), None);
+        let mut broken = facts(1);
+        broken.ca_problem = Some("not found".into());
+        let broken = report(&broken, Some(&before));
+        let notes = transitions(Some(&before), &broken);
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        assert_eq!((notes[0].warning, &*notes[0].reason), (true, CA_NOT_KEPT));
+        assert_eq!(transitions(Some(&broken), &broken), []);
+        assert_eq!(transitions(Some(&broken), &before), []);
     }
 
     /// The same status as the previous release wrote it, with the old names of reasons.

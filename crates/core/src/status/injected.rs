@@ -5,7 +5,18 @@ use super::{Facts, InjectionState};
 use crate::pods::PodsOfOthers;
 
 /// Reasons of the condition while injection is active.
-pub(super) const ACTIVE: [&str; 4] = ["Active", "OlderConfiguration", "PodsMissed", "PodsRefused"];
+pub(super) const ACTIVE: [&str; 8] = [
+    "Active",
+    CA_NOT_KEPT,
+    "OlderConfiguration",
+    "PodsMissed",
+    "PodsNotInjectable",
+    "PodsOrphaned",
+    "PodsRefused",
+    "SelectsNothing",
+];
+/// The reason while pods are injected by a webhook whose CA cannot be kept up to date.
+pub(super) const CA_NOT_KEPT: &str = "CaNotKept";
 
 pub(super) fn injected(facts: &Facts) -> Assessment {
     match &facts.injection {
@@ -59,7 +70,14 @@ fn active(facts: &Facts) -> Assessment {
     } else {
         return served(facts);
     };
-    let parts = [limits, orphaned, missed, uninjectable(facts)];
+    let parts = [
+        limits,
+        orphaned,
+        missed,
+        ca_problem(facts),
+        uninjectable(facts),
+        lost_by_restart(facts),
+    ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     assess(false, reason, parts.join("; "))
 }
@@ -78,8 +96,29 @@ fn served(facts: &Facts) -> Assessment {
         };
         (true, reason, except_overlapping(facts))
     };
-    let parts: Vec<String> = [message].into_iter().chain(uninjectable(facts)).collect();
+    let ca = ca_problem(facts);
+    let reason = if status && ca.is_some() {
+        CA_NOT_KEPT
+    } else {
+        reason
+    };
+    let parts = [
+        Some(message),
+        ca,
+        uninjectable(facts),
+        lost_by_restart(facts),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
     assess(status, reason, parts.join("; "))
+}
+
+/// What becomes of injection without the webhook's CA, and what to do about it.
+fn ca_problem(facts: &Facts) -> Option<String> {
+    let why = facts.ca_problem.as_ref()?;
+    Some(format!(
+        "the webhook's CA cannot be kept up to date, so injection ends with its certificates or when its replicas restart \
+         ({why}); apply manifests/webhook again, or restore the file of --webhook-ca-file"
+    ))
 }
 
 const SERVED: &str = "selected pods are injected when they are created";
@@ -160,6 +199,20 @@ fn uninjectable(facts: &Facts) -> Option<String> {
     })
 }
 
+/// Pods with an older mode or configuration that a restart would leave without any.
+pub(super) fn lost_by_restart(facts: &Facts) -> Option<String> {
+    let owners = &facts.pods.unrepeatable;
+    let count: usize = owners.values().map(|(pods, _)| pods).sum();
+    let named = owners
+        .iter()
+        .map(|(owner, (_, why))| format!("{owner}: {why}"));
+    let named = first_few(&named.collect::<Vec<_>>(), ", ");
+    let what = if count == 1 { "pod" } else { "pods" };
+    (count > 0).then(|| {
+        format!("{count} {what} would not be injected again if they were restarted ({named})")
+    })
+}
+
 /// Where the API server refuses injected pods, and what to do about it.
 fn refused(facts: &Facts) -> String {
     let limits: Vec<String> = facts
@@ -184,7 +237,8 @@ mod tests {
 
     use super::*;
     use crate::inject::Reason;
-    use crate::pods::WorkloadRef;
+    use crate::pods::{NotAgain, WorkloadRef};
+    use crate::status::NamespaceLimit;
     use crate::status::conditions::tests::facts;
 
     fn owner(name: &str) -> WorkloadRef {
@@ -216,6 +270,18 @@ mod tests {
     }
 
     #[test]
+    fn pods_that_a_restart_would_leave_uninjected_are_named_with_the_reason() {
+        let mut facts = facts(0);
+        facts.pods.outdated.insert(owner("cart"), 1);
+        let why = (2, NotAgain::Uninjectable(Reason::HostNetwork));
+        facts.pods.unrepeatable.insert(owner("cni"), why);
+        let (status, reason, message) = said(&facts);
+        assert_eq!((status, reason), (true, "OlderConfiguration"));
+        let named = "; 2 pods would not be injected again if they were restarted (Deployment shop/cni: it is on the host network";
+        assert!(message.contains(named), "{message}");
+    }
+
+    #[test]
     fn orphaned_pods_are_named_with_the_agent_that_is_gone() {
         let mut facts = facts(0);
         facts.pods.orphaned = PodsOfOthers {
@@ -229,6 +295,62 @@ mod tests {
             "3 selected pods were injected for OtelAgent platform.old, which does not exist, and need a restart \
              (Deployment shop/cart: 3)"
         );
+    }
+
+    #[test]
+    fn every_reason_while_injection_is_active_is_known_as_one() {
+        let changes: [fn(&mut Facts); 8] = [
+            |_| {},
+            |facts| facts.ca_problem = Some("why".into()),
+            |facts| {
+                facts.pods.outdated.insert(owner("a"), 1);
+            },
+            |facts| {
+                facts.pods.missed.insert(owner("a"), 1);
+            },
+            |facts| {
+                let why = (1, Reason::HostNetwork);
+                facts.pods.uninjectable.insert(owner("a"), why);
+            },
+            |facts| {
+                facts.pods.orphaned.owners.insert(owner("a"), 1);
+            },
+            |facts| {
+                facts.namespace_limits.push(NamespaceLimit {
+                    namespace: "shop".into(),
+                    object: "LimitRange it".into(),
+                    breach: "allows less".into(),
+                });
+            },
+            |facts| facts.selects_nothing = Some("label it".into()),
+        ];
+        let mut seen = BTreeSet::new();
+        for change in changes {
+            let mut facts = facts(0);
+            change(&mut facts);
+            seen.insert(said(&facts).1);
+        }
+        assert_eq!(seen, ACTIVE.into());
+    }
+
+    #[test]
+    fn ca_that_cannot_be_kept_is_told_while_pods_are_injected() {
+        let mut facts = facts(0);
+        facts.ca_problem = Some("read the webhook's CA: not found".into());
+        facts.pods.outdated.insert(owner("cart"), 1);
+        let (status, reason, message) = said(&facts);
+        assert_eq!((status, reason), (true, CA_NOT_KEPT));
+        for named in [
+            "Deployment shop/cart: 1",
+            "not found",
+            "apply manifests/webhook",
+        ] {
+            assert!(message.contains(named), "{named}: {message}");
+        }
+        facts.pods.missed.insert(owner("till"), 1);
+        let (status, reason, message) = said(&facts);
+        assert_eq!((status, reason), (false, "PodsMissed"));
+        assert!(message.contains("not found"), "{message}");
     }
 
     #[test]

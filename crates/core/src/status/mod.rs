@@ -53,11 +53,13 @@ pub struct Facts {
     pub overlapping: Vec<String>,
     /// Namespaces in which the API server would refuse pods because of the injected container.
     pub namespace_limits: Vec<NamespaceLimit>,
+    /// Why the webhook's CA cannot be kept up to date, if it has not been for a while.
+    pub ca_problem: Option<String>,
     /// What to do if no namespace is selected.
     pub selects_nothing: Option<String>,
     /// Why the active recipe became active, for a person.
     pub recipe_reason: Option<String>,
-    /// Agents that are about to be replaced although the spec has not changed.
+    /// Agents that are replaced although the spec has not changed.
     pub upgrade: Option<Upgrade>,
     /// What agents said when they were asked whether they deliver.
     pub delivery: Delivery,

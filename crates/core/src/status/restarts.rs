@@ -36,26 +36,25 @@ pub(super) fn restarting(restarts: &Restarts) -> Assessment {
             assess(false, failure.reason, failure.message.clone())
         };
     }
-    let (mut running, mut waiting, mut stuck, mut manual) =
+    let (mut running, mut waiting, mut stuck, mut left) =
         <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
     for (owner, verdict) in &restarts.verdicts {
         match verdict {
             Verdict::Running => running.push(owner.to_string()),
             Verdict::Waits(why) => waiting.push(format!("{owner}: {why}")),
             Verdict::Stuck => stuck.push(owner.to_string()),
-            Verdict::NotRestartable(why) => manual.push(format!("{owner}: {why}")),
+            Verdict::NotRestartable(why) => left.push(format!("{owner}: {why}")),
         }
     }
     let after = [
         "unchanged after its restart (not retried)",
         "unchanged after their restart (not retried)",
     ];
-    let by_hand = ["needs a manual restart", "need a manual restart"];
     let mut groups = vec![
         (true, "Rolling", ["restarting"; 2], running),
         (true, "Waiting", ["waiting"; 2], waiting),
         (false, "StaleAfterRestart", after, stuck),
-        (false, "NotRestartable", by_hand, manual),
+        (false, "NotRestartable", ["left alone"; 2], left),
     ];
     groups.retain(|(.., owners)| !owners.is_empty());
     let part = |[one, several]: [&str; 2], owners: &[String]| {
@@ -104,7 +103,7 @@ mod tests {
             message,
             "1 restarting (Deployment shop/a); 1 waiting (Deployment shop/b: other restarts run first); \
              1 unchanged after its restart (not retried) (Deployment shop/c); \
-             1 needs a manual restart (Deployment shop/d: its rollout is paused)"
+             1 left alone (Deployment shop/d: its rollout is paused)"
         );
         assert_eq!(assessed(&all[1..]).1, "Waiting");
         assert_eq!(assessed(&all[2..]).1, "StaleAfterRestart");

@@ -1,6 +1,7 @@
 //! The condition `Switching`: whether an older route still has users, or a new one is not ready yet.
 
 use super::Facts;
+use super::injected::lost_by_restart;
 use super::message::{Assessment, all_of, assess, name_owners, waiting};
 
 pub(super) fn switching(facts: &Facts) -> Assessment {
@@ -28,8 +29,9 @@ pub(super) fn switching(facts: &Facts) -> Assessment {
     let in_use = older_routes_in_use(facts);
     if !in_use.is_empty() {
         let owners = name_owners(&facts.pods.stale);
-        let message = format!("{} ({owners})", in_use.join(", "));
-        return assess(true, "OldRouteInUse", message);
+        let in_use = format!("{} ({owners})", in_use.join(", "));
+        let parts: Vec<String> = [in_use].into_iter().chain(lost_by_restart(facts)).collect();
+        return assess(true, "OldRouteInUse", parts.join("; "));
     }
     if !facts.older_routes.is_empty() {
         let message = format!(

@@ -393,6 +393,17 @@ mod tests {
     }
 
     #[test]
+    fn dead_nodes_without_agents_hide_no_ready_node_without_one() {
+        let nodes = nodes([("d1", false), ("d2", false), ("n1", true), ("n2", true)]);
+        // Its controller counts the dead nodes whose taints it tolerates.
+        for desired in 2..=4 {
+            let state = state(&nodes, desired, vec![pod("n1", true, "t1")]);
+            assert_eq!(state.missing_on, ["n2"], "{desired}");
+            assert!(!state.is_ready_everywhere(), "{desired}");
+        }
+    }
+
+    #[test]
     fn node_that_is_left_out_neither_blocks_nor_counts() {
         let mut nodes = nodes([("n1", true), ("n2", true), ("w1", true), ("w2", false)]);
         let windows = |ready| {
