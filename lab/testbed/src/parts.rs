@@ -50,6 +50,8 @@ pub enum Part {
     Registry,
     /// The controller of Argo Rollouts.
     ArgoRollouts,
+    /// Enforces NetworkPolicies.
+    KubeRouter,
 }
 
 /// What a control plane needs, in the order that lets it start earliest.
@@ -122,6 +124,7 @@ impl Part {
             Self::H2spec => "h2spec",
             Self::Registry => "registry",
             Self::ArgoRollouts => "rollouts-controller",
+            Self::KubeRouter => "kube-router",
         }
     }
 
@@ -186,6 +189,10 @@ impl Part {
             Self::ArgoRollouts => plain(
                 pins::ARGO_ROLLOUTS,
                 "github.com/argoproj/argo-rollouts/cmd/rollouts-controller",
+            ),
+            Self::KubeRouter => plain(
+                pins::KUBE_ROUTER,
+                "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router",
             ),
             _ => Source::Go {
                 module: kubernetes.module(),
@@ -549,6 +556,7 @@ mod tests {
                 Part::H2spec,
                 Part::Registry,
                 Part::ArgoRollouts,
+                Part::KubeRouter,
             ]) {
                 let name = part.source(*version).cache_name();
                 assert!(name.contains("-v"), "{part:?}: {name}");
