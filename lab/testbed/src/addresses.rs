@@ -68,6 +68,14 @@ impl Family {
         }
     }
 
+    /// The program that changes its packet filter.
+    pub(crate) fn iptables(self) -> &'static str {
+        match self {
+            Self::V4 => "iptables",
+            Self::V6 => "ip6tables",
+        }
+    }
+
     /// The length of a range in bits, which differs by family.
     pub(crate) fn bits(self, v4: u8, v6: u8) -> u8 {
         match self {

@@ -285,7 +285,8 @@ impl Bed {
         }
         node::start_agents(layout, options, node)?;
         node::wait_for_proxy(layout, node)?;
-        control_plane::wait_for_node(layout, options, node)
+        control_plane::wait_for_node(layout, options, node)?;
+        node::start_enforcer(layout, options, node)
     }
 
     /// Drops what a node and its pods send to one address, as a policy of the network does, or no longer.

@@ -67,6 +67,12 @@ impl Builder {
         self
     }
 
+    /// With NetworkPolicies enforced, which the network plugin does not do by itself.
+    pub fn with_network_policies(mut self) -> Self {
+        self.options.network_policies = true;
+        self
+    }
+
     /// Which Kubernetes release.
     pub fn kubernetes(mut self, version: KubernetesVersion) -> Self {
         self.options.kubernetes = version;
@@ -122,7 +128,13 @@ impl Builder {
                 packages::ensure(packages::IPTABLES)?;
             }
         }
+        if options.network_policies {
+            packages::ensure(packages::NETWORK_POLICIES)?;
+        }
         parts::ensure_all(options.kubernetes, options.nodes > 0)?;
+        if options.network_policies {
+            parts::ensure_for(Part::KubeRouter, options.kubernetes)?;
+        }
         if options.simulated_nodes > 0 {
             parts::ensure_for(Part::Kwok, options.kubernetes)?;
         }
@@ -200,6 +212,7 @@ fn bring_up(record: &Record) -> Result<()> {
     for node in 1..=options.nodes {
         node::wait_for_proxy(layout, node)?;
         control_plane::wait_for_node(layout, options, node)?;
+        node::start_enforcer(layout, options, node)?;
     }
     Ok(())
 }

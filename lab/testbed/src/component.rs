@@ -34,6 +34,8 @@ pub enum Component {
     Containerd(u8),
     Kubelet(u8),
     KubeProxy(u8),
+    /// Enforces NetworkPolicies, where the bed has it.
+    KubeRouter(u8),
 }
 
 impl Component {
@@ -43,13 +45,15 @@ impl Component {
             Self::Mounts(node)
             | Self::Containerd(node)
             | Self::Kubelet(node)
-            | Self::KubeProxy(node) => Some(node),
+            | Self::KubeProxy(node)
+            | Self::KubeRouter(node) => Some(node),
             _ => None,
         }
     }
 
-    /// Every process that a bed with so many nodes and, if `simulated`, with simulated ones starts with.
-    pub fn all(nodes: u8, simulated: bool) -> Vec<Self> {
+    /// Every process that a bed with so many nodes starts with: with simulated ones if `simulated`, with NetworkPolicies
+    /// enforced if `policies`.
+    pub fn all(nodes: u8, simulated: bool, policies: bool) -> Vec<Self> {
         let mut all = vec![
             Self::Etcd,
             Self::ApiServer,
@@ -69,6 +73,9 @@ impl Component {
                 Self::Kubelet(node),
                 Self::KubeProxy(node),
             ]);
+            if policies {
+                all.push(Self::KubeRouter(node));
+            }
         }
         all
     }
@@ -88,6 +95,7 @@ impl fmt::Display for Component {
             Self::Containerd(node) => write!(f, "node{node}-containerd"),
             Self::Kubelet(node) => write!(f, "node{node}-kubelet"),
             Self::KubeProxy(node) => write!(f, "node{node}-kube-proxy"),
+            Self::KubeRouter(node) => write!(f, "node{node}-kube-router"),
         }
     }
 }
@@ -96,13 +104,14 @@ impl FromStr for Component {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let all = Self::all(crate::layout::MAX_NODES, true);
+        let all = Self::all(crate::layout::MAX_NODES, true, true);
         let found = all
             .into_iter()
             .chain([Self::SecondApiServer])
             .find(|component| component.to_string() == text);
         found.ok_or_else(|| {
-            let some: Vec<String> = Self::all(1, true).iter().map(ToString::to_string).collect();
+            let some = Self::all(1, true, true);
+            let some: Vec<String> = some.iter().map(ToString::to_string).collect();
             Error::Invalid(format!(
                 "{text:?} is no component; with one node they are: {}",
                 some.join(", ")

@@ -1,4 +1,4 @@
-//! One node: mount namespace, containerd, kubelet and kube-proxy, with their files.
+//! One node: mount namespace, containerd, kubelet, kube-proxy and what enforces NetworkPolicies, with their files.
 //!
 //! Everything of a node runs in its own network and mount namespaces, so several fit one machine.
 //! Knows nothing of the control plane but its address.
@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::addresses::Family;
 use crate::cgroup;
-use crate::command::{command, make_dir, run, write};
+use crate::command::{command, make_dir, run, run_words, write};
 use crate::component::{
     self, Component, Launch, http_ok, launch, not_ready, system_program, wait_ready,
 };
@@ -88,6 +89,10 @@ pub(crate) fn start(layout: &Layout, options: &Options, component: Component) ->
             let args = kube_proxy_args(layout, options, node)?;
             start_inside(layout, options, component, node, Part::KubeProxy, args)
         }
+        Component::KubeRouter(node) => {
+            let args = kube_router_args(layout, node);
+            start_inside(layout, options, component, node, Part::KubeRouter, args)
+        }
         _ => Err(Error::Invalid(format!("{component} belongs to no node"))),
     }
 }
@@ -102,6 +107,29 @@ pub(crate) fn wait_for_proxy(layout: &Layout, node: u8) -> Result<()> {
         PATIENCE,
         || http_ok(ip, 10256, "/healthz"),
     )
+}
+
+/// Starts what enforces NetworkPolicies, if the bed has it, and waits until it does. The node must be registered: its
+/// enforcer ends if it does not find it.
+pub(crate) fn start_enforcer(layout: &Layout, options: &Options, node: u8) -> Result<()> {
+    if !options.network_policies {
+        return Ok(());
+    }
+    let component = Component::KubeRouter(node);
+    start(layout, options, component)?;
+    let inside = format!("--net=/run/netns/{}", layout.node_netns(node));
+    let iptables = layout.addresses.first().iptables();
+    // Its last rule there is written together with those for pods.
+    let list = [
+        "nsenter",
+        &inside,
+        iptables,
+        "--list-rules",
+        "KUBE-ROUTER-FORWARD",
+    ];
+    wait_ready(layout, component, "rules", PATIENCE, || {
+        run_words(&list).is_ok_and(|rules| rules.contains("-j ACCEPT"))
+    })
 }
 
 fn start_mounts(layout: &Layout, node: u8) -> Result<()> {
@@ -316,6 +344,24 @@ fn kube_proxy_args(layout: &Layout, options: &Options, node: u8) -> Result<Vec<O
     let path = layout.node_dir(node).join("kube-proxy.json");
     write(&path, serde_json::to_vec_pretty(&config)?)?;
     Ok(vec![format!("--config={}", path.display()).into()])
+}
+
+/// As nothing but an enforcer of NetworkPolicies, beside the bed's network plugin and kube-proxy.
+fn kube_router_args(layout: &Layout, node: u8) -> Vec<OsString> {
+    let kubeconfig = layout.file("kube-router.kubeconfig");
+    let has = |wanted| layout.addresses.families().any(|family| family == wanted);
+    let args = [
+        "--run-firewall=true".to_owned(),
+        "--run-router=false".to_owned(),
+        "--run-service-proxy=false".to_owned(),
+        "--enable-cni=false".to_owned(),
+        format!("--enable-ipv4={}", has(Family::V4)),
+        format!("--enable-ipv6={}", has(Family::V6)),
+        format!("--service-cluster-ip-range={}", layout.service_range()),
+        format!("--hostname-override={}", node_name(node)),
+        format!("--kubeconfig={}", kubeconfig.display()),
+    ];
+    args.into_iter().map(OsString::from).collect()
 }
 
 /// The sandbox image, written by the first node.

@@ -21,6 +21,8 @@ pub(crate) struct Options {
     pub(crate) packet_filter: PacketFilter,
     #[serde(default)]
     pub(crate) without_port_map: bool,
+    #[serde(default)]
+    pub(crate) network_policies: bool,
     pub(crate) kubernetes: KubernetesVersion,
     pub(crate) audit: bool,
     pub(crate) apiserver_args: Vec<String>,

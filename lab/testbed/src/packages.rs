@@ -40,6 +40,13 @@ pub(crate) const IPTABLES: &[Need] = &[
     need("iptables-restore", "iptables"),
 ];
 
+/// What nodes need to enforce NetworkPolicies.
+pub(crate) const NETWORK_POLICIES: &[Need] = &[
+    need("ipset", "ipset"),
+    need("iptables", "iptables"),
+    need("ip6tables", "iptables"),
+];
+
 /// What building the pause program needs.
 pub(crate) const COMPILER: &[Need] = &[need("cc", "build-essential")];
 

@@ -52,6 +52,8 @@ pub enum Part {
     ArgoRollouts,
     /// The admission controller of Kyverno.
     Kyverno,
+    /// Enforces NetworkPolicies.
+    KubeRouter,
 }
 
 /// What a control plane needs, in the order that lets it start earliest.
@@ -125,6 +127,7 @@ impl Part {
             Self::Registry => "registry",
             Self::ArgoRollouts => "rollouts-controller",
             Self::Kyverno => "kyverno",
+            Self::KubeRouter => "kube-router",
         }
     }
 
@@ -191,6 +194,10 @@ impl Part {
                 "github.com/argoproj/argo-rollouts/cmd/rollouts-controller",
             ),
             Self::Kyverno => plain(pins::KYVERNO, "github.com/kyverno/kyverno/cmd/kyverno"),
+            Self::KubeRouter => plain(
+                pins::KUBE_ROUTER,
+                "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router",
+            ),
             _ => Source::Go {
                 module: kubernetes.module(),
                 package: format!("k8s.io/kubernetes/cmd/{}", self.binary()),
@@ -553,6 +560,7 @@ mod tests {
                 Part::H2spec,
                 Part::Registry,
                 Part::ArgoRollouts,
+                Part::KubeRouter,
             ]) {
                 let name = part.source(*version).cache_name();
                 assert!(name.contains("-v"), "{part:?}: {name}");

@@ -50,6 +50,11 @@ fn clients(nodes: u8) -> Vec<(String, String, Option<&'static str>)> {
             Some(MASTERS),
         ),
         (
+            "kube-router.kubeconfig".to_owned(),
+            "bed-kube-router".to_owned(),
+            Some(MASTERS),
+        ),
+        (
             "kwok.kubeconfig".to_owned(),
             "bed-kwok".to_owned(),
             Some(MASTERS),

@@ -42,7 +42,9 @@ pub struct BedSummary {
 pub fn list() -> Result<Vec<BedSummary>> {
     let summaries = records()?.into_iter().map(|record| {
         let layout = record.layout();
-        let all = Component::all(record.options.nodes, record.options.simulated_nodes > 0);
+        let options = &record.options;
+        let is_simulated = options.simulated_nodes > 0;
+        let all = Component::all(options.nodes, is_simulated, options.network_policies);
         let alive = |component: &Component| component::pid(&layout, *component).is_some();
         BedSummary {
             nodes: record.options.nodes,

@@ -108,6 +108,69 @@ fn nodes_and_pods_can_have_addresses_of_both_families() {
     assert_eq!(leftovers(ip, "nodes-both"), Vec::<String>::new());
 }
 
+/// With `make test-full`: what enforces policies takes a minute to build.
+#[test]
+fn default_deny_policy_cuts_pods_off_until_it_is_removed() {
+    let is_full = std::env::var("OTELAGENT_FULL").is_ok_and(|value| value == "1");
+    if !is_full || !skip_unless_possible("enforced NetworkPolicies") {
+        return;
+    }
+    let builder = Bed::builder().name("nodes-policies").nodes(2);
+    let bed = builder.with_network_policies().start().unwrap();
+    let pods = run_web(&bed, WORKLOAD);
+    everybody_reaches_whom_a_pod_may_count_on(&bed, &pods);
+
+    apply(&bed, &policy("default-deny", ""));
+    until_reached(&bed, &pods, false, false);
+    apply(&bed, &policy("among-web", AMONG_WEB));
+    until_reached(&bed, &pods, true, false);
+    let policies = ["delete", "networkpolicies", "--all", "--namespace=default"];
+    output(bed.kubectl().args(policies)).unwrap();
+    until_reached(&bed, &pods, true, true);
+    everybody_reaches_whom_a_pod_may_count_on(&bed, &pods);
+
+    let ip = bed.host_ip();
+    bed.stop().unwrap();
+    assert_eq!(leftovers(ip, "nodes-policies"), Vec::<String>::new());
+}
+
+/// Rules that open the port of the workload for the workload itself.
+const AMONG_WEB: &str = "
+  ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 8080}]}]
+  egress: [{to: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 8080}]}]";
+
+/// A policy for all pods of the namespace, which closes everything but what its rules open.
+fn policy(name: &str, rules: &str) -> String {
+    format!(
+        "apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: {name}, namespace: default}}
+spec:
+  podSelector: {{}}
+  policyTypes: [Ingress, Egress]{rules}
+"
+    )
+}
+
+/// Waits until pods of the two nodes reach each other, and the caller them, or until they are refused.
+fn until_reached(bed: &Bed, pods: &[Web], each_other: bool, by_caller: bool) {
+    let check = |who: &str, answer: Result<String, String>, expected: bool| match answer {
+        Ok(_) if expected => Ok(()),
+        Err(why) if !expected && why.contains("refused") => Ok(()),
+        other => Err(format!("{who}: {other:?}")),
+    };
+    for (from, to) in [(0, 1), (1, 0)] {
+        let address = SocketAddr::from((pods[to].ip, 8080));
+        eventually("a pod reaches the other, or does not", 60, || {
+            let answer = get_from_pod(bed, &pods[from], &format!("http://{address}"));
+            check("from the other pod", answer, each_other)
+        });
+        eventually("the caller reaches a pod, or does not", 60, || {
+            check("from the caller", get(pods[to].ip, 8080), by_caller)
+        });
+    }
+}
+
 fn everybody_reaches_whom_a_pod_may_count_on(bed: &Bed, pods: &[Web]) {
     each_node_has_a_pod_reachable_from_here(pods);
     host_ports_lead_to_the_nodes_own_pod(bed, pods);

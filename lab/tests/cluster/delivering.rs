@@ -108,8 +108,14 @@ fn nodes(world: &World) -> [String; 2] {
 }
 
 fn until_said(world: &World, status: &str, parts: &[&str]) {
-    until(&format!("Delivering {status}: {parts:?}"), PATIENCE, || {
-        let agent = world.get(NAMESPACE);
+    until_delivering(world, NAMESPACE, status, parts);
+}
+
+/// Waits until the condition of an `OtelAgent` has this status, and all of these parts in its message.
+pub(super) fn until_delivering(world: &World, name: &str, status: &str, parts: &[&str]) {
+    let what = format!("Delivering {status} of {name}: {parts:?}");
+    until(&what, PATIENCE, || {
+        let agent = world.get(name);
         let found = condition(&agent["status"], "Delivering");
         let message = found["message"].as_str().unwrap_or_default();
         let holds = found["status"] == status && parts.iter().all(|part| message.contains(part));

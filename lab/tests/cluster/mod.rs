@@ -13,6 +13,7 @@ mod cut_overs;
 mod delivering;
 mod durable;
 mod modes;
+mod network_policies;
 mod networks;
 mod nodes;
 mod pod_shapes;

@@ -66,7 +66,7 @@ fn webhook_injects_while_a_replica_or_the_ca_is_replaced() {
 }
 
 /// As docs/injection.md says, with a CA that expires fast.
-fn install(world: &World) {
+pub(super) fn install(world: &World) {
     let manifests = repository().join("manifests/webhook");
     world.kubectl.apply_kustomization(&manifests).unwrap();
     let arguments = json!({"spec": {"template": {"spec": {"containers": [{"name": "operator", "args": [
@@ -117,7 +117,7 @@ fn replicas(world: &World) -> Vec<String> {
 }
 
 /// Creates a pod by dry run; it must be injected.
-fn create_injected(world: &World) {
+pub(super) fn create_injected(world: &World) {
     let pod = world.dry_run_pod("hooked").unwrap();
     assert_eq!(
         pod["metadata"]["labels"]["otelagent.dev/agent"], "otelagent-system.hooked",

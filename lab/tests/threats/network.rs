@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::bed::{is_possible, world};
-use otelagent_test_support::manifests::{objects, shipped_of, text, words};
+use otelagent_test_support::manifests::{objects, shipped_of, text, words, yaml_blocks};
 
 #[test]
 fn network_policies_open_served_ports_api_server_agents_and_dns_only() {
@@ -53,6 +53,29 @@ fn network_policies_open_served_ports_api_server_agents_and_dns_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn documented_patch_restricts_the_webhooks_port_and_changes_nothing_else() {
+    if !is_possible("an overlay of the network policies") {
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("overlay-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let overlay = json!({"resources": ["policies.yaml"], "patches": [{"path": "patch.yaml"}]});
+    for (file, content) in [
+        ("policies.yaml", text("manifests/network/policies.yaml")),
+        ("patch.yaml", yaml_blocks(&text("docs/security.md")).remove(0)),
+        ("kustomization.yaml", overlay.to_string()),
+    ] {
+        std::fs::write(folder.join(file), content).unwrap();
+    }
+    let built = world().await.kubectl(&["kustomize", folder.to_str().unwrap()]);
+    std::fs::remove_dir_all(folder).unwrap();
+    let mut expected = objects(&text("manifests/network/policies.yaml"));
+    let peers = json!([{"ipBlock": {"cidr": "192.0.2.0/28"}}]);
+    expected[1]["spec"]["ingress"][0]["from"] = peers;
+    assert_eq!(objects(&built), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn policies_and_documented_examples_pass_strict_validation() {
     if !is_possible("network policies on a real API server") {
         return;
@@ -60,8 +83,11 @@ async fn policies_and_documented_examples_pass_strict_validation() {
     let world = world().await;
     let dry = ["--dry-run=server", "--validate=strict"];
     world.kubectl(&[&["apply", "-k", "manifests/network"], dry.as_slice()].concat());
-    let examples = examples(&text("docs/security.md"));
-    assert!(examples.len() >= 2, "{examples:?}");
+    for namespace in ["shop", "observability"] {
+        world.kubectl(&["create", "namespace", namespace]);
+    }
+    let examples = yaml_blocks(&text("docs/security.md"));
+    assert!(examples.len() >= 7, "{examples:?}");
     for (number, example) in examples.iter().enumerate() {
         for object in objects(example) {
             assert!(object["kind"].is_string(), "{example}");
@@ -72,12 +98,4 @@ async fn policies_and_documented_examples_pass_strict_validation() {
         world.kubectl(&[&["apply", "-f", file.to_str().unwrap()], dry.as_slice()].concat());
         std::fs::remove_file(file).unwrap();
     }
-}
-
-/// The blocks of YAML of a page.
-fn examples(page: &str) -> Vec<String> {
-    let blocks = page.split("```yaml\n").skip(1);
-    blocks
-        .filter_map(|rest| rest.split("```").next().map(str::to_owned))
-        .collect()
 }

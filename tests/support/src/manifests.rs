@@ -44,6 +44,14 @@ pub fn objects(text: &str) -> Vec<Value> {
         .collect()
 }
 
+/// The blocks of YAML of a page of the documentation.
+pub fn yaml_blocks(page: &str) -> Vec<String> {
+    let blocks = page.split("```yaml\n").skip(1);
+    blocks
+        .filter_map(|rest| rest.split("```").next().map(str::to_owned))
+        .collect()
+}
+
 fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
