@@ -50,6 +50,12 @@ pub enum Part {
     Registry,
     /// The controller of Argo Rollouts.
     ArgoRollouts,
+    /// Helm 4.
+    Helm,
+    /// Helm 3.
+    Helm3,
+    /// Says of an object what kstatus or a health script of Argo CD says.
+    Kstatus,
 }
 
 /// What a control plane needs, in the order that lets it start earliest.
@@ -122,6 +128,8 @@ impl Part {
             Self::H2spec => "h2spec",
             Self::Registry => "registry",
             Self::ArgoRollouts => "rollouts-controller",
+            Self::Helm | Self::Helm3 => "helm",
+            Self::Kstatus => "kstatus",
         }
     }
 
@@ -187,6 +195,9 @@ impl Part {
                 pins::ARGO_ROLLOUTS,
                 "github.com/argoproj/argo-rollouts/cmd/rollouts-controller",
             ),
+            Self::Helm => plain(pins::HELM, "helm.sh/helm/v4/cmd/helm"),
+            Self::Helm3 => plain(pins::HELM_3, "helm.sh/helm/v3/cmd/helm"),
+            Self::Kstatus => plain(pins::KSTATUS, "."),
             _ => Source::Go {
                 module: kubernetes.module(),
                 package: format!("k8s.io/kubernetes/cmd/{}", self.binary()),
@@ -549,6 +560,9 @@ mod tests {
                 Part::H2spec,
                 Part::Registry,
                 Part::ArgoRollouts,
+                Part::Helm,
+                Part::Helm3,
+                Part::Kstatus,
             ]) {
                 let name = part.source(*version).cache_name();
                 assert!(name.contains("-v"), "{part:?}: {name}");
