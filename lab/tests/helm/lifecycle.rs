@@ -55,9 +55,9 @@ fn compared(live: Vec<(String, Value)>) -> Vec<(String, Value)> {
             object["status"].take();
             object["metadata"]["resourceVersion"].take();
             object["metadata"]["managedFields"].take();
-            let annotations = object.pointer_mut("/metadata/annotations");
-            let annotations = annotations.and_then(Value::as_object_mut);
-            annotations.map(|all| all.remove("deployment.kubernetes.io/revision"));
+            if let Some(annotations) = object.pointer_mut("/metadata/annotations") {
+                annotations["deployment.kubernetes.io/revision"].take();
+            }
         }
         (name, object)
     });

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use testbed::parts::{self, Part};
 
 use super::faults::{How, Spoil};
-use super::run::{Outcome, Run, condition, send};
+use super::run::{Outcome, Run, condition};
 use super::topology::{ALL, Topology};
 use crate::status_checker::get;
 use otelagent_core::names;
