@@ -20,7 +20,7 @@
 {{- define "otelagent.selectorLabels" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ include "otelagent.name" $root }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
@@ -72,8 +72,8 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{/* The operator as the subject of a binding. */}}
 {{- define "otelagent.operatorSubject" -}}
 - kind: ServiceAccount
-  name: {{ include "otelagent.serviceAccountName" . }}
-  namespace: {{ .Release.Namespace }}
+  name: {{ include "otelagent.serviceAccountName" . | quote }}
+  namespace: {{ .Release.Namespace | quote }}
 {{- end }}
 
 {{/* A binding to the role of the same name: (list $ "ClusterRole" NAME NAMESPACE COMPONENT). */}}
@@ -86,7 +86,7 @@ kind: {{ $kind }}Binding
 metadata:
   name: {{ index . 2 }}
   {{- with index . 3 }}
-  namespace: {{ . }}
+  namespace: {{ . | quote }}
   {{- end }}
   labels:
     {{- include "otelagent.labels" (list $root $component) | nindent 4 }}
@@ -97,8 +97,8 @@ roleRef:
 subjects:
   {{- if eq $component "webhook" }}
   - kind: ServiceAccount
-    name: {{ include "otelagent.webhookServiceAccountName" $root }}
-    namespace: {{ $root.Release.Namespace }}
+    name: {{ include "otelagent.webhookServiceAccountName" $root | quote }}
+    namespace: {{ $root.Release.Namespace | quote }}
   {{- else }}
   {{- include "otelagent.operatorSubject" $root | nindent 2 }}
   {{- end }}
@@ -146,7 +146,7 @@ apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata:
   name: {{ include "otelagent.fullname" $root }}-{{ $component }}
-  namespace: {{ $root.Release.Namespace }}
+  namespace: {{ $root.Release.Namespace | quote }}
   labels:
     {{- include "otelagent.labels" (list $root $component) | nindent 4 }}
 spec:
@@ -173,7 +173,7 @@ apiVersion: v1
 kind: Service
 metadata:
   name: {{ $name }}
-  namespace: {{ $root.Release.Namespace }}
+  namespace: {{ $root.Release.Namespace | quote }}
   labels:
     {{- include "otelagent.labels" . | nindent 4 }}
 spec:
@@ -189,7 +189,7 @@ apiVersion: monitoring.coreos.com/v1
 kind: ServiceMonitor
 metadata:
   name: {{ $name }}
-  namespace: {{ $root.Release.Namespace }}
+  namespace: {{ $root.Release.Namespace | quote }}
   labels:
     {{- include "otelagent.labels" (list $root $component $monitor.labels) | nindent 4 }}
 spec:

@@ -25,9 +25,16 @@ pub(super) struct Release {
 
 impl HelmBed {
     pub(super) fn start(what: &str, helm: Helm) -> Self {
-        let name = format!("{what}-{}", std::process::id());
-        let bed = Bed::builder().name(name).start().expect("a control plane");
-        Self { bed, helm }
+        Self::start_with_nodes(what, helm, 0)
+    }
+
+    pub(super) fn start_with_nodes(what: &str, helm: Helm, nodes: u8) -> Self {
+        let name = format!("{what}-{:?}-{}", helm.part, std::process::id()).to_lowercase();
+        let bed = Bed::builder().name(name).nodes(nodes).start();
+        Self {
+            bed: bed.expect("a cluster"),
+            helm,
+        }
     }
 
     /// Helm on this cluster, for a release.

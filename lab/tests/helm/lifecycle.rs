@@ -79,7 +79,7 @@ fn has_ca(world: &HelmBed) -> bool {
 #[test]
 fn release_is_installed_upgraded_rolled_back_and_uninstalled() {
     for helm in each("the life of a release") {
-        let world = HelmBed::start(&format!("helm-life-{:?}", helm.part).to_lowercase(), helm);
+        let world = HelmBed::start("helm-life", helm);
         let previous = previous(world.helm.directory());
         world.install(RELEASE, &previous, &[WEBHOOK]);
         assert_eq!(image(&world), "otelagent/operator:0.0.9");

@@ -166,3 +166,30 @@ fn labels_and_placement_of_the_user_reach_pods_and_never_selectors() {
         }
     }
 }
+
+/// YAML would read such names as numbers.
+#[test]
+fn names_of_digits_stay_text() {
+    let options = [
+        "--set=webhook.enabled=true",
+        "--set-string=canaryNamespace.name=7",
+        "--set-string=serviceAccount.name=8",
+    ];
+    for helm in each("names of digits") {
+        let objects = helm.template("1", "2", &options).unwrap();
+        for object in &objects {
+            let metadata = &object["metadata"];
+            assert!(metadata["name"].is_string(), "{object}");
+            let namespace = &metadata["namespace"];
+            assert!(namespace.is_null() || namespace.is_string(), "{object}");
+            let mut labels = metadata["labels"].as_object().unwrap().values();
+            assert!(labels.all(Value::is_string), "{object}");
+            for subject in object["subjects"].as_array().into_iter().flatten() {
+                assert!(subject["name"].is_string() && subject["namespace"] == "2");
+            }
+        }
+        let deployment = of(&objects, "Deployment")[0];
+        let spec = &deployment["spec"]["template"]["spec"];
+        assert_eq!(spec["serviceAccountName"], "8");
+    }
+}
