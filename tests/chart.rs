@@ -145,7 +145,11 @@ fn compare(root: &Value, schema: &Value, values: &Value, at: &str) {
     };
     assert_eq!(schema["additionalProperties"], false, "{at}");
     let values = values.as_object().unwrap_or_else(|| panic!("{at}"));
-    if values.is_empty() || ["resources", "affinity"].iter().any(|key| at.ends_with(key)) {
+    if values.is_empty()
+        || ["resources", "affinity"]
+            .iter()
+            .any(|key| at.ends_with(key))
+    {
         // Kubernetes' own fields.
         return;
     }

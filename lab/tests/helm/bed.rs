@@ -49,7 +49,13 @@ impl HelmBed {
 
     /// Installs or upgrades a release with the chart in a directory.
     pub(super) fn install(&self, release: Release, chart: &str, options: &[&str]) -> String {
-        let words = ["upgrade", "--install", "--create-namespace", release.name, chart];
+        let words = [
+            "upgrade",
+            "--install",
+            "--create-namespace",
+            release.name,
+            chart,
+        ];
         self.helm(release, &[&words, options].concat())
     }
 

@@ -98,7 +98,10 @@ fn kustomized(directory: &Path, parts: &[&str], more: &Value) -> Objects {
 fn differences(at: &str, left: &Value, right: &Value, found: &mut Vec<String>) {
     match (left, right) {
         (Value::Object(one), Value::Object(other)) => {
-            for key in one.keys().chain(other.keys().filter(|key| !one.contains_key(*key))) {
+            for key in one
+                .keys()
+                .chain(other.keys().filter(|key| !one.contains_key(*key)))
+            {
                 differences(&format!("{at}/{key}"), &left[key], &right[key], found);
             }
         }

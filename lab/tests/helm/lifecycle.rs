@@ -37,7 +37,9 @@ fn previous(directory: &Path) -> String {
 }
 
 fn image(world: &HelmBed) -> String {
-    let deployment = world.find(RELEASE.namespace, OPERATOR).expect("the operator");
+    let deployment = world
+        .find(RELEASE.namespace, OPERATOR)
+        .expect("the operator");
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
     container["image"].as_str().unwrap().to_owned()
 }
@@ -94,7 +96,11 @@ fn release_is_installed_upgraded_rolled_back_and_uninstalled() {
         world.helm(RELEASE, &["rollback", RELEASE.name, "1"]);
         assert_eq!(image(&world), "otelagent/operator:0.0.9");
         assert!(columns(&world).contains("Serves") && has_ca(&world));
-        assert!(world.find(RELEASE.namespace, "configmap/leftover").is_some());
+        assert!(
+            world
+                .find(RELEASE.namespace, "configmap/leftover")
+                .is_some()
+        );
         world.helm(RELEASE, &["rollback", RELEASE.name, "2"]);
         assert_eq!(image(&world), current());
 
@@ -121,7 +127,11 @@ fn upgrade(world: &HelmBed) {
     assert_eq!(image(world), current());
     assert!(columns(world).contains("Serving"));
     assert!(has_ca(world), "an upgrade empties the Secret");
-    assert!(world.find(RELEASE.namespace, "configmap/leftover").is_none());
+    assert!(
+        world
+            .find(RELEASE.namespace, "configmap/leftover")
+            .is_none()
+    );
     let kept = world.find(RELEASE.namespace, "otelagent/node");
     assert!(kept.is_some());
 }
@@ -146,7 +156,8 @@ fn uninstall(world: &HelmBed) {
         let left = world.live(&manifest).into_iter();
         let left = left.filter(|(_, object)| !object.is_null());
         let left: Vec<String> = left.map(|(name, _)| name).collect();
-        let crd = "CustomResourceDefinition.v1.apiextensions.k8s.io/otelagents.otelagent.dev in default";
+        let crd =
+            "CustomResourceDefinition.v1.apiextensions.k8s.io/otelagents.otelagent.dev in default";
         (left == [crd]).then_some(()).ok_or(format!("{left:?}"))
     });
     assert!(world.find(RELEASE.namespace, "otelagent/node").is_some());

@@ -33,7 +33,9 @@ fn helm_waits_until_a_release_runs_on_nodes() {
             "spec": {"mode": "NodeLocal", "export": {"endpoint": "http://c.o.svc:4317"}},
         }));
         until("the agent is ready", || {
-            let agent = world.find(RELEASE.namespace, "otelagent/node").unwrap_or_default();
+            let agent = world
+                .find(RELEASE.namespace, "otelagent/node")
+                .unwrap_or_default();
             let conditions = agent["status"]["conditions"].as_array();
             let mut conditions = conditions.into_iter().flatten();
             let is_ready = |found: &Value| found["type"] == "Ready" && found["status"] == "True";
@@ -45,8 +47,15 @@ fn helm_waits_until_a_release_runs_on_nodes() {
         let change = ["--set=podAnnotations.release=2"];
         world.install(RELEASE, &chart(), &[&WAIT[..], &change].concat());
         assert_eq!(available(&world), [2, 2]);
-        world.helm(RELEASE, &["uninstall", RELEASE.name, "--wait", "--timeout=4m"]);
-        assert!(world.find(RELEASE.namespace, "deployment/otelagent-operator").is_none());
+        world.helm(
+            RELEASE,
+            &["uninstall", RELEASE.name, "--wait", "--timeout=4m"],
+        );
+        assert!(
+            world
+                .find(RELEASE.namespace, "deployment/otelagent-operator")
+                .is_none()
+        );
         world.end();
     }
 }

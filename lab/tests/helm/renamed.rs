@@ -109,10 +109,7 @@ fn only_dry_runs(world: &HelmBed, release: Release, operator: &str) {
     };
     let file = world.helm.directory().join("real.json");
     std::fs::write(&file, pod(canary).to_string()).unwrap();
-    let user = format!(
-        "--as=system:serviceaccount:{}:{account}",
-        release.namespace
-    );
+    let user = format!("--as=system:serviceaccount:{}:{account}", release.namespace);
     let file = file.to_string_lossy();
     let create = ["create", "-f", &file, "--validate=false", &user];
     until("the guard", || {
@@ -134,7 +131,9 @@ fn ends(world: &HelmBed, release: Release, processes: [Process; 2]) {
         let beginnings = ["otelagent", "acme", "edge-telemetry"];
         let is_ours = |line: &&str| {
             let name = line.split('/').next_back().unwrap_or_default();
-            beginnings.iter().any(|beginning| name.starts_with(beginning))
+            beginnings
+                .iter()
+                .any(|beginning| name.starts_with(beginning))
         };
         let left: Vec<&str> = left.lines().filter(is_ours).collect();
         left.is_empty().then_some(()).ok_or(format!("{left:?}"))
@@ -212,15 +211,23 @@ impl Process {
         command
             .args(words)
             .args(more)
-            .args(["--metrics-address=127.0.0.1:0", "--health-address=127.0.0.1:0"])
-            .env("KUBECONFIG", world.kubeconfig_of(release.namespace, account))
+            .args([
+                "--metrics-address=127.0.0.1:0",
+                "--health-address=127.0.0.1:0",
+            ])
+            .env(
+                "KUBECONFIG",
+                world.kubeconfig_of(release.namespace, account),
+            )
             .env("POD_NAMESPACE", release.namespace)
             .env("POD_NAME", deployment)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
         for variable in container["env"].as_array().into_iter().flatten() {
-            if let (Some(name), Some(value)) = (variable["name"].as_str(), variable["value"].as_str()) {
+            if let (Some(name), Some(value)) =
+                (variable["name"].as_str(), variable["value"].as_str())
+            {
                 command.env(name, value);
             }
         }

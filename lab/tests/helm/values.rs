@@ -16,8 +16,14 @@ const REFUSED: [(&[&str], &str); 12] = [
     (&["--set=webhook=true"], "webhook"),
     (&["--set=restart.enabled=yes"], "restart"),
     (&["--set=commonLabels.cost=7"], "cost"),
-    (&["--set=podDisruptionBudget.maxUnavailable=half"], "maxUnavailable"),
-    (&["--set=serviceAccount.create=false"], "serviceAccount.name is needed"),
+    (
+        &["--set=podDisruptionBudget.maxUnavailable=half"],
+        "maxUnavailable",
+    ),
+    (
+        &["--set=serviceAccount.create=false"],
+        "serviceAccount.name is needed",
+    ),
 ];
 
 #[test]
@@ -61,7 +67,10 @@ fn rendered(helm: &Helm, options: &[&str]) -> Vec<Value> {
 }
 
 fn of<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
-    objects.iter().filter(|object| object["kind"] == kind).collect()
+    objects
+        .iter()
+        .filter(|object| object["kind"] == kind)
+        .collect()
 }
 
 #[test]
@@ -91,7 +100,12 @@ fn monitors_select_what_has_metrics() {
         let monitors = of(&objects, "PodMonitor");
         let namespaces = &monitors[0]["spec"]["namespaceSelector"]["matchNames"];
         assert_eq!(*namespaces, json!(["telemetry"]));
-        for kind in ["ServiceMonitor", "PodMonitor", "PrometheusRule", "ConfigMap"] {
+        for kind in [
+            "ServiceMonitor",
+            "PodMonitor",
+            "PrometheusRule",
+            "ConfigMap",
+        ] {
             assert!(of(&rendered(&helm, &[]), kind).is_empty(), "{kind}");
         }
     }

@@ -13,7 +13,10 @@ use super::server::{self, Server};
 fn samples() -> Vec<PathBuf> {
     let entries = std::fs::read_dir(demo::repository().join("manifests/samples")).unwrap();
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
+    files.retain(|file| {
+        file.extension()
+            .is_some_and(|extension| extension == "yaml")
+    });
     files.sort();
     assert!(files.len() > 10, "{files:?}");
     files

@@ -194,7 +194,10 @@ fn both_say(agent: &Value, (kstatus, argo): (&str, &str), word: &str) {
         // kstatus has no message of its own for what is current.
         if expected != "Current" {
             let message = said["message"].as_str().unwrap();
-            assert!(!message.is_empty() && message.contains(word), "{said} {status:#}");
+            assert!(
+                !message.is_empty() && message.contains(word),
+                "{said} {status:#}"
+            );
         }
     }
 }
