@@ -311,12 +311,18 @@ generated:
 	@# As a workspace, of which make test-unit builds the same.
 	$(CARGO) test --workspace --locked --test tests --test agent -- --exact \
 	    pure::crd::committed_crd_is_the_generated_one \
+	    chart::chart_has_the_present_crd_and_a_readme_of_its_values \
 	    config::fields::documentation_holds_the_reference_as_the_code_has_it
 
 .PHONY: crd
 crd: rust ## Write the CRD anew from the Rust types
 	$(CARGO) run --quiet --locked --package otelagent-operator -- crd > $(TARGET)/otelagents.yaml
 	mv $(TARGET)/otelagents.yaml crds/otelagents.yaml
+
+.PHONY: chart
+chart: rust ## Write what the Helm chart has from elsewhere: the CRD, and the README's table of values
+	OTELAGENT_WRITE_CHART=1 $(CARGO) test --quiet --locked --package otelagent-operator --test tests -- \
+	    --exact chart::chart_has_the_present_crd_and_a_readme_of_its_values
 
 .PHONY: pin-release
 pin-release: rust ## Pin what this release renders; say why it differs in docs/upgrading.md

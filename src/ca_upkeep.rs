@@ -31,6 +31,8 @@ const FAILS_FOR: Duration = Duration::from_mins(1);
 pub(crate) struct CaUpkeep {
     /// The namespace of the Secret.
     pub(crate) secrets: Api<Secret>,
+    /// Its name.
+    pub(crate) secret: String,
     /// A file with CA certificates that another program renews; without one, the operator makes the CA.
     pub(crate) file: Option<PathBuf>,
     /// How long the previous CA certificates of that file stay trusted.
@@ -135,7 +137,7 @@ impl CaUpkeep {
             let text = read.map_err(ControllerError::CaFile)?;
             return Ok(known.file.read(text, now, self.trusted_on));
         }
-        let secret = self.secrets.get(names::CA_SECRET).await;
+        let secret = self.secrets.get(&self.secret).await;
         let secret = secret.map_err(ControllerError::api("read the webhook's CA"))?;
         let stored = stored_ca(&secret);
         // Configurations and replicas still trust what was in the Secret before somebody emptied or broke
@@ -164,7 +166,7 @@ impl CaUpkeep {
             ..PostParams::default()
         };
         self.secrets
-            .replace(names::CA_SECRET, &params, &secret)
+            .replace(&self.secret, &params, &secret)
             .await
             .map_err(ControllerError::api("write the webhook's CA"))?;
         self.metrics.wrote("Secret", "update");

@@ -91,6 +91,7 @@ fn settings(args: ControllerArgs, identity: String) -> Settings {
                 InjectionEngine::Policy => Choice::Policy,
                 InjectionEngine::Webhook => Choice::Webhook,
             },
+            webhook_name: args.webhook_name,
             webhook_url: args.webhook_url,
             ca_file: args.webhook_ca_file,
             ca_trusted_on: ca::TRUSTED_ON,
@@ -149,6 +150,7 @@ async fn run_webhook(args: WebhookArgs) -> Result<(), Failure> {
     let WebhookArgs {
         namespace,
         address,
+        webhook_name,
         server_names,
         tls_directory,
         observability,
@@ -159,8 +161,8 @@ async fn run_webhook(args: WebhookArgs) -> Result<(), Failure> {
     serve_observability(observability, &metrics, &readiness).await?;
     // The webhook only reads, so the fence stays closed.
     let client = client::connect(client::config().await?, &Fence::closed())?;
-    let names = if server_names.is_empty() {
-        vec![format!("{}.{namespace}.svc", names::WEBHOOK)]
+    let server_names = if server_names.is_empty() {
+        vec![format!("{webhook_name}.{namespace}.svc")]
     } else {
         server_names
     };
@@ -169,7 +171,11 @@ async fn run_webhook(args: WebhookArgs) -> Result<(), Failure> {
             path,
             settle: ca::SETTLE,
         },
-        None => Source::Ca { namespace, names },
+        None => Source::Ca {
+            namespace,
+            secret: names::ca_secret(&webhook_name),
+            names: server_names,
+        },
     };
     let listener = listen(address).await?;
     let observer = Arc::new(Served { metrics, readiness });

@@ -6,8 +6,10 @@
 mod circumstances;
 mod client;
 mod cluster;
+mod helm;
 mod inject;
 mod outages;
+mod overlay;
 mod pods;
 mod process;
 mod random_edits;

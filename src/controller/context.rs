@@ -195,7 +195,8 @@ impl Context {
         let owner = self.webhook_owner.reference(&self.client).await?;
         if !is_seen || owner.is_none() {
             let message = format!(
-                "injection on this API server ({}) needs the webhook, which is not installed; apply manifests/webhook",
+                "injection on this API server ({}) needs the webhook, which is not installed; apply manifests/webhook \
+                 (with Helm, set webhook.enabled)",
                 self.environment.server
             );
             return Ok(Err(("WebhookNotInstalled", message)));

@@ -30,7 +30,8 @@ pub enum ControllerError {
     /// The operator lacks its rights in a platform namespace.
     #[error(
         "the operator may not read DaemonSets and Services of platform namespace {namespace}; apply manifests/platform-namespace \
-         there, as its kustomization.yaml says, or take the namespace off --platform-namespaces"
+         there, as its kustomization.yaml says (with Helm, set platformNamespaces), or take the namespace off \
+         --platform-namespaces"
     )]
     PlatformRightsMissing {
         /// The namespace.

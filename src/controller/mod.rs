@@ -117,7 +117,8 @@ impl Controller {
         let offers_policies = server.kinds.contains(&BINDING);
         let engine = build::engine(injection.engine, offers_policies, server.version);
         tracing::info!(server = %server.version, engine = ?engine, "server");
-        let webhook = discovery::owner_role(&client, names::WEBHOOK_OWNER).await?;
+        let webhook_owner = names::webhook_owner(&injection.webhook_name);
+        let webhook = discovery::owner_role(&client, &webhook_owner).await?;
         // Also if policies inject, to find and remove the webhook configurations of an earlier choice.
         let is_readable = webhook.is_some() || engine == Ok(Engine::Webhook);
         let mut kinds = server.kinds.clone();
@@ -139,7 +140,7 @@ impl Controller {
             ca_bundle: watch::Sender::new(Err("it has not been read yet".into())),
             ca_problem: watch::Sender::new(None),
             owner: settings.owner_role.map(OwnerRole::named),
-            webhook_owner: OwnerRole::named(names::WEBHOOK_OWNER),
+            webhook_owner: OwnerRole::named(webhook_owner),
             stores,
             recorder: Recorder::new(client.clone(), reporter),
             metrics,
@@ -235,6 +236,7 @@ fn ca_upkeep(context: &Context, injection: InjectionSettings, trigger: &Trigger)
     let namespace = &context.environment.operator_namespace;
     CaUpkeep {
         secrets: Api::namespaced(context.client.clone(), namespace),
+        secret: names::ca_secret(&injection.webhook_name),
         file: injection.ca_file,
         trusted_on: injection.ca_trusted_on,
         trusted: context.trusted_ca(),
@@ -305,6 +307,8 @@ fn on_error(agent: Arc<Decoded>, error: &ControllerError, context: Arc<Context>)
 pub struct InjectionSettings {
     /// The requested engine.
     pub engine: Choice,
+    /// Name of the webhook's Service, of which the names of its owner and of its CA's Secret are made.
+    pub webhook_name: String,
     /// The webhook's URL, if it is not reached by its Service: `https://` with host and port.
     pub webhook_url: Option<String>,
     /// A file with the CA certificates of the webhook, if the operator does not make the CA.
@@ -319,6 +323,7 @@ impl Default for InjectionSettings {
     fn default() -> Self {
         Self {
             engine: Choice::Auto,
+            webhook_name: names::WEBHOOK.into(),
             webhook_url: None,
             ca_file: None,
             ca_trusted_on: TRUSTED_ON,
@@ -334,7 +339,7 @@ impl InjectionSettings {
             Some(url) => Endpoint::Url(url.clone()),
             None => Endpoint::Service {
                 namespace: namespace.to_owned(),
-                name: names::WEBHOOK.into(),
+                name: self.webhook_name.clone(),
             },
         }
     }

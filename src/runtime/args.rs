@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use otelagent_core::names;
 
 /// What `--version` prints: the version, and on which releases of Kubernetes `make test-full` runs.
 const LONG_VERSION: &str = concat!(
@@ -90,8 +91,11 @@ pub struct ControllerArgs {
     /// manifests/webhook.
     #[arg(long, value_enum, default_value_t)]
     pub injection_engine: InjectionEngine,
-    /// URL at which the API server reaches the webhook: https, host and port. Default: the Service
-    /// otelagent-webhook.
+    /// Name of the webhook's Service. Names of two objects follow from it: NAME-owner, the ClusterRole that owns the
+    /// webhook configurations, and NAME-authority, the Secret with the CA.
+    #[arg(long, env = "OTELAGENT_WEBHOOK", value_name = "NAME", default_value = names::WEBHOOK)]
+    pub webhook_name: String,
+    /// URL at which the API server reaches the webhook: https, host and port. Default: the webhook's Service.
     #[arg(long, value_name = "URL")]
     pub webhook_url: Option<String>,
     /// File with the CA certificates that signed the webhook's certificates, such as ca.crt of a mounted
@@ -122,8 +126,10 @@ pub struct WebhookArgs {
     /// Address on which the webhook listens.
     #[arg(long, default_value = "[::]:8443")]
     pub address: SocketAddr,
-    /// DNS names and addresses at which the API server calls the webhook. Default: the Service
-    /// otelagent-webhook.
+    /// Name of the webhook's Service. The Secret with the CA is NAME-authority.
+    #[arg(long, env = "OTELAGENT_WEBHOOK", value_name = "NAME", default_value = names::WEBHOOK)]
+    pub webhook_name: String,
+    /// DNS names and addresses at which the API server calls the webhook. Default: the webhook's Service.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub server_names: Vec<String>,
     /// Directory with tls.crt and tls.key, such as a mounted Secret of cert-manager. The webhook reads them

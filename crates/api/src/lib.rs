@@ -22,16 +22,23 @@ pub use kube::core::Duration as KubeDuration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use serde_json::Value;
+use serde_json::{Value, json};
+
+/// Where a schema has its status.
+const STATUS: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/status";
 
 /// The `CustomResourceDefinition` as YAML, as `crds/` ships it. Line breaks of the source are removed from
-/// descriptions, since `kubectl explain` would print them.
+/// descriptions, since `kubectl explain` would print them. An object that no operator has seen has a status that says
+/// so, or kstatus would take it for ready.
 ///
 /// # Errors
 /// If the derived definition does not serialize.
 pub fn crd_yaml() -> Result<String, Box<dyn std::error::Error>> {
     let mut crd = serde_json::to_value(OtelAgent::crd())?;
     unwrap_descriptions(&mut crd);
+    if let Some(status) = crd.pointer_mut(STATUS) {
+        status["default"] = json!({"observedGeneration": -1});
+    }
     let crd: CustomResourceDefinition = serde_json::from_value(crd)?;
     Ok(serde_saphyr::to_string(&crd)?)
 }

@@ -12,7 +12,7 @@ use super::Mode;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OtelAgentStatus {
-    /// The generation of the spec that this status describes.
+    /// The generation of the spec that this status describes. -1 until the operator has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// The serving mode: the mode that new pods use.
@@ -39,6 +39,7 @@ pub struct OtelAgentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarts: Option<RestartCounts>,
     /// Accepted, Ready, Switching, Injected, Delivering, and with workloads.restart Rolling also Restarting.
+    /// Reconciling and Stalled are present only while they are True.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -141,5 +142,18 @@ pub const SWITCHING: &str = "Switching";
 pub const INJECTED: &str = "Injected";
 /// Condition: the upstream takes what agents send.
 pub const DELIVERING: &str = "Delivering";
+/// Condition, present only while it is True: the spec is not in effect yet, and the operator is at it.
+pub const RECONCILING: &str = "Reconciling";
+/// Condition, present only while it is True: the spec was refused.
+pub const STALLED: &str = "Stalled";
 /// All types of conditions.
-pub const CONDITIONS: [&str; 6] = [ACCEPTED, READY, SWITCHING, INJECTED, DELIVERING, RESTARTING];
+pub const CONDITIONS: [&str; 8] = [
+    ACCEPTED,
+    READY,
+    SWITCHING,
+    INJECTED,
+    DELIVERING,
+    RESTARTING,
+    RECONCILING,
+    STALLED,
+];

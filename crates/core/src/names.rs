@@ -89,12 +89,8 @@ pub const CONFIG_VOLUME: &str = "otelagent-config";
 /// Prefix of every cluster-scoped object; the guard policy confines the operator to it.
 pub const CLUSTER_PREFIX: &str = "otelagent.";
 
-/// Name of the webhook's Service.
+/// Name of the webhook's Service as in `manifests/webhook`; an installation may choose another.
 pub const WEBHOOK: &str = "otelagent-webhook";
-/// Name of the `ClusterRole` that owns the webhook configurations.
-pub const WEBHOOK_OWNER: &str = "otelagent-webhook-owner";
-/// Name of the Secret that holds the webhook's CA.
-pub const CA_SECRET: &str = "otelagent-webhook-authority";
 /// Key of that Secret.
 pub const CA_KEY: &str = "authority.json";
 
@@ -131,6 +127,16 @@ pub fn agent_label(namespace: &str, name: &str) -> String {
 /// kebab-case name. A DNS label for every name of at most [`MAX_NAME`] characters.
 pub fn agent_workload(name: &str, suffix: &str) -> String {
     format!("{name}-{suffix}")
+}
+
+/// Name of the `ClusterRole` that owns the webhook configurations, by the name of the webhook's Service.
+pub fn webhook_owner(service: &str) -> String {
+    format!("{service}-owner")
+}
+
+/// Name of the Secret that holds the webhook's CA, by the name of the webhook's Service.
+pub fn ca_secret(service: &str) -> String {
+    format!("{service}-authority")
 }
 
 /// Name of a cluster-scoped object of an `OtelAgent`: `otelagent.<namespace>.<name>[.<part>]`, a DNS

@@ -38,6 +38,8 @@ pub enum Source {
     Ca {
         /// Namespace of the Secret.
         namespace: String,
+        /// Name of the Secret.
+        secret: String,
         /// DNS names and addresses at which the API server calls the webhook.
         names: Vec<String>,
     },
@@ -150,9 +152,13 @@ impl Upkeep {
 
     async fn check(&mut self, read: bool) -> Result<(), WebhookError> {
         match self.source.clone() {
-            Source::Ca { namespace, names } => {
+            Source::Ca {
+                namespace,
+                secret,
+                names,
+            } => {
                 let outcome = if read {
-                    self.read_ca(&namespace).await
+                    self.read_ca(&namespace, &secret).await
                 } else {
                     Ok(())
                 };
@@ -165,12 +171,12 @@ impl Upkeep {
         }
     }
 
-    async fn read_ca(&mut self, namespace: &str) -> Result<(), WebhookError> {
+    async fn read_ca(&mut self, namespace: &str, name: &str) -> Result<(), WebhookError> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        let secret = api.get_opt(names::CA_SECRET).await;
+        let secret = api.get_opt(name).await;
         let secret = secret.map_err(|error| WebhookError::CaUnreadable(Box::new(error)))?;
         let read = secret.as_ref().and_then(stored_ca);
-        self.ca = Some(read.ok_or(WebhookError::NoCa(names::CA_SECRET))?);
+        self.ca = Some(read.ok_or(WebhookError::NoCa(name.to_owned()))?);
         Ok(())
     }
 

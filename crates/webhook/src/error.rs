@@ -10,7 +10,7 @@ pub enum WebhookError {
     CaUnreadable(#[source] Box<kube::Error>),
     /// The Secret holds no CA (yet).
     #[error("the Secret {0} holds no CA; the controller writes it")]
-    NoCa(&'static str),
+    NoCa(String),
     /// No certificate can be made.
     #[error("no certificate can be signed")]
     Sign(#[from] rcgen::Error),

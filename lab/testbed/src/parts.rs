@@ -54,6 +54,12 @@ pub enum Part {
     Kyverno,
     /// Enforces NetworkPolicies.
     KubeRouter,
+    /// Helm 4.
+    Helm,
+    /// Helm 3.
+    Helm3,
+    /// Says of an object what kstatus or a health script of Argo CD says.
+    Kstatus,
 }
 
 /// What a control plane needs, in the order that lets it start earliest.
@@ -128,6 +134,8 @@ impl Part {
             Self::ArgoRollouts => "rollouts-controller",
             Self::Kyverno => "kyverno",
             Self::KubeRouter => "kube-router",
+            Self::Helm | Self::Helm3 => "helm",
+            Self::Kstatus => "kstatus",
         }
     }
 
@@ -198,6 +206,9 @@ impl Part {
                 pins::KUBE_ROUTER,
                 "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router",
             ),
+            Self::Helm => plain(pins::HELM, "helm.sh/helm/v4/cmd/helm"),
+            Self::Helm3 => plain(pins::HELM_3, "helm.sh/helm/v3/cmd/helm"),
+            Self::Kstatus => plain(pins::KSTATUS, "."),
             _ => Source::Go {
                 module: kubernetes.module(),
                 package: format!("k8s.io/kubernetes/cmd/{}", self.binary()),
@@ -561,6 +572,9 @@ mod tests {
                 Part::Registry,
                 Part::ArgoRollouts,
                 Part::KubeRouter,
+                Part::Helm,
+                Part::Helm3,
+                Part::Kstatus,
             ]) {
                 let name = part.source(*version).cache_name();
                 assert!(name.contains("-v"), "{part:?}: {name}");

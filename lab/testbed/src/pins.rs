@@ -158,6 +158,13 @@ pub(crate) const REGISTRY: GoModule = GoModule {
     main_go: include_str!("../parts/registry/main.go"),
     ..module!("registry", "v3.0.0")
 };
+pub(crate) const HELM: GoModule = module!("helm", "v4.3.1");
+pub(crate) const HELM_3: GoModule = module!("helm-3", "v3.22.0");
+/// The library of kstatus; Argo CD's interpreter of Lua is in the same program.
+pub(crate) const KSTATUS: GoModule = GoModule {
+    main_go: include_str!("../parts/kstatus/main.go"),
+    ..module!("kstatus", "v0.37.2")
+};
 /// The collector's builder; what it generates is pinned by [`COLLECTOR`].
 pub(crate) const COLLECTOR_BUILDER: GoModule = module!("otelcol", "v0.162.0");
 pub(crate) const COLLECTOR: GoModule = GoModule {

@@ -40,14 +40,15 @@ impl Callee {
         let issuer = issue::issuer(now, Duration::from_hours(24)).unwrap();
         let ca = Ca::default().with(issuer, now);
         server.namespace(NAMESPACE, json!({})).await;
+        let name = names::ca_secret(names::WEBHOOK);
         let secret = json!({
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": names::CA_SECRET},
+            "metadata": {"name": name},
             "stringData": {names::CA_KEY: ca.to_text()},
         });
         let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets");
-        let kept = server.apply_at(&path, names::CA_SECRET, &secret).await;
+        let kept = server.apply_at(&path, &name, &secret).await;
         assert!(kept.is_ok(), "{kept:?}");
         let mut callee = Self::start_with_what_is_kept(bed).await;
         callee.ca = ca;
@@ -64,6 +65,7 @@ impl Callee {
     pub(crate) fn kept(bed: &Bed) -> Source {
         Source::Ca {
             namespace: NAMESPACE.into(),
+            secret: names::ca_secret(names::WEBHOOK),
             names: vec![bed.host_ip().to_string()],
         }
     }

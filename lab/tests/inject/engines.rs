@@ -264,7 +264,7 @@ async fn look(server: &Server) -> Seen {
     let configurations = items("mutatingwebhookconfigurations").await;
     let secret = format!(
         "/api/v1/namespaces/otelagent-system/secrets/{}",
-        names::CA_SECRET
+        names::ca_secret(names::WEBHOOK)
     );
     let secret = server.get(&secret).await.body["data"][names::CA_KEY].clone();
     let kept = serde_json::from_value::<ByteString>(secret).ok();

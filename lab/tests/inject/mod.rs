@@ -24,6 +24,7 @@ mod nulls;
 mod others;
 mod owner;
 mod pod_shapes;
+mod samples;
 mod sdks;
 mod selection;
 mod server;

@@ -1,7 +1,6 @@
 //! Who owns what the operator writes for the whole cluster: the garbage collector removes it with its owner, and with
 //! nothing else, under any prefix of names.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use testbed::Bed;
 use super::engines::DryRunCreator;
 use super::installed::{self, InstalledOperator, apply_side, condition};
 use super::server::{self, CANARY, Server};
+use crate::overlay::in_repository;
 
 /// The longest time to wait for any result.
 const PATIENCE: Duration = Duration::from_mins(4);
@@ -28,7 +28,7 @@ fn prefixed_bed() -> Bed {
     std::fs::create_dir(&overlay).unwrap();
     let overlay = overlay.canonicalize().unwrap();
     let kustomization = json!({
-        "resources": [relative(&overlay, &demo::repository().join("manifests/default"))],
+        "resources": [in_repository(&overlay, "manifests/default")],
         "namePrefix": "acme-",
     });
     std::fs::write(
@@ -48,13 +48,6 @@ fn prefixed_bed() -> Bed {
         assert!(output.status.success(), "kubectl {words:?}: {output:?}");
     }
     bed
-}
-
-/// kustomize takes no absolute paths.
-fn relative(from: &Path, to: &Path) -> String {
-    let up = "../".repeat(from.components().count() - 1);
-    let to = to.canonicalize().unwrap();
-    format!("{up}{}", to.to_string_lossy().trim_start_matches('/'))
 }
 
 /// Deletes a role and makes it again, as a replacement by force does. Returns its new uid.

@@ -217,7 +217,7 @@ async fn of_web(world: &OutageBed) -> Result<Vec<Value>, String> {
 /// An operator whose CAs live a minute. The one before is forgotten, as if a user had emptied the
 /// Secret while no operator ran.
 async fn short_lived(world: &OutageBed) -> Process {
-    let path = format!("/api/v1/namespaces/{PLATFORM}/secrets/{}", names::CA_SECRET);
+    let path = secret_path();
     world.patch(&path, &json!({"data": null})).await;
     let operator = world.operator(&["--injection-engine=webhook", LIFE]);
     // Only who serves by the new one is believed then; the API server asks either replica.
@@ -285,10 +285,14 @@ async fn goes_on(world: &OutageBed, what: &str, replicas: &[Process; 2]) {
     println!("{what} ran out; pods are injected {took:.1} s after");
 }
 
+fn secret_path() -> String {
+    let name = names::ca_secret(names::WEBHOOK);
+    format!("/api/v1/namespaces/{PLATFORM}/secrets/{name}")
+}
+
 /// The CA in its Secret.
 async fn stored_ca(world: &OutageBed) -> Result<Ca, String> {
-    let path = format!("/api/v1/namespaces/{PLATFORM}/secrets/{}", names::CA_SECRET);
-    let secret = get(&world.admin, &path).await?;
+    let secret = get(&world.admin, &secret_path()).await?;
     let kept = bytes(&secret["data"][names::CA_KEY])?;
     let text = String::from_utf8(kept).map_err(|error| error.to_string())?;
     Ca::parse(&text).ok_or_else(|| "no CA".to_owned())

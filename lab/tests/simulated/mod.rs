@@ -25,6 +25,7 @@
 //! - [`delivering`]: agents answer falsely, too much or never when they are asked whether they deliver.
 //! - [`revoked`]: a platform namespace is taken off the operator's argument.
 //! - [`leftovers`]: something of an `OtelAgent` that is gone cannot be removed.
+//! - [`gitops`]: what kstatus and Argo CD read in a status, and what the operator writes into an `OtelAgent`.
 //! - [`reports`]: the status names the reason for every way in which a reconcile ends.
 //!
 //! `make test-full` (`OTELAGENT_FULL=1`) runs every pair, every write and every view, which takes an hour or more.
@@ -39,6 +40,7 @@ mod crashes;
 mod delivering;
 mod drift;
 mod faults;
+mod gitops;
 mod killed;
 pub(crate) mod kubelet;
 mod leaders;

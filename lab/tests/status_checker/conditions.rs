@@ -12,6 +12,8 @@ use super::view::distinct;
 
 const ALWAYS: [&str; 5] = ["Accepted", "Ready", "Switching", "Injected", "Delivering"];
 
+const SOMETIMES: [&str; 3] = ["Restarting", "Reconciling", "Stalled"];
+
 /// How many `OtelAgent`s of a namespace that is no platform namespace the operator uses.
 const QUOTA: usize = 20;
 
@@ -22,6 +24,7 @@ impl StatusChecker<'_> {
         self.accepted();
         self.ready();
         self.switching();
+        self.progress();
         self.injected();
         self.names();
     }
@@ -29,7 +32,7 @@ impl StatusChecker<'_> {
     fn form(&mut self) {
         let all: Vec<&Value> = items(self.field("conditions")).collect();
         let kinds = distinct(all.iter().map(|condition| text(condition, "/type")));
-        let is_known = |kind: &&str| ALWAYS.contains(kind) || *kind == "Restarting";
+        let is_known = |kind: &&str| ALWAYS.contains(kind) || SOMETIMES.contains(kind);
         let holds = kinds.len() == all.len()
             && kinds.iter().all(is_known)
             && ALWAYS.iter().all(|kind| kinds.contains(kind));
@@ -189,6 +192,21 @@ impl StatusChecker<'_> {
             let expected = format!("a message that says {}", older.len());
             self.require_condition(holds, "Switching", expected, quotes::USERS);
         }
+    }
+
+    /// What kstatus reads.
+    fn progress(&mut self) {
+        let is_refused = !self.is("Accepted", "True");
+        let holds = self.is("Stalled", "True") == is_refused
+            && (is_refused || self.condition("Stalled").is_null());
+        let expected = "True while the spec is refused, else absent";
+        self.require_condition(holds, "Stalled", expected, quotes::STALLED);
+        let is_underway = !is_refused && self.mode() != Some(self.view.wanted());
+        let reconciling = self.condition("Reconciling");
+        let holds = (!is_underway || self.is("Reconciling", "True"))
+            && (reconciling.is_null() || self.is("Reconciling", "True") && !is_refused);
+        let expected = format!("True: {is_underway}, else absent");
+        self.require_condition(holds, "Reconciling", expected, quotes::RECONCILING);
     }
 
     fn injected(&mut self) {

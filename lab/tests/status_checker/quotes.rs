@@ -71,6 +71,9 @@ quotes! {
         DELIVERING: "Delivering: the upstream takes what agents send",
         DELIVERY_COUNTS: "`status.delivery` has the numbers of agents `asked` (of sidecars, those of the last three \
             turns), `delivering`, `idle`, `failing` and `unanswered`.",
+        RECONCILING: "`Reconciling` is present, and True, while the wanted mode does not serve yet or agents have an \
+            older configuration",
+        STALLED: "`Stalled` is present, and True, while the spec is refused",
         RESTARTING: "Restarting: workloads restart or wait (only with `restart: Rolling`)",
     }
     "docs/restart.md" {

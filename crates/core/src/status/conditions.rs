@@ -6,13 +6,14 @@ use k8s_openapi::jiff::Timestamp;
 use super::delivering::{QUIET, delivering, not_asked};
 use super::injected::{ACTIVE, CA_NOT_KEPT, injected};
 use super::message::{Assessment, all_of, assess};
+use super::progress::progress;
 use super::ready::ready;
 use super::renamed::present_reason;
 use super::switching::switching;
 use super::{Delivery, Facts, Failure, InjectionState, restarts};
 use otelagent_api::{
     ACCEPTED, AgentCounts, DELIVERING, DeliveryCounts, INJECTED, OtelAgentStatus, READY,
-    RESTARTING, SWITCHING,
+    RECONCILING, RESTARTING, STALLED, SWITCHING,
 };
 
 /// Longest message, in characters; the API allows 32768 but people read a line or two.
@@ -21,18 +22,21 @@ const MAX_MESSAGE: usize = 1024;
 /// The status that these facts make. A condition whose status did not change keeps its
 /// `lastTransitionTime`.
 pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentStatus {
-    let assessments = [
-        (ACCEPTED, accepted(facts)),
-        (READY, ready(facts)),
-        (SWITCHING, switching(facts)),
-        (INJECTED, injected(facts)),
-    ];
+    let (accepted, ready, switching) = (accepted(facts), ready(facts), switching(facts));
     let is_unknown = facts.injection == InjectionState::Unknown;
     let restarting = facts.restarts.as_ref().map(restarts::restarting);
     let old = conditions(previous);
-    let as_condition = |(type_, assessment): (&str, Assessment)| {
-        condition(type_, &assessment, facts.generation, facts.now, old)
+    let as_condition = |(type_, assessment): (&str, &Assessment)| {
+        condition(type_, assessment, facts.generation, facts.now, old)
     };
+    let progress = progress(facts, &accepted, &ready, &switching).map(as_condition);
+    let injected = injected(facts);
+    let assessments = [
+        (ACCEPTED, &accepted),
+        (READY, &ready),
+        (SWITCHING, &switching),
+        (INJECTED, &injected),
+    ];
     // A reconcile that failed did not come to the restarts.
     let is_kept = facts.failure.is_some() && facts.restarts.is_none();
     let kept = previous.filter(|_| is_kept);
@@ -56,8 +60,9 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
                 _ => as_condition((type_, assessment)),
             })
             .chain([delivering_condition(facts, old)])
-            .chain(restarting.map(|assessment| as_condition((RESTARTING, assessment))))
+            .chain(restarting.map(|assessment| as_condition((RESTARTING, &assessment))))
             .chain(kept.and_then(|_| find(old, RESTARTING).cloned()))
+            .chain(progress)
             .collect(),
     }
 }
@@ -218,7 +223,10 @@ pub fn transitions(previous: Option<&OtelAgentStatus>, current: &OtelAgentStatus
             message: new.message.clone(),
         })
     };
-    current.conditions.iter().filter_map(note).collect()
+    // These two repeat what others say.
+    let repeats = |new: &&Condition| [RECONCILING, STALLED].contains(&new.type_.as_str());
+    let news = current.conditions.iter().filter(|new| !repeats(new));
+    news.filter_map(note).collect()
 }
 
 #[cfg(test)]

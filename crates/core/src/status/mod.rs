@@ -4,6 +4,7 @@ mod conditions;
 mod delivering;
 mod injected;
 mod message;
+mod progress;
 mod ready;
 mod renamed;
 mod restarts;

@@ -27,8 +27,8 @@ pub(super) fn restarting(restarts: &Restarts) -> Assessment {
     if let Some(failure) = &restarts.failure {
         return if failure.reason == "Forbidden" {
             let message = format!(
-                "the operator may not restart workloads here; run kubectl apply -k {MANIFEST}, or set workloads.restart \
-                 to Never: {}",
+                "the operator may not restart workloads here; run kubectl apply -k {MANIFEST} (with Helm, set \
+                 restart.enabled), or set workloads.restart to Never: {}",
                 failure.message
             );
             assess(false, "NotAllowed", message)

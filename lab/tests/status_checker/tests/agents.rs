@@ -31,6 +31,7 @@ fn wanted_mode_serves_once_its_agents_are_ready_everywhere() {
         view = with_status(view, "endpoint", json!("http://node.platform.svc:4317"));
         view = with_status(view, "pods.byMode", json!({"NodeLocal": 2}));
         view = with_status(view, "pods.current", json!(2));
+        tell(&mut view, "Reconciling", "True", "AgentsNotReady", "n2");
         with_status(view, "pods.stale", json!(0))
     };
     reports(waiting(switching()), &["mode"]);
@@ -188,6 +189,8 @@ fn agents_are_those_of_the_wanted_mode_before_one_serves() {
         "NotActive",
         "no mode serves yet",
     );
+    let start = "the agents of NodeLocal start";
+    tell(&mut view, "Reconciling", "True", "FirstWorkload", start);
     reports(view.clone(), &["agents.ready", "agents.updated"]);
     view.agent["status"]["agents"] = json!({"desired": 2, "ready": 0, "updated": 0});
     accepts(view.clone());

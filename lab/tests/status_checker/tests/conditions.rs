@@ -233,6 +233,22 @@ fn switching_is_true_while_another_route_exists_or_is_used() {
 }
 
 #[test]
+fn conditions_of_kstatus_are_present_only_while_they_are_true() {
+    let mut view = settled();
+    tell(&mut view, "Reconciling", "False", "Serving", "none");
+    reports(view, &["conditions.Reconciling"]);
+    let mut view = settled();
+    tell(&mut view, "Stalled", "True", "InvalidValue", "no size");
+    reports(view, &["conditions.Stalled"]);
+    let mut view = settled();
+    tell(&mut view, "Accepted", "False", "InvalidValue", "no size");
+    accepts(view.clone());
+    let conditions = view.agent["status"]["conditions"].as_array_mut().unwrap();
+    conditions.retain(|condition| condition["type"] != "Stalled");
+    reports(view, &["conditions.Stalled"]);
+}
+
+#[test]
 fn switching_counts_the_pods_on_the_old_route() {
     let mut view = switching();
     tell(

@@ -221,11 +221,17 @@ fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
     json!({"type": kind, "status": status, "reason": reason, "message": message, "observedGeneration": 3})
 }
 
-/// Sets a condition.
+/// Sets a condition; that a spec is refused, by both conditions that say so.
 fn tell(view: &mut ClusterView, kind: &str, status: &str, reason: &str, message: &str) {
     let conditions = view.agent["status"]["conditions"].as_array_mut().unwrap();
     conditions.retain(|condition| condition["type"] != kind);
     conditions.push(condition(kind, status, reason, message));
+    if kind == "Accepted" {
+        conditions.retain(|condition| condition["type"] != "Stalled");
+        if status == "False" {
+            conditions.push(condition("Stalled", "True", reason, message));
+        }
+    }
 }
 
 /// A pod that was missed, and a status that says so.
