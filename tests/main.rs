@@ -3,6 +3,7 @@
 // Helpers of tests fail like tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod book;
 mod documentation;
 mod inject;
 mod pure;
