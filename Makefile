@@ -26,6 +26,8 @@ TRIPLE := $(shell uname -m)-unknown-linux-gnu
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/otelagent-tools
 DENY_VERSION := 0.20.2
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+MDBOOK_VERSION := 0.5.4
+MDBOOK := $(TOOLS)/mdbook-$(MDBOOK_VERSION)/bin/mdbook
 ACTIONLINT_VERSION := 1.7.12
 ACTIONLINT := $(TOOLS)/actionlint-$(ACTIONLINT_VERSION)/actionlint
 
@@ -312,6 +314,7 @@ generated:
 	$(CARGO) test --workspace --locked --test tests --test agent -- --exact \
 	    pure::crd::committed_crd_is_the_generated_one \
 	    chart::chart_has_the_present_crd_and_a_readme_of_its_values \
+	    book::reference::api_reference_is_that_of_the_crd \
 	    config::fields::documentation_holds_the_reference_as_the_code_has_it
 
 .PHONY: crd
@@ -350,9 +353,23 @@ agent-demo: rust ## Watch the agent alone at work: rates, memory and CPU in the 
 	@$(CARGO) run $(LAB) --quiet --profile quick --locked --package agent-demo -- --agent $(TARGET)/quick/otelagent-agent $(DEMO_ARGS)
 
 .PHONY: reference
-reference: ## Write the configuration reference of docs/agent.md anew from the code
-	OTELAGENT_WRITE_REFERENCE=1 $(CARGO) test --quiet --locked --package otelagent-agent --test agent -- \
-	    --exact config::fields::documentation_holds_the_reference_as_the_code_has_it
+reference: rust ## Write docs/reference/api.md anew from the CRD, and the configuration reference of docs/agent.md from the code
+	@# As a workspace, of which make test-unit builds the same.
+	OTELAGENT_WRITE_REFERENCE=1 $(CARGO) test --quiet --workspace --locked --test tests --test agent -- --exact \
+	    book::reference::api_reference_is_that_of_the_crd \
+	    config::fields::documentation_holds_the_reference_as_the_code_has_it
+
+.PHONY: book
+book: $(MDBOOK) ## Build the documentation as a web site, in target/book
+	$(MDBOOK) build --dest-dir $(abspath $(TARGET))/book
+	@echo 'open $(abspath $(TARGET))/book/index.html'
+
+$(MDBOOK): rust
+	$(call heading,'build mdBook $(MDBOOK_VERSION)')
+	mkdir -p $(TOOLS)
+	CARGO_PROFILE_DEV_DEBUG=false $(CARGO) install mdbook --version $(MDBOOK_VERSION) --locked --debug --quiet \
+	    --no-default-features --features search --root $(TOOLS)/mdbook-$(MDBOOK_VERSION) --target-dir $(TOOLS)/build
+	rm -rf $(TOOLS)/build
 
 .PHONY: bench-operator
 bench-operator: prerequisites ## Measure the operator: reconcile time, admission latency, memory

@@ -9,6 +9,7 @@
 //! bed asks [`World::bed`] for it.
 
 mod api;
+mod book;
 mod cut_overs;
 mod delivering;
 mod durable;

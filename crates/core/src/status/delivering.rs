@@ -4,10 +4,10 @@ use super::message::{Assessment, assess, first_few, unknown};
 use super::{Delivery, Facts};
 use crate::delivery::{DeliverySummary, Group};
 
-/// Nothing that has to be mended: there was nothing to send, or nobody to ask.
+/// Reasons that need no action: nothing was sent yet, or no agent can be asked.
 pub(super) const QUIET: [&str; 3] = ["Idle", "NotAsked", "OtherImage"];
 
-/// Before any agent has been asked. The same for every cause, so that a status is not written for each.
+/// No agent has been asked yet. One message for all causes, so that a change of the cause writes no status.
 pub(super) fn not_asked() -> Assessment {
     unknown(
         "NotAsked",
@@ -15,7 +15,7 @@ pub(super) fn not_asked() -> Assessment {
     )
 }
 
-/// `None` while they are being asked: it stays as reported.
+/// `None` while agents are being asked: the condition stays as reported.
 pub(super) fn delivering(facts: &Facts) -> Option<Assessment> {
     if facts.serving.is_none() {
         return Some(not_asked());
@@ -53,7 +53,7 @@ fn known(summary: &DeliverySummary) -> Assessment {
         return assess(false, "DeliveryFails", message);
     }
     let unanswered = named(&summary.unanswered, counts.unanswered);
-    // What the few say that answer is no word on the others.
+    // A minority that answers says nothing about the rest.
     if counts.unanswered * 2 > counts.asked {
         let message = format!(
             "{} of {} {what} did not answer the operator: {unanswered}; let its pods reach spec.ports.health of the \
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_to_ask_is_unknown() {
+    fn no_agent_to_ask_is_unknown() {
         assert_eq!(assessed([0; 4], &[]).1, "NotAsked");
         let mut facts = facts(0);
         facts.delivery = Delivery::Pending;
