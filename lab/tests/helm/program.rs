@@ -17,17 +17,12 @@ pub(super) struct Helm {
     pub(super) part: Part,
 }
 
-/// Helm 4, and with `make test-full` also Helm 3, which takes a minute to build.
+/// Helm 4 and Helm 3, with `make test-full`: they take minutes to build.
 pub(super) fn each(test: &str) -> Vec<Helm> {
-    if !testbed::skip_unless_possible(test) {
+    if !is_full() || !testbed::skip_unless_possible(test) {
         return Vec::new();
     }
-    let parts: &[Part] = if is_full() {
-        &[Part::Helm, Part::Helm3]
-    } else {
-        &[Part::Helm]
-    };
-    parts.iter().map(|part| Helm::new(*part)).collect()
+    [Part::Helm, Part::Helm3].map(Helm::new).into()
 }
 
 /// The chart in the repository.

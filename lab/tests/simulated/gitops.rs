@@ -12,6 +12,7 @@ use super::faults::{How, Spoil};
 use super::run::{Outcome, Run, condition};
 use super::topology::{ALL, Topology};
 use crate::status_checker::get;
+use crate::test_scale::is_full;
 use otelagent_core::names;
 
 const HOST_PORT: Topology = ALL[1];
@@ -19,8 +20,12 @@ const NODE_LOCAL: Topology = ALL[3];
 /// A class that does not exist, so that no agent can be created.
 const MISSING: &str = "nope";
 
+/// With `make test-full`: the two interpreters take a minute to build.
 #[tokio::test(flavor = "multi_thread")]
 async fn kstatus_and_argo_cd_tell_the_state_of_every_phase() {
+    if !is_full() {
+        return;
+    }
     Run::through("kstatus", async |run| tell(run).await).await;
 }
 
