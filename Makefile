@@ -261,7 +261,9 @@ generated:
 	@# As a workspace, of which make test-unit builds the same.
 	$(CARGO) test --workspace --locked --test tests --test agent -- --exact \
 	    pure::crd::committed_crd_is_the_generated_one \
-	    config::fields::documentation_holds_the_reference_as_the_code_has_it
+	    observability::documentation_has_the_metrics_of_the_operator \
+	    config::fields::documentation_holds_the_reference_as_the_code_has_it \
+	    metrics::documentation_has_the_metrics_of_the_agent
 
 .PHONY: crd
 crd: rust ## Write the CRD anew from the Rust types
@@ -294,9 +296,13 @@ agent-demo: rust ## Watch the agent alone at work: rates, memory and CPU in the 
 	@$(CARGO) run $(LAB) --quiet --profile quick --locked --package agent-demo -- --agent $(TARGET)/quick/otelagent-agent $(DEMO_ARGS)
 
 .PHONY: reference
-reference: ## Write the configuration reference of docs/agent.md anew from the code
-	OTELAGENT_WRITE_REFERENCE=1 $(CARGO) test --quiet --locked --package otelagent-agent --test agent -- \
-	    --exact config::fields::documentation_holds_the_reference_as_the_code_has_it
+reference: ## Write the references of docs/agent.md and docs/metrics.md anew from the code
+	@# One test at a time: two of them write one file.
+	OTELAGENT_WRITE_REFERENCE=1 $(CARGO) test --quiet --workspace --locked --test tests --test agent -- \
+	    --test-threads=1 --exact \
+	    observability::documentation_has_the_metrics_of_the_operator \
+	    config::fields::documentation_holds_the_reference_as_the_code_has_it \
+	    metrics::documentation_has_the_metrics_of_the_agent
 
 .PHONY: bench-operator
 bench-operator: prerequisites ## Measure the operator: reconcile time, admission latency, memory

@@ -16,7 +16,7 @@ fn pages() -> Vec<PathBuf> {
             .filter(|file| file.extension().is_some_and(|extension| extension == "md"))
             .collect()
     };
-    let mut pages = [markdown(""), markdown("docs")].concat();
+    let mut pages = ["", "docs", "docs/runbooks"].map(markdown).concat();
     pages.sort();
     assert!(pages.len() > 12, "{pages:?}");
     pages

@@ -5,5 +5,6 @@
 
 mod documentation;
 mod inject;
+mod observability;
 mod pure;
 mod threats;

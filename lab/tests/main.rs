@@ -7,6 +7,7 @@ mod circumstances;
 mod client;
 mod cluster;
 mod inject;
+mod observe;
 mod outages;
 mod pods;
 mod process;

@@ -50,6 +50,11 @@ pub enum Part {
     Registry,
     /// The controller of Argo Rollouts.
     ArgoRollouts,
+    Prometheus,
+    /// The tool that checks and tests rules of Prometheus.
+    Promtool,
+    /// A program of ours that checks a dashboard by Grafana's schema.
+    DashboardSchema,
 }
 
 /// What a control plane needs, in the order that lets it start earliest.
@@ -122,6 +127,9 @@ impl Part {
             Self::H2spec => "h2spec",
             Self::Registry => "registry",
             Self::ArgoRollouts => "rollouts-controller",
+            Self::Prometheus => "prometheus",
+            Self::Promtool => "promtool",
+            Self::DashboardSchema => "dashboard-schema",
         }
     }
 
@@ -187,6 +195,14 @@ impl Part {
                 pins::ARGO_ROLLOUTS,
                 "github.com/argoproj/argo-rollouts/cmd/rollouts-controller",
             ),
+            Self::Prometheus | Self::Promtool => Source::Go {
+                module: pins::PROMETHEUS,
+                package: format!("github.com/prometheus/prometheus/cmd/{}", self.binary()),
+                // Of the ways to find targets only that by Kubernetes: the others take minutes.
+                tags: "remove_all_sd enable_kubernetes_sd",
+                stamps: Vec::new(),
+            },
+            Self::DashboardSchema => plain(pins::DASHBOARD_SCHEMA, "."),
             _ => Source::Go {
                 module: kubernetes.module(),
                 package: format!("k8s.io/kubernetes/cmd/{}", self.binary()),
@@ -549,6 +565,8 @@ mod tests {
                 Part::H2spec,
                 Part::Registry,
                 Part::ArgoRollouts,
+                Part::Prometheus,
+                Part::DashboardSchema,
             ]) {
                 let name = part.source(*version).cache_name();
                 assert!(name.contains("-v"), "{part:?}: {name}");

@@ -150,6 +150,11 @@ pub(crate) const KWOK: GoModule = module!("kwok", "v0.8.0");
 /// The commit of release 2.6.0, whose tag the Go command cannot name: its go.mod says no /v2.
 pub(crate) const H2SPEC: GoModule = module!("h2spec", "v0.0.0-20200804131034-70ac22940108");
 pub(crate) const ARGO_ROLLOUTS: GoModule = module!("argo-rollouts", "v1.8.3");
+pub(crate) const PROMETHEUS: GoModule = module!("prometheus", "v0.316.0");
+pub(crate) const DASHBOARD_SCHEMA: GoModule = GoModule {
+    main_go: include_str!("../parts/dashboard-schema/main.go"),
+    ..module!("dashboard-schema", "v0.0.22")
+};
 pub(crate) const REGISTRY: GoModule = GoModule {
     main_go: include_str!("../parts/registry/main.go"),
     ..module!("registry", "v3.0.0")

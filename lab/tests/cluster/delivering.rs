@@ -120,7 +120,7 @@ fn until_said(world: &World, status: &str, parts: &[&str]) {
 
 /// Waits until the leader, and no other, shows the condition as a metric, and kubectl as a column.
 fn until_shown(world: &World) {
-    let shown = r#"otelagent_condition{namespace="otelagent-system",name="delivering",type="Delivering",status="False"} 1"#;
+    let shown = r#"otelagent_condition{namespace="otelagent-system",name="delivering",otelagent="otelagent-system.delivering",type="Delivering",status="False"} 1"#;
     let operators = [
         "pods",
         "--namespace=otelagent-system",
