@@ -315,7 +315,9 @@ generated:
 	    pure::crd::committed_crd_is_the_generated_one \
 	    chart::chart_has_the_present_crd_and_a_readme_of_its_values \
 	    book::reference::api_reference_is_that_of_the_crd \
-	    config::fields::documentation_holds_the_reference_as_the_code_has_it
+	    observability::documentation_has_the_metrics_of_the_operator \
+	    config::fields::documentation_holds_the_reference_as_the_code_has_it \
+	    metrics::documentation_has_the_metrics_of_the_agent
 
 .PHONY: crd
 crd: rust ## Write the CRD anew from the Rust types
@@ -353,11 +355,14 @@ agent-demo: rust ## Watch the agent alone at work: rates, memory and CPU in the 
 	@$(CARGO) run $(LAB) --quiet --profile quick --locked --package agent-demo -- --agent $(TARGET)/quick/otelagent-agent $(DEMO_ARGS)
 
 .PHONY: reference
-reference: rust ## Write docs/reference/api.md anew from the CRD, and the configuration reference of docs/agent.md from the code
-	@# As a workspace, of which make test-unit builds the same.
-	OTELAGENT_WRITE_REFERENCE=1 $(CARGO) test --quiet --workspace --locked --test tests --test agent -- --exact \
+reference: rust ## Write docs/reference/api.md anew from the CRD, and the references of docs/agent.md and docs/metrics.md from the code
+	@# As a workspace, of which make test-unit builds the same. One test at a time: two of them write one file.
+	OTELAGENT_WRITE_REFERENCE=1 $(CARGO) test --quiet --workspace --locked --test tests --test agent -- \
+	    --test-threads=1 --exact \
 	    book::reference::api_reference_is_that_of_the_crd \
-	    config::fields::documentation_holds_the_reference_as_the_code_has_it
+	    observability::documentation_has_the_metrics_of_the_operator \
+	    config::fields::documentation_holds_the_reference_as_the_code_has_it \
+	    metrics::documentation_has_the_metrics_of_the_agent
 
 .PHONY: book
 book: $(MDBOOK) ## Build the documentation as a web site, in target/book

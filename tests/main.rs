@@ -7,5 +7,6 @@ mod chart;
 mod book;
 mod documentation;
 mod inject;
+mod observability;
 mod pure;
 mod threats;

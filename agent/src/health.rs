@@ -21,7 +21,7 @@ use crate::budget::Budget;
 use crate::config::Config;
 use crate::export::Upstream;
 use crate::lock::lock;
-use crate::metrics::{Metrics, MetricsOrigin, Surroundings};
+use crate::metrics::{Metrics, MetricsOrigin, Surroundings, UpstreamNow};
 use crate::queue::Lane;
 use crate::receive::{Answer, response};
 use crate::stream::Stream;
@@ -220,8 +220,18 @@ impl Report {
             senders: &self.budget.senders,
             connections: self.connections,
             uptime: self.started.elapsed(),
-            endpoints: (self.upstreams.iter())
-                .map(|upstream| (upstream.name(), upstream.endpoint().0))
+            upstreams: (self.upstreams.iter())
+                .map(|upstream| UpstreamNow {
+                    name: upstream.name(),
+                    endpoint: upstream.endpoint().0,
+                    failing: upstream
+                        .delivery()
+                        .failing
+                        .map(|(since, _)| since.elapsed()),
+                })
+                .collect(),
+            waiting: (self.lanes.iter())
+                .map(|lane| (lane.signal, lane.oldest().unwrap_or_default()))
                 .collect(),
         }
     }

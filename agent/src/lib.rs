@@ -17,7 +17,7 @@
 //! | `stream` | TCP, Unix and TLS connections as one type |
 //! | `resolve` | resolves names |
 //! | `reloadable` | values that follow changes of their files |
-//! | `metrics` | counters, and their Prometheus text |
+//! | [`metrics`] | counters, their Prometheus text, and the reference of them |
 //! | `health` | answers about the agent itself |
 //! | `logging`, `lock` | small helpers |
 //! | `offline` | the receiving side without sockets, for tests |
@@ -43,7 +43,7 @@ mod lock;
 #[cfg(feature = "server")]
 mod logging;
 #[cfg(feature = "server")]
-mod metrics;
+pub mod metrics;
 #[cfg(feature = "server")]
 pub mod offline;
 #[cfg(feature = "server")]

@@ -24,6 +24,7 @@ mod ingress;
 mod json;
 mod large;
 mod memory;
+mod metrics;
 mod misdirected;
 mod missing_files;
 mod node_port;

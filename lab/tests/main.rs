@@ -8,6 +8,7 @@ mod client;
 mod cluster;
 mod helm;
 mod inject;
+mod observe;
 mod outages;
 mod overlay;
 mod pods;

@@ -10,14 +10,13 @@
 //! | `live` | asks the API server directly, past the caches |
 //! | `apply` | writes and deletes objects |
 //! | `restart` | restarts workloads (`workloads.restart: Rolling`) |
-//! | `conditions` | shows conditions as metrics |
+//! | `shown` | what the metrics show of every `OtelAgent` |
 //! | `sweep` | removes cluster-scoped objects whose `OtelAgent` is gone |
 //! | `context` | what every reconcile shares |
 //! | `error` | the controller's errors |
 
 mod agents;
 mod apply;
-mod conditions;
 mod context;
 mod error;
 mod execute;
@@ -26,6 +25,7 @@ mod node_ports;
 mod observe;
 mod reconcile;
 mod restart;
+mod shown;
 mod sweep;
 
 use std::collections::BTreeSet;
@@ -190,8 +190,7 @@ impl Controller {
             watches.spawn(ca_upkeep(&context, injection, &trigger).run());
         }
         let agents = context.stores.agents.clone();
-        let shown = move || conditions::shown(&agents);
-        context.metrics.show_conditions(shown);
+        context.metrics.show_agents(move || shown::shown(&agents));
         let mut polls = JoinSet::new();
         polls.spawn(poller(&context, &trigger).run());
         let reconciles = controller::applier(

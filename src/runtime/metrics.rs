@@ -1,7 +1,7 @@
 //! The process's metrics, and their page.
 //!
-//! Labels are `&'static str`, so the number of series is bounded. Only conditions are shown by object: the holder of
-//! the lease has at most one series for each condition of an `OtelAgent`.
+//! Labels are `&'static str`, so the number of series is bounded. Only what a status says is shown by object, by the
+//! holder of the lease: a few dozen series for each `OtelAgent`.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -17,8 +17,9 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 use tokio::net::TcpListener;
 
-use super::conditions::{Conditions, ShownCondition};
+use super::described::{self, Described};
 use super::http::{self, page};
+use super::shown::{ShownAgent, ShownAgents};
 
 /// Content type of the `OpenMetrics` text format.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -47,7 +48,7 @@ pub struct Metrics {
     reviews: Family<LabelSet<1>, Counter>,
     review_duration: Histogram,
     delivery_polls: Family<LabelSet<1>, Counter>,
-    conditions: Conditions,
+    agents: ShownAgents,
     registry: Arc<Registry>,
 }
 
@@ -60,61 +61,32 @@ impl Default for Metrics {
 impl Metrics {
     /// All metrics at zero.
     pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("otelagent");
+        let mut registry = Registry::with_prefix(described::PREFIX);
         let to = &mut registry;
         Self {
-            reviews: counted(
-                to,
-                "webhook_reviews",
-                "Reviews of pods the webhook answered, by what became of them",
-            ),
+            reviews: shown(to, &described::WEBHOOK_REVIEWS, Family::default()),
             review_duration: shown(
                 to,
-                "webhook_review_duration_seconds",
-                "Time the webhook takes to answer",
+                &described::WEBHOOK_REVIEW_DURATION,
                 Histogram::new(REVIEW_DURATIONS),
             ),
-            reconciles: counted(to, "reconciles", "Reconciles of an OtelAgent, by result"),
+            reconciles: shown(to, &described::RECONCILES, Family::default()),
             reconcile_duration: shown(
                 to,
-                "reconcile_duration_seconds",
-                "Time one reconcile of an OtelAgent takes",
+                &described::RECONCILE_DURATION,
                 Histogram::new(DURATIONS),
             ),
-            writes: shown(
-                to,
-                "api_writes",
-                "Writes to the API server, by kind and verb",
-                Family::default(),
-            ),
-            errors: counted(to, "errors", "Errors, by reason"),
-            leader: shown(
-                to,
-                "leader",
-                "1 while this process holds the lease",
-                Gauge::default(),
-            ),
-            objects: shown(
-                to,
-                "objects",
-                "OtelAgents this process knows of",
-                Gauge::default(),
-            ),
-            orphaned_pods: shown(
-                to,
-                "orphaned_pods",
-                "Running pods that were injected for an OtelAgent that does not exist",
-                Gauge::default(),
-            ),
-            delivery_polls: counted(
-                to,
-                "delivery_polls",
-                "Agents asked whether they deliver, by result",
-            ),
-            conditions: Conditions::shown_on(to),
+            writes: shown(to, &described::API_WRITES, Family::default()),
+            errors: shown(to, &described::ERRORS, Family::default()),
+            leader: shown(to, &described::LEADER, Gauge::default()),
+            objects: shown(to, &described::OBJECTS, Gauge::default()),
+            orphaned_pods: shown(to, &described::ORPHANED_PODS, Gauge::default()),
+            delivery_polls: shown(to, &described::DELIVERY_POLLS, Family::default()),
+            agents: ShownAgents::on(to),
             registry: {
                 let version = vec![("version", env!("CARGO_PKG_VERSION"))];
-                to.register("build", "The program", Info::new(version));
+                let build = &described::BUILD;
+                to.register(build.name, build.meaning, Info::new(version));
                 Arc::new(registry)
             },
         }
@@ -168,12 +140,9 @@ impl Metrics {
             .inc();
     }
 
-    /// Shows these conditions from now on, as they are when the page is read.
-    pub fn show_conditions(
-        &self,
-        source: impl Fn() -> Vec<ShownCondition> + Send + Sync + 'static,
-    ) {
-        self.conditions.read_from(Box::new(source));
+    /// Shows these objects from now on, as they are when the page is read.
+    pub fn show_agents(&self, source: impl Fn() -> Vec<ShownAgent> + Send + Sync + 'static) {
+        self.agents.read_from(Box::new(source));
     }
 
     /// All metrics in the `OpenMetrics` text format.
@@ -185,14 +154,9 @@ impl Metrics {
     }
 }
 
-/// Registers a counter for each value of one label.
-fn counted(to: &mut Registry, name: &str, help: &str) -> Family<LabelSet<1>, Counter> {
-    shown(to, name, help, Family::default())
-}
-
-/// Registers a metric under a name.
-fn shown<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
-    registry.register(name, help, metric.clone());
+/// Registers a metric as it is described.
+fn shown<M: Metric + Clone>(registry: &mut Registry, of: &Described, metric: M) -> M {
+    registry.register(of.name, of.meaning, metric.clone());
     metric
 }
 
@@ -206,10 +170,11 @@ pub async fn serve(listener: TcpListener, metrics: Metrics) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::shown::Counted;
     use super::*;
 
-    #[test]
-    fn what_was_counted_is_on_the_page() {
+    /// Everything there is, counted once at least.
+    fn busy() -> Metrics {
         let metrics = Metrics::new();
         metrics.reconciled(true, Duration::from_millis(20));
         metrics.reconciled(false, Duration::from_secs(2));
@@ -218,16 +183,30 @@ mod tests {
         metrics.leads(true);
         metrics.objects(3);
         metrics.polled(true);
-        assert!(!metrics.render().contains("otelagent_condition{"));
-        metrics.show_conditions(|| {
-            vec![ShownCondition {
+        metrics.orphaned_pods(2);
+        metrics.reviewed("Injected", Duration::from_micros(300));
+        metrics.show_agents(|| {
+            vec![ShownAgent {
                 namespace: "shop".into(),
                 name: "cart".into(),
-                type_: "Delivering",
-                status: "False",
+                label: "shop.cart".into(),
+                conditions: vec![("Ready", "True"), ("Delivering", "False")],
+                modes: Some(("NodeLocal", "HostPort")),
+                counts: vec![
+                    (Counted::Agents, "ready", 2),
+                    (Counted::Pods, "stale", 5),
+                    (Counted::Delivery, "failing", 1),
+                    (Counted::Restarts, "waiting", 4),
+                ],
             }]
         });
-        let page = metrics.render();
+        metrics
+    }
+
+    #[test]
+    fn what_was_counted_is_on_the_page() {
+        assert!(!Metrics::new().render().contains("otelagent_condition"));
+        let page = busy().render();
         for line in [
             r#"otelagent_reconciles_total{result="success"} 1"#,
             r#"otelagent_reconciles_total{result="error"} 1"#,
@@ -239,11 +218,50 @@ mod tests {
             "otelagent_objects 3",
             r#"otelagent_delivery_polls_total{result="answered"} 1"#,
             "# TYPE otelagent_condition gauge",
-            r#"otelagent_condition{namespace="shop",name="cart",type="Delivering",status="False"} 1"#,
+            r#"otelagent_condition{namespace="shop",name="cart",otelagent="shop.cart",type="Delivering",status="False"} 1"#,
+            r#"otelagent_mode{namespace="shop",name="cart",otelagent="shop.cart",wanted="NodeLocal",serving="HostPort"} 1"#,
+            r#"otelagent_agents{namespace="shop",name="cart",otelagent="shop.cart",state="ready"} 2"#,
+            r#"otelagent_pods{namespace="shop",name="cart",otelagent="shop.cart",state="stale"} 5"#,
+            r#"otelagent_delivery_agents{namespace="shop",name="cart",otelagent="shop.cart",state="failing"} 1"#,
+            r#"otelagent_restarting_workloads{namespace="shop",name="cart",otelagent="shop.cart",state="waiting"} 4"#,
             "otelagent_build_info{version=",
             "# EOF",
         ] {
             assert!(page.contains(line), "{line} is not in\n{page}");
         }
+    }
+
+    /// The names of a series' labels, but for that of a histogram's buckets.
+    fn labels(series: &str) -> Vec<&str> {
+        let Some((_, labels)) = series.split_once('{') else {
+            return Vec::new();
+        };
+        let labels = labels
+            .split("\",")
+            .filter_map(|label| label.split('=').next());
+        labels.filter(|label| *label != "le").collect()
+    }
+
+    #[test]
+    fn every_metric_on_the_page_is_described_as_it_is() {
+        let page = busy().render();
+        let mut families = page.matches("# TYPE ").count();
+        for metric in described::ALL {
+            let family = format!("{}_{}", described::PREFIX, metric.name);
+            let kind = format!("# TYPE {family} {}\n", metric.kind.word());
+            assert!(page.contains(&kind), "{kind} is not in\n{page}");
+            let series = metric.series();
+            let is_its = |line: &&str| {
+                let rest = line.strip_prefix(series.as_str());
+                let rest = rest.map(|rest| rest.trim_start_matches("_bucket"));
+                rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+            };
+            let first = page.lines().find(is_its);
+            let first = first.unwrap_or_else(|| panic!("{series} is not in\n{page}"));
+            let expected: Vec<_> = metric.labels.iter().map(|(name, _)| *name).collect();
+            assert_eq!(labels(first), expected, "{first}");
+            families -= 1;
+        }
+        assert_eq!(families, 0, "some are not described:\n{page}");
     }
 }

@@ -12,7 +12,8 @@
 //! - [`lease`]: leadership by a Lease.
 //! - [`shutdown`]: shutdown on a signal.
 //! - [`http`]: the server for metrics and probes.
-//! - `conditions`: the metric of conditions.
+//! - `shown`: the metrics of each `OtelAgent`.
+//! - [`described`]: one description of all metrics.
 //! - [`served`]: the webhook's metrics and probes.
 //! - [`error`]: the errors of these modules.
 //!
@@ -20,7 +21,7 @@
 
 pub mod args;
 pub mod client;
-mod conditions;
+pub mod described;
 mod election;
 mod error;
 mod fence;
@@ -30,13 +31,13 @@ pub mod lease;
 pub mod metrics;
 pub mod probes;
 mod served;
+mod shown;
 pub mod shutdown;
 pub mod telemetry;
 #[cfg(test)]
 mod test_server;
 
 pub use args::{Args, Command, ControllerArgs, InjectionEngine, ObservabilityArgs, WebhookArgs};
-pub use conditions::ShownCondition;
 pub use error::ProcessError;
 pub use fence::Fence;
 pub use http::listen;
@@ -44,3 +45,4 @@ pub use lease::{Leadership, LeaseSettings, Term};
 pub use metrics::Metrics;
 pub use probes::Readiness;
 pub use served::Served;
+pub use shown::{Counted, ShownAgent};

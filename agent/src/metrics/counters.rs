@@ -20,17 +20,20 @@ pub(super) const BYTE_BOUNDS: [u64; 10] = [
     1000, 4000, 16_000, 64_000, 256_000, 512_000, 1_000_000, 2_000_000, 4_000_000, 16_000_000,
 ];
 
-/// Declares the values of a label.
+/// Declares the values of a label, each with a meaning of one line.
 macro_rules! label {
-    ($(#[$doc:meta])* $label:ident { $($(#[$value_doc:meta])* $value:ident = $name:literal,)* }) => {
+    ($(#[$doc:meta])* $label:ident { $(#[doc = $meaning:literal] $value:ident = $name:literal,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum $label {
-            $($(#[$value_doc])* $value,)*
+            $(#[doc = $meaning] $value,)*
         }
 
         impl $label {
             pub(crate) const ALL: &[Self] = &[$(Self::$value),*];
+
+            /// Every value with its meaning, for the reference.
+            pub(super) const MEANINGS: &[(&str, &str)] = &[$(($name, $meaning)),*];
 
             /// The label's value.
             pub(crate) fn name(self) -> &'static str {

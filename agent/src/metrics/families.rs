@@ -4,9 +4,16 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use otlp_wire::Signal;
+
 use super::counters::{
     BYTE_BOUNDS, Count, Distribution, FailedAttempt, ITEM_BOUNDS, Lost, Metrics, Push, Refused,
     Reload, SignalCounts, StorageHealth, Transport,
+};
+use super::labels::{
+    DATA_TYPE, EXPORTER, FAILED_ATTEMPT, FINGERPRINT, LOST, Label, OUTCOME, PROCESSOR, PUSH,
+    RECEIVER, REFUSED, RELOAD, SENDER, SIGNAL, SIGNAL_OF_PROCESSOR, STORAGE, TRANSPORT, UPSTREAM,
+    VERSION_LABEL,
 };
 use super::process::Usage;
 use crate::config::{Config, Exporter, Pipeline};
@@ -28,8 +35,19 @@ pub(crate) struct Surroundings<'a> {
     /// The maximum number of connections.
     pub(crate) connections: usize,
     pub(crate) uptime: Duration,
-    /// The exporters, each with the number of its endpoint in use.
-    pub(crate) endpoints: Vec<(&'a str, usize)>,
+    /// The exporters.
+    pub(crate) upstreams: Vec<UpstreamNow<'a>>,
+    /// The age of the oldest request that waits, by signal.
+    pub(crate) waiting: Vec<(Signal, Duration)>,
+}
+
+/// What an exporter says of itself.
+pub(crate) struct UpstreamNow<'a> {
+    pub(crate) name: &'a str,
+    /// The number of its endpoint in use.
+    pub(crate) endpoint: usize,
+    /// For how long every attempt has failed.
+    pub(crate) failing: Option<Duration>,
 }
 
 /// The type of a family.
@@ -87,66 +105,118 @@ struct PipelineCounts<'a> {
     counts: &'a SignalCounts,
 }
 
-/// Families that have a name for each signal, which ends in `_spans` for example: the name without that, the type, the
-/// meaning and the values.
+/// A metric without its values.
+pub(super) struct Described {
+    /// Its name in the OTLP form; of items, without the name of the signal's.
+    pub(super) name: &'static str,
+    /// What the text may write after the name.
+    pub(super) suffix: &'static str,
+    pub(super) kind: Kind,
+    pub(super) labels: &'static [Label],
+    pub(super) meaning: &'static str,
+}
+
+const fn described(
+    name: &'static str,
+    suffix: &'static str,
+    kind: Kind,
+    labels: &'static [Label],
+    meaning: &'static str,
+) -> Described {
+    Described {
+        name,
+        suffix,
+        kind,
+        labels,
+        meaning,
+    }
+}
+
+/// Families that have a name for each signal, which ends in `_spans` for example, and their values.
 #[rustfmt::skip]
-const OF_ITEMS: &[(&str, Kind, &str, PointsOfPipeline)] = &[
-    ("otelcol_receiver_accepted", Counter, "Acknowledged items.", |of| of.by_transport(|transport| of.counts.accepted[transport as usize].get())),
-    ("otelcol_receiver_refused", Counter, "Items refused after they were counted.", |of| of.by_transport(|transport| of.counts.refused_items[transport as usize].get())),
+const OF_ITEMS: &[(Described, PointsOfPipeline)] = &[
+    (described("otelcol_receiver_accepted", "", Counter, &[RECEIVER, TRANSPORT], "Acknowledged items."), |of| of.by_transport(|transport| of.counts.accepted[transport as usize].get())),
+    (described("otelcol_receiver_refused", "", Counter, &[RECEIVER, TRANSPORT], "Items refused after they were counted; what is refused before it is read counts only as a request."), |of| of.by_transport(|transport| of.counts.refused_items[transport as usize].get())),
     // Nothing fails inside the agent that is neither refused nor lost.
-    ("otelcol_receiver_failed", Counter, "Always 0: what fails is refused or lost.", |of| of.by_transport(|_| 0)),
-    ("otelcol_processor_memory_limiter_accepted", Counter, "Items accepted under the memory limit.", |of| of.by_limiter(of.accepted())),
-    ("otelcol_processor_memory_limiter_refused", Counter, "Items refused because of the memory limit.", |of| of.by_limiter(of.counts.memory_refused.get())),
-    ("otelcol_exporter_sent", Counter, "Delivered items.", |of| of.by_exporter(&of.counts.sent)),
-    ("otelcol_exporter_send_failed", Counter, "Lost items, all reasons together.", |of| vec![point([("exporter", &of.exporter.id)], sum(&of.counts.lost))]),
-    ("otelcol_exporter_enqueue_failed", Counter, "Items refused because the queue was full.", |of| of.by_exporter(&of.counts.enqueue_failed)),
-    ("otelagent_lost", Counter, "Lost items by reason.", |of| of.by_loss()),
-    ("otelagent_recovered", Counter, "Items taken over from an earlier process through the disk.", |of| of.by_exporter(&of.counts.recovered)),
-    ("otelagent_queue", Gauge, "Items held in the queue.", |of| of.by_exporter(&of.counts.queue_items)),
+    (described("otelcol_receiver_failed", "", Counter, &[RECEIVER, TRANSPORT], "Always 0: what fails is refused or lost."), |of| of.by_transport(|_| 0)),
+    (described("otelcol_processor_memory_limiter_accepted", "", Counter, &[PROCESSOR], "Items accepted under the memory limit."), |of| of.by_limiter(of.accepted())),
+    (described("otelcol_processor_memory_limiter_refused", "", Counter, &[PROCESSOR], "Items refused because of the memory limit."), |of| of.by_limiter(of.counts.memory_refused.get())),
+    (described("otelcol_exporter_sent", "", Counter, &[EXPORTER], "Delivered items."), |of| of.by_exporter(&of.counts.sent)),
+    (described("otelcol_exporter_send_failed", "", Counter, &[EXPORTER], "Lost items, all reasons together."), |of| vec![point([("exporter", &of.exporter.id)], sum(&of.counts.lost))]),
+    (described("otelcol_exporter_enqueue_failed", "", Counter, &[EXPORTER], "Items refused because the queue was full."), |of| of.by_exporter(&of.counts.enqueue_failed)),
+    (described("otelagent_lost", "", Counter, &[EXPORTER, LOST], "Lost items by reason."), |of| of.by_loss()),
+    (described("otelagent_recovered", "", Counter, &[EXPORTER], "Items taken over from an earlier process through the disk."), |of| of.by_exporter(&of.counts.recovered)),
+    (described("otelagent_queue", "", Gauge, &[EXPORTER], "Items held in the queue."), |of| of.by_exporter(&of.counts.queue_items)),
 ];
 
-/// All others: the name, the suffix of its unit, the type, the meaning and the values. Families of storages appear only
-/// for queues that should be on disk. Heap and system memory are the closest equivalents of what Go's runtime reports.
+/// All others, and their values. Families of storages appear only for queues that should be on disk. Heap and system
+/// memory are the closest equivalents of what Go's runtime reports.
 #[rustfmt::skip]
-const OTHERS: &[(&str, &str, Kind, &str, PointsOfAll)] = &[
-    ("otelcol_exporter_queue_size", "", Gauge, "Bytes held in the queue.", |all| all.pipelines(|of| Some(of.counts.queue_bytes.get() + of.counts.leftover_bytes.get()))),
-    ("otelcol_exporter_queue_capacity", "", Gauge, "Limit of the queue in bytes.", |all| all.pipelines(|of| Some(of.exporter.queue.capacity as u64))),
-    ("otelcol_exporter_in_flight_requests", "", Gauge, "Requests to the upstream in flight.", |all| all.pipelines(|of| Some(of.counts.in_flight.get()))),
-    ("otelagent_exporter_plain", "_bytes", Counter, "Bytes of all attempts before compression.", |all| all.pipelines(|of| Some(of.counts.plain_bytes.get()))),
-    ("otelagent_exporter_wire", "_bytes", Counter, "Bytes of all attempts after compression.", |all| all.pipelines(|of| Some(of.counts.wire_bytes.get()))),
-    ("otelagent_storage_failing", "", Gauge, "1 while the queue cannot be on disk.", |all| all.storages()),
-    ("otelagent_storage_damaged_records", "", Counter, "Records skipped on disk because of a wrong checksum.", |all| all.pipelines(|of| of.stored(of.counts.damaged_records.get()))),
-    ("otelagent_storage_damaged", "_bytes", Counter, "Bytes skipped on disk because of a wrong checksum.", |all| all.pipelines(|of| of.stored(of.counts.damaged_bytes.get()))),
-    ("otelagent_exporter_failed_attempts", "", Counter, "Attempts that failed and were repeated.", |all| all.failed_attempts()),
-    ("otelagent_exporter_endpoint_index", "", Gauge, "Which endpoint is in use: 0 is the first, others are of failover.", |all| all.endpoints()),
-    ("otelagent_repaired_strings", "", Counter, "Strings that were not UTF-8; their bad bytes became question marks.", |all| one(all.metrics.repaired_strings.get())),
-    ("otelagent_connections", "", Counter, "Accepted connections.", |all| one(all.metrics.connections.get())),
-    ("otelagent_open_connections", "", Gauge, "Open connections.", |all| one(all.metrics.connections_open.get())),
-    ("otelagent_connections_limit", "", Gauge, "Limit of open connections.", |all| one(all.around.connections as u64)),
-    ("otelagent_accept_errors", "", Counter, "Connections that the system could not accept.", |all| one(all.metrics.accept_errors.get())),
-    ("otelagent_tls_handshakes_failed", "", Counter, "Connections that ended before the TLS handshake was complete.", |all| one(all.metrics.handshakes_failed.get())),
-    ("otelagent_config_last_success_timestamp", "_seconds", Gauge, "When the configuration in use was read, in seconds since 1970.", |all| one(all.metrics.configured[0].get())),
-    ("otelagent_memory_held", "_bytes", Gauge, "Telemetry in memory, in bytes.", |all| one(all.around.memory.0 as u64)),
-    ("otelagent_memory_limit", "_bytes", Gauge, "The limit above which telemetry is refused, in bytes.", |all| one(all.around.memory.1 as u64)),
-    ("otelagent_sender_held", "_bytes", Gauge, "Bytes held of one of the senders that hold the most.", |all| all.senders(|sender| sender.held() as u64)),
-    ("otelagent_sender_refused_requests", "", Counter, "Requests refused for lack of room, of one of the senders refused most often.", |all| all.senders(Sender::refused)),
-    ("otelcol_process_uptime", "_seconds", Counter, "Seconds since the start of the process.", |all| one(all.around.uptime.as_secs())),
-    ("otelcol_process_memory_rss", "_bytes", Gauge, "Resident memory in bytes.", |all| all.process(|usage| one(usage.resident))),
-    ("otelcol_process_runtime_heap_alloc_bytes", "", Gauge, "Anonymous memory in bytes.", |all| all.process(|usage| one(usage.anonymous))),
-    ("otelcol_process_runtime_total_sys_memory_bytes", "", Gauge, "Address space in bytes.", |all| all.process(|usage| one(usage.virtual_memory))),
-    ("otelcol_process_cpu_seconds", "", Counter, "CPU time of the process.", |all| all.process(|usage| of_time(usage.cpu_time))),
-    ("otelcol_receiver_requests", "", Counter, "Requests by outcome.", |all| all.requests()),
-    ("otelagent_refused_requests", "", Counter, "Refused requests by reason.", |all| all.refusals()),
-    ("otelcol_processor_incoming_items", "", Counter, "Items into a processor.", |all| all.processors(|of, id| of.accepted() + if is_limiter(id) { of.counts.memory_refused.get() } else { 0 })),
-    ("otelcol_processor_outgoing_items", "", Counter, "Items out of a processor.", |all| all.processors(|of, _| of.accepted())),
-    ("otelcol_exporter_queue_batch_send_size", "", Histogram, "Sizes of batches in items.", |all| all.histograms(&ITEM_BOUNDS, |counts| &counts.batch_items)),
-    ("otelcol_exporter_queue_batch_send_size_bytes", "", Histogram, "Sizes of batches in uncompressed bytes.", |all| all.histograms(&BYTE_BOUNDS, |counts| &counts.batch_bytes)),
-    ("otelagent_books_imbalance", "", Gauge, "Accepted + recovered - delivered - held - lost: always 0.", |all| all.imbalance()),
-    ("otelagent_config_reloads", "", Counter, "How often the configuration was read, by result.", |all| all.reloads()),
-    ("otelagent_metrics_pushes", "", Counter, "Pushes of these metrics by result.", |all| all.pushes()),
-    ("otelagent_config_info", "", Gauge, "1, with the fingerprint of the configuration in use.", |all| all.fingerprint()),
-    ("otelagent_build_info", "", Gauge, "1, with the version.", |_| vec![point([("version", VERSION)], 1)]),
+const OTHERS: &[(Described, PointsOfAll)] = &[
+    (described("otelcol_exporter_queue_size", "", Gauge, &[DATA_TYPE, EXPORTER], "Bytes held in the queue."), |all| all.pipelines(|of| Some(of.counts.queue_bytes.get() + of.counts.leftover_bytes.get()))),
+    (described("otelcol_exporter_queue_capacity", "", Gauge, &[DATA_TYPE, EXPORTER], "Limit of the queue in bytes."), |all| all.pipelines(|of| Some(of.exporter.queue.capacity as u64))),
+    (described("otelcol_exporter_in_flight_requests", "", Gauge, &[DATA_TYPE, EXPORTER], "Requests to the upstream in flight."), |all| all.pipelines(|of| Some(of.counts.in_flight.get()))),
+    (described("otelagent_queue_age", "_seconds", Gauge, &[DATA_TYPE, EXPORTER], "Age of the oldest request that waits in the queue, in seconds; those that are being sent do not count."), |all| all.pipelines(|of| Some(all.age(of)))),
+    (described("otelagent_exporter_plain", "_bytes", Counter, &[DATA_TYPE, EXPORTER], "Bytes of all attempts before compression."), |all| all.pipelines(|of| Some(of.counts.plain_bytes.get()))),
+    (described("otelagent_exporter_wire", "_bytes", Counter, &[DATA_TYPE, EXPORTER], "Bytes of all attempts after compression."), |all| all.pipelines(|of| Some(of.counts.wire_bytes.get()))),
+    (described("otelagent_storage_failing", "", Gauge, &[DATA_TYPE, EXPORTER, STORAGE], "1 while the queue cannot be on disk and is in memory; only with a storage."), |all| all.storages()),
+    (described("otelagent_storage_damaged_records", "", Counter, &[DATA_TYPE, EXPORTER], "Records skipped on disk because of a wrong checksum."), |all| all.pipelines(|of| of.stored(of.counts.damaged_records.get()))),
+    (described("otelagent_storage_damaged", "_bytes", Counter, &[DATA_TYPE, EXPORTER], "Bytes skipped on disk because of a wrong checksum."), |all| all.pipelines(|of| of.stored(of.counts.damaged_bytes.get()))),
+    (described("otelagent_exporter_failed_attempts", "", Counter, &[FAILED_ATTEMPT], "Attempts that failed and were repeated."), |all| all.failed_attempts()),
+    (described("otelagent_exporter_failing", "_seconds", Gauge, &[UPSTREAM], "Seconds since which every attempt has failed, rounded up; 0 while the upstream takes what is sent, and before the first attempt."), |all| all.failing()),
+    (described("otelagent_exporter_endpoint_index", "", Gauge, &[UPSTREAM], "The endpoint in use: 0 is `endpoint`, 1 the first of `failover.endpoints`."), |all| all.upstreams(|upstream| upstream.endpoint as u64)),
+    (described("otelagent_repaired_strings", "", Counter, &[], "Strings that were not UTF-8; their bad bytes became question marks."), |all| one(all.metrics.repaired_strings.get())),
+    (described("otelagent_connections", "", Counter, &[], "Accepted connections."), |all| one(all.metrics.connections.get())),
+    (described("otelagent_open_connections", "", Gauge, &[], "Open connections."), |all| one(all.metrics.connections_open.get())),
+    (described("otelagent_connections_limit", "", Gauge, &[], "Limit of open connections."), |all| one(all.around.connections as u64)),
+    (described("otelagent_accept_errors", "", Counter, &[], "Connections that the system could not accept."), |all| one(all.metrics.accept_errors.get())),
+    (described("otelagent_tls_handshakes_failed", "", Counter, &[], "Connections that ended before the TLS handshake was complete."), |all| one(all.metrics.handshakes_failed.get())),
+    (described("otelagent_config_last_success_timestamp", "_seconds", Gauge, &[], "When the configuration in use was read, in seconds since 1970."), |all| one(all.metrics.configured[0].get())),
+    (described("otelagent_memory_held", "_bytes", Gauge, &[], "Telemetry in memory, in bytes."), |all| one(all.around.memory.0 as u64)),
+    (described("otelagent_memory_limit", "_bytes", Gauge, &[], "The limit above which telemetry is refused, in bytes."), |all| one(all.around.memory.1 as u64)),
+    (described("otelagent_sender_held", "_bytes", Gauge, &[SENDER], "Bytes held of each of the ten senders that hold the most."), |all| all.senders(|sender| sender.held() as u64)),
+    (described("otelagent_sender_refused_requests", "", Counter, &[SENDER], "Requests refused for lack of room, of each of the ten senders refused most often; forgotten once there are 1024 senders and this one is gone."), |all| all.senders(Sender::refused)),
+    (described("otelcol_process_uptime", "_seconds", Counter, &[], "Seconds since the start of the process."), |all| one(all.around.uptime.as_secs())),
+    (described("otelcol_process_memory_rss", "_bytes", Gauge, &[], "Resident memory in bytes."), |all| all.process(|usage| one(usage.resident))),
+    (described("otelcol_process_runtime_heap_alloc_bytes", "", Gauge, &[], "Anonymous memory in bytes."), |all| all.process(|usage| one(usage.anonymous))),
+    (described("otelcol_process_runtime_total_sys_memory_bytes", "", Gauge, &[], "Address space in bytes."), |all| all.process(|usage| one(usage.virtual_memory))),
+    (described("otelcol_process_cpu_seconds", "", Counter, &[], "CPU time of the process."), |all| all.process(|usage| of_time(usage.cpu_time))),
+    (described("otelcol_receiver_requests", "", Counter, &[OUTCOME, RECEIVER, TRANSPORT], "Requests by outcome."), |all| all.requests()),
+    (described("otelagent_refused_requests", "", Counter, &[REFUSED, TRANSPORT], "Refused requests by reason."), |all| all.refusals()),
+    (described("otelcol_processor_incoming_items", "", Counter, &[SIGNAL_OF_PROCESSOR, PROCESSOR], "Items into a processor."), |all| all.processors(|of, id| of.accepted() + if is_limiter(id) { of.counts.memory_refused.get() } else { 0 })),
+    (described("otelcol_processor_outgoing_items", "", Counter, &[SIGNAL_OF_PROCESSOR, PROCESSOR], "Items out of a processor."), |all| all.processors(|of, _| of.accepted())),
+    (described("otelcol_exporter_queue_batch_send_size", "", Histogram, &[DATA_TYPE, EXPORTER], "Sizes of batches in items."), |all| all.histograms(&ITEM_BOUNDS, |counts| &counts.batch_items)),
+    (described("otelcol_exporter_queue_batch_send_size_bytes", "", Histogram, &[DATA_TYPE, EXPORTER], "Sizes of batches in uncompressed bytes."), |all| all.histograms(&BYTE_BOUNDS, |counts| &counts.batch_bytes)),
+    (described("otelagent_books_imbalance", "", Gauge, &[SIGNAL], "Accepted + recovered - delivered - held - lost: always 0."), |all| all.imbalance()),
+    (described("otelagent_config_reloads", "", Counter, &[RELOAD], "How often the configuration was read, by result."), |all| all.reloads()),
+    (described("otelagent_metrics_pushes", "", Counter, &[PUSH], "Pushes of these metrics by result."), |all| all.pushes()),
+    (described("otelagent_config_info", "", Gauge, &[FINGERPRINT], "1, with the fingerprint of the configuration in use."), |all| all.fingerprint()),
+    (described("otelagent_build_info", "", Gauge, &[VERSION_LABEL], "1, with the version."), |_| vec![point([("version", VERSION)], 1)]),
 ];
+
+/// The families that have a name for each signal.
+pub(super) fn of_items() -> impl Iterator<Item = &'static Described> {
+    OF_ITEMS.iter().map(|(described, _)| described)
+}
+
+/// All others.
+pub(super) fn others() -> impl Iterator<Item = &'static Described> {
+    OTHERS.iter().map(|(described, _)| described)
+}
+
+impl Family<'_> {
+    /// Without values.
+    fn of(described: &Described) -> Self {
+        Self {
+            name: described.name.to_owned(),
+            suffix: described.suffix,
+            kind: described.kind,
+            meaning: described.meaning,
+            items: None,
+            points: Vec::new(),
+        }
+    }
+}
 
 impl Metrics {
     /// Every family that has a value now.
@@ -168,27 +238,17 @@ impl Metrics {
         let mut families = Vec::with_capacity(128);
         for of in &snapshot.pipelines {
             let items = of.pipeline.signal.items();
-            families.extend(OF_ITEMS.iter().map(|(name, kind, meaning, points)| Family {
-                name: format!("{name}_{items}"),
-                suffix: "",
-                kind: *kind,
-                meaning,
+            families.extend(OF_ITEMS.iter().map(|(described, points)| Family {
+                name: format!("{}_{items}", described.name),
                 items: Some(items),
                 points: points(of),
+                ..Family::of(described)
             }));
         }
-        families.extend(
-            OTHERS
-                .iter()
-                .map(|(name, suffix, kind, meaning, points)| Family {
-                    name: (*name).to_owned(),
-                    suffix,
-                    kind: *kind,
-                    meaning,
-                    items: None,
-                    points: points(&snapshot),
-                }),
-        );
+        families.extend(OTHERS.iter().map(|(described, points)| Family {
+            points: points(&snapshot),
+            ..Family::of(described)
+        }));
         families.retain(|family| !family.points.is_empty());
         families
     }
@@ -310,11 +370,22 @@ impl<'a> Snapshot<'a> {
         points.collect()
     }
 
-    fn endpoints(&self) -> Points<'a> {
-        let endpoints = self.around.endpoints.iter();
-        endpoints
-            .map(|(exporter, index)| point([("exporter", exporter)], *index as u64))
+    fn upstreams(&self, value: impl Fn(&UpstreamNow<'a>) -> u64) -> Points<'a> {
+        let upstreams = self.around.upstreams.iter();
+        upstreams
+            .map(|upstream| point([("exporter", upstream.name)], value(upstream)))
             .collect()
+    }
+
+    fn failing(&self) -> Points<'a> {
+        self.upstreams(|upstream| upstream.failing.map_or(0, |time| time.as_secs() + 1))
+    }
+
+    /// In seconds, of what waits for a pipeline's exporter.
+    fn age(&self, of: &PipelineCounts<'a>) -> u64 {
+        let mut waiting = self.around.waiting.iter();
+        let found = waiting.find(|(signal, _)| *signal == of.pipeline.signal);
+        found.map_or(0, |(_, age)| age.as_secs())
     }
 
     fn failed_attempts(&self) -> Points<'a> {

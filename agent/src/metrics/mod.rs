@@ -4,10 +4,14 @@
 
 mod counters;
 mod families;
+mod labels;
 mod otlp;
 mod process;
+mod reference;
 mod text;
 
+pub use self::reference::{MetricRow, reference, rows};
+
 pub(crate) use self::counters::*;
-pub(crate) use self::families::Surroundings;
+pub(crate) use self::families::{Surroundings, UpstreamNow};
 pub(crate) use self::otlp::MetricsOrigin;

@@ -60,6 +60,11 @@ pub enum Part {
     Helm3,
     /// Says of an object what kstatus or a health script of Argo CD says.
     Kstatus,
+    Prometheus,
+    /// The tool that checks and tests rules of Prometheus.
+    Promtool,
+    /// A program of ours that checks a dashboard by Grafana's schema.
+    DashboardSchema,
 }
 
 /// What a control plane needs, in the order that lets it start earliest.
@@ -136,6 +141,9 @@ impl Part {
             Self::KubeRouter => "kube-router",
             Self::Helm | Self::Helm3 => "helm",
             Self::Kstatus => "kstatus",
+            Self::Prometheus => "prometheus",
+            Self::Promtool => "promtool",
+            Self::DashboardSchema => "dashboard-schema",
         }
     }
 
@@ -209,6 +217,14 @@ impl Part {
             Self::Helm => plain(pins::HELM, "helm.sh/helm/v4/cmd/helm"),
             Self::Helm3 => plain(pins::HELM_3, "helm.sh/helm/v3/cmd/helm"),
             Self::Kstatus => plain(pins::KSTATUS, "."),
+            Self::Prometheus | Self::Promtool => Source::Go {
+                module: pins::PROMETHEUS,
+                package: format!("github.com/prometheus/prometheus/cmd/{}", self.binary()),
+                // Of the ways to find targets only that by Kubernetes: the others take minutes.
+                tags: "remove_all_sd enable_kubernetes_sd",
+                stamps: Vec::new(),
+            },
+            Self::DashboardSchema => plain(pins::DASHBOARD_SCHEMA, "."),
             _ => Source::Go {
                 module: kubernetes.module(),
                 package: format!("k8s.io/kubernetes/cmd/{}", self.binary()),
@@ -575,6 +591,8 @@ mod tests {
                 Part::Helm,
                 Part::Helm3,
                 Part::Kstatus,
+                Part::Prometheus,
+                Part::DashboardSchema,
             ]) {
                 let name = part.source(*version).cache_name();
                 assert!(name.contains("-v"), "{part:?}: {name}");

@@ -154,6 +154,11 @@ pub(crate) const KYVERNO: GoModule = module!("kyverno", "v1.19.1");
 /// Security flaws are reported for this release, and there was no newer one to be had. It runs on the bed only, and of it
 /// only what enforces NetworkPolicies.
 pub(crate) const KUBE_ROUTER: GoModule = module!("kube-router", "v2.1.0");
+pub(crate) const PROMETHEUS: GoModule = module!("prometheus", "v0.316.0");
+pub(crate) const DASHBOARD_SCHEMA: GoModule = GoModule {
+    main_go: include_str!("../parts/dashboard-schema/main.go"),
+    ..module!("dashboard-schema", "v0.0.22")
+};
 pub(crate) const REGISTRY: GoModule = GoModule {
     main_go: include_str!("../parts/registry/main.go"),
     ..module!("registry", "v3.0.0")

@@ -126,7 +126,7 @@ pub(super) fn until_delivering(world: &World, name: &str, status: &str, parts: &
 
 /// Waits until the leader, and no other, shows the condition as a metric, and kubectl as a column.
 fn until_shown(world: &World) {
-    let shown = r#"otelagent_condition{namespace="otelagent-system",name="delivering",type="Delivering",status="False"} 1"#;
+    let shown = r#"otelagent_condition{namespace="otelagent-system",name="delivering",otelagent="otelagent-system.delivering",type="Delivering",status="False"} 1"#;
     let operators = [
         "pods",
         "--namespace=otelagent-system",

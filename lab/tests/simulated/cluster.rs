@@ -1,6 +1,6 @@
 //! The bed, what is installed on it, and the clients of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use http::header::{HeaderName, HeaderValue};
@@ -44,6 +44,14 @@ pub(super) async fn whole_cluster() -> &'static Cluster {
         .unwrap()
 }
 
+/// A third, whose operator and agents are observed.
+pub(super) async fn observed_cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    tokio::task::spawn_blocking(|| CLUSTER.get_or_init(|| start("observed")))
+        .await
+        .unwrap()
+}
+
 fn start(what: &str) -> Cluster {
     let name = format!("{what}-{}", std::process::id());
     let bed = Bed::builder().name(name).start().expect("a control plane");
@@ -81,6 +89,11 @@ impl Cluster {
         let file = self.bed.kubeconfig().with_file_name("operator.kubeconfig");
         std::fs::write(&file, config.to_string()).unwrap();
         file
+    }
+
+    /// The administrator's kubeconfig.
+    pub(super) fn kubeconfig(&self) -> &Path {
+        self.bed.kubeconfig()
     }
 
     fn kubectl(&self, words: &[&str]) -> String {

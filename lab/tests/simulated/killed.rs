@@ -4,14 +4,13 @@
 //! No layer here sees its writes. Versions of objects that do not change show that it writes nothing at rest.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
 use tokio::time::sleep;
 
 use super::cluster::whole_cluster;
-use super::operator::AGENT_IMAGE;
+use super::process::OperatorProcess;
 use super::run::{Outcome, Run};
 use super::topology::ALL;
 use crate::test_scale::{is_full, seed};
@@ -24,57 +23,6 @@ const KILLS: (usize, usize) = (10, 3);
 const PAUSE: Duration = Duration::from_secs(25);
 /// How long nothing may be written.
 const QUIET: Duration = Duration::from_secs(5);
-/// How long a process may take to notice that it lost its lease, on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
-
-/// The operator's process, ended with the test.
-struct OperatorProcess(Child);
-
-impl OperatorProcess {
-    fn start(kubeconfig: &PathBuf, run: &Run, identity: &str) -> Self {
-        let child = Command::new(
-            demo::images::program("otelagent-operator").expect("the operator's binary"),
-        )
-        .args(["controller", "--leader-elect", "--log-level=error"])
-        .args([
-            "--metrics-address=127.0.0.1:0",
-            "--health-address=127.0.0.1:0",
-        ])
-        .arg(format!("--platform-namespaces={}", run.namespace))
-        .arg(format!("--agent-image={AGENT_IMAGE}"))
-        .arg(format!("--identity={identity}"))
-        .env("KUBECONFIG", kubeconfig)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-        Self(child.expect("the operator's binary"))
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.0.id().to_string();
-        let sent = Command::new("kill").args([name, &pid]).status().unwrap();
-        assert!(sent.success(), "kill {name}");
-    }
-
-    async fn until_it_ends(&mut self) -> Outcome<()> {
-        let end = Instant::now() + PATIENCE;
-        while Instant::now() < end {
-            if self.0.try_wait().is_ok_and(|ended| ended.is_some()) {
-                return Ok(());
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-        Err("a process that lost its lease did not end".into())
-    }
-}
-
-impl Drop for OperatorProcess {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// When the n-th kill comes, in milliseconds after the change: drawn by the seed.
 fn moment(nth: usize) -> u64 {
@@ -98,7 +46,7 @@ async fn process_killed_or_paused_past_its_lease_leaves_nothing_behind() {
     outcome.unwrap_or_else(|wrong| panic!("{wrong}"));
 }
 
-async fn tell(run: &Run, kubeconfig: &PathBuf) -> Outcome<()> {
+async fn tell(run: &Run, kubeconfig: &Path) -> Outcome<()> {
     let mut process = OperatorProcess::start(kubeconfig, run, "one");
     run.create(ALL[0]).await?;
     run.until_serving(ALL[0]).await?;

@@ -17,7 +17,7 @@
 //! - [`stale`]: the controller sees an old view, by watches that lag, break or lose events ([`views`]), and by lists
 //!   of an earlier time when it starts.
 //! - [`leaders`]: of two replicas over the real lease, the leader can no longer reach it.
-//! - [`killed`]: the real process is killed, or paused past its lease. It has its own bed, since it sees everything
+//! - [`killed`]: the real process ([`process`]) is killed, or paused past its lease. It has its own bed, since it sees everything
 //!   there.
 //! - [`drift`]: users change the operator's objects.
 //! - [`ports`], [`nodes`], [`blocked`]: two `OtelAgent`s need one port of the nodes; nodes are not for agents; agents
@@ -26,6 +26,8 @@
 //! - [`revoked`]: a platform namespace is taken off the operator's argument.
 //! - [`leftovers`]: something of an `OtelAgent` that is gone cannot be removed.
 //! - [`gitops`]: what kstatus and Argo CD read in a status, and what the operator writes into an `OtelAgent`.
+//! - [`observed`]: what the real process and real agents expose is what dashboard and alerts ask for, and the alerts fire
+//!   in a real Prometheus.
 //! - [`reports`]: the status names the reason for every way in which a reconcile ends.
 //!
 //! `make test-full` (`OTELAGENT_FULL=1`) runs every pair, every write and every view, which takes an hour or more.
@@ -46,8 +48,10 @@ pub(crate) mod kubelet;
 mod leaders;
 mod leftovers;
 mod nodes;
+mod observed;
 mod operator;
 mod ports;
+mod process;
 mod reports;
 mod revoked;
 mod run;
