@@ -3,8 +3,8 @@
 // Helpers of tests fail like tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod chart;
 mod book;
+mod chart;
 mod documentation;
 mod inject;
 mod observability;

@@ -55,10 +55,8 @@ fn account(said: &BTreeMap<String, Said>, running: &BTreeSet<String>, arrived: &
         let run = run.unwrap_or(&nothing);
         let ended = !running.contains(name);
         let report = said.report;
-        for (signal, acknowledged) in [
-            ("traces", report.exported),
-            ("logs", report.exported_logs),
-        ] {
+        for (signal, acknowledged) in [("traces", report.exported), ("logs", report.exported_logs)]
+        {
             let counts = run.signal(signal);
             let total = counts.total.unwrap_or_default();
             let sent = report.made.max(counts.end).max(total);

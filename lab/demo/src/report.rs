@@ -49,7 +49,9 @@ impl Row {
 
     /// Losses of what an agent had acknowledged.
     pub fn unexplained(&self) -> u64 {
-        self.account.lost.saturating_sub(self.account.unacknowledged)
+        self.account
+            .lost
+            .saturating_sub(self.account.unacknowledged)
     }
 }
 

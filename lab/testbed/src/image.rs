@@ -143,7 +143,9 @@ pub fn write_index(name: &str, images: &[PathBuf], out: &Path) -> Result<()> {
         }
         entry["platform"] = json!({"architecture": config["architecture"], "os": config["os"]});
         entries.push(entry);
-        let of_blobs = files.into_iter().filter(|(path, _)| path.starts_with("blobs/"));
+        let of_blobs = files
+            .into_iter()
+            .filter(|(path, _)| path.starts_with("blobs/"));
         blobs.extend(of_blobs.map(|(_, bytes)| Blob::new(bytes)));
     }
     let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
@@ -205,7 +207,11 @@ fn read_tar(path: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
         .map_err(Error::io(doing()))?
     {
         let mut entry = entry.map_err(Error::io(doing()))?;
-        let name = entry.path().map_err(Error::io(doing()))?.display().to_string();
+        let name = entry
+            .path()
+            .map_err(Error::io(doing()))?
+            .display()
+            .to_string();
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes).map_err(Error::io(doing()))?;
         files.insert(name, bytes);

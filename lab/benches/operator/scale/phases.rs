@@ -145,13 +145,7 @@ impl Meter {
     }
 }
 
-fn memory(
-    table: &mut Table,
-    operator: &Operator,
-    bar: u16,
-    what: &str,
-    line: &str,
-) -> Outcome<()> {
+fn memory(table: &mut Table, operator: &Operator, bar: u16, what: &str, line: &str) -> Outcome<()> {
     let figure = operator.memory(line)?;
     table.row(
         what,
