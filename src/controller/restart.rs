@@ -20,7 +20,7 @@ use otelagent_core::in_full;
 use otelagent_core::inject::canary;
 use otelagent_core::inject::difference::Judgement;
 use otelagent_core::names;
-use otelagent_core::pods::{Controller, PodReport, WorkloadRef};
+use otelagent_core::pods::{Controller, WorkloadRef};
 use otelagent_core::reconcile::Active;
 use otelagent_core::restart::{
     Budget, KINDS, NewPods, Round, Verdict, Workload, decide, is_marked, next_to_poll, patch,
@@ -110,7 +110,7 @@ impl Restarter<'_> {
             (limit.namespace.as_str(), why)
         });
         let blocked = new_pods.blocked(pods, &refused_in.collect());
-        let attempt = self.attempt(pods, blocked, recipe);
+        let attempt = self.attempt(facts, blocked, recipe);
         let restarts = match attempt.await {
             Ok(verdicts) => Restarts {
                 verdicts,
@@ -149,11 +149,11 @@ impl Restarter<'_> {
 
     async fn attempt(
         &mut self,
-        pods: &PodReport,
+        facts: &Facts,
         blocked: BTreeMap<WorkloadRef, String>,
         recipe: &str,
     ) -> Result<BTreeMap<WorkloadRef, Verdict>> {
-        let candidates = pods.to_restart();
+        let candidates = facts.pods.to_restart();
         let (is_due, mut known, last) = self.memory(|memory| memory.take(!candidates.is_empty()));
         let running = |verdict: &Verdict| *verdict == Verdict::Running;
         if !is_due {
@@ -174,9 +174,9 @@ impl Restarter<'_> {
         let under_way: Vec<Workload> = workloads(&marked);
         let at_a_time = self.valid.at_a_time();
         let last = last.as_ref();
-        let unrepeatable = pods.why_unrepeatable();
+        let in_vain = facts.pods.in_vain(&facts.left_out);
         let mut worth = candidates.clone();
-        worth.retain(|owner| !unrepeatable.contains_key(owner));
+        worth.retain(|owner| !in_vain.contains_key(owner));
         let worth = next_to_poll(&worth, &known, &under_way, at_a_time, last, MAX_READ);
         let (seen, gone) = self.read_workloads(&worth).await?;
         let observed = Round {
@@ -185,7 +185,7 @@ impl Restarter<'_> {
             gone,
             known,
             blocked,
-            unrepeatable,
+            in_vain,
             purpose: purpose(&self.valid.label(), recipe),
             at_a_time,
             candidates,

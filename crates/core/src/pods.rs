@@ -128,6 +128,8 @@ pub struct PodReport {
     pub uncovered: BTreeMap<WorkloadRef, usize>,
     /// Nodes on which uncovered pods run.
     pub uncovered_nodes: BTreeSet<String>,
+    /// The same by the owners of these pods.
+    pub uncovered_on: BTreeMap<WorkloadRef, BTreeSet<String>>,
 }
 
 /// Why a new pod in the place of an injected one would not be injected.
@@ -178,12 +180,24 @@ impl PodReport {
         owners.cloned().collect()
     }
 
-    /// Owners to which a restart would do no good, and why.
-    pub fn why_unrepeatable(&self) -> BTreeMap<WorkloadRef, String> {
-        let owners = self.unrepeatable.iter();
-        owners
-            .map(|(owner, (_, why))| (owner.clone(), why.to_string()))
-            .collect()
+    /// Owners whose restart would be in vain, and why: their new pods would not be injected, or their pods are only
+    /// uncovered, on nodes that the agents leave out for a reason in `left_out`.
+    pub fn in_vain(&self, left_out: &BTreeMap<String, String>) -> BTreeMap<WorkloadRef, String> {
+        let unrepeatable = self.unrepeatable.iter().map(|(owner, (_, why))| {
+            let why = format!("its new pods would not be injected: {why}");
+            (owner.clone(), why)
+        });
+        let left_out = self.only_uncovered().filter_map(|owner| {
+            let nodes = self.uncovered_on.get(owner)?;
+            let why = nodes.iter().map(|node| left_out.get(node));
+            let why = why.collect::<Option<Vec<_>>>()?;
+            let (node, why) = nodes.first().zip(why.first())?;
+            let why = format!(
+                "its pods are where no agent runs, and new ones may be, too: node {node}: {why}"
+            );
+            Some((owner.clone(), why))
+        });
+        left_out.chain(unrepeatable).collect()
     }
 
     /// Owners of pods that are only uncovered.
@@ -413,8 +427,11 @@ fn count_injected(tally: &mut PodTally, pod: &LivePod<'_>, coverage: &Coverage, 
         && !coverage.covers(mode, node)
     {
         report.counts.uncovered += 1;
-        *report.uncovered.entry(owner(pod)).or_default() += 1;
+        let owner = owner(pod);
+        *report.uncovered.entry(owner.clone()).or_default() += 1;
         report.uncovered_nodes.insert(node.to_owned());
+        let nodes = report.uncovered_on.entry(owner).or_default();
+        nodes.insert(node.to_owned());
     }
     let recipe = pod.labels.get(names::LABEL_CONFIG).cloned();
     let created = Created {

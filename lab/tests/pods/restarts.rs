@@ -1,12 +1,14 @@
 //! Restarts that would do no good: new pods would not be injected, or not be created, or nothing would create them.
 
 use http::Method;
+use kube::Client;
 use serde_json::{Value, json};
 
 use super::{
     PLATFORM, create, deploy, deployments, for_label, injected, until_counted, until_right, world,
 };
-use crate::threats::bed::{Caller, condition, is_possible, sidecar};
+use crate::simulated::kubelet::register;
+use crate::threats::bed::{Caller, condition, config, is_possible, sidecar};
 
 /// When a Deployment was restarted last; null if never.
 async fn restarted_at(admin: &Caller, namespace: &str, name: &str) -> Value {
@@ -132,4 +134,39 @@ async fn pods_whose_deployment_was_deleted_without_them_are_left_to_the_user() {
     let why = "Deployment r-cascade/cart: it does not exist, so nothing would replace its pods: delete them";
     until_says(&admin, own, "Restarting", ["NotRestartable", why]).await;
     until_right(world, own.0, own.1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_where_no_agent_runs_are_told_and_not_restarted() {
+    if !is_possible("pods on a virtual node") {
+        return;
+    }
+    let world = world().await;
+    let admin = world.admin().await;
+    let client = Client::try_from(config(world.bed.kubeconfig(), None).await).unwrap();
+    let labels = json!({"kubernetes.io/os": "linux", "kubernetes.io/hostname": "r-virtual"});
+    let taint = json!({"key": "virtual-kubelet.io/provider", "effect": "NoSchedule"});
+    let node =
+        json!({"metadata": {"name": "r-virtual", "labels": labels}, "spec": {"taints": [taint]}});
+    register(&client, node, 40).await;
+    admin
+        .namespace("r-virtual", json!({"virtual": "yes"}))
+        .await;
+    let own = (PLATFORM, "r-virtual");
+    let mut spec = for_label("NodeLocal", "virtual");
+    spec["workloads"]["restart"] = json!("Rolling");
+    create(&admin, own.0, own.1, &spec).await;
+    admin.until_injecting(own.0, own.1).await;
+    let there = json!({
+        "nodeSelector": {"kubernetes.io/hostname": "r-virtual"},
+        "tolerations": [{"operator": "Exists"}],
+    });
+    deploy(&admin, "r-virtual", "cart", &there).await;
+    until_counted(&admin, own, &[("current", 2), ("uncovered", 2)]).await;
+    let why = "Deployment r-virtual/cart: its pods are where no agent runs, and new ones may be, too: node r-virtual";
+    until_says(&admin, own, "Restarting", ["NotRestartable", why]).await;
+    until_right(world, own.0, own.1).await;
+    assert_eq!(restarted_at(&admin, "r-virtual", "cart").await, Value::Null);
+    let node = "/api/v1/nodes/r-virtual";
+    admin.must(Method::DELETE, node, &Value::Null).await;
 }

@@ -178,6 +178,33 @@ fn owner_whose_new_pods_would_not_be_injected_is_told_with_the_reason() {
 }
 
 #[test]
+fn restart_is_in_vain_for_pods_that_are_only_where_no_agent_runs() {
+    let injected = labels(created("HostPort", "r2"));
+    let set = controller("StatefulSet", "db");
+    let on = |nodes: &[&'static str], recipe| {
+        let pods = nodes.iter().map(|node| LivePod {
+            node: Some(*node),
+            ..pod(&injected, Some(&set))
+        });
+        let coverage = Coverage {
+            nodes: ["n1", "n2", "vk"].map(str::to_owned).into(),
+            ..covered_on("n1", &[Mode::HostPort])
+        };
+        let all = everything();
+        let tally = count("a.b", Some(&all), &[], &coverage, exists, pods);
+        let report = tally.report(Some((Mode::HostPort, recipe)), None);
+        let left_out = BTreeMap::from([("vk".to_owned(), "its taint".to_owned())]);
+        let found = report.in_vain(&left_out).into_iter();
+        found.map(|(_, why)| why).collect::<Vec<_>>()
+    };
+    let why = "its pods are where no agent runs, and new ones may be, too: node vk: its taint";
+    assert_eq!(on(&["n1", "vk", "vk"], "r2"), [why]);
+    assert!(on(&["n2", "vk"], "r2").is_empty(), "n2 may get an agent");
+    assert!(on(&["n1"], "r2").is_empty(), "it is covered");
+    assert!(on(&["vk"], "r3").is_empty(), "it is stale, too");
+}
+
+#[test]
 fn owner_of_current_and_covered_pods_only_is_not_told() {
     let current = labels(created("Sidecar", "r2"));
     let deployment = controller("Deployment", "cart");

@@ -34,8 +34,8 @@ pub struct Round {
     /// Candidates that must not be restarted now, and why: the API server refused it, or new pods would be
     /// no better.
     pub blocked: BTreeMap<WorkloadRef, String>,
-    /// Candidates whose new pods would not be injected, and why.
-    pub unrepeatable: BTreeMap<WorkloadRef, String>,
+    /// Candidates whose restart would be in vain, and why.
+    pub in_vain: BTreeMap<WorkloadRef, String>,
     /// What a restart would be for: `OtelAgent` and recipe, see [`purpose`].
     pub purpose: String,
     /// How many may be restarted at a time.
@@ -121,8 +121,7 @@ fn never(owner: &WorkloadRef, observed: &Round) -> Option<String> {
     if observed.gone.contains(owner) {
         return Some("it does not exist, so nothing would replace its pods: delete them".into());
     }
-    let why = observed.unrepeatable.get(owner)?;
-    Some(format!("its new pods would not be injected: {why}"))
+    observed.in_vain.get(owner).cloned()
 }
 
 /// The verdict on a candidate that was not read this time.
@@ -350,14 +349,13 @@ mod tests {
     }
 
     #[test]
-    fn workload_whose_new_pods_would_not_be_injected_is_left_to_the_user() {
+    fn workload_whose_restart_would_be_in_vain_is_left_to_the_user() {
         let mut observed = observed(vec![settled("a"), settled("b")]);
-        let why = (owner("a"), "it is on the host network".to_owned());
-        observed.unrepeatable = BTreeMap::from([why]);
+        let why = "its new pods would not be injected: it is on the host network";
+        observed.in_vain = BTreeMap::from([(owner("a"), why.to_owned())]);
         let decision = decide(&observed);
         assert_eq!(decision.restart, [owner("b")]);
-        let expected = "its new pods would not be injected: it is on the host network";
-        let expected = Verdict::NotRestartable(expected.into());
+        let expected = Verdict::NotRestartable(why.into());
         assert_eq!(decision.verdicts[&owner("a")], expected);
         observed.marked = vec![unsettled("a")];
         let verdicts = decide(&observed).verdicts;
