@@ -26,7 +26,7 @@ fn families(agent: &Agent) -> BTreeMap<String, Seen> {
     for line in page.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').unwrap();
-            families.entry(name.to_owned()).or_default().kind = kind.to_owned();
+            kind.clone_into(&mut families.entry(name.to_owned()).or_default().kind);
             continue;
         }
         if line.starts_with('#') {

@@ -91,8 +91,8 @@ fn is_value(text: &str) -> bool {
     let is_outer = |c: char| c.is_ascii_alphanumeric();
     text.len() <= MAX_NAME
         && text.chars().all(is_inner)
-        && text.starts_with(is_outer) == !text.is_empty()
-        && text.ends_with(is_outer) == !text.is_empty()
+        && text.starts_with(is_outer) != text.is_empty()
+        && text.ends_with(is_outer) != text.is_empty()
 }
 
 fn is_subdomain(text: &str) -> bool {

@@ -136,13 +136,14 @@ impl ContainerLimit {
         let has = match &self.demand {
             Demand::ContainerAtLeast(_) => container.requests.get(resource)?,
             Demand::ContainerAtMost(_) | Demand::PodAtMost(_) => container.limits.get(resource)?,
-            Demand::Together { .. } => match resource.strip_prefix("limits.") {
-                Some(plain) => container.limits.get(plain)?,
-                None => {
+            Demand::Together { .. } => {
+                if let Some(plain) = resource.strip_prefix("limits.") {
+                    container.limits.get(plain)?
+                } else {
                     let plain = resource.strip_prefix("requests.");
                     container.requests.get(plain.unwrap_or(resource))?
                 }
-            },
+            }
         };
         let amount = billionths(has)?;
         Some(match &self.demand {
