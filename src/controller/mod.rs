@@ -98,6 +98,14 @@ pub struct Controller {
     queue: mpsc::UnboundedReceiver<ObjectRef<Decoded>>,
 }
 
+/// Who publishes events.
+fn reporter(instance: String) -> Reporter {
+    Reporter {
+        controller: names::FIELD_MANAGER.into(),
+        instance: Some(instance),
+    }
+}
+
 impl Controller {
     /// Reads the server's version and kinds and starts the watches. Writes nothing.
     ///
@@ -127,10 +135,7 @@ impl Controller {
         let (sender, queue) = mpsc::unbounded();
         let namespaces = &settings.platform_namespaces;
         let (stores, watches, trigger) = cache::build(&client, namespaces, &kinds, sender);
-        let reporter = Reporter {
-            controller: names::FIELD_MANAGER.into(),
-            instance: Some(settings.instance),
-        };
+        let reporter = reporter(settings.instance);
         let context = Arc::new(Context {
             client: client.clone(),
             environment,

@@ -89,7 +89,7 @@ pub(crate) async fn reconcile(agent: Arc<Decoded>, context: Arc<Context>) -> Res
     let failed = outcome.as_ref().err();
     if let Some(facts) = &mut progress.facts {
         facts.delivery = delivery(agent, facts, &context);
-        facts.ca_problem = context.ca_problem.borrow().clone();
+        facts.ca_problem.clone_from(&context.ca_problem.borrow());
     }
     let previous = agent.status.as_ref();
     let report = Box::pin(report(agent, previous, &context, progress.facts, failed));

@@ -91,11 +91,10 @@ pub(super) fn names(query: &str) -> Names {
                 names.grouping.extend(labels);
             }
             Token::Word(word) if OPERATORS.contains(&word.as_str()) => {}
-            Token::Word(word) if next == Some(&Token::Sign('(')) => {
-                if word == "label_replace" || word == "label_join" {
-                    names.made.extend(made(&tokens[at + 1..]));
-                }
+            Token::Word(word) if word == "label_replace" || word == "label_join" => {
+                names.made.extend(made(&tokens[at + 1..]));
             }
+            Token::Word(_) if next == Some(&Token::Sign('(')) => {}
             Token::Word(word) => {
                 let mut matchers = Vec::new();
                 if next == Some(&Token::Sign('{')) {
