@@ -52,7 +52,7 @@ pub enum Part {
     ArgoRollouts,
     /// The admission controller of Kyverno.
     Kyverno,
-    /// Enforces NetworkPolicies.
+    /// Enforces `NetworkPolicies`.
     KubeRouter,
     /// Helm 4.
     Helm,

@@ -152,7 +152,7 @@ pub(crate) const H2SPEC: GoModule = module!("h2spec", "v0.0.0-20200804131034-70a
 pub(crate) const ARGO_ROLLOUTS: GoModule = module!("argo-rollouts", "v1.8.3");
 pub(crate) const KYVERNO: GoModule = module!("kyverno", "v1.19.1");
 /// Security flaws are reported for this release, and there was no newer one to be had. It runs on the bed only, and of it
-/// only what enforces NetworkPolicies.
+/// only what enforces `NetworkPolicies`.
 pub(crate) const KUBE_ROUTER: GoModule = module!("kube-router", "v2.1.0");
 pub(crate) const PROMETHEUS: GoModule = module!("prometheus", "v0.316.0");
 pub(crate) const DASHBOARD_SCHEMA: GoModule = GoModule {

@@ -14,11 +14,8 @@ const SECRETS: &str = "/api/v1/namespaces/otelagent-system/secrets";
 
 /// What the Secret holds.
 async fn stored(server: &Server) -> Value {
-    let secret = server
-        .get(&format!("{SECRETS}/{}", names::CA_SECRET))
-        .await
-        .body;
-    secret["data"].clone()
+    let path = format!("{SECRETS}/{}", names::ca_secret(names::WEBHOOK));
+    server.get(&path).await.body["data"].clone()
 }
 
 /// Waits until a pod created now is injected.
@@ -56,21 +53,22 @@ async fn deleted_ca_is_told_while_pods_are_injected_and_is_the_same_once_it_is_b
     let before = stored(&server).await;
     assert!(before[names::CA_KEY].is_string(), "{before}");
 
-    let deleted = server.delete_at(SECRETS, names::CA_SECRET).await;
+    let secret = names::ca_secret(names::WEBHOOK);
+    let deleted = server.delete_at(SECRETS, &secret).await;
     assert!(deleted.is_ok(), "{deleted:?}");
     until_condition(&server, "told", "Injected", |injected| {
         let message = injected["message"].as_str().unwrap_or_default();
         injected["status"] == "True"
             && injected["reason"] == "CaNotKept"
-            && message.contains(names::CA_SECRET)
+            && message.contains(&secret)
             && message.contains("apply manifests/webhook")
     })
     .await;
     until_injected(&server).await;
 
     let empty = json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque",
-        "metadata": {"name": names::CA_SECRET}});
-    let applied = server.apply_at(SECRETS, names::CA_SECRET, &empty).await;
+        "metadata": {"name": secret}});
+    let applied = server.apply_at(SECRETS, &secret, &empty).await;
     assert!(applied.is_ok(), "{applied:?}");
     until_condition(&server, "mended", "Injected", is_active).await;
     assert_eq!(stored(&server).await, before);

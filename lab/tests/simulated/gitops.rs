@@ -1,4 +1,4 @@
-//! What tools for GitOps see: kstatus by its own library, Argo CD by the script in `gitops/argo-cd`, run by the
+//! What tools for `GitOps` see: kstatus by its own library, Argo CD by the script in `gitops/argo-cd`, run by the
 //! interpreter that Argo CD uses; and that the operator writes nothing of what users own.
 
 use std::io::Write as _;
