@@ -41,7 +41,7 @@ use serde_json::{Value, json};
 use testbed::{Bed, Builder, Cluster};
 
 /// The longest time to wait for any result.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// The cluster, and the right to use it alone.
 struct World {

@@ -18,7 +18,7 @@ use crate::simulated::kubelet;
 use crate::status_checker::{get, list, mismatches_within, request};
 
 /// The longest time to wait for any result, on a busy machine.
-pub(super) const PATIENCE: Duration = Duration::from_mins(4);
+pub(super) const PATIENCE: Duration = Duration::from_mins(6);
 /// Namespace of the operator, and of `OtelAgent`s that act on other namespaces.
 pub(super) const PLATFORM: &str = "otelagent-system";
 /// What is installed, with the flag of kubectl for it.
