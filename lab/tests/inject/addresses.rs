@@ -9,7 +9,7 @@ use super::installed::{self, InstalledOperator, bed};
 use super::server::{self, Server};
 
 /// The longest time to wait for any result.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn applications_get_an_ipv6_nodes_address_in_brackets() {

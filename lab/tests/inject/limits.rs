@@ -12,7 +12,7 @@ use super::server::{self, Server};
 
 const AGENTS: &str = "/apis/otelagent.dev/v1alpha1/namespaces/otelagent-system/otelagents";
 /// The longest time to wait for any result.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// One object that demands something of pods, and what is reported of it, if anything.
 struct Case {

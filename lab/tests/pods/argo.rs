@@ -15,7 +15,7 @@ use crate::test_scale::is_full;
 use crate::threats::bed::{Caller, ThreatBed, is_possible, until};
 
 const NAMESPACE: &str = "a-shop";
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// With `make test-full`: the controller takes minutes to build.
 #[tokio::test(flavor = "multi_thread")]

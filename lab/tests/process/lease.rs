@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::cluster;
 
 /// Longer than anything takes on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// Longer than a candidate that waits needs to notice a lease that is free, and shorter than one takes to expire.
 const SOON: Duration = Duration::from_secs(14);
 /// Longer than a leader takes to renew, and shorter than its term lasts without that.

@@ -19,7 +19,7 @@ use crate::test_scale::is_full;
 const SHORT: usize = 20;
 const FULL: usize = 500;
 /// Everything settles within this time, also on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(3);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// A pod that the server does not accept within this time counts as refused.
 const REFUSED: Duration = Duration::from_secs(5);
 /// Edits between two comparisons with a newly created object.

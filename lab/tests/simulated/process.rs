@@ -10,7 +10,7 @@ use super::operator::AGENT_IMAGE;
 use super::run::{Outcome, Run};
 
 /// How long a process may take to notice that it lost its lease, on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Ended with the test.
 pub(super) struct OperatorProcess(Child);
