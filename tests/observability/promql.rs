@@ -70,6 +70,15 @@ fn tokens(query: &str) -> Vec<Token> {
     tokens
 }
 
+/// Whether what comes before this is a function or an aggregation.
+fn is_called(next: &Token) -> bool {
+    match next {
+        Token::Sign(sign) => *sign == '(',
+        Token::Word(word) => GROUPING.contains(&word.as_str()),
+        Token::Text(_) => false,
+    }
+}
+
 /// The names in a query.
 pub(super) fn names(query: &str) -> Names {
     let tokens = tokens(query);
@@ -94,7 +103,7 @@ pub(super) fn names(query: &str) -> Names {
             Token::Word(word) if word == "label_replace" || word == "label_join" => {
                 names.made.extend(made(&tokens[at + 1..]));
             }
-            Token::Word(_) if next == Some(&Token::Sign('(')) => {}
+            Token::Word(_) if next.is_some_and(is_called) => {}
             Token::Word(word) => {
                 let mut matchers = Vec::new();
                 if next == Some(&Token::Sign('{')) {
