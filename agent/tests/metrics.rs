@@ -129,7 +129,7 @@ async fn age_and_failure_grow_while_the_upstream_is_away_and_end_with_it() {
     );
     assert_eq!((agent.metric(age, ""), agent.metric(failing, "")), (0, 0));
     let mut http = Http::connect(agent.port()).await;
-    // More than one request is ever in flight to an upstream that fails.
+    // Few are in flight to an upstream that fails, and the others wait.
     for number in 0..50 {
         let message = spans(&format!("span{number}"), 1).encode_to_vec();
         let answer = http.post("/v1/traces", &[], &message).await.unwrap();

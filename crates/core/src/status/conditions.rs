@@ -29,7 +29,7 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
     let as_condition = |(type_, assessment): (&str, &Assessment)| {
         condition(type_, assessment, facts.generation, facts.now, old)
     };
-    let progress = progress(facts, &accepted, &ready, &switching).map(as_condition);
+    let progress = progress(facts, &accepted, &ready, &switching);
     let injected = injected(facts);
     let assessments = [
         (ACCEPTED, &accepted),
@@ -62,7 +62,7 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
             .chain([delivering_condition(facts, old)])
             .chain(restarting.map(|assessment| as_condition((RESTARTING, &assessment))))
             .chain(kept.and_then(|_| find(old, RESTARTING).cloned()))
-            .chain(progress)
+            .chain(progress.map(|(type_, assessment)| as_condition((type_, &assessment))))
             .collect(),
     }
 }

@@ -2,11 +2,22 @@
 //! kstatus expects, each is present only while it is true. What they say is said by other conditions, too.
 
 use super::Facts;
-use super::message::Assessment;
+use super::message::{Assessment, assess};
 use otelagent_api::{RECONCILING, STALLED};
 
 /// Which of the two is present, if any.
-pub(super) fn progress<'a>(
+pub(super) fn progress(
+    facts: &Facts,
+    accepted: &Assessment,
+    ready: &Assessment,
+    switching: &Assessment,
+) -> Option<(&'static str, Assessment)> {
+    let (type_, says) = present(facts, accepted, ready, switching)?;
+    // The other condition may be False; this one is true whenever it is there.
+    Some((type_, assess(true, says.reason, says.message.clone())))
+}
+
+fn present<'a>(
     facts: &Facts,
     accepted: &'a Assessment,
     ready: &'a Assessment,

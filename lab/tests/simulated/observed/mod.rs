@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use http::Method;
+use otelagent_core::names;
 use otelagent_operator::runtime::Metrics;
 use serde_json::json;
 use tokio::sync::Mutex;
@@ -204,10 +205,11 @@ async fn incidents(stage: &mut Stage, watch: &mut Watch) -> Outcome<()> {
 
     // A wrong token.
     stage.upstream.answer(401);
-    let label = otelagent_core::names::agent_label(&stage.run.namespace, &stage.run.name);
-    watch.fires("OtelAgentNotDelivering", &[("otelagent", &label)]);
+    let label = names::agent_label(&stage.run.namespace, &stage.run.name);
+    let all = [("otelagent", label.as_str())];
+    watch.fires("OtelAgentNotDelivering", &all);
     for pod in &pods {
-        watch.fires("OtelAgentAgentNotDelivering", &[("pod", pod)]);
+        watch.fires("OtelAgentAgentNotDelivering", &[("pod", pod.as_str())]);
     }
     stage.upstream.answer(200);
     watch.prometheus.until_silent();
@@ -218,7 +220,7 @@ async fn incidents(stage: &mut Stage, watch: &mut Watch) -> Outcome<()> {
     stage.upstream.answer(400);
     let lost = [("reason", "permanent"), ("signal", "spans")];
     watch.fires("OtelAgentTelemetryLost", &lost);
-    watch.fires("OtelAgentLossRateHigh", &[("otelagent", &label)]);
+    watch.fires("OtelAgentLossRateHigh", &all);
     stage.upstream.answer(200);
     watch.prometheus.until_silent();
 
