@@ -348,7 +348,8 @@ fn strangers_are_refused(world: &World) {
     programs::apply(world, &[programs::namespace("strangers", true)]);
     let pods = endpoints.map(|(name, endpoint)| {
         let mut container = RUST_GRPC.container(&["--count=3"]);
-        let host = json!({"name": "HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}});
+        let host =
+            json!({"name": "HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}});
         let endpoint = json!({"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": endpoint});
         let env = container["env"].as_array_mut().unwrap();
         env.extend([host, endpoint]);

@@ -62,12 +62,17 @@ async fn documented_patch_restricts_the_webhooks_port_and_changes_nothing_else()
     let overlay = json!({"resources": ["policies.yaml"], "patches": [{"path": "patch.yaml"}]});
     for (file, content) in [
         ("policies.yaml", text("manifests/network/policies.yaml")),
-        ("patch.yaml", yaml_blocks(&text("docs/security.md")).remove(0)),
+        (
+            "patch.yaml",
+            yaml_blocks(&text("docs/security.md")).remove(0),
+        ),
         ("kustomization.yaml", overlay.to_string()),
     ] {
         std::fs::write(folder.join(file), content).unwrap();
     }
-    let built = world().await.kubectl(&["kustomize", folder.to_str().unwrap()]);
+    let built = world()
+        .await
+        .kubectl(&["kustomize", folder.to_str().unwrap()]);
     std::fs::remove_dir_all(folder).unwrap();
     let mut expected = objects(&text("manifests/network/policies.yaml"));
     let peers = json!([{"ipBlock": {"cidr": "192.0.2.0/28"}}]);
