@@ -114,7 +114,9 @@ fn reference(word: &str) -> Option<(&str, Option<&str>)> {
     };
     let (folder, _) = path.split_once('/')?;
     let is_plain = !path.contains(|c: char| c.is_whitespace() || "<>$*(){}:=".contains(c));
-    (is_plain && !folder.is_empty() && repository().join(folder).is_dir()).then_some((path, item))
+    // What is built is there only afterwards.
+    let is_source = !folder.is_empty() && folder != "target";
+    (is_plain && is_source && repository().join(folder).is_dir()).then_some((path, item))
 }
 
 #[test]
@@ -168,14 +170,18 @@ fn every_named_make_target_exists() {
 /// The product's source in a file or a folder, without its tests, as one line without white space.
 pub(crate) fn source(path: &Path) -> String {
     if path.is_dir() {
-        let entries = fs::read_dir(path).unwrap();
-        return entries
-            .map(|entry| source(&entry.unwrap().path()))
-            .collect();
+        return sources(path).iter().map(|file| source(file)).collect();
     }
     let text = fs::read_to_string(path).unwrap();
     let product = text.split("#[cfg(test)]\nmod tests").next();
     product.unwrap_or_default().split_whitespace().collect()
+}
+
+/// What a folder holds but for files of tests.
+pub(crate) fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.filter(|path| !path.ends_with("tests.rs")).collect()
 }
 
 pub(crate) fn is_reason(word: &str) -> bool {

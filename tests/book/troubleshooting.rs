@@ -6,7 +6,7 @@ use otelagent_test_support::manifests::text;
 use otelagent_test_support::repository;
 
 use super::{quoted, rows};
-use crate::documentation::{after, assert_none, documented_reasons, is_reason, source};
+use crate::documentation::{after, assert_none, documented_reasons, is_reason, source, sources};
 
 const PAGE: &str = "docs/troubleshooting.md";
 
@@ -26,8 +26,11 @@ fn entries() -> BTreeSet<String> {
 /// The words in quotes of the files of a folder, without their tests.
 fn words(folder: &str) -> BTreeSet<String> {
     let mut words = BTreeSet::new();
-    for entry in std::fs::read_dir(repository().join(folder)).unwrap() {
-        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+    for path in sources(&repository().join(folder)) {
+        if path.is_dir() {
+            continue;
+        }
+        let text = std::fs::read_to_string(path).unwrap();
         let product = text.split("#[cfg(test)]").next().unwrap_or_default();
         let quoted = product.split('"').skip(1).step_by(2);
         words.extend(quoted.map(str::to_owned));
