@@ -49,7 +49,8 @@ pub(crate) async fn run(world: &World, args: &Args, table: &mut Table) -> Outcom
     Ok(())
 }
 
-/// Until each `OtelAgent` has its entry and no policy injects.
+/// Until each `OtelAgent` has its entry and no policy injects. The operator would keep the bindings of the policies for a
+/// day, for API servers of another release.
 async fn until_alone(world: &World, agents: usize) -> Outcome<()> {
     let begun = Instant::now();
     loop {
@@ -64,6 +65,9 @@ async fn until_alone(world: &World, agents: usize) -> Outcome<()> {
         let bindings = count("mutatingadmissionpolicybindings")?;
         if entries == agents && bindings == 0 {
             return Ok(());
+        }
+        if entries == agents {
+            world.kubectl(&["delete", "mutatingadmissionpolicybindings", "--all"])?;
         }
         if begun.elapsed() > Duration::from_mins(10) {
             return Err(format!("{entries} entries, {bindings} bindings").into());
