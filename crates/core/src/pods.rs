@@ -255,7 +255,7 @@ impl PodTally {
     pub fn report(&self, serving: Option<(Mode, &str)>, recipe: Option<&Recipe>) -> PodReport {
         let mut report = self.counted.clone();
         self.report_injected(serving, &mut report);
-        let mut reasons = Reasons {
+        let mut reasons = Uninjectable {
             recipe,
             known: BTreeMap::new(),
         };
@@ -287,7 +287,7 @@ impl PodTally {
     }
 
     /// Notes the owners to which a restart would do no good: none of their pods would be injected again.
-    fn report_unrepeatable<'a>(&'a self, reasons: &mut Reasons<'a>, report: &mut PodReport) {
+    fn report_unrepeatable<'a>(&'a self, reasons: &mut Uninjectable<'a>, report: &mut PodReport) {
         let mut repeatable: BTreeSet<&WorkloadRef> = BTreeSet::new();
         let mut unrepeatable: BTreeMap<&WorkloadRef, (usize, NotAgain)> = BTreeMap::new();
         for (owner, pods) in self.created.values().flatten() {
@@ -322,12 +322,12 @@ impl PodTally {
 }
 
 /// Why pods cannot be injected, by their outlines. Few outlines differ, however many owners there are.
-struct Reasons<'a> {
+struct Uninjectable<'a> {
     recipe: Option<&'a Recipe>,
     known: BTreeMap<&'a Arc<str>, Option<Reason>>,
 }
 
-impl<'a> Reasons<'a> {
+impl<'a> Uninjectable<'a> {
     fn of(&mut self, outline: &'a Arc<str>) -> Option<Reason> {
         let recipe = self.recipe;
         let why_not = || why_not_outlined(outline, recipe?);

@@ -5,15 +5,13 @@
 
 use otelagent_api::{Operator, OtelAgentSpec, Requirement, Selector};
 
-use super::validate::Problem;
-
 /// Most characters of a label's value, and of a key without its prefix.
 const MAX_NAME: usize = 63;
 /// Most characters of a key's prefix.
 const MAX_PREFIX: usize = 253;
 
 /// What is wrong with the selectors of `spec.workloads`.
-pub(super) fn selector_problems(spec: &OtelAgentSpec) -> Vec<Problem> {
+pub(super) fn wrong_selectors(spec: &OtelAgentSpec) -> Vec<String> {
     let Some(workloads) = &spec.workloads else {
         return Vec::new();
     };
@@ -23,10 +21,8 @@ pub(super) fn selector_problems(spec: &OtelAgentSpec) -> Vec<Problem> {
     ];
     let found = selectors.into_iter().flat_map(|(field, selector)| {
         let wrong = selector.as_ref().map(wrong).unwrap_or_default();
-        wrong.into_iter().map(move |why| Problem {
-            reason: "InvalidValue",
-            message: format!("spec.workloads.{field}.{why}"),
-        })
+        let named = move |why| format!("spec.workloads.{field}.{why}");
+        wrong.into_iter().map(named)
     });
     found.collect()
 }

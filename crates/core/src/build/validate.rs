@@ -13,7 +13,7 @@ use super::agent_config;
 use super::agent_pod::RenderInput;
 use super::environment::Environment;
 use super::modes::topology;
-use super::selectors::selector_problems;
+use super::selectors::wrong_selectors;
 use super::valid_agent::{AgentConfiguration, ValidAgent};
 use crate::inject::policy;
 use crate::inject::{Namespaces, Selection};
@@ -48,7 +48,11 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
     problems.extend(secret_problems(spec));
     problems.extend(surge_problems(spec));
     problems.extend(endpoint_problem(spec));
-    problems.extend(selector_problems(spec));
+    let selectors = wrong_selectors(spec).into_iter();
+    problems.extend(selectors.map(|message| Problem {
+        reason: "InvalidValue",
+        message,
+    }));
     problems.extend(selection_problem(agent, environment));
 
     let mut values = Values {
