@@ -91,6 +91,8 @@ pub(super) fn names(query: &str) -> Names {
                 names.grouping.extend(labels);
             }
             Token::Word(word) if OPERATORS.contains(&word.as_str()) => {}
+            // An aggregation that names its labels first.
+            Token::Word(_) if next.is_some_and(is_grouping) => {}
             Token::Word(word) if next == Some(&Token::Sign('(')) => {
                 if word == "label_replace" || word == "label_join" {
                     names.made.extend(made(&tokens[at + 1..]));
@@ -113,6 +115,10 @@ pub(super) fn names(query: &str) -> Names {
         at += 1;
     }
     names
+}
+
+fn is_grouping(token: &Token) -> bool {
+    matches!(token, Token::Word(word) if ["by", "without"].contains(&word.as_str()))
 }
 
 /// The label that a call makes: the first text among its own arguments.

@@ -125,7 +125,8 @@ enum Action {
         /// The Kubernetes release.
         #[arg(long, default_value_t)]
         kubernetes: KubernetesVersion,
-        /// Also what is no part of a cluster, or not of every one: OpenTelemetry Collectors, kwok and h2spec.
+        /// Also what is no part of a cluster, or not of every one: OpenTelemetry Collectors, kwok, h2spec, promtool and the
+        /// dashboards' schema.
         #[arg(long)]
         extras: bool,
     },
@@ -173,6 +174,8 @@ fn run(action: Action) -> Result<ExitCode> {
             for part in [
                 Part::Kwok,
                 Part::H2spec,
+                Part::DashboardSchema,
+                Part::Promtool,
                 Part::Collector,
                 Part::CollectorWithoutZstd,
             ] {

@@ -198,8 +198,12 @@ impl Part {
             Self::Prometheus | Self::Promtool => Source::Go {
                 module: pins::PROMETHEUS,
                 package: format!("github.com/prometheus/prometheus/cmd/{}", self.binary()),
-                // Of the ways to find targets only that by Kubernetes: the others take minutes.
-                tags: "remove_all_sd enable_kubernetes_sd",
+                // Of the ways to find targets only that by Kubernetes, for the one that finds targets: the others
+                // take minutes.
+                tags: match self {
+                    Self::Prometheus => "remove_all_sd enable_kubernetes_sd",
+                    _ => "remove_all_sd",
+                },
                 stamps: Vec::new(),
             },
             Self::DashboardSchema => plain(pins::DASHBOARD_SCHEMA, "."),

@@ -1,7 +1,7 @@
 //! The files of the chart, and what they ask Prometheus for.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -90,4 +90,25 @@ pub(crate) fn scrape_configuration() -> String {
     found
         .expect("docs/metrics.md has a scrape configuration")
         .to_owned()
+}
+
+/// A file of a test, removed with it.
+pub(super) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(super) fn new(name: &str, text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("observe-{}-{name}", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 
@@ -33,29 +35,36 @@ func check(file string) error {
 	if err != nil {
 		return err
 	}
-	var read dashboard.Dashboard
-	if err := read.UnmarshalJSONStrict(text); err != nil {
-		return err
+	// Of an unknown type nothing would be checked.
+	var types struct {
+		Panels []struct {
+			Type    string
+			Targets []struct {
+				Datasource struct{ Type string }
+			}
+		}
 	}
-	if err := read.Validate(); err != nil {
+	if err := json.Unmarshal(text, &types); err != nil {
 		return err
 	}
 	queries := 0
-	for _, panel := range read.Panels {
-		if panel.Panel == nil {
-			continue
+	for _, panel := range types.Panels {
+		if _, known := runtime.ConfigForPanelcfgVariant(panel.Type); !known && panel.Type != "row" {
+			return fmt.Errorf("panels of type %s are not checked here", panel.Type)
 		}
-		// Of an unknown type nothing would have been checked.
-		if _, known := runtime.ConfigForPanelcfgVariant(panel.Panel.Type); !known {
-			return fmt.Errorf("panels of type %s are not checked here", panel.Panel.Type)
-		}
-		for _, query := range panel.Panel.Targets {
-			if query.DataqueryType() != "prometheus" {
-				return fmt.Errorf("a query of type %q is not checked here", query.DataqueryType())
+		for _, query := range panel.Targets {
+			if query.Datasource.Type != "prometheus" {
+				return fmt.Errorf("a query of type %q is not checked here", query.Datasource.Type)
 			}
 			queries++
 		}
 	}
-	fmt.Printf("%d panels and rows, %d queries\n", len(read.Panels), queries)
+	// Without mistakes it answers with an empty list of them.
+	var read dashboard.Dashboard
+	var mistakes cog.BuildErrors
+	if err := read.UnmarshalJSONStrict(text); err != nil && !(errors.As(err, &mistakes) && len(mistakes) == 0) {
+		return err
+	}
+	fmt.Printf("%d panels and rows, %d queries\n", len(types.Panels), queries)
 	return nil
 }
