@@ -76,12 +76,9 @@ const fn described(
 macro_rules! of_object {
     ($($label:literal: $values:literal),*) => {
         &[
-            ("namespace", "namespace of the OtelAgent"),
-            ("name", "its name"),
-            (
-                "otelagent",
-                "both as one, as labels of pods have it: `namespace.name`",
-            ),
+            ("namespace", "that of the OtelAgent"),
+            ("name", "that of the OtelAgent"),
+            ("otelagent", "both, as `namespace.name`"),
             $(($label, $values)),*
         ]
     };

@@ -128,7 +128,7 @@ enum Action {
         /// The Kubernetes release.
         #[arg(long, default_value_t)]
         kubernetes: KubernetesVersion,
-        /// Also what is no part of a cluster, or not of every one: OpenTelemetry Collectors, kwok, h2spec, kstatus and Helm.
+        /// Also what is no part of a cluster, or not of every one: OpenTelemetry Collectors, kwok and h2spec.
         #[arg(long)]
         extras: bool,
     },
@@ -190,8 +190,6 @@ fn run(action: Action) -> Result<ExitCode> {
             for part in [
                 Part::Kwok,
                 Part::H2spec,
-                Part::Kstatus,
-                Part::Helm,
                 Part::Collector,
                 Part::CollectorWithoutZstd,
             ] {
