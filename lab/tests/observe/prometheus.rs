@@ -44,11 +44,13 @@ fn hasty(rules: &str) -> String {
             for part in parts {
                 let (range, rest) = part.split_once(']').unwrap_or((part, ""));
                 let is_range = range.starts_with(|next: char| next.is_ascii_digit());
-                line.push_str(&if is_range {
-                    format!("{WINDOW}{rest}")
+                let (begin, end) = if is_range {
+                    (WINDOW, rest)
                 } else {
-                    format!("[{part}")
-                });
+                    ("[", part)
+                };
+                line.push_str(begin);
+                line.push_str(end);
             }
             line
         };
@@ -69,6 +71,18 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
         .split_once("\r\n\r\n")
         .map(|(_, body)| body.to_owned());
     body.ok_or_else(|| std::io::Error::other(answer))
+}
+
+/// Waits until a check succeeds; it says what it has seen.
+fn until<T>(what: &str, check: impl Fn() -> Result<T, String>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match check() {
+            Ok(found) => return found,
+            Err(seen) => assert!(Instant::now() < end, "never {what}: {seen}"),
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// Prometheus with the rules, until it is dropped.
@@ -107,7 +121,7 @@ impl Prometheus {
             address,
             folder,
         };
-        prometheus.until("ready", || {
+        until("ready", || {
             let answer = get(prometheus.address, "/-/ready");
             let answer = answer.map_err(|error| error.to_string())?;
             answer.contains("is Ready").then_some(()).ok_or(answer)
@@ -158,18 +172,6 @@ impl Prometheus {
             .collect()
     }
 
-    /// Waits until a check succeeds; it says what it has seen.
-    pub(crate) fn until<T>(&self, what: &str, check: impl Fn() -> Result<T, String>) -> T {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            match check() {
-                Ok(found) => return found,
-                Err(seen) => assert!(Instant::now() < end, "never {what}: {seen}"),
-            }
-            std::thread::sleep(PAUSE);
-        }
-    }
-
     /// Waits until an alert fires with these labels.
     pub(crate) fn until_firing(&self, alert: &str, labels: &[(&str, &str)]) {
         let begun = Instant::now();
@@ -177,7 +179,7 @@ impl Prometheus {
             let has = |name: &str, value: &str| found.get(name).is_some_and(|is| is == value);
             has("alertname", alert) && labels.iter().all(|(name, value)| has(name, value))
         };
-        self.until(&format!("{alert} {labels:?}"), || {
+        until(&format!("{alert} {labels:?}"), || {
             let firing = self.firing();
             let fires = firing.iter().any(is_it);
             fires.then_some(()).ok_or_else(|| format!("{firing:#?}"))
@@ -195,7 +197,7 @@ impl Prometheus {
     /// Waits until no alert fires.
     pub(crate) fn until_silent(&self) {
         let begun = Instant::now();
-        self.until("silent", || {
+        until("silent", || {
             let firing = self.firing();
             let is_silent = firing.is_empty();
             is_silent

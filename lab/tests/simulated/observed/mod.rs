@@ -218,8 +218,8 @@ async fn incidents(stage: &mut Stage, watch: &mut Watch) -> Outcome<()> {
 
     // Data that the upstream never takes.
     stage.upstream.answer(400);
-    let lost = [("reason", "permanent"), ("signal", "spans")];
-    watch.fires("OtelAgentTelemetryLost", &lost);
+    let permanent = [("reason", "permanent"), ("signal", "spans")];
+    watch.fires("OtelAgentTelemetryLost", &permanent);
     watch.fires("OtelAgentLossRateHigh", &all);
     stage.upstream.answer(200);
     watch.prometheus.until_silent();
