@@ -74,6 +74,7 @@ fn active(facts: &Facts) -> Assessment {
         limits,
         orphaned,
         missed,
+        outdated(facts),
         ca_problem(facts),
         uninjectable(facts),
         lost_by_restart(facts),
@@ -87,7 +88,7 @@ fn served(facts: &Facts) -> Assessment {
     let (status, reason, message) = if let Some(why) = &facts.selects_nothing {
         (false, "SelectsNothing", why.clone())
     } else if !facts.pods.outdated.is_empty() {
-        (true, "OlderConfiguration", outdated(facts))
+        (true, "OlderConfiguration", except_overlapping(facts))
     } else {
         let reason = if facts.pods.uninjectable.is_empty() {
             "Active"
@@ -104,6 +105,7 @@ fn served(facts: &Facts) -> Assessment {
     };
     let parts = [
         Some(message),
+        outdated(facts),
         ca,
         uninjectable(facts),
         lost_by_restart(facts),
@@ -123,15 +125,18 @@ fn ca_problem(facts: &Facts) -> Option<String> {
 
 const SERVED: &str = "selected pods are injected when they are created";
 
-fn outdated(facts: &Facts) -> String {
+/// Pods of the serving mode with an older configuration.
+fn outdated(facts: &Facts) -> Option<String> {
     let pods: usize = facts.pods.outdated.values().sum();
     let owners = name_owners(&facts.pods.outdated);
-    format!(
-        "{SERVED}; {pods} {} a configuration from before {} until {} restarted ({owners})",
-        if pods == 1 { "pod has" } else { "pods have" },
-        facts.recipe_reason.as_deref().unwrap_or("the present spec"),
-        if pods == 1 { "it is" } else { "they are" },
-    )
+    (pods > 0).then(|| {
+        format!(
+            "{pods} {} a configuration from before {} until {} restarted ({owners})",
+            if pods == 1 { "pod has" } else { "pods have" },
+            facts.recipe_reason.as_deref().unwrap_or("the present spec"),
+            if pods == 1 { "it is" } else { "they are" },
+        )
+    })
 }
 
 fn except_overlapping(facts: &Facts) -> String {
@@ -279,6 +284,35 @@ mod tests {
         assert_eq!((status, reason), (true, "OlderConfiguration"));
         let named = "; 2 pods would not be injected again if they were restarted (Deployment shop/cni: it is on the host network";
         assert!(message.contains(named), "{message}");
+    }
+
+    #[test]
+    fn outdated_pods_are_named_whatever_else_is_told() {
+        let mut facts = facts(0);
+        facts.pods.outdated.insert(owner("cart"), 1);
+        let named = "1 pod has a configuration from before the present spec until it is restarted (Deployment shop/cart: 1)";
+        for (change, expected) in [
+            ((|_| {}) as fn(&mut Facts), "OlderConfiguration"),
+            (
+                |facts| facts.selects_nothing = Some("label it".into()),
+                "SelectsNothing",
+            ),
+            (
+                |facts| {
+                    facts.namespace_limits.push(NamespaceLimit {
+                        namespace: "shop".into(),
+                        object: "LimitRange it".into(),
+                        breach: "allows less".into(),
+                    });
+                },
+                "PodsRefused",
+            ),
+        ] {
+            change(&mut facts);
+            let (_, reason, message) = said(&facts);
+            assert_eq!(reason, expected);
+            assert!(message.contains(named), "{message}");
+        }
     }
 
     #[test]
