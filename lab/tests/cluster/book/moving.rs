@@ -65,7 +65,7 @@ fn move_from_the_opentelemetry_operators_sidecars_loses_nothing() {
     until_policy_acts(&world);
     let marker = "deployment.environment.name";
     let asked = json!({"sidecar.opentelemetry.io/inject": "true"});
-    let mut traffic = Traffic::start(&world, marker, &[], &asked);
+    let mut traffic = Traffic::start(&world, marker, &environment(&page), &asked);
     traffic.arrives(false);
     assert_eq!(sidecars(&world), ["otc-container"], "what was there before");
     let reader = Reader::new(&world, Tool::Kubectl);
