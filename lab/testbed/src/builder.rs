@@ -67,7 +67,7 @@ impl Builder {
         self
     }
 
-    /// With NetworkPolicies enforced, which the network plugin does not do by itself.
+    /// With network policies enforced, which the network plugin does not do by itself.
     pub fn with_network_policies(mut self) -> Self {
         self.options.network_policies = true;
         self

@@ -34,7 +34,7 @@ pub enum Component {
     Containerd(u8),
     Kubelet(u8),
     KubeProxy(u8),
-    /// Enforces NetworkPolicies, where the bed has it.
+    /// Enforces network policies, where the bed has it.
     KubeRouter(u8),
 }
 
@@ -51,7 +51,7 @@ impl Component {
         }
     }
 
-    /// Every process that a bed with so many nodes starts with: with simulated ones if `simulated`, with NetworkPolicies
+    /// Every process that a bed with so many nodes starts with: with simulated ones if `simulated`, with network policies
     /// enforced if `policies`.
     pub fn all(nodes: u8, simulated: bool, policies: bool) -> Vec<Self> {
         let mut all = vec![

@@ -1,4 +1,4 @@
-//! One node: mount namespace, containerd, kubelet, kube-proxy and what enforces NetworkPolicies, with their files.
+//! One node: mount namespace, containerd, kubelet, kube-proxy and what enforces network policies, with their files.
 //!
 //! Everything of a node runs in its own network and mount namespaces, so several fit one machine.
 //! Knows nothing of the control plane but its address.
@@ -109,7 +109,7 @@ pub(crate) fn wait_for_proxy(layout: &Layout, node: u8) -> Result<()> {
     )
 }
 
-/// Starts what enforces NetworkPolicies, if the bed has it, and waits until it does. The node must be registered: its
+/// Starts what enforces network policies, if the bed has it, and waits until it does. The node must be registered: its
 /// enforcer ends if it does not find it.
 pub(crate) fn start_enforcer(layout: &Layout, options: &Options, node: u8) -> Result<()> {
     if !options.network_policies {
@@ -346,7 +346,7 @@ fn kube_proxy_args(layout: &Layout, options: &Options, node: u8) -> Result<Vec<O
     Ok(vec![format!("--config={}", path.display()).into()])
 }
 
-/// As nothing but an enforcer of NetworkPolicies, beside the bed's network plugin and kube-proxy.
+/// As nothing but an enforcer of network policies, beside the bed's network plugin and kube-proxy.
 fn kube_router_args(layout: &Layout, node: u8) -> Vec<OsString> {
     let kubeconfig = layout.file("kube-router.kubeconfig");
     let has = |wanted| layout.addresses.families().any(|family| family == wanted);

@@ -40,7 +40,7 @@ pub(crate) const IPTABLES: &[Need] = &[
     need("iptables-restore", "iptables"),
 ];
 
-/// What nodes need to enforce NetworkPolicies.
+/// What nodes need to enforce network policies.
 pub(crate) const NETWORK_POLICIES: &[Need] = &[
     need("ipset", "ipset"),
     need("iptables", "iptables"),

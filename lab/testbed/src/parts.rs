@@ -50,7 +50,7 @@ pub enum Part {
     Registry,
     /// The controller of Argo Rollouts.
     ArgoRollouts,
-    /// Enforces NetworkPolicies.
+    /// Enforces network policies.
     KubeRouter,
 }
 

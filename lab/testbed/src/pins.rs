@@ -151,7 +151,7 @@ pub(crate) const KWOK: GoModule = module!("kwok", "v0.8.0");
 pub(crate) const H2SPEC: GoModule = module!("h2spec", "v0.0.0-20200804131034-70ac22940108");
 pub(crate) const ARGO_ROLLOUTS: GoModule = module!("argo-rollouts", "v1.8.3");
 /// Security flaws are reported for this release, and there was no newer one to be had. It runs on the bed only, and of it
-/// only what enforces NetworkPolicies.
+/// only what enforces network policies.
 pub(crate) const KUBE_ROUTER: GoModule = module!("kube-router", "v2.1.0");
 pub(crate) const REGISTRY: GoModule = GoModule {
     main_go: include_str!("../parts/registry/main.go"),

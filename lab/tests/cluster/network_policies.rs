@@ -1,4 +1,4 @@
-//! Enforced NetworkPolicies: what docs/security.md and `manifests/network` open is enough where everything else is denied,
+//! Enforced network policies: what docs/security.md and `manifests/network` open is enough where everything else is denied,
 //! in the namespaces of the platform, of the applications and of the upstream.
 //!
 //! The policies are read from the documentation. Only names, addresses and ports are replaced. They are enforced by
