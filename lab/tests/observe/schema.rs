@@ -28,7 +28,12 @@ fn dashboard_has_the_fields_of_grafanas_schema_and_no_others() {
 fn mistakes_in_variables_panels_and_queries_are_found() {
     let text = files::text(files::DASHBOARD);
     let dashboard: Value = serde_json::from_str(&text).unwrap();
-    for place in ["", "/templating/list/1", "/panels/1/options", "/panels/1/targets/0"] {
+    for place in [
+        "",
+        "/templating/list/1",
+        "/panels/1/options",
+        "/panels/1/targets/0",
+    ] {
         let mut wrong = dashboard.clone();
         let found = wrong.pointer_mut(place).expect(place);
         found["mistake"] = json!(true);
