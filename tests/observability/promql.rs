@@ -94,9 +94,7 @@ pub(super) fn names(query: &str) -> Names {
             // An aggregation that names its labels first.
             Token::Word(_) if next.is_some_and(is_grouping) => {}
             Token::Word(word) if next == Some(&Token::Sign('(')) => {
-                if word == "label_replace" || word == "label_join" {
-                    names.made.extend(made(&tokens[at + 1..]));
-                }
+                names.made.extend(made(word, &tokens[at + 1..]));
             }
             Token::Word(word) => {
                 let mut matchers = Vec::new();
@@ -121,8 +119,11 @@ fn is_grouping(token: &Token) -> bool {
     matches!(token, Token::Word(word) if ["by", "without"].contains(&word.as_str()))
 }
 
-/// The label that a call makes: the first text among its own arguments.
-fn made(call: &[Token]) -> Option<String> {
+/// The label that a call makes, if it makes one: the first text among its own arguments.
+fn made(function: &str, call: &[Token]) -> Option<String> {
+    if !["label_replace", "label_join"].contains(&function) {
+        return None;
+    }
     let mut depth = 0;
     for token in call {
         match token {

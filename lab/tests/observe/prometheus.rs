@@ -33,29 +33,23 @@ pub(crate) fn free_port() -> u16 {
 
 /// The rules with short durations: ranges and how long a condition must hold. Thresholds stay as they are.
 fn hasty(rules: &str) -> String {
-    let mut hasty = String::new();
-    for line in rules.lines() {
-        let trimmed = line.trim_start();
-        let line = if trimmed.starts_with("for: ") {
-            format!("{}{FOR}", &line[..line.len() - trimmed.len()])
-        } else {
-            let mut parts = line.split('[');
-            let mut line = parts.next().unwrap_or_default().to_owned();
-            for part in parts {
-                let (range, rest) = part.split_once(']').unwrap_or((part, ""));
-                let is_range = range.starts_with(|next: char| next.is_ascii_digit());
-                line.push_str(&if is_range {
-                    format!("{WINDOW}{rest}")
-                } else {
-                    format!("[{part}")
-                });
-            }
-            line
-        };
-        hasty.push_str(&line);
-        hasty.push('\n');
-    }
-    hasty
+    let lines = rules.lines().map(|line| match line.split_once("for: ") {
+        Some((before, _)) if before.trim().is_empty() => format!("{before}{FOR}\n"),
+        _ => with_short_ranges(line) + "\n",
+    });
+    lines.collect()
+}
+
+fn with_short_ranges(line: &str) -> String {
+    let mut parts = line.split('[');
+    let first = parts.next().unwrap_or_default().to_owned();
+    let parts = parts.map(|part| match part.split_once(']') {
+        Some((range, rest)) if range.starts_with(|next: char| next.is_ascii_digit()) => {
+            format!("{WINDOW}{rest}")
+        }
+        _ => format!("[{part}"),
+    });
+    first + &parts.collect::<String>()
 }
 
 /// A body of an answer to a GET of HTTP/1.0, which no server sends in chunks.
@@ -69,6 +63,18 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
         .split_once("\r\n\r\n")
         .map(|(_, body)| body.to_owned());
     body.ok_or_else(|| std::io::Error::other(answer))
+}
+
+/// Waits until a check succeeds; it says what it has seen.
+pub(crate) fn until<T>(what: &str, check: impl Fn() -> Result<T, String>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match check() {
+            Ok(found) => return found,
+            Err(seen) => assert!(Instant::now() < end, "never {what}: {seen}"),
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// Prometheus with the rules, until it is dropped.
@@ -107,7 +113,7 @@ impl Prometheus {
             address,
             folder,
         };
-        prometheus.until("ready", || {
+        until("ready", || {
             let answer = get(prometheus.address, "/-/ready");
             let answer = answer.map_err(|error| error.to_string())?;
             answer.contains("is Ready").then_some(()).ok_or(answer)
@@ -158,18 +164,6 @@ impl Prometheus {
             .collect()
     }
 
-    /// Waits until a check succeeds; it says what it has seen.
-    pub(crate) fn until<T>(&self, what: &str, check: impl Fn() -> Result<T, String>) -> T {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            match check() {
-                Ok(found) => return found,
-                Err(seen) => assert!(Instant::now() < end, "never {what}: {seen}"),
-            }
-            std::thread::sleep(PAUSE);
-        }
-    }
-
     /// Waits until an alert fires with these labels.
     pub(crate) fn until_firing(&self, alert: &str, labels: &[(&str, &str)]) {
         let begun = Instant::now();
@@ -177,7 +171,7 @@ impl Prometheus {
             let has = |name: &str, value: &str| found.get(name).is_some_and(|is| is == value);
             has("alertname", alert) && labels.iter().all(|(name, value)| has(name, value))
         };
-        self.until(&format!("{alert} {labels:?}"), || {
+        until(&format!("{alert} {labels:?}"), || {
             let firing = self.firing();
             let fires = firing.iter().any(is_it);
             fires.then_some(()).ok_or_else(|| format!("{firing:#?}"))
@@ -195,7 +189,7 @@ impl Prometheus {
     /// Waits until no alert fires.
     pub(crate) fn until_silent(&self) {
         let begun = Instant::now();
-        self.until("silent", || {
+        until("silent", || {
             let firing = self.firing();
             let is_silent = firing.is_empty();
             is_silent

@@ -18,7 +18,7 @@ use self::stage::Stage;
 use self::traffic::{application, flood};
 use super::run::Outcome;
 use crate::observe::files::{self, Query};
-use crate::observe::prometheus::{Prometheus, get};
+use crate::observe::prometheus::{Prometheus, get, until};
 use crate::test_scale::is_full;
 
 /// One stage at a time: the operator has one lease.
@@ -212,8 +212,8 @@ async fn incidents(stage: &mut Stage, watch: &mut Watch) -> Outcome<()> {
     // Data that the upstream never takes.
     stage.upstream.answer(400);
     for signal in ["spans", "log records", "metric points"] {
-        let lost = [("reason", "permanent"), ("signal", signal)];
-        watch.fires("OtelAgentTelemetryLost", &lost);
+        let labels = [("reason", "permanent"), ("signal", signal)];
+        watch.fires("OtelAgentTelemetryLost", &labels);
     }
     watch.fires("OtelAgentLossRateHigh", &all);
     stage.upstream.answer(200);
@@ -273,7 +273,7 @@ async fn topology(stage: &mut Stage, watch: &mut Watch, object: &[(&str, &str)])
     watch.prometheus.until_silent();
 
     stage.make_errors().await?;
-    watch.prometheus.until("errors have a rate", || {
+    until("errors have a rate", || {
         let found = watch.prometheus.query("rate(otelagent_errors_total[1m])");
         (!found.is_empty())
             .then_some(())
