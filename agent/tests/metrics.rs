@@ -26,7 +26,8 @@ fn families(agent: &Agent) -> BTreeMap<String, Seen> {
     for line in page.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').unwrap();
-            kind.clone_into(&mut families.entry(name.to_owned()).or_default().kind);
+            let seen = families.entry(name.to_owned()).or_default();
+            kind.clone_into(&mut seen.kind);
             continue;
         }
         if line.starts_with('#') {

@@ -70,15 +70,6 @@ fn tokens(query: &str) -> Vec<Token> {
     tokens
 }
 
-/// Whether what comes before this is a function or an aggregation.
-fn is_called(next: &Token) -> bool {
-    match next {
-        Token::Sign(sign) => *sign == '(',
-        Token::Word(word) => GROUPING.contains(&word.as_str()),
-        Token::Text(_) => false,
-    }
-}
-
 /// The names in a query.
 pub(super) fn names(query: &str) -> Names {
     let tokens = tokens(query);
@@ -100,10 +91,11 @@ pub(super) fn names(query: &str) -> Names {
                 names.grouping.extend(labels);
             }
             Token::Word(word) if OPERATORS.contains(&word.as_str()) => {}
-            Token::Word(word) if word == "label_replace" || word == "label_join" => {
-                names.made.extend(made(&tokens[at + 1..]));
+            // An aggregation that names its labels first.
+            Token::Word(_) if next.is_some_and(is_grouping) => {}
+            Token::Word(word) if next == Some(&Token::Sign('(')) => {
+                names.made.extend(made(word, &tokens[at + 1..]));
             }
-            Token::Word(_) if next.is_some_and(is_called) => {}
             Token::Word(word) => {
                 let mut matchers = Vec::new();
                 if next == Some(&Token::Sign('{')) {
@@ -123,8 +115,15 @@ pub(super) fn names(query: &str) -> Names {
     names
 }
 
-/// The label that a call makes: the first text among its own arguments.
-fn made(call: &[Token]) -> Option<String> {
+fn is_grouping(token: &Token) -> bool {
+    matches!(token, Token::Word(word) if ["by", "without"].contains(&word.as_str()))
+}
+
+/// The label that a call makes, if it makes one: the first text among its own arguments.
+fn made(function: &str, call: &[Token]) -> Option<String> {
+    if !["label_replace", "label_join"].contains(&function) {
+        return None;
+    }
     let mut depth = 0;
     for token in call {
         match token {

@@ -33,31 +33,23 @@ pub(crate) fn free_port() -> u16 {
 
 /// The rules with short durations: ranges and how long a condition must hold. Thresholds stay as they are.
 fn hasty(rules: &str) -> String {
-    let mut hasty = String::new();
-    for line in rules.lines() {
-        let trimmed = line.trim_start();
-        let line = if trimmed.starts_with("for: ") {
-            format!("{}{FOR}", &line[..line.len() - trimmed.len()])
-        } else {
-            let mut parts = line.split('[');
-            let mut line = parts.next().unwrap_or_default().to_owned();
-            for part in parts {
-                let (range, rest) = part.split_once(']').unwrap_or((part, ""));
-                let is_range = range.starts_with(|next: char| next.is_ascii_digit());
-                let (begin, end) = if is_range {
-                    (WINDOW, rest)
-                } else {
-                    ("[", part)
-                };
-                line.push_str(begin);
-                line.push_str(end);
-            }
-            line
-        };
-        hasty.push_str(&line);
-        hasty.push('\n');
-    }
-    hasty
+    let lines = rules.lines().map(|line| match line.split_once("for: ") {
+        Some((before, _)) if before.trim().is_empty() => format!("{before}{FOR}\n"),
+        _ => with_short_ranges(line) + "\n",
+    });
+    lines.collect()
+}
+
+fn with_short_ranges(line: &str) -> String {
+    let mut parts = line.split('[');
+    let first = parts.next().unwrap_or_default().to_owned();
+    let parts = parts.map(|part| match part.split_once(']') {
+        Some((range, rest)) if range.starts_with(|next: char| next.is_ascii_digit()) => {
+            format!("{WINDOW}{rest}")
+        }
+        _ => format!("[{part}"),
+    });
+    first + &parts.collect::<String>()
 }
 
 /// A body of an answer to a GET of HTTP/1.0, which no server sends in chunks.
@@ -74,7 +66,7 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
 }
 
 /// Waits until a check succeeds; it says what it has seen.
-fn until<T>(what: &str, check: impl Fn() -> Result<T, String>) -> T {
+pub(crate) fn until<T>(what: &str, check: impl Fn() -> Result<T, String>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         match check() {

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use http::Method;
 use otelagent_core::names;
 use otelagent_operator::runtime::Metrics;
 use serde_json::json;
@@ -17,9 +16,9 @@ use tokio::time::sleep;
 
 use self::stage::Stage;
 use self::traffic::{application, flood};
-use super::run::{Outcome, send};
+use super::run::Outcome;
 use crate::observe::files::{self, Query};
-use crate::observe::prometheus::{Prometheus, get};
+use crate::observe::prometheus::{Prometheus, get, until};
 use crate::test_scale::is_full;
 
 /// One stage at a time: the operator has one lease.
@@ -81,13 +80,8 @@ async fn dashboard_and_alerts_ask_for_what_operator_and_agents_expose() {
 }
 
 async fn expose(stage: &Stage) -> Outcome<()> {
-    // An OtelAgent in a platform namespace without the Role is an error; restarts are counted with Rolling only.
-    let agents = "/apis/otelagent.dev/v1alpha1/namespaces/default/otelagents";
-    let unlucky = json!({
-        "apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": "unlucky"},
-        "spec": {"mode": "NodeLocal", "export": {"endpoint": "http://127.0.0.1:1"}},
-    });
-    send(&stage.run.admin, Method::POST, agents, &unlucky).await?;
+    stage.make_errors().await?;
+    // They are counted with Rolling only.
     let rolling = json!({"spec": {"workloads": {"restart": "Rolling"}}});
     stage.run.patch(&stage.run.path(), &rolling).await?;
     stage.upstream.answer(503);
@@ -112,8 +106,7 @@ async fn expose(stage: &Stage) -> Outcome<()> {
         sleep(Duration::from_secs(1)).await;
     };
     drop(flooded);
-    let path = format!("{agents}/unlucky");
-    send(&stage.run.admin, Method::DELETE, &path, &json!({})).await?;
+    stage.end_errors().await?;
     if left.is_empty() {
         Ok(())
     } else {
@@ -218,8 +211,10 @@ async fn incidents(stage: &mut Stage, watch: &mut Watch) -> Outcome<()> {
 
     // Data that the upstream never takes.
     stage.upstream.answer(400);
-    let permanent = [("reason", "permanent"), ("signal", "spans")];
-    watch.fires("OtelAgentTelemetryLost", &permanent);
+    for signal in ["spans", "log records", "metric points"] {
+        let labels = [("reason", "permanent"), ("signal", signal)];
+        watch.fires("OtelAgentTelemetryLost", &labels);
+    }
     watch.fires("OtelAgentLossRateHigh", &all);
     stage.upstream.answer(200);
     watch.prometheus.until_silent();
@@ -275,6 +270,17 @@ async fn topology(stage: &mut Stage, watch: &mut Watch, object: &[(&str, &str)])
     stage.stop_operator();
     watch.fires("OtelAgentOperatorDown", &[]);
     stage.start_operator();
+    watch.prometheus.until_silent();
+
+    stage.make_errors().await?;
+    until("errors have a rate", || {
+        let found = watch.prometheus.query("rate(otelagent_errors_total[1m])");
+        (!found.is_empty())
+            .then_some(())
+            .ok_or_else(|| "none".into())
+    });
+    watch.ask();
+    stage.end_errors().await?;
     watch.prometheus.until_silent();
     Ok(())
 }

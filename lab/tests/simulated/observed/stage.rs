@@ -23,6 +23,7 @@ pub(super) const MODE: Topology = ALL[3];
 /// Where a queue on disk is in the configuration that the operator writes.
 const QUEUE: &str = "/var/lib/otelagent";
 const METRICS: u16 = 8888;
+const UNLUCKY: &str = "/apis/otelagent.dev/v1alpha1/namespaces/default/otelagents";
 
 /// A real agent in place of a simulated one.
 pub(super) struct AgentProcess {
@@ -230,6 +231,22 @@ impl Stage {
             self.run.patch(&path, &change).await?;
         }
         Ok(())
+    }
+
+    /// An `OtelAgent` in a platform namespace without the Role, which the operator cannot carry out.
+    pub(super) async fn make_errors(&self) -> Outcome<()> {
+        let unlucky = json!({
+            "apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": "unlucky"},
+            "spec": {"mode": "NodeLocal", "export": {"endpoint": "http://127.0.0.1:1"}},
+        });
+        let made = send(&self.run.admin, Method::POST, UNLUCKY, &unlucky).await;
+        made.map(drop)
+    }
+
+    pub(super) async fn end_errors(&self) -> Outcome<()> {
+        let path = format!("{UNLUCKY}/unlucky");
+        let gone = send(&self.run.admin, Method::DELETE, &path, &Value::Null).await;
+        gone.map(drop)
     }
 
     pub(super) async fn end(mut self) {

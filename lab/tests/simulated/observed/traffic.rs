@@ -76,8 +76,19 @@ async fn serve(listener: TcpListener, status: Arc<AtomicU16>) {
     }
 }
 
-/// A request with one span in which there is text that hardly compresses.
-fn request(padding: usize) -> String {
+/// Where a request goes, and its body.
+type Request = (&'static str, String);
+
+/// One log record, and one point of a metric.
+fn others() -> [Request; 2] {
+    let logs =
+        r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"text"}}]}]}]}"#;
+    let metrics = r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"size","gauge":{"dataPoints":[{"asInt":"1"}]}}]}]}]}"#;
+    [("/v1/logs", logs.into()), ("/v1/metrics", metrics.into())]
+}
+
+/// One span in which there is text that hardly compresses.
+fn span(padding: usize) -> Request {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -88,19 +99,19 @@ fn request(padding: usize) -> String {
         state ^= state << 17;
         let _ = write!(text, "{state:016x}");
     }
-    format!(
+    let body = format!(
         r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{"traceId":"{number:032x}","spanId":"{number:016x}","name":"span","attributes":[{{"key":"text","value":{{"stringValue":"{text}"}}}}]}}]}}]}}]}}"#
-    )
+    );
+    ("/v1/traces", body)
 }
 
 /// Sends one request from an address of this machine; its status.
-async fn send(from: Ipv4Addr, to: SocketAddr, padding: usize) -> std::io::Result<u16> {
+async fn send(from: Ipv4Addr, to: SocketAddr, (path, body): Request) -> std::io::Result<u16> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((from, 0).into())?;
     let mut stream = socket.connect(to).await?;
-    let body = request(padding);
     let head = format!(
-        "POST /v1/traces HTTP/1.1\r\nhost: agent\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nhost: agent\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
     );
     // Who refuses a request need not read all of it.
@@ -114,9 +125,12 @@ async fn send(from: Ipv4Addr, to: SocketAddr, padding: usize) -> std::io::Result
     status.ok_or_else(|| std::io::Error::other(answer))
 }
 
-/// Sends requests now and then until it is dropped.
+/// Sends requests of every signal now and then until it is dropped.
 pub(super) fn application(from: Ipv4Addr, to: SocketAddr) -> JoinSet<()> {
-    repeating(from, to, 0)
+    repeating(from, to, || {
+        let [logs, metrics] = others();
+        vec![span(0), logs, metrics]
+    })
 }
 
 /// Sends large requests until it is dropped; returns once one is refused.
@@ -124,8 +138,8 @@ pub(super) async fn flood(from: Ipv4Addr, to: SocketAddr) -> Outcome<JoinSet<()>
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
         // An answer can get lost with a connection that ends early.
-        match send(from, to, LARGE).await {
-            Ok(503) => return Ok(repeating(from, to, LARGE)),
+        match send(from, to, span(LARGE)).await {
+            Ok(503) => return Ok(repeating(from, to, || vec![span(LARGE)])),
             Ok(200) | Err(_) => {}
             Ok(other) => return Err(format!("neither taken nor refused: {other}")),
         }
@@ -133,12 +147,14 @@ pub(super) async fn flood(from: Ipv4Addr, to: SocketAddr) -> Outcome<JoinSet<()>
     Err("no request was refused".into())
 }
 
-fn repeating(from: Ipv4Addr, to: SocketAddr, padding: usize) -> JoinSet<()> {
+fn repeating(from: Ipv4Addr, to: SocketAddr, requests: fn() -> Vec<Request>) -> JoinSet<()> {
     let mut task = JoinSet::new();
     task.spawn(async move {
         loop {
-            // Whether it is taken shows in the metrics of the agent.
-            let _ = send(from, to, padding).await;
+            for request in requests() {
+                // Whether it is taken shows in the metrics of the agent.
+                let _ = send(from, to, request).await;
+            }
             sleep(PAUSE).await;
         }
     });
