@@ -29,7 +29,8 @@ pub fn report(facts: &Facts, previous: Option<&OtelAgentStatus>) -> OtelAgentSta
     let as_condition = |(type_, assessment): (&str, &Assessment)| {
         condition(type_, assessment, facts.generation, facts.now, old)
     };
-    let progress = progress(facts, &accepted, &ready, &switching).map(as_condition);
+    let progress = progress(facts, &accepted, &ready, &switching)
+        .map(|(type_, assessment)| as_condition((type_, &assessment)));
     let injected = injected(facts);
     let assessments = [
         (ACCEPTED, &accepted),

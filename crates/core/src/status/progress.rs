@@ -2,27 +2,30 @@
 //! kstatus expects, each is present only while it is true. What they say is said by other conditions, too.
 
 use super::Facts;
-use super::message::Assessment;
+use super::message::{Assessment, assess};
 use otelagent_api::{RECONCILING, STALLED};
 
 /// Which of the two is present, if any.
-pub(super) fn progress<'a>(
+pub(super) fn progress(
     facts: &Facts,
-    accepted: &'a Assessment,
-    ready: &'a Assessment,
-    switching: &'a Assessment,
-) -> Option<(&'static str, &'a Assessment)> {
-    if !facts.problems.is_empty() {
-        // Only a change of this spec, or of what it contradicts, helps.
-        return Some((STALLED, accepted));
-    }
+    accepted: &Assessment,
+    ready: &Assessment,
+    switching: &Assessment,
+) -> Option<(&'static str, Assessment)> {
     // An older route that pods still use holds up nothing: the operator cannot end it by itself.
-    let says = match &facts.serving {
+    let underway = match &facts.serving {
         None => Some(ready),
         Some((serving, _)) if *serving != facts.wanted => Some(switching),
         Some(_) => Some(ready).filter(|ready| ready.reason == "NotRolledOut"),
     };
-    says.map(|says| (RECONCILING, says))
+    let is_refused = !facts.problems.is_empty();
+    let (type_, says) = if is_refused {
+        // Only a change of this spec, or of what it contradicts, helps.
+        (STALLED, accepted)
+    } else {
+        (RECONCILING, underway?)
+    };
+    Some((type_, assess(true, says.reason, says.message.clone())))
 }
 
 #[cfg(test)]
