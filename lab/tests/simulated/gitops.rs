@@ -1,4 +1,4 @@
-//! What tools for GitOps see: kstatus by its own library, Argo CD by the script in `gitops/argo-cd`, run by the
+//! What tools for `GitOps` see: kstatus by its own library, Argo CD by the script in `gitops/argo-cd`, run by the
 //! interpreter that Argo CD uses; and that the operator writes nothing of what users own.
 
 use std::io::Write as _;
@@ -63,7 +63,7 @@ async fn unseen(run: &mut Run) -> Outcome<()> {
     let agent = get(&run.admin, &run.path()).await?;
     assert_eq!(agent["status"], json!({"observedGeneration": -1}));
     both_say(&agent, ("InProgress", "Progressing"), "");
-    run.patch(&run.path(), &class(json!(MISSING))).await?;
+    run.patch(&run.path(), &class(&json!(MISSING))).await?;
     run.restart(|_| {}).await;
     Ok(())
 }
@@ -71,7 +71,7 @@ async fn unseen(run: &mut Run) -> Outcome<()> {
 async fn first_agents(run: &mut Run) -> Outcome<()> {
     let agent = until(run, "Ready", ("False", "FirstAgentsNotReady"), MISSING).await?;
     both_say(&agent, ("InProgress", "Progressing"), MISSING);
-    run.patch(&run.path(), &class(Value::Null)).await?;
+    run.patch(&run.path(), &class(&Value::Null)).await?;
     run.until_serving(NODE_LOCAL).await?;
     let agent = get(&run.admin, &run.path()).await?;
     both_say(&agent, ("Current", "Healthy"), "");
@@ -104,14 +104,14 @@ async fn refused(run: &Run) -> Outcome<()> {
 
 /// In progress until the wanted mode serves. Pods on the old route are for others to restart.
 async fn switching(run: &Run) -> Outcome<()> {
-    run.patch(&run.path(), &class(json!(MISSING))).await?;
+    run.patch(&run.path(), &class(&json!(MISSING))).await?;
     let agent = until(run, "Ready", ("True", "NotRolledOut"), MISSING).await?;
     both_say(&agent, ("InProgress", "Progressing"), MISSING);
     run.want(HOST_PORT).await?;
     let agent = until(run, "Switching", ("True", "AgentsNotReady"), MISSING).await?;
     assert_eq!(condition(&agent, "Ready")["status"], "True");
     both_say(&agent, ("InProgress", "Progressing"), MISSING);
-    run.patch(&run.path(), &class(Value::Null)).await?;
+    run.patch(&run.path(), &class(&Value::Null)).await?;
     run.until_serving(HOST_PORT).await?;
     let agent = until(run, "Switching", ("True", "OldRouteInUse"), "NodeLocal").await?;
     both_say(&agent, ("Current", "Healthy"), "HostPort");
@@ -149,7 +149,7 @@ fn writes_only_the_status(agent: &Value) {
     }
 }
 
-fn class(name: Value) -> Value {
+fn class(name: &Value) -> Value {
     json!({"spec": {"agent": {"priorityClassName": name}}})
 }
 
