@@ -90,9 +90,9 @@ fn mode_of_new_pod(world: &HelmBed) -> String {
     let file = world.helm.directory().join("pod.json");
     std::fs::write(&file, pod("shop").to_string()).unwrap();
     let words = ["create", "--dry-run=server", "--output=json", "-f"];
-    let answer = world.must(&[&words[..], &[&file.to_string_lossy()]].concat());
-    let answer: Value = serde_json::from_str(&answer).unwrap();
-    let mode = &answer["metadata"]["labels"][names::LABEL_MODE];
+    let printed = world.must(&[&words[..], &[&file.to_string_lossy()]].concat());
+    let pod: Value = serde_json::from_str(&printed).unwrap();
+    let mode = &pod["metadata"]["labels"][names::LABEL_MODE];
     mode.as_str().unwrap_or_default().to_owned()
 }
 

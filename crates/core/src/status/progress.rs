@@ -12,28 +12,20 @@ pub(super) fn progress(
     ready: &Assessment,
     switching: &Assessment,
 ) -> Option<(&'static str, Assessment)> {
-    let (type_, says) = present(facts, accepted, ready, switching)?;
-    // The other condition may be False; this one is true whenever it is there.
-    Some((type_, assess(true, says.reason, says.message.clone())))
-}
-
-fn present<'a>(
-    facts: &Facts,
-    accepted: &'a Assessment,
-    ready: &'a Assessment,
-    switching: &'a Assessment,
-) -> Option<(&'static str, &'a Assessment)> {
-    if !facts.problems.is_empty() {
-        // Only a change of this spec, or of what it contradicts, helps.
-        return Some((STALLED, accepted));
-    }
     // An older route that pods still use holds up nothing: the operator cannot end it by itself.
-    let says = match &facts.serving {
+    let underway = match &facts.serving {
         None => Some(ready),
         Some((serving, _)) if *serving != facts.wanted => Some(switching),
         Some(_) => Some(ready).filter(|ready| ready.reason == "NotRolledOut"),
     };
-    says.map(|says| (RECONCILING, says))
+    let is_refused = !facts.problems.is_empty();
+    let (type_, says) = if is_refused {
+        // Only a change of this spec, or of what it contradicts, helps.
+        (STALLED, accepted)
+    } else {
+        (RECONCILING, underway?)
+    };
+    Some((type_, assess(true, says.reason, says.message.clone())))
 }
 
 #[cfg(test)]
