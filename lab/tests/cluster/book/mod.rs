@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{PATIENCE, World, world};
 use crate::test_scale::is_full;
-use page::{Page, Reader, Tool, helm};
+use page::{Page, Reader, Tool};
 
 #[test]
 fn getting_started_and_operations_work_as_written_with_kubectl() {
@@ -22,9 +22,7 @@ fn getting_started_and_operations_work_as_written_with_kubectl() {
 
 #[test]
 fn getting_started_and_operations_work_as_written_with_helm() {
-    if helm().is_some() {
-        newcomer(Tool::Helm);
-    }
+    newcomer(Tool::Helm);
 }
 
 fn newcomer(tool: Tool) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use demo::{images, repository};
+use testbed::parts::{self, Part};
 
 use super::super::World;
 
@@ -119,7 +120,8 @@ impl<'a> Reader<'a> {
         }
         let kubectl = world.cluster.kubectl().expect("kubectl");
         symlink(kubectl.get_program(), directory.join("bin/kubectl")).unwrap();
-        if let Some(helm) = helm() {
+        if tool == Tool::Helm {
+            let helm = parts::ensure(Part::Helm).expect("Helm");
             symlink(helm, directory.join("bin/helm")).unwrap();
         }
         Self {
@@ -178,14 +180,6 @@ impl Drop for Reader<'_> {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.directory);
     }
-}
-
-/// Helm, if there is one and a chart to install.
-pub(super) fn helm() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let found = std::env::split_paths(&path).map(|directory| directory.join("helm"));
-    let found = found.into_iter().find(|program| program.is_file());
-    found.filter(|_| repository().join("charts/otelagent").exists())
 }
 
 /// The search path with one more directory, which comes first.
