@@ -17,8 +17,8 @@ const ARRIVAL: Duration = Duration::from_mins(3);
 
 /// SDKs that neither run out of room nor of patience while a busy machine is slow.
 const PATIENT: [(&str, &str); 3] = [
-    ("OTEL_BSP_MAX_QUEUE_SIZE", "100000"),
-    ("OTEL_BLRP_MAX_QUEUE_SIZE", "100000"),
+    ("OTEL_BSP_MAX_QUEUE_SIZE", "10000"),
+    ("OTEL_BLRP_MAX_QUEUE_SIZE", "10000"),
     ("OTEL_EXPORTER_OTLP_TIMEOUT", "60000"),
 ];
 
