@@ -194,7 +194,7 @@ mod tests {
             .iter()
             .map(|l| (l.run.as_str(), l.lost, l.unacknowledged))
             .collect();
-        assert_eq!(losers, [("behind", 3, 1), ("gap", 1, 0), ("silent", 4, 1)]);
+        assert_eq!(losers, [("behind", 3, 1), ("gap", 1, 1), ("silent", 4, 1)]);
         assert_eq!(tally.unfinished, ["silent"]);
     }
 

@@ -100,5 +100,18 @@ pub(crate) fn leftovers(host_ip: IpAddr, name: &str) -> Vec<String> {
     {
         found.push("its directory".to_owned());
     }
+    if is_taken_from(host_ip, name) {
+        // Another bed has the addresses by now, and what was found is its own.
+        found.clear();
+    }
     found
+}
+
+/// Whether a bed of another name has these addresses.
+fn is_taken_from(host_ip: IpAddr, name: &str) -> bool {
+    let others = testbed::list().unwrap().into_iter();
+    let mut others = others.map(|bed| bed.name.to_string());
+    others.any(|other| {
+        other != name && testbed::Bed::attach(&other).is_ok_and(|bed| bed.host_ip() == host_ip)
+    })
 }
