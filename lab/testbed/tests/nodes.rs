@@ -341,9 +341,10 @@ fn unknown_names_fail_at_once(bed: &Bed, pods: &[Web]) {
             let begun = Instant::now();
             let error = get_from_pod(bed, &pods[0], server).unwrap_err();
             assert!(error.contains("no such host"), "{error}");
-            begun.elapsed() < Duration::from_secs(3)
+            begun.elapsed() < Duration::from_secs(5)
         };
-        assert!((0..5).any(|_| fails_at_once()), "{server} is waited for");
+        // A busy machine may be slow, too, but not every time.
+        assert!((0..20).any(|_| fails_at_once()), "{server} is waited for");
     }
 }
 
