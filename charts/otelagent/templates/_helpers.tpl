@@ -198,6 +198,8 @@ spec:
       {{- include "otelagent.selectorLabels" . | nindent 6 }}
   endpoints:
     - port: metrics
+      # Else Prometheus renames the OtelAgent's namespace to exported_namespace.
+      honorLabels: true
       {{- with $monitor.interval }}
       interval: {{ . }}
       {{- end }}
