@@ -35,7 +35,9 @@ impl GoBuild<'_> {
         if let Some(parent) = self.out.parent() {
             make_dir(parent)?;
         }
-        let fresh = self.out.with_extension("building");
+        let fresh = self
+            .out
+            .with_extension(format!("building-{}", std::process::id()));
         let mut flags = vec!["-s -w".to_owned()];
         flags.extend(
             self.stamps
