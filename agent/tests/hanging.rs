@@ -20,7 +20,7 @@ use crate::support::telemetry::spans;
 use crate::support::{eventually, eventually_answers};
 
 /// What a request may take while files hang: a second for each kind of file, and a slow machine.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_mins(1);
 
 const STALLED: &str = "files do not answer; the previous content stays in use";
 

@@ -429,7 +429,7 @@ async fn hanging_endpoint_holds_up_neither_telemetry_nor_the_end() {
         let (code, _) = tokio::task::spawn_blocking(|| agent.wait()).await.unwrap();
         assert_eq!(code, 0);
         assert!(
-            asked.elapsed() < Duration::from_secs(15),
+            asked.elapsed() < Duration::from_mins(1),
             "{:?}",
             asked.elapsed()
         );

@@ -15,7 +15,7 @@ use crate::support::telemetry::spans;
 use crate::support::{eventually, skip_unless_root};
 
 /// What an acknowledgement may take on a slow machine. A lookup takes longer.
-const SOON: Duration = Duration::from_secs(4);
+const SOON: Duration = Duration::from_secs(15);
 
 /// A name server that says nothing until it is told to.
 struct MuteServer {
@@ -102,8 +102,8 @@ async fn mute_resolver_holds_up_no_acknowledgement_and_gathers_no_threads() {
             tokio::time::sleep(Duration::from_millis(200)).await;
             assert!(lookups(&agent) <= 1);
         }
-        let attempts = agent.metric("otelagent_exporter_failed_attempts_total", "");
-        assert!(attempts > 4, "{attempts}");
+        let attempts = || agent.metric("otelagent_exporter_failed_attempts_total", "");
+        eventually("attempts go on", || attempts() > 4).await;
         // Two questions of one lookup, and their repetitions.
         let asked = server.asked.load(Ordering::Relaxed);
         let most = 4 + 2 * usize::try_from(began.elapsed().as_secs() / 5).unwrap();

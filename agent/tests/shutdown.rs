@@ -177,7 +177,7 @@ async fn undeliverable_telemetry_is_reported_as_lost() {
     agent.terminate();
     let (code, log) = tokio::task::spawn_blocking(|| agent.wait()).await.unwrap();
     assert!(
-        started.elapsed() < Duration::from_secs(20),
+        started.elapsed() < Duration::from_mins(1),
         "{:?}",
         started.elapsed()
     );

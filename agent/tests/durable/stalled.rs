@@ -14,7 +14,7 @@ use crate::support::sink::Sink;
 use crate::support::{eventually, skip_unless_root};
 
 /// What a request may take while the disk hangs: the second that the agent waits for it, and a slow machine.
-const SOON: Duration = Duration::from_secs(8);
+const SOON: Duration = Duration::from_mins(1);
 
 /// A file system on a device of its own, for as long as the test runs.
 struct Ext4(Directory);
