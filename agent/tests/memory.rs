@@ -10,9 +10,9 @@ use tokio::task::JoinSet;
 
 use crate::support::agent::{Agent, Setup};
 use crate::support::client::{self, Http};
-use crate::support::{PATIENCE, eventually};
 use crate::support::sink::{Reply, Sink};
 use crate::support::telemetry::{logs, spans};
+use crate::support::{PATIENCE, eventually};
 
 const HELD: &str = "otelagent_memory_held_bytes";
 
