@@ -1,8 +1,11 @@
 //! Kyverno as other people's admission, by its real admission controller: it rewrites images, demands limits and labels.
 
 use std::fs::File;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use otelagent_core::build::Choice;
 use otelagent_core::names;
@@ -12,10 +15,11 @@ use testbed::Bed;
 use testbed::parts::{self, Part};
 
 use super::installed::{self, InstalledOperator, apply_side, bed, until_condition};
-use super::server::{self, CANARY, Server};
+use super::server::{self, CANARY, PATIENCE, Server};
 use crate::test_scale::is_full;
 
 const NAMESPACE: &str = "kyverno";
+const METRICS: &str = "kyverno-metrics";
 const POLICIES: &str = "/apis/kyverno.io/v1/clusterpolicies";
 
 /// With `make test-full`: Kyverno takes minutes to build.
@@ -50,7 +54,8 @@ async fn kyverno_before_and_after_installation_leaves_injection_active() {
     server
         .until("the new configuration", async || {
             let pod = server.dry_run("shop", &application(true)).await;
-            let flush = pod.body.to_string().contains("600ms");
+            // OTEL_BSP_SCHEDULE_DELAY, in milliseconds.
+            let flush = pod.body.to_string().contains("\"600\"");
             flush.then_some(()).ok_or(format!("{pod:?}"))
         })
         .await;
@@ -214,8 +219,10 @@ impl Kyverno {
         let webhooks = format!("--from-literal=webhooks={{\"namespaceSelector\":{elsewhere}}}");
         let namespace = format!("--namespace={NAMESPACE}");
         kubectl(&["create", "configmap", "kyverno", &webhooks, &namespace]);
+        kubectl(&["create", "configmap", METRICS, &namespace]);
         let address = free_port(bed.host_ip());
-        let log = File::create(bed.log_dir().join("kyverno.log")).expect("a log");
+        let log_path = bed.log_dir().join("kyverno.log");
+        let log = File::create(&log_path).expect("a log");
         let child = Command::new(program)
             .arg(format!("--kubeconfig={}", bed.kubeconfig().display()))
             .arg(format!("--serverIP={address}"))
@@ -233,12 +240,29 @@ impl Kyverno {
                 ("KYVERNO_SERVICEACCOUNT_NAME", "kyverno"),
                 ("KYVERNO_DEPLOYMENT", "kyverno"),
                 ("KYVERNO_POD_NAME", "kyverno"),
+                ("INIT_CONFIG", "kyverno"),
+                ("METRICS_CONFIG", METRICS),
             ])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn();
-        Self(child.expect("Kyverno runs"))
+        let mut kyverno = Self(child.expect("Kyverno runs"));
+        kyverno.until_it_listens(address, &log_path);
+        kyverno
+    }
+
+    fn until_it_listens(&mut self, address: SocketAddr, log: &Path) {
+        let begun = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            let ended = self.0.try_wait().expect("the state of Kyverno");
+            if ended.is_some() || begun.elapsed() > PATIENCE {
+                let log = std::fs::read_to_string(log).expect("a log");
+                let lines: Vec<&str> = log.lines().rev().take(5).collect();
+                panic!("Kyverno does not listen at {address}: {ended:?} {lines:#?}");
+            }
+            sleep(Duration::from_millis(100));
+        }
     }
 }
 

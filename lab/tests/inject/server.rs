@@ -21,7 +21,7 @@ use crate::test_scale::release;
 /// The namespace in which policies are verified.
 pub(super) const CANARY: &str = "otelagent-canary";
 /// The longest time to wait on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(5);
+pub(super) const PATIENCE: Duration = Duration::from_mins(5);
 /// Warnings come with another tick of the API server's, of a second each, in which nothing can be asked.
 const UNTIL_WARNED: Duration = Duration::from_millis(2500);
 
