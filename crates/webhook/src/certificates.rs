@@ -82,6 +82,12 @@ impl Certificates {
         certificates
     }
 
+    /// None, for good.
+    #[cfg(test)]
+    pub(crate) fn none() -> Arc<Self> {
+        Arc::new(Self(watch::Sender::new(None)))
+    }
+
     /// Returns once there is a certificate.
     pub(crate) async fn until_held(&self) {
         // The sender lives as long as `self`.

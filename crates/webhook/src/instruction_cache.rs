@@ -77,6 +77,27 @@ impl InstructionCache {
         })
     }
 
+    /// Caches one more webhook configuration, without an instruction.
+    #[cfg(test)]
+    pub(crate) fn list_one(&self, name: &str) {
+        let listed = Listed {
+            hash: String::new(),
+            instruction: None,
+        };
+        self.configurations.send_modify(|all| {
+            all.get_or_insert_default().insert(name.to_owned(), listed);
+        });
+    }
+
+    /// Returns once webhook configurations exist, or once none does.
+    pub(crate) async fn until_called(&self, is_called: bool) {
+        // The sender lives as long as the cache.
+        let mut configurations = self.configurations.subscribe();
+        let _ = configurations
+            .wait_for(|all| all.as_ref().is_some_and(|all| all.is_empty() != is_called))
+            .await;
+    }
+
     /// Returns once every list is complete.
     pub(crate) async fn until_synced(&self) {
         // The senders live as long as the cache.

@@ -81,9 +81,13 @@ impl Webhook {
     ) -> Result<(), WebhookError> {
         tokio::pin!(shutdown);
         tokio::select! {
-            () = self.until_it_can_answer() => {}
+            () = self.cache.until_synced() => self.observer.ready(WATCHES),
             () = &mut shutdown => return Ok(()),
         }
+        let (cache, certificates) = (self.cache.clone(), self.certificates.clone());
+        let observer = self.observer.clone();
+        self.tasks
+            .spawn(tell_of_certificate(cache, certificates, observer));
         let acceptor = self.certificates.acceptor()?;
         let stop = tokio_util::sync::CancellationToken::new();
         let server = server::serve(listener, acceptor, self.answers.clone(), stop.clone());
@@ -107,11 +111,62 @@ impl Webhook {
         }
         Ok(())
     }
+}
 
-    async fn until_it_can_answer(&self) {
-        self.cache.until_synced().await;
-        self.observer.ready(WATCHES);
-        self.certificates.until_held().await;
-        self.observer.ready(CERTIFICATE);
+/// Ready with a certificate, and without one while no webhook configuration calls, as on a server whose policies inject:
+/// there the operator makes no CA, and whoever waits for the Deployment must not wait for ever.
+async fn tell_of_certificate(
+    cache: Arc<InstructionCache>,
+    certificates: Arc<Certificates>,
+    observer: Arc<dyn Observer>,
+) -> &'static str {
+    let held = certificates.until_held();
+    tokio::pin!(held);
+    let mut is_called = true;
+    loop {
+        if is_called {
+            observer.not_ready(CERTIFICATE);
+        } else {
+            observer.ready(CERTIFICATE);
+        }
+        tokio::select! {
+            () = &mut held => break,
+            () = cache.until_called(!is_called) => is_called = !is_called,
+        }
+    }
+    observer.ready(CERTIFICATE);
+    std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+    use super::*;
+
+    struct Told(UnboundedSender<bool>);
+
+    impl Observer for Told {
+        fn ready(&self, part: &'static str) {
+            assert_eq!(part, CERTIFICATE);
+            let _ = self.0.send(true);
+        }
+        fn not_ready(&self, _: &'static str) {
+            let _ = self.0.send(false);
+        }
+        fn reviewed(&self, _: &'static str, _: Duration) {}
+    }
+
+    #[tokio::test]
+    async fn webhook_without_a_certificate_is_ready_only_while_nothing_calls_it() {
+        let cache = InstructionCache::empty();
+        let certificates = Certificates::none();
+        let (sender, mut told) = unbounded_channel();
+        let observer = Arc::new(Told(sender));
+        tokio::spawn(tell_of_certificate(cache.clone(), certificates, observer));
+        assert_eq!(told.recv().await, Some(false));
+        assert_eq!(told.recv().await, Some(true));
+        cache.list_one("otelagent.shop.side");
+        assert_eq!(told.recv().await, Some(false));
     }
 }

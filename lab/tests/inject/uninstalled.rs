@@ -28,7 +28,9 @@ fn older_bed() -> Bed {
     let name = format!("uninstalled-{}", std::process::id());
     let bed = Bed::builder()
         .name(name)
-        .kubernetes(KubernetesVersion::V1_35);
+        .kubernetes(KubernetesVersion::V1_35)
+        // The scheduler is a newer one, and would wait for kinds that this server does not have.
+        .scheduler_arg("--emulated-version=kube=1.35");
     let bed = bed.start().expect("a control plane");
     kubectl(&bed, &["apply", "-k", "manifests/default"]);
     let crd = "crd/otelagents.otelagent.dev";
