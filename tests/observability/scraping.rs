@@ -20,6 +20,8 @@ fn rules(text: &str, begin: &str, end: &str) -> Vec<Value> {
 
 fn of_chart() -> Vec<Value> {
     let chart = text("charts/otelagent/templates/metrics/podmonitor.yaml");
+    // Agents on nodes and sidecars differ in the label that names their OtelAgent.
+    let chart = chart.replace("{{ $part.label }}", "owner");
     rules(&chart, "- relabelings:\n", "        {{- with")
 }
 

@@ -108,7 +108,7 @@ const EVERYTHING: [&str; 8] = [
     "--set=restart.enabled=true",
     "--set=networkPolicy.enabled=true",
     "--set=metrics.serviceMonitor.enabled=true,metrics.serviceMonitor.labels.release=prometheus",
-    "--set=metrics.podMonitor.enabled=true",
+    "--set=metrics.podMonitor.enabled=true,metrics.podMonitor.sidecars=true",
     "--set=prometheusRule.enabled=true",
     "--set=grafanaDashboard.enabled=true",
 ];
@@ -152,6 +152,10 @@ fn monitors_select_what_has_metrics() {
         let monitors = of(&objects, "PodMonitor");
         let namespaces = &monitors[0]["spec"]["namespaceSelector"]["matchNames"];
         assert_eq!(*namespaces, json!(["telemetry"]));
+        let sidecars = &monitors[1]["spec"];
+        assert_eq!(sidecars["namespaceSelector"], json!({"any": true}));
+        let labels = json!({"otelagent.dev/mode": "Sidecar"});
+        assert_eq!(sidecars["selector"]["matchLabels"], labels);
         for kind in [
             "ServiceMonitor",
             "PodMonitor",
