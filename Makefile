@@ -66,17 +66,22 @@ images: prerequisites ## Build the operator's and the agent's image, as OCI tars
 
 NEW ?=
 # What names the version: the two workspaces and the applications of the tests, what is installed, and what people read.
-VERSIONED := Cargo.toml lab/Cargo.toml lab/apps/Cargo.toml README.md manifests/default/operator.yaml \
-    manifests/webhook/webhook.yaml $(wildcard charts/otelagent/Chart.yaml)
+VERSIONED := Cargo.toml lab/Cargo.toml lab/apps/Cargo.toml Dockerfile docs/getting-started.md docs/operations.md \
+    manifests/default/operator.yaml manifests/webhook/webhook.yaml charts/otelagent/Chart.yaml
 
 .PHONY: set-version
-set-version: rust ## Make NEW the version of everything, as in NEW=0.2.0
-	$(if $(NEW),,$(error NEW names the new version, as in NEW=0.2.0))
+set-version: new-version rust ## Make NEW the version of everything, as in NEW=0.2.0
 	sed -i -e 's/^\(version = "\)$(VERSION)"/\1$(NEW)"/' -e 's/^\(version: "\?\|appVersion: "\?\)$(VERSION)/\1$(NEW)/' \
-	    -e 's/\(operator:\|agent:\)$(VERSION)/\1$(NEW)/' $(VERSIONED)
-	$(CARGO) update --workspace --quiet
-	$(CARGO) update --workspace --quiet --manifest-path lab/Cargo.toml
-	$(CARGO) update --workspace --quiet --manifest-path lab/apps/Cargo.toml
+	    -e 's/\(operator\|agent\)\([:-]\)$(VERSION)/\1\2$(NEW)/' $(VERSIONED)
+	for workspace in . lab lab/apps agent/fuzz; do \
+	    $(CARGO) update --workspace --quiet --manifest-path $$workspace/Cargo.toml; done
+
+# Before anything is changed. What follows a plus cannot be in the tag of an image.
+.PHONY: new-version
+new-version:
+	@new='$(NEW)'; number='(0|[1-9][0-9]*)'; \
+	[[ $$new =~ ^$$number\.$$number\.$$number(-[0-9A-Za-z]+([.-][0-9A-Za-z]+)*)?$$ ]] || { \
+	    echo "NEW=$$new is no version: it has three numbers, as in NEW=0.2.0 or NEW=0.2.0-rc.1"; exit 1; }
 
 SBOM_VERSION := 0.10.0
 SBOM := $(TOOLS)/cargo-sbom-$(SBOM_VERSION)/bin/cargo-sbom
@@ -85,9 +90,10 @@ CRANE := $(TOOLS)/crane-$(CRANE_VERSION)/crane
 RELEASE ?= $(TARGET)/release-$(VERSION)
 # Where the images of a release are. Whoever has no account there sets it, to a registry of their own.
 REGISTRY ?=
+override REGISTRY := $(patsubst %/,%,$(REGISTRY))
 
 .PHONY: release
-release: prerequisites $(SBOM) ## Build everything of a release: binaries, images, manifests, chart, SBOMs, checksums; for REGISTRY
+release: registry-name prerequisites $(SBOM) ## Build everything of a release: binaries, images, manifests, chart, SBOMs, checksums; for REGISTRY
 	$(call heading,'test bed, which writes images')
 	$(CARGO) build $(LAB_ALL) --locked --bin testbed
 	CARGO='$(CARGO)' TARGET=$(abspath $(TARGET)) TESTBED=$(abspath $(TARGET))/debug/testbed SBOM=$(SBOM) \
@@ -95,12 +101,24 @@ release: prerequisites $(SBOM) ## Build everything of a release: binaries, image
 
 # The registry of a test has no encryption: CRANE_FLAGS=--insecure.
 .PHONY: images-push
-images-push: $(CRANE) ## Push the images that make release built to REGISTRY, for all architectures
-	$(if $(REGISTRY),,$(error REGISTRY names the registry and the path in it, as in REGISTRY=ghcr.io/otelagent))
+images-push: registry-given registry-name $(CRANE) ## Push the images that make release built to REGISTRY, for all architectures
 	for name in agent operator; do \
-	    layout=$$(mktemp -d) && tar -xf $(RELEASE)/otelagent-$$name-$(VERSION).oci.tar -C $$layout \
+	    image=$(RELEASE)/otelagent-$$name-$(VERSION).oci.tar; \
+	    [ -f "$$image" ] || { echo "$$image is missing: run make release first"; exit 1; }; \
+	    layout=$$(mktemp -d) && tar -xf "$$image" -C $$layout \
 	        && $(CRANE) push --index $(CRANE_FLAGS) $$layout $(REGISTRY)/$$name:$(VERSION) && rm -r $$layout || exit 1; \
 	done
+
+.PHONY: registry-given
+registry-given:
+	@[ -n '$(REGISTRY)' ] || { echo 'REGISTRY names the registry and the path in it, as in REGISTRY=ghcr.io/otelagent'; exit 1; }
+
+# Before anything is built. Names of images have no scheme and no capitals.
+.PHONY: registry-name
+registry-name:
+	@registry='$(REGISTRY)'; \
+	[[ -z $$registry || $$registry =~ ^[][A-Za-z0-9.:-]+(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$$ ]] || { \
+	    echo "REGISTRY=$$registry is no registry: it is a host and a path in small letters, without https://"; exit 1; }
 
 $(SBOM):
 	$(call heading,'build cargo-sbom $(SBOM_VERSION)')

@@ -135,6 +135,14 @@ fn schema_knows_the_values_and_no_others() {
     compare(&schema, &schema, &parsed("values.yaml"), "");
 }
 
+/// Values that become fields as they are, so that a null leaves the field out.
+const OF_KUBERNETES: [&str; 4] = [
+    "labels",
+    "podSecurityContext",
+    "resources",
+    "securityContext",
+];
+
 fn compare(root: &Value, schema: &Value, values: &Value, at: &str) {
     let schema = match schema["$ref"].as_str() {
         Some(reference) => root.pointer(&reference[1..]).expect("a definition"),
@@ -159,7 +167,13 @@ fn compare(root: &Value, schema: &Value, values: &Value, at: &str) {
     }
     let given: BTreeSet<&str> = values.keys().map(String::as_str).collect();
     assert_eq!(known, given, "{at}");
+    let required = schema["required"].as_array().cloned().unwrap_or_default();
     for (key, value) in values {
+        // A null would take all of it away, and templates would look into nothing.
+        let is_group = value.as_object().is_some_and(|group| !group.is_empty())
+            && !OF_KUBERNETES.contains(&key.as_str());
+        let is_required = required.iter().any(|name| name == key);
+        assert!(!is_group || is_required, "{at} does not require {key}");
         compare(root, &properties[key], value, &format!("{at}/{key}"));
     }
 }

@@ -148,7 +148,7 @@ impl Context {
                 "OwnerMissing",
                 format!(
                     "ClusterRole {}, which owns the admission policies, does not exist or may not be read; apply \
-                     manifests/default again, or name the role by --owner-role",
+                     manifests/default again (with Helm, upgrade the release), or name the role by --owner-role",
                     owner.name
                 ),
             )),

@@ -4,6 +4,7 @@ mod dashboard;
 mod promql;
 mod reference;
 mod rules;
+mod scraping;
 
 use std::fs;
 

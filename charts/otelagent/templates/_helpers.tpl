@@ -33,14 +33,14 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- $_ := set $own "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
 {{- $more := dict -}}
 {{- if gt (len .) 2 }}{{ $more = index . 2 }}{{ end -}}
-{{- toYaml (mergeOverwrite (dict) $root.Values.commonLabels $more $own) }}
+{{- toYaml (mergeOverwrite (dict) (default dict $root.Values.commonLabels) (default dict $more) $own) }}
 {{- end }}
 
 {{/* Labels of pods: (list $ "operator" $more). Those of the chart win, because selectors need them. */}}
 {{- define "otelagent.podLabels" -}}
 {{- $root := index . 0 -}}
 {{- $own := include "otelagent.selectorLabels" . | fromYaml -}}
-{{- toYaml (mergeOverwrite (dict) $root.Values.commonLabels (index . 2) $own) }}
+{{- toYaml (mergeOverwrite (dict) (default dict $root.Values.commonLabels) (default dict (index . 2)) $own) }}
 {{- end }}
 
 {{- define "otelagent.serviceAccountName" -}}
@@ -65,8 +65,16 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 {{- end }}
 
+{{/* An image by its values: (list $ .Values.image). */}}
 {{- define "otelagent.image" -}}
-{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- $root := index . 0 -}}
+{{- $image := index . 1 -}}
+{{ $image.repository }}:{{ default $root.Chart.AppVersion $image.tag }}{{ with $image.digest }}@{{ . }}{{ end }}
+{{- end }}
+
+{{/* Annotations of pods: (list "operator" .Values). The container that kubectl takes is the chart's. */}}
+{{- define "otelagent.podAnnotations" -}}
+{{- toYaml (mergeOverwrite (dict) (default dict (index . 1).podAnnotations) (dict "kubectl.kubernetes.io/default-container" (index . 0))) }}
 {{- end }}
 
 {{/* The operator as the subject of a binding. */}}
@@ -108,7 +116,7 @@ subjects:
 {{- define "otelagent.placement" -}}
 {{- $values := index . 2 -}}
 {{- with $values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with $values.nodeSelector }}
 nodeSelector:
@@ -205,5 +213,13 @@ spec:
       {{- end }}
       {{- with $monitor.scrapeTimeout }}
       scrapeTimeout: {{ . }}
+      {{- end }}
+      {{- with $monitor.relabelings }}
+      relabelings:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $monitor.metricRelabelings }}
+      metricRelabelings:
+        {{- toYaml . | nindent 8 }}
       {{- end }}
 {{- end }}

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::program::{Helm, chart, each};
 
 /// Options, and what the refusal names.
-const REFUSED: [(&[&str], &str); 12] = [
+const REFUSED: [(&[&str], &str); 20] = [
     (&["--set=replicas=3"], "replicas"),
     (&["--set=replicaCount=two"], "replicaCount"),
     (&["--set=image.name=operator"], "name"),
@@ -24,6 +24,26 @@ const REFUSED: [(&[&str], &str); 12] = [
         &["--set=serviceAccount.create=false"],
         "serviceAccount.name is needed",
     ),
+    (&["--set=serviceAccount.name=Not A Name"], "name"),
+    (
+        &["--set=image.repository=otelagent/operator:v1"],
+        "repository",
+    ),
+    (&["--set=agent.image.digest=latest"], "digest"),
+    (&["--set=tolerations.key=pool"], "tolerations"),
+    (&["--set=metrics.serviceMonitor.interval=30"], "interval"),
+    (
+        &["--set=webhook.certificateSecret=a b"],
+        "certificateSecret",
+    ),
+    (
+        &["--set=canaryNamespace.name=otelagent-system"],
+        "nothing may run in the canary namespace",
+    ),
+    (
+        &["--set=platformNamespaces={otelagent-canary}"],
+        "nothing may run in the canary namespace",
+    ),
 ];
 
 #[test]
@@ -34,6 +54,38 @@ fn wrong_values_are_refused_by_their_names() {
             let why = rendered.expect_err(&options.join(" "));
             assert!(why.contains(named), "{options:?}: {why}");
         }
+    }
+}
+
+/// In YAML a key without a value is null, and Helm then forgets the default.
+#[test]
+fn values_left_empty_mean_nothing_or_are_refused_by_their_names() {
+    let text = std::fs::read_to_string(format!("{}/values.yaml", chart())).unwrap();
+    let values: Value = serde_saphyr::from_str(&text).unwrap();
+    let mut paths = Vec::new();
+    keys(&values, "", &mut paths);
+    assert!(paths.len() > 60, "{paths:?}");
+    for helm in each("empty values of the chart") {
+        for path in &paths {
+            let empty = format!("--set={path}=null");
+            let options = [&EVERYTHING[..], &[&empty]].concat();
+            let Err(why) = helm.template("edge", "telemetry", &options) else {
+                continue;
+            };
+            let key = path.rsplit('.').next().unwrap_or_default();
+            let missing = format!("missing property '{key}'");
+            let is_named = why.contains(&missing) || why.contains(&format!("{key} is required"));
+            assert!(is_named, "{path}: {why}");
+        }
+    }
+}
+
+/// Every key, also of objects, as Helm's options name it.
+fn keys(values: &Value, at: &str, found: &mut Vec<String>) {
+    for (key, value) in values.as_object().into_iter().flatten() {
+        let path = format!("{at}{key}");
+        keys(value, &format!("{path}."), found);
+        found.push(path);
     }
 }
 
@@ -56,7 +108,7 @@ const EVERYTHING: [&str; 8] = [
     "--set=restart.enabled=true",
     "--set=networkPolicy.enabled=true",
     "--set=metrics.serviceMonitor.enabled=true,metrics.serviceMonitor.labels.release=prometheus",
-    "--set=metrics.podMonitor.enabled=true",
+    "--set=metrics.podMonitor.enabled=true,metrics.podMonitor.sidecars=true",
     "--set=prometheusRule.enabled=true",
     "--set=grafanaDashboard.enabled=true",
 ];
@@ -100,6 +152,10 @@ fn monitors_select_what_has_metrics() {
         let monitors = of(&objects, "PodMonitor");
         let namespaces = &monitors[0]["spec"]["namespaceSelector"]["matchNames"];
         assert_eq!(*namespaces, json!(["telemetry"]));
+        let sidecars = &monitors[1]["spec"];
+        assert_eq!(sidecars["namespaceSelector"], json!({"any": true}));
+        let labels = json!({"otelagent.dev/mode": "Sidecar"});
+        assert_eq!(sidecars["selector"]["matchLabels"], labels);
         for kind in [
             "ServiceMonitor",
             "PodMonitor",
@@ -139,6 +195,9 @@ fn rules_and_dashboard_are_the_files_of_the_chart() {
     }
 }
 
+const DIGEST: &str =
+    "--set=image.digest=sha256:6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b";
+
 #[test]
 fn labels_and_placement_of_the_user_reach_pods_and_never_selectors() {
     let options = [
@@ -150,6 +209,7 @@ fn labels_and_placement_of_the_user_reach_pods_and_never_selectors() {
         "--set=priorityClassName=system-cluster-critical",
         "--set=imagePullSecrets[0].name=registry",
         "--set=image.tag=v9",
+        DIGEST,
     ];
     for helm in each("labels of the chart") {
         let objects = rendered(&helm, &options);
@@ -171,7 +231,8 @@ fn labels_and_placement_of_the_user_reach_pods_and_never_selectors() {
             }
             let spec = &template["spec"];
             assert_eq!(spec["imagePullSecrets"], json!([{"name": "registry"}]));
-            assert_eq!(spec["containers"][0]["image"], "otelagent/operator:v9");
+            let image = format!("otelagent/operator:v9@{}", &DIGEST[19..]);
+            assert_eq!(spec["containers"][0]["image"], image);
             let is_operator = spec["containers"][0]["name"] == "operator";
             assert_eq!(spec["tolerations"].is_array(), is_operator);
             assert_eq!(spec["priorityClassName"].is_string(), is_operator);

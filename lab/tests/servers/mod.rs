@@ -1,11 +1,12 @@
-//! What API servers get, on a real one of every supported release: the CRD, the installation, the samples, the rendered
-//! objects and the injected pods.
+//! What API servers get, on a real one of every supported release: the CRD, the installation, the samples, what the
+//! documentation shows, the rendered objects and the injected pods.
 //!
 //! A server drops or refuses what it does not know. These tests must see both before a user does. Nothing runs on these
 //! beds.
 
 mod bed;
 mod deletion;
+mod documented;
 
 use otelagent_core::build::{Environment, ServerVersion, build, covers, validate};
 use otelagent_core::inject::{Injection, canary, difference, inject};
@@ -43,6 +44,7 @@ fn everything_is_taken(release: KubernetesVersion) {
     let server = ReleaseServer::start(release);
     the_installation_installs(&server);
     samples_and_refusals(&server);
+    documented::documented_objects_are_taken(&server);
     deletion::deleting_an_agent_in_use_warns(&server);
     let environment = environment_of(release);
     let fixtures = demo::repository().join("tests/pure/fixtures");

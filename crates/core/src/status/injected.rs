@@ -119,7 +119,7 @@ fn ca_problem(facts: &Facts) -> Option<String> {
     let why = facts.ca_problem.as_ref()?;
     Some(format!(
         "the webhook's CA cannot be kept up to date, so injection ends with its certificates or when its replicas restart \
-         ({why}); apply manifests/webhook again, or restore the file of --webhook-ca-file"
+         ({why}); apply manifests/webhook again (with Helm, upgrade the release), or restore the file of --webhook-ca-file"
     ))
 }
 
