@@ -48,6 +48,10 @@ pub(super) fn workload(
             targets: Targets::of(object),
             cannot_create: failed
                 .and_then(|failed| creation_failure(&failed.message, failed.at, newest)),
+            ended: warnings
+                .as_deref()
+                .map(|warnings| warnings.ended(&object.name_any()))
+                .unwrap_or_default(),
             pods: pods
                 .into_iter()
                 .map(|(name, pod)| agent_pod(name, pod, warnings.as_deref()))
