@@ -9,7 +9,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::cel::{quoted, quoted_list};
-use super::containers::{CONTAINERS, containers};
+use super::containers::{CONTAINERS, containers, takes_user_of_pod};
 use super::json::{entry, has, list, text};
 use super::ports;
 use super::recipe::{Moved, Recipe};
@@ -20,6 +20,8 @@ use otelagent_api::Mode;
 pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 /// The labels of nodes with their operating system, the present one and its predecessor.
 pub(super) const OS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
+/// The labels of nodes with their architecture.
+pub(super) const ARCH: [&str; 2] = ["kubernetes.io/arch", "beta.kubernetes.io/arch"];
 /// The annotation by which a pod requests a collector from the OpenTelemetry Operator, by name or `true`.
 pub(super) const COLLECTOR: &str = "sidecar.opentelemetry.io/inject";
 /// Bytes of all annotations of an object, keys included (`ValidateAnnotationsSize` of apimachinery).
@@ -36,6 +38,7 @@ pub enum Reason {
     AlreadyInjectedByAnother(String),
     InjectedEarlier,
     Windows,
+    Architecture,
     CollectorAsked,
     HostNetwork,
     NoClusterDns,
@@ -75,6 +78,10 @@ impl Reason {
             Self::Windows => (
                 "Windows",
                 "it is for Windows nodes, and the agent runs on Linux only",
+            ),
+            Self::Architecture => (
+                "Architecture",
+                "it is for nodes of an architecture for which the agent has no image; use another mode, or agent.image",
             ),
             Self::CollectorAsked => (
                 "CollectorAsked",
@@ -180,30 +187,82 @@ fn bears_sidecar(spec: &Value) -> bool {
         && is_named(list(spec, "volumes"), names::CONFIG_VOLUME)
 }
 
-/// Whether the pod can be placed on Windows nodes only.
-fn is_for_windows(spec: &Value) -> bool {
-    let selector = |os: &str| spec["nodeSelector"][os] == "windows";
-    let affinity = &spec["affinity"]["nodeAffinity"];
-    // A node needs to match one of the terms.
-    let terms = list(
-        &affinity["requiredDuringSchedulingIgnoredDuringExecution"],
-        "nodeSelectorTerms",
-    );
-    let is_of_windows = |term: &Value| list(term, "matchExpressions").iter().any(excludes_linux);
-    spec["os"]["name"] == "windows"
-        || OS.into_iter().any(selector)
-        || !terms.is_empty() && terms.iter().all(is_of_windows)
+/// Nodes by a label: where an injected pod could not run.
+struct Unfit {
+    /// The present label and its predecessor.
+    labels: [&'static str; 2],
+    /// Values with which it could not.
+    values: &'static [&'static str],
+    /// The values with which it could.
+    others: &'static [&'static str],
 }
 
-/// Whether an expression of a node affinity excludes Linux nodes.
-fn excludes_linux(expression: &Value) -> bool {
-    let values = list(expression, "values");
-    OS.contains(&text(expression, "key"))
-        && match text(expression, "operator") {
-            "In" => !values.is_empty() && values.iter().all(|value| value == "windows"),
-            "NotIn" => values.iter().any(|value| value == "linux"),
-            _ => false,
-        }
+const WINDOWS: Unfit = Unfit {
+    labels: OS,
+    values: &["windows"],
+    others: &["linux"],
+};
+const WITHOUT_IMAGE: Unfit = Unfit {
+    labels: ARCH,
+    values: &names::ARCHITECTURES_WITHOUT_IMAGE,
+    others: &["amd64", "arm64"],
+};
+
+impl Unfit {
+    /// Whether a pod can be placed on such nodes only.
+    fn confines(&self, spec: &Value) -> bool {
+        let selector = |label: &str| self.values.contains(&text(&spec["nodeSelector"], label));
+        let affinity = &spec["affinity"]["nodeAffinity"];
+        // A node needs to match one of the terms.
+        let terms = list(
+            &affinity["requiredDuringSchedulingIgnoredDuringExecution"],
+            "nodeSelectorTerms",
+        );
+        let mut expressions = terms.iter().map(|term| list(term, "matchExpressions"));
+        self.labels.into_iter().any(selector)
+            || !terms.is_empty()
+                && expressions.all(|all| all.iter().any(|one| self.excludes_others(one)))
+    }
+
+    /// Whether an expression of a node affinity excludes all other nodes.
+    fn excludes_others(&self, expression: &Value) -> bool {
+        let values = list(expression, "values");
+        let is_listed = |other: &&str| values.iter().any(|value| value == other);
+        self.labels.contains(&text(expression, "key"))
+            && match text(expression, "operator") {
+                "In" => {
+                    let unfit = |value: &Value| self.values.iter().any(|own| value == own);
+                    !values.is_empty() && values.iter().all(unfit)
+                }
+                "NotIn" => self.others.iter().all(is_listed),
+                _ => false,
+            }
+    }
+
+    /// [`Self::confines`] in CEL.
+    fn confines_in_cel(&self) -> String {
+        let labels = quoted_list(self.labels);
+        let values = quoted_list(self.values.iter().copied());
+        let others = quoted_list(self.others.iter().copied());
+        format!(
+            "{labels}.exists(l, object.spec.?nodeSelector[?l].orValue(\"\") in {values}) \
+             || object.spec.?affinity.?nodeAffinity.?requiredDuringSchedulingIgnoredDuringExecution.?nodeSelectorTerms\
+             .optMap(terms, terms.size() > 0 && terms.all(t, t.?matchExpressions.orValue([]).exists(e, e.key in {labels} \
+             && (e.operator == \"In\" && e.?values.orValue([]).size() > 0 && e.values.all(v, v in {values}) \
+             || e.operator == \"NotIn\" && {others}.all(o, o in e.?values.orValue([])))))).orValue(false)"
+        )
+    }
+}
+
+/// Whether the pod can be placed on Windows nodes only.
+fn is_for_windows(spec: &Value) -> bool {
+    spec["os"]["name"] == "windows" || WINDOWS.confines(spec)
+}
+
+/// Whether a sidecar has the bundled image, whose user is that of the image. Of which architectures another image is
+/// nobody knows.
+fn is_bundled(sidecar: &Value) -> bool {
+    takes_user_of_pod(sidecar)
 }
 
 /// Whether a pod can resolve `name.namespace.svc`, which needs a list of search domains.
@@ -218,6 +277,9 @@ fn resolves_services(spec: &Value) -> bool {
 
 fn why_no_sidecar(pod: &Value, spec: &Value, recipe: &Recipe, sidecar: &Value) -> Option<Reason> {
     let name = text(sidecar, "name");
+    if is_bundled(sidecar) && WITHOUT_IMAGE.confines(spec) {
+        return Some(Reason::Architecture);
+    }
     if spec["hostNetwork"] == true {
         return Some(Reason::HostNetwork);
     }
@@ -361,15 +423,8 @@ pub(super) fn conditions(recipe: &Recipe) -> Vec<Condition> {
 
 /// The same as [`is_for_windows`].
 fn for_windows() -> String {
-    let labels = quoted_list(OS);
-    format!(
-        "object.spec.?os.?name.orValue(\"\") == \"windows\" \
-         || {labels}.exists(l, object.spec.?nodeSelector[?l].orValue(\"\") == \"windows\") \
-         || object.spec.?affinity.?nodeAffinity.?requiredDuringSchedulingIgnoredDuringExecution.?nodeSelectorTerms\
-         .optMap(terms, terms.size() > 0 && terms.all(t, t.?matchExpressions.orValue([]).exists(e, e.key in {labels} \
-         && (e.operator == \"In\" && e.?values.orValue([]).size() > 0 && e.values.all(v, v == \"windows\") \
-         || e.operator == \"NotIn\" && \"linux\" in e.?values.orValue([]))))).orValue(false)"
-    )
+    let confined = WINDOWS.confines_in_cel();
+    format!("object.spec.?os.?name.orValue(\"\") == \"windows\" || {confined}")
 }
 
 /// The same as [`bears_sidecar`].
@@ -416,11 +471,15 @@ fn sidecar_conditions(recipe: &Recipe, sidecar: &Value) -> Vec<Condition> {
     let resources = "has(object.spec.resources)".into();
     let upstream = recipe.upstream_is_service.then(unresolved_services);
     let upstream = upstream.map(|dns| Condition::new("upstream-dns", dns, &Reason::NoUpstreamDns));
-    let mut conditions = vec![Condition::new(
+    let architecture = is_bundled(sidecar).then(|| WITHOUT_IMAGE.confines_in_cel());
+    let architecture = architecture
+        .map(|confined| Condition::new("architecture", confined, &Reason::Architecture));
+    let mut conditions: Vec<Condition> = architecture.into_iter().collect();
+    conditions.push(Condition::new(
         "host-network",
         host_network,
         &Reason::HostNetwork,
-    )];
+    ));
     conditions.extend(upstream);
     conditions.extend([
         Condition::new("pod-resources", resources, &Reason::PodLevelResources),

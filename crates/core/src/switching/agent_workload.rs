@@ -179,11 +179,11 @@ impl AgentWorkload {
                 continue;
             }
             let Some(pods) = pods else {
-                let named = match self.ended.get(name) {
-                    Some(why) => format!("{name}, whose last agent ended: {why}"),
-                    None => name.clone(),
-                };
-                state.missing_on.push(named);
+                let ended = self.ended.get(name);
+                let ended = ended.map(|why| format!(", whose last agent ended: {why}"));
+                state
+                    .missing_on
+                    .push(format!("{name}{}", ended.unwrap_or_default()));
                 continue;
             };
             lacks_pod |= !pods.iter().any(|pod| pod.is_of(wanted_template));
@@ -356,21 +356,6 @@ mod tests {
         let waits = ["node n2: agent a-n2 (ImagePullBackOff) is not ready"];
         assert_eq!(with(pulling).waiting_for(), waits);
         assert!(!with(pod("n2", true, "t0")).is_ready_everywhere());
-    }
-
-    #[test]
-    fn node_that_has_ended_its_agent_says_why() {
-        let mut workload = of_nodes(2, vec![pod("n1", true, "t1")]);
-        workload.ended = BTreeMap::from([
-            ("n1".to_owned(), "Evicted: long ago".to_owned()),
-            ("n2".to_owned(), "Evicted: low on memory".to_owned()),
-        ]);
-        let nodes = nodes([("n1", true), ("n2", true)]);
-        let state = workload.state(&nodes, "t1", MaxUnready::default());
-        assert_eq!(
-            state.waiting_for(),
-            ["1 of 2 nodes have no agent yet (n2, whose last agent ended: Evicted: low on memory)"]
-        );
     }
 
     #[test]
