@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::controller::{ControllerError, Result};
 
 /// How often the operator checks whether the API server has changed.
-pub(crate) const ASK_EVERY: Duration = Duration::from_mins(1);
+const ASK_EVERY: Duration = Duration::from_mins(1);
 /// How many checks in a row must find the change: the API servers differ while a control plane is upgraded, and an
 /// older one lacks the engine that a newer one offers.
 const CONFIRMATIONS: u32 = 15;
@@ -54,11 +54,7 @@ pub(crate) async fn server(client: &Client) -> Result<Server> {
 
 /// Returns once the API server has changed. Engines, watches and refusals depend on it, so the operator
 /// must restart. An API server that does not answer has not changed.
-pub(crate) async fn until_changed(
-    client: &Client,
-    known: &Server,
-    ask_every: Duration,
-) -> ControllerError {
+async fn until_changed(client: &Client, known: &Server, ask_every: Duration) -> ControllerError {
     let (mut last, mut times) = (known.clone(), 0);
     loop {
         tokio::time::sleep(ask_every).await;
@@ -88,8 +84,27 @@ pub(crate) async fn family_of_nodes(client: &Client) -> Result<Option<IpFamily>>
     Ok(Some(if is_v6 { IpFamily::V6 } else { IpFamily::V4 }))
 }
 
+/// Returns once something has changed on which everything since the start depends: the API server, or that the nodes
+/// could not be read.
+pub(crate) async fn until_restart_is_due(
+    client: Client,
+    known: Server,
+    family: Option<IpFamily>,
+) -> ControllerError {
+    let readable = async {
+        match family {
+            Some(_) => std::future::pending().await,
+            None => until_nodes_readable(&client).await,
+        }
+    };
+    tokio::select! {
+        changed = until_changed(&client, &known, ASK_EVERY) => changed,
+        readable = readable => readable,
+    }
+}
+
 /// Returns once the operator may read the nodes, whose addresses it must know from its start.
-pub(crate) async fn until_nodes_readable(client: &Client) -> ControllerError {
+async fn until_nodes_readable(client: &Client) -> ControllerError {
     loop {
         tokio::time::sleep(ASK_NODES_EVERY).await;
         if let Ok(Some(_)) = family_of_nodes(client).await {

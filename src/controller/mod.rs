@@ -162,13 +162,7 @@ impl Controller {
         for watch in watches {
             tasks.spawn(async { ControllerError::WatchEnded(watch.await) });
         }
-        if family.is_none() {
-            let client = client.clone();
-            tasks.spawn(async move { discovery::until_nodes_readable(&client).await });
-        }
-        tasks.spawn(async move {
-            discovery::until_changed(&client, &server, discovery::ASK_EVERY).await
-        });
+        tasks.spawn(discovery::until_restart_is_due(client, server, family));
         Ok(Self {
             context,
             injection,

@@ -107,12 +107,15 @@ fn pod_that_can_only_run_on_windows_is_left_alone() {
     }
 }
 
+/// What becomes of a pod with these required terms of a node affinity.
+fn outcome(terms: &[&[(&str, &str, &[&str])]], recipe: &Recipe) -> Injection {
+    inject(&placed(terms), "shop", recipe)
+}
+
 /// Where a sidecar's image cannot be pulled, the application would never start.
 #[test]
 fn pod_for_an_architecture_without_an_image_gets_no_sidecar() {
     let arch = "kubernetes.io/arch";
-    let outcome =
-        |terms: &[&[(&str, &str, &[&str])]], recipe| inject(&placed(terms), "shop", recipe);
     let (left_alone, sidecar) = (Injection::Skipped(Reason::Architecture), recipes::sidecar());
     for terms in [
         &[&[(arch, "In", &["s390x", "arm"][..])][..]][..],
@@ -131,7 +134,7 @@ fn pod_for_an_architecture_without_an_image_gets_no_sidecar() {
         assert_ne!(outcome(terms, &sidecar), left_alone, "{terms:?}");
     }
     // Of which architectures an image of the user's is nobody knows.
-    let mut foreign = sidecar;
+    let mut foreign = sidecar.clone();
     foreign.sidecar.as_mut().unwrap()["securityContext"]["runAsUser"] = 65532.into();
     assert_ne!(
         outcome(&[&[(arch, "In", &["s390x"])]], &foreign),

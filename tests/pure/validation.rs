@@ -342,9 +342,7 @@ fn sidecar_whose_configuration_names_its_ports_does_not_move() {
     let moved = |config: &str| {
         let spec = format!("mode: Sidecar, workloads: {{}}, config: {{{config}}}");
         let valid = validate(&agent_with("shop", &spec), &environment()).expect("a valid spec");
-        let desired = super::desired_in(&valid, &environment());
-        let recipe = desired.recipe(otelagent_api::Mode::Sidecar).cloned();
-        recipe.expect("a recipe").moved.is_some()
+        desired(&valid).recipe.moved.is_some()
     };
     assert!(moved(""));
     assert!(!moved(

@@ -79,10 +79,6 @@ impl Reason {
                 "Windows",
                 "it is for Windows nodes, and the agent runs on Linux only",
             ),
-            Self::Architecture => (
-                "Architecture",
-                "it is for nodes of an architecture for which the agent has no image; use another mode, or agent.image",
-            ),
             Self::CollectorAsked => (
                 "CollectorAsked",
                 "its annotation sidecar.opentelemetry.io/inject asks for a collector of its own; remove it to use this agent",
@@ -101,6 +97,17 @@ impl Reason {
                 "its DNS policy does not resolve the Service that a sidecar would send to; use ClusterFirst, None with \
                  searches, or another name in export.endpoint",
             ),
+            _ => self.of_sidecar(),
+        }
+    }
+
+    /// The same for reasons that only mode Sidecar has.
+    fn of_sidecar(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Architecture => (
+                "Architecture",
+                "it is for nodes of an architecture for which the agent has no image; use another mode, or agent.image",
+            ),
             Self::PodLevelResources => (
                 "PodLevelResources",
                 "it sets spec.resources, in which a sidecar may not fit; use another mode",
@@ -117,7 +124,7 @@ impl Reason {
                 "PortTaken",
                 "a container uses port {}, as the agent does, and the ports it would take instead are used too; change either",
             ),
-            Self::AnnotationsTooLarge => (
+            _ => (
                 "AnnotationsTooLarge",
                 "its annotations and the agent's configuration exceed 256 KiB together",
             ),
