@@ -73,6 +73,12 @@ fn nodes_and_networks() -> Vec<Case> {
             Seen::warned,
         ),
         case(
+            "virtual nodes",
+            with_spec(json!({"nodeSelector": {"type": "virtual-kubelet"}})),
+            |seen| seen.refused("it is for virtual nodes"),
+            Seen::warned,
+        ),
+        case(
             "ndots below 3",
             with_spec(json!({"dnsConfig": {"options": [{"name": "ndots", "value": "2"}]}})),
             Seen::unadvised,

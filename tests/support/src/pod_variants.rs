@@ -240,6 +240,21 @@ pub(crate) fn architectures() -> Vec<(&'static str, Value)> {
         ),
         ("not for amd64", placed(&[&[(arch, "NotIn", &["amd64"])]])),
         (
+            "for virtual nodes",
+            simple(
+                "z",
+                json!({"nodeSelector": {"type": "virtual-kubelet", "kubernetes.io/role": "agent"}}),
+            ),
+        ),
+        (
+            "for virtual nodes by affinity",
+            placed(&[&[zone, ("type", "In", &["virtual-kubelet"])]]),
+        ),
+        (
+            "not for virtual nodes",
+            placed(&[&[("type", "NotIn", &["virtual-kubelet"])]]),
+        ),
+        (
             "for windows or s390x",
             placed(&[
                 &[("kubernetes.io/os", "In", &["windows"])],

@@ -11,7 +11,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::reason::{ARCH, COLLECTOR, MIRROR, OS, Reason, why_not};
+use super::reason::{ARCH, COLLECTOR, MIRROR, NODE_TYPE, OS, Reason, why_not};
 use super::recipe::Recipe;
 use crate::names;
 
@@ -254,7 +254,7 @@ impl PodSpec {
 
 /// Whether a label of nodes says where an injected pod can run.
 fn tells_nodes_apart(label: &str) -> bool {
-    OS.contains(&label) || ARCH.contains(&label)
+    OS.contains(&label) || ARCH.contains(&label) || label == NODE_TYPE
 }
 
 /// The part of an affinity that decides whether a pod may run where the agent does: a node must match one of the

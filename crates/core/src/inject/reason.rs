@@ -22,6 +22,8 @@ pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 pub(super) const OS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
 /// The labels of nodes with their architecture.
 pub(super) const ARCH: [&str; 2] = ["kubernetes.io/arch", "beta.kubernetes.io/arch"];
+/// The label that virtual-kubelet gives to its nodes.
+pub(super) const NODE_TYPE: &str = "type";
 /// The annotation by which a pod requests a collector from the OpenTelemetry Operator, by name or `true`.
 pub(super) const COLLECTOR: &str = "sidecar.opentelemetry.io/inject";
 /// Bytes of all annotations of an object, keys included (`ValidateAnnotationsSize` of apimachinery).
@@ -39,6 +41,7 @@ pub enum Reason {
     InjectedEarlier,
     Windows,
     Architecture,
+    VirtualNode,
     CollectorAsked,
     HostNetwork,
     NoClusterDns,
@@ -107,6 +110,11 @@ impl Reason {
             Self::Architecture => (
                 "Architecture",
                 "it is for nodes of an architecture for which the agent has no image; use another mode, or agent.image",
+            ),
+            Self::VirtualNode => (
+                "VirtualNode",
+                "it is for virtual nodes (type=virtual-kubelet), which may not run sidecars; use another node, or send from the \
+                 application to the upstream",
             ),
             Self::PodLevelResources => (
                 "PodLevelResources",
@@ -196,29 +204,37 @@ fn bears_sidecar(spec: &Value) -> bool {
 
 /// Nodes by a label: where an injected pod could not run.
 struct Unfit {
-    /// The present label and its predecessor.
-    labels: [&'static str; 2],
+    /// The present label and its predecessor, if it has one.
+    labels: &'static [&'static str],
     /// Values with which it could not.
     values: &'static [&'static str],
-    /// The values with which it could.
+    /// The values with which it could, if all are known.
     others: &'static [&'static str],
 }
 
 const WINDOWS: Unfit = Unfit {
-    labels: OS,
+    labels: &OS,
     values: &["windows"],
     others: &["linux"],
 };
 const WITHOUT_IMAGE: Unfit = Unfit {
-    labels: ARCH,
+    labels: &ARCH,
     values: &names::ARCHITECTURES_WITHOUT_IMAGE,
     others: &["amd64", "arm64"],
+};
+
+/// Nodes without a kubelet. What runs their pods may know no init containers that go on running, and then never starts
+/// the application.
+const VIRTUAL: Unfit = Unfit {
+    labels: &[NODE_TYPE],
+    values: &["virtual-kubelet"],
+    others: &[],
 };
 
 impl Unfit {
     /// Whether a pod can be placed on such nodes only.
     fn confines(&self, spec: &Value) -> bool {
-        let selector = |label: &str| self.values.contains(&text(&spec["nodeSelector"], label));
+        let selector = |label: &&str| self.values.contains(&text(&spec["nodeSelector"], label));
         let affinity = &spec["affinity"]["nodeAffinity"];
         // A node needs to match one of the terms.
         let terms = list(
@@ -226,7 +242,7 @@ impl Unfit {
             "nodeSelectorTerms",
         );
         let mut expressions = terms.iter().map(|term| list(term, "matchExpressions"));
-        self.labels.into_iter().any(selector)
+        self.labels.iter().any(selector)
             || !terms.is_empty()
                 && expressions.all(|all| all.iter().any(|one| self.excludes_others(one)))
     }
@@ -241,22 +257,27 @@ impl Unfit {
                     let unfit = |value: &Value| self.values.iter().any(|own| value == own);
                     !values.is_empty() && values.iter().all(unfit)
                 }
-                "NotIn" => self.others.iter().all(is_listed),
+                "NotIn" => !self.others.is_empty() && self.others.iter().all(is_listed),
                 _ => false,
             }
     }
 
     /// [`Self::confines`] in CEL.
     fn confines_in_cel(&self) -> String {
-        let labels = quoted_list(self.labels);
+        let labels = quoted_list(self.labels.iter().copied());
         let values = quoted_list(self.values.iter().copied());
-        let others = quoted_list(self.others.iter().copied());
+        let excludes = if self.others.is_empty() {
+            String::new()
+        } else {
+            let others = quoted_list(self.others.iter().copied());
+            format!(" || e.operator == \"NotIn\" && {others}.all(o, o in e.?values.orValue([]))")
+        };
         format!(
             "{labels}.exists(l, object.spec.?nodeSelector[?l].orValue(\"\") in {values}) \
              || object.spec.?affinity.?nodeAffinity.?requiredDuringSchedulingIgnoredDuringExecution.?nodeSelectorTerms\
              .optMap(terms, terms.size() > 0 && terms.all(t, t.?matchExpressions.orValue([]).exists(e, e.key in {labels} \
-             && (e.operator == \"In\" && e.?values.orValue([]).size() > 0 && e.values.all(v, v in {values}) \
-             || e.operator == \"NotIn\" && {others}.all(o, o in e.?values.orValue([])))))).orValue(false)"
+             && (e.operator == \"In\" && e.?values.orValue([]).size() > 0 && e.values.all(v, v in {values})\
+             {excludes})))).orValue(false)"
         )
     }
 }
@@ -286,6 +307,9 @@ fn why_no_sidecar(pod: &Value, spec: &Value, recipe: &Recipe, sidecar: &Value) -
     let name = text(sidecar, "name");
     if is_bundled(sidecar) && WITHOUT_IMAGE.confines(spec) {
         return Some(Reason::Architecture);
+    }
+    if VIRTUAL.confines(spec) {
+        return Some(Reason::VirtualNode);
     }
     if spec["hostNetwork"] == true {
         return Some(Reason::HostNetwork);
@@ -481,7 +505,9 @@ fn sidecar_conditions(recipe: &Recipe, sidecar: &Value) -> Vec<Condition> {
     let architecture = is_bundled(sidecar).then(|| WITHOUT_IMAGE.confines_in_cel());
     let architecture = architecture
         .map(|confined| Condition::new("architecture", confined, &Reason::Architecture));
-    let mut conditions: Vec<Condition> = architecture.into_iter().collect();
+    let virtual_nodes = VIRTUAL.confines_in_cel();
+    let virtual_nodes = Condition::new("virtual-node", virtual_nodes, &Reason::VirtualNode);
+    let mut conditions: Vec<Condition> = architecture.into_iter().chain([virtual_nodes]).collect();
     conditions.push(Condition::new(
         "host-network",
         host_network,
