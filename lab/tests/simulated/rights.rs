@@ -11,13 +11,15 @@ use crate::status_checker::get;
 const SIDECAR: Topology = ALL[0];
 const NODE_LOCAL: Topology = ALL[3];
 
+const NODES: &str = "/nodes?";
+
 /// What is refused, how the status names it, and whether everything else goes on.
 const REFUSED: [(&str, &str, bool); 9] = [
     ("/limitranges?", "list limitranges", true),
     ("/resourcequotas?", "list resourcequotas", true),
     ("/resourcequotas?&watch", "watch resourcequotas", true),
     ("/events?", "", true),
-    ("/nodes?", "list nodes", false),
+    (NODES, "list nodes", false),
     ("/namespaces?", "list namespaces", false),
     ("/pods?&watch", "watch pods", false),
     ("/daemonsets?&watch", "watch daemonsets in namespace", false),
@@ -59,6 +61,10 @@ async fn tell(run: &mut Run) -> Outcome<()> {
         })
         .await?;
         run.faults.spoil(None);
+        if address == NODES {
+            // It ends by itself, to learn the family of their addresses.
+            run.restart(|_| {}).await;
+        }
         run.until("everything permitted again", async || {
             let agent = get(&run.admin, &run.path()).await?;
             Ok(tells(&agent, "", true)
@@ -80,8 +86,8 @@ fn tells(agent: &Value, named: &str, goes_on: bool) -> bool {
     };
     let is_current = agent["status"]["observedGeneration"] == agent["metadata"]["generation"];
     if !goes_on {
-        return says("Ready", "False", "RightsMissing")
-            || says("Ready", "False", "PlatformRightsMissing");
+        let reasons = ["RightsMissing", "PlatformRightsMissing"];
+        return reasons.iter().any(|reason| says("Ready", "False", reason));
     }
     let reason = if named.is_empty() {
         "Active"
