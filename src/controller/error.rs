@@ -135,6 +135,17 @@ impl ControllerError {
         }
     }
 
+    /// What the API server said, if it refused a call.
+    pub(crate) fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => Some(&status.message),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Wraps a client error with the attempted action.
     pub(crate) fn api(action: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
         move |source| Self::Api {

@@ -306,7 +306,7 @@ async fn report(
     }
     let written = match write_status(object, &fitted, context).await {
         Err(error) => {
-            let lacking = crd_fields::undeclared(&in_full(&error));
+            let lacking = crd_fields::undeclared(error.refusal().unwrap_or_default());
             if lacking.is_empty() {
                 return Err(error);
             }
