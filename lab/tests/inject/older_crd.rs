@@ -29,8 +29,7 @@ async fn older_crd_lacks_fields_of_the_status_and_the_rest_is_told() {
     until_condition(&server, "active", "Injected", is_active).await;
     let is_told = |accepted: &Value| {
         let message = accepted["message"].as_str().unwrap_or_default();
-        accepted["status"] == "True"
-            && message.contains("lacks status.delivery, status.pods.orphaned")
+        accepted["status"] == "True" && message.contains("lacks status.pods.orphaned")
     };
     until_condition(&server, "told", "Accepted", is_told).await;
     let version = || async {
