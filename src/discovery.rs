@@ -14,10 +14,17 @@ use serde_json::{Value, json};
 use crate::controller::{ControllerError, Result};
 
 /// How often the operator checks whether the API server has changed.
-pub(crate) const ASK_EVERY: Duration = Duration::from_mins(1);
+const ASK_EVERY: Duration = Duration::from_mins(1);
 /// How many checks in a row must find the change: the API servers differ while a control plane is upgraded, and an
 /// older one lacks the engine that a newer one offers.
 const CONFIRMATIONS: u32 = 15;
+/// How many nodes are asked for their addresses: the first ones may have none.
+const NODES_ASKED: u32 = 50;
+/// How often the operator tries to read nodes that it may not read.
+const ASK_NODES_EVERY: Duration = Duration::from_secs(10);
+/// What tells nodes that are no machines with Linux.
+const OS_LABEL: &str = "kubernetes.io/os";
+const VIRTUAL_TAINT: &str = "virtual-kubelet.io/provider";
 
 /// What the API server offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,11 +54,7 @@ pub(crate) async fn server(client: &Client) -> Result<Server> {
 
 /// Returns once the API server has changed. Engines, watches and refusals depend on it, so the operator
 /// must restart. An API server that does not answer has not changed.
-pub(crate) async fn until_changed(
-    client: &Client,
-    known: &Server,
-    ask_every: Duration,
-) -> ControllerError {
+async fn until_changed(client: &Client, known: &Server, ask_every: Duration) -> ControllerError {
     let (mut last, mut times) = (known.clone(), 0);
     loop {
         tokio::time::sleep(ask_every).await;
@@ -69,17 +72,71 @@ pub(crate) async fn until_changed(
     }
 }
 
-/// The family of the nodes' first addresses, assumed to be the same on all nodes. IPv4 without any node.
-pub(crate) async fn family_of_nodes(client: &Client) -> Result<IpFamily> {
-    let one = ListParams::default().limit(1);
-    let nodes = Api::<Node>::all(client.clone()).list(&one).await;
-    let nodes = nodes.map_err(ControllerError::api("read a node"))?;
-    let status = nodes.items.first().and_then(|node| node.status.as_ref());
-    let addresses = status.and_then(|status| status.addresses.as_ref());
-    let mut internal = addresses.into_iter().flatten();
-    let first = internal.find(|address| address.type_ == "InternalIP");
-    let is_v6 = first.is_some_and(|first| first.address.contains(':'));
-    Ok(if is_v6 { IpFamily::V6 } else { IpFamily::V4 })
+/// The family of the nodes' first addresses, assumed to be the same on all nodes. IPv4 without any node; `None` if the
+/// operator may not read them.
+pub(crate) async fn family_of_nodes(client: &Client) -> Result<Option<IpFamily>> {
+    let some = ListParams::default().limit(NODES_ASKED);
+    let nodes = match Api::<Node>::all(client.clone()).list(&some).await {
+        Err(kube::Error::Api(status)) if status.is_forbidden() => return Ok(None),
+        nodes => nodes.map_err(ControllerError::api("read nodes"))?,
+    };
+    let is_v6 = family(&nodes.items).is_some_and(|family| family == IpFamily::V6);
+    Ok(Some(if is_v6 { IpFamily::V6 } else { IpFamily::V4 }))
+}
+
+/// Returns once something has changed on which everything since the start depends: the API server, or that the nodes
+/// could not be read.
+pub(crate) async fn until_restart_is_due(
+    client: Client,
+    known: Server,
+    family: Option<IpFamily>,
+) -> ControllerError {
+    let readable = async {
+        match family {
+            Some(_) => std::future::pending().await,
+            None => until_nodes_readable(&client).await,
+        }
+    };
+    tokio::select! {
+        changed = until_changed(&client, &known, ASK_EVERY) => changed,
+        readable = readable => readable,
+    }
+}
+
+/// Returns once the operator may read the nodes, whose addresses it must know from its start.
+async fn until_nodes_readable(client: &Client) -> ControllerError {
+    loop {
+        tokio::time::sleep(ASK_NODES_EVERY).await;
+        if let Ok(Some(_)) = family_of_nodes(client).await {
+            return ControllerError::NodesReadable;
+        }
+    }
+}
+
+/// The family of the address that the kubelet gives to pods (`GetNodeHostIPs`): the first internal one, else the first
+/// external one. Nodes that are not initialized have neither, and virtual ones have what their provider likes: Linux nodes
+/// that a kubelet runs come first.
+fn family(nodes: &[Node]) -> Option<IpFamily> {
+    let taints = |node: &Node| node.spec.clone().unwrap_or_default().taints;
+    let is_virtual = |node: &Node| {
+        let mut taints = taints(node).into_iter().flatten();
+        let is_windows = node.labels().get(OS_LABEL).is_some_and(|os| os != "linux");
+        is_windows || taints.any(|taint| taint.key == VIRTUAL_TAINT)
+    };
+    let family = |node: &Node| {
+        let status = node.status.as_ref()?;
+        let addresses = status.addresses.as_ref()?;
+        let of = |type_: &str| addresses.iter().find(|address| address.type_ == type_);
+        let first = of("InternalIP").or_else(|| of("ExternalIP"))?;
+        Some(if first.address.contains(':') {
+            IpFamily::V6
+        } else {
+            IpFamily::V4
+        })
+    };
+    let mut real = nodes.iter().filter(|node| !is_virtual(node));
+    real.find_map(family)
+        .or_else(|| nodes.iter().find_map(family))
 }
 
 /// Reference to a `ClusterRole` that owns what a part of the installation writes for the whole cluster.
@@ -163,6 +220,39 @@ mod tests {
         let error = error.ok()?;
         assert_eq!(error.reason(), "ServerChanged");
         Some(looks.load(Ordering::SeqCst))
+    }
+
+    #[test]
+    fn family_is_that_of_the_first_linux_node_with_an_address() {
+        let node = |labels: Value, taint: &str, addresses: &[(&str, &str)]| -> Node {
+            let addresses = addresses.iter();
+            let addresses: Vec<Value> = addresses
+                .map(|(type_, address)| json!({"type": type_, "address": address}))
+                .collect();
+            let taints = json!([{"key": taint, "effect": "NoSchedule"}]);
+            serde_json::from_value(json!({
+                "metadata": {"labels": labels}, "spec": {"taints": taints}, "status": {"addresses": addresses},
+            }))
+            .unwrap()
+        };
+        let (linux, windows) = (json!({OS_LABEL: "linux"}), json!({OS_LABEL: "windows"}));
+        let new = node(linux.clone(), "own", &[("Hostname", "n1")]);
+        let virtual_node = node(linux.clone(), VIRTUAL_TAINT, &[("InternalIP", "10.0.0.1")]);
+        let other = node(windows, "own", &[("InternalIP", "10.0.0.2")]);
+        let v6 = node(
+            linux.clone(),
+            "own",
+            &[("ExternalIP", "1.2.3.4"), ("InternalIP", "fd00::1")],
+        );
+        let outside = node(linux, "own", &[("ExternalIP", "2001:db8::1")]);
+        let first = [new.clone(), virtual_node.clone(), other];
+        assert_eq!(family(&[]), None);
+        assert_eq!(family(std::slice::from_ref(&new)), None);
+        assert_eq!(family(&first), Some(IpFamily::V4));
+        for real in [v6, outside] {
+            let nodes = [&first[..], &[real]].concat();
+            assert_eq!(family(&nodes), Some(IpFamily::V6));
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,6 +20,21 @@ const CACHED: [(&str, &str, &str); 4] = [
     ("Pod", "FailedCreatePodSandBox", ""),
     ("Pod", "Unhealthy", STARTUP_PROBE),
 ];
+/// Why a node ends a pod, or does not let it begin. The pod then soon is gone, with what its status said.
+const ENDED: [&str; 12] = [
+    "Evicted",
+    "NodeAffinity",
+    "OutOfcpu",
+    "OutOfephemeral-storage",
+    "OutOfmemory",
+    "OutOfpods",
+    "PodOSNotSupported",
+    "Preempted",
+    "Preempting",
+    "SysctlForbidden",
+    "TopologyAffinityError",
+    "UnexpectedAdmissionError",
+];
 /// How the kubelet begins what a startup probe said.
 pub(crate) const STARTUP_PROBE: &str = "Startup probe failed: ";
 /// Longest cached message, in characters.
@@ -34,6 +49,8 @@ pub(crate) struct PartialEvent {
     about: ObjectReference,
     reason: String,
     message: String,
+    /// The node that says so.
+    node: Option<String>,
     at: Option<Timestamp>,
 }
 
@@ -52,6 +69,7 @@ impl From<Event> for PartialEvent {
                 ..ObjectMeta::default()
             },
             about: event.involved_object,
+            node: event.source.and_then(|source| source.host),
             reason: event.reason.unwrap_or_default(),
             message: event.message.unwrap_or_default(),
             at: precise.chain(coarse).max(),
@@ -71,6 +89,8 @@ pub(crate) struct Warning {
     /// When it was last said.
     pub(crate) at: Timestamp,
     pub(crate) message: String,
+    /// The node that has ended the pod, and why.
+    ended: Option<(String, String)>,
 }
 
 impl Warnings {
@@ -86,12 +106,45 @@ impl Warnings {
     }
 }
 
+impl Warnings {
+    /// Why nodes have ended the last pod that they had of an agent workload, by node.
+    pub(crate) fn ended(&self, workload: &str) -> BTreeMap<String, String> {
+        let prefix = format!("{workload}-");
+        let first = ("Pod".to_owned(), prefix.clone(), String::new());
+        let about = self.0.range(first..);
+        let about =
+            about.take_while(|((kind, name, _), _)| kind == "Pod" && name.starts_with(&prefix));
+        let mut last: BTreeMap<&str, (&str, &Warning)> = BTreeMap::new();
+        for (_, warning) in about {
+            let Some((node, reason)) = &warning.ended else {
+                continue;
+            };
+            let newest = last.entry(node).or_insert((reason, warning));
+            if newest.1.at <= warning.at {
+                *newest = (reason, warning);
+            }
+        }
+        let said = last.into_iter().map(|(node, (reason, warning))| {
+            let message = &warning.message;
+            (node.to_owned(), format!("{reason}: {message}"))
+        });
+        said.collect()
+    }
+}
+
 impl PartialEvent {
+    fn ended(&self) -> Option<(String, String)> {
+        let is_ended = ENDED.contains(&self.reason.as_str());
+        Some((self.node.clone()?, self.reason.clone())).filter(|_| is_ended)
+    }
+
     fn key(&self) -> Option<(String, String, String)> {
         let (kind, name) = (self.about.kind.clone()?, self.about.name.clone()?);
-        let is_cached = CACHED.iter().any(|(of, reason, message)| {
-            *of == kind && *reason == self.reason && self.message.starts_with(message)
-        });
+        let is_ended = kind == "Pod" && self.ended().is_some();
+        let is_cached = is_ended
+            || CACHED.iter().any(|(of, reason, message)| {
+                *of == kind && *reason == self.reason && self.message.starts_with(message)
+            });
         is_cached.then_some((kind, name, self.metadata.name.clone()?))
     }
 
@@ -115,6 +168,7 @@ impl Cache for Warnings {
             uid: event.about.uid.clone(),
             at,
             message: event.message.chars().take(MAX_MESSAGE).collect(),
+            ended: event.ended(),
         };
         let before = self.0.insert(key, warning.clone());
         (before != Some(warning)).then(|| event.object())
@@ -181,6 +235,29 @@ mod tests {
         assert!(probe("b", "Startup probe failed: port").is_some());
         let last = known.last("Pod", "node-host-port", None);
         assert_eq!(last.unwrap().message, "Startup probe failed: port");
+    }
+
+    #[test]
+    fn last_end_of_an_agent_is_known_of_each_node() {
+        let mut known = Warnings::default();
+        let mut end = |name: &str, pod: &str, node: &str, reason: &str, second: u32| {
+            let mut event = event(name, reason, "low on memory", second);
+            event.about.kind = Some("Pod".into());
+            event.about.name = Some(pod.into());
+            event.node = Some(node.into());
+            known.insert(event);
+        };
+        end("a", "node-host-port-x", "n1", "Evicted", 1);
+        end("b", "node-host-port-y", "n1", "OutOfcpu", 2);
+        end("c", "node-host-port-z", "n2", "Evicted", 3);
+        end("d", "node-host-port-v", "n3", "Killing", 4);
+        end("e", "shop-x", "n4", "Evicted", 5);
+        let expected = [
+            ("n1", "OutOfcpu: low on memory"),
+            ("n2", "Evicted: low on memory"),
+        ];
+        let expected = expected.map(|(node, why)| (node.to_owned(), why.to_owned()));
+        assert_eq!(known.ended("node-host-port"), expected.into());
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | [`namespace_limits`] | LimitRanges and ResourceQuotas |
 //! | [`partial`] | pods, nodes and namespaces, decoded to the relevant fields |
 //! | [`decode`] | `OtelAgent`s, each decoded by itself |
+//! | [`refusals`] | which watches the API server refuses |
 //! | [`trigger`] | which `OtelAgent`s a change concerns |
 
 mod decode;
@@ -17,6 +18,7 @@ mod events;
 mod namespace_limits;
 mod partial;
 mod pods;
+mod refusals;
 mod store;
 mod stores;
 mod trigger;

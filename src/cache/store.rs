@@ -57,6 +57,11 @@ impl<C: Cache> Cached<C> {
         self.filled.send_replace(true);
     }
 
+    /// Whether a whole list has arrived.
+    pub(crate) fn is_filled(&self) -> bool {
+        *self.filled.borrow()
+    }
+
     /// Returns once a whole list has arrived.
     pub(crate) async fn wait_until_filled(&self) {
         // The sender lives as long as this does.

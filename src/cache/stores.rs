@@ -1,23 +1,25 @@
 //! One store per kind, filled by the watches.
 
 use std::collections::BTreeMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use futures::FutureExt;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::ResourceExt;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Resource, ResourceExt};
 use otelagent_api::Mode;
+use otelagent_core::inject::kinds::WEBHOOK_CONFIGURATION;
 use otelagent_core::names;
-use tokio::sync::watch;
 
 use super::decode::Decoded;
 use super::events::Warnings;
 use super::namespace_limits::Limits;
 use super::pods::Pods;
+use super::refusals::Refusals;
 use super::store::{Cached, Namespaces, Nodes};
 
 /// The API of one admission kind; the client library has no types for servers this new.
@@ -40,6 +42,8 @@ pub(crate) struct Stores {
     pub(crate) warnings: BTreeMap<String, Arc<Cached<Warnings>>>,
     /// By kind; those that the server serves and the operator may read.
     pub(crate) admission: BTreeMap<&'static str, Store<DynamicObject>>,
+    /// What the API server refuses to show.
+    pub(crate) refusals: Refusals,
 }
 
 /// What one platform namespace has. A namespace that does not exist, or in which the operator has no rights, is
@@ -47,41 +51,31 @@ pub(crate) struct Stores {
 pub(crate) struct PlatformStores {
     pub(crate) daemon_sets: Store<DaemonSet>,
     pub(crate) services: Store<Service>,
-    /// Whether the API server has refused to show it since it was last found readable.
-    pub(super) refused: Arc<watch::Sender<bool>>,
 }
 
 impl PlatformStores {
-    /// Waits until it has been filled once, or was refused.
-    async fn until_known(&self) {
-        let filled = async {
-            let _ = self.daemon_sets.wait_until_ready().await;
-            let _ = self.services.wait_until_ready().await;
-        };
-        let mut refused = self.refused.subscribe();
-        tokio::select! {
-            () = filled => {}
-            // The sender lives as long as this does.
-            _ = refused.wait_for(|refused| *refused) => {}
-        }
-    }
-
     /// Whether it has been filled once.
     pub(crate) fn is_filled(&self) -> bool {
-        let daemon_sets = self.daemon_sets.wait_until_ready().now_or_never();
-        let services = self.services.wait_until_ready().now_or_never();
-        daemon_sets.and(services).is_some()
+        is_ready(&self.daemon_sets) && is_ready(&self.services)
     }
+}
 
-    /// Whether the API server has refused to show it.
-    pub(crate) fn is_refused(&self) -> bool {
-        *self.refused.borrow()
-    }
+/// Waits until a store has been filled once.
+async fn ready<K>(store: &Store<K>)
+where
+    K: Resource + Clone + 'static,
+    K::DynamicType: Eq + Hash + Clone,
+{
+    let _ = store.wait_until_ready().await;
+}
 
-    /// Notes that it is readable.
-    pub(crate) fn is_readable_again(&self) {
-        self.refused.send_replace(false);
-    }
+/// Whether a store has been filled once.
+fn is_ready<K>(store: &Store<K>) -> bool
+where
+    K: Resource + Clone + 'static,
+    K::DynamicType: Eq + Hash + Clone,
+{
+    store.wait_until_ready().now_or_never().is_some()
 }
 
 /// Whether these labels are of a mode's workload, its pods or its Service, made for one `OtelAgent`.
@@ -91,23 +85,60 @@ pub(crate) fn serves(labels: &BTreeMap<String, String>, agent: &str, mode: Mode)
 }
 
 impl Stores {
-    /// Waits until every store has been filled once, except for a kind that cannot be read yet and for platform
-    /// namespaces that are refused.
+    /// Waits until every store has been filled once or is refused, except for a kind that cannot be read yet. What is
+    /// refused concerns those that need it, who say so.
     pub(crate) async fn wait_until_ready(&self, unreadable: Option<&str>) {
         // A dropped writer means that the watch task has ended, which ends the process.
         let _ = self.agents.wait_until_ready().await;
-        self.pods.wait_until_filled().await;
-        self.nodes.wait_until_filled().await;
-        self.namespaces.wait_until_filled().await;
-        self.limit_ranges.wait_until_filled().await;
-        self.resource_quotas.wait_until_filled().await;
-        for namespace in self.platform.values() {
-            namespace.until_known().await;
+        self.known("pods", None, self.pods.wait_until_filled())
+            .await;
+        let nodes = self.nodes.wait_until_filled();
+        self.known("nodes", None, nodes).await;
+        let namespaces = self.namespaces.wait_until_filled();
+        self.known("namespaces", None, namespaces).await;
+        let ranges = self.limit_ranges.wait_until_filled();
+        self.known("limitranges", None, ranges).await;
+        let quotas = self.resource_quotas.wait_until_filled();
+        self.known("resourcequotas", None, quotas).await;
+        for (namespace, stores) in &self.platform {
+            let daemon_sets = ready(&stores.daemon_sets);
+            self.known("daemonsets", Some(namespace), daemon_sets).await;
+            let services = ready(&stores.services);
+            self.known("services", Some(namespace), services).await;
         }
         for (kind, store) in &self.admission {
             if unreadable != Some(*kind) {
-                let _ = store.wait_until_ready().await;
+                let plural = admission_resource(kind).plural;
+                self.known(&plural, None, ready(store)).await;
             }
+        }
+    }
+
+    /// Waits until a store is filled, or its watch is refused.
+    async fn known(&self, plural: &str, namespace: Option<&str>, filled: impl Future<Output = ()>) {
+        tokio::select! {
+            () = filled => {}
+            () = self.refusals.until_refused(plural, namespace) => {}
+        }
+    }
+
+    /// A store without which nothing can be decided for an `OtelAgent` of this namespace, and which has not been
+    /// filled yet. Webhook configurations may be unreadable for good.
+    pub(crate) fn unfilled(&self, namespace: &str) -> Option<&'static str> {
+        let platform = self.platform.get(namespace);
+        let kinds = self.admission.iter();
+        let mut admission = kinds.filter(|(kind, _)| **kind != WEBHOOK_CONFIGURATION);
+        if !self.pods.is_filled() {
+            Some("pods")
+        } else if !self.nodes.is_filled() {
+            Some("nodes")
+        } else if !self.namespaces.is_filled() {
+            Some("namespaces")
+        } else if platform.is_some_and(|stores| !stores.is_filled()) {
+            Some("DaemonSet")
+        } else {
+            let found = admission.find(|(_, store)| !is_ready(store));
+            found.map(|(kind, _)| *kind)
         }
     }
 

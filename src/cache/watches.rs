@@ -15,12 +15,12 @@ use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
 
 use super::decode::Decoded;
 use super::events::Warnings;
 use super::namespace_limits::{Limiting, Limits};
 use super::pods::{PodChange, Pods};
+use super::refusals::{Refusals, Watched};
 use super::store::{Cache, Cached, Namespaces, Nodes};
 use super::stores::{PlatformStores, Stores, admission_resource};
 use super::trigger::{Trigger, is_made_for, may_lose_to, may_meet, pod_changed};
@@ -45,6 +45,7 @@ pub(crate) fn build(
     let mut builder = Builder {
         client: client.clone(),
         trigger,
+        refusals: Refusals::default(),
         watches: Vec::new(),
     };
     builder.agents(writer, owned_namespaces.clone());
@@ -69,26 +70,19 @@ pub(crate) fn build(
             .map(|kind| {
                 let resource = admission_resource(kind);
                 let api = Api::all_with(client.clone(), &resource);
-                (*kind, builder.owned(kind, api, resource, |_| ()))
+                (*kind, builder.owned(kind, api, resource, None))
             })
             .collect(),
+        refusals: builder.refusals.clone(),
     };
     (stores, builder.watches, builder.trigger)
-}
-
-/// Whether the operator may not read what it watches.
-fn is_forbidden(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.is_forbidden(),
-        _ => false,
-    }
 }
 
 /// The watches as they are added.
 struct Builder {
     client: Client,
     trigger: Trigger,
+    refusals: Refusals,
     watches: Watches,
 }
 
@@ -130,7 +124,8 @@ impl Builder {
         };
         let api = Api::all(self.client.clone());
         let all = watcher::Config::default();
-        self.stored("otelagents", api, all, writer, notify, |_| ());
+        let watched = Watched::of::<Decoded>(&(), None);
+        self.stored("otelagents", watched, api, all, writer, notify);
     }
 
     fn namespaces(&mut self) -> Arc<Cached<Namespaces>> {
@@ -187,7 +182,7 @@ impl Builder {
         };
         let warnings = watcher::Config::default().fields("type=Warning");
         let api = Api::namespaced(self.client.clone(), namespace);
-        self.kept_of("events", api, warnings, notify)
+        self.kept_of("events", Some(namespace), api, warnings, notify)
     }
 
     /// Watches other people's objects in the whole cluster and caches their relevant fields. Calls `notify`
@@ -199,13 +194,14 @@ impl Builder {
         notify: impl FnMut(Option<&C::Change>) + Send + 'static,
     ) -> Arc<Cached<C>> {
         let api = Api::all(self.client.clone());
-        self.kept_of(what, api, config, notify)
+        self.kept_of(what, None, api, config, notify)
     }
 
     /// The same for the objects of one API.
     fn kept_of<C: Cache>(
         &mut self,
         what: &'static str,
+        namespace: Option<&str>,
         api: Api<C::Object>,
         config: watcher::Config,
         mut notify: impl FnMut(Option<&C::Change>) + Send + 'static,
@@ -233,32 +229,21 @@ impl Builder {
                 notify(Some(&change));
             }
         };
-        self.watch(what, api, config, take, |_| ());
+        let watched = Watched::of::<C::Object>(&(), namespace);
+        self.watch(what, watched, api, config, take);
         kept
     }
 
     /// Agent workloads and Services of one platform namespace.
     fn platform(&mut self, namespace: &str) -> PlatformStores {
         let client = self.client.clone();
-        let refused = Arc::new(watch::Sender::new(false));
-        let notice = || {
-            let (refused, on) = (refused.clone(), self.trigger.clone());
-            let namespace = Some(namespace.to_owned());
-            move |error: &watcher::Error| {
-                if is_forbidden(error) && !refused.send_replace(true) {
-                    on.each(|agent| agent.metadata.namespace == namespace);
-                }
-            }
-        };
-        let (of_daemon_sets, of_services) = (notice(), notice());
         let api = Api::namespaced(client.clone(), namespace);
-        let daemon_sets = self.owned("daemonsets", api, (), of_daemon_sets);
+        let daemon_sets = self.owned("daemonsets", api, (), Some(namespace));
         let api = Api::namespaced(client, namespace);
-        let services = self.owned("services", api, (), of_services);
+        let services = self.owned("services", api, (), Some(namespace));
         PlatformStores {
             daemon_sets,
             services,
-            refused,
         }
     }
 
@@ -268,12 +253,13 @@ impl Builder {
         what: &'static str,
         api: Api<K>,
         kind: K::DynamicType,
-        fails: impl FnMut(&watcher::Error) + Send + 'static,
+        namespace: Option<&str>,
     ) -> Store<K>
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
         K::DynamicType: Eq + Hash + Clone + Send + Sync + Unpin,
     {
+        let watched = Watched::of::<K>(&kind, namespace);
         let writer = Writer::new(kind);
         let store = writer.as_reader();
         let on = self.trigger.clone();
@@ -282,7 +268,7 @@ impl Builder {
             None => on.each(|_| true),
         };
         let ours = watcher::Config::default().labels(&names::managed_selector());
-        self.stored(what, api, ours, writer, notify, fails);
+        self.stored(what, watched, api, ours, writer, notify);
         store
     }
 
@@ -291,11 +277,11 @@ impl Builder {
     fn stored<K>(
         &mut self,
         what: &'static str,
+        watched: Watched,
         api: Api<K>,
         config: watcher::Config,
         mut writer: Writer<K>,
         mut notify: impl FnMut(Option<&K>) + Send + 'static,
-        fails: impl FnMut(&watcher::Error) + Send + 'static,
     ) where
         K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
         K::DynamicType: Eq + Hash + Clone + Send + Sync,
@@ -309,27 +295,41 @@ impl Builder {
                 Event::Init | Event::InitApply(_) => {}
             }
         };
-        self.watch(what, api, config, take, fails);
+        self.watch(what, watched, api, config, take);
     }
 
-    /// Adds one watch with back-off, which ends only with its stream.
+    /// Adds one watch with back-off, which ends only with its stream. A refusal wakes those that it concerns, who
+    /// then ask whether it still holds.
     fn watch<K>(
         &mut self,
         what: &'static str,
+        watched: Watched,
         api: Api<K>,
         config: watcher::Config,
         mut take: impl FnMut(Event<K>) + Send + 'static,
-        mut fails: impl FnMut(&watcher::Error) + Send + 'static,
     ) where
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
+        let (refusals, on) = (self.refusals.clone(), self.trigger.clone());
+        let wake = move |watched: &Watched| {
+            let namespace = &watched.namespace;
+            on.each(|agent| namespace.is_none() || agent.metadata.namespace == *namespace);
+        };
         let mut events = watcher(api, config).default_backoff().boxed();
         self.watches.push(Box::pin(async move {
             while let Some(event) = events.next().await {
                 match event {
-                    Ok(event) => take(event),
+                    Ok(event) => {
+                        let is_permitted = !matches!(event, Event::Init);
+                        take(event);
+                        if is_permitted && refusals.permitted(&watched) {
+                            wake(&watched);
+                        }
+                    }
                     Err(error) => {
-                        fails(&error);
+                        if refusals.failed(&watched, &error) {
+                            wake(&watched);
+                        }
                         tracing::warn!(what, error = %error, "watch failed, trying again");
                     }
                 }
@@ -382,10 +382,10 @@ mod tests {
         }
         stores.wait_until_ready(None).await;
         let known = |name: &str| {
-            let namespace = &stores.platform[name];
-            (namespace.is_filled(), namespace.is_refused())
+            let refused = stores.refusals.concerning(name);
+            (stores.platform[name].is_filled(), refused.is_empty())
         };
-        assert_eq!(known("forbidden"), (false, true));
-        assert_eq!(known("fine"), (true, false));
+        assert_eq!(known("forbidden"), (false, false));
+        assert_eq!(known("fine"), (true, true));
     }
 }

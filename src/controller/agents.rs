@@ -46,8 +46,13 @@ pub(super) fn workload(
                 .map(str::to_owned)
                 .unwrap_or_default(),
             targets: Targets::of(object),
-            cannot_create: failed
-                .and_then(|failed| creation_failure(&failed.message, failed.at, newest)),
+            cannot_create: being_deleted(object).or_else(|| {
+                failed.and_then(|failed| creation_failure(&failed.message, failed.at, newest))
+            }),
+            ended: warnings
+                .as_deref()
+                .map(|warnings| warnings.ended(&object.name_any()))
+                .unwrap_or_default(),
             pods: pods
                 .into_iter()
                 .map(|(name, pod)| agent_pod(name, pod, warnings.as_deref()))
@@ -57,6 +62,16 @@ pub(super) fn workload(
         written_by: text(names::ANNOTATION_OPERATOR).cloned(),
         object: serde_json::to_value(object).unwrap_or_default(),
     }
+}
+
+/// What keeps a `DaemonSet` that somebody has deleted: no agents are created for it any more.
+fn being_deleted(object: &DaemonSet) -> Option<String> {
+    object.metadata.deletion_timestamp.as_ref()?;
+    let keeps = object.finalizers().join(", ");
+    let name = object.name_any();
+    Some(format!(
+        "DaemonSet {name} is being deleted, and is made again once it is gone (finalizers: {keeps})"
+    ))
 }
 
 fn created(pod: &CachedPod) -> Option<Timestamp> {

@@ -17,16 +17,19 @@ use super::error::{ControllerError, Result};
 
 impl Reconciliation<'_> {
     /// Applies an object, and returns its uid. Leaves a contested object alone until its turn, see
-    /// [`Self::uncontested`].
+    /// [`Self::uncontested`], and one that the admission of others would change again.
     ///
     /// # Errors
     /// [`ControllerError::NameTaken`] if an object of this name belongs to somebody else.
     pub(super) async fn write(self, intent: &Intent) -> Result<Option<String>> {
         let owner = self.observation.owner();
-        if let Some(change) = &intent.undoes
-            && let Turn::Wait(_) = self.context.turn(&owner.uid, intent, change)
-        {
-            return Ok(None);
+        if let Some(change) = &intent.undoes {
+            if self.context.is_left_to_admission(&owner.uid, intent) {
+                return Ok(None);
+            }
+            if let Turn::Wait(_) = self.context.turn(&owner.uid, intent, change) {
+                return Ok(None);
+            }
         }
         let target = Target {
             api: self.objects(intent.kind),
@@ -36,7 +39,18 @@ impl Reconciliation<'_> {
         };
         let written = target.write(&intent.body, intent.is_ours).await?;
         self.context.metrics.wrote(intent.kind, "apply");
-        Ok(written.uid())
+        let uid = written.uid();
+        let remains = intent.remains(&serde_json::to_value(written).unwrap_or_default());
+        if remains.is_some() {
+            let (kind, name) = (intent.kind, &intent.name);
+            tracing::info!(
+                kind,
+                name,
+                "other people's admission has changed what was applied"
+            );
+        }
+        self.context.leave_to_admission(&owner.uid, intent, remains);
+        Ok(uid)
     }
 
     /// Checks that no other writer keeps undoing what was written.

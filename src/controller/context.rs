@@ -35,6 +35,12 @@ const PROBE_TTL: Duration = Duration::from_mins(5);
 /// collector delete what the operator writes.
 const OWNER_TTL: Duration = Duration::from_secs(1);
 
+/// How long the operator leaves what other people's admission makes of an object; then it tries whether that still
+/// happens.
+const ADMISSION_TTL: Duration = Duration::from_hours(1);
+/// The same for fields of the status that the CRD lacks.
+const CRD_TTL: Duration = Duration::from_mins(5);
+
 /// Shortest time between two polls of the workloads of one `OtelAgent`.
 const POLL_PACE: Duration = Duration::from_secs(2);
 /// How long a webhook that may have been down must answer before the operator restarts anything. Its
@@ -69,6 +75,8 @@ pub(crate) struct Context {
     /// The specs that were given their ports of the nodes, by uid and generation. Reconciles run side by side, and
     /// the agents that would show it do not exist yet.
     pub(super) given_ports: Mutex<HashMap<String, Option<i64>>>,
+    /// Paths of the status that the CRD lacks, because it is of an older release, and when this was found.
+    pub(super) lacking_fields: Mutex<BTreeMap<String, Instant>>,
     /// By uid of the object.
     pub(super) memory: Mutex<HashMap<String, Memory>>,
 }
@@ -117,6 +125,8 @@ pub(super) struct Memory {
     restarts: RestartMemory,
     /// By kind and name of the object.
     contests: BTreeMap<(&'static str, String), Contest>,
+    /// What the admission of others made of an object, as [`Intent::undoes`] names it, by kind and name.
+    admitted: BTreeMap<(&'static str, String), (Instant, String)>,
 }
 
 impl Context {
@@ -257,6 +267,49 @@ impl Context {
             let key = (intent.kind, intent.name.clone());
             memory.contests.entry(key).or_default().turn(change, now)
         })
+    }
+
+    /// Whether an object is to be changed from exactly what the admission of others made of it.
+    pub(super) fn is_left_to_admission(&self, uid: &str, intent: &Intent) -> bool {
+        let key = (intent.kind, intent.name.clone());
+        self.with(uid, |memory| {
+            let made = memory.admitted.get(&key);
+            made.is_some_and(|(at, made)| {
+                at.elapsed() < ADMISSION_TTL && intent.undoes.as_ref() == Some(made)
+            })
+        })
+    }
+
+    /// Remembers what the admission of others made of an object that was written, if anything.
+    pub(super) fn leave_to_admission(&self, uid: &str, intent: &Intent, made: Option<String>) {
+        let key = (intent.kind, intent.name.clone());
+        self.with(uid, |memory| match made {
+            Some(made) => {
+                // Undoing it was no contest with anybody.
+                memory.contests.remove(&key);
+                memory.admitted.insert(key, (Instant::now(), made));
+            }
+            None => {
+                memory.admitted.remove(&key);
+            }
+        });
+    }
+
+    /// Fields of the status that the CRD was found to lack, not long ago.
+    pub(super) fn lacking_fields(&self) -> BTreeSet<String> {
+        let known = self.lacking_fields.lock();
+        let known = known.unwrap_or_else(PoisonError::into_inner);
+        let recent = known.iter().filter(|(_, at)| at.elapsed() < CRD_TTL);
+        recent.map(|(field, _)| field.clone()).collect()
+    }
+
+    /// Notes that the CRD lacks fields of the status.
+    pub(super) fn note_lacking(&self, fields: Vec<String>) {
+        let mut known = self
+            .lacking_fields
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        known.extend(fields.into_iter().map(|field| (field, Instant::now())));
     }
 
     /// A contested object, and when it may be written again.

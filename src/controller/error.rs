@@ -29,14 +29,29 @@ pub enum ControllerError {
     },
     /// The operator lacks its rights in a platform namespace.
     #[error(
-        "the operator may not read DaemonSets and Services of platform namespace {namespace}; apply manifests/platform-namespace \
-         there, as its kustomization.yaml says (with Helm, set platformNamespaces), or take the namespace off \
-         --platform-namespaces"
+        "the operator may not {what}, a platform namespace; apply manifests/platform-namespace there, as its \
+         kustomization.yaml says (with Helm, set platformNamespaces), or take the namespace off --platform-namespaces"
     )]
     PlatformRightsMissing {
+        /// The verb, the kind and the namespace.
+        what: String,
         /// The namespace.
         namespace: String,
     },
+    /// The operator lacks one of its rights in the whole cluster.
+    #[error(
+        "the operator may not {what} in the whole cluster, so it cannot know what is true; apply manifests/default again \
+         (with Helm, upgrade the release)"
+    )]
+    RightsMissing {
+        /// The verb and the kind.
+        what: String,
+    },
+    /// Nodes can be read that could not be read at the start.
+    #[error(
+        "the nodes can be read now; start again to take the family of their addresses into account"
+    )]
+    NodesReadable,
     /// Somebody else keeps undoing what the operator writes.
     #[error(
         "{manager} keeps changing {kind} {name} back (metadata.managedFields); make it leave the object alone. The \
@@ -105,6 +120,8 @@ impl ControllerError {
             },
             Self::NameTaken { .. } => "NameTaken",
             Self::PlatformRightsMissing { .. } => "PlatformRightsMissing",
+            Self::RightsMissing { .. } => "RightsMissing",
+            Self::NodesReadable => "NodesReadable",
             Self::Contested { .. } => "Contested",
             Self::Unreadable(_) => "Unreadable",
             Self::Timeout { .. } => "Timeout",
@@ -115,6 +132,17 @@ impl ControllerError {
             Self::Ca(_) => "NoAuthority",
             Self::ServerChanged { .. } => "ServerChanged",
             Self::WatchEnded(_) => "WatchEnded",
+        }
+    }
+
+    /// What the API server said, if it refused a call.
+    pub(crate) fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => Some(&status.message),
+                _ => None,
+            },
+            _ => None,
         }
     }
 

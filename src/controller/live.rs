@@ -8,11 +8,12 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ApiResource, DynamicObject, ListParams, PartialObjectMeta, PostParams};
 use kube::{Api, ResourceExt};
 use otelagent_api::{Mode, OtelAgent};
 use otelagent_core::inject::difference::{Answer, Judgement, compare, judge, judge_hash};
+use otelagent_core::inject::kinds::WEBHOOK_CONFIGURATION;
 use otelagent_core::inject::{Recipe, canary};
 use otelagent_core::names;
 use otelagent_core::reconcile::{Active, Correction, Plan, Precondition, binding_kind};
@@ -30,35 +31,45 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// The time limit of a verification: each attempt is slow if a webhook does not answer.
 const LONGEST: Duration = Duration::from_secs(15);
 
-/// Checks that the operator sees what a platform namespace has; elsewhere there is nothing to see.
+/// What only explains or warns: without it everything else goes on.
+const DISPENSABLE: [&str; 3] = ["events", "limitranges", "resourcequotas"];
+
+/// Checks that the operator sees what an `OtelAgent` of this namespace depends on. Returns the verbs and kinds that it
+/// lacks of what is dispensable.
 ///
 /// # Errors
-/// [`ControllerError::PlatformRightsMissing`] if the API server refuses, [`ControllerError::StaleView`] until
-/// the caches are filled.
-pub(super) async fn check_platform(context: &Context, namespace: &str) -> Result<()> {
-    let Some(stores) = context.stores.platform.get(namespace) else {
-        return Ok(());
-    };
-    if stores.is_refused() {
-        let kinds = [
-            ApiResource::erase::<DaemonSet>(&()),
-            ApiResource::erase::<Service>(&()),
-        ];
-        for kind in kinds {
-            let client = context.client.clone();
-            let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &kind);
-            match api.list_metadata(&ListParams::default().limit(1)).await {
-                Err(kube::Error::Api(status)) if status.is_forbidden() => {
-                    let namespace = namespace.to_owned();
-                    return Err(ControllerError::PlatformRightsMissing { namespace });
-                }
-                found => found.map_err(ControllerError::api(format!("list {}", kind.plural)))?,
-            };
+/// [`ControllerError::RightsMissing`] or [`ControllerError::PlatformRightsMissing`] if the API server refuses to show
+/// it, [`ControllerError::StaleView`] until the caches are filled.
+pub(super) async fn check_rights(context: &Context, namespace: &str) -> Result<Vec<String>> {
+    let refusals = &context.stores.refusals;
+    let mut lacking = Vec::new();
+    for watched in refusals.concerning(namespace) {
+        let (kind, plural) = (&watched.resource.kind, &watched.resource.plural);
+        if kind == WEBHOOK_CONFIGURATION && !context.is_watched(kind) {
+            continue;
         }
-        stores.is_readable_again();
+        let verb = watched.refused_verb(&context.client).await;
+        let verb = verb.map_err(ControllerError::api(format!("list {plural}")))?;
+        let what = match (verb, &watched.namespace) {
+            (None, _) => {
+                refusals.permitted(&watched);
+                continue;
+            }
+            (Some(verb), None) => format!("{verb} {plural}"),
+            (Some(verb), Some(within)) => format!("{verb} {plural} in namespace {within}"),
+        };
+        if DISPENSABLE.contains(&plural.as_str()) {
+            lacking.push(what);
+        } else if let Some(namespace) = watched.namespace {
+            return Err(ControllerError::PlatformRightsMissing { what, namespace });
+        } else {
+            return Err(ControllerError::RightsMissing { what });
+        }
     }
-    let filled = stores.is_filled().then_some(());
-    filled.ok_or(ControllerError::StaleView("DaemonSet"))
+    match context.stores.unfilled(namespace) {
+        Some(kind) => Err(ControllerError::StaleView(kind)),
+        None => Ok(lacking),
+    }
 }
 
 impl Reconciliation<'_> {

@@ -12,12 +12,14 @@
 //! | `restart` | restarts workloads (`workloads.restart: Rolling`) |
 //! | `shown` | what the metrics show of every `OtelAgent` |
 //! | `sweep` | removes cluster-scoped objects whose `OtelAgent` is gone |
+//! | `crd_fields` | fits a status to the CRD of an older release |
 //! | `context` | what every reconcile shares |
 //! | `error` | the controller's errors |
 
 mod agents;
 mod apply;
 mod context;
+mod crd_fields;
 mod error;
 mod execute;
 mod live;
@@ -38,7 +40,7 @@ use kube::runtime::controller::{self, Action};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, ResourceExt};
-use otelagent_core::build::{self, Choice, Engine, Environment};
+use otelagent_core::build::{self, Choice, Engine, Environment, IpFamily};
 use otelagent_core::inject::kinds::{BINDING, WEBHOOK_CONFIGURATION};
 use otelagent_core::{in_full, names};
 use otelagent_webhook::ca::TRUSTED_ON;
@@ -113,12 +115,13 @@ impl Controller {
     /// If the server does not report its version or its API groups.
     pub async fn start(client: Client, settings: Settings, metrics: Metrics) -> Result<Self> {
         let server = discovery::server(&client).await?;
+        let family = discovery::family_of_nodes(&client).await?;
         let environment = Environment {
             operator_namespace: settings.namespace.clone(),
             platform_namespaces: settings.platform_namespaces.clone(),
             agent_image: settings.agent_image,
             server: server.version,
-            nodes: discovery::family_of_nodes(&client).await?,
+            nodes: family.unwrap_or(IpFamily::V4),
             operator_version: settings.version,
         };
         let injection = settings.injection;
@@ -152,15 +155,14 @@ impl Controller {
             polls: Arc::default(),
             over_quota: Semaphore::new(OVER_QUOTA_AT_A_TIME),
             given_ports: Mutex::default(),
+            lacking_fields: Mutex::default(),
             memory: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
         for watch in watches {
             tasks.spawn(async { ControllerError::WatchEnded(watch.await) });
         }
-        tasks.spawn(async move {
-            discovery::until_changed(&client, &server, discovery::ASK_EVERY).await
-        });
+        tasks.spawn(discovery::until_restart_is_due(client, server, family));
         Ok(Self {
             context,
             injection,
@@ -299,6 +301,7 @@ fn on_error(agent: Arc<Decoded>, error: &ControllerError, context: Arc<Context>)
         ControllerError::Panicked | ControllerError::PlatformRightsMissing { .. } => {
             Action::requeue(Duration::from_mins(1))
         }
+        ControllerError::RightsMissing { .. } => Action::requeue(Duration::from_secs(10)),
         ControllerError::Contested { left, .. } => {
             Action::requeue((*left).max(Duration::from_secs(10)))
         }

@@ -26,9 +26,10 @@ use otelagent_core::status::{self, Delivery, Facts, Failure, Note};
 use serde_json::json;
 
 use super::context::Context;
+use super::crd_fields;
 use super::error::{ControllerError, Result};
 use super::execute::execute;
-use super::live::check_platform;
+use super::live::check_rights;
 use super::node_ports;
 use super::observe::{observe, older};
 use super::restart;
@@ -49,6 +50,8 @@ const MAX_NOTE: usize = 1000;
 struct Progress {
     /// The facts; empty before the plan is made.
     facts: Option<Facts>,
+    /// Why it is not known which limits refuse a sidecar.
+    limits_unknown: Option<String>,
     /// When to reconcile again even if nothing changes.
     requeue_after: Option<Duration>,
 }
@@ -90,6 +93,7 @@ pub(crate) async fn reconcile(agent: Arc<Decoded>, context: Arc<Context>) -> Res
     if let Some(facts) = &mut progress.facts {
         facts.delivery = delivery(agent, facts, &context);
         facts.ca_problem.clone_from(&context.ca_problem.borrow());
+        facts.limits_unknown = progress.limits_unknown.take();
     }
     let previous = agent.status.as_ref();
     let report = Box::pin(report(agent, previous, &context, progress.facts, failed));
@@ -146,13 +150,21 @@ fn queue_time(agents: usize, uid: &str) -> Duration {
     mean / 2 + mean * percent / 100
 }
 
+/// What the operator may not do of that which shows the limits of namespaces.
+fn limits_unknown(lacking: &[String]) -> Option<String> {
+    let lacking = lacking.iter().map(String::as_str);
+    let limits: Vec<&str> = lacking.filter(|what| !what.contains("events")).collect();
+    (!limits.is_empty()).then(|| limits.join(" and "))
+}
+
 async fn attempt(
     agent: &OtelAgent,
     context: &Context,
     over_quota: Option<Problem>,
     progress: &mut Progress,
 ) -> Result<()> {
-    check_platform(context, &agent.namespace().unwrap_or_default()).await?;
+    let lacking = check_rights(context, &agent.namespace().unwrap_or_default()).await?;
+    progress.limits_unknown = limits_unknown(&lacking);
     let checked = match over_quota {
         Some(problem) => Err(vec![problem]),
         None => validate(agent, &context.environment).and_then(|valid| {
@@ -288,11 +300,27 @@ async fn report(
         }
         (None, None) => return Ok(()),
     };
-    if previous != Some(&status) {
-        write_status(object, &status, context).await?;
-        for note in status::transitions(previous, &status) {
-            publish(object, note, context).await;
+    let fitted = crd_fields::fitted(status.clone(), &context.lacking_fields());
+    if previous == Some(&fitted) {
+        return Ok(());
+    }
+    let written = match write_status(object, &fitted, context).await {
+        Err(error) => {
+            let lacking = crd_fields::undeclared(error.refusal().unwrap_or_default());
+            if lacking.is_empty() {
+                return Err(error);
+            }
+            context.note_lacking(lacking);
+            let fitted = crd_fields::fitted(status, &context.lacking_fields());
+            if previous != Some(&fitted) {
+                write_status(object, &fitted, context).await?;
+            }
+            fitted
         }
+        Ok(()) => fitted,
+    };
+    for note in status::transitions(previous, &written) {
+        publish(object, note, context).await;
     }
     Ok(())
 }
@@ -309,7 +337,7 @@ async fn write_status(
         "apiVersion": OtelAgent::api_version(&()),
         "kind": OtelAgent::kind(&()),
         "metadata": {"name": object.name_any(), "uid": object.uid()},
-        "status": status,
+        "status": crd_fields::without(status, &context.lacking_fields()),
     });
     let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
     let (name, intent) = (object.name_any(), Patch::Apply(intent));

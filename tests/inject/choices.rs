@@ -107,6 +107,41 @@ fn pod_that_can_only_run_on_windows_is_left_alone() {
     }
 }
 
+/// What becomes of a pod with these required terms of a node affinity.
+fn outcome(terms: &[&[(&str, &str, &[&str])]], recipe: &Recipe) -> Injection {
+    inject(&placed(terms), "shop", recipe)
+}
+
+/// Where a sidecar's image cannot be pulled, the application would never start.
+#[test]
+fn pod_for_an_architecture_without_an_image_gets_no_sidecar() {
+    let arch = "kubernetes.io/arch";
+    let (left_alone, sidecar) = (Injection::Skipped(Reason::Architecture), recipes::sidecar());
+    for terms in [
+        &[&[(arch, "In", &["s390x", "arm"][..])][..]][..],
+        &[&[("beta.kubernetes.io/arch", "In", &["ppc64le"][..])][..]],
+        &[&[(arch, "NotIn", &["amd64", "arm64"][..])][..]],
+    ] {
+        assert_eq!(outcome(terms, &sidecar), left_alone, "{terms:?}");
+        let on_nodes = outcome(terms, &recipes::recipe("node-local"));
+        assert!(matches!(on_nodes, Injection::Injected(_)), "{terms:?}");
+    }
+    for terms in [
+        &[&[(arch, "In", &["s390x", "arm64"][..])][..]][..],
+        &[&[(arch, "NotIn", &["amd64"][..])][..]],
+        &[&[(arch, "In", &["mips"][..])][..]],
+    ] {
+        assert_ne!(outcome(terms, &sidecar), left_alone, "{terms:?}");
+    }
+    // Of which architectures an image of the user's is nobody knows.
+    let mut foreign = sidecar.clone();
+    foreign.sidecar.as_mut().unwrap()["securityContext"]["runAsUser"] = 65532.into();
+    assert_ne!(
+        outcome(&[&[(arch, "In", &["s390x"])]], &foreign),
+        left_alone
+    );
+}
+
 /// The kubelet evicts a pod by the sum of its containers' limits.
 #[test]
 fn sidecar_has_a_limit_of_storage_only_beside_another() {

@@ -1,5 +1,6 @@
 //! The decisions of `crates/core`: golden files, properties and tables.
 
+mod agents;
 mod configuration;
 mod crd;
 mod desired;

@@ -285,3 +285,67 @@ fn moved_sidecar_differs_in_its_ports_only() {
         }
     }
 }
+
+#[test]
+fn agent_that_nobody_would_reach_is_refused_with_what_to_leave_out() {
+    for (mode, config, named) in [
+        (
+            "NodeLocal",
+            "receivers: {otlp: {protocols: {grpc: {endpoint: 'localhost:4317'}}}}",
+            "receivers.otlp.protocols.grpc.endpoint",
+        ),
+        (
+            "HostPort",
+            "receivers: {otlp: {protocols: {http: {endpoint: '0.0.0.0:4317'}}}}",
+            "receivers.otlp.protocols.http.endpoint",
+        ),
+        (
+            "Sidecar",
+            "extensions: {health_check: {endpoint: 'localhost:13133'}}",
+            "spec.ports.health",
+        ),
+        (
+            "Sidecar",
+            "extensions: {bearertokenauth: {token: a}}, service: {extensions: [bearertokenauth]}",
+            "without health_check",
+        ),
+    ] {
+        let spec = format!("mode: {mode}, config: {{{config}}}");
+        let found = problems("otelagent-system", &spec);
+        let told = found
+            .iter()
+            .any(|(reason, message)| *reason == "InvalidValue" && message.contains(named));
+        assert!(told, "{spec}: {found:?}");
+    }
+    for (mode, config) in [
+        (
+            "NodeLocal",
+            "receivers: {otlp: {protocols: {grpc: {endpoint: '0.0.0.0:4317'}, http: {endpoint: ':4318'}}}}",
+        ),
+        (
+            "Sidecar",
+            "receivers: {otlp: {protocols: {grpc: {endpoint: 'localhost:4317'}}}}, \
+             extensions: {health_check: {endpoint: '[::]:13133'}}",
+        ),
+        (
+            "HostNetwork",
+            "receivers: {otlp: {protocols: {grpc: {endpoint: '${env:OTELAGENT_HOST_IP}:4317'}}}}",
+        ),
+    ] {
+        let spec = format!("mode: {mode}, config: {{{config}}}");
+        assert_eq!(problems("otelagent-system", &spec), [], "{spec}");
+    }
+}
+
+#[test]
+fn sidecar_whose_configuration_names_its_ports_does_not_move() {
+    let moved = |config: &str| {
+        let spec = format!("mode: Sidecar, workloads: {{}}, config: {{{config}}}");
+        let valid = validate(&agent_with("shop", &spec), &environment()).expect("a valid spec");
+        desired(&valid).recipe.moved.is_some()
+    };
+    assert!(moved(""));
+    assert!(!moved(
+        "receivers: {otlp: {protocols: {grpc: {endpoint: '0.0.0.0:4317'}}}}"
+    ));
+}

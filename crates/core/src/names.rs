@@ -4,6 +4,9 @@
 
 use sha2::{Digest, Sha256};
 
+/// The architectures of nodes for which kubelets are released (`kubernetes.io/arch`) and the bundled image is not.
+pub const ARCHITECTURES_WITHOUT_IMAGE: [&str; 4] = ["arm", "ppc64le", "riscv64", "s390x"];
+
 /// Field manager of the patches that restart workloads.
 pub const RESTART_MANAGER: &str = "otelagent-restart";
 

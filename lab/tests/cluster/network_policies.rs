@@ -118,7 +118,6 @@ fn documented_policies_open_what_is_needed_and_a_missing_rule_is_named() {
     }
     all_arrives(&loads);
     strangers_are_refused(&world);
-    host_port_agent_needs_its_own_port(&world, &words);
     for load in loads {
         load.check_nothing_acknowledged_is_lost();
     }
@@ -365,60 +364,6 @@ fn strangers_are_refused(world: &World) {
         assert_eq!((report.made, report.exported), (3, 0), "{name}");
     }
     world.end_namespace("strangers");
-}
-
-/// An agent that starts again in a pod that is closed already is ready once it may connect to itself.
-fn host_port_agent_needs_its_own_port(world: &World, words: &Words) {
-    let name = HOST_PORT.name;
-    let mut others = words.read("node-agents", name);
-    let from = others["spec"]["ingress"][0]["from"].as_array_mut().unwrap();
-    from.retain(|peer| peer.get("namespaceSelector").is_some());
-    programs::apply(world, &[others]);
-    let selector = format!("--selector=otelagent.dev/owner={PLATFORM}.{name}");
-    let query = ["pods", "--namespace", PLATFORM, &selector];
-    let pods: Value = world.kubectl.get(&query).unwrap();
-    let agent = &pods["items"][0];
-    let pod = format!("pod/{}", names(&pods)[0]);
-    let container = &agent["spec"]["containers"][0];
-    let [container, image] = ["name", "image"].map(|field| container[field].as_str().unwrap());
-    // The enforcer does not say when the policy is in force. An agent that started before is ready for good.
-    let mut restarts = 0;
-    until("the refused port", PATIENCE, || {
-        // Another name of the same image is reason enough for the kubelet to start the container again.
-        let prefix = ["docker.io/", ""][restarts % 2];
-        let image = format!("{container}={prefix}{image}");
-        let set = ["set", "image", &pod, &image, "--namespace", PLATFORM];
-        world.kubectl.run(&set)?;
-        restarts += 1;
-        Ok(is_refused_after(world, name, &pod, restarts))
-    })
-    .unwrap_or_else(|error| panic!("{error}"));
-
-    programs::apply(world, &[words.read("node-agents", name)]);
-    let query = [pod.as_str(), "--namespace", PLATFORM];
-    world.until("the agent ready again", &query, |pod| {
-        let container = &pod["status"]["containerStatuses"][0];
-        container["restartCount"] == restarts && container["ready"] == true
-    });
-    world.until_serving(name, HOST_PORT.mode);
-}
-
-/// Whether the status names the port of the agent's node before the agent is ready after so many restarts.
-fn is_refused_after(world: &World, name: &str, pod: &str, restarts: usize) -> Seen<()> {
-    let query = [pod, "--namespace", PLATFORM];
-    let is_told = || {
-        let agent = world.get(name);
-        let message = condition(&agent["status"], "Ready")["message"].as_str();
-        message.is_some_and(|message| message.contains(":4317 refuses connections"))
-    };
-    world.until("the container started again", &query, |pod| {
-        let container = &pod["status"]["containerStatuses"][0];
-        container["restartCount"] == restarts && (container["ready"] == true || is_told())
-    });
-    Seen::check(
-        is_told(),
-        format!("the agent ready after {restarts} restarts"),
-    )
 }
 
 /// With the policy for those who know the addresses of the control plane.

@@ -21,6 +21,7 @@ mod installed;
 mod kyverno;
 mod limits;
 mod nulls;
+mod older_crd;
 mod others;
 mod owner;
 mod pod_shapes;

@@ -23,6 +23,8 @@
 //! - [`ports`], [`nodes`], [`blocked`]: two `OtelAgent`s need one port of the nodes; nodes are not for agents; agents
 //!   cannot be created.
 //! - [`delivering`]: agents answer falsely, too much or never when they are asked whether they deliver.
+//! - [`admission`]: other people's admission changes the operator's own objects.
+//! - [`rights`]: the operator lacks one of its rights.
 //! - [`revoked`]: a platform namespace is taken off the operator's argument.
 //! - [`leftovers`]: something of an `OtelAgent` that is gone cannot be removed.
 //! - [`gitops`]: what kstatus and Argo CD read in a status, and what the operator writes into an `OtelAgent`.
@@ -36,6 +38,7 @@
 //! `OTELAGENT_FULL=1 OTELAGENT_ONLY='Sidecar to HostPort: CrashAfter at'` only the runs whose lines begin so are
 //! made. With `--nocapture` each run prints its verdict when it ends.
 
+mod admission;
 mod blocked;
 pub(crate) mod cluster;
 mod crashes;
@@ -54,6 +57,7 @@ mod ports;
 mod process;
 mod reports;
 mod revoked;
+mod rights;
 mod run;
 mod sample;
 mod stale;

@@ -67,6 +67,18 @@ fn nodes_and_networks() -> Vec<Case> {
             |seen| seen.refused("it is for Windows nodes"),
         ),
         case(
+            "another architecture",
+            with_spec(json!({"nodeSelector": {"kubernetes.io/arch": "s390x"}})),
+            |seen| seen.refused("it is for nodes of an architecture"),
+            Seen::warned,
+        ),
+        case(
+            "virtual nodes",
+            with_spec(json!({"nodeSelector": {"type": "virtual-kubelet"}})),
+            |seen| seen.refused("it is for virtual nodes"),
+            Seen::warned,
+        ),
+        case(
             "ndots below 3",
             with_spec(json!({"dnsConfig": {"options": [{"name": "ndots", "value": "2"}]}})),
             Seen::unadvised,

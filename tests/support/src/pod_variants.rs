@@ -204,6 +204,66 @@ pub(crate) fn windows() -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// Pods that may run on some architectures only.
+pub(crate) fn architectures() -> Vec<(&'static str, Value)> {
+    let (arch, beta) = ("kubernetes.io/arch", "beta.kubernetes.io/arch");
+    let zone = ("topology.kubernetes.io/zone", "In", &["a"][..]);
+    let both: &[&str] = &["amd64", "arm64"];
+    vec![
+        (
+            "for s390x by selector",
+            simple("z", json!({"nodeSelector": {arch: "s390x"}})),
+        ),
+        (
+            "for arm by the old node label",
+            simple("z", json!({"nodeSelector": {beta: "arm"}})),
+        ),
+        (
+            "for arm64 by selector",
+            simple("z", json!({"nodeSelector": {arch: "arm64"}})),
+        ),
+        (
+            "for ppc64le by affinity",
+            placed(&[&[zone, (arch, "In", &["ppc64le", "riscv64"])]]),
+        ),
+        (
+            "for neither by affinity",
+            placed(&[&[(arch, "NotIn", both)]]),
+        ),
+        (
+            "for s390x or arm64",
+            placed(&[&[(arch, "In", &["s390x", "arm64"])]]),
+        ),
+        (
+            "for s390x in one of two terms",
+            placed(&[&[(arch, "In", &["s390x"])], &[zone]]),
+        ),
+        ("not for amd64", placed(&[&[(arch, "NotIn", &["amd64"])]])),
+        (
+            "for virtual nodes",
+            simple(
+                "z",
+                json!({"nodeSelector": {"type": "virtual-kubelet", "kubernetes.io/role": "agent"}}),
+            ),
+        ),
+        (
+            "for virtual nodes by affinity",
+            placed(&[&[zone, ("type", "In", &["virtual-kubelet"])]]),
+        ),
+        (
+            "not for virtual nodes",
+            placed(&[&[("type", "NotIn", &["virtual-kubelet"])]]),
+        ),
+        (
+            "for windows or s390x",
+            placed(&[
+                &[("kubernetes.io/os", "In", &["windows"])],
+                &[(arch, "In", &["s390x"])],
+            ]),
+        ),
+    ]
+}
+
 /// Pods that choose the containers that get variables.
 pub(crate) fn chosen() -> Vec<(&'static str, Value)> {
     let containers = json!({

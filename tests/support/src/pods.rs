@@ -9,7 +9,9 @@ use serde_json::{Map, Value, json};
 
 use crate::pod_case::pod;
 use crate::pod_shapes;
-use crate::pod_variants::{app, chosen, long_names, on_disk, owned, simple, windows, workloads};
+use crate::pod_variants::{
+    app, architectures, chosen, long_names, on_disk, owned, simple, windows, workloads,
+};
 use crate::recipes;
 
 /// Named cases. Those of a recipe's own names come with the recipe.
@@ -377,6 +379,7 @@ fn obstacles(recipe: &Recipe) -> Vec<(&'static str, Value)> {
     ]
     .into_iter()
     .chain(windows())
+    .chain(architectures())
     .chain(chosen())
     .chain(on_disk())
     .collect()

@@ -117,6 +117,7 @@ pub(super) fn render(agent: &ValidAgent, placement: Placement) -> AgentConfigura
         text: serde_saphyr::to_string(&config).unwrap_or_else(|_| config.to_string()),
         disk_queues: disk_queues(&config),
         sends_to_service: sends_to_service(&config),
+        unreachable: unreachable(agent, placement, &config),
     }
 }
 
@@ -203,6 +204,67 @@ fn generated(agent: &ValidAgent, placement: Placement) -> Value {
         },
         "extensions": extensions,
     })
+}
+
+/// Addresses of the configuration at which nobody looks for the agent: a collector's is often copied whole, with its
+/// addresses.
+fn unreachable(agent: &ValidAgent, placement: Placement, config: &Value) -> Vec<String> {
+    let ports = agent.spec.ports;
+    let is_sidecar = placement == Placement::Sidecar;
+    let mut wrong = Vec::new();
+    for (path, field, port, is_for_pod) in [
+        (
+            "receivers.otlp.protocols.grpc.endpoint",
+            "grpc",
+            ports.grpc,
+            is_sidecar,
+        ),
+        (
+            "receivers.otlp.protocols.http.endpoint",
+            "http",
+            ports.http,
+            is_sidecar,
+        ),
+        (
+            "extensions.health_check.endpoint",
+            "health",
+            ports.health,
+            false,
+        ),
+    ] {
+        let given = config.pointer(&format!("/{}", path.replace('.', "/")));
+        let Some(given) = given.and_then(Value::as_str) else {
+            continue;
+        };
+        if !is_reached(given, port, is_for_pod) {
+            let whoever = if field == "health" {
+                "the kubelet"
+            } else {
+                "applications"
+            };
+            wrong.push(format!(
+                "spec.config sets {path} to `{given}`, where {whoever} would not reach the agent; leave it out, and set \
+                 spec.ports.{field} for another port"
+            ));
+        }
+    }
+    let used = config["service"]["extensions"].as_array();
+    if used.is_some_and(|used| !used.iter().any(|one| one == "health_check")) {
+        wrong.push(
+            "spec.config replaces service.extensions by a list without health_check, which the kubelet asks; add it".into(),
+        );
+    }
+    wrong
+}
+
+/// Whether others reach what listens at an address. What only the agent's environment says is unknown.
+fn is_reached(address: &str, port: u16, by_loopback: bool) -> bool {
+    let Some((host, own_port)) = address.rsplit_once(':') else {
+        return address.contains("${");
+    };
+    let is_any = ["", "0.0.0.0", "[::]"].contains(&host) || host.contains("${");
+    let is_loopback = by_loopback && ["127.0.0.1", "localhost"].contains(&host);
+    (is_any || is_loopback) && (own_port == port.to_string() || own_port.ends_with('}'))
 }
 
 /// Bytes one signal's queue may hold: its share of the disk, or all of the memory, which the signals

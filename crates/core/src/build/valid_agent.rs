@@ -66,6 +66,8 @@ pub(crate) struct AgentConfiguration {
     /// Whether an exporter names a Service as `name.namespace.svc`, which a pod that does not search the
     /// cluster's domain cannot resolve.
     pub(super) sends_to_service: bool,
+    /// Where applications or the kubelet would not reach the agent, after the user's overlay: what to write instead.
+    pub(super) unreachable: Vec<String>,
 }
 
 /// The queues on disk, as they are after the user's overlay.

@@ -88,6 +88,11 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
     };
     let configuration = agent_config::render(&valid, topology(valid.wanted()).placement);
     problems.extend(config_problems(&valid, &configuration.text));
+    let unreachable = configuration.unreachable.iter().cloned();
+    problems.extend(unreachable.map(|message| Problem {
+        reason: "InvalidValue",
+        message,
+    }));
     problems.extend(size_problems(&valid, &configuration, environment));
     valid.configuration = Some(configuration);
     if problems.is_empty() {

@@ -50,6 +50,12 @@ pub(super) fn chosen_in_cel() -> String {
 /// The resource of a container's files, logs and volumes on the node's disk.
 pub(super) const STORAGE: &str = "ephemeral-storage";
 
+/// Whether the agent runs as the user of its pod. It may not run as root, so it does not take over that one.
+pub(super) fn takes_user_of_pod(sidecar: &Value) -> bool {
+    let own = &sidecar["securityContext"];
+    own.is_object() && !has(own, "runAsUser")
+}
+
 /// Whether a container limits [`STORAGE`].
 pub(super) fn limits_storage(pod: &Value) -> bool {
     containers(pod).any(|container| has(&container["resources"]["limits"], STORAGE))

@@ -11,7 +11,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::reason::{COLLECTOR, MIRROR, OS, Reason, why_not};
+use super::reason::{ARCH, COLLECTOR, MIRROR, NODE_TYPE, OS, Reason, why_not};
 use super::recipe::Recipe;
 use crate::names;
 
@@ -223,10 +223,10 @@ impl PodSpec {
     fn reduce(&mut self, is_injected: bool) {
         let is_own = |name: &str| name.starts_with(OWN_PREFIX);
         if let Some(selector) = &mut self.node_selector {
-            selector.retain(|key, _| OS.contains(&key.as_str()));
+            selector.retain(|key, _| tells_nodes_apart(key));
         }
         self.node_selector.take_if(|selector| selector.is_empty());
-        self.affinity = self.affinity.take().and_then(of_operating_systems);
+        self.affinity = self.affinity.take().and_then(of_kinds_of_nodes);
         self.dns_policy.take_if(|policy| policy == "ClusterFirst");
         self.host_network.take_if(|host| !*host);
         if is_injected {
@@ -252,9 +252,14 @@ impl PodSpec {
     }
 }
 
-/// The part of an affinity that decides whether a pod may run on Linux nodes: a node must match one of the terms,
-/// so that all must name an operating system.
-fn of_operating_systems(affinity: Affinity) -> Option<Affinity> {
+/// Whether a label of nodes says where an injected pod can run.
+fn tells_nodes_apart(label: &str) -> bool {
+    OS.contains(&label) || ARCH.contains(&label) || label == NODE_TYPE
+}
+
+/// The part of an affinity that decides whether a pod may run where the agent does: a node must match one of the
+/// terms, so that all must name an operating system or an architecture.
+fn of_kinds_of_nodes(affinity: Affinity) -> Option<Affinity> {
     let nodes = affinity.node_affinity?;
     let mut required = nodes.required_during_scheduling_ignored_during_execution?;
     if required.node_selector_terms.len() > MAX_ITEMS {
@@ -263,7 +268,7 @@ fn of_operating_systems(affinity: Affinity) -> Option<Affinity> {
     for term in &mut required.node_selector_terms {
         term.match_fields = None;
         let expressions = term.match_expressions.as_mut()?;
-        expressions.retain(|expression| OS.contains(&expression.key.as_str()));
+        expressions.retain(|expression| tells_nodes_apart(&expression.key));
         if expressions.is_empty() {
             return None;
         }

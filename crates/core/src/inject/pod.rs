@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::attributes::{PodAttributes, key};
-use super::containers::{CONTAINER_LISTS, STORAGE, chosen, limits_storage};
+use super::containers::{CONTAINER_LISTS, STORAGE, chosen, limits_storage, takes_user_of_pod};
 use super::environment::{EnvRule, RESOURCE_ATTRIBUTES, SERVICE_NAME};
 use super::json::{has, list, list_mut, object_mut, text};
 use super::ports;
@@ -121,12 +121,6 @@ fn add_agent(
             volumes.push(volume.clone());
         }
     }
-}
-
-/// Whether the agent runs as the user of its pod. It may not run as root, so it does not take over that one.
-pub(super) fn takes_user_of_pod(sidecar: &Value) -> bool {
-    let own = &sidecar["securityContext"];
-    own.is_object() && !has(own, "runAsUser")
 }
 
 fn is_mesh(container: &Value) -> bool {

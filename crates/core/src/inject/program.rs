@@ -17,12 +17,14 @@ use serde_json::{Value, json};
 
 use super::attributes::{ANNOTATION_PREFIX, KINDS, MAX_VALUE, OUTER_KINDS, SAFE};
 use super::cel::{literal, quoted, quoted_list};
-use super::containers::{CONTAINER_LISTS, STORAGE, chosen_in_cel, limits_storage_in_cel};
+use super::containers::{
+    CONTAINER_LISTS, STORAGE, chosen_in_cel, limits_storage_in_cel, takes_user_of_pod,
+};
 use super::environment::{
     EnvRule, NODE_NAME, POD_NAME, POD_UID, RESOURCE_ATTRIBUTES, SERVICE_NAME,
 };
 use super::json::text;
-use super::pod::{MESHES, NOT_BLANK, takes_user_of_pod};
+use super::pod::{MESHES, NOT_BLANK};
 use super::ports;
 use super::recipe::Recipe;
 use crate::names;

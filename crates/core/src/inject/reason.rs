@@ -9,7 +9,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::cel::{quoted, quoted_list};
-use super::containers::{CONTAINERS, containers};
+use super::containers::{CONTAINERS, containers, takes_user_of_pod};
 use super::json::{entry, has, list, text};
 use super::ports;
 use super::recipe::{Moved, Recipe};
@@ -20,6 +20,10 @@ use otelagent_api::Mode;
 pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 /// The labels of nodes with their operating system, the present one and its predecessor.
 pub(super) const OS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
+/// The labels of nodes with their architecture.
+pub(super) const ARCH: [&str; 2] = ["kubernetes.io/arch", "beta.kubernetes.io/arch"];
+/// The label that virtual-kubelet gives to its nodes.
+pub(super) const NODE_TYPE: &str = "type";
 /// The annotation by which a pod requests a collector from the OpenTelemetry Operator, by name or `true`.
 pub(super) const COLLECTOR: &str = "sidecar.opentelemetry.io/inject";
 /// Bytes of all annotations of an object, keys included (`ValidateAnnotationsSize` of apimachinery).
@@ -36,6 +40,8 @@ pub enum Reason {
     AlreadyInjectedByAnother(String),
     InjectedEarlier,
     Windows,
+    Architecture,
+    VirtualNode,
     CollectorAsked,
     HostNetwork,
     NoClusterDns,
@@ -94,6 +100,22 @@ impl Reason {
                 "its DNS policy does not resolve the Service that a sidecar would send to; use ClusterFirst, None with \
                  searches, or another name in export.endpoint",
             ),
+            _ => self.of_sidecar(),
+        }
+    }
+
+    /// The same for reasons that only mode Sidecar has.
+    fn of_sidecar(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Architecture => (
+                "Architecture",
+                "it is for nodes of an architecture for which the agent has no image; use another mode, or agent.image",
+            ),
+            Self::VirtualNode => (
+                "VirtualNode",
+                "it is for virtual nodes (type=virtual-kubelet), which may not run sidecars; use another node, or send from the \
+                 application to the upstream",
+            ),
             Self::PodLevelResources => (
                 "PodLevelResources",
                 "it sets spec.resources, in which a sidecar may not fit; use another mode",
@@ -110,7 +132,7 @@ impl Reason {
                 "PortTaken",
                 "a container uses port {}, as the agent does, and the ports it would take instead are used too; change either",
             ),
-            Self::AnnotationsTooLarge => (
+            _ => (
                 "AnnotationsTooLarge",
                 "its annotations and the agent's configuration exceed 256 KiB together",
             ),
@@ -180,30 +202,95 @@ fn bears_sidecar(spec: &Value) -> bool {
         && is_named(list(spec, "volumes"), names::CONFIG_VOLUME)
 }
 
-/// Whether the pod can be placed on Windows nodes only.
-fn is_for_windows(spec: &Value) -> bool {
-    let selector = |os: &str| spec["nodeSelector"][os] == "windows";
-    let affinity = &spec["affinity"]["nodeAffinity"];
-    // A node needs to match one of the terms.
-    let terms = list(
-        &affinity["requiredDuringSchedulingIgnoredDuringExecution"],
-        "nodeSelectorTerms",
-    );
-    let is_of_windows = |term: &Value| list(term, "matchExpressions").iter().any(excludes_linux);
-    spec["os"]["name"] == "windows"
-        || OS.into_iter().any(selector)
-        || !terms.is_empty() && terms.iter().all(is_of_windows)
+/// Nodes by a label: where an injected pod could not run.
+struct Unfit {
+    /// The present label and its predecessor, if it has one.
+    labels: &'static [&'static str],
+    /// Values with which it could not.
+    values: &'static [&'static str],
+    /// The values with which it could, if all are known.
+    others: &'static [&'static str],
 }
 
-/// Whether an expression of a node affinity excludes Linux nodes.
-fn excludes_linux(expression: &Value) -> bool {
-    let values = list(expression, "values");
-    OS.contains(&text(expression, "key"))
-        && match text(expression, "operator") {
-            "In" => !values.is_empty() && values.iter().all(|value| value == "windows"),
-            "NotIn" => values.iter().any(|value| value == "linux"),
-            _ => false,
-        }
+const WINDOWS: Unfit = Unfit {
+    labels: &OS,
+    values: &["windows"],
+    others: &["linux"],
+};
+const WITHOUT_IMAGE: Unfit = Unfit {
+    labels: &ARCH,
+    values: &names::ARCHITECTURES_WITHOUT_IMAGE,
+    others: &["amd64", "arm64"],
+};
+
+/// Nodes without a kubelet. What runs their pods may know no init containers that go on running, and then never starts
+/// the application.
+const VIRTUAL: Unfit = Unfit {
+    labels: &[NODE_TYPE],
+    values: &["virtual-kubelet"],
+    others: &[],
+};
+
+impl Unfit {
+    /// Whether a pod can be placed on such nodes only.
+    fn confines(&self, spec: &Value) -> bool {
+        let selector = |label: &&str| self.values.contains(&text(&spec["nodeSelector"], label));
+        let affinity = &spec["affinity"]["nodeAffinity"];
+        // A node needs to match one of the terms.
+        let terms = list(
+            &affinity["requiredDuringSchedulingIgnoredDuringExecution"],
+            "nodeSelectorTerms",
+        );
+        let mut expressions = terms.iter().map(|term| list(term, "matchExpressions"));
+        self.labels.iter().any(selector)
+            || !terms.is_empty()
+                && expressions.all(|all| all.iter().any(|one| self.excludes_others(one)))
+    }
+
+    /// Whether an expression of a node affinity excludes all other nodes.
+    fn excludes_others(&self, expression: &Value) -> bool {
+        let values = list(expression, "values");
+        let is_listed = |other: &&str| values.iter().any(|value| value == other);
+        self.labels.contains(&text(expression, "key"))
+            && match text(expression, "operator") {
+                "In" => {
+                    let unfit = |value: &Value| self.values.iter().any(|own| value == own);
+                    !values.is_empty() && values.iter().all(unfit)
+                }
+                "NotIn" => !self.others.is_empty() && self.others.iter().all(is_listed),
+                _ => false,
+            }
+    }
+
+    /// [`Self::confines`] in CEL.
+    fn confines_in_cel(&self) -> String {
+        let labels = quoted_list(self.labels.iter().copied());
+        let values = quoted_list(self.values.iter().copied());
+        let excludes = if self.others.is_empty() {
+            String::new()
+        } else {
+            let others = quoted_list(self.others.iter().copied());
+            format!(" || e.operator == \"NotIn\" && {others}.all(o, o in e.?values.orValue([]))")
+        };
+        format!(
+            "{labels}.exists(l, object.spec.?nodeSelector[?l].orValue(\"\") in {values}) \
+             || object.spec.?affinity.?nodeAffinity.?requiredDuringSchedulingIgnoredDuringExecution.?nodeSelectorTerms\
+             .optMap(terms, terms.size() > 0 && terms.all(t, t.?matchExpressions.orValue([]).exists(e, e.key in {labels} \
+             && (e.operator == \"In\" && e.?values.orValue([]).size() > 0 && e.values.all(v, v in {values})\
+             {excludes})))).orValue(false)"
+        )
+    }
+}
+
+/// Whether the pod can be placed on Windows nodes only.
+fn is_for_windows(spec: &Value) -> bool {
+    spec["os"]["name"] == "windows" || WINDOWS.confines(spec)
+}
+
+/// Whether a sidecar has the bundled image, whose user is that of the image. Of which architectures another image is
+/// nobody knows.
+fn is_bundled(sidecar: &Value) -> bool {
+    takes_user_of_pod(sidecar)
 }
 
 /// Whether a pod can resolve `name.namespace.svc`, which needs a list of search domains.
@@ -218,6 +305,12 @@ fn resolves_services(spec: &Value) -> bool {
 
 fn why_no_sidecar(pod: &Value, spec: &Value, recipe: &Recipe, sidecar: &Value) -> Option<Reason> {
     let name = text(sidecar, "name");
+    if is_bundled(sidecar) && WITHOUT_IMAGE.confines(spec) {
+        return Some(Reason::Architecture);
+    }
+    if VIRTUAL.confines(spec) {
+        return Some(Reason::VirtualNode);
+    }
     if spec["hostNetwork"] == true {
         return Some(Reason::HostNetwork);
     }
@@ -361,15 +454,8 @@ pub(super) fn conditions(recipe: &Recipe) -> Vec<Condition> {
 
 /// The same as [`is_for_windows`].
 fn for_windows() -> String {
-    let labels = quoted_list(OS);
-    format!(
-        "object.spec.?os.?name.orValue(\"\") == \"windows\" \
-         || {labels}.exists(l, object.spec.?nodeSelector[?l].orValue(\"\") == \"windows\") \
-         || object.spec.?affinity.?nodeAffinity.?requiredDuringSchedulingIgnoredDuringExecution.?nodeSelectorTerms\
-         .optMap(terms, terms.size() > 0 && terms.all(t, t.?matchExpressions.orValue([]).exists(e, e.key in {labels} \
-         && (e.operator == \"In\" && e.?values.orValue([]).size() > 0 && e.values.all(v, v == \"windows\") \
-         || e.operator == \"NotIn\" && \"linux\" in e.?values.orValue([]))))).orValue(false)"
-    )
+    let confined = WINDOWS.confines_in_cel();
+    format!("object.spec.?os.?name.orValue(\"\") == \"windows\" || {confined}")
 }
 
 /// The same as [`bears_sidecar`].
@@ -416,11 +502,17 @@ fn sidecar_conditions(recipe: &Recipe, sidecar: &Value) -> Vec<Condition> {
     let resources = "has(object.spec.resources)".into();
     let upstream = recipe.upstream_is_service.then(unresolved_services);
     let upstream = upstream.map(|dns| Condition::new("upstream-dns", dns, &Reason::NoUpstreamDns));
-    let mut conditions = vec![Condition::new(
+    let architecture = is_bundled(sidecar).then(|| WITHOUT_IMAGE.confines_in_cel());
+    let architecture = architecture
+        .map(|confined| Condition::new("architecture", confined, &Reason::Architecture));
+    let virtual_nodes = VIRTUAL.confines_in_cel();
+    let virtual_nodes = Condition::new("virtual-node", virtual_nodes, &Reason::VirtualNode);
+    let mut conditions: Vec<Condition> = architecture.into_iter().chain([virtual_nodes]).collect();
+    conditions.push(Condition::new(
         "host-network",
         host_network,
         &Reason::HostNetwork,
-    )];
+    ));
     conditions.extend(upstream);
     conditions.extend([
         Condition::new("pod-resources", resources, &Reason::PodLevelResources),

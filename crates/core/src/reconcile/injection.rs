@@ -191,8 +191,23 @@ pub fn after_verification(
     Some(InjectionState::Failed { reason, message })
 }
 
-/// Who refuses the canary pods, and what to do about it.
+/// Who refuses the canary pods, and what to do about it. A pod's name is in what admission says; without it the API
+/// server has not come so far.
 fn refused(canary_namespace: &str, why: &str) -> String {
+    let again = "apply manifests/default again (with Helm, upgrade the release)";
+    if why.starts_with("pods is forbidden") {
+        return format!(
+            "the operator may not create pods of namespace {canary_namespace} by dry run; {again}: {why}"
+        );
+    }
+    if why.starts_with("namespaces ") && why.ends_with("not found") {
+        return format!("the canary namespace {canary_namespace} does not exist; {again}");
+    }
+    if why.ends_with("because it is being terminated") {
+        return format!(
+            "the canary namespace {canary_namespace} is being deleted; once it is gone, {again}: {why}"
+        );
+    }
     format!(
         "pods of the canary namespace are refused with or without otelagent; exempt namespace {canary_namespace} \
          from what refuses them: {why}"
@@ -372,4 +387,34 @@ fn time_to_keep(active: &Active, binding: &AdmissionObject) -> Duration {
 fn policy_of(binding: &AdmissionObject) -> &str {
     let policy = binding.object["spec"]["policyName"].as_str();
     policy.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusal_of_canary_pods_says_what_to_do_about_its_cause() {
+        for (why, todo) in [
+            (
+                "pods is forbidden: User \"o\" cannot create resource \"pods\" in API group \"\" in the namespace \"c\"",
+                "may not create pods",
+            ),
+            (
+                "namespaces \"c\" not found",
+                "does not exist; apply manifests/default",
+            ),
+            (
+                "pods \"p\" is forbidden: unable to create new content in namespace c because it is being terminated",
+                "is being deleted",
+            ),
+            (
+                "pods \"p\" is forbidden: violates PodSecurity",
+                "exempt namespace c",
+            ),
+        ] {
+            let said = refused("c", why);
+            assert!(said.contains(todo), "{said}");
+        }
+    }
 }

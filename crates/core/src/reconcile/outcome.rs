@@ -151,6 +151,7 @@ fn common(observation: &Observation<'_>, outcome: &Outcome, recipe: Option<&Reci
         overlapping: observation.preceding.clone(),
         namespace_limits: Vec::new(),
         ca_problem: None,
+        limits_unknown: None,
         selects_nothing: None,
         recipe_reason: None,
         upgrade: None,

@@ -8,7 +8,7 @@ use otelagent_api::Mode;
 use serde_json::Value;
 
 use super::active::Active;
-use crate::build::difference;
+use crate::build::{difference, is_as_wanted};
 use crate::inject::Recipe;
 use crate::names;
 use crate::status::InjectionState;
@@ -69,8 +69,7 @@ impl Intent {
     /// `OtelAgent`.
     pub fn sealed(kind: &'static str, mut body: Value, ours: Option<&Value>) -> Self {
         let digest = names::hash(&body.to_string(), 16);
-        let change = ours.and_then(|live| difference(live, &body));
-        let undoes = change.map(|change| names::hash(&format!("{digest} {change}"), 16));
+        let undoes = ours.and_then(|live| change(&digest, live, &body));
         body["metadata"]["annotations"][APPLIED] = Value::String(digest);
         Self {
             kind,
@@ -80,6 +79,24 @@ impl Intent {
             undoes,
         }
     }
+}
+
+impl Intent {
+    /// What is not as wanted although it has just been written, in the terms of [`Self::undoes`]: the admission of
+    /// others has changed it, so writing it again would change nothing.
+    pub fn remains(&self, written: &Value) -> Option<String> {
+        if is_as_wanted(written, &self.body) {
+            return None;
+        }
+        let digest = self.body["metadata"]["annotations"][APPLIED].as_str();
+        change(digest.unwrap_or_default(), written, &self.body)
+    }
+}
+
+/// A hash of what an object has in place of what is wanted, and of what is wanted.
+fn change(digest: &str, live: &Value, body: &Value) -> Option<String> {
+    let change = difference(live, body)?;
+    Some(names::hash(&format!("{digest} {change}"), 16))
 }
 
 /// A cluster-scoped object whose name contains that of the `OtelAgent`.

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::delivering::{QUIET, delivering, not_asked};
-use super::injected::{ACTIVE, CA_NOT_KEPT, injected};
+use super::injected::{ACTIVE, CA_NOT_KEPT, LIMITS_UNKNOWN, injected};
 use super::message::{Assessment, all_of, assess};
 use super::progress::progress;
 use super::ready::ready;
@@ -206,7 +206,7 @@ pub fn transitions(previous: Option<&OtelAgentStatus>, current: &OtelAgentStatus
         let is_good = match new.type_.as_str() {
             RESTARTING => new.reason == "Done",
             DELIVERING if QUIET.contains(&new.reason.as_str()) => true,
-            INJECTED if new.reason == CA_NOT_KEPT => false,
+            INJECTED if [CA_NOT_KEPT, LIMITS_UNKNOWN].contains(&&*new.reason) => false,
             _ => (new.status == "True") != is_movement,
         };
         let is_event = match find(old, &new.type_) {

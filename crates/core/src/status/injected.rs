@@ -3,11 +3,13 @@
 use super::message::{Assessment, assess, first_few, name_owners, unknown};
 use super::{Facts, InjectionState};
 use crate::pods::PodsOfOthers;
+use otelagent_api::Mode;
 
 /// Reasons of the condition while injection is active.
-pub(super) const ACTIVE: [&str; 8] = [
+pub(super) const ACTIVE: [&str; 9] = [
     "Active",
     CA_NOT_KEPT,
+    LIMITS_UNKNOWN,
     "OlderConfiguration",
     "PodsMissed",
     "PodsNotInjectable",
@@ -17,6 +19,8 @@ pub(super) const ACTIVE: [&str; 8] = [
 ];
 /// The reason while pods are injected by a webhook whose CA cannot be kept up to date.
 pub(super) const CA_NOT_KEPT: &str = "CaNotKept";
+/// The reason while the operator may not read what refuses sidecars.
+pub(super) const LIMITS_UNKNOWN: &str = "LimitsUnknown";
 
 pub(super) fn injected(facts: &Facts) -> Assessment {
     match &facts.injection {
@@ -76,6 +80,7 @@ fn active(facts: &Facts) -> Assessment {
         missed,
         outdated(facts),
         ca_problem(facts),
+        limits_unknown(facts),
         uninjectable(facts),
         lost_by_restart(facts),
     ];
@@ -98,15 +103,17 @@ fn served(facts: &Facts) -> Assessment {
         (true, reason, except_overlapping(facts))
     };
     let ca = ca_problem(facts);
-    let reason = if status && ca.is_some() {
-        CA_NOT_KEPT
-    } else {
-        reason
+    let limits = limits_unknown(facts);
+    let reason = match (&ca, &limits) {
+        (Some(_), _) if status => CA_NOT_KEPT,
+        (None, Some(_)) if status => LIMITS_UNKNOWN,
+        _ => reason,
     };
     let parts = [
         Some(message),
         outdated(facts),
         ca,
+        limits,
         uninjectable(facts),
         lost_by_restart(facts),
     ];
@@ -121,6 +128,17 @@ fn ca_problem(facts: &Facts) -> Option<String> {
         "the webhook's CA cannot be kept up to date, so injection ends with its certificates or when its replicas restart \
          ({why}); apply manifests/webhook again (with Helm, upgrade the release), or restore the file of --webhook-ca-file"
     ))
+}
+
+/// Why pods may be refused without a word here: only sidecars have to fit into limits.
+fn limits_unknown(facts: &Facts) -> Option<String> {
+    let what = facts.limits_unknown.as_ref()?;
+    (facts.wanted == Mode::Sidecar).then(|| {
+        format!(
+            "whether a LimitRange or ResourceQuota refuses the sidecar is not known, because the operator may not {what}; \
+             apply manifests/default again (with Helm, upgrade the release)"
+        )
+    })
 }
 
 const SERVED: &str = "selected pods are injected when they are created";
@@ -333,9 +351,13 @@ mod tests {
 
     #[test]
     fn every_reason_while_injection_is_active_is_known_as_one() {
-        let changes: [fn(&mut Facts); 8] = [
+        let changes: [fn(&mut Facts); 9] = [
             |_| {},
             |facts| facts.ca_problem = Some("why".into()),
+            |facts| {
+                facts.wanted = Mode::Sidecar;
+                facts.limits_unknown = Some("list limitranges".into());
+            },
             |facts| {
                 facts.pods.outdated.insert(owner("a"), 1);
             },

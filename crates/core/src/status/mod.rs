@@ -54,6 +54,8 @@ pub struct Facts {
     pub overlapping: Vec<String>,
     /// Namespaces in which the API server would refuse pods because of the injected container.
     pub namespace_limits: Vec<NamespaceLimit>,
+    /// What the operator may not do, so that it does not know whether limits refuse a sidecar.
+    pub limits_unknown: Option<String>,
     /// Why the webhook's CA cannot be kept up to date, if it has not been for a while.
     pub ca_problem: Option<String>,
     /// What to do if no namespace is selected.

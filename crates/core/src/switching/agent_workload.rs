@@ -59,6 +59,8 @@ pub struct AgentWorkload {
     pub targets: Targets,
     /// Why its controller could not create a pod, if that is the last that is known.
     pub cannot_create: Option<String>,
+    /// Why nodes have ended the last pod of it that they had, by node.
+    pub ended: BTreeMap<String, String>,
 }
 
 /// The state of an agent workload.
@@ -177,7 +179,11 @@ impl AgentWorkload {
                 continue;
             }
             let Some(pods) = pods else {
-                state.missing_on.push(name.clone());
+                let ended = self.ended.get(name);
+                let ended = ended.map(|why| format!(", whose last agent ended: {why}"));
+                state
+                    .missing_on
+                    .push(format!("{name}{}", ended.unwrap_or_default()));
                 continue;
             };
             lacks_pod |= !pods.iter().any(|pod| pod.is_of(wanted_template));

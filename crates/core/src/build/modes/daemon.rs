@@ -229,9 +229,6 @@ fn pull_secret(secret: otelagent_api::PullSecret) -> LocalObjectReference {
     LocalObjectReference { name: secret.name }
 }
 
-/// The architectures of nodes for which kubelets are released (`kubernetes.io/arch`) and the bundled image is not.
-const WITHOUT_IMAGE: [&str; 4] = ["arm", "ppc64le", "riscv64", "s390x"];
-
 /// Where agents may run: the user's terms, each without nodes for which there is no image.
 fn affinity(user: Option<&otelagent_api::Affinity>, is_bundled: bool) -> Option<Affinity> {
     let required = user.and_then(|user| user.node_affinity.as_ref()?.required.as_ref());
@@ -243,7 +240,7 @@ fn affinity(user: Option<&otelagent_api::Affinity>, is_bundled: bool) -> Option<
     let has_image = is_bundled.then(|| NodeSelectorRequirement {
         key: "kubernetes.io/arch".into(),
         operator: "NotIn".into(),
-        values: Some(WITHOUT_IMAGE.map(Into::into).into()),
+        values: Some(names::ARCHITECTURES_WITHOUT_IMAGE.map(Into::into).into()),
     });
     let term = |requirements: Vec<NodeSelectorRequirement>| NodeSelectorTerm {
         match_expressions: Some(requirements.into_iter().chain(has_image.clone()).collect()),

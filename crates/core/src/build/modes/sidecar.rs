@@ -31,17 +31,20 @@ fn endpoint(agent: &ValidAgent, _: &Environment) -> String {
 }
 
 fn recipe(input: &RenderInput<'_>) -> Recipe {
-    let moved = input.agent.moved().map(|agent| {
+    let moved = input.agent.moved().and_then(|agent| {
+        let configuration = agent_config::render(&agent, Placement::Sidecar);
+        // Ports that the user's configuration names do not move with the others.
+        let moves = configuration.unreachable.is_empty();
         let recipe = at_its_ports(&RenderInput {
             agent: &agent,
-            configuration: &agent_config::render(&agent, Placement::Sidecar),
+            configuration: &configuration,
             ..*input
         });
-        Moved {
+        moves.then(|| Moved {
             annotations: recipe.annotations,
             sidecar: recipe.sidecar.unwrap_or_default(),
             env: recipe.env,
-        }
+        })
     });
     Recipe {
         upstream_is_service: input.configuration.sends_to_service,

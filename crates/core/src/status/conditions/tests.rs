@@ -25,6 +25,7 @@ pub(in crate::status) fn facts(second: i64) -> Facts {
         overlapping: Vec::new(),
         namespace_limits: Vec::new(),
         ca_problem: None,
+        limits_unknown: None,
         selects_nothing: None,
         recipe_reason: None,
         upgrade: None,

@@ -1,0 +1,69 @@
+//! A CRD of another release than the operator: an older one lacks fields of the status.
+
+use otelagent_operator::controller::InjectionSettings;
+use serde_json::{Value, json};
+
+use super::installed::{self, AGENTS, InstalledOperator, apply_side, bed, until_condition};
+use super::server::{self, Server};
+
+const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const NAME: &str = "otelagents.otelagent.dev";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn older_crd_lacks_fields_of_the_status_and_the_rest_is_told() {
+    if !server::is_possible("an older CRD") {
+        return;
+    }
+    let bed = tokio::task::spawn_blocking(|| bed("older-crd"))
+        .await
+        .unwrap();
+    let server = Server::of(bed.kubeconfig(), None).await;
+    server.namespace("shop", json!({})).await;
+    let whole = server.get(&format!("{CRDS}/{NAME}")).await.body;
+    let applied = server.apply_at(CRDS, NAME, &older(&whole)).await;
+    assert!(applied.is_ok(), "{applied:?}");
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    let operator = InstalledOperator::start(&bed, InjectionSettings::default()).await;
+    apply_side(&server, json!({})).await;
+    let is_active = |injected: &Value| injected["reason"] == "Active";
+    until_condition(&server, "active", "Injected", is_active).await;
+    let is_told = |accepted: &Value| {
+        let message = accepted["message"].as_str().unwrap_or_default();
+        accepted["status"] == "True" && message.contains("lacks status.pods.orphaned")
+    };
+    until_condition(&server, "told", "Accepted", is_told).await;
+    let version = || async {
+        let agent = server.get(&format!("{AGENTS}/side")).await.body;
+        agent["metadata"]["resourceVersion"].clone()
+    };
+    let before = version().await;
+    // Reconciles at rest write nothing.
+    for number in 0..3 {
+        let labels = json!({"poke": number.to_string()});
+        server.namespace("shop", labels).await;
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    }
+    assert_eq!(version().await, before);
+    operator.end().await;
+
+    let crd = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": NAME}, "spec": whole["spec"]});
+    let applied = server.apply_at(CRDS, NAME, &crd).await;
+    assert!(applied.is_ok(), "{applied:?}");
+    let operator = InstalledOperator::start(&bed, InjectionSettings::default()).await;
+    let is_over = |accepted: &Value| accepted["message"] == "the spec is valid";
+    until_condition(&server, "over", "Accepted", is_over).await;
+    installed::end(operator, bed).await;
+}
+
+/// Without what a later release has added.
+fn older(whole: &Value) -> Value {
+    let mut spec = whole["spec"].clone();
+    let status = &mut spec["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
+    let fields = status["properties"].as_object_mut().unwrap();
+    assert!(fields.remove("delivery").is_some());
+    let pods = fields["pods"]["properties"].as_object_mut().unwrap();
+    assert!(pods.remove("orphaned").is_some());
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": NAME}, "spec": spec})
+}
