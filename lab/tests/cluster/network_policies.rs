@@ -21,7 +21,7 @@ use testbed::{Bed, Builder};
 
 use super::delivering::until_delivering;
 use super::programs::{self, RUST_GRPC};
-use super::{PATIENCE, SharedCluster, World, cluster_with, condition, names, webhook, world_on};
+use super::{PATIENCE, SharedCluster, World, cluster_with, condition, webhook, world_on};
 use crate::test_scale::is_full;
 
 /// An `OtelAgent` and the namespace that it selects, both called like this. All exist at once, so two that want the same port
