@@ -44,7 +44,7 @@ fn helm_waits_until_a_release_runs_on_nodes() {
                 .then_some(())
                 .ok_or(agent["status"].to_string())
         });
-        let change = ["--set=podAnnotations.release=2"];
+        let change = ["--set-string=podAnnotations.release=2"];
         world.install(RELEASE, &chart(), &[&WAIT[..], &change].concat());
         assert_eq!(available(&world), [2, 2]);
         world.helm(
