@@ -107,7 +107,7 @@ async fn mute_address_beside_a_good_one_is_avoided() {
 async fn time_limit_of_a_call_leaves_the_connection_to_others() {
     let sink = Sink::grpc().await;
     sink.always_at(client::METRICS, Reply::Silence);
-    let agent = Setup::to_with_timeout("otlp_grpc", sink.address, "500ms")
+    let agent = Setup::to_with_timeout("otlp_grpc", sink.address, "5s")
         .batch("flush_timeout: 1ms, sizer: bytes, min_size: 1, max_size: 1")
         .retry("initial_interval: 10ms, max_interval: 100ms")
         .start();
@@ -118,7 +118,7 @@ async fn time_limit_of_a_call_leaves_the_connection_to_others() {
     eventually_answers("calls of metrics time out", async || {
         send(&agent, client::TRACES, &spans("span", 1)).await;
         sent += 1;
-        agent.metric(FAILED, "reason=\"timed_out\"") >= 3
+        agent.metric(FAILED, "reason=\"timed_out\"") >= 2
     })
     .await;
     eventually("all arrive", || sink.spans().len() == sent).await;

@@ -360,11 +360,11 @@ async fn silent_upstream_is_retried_after_the_timeout() {
     for (sink, agent) in [
         (
             &grpc,
-            Setup::to_with_timeout("otlp_grpc", grpc.address, "300ms").start(),
+            Setup::to_with_timeout("otlp_grpc", grpc.address, "3s").start(),
         ),
         (
             &http,
-            Setup::to_with_timeout("otlp_http", http.address, "300ms").start(),
+            Setup::to_with_timeout("otlp_http", http.address, "3s").start(),
         ),
     ] {
         sink.script([Reply::Silence, Reply::Silence]);

@@ -322,14 +322,14 @@ async fn requests_that_are_never_taken_do_not_stop_the_others() {
 async fn upstream_that_always_answers_after_the_time_limit_is_given_more() {
     for (kind, speaks) in KINDS {
         let upstream = sink(speaks).await;
-        upstream.always(Some(Reply::Slow(Duration::from_millis(1500))));
-        let agent = Setup::to_with_timeout(kind, upstream.address, "1s")
+        upstream.always(Some(Reply::Slow(Duration::from_millis(4500))));
+        let agent = Setup::to_with_timeout(kind, upstream.address, "3s")
             .retry("initial_interval: 20ms, max_interval: 50ms")
             .batch("flush_timeout: 1ms, sizer: bytes, min_size: 1, max_size: 1")
             .start();
         send_all(&agent, requests("span", 5)).await;
         eventually("all are delivered", || agent.metric(SENT, "") == 5).await;
-        // 1, 1, and then 2 seconds or more.
+        // 3, 3, and then 6 seconds or more.
         let failed = agent.metric(FAILED, "");
         assert!(failed <= 4, "{failed} attempts for nothing");
         assert_eq!(agent.books("spans"), 0);
