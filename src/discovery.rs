@@ -80,8 +80,7 @@ pub(crate) async fn family_of_nodes(client: &Client) -> Result<Option<IpFamily>>
         Err(kube::Error::Api(status)) if status.is_forbidden() => return Ok(None),
         nodes => nodes.map_err(ControllerError::api("read nodes"))?,
     };
-    let is_v6 = family(&nodes.items).is_some_and(|family| family == IpFamily::V6);
-    Ok(Some(if is_v6 { IpFamily::V6 } else { IpFamily::V4 }))
+    Ok(Some(family(&nodes.items).unwrap_or(IpFamily::V4)))
 }
 
 /// Returns once something has changed on which everything since the start depends: the API server, or that the nodes
@@ -117,9 +116,9 @@ async fn until_nodes_readable(client: &Client) -> ControllerError {
 /// external one. Nodes that are not initialized have neither, and virtual ones have what their provider likes: Linux nodes
 /// that a kubelet runs come first.
 fn family(nodes: &[Node]) -> Option<IpFamily> {
-    let taints = |node: &Node| node.spec.clone().unwrap_or_default().taints;
     let is_virtual = |node: &Node| {
-        let mut taints = taints(node).into_iter().flatten();
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+        let mut taints = taints.into_iter().flatten();
         let is_windows = node.labels().get(OS_LABEL).is_some_and(|os| os != "linux");
         is_windows || taints.any(|taint| taint.key == VIRTUAL_TAINT)
     };

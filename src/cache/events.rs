@@ -104,9 +104,7 @@ impl Warnings {
             .filter(|warning| uid.is_none() || warning.uid.as_deref() == uid)
             .max_by_key(|warning| warning.at)
     }
-}
 
-impl Warnings {
     /// Why nodes have ended the last pod that they had of an agent workload, by node.
     pub(crate) fn ended(&self, workload: &str) -> BTreeMap<String, String> {
         let prefix = format!("{workload}-");

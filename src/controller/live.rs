@@ -31,16 +31,16 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// The time limit of a verification: each attempt is slow if a webhook does not answer.
 const LONGEST: Duration = Duration::from_secs(15);
 
-/// What only explains or warns: without it everything else goes on.
-const DISPENSABLE: [&str; 3] = ["events", "limitranges", "resourcequotas"];
+/// What shows the limits of namespaces. These only warn, so without them everything else goes on, as without events.
+const LIMITS: [&str; 2] = ["limitranges", "resourcequotas"];
 
-/// Checks that the operator sees what an `OtelAgent` of this namespace depends on. Returns the verbs and kinds that it
-/// lacks of what is dispensable.
+/// Checks that the operator sees what an `OtelAgent` of this namespace depends on. Returns what it may not do of that
+/// which shows the limits of namespaces.
 ///
 /// # Errors
 /// [`ControllerError::RightsMissing`] or [`ControllerError::PlatformRightsMissing`] if the API server refuses to show
 /// it, [`ControllerError::StaleView`] until the caches are filled.
-pub(super) async fn check_rights(context: &Context, namespace: &str) -> Result<Vec<String>> {
+pub(super) async fn check_rights(context: &Context, namespace: &str) -> Result<Option<String>> {
     let refusals = &context.stores.refusals;
     let mut lacking = Vec::new();
     for watched in refusals.concerning(namespace) {
@@ -58,8 +58,10 @@ pub(super) async fn check_rights(context: &Context, namespace: &str) -> Result<V
             (Some(verb), None) => format!("{verb} {plural}"),
             (Some(verb), Some(within)) => format!("{verb} {plural} in namespace {within}"),
         };
-        if DISPENSABLE.contains(&plural.as_str()) {
+        if LIMITS.contains(&plural.as_str()) {
             lacking.push(what);
+        } else if plural == "events" {
+            // They only explain.
         } else if let Some(namespace) = watched.namespace {
             return Err(ControllerError::PlatformRightsMissing { what, namespace });
         } else {
@@ -68,7 +70,7 @@ pub(super) async fn check_rights(context: &Context, namespace: &str) -> Result<V
     }
     match context.stores.unfilled(namespace) {
         Some(kind) => Err(ControllerError::StaleView(kind)),
-        None => Ok(lacking),
+        None => Ok((!lacking.is_empty()).then(|| lacking.join(" and "))),
     }
 }
 

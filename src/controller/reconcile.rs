@@ -150,21 +150,13 @@ fn queue_time(agents: usize, uid: &str) -> Duration {
     mean / 2 + mean * percent / 100
 }
 
-/// What the operator may not do of that which shows the limits of namespaces.
-fn limits_unknown(lacking: &[String]) -> Option<String> {
-    let lacking = lacking.iter().map(String::as_str);
-    let limits: Vec<&str> = lacking.filter(|what| !what.contains("events")).collect();
-    (!limits.is_empty()).then(|| limits.join(" and "))
-}
-
 async fn attempt(
     agent: &OtelAgent,
     context: &Context,
     over_quota: Option<Problem>,
     progress: &mut Progress,
 ) -> Result<()> {
-    let lacking = check_rights(context, &agent.namespace().unwrap_or_default()).await?;
-    progress.limits_unknown = limits_unknown(&lacking);
+    progress.limits_unknown = check_rights(context, &agent.namespace().unwrap_or_default()).await?;
     let checked = match over_quota {
         Some(problem) => Err(vec![problem]),
         None => validate(agent, &context.environment).and_then(|valid| {
@@ -300,24 +292,8 @@ async fn report(
         }
         (None, None) => return Ok(()),
     };
-    let fitted = crd_fields::fitted(status.clone(), &context.lacking_fields());
-    if previous == Some(&fitted) {
+    let Some(written) = write_fitted(object, previous, status, context).await? else {
         return Ok(());
-    }
-    let written = match write_status(object, &fitted, context).await {
-        Err(error) => {
-            let lacking = crd_fields::undeclared(error.refusal().unwrap_or_default());
-            if lacking.is_empty() {
-                return Err(error);
-            }
-            context.note_lacking(lacking);
-            let fitted = crd_fields::fitted(status, &context.lacking_fields());
-            if previous != Some(&fitted) {
-                write_status(object, &fitted, context).await?;
-            }
-            fitted
-        }
-        Ok(()) => fitted,
     };
     for note in status::transitions(previous, &written) {
         publish(object, note, context).await;
@@ -325,9 +301,36 @@ async fn report(
     Ok(())
 }
 
+/// Writes as much of a status as the CRD holds, if that is news. Returns what was written.
+async fn write_fitted(
+    object: &impl Resource<DynamicType = ()>,
+    previous: Option<&OtelAgentStatus>,
+    status: OtelAgentStatus,
+    context: &Context,
+) -> Result<Option<OtelAgentStatus>> {
+    let mut lacking = context.lacking_fields();
+    loop {
+        let fitted = crd_fields::fitted(status.clone(), &lacking);
+        if previous == Some(&fitted) {
+            return Ok(None);
+        }
+        let Err(error) = write_status(object, &fitted, &lacking, context).await else {
+            return Ok(Some(fitted));
+        };
+        let undeclared = crd_fields::undeclared(error.refusal().unwrap_or_default());
+        let known = lacking.len();
+        lacking.extend(undeclared.iter().cloned());
+        if lacking.len() == known {
+            return Err(error);
+        }
+        context.note_lacking(undeclared);
+    }
+}
+
 async fn write_status(
     object: &impl Resource<DynamicType = ()>,
     status: &OtelAgentStatus,
+    lacking: &BTreeSet<String>,
     context: &Context,
 ) -> Result<()> {
     let namespace = object.namespace().unwrap_or_default();
@@ -337,7 +340,7 @@ async fn write_status(
         "apiVersion": OtelAgent::api_version(&()),
         "kind": OtelAgent::kind(&()),
         "metadata": {"name": object.name_any(), "uid": object.uid()},
-        "status": crd_fields::without(status, &context.lacking_fields()),
+        "status": crd_fields::without(status, lacking),
     });
     let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
     let (name, intent) = (object.name_any(), Patch::Apply(intent));

@@ -114,7 +114,7 @@ impl Webhook {
 }
 
 /// Ready with a certificate, and without one while no webhook configuration calls, as on a server whose policies inject:
-/// there the operator makes no CA, and whoever waits for the Deployment must not wait for ever.
+/// there the operator makes no CA, and `helm --wait` must end all the same.
 async fn tell_of_certificate(
     cache: Arc<InstructionCache>,
     certificates: Arc<Certificates>,

@@ -206,44 +206,36 @@ fn generated(agent: &ValidAgent, placement: Placement) -> Value {
     })
 }
 
-/// Addresses of the configuration at which nobody looks for the agent: a collector's is often copied whole, with its
+/// Addresses at which clients would not reach the agent: a collector's configuration is often copied whole, with its
 /// addresses.
 fn unreachable(agent: &ValidAgent, placement: Placement, config: &Value) -> Vec<String> {
+    const RECEIVER: &str = "receivers.otlp.protocols";
+    const HEALTH: &str = "extensions.health_check.endpoint";
     let ports = agent.spec.ports;
     let is_sidecar = placement == Placement::Sidecar;
+    let (grpc, http) = (
+        format!("{RECEIVER}.grpc.endpoint"),
+        format!("{RECEIVER}.http.endpoint"),
+    );
     let mut wrong = Vec::new();
-    for (path, field, port, is_for_pod) in [
+    for (path, field, port, client, by_loopback) in [
         (
-            "receivers.otlp.protocols.grpc.endpoint",
+            grpc.as_str(),
             "grpc",
             ports.grpc,
+            "applications",
             is_sidecar,
         ),
-        (
-            "receivers.otlp.protocols.http.endpoint",
-            "http",
-            ports.http,
-            is_sidecar,
-        ),
-        (
-            "extensions.health_check.endpoint",
-            "health",
-            ports.health,
-            false,
-        ),
+        (&http, "http", ports.http, "applications", is_sidecar),
+        (HEALTH, "health", ports.health, "the kubelet", false),
     ] {
         let given = config.pointer(&format!("/{}", path.replace('.', "/")));
         let Some(given) = given.and_then(Value::as_str) else {
             continue;
         };
-        if !is_reached(given, port, is_for_pod) {
-            let whoever = if field == "health" {
-                "the kubelet"
-            } else {
-                "applications"
-            };
+        if !is_reached(given, port, by_loopback) {
             wrong.push(format!(
-                "spec.config sets {path} to `{given}`, where {whoever} would not reach the agent; leave it out, and set \
+                "spec.config sets {path} to `{given}`, where {client} would not reach the agent; leave it out, and set \
                  spec.ports.{field} for another port"
             ));
         }

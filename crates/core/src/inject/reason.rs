@@ -56,86 +56,68 @@ pub enum Reason {
 impl Reason {
     /// A stable word for conditions, events and metrics.
     pub fn word(&self) -> &'static str {
-        self.word_and_sentence().0
-    }
-
-    /// The sentence has `{}` in place of [`Reason::detail`].
-    fn word_and_sentence(&self) -> (&'static str, &'static str) {
         match self {
-            Self::OptedOut => (
-                "OptedOut",
-                "it opts out with the label otelagent.dev/inject=false",
-            ),
-            Self::MirrorPod => (
-                "MirrorPod",
-                "it shows a static pod, which only its node can change",
-            ),
-            Self::AlreadyInjectedByAnother(_) => (
-                "AlreadyInjectedByAnother",
-                "it carries the label of another OtelAgent, {}",
-            ),
-            Self::InjectedEarlier => (
-                "InjectedEarlier",
-                "it is a copy of a pod injected earlier; remove its otelagent.dev labels and what was injected",
-            ),
-            Self::Windows => (
-                "Windows",
-                "it is for Windows nodes, and the agent runs on Linux only",
-            ),
-            Self::CollectorAsked => (
-                "CollectorAsked",
-                "its annotation sidecar.opentelemetry.io/inject asks for a collector of its own; remove it to use this agent",
-            ),
-            Self::HostNetwork => (
-                "HostNetwork",
-                "it is on the host network, where a sidecar would take the node's ports; use another mode",
-            ),
-            Self::NoClusterDns => (
-                "NoClusterDns",
-                "its DNS policy does not resolve the agent's Service; use ClusterFirst, ClusterFirstWithHostNet on the \
-                 host network, or None with searches",
-            ),
-            Self::NoUpstreamDns => (
-                "NoUpstreamDns",
-                "its DNS policy does not resolve the Service that a sidecar would send to; use ClusterFirst, None with \
-                 searches, or another name in export.endpoint",
-            ),
-            _ => self.of_sidecar(),
+            Self::OptedOut => "OptedOut",
+            Self::MirrorPod => "MirrorPod",
+            Self::AlreadyInjectedByAnother(_) => "AlreadyInjectedByAnother",
+            Self::InjectedEarlier => "InjectedEarlier",
+            Self::Windows => "Windows",
+            Self::CollectorAsked => "CollectorAsked",
+            Self::HostNetwork => "HostNetwork",
+            Self::NoClusterDns => "NoClusterDns",
+            Self::NoUpstreamDns => "NoUpstreamDns",
+            Self::Architecture => "Architecture",
+            Self::VirtualNode => "VirtualNode",
+            Self::PodLevelResources => "PodLevelResources",
+            Self::NameTaken(_) => "NameTaken",
+            Self::VolumeTaken(_) => "VolumeTaken",
+            Self::PortTaken(_) => "PortTaken",
+            Self::AnnotationsTooLarge => "AnnotationsTooLarge",
         }
     }
 
-    /// The same for reasons that only mode Sidecar has.
-    fn of_sidecar(&self) -> (&'static str, &'static str) {
+    /// Why, and what to do, with `{}` in place of [`Reason::detail`].
+    fn sentence(&self) -> &'static str {
         match self {
-            Self::Architecture => (
-                "Architecture",
-                "it is for nodes of an architecture for which the agent has no image; use another mode, or agent.image",
-            ),
-            Self::VirtualNode => (
-                "VirtualNode",
+            Self::OptedOut => "it opts out with the label otelagent.dev/inject=false",
+            Self::MirrorPod => "it shows a static pod, which only its node can change",
+            Self::AlreadyInjectedByAnother(_) => "it carries the label of another OtelAgent, {}",
+            Self::InjectedEarlier => {
+                "it is a copy of a pod injected earlier; remove its otelagent.dev labels and what was injected"
+            }
+            Self::Windows => "it is for Windows nodes, and the agent runs on Linux only",
+            Self::CollectorAsked => {
+                "its annotation sidecar.opentelemetry.io/inject asks for a collector of its own; remove it to use this agent"
+            }
+            Self::HostNetwork => {
+                "it is on the host network, where a sidecar would take the node's ports; use another mode"
+            }
+            Self::NoClusterDns => {
+                "its DNS policy does not resolve the agent's Service; use ClusterFirst, ClusterFirstWithHostNet on the \
+                 host network, or None with searches"
+            }
+            Self::NoUpstreamDns => {
+                "its DNS policy does not resolve the Service that a sidecar would send to; use ClusterFirst, None with \
+                 searches, or another name in export.endpoint"
+            }
+            Self::Architecture => {
+                "it is for nodes of an architecture for which the agent has no image; use another mode, or agent.image"
+            }
+            Self::VirtualNode => {
                 "it is for virtual nodes (type=virtual-kubelet), which may not run sidecars; use another node, or send from the \
-                 application to the upstream",
-            ),
-            Self::PodLevelResources => (
-                "PodLevelResources",
-                "it sets spec.resources, in which a sidecar may not fit; use another mode",
-            ),
-            Self::NameTaken(_) => (
-                "NameTaken",
-                "a container is named {}, as the agent's; rename it",
-            ),
-            Self::VolumeTaken(_) => (
-                "VolumeTaken",
-                "a volume is named {}, as one of the agent's; rename it",
-            ),
-            Self::PortTaken(_) => (
-                "PortTaken",
-                "a container uses port {}, as the agent does, and the ports it would take instead are used too; change either",
-            ),
-            _ => (
-                "AnnotationsTooLarge",
-                "its annotations and the agent's configuration exceed 256 KiB together",
-            ),
+                 application to the upstream"
+            }
+            Self::PodLevelResources => {
+                "it sets spec.resources, in which a sidecar may not fit; use another mode"
+            }
+            Self::NameTaken(_) => "a container is named {}, as the agent's; rename it",
+            Self::VolumeTaken(_) => "a volume is named {}, as one of the agent's; rename it",
+            Self::PortTaken(_) => {
+                "a container uses port {}, as the agent does, and the ports it would take instead are used too; change either"
+            }
+            Self::AnnotationsTooLarge => {
+                "its annotations and the agent's configuration exceed 256 KiB together"
+            }
         }
     }
 
@@ -152,7 +134,7 @@ impl Reason {
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (_, sentence) = self.word_and_sentence();
+        let sentence = self.sentence();
         f.write_str(&sentence.replace("{}", self.detail().unwrap_or_default()))
     }
 }
@@ -287,8 +269,8 @@ fn is_for_windows(spec: &Value) -> bool {
     spec["os"]["name"] == "windows" || WINDOWS.confines(spec)
 }
 
-/// Whether a sidecar has the bundled image, whose user is that of the image. Of which architectures another image is
-/// nobody knows.
+/// Whether a sidecar has the bundled image, whose user is that of the image. The architectures of another image are
+/// unknown.
 fn is_bundled(sidecar: &Value) -> bool {
     takes_user_of_pod(sidecar)
 }
@@ -401,7 +383,7 @@ pub struct Condition {
 impl Condition {
     /// The detail of the reason is a CEL expression.
     fn new(name: &'static str, applies: String, reason: &Reason) -> Self {
-        let (_, sentence) = reason.word_and_sentence();
+        let sentence = reason.sentence();
         let sentence = match sentence.split_once("{}").zip(reason.detail()) {
             Some(((before, after), detail)) => {
                 format!("{} + {detail} + {}", quoted(before), quoted(after))

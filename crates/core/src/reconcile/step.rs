@@ -79,9 +79,7 @@ impl Intent {
             undoes,
         }
     }
-}
 
-impl Intent {
     /// What is not as wanted although it has just been written, in the terms of [`Self::undoes`]: the admission of
     /// others has changed it, so writing it again would change nothing.
     pub fn remains(&self, written: &Value) -> Option<String> {
