@@ -329,9 +329,9 @@ async fn upstream_that_always_answers_after_the_time_limit_is_given_more() {
             .start();
         send_all(&agent, requests("span", 2)).await;
         eventually("all are delivered", || agent.metric(SENT, "") == 2).await;
-        // 3, 3, and then 6 seconds or more; on a busy machine the answer may come later still.
+        // 3, 3, and then 6 seconds or more.
         let failed = agent.metric(FAILED, "");
-        assert!(failed <= 10, "{failed} attempts for nothing");
+        assert!(failed <= 4, "{failed} attempts for nothing");
         assert_eq!(agent.books("spans"), 0);
     }
 }

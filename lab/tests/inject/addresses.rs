@@ -5,22 +5,17 @@ use std::time::{Duration, Instant};
 use otelagent_operator::controller::InjectionSettings;
 use serde_json::{Value, json};
 
-use super::installed::{self, InstalledOperator, bed};
-use super::server::{self, Server};
+use super::installed::{self, InstalledOperator, begin};
+use super::server::Server;
 
 /// The longest time to wait for any result.
 const PATIENCE: Duration = Duration::from_mins(5);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn applications_get_an_ipv6_nodes_address_in_brackets() {
-    if !server::is_possible("IPv6 nodes on a real API server") {
+    let Some((bed, server)) = begin("IPv6 nodes on a real API server", "addresses").await else {
         return;
-    }
-    let bed = tokio::task::spawn_blocking(|| bed("addresses"))
-        .await
-        .unwrap();
-    let server = Server::of(bed.kubeconfig(), None).await;
-    server.namespace("shop", json!({})).await;
+    };
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "six", "labels": {"kubernetes.io/os": "linux"}}});
     let made = server.apply_at("/api/v1/nodes", "six", &node).await;
     assert!(made.is_ok(), "{made:?}");

@@ -7,8 +7,8 @@ use otelagent_operator::controller::InjectionSettings;
 use serde_json::{Value, json};
 
 use super::callee::Callee;
-use super::installed::{self, InstalledOperator, apply_side, bed, until_condition};
-use super::server::{self, Server};
+use super::installed::{self, InstalledOperator, apply_side, begin, until_condition};
+use super::server::Server;
 
 const SECRETS: &str = "/api/v1/namespaces/otelagent-system/secrets";
 
@@ -33,12 +33,9 @@ async fn until_injected(server: &Server) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deleted_ca_is_told_while_pods_are_injected_and_is_the_same_once_it_is_back() {
-    if !server::is_possible("a CA that is deleted") {
+    let Some((bed, server)) = begin("a CA that is deleted", "ca").await else {
         return;
-    }
-    let bed = tokio::task::spawn_blocking(|| bed("ca")).await.unwrap();
-    let server = Server::of(bed.kubeconfig(), None).await;
-    server.namespace("shop", json!({})).await;
+    };
     let callee = Callee::start_with_what_is_kept(&bed).await;
     let settings = InjectionSettings {
         engine: Choice::Webhook,

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::callee::Callee;
-use super::installed::{self, InstalledOperator, apply_side, bed, until_condition};
-use super::server::{self, Server};
+use super::installed::{self, InstalledOperator, apply_side, begin, until_condition};
+use super::server::Server;
 
 const WEBHOOKS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
 const WARNINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
@@ -102,14 +102,11 @@ fn fail(live: &Value) -> Option<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn second_writer_is_tolerated_if_it_adds_terms_and_told_if_it_changes_fields_back() {
-    if !server::is_possible("a second writer of the operator's objects") {
+    let Some((bed, server)) = begin("a second writer of the operator's objects", "contested").await
+    else {
         return;
-    }
-    let bed = tokio::task::spawn_blocking(|| bed("contested"))
-        .await
-        .unwrap();
-    let server = Arc::new(Server::of(bed.kubeconfig(), None).await);
-    server.namespace("shop", json!({})).await;
+    };
+    let server = Arc::new(server);
     let callee = Callee::start_with_what_is_kept(&bed).await;
     let settings = InjectionSettings {
         engine: Choice::Webhook,

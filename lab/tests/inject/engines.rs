@@ -16,7 +16,7 @@ use testbed::KubernetesVersion;
 use tokio::task::JoinHandle;
 
 use super::callee::Callee;
-use super::installed::{self, AGENTS, InstalledOperator, apply_side, bed};
+use super::installed::{self, AGENTS, InstalledOperator, apply_side, bed, begin};
 use super::server::{self, Server};
 
 /// The longest time to wait for any result.
@@ -27,14 +27,11 @@ const AGENT: &str = "shop.side";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn change_of_engine_or_ca_loses_no_pod() {
-    if !server::is_possible("a change of the engine on a real API server") {
+    let Some((bed, server)) = begin("a change of the engine on a real API server", "engines").await
+    else {
         return;
-    }
-    let bed = tokio::task::spawn_blocking(|| bed("engines"))
-        .await
-        .unwrap();
-    let server = Arc::new(Server::of(bed.kubeconfig(), None).await);
-    server.namespace("shop", json!({})).await;
+    };
+    let server = Arc::new(server);
     apply_side(&server, json!({})).await;
     let callee = Callee::start_with_what_is_kept(&bed).await;
     let choosing = |engine| InjectionSettings {

@@ -15,8 +15,8 @@ use serde_json::json;
 
 use super::callee::Callee;
 use super::engines::DryRunCreator;
-use super::installed::{self, InstalledOperator, apply_side, bed};
-use super::server::{self, Server};
+use super::installed::{self, InstalledOperator, apply_side, begin};
+use super::server::Server;
 
 /// The longest time to wait for any result.
 const PATIENCE: Duration = Duration::from_mins(4);
@@ -26,12 +26,15 @@ const TRUSTED_ON: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn renewal_from_files_with_another_ca_loses_no_pod() {
-    if !server::is_possible("certificates of another controller on a real API server") {
+    let Some((bed, server)) = begin(
+        "certificates of another controller on a real API server",
+        "files",
+    )
+    .await
+    else {
         return;
-    }
-    let bed = tokio::task::spawn_blocking(|| bed("files")).await.unwrap();
-    let server = Arc::new(Server::of(bed.kubeconfig(), None).await);
-    server.namespace("shop", json!({})).await;
+    };
+    let server = Arc::new(server);
     let directory = bed.kubeconfig().with_file_name("certificates");
     std::fs::create_dir(&directory).unwrap();
     let host = bed.host_ip().to_string();

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use testbed::Bed;
 use tokio::task::JoinHandle;
 
-use super::server::{CANARY, Server};
+use super::server::{CANARY, Server, is_possible};
 
 /// The longest time to wait for any result; a contest is over only after some minutes.
 const PATIENCE: Duration = Duration::from_mins(6);
@@ -38,6 +38,17 @@ pub(super) fn bed(name: &str) -> Bed {
     let crd = "crd/otelagents.otelagent.dev";
     kubectl(&["wait", "--for=condition=Established", crd]);
     bed
+}
+
+/// A bed of a test's own with the namespace `shop`; `None` where the test cannot run.
+pub(super) async fn begin(test: &str, name: &'static str) -> Option<(Bed, Server)> {
+    if !is_possible(test) {
+        return None;
+    }
+    let bed = tokio::task::spawn_blocking(|| bed(name)).await.unwrap();
+    let server = Server::of(bed.kubeconfig(), None).await;
+    server.namespace("shop", json!({})).await;
+    Some((bed, server))
 }
 
 /// A controller in this process.

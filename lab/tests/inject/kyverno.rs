@@ -4,9 +4,8 @@ use std::fs::File;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
+use demo::wait::{Seen, until};
 use otelagent_core::build::Choice;
 use otelagent_core::names;
 use otelagent_operator::controller::InjectionSettings;
@@ -253,16 +252,15 @@ impl Kyverno {
     }
 
     fn until_it_listens(&mut self, address: SocketAddr, log: &Path) {
-        let begun = Instant::now();
-        while TcpStream::connect(address).is_err() {
+        until("Kyverno listening", PATIENCE, || {
             let ended = self.0.try_wait().expect("the state of Kyverno");
-            if ended.is_some() || begun.elapsed() > PATIENCE {
-                let log = std::fs::read_to_string(log).expect("a log");
-                let lines: Vec<&str> = log.lines().rev().take(5).collect();
-                panic!("Kyverno does not listen at {address}: {ended:?} {lines:#?}");
-            }
-            sleep(Duration::from_millis(100));
-        }
+            let log = std::fs::read_to_string(log).expect("a log");
+            let lines: Vec<&str> = log.lines().rev().take(5).collect();
+            assert!(ended.is_none(), "Kyverno: {ended:?} {lines:#?}");
+            let listens = TcpStream::connect(address).is_ok();
+            Ok(Seen::check(listens, format!("{lines:#?}")))
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
     }
 }
 

@@ -3,26 +3,20 @@
 use otelagent_operator::controller::InjectionSettings;
 use serde_json::{Value, json};
 
-use super::installed::{self, AGENTS, InstalledOperator, apply_side, bed, until_condition};
-use super::server::{self, Server};
+use super::installed::{self, AGENTS, InstalledOperator, apply_side, begin, until_condition};
+use super::server::Server;
 
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const NAME: &str = "otelagents.otelagent.dev";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn older_crd_lacks_fields_of_the_status_and_the_rest_is_told() {
-    if !server::is_possible("an older CRD") {
+    let Some((bed, server)) = begin("an older CRD", "older-crd").await else {
         return;
-    }
-    let bed = tokio::task::spawn_blocking(|| bed("older-crd"))
-        .await
-        .unwrap();
-    let server = Server::of(bed.kubeconfig(), None).await;
-    server.namespace("shop", json!({})).await;
-    let whole = server.get(&format!("{CRDS}/{NAME}")).await.body;
-    let applied = server.apply_at(CRDS, NAME, &older(&whole)).await;
-    assert!(applied.is_ok(), "{applied:?}");
-    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    };
+    let whole = server.get(&format!("{CRDS}/{NAME}")).await.body["spec"].take();
+    apply(&server, older(&whole)).await;
+    until_in_force(&server).await;
     let operator = InstalledOperator::start(&bed, InjectionSettings::default()).await;
     apply_side(&server, json!({})).await;
     let is_active = |injected: &Value| injected["reason"] == "Active";
@@ -37,7 +31,7 @@ async fn older_crd_lacks_fields_of_the_status_and_the_rest_is_told() {
         agent["metadata"]["resourceVersion"].clone()
     };
     let before = version().await;
-    // Reconciles at rest write nothing.
+    // Reconciles at rest write nothing, and nothing tells of one, so time passes.
     for number in 0..3 {
         let labels = json!({"poke": number.to_string()});
         server.namespace("shop", labels).await;
@@ -46,24 +40,45 @@ async fn older_crd_lacks_fields_of_the_status_and_the_rest_is_told() {
     assert_eq!(version().await, before);
     operator.end().await;
 
-    let crd = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": NAME}, "spec": whole["spec"]});
-    let applied = server.apply_at(CRDS, NAME, &crd).await;
-    assert!(applied.is_ok(), "{applied:?}");
+    apply(&server, whole).await;
     let operator = InstalledOperator::start(&bed, InjectionSettings::default()).await;
     let is_over = |accepted: &Value| accepted["message"] == "the spec is valid";
     until_condition(&server, "over", "Accepted", is_over).await;
     installed::end(operator, bed).await;
 }
 
+async fn apply(server: &Server, spec: Value) {
+    let crd = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": NAME}, "spec": spec});
+    let applied = server.apply_at(CRDS, NAME, &crd).await;
+    assert!(applied.is_ok(), "{applied:?}");
+}
+
+/// Waits until the server refuses a field that the older CRD lacks.
+async fn until_in_force(server: &Server) {
+    let newer = json!({"apiVersion": "otelagent.dev/v1alpha1", "kind": "OtelAgent", "metadata": {"name": "newer"},
+        "spec": {"mode": "Sidecar", "export": {"endpoint": "http://c.o.svc:4317"}},
+        "status": {"delivery": {"asked": 0}}});
+    server
+        .until("the older CRD in force", async || {
+            let answer = server.apply_at(AGENTS, "newer", &newer).await;
+            if answer.is_ok() {
+                server.delete_at(AGENTS, "newer").await;
+            }
+            let message = answer.body["message"].as_str().unwrap_or_default();
+            let is_refused = message.contains(".status.delivery: field not declared in schema");
+            is_refused.then_some(()).ok_or(format!("{answer:?}"))
+        })
+        .await;
+}
+
 /// Without what a later release has added.
 fn older(whole: &Value) -> Value {
-    let mut spec = whole["spec"].clone();
+    let mut spec = whole.clone();
     let status = &mut spec["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
     let fields = status["properties"].as_object_mut().unwrap();
     assert!(fields.remove("delivery").is_some());
     let pods = fields["pods"]["properties"].as_object_mut().unwrap();
     assert!(pods.remove("orphaned").is_some());
-    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": NAME}, "spec": spec})
+    spec
 }

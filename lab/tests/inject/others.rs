@@ -9,8 +9,8 @@ use otelagent_operator::controller::InjectionSettings;
 use serde_json::{Value, json};
 
 use super::callee::Callee;
-use super::installed::{self, InstalledOperator, apply_side, bed, until_condition};
-use super::server::{self, CANARY, Server};
+use super::installed::{self, InstalledOperator, apply_side, begin, until_condition};
+use super::server::{CANARY, Server};
 
 /// The users that the platform gives, as the SCC `restricted-v2` does.
 const USERS: &str = "1000650000";
@@ -148,12 +148,10 @@ async fn pod_is_injected_and_changed_by_others(server: &Server) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn injection_is_verified_and_active_beside_policies_that_change_every_pod() {
-    if !server::is_possible("other people's mutating policies") {
+    let Some((bed, server)) = begin("other people's mutating policies", "others").await else {
         return;
-    }
-    let bed = tokio::task::spawn_blocking(|| bed("others")).await.unwrap();
-    let server = Arc::new(Server::of(bed.kubeconfig(), None).await);
-    server.namespace("shop", json!({})).await;
+    };
+    let server = Arc::new(server);
     apply(&server, &platform()).await;
     server
         .until("the platform's policies act", async || {
@@ -219,14 +217,9 @@ fn dead_webhook() -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn canary_pods_that_others_refuse_bind_nothing_and_end_nothing() {
-    if !server::is_possible("other people's validating policies") {
+    let Some((bed, server)) = begin("other people's validating policies", "refusing").await else {
         return;
-    }
-    let bed = tokio::task::spawn_blocking(|| bed("refusing"))
-        .await
-        .unwrap();
-    let server = Server::of(bed.kubeconfig(), None).await;
-    server.namespace("shop", json!({})).await;
+    };
     let owner = "'owner' in object.metadata.?annotations.orValue({})";
     apply(&server, &demand("owners", owner, &["shop"])).await;
     server

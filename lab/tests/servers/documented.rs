@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use otelagent_test_support::manifests;
 use serde_json::Value;
 
 use super::bed::ReleaseServer;
@@ -31,11 +32,8 @@ fn documented() -> Vec<(String, Value)> {
         .map(|example| ("Chart.yaml".to_owned(), example))
         .collect();
     for (page, block) in texts {
-        for document in block.split("\n---\n") {
-            let object: Value = serde_saphyr::from_str(document)
-                .unwrap_or_else(|why| panic!("{page}: {why}: {document}"));
-            objects.push((page.clone(), object));
-        }
+        let of_page = manifests::objects(&block).into_iter();
+        objects.extend(of_page.map(|object| (page.clone(), object)));
     }
     objects.retain(|(_, object)| {
         let group = object["apiVersion"].as_str().unwrap_or_default();

@@ -17,12 +17,13 @@ const MIRROR: &str = "mirror.example/";
 #[tokio::test(flavor = "multi_thread")]
 async fn admission_that_changes_agent_workloads_is_no_second_writer() {
     Run::through("admission of agent workloads", async |run| {
-        let (policy, binding) = (format!("mirror-{}", run.namespace), policy(&run.namespace));
-        send(&run.admin, http::Method::POST, POLICIES, &binding.0).await?;
-        send(&run.admin, http::Method::POST, BINDINGS, &binding.1).await?;
+        let name = format!("mirror-{}", run.namespace);
+        let (policy, binding) = mirror(&name, &run.namespace);
+        send(&run.admin, http::Method::POST, POLICIES, &policy).await?;
+        send(&run.admin, http::Method::POST, BINDINGS, &binding).await?;
         let outcome = tell(run).await;
         for path in [BINDINGS, POLICIES] {
-            let path = format!("{path}/{policy}");
+            let path = format!("{path}/{name}");
             let _ = send(&run.admin, http::Method::DELETE, &path, &Value::Null).await;
         }
         outcome
@@ -31,8 +32,7 @@ async fn admission_that_changes_agent_workloads_is_no_second_writer() {
 }
 
 /// A policy that lets images come from a mirror, pulls them always, and has the agents tolerate one more taint.
-fn policy(namespace: &str) -> (Value, Value) {
-    let name = format!("mirror-{namespace}");
+fn mirror(name: &str, namespace: &str) -> (Value, Value) {
     let images = format!(
         "[JSONPatch{{op: 'replace', path: '/spec/template/spec/containers/0/image', \
          value: object.spec.template.spec.containers[0].image.startsWith('{MIRROR}') ? \
@@ -61,9 +61,29 @@ fn policy(namespace: &str) -> (Value, Value) {
     (policy, binding)
 }
 
+/// Waits until the server changes a DaemonSet that is made by dry run.
+async fn until_in_force(run: &Run) -> Outcome<()> {
+    let path = format!(
+        "/apis/apps/v1/namespaces/{}/daemonsets?dryRun=All",
+        run.namespace
+    );
+    let labels = json!({"app": "probe"});
+    let set = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "probe"},
+        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels},
+            "spec": {"containers": [{"name": "app", "image": "app:1"}]}}}});
+    run.until("the policy in force", async || {
+        let made = send(&run.admin, http::Method::POST, &path, &set).await?;
+        let image = &made["spec"]["template"]["spec"]["containers"][0]["image"];
+        let is_changed = image
+            .as_str()
+            .is_some_and(|image| image.starts_with(MIRROR));
+        Ok(is_changed.then_some(()).ok_or(image.to_string()))
+    })
+    .await
+}
+
 async fn tell(run: &Run) -> Outcome<()> {
-    // A policy takes a moment to be known.
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    until_in_force(run).await?;
     run.create(NODE_LOCAL).await?;
     let tolerations = json!([{"key": "own", "operator": "Exists"}]);
     run.patch(
