@@ -226,6 +226,12 @@ impl HttpClient {
         limit: Duration,
     ) -> UpstreamAnswer {
         let (head, body) = response.into_parts();
+        // The rest of a success is worth no more patience: it says little, and the next batch waits for it.
+        let limit = if head.status.is_success() {
+            self.connect_limit
+        } else {
+            limit
+        };
         let body = match timeout(limit, self.read(body, connection)).await {
             Ok(Ok(body)) => body,
             // The status has said enough: sent again, the data would be there twice.

@@ -204,7 +204,7 @@ async fn until_quiet(audit: &mut Audit, log: &std::path::Path) -> Outcome<()> {
     let begun = Instant::now();
     let mut quiet = 0;
     while quiet < 3 {
-        if begun.elapsed() > Duration::from_mins(5) {
+        if begun.elapsed() > Duration::from_mins(30) {
             return Err("the operator does not come to rest".into());
         }
         tokio::time::sleep(Duration::from_secs(10)).await;
@@ -313,7 +313,7 @@ async fn switch(world: &World, args: &Args, table: &mut Table) -> Outcome<()> {
         {
             agents = Some(begun.elapsed());
         }
-        if now > Duration::from_mins(10) {
+        if now > Duration::from_mins(30) {
             return Err(format!("never switched: {status:?}").into());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

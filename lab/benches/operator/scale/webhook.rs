@@ -69,7 +69,7 @@ async fn until_alone(world: &World, agents: usize) -> Outcome<()> {
         if entries == agents {
             world.kubectl(&["delete", "mutatingadmissionpolicybindings", "--all"])?;
         }
-        if begun.elapsed() > Duration::from_mins(10) {
+        if begun.elapsed() > Duration::from_mins(30) {
             return Err(format!("{entries} entries, {bindings} bindings").into());
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
