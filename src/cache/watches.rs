@@ -11,10 +11,12 @@ use futures::future::BoxFuture;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::watcher::Event;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher;
+use kube::runtime::watcher::{DefaultBackoff, Event};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::time::sleep;
 
 use super::decode::Decoded;
 use super::events::Warnings;
@@ -300,6 +302,9 @@ impl Builder {
 
     /// Adds one watch with back-off, which ends only with its stream. A refusal wakes those that it concerns, who
     /// then ask whether it still holds.
+    ///
+    /// The library's own back-off begins anew with each list that is begun, also if all of them fail: a server that is
+    /// too busy for a list would be asked for it every second.
     fn watch<K>(
         &mut self,
         what: &'static str,
@@ -315,12 +320,16 @@ impl Builder {
             let namespace = &watched.namespace;
             on.each(|agent| namespace.is_none() || agent.metadata.namespace == *namespace);
         };
-        let mut events = watcher(api, config).default_backoff().boxed();
+        let mut events = watcher(api, config).boxed();
+        let mut pauses = DefaultBackoff::default();
         self.watches.push(Box::pin(async move {
             while let Some(event) = events.next().await {
                 match event {
                     Ok(event) => {
                         let is_permitted = !matches!(event, Event::Init);
+                        if !matches!(event, Event::Init | Event::InitApply(_)) {
+                            pauses.reset();
+                        }
                         take(event);
                         if is_permitted && refusals.permitted(&watched) {
                             wake(&watched);
@@ -331,6 +340,9 @@ impl Builder {
                             wake(&watched);
                         }
                         tracing::warn!(what, error = %error, "watch failed, trying again");
+                        if let Some(pause) = pauses.next() {
+                            sleep(pause).await;
+                        }
                     }
                 }
             }
@@ -341,6 +353,9 @@ impl Builder {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
     use http::{Request, Response};
     use kube::client::Body;
     use serde_json::json;
@@ -387,5 +402,29 @@ mod tests {
         };
         assert_eq!(known("forbidden"), (false, false));
         assert_eq!(known("fine"), (true, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn list_that_fails_is_tried_less_and_less_often() {
+        let tries = Arc::new(AtomicUsize::new(0));
+        let counts = tries.clone();
+        let service = service_fn(move |request: Request<Body>| {
+            let is_of_pods = request.uri().path() == "/api/v1/pods";
+            counts.fetch_add(usize::from(is_of_pods), Ordering::Relaxed);
+            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "reason": "Timeout", "message": "busy", "code": 504});
+            let response = Response::builder().status(504);
+            std::future::ready(response.body(Body::from(status.to_string().into_bytes())))
+        });
+        let client = Client::new(service, "default");
+        let (sender, _queue) = futures::channel::mpsc::unbounded();
+        let (_stores, watches, _) = build(&client, &BTreeSet::new(), &[], sender);
+        let mut tasks = tokio::task::JoinSet::new();
+        for watch in watches {
+            tasks.spawn(watch);
+        }
+        sleep(Duration::from_mins(10)).await;
+        let tries = tries.load(Ordering::Relaxed);
+        assert!((10..60).contains(&tries), "{tries}");
     }
 }
