@@ -31,6 +31,9 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// The time limit of a verification: each attempt is slow if a webhook does not answer.
 const LONGEST: Duration = Duration::from_secs(15);
 
+/// Pods of a page of a list: all agents of a large cluster at once took a hundred mebibytes.
+const PAGE: u32 = 500;
+
 /// What shows the limits of namespaces. These only warn, so without them everything else goes on, as without events.
 const LIMITS: [&str; 2] = ["limitranges", "resourcequotas"];
 
@@ -196,12 +199,19 @@ impl Reconciliation<'_> {
         let api = Api::<PartialPod>::namespaced(self.context.client.clone(), &namespace);
         let (owner, workload) = (names::LABEL_OWNER, names::LABEL_WORKLOAD);
         let selector = format!("{owner}={},{workload}={mode}", self.observation.label());
-        let found = api.list(&ListParams::default().labels(&selector)).await;
-        let found = found.map_err(ControllerError::api("count the ready agents"))?;
-        let pods = found.items.iter();
-        let ready = pods.filter(|pod| pod.ready && pod.placed && !pod.terminating);
-        let nodes: BTreeSet<&String> = ready.filter_map(|pod| pod.node.as_ref()).collect();
-        Ok(i32::try_from(nodes.len()).unwrap_or(i32::MAX))
+        let mut query = ListParams::default().labels(&selector).limit(PAGE);
+        let mut nodes = BTreeSet::new();
+        loop {
+            let page = api.list(&query).await;
+            let page = page.map_err(ControllerError::api("count the ready agents"))?;
+            let ready = page.items.into_iter();
+            let ready = ready.filter(|pod| pod.ready && pod.placed && !pod.terminating);
+            nodes.extend(ready.filter_map(|pod| pod.node));
+            query.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+            if query.continue_token.is_none() {
+                return Ok(i32::try_from(nodes.len()).unwrap_or(i32::MAX));
+            }
+        }
     }
 
     /// Whether any live pod uses a mode.

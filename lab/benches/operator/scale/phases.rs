@@ -258,14 +258,29 @@ async fn rest(meter: &mut Meter, args: &Args, table: &mut Table) -> Outcome<()> 
     table.row("other requests a minute meanwhile", "", &others, None);
     passes(table, "at rest", &looks);
     table.row("CPU at rest", "", &share(cpu, seconds as f64), None);
+    polls(table, args, answered, cpu);
+    Ok(())
+}
+
+/// How many agents the operator asks, and at what cost.
+fn polls(table: &mut Table, args: &Args, answered: f64, cpu: f64) {
+    let seconds = args.rest_seconds;
     let a_round = answered * ROUND_SECONDS / seconds as f64;
     let wanted = NODE_AGENTS * usize::from(args.nodes);
+    // The operator asks at most 200 agents a second; a round of more than 6,000 takes longer.
+    let is_bound = wanted <= 6000;
+    let bar = if is_bound {
+        format!("≥ {wanted}, all on nodes")
+    } else {
+        format!("all on nodes are {wanted}")
+    };
+    // A round need not end with the measurement.
+    let met = is_bound.then_some(a_round >= 0.95 * wanted as f64);
     table.row(
         "agents that said in half a minute whether they deliver",
-        &format!("≥ {wanted}, all on nodes"),
+        &bar,
         &format!("{a_round:.0}"),
-        // A round need not end with the measurement.
-        Some(a_round >= 0.95 * wanted as f64),
+        met,
     );
     let of_thousand = cpu * 1000.0 / a_round.max(1.0);
     table.row(
@@ -274,7 +289,6 @@ async fn rest(meter: &mut Meter, args: &Args, table: &mut Table) -> Outcome<()> 
         &share(of_thousand, seconds as f64),
         Some(of_thousand / (seconds as f64) < 0.02),
     );
-    Ok(())
 }
 
 fn share(cpu: f64, seconds: f64) -> String {
