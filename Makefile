@@ -94,7 +94,7 @@ override REGISTRY := $(patsubst %/,%,$(REGISTRY))
 
 .PHONY: release
 release: registry-name prerequisites $(SBOM) ## Build everything of a release: binaries, images, manifests, chart, SBOMs, checksums; for REGISTRY
-	$(call heading,'test bed, which writes images')
+	$(call heading,'test bed: it writes images')
 	$(CARGO) build $(LAB_ALL) --locked --bin testbed
 	CARGO='$(CARGO)' TARGET=$(abspath $(TARGET)) TESTBED=$(abspath $(TARGET))/debug/testbed SBOM=$(SBOM) \
 	    REGISTRY='$(REGISTRY)' packaging/release $(abspath $(RELEASE))

@@ -125,6 +125,8 @@ impl Poller {
                 round.note(target.key, answered);
                 drop(turn);
             });
+            // A question that has ended holds its memory until it is joined.
+            while questions.try_join_next().is_some() {}
         }
         while questions.join_next().await.is_some() {}
         if round.conclude() {

@@ -153,6 +153,24 @@ fn make_refuses_wrong_versions_and_registries_before_it_does_anything() {
     }
 }
 
+/// A comma in what `make` is given to print cuts a recipe in two.
+#[test]
+fn every_recipe_of_make_is_a_program_of_the_shell() {
+    let repository = demo::repository();
+    let makefile = fs::read_to_string(repository.join("Makefile")).unwrap();
+    let phony = makefile
+        .lines()
+        .filter_map(|line| line.strip_prefix(".PHONY: "));
+    let targets: Vec<&str> = phony.flat_map(str::split_whitespace).collect();
+    assert!(targets.len() > 30, "{targets:?}");
+    for target in targets {
+        let mut make = Command::new("make");
+        let make = make.current_dir(repository).args(["--dry-run", target]);
+        let recipe = output(make.args(["REGISTRY=registry.example/team", "NEW=1.2.3"]));
+        output(Command::new("bash").args(["-n", "-c", &recipe]));
+    }
+}
+
 /// A release is made anew in its directory, which somebody may have named by mistake.
 #[test]
 fn release_empties_no_directory_of_anything_else() {
