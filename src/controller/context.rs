@@ -13,15 +13,14 @@ use kube::{Api, Client};
 use otelagent_core::build::{Engine, Environment};
 use otelagent_core::in_full;
 use otelagent_core::inject::kinds::WEBHOOK_CONFIGURATION;
-use otelagent_core::pods::WorkloadRef;
 use otelagent_core::reconcile::contest::{Contest, Turn};
 use otelagent_core::reconcile::{Intent, Observation, PolicyEngine, Render, other};
-use otelagent_core::restart::Verdict;
 use otelagent_webhook::configuration::{Endpoint, WebhookEngine};
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
 use super::error::Result;
+use super::restart::RestartMemory;
 use crate::cache::{Stores, admission_resource};
 use crate::delivery::Polls;
 use crate::discovery;
@@ -40,13 +39,6 @@ const OWNER_TTL: Duration = Duration::from_secs(1);
 const ADMISSION_TTL: Duration = Duration::from_hours(1);
 /// The same for fields of the status that the CRD lacks.
 const CRD_TTL: Duration = Duration::from_mins(5);
-
-/// Shortest time between two polls of the workloads of one `OtelAgent`.
-const POLL_PACE: Duration = Duration::from_secs(2);
-/// How long a webhook that may have been down must answer before the operator restarts anything. Its
-/// replicas do not come back at the same time, and a workload whose pods are missed again is not restarted
-/// again.
-const STEADY: Duration = Duration::from_secs(5);
 
 /// What every reconcile shares.
 pub(crate) struct Context {
@@ -346,82 +338,5 @@ impl Context {
 
     fn remembered(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Remembered between polls to save requests; losing it only costs more of them.
-#[derive(Default)]
-pub(crate) struct RestartMemory {
-    polled_at: Option<Instant>,
-    /// Since when the webhook has answered at every poll with candidates.
-    answers_since: Option<Instant>,
-    /// Whether it is known that no restart is in progress.
-    pub(crate) idle: bool,
-    /// The candidate read last, so that each one gets its turn.
-    pub(crate) last: Option<WorkloadRef>,
-    pub(crate) known: BTreeMap<WorkloadRef, Verdict>,
-    /// Workloads with the label of a restart; `None` while a list must find them.
-    pub(crate) marked: Option<BTreeSet<WorkloadRef>>,
-}
-
-impl RestartMemory {
-    /// Whether a poll is due, and what is known. Counts a due poll as started.
-    pub(crate) fn take(
-        &mut self,
-        has_candidates: bool,
-    ) -> (bool, BTreeMap<WorkloadRef, Verdict>, Option<WorkloadRef>) {
-        let too_soon = self.polled_at.is_some_and(|at| at.elapsed() < POLL_PACE);
-        if !too_soon {
-            self.polled_at = Some(Instant::now());
-        }
-        if !has_candidates {
-            self.answers_since = None;
-        }
-        let is_due = !too_soon && (has_candidates || !self.idle);
-        (is_due, self.known.clone(), self.last.clone())
-    }
-
-    /// Notes whether the webhook answers now; returns whether it has answered for long enough.
-    pub(crate) fn is_steady(&mut self, answers: bool) -> bool {
-        let now = Instant::now();
-        self.answers_since = answers.then(|| self.answers_since.unwrap_or(now));
-        self.answers_since
-            .is_some_and(|since| now - since >= STEADY)
-    }
-
-    pub(crate) fn is_about_to_be_steady(&self) -> bool {
-        self.answers_since
-            .is_some_and(|since| since.elapsed() < STEADY)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The memory of a webhook that has answered for this long.
-    fn answering_for(time: Duration) -> RestartMemory {
-        let mut memory = RestartMemory::default();
-        assert!(!memory.is_steady(true), "it has only just begun");
-        memory.answers_since = memory.answers_since.and_then(|at| at.checked_sub(time));
-        memory
-    }
-
-    #[test]
-    fn webhook_is_steady_only_some_time_after_it_is_back() {
-        assert!(!answering_for(STEADY / 2).is_steady(true));
-        assert!(answering_for(STEADY / 2).is_about_to_be_steady());
-        assert!(answering_for(STEADY).is_steady(true));
-        assert!(!answering_for(STEADY).is_about_to_be_steady());
-    }
-
-    #[test]
-    fn steadiness_starts_over_when_the_webhook_was_down_or_unasked() {
-        let mut away = answering_for(STEADY);
-        assert!(!away.is_steady(false));
-        assert!(!away.is_steady(true));
-        let mut unasked = answering_for(STEADY);
-        unasked.take(false);
-        assert!(!unasked.is_steady(true));
     }
 }

@@ -4,6 +4,8 @@
 //! The operator does not watch workloads. It reads a few at a time, and only while there is something to
 //! restart. It reports errors of this module and continues with everything else.
 
+mod memory;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use kube::Api;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::context::{Context, RestartMemory};
+use super::context::Context;
 use super::error::{ControllerError, Result};
 use otelagent_core::build::{Engine, ValidAgent};
 use otelagent_core::in_full;
@@ -27,6 +29,8 @@ use otelagent_core::restart::{
     purpose, release,
 };
 use otelagent_core::status::{Facts, Failure, Restarts};
+
+pub(super) use memory::RestartMemory;
 
 /// How many workloads one poll reads.
 const MAX_READ: usize = 50;
@@ -105,6 +109,10 @@ impl Restarter<'_> {
                 return (restarts, waiting.then_some(WHILE_RUNNING));
             }
         };
+        let last = self.memory(|memory| memory.of_last_poll(&candidates));
+        if let Some((restarts, left)) = last {
+            return (restarts, Some(left));
+        }
         let refused_in = facts.namespace_limits.iter().map(|limit| {
             let why = format!("{} {}", limit.object, limit.breach);
             (limit.namespace.as_str(), why)
@@ -118,6 +126,7 @@ impl Restarter<'_> {
             },
             Err(error) => failed(&error),
         };
+        self.memory(|memory| memory.failure.clone_from(&restarts.failure));
         let soon = self.memory(|memory| memory.is_about_to_be_steady());
         let soon = soon.then_some(WHILE_RUNNING);
         let again = soon.into_iter().chain(next_check(&restarts)).min();
