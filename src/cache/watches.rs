@@ -363,15 +363,18 @@ mod tests {
 
     use super::*;
 
+    fn failure(code: u16, reason: &str) -> serde_json::Value {
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": reason,
+            "message": "no", "code": code})
+    }
+
     /// A client of an API server that refuses all reads of one namespace, and has nothing elsewhere.
     fn client() -> Client {
         let service = service_fn(|request: Request<Body>| async move {
             let (path, query) = (request.uri().path(), request.uri().query());
             let is_refused = path.contains("/namespaces/forbidden/");
             let (code, body) = if is_refused {
-                let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                    "reason": "Forbidden", "message": "no", "code": 403});
-                (403, status)
+                (403, failure(403, "Forbidden"))
             } else if query.is_some_and(|query| query.contains("watch=true")) {
                 std::future::pending().await
             } else {
@@ -411,10 +414,9 @@ mod tests {
         let service = service_fn(move |request: Request<Body>| {
             let is_of_pods = request.uri().path() == "/api/v1/pods";
             counts.fetch_add(usize::from(is_of_pods), Ordering::Relaxed);
-            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                "reason": "Timeout", "message": "busy", "code": 504});
             let response = Response::builder().status(504);
-            std::future::ready(response.body(Body::from(status.to_string().into_bytes())))
+            let body = failure(504, "Timeout").to_string();
+            std::future::ready(response.body(Body::from(body.into_bytes())))
         });
         let client = Client::new(service, "default");
         let (sender, _queue) = futures::channel::mpsc::unbounded();

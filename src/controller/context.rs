@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use k8s_openapi::ByteString;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::DynamicObject;
+use kube::api::{DynamicObject, ListMeta, ListParams};
 use kube::runtime::events::Recorder;
 use kube::{Api, Client};
 use otelagent_core::build::{Engine, Environment};
@@ -39,6 +39,12 @@ const OWNER_TTL: Duration = Duration::from_secs(1);
 const ADMISSION_TTL: Duration = Duration::from_hours(1);
 /// The same for fields of the status that the CRD lacks.
 const CRD_TTL: Duration = Duration::from_mins(5);
+
+/// Makes `query` ask for the next page of a list, if there is one.
+pub(super) fn next_page(query: &mut ListParams, page: &ListMeta) -> bool {
+    query.continue_token = page.continue_.clone().filter(|token| !token.is_empty());
+    query.continue_token.is_some()
+}
 
 /// What every reconcile shares.
 pub(crate) struct Context {

@@ -19,7 +19,7 @@ use otelagent_core::names;
 use otelagent_core::reconcile::{Active, Correction, Plan, Precondition, binding_kind};
 use serde_json::{Value, json};
 
-use super::context::{Context, Reconciliation};
+use super::context::{Context, Reconciliation, next_page};
 use super::error::{ControllerError, Result};
 use super::observe::read_active;
 use crate::cache::PartialPod;
@@ -207,8 +207,7 @@ impl Reconciliation<'_> {
             let ready = page.items.into_iter();
             let ready = ready.filter(|pod| pod.ready && pod.placed && !pod.terminating);
             nodes.extend(ready.filter_map(|pod| pod.node));
-            query.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
-            if query.continue_token.is_none() {
+            if !next_page(&mut query, &page.metadata) {
                 return Ok(i32::try_from(nodes.len()).unwrap_or(i32::MAX));
             }
         }

@@ -32,16 +32,23 @@ pub(crate) struct RestartMemory {
 }
 
 impl RestartMemory {
-    /// What the last poll found, and when the next may begin, if that is not now. What has become a candidate
-    /// since waits.
-    pub(crate) fn of_last_poll(
-        &self,
+    /// Begins a poll of these candidates. If none is to begin now, returns what the last one found instead, in
+    /// which what has become a candidate since waits, and when to begin the next, if one is needed.
+    pub(super) fn begin_poll(
+        &mut self,
         candidates: &BTreeSet<WorkloadRef>,
-    ) -> Option<(Restarts, Duration)> {
-        let ago = self.polled_at?.elapsed();
-        let left = POLL_PACE
-            .checked_sub(ago)
-            .filter(|_| !candidates.is_empty())?;
+    ) -> Option<(Restarts, Option<Duration>)> {
+        if candidates.is_empty() {
+            self.answers_since = None;
+        }
+        let is_needed = !candidates.is_empty() || !self.idle;
+        let ago = self.polled_at.map(|at| at.elapsed());
+        let left = ago.and_then(|ago| POLL_PACE.checked_sub(ago));
+        let left = left.filter(|left| !left.is_zero());
+        if is_needed && left.is_none() {
+            self.polled_at = Some(Instant::now());
+            return None;
+        }
         let mut verdicts = self.known.clone();
         verdicts
             .retain(|owner, verdict| candidates.contains(owner) || *verdict == Verdict::Running);
@@ -49,24 +56,8 @@ impl RestartMemory {
             let waits = || Verdict::Waits("the operator reads it in a moment".into());
             verdicts.entry(owner.clone()).or_insert_with(waits);
         }
-        let failure = self.failure.clone();
-        Some((Restarts { verdicts, failure }, left))
-    }
-
-    /// Whether a poll is due, and what is known. Counts a due poll as started.
-    pub(crate) fn take(
-        &mut self,
-        has_candidates: bool,
-    ) -> (bool, BTreeMap<WorkloadRef, Verdict>, Option<WorkloadRef>) {
-        let too_soon = self.polled_at.is_some_and(|at| at.elapsed() < POLL_PACE);
-        if !too_soon {
-            self.polled_at = Some(Instant::now());
-        }
-        if !has_candidates {
-            self.answers_since = None;
-        }
-        let is_due = !too_soon && (has_candidates || !self.idle);
-        (is_due, self.known.clone(), self.last.clone())
+        let failure = self.failure.clone().filter(|_| is_needed);
+        Some((Restarts { verdicts, failure }, left.filter(|_| is_needed)))
     }
 
     /// Notes whether the webhook answers now; returns whether it has answered for long enough.
@@ -109,9 +100,10 @@ mod tests {
         assert!(!away.is_steady(false));
         assert!(!away.is_steady(true));
         let mut unasked = answering_for(STEADY);
-        unasked.take(false);
+        unasked.begin_poll(&BTreeSet::new());
         assert!(!unasked.is_steady(true));
     }
+
     fn deployment(name: &str) -> WorkloadRef {
         WorkloadRef {
             api_version: "apps/v1".into(),
@@ -125,30 +117,38 @@ mod tests {
     fn poll_that_was_a_moment_ago_is_repeated_once_its_time_has_come() {
         let mut memory = RestartMemory::default();
         let web = BTreeSet::from([deployment("web")]);
-        assert!(memory.of_last_poll(&web).is_none(), "there was none");
-        memory.take(false);
-        let (restarts, left) = memory.of_last_poll(&web).unwrap();
+        assert!(memory.begin_poll(&BTreeSet::new()).is_none(), "the first");
+        let (restarts, left) = memory.begin_poll(&web).unwrap();
         let verdict = restarts.verdicts.get(&deployment("web"));
         assert!(matches!(verdict, Some(Verdict::Waits(_))), "{verdict:?}");
-        assert!(left <= POLL_PACE);
-        assert!(
-            memory.of_last_poll(&BTreeSet::new()).is_none(),
-            "nothing waits"
-        );
+        assert!(left.unwrap() <= POLL_PACE);
         memory.polled_at = memory.polled_at.and_then(|at| at.checked_sub(POLL_PACE));
-        assert!(memory.of_last_poll(&web).is_none(), "it is due");
+        assert!(memory.begin_poll(&web).is_none(), "it is due");
+    }
+
+    #[test]
+    fn no_poll_is_needed_while_there_is_nothing_to_restart() {
+        let mut memory = RestartMemory {
+            idle: true,
+            ..RestartMemory::default()
+        };
+        let (restarts, left) = memory.begin_poll(&BTreeSet::new()).unwrap();
+        assert_eq!((restarts, left), (Restarts::default(), None));
     }
 
     #[test]
     fn failure_of_a_poll_a_moment_ago_is_still_told() {
         let mut memory = RestartMemory::default();
-        memory.take(true);
+        let web = BTreeSet::from([deployment("web")]);
+        assert!(memory.begin_poll(&web).is_none(), "the first");
         memory.failure = Some(Failure {
             reason: "Forbidden",
             message: "list restarted Deployments".into(),
         });
-        let web = BTreeSet::from([deployment("web")]);
-        let (restarts, _) = memory.of_last_poll(&web).unwrap();
-        assert_eq!(restarts.failure, memory.failure);
+        for candidates in [web, BTreeSet::new()] {
+            let (restarts, left) = memory.begin_poll(&candidates).unwrap();
+            assert_eq!(restarts.failure, memory.failure);
+            assert!(left.is_some(), "it is tried again");
+        }
     }
 }

@@ -15,7 +15,7 @@ use kube::Api;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::context::Context;
+use super::context::{Context, next_page};
 use super::error::{ControllerError, Result};
 use otelagent_core::build::{Engine, ValidAgent};
 use otelagent_core::in_full;
@@ -109,9 +109,8 @@ impl Restarter<'_> {
                 return (restarts, waiting.then_some(WHILE_RUNNING));
             }
         };
-        let last = self.memory(|memory| memory.of_last_poll(&candidates));
-        if let Some((restarts, left)) = last {
-            return (restarts, Some(left));
+        if let Some(as_before) = self.memory(|memory| memory.begin_poll(&candidates)) {
+            return as_before;
         }
         let refused_in = facts.namespace_limits.iter().map(|limit| {
             let why = format!("{} {}", limit.object, limit.breach);
@@ -163,12 +162,7 @@ impl Restarter<'_> {
         recipe: &str,
     ) -> Result<BTreeMap<WorkloadRef, Verdict>> {
         let candidates = facts.pods.to_restart();
-        let (is_due, mut known, last) = self.memory(|memory| memory.take(!candidates.is_empty()));
-        let running = |verdict: &Verdict| *verdict == Verdict::Running;
-        if !is_due {
-            known.retain(|owner, verdict| candidates.contains(owner) || running(verdict));
-            return Ok(known);
-        }
+        let (known, last) = self.memory(|memory| (memory.known.clone(), memory.last.clone()));
         if !candidates.is_empty() && self.context.engine == Ok(Engine::Webhook) {
             let answers = self.injects_now(recipe).await?;
             if !self.memory(|memory| memory.is_steady(answers)) {
@@ -204,7 +198,9 @@ impl Restarter<'_> {
         let (verdicts, labelled) = self.act(observed, &marked, &seen).await?;
         self.memory(|memory| {
             memory.marked = Some(labelled);
-            memory.idle = !verdicts.values().any(running);
+            memory.idle = !verdicts
+                .values()
+                .any(|verdict| *verdict == Verdict::Running);
             memory.last = seen.last().map(|seen| seen.workload.owner.clone());
             memory.known.clone_from(&verdicts);
         });
@@ -312,8 +308,7 @@ impl Restarter<'_> {
                 });
                 let owners = ours.map(|object| Workload::owner(kind, &json!(object)));
                 found.extend(owners.take(MAX_MARKED.saturating_sub(found.len())));
-                query.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
-                if query.continue_token.is_none() {
+                if !next_page(&mut query, &page.metadata) {
                     break;
                 }
             }
@@ -373,8 +368,7 @@ impl Restarter<'_> {
             let page = page.map_err(ControllerError::api(action))?;
             let values = page.items.iter().map(|item| json!(item));
             found.extend(values.filter_map(|value| Budget::read(&value)));
-            query.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
-            if query.continue_token.is_none() {
+            if !next_page(&mut query, &page.metadata) {
                 return Ok(found);
             }
         }
