@@ -151,7 +151,7 @@ async fn slow_handshake_outlives_the_calls_that_wait_for_it() {
         setup.exporter = setup.exporter.replace("timeout: 5s", "timeout: 300ms");
         let agent = setup.start();
         send(&agent, client::TRACES, &spans("span", 1)).await;
-        eventually("it arrives", || sink.spans().len() == 1).await;
+        eventually("it arrives", || !sink.spans().is_empty()).await;
         task.abort();
     }
 }

@@ -214,7 +214,7 @@ async fn file_that_comes_and_hangs_holds_up_no_attempt_and_is_used_later() {
             .contains("files do not answer")
     );
     answer(&token, "secret");
-    eventually("the span arrives", || sink.spans().len() == 1).await;
+    eventually("the span arrives", || !sink.spans().is_empty()).await;
     // What reads the file at this moment may have seen it empty.
     let last = || {
         let received = sink.received();

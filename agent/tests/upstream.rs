@@ -327,7 +327,7 @@ async fn success_whose_body_never_ends_is_a_success() {
             });
         }
     });
-    let agent = Setup::to_with_timeout("otlp_http", address, "1s").start();
+    let agent = Setup::to_with_timeout("otlp_http", address, "5s").start();
     for sent in 1..=3 {
         take(&agent, client::TRACES, &spans("span", 1)).await;
         eventually("it is delivered", || {
