@@ -6,9 +6,11 @@
 //!
 //! Decisions are in `crates/core`, the API in `crates/api`, the webhook in `crates/webhook`.
 
+mod agent_metrics;
 mod ca_upkeep;
 mod cache;
 pub mod controller;
 mod delivery;
 mod discovery;
+mod restarts;
 pub mod runtime;

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use k8s_openapi::ByteString;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DynamicObject, ListMeta, ListParams};
+use kube::api::DynamicObject;
 use kube::runtime::events::Recorder;
 use kube::{Api, Client};
-use otelagent_core::build::{Engine, Environment};
+use otelagent_core::build::{Engine, Environment, ValidAgent};
 use otelagent_core::in_full;
 use otelagent_core::inject::kinds::WEBHOOK_CONFIGURATION;
 use otelagent_core::reconcile::contest::{Contest, Turn};
@@ -20,10 +20,10 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
 use super::error::Result;
-use super::restart::RestartMemory;
 use crate::cache::{Stores, admission_resource};
 use crate::delivery::Polls;
 use crate::discovery;
+use crate::restarts::{RestartMemory, Workloads};
 use crate::runtime::Metrics;
 
 /// Shortest time between two reconciles of one object: pods come and go faster than anyone reads.
@@ -39,12 +39,6 @@ const OWNER_TTL: Duration = Duration::from_secs(1);
 const ADMISSION_TTL: Duration = Duration::from_hours(1);
 /// The same for fields of the status that the CRD lacks.
 const CRD_TTL: Duration = Duration::from_mins(5);
-
-/// Makes `query` ask for the next page of a list, if there is one.
-pub(super) fn next_page(query: &mut ListParams, page: &ListMeta) -> bool {
-    query.continue_token = page.continue_.clone().filter(|token| !token.is_empty());
-    query.continue_token.is_some()
-}
 
 /// What every reconcile shares.
 pub(crate) struct Context {
@@ -318,6 +312,11 @@ impl Context {
             let ((kind, name), contest) = contests.find(|(_, one)| one.is_contested(now))?;
             Some((*kind, name.clone(), contest.left(now).unwrap_or_default()))
         })
+    }
+
+    /// Access to the workloads of an object.
+    pub(super) fn workloads<'a>(&'a self, valid: &'a ValidAgent) -> Workloads<'a> {
+        Workloads::of(&self.client, &self.stores, &self.metrics, valid)
     }
 
     /// Accesses what is remembered of the restarts for an object.

@@ -19,10 +19,11 @@ use otelagent_core::names;
 use otelagent_core::reconcile::{Active, Correction, Plan, Precondition, binding_kind};
 use serde_json::{Value, json};
 
-use super::context::{Context, Reconciliation, next_page};
+use super::context::{Context, Reconciliation};
 use super::error::{ControllerError, Result};
 use super::observe::read_active;
 use crate::cache::PartialPod;
+use crate::runtime::client::next_page;
 
 /// How many attempts a verification has: a new policy takes up to a second to take effect.
 const ATTEMPTS: u32 = 20;

@@ -4,30 +4,22 @@
 //! |---|---|
 //! | `reconcile` | one reconcile: observe, validate, build, plan, execute, report |
 //! | `observe` | reads the caches into values |
-//! | `agents` | reads an agent workload and its pods |
-//! | `node_ports` | which ports of the nodes each object has |
 //! | `execute` | executes the steps of a plan |
 //! | `live` | asks the API server directly, past the caches |
 //! | `apply` | writes and deletes objects |
 //! | `restart` | restarts workloads (`workloads.restart: Rolling`) |
-//! | `shown` | what the metrics show of every `OtelAgent` |
 //! | `sweep` | removes cluster-scoped objects whose `OtelAgent` is gone |
-//! | `crd_fields` | fits a status to the CRD of an older release |
 //! | `context` | what every reconcile shares |
 //! | `error` | the controller's errors |
 
-mod agents;
 mod apply;
 mod context;
-mod crd_fields;
 mod error;
 mod execute;
 mod live;
-mod node_ports;
 mod observe;
 mod reconcile;
 mod restart;
-mod shown;
 mod sweep;
 
 use std::collections::BTreeSet;
@@ -52,6 +44,7 @@ pub use self::error::ControllerError;
 pub(crate) use self::error::Result;
 
 use self::context::{Context, OwnerRole};
+use crate::agent_metrics;
 use crate::ca_upkeep::CaUpkeep;
 use crate::cache::{self, Decoded, Trigger};
 use crate::delivery::Poller;
@@ -197,7 +190,9 @@ impl Controller {
             watches.spawn(ca_upkeep(&context, injection, &trigger).run());
         }
         let agents = context.stores.agents.clone();
-        context.metrics.show_agents(move || shown::shown(&agents));
+        context
+            .metrics
+            .show_agents(move || agent_metrics::shown(&agents));
         let mut polls = JoinSet::new();
         polls.spawn(poller(&context, &trigger).run());
         let reconciles = controller::applier(

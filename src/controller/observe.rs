@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, LazyCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::PoisonError;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -11,7 +12,8 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use otelagent_api::{ACCEPTED, Mode, OtelAgent, Routing};
 use otelagent_core::build::{
-    Environment, MAX_PER_NAMESPACE, ValidAgent, is_permitted, may_select, selection,
+    Environment, MAX_PER_NAMESPACE, NodePorts, PORT_IN_USE, PortUser, Problem, ValidAgent,
+    is_permitted, may_select, port_problem, selection,
 };
 use otelagent_core::inject::Selection;
 use otelagent_core::inject::kinds::ADMISSION_KINDS;
@@ -22,9 +24,8 @@ use otelagent_core::reconcile::{Active, AdmissionObject, Observation, binding_ki
 use otelagent_core::switching::NodeStates;
 use serde_json::Value;
 
-use super::agents::workload;
 use super::context::Context;
-use crate::cache::{Demand, Pods, Stores, in_namespaces, may_meet};
+use crate::cache::{Decoded, Demand, Pods, Stores, agent_workload, in_namespaces, may_meet};
 
 /// How many `OtelAgent`s that do not exist a log line names.
 const MAX_NAMED: usize = 5;
@@ -55,7 +56,7 @@ pub(crate) fn observe<'a>(
     let nodes = context.stores.nodes.read().states();
     let workloads = Mode::ALL.into_iter().filter_map(|mode| {
         let found = context.stores.daemon_set(&namespace, &name, mode)?;
-        Some((mode, workload(&context.stores, agent, &found, mode)))
+        Some((mode, agent_workload(&context.stores, agent, &found, mode)))
     });
     Observation {
         now: Timestamp::now(),
@@ -351,4 +352,68 @@ pub(crate) fn older(stores: &Stores, agent: &OtelAgent) -> usize {
 
 fn rank(of: &ObjectMeta) -> (Option<&Time>, Option<&String>) {
     (of.creation_timestamp.as_ref(), of.name.as_ref())
+}
+
+/// The problem of an object that needs ports which another one has. Without a problem, it has its ports from now
+/// on.
+pub(super) fn node_port_problem(context: &Context, agent: &OtelAgent) -> Option<Problem> {
+    NodePorts::wanted(&agent.spec)?;
+    let known = context.stores.agents.state();
+    let given = &context.given_ports;
+    let mut given = given.lock().unwrap_or_else(PoisonError::into_inner);
+    let seen = |metadata: &ObjectMeta, agent: Option<&OtelAgent>| {
+        let is_given = given.get(metadata.uid.as_deref().unwrap_or_default());
+        let is_given = is_given == Some(&metadata.generation);
+        user(context, metadata, agent, is_given)
+    };
+    let others = known.iter().filter(|other| is_asking(context, other));
+    let others = others.filter(|other| other.metadata.uid != agent.metadata.uid);
+    let others: Vec<PortUser> = others
+        .map(|other| {
+            let asking = other.agent.as_ref().ok().filter(|agent| is_accepted(agent));
+            seen(&other.metadata, asking)
+        })
+        .collect();
+    let me = seen(&agent.metadata, Some(agent));
+    let problem = port_problem(&me, agent.spec.ports, &others);
+    let uid = agent.uid().unwrap_or_default();
+    match problem {
+        None => given.insert(uid, agent.metadata.generation),
+        Some(_) => given.remove(&uid),
+    };
+    problem
+}
+
+/// Only platform namespaces have agents on nodes, and an object that is deleted takes them with it.
+fn is_asking(context: &Context, other: &Decoded) -> bool {
+    let namespace = other.metadata.namespace.as_deref().unwrap_or_default();
+    other.metadata.deletion_timestamp.is_none() && context.environment.is_platform(namespace)
+}
+
+/// Whether nothing but its ports is wrong with a spec.
+fn is_accepted(agent: &OtelAgent) -> bool {
+    refusal(agent).is_none_or(|reason| reason == PORT_IN_USE)
+}
+
+fn user(
+    context: &Context,
+    metadata: &ObjectMeta,
+    asking: Option<&OtelAgent>,
+    is_given: bool,
+) -> PortUser {
+    let namespace = metadata.namespace.clone().unwrap_or_default();
+    let name = metadata.name.clone().unwrap_or_default();
+    let wanted = asking.and_then(|agent| NodePorts::wanted(&agent.spec));
+    let running = Mode::ALL.into_iter().filter_map(|mode| {
+        let found = context.stores.daemon_set(&namespace, &name, mode)?;
+        NodePorts::running(mode, &found)
+    });
+    let given = wanted.clone().filter(|_| is_given);
+    PortUser {
+        created: created(metadata),
+        running: running.chain(given).collect(),
+        namespace,
+        name,
+        wanted,
+    }
 }

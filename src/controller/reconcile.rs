@@ -22,16 +22,14 @@ use otelagent_core::names;
 use otelagent_core::reconcile::{
     Engines, Observation, Outcome, Subject, facts, modes, plan, plan_refused, refused,
 };
-use otelagent_core::status::{self, Delivery, Facts, Failure, Note};
+use otelagent_core::status::{self, Delivery, Facts, Failure, Note, crd_fields};
 use serde_json::json;
 
 use super::context::Context;
-use super::crd_fields;
 use super::error::{ControllerError, Result};
 use super::execute::execute;
 use super::live::check_rights;
-use super::node_ports;
-use super::observe::{observe, older};
+use super::observe::{node_port_problem, observe, older};
 use super::restart;
 use crate::cache::{Decoded, Unreadable};
 use crate::delivery::Followed;
@@ -160,7 +158,7 @@ async fn attempt(
     let checked = match over_quota {
         Some(problem) => Err(vec![problem]),
         None => validate(agent, &context.environment).and_then(|valid| {
-            match node_ports::problem(context, agent) {
+            match node_port_problem(context, agent) {
                 Some(problem) => Err(vec![problem]),
                 None => Ok(valid),
             }

@@ -23,6 +23,7 @@ use http::header::{HeaderValue, USER_AGENT};
 use http::{Request, Response};
 use http_body::Body as HttpBody;
 use http_body_util::{BodyExt, Either, Full};
+use kube::api::{ListMeta, ListParams};
 use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
 use tokio::time::{Instant, sleep_until};
@@ -134,6 +135,12 @@ fn within<T>(
         })
         .await
     }
+}
+
+/// Makes `query` ask for the next page of a list, if there is one.
+pub(crate) fn next_page(query: &mut ListParams, page: &ListMeta) -> bool {
+    query.continue_token = page.continue_.clone().filter(|token| !token.is_empty());
+    query.continue_token.is_some()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Turns what the controller observed into `OtelAgent.status`, and its changes into events.
 
 mod conditions;
+pub mod crd_fields;
 mod delivering;
 mod injected;
 mod message;

@@ -34,7 +34,7 @@ pub(crate) struct RestartMemory {
 impl RestartMemory {
     /// Begins a poll of these candidates. If none is to begin now, returns what the last one found instead, in
     /// which what has become a candidate since waits, and when to begin the next, if one is needed.
-    pub(super) fn begin_poll(
+    pub(crate) fn begin_poll(
         &mut self,
         candidates: &BTreeSet<WorkloadRef>,
     ) -> Option<(Restarts, Option<Duration>)> {

@@ -12,7 +12,7 @@ use crate::runtime::{Counted, ShownAgent};
 const STATUSES: [&str; 3] = ["True", "False", "Unknown"];
 
 /// All objects as their status reports them.
-pub(super) fn shown(agents: &Store<Decoded>) -> Vec<ShownAgent> {
+pub(crate) fn shown(agents: &Store<Decoded>) -> Vec<ShownAgent> {
     let agents = agents.state().into_iter();
     agents.map(|agent| of_one(&agent)).collect()
 }

@@ -1,52 +1,33 @@
 //! Restarts workloads (`workloads.restart: Rolling`): reads the owners of pods, and writes what
-//! `otelagent_core::restart` decides.
-//!
-//! The operator does not watch workloads. It reads a few at a time, and only while there is something to
-//! restart. It reports errors of this module and continues with everything else.
-
-mod memory;
+//! `otelagent_core::restart` decides. It reports errors of this module and continues with everything else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::jiff::Timestamp;
-use kube::Api;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::context::{Context, next_page};
+use super::context::Context;
 use super::error::{ControllerError, Result};
 use otelagent_core::build::{Engine, ValidAgent};
 use otelagent_core::in_full;
 use otelagent_core::inject::canary;
 use otelagent_core::inject::difference::Judgement;
 use otelagent_core::names;
-use otelagent_core::pods::{Controller, WorkloadRef};
+use otelagent_core::pods::WorkloadRef;
 use otelagent_core::reconcile::Active;
 use otelagent_core::restart::{
-    Budget, KINDS, NewPods, Round, Verdict, Workload, decide, is_marked, next_to_poll, patch,
-    purpose, release,
+    NewPods, Round, Verdict, Workload, decide, next_to_poll, patch, purpose, release,
 };
 use otelagent_core::status::{Facts, Failure, Restarts};
 
-pub(super) use memory::RestartMemory;
+use crate::restarts::{ReadWorkload, RestartMemory, Workloads};
 
 /// How many workloads one poll reads.
 const MAX_READ: usize = 50;
-/// Objects of a page of a list: a tenant's may have a quarter of a megabyte of annotations each.
-const PAGE: u32 = 50;
-/// Most workloads that count as being restarted; `maxConcurrentRestarts` is not larger.
-const MAX_MARKED: usize = 1000;
 /// When to poll again while a workload rolls, and while one waits.
 const WHILE_RUNNING: Duration = Duration::from_secs(5);
 const WHILE_WAITING: Duration = Duration::from_secs(30);
-
-/// A workload with the object from which it was read.
-struct ReadWorkload {
-    workload: Workload,
-    object: Value,
-}
 
 /// Restarts workloads if the spec asks for it, or cleans up if it no longer does. Returns what to report, and
 /// when to reconcile again.
@@ -60,7 +41,7 @@ pub(crate) async fn reconcile(
     let mut restarter = Restarter {
         context,
         valid,
-        budgets: BTreeMap::new(),
+        workloads: context.workloads(valid),
     };
     if valid.at_a_time() > 0 {
         let (restarts, again) = restarter.run(facts, active).await;
@@ -78,8 +59,7 @@ pub(crate) async fn reconcile(
 struct Restarter<'a> {
     context: &'a Context,
     valid: &'a ValidAgent,
-    /// By namespace, for those that were read.
-    budgets: BTreeMap<String, Vec<Budget>>,
+    workloads: Workloads<'a>,
 }
 
 impl Restarter<'_> {
@@ -135,12 +115,10 @@ impl Restarter<'_> {
     /// Removes the labels of running restarts. Returns a failure that is worth another attempt.
     async fn end(&self) -> Option<Restarts> {
         let attempt = async {
-            for owner in self.list_marked().await? {
-                let found = self.beside(&owner).get_metadata_opt(&owner.name).await;
-                let found = found.map_err(ControllerError::api(format!("read {owner}")))?;
-                if let Some(found) = found {
-                    self.write(&owner, &release(&json!(found)), "release")
-                        .await?;
+            for owner in self.workloads.list_marked().await? {
+                if let Some(found) = self.workloads.metadata(&owner).await? {
+                    let change = release(&json!(found));
+                    self.workloads.write(&owner, &change, "release").await?;
                 }
             }
             self.memory(|memory| memory.marked = None);
@@ -181,7 +159,7 @@ impl Restarter<'_> {
         let mut worth = candidates.clone();
         worth.retain(|owner| !in_vain.contains_key(owner));
         let worth = next_to_poll(&worth, &known, &under_way, at_a_time, last, MAX_READ);
-        let (seen, gone) = self.read_workloads(&worth).await?;
+        let (seen, gone) = self.workloads.read(&worth).await?;
         let observed = Round {
             marked: under_way,
             seen: workloads(&seen),
@@ -239,7 +217,7 @@ impl Restarter<'_> {
                     continue;
                 };
                 let change = patch(&found.object, &self.valid.label(), &observed.purpose, &now);
-                match self.write(owner, &change, "restart").await? {
+                match self.workloads.write(owner, &change, "restart").await? {
                     None => drop(restarted.insert(owner.clone())),
                     Some(why) => drop(refused.insert(owner.clone(), why)),
                 }
@@ -255,6 +233,7 @@ impl Restarter<'_> {
             let is_over = decision.release.contains(owner);
             if is_over
                 && self
+                    .workloads
                     .write(owner, &release(&found.object), "release")
                     .await?
                     .is_none()
@@ -271,14 +250,15 @@ impl Restarter<'_> {
     async fn marked(&self) -> Result<BTreeSet<WorkloadRef>> {
         match self.memory(|memory| memory.marked.clone()) {
             Some(known) => Ok(known),
-            None => self.list_marked().await,
+            None => self.workloads.list_marked().await,
         }
     }
 
     async fn read_marked(&mut self) -> Result<Vec<ReadWorkload>> {
         let marked = self.marked().await?;
         let (mut found, _) = self
-            .read_workloads(&marked.iter().collect::<Vec<_>>())
+            .workloads
+            .read(&marked.iter().collect::<Vec<_>>())
             .await?;
         // Without the label, somebody else has ended the restart.
         let label = self.valid.label();
@@ -287,146 +267,6 @@ impl Restarter<'_> {
         };
         found.retain(has_label);
         Ok(found)
-    }
-
-    /// Finds them among all workloads with the label, of which others may have made any number: only those in
-    /// selected namespaces count, and only where the operator set the label.
-    async fn list_marked(&self) -> Result<BTreeSet<WorkloadRef>> {
-        let label = self.valid.label();
-        let query = ListParams::default().labels(&format!("{}={label}", names::LABEL_RESTARTING));
-        let mut query = query.limit(PAGE);
-        let mut found = BTreeSet::new();
-        for kind in KINDS {
-            let client = self.context.client.clone();
-            let api: Api<DynamicObject> = Api::all_with(client, &resource(kind));
-            loop {
-                let page = api.list_metadata(&query).await;
-                let page = page.map_err(ControllerError::api(format!("list restarted {kind}s")))?;
-                let ours = page.items.iter().filter(|object| {
-                    self.is_selected(object.metadata.namespace.as_deref().unwrap_or_default())
-                        && is_marked(&json!(object), &label)
-                });
-                let owners = ours.map(|object| Workload::owner(kind, &json!(object)));
-                found.extend(owners.take(MAX_MARKED.saturating_sub(found.len())));
-                if !next_page(&mut query, &page.metadata) {
-                    break;
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// Whether pods of a namespace are selected.
-    fn is_selected(&self, namespace: &str) -> bool {
-        let labels = self.context.stores.namespaces.read().labels(namespace);
-        let selection = self.valid.selection.as_ref();
-        selection.is_some_and(|selection| selection.in_namespace(namespace, &labels))
-    }
-
-    /// Reads workloads from the server; also returns those that do not exist.
-    async fn read_workloads(
-        &mut self,
-        owners: &[&WorkloadRef],
-    ) -> Result<(Vec<ReadWorkload>, BTreeSet<WorkloadRef>)> {
-        let (mut seen, mut gone) = (Vec::new(), BTreeSet::new());
-        for owner in owners {
-            let found = self.beside(owner).get_opt(&owner.name).await;
-            let found = found.map_err(ControllerError::api(format!("read {owner}")))?;
-            match found {
-                Some(object) => seen.push(self.read(&owner.kind, &object).await?),
-                None => drop(gone.insert((*owner).clone())),
-            }
-        }
-        Ok((seen, gone))
-    }
-
-    async fn read(&mut self, kind: &str, object: &DynamicObject) -> Result<ReadWorkload> {
-        let namespace = object.metadata.namespace.clone().unwrap_or_default();
-        if !self.budgets.contains_key(&namespace) {
-            let all = self.list_budgets(&namespace).await?;
-            self.budgets.insert(namespace.clone(), all);
-        }
-        let budgets = self.budgets.get(&namespace).map_or(&[][..], Vec::as_slice);
-        let object = json!(object);
-        let owner = Workload::owner(kind, &object);
-        let down = self.pods_on_nodes_that_are_down(&owner);
-        Ok(ReadWorkload {
-            workload: Workload::read(owner, &object, budgets, down),
-            object,
-        })
-    }
-
-    async fn list_budgets(&self, namespace: &str) -> Result<Vec<Budget>> {
-        let client = self.context.client.clone();
-        let budgets = ApiResource::erase::<PodDisruptionBudget>(&());
-        let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &budgets);
-        let mut query = ListParams::default().limit(PAGE);
-        let mut found = Vec::new();
-        loop {
-            let page = api.list(&query).await;
-            let action = format!("list the PodDisruptionBudgets of {namespace}");
-            let page = page.map_err(ControllerError::api(action))?;
-            let values = page.items.iter().map(|item| json!(item));
-            found.extend(values.filter_map(|value| Budget::read(&value)));
-            if !next_page(&mut query, &page.metadata) {
-                return Ok(found);
-            }
-        }
-    }
-
-    /// How many pods of a workload are on nodes that are not Ready.
-    fn pods_on_nodes_that_are_down(&self, owner: &WorkloadRef) -> usize {
-        let stores = &self.context.stores;
-        let nodes = stores.nodes.read().states();
-        let pods = stores.pods.read();
-        let is_owned = |controller: &Controller| {
-            controller.kind == owner.kind && controller.name == owner.name
-        };
-        let of_workload = pods
-            .namespace(&owner.namespace)
-            .filter(|(_, pod)| pod.controller.as_deref().is_some_and(is_owned));
-        let is_down = |node: &str| nodes.get(node).is_some_and(|node| !node.ready);
-        of_workload
-            .filter(|(_, pod)| pod.runs_on().is_some_and(is_down))
-            .count()
-    }
-
-    /// Patches a workload. Returns why the server refused it, if the refusal concerns this workload alone.
-    /// Any other failure is an error, because it concerns all workloads.
-    async fn write(
-        &self,
-        owner: &WorkloadRef,
-        change: &Value,
-        what: &'static str,
-    ) -> Result<Option<String>> {
-        let parameters = PatchParams {
-            field_manager: Some(names::RESTART_MANAGER.into()),
-            ..PatchParams::default()
-        };
-        let change = Patch::Merge(change);
-        let api = self.beside(owner);
-        match api.patch(&owner.name, &parameters, &change).await {
-            Ok(_) => {
-                self.context.metrics.wrote("Workload", what);
-                tracing::info!(%owner, what, "workload");
-                Ok(None)
-            }
-            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {
-                Ok(Some("it has just changed".into()))
-            }
-            Err(kube::Error::Api(status)) if concerns_one(status.code) => {
-                let why = format!("the server refuses to {what} it: {}", status.message);
-                tracing::warn!(%owner, what, message = status.message, "workload refused");
-                Ok(Some(why))
-            }
-            Err(error) => Err(ControllerError::api(format!("{what} {owner}"))(error)),
-        }
-    }
-
-    /// The API for workloads of the same kind and namespace.
-    fn beside(&self, owner: &WorkloadRef) -> Api<DynamicObject> {
-        let client = self.context.client.clone();
-        Api::namespaced_with(client, &owner.namespace, &resource(&owner.kind))
     }
 }
 
@@ -466,14 +306,4 @@ fn until_the_webhook_answers(
     let running = known.into_iter();
     verdicts.extend(running.filter(|(_, verdict)| *verdict == Verdict::Running));
     verdicts
-}
-
-/// Whether a refusal concerns only this request: a webhook, a policy or a quota answers 400, 403 or 422,
-/// while 401 and 429 are not about the object.
-fn concerns_one(code: u16) -> bool {
-    matches!(code, 400 | 403 | 413 | 422)
-}
-
-fn resource(kind: &str) -> ApiResource {
-    ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", kind))
 }

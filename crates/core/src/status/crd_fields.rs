@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 const NOT_DECLARED: &str = ": field not declared in schema";
 
 /// The fields of a status that a refusal says the schema lacks, such as `.status.pods.orphaned`.
-pub(super) fn undeclared(refusal: &str) -> Vec<String> {
+pub fn undeclared(refusal: &str) -> Vec<String> {
     let lines = refusal.lines().map(str::trim_end);
     let fields = lines.filter_map(|line| line.strip_suffix(NOT_DECLARED)?.rsplit(' ').next());
     let of_status = fields.filter(|field| field.starts_with(".status."));
@@ -20,7 +20,7 @@ pub(super) fn undeclared(refusal: &str) -> Vec<String> {
 }
 
 /// The status without the fields that the CRD lacks, which its condition `Accepted` names.
-pub(super) fn fitted(status: OtelAgentStatus, lacking: &BTreeSet<String>) -> OtelAgentStatus {
+pub fn fitted(status: OtelAgentStatus, lacking: &BTreeSet<String>) -> OtelAgentStatus {
     if lacking.is_empty() {
         return status;
     }
@@ -42,7 +42,7 @@ pub(super) fn fitted(status: OtelAgentStatus, lacking: &BTreeSet<String>) -> Ote
 }
 
 /// The status as the CRD can hold it.
-pub(super) fn without(status: &OtelAgentStatus, lacking: &BTreeSet<String>) -> Value {
+pub fn without(status: &OtelAgentStatus, lacking: &BTreeSet<String>) -> Value {
     let mut whole = json!({"status": status});
     for field in lacking {
         remove(&mut whole, field.trim_start_matches('.'));

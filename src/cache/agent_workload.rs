@@ -9,13 +9,16 @@ use otelagent_core::names;
 use otelagent_core::reconcile::ObservedWorkload;
 use otelagent_core::switching::{AgentPod, AgentWorkload, Targets, creation_failure};
 
-use crate::cache::{CachedPod, STARTING, STARTUP_PROBE, Stores, Warning, Warnings, serves};
+use super::events::{STARTUP_PROBE, Warning, Warnings};
+use super::partial::STARTING;
+use super::pods::CachedPod;
+use super::stores::{Stores, serves};
 
 /// What the kubelet says of a container until its volumes and its sandbox are there.
 const CREATING: &str = "ContainerCreating";
 
 /// The agent workload of a mode, as the caches have it.
-pub(super) fn workload(
+pub(crate) fn agent_workload(
     stores: &Stores,
     agent: &OtelAgent,
     object: &DaemonSet,
