@@ -7,7 +7,7 @@
 //! | [`store`] | the cache of one watch, and the caches of nodes and namespaces |
 //! | [`pods`] | the cluster's pods, a few fields each |
 //! | [`events`] | warnings about agents that cannot be created or cannot start |
-//! | [`agent_workload`] | an agent workload with its pods and warnings |
+//! | [`mod@agent_workload`] | an agent workload with its pods and warnings |
 //! | [`namespace_limits`] | LimitRanges and ResourceQuotas |
 //! | [`partial`] | pods, nodes and namespaces, decoded to the relevant fields |
 //! | [`decode`] | `OtelAgent`s, each decoded by itself |
