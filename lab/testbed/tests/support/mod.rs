@@ -34,15 +34,10 @@ pub(crate) fn output(command: &mut Command) -> Result<String, String> {
 /// Everything on this machine that belongs to the bed with this address: control groups, processes,
 /// network namespaces, links, routes and mounts.
 pub(crate) fn leftovers(host_ip: IpAddr, name: &str) -> Vec<String> {
-    let (second, family, range) = match host_ip {
-        IpAddr::V4(ip) => {
-            let second = u16::from(ip.octets()[1]);
-            (second, "-4", format!("10.{second}."))
-        }
-        IpAddr::V6(ip) => {
-            let second = ip.segments()[1];
-            (second, "-6", format!("fd0a:{second:x}:"))
-        }
+    let second = second(host_ip);
+    let (family, range) = match host_ip {
+        IpAddr::V4(_) => ("-4", format!("10.{second}.")),
+        IpAddr::V6(_) => ("-6", format!("fd0a:{second:x}:")),
     };
     let slot = second - 64;
     let (group, netns) = (format!("otelagent-bed-{slot}"), format!("oab{slot}-"));
@@ -101,17 +96,24 @@ pub(crate) fn leftovers(host_ip: IpAddr, name: &str) -> Vec<String> {
         found.push("its directory".to_owned());
     }
     if is_taken_from(host_ip, name) {
-        // Another bed has the addresses by now, and what was found is its own.
+        // Another bed has the slot by now, and what was found is its own.
         found.clear();
     }
     found
 }
 
-/// Whether a bed of another name has these addresses.
+/// What the addresses of a bed's slot have in common, of whichever family they are.
+fn second(host_ip: IpAddr) -> u16 {
+    match host_ip {
+        IpAddr::V4(ip) => ip.octets()[1].into(),
+        IpAddr::V6(ip) => ip.segments()[1],
+    }
+}
+
+/// Whether a bed of another name has the slot of these addresses.
 fn is_taken_from(host_ip: IpAddr, name: &str) -> bool {
     let others = testbed::list().unwrap().into_iter();
     let mut others = others.map(|bed| bed.name.to_string());
-    others.any(|other| {
-        other != name && testbed::Bed::attach(&other).is_ok_and(|bed| bed.host_ip() == host_ip)
-    })
+    let has_slot = |bed: testbed::Bed| second(bed.host_ip()) == second(host_ip);
+    others.any(|other| other != name && testbed::Bed::attach(&other).is_ok_and(has_slot))
 }
