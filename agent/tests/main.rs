@@ -43,6 +43,7 @@ mod surface;
 mod tls;
 mod unix;
 mod upstream;
+mod wait;
 
 /// The program under test: the one that `OTELAGENT_AGENT` names, for instance as released, or that of this build.
 fn program() -> std::path::PathBuf {

@@ -34,3 +34,5 @@ pub use self::model::*;
 pub use self::problem::Problem;
 pub use self::push::PUSH_READER;
 pub use self::text::{Text, is_header_value};
+#[cfg(feature = "server")]
+pub(crate) use self::units::{address, duration};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::model::Address;
 
 /// Reads a Go duration: `200ms`, `1m30s`, `0`, `1.5h`. Never negative.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a duration; write for example 200ms, 10s or 5m");
     if text == "0" {
         return Ok(Duration::ZERO);
@@ -47,7 +47,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads `host:port`, `[v6]:port` or `:port`.
-pub(super) fn address(text: &str) -> Result<Address, String> {
+pub(crate) fn address(text: &str) -> Result<Address, String> {
     let wrong = || format!("`{text}` is not an address; write host:port, for example 0.0.0.0:4317");
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     let host = match host.strip_prefix('[') {

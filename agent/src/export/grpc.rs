@@ -286,7 +286,8 @@ impl GrpcConnection {
     }
 }
 
-async fn answer(response: Response<Incoming>) -> UpstreamAnswer {
+/// What the answer to a call says.
+pub(super) async fn answer(response: Response<Incoming>) -> UpstreamAnswer {
     let (head, body) = response.into_parts();
     if head.headers.contains_key("grpc-status") {
         return of_status(&head.headers, &[]);

@@ -1,6 +1,7 @@
 //! From the lanes to the upstreams. What is sent when is decided by the crate `otelagent-flow`; here is the I/O, and
 //! what health reports about delivery.
 
+mod acknowledged;
 mod answer;
 mod attempt;
 mod avoided;
@@ -23,6 +24,7 @@ mod sliced_body;
 mod tunnel;
 mod upstream;
 
+pub(crate) use self::acknowledged::acknowledges;
 pub(crate) use self::destination::{Destination, MissingFiles};
 pub(crate) use self::error::ExportError;
 pub(crate) use self::push::Pushed;

@@ -13,6 +13,9 @@ usage: otelagent-agent --config FILE [--shutdown-grace SECONDS] [--lame-duck SEC
        otelagent-agent ready [HOST:PORT]
                                      exit 0 if the agent that serves health there, or behind
                                      $OTELAGENT_HEALTH_SOCKET, is ready; else say why it is not
+       otelagent-agent wait DURATION URL
+                                     end once an agent at this http:// URL takes telemetry by OTLP/gRPC, or after
+                                     this time; exit 0 in any case, so that what comes next starts
        otelagent-agent --version
 
 environment:
@@ -37,6 +40,7 @@ pub(super) enum Command {
     },
     Check(PathBuf),
     Ready(Option<String>),
+    Wait(Vec<String>),
     Print(String),
 }
 
@@ -56,6 +60,11 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Str
                 return Ok(Command::Ready(
                     address.map(|text| text.to_string_lossy().into()),
                 ));
+            }
+            // Nothing that follows is an error here: a wait ends well.
+            Some("wait") => {
+                let rest = args.map(|text| text.to_string_lossy().into());
+                return Ok(Command::Wait(rest.collect()));
             }
             Some("check") => return Ok(Command::Check(value("check")?.into())),
             Some("--config") => config = Some(value("--config")?.into()),

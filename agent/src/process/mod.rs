@@ -11,8 +11,10 @@ mod push;
 mod reload;
 mod run;
 mod source;
+mod wait;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
@@ -42,6 +44,11 @@ pub fn main() -> ExitCode {
         }) => run(&config, grace, lame_duck),
         Ok(Command::Check(file)) => check(&file),
         Ok(Command::Ready(address)) => ready(address),
+        Ok(Command::Wait(args)) => {
+            // Not `eprintln!`: it panics where nobody reads.
+            let _ = writeln!(std::io::stderr(), "{}", wait::wait(&args));
+            Ok(())
+        }
         Ok(Command::Print(text)) => {
             print!("{text}");
             Ok(())
