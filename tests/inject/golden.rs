@@ -41,6 +41,10 @@ fn policies_of_each_shape_are_the_golden_ones() {
             "node-address",
             input("port", "shop", &recipes::recipe("host-port")),
         ),
+        (
+            "start-gate",
+            input("gate", "shop", &recipes::recipe("start-gate")),
+        ),
         ("platform", platform),
     ];
     for (name, input) in inputs {

@@ -2,6 +2,7 @@
 
 mod choices;
 mod documentation;
+mod gate;
 mod golden;
 mod others;
 mod outline;

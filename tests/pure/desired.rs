@@ -226,3 +226,45 @@ fn labels_and_annotations_of_the_user_never_replace_the_operators() {
     assert_ne!(labels["otelagent.dev/owner"], "x");
     assert_ne!(annotations["otelagent.dev/agent-config"], "x");
 }
+
+#[test]
+fn start_gate_is_in_every_mode_on_nodes_and_in_no_sidecar() {
+    let gate = |mode: Mode, more: &str, gate: &str| {
+        let spec = format!(
+            "mode: {mode}, workloads: {{namespaceSelector: {{}}, startGate: {{{gate}}}}}, {more}"
+        );
+        let valid = validate(&agent_with("otelagent-system", &spec), &environment());
+        let recipe = desired_in(mode, &valid.expect("a valid OtelAgent")).recipe;
+        recipe.start_gate.map(|gate| gate.container)
+    };
+    for mode in Mode::ALL {
+        let default = gate(mode, "agent: {imagePullPolicy: Always}", "type: Wait");
+        assert_eq!(default.is_some(), mode.on_nodes(), "{mode}");
+        if let Some(container) = default {
+            assert_eq!(container["args"][1], "60s");
+            assert_eq!(container["imagePullPolicy"], "Always");
+        }
+        let fraction = gate(mode, "batch: {}", "type: Wait, timeout: 1500ms");
+        assert!(fraction.is_none_or(|container| container["args"][1] == "1.5s"));
+        assert_eq!(gate(mode, "batch: {}", "type: None, timeout: 5s"), None);
+    }
+    // Another image may not know how to wait.
+    let foreign = "agent: {image: 'other:1', imagePullPolicy: Always}";
+    let foreign = gate(Mode::HostPort, foreign, "type: Wait").unwrap();
+    assert_eq!(foreign["image"], environment().agent_image);
+    assert_eq!(foreign["imagePullPolicy"], Value::Null);
+}
+
+/// An agent that waited for itself would never start. The namespaces of the system and of the operator are in the
+/// policies (`tests/golden`).
+#[test]
+fn agents_opt_out_of_injection_and_so_of_the_gate() {
+    for mode in Mode::ALL.into_iter().filter(|mode| mode.on_nodes()) {
+        let workload = workload(
+            mode,
+            "workloads: {namespaceSelector: {}, startGate: {type: Wait}}",
+        );
+        let labels = &workload["spec"]["template"]["metadata"]["labels"];
+        assert_eq!(labels[names::LABEL_INJECT], "false", "{mode}");
+    }
+}

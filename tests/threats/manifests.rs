@@ -60,7 +60,7 @@ fn installed() -> Vec<Pod> {
     pods.collect()
 }
 
-/// Pods of agents on nodes, and sidecars with their volumes as if they were pods.
+/// Pods of agents on nodes, and sidecars and start gates with their volumes as if they were pods.
 fn rendered() -> Vec<Pod> {
     let mut pods = Vec::new();
     for (name, valid) in fixtures() {
@@ -82,6 +82,17 @@ fn rendered() -> Vec<Pod> {
                 from: format!("{name} (sidecar)"),
                 mode: Some(Mode::Sidecar),
                 spec,
+            });
+        }
+        if let Some(gate) = &recipe.start_gate {
+            let mut container = gate.container.clone();
+            // Its resources are those of its pod.
+            let amounts = json!({"cpu": "1m", "memory": "16Mi"});
+            container["resources"] = json!({"limits": amounts, "requests": amounts});
+            pods.push(Pod {
+                from: format!("{name} (start gate)"),
+                mode: Some(Mode::Sidecar),
+                spec: json!({"initContainers": [container], "volumes": [gate.volume]}),
             });
         }
     }

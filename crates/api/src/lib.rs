@@ -8,12 +8,14 @@ mod mode;
 mod rules;
 mod selector;
 mod spec;
+mod start_gate;
 mod status;
 
 pub use affinity::*;
 pub use mode::Mode;
 pub use selector::{Operator, Requirement, Selector};
 pub use spec::*;
+pub use start_gate::{StartGate, StartGateType};
 pub use status::*;
 
 // Re-exported so that other crates can read objects and durations without the client crate.

@@ -11,6 +11,14 @@ pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
     )
 }
 
+/// A duration for which pods may wait: from a second to 10 minutes.
+pub(super) fn start_timeout(_: &mut SchemaGenerator) -> Schema {
+    duration_that(
+        "duration(self) >= duration('1s') && duration(self) <= duration('10m')",
+        "must be a duration between 1s and 10m, written like 30s, 1m or 1m30s",
+    )
+}
+
 /// A duration that may be zero, up to 24 hours.
 pub(super) fn duration_or_zero(_: &mut SchemaGenerator) -> Schema {
     duration_that(

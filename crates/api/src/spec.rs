@@ -12,7 +12,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Affinity, Mode, OtelAgentStatus, Selector, rules};
+use super::{Affinity, Mode, OtelAgentStatus, Selector, StartGate, rules};
 
 /// An `OtelAgent` puts an OpenTelemetry agent next to every selected application and gives the
 /// application its endpoint.
@@ -340,6 +340,10 @@ pub struct Workloads {
     /// Ignore: a pod that cannot be injected is created unchanged, with a warning. Fail: it is refused.
     #[serde(default)]
     pub on_injection_failure: OnFailure,
+    /// Whether new pods start only once the agent of their node takes telemetry, which matters on a node that has just
+    /// joined. Modes on nodes only: a sidecar starts before its application anyway, so mode Sidecar ignores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_gate: Option<StartGate>,
     /// Never: the operator restarts nothing. Rolling: it restarts workloads with stale, missed or uncovered
     /// pods.
     #[serde(default)]

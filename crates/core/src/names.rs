@@ -87,6 +87,8 @@ pub const ANNOTATION_OPERATOR: &str = "otelagent.dev/operator-version";
 pub const USER: i64 = 65532;
 /// Name of the injected container, and of the container in agent pods.
 pub const CONTAINER: &str = "otelagent";
+/// Name of the injected init container that waits for the agent of its node, and of its volume.
+pub const START_GATE: &str = "otelagent-wait";
 /// Name of the injected volume that carries the agent's configuration.
 pub const CONFIG_VOLUME: &str = "otelagent-config";
 /// Prefix of every cluster-scoped object; the guard policy confines the operator to it.

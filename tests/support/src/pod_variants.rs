@@ -318,3 +318,58 @@ pub(crate) fn on_disk() -> Vec<(&'static str, Value)> {
         ("no evictable volume", evictable(" ")),
     ]
 }
+
+/// Pods that get the start gate in different ways, or not at all.
+pub(crate) fn gates() -> Vec<(&'static str, Value)> {
+    let amounts = json!({"cpu": "100m", "memory": "64Mi"});
+    let sized = |resources: Value| {
+        let mut sized = app(json!([]));
+        sized["resources"] = resources;
+        pod(json!({"name": "sized"}), json!({"containers": [sized]}))
+    };
+    let forged = json!({"name": names::START_GATE, "image": "mine:1"});
+    vec![
+        (
+            "guaranteed",
+            sized(json!({"limits": amounts, "requests": amounts})),
+        ),
+        (
+            "one request of two",
+            sized(json!({"requests": {"cpu": "0.1"}})),
+        ),
+        (
+            "just enough memory for the gate",
+            sized(json!({"limits": {"memory": "16384Ki"}})),
+        ),
+        (
+            "too little memory for the gate",
+            sized(json!({"limits": {"memory": "8Mi"}})),
+        ),
+        (
+            "other resources",
+            sized(json!({"limits": {"example.com/card": "1", "ephemeral-storage": "1Gi"}})),
+        ),
+        (
+            "critical",
+            simple("c", json!({"priorityClassName": "system-node-critical"})),
+        ),
+        (
+            "a gate of its own",
+            simple("f", json!({"initContainers": [forged]})),
+        ),
+        (
+            "a volume with the gate's name",
+            simple(
+                "v",
+                json!({"volumes": [{"name": names::START_GATE, "emptyDir": {}}]}),
+            ),
+        ),
+        (
+            "root, with an init container",
+            simple(
+                "r",
+                json!({"securityContext": {"runAsUser": 0}, "initContainers": [{"name": "migrate", "image": "m"}]}),
+            ),
+        ),
+    ]
+}

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::pod_case::pod;
 use crate::pod_shapes;
 use crate::pod_variants::{
-    app, architectures, chosen, long_names, on_disk, owned, simple, windows, workloads,
+    app, architectures, chosen, gates, long_names, on_disk, owned, simple, windows, workloads,
 };
 use crate::recipes;
 
@@ -382,6 +382,7 @@ fn obstacles(recipe: &Recipe) -> Vec<(&'static str, Value)> {
     .chain(architectures())
     .chain(chosen())
     .chain(on_disk())
+    .chain(gates())
     .collect()
 }
 

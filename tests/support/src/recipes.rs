@@ -79,10 +79,17 @@ pub fn small_sidecar() -> Recipe {
     recipe
 }
 
-/// One of each shape: with and without a sidecar, with and without the node's address, with and without a protocol.
+/// One of each shape: with and without a sidecar, with and without the node's address, with and without a protocol, with
+/// a start gate.
 pub fn each() -> &'static [Recipe] {
-    static EACH: LazyLock<Vec<Recipe>> =
-        LazyLock::new(|| vec![sidecar(), recipe("placed"), recipe("node-local")]);
+    static EACH: LazyLock<Vec<Recipe>> = LazyLock::new(|| {
+        vec![
+            sidecar(),
+            recipe("placed"),
+            recipe("node-local"),
+            recipe("start-gate"),
+        ]
+    });
     &EACH
 }
 

@@ -28,6 +28,11 @@ const TOPOLOGY_LABELS: u32 = 35;
 /// Default CPU request in thousandths of a processor.
 const DEFAULT_CPU: u64 = 50;
 
+/// Where tokens are mounted (`DefaultAPITokenMountPath` of the service account admission plugin). The API server
+/// mounts the application's service account token into every container without a mount at this path, injected ones
+/// included.
+pub(super) const TOKENS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
 /// What an agent's pod or sidecar is rendered from.
 #[derive(Clone, Copy)]
 pub(crate) struct RenderInput<'a> {
@@ -300,7 +305,7 @@ fn resources(agent: &ValidAgent, placement: Placement) -> ResourceRequirements {
     }
 }
 
-fn pull_policy(policy: PullPolicy) -> String {
+pub(super) fn pull_policy(policy: PullPolicy) -> String {
     match policy {
         PullPolicy::Always => "Always".into(),
         PullPolicy::IfNotPresent => "IfNotPresent".into(),
@@ -310,7 +315,7 @@ fn pull_policy(policy: PullPolicy) -> String {
 
 /// The bundled agent's image has a user that is a number, so the platform may choose another. Of
 /// another image nothing is known.
-fn restricted(is_foreign: bool) -> SecurityContext {
+pub(super) fn restricted(is_foreign: bool) -> SecurityContext {
     let user = is_foreign.then_some(names::USER);
     SecurityContext {
         run_as_non_root: Some(true),

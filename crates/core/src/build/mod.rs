@@ -13,6 +13,7 @@ mod node_ports;
 mod objects;
 mod ownership;
 mod selectors;
+mod start_gate;
 mod valid_agent;
 mod validate;
 

@@ -32,6 +32,8 @@ pub struct ValidAgent {
     pub export_timeout: Duration,
     /// How long SDKs may hold telemetry.
     pub sdk_flush: Duration,
+    /// How long pods wait for the agent of their node before they start, if they do.
+    pub start_gate: Option<Duration>,
     /// How long an unused route is kept.
     pub hold_old: Duration,
     /// How many nodes may be without a ready agent when a mode starts to serve.

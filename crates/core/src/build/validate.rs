@@ -18,7 +18,7 @@ use super::valid_agent::{AgentConfiguration, ValidAgent};
 use crate::inject::policy;
 use crate::inject::{Namespaces, Selection};
 use crate::quantity::{self, MIB, MaxUnready, no_nodes};
-use otelagent_api::{Mode, OtelAgent, OtelAgentSpec, Protocol, Routing};
+use otelagent_api::{Mode, OtelAgent, OtelAgentSpec, Protocol, Routing, StartGate, StartGateType};
 
 /// Bytes of configuration that a pod can carry. All annotations together may take 262144, keys included.
 const MAX_CONFIGURATION: usize = 240 << 10;
@@ -79,6 +79,7 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
             workloads.flush_interval,
             500,
         ),
+        start_gate: values.start_gate(workloads.start_gate),
         hold_old: values.duration("spec.switchover.holdOld", switchover.hold_old, 60_000),
         max_unready: values.max_unready(switchover.max_unready),
         selection: selection(agent),
@@ -112,6 +113,12 @@ impl Values<'_> {
         let expected = "a duration such as 200ms, 5s or 1m30s";
         let read = self.read(field, text, quantity::duration, expected);
         read.unwrap_or(Duration::from_millis(default_ms))
+    }
+
+    fn start_gate(&mut self, gate: Option<StartGate>) -> Option<Duration> {
+        let gate = gate.filter(|gate| gate.kind == StartGateType::Wait)?;
+        let field = "spec.workloads.startGate.timeout";
+        Some(self.duration(field, gate.timeout, 60_000))
     }
 
     fn size(&mut self, field: &str, text: Option<String>) -> Option<u64> {

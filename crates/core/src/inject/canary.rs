@@ -6,6 +6,7 @@
 
 use serde_json::{Value, json};
 
+use super::gate::LEAST_MEMORY;
 use super::json::{list, text};
 use super::recipe::Recipe;
 use crate::names;
@@ -19,10 +20,7 @@ const NO_AGENT: &str = "none";
 /// Pods that together take every branch of the program. `hash` is that of the policy.
 pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
     let pod = |name: &str, spec| pod(&format!("otelagent-verification-{name}"), hash, spec);
-    let image = recipe
-        .sidecar
-        .as_ref()
-        .map(|sidecar| text(sidecar, "image"));
+    let image = recipe.container().map(|own| text(own, "image"));
     let image = image.filter(|image| !image.is_empty()).unwrap_or(NO_IMAGE);
     let app = container("app", image, &Value::Null);
     let bare = json!({"containers": [app]});
@@ -41,6 +39,19 @@ pub fn probe_pods(recipe: &Recipe, hash: &str) -> Vec<Value> {
         let mut clashing = app;
         clashing["ports"] = list(sidecar, "ports").iter().take(1).cloned().collect();
         pods.push(pod("clashing", json!({"containers": [clashing]})));
+    }
+    if recipe.start_gate.is_some() {
+        // The others have too little memory for the gate.
+        let mut app = container("app", image, &Value::Null);
+        for kind in ["limits", "requests"] {
+            app["resources"][kind]["memory"] = LEAST_MEMORY.into();
+        }
+        let mut proxy = container("istio-proxy", image, &Value::Null);
+        proxy["restartPolicy"] = "Always".into();
+        let setup = container("setup", image, &Value::Null);
+        pods.push(pod("gated", json!({"containers": [app]})));
+        let meshed = json!({"initContainers": [proxy, setup], "containers": [app]});
+        pods.push(pod("meshed", meshed));
     }
     pods
 }

@@ -3,11 +3,14 @@
 use serde_json::Value;
 
 use super::cel::quoted;
-use super::json::{entry, has, list};
+use super::json::{entry, has, list, text};
 use crate::names::ANNOTATION_CONTAINERS;
 
 /// Longer annotations are no list of names, and would cost a policy too much.
 const MAX_CHOICE: usize = 4096;
+
+/// Prefixes of the names of mesh containers that set up a pod's network: the agent starts after them.
+pub(super) const MESHES: [&str; 2] = ["istio-", "linkerd-"];
 
 /// The lists of containers that get variables.
 pub(super) const CONTAINER_LISTS: [&str; 2] = ["containers", "initContainers"];
@@ -22,6 +25,12 @@ pub(super) fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
     CONTAINER_LISTS
         .into_iter()
         .flat_map(move |name| list(spec, name))
+}
+
+/// Whether a container sets up a pod's network.
+pub(super) fn is_mesh(container: &Value) -> bool {
+    let name = text(container, "name");
+    MESHES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The names of the containers that the pod's annotation chooses; none if it chooses all.

@@ -136,7 +136,7 @@ pub fn compare_beside(
 
 /// The injected container.
 fn agent_of<'a>(pod: &'a mut Value, recipe: &Recipe) -> Option<&'a mut Value> {
-    let own = recipe.sidecar_name()?;
+    let own = recipe.container_name()?;
     let inits = list_mut(pod.get_mut("spec")?.as_object_mut()?, "initContainers")?;
     inits
         .iter_mut()

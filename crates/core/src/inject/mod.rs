@@ -20,13 +20,15 @@ pub mod reason;
 mod advice;
 mod attributes;
 mod containers;
+mod gate;
 mod ports;
 mod program;
 mod recipe;
 mod selection;
+mod unfit;
 
 pub use environment::EnvRule;
 pub use pod::{Injection, inject};
 pub use reason::Reason;
-pub use recipe::{Moved, Recipe};
+pub use recipe::{Moved, Recipe, StartGate};
 pub use selection::{Namespaces, Selection};

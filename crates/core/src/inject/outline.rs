@@ -11,8 +11,9 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::reason::{ARCH, COLLECTOR, MIRROR, NODE_TYPE, OS, Reason, why_not};
+use super::reason::{COLLECTOR, MIRROR, Reason, why_not};
 use super::recipe::Recipe;
+use super::unfit::{ARCH, NODE_TYPE, OS};
 use crate::names;
 
 /// Annotations of fewer bytes fit beside every configuration, so their size is not kept: it may differ between
@@ -230,8 +231,12 @@ impl PodSpec {
         self.dns_policy.take_if(|policy| policy == "ClusterFirst");
         self.host_network.take_if(|host| !*host);
         if is_injected {
-            let is_ours =
-                |container: &Container| container.name.as_deref() == Some(names::CONTAINER);
+            let is_ours = |container: &Container| {
+                matches!(
+                    container.name.as_deref(),
+                    Some(names::CONTAINER | names::START_GATE)
+                )
+            };
             self.init_containers.retain(|container| !is_ours(container));
         }
         if let Some(dns) = &mut self.dns_config {

@@ -8,16 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::attributes::{PodAttributes, key};
-use super::containers::{CONTAINER_LISTS, STORAGE, chosen, limits_storage, takes_user_of_pod};
+use super::containers::{
+    CONTAINER_LISTS, STORAGE, chosen, is_mesh, limits_storage, takes_user_of_pod,
+};
 use super::environment::{EnvRule, RESOURCE_ATTRIBUTES, SERVICE_NAME};
+use super::gate;
 use super::json::{has, list, list_mut, object_mut, text};
 use super::ports;
 use super::reason::{Reason, why_not};
-use super::recipe::Recipe;
+use super::recipe::{Recipe, StartGate};
 use crate::names;
-
-/// Prefixes of the names of mesh containers that set up a pod's network: the agent starts after them.
-pub(super) const MESHES: [&str; 2] = ["istio-", "linkerd-"];
 
 /// The result for a pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,15 +42,20 @@ pub fn inject(pod: &Value, namespace: &str, recipe: &Recipe) -> Injection {
     let chosen = chosen(pod);
     let storage = recipe.storage_limit.as_deref();
     let storage = storage.filter(|_| limits_storage(pod));
+    let gate = gate::gate(pod, recipe);
     let mut pod = pod.clone();
     if let Some(root) = pod.as_object_mut() {
         if let Some(spec) = object_mut(root, "spec") {
             let is_given = |name: &str| {
-                Some(name) != recipe.sidecar_name() && (chosen.is_empty() || chosen.contains(&name))
+                Some(name) != recipe.container_name()
+                    && (chosen.is_empty() || chosen.contains(&name))
             };
             add_to_containers(spec, recipe, rules, &attributes, is_given);
             if let Some(sidecar) = sidecar {
                 add_agent(spec, sidecar, storage, &recipe.volumes);
+            }
+            if let Some(gate) = gate {
+                add_gate(spec, gate);
             }
         }
         if let Some(metadata) = object_mut(root, "metadata") {
@@ -94,16 +99,7 @@ fn add_agent(
     storage: Option<&str>,
     volumes: &[Value],
 ) {
-    let is_new = |item: &Value, list: &[Value]| {
-        !list
-            .iter()
-            .any(|other| text(other, "name") == text(item, "name"))
-    };
-    let mut sidecar = sidecar.clone();
-    let of_pod = spec.get("securityContext").unwrap_or(&Value::Null);
-    if of_pod["runAsUser"] == 0 && takes_user_of_pod(&sidecar) {
-        sidecar["securityContext"]["runAsUser"] = names::USER.into();
-    }
+    let mut sidecar = with_user(sidecar, spec);
     if let Some(inits) = list_mut(spec, "initContainers")
         && is_new(&sidecar, inits)
     {
@@ -114,7 +110,32 @@ fn add_agent(
         }
         inits.insert(after_mesh, sidecar);
     }
-    for volume in volumes {
+    add_volumes(spec, volumes);
+}
+
+/// Adds the start gate and its volume.
+fn add_gate(spec: &mut Map<String, Value>, gate: &StartGate) {
+    let mut container = with_user(&gate.container, spec);
+    let others = spec.get("containers").unwrap_or(&Value::Null);
+    gate::give_resources(&mut container, &others[0]);
+    if let Some(inits) = list_mut(spec, "initContainers") {
+        inits.insert(gate::place(inits), container);
+    }
+    add_volumes(spec, std::slice::from_ref(&gate.volume));
+}
+
+/// An injected container with a user of its own, where it would take root from its pod.
+fn with_user(container: &Value, spec: &Map<String, Value>) -> Value {
+    let mut container = container.clone();
+    let of_pod = spec.get("securityContext").unwrap_or(&Value::Null);
+    if of_pod["runAsUser"] == 0 && takes_user_of_pod(&container) {
+        container["securityContext"]["runAsUser"] = names::USER.into();
+    }
+    container
+}
+
+fn add_volumes(spec: &mut Map<String, Value>, added: &[Value]) {
+    for volume in added {
         if let Some(volumes) = list_mut(spec, "volumes")
             && is_new(volume, volumes)
         {
@@ -123,9 +144,10 @@ fn add_agent(
     }
 }
 
-fn is_mesh(container: &Value) -> bool {
-    let name = text(container, "name");
-    MESHES.iter().any(|prefix| name.starts_with(prefix))
+/// Whether a list has no item of this name.
+fn is_new(item: &Value, list: &[Value]) -> bool {
+    let name = text(item, "name");
+    !list.iter().any(|other| text(other, "name") == name)
 }
 
 /// The names of the recipe's variables that a container's `envFrom` may set; none if the recipe overrides

@@ -18,15 +18,16 @@ use serde_json::{Value, json};
 use super::attributes::{ANNOTATION_PREFIX, KINDS, MAX_VALUE, OUTER_KINDS, SAFE};
 use super::cel::{literal, quoted, quoted_list};
 use super::containers::{
-    CONTAINER_LISTS, STORAGE, chosen_in_cel, limits_storage_in_cel, takes_user_of_pod,
+    CONTAINER_LISTS, MESHES, STORAGE, chosen_in_cel, limits_storage_in_cel, takes_user_of_pod,
 };
 use super::environment::{
     EnvRule, NODE_NAME, POD_NAME, POD_UID, RESOURCE_ATTRIBUTES, SERVICE_NAME,
 };
+use super::gate;
 use super::json::text;
-use super::pod::{MESHES, NOT_BLANK};
+use super::pod::NOT_BLANK;
 use super::ports;
-use super::recipe::Recipe;
+use super::recipe::{Recipe, StartGate};
 use crate::names;
 use crate::owners::{
     CRON_SUFFIX, CRON_SUFFIX_CHARS, DEPLOYMENT_CONFIG, HASH_LABELS, HASH_SUFFIX, KNATIVE_LABELS,
@@ -57,6 +58,13 @@ fn data(recipe: &Recipe) -> Vec<(&'static str, String)> {
             "joinAnnotations",
             literal(&json!(recipe.joined_annotations)),
         ));
+    }
+    if let Some(gate) = &recipe.start_gate {
+        data.extend([
+            ("gates", literal(&json!([gate.container]))),
+            ("gateVolumes", literal(&json!([gate.volume]))),
+            ("gated", gate::applies_in_cel()),
+        ]);
     }
     let usual = at(&recipe.annotations, recipe.sidecar.as_ref(), &recipe.env);
     if let Some((moved, other)) = ports::moved_in_cel(recipe).zip(recipe.moved.as_ref()) {
@@ -200,7 +208,7 @@ fn containers(recipe: &Recipe) -> String {
     let own = quoted(RESOURCE_ATTRIBUTES);
     let tag = quoted(":[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$");
     let digest = quoted("@[A-Za-z0-9+._-]+:[0-9a-fA-F]{32,}$");
-    let agent = recipe.sidecar_name().map(quoted);
+    let agent = recipe.container_name().map(quoted);
     let not_the_agent = agent.map(|agent| format!("c.name != {agent} && "));
     let not_the_agent = not_the_agent.unwrap_or_default();
     let carried = if recipe.overrides_env_from {
@@ -263,12 +271,16 @@ pub(super) fn patch(recipe: &Recipe) -> String {
          + x.last.map(v, JSONPatch{{op: \"add\", path: x.path + \"/-\", value: v}})).flatten()"
     )];
     if let Some(sidecar) = &recipe.sidecar {
-        parts.push(add_sidecar());
-        parts.extend(takes_user_of_pod(sidecar).then(|| set_user(sidecar)));
+        let place = sidecar_index();
+        parts.push(add_container("sidecars", &place));
+        parts.extend(takes_user_of_pod(sidecar).then(|| set_user(sidecar, &place)));
+    }
+    if let Some(gate) = &recipe.start_gate {
+        parts.push(add_gate(gate));
     }
     parts.extend(recipe.storage_limit.as_deref().map(limit_storage));
     if !recipe.volumes.is_empty() {
-        parts.push(ADD_VOLUMES.into());
+        parts.push(add_volumes("addVolumes"));
     }
     parts.push(entries("labels", "addLabels"));
     if !recipe.annotations.is_empty() {
@@ -289,13 +301,13 @@ fn sidecar_index() -> String {
     )
 }
 
-fn add_sidecar() -> String {
+/// Adds a container of a variable's list, unless there is one of its name.
+fn add_container(variable: &str, place: &str) -> String {
     format!(
-        "variables.sidecars.map(a, has(object.spec.initContainers) \
+        "variables.{variable}.map(a, has(object.spec.initContainers) \
          ? (object.spec.initContainers.exists(c, c.name == a.name) ? [] \
-         : [JSONPatch{{op: \"add\", value: a, path: \"/spec/initContainers/\" + {}}}]) \
-         : [JSONPatch{{op: \"add\", path: \"/spec/initContainers\", value: [a]}}]).flatten()",
-        sidecar_index()
+         : [JSONPatch{{op: \"add\", value: a, path: \"/spec/initContainers/\" + {place}}}]) \
+         : [JSONPatch{{op: \"add\", path: \"/spec/initContainers\", value: [a]}}]).flatten()"
     )
 }
 
@@ -317,11 +329,22 @@ const JOIN_ANNOTATIONS: &str = "variables.joinAnnotations.transformList(k, v, \
      JSONPatch{op: \"add\", path: \"/metadata/annotations/\" + jsonpatch.escapeKey(k), value: \
      [string(variables.annotations[?k].orValue(\"\"))].filter(t, t.trim() != \"\").map(t, t + \",\").join(\"\") + string(v)})";
 
-/// Gives the added agent a user where it would take root from its pod.
-fn set_user(sidecar: &Value) -> String {
-    let name = quoted(text(sidecar, "name"));
+/// Adds the start gate, with its resources, and its volume.
+fn add_gate(gate: &StartGate) -> String {
+    let place = gate::place_in_cel();
+    let mut parts = vec![
+        add_container("gates", &place),
+        gate::resources_in_cel(&place),
+    ];
+    parts.extend(takes_user_of_pod(&gate.container).then(|| set_user(&gate.container, &place)));
+    parts.push(add_volumes("gateVolumes"));
+    format!("(!variables.gated ? [] : {})", parts.join(" + "))
+}
+
+/// Gives an added container a user where it would take root from its pod.
+fn set_user(container: &Value, place: &str) -> String {
+    let name = quoted(text(container, "name"));
     let user = names::USER;
-    let place = sidecar_index();
     format!(
         "(object.spec.?securityContext.?runAsUser.orValue(1) != 0 \
          || object.spec.?initContainers.orValue([]).exists(c, c.name == {name}) ? [] \
@@ -330,10 +353,14 @@ fn set_user(sidecar: &Value) -> String {
     )
 }
 
-const ADD_VOLUMES: &str = "(has(object.spec.volumes) \
-     ? variables.addVolumes.filter(v, !object.spec.volumes.exists(w, w.name == v.name))\
-     .map(v, JSONPatch{op: \"add\", path: \"/spec/volumes/-\", value: v}) \
-     : [JSONPatch{op: \"add\", path: \"/spec/volumes\", value: variables.addVolumes}])";
+fn add_volumes(variable: &str) -> String {
+    format!(
+        "(has(object.spec.volumes) \
+         ? variables.{variable}.filter(v, !object.spec.volumes.exists(w, w.name == v.name))\
+         .map(v, JSONPatch{{op: \"add\", path: \"/spec/volumes/-\", value: v}}) \
+         : [JSONPatch{{op: \"add\", path: \"/spec/volumes\", value: variables.{variable}}}])"
+    )
+}
 
 /// Puts a variable's entries into a map of the pod's metadata.
 fn entries(field: &str, variable: &str) -> String {

@@ -32,6 +32,10 @@ pub struct Recipe {
     /// Whether only pods that search the cluster's domain can resolve the sidecar's upstream.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub upstream_is_service: bool,
+    /// What keeps a pod from starting before the agent of its node; in node modes, if wanted. [`Recipe::hash`] does not
+    /// cover it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_gate: Option<StartGate>,
     /// Volumes (`core/v1 Volume`) that the sidecar mounts.
     pub volumes: Vec<Value>,
     /// The sidecar's limit of ephemeral storage where another container has one: the kubelet adds up the limits of
@@ -52,6 +56,16 @@ pub struct Recipe {
     /// The agent at other ports, for pods that use the usual ones themselves; only with a sidecar.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved: Option<Moved>,
+}
+
+/// An init container that ends when the agent takes telemetry, or after a time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StartGate {
+    /// `core/v1 Container`.
+    pub container: Value,
+    /// What it mounts (`core/v1 Volume`) in place of the pod's token.
+    pub volume: Value,
 }
 
 /// The differences of a [`Recipe`] whose sidecar listens on other ports.
@@ -76,6 +90,7 @@ impl Recipe {
             annotations: BTreeMap::new(),
             sidecar,
             upstream_is_service: false,
+            start_gate: None,
             volumes: Vec::new(),
             joined_annotations: BTreeMap::new(),
             storage_limit: None,
@@ -87,23 +102,34 @@ impl Recipe {
         }
     }
 
-    /// A hash of everything that is injected, ten hexadecimal characters: label `otelagent.dev/config`.
+    /// A hash of everything that reaches the application, ten hexadecimal characters: label `otelagent.dev/config`. A
+    /// running pod has passed its gate or never had one, so a gate that is new or gone does not make it stale.
     pub fn hash(&self) -> String {
-        names::hash(&serde_json::to_string(self).unwrap_or_default(), 10)
+        let ungated = self.start_gate.is_some().then(|| Self {
+            start_gate: None,
+            ..self.clone()
+        });
+        let hashed = ungated.as_ref().unwrap_or(self);
+        names::hash(&serde_json::to_string(hashed).unwrap_or_default(), 10)
     }
 
     /// The resources of the injected container; none without one.
     pub fn amounts(&self) -> Amounts {
         let storage = self.storage_limit.as_deref();
-        let sidecar = self.sidecar.as_ref();
-        sidecar
-            .map(|sidecar| namespace_limits::amounts(sidecar, storage))
+        self.container()
+            .map(|container| namespace_limits::amounts(container, storage))
             .unwrap_or_default()
     }
 
-    /// Name of the injected container, if there is one.
-    pub(super) fn sidecar_name(&self) -> Option<&str> {
-        self.sidecar.as_ref().map(|sidecar| text(sidecar, "name"))
+    /// The injected container, if there is one: the sidecar or the start gate.
+    pub(super) fn container(&self) -> Option<&Value> {
+        let gate = self.start_gate.as_ref().map(|gate| &gate.container);
+        self.sidecar.as_ref().or(gate)
+    }
+
+    /// Its name.
+    pub(super) fn container_name(&self) -> Option<&str> {
+        self.container().map(|container| text(container, "name"))
     }
 
     /// Names of the variables that a user may also set through `envFrom`.

@@ -15,9 +15,6 @@ use crate::inject::{Moved, Recipe};
 use crate::names;
 use otelagent_api::Mode;
 
-/// Where tokens are mounted (`DefaultAPITokenMountPath` of the service account admission plugin).
-const TOKENS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-
 pub(super) const SIDECAR: Topology = Topology {
     placement: Placement::Sidecar,
     objects: |_| Vec::new(),
@@ -81,9 +78,12 @@ fn container(input: &RenderInput<'_>) -> Container {
     }
     container.ports = Some(ports);
     container.startup_probe = Some(agent_pod::health_probe(agent, 1, 60));
-    // The API server mounts the application's service account token into every container without a mount at
-    // this path, injected ones included. The agent must not have it.
+    // The agent must not have the application's token.
     let mounts = container.volume_mounts.get_or_insert_default();
-    mounts.push(agent_pod::mount(names::CONFIG_VOLUME, TOKENS, true));
+    mounts.push(agent_pod::mount(
+        names::CONFIG_VOLUME,
+        agent_pod::TOKENS,
+        true,
+    ));
     container
 }

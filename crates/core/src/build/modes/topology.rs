@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::build::agent_pod::RenderInput;
 use crate::build::environment::{Environment, IpFamily};
 use crate::build::objects::Object;
+use crate::build::start_gate::start_gate;
 use crate::build::valid_agent::{Placement, ValidAgent};
 use crate::inject::Recipe;
 use crate::inject::environment::{self, HOST_IP};
@@ -49,6 +50,7 @@ pub(super) fn variables_only(
         joined_annotations: BTreeMap::new(),
         sidecar: None,
         upstream_is_service: false,
+        start_gate: start_gate(mode, input, &endpoint),
         volumes: Vec::new(),
         storage_limit: None,
         first: environment::first_variables(endpoint.contains(HOST_IP)),
