@@ -200,7 +200,7 @@ test-lab: prerequisites ## Those tests that need API servers or nodes whose name
 
 # Cluster tests that need nodes of the bed's own: they read its audit log, cut a node's power, restart its API server,
 # or choose its addresses.
-OWN_NODES := cluster::rest:: node_losing_power restarted_api_server sdks_send_all_signals_with
+OWN_NODES := cluster::rest:: node_losing_power first_spans_of_every_pod restarted_api_server sdks_send_all_signals_with
 
 .PHONY: test-kubeconfig
 test-kubeconfig: prerequisites ## Cluster tests on the cluster that KUBECONFIG names, which must be there to be thrown away
@@ -397,6 +397,10 @@ $(MDBOOK): rust
 .PHONY: bench-operator
 bench-operator: prerequisites ## Measure the operator: reconcile time, admission latency, memory
 	$(CARGO) bench $(LAB) --locked --package operator-bench --bench operator
+
+.PHONY: bench-start-gate
+bench-start-gate: prerequisites ## Measure what a start gate adds to a pod whose agent is ready, on a real node
+	OTELAGENT_SHIPPED=1 $(CARGO) bench $(LAB) --locked --package operator-bench --bench start_gate
 
 NODES ?= 1000
 PODS ?= 20000

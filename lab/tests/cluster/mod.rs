@@ -26,6 +26,7 @@ mod rest;
 mod restart;
 mod routing;
 mod sdks;
+mod start_gate;
 mod switching;
 mod uninstall;
 mod webhook;

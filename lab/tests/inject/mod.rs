@@ -29,5 +29,6 @@ mod samples;
 mod sdks;
 mod selection;
 mod server;
+mod start_gate;
 mod uninstalled;
 mod warning;

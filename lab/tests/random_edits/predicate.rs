@@ -272,6 +272,8 @@ fn holds(message: &str, old: Option<&Value>, value: &Value) -> bool {
     let starts = |beginning: &str| message.starts_with(beginning);
     if starts("must be a duration between 10ms and 24h") {
         between(10 * ms, day, nanoseconds(text))
+    } else if starts("must be a duration between 1s and 10m") {
+        between(1000 * ms, 600_000 * ms, nanoseconds(text))
     } else if starts("must be a duration of at most 24h") {
         between(0, day, nanoseconds(text))
     } else if starts("must be a size between 64Ki and 1Ti") {

@@ -22,6 +22,7 @@
 //! - [`drift`]: users change the operator's objects.
 //! - [`ports`], [`nodes`], [`blocked`]: two `OtelAgent`s need one port of the nodes; nodes are not for agents; agents
 //!   cannot be created.
+//! - [`start_gate`]: nodes join before their agents do.
 //! - [`delivering`]: agents answer falsely, too much or never when they are asked whether they deliver.
 //! - [`admission`]: other people's admission changes the operator's own objects.
 //! - [`rights`]: the operator lacks one of its rights.
@@ -61,5 +62,6 @@ mod rights;
 mod run;
 mod sample;
 mod stale;
+mod start_gate;
 mod topology;
 mod views;

@@ -1,1 +1,1 @@
-//! Only benchmarks: `operator.rs` and `scale`.
+//! Only benchmarks: `operator.rs`, `start_gate.rs` and `scale`.
