@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use demo::steps::PLATFORM;
 use demo::wait::{Seen, until};
 use otelagent_core::names;
 use serde_json::{Value, json};
@@ -66,6 +67,18 @@ fn pod_starts_without_its_agent_after_the_time_and_counts_as_uncovered() {
     world.until_status("gate2", "an agent on one node", |status| {
         status["agents"]["desired"] == 1 && status["agents"]["ready"] == 1
     });
+    // An agent that is ending takes telemetry for a while.
+    let agents = format!(
+        "--selector={}={}",
+        names::LABEL_OWNER,
+        names::agent_label(PLATFORM, "gate2")
+    );
+    let place = format!("--field-selector=spec.nodeName={}", nodes[1]);
+    world.until(
+        "no agent on the other node",
+        &["pods", "--namespace", PLATFORM, &agents, &place],
+        |agents| agents["items"].as_array().is_some_and(Vec::is_empty),
+    );
     let mut pod = waiting("gate2", &nodes[1], 0, 0);
     // It goes on running.
     pod["spec"]["containers"] = json!([RUST_GRPC.container(&[])]);
