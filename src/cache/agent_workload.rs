@@ -102,5 +102,7 @@ fn agent_pod(name: &str, pod: &CachedPod, warnings: Option<&Warnings>) -> AgentP
         ready: pod.ready && !pod.terminating,
         waits_for: why.or_else(|| waits_for.map(Into::into)),
         template: pod.labels.get(names::LABEL_TEMPLATE).cloned(),
+        start: pod.labels.get(names::LABEL_START_CONFIG).cloned(),
+        word: None,
     }
 }

@@ -1,19 +1,24 @@
 //! Writes objects: server-side apply, and deletion of exactly the observed objects.
 
+use futures::future::join_all;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use kube::Api;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::{Resource, ResourceExt};
 use otelagent_core::build::{ObjectOwner, corrections, last_other_manager};
+use otelagent_core::in_full;
 use otelagent_core::inject::kinds::ADMISSION_KINDS;
 use otelagent_core::names;
-use otelagent_core::reconcile::Intent;
 use otelagent_core::reconcile::contest::Turn;
+use otelagent_core::reconcile::{Intent, Mount};
 use serde_json::{Value, json};
 
 use super::context::{Context, Reconciliation};
 use super::error::{ControllerError, Result};
+
+/// Pods that are changed at the same time.
+const MOUNTS_AT_A_TIME: usize = 16;
 
 impl Reconciliation<'_> {
     /// Applies an object, and returns its uid. Leaves a contested object alone until its turn, see
@@ -95,6 +100,36 @@ impl Reconciliation<'_> {
         delete(self.context, &target.api, kind, &name, seen).await
     }
 
+    /// Changes an annotation of agents' pods, so that their kubelets mount what has changed. A pod for which that fails
+    /// gets it later, as its kubelet looks at every pod once a minute or two.
+    pub(super) async fn mount(self, mount: &Mount) {
+        let namespace = self.observation.agent.namespace().unwrap_or_default();
+        let api: Api<Pod> = Api::namespaced(self.context.client.clone(), &namespace);
+        for pods in mount.pods.chunks(MOUNTS_AT_A_TIME) {
+            let touches = pods.iter();
+            let touches = touches.map(|pod| self.touch(&api, pod, &mount.configuration));
+            join_all(touches).await;
+        }
+    }
+
+    async fn touch(self, api: &Api<Pod>, pod: &str, written: &str) {
+        let annotations = json!({names::ANNOTATION_CONFIG_WRITTEN: written});
+        let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
+        let parameters = PatchParams::default();
+        match api.patch_metadata(pod, &parameters, &patch).await {
+            Ok(_) => self.context.metrics.wrote("Pod", "patch"),
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            Err(error) => {
+                let error = in_full(&error);
+                tracing::warn!(
+                    pod,
+                    error,
+                    "a kubelet is not told of a changed configuration"
+                );
+            }
+        }
+    }
+
     /// Objects of a kind: admission objects of the cluster, others of the `OtelAgent`'s own namespace.
     fn objects(self, kind: &str) -> Api<DynamicObject> {
         if ADMISSION_KINDS.contains(&kind) {
@@ -102,6 +137,8 @@ impl Reconciliation<'_> {
         }
         let resource = if kind == Service::kind(&()) {
             ApiResource::erase::<Service>(&())
+        } else if kind == ConfigMap::kind(&()) {
+            ApiResource::erase::<ConfigMap>(&())
         } else {
             ApiResource::erase::<DaemonSet>(&())
         };

@@ -53,6 +53,7 @@ impl Executor<'_> {
                     self.outcome.applied.insert(intent.name.clone());
                 }
             }
+            Step::Mount(mount) => self.reconciliation.mount(mount).await,
             Step::WritePolicy(intent) => {
                 self.reconciliation.write(intent).await?;
             }

@@ -4,7 +4,7 @@ use std::cell::{Cell, LazyCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::PoisonError;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
@@ -56,7 +56,13 @@ pub(crate) fn observe<'a>(
     let nodes = context.stores.nodes.read().states();
     let workloads = Mode::ALL.into_iter().filter_map(|mode| {
         let found = context.stores.daemon_set(&namespace, &name, mode)?;
-        Some((mode, agent_workload(&context.stores, agent, &found, mode)))
+        let mut found = agent_workload(&context.stores, agent, &found, mode);
+        context.polls.tell(agent, &mut found.workload.pods);
+        Some((mode, found))
+    });
+    let configurations = Mode::ALL.into_iter().filter_map(|mode| {
+        let found = configuration(&context.stores, &namespace, &name, mode)?;
+        Some((mode, found))
     });
     Observation {
         now: Timestamp::now(),
@@ -71,6 +77,7 @@ pub(crate) fn observe<'a>(
             .map(|other| format!("{}/{}", other.namespace, other.name))
             .collect(),
         workloads: workloads.collect(),
+        configurations: configurations.collect(),
         service: service(&context.stores, &namespace, &name),
         nodes,
         admission,
@@ -141,6 +148,17 @@ pub(crate) fn read_active(binding: &Value) -> Active {
     let annotations: BTreeMap<String, String> =
         serde_json::from_value(annotations.clone()).unwrap_or_default();
     Active::read(&annotations, binding["spec"]["policyName"].as_str())
+}
+
+fn configuration(stores: &Stores, namespace: &str, agent: &str, mode: Mode) -> Option<Value> {
+    let name = names::agent_configuration(agent, mode.kebab());
+    let reference = ObjectRef::<ConfigMap>::new(&name).within(namespace);
+    let found = stores
+        .platform
+        .get(namespace)?
+        .config_maps
+        .get(&reference)?;
+    serde_json::to_value(found.as_ref()).ok()
 }
 
 fn service(stores: &Stores, namespace: &str, name: &str) -> Option<Value> {

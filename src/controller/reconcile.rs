@@ -191,6 +191,7 @@ fn delivery(agent: &OtelAgent, facts: &Facts, context: &Context) -> Delivery {
         label: names::agent_label(&namespace, &name),
         object: ObjectRef::new(&name).within(&namespace),
         modes,
+        configurations: facts.configurations.clone(),
         port: agent.spec.ports.health,
     };
     context.polls.follow(&uid, followed)

@@ -3,6 +3,7 @@
 //! after each of its steps, and must reach the same end as without the interruption.
 
 mod agents;
+mod configuration;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -81,18 +82,26 @@ impl World {
         self.objects.get(&("DaemonSet", name))
     }
 
+    /// The configuration of its agents.
+    fn config_map(&self, mode: Mode) -> Option<&Value> {
+        let name = names::agent_configuration("node", mode.kebab());
+        self.objects.get(&("ConfigMap", name))
+    }
+
     fn observed_workload(&self, mode: Mode) -> Option<(Mode, ObservedWorkload)> {
         let object = self.workload(mode)?;
-        let template = object["spec"]["template"]["metadata"]["labels"][names::LABEL_TEMPLATE]
-            .as_str()
-            .map(str::to_owned);
+        let labels = &object["spec"]["template"]["metadata"]["labels"];
+        let template = labels[names::LABEL_TEMPLATE].as_str().map(str::to_owned);
         let since = &object["metadata"]["annotations"][names::ANNOTATION_UNUSED_SINCE];
         let pod = AgentPod {
             name: "a".into(),
             node: Some(NODE.into()),
             ready: true,
-            waits_for: None,
             template: template.clone(),
+            start: labels[names::LABEL_START_CONFIG]
+                .as_str()
+                .map(str::to_owned),
+            ..AgentPod::default()
         };
         let observed = ObservedWorkload {
             object: object.clone(),
@@ -143,6 +152,10 @@ impl World {
                 .into_iter()
                 .filter_map(|mode| self.observed_workload(mode))
                 .collect(),
+            configurations: Mode::ALL
+                .into_iter()
+                .filter_map(|mode| Some((mode, self.config_map(mode)?.clone())))
+                .collect(),
             service: self.objects.get(&("Service", "node".into())).cloned(),
             pods: count(&label, None, &[], &Coverage::default(), |_, _| true, pods),
             selects_namespaces: true,
@@ -182,7 +195,7 @@ impl World {
     fn carry_out(&mut self, step: &Step) {
         match step {
             Step::Apply(intent) | Step::WritePolicy(intent) => self.store(intent),
-            Step::CutOver(_) | Step::Verify(_) | Step::Confirm(_) => {}
+            Step::Mount(_) | Step::CutOver(_) | Step::Verify(_) | Step::Confirm(_) => {}
             Step::Activate(activation) => {
                 self.store(&activation.at(self.now).0);
                 activation
@@ -221,6 +234,19 @@ impl World {
             let mode = labels.get(names::LABEL_MODE)?;
             Mode::parse(mode)
         });
+        for (mode, workload) in Mode::ALL
+            .into_iter()
+            .filter_map(|mode| Some((mode, self.workload(mode)?)))
+        {
+            let start =
+                &workload["spec"]["template"]["metadata"]["labels"][names::LABEL_START_CONFIG];
+            let key = names::configuration_key(start.as_str().unwrap());
+            let mounted = self.config_map(mode).map(|map| &map["data"][&key]);
+            assert!(
+                mounted.is_some_and(Value::is_string),
+                "{mode}: agents mount what is not there"
+            );
+        }
         for mode in used.chain(active.mode).filter(|mode| mode.on_nodes()) {
             assert!(
                 self.workload(mode).is_some(),
@@ -260,8 +286,9 @@ fn agent(mode: Mode, rest: &str) -> OtelAgent {
 }
 
 /// What [`kind`] can say.
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 10] = [
     "Apply",
+    "Mount",
     "CutOver",
     "WritePolicy",
     "Verify",
@@ -275,6 +302,7 @@ const KINDS: [&str; 9] = [
 fn kind(step: &Step) -> &'static str {
     match step {
         Step::Apply(_) => "Apply",
+        Step::Mount(_) => "Mount",
         Step::CutOver(_) => "CutOver",
         Step::WritePolicy(_) => "WritePolicy",
         Step::Verify(_) => "Verify",

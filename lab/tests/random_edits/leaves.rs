@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use otelagent_api::{Mode, OtelAgent};
-use otelagent_core::build::{Environment, validate};
+use otelagent_core::build::{Environment, Object, validate};
 use serde_json::{Value, json};
 
 use super::edits::{self, Edit, apply};
@@ -86,7 +86,13 @@ fn rendered(spec: &Value) -> Option<Value> {
         "mode": valid.wanted(),
     });
     for object in desired.objects {
-        all[object.kind()] = object.to_json();
+        let kind = object.kind();
+        all[kind] = object.to_json();
+        // Under a key that has a hash, which the label of the pods shows.
+        if let Object::ConfigMap(map) = object {
+            let texts: Vec<String> = map.data.unwrap_or_default().into_values().collect();
+            all[kind]["data"] = json!(texts.join("\n"));
+        }
     }
     // Follows from all the rest.
     if let Some(labels) = all.pointer_mut("/DaemonSet/spec/template/metadata/labels") {

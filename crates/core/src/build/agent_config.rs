@@ -1,13 +1,14 @@
 //! Renders the agent's configuration: OpenTelemetry Collector configuration, with the user's overlay.
 //!
-//! The bundled agent and an unmodified collector start with the same text. It is an annotation of the pod
-//! that runs the agent, so it changes exactly with that pod.
+//! The bundled agent and an unmodified collector start with the same text. Of a sidecar, it is an annotation of the
+//! pod; of agents on nodes, a `ConfigMap`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::live_settings;
 use super::valid_agent::{AgentConfiguration, DiskQueues, Placement, ValidAgent};
 use crate::quantity::{MIB, milliseconds};
 use otelagent_api::{Export, Header, Protocol, Tls};
@@ -111,14 +112,31 @@ pub(super) fn render(agent: &ValidAgent, placement: Placement) -> AgentConfigura
     if let Some(overlay) = &agent.spec.config {
         lay_over(&mut config, &Value::Object(overlay.clone()));
     }
+    let at_start = match agent.own_image() {
+        None => yaml(&live_settings::at_start(&config)),
+        Some(_) => yaml(&config),
+    };
     AgentConfiguration {
         placement,
-        // A JSON value always prints as YAML; JSON itself would be as valid, only harder to read.
-        text: serde_saphyr::to_string(&config).unwrap_or_else(|_| config.to_string()),
+        at_start,
+        text: yaml(&config),
         disk_queues: disk_queues(&config),
         sends_to_service: sends_to_service(&config),
         unreachable: unreachable(agent, placement, &config),
     }
+}
+
+/// A JSON value always prints as YAML; JSON itself would be as valid, only harder to read.
+fn yaml(config: &Value) -> String {
+    serde_saphyr::to_string(config).unwrap_or_else(|_| config.to_string())
+}
+
+/// What tells configurations apart, as the agent itself says it: FNV-1a of the text.
+pub(super) fn fingerprint(text: &str) -> String {
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
 }
 
 /// Whether telemetry or the agent's own metrics are sent to a Service.

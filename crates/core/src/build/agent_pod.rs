@@ -83,9 +83,14 @@ pub(super) fn container(input: &RenderInput<'_>) -> Container {
 
 const QUEUE_VOLUME: &str = "otelagent-queue";
 
-/// Volumes of the agent's container.
-pub(super) fn volumes(input: &RenderInput<'_>) -> Vec<Volume> {
-    let mut volumes = vec![Volume {
+/// Volumes of the agent's container beside the one with its configuration.
+fn other_volumes(input: &RenderInput<'_>) -> impl Iterator<Item = Volume> {
+    mounted(input.agent).into_iter().chain(queue_volume(input))
+}
+
+/// Volumes of a sidecar. Its configuration is an annotation of the pod.
+pub(super) fn sidecar_volumes(input: &RenderInput<'_>) -> Vec<Volume> {
+    let configuration = Volume {
         name: names::CONFIG_VOLUME.into(),
         downward_api: Some(DownwardAPIVolumeSource {
             items: Some(vec![DownwardAPIVolumeFile {
@@ -99,10 +104,40 @@ pub(super) fn volumes(input: &RenderInput<'_>) -> Vec<Volume> {
             ..DownwardAPIVolumeSource::default()
         }),
         ..Volume::default()
-    }];
-    volumes.extend(mounted(input.agent));
-    volumes.extend(queue_volume(input));
-    volumes
+    };
+    std::iter::once(configuration)
+        .chain(other_volumes(input))
+        .collect()
+}
+
+/// Volumes of an agent on a node. Its configuration is a `ConfigMap`, mounted as a whole directory: the kubelet does
+/// not update single files.
+pub(super) fn node_volumes(input: &RenderInput<'_>, config_map: String) -> Vec<Volume> {
+    let item = KeyToPath {
+        key: names::configuration_key(&start_hash(input)),
+        path: FILE.into(),
+        mode: None,
+    };
+    let configuration = Volume {
+        name: names::CONFIG_VOLUME.into(),
+        config_map: Some(ConfigMapVolumeSource {
+            name: config_map,
+            items: Some(vec![item]),
+            ..ConfigMapVolumeSource::default()
+        }),
+        ..Volume::default()
+    };
+    std::iter::once(configuration)
+        .chain(other_volumes(input))
+        .collect()
+}
+
+/// Hash of what a running agent cannot take over: settings that it reads only when it starts, and what its pod
+/// mounts.
+pub(super) fn start_hash(input: &RenderInput<'_>) -> String {
+    let volumes: Vec<Volume> = other_volumes(input).collect();
+    let digest = serde_json::to_string(&(&input.configuration.at_start, volumes));
+    names::hash(&digest.unwrap_or_default(), 10)
 }
 
 /// The queue on disk: in every mode an `emptyDir`, which lives as long as the pod. It is writable for every
@@ -147,10 +182,12 @@ pub(super) fn evictable_volumes(input: &RenderInput<'_>) -> BTreeMap<String, Str
         .collect()
 }
 
-/// Annotations of the pod that runs the agent: the configuration.
-pub(super) fn annotations(configuration: &AgentConfiguration) -> BTreeMap<String, String> {
-    let text = configuration.text.clone();
-    BTreeMap::from([(names::ANNOTATION_CONFIG.to_owned(), text)])
+/// Annotations of the pod that runs the agent: the configuration, or what of it replaces the pod when it changes.
+pub(super) fn annotations(configuration: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([(
+        names::ANNOTATION_CONFIG.to_owned(),
+        configuration.to_owned(),
+    )])
 }
 
 /// The two ports applications use, with the node's port where the mode claims one.

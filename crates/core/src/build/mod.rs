@@ -8,6 +8,7 @@ mod agent_pod;
 mod desired;
 mod engine;
 mod environment;
+mod live_settings;
 mod modes;
 mod node_ports;
 mod objects;

@@ -63,6 +63,8 @@ pub(crate) struct AgentConfiguration {
     pub(super) placement: Placement,
     /// The text, as YAML.
     pub(super) text: String,
+    /// What of it an agent reads only when it starts, as YAML: all, of another image.
+    pub(super) at_start: String,
     /// The queues on disk.
     pub(super) disk_queues: DiskQueues,
     /// Whether an exporter names a Service as `name.namespace.svc`, which a pod that does not search the

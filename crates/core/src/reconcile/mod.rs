@@ -5,6 +5,7 @@
 //! | [`active`] | what new pods get now, as the active binding records it |
 //! | [`observation`] | everything that the caches hold about one `OtelAgent`, read once |
 //! | [`step`] | what one reconcile does, and what the API server must confirm before it |
+//! | `configuration` | of a changed configuration, what stays for older agents and who mounts it now |
 //! | [`contest`] | whether somebody else undoes what the operator writes |
 //! | [`mod@plan`] | the steps from what is observed to what is desired |
 //! | [`injection`] | of these, the steps that change what is injected |
@@ -13,6 +14,7 @@
 //! The operator fills an [`Observation`], executes the [`Step`]s and reports the [`Outcome`].
 
 pub mod active;
+mod configuration;
 pub mod contest;
 pub mod injection;
 pub mod observation;
@@ -25,4 +27,4 @@ pub use injection::{Engines, PolicyEngine, Render, binding_kind, other, plan_ref
 pub use observation::{Observation, ObservedWorkload, Subject};
 pub use outcome::{Outcome, facts, refused};
 pub use plan::{modes, plan};
-pub use step::{AdmissionObject, Correction, Intent, Plan, Precondition, Step};
+pub use step::{AdmissionObject, Correction, Intent, Mount, Plan, Precondition, Step};

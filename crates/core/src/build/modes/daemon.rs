@@ -6,8 +6,8 @@ use k8s_openapi::api::apps::v1::{
     DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet,
 };
 use k8s_openapi::api::core::v1::{
-    Affinity, Container, LocalObjectReference, NodeAffinity, NodeSelector, NodeSelectorRequirement,
-    NodeSelectorTerm, PodSpec, PodTemplateSpec, Toleration, Volume,
+    Affinity, ConfigMap, Container, LocalObjectReference, NodeAffinity, NodeSelector,
+    NodeSelectorRequirement, NodeSelectorTerm, PodSpec, PodTemplateSpec, Toleration, Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -18,6 +18,22 @@ use crate::build::valid_agent::ValidAgent;
 use crate::names;
 use crate::quantity::no_nodes;
 use otelagent_api::Mode;
+
+/// The configuration of a mode's agents. Agents of an earlier template that read something else at their start have
+/// a key of their own until they are gone, which the plan keeps.
+pub(super) fn configuration(input: &RenderInput<'_>, mode: Mode) -> Object {
+    let agent = input.agent;
+    let key = names::configuration_key(&agent_pod::start_hash(input));
+    Object::ConfigMap(Box::new(ConfigMap {
+        metadata: metadata(agent, mode, config_map(agent, mode)),
+        data: Some([(key, input.configuration.text.clone())].into()),
+        ..ConfigMap::default()
+    }))
+}
+
+fn config_map(agent: &ValidAgent, mode: Mode) -> String {
+    names::agent_configuration(&agent.name, mode.kebab())
+}
 
 /// How an update replaces agents, unless the user sets it.
 #[derive(Clone, Copy, Debug)]
@@ -130,6 +146,23 @@ fn default_pull_policy(image: &str) -> &'static str {
     }
 }
 
+/// Labels of an agent's pod beside the hash of its template.
+fn pod_labels(
+    input: &RenderInput<'_>,
+    mode: Mode,
+    user: BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let start = agent_pod::start_hash(input);
+    let own = [
+        (names::LABEL_INJECT.to_owned(), "false".to_owned()),
+        (names::LABEL_START_CONFIG.to_owned(), start),
+    ];
+    let mut labels = user;
+    labels.extend(self::labels(input.agent, mode));
+    labels.extend(own);
+    labels
+}
+
 /// The pod template, labelled with a hash of itself, which tells updated pods from older ones.
 fn template(
     input: &RenderInput<'_>,
@@ -141,9 +174,7 @@ fn template(
     let agent = input.agent;
     let user = agent.spec.agent.clone().unwrap_or_default();
     let on_host_network = mode == Mode::HostNetwork;
-    let mut labels = user.pod_labels;
-    labels.extend(self::labels(agent, mode));
-    labels.insert(names::LABEL_INJECT.into(), "false".into());
+    let mut labels = pod_labels(input, mode, user.pod_labels);
     container.image_pull_policy.get_or_insert_with(|| {
         let image = container.image.as_deref().unwrap_or_default();
         default_pull_policy(image).into()
@@ -156,11 +187,12 @@ fn template(
         agent_pod::variable("OTELAGENT_LAME_DUCK", &LAME_DUCK.to_string()),
         agent_pod::variable("OTELAGENT_SHUTDOWN_GRACE", &(grace - ENDING).to_string()),
     ]);
+    let own_volumes = agent_pod::node_volumes(input, config_map(agent, mode));
     let spec = PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         containers: vec![container],
-        volumes: Some([agent_pod::volumes(input), volumes].concat()),
+        volumes: Some([own_volumes, volumes].concat()),
         host_network: on_host_network.then_some(true),
         dns_policy: on_host_network.then(|| "ClusterFirstWithHostNet".into()),
         security_context: Some(agent_pod::pod_security()),
@@ -179,7 +211,7 @@ fn template(
         ..PodSpec::default()
     };
     let mut annotations = user.pod_annotations;
-    annotations.extend(agent_pod::annotations(input.configuration));
+    annotations.extend(agent_pod::annotations(&input.configuration.at_start));
     let digest = serde_json::to_string(&(&labels, &annotations, &spec)).unwrap_or_default();
     labels.insert(names::LABEL_TEMPLATE.into(), names::hash(&digest, 10));
     PodTemplateSpec {

@@ -6,7 +6,7 @@
 
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Probe, Volume};
 
-use super::daemon::{Rollout, daemon_set};
+use super::daemon::{Rollout, configuration, daemon_set};
 use super::topology::{Topology, on_own_node, variables_only};
 use crate::build::agent_pod::{self, RenderInput};
 use crate::build::objects::Object;
@@ -32,14 +32,8 @@ fn objects(input: &RenderInput<'_>) -> Vec<Object> {
     if input.agent.own_image().is_some() {
         container.readiness_probe = Some(agent_pod::health_probe(input.agent, 2, 2));
         let (volumes, rollout) = (Vec::new(), Rollout::Replace);
-        return vec![daemon_set(
-            input,
-            mode,
-            container,
-            volumes,
-            rollout,
-            &node_ports,
-        )];
+        let daemon_set = daemon_set(input, mode, container, volumes, rollout, &node_ports);
+        return vec![configuration(input, mode), daemon_set];
     }
     let socket = format!("{RUN_DIRECTORY}/health.sock");
     container.env.get_or_insert_default().extend([
@@ -63,14 +57,8 @@ fn objects(input: &RenderInput<'_>) -> Vec<Object> {
         ..Volume::default()
     };
     let (volumes, rollout) = (vec![run], Rollout::Surge);
-    vec![daemon_set(
-        input,
-        mode,
-        container,
-        volumes,
-        rollout,
-        &node_ports,
-    )]
+    let daemon_set = daemon_set(input, mode, container, volumes, rollout, &node_ports);
+    vec![configuration(input, mode), daemon_set]
 }
 
 /// All of the agent's ports are on the node's network.

@@ -6,7 +6,7 @@
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::daemon::{Rollout, daemon_set, metadata, selector};
+use super::daemon::{Rollout, configuration, daemon_set, metadata, selector};
 use super::topology::{Topology, variables_only};
 use crate::build::agent_pod::{self, RenderInput};
 use crate::build::environment::Environment;
@@ -29,6 +29,7 @@ fn objects(input: &RenderInput<'_>) -> Vec<Object> {
     container.readiness_probe = Some(agent_pod::health_probe(agent, 2, 2));
     let (mode, volumes) = (Mode::NodeLocal, Vec::new());
     vec![
+        configuration(input, mode),
         daemon_set(input, mode, container, volumes, Rollout::Surge, &[]),
         Object::Service(Box::new(service(agent))),
     ]

@@ -15,7 +15,7 @@ use otelagent_api::{EnvFrom, Mode, Ports};
 pub(crate) struct Topology {
     /// Where its agent listens.
     pub(crate) placement: Placement,
-    /// Its objects, the agent workload first; none where the agent runs in the application's pod.
+    /// Its objects, in the order in which they are written; none where the agent runs in the application's pod.
     pub(crate) objects: fn(&RenderInput<'_>) -> Vec<Object>,
     /// The ports that it takes of the nodes on which its agents run.
     pub(crate) node_ports: fn(Ports) -> Vec<u16>,
