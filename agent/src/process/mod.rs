@@ -45,7 +45,7 @@ pub fn main() -> ExitCode {
         Ok(Command::Check(file)) => check(&file),
         Ok(Command::Ready(address)) => ready(address),
         Ok(Command::Wait(args)) => {
-            // Not `eprintln!`: it panics where nobody reads.
+            // `eprintln!` panics if standard error is closed.
             let _ = writeln!(std::io::stderr(), "{}", wait::wait(&args));
             Ok(())
         }

@@ -8,7 +8,7 @@ use kube::Config;
 use otelagent_core::names;
 use otelagent_operator::runtime::{Fence, Metrics, Readiness, Served, client, listen};
 use otelagent_webhook::ca::Ca;
-use otelagent_webhook::configuration::Endpoint;
+use otelagent_webhook::configuration::{Endpoint, WebhookEngine};
 use otelagent_webhook::issue;
 use otelagent_webhook::{Source, Webhook};
 use serde_json::json;
@@ -103,16 +103,16 @@ impl Callee {
         }
     }
 
-    pub(super) fn endpoint(&self) -> Endpoint {
-        Endpoint::Url(self.url.clone())
+    /// How the API server reaches it.
+    pub(super) fn engine(&self) -> WebhookEngine {
+        WebhookEngine {
+            endpoint: Endpoint::Url(self.url.clone()),
+            ca_bundle: self.ca.bundle(Timestamp::now()),
+            owner: None,
+        }
     }
 
     pub(crate) fn url(&self) -> &str {
         &self.url
-    }
-
-    /// The CA bundle for the API server.
-    pub(super) fn ca_bundle(&self) -> String {
-        self.ca.bundle(Timestamp::now())
     }
 }

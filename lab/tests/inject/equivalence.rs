@@ -73,9 +73,7 @@ async fn agree_by_webhook(bed: &Bed) {
     let server = Server::of(bed.kubeconfig(), None).await;
     let callee = Callee::start(bed, &server).await;
     agree(&server, "webhook", async |input| {
-        let ca_bundle = callee.ca_bundle();
-        let endpoint = callee.endpoint();
-        server.activate_webhook(input, &endpoint, &ca_bundle).await;
+        server.activate_webhook(input, &callee.engine()).await;
     })
     .await;
 }

@@ -11,7 +11,7 @@ use kube::{Client, Config};
 use otelagent_core::inject::policy::{PolicyInput, Rendered, render};
 use otelagent_core::inject::{Recipe, canary, difference};
 use otelagent_core::reconcile::Render as _;
-use otelagent_webhook::configuration::{Endpoint, WebhookEngine};
+use otelagent_webhook::configuration::WebhookEngine;
 use serde_json::{Value, json};
 use testbed::{Bed, KubernetesVersion};
 
@@ -197,18 +197,8 @@ impl Server {
         self.send(request).await
     }
 
-    /// As [`Self::activate`], by the webhook that answers at an address.
-    pub(super) async fn activate_webhook(
-        &self,
-        input: &PolicyInput,
-        endpoint: &Endpoint,
-        ca_bundle: &str,
-    ) {
-        let webhook = WebhookEngine {
-            endpoint: endpoint.clone(),
-            ca_bundle: ca_bundle.into(),
-            owner: None,
-        };
+    /// As [`Self::activate`], by a webhook.
+    pub(super) async fn activate_webhook(&self, input: &PolicyInput, webhook: &WebhookEngine) {
         let configurations = webhook.render(input).expect("webhook configurations");
         let applied = self.apply(&configurations.canary).await;
         assert!(applied.is_ok(), "{}", applied.body["message"]);

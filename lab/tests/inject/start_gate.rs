@@ -33,9 +33,7 @@ async fn gated_pods_are_taken_as_without_the_gate_by_webhook_on_1_33() {
     let server = Server::of(bed.kubeconfig(), None).await;
     let callee = Callee::start(bed, &server).await;
     taken_as_without_the_gate(&server, "gate-webhook", async |input| {
-        let ca_bundle = callee.ca_bundle();
-        let endpoint = callee.endpoint();
-        server.activate_webhook(input, &endpoint, &ca_bundle).await;
+        server.activate_webhook(input, &callee.engine()).await;
     })
     .await;
 }

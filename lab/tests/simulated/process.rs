@@ -1,4 +1,4 @@
-//! The operator's process.
+//! The operator and agents as processes.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -12,8 +12,35 @@ use super::run::{Outcome, Run};
 /// How long a process may take to notice that it lost its lease, on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(5);
 
-/// Ended with the test.
-pub(super) struct OperatorProcess(Child);
+/// A process, ended with the test.
+pub(super) struct Ended(pub(super) Child);
+
+impl Ended {
+    pub(super) fn end(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// An agent with the configuration in a file.
+pub(super) fn agent(program: &Path, config: &Path) -> std::io::Result<Ended> {
+    let agent = Command::new(program)
+        .arg("--config")
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    agent.map(Ended)
+}
+
+pub(super) struct OperatorProcess(Ended);
 
 impl OperatorProcess {
     pub(super) fn start(kubeconfig: &Path, run: &Run, identity: &str) -> Self {
@@ -36,11 +63,11 @@ impl OperatorProcess {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn();
-        Self(child.expect("the operator's binary"))
+        Self(Ended(child.expect("the operator's binary")))
     }
 
     pub(super) fn signal(&self, name: &str) {
-        let pid = self.0.id().to_string();
+        let pid = self.0.0.id().to_string();
         let sent = Command::new("kill").args([name, &pid]).status().unwrap();
         assert!(sent.success(), "kill {name}");
     }
@@ -48,18 +75,11 @@ impl OperatorProcess {
     pub(super) async fn until_it_ends(&mut self) -> Outcome<()> {
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
-            if self.0.try_wait().is_ok_and(|ended| ended.is_some()) {
+            if self.0.0.try_wait().is_ok_and(|ended| ended.is_some()) {
                 return Ok(());
             }
             sleep(Duration::from_millis(100)).await;
         }
         Err("a process that lost its lease did not end".into())
-    }
-}
-
-impl Drop for OperatorProcess {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }

@@ -2,8 +2,8 @@
 //! simulated; what waits and what it waits for are real processes, at an address for each node.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use http::Method;
@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::kubelet::register;
+use super::process::{self, Ended};
 use super::run::{Outcome, Run, send};
 use super::topology::{ALL, Topology};
 use crate::status_checker::get;
@@ -73,17 +74,21 @@ async fn join_all(run: &Run) -> Outcome<()> {
     let program = tokio::task::spawn_blocking(|| demo::images::program("otelagent-agent"));
     let program = program.await.map_err(|error| error.to_string())?;
     let program = program.map_err(|error| error.to_string())?;
+    let folder = std::env::temp_dir().join(format!("joins-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
     let mut joins = JoinSet::new();
     for number in 0..JOINS {
         let pod = pod_on(run, number).await?;
         let place: SocketAddr = (address(number), port).into();
-        joins.spawn(join(program.clone(), pod, place, number));
+        let config = configuration(&folder, place, number)?;
+        joins.spawn(join(program.clone(), config, pod, place, number));
         sleep(PACE).await;
     }
     let mut failed = Vec::new();
     while let Some(joined) = joins.join_next().await {
         failed.extend(joined.map_err(|error| error.to_string())?.err());
     }
+    let _ = std::fs::remove_dir_all(folder);
     if failed.is_empty() {
         Ok(())
     } else {
@@ -106,18 +111,14 @@ async fn pod_on(run: &Run, number: u8) -> Outcome<Value> {
     send(&run.admin, Method::POST, &path, &pod).await
 }
 
-/// A process, ended with the test.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// The pod starts as a kubelet starts it: its gate, and once that has ended, its application, which sends once.
-async fn join(program: PathBuf, pod: Value, place: SocketAddr, number: u8) -> Outcome<()> {
+async fn join(
+    program: PathBuf,
+    config: PathBuf,
+    pod: Value,
+    place: SocketAddr,
+    number: u8,
+) -> Outcome<()> {
     let node_address = place.ip().to_string();
     let expanded = |text: &str| text.replace("$(OTELAGENT_HOST_IP)", &node_address);
     let gate = &pod["spec"]["initContainers"][0];
@@ -141,7 +142,7 @@ async fn join(program: PathBuf, pod: Value, place: SocketAddr, number: u8) -> Ou
             "{number}: the gate ended before its agent: {status}"
         ));
     }
-    let _agent = agent(&program, place, number)?;
+    let _agent = process::agent(&program, &config).map_err(|error| error.to_string())?;
     let status = tokio::task::spawn_blocking(move || gate.0.wait());
     let status = status.await.map_err(|error| error.to_string())?;
     let status = status.map_err(|error| error.to_string())?;
@@ -161,10 +162,8 @@ async fn join(program: PathBuf, pod: Value, place: SocketAddr, number: u8) -> Ou
         .map_err(|error| format!("{number}: the first span: {error}"))
 }
 
-/// An agent at the address of the node.
-fn agent(program: &PathBuf, place: SocketAddr, number: u8) -> Outcome<Ended> {
-    let folder = std::env::temp_dir().join(format!("joins-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+/// The file with the configuration of an agent at the address of the node.
+fn configuration(folder: &Path, place: SocketAddr, number: u8) -> Outcome<PathBuf> {
     let file = folder.join(format!("{number}.yaml"));
     let text = format!(
         "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: '{place}'}}}}}}}}\n\
@@ -173,14 +172,7 @@ fn agent(program: &PathBuf, place: SocketAddr, number: u8) -> Outcome<Ended> {
          pipelines: {{traces: {{receivers: [otlp], exporters: [debug]}}}}\n"
     );
     std::fs::write(&file, text).map_err(|error| error.to_string())?;
-    let agent = Command::new(program)
-        .arg("--config")
-        .arg(file)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    agent.map(Ended).map_err(|error| error.to_string())
+    Ok(file)
 }
 
 /// As an SDK that never tries again.

@@ -10,7 +10,7 @@ use crate::names::ANNOTATION_CONTAINERS;
 const MAX_CHOICE: usize = 4096;
 
 /// Prefixes of the names of mesh containers that set up a pod's network: the agent starts after them.
-pub(super) const MESHES: [&str; 2] = ["istio-", "linkerd-"];
+const MESHES: [&str; 2] = ["istio-", "linkerd-"];
 
 /// The lists of containers that get variables.
 pub(super) const CONTAINER_LISTS: [&str; 2] = ["containers", "initContainers"];
@@ -31,6 +31,13 @@ pub(super) fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
 pub(super) fn is_mesh(container: &Value) -> bool {
     let name = text(container, "name");
     MESHES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// [`is_mesh`] of the container `c` in CEL.
+pub(super) fn is_mesh_in_cel() -> String {
+    MESHES
+        .map(|prefix| format!("c.name.startsWith({})", quoted(prefix)))
+        .join(" || ")
 }
 
 /// The names of the containers that the pod's annotation chooses; none if it chooses all.

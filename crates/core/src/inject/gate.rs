@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::cel::{quoted, quoted_list};
-use super::containers::{CONTAINERS, MESHES, containers, is_mesh};
+use super::containers::{CONTAINERS, containers, is_mesh, is_mesh_in_cel};
 use super::json::text;
 use super::recipe::{Recipe, StartGate};
 use super::unfit::{VIRTUAL, WITHOUT_IMAGE};
@@ -111,10 +111,9 @@ pub(super) fn place(inits: &[Value]) -> usize {
 
 /// [`place`] in CEL, as a string.
 pub(super) fn place_in_cel() -> String {
-    let meshes = MESHES.map(|mesh| format!("c.name.startsWith({})", quoted(mesh)));
     format!(
         "string(([0] + object.spec.?initContainers.orValue([]).transformList(i, c, \
          ({}) && c.?restartPolicy.orValue(\"\") == \"Always\", i + 1)).max())",
-        meshes.join(" || ")
+        is_mesh_in_cel()
     )
 }

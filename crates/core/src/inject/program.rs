@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 use super::attributes::{ANNOTATION_PREFIX, KINDS, MAX_VALUE, OUTER_KINDS, SAFE};
 use super::cel::{literal, quoted, quoted_list};
 use super::containers::{
-    CONTAINER_LISTS, MESHES, STORAGE, chosen_in_cel, limits_storage_in_cel, takes_user_of_pod,
+    CONTAINER_LISTS, STORAGE, chosen_in_cel, is_mesh_in_cel, limits_storage_in_cel,
+    takes_user_of_pod,
 };
 use super::environment::{
     EnvRule, NODE_NAME, POD_NAME, POD_UID, RESOURCE_ATTRIBUTES, SERVICE_NAME,
@@ -294,10 +295,9 @@ pub(super) fn patch(recipe: &Recipe) -> String {
 
 /// Where the agent is added to the init containers.
 fn sidecar_index() -> String {
-    let meshes = MESHES.map(|mesh| format!("c.name.startsWith({})", quoted(mesh)));
     format!(
         "string(([0] + object.spec.?initContainers.orValue([]).transformList(i, c, {}, i + 1)).max())",
-        meshes.join(" || ")
+        is_mesh_in_cel()
     )
 }
 

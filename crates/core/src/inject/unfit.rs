@@ -12,6 +12,7 @@ pub(super) const OS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
 pub(super) const ARCH: [&str; 2] = ["kubernetes.io/arch", "beta.kubernetes.io/arch"];
 /// The label that virtual-kubelet gives to its nodes.
 pub(super) const NODE_TYPE: &str = "type";
+
 /// Nodes by a label: where an injected pod could not run.
 pub(super) struct Unfit {
     /// The present label and its predecessor, if it has one.

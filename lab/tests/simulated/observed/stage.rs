@@ -3,7 +3,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 
 use http::Method;
 use otelagent_core::names;
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::super::cluster::observed_cluster;
 use super::super::kubelet::NODES;
-use super::super::process::OperatorProcess;
+use super::super::process::{self, Ended, OperatorProcess};
 use super::super::run::{Outcome, Run, send};
 use super::super::topology::{ALL, Topology};
 use super::traffic::Upstream;
@@ -27,7 +26,7 @@ const UNLUCKY: &str = "/apis/otelagent.dev/v1alpha1/namespaces/default/otelagent
 
 /// A real agent in place of a simulated one.
 pub(super) struct AgentProcess {
-    child: Child,
+    process: Ended,
     pub(super) address: Ipv4Addr,
     /// The name of its pod.
     pub(super) pod: String,
@@ -50,15 +49,9 @@ impl AgentProcess {
         let file = folder.join("config.yaml");
         std::fs::write(&file, text).unwrap();
         let program = demo::images::program("otelagent-agent").expect("the agent's binary");
-        let child = Command::new(program)
-            .arg("--config")
-            .arg(file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
+        let process = process::agent(&program, &file);
         Self {
-            child: child.expect("the agent's binary"),
+            process: process.expect("the agent's binary"),
             address,
             pod: name.to_owned(),
             folder,
@@ -77,8 +70,7 @@ impl AgentProcess {
 
 impl Drop for AgentProcess {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.end();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
