@@ -43,6 +43,13 @@ fn leftover_bed_is_removed_by_name() {
     if !skip_unless_possible("a leftover bed is removed by name") {
         return;
     }
+    // A bed that another test starts cleans up, too, and may come first.
+    let is_removed = (0..10).any(|_| a_leftover_bed_is_removed());
+    assert!(is_removed, "others removed each of ten beds first");
+}
+
+/// False if another process removed the bed before its name was given.
+fn a_leftover_bed_is_removed() -> bool {
     let (mut owner, ip) = start_owner("death-of-all");
     for child in children(owner.id()) {
         output(Command::new("kill").args(["-9", &child])).unwrap();
@@ -50,16 +57,18 @@ fn leftover_bed_is_removed_by_name() {
     owner.kill().unwrap();
     owner.wait().unwrap();
     let name = "death-of-all".parse().unwrap();
-    let abandoned = testbed::list()
-        .unwrap()
-        .into_iter()
-        .find(|bed| bed.name == name)
-        .unwrap();
+    let beds = testbed::list().unwrap();
+    let Some(abandoned) = beds.into_iter().find(|bed| bed.name == name) else {
+        return false;
+    };
     assert!(!abandoned.owned);
-    assert!(!leftovers(ip, "death-of-all").is_empty());
-
-    assert!(testbed::down(&name).unwrap());
+    let living = leftovers(ip, "death-of-all");
+    if !testbed::down(&name).unwrap() {
+        return false;
+    }
+    assert!(!living.is_empty());
     assert_eq!(leftovers(ip, "death-of-all"), Vec::<String>::new());
+    true
 }
 
 /// A copy of this program that owns a bed with a running pod.

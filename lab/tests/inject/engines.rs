@@ -12,7 +12,7 @@ use otelagent_core::names;
 use otelagent_operator::controller::InjectionSettings;
 use otelagent_webhook::ca::Ca;
 use serde_json::{Value, json};
-use testbed::KubernetesVersion;
+use testbed::{Bed, KubernetesVersion};
 use tokio::task::JoinHandle;
 
 use super::callee::Callee;
@@ -24,6 +24,15 @@ const PATIENCE: Duration = Duration::from_mins(4);
 /// Of one CA; the next is made at two thirds.
 const LIFE: Duration = Duration::from_secs(150);
 const AGENT: &str = "shop.side";
+/// How often the API server has asked each engine about pods of applications.
+const ASKED_POLICY: [&str; 2] = [
+    "apiserver_mutating_admission_policy_check_total{",
+    "policy_binding=\"otelagent.shop.side\"",
+];
+const ASKED_WEBHOOK: [&str; 2] = [
+    "apiserver_admission_webhook_admission_duration_seconds_count{",
+    "name=\"pods.injection.otelagent.dev\"",
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn change_of_engine_or_ca_loses_no_pod() {
@@ -50,11 +59,13 @@ async fn change_of_engine_or_ca_loses_no_pod() {
     let creator = DryRunCreator::start(server.clone());
 
     operator.end().await;
+    let before = asked(&bed, ASKED_WEBHOOK);
     let operator = InstalledOperator::start(&bed, choosing(Choice::Webhook)).await;
     until(&server, "both engines", |seen| {
         seen.injected && seen.bindings == 1 && seen.policies == 1 && seen.configurations.len() == 1
     })
     .await;
+    until_asked(&bed, ASKED_WEBHOOK, before).await;
     a_day_passes(&server, "mutatingwebhookconfigurations").await;
     until(&server, "the webhook alone", |seen| {
         seen.injected && seen.bindings == 0 && seen.policies == 0 && seen.configurations.len() == 1
@@ -68,11 +79,13 @@ async fn change_of_engine_or_ca_loses_no_pod() {
     .await;
 
     operator.end().await;
+    let before = asked(&bed, ASKED_POLICY);
     let operator = InstalledOperator::start(&bed, choosing(Choice::Auto)).await;
     until(&server, "both engines", |seen| {
         seen.injected && seen.bindings == 1 && seen.configurations.len() == 1
     })
     .await;
+    until_asked(&bed, ASKED_POLICY, before).await;
     a_day_passes(&server, "mutatingadmissionpolicybindings").await;
     until(&server, "policies alone", |seen| {
         seen.injected && seen.bindings == 1 && seen.configurations.is_empty()
@@ -152,6 +165,27 @@ async fn control_plane_of_two_releases_loses_no_pod_on_1_35() {
     })
     .await;
     installed::end(operator, bed).await;
+}
+
+/// How often the API server has asked an engine, by its own count.
+fn asked(bed: &Bed, [metric, label]: [&str; 2]) -> f64 {
+    let get = bed.kubectl().args(["get", "--raw", "/metrics"]).output();
+    let text = String::from_utf8(get.unwrap().stdout).unwrap();
+    let counts = text
+        .lines()
+        .filter(|line| line.starts_with(metric) && line.contains(label));
+    let counts = counts.filter_map(|line| line.rsplit(' ').next());
+    counts.map(|count| count.parse::<f64>().unwrap()).sum()
+}
+
+/// Waits until the API server asks an engine about the pods of applications. In the day that an engine stays, each
+/// API server learns the next one's binding; where the day is skipped, only this shows it.
+async fn until_asked(bed: &Bed, engine: [&str; 2], before: f64) {
+    let begun = Instant::now();
+    while tokio::task::block_in_place(|| asked(bed, engine)) <= before {
+        assert!(begun.elapsed() < PATIENCE, "{engine:?} is not asked");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
 }
 
 /// Moves the time at which the active binding was bound a day back.
