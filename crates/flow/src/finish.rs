@@ -205,7 +205,9 @@ impl<P: Piece> Flow<P> {
         let mut held = attempt.held;
         let bytes = held.piece.bytes();
         self.fail_once_more(&mut held.record);
-        held.record.is_late = true;
+        // A small one alone without an answer says nothing about the load, and leaves others a place.
+        let beside_others = others_pass && bytes <= FLOOR;
+        held.record.is_late = !beside_others;
         // Alone in flight it was too large for the time; else it is tried alone first.
         let half = if attempt.was_only && bytes > FLOOR {
             self.size.timed_out(bytes);
@@ -218,7 +220,9 @@ impl<P: Piece> Flow<P> {
             held.record.own_wait(took, &self.settings.retry, dice)
         } else {
             let is_least = bytes <= self.size.least();
-            self.window.timed_out(attempt.started, is_least, now);
+            let places = if beside_others { 2 } else { 1 };
+            self.window
+                .timed_out(attempt.started, is_least, places, now);
             if others_pass {
                 Duration::ZERO
             } else {

@@ -91,13 +91,19 @@ impl Window {
         self.size = 1;
     }
 
-    /// An attempt that began at `started` got no answer in time.
-    pub(crate) fn timed_out(&mut self, started: Duration, is_least: bool, now: Duration) {
+    /// An attempt that began at `started` got no answer in time. Of the window, `places` stay.
+    pub(crate) fn timed_out(
+        &mut self,
+        started: Duration,
+        is_least: bool,
+        places: usize,
+        now: Duration,
+    ) {
         if self.halved.is_none_or(|halved| started >= halved) {
             if is_least && self.size == 1 {
                 self.pause_longer(MOST_PAUSES);
             }
-            self.size = (self.size / 2).max(1);
+            self.size = (self.size / 2).max(places.min(self.size));
             self.halved = Some(now);
         }
     }

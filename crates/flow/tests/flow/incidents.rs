@@ -418,6 +418,28 @@ fn requests_that_never_pass_do_not_stop_the_others() {
 }
 
 #[test]
+fn request_without_an_answer_delays_no_other() {
+    const MUTE: u32 = 10;
+    let agent = Agent::new(SETTINGS, []);
+    let mut world = picky(agent, |_, batch| {
+        if batch.has(MUTE) {
+            Outcome::TimedOut
+        } else {
+            Outcome::Delivered
+        }
+    });
+    for number in 0..600 {
+        let now = world.now;
+        let batch = Batch::numbered(number, 1, 1000);
+        world.agent().accept(batch, now);
+        world.run_for(SECOND);
+        let others = number + 1 - u32::from(number >= MUTE);
+        assert_eq!(world.agent().delivered.len(), others as usize, "{number}");
+    }
+    assert!(world.agent().lost.is_empty());
+}
+
+#[test]
 fn requests_that_never_pass_are_given_up_where_they_stop_others() {
     let agent = Agent::new(SETTINGS, []);
     let mut world = picky(agent, |_, batch| {
