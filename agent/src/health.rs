@@ -49,6 +49,8 @@ pub(crate) struct Report {
     /// Whose metrics are pushed.
     pub(crate) origin: MetricsOrigin,
     pub(crate) config: Mutex<Arc<Config>>,
+    /// Where the file's present content has problems, if that is why it is not in use.
+    pub(crate) refused: Mutex<Option<String>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) upstreams: Vec<Arc<Upstream>>,
@@ -195,9 +197,20 @@ impl Report {
             format!(r#""{name}":{{"bytes":{bytes},"capacity":{capacity},"oldest_ms":{oldest}}}"#)
         }));
         let (held, limit) = (self.budget.used(), self.budget.soft_limit());
+        let config = self.config_state();
         format!(
-            r#"{{"status":"{status}",{problems}"delivery":{{{delivery}}},"queue":{{{queue}}},"memory":{{"held":{held},"limit":{limit}}}}}"#
+            r#"{{"status":"{status}",{problems}"config":{config},"delivery":{{{delivery}}},"queue":{{{queue}}},"memory":{{"held":{held},"limit":{limit}}}}}"#
         ) + "\n"
+    }
+
+    /// Which configuration is in use, and where the file's present content has problems. Their words are in the log
+    /// only: they may quote values.
+    fn config_state(&self) -> String {
+        let fingerprint = self.metrics.fingerprint();
+        let refused = lock(&self.refused).as_ref().map(|at| json_string(at));
+        let refused = refused.map(|at| format!(r#","refused":{at}"#));
+        let refused = refused.unwrap_or_default();
+        format!(r#"{{"fingerprint":"{fingerprint}"{refused}}}"#)
     }
 
     fn metrics(&self) -> Response<Answer> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use prost::Message;
 
-use crate::support::agent::{Agent, Setup, temporary};
+use crate::support::agent::{Agent, Setup, get, temporary};
 use crate::support::client::{self, Grpc, Http};
 use crate::support::eventually;
 use crate::support::sink::Sink;
@@ -120,37 +120,94 @@ async fn waiting_batches_go_to_a_new_upstream_at_once() {
 }
 
 /// As an orchestrator mounts files: the name is a link to a link that is swapped.
+struct Mount(std::path::PathBuf);
+
+impl Mount {
+    fn new(name: &str) -> Self {
+        Self(temporary(name))
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.0.join("agent.yaml")
+    }
+
+    fn publish(&self, version: &str, yaml: &str) {
+        let directory = self.0.join(version);
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("agent.yaml"), yaml).unwrap();
+        let next = self.0.join("next");
+        std::os::unix::fs::symlink(version, &next).unwrap();
+        std::fs::rename(next, self.0.join("..data")).unwrap();
+        let _ = std::os::unix::fs::symlink("..data/agent.yaml", self.file());
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What the agent says of its configuration: the fingerprint, and where it refuses another.
+fn word(agent: &Agent) -> (String, Option<String>) {
+    let body: serde_json::Value = serde_json::from_str(&get(agent.health, "/delivery").1).unwrap();
+    let config = &body["config"];
+    let refused = config["refused"].as_str().map(str::to_owned);
+    (config["fingerprint"].as_str().unwrap().to_owned(), refused)
+}
+
+fn fingerprint(yaml: &str) -> String {
+    format!("{:016x}", otelagent_agent::config::fingerprint(yaml))
+}
+
 #[tokio::test]
-async fn file_swapped_by_a_link_is_noticed_without_sighup() {
+async fn file_swapped_by_a_link_is_taken_over_under_load_without_sighup_and_loss() {
     let sink = Sink::grpc().await;
-    let mount = temporary("mount");
+    let mount = Mount::new("mount");
     let setup = |value: &str| {
         Setup::grpc(sink.address).processors(
             &format!("resource: {{attributes: [{{key: stage, value: {value}, action: upsert}}]}}"),
             "resource",
         )
     };
-    let publish = |version: &str| {
-        let directory = mount.join(version);
-        std::fs::create_dir_all(&directory).unwrap();
-        std::fs::write(directory.join("agent.yaml"), setup(version).yaml()).unwrap();
-        let next = mount.join("next");
-        std::os::unix::fs::symlink(version, &next).unwrap();
-        std::fs::rename(next, mount.join("data")).unwrap();
-    };
-    publish("one");
-    std::os::unix::fs::symlink("data/agent.yaml", mount.join("agent.yaml")).unwrap();
-    let agent = setup("one").start_from(&mount.join("agent.yaml"));
-    publish("two");
-    eventually("it is read", || agent.metric(RELOADS, "applied") == 1).await;
-    assert_eq!(send(&agent, "span").await, 0);
-    eventually("it arrives", || !sink.spans().is_empty()).await;
-    let message = String::from_utf8_lossy(&sink.taken()[0].message).into_owned();
-    assert!(
-        message.contains("two") && !message.contains("one"),
-        "{message}"
-    );
-    std::fs::remove_dir_all(mount).unwrap();
+    mount.publish("one", &setup("one").yaml());
+    let agent = setup("one").start_from(&mount.file());
+    assert_eq!(word(&agent), (fingerprint(&setup("one").yaml()), None));
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut clients = tokio::task::JoinSet::new();
+    for number in 0..4 {
+        let (ports, stop) = (agent.ports.clone(), Arc::clone(&stop));
+        clients.spawn(send_until(number, ports, stop));
+    }
+    for version in ["two", "three"] {
+        let yaml = setup(version).yaml();
+        mount.publish(version, &yaml);
+        eventually("the agent says that it runs it", || {
+            word(&agent) == (fingerprint(&yaml), None)
+        })
+        .await;
+        let arrived = sink.received().len();
+        eventually("telemetry has what it adds", || {
+            let later = sink.received().split_off(arrived);
+            let mut later = later
+                .iter()
+                .map(|one| String::from_utf8_lossy(&one.message));
+            later.any(|message| message.contains(version))
+        })
+        .await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut sent: Vec<String> = Vec::new();
+    while let Some(names) = clients.join_next().await {
+        sent.extend(names.unwrap());
+    }
+    assert_eq!(agent.metric(RELOADS, "applied"), 2);
+    agent.terminate();
+    tokio::task::spawn_blocking(|| agent.wait()).await.unwrap();
+    let mut arrived = sink.spans();
+    arrived.sort();
+    sent.sort();
+    assert_eq!(arrived, sent);
 }
 
 async fn refused(agent: &Agent, problem: &str) {
@@ -166,14 +223,6 @@ async fn invalid_file_is_refused_with_every_problem_while_running() {
     let yaml = setup.yaml();
     std::fs::write(&file, &yaml).unwrap();
     let agent = setup.start_from(&file);
-    let info = |agent: &Agent| {
-        let metrics = agent.metrics();
-        let name = metrics
-            .keys()
-            .find(|name| name.starts_with("otelagent_config_info"));
-        name.unwrap().clone()
-    };
-    let before = info(&agent);
     let bad = yaml
         .replace("timeout: 30s", "timeout: 5 parsecs")
         .replace("limit_mib: 64", "limit_mib: -1");
@@ -186,6 +235,11 @@ async fn invalid_file_is_refused_with_every_problem_while_running() {
     }
     // The file may be looked at for the signal and by itself.
     assert!(agent.metric(RELOADS, "refused") >= 1);
+    let places = "processors.memory_limiter.limit_mib, exporters.otlp_grpc.timeout";
+    eventually("others are told", || {
+        word(&agent) == (fingerprint(&yaml), Some(places.into()))
+    })
+    .await;
     change(
         &agent,
         &file,
@@ -203,11 +257,10 @@ async fn invalid_file_is_refused_with_every_problem_while_running() {
         file.display()
     );
     refused(&agent, &gone).await;
-    assert_eq!(
-        info(&agent),
-        before,
-        "the configuration in use is the first one"
-    );
+    let running = word(&agent).0;
+    assert_eq!(running, fingerprint(&yaml), "the first one is in use");
+    let metric = format!("otelagent_config_info{{fingerprint=\"{running}\"}}");
+    assert!(agent.metrics().contains_key(&metric), "{metric}");
     assert_eq!(send(&agent, "span").await, 0);
     eventually("it arrives", || sink.spans() == ["span-0"]).await;
     change(&agent, &file, &yaml);
@@ -215,6 +268,7 @@ async fn invalid_file_is_refused_with_every_problem_while_running() {
         agent.metric(RELOADS, "unchanged") >= 1
     })
     .await;
+    assert_eq!(word(&agent), (fingerprint(&yaml), None));
     std::fs::remove_file(file).unwrap();
 }
 

@@ -102,5 +102,6 @@ fn agent_pod(name: &str, pod: &CachedPod, warnings: Option<&Warnings>) -> AgentP
         ready: pod.ready && !pod.terminating,
         waits_for: why.or_else(|| waits_for.map(Into::into)),
         template: pod.labels.get(names::LABEL_TEMPLATE).cloned(),
+        word: None,
     }
 }

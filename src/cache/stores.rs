@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, LimitRange, ResourceQuota, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -49,6 +49,7 @@ pub(crate) struct Stores {
 /// What one platform namespace has. A namespace that does not exist, or in which the operator has no rights, is
 /// refused, and concerns no other.
 pub(crate) struct PlatformStores {
+    pub(crate) config_maps: Store<ConfigMap>,
     pub(crate) daemon_sets: Store<DaemonSet>,
     pub(crate) services: Store<Service>,
 }
@@ -56,7 +57,7 @@ pub(crate) struct PlatformStores {
 impl PlatformStores {
     /// Whether it has been filled once.
     pub(crate) fn is_filled(&self) -> bool {
-        is_ready(&self.daemon_sets) && is_ready(&self.services)
+        is_ready(&self.config_maps) && is_ready(&self.daemon_sets) && is_ready(&self.services)
     }
 }
 
@@ -101,6 +102,8 @@ impl Stores {
         let quotas = self.resource_quotas.wait_until_filled();
         self.known("resourcequotas", None, quotas).await;
         for (namespace, stores) in &self.platform {
+            let config_maps = ready(&stores.config_maps);
+            self.known("configmaps", Some(namespace), config_maps).await;
             let daemon_sets = ready(&stores.daemon_sets);
             self.known("daemonsets", Some(namespace), daemon_sets).await;
             let services = ready(&stores.services);

@@ -236,14 +236,17 @@ impl Builder {
         kept
     }
 
-    /// Agent workloads and Services of one platform namespace.
+    /// Agent workloads, their configurations and Services of one platform namespace.
     fn platform(&mut self, namespace: &str) -> PlatformStores {
         let client = self.client.clone();
+        let api = Api::namespaced(client.clone(), namespace);
+        let config_maps = self.owned("configmaps", api, (), Some(namespace));
         let api = Api::namespaced(client.clone(), namespace);
         let daemon_sets = self.owned("daemonsets", api, (), Some(namespace));
         let api = Api::namespaced(client, namespace);
         let services = self.owned("services", api, (), Some(namespace));
         PlatformStores {
+            config_maps,
             daemon_sets,
             services,
         }

@@ -1,19 +1,24 @@
 //! Writes objects: server-side apply, and deletion of exactly the observed objects.
 
+use futures::{StreamExt, stream};
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use kube::Api;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::{Resource, ResourceExt};
 use otelagent_core::build::{ObjectOwner, corrections, last_other_manager};
+use otelagent_core::in_full;
 use otelagent_core::inject::kinds::ADMISSION_KINDS;
 use otelagent_core::names;
-use otelagent_core::reconcile::Intent;
 use otelagent_core::reconcile::contest::Turn;
+use otelagent_core::reconcile::{Intent, Mount};
 use serde_json::{Value, json};
 
 use super::context::{Context, Reconciliation};
 use super::error::{ControllerError, Result};
+
+/// Pods that are changed at the same time.
+const MOUNTS_AT_A_TIME: usize = 16;
 
 impl Reconciliation<'_> {
     /// Applies an object, and returns its uid. Leaves a contested object alone until its turn, see
@@ -95,6 +100,35 @@ impl Reconciliation<'_> {
         delete(self.context, &target.api, kind, &name, seen).await
     }
 
+    /// Changes an annotation of agents' pods, so that their kubelets mount what has changed. A pod for which that fails
+    /// gets it later, as its kubelet looks at every pod once a minute or two.
+    pub(super) async fn mount(self, mount: &Mount) {
+        let namespace = self.observation.agent.namespace().unwrap_or_default();
+        let api: Api<Pod> = Api::namespaced(self.context.client.clone(), &namespace);
+        let annotations = json!({names::ANNOTATION_CONFIG_WRITTEN: mount.configuration});
+        let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
+        let parameters = PatchParams::default();
+        let pods = mount.pods.iter();
+        let patches = pods.map(|pod| api.patch_metadata(pod, &parameters, &patch));
+        let patches: Vec<_> = patches.collect();
+        let mut patches = stream::iter(patches).buffer_unordered(MOUNTS_AT_A_TIME);
+        let mut failed = Vec::new();
+        while let Some(patched) = patches.next().await {
+            match patched {
+                Ok(_) => self.context.metrics.wrote("Pod", "patch"),
+                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                Err(error) => failed.push(error),
+            }
+        }
+        if let Some(error) = failed.first() {
+            tracing::warn!(
+                pods = failed.len(),
+                error = in_full(error),
+                "kubelets are not told of a changed configuration"
+            );
+        }
+    }
+
     /// Objects of a kind: admission objects of the cluster, others of the `OtelAgent`'s own namespace.
     fn objects(self, kind: &str) -> Api<DynamicObject> {
         if ADMISSION_KINDS.contains(&kind) {
@@ -102,6 +136,8 @@ impl Reconciliation<'_> {
         }
         let resource = if kind == Service::kind(&()) {
             ApiResource::erase::<Service>(&())
+        } else if kind == ConfigMap::kind(&()) {
+            ApiResource::erase::<ConfigMap>(&())
         } else {
             ApiResource::erase::<DaemonSet>(&())
         };

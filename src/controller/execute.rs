@@ -53,6 +53,9 @@ impl Executor<'_> {
                     self.outcome.applied.insert(intent.name.clone());
                 }
             }
+            Step::Mount(mount) if self.outcome.applied.contains(&mount.config_map) => {
+                self.reconciliation.mount(mount).await;
+            }
             Step::WritePolicy(intent) => {
                 self.reconciliation.write(intent).await?;
             }
@@ -62,7 +65,7 @@ impl Executor<'_> {
                 self.outcome.injection = self.ask(confirmation).await?;
             }
             Step::Retire(retirement) if !is_failed => self.retire(retirement).await?,
-            Step::Activate(_) | Step::Confirm(_) | Step::Retire(_) => {}
+            Step::Mount(_) | Step::Activate(_) | Step::Confirm(_) | Step::Retire(_) => {}
             Step::Withdraw(objects) => {
                 self.delete(objects).await?;
                 self.outcome.active = Active::default();

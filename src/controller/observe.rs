@@ -4,7 +4,7 @@ use std::cell::{Cell, LazyCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::PoisonError;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
@@ -20,7 +20,7 @@ use otelagent_core::inject::kinds::ADMISSION_KINDS;
 use otelagent_core::inject::precedence::{self, Candidate};
 use otelagent_core::names;
 use otelagent_core::pods::{Coverage, LivePod, PodTally, count};
-use otelagent_core::reconcile::{Active, AdmissionObject, Observation, binding_kind};
+use otelagent_core::reconcile::{Active, AdmissionObject, Observation, binding_kind, second_ports};
 use otelagent_core::switching::NodeStates;
 use serde_json::Value;
 
@@ -56,7 +56,13 @@ pub(crate) fn observe<'a>(
     let nodes = context.stores.nodes.read().states();
     let workloads = Mode::ALL.into_iter().filter_map(|mode| {
         let found = context.stores.daemon_set(&namespace, &name, mode)?;
-        Some((mode, agent_workload(&context.stores, agent, &found, mode)))
+        let mut found = agent_workload(&context.stores, agent, &found, mode);
+        context.polls.tell(agent, &mut found.workload.pods);
+        Some((mode, found))
+    });
+    let configurations = Mode::ALL.into_iter().filter_map(|mode| {
+        let found = configuration(&context.stores, &namespace, &name, mode)?;
+        Some((mode, found))
     });
     Observation {
         now: Timestamp::now(),
@@ -71,6 +77,7 @@ pub(crate) fn observe<'a>(
             .map(|other| format!("{}/{}", other.namespace, other.name))
             .collect(),
         workloads: workloads.collect(),
+        configurations: configurations.collect(),
         service: service(&context.stores, &namespace, &name),
         nodes,
         admission,
@@ -141,6 +148,17 @@ pub(crate) fn read_active(binding: &Value) -> Active {
     let annotations: BTreeMap<String, String> =
         serde_json::from_value(annotations.clone()).unwrap_or_default();
     Active::read(&annotations, binding["spec"]["policyName"].as_str())
+}
+
+fn configuration(stores: &Stores, namespace: &str, agent: &str, mode: Mode) -> Option<Value> {
+    let name = names::agent_configuration(agent, mode.kebab());
+    let reference = ObjectRef::<ConfigMap>::new(&name).within(namespace);
+    let found = stores
+        .platform
+        .get(namespace)?
+        .config_maps
+        .get(&reference)?;
+    serde_json::to_value(found.as_ref()).ok()
 }
 
 fn service(stores: &Stores, namespace: &str, name: &str) -> Option<Value> {
@@ -358,23 +376,10 @@ fn rank(of: &ObjectMeta) -> (Option<&Time>, Option<&String>) {
 /// on.
 pub(super) fn node_port_problem(context: &Context, agent: &OtelAgent) -> Option<Problem> {
     NodePorts::wanted(&agent.spec)?;
-    let known = context.stores.agents.state();
     let given = &context.given_ports;
     let mut given = given.lock().unwrap_or_else(PoisonError::into_inner);
-    let seen = |metadata: &ObjectMeta, agent: Option<&OtelAgent>| {
-        let is_given = given.get(metadata.uid.as_deref().unwrap_or_default());
-        let is_given = is_given == Some(&metadata.generation);
-        user(context, metadata, agent, is_given)
-    };
-    let others = known.iter().filter(|other| is_asking(context, other));
-    let others = others.filter(|other| other.metadata.uid != agent.metadata.uid);
-    let others: Vec<PortUser> = others
-        .map(|other| {
-            let asking = other.agent.as_ref().ok().filter(|agent| is_accepted(agent));
-            seen(&other.metadata, asking)
-        })
-        .collect();
-    let me = seen(&agent.metadata, Some(agent));
+    let others = others_with_ports(context, agent, &given);
+    let me = user(context, &agent.metadata, Some(agent), &given);
     let problem = port_problem(&me, agent.spec.ports, &others);
     let uid = agent.uid().unwrap_or_default();
     match problem {
@@ -382,6 +387,36 @@ pub(super) fn node_port_problem(context: &Context, agent: &OtelAgent) -> Option<
         Some(_) => given.remove(&uid),
     };
     problem
+}
+
+/// The same with the second ports of agents on the host network, if they are needed.
+pub(super) fn with_second_ports(
+    context: &Context,
+    observation: &Observation<'_>,
+    valid: ValidAgent,
+) -> ValidAgent {
+    let given = context.given_ports.lock();
+    let given = given.unwrap_or_else(PoisonError::into_inner);
+    let others = || others_with_ports(context, observation.agent, &given);
+    let second = second_ports(observation, &valid, others);
+    valid.with_second_ports(second)
+}
+
+/// The other `OtelAgent`s that have or want ports of nodes.
+fn others_with_ports(
+    context: &Context,
+    agent: &OtelAgent,
+    given: &HashMap<String, Option<i64>>,
+) -> Vec<PortUser> {
+    let known = context.stores.agents.state();
+    let others = known.iter().filter(|other| is_asking(context, other));
+    let others = others.filter(|other| other.metadata.uid != agent.metadata.uid);
+    others
+        .map(|other| {
+            let asking = other.agent.as_ref().ok().filter(|agent| is_accepted(agent));
+            user(context, &other.metadata, asking, given)
+        })
+        .collect()
 }
 
 /// Only platform namespaces have agents on nodes, and an object that is deleted takes them with it.
@@ -399,8 +434,10 @@ fn user(
     context: &Context,
     metadata: &ObjectMeta,
     asking: Option<&OtelAgent>,
-    is_given: bool,
+    given: &HashMap<String, Option<i64>>,
 ) -> PortUser {
+    let is_given = given.get(metadata.uid.as_deref().unwrap_or_default());
+    let is_given = is_given == Some(&metadata.generation);
     let namespace = metadata.namespace.clone().unwrap_or_default();
     let name = metadata.name.clone().unwrap_or_default();
     let wanted = asking.and_then(|agent| NodePorts::wanted(&agent.spec));

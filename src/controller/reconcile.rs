@@ -29,7 +29,7 @@ use super::context::Context;
 use super::error::{ControllerError, Result};
 use super::execute::execute;
 use super::live::check_rights;
-use super::observe::{node_port_problem, observe, older};
+use super::observe::{node_port_problem, observe, older, with_second_ports};
 use super::restart;
 use crate::cache::{Decoded, Unreadable};
 use crate::delivery::Followed;
@@ -167,7 +167,10 @@ async fn attempt(
     let mut observation = observe(context, agent, checked.as_ref().ok());
     match checked {
         Err(problems) => keep_last_good(context, &observation, problems, progress).await,
-        Ok(valid) => converge(context, &mut observation, &valid, progress).await,
+        Ok(valid) => {
+            let valid = with_second_ports(context, &observation, valid);
+            converge(context, &mut observation, &valid, progress).await
+        }
     }
 }
 
@@ -191,6 +194,7 @@ fn delivery(agent: &OtelAgent, facts: &Facts, context: &Context) -> Delivery {
         label: names::agent_label(&namespace, &name),
         object: ObjectRef::new(&name).within(&namespace),
         modes,
+        configurations: facts.configurations.clone(),
         port: agent.spec.ports.health,
     };
     context.polls.follow(&uid, followed)

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use otelagent_core::delivery::DeliveryAnswer;
+use otelagent_core::delivery::AgentAnswer;
 use tokio::net::TcpStream;
 
 /// Time limit of a question, from its first packet to the end of the answer.
@@ -25,15 +25,15 @@ const HEAD: usize = 8 * 1024;
 ///
 /// # Errors
 /// Why there is no answer. The text is the same for every agent with the same trouble.
-pub(super) async fn ask(agent: SocketAddr) -> Result<DeliveryAnswer, String> {
+pub(super) async fn ask(agent: SocketAddr) -> Result<AgentAnswer, String> {
     ask_within(TIME, agent).await
 }
 
-async fn ask_within(time: Duration, agent: SocketAddr) -> Result<DeliveryAnswer, String> {
+async fn ask_within(time: Duration, agent: SocketAddr) -> Result<AgentAnswer, String> {
     let asked = tokio::time::timeout(time, exchange(agent)).await;
     let timed_out = |_| format!("no answer within {} s", time.as_secs());
     let (status, body) = asked.map_err(timed_out)??;
-    DeliveryAnswer::read(status, &body)
+    AgentAnswer::read(status, &body)
 }
 
 /// The status and the body of the answer.
@@ -87,6 +87,8 @@ mod tests {
     use std::net::{Ipv4Addr, TcpListener};
     use std::thread;
 
+    use otelagent_core::delivery::DeliveryAnswer;
+
     use super::*;
 
     /// On a machine that is busy with other tests.
@@ -124,7 +126,7 @@ mod tests {
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
         let agent = says(head + body);
         assert_eq!(
-            ask_within(PATIENCE, agent).await,
+            ask_within(PATIENCE, agent).await.map(|said| said.delivery),
             Ok(DeliveryAnswer::Delivers)
         );
     }

@@ -4,10 +4,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
-use otelagent_api::Mode;
-use otelagent_core::delivery::{Askable, DeliveryAnswer, DeliveryRecord, Target};
+use otelagent_api::{Mode, OtelAgent};
+use otelagent_core::delivery::{AgentAnswer, Askable, DeliveryRecord, Target};
 use otelagent_core::status::Delivery;
+use otelagent_core::switching::AgentPod;
 
 use crate::cache::Decoded;
 
@@ -15,6 +17,8 @@ use crate::cache::Decoded;
 pub(super) const ROUND: Duration = Duration::from_secs(30);
 /// Shortest time between two rounds of an object whose modes change, or of which nothing is known.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How long agents are asked that often after their configuration has changed.
+const AWAITED: Duration = Duration::from_mins(2);
 /// Most sidecars of one `OtelAgent` that are asked in a round.
 const SIDECARS: usize = 20;
 
@@ -27,6 +31,8 @@ pub(crate) struct Followed {
     pub(crate) label: String,
     /// The serving mode, and those that pods still use.
     pub(crate) modes: BTreeSet<Mode>,
+    /// Fingerprints of the configurations that agents on nodes should run.
+    pub(crate) configurations: BTreeSet<String>,
     /// The port of agents whose probe names none.
     pub(crate) port: u16,
 }
@@ -40,6 +46,10 @@ struct Poll {
     record: DeliveryRecord,
     /// What the last complete round gave.
     known: Delivery,
+    /// What agents said of their configuration at the end of the last round.
+    heard: u64,
+    /// Until when agents that run another configuration are asked again soon.
+    awaits_until: Instant,
     /// When the last round began, and the next one does.
     began: Option<Instant>,
     next: Instant,
@@ -66,6 +76,8 @@ impl Polls {
             followed: followed.clone(),
             record: DeliveryRecord::default(),
             known: Delivery::Pending,
+            heard: 0,
+            awaits_until: now + AWAITED,
             began: None,
             next: now,
             is_prompt: true,
@@ -74,9 +86,24 @@ impl Polls {
         if poll.followed != followed {
             // Other agents are asked soon.
             let soon = poll.began.map_or(now, |began| began + AGAIN);
+            if poll.followed.configurations != followed.configurations {
+                poll.awaits_until = now + AWAITED;
+            }
             (poll.followed, poll.next, poll.is_prompt) = (followed, soon, true);
         }
         poll.known.clone()
+    }
+
+    /// Adds to the pods of an object's agents what these said of their configuration.
+    pub(crate) fn tell(&self, agent: &OtelAgent, pods: &mut [AgentPod]) {
+        let namespace = agent.namespace().unwrap_or_default();
+        let all = self.lock();
+        let Some(poll) = all.get(&agent.uid().unwrap_or_default()) else {
+            return;
+        };
+        for pod in pods {
+            pod.word = poll.record.word(&namespace, &pod.name).cloned();
+        }
     }
 
     /// Asks no agents of an object any more.
@@ -127,7 +154,7 @@ impl Round {
     }
 
     /// Notes an answer, or why there was none.
-    pub(super) fn note(&self, key: u64, answered: Result<DeliveryAnswer, String>) {
+    pub(super) fn note(&self, key: u64, answered: Result<AgentAnswer, String>) {
         self.with(|poll| poll.record.note(key, answered));
     }
 
@@ -140,8 +167,13 @@ impl Round {
                 return false;
             }
             let known = Delivery::Known(poll.record.summary());
-            let is_news = poll.known != known;
-            poll.known = known;
+            let heard = poll.record.heard();
+            let is_news = poll.known != known || poll.heard != heard;
+            (poll.known, poll.heard) = (known, heard);
+            let now = Instant::now();
+            if poll.record.lags(&poll.followed.configurations) && now < poll.awaits_until {
+                (poll.next, poll.is_prompt) = (poll.next.min(now + AGAIN), true);
+            }
             is_news
         });
         changed.unwrap_or_default()
@@ -162,6 +194,8 @@ impl Drop for Round {
 mod tests {
     use std::net::SocketAddr;
 
+    use otelagent_core::delivery::{ConfigurationWord, DeliveryAnswer};
+
     use super::*;
 
     impl Polls {
@@ -177,7 +211,18 @@ mod tests {
             object: ObjectRef::new("node").within("otelagent-system"),
             label: "otelagent-system.node".into(),
             modes: modes.iter().copied().collect(),
+            configurations: BTreeSet::new(),
             port: 13133,
+        }
+    }
+
+    fn says(delivery: DeliveryAnswer, runs: Option<&str>) -> AgentAnswer {
+        AgentAnswer {
+            delivery,
+            configuration: runs.map(|runs| ConfigurationWord {
+                runs: runs.into(),
+                refuses: None,
+            }),
         }
     }
 
@@ -206,7 +251,7 @@ mod tests {
         );
         let ask = |answer: DeliveryAnswer| {
             let chosen = round.choose([agent(([10, 0, 0, 1], 13133).into())]);
-            round.note(chosen[0].key, Ok(answer));
+            round.note(chosen[0].key, Ok(says(answer, None)));
             round.conclude()
         };
         assert!(ask(DeliveryAnswer::Delivers));
@@ -256,5 +301,31 @@ mod tests {
         assert!(!round.conclude());
         drop(round);
         assert!(polls.due().is_empty());
+    }
+
+    #[test]
+    fn agents_of_a_changed_configuration_are_asked_again_soon_until_they_run_it() {
+        let polls = Arc::new(Polls::default());
+        let wants = |configuration: &str| Followed {
+            configurations: BTreeSet::from([configuration.to_owned()]),
+            ..followed(&[Mode::NodeLocal])
+        };
+        let next_round = |configuration: &str, runs: &str| {
+            polls.follow("u", wants(configuration));
+            polls.lock().get_mut("u").unwrap().next = Instant::now();
+            let round = polls.due().remove(0);
+            let chosen = round.choose([agent(([10, 0, 0, 1], 13133).into())]);
+            let answer = says(DeliveryAnswer::Delivers, Some(runs));
+            round.note(chosen[0].key, Ok(answer));
+            let is_news = round.conclude();
+            drop(round);
+            let next = polls.lock()["u"].next;
+            let is_soon = next <= Instant::now() + AGAIN;
+            (is_news, is_soon)
+        };
+        assert_eq!(next_round("c1", "c1"), (true, false));
+        assert_eq!(next_round("c1", "c1"), (false, false));
+        assert_eq!(next_round("c2", "c1"), (false, true));
+        assert_eq!(next_round("c2", "c2"), (true, false));
     }
 }

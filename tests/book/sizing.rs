@@ -56,7 +56,8 @@ fn default_requests_are_those_that_are_rendered() {
         let spec = format!("mode: {mode}, workloads: {{namespaceSelector: {{}}}}");
         let agent = agent_with("otelagent-system", &spec);
         let desired = desired(&validate(&agent, &environment()).expect("a valid OtelAgent"));
-        let container = match desired.objects.first() {
+        let mut objects = desired.objects.iter();
+        let container = match objects.find(|object| object.template().is_some()) {
             Some(object) => object.to_json()["spec"]["template"]["spec"]["containers"][0].clone(),
             None => desired.recipe.sidecar.clone().expect("a sidecar"),
         };

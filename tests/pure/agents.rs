@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use otelagent_core::quantity::MaxUnready;
-use otelagent_core::switching::{AgentPod, AgentWorkload, NodeState};
+use otelagent_core::switching::{AgentPod, AgentWorkload, NodeState, WantedAgents};
 
 #[test]
 fn node_that_has_ended_its_agent_says_why() {
@@ -18,8 +18,8 @@ fn node_that_has_ended_its_agent_says_why() {
         name: "a-n1".into(),
         node: Some("n1".into()),
         ready: true,
-        waits_for: None,
         template: Some("t1".into()),
+        ..AgentPod::default()
     };
     let workload = AgentWorkload {
         observed: true,
@@ -32,7 +32,11 @@ fn node_that_has_ended_its_agent_says_why() {
         ..AgentWorkload::default()
     };
     let nodes = ["n1", "n2"].map(node).into();
-    let state = workload.state(&nodes, "t1", MaxUnready::default());
+    let wanted = WantedAgents {
+        template: "t1",
+        configuration: None,
+    };
+    let state = workload.state(&nodes, wanted, MaxUnready::default());
     assert_eq!(
         state.waiting_for(),
         ["1 of 2 nodes have no agent yet (n2, whose last agent ended: Evicted: low on memory)"]

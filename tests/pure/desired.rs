@@ -5,7 +5,7 @@ use otelagent_core::build::{Object, ValidAgent, build, template_label, validate}
 use otelagent_core::names;
 use serde_json::{Value, json};
 
-use super::{agent_with, desired_in, environment};
+use super::{agent_with, configuration, daemon_set, desired_in, environment};
 
 fn wanting(mode: Mode) -> ValidAgent {
     let spec = format!("mode: {mode}, buffer: {{disk: {{size: 1Gi}}}}");
@@ -30,9 +30,9 @@ fn build_returns_each_mode_asked_for_once_with_its_template() {
     assert_eq!(modes, [Mode::Sidecar, Mode::NodeLocal]);
     assert_eq!(desired.modes[&Mode::Sidecar].template, "");
     let node = &desired.modes[&Mode::NodeLocal];
-    let Object::DaemonSet(workload) = &node.objects[0] else {
-        panic!("the agent workload comes first: {:?}", node.objects);
-    };
+    let kinds: Vec<&str> = node.objects.iter().map(Object::kind).collect();
+    assert_eq!(kinds, ["ConfigMap", "DaemonSet", "Service"]);
+    let workload = daemon_set(node).unwrap();
     assert_eq!(template_label(workload), Some(node.template.as_str()));
 }
 
@@ -41,17 +41,19 @@ fn workload(mode: Mode, fields: &str) -> Value {
     let spec = format!("mode: {mode}, {fields}");
     let valid = validate(&agent_with("otelagent-system", &spec), &environment());
     let desired = desired_in(mode, &valid.expect("a valid OtelAgent"));
-    desired.objects[0].to_json()
+    serde_json::to_value(daemon_set(&desired)).unwrap()
+}
+
+/// The configuration of the same agents.
+fn config(mode: Mode, fields: &str) -> String {
+    let spec = format!("mode: {mode}, {fields}");
+    let valid = validate(&agent_with("otelagent-system", &spec), &environment());
+    configuration(&desired_in(mode, &valid.expect("a valid OtelAgent")))
 }
 
 #[test]
 fn chosen_ports_are_used_wherever_a_port_occurs() {
     let ports = "ports: {grpc: 5317, http: 5318, metrics: 5888, health: 5133}";
-    let config = |set: &Value| {
-        let template = &set["spec"]["template"];
-        let config = &template["metadata"]["annotations"][names::ANNOTATION_CONFIG];
-        config.as_str().unwrap().to_owned()
-    };
     let node_ports =
         |set: &Value| set["metadata"]["annotations"][names::ANNOTATION_NODE_PORTS].clone();
     let host = workload(Mode::HostNetwork, ports);
@@ -61,7 +63,8 @@ fn chosen_ports_are_used_wherever_a_port_occurs() {
         "port: 5888",
         "OTELAGENT_HOST_IP}]:5317",
     ] {
-        assert!(config(&host).contains(text), "{text} in {}", config(&host));
+        let config = config(Mode::HostNetwork, ports);
+        assert!(config.contains(text), "{text} in {config}");
     }
     let set = workload(Mode::HostPort, ports);
     assert_eq!(node_ports(&set), "5317,5318");
@@ -69,7 +72,8 @@ fn chosen_ports_are_used_wherever_a_port_occurs() {
     assert_eq!(container["readinessProbe"]["httpGet"]["port"], 5133);
     let metrics = json!({"name": "metrics", "containerPort": 5888, "protocol": "TCP"});
     assert_eq!(container["ports"][2], metrics);
-    assert!(config(&set).contains("[::]:5133") && config(&set).contains("port: 5888"));
+    let config = config(Mode::HostPort, ports);
+    assert!(config.contains("[::]:5133") && config.contains("port: 5888"));
     assert!(node_ports(&workload(Mode::NodeLocal, ports)).is_null());
     let other_image = format!("{ports}, agent: {{image: 'otelcol:1'}}");
     let set = workload(Mode::HostNetwork, &other_image);
@@ -165,9 +169,14 @@ fn secrets_are_optional_for_the_bundled_agent_only() {
         );
         let valid = validate(&super::agent(&text), &environment()).expect("a valid OtelAgent");
         let desired = super::desired(&valid);
-        let of_pod = desired.objects.iter().find_map(|object| match object {
-            Object::DaemonSet(set) => set.spec.as_ref()?.template.spec.as_ref()?.volumes.clone(),
-            Object::Service(_) => None,
+        let of_pod = daemon_set(&desired).and_then(|set| {
+            let volumes = set.spec.as_ref()?.template.spec.as_ref()?.volumes.clone();
+            let secrets = volumes?.into_iter();
+            Some(
+                secrets
+                    .filter(|volume| volume.name != names::CONFIG_VOLUME)
+                    .collect::<Vec<_>>(),
+            )
         });
         let of_pod = of_pod.map(|volumes| serde_json::to_value(volumes).unwrap());
         let volumes = of_pod.unwrap_or_else(|| desired.recipe.volumes.clone().into());
@@ -210,13 +219,11 @@ fn only_a_sidecar_with_a_queue_on_disk_says_what_evicts_it() {
 
 #[test]
 fn labels_and_annotations_of_the_user_never_replace_the_operators() {
-    let spec = "mode: NodeLocal, agent: {podLabels: {team: a, otelagent.dev/owner: x}, \
-                podAnnotations: {team: a, otelagent.dev/agent-config: x}}";
+    let spec = "mode: NodeLocal, agent: {podLabels: {team: a, otelagent.dev/owner: x, \
+                otelagent.dev/template: x}, podAnnotations: {team: a, otelagent.dev/agent-config: x}}";
     let spec = agent_with("otelagent-system", spec);
     let desired = super::desired(&validate(&spec, &environment()).unwrap());
-    let Object::DaemonSet(workload) = &desired.objects[0] else {
-        panic!("the agent workload comes first");
-    };
+    let workload = daemon_set(&desired).unwrap();
     let metadata = workload.spec.clone().unwrap().template.metadata.unwrap();
     let (labels, annotations) = (metadata.labels.unwrap(), metadata.annotations.unwrap());
     assert_eq!(
@@ -224,6 +231,7 @@ fn labels_and_annotations_of_the_user_never_replace_the_operators() {
         ("a", "a")
     );
     assert_ne!(labels["otelagent.dev/owner"], "x");
+    assert_ne!(labels["otelagent.dev/template"], "x");
     assert_ne!(annotations["otelagent.dev/agent-config"], "x");
 }
 

@@ -1,10 +1,10 @@
 //! What agents get from their pods: space on disk, and time to end.
 
 use otelagent_api::Mode;
-use otelagent_core::build::{Object, ValidAgent, validate};
+use otelagent_core::build::{ValidAgent, validate};
 use serde_json::Value;
 
-use super::{agent_with, desired, environment};
+use super::{agent_with, daemon_set, desired, environment};
 
 const GIB: u64 = 1 << 30;
 
@@ -14,9 +14,9 @@ fn valid(spec: &str) -> ValidAgent {
 
 /// The pod of a node mode's agent.
 fn pod(agent: &ValidAgent) -> Value {
-    let objects = desired(agent).objects;
-    let mut sets = objects.iter().filter(|o| matches!(o, Object::DaemonSet(_)));
-    sets.next().expect("a DaemonSet").to_json()["spec"]["template"]["spec"].clone()
+    let desired = desired(agent);
+    let set = daemon_set(&desired).expect("a DaemonSet");
+    serde_json::to_value(set).unwrap()["spec"]["template"]["spec"].clone()
 }
 
 fn seconds(pod: &Value, variable: &str) -> i64 {

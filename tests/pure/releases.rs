@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use otelagent_core::build::{Object, validate};
+use otelagent_core::build::validate;
 
-use super::{agent, desired, environment};
+use super::{agent, daemon_set, desired, environment};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const UPGRADING: &str = include_str!("../../docs/upgrading.md");
@@ -29,10 +29,7 @@ fn rendered() -> String {
         let yaml = std::fs::read_to_string(&path).unwrap();
         let valid = validate(&agent(&yaml), &environment()).expect("a valid fixture");
         let desired = desired(&valid);
-        let spec = desired.objects.iter().find_map(|object| match object {
-            Object::DaemonSet(set) => set.spec.clone(),
-            Object::Service(_) => None,
-        });
+        let spec = daemon_set(&desired).and_then(|set| set.spec.clone());
         let template = spec.map_or_else(
             || "none".to_owned(),
             |spec| {

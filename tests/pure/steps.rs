@@ -3,6 +3,8 @@
 //! after each of its steps, and must reach the same end as without the interruption.
 
 mod agents;
+mod configuration;
+mod ports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use otelagent_api::{Mode, OtelAgent};
-use otelagent_core::build::{Engine, Environment, ValidAgent, build, validate};
+use otelagent_core::build::{Engine, Environment, PortUser, ValidAgent, build, validate};
 use otelagent_core::inject::difference::Judgement;
 use otelagent_core::inject::kinds::{ADMISSION_KINDS, BINDING, POLICY, WEBHOOK_CONFIGURATION};
 use otelagent_core::inject::policy::{PolicyError, PolicyInput, Rendered};
@@ -18,7 +20,7 @@ use otelagent_core::names;
 use otelagent_core::pods::{Coverage, LivePod, count};
 use otelagent_core::reconcile::{
     Active, AdmissionObject, Engines, Intent, Observation, ObservedWorkload, Outcome, Plan,
-    PolicyEngine, Render, Step, Subject, facts, injection, modes, plan, plan_refused,
+    PolicyEngine, Render, Step, Subject, facts, injection, modes, plan, plan_refused, second_ports,
 };
 use otelagent_core::status::InjectionState;
 use otelagent_core::switching::{AgentPod, AgentWorkload, NodeState};
@@ -81,18 +83,23 @@ impl World {
         self.objects.get(&("DaemonSet", name))
     }
 
+    /// The configuration of its agents.
+    fn config_map(&self, mode: Mode) -> Option<&Value> {
+        let name = names::agent_configuration("node", mode.kebab());
+        self.objects.get(&("ConfigMap", name))
+    }
+
     fn observed_workload(&self, mode: Mode) -> Option<(Mode, ObservedWorkload)> {
         let object = self.workload(mode)?;
-        let template = object["spec"]["template"]["metadata"]["labels"][names::LABEL_TEMPLATE]
-            .as_str()
-            .map(str::to_owned);
+        let labels = &object["spec"]["template"]["metadata"]["labels"];
+        let template = labels[names::LABEL_TEMPLATE].as_str().map(str::to_owned);
         let since = &object["metadata"]["annotations"][names::ANNOTATION_UNUSED_SINCE];
         let pod = AgentPod {
             name: "a".into(),
             node: Some(NODE.into()),
             ready: true,
-            waits_for: None,
             template: template.clone(),
+            ..AgentPod::default()
         };
         let observed = ObservedWorkload {
             object: object.clone(),
@@ -143,6 +150,10 @@ impl World {
                 .into_iter()
                 .filter_map(|mode| self.observed_workload(mode))
                 .collect(),
+            configurations: Mode::ALL
+                .into_iter()
+                .filter_map(|mode| Some((mode, self.config_map(mode)?.clone())))
+                .collect(),
             service: self.objects.get(&("Service", "node".into())).cloned(),
             pods: count(&label, None, &[], &Coverage::default(), |_, _| true, pods),
             selects_namespaces: true,
@@ -159,18 +170,21 @@ impl World {
 
     fn plan_with(&self, engines: &Engines<'_>) -> Plan {
         let observation = self.observe();
+        let valid = self.valid_beside(Vec::new());
         let subject = Subject {
-            valid: &self.valid,
+            valid: &valid,
             environment: &self.environment,
             canary_namespace: "otelagent-canary",
             installation: None,
         };
-        let desired = build(
-            &self.valid,
-            &self.environment,
-            modes(&observation, &subject),
-        );
+        let desired = build(&valid, &self.environment, modes(&observation, &subject));
         plan(&observation, &subject, &desired, engines)
+    }
+
+    /// The spec as a reconcile carries it out where others have these ports of nodes.
+    fn valid_beside(&self, others: Vec<PortUser>) -> ValidAgent {
+        let second = second_ports(&self.observe(), &self.valid, || others);
+        self.valid.clone().with_second_ports(second)
     }
 
     fn store(&mut self, intent: &Intent) {
@@ -182,7 +196,7 @@ impl World {
     fn carry_out(&mut self, step: &Step) {
         match step {
             Step::Apply(intent) | Step::WritePolicy(intent) => self.store(intent),
-            Step::CutOver(_) | Step::Verify(_) | Step::Confirm(_) => {}
+            Step::Mount(_) | Step::CutOver(_) | Step::Verify(_) | Step::Confirm(_) => {}
             Step::Activate(activation) => {
                 self.store(&activation.at(self.now).0);
                 activation
@@ -221,6 +235,19 @@ impl World {
             let mode = labels.get(names::LABEL_MODE)?;
             Mode::parse(mode)
         });
+        for (mode, workload) in Mode::ALL
+            .into_iter()
+            .filter_map(|mode| Some((mode, self.workload(mode)?)))
+        {
+            let template =
+                &workload["spec"]["template"]["metadata"]["labels"][names::LABEL_TEMPLATE];
+            let key = names::configuration_key(template.as_str().unwrap());
+            let mounted = self.config_map(mode).map(|map| &map["data"][&key]);
+            assert!(
+                mounted.is_some_and(Value::is_string),
+                "{mode}: agents mount what is not there"
+            );
+        }
         for mode in used.chain(active.mode).filter(|mode| mode.on_nodes()) {
             assert!(
                 self.workload(mode).is_some(),
@@ -260,8 +287,9 @@ fn agent(mode: Mode, rest: &str) -> OtelAgent {
 }
 
 /// What [`kind`] can say.
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 10] = [
     "Apply",
+    "Mount",
     "CutOver",
     "WritePolicy",
     "Verify",
@@ -275,6 +303,7 @@ const KINDS: [&str; 9] = [
 fn kind(step: &Step) -> &'static str {
     match step {
         Step::Apply(_) => "Apply",
+        Step::Mount(_) => "Mount",
         Step::CutOver(_) => "CutOver",
         Step::WritePolicy(_) => "WritePolicy",
         Step::Verify(_) => "Verify",

@@ -6,6 +6,9 @@ use otelagent_test_support::manifests::{shipped, shipped_of, words};
 
 const READ: [&str; 3] = ["get", "list", "watch"];
 
+/// The Role of a platform namespace.
+const PLATFORM: &str = "Role otelagent-system/otelagent-operator-vehicles";
+
 /// Every rule with its role: kind, namespace and name.
 fn rules() -> Vec<(String, Value)> {
     let granting = shipped().into_iter().filter(|object| {
@@ -52,7 +55,6 @@ fn no_rule_has_a_wildcard_or_a_path_outside_of_resources() {
 #[test]
 fn no_grant_leads_to_more_rights_or_into_pods() {
     let forbidden = [
-        "configmaps",
         "serviceaccounts",
         "serviceaccounts/token",
         "pods/exec",
@@ -134,11 +136,13 @@ fn only_granted_secret_is_the_webhooks_ca_by_name() {
 }
 
 #[test]
-fn pods_are_created_only_in_the_canary_namespace() {
+fn pods_are_created_only_in_the_canary_namespace_and_changed_only_among_agents() {
     for (place, rule) in about("pods") {
         let verbs = words(&rule["verbs"]);
         if place.starts_with("Role otelagent-canary/") {
             assert_eq!(verbs, ["create"], "{place}");
+        } else if place == PLATFORM {
+            assert_eq!(verbs, ["patch"], "{place}");
         } else {
             assert_eq!(verbs, ["list", "watch"], "{place}");
         }
@@ -147,17 +151,16 @@ fn pods_are_created_only_in_the_canary_namespace() {
 
 #[test]
 fn agents_are_created_only_in_the_platform_namespace() {
-    for resource in ["daemonsets", "services"] {
+    for (place, rule) in about("configmaps") {
+        assert_eq!(place, PLATFORM, "{rule}");
+    }
+    for resource in ["configmaps", "daemonsets", "services"] {
         let rules = about(resource);
         let writing = rules
             .iter()
             .filter(|(_, rule)| words(&rule["verbs"]).contains(&"create"));
         let places: Vec<&str> = writing.map(|(place, _)| place.as_str()).collect();
-        assert_eq!(
-            places,
-            ["Role otelagent-system/otelagent-operator-vehicles"],
-            "{resource}"
-        );
+        assert_eq!(places, [PLATFORM], "{resource}");
     }
     for (place, rule) in about("leases") {
         assert_eq!(place, "Role otelagent-system/otelagent-operator-lease");

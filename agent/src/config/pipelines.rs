@@ -108,7 +108,10 @@ impl PipelineReader {
         }
         for (place, id) in receivers {
             if let Some(receiver) = defined(&place, id, "receivers", &self.receivers) {
-                self.receiver = Some(receiver.clone());
+                match &mut self.receiver {
+                    Some(first) => receivers::join(first, receiver, &place),
+                    None => self.receiver = Some(receiver.clone()),
+                }
             }
         }
         let (mut processors, mut attributes) = (Vec::new(), Vec::new());

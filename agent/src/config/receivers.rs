@@ -17,12 +17,29 @@ pub(super) fn read(
     receivers: &Section<'_>,
     known: &[(String, Extension)],
 ) -> Vec<(String, ReceiverConfig)> {
-    let found = receivers.components(|id, _, section| otlp(id, &section, known));
-    if found.len() > 1 {
-        let message = "more than one otlp receiver is not supported; give one both ports";
-        receivers.problem("", message);
+    receivers.components(|id, _, section| otlp(id, &section, known))
+}
+
+/// Adds where another receiver listens. All pipelines share one receiver, so both must be alike.
+pub(super) fn join(first: &mut ReceiverConfig, other: &ReceiverConfig, place: &Section<'_>) {
+    let (id, listen) = (first.id.clone(), first.listen.clone());
+    let alike = ReceiverConfig {
+        id,
+        listen,
+        ..other.clone()
+    };
+    if alike != *first {
+        let message = format!(
+            "`{}` differs from `{}` in more than its endpoints, and all pipelines share one receiver; write the same in both",
+            other.id, first.id
+        );
+        place.problem("", message);
     }
-    found
+    for socket in &other.listen {
+        if !first.listen.contains(socket) {
+            first.listen.push(socket.clone());
+        }
+    }
 }
 
 fn otlp(id: &str, section: &Section<'_>, known: &[(String, Extension)]) -> ReceiverConfig {

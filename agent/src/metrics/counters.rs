@@ -422,6 +422,11 @@ impl Metrics {
         self.configured[1].set(fingerprint);
     }
 
+    /// The fingerprint of the configuration in use.
+    pub(crate) fn fingerprint(&self) -> String {
+        format!("{:016x}", self.configured[1].get())
+    }
+
     /// The counters of one signal.
     pub(crate) fn books(&self, signal: Signal) -> Books {
         let counts = self.of(signal);

@@ -410,9 +410,8 @@ impl<'a> Snapshot<'a> {
     }
 
     fn fingerprint(&self) -> Points<'a> {
-        let fingerprint = format!("{:016x}", self.metrics.configured[1].get());
         vec![Point {
-            labels: vec![("fingerprint", fingerprint.into())],
+            labels: vec![("fingerprint", self.metrics.fingerprint().into())],
             value: PointValue::Whole(1),
         }]
     }

@@ -136,6 +136,7 @@ impl Agent {
             started: Instant::now(),
             origin: MetricsOrigin::new(),
             config: Mutex::new(Arc::clone(&config)),
+            refused: Mutex::default(),
             metrics,
             budget,
             upstreams,

@@ -16,6 +16,9 @@ use crate::metrics::Reload;
 use crate::queue::Lane;
 use crate::receive::{ReceiverRules, connection_memory};
 
+/// How many problems `/delivery` names.
+const NAMED: usize = 3;
+
 /// What the next configuration is compared with.
 #[derive(Clone)]
 pub(super) struct ConfigPreparation {
@@ -90,13 +93,15 @@ impl Agent {
         let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(problems) => {
-                for problem in problems {
+                for problem in &problems {
                     error!(path = problem.path, "configuration refused: {problem}");
                 }
+                *lock(&self.report.refused) = Some(places(&problems));
                 self.report.metrics.reloaded(Reload::Refused);
                 return;
             }
         };
+        *lock(&self.report.refused) = None;
         for warning in &prepared.new.warnings {
             warn!("{warning}");
         }
@@ -144,6 +149,16 @@ impl Agent {
         self.config = Arc::new(new);
         *lock(&self.report.config) = Arc::clone(&self.config);
     }
+}
+
+/// Where the first problems are.
+fn places(problems: &[Problem]) -> String {
+    let place = |problem: &Problem| match problem.path.as_str() {
+        "" => "the whole file".to_owned(),
+        path => path.to_owned(),
+    };
+    let places: Vec<String> = problems.iter().take(NAMED).map(place).collect();
+    places.join(", ")
 }
 
 fn rules(new: &Config) -> Result<ReceiverRules, Vec<Problem>> {

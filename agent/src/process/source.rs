@@ -14,7 +14,7 @@ use crate::reloadable::SystemResolver;
 use crate::thread;
 
 /// The interval of checks of the configuration's files.
-const POLL: Duration = Duration::from_secs(3);
+const POLL: Duration = Duration::from_secs(1);
 
 /// A file that was written just now may be incomplete.
 const SETTLE: Duration = Duration::from_millis(100);

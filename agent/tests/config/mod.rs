@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use otelagent_agent::config::{
-    self, AttributeAction, AttributeValue, ClientTls, Compression, Config, Identity, LogEncoding,
-    LogLevel, Pem, Problem, Protocol, Resolve, Versions,
+    self, AttributeAction, AttributeValue, BindAddress, ClientTls, Compression, Config, Identity,
+    LogEncoding, LogLevel, Pem, Problem, Protocol, Resolve, Versions,
 };
 use otlp_wire::Signal;
 use proptest::prelude::*;
@@ -93,6 +93,42 @@ fn generated_file_is_accepted_unchanged() {
     );
     assert_eq!(config.telemetry.log_level, LogLevel::Info);
     assert_eq!(config.telemetry.log_encoding, LogEncoding::Json);
+}
+
+/// The contract with a second receiver, which its first pipeline uses.
+fn with_second_receiver(grpc: &str) -> String {
+    let second = format!(
+        "receivers:\n  otlp/second:\n    protocols:\n      grpc: {grpc}\n      http: {{endpoint: \"[::]:14318\"}}"
+    );
+    CONTRACT.replacen("receivers:", &second, 1).replacen(
+        "receivers: [otlp]",
+        "receivers: [otlp, otlp/second]",
+        1,
+    )
+}
+
+#[test]
+fn receivers_that_differ_in_their_endpoints_alone_are_one_with_the_ports_of_both() {
+    let ports = |config: &Config| -> Vec<u16> {
+        let sockets = config.receiver.listen.iter();
+        sockets
+            .filter_map(|socket| match &socket.address {
+                BindAddress::Tcp(address) => Some(address.port),
+                BindAddress::Unix(_) => None,
+            })
+            .collect()
+    };
+    let both = config::check(&with_second_receiver("{endpoint: \"[::]:14317\"}")).unwrap();
+    assert_eq!(ports(&both), [4317, 4318, 14317, 14318]);
+    assert_eq!(both.receiver.id, "otlp");
+    let limited = with_second_receiver("{endpoint: \"[::]:14317\", max_recv_msg_size_mib: 8}");
+    assert_eq!(
+        messages(config::check(&limited)),
+        [
+            "service.pipelines.traces.receivers[1]: `otlp/second` differs from `otlp` in more than its endpoints, and all \
+          pipelines share one receiver; write the same in both"
+        ]
+    );
 }
 
 #[test]

@@ -54,7 +54,8 @@ pub struct AgentCounts {
     /// Nodes (Sidecar: pods) with a ready agent.
     #[schemars(range(min = 0))]
     pub ready: i32,
-    /// Nodes (Sidecar: pods) with an agent of the present spec.
+    /// Nodes (Sidecar: pods) with an agent of the present spec. Agents on nodes count once they say that they run
+    /// the present configuration, if their image says it.
     #[schemars(range(min = 0))]
     pub updated: i32,
 }

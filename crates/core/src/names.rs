@@ -27,7 +27,8 @@ pub const LABEL_INJECT: &str = "otelagent.dev/inject";
 pub const LABEL_OWNER: &str = "otelagent.dev/owner";
 /// On agent workloads, their pods and Services: the mode they serve.
 pub const LABEL_WORKLOAD: &str = "otelagent.dev/vehicle";
-/// On agent pods: hash of the pod template they were created from, to count updated pods.
+/// On agent pods: hash of the pod template they were created from, to count updated pods. It names their key of the
+/// `ConfigMap` with the configuration.
 pub const LABEL_TEMPLATE: &str = "otelagent.dev/template";
 /// On cluster-scoped objects: uid of the `OtelAgent` they belong to; the sweep uses it.
 pub const LABEL_OWNER_UID: &str = "otelagent.dev/owner-uid";
@@ -53,8 +54,12 @@ pub const ANNOTATION_CONTAINERS: &str = "otelagent.dev/containers";
 /// commas. Others write it, too.
 pub const ANNOTATION_LOCAL_VOLUMES: &str =
     "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
-/// On agent pods (sidecar or node agent): the agent's configuration, mounted through the downward API.
+/// On pods with a sidecar: the agent's configuration, mounted through the downward API. On agent pods: what of it they
+/// read only when they start, of which Prometheus takes the port.
 pub const ANNOTATION_CONFIG: &str = "otelagent.dev/agent-config";
+/// On agent pods: fingerprint of the configuration that was written last. A changed pod makes its kubelet mount what
+/// is new at once.
+pub const ANNOTATION_CONFIG_WRITTEN: &str = "otelagent.dev/config-written";
 /// On agent workloads: since when (RFC 3339) no pod has used them.
 pub const ANNOTATION_UNUSED_SINCE: &str = "otelagent.dev/unused-since";
 /// On agent workloads: the ports that they take of their nodes, separated by commas.
@@ -66,6 +71,8 @@ pub const ANNOTATION_SELECTION: &str = "otelagent.dev/selection";
 /// On bindings: the serving mode, so that it is read from the cluster and not assumed.
 pub const ANNOTATION_SERVING: &str = "otelagent.dev/serving";
 
+/// On bindings: agents on the host network also listen at ports that are 10000 higher, where pods were sent.
+pub const ANNOTATION_SECOND_PORTS: &str = "otelagent.dev/second-ports";
 /// On bindings: hash of the active recipe.
 pub const ANNOTATION_RECIPE: &str = "otelagent.dev/recipe";
 /// On bindings: since when (RFC 3339) they bind their policy. An older policy is kept a little longer, for
@@ -132,6 +139,16 @@ pub fn agent_label(namespace: &str, name: &str) -> String {
 /// kebab-case name. A DNS label for every name of at most [`MAX_NAME`] characters.
 pub fn agent_workload(name: &str, suffix: &str) -> String {
     format!("{name}-{suffix}")
+}
+
+/// Name of the `ConfigMap` with the configuration of an agent workload.
+pub fn agent_configuration(name: &str, suffix: &str) -> String {
+    format!("{}-config", agent_workload(name, suffix))
+}
+
+/// The key of that `ConfigMap` for agents of a pod template, by its hash ([`LABEL_TEMPLATE`]).
+pub fn configuration_key(template: &str) -> String {
+    format!("{template}.yaml")
 }
 
 /// Name of the `ClusterRole` that owns the webhook configurations, by the name of the webhook's Service.

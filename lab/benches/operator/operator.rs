@@ -51,7 +51,7 @@ async fn main() -> Outcome<()> {
     let mut table = String::from("| measure | median | p99 |\n|---|---|---|\n");
 
     apply_agent(&client, "first", "bench").await?;
-    until_workload(&client, "first", "200ms").await?;
+    until_workload(&client, "first", "").await?;
     let reconciles = change_to_applied(&client).await?;
     row(
         &mut table,
@@ -155,18 +155,15 @@ async fn apply_agent(client: &Client, name: &str, selects: &str) -> Outcome<()> 
     Ok(())
 }
 
-/// Waits until the agent workload's configuration holds a flush interval.
-async fn until_workload(client: &Client, name: &str, flush: &str) -> Outcome<Duration> {
+/// Waits until the agent workload has a text in it.
+async fn until_workload(client: &Client, name: &str, needle: &str) -> Outcome<Duration> {
     let api: Api<DaemonSet> = Api::namespaced(client.clone(), PLATFORM);
-    let (name, needle) = (
-        format!("{name}-node-local"),
-        format!("flush_timeout: {flush}"),
-    );
+    let name = format!("{name}-node-local");
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(30) {
         let found = api.get_opt(&name).await?;
         if found.is_some_and(|object| {
-            serde_json::to_string(&object).is_ok_and(|text| text.contains(&needle))
+            serde_json::to_string(&object).is_ok_and(|text| text.contains(needle))
         }) {
             return Ok(begun.elapsed());
         }
@@ -179,12 +176,12 @@ async fn change_to_applied(client: &Client) -> Outcome<Vec<Duration>> {
     let api: Api<OtelAgent> = Api::namespaced(client.clone(), PLATFORM);
     let mut took = Vec::new();
     for change in 0..CHANGES {
-        let flush = format!("{}ms", 201 + change);
-        let patch = json!({"spec": {"batch": {"flushInterval": flush}}});
+        let label = format!("changed-{change}");
+        let patch = json!({"spec": {"agent": {"podLabels": {"bench": label}}}});
         let begun = Instant::now();
         api.patch("first", &PatchParams::default(), &Patch::Merge(patch))
             .await?;
-        until_workload(client, "first", &flush).await?;
+        until_workload(client, "first", &label).await?;
         took.push(begun.elapsed());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

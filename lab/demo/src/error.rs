@@ -53,8 +53,8 @@ pub enum Error {
         /// The table.
         table: String,
     },
-    /// Telemetry was lost though an agent had acknowledged it.
-    #[error("{items} spans or log records were lost that agents had acknowledged")]
+    /// A switch lost telemetry, or an update lost what an agent had acknowledged.
+    #[error("{items} spans or log records were lost")]
     Lost {
         /// How many.
         items: u64,

@@ -92,9 +92,11 @@ pub(crate) fn matrix(show: &Show, options: &Options) -> Result<()> {
     if let Some(document) = &options.document {
         report::write(document, &tables)?;
     }
-    let unexplained: u64 = switches.iter().chain(&updates).map(Row::unexplained).sum();
-    if unexplained > 0 {
-        return Err(Error::Lost { items: unexplained });
+    let by_switches = switches.iter().map(|row| row.account.lost);
+    let by_updates = updates.iter().map(Row::unexplained);
+    let items: u64 = by_switches.chain(by_updates).sum();
+    if items > 0 {
+        return Err(Error::Lost { items });
     }
     Ok(())
 }

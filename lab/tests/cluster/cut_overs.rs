@@ -23,7 +23,7 @@ const PATIENT: [(&str, &str); 3] = [
 ];
 
 /// Applications that send all signals, and the account of what arrived.
-struct Load<'a> {
+pub(super) struct Load<'a> {
     world: &'a World,
     namespace: &'static str,
     follower: Follower,
@@ -31,7 +31,7 @@ struct Load<'a> {
 
 impl<'a> Load<'a> {
     /// Both programs, two pods each, a hundred of each signal per second and pod.
-    fn start(world: &'a World, namespace: &'static str) -> Self {
+    pub(super) fn start(world: &'a World, namespace: &'static str) -> Self {
         let apps = [App::rust_sdk(), App::go_sdk()].map(|mut app| {
             namespace.clone_into(&mut app.namespace);
             app.args.pop();
@@ -56,7 +56,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    fn roll(&self) {
+    pub(super) fn roll(&self) {
         apps::roll(&self.world.kubectl, self.namespace).unwrap();
     }
 
@@ -70,7 +70,7 @@ impl<'a> Load<'a> {
     }
 
     /// Everything that was acknowledged has arrived.
-    fn check_nothing_acknowledged_is_lost(&self) {
+    pub(super) fn check_nothing_acknowledged_is_lost(&self) {
         let account = self.account();
         assert!(
             account.lost <= account.unacknowledged,

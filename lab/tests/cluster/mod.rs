@@ -10,6 +10,7 @@
 
 mod api;
 mod book;
+mod configuration;
 mod cut_overs;
 mod delivering;
 mod durable;
@@ -218,9 +219,13 @@ impl World {
             "--ignore-not-found",
         ]);
         until("nothing left of any OtelAgent", PATIENCE, || {
-            let mut left = [self.names("daemonsets,services"), self.cluster_objects()].concat();
-            // The webhook's own Service is part of the installation.
-            left.retain(|name| name != "otelagent-webhook");
+            let mut left = [
+                self.names("daemonsets,services,configmaps"),
+                self.cluster_objects(),
+            ]
+            .concat();
+            // The webhook's own Service is part of the installation, and every namespace has the cluster's CA.
+            left.retain(|name| !["otelagent-webhook", "kube-root-ca.crt"].contains(&name.as_str()));
             Ok(Seen::check(left.is_empty(), format!("{left:?}")))
         })
         .unwrap_or_else(|error| panic!("{error}"));

@@ -109,6 +109,12 @@ fn every_granted_right_is_used_and_none_is_missing() {
         }],
     )
     .unwrap();
+    // A changed configuration changes the agents' pods.
+    world.patch(
+        "rights",
+        &json!({"spec": {"batch": {"flushInterval": "300ms"}}}),
+    );
+    world.until_serving("rights", "NodeLocal");
     world.patch("rights", &json!({"spec": {"mode": "Sidecar"}}));
     world.until_serving("rights", "Sidecar");
     apps::roll(&world.kubectl, "rights").unwrap();

@@ -245,7 +245,7 @@ fn writes_are_logged_with_kind_namespace_and_name(world: &OutageBed) {
             continue;
         }
         let kind = line["kind"].as_str().unwrap_or_default();
-        let is_of_namespace = ["DaemonSet", "Service"].contains(&kind);
+        let is_of_namespace = ["ConfigMap", "DaemonSet", "Service"].contains(&kind);
         let is_complete = !kind.is_empty()
             && line["name"].is_string()
             && line["namespace"].is_string() == is_of_namespace;

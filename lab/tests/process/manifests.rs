@@ -119,6 +119,8 @@ fn rights() {
         "patch otelagents.otelagent.dev/status --subresource=status --all-namespaces",
         "create daemonsets.apps --namespace=otelagent-system",
         "delete services --namespace=otelagent-system",
+        "patch configmaps --namespace=otelagent-system",
+        "patch pods --namespace=otelagent-system",
         "update leases.coordination.k8s.io/otelagent-operator --namespace=otelagent-system",
         "create pods --namespace=otelagent-canary",
         "patch mutatingadmissionpolicies.admissionregistration.k8s.io",
@@ -129,6 +131,8 @@ fn rights() {
     for refused in [
         "get secrets --namespace=otelagent-system",
         "list configmaps --all-namespaces",
+        "list configmaps --namespace=shop",
+        "patch pods --namespace=shop",
         "create daemonsets.apps --namespace=shop",
         "create pods --namespace=otelagent-system",
         "create pods --namespace=shop",

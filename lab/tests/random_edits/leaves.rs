@@ -85,12 +85,11 @@ fn rendered(spec: &Value) -> Option<Value> {
         "max unready": format!("{:?}", valid.max_unready),
         "mode": valid.wanted(),
     });
-    for object in desired.objects {
-        all[object.kind()] = object.to_json();
-    }
-    // Follows from all the rest.
-    if let Some(labels) = all.pointer_mut("/DaemonSet/spec/template/metadata/labels") {
-        labels["otelagent.dev/template"] = Value::Null;
+    for object in &desired.objects {
+        // The hash of the template follows from all the rest.
+        let text = object.to_json().to_string();
+        let text = text.replace(&desired.template, "TEMPLATE");
+        all[object.kind()] = serde_json::from_str(&text).ok()?;
     }
     Some(all)
 }

@@ -369,10 +369,11 @@ impl Subject {
             .collect()
     }
 
-    /// Agent workloads, Services and bindings: what runs.
+    /// Agent workloads, their configurations, Services and bindings: what runs.
     async fn children(&self) -> Vec<(String, Value)> {
         let mut found = Vec::new();
         for (kind, namespace) in [
+            ("ConfigMap", Some(PLATFORM)),
             ("DaemonSet", Some(PLATFORM)),
             ("Service", Some(PLATFORM)),
             ("MutatingAdmissionPolicyBinding", None),
@@ -380,7 +381,7 @@ impl Subject {
             for object in self.server.list(kind, namespace).await.unwrap_or_default() {
                 found.push((
                     format!("{kind} {}", object["metadata"]["name"]),
-                    json!([object["metadata"]["uid"], object["spec"]]),
+                    json!([object["metadata"]["uid"], object["spec"], object["data"]]),
                 ));
             }
         }

@@ -45,6 +45,7 @@ pub(super) struct EditServer {
 fn resource(kind: &str) -> ApiResource {
     let (group, version, plural) = match kind {
         "OtelAgent" => ("otelagent.dev", "v1alpha1", "otelagents"),
+        "ConfigMap" => ("", "v1", "configmaps"),
         "DaemonSet" => ("apps", "v1", "daemonsets"),
         "Service" => ("", "v1", "services"),
         "Pod" => ("", "v1", "pods"),

@@ -143,7 +143,8 @@ pub(crate) fn platform(namespace: &str) -> Vec<(String, Value)> {
             format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles"),
             json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": name}, "rules": [
                 {"apiGroups": ["apps"], "resources": ["daemonsets"], "verbs": verbs},
-                {"apiGroups": [""], "resources": ["services"], "verbs": verbs},
+                {"apiGroups": [""], "resources": ["configmaps", "services"], "verbs": verbs},
+                {"apiGroups": [""], "resources": ["pods"], "verbs": ["patch"]},
                 {"apiGroups": [""], "resources": ["events"], "verbs": ["list", "watch"]},
             ]}),
         ),

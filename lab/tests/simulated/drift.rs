@@ -167,9 +167,9 @@ async fn owned_objects(run: &Run) -> Outcome<Vec<String>> {
     let label = names::agent_label(&run.namespace, &run.name);
     let admission =
         end_state::ADMISSION.map(|kind| format!("/apis/admissionregistration.k8s.io/v1/{kind}"));
-    let namespaced = ["/apis/apps/v1", "/api/v1"]
+    let namespaced = ["/api/v1", "/apis/apps/v1", "/api/v1"]
         .into_iter()
-        .zip(["daemonsets", "services"])
+        .zip(["configmaps", "daemonsets", "services"])
         .map(|(api, kind)| format!("{api}/namespaces/{}/{kind}", run.namespace));
     let mut found = Vec::new();
     for path in namespaced.chain(admission) {
@@ -450,10 +450,16 @@ fn theirs(live: &Value) -> Value {
             spec.remove(key);
         }
     }
-    json!({
-        "apiVersion": live["apiVersion"], "kind": live["kind"], "spec": spec,
+    let mut object = json!({
+        "apiVersion": live["apiVersion"], "kind": live["kind"],
         "metadata": {"name": metadata["name"], "labels": labels, "annotations": metadata["annotations"]},
-    })
+    });
+    for (key, value) in [("spec", spec), ("data", live["data"].clone())] {
+        if !value.is_null() {
+            object[key] = value;
+        }
+    }
+    object
 }
 
 /// A Service and the policies under other names, with the labels of the operator's own. Their bindings select

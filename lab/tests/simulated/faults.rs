@@ -217,6 +217,12 @@ impl State {
             .take(if path.ends_with("/status") { 3 } else { 2 });
         let mut parts: Vec<String> = tail.map(str::to_owned).collect();
         parts.reverse();
+        // Names of pods differ between runs.
+        if let [kind, pod] = parts.as_mut_slice()
+            && kind == "pods"
+        {
+            "POD".clone_into(pod);
+        }
         let own = format!("otelagent.{}.{}.", self.namespace, self.name);
         for part in &mut parts {
             if let Some(hash) = part.strip_prefix(&own).filter(|hash| *hash != "canary") {
@@ -258,6 +264,8 @@ impl State {
             && path.contains(&format!("/otelagent.{}.{}", self.namespace, self.name));
         let in_namespace = path.contains(&format!("/namespaces/{}/", self.namespace))
             && (path.ends_with(&format!("/otelagents/{}/status", self.name))
+                || path.contains("/configmaps/")
+                || path.contains("/pods/")
                 || path.contains("/daemonsets/")
                 || path.contains("/services/"));
         (!of_cluster && !in_namespace).then(|| format!("{method} {path} is out of scope"))

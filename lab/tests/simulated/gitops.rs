@@ -158,8 +158,9 @@ fn class(name: &Value) -> Value {
     json!({"spec": {"agent": {"priorityClassName": name}}})
 }
 
+/// Other agents.
 fn interval(time: &str) -> Value {
-    json!({"spec": {"batch": {"flushInterval": time}}})
+    json!({"spec": {"agent": {"podLabels": {"round": time}}}})
 }
 
 /// Waits until a condition of the present spec is so, with a word in its message; the object.

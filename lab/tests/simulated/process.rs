@@ -28,11 +28,16 @@ impl Drop for Ended {
     }
 }
 
-/// An agent with the configuration in a file.
-pub(super) fn agent(program: &Path, config: &Path) -> std::io::Result<Ended> {
+/// An agent with the configuration in a file, and variables.
+pub(super) fn agent(
+    program: &Path,
+    config: &Path,
+    variables: impl IntoIterator<Item = (&'static str, String)>,
+) -> std::io::Result<Ended> {
     let agent = Command::new(program)
         .arg("--config")
         .arg(config)
+        .envs(variables)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

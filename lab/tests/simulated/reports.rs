@@ -101,12 +101,12 @@ async fn tell(run: &Run) -> Outcome<()> {
     Ok(())
 }
 
-/// Another configuration of the agents, and another selection of pods, which is another policy.
+/// Other agents, and another selection of pods, which is another policy.
 async fn change(run: &Run, number: usize) -> Outcome<()> {
     let interval = format!("{}ms", 300 + number);
     let selector = json!({"matchLabels": {"app": format!("shop-{number}")}});
     let spec = json!({
-        "batch": {"flushInterval": interval},
+        "agent": {"podLabels": {"round": interval}},
         "workloads": {"podSelector": selector},
     });
     run.patch(&run.path(), &json!({"spec": spec})).await

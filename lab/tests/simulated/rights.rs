@@ -14,7 +14,7 @@ const NODE_LOCAL: Topology = ALL[3];
 const NODES: &str = "/nodes?";
 
 /// What is refused, how the status names it, and whether everything else goes on.
-const REFUSED: [(&str, &str, bool); 9] = [
+const REFUSED: [(&str, &str, bool); 10] = [
     ("/limitranges?", "list limitranges", true),
     ("/resourcequotas?", "list resourcequotas", true),
     ("/resourcequotas?&watch", "watch resourcequotas", true),
@@ -22,6 +22,7 @@ const REFUSED: [(&str, &str, bool); 9] = [
     (NODES, "list nodes", false),
     ("/namespaces?", "list namespaces", false),
     ("/pods?&watch", "watch pods", false),
+    ("/configmaps?", "list configmaps in namespace", false),
     ("/daemonsets?&watch", "watch daemonsets in namespace", false),
     (
         "/mutatingadmissionpolicies?",

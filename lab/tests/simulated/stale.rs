@@ -27,8 +27,9 @@ const A_WHILE: Duration = Duration::from_secs(8);
 const INJECTION: [&str; 4] = crate::status_checker::end_state::ADMISSION;
 
 /// The kinds with an old view, as plurals.
-const KINDS: [&[&str]; 8] = [
+const KINDS: [&[&str]; 9] = [
     &["pods"],
+    &["configmaps"],
     &["daemonsets"],
     &["services"],
     &["nodes"],
@@ -37,6 +38,7 @@ const KINDS: [&[&str]; 8] = [
     &["otelagents", INJECTION[0], INJECTION[1]],
     &[
         "pods",
+        "configmaps",
         "daemonsets",
         "services",
         "nodes",

@@ -142,7 +142,7 @@ async fn join(
             "{number}: the gate ended before its agent: {status}"
         ));
     }
-    let _agent = process::agent(&program, &config).map_err(|error| error.to_string())?;
+    let _agent = process::agent(&program, &config, []).map_err(|error| error.to_string())?;
     let status = tokio::task::spawn_blocking(move || gate.0.wait());
     let status = status.await.map_err(|error| error.to_string())?;
     let status = status.map_err(|error| error.to_string())?;

@@ -100,10 +100,14 @@ pub(crate) async fn normalised(
     Ok(out)
 }
 
-/// Agent workloads and Services.
+/// Agent workloads, their configurations and Services.
 async fn namespaced(client: &Client, namespace: &str, owner: &str) -> Result<Objects, String> {
     let mut found = Objects::new();
-    for (api, kind) in [("apis/apps/v1", "daemonsets"), ("api/v1", "services")] {
+    for (api, kind) in [
+        ("api/v1", "configmaps"),
+        ("apis/apps/v1", "daemonsets"),
+        ("api/v1", "services"),
+    ] {
         for object in list(client, &format!("/{api}/namespaces/{namespace}/{kind}")).await? {
             if label(&object, names::LABEL_OWNER) == Some(owner) {
                 let key = format!("{kind} {}", text(&object, "/metadata/name"));
@@ -131,8 +135,8 @@ async fn cluster_scoped(client: &Client, prefix: &str) -> Result<Objects, String
     Ok(found)
 }
 
-/// Hashes over what a run chooses for itself: those of policies, in their names, and of recipes. Ports are part of a
-/// recipe, so runs that differ in them differ in its hash.
+/// Hashes over what a run chooses for itself: those of policies, in their names, of recipes, and of pod templates.
+/// Ports are part of these, so runs that differ in them differ in the hashes.
 fn hashes(found: &Objects, prefix: &str) -> Vec<(String, &'static str)> {
     let policies = found.keys().filter_map(|key| {
         let name = key.strip_prefix(ADMISSION[0])?.trim_start();
@@ -143,7 +147,12 @@ fn hashes(found: &Objects, prefix: &str) -> Vec<(String, &'static str)> {
         let hash = object["metadata"]["annotations"][names::ANNOTATION_RECIPE].as_str()?;
         Some((hash.to_owned(), "RECIPE"))
     });
-    policies.chain(recipes).collect()
+    let templates = found.values().filter_map(|object| {
+        let labels = &object["spec"]["template"]["metadata"]["labels"];
+        let hash = labels[names::LABEL_TEMPLATE].as_str()?;
+        Some((hash.to_owned(), "TEMPLATE"))
+    });
+    policies.chain(recipes).chain(templates).collect()
 }
 
 /// A port, and the one that a sidecar takes instead where the application has the usual one itself.
@@ -179,6 +188,9 @@ fn normalise(value: &mut Value, masks: &[(String, &str)]) {
         Value::Object(map) => {
             map.retain(|key, _| !MASKED.contains(&key.as_str()));
             map.values_mut().for_each(|inner| normalise(inner, masks));
+            let masked = std::mem::take(map).into_iter();
+            let masked = masked.map(|(key, inner)| (replace(&key, masks), inner));
+            *map = masked.collect();
         }
         Value::Array(items) => items.iter_mut().for_each(|inner| normalise(inner, masks)),
         Value::String(text) => *text = replace(text, masks),

@@ -16,7 +16,8 @@ use tokio::time::sleep;
 use super::read::{is_finished, is_ready, is_terminating, label, text};
 
 /// Group, version, kind and plural of the watched kinds.
-const KINDS: [(&str, &str, &str, &str); 8] = [
+const KINDS: [(&str, &str, &str, &str); 9] = [
+    ("", "v1", "ConfigMap", "configmaps"),
     ("otelagent.dev", "v1alpha1", "OtelAgent", "otelagents"),
     ("", "v1", "Pod", "pods"),
     ("", "v1", "Service", "services"),

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use otelagent_api::{Mode, OtelAgent};
-use otelagent_core::build::{DesiredMode, Environment, IpFamily, ServerVersion, ValidAgent, build};
+use otelagent_core::build::{
+    DesiredMode, Environment, IpFamily, Object, ServerVersion, ValidAgent, build,
+};
+use otelagent_core::names;
 
 /// An installation in `otelagent-system` on the newest supported server.
 pub fn environment() -> Environment {
@@ -29,6 +32,17 @@ pub fn desired_in(mode: Mode, agent: &ValidAgent) -> DesiredMode {
 /// The same of the wanted mode.
 pub fn desired(agent: &ValidAgent) -> DesiredMode {
     desired_in(agent.wanted(), agent)
+}
+
+/// The configuration of a mode's agents, wherever it is.
+pub fn configuration(desired: &DesiredMode) -> String {
+    let mounted = desired.objects.iter().find_map(|object| match object {
+        Object::ConfigMap(map) => map.data.as_ref()?.values().next(),
+        _ => None,
+    });
+    let annotations = &desired.recipe.annotations;
+    let text = mounted.or_else(|| annotations.get(names::ANNOTATION_CONFIG));
+    text.expect("a configuration").clone()
 }
 
 /// An `OtelAgent` from its manifest.

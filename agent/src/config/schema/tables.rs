@@ -289,7 +289,7 @@ const SERVICE: Settings = &[
     row("pipelines", Components(&[
         section("traces|metrics|logs|profiles", &[]),
         section("*", &[
-            value("receivers", Ids("list of ids"), "", "One pipeline for each of `traces`, `metrics`, `logs` and `profiles`; all of them use the one receiver").described("(required)"),
+            value("receivers", Ids("list of ids"), "", "One pipeline for each of `traces`, `metrics`, `logs` and `profiles`; all of them use one receiver; several may differ in their endpoints, and all pipelines then have the ports of all").described("(required)"),
             value("processors", Ids("list of ids"), "[]", "A `memory_limiter` applies to all pipelines, whatever its position; `resource` processors apply in this order"),
             value("exporters", Ids("list of one id"), "", "Where the signal is sent").described("(required)"),
         ]),

@@ -1,16 +1,17 @@
 //! Renders the agent's configuration: OpenTelemetry Collector configuration, with the user's overlay.
 //!
-//! The bundled agent and an unmodified collector start with the same text. It is an annotation of the pod
-//! that runs the agent, so it changes exactly with that pod.
+//! The bundled agent and an unmodified collector start with the same text. Of a sidecar, it is an annotation of the
+//! pod; of agents on nodes, a `ConfigMap`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::live_settings;
 use super::valid_agent::{AgentConfiguration, DiskQueues, Placement, ValidAgent};
 use crate::quantity::{MIB, milliseconds};
-use otelagent_api::{Export, Header, Protocol, Tls};
+use otelagent_api::{Export, Header, Ports, Protocol, Tls};
 
 /// Where the configuration is mounted.
 pub(super) const DIRECTORY: &str = "/etc/otelagent";
@@ -111,14 +112,55 @@ pub(super) fn render(agent: &ValidAgent, placement: Placement) -> AgentConfigura
     if let Some(overlay) = &agent.spec.config {
         lay_over(&mut config, &Value::Object(overlay.clone()));
     }
+    if let Some(ports) = agent.second_ports.filter(|_| placement == Placement::Host) {
+        listen_at_second(ports, placement, &mut config);
+    }
+    let at_start = match agent.own_image() {
+        None => yaml(&live_settings::at_start(&config)),
+        Some(_) => yaml(&config),
+    };
     AgentConfiguration {
         placement,
-        // A JSON value always prints as YAML; JSON itself would be as valid, only harder to read.
-        text: serde_saphyr::to_string(&config).unwrap_or_else(|_| config.to_string()),
+        at_start,
+        text: yaml(&config),
         disk_queues: disk_queues(&config),
         sends_to_service: sends_to_service(&config),
         unreachable: unreachable(agent, placement, &config),
     }
+}
+
+/// Adds a receiver that differs from the first in its ports alone, also after the user's overlay.
+fn listen_at_second(ports: Ports, placement: Placement, config: &mut Value) {
+    const FIRST: &str = "otlp";
+    const SECOND: &str = "otlp/second-ports";
+    let Some(mut second) = config["receivers"].get(FIRST).cloned() else {
+        return;
+    };
+    for (protocol, port) in [("grpc", ports.grpc), ("http", ports.http)] {
+        let protocol = second["protocols"].get_mut(protocol);
+        if let Some(protocol) = protocol.filter(|protocol| protocol.is_object()) {
+            protocol["endpoint"] = format!("{}:{port}", placement.receiver()).into();
+        }
+    }
+    config["receivers"][SECOND] = second;
+    let pipelines = config["service"]["pipelines"].as_object_mut();
+    for pipeline in pipelines.into_iter().flat_map(Map::values_mut) {
+        if let Some(receivers) = pipeline["receivers"].as_array_mut()
+            && receivers.iter().any(|receiver| receiver == FIRST)
+        {
+            receivers.push(SECOND.into());
+        }
+    }
+}
+
+/// A JSON value always prints as YAML; JSON itself would be as valid, only harder to read.
+fn yaml(config: &Value) -> String {
+    serde_saphyr::to_string(config).unwrap_or_else(|_| config.to_string())
+}
+
+/// What tells configurations apart, as the agent itself says it.
+pub(super) fn fingerprint(text: &str) -> String {
+    format!("{:016x}", otelagent_agent::config::fingerprint(text))
 }
 
 /// Whether telemetry or the agent's own metrics are sent to a Service.

@@ -83,9 +83,16 @@ pub(super) fn container(input: &RenderInput<'_>) -> Container {
 
 const QUEUE_VOLUME: &str = "otelagent-queue";
 
-/// Volumes of the agent's container.
+/// Volumes of the agent's container beside the one with its configuration.
 pub(super) fn volumes(input: &RenderInput<'_>) -> Vec<Volume> {
-    let mut volumes = vec![Volume {
+    let mut volumes = mounted(input.agent);
+    volumes.extend(queue_volume(input));
+    volumes
+}
+
+/// The configuration of a sidecar: an annotation of its pod.
+pub(super) fn sidecar_configuration() -> Volume {
+    Volume {
         name: names::CONFIG_VOLUME.into(),
         downward_api: Some(DownwardAPIVolumeSource {
             items: Some(vec![DownwardAPIVolumeFile {
@@ -99,10 +106,25 @@ pub(super) fn volumes(input: &RenderInput<'_>) -> Vec<Volume> {
             ..DownwardAPIVolumeSource::default()
         }),
         ..Volume::default()
-    }];
-    volumes.extend(mounted(input.agent));
-    volumes.extend(queue_volume(input));
-    volumes
+    }
+}
+
+/// The configuration of an agent on a node that was made from this template: of a `ConfigMap`, mounted as a directory,
+/// since the kubelet does not update single files.
+pub(super) fn node_configuration(config_map: String, template: &str) -> Volume {
+    Volume {
+        name: names::CONFIG_VOLUME.into(),
+        config_map: Some(ConfigMapVolumeSource {
+            name: config_map,
+            items: Some(vec![KeyToPath {
+                key: names::configuration_key(template),
+                path: FILE.into(),
+                mode: None,
+            }]),
+            ..ConfigMapVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
 }
 
 /// The queue on disk: in every mode an `emptyDir`, which lives as long as the pod. It is writable for every
@@ -147,10 +169,12 @@ pub(super) fn evictable_volumes(input: &RenderInput<'_>) -> BTreeMap<String, Str
         .collect()
 }
 
-/// Annotations of the pod that runs the agent: the configuration.
-pub(super) fn annotations(configuration: &AgentConfiguration) -> BTreeMap<String, String> {
-    let text = configuration.text.clone();
-    BTreeMap::from([(names::ANNOTATION_CONFIG.to_owned(), text)])
+/// Annotations of the pod that runs the agent: the configuration, or what of it replaces the pod when it changes.
+pub(super) fn annotations(configuration: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([(
+        names::ANNOTATION_CONFIG.to_owned(),
+        configuration.to_owned(),
+    )])
 }
 
 /// The two ports applications use, with the node's port where the mode claims one.

@@ -10,6 +10,7 @@ use super::objects::Object;
 use super::valid_agent::ValidAgent;
 use crate::inject::Recipe;
 use crate::inject::environment::HOST_IP;
+use crate::switching::WantedAgents;
 use otelagent_api::Mode;
 
 /// What an `OtelAgent` needs, by mode.
@@ -22,10 +23,12 @@ pub struct Desired {
 /// The objects of one mode, and what applications get.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DesiredMode {
-    /// Its objects, the agent workload first; none where the agent runs in the application's pod.
+    /// Its objects, in the order in which they are written; none where the agent runs in the application's pod.
     pub objects: Vec<Object>,
     /// Hash of the agent workload's pod template, as its label says; empty without one.
     pub template: String,
+    /// Fingerprint of the agents' configuration, as they say it; empty without an agent workload.
+    pub configuration: String,
     /// The recipe for pods.
     pub recipe: Recipe,
     /// The endpoint as applications get it; may refer to the recipe's first variables.
@@ -38,9 +41,19 @@ impl Desired {
         self.modes.get(&mode).map_or(&[], |mode| &mode.objects)
     }
 
-    /// Hash of a mode's pod template; empty without one.
-    pub fn template(&self, mode: Mode) -> &str {
-        self.modes.get(&mode).map_or("", |mode| &mode.template)
+    /// What a mode's agents should be; nothing without an agent workload.
+    pub fn agents(&self, mode: Mode) -> WantedAgents<'_> {
+        let mode = self.modes.get(&mode);
+        mode.map_or(WantedAgents::default(), |mode| WantedAgents {
+            template: &mode.template,
+            configuration: Some(&mode.configuration),
+        })
+    }
+
+    /// The configurations of agents on nodes, in any mode.
+    pub fn configurations(&self) -> BTreeSet<String> {
+        let all = self.modes.values().map(|mode| &mode.configuration);
+        all.filter(|one| !one.is_empty()).cloned().collect()
     }
 
     /// What a mode injects.
@@ -81,8 +94,10 @@ fn render(agent: &ValidAgent, environment: &Environment, mode: Mode) -> DesiredM
     };
     let objects = (topology.objects)(&input);
     let template = objects.iter().find_map(Object::template);
+    let text = template.map(|_| configuration.text.as_str());
     DesiredMode {
         template: template.unwrap_or_default().to_owned(),
+        configuration: text.map(agent_config::fingerprint).unwrap_or_default(),
         objects,
         recipe: (topology.recipe)(&input),
         endpoint: (topology.endpoint)(agent, environment),

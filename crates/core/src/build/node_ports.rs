@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use otelagent_api::{Mode, OtelAgentSpec, Ports};
+use serde_json::Value;
 
 use super::modes::topology;
 use super::validate::Problem;
@@ -38,11 +39,10 @@ impl NodePorts {
     /// What an agent workload takes, as its annotation says.
     pub fn running(mode: Mode, workload: &DaemonSet) -> Option<Self> {
         let annotations = workload.metadata.annotations.as_ref()?;
-        let ports = annotations.get(names::ANNOTATION_NODE_PORTS)?.split(',');
+        let ports = annotations.get(names::ANNOTATION_NODE_PORTS)?;
         let pods = workload.spec.as_ref()?.template.spec.as_ref()?;
         let nodes = pods.node_selector.clone().unwrap_or_default();
-        let ports = ports.filter_map(|port| port.parse().ok());
-        Self::of(mode, ports, nodes)
+        Self::of(mode, listed(ports), nodes)
     }
 
     fn of(
@@ -65,6 +65,25 @@ impl NodePorts {
         }
         self.ports.intersection(&other.ports).copied().collect()
     }
+}
+
+/// The ports that an agent workload takes, as its annotation lists them.
+pub(crate) fn taken(workload: &Value) -> Vec<u16> {
+    let ports = workload["metadata"]["annotations"][names::ANNOTATION_NODE_PORTS].as_str();
+    listed(ports.unwrap_or_default()).collect()
+}
+
+fn listed(ports: &str) -> impl Iterator<Item = u16> {
+    ports.split(',').filter_map(|port| port.parse().ok())
+}
+
+/// Whether nobody else takes or asks for any of these ports, on whichever nodes.
+pub(crate) fn are_free(ports: &[u16], others: &[PortUser]) -> bool {
+    let known = others
+        .iter()
+        .flat_map(|other| other.running.iter().chain(&other.wanted));
+    let mut taken = known.flat_map(|known| &known.ports);
+    !taken.any(|port| ports.contains(port))
 }
 
 /// An `OtelAgent` that takes ports of nodes, or asks for some.

@@ -1,7 +1,7 @@
 //! Rendered objects, and how a live object differs from one.
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use serde_json::{Map, Value, json};
 
 use crate::inject::kinds::WEBHOOK_CONFIGURATION;
@@ -10,6 +10,8 @@ use crate::names;
 /// One object that an `OtelAgent` needs, in its own namespace.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
+    /// The configuration of an agent workload.
+    ConfigMap(Box<ConfigMap>),
     /// An agent workload.
     DaemonSet(Box<DaemonSet>),
     /// The Service in front of one.
@@ -20,6 +22,7 @@ impl Object {
     /// Kind, as in manifests and metrics.
     pub fn kind(&self) -> &'static str {
         match self {
+            Self::ConfigMap(_) => "ConfigMap",
             Self::DaemonSet(_) => "DaemonSet",
             Self::Service(_) => "Service",
         }
@@ -29,13 +32,14 @@ impl Object {
     pub fn template(&self) -> Option<&str> {
         match self {
             Self::DaemonSet(object) => template_label(object),
-            Self::Service(_) => None,
+            Self::ConfigMap(_) | Self::Service(_) => None,
         }
     }
 
     /// The whole intent, as server-side apply takes it.
     pub fn to_json(&self) -> Value {
         match self {
+            Self::ConfigMap(object) => serde_json::to_value(object),
             Self::DaemonSet(object) => serde_json::to_value(object),
             Self::Service(object) => serde_json::to_value(object),
         }

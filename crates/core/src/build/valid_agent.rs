@@ -40,6 +40,8 @@ pub struct ValidAgent {
     pub max_unready: MaxUnready,
     /// Which pods are injected; `None` without `spec.workloads`.
     pub selection: Option<Selection>,
+    /// Where agents on the host network listen beside `spec.ports`, and where new pods then send.
+    pub second_ports: Option<Ports>,
     /// The agent's configuration in the wanted mode. Validation renders it, and no other module can make a
     /// `ValidAgent`.
     pub(super) configuration: Option<AgentConfiguration>,
@@ -63,6 +65,8 @@ pub(crate) struct AgentConfiguration {
     pub(super) placement: Placement,
     /// The text, as YAML.
     pub(super) text: String,
+    /// What of it an agent reads only when it starts, as YAML: all, of another image.
+    pub(super) at_start: String,
     /// The queues on disk.
     pub(super) disk_queues: DiskQueues,
     /// Whether an exporter names a Service as `name.namespace.svc`, which a pod that does not search the
@@ -132,17 +136,32 @@ impl ValidAgent {
 
     /// The same agent at ports that are 10000 higher; `None` if there are none so high.
     pub fn moved(&self) -> Option<Self> {
+        let mut moved = self.clone();
+        moved.spec.ports = self.moved_ports()?;
+        moved.configuration = None;
+        Some(moved)
+    }
+
+    /// Ports that are 10000 higher than those of the spec; `None` if there are none so high.
+    pub fn moved_ports(&self) -> Option<Ports> {
         let higher = |port: u16| port.checked_add(10_000);
         let ports = self.spec.ports;
-        let mut moved = self.clone();
-        moved.spec.ports = Ports {
+        Some(Ports {
             grpc: higher(ports.grpc)?,
             http: higher(ports.http)?,
             metrics: higher(ports.metrics)?,
             health: higher(ports.health)?,
-        };
-        moved.configuration = None;
-        Some(moved)
+        })
+    }
+
+    /// The same agent, whose agents on the host network listen at these OTLP ports too.
+    #[must_use]
+    pub fn with_second_ports(mut self, ports: Option<Ports>) -> Self {
+        if self.second_ports != ports {
+            self.second_ports = ports;
+            self.configuration = None;
+        }
+        self
     }
 
     /// The image in the spec, which need not be the bundled agent.

@@ -83,6 +83,7 @@ pub fn validate(agent: &OtelAgent, environment: &Environment) -> Result<ValidAge
         hold_old: values.duration("spec.switchover.holdOld", switchover.hold_old, 60_000),
         max_unready: values.max_unready(switchover.max_unready),
         selection: selection(agent),
+        second_ports: None,
         namespace,
         spec: spec.clone(),
         configuration: None,

@@ -22,13 +22,40 @@ pub enum DeliveryAnswer {
     Fails(String),
 }
 
+/// What an agent says of its configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ConfigurationWord {
+    /// Fingerprint of the one that it runs.
+    pub runs: String,
+    /// Where it finds mistakes in the one that it was given, if it refuses that.
+    pub refuses: Option<String>,
+}
+
+/// Everything that is taken of one answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentAnswer {
+    /// Whether it delivers.
+    pub delivery: DeliveryAnswer,
+    /// Its configuration; agents of earlier releases say nothing of it.
+    pub configuration: Option<ConfigurationWord>,
+}
+
 #[derive(Deserialize)]
 struct AnswerBody {
     status: String,
     #[serde(default)]
+    config: Option<ConfigState>,
+    #[serde(default)]
     problems: Vec<String>,
     /// By name of the exporter.
     delivery: BTreeMap<String, ExporterState>,
+}
+
+#[derive(Deserialize)]
+struct ConfigState {
+    fingerprint: String,
+    #[serde(default)]
+    refused: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -38,7 +65,7 @@ struct ExporterState {
     error: Option<String>,
 }
 
-impl DeliveryAnswer {
+impl AgentAnswer {
     /// Reads an answer: its HTTP status and its body.
     ///
     /// # Errors
@@ -46,11 +73,19 @@ impl DeliveryAnswer {
     pub fn read(status: u16, body: &[u8]) -> Result<Self, String> {
         let unexpected = || format!("HTTP status {status}, and no answer of the bundled agent");
         let body: AnswerBody = serde_json::from_slice(body).map_err(|_| unexpected())?;
-        match (status, body.status.as_str()) {
-            (200, "delivering") => Ok(body.within_patience()),
-            (503, "failing") => Ok(Self::Fails(body.why())),
-            _ => Err(unexpected()),
-        }
+        let delivery = match (status, body.status.as_str()) {
+            (200, "delivering") => body.within_patience(),
+            (503, "failing") => DeliveryAnswer::Fails(body.why()),
+            _ => return Err(unexpected()),
+        };
+        let configuration = body.config.map(|config| ConfigurationWord {
+            runs: clean(&config.fingerprint),
+            refuses: config.refused.map(|at| clean(&at)),
+        });
+        Ok(Self {
+            delivery,
+            configuration,
+        })
     }
 }
 
@@ -100,7 +135,8 @@ mod tests {
     use super::*;
 
     fn read(status: u16, body: &Value) -> Result<DeliveryAnswer, String> {
-        DeliveryAnswer::read(status, body.to_string().as_bytes())
+        let answer = AgentAnswer::read(status, body.to_string().as_bytes())?;
+        Ok(answer.delivery)
     }
 
     #[test]
@@ -150,6 +186,22 @@ mod tests {
             assert!(why.starts_with(&format!("HTTP status {status}")), "{why}");
         }
         let nested = "[".repeat(10_000);
-        assert!(DeliveryAnswer::read(200, nested.as_bytes()).is_err());
+        assert!(AgentAnswer::read(200, nested.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn agent_says_which_configuration_it_runs_and_where_it_refuses_another() {
+        let word = |config: &Value| {
+            let body = json!({"status": "delivering", "delivery": {}, "config": config});
+            let answer = AgentAnswer::read(200, body.to_string().as_bytes()).unwrap();
+            answer.configuration
+        };
+        assert_eq!(word(&Value::Null), None, "of an earlier release");
+        let runs = word(&json!({"fingerprint": "00c0"})).unwrap();
+        assert_eq!((runs.runs.as_str(), runs.refuses), ("00c0", None));
+        let refuses = word(&json!({"fingerprint": "00c0", "refused": "exporters\n.a"})).unwrap();
+        assert_eq!(refuses.refuses.as_deref(), Some("exporters .a"));
+        let long = word(&json!({"fingerprint": "0".repeat(50_000)})).unwrap();
+        assert_eq!(long.runs.len(), MAX_TEXT);
     }
 }

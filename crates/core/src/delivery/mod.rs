@@ -7,6 +7,6 @@ mod answer;
 mod record;
 mod summary;
 
-pub use answer::DeliveryAnswer;
+pub use answer::{AgentAnswer, ConfigurationWord, DeliveryAnswer};
 pub use record::{Askable, DeliveryRecord, Target};
 pub use summary::{DeliverySummary, Group};

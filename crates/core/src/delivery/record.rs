@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
-use super::answer::DeliveryAnswer;
+use super::answer::{AgentAnswer, ConfigurationWord, DeliveryAnswer};
 use super::summary::{Counted, DeliverySummary};
 
 /// An agent that does not answer counts by its last answer until it has not answered this often in a row.
@@ -47,6 +47,7 @@ struct AgentRecord {
     place: String,
     is_sidecar: bool,
     answer: Option<DeliveryAnswer>,
+    word: Option<ConfigurationWord>,
     /// Why it did not answer, if it did not when it was last asked.
     unanswered: Option<String>,
     misses: u8,
@@ -57,9 +58,7 @@ struct AgentRecord {
 impl Askable<'_> {
     /// In the order of keys, pods of one workload are far apart.
     fn key(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (self.namespace, self.name).hash(&mut hasher);
-        hasher.finish()
+        key(self.namespace, self.name)
     }
 
     fn record(&self) -> AgentRecord {
@@ -70,11 +69,18 @@ impl Askable<'_> {
             },
             is_sidecar: self.node.is_none(),
             answer: None,
+            word: None,
             unanswered: None,
             misses: 0,
             age: 0,
         }
     }
+}
+
+fn key(namespace: &str, name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (namespace, name).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl AgentRecord {
@@ -171,16 +177,17 @@ impl DeliveryRecord {
     }
 
     /// Notes an answer, or why there was none.
-    pub fn note(&mut self, key: u64, answered: Result<DeliveryAnswer, String>) {
+    pub fn note(&mut self, key: u64, answered: Result<AgentAnswer, String>) {
         let Some(agent) = self.agents.get_mut(&key) else {
             return;
         };
         match answered {
             Ok(answer) => {
                 (agent.unanswered, agent.misses) = (None, 0);
+                agent.word = answer.configuration;
                 // An agent that is undecided is what it was before.
-                if agent.answer.is_none() || answer != DeliveryAnswer::Undecided {
-                    agent.answer = Some(answer);
+                if agent.answer.is_none() || answer.delivery != DeliveryAnswer::Undecided {
+                    agent.answer = Some(answer.delivery);
                 }
             }
             Err(why) => {
@@ -194,6 +201,30 @@ impl DeliveryRecord {
     pub fn is_complete(&self) -> bool {
         let mut agents = self.agents.values();
         agents.all(|agent| agent.answer.is_some() || agent.misses >= MISSES)
+    }
+
+    /// What an agent of a node said last of its configuration; nothing if it does not answer any more.
+    pub fn word(&self, namespace: &str, name: &str) -> Option<&ConfigurationWord> {
+        let agent = self.agents.get(&key(namespace, name))?;
+        agent.word.as_ref().filter(|_| agent.misses < MISSES)
+    }
+
+    /// A hash of what each agent of a node says of its configuration.
+    pub fn heard(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let on_nodes = self.agents.iter().filter(|(_, agent)| !agent.is_sidecar);
+        let words: Vec<_> = on_nodes.map(|(key, agent)| (key, &agent.word)).collect();
+        words.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Whether an agent of a node runs none of these configurations, and refuses none.
+    pub fn lags(&self, wanted: &BTreeSet<String>) -> bool {
+        let on_nodes = self.agents.values().filter(|agent| !agent.is_sidecar);
+        let mut words = on_nodes.filter_map(|agent| agent.word.as_ref());
+        let is_behind =
+            |word: &ConfigurationWord| word.refuses.is_none() && !wanted.contains(&word.runs);
+        !wanted.is_empty() && words.any(is_behind)
     }
 
     /// What all of them said.
@@ -245,6 +276,13 @@ mod tests {
         [asked, delivering, idle, failing, unanswered]
     }
 
+    fn says(delivery: DeliveryAnswer) -> AgentAnswer {
+        AgentAnswer {
+            delivery,
+            configuration: None,
+        }
+    }
+
     fn fails() -> DeliveryAnswer {
         DeliveryAnswer::Fails("refused".into())
     }
@@ -257,7 +295,7 @@ mod tests {
             let asked = record.choose(nodes, 0);
             assert_eq!(asked.len(), 3);
             for target in asked {
-                record.note(target.key, Ok(DeliveryAnswer::Delivers));
+                record.note(target.key, Ok(says(DeliveryAnswer::Delivers)));
             }
             assert_eq!(counts(&record), [3, 3, 0, 0, 0]);
         }
@@ -276,18 +314,18 @@ mod tests {
             assert_eq!(record.is_complete(), misses == MISSES);
         }
         let mut record = DeliveryRecord::default();
-        let mut round = |answered: Result<DeliveryAnswer, String>| {
+        let mut round = |answered: Result<AgentAnswer, String>| {
             let key = record.choose([on_node("a")], 0)[0].key;
             record.note(key, answered);
             counts(&record)
         };
         let silent = || Err("connection refused".to_owned());
         assert_eq!(round(silent()), [1, 0, 0, 0, 1], "no answer is no guess");
-        assert_eq!(round(Ok(DeliveryAnswer::Delivers)), [1, 1, 0, 0, 0]);
+        assert_eq!(round(Ok(says(DeliveryAnswer::Delivers))), [1, 1, 0, 0, 0]);
         assert_eq!(round(silent()), [1, 1, 0, 0, 0]);
         assert_eq!(round(silent()), [1, 1, 0, 0, 0]);
         assert_eq!(round(silent()), [1, 0, 0, 0, 1]);
-        assert_eq!(round(Ok(fails())), [1, 0, 0, 1, 0]);
+        assert_eq!(round(Ok(says(fails()))), [1, 0, 0, 1, 0]);
     }
 
     #[test]
@@ -296,7 +334,7 @@ mod tests {
         let mut record = DeliveryRecord::default();
         let mut round = |answer| {
             let key = record.choose([on_node("a")], 0)[0].key;
-            record.note(key, Ok(answer));
+            record.note(key, Ok(says(answer)));
             counts(&record)
         };
         assert_eq!(round(Undecided), [1, 0, 1, 0, 0], "not delivering yet");
@@ -315,7 +353,7 @@ mod tests {
             let round = record.choose(names.iter().map(|name| sidecar(name)), 20);
             assert_eq!(round.len(), 20);
             for target in round {
-                record.note(target.key, Ok(DeliveryAnswer::Delivers));
+                record.note(target.key, Ok(says(DeliveryAnswer::Delivers)));
                 *asked.entry(target.key).or_insert(0) += 1;
             }
         }
@@ -341,7 +379,7 @@ mod tests {
                 } else {
                     DeliveryAnswer::Idle
                 };
-                record.note(target.key, Ok(answer));
+                record.note(target.key, Ok(says(answer)));
             }
         }
         for _ in 0..8 {
@@ -360,10 +398,45 @@ mod tests {
         let mut asked = BTreeSet::new();
         for _ in 0..12 {
             for target in record.choose(names.iter().map(|name| sidecar(name)), 20) {
-                record.note(target.key, Ok(fails()));
+                record.note(target.key, Ok(says(fails())));
                 asked.insert(target.key);
             }
         }
         assert_eq!(asked.len(), 100, "others still have their turn");
+    }
+
+    #[test]
+    fn words_of_agents_are_kept_until_they_are_silent_and_those_behind_are_known() {
+        let mut record = DeliveryRecord::default();
+        let mut round = |runs: Option<&str>, refuses: Option<&str>| {
+            let key = record.choose([on_node("a")], 0)[0].key;
+            let word = runs.map(|runs| ConfigurationWord {
+                runs: runs.into(),
+                refuses: refuses.map(Into::into),
+            });
+            let answer = word.map(|word| AgentAnswer {
+                configuration: Some(word),
+                ..says(DeliveryAnswer::Delivers)
+            });
+            record.note(key, answer.ok_or_else(|| "connection refused".into()));
+            let word = record.word("otelagent-system", "a").cloned();
+            let wanted = BTreeSet::from(["c2".to_owned()]);
+            (
+                word.map(|word| word.runs),
+                record.lags(&wanted),
+                record.heard(),
+            )
+        };
+        let (word, lags, first) = round(Some("c1"), None);
+        assert_eq!((word.as_deref(), lags), (Some("c1"), true));
+        let (_, lags, refusing) = round(Some("c1"), Some("exporters"));
+        assert!(!lags, "it will not follow");
+        assert_ne!(first, refusing);
+        let (word, lags, second) = round(Some("c2"), None);
+        assert_eq!((word.as_deref(), lags), (Some("c2"), false));
+        assert_ne!(first, second);
+        assert_eq!(round(None, None).0.as_deref(), Some("c2"));
+        assert_eq!(round(None, None).0.as_deref(), Some("c2"));
+        assert_eq!(round(None, None).0, None, "it does not answer any more");
     }
 }

@@ -29,6 +29,8 @@ pub struct Active {
     pub reason: Option<String>,
     /// Version of the operator that last wrote the binding.
     pub written_by: Option<String>,
+    /// Whether agents on the host network have second ports, which pods were given.
+    pub second_ports: bool,
 }
 
 impl Active {
@@ -45,6 +47,7 @@ impl Active {
             bound_at: text(names::ANNOTATION_BOUND_AT).and_then(|text| text.parse().ok()),
             reason: text(names::ANNOTATION_REASON).map(Into::into),
             written_by: text(names::ANNOTATION_OPERATOR).map(Into::into),
+            second_ports: text(names::ANNOTATION_SECOND_PORTS).is_some(),
         }
     }
 

@@ -271,6 +271,10 @@ fn activation(
     annotations[names::ANNOTATION_REASON] = reason.clone().into();
     annotations[names::ANNOTATION_OPERATOR] = version.clone().into();
     annotations[names::ANNOTATION_RECIPE] = recipe.hash().into();
+    let second_ports = subject.valid.second_ports.is_some();
+    if second_ports {
+        annotations[names::ANNOTATION_SECOND_PORTS] = "true".into();
+    }
     let name = binding["metadata"]["name"].as_str().unwrap_or_default();
     let live = observation.admission_object(kind, name);
     let warnings = [WARNING, WARNING_BINDING].iter().zip(&rendered.warnings);
@@ -288,6 +292,7 @@ fn activation(
             bound_at: before.bound_at.filter(|_| !moves),
             reason: Some(reason),
             written_by: Some(version),
+            second_ports,
         },
         warnings: warnings
             .filter_map(|(kind, body)| write(observation, kind, body))

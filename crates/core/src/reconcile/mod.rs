@@ -5,19 +5,23 @@
 //! | [`active`] | what new pods get now, as the active binding records it |
 //! | [`observation`] | everything that the caches hold about one `OtelAgent`, read once |
 //! | [`step`] | what one reconcile does, and what the API server must confirm before it |
+//! | `configuration` | of a changed configuration, what stays for older agents and who mounts it now |
 //! | [`contest`] | whether somebody else undoes what the operator writes |
 //! | [`mod@plan`] | the steps from what is observed to what is desired |
 //! | [`injection`] | of these, the steps that change what is injected |
+//! | [`mod@second_ports`] | where pods send that come to `HostNetwork` from `HostPort` |
 //! | [`outcome`] | what the steps achieved, and the facts for the status |
 //!
 //! The operator fills an [`Observation`], executes the [`Step`]s and reports the [`Outcome`].
 
 pub mod active;
+mod configuration;
 pub mod contest;
 pub mod injection;
 pub mod observation;
 pub mod outcome;
 pub mod plan;
+pub mod second_ports;
 pub mod step;
 
 pub use active::Active;
@@ -25,4 +29,5 @@ pub use injection::{Engines, PolicyEngine, Render, binding_kind, other, plan_ref
 pub use observation::{Observation, ObservedWorkload, Subject};
 pub use outcome::{Outcome, facts, refused};
 pub use plan::{modes, plan};
-pub use step::{AdmissionObject, Correction, Intent, Plan, Precondition, Step};
+pub use second_ports::second_ports;
+pub use step::{AdmissionObject, Correction, Intent, Mount, Plan, Precondition, Step};

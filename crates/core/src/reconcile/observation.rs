@@ -34,6 +34,8 @@ pub struct Observation<'a> {
     pub nodes: Arc<NodeStates>,
     /// Its `DaemonSet`s by mode.
     pub workloads: BTreeMap<Mode, ObservedWorkload>,
+    /// The `ConfigMap`s of their agents by mode, even if they belong to somebody else.
+    pub configurations: BTreeMap<Mode, Value>,
     /// The Service with its name, even if it belongs to somebody else.
     pub service: Option<Value>,
     /// Its pods, including those that it should have injected.

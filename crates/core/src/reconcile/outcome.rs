@@ -14,7 +14,7 @@ use crate::inject::namespace_limits::breach;
 use crate::inject::{Namespaces, Recipe};
 use crate::quantity::MaxUnready;
 use crate::status::{Delivery, Facts, InjectionState, NamespaceLimit, Upgrade};
-use crate::switching::{self, WorkloadState};
+use crate::switching::{self, WantedAgents, WorkloadState};
 
 /// After this time the operator reconciles a settled object again.
 const RESYNC: Duration = Duration::from_mins(5);
@@ -100,6 +100,7 @@ pub fn facts(
         recipe_reason: outcome.active.reason.clone(),
         upgrade: upgrade(observation, subject, desired, plan, outcome),
         selects_nothing: selects_nothing(observation, valid),
+        configurations: desired.configurations(),
         ..common(observation, outcome, recipe)
     }
 }
@@ -112,9 +113,12 @@ pub fn refused(observation: &Observation<'_>, problems: Vec<Problem>, outcome: &
     let recipe = mode.map(Recipe::of_mode);
     let state = |mode: Mode| {
         let found = observation.workloads.get(&mode)?;
-        let template = &found.workload.template;
+        let same = WantedAgents {
+            template: &found.workload.template,
+            configuration: None,
+        };
         let any = MaxUnready::default();
-        Some(found.workload.state(&observation.nodes, template, any))
+        Some(found.workload.state(&observation.nodes, same, any))
     };
     Facts {
         problems,
@@ -155,6 +159,7 @@ fn common(observation: &Observation<'_>, outcome: &Outcome, recipe: Option<&Reci
         selects_nothing: None,
         recipe_reason: None,
         upgrade: None,
+        configurations: BTreeSet::new(),
         delivery: Delivery::default(),
         restarts: None,
         failure: None,
@@ -238,7 +243,7 @@ fn upgrade(
         let found = observation.workloads.get(mode);
         let found = found.filter(|found| is_applied(found))?;
         let before = found.written_by.clone()?;
-        let differs = found.workload.template != desired.template(*mode);
+        let differs = found.workload.template != desired.agents(*mode).template;
         (differs && before != *version).then_some((before, *mode))
     };
     let kept = plan.switch.as_ref()?.keep.keys();

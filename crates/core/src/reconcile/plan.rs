@@ -7,6 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use otelagent_api::Mode;
 use serde_json::Value;
 
+use super::configuration;
 use super::injection::{self, Engines};
 use super::observation::{Observation, Subject};
 use super::step::{Intent, Plan, Removal, Step};
@@ -23,6 +24,7 @@ pub fn modes(observation: &Observation<'_>, subject: &Subject<'_>) -> BTreeSet<M
     let used = users(observation, subject).into_keys();
     let serving = serving(observation, subject);
     let existing = observation.workloads.keys().copied();
+    let existing = existing.chain(observation.configurations.keys().copied());
     let wanted = [subject.valid.wanted()].into_iter();
     wanted.chain(serving).chain(existing).chain(used).collect()
 }
@@ -72,8 +74,8 @@ pub(super) fn workload_state(
     let Some(found) = observation.workloads.get(&mode) else {
         return Some(WorkloadState::pending("it does not exist yet"));
     };
-    let (nodes, template) = (&observation.nodes, desired.template(mode));
-    Some(found.workload.state(nodes, template, valid.max_unready))
+    let (nodes, wanted) = (&observation.nodes, desired.agents(mode));
+    Some(found.workload.state(nodes, wanted, valid.max_unready))
 }
 
 /// Checks that the status is plausible: the owner of an object may write its status too.
@@ -105,7 +107,7 @@ fn situation(observation: &Observation<'_>, subject: &Subject<'_>, desired: &Des
     let state = workload_state(observation, valid, desired, wanted);
     let workloads = || observation.workloads.iter();
     let outdated = workloads().filter(|(mode, found)| {
-        let template = desired.template(**mode);
+        let template = desired.agents(**mode).template;
         **mode != wanted && found.workload.is_outdated(&observation.nodes, template)
     });
     Situation {
@@ -136,10 +138,20 @@ fn writes(
         for object in desired.objects(*mode) {
             let live = live(observation, *mode, object);
             let ours = live.filter(|live| owner.is_named_by(live));
-            let body = annotated(object, subject.environment, *unused_since);
+            let mut body = annotated(object, subject.environment, *unused_since);
+            let workload = observation.workloads.get(mode).map(|found| &found.workload);
+            if let (Object::ConfigMap(_), Some(live)) = (object, ours) {
+                configuration::keep_used(&mut body, live, workload);
+            }
             let intent = Intent::sealed(object.kind(), body, ours);
-            if !ours.is_some_and(|live| is_as_wanted(live, &intent.body)) {
-                steps.push(Step::Apply(intent));
+            if ours.is_some_and(|live| is_as_wanted(live, &intent.body)) {
+                continue;
+            }
+            steps.push(Step::Apply(intent));
+            if let (Object::ConfigMap(wanted), Some(live)) = (object, ours) {
+                let agents = desired.agents(*mode);
+                let mount = configuration::mount(wanted, agents, live, workload);
+                steps.extend(mount.map(Step::Mount));
             }
         }
     }
@@ -161,12 +173,14 @@ fn annotated(object: &Object, environment: &Environment, unused: Option<Timestam
 /// The observed object of that name, even if it belongs to somebody else.
 fn live<'a>(observation: &'a Observation<'_>, mode: Mode, object: &Object) -> Option<&'a Value> {
     match object {
+        Object::ConfigMap(_) => observation.configurations.get(&mode),
         Object::DaemonSet(_) => observation.workloads.get(&mode).map(|found| &found.object),
         Object::Service(_) => observation.service.as_ref(),
     }
 }
 
-/// Adds steps that remove the modes that no pod uses any more: the Service first, then the agent workload.
+/// Adds steps that remove the modes that no pod uses any more: the Service first, then the agent workload, then what
+/// it mounts. An operator that ended before that has left only the last.
 fn removals(
     observation: &Observation<'_>,
     desired: &Desired,
@@ -186,5 +200,13 @@ fn removals(
             .collect();
         Step::Remove(Removal { mode, objects })
     };
-    switch.remove.iter().map(removal).collect()
+    let owner = observation.owner();
+    let left = observation.configurations.iter().filter(|(mode, live)| {
+        let is_needed =
+            switch.keep.contains_key(*mode) || observation.workloads.contains_key(*mode);
+        !is_needed && owner.is_named_by(live)
+    });
+    let left = left.map(|(mode, _)| mode);
+    let modes: BTreeSet<&Mode> = switch.remove.iter().chain(left).collect();
+    modes.into_iter().map(removal).collect()
 }

@@ -141,6 +141,8 @@ pub enum Correction {
 pub enum Step {
     /// Applies an object of the `OtelAgent`'s own namespace.
     Apply(Intent),
+    /// Has changed configuration mounted now, where an agent can take it over.
+    Mount(Mount),
     /// A mode serves from here on. Writes nothing, but has the preconditions for sending pods there.
     CutOver(Mode),
     /// Applies a policy that no binding refers to yet.
@@ -157,6 +159,17 @@ pub enum Step {
     Withdraw(Vec<AdmissionObject>),
     /// Removes the objects of a mode, Service first.
     Remove(Removal),
+}
+
+/// See [`Step::Mount`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Name of the `ConfigMap`, without whose write there is nothing to mount.
+    pub config_map: String,
+    /// The agents' pods.
+    pub pods: Vec<String>,
+    /// Fingerprint of the configuration.
+    pub configuration: String,
 }
 
 /// See [`Step::Verify`].
@@ -258,9 +271,11 @@ impl Step {
             Self::Retire(_) => vec![ActiveUnchanged],
             Self::Withdraw(_) => vec![SpecUnchanged],
             Self::Remove(removal) => vec![SpecUnchanged, ActiveUnchanged, Unused(removal.mode)],
-            Self::Apply(_) | Self::WritePolicy(_) | Self::Verify(_) | Self::Confirm(_) => {
-                Vec::new()
-            }
+            Self::Apply(_)
+            | Self::Mount(_)
+            | Self::WritePolicy(_)
+            | Self::Verify(_)
+            | Self::Confirm(_) => Vec::new(),
         }
     }
 }

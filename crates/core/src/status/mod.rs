@@ -13,7 +13,7 @@ mod switching;
 
 pub use conditions::{Note, report, says_active, transitions, unfinished, upgrade};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -65,6 +65,8 @@ pub struct Facts {
     pub recipe_reason: Option<String>,
     /// Agents that are replaced although the spec has not changed.
     pub upgrade: Option<Upgrade>,
+    /// Fingerprints of the configurations that agents on nodes should run.
+    pub configurations: BTreeSet<String>,
     /// What agents said when they were asked whether they deliver.
     pub delivery: Delivery,
     /// Restarts of workloads; `None` where `workloads.restart` is Never.

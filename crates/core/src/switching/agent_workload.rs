@@ -7,42 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 
+use super::agents::{AgentPod, Lack, WantedAgents, lack};
 use super::node::{NodeStates, Targets};
 use crate::quantity::MaxUnready;
 use otelagent_api::AgentCounts;
 
 /// How many nodes without an agent are named.
 const NAMED: usize = 3;
-
-/// One agent pod of a workload.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AgentPod {
-    /// Its name.
-    pub name: String,
-    /// The node it runs on or was created for, if known.
-    pub node: Option<String>,
-    /// Whether it is ready and not terminating.
-    pub ready: bool,
-    /// What its container waits for, such as `ImagePullBackOff`, or why its node rejects it.
-    pub waits_for: Option<String>,
-    /// Hash of the template it was created from.
-    pub template: Option<String>,
-}
-
-impl AgentPod {
-    /// Whether it was created from this template.
-    fn is_of(&self, template: &str) -> bool {
-        self.template.as_deref() == Some(template)
-    }
-
-    /// Its name, and why it waits if known.
-    fn described(&self) -> String {
-        match &self.waits_for {
-            Some(reason) => format!("{} ({reason})", self.name),
-            None => self.name.clone(),
-        }
-    }
-}
 
 /// An agent workload as it exists in the cluster.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -66,13 +37,13 @@ pub struct AgentWorkload {
 /// The state of an agent workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkloadState {
-    /// Nodes that should have an agent, that have a ready one, and one of the present template.
+    /// Nodes that should have an agent, that have a ready one, and an updated one, see [`WantedAgents`].
     pub counts: AgentCounts,
     /// Why its nodes cannot be judged yet, for a person.
     pub pending: Option<String>,
     /// Nodes without a ready agent, of those that are Ready and should have one: names and reasons, for a person.
     pub unready: Vec<String>,
-    /// Of the same nodes, those on which only an agent of another template is ready.
+    /// Of the same nodes, those on which no ready agent is updated.
     pub outdated: Vec<String>,
     /// Nodes that have no agent yet.
     pub missing: usize,
@@ -130,26 +101,26 @@ impl AgentWorkload {
     pub fn state(
         &self,
         nodes: &NodeStates,
-        wanted_template: &str,
+        wanted: WantedAgents<'_>,
         max_unready: MaxUnready,
     ) -> WorkloadState {
-        let is_updated = |pod: &AgentPod| pod.is_of(wanted_template);
         let mut state = WorkloadState {
             counts: AgentCounts {
                 desired: self.desired,
                 ready: self.nodes_served(),
-                updated: self.nodes_with(is_updated),
+                updated: self.nodes_with(|pod| pod.is(wanted)),
             },
             max_unready: max_unready.of(usize::try_from(self.desired).unwrap_or_default()),
             ..WorkloadState::default()
         };
-        if !self.observed || self.template != wanted_template {
+        if !self.observed || self.template != wanted.template {
             state.pending = Some("the DaemonSet controller has not observed the change yet".into());
         } else if self.desired == 0 {
             state.pending = Some("no node matches the agent's nodeSelector and tolerations".into());
         }
-        self.judge_nodes(nodes, wanted_template, &mut state);
-        let works = self.pods.iter().any(|pod| pod.ready && is_updated(pod));
+        self.judge_nodes(nodes, wanted, &mut state);
+        let mut pods = self.pods.iter();
+        let works = pods.any(|pod| pod.ready && pod.is_of(wanted.template));
         if !works && state.is_ready_everywhere() {
             // All nodes are down, or all may be unready: no pod would reach an agent.
             state.pending = Some("no node has a ready agent".into());
@@ -158,7 +129,7 @@ impl AgentWorkload {
     }
 
     /// Notes each node on which an agent is missing, not ready or not updated.
-    fn judge_nodes(&self, nodes: &NodeStates, wanted_template: &str, state: &mut WorkloadState) {
+    fn judge_nodes(&self, nodes: &NodeStates, wanted: WantedAgents<'_>, state: &mut WorkloadState) {
         let mut by_node: BTreeMap<&str, Vec<&AgentPod>> = BTreeMap::new();
         for pod in &self.pods {
             if let Some(node) = &pod.node {
@@ -186,8 +157,8 @@ impl AgentWorkload {
                     .push(format!("{name}{}", ended.unwrap_or_default()));
                 continue;
             };
-            lacks_pod |= !pods.iter().any(|pod| pod.is_of(wanted_template));
-            match lack(name, pods, wanted_template) {
+            lacks_pod |= !pods.iter().any(|pod| pod.is_of(wanted.template));
+            match lack(name, pods, wanted) {
                 Some(Lack::Unready(why)) => state.unready.push(why),
                 Some(Lack::Outdated(why)) => state.outdated.push(why),
                 None => {}
@@ -219,7 +190,7 @@ impl AgentWorkload {
         i32::try_from(nodes.len()).unwrap_or(i32::MAX)
     }
 
-    /// Whether the only ready agent of some Ready node is of another template. A node without a ready agent
+    /// Whether the only ready agents of some Ready node are of another template. A node without a ready agent
     /// has nothing out of date.
     pub fn is_outdated(&self, nodes: &NodeStates, wanted_template: &str) -> bool {
         if !self.observed || self.template != wanted_template {
@@ -256,40 +227,6 @@ pub fn creation_failure(
     Some(format!("agent pods cannot be created: {why}"))
 }
 
-/// What a node with agents lacks, for a person.
-enum Lack {
-    /// A ready agent.
-    Unready(String),
-    /// A ready agent of the wanted template.
-    Outdated(String),
-}
-
-fn lack(node: &str, pods: &[&AgentPod], wanted_template: &str) -> Option<Lack> {
-    let is_updated = |pod: &&AgentPod| pod.ready && pod.is_of(wanted_template);
-    if pods.iter().any(is_updated) {
-        return None;
-    }
-    let named = |pods: Vec<&&AgentPod>| {
-        let names: Vec<String> = pods.into_iter().map(|pod| pod.described()).collect();
-        names.join(", ")
-    };
-    let (serving, starting): (Vec<_>, Vec<_>) = pods.iter().partition(|pod| pod.ready);
-    let is_served = !serving.is_empty();
-    let why = if starting.is_empty() {
-        format!(
-            "node {node}: agent {} has an older configuration",
-            named(serving)
-        )
-    } else {
-        format!("node {node}: agent {} is not ready", named(starting))
-    };
-    Some(if is_served {
-        Lack::Outdated(why)
-    } else {
-        Lack::Unready(why)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -304,8 +241,15 @@ mod tests {
             name: format!("a-{node}"),
             node: Some(node.into()),
             ready,
-            waits_for: None,
             template: Some(template.into()),
+            ..AgentPod::default()
+        }
+    }
+
+    fn made_from(template: &str) -> WantedAgents<'_> {
+        WantedAgents {
+            template,
+            ..WantedAgents::default()
         }
     }
 
@@ -333,7 +277,7 @@ mod tests {
 
     /// Of agents that should be of template `t1` on every Ready node.
     fn state(nodes: &NodeStates, desired: i32, pods: Vec<AgentPod>) -> WorkloadState {
-        of_nodes(desired, pods).state(nodes, "t1", MaxUnready::default())
+        of_nodes(desired, pods).state(nodes, made_from("t1"), MaxUnready::default())
     }
 
     #[test]
@@ -445,7 +389,7 @@ mod tests {
                 .map(|name| pod(name, *name != "w1", "t1"))
                 .collect()
         };
-        let state = |pods| workload(pods).state(&nodes, "t1", MaxUnready::default());
+        let state = |pods| workload(pods).state(&nodes, made_from("t1"), MaxUnready::default());
         let everywhere = state(on(&["n1", "n2", "w1"]));
         assert!(everywhere.is_ready_everywhere(), "{everywhere:?}");
         // Dead nodes that are left out do not stand for the agent that n2 lacks.
@@ -502,7 +446,7 @@ mod tests {
             cannot_create: Some("pods cannot be created: no PriorityClass".into()),
             ..of_nodes(2, old.clone())
         };
-        let blocked = blocked.state(&nodes, "t1", MaxUnready::default());
+        let blocked = blocked.state(&nodes, made_from("t1"), MaxUnready::default());
         assert!(blocked.serves() && !blocked.is_ready_everywhere());
         assert_eq!(
             blocked.waiting_for()[0],
@@ -550,7 +494,7 @@ mod tests {
             ..of_nodes(1, vec![pod("n1", false, template)])
         };
         let said = |template| {
-            let state = workload(template).state(&nodes, "t1", MaxUnready::default());
+            let state = workload(template).state(&nodes, made_from("t1"), MaxUnready::default());
             state.cannot_create
         };
         assert_eq!((said("t1"), said("t0")), (None, Some("quota".into())));
@@ -560,7 +504,7 @@ mod tests {
     fn tolerated_unready_nodes_do_not_block_and_are_named() {
         let nodes = nodes([("n1", true), ("n2", true), ("n3", true)]);
         let workload = of_nodes(3, vec![pod("n1", true, "t1"), pod("n2", false, "t1")]);
-        let state = |max_unready| workload.state(&nodes, "t1", max_unready);
+        let state = |max_unready| workload.state(&nodes, made_from("t1"), max_unready);
         assert!(!state(MaxUnready::Nodes(1)).is_ready_everywhere());
         assert!(!state(MaxUnready::Percent(66)).is_ready_everywhere());
         let allowed = state(MaxUnready::Percent(67));
@@ -579,7 +523,7 @@ mod tests {
         let lame = vec![pod("n1", false, "t1")];
         let up = nodes([("n1", true)]);
         let workload = of_nodes(1, lame.clone());
-        let all_may_be = workload.state(&up, "t1", MaxUnready::Percent(100));
+        let all_may_be = workload.state(&up, made_from("t1"), MaxUnready::Percent(100));
         assert!(!all_may_be.is_ready_everywhere());
         let state = state(&nodes([("n1", false)]), 1, lame);
         assert_eq!(state.waiting_for(), ["no node has a ready agent"]);

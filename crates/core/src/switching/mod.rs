@@ -5,6 +5,7 @@
 //! observed, so a crash at any point changes nothing.
 
 mod agent_workload;
+mod agents;
 mod node;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-pub use agent_workload::{AgentPod, AgentWorkload, WorkloadState, creation_failure};
+pub use agent_workload::{AgentWorkload, WorkloadState, creation_failure};
+pub use agents::{AgentPod, WantedAgents};
 pub use node::{NodeState, NodeStates, Targets};
 
 use otelagent_api::Mode;

@@ -19,8 +19,9 @@ use crate::status_checker::{get, list};
 
 /// The mode of the agents.
 pub(super) const MODE: Topology = ALL[3];
-/// Where a queue on disk is in the configuration that the operator writes.
-const QUEUE: &str = "/var/lib/otelagent";
+/// The variables by which each agent has an address and a queue of its own.
+const ADDRESS: &str = "STAGE_ADDRESS";
+const QUEUE: &str = "STAGE_QUEUE";
 const METRICS: u16 = 8888;
 const UNLUCKY: &str = "/apis/otelagent.dev/v1alpha1/namespaces/default/otelagents";
 
@@ -34,22 +35,20 @@ pub(super) struct AgentProcess {
 }
 
 impl AgentProcess {
-    /// With the configuration of its pod; the directory of its queue is not there yet.
-    fn start(pod: &Value, number: usize) -> Self {
+    /// With the configuration that its pod mounts; the directory of its queue is not there yet.
+    fn start(pod: &Value, configuration: &str, number: usize) -> Self {
         let name = pod["metadata"]["name"].as_str().unwrap();
         let address = address(number);
         let folder = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let text = pod["metadata"]["annotations"][names::ANNOTATION_CONFIG].as_str();
-        let text = text.expect("the pod has a configuration");
-        let queue = folder.join("queue").display().to_string();
-        let text = text
-            .replace("[::]", &address.to_string())
-            .replace(QUEUE, &queue);
         let file = folder.join("config.yaml");
-        std::fs::write(&file, text).unwrap();
+        std::fs::write(&file, configuration).unwrap();
         let program = demo::images::program("otelagent-agent").expect("the agent's binary");
-        let process = process::agent(&program, &file);
+        let own = [
+            (ADDRESS, address.to_string()),
+            (QUEUE, folder.join("queue").display().to_string()),
+        ];
+        let process = process::agent(&program, &file, own);
         Self {
             process: process.expect("the agent's binary"),
             address,
@@ -116,7 +115,8 @@ impl Stage {
         let export =
             json!({"endpoint": format!("http://{}", stage.upstream.address), "protocol": "http"});
         let buffer = json!({"memory": "4Mi", "disk": {"size": "16Mi"}});
-        let spec = json!({"spec": {"export": export, "buffer": buffer}});
+        let config = stage.at_own_addresses().await?;
+        let spec = json!({"spec": {"export": export, "buffer": buffer, "config": config}});
         stage.run.patch(&stage.run.path(), &spec).await?;
         stage.run.until_serving(MODE).await?;
         stage.until_updated().await?;
@@ -168,16 +168,49 @@ impl Stage {
         self.run.patch(&path, &status).await
     }
 
-    /// A real agent for each pod. Only the last one has no disk.
-    async fn start_agents(&mut self) -> Outcome<()> {
+    /// The ports for gRPC, HTTP, metrics and health.
+    async fn ports(&self) -> Outcome<[u16; 4]> {
         let spec = get(&self.run.admin, &self.run.path()).await?["spec"].clone();
-        let port = |name: &str| {
+        Ok(["grpc", "http", "metrics", "health"].map(|name| {
             let port = spec["ports"][name].as_u64().unwrap_or_default();
             u16::try_from(port).unwrap_or_default()
-        };
-        self.grpc_and_http = (port("grpc"), port("http"));
+        }))
+    }
+
+    /// What makes each agent listen at its own address, with the text that all of them have: they say which text they
+    /// run.
+    async fn at_own_addresses(&self) -> Outcome<Value> {
+        let [grpc, http, metrics, health] = self.ports().await?;
+        let at = |port: u16| format!("${{env:{ADDRESS}}}:{port}");
+        let prometheus = json!({
+            "host": format!("${{env:{ADDRESS}}}"), "port": metrics,
+            "without_type_suffix": true, "without_units": true, "without_scope_info": true,
+        });
+        Ok(json!({
+            "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": at(grpc)}, "http": {"endpoint": at(http)}}}},
+            "extensions": {
+                "health_check": {"endpoint": at(health)},
+                "file_storage": {"directory": format!("${{env:{QUEUE}}}")},
+            },
+            "service": {"telemetry": {"metrics": {"readers": [{"pull": {"exporter": {"prometheus": prometheus}}}]}}},
+        }))
+    }
+
+    /// A real agent for each pod. Only the last one has no disk.
+    async fn start_agents(&mut self) -> Outcome<()> {
+        let [grpc, http, _, _] = self.ports().await?;
+        self.grpc_and_http = (grpc, http);
+        let name = names::agent_configuration(&self.run.name, "node-local");
+        let path = format!(
+            "/api/v1/namespaces/{}/configmaps/{name}",
+            self.run.namespace
+        );
+        let data = get(&self.run.admin, &path).await?["data"].clone();
         for (number, pod) in self.agent_pods().await?.iter().enumerate() {
-            let agent = AgentProcess::start(pod, number);
+            let template = &pod["metadata"]["labels"][names::LABEL_TEMPLATE];
+            let key = names::configuration_key(template.as_str().unwrap_or_default());
+            let text = data[&key].as_str().expect("the pod has a configuration");
+            let agent = AgentProcess::start(pod, text, number);
             if number + 1 < NODES {
                 agent.give_disk();
             }

@@ -6,8 +6,8 @@ use k8s_openapi::api::apps::v1::{
     DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet,
 };
 use k8s_openapi::api::core::v1::{
-    Affinity, Container, LocalObjectReference, NodeAffinity, NodeSelector, NodeSelectorRequirement,
-    NodeSelectorTerm, PodSpec, PodTemplateSpec, Toleration, Volume,
+    Affinity, ConfigMap, Container, LocalObjectReference, NodeAffinity, NodeSelector,
+    NodeSelectorRequirement, NodeSelectorTerm, PodSpec, PodTemplateSpec, Toleration, Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -18,6 +18,22 @@ use crate::build::valid_agent::ValidAgent;
 use crate::names;
 use crate::quantity::no_nodes;
 use otelagent_api::Mode;
+
+/// The configuration of a mode's agents. Those of each pod template have a key of their own: what they cannot take over
+/// comes with another template. Keys of earlier templates stay until their agents are gone, see the plan.
+fn configuration(input: &RenderInput<'_>, mode: Mode, template: &str) -> Object {
+    let agent = input.agent;
+    let key = names::configuration_key(template);
+    Object::ConfigMap(Box::new(ConfigMap {
+        metadata: metadata(agent, mode, config_map(agent, mode)),
+        data: Some([(key, input.configuration.text.clone())].into()),
+        ..ConfigMap::default()
+    }))
+}
+
+fn config_map(agent: &ValidAgent, mode: Mode) -> String {
+    names::agent_configuration(&agent.name, mode.kebab())
+}
 
 /// How an update replaces agents, unless the user sets it.
 #[derive(Clone, Copy, Debug)]
@@ -62,16 +78,16 @@ fn labels(agent: &ValidAgent, mode: Mode) -> BTreeMap<String, String> {
     labels
 }
 
-/// The agent workload of a node mode: with the agent's container, complete, the volumes beside the agent's own,
-/// and the ports that it takes of its nodes.
-pub(super) fn daemon_set(
+/// The agent workload of a node mode, after what it mounts: with the agent's container, complete, the volumes beside
+/// the agent's own, and the ports that it takes of its nodes.
+pub(super) fn agents(
     input: &RenderInput<'_>,
     mode: Mode,
     container: Container,
     volumes: Vec<Volume>,
     rollout: Rollout,
     node_ports: &[u16],
-) -> Object {
+) -> Vec<Object> {
     let agent = input.agent;
     let name = names::agent_workload(&agent.name, mode.kebab());
     let strategy = update_strategy(agent, rollout);
@@ -82,19 +98,24 @@ pub(super) fn daemon_set(
         let annotation = (names::ANNOTATION_NODE_PORTS.to_owned(), ports.join(","));
         metadata.annotations = Some([annotation].into());
     }
-    Object::DaemonSet(Box::new(DaemonSet {
+    let (template, hash) = template(input, mode, container, volumes, grace);
+    let workload = DaemonSet {
         metadata,
         spec: Some(DaemonSetSpec {
             selector: LabelSelector {
                 match_labels: Some(selector(agent, mode)),
                 ..LabelSelector::default()
             },
-            template: template(input, mode, container, volumes, grace),
+            template,
             update_strategy: Some(strategy),
             ..DaemonSetSpec::default()
         }),
         status: None,
-    }))
+    };
+    vec![
+        configuration(input, mode, &hash),
+        Object::DaemonSet(Box::new(workload)),
+    ]
 }
 
 /// Seconds from the signal to end until the kubelet kills an agent. What the agent still holds then is lost.
@@ -130,20 +151,45 @@ fn default_pull_policy(image: &str) -> &'static str {
     }
 }
 
-/// The pod template, labelled with a hash of itself, which tells updated pods from older ones.
+/// The pod template and a hash of it, which is in its label, tells updated pods from older ones, and names what they
+/// mount.
 fn template(
     input: &RenderInput<'_>,
     mode: Mode,
-    mut container: Container,
+    container: Container,
     volumes: Vec<Volume>,
     grace: u32,
-) -> PodTemplateSpec {
+) -> (PodTemplateSpec, String) {
     let agent = input.agent;
     let user = agent.spec.agent.clone().unwrap_or_default();
-    let on_host_network = mode == Mode::HostNetwork;
     let mut labels = user.pod_labels;
     labels.extend(self::labels(agent, mode));
     labels.insert(names::LABEL_INJECT.into(), "false".into());
+    let mut annotations = user.pod_annotations;
+    annotations.extend(agent_pod::annotations(&input.configuration.at_start));
+    let configuration = |hash: &str| agent_pod::node_configuration(config_map(agent, mode), hash);
+    let mut spec = pod(agent, mode, container, grace);
+    let volumes = [agent_pod::volumes(input), volumes].concat();
+    let digest = (&labels, &annotations, &spec, configuration(""), &volumes);
+    let digest = serde_json::to_string(&digest).unwrap_or_default();
+    let hash = names::hash(&digest, 10);
+    labels.insert(names::LABEL_TEMPLATE.into(), hash.clone());
+    spec.volumes = Some([vec![configuration(&hash)], volumes].concat());
+    let template = PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(labels),
+            annotations: Some(annotations),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(spec),
+    };
+    (template, hash)
+}
+
+/// An agent's pod without its volumes.
+fn pod(agent: &ValidAgent, mode: Mode, mut container: Container, grace: u32) -> PodSpec {
+    let user = agent.spec.agent.clone().unwrap_or_default();
+    let on_host_network = mode == Mode::HostNetwork;
     container.image_pull_policy.get_or_insert_with(|| {
         let image = container.image.as_deref().unwrap_or_default();
         default_pull_policy(image).into()
@@ -156,11 +202,10 @@ fn template(
         agent_pod::variable("OTELAGENT_LAME_DUCK", &LAME_DUCK.to_string()),
         agent_pod::variable("OTELAGENT_SHUTDOWN_GRACE", &(grace - ENDING).to_string()),
     ]);
-    let spec = PodSpec {
+    PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         containers: vec![container],
-        volumes: Some([agent_pod::volumes(input), volumes].concat()),
         host_network: on_host_network.then_some(true),
         dns_policy: on_host_network.then(|| "ClusterFirstWithHostNet".into()),
         security_context: Some(agent_pod::pod_security()),
@@ -177,18 +222,6 @@ fn template(
                 .collect()
         }),
         ..PodSpec::default()
-    };
-    let mut annotations = user.pod_annotations;
-    annotations.extend(agent_pod::annotations(input.configuration));
-    let digest = serde_json::to_string(&(&labels, &annotations, &spec)).unwrap_or_default();
-    labels.insert(names::LABEL_TEMPLATE.into(), names::hash(&digest, 10));
-    PodTemplateSpec {
-        metadata: Some(ObjectMeta {
-            labels: Some(labels),
-            annotations: Some(annotations),
-            ..ObjectMeta::default()
-        }),
-        spec: Some(spec),
     }
 }
 

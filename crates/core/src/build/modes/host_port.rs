@@ -9,7 +9,7 @@
 
 use k8s_openapi::api::core::v1::Probe;
 
-use super::daemon::{Rollout, daemon_set};
+use super::daemon::{Rollout, agents};
 use super::topology::{Topology, on_own_node, variables_only};
 use crate::build::agent_pod::{self, RenderInput};
 use crate::build::objects::Object;
@@ -37,14 +37,7 @@ fn objects(input: &RenderInput<'_>) -> Vec<Object> {
     let (mode, rollout) = (Mode::HostPort, Rollout::Replace);
     let node_ports = node_ports(input.agent.spec.ports);
     let volumes = Vec::new();
-    vec![daemon_set(
-        input,
-        mode,
-        container,
-        volumes,
-        rollout,
-        &node_ports,
-    )]
+    agents(input, mode, container, volumes, rollout, &node_ports)
 }
 
 /// Passes once the agent is ready, and never has the agent restarted.

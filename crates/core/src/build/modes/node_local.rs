@@ -6,7 +6,7 @@
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::daemon::{Rollout, daemon_set, metadata, selector};
+use super::daemon::{Rollout, agents, metadata, selector};
 use super::topology::{Topology, variables_only};
 use crate::build::agent_pod::{self, RenderInput};
 use crate::build::environment::Environment;
@@ -28,10 +28,9 @@ fn objects(input: &RenderInput<'_>) -> Vec<Object> {
     container.ports = Some(agent_pod::ports(agent, false));
     container.readiness_probe = Some(agent_pod::health_probe(agent, 2, 2));
     let (mode, volumes) = (Mode::NodeLocal, Vec::new());
-    vec![
-        daemon_set(input, mode, container, volumes, Rollout::Surge, &[]),
-        Object::Service(Box::new(service(agent))),
-    ]
+    let mut objects = agents(input, mode, container, volumes, Rollout::Surge, &[]);
+    objects.push(Object::Service(Box::new(service(agent))));
+    objects
 }
 
 fn endpoint(agent: &ValidAgent, _: &Environment) -> String {

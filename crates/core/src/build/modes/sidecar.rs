@@ -45,7 +45,10 @@ fn recipe(input: &RenderInput<'_>) -> Recipe {
     });
     Recipe {
         upstream_is_service: input.configuration.sends_to_service,
-        volumes: agent_pod::volumes(input).iter().map(json).collect(),
+        volumes: std::iter::once(agent_pod::sidecar_configuration())
+            .chain(agent_pod::volumes(input))
+            .map(|volume| json(&volume))
+            .collect(),
         joined_annotations: agent_pod::evictable_volumes(input),
         storage_limit: agent_pod::storage_limit(input).map(|limit| limit.0),
         moved,
@@ -56,7 +59,7 @@ fn recipe(input: &RenderInput<'_>) -> Recipe {
 /// The parts of the recipe that depend on the agent's ports.
 fn at_its_ports(input: &RenderInput<'_>) -> Recipe {
     Recipe {
-        annotations: agent_pod::annotations(input.configuration),
+        annotations: agent_pod::annotations(&input.configuration.text),
         sidecar: Some(json(&container(input))),
         ..variables_only(Mode::Sidecar, input, endpoint)
     }

@@ -15,7 +15,7 @@ use otelagent_api::{EnvFrom, Mode, Ports};
 pub(crate) struct Topology {
     /// Where its agent listens.
     pub(crate) placement: Placement,
-    /// Its objects, the agent workload first; none where the agent runs in the application's pod.
+    /// Its objects, in the order in which they are written; none where the agent runs in the application's pod.
     pub(crate) objects: fn(&RenderInput<'_>) -> Vec<Object>,
     /// The ports that it takes of the nodes on which its agents run.
     pub(crate) node_ports: fn(Ports) -> Vec<u16>,
@@ -27,7 +27,11 @@ pub(crate) struct Topology {
 
 /// The endpoint of an agent on the pod's own node, by the node's address.
 pub(super) fn on_own_node(agent: &ValidAgent, environment: &Environment) -> String {
-    let port = agent.spec.ports.grpc;
+    at_own_node(agent.spec.ports.grpc, environment)
+}
+
+/// The same at another port.
+pub(super) fn at_own_node(port: u16, environment: &Environment) -> String {
     match environment.nodes {
         IpFamily::V4 => format!("http://$({HOST_IP}):{port}"),
         IpFamily::V6 => format!("http://[$({HOST_IP})]:{port}"),

@@ -29,6 +29,7 @@ pub(in crate::status) fn facts(second: i64) -> Facts {
         selects_nothing: None,
         recipe_reason: None,
         upgrade: None,
+        configurations: std::collections::BTreeSet::new(),
         delivery: Delivery::Pending,
         restarts: None,
         failure: None,
