@@ -64,6 +64,13 @@ images: prerequisites ## Build the operator's and the agent's image, as OCI tars
 	done
 	ls -sh $(TARGET)/images/otelagent-*.tar
 
+.PHONY: cli
+cli: rust ## Build kubectl otelagent as it is released: one static program
+	$(call heading,'kubectl otelagent')
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --locked --target $(TRIPLE) \
+	    --target-dir $(TARGET) --package otelagent-cli
+	ls -sh $(TARGET)/$(TRIPLE)/release/kubectl-otelagent
+
 NEW ?=
 # What names the version: the two workspaces and the applications of the tests, what is installed, and what people read.
 VERSIONED := Cargo.toml lab/Cargo.toml lab/apps/Cargo.toml Dockerfile docs/getting-started.md docs/operations.md \

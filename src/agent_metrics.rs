@@ -4,8 +4,8 @@ use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 use otelagent_api::{CONDITIONS, OtelAgentStatus};
 use otelagent_core::names;
+use otelagent_core::read::Decoded;
 
-use crate::cache::Decoded;
 use crate::runtime::{Counted, ShownAgent};
 
 /// What a condition can be.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod circumstances;
+mod cli;
 mod client;
 mod cluster;
 mod helm;

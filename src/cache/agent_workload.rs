@@ -4,15 +4,14 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use otelagent_api::{Mode, OtelAgent};
-use otelagent_core::build::template_label;
 use otelagent_core::names;
+use otelagent_core::read::STARTING;
 use otelagent_core::reconcile::ObservedWorkload;
-use otelagent_core::switching::{AgentPod, AgentWorkload, Targets, creation_failure};
+use otelagent_core::switching::{AgentPod, AgentWorkload, creation_failure, serves};
 
 use super::events::{STARTUP_PROBE, Warning, Warnings};
-use super::partial::STARTING;
 use super::pods::CachedPod;
-use super::stores::{Stores, serves};
+use super::stores::Stores;
 
 /// What the kubelet says of a container until its volumes and its sandbox are there.
 const CREATING: &str = "ContainerCreating";
@@ -26,7 +25,6 @@ pub(crate) fn agent_workload(
 ) -> ObservedWorkload {
     let namespace = agent.namespace().unwrap_or_default();
     let label = names::agent_label(&namespace, &agent.name_any());
-    let status = object.status.clone().unwrap_or_default();
     let known = stores.pods.read();
     let pods = known.agents_of(&namespace, &label);
     let pods: Vec<_> = pods
@@ -40,15 +38,10 @@ pub(crate) fn agent_workload(
         let uid = object.metadata.uid.as_deref();
         warnings.last("DaemonSet", &object.name_any(), uid)
     });
+    let agents = pods.into_iter();
+    let agents = agents.map(|(name, pod)| agent_pod(name, pod, warnings.as_deref()));
     ObservedWorkload {
         workload: AgentWorkload {
-            observed: status.observed_generation.is_some()
-                && status.observed_generation == object.metadata.generation,
-            desired: status.desired_number_scheduled,
-            template: template_label(object)
-                .map(str::to_owned)
-                .unwrap_or_default(),
-            targets: Targets::of(object),
             cannot_create: being_deleted(object).or_else(|| {
                 failed.and_then(|failed| creation_failure(&failed.message, failed.at, newest))
             }),
@@ -56,10 +49,7 @@ pub(crate) fn agent_workload(
                 .as_deref()
                 .map(|warnings| warnings.ended(&object.name_any()))
                 .unwrap_or_default(),
-            pods: pods
-                .into_iter()
-                .map(|(name, pod)| agent_pod(name, pod, warnings.as_deref()))
-                .collect(),
+            ..AgentWorkload::of(object, agents.collect())
         },
         unused_since: text(names::ANNOTATION_UNUSED_SINCE).and_then(|text| text.parse().ok()),
         written_by: text(names::ANNOTATION_OPERATOR).cloned(),

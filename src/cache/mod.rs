@@ -9,16 +9,12 @@
 //! | [`events`] | warnings about agents that cannot be created or cannot start |
 //! | [`mod@agent_workload`] | an agent workload with its pods and warnings |
 //! | [`namespace_limits`] | LimitRanges and ResourceQuotas |
-//! | [`partial`] | pods, nodes and namespaces, decoded to the relevant fields |
-//! | [`decode`] | `OtelAgent`s, each decoded by itself |
 //! | [`refusals`] | which watches the API server refuses |
 //! | [`trigger`] | which `OtelAgent`s a change concerns |
 
 mod agent_workload;
-mod decode;
 mod events;
 mod namespace_limits;
-mod partial;
 mod pods;
 mod refusals;
 mod store;
@@ -27,11 +23,9 @@ mod trigger;
 mod watches;
 
 pub(crate) use agent_workload::agent_workload;
-pub(crate) use decode::{Decoded, Unreadable};
 pub(crate) use namespace_limits::{Demand, in_namespaces};
-pub(crate) use partial::PartialPod;
 pub(crate) use pods::{CachedPod, Pods};
 pub(crate) use store::Cached;
 pub(crate) use stores::{Stores, admission_resource};
-pub(crate) use trigger::{Trigger, may_meet};
+pub(crate) use trigger::Trigger;
 pub(crate) use watches::build;

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::partial::{HealthAddress, Labels, PartialPod};
 use super::store::Cache;
 use otelagent_core::names::{LABEL_AGENT, LABEL_OWNER};
 use otelagent_core::pods::Controller;
+use otelagent_core::read::{HealthAddress, Labels, PartialPod};
 
 /// The cached fields of a pod.
 #[derive(Debug, PartialEq, Eq)]

@@ -5,11 +5,10 @@ use std::fmt::Debug;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kube::{Resource, ResourceExt};
-use otelagent_core::switching::{NodeState, NodeStates};
+use otelagent_core::read::{Labels, PartialNamespace, PartialNode};
+use otelagent_core::switching::NodeStates;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-
-use super::partial::{Labels, PartialNamespace, PartialNode};
 
 /// The cache of one kind.
 pub(crate) trait Cache: Default + Send + Sync + 'static {
@@ -86,15 +85,10 @@ impl Cache for Nodes {
 
     fn insert(&mut self, node: PartialNode) -> Option<()> {
         let name = node.name_any();
-        let state = NodeState {
-            ready: node.ready,
-            labels: node.labels,
-            taints: node.taints,
-        };
-        if self.0.get(&name).is_some_and(|known| **known == state) {
+        if self.0.get(&name).is_some_and(|known| **known == node.state) {
             return None;
         }
-        Arc::make_mut(&mut self.0).insert(name, Arc::new(state));
+        Arc::make_mut(&mut self.0).insert(name, Arc::new(node.state));
         Some(())
     }
 

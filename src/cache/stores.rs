@@ -14,8 +14,9 @@ use kube::{Resource, ResourceExt};
 use otelagent_api::Mode;
 use otelagent_core::inject::kinds::WEBHOOK_CONFIGURATION;
 use otelagent_core::names;
+use otelagent_core::read::Decoded;
+use otelagent_core::switching::serves;
 
-use super::decode::Decoded;
 use super::events::Warnings;
 use super::namespace_limits::Limits;
 use super::pods::Pods;
@@ -76,12 +77,6 @@ where
     K::DynamicType: Eq + Hash + Clone,
 {
     store.wait_until_ready().now_or_never().is_some()
-}
-
-/// Whether these labels are of a mode's workload, its pods or its Service, made for one `OtelAgent`.
-pub(crate) fn serves(labels: &BTreeMap<String, String>, agent: &str, mode: Mode) -> bool {
-    let is = |key: &str, value: &str| labels.get(key).is_some_and(|found| found == value);
-    is(names::LABEL_OWNER, agent) && is(names::LABEL_WORKLOAD, mode.as_str())
 }
 
 impl Stores {

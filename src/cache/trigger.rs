@@ -12,9 +12,10 @@ use otelagent_api::OtelAgent;
 use otelagent_core::build::selection;
 use otelagent_core::inject::Selection;
 use otelagent_core::names;
+use otelagent_core::read::Decoded;
+use otelagent_core::reconcile::overlap::may_meet;
 use tokio::sync::Notify;
 
-use super::decode::Decoded;
 use super::pods::PodChange;
 use super::store::{Cached, Namespaces};
 
@@ -119,12 +120,4 @@ pub(super) fn pod_changed(trigger: &Trigger, namespaces: &Cached<Namespaces>, ch
                 || owner.is_none() && selection(agent).is_some_and(selects)
         });
     }
-}
-
-/// Whether two `OtelAgent`s may select the same pods: in different namespaces only if one is a platform
-/// namespace.
-pub(crate) fn may_meet(one: &ObjectMeta, other: &ObjectMeta, platform: &BTreeSet<String>) -> bool {
-    let (one, other) = (&one.namespace, &other.namespace);
-    let is_platform = |name: &Option<String>| name.as_ref().is_some_and(|n| platform.contains(n));
-    one == other || is_platform(one) || is_platform(other)
 }

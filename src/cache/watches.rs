@@ -18,17 +18,18 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 
-use super::decode::Decoded;
 use super::events::Warnings;
 use super::namespace_limits::{Limiting, Limits};
 use super::pods::{PodChange, Pods};
 use super::refusals::{Refusals, Watched};
 use super::store::{Cache, Cached, Namespaces, Nodes};
 use super::stores::{PlatformStores, Stores, admission_resource};
-use super::trigger::{Trigger, is_made_for, may_lose_to, may_meet, pod_changed};
+use super::trigger::{Trigger, is_made_for, may_lose_to, pod_changed};
 use otelagent_api::{Mode, OtelAgent};
 use otelagent_core::build::selection;
 use otelagent_core::names;
+use otelagent_core::read::Decoded;
+use otelagent_core::reconcile::overlap::may_meet;
 
 /// The watches; each needs its own task.
 pub(crate) type Watches = Vec<BoxFuture<'static, &'static str>>;

@@ -16,13 +16,12 @@ use otelagent_core::inject::difference::{Answer, Judgement, compare, judge, judg
 use otelagent_core::inject::kinds::WEBHOOK_CONFIGURATION;
 use otelagent_core::inject::{Recipe, canary};
 use otelagent_core::names;
+use otelagent_core::read::PartialPod;
 use otelagent_core::reconcile::{Active, Correction, Plan, Precondition, binding_kind};
 use serde_json::{Value, json};
 
 use super::context::{Context, Reconciliation};
 use super::error::{ControllerError, Result};
-use super::observe::read_active;
-use crate::cache::PartialPod;
 use crate::runtime::client::next_page;
 
 /// How many attempts a verification has: a new policy takes up to a second to take effect.
@@ -161,7 +160,7 @@ impl Reconciliation<'_> {
         });
         let own = own.and_then(|binding| serde_json::to_value(binding).ok());
         Ok(Some(
-            own.map(|binding| read_active(&binding)).unwrap_or_default(),
+            own.map(|binding| Active::of(&binding)).unwrap_or_default(),
         ))
     }
 

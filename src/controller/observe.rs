@@ -1,7 +1,7 @@
 //! Reads everything that the caches hold about one `OtelAgent`, once.
 
 use std::cell::{Cell, LazyCell};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
 use k8s_openapi::api::core::v1::Service;
@@ -10,22 +10,23 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
-use otelagent_api::{ACCEPTED, Mode, OtelAgent, Routing};
+use otelagent_api::{Mode, OtelAgent};
 use otelagent_core::build::{
-    Environment, MAX_PER_NAMESPACE, NodePorts, PORT_IN_USE, PortUser, Problem, ValidAgent,
-    is_permitted, may_select, port_problem, selection,
+    MAX_PER_NAMESPACE, NodePorts, PORT_IN_USE, PortUser, Problem, ValidAgent, port_problem,
 };
 use otelagent_core::inject::Selection;
 use otelagent_core::inject::kinds::ADMISSION_KINDS;
 use otelagent_core::inject::precedence::{self, Candidate};
 use otelagent_core::names;
 use otelagent_core::pods::{Coverage, LivePod, PodTally, count};
+use otelagent_core::read::Decoded;
+use otelagent_core::reconcile::overlap::{self, KnownAgents, created, may_meet, refusal};
 use otelagent_core::reconcile::{Active, AdmissionObject, Observation, binding_kind};
-use otelagent_core::switching::NodeStates;
+use otelagent_core::switching::{NodeStates, mode_served};
 use serde_json::Value;
 
 use super::context::Context;
-use crate::cache::{Decoded, Demand, Pods, Stores, agent_workload, in_namespaces, may_meet};
+use crate::cache::{Demand, Stores, agent_workload, in_namespaces};
 
 /// How many `OtelAgent`s that do not exist a log line names.
 const MAX_NAMED: usize = 5;
@@ -79,24 +80,6 @@ pub(crate) fn observe<'a>(
     }
 }
 
-/// Why the current generation of the spec was refused, if so: the reason of the condition.
-pub(super) fn refusal(agent: &OtelAgent) -> Option<&str> {
-    let status = agent.status.as_ref();
-    let mut conditions = status.iter().flat_map(|status| &status.conditions);
-    let refused = conditions.find(|condition| {
-        condition.type_ == ACCEPTED
-            && condition.status == "False"
-            && condition.observed_generation == agent.metadata.generation
-    });
-    refused.map(|condition| condition.reason.as_str())
-}
-
-/// When an object was created, as a text that sorts by time.
-pub(super) fn created(metadata: &ObjectMeta) -> String {
-    let created = metadata.creation_timestamp.as_ref();
-    created.map(|time| time.0.to_string()).unwrap_or_default()
-}
-
 /// Cluster-scoped objects whose names contain that of an `OtelAgent`.
 fn admission_objects(stores: &Stores, agent: &OtelAgent) -> Vec<AdmissionObject> {
     let own = Some((agent.namespace().unwrap_or_default(), agent.name_any()));
@@ -131,16 +114,8 @@ fn active(context: &Context, admission: &[AdmissionObject], name: &str) -> Activ
         own.find(|object| object.kind == kind && object.is_ours && object.name == name)
     });
     found
-        .map(|found| read_active(&found.object))
+        .map(|found| Active::of(&found.object))
         .unwrap_or_default()
-}
-
-/// Reads a real binding, or a real webhook configuration.
-pub(crate) fn read_active(binding: &Value) -> Active {
-    let annotations = &binding["metadata"]["annotations"];
-    let annotations: BTreeMap<String, String> =
-        serde_json::from_value(annotations.clone()).unwrap_or_default();
-    Active::read(&annotations, binding["spec"]["policyName"].as_str())
 }
 
 fn service(stores: &Stores, namespace: &str, name: &str) -> Option<Value> {
@@ -187,44 +162,26 @@ fn pods(
             outline: &pod.outline,
         })
     });
-    let coverage = coverage(nodes, &known, agent, &label);
+    let agents = known.agents_of(&own, &label);
+    let ready = agents.filter(|(_, pod)| pod.ready);
+    let ready = ready.filter_map(|(_, pod)| mode_served(&pod.labels).zip(pod.runs_on()));
+    let coverage = Coverage::of(nodes, ready, agent.spec.node_local.routing);
     // Only pods of others are asked about, which are few.
-    let agents = LazyCell::new(|| KnownAgents::new(context));
+    let agents = LazyCell::new(|| known_agents(context));
     let exists = |label: &str, namespace: &str| agents.reach(label, namespace);
     count(&label, selection, exclusions, &coverage, exists, pods)
 }
 
-/// The `OtelAgent`s that exist, by label.
-struct KnownAgents<'a> {
-    environment: &'a Environment,
-    /// Their namespaces.
-    namespaces: HashMap<String, String>,
-}
-
-impl<'a> KnownAgents<'a> {
-    fn new(context: &'a Context) -> Self {
-        let agents = context.stores.agents.state().into_iter();
-        let namespaces = agents.map(|agent| {
-            let namespace = agent.namespace().unwrap_or_default();
-            (names::agent_label(&namespace, &agent.name_any()), namespace)
-        });
-        Self {
-            environment: &context.environment,
-            namespaces: namespaces.collect(),
-        }
-    }
-
-    /// Whether the `OtelAgent` with this label exists and may act on pods of a namespace.
-    fn reach(&self, label: &str, namespace: &str) -> bool {
-        let of = self.namespaces.get(label);
-        of.is_some_and(|of| of == namespace || self.environment.is_platform(of))
-    }
+fn known_agents(context: &Context) -> KnownAgents<'_> {
+    let agents = context.stores.agents.state();
+    let agents = agents.iter().map(|agent| agent.meta());
+    KnownAgents::of(agents, &context.environment)
 }
 
 /// How many pods were injected for an `OtelAgent` that does not exist, whether or not another selects them, and
 /// the labels of some of these `OtelAgent`s.
 pub(crate) fn orphans(context: &Context) -> (usize, BTreeSet<String>) {
-    let agents = KnownAgents::new(context);
+    let agents = known_agents(context);
     let (mut pods, mut labels) = (0, BTreeSet::new());
     for (namespace, of_namespace) in context.stores.pods.read().namespaces() {
         let injected = of_namespace.injected().into_iter();
@@ -247,29 +204,6 @@ fn selects_namespaces(context: &Context, selection: Option<&Selection>) -> bool 
             !context.environment.is_excluded(name) && selection.in_namespace(name, labels)
         })
     })
-}
-
-/// The nodes on which agents of one `OtelAgent` are ready.
-fn coverage(nodes: &NodeStates, known: &Pods, agent: &OtelAgent, label: &str) -> Coverage {
-    let ready = nodes.iter().filter(|(_, node)| node.ready);
-    let mut coverage = Coverage {
-        nodes: ready.map(|(name, _)| name.clone()).collect(),
-        ..Coverage::default()
-    };
-    let namespace = agent.namespace().unwrap_or_default();
-    let agents = known.agents_of(&namespace, label);
-    for (_, pod) in agents.filter(|(_, pod)| pod.ready) {
-        let mode = pod.labels.get(names::LABEL_WORKLOAD);
-        let mode = mode.and_then(|mode| Mode::parse(mode));
-        if let Some((mode, node)) = mode.zip(pod.runs_on()) {
-            let ready = coverage.ready.entry(mode).or_default();
-            ready.insert(node.to_owned());
-        }
-    }
-    if agent.spec.node_local.routing == Routing::Prefer {
-        coverage.anywhere.insert(Mode::NodeLocal);
-    }
-    coverage
 }
 
 /// What the selected namespaces demand of a sidecar. Node agents run in the `OtelAgent`'s own namespace.
@@ -309,29 +243,14 @@ fn preceding(context: &Context, agent: &OtelAgent) -> Vec<Candidate> {
     preceding.cloned().collect()
 }
 
-/// What an `OtelAgent` selects: by its spec or, if that was refused, by its active binding.
-///
-/// A tenant may write anything into its object at any moment, its status included. So the status alone does
-/// not decide, or the object would take pods between a change and its refusal.
 fn candidate(context: &Context, agent: &OtelAgent) -> Option<Candidate> {
-    let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
-    let selection = if refusal(agent).is_some() || !is_permitted(agent, &context.environment) {
-        let name = names::cluster_object(&namespace, &name, None);
+    overlap::candidate(agent, &context.environment, || {
+        let name = names::cluster_object(&agent.namespace()?, &agent.name_any(), None);
         let found = context.engines().into_iter().find_map(|engine| {
             let store = context.stores.admission.get(binding_kind(engine))?;
             store.find(|object| object.name_any() == name)
         })?;
-        let object = serde_json::to_value(found.as_ref()).unwrap_or_default();
-        let selection = read_active(&object).selection;
-        selection.filter(|selection| may_select(&namespace, selection, &context.environment))
-    } else {
-        selection(agent)
-    }?;
-    Some(Candidate {
-        created: created(&agent.metadata),
-        namespace,
-        name,
-        selection,
+        Active::of(&serde_json::to_value(found.as_ref()).ok()?).selection
     })
 }
 

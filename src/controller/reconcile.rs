@@ -19,6 +19,7 @@ use otelagent_api::{Mode, OtelAgent, OtelAgentStatus};
 use otelagent_core::build::{PORT_IN_USE, Problem, ValidAgent, build, over_quota, validate};
 use otelagent_core::in_full;
 use otelagent_core::names;
+use otelagent_core::read::{Decoded, Unreadable};
 use otelagent_core::reconcile::{
     Engines, Observation, Outcome, Subject, facts, modes, plan, plan_refused, refused,
 };
@@ -31,7 +32,6 @@ use super::execute::execute;
 use super::live::check_rights;
 use super::observe::{node_port_problem, observe, older};
 use super::restart;
-use crate::cache::{Decoded, Unreadable};
 use crate::delivery::Followed;
 
 /// Time limit of a reconcile; a client call has its own, shorter limit.

@@ -12,10 +12,10 @@ use kube::{Api, ResourceExt};
 use super::apply;
 use super::context::Context;
 use super::error::{ControllerError, Result};
-use crate::cache::Decoded;
 use otelagent_core::build::is_applied;
 use otelagent_core::inject::kinds::ADMISSION_KINDS;
 use otelagent_core::names;
+use otelagent_core::read::Decoded;
 
 /// One sweep. It compares `OtelAgent`s by uid: a recreated one is another object. An object that cannot be removed
 /// keeps the later ones of its `OtelAgent`, and nobody else's; returns why.

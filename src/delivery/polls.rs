@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use kube::runtime::reflector::ObjectRef;
 use otelagent_api::Mode;
 use otelagent_core::delivery::{Askable, DeliveryAnswer, DeliveryRecord, Target};
+use otelagent_core::read::Decoded;
 use otelagent_core::status::Delivery;
-
-use crate::cache::Decoded;
 
 /// How often every agent is asked.
 pub(super) const ROUND: Duration = Duration::from_secs(30);

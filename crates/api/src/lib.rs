@@ -19,8 +19,9 @@ pub use start_gate::{StartGate, StartGateType};
 pub use status::*;
 
 // Re-exported so that other crates can read objects and durations without the client crate.
-pub use kube::ResourceExt;
+pub use kube::core as kube_core;
 pub use kube::core::Duration as KubeDuration;
+pub use kube::{Resource, ResourceExt};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

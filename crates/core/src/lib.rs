@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`build`] | whether a spec is valid, and which objects each mode needs |
 //! | [`inject`] | pod and recipe to injected pod, and the same as admission policies |
+//! | [`explain`] | why a pod is injected or not, rule by rule, and what injection changes |
 //! | [`delivery`] | which agents to ask whether they deliver, and what their answers say together |
 //! | [`switching`] | which modes are kept, and which serves |
 //! | [`restart`] | which workloads to restart, and when |
@@ -11,17 +12,20 @@
 //! | [`pods`] | which pods are injected, current, stale, missed, uncovered |
 //! | [`status`] | conditions, counts and events |
 //! | [`names`] | every name the operator gives or reads |
+//! | [`read`] | how pods, nodes, namespaces and `OtelAgent`s are decoded |
 //! | [`quantity`] | how sizes, durations and numbers of nodes are read and printed |
 //!
 //! The crate depends on no runtime, no client, no clock and no log.
 
 pub mod build;
 pub mod delivery;
+pub mod explain;
 pub mod inject;
 pub mod names;
 pub mod owners;
 pub mod pods;
 pub mod quantity;
+pub mod read;
 pub mod reconcile;
 pub mod restart;
 pub mod status;

@@ -1,5 +1,9 @@
 //! Counts the pods of an `OtelAgent`: injected, current, stale, missed, uncovered; and says who owns them.
 
+mod workloads;
+
+pub use workloads::{RestartAdvice, WhyMissed, WorkloadPods};
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +12,8 @@ use crate::inject::outline::why_not_outlined;
 use crate::inject::{Reason, Recipe, Selection};
 use crate::names;
 use crate::owners;
-use otelagent_api::{Mode, PodCounts};
+use crate::switching::NodeStates;
+use otelagent_api::{Mode, PodCounts, Routing};
 
 /// One pod that is neither finished nor a mirror of a static one.
 #[derive(Clone, Debug)]
@@ -89,6 +94,27 @@ pub struct Coverage {
 }
 
 impl Coverage {
+    /// The Ready nodes, and the mode and node of each ready agent of one `OtelAgent`.
+    pub fn of<'a>(
+        nodes: &NodeStates,
+        agents: impl IntoIterator<Item = (Mode, &'a str)>,
+        routing: Routing,
+    ) -> Self {
+        let ready = nodes.iter().filter(|(_, node)| node.ready);
+        let mut coverage = Self {
+            nodes: ready.map(|(name, _)| name.clone()).collect(),
+            ..Self::default()
+        };
+        for (mode, node) in agents {
+            let ready = coverage.ready.entry(mode).or_default();
+            ready.insert(node.to_owned());
+        }
+        if routing == Routing::Prefer {
+            coverage.anywhere.insert(Mode::NodeLocal);
+        }
+        coverage
+    }
+
     /// Whether a pod that was created with a mode reaches an agent from its node.
     fn covers(&self, mode: Mode, node: &str) -> bool {
         if !mode.on_nodes() || !self.nodes.contains(node) {
@@ -255,10 +281,7 @@ impl PodTally {
     pub fn report(&self, serving: Option<(Mode, &str)>, recipe: Option<&Recipe>) -> PodReport {
         let mut report = self.counted.clone();
         self.report_injected(serving, &mut report);
-        let mut reasons = Uninjectable {
-            recipe,
-            known: BTreeMap::new(),
-        };
+        let mut reasons = Uninjectable::by(recipe);
         for (owner, missed) in &self.missed {
             for (missed, pods) in missed {
                 let reason = reasons.of(&missed.outline);
@@ -328,6 +351,13 @@ struct Uninjectable<'a> {
 }
 
 impl<'a> Uninjectable<'a> {
+    fn by(recipe: Option<&'a Recipe>) -> Self {
+        Self {
+            recipe,
+            known: BTreeMap::new(),
+        }
+    }
+
     fn of(&mut self, outline: &'a Arc<str>) -> Option<Reason> {
         let recipe = self.recipe;
         let why_not = || why_not_outlined(outline, recipe?);
@@ -449,24 +479,33 @@ fn is_selected(pod: &LivePod<'_>, selection: Option<&Selection>, exclusions: &[S
     selection.is_some_and(matches) && !exclusions.iter().any(matches)
 }
 
+fn owner(pod: &LivePod<'_>) -> WorkloadRef {
+    owner_of(pod.namespace, pod.name, pod.labels, pod.controller)
+}
+
 /// The owner a person knows: the outermost workload, such as the `Deployment` behind a `ReplicaSet`, else the
 /// controller, else the pod itself.
-fn owner(pod: &LivePod<'_>) -> WorkloadRef {
+pub fn owner_of(
+    namespace: &str,
+    name: &str,
+    labels: &BTreeMap<String, String>,
+    controller: Option<&Controller>,
+) -> WorkloadRef {
     let owner = |api_version: &str, kind: &str, name: &str| WorkloadRef {
         api_version: api_version.into(),
         kind: kind.into(),
-        namespace: pod.namespace.into(),
+        namespace: namespace.into(),
         name: name.into(),
     };
-    let Some(controller) = pod.controller else {
-        return owner("v1", "Pod", pod.name);
+    let Some(controller) = controller else {
+        return owner("v1", "Pod", name);
     };
     let Controller {
         api_version,
         kind,
         name,
     } = controller;
-    let label = |key: &str| pod.labels.get(key).map(String::as_str);
+    let label = |key: &str| labels.get(key).map(String::as_str);
     // The annotations that may name an owner are not cached; a label says the same.
     match owners::above(kind, name, label, |_| None).first() {
         // What makes a ReplicaSet of another group is no Deployment that can be restarted.

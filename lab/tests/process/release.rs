@@ -209,7 +209,7 @@ fn released(place: &Path) -> PathBuf {
     target.join(format!("release-{}", env!("CARGO_PKG_VERSION")))
 }
 
-/// With `make test-full`: it builds both programs for two architectures, twice.
+/// With `make test-full`: it builds all programs for two architectures, twice.
 #[test]
 fn release_built_twice_in_different_places_is_the_same() {
     if !is_full() {
@@ -233,11 +233,18 @@ fn release_built_twice_in_different_places_is_the_same() {
         wanted.push(format!("otelagent-{name}-{version}.oci.tar"));
         wanted.push(format!("otelagent-{name}-{version}.spdx.json"));
     }
+    wanted.extend(["amd64", "arm64"].map(|on| format!("kubectl-otelagent-linux-{on}.tar.gz")));
+    wanted.push("otelagent-krew.yaml".to_owned());
     let sums = sums(&release);
     for file in &wanted {
         assert!(sums.contains(&format!("  {file}\n")), "{file} in {sums}");
     }
-    for name in ["agent", "operator"] {
+    let plugin = fs::read_to_string(release.join("otelagent-krew.yaml")).unwrap();
+    assert!(
+        !plugin.contains('@') && plugin.contains(&format!("version: v{version}\n")),
+        "{plugin}"
+    );
+    for name in ["agent", "operator", "cli"] {
         let bill = fs::read(release.join(format!("otelagent-{name}-{version}.spdx.json"))).unwrap();
         let bill: serde_json::Value = serde_json::from_slice(&bill).unwrap();
         assert_eq!(bill["spdxVersion"], "SPDX-2.3");

@@ -21,7 +21,9 @@ pub use desired::{Desired, DesiredMode, build};
 pub use engine::{Choice, Engine, engine};
 pub use environment::{Environment, IpFamily, ServerVersion};
 pub use node_ports::{NodePorts, PORT_IN_USE, PortUser, port_problem};
-pub use objects::{Object, corrections, covers, difference, is_as_wanted, template_label};
+pub use objects::{
+    Object, corrections, covers, difference, is_as_wanted, restricted, template_label,
+};
 pub use ownership::{ObjectOwner, is_applied, last_other_manager};
 pub use valid_agent::ValidAgent;
 pub use validate::{

@@ -132,6 +132,34 @@ pub fn difference(live: &Value, intent: &Value) -> Option<Value> {
     (!differences.is_empty()).then_some(Value::Object(differences))
 }
 
+/// As much of a live object as the intent names, with items of lists in its order: what is to be compared with it.
+pub fn restricted(live: &Value, intent: &Value) -> Value {
+    match (live, intent) {
+        (Value::Object(fields), Value::Object(wanted)) => {
+            let kept = wanted.iter().filter_map(|(key, value)| {
+                let live = fields.get(key)?;
+                Some((key.clone(), restricted(live, value)))
+            });
+            Value::Object(kept.collect())
+        }
+        (Value::Array(items), Value::Array(wanted))
+            if wanted.iter().all(|item| item.get("name").is_some()) =>
+        {
+            let kept = wanted.iter().filter_map(|item| {
+                let mut items = items.iter();
+                let live = items.find(|live| live["name"] == item["name"])?;
+                Some(restricted(live, item))
+            });
+            Value::Array(kept.collect())
+        }
+        (Value::Array(items), Value::Array(wanted)) if items.len() == wanted.len() => {
+            let pairs = items.iter().zip(wanted);
+            Value::Array(pairs.map(|(live, item)| restricted(live, item)).collect())
+        }
+        (live, _) => live.clone(),
+    }
+}
+
 /// A JSON patch (RFC 6902) that removes entries of others from lists, for an object that rejects `desired`
 /// beside them. A list of which nothing would remain is replaced by the desired one, since some lists may not
 /// be empty.
@@ -216,6 +244,18 @@ mod tests {
         let changed = json!({"a": 1, "in": {"b": [1, 2]}, "added": 1});
         let expected = json!({"in": {"b": [1, 2], "c": null}});
         assert_eq!(difference(&changed, &wanted), Some(expected));
+    }
+
+    #[test]
+    fn restricted_object_has_the_fields_of_the_intent_with_the_values_of_the_cluster() {
+        let wanted = json!({"a": 1, "list": [{"name": "x", "v": 1}, {"name": "y"}], "args": ["a", {"b": 1}]});
+        let live = json!({
+            "a": 2, "defaulted": true, "list": [{"name": "others"}, {"name": "x", "v": 3, "d": 4}],
+            "args": ["z", {"b": 2, "c": 3}],
+        });
+        let expected = json!({"a": 2, "list": [{"name": "x", "v": 3}], "args": ["z", {"b": 2}]});
+        assert_eq!(restricted(&live, &wanted), expected);
+        assert_eq!(restricted(&wanted, &wanted), wanted);
     }
 
     #[test]

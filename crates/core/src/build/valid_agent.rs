@@ -94,7 +94,7 @@ impl ValidAgent {
 
     /// The input for policies that inject a recipe into pods of `selection`, as if this were the only
     /// `OtelAgent`. The caller sets the canary namespace and the owner.
-    pub(crate) fn policy_input(
+    pub fn policy_input(
         &self,
         environment: &Environment,
         recipe: Recipe,

@@ -27,6 +27,7 @@ mod recipe;
 mod selection;
 mod unfit;
 
+pub use advice::advice_for;
 pub use environment::EnvRule;
 pub use pod::{Injection, inject};
 pub use reason::Reason;

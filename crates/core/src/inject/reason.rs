@@ -26,7 +26,7 @@ const MAX_ANNOTATIONS: usize = 256 * 1024;
 
 /// Why a pod is admitted unchanged. [`fmt::Display`] is a sentence; the variants hold what differs between
 /// pods.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "as their sentences say")]
 pub enum Reason {

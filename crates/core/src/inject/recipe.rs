@@ -82,7 +82,7 @@ pub struct Moved {
 
 impl Recipe {
     /// What every recipe of a mode has, where the rest is not known: enough for most reasons not to inject.
-    pub(crate) fn of_mode(mode: Mode) -> Self {
+    pub fn of_mode(mode: Mode) -> Self {
         let sidecar = (mode == Mode::Sidecar).then(|| json!({"name": names::CONTAINER}));
         Self {
             agent: String::new(),
@@ -137,6 +137,14 @@ impl Recipe {
         let blocking = self.env.iter().flat_map(|rule| &rule.unless);
         let own = [SERVICE_NAME, RESOURCE_ATTRIBUTES];
         blocking.map(String::as_str).chain(own).collect()
+    }
+
+    /// Names of all variables that injection may add.
+    pub fn variable_names(&self) -> BTreeSet<&str> {
+        let first = self.first.iter().map(|variable| text(variable, "name"));
+        let rules = self.env.iter().map(|rule| rule.name.as_str());
+        let own = [SERVICE_NAME, RESOURCE_ATTRIBUTES];
+        first.chain(rules).chain(own).collect()
     }
 
     /// The labels of an injected pod.

@@ -357,3 +357,78 @@ fn terminating_pod_still_uses_its_route() {
     assert_eq!(report.users, BTreeMap::from([(Mode::NodeLocal, 1)]));
     assert_eq!(report.counts.injected, 0);
 }
+
+/// Pods of five workloads: current and stale, uncovered, missed, orphaned, and one that cannot be injected.
+fn mixed() -> PodTally {
+    let own = |mode, recipe| labels(created(mode, recipe));
+    let of = |agent: &str| labels([(names::LABEL_AGENT, agent)]);
+    let all = [
+        ("cart", own("HostPort", "r2"), &*PLAIN),
+        ("cart", own("HostPort", "r1"), &PLAIN),
+        ("till", own("NodeLocal", "r1"), &PLAIN),
+        ("old", labels([]), &PLAIN),
+        ("old", of("a.gone"), &PLAIN),
+        ("cni", of("a.gone"), &ON_THE_HOST_NETWORK),
+        ("other", of("a.other"), &PLAIN),
+    ];
+    let deployments = all
+        .iter()
+        .map(|(name, _, _)| controller("Deployment", name));
+    let deployments: Vec<Controller> = deployments.collect();
+    let pods = all.iter().zip(&deployments);
+    let pods = pods.map(|((_, labels, outline), deployment)| LivePod {
+        outline,
+        ..pod(labels, Some(deployment))
+    });
+    let coverage = covered_on("n1", &[Mode::HostPort]);
+    count("a.b", Some(&everything()), &[], &coverage, exists, pods)
+}
+
+#[test]
+fn workloads_add_up_to_the_counts_of_the_status() {
+    let (serving, recipe) = (Some((Mode::HostPort, "r2")), Recipe::of_mode(Mode::Sidecar));
+    let tally = mixed();
+    let counts = tally.report(serving, Some(&recipe)).counts;
+    let workloads = tally.workloads(serving, Some(&recipe), &BTreeMap::new());
+    let sum = |of: fn(&WorkloadPods) -> usize| number(workloads.values().map(of).sum());
+    assert_eq!(sum(WorkloadPods::injected), counts.injected);
+    assert_eq!(sum(|pods| pods.current.unwrap()), counts.current);
+    assert_eq!(sum(|pods| pods.stale().unwrap()), counts.stale);
+    assert_eq!(sum(|pods| pods.missed.values().sum()), counts.missed);
+    assert_eq!(sum(|pods| pods.orphaned), counts.orphaned);
+    assert_eq!(sum(|pods| pods.uncovered), counts.uncovered);
+    assert_eq!((counts.injected, counts.missed), (3, 4));
+}
+
+#[test]
+fn workload_says_why_its_pods_were_missed_and_whether_a_restart_helps() {
+    let serving = Some((Mode::HostPort, "r2"));
+    let recipe = Recipe::of_mode(Mode::Sidecar);
+    let workloads = mixed().workloads(serving, Some(&recipe), &BTreeMap::new());
+    let of = |name| &workloads[&WorkloadRef::of_shop("Deployment", name)];
+    let cart = of("cart");
+    assert_eq!((cart.current, cart.stale()), (Some(1), Some(1)));
+    assert_eq!(cart.restart, RestartAdvice::Helps);
+    let why: Vec<String> = of("old").missed.keys().map(ToString::to_string).collect();
+    let gone = "it was injected for OtelAgent a.gone, which does not exist";
+    assert_eq!(why, ["no OtelAgent injected it", gone]);
+    assert_eq!(of("old").restart, RestartAdvice::Helps);
+    let RestartAdvice::InVain(why) = &of("cni").restart else {
+        panic!("a restart that helps")
+    };
+    assert!(why.starts_with("it is on the host network"), "{why}");
+    assert_eq!((of("cni").orphaned, of("till").uncovered), (1, 1));
+    assert_eq!(of("till").restart, RestartAdvice::Helps);
+    let as_it_is = Some((Mode::NodeLocal, "r1"));
+    let workloads = mixed().workloads(as_it_is, Some(&recipe), &BTreeMap::new());
+    let till = &workloads[&WorkloadRef::of_shop("Deployment", "till")];
+    assert_eq!(till.restart, RestartAdvice::MayHelp);
+}
+
+#[test]
+fn without_what_serves_nothing_is_current_or_stale() {
+    let workloads = mixed().workloads(None, None, &BTreeMap::new());
+    let cart = &workloads[&WorkloadRef::of_shop("Deployment", "cart")];
+    assert_eq!((cart.injected(), cart.stale()), (2, None));
+    assert_eq!(cart.restart, RestartAdvice::NotNeeded);
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
 use otelagent_api::Mode;
+use serde_json::Value;
 
 use crate::build::Engine;
 use crate::inject::Selection;
@@ -32,6 +33,14 @@ pub struct Active {
 }
 
 impl Active {
+    /// Reads a real binding, or a real webhook configuration.
+    pub fn of(binding: &Value) -> Self {
+        let annotations = &binding["metadata"]["annotations"];
+        let annotations: BTreeMap<String, String> =
+            serde_json::from_value(annotations.clone()).unwrap_or_default();
+        Self::read(&annotations, binding["spec"]["policyName"].as_str())
+    }
+
     /// Reads the annotations of the binding of `policy`, or of a webhook configuration.
     pub fn read(annotations: &BTreeMap<String, String>, policy: Option<&str>) -> Self {
         let text = |key: &str| annotations.get(key).map(String::as_str);

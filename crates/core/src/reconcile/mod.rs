@@ -8,6 +8,7 @@
 //! | [`contest`] | whether somebody else undoes what the operator writes |
 //! | [`mod@plan`] | the steps from what is observed to what is desired |
 //! | [`injection`] | of these, the steps that change what is injected |
+//! | [`overlap`] | which `OtelAgent`s may select the same pods |
 //! | [`outcome`] | what the steps achieved, and the facts for the status |
 //!
 //! The operator fills an [`Observation`], executes the [`Step`]s and reports the [`Outcome`].
@@ -17,6 +18,7 @@ pub mod contest;
 pub mod injection;
 pub mod observation;
 pub mod outcome;
+pub mod overlap;
 pub mod plan;
 pub mod step;
 

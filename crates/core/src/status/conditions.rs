@@ -197,18 +197,25 @@ pub fn upgrade(facts: &Facts) -> Option<Note> {
     })
 }
 
+/// Whether a condition says what its `OtelAgent`'s owner wishes: nothing is wrong, and nothing is under way.
+pub fn is_as_wished(condition: &Condition) -> bool {
+    let (is_true, reason) = (condition.status == "True", condition.reason.as_str());
+    match condition.type_.as_str() {
+        RESTARTING => reason == "Done",
+        DELIVERING if QUIET.contains(&reason) => true,
+        INJECTED if [CA_NOT_KEPT, LIMITS_UNKNOWN].contains(&reason) => false,
+        SWITCHING | RECONCILING | STALLED => !is_true,
+        _ => is_true,
+    }
+}
+
 /// The events of a change from one status to another: for a condition whose status changed, or whose reason
 /// changed while it needs attention. A renamed reason is not a change.
 pub fn transitions(previous: Option<&OtelAgentStatus>, current: &OtelAgentStatus) -> Vec<Note> {
     let old = conditions(previous);
     let note = |new: &Condition| {
         let is_movement = [SWITCHING, RESTARTING].contains(&new.type_.as_str());
-        let is_good = match new.type_.as_str() {
-            RESTARTING => new.reason == "Done",
-            DELIVERING if QUIET.contains(&new.reason.as_str()) => true,
-            INJECTED if [CA_NOT_KEPT, LIMITS_UNKNOWN].contains(&&*new.reason) => false,
-            _ => (new.status == "True") != is_movement,
-        };
+        let is_good = is_as_wished(new);
         let is_event = match find(old, &new.type_) {
             // The first report of a settled object is no event.
             None => !is_good,

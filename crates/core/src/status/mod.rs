@@ -11,7 +11,7 @@ mod renamed;
 mod restarts;
 mod switching;
 
-pub use conditions::{Note, report, says_active, transitions, unfinished, upgrade};
+pub use conditions::{Note, is_as_wished, report, says_active, transitions, unfinished, upgrade};
 
 use std::collections::BTreeMap;
 

@@ -6,14 +6,18 @@
 
 mod agent_workload;
 mod node;
+mod on_node;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-pub use agent_workload::{AgentPod, AgentWorkload, WorkloadState, creation_failure};
+pub use agent_workload::{
+    AgentPod, AgentWorkload, WorkloadState, creation_failure, mode_served, serves,
+};
 pub use node::{NodeState, NodeStates, Targets};
+pub use on_node::{AgentOnNode, AgentState};
 
 use otelagent_api::Mode;
 

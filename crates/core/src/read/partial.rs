@@ -1,7 +1,6 @@
 //! Partial objects: decodes only the relevant fields of the cluster's pods, nodes and namespaces.
 //!
-//! A cache of whole objects would grow with the cluster. Decoding drops every field that is not named here;
-//! [`pods`](super::pods) caches a part of the rest.
+//! Whole objects would take memory that grows with the cluster. Decoding drops every field that is not named here.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,77 +8,86 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Affinity, Namespace, Node, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::Resource;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use otelagent_api::Mode;
-use otelagent_core::inject::outline::{PodAnnotations, PodSpec, or_default, outline};
-use otelagent_core::names::{LABEL_AGENT, LABEL_MODE, LABEL_OWNER};
-use otelagent_core::pods::Controller;
+use otelagent_api::{Mode, Resource};
+
+use crate::inject::outline::{PodAnnotations, PodSpec, or_default, outline};
+use crate::names::{LABEL_AGENT, LABEL_MODE, LABEL_OWNER};
+use crate::pods::Controller;
+use crate::switching::NodeState;
 
 /// Longest cached message, in characters.
 const MAX_MESSAGE: usize = 200;
 
 /// Of a container that runs while its startup probe has not passed.
-pub(crate) const STARTING: &str = "starting";
+pub const STARTING: &str = "starting";
 
 /// Labels of one object.
-pub(crate) type Labels = BTreeMap<String, String>;
+pub type Labels = BTreeMap<String, String>;
 
 /// A pod as decoded. Its metadata hold only what a watch needs: name, namespace and version.
 #[allow(clippy::struct_excessive_bools)] // independent facts
 #[derive(Resource, Clone, Debug, Deserialize)]
-#[resource(inherit = Pod)]
+#[resource(inherit = Pod, crates(kube_core = "otelagent_api::kube_core"))]
 #[serde(from = "Parts")]
-pub(crate) struct PartialPod {
-    pub(crate) metadata: ObjectMeta,
-    pub(crate) labels: Labels,
-    pub(crate) controller: Option<Controller>,
+pub struct PartialPod {
+    /// Its name, namespace and version.
+    pub metadata: ObjectMeta,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its controller, if it has one.
+    pub controller: Option<Controller>,
     /// The node on which it runs, or for which it was created.
-    pub(crate) node: Option<String>,
+    pub node: Option<String>,
     /// Whether it is scheduled on that node.
-    pub(crate) placed: bool,
-    pub(crate) ready: bool,
-    pub(crate) terminating: bool,
+    pub placed: bool,
+    /// Whether it is ready.
+    pub ready: bool,
+    /// Whether it is being deleted.
+    pub terminating: bool,
     /// Whether it is a static pod, which cannot be injected or restarted.
-    pub(crate) mirror: bool,
+    pub mirror: bool,
     /// Why it does not run, if known.
-    pub(crate) waits_for: Option<String>,
-    pub(crate) created: Option<Timestamp>,
+    pub waits_for: Option<String>,
+    /// When it was created.
+    pub created: Option<Timestamp>,
     /// Where its agent answers.
-    pub(crate) health: Option<HealthAddress>,
+    pub health: Option<HealthAddress>,
     /// What decides whether it can be injected.
-    pub(crate) outline: String,
+    pub outline: String,
 }
 
 /// Where an agent, or the sidecar of a pod, answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct HealthAddress {
+pub struct HealthAddress {
     /// The pod's.
-    pub(crate) ip: IpAddr,
+    pub ip: IpAddr,
     /// As its probe says; `None` if the probe is a command.
-    pub(crate) port: Option<u16>,
+    pub port: Option<u16>,
 }
 
 /// A node as decoded.
 #[derive(Resource, Clone, Debug, Deserialize)]
-#[resource(inherit = Node)]
+#[resource(inherit = Node, crates(kube_core = "otelagent_api::kube_core"))]
 #[serde(from = "NodeParts")]
-pub(crate) struct PartialNode {
-    pub(crate) metadata: ObjectMeta,
-    pub(crate) labels: Labels,
-    pub(crate) taints: Vec<Taint>,
-    pub(crate) ready: bool,
+pub struct PartialNode {
+    /// Its name and version.
+    pub metadata: ObjectMeta,
+    /// What decides whether it has an agent.
+    pub state: NodeState,
 }
 
 /// A namespace as decoded.
 #[derive(Resource, Clone, Debug, Deserialize)]
-#[resource(inherit = Namespace)]
+#[resource(inherit = Namespace, crates(kube_core = "otelagent_api::kube_core"))]
 #[serde(from = "Parts")]
-pub(crate) struct PartialNamespace {
-    pub(crate) metadata: ObjectMeta,
-    pub(crate) labels: Labels,
+pub struct PartialNamespace {
+    /// Its name and version.
+    pub metadata: ObjectMeta,
+    /// Its labels.
+    pub labels: Labels,
 }
 
 /// The fields that are read of a pod or a namespace.
@@ -130,7 +138,7 @@ struct NodeSpec {
 #[serde(rename_all = "camelCase", default)]
 struct Status {
     #[serde(deserialize_with = "or_default")]
-    conditions: Vec<Condition>,
+    conditions: Vec<ConditionParts>,
     #[serde(deserialize_with = "or_default")]
     container_statuses: Vec<ContainerStatus>,
     #[serde(rename = "podIP")]
@@ -162,7 +170,7 @@ struct Said {
 }
 
 #[derive(Deserialize)]
-struct Condition {
+struct ConditionParts {
     #[serde(rename = "type")]
     type_: String,
     status: String,
@@ -201,9 +209,11 @@ impl From<NodeParts> for PartialNode {
     fn from(mut parts: NodeParts) -> Self {
         Self {
             metadata: parts.metadata.identity(),
-            labels: parts.metadata.labels,
-            taints: parts.spec.taints,
-            ready: parts.status.is_ready(),
+            state: NodeState {
+                ready: parts.status.is_ready(),
+                labels: parts.metadata.labels,
+                taints: parts.spec.taints,
+            },
         }
     }
 }
@@ -270,7 +280,11 @@ impl Status {
     fn waits_for(&self) -> Option<String> {
         let mut statuses = self.container_statuses.iter();
         let waits = statuses.find_map(ContainerStatus::waits_for);
-        let not_scheduled = || self.conditions.iter().find_map(Condition::not_scheduled);
+        let not_scheduled = || {
+            self.conditions
+                .iter()
+                .find_map(ConditionParts::not_scheduled)
+        };
         waits.or_else(not_scheduled)
     }
 }
@@ -311,7 +325,7 @@ fn last_words(log: &str) -> Option<String> {
     Some(line.map_or_else(|_| last.to_owned(), |line| line.message))
 }
 
-impl Condition {
+impl ConditionParts {
     /// The part of a scheduler's message about the nodes.
     fn not_scheduled(&self) -> Option<String> {
         if self.type_ != "PodScheduled" || self.status != "False" {

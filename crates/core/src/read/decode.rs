@@ -7,12 +7,11 @@
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use otelagent_api::{OtelAgent, OtelAgentStatus};
+use otelagent_api::{OtelAgent, OtelAgentStatus, Resource};
 
 /// How deep an object may be nested. The JSON reader fails at 128, the levels around the object included.
 const DEPTH: usize = 100;
@@ -29,21 +28,21 @@ const MARKS: [&str; 7] = [
 
 /// A stored `OtelAgent`.
 #[derive(Resource, Clone, Debug)]
-#[resource(inherit = OtelAgent)]
-pub(crate) struct Decoded {
+#[resource(inherit = OtelAgent, crates(kube_core = "otelagent_api::kube_core"))]
+pub struct Decoded {
     /// The relevant part of its metadata.
-    pub(crate) metadata: ObjectMeta,
+    pub metadata: ObjectMeta,
     /// The object without its managed fields.
-    pub(crate) agent: Result<OtelAgent, Unreadable>,
+    pub agent: Result<OtelAgent, Unreadable>,
 }
 
 /// An object that cannot be decoded.
 #[derive(Clone, Debug)]
-pub(crate) struct Unreadable {
+pub struct Unreadable {
     /// What is wrong with it.
-    pub(crate) why: String,
+    pub why: String,
     /// Its status, which the operator itself has written.
-    pub(crate) status: Option<OtelAgentStatus>,
+    pub status: Option<OtelAgentStatus>,
 }
 
 impl<'de> Deserialize<'de> for Decoded {
@@ -157,8 +156,8 @@ impl<'de> Visitor<'de> for Shallow<'_> {
 
 #[cfg(test)]
 mod tests {
-    use kube::ResourceExt;
-    use kube::api::{ObjectList, WatchEvent};
+    use otelagent_api::ResourceExt;
+    use otelagent_api::kube_core::{ObjectList, WatchEvent};
 
     use super::*;
 
