@@ -332,6 +332,8 @@ generated:
 	$(CARGO) test --workspace --locked --test tests --test agent -- --exact \
 	    pure::crd::committed_crd_is_the_generated_one \
 	    chart::chart_has_the_present_crd_and_a_readme_of_its_values \
+	    book::measured::measured_losses_are_those_of_the_documentation \
+	    book::modes::mode_tables_are_those_of_the_rules \
 	    book::reference::api_reference_is_that_of_the_crd \
 	    observability::documentation_has_the_metrics_of_the_operator \
 	    config::fields::documentation_holds_the_reference_as_the_code_has_it \
@@ -373,10 +375,12 @@ agent-demo: rust ## Watch the agent alone at work: rates, memory and CPU in the 
 	@$(CARGO) run $(LAB) --quiet --profile quick --locked --package agent-demo -- --agent $(TARGET)/quick/otelagent-agent $(DEMO_ARGS)
 
 .PHONY: reference
-reference: rust ## Write docs/reference/api.md anew from the CRD, and the references of docs/agent.md and docs/metrics.md from the code
+reference: rust ## Write docs/reference/api.md anew from the CRD, the tables of docs/agent.md, docs/metrics.md and docs/modes.md from the code, and measured losses in the code from docs/switching.md
 	@# As a workspace, of which make test-unit builds the same. One test at a time: two of them write one file.
 	OTELAGENT_WRITE_REFERENCE=1 $(CARGO) test --quiet --workspace --locked --test tests --test agent -- \
 	    --test-threads=1 --exact \
+	    book::measured::measured_losses_are_those_of_the_documentation \
+	    book::modes::mode_tables_are_those_of_the_rules \
 	    book::reference::api_reference_is_that_of_the_crd \
 	    observability::documentation_has_the_metrics_of_the_operator \
 	    config::fields::documentation_holds_the_reference_as_the_code_has_it \

@@ -9,6 +9,7 @@ use kube::api::{ListParams, PartialObjectMeta};
 use kube::{Api, Client, ResourceExt};
 use otelagent_core::build::{IpFamily, ServerVersion};
 use otelagent_core::inject::kinds::ADMISSION_KINDS;
+use otelagent_core::node_addresses::family;
 use serde_json::{Value, json};
 
 use crate::controller::{ControllerError, Result};
@@ -22,9 +23,6 @@ const CONFIRMATIONS: u32 = 15;
 const NODES_ASKED: u32 = 50;
 /// How often the operator tries to read nodes that it may not read.
 const ASK_NODES_EVERY: Duration = Duration::from_secs(10);
-/// What tells nodes that are no machines with Linux.
-const OS_LABEL: &str = "kubernetes.io/os";
-const VIRTUAL_TAINT: &str = "virtual-kubelet.io/provider";
 
 /// What the API server offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,32 +110,6 @@ async fn until_nodes_readable(client: &Client) -> ControllerError {
     }
 }
 
-/// The family of the address that the kubelet gives to pods (`GetNodeHostIPs`): the first internal one, else the first
-/// external one. Nodes that are not initialized have neither, and virtual ones have what their provider likes: Linux nodes
-/// that a kubelet runs come first.
-fn family(nodes: &[Node]) -> Option<IpFamily> {
-    let is_virtual = |node: &Node| {
-        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
-        let mut taints = taints.into_iter().flatten();
-        let is_windows = node.labels().get(OS_LABEL).is_some_and(|os| os != "linux");
-        is_windows || taints.any(|taint| taint.key == VIRTUAL_TAINT)
-    };
-    let family = |node: &Node| {
-        let status = node.status.as_ref()?;
-        let addresses = status.addresses.as_ref()?;
-        let of = |type_: &str| addresses.iter().find(|address| address.type_ == type_);
-        let first = of("InternalIP").or_else(|| of("ExternalIP"))?;
-        Some(if first.address.contains(':') {
-            IpFamily::V6
-        } else {
-            IpFamily::V4
-        })
-    };
-    let mut real = nodes.iter().filter(|node| !is_virtual(node));
-    real.find_map(family)
-        .or_else(|| nodes.iter().find_map(family))
-}
-
 /// Reference to a `ClusterRole` that owns what a part of the installation writes for the whole cluster.
 /// Kubernetes then deletes these objects with that part, even without the operator. `None` if the role does not
 /// exist or may not be read, which is the same: the part grants the right to read it.
@@ -219,39 +191,6 @@ mod tests {
         let error = error.ok()?;
         assert_eq!(error.reason(), "ServerChanged");
         Some(looks.load(Ordering::SeqCst))
-    }
-
-    #[test]
-    fn family_is_that_of_the_first_linux_node_with_an_address() {
-        let node = |labels: Value, taint: &str, addresses: &[(&str, &str)]| -> Node {
-            let addresses = addresses.iter();
-            let addresses: Vec<Value> = addresses
-                .map(|(type_, address)| json!({"type": type_, "address": address}))
-                .collect();
-            let taints = json!([{"key": taint, "effect": "NoSchedule"}]);
-            serde_json::from_value(json!({
-                "metadata": {"labels": labels}, "spec": {"taints": taints}, "status": {"addresses": addresses},
-            }))
-            .unwrap()
-        };
-        let (linux, windows) = (json!({OS_LABEL: "linux"}), json!({OS_LABEL: "windows"}));
-        let new = node(linux.clone(), "own", &[("Hostname", "n1")]);
-        let virtual_node = node(linux.clone(), VIRTUAL_TAINT, &[("InternalIP", "10.0.0.1")]);
-        let other = node(windows, "own", &[("InternalIP", "10.0.0.2")]);
-        let v6 = node(
-            linux.clone(),
-            "own",
-            &[("ExternalIP", "1.2.3.4"), ("InternalIP", "fd00::1")],
-        );
-        let outside = node(linux, "own", &[("ExternalIP", "2001:db8::1")]);
-        let first = [new.clone(), virtual_node.clone(), other];
-        assert_eq!(family(&[]), None);
-        assert_eq!(family(std::slice::from_ref(&new)), None);
-        assert_eq!(family(&first), Some(IpFamily::V4));
-        for real in [v6, outside] {
-            let nodes = [&first[..], &[real]].concat();
-            assert_eq!(family(&nodes), Some(IpFamily::V6));
-        }
     }
 
     #[tokio::test(start_paused = true)]

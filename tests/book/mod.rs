@@ -2,6 +2,8 @@
 
 mod commands;
 mod contents;
+mod measured;
+mod modes;
 mod reference;
 mod sizing;
 mod troubleshooting;

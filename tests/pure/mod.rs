@@ -1,5 +1,6 @@
 //! The decisions of `crates/core`: golden files, properties and tables.
 
+pub(crate) mod advise;
 mod agents;
 mod configuration;
 mod crd;
@@ -9,6 +10,7 @@ mod pods;
 mod properties;
 mod releases;
 mod steps;
+mod support;
 mod validation;
 
 pub(crate) use otelagent_test_support::agents::{

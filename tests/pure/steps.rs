@@ -3,6 +3,7 @@
 //! after each of its steps, and must reach the same end as without the interruption.
 
 mod agents;
+mod preview;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,8 +30,10 @@ use super::{agent_with, environment};
 const NODE: &str = "n1";
 
 fn node() -> NodeState {
+    let label = ("kubernetes.io/os".to_owned(), "linux".to_owned());
     NodeState {
         ready: true,
+        labels: BTreeMap::from([label]),
         ..NodeState::default()
     }
 }
@@ -144,7 +147,14 @@ impl World {
                 .filter_map(|mode| self.observed_workload(mode))
                 .collect(),
             service: self.objects.get(&("Service", "node".into())).cloned(),
-            pods: count(&label, None, &[], &Coverage::default(), |_, _| true, pods),
+            pods: count(
+                &label,
+                self.valid.selection.as_ref(),
+                &[],
+                &Coverage::default(),
+                |_, _| true,
+                pods,
+            ),
             selects_namespaces: true,
             namespace_limits: Vec::new(),
             admission: self.objects.iter().filter_map(admission).collect(),
@@ -182,7 +192,8 @@ impl World {
     fn carry_out(&mut self, step: &Step) {
         match step {
             Step::Apply(intent) | Step::WritePolicy(intent) => self.store(intent),
-            Step::CutOver(_) | Step::Verify(_) | Step::Confirm(_) => {}
+            Step::Verify(verification) => self.store(&verification.canary),
+            Step::CutOver(_) | Step::Confirm(_) => {}
             Step::Activate(activation) => {
                 self.store(&activation.at(self.now).0);
                 activation

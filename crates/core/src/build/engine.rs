@@ -3,7 +3,7 @@
 use super::ServerVersion;
 
 /// Oldest supported minor version: the first with stable native sidecars.
-const OLDEST: u32 = 33;
+pub const OLDEST_SERVER: u32 = 33;
 
 /// The engine that the installation asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,9 +35,9 @@ pub fn engine(
     offers_policies: bool,
     server: ServerVersion,
 ) -> Result<Engine, String> {
-    if !server.is_at_least(OLDEST) {
+    if !server.is_at_least(OLDEST_SERVER) {
         return Err(format!(
-            "injection needs Kubernetes 1.{OLDEST} or newer, and this API server is {server}; upgrade it"
+            "injection needs Kubernetes 1.{OLDEST_SERVER} or newer, and this API server is {server}; upgrade it"
         ));
     }
     match (choice, offers_policies) {

@@ -18,12 +18,13 @@ mod valid_agent;
 mod validate;
 
 pub use desired::{Desired, DesiredMode, build};
-pub use engine::{Choice, Engine, engine};
+pub use engine::{Choice, Engine, OLDEST_SERVER, engine};
 pub use environment::{Environment, IpFamily, ServerVersion};
 pub use node_ports::{NodePorts, PORT_IN_USE, PortUser, port_problem};
 pub use objects::{Object, corrections, covers, difference, is_as_wanted, template_label};
 pub use ownership::{ObjectOwner, is_applied, last_other_manager};
 pub use valid_agent::ValidAgent;
 pub use validate::{
-    MAX_PER_NAMESPACE, Problem, is_permitted, may_select, over_quota, selection, validate,
+    MAX_PER_NAMESPACE, PREFER_SAME_NODE, Problem, is_permitted, may_select, over_quota, selection,
+    validate,
 };

@@ -27,6 +27,9 @@ const MAX_CONFIGURATION: usize = 240 << 10;
 /// four policies and bindings, and the operator seconds to verify them.
 pub const MAX_PER_NAMESPACE: usize = 20;
 
+/// The minor version from which on servers have `trafficDistribution: PreferSameNode`.
+pub const PREFER_SAME_NODE: u32 = 34;
+
 /// One thing that is wrong with a spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -254,10 +257,10 @@ fn selection_problem(agent: &OtelAgent, environment: &Environment) -> Option<Pro
 
 fn server_problems(spec: &OtelAgentSpec, environment: &Environment) -> Option<Problem> {
     let prefer = spec.mode == Mode::NodeLocal && spec.node_local.routing == Routing::Prefer;
-    (prefer && !environment.server.is_at_least(34)).then(|| Problem {
+    (prefer && !environment.server.is_at_least(PREFER_SAME_NODE)).then(|| Problem {
         reason: "ServerTooOld",
         message: format!(
-            "nodeLocal.routing Prefer needs Kubernetes 1.34 or newer (trafficDistribution PreferSameNode), and this API \
+            "nodeLocal.routing Prefer needs Kubernetes 1.{PREFER_SAME_NODE} or newer (trafficDistribution PreferSameNode), and this API \
              server is {}; use routing Require",
             environment.server
         ),

@@ -1,6 +1,6 @@
 //! What the steps of a reconcile achieved, and the facts for the status.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use otelagent_api::Mode;
@@ -12,6 +12,7 @@ use super::step::Plan;
 use crate::build::{Desired, Problem, ValidAgent};
 use crate::inject::namespace_limits::breach;
 use crate::inject::{Namespaces, Recipe};
+use crate::pods::PodReport;
 use crate::quantity::MaxUnready;
 use crate::status::{Delivery, Facts, InjectionState, NamespaceLimit, Upgrade};
 use crate::switching::{self, WorkloadState};
@@ -130,11 +131,6 @@ fn common(observation: &Observation<'_>, outcome: &Outcome, recipe: Option<&Reci
     let hash = outcome.active.recipe.as_deref();
     let serving = outcome.active.mode.zip(hash);
     let pods = observation.pods.report(serving, recipe);
-    let left_out = pods.uncovered_nodes.iter().filter_map(|node| {
-        let mut workloads = observation.workloads.values();
-        let why = workloads.find_map(|found| found.workload.leaves_out(&observation.nodes, node));
-        Some((node.clone(), why?))
-    });
     Facts {
         now: observation.now,
         generation: observation.agent.metadata.generation,
@@ -145,7 +141,7 @@ fn common(observation: &Observation<'_>, outcome: &Outcome, recipe: Option<&Reci
         wanted_workload: None,
         older_routes: Vec::new(),
         routes: Vec::new(),
-        left_out: left_out.collect(),
+        left_out: left_out(observation, &pods),
         pods,
         injection: outcome.injection.clone(),
         overlapping: observation.preceding.clone(),
@@ -161,8 +157,21 @@ fn common(observation: &Observation<'_>, outcome: &Outcome, recipe: Option<&Reci
     }
 }
 
+/// Of the nodes of uncovered pods, those that agents leave out, and why.
+pub(crate) fn left_out(
+    observation: &Observation<'_>,
+    pods: &PodReport,
+) -> BTreeMap<String, String> {
+    let left_out = pods.uncovered_nodes.iter().filter_map(|node| {
+        let mut workloads = observation.workloads.values();
+        let why = workloads.find_map(|found| found.workload.leaves_out(&observation.nodes, node));
+        Some((node.clone(), why?))
+    });
+    left_out.collect()
+}
+
 /// What to do where no namespace has the labels that a spec asks for.
-fn selects_nothing(observation: &Observation<'_>, valid: &ValidAgent) -> Option<String> {
+pub(crate) fn selects_nothing(observation: &Observation<'_>, valid: &ValidAgent) -> Option<String> {
     let Namespaces::Labelled(selector) = &valid.selection.as_ref()?.namespaces else {
         return None;
     };
@@ -198,7 +207,7 @@ fn wanted_state(plan: &Plan, wanted: Mode, state: Option<WorkloadState>) -> Opti
 
 /// Limits in selected namespaces that would refuse pods because of the sidecar; node agents run in the
 /// `OtelAgent`'s own namespace.
-fn namespace_limits(
+pub(crate) fn namespace_limits(
     observation: &Observation<'_>,
     subject: &Subject<'_>,
     desired: &Desired,

@@ -60,7 +60,7 @@ pub fn plan(
 
 /// The state of a mode's agent workload against the template it should have; `None` in mode Sidecar. One
 /// that does not exist yet is waited for.
-pub(super) fn workload_state(
+pub(crate) fn workload_state(
     observation: &Observation<'_>,
     valid: &ValidAgent,
     desired: &Desired,
