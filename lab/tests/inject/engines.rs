@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use demo::{Kubectl, wait};
 use k8s_openapi::ByteString;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use otelagent_core::build::Choice;
@@ -12,7 +13,7 @@ use otelagent_core::names;
 use otelagent_operator::controller::InjectionSettings;
 use otelagent_webhook::ca::Ca;
 use serde_json::{Value, json};
-use testbed::{Bed, KubernetesVersion};
+use testbed::KubernetesVersion;
 use tokio::task::JoinHandle;
 
 use super::callee::Callee;
@@ -40,7 +41,7 @@ async fn change_of_engine_or_ca_loses_no_pod() {
     else {
         return;
     };
-    let server = Arc::new(server);
+    let (server, kubectl) = (Arc::new(server), Kubectl::new(&bed.kubectl()));
     apply_side(&server, json!({})).await;
     let callee = Callee::start_with_what_is_kept(&bed).await;
     let choosing = |engine| InjectionSettings {
@@ -59,13 +60,13 @@ async fn change_of_engine_or_ca_loses_no_pod() {
     let creator = DryRunCreator::start(server.clone());
 
     operator.end().await;
-    let before = asked(&bed, ASKED_WEBHOOK);
+    let before = asked(&kubectl, ASKED_WEBHOOK).unwrap();
     let operator = InstalledOperator::start(&bed, choosing(Choice::Webhook)).await;
     until(&server, "both engines", |seen| {
         seen.injected && seen.bindings == 1 && seen.policies == 1 && seen.configurations.len() == 1
     })
     .await;
-    until_asked(&bed, ASKED_WEBHOOK, before).await;
+    until_asked(&kubectl, ASKED_WEBHOOK, before);
     a_day_passes(&server, "mutatingwebhookconfigurations").await;
     until(&server, "the webhook alone", |seen| {
         seen.injected && seen.bindings == 0 && seen.policies == 0 && seen.configurations.len() == 1
@@ -79,13 +80,13 @@ async fn change_of_engine_or_ca_loses_no_pod() {
     .await;
 
     operator.end().await;
-    let before = asked(&bed, ASKED_POLICY);
+    let before = asked(&kubectl, ASKED_POLICY).unwrap();
     let operator = InstalledOperator::start(&bed, choosing(Choice::Auto)).await;
     until(&server, "both engines", |seen| {
         seen.injected && seen.bindings == 1 && seen.configurations.len() == 1
     })
     .await;
-    until_asked(&bed, ASKED_POLICY, before).await;
+    until_asked(&kubectl, ASKED_POLICY, before);
     a_day_passes(&server, "mutatingadmissionpolicybindings").await;
     until(&server, "policies alone", |seen| {
         seen.injected && seen.bindings == 1 && seen.configurations.is_empty()
@@ -168,24 +169,25 @@ async fn control_plane_of_two_releases_loses_no_pod_on_1_35() {
 }
 
 /// How often the API server has asked an engine, by its own count.
-fn asked(bed: &Bed, [metric, label]: [&str; 2]) -> f64 {
-    let get = bed.kubectl().args(["get", "--raw", "/metrics"]).output();
-    let text = String::from_utf8(get.unwrap().stdout).unwrap();
-    let counts = text
+fn asked(kubectl: &Kubectl, [metric, label]: [&str; 2]) -> demo::Result<f64> {
+    let page = kubectl.run(&["get", "--raw", "/metrics"])?;
+    let counts = page
         .lines()
         .filter(|line| line.starts_with(metric) && line.contains(label));
     let counts = counts.filter_map(|line| line.rsplit(' ').next());
-    counts.map(|count| count.parse::<f64>().unwrap()).sum()
+    Ok(counts.map(|count| count.parse::<f64>().unwrap()).sum())
 }
 
 /// Waits until the API server asks an engine about the pods of applications. In the day that an engine stays, each
 /// API server learns the next one's binding; where the day is skipped, only this shows it.
-async fn until_asked(bed: &Bed, engine: [&str; 2], before: f64) {
-    let begun = Instant::now();
-    while tokio::task::block_in_place(|| asked(bed, engine)) <= before {
-        assert!(begun.elapsed() < PATIENCE, "{engine:?} is not asked");
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
+fn until_asked(kubectl: &Kubectl, engine: [&str; 2], before: f64) {
+    let look = || {
+        let count = asked(kubectl, engine)?;
+        Ok(wait::Seen::check(count > before, format!("{count} times")))
+    };
+    let what = format!("{engine:?} is asked");
+    let waited = tokio::task::block_in_place(|| wait::until(&what, PATIENCE, look));
+    waited.unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// Moves the time at which the active binding was bound a day back.
